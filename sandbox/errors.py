@@ -1,0 +1,17 @@
+"""The instrument's own misfortunes. A program's misfortune is a verdict (a value); these are never turned into one."""
+
+
+class SandboxError(Exception):
+    """The sandbox could not do its work. Never a verdict, never a reward; safe to retry."""
+
+
+class WallsMissing(SandboxError):
+    """This host cannot give the isolation level asked for; the message names what is missing and what would give it."""
+
+
+class UnsupportedLanguage(SandboxError):
+    """The language is unknown, or its toolchain is not installed on this host; the message says which."""
+
+
+class InvalidSuite(SandboxError):
+    """The test suite itself cannot be used (a syntax error in a test, no entry point); the message says which part."""

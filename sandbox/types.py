@@ -1,0 +1,170 @@
+"""The values that cross the sandbox's door: a program, its suite, its limits, and the report that comes back.
+
+Plain frozen dataclasses over builtin types, so that they travel through any queue and need no library to read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+
+class Verdict(StrEnum):
+    """How a program fared. A program's verdict is the worst of its tests', in the order of `SEVERITY`."""
+
+    PASSED = "passed"
+    WRONG_ANSWER = "wrong_answer"
+    RUNTIME_ERROR = "runtime_error"
+    COMPILE_ERROR = "compile_error"
+    TIME_LIMIT = "time_limit"
+    MEMORY_LIMIT = "memory_limit"
+    OUTPUT_LIMIT = "output_limit"
+    NO_RESULT = "no_result"
+    INVALID_RESULT = "invalid_result"
+    SECURITY_VIOLATION = "security_violation"
+    NO_CODE = "no_code"
+    SKIPPED = "skipped"
+
+
+# Worst first. `skipped` is never the verdict of a program that ran at least one test.
+SEVERITY: tuple[Verdict, ...] = (
+    Verdict.NO_CODE,
+    Verdict.COMPILE_ERROR,
+    Verdict.MEMORY_LIMIT,
+    Verdict.OUTPUT_LIMIT,
+    Verdict.TIME_LIMIT,
+    Verdict.SECURITY_VIOLATION,
+    Verdict.RUNTIME_ERROR,
+    Verdict.NO_RESULT,
+    Verdict.INVALID_RESULT,
+    Verdict.WRONG_ANSWER,
+    Verdict.SKIPPED,
+    Verdict.PASSED,
+)
+
+# Verdicts that another run of the same program might change: never cached.
+TIMING_VERDICTS = frozenset({Verdict.TIME_LIMIT})
+
+Judge = Literal["split", "bytes", "shared_process"]
+Level = Literal["strong", "userns", "landlock", "none"]
+Compare = Literal["exact", "rstrip", "tokens", "float"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one run. `cpu_s` decides `time_limit`; `wall_s` is the safety net (None: max(2·cpu+2, 3·cpu))."""
+
+    cpu_s: float = 5.0
+    wall_s: float | None = None
+    memory_mb: int = 512
+    output_kb: int = 1024
+    processes: int = 64
+
+    @property
+    def wall(self) -> float:
+        return self.wall_s if self.wall_s is not None else max(2 * self.cpu_s + 2, 3 * self.cpu_s)
+
+
+@dataclass(frozen=True, slots=True)
+class AssertSuite:
+    """Python asserts, each judged on its own. The program's callables are seen through proxies (split grading)."""
+
+    asserts: tuple[str, ...]
+    setup: str = ""
+    entry_point: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One call of the entry point: JSON-like arguments and the value expected back."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    expected: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSuite:
+    entry_point: str
+    cases: tuple[Case, ...]
+    rel_tol: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSuite:
+    """HumanEval form: `test` defines `check(candidate)`; `prompt`, if given, is put before the program."""
+
+    test: str
+    entry_point: str
+    prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StdioCase:
+    stdin: str
+    stdout: str
+
+
+@dataclass(frozen=True, slots=True)
+class StdioSuite:
+    cases: tuple[StdioCase, ...]
+    compare: Compare = "rstrip"
+    rel_tol: float | None = None
+
+
+Suite = AssertSuite | FunctionSuite | CheckSuite | StdioSuite
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    language: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class TestReport:
+    """One test's fate. Times in milliseconds of the candidate's processes; stdout and stderr are cut for reading."""
+
+    verdict: Verdict
+    cpu_ms: float = 0.0
+    wall_ms: float = 0.0
+    peak_memory_mb: float = 0.0
+    stdout: str = ""
+    stderr: str = ""
+    detail: str = ""  # a reason a person can read: the exception, the limit that fired, what could not be split
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+
+@dataclass(frozen=True, slots=True)
+class CompileReport:
+    ok: bool
+    wall_ms: float
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A program against its suite. `pass_rate` divides by all tests sent, skipped ones included."""
+
+    verdict: Verdict
+    passed: int
+    total: int
+    tests: tuple[TestReport, ...]
+    judge: Judge
+    isolation: Level
+    compile: CompileReport | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def pass_rate(self) -> float:
+        return self.passed / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """When to stop judging: after this many failed tests (None: never). The rest are `skipped`."""
+
+    after_failures: int | None = None

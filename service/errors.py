@@ -1,0 +1,144 @@
+"""One tree of errors and one table from error to HTTP answer.
+
+A program's misfortune is not here: it is a verdict, and travels as a value. These are the caller's mistakes
+(`retryable` False) and the service's misfortunes (`retryable` True); the API's one handler turns either into
+`application/problem+json` (RFC 9457), and the client library turns that back into the same classes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PlauditError(Exception):
+    """Base of everything plaudit raises on purpose. Subclasses say what HTTP says about them."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, detail: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+# --- the caller's mistakes -------------------------------------------------------------------------------------------
+
+
+class Invalid(PlauditError):
+    """The request is well-formed JSON but asks for something that cannot be."""
+
+    status, code, title, retryable = 422, "invalid", "Invalid request", False
+
+
+class TooLong(Invalid):
+    """A prompt with its completion has more tokens than the model takes, and truncation was not asked for."""
+
+    code, title = "too_long", "Input too long"
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(f"{tokens} tokens, and the model takes at most {limit}")
+        self.tokens = tokens
+        self.limit = limit
+
+
+class BadRequest(PlauditError):
+    """The body is not what it claims to be (not JSON, not UTF-8)."""
+
+    status, code, title, retryable = 400, "bad_request", "Malformed request", False
+
+
+class Unauthorized(PlauditError):
+    status, code, title, retryable = 401, "unauthorized", "API key missing or unknown", False
+
+
+class Forbidden(PlauditError):
+    status, code, title, retryable = 403, "forbidden", "This key may not do that", False
+
+
+class NotFound(PlauditError):
+    status, code, title, retryable = 404, "not_found", "Not found", False
+
+
+class TestsetUnknown(NotFound):
+    code, title = "testset_unknown", "No such test set"
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+
+class Conflict(PlauditError):
+    status, code, title, retryable = 409, "idempotency_conflict", "Same idempotency key, another body", False
+
+
+class TooLarge(PlauditError):
+    """More items, completions, tests or bytes than a limit allows; the detail names field, value and limit."""
+
+    status, code, title, retryable = 413, "too_large", "Request too large", False
+
+
+# --- the service's misfortunes ---------------------------------------------------------------------------------------
+
+
+class Overloaded(PlauditError):
+    """A bounded queue is full. `retry_after_s` comes from the rate at which it drains."""
+
+    status, code, title = 429, "overloaded", "Queue full"
+
+
+class WouldMissDeadline(PlauditError):
+    """The expected wait already exceeds the caller's deadline; nothing was queued."""
+
+    status, code, title = 503, "deadline_unreachable", "Deadline cannot be met"
+
+
+class BrokerUnavailable(PlauditError):
+    status, code, title = 503, "broker_unavailable", "Queue unavailable"
+
+
+class NoWorker(PlauditError):
+    """No live worker serves this model or kind of work."""
+
+    status, code, title = 503, "no_worker", "No worker"
+
+
+class ShuttingDown(PlauditError):
+    status, code, title = 503, "shutting_down", "Shutting down"
+
+
+class InfraError(PlauditError):
+    """The work was accepted and our side failed at it; in an answer this is `status: infra_error`, never a reward."""
+
+    status, code, title = 503, "infra_error", "Internal failure"
+
+
+class HostLacks(PlauditError):
+    """This host lacks something named in the message; commands exit with 3."""
+
+    code, title, retryable = "host_lacks", "Host lacks something", False
+
+
+class UsageError(PlauditError):
+    """Wrong flags, files or settings; commands exit with 2."""
+
+    code, title, retryable = "usage", "Wrong usage", False
+
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_HOST = 0, 1, 2, 3
+
+
+def exit_code(error: PlauditError) -> int:
+    """The exit code of a command that ended with `error`."""
+    if isinstance(error, HostLacks):
+        return EXIT_HOST
+    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+
+
+def _tree(root: type[PlauditError]) -> list[type[PlauditError]]:
+    return [root, *(leaf for child in root.__subclasses__() for leaf in _tree(child))]
+
+
+def by_code(code: str) -> type[PlauditError] | None:
+    """The class that a problem document's `code` names; the client raises it. None for a code of a newer server."""
+    return next((kind for kind in _tree(PlauditError) if kind.code == code and kind is not TooLong), None)

@@ -1,0 +1,152 @@
+"""What travels through the queue: one job per group to score or program to execute, one reply per job.
+
+A job's id is the hash of its content, so identical work in flight is one job, whoever asks and however often.
+Frames are msgpack (msgspec); values are decoded into these types and nothing else, so a frame cannot carry code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+from sandbox import types as sandbox
+
+Kind = Literal["score", "execute"]
+Lane = Literal["high", "normal", "low"]
+LANES: tuple[Lane, ...] = ("high", "normal", "low")
+
+
+class JobState(StrEnum):
+    """A job's life: queued → running → one of the endings. Only a lost lease goes back from running to queued."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "ok"
+    TIMEOUT = "timeout_queue"
+    FAILED = "infra_error"
+    CANCELLED = "cancelled"
+    INVALID = "invalid"
+
+
+ENDINGS = frozenset({JobState.DONE, JobState.TIMEOUT, JobState.FAILED, JobState.CANCELLED, JobState.INVALID})
+
+
+class ScoreTask(msgspec.Struct, frozen=True, tag="score"):
+    """A prompt (text or chat messages) with the completions to score."""
+
+    model: str
+    prompt: str | list[dict[str, str]]
+    completions: list[str]
+    on_overflow: Literal["error", "truncate_left"] = "error"
+
+
+class ExecuteTask(msgspec.Struct, frozen=True, tag="execute"):
+    """A program and where its suite lies: suites are stored once, by digest, for the many programs of a group."""
+
+    language: str
+    source: str
+    suite: str
+    limits: sandbox.Limits
+    stop_after: int | None = None
+
+
+Task = ScoreTask | ExecuteTask
+
+
+class Scored(msgspec.Struct, frozen=True, tag="scored"):
+    """One entry a completion, in order: a score, or the reason there is none."""
+
+    revision: str
+    scores: list[float | None]
+    tokens: list[int]
+    truncated: list[bool]
+    problems: list[str | None]  # null, or "code: detail"
+    pass_probabilities: list[float | None]
+
+
+class Executed(msgspec.Struct, frozen=True, tag="executed"):
+    report: sandbox.Report
+    nondeterministic: bool = False
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """Why there is no result; `state` is one of ENDINGS but DONE."""
+
+    state: JobState
+    code: str
+    detail: str
+    retryable: bool
+
+
+class Reply(msgspec.Struct, frozen=True):
+    job: str
+    body: Scored | Executed | Failed
+    queue_ms: float = 0.0
+    compute_ms: float = 0.0
+    worker: str = ""
+
+
+class Job(msgspec.Struct, frozen=True):
+    """A task with what the queue needs to know of it. `cost` is in tokens or CPU-seconds; `deadline` in Unix ms."""
+
+    id: str
+    kind: Kind
+    queue: str
+    lane: Lane
+    task: bytes
+    cost: float
+    deadline_ms: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_task_decoder = msgspec.msgpack.Decoder(Task)
+_reply_decoder = msgspec.msgpack.Decoder(Reply)
+
+
+def encode(value: Any) -> bytes:
+    return _encoder.encode(value)
+
+
+def decode_task(frame: bytes) -> Task:
+    return _task_decoder.decode(frame)
+
+
+def decode_reply(frame: bytes) -> Reply:
+    return _reply_decoder.decode(frame)
+
+
+def digest(*parts: object) -> str:
+    """SHA-256 over the msgpack of the parts: the identity of a piece of work (hex)."""
+    return hashlib.sha256(_encoder.encode(parts)).hexdigest()
+
+
+# --- suites ----------------------------------------------------------------------------------------------------------
+
+_SUITES: dict[str, type[sandbox.Suite]] = {
+    "assert": sandbox.AssertSuite,
+    "function": sandbox.FunctionSuite,
+    "check": sandbox.CheckSuite,
+    "stdio": sandbox.StdioSuite,
+}
+_KINDS = {suite: kind for kind, suite in _SUITES.items()}
+
+
+def encode_suite(suite: sandbox.Suite) -> bytes:
+    """JSON, not msgpack: a test may hold an integer of any size."""
+    return json.dumps({"kind": _KINDS[type(suite)], "suite": msgspec.to_builtins(suite)}, sort_keys=True).encode()
+
+
+def decode_suite(frame: bytes) -> sandbox.Suite:
+    raw = json.loads(frame)
+    return msgspec.convert(raw["suite"], _SUITES[raw["kind"]])
+
+
+def num_tests(suite: sandbox.Suite) -> int:
+    """How many tests a suite counts as; a `check` is one."""
+    if isinstance(suite, sandbox.AssertSuite):
+        return len(suite.asserts)
+    return 1 if isinstance(suite, sandbox.CheckSuite) else len(suite.cases)

@@ -1,0 +1,18 @@
+"""The one way work travels: Redis Streams with consumer groups, one stream per queue and lane.
+
+Who does what. The API (`producer.Queue`) admits jobs, all or none, in one atomic script that knows the bounds; waits
+for replies on one list per API process; takes back what nobody waits for; and ends jobs whose deadline passed while
+no worker came for them. A worker (`consumer.Consumer`) reads entries, leases them, keeps the lease alive while it
+works, ends each job once, and takes over entries whose worker fell silent (XAUTOCLAIM). Every state change is a
+script, so any process may die between two of them.
+
+Delivery is at least once: a job may be computed twice when a worker dies or stalls, and the first ending wins, so it
+is *answered* once. A job delivered too often is poisoned and ends as `infra_error`. What Redis acknowledged survives
+Redis' own death as far as its append-only file does. Not promised: order within a lane across redeliveries.
+
+Keys, all under one prefix `{namespace}:`
+  stream:{queue}:{lane}   entries {id}            load:{queue}    hash cost, drained      live:{queue}  zset id → deadline
+  job:{id}                hash of one live job    waiters:{id}    set of reply channels   reply:{api}   list of frames
+  cache:{id} last:{id}    finished replies (deterministic: long, others: briefly)         suite:{sha}   test suites
+  workers, workers:info   who is alive            request:{id}…   asynchronous and idempotent requests (service.api.ledger)
+"""

@@ -1,0 +1,234 @@
+"""A worker's side of the queue: read, lease, keep alive, end once, take over from the dead. Synchronous.
+
+One thread works; a second one (`Heartbeat`) announces the worker and keeps its leases alive, and stops announcing when
+the working thread has made no progress for too long, so that a stuck worker counts as dead while its process lives.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.exceptions import RedisError, ResponseError
+
+from service.jobs import Failed, JobState, Reply, Task, decode_task, encode
+from service.queue.keys import BLOCK_S, GROUP, Keys, script
+from service.queue.producer import KEEP_REPLY_MS, now_ms
+
+log = logging.getLogger("plaudit.queue")
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A job in this worker's hands. `deliveries` counts this one too; `queued_ms` is when it was admitted."""
+
+    id: str
+    entry: str
+    queue: str
+    stream: str
+    task: Task
+    deadline_ms: int
+    deliveries: int
+    queued_ms: int
+
+
+class Consumer:
+    """Reads one or more queues. Redis' errors come through as `redis.RedisError`; the worker loop waits and retries."""
+
+    def __init__(self, client: redis.Redis, namespace: str, name: str, queues: Sequence[str], *, lease_s: float,
+                 max_deliveries: int) -> None:  # fmt: skip
+        self.client = client
+        self.keys = Keys(namespace)
+        self.name = name
+        self.queues = list(queues)
+        self.lease_ms = int(lease_s * 1000)
+        self.max_deliveries = max_deliveries
+        # highest lane first, over all queues
+        lanes = [self.keys.streams(queue) for queue in self.queues]
+        self._streams = [streams[lane] for lane in range(3) for streams in lanes]
+        self._queue_of = {stream: queue for queue in self.queues for stream in self.keys.streams(queue)}
+        self._lease = client.register_script(script("lease"))
+        self._finish = client.register_script(script("finish"))
+        self._in_hand: dict[str, Lease] = {}
+        self._lock = threading.Lock()
+        self._reclaimed_at = 0.0
+
+    def ensure_groups(self) -> None:
+        for stream in self._streams:
+            try:
+                self.client.xgroup_create(stream, GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+    def take(self, limit: int, block_s: float = BLOCK_S) -> list[Lease]:
+        """Up to `limit` jobs worth doing, the abandoned ones first, then by lane; waits for the first if there is none.
+
+        Jobs past their deadline are ended here as `timeout_queue`, poisoned ones as `infra_error`.
+        """
+        leases = self._reclaim(limit)
+        for stream in self._streams:
+            if len(leases) < limit:
+                leases += self._read([stream], limit - len(leases), None)
+        if not leases and block_s > 0:
+            leases = self._read(self._streams, 1, block_s)
+        return leases
+
+    def _read(self, streams: list[str], count: int, block_s: float | None) -> list[Lease]:
+        block = None if block_s is None else max(1, int(min(block_s, BLOCK_S) * 1000))
+        try:
+            found = self.client.xreadgroup(GROUP, self.name, dict.fromkeys(streams, ">"), count=count, block=block)
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            self.ensure_groups()  # the broker came back without its data
+            return []
+        pairs = [(stream.decode(), entry.decode(), fields) for stream, entries in found for entry, fields in entries]
+        return self._admit([(stream, entry, fields[b"id"].decode()) for stream, entry, fields in pairs])
+
+    def _reclaim(self, limit: int) -> list[Lease]:
+        """Entries whose worker has kept silent for longer than a lease."""
+        if time.monotonic() - self._reclaimed_at < self.lease_ms / 4000:
+            return []
+        self._reclaimed_at = time.monotonic()
+        taken: list[Lease] = []
+        for stream in self._streams:
+            if len(taken) >= limit:
+                break
+            try:
+                answer = self.client.xautoclaim(stream, GROUP, self.name, self.lease_ms, count=limit - len(taken))
+            except ResponseError as error:
+                if "NOGROUP" not in str(error):
+                    raise
+                self.ensure_groups()
+                continue
+            entries = [(stream, entry.decode(), fields[b"id"].decode()) for entry, fields in answer[1] if fields]
+            taken += self._admit(entries)
+        return taken
+
+    def _admit(self, entries: list[tuple[str, str, str]]) -> list[Lease]:
+        if not entries:
+            return []
+        pairs = [word for _, entry, job in entries for word in (job, entry)]
+        answers = self._lease(args=[self.keys.prefix, now_ms(), self.name, *pairs])
+        leases = []
+        for (stream, entry, job), answer in zip(entries, answers, strict=True):
+            if answer[0] == b"gone":
+                self.client.xack(stream, GROUP, entry)
+                self.client.xdel(stream, entry)
+                continue
+            _, task, deadline, deliveries, queued, _ = answer
+            lease = Lease(job, entry, self._queue_of[stream], stream, decode_task(task), int(deadline),
+                          int(deliveries), int(queued))  # fmt: skip
+            if answer[0] == b"expired":
+                self.finish(lease, Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True))
+            elif lease.deliveries > self.max_deliveries:
+                log.error("poisoned job ended", extra={"job": job, "deliveries": lease.deliveries})
+                detail = f"given up after {self.max_deliveries} deliveries that no worker survived"
+                self.finish(lease, Failed(JobState.FAILED, "poisoned", detail, False))
+            else:
+                leases.append(lease)
+        with self._lock:
+            self._in_hand.update({lease.id: lease for lease in leases})
+        return leases
+
+    def finish(self, lease: Lease, body: Any, *, cache_ms: int = 0, compute_ms: float = 0.0,
+               started_ms: int | None = None) -> bool:  # fmt: skip
+        """End a job. False if it had ended before (another worker, or its deadline)."""
+        queue_ms = max(0, (started_ms or now_ms()) - lease.queued_ms)
+        reply = Reply(lease.id, body, float(queue_ms), compute_ms, self.name)
+        keys = [self.keys.load(lease.queue), self.keys.live(lease.queue)]
+        arguments = [self.keys.prefix, lease.id, encode(reply), cache_ms, KEEP_REPLY_MS, GROUP, lease.entry]
+        ended = bool(self._finish(keys=keys, args=arguments))
+        self.drop(lease)
+        return ended
+
+    def drop(self, lease: Lease) -> None:
+        """Let go of a job without ending it; it is redelivered when its lease runs out."""
+        with self._lock:
+            self._in_hand.pop(lease.id, None)
+
+    def renew(self) -> None:
+        """Keep the leases in hand alive (heartbeat thread)."""
+        with self._lock:
+            leases = list(self._in_hand.values())
+        for lease in leases:
+            self.client.xclaim(lease.stream, GROUP, self.name, 0, [lease.entry], justid=True)
+
+    def suite(self, sha256: str) -> bytes | None:
+        frame: bytes | None = self.client.get(self.keys.suite(sha256))  # type: ignore[assignment]
+        return frame
+
+    def retire(self) -> None:
+        """Leave the group in good order: nothing pending may be under this name any more."""
+        for stream in self._streams:
+            pending = self.client.xpending_range(stream, GROUP, "-", "+", 1, consumername=self.name)
+            if not pending:
+                self.client.xgroup_delconsumer(stream, GROUP, self.name)
+
+
+class Heartbeat:
+    """Announces a worker and renews its leases until closed; a context manager."""
+
+    def __init__(self, consumer: Consumer, kind: str, info: dict[str, Any], *, every_s: float, patience_s: float) -> None:
+        self.consumer = consumer
+        self.info = {"kind": kind, **info}
+        self.every_s = every_s
+        self.patience_s = patience_s
+        self._progress = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def progress(self) -> None:
+        """The working thread tells that it lives."""
+        self._progress = time.monotonic()
+
+    def beat(self) -> None:
+        keys, client = self.consumer.keys, self.consumer.client
+        if time.monotonic() - self._progress > self.patience_s:
+            log.error("worker makes no progress; its announcement and its leases lapse")
+            return
+        expires = now_ms() + int(self.every_s * 3000)
+        with client.pipeline(transaction=False) as pipe:
+            pipe.hset(keys.workers_info, self.consumer.name, json.dumps(self.info))
+            pipe.zadd(keys.workers, {self.consumer.name: expires})
+            pipe.execute()
+        self.consumer.renew()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self.every_s):
+            try:
+                self.beat()
+            except (RedisError, OSError) as error:
+                log.warning("heartbeat missed: %s", error)
+
+    def __enter__(self) -> Heartbeat:
+        self.beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        keys, client = self.consumer.keys, self.consumer.client
+        try:
+            client.zrem(keys.workers, self.consumer.name)
+            client.hdel(keys.workers_info, self.consumer.name)
+            self.consumer.retire()
+        except (RedisError, OSError) as error:
+            log.warning("worker could not sign off: %s", error)
+
+
+def sweep_announcements(client: redis.Redis, keys: Keys, names: Iterable[str] = ()) -> None:
+    """Forget workers whose announcement ran out."""
+    late = [name.decode() for name in client.zrangebyscore(keys.workers, "-inf", now_ms() - 60_000)]  # type: ignore[union-attr]
+    gone = [*late, *names]
+    if gone:
+        client.zrem(keys.workers, *gone)
+        client.hdel(keys.workers_info, *gone)

@@ -1,0 +1,92 @@
+"""Names of the Redis keys, the scripts, and connections without the socket-timeout trap."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import redis
+import redis.asyncio
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from service.jobs import LANES, Lane
+
+GROUP = "workers"
+# A blocked read must end before the socket's own timeout: redis-py's default of 5 s turns a longer BLOCK into a minute
+# of silent retries, and no timeout at all would never notice a host that vanished.
+BLOCK_S = 2.0
+SOCKET_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 2.0
+
+
+class Keys:
+    """Every key under one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.prefix = f"{namespace}:"
+        self.workers = f"{self.prefix}workers"
+        self.workers_info = f"{self.prefix}workers:info"
+
+    def stream(self, queue: str, lane: Lane) -> str:
+        return f"{self.prefix}stream:{queue}:{lane}"
+
+    def streams(self, queue: str) -> list[str]:
+        return [self.stream(queue, lane) for lane in LANES]
+
+    def load(self, queue: str) -> str:
+        return f"{self.prefix}load:{queue}"
+
+    def live(self, queue: str) -> str:
+        return f"{self.prefix}live:{queue}"
+
+    def suite(self, sha256: str) -> str:
+        return f"{self.prefix}suite:{sha256}"
+
+    def reply(self, api: str) -> str:
+        return f"{self.prefix}reply:{api}"
+
+    def cache(self, job: str) -> str:
+        return f"{self.prefix}cache:{job}"
+
+    def last(self, job: str) -> str:
+        return f"{self.prefix}last:{job}"
+
+    def job(self, job: str) -> str:
+        return f"{self.prefix}job:{job}"
+
+
+def script(name: str) -> str:
+    """Source of one of the scripts beside this module."""
+    return resources.files("service.queue").joinpath("lua", f"{name}.lua").read_text("utf-8")
+
+
+def queue_of_model(model: str) -> str:
+    return f"score:{model}"
+
+
+EXECUTE_QUEUE = "execute"
+
+
+def connect_async(url: str, *, max_connections: int = 512) -> redis.asyncio.Redis:
+    """A pooled client that fails fast: the caller decides whether to come back."""
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        url,
+        max_connections=max_connections,
+        timeout=5,
+        protocol=2,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        retry=redis.asyncio.retry.Retry(ExponentialBackoff(cap=0.1, base=0.01), 1),
+    )
+    return redis.asyncio.Redis(connection_pool=pool)
+
+
+def connect(url: str) -> redis.Redis:
+    """A synchronous client for a worker; safe to share between its threads."""
+    return redis.Redis.from_url(
+        url,
+        protocol=2,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), 1),
+    )

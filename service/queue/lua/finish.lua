@@ -1,0 +1,28 @@
+-- End a job once: the first ending wins, every waiter is told, every trace but the answer goes.
+--
+-- KEYS[1] load hash  [2] zset of live jobs
+-- ARGV[1] prefix  [2] id  [3] reply frame  [4] cache for ms (0: never)  [5] keep the reply for ms  [6] group  [7] entry or ""
+-- Answers 1 if this call ended the job, 0 if it had ended before.
+local prefix, id = ARGV[1], ARGV[2]
+local job, waiters = prefix .. 'job:' .. id, prefix .. 'waiters:' .. id
+local fields = redis.call('HMGET', job, 'stream', 'entry', 'cost')
+if not fields[1] or (ARGV[7] ~= '' and fields[2] ~= ARGV[7]) then
+  return 0
+end
+redis.call('SET', prefix .. (ARGV[4] == '0' and 'last:' or 'cache:') .. id, ARGV[3],
+  'PX', ARGV[4] == '0' and ARGV[5] or ARGV[4])
+for _, channel in ipairs(redis.call('SMEMBERS', waiters)) do
+  redis.call('RPUSH', channel, ARGV[3])
+  redis.call('PEXPIRE', channel, ARGV[5])
+end
+redis.call('XACK', fields[1], ARGV[6], fields[2])
+redis.call('XDEL', fields[1], fields[2])
+redis.call('DEL', job, waiters)
+redis.call('ZREM', KEYS[2], id)
+if redis.call('ZCARD', KEYS[2]) == 0 then
+  redis.call('HSET', KEYS[1], 'cost', 0)  -- floating-point dust does not gather
+else
+  redis.call('HINCRBYFLOAT', KEYS[1], 'cost', -fields[3])
+end
+redis.call('HINCRBYFLOAT', KEYS[1], 'drained', fields[3])
+return 1

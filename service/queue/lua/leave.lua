@@ -1,0 +1,26 @@
+-- A caller gives up on jobs. A job that nobody waits for any more and that no worker has begun is taken back.
+--
+-- KEYS[1] load hash  [2] zset of live jobs      ARGV[1] prefix  [2] reply channel  [3] group; then ids
+-- Answers how many jobs were taken back.
+local prefix, taken = ARGV[1], 0
+for at = 4, #ARGV do
+  local id = ARGV[at]
+  local job, waiters = prefix .. 'job:' .. id, prefix .. 'waiters:' .. id
+  redis.call('SREM', waiters, ARGV[2])
+  if redis.call('SCARD', waiters) == 0 then
+    local fields = redis.call('HMGET', job, 'stream', 'entry', 'cost', 'state')
+    if fields[1] and fields[4] == 'queued' then
+      redis.call('XACK', fields[1], ARGV[3], fields[2])
+      redis.call('XDEL', fields[1], fields[2])
+      redis.call('DEL', job, waiters)
+      redis.call('ZREM', KEYS[2], id)
+      if redis.call('ZCARD', KEYS[2]) == 0 then
+        redis.call('HSET', KEYS[1], 'cost', 0)
+      else
+        redis.call('HINCRBYFLOAT', KEYS[1], 'cost', -fields[3])
+      end
+      taken = taken + 1
+    end
+  end
+end
+return taken

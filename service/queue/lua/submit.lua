@@ -1,0 +1,51 @@
+-- Admit jobs, all or none. One atomic step, so that a bound can never be passed by two callers at once.
+--
+-- KEYS[1] load hash of the queue (cost, drained)      KEYS[2] zset of its live jobs, by deadline
+-- ARGV[1] prefix  [2] reply channel  [3] max depth  [4] max cost  [5] now, Unix ms  [6] number of jobs
+-- then six per job: id, lane stream key, task, cost, deadline, use cache (1/0)
+-- Answers {"full", depth, cost} or a list with, per job, "new", "joined" or the frame of a finished reply.
+local prefix, channel = ARGV[1], ARGV[2]
+local max_depth, max_cost, now, count = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+
+local outcome, new, new_cost = {}, 0, 0
+for i = 0, count - 1 do
+  local at = 7 + i * 6
+  local id = ARGV[at]
+  local cached = ARGV[at + 5] == '1' and redis.call('GET', prefix .. 'cache:' .. id)
+  if cached then
+    outcome[i + 1] = cached
+  elseif redis.call('EXISTS', prefix .. 'job:' .. id) == 1 then
+    outcome[i + 1] = 'joined'
+  else
+    outcome[i + 1] = 'new'
+    new = new + 1
+    new_cost = new_cost + tonumber(ARGV[at + 3])
+  end
+end
+
+local depth = redis.call('ZCARD', KEYS[2])
+local cost = tonumber(redis.call('HGET', KEYS[1], 'cost') or '0')
+if new > 0 and (depth + new > max_depth or (cost + new_cost > max_cost and depth > 0)) then
+  return {'full', depth, tostring(cost)}
+end
+
+for i = 0, count - 1 do
+  local at = 7 + i * 6
+  local id, job = ARGV[at], prefix .. 'job:' .. ARGV[at]
+  if outcome[i + 1] == 'new' then
+    local entry = redis.call('XADD', ARGV[at + 1], '*', 'id', id)
+    redis.call('HSET', job, 'task', ARGV[at + 2], 'cost', ARGV[at + 3], 'deadline', ARGV[at + 4], 'stream', ARGV[at + 1],
+      'entry', entry, 'queued', now, 'deliveries', 0, 'state', 'queued')
+    redis.call('ZADD', KEYS[2], ARGV[at + 4], id)
+    redis.call('HINCRBYFLOAT', KEYS[1], 'cost', ARGV[at + 3])
+    redis.call('DEL', prefix .. 'last:' .. id)
+    redis.call('SADD', prefix .. 'waiters:' .. id, channel)
+  elseif outcome[i + 1] == 'joined' then
+    if tonumber(ARGV[at + 4]) > tonumber(redis.call('HGET', job, 'deadline')) then
+      redis.call('HSET', job, 'deadline', ARGV[at + 4])
+      redis.call('ZADD', KEYS[2], ARGV[at + 4], id)
+    end
+    redis.call('SADD', prefix .. 'waiters:' .. id, channel)
+  end
+end
+return outcome

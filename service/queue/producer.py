@@ -1,0 +1,177 @@
+"""The API's side of the queue: admit, leave, end what expired, and tell how long the line is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import OutOfMemoryError, RedisError
+
+from service.errors import BrokerUnavailable, Overloaded
+from service.jobs import Failed, Job, JobState, Reply, decode_reply, encode
+from service.queue.keys import GROUP, Keys, script
+
+KEEP_REPLY_MS = 120_000  # a reply waits so long for an API process that lost its connection
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How much may wait or run in one queue: jobs, and their cost (tokens or CPU-seconds)."""
+
+    max_depth: int
+    max_cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A queue at one moment. `oldest_ms`: how long its oldest waiting job has waited."""
+
+    depth: int
+    cost: float
+    drained: float
+    oldest_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A live worker as it announced itself."""
+
+    id: str
+    kind: str
+    info: dict[str, Any]
+
+
+@contextlib.contextmanager
+def broker_errors() -> Iterator[None]:
+    """Redis' misfortunes in plaudit's words: full memory is overload, everything else is an outage."""
+    try:
+        yield
+    except OutOfMemoryError as error:
+        raise Overloaded("the queue's memory is full", retry_after_s=2.0) from error
+    except (RedisError, OSError) as error:
+        raise BrokerUnavailable(f"the queue does not answer ({type(error).__name__})", retry_after_s=1.0) from error
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Queue:
+    """One per API process. Raises BrokerUnavailable whenever Redis does not answer; it reconnects by itself."""
+
+    def __init__(self, client: redis.asyncio.Redis, namespace: str, channel: str) -> None:
+        self.client = client
+        self.keys = Keys(namespace)
+        self.channel = self.keys.reply(channel)
+        self._submit = client.register_script(script("submit"))
+        self._leave = client.register_script(script("leave"))
+        self._finish = client.register_script(script("finish"))
+
+    async def submit(self, jobs: Sequence[Job], bound: Bound, *, use_cache: bool = True) -> dict[str, Reply]:
+        """Admit jobs of one queue, all or none; the replies of those that are finished already come back at once.
+
+        Raises Overloaded, without a Retry-After (the caller knows the drain rate), when the bound would be passed.
+        """
+        if not jobs:
+            return {}
+        queue = jobs[0].queue
+        arguments: list[Any] = [self.keys.prefix, self.channel, bound.max_depth, bound.max_cost, now_ms(), len(jobs)]
+        for job in jobs:
+            stream = self.keys.stream(queue, job.lane)
+            arguments += [job.id, stream, job.task, job.cost, job.deadline_ms, "1" if use_cache else "0"]
+        with broker_errors():
+            outcome = await self._submit(keys=[self.keys.load(queue), self.keys.live(queue)], args=arguments)
+        if outcome[0] == b"full" and (len(outcome) > 1 and isinstance(outcome[1], int)):
+            raise Overloaded(f"queue {queue} holds {outcome[1]} jobs (at most {bound.max_depth}) of cost "
+                             f"{float(outcome[2]):g} (at most {bound.max_cost:g})")  # fmt: skip
+        words = (b"new", b"joined")
+        return {job.id: decode_reply(word) for job, word in zip(jobs, outcome, strict=True) if word not in words}
+
+    async def leave(self, queue: str, jobs: Iterable[str]) -> int:
+        """Stop waiting; jobs that nobody waits for and nobody has begun are taken back. Answers how many."""
+        ids = list(jobs)
+        if not ids:
+            return 0
+        with broker_errors():
+            keys = [self.keys.load(queue), self.keys.live(queue)]
+            return int(await self._leave(keys=keys, args=[self.keys.prefix, self.channel, GROUP, *ids]))
+
+    async def replies(self, timeout_s: float) -> list[Reply]:
+        """Replies that have come, waiting at most so long for the first. Blocks one connection."""
+        with broker_errors():
+            first = await self.client.blpop([self.channel], timeout=timeout_s)  # type: ignore[misc]
+            if first is None:
+                return []
+            rest = await self.client.lpop(self.channel, 256) or []  # type: ignore[misc]
+        return [decode_reply(frame) for frame in (first[1], *rest)]
+
+    async def look_up(self, jobs: Sequence[str]) -> dict[str, Reply | None]:
+        """Jobs that ended without this process hearing of it (a lost connection): id → reply, None if vanished.
+
+        Jobs still alive are not in the answer.
+        """
+        if not jobs:
+            return {}
+        with broker_errors():
+            async with self.client.pipeline(transaction=False) as pipe:
+                for job in jobs:
+                    pipe.exists(self.keys.job(job))
+                    pipe.mget(self.keys.cache(job), self.keys.last(job))
+                answers = await pipe.execute()
+        found: dict[str, Reply | None] = {}
+        for index, job in enumerate(jobs):
+            alive, (cached, last) = answers[2 * index], answers[2 * index + 1]
+            if not alive:
+                frame = cached or last
+                found[job] = decode_reply(frame) if frame else None
+        return found
+
+    async def expire(self, queue: str, grace_ms: int = 250) -> int:
+        """End jobs whose deadline has passed and that no worker has ended, as `timeout_queue`. Answers how many."""
+        keys = [self.keys.load(queue), self.keys.live(queue)]
+        with broker_errors():
+            late = await self.client.zrangebyscore(keys[1], "-inf", now_ms() - grace_ms, start=0, num=512)
+            for raw in late:
+                job = raw.decode()
+                reply = Reply(job, Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True))
+                arguments = [self.keys.prefix, job, encode(reply), 0, KEEP_REPLY_MS, GROUP, ""]
+                if not await self._finish(keys=keys, args=arguments):
+                    await self.client.zrem(keys[1], job)
+        return len(late)
+
+    async def load(self, queue: str) -> Load:
+        with broker_errors():
+            async with self.client.pipeline(transaction=False) as pipe:
+                pipe.zcard(self.keys.live(queue))
+                pipe.hmget(self.keys.load(queue), "cost", "drained")
+                for stream in self.keys.streams(queue):
+                    pipe.xrange(stream, count=1)
+                depth, (cost, drained), *heads = await pipe.execute()
+        oldest = min((int(head[0][0].split(b"-")[0]) for head in heads if head), default=None)
+        return Load(depth, float(cost or 0), float(drained or 0), max(0.0, now_ms() - oldest) if oldest else 0.0)
+
+    async def workers(self) -> list[Worker]:
+        """The workers whose announcement has not run out."""
+        with broker_errors():
+            names = await self.client.zrangebyscore(self.keys.workers, now_ms(), "+inf")
+            infos = await self.client.hmget(self.keys.workers_info, names) if names else []  # type: ignore[misc]
+        live = [(name.decode(), json.loads(info)) for name, info in zip(names, infos, strict=True) if info]
+        return [Worker(name, info.pop("kind"), info) for name, info in live]
+
+    async def put_suite(self, sha256: str, frame: bytes, keep_s: int) -> None:
+        with broker_errors():
+            await self.client.set(self.keys.suite(sha256), frame, ex=keep_s)
+
+    async def get_suite(self, sha256: str) -> bytes | None:
+        with broker_errors():
+            frame: bytes | None = await self.client.get(self.keys.suite(sha256))
+        return frame
+
+    async def ping(self) -> bool:
+        with broker_errors():
+            return bool(await self.client.ping())

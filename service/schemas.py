@@ -1,0 +1,507 @@
+"""The HTTP contract as types: what a request may say and what an answer says. The OpenAPI document comes from here.
+
+Requests forbid unknown fields (422 with the path). Two families never mix: a *verdict* is how a program fared
+(`status: "ok"`, trainable), a *status* other than "ok" is how the service fared (value null, not trainable).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sandbox.types import Compare, Judge, Level, Verdict
+
+Status = Literal["ok", "timeout_queue", "infra_error", "cancelled", "invalid"]
+Completeness = Literal["complete", "partial"]
+Priority = Literal["high", "normal", "low"]
+
+Id = Annotated[str, Field(min_length=1, max_length=256)]
+Text = Annotated[str, Field(max_length=64 * 1024 * 1024)]
+DeadlineMs = Annotated[int, Field(ge=1, le=86_400_000, description="budget from arrival, in milliseconds")]
+
+
+class Strict(BaseModel):
+    """Requests: unknown fields are errors, and so are NaN and infinity (JSON has neither)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Answer(BaseModel):
+    """Answers tolerate fields of a newer server, so that an older client goes on."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+# --- shared by requests ----------------------------------------------------------------------------------------------
+
+
+class Message(Strict):
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Text
+
+
+Prompt = Annotated[Text | Annotated[list[Message], Field(min_length=1)], Field(description="text, or chat messages")]
+
+
+class LimitsSpec(Strict):
+    """Limits of one test's run; each at most the deployment's ceiling (`GET /info`)."""
+
+    cpu_s: Annotated[float, Field(gt=0)] = 5.0
+    wall_s: Annotated[float | None, Field(gt=0)] = None
+    memory_mb: Annotated[int, Field(ge=16)] = 512
+    output_kb: Annotated[int, Field(ge=1)] = 1024
+    processes: Annotated[int, Field(ge=1)] = 64
+
+
+class AssertTests(Strict):
+    kind: Literal["assert"]
+    asserts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    setup: str = ""
+    entry_point: str | None = None
+
+
+class FunctionCase(Strict):
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    expected: Any
+
+
+class FunctionTests(Strict):
+    kind: Literal["function"]
+    entry_point: Annotated[str, Field(min_length=1)]
+    cases: Annotated[list[FunctionCase], Field(min_length=1)]
+    rel_tol: Annotated[float | None, Field(ge=0, lt=1)] = None
+
+
+class CheckTests(Strict):
+    kind: Literal["check"]
+    test: Annotated[str, Field(min_length=1, description="Python source that defines check(candidate)")]
+    entry_point: Annotated[str, Field(min_length=1)]
+    prompt: str = ""
+
+
+class StdioTestCase(Strict):
+    stdin: str = ""
+    stdout: str
+
+
+class StdioTests(Strict):
+    kind: Literal["stdio"]
+    cases: Annotated[list[StdioTestCase], Field(min_length=1)]
+    compare: Compare = "rstrip"
+    rel_tol: Annotated[float | None, Field(ge=0, lt=1)] = None
+
+
+class RefTests(Strict):
+    kind: Literal["ref"]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+InlineTests = Annotated[AssertTests | FunctionTests | CheckTests | StdioTests, Field(discriminator="kind")]
+Tests = Annotated[AssertTests | FunctionTests | CheckTests | StdioTests | RefTests, Field(discriminator="kind")]
+
+
+class StopAfter(Strict):
+    after: Annotated[int, Field(ge=1, description="stop after this many failed tests")]
+
+
+Stop = Literal["never", "first_failure"] | StopAfter
+Extract = Literal["none", "last_fence"]
+
+
+# --- POST /score -----------------------------------------------------------------------------------------------------
+
+
+class ScoreItem(Strict):
+    id: Id | None = None
+    prompt: Prompt
+    completions: Annotated[list[Text], Field(min_length=1)]
+
+
+class ScoreRequest(Strict):
+    model: Id = "default"
+    items: Annotated[list[ScoreItem], Field(min_length=1)]
+    on_overflow: Literal["error", "truncate_left"] = "error"
+    calibrated: bool = False
+    priority: Priority = "normal"
+    deadline_ms: DeadlineMs | None = None
+
+
+class Problem(Answer):
+    """Why one result has no value: a code to branch on and a sentence to read."""
+
+    code: str
+    detail: str
+    retryable: bool = False
+
+
+class CompletionScore(Answer):
+    status: Status
+    score: float | None = Field(None, description="raw logit, unbounded")
+    pass_probability: float | None = Field(None, description="by the checkpoint's own calibration, if asked for")
+    tokens: int | None = None
+    truncated: bool = False
+    cached: bool = False
+    trainable: bool
+    error: Problem | None = None
+
+
+class ScoreResult(Answer):
+    id: str | None = None
+    best: int | None = Field(None, description="index of the highest score; null if none")
+    completions: list[CompletionScore]
+
+
+class ModelRef(Answer):
+    name: str
+    revision: str | None = None
+
+
+class Timing(Answer):
+    queue_ms: float = 0.0
+    compute_ms: float = 0.0
+
+
+class ScoreAnswer(Answer):
+    request_id: str
+    status: Completeness
+    model: ModelRef
+    results: list[ScoreResult]
+    timing: Timing
+
+
+# --- POST /execute ---------------------------------------------------------------------------------------------------
+
+
+class ExecuteItem(Strict):
+    id: Id | None = None
+    language: Annotated[str, Field(min_length=1, max_length=64)]
+    programs: Annotated[list[str], Field(min_length=1)]
+    extract: Extract = "none"
+    tests: Tests
+    limits: LimitsSpec = LimitsSpec()
+    stop: Stop = "never"
+
+
+class ExecuteRequest(Strict):
+    items: Annotated[list[ExecuteItem], Field(min_length=1)]
+    priority: Priority = "normal"
+    deadline_ms: DeadlineMs | None = None
+
+
+class TestResult(Answer):
+    verdict: Verdict
+    cpu_ms: float = 0.0
+    wall_ms: float = 0.0
+    peak_memory_mb: float = 0.0
+    stdout: str = ""
+    stderr: str = ""
+    detail: str = ""
+
+    __test__ = False
+
+
+class CompileResult(Answer):
+    ok: bool
+    wall_ms: float
+    stdout: str = ""
+    stderr: str = ""
+
+
+class ProgramResult(Answer):
+    status: Status
+    verdict: Verdict | None = None
+    passed: int | None = None
+    total: int | None = None
+    pass_rate: float | None = None
+    trainable: bool
+    cached: bool = False
+    judge: Judge | None = None
+    isolation: Level | None = None
+    compile: CompileResult | None = None
+    tests: list[TestResult] = []
+    flags: list[str] = []
+    error: Problem | None = None
+
+
+class ExecuteResult(Answer):
+    id: str | None = None
+    best: int | None = Field(None, description="index of the highest pass rate; null if none")
+    programs: list[ProgramResult]
+
+
+class ExecuteAnswer(Answer):
+    request_id: str
+    status: Completeness
+    results: list[ExecuteResult]
+    timing: Timing
+
+
+# --- POST /reward and /rank ------------------------------------------------------------------------------------------
+
+
+class TermBase(Strict):
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    weight: float = 1.0
+
+
+class ExecuteTerm(TermBase):
+    type: Literal["execute"]
+    policy: Literal["pass_rate", "all_or_nothing"] = "pass_rate"
+
+
+class ScoreTerm(TermBase):
+    type: Literal["score"]
+    model: Id = "default"
+    transform: Literal["none", "sigmoid", "zscore_in_group"] = "none"
+    on_overflow: Literal["error", "truncate_left"] = "error"
+
+
+class FormatTerm(TermBase):
+    type: Literal["format"]
+    require: Literal["code_fence", "single_code_fence", "non_empty"] = "code_fence"
+
+
+class ConsensusTerm(TermBase):
+    type: Literal["consensus"]
+
+
+class AgreementTerm(TermBase):
+    type: Literal["agreement"]
+
+
+Term = Annotated[ExecuteTerm | ScoreTerm | FormatTerm | ConsensusTerm | AgreementTerm, Field(discriminator="type")]
+
+
+class Gate(Strict):
+    term: str
+    min: float
+
+
+class Clip(Strict):
+    min: float
+    max: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Clip:
+        if self.min > self.max:
+            raise ValueError("clip.min is greater than clip.max")
+        return self
+
+
+class RewardSpec(Strict):
+    """How terms become a reward. `gated`: the weighted sum where the gate term's value reaches `min`, else 0."""
+
+    terms: Annotated[list[Term], Field(min_length=1, max_length=16)] = [
+        ExecuteTerm(name="tests", type="execute", weight=0.7),
+        ScoreTerm(name="rm", type="score", weight=0.3, transform="sigmoid"),
+    ]
+    combine: Literal["weighted_sum", "gated"] = "weighted_sum"
+    gate: Gate | None = None
+    clip: Clip | None = None
+    on_missing: Annotated[
+        Literal["null", "drop"],
+        Field(description="a term without a value: null makes the reward null; drop takes it from the sum and says so"),
+    ] = "null"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RewardSpec:
+        names = [term.name for term in self.terms]
+        if len(set(names)) != len(names):
+            raise ValueError("two terms have the same name")
+        if (self.combine == "gated") != (self.gate is not None):
+            raise ValueError("combine 'gated' and a gate go together")
+        if self.gate is not None and self.gate.term not in names:
+            raise ValueError(f"gate.term {self.gate.term!r} is no term; there are {', '.join(names)}")
+        return self
+
+
+class RewardItem(Strict):
+    """One prompt with its completions; `language` and `tests` where a term executes."""
+
+    id: Id | None = None
+    prompt: Prompt
+    completions: Annotated[list[Text], Field(min_length=1)]
+    language: Annotated[str, Field(min_length=1, max_length=64)] = "python"
+    tests: Tests | None = None
+    extract: Extract = "none"
+    limits: LimitsSpec = LimitsSpec()
+    stop: Stop = "never"
+
+
+class RewardRequest(Strict):
+    spec: RewardSpec = RewardSpec()
+    items: Annotated[list[RewardItem], Field(min_length=1)]
+    priority: Priority = "normal"
+    deadline_ms: DeadlineMs | None = None
+
+    @model_validator(mode="after")
+    def _tests_where_executed(self) -> RewardRequest:
+        executing = [term.name for term in self.spec.terms if isinstance(term, ExecuteTerm | AgreementTerm)]
+        for index, item in enumerate(self.items):
+            if executing and item.tests is None:
+                raise ValueError(f"items.{index}.tests is missing and term {executing[0]!r} needs it")
+        return self
+
+
+class RankRequest(RewardRequest):
+    early_stop: bool = Field(False, description="stop executing a group once a completion passes everything")
+
+
+class Component(Answer):
+    status: Status
+    value: float | None = None
+    contribution: float | None = None
+    verdict: Verdict | None = None
+    error: Problem | None = None
+
+
+class CompletionReward(Answer):
+    status: Status
+    reward: float | None = None
+    trainable: bool
+    components: dict[str, Component]
+
+
+class GroupStatistics(Answer):
+    n: int
+    n_ok: int
+    mean: float | None = None
+    std: float | None = Field(None, description="population standard deviation of the group's rewards")
+    degenerate: bool = Field(description="no spread to learn from: fewer than two rewards, or all the same")
+    best: int | None = None
+
+
+class RewardResult(Answer):
+    id: str | None = None
+    completions: list[CompletionReward]
+    group: GroupStatistics
+
+
+class RewardAnswer(Answer):
+    request_id: str
+    status: Completeness
+    models: list[ModelRef] = []
+    results: list[RewardResult]
+    timing: Timing
+
+
+class RankResult(RewardResult):
+    order: list[int] = Field(description="indices, best first; those without a reward last")
+
+
+class RankAnswer(Answer):
+    request_id: str
+    status: Completeness
+    models: list[ModelRef] = []
+    results: list[RankResult]
+    timing: Timing
+
+
+# --- the rest --------------------------------------------------------------------------------------------------------
+
+
+class ProblemDocument(Answer):
+    """RFC 9457 application/problem+json."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    retryable: bool
+    retry_after_ms: int | None = None
+    request_id: str
+    errors: list[dict[str, Any]] | None = Field(None, description="per field, for code `invalid`")
+
+
+class JobAccepted(Answer):
+    job_id: str
+    status_url: str
+    events_url: str
+    expires_at: str
+
+
+class JobEvent(Answer):
+    """One finished item of an asynchronous request: `result` is that item's entry of `results`."""
+
+    index: int
+    result: dict[str, Any]
+
+
+class JobStatus(Answer):
+    job_id: str
+    state: Literal["running", "done", "cancelled", "failed"]
+    cursor: str = Field(description="hand it back to get only what is new")
+    items: list[JobEvent]
+    total: int
+    answer: dict[str, Any] | None = Field(None, description="the whole answer, once done")
+    error: ProblemDocument | None = None
+
+
+class ModelInfo(Answer):
+    name: str
+    revision: str
+    architecture: str
+    dtype: str
+    parameters: int
+    max_length: int
+    calibrated: bool
+    parity: dict[str, Any]
+    workers: int
+
+
+class ModelsAnswer(Answer):
+    models: list[ModelInfo]
+
+
+class LanguageInfo(Answer):
+    name: str
+    version: str
+    aliases: list[str]
+    kinds: list[str]
+
+
+class LanguagesAnswer(Answer):
+    languages: list[LanguageInfo]
+
+
+class TestsetAnswer(Answer):
+    sha256: str
+    tests: int
+    expires_at: str
+
+    __test__ = False
+
+
+class Health(Answer):
+    status: Literal["ok"]
+
+
+class Readiness(Answer):
+    ready: bool
+    broker: bool
+    scorers: int
+    executors: int
+    reasons: list[str]
+
+
+class QueueState(Answer):
+    depth: int
+    cost: float
+    max_depth: int
+    max_cost: float
+    oldest_ms: float
+    drained_cost_per_s: float
+
+
+class InfoAnswer(Answer):
+    version: str
+    versions: dict[str, str]
+    isolation: Level | None
+    limits: dict[str, float]
+    models: list[ModelInfo]
+    languages: list[LanguageInfo]
+    queues: dict[str, QueueState]
+    workers: dict[str, int]

@@ -1,0 +1,149 @@
+"""Every setting of every process: one frozen value, made once at the edge from flags, `PLAUDIT_*` and defaults.
+
+Flags win over the environment, the environment over the defaults; an unknown `PLAUDIT_` variable is an error, so a
+typo cannot pass for a setting. Nobody else in the product reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import UsageError
+
+PREFIX = "PLAUDIT_"
+# Read by tests, examples and training recipes, not by the service; allowed to be set beside it.
+FOREIGN = frozenset({"PLAUDIT_DATA", "PLAUDIT_URL", "PLAUDIT_TEST_REDIS_URL"})
+
+PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+class Settings(BaseModel):
+    """Limits are `max_*`, counts `num_*`, and units are in the names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # where things are
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    redis_url: str | None = Field(None, description="redis://, rediss:// or unix:// of a real Redis or Valkey; "
+                                                    "empty: `plaudit up` starts the bundled Valkey")  # fmt: skip
+    namespace: str = Field("plaudit", pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of every Redis key")
+    model: dict[str, str] = Field(default_factory=dict, description="NAME=PATH_OR_HUB_ID of each model served")
+    state_dir: Path | None = Field(None, description="where `plaudit up` keeps its broker's append-only file; "
+                                                     "empty: a fresh temporary folder, removed at the end")  # fmt: skip
+
+    # who may ask
+    api_key: list[str] = Field(default_factory=list, description="keys that may call; none: open, loopback only")
+    admin_key: list[str] = Field(default_factory=list, description="keys that may also call admin routes")
+    accept_no_auth: bool = Field(False, description="allow binding beyond loopback without keys")
+
+    # how many
+    scorers: Annotated[int, Field(ge=0, le=64)] = 1
+    executors: Annotated[int, Field(ge=0, le=1024)] | None = Field(None, description="empty: one per core")
+    torch_threads: Annotated[int, Field(ge=1)] = 1
+
+    # bounds at the door
+    max_body_bytes: int = 64 * 1024 * 1024
+    max_items: int = 256
+    max_completions: int = Field(1024, description="completions or programs of one item")
+    max_total_completions: int = Field(8192, description="completions or programs of one request")
+    max_code_bytes: int = 256 * 1024
+    max_tests: int = 1000
+    max_stdin_bytes: int = 16 * 1024 * 1024
+    max_cpu_s: float = 60.0
+    max_wall_s: float = 180.0
+    max_memory_mb: int = 4096
+    max_output_kb: int = 16 * 1024
+    max_processes: int = 256
+
+    # bounds of the queues
+    max_queued_score: int = Field(4096, description="groups waiting or running")
+    max_queued_score_tokens: int = Field(16_000_000, description="their tokens, estimated at the door")
+    max_queued_execute: int = Field(16384, description="programs waiting or running")
+    max_queued_execute_cpu_s: float = Field(400_000.0, description="their CPU-seconds at worst, by their own limits")
+
+    # time
+    default_deadline_ms: int = Field(120_000, description="of a request that brings none")
+    max_deadline_ms: int = 3_600_000
+    async_deadline_ms: int = Field(3_600_000, description="of a `Prefer: respond-async` request that brings none")
+    keep_results_s: int = Field(3600, description="idempotent and async answers")
+    cache_s: int = Field(3600, description="finished deterministic results")
+    lease_s: Annotated[float, Field(gt=0)] = Field(6.0, description="a job whose worker is silent so long is retaken")
+    heartbeat_s: Annotated[float, Field(gt=0)] = 1.5
+    max_deliveries: Annotated[int, Field(ge=1)] = Field(3, description="deliveries before a job counts as poisoned")
+    drain_s: Annotated[float, Field(gt=0)] = Field(20.0, description="time to finish work at SIGTERM")
+
+    # scoring
+    max_batch_tokens: Annotated[int, Field(ge=1)] = 16384
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    # executing
+    isolation_accept: Literal["strong", "userns", "landlock", "none"] = Field(
+        "strong", description="lowest isolation level this deployment accepts; anything weaker refuses to start"
+    )
+
+    # telling
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_payloads: bool = Field(False, description="log prompts, completions and programs; off unless you ask")
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(0, description="a worker's own /metrics; 0: off")
+
+    @property
+    def models(self) -> dict[str, str]:
+        """What is served: `model`, or the checkpoint that ships with plaudit."""
+        return self.model or {"default": str(PACKAGE_ROOT / "models" / "plaudit-mini")}
+
+    def public(self) -> dict[str, Any]:
+        """The effective settings with secrets hidden, for `plaudit check` and the logs."""
+        shown = self.model_dump(mode="json")
+        for name in ("api_key", "admin_key"):
+            shown[name] = ["***"] * len(shown[name])
+        if self.redis_url and "@" in self.redis_url:
+            scheme, rest = self.redis_url.split("://", 1)
+            shown["redis_url"] = f"{scheme}://***@{rest.rsplit('@', 1)[1]}"
+        return shown
+
+
+def parse_models(pairs: list[str]) -> dict[str, str]:
+    """`["default=models/x"]` → `{"default": "models/x"}`. Raises UsageError."""
+    models: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not (name and equals and path):
+            raise UsageError(f"--model takes NAME=PATH_OR_HUB_ID, not {pair!r}")
+        if name in models:
+            raise UsageError(f"--model names {name!r} twice")
+        models[name] = path
+    return models
+
+
+def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process. Raises UsageError naming the field and what it takes."""
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or variable in FOREIGN:
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in Settings.model_fields:
+            raise UsageError(f"{variable} is no setting; `plaudit check` lists them")
+        if name == "model":
+            values[name] = parse_models(_list(text))
+        elif name in ("api_key", "admin_key"):
+            values[name] = _list(text)
+        else:
+            values[name] = text or None
+    values.update({name: value for name, value in (flags or {}).items() if value is not None})
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        raise UsageError(f"settings: {problems}") from None

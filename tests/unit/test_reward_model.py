@@ -1,0 +1,300 @@
+"""Scores are exact, scores are alone, and no text is cut or completed behind the caller's back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForSequenceClassification,
+)
+
+from service.errors import HostLacks, Invalid, TooLong, UsageError
+from service.scoring.reward_model import Calibration, Encoder, RewardModel, RewardModelSpec
+
+TEMPLATE = "<|prompt|>{prompt}<|completion|>{completion}<|end|>"
+CHAT = (
+    "{{ '<s>' }}{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+SPECIAL = ["<|pad|>", "<s>", "<|end|>", "<|prompt|>", "<|completion|>", "<|system|>", "<|user|>", "<|assistant|>"]
+PROMPT = "def add(a, b):\n    '''The sum of {a} and {b}.'''\n"
+COMPLETIONS = ["    return a + b\n", "    return {a: b}\n\n\n", "", "  \n    x = [a,b]\n    return sum(x)", "é 漢字 \t\n"]
+
+
+def write_tokenizer(folder: Path, *, pad: str = "<|pad|>", side: str = "right", chat: bool = True) -> None:
+    """A byte-level BPE tokenizer that, asked for special tokens, adds a BOS of its own: the double-BOS trap."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([Path(__file__).read_text(encoding="utf-8")], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="<|end|>", pad_token=pad, padding_side=side,
+        model_max_length=256,
+    )  # fmt: skip
+    if chat:
+        fast.chat_template = CHAT
+    fast.save_pretrained(folder)
+
+
+def write_model(folder: Path, kind: str = "qwen2", pad_token_id: int | None = 0) -> None:
+    torch.manual_seed(7)
+    shape = dict(
+        vocab_size=400, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, num_labels=1, pad_token_id=pad_token_id,
+    )  # fmt: skip
+    model: Any
+    if kind == "llama":
+        model = LlamaForSequenceClassification(LlamaConfig(**shape))
+    else:
+        model = Qwen2ForSequenceClassification(Qwen2Config(**shape))
+    torch.nn.init.normal_(model.score.weight)
+    model.save_pretrained(folder)
+
+
+def checkpoint(folder: Path, *, kind: str = "qwen2", pad: str = "<|pad|>", side: str = "right", **spec: Any) -> Path:
+    write_tokenizer(folder, pad=pad, side=side)
+    write_model(folder, kind, pad_token_id=SPECIAL.index(pad))
+    values = {"template": TEMPLATE, "max_length": 256, "architecture": "tiny", **spec}
+    RewardModelSpec(**values).write(folder / "reward_model.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
+    return RewardModel.load(checkpoint(tmp_path_factory.mktemp("served")))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_scores_are_those_of_a_plain_hugging_face_forward(tmp_path: Path, kind: str, side: str) -> None:
+    model = RewardModel.load(checkpoint(tmp_path, kind=kind, side=side))
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    batch = [model.encode(PROMPT, completion) for completion in COMPLETIONS]
+
+    for encoded, completion, score in zip(batch, COMPLETIONS, model.score(batch), strict=True):
+        text = TEMPLATE.replace("{completion}", completion).replace("{prompt}", PROMPT)
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        assert encoded.ids == tuple(ids[0].tolist())
+        with torch.no_grad():
+            assert score == pytest.approx(plain(input_ids=ids).logits.item(), abs=1e-5)
+
+
+def test_pad_equal_to_the_closing_token_does_not_move_the_pooled_position(tmp_path: Path) -> None:
+    alike = RewardModel.load(checkpoint(tmp_path / "alike", pad="<|end|>"))
+    apart = RewardModel.load(checkpoint(tmp_path / "apart", pad="<|pad|>"))
+
+    encoded = [apart.encode(PROMPT, completion) for completion in COMPLETIONS]
+
+    assert [alike.encode(PROMPT, completion) for completion in COMPLETIONS] == encoded
+    assert alike.score(encoded) == apart.score(encoded)
+
+
+def test_a_score_depends_on_no_batch_mate_and_no_order(served: RewardModel) -> None:
+    batch = [served.encode(PROMPT, completion) for completion in COMPLETIONS]
+
+    together = served.score(batch)
+
+    assert served.score(batch[::-1])[::-1] == together
+    assert [served.score([encoded])[0] for encoded in batch] == together
+    assert served.score([]) == []
+    assert len(set(together)) == len(together)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    prompt=st.text(max_size=30) | st.sampled_from(["<|completion|", "<|end|>x", " ", "\n\n"]),
+    completions=st.lists(st.text(max_size=20) | st.sampled_from(["\n", "|>", "<|completion|>", " a"]), max_size=3),
+    template=st.sampled_from(["chat_template", TEMPLATE, "{prompt}\n{completion}<|end|>", "# {prompt}<|end|>{completion}"]),
+)  # fmt: skip
+def test_a_group_is_encoded_exactly_like_its_members(
+    folder: Path, prompt: str, completions: list[str], template: str
+) -> None:
+    encoder = Encoder.load(folder, RewardModelSpec(template=template, max_length=256, architecture="tiny"))
+    completions = [completion + "!" for completion in completions]
+
+    group = encoder.encode_group(prompt, completions)
+
+    assert group == [encoder.encode(prompt, completion) for completion in completions]
+    for encoded, completion in zip(group, completions, strict=True):
+        assert not isinstance(encoded, TooLong)
+        assert list(encoded.ids) == encoder._ids(encoder.full_text(prompt, completion))
+
+
+def test_the_prompt_is_shared_up_to_the_token_before_the_completion(served: RewardModel) -> None:
+    one, two = served.encode_group(PROMPT, COMPLETIONS[:2])
+
+    assert not isinstance(one, TooLong)
+    assert not isinstance(two, TooLong)
+    assert one.prompt_tokens == two.prompt_tokens
+    assert one.ids[: one.prompt_tokens] == two.ids[: two.prompt_tokens]
+    assert one.ids[one.prompt_tokens - 1] == SPECIAL.index("<|completion|>")
+
+
+def test_a_chat_template_is_the_only_owner_of_bos(tmp_path: Path) -> None:
+    model = RewardModel.load(checkpoint(tmp_path, template="chat_template", system="Judge the code."))
+
+    encoded = model.encode([{"role": "user", "content": "Sum."}], "a + b")
+
+    text = "<s><|system|>\nJudge the code.<|end|>\n<|user|>\nSum.<|end|>\n<|assistant|>\na + b<|end|>\n"
+    assert model.encoder.full_text([{"role": "user", "content": "Sum."}], "a + b") == text
+    assert encoded.ids.count(SPECIAL.index("<s>")) == 1
+    assert encoded == model.encode("Sum.", "a + b")
+
+
+def test_a_text_template_joins_a_conversation_by_blank_lines(served: RewardModel) -> None:
+    conversation = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Sum."}]
+    assert served.encode(conversation, "x") == served.encode("Be brief.\n\nSum.", "x")  # type: ignore[arg-type]
+
+
+def test_too_long_is_said_and_never_cut(served: RewardModel) -> None:
+    with pytest.raises(TooLong) as raised:
+        served.encode(PROMPT, "x = 1\n" * 300)
+
+    assert raised.value.limit == 256
+    assert raised.value.tokens > 256
+    fits, too_long = served.encode_group(PROMPT, ["    return 1\n", "x = 1\n" * 300])
+    assert not isinstance(fits, TooLong)
+    assert isinstance(too_long, TooLong)
+
+
+def test_truncation_on_request_cuts_the_prompts_left_and_keeps_the_closing_token(served: RewardModel) -> None:
+    encoded = served.encode("word " * 400, COMPLETIONS[0], "truncate_left")
+    whole = served.encode("word", COMPLETIONS[0])
+
+    tail = len(whole.ids) - whole.prompt_tokens
+    assert encoded.truncated
+    assert len(encoded.ids) == 256
+    assert encoded.ids[-tail:] == whole.ids[-tail:]
+    assert encoded.ids[-1] == SPECIAL.index("<|end|>")
+    assert encoded.prompt_tokens == 256 - tail
+
+
+def test_truncation_keeps_the_leading_bos(tmp_path: Path) -> None:
+    model = RewardModel.load(checkpoint(tmp_path, template="chat_template"))
+    encoded = model.encode("word " * 400, "x", "truncate_left")
+    assert encoded.ids[0] == SPECIAL.index("<s>")
+    assert len(encoded.ids) == 256
+
+
+def test_nothing_to_score_is_invalid(folder: Path) -> None:
+    encoder = Encoder.load(folder, RewardModelSpec(template="{prompt}{completion}", max_length=8, architecture="tiny"))
+    with pytest.raises(Invalid):
+        encoder.encode("", "")
+
+
+def test_a_checkpoint_without_our_file_uses_its_chat_template_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (checkpoint(tmp_path) / "reward_model.json").unlink()
+
+    model = RewardModel.load(tmp_path)
+
+    assert "no reward_model.json" in caplog.text
+    assert model.spec == RewardModelSpec("chat_template", 256, "Qwen2ForSequenceClassification")
+    assert model.pass_probability(0.3) is None
+
+
+def test_a_checkpoint_that_says_nothing_about_its_text_is_refused(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, chat=False)
+    write_model(tmp_path)
+    with pytest.raises(UsageError, match="nothing says how to write the text"):
+        RewardModel.load(tmp_path)
+
+
+def test_missing_weights_are_refused_and_not_drawn_at_random(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(checkpoint(tmp_path) / "model.safetensors")
+    del weights["score.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UsageError, match=r"score\.weight"):
+        RewardModel.load(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_named() -> None:
+    with pytest.raises(HostLacks, match="nowhere"):
+        RewardModel.load("./nowhere/at-all")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"colour": 1}, "unknown keys colour"),
+        ({"format": 2}, "format 2"),
+        ({"template": "{prompt}"}, "exactly once"),
+        ({"template": "{completion}{prompt}"}, "comes before"),
+        ({"pooled": "mean"}, "only 'last'"),
+        ({"system": "Be good."}, "its own system text"),
+        ({"calibration": {"a": 1, "c": 2}}, "c"),
+    ],
+)
+def test_a_wrong_spec_is_refused_by_name(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    path = tmp_path / "reward_model.json"
+    path.write_text(json.dumps({"template": TEMPLATE, "max_length": 8, "architecture": "tiny", **change}))
+    with pytest.raises(UsageError, match=words):
+        RewardModelSpec.read(path)
+
+
+def test_the_revision_follows_what_decides_a_score_and_nothing_else(tmp_path: Path) -> None:
+    first = RewardModel.load(checkpoint(tmp_path / "a")).revision
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b" / "report.md").write_text("A report.")
+    assert RewardModel.load(tmp_path / "b").revision == first
+    checkpoint(tmp_path / "b", max_length=128)
+    assert RewardModel.load(tmp_path / "b").revision != first
+    assert first.startswith("sha256:")
+
+
+def test_the_golden_set_tells_the_same_model_from_another(tmp_path: Path) -> None:
+    model = RewardModel.load(checkpoint(tmp_path, golden="golden.jsonl"))
+    encoded = model.encode(PROMPT, COMPLETIONS[0])
+    row = {"prompt": PROMPT, "completion": COMPLETIONS[0], "tokens": len(encoded.ids), "score": model.score([encoded])[0]}
+
+    (tmp_path / "golden.jsonl").write_text(json.dumps(row) + "\n")
+    assert model.check_golden().ok
+    assert model.check_golden().n == 1
+    (tmp_path / "golden.jsonl").write_text(json.dumps(row | {"score": row["score"] + 0.01}) + "\n")
+    assert not model.check_golden().ok
+    (tmp_path / "golden.jsonl").write_text(json.dumps(row | {"tokens": 1}) + "\n")
+    assert not model.check_golden().ok
+
+
+def test_pass_probability_is_platt_scaling(tmp_path: Path) -> None:
+    model = RewardModel.load(checkpoint(tmp_path, calibration=Calibration(a=2.0, b=-1.0)))
+    assert model.pass_probability(0.5) == 0.5
+    assert model.pass_probability(1000.0) == 1.0
+    assert model.pass_probability(-1000.0) == 0.0
+
+
+def test_bfloat16_answers_float32_numbers_near_the_float32_ones(tmp_path: Path) -> None:
+    exact = RewardModel.load(checkpoint(tmp_path))
+    rough = RewardModel.load(tmp_path, dtype="bfloat16")
+    encoded = exact.encode(PROMPT, COMPLETIONS[0])
+    assert rough.score([encoded])[0] == pytest.approx(exact.score([encoded])[0], abs=0.3)
+    with pytest.raises(UsageError, match="int8"):
+        RewardModel.load(tmp_path, dtype="int8")

@@ -1,0 +1,1 @@
+"""Problems in, checkpoint out: stages that meet only in files."""
