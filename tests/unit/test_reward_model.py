@@ -32,7 +32,13 @@ CHAT = (
 )
 SPECIAL = ["<|pad|>", "<s>", "<|end|>", "<|prompt|>", "<|completion|>", "<|system|>", "<|user|>", "<|assistant|>"]
 PROMPT = "def add(a, b):\n    '''The sum of {a} and {b}.'''\n"
-COMPLETIONS = ["    return a + b\n", "    return {a: b}\n\n\n", "", "  \n    x = [a,b]\n    return sum(x)", "é 漢字 \t\n"]
+COMPLETIONS = [
+    "    return a + b\n",
+    "    return {a: b}\n\n\n",
+    "",
+    "  \n    x = [a,b]\n    return sum(x)",
+    "é 漢字 \t\n",
+]
 
 
 def write_tokenizer(folder: Path, *, pad: str = "<|pad|>", side: str = "right", chat: bool = True) -> None:
@@ -41,7 +47,9 @@ def write_tokenizer(folder: Path, *, pad: str = "<|pad|>", side: str = "right", 
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator([Path(__file__).read_text(encoding="utf-8")], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
@@ -105,8 +113,10 @@ def test_scores_are_those_of_a_plain_hugging_face_forward(tmp_path: Path, kind: 
 
 
 def test_pad_equal_to_the_closing_token_does_not_move_the_pooled_position(tmp_path: Path) -> None:
-    alike = RewardModel.load(checkpoint(tmp_path / "alike", pad="<|end|>"))
-    apart = RewardModel.load(checkpoint(tmp_path / "apart", pad="<|pad|>"))
+    checkpoint(tmp_path / "apart", pad="<|pad|>")
+    checkpoint(tmp_path / "alike", pad="<|end|>")
+    shutil.copy(tmp_path / "apart" / "model.safetensors", tmp_path / "alike")
+    apart, alike = RewardModel.load(tmp_path / "apart"), RewardModel.load(tmp_path / "alike")
 
     encoded = [apart.encode(PROMPT, completion) for completion in COMPLETIONS]
 
@@ -273,7 +283,12 @@ def test_the_revision_follows_what_decides_a_score_and_nothing_else(tmp_path: Pa
 def test_the_golden_set_tells_the_same_model_from_another(tmp_path: Path) -> None:
     model = RewardModel.load(checkpoint(tmp_path, golden="golden.jsonl"))
     encoded = model.encode(PROMPT, COMPLETIONS[0])
-    row = {"prompt": PROMPT, "completion": COMPLETIONS[0], "tokens": len(encoded.ids), "score": model.score([encoded])[0]}
+    row = {
+        "prompt": PROMPT,
+        "completion": COMPLETIONS[0],
+        "tokens": len(encoded.ids),
+        "score": model.score([encoded])[0],
+    }
 
     (tmp_path / "golden.jsonl").write_text(json.dumps(row) + "\n")
     assert model.check_golden().ok
