@@ -65,10 +65,10 @@ def write_tokenizer(folder: Path, *, pad: str = "<|pad|>", side: str = "right", 
 
 def write_model(folder: Path, kind: str = "qwen2", pad_token_id: int | None = 0) -> None:
     torch.manual_seed(7)
-    shape = dict(
-        vocab_size=400, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256, num_labels=1, pad_token_id=pad_token_id,
-    )  # fmt: skip
+    shape = {
+        "vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 256, "num_labels": 1, "pad_token_id": pad_token_id,
+    }  # fmt: skip
     model: Any
     if kind == "llama":
         model = LlamaForSequenceClassification(LlamaConfig(**shape))
