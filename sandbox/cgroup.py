@@ -1,0 +1,249 @@
+"""Control groups, v1, v2 and hybrid: one group a run, its limits, its counters, its end.
+
+Groups are made under the group this process lives in, so that a container's own limits keep holding. Their names carry
+pid and start time of their owner: whoever finds a group whose owner is dead may kill and remove it.
+
+Hybrid hosts mount v1 controllers next to a bare v2 tree; there memory and pids come from v1 while v2 still gives
+`cgroup.kill` and CPU time. A v2-only host needs memory and pids delegated to our group; see `delegate`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.errors import SandboxError
+
+NAME = re.compile(r"plaudit-(\d+)-(\d+)-\d+")
+HOST_LEAF = "plaudit-host"  # where a v2 parent's own processes go, because a parent with controllers may hold none
+REMOVE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """One mounted tree, at our own place in it, and what we use it for."""
+
+    base: Path
+    version: int
+    controllers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    cpu_ns: int
+    peak_memory_bytes: int
+    oom_kills: int
+    fork_failures: int
+
+
+def discover(mountinfo: str, own: str) -> list[Hierarchy]:
+    """The usable trees, from the texts of /proc/self/mountinfo and /proc/self/cgroup."""
+    places: dict[str, str] = {}
+    for line in own.splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(",") if controllers else ("",):
+            places[controller] = path
+    trees: dict[Path, Hierarchy] = {}
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        kind, _, options = right.split(" ", 2)
+        if kind not in ("cgroup", "cgroup2"):
+            continue
+        root, mountpoint = left.split()[3:5]
+        names = set(options.split(",")) & {"memory", "pids", "cpuacct"} if kind == "cgroup" else {""}
+        for name in names & places.keys():
+            place = places[name].removeprefix(root) if root != "/" else places[name]
+            base = Path(mountpoint) / place.lstrip("/")
+            if not base.is_dir():
+                continue
+            if kind == "cgroup2":
+                if base.name == HOST_LEAF:
+                    base = base.parent
+                held = set(read(base / "cgroup.controllers").split()) & {"memory", "pids"}
+                trees[base] = Hierarchy(base, 2, frozenset(held | {"cpuacct"}))
+            else:
+                known = trees[base].controllers if base in trees else frozenset()
+                trees[base] = Hierarchy(base, 1, known | {name})
+    return sorted(trees.values(), key=lambda tree: (tree.version, str(tree.base)))
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def field(text: str, name: str) -> int:
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.isdigit():
+            return int(value)
+    return 0
+
+
+def delegate(tree: Hierarchy) -> None:
+    """Let children of a v2 group have memory and pids; its own processes move to a leaf first where that is due."""
+    wanted = tree.controllers & {"memory", "pids"}
+    if tree.version != 2 or wanted <= set(read(tree.base / "cgroup.subtree_control").split()):
+        return
+    switch = " ".join(f"+{name}" for name in sorted(wanted))
+    try:
+        (tree.base / "cgroup.subtree_control").write_text(switch)
+    except OSError:
+        leaf = tree.base / HOST_LEAF
+        leaf.mkdir(exist_ok=True)
+        for pid in read(tree.base / "cgroup.procs").split():
+            with suppress(OSError):  # it has ended meanwhile
+                (leaf / "cgroup.procs").write_text(pid)
+        (tree.base / "cgroup.subtree_control").write_text(switch)
+
+
+class Cgroups:
+    """The trees of this host that a run's group is made in."""
+
+    def __init__(self, trees: list[Hierarchy]) -> None:
+        taken: set[str] = set()
+        self.trees: list[Hierarchy] = []
+        for tree in trees:  # v1 first: on a hybrid host it holds the controllers
+            self.trees.append(Hierarchy(tree.base, tree.version, tree.controllers - (taken & {"memory", "pids"})))
+            taken |= tree.controllers
+        self.controllers = frozenset(taken)
+
+    @classmethod
+    def here(cls) -> Cgroups:
+        return cls(discover(read(Path("/proc/self/mountinfo")), read(Path("/proc/self/cgroup"))))
+
+    def missing(self) -> list[str]:
+        """What a limited and counted group lacks here, in words; empty if nothing. Tries by making a group."""
+        lacks = [name for name in ("memory", "pids", "cpuacct") if name not in self.controllers]
+        if lacks:
+            return [f"cgroup controllers {', '.join(lacks)} (mounted and delegated)"]
+        try:
+            for tree in self.trees:
+                delegate(tree)
+            group = Group.make(self, f"plaudit-{os.getpid()}-{start_time(os.getpid())}-0")
+            try:
+                group.limit(memory_bytes=64 << 20, processes=8)
+            finally:
+                group.remove()
+        except (OSError, SandboxError) as error:
+            return [f"writable cgroups ({error})"]
+        return []
+
+
+class Group:
+    """One run's group, in every tree at once."""
+
+    def __init__(self, places: list[tuple[Hierarchy, Path]]) -> None:
+        self.places = places
+        self.by_controller = {name: (tree, path) for tree, path in reversed(places) for name in tree.controllers}
+        self.v2 = next((path for tree, path in places if tree.version == 2), None)
+
+    @classmethod
+    def make(cls, cgroups: Cgroups, name: str) -> Group:
+        places = [(tree, tree.base / name) for tree in cgroups.trees]
+        for _, path in places:
+            path.mkdir()
+        return cls(places)
+
+    def limit(self, *, memory_bytes: int, processes: int) -> None:
+        tree, path = self.by_controller["memory"]
+        if tree.version == 1:
+            (path / "memory.limit_in_bytes").write_text(str(memory_bytes))
+            with suppress(OSError):  # kernels without swap accounting have no such file
+                (path / "memory.memsw.limit_in_bytes").write_text(str(memory_bytes))
+        else:
+            (path / "memory.max").write_text(str(memory_bytes))
+            for name, value in (("memory.swap.max", "0"), ("memory.oom.group", "1")):
+                with suppress(OSError):
+                    (path / name).write_text(value)
+        (self.by_controller["pids"][1] / "pids.max").write_text(str(processes))
+
+    def open_procs(self) -> list[int]:
+        """Descriptors through which a process enters the group by writing "0"; the caller closes them."""
+        return [os.open(path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for _, path in self.places]
+
+    def cpu_ns(self) -> int:
+        tree, path = self.by_controller["cpuacct"]
+        if tree.version == 1:
+            return int(read(path / "cpuacct.usage") or 0)
+        return field(read(path / "cpu.stat"), "usage_usec") * 1000
+
+    def counters(self) -> Counters:
+        tree, path = self.by_controller["memory"]
+        if tree.version == 1:
+            peak = int(read(path / "memory.max_usage_in_bytes") or 0)
+            oom = field(read(path / "memory.oom_control"), "oom_kill")
+        else:
+            peak = int(read(path / "memory.peak") or 0)
+            oom = field(read(path / "memory.events"), "oom_kill")
+        fork_failures = field(read(self.by_controller["pids"][1] / "pids.events"), "max")
+        return Counters(self.cpu_ns(), peak, oom, fork_failures)
+
+    def pids(self) -> Iterator[int]:
+        for _, path in self.places:
+            for text in read(path / "cgroup.procs").split():
+                yield int(text)
+
+    def kill(self) -> None:
+        """SIGKILL to everything in the group; on v1 forks are forbidden first, so that none escapes the listing."""
+        if self.v2 is not None:
+            with suppress(OSError):
+                (self.v2 / "cgroup.kill").write_text("1")
+                return
+        with suppress(OSError):
+            (self.by_controller["pids"][1] / "pids.max").write_text("0")
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def remove(self) -> None:
+        """Kill what is left and take the group away. Raises SandboxError if it will not go."""
+        deadline = time.monotonic() + REMOVE_S
+        left = [path for _, path in self.places]
+        while True:
+            left = [path for path in left if not gone(path)]
+            if not left:
+                return
+            if time.monotonic() > deadline:
+                raise SandboxError(f"cgroup {left[0].name} cannot be removed: something in it does not die")
+            self.kill()
+            time.sleep(0.001)
+
+
+def gone(path: Path) -> bool:
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def start_time(pid: int) -> int | None:
+    """Start of a process in clock ticks since boot, None if there is no such process: makes a pid unambiguous."""
+    text = read(Path(f"/proc/{pid}/stat"))
+    return int(text.rpartition(")")[2].split()[19]) if text else None
+
+
+def remove_stale(bases: list[Path]) -> int:
+    """Remove groups under `bases` whose owner has died; returns how many names there were."""
+    names: dict[str, list[tuple[Hierarchy, Path]]] = {}
+    for base in bases:
+        version = 2 if (base / "cgroup.controllers").exists() else 1
+        for path in base.glob("plaudit-*-*-*"):
+            match = NAME.fullmatch(path.name)
+            if match and start_time(int(match[1])) != int(match[2]):
+                controllers = frozenset({"pids"}) if (path / "pids.max").exists() else frozenset[str]()
+                names.setdefault(path.name, []).append((Hierarchy(base, version, controllers), path))
+    for places in names.values():
+        Group(places).remove()
+    return len(names)

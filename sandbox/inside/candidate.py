@@ -1,0 +1,214 @@
+"""The candidate's side of a jail: loads the program as a real `__main__` and runs it, or serves its functions.
+
+This runs in the process that is judged, after every privilege is gone. Nothing here is trusted by anybody: the program
+may patch, read or replace all of it, and what it can produce that way is still only bytes, an exit status and values.
+
+`script` behaves like `python3 main.py` (module `__main__`, `__file__`, tracebacks, exit code, threads and atexit).
+`serve` loads the program and then answers the test side's requests on descriptor 3 until that side hangs up.
+"""
+
+from __future__ import annotations
+
+import _socket
+import atexit
+import builtins
+import os
+import sys
+from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sandbox.inside import peer as peers
+else:
+    import peer as peers
+
+MAIN = "/tmp/main.py"
+WIRE_FD = 3
+
+_exit = os._exit
+
+
+def new_main() -> Any:
+    """A fresh `__main__`, with the site builtins that `python3` would have."""
+    import site
+
+    site.setquit()
+    main = type(sys)("__main__")
+    main.__file__ = MAIN
+    main.__builtins__ = builtins  # type: ignore[attr-defined]
+    sys.modules["__main__"] = main
+    return main
+
+
+def own_frames(error: BaseException) -> Any:
+    """The traceback from the program's first frame on; None when no frame of it is there (a syntax error)."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename != MAIN:
+        trace = trace.tb_next
+    return trace
+
+
+def show(error: BaseException) -> None:
+    sys.excepthook(type(error), error.with_traceback(own_frames(error)), error.__traceback__)
+
+
+def exit_code(error: SystemExit) -> int:
+    code = error.code
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+def finish(code: int) -> NoReturn:
+    """End as the interpreter would: wait for threads, run atexit handlers, flush."""
+    try:
+        threading = sys.modules.get("threading")
+        if threading is not None:
+            threading._shutdown()
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except SystemExit as error:
+        code = exit_code(error)
+    except BaseException:  # a broken stdout, or whatever the program has put there
+        code = code or 120
+    _exit(code)
+
+
+def run_main(source: bytes) -> tuple[Any, int | None, BaseException | None]:
+    """Run the program's module code: (module, exit code it asked for, what it died of)."""
+    main = new_main()
+    try:
+        exec(compile(source, MAIN, "exec", dont_inherit=True), main.__dict__)
+    except SystemExit as error:
+        return main, exit_code(error), None
+    except BaseException as error:
+        return main, None, error
+    return main, None, None
+
+
+def script(source: bytes, options: dict[str, Any]) -> NoReturn:
+    _, code, error = run_main(source)
+    if error is not None:
+        show(error)
+        code = 1
+    finish(code or 0)
+
+
+def serve(source: bytes, options: dict[str, Any]) -> NoReturn:
+    wire = _socket.socket(fileno=WIRE_FD)
+    os.set_inheritable(WIRE_FD, False)
+    main, code, error = run_main(source)
+    flush()
+    hello: dict[str, Any] = {"hello": True}
+    if error is not None:
+        show(error)
+        hello["error"] = peers.describe_error(error)
+    elif code is not None:
+        hello["exit"] = code
+    peers.send_frame(wire, peers.codec.dumps(hello))
+    if error is not None or code is not None:
+        finish(1 if code is None else code)
+    peer = peers.Peer(wire, lambda peer, message: perform(main.__dict__, peer, message))
+    peer.before_reply = flush  # type: ignore[method-assign]
+    try:
+        while True:
+            peer.answer(peer.receive())
+    except (peers.Lost, OSError):
+        flush()
+        _exit(0)
+
+
+def flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:  # whatever the program has put there
+            continue
+
+
+def resolve(namespace: dict[str, Any], name: str) -> Any:
+    """A name of the program; `Class.method` is bound to a fresh instance, the way judges of methods mean it."""
+    first, *rest = name.split(".")
+    if first not in namespace:
+        raise NameError(f"name {first!r} is not defined")
+    value = namespace[first]
+    for part in rest:
+        if isinstance(value, type) and callable(getattr(value, part, None)):
+            value = value()
+        value = getattr(value, part)
+    return value
+
+
+def perform(namespace: dict[str, Any], peer: Any, message: dict[str, Any]) -> Any:
+    op = message["op"]
+    if op == "get":
+        return resolve(namespace, message["name"])
+    if op == "call":
+        function = resolve(namespace, message["name"]) if "name" in message else peer.local(message)
+        return call(function, peer, message)
+    return OPERATIONS[op](peer.local(message), peer, message)
+
+
+def call(function: Any, peer: Any, message: dict[str, Any]) -> Any:
+    """Call with the decoded arguments; those that the call has changed in place are noted for the way back."""
+    trees, names = message["args"], message["names"]
+    values = [peer.decode(tree) for tree in trees]
+    split = len(values) - len(names)
+    result = function(*values[:split], **dict(zip(names, values[split:], strict=True)))
+    for position, (tree, value) in enumerate(zip(trees, values, strict=True)):
+        if type(tree) is list or (type(tree) is dict and tree.get("t") not in ("h", "int", "float", "bytes")):
+            after = peer.encode(value)
+            if after != tree:
+                message["changed"].append([position, after])
+    return result
+
+
+def next_of(iterator: Any) -> Any:
+    for item in iterator:
+        return (item,)
+    return None
+
+
+def base_of(value: Any) -> Any:
+    """The builtin value that an instance of a subclass extends, past every method of the subclass."""
+    for base in peers.BASES:
+        if isinstance(value, base):
+            if base in (list, tuple, set, frozenset):
+                return base(base.__iter__(value))
+            if base is dict:
+                return {key: dict.__getitem__(value, key) for key in dict.__iter__(value)}
+            if base in (str, bytes, bytearray):
+                return base.__getitem__(value, slice(None)) if base is bytearray else base.__add__(value, base())
+            return getattr(base, "__pos__", base)(value)
+    raise TypeError("not a builtin value")
+
+
+OPERATIONS: dict[str, Any] = {
+    "attr": lambda o, p, m: getattr(o, m["name"]),
+    "set_attr": lambda o, p, m: setattr(o, m["name"], p.decode(m["value"])),
+    "del_attr": lambda o, p, m: delattr(o, m["name"]),
+    "item": lambda o, p, m: o[p.decode(m["key"])],
+    "set_item": lambda o, p, m: o.__setitem__(p.decode(m["key"]), p.decode(m["value"])),
+    "del_item": lambda o, p, m: o.__delitem__(p.decode(m["key"])),
+    "iter": lambda o, p, m: iter(o),
+    "reversed": lambda o, p, m: reversed(o),
+    "next": lambda o, p, m: next_of(o),
+    "len": lambda o, p, m: len(o),
+    "truth": lambda o, p, m: bool(o),
+    "repr": lambda o, p, m: repr(o),
+    "str": lambda o, p, m: str(o),
+    "format": lambda o, p, m: format(o, m["spec"]),
+    "int": lambda o, p, m: int(o),
+    "index": lambda o, p, m: o.__index__(),
+    "float": lambda o, p, m: float(o),
+    "abs": lambda o, p, m: abs(o),
+    "neg": lambda o, p, m: -o,
+    "enter": lambda o, p, m: o.__enter__(),
+    "exit": lambda o, p, m: o.__exit__(None, None, None),
+    "base": lambda o, p, m: base_of(o),
+}

@@ -1,0 +1,194 @@
+"""The test side of a split: runs the tests' own text and nothing of the program, in a jail of its own.
+
+A name that the tests do not define is asked of the candidate's process and arrives as a value or a proxy (`peer`).
+The verdict of each test goes to the host on descriptor 4; the candidate is reached on descriptor 3. Because no line of
+the program ever runs in this process, an `assert` that passes here has passed.
+
+What the tests lend to the program (callbacks, instances of classes that the tests define) can be called and, without
+underscore names, read and written by it; nothing else of this process can be reached through them.
+"""
+
+from __future__ import annotations
+
+import _socket
+import builtins
+import os
+import sys
+from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sandbox.inside import peer as peers
+    from sandbox.judge import codec
+else:
+    import codec
+    import peer as peers
+
+WIRE_FD, HOST_FD = 3, 4
+MODULE = "tests"
+FUNCTION_TYPES = (type(lambda: 0), type(len), type([].append), type(str.upper))
+
+
+class Namespace(dict[str, Any]):
+    """The tests' globals: their own names first, then the builtins, then whatever the program calls by that name."""
+
+    def __init__(self, peer: Any) -> None:
+        super().__init__(__name__=MODULE, __builtins__=builtins)
+        self.peer = peer
+
+    def __missing__(self, name: str) -> Any:
+        if hasattr(builtins, name) or (name.startswith("__") and name.endswith("__")):
+            raise KeyError(name)
+        try:
+            return self.peer.request("get", name=name)
+        except NameError:
+            raise KeyError(name) from None
+
+
+def perform(peer: Any, message: dict[str, Any]) -> Any:
+    """Answer the program about something lent to it. Attribute names with an underscore in front stay closed."""
+    op, value = message["op"], peer.local(message)
+    ours = type(value).__module__ == MODULE  # an instance of a class that the tests define
+    if op == "call" and (isinstance(value, (*FUNCTION_TYPES, type)) or ours):
+        values = [peer.decode(tree) for tree in message["args"]]
+        split = len(values) - len(message["names"])
+        return value(*values[:split], **dict(zip(message["names"], values[split:], strict=True)))
+    if op == "iter":
+        return value if hasattr(value, "__next__") else iter(value)
+    if op == "next" and hasattr(value, "__next__"):
+        for item in value:
+            return (item,)
+        return None
+    if op in ("repr", "str"):
+        return f"<{type(value).__name__} of the tests>" if not ours else (repr if op == "repr" else str)(value)
+    if op == "truth":
+        return bool(value)
+    if ours and op in ("attr", "set_attr") and not str(message["name"]).startswith("_"):
+        if op == "attr":
+            return getattr(value, message["name"])
+        setattr(value, message["name"], peer.decode(message["value"]))
+        return None
+    if ours and op == "len":
+        return len(value)
+    if ours and op == "item":
+        return value[peer.decode(message["key"])]
+    raise TypeError(f"the tests do not lend {op!r} of a {type(value).__name__}")
+
+
+class Suite:
+    """The compiled tests, their namespace and the wire to the program."""
+
+    def __init__(self, plan: dict[str, Any], peer: Any) -> None:
+        self.peer = peer
+        self.namespace = Namespace(peer)
+        self.entry_point: str | None = plan["entry_point"]
+        self.kind: str = plan["kind"]
+        self.setup = compile(plan["setup"], "<setup>", "exec", dont_inherit=True)
+        self.helpers = compile_or_none(plan["helpers"])
+        self.texts: list[str] = plan["tests"]
+        self.codes = [
+            compile(text, f"<test {number}>", "exec", dont_inherit=True) for number, text in enumerate(self.texts)
+        ]
+
+    def prepare(self) -> None:
+        if self.helpers is not None:
+            own: dict[str, Any] = {"__name__": MODULE, "__builtins__": builtins}
+            exec(self.helpers, own)
+            own.pop(self.entry_point or "", None)
+            self.namespace.update(own)
+        if self.entry_point is not None:
+            try:
+                entry = self.peer.request("get", name=self.entry_point)
+            except NameError:
+                entry = None
+            else:
+                self.namespace[self.entry_point] = entry
+                self.namespace.setdefault("candidate", entry)
+        exec(self.setup, self.namespace)
+
+    def run(self, number: int) -> None:
+        exec(self.codes[number], self.namespace)
+        if self.kind == "check":
+            self.namespace["check"](self.namespace[self.entry_point or ""])
+
+
+def compile_or_none(text: str) -> Any:
+    """The helpers of a prompt; a prompt that is no program by itself has none."""
+    try:
+        return compile(text, "<prompt>", "exec", dont_inherit=True) if text else None
+    except SyntaxError:
+        return None
+
+
+def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
+    """Do `work` and put what comes of it into a verdict and a reason."""
+    try:
+        work()
+    except peers.Lost as error:
+        return "lost", str(error)
+    except peers.Unsplittable as error:
+        return "invalid_result", str(error)
+    except codec.CodecError as error:
+        return "invalid_result", str(error)
+    except BaseException as error:
+        reason = f"{type(error).__name__}: {error}"[:2000]
+        if peer.foreign.holds(error):
+            return ("no_result", "the program exits instead of answering") if isinstance(error, SystemExit) else (
+                "runtime_error",
+                reason,
+            )
+        if isinstance(error, AssertionError):
+            return "wrong_answer", (str(error) or text.strip())[:500]
+        if isinstance(error, NameError):
+            return "runtime_error", reason
+        return "wrong_answer", f"the test stumbles over the answer: {reason}"
+    return "passed", ""
+
+
+def tests(source: bytes, options: dict[str, Any]) -> NoReturn:
+    """The role: read the plan from the host, meet the program, then run the tests that the host names, one by one."""
+    host = _socket.socket(fileno=HOST_FD)
+    wire = _socket.socket(fileno=WIRE_FD)
+    peer = peers.Peer(wire, perform)
+
+    def tell(**fields: Any) -> None:
+        peers.send_frame(host, codec.dumps(fields))
+
+    plan = codec.loads(source)
+    try:
+        suite = Suite(plan, peer)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        tell(invalid=f"{type(error).__name__}: {error}")
+        os._exit(0)
+    try:
+        hello = peer.receive()
+    except peers.Lost as error:
+        tell(lost=str(error))
+        os._exit(0)
+    if hello.get("hello") is not True:
+        tell(lost="no greeting")
+        os._exit(0)
+    if "exit" in hello:
+        tell(failed=["no_result", f"the program exits with {hello['exit']} while it is loaded"])
+        os._exit(0)
+    if "error" in hello:
+        error = peer.rebuild_error(hello["error"])
+        tell(failed=["runtime_error", f"{type(error).__name__}: {error}"[:2000]])
+        os._exit(0)
+    verdict, reason = judge(peer, "", suite.prepare)
+    if verdict == "lost":
+        tell(lost=reason)
+    elif verdict != "passed":
+        tell(failed=[verdict, f"in the setup: {reason}"])
+    else:
+        tell(ready=True)
+        while True:
+            order = codec.loads(peers.receive_frame(host))
+            peer.foreign.seen.clear()
+            verdict, reason = judge(peer, suite.texts[order["run"]], lambda: suite.run(order["run"]))
+            if verdict == "lost":
+                tell(lost=reason)
+                break
+            sys.stdout.flush()
+            tell(done=[verdict, reason])
+    os._exit(0)

@@ -1,0 +1,171 @@
+"""A program against its suite: the one function that the service calls."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from typing import TYPE_CHECKING, Any
+
+from sandbox import languages, limits as fences
+from sandbox.errors import InvalidSuite, UnsupportedLanguage
+from sandbox.judge.calls import judge_calls
+from sandbox.judge.split import judge_tests
+from sandbox.judge.stdio import compiled, judge_case, native_job, script_job
+from sandbox.types import (
+    SEVERITY,
+    AssertSuite,
+    CheckSuite,
+    CompileReport,
+    FunctionSuite,
+    Limits,
+    Program,
+    Report,
+    StdioSuite,
+    Stop,
+    Suite,
+    TestReport,
+    Verdict,
+)
+from sandbox.types import Judge as JudgeName
+
+if TYPE_CHECKING:
+    from sandbox.walls import Sandbox
+
+KIND_OF: dict[type, str] = {AssertSuite: "assert", FunctionSuite: "function", CheckSuite: "check", StdioSuite: "stdio"}
+
+
+def judge(program: Program, suite: Suite, limits: Limits, stop: Stop, box: Sandbox) -> Report:
+    """Run the program against the suite and report. Blocks for the suite's budgets at most; never hangs.
+
+    Raises UnsupportedLanguage, InvalidSuite (also for limits out of range), and SandboxError for our own faults.
+    """
+    language = languages.resolve(program.language)
+    kind = KIND_OF[type(suite)]
+    if kind not in languages.KINDS[language]:
+        raise UnsupportedLanguage(f"{language} programs cannot be judged by {kind!r} suites")
+    box.require(language)
+    try:
+        fences.checked(limits)
+    except ValueError as error:
+        raise InvalidSuite(str(error)) from None
+    total = size(suite)
+    source = program.source.encode("utf-8", "surrogateescape")
+    if len(source) > fences.MAX_SOURCE_BYTES:
+        raise InvalidSuite(f"the program takes {len(source)} bytes; at most {fences.MAX_SOURCE_BYTES} are allowed")
+    if isinstance(suite, StdioSuite):
+        compile_report, tests, flags = judge_stdio(program, language, suite, limits, stop, box)
+        return conclude(tests, total, "bytes", box, compile_report, flags)
+    if isinstance(suite, FunctionSuite):
+        tests, flags = judge_calls(box, source, suite, limits, stop.after_failures)
+    else:
+        if isinstance(suite, CheckSuite) and suite.prompt:
+            source = suite.prompt.encode("utf-8", "surrogateescape") + source
+        tests, flags = judge_tests(box, source, plan_of(suite), limits, stop.after_failures)
+    return conclude(tests, total, "split", box, None, flags)
+
+
+def size(suite: Suite) -> int:
+    if isinstance(suite, CheckSuite):
+        return 1
+    total = len(suite.asserts) if isinstance(suite, AssertSuite) else len(suite.cases)
+    if not total:
+        raise InvalidSuite("the suite has no tests")
+    if total > fences.MAX_TESTS:
+        raise InvalidSuite(f"the suite has {total} tests; at most {fences.MAX_TESTS} are allowed")
+    return total
+
+
+def plan_of(suite: AssertSuite | CheckSuite) -> dict[str, Any]:
+    """What the test process is told: texts only."""
+    if isinstance(suite, CheckSuite):
+        return {
+            "kind": "check",
+            "setup": "",
+            "helpers": suite.prompt,
+            "entry_point": suite.entry_point,
+            "tests": [suite.test],
+        }
+    entry_point = suite.entry_point or derived_entry_point(suite)
+    return {
+        "kind": "assert",
+        "setup": suite.setup,
+        "helpers": "",
+        "entry_point": entry_point,
+        "tests": list(suite.asserts),
+    }
+
+
+def derived_entry_point(suite: AssertSuite) -> str:
+    """The function that the first test is about: the name it calls that neither Python nor the setup defines."""
+    try:
+        defined = {node.id for node in ast.walk(ast.parse(suite.setup)) if isinstance(node, ast.Name)}
+        called = [
+            node.func.id
+            for node in ast.walk(ast.parse(suite.asserts[0]))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        ]
+        names = [
+            node.id for node in ast.walk(ast.parse(suite.asserts[0])) if isinstance(node, ast.Name)
+        ]
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise InvalidSuite(f"the tests cannot be used: {type(error).__name__}: {error}") from None
+    for name in [*called, *names]:
+        if name not in defined and not hasattr(builtins, name):
+            return name
+    for name in called:
+        return name
+    raise InvalidSuite("no entry point: the first test uses nothing that a program could define")
+
+
+def judge_stdio(
+    program: Program, language: str, suite: StdioSuite, limits: Limits, stop: Stop, box: Sandbox
+) -> tuple[CompileReport | None, list[TestReport], set[str]]:
+    if language == "python":
+        tests, flags = judge_cases(script_job(program, limits), suite, stop, box)
+        return None, tests, flags
+    with compiled(program, box) as (executable, report):
+        if executable is None:
+            return report, [TestReport(Verdict.COMPILE_ERROR, detail="the program does not compile")], set()
+        tests, flags = judge_cases(native_job(executable, limits), suite, stop, box)
+        return report, tests, flags
+
+
+def judge_cases(job: Any, suite: StdioSuite, stop: Stop, box: Sandbox) -> tuple[list[TestReport], set[str]]:
+    reports: list[TestReport] = []
+    flags: set[str] = set()
+    failures = 0
+    for case in suite.cases:
+        if stop.after_failures is not None and failures >= stop.after_failures:
+            break
+        report, found = judge_case(job, case, suite, box)
+        reports.append(report)
+        flags |= found
+        failures += report.verdict is not Verdict.PASSED
+    return reports, flags
+
+
+def conclude(
+    tests: list[TestReport],
+    total: int,
+    judged_by: JudgeName,
+    box: Sandbox,
+    compile_report: CompileReport | None,
+    flags: set[str],
+) -> Report:
+    """The report of the tests that ran; the others are `skipped` and count as not passed."""
+    verdict = worst([test.verdict for test in tests])
+    skipped = TestReport(Verdict.SKIPPED, detail="not run")
+    return Report(
+        verdict=verdict,
+        passed=sum(test.verdict is Verdict.PASSED for test in tests),
+        total=total,
+        tests=(*tests, *[skipped] * (total - len(tests))),
+        judge=judged_by,
+        isolation=box.level,
+        compile=compile_report,
+        flags=tuple(sorted(flags)),
+    )
+
+
+def worst(verdicts: list[Verdict]) -> Verdict:
+    return min(verdicts, key=SEVERITY.index, default=Verdict.SKIPPED)

@@ -1,0 +1,255 @@
+"""Split grading: the tests in one jail, the program in another, values between them, the verdict here.
+
+For `assert` and `check` suites a test process T (role `tests`) drives the candidate's process C (role `serve`) over a
+socket that only those two hold, and tells this process the verdict of each test over another. For `function` suites
+there is no T: this process sends the arguments itself and compares what comes back (`calls.py`).
+
+A test that outlives its budget, or in which C ends, costs its own verdict only: both processes are thrown away and a
+fresh pair goes on with the next test. Not promised: that state which the program kept between tests survives this.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import Any
+
+from sandbox import limits as fences
+from sandbox.errors import InvalidSuite, SandboxError
+from sandbox.jail import Job
+from sandbox.judge import codec
+from sandbox.judge.texts import shown_head, shown_tail
+from sandbox.run import Fate, Run, Starter, fate, flags, pump
+from sandbox.types import Limits, TestReport, Verdict
+
+MAX_PENDING = codec.MAX_MESSAGE_BYTES + 64
+LOST_S = 5.0  # how long after the loss of C its end may take to be told
+
+
+class Channel:
+    """Frames to and from a jailed process, read without ever waiting for it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.pending = bytearray()
+        self.closed = False
+        sock.setblocking(False)
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def fill(self) -> None:
+        try:
+            while len(self.pending) < MAX_PENDING:
+                part = self.sock.recv(1 << 18)
+                if not part:
+                    self.closed = True
+                    return
+                self.pending += part
+        except BlockingIOError:
+            return
+        except OSError:
+            self.closed = True
+
+    def frame(self) -> bytes | None:
+        """One whole frame, if it is there. Raises CodecError for one that is announced as too long."""
+        if len(self.pending) < 4:
+            return None
+        size = int.from_bytes(self.pending[:4], "big")
+        if size > codec.MAX_MESSAGE_BYTES:
+            raise codec.CodecError(f"a message of {size} bytes was announced")
+        if len(self.pending) < 4 + size:
+            return None
+        data = bytes(self.pending[4 : 4 + size])
+        del self.pending[: 4 + size]
+        return data
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class Meter:
+    """What one test used: the candidate's counters between two moments."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.cpu_ns = run.box.cpu_ns()
+        self.began = time.monotonic()
+
+    def report(self, verdict: Verdict, detail: str) -> TestReport:
+        counters = self.run.counters()
+        return TestReport(
+            verdict=verdict,
+            cpu_ms=round((counters.cpu_ns - self.cpu_ns) / 1e6, 3),
+            wall_ms=round(1000 * (time.monotonic() - self.began), 3),
+            peak_memory_mb=round(counters.peak_memory_bytes / fences.MB, 1),
+            stdout=shown_head(self.run.stdout.take()),
+            stderr=shown_tail(self.run.stderr.take()),
+            detail=detail,
+        )
+
+
+def serve_job(source: bytes, limits: Limits, num_tests: int, wire: int) -> Job:
+    return Job(
+        role="serve",
+        argv=("/tmp/main.py",),
+        fence=fences.for_run(limits),
+        fds={3: wire},
+        source=source,
+        files=(("/tmp/main.py", source),),
+        num_budgets=num_tests + 1,
+    )
+
+
+def tests_job(plan: dict[str, Any], limits: Limits, num_tests: int, wire: int, host: int) -> Job:
+    return Job(
+        role="tests",
+        argv=("tests",),
+        fence=fences.for_tests(limits),
+        fds={3: wire, 4: host},
+        source=codec.dumps(plan),
+        num_budgets=num_tests + 1,
+        second_uid=True,
+    )
+
+
+class Pair:
+    """T and C, started together, ended together."""
+
+    def __init__(self, starter: Starter, source: bytes, plan: dict[str, Any], limits: Limits, num_tests: int) -> None:
+        ours, theirs = socket.socketpair()
+        left, right = socket.socketpair()
+        self.channel = Channel(ours)
+        self.tests: Run | None = None
+        self.candidate: Run | None = None
+        try:
+            self.tests = Run(starter, tests_job(plan, limits, num_tests, left.fileno(), theirs.fileno()))
+            self.candidate = Run(starter, serve_job(source, limits, num_tests, right.fileno()))
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            for sock in (theirs, left, right):
+                sock.close()
+
+    def order(self, number: int) -> None:
+        data = codec.dumps({"run": number})
+        self.channel.sock.setblocking(True)
+        self.channel.sock.sendall(len(data).to_bytes(4, "big") + data)
+        self.channel.sock.setblocking(False)
+
+    def answer(self) -> dict[str, Any] | Fate:
+        """T's next word, or how the candidate or the tests came to their end instead."""
+        t, c = self.runs()
+        lost_at: float | None = None
+        while True:
+            if pump([t, c], self.channel.fileno() if not self.channel.closed else None):
+                self.channel.fill()
+            data = self.channel.frame()
+            if data is not None:
+                message = codec.loads(data)
+                if not isinstance(message, dict):
+                    raise SandboxError("the test process speaks nonsense")
+                if "lost" not in message:
+                    return message
+                lost_at = time.monotonic()
+            if c.ending is not None and (lost_at is not None or c.killed_for is not None):
+                return candidate_fate(c)
+            if t.ending is not None and lost_at is None and not self.channel.pending:
+                return tests_fate(t)
+            if lost_at is not None and c.ending is None and time.monotonic() > lost_at + LOST_S:
+                return Fate(Verdict.INVALID_RESULT, "the program broke the wire to its judge")
+
+    def runs(self) -> tuple[Run, Run]:
+        if self.tests is None or self.candidate is None:
+            raise SandboxError("the pair has not started")
+        return self.tests, self.candidate
+
+    def close(self) -> None:
+        try:
+            for run in (self.candidate, self.tests):
+                if run is not None:
+                    run.close()
+        finally:
+            self.channel.close()
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def candidate_fate(run: Run) -> Fate:
+    """The verdict of a test in which the candidate ended; a clean exit is no answer."""
+    end = fate(run)
+    if end.verdict is None:
+        return Fate(Verdict.NO_RESULT, "the program exits instead of answering")
+    return end
+
+
+def tests_fate(run: Run) -> Fate:
+    """The verdict of a test in which the test process itself ended, driven there by what the program answered."""
+    end = fate(run)
+    if end.verdict in (Verdict.TIME_LIMIT, Verdict.MEMORY_LIMIT):
+        return Fate(end.verdict, f"in the test itself: {end.detail}")
+    return Fate(Verdict.INVALID_RESULT, f"the test process ended: {end.detail or 'it exited'}")
+
+
+def judge_tests(
+    starter: Starter, source: bytes, plan: dict[str, Any], limits: Limits, allowed_failures: int | None
+) -> tuple[list[TestReport], set[str]]:
+    """Run the tests of `plan` against the program; `allowed_failures` stops early. Raises InvalidSuite."""
+    total = len(plan["tests"])
+    reports: list[TestReport] = []
+    found: set[str] = set()
+    failures = 0
+    while len(reports) < total and (allowed_failures is None or failures < allowed_failures):
+        with Pair(starter, source, plan, limits, total) as pair:
+            t, c = pair.runs()
+            meter = Meter(c)
+            word = pair.answer()
+            stuck = False
+            if isinstance(word, dict) and "invalid" in word:
+                raise InvalidSuite(f"the tests cannot be used: {word['invalid']}")
+            if isinstance(word, dict) and "ready" not in word:
+                word = Fate(*verdict_of(word.get("failed")))
+            if isinstance(word, Fate):
+                # Every further test would meet the same end: the program does not load, or the setup does not run.
+                report = meter.report(word.verdict or Verdict.NO_RESULT, word.detail)
+                missing = total - len(reports)
+                if allowed_failures is not None:
+                    missing = min(missing, allowed_failures - failures)
+                reports += [report] * missing
+                found |= endings(t, c)
+                break
+            while not stuck and len(reports) < total and (allowed_failures is None or failures < allowed_failures):
+                c.grant()
+                t.grant()
+                pair.order(len(reports))
+                word = pair.answer()
+                if isinstance(word, Fate):
+                    end, stuck = word, True
+                else:
+                    end = Fate(*verdict_of(word.get("done")))
+                if c.stdout.overflowed:
+                    end, stuck = Fate(Verdict.OUTPUT_LIMIT, f"more than {limits.output_kb} KB were printed"), True
+                reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
+                failures += end.verdict is not Verdict.PASSED
+                meter = Meter(c)
+            found |= endings(t, c)
+    return reports, found
+
+
+def verdict_of(pair: Any) -> tuple[Verdict, str]:
+    """T's own words for a verdict. T is ours; nonsense from it is our fault."""
+    try:
+        verdict, detail = pair
+        return Verdict(verdict), str(detail)
+    except (TypeError, ValueError) as error:
+        raise SandboxError(f"the test process speaks nonsense: {error}") from None
+
+
+def endings(t: Run, c: Run) -> set[str]:
+    return {flag for flag in flags(c) if flag != "orphans_killed" or os.name}

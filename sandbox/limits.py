@@ -1,0 +1,123 @@
+"""What a jailed process may use: the numbers behind `Limits`, mechanism by mechanism.
+
+A `Fence` is the full set for one jailed run; the rlimits in it are backstops for the cgroup and the watching host, which
+decide the verdicts. Only CPU time decides `time_limit`; wall time is the net under it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sandbox.types import Limits
+
+MB = 1024 * 1024
+
+# What any request may ask for at most; the service's own ceilings are lower.
+MAX_CPU_S = 120.0
+MAX_WALL_S = 600.0
+MAX_MEMORY_MB = 16 * 1024
+MAX_OUTPUT_KB = 64 * 1024
+MAX_PROCESSES = 1024
+
+MAX_SOURCE_BYTES = 1 * MB
+MAX_TESTS = 10_000
+MAX_STDIN_BYTES = 16 * MB
+MAX_ARTIFACT_BYTES = 64 * MB
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The walls around one jailed process group, in the units of the kernel interfaces that enforce them."""
+
+    cpu_s: float
+    wall_s: float
+    memory_bytes: int
+    address_space_bytes: int
+    stack_bytes: int
+    file_bytes: int
+    tmp_bytes: int
+    tmp_inodes: int
+    processes: int
+    open_files: int
+    stdout_bytes: int
+    stderr_bytes: int
+
+    def rlimits(self, num_budgets: int = 1) -> dict[str, int]:
+        """The rlimits of the job; `num_budgets` CPU budgets may be spent by one process that serves many tests."""
+        return {
+            "RLIMIT_CPU": int(self.cpu_s * num_budgets) + 3,
+            "RLIMIT_AS": self.address_space_bytes,
+            "RLIMIT_STACK": self.stack_bytes,
+            "RLIMIT_FSIZE": self.file_bytes,
+            "RLIMIT_NOFILE": self.open_files,
+            "RLIMIT_CORE": 0,
+            "RLIMIT_MEMLOCK": 0,
+            "RLIMIT_MSGQUEUE": 0,
+        }
+
+
+def checked(limits: Limits) -> Limits:
+    """`limits`, or ValueError naming the one that is out of range."""
+    for name, value, most in (
+        ("cpu_s", limits.cpu_s, MAX_CPU_S),
+        ("wall_s", limits.wall, MAX_WALL_S),
+        ("memory_mb", limits.memory_mb, MAX_MEMORY_MB),
+        ("output_kb", limits.output_kb, MAX_OUTPUT_KB),
+        ("processes", limits.processes, MAX_PROCESSES),
+    ):
+        if not 0 < value <= most:
+            raise ValueError(f"{name} must be above 0 and at most {most}, not {value}")
+    return limits
+
+
+def for_run(limits: Limits, *, native: bool = False) -> Fence:
+    """The fence of a program's run. Native programs get the deep stack that contest programs expect."""
+    return Fence(
+        cpu_s=limits.cpu_s,
+        wall_s=limits.wall,
+        memory_bytes=limits.memory_mb * MB,
+        address_space_bytes=max(4096, 2 * limits.memory_mb) * MB,
+        stack_bytes=(256 if native else 64) * MB,
+        file_bytes=16 * MB,
+        tmp_bytes=64 * MB,
+        tmp_inodes=4096,
+        processes=limits.processes,
+        open_files=128,
+        stdout_bytes=limits.output_kb * 1024,
+        stderr_bytes=64 * 1024,
+    )
+
+
+def for_tests(limits: Limits) -> Fence:
+    """The fence of the test side: room for the values it compares, and the candidate's budgets plus a little."""
+    return Fence(
+        cpu_s=limits.cpu_s + 2,
+        wall_s=limits.wall + 2,
+        memory_bytes=max(512, limits.memory_mb) * MB,
+        address_space_bytes=max(4096, 2 * limits.memory_mb) * MB,
+        stack_bytes=64 * MB,
+        file_bytes=16 * MB,
+        tmp_bytes=16 * MB,
+        tmp_inodes=1024,
+        processes=16,
+        open_files=64,
+        stdout_bytes=64 * 1024,
+        stderr_bytes=64 * 1024,
+    )
+
+
+def for_compile() -> Fence:
+    return Fence(
+        cpu_s=15,
+        wall_s=45,
+        memory_bytes=2048 * MB,
+        address_space_bytes=8192 * MB,
+        stack_bytes=64 * MB,
+        file_bytes=256 * MB,
+        tmp_bytes=512 * MB,
+        tmp_inodes=4096,
+        processes=256,
+        open_files=1024,
+        stdout_bytes=64 * 1024,
+        stderr_bytes=64 * 1024,
+    )

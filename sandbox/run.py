@@ -1,0 +1,269 @@
+"""The life of one run as the host sees it: start a jail, drain its output, hold the clock, and name its end last.
+
+The host never waits for end-of-file (an orphan may hold a pipe open) and never without a deadline: `pump` waits for one
+tick at most, and a run past its budget is killed, then destroyed, then declared our fault.
+
+The order of blame when a run has ended: memory, output, time, security, then how the process itself ended. SIGKILL is
+blamed on memory or time only where the kernel's counter or our own hand says so.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sandbox.cgroup import Counters
+from sandbox.errors import SandboxError
+from sandbox.jail import Ending, Jail, Job
+from sandbox.types import Verdict
+
+TICK_S = 0.02
+DRAIN_BYTES = 1 << 18  # most that one pump takes from one pipe, so that a flood cannot hold up the clock
+DEATH_S = 2.0  # from the kill of a job to the word of its jail's PID 1
+MB = 1024 * 1024
+
+
+class Starter(Protocol):
+    """Whatever can start a job in a jail."""
+
+    def start(self, job: Job) -> Jail: ...
+
+
+class Capture:
+    """The reading end of a program's output pipe, with a cap on what is kept and a mark when the cap is passed."""
+
+    def __init__(self, cap_bytes: int) -> None:
+        self.reader, self.writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.reader, False)
+        self.cap_bytes = cap_bytes
+        self.data = bytearray()
+        self.overflowed = False
+        self.open = True
+
+    def started(self) -> None:
+        """The job holds the writing end now."""
+        os.close(self.writer)
+        self.writer = -1
+
+    def drain(self) -> None:
+        taken = 0
+        while self.open and taken < DRAIN_BYTES:
+            try:
+                part = os.read(self.reader, 1 << 16)
+            except BlockingIOError:
+                return
+            if not part:
+                self.open = False
+                return
+            taken += len(part)
+            room = self.cap_bytes - len(self.data)
+            self.data += part[:room]
+            if len(part) > room:
+                self.overflowed = True
+
+    def take(self) -> bytes:
+        """What has come since the last `take`; the cap starts anew."""
+        self.drain()
+        data = bytes(self.data)
+        self.data.clear()
+        return data
+
+    def close(self) -> None:
+        for fd in (self.reader, self.writer):
+            if fd >= 0:
+                os.close(fd)
+        self.reader = self.writer = -1
+        self.open = False
+
+
+@dataclass(slots=True)
+class Budget:
+    """What a run may still use: absolute marks on its CPU counter and on the wall clock."""
+
+    cpu_ns: int
+    wall: float
+
+
+class Run:
+    """One job under watch. Use as a context manager."""
+
+    def __init__(self, starter: Starter, job: Job, *, stdin: int | None = None) -> None:
+        """`job.fds` names what the job gets beside stdin, stdout and stderr, which are made here."""
+        self.fence = job.fence
+        self.stdout = Capture(job.fence.stdout_bytes)
+        self.stderr = Capture(job.fence.stderr_bytes)
+        self.killed_for: str | None = None  # "cpu", "wall" or "stdout": by our own hand
+        self.killed_at = 0.0
+        self.ending: Ending | None = None
+        self.jail: Jail | None = None
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) if stdin is None else -1
+        fds = {0: null if stdin is None else stdin, 1: self.stdout.writer, 2: self.stderr.writer, **job.fds}
+        try:
+            self.jail = starter.start(replace_fds(job, fds))
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            if null >= 0:
+                os.close(null)
+        self.stdout.started()
+        self.stderr.started()
+        self.began = time.monotonic()
+        self.budget = Budget(0, 0.0)
+        self.grant()
+
+    def grant(self) -> None:
+        """A fresh CPU and wall budget from now on."""
+        self.budget = Budget(
+            self.box.cpu_ns() + int(self.fence.cpu_s * 1e9),
+            time.monotonic() + self.fence.wall_s,
+        )
+
+    @property
+    def box(self) -> Jail:
+        if self.jail is None:
+            raise SandboxError("the run has not started")
+        return self.jail
+
+    def check(self) -> float:
+        """Enforce the budget; returns how long the next wait may take."""
+        now = time.monotonic()
+        if self.killed_for is not None:
+            if now > self.killed_at + DEATH_S:
+                self.box.destroy()
+            if now > self.killed_at + 2 * DEATH_S:
+                raise SandboxError("a killed run does not end")
+            return TICK_S
+        if self.stdout.overflowed:
+            self.kill("stdout")
+        elif now > self.budget.wall:
+            self.kill("wall")
+        else:
+            left = (self.budget.cpu_ns - self.box.cpu_ns()) / 1e9
+            if left <= 0:
+                self.kill("cpu")
+            return min(TICK_S, max(left, 0.001), max(self.budget.wall - now, 0.001))
+        return TICK_S
+
+    def kill(self, reason: str) -> None:
+        self.killed_for = reason
+        self.killed_at = time.monotonic()
+        self.box.kill()
+
+    def drain(self) -> None:
+        self.stdout.drain()
+        self.stderr.drain()
+
+    def finish(self) -> None:
+        """Pump until the job has ended, and take its last output."""
+        while self.ending is None:
+            pump([self])
+
+    def counters(self) -> Counters:
+        return self.box.counters()
+
+    def close(self) -> None:
+        try:
+            if self.jail is not None:
+                self.jail.close()
+        finally:
+            self.stdout.close()
+            self.stderr.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def replace_fds(job: Job, fds: dict[int, int]) -> Job:
+    from dataclasses import replace
+
+    return replace(job, fds=fds)
+
+
+def pump(runs: Sequence[Run], extra: int | None = None) -> bool:
+    """Wait for one event or one tick, then drain, enforce and poll. True if `extra` became readable."""
+    wait = TICK_S
+    poller = select.poll()
+    for run in runs:
+        if run.ending is not None:
+            continue
+        wait = min(wait, run.check())
+        poller.register(run.box.fileno(), select.POLLIN)
+        for capture in (run.stdout, run.stderr):
+            if capture.open:
+                poller.register(capture.reader, select.POLLIN)
+    if extra is not None:
+        poller.register(extra, select.POLLIN)
+    ready = {fd for fd, _ in poller.poll(wait * 1000)}
+    for run in runs:
+        if run.ending is not None:
+            continue
+        run.drain()
+        if run.box.fileno() in ready:
+            try:
+                run.ending = run.box.poll()
+            except SandboxError:
+                if run.killed_for is None:
+                    raise
+                run.ending = Ending(None, int(signal.SIGKILL), 0.0, 0.0, 0, ())
+            run.drain()
+    return extra in ready
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """How a run ended, in the judge's words; `verdict` is None for a clean exit with code 0."""
+
+    verdict: Verdict | None
+    detail: str = ""
+
+
+def fate(run: Run) -> Fate:
+    """Decide what to say about an ended run; the one place where an ending becomes a verdict."""
+    ending, counters = run.ending, run.counters()
+    if ending is None:
+        raise SandboxError("the run has not ended")
+    if counters.oom_kills:
+        return Fate(Verdict.MEMORY_LIMIT, f"more than {run.fence.memory_bytes // MB} MB were needed")
+    if run.stdout.overflowed or run.killed_for == "stdout":
+        return Fate(Verdict.OUTPUT_LIMIT, f"more than {run.fence.stdout_bytes // 1024} KB were printed")
+    if ending.signal == signal.SIGXFSZ:
+        return Fate(Verdict.OUTPUT_LIMIT, f"a file grew past {run.fence.file_bytes // MB} MB")
+    if run.killed_for == "cpu" or ending.signal == signal.SIGXCPU:
+        return Fate(Verdict.TIME_LIMIT, f"cpu: more than {run.fence.cpu_s:g} s were used")
+    if run.killed_for == "wall":
+        return Fate(Verdict.TIME_LIMIT, f"wall: not done after {run.fence.wall_s:g} s, most of them idle")
+    if ending.signal == signal.SIGSYS:
+        return Fate(Verdict.SECURITY_VIOLATION, "a forbidden system call interface was used (SIGSYS)")
+    if ending.signal is not None:
+        return Fate(Verdict.RUNTIME_ERROR, f"killed by {signal_name(ending.signal)}")
+    if ending.exit_code:
+        return Fate(Verdict.RUNTIME_ERROR, f"exit code {ending.exit_code}")
+    return Fate(None)
+
+
+def signal_name(number: int) -> str:
+    try:
+        return f"{signal.Signals(number).name} (signal {number})"
+    except ValueError:
+        return f"signal {number}"
+
+
+def flags(run: Run) -> set[str]:
+    """What is worth saying about a run beside its verdict."""
+    found = set()
+    if run.counters().fork_failures:
+        found.add("process_limit")
+    if run.ending is not None and run.ending.orphans:
+        found.add("orphans_killed")
+    if run.stderr.overflowed:
+        found.add("stderr_truncated")
+    return found

@@ -1,0 +1,96 @@
+"""The system calls that no jailed program needs: one table, compiled to a BPF program by libseccomp.
+
+Default allow: this filter narrows the kernel surface that namespaces, the uid and rlimits leave open, above all what
+crosses namespace borders (vsock, io_uring, keyrings) or reaches the jail's own first process under a shared uid.
+`mount` and `umount2` stay out of the table because PID 1 of the jail mounts its own /proc and /tmp under the same
+filter; the program it forks has no capability and may not unshare, so they fail there for want of privilege.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+
+from sandbox.errors import WallsMissing
+
+# Calls that answer EPERM whatever their arguments; names that a kernel or library does not know are skipped.
+DENIED: dict[str, tuple[str, ...]] = {
+    "other processes": ("ptrace", "process_vm_readv", "process_vm_writev", "kcmp", "pidfd_getfd", "process_madvise"),
+    "keys and kernel interfaces": (
+        "keyctl", "add_key", "request_key", "bpf", "perf_event_open", "userfaultfd",
+        "io_uring_setup", "io_uring_enter", "io_uring_register",
+    ),
+    "mounts and namespaces": (
+        "pivot_root", "chroot", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick",
+        "mount_setattr", "unshare", "setns",
+    ),
+    "the machine": (
+        "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff",
+        "syslog", "acct", "quotactl", "quotactl_fd", "iopl", "ioperm", "personality", "sethostname", "setdomainname",
+        "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "vhangup", "nfsservctl", "lookup_dcookie",
+    ),
+    "files, memory, IPC": (
+        "name_to_handle_at", "open_by_handle_at", "memfd_secret", "vmsplice",
+        "shmget", "shmat", "shmctl", "shmdt", "msgget", "msgsnd", "msgrcv", "msgctl",
+        "semget", "semop", "semtimedop", "semctl",
+        "mq_open", "mq_unlink", "mq_timedsend", "mq_timedreceive", "mq_notify", "mq_getsetattr",
+        "fanotify_init", "fanotify_mark", "migrate_pages", "move_pages", "mbind", "set_mempolicy",
+        "set_mempolicy_home_node",
+    ),
+}  # fmt: skip
+
+NAMESPACE_FLAGS = (
+    0x00020000,  # CLONE_NEWNS
+    0x02000000,  # CLONE_NEWCGROUP
+    0x04000000,  # CLONE_NEWUTS
+    0x08000000,  # CLONE_NEWIPC
+    0x10000000,  # CLONE_NEWUSER
+    0x20000000,  # CLONE_NEWPID
+    0x40000000,  # CLONE_NEWNET
+)
+# Calls about a process that are allowed for the caller itself (pid argument 0) and for nobody else.
+OWN_PROCESS_ONLY = {
+    "prlimit64": 0,
+    "sched_setscheduler": 0,
+    "sched_setparam": 0,
+    "sched_setattr": 0,
+    "sched_setaffinity": 0,
+    "setpriority": 1,
+    "ioprio_set": 1,
+}
+TIOCSTI = 0x5412
+TIOCLINUX = 0x541C
+AF_UNIX = 1
+LOW_32 = 0xFFFFFFFF
+
+
+def build_filter() -> bytes:
+    """The BPF program, ready for the kernel. Raises WallsMissing where libseccomp is not installed."""
+    try:
+        import pyseccomp as s
+    except (ImportError, OSError, RuntimeError) as error:
+        raise WallsMissing(f"seccomp: libseccomp cannot be used ({error}); install libseccomp2 and pyseccomp") from None
+    filters = s.SyscallFilter(s.ALLOW)
+    filters.set_attr(s.Attr.ACT_BADARCH, s.KILL_PROCESS)
+    for names in DENIED.values():
+        for name in names:
+            deny(s, filters, name)
+    for flag in NAMESPACE_FLAGS:
+        deny(s, filters, "clone", s.Arg(0, s.MASKED_EQ, flag, flag))
+    filters.add_rule(s.ERRNO(errno.ENOSYS), "clone3")  # its flags lie in memory; the C library falls back to clone
+    filters.add_rule(s.ERRNO(errno.EAFNOSUPPORT), "socket", s.Arg(0, s.NE, AF_UNIX))
+    for request in (TIOCSTI, TIOCLINUX):
+        deny(s, filters, "ioctl", s.Arg(1, s.MASKED_EQ, LOW_32, request))
+    for name, position in OWN_PROCESS_ONLY.items():
+        deny(s, filters, name, s.Arg(position, s.NE, 0))
+    with tempfile.TemporaryFile() as file:
+        filters.export_bpf(file)
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        return os.read(file.fileno(), 1 << 20)
+
+
+def deny(s: object, filters: object, name: str, *args: object) -> None:
+    """Add one EPERM rule, unless this libseccomp has never heard of the call."""
+    if s.resolve_syscall(s.Arch.NATIVE, name) >= 0:  # type: ignore[attr-defined]
+        filters.add_rule(s.ERRNO(errno.EPERM), name, *args)  # type: ignore[attr-defined]

@@ -1,0 +1,244 @@
+"""Which walls stand on this host, and the sandbox that is built inside them.
+
+`Walls.probe` looks without building anything lasting. `Sandbox.open` refuses to start below the accepted level, then
+proves the walls by running hostile programs through the very path that every program will take (`selftest.py`).
+
+A sandbox belongs to one process. It owns a directory (named by pid and start time, so that nobody mistakes a dead
+owner for a living one), a pair of uids held by a file lock, and the cgroups whose names carry the same pair. `close`
+removes them; what a killed owner leaves is removed by the next `open`, or by `sweep` from any process of the same uid.
+
+Not promised: anything against a bug in the kernel itself; for that put the whole service in a virtual machine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import py_compile
+import shutil
+import stat
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox import languages
+from sandbox.cgroup import Cgroups, remove_stale, start_time
+from sandbox.errors import SandboxError, UnsupportedLanguage, WallsMissing
+from sandbox.jail import Blueprint, Jail, Job
+from sandbox.languages import Language
+from sandbox.seccomp import build_filter
+from sandbox.types import Level
+
+LEVELS: tuple[Level, ...] = ("strong", "userns", "landlock", "none")
+FIRST_UID = 20_000
+MAX_OWNERS = 2_000
+KIT_FILES = {
+    "init": "inside/init.py",
+    "candidate": "inside/candidate.py",
+    "tests": "inside/tests.py",
+    "peer": "inside/peer.py",
+    "codec": "judge/codec.py",
+}
+ADVICE = (
+    "run as root with CAP_SYS_ADMIN; in Docker: --cap-add SYS_ADMIN --security-opt seccomp=unconfined "
+    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined --cgroupns=private and a writable "
+    "/sys/fs/cgroup (or --privileged)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Walls:
+    """What this host can give: the best level, and what stands between it and `strong`."""
+
+    level: Level
+    missing: tuple[str, ...]
+    advice: str
+
+    @classmethod
+    def probe(cls) -> Walls:
+        """Look for the parts of `strong`. Cheap, leaves nothing behind, proves nothing (`Sandbox.open` does)."""
+        missing = []
+        if shutil.which("bwrap") is None:
+            missing.append("bubblewrap (the bwrap program; apt-get install bubblewrap)")
+        try:
+            build_filter()
+        except WallsMissing as error:
+            missing.append(str(error))
+        level: Level = "none" if missing else "userns"
+        if os.geteuid() != 0:
+            missing.append("root: own uids for programs and cgroups need it")
+        else:
+            missing += Cgroups.here().missing()
+        return cls("strong" if not missing else level, tuple(missing), "" if not missing else ADVICE)
+
+
+class Sandbox:
+    """The open sandbox: makes jails, knows the languages, and cleans up. Use as a context manager."""
+
+    def __init__(self, walls: Walls, state: Path) -> None:
+        self.walls = walls
+        self.level: Level = walls.level
+        self.name = f"plaudit-{os.getpid()}-{start_time(os.getpid())}"
+        self.home = state / self.name
+        self.sequence = 0
+        self.closed = False
+        self.lock = -1
+        self.home.mkdir(mode=0o711, exist_ok=True)
+        try:
+            strong = walls.level == "strong"
+            uid = None
+            if strong:
+                uid, self.lock = claim_uids(state)
+            cgroups = Cgroups.here() if strong else None
+            if cgroups is not None:
+                bases = "\n".join(str(tree.base) for tree in cgroups.trees)
+                (self.home / "cgroups").write_text(bases)
+            self.plan = blueprint(self.name, self.home, uid, cgroups)
+            self.toolchain_digest = languages.toolchain_digest(
+                self.plan.seccomp, *(kit_source(path).read_bytes() for path in KIT_FILES.values())
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def open(cls, accept: Level = "strong") -> Sandbox:
+        """Build the walls and prove them. Raises WallsMissing below `accept`, and where a claimed wall does not hold."""
+        from sandbox.selftest import prove
+
+        walls = Walls.probe()
+        if LEVELS.index(walls.level) > LEVELS.index(accept):
+            lacks = "; ".join(walls.missing)
+            raise WallsMissing(f"isolation level {accept!r} is not to be had here, missing: {lacks}. {walls.advice}")
+        if walls.level not in ("strong", "userns"):
+            raise WallsMissing(f"level {walls.level!r} cannot run programs, missing: {'; '.join(walls.missing)}")
+        state = state_directory()
+        sweep(state)
+        box = cls(walls, state)
+        try:
+            prove(box)
+        except BaseException:
+            box.close()
+            raise
+        return box
+
+    def start(self, job: Job) -> Jail:
+        """Start a job in a jail of its own."""
+        if self.closed:
+            raise SandboxError("the sandbox is closed")
+        self.sequence += 1
+        return Jail(self.plan, job, self.sequence)
+
+    def languages(self) -> list[Language]:
+        return languages.installed()
+
+    def require(self, language: str) -> None:
+        if language not in {known.name for known in self.languages()}:
+            raise UnsupportedLanguage(f"the toolchain of {language} is not installed on this host")
+
+    def close(self) -> None:
+        """Give everything back. Every jail must be closed before."""
+        self.closed = True
+        shutil.rmtree(self.home, ignore_errors=True)
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def state_directory() -> Path:
+    """Where owners keep their directories: private to our uid, the same for all its processes."""
+    run = Path("/run")
+    place = run / "plaudit" if os.access(run, os.W_OK) else Path(tempfile.gettempdir()) / f"plaudit-{os.geteuid()}"
+    place.mkdir(mode=0o711, exist_ok=True)
+    about = place.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
+        raise SandboxError(f"{place} belongs to somebody else")
+    return place
+
+
+def sweep(state: Path | None = None) -> int:
+    """Remove what dead owners have left: their cgroups, then their directories. Returns how many owners there were."""
+    place = state_directory() if state is None else state
+    removed = 0
+    for home in place.glob("plaudit-*-*"):
+        _, pid, began = home.name.split("-")
+        if start_time(int(pid)) == int(began):
+            continue
+        bases = [Path(line) for line in read_lines(home / "cgroups")]
+        remove_stale([base for base in bases if base.is_dir()])
+        shutil.rmtree(home, ignore_errors=True)
+        removed += 1
+    return removed
+
+
+def read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def claim_uids(state: Path) -> tuple[int, int]:
+    """A pair of uids that no other owner on this host uses, and the descriptor whose lock says so."""
+    for number in range(MAX_OWNERS):
+        fd = os.open(state / f"uid-{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            continue
+        return FIRST_UID + 2 * number, fd
+    raise SandboxError(f"all {MAX_OWNERS} pairs of uids are taken")
+
+
+def kit_source(name: str) -> Path:
+    return Path(__file__).parent / name
+
+
+def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None) -> Blueprint:
+    """Lay out the kit for the jails and everything that they share."""
+    kit = home / "kit"
+    kit.mkdir(mode=0o755, exist_ok=True)
+    for module, source in KIT_FILES.items():
+        target = kit / f"{module}.pyc"
+        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        py_compile.compile(str(kit_source(source)), str(target), f"{module}.py", doraise=True, invalidation_mode=mode)
+        target.chmod(0o644)
+    binds = [path for path in ("/usr", "/bin", "/lib", "/lib64", "/sbin", "/etc/ld.so.cache", "/etc/alternatives")]
+    home_of_python = languages.python_home()
+    if not home_of_python.is_relative_to("/usr"):
+        binds.append(str(home_of_python))
+    binds = [path for path in binds if os.path.lexists(path)]
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise WallsMissing("bubblewrap (the bwrap program)")
+    return Blueprint(
+        bwrap=bwrap,
+        binds=tuple(binds),
+        masks=hidden(binds),
+        python=str(languages.python_binary()),
+        packages=languages.python_packages(),
+        environment=languages.ENVIRONMENT,
+        kit=kit,
+        seccomp=build_filter(),
+        uid=uid,
+        cgroups=cgroups,
+        name=name,
+    )
+
+
+def hidden(binds: list[str]) -> tuple[str, ...]:
+    """Directories of this very product that lie inside a bound one, to be covered: programs need not read their judge."""
+    root = Path(__file__).resolve().parent.parent
+    ours = [root / package for package in ("sandbox", "service", "training")]
+    if sys.prefix != sys.base_prefix:
+        ours.append(Path(sys.prefix).resolve())
+    bound = [Path(path) for path in binds if not os.path.islink(path)]
+    return tuple(str(path) for path in ours if path.is_dir() and any(path.is_relative_to(top) for top in bound))
