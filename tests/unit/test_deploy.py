@@ -1,0 +1,339 @@
+"""What is deployed agrees with itself and with the code: compose, Dockerfile, manifests, rules, dashboards.
+
+Two tests hand the files to the tool that will read them: `docker-compose config` (Debian: docker-compose; needs no
+daemon) and `promtool` (Debian: prometheus). They are skipped where that tool is not installed; all else always runs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.settings import FOREIGN, PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
+KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+
+
+def interpolate(text: str, **values: str) -> str:
+    """Compose's ${NAME}, ${NAME:-default} and ${NAME:?message}."""
+
+    def fill(found: re.Match[str]) -> str:
+        name, kind, rest = found.group(1, 2, 3)
+        return values.get(name) or (rest if kind == "-" else f"value-of-{name}")
+
+    return re.sub(r"\$\{(\w+)(?::([-?])([^}]*))?\}", fill, text)
+
+
+COMPOSE: dict[str, Any] = yaml.safe_load(interpolate(COMPOSE_TEXT))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+def manifests() -> Iterator[dict[str, Any]]:
+    for path in KUBERNETES:
+        yield from yaml.safe_load_all(path.read_text())
+
+
+def pod_specs() -> Iterator[tuple[str, dict[str, Any]]]:
+    for manifest in manifests():
+        if manifest["kind"] in ("Deployment", "StatefulSet"):
+            yield manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
+
+
+def metric_names() -> dict[str, set[str]]:
+    """Family → the names of its samples, as service/metrics.py declares them."""
+    text = (ROOT / "service" / "metrics.py").read_text()
+    found: dict[str, set[str]] = {}
+    for kind, name in re.findall(r"\b(Counter|Histogram|Gauge)\(\s*\"(plaudit_\w+)\"", text):
+        samples = {f"{name}_bucket", f"{name}_sum", f"{name}_count"} if kind == "Histogram" else {name}
+        found[name] = samples
+    for name in re.findall(r"^\s*\(\"(plaudit_\w+)\", \"", text, re.MULTILINE):
+        found[name] = {name}
+    return found
+
+
+def used_metrics(text: str) -> set[str]:
+    return set(re.findall(r"\bplaudit_[a-z_]+\b", text))
+
+
+# --- the Dockerfile --------------------------------------------------------------------------------------------------
+
+
+def stages() -> dict[str, str]:
+    parts = re.split(r"^FROM \S+ AS (\w+)$", DOCKERFILE, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_each_image_starts_the_process_that_the_contract_names_in_exec_form() -> None:
+    entrypoints = {name: json.loads(found.group(1)) for name, stage in stages().items()
+                   if (found := re.search(r"^ENTRYPOINT (.+)$", stage, re.MULTILINE))}  # fmt: skip
+    assert entrypoints == {
+        "api": ["plaudit", "serve"],
+        "scorer": ["plaudit", "worker", "score"],
+        "executor": ["plaudit", "worker", "execute"],
+    }
+
+
+def test_only_the_executor_runs_as_root() -> None:
+    users = {name: re.findall(r"^USER (\w+)$", stage, re.MULTILINE) for name, stage in stages().items()}
+    assert (users["api"], users["scorer"], users["executor"]) == (["plaudit"], ["plaudit"], ["root"])
+
+
+def test_weights_enter_the_scorer_and_nothing_else() -> None:
+    assert [name for name, stage in stages().items() if re.search(r"^COPY models", stage, re.MULTILINE)] == ["scorer"]
+
+
+def test_each_image_installs_its_own_extra_under_the_tested_pins() -> None:
+    for name in ("api", "scorer", "executor"):
+        assert re.search(rf"pip install .*-c /tmp/constraints.txt -r /tmp/{name}.txt", stages()[name])
+
+
+def test_what_the_dockerfile_copies_is_let_through_by_dockerignore_and_exists() -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copies = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    copied = {word for line in copies for word in line.split()}
+    assert copied == allowed
+    assert [name for name in sorted(copied) if not (ROOT / name).exists()] == []
+
+
+# --- compose ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_built_service_names_a_target_of_the_dockerfile() -> None:
+    targets = {name: service["build"]["target"] for name, service in SERVICES.items() if "build" in service}
+    assert targets == {"api": "api", "scorer": "scorer", "executor": "executor"}
+    assert set(targets.values()) <= set(stages())
+
+
+def test_every_plaudit_variable_is_a_setting() -> None:
+    files = [ROOT / "Dockerfile", ROOT / "docker-compose.yml", DEPLOY / "compose.gpu.yml", *KUBERNETES]
+    text = "\n".join(path.read_text() for path in files)
+    # PLAUDIT_API_PORT is named in a comment as what Kubernetes would inject
+    used = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", text)) - FOREIGN - {"PLAUDIT_API_PORT"}
+    settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    assert sorted(used - settings) == []
+
+
+def test_settings_in_compose_are_accepted_as_they_stand() -> None:
+    from service.settings import load
+
+    for name in ("api", "scorer", "executor"):
+        environ = {key: value or "" for key, value in SERVICES[name]["environment"].items()}
+        assert load(environ=environ).redis_url == "redis://redis:6379/0"
+
+
+def test_the_executor_reaches_redis_and_the_prometheus_that_reads_it_and_no_one_else() -> None:
+    networks = set(SERVICES["executor"]["networks"])
+    assert all(COMPOSE["networks"][name]["internal"] for name in networks)
+    neighbours = {name for name, service in SERVICES.items() if networks & set(service["networks"])} - {"executor"}
+    assert neighbours == {"redis", "prometheus"}
+
+
+def test_the_executor_holds_no_key() -> None:
+    assert not [name for name in SERVICES["executor"]["environment"] if "KEY" in name or "PASSWORD" in name]
+
+
+def test_only_the_api_and_grafana_are_published_and_only_on_loopback() -> None:
+    ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert ports == {"api": ["127.0.0.1:8000:8000"], "grafana": ["127.0.0.1:3000:3000"]}
+    assert all("edge" in SERVICES[name]["networks"] for name in ports)  # an internal network publishes nothing
+
+
+def test_every_service_drops_capabilities_bounds_itself_and_writes_only_where_it_must() -> None:
+    for name, service in SERVICES.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["read_only"] is True, name
+        assert service["pids_limit"] > 0, name
+        assert {"cpus", "memory"} <= set(service["deploy"]["resources"]["limits"]), name
+        if name != "executor":
+            assert "no-new-privileges:true" in service["security_opt"], name
+            assert "cap_add" not in service, name
+
+
+def test_redis_keeps_what_it_acknowledged_and_never_evicts() -> None:
+    command = SERVICES["redis"]["command"]
+    flags = dict(zip(command[1::2], command[2::2], strict=True))
+    assert flags["--appendonly"] == "yes"
+    assert flags["--appendfsync"] == "always"
+    assert flags["--maxmemory-policy"] == "noeviction"
+
+
+def test_workers_get_longer_to_stop_than_they_take_to_drain() -> None:
+    for name in ("api", "scorer", "executor"):
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > Settings().drain_s
+    for name, spec in pod_specs():
+        if name != "redis":
+            assert spec["terminationGracePeriodSeconds"] > Settings().drain_s
+
+
+def test_mounted_files_exist() -> None:
+    for service in SERVICES.values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            if source.startswith("./"):
+                assert (ROOT / source).exists(), source
+        for option in service["security_opt"]:
+            if option.startswith("seccomp="):
+                assert (ROOT / option.removeprefix("seccomp=")).is_file()
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="needs docker-compose (Debian: docker-compose)")
+@pytest.mark.parametrize("overlay", [[], ["deploy/compose.gpu.yml"]])
+def test_docker_compose_accepts_the_file(overlay: list[str]) -> None:
+    files = [word for name in ("docker-compose.yml", *overlay) for word in ("-f", name)]
+    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PLAUDIT_API_KEY": "key", "GRAFANA_PASSWORD": "secret"}
+    done = subprocess.run(["docker-compose", *files, "config", "--quiet"], cwd=ROOT, env=environ, capture_output=True,
+                          text=True, timeout=60)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- the executor's seccomp profile ----------------------------------------------------------------------------------
+
+
+def test_the_executors_profile_names_system_calls_that_exist() -> None:
+    seccomp = pytest.importorskip("pyseccomp", reason="needs the extra `executor`", exc_type=ImportError)
+    profile = json.loads((DEPLOY / "seccomp-executor.json").read_text())
+    names = [name for rule in profile["syscalls"] for name in rule["names"]]
+    unknown = [name for name in names if seccomp.resolve_syscall(seccomp.Arch.NATIVE, name) == -1]
+    assert unknown == []
+    assert len(names) == len(set(names))
+
+
+def test_the_executors_profile_leaves_open_what_a_jail_is_built_with() -> None:
+    profile = json.loads((DEPLOY / "seccomp-executor.json").read_text())
+    refused = {name for rule in profile["syscalls"] if "args" not in rule for name in rule["names"]}
+    assert profile["defaultAction"] == "SCMP_ACT_ALLOW"
+    needed = {"clone", "unshare", "mount", "umount2", "pivot_root", "seccomp", "prctl", "setresuid"}
+    assert not refused & needed
+
+
+# --- watching --------------------------------------------------------------------------------------------------------
+
+
+def test_prometheus_scrapes_the_ports_that_the_processes_serve() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    scraped = {}
+    for job in config["scrape_configs"]:
+        for static in job.get("static_configs", []):
+            scraped.update(target.split(":") for target in static["targets"])
+        for dns in job.get("dns_sd_configs", []):
+            scraped.update({name: str(dns["port"]) for name in dns["names"]})
+    served = {name: SERVICES[name]["environment"].get("PLAUDIT_METRICS_PORT") for name in ("scorer", "executor")}
+    assert scraped == {"api": str(Settings().port), **served}
+    for name, port in scraped.items():
+        assert set(SERVICES[name]["networks"]) & set(SERVICES["prometheus"]["networks"]), name
+        assert f"EXPOSE {port}" in stages()[name]
+        assert f"127.0.0.1:{port}/" in stages()[name]  # the health check asks the same port
+
+
+def rules() -> list[dict[str, Any]]:
+    document = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())
+    return [rule for group in document["groups"] for rule in group["rules"]]
+
+
+def dashboard() -> dict[str, Any]:
+    return json.loads((DEPLOY / "grafana" / "dashboards" / "plaudit.json").read_text())
+
+
+def dashboard_queries() -> list[str]:
+    board = dashboard()
+    queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    queries += [one["query"]["query"] for one in board["templating"]["list"] if one["type"] == "query"]
+    return queries
+
+
+def test_alerts_and_panels_ask_only_for_metrics_that_exist() -> None:
+    samples = set().union(*metric_names().values())
+    assert samples, "service/metrics.py declares nothing that this test can read"
+    asked = used_metrics("\n".join([*(rule["expr"] for rule in rules()), *dashboard_queries()]))
+    asked |= used_metrics("\n".join(m["query"] for t in manifests() if t["kind"] == "ScaledObject"
+                                    for trigger in t["spec"]["triggers"] for m in [trigger["metadata"]]))  # fmt: skip
+    assert sorted(asked - samples) == []
+
+
+def test_every_metric_has_a_panel() -> None:
+    asked = used_metrics("\n".join(dashboard_queries()))
+    assert [family for family, samples in metric_names().items() if not samples & asked] == []
+
+
+def test_every_alert_says_how_bad_it_is_and_where_to_look() -> None:
+    for rule in rules():
+        assert rule["labels"]["severity"] in ("page", "ticket"), rule["alert"]
+        assert rule["annotations"].keys() == {"summary", "look"}, rule["alert"]
+        assert "for" in rule or rule["alert"] == "PlauditPoisonedJob", rule["alert"]
+
+
+def test_every_alert_has_its_paragraph_in_the_operations_page() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert [rule["alert"] for rule in rules() if f"`{rule['alert']}`" not in page] == []
+
+
+def test_the_dashboards_panels_do_not_overlap_and_have_a_datasource_that_is_provisioned() -> None:
+    board = dashboard()
+    cells: set[tuple[int, int]] = set()
+    for panel in board["panels"]:
+        at = panel["gridPos"]
+        area = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert at["x"] + at["w"] <= 24
+        assert not cells & area, panel["title"]
+        cells |= area
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    source = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"][0]
+    assert board["templating"]["list"][0]["current"]["value"] == source["uid"]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
+def test_promtool_accepts_the_rules_and_they_fire_when_they_should(tmp_path: Path) -> None:
+    board = [{"record": f"panel:{n}", "expr": re.sub(r"\$\w+", ".*", query)}
+             for n, query in enumerate(dashboard_queries()) if not query.startswith("label_values")]  # fmt: skip
+    panels = tmp_path / "panels.yml"
+    panels.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": board}]}))
+    folder = DEPLOY / "prometheus"
+    for words in ("check config prometheus.yml", "test rules rules.test.yml", f"check rules {panels}"):
+        done = subprocess.run(["promtool", *words.split()], cwd=folder, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- Kubernetes ------------------------------------------------------------------------------------------------------
+
+
+def test_kustomization_lists_every_manifest_or_names_it_as_optional() -> None:
+    text = (DEPLOY / "kubernetes" / "kustomization.yaml").read_text()
+    listed = set(re.findall(r"^\s+(?:# )?- (\w+\.yaml)$", text, re.MULTILINE))
+    assert listed == {path.name for path in KUBERNETES} - {"kustomization.yaml"}
+
+
+def test_kubernetes_injects_no_variables_and_no_tokens() -> None:
+    # a Service called plaudit-api would put PLAUDIT_API_PORT into every pod, and an unknown setting is an error
+    for name, spec in pod_specs():
+        assert spec["enableServiceLinks"] is False, name
+        assert spec["automountServiceAccountToken"] is False, name
+
+
+def test_only_the_executor_pod_is_privileged_and_it_has_nodes_of_its_own() -> None:
+    specs = dict(pod_specs())
+    privileged = [name for name, spec in specs.items()
+                  if any(c.get("securityContext", {}).get("privileged") for c in spec["containers"])]  # fmt: skip
+    assert privileged == ["plaudit-executor"]
+    assert specs["plaudit-executor"]["nodeSelector"]
+    assert specs["plaudit-executor"]["tolerations"]
+
+
+def test_pods_use_the_settings_and_ports_of_the_images() -> None:
+    for name, spec in pod_specs():
+        for container in spec["containers"]:
+            ports = {port.get("name"): port["containerPort"] for port in container["ports"]}
+            environ = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
+            if "metrics" in ports:
+                assert environ["PLAUDIT_METRICS_PORT"] == str(ports["metrics"]), name
