@@ -1,0 +1,231 @@
+"""Every call of the API as steps to be carried out: typed requests in, typed answers out, no I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
+
+import httpx
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
+
+from service.client.tries import Patience, Steps, Unreachable, attempt
+from service.errors import InfraError, Invalid, UsageError
+from service.schemas import (
+    ExecuteAnswer,
+    ExecuteItem,
+    ExecuteRequest,
+    Extract,
+    Health,
+    InfoAnswer,
+    InlineTests,
+    JobAccepted,
+    JobStatus,
+    LanguagesAnswer,
+    LimitsSpec,
+    Message,
+    ModelsAnswer,
+    Priority,
+    RankAnswer,
+    RankRequest,
+    RankResult,
+    Readiness,
+    RewardAnswer,
+    RewardItem,
+    RewardRequest,
+    RewardSpec,
+    ScoreAnswer,
+    ScoreItem,
+    ScoreRequest,
+    ScoreTerm,
+    Stop,
+    TestsetAnswer,
+)
+
+R = TypeVar("R", bound=BaseModel)
+A = TypeVar("A", bound=BaseModel)
+I = TypeVar("I", ScoreItem, ExecuteItem, RewardItem)  # noqa: E741
+Items = Sequence[I | Mapping[str, Any]]
+
+Request = ScoreRequest | ExecuteRequest | RewardRequest | RankRequest
+POLL_S = 20.0  # one long poll of a job
+
+
+class Common(TypedDict, total=False):
+    priority: Priority
+    deadline_ms: int | None
+
+
+class ScoreOptions(Common, total=False):
+    model: str
+    on_overflow: Literal["error", "truncate_left"]
+    calibrated: bool
+
+
+class RewardOptions(Common, total=False):
+    spec: RewardSpec | Mapping[str, Any]
+
+
+class RankOptions(RewardOptions, total=False):
+    early_stop: bool
+
+
+class BestOptions(RankOptions, total=False):
+    language: str
+    extract: Extract
+    limits: LimitsSpec
+    stop: Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The completion that won, where it stood, and the whole ranking."""
+
+    index: int
+    completion: str
+    result: RankResult
+
+
+class Calls:
+    """Each raises the class that the server's problem document names, or Unreachable if no answer came."""
+
+    def __init__(self, patience: Patience) -> None:
+        self.patience = patience
+
+    def score(self, items: Items[ScoreItem] | ScoreRequest, /, **options: Unpack[ScoreOptions]) -> Steps[ScoreAnswer]:
+        """`POST /score`: items, or a whole request."""
+        return self._work("/score", _request(ScoreRequest, items, options), ScoreAnswer)
+
+    def execute(self, items: Items[ExecuteItem] | ExecuteRequest, /, **options: Unpack[Common]) -> Steps[ExecuteAnswer]:
+        """`POST /execute`: items, or a whole request."""
+        return self._work("/execute", _request(ExecuteRequest, items, options), ExecuteAnswer)
+
+    def reward(self, items: Items[RewardItem] | RewardRequest, /, **options: Unpack[RewardOptions]
+               ) -> Steps[RewardAnswer]:  # fmt: skip
+        """`POST /reward`: items, or a whole request."""
+        return self._work("/reward", _request(RewardRequest, items, options), RewardAnswer)
+
+    def rank(self, items: Items[RewardItem] | RankRequest, /, **options: Unpack[RankOptions]) -> Steps[RankAnswer]:
+        """`POST /rank`: items, or a whole request."""
+        return self._work("/rank", _request(RankRequest, items, options), RankAnswer)
+
+    def best_of_n(self, prompt: str | Sequence[Message | Mapping[str, Any]], completions: Sequence[str],
+                  tests: BaseModel | Mapping[str, Any] | None = None, /, **options: Unpack[BestOptions]
+                  ) -> Steps[Best]:  # fmt: skip
+        """The best of several completions: by tests and reward model, or by the reward model alone without tests.
+
+        Raises InfraError if no completion got a reward: to take any of them would be a guess.
+        """
+        item: dict[str, Any] = {"prompt": prompt, "completions": list(completions), **options}
+        request: dict[str, Any] = {name: item.pop(name) for name in RankOptions.__annotations__ if name in item}
+        if tests is None:
+            request.setdefault("spec", RewardSpec(terms=[ScoreTerm(name="rm", type="score")]))
+        else:
+            item["tests"] = tests
+        answer = yield from self._work("/rank", _request(RankRequest, [item], request), RankAnswer)
+        result = answer.results[0]
+        if result.group.best is None:
+            causes = {part.error.detail for one in result.completions for part in one.components.values() if part.error}
+            raise InfraError("no completion got a reward: " + ("; ".join(sorted(causes)) or answer.status))
+        return Best(result.group.best, completions[result.group.best], result)
+
+    def submit(self, request: Request, /) -> Steps[JobAccepted]:
+        """Hand work in now and come back for it later: `Prefer: respond-async`."""
+        paths: dict[type[Request], str] = {
+            ScoreRequest: "/score", ExecuteRequest: "/execute", RewardRequest: "/reward", RankRequest: "/rank",
+        }  # fmt: skip
+        headers = {"Prefer": "respond-async", "Idempotency-Key": uuid.uuid4().hex}
+        body = request.model_dump_json(exclude_unset=True).encode()
+        return self._call("POST", paths[type(request)], JobAccepted, body, headers)
+
+    def job(self, job_id: str, /, *, wait_s: float = 0.0, cursor: str | None = None) -> Steps[JobStatus]:
+        """What is new of a job since `cursor`, waiting at most `wait_s` for something to be."""
+        query = httpx.QueryParams({"wait_ms": int(wait_s * 1000), **({"cursor": cursor} if cursor else {})})
+        return self._call("GET", f"/jobs/{job_id}?{query}", JobStatus)
+
+    def wait(self, job_id: str, /, *, timeout_s: float = 3600.0) -> Steps[JobStatus]:
+        """A job's last status, with its answer. Raises Unreachable if it still runs after `timeout_s`."""
+        until = time.monotonic() + timeout_s
+        cursor: str | None = None
+        while (left := until - time.monotonic()) > 0:
+            status = yield from self.job(job_id, wait_s=min(POLL_S, left), cursor=cursor)
+            if status.state != "running":
+                return status
+            cursor = status.cursor
+        raise Unreachable(f"job {job_id} still runs after {timeout_s:g} s")
+
+    def cancel(self, job_id: str, /) -> Steps[None]:
+        """Stop a job; what is done of it stays done."""
+        yield from attempt("DELETE", f"/jobs/{job_id}", {}, None, self.patience)
+
+    def activate(self, model: str, revision: str, /) -> Steps[None]:
+        """Swap a model's revision (admin key)."""
+        body = to_json({"revision": revision})
+        yield from attempt("POST", f"/models/{model}/activate", _JSON, body, self.patience)
+
+    def put_testset(self, tests: InlineTests, /) -> Steps[TestsetAnswer]:
+        """Store a suite; the answer's digest names it in `{"kind": "ref", "sha256": ...}`."""
+        body = tests.model_dump_json(exclude_unset=True).encode()
+        return self._call("PUT", f"/testsets/{hashlib.sha256(body).hexdigest()}", TestsetAnswer, body)
+
+    def models(self) -> Steps[ModelsAnswer]:
+        """`GET /models`"""
+        return self._call("GET", "/models", ModelsAnswer)
+
+    def languages(self) -> Steps[LanguagesAnswer]:
+        """`GET /languages`"""
+        return self._call("GET", "/languages", LanguagesAnswer)
+
+    def info(self) -> Steps[InfoAnswer]:
+        """`GET /info`: versions, limits, isolation level, models, queues."""
+        return self._call("GET", "/info", InfoAnswer)
+
+    def health(self) -> Steps[Health]:
+        """`GET /health`: the process lives."""
+        return self._call("GET", "/health", Health)
+
+    def ready(self) -> Steps[Readiness]:
+        """`GET /ready`: whether a scorer and an executor answer; "not yet" is an answer, with its reasons."""
+        response = yield from attempt("GET", "/ready", {}, None, self.patience, also=503)
+        return _parse(response, Readiness)
+
+    def _work(self, path: str, request: Request, kind: type[A]) -> Steps[A]:
+        """A request with a deadline: it is told beside the body, which so stays the same over all tries."""
+        body = request.model_dump_json(exclude_unset=True, exclude={"deadline_ms"}).encode()
+        headers = {**_JSON, "Idempotency-Key": uuid.uuid4().hex}
+        patience = self.patience
+        if request.deadline_ms is not None:
+            patience = replace(patience, timeout_s=request.deadline_ms / 1000)
+        response = yield from attempt("POST", path, headers, body, patience, tell_deadline=True)
+        return _parse(response, kind)
+
+    def _call(self, method: str, path: str, kind: type[A], body: bytes | None = None,
+              headers: Mapping[str, str] | None = None) -> Steps[A]:  # fmt: skip
+        typed = _JSON if body is not None else {}
+        response = yield from attempt(method, path, {**typed, **(headers or {})}, body, self.patience)
+        return _parse(response, kind)
+
+
+_JSON = {"Content-Type": "application/json"}
+
+
+def _request(kind: type[R], items: Any, options: Mapping[str, Any]) -> R:
+    if isinstance(items, kind):
+        if options:
+            raise UsageError(f"{kind.__name__} is whole already; {', '.join(options)} would be lost")
+        return items
+    try:
+        return kind(items=items, **options)
+    except ValidationError as error:
+        raise Invalid(str(error)) from error
+
+
+def _parse(response: httpx.Response, kind: type[A]) -> A:
+    try:
+        return kind.model_validate_json(response.content)
+    except ValidationError as error:
+        raise InfraError(f"{response.url.path} did not answer as plaudit does: {error}") from error
