@@ -11,8 +11,15 @@ is *answered* once. A job delivered too often is poisoned and ends as `infra_err
 Redis' own death as far as its append-only file does. Not promised: order within a lane across redeliveries.
 
 Keys, all under one prefix `{namespace}:`
-  stream:{queue}:{lane}   entries {id}            load:{queue}    hash cost, drained      live:{queue}  zset id → deadline
-  job:{id}                hash of one live job    waiters:{id}    set of reply channels   reply:{api}   list of frames
-  cache:{id} last:{id}    finished replies (deterministic: long, others: briefly)         suite:{sha}   test suites
-  workers, workers:info   who is alive            request:{id}…   asynchronous and idempotent requests (service.api.ledger)
+  stream:{queue}:{lane}   entries {id}
+  load:{queue}            hash cost, drained
+  live:{queue}            zset of live jobs by deadline
+  job:{id}                hash of one live job
+  waiters:{id}            set of reply channels
+  reply:{api}             list of reply frames of one API process
+  cache:{id} last:{id}    finished replies (deterministic ones long, others briefly)
+  suite:{sha}             test suites
+  workers, workers:info   who is alive
+  request:{id}…, api:{id} asynchronous and idempotent requests, and their owners (service.api.ledger)
+  score:{key}             remembered scores (service.api.plans)
 """

@@ -176,7 +176,8 @@ class Consumer:
 class Heartbeat:
     """Announces a worker and renews its leases until closed; a context manager."""
 
-    def __init__(self, consumer: Consumer, kind: str, info: dict[str, Any], *, every_s: float, patience_s: float) -> None:
+    def __init__(self, consumer: Consumer, kind: str, info: dict[str, Any], *, every_s: float,
+                 patience_s: float) -> None:  # fmt: skip
         self.consumer = consumer
         self.info = {"kind": kind, **info}
         self.every_s = every_s

@@ -14,7 +14,7 @@ from service.jobs import LANES, Lane
 GROUP = "workers"
 # A blocked read must end before the socket's own timeout: redis-py's default of 5 s turns a longer BLOCK into a minute
 # of silent retries, and no timeout at all would never notice a host that vanished.
-BLOCK_S = 2.0
+BLOCK_S = 0.5
 SOCKET_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 2.0
 

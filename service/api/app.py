@@ -1,0 +1,91 @@
+"""The FastAPI application: what opens, closes on the same screen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import uuid
+from collections.abc import AsyncIterator
+from importlib import metadata
+
+from fastapi import FastAPI
+
+from service import metrics
+from service.api import problems, routes
+from service.api.desk import Desk
+from service.api.door import Door
+from service.api.fleet import REFRESH_S, Fleet
+from service.api.frame import Frame
+from service.api.ledger import Ledger
+from service.api.mailbox import Mailbox
+from service.api.services import Services
+from service.errors import UsageError
+from service.queue.keys import connect_async
+from service.queue.producer import Queue
+from service.schemas import ProblemDocument
+from service.settings import Settings
+
+DESCRIPTION = "A reward service for code models: reward-model scores and sandboxed tests, audited."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application for these settings. Raises UsageError for a binding that would be open to the world."""
+    if settings.redis_url is None:
+        raise UsageError("the API needs --redis-url (`plaudit up` brings its own queue)")
+    loopback = settings.host in ("localhost", "::1") or settings.host.startswith("127.")
+    if not loopback and not settings.api_key and not settings.accept_no_auth:
+        raise UsageError(f"refusing to listen on {settings.host} without API keys: give --api-key, or accept it with "
+                         "--accept-no-auth")  # fmt: skip
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        name = uuid.uuid4().hex
+        assert settings.redis_url is not None
+        client = connect_async(settings.redis_url)
+        queue = Queue(client, settings.namespace, name)
+        mailbox, fleet = Mailbox(queue), Fleet(queue, settings)
+        door = Door(settings, fleet)
+        desk = Desk(queue, mailbox, fleet, settings, door)
+        ledger = Ledger(queue, name, settings.keep_results_s,
+                        lambda *arguments: routes.durable(app.state.services, *arguments))  # fmt: skip
+        app.state.services = Services(settings, queue, fleet, door, desk, ledger)
+        metrics.build_info.labels(metadata.version("plaudit")).set(1)
+        await fleet.refresh()
+        tasks = [asyncio.create_task(one, name=label) for one, label in (
+            (mailbox.run(), "mailbox"), (fleet.run(), "fleet"), (ledger.run(), "ledger"), (_prove(desk), "prove"),
+        )]  # fmt: skip
+        try:
+            yield
+        finally:
+            await ledger.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await client.aclose()
+
+    app = FastAPI(title="plaudit", version=metadata.version("plaudit"), description=DESCRIPTION, lifespan=lifespan,
+                  redoc_url=None)  # fmt: skip
+    app.include_router(routes.router)
+    problems.install(app)
+    app.add_middleware(Frame, settings=settings)
+    app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
+    return app
+
+
+async def _prove(desk: Desk) -> None:
+    while True:
+        await desk.prove()
+        await asyncio.sleep(REFRESH_S / 4)
+
+
+def _openapi(app: FastAPI) -> dict[str, object]:
+    """The framework's document, with our problem type in place of its validation error."""
+    if app.openapi_schema is None:
+        document = FastAPI.openapi(app)
+        schemas = document["components"]["schemas"]
+        schemas["ProblemDocument"] = ProblemDocument.model_json_schema()
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        app.openapi_schema = document
+    return app.openapi_schema

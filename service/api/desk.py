@@ -1,0 +1,193 @@
+"""The one line from a request to its answer: score, execute, reward, rank.
+
+Every door (native routes, later the dialects) comes through here: refuse what cannot be (`door`), turn the rest into
+jobs (`plans`), admit them all or none and wait for them (`errand`), join what comes back (`reward`). What is done by
+the deadline comes back; what is not is `timeout_queue`, and the answer says `partial`. Cancelling the coroutine (the
+client went away) takes the jobs back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sandbox.types import AssertSuite, Limits
+from service.api import reward as rewards
+from service.api.context import Context, new_request_id
+from service.api.door import Door
+from service.api.errand import Errand
+from service.api.fleet import Fleet
+from service.api.mailbox import Mailbox
+from service.api.plans import ExecutePlan, ScorePlan
+from service.errors import PlauditError
+from service.jobs import Executed, ExecuteTask, Job, Scored, ScoreTask, digest, encode, encode_suite
+from service.queue.keys import EXECUTE_QUEUE, queue_of_model
+from service.queue.producer import Queue, now_ms
+from service.schemas import (
+    AgreementTerm,
+    Completeness,
+    ExecuteAnswer,
+    ExecuteItem,
+    ExecuteRequest,
+    ExecuteResult,
+    ExecuteTerm,
+    ModelRef,
+    RankAnswer,
+    RankRequest,
+    RankResult,
+    RewardAnswer,
+    RewardRequest,
+    RewardResult,
+    ScoreAnswer,
+    ScoreItem,
+    ScoreRequest,
+    ScoreResult,
+    ScoreTerm,
+)
+from service.settings import Settings
+
+log = logging.getLogger("plaudit.desk")
+
+Item = TypeVar("Item", ScoreResult, ExecuteResult, RewardResult)
+PROBE_S = 30.0
+
+
+@dataclass(slots=True)
+class Desk:
+    queue: Queue
+    mailbox: Mailbox
+    fleet: Fleet
+    settings: Settings
+    door: Door
+
+    async def score(self, request: ScoreRequest, context: Context) -> ScoreAnswer:
+        self.door.check_score(request)
+        plan = ScorePlan(request.model, self.door.model(request.model).revision, request.items, request.on_overflow,
+                         request.calibrated)  # fmt: skip
+        await plan.recall(self.queue)
+        async with self._errand(context) as errand:
+            await errand.submit(plan.jobs(context))
+            results = await _gather(context, (self._scored(plan, errand, at) for at in range(len(request.items))))
+        statuses = (one.status for result in results for one in result.completions)
+        return ScoreAnswer(request_id=context.request_id, status=_completeness(statuses), model=plan.model_ref(),
+                           results=results, timing=context.timing)  # fmt: skip
+
+    async def execute(self, request: ExecuteRequest, context: Context) -> ExecuteAnswer:
+        self.door.check_execute(request)
+        self.door.executors()
+        plan = await ExecutePlan.make(request.items, self.fleet, self.queue, self.settings, context)
+        async with self._errand(context) as errand:
+            await errand.submit(plan.jobs())
+            results = await _gather(context, (plan.item(errand, at) for at in range(len(request.items))))
+        statuses = (one.status for result in results for one in result.programs)
+        return ExecuteAnswer(request_id=context.request_id, status=_completeness(statuses), results=results,
+                             timing=context.timing)  # fmt: skip
+
+    async def reward(self, request: RewardRequest, context: Context) -> RewardAnswer:
+        results, models = await self._rewarded(request, context, early_stop=False)
+        return RewardAnswer(request_id=context.request_id, status=_joined_completeness(results), models=models,
+                            results=results, timing=context.timing)  # fmt: skip
+
+    async def rank(self, request: RankRequest, context: Context) -> RankAnswer:
+        results, models = await self._rewarded(request, context, early_stop=request.early_stop)
+        ranked = [RankResult(**dict(result), order=rewards.order(result)) for result in results]
+        return RankAnswer(request_id=context.request_id, status=_joined_completeness(results), models=models,
+                          results=ranked, timing=context.timing)  # fmt: skip
+
+    async def _rewarded(
+        self, request: RewardRequest, context: Context, *, early_stop: bool
+    ) -> tuple[list[RewardResult], list[ModelRef]]:
+        """Scores and executions go out together; each item is joined when both have come."""
+        self.door.check_reward(request)
+        scoring: dict[str, ScorePlan] = {}
+        for term in request.spec.terms:
+            if isinstance(term, ScoreTerm):
+                items = [ScoreItem(prompt=item.prompt, completions=item.completions) for item in request.items]
+                plan = ScorePlan(term.model, self.door.model(term.model).revision, items, term.on_overflow, False)
+                await plan.recall(self.queue)
+                scoring[term.name] = plan
+        executing: ExecutePlan | None = None
+        if any(isinstance(term, ExecuteTerm | AgreementTerm) for term in request.spec.terms):
+            self.door.executors()
+            items_to_run = [
+                ExecuteItem(language=item.language, programs=item.completions, extract=item.extract, tests=item.tests,
+                            limits=item.limits, stop=item.stop)
+                for item in request.items if item.tests is not None
+            ]  # fmt: skip
+            executing = await ExecutePlan.make(items_to_run, self.fleet, self.queue, self.settings, context)
+
+        async def joined(errand: Errand, at: int) -> RewardResult:
+            scored = asyncio.gather(*(self._scored(plan, errand, at) for plan in scoring.values()))
+            run = await executing.item(errand, at, early_stop=early_stop) if executing else None
+            return rewards.join(request.spec, request.items[at], dict(zip(scoring, await scored, strict=True)), run)
+
+        async with self._errand(context) as errand:
+            jobs = [job for plan in scoring.values() for job in plan.jobs(context)]
+            await errand.submit([*jobs, *(executing.jobs() if executing else [])])
+            results = await _gather(context, (joined(errand, at) for at in range(len(request.items))))
+        models = {plan.model: plan.model_ref() for plan in scoring.values()}
+        return results, list(models.values())
+
+    async def _scored(self, plan: ScorePlan, errand: Errand, at: int) -> ScoreResult:
+        return await plan.item(errand, at, self.queue, self.settings.cache_s)
+
+    def _errand(self, context: Context) -> Errand:
+        return Errand(self.queue, self.mailbox, self.fleet, self.settings, context)
+
+    # --- readiness ---------------------------------------------------------------------------------------------------
+
+    async def prove(self) -> None:
+        """Send one real job to each kind of worker that is alive but unproven since it was last missing."""
+        for kind in ("score", "execute"):
+            if self.fleet.broker and self.fleet.of_kind(kind) and kind not in self.fleet.proven:
+                context = Context(new_request_id(), now_ms() + int(PROBE_S * 1000), lane="high")
+                job = await self._probe(kind, context)
+                try:
+                    async with self._errand(context) as errand:
+                        await errand.submit([job], use_cache=False, unbounded=True)
+                        reply = await errand.reply(job.id)
+                except PlauditError as error:
+                    log.warning("probe of %s workers failed: %s", kind, error.detail)
+                    continue
+                if isinstance(reply.body, Scored | Executed):
+                    self.fleet.proven.add(kind)
+                else:
+                    log.warning("probe of %s workers failed: %s", kind, reply.body.detail)
+
+    async def _probe(self, kind: str, context: Context) -> Job:
+        """A tiny job of its own identity, so that no stored answer can stand for it."""
+        nonce = context.request_id
+        if kind == "score":
+            name = next(iter(self.fleet.models))
+            task = encode(ScoreTask(name, "Say yes.", [f"yes {nonce}"]))
+            return Job(digest(nonce), "score", queue_of_model(name), "high", task, 16.0, context.deadline_ms)
+        suite = encode_suite(AssertSuite(("assert one() == 1",), entry_point="one"))
+        await self.queue.put_suite(f"probe-{nonce}", suite, 120)
+        program = "def one():\n    return 1\n"
+        task = encode(ExecuteTask("python", program, f"probe-{nonce}", Limits()))
+        return Job(digest(nonce), "execute", EXECUTE_QUEUE, "high", task, 5.0, context.deadline_ms)
+
+
+async def _gather(context: Context, items: Iterable[Awaitable[Item]]) -> list[Item]:
+    """All items, in order; `context.progress` hears of each as it is done."""
+
+    async def told(at: int, item: Awaitable[Item]) -> Item:
+        result = await item
+        if context.progress is not None:
+            context.progress(at, result)
+        return result
+
+    return list(await asyncio.gather(*(told(at, item) for at, item in enumerate(items))))
+
+
+def _completeness(statuses: Iterable[str]) -> Completeness:
+    return "partial" if any(status == "timeout_queue" for status in statuses) else "complete"
+
+
+def _joined_completeness(results: list[RewardResult]) -> Completeness:
+    return _completeness(
+        part.status for result in results for one in result.completions for part in one.components.values()
+    )

@@ -1,0 +1,106 @@
+"""What is refused before any work: too many, too big, unknown. Each error names the field, the value and the limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service import metrics
+from service.api.fleet import Fleet
+from service.errors import BrokerUnavailable, Invalid, NotFound, NoWorker, TooLarge
+from service.schemas import (
+    ExecuteRequest,
+    InlineTests,
+    LimitsSpec,
+    ModelInfo,
+    RefTests,
+    RewardRequest,
+    ScoreRequest,
+    StdioTests,
+    Tests,
+)
+from service.settings import Settings
+
+
+def _at_most(field: str, value: float, limit: float, setting: str) -> None:
+    if value > limit:
+        metrics.rejected.labels("too_large").inc()
+        raise TooLarge(f"{field}: {value:g} is more than {limit:g} ({setting})")
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    settings: Settings
+    fleet: Fleet
+
+    def check_score(self, request: ScoreRequest) -> None:
+        self._counts([item.completions for item in request.items], "completions")
+
+    def check_execute(self, request: ExecuteRequest) -> None:
+        self._counts([item.programs for item in request.items], "programs")
+        for at, item in enumerate(request.items):
+            self._code(f"items.{at}.programs", item.programs)
+            self._limits(f"items.{at}.limits", item.limits)
+            self.check_tests(f"items.{at}.tests", item.tests)
+
+    def check_reward(self, request: RewardRequest) -> None:
+        self._counts([item.completions for item in request.items], "completions")
+        for at, item in enumerate(request.items):
+            self._limits(f"items.{at}.limits", item.limits)
+            if item.tests is not None:
+                self._code(f"items.{at}.completions", item.completions)
+                self.check_tests(f"items.{at}.tests", item.tests)
+
+    def check_tests(self, field: str, tests: Tests) -> None:
+        if isinstance(tests, RefTests):
+            return
+        _at_most(field, num_tests(tests), self.settings.max_tests, "max_tests")
+        if isinstance(tests, StdioTests):
+            for at, case in enumerate(tests.cases):
+                size = len(case.stdin.encode())
+                _at_most(f"{field}.cases.{at}.stdin", size, self.settings.max_stdin_bytes, "max_stdin_bytes")
+
+    def model(self, name: str) -> ModelInfo:
+        """The model as its live workers announce it. Raises NotFound, NoWorker or BrokerUnavailable."""
+        self._broker()
+        models = self.fleet.models
+        if name in models:
+            return models[name]
+        if self.fleet.of_kind("score"):
+            raise NotFound(f"model {name!r} is not served here; there are {', '.join(sorted(models))}")
+        raise NoWorker("no scoring worker is alive", retry_after_s=2.0)
+
+    def executors(self) -> None:
+        """Raises NoWorker or BrokerUnavailable where nothing could run a program."""
+        self._broker()
+        if not self.fleet.of_kind("execute"):
+            raise NoWorker("no executing worker is alive", retry_after_s=2.0)
+
+    def _broker(self) -> None:
+        if not self.fleet.broker:
+            raise BrokerUnavailable("the queue does not answer", retry_after_s=1.0)
+
+    def _counts(self, groups: Sequence[Sequence[str]], name: str) -> None:
+        settings = self.settings
+        _at_most("items", len(groups), settings.max_items, "max_items")
+        for at, group in enumerate(groups):
+            _at_most(f"items.{at}.{name}", len(group), settings.max_completions, "max_completions")
+        total = sum(map(len, groups))
+        _at_most(f"items.*.{name}", total, settings.max_total_completions, "max_total_completions")
+
+    def _code(self, field: str, programs: Sequence[str]) -> None:
+        for at, program in enumerate(programs):
+            _at_most(f"{field}.{at}", len(program.encode()), self.settings.max_code_bytes, "max_code_bytes")
+
+    def _limits(self, field: str, limits: LimitsSpec) -> None:
+        for name in ("cpu_s", "wall_s", "memory_mb", "output_kb", "processes"):
+            value, ceiling = getattr(limits, name), getattr(self.settings, f"max_{name}")
+            if value is not None and value > ceiling:
+                raise Invalid(f"{field}.{name}: {value:g} is more than {ceiling:g} (max_{name})")
+
+
+def num_tests(tests: InlineTests) -> int:
+    """How many tests a suite counts as, in the words of a request."""
+    if hasattr(tests, "asserts"):
+        return len(tests.asserts)
+    return len(tests.cases) if hasattr(tests, "cases") else 1

@@ -1,0 +1,122 @@
+"""What this API process knows of the rest: who is alive, how long the lines are, how fast they drain.
+
+Refreshed once a second; every other room reads it without asking Redis. A worker announces itself only after its own
+self-test (golden set, hostile programs); ready also means that a probe job of each kind has come back since the last
+time there was none alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+
+from service.errors import BrokerUnavailable
+from service.jobs import digest
+from service.queue.keys import EXECUTE_QUEUE, queue_of_model
+from service.queue.producer import Load, Queue, Worker
+from service.schemas import LanguageInfo, ModelInfo
+from service.settings import Settings
+
+log = logging.getLogger("plaudit.fleet")
+
+REFRESH_S = 1.0
+RATE_SMOOTHING = 0.3  # weight of the newest second in the drain rate
+
+
+@dataclass(slots=True)
+class Line:
+    """A queue as last seen. `rate`: cost drained per second while there was work; None until measured."""
+
+    load: Load = field(default_factory=lambda: Load(0, 0.0, 0.0, 0.0))
+    rate: float | None = None
+    seen_at: float | None = None
+
+    def update(self, load: Load, now: float) -> None:
+        busy = self.load.depth > 0 and self.seen_at is not None
+        if busy and self.seen_at is not None and load.drained >= self.load.drained:
+            fresh = (load.drained - self.load.drained) / max(1e-3, now - self.seen_at)
+            self.rate = fresh if self.rate is None else RATE_SMOOTHING * fresh + (1 - RATE_SMOOTHING) * self.rate
+        self.load, self.seen_at = load, now
+
+    def wait_s(self, cost: float = 0.0) -> float | None:
+        """Expected time until `cost` more would be drained; None while unknown."""
+        if self.load.depth == 0 and not cost:
+            return 0.0
+        return (self.load.cost + cost) / self.rate if self.rate else None
+
+
+class Fleet:
+    def __init__(self, queue: Queue, settings: Settings) -> None:
+        self.queue = queue
+        self.settings = settings
+        self.broker = False
+        self.workers: list[Worker] = []
+        self.lines: dict[str, Line] = {EXECUTE_QUEUE: Line()}
+        self.proven: set[str] = set()  # kinds whose probe has come back
+        self._refreshed = asyncio.Event()
+
+    def of_kind(self, kind: str) -> list[Worker]:
+        return [worker for worker in self.workers if worker.kind == kind]
+
+    @property
+    def models(self) -> dict[str, ModelInfo]:
+        """Models that live scorers serve; two revisions of one name are counted under the newer announcement."""
+        found: dict[str, ModelInfo] = {}
+        for worker in self.of_kind("score"):
+            for info in worker.info["models"]:
+                same = found.get(info["name"])
+                known = same.workers if same and same.revision == info["revision"] else 0
+                found[info["name"]] = ModelInfo(**info, workers=known + 1)
+        return found
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What the live scorers compute with."""
+        return {"torch": worker.info["torch"] for worker in self.of_kind("score")[:1]}  # noqa: B035
+
+    @property
+    def languages(self) -> list[LanguageInfo]:
+        found = {one["name"]: one for worker in self.of_kind("execute") for one in worker.info["languages"]}
+        return [LanguageInfo(**found[name]) for name in sorted(found)]
+
+    @property
+    def isolation(self) -> str | None:
+        """The weakest level among the live executors."""
+        order = ("none", "landlock", "userns", "strong")
+        return min((worker.info["isolation"] for worker in self.of_kind("execute")), key=order.index, default=None)
+
+    @property
+    def toolchain(self) -> str:
+        """Identity of what programs run on; part of every execution's identity."""
+        return digest(*sorted({worker.info["toolchain"] for worker in self.of_kind("execute")}))
+
+    def line(self, queue: str) -> Line:
+        return self.lines.setdefault(queue, Line())
+
+    async def refresh(self) -> None:
+        """Look once. Never raises: an unreachable broker is what it finds out."""
+        try:
+            self.workers = await self.queue.workers()
+            queues = {EXECUTE_QUEUE, *map(queue_of_model, self.models), *self.lines}
+            for name in sorted(queues):
+                await self.queue.expire(name)
+                self.line(name).update(await self.queue.load(name), time.monotonic())
+            if not self.broker:
+                log.info("broker answers")
+            self.broker = True
+        except BrokerUnavailable as error:
+            if self.broker:
+                log.warning("broker lost: %s", error.detail)
+            self.broker = False
+            self.proven.clear()
+        for kind in ("score", "execute"):
+            if not self.of_kind(kind):
+                self.proven.discard(kind)
+        self._refreshed.set()
+
+    async def run(self) -> None:
+        while True:
+            await self.refresh()
+            await asyncio.sleep(REFRESH_S)

@@ -1,0 +1,121 @@
+"""Around every request: its id, its key, its size, its time, its log line; and the last handler of all.
+
+Pure ASGI, so that nothing stands between a handler and its client's disconnect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import time
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import metrics
+from service.api.context import new_request_id
+from service.api.problems import problem_of, respond
+from service.errors import Forbidden, PlauditError, TooLarge, Unauthorized
+from service.settings import Settings
+
+log = logging.getLogger("plaudit.access")
+
+PUBLIC = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json"})
+ADMIN = re.compile(r"^/models/[^/]+/activate$")
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
+
+
+class Frame:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        asked = headers.get(b"x-request-id", b"").decode("latin-1")
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = asked if _REQUEST_ID.match(asked) else new_request_id()
+        state["queue_ms"], state["compute_ms"] = 0.0, 0.0
+        started: list[int] = []
+
+        async def framed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                started.append(message["status"])
+                timing = f"queue;dur={state['queue_ms']:.1f}, compute;dur={state['compute_ms']:.1f}"
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"x-request-id", state["request_id"].encode()),
+                    (b"server-timing", timing.encode()),
+                ]
+            await send(message)
+
+        try:
+            state["tenant"] = self._admit(scope["path"], headers)
+            await self.app(scope, self._bounded(headers, receive), framed)
+        except PlauditError as error:
+            await respond(problem_of(error, state["request_id"]))(scope, receive, framed)
+        except Exception:  # the API's last handler
+            log.exception("unexpected error", extra={"request_id": state["request_id"], "path": scope["path"]})
+            metrics.infra_errors.labels("api", "internal").inc()
+            if not started:
+                unexpected = PlauditError("an unexpected error; the log has it")
+                await respond(problem_of(unexpected, state["request_id"]))(scope, receive, framed)
+        finally:
+            self._record(scope, state, started[0] if started else 499, time.perf_counter() - began)
+
+    def _admit(self, path: str, headers: dict[bytes, bytes]) -> str:
+        """The caller's tenant: a digest of its key, empty without keys. Raises Unauthorized, Forbidden, TooLarge."""
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self.settings.max_body_bytes:
+            raise _too_large(int(length), self.settings.max_body_bytes)
+        keys, admins = self.settings.api_key, self.settings.admin_key
+        needs_admin = ADMIN.match(path) is not None
+        if path in PUBLIC or not (keys or admins):
+            return ""
+        word, _, given = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        given = given.strip() if word.lower() == "bearer" else ""
+        matches = [key for key in (*keys, *admins) if hmac.compare_digest(key.encode(), given.encode())]
+        if not matches:
+            raise Unauthorized("send `Authorization: Bearer <key>`")
+        if needs_admin and not any(hmac.compare_digest(key.encode(), given.encode()) for key in admins):
+            raise Forbidden("this call needs an admin key")
+        return hashlib.sha256(given.encode()).hexdigest()[:16]
+
+    def _bounded(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
+        """A body that claims no length is counted as it comes."""
+        if b"content-length" in headers:
+            return receive
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.settings.max_body_bytes:
+                raise HTTPException(413, _too_large(seen, self.settings.max_body_bytes).detail)
+            return message
+
+        return counted
+
+    @staticmethod
+    def _record(scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        metrics.http_requests.labels(route, scope["method"], str(status)).inc()
+        metrics.http_seconds.labels(route).observe(seconds)
+        if route not in ("/health", "/ready", "/metrics"):
+            log.info("request", extra={
+                "request_id": state["request_id"], "method": scope["method"], "route": route, "status": status,
+                "ms": round(seconds * 1000, 1), "queue_ms": round(state["queue_ms"], 1),
+                "compute_ms": round(state["compute_ms"], 1), "tenant": state.get("tenant", ""),
+            })  # fmt: skip
+
+
+def _too_large(size: int, limit: int) -> TooLarge:
+    return TooLarge(f"body: {size} bytes are more than {limit} (max_body_bytes)")

@@ -1,0 +1,224 @@
+"""Requests that outlive a connection, and this process: asynchronous ones, and those with an idempotency key.
+
+A durable request is a Redis hash with its body, its owner (an API process that keeps a short-lived key alive) and, at
+the end, its answer; finished items go into a stream beside it, which is what long-polls and server-sent events read.
+When the owner dies, whoever asks next takes the request over and runs it again: everything below is identified by
+content, so jobs in flight are joined and finished ones are recalled.
+
+An answer that a retry could better (a `partial` one, or one with a failure of ours) goes to those who wait for it and
+stays readable, but the next request under the same idempotency key runs again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from service.api.problems import problem_of
+from service.errors import BrokerUnavailable, Conflict, NotFound, PlauditError
+from service.queue.keys import BLOCK_S, script
+from service.queue.producer import Queue, broker_errors, now_ms
+from service.schemas import JobEvent, JobStatus, ProblemDocument
+
+log = logging.getLogger("plaudit.ledger")
+
+ALIVE_MS = 4000  # an owner that has not said so for this long is dead
+START = "0-0"
+
+Perform = Callable[[str, bytes, str, int, Callable[[int, Any], None]], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of a durable request at one moment."""
+
+    id: str
+    state: str
+    tenant: str
+    items: int
+    answer: dict[str, Any] | None
+    problem: ProblemDocument | None
+    route: str
+    body: bytes
+    deadline_ms: int
+
+
+def request_id_of(tenant: str, idempotency_key: str) -> str:
+    return hashlib.sha256(f"{tenant}\0{idempotency_key}".encode()).hexdigest()[:32]
+
+
+def improvable(answer: Any) -> bool:
+    """Whether a retry might do better: something in it is partial, timed out, cancelled or failed on our side."""
+    if isinstance(answer, dict):
+        if answer.get("status") in ("partial", "timeout_queue", "infra_error", "cancelled"):
+            return True
+        return any(improvable(value) for value in answer.values())
+    return isinstance(answer, list) and any(improvable(value) for value in answer)
+
+
+class Ledger:
+    """One per API process. `perform(route, body, request_id, deadline_ms, progress)` does the work of a request."""
+
+    def __init__(self, queue: Queue, owner: str, keep_s: int, perform: Perform) -> None:
+        self.queue = queue
+        self.owner = owner
+        self.keep_ms = keep_s * 1000
+        self.perform = perform
+        self._claim = queue.client.register_script(script("claim"))
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def _key(self, request_id: str) -> str:
+        return f"{self.queue.keys.prefix}request:{request_id}"
+
+    def _events(self, request_id: str) -> str:
+        return f"{self._key(request_id)}:events"
+
+    @property
+    def _alive(self) -> str:
+        return f"{self.queue.keys.prefix}api:{self.owner}"
+
+    async def run(self) -> None:
+        """Keep saying that this process lives, and drop what another process was told to cancel."""
+        while True:
+            with contextlib.suppress(BrokerUnavailable), broker_errors():
+                await self.queue.client.set(self._alive, "1", px=ALIVE_MS)
+                for request_id, task in list(self._tasks.items()):
+                    if await self.queue.client.hget(self._key(request_id), "state") == b"cancelled":  # type: ignore[misc]
+                        task.cancel()
+            await asyncio.sleep(ALIVE_MS / 8000)
+
+    async def close(self) -> None:
+        """Hand over what is unfinished: the next process that is asked takes it up."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        with contextlib.suppress(BrokerUnavailable), broker_errors():
+            await self.queue.client.delete(self._alive)
+
+    async def start(self, request_id: str, route: str, body: bytes, tenant: str, deadline_ms: int, items: int) -> None:
+        """Make sure that this request is being worked on, here or elsewhere. Raises Conflict."""
+        with broker_errors():
+            await self.queue.client.set(self._alive, "1", px=ALIVE_MS)
+            body_hash = hashlib.sha256(route.encode() + b"\0" + body).hexdigest()
+            arguments = [self.owner, body_hash, route, body, now_ms(), self.keep_ms + max(0, deadline_ms - now_ms()),
+                         tenant, deadline_ms, self.queue.keys.prefix, items]  # fmt: skip
+            word = await self._claim(keys=[self._key(request_id)], args=arguments)
+        if word == b"conflict":
+            raise Conflict("this Idempotency-Key was used with another body or route")
+        if word == b"mine" and request_id not in self._tasks:
+            task = asyncio.create_task(self._work(request_id, route, body, deadline_ms), name=f"request-{request_id}")
+            self._tasks[request_id] = task
+            task.add_done_callback(lambda _: self._tasks.pop(request_id, None))
+
+    async def _work(self, request_id: str, route: str, body: bytes, deadline_ms: int) -> None:
+        told: set[int] = set()
+        pending: set[asyncio.Task[None]] = set()
+
+        def progress(index: int, result: Any) -> None:
+            told.add(index)
+            event = JobEvent(index=index, result=result.model_dump(mode="json"))
+            task = asyncio.ensure_future(self._tell(request_id, {"item": event.model_dump_json()}))
+            pending.add(task)
+            task.add_done_callback(pending.discard)
+
+        try:
+            answer = await self.perform(route, body, request_id, deadline_ms, progress)
+        except PlauditError as error:
+            problem = problem_of(error, request_id).model_dump_json()
+            await self._settle(request_id, "failed", problem=problem, again="1" if error.retryable else "0")
+            return
+        finally:
+            await asyncio.gather(*pending, return_exceptions=True)
+        await self._settle(request_id, "done", answer=json.dumps(answer), again="1" if improvable(answer) else "0")
+
+    async def _tell(self, request_id: str, fields: dict[str, str]) -> None:
+        with broker_errors():
+            await self.queue.client.xadd(self._events(request_id), fields)  # type: ignore[arg-type]
+            await self.queue.client.pexpire(self._events(request_id), self.keep_ms)
+
+    async def _settle(self, request_id: str, state: str, **fields: str) -> None:
+        """Write the ending; waits for Redis if it is away, for an acknowledged request must not be lost."""
+        while True:
+            try:
+                with broker_errors():
+                    async with self.queue.client.pipeline(transaction=True) as pipe:
+                        pipe.hset(self._key(request_id), mapping={"state": state, **fields})
+                        pipe.pexpire(self._key(request_id), self.keep_ms)
+                        pipe.xadd(self._events(request_id), {"end": state})
+                        pipe.pexpire(self._events(request_id), self.keep_ms)
+                        await pipe.execute()
+                return
+            except BrokerUnavailable as error:
+                log.warning("answer of %s waits for the queue: %s", request_id, error.detail)
+                await asyncio.sleep(0.25)
+
+    async def entry(self, request_id: str, tenant: str) -> Entry:
+        """Raises NotFound for a request that is unknown, expired or another caller's."""
+        with broker_errors():
+            raw = await self.queue.client.hgetall(self._key(request_id))  # type: ignore[misc]
+        if not raw or raw.get(b"tenant", b"").decode() != tenant:
+            raise NotFound(f"no request {request_id}")
+        problem = raw.get(b"problem")
+        return Entry(
+            request_id, raw[b"state"].decode(), tenant, int(raw[b"items"]),
+            json.loads(raw[b"answer"]) if b"answer" in raw else None,
+            ProblemDocument.model_validate_json(problem) if problem else None,
+            raw[b"route"].decode(), raw[b"body"], int(raw[b"deadline"]),
+        )  # fmt: skip
+
+    async def wait(self, request_id: str, tenant: str) -> Entry:
+        """Wait for the ending, taking the request over if its owner dies."""
+        cursor = START
+        while True:
+            entry = await self.entry(request_id, tenant)
+            if entry.state != "running":
+                return entry
+            await self.start(request_id, entry.route, entry.body, tenant, entry.deadline_ms, entry.items)
+            cursor, _ = await self._read(request_id, cursor, BLOCK_S)
+
+    async def status(self, request_id: str, tenant: str, cursor: str, wait_s: float) -> JobStatus:
+        """What is new since `cursor`, waiting at most so long for something."""
+        until = asyncio.get_running_loop().time() + wait_s
+        while True:
+            entry = await self.entry(request_id, tenant)
+            if entry.state == "running":
+                await self.start(request_id, entry.route, entry.body, tenant, entry.deadline_ms, entry.items)
+            left = until - asyncio.get_running_loop().time()
+            block_s = min(BLOCK_S, left) if entry.state == "running" else 0.0
+            cursor, events = await self._read(request_id, cursor, block_s)
+            items = [JobEvent.model_validate_json(fields[b"item"]) for fields in events if b"item" in fields]
+            if items or left <= 0 or entry.state != "running":
+                entry = await self.entry(request_id, tenant)
+                return JobStatus(job_id=request_id, state=entry.state, cursor=cursor, items=items, total=entry.items,  # type: ignore[arg-type]
+                                 answer=entry.answer, error=entry.problem)  # fmt: skip
+
+    async def events(self, request_id: str, tenant: str, cursor: str) -> AsyncIterator[JobStatus]:
+        """Everything that is new, as it comes, until the request has ended."""
+        while True:
+            status = await self.status(request_id, tenant, cursor, 10.0)
+            cursor = status.cursor
+            yield status
+            if status.state != "running":
+                return
+
+    async def cancel(self, request_id: str, tenant: str) -> JobStatus:
+        """End a running request as `cancelled`; one that has ended stays as it is."""
+        entry = await self.entry(request_id, tenant)
+        if entry.state == "running":
+            await self._settle(request_id, "cancelled")
+            if task := self._tasks.get(request_id):
+                task.cancel()
+        return await self.status(request_id, tenant, START, 0.0)
+
+    async def _read(self, request_id: str, cursor: str, block_s: float) -> tuple[str, list[dict[bytes, bytes]]]:
+        with broker_errors():
+            block = int(block_s * 1000) or None
+            found = await self.queue.client.xread({self._events(request_id): cursor}, count=1000, block=block)
+        events = [(entry.decode(), fields) for _, entries in found for entry, fields in entries]
+        return (events[-1][0] if events else cursor), [fields for _, fields in events]

@@ -1,0 +1,107 @@
+"""One reply list per API process, and the futures of everyone who waits on it.
+
+A job has one future here however many callers share it; the last one to leave takes the job back from the queue. When
+the connection to Redis is lost, replies may be lost with it: after every reconnect, and now and then anyway, jobs that
+have been silent are looked up where their endings are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+
+from service.errors import BrokerUnavailable
+from service.jobs import Failed, JobState, Reply
+from service.queue.keys import BLOCK_S
+from service.queue.producer import Queue
+
+log = logging.getLogger("plaudit.mailbox")
+
+SILENT_S = 2.0  # look a job up after so long without a word
+
+
+class _Slot:
+    __slots__ = ("asked_at", "future", "holders", "queue", "submitted")
+
+    def __init__(self, queue: str) -> None:
+        self.future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.queue = queue
+        self.holders = 0
+        self.submitted = False
+        self.asked_at = time.monotonic()
+
+
+class Mailbox:
+    """Open it with `run()` as a task; everything else is called from request handlers of the same event loop."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self._slots: dict[str, _Slot] = {}
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def hold(self, job: str, queue: str) -> asyncio.Future[Reply]:
+        """Wait for a job. Call before submitting it, `submitted` after, and `let_go` exactly once at the end."""
+        slot = self._slots.get(job)
+        if slot is None or slot.future.done():
+            slot = self._slots[job] = _Slot(queue)
+        slot.holders += 1
+        return slot.future
+
+    def submitted(self, jobs: Iterable[str]) -> None:
+        for job in jobs:
+            if slot := self._slots.get(job):
+                slot.submitted = True
+                slot.asked_at = time.monotonic()
+
+    def deliver(self, reply: Reply) -> None:
+        slot = self._slots.get(reply.job)
+        if slot is not None and not slot.future.done():
+            slot.future.set_result(reply)
+
+    def let_go(self, futures: dict[str, asyncio.Future[Reply]]) -> dict[str, list[str]]:
+        """Stop waiting. Answers, per queue, the unfinished jobs that no one here waits for any more."""
+        orphans: dict[str, list[str]] = {}
+        for job, future in futures.items():
+            slot = self._slots.get(job)
+            if slot is None or slot.future is not future:
+                continue  # a later caller has begun the same work anew
+            slot.holders -= 1
+            if slot.holders == 0:
+                del self._slots[job]
+                if not slot.future.done():
+                    orphans.setdefault(slot.queue, []).append(job)
+        return orphans
+
+    async def run(self) -> None:
+        """Receive for ever. A silent Redis costs a look-up afterwards, never a lost reply."""
+        lost = False
+        looked = time.monotonic()
+        while True:
+            try:
+                for reply in await self.queue.replies(BLOCK_S):
+                    self.deliver(reply)
+                if lost or time.monotonic() - looked > SILENT_S / 2:
+                    await self._look_up(0.0 if lost else SILENT_S)
+                    lost, looked = False, time.monotonic()
+            except BrokerUnavailable as error:
+                if not lost:
+                    log.warning("replies stopped: %s", error.detail)
+                lost = True
+                await asyncio.sleep(0.1)
+
+    async def _look_up(self, silent_s: float) -> None:
+        before = time.monotonic() - silent_s
+        silent = [job for job, slot in self._slots.items()
+                  if slot.submitted and not slot.future.done() and slot.asked_at <= before]  # fmt: skip
+        for start in range(0, len(silent), 512):
+            chunk = silent[start : start + 512]
+            for job, reply in (await self.queue.look_up(chunk)).items():
+                gone = Failed(JobState.FAILED, "job_lost", "the queue lost this job; did it restart empty?", True)
+                self.deliver(reply or Reply(job, gone))
+            for job in chunk:
+                if slot := self._slots.get(job):
+                    slot.asked_at = time.monotonic()

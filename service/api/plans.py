@@ -1,0 +1,311 @@
+"""A request as jobs, and replies as results: the bookkeeping between the contract's types and the queue's.
+
+Equal completions of a group are one piece of work, and so are equal programs; what has been answered before is
+recalled, not done again. Scores are remembered by completion (revision, prompt, text, overflow rule), executions by
+the queue itself under the job's id (language, code, suite, limits, stop rule, toolchain).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+
+from sandbox import types as sandbox
+from sandbox.errors import UnsupportedLanguage
+from sandbox.languages import resolve
+from service import metrics
+from service.api.context import Context
+from service.api.errand import Errand
+from service.api.fleet import Fleet
+from service.errors import TestsetUnknown
+from service.extract import last_fence
+from service.jobs import (
+    Executed,
+    ExecuteTask,
+    Failed,
+    Job,
+    Reply,
+    Scored,
+    ScoreTask,
+    decode_suite,
+    digest,
+    encode,
+    encode_suite,
+    num_tests,
+)
+from service.queue.keys import EXECUTE_QUEUE, queue_of_model
+from service.queue.producer import Queue, broker_errors
+from service.schemas import (
+    AssertTests,
+    CheckTests,
+    CompileResult,
+    CompletionScore,
+    ExecuteItem,
+    ExecuteResult,
+    FunctionTests,
+    ModelRef,
+    Problem,
+    ProgramResult,
+    Prompt,
+    RefTests,
+    ScoreItem,
+    ScoreResult,
+    StdioTests,
+    StopAfter,
+    TestResult,
+    Tests,
+)
+from service.settings import Settings
+
+BYTES_PER_TOKEN = 3  # for the estimate at the door; the worker counts
+COMPILE_CPU_S = {"python": 0.0}  # everything else compiles first
+DEFAULT_COMPILE_CPU_S = 15.0
+
+
+def _problem(failed: Failed) -> Problem:
+    return Problem(code=failed.code, detail=failed.detail, retryable=failed.retryable)
+
+
+# --- scoring ---------------------------------------------------------------------------------------------------------
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """A remembered score."""
+
+    score: float
+    tokens: int
+    truncated: bool
+    pass_probability: float | None
+
+
+_entry_decoder = msgspec.msgpack.Decoder(_Entry)
+
+
+class ScoreGroup:
+    """One item: its unique completions, those known already, and the job for the rest."""
+
+    def __init__(self, item: ScoreItem, model: str, revision: str, on_overflow: Any) -> None:
+        self.item = item
+        self.prompt = _plain(item.prompt)
+        self.on_overflow = on_overflow
+        self.model = model
+        self.unique = list(dict.fromkeys(item.completions))
+        prefix = digest("score", revision, self.prompt, on_overflow)
+        self.keys = {text: digest(prefix, text) for text in self.unique}
+        self.known: dict[str, _Entry] = {}
+        self.job: Job | None = None
+
+    @property
+    def missing(self) -> list[str]:
+        return [text for text in self.unique if text not in self.known]
+
+    def make_job(self, revision: str, context: Context) -> Job | None:
+        missing = self.missing
+        if not missing:
+            return None
+        task = encode(ScoreTask(self.model, self.prompt, missing, self.on_overflow))
+        cost = len(encode(self.prompt)) * len(missing) + sum(len(text.encode()) for text in missing)
+        self.job = Job(digest("score", revision, task), "score", queue_of_model(self.model), context.lane, task,
+                       cost / BYTES_PER_TOKEN + len(missing), context.deadline_ms)  # fmt: skip
+        return self.job
+
+
+class ScorePlan:
+    """The groups of a request under one model; scores that are remembered are not asked for again."""
+
+    def __init__(self, model: str, revision: str, items: Sequence[ScoreItem], on_overflow: str,
+                 calibrated: bool) -> None:  # fmt: skip
+        self.model = model
+        self.revision = revision
+        self.calibrated = calibrated
+        self.groups = [ScoreGroup(item, model, revision, on_overflow) for item in items]
+        self.seen: set[str] = set()  # revisions that answered
+
+    async def recall(self, queue: Queue) -> None:
+        """Look up what has been scored before under this revision."""
+        wanted = [(group, text) for group in self.groups for text in group.unique]
+        with broker_errors():
+            frames = await queue.client.mget([self._cache_key(queue, group.keys[text]) for group, text in wanted])
+        for (group, text), frame in zip(wanted, frames, strict=True):
+            if frame is not None:
+                group.known[text] = _entry_decoder.decode(frame)
+                metrics.cache_hits.labels("score").inc()
+
+    def jobs(self, context: Context) -> list[Job]:
+        return [job for group in self.groups if (job := group.make_job(self.revision, context))]
+
+    async def item(self, errand: Errand, index: int, queue: Queue, keep_s: int) -> ScoreResult:
+        """Wait for one item and answer it."""
+        group = self.groups[index]
+        if group.job is None:
+            return self._result(group, {}, None)
+        reply = await errand.reply(group.job.id)
+        if not isinstance(reply.body, Scored):
+            return self._result(group, {}, reply.body if isinstance(reply.body, Failed) else None)
+        scored = reply.body
+        self.seen.add(scored.revision)
+        fresh: dict[str, _Entry | Problem] = {}
+        for at, text in enumerate(group.missing):
+            score, problem = scored.scores[at], scored.problems[at]
+            if score is None:
+                code, _, detail = (problem or "invalid: no score").partition(": ")
+                fresh[text] = Problem(code=code, detail=detail)
+            else:
+                fresh[text] = _Entry(score, scored.tokens[at], scored.truncated[at], scored.pass_probabilities[at])
+        if scored.revision == self.revision:
+            await self._remember(queue, group, fresh, keep_s)
+        return self._result(group, fresh, None)
+
+    def model_ref(self) -> ModelRef:
+        return ModelRef(name=self.model, revision=next(iter(self.seen), self.revision))
+
+    async def _remember(self, queue: Queue, group: ScoreGroup, fresh: dict[str, _Entry | Problem], keep_s: int) -> None:
+        with broker_errors():
+            async with queue.client.pipeline(transaction=False) as pipe:
+                for text, entry in fresh.items():
+                    if isinstance(entry, _Entry):
+                        pipe.set(self._cache_key(queue, group.keys[text]), encode(entry), ex=keep_s)
+                await pipe.execute()
+
+    @staticmethod
+    def _cache_key(queue: Queue, key: str) -> str:
+        return f"{queue.keys.prefix}score:{key}"
+
+    def _result(self, group: ScoreGroup, fresh: dict[str, _Entry | Problem], failed: Failed | None) -> ScoreResult:
+        completions = []
+        for text in group.item.completions:
+            entry = group.known.get(text) or fresh.get(text)
+            if isinstance(entry, _Entry):
+                completions.append(CompletionScore(
+                    status="ok", score=entry.score, tokens=entry.tokens, truncated=entry.truncated, trainable=True,
+                    cached=text in group.known,
+                    pass_probability=entry.pass_probability if self.calibrated else None,
+                ))  # fmt: skip
+            elif isinstance(entry, Problem):
+                completions.append(CompletionScore(status="invalid", trainable=False, error=entry))
+            else:
+                assert failed is not None
+                completions.append(CompletionScore(status=failed.state.value, trainable=False, error=_problem(failed)))  # type: ignore[arg-type]
+        return ScoreResult(id=group.item.id, best=best([one.score for one in completions]), completions=completions)
+
+
+def _plain(prompt: Prompt) -> str | list[dict[str, str]]:
+    if isinstance(prompt, str):
+        return prompt
+    return [{"role": message.role, "content": message.content} for message in prompt]
+
+
+def best(values: Sequence[float | None]) -> int | None:
+    """Index of the highest value, the first of equals; None where there is none."""
+    return max((at for at, value in enumerate(values) if value is not None),
+               key=lambda at: (values[at], -at), default=None)  # fmt: skip
+
+
+# --- executing -------------------------------------------------------------------------------------------------------
+
+
+def to_suite(tests: Tests) -> sandbox.Suite:
+    """The contract's test kinds in the sandbox's types (`ref` is resolved before)."""
+    if isinstance(tests, AssertTests):
+        return sandbox.AssertSuite(tuple(tests.asserts), tests.setup, tests.entry_point)
+    if isinstance(tests, FunctionTests):
+        cases = tuple(sandbox.Case(tuple(case.args), case.kwargs, case.expected) for case in tests.cases)
+        return sandbox.FunctionSuite(tests.entry_point, cases, tests.rel_tol)
+    if isinstance(tests, CheckTests):
+        return sandbox.CheckSuite(tests.test, tests.entry_point, tests.prompt)
+    assert isinstance(tests, StdioTests)
+    stdio = tuple(sandbox.StdioCase(case.stdin, case.stdout) for case in tests.cases)
+    return sandbox.StdioSuite(stdio, tests.compare, tests.rel_tol)
+
+
+class ExecuteGroup:
+    """One item: a suite and, per program, a job or the result that is known without one."""
+
+    def __init__(self, item: ExecuteItem, frame: bytes, sha256: str, toolchain: str, context: Context) -> None:
+        self.item = item
+        self.frame, self.sha256 = frame, sha256
+        self.total = num_tests(decode_suite(frame))
+        self.limits = sandbox.Limits(**item.limits.model_dump())
+        self.jobs: list[Job | ProgramResult] = [self._job(text, toolchain, context) for text in item.programs]
+
+    def _job(self, text: str, toolchain: str, context: Context) -> Job | ProgramResult:
+        item = self.item
+        source = text if item.extract == "none" else last_fence(text)
+        if source is None:
+            return ProgramResult(status="ok", verdict=sandbox.Verdict.NO_CODE, passed=0, total=self.total,
+                                 pass_rate=0.0, trainable=True)  # fmt: skip
+        try:
+            language = resolve(item.language)
+        except UnsupportedLanguage as error:
+            problem = Problem(code="language_unknown", detail=str(error))
+            return ProgramResult(status="invalid", trainable=False, error=problem)
+        after = item.stop.after if isinstance(item.stop, StopAfter) else {"never": None, "first_failure": 1}[item.stop]
+        task = encode(ExecuteTask(language, source, self.sha256, self.limits, after))
+        compile_s = COMPILE_CPU_S.get(language, DEFAULT_COMPILE_CPU_S)
+        cost = self.limits.cpu_s * self.total + compile_s
+        return Job(digest("execute", toolchain, task), "execute", EXECUTE_QUEUE, context.lane, task, cost,
+                   context.deadline_ms)  # fmt: skip
+
+
+class ExecutePlan:
+    def __init__(self, groups: list[ExecuteGroup]) -> None:
+        self.groups = groups
+
+    @classmethod
+    async def make(cls, items: Sequence[ExecuteItem], fleet: Fleet, queue: Queue, settings: Settings,
+                   context: Context) -> ExecutePlan:  # fmt: skip
+        """Resolve suites, store them for the workers, and make the jobs. Raises TestsetUnknown."""
+        toolchain = fleet.toolchain
+        groups = []
+        for item in items:
+            if isinstance(item.tests, RefTests):
+                sha256, stored = item.tests.sha256, await queue.get_suite(item.tests.sha256)
+                if stored is None:
+                    raise TestsetUnknown(f"no test set {sha256} is stored; PUT /testsets/{sha256} first")
+                frame = stored
+            else:
+                frame = encode_suite(to_suite(item.tests))
+                sha256 = hashlib.sha256(frame).hexdigest()
+            groups.append(ExecuteGroup(item, frame, sha256, toolchain, context))
+        keep_s = settings.cache_s + settings.max_deadline_ms // 1000
+        for sha256, frame in {group.sha256: group.frame for group in groups}.items():
+            await queue.put_suite(sha256, frame, keep_s)
+        return cls(groups)
+
+    def jobs(self) -> list[Job]:
+        return [job for group in self.groups for job in group.jobs if isinstance(job, Job)]
+
+    async def item(self, errand: Errand, index: int, *, early_stop: bool = False) -> ExecuteResult:
+        """Wait for one item's programs. `early_stop`: once one passes everything, the others are taken back."""
+        group = self.groups[index]
+        waiting = {job.id for job in group.jobs if isinstance(job, Job)}
+        if early_stop:
+            replies = await errand.replies_until(waiting, _passed_everything)
+        else:
+            replies = await errand.replies(waiting)
+        programs = [job if isinstance(job, ProgramResult) else to_program_result(replies[job.id]) for job in group.jobs]
+        rates = [one.pass_rate if one.status == "ok" else None for one in programs]
+        return ExecuteResult(id=group.item.id, best=best(rates), programs=programs)
+
+
+def _passed_everything(reply: Reply) -> bool:
+    return isinstance(reply.body, Executed) and reply.body.report.verdict is sandbox.Verdict.PASSED
+
+
+def to_program_result(reply: Reply) -> ProgramResult:
+    body = reply.body
+    if isinstance(body, Failed):
+        return ProgramResult(status=body.state.value, trainable=False, error=_problem(body))  # type: ignore[arg-type]
+    assert isinstance(body, Executed)
+    report = body.report
+    return ProgramResult(
+        status="ok", verdict=report.verdict, passed=report.passed, total=report.total, pass_rate=report.pass_rate,
+        trainable=True, cached=reply.worker == "cache", judge=report.judge, isolation=report.isolation,
+        compile=None if report.compile is None else CompileResult(**asdict(report.compile)),
+        tests=[TestResult(**{name: getattr(test, name) for name in TestResult.model_fields}) for test in report.tests],
+        flags=list(report.flags),
+    )  # fmt: skip

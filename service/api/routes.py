@@ -1,0 +1,317 @@
+"""The native endpoints: thin doors. Each binds its input, calls one thing, and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Awaitable
+from datetime import UTC, datetime, timedelta
+from importlib import metadata, resources
+from typing import Annotated, Any, TypeVar, cast
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
+
+from service import metrics
+from service.api.context import Context, Progress, deadline, new_request_id
+from service.api.ledger import START, request_id_of
+from service.api.plans import to_suite
+from service.api.problems import respond
+from service.api.services import Services
+from service.errors import Invalid
+from service.jobs import encode_suite, num_tests
+from service.queue.keys import EXECUTE_QUEUE
+from service.schemas import (
+    ExecuteAnswer,
+    ExecuteRequest,
+    Health,
+    InfoAnswer,
+    InlineTests,
+    JobAccepted,
+    JobStatus,
+    LanguagesAnswer,
+    ModelsAnswer,
+    QueueState,
+    RankAnswer,
+    RankRequest,
+    Readiness,
+    RewardAnswer,
+    RewardRequest,
+    ScoreAnswer,
+    ScoreRequest,
+    TestsetAnswer,
+)
+
+log = logging.getLogger("plaudit.api")
+
+A = TypeVar("A")
+REQUESTS: dict[str, type[ScoreRequest | ExecuteRequest | RewardRequest | RankRequest]] = {
+    "/score": ScoreRequest, "/execute": ExecuteRequest, "/reward": RewardRequest, "/rank": RankRequest,
+}  # fmt: skip
+
+_WORDS = {
+    400: "The body is not JSON in UTF-8", 401: "API key missing or unknown", 403: "This key may not do that",
+    404: "Not found", 405: "Method not allowed", 409: "Same idempotency key, another body", 413: "Over a limit",
+    422: "A field is wrong; `errors` has its path", 429: "Queue full; see Retry-After",
+    500: "Internal error", 503: "Not possible now; retryable",
+}  # fmt: skip
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of the problems a route may answer with."""
+    schema = {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}
+    return {
+        status: {"description": _WORDS[status], "content": {"application/problem+json": schema}} for status in statuses
+    }
+
+
+WORK = problems(400, 401, 404, 409, 413, 422, 429, 500, 503) | {202: {"model": JobAccepted, "description": "Accepted"}}
+LOOK = problems(401, 422, 500, 503)
+
+router = APIRouter()
+
+
+def services(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
+
+
+# --- work ------------------------------------------------------------------------------------------------------------
+
+IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=256)]
+DeadlineHeader = Annotated[str | None, Header(alias="X-Deadline-Ms", description="whole milliseconds from arrival")]
+Prefer = Annotated[str | None, Header(description="`respond-async` for 202 and a job")]
+
+
+@router.post("/score", response_model=ScoreAnswer, responses=WORK, summary="Score completions by a reward model")
+async def score(request: Request, body: ScoreRequest, idempotency_key: IdempotencyKey = None,
+                x_deadline_ms: DeadlineHeader = None, prefer: Prefer = None) -> Response:  # fmt: skip
+    return await _work(request, "/score", body, idempotency_key, x_deadline_ms, prefer)
+
+
+@router.post("/execute", response_model=ExecuteAnswer, responses=WORK, summary="Run programs against tests")
+async def execute(request: Request, body: ExecuteRequest, idempotency_key: IdempotencyKey = None,
+                  x_deadline_ms: DeadlineHeader = None, prefer: Prefer = None) -> Response:  # fmt: skip
+    return await _work(request, "/execute", body, idempotency_key, x_deadline_ms, prefer)
+
+
+@router.post("/reward", response_model=RewardAnswer, responses=WORK, summary="Join terms into rewards")
+async def reward(request: Request, body: RewardRequest, idempotency_key: IdempotencyKey = None,
+                 x_deadline_ms: DeadlineHeader = None, prefer: Prefer = None) -> Response:  # fmt: skip
+    return await _work(request, "/reward", body, idempotency_key, x_deadline_ms, prefer)
+
+
+@router.post("/rank", response_model=RankAnswer, responses=WORK, summary="Rewards, and the order they make")
+async def rank(request: Request, body: RankRequest, idempotency_key: IdempotencyKey = None,
+               x_deadline_ms: DeadlineHeader = None, prefer: Prefer = None) -> Response:  # fmt: skip
+    return await _work(request, "/rank", body, idempotency_key, x_deadline_ms, prefer)
+
+
+async def perform(desk: Any, route: str, body: BaseModel, context: Context) -> BaseModel:
+    """The desk's method of this route."""
+    answer: BaseModel = await getattr(desk, route.removeprefix("/"))(body, context)
+    return answer
+
+
+async def _work(request: Request, route: str, body: Any, key: str | None, deadline_header: str | None,
+                prefer: str | None) -> Response:  # fmt: skip
+    """Now, durably (an idempotency key), or later (`Prefer: respond-async`)."""
+    these, state = services(request), request.state
+    later = prefer is not None and "respond-async" in [part.strip() for part in prefer.split(",")]
+    default_ms = these.settings.async_deadline_ms if later else None
+    until = deadline(these.settings, body.deadline_ms, deadline_header, default_ms=default_ms)
+    if these.settings.log_payloads:
+        log.info("payload", extra={"request_id": state.request_id, "payload": body.model_dump(mode="json")})
+    if key is None and not later:
+        context = Context(state.request_id, until, body.priority, state.tenant)
+        answer = await _while_connected(request, perform(these.desk, route, body, context))
+        state.queue_ms, state.compute_ms = context.queue_ms, context.compute_ms
+        return Response(answer.model_dump_json(), media_type="application/json")
+    job = request_id_of(state.tenant, key) if key is not None else new_request_id()
+    await these.ledger.start(job, route, body.model_dump_json().encode(), state.tenant, until, len(body.items))
+    if later:
+        accepted = _accepted(job, these.settings.keep_results_s, until)
+        return Response(accepted.model_dump_json(), 202, {"Location": accepted.status_url,
+                        "Preference-Applied": "respond-async"}, "application/json")  # fmt: skip
+    entry = await these.ledger.wait(job, state.tenant)
+    if entry.problem is not None:
+        return respond(entry.problem)
+    if entry.answer is None:
+        raise Invalid("this request was cancelled; use another Idempotency-Key")
+    timing = entry.answer["timing"]
+    state.queue_ms, state.compute_ms = timing["queue_ms"], timing["compute_ms"]
+    return JSONResponse(entry.answer)
+
+
+async def durable(these: Services, route: str, frame: bytes, request_id: str, until: int,
+                  progress: Progress) -> dict[str, Any]:  # fmt: skip
+    """What the ledger runs: the same desk, from a stored body."""
+    body = REQUESTS[route].model_validate_json(frame)
+    context = Context(request_id, until, body.priority, progress=progress)
+    answer = await perform(these.desk, route, body, context)
+    return answer.model_dump(mode="json")
+
+
+def _accepted(job: str, keep_s: int, until_ms: int) -> JobAccepted:
+    expires = datetime.fromtimestamp(until_ms / 1000, UTC) + timedelta(seconds=keep_s)
+    return JobAccepted(job_id=job, status_url=f"/jobs/{job}", events_url=f"/jobs/{job}/events",
+                       expires_at=expires.isoformat(timespec="seconds"))  # fmt: skip
+
+
+async def _while_connected(request: Request, work: Awaitable[A]) -> A:
+    """Run until done or until the client is gone; then the work is cancelled, which takes its jobs back."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        return await task if task.done() else await _cancelled(task)
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _cancelled(task: asyncio.Future[A]) -> A:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    raise Invalid("the client closed the connection")  # nobody reads this
+
+
+# --- asynchronous jobs -----------------------------------------------------------------------------------------------
+
+JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+Cursor = Annotated[str, Query(pattern=r"^\d{1,15}-\d{1,15}$", description="from the last answer")]
+
+
+@router.get("/jobs/{job_id}", response_model=JobStatus, responses=LOOK | problems(404))
+async def job(request: Request, job_id: JobId, wait_ms: Annotated[int, Query(ge=0, le=60_000)] = 0,
+              cursor: Cursor = START) -> JobStatus:  # fmt: skip
+    return await services(request).ledger.status(job_id, request.state.tenant, cursor, wait_ms / 1000)
+
+
+@router.get("/jobs/{job_id}/events", responses=LOOK | problems(404) | {
+    200: {"description": "Server-sent events: `item` per finished item, then `end`",
+          "content": {"text/event-stream": {}}},
+}, response_class=StreamingResponse)  # fmt: skip
+async def job_events(request: Request, job_id: JobId, cursor: Cursor = START) -> StreamingResponse:
+    ledger, tenant = services(request).ledger, request.state.tenant
+    await ledger.entry(job_id, tenant)  # unknown: 404 before the stream begins
+
+    async def stream() -> AsyncIterator[str]:
+        async for status in ledger.events(job_id, tenant, cursor):
+            for item in status.items:
+                yield f"event: item\nid: {status.cursor}\ndata: {item.model_dump_json()}\n\n"
+            if status.state != "running":
+                end = status.model_copy(update={"items": []})
+                yield f"event: end\nid: {status.cursor}\ndata: {end.model_dump_json()}\n\n"
+            elif not status.items:
+                yield ": still running\n\n"
+
+    return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+@router.delete("/jobs/{job_id}", response_model=JobStatus, responses=LOOK | problems(404))
+async def cancel_job(request: Request, job_id: JobId) -> JobStatus:
+    return await services(request).ledger.cancel(job_id, request.state.tenant)
+
+
+# --- test sets -------------------------------------------------------------------------------------------------------
+
+
+@router.put("/testsets/{sha256}", response_model=TestsetAnswer, responses=LOOK | problems(400, 413))
+async def put_testset(request: Request, sha256: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")],
+                      tests: InlineTests) -> TestsetAnswer:  # fmt: skip
+    """Store a suite under the SHA-256 of the request's body, to be named by `{"kind": "ref", "sha256": …}`."""
+    these = services(request)
+    actual = hashlib.sha256(await request.body()).hexdigest()
+    if actual != sha256:
+        raise Invalid(f"sha256: the body's is {actual}")
+    these.door.check_tests("tests", tests)
+    suite = to_suite(tests)
+    keep_s = these.settings.keep_results_s
+    await these.queue.put_suite(sha256, encode_suite(suite), keep_s)
+    expires = datetime.now(UTC) + timedelta(seconds=keep_s)
+    return TestsetAnswer(sha256=sha256, tests=num_tests(suite), expires_at=expires.isoformat(timespec="seconds"))
+
+
+# --- looking around --------------------------------------------------------------------------------------------------
+
+
+@router.get("/models", response_model=ModelsAnswer, responses=LOOK)
+async def models(request: Request) -> ModelsAnswer:
+    return ModelsAnswer(models=list(services(request).fleet.models.values()))
+
+
+@router.get("/languages", response_model=LanguagesAnswer, responses=LOOK)
+async def languages(request: Request) -> LanguagesAnswer:
+    return LanguagesAnswer(languages=services(request).fleet.languages)
+
+
+@router.get("/info", response_model=InfoAnswer, responses=LOOK)
+async def info(request: Request) -> InfoAnswer:
+    these = services(request)
+    fleet, settings = these.fleet, these.settings
+    limits = {name: float(value) for name, value in settings if name.startswith("max_")}
+    return InfoAnswer(
+        version=metadata.version("plaudit"),
+        versions={name: metadata.version(name) for name in ("fastapi", "pydantic", "redis", "uvicorn")} | fleet.versions,
+        isolation=fleet.isolation,  # type: ignore[arg-type]
+        limits=limits,
+        models=list(fleet.models.values()),
+        languages=fleet.languages,
+        queues={name: _queue_state(these, name) for name in sorted(fleet.lines)},
+        workers={kind: len(fleet.of_kind(kind)) for kind in ("score", "execute")},
+    )
+
+
+def _queue_state(these: Services, name: str) -> QueueState:
+    line, settings = these.fleet.line(name), these.settings
+    executing = name == EXECUTE_QUEUE
+    return QueueState(
+        depth=line.load.depth, cost=line.load.cost, oldest_ms=line.load.oldest_ms, drained_cost_per_s=line.rate or 0.0,
+        max_depth=settings.max_queued_execute if executing else settings.max_queued_score,
+        max_cost=settings.max_queued_execute_cpu_s if executing else settings.max_queued_score_tokens,
+    )  # fmt: skip
+
+
+@router.get("/health", response_model=Health, responses=problems(500))
+async def health() -> Health:
+    return Health(status="ok")
+
+
+@router.get("/ready", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready"}})
+async def ready(request: Request) -> Response:
+    state = services(request).readiness()
+    return Response(state.model_dump_json(), 200 if state.ready else 503, media_type="application/json")
+
+
+@router.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
+async def prometheus(request: Request) -> Response:
+    fleet = services(request).fleet
+    lines = fleet.lines
+    snapshot = metrics.queue_gauges(
+        depth={name: line.load.depth for name, line in lines.items()},
+        cost={name: line.load.cost for name, line in lines.items()},
+        oldest_s={name: line.load.oldest_ms / 1000 for name, line in lines.items()},
+        rate={name: line.rate or 0.0 for name, line in lines.items()},
+        workers={kind: len(fleet.of_kind(kind)) for kind in ("score", "execute")},
+    )
+    return Response(metrics.exposition(snapshot), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+_CSP = ("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")  # fmt: skip
+
+
+@router.get("/", response_class=HTMLResponse, include_in_schema=False)
+async def dashboard() -> HTMLResponse:
+    page = resources.files("service.api").joinpath("dashboard", "index.html").read_text("utf-8")
+    return HTMLResponse(page, headers={"Content-Security-Policy": _CSP})
+

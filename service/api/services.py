@@ -1,0 +1,35 @@
+"""What one API process has open: made by the lifespan, read by the routes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.api.desk import Desk
+from service.api.door import Door
+from service.api.fleet import Fleet
+from service.api.ledger import Ledger
+from service.queue.producer import Queue
+from service.schemas import Readiness
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    settings: Settings
+    queue: Queue
+    fleet: Fleet
+    door: Door
+    desk: Desk
+    ledger: Ledger
+
+    def readiness(self) -> Readiness:
+        """Ready: the broker answers, and a worker of each kind lives and has answered a probe."""
+        fleet = self.fleet
+        reasons = [] if fleet.broker else ["the queue does not answer"]
+        for kind, name in (("score", "scoring"), ("execute", "executing")):
+            if not fleet.of_kind(kind):
+                reasons.append(f"no {name} worker is alive")
+            elif kind not in fleet.proven:
+                reasons.append(f"no {name} worker has answered the probe yet")
+        return Readiness(ready=not reasons, broker=fleet.broker, scorers=len(fleet.of_kind("score")),
+                         executors=len(fleet.of_kind("execute")), reasons=reasons)  # fmt: skip

@@ -1,0 +1,90 @@
+"""Every Prometheus metric of every process, in one place; names, labels and units are a contract with the dashboards.
+
+Within one host's process tree (`plaudit up`) the values of all processes are summed through prometheus-client's
+multiprocess folder and the API's `/metrics` shows them; a worker on its own serves them on `metrics_port`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import REGISTRY as LOCAL
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+http_requests = Counter("plaudit_http_requests_total", "HTTP requests answered", ["route", "method", "status"])
+http_seconds = Histogram("plaudit_http_request_seconds", "Time to answer", ["route"], buckets=_SECONDS)
+rejected = Counter("plaudit_rejected_total", "Requests refused at the door", ["reason"])
+
+jobs = Counter("plaudit_jobs_total", "Jobs ended, by ending", ["kind", "state"])
+job_queue_seconds = Histogram("plaudit_job_queue_seconds", "Time from admission to work", ["kind"], buckets=_SECONDS)
+job_compute_seconds = Histogram("plaudit_job_compute_seconds", "Time of the work itself", ["kind"], buckets=_SECONDS)
+cache_hits = Counter("plaudit_cache_hits_total", "Results answered without work", ["kind"])
+infra_errors = Counter("plaudit_infra_errors_total", "Results lost to the service's own faults", ["kind", "code"])
+
+score_batch_tokens = Histogram(
+    "plaudit_score_batch_tokens", "Tokens computed in one batch", buckets=[2**n for n in range(5, 18)]
+)
+score_batch_groups = Histogram(
+    "plaudit_score_batch_groups", "Groups in one batch", buckets=[1, 2, 4, 8, 16, 32, 64, 128]
+)
+score_tokens = Counter("plaudit_score_tokens_total", "Tokens: computed, padding, or shared (not computed)", ["kind"])
+score_value = Histogram(
+    "plaudit_score_value", "Raw scores", ["model"], buckets=[-32, -16, -8, -4, -2, -1, 0, 1, 2, 4, 8, 16, 32]
+)
+
+verdicts = Counter("plaudit_verdicts_total", "Verdicts of programs", ["language", "verdict"])
+tests = Counter("plaudit_tests_total", "Verdicts of single tests", ["verdict"])
+
+build_info = Gauge("plaudit_build_info", "Version of the running code", ["version"], multiprocess_mode="max")
+
+
+class Snapshot(Collector):
+    """Gauges read at scrape time: (name, help, label, {label value: value})."""
+
+    def __init__(self, gauges: Iterable[tuple[str, str, str, Mapping[str, float]]]) -> None:
+        self.gauges = list(gauges)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        for name, text, label, values in self.gauges:
+            family = GaugeMetricFamily(name, text, labels=[label])
+            for key, value in values.items():
+                family.add_metric([key], value)
+            yield family
+
+
+def queue_gauges(depth: Mapping[str, float], cost: Mapping[str, float], oldest_s: Mapping[str, float],
+                 rate: Mapping[str, float], workers: Mapping[str, float]) -> Snapshot:  # fmt: skip
+    return Snapshot([
+        ("plaudit_queue_depth", "Jobs waiting or running", "queue", depth),
+        ("plaudit_queue_cost", "Their cost: tokens or CPU-seconds", "queue", cost),
+        ("plaudit_queue_oldest_seconds", "Age of the oldest waiting job", "queue", oldest_s),
+        ("plaudit_queue_drain_rate", "Cost drained per second while busy", "queue", rate),
+        ("plaudit_workers", "Live workers", "kind", workers),
+    ])  # fmt: skip
+
+
+def exposition(snapshot: Snapshot | None = None) -> bytes:
+    """The text that Prometheus scrapes."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # prometheus-client's own switch, set by `plaudit up`
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        text: bytes = generate_latest(registry)
+    else:
+        text = generate_latest(LOCAL)
+    if snapshot is not None:
+        registry = CollectorRegistry()
+        registry.register(snapshot)
+        text += generate_latest(registry)
+    return text

@@ -1,0 +1,25 @@
+-- Take charge of a durable request, or learn who has it.
+--
+-- KEYS[1] request hash   ARGV[1] owner  [2] body hash  [3] route  [4] body  [5] now  [6] keep ms  [7] tenant  [8] deadline
+-- [9] prefix  [10] items
+-- Answers "mine" (new, or its owner is dead), "theirs", or "conflict" (same key, another body).
+local known = redis.call('HMGET', KEYS[1], 'hash', 'state', 'owner', 'again')
+if known[4] == '1' and known[1] == ARGV[2] then  -- it ended in a way that a retry may better
+  redis.call('DEL', KEYS[1], KEYS[1] .. ':events')
+  known = {}
+end
+if known[1] then
+  if known[1] ~= ARGV[2] then
+    return 'conflict'
+  end
+  if known[2] ~= 'running' or redis.call('EXISTS', ARGV[9] .. 'api:' .. known[3]) == 1 then
+    return 'theirs'
+  end
+end
+if not known[1] then
+  redis.call('HSET', KEYS[1], 'hash', ARGV[2], 'route', ARGV[3], 'body', ARGV[4], 'created', ARGV[5], 'state', 'running',
+    'tenant', ARGV[7], 'deadline', ARGV[8], 'items', ARGV[10])
+end
+redis.call('HSET', KEYS[1], 'owner', ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+return 'mine'

@@ -1,0 +1,105 @@
+"""The executing worker: one program and its suite at a time through the sandbox; the verdict goes back as a value."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from typing import Any
+
+from sandbox.errors import InvalidSuite, SandboxError, UnsupportedLanguage
+from sandbox.judge import judge
+from sandbox.types import TIMING_VERDICTS, Program, Report, Stop, Suite
+from sandbox.walls import Sandbox
+from service import metrics
+from service.jobs import Executed, ExecuteTask, Failed, JobState, Kind, decode_suite
+from service.queue.consumer import Lease
+from service.queue.keys import EXECUTE_QUEUE
+from service.queue.producer import now_ms
+from service.settings import Settings
+from service.worker.loop import Hands, failure
+
+log = logging.getLogger("plaudit.execute")
+
+MAX_SUITES = 64  # decoded suites kept: a group's programs share one
+
+
+class ExecuteWork:
+    kind: Kind = "execute"
+    held = 0
+
+    def __init__(self, settings: Settings, box: Sandbox) -> None:
+        self.queues = [EXECUTE_QUEUE]
+        self.box = box
+        self.cache_ms = settings.cache_s * 1000
+        self.suites: OrderedDict[str, Suite] = OrderedDict()
+        self.info: dict[str, Any] = {
+            "isolation": box.level,
+            "toolchain": box.toolchain_digest,
+            "languages": [
+                {"name": one.name, "version": one.version, "aliases": list(one.aliases), "kinds": list(one.kinds)}
+                for one in box.languages()
+            ],
+        }
+
+    def abandon(self) -> list[Lease]:
+        return []  # nothing is held between two steps
+
+    def appetite(self) -> int:
+        return 1
+
+    def step(self, leases: list[Lease], hands: Hands) -> None:
+        for lease in leases:
+            self._run(lease, hands)
+
+    def _run(self, lease: Lease, hands: Hands) -> None:
+        task = lease.task
+        assert isinstance(task, ExecuteTask)
+        started, began = now_ms(), time.perf_counter()
+        suite = self._suite(task.suite, hands)
+        if suite is None:
+            hands.answer(lease, failure("testset_lost", "the test suite is no longer stored"), started_ms=started)
+            return
+        try:
+            report = self._judge(task, suite)
+        except (InvalidSuite, UnsupportedLanguage) as error:
+            code = "invalid_tests" if isinstance(error, InvalidSuite) else "language_unavailable"
+            hands.answer(lease, Failed(JobState.INVALID, code, str(error), False), started_ms=started)
+            return
+        except SandboxError as error:
+            log.exception("sandbox failed", extra={"job": lease.id})
+            hands.answer(lease, failure("sandbox", str(error)), started_ms=started)
+            return
+        _count(task.language, report)
+        timing = any(test.verdict in TIMING_VERDICTS for test in report.tests)
+        hands.answer(lease, Executed(report), cache_ms=0 if timing else self.cache_ms,
+                     compute_ms=(time.perf_counter() - began) * 1000, started_ms=started)  # fmt: skip
+
+    def _judge(self, task: ExecuteTask, suite: Suite) -> Report:
+        """One judgement; the sandbox's own fault is tried once more before it is an answer."""
+        program, stop = Program(task.language, task.source), Stop(task.stop_after)
+        try:
+            return judge(program, suite, task.limits, stop, self.box)
+        except (InvalidSuite, UnsupportedLanguage):
+            raise
+        except SandboxError:
+            log.warning("sandbox failed once; trying again", exc_info=True)
+            return judge(program, suite, task.limits, stop, self.box)
+
+    def _suite(self, sha256: str, hands: Hands) -> Suite | None:
+        if sha256 in self.suites:
+            self.suites.move_to_end(sha256)
+            return self.suites[sha256]
+        frame = hands.suite(sha256)
+        if frame is None:
+            return None
+        self.suites[sha256] = suite = decode_suite(frame)
+        while len(self.suites) > MAX_SUITES:
+            self.suites.popitem(last=False)
+        return suite
+
+
+def _count(language: str, report: Report) -> None:
+    metrics.verdicts.labels(language, report.verdict.value).inc()
+    for test in report.tests:
+        metrics.tests.labels(test.verdict.value).inc()

@@ -1,0 +1,188 @@
+"""The life of a worker process: open, read, work, answer, until told to stop; then drain and leave.
+
+One thread works, one keeps the leases (queue.consumer.Heartbeat). SIGTERM and SIGINT let the work in hand finish and
+end the loop; what is not begun stays in the queue. When Redis is away the loop waits for it and keeps finished answers
+until they can be handed in; if another worker answered meanwhile, ours is dropped there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Protocol
+
+from prometheus_client import start_http_server
+from redis.exceptions import RedisError
+
+from service import metrics
+from service.errors import HostLacks, UsageError
+from service.jobs import Executed, Failed, JobState, Kind, Scored
+from service.queue.consumer import Consumer, Heartbeat, Lease
+from service.queue.keys import connect
+from service.queue.producer import now_ms
+from service.settings import Settings
+
+log = logging.getLogger("plaudit.worker")
+
+
+class Stop:
+    """Set by SIGTERM and SIGINT."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+    def sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self.asked and time.monotonic() < until:
+            time.sleep(min(0.05, seconds))
+
+
+class Hands:
+    """What a kind of work gets from the loop: a way to end a job, and the suites that jobs refer to."""
+
+    def __init__(self, consumer: Consumer, kind: Kind, stop: Stop) -> None:
+        self._consumer = consumer
+        self._kind: Kind = kind
+        self._stop = stop
+
+    def answer(self, lease: Lease, body: Scored | Executed | Failed, *, cache_ms: int = 0, compute_ms: float = 0.0,
+               started_ms: int | None = None) -> None:  # fmt: skip
+        """Hand in the ending of a job, waiting for Redis if it is away; dropped there if the job had ended."""
+        started = started_ms or now_ms()
+        ended = _patiently(
+            lambda: self._consumer.finish(lease, body, cache_ms=cache_ms, compute_ms=compute_ms, started_ms=started),
+            self._stop,
+        )
+        if ended:
+            _count(self._kind, body, started - lease.queued_ms, compute_ms)
+
+    def suite(self, sha256: str) -> bytes | None:
+        """The frame of a stored test suite; None if it is gone."""
+        frame: bytes | None = _patiently(lambda: self._consumer.suite(sha256), self._stop)
+        return frame
+
+
+class Work(Protocol):
+    """What a kind of worker does. `step` works on new leases and on what it still holds; `held` is how much that is."""
+
+    kind: Kind
+    info: dict[str, Any]
+    queues: list[str]
+
+    def appetite(self) -> int:
+        """How many more jobs it wants now."""
+
+    def step(self, leases: list[Lease], hands: Hands) -> None: ...
+
+    @property
+    def held(self) -> int: ...
+
+    def abandon(self) -> list[Lease]:
+        """Forget what it holds; answers the jobs."""
+
+
+def worker_name(kind: Kind) -> str:
+    return f"{kind}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def run(work: Work, settings: Settings, stop: Stop) -> None:
+    """Read and work until asked to stop."""
+    if settings.redis_url is None:
+        raise UsageError("a worker needs --redis-url")
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port)
+    client = connect(settings.redis_url)
+    consumer = Consumer(client, settings.namespace, worker_name(work.kind), work.queues, lease_s=settings.lease_s,
+                        max_deliveries=settings.max_deliveries)  # fmt: skip
+    _patiently(consumer.ensure_groups, stop)
+    heartbeat = Heartbeat(consumer, work.kind, {**work.info, "pid": os.getpid(), "host": socket.gethostname()},
+                          every_s=settings.heartbeat_s, patience_s=settings.max_wall_s * 4)  # fmt: skip
+
+    hands = Hands(consumer, work.kind, stop)
+    with heartbeat:
+        log.info("worker ready", extra={"worker": consumer.name, "kind": work.kind})
+        while not stop.asked or work.held:
+            heartbeat.progress()
+            leases: list[Lease] = []
+            try:
+                if not stop.asked and (appetite := work.appetite()) > 0:
+                    leases = consumer.take(appetite, block_s=0.0 if work.held else 0.5)
+            except (RedisError, OSError) as error:
+                log.warning("queue does not answer: %s", error)
+                stop.sleep(0.25)
+                continue
+            try:
+                work.step(leases, hands)
+            except Exception as error:  # the worker loop: a job must end, whatever its work raised
+                stuck = {lease.id: lease for lease in [*leases, *work.abandon()]}
+                log.exception("work failed", extra={"jobs": list(stuck)})
+                for lease in stuck.values():
+                    hands.answer(lease, failure("internal", f"{type(error).__name__} in the worker"))
+    log.info("worker stopped", extra={"worker": consumer.name})
+
+
+def failure(code: str, detail: str, *, retryable: bool = True) -> Failed:
+    return Failed(JobState.FAILED, code, detail, retryable)
+
+
+def _count(kind: Kind, body: Scored | Executed | Failed, queue_ms: float, compute_ms: float) -> None:
+    state = body.state if isinstance(body, Failed) else JobState.DONE
+    metrics.jobs.labels(kind, state.value).inc()
+    metrics.job_queue_seconds.labels(kind).observe(max(0.0, queue_ms) / 1000)
+    metrics.job_compute_seconds.labels(kind).observe(compute_ms / 1000)
+    if isinstance(body, Failed) and body.state is JobState.FAILED:
+        metrics.infra_errors.labels(kind, body.code).inc()
+
+
+def _patiently(call: Callable[[], Any], stop: Stop, give_up_s: float = 60.0) -> Any:
+    """Call until Redis answers; once asked to stop, only for `give_up_s` more."""
+    stopping_since: float | None = None
+    while True:
+        try:
+            return call()
+        except (RedisError, OSError) as error:
+            if stop.asked:
+                stopping_since = stopping_since or time.monotonic()
+                if time.monotonic() - stopping_since > give_up_s:
+                    raise
+            log.warning("queue does not answer: %s", error)
+            time.sleep(0.25)
+
+
+def run_score(settings: Settings) -> int:
+    """A scoring worker until SIGTERM. Raises HostLacks or UsageError when it cannot start."""
+    from service.worker.score import ScoreWork
+
+    stop = Stop()
+    stop.install()
+    run(ScoreWork.open(settings), settings, stop)
+    return 0
+
+
+def run_execute(settings: Settings) -> int:
+    """An executing worker until SIGTERM. Raises HostLacks when this host's walls are not what is asked for."""
+    from sandbox.errors import WallsMissing
+    from sandbox.walls import Sandbox
+    from service.worker.execute import ExecuteWork
+
+    stop = Stop()
+    stop.install()
+    try:
+        with Sandbox.open(accept=settings.isolation_accept) as box:
+            run(ExecuteWork(settings, box), settings, stop)
+    except WallsMissing as error:
+        raise HostLacks(str(error)) from error
+    return 0

@@ -1,0 +1,157 @@
+"""The scoring worker: leases in, batches through the reward model, scores out. The only room with a GPU."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import torch
+
+from service import metrics
+from service.errors import HostLacks, Invalid, TooLong
+from service.jobs import LANES, Failed, JobState, Kind, Scored, ScoreTask
+from service.queue.consumer import Lease
+from service.queue.keys import queue_of_model
+from service.queue.producer import now_ms
+from service.scoring.reward_model import Encoded, RewardModel
+from service.scoring.scheduler import Batch, Group, Scheduler
+from service.settings import Settings
+from service.worker.loop import Hands, failure
+
+log = logging.getLogger("plaudit.score")
+
+HOLD_BATCHES = 2  # encode this many budgets ahead, no more: what waits here cannot be taken by another worker
+
+
+class Pending:
+    """A leased group between encoding and its last score."""
+
+    def __init__(self, lease: Lease, encoded: list[Encoded | TooLong], started_ms: int) -> None:
+        self.lease = lease
+        self.encoded = encoded
+        self.started_ms = started_ms
+        self.compute_ms = 0.0
+
+
+class ScoreWork:
+    """One model a queue; models take turns by step."""
+
+    kind: Kind = "score"
+
+    def __init__(self, models: dict[str, RewardModel], settings: Settings) -> None:
+        self.models = models
+        self.schedulers = {name: Scheduler[Encoded](settings.max_batch_tokens) for name in models}
+        self.max_batch_tokens = settings.max_batch_tokens
+        self.pending: dict[str, Pending] = {}
+        self.queues = [queue_of_model(name) for name in models]
+        self.info: dict[str, Any] = {"models": [self._describe(name) for name in models], "torch": torch.__version__}
+
+    @classmethod
+    def open(cls, settings: Settings) -> ScoreWork:
+        """Load every model and prove it against its golden set; raises HostLacks on drift."""
+        models = {}
+        for name, path in settings.models.items():
+            model = RewardModel.load(path, dtype=settings.dtype, threads=settings.torch_threads)
+            parity = model.check_golden()
+            if not parity.ok:
+                raise HostLacks(f"model {name!r}: scores here differ from its golden set by {parity.max_abs_error:.3g} "
+                                f"(at most {parity.tolerance:g}); not served")  # fmt: skip
+            models[name] = model
+        return cls(models, settings)
+
+    def _describe(self, name: str) -> dict[str, Any]:
+        model = self.models[name]
+        parity = model.check_golden()
+        return {
+            "name": name, "revision": model.revision, "architecture": model.architecture, "dtype": model.dtype,
+            "parameters": model.parameters, "max_length": model.max_length,
+            "calibrated": model.spec.calibration is not None,
+            "parity": {"max_abs_error": parity.max_abs_error, "n": parity.n, "tolerance": parity.tolerance},
+        }  # fmt: skip
+
+    @property
+    def held(self) -> int:
+        return len(self.pending)
+
+    def abandon(self) -> list[Lease]:
+        leases = [pending.lease for pending in self.pending.values()]
+        self.pending.clear()
+        self.schedulers = {name: Scheduler[Encoded](self.max_batch_tokens) for name in self.models}
+        return leases
+
+    def appetite(self) -> int:
+        waiting = sum(scheduler.waiting_tokens for scheduler in self.schedulers.values())
+        return 64 if waiting < HOLD_BATCHES * self.max_batch_tokens else 0
+
+    def step(self, leases: list[Lease], hands: Hands) -> None:
+        for lease in leases:
+            self._take_in(lease, hands)
+        for name, scheduler in self.schedulers.items():
+            self._end_expired(scheduler, hands)
+            batch = scheduler.schedule()
+            if batch.slices:
+                self._run(name, batch, hands)
+
+    def _take_in(self, lease: Lease, hands: Hands) -> None:
+        """Encode a group; what is too long already has its answer, what is left is scheduled."""
+        task = lease.task
+        assert isinstance(task, ScoreTask)
+        started = now_ms()
+        try:
+            encoded = self.models[task.model].encode_group(task.prompt, task.completions, task.on_overflow)  # type: ignore[arg-type]
+        except Invalid as error:
+            hands.answer(lease, Failed(JobState.INVALID, error.code, error.detail, False), started_ms=started)
+            return
+        pending = Pending(lease, encoded, started)
+        sequences = [one for one in encoded if isinstance(one, Encoded)]
+        if not sequences:
+            self._answer(pending, [], hands)
+            return
+        self.pending[lease.id] = pending
+        lane = LANES.index(lease.stream.rsplit(":", 1)[1])  # type: ignore[arg-type]
+        group = Group(lease.id, sequences, lane, lease.deadline_ms, alone=lease.deliveries > 1)
+        self.schedulers[task.model].add(group)
+
+    def _end_expired(self, scheduler: Scheduler[Encoded], hands: Hands) -> None:
+        for group in scheduler.drop_expired(now_ms()):
+            pending = self.pending.pop(group.key)
+            body = Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True)
+            hands.answer(pending.lease, body, started_ms=pending.started_ms)
+
+    def _run(self, name: str, batch: Batch[Encoded], hands: Hands) -> None:
+        began = time.perf_counter()
+        try:
+            scores = self.models[name].score(batch.sequences)
+        except (RuntimeError, MemoryError) as error:  # torch's own: out of memory, a kernel that failed
+            log.exception("batch failed", extra={"model": name, "tokens": batch.tokens})
+            for group in self.schedulers[name].abandon(batch):
+                pending = self.pending.pop(group.key)
+                hands.answer(pending.lease, failure("model_failed", f"{type(error).__name__} in the model"))
+            return
+        elapsed_ms = (time.perf_counter() - began) * 1000
+        metrics.score_batch_tokens.observe(batch.tokens)
+        metrics.score_batch_groups.observe(len(batch.slices))
+        metrics.score_tokens.labels("computed").inc(batch.tokens)
+        for part in batch.slices:
+            self.pending[part.group.key].compute_ms += elapsed_ms
+        for group in self.schedulers[name].finish(batch, scores):
+            for score in group.scores:
+                metrics.score_value.labels(name).observe(score)
+            self._answer(self.pending.pop(group.key), group.scores, hands)
+
+    def _answer(self, pending: Pending, scores: list[float], hands: Hands) -> None:
+        task = pending.lease.task
+        assert isinstance(task, ScoreTask)
+        model = self.models[task.model]
+        left = iter(scores)
+        values = [None if isinstance(one, TooLong) else next(left) for one in pending.encoded]
+        body = Scored(
+            revision=model.revision,
+            scores=values,
+            tokens=[one.tokens if isinstance(one, TooLong) else len(one.ids) for one in pending.encoded],
+            truncated=[isinstance(one, Encoded) and one.truncated for one in pending.encoded],
+            problems=[f"{one.code}: {one.detail}" if isinstance(one, TooLong) else None for one in pending.encoded],
+            pass_probabilities=[None if value is None else model.pass_probability(value) for value in values],
+        )
+        hands.answer(pending.lease, body, compute_ms=pending.compute_ms, started_ms=pending.started_ms)
