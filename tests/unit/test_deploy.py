@@ -337,3 +337,38 @@ def test_pods_use_the_settings_and_ports_of_the_images() -> None:
             environ = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
             if "metrics" in ports:
                 assert environ["PLAUDIT_METRICS_PORT"] == str(ports["metrics"]), name
+
+
+# --- the page at GET / -----------------------------------------------------------------------------------------------
+
+PAGE = ROOT / "service" / "api" / "dashboard" / "index.html"
+
+
+def test_the_page_is_one_small_file_that_fetches_nothing_from_elsewhere() -> None:
+    text = PAGE.read_text()
+    assert len(text.encode()) < 40_000
+    outside = set(re.findall(r"https?://[^\s\"'<>)]+", text)) - {
+        "http://www.w3.org/2000/svg"
+    }  # a namespace, not a fetch
+    assert outside == set()
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=\"(?!data:)", text)
+    assert not re.search(r"@import|url\(", text)
+
+
+def test_the_page_never_parses_what_the_service_says_as_html() -> None:
+    text = PAGE.read_text()
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", text)
+
+
+def test_the_page_reads_only_metrics_that_exist() -> None:
+    families = metric_names()
+    samples = set().union(*families.values()) | set(families)
+    assert sorted(used_metrics(PAGE.read_text()) - samples) == []
+
+
+def test_the_page_shows_every_verdict_in_a_colour_of_its_own() -> None:
+    from sandbox.types import Verdict
+
+    colours = re.search(r"const COLOURS = \{(.+?)\};", PAGE.read_text())
+    assert colours
+    assert set(re.findall(r"(\w+): \"#", colours.group(1))) == {verdict.value for verdict in Verdict}
