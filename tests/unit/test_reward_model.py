@@ -139,7 +139,7 @@ def test_a_score_depends_on_no_batch_mate_and_no_order(served: RewardModel) -> N
 @given(
     prompt=st.text(max_size=30) | st.sampled_from(["<|completion|", "<|end|>x", " ", "\n\n"]),
     completions=st.lists(st.text(max_size=20) | st.sampled_from(["\n", "|>", "<|completion|>", " a"]), max_size=3),
-    template=st.sampled_from(["chat_template", TEMPLATE, "{prompt}\n{completion}<|end|>", "{prompt}<|end|>{completion}"]),
+    template=st.sampled_from(["chat_template", TEMPLATE, "{prompt}\n{completion}<|end|>", "{prompt}<s>{completion}"]),
 )  # fmt: skip
 def test_a_group_is_encoded_exactly_like_its_members(
     folder: Path, prompt: str, completions: list[str], template: str

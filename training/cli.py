@@ -1,0 +1,136 @@
+"""`plaudit-train STAGE RECIPE.toml [--run DIR] [--field value ...]`: one stage, or `all` of them, in one run folder.
+
+This module imports no torch; a stage imports what it needs when it runs. Exit codes: 0 fine, 1 failed, 2 wrong usage,
+3 this host lacks something named in the message.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import EXIT_HOST, EXIT_OK, PlauditError, UsageError, exit_code
+from training.config import Recipe, field_lines, read_recipe
+from training.run import Run, digest
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """`module:function`, the recipe's sections it reads, the stages whose files it reads, and one line of help."""
+
+    where: str
+    sections: tuple[str, ...]
+    after: tuple[str, ...]
+    help: str
+
+
+STAGES = {
+    "collect": Stage("training.split:collect", ("split",), (), "problems and programs from the data, in folds"),
+    "tokenize": Stage("training.tokenize:tokenize", ("tokenize", "split"), ("collect",), "a tokenizer, and text"),
+    "pretrain": Stage("training.pretrain:pretrain", ("pretrain",), ("tokenize",), "a small language model"),
+    "mutate": Stage("training.mutate:mutate", ("mutate",), ("collect",), "near misses of the reference solutions"),
+    "verify": Stage("training.verify:verify", ("verify",), ("mutate",), "programs × tests through the sandbox"),
+    "pair": Stage("training.pair:pair", ("pair",), ("verify",), "which program is better than which"),
+    "fit": Stage("training.fit:fit", ("fit",), ("pair", "pretrain"), "the reward model, and its calibration"),
+    "evaluate": Stage("training.evaluate:evaluate", ("evaluate", "pair"), ("fit",), "the report on unseen problems"),
+    "publish": Stage("training.publish:publish", (), ("evaluate",), "the checkpoint folder that is served"),
+}  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return EXIT_OK
+    stage, rest = arguments[0], arguments[1:]
+    try:
+        if stage not in STAGES and stage != "all":
+            raise UsageError(f"unknown stage {stage!r}; stages: {', '.join(STAGES)}, all")
+        if "-h" in rest or "--help" in rest:
+            print(stage_usage(stage))
+            return EXIT_OK
+        if not rest or rest[0].startswith("-"):
+            raise UsageError(f"plaudit-train {stage} needs a recipe file")
+        folder, flags = _run_folder(rest[1:])
+        recipe = read_recipe(Path(rest[0]), flags, os.environ)
+        run = Run(folder or Path("runs") / recipe.name)
+        for name in STAGES if stage == "all" else (stage,):
+            run_stage(name, recipe, run)
+    except PlauditError as error:
+        print(f"plaudit-train: {error}", file=sys.stderr)
+        return exit_code(error)
+    except ModuleNotFoundError as error:
+        print(f"plaudit-train: {error}: install plaudit[train]", file=sys.stderr)
+        return EXIT_HOST
+    return EXIT_OK
+
+
+def run_stage(name: str, recipe: Recipe, run: Run) -> dict[str, object]:
+    """Run one stage unless it has finished with this recipe before; its summary, also as a line on stdout."""
+    stage = STAGES[name]
+    before = {}
+    for other in stage.after:
+        record = run.record(other)
+        if record is None:
+            raise UsageError(f"{name} needs {other} first: plaudit-train {other}")
+        before[other] = record["key"]
+    sections = {section: dataclasses.asdict(getattr(recipe, section)) for section in stage.sections}
+    key = digest(name, recipe.name, recipe.seed, sections, before)
+    record = run.record(name)
+    if record is not None and record["key"] == key:
+        print(json.dumps({"stage": name, "done_before": True, **record["summary"]}), flush=True)
+        return dict(record["summary"])
+    module, function = stage.where.split(":")
+    wall, cpu = time.monotonic(), _cpu_s()
+    summary: dict[str, object] = getattr(importlib.import_module(module), function)(recipe, run)
+    wall, cpu = time.monotonic() - wall, _cpu_s() - cpu
+    run.finish(name, key, summary, wall, cpu)
+    print(json.dumps({"stage": name, "wall_s": round(wall, 1), "cpu_s": round(cpu, 1), **summary}), flush=True)
+    return summary
+
+
+def usage() -> str:
+    """Help of the command."""
+    stages = "\n".join(f"  {name:<10} {stage.help}" for name, stage in STAGES.items())
+    return (
+        "usage: plaudit-train STAGE RECIPE.toml [--run DIR] [--field value ...]\n\n"
+        f"{stages}\n  {'all':<10} every stage in this order\n\n"
+        "  --run DIR    the run folder (default runs/NAME); finished stages are not run again\n"
+        "  plaudit-train STAGE --help lists the fields of a stage"
+    )
+
+
+def stage_usage(name: str) -> str:
+    """Help of one stage, or of all."""
+    sections = tuple(dict.fromkeys(s for stage in STAGES.values() for s in stage.sections))
+    title = "every stage"
+    if name != "all":
+        sections, title = STAGES[name].sections, STAGES[name].help
+    lines = "\n".join(field_lines(sections))
+    return f"usage: plaudit-train {name} RECIPE.toml [--run DIR] [--field value ...]\n\n{title}\n\n{lines}"
+
+
+def _run_folder(flags: list[str]) -> tuple[Path | None, list[str]]:
+    if "--run" not in flags:
+        return None, flags
+    at = flags.index("--run")
+    if at + 1 >= len(flags):
+        raise UsageError("--run has no value")
+    return Path(flags[at + 1]), flags[:at] + flags[at + 2 :]
+
+
+def _cpu_s() -> float:
+    """CPU seconds of this process and of its finished children."""
+    return sum(os.times()[:4])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""A recipe: one TOML file, read once at the edge into a frozen value. Unknown keys fail; nobody else reads the
+environment.
+
+A flag `--fit.epochs 3` (or `--seed 7` for a key of no section) overrides the file; `PLAUDIT_DATA` overrides the data
+folder that the file names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from service.errors import UsageError
+
+
+def _doc(text: str, default: Any) -> Any:
+    return field(default=default, metadata={"doc": text})
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    test: int = _doc("sampled (HumanEval) problems held out for the report", 40)
+    validation: int = _doc("sampled problems held out for choosing and calibrating", 18)
+    validation_other: int = _doc("problems of the other source (MBPP) held out for choosing and calibrating", 60)
+    near_duplicate: float = _doc("word overlap (Jaccard) from which two problems share a fold", 0.6)
+    ngram: int = _doc("corpus functions sharing this many tokens in a row with a held-out problem are dropped", 13)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenize:
+    vocab_size: int = _doc("byte-level BPE entries, special tokens included", 4096)
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrain:
+    hidden_size: int = _doc("width", 256)
+    intermediate_size: int = _doc("width of the gated layer", 640)
+    num_layers: int = _doc("depth", 6)
+    num_heads: int = _doc("attention heads", 4)
+    max_tokens: int = _doc("tokens to train on, repeats included", 2_600_000)
+    solution_passes: int = _doc("how often the training problems' passing programs are repeated in the text", 2)
+    sequence_tokens: int = _doc("longest sequence; longer functions are cut here", 320)
+    batch_tokens: int = _doc("tokens in an optimiser step", 4096)
+    lr: float = _doc("peak learning rate", 2e-3)
+    warmup: float = _doc("share of the steps that warms up", 0.04)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutate:
+    per_problem: int = _doc("mutants made from each training problem's reference solution", 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    check: int = _doc("samples with a shipped label that the sandbox judges again, to measure agreement", 600)
+    processes: int = _doc("sandboxes at work at once", 1)
+    cpu_s: float = _doc("CPU seconds of one test of a sample", 5.0)
+    mutant_cpu_s: float = _doc("CPU seconds of one test of a mutant: its original needs milliseconds", 0.5)
+    max_infra_errors: float = _doc("share of programs the sandbox may fail to judge before the stage fails", 0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    min_chosen: float = _doc("lowest pass rate of a chosen program", 0.8)
+    min_gap: float = _doc("smallest difference of the pass rates", 0.4)
+    rejected_above_zero: bool = _doc("require that the rejected program passes something, as AceCoder does", False)
+    max_per_problem: int = _doc("most pairs kept of one problem, drawn by seed", 2000)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    epochs: int = _doc("passes over the groups", 3)
+    group_size: int = _doc("completions under one prompt in a forward", 12)
+    max_groups: int = _doc("groups of one problem in an epoch", 4)
+    groups_per_step: int = _doc("groups in an optimiser step", 8)
+    lr: float = _doc("peak learning rate", 6e-4)
+    weight_decay: float = _doc("AdamW weight decay", 0.05)
+    warmup: float = _doc("share of the steps that warms up", 0.06)
+    pointwise: float = _doc("weight of the pass / fail cross-entropy beside the Bradley-Terry loss", 0.3)
+    presentation: float = _doc("share of groups shown as a whole function, half of them fenced", 0.25)
+    max_length: int = _doc("longest sequence that the checkpoint scores", 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    num_candidates: tuple[int, ...] = _doc("the N of best-of-N", (1, 2, 4, 8, 16, 32, 64))
+    resamples: int = _doc("bootstrap resamples over problems", 2000)
+    draws: int = _doc("subsets drawn per problem and N for rankers that look at the set", 50)
+    generated_tests: int = _doc("model-written tests of a problem that `agreement` runs; 0 leaves the row out", 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    name: str = _doc("name of the checkpoint", "mini")
+    seed: int = _doc("seed of every draw", 1)
+    data: str = _doc("folder of the public data; PLAUDIT_DATA overrides it", "../shared/data")
+    publish: str = _doc("folder that `publish` writes", "models/plaudit-mini")
+    split: Split = Split()
+    tokenize: Tokenize = Tokenize()
+    pretrain: Pretrain = Pretrain()
+    mutate: Mutate = Mutate()
+    verify: Verify = Verify()
+    pair: Pair = Pair()
+    fit: Fit = Fit()
+    evaluate: Evaluate = Evaluate()
+
+
+def read_recipe(path: Path, flags: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Recipe:
+    """The recipe in this file under these `--field value` flags; raises `UsageError` naming what is wrong."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"no recipe at {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: {error}") from error
+    if environ and environ.get("PLAUDIT_DATA"):
+        values["data"] = environ["PLAUDIT_DATA"]
+    recipe = typing.cast(Recipe, _build(Recipe, values, str(path)))
+    return override(recipe, flags)
+
+
+def override(recipe: Recipe, flags: Sequence[str]) -> Recipe:
+    """`recipe` with `--field value` or `--section.field value` applied in order."""
+    if len(flags) % 2:
+        raise UsageError(f"{flags[-1]} has no value")
+    for flag, text in zip(flags[::2], flags[1::2], strict=True):
+        section, _, name = flag.removeprefix("--").replace("-", "_").rpartition(".")
+        owner: Any = getattr(recipe, section, None) if section else recipe
+        known = {f.name for f in dataclasses.fields(owner)} if dataclasses.is_dataclass(owner) else set()
+        if not flag.startswith("--") or name not in known or dataclasses.is_dataclass(getattr(owner, name)):
+            raise UsageError(f"unknown flag {flag}")
+        changed = dataclasses.replace(owner, **{name: _parse(getattr(owner, name), text, flag)})
+        recipe = dataclasses.replace(recipe, **{section: changed}) if section else changed
+    return recipe
+
+
+def field_lines(sections: Sequence[str]) -> list[str]:
+    """One help line a field: the recipe's own, then those of these sections."""
+    default = Recipe()
+    lines = []
+    for owner, prefix in [(default, ""), *((getattr(default, name), f"{name}.") for name in sections)]:
+        for f in dataclasses.fields(owner):
+            value = getattr(owner, f.name)
+            if not dataclasses.is_dataclass(value):
+                lines.append(f"  --{prefix}{f.name:<{28 - len(prefix)}} {f.metadata['doc']} (default {value})")
+    return lines
+
+
+def _build(kind: Any, values: dict[str, Any], where: str) -> Any:
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(values) - set(known)):
+        raise UsageError(f"{where}: unknown keys {', '.join(unknown)}")
+    default = kind()
+    made = {}
+    for name, value in values.items():
+        current = getattr(default, name)
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, dict):
+                raise UsageError(f"{where}: {name} is a section")
+            made[name] = _build(type(current), value, f"{where} [{name}]")
+        else:
+            made[name] = _typed(current, value, f"{where}: {name}")
+    return kind(**made)
+
+
+def _typed(current: Any, value: Any, where: str) -> Any:
+    if isinstance(current, tuple) and isinstance(value, list) and all(isinstance(part, int) for part in value):
+        return tuple(value)
+    if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(current):
+        raise UsageError(f"{where} must be {type(current).__name__}, not {value!r}")
+    return value
+
+
+def _parse(current: Any, text: str, flag: str) -> Any:
+    try:
+        if isinstance(current, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(current, tuple):
+            return tuple(int(part) for part in text.split(","))
+        return type(current)(text)
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"{flag}: {text!r} is no {type(current).__name__}") from error

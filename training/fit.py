@@ -1,0 +1,280 @@
+"""`fit`: the reward model, by a Bradley-Terry loss over every pair inside a group of completions.
+
+The loss of a pair is -log sigmoid(score of the chosen - score of the rejected) in float32, no margin, averaged over a
+group's pairs so that a group counts once however many pairs it holds. A small pass / fail cross-entropy on the same
+scores puts their zero near even odds, which the calibration then fits exactly on validation problems.
+
+A group is one prompt with up to a dozen of its programs; `forward.group_scores` computes the prompt once. Some groups
+are shown as whole functions, bare or fenced, because clients send those too. Each epoch ends with a line about the
+validation fold; nothing here reads a test problem.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from service.errors import TooLong
+from training.config import Recipe
+from training.metrics import auc, mean, platt
+from training.pretrain import SAVE_EVERY_S, keep_freed_memory, load_state, save_state, schedule
+from training.records import Problem, Program, read_problems, read_programs
+from training.run import Progress, Run, digest, read_jsonl, write_jsonl
+from training.tokenize import load_encoder, presented, spec
+
+if TYPE_CHECKING:
+    import torch
+
+    from service.scoring.reward_model import Encoder, RewardModel
+
+ARCHITECTURE = "Qwen2ForSequenceClassification"
+FORMS = ("program", "fenced")
+LONGEST = 640  # tokens; a training program with more is left out, so that one does not cost what ten do
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Program numbers of one problem that are scored together, in one form."""
+
+    task_id: str
+    programs: tuple[str, ...]
+    form: str
+
+
+def fit(recipe: Recipe, run: Run) -> dict[str, object]:
+    """Write `checkpoint/`, a folder that `RewardModel.load` serves, and `fit.jsonl`, a line an epoch."""
+    import torch
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    settings = recipe.fit
+    problems = read_problems(run.path("problems.jsonl"))
+    programs = {p.program_id: p for p in read_programs(run.path("verified.jsonl"))}
+    better, held = preferences_of(run)
+    encoder = load_encoder(recipe, run.path("tokenizer"))
+    encoded = encode_programs(encoder, problems, [programs[name] for name in _members(better)])
+    plan = [group for epoch in range(settings.epochs) for group in epoch_groups(better, encoded, recipe, epoch)]
+    steps = [plan[at : at + settings.groups_per_step] for at in range(0, len(plan), settings.groups_per_step)]
+
+    torch.manual_seed(recipe.seed)
+    model = new_model(recipe, run)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
+    )
+    resumed = run.resumable_key("fit", digest(settings, recipe.seed, len(plan), len(better)))
+    state_path = run.path("fit.state.pt")
+    first = load_state(state_path, model, optimiser) if resumed else 0
+    log = [r for r in read_jsonl(run.path("fit.jsonl")) if r["step"] <= first] if first else []
+    progress, saved = Progress(run, "fit", len(steps)), time.monotonic()
+    per_epoch = max(1, len(steps) // settings.epochs)
+    for step, groups in enumerate(steps[first:], start=first):
+        for parameters in optimiser.param_groups:
+            parameters["lr"] = settings.lr * schedule(step / len(steps), settings.warmup)
+        loss = train_step(model, optimiser, groups, encoded, programs, better, recipe)
+        progress.at(step + 1, f"loss {loss:.3f}")
+        if (step + 1) % per_epoch == 0 or step + 1 == len(steps):
+            log.append({"step": step + 1, "loss": round(loss, 4), **validate(model, encoder, problems, programs, held)})
+            run.say(f"fit: {log[-1]}")
+            write_jsonl(run.path("fit.jsonl"), log)
+        if time.monotonic() - saved > SAVE_EVERY_S:
+            save_state(state_path, model, optimiser, step + 1)
+            saved = time.monotonic()
+    save_checkpoint(model, recipe, run)
+    state_path.unlink(missing_ok=True)
+    calibration = calibrate(run, problems, programs.values())
+    return {"groups": len(plan), "steps": len(steps), "programs": len(encoded), **log[-1], **calibration}
+
+
+def preferences_of(run: Run) -> tuple[dict[str, set[tuple[str, str]]], set[str]]:
+    """Training pairs (chosen, rejected) by problem, and the validation problems that have pairs."""
+    better: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    held: set[str] = set()
+    for r in read_jsonl(run.path("pairs.jsonl")):
+        if r["fold"] == "train":
+            better[r["task_id"]].add((r["chosen"], r["rejected"]))
+        else:
+            held.add(r["task_id"])
+    return dict(better), held
+
+
+def _members(better: dict[str, set[tuple[str, str]]]) -> list[str]:
+    return sorted({name for pairs in better.values() for pair in pairs for name in pair})
+
+
+Encodings = dict[tuple[str, str], tuple[tuple[int, ...], tuple[int, ...]]]
+
+
+def encode_programs(encoder: Encoder, problems: dict[str, Problem], programs: Sequence[Program]) -> Encodings:
+    """(program, form) → (ids of the prompt, ids of the rest), for every program that is not too long."""
+    made: Encodings = {}
+    for program in programs:
+        problem = problems[program.task_id]
+        for form in ("body", *FORMS):
+            prompt, completion = presented(program, problem.prompt, problem.entry_point, form)
+            encoded = encoder.encode_group(prompt, [completion])[0]
+            if not isinstance(encoded, TooLong) and len(encoded.ids) <= LONGEST:
+                cut = encoded.prompt_tokens
+                made[program.program_id, form] = encoded.ids[:cut], encoded.ids[cut:]
+    return made
+
+
+def epoch_groups(
+    better: dict[str, set[tuple[str, str]]], encoded: Encodings, recipe: Recipe, epoch: int
+) -> list[Group]:
+    """The groups of one epoch in their order: each problem's programs dealt into at most `max_groups` groups.
+
+    A third of a group is chosen programs (fewer where there are fewer), and every group holds both kinds.
+    """
+    settings = recipe.fit
+    draw = random.Random(f"{recipe.seed}:{epoch}")
+    groups = []
+    for task_id in sorted(better):
+        chosen = sorted({a for a, _ in better[task_id]})
+        rejected = sorted({b for _, b in better[task_id]} - set(chosen))
+        draw.shuffle(chosen)
+        draw.shuffle(rejected)
+        num_chosen = min(len(chosen), max(settings.group_size // 3, settings.group_size - len(rejected)))
+        num_rejected = settings.group_size - num_chosen
+        count = min(settings.max_groups, -(-len(rejected) // num_rejected))
+        for number in range(count):
+            low = rejected[number::count][:num_rejected]
+            high = [chosen[(number * num_chosen + at) % len(chosen)] for at in range(num_chosen)]
+            form = draw.choice(FORMS) if draw.random() < settings.presentation else "body"
+            names = tuple(name for name in dict.fromkeys([*high, *low]) if (name, form) in encoded)
+            if any((a, b) in better[task_id] for a in names for b in names):
+                groups.append(Group(task_id, names, form))
+    draw.shuffle(groups)
+    return groups
+
+
+def train_step(
+    model: Any, optimiser: Any, groups: Sequence[Group], encoded: Encodings, programs: dict[str, Program],
+    better: dict[str, set[tuple[str, str]]], recipe: Recipe,
+) -> float:  # fmt: skip
+    """One optimiser step over these groups; their mean loss."""
+    import torch
+
+    from training.forward import group_scores
+
+    total = 0.0
+    for group in groups:
+        parts = [encoded[name, group.form] for name in group.programs]
+        with torch.autocast("cpu", torch.bfloat16):
+            scores = group_scores(model, parts[0][0], [own for _, own in parts])  # (N,)
+        pairs = [
+            (i, j)
+            for i, a in enumerate(group.programs)
+            for j, b in enumerate(group.programs)
+            if (a, b) in better[group.task_id]
+        ]
+        passed = [programs[name].pass_rate == 1.0 for name in group.programs]
+        loss = bradley_terry(scores, pairs) + recipe.fit.pointwise * pointwise(scores, passed)
+        torch.autograd.backward(loss / len(groups))
+        total += float(loss.detach())
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return total / len(groups)
+
+
+def bradley_terry(scores: torch.Tensor, pairs: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """Mean of -log sigmoid(score[i] - score[j]) over index pairs (better, worse), in float32."""
+    import torch
+
+    better, worse = torch.tensor(pairs).T
+    return torch.nn.functional.softplus(scores[worse].float() - scores[better].float()).mean()
+
+
+def pointwise(scores: torch.Tensor, passed: Sequence[bool]) -> torch.Tensor:
+    """Mean cross-entropy of the scores read as log-odds of passing."""
+    import torch
+
+    target = torch.tensor(passed, dtype=torch.float32)
+    return torch.nn.functional.binary_cross_entropy_with_logits(scores.float(), target)
+
+
+def new_model(recipe: Recipe, run: Run) -> Any:
+    """The pretrained backbone under a new head."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2ForSequenceClassification
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    config = Qwen2Config.from_pretrained(run.path("pretrained"), num_labels=1, tie_word_embeddings=False)
+    model = Qwen2ForSequenceClassification(config)
+    pretrained = Qwen2ForCausalLM.from_pretrained(run.path("pretrained"), dtype=torch.float32)
+    model.model.load_state_dict(pretrained.model.state_dict())
+    torch.nn.init.normal_(model.score.weight, std=0.02)
+    return model.train()
+
+
+def validate(
+    model: Any, encoder: Encoder, problems: dict[str, Problem], programs: dict[str, Program], held: set[str]
+) -> dict[str, float]:
+    """Mean within-problem AUC on the validation fold, apart for sampled problems and the others."""
+    import torch
+
+    from training.forward import group_scores
+
+    by_task: dict[str, list[Program]] = defaultdict(list)
+    for program in programs.values():
+        if program.task_id in held and program.origin != "mutant":
+            by_task[program.task_id].append(program)
+    found: dict[str, list[float]] = defaultdict(list)
+    for members in by_task.values():
+        sampled = any(program.iid_copies for program in members)
+        if sampled:
+            members = [program for program in members if program.iid_copies]
+        encoded = encode_programs(encoder, problems, members)
+        members = [program for program in members if (program.program_id, "body") in encoded]
+        parts = [encoded[program.program_id, "body"] for program in members]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            scores = [
+                score
+                for at in range(0, len(parts), 16)
+                for score in group_scores(model, parts[0][0], [own for _, own in parts[at : at + 16]]).tolist()
+            ]
+        value = auc(scores, [program.pass_rate == 1.0 for program in members])
+        if value is not None:
+            found["validation_auc_sampled" if sampled else "validation_auc_other"].append(value)
+    return {name: round(mean(values), 4) for name, values in sorted(found.items())}
+
+
+def save_checkpoint(model: Any, recipe: Recipe, run: Run) -> None:
+    from transformers import AutoTokenizer
+
+    folder = run.path("checkpoint/config.json").parent
+    model.config.use_cache = False
+    model.eval().save_pretrained(folder)
+    AutoTokenizer.from_pretrained(run.path("tokenizer"), local_files_only=True).save_pretrained(folder)
+    spec(recipe, ARCHITECTURE).write(folder / "reward_model.json")
+
+
+def calibrate(run: Run, problems: dict[str, Problem], programs: Any) -> dict[str, float]:
+    """Fit Platt's a and b on the validation problems' independent samples, each problem with the same weight."""
+    from service.scoring.reward_model import Calibration, RewardModel
+
+    folder = run.path("checkpoint/config.json").parent
+    model = RewardModel.load(folder)
+    held = [p for p in programs if problems[p.task_id].fold == "validation" and p.iid_copies]
+    copies: dict[str, int] = defaultdict(int)
+    for program in held:
+        copies[program.task_id] += program.iid_copies
+    scores = score_programs(model, problems, held)
+    total = len(copies) or 1
+    a, b = platt(
+        scores,
+        [program.pass_rate == 1.0 for program in held],
+        [100 * program.iid_copies / copies[program.task_id] / total for program in held],
+    )
+    replace(model.spec, calibration=Calibration(round(a, 6), round(b, 6))).write(folder / "reward_model.json")
+    return {"platt_a": round(a, 4), "platt_b": round(b, 4)}
+
+
+def score_programs(model: RewardModel, problems: dict[str, Problem], programs: Sequence[Program]) -> list[float]:
+    """The served scores of these programs, in their order; a prompt cut on the left where it does not fit."""
+    return [model.score([model.encode(problems[p.task_id].prompt, p.completion, "truncate_left")])[0] for p in programs]

@@ -1,0 +1,129 @@
+"""What a report says about scores: exact best-of-N, pair accuracy, AUC, calibration, and intervals over problems.
+
+Plain functions over lists of (score, passed) of one problem; numpy only for the bootstrap's sums.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+
+
+def best_of_n(scores: Sequence[float], passed: Sequence[bool], n: int) -> float:
+    """Chance that the best-scored of `n` of these programs passes, over all subsets of that size, ties averaged.
+
+    A subset's best is in the tie group T if it avoids everything above T and meets T; inside T the pick is uniform,
+    so its pass chance is the share of passing programs in T.
+    """
+    total = len(scores)
+    if not 1 <= n <= total:
+        raise ValueError(f"best of {n} from {total} programs")
+    groups: dict[float, list[bool]] = {}
+    for score, good in zip(scores, passed, strict=True):
+        groups.setdefault(score, []).append(good)
+    expected, left = 0.0, total
+    for score in sorted(groups, reverse=True):
+        members = groups[score]
+        chance = (math.comb(left, n) - math.comb(left - len(members), n)) / math.comb(total, n)
+        expected += chance * sum(members) / len(members)
+        left -= len(members)
+    return expected
+
+
+def pass_at_n(passed: Sequence[bool], n: int) -> float:
+    """Chance that at least one of `n` programs drawn without replacement passes (the unbiased pass@n)."""
+    total, good = len(passed), sum(passed)
+    return 1.0 - math.comb(total - good, n) / math.comb(total, n)
+
+
+def pair_accuracy(scores: Sequence[float], pairs: Sequence[tuple[int, int]]) -> float:
+    """Share of (better, worse) index pairs that the scores order rightly; a tie counts half."""
+    return sum(_order(scores[better], scores[worse]) for better, worse in pairs) / len(pairs)
+
+
+def auc(scores: Sequence[float], passed: Sequence[bool]) -> float | None:
+    """Chance that a passing program outscores a failing one; None where there is only one kind."""
+    good = [score for score, ok in zip(scores, passed, strict=True) if ok]
+    bad = [score for score, ok in zip(scores, passed, strict=True) if not ok]
+    if not good or not bad:
+        return None
+    return sum(_order(high, low) for high in good for low in bad) / (len(good) * len(bad))
+
+
+def _order(high: float, low: float) -> float:
+    return 0.5 if high == low else float(high > low)
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def bootstrap(
+    values: Sequence[float], *, resamples: int, seed: int, statistic: Callable[[Sequence[float]], float] = mean
+) -> tuple[float, float]:
+    """The middle 95 % of `statistic` over resamples of these values (one a problem), with replacement."""
+    draw = random.Random(seed)
+    estimates = sorted(statistic(draw.choices(values, k=len(values))) for _ in range(resamples))
+    low = estimates[int(0.025 * (resamples - 1))]
+    high = estimates[math.ceil(0.975 * (resamples - 1))]
+    return low, high
+
+
+def calibration_error(probabilities: Sequence[float], passed: Sequence[bool], bins: int = 10) -> float:
+    """Expected calibration error over equal-width bins: mean |share passing - mean probability|, by bin size."""
+    held: dict[int, list[tuple[float, bool]]] = {}
+    for probability, ok in zip(probabilities, passed, strict=True):
+        held.setdefault(min(int(probability * bins), bins - 1), []).append((probability, ok))
+    gaps = [abs(sum(ok for _, ok in part) - sum(p for p, _ in part)) for part in held.values()]
+    return sum(gaps) / len(probabilities)
+
+
+def platt(
+    scores: Sequence[float], passed: Sequence[bool], weights: Sequence[float] | None = None, steps: int = 100
+) -> tuple[float, float]:
+    """(a, b) of P(pass) = sigmoid(a · score + b), by Newton steps on the (weighted) likelihood.
+
+    Targets are Platt's smoothed ones, so a separable set has a finite answer.
+    """
+    share = weights or [1.0] * len(scores)
+    good = sum(w for w, ok in zip(share, passed, strict=True) if ok)
+    bad = sum(share) - good
+    target = [(good + 1) / (good + 2) if ok else 1 / (bad + 2) for ok in passed]
+    a, b = 0.0, math.log((good + 1) / (bad + 1))
+    for _ in range(steps):
+        ga = gb = haa = hab = hbb = 0.0
+        for s, t, w in zip(scores, target, share, strict=True):
+            p = 1 / (1 + math.exp(-max(-30.0, min(30.0, a * s + b))))
+            gradient, curvature = w * (p - t), w * max(p * (1 - p), 1e-9)
+            ga, gb = ga + gradient * s, gb + gradient
+            haa, hab, hbb = haa + curvature * s * s, hab + curvature * s, hbb + curvature
+        haa, hbb = haa + 1e-9, hbb + 1e-9
+        determinant = haa * hbb - hab * hab
+        da, db = (hbb * ga - hab * gb) / determinant, (haa * gb - hab * ga) / determinant
+        a, b = a - da, b - db
+        if abs(da) + abs(db) < 1e-10:
+            break
+    return a, b
+
+
+def correlation(left: Sequence[float], right: Sequence[float]) -> float:
+    """Spearman's rank correlation, ties at their mean rank; 0.0 where one side does not vary."""
+    x, y = _ranks(left), _ranks(right)
+    mx, my = mean(x), mean(y)
+    spread = math.sqrt(sum((a - mx) ** 2 for a in x) * sum((b - my) ** 2 for b in y))
+    return sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / spread if spread else 0.0
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    order = sorted(range(len(values)), key=lambda at: values[at])
+    ranks = [0.0] * len(values)
+    start = 0
+    while start < len(order):
+        end = start
+        while end < len(order) and values[order[end]] == values[order[start]]:
+            end += 1
+        for at in order[start:end]:
+            ranks[at] = (start + end - 1) / 2
+        start = end
+    return ranks

@@ -1,0 +1,103 @@
+"""A run folder: what a stage wrote, and under which recipe it wrote it.
+
+A stage is a function from files to files in one folder. When it has finished, `stages/NAME.json` says so, with a key
+over the recipe's sections it read and the keys of the stages before it: running the same thing again is free, and
+changing a recipe runs again exactly what depends on the change. A stage that was killed runs again from the last file
+it completed (`verify`: from the last program; `pretrain` and `fit`: from the last saved step).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+class Run:
+    """One run folder. `say` writes progress lines to stderr, because stdout is for summaries."""
+
+    def __init__(self, folder: Path, *, quiet: bool = False) -> None:
+        self.folder = folder
+        self.quiet = quiet
+        (folder / "stages").mkdir(parents=True, exist_ok=True)
+
+    def path(self, name: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def record(self, stage: str) -> dict[str, Any] | None:
+        """What the finished stage noted, or None if it has not finished."""
+        path = self.folder / "stages" / f"{stage}.json"
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+    def finish(self, stage: str, key: str, summary: dict[str, Any], wall_s: float, cpu_s: float) -> None:
+        note = {"key": key, "summary": summary, "wall_s": round(wall_s, 1), "cpu_s": round(cpu_s, 1)}
+        write_text(self.path(f"stages/{stage}.json"), json.dumps(note, indent=2) + "\n")
+
+    def resumable_key(self, name: str, key: str) -> bool:
+        """Whether partial work under `name` was begun with this key; if not, the key is noted and it starts anew."""
+        path = self.path(f"stages/{name}.begun")
+        if path.is_file() and path.read_text(encoding="utf-8") == key:
+            return True
+        write_text(path, key)
+        return False
+
+
+class Progress:
+    """A line every few seconds: how far, how fast, how much longer."""
+
+    def __init__(self, run: Run, stage: str, total: float, every_s: float = 10.0) -> None:
+        self._run, self._stage, self._total, self._every_s = run, stage, total, every_s
+        self._start = self._last = time.monotonic()
+        self._from: float | None = None
+
+    def at(self, done: float, note: str = "") -> None:
+        now = time.monotonic()
+        if self._from is None:
+            self._from = done
+        if now - self._last < self._every_s:
+            return
+        self._last = now
+        rate = (done - self._from) / (now - self._start)
+        left = (self._total - done) / rate if rate else float("inf")
+        self._run.say(f"{self._stage}: {done:.0f}/{self._total:.0f}  {rate:.1f}/s  {left:.0f} s left  {note}")
+
+
+def digest(*parts: object) -> str:
+    """A short name for these JSON-like values."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSON-lines file, gzipped or not; a last line cut by a kill is left out."""
+    import gzip
+
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if not line.endswith("\n"):
+                return
+            yield json.loads(line)
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """All rows or nothing: the file appears under its name when it is complete. Returns how many."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    write_text(path, "".join(lines))
+    return len(lines)
+
+
+def write_text(path: Path, text: str) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
