@@ -328,9 +328,9 @@ def _open_out(path: str) -> Iterator[TextIO]:
 
 
 def _check(flags: argparse.Namespace) -> int:
-    from service import check
+    from service.check import run
 
-    return check.run(_settings(flags), as_json=flags.json)
+    return run(_settings(flags), as_json=flags.json)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ def encode(value: Any) -> bytes:
 
 
 def decode_task(frame: bytes) -> Task:
-    return _task_decoder.decode(frame)
+    task: Task = _task_decoder.decode(frame)
+    return task
 
 
 def decode_reply(frame: bytes) -> Reply:

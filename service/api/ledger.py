@@ -89,7 +89,7 @@ class Ledger:
             with contextlib.suppress(BrokerUnavailable), broker_errors():
                 await self.queue.client.set(self._alive, "1", px=ALIVE_MS)
                 for request_id, task in list(self._tasks.items()):
-                    if await self.queue.client.hget(self._key(request_id), "state") == b"cancelled":  # type: ignore[misc]
+                    if await self.queue.client.hget(self._key(request_id), "state") == b"cancelled":
                         task.cancel()
             await asyncio.sleep(ALIVE_MS / 8000)
 
@@ -139,7 +139,7 @@ class Ledger:
 
     async def _tell(self, request_id: str, fields: dict[str, str]) -> None:
         with broker_errors():
-            await self.queue.client.xadd(self._events(request_id), fields)  # type: ignore[arg-type]
+            await self.queue.client.xadd(self._events(request_id), fields)
             await self.queue.client.pexpire(self._events(request_id), self.keep_ms)
 
     async def _settle(self, request_id: str, state: str, **fields: str) -> None:
@@ -161,7 +161,7 @@ class Ledger:
     async def entry(self, request_id: str, tenant: str) -> Entry:
         """Raises NotFound for a request that is unknown, expired or another caller's."""
         with broker_errors():
-            raw = await self.queue.client.hgetall(self._key(request_id))  # type: ignore[misc]
+            raw = await self.queue.client.hgetall(self._key(request_id))
         if not raw or raw.get(b"tenant", b"").decode() != tenant:
             raise NotFound(f"no request {request_id}")
         problem = raw.get(b"problem")

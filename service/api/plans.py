@@ -186,11 +186,15 @@ class ScorePlan:
                     pass_probability=entry.pass_probability if self.calibrated else None,
                 ))  # fmt: skip
             elif isinstance(entry, Problem):
-                completions.append(CompletionScore(status="invalid", trainable=False, error=entry))
+                completions.append(_no_score("invalid", entry))
             else:
                 assert failed is not None
-                completions.append(CompletionScore(status=failed.state.value, trainable=False, error=_problem(failed)))  # type: ignore[arg-type]
+                completions.append(_no_score(failed.state.value, _problem(failed)))
         return ScoreResult(id=group.item.id, best=best([one.score for one in completions]), completions=completions)
+
+
+def _no_score(status: Any, problem: Problem) -> CompletionScore:
+    return CompletionScore(status=status, score=None, pass_probability=None, trainable=False, error=problem)
 
 
 def _plain(prompt: Prompt) -> str | list[dict[str, str]]:

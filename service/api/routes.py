@@ -261,7 +261,7 @@ async def info(request: Request) -> InfoAnswer:
     limits = {name: float(value) for name, value in settings if name.startswith("max_")}
     return InfoAnswer(
         version=metadata.version("plaudit"),
-        versions={name: metadata.version(name) for name in ("fastapi", "pydantic", "redis", "uvicorn")} | fleet.versions,
+        versions={name: metadata.version(name) for name in ("fastapi", "pydantic", "redis")} | fleet.versions,
         isolation=fleet.isolation,  # type: ignore[arg-type]
         limits=limits,
         models=list(fleet.models.values()),

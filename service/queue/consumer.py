@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from service.jobs import Failed, JobState, Reply, Task, decode_task, encode
+from service.jobs import Failed, JobState, Lane, Reply, Task, decode_task, encode
 from service.queue.keys import BLOCK_S, GROUP, Keys, script
 from service.queue.producer import KEEP_REPLY_MS, now_ms
 
@@ -37,13 +37,17 @@ class Lease:
     deliveries: int
     queued_ms: int
 
+    @property
+    def lane(self) -> Lane:
+        return cast(Lane, self.stream.rsplit(":", 1)[1])
+
 
 class Consumer:
     """Reads one or more queues. Redis' errors come through as `redis.RedisError`; the worker loop waits and retries."""
 
     def __init__(self, client: redis.Redis, namespace: str, name: str, queues: Sequence[str], *, lease_s: float,
                  max_deliveries: int) -> None:  # fmt: skip
-        self.client = client
+        self.client: Any = client  # redis-py types every reply as a union of all replies
         self.keys = Keys(namespace)
         self.name = name
         self.queues = list(queues)
@@ -144,7 +148,7 @@ class Consumer:
         queue_ms = max(0, (started_ms or now_ms()) - lease.queued_ms)
         reply = Reply(lease.id, body, float(queue_ms), compute_ms, self.name)
         keys = [self.keys.load(lease.queue), self.keys.live(lease.queue)]
-        arguments = [self.keys.prefix, lease.id, encode(reply), cache_ms, KEEP_REPLY_MS, GROUP, lease.entry]
+        arguments: list[Any] = [self.keys.prefix, lease.id, encode(reply), cache_ms, KEEP_REPLY_MS, GROUP, lease.entry]
         ended = bool(self._finish(keys=keys, args=arguments))
         self.drop(lease)
         return ended
@@ -162,7 +166,7 @@ class Consumer:
             self.client.xclaim(lease.stream, GROUP, self.name, 0, [lease.entry], justid=True)
 
     def suite(self, sha256: str) -> bytes | None:
-        frame: bytes | None = self.client.get(self.keys.suite(sha256))  # type: ignore[assignment]
+        frame: bytes | None = self.client.get(self.keys.suite(sha256))
         return frame
 
     def retire(self) -> None:

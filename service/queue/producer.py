@@ -65,7 +65,7 @@ class Queue:
     """One per API process. Raises BrokerUnavailable whenever Redis does not answer; it reconnects by itself."""
 
     def __init__(self, client: redis.asyncio.Redis, namespace: str, channel: str) -> None:
-        self.client = client
+        self.client: Any = client  # redis-py types every reply as a union of all replies
         self.keys = Keys(namespace)
         self.channel = self.keys.reply(channel)
         self._submit = client.register_script(script("submit"))
@@ -104,10 +104,10 @@ class Queue:
     async def replies(self, timeout_s: float) -> list[Reply]:
         """Replies that have come, waiting at most so long for the first. Blocks one connection."""
         with broker_errors():
-            first = await self.client.blpop([self.channel], timeout=timeout_s)  # type: ignore[misc]
+            first = await self.client.blpop([self.channel], timeout=timeout_s)
             if first is None:
                 return []
-            rest = await self.client.lpop(self.channel, 256) or []  # type: ignore[misc]
+            rest = await self.client.lpop(self.channel, 256) or []
         return [decode_reply(frame) for frame in (first[1], *rest)]
 
     async def look_up(self, jobs: Sequence[str]) -> dict[str, Reply | None]:
@@ -159,7 +159,7 @@ class Queue:
         """The workers whose announcement has not run out."""
         with broker_errors():
             names = await self.client.zrangebyscore(self.keys.workers, now_ms(), "+inf")
-            infos = await self.client.hmget(self.keys.workers_info, names) if names else []  # type: ignore[misc]
+            infos = await self.client.hmget(self.keys.workers_info, names) if names else []
         live = [(name.decode(), json.loads(info)) for name, info in zip(names, infos, strict=True) if info]
         return [Worker(name, info.pop("kind"), info) for name, info in live]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any
 
@@ -99,7 +100,8 @@ class ScoreWork:
         assert isinstance(task, ScoreTask)
         started = now_ms()
         try:
-            encoded = self.models[task.model].encode_group(task.prompt, task.completions, task.on_overflow)  # type: ignore[arg-type]
+            prompt: Any = task.prompt
+            encoded = self.models[task.model].encode_group(prompt, task.completions, task.on_overflow)
         except Invalid as error:
             hands.answer(lease, Failed(JobState.INVALID, error.code, error.detail, False), started_ms=started)
             return
@@ -109,7 +111,7 @@ class ScoreWork:
             self._answer(pending, [], hands)
             return
         self.pending[lease.id] = pending
-        lane = LANES.index(lease.stream.rsplit(":", 1)[1])  # type: ignore[arg-type]
+        lane = LANES.index(lease.lane)
         group = Group(lease.id, sequences, lane, lease.deadline_ms, alone=lease.deliveries > 1)
         self.schedulers[task.model].add(group)
 
@@ -130,6 +132,10 @@ class ScoreWork:
                 hands.answer(pending.lease, failure("model_failed", f"{type(error).__name__} in the model"))
             return
         elapsed_ms = (time.perf_counter() - began) * 1000
+        if not all(map(math.isfinite, scores)):  # a broken weight is our fault, and no number
+            for group in self.schedulers[name].abandon(batch):
+                hands.answer(self.pending.pop(group.key).lease, failure("not_finite", "the model gave no finite score"))
+            return
         metrics.score_batch_tokens.observe(batch.tokens)
         metrics.score_batch_groups.observe(len(batch.slices))
         metrics.score_tokens.labels("computed").inc(batch.tokens)
