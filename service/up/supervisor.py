@@ -96,13 +96,13 @@ class Janitor:
 class Supervisor:
     """Keeps `children` alive until SIGTERM, SIGINT or SIGHUP, or until one of them cannot be.
 
-    `on_ready` gets the announcing child's line once. `folders` are removed at the end, whatever the end; descriptors in
-    `keep_open` (locks) are held until that is done.
+    `on_ready` gets the announcing child's line once, `on_death` each dead child with its pid and exit code. `folders`
+    are removed at the end, whatever the end; descriptors in `keep_open` (locks) are held until that is done.
     """
 
     def __init__(self, children: Sequence[Child], *, drain_s: float, folders: Sequence[Path] = (),
                  keep_open: Sequence[int] = (), on_ready: Callable[[dict[str, Any]], None] | None = None,
-                 on_death: Callable[[Child, int], None] | None = None) -> None:  # fmt: skip
+                 on_death: Callable[[Child, int, int], None] | None = None) -> None:  # fmt: skip
         self.posts = [Post(child) for child in sorted(children, key=lambda child: child.stage)]
         self.drain_s = drain_s
         self.on_ready = on_ready
@@ -226,7 +226,7 @@ class Supervisor:
             post.process = None
             self.janitor.forget(pid)
             if self.on_death is not None:
-                self.on_death(post.child, pid)
+                self.on_death(post.child, pid, code)
             if self.exit_code is None:
                 self._mourn(post, code)
 

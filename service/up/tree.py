@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from service.errors import InfraError, UsageError
+from service.errors import UsageError
 from service.settings import Settings
 from service.up import broker
 from service.up.children import Child, command, environ_of
@@ -50,9 +50,9 @@ def up(settings: Settings) -> int:
         port = str(address.getsockname()[1])
         children.append(Child("api", command("serve"), {**env, "PLAUDIT_PORT": port}, API, announces=True))
 
-        def on_death(child: Child, pid: int) -> None:
+        def on_death(child: Child, pid: int, code: int) -> None:
             _forget_gauges(run, pid)
-            if child.stage == BROKER:
+            if child.stage == BROKER and code != 0:
                 _tell_last_lines(data / "broker.log")
 
         supervisor = Supervisor(children, drain_s=settings.drain_s + 2, folders=[run], keep_open=locks,
@@ -68,7 +68,7 @@ def workers(settings: Settings, kind: Literal["score", "execute"], count: int) -
         if settings.metrics_port:
             first = replace(first, env={**first.env, "PLAUDIT_METRICS_PORT": str(settings.metrics_port)})
         supervisor = Supervisor([first, *others], drain_s=settings.drain_s + 2, folders=[run],
-                                on_death=lambda _, pid: _forget_gauges(run, pid))  # fmt: skip
+                                on_death=lambda _, pid, code: _forget_gauges(run, pid))  # fmt: skip
         return supervisor.run()
 
 
@@ -107,17 +107,12 @@ def _reserved(host: str, port: int) -> Iterator[socket.socket]:
 
     Linux lets the API bind beside it because both say SO_REUSEADDR and this one does not listen.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        reserved = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise UsageError(f"--host {host}: {error}") from error
-    with reserved:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            reserved.bind(address)
+            reserved.bind((host, port))
         except OSError as error:
-            raise InfraError(f"cannot listen on {host}:{port}: {error.strerror}; try another --port, or 0") from error
+            raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}") from error
         yield reserved
 
 
