@@ -20,7 +20,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +30,6 @@ from sandbox.limits import Fence
 
 KIT = "/harness"  # where init and the roles lie inside a jail
 ROOT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN", "CAP_KILL")
-GRACE_S = 5.0  # how long a killed jail may take to be gone before that is our fault
 
 Role = Literal["script", "serve", "tests", "exec"]
 
@@ -114,6 +112,8 @@ def command(plan: Blueprint, control: int, seccomp: int) -> list[str]:
         if os.path.islink(path):
             line += ["--symlink", os.readlink(path), path]
         else:
+            for parent in reversed(Path(path).parents[:-1]):
+                line += ["--dir", str(parent)]  # bubblewrap would make it readable for root only
             line += ["--ro-bind", path, path]
     for path in plan.masks:
         line += ["--tmpfs", path]
@@ -134,9 +134,14 @@ def command(plan: Blueprint, control: int, seccomp: int) -> list[str]:
 
 
 class Jail:
-    """One job in one jail, from start to sweep. Use as a context manager; leaving it leaves nothing behind."""
+    """One job in one jail, from start to sweep. Use as a context manager; leaving it leaves nothing of the job behind.
 
-    def __init__(self, plan: Blueprint, job: Job, sequence: int) -> None:
+    A jail whose job has been swept takes some milliseconds more to dismantle itself; nobody waits for that. Its
+    process goes to `leaving`, and the sandbox collects it later.
+    """
+
+    def __init__(self, plan: Blueprint, job: Job, sequence: int, leaving: list[subprocess.Popen[bytes]]) -> None:
+        self.leaving = leaving
         self.ending: Ending | None = None
         self.closed = False
         self.group: Group | None = None
@@ -260,12 +265,7 @@ class Jail:
             if self.process is not None:
                 if self.ending is None:
                     self.destroy()
-                try:
-                    self.process.wait(GRACE_S)
-                except subprocess.TimeoutExpired:
-                    self.destroy()
-                    with suppress(subprocess.TimeoutExpired):
-                        self.process.wait(GRACE_S)
+                self.leaving.append(self.process)
             if self.group is not None:
                 self.group.remove()
         finally:

@@ -17,8 +17,10 @@ import os
 import py_compile
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,8 @@ from sandbox.types import Level
 LEVELS: tuple[Level, ...] = ("strong", "userns", "landlock", "none")
 FIRST_UID = 20_000
 MAX_OWNERS = 2_000
+MAX_LEAVING = 8
+LEAVE_S = 10.0
 KIT_FILES = {
     "init": "inside/init.py",
     "candidate": "inside/candidate.py",
@@ -82,6 +86,7 @@ class Sandbox:
         self.name = f"plaudit-{os.getpid()}-{start_time(os.getpid())}"
         self.home = state / self.name
         self.sequence = 0
+        self.leaving: list[subprocess.Popen[bytes]] = []
         self.closed = False
         self.lock = -1
         self.home.mkdir(mode=0o711, exist_ok=True)
@@ -128,7 +133,21 @@ class Sandbox:
         if self.closed:
             raise SandboxError("the sandbox is closed")
         self.sequence += 1
-        return Jail(self.plan, job, self.sequence)
+        self.collect(MAX_LEAVING)
+        return Jail(self.plan, job, self.sequence, self.leaving)
+
+    def collect(self, most: int) -> None:
+        """Reap the jails that have dismantled themselves; wait until at most `most` are still at it."""
+        deadline = time.monotonic() + LEAVE_S
+        while True:
+            self.leaving[:] = [process for process in self.leaving if process.poll() is None]
+            if len(self.leaving) <= most:
+                return
+            if time.monotonic() > deadline:
+                for process in self.leaving:
+                    process.kill()
+                raise SandboxError(f"{len(self.leaving)} jails do not go away")
+            time.sleep(0.001)
 
     def languages(self) -> list[Language]:
         return languages.installed()
@@ -140,6 +159,7 @@ class Sandbox:
     def close(self) -> None:
         """Give everything back. Every jail must be closed before."""
         self.closed = True
+        self.collect(0)
         shutil.rmtree(self.home, ignore_errors=True)
         if self.lock >= 0:
             os.close(self.lock)

@@ -14,10 +14,10 @@ import atexit
 import builtins
 import os
 import sys
-from typing import Any, NoReturn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
     from sandbox.inside import peer as peers
 else:
     import peer as peers

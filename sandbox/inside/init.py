@@ -20,7 +20,10 @@ import os
 import resource
 import stat
 import sys
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # the real one costs an import of ten milliseconds
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 FIRST_FREE_FD = 200  # job descriptors are moved above this number, out of the way of the numbers the job asks for
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8

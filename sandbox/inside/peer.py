@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import builtins
 import sys
-from typing import Any
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
     import _socket
     from collections.abc import Callable
 

@@ -14,10 +14,10 @@ import _socket
 import builtins
 import os
 import sys
-from typing import Any, NoReturn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, NoReturn
     from sandbox.inside import peer as peers
     from sandbox.judge import codec
 else:
@@ -29,7 +29,7 @@ MODULE = "tests"
 FUNCTION_TYPES = (type(lambda: 0), type(len), type([].append), type(str.upper))
 
 
-class Namespace(dict[str, Any]):
+class Namespace(dict):  # type: ignore[type-arg]
     """The tests' globals: their own names first, then the builtins, then whatever the program calls by that name."""
 
     def __init__(self, peer: Any) -> None:

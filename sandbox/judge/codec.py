@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import builtins
 import json
-from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False  # the real one costs the jail an import of ten milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Opaque = Callable[[Any], dict[str, Any]]
+    Handle = Callable[[dict[str, Any]], Any]
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 200
 MAX_NODES = 2_000_000
 PLAIN_INT = 1 << 1024  # larger ints cross as hexadecimal: decimal text is quadratic and limited by the interpreter
 MAX_INT_BITS = 1 << 22
-
-Opaque = Callable[[Any], dict[str, Any]]
-Handle = Callable[[dict[str, Any]], Any]
 
 _ATOMS = frozenset({type(None), bool, str})
 _TYPES = {name: value for name, value in vars(builtins).items() if isinstance(value, type) and name == value.__name__}
