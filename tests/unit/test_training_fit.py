@@ -1,0 +1,154 @@
+"""The loss, the shared prompt, and the text: what is learnt is what is served."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForSequenceClassification
+
+from service.scoring.reward_model import Encoder
+from training.config import Fit, Recipe, Tokenize
+from training.fit import bradley_terry, encode_programs, epoch_groups, pointwise
+from training.forward import group_scores
+from training.pretrain import batches, schedule
+from training.records import Problem, program_of
+from training.tokenize import COMPLETION, END, PROMPT, presented, spec, train_tokenizer
+
+PROBLEM = Problem(
+    task_id="T/1", base_id="T/1", prompt='def double(x):\n    """Twice x."""\n', entry_point="double",
+    canonical=None, test_setup="", tests=("assert double(2) == 4",), source="own", license="Apache-2.0",
+)  # fmt: skip
+BODIES = ["    return 2 * x\n", "    return x + x\n", "    return x ** 2\n", "    y = x\n    return y\n"]
+TINY = dataclasses.replace(Recipe(), tokenize=Tokenize(vocab_size=300))
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    tokenizer = train_tokenizer([Path(__file__).read_text(encoding="utf-8")], TINY)
+    return Encoder(tokenizer, spec(TINY, "Qwen2ForSequenceClassification"))
+
+
+def tiny(kv_heads: int) -> Any:
+    torch.manual_seed(3)
+    model = Qwen2ForSequenceClassification(
+        Qwen2Config(
+            vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=kv_heads, num_labels=1, pad_token_id=0,
+        )
+    )  # fmt: skip
+    torch.nn.init.normal_(model.score.weight)
+    return model
+
+
+def test_bradley_terry_by_hand() -> None:
+    scores = torch.tensor([2.0, 0.0, 1.0])
+    by_hand = (math.log(1 + math.exp(-2.0)) + math.log(1 + math.exp(1.0))) / 2
+    assert bradley_terry(scores, [(0, 1), (1, 2)]).item() == pytest.approx(by_hand)
+
+
+def test_bradley_terry_is_computed_in_float32() -> None:
+    assert bradley_terry(torch.tensor([1.0, 0.0], dtype=torch.bfloat16), [(0, 1)]).dtype == torch.float32
+
+
+def test_bradley_terry_pushes_only_the_difference() -> None:
+    scores = torch.tensor([0.3, -0.2, 0.9], requires_grad=True)
+    torch.autograd.backward(bradley_terry(scores, [(0, 1), (0, 2)]))
+    assert scores.grad is not None
+    assert scores.grad.sum().item() == pytest.approx(0.0, abs=1e-7)
+    assert scores.grad[0] < 0 < scores.grad[1]
+
+
+def test_pointwise_reads_a_score_as_log_odds() -> None:
+    assert pointwise(torch.tensor([0.0, 0.0]), [True, False]).item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_a_shared_prompt_changes_no_score(encoder: Encoder, kv_heads: int) -> None:
+    model = tiny(kv_heads).eval()
+    encoded = [encoder.encode(PROBLEM.prompt, body) for body in BODIES]
+    cut = encoded[0].prompt_tokens
+    with torch.no_grad():
+        plain = [model(input_ids=torch.tensor([e.ids])).logits.item() for e in encoded]
+        shared = group_scores(model, encoded[0].ids[:cut], [e.ids[cut:] for e in encoded])
+    assert shared.tolist() == pytest.approx(plain, abs=1e-5)
+
+
+def test_a_shared_prompt_changes_no_gradient(encoder: Encoder) -> None:
+    model = tiny(2)
+    encoded = [encoder.encode(PROBLEM.prompt, body) for body in BODIES]
+    cut = encoded[0].prompt_tokens
+    pairs = [(0, 2), (1, 3)]
+    plain = torch.stack([model(input_ids=torch.tensor([e.ids])).logits[0, 0] for e in encoded])
+    torch.autograd.backward(bradley_terry(plain, pairs))
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    shared = group_scores(model, encoded[0].ids[:cut], [e.ids[cut:] for e in encoded])
+    torch.autograd.backward(bradley_terry(shared, pairs))
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-5, rtol=1e-4)
+
+
+def test_training_encodes_and_pools_exactly_what_serving_does(encoder: Encoder) -> None:
+    programs = [program_of(PROBLEM, PROBLEM.prompt + body, "sample", "own", "Apache-2.0") for body in BODIES]
+    made = encode_programs(encoder, {PROBLEM.task_id: PROBLEM}, programs)
+    for program in programs:
+        head, own = made[program.program_id, "body"]
+        served = encoder.encode(PROBLEM.prompt, program.completion)
+        assert head + own == served.ids
+        assert len(head) == served.prompt_tokens
+        assert own[-1] == encoder._tokenizer.convert_tokens_to_ids(END)
+
+
+def test_the_chat_template_writes_the_same_text(encoder: Encoder) -> None:
+    text = encoder._tokenizer.apply_chat_template(
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], tokenize=False
+    )
+    assert text == encoder.full_text("a", "b") == f"{PROMPT}a{COMPLETION}b{END}"
+    conversation: Any = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]
+    chat = encoder._tokenizer.apply_chat_template(
+        [*conversation, {"role": "assistant", "content": "b"}], tokenize=False
+    )
+    assert chat == encoder.full_text(conversation, "b")
+
+
+def test_a_whole_function_has_its_signature_once_and_no_docstring() -> None:
+    program = program_of(PROBLEM, PROBLEM.prompt + BODIES[0], "sample", "own", "Apache-2.0")
+    assert presented(program, PROBLEM.prompt, "double", "program")[1] == "def double(x):\n    return 2 * x\n"
+    fenced = presented(program, PROBLEM.prompt, "double", "fenced")[1]
+    assert fenced == "```python\ndef double(x):\n    return 2 * x\n```\n"
+
+
+def test_groups_hold_both_kinds_and_every_epoch_deals_anew() -> None:
+    chosen, rejected = [f"g{i}" for i in range(5)], [f"b{i}" for i in range(30)]
+    better = {"T/1": {(a, b) for a in chosen for b in rejected}}
+    encoded: Any = {(name, form): ((1,), (2,)) for name in chosen + rejected for form in ("body", "program", "fenced")}
+    recipe = dataclasses.replace(TINY, fit=Fit(group_size=12, max_groups=3))
+
+    groups = epoch_groups(better, encoded, recipe, epoch=0)
+
+    assert len(groups) == 3
+    assert all(len(g.programs) == len(set(g.programs)) == 12 for g in groups)
+    assert all({name[0] for name in g.programs} == {"g", "b"} for g in groups)
+    assert groups == epoch_groups(better, encoded, recipe, epoch=0)
+    assert groups != epoch_groups(better, encoded, recipe, epoch=1)
+
+
+def test_the_learning_rate_warms_up_and_ends_low() -> None:
+    values = [schedule(step / 100, 0.1) for step in range(100)]
+    assert values[0] < 0.02
+    assert max(values) == pytest.approx(1.0, abs=0.02)
+    assert values[-1] < 0.06
+
+
+def test_batches_use_every_row_in_a_pass_and_stop_at_the_budget() -> None:
+    rows = [{"kind": "corpus", "ids": [1] * (5 + at % 90)} for at in range(300)]
+    one_pass = sum(len(r["ids"]) for r in rows)
+    settings = dataclasses.replace(TINY.pretrain, max_tokens=one_pass, batch_tokens=512)
+    plan = batches(rows, dataclasses.replace(TINY, pretrain=settings))
+    assert sorted(at for batch in plan for at in batch) == list(range(300))
+    assert all(max(len(rows[at]["ids"]) for at in batch) * len(batch) <= 512 for batch in plan)
