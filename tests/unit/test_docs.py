@@ -1,0 +1,262 @@
+"""What is written is true: code blocks run, examples fit the schemas, tables come from the code.
+
+Tables between `<!-- generated: NAME -->` and `<!-- end -->` are made here; `python tests/unit/test_docs.py` writes
+them anew. Fences by their info string:
+  python          run, one namespace a page                  json NAME       a valid service.schemas.NAME
+  bash service    }  run by the integration tests            sh              for the reader's host; syntax checked
+  python service  }  against a real service                  text, mermaid   read by people
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from sandbox.types import SEVERITY, Verdict
+from service import errors, metrics, schemas
+from service.settings import PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+KINDS = {"python", "python service", "bash service", "sh", "text", "mermaid"}
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int
+    info: str
+    code: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text("utf-8")
+    for found in re.finditer(r"^```(\S[^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield Block(page, text.count("\n", 0, found.start()) + 1, found.group(1).strip(), found.group(2))
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+
+
+def of(*kinds: str) -> list[Any]:
+    return [
+        pytest.param(block, id=block.name) for block in BLOCKS if block.info in kinds or block.info.split()[0] in kinds
+    ]
+
+
+# --- blocks ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_block_says_what_it_is() -> None:
+    unknown = [f"{block.name}: {block.info}" for block in BLOCKS
+               if block.info not in KINDS and not block.info.startswith("json ")]  # fmt: skip
+    assert unknown == []
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
+def test_python_blocks_run(page: Path) -> None:
+    namespace: dict[str, Any] = {"__name__": page.name}
+    for block in blocks(page):
+        if block.info == "python":
+            exec(compile("\n" * block.line + block.code, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("block", of("python service"))
+def test_python_blocks_for_a_service_compile(block: Block) -> None:
+    compile(block.code, block.name, "exec")
+
+
+@pytest.mark.parametrize("block", of("sh", "bash service"))
+def test_shell_blocks_are_shell(block: Block) -> None:
+    done = subprocess.run(["bash", "-n"], input=block.code, text=True, capture_output=True, timeout=10)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("block", [param for param in of("json") if param.values[0].info != "json"])
+def test_examples_fit_their_schema(block: Block) -> None:
+    kind = getattr(schemas, block.info.split()[1])
+    given = json.loads(block.code)
+    model = kind.model_validate(given)
+    assert stray(given, model) == []
+
+
+def stray(given: Any, model: Any, path: str = "") -> list[str]:
+    """Fields of an example that its type does not have (answers ignore what they do not know, people would not)."""
+    if isinstance(model, BaseModel) and isinstance(given, dict):
+        known = type(model).model_fields
+        own = [f"{path}.{name}" for name in given if name not in known]
+        return own + [
+            s for name in given if name in known for s in stray(given[name], getattr(model, name), f"{path}.{name}")
+        ]
+    if isinstance(model, list) and isinstance(given, list):
+        return [s for at, (a, b) in enumerate(zip(given, model, strict=True)) for s in stray(a, b, f"{path}.{at}")]
+    return []
+
+
+# --- generated tables ------------------------------------------------------------------------------------------------
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def endpoints() -> str:
+    from service.api.app import create_app
+
+    document = create_app(Settings(redis_url="unix:///nowhere")).openapi()
+    what = {
+        "/jobs/{job_id}": {"get": "A durable request: wait for news of it", "delete": "Cancel it"},
+        "/jobs/{job_id}/events": {"get": "The same as server-sent events"},
+        "/testsets/{sha256}": {"put": "Store a test suite, to be named by its digest"},
+        "/models": {"get": "What is served: revision, limits, parity"},
+        "/models/{name}/activate": {"post": "Swap in another revision (admin key)"},
+        "/languages": {"get": "What the executors run, with toolchain versions"},
+        "/info": {"get": "Versions, limits, isolation level, models, queues"},
+        "/health": {"get": "The process lives"},
+        "/ready": {"get": "A scorer and an executor have answered a probe; 503 until then"},
+        "/metrics": {"get": "Prometheus"},
+    }
+    rows = []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            text = what.get(path, {}).get(method) or operation.get("summary", "")
+            rows.append([f"`{method.upper()} {path.replace('job_id', 'id')}`", text])
+    rows.append(["`GET /`, `/docs`, `/openapi.json`", "The dashboard, the interactive reference, the schema"])
+    return table(["endpoint", "what it does"], rows)
+
+
+def error_codes() -> str:
+    kinds = [kind for kind in errors._tree(errors.PlauditError) if kind not in (errors.HostLacks, errors.UsageError)]
+    kinds.sort(key=lambda kind: (kind.status, kind.code))
+    rows = [[str(kind.status), f"`{kind.code}`", kind.title, "yes" if kind.retryable else "no"] for kind in kinds]
+    return table(["status", "code", "title", "retryable"], rows)
+
+
+VERDICTS = {
+    Verdict.PASSED: "every test passed",
+    Verdict.WRONG_ANSWER: "ran, and answered wrongly",
+    Verdict.RUNTIME_ERROR: "raised, or exited with an error",
+    Verdict.COMPILE_ERROR: "does not compile, or is no Python",
+    Verdict.TIME_LIMIT: "used up its CPU time, or the wall-clock safety net",
+    Verdict.MEMORY_LIMIT: "used up its memory",
+    Verdict.OUTPUT_LIMIT: "wrote too much",
+    Verdict.NO_RESULT: "ended before it gave a result",
+    Verdict.INVALID_RESULT: "gave something that is no plain value",
+    Verdict.SECURITY_VIOLATION: "did what no honest program does",
+    Verdict.NO_CODE: "the completion holds no code block",
+    Verdict.SKIPPED: "not run, by the stop rule",
+}
+
+
+def verdicts() -> str:
+    return table(["verdict", "the program"], [[f"`{one.value}`", VERDICTS[one]] for one in reversed(SEVERITY)])
+
+
+def settings() -> str:
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = (
+            "" if default in (None, [], {}) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        )
+        rows.append([f"`{PREFIX}{name.upper()}`", shown, (field.description or "").replace("\n", " ")])
+    return table(["variable", "default", "what"], rows)
+
+
+def families() -> str:
+    rows = []
+    for one in vars(metrics).values():
+        if hasattr(one, "_documentation"):
+            labels = ", ".join(f"`{label}`" for label in one._labelnames)
+            suffix = "_total" if one._type == "counter" else ""
+            rows.append([f"`{one._name}{suffix}`", one._type, labels, one._documentation])
+    rows += [[f"`{name}`", "gauge", f"`{label}`", text] for name, text, label, _ in
+             metrics.queue_gauges({}, {}, {}, {}, {}).gauges]  # fmt: skip
+    return table(["metric", "type", "labels", "what"], rows)
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "endpoints": endpoints, "errors": error_codes, "verdicts": verdicts, "settings": settings, "metrics": families,
+}  # fmt: skip
+MARK = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def regenerated(text: str) -> str:
+    return MARK.sub(lambda found: f"{found[1]}{GENERATED[found[2]]()}\n{found[4]}", text)
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
+def test_generated_tables_are_those_of_the_code(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert regenerated(text) == text, "run: python tests/unit/test_docs.py"
+
+
+def test_every_generated_table_is_on_some_page() -> None:
+    used = {found[2] for page in PAGES for found in MARK.finditer(page.read_text("utf-8"))}
+    assert used == set(GENERATED)
+
+
+# --- prose -----------------------------------------------------------------------------------------------------------
+
+
+def anchors(text: str) -> set[str]:
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
+def test_links_lead_somewhere(page: Path) -> None:
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path) if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file.read_text("utf-8"))):
+            dead.append(target)
+    assert dead == []
+
+
+def test_files_that_the_pages_name_exist() -> None:
+    named = re.compile(
+        r"`((?:service|sandbox|training|deploy|docs|models|benchmarks|examples)/[\w./-]+|docker-compose\.yml)`"
+    )
+    missing = [f"{page.name}: {name}" for page in PAGES for name in named.findall(page.read_text("utf-8"))
+               if not (ROOT / name).exists()]  # fmt: skip
+    assert missing == []
+
+
+def test_settings_and_variables_that_the_pages_name_exist() -> None:
+    # PLAUDIT_API_PORT is named as what Kubernetes would inject
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {"PLAUDIT_API_PORT"}
+    named = {name for page in PAGES for name in re.findall(r"\bPLAUDIT_[A-Z_]+\b", page.read_text("utf-8"))}
+    assert sorted(named - known - {"PLAUDIT_"}) == []
+
+
+def test_codes_and_statuses_that_the_pages_branch_on_exist() -> None:
+    source = "\n".join(path.read_text("utf-8") for path in (ROOT / "service").rglob("*.py"))
+    named = {code for page in PAGES for code in re.findall(r"code `(\w+)`", page.read_text("utf-8"))}
+    assert [code for code in sorted(named) if f'"{code}"' not in source] == []
+
+
+def test_no_page_names_a_path_of_somebodys_machine() -> None:
+    personal = re.compile(r"(?<![\w.])/(?:home|root|work|Users)/")
+    assert [page.name for page in PAGES if personal.search(page.read_text("utf-8"))] == []
+
+
+if __name__ == "__main__":
+    for path in PAGES:
+        path.write_text(regenerated(path.read_text("utf-8")), "utf-8")
