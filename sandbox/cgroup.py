@@ -149,9 +149,14 @@ class Group:
     @classmethod
     def make(cls, cgroups: Cgroups, name: str) -> Group:
         places = [(tree, tree.base / name) for tree in cgroups.trees]
-        for _, path in places:
-            path.mkdir()
-        return cls(places)
+        group = cls(places)
+        try:
+            for _, path in places:
+                path.mkdir()
+        except OSError:
+            group.remove()
+            raise
+        return group
 
     def limit(self, *, memory_bytes: int, processes: int) -> None:
         tree, path = self.by_controller["memory"]

@@ -213,7 +213,9 @@ class Jail:
         """The job's end, if it has come. Raises SandboxError if the jail failed before the program could start."""
         if self.ending is None and select.select([self.control], [], [], 0)[0]:
             data = self.control.recv(1 << 16)
-            answer = marshal.loads(data) if data else {"fault": f"PID 1 of the jail is gone; {self._complaints()}"}
+            answer: dict[str, Any] = (
+                marshal.loads(data) if data else {"fault": f"PID 1 of the jail is gone; {self._complaints()}"}
+            )
             if "fault" in answer:
                 raise SandboxError(f"the jail failed: {answer['fault']}")
             status = answer["status"]

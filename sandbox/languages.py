@@ -97,9 +97,7 @@ def cxx_version() -> str:
 def installed() -> list[Language]:
     """The languages whose toolchain is on this host. Cheap after the first call."""
     versions = {"python": sys.version.split()[0], "cpp": cxx_version()}
-    return [
-        Language(name, version, ALIASES[name], KINDS[name]) for name, version in versions.items() if version
-    ]
+    return [Language(name, version, ALIASES[name], KINDS[name]) for name, version in versions.items() if version]
 
 
 def compile_command() -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What a jailed process may use: the numbers behind `Limits`, mechanism by mechanism.
 
-A `Fence` is the full set for one jailed run; the rlimits in it are backstops for the cgroup and the watching host, which
-decide the verdicts. Only CPU time decides `time_limit`; wall time is the net under it.
+A `Fence` is the full set for one jailed run; the rlimits in it are backstops for the cgroup and the watching host,
+which decide the verdicts. Only CPU time decides `time_limit`; wall time is the net under it.
 """
 
 from __future__ import annotations

@@ -42,6 +42,8 @@ KIT_FILES = {
     "candidate": "inside/candidate.py",
     "tests": "inside/tests.py",
     "peer": "inside/peer.py",
+    "remote": "inside/remote.py",
+    "wire": "inside/wire.py",
     "codec": "judge/codec.py",
 }
 ADVICE = (
@@ -109,7 +111,7 @@ class Sandbox:
 
     @classmethod
     def open(cls, accept: Level = "strong") -> Sandbox:
-        """Build the walls and prove them. Raises WallsMissing below `accept`, and where a claimed wall does not hold."""
+        """Build the walls and prove them. Raises WallsMissing below `accept`, or where a wall does not hold."""
         from sandbox.selftest import prove
 
         walls = Walls.probe()
@@ -231,7 +233,7 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None) -
         mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
         py_compile.compile(str(kit_source(source)), str(target), f"{module}.py", doraise=True, invalidation_mode=mode)
         target.chmod(0o644)
-    binds = [path for path in ("/usr", "/bin", "/lib", "/lib64", "/sbin", "/etc/ld.so.cache", "/etc/alternatives")]
+    binds = ["/usr", "/bin", "/lib", "/lib64", "/sbin", "/etc/ld.so.cache", "/etc/alternatives"]
     home_of_python = languages.python_home()
     if not home_of_python.is_relative_to("/usr"):
         binds.append(str(home_of_python))
@@ -255,7 +257,7 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None) -
 
 
 def hidden(binds: list[str]) -> tuple[str, ...]:
-    """Directories of this very product that lie inside a bound one, to be covered: programs need not read their judge."""
+    """Directories of this very product that lie inside a bound one, to be covered: programs never see their judge."""
     root = Path(__file__).resolve().parent.parent
     ours = [root / package for package in ("sandbox", "service", "training")]
     if sys.prefix != sys.base_prefix:

@@ -18,9 +18,16 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
-    from sandbox.inside import peer as peers
+
+    from sandbox.inside.peer import Peer
+    from sandbox.inside.remote import BASES
+    from sandbox.inside.wire import Lost, attempt, describe_error, send_frame
+    from sandbox.judge import codec
 else:
-    import peer as peers
+    import codec
+    from peer import Peer
+    from remote import BASES
+    from wire import Lost, attempt, describe_error, send_frame
 
 MAIN = "/tmp/main.py"
 WIRE_FD = 3
@@ -64,31 +71,22 @@ def exit_code(error: SystemExit) -> int:
 
 def finish(code: int) -> NoReturn:
     """End as the interpreter would: wait for threads, run atexit handlers, flush."""
-    try:
-        threading = sys.modules.get("threading")
-        if threading is not None:
-            threading._shutdown()
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-    except SystemExit as error:
-        code = exit_code(error)
-    except BaseException:  # a broken stdout, or whatever the program has put there
-        code = code or 120
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        attempt(threading._shutdown)
+    attempt(atexit._run_exitfuncs)
+    if not flush():
+        code = 120  # what the interpreter says when its last flush fails
     _exit(code)
 
 
 def run_main(source: bytes) -> tuple[Any, int | None, BaseException | None]:
     """Run the program's module code: (module, exit code it asked for, what it died of)."""
     main = new_main()
-    try:
-        exec(compile(source, MAIN, "exec", dont_inherit=True), main.__dict__)
-    except SystemExit as error:
+    _, error = attempt(lambda: exec(compile(source, MAIN, "exec", dont_inherit=True), main.__dict__))
+    if isinstance(error, SystemExit):
         return main, exit_code(error), None
-    except BaseException as error:
-        return main, None, error
-    return main, None, None
+    return main, None, error
 
 
 def script(source: bytes, options: dict[str, Any]) -> NoReturn:
@@ -107,28 +105,27 @@ def serve(source: bytes, options: dict[str, Any]) -> NoReturn:
     hello: dict[str, Any] = {"hello": True}
     if error is not None:
         show(error)
-        hello["error"] = peers.describe_error(error)
+        hello["error"] = describe_error(error)
     elif code is not None:
         hello["exit"] = code
-    peers.send_frame(wire, peers.codec.dumps(hello))
+    send_frame(wire, codec.dumps(hello))
     if error is not None or code is not None:
         finish(1 if code is None else code)
-    peer = peers.Peer(wire, lambda peer, message: perform(main.__dict__, peer, message))
-    peer.before_reply = flush  # type: ignore[method-assign]
+    peer = Peer(
+        wire, lambda peer, message: perform(main.__dict__, peer, message), follows_refs=True, before_reply=flush
+    )
     try:
         while True:
             peer.answer(peer.receive())
-    except (peers.Lost, OSError):
+    except (Lost, OSError):
         flush()
         _exit(0)
 
 
-def flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BaseException:  # whatever the program has put there
-            continue
+def flush() -> bool:
+    """Flush whatever the program has left as stdout and stderr; False if that fails."""
+    errors = [attempt(stream.flush)[1] for stream in (sys.stdout, sys.stderr) if hasattr(stream, "flush")]
+    return not any(errors)
 
 
 def resolve(namespace: dict[str, Any], name: str) -> Any:
@@ -176,15 +173,16 @@ def next_of(iterator: Any) -> Any:
 
 def base_of(value: Any) -> Any:
     """The builtin value that an instance of a subclass extends, past every method of the subclass."""
-    for base in peers.BASES:
+    base: Any
+    for base in BASES:
         if isinstance(value, base):
             if base in (list, tuple, set, frozenset):
                 return base(base.__iter__(value))
             if base is dict:
                 return {key: dict.__getitem__(value, key) for key in dict.__iter__(value)}
             if base in (str, bytes, bytearray):
-                return base.__getitem__(value, slice(None)) if base is bytearray else base.__add__(value, base())
-            return getattr(base, "__pos__", base)(value)
+                return base.__getitem__(value, slice(None))
+            return base.__add__(value, base(0))
     raise TypeError("not a builtin value")
 
 

@@ -13,7 +13,7 @@ The wire to the host is `marshal` in both directions: this process is as trusted
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import _socket
 import marshal
 import os
@@ -109,7 +109,7 @@ def become(job: dict[str, Any], fds: list[int], status: int, c: Any) -> NoReturn
         with open(source, "rb") as file:
             text = file.read()
     entry = sys.modules[ROLES[job["role"]]].__dict__[job["role"]]
-    for name in ("candidate", "tests", "peer", "codec"):
+    for name in ("candidate", "tests", "peer", "remote", "wire", "codec"):
         sys.modules.pop(name, None)
     sys.path[:] = ["/tmp", *LIBRARY, *job["path"]]
     sys.argv[:] = job["argv"]
@@ -119,7 +119,7 @@ def become(job: dict[str, Any], fds: list[int], status: int, c: Any) -> NoReturn
 
 
 def fork(job: dict[str, Any], fds: list[int], c: Any) -> int:
-    """Fork the job's main process; returns once its program is about to start. Raises OSError with the child's fault."""
+    """Fork the job's main process and return when its program is about to start. Raises OSError with a fault."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -146,7 +146,7 @@ def sweep() -> int:
         try:
             os.kill(-1, _signal.SIGKILL)
         except ProcessLookupError:
-            pass
+            found += 0  # nobody but us
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:

@@ -95,7 +95,7 @@ def _sequence(values: Any, opaque: Opaque, depth: int) -> list[Any]:
     kinds = set(map(type, values))
     if kinds <= _ATOMS:
         return list(values)
-    if kinds == {int} and -PLAIN_INT < min(values) and max(values) < PLAIN_INT:
+    if kinds == {int} and min(values) > -PLAIN_INT and max(values) < PLAIN_INT:
         return list(values)
     depth += 1
     return [encode(value, opaque, depth) for value in values]
@@ -142,7 +142,7 @@ def _encode_library(value: Any, opaque: Opaque, depth: int) -> dict[str, Any]:
     if kind.__module__ == "numpy" and hasattr(value, "dtype") and value.ndim == 0 and value.dtype.kind in "biufcU":
         return {"t": "numpy", "d": value.dtype.str, "v": encode(value.item(), opaque, depth)}
     if isinstance(value, tuple) and kind.__bases__ == (tuple,) and type(getattr(kind, "_fields", None)) is tuple:
-        fields = _sequence(kind._fields, refuse, depth)  # type: ignore[attr-defined]
+        fields = _sequence(kind._fields, refuse, depth)
         return {"t": "namedtuple", "n": kind.__name__, "f": fields, "v": _sequence(tuple(value), opaque, depth)}
     return opaque(value)
 
@@ -240,7 +240,7 @@ def _named_tuple(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any
     from collections import namedtuple
 
     fields = [_text(field) for field in tree["f"]]
-    return namedtuple(_text(tree["n"]), fields)(*_items(tree, handle, depth))  # type: ignore[misc]  # noqa: PYI024
+    return namedtuple(_text(tree["n"]), fields)(*_items(tree, handle, depth))
 
 
 _DECODERS: dict[str, Callable[[dict[str, Any], Handle | None, int], Any]] = {

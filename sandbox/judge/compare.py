@@ -74,7 +74,7 @@ def same_value(tree: Any, expected: Any, rel_tol: float | None = None) -> bool:
 
 
 def normal(tree: Any, depth: int = 0) -> Any:
-    """A tree brought to one spelling: ("seq", [...]), ("map", {text: value}), ("set", {text}), scalars, ("other", text).
+    """A tree in one spelling: a scalar, ("seq", [...]), ("map", {text: value}), ("set", {text}) or ("other", text).
 
     Texts are keys made by `spelled`; strings are the only thing that is ever hashed.
     """

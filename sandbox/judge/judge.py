@@ -6,7 +6,8 @@ import ast
 import builtins
 from typing import TYPE_CHECKING, Any
 
-from sandbox import languages, limits as fences
+from sandbox import languages
+from sandbox import limits as fences
 from sandbox.errors import InvalidSuite, UnsupportedLanguage
 from sandbox.judge.calls import judge_calls
 from sandbox.judge.split import judge_tests
@@ -104,9 +105,7 @@ def derived_entry_point(suite: AssertSuite) -> str:
             for node in ast.walk(ast.parse(suite.asserts[0]))
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         ]
-        names = [
-            node.id for node in ast.walk(ast.parse(suite.asserts[0])) if isinstance(node, ast.Name)
-        ]
+        names = [node.id for node in ast.walk(ast.parse(suite.asserts[0])) if isinstance(node, ast.Name)]
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise InvalidSuite(f"the tests cannot be used: {type(error).__name__}: {error}") from None
     for name in [*called, *names]:

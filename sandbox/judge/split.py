@@ -24,7 +24,7 @@ from sandbox.run import Fate, Run, Starter, fate, flags, pump
 from sandbox.types import Limits, TestReport, Verdict
 
 MAX_PENDING = codec.MAX_MESSAGE_BYTES + 64
-LOST_S = 5.0  # how long after the loss of C its end may take to be told
+LOST_S = 2.0  # how long after the loss of C its end may take to be told
 
 
 class Channel:
@@ -102,12 +102,12 @@ def serve_job(source: bytes, limits: Limits, num_tests: int, wire: int) -> Job:
     )
 
 
-def tests_job(plan: dict[str, Any], limits: Limits, num_tests: int, wire: int, host: int) -> Job:
+def tests_job(plan: dict[str, Any], limits: Limits, num_tests: int, fds: dict[int, int]) -> Job:
     return Job(
         role="tests",
         argv=("tests",),
         fence=fences.for_tests(limits),
-        fds={3: wire, 4: host},
+        fds=fds,
         source=codec.dumps(plan),
         num_budgets=num_tests + 1,
         second_uid=True,
@@ -120,16 +120,20 @@ class Pair:
     def __init__(self, starter: Starter, source: bytes, plan: dict[str, Any], limits: Limits, num_tests: int) -> None:
         ours, theirs = socket.socketpair()
         left, right = socket.socketpair()
+        nowhere = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)  # what the tests print is nobody's business
         self.channel = Channel(ours)
         self.tests: Run | None = None
         self.candidate: Run | None = None
         try:
-            self.tests = Run(starter, tests_job(plan, limits, num_tests, left.fileno(), theirs.fileno()))
+            self.tests = Run(
+                starter, tests_job(plan, limits, num_tests, {1: nowhere, 3: left.fileno(), 4: theirs.fileno()})
+            )
             self.candidate = Run(starter, serve_job(source, limits, num_tests, right.fileno()))
         except BaseException:
             self.close()
             raise
         finally:
+            os.close(nowhere)
             for sock in (theirs, left, right):
                 sock.close()
 
@@ -222,13 +226,15 @@ def judge_tests(
                 if allowed_failures is not None:
                     missing = min(missing, allowed_failures - failures)
                 reports += [report] * missing
-                found |= endings(t, c)
+                found |= flags(c)
                 break
             while not stuck and len(reports) < total and (allowed_failures is None or failures < allowed_failures):
                 c.grant()
                 t.grant()
                 pair.order(len(reports))
                 word = pair.answer()
+                if isinstance(word, dict) and "invalid" in word:
+                    raise InvalidSuite(f"the tests cannot be used: {word['invalid']}")
                 if isinstance(word, Fate):
                     end, stuck = word, True
                 else:
@@ -238,7 +244,7 @@ def judge_tests(
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
                 failures += end.verdict is not Verdict.PASSED
                 meter = Meter(c)
-            found |= endings(t, c)
+            found |= flags(c)
     return reports, found
 
 
@@ -249,7 +255,3 @@ def verdict_of(pair: Any) -> tuple[Verdict, str]:
         return Verdict(verdict), str(detail)
     except (TypeError, ValueError) as error:
         raise SandboxError(f"the test process speaks nonsense: {error}") from None
-
-
-def endings(t: Run, c: Run) -> set[str]:
-    return {flag for flag in flags(c) if flag != "orphans_killed" or os.name}

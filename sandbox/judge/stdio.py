@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sandbox import languages, limits as fences
+from sandbox import languages
+from sandbox import limits as fences
 from sandbox.errors import InvalidSuite
 from sandbox.jail import Job, memory_file, reopen_read_only
 from sandbox.judge.compare import same_output

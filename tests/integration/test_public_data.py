@@ -115,9 +115,7 @@ def test_verdicts_on_model_samples_agree_with_their_labels() -> None:
         (sample["sample_id"], Program("python", sample["solution"]), suites[sample["task_id"]]) for sample in chosen
     ]
     outcomes = judge_all(work, Stop(after_failures=1))
-    differing = {
-        key: outcome for key, outcome in outcomes.items() if (outcome[0] == "passed") != bool(labels[key])
-    }
+    differing = {key: outcome for key, outcome in outcomes.items() if (outcome[0] == "passed") != bool(labels[key])}
     explained = json.loads(DIFFERENCES.read_text())
     unexplained = {key: outcome for key, outcome in differing.items() if key not in explained}
     assert unexplained == {}
