@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from sandbox.types import SEVERITY, Verdict
 from service import errors, metrics, schemas
+from service.api import problems
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,7 +140,9 @@ def endpoints() -> str:
 
 
 def error_codes() -> str:
-    kinds = [kind for kind in errors._tree(errors.PlauditError) if kind not in (errors.HostLacks, errors.UsageError)]
+    places = (errors.__name__, problems.__name__)  # not the client's own, nor those of some test
+    kinds = [kind for kind in errors._tree(errors.PlauditError) if kind.__module__ in places]
+    kinds = [kind for kind in kinds if kind not in (errors.HostLacks, errors.UsageError)]  # these end a command
     kinds.sort(key=lambda kind: (kind.status, kind.code))
     rows = [[str(kind.status), f"`{kind.code}`", kind.title, "yes" if kind.retryable else "no"] for kind in kinds]
     return table(["status", "code", "title", "retryable"], rows)
