@@ -48,7 +48,8 @@ class Errand:
             for job in fresh:
                 self._futures[job.id] = self.mailbox.hold(job.id, name)
             try:
-                finished = await self.queue.submit(fresh, bound, use_cache=use_cache)
+                tokens = {self.mailbox.token(job.id): job for job in fresh}
+                finished = await self.queue.submit(tokens, bound, use_cache=use_cache)
             except Overloaded as error:
                 retry_after_s = error.retry_after_s or self._drain_time(name, sum(job.cost for job in fresh))
                 metrics.rejected.labels("queue_full").inc()

@@ -3,7 +3,7 @@
 A durable request is a Redis hash with its body, its owner (an API process that keeps a short-lived key alive) and, at
 the end, its answer; finished items go into a stream beside it, which is what long-polls and server-sent events read.
 When the owner dies, whoever asks next takes the request over and runs it again: everything below is identified by
-content, so jobs in flight are joined and finished ones are recalled.
+content, so jobs in flight are joined and finished ones are recalled. An item that was told before is then told again.
 
 An answer that a retry could better (a `partial` one, or one with a failure of ours) goes to those who wait for it and
 stays readable, but the next request under the same idempotency key runs again.
@@ -38,15 +38,11 @@ Perform = Callable[[str, bytes, str, int, Callable[[int, Any], None]], Awaitable
 class Entry:
     """What is known of a durable request at one moment."""
 
-    id: str
     state: str
-    tenant: str
     items: int
+    owner: str
     answer: dict[str, Any] | None
     problem: ProblemDocument | None
-    route: str
-    body: bytes
-    deadline_ms: int
 
 
 def request_id_of(tenant: str, idempotency_key: str) -> str:
@@ -160,17 +156,25 @@ class Ledger:
 
     async def entry(self, request_id: str, tenant: str) -> Entry:
         """Raises NotFound for a request that is unknown, expired or another caller's."""
+        names = ("tenant", "state", "items", "owner", "answer", "problem")
         with broker_errors():
-            raw = await self.queue.client.hgetall(self._key(request_id))
-        if not raw or raw.get(b"tenant", b"").decode() != tenant:
+            raw = await self.queue.client.hmget(self._key(request_id), names)
+        if raw[0] is None or raw[0].decode() != tenant:
             raise NotFound(f"no request {request_id}")
-        problem = raw.get(b"problem")
-        return Entry(
-            request_id, raw[b"state"].decode(), tenant, int(raw[b"items"]),
-            json.loads(raw[b"answer"]) if b"answer" in raw else None,
-            ProblemDocument.model_validate_json(problem) if problem else None,
-            raw[b"route"].decode(), raw[b"body"], int(raw[b"deadline"]),
-        )  # fmt: skip
+        problem = ProblemDocument.model_validate_json(raw[5]) if raw[5] else None
+        return Entry(raw[1].decode(), int(raw[2]), raw[3].decode(), json.loads(raw[4]) if raw[4] else None, problem)
+
+    async def _adopt(self, request_id: str, entry: Entry) -> None:
+        """Take a running request over if the process that ran it is dead."""
+        if entry.owner == self.owner:
+            return
+        with broker_errors():
+            if await self.queue.client.exists(f"{self.queue.keys.prefix}api:{entry.owner}"):
+                return
+            names = ("route", "body", "tenant", "deadline")
+            route, body, tenant, deadline = await self.queue.client.hmget(self._key(request_id), names)
+        if route is not None:
+            await self.start(request_id, route.decode(), body, tenant.decode(), int(deadline), entry.items)
 
     async def wait(self, request_id: str, tenant: str) -> Entry:
         """Wait for the ending, taking the request over if its owner dies."""
@@ -179,7 +183,7 @@ class Ledger:
             entry = await self.entry(request_id, tenant)
             if entry.state != "running":
                 return entry
-            await self.start(request_id, entry.route, entry.body, tenant, entry.deadline_ms, entry.items)
+            await self._adopt(request_id, entry)
             cursor, _ = await self._read(request_id, cursor, BLOCK_S)
 
     async def status(self, request_id: str, tenant: str, cursor: str, wait_s: float) -> JobStatus:
@@ -188,7 +192,7 @@ class Ledger:
         while True:
             entry = await self.entry(request_id, tenant)
             if entry.state == "running":
-                await self.start(request_id, entry.route, entry.body, tenant, entry.deadline_ms, entry.items)
+                await self._adopt(request_id, entry)
             left = until - asyncio.get_running_loop().time()
             block_s = min(BLOCK_S, left) if entry.state == "running" else 0.0
             cursor, events = await self._read(request_id, cursor, block_s)

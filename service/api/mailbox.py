@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Iterable
 
 from service.errors import BrokerUnavailable
@@ -23,7 +24,7 @@ SILENT_S = 2.0  # look a job up after so long without a word
 
 
 class _Slot:
-    __slots__ = ("asked_at", "future", "holders", "queue", "submitted")
+    __slots__ = ("asked_at", "future", "holders", "queue", "submitted", "token")
 
     def __init__(self, queue: str) -> None:
         self.future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -31,6 +32,7 @@ class _Slot:
         self.holders = 0
         self.submitted = False
         self.asked_at = time.monotonic()
+        self.token = uuid.uuid4().hex[:16]
 
 
 class Mailbox:
@@ -51,6 +53,10 @@ class Mailbox:
         slot.holders += 1
         return slot.future
 
+    def token(self, job: str) -> str:
+        """Under which this process waits for the job since it is held."""
+        return self._slots[job].token
+
     def submitted(self, jobs: Iterable[str]) -> None:
         for job in jobs:
             if slot := self._slots.get(job):
@@ -62,9 +68,9 @@ class Mailbox:
         if slot is not None and not slot.future.done():
             slot.future.set_result(reply)
 
-    def let_go(self, futures: dict[str, asyncio.Future[Reply]]) -> dict[str, list[str]]:
-        """Stop waiting. Answers, per queue, the unfinished jobs that no one here waits for any more."""
-        orphans: dict[str, list[str]] = {}
+    def let_go(self, futures: dict[str, asyncio.Future[Reply]]) -> dict[str, dict[str, str]]:
+        """Stop waiting. Answers, per queue, the unfinished jobs that no one here waits for any more, by token."""
+        orphans: dict[str, dict[str, str]] = {}
         for job, future in futures.items():
             slot = self._slots.get(job)
             if slot is None or slot.future is not future:
@@ -73,7 +79,7 @@ class Mailbox:
             if slot.holders == 0:
                 del self._slots[job]
                 if not slot.future.done():
-                    orphans.setdefault(slot.queue, []).append(job)
+                    orphans.setdefault(slot.queue, {})[slot.token] = job
         return orphans
 
     async def run(self) -> None:

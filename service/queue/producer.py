@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,34 +72,36 @@ class Queue:
         self._leave = client.register_script(script("leave"))
         self._finish = client.register_script(script("finish"))
 
-    async def submit(self, jobs: Sequence[Job], bound: Bound, *, use_cache: bool = True) -> dict[str, Reply]:
+    async def submit(self, jobs: Mapping[str, Job], bound: Bound, *, use_cache: bool = True) -> dict[str, Reply]:
         """Admit jobs of one queue, all or none; the replies of those that are finished already come back at once.
+
+        `jobs` by the token under which this caller waits: leaving takes back that token and no later caller's.
 
         Raises Overloaded, without a Retry-After (the caller knows the drain rate), when the bound would be passed.
         """
         if not jobs:
             return {}
-        queue = jobs[0].queue
+        queue = next(iter(jobs.values())).queue
         arguments: list[Any] = [self.keys.prefix, self.channel, bound.max_depth, bound.max_cost, now_ms(), len(jobs)]
-        for job in jobs:
+        for token, job in jobs.items():
             stream = self.keys.stream(queue, job.lane)
-            arguments += [job.id, stream, job.task, job.cost, job.deadline_ms, "1" if use_cache else "0"]
+            arguments += [job.id, stream, job.task, job.cost, job.deadline_ms, "1" if use_cache else "0", token]
         with broker_errors():
             outcome = await self._submit(keys=[self.keys.load(queue), self.keys.live(queue)], args=arguments)
         if outcome[0] == b"full" and (len(outcome) > 1 and isinstance(outcome[1], int)):
             raise Overloaded(f"queue {queue} holds {outcome[1]} jobs (at most {bound.max_depth}) of cost "
                              f"{float(outcome[2]):g} (at most {bound.max_cost:g})")  # fmt: skip
         words = (b"new", b"joined")
-        return {job.id: decode_reply(word) for job, word in zip(jobs, outcome, strict=True) if word not in words}
+        return {job.id: decode_reply(word) for job, word in zip(jobs.values(), outcome, strict=True) if word not in words}
 
-    async def leave(self, queue: str, jobs: Iterable[str]) -> int:
-        """Stop waiting; jobs that nobody waits for and nobody has begun are taken back. Answers how many."""
-        ids = list(jobs)
-        if not ids:
+    async def leave(self, queue: str, jobs: Mapping[str, str]) -> int:
+        """Stop waiting, by token; what nobody waits for and nobody has begun is taken back. Answers how many."""
+        if not jobs:
             return 0
         with broker_errors():
             keys = [self.keys.load(queue), self.keys.live(queue)]
-            return int(await self._leave(keys=keys, args=[self.keys.prefix, self.channel, GROUP, *ids]))
+            pairs = [word for token, job in jobs.items() for word in (job, token)]
+            return int(await self._leave(keys=keys, args=[self.keys.prefix, self.channel, GROUP, *pairs]))
 
     async def replies(self, timeout_s: float) -> list[Reply]:
         """Replies that have come, waiting at most so long for the first. Blocks one connection."""

@@ -11,9 +11,14 @@ if not fields[1] or (ARGV[7] ~= '' and fields[2] ~= ARGV[7]) then
 end
 redis.call('SET', prefix .. (ARGV[4] == '0' and 'last:' or 'cache:') .. id, ARGV[3],
   'PX', ARGV[4] == '0' and ARGV[5] or ARGV[4])
-for _, channel in ipairs(redis.call('SMEMBERS', waiters)) do
-  redis.call('RPUSH', channel, ARGV[3])
-  redis.call('PEXPIRE', channel, ARGV[5])
+local told = {}
+for _, waiter in ipairs(redis.call('SMEMBERS', waiters)) do
+  local channel = string.match(waiter, '^(.*)|')
+  if not told[channel] then
+    told[channel] = true
+    redis.call('RPUSH', channel, ARGV[3])
+    redis.call('PEXPIRE', channel, ARGV[5])
+  end
 end
 redis.call('XACK', fields[1], ARGV[6], fields[2])
 redis.call('XDEL', fields[1], fields[2])

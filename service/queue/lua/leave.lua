@@ -1,12 +1,12 @@
 -- A caller gives up on jobs. A job that nobody waits for any more and that no worker has begun is taken back.
 --
--- KEYS[1] load hash  [2] zset of live jobs      ARGV[1] prefix  [2] reply channel  [3] group; then ids
+-- KEYS[1] load hash  [2] zset of live jobs      ARGV[1] prefix  [2] reply channel  [3] group; then pairs: id, token
 -- Answers how many jobs were taken back.
 local prefix, taken = ARGV[1], 0
-for at = 4, #ARGV do
+for at = 4, #ARGV, 2 do
   local id = ARGV[at]
   local job, waiters = prefix .. 'job:' .. id, prefix .. 'waiters:' .. id
-  redis.call('SREM', waiters, ARGV[2])
+  redis.call('SREM', waiters, ARGV[2] .. '|' .. ARGV[at + 1])
   if redis.call('SCARD', waiters) == 0 then
     local fields = redis.call('HMGET', job, 'stream', 'entry', 'cost', 'state')
     if fields[1] and fields[4] == 'queued' then

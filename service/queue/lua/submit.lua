@@ -2,14 +2,14 @@
 --
 -- KEYS[1] load hash of the queue (cost, drained)      KEYS[2] zset of its live jobs, by deadline
 -- ARGV[1] prefix  [2] reply channel  [3] max depth  [4] max cost  [5] now, Unix ms  [6] number of jobs
--- then six per job: id, lane stream key, task, cost, deadline, use cache (1/0)
+-- then seven per job: id, lane stream key, task, cost, deadline, use cache (1/0), the caller's token
 -- Answers {"full", depth, cost} or a list with, per job, "new", "joined" or the frame of a finished reply.
 local prefix, channel = ARGV[1], ARGV[2]
 local max_depth, max_cost, now, count = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 
 local outcome, new, new_cost = {}, 0, 0
 for i = 0, count - 1 do
-  local at = 7 + i * 6
+  local at = 7 + i * 7
   local id = ARGV[at]
   local cached = ARGV[at + 5] == '1' and redis.call('GET', prefix .. 'cache:' .. id)
   if cached then
@@ -30,7 +30,7 @@ if new > 0 and (depth + new > max_depth or (cost + new_cost > max_cost and depth
 end
 
 for i = 0, count - 1 do
-  local at = 7 + i * 6
+  local at = 7 + i * 7
   local id, job = ARGV[at], prefix .. 'job:' .. ARGV[at]
   if outcome[i + 1] == 'new' then
     local entry = redis.call('XADD', ARGV[at + 1], '*', 'id', id)
@@ -39,13 +39,13 @@ for i = 0, count - 1 do
     redis.call('ZADD', KEYS[2], ARGV[at + 4], id)
     redis.call('HINCRBYFLOAT', KEYS[1], 'cost', ARGV[at + 3])
     redis.call('DEL', prefix .. 'last:' .. id)
-    redis.call('SADD', prefix .. 'waiters:' .. id, channel)
+    redis.call('SADD', prefix .. 'waiters:' .. id, channel .. '|' .. ARGV[at + 6])
   elseif outcome[i + 1] == 'joined' then
     if tonumber(ARGV[at + 4]) > tonumber(redis.call('HGET', job, 'deadline')) then
       redis.call('HSET', job, 'deadline', ARGV[at + 4])
       redis.call('ZADD', KEYS[2], ARGV[at + 4], id)
     end
-    redis.call('SADD', prefix .. 'waiters:' .. id, channel)
+    redis.call('SADD', prefix .. 'waiters:' .. id, channel .. '|' .. ARGV[at + 6])
   end
 end
 return outcome
