@@ -11,26 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForSequenceClassification,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForSequenceClassification,
-)
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from service.errors import HostLacks, Invalid, TooLong, UsageError
 from service.scoring.reward_model import Calibration, Encoder, RewardModel, RewardModelSpec
+from support.checkpoints import SPECIAL, TEMPLATE, checkpoint, write_model, write_tokenizer
 
-TEMPLATE = "<|prompt|>{prompt}<|completion|>{completion}<|end|>"
-CHAT = (
-    "{{ '<s>' }}{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
-SPECIAL = ["<|pad|>", "<s>", "<|end|>", "<|prompt|>", "<|completion|>", "<|system|>", "<|user|>", "<|assistant|>"]
 PROMPT = "def add(a, b):\n    '''The sum of {a} and {b}.'''\n"
 COMPLETIONS = [
     "    return a + b\n",
@@ -39,51 +25,6 @@ COMPLETIONS = [
     "  \n    x = [a,b]\n    return sum(x)",
     "é 漢字 \t\n",
 ]
-
-
-def write_tokenizer(folder: Path, *, pad: str = "<|pad|>", side: str = "right", chat: bool = True) -> None:
-    """A byte-level BPE tokenizer that, asked for special tokens, adds a BOS of its own: the double-BOS trap."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator([Path(__file__).read_text(encoding="utf-8")], trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="<|end|>", pad_token=pad, padding_side=side,
-        model_max_length=256,
-    )  # fmt: skip
-    if chat:
-        fast.chat_template = CHAT
-    fast.save_pretrained(folder)
-
-
-def write_model(folder: Path, kind: str = "qwen2", pad_token_id: int | None = 0) -> None:
-    torch.manual_seed(7)
-    shape = {
-        "vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 256, "num_labels": 1, "pad_token_id": pad_token_id,
-    }  # fmt: skip
-    model: Any
-    if kind == "llama":
-        model = LlamaForSequenceClassification(LlamaConfig(**shape))
-    else:
-        model = Qwen2ForSequenceClassification(Qwen2Config(**shape))
-    torch.nn.init.normal_(model.score.weight)
-    model.save_pretrained(folder)
-
-
-def checkpoint(folder: Path, *, kind: str = "qwen2", pad: str = "<|pad|>", side: str = "right", **spec: Any) -> Path:
-    write_tokenizer(folder, pad=pad, side=side)
-    write_model(folder, kind, pad_token_id=SPECIAL.index(pad))
-    values = {"template": TEMPLATE, "max_length": 256, "architecture": "tiny", **spec}
-    RewardModelSpec(**values).write(folder / "reward_model.json")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,73 @@
+"""What integration tests share: a broker, a tiny checkpoint, and the service as real processes.
+
+`stack` is one for the whole session, for tests that only ask; whoever kills, fills or reconfigures makes their own
+with `make_stack`. Both need a host on which programs may run at all; elsewhere these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sandbox.walls import Walls
+from service.scoring.reward_model import Calibration
+from support.broker import Broker
+from support.checkpoints import checkpoint
+from support.stack import Stack
+
+MakeStack = Callable[..., Stack]
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    """A Redis of the test's own, empty."""
+    with Broker() as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of random weights with a calibration, 256 tokens at most."""
+    return checkpoint(tmp_path_factory.mktemp("tiny"), calibration=Calibration(a=2.0, b=-1.0))
+
+
+def _needs_walls() -> None:
+    walls = Walls.probe()
+    if walls.level not in ("strong", "userns"):
+        pytest.skip(f"programs cannot run here; missing: {'; '.join(walls.missing)}")
+
+
+@pytest.fixture(scope="session")
+def stack(tiny_model: Path) -> Iterator[Stack]:
+    """The whole service, ready. Tests may ask it anything and change nothing about it."""
+    _needs_walls()
+    with Broker() as broker, Stack(broker, tiny_model) as one:
+        yield one
+    shutil.rmtree(one.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def http(stack: Stack) -> Iterator[httpx.Client]:
+    with stack.client() as client:
+        yield client
+
+
+@pytest.fixture
+def make_stack(tiny_model: Path) -> Iterator[MakeStack]:
+    """Make a stack of the test's own: `make_stack(append_only=True, scorers=2, lease_s="1")`."""
+    _needs_walls()
+    with ExitStack() as ends:
+
+        def make(*, append_only: bool = False, **options: Any) -> Stack:
+            broker = ends.enter_context(Broker(append_only=append_only))
+            one = Stack(broker, tiny_model, **options)
+            ends.callback(shutil.rmtree, one.folder, ignore_errors=True)
+            return ends.enter_context(one)
+
+        yield make
