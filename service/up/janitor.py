@@ -16,35 +16,50 @@ import time
 from importlib.util import find_spec
 
 
-def start_time(pid: int) -> int | None:
-    """When a living process began, in clock ticks since boot; None for the dead, zombies included.
+def stat_of(pid: int) -> tuple[int, int] | None:
+    """Process group and start time (clock ticks since boot) of a living process; None for the dead, zombies included.
 
-    With the pid this names one process for good: the kernel gives a pid out again, but not with the same start.
+    With the pid the start names one process for good: the kernel gives a pid out again, but not with the same start.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             state, *fields = stat.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if state in (b"Z", b"X") else int(fields[18])
+    return None if state in (b"Z", b"X") else (int(fields[1]), int(fields[18]))
+
+
+def start_time(pid: int) -> int | None:
+    """When a living process began; None for the dead."""
+    stat = stat_of(pid)
+    return stat[1] if stat else None
 
 
 class Charges:
     """What the janitor has been told to see off."""
 
     def __init__(self) -> None:
-        self.children: dict[int, int] = {}
+        self.children: dict[int, int] = {}  # pid: start
+        self.groups: dict[int, int] = {}  # process group: start of the child that leads, or led, it
         self.folders: list[str] = []
 
     def hear(self, line: str) -> None:
         word, _, rest = line.rstrip("\n").partition(" ")
         if word == "child":
-            pid, started = rest.split()
-            self.children[int(pid)] = int(started)
+            pid, started = map(int, rest.split())
+            self.children[pid] = self.groups[pid] = started
         elif word == "gone":
             self.children.pop(int(rest), None)
+            self.groups.pop(int(rest), None)
         elif word == "folder":
             self.folders.append(rest)
+
+    def gather(self) -> None:
+        """Take in whoever else is in the children's process groups: a leader that goes politely leaves them behind."""
+        for name in os.listdir("/proc"):
+            stat = stat_of(int(name)) if name.isdigit() else None
+            if stat is not None and stat[1] >= self.groups.get(stat[0], stat[1] + 1):
+                self.children.setdefault(int(name), stat[1])
 
     def alive(self) -> list[int]:
         return [pid for pid, started in self.children.items() if start_time(pid) == started]
@@ -55,11 +70,12 @@ class Charges:
             time.sleep(0.02)
 
     def see_off(self, grace_s: float) -> None:
-        """Give the children, who have the kernel's SIGTERM already, their time; then end them with their groups."""
+        """Give the children, who have the kernel's SIGTERM already, their time; then end what is left."""
+        self.gather()
         self.wait(grace_s)
         for pid in self.alive():
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)  # a child leads its group, so its pid names the group while it lives
+                os.kill(pid, signal.SIGKILL)
         self.wait(5.0)
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)

@@ -25,7 +25,7 @@ from service.up.supervisor import Supervisor
 log = logging.getLogger("plaudit.up")
 
 MAX_SOCKET_PATH = 107  # bytes of sun_path, less its terminator
-LOCK_PATIENCE_S = 10.0  # how long the tree that had the state folder before may take to go
+LOCK_PATIENCE_S = 6.0  # how long the tree that had the state folder before may take to go
 BROKER, WORKERS, API = 0, 1, 2  # stages: started upwards, stopped downwards
 
 
