@@ -52,12 +52,12 @@ class Pretrain:
 
 @dataclass(frozen=True, slots=True)
 class Mutate:
-    per_problem: int = _doc("mutants made from each training problem's reference solution", 10)
+    per_problem: int = _doc("mutants made from each training problem's reference solution", 4)
 
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    check: int = _doc("samples with a shipped label that the sandbox judges again, to measure agreement", 600)
+    check: int = _doc("samples with a shipped label that the sandbox judges again, to measure agreement", 500)
     processes: int = _doc("sandboxes at work at once", 1)
     cpu_s: float = _doc("CPU seconds of one test of a sample", 5.0)
     mutant_cpu_s: float = _doc("CPU seconds of one test of a mutant: its original needs milliseconds", 0.5)
@@ -74,15 +74,15 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    epochs: int = _doc("passes over the groups", 3)
+    epochs: int = _doc("passes over the groups", 2)
     group_size: int = _doc("completions under one prompt in a forward", 12)
-    max_groups: int = _doc("groups of one problem in an epoch", 4)
+    max_groups: int = _doc("groups of one problem in an epoch", 8)
     groups_per_step: int = _doc("groups in an optimiser step", 8)
-    lr: float = _doc("peak learning rate", 6e-4)
+    lr: float = _doc("peak learning rate", 5e-4)
     weight_decay: float = _doc("AdamW weight decay", 0.05)
     warmup: float = _doc("share of the steps that warms up", 0.06)
-    pointwise: float = _doc("weight of the pass / fail cross-entropy beside the Bradley-Terry loss", 0.3)
-    presentation: float = _doc("share of groups shown as a whole function, half of them fenced", 0.25)
+    pointwise: float = _doc("weight of the pass / fail cross-entropy beside the Bradley-Terry loss", 0.5)
+    presentation: float = _doc("share of groups shown as a whole function, half of them fenced", 0.2)
     max_length: int = _doc("longest sequence that the checkpoint scores", 1024)
 
 

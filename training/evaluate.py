@@ -103,21 +103,25 @@ def gather(programs: Sequence[Program], scores: dict[str, float]) -> list[Sample
 
 def discrimination(sampled: Sequence[Sampled], recipe: Recipe) -> dict[str, Any]:
     """Pair accuracy and AUC inside a problem, averaged over problems that have both kinds."""
-    accuracies, areas = [], []
-    for problem in sampled:
-        first = {name: at for at, name in reversed(list(enumerate(problem.programs)))}  # distinct programs
-        pairs = [
-            (i, j)
-            for i in first.values()
-            for j in first.values()
-            if qualifies(problem.rates[i], problem.rates[j], recipe.pair)
-        ]
-        if pairs:
-            accuracies.append(pair_accuracy(problem.scores, pairs))
-        area = auc(problem.scores, problem.passed)
-        if area is not None:
-            areas.append(area)
-    return {"pair_accuracy": _estimate(accuracies, recipe), "auc": _estimate(areas, recipe)}
+    found = {problem.task_id: _one_problem(problem, recipe) for problem in sampled}
+    return {
+        name: _estimate([one[name] for one in found.values() if one[name] is not None], recipe)
+        for name in ("pair_accuracy", "auc")
+    } | {"by_problem": found}
+
+
+def _one_problem(problem: Sampled, recipe: Recipe) -> dict[str, Any]:
+    first = {name: at for at, name in reversed(list(enumerate(problem.programs)))}  # distinct programs
+    pairs = [
+        (i, j)
+        for i in first.values()
+        for j in first.values()
+        if qualifies(problem.rates[i], problem.rates[j], recipe.pair)
+    ]
+    return {
+        "pair_accuracy": pair_accuracy(problem.scores, pairs) if pairs else None,
+        "auc": auc(problem.scores, problem.passed),
+    }
 
 
 def curves(sampled: Sequence[Sampled], recipe: Recipe) -> list[dict[str, Any]]:

@@ -40,9 +40,12 @@ def group_hidden(backbone: Any, prompt: Sequence[int], completions: Sequence[Seq
     cos, sin = backbone.rotary_emb(x[None], positions[None])  # (1, T, D)
     for layer in backbone.layers:
         residual, x = x, layer.input_layernorm(x)
-        x = residual + _attend(layer.self_attn, x, cos, sin, shared, count, longest, rows, columns, mask)
+        attended = _attend(layer.self_attn, x, cos, sin, shared, count, longest, rows, columns, mask)
+        if layer is backbone.layers[-1]:  # only the last tokens are read after this
+            residual, attended = residual[last], attended[last]
+        x = residual + layer.self_attn.o_proj(attended)
         x = x + layer.mlp(layer.post_attention_layernorm(x))
-    return backbone.norm(x[last])  # type: ignore[no-any-return]
+    return backbone.norm(x)  # type: ignore[no-any-return]
 
 
 def _attend(
@@ -71,8 +74,7 @@ def _attend(
     of_own = functional.scaled_dot_product_attention(
         own(query), with_prompt(key), with_prompt(value), attn_mask=mask
     ).transpose(1, 2)[rows, columns]  # (T - P, heads, D)
-    together = torch.cat([of_prompt, of_own]).flatten(1)  # (T, heads · D)
-    return attention.o_proj(together)  # type: ignore[no-any-return]
+    return torch.cat([of_prompt, of_own]).flatten(1)  # (T, heads · D)
 
 
 def _rotated(part: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

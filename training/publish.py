@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,16 @@ from training.run import Run, read_jsonl, write_jsonl, write_text
 
 GOLDEN = Path(__file__).with_name("recipes") / "golden.jsonl"
 DATA = ("corpus.python.jsonl.gz", "problems.python.jsonl.gz", "samples.python.jsonl.gz", "labels.jsonl.gz")
-CHECKPOINT = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+CHECKPOINT = (
+    "model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+    "reward_model.json",
+)  # fmt: skip
 REPORT = ("report.md", "report.json", "bestofn.svg", "calibration.svg")
 
 
 def publish(recipe: Recipe, run: Run) -> dict[str, object]:
     """Write the folder named by `publish` and check that what was written scores as it says."""
-    from service.scoring.reward_model import RewardModel, RewardModelSpec
+    from service.scoring.reward_model import RewardModel
 
     folder = Path(recipe.publish)
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,9 +39,6 @@ def publish(recipe: Recipe, run: Run) -> dict[str, object]:
         shutil.copyfile(run.path(f"checkpoint/{name}"), folder / name)
     for name in REPORT:
         shutil.copyfile(run.path(name), folder / name)
-    spec = RewardModelSpec.read(run.path("checkpoint/reward_model.json"))
-    replace(spec, golden="golden.jsonl").write(folder / "reward_model.json")
-    write_jsonl(folder / "golden.jsonl", [])
     model = RewardModel.load(folder)
     rows = []
     for r in read_jsonl(GOLDEN):

@@ -57,10 +57,10 @@ def tokenize(recipe: Recipe, run: Run) -> dict[str, object]:
 
 
 def spec(recipe: Recipe, architecture: str) -> RewardModelSpec:
-    """The treaty of every checkpoint that this recipe makes, before it has a calibration or a golden set."""
+    """The treaty of this recipe's checkpoint; `fit` adds the calibration, `publish` writes the golden set it names."""
     return RewardModelSpec(
         template=TEMPLATE, max_length=recipe.fit.max_length, architecture=architecture,
-        license="Apache-2.0", provenance="README.md",
+        golden="golden.jsonl", license="Apache-2.0", provenance="README.md",
     )  # fmt: skip
 
 
