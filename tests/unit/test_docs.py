@@ -1,7 +1,7 @@
 """What is written is true: code blocks run, examples fit the schemas, tables come from the code.
 
-Tables between `<!-- generated: NAME -->` and `<!-- end -->` are made here; `python tests/unit/test_docs.py` writes
-them anew. Fences by their info string:
+Tables between `<!-- generated: NAME -->` and `<!-- end -->` are made here and written anew by
+`PYTHONPATH=tests python tests/unit/test_docs.py`. Fences by their info string:
   python          run, one namespace a page                  json NAME       a valid service.schemas.NAME
   bash service    }  run by the integration tests            sh              for the reader's host; syntax checked
   python service  }  against a real service                  text, mermaid   read by people
@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +23,9 @@ from sandbox.types import SEVERITY, Verdict
 from service import errors, metrics, schemas
 from service.api import problems
 from service.settings import PREFIX, Settings
+from support.pages import PAGES, ROOT, Block, blocks
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 KINDS = {"python", "python service", "bash service", "sh", "text", "mermaid"}
-
-
-@dataclass(frozen=True)
-class Block:
-    page: Path
-    line: int
-    info: str
-    code: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.page.name}:{self.line}"
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    text = page.read_text("utf-8")
-    for found in re.finditer(r"^```(\S[^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        yield Block(page, text.count("\n", 0, found.start()) + 1, found.group(1).strip(), found.group(2))
 
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -204,7 +184,7 @@ def regenerated(text: str) -> str:
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
 def test_generated_tables_are_those_of_the_code(page: Path) -> None:
     text = page.read_text("utf-8")
-    assert regenerated(text) == text, "run: python tests/unit/test_docs.py"
+    assert regenerated(text) == text, "run: PYTHONPATH=tests python tests/unit/test_docs.py"
 
 
 def test_every_generated_table_is_on_some_page() -> None:
