@@ -98,8 +98,11 @@ def _model(settings: Settings, path: str) -> dict[str, Any]:
         from service.scoring.reward_model import RewardModel
     except ModuleNotFoundError as error:
         raise HostLacks(f"the package {error.name!r} is not installed; pip install 'plaudit[scorer]'") from error
-    model = RewardModel.load(path, dtype=settings.dtype, threads=settings.torch_threads)
-    parity = model.check_golden()
+    try:
+        model = RewardModel.load(path, dtype=settings.dtype, threads=settings.torch_threads)
+        parity = model.check_golden()
+    except (OSError, ValueError) as error:  # what transformers says of a folder that is half a checkpoint
+        raise HostLacks(f"{path}: not a loadable checkpoint: {str(error).splitlines()[0]}") from error
     if not parity.ok:
         raise HostLacks(f"{path}: scores here differ from its golden set by {parity.max_abs_error:.3g} "
                         f"(at most {parity.tolerance:g})")  # fmt: skip

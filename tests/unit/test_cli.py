@@ -1,0 +1,124 @@
+"""The command line: quick help, flags that are settings, refusals at start, and the four exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from service import cli
+from service.settings import Settings
+
+COMMANDS = [[], ["up"], ["serve"], ["worker"], ["worker", "score"], ["worker", "execute"], ["score"], ["execute"],
+            ["rank"], ["check"]]  # fmt: skip
+HEAVY = ("torch", "transformers", "fastapi", "uvicorn", "redis", "httpx", "numpy")
+
+
+def plaudit(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PLAUDIT_")}
+    argv = [sys.executable, "-P", "-m", "service.cli", *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, env={**env, **environ})
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_is_said_by_every_command_without_loading_anything_heavy(command: list[str]) -> None:
+    code = f"""
+import sys
+from service.cli import main
+try:
+    main({[*command, "--help"]!r})
+except SystemExit as end:
+    assert end.code == 0, end.code
+assert not [name for name in {HEAVY!r} if name in sys.modules], sorted(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "usage: plaudit" in done.stdout
+
+
+def test_help_takes_less_than_half_a_second() -> None:
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        assert plaudit("up", "--help").returncode == 0
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.5
+
+
+def test_every_flag_of_a_service_command_is_a_setting() -> None:
+    flags = vars(cli.parser({}).parse_args(["up", "--port", "1", "--api-key", "a", "b", "--accept-no-auth",
+                                            "--model", "x=y", "--executors", "2"]))  # fmt: skip
+    said = {name.removeprefix("setting_"): value for name, value in flags.items() if name.startswith("setting_")}
+    assert said == {"port": "1", "api_key": ["a", "b"], "accept_no_auth": True, "model": ["x=y"], "executors": "2"}
+    assert said.keys() <= Settings.model_fields.keys()
+
+
+def test_client_flags_come_from_the_environment_too_and_flags_win() -> None:
+    environ = {"PLAUDIT_URL": "http://127.0.0.1:9", "PLAUDIT_API_KEY": "k1,k2", "PLAUDIT_CONCURRENCY": "3",
+               "PLAUDIT_EARLY_STOP": "true"}  # fmt: skip
+    flags = cli.parser(environ).parse_args(["rank", "-", "--concurrency", "5"])
+    assert (flags.url, flags.api_key, flags.concurrency) == ("http://127.0.0.1:9", "k1", 5)
+    assert flags.early_stop is True
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["up", "--host", "0.0.0.0"], "no --api-key is set"),
+        (["serve", "--host", "::", "--redis-url", "redis://127.0.0.1:1"], "no --api-key is set"),
+        (["serve"], "--redis-url is missing"),
+        (["worker", "score"], "--redis-url is missing"),
+        (["worker", "execute"], "--redis-url is missing"),
+        (["worker", "execute", "--executors", "0", "--redis-url", "redis://127.0.0.1:1"], "nothing to start"),
+        (["up", "--port", "no"], "port: "),
+        (["up", "--model", "nameless"], "NAME=PATH_OR_HUB_ID"),
+        (["up", "--flag-of-no-use"], "unrecognized arguments"),
+        (["score", "/no/such/file.jsonl"], "No such file"),
+        (["rank", "-", "--spec", "/no/such/spec.json"], "No such file"),
+        (["score", "-", "--batch", "0"], "take whole numbers"),
+        ([], "COMMAND"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_exits_with_2_and_says_why(words: list[str], message: str) -> None:
+    done = plaudit(*words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_misspelt_variable_is_wrong_usage_and_a_clients_variable_is_none_of_the_services_business() -> None:
+    done = plaudit("worker", "score", PLAUDIT_REDISURL="redis://127.0.0.1:1")
+    assert (done.returncode, "PLAUDIT_REDISURL is no setting" in done.stderr) == (2, True)
+    assert "is no setting" not in plaudit("worker", "score", PLAUDIT_CONCURRENCY="2").stderr
+
+
+def test_a_client_that_reaches_nothing_exits_with_1(tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"prompt": "p", "completions": ["c"]}\n')
+    done = plaudit("score", str(file), "--url", "http://127.0.0.1:9", "--deadline-ms", "300")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_check_tells_paths_settings_and_what_is_missing_with_exit_code_3(tmp_path: Path) -> None:
+    done = plaudit("check", "--json", "--model", f"default={tmp_path}/none", "--api-key", "sesame")
+    found = json.loads(done.stdout)
+    assert done.returncode == 3
+    assert found["packages"].keys() == {"service", "training", "sandbox"}
+    assert found["settings"]["api_key"] == ["***"]
+    assert "python" in found["languages"]
+    assert any(f"{tmp_path}/none" in text for text in found["missing"])
+    assert "sesame" not in done.stdout
+    assert "nothing is missing" not in plaudit("check", "--model", f"default={tmp_path}/none").stdout
+
+
+def test_check_names_a_redis_that_does_not_answer(tmp_path: Path) -> None:
+    done = plaudit("check", "--json", "--redis-url", "redis://:pw@127.0.0.1:1/0", "--model", f"default={tmp_path}")
+    assert any("no Redis answers at redis://***@127.0.0.1:1/0" in text for text in json.loads(done.stdout)["missing"])
