@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 GRACE_S = 5.0  # past the deadline the server still answers, with what is done by then
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+LEAST_WAIT_S = 0.02  # where the server says "at once"
 
 
 class Unreachable(PlauditError):
@@ -68,7 +69,7 @@ def attempt(method: str, path: str, headers: Mapping[str, str], body: bytes | No
             return outcome
         error, retryable, asked = judge(outcome)
         failures += asked is None
-        pause = _pause(failures) if asked is None else asked * random.uniform(1.0, 1.25)
+        pause = _pause(failures) if asked is None else max(asked, LEAST_WAIT_S) * random.uniform(1.0, 1.25)
         if not retryable or failures >= patience.max_tries or pause >= until - time.monotonic():
             raise error
         yield pause
