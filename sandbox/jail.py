@@ -212,7 +212,10 @@ class Jail:
     def poll(self) -> Ending | None:
         """The job's end, if it has come. Raises SandboxError if the jail failed before the program could start."""
         if self.ending is None and select.select([self.control], [], [], 0)[0]:
-            data = self.control.recv(1 << 16)
+            try:
+                data = self.control.recv(1 << 16)
+            except ConnectionResetError:  # it died with our job unread
+                data = b""
             answer: dict[str, Any] = (
                 marshal.loads(data) if data else {"fault": f"PID 1 of the jail is gone; {self._complaints()}"}
             )

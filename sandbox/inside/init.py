@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FIRST_FREE_FD = 200  # job descriptors are moved above this number, out of the way of the numbers the job asks for
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 PR_SET_DUMPABLE = 4
+CAPABILITY_VERSION = 0x20080522
 LIBRARY = tuple(sys.path)
 ROLES = {"script": "candidate", "serve": "candidate", "tests": "tests"}  # role of a Python job → file of the kit
 
@@ -70,6 +71,13 @@ def write_files(job: dict[str, Any], fds: list[int]) -> None:
             out.write(source.read())
 
 
+def drop_capabilities(c: Any) -> None:
+    """Empty the sets that survive a change of uid; the inheritable one does."""
+    header = CAPABILITY_VERSION.to_bytes(4, sys.byteorder) + bytes(4)
+    if c.capset(header, bytes(24)) != 0:
+        raise OSError("capset")
+
+
 def become(job: dict[str, Any], fds: list[int], status: int, c: Any) -> NoReturn:
     """In the child: give up everything, then turn into the job's program."""
     status = os.dup2(status, FIRST_FREE_FD - 1, inheritable=False)
@@ -99,6 +107,7 @@ def become(job: dict[str, Any], fds: list[int], status: int, c: Any) -> NoReturn
         os.setgroups([])
         os.setresgid(job["uid"], job["uid"], job["uid"])
         os.setresuid(job["uid"], job["uid"], job["uid"])
+        drop_capabilities(c)
     c.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     if job["role"] == "exec":
         for ignored in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them, and exec would pass that on

@@ -224,9 +224,7 @@ class Peer:
     def receive(self) -> dict[str, Any]:
         try:
             message = codec.loads(receive_frame(self.sock))
-        except codec.CodecError as error:
-            raise self.fail(Lost(str(error))) from None
-        except OSError as error:
+        except (Lost, codec.CodecError, OSError) as error:
             raise self.fail(Lost(str(error))) from None
         if type(message) is not dict:
             raise self.fail(Lost("a message that is not an object"))

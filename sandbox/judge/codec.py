@@ -152,7 +152,7 @@ def decode(tree: Any, handle: Handle | None = None, depth: int = 0) -> Any:
     kind = type(tree)
     if kind is list:
         if set(map(type, tree)) <= _SCALARS:
-            return tree
+            return list(tree)  # a copy: the caller may compare with the tree what has become of the value
         if depth > MAX_DEPTH:
             raise CodecError(f"a value nested deeper than {MAX_DEPTH} levels")
         depth += 1

@@ -39,10 +39,10 @@ def compiled(program: Program, starter: Starter) -> Iterator[tuple[int | None, C
             end = fate(run)
             made = end.verdict is None and run.ending is not None and run.ending.collected[0] > 0
             complaint = shown_head(bytes(run.stderr.data))
-            if end.verdict is not None and not (run.ending and run.ending.exit_code):
-                complaint = f"{complaint}\ncompiler: {end.detail}".strip()
-            elif end.verdict is None and not made:
-                complaint = f"{complaint}\ncompiler: no executable of a usable size".strip()
+            if end.verdict not in (None, Verdict.RUNTIME_ERROR):
+                complaint += f"\ncompiler: {end.detail}"
+            elif not made and not complaint:
+                complaint = f"compiler: {end.detail or 'no executable of a usable size'}"
             wall_ms = 1000 * (time.monotonic() - began)
             report = CompileReport(made, wall_ms, shown_head(bytes(run.stdout.data)), complaint)
         if not made:

@@ -1,0 +1,25 @@
+"""One open sandbox at level `strong` for all hostile tests; they are skipped where it is not to be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox.walls import Sandbox, Walls
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    walls = Walls.probe()
+    for item in items:
+        if "hostile" in item.path.parts:
+            item.add_marker(pytest.mark.root)
+            if walls.level != "strong":
+                reason = f"needs isolation level strong; missing: {'; '.join(walls.missing)}"
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def box() -> Iterator[Sandbox]:
+    with Sandbox.open() as sandbox:
+        yield sandbox

@@ -1,0 +1,103 @@
+"""C++: programs and compile bombs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sandbox import limits
+from sandbox.errors import UnsupportedLanguage
+from sandbox.judge import judge
+from sandbox.types import AssertSuite, Limits, Program, Report, StdioCase, StdioSuite, Stop, Verdict
+from sandbox.walls import Sandbox
+
+LIMITS = Limits(cpu_s=1)
+
+
+@pytest.fixture(autouse=True)
+def _compiler(box: Sandbox) -> None:
+    if "cpp" not in {language.name for language in box.languages()}:
+        pytest.skip("needs g++")
+
+
+def run(box: Sandbox, source: str, *cases: tuple[str, str]) -> Report:
+    suite = StdioSuite(tuple(StdioCase(*case) for case in cases or [("", "")]))
+    return judge(Program("c++", source), suite, LIMITS, Stop(), box)
+
+
+ADD = '#include <cstdio>\nint main() { long a, b; std::scanf("%ld %ld", &a, &b); std::printf("%ld\\n", a + b); }'
+
+
+def test_a_program_is_compiled_once_and_run_for_every_case(box: Sandbox) -> None:
+    report = run(box, ADD, ("1 2", "3"), ("10 20", "30"), ("1 1", "3"))
+    assert [test.verdict for test in report.tests] == ["passed", "passed", "wrong_answer"]
+    assert report.compile is not None
+    assert report.compile.ok
+    assert report.judge == "bytes"
+
+
+def test_a_syntax_error_is_a_compile_error_and_skips_the_tests(box: Sandbox) -> None:
+    report = run(box, "int main() { return x; }", ("", ""), ("", ""))
+    assert report.verdict is Verdict.COMPILE_ERROR
+    assert [test.verdict for test in report.tests] == ["compile_error", "skipped"]
+    assert report.compile is not None
+    assert "not declared" in report.compile.stderr
+
+
+@pytest.mark.parametrize("path", ["/etc/shadow", "/proc/1/environ", "/proc/self/environ", "/dev/stdin"])
+def test_including_a_secret_compiles_to_nothing(box: Sandbox, path: str) -> None:
+    report = run(box, f'#include "{path}"\nint main() {{}}')
+    assert report.compile is not None
+    assert "root:" not in report.compile.stderr
+    assert report.verdict in (Verdict.COMPILE_ERROR, Verdict.PASSED)
+
+
+def test_including_an_endless_file_is_a_compile_error(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(limits.for_compile(), memory_bytes=200 << 20)
+    monkeypatch.setattr(limits, "for_compile", lambda: small)
+    report = run(box, '#include "/dev/zero"\nint main() {}')
+    assert report.verdict is Verdict.COMPILE_ERROR
+    assert report.compile is not None
+    assert "more than 200 MB" in report.compile.stderr
+
+
+def test_endless_templates_are_a_compile_error(box: Sandbox) -> None:
+    source = "template <int N> struct A { A<N + 1> a; };\nA<0> a;\nint main() {}"
+    report = run(box, source)
+    assert report.verdict is Verdict.COMPILE_ERROR
+
+
+def test_an_endless_loop_uses_its_cpu_and_no_more(box: Sandbox) -> None:
+    report = run(box, "int main() { volatile int x = 0; for (;;) x = x + 1; }")
+    assert report.verdict is Verdict.TIME_LIMIT
+
+
+def test_a_native_program_gets_no_descriptor_and_no_privilege(box: Sandbox) -> None:
+    source = """
+#include <cstdio>
+#include <fcntl.h>
+#include <unistd.h>
+int main() {
+    int held = 0;
+    for (int fd = 3; fd < 1024; fd++) held += fcntl(fd, F_GETFD) != -1;
+    std::printf("%d %d\\n", held, getuid() != 0 && setuid(0) == -1);
+}
+"""
+    assert run(box, source, ("", "0 1")).verdict is Verdict.PASSED
+
+
+def test_a_deep_stack_of_contest_size_works(box: Sandbox) -> None:
+    source = """
+#include <cstdio>
+__attribute__((optimize("O0"))) int f(int n) { return n ? 1 + f(n - 1) : 0; }
+int main() { std::printf("%d", f(1000000)); }
+"""
+    assert run(box, source, ("", "1000000")).passed == 1
+
+
+def test_asserts_are_for_python_only(box: Sandbox) -> None:
+    with pytest.raises(UnsupportedLanguage, match="cpp"):
+        judge(Program("cpp", ADD), AssertSuite(("assert f(1)",)), LIMITS, Stop(), box)
+    with pytest.raises(UnsupportedLanguage, match="cobol"):
+        judge(Program("cobol", ADD), StdioSuite((StdioCase("", ""),)), LIMITS, Stop(), box)

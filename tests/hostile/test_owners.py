@@ -1,0 +1,134 @@
+"""Sandboxes that are killed, live side by side, or meet a host without walls."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sandbox import walls
+from sandbox.errors import SandboxError, WallsMissing
+from sandbox.judge import judge
+from sandbox.types import Limits, Program, StdioCase, StdioSuite, Stop
+from sandbox.walls import Sandbox, Walls, state_directory, sweep
+
+ROOT = Path(__file__).resolve().parents[2]
+SPIN = """
+from sandbox.judge import judge
+from sandbox.types import *
+from sandbox.walls import Sandbox
+with Sandbox.open() as box:
+    print(box.name, box.plan.uid, flush=True)
+    program = Program("python", "import os\\nos.fork()\\nwhile True: pass")
+    judge(program, StdioSuite((StdioCase("", ""),)), Limits(60), Stop(), box)
+"""
+
+
+def processes_of(uid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if path.stat().st_uid == uid:
+                found.append(int(path.name))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def until(condition: object, seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_nothing_survives_a_killed_owner_and_the_next_one_cleans_up(box: Sandbox) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", SPIN], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert owner.stdout is not None
+    name, uid = owner.stdout.readline().split()
+    assert until(lambda: len(processes_of(int(uid))) == 2)
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    owner.stdout.close()
+    assert until(lambda: processes_of(int(uid)) == [])
+    assert (state_directory() / name).is_dir()
+    assert box.plan.cgroups is not None
+    groups = [tree.base for tree in box.plan.cgroups.trees]
+    assert [path for base in groups for path in base.glob(f"{name}-*")] != []
+    assert sweep() >= 1
+    assert not (state_directory() / name).exists()
+    assert [path for base in groups for path in base.glob(f"{name}-*")] == []
+    assert box.home.is_dir()
+
+
+def test_two_sandboxes_share_no_uid_and_no_name() -> None:
+    code = """
+from sandbox.walls import Sandbox
+with Sandbox.open() as box:
+    print(box.name, box.plan.uid, flush=True)
+    input()
+"""
+    pair = [subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True, cwd=ROOT) for _ in range(2)]
+    lines = []
+    for owner in pair:
+        assert owner.stdout is not None
+        lines.append(owner.stdout.readline().split())
+    for owner in pair:
+        owner.communicate("\n", timeout=20)
+    (name_a, uid_a), (name_b, uid_b) = lines
+    assert name_a != name_b
+    assert abs(int(uid_a) - int(uid_b)) >= 2
+    assert not (state_directory() / name_a).exists()
+
+
+def test_a_host_without_walls_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    probed = Walls.probe()
+    assert probed.level == "none"
+    assert any("bubblewrap" in lack for lack in probed.missing)
+    assert "--cap-add SYS_ADMIN" in probed.advice
+    with pytest.raises(WallsMissing, match="bubblewrap"):
+        Sandbox.open()
+    with pytest.raises(WallsMissing, match="bubblewrap"):
+        Sandbox.open(accept="none")
+
+
+def test_a_wall_that_does_not_hold_is_found_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The self-test runs through the real path: a sandbox whose filter lets everything through does not open."""
+    import pyseccomp
+
+    def open_filter() -> bytes:
+        import tempfile
+
+        filters = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+        with tempfile.TemporaryFile() as file:
+            filters.export_bpf(file)
+            return os.pread(file.fileno(), 1 << 16, 0)
+
+    monkeypatch.setattr(walls, "build_filter", open_filter)
+    with pytest.raises(WallsMissing, match="a vsock"):
+        Sandbox.open()
+    assert not (state_directory() / f"plaudit-{os.getpid()}").exists()
+
+
+def test_a_broken_instrument_is_an_exception_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    program, suite = Program("python", "print(1)"), StdioSuite((StdioCase("", "1"),))
+    with Sandbox.open() as box:
+        from dataclasses import replace
+
+        good = box.plan
+        for broken in (replace(good, bwrap="/nowhere/bwrap"), replace(good, kit=Path("/nowhere"))):
+            box.plan = broken
+            with pytest.raises(SandboxError):
+                judge(program, suite, Limits(), Stop(), box)
+        box.plan = good
+        assert judge(program, suite, Limits(), Stop(), box).passed == 1
+    with pytest.raises(SandboxError, match="closed"):
+        judge(program, suite, Limits(), Stop(), box)
