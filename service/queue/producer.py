@@ -92,7 +92,8 @@ class Queue:
             raise Overloaded(f"queue {queue} holds {outcome[1]} jobs (at most {bound.max_depth}) of cost "
                              f"{float(outcome[2]):g} (at most {bound.max_cost:g})")  # fmt: skip
         words = (b"new", b"joined")
-        return {job.id: decode_reply(word) for job, word in zip(jobs.values(), outcome, strict=True) if word not in words}
+        pairs = zip(jobs.values(), outcome, strict=True)
+        return {job.id: decode_reply(word) for job, word in pairs if word not in words}
 
     async def leave(self, queue: str, jobs: Mapping[str, str]) -> int:
         """Stop waiting, by token; what nobody waits for and nobody has begun is taken back. Answers how many."""
