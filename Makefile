@@ -2,7 +2,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+PIP := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt torch==2.13.0
 TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
 
