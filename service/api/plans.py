@@ -157,19 +157,13 @@ class ScorePlan:
             else:
                 fresh[text] = _Entry(score, scored.tokens[at], scored.truncated[at], scored.pass_probabilities[at])
         if scored.revision == self.revision:
-            await self._remember(queue, group, fresh, keep_s)
+            found = {self._cache_key(queue, group.keys[text]): encode(entry)
+                     for text, entry in fresh.items() if isinstance(entry, _Entry)}  # fmt: skip
+            queue.remember(found, keep_s)
         return self._result(group, fresh, None)
 
     def model_ref(self) -> ModelRef:
         return ModelRef(name=self.model, revision=next(iter(self.seen), self.revision))
-
-    async def _remember(self, queue: Queue, group: ScoreGroup, fresh: dict[str, _Entry | Problem], keep_s: int) -> None:
-        with broker_errors():
-            async with queue.client.pipeline(transaction=False) as pipe:
-                for text, entry in fresh.items():
-                    if isinstance(entry, _Entry):
-                        pipe.set(self._cache_key(queue, group.keys[text]), encode(entry), ex=keep_s)
-                await pipe.execute()
 
     @staticmethod
     def _cache_key(queue: Queue, key: str) -> str:
