@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidSuite
-from sandbox.jail import Job, memory_file, reopen_read_only
+from sandbox.jail import Job, memory_file, reopen_read_only, seal
 from sandbox.judge.compare import same_output
 from sandbox.judge.texts import shown_head, shown_tail
 from sandbox.run import Run, Starter, fate, flags
@@ -48,6 +48,7 @@ def compiled(source: bytes, starter: Starter) -> Iterator[tuple[int | None, Comp
         if not made:
             yield None, report
             return
+        seal(artifact)  # one run of the program must not change what the next one runs
         executable = reopen_read_only(artifact)
         try:
             yield executable, report
