@@ -8,6 +8,10 @@ so that nobody mistakes a dead owner for a living one), a pair of uids held by a
 carry the same pair. `close`
 removes them; what a killed owner leaves is removed by the next `open`, or by `sweep` from any process of the same uid.
 
+Levels: `strong` as above. `userns`: the same jail without cgroups (a plain user, or root where no cgroup may be made),
+so memory and CPU time are sampled through /proc and a plain user's programs share their jail's uid. Below that
+(`landlock`, `none`) nothing is run by this version, whatever is accepted: the error says what is missing.
+
 Not promised: anything against a bug in the kernel itself; for that put the whole service in a virtual machine.
 """
 
