@@ -192,7 +192,6 @@ class Jail:
         message: dict[str, Any] = {
             "role": job.role,
             "argv": list(job.argv),
-            "options": {},
             "furnish": plan.uid is not None,
             "tmp_bytes": job.fence.tmp_bytes,
             "tmp_inodes": job.fence.tmp_inodes,
