@@ -89,8 +89,8 @@ def _labels(record: dict[str, Any] | None) -> list[str]:
         "## Where the labels come from",
         "",
         "Samples carry the pass rates that the data ships. Mutants of reference solutions were run in the sandbox:",
-        f"{mutants}, of which {passing} pass. A drawn slice of {checked} samples was run there too: {rate} have exactly",
-        f"the shipped pass rate, {outcome} the same pass or fail. Programs that could not be judged: {broken}.",
+        f"{mutants}, of which {passing} pass. A drawn slice of {checked} samples was run there too: {rate} have",
+        f"exactly the shipped pass rate, {outcome} the same pass or fail. Programs that could not be judged: {broken}.",
         "",
     ]
 
