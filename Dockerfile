@@ -59,7 +59,8 @@ ARG PIP_ARGS=""
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=wheel /src/constraints.txt /src/scorer.txt /tmp/
 RUN pip install --no-cache-dir ${PIP_ARGS} -c /tmp/constraints.txt -r /tmp/scorer.txt
-COPY models models
+# Owned, not just copied: safetensors writes its files for their owner alone.
+COPY --chown=plaudit:plaudit models models
 COPY --from=wheel /wheels /tmp/wheels
 RUN pip install --no-cache-dir --no-deps /tmp/wheels/*.whl && rm -rf /tmp/wheels
 # Weights come from this image or from a mount, never from a hub while requests wait.

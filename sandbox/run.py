@@ -97,7 +97,7 @@ class Run:
         self.fence = job.fence
         self.stdout = Capture(job.fence.stdout_bytes)
         self.stderr = Capture(job.fence.stderr_bytes)
-        self.killed_for: str | None = None  # "cpu", "wall" or "stdout": by our own hand
+        self.killed_for: str | None = None  # "cpu", "wall", "memory" or "stdout": by our own hand
         self.killed_at = 0.0
         self.ending: Ending | None = None
         self.jail: Jail | None = None
@@ -147,6 +147,8 @@ class Run:
             left = (self.budget.cpu_ns - self.box.cpu_ns()) / 1e9
             if left <= 0:
                 self.kill("cpu")
+            elif self.box.exceeds_memory():
+                self.kill("memory")
             return min(TICK_S, max(left, 0.001), max(self.budget.wall - now, 0.001))
         return TICK_S
 
@@ -231,16 +233,17 @@ def fate(run: Run) -> Fate:
     ending, counters = run.ending, run.counters()
     if ending is None:
         raise SandboxError("the run has not ended")
-    if counters.oom_kills:
+    if counters.oom_kills or run.killed_for == "memory":
         return Fate(Verdict.MEMORY_LIMIT, f"more than {run.fence.memory_bytes // MB} MB were needed")
     if run.stdout.overflowed or run.killed_for == "stdout":
         return Fate(Verdict.OUTPUT_LIMIT, f"more than {run.fence.stdout_bytes // 1024} KB were printed")
     if ending.signal == signal.SIGXFSZ:
         return Fate(Verdict.OUTPUT_LIMIT, f"a file grew past {run.fence.file_bytes // MB} MB")
-    if run.killed_for == "cpu" or ending.signal == signal.SIGXCPU:
-        return Fate(Verdict.TIME_LIMIT, f"cpu: more than {run.fence.cpu_s:g} s were used")
+    if run.killed_for == "cpu" or ending.signal == signal.SIGXCPU or counters.cpu_ns > run.budget.cpu_ns:
+        return over_cpu(run)
     if run.killed_for == "wall":
-        return Fate(Verdict.TIME_LIMIT, f"wall: not done after {run.fence.wall_s:g} s, most of them idle")
+        idle = ", most of them idle" if counters.cpu_ns < run.fence.wall_s * 0.5e9 else ""
+        return Fate(Verdict.TIME_LIMIT, f"wall: not done after {run.fence.wall_s:g} s{idle}")
     if ending.signal == signal.SIGSYS:
         return Fate(Verdict.SECURITY_VIOLATION, "a forbidden system call interface was used (SIGSYS)")
     if ending.signal is not None:
@@ -248,6 +251,10 @@ def fate(run: Run) -> Fate:
     if ending.exit_code:
         return Fate(Verdict.RUNTIME_ERROR, f"exit code {ending.exit_code}")
     return Fate(None)
+
+
+def over_cpu(run: Run) -> Fate:
+    return Fate(Verdict.TIME_LIMIT, f"cpu: more than {run.fence.cpu_s:g} s were used")
 
 
 def signal_name(number: int) -> str:

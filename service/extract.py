@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # A fence opens with at least three backticks or tildes and closes with at least as many of the same at a line start.
-_FENCE = re.compile(r"^[ \t]{0,3}(?P<mark>`{3,}|~{3,})[^\n`]*\n(?P<code>.*?)(?:^[ \t]{0,3}(?P=mark)[`~]*[ \t]*$|\Z)",
+_FENCE = re.compile(r"^[ \t]{0,3}(?P<mark>`{3,}|~{3,})[^\n`]*\n(?P<code>.*?)(?:^[ \t]{0,3}(?P=mark)[`~]*[ \t]*\r?$|\Z)",
                     re.MULTILINE | re.DOTALL)  # fmt: skip
 
 

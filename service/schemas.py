@@ -6,9 +6,10 @@ Requests forbid unknown fields (422 with the path). Two families never mix: a *v
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from sandbox.types import Compare, Judge, Level, Verdict
 
@@ -17,7 +18,7 @@ Completeness = Literal["complete", "partial"]
 Priority = Literal["high", "normal", "low"]
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
-Text = Annotated[str, Field(max_length=64 * 1024 * 1024)]
+Text = Annotated[str, Field(max_length=64 * 1024 * 1024)]  # a bare `str` would let half a surrogate pair in
 DeadlineMs = Annotated[int, Field(ge=1, le=86_400_000, description="budget from arrival, in milliseconds")]
 
 
@@ -31,6 +32,25 @@ class Answer(BaseModel):
     """Answers tolerate fields of a newer server, so that an older client goes on."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+def _exact(value: Any) -> Any:
+    """A value that JSON can say and say back: no NaN, no infinity, no half of a surrogate pair, in any depth."""
+    left = [value]
+    while left:
+        match left.pop():
+            case float(number) if not math.isfinite(number):
+                raise ValueError("NaN and infinity are no JSON numbers")
+            case str(text):
+                try:
+                    text.encode()
+                except UnicodeEncodeError:
+                    raise ValueError("half of a surrogate pair is no text") from None
+            case list(parts):
+                left += parts
+            case dict(fields):
+                left += [*fields.keys(), *fields.values()]
+    return value
 
 
 # --- shared by requests ----------------------------------------------------------------------------------------------
@@ -57,14 +77,17 @@ class LimitsSpec(Strict):
 class AssertTests(Strict):
     kind: Literal["assert"]
     asserts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
-    setup: str = ""
-    entry_point: str | None = None
+    setup: Text = ""
+    entry_point: Text | None = None
+
+
+Exact = Annotated[Any, AfterValidator(_exact)]
 
 
 class FunctionCase(Strict):
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    expected: Any
+    args: list[Exact] = []
+    kwargs: dict[Text, Exact] = {}
+    expected: Exact
 
 
 class FunctionTests(Strict):
@@ -78,12 +101,12 @@ class CheckTests(Strict):
     kind: Literal["check"]
     test: Annotated[str, Field(min_length=1, description="Python source that defines check(candidate)")]
     entry_point: Annotated[str, Field(min_length=1)]
-    prompt: str = ""
+    prompt: Text = ""
 
 
 class StdioTestCase(Strict):
-    stdin: str = ""
-    stdout: str
+    stdin: Text = ""
+    stdout: Text
 
 
 class StdioTests(Strict):
@@ -177,7 +200,7 @@ class ScoreAnswer(Answer):
 class ExecuteItem(Strict):
     id: Id | None = None
     language: Annotated[str, Field(min_length=1, max_length=64)]
-    programs: Annotated[list[str], Field(min_length=1)]
+    programs: Annotated[list[Text], Field(min_length=1)]
     extract: Extract = "none"
     tests: Tests
     limits: LimitsSpec = LimitsSpec()
@@ -241,9 +264,13 @@ class ExecuteAnswer(Answer):
 # --- POST /reward and /rank ------------------------------------------------------------------------------------------
 
 
+# Large enough for any reward, small enough that sums and deviations of rewards stay finite.
+Amount = Annotated[float, Field(ge=-1e9, le=1e9)]
+
+
 class TermBase(Strict):
     name: Annotated[str, Field(min_length=1, max_length=64)]
-    weight: float = 1.0
+    weight: Amount = 1.0
 
 
 class ExecuteTerm(TermBase):
@@ -275,13 +302,13 @@ Term = Annotated[ExecuteTerm | ScoreTerm | FormatTerm | ConsensusTerm | Agreemen
 
 
 class Gate(Strict):
-    term: str
+    term: Text
     min: float
 
 
 class Clip(Strict):
-    min: float
-    max: float
+    min: Amount
+    max: Amount
 
     @model_validator(mode="after")
     def _ordered(self) -> Clip:

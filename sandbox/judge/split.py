@@ -20,7 +20,7 @@ from sandbox.errors import InvalidSuite, SandboxError
 from sandbox.jail import Job
 from sandbox.judge import codec
 from sandbox.judge.texts import shown_head, shown_tail
-from sandbox.run import Fate, Run, Starter, fate, flags, pump
+from sandbox.run import Fate, Run, Starter, fate, flags, over_cpu, pump
 from sandbox.types import Limits, TestReport, Verdict
 
 MAX_PENDING = codec.MAX_MESSAGE_BYTES + 64
@@ -239,6 +239,8 @@ def judge_tests(
                     end, stuck = word, True
                 else:
                     end = Fate(*verdict_of(word.get("done")))
+                    if c.box.cpu_ns() > c.budget.cpu_ns:  # the clock looks every few milliseconds only
+                        end = over_cpu(c)
                 if c.stdout.overflowed:
                     end, stuck = Fate(Verdict.OUTPUT_LIMIT, f"more than {limits.output_kb} KB were printed"), True
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))

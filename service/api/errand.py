@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from types import TracebackType
 
@@ -34,6 +35,7 @@ class Errand:
         self.settings = settings
         self.context = context
         self._futures: dict[str, asyncio.Future[Reply]] = {}
+        self._readers: Counter[str] = Counter()  # how many items of the request wait for a job just now
 
     async def submit(self, jobs: Iterable[Job], *, use_cache: bool = True, unbounded: bool = False) -> None:
         """Admit these jobs; raises Overloaded or WouldMissDeadline with nothing of this errand left in the queue."""
@@ -62,7 +64,11 @@ class Errand:
     async def reply(self, job: str) -> Reply:
         """The job's ending, or `timeout_queue` once the request's deadline passes."""
         future = self._futures[job]
-        done, _ = await asyncio.wait([future], timeout=max(0.0, self.context.left_s))
+        self._readers[job] += 1
+        try:
+            done, _ = await asyncio.wait([future], timeout=max(0.0, self.context.left_s))
+        finally:
+            self._readers[job] -= 1
         if not done:
             return Reply(job, Failed(JobState.TIMEOUT, "deadline", "not done by the deadline", True))
         reply = future.result()
@@ -87,7 +93,7 @@ class Errand:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-        await self.release(waiting.values())
+        await self.release(job for job in waiting.values() if not self._readers[job])  # another item may need it
         stopped = Failed(JobState.CANCELLED, "early_stop", "another completion of the group passed everything", False)
         return found | {job: Reply(job, stopped) for job in waiting.values()}
 

@@ -78,7 +78,7 @@ def connect_async(url: str, *, max_connections: int = 512) -> redis.asyncio.Redi
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         retry=redis.asyncio.retry.Retry(ExponentialBackoff(cap=0.1, base=0.01), 1),
     )
-    return redis.asyncio.Redis(connection_pool=pool)
+    return redis.asyncio.Redis.from_pool(pool)  # closing the client closes the pool
 
 
 def connect(url: str) -> redis.Redis:

@@ -17,6 +17,7 @@ from service.jobs import Failed, Job, JobState, Reply, decode_reply, encode
 from service.queue.keys import GROUP, Keys, script
 
 KEEP_REPLY_MS = 120_000  # a reply waits so long for an API process that lost its connection
+KEEP_SUITE_MS = 300_000  # a suite outlives its last job's deadline by so much
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,17 @@ class Queue:
         for token, job in jobs.items():
             stream = self.keys.stream(queue, job.lane)
             arguments += [job.id, stream, job.task, job.cost, job.deadline_ms, "1" if use_cache else "0", token]
+        keep_ms = max(job.deadline_ms for job in jobs.values()) - now_ms() + KEEP_SUITE_MS
+        for sha256, frame in dict(job.suite for job in jobs.values() if job.suite is not None).items():
+            arguments += [sha256, frame, max(keep_ms, KEEP_SUITE_MS)]
         with broker_errors():
             outcome = await self._submit(keys=[self.keys.load(queue), self.keys.live(queue)], args=arguments)
         if outcome[0] == b"full" and (len(outcome) > 1 and isinstance(outcome[1], int)):
             raise Overloaded(f"queue {queue} holds {outcome[1]} jobs (at most {bound.max_depth}) of cost "
                              f"{float(outcome[2]):g} (at most {bound.max_cost:g})")  # fmt: skip
         words = (b"new", b"joined")
-        return {job.id: decode_reply(word) for job, word in zip(jobs.values(), outcome, strict=True) if word not in words}
+        pairs = zip(jobs.values(), outcome, strict=True)
+        return {job.id: decode_reply(word) for job, word in pairs if word not in words}
 
     async def leave(self, queue: str, jobs: Mapping[str, str]) -> int:
         """Stop waiting, by token; what nobody waits for and nobody has begun is taken back. Answers how many."""
@@ -106,11 +111,8 @@ class Queue:
     async def replies(self, timeout_s: float) -> list[Reply]:
         """Replies that have come, waiting at most so long for the first. Blocks one connection."""
         with broker_errors():
-            first = await self.client.blpop([self.channel], timeout=timeout_s)
-            if first is None:
-                return []
-            rest = await self.client.lpop(self.channel, 256) or []
-        return [decode_reply(frame) for frame in (first[1], *rest)]
+            found = await self.client.blmpop(timeout_s, 1, self.channel, direction="LEFT", count=256)
+        return [decode_reply(frame) for frame in found[1]] if found else []
 
     async def look_up(self, jobs: Sequence[str]) -> dict[str, Reply | None]:
         """Jobs that ended without this process hearing of it (a lost connection): id → reply, None if vanished.

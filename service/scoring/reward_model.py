@@ -316,12 +316,15 @@ class RewardModel:
         """Scores the golden set shipped in the checkpoint and compares; a checkpoint without one has nothing to fail.
 
         A row whose token count differs counts as infinitely wrong: the tokenizer or the template is another one.
+        Raises `UsageError` where the spec names a golden set that is not in the folder.
         """
         tolerance = GOLDEN_TOLERANCE[self.dtype]
         if self.spec.golden is None:
             return Parity(0.0, 0, tolerance, ok=True)
-        lines = (self._folder / self.spec.golden).read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines if line]
+        path = self._folder / self.spec.golden
+        if not path.is_file():
+            raise UsageError(f"{SPEC_FILE} names a golden set that is not there: {path}")
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
         errors = []
         for row in rows:
             encoded = self.encode(row["prompt"], row["completion"])

@@ -127,8 +127,8 @@ def run(work: Work, settings: Settings, stop: Stop) -> None:
             try:
                 work.step(leases, hands)
             except Exception as error:  # the worker loop: a job must end, whatever its work raised
-                stuck = {lease.id: lease for lease in [*leases, *work.abandon()]}
-                log.exception("work failed", extra={"jobs": list(stuck)})
+                stuck = {lease.key: lease for lease in [*leases, *work.abandon()]}
+                log.exception("work failed", extra={"jobs": [lease.id for lease in stuck.values()]})
                 for lease in stuck.values():
                     hands.answer(lease, failure("internal", f"{type(error).__name__} in the worker"))
     log.info("worker stopped", extra={"worker": consumer.name})

@@ -110,9 +110,9 @@ class ScoreWork:
         if not sequences:
             self._answer(pending, [], hands)
             return
-        self.pending[lease.id] = pending
+        self.pending[lease.key] = pending
         lane = LANES.index(lease.lane)
-        group = Group(lease.id, sequences, lane, lease.deadline_ms, alone=lease.deliveries > 1)
+        group = Group(lease.key, sequences, lane, lease.deadline_ms, alone=lease.deliveries > 1)
         self.schedulers[task.model].add(group)
 
     def _end_expired(self, scheduler: Scheduler[Encoded], hands: Hands) -> None:

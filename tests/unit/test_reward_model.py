@@ -238,6 +238,9 @@ def test_the_golden_set_tells_the_same_model_from_another(tmp_path: Path) -> Non
     assert not model.check_golden().ok
     (tmp_path / "golden.jsonl").write_text(json.dumps(row | {"tokens": 1}) + "\n")
     assert not model.check_golden().ok
+    (tmp_path / "golden.jsonl").unlink()
+    with pytest.raises(UsageError, match="golden"):
+        model.check_golden()
 
 
 def test_pass_probability_is_platt_scaling(tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+# plaudit: two commands are enough, `make run` and `make test`; each installs what it needs and says so before.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt torch==2.13.0
+TO_RUN := bubblewrap libseccomp2 g++
+TO_TEST := redis-server
+
+.PHONY: help run up test check bench toolchains
+.DELETE_ON_ERROR:
+
+help:  ## this text
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+	@echo 'make run ONCE=1 stops after its table; DATA=FOLDER takes a HumanEval problem; FLAGS="--port 8000" go to plaudit up'
+
+run: .make/run  ## start everything on a free port, rank eight programs, serve until Ctrl-C
+	@exec setpriv --pdeathsig TERM $(BIN)/python examples/first_light.py $(if $(ONCE),--once) $(if $(DATA),--data $(DATA)) -- --port 0 $(FLAGS)
+
+up: .make/run  ## start everything on port 8000, and nothing else
+	@exec $(BIN)/plaudit up $(FLAGS)
+
+test: .make/test check  ## lint, types, import laws and every test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .make/test  ## lint, types, import laws
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy examples/*.py
+	$(BIN)/lint-imports
+
+bench: .make/test  ## every benchmark, each printing its table
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+toolchains:  ## compilers of the languages that the sandbox knows
+	@.ci/need g++
+
+# What a command needs, once: a stamp each, older than what it was made from.
+
+.make/run: .venv/bin/python pyproject.toml constraints.txt .ci/need Makefile
+	@.ci/need $(TO_RUN)
+	@echo 'installing into .venv: plaudit[api,scorer,executor,client], torch included (some minutes the first time)'
+	@$(PIP) -e '.[api,scorer,executor,client]'
+	@mkdir -p .make && touch $@
+
+.make/test: .venv/bin/python pyproject.toml constraints.txt .ci/need Makefile
+	@.ci/need $(TO_RUN) $(TO_TEST)
+	@echo 'installing into .venv: plaudit[dev], torch included (some minutes the first time)'
+	@$(PIP) -e '.[dev]'
+	@mkdir -p .make && touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'plaudit needs Python 3.11 or newer' >&2; exit 3; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/need python3-venv
+	@$(PYTHON) -m venv .venv

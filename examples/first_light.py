@@ -1,0 +1,162 @@
+"""`make run`: the whole service on this host, one real request through it, and then it stays up until Ctrl-C.
+
+Ranks eight candidate programs for one problem: right, subtly wrong, too slow, and some that attack their judge. With
+`--data FOLDER` the problem is one of HumanEval's and the candidates are what a language model wrote for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from service.client import Client
+from service.schemas import CompletionReward, ExecuteTerm, RewardItem, RewardSpec, ScoreTerm
+from service.up.children import Child, command, spawn
+
+HERE = Path(__file__).parent
+# The default reward, and beside it the raw score: a term of weight 0 adds nothing to the reward but is shown.
+SPEC = RewardSpec(
+    terms=[
+        ExecuteTerm(name="tests", type="execute", weight=0.7),
+        ScoreTerm(name="rm", type="score", weight=0.3, transform="sigmoid"),
+        ScoreTerm(name="score", type="score", weight=0.0, transform="none"),
+    ]
+)
+CURL = """curl -s {url}/rank -H 'Content-Type: application/json' -d '{{"items": [{{
+  "prompt": "Write a function add(a, b) that returns the sum of two numbers.",
+  "completions": ["def add(a, b):\\n    return a - b\\n", "def add(a, b):\\n    return a + b\\n"],
+  "tests": {{"kind": "assert", "asserts": ["assert add(1, 2) == 3"]}}}}]}}'"""
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """A problem with its candidates, and what is known of each candidate beforehand."""
+
+    title: str
+    known: str  # heading of that column
+    item: RewardItem
+    labels: list[str]
+
+
+def ours() -> Demo:
+    """The first of our own problems."""
+    row = json.loads((HERE / "problems.jsonl").read_text().splitlines()[0])
+    meant = json.loads((HERE / "meant.json").read_text())
+    return Demo(row["id"], "meant to be", RewardItem.model_validate(row), meant[row["id"]])
+
+
+def human_eval(data: Path, num: int = 8) -> Demo:
+    """The first HumanEval problem with enough different samples that pass and that fail, with their recorded labels."""
+    passes = {row["sample_id"]: bool(row["gt_pass"]) for row in _rows(data / "labels.jsonl.gz") if "gt_pass" in row}
+    problems = {row["task_id"]: row for row in _rows(data / "problems.python.jsonl.gz") if row["tests"]}
+    samples = (row for row in _rows(data / "samples.python.jsonl.gz") if row["sample_id"] in passes)
+    for task, group in itertools.groupby(samples, key=lambda row: row["task_id"]):
+        if not task.startswith("HumanEval/") or task not in problems:
+            continue
+        programs = {row["solution"]: passes[row["sample_id"]] for row in group}
+        halves = [[text for text, passed in programs.items() if passed is wanted] for wanted in (True, False)]
+        if min(map(len, halves)) < num // 2:
+            continue
+        chosen = [text for pair in zip(*halves, strict=False) for text in pair][:num]
+        problem = problems[task]
+        tests = {"kind": "assert", "asserts": problem["tests"], "setup": problem["test_setup"] or "",
+                 "entry_point": problem["entry_point"]}  # fmt: skip
+        item = RewardItem.model_validate(
+            {"id": task, "prompt": problem["prompt"], "completions": chosen, "tests": tests}
+        )
+        return Demo(task, "recorded", item, ["pass" if programs[text] else "fail" for text in chosen])
+    raise SystemExit(f"{data}: no HumanEval problem with {num // 2} samples that pass and as many that fail")
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+    except FileNotFoundError:
+        raise SystemExit(f"{path} is not there; DATA names the folder with the problems, samples and labels") from None
+
+
+@contextmanager
+def service(flags: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """`plaudit up` as a child that cannot outlive us; answers it and its address once it is ready."""
+    process = spawn(Child("up", command("up", "--log-level", "warning", *flags), os.environ), subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            line = process.stdout.readline()
+            if not line:
+                raise SystemExit(process.wait())  # it has said why
+            yield process, json.loads(line)["url"]
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def table(demo: Demo, results: list[CompletionReward], order: list[int], best: int | None) -> str:
+    """The ranking for a person, best first."""
+    heading = f"{'':2}{'place':>5}  {'candidate':>9}  {demo.known:<11}  {'verdict':<18}  {'pass_rate':>9}"
+    rows = [f"{heading}  {'score':>7}  {'reward':>6}"]
+    for place, index in enumerate(order, start=1):
+        one = results[index]
+        tests, score = one.components["tests"], one.components["score"]
+        rows.append(
+            f"{'*' if index == best else '':2}{place:>5}  {index:>9}  {demo.labels[index]:<11}  "
+            f"{tests.verdict or tests.status:<18}  {_number(tests.value, 9)}  {_number(score.value, 7)}  "
+            f"{_number(one.reward, 6, 3)}"
+        )
+    return "\n".join(rows)
+
+
+def _number(value: float | None, width: int, digits: int = 2) -> str:
+    return f"{'-' if value is None else f'{value:.{digits}f}':>{width}}"
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, help="folder with HumanEval problems, samples and labels")
+    options.add_argument("--once", action="store_true", help="stop after the table")
+    options.add_argument("flags", nargs="*", metavar="-- FLAG", help="flags for `plaudit up`")
+    said = options.parse_args()
+    demo = human_eval(said.data) if said.data else ours()
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
+    print("starting plaudit: broker, API, scorer, executors ...", flush=True)
+    with service(said.flags) as (process, url):
+        with Client(url) as client:
+            answer = client.rank([demo.item], spec=SPEC)
+        result = answer.results[0]
+        print(f"\nPOST {url}/rank: {demo.title}, {len(result.completions)} programs, "
+              f"{len(getattr(demo.item.tests, 'asserts', []))} tests, model {answer.models[0].name} "
+              f"{(answer.models[0].revision or '')[:19]}\n")  # fmt: skip
+        print(table(demo, result.completions, result.order, result.group.best))
+        print(
+            "\n* best. reward = 0.7 · pass_rate + 0.3 · sigmoid(score); the tests are evidence, the score an opinion."
+        )
+        print(f"\nplaudit is up at {url} (dashboard at /, reference at /docs). Ask it:\n\n{CURL.format(url=url)}\n")
+        if any(one.status != "ok" for one in result.completions):
+            print("some completions got no reward; this is a fault of the service", file=sys.stderr)
+            return 1
+        if said.once:
+            return 0
+        print("Ctrl-C stops everything.", flush=True)
+        return process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Who may import whom: checked by import-linter's contracts, and by looking at what a process has really loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """Top-level packages in a fresh interpreter after importing these modules."""
+    code = f"import sys, {', '.join(modules)}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        (("service.api.app", "service.api.server", "service.cli"), {"torch", "transformers", "tokenizers", "numpy"}),
+        (("service.cli", "service.up.tree"), {"torch", "transformers", "fastapi", "redis", "pyseccomp"}),
+        (("service.client",), {"torch", "fastapi", "redis", "msgspec", "uvicorn"}),
+        (("service.worker.loop", "service.worker.execute"), {"torch", "transformers", "fastapi", "uvicorn"}),
+        (("sandbox.judge", "sandbox.walls"), {"torch", "fastapi", "redis", "httpx", "pydantic", "service", "training"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_process_loads_nothing_that_it_does_not_need(modules: tuple[str, ...], absent: set[str]) -> None:
+    assert loaded_by(*modules) & absent == set()
+
+
+def test_the_import_contracts_hold() -> None:
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([program, "--no-cache"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,215 @@
+"""The scheduler decides what is scored together; nothing is lost, doubled, starved, or put where it does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.scoring.scheduler import Batch, Group, Scheduler
+
+FAR = 10**15
+
+
+@dataclass(frozen=True)
+class Text:
+    """A sequence of so many tokens, with a score of its own."""
+
+    name: float
+    length: int
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return (0,) * self.length
+
+
+def group(key: str, lengths: list[int], *, lane: int = 1, deadline_ms: int = FAR, alone: bool = False) -> Group[Text]:
+    texts = [Text(hash((key, at)) % 100_003 + at / 1000, length) for at, length in enumerate(lengths)]
+    return Group(key, texts, lane, deadline_ms, alone=alone)
+
+
+def keys(batch: Batch[Text]) -> list[str]:
+    return [part.group.key for part in batch.slices]
+
+
+def run(scheduler: Scheduler[Text]) -> tuple[list[Batch[Text]], list[Group[Text]]]:
+    """All batches until nothing waits, and the groups in the order in which they were done."""
+    batches: list[Batch[Text]] = []
+    done: list[Group[Text]] = []
+    while len(scheduler):
+        batch = scheduler.schedule()
+        batches.append(batch)
+        done += scheduler.finish(batch, [text.name for text in batch.sequences])
+        assert len(batches) < 1000, "the scheduler makes no progress"
+    return batches, done
+
+
+GROUPS = st.lists(
+    st.tuples(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(0, 2), st.booleans()), max_size=12
+)
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(groups=GROUPS, budget=st.integers(1, 60))
+def test_every_sequence_is_scored_once_and_its_score_goes_back_in_order(
+    groups: list[tuple[list[int], int, bool]], budget: int
+) -> None:
+    scheduler = Scheduler[Text](budget)
+    added = [group(str(at), lengths, lane=lane, alone=alone) for at, (lengths, lane, alone) in enumerate(groups)]
+    for one in added:
+        scheduler.add(one)
+
+    batches, done = run(scheduler)
+
+    assert [one.scores for one in added] == [[text.name for text in one.sequences] for one in added]
+    assert sorted(id(one) for one in done) == sorted(id(one) for one in added)
+    assert sum(len(batch.sequences) for batch in batches) == sum(len(one.sequences) for one in added)
+    assert scheduler.waiting_tokens == 0
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(groups=GROUPS, budget=st.integers(1, 60))
+def test_a_batch_passes_the_budget_only_for_one_sequence_that_alone_is_longer(
+    groups: list[tuple[list[int], int, bool]], budget: int
+) -> None:
+    scheduler = Scheduler[Text](budget)
+    for at, (lengths, lane, alone) in enumerate(groups):
+        scheduler.add(group(str(at), lengths, lane=lane, alone=alone))
+
+    for batch in run(scheduler)[0]:
+        assert batch.tokens == sum(text.length for text in batch.sequences)
+        assert batch.tokens <= budget or len(batch.sequences) == 1
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(groups=GROUPS, budget=st.integers(1, 60))
+def test_what_fits_in_a_batch_runs_in_one_batch(groups: list[tuple[list[int], int, bool]], budget: int) -> None:
+    scheduler = Scheduler[Text](budget)
+    for at, (lengths, lane, alone) in enumerate(groups):
+        scheduler.add(group(str(at), lengths, lane=lane, alone=alone))
+
+    slices: dict[str, list[int]] = {}
+    for batch in run(scheduler)[0]:
+        for part in batch.slices:
+            slices.setdefault(part.group.key, []).append(part.stop - part.start)
+
+    for key, counts in slices.items():
+        lengths = groups[int(key)][0]
+        assert sum(counts) == len(lengths)
+        if sum(lengths) <= budget:
+            assert len(counts) == 1
+
+
+def test_lanes_come_first_and_arrival_decides_within_a_lane() -> None:
+    scheduler = Scheduler[Text](10)
+    for key, lane in (("low", 2), ("normal", 1), ("high", 0), ("normal too", 1), ("high too", 0)):
+        scheduler.add(group(key, [10], lane=lane))
+
+    assert [keys(batch) for batch in run(scheduler)[0]] == [["high"], ["high too"], ["normal"], ["normal too"], ["low"]]
+
+
+def test_a_smaller_group_behind_fills_what_a_larger_one_leaves() -> None:
+    scheduler = Scheduler[Text](10)
+    for key, lengths in (("first", [4, 4]), ("too big now", [3, 3]), ("fits", [2])):
+        scheduler.add(group(key, lengths))
+
+    assert [keys(batch) for batch in run(scheduler)[0]] == [["first", "fits"], ["too big now"]]
+
+
+def test_a_group_larger_than_the_budget_runs_in_slices_and_shares_what_is_left() -> None:
+    scheduler = Scheduler[Text](10)
+    scheduler.add(group("large", [6, 6, 6]))
+    scheduler.add(group("small", [4]))
+
+    assert [keys(batch) for batch in run(scheduler)[0]] == [["large", "small"], ["large"], ["large"]]
+
+
+def test_a_group_that_has_begun_is_not_overtaken_by_a_higher_lane() -> None:
+    scheduler = Scheduler[Text](10)
+    scheduler.add(group("begun", [10, 10], lane=2))
+    batch = scheduler.schedule()
+    scheduler.finish(batch, [0.0])
+    scheduler.add(group("high", [10], lane=0))
+
+    assert [keys(batch) for batch in run(scheduler)[0]] == [["begun"], ["high"]]
+
+
+@pytest.mark.parametrize("budget", [10, 16])
+def test_a_large_group_does_not_starve_under_a_stream_of_small_ones(budget: int) -> None:
+    scheduler = Scheduler[Text](budget)
+    large = group("large", [9] * 5)
+    scheduler.add(group("before", [budget]))
+    scheduler.add(large)
+    rounds = 0
+    while not large.done:
+        for at in range(3):
+            scheduler.add(group(f"small {rounds} {at}", [1]))
+        batch = scheduler.schedule()
+        scheduler.finish(batch, [0.0] * len(batch.sequences))
+        rounds += 1
+        assert rounds < 20
+
+    assert rounds == 6
+
+
+def test_expired_groups_come_out_unless_they_have_begun() -> None:
+    scheduler = Scheduler[Text](10)
+    for key, deadline_ms in (("begun", 5), ("late", 5), ("on time", 6)):
+        scheduler.add(group(key, [10, 10], deadline_ms=deadline_ms))
+    scheduler.finish(scheduler.schedule(), [0.0])
+
+    assert [one.key for one in scheduler.drop_expired(6)] == ["late"]
+    assert scheduler.drop_expired(6) == []
+    assert [keys(batch) for batch in run(scheduler)[0]] == [["begun"], ["on time"], ["on time"]]
+
+
+def test_a_suspect_runs_without_batch_mates_before_or_after_it() -> None:
+    scheduler = Scheduler[Text](100)
+    for key in ("before", "suspect", "after"):
+        scheduler.add(group(key, [1], alone=key == "suspect"))
+
+    assert [keys(batch) for batch in run(scheduler)[0]] == [["before", "after"], ["suspect"]]
+
+    scheduler.add(group("suspect", [1], alone=True))
+    scheduler.add(group("after", [1]))
+    assert [keys(batch) for batch in run(scheduler)[0]] == [["suspect"], ["after"]]
+
+
+def test_an_abandoned_batch_takes_its_groups_with_it_and_nobody_else() -> None:
+    scheduler = Scheduler[Text](10)
+    for key in ("one", "two", "three"):
+        scheduler.add(group(key, [5]))
+    batch = scheduler.schedule()
+
+    assert [one.key for one in scheduler.abandon(batch)] == ["one", "two"]
+    assert [keys(batch) for batch in run(scheduler)[0]] == [["three"]]
+
+
+def test_two_groups_of_one_name_are_two_groups() -> None:
+    scheduler = Scheduler[Text](10)
+    twins = [group("same", [10]), group("same", [10])]
+    for one in twins:
+        scheduler.add(one)
+
+    done = run(scheduler)[1]
+
+    assert len(done) == 2
+    assert all(one.done for one in twins)
+
+
+def test_nothing_waits_nothing_runs() -> None:
+    scheduler = Scheduler[Text](10)
+    assert scheduler.schedule() == Batch((), 0)
+    assert scheduler.finish(Batch((), 0), []) == []
+    assert len(scheduler) == 0
+
+
+def test_an_empty_group_and_a_wrong_number_of_scores_are_the_callers_errors() -> None:
+    scheduler = Scheduler[Text](10)
+    with pytest.raises(ValueError, match="no sequences"):
+        scheduler.add(Group("empty", [], 1, FAR))
+    scheduler.add(group("one", [1]))
+    with pytest.raises(ValueError, match="2 scores for 1"):
+        scheduler.finish(scheduler.schedule(), [0.0, 0.0])
