@@ -183,12 +183,12 @@ def collect(job: dict[str, Any], fds: list[int]) -> list[int]:
         except OSError:
             sizes.append(-1)
             continue
-        with open(fd, "rb") as file:
-            about = os.fstat(fd)
-            if not stat.S_ISREG(about.st_mode) or about.st_size > max_bytes:
-                sizes.append(-1)
-                continue
-            sizes.append(os.sendfile(fds[index], file.fileno(), 0, about.st_size) if about.st_size else 0)
+        about = os.fstat(fd)
+        if stat.S_ISREG(about.st_mode) and about.st_size <= max_bytes:
+            sizes.append(os.sendfile(fds[index], fd, 0, about.st_size) if about.st_size else 0)
+        else:
+            sizes.append(-1)
+        os.close(fd)
     return sizes
 
 
