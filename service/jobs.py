@@ -36,10 +36,10 @@ ENDINGS = frozenset({JobState.DONE, JobState.TIMEOUT, JobState.FAILED, JobState.
 
 
 class ScoreTask(msgspec.Struct, frozen=True, tag="score"):
-    """A prompt (text or chat messages) with the completions to score."""
+    """A prompt (text or chat messages) with the completions to score. Without one they are whole texts already."""
 
     model: str
-    prompt: str | list[dict[str, str]]
+    prompt: str | list[dict[str, str]] | None
     completions: list[str]
     on_overflow: Literal["error", "truncate_left"] = "error"
 

@@ -85,12 +85,18 @@ class _Entry(msgspec.Struct, frozen=True):
 _entry_decoder = msgspec.msgpack.Decoder(_Entry)
 
 
+class WholeTexts(ScoreItem):
+    """Completions that are whole texts, written by somebody else's template: scored as they are, no prompt added."""
+
+    prompt: Prompt = ""
+
+
 class ScoreGroup:
     """One item: its unique completions, those known already, and the job for the rest."""
 
     def __init__(self, item: ScoreItem, model: str, revision: str, on_overflow: Any) -> None:
         self.item = item
-        self.prompt = _plain(item.prompt)
+        self.prompt = None if isinstance(item, WholeTexts) else _plain(item.prompt)
         self.on_overflow = on_overflow
         self.model = model
         self.unique = list(dict.fromkeys(item.completions))
