@@ -28,8 +28,8 @@ _FENCE = re.compile(r"^[ \t]{0,3}(?P<mark>`{3,}|~{3,})(?P<info>[^\n`]*)\n"
 _THOUGHT = re.compile(r"\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _THOUGHT_END = re.compile(r"\A.*?</think>[ \t]*$", re.MULTILINE | re.DOTALL)
 # Closing tokens of the chat templates in use; only at the very end, where no program has them.
-_SPECIAL = re.compile(r"(?:\s*(?:<\|(?:im_end|endoftext|end|eot_id|end_of_text|eom_id|return)\|>|</s>|<eos>|"
-                      r"<end_of_turn>|<｜end▁of▁sentence｜>))+\s*\Z")  # fmt: skip
+CLOSING = ("<|im_end|>", "<|endoftext|>", "<|end|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "<|return|>", "</s>",
+           "<eos>", "<end_of_turn>", "<｜end▁of▁sentence｜>")  # fmt: skip
 
 Kind = Literal["fenced", "incomplete_fenced"]
 
@@ -45,9 +45,17 @@ class Code:
 
 def answer(completion: str) -> str:
     """The completion without its thoughts and without a template's closing tokens."""
-    text = _SPECIAL.sub("", completion)
+    text = closed(completion)
     thought = _THOUGHT.match(text) or _THOUGHT_END.match(text)
     return text[thought.end() :] if thought else text
+
+
+def closed(completion: str) -> str:
+    """The completion without the closing tokens at its end."""
+    text = completion
+    while (bare := text.rstrip()).endswith(CLOSING):
+        text = bare[: -len(next(token for token in CLOSING if bare.endswith(token)))]
+    return text
 
 
 def blocks(completion: str) -> Iterator[Code]:

@@ -77,6 +77,13 @@ def test_answer_is_the_text_itself_where_nothing_is_to_be_taken() -> None:
     assert answer("plain") == "plain"
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", [" ", "`", "```\n", "</think> ", "<think>", "<|im_end|>", "~~~ \n```", "``` \t"])
+def test_no_text_takes_long(piece: str) -> None:
+    code_of(piece * (400_000 // len(piece)) + "x", "python")
+    code_of(piece * (400_000 // len(piece)), "python")
+
+
 @given(st.text())
 def test_any_text_is_read_without_error(text: str) -> None:
     code = code_of(text, "python")
