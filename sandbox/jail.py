@@ -13,6 +13,7 @@ offer the same.
 
 from __future__ import annotations
 
+import fcntl
 import marshal
 import os
 import select
@@ -81,17 +82,20 @@ class Blueprint:
 
 
 def memory_file(name: str, data: bytes, *, sealed: bool = True) -> int:
-    """A descriptor of an unnamed file in memory with `data`, at its start; sealed ones never change again."""
-    import fcntl
-
+    """A descriptor of an unnamed file in memory with `data`, at its start."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
     os.lseek(fd, 0, os.SEEK_SET)
     if sealed:
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+        seal(fd)
     return fd
+
+
+def seal(fd: int) -> None:
+    """Let nobody change a file in memory any more, through whatever descriptor of it."""
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
 
 
 def reopen_read_only(fd: int) -> int:

@@ -58,7 +58,7 @@ class Fence:
             "RLIMIT_STACK": self.stack_bytes,
             "RLIMIT_FSIZE": self.file_bytes,
             "RLIMIT_NOFILE": self.open_files,
-            "RLIMIT_CORE": 0,
+            "RLIMIT_CORE": 1,  # with 0 the kernel would still hand a dump to the host's crash handler
             "RLIMIT_MEMLOCK": 0,
             "RLIMIT_MSGQUEUE": 0,
         }

@@ -14,7 +14,7 @@ import select
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sandbox.cgroup import Counters
@@ -104,7 +104,7 @@ class Run:
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) if stdin is None else -1
         fds = {0: null if stdin is None else stdin, 1: self.stdout.writer, 2: self.stderr.writer, **job.fds}
         try:
-            self.jail = starter.start(replace_fds(job, fds))
+            self.jail = starter.start(replace(job, fds=fds))
         except BaseException:
             self.close()
             raise
@@ -182,12 +182,6 @@ class Run:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def replace_fds(job: Job, fds: dict[int, int]) -> Job:
-    from dataclasses import replace
-
-    return replace(job, fds=fds)
 
 
 def pump(runs: Sequence[Run], extra: int | None = None) -> bool:

@@ -28,8 +28,8 @@ _FENCE = re.compile(r"^[ \t]{0,3}(?P<mark>`{3,}|~{3,})(?P<info>[^\n`]*)\n"
 _THOUGHT = re.compile(r"\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _THOUGHT_END = re.compile(r"\A.*?</think>[ \t]*$", re.MULTILINE | re.DOTALL)
 # Closing tokens of the chat templates in use; only at the very end, where no program has them.
-CLOSING = ("<|im_end|>", "<|endoftext|>", "<|end|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "<|return|>", "</s>",
-           "<eos>", "<end_of_turn>", "<｜end▁of▁sentence｜>")  # fmt: skip
+CLOSING = ("<|im_end|>", "<|endoftext|>", "<|end|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "<|return|>",
+           "</s>", "<eos>", "<end_of_turn>", "<｜end▁of▁sentence｜>")  # fmt: skip
 
 Kind = Literal["fenced", "incomplete_fenced"]
 
@@ -81,10 +81,10 @@ def code_of(completion: str, language: str) -> Code | None:
     """The program of an answer in this language (any spelling); None where there is no fence with anything in it."""
     filled = [block for block in blocks(answer(completion)) if block.text.strip()]
     wanted = _canonical(language)
-    for of_rank in (lambda tag: bool(tag) and _canonical(tag) == wanted, lambda tag: not tag, lambda tag: True):
-        if ranked := [block for block in filled if of_rank(block.tag)]:
-            return ranked[-1]
-    return None
+    tagged = [block for block in filled if block.tag and _canonical(block.tag) == wanted]
+    untagged = [block for block in filled if not block.tag]
+    best = tagged or untagged or filled
+    return best[-1] if best else None
 
 
 def _canonical(name: str) -> str:

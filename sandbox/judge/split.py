@@ -150,13 +150,10 @@ class Pair:
         while True:
             if pump([t, c], self.channel.fileno() if not self.channel.closed else None):
                 self.channel.fill()
-            data = self.channel.frame()
-            if data is not None:
-                message = codec.loads(data)
-                if not isinstance(message, dict):
-                    raise SandboxError("the test process speaks nonsense")
-                if "lost" not in message:
-                    return message
+            message = self.message()
+            if message is not None and "lost" not in message:
+                return message
+            if message is not None:
                 lost_at = time.monotonic()
             if c.ending is not None and (lost_at is not None or c.killed_for is not None):
                 return candidate_fate(c)
@@ -164,6 +161,17 @@ class Pair:
                 return tests_fate(t)
             if lost_at is not None and c.ending is None and time.monotonic() > lost_at + LOST_S:
                 return Fate(Verdict.INVALID_RESULT, "the program broke the wire to its judge")
+
+    def message(self) -> dict[str, Any] | None:
+        """T's next message if it is there. Only the tests' own text could make T send anything but ours."""
+        try:
+            data = self.channel.frame()
+            message = None if data is None else codec.loads(data)
+        except codec.CodecError as error:
+            raise InvalidSuite(f"the tests tamper with their judge: {error}") from None
+        if not isinstance(message, dict | None):
+            raise InvalidSuite("the tests tamper with their judge")
+        return message
 
     def runs(self) -> tuple[Run, Run]:
         if self.tests is None or self.candidate is None:
@@ -206,6 +214,10 @@ def judge_tests(
 ) -> tuple[list[TestReport], set[str]]:
     """Run the tests of `plan` against the program; `allowed_failures` stops early. Raises InvalidSuite."""
     total = len(plan["tests"])
+    try:
+        codec.dumps(plan)
+    except codec.CodecError as error:
+        raise InvalidSuite(f"the tests are too large: {error}") from None
     reports: list[TestReport] = []
     found: set[str] = set()
     failures = 0
@@ -251,9 +263,9 @@ def judge_tests(
 
 
 def verdict_of(pair: Any) -> tuple[Verdict, str]:
-    """T's own words for a verdict. T is ours; nonsense from it is our fault."""
+    """T's own words for a verdict."""
     try:
         verdict, detail = pair
         return Verdict(verdict), str(detail)
     except (TypeError, ValueError) as error:
-        raise SandboxError(f"the test process speaks nonsense: {error}") from None
+        raise InvalidSuite(f"the tests tamper with their judge: {error}") from None

@@ -91,7 +91,7 @@ class Desk:
         """Run without judging; for dialects whose clients compare by themselves."""
         self.door.check_orders(orders)
         self.door.executors()
-        plan = await RunPlan.make(orders, self.fleet, self.queue, self.settings, context)
+        plan = RunPlan.make(orders, self.fleet.toolchain, context)
         async with self._errand(context) as errand:
             await errand.submit(plan.jobs)
             return await plan.results(errand)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import TracebackType
 
 from service import metrics
@@ -46,7 +47,7 @@ class Errand:
             fresh = [job for job in wanted.values() if job.id not in self._futures]
             bound = Bound(2**31, float("inf")) if unbounded else self._bound(name)
             if not unbounded:
-                self._refuse_the_hopeless(name)
+                await self._refuse_the_hopeless(name)
             for job in fresh:
                 self._futures[job.id] = self.mailbox.hold(job.id, name)
             try:
@@ -125,8 +126,13 @@ class Errand:
         low, high = RETRY_AFTER_S
         return low if not rate else min(high, max(low, cost / rate))
 
-    def _refuse_the_hopeless(self, queue: str) -> None:
-        wait_s = self.fleet.line(queue).wait_s()
+    async def _refuse_the_hopeless(self, queue: str) -> None:
+        line = self.fleet.line(queue)
+        wait_s = line.wait_s()
+        if wait_s is not None and wait_s > self.context.left_s:
+            # The fleet looked up to a second ago: the line may be short by now, so look before saying no.
+            line.load = replace(await self.queue.load(queue), drained=line.load.drained)
+            wait_s = line.wait_s()
         if wait_s is not None and wait_s > self.context.left_s:
             metrics.rejected.labels("deadline").inc()
             raise WouldMissDeadline(

@@ -163,19 +163,13 @@ class ScorePlan:
             else:
                 fresh[text] = _Entry(score, scored.tokens[at], scored.truncated[at], scored.pass_probabilities[at])
         if scored.revision == self.revision:
-            await self._remember(queue, group, fresh, keep_s)
+            found = {self._cache_key(queue, group.keys[text]): encode(entry)
+                     for text, entry in fresh.items() if isinstance(entry, _Entry)}  # fmt: skip
+            queue.remember(found, keep_s)
         return self._result(group, fresh, None)
 
     def model_ref(self) -> ModelRef:
         return ModelRef(name=self.model, revision=next(iter(self.seen), self.revision))
-
-    async def _remember(self, queue: Queue, group: ScoreGroup, fresh: dict[str, _Entry | Problem], keep_s: int) -> None:
-        with broker_errors():
-            async with queue.client.pipeline(transaction=False) as pipe:
-                for text, entry in fresh.items():
-                    if isinstance(entry, _Entry):
-                        pipe.set(self._cache_key(queue, group.keys[text]), encode(entry), ex=keep_s)
-                await pipe.execute()
 
     @staticmethod
     def _cache_key(queue: Queue, key: str) -> str:
@@ -254,11 +248,16 @@ class ExecuteGroup:
             problem = Problem(code="language_unknown", detail=str(error))
             return ProgramResult(status="invalid", trainable=False, error=problem)
         after = item.stop.after if isinstance(item.stop, StopAfter) else {"never": None, "first_failure": 1}[item.stop]
-        task = encode(ExecuteTask(language, source, self.sha256, self.limits, after))
-        compile_s = COMPILE_CPU_S.get(language, DEFAULT_COMPILE_CPU_S)
-        cost = self.limits.cpu_s * self.total + compile_s
-        return Job(digest("execute", toolchain, task), "execute", EXECUTE_QUEUE, context.lane, task, cost,
-                   context.deadline_ms, (self.sha256, self.frame))  # fmt: skip
+        task = ExecuteTask(language, source, self.sha256, self.limits, after)
+        return execute_job(task, self.frame, self.total, toolchain, context)
+
+
+def execute_job(task: ExecuteTask, frame: bytes, total: int, toolchain: str, context: Context) -> Job:
+    """A task with its suite's frame, which holds `total` tests. The task's language is a canonical name."""
+    cost = task.limits.cpu_s * total + COMPILE_CPU_S.get(task.language, DEFAULT_COMPILE_CPU_S)
+    content = encode(task)
+    return Job(digest("execute", toolchain, content), "execute", EXECUTE_QUEUE, context.lane, content, cost,
+               context.deadline_ms, (task.suite, frame))  # fmt: skip
 
 
 class ExecutePlan:

@@ -135,7 +135,7 @@ async def _work(request: Request, route: str, body: Any, key: str | None, deadli
                         "Preference-Applied": "respond-async"}, "application/json")  # fmt: skip
     entry = await these.ledger.wait(job, state.tenant)
     if entry.problem is not None:
-        return respond(entry.problem)
+        return respond(entry.problem.model_copy(update={"request_id": state.request_id}))
     if entry.answer is None:
         raise Invalid("this request was cancelled; use another Idempotency-Key")
     timing = entry.answer["timing"]

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sandbox import types as sandbox
 from sandbox.errors import UnsupportedLanguage
 from sandbox.languages import resolve
 from service.api.context import Context
 from service.api.errand import Errand
-from service.api.fleet import Fleet
 from service.api.plans import execute_job
 from service.errors import Invalid
-from service.jobs import Executed, Failed, Job, Reply, encode_suite
-from service.queue.producer import Queue
+from service.jobs import Executed, ExecuteTask, Failed, Job, Reply, encode_suite
 from service.schemas import LimitsSpec, Problem, Status
-from service.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,7 @@ class Order:
     stdin: str = ""
     files: tuple[tuple[str, bytes], ...] = ()
     fetch: tuple[str, ...] = ()
-    limits: LimitsSpec = LimitsSpec()
+    limits: LimitsSpec = field(default_factory=LimitsSpec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +51,18 @@ class RunPlan:
         self.jobs = jobs
 
     @classmethod
-    async def make(cls, orders: Sequence[Order], fleet: Fleet, queue: Queue, settings: Settings,
-                   context: Context) -> RunPlan:  # fmt: skip
-        """Store what the programs read, and make the jobs. Raises Invalid for a language that does not exist."""
-        jobs, frames = [], {}
+    def make(cls, orders: Sequence[Order], toolchain: str, context: Context) -> RunPlan:
+        """Raises Invalid for a language that does not exist."""
+        jobs = []
         for order in orders:
             try:
                 language = resolve(order.language)
             except UnsupportedLanguage as error:
                 raise Invalid(f"language: {error}") from None
             frame = encode_suite(sandbox.RunSuite(order.stdin, order.files, order.fetch))
-            sha256 = hashlib.sha256(frame).hexdigest()
-            frames[sha256] = frame
             limits = sandbox.Limits(**order.limits.model_dump())
-            jobs.append(execute_job(language, order.source, sha256, limits, None, 1, fleet.toolchain, context))
-        keep_s = settings.cache_s + settings.max_deadline_ms // 1000
-        for sha256, frame in frames.items():
-            await queue.put_suite(sha256, frame, keep_s)
+            task = ExecuteTask(language, order.source, hashlib.sha256(frame).hexdigest(), limits)
+            jobs.append(execute_job(task, frame, 1, toolchain, context))
         return cls(jobs)
 
     async def results(self, errand: Errand) -> list[Ran]:

@@ -83,14 +83,19 @@ class Consumer:
 
         Jobs past their deadline are ended here as `timeout_queue`, poisoned ones as `infra_error`.
         """
+        with self._lock:
+            held = set(self._in_hand)
         try:
             leases = self._reclaim(limit)
             if len(leases) < limit and not (self._idle and block_s > 0):
                 leases += self._admit([], limit - len(leases))
             if not leases and block_s > 0:
                 leases = self._await(block_s)
-        except ResponseError as error:
-            if "NOGROUP" not in str(error):
+        except (RedisError, OSError) as error:
+            with self._lock:  # what was leased a moment ago is in nobody's hands: its lease must run out
+                for key in self._in_hand.keys() - held:
+                    del self._in_hand[key]
+            if not (isinstance(error, ResponseError) and "NOGROUP" in str(error)):
                 raise
             self.ensure_groups()  # the broker came back without its data
             return []

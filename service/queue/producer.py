@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
@@ -72,6 +73,7 @@ class Queue:
         self._submit = client.register_script(script("submit"))
         self._leave = client.register_script(script("leave"))
         self._finish = client.register_script(script("finish"))
+        self._later: set[asyncio.Future[None]] = set()
 
     async def submit(self, jobs: Mapping[str, Job], bound: Bound, *, use_cache: bool = True) -> dict[str, Reply]:
         """Admit jobs of one queue, all or none; the replies of those that are finished already come back at once.
@@ -175,6 +177,19 @@ class Queue:
         with broker_errors():
             frame: bytes | None = await self.client.get(self.keys.suite(sha256))
         return frame
+
+    def remember(self, frames: Mapping[str, bytes], keep_s: int) -> None:
+        """Store frames under their keys, soon. Nobody waits for it: what is lost is computed again."""
+        task = asyncio.ensure_future(self._store(frames, keep_s))
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def _store(self, frames: Mapping[str, bytes], keep_s: int) -> None:
+        with contextlib.suppress(BrokerUnavailable, Overloaded), broker_errors():
+            async with self.client.pipeline(transaction=False) as pipe:
+                for key, frame in frames.items():
+                    pipe.set(key, frame, ex=keep_s)
+                await pipe.execute()
 
     async def ping(self) -> bool:
         with broker_errors():

@@ -40,7 +40,8 @@ def test_a_tag_is_any_spelling_of_the_language() -> None:
 
 
 def test_a_fence_that_is_never_closed_ends_with_the_completion() -> None:
-    assert code_of(f"{F}python\nwhile True:\n    pa", "python") == Code("while True:\n    pa", "incomplete_fenced", "python")
+    code = code_of(f"{F}python\nwhile True:\n    pa", "python")
+    assert code == Code("while True:\n    pa", "incomplete_fenced", "python")
 
 
 @pytest.mark.parametrize("completion", ["", "def f(): pass", "use `x`", f"{F}python\n \n{F}", f"a {F}python\nb\n"])

@@ -53,7 +53,7 @@ def there_and_back(value: Any) -> Any:
 
 
 @given(values)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_values_come_back_equal_and_of_the_same_type(value: Any) -> None:
     back = there_and_back(value)
     assert back == value
@@ -71,7 +71,7 @@ def same_types(ours: Any, theirs: Any) -> bool:
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_json_is_a_value_or_a_codec_error(tree: Any) -> None:
     with contextlib.suppress(codec.CodecError):
         codec.decode(codec.loads(json.dumps(tree).encode()))
@@ -81,7 +81,7 @@ TAGS = st.sampled_from([*codec._DECODERS, "h", "pickle", ""])
 
 
 @given(TAGS, st.recursive(st.none() | st.integers() | st.text() | st.floats(), st.lists))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_content_under_any_tag_is_a_value_or_a_codec_error(tag: str, content: Any) -> None:
     tree = {"t": tag, "v": content, "max": None, "f": content, "n": "N", "d": "i8"}
     with contextlib.suppress(codec.CodecError):

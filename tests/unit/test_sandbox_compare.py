@@ -102,7 +102,7 @@ plain = st.recursive(
 
 
 @given(plain, plain)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_returned_values_compare_as_python_does(got: Any, expected: Any) -> None:
     assert same_value(tree(got), got)
     assert same_value(tree(got), expected) is (got == expected)

@@ -158,3 +158,20 @@ def test_our_own_packages_are_covered_where_a_bound_directory_holds_them(monkeyp
     root = Path(walls.__file__).resolve().parents[1]
     assert str(root / "sandbox") in walls.hidden([str(root)])
     assert walls.hidden(["/nowhere"]) == ()
+
+
+def test_artifacts_are_fetched_without_following_anything(tmp_path: Path) -> None:
+    """What lies where a program could write may be a link, a pipe or a giant: none of it is copied out."""
+    from sandbox.inside.init import collect
+
+    (tmp_path / "good").write_bytes(b"program")
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    (tmp_path / "giant").write_bytes(b"x" * 2000)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    out = os.memfd_create("out")
+    names = ("link", "giant", "pipe", "folder", "missing", "good")
+    sizes = collect({"collect": [(str(tmp_path / name), 0, 1000) for name in names]}, [out])
+    assert sizes == [-1, -1, -1, -1, -1, 7]
+    assert os.pread(out, 100, 0) == b"program"
+    os.close(out)

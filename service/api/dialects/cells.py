@@ -1,8 +1,8 @@
 """A notebook in one process: runs cells one after another and tells of each what it printed, showed and raised.
 
 This file is the program that runs inside the jail (`notebook.py` sends its text there). Everything it knows is in
-`cells.json` beside it; for every cell it writes one line of JSON to the stdout it was started with. A cell's own output,
-its children's included, goes to files meanwhile. Nothing here is trusted: the cells live in the same process.
+`cells.json` beside it; for every cell it writes one line of JSON to the stdout it was started with. A cell's own
+output, its children's included, goes to files meanwhile. Nothing here is trusted: the cells live in the same process.
 """
 
 from __future__ import annotations

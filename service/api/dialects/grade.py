@@ -88,7 +88,8 @@ async def by_tests(visit: Visit, completion: str, tested: Tested, options: Optio
 
 async def by_model(visit: Visit, prompt: Prompt | None, completion: str, options: Options) -> Grade:
     """Score a completion under its prompt, or a whole text. What is too long loses its beginning, and says so."""
-    item = WholeTexts(completions=[completion]) if prompt is None else ScoreItem(prompt=prompt, completions=[completion])
+    texts = [completion]
+    item = WholeTexts(completions=texts) if prompt is None else ScoreItem(prompt=prompt, completions=texts)
     ask = ScoreRequest(model=visit.model(options.model), items=[item], on_overflow="truncate_left")
     one = (await visit.score(ask)).results[0].completions[0]
     raise_for(one.status, one.error)

@@ -25,7 +25,6 @@ from service.schemas import (
     CheckTests,
     FunctionCase,
     FunctionTests,
-    RefTests,
     StdioTestCase,
     StdioTests,
     Tests,
@@ -37,7 +36,7 @@ _WRAPPED = ("tests", "unit_tests", "test_cases", "ground_truth", "input_output")
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """Tests, and the language where the label names it. `method_of`: the entry point may be a method of this class."""
+    """Tests, and the language where the label names it."""
 
     tests: Tests
     language: str | None = None
@@ -56,8 +55,11 @@ def tests_of(label: Any) -> Tested | None:
     try:
         return _of_list(label) if isinstance(label, list) else _of_dict(label) if isinstance(label, dict) else None
     except (ValidationError, TypeError, ValueError, RecursionError) as error:
-        reason = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
-        raise Invalid(f"label: tests that cannot be used: {'.'.join(map(str, reason['loc']))} {reason['msg']}") from None
+        why = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise Invalid(f"label: tests that cannot be used: {why}") from None
 
 
 def _parsed(label: Any) -> Any:
@@ -125,8 +127,3 @@ def _expected(wanted: Any, given: Any) -> Any:
 def _text(value: Any) -> str:
     """Standard input and output are text; APPS has them as lists of lines too."""
     return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def reference(tests: Tests) -> str | None:
-    """The digest of stored tests."""
-    return tests.sha256 if isinstance(tests, RefTests) else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from sandbox.types import Verdict
 from service.api.dialects.dialect import Dialect, Loose, Visit, judged
@@ -30,7 +30,7 @@ class Verify(Loose):
 
     responses_create_params: dict[str, Any]
     response: dict[str, Any]
-    verifier_metadata: dict[str, Any] = {}
+    verifier_metadata: dict[str, Any] = Field(default_factory=dict)
 
 
 @DIALECT.router.post("/seed_session")

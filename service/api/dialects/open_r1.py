@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from pydantic import Field
 
 from sandbox.errors import UnsupportedLanguage
 from sandbox.languages import resolve
@@ -30,7 +31,7 @@ MEMORY_MB = 2048  # the script and the programs that it starts
 
 class Batch(Loose):
     scripts: list[Text]
-    languages: list[str] = []
+    languages: list[str] = Field(default_factory=list)
     timeout: float = 30
     request_timeout: float = 28
 
@@ -65,10 +66,10 @@ async def _one(visit: Visit, script: str, language: str, timeout: float) -> dict
         cell = done.cells[0]
     text = cell.display[0].get("text/plain") if cell.display else None
     failed = cell.error[0] if cell.error else None
-    error = failed and {"name": failed["ename"], "value": failed["evalue"], "traceback": "".join(failed["traceback"])}
+    raised = failed and {"name": failed["ename"], "value": failed["evalue"], "traceback": "".join(failed["traceback"])}
     results = [] if text is None else [{"text": text, "is_main_result": True}]
     return {
-        "execution": {"results": results, "error": error, "execution_count": 1,
+        "execution": {"results": results, "error": raised, "execution_count": 1,
                       "logs": {"stdout": _lines(cell.stdout), "stderr": _lines(cell.stderr)}},
         "text": text, "exception_str": None if failed is None else f"{failed['ename']}: {failed['evalue']}",
     }  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from pydantic import Field
 
 from service import metrics
 from service.api.dialects.dialect import Dialect, Loose, Text, Visit
@@ -29,8 +30,8 @@ MIN_TAIL = 32  # an end of the prompt shorter than this could stand anywhere
 
 class RewardsAsked(Loose):
     query: list[Text]
-    prompts: list[Any] = []
-    labels: list[Any] = []
+    prompts: list[Any] = Field(default_factory=list)
+    labels: list[Any] = Field(default_factory=list)
 
 
 @DIALECT.router.post("/get_reward")

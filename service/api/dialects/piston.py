@@ -97,8 +97,10 @@ async def _graded(visit: Visit, body: Execute, language: str, files: dict[str, s
     by_file = config.get("INPUT_MODE", "stdio").strip().lower() == "file"
     seconds = _number(config.get("TIME_LIMIT")) or (body.run_timeout or 3000) / 1000
     limits = _limits(visit, seconds, _number(config.get("MEMORY_LIMIT")), body)
-    order = Order(language, body.files[0].content, "" if by_file else files[INPUT],
-                  ((INPUT, files[INPUT].encode()),) if by_file else (), (ACTUAL,) if by_file else (), limits)  # fmt: skip
+    source = body.files[0].content
+    order = Order(language, source, files[INPUT], limits=limits)
+    if by_file:
+        order = Order(language, source, files=_bytes({INPUT: files[INPUT]}), fetch=(ACTUAL,), limits=limits)
     (ran,) = await visit.run([order])
     report = report_of(ran)
     run = told(report)

@@ -1,4 +1,4 @@
-"""Rerankers: Cohere's, Jina's, Infinity's and vLLM's `{query, documents}`, and TEI's `{query, texts}`, told apart by keys.
+"""Rerankers: Cohere's, Jina's, Infinity's and vLLM's `{query, documents}`, and TEI's `{query, texts}`, told by keys.
 
 The query is the prompt and the documents are its completions. Relevance is the sigmoid of the score unless
 `raw_scores`, because these clients expect [0, 1]. A document that is too long is an error in TEI's dialect unless
@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from pydantic import Field
 
 from service.api.dialects.dialect import Dialect, Loose, Text
 from service.api.dialects.grade import sigmoid
@@ -41,10 +42,7 @@ class Rerank(Loose):
         return [one if isinstance(one, str) else self._joined(one) for one in given]
 
     def _joined(self, document: dict[str, Any]) -> str:
-        if self.rank_fields:
-            names = self.rank_fields
-        else:
-            names = ["text"] if "text" in document else list(document)
+        names = self.rank_fields or (["text"] if "text" in document else list(document))
         return "\n".join(str(document.get(name, "")) for name in names)
 
 
@@ -56,7 +54,7 @@ async def rerank(request: Request, body: Rerank) -> JSONResponse:
         raise Invalid("documents (or texts) are missing")
     documents = body.plain()
     tei = body.texts is not None
-    results: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = Field(default_factory=list)
     tokens = cut = 0
     model = body.model or "default"
     if documents:
@@ -75,9 +73,9 @@ async def rerank(request: Request, body: Rerank) -> JSONResponse:
         return JSONResponse([one | {key: column[one["index"]] for key, column in texts.items()} for one in results])
     if body.return_documents:
         results = [one | {"document": {"text": documents[one["index"]]}} for one in results]
-    warnings = {"warnings": [f"{cut} documents were longer than the model takes and lost their beginning"]} if cut else {}
+    warned = [f"{cut} documents were longer than the model takes and lost their beginning"] if cut else None
     return JSONResponse({
         "id": request.state.request_id, "object": "rerank", "model": model, "results": results,
-        "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}, **warnings},
+        "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}, "warnings": warned},
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     })  # fmt: skip

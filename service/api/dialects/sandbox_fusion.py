@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import Field
 
 from sandbox.types import Report
 from service.api.dialects.dialect import Dialect, Loose, Text, Visit, report_of
@@ -34,10 +35,10 @@ class RunCode(Loose):
     language: str
     compile_timeout: float = 10
     run_timeout: float = 10
-    memory_limit_MB: int = -1  # noqa: N815 - their name
+    memory_limit_MB: int = -1
     stdin: Text | None = None
-    files: dict[str, str | None] = {}
-    fetch_files: list[str] = []
+    files: dict[str, str | None] = Field(default_factory=dict)
+    fetch_files: list[str] = Field(default_factory=list)
     expected_stdout: Any = None  # ROLL says so and compares by itself
 
     def deadline_s(self) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from pydantic import Field
 
 from sandbox.types import Verdict
 from service.api.dialects import notebook
@@ -32,6 +33,8 @@ from service.schemas import (
     TestResult,
 )
 
+__all__ = ["DIALECT"]  # the same router, with more in it
+
 STORED = "testsets"
 REL_TOL = 1e-5
 NO_FILES: tuple[str, ...] = ("stdin", "stdout")
@@ -41,10 +44,10 @@ class RunJupyter(Loose):
     cells: list[Text]
     cell_timeout: float = 0
     total_timeout: float = 45
-    memory_limit_MB: int = -1  # noqa: N815 - their name
+    memory_limit_MB: int = -1
     kernel: str = "python3"
-    files: dict[str, str | None] = {}
-    fetch_files: list[str] = []
+    files: dict[str, str | None] = Field(default_factory=dict)
+    fetch_files: list[str] = Field(default_factory=list)
 
 
 @DIALECT.router.post("/run_jupyter")
@@ -80,7 +83,7 @@ class TestConfig(Loose):
     run_timeout: float | None = None
     custom_extract_logic: str | None = None
     provided_data: list[dict[str, Any]] | dict[str, Any] | None = None
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = Field(default_factory=dict)
 
 
 class Submit(Loose):

@@ -13,7 +13,6 @@ from service.api.dialects import (
     piston,
     rerank,
     roll,
-    sandbox_fusion,
     sandbox_fusion_data,
     slime,
     vllm,
@@ -21,14 +20,9 @@ from service.api.dialects import (
 from service.api.dialects.dialect import Dialect
 from service.errors import UsageError
 
-assert sandbox_fusion_data.DIALECT is sandbox_fusion.DIALECT  # its routes are in the same router
-
-DIALECTS: dict[str, Dialect] = {
-    module.DIALECT.name: module.DIALECT
-    for module in (
-        sandbox_fusion, openrlhf, slime, vllm, rerank, open_r1, nemo_gym, open_instruct, llama_factory, piston, roll,
-    )
-}  # fmt: skip
+_MODULES = (sandbox_fusion_data, openrlhf, slime, vllm, rerank, open_r1, nemo_gym, open_instruct, llama_factory, piston,
+            roll)  # fmt: skip
+DIALECTS: dict[str, Dialect] = {module.DIALECT.name: module.DIALECT for module in _MODULES}
 
 
 def spoken(off: list[str]) -> list[Dialect]:
