@@ -10,7 +10,7 @@ this way: it is an answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar, cast
 
@@ -23,9 +23,9 @@ from sandbox.types import Report
 from service.api.connection import while_connected
 from service.api.context import Context, deadline
 from service.api.problems import problem_of, respond
-from service.api.runs import Order, Ran
+from service.api.runs import Order
 from service.api.services import Services
-from service.errors import InfraError, Invalid, PlauditError, WouldMissDeadline
+from service.errors import InfraError, Invalid, PlauditError, Poisoned, WouldMissDeadline
 from service.schemas import (
     ExecuteAnswer,
     ExecuteRequest,
@@ -106,8 +106,12 @@ class Visit:
         header = request.headers.get("x-deadline-ms")
         self.until_ms = deadline(self.services.settings, int(deadline_s * 1000), header)
 
-    async def run(self, orders: Sequence[Order]) -> list[Ran]:
-        return await self._ask(lambda context: self.services.desk.run(orders, context))
+    async def run(self, order: Order) -> Report:
+        """Run one program. Raises what stood in the way."""
+        (ran,) = await self._ask(lambda context: self.services.desk.run([order], context))
+        raise_for(ran.status, ran.problem)
+        assert ran.report is not None
+        return ran.report
 
     async def execute(self, body: ExecuteRequest) -> ExecuteAnswer:
         return await self._ask(lambda context: self.services.desk.execute(body, context))
@@ -174,15 +178,10 @@ def raise_for(status: Status, problem: Problem | None) -> None:
         raise WouldMissDeadline(detail, retry_after_s=1.0)
     if status == "invalid":
         raise Invalid(detail)
+    if status == "infra_error" and problem is not None and not problem.retryable:
+        raise Poisoned(detail)
     if status != "ok":
         raise InfraError(detail, retry_after_s=1.0)
-
-
-def report_of(ran: Ran) -> Report:
-    """The report of a run. Raises what its status means where there is none."""
-    raise_for(ran.status, ran.problem)
-    assert ran.report is not None
-    return ran.report
 
 
 def judged(program: ProgramResult) -> ProgramResult:

@@ -20,7 +20,7 @@ from sandbox.errors import UnsupportedLanguage
 from sandbox.languages import resolve
 from service import metrics
 from service.api.dialects import notebook
-from service.api.dialects.dialect import Dialect, Loose, Text, Visit, report_of
+from service.api.dialects.dialect import Dialect, Loose, Text, Visit
 from service.errors import Invalid, PlauditError
 
 log = logging.getLogger("plaudit.dialects")
@@ -52,8 +52,7 @@ async def _one(visit: Visit, script: str, language: str, timeout: float) -> dict
         if resolve(language) != "python":
             raise Invalid(f"scripts run as notebook cells, and those are Python, not {language}")
         order = notebook.order(visit, [script], total_s=timeout, memory_mb=MEMORY_MB)
-        (ran,) = await visit.patiently(lambda: visit.run([order]))
-        done = notebook.notebook(report_of(ran), 1)
+        done = notebook.notebook(await visit.patiently(lambda: visit.run(order)), 1)
     except (PlauditError, UnsupportedLanguage) as error:
         metrics.infra_errors.labels("open_r1", getattr(error, "code", "invalid")).inc()
         log.warning("an item without a result: %s", error, extra={"request_id": visit.request.state.request_id})

@@ -17,10 +17,10 @@ from sandbox.errors import UnsupportedLanguage
 from sandbox.judge.compare import same_output
 from sandbox.languages import resolve
 from sandbox.types import Report
-from service.api.dialects.dialect import Dialect, Loose, Text, Visit, report_of
+from service.api.dialects.dialect import Dialect, Loose, Text, Visit
 from service.api.dialects.runs import told
 from service.api.runs import Order
-from service.errors import BadRequest
+from service.errors import BadRequest, Poisoned
 from service.schemas import LimitsSpec
 
 DIALECT = Dialect("piston", "open-r1 `PISTON_ENDPOINTS` (Codeforces), Piston clients", deadline_s=27, sheds=503)
@@ -75,7 +75,10 @@ async def execute(request: Request, body: Execute) -> JSONResponse:
     files = body.named()
     graded = INPUT in files and EXPECTED in files
     work = _graded(visit, body, language, files) if graded else _plain(visit, body, language, files)
-    compiled, run = await visit.alive(work)
+    try:
+        compiled, run = await visit.alive(work)
+    except Poisoned as error:
+        compiled, run = FINE, {**FINE, "code": None, "signal": "SIGKILL", "stderr": f"plaudit: {error.detail}"}
     version = {one.name: one.version for one in visit.services.fleet.languages}.get(language, body.version)
     return JSONResponse({"language": body.language, "version": version, "compile": compiled, "run": run})
 
@@ -86,8 +89,7 @@ Stages = tuple[dict[str, Any], dict[str, Any]]
 async def _plain(visit: Visit, body: Execute, language: str, files: dict[str, str]) -> Stages:
     limits = _limits(visit, (body.run_timeout or 3000) / 1000, None, body)
     order = Order(language, body.files[0].content, body.stdin, _bytes(files), limits=limits)
-    (ran,) = await visit.run([order])
-    report = report_of(ran)
+    report = await visit.run(order)
     return _compiled(report), _stage(report)
 
 
@@ -101,8 +103,7 @@ async def _graded(visit: Visit, body: Execute, language: str, files: dict[str, s
     order = Order(language, source, files[INPUT], limits=limits)
     if by_file:
         order = Order(language, source, files=_bytes({INPUT: files[INPUT]}), fetch=(ACTUAL,), limits=limits)
-    (ran,) = await visit.run([order])
-    report = report_of(ran)
+    report = await visit.run(order)
     run = told(report)
     if run is None or report.output is None:
         return _compiled(report), _stage(report)
@@ -114,8 +115,7 @@ async def _graded(visit: Visit, body: Execute, language: str, files: dict[str, s
         return _compiled(report), {**FINE, "stdout": right, "output": right}
     beside = {CHECKER: files[CHECKER], INPUT: files[INPUT], EXPECTED: files[EXPECTED]}
     check = Order("python", CHECK, files=(*_bytes(beside), (ACTUAL, actual)), limits=visit.limits(10))
-    (checked,) = await visit.run([check])
-    return _compiled(report), _stage(report_of(checked))
+    return _compiled(report), _stage(await visit.run(check))
 
 
 def _limits(visit: Visit, seconds: float, memory_mb: float | None, body: Execute) -> LimitsSpec:

@@ -1,8 +1,9 @@
 """SandboxFusion's `/run_code`: what verl, ROLL and the `sandbox-fusion` package post, one program and one stdin a call.
 
-The client compares outputs itself, so nothing is judged here. verl tries again after 504 only, and takes every other
-refusal for a failed test; so 504 it is for all. Programs are not refused: one that is too large has failed, as one
-that does not compile has.
+The client compares outputs itself, so nothing is judged here. verl tries again after 504 only, three times in all, and
+takes every other refusal for a failed test. So 504 it is, and not before the client's patience is nearly over: an
+outage of a minute passes unnoticed. Programs are not refused: one that is too large has failed, as one that does not
+compile has, and one that no worker survives is a `SandboxError`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import Field
 
 from sandbox.types import Report
-from service.api.dialects.dialect import Dialect, Loose, Text, Visit, report_of
+from service.api.dialects.dialect import Dialect, Loose, Text, Visit
 from service.api.dialects.runs import told
 from service.api.runs import Order
-from service.errors import Invalid, TooLarge
+from service.errors import Invalid, Poisoned, TooLarge
 
 DIALECT = Dialect("sandbox_fusion", "verl `reward.sandbox_fusion.url`, ROLL `code_sandbox`, `sandbox-fusion` package",
                   deadline_s=27, sheds=504)  # fmt: skip
@@ -59,10 +60,12 @@ class RunCode(Loose):
 async def run_code(request: Request, body: RunCode) -> JSONResponse:
     visit = Visit(request, body.deadline_s())
     try:
-        (ran,) = await visit.alive(visit.run([body.order(visit)]))
+        report = await visit.alive(visit.patiently(lambda: visit.run(body.order(visit))))
     except TooLarge as error:
         return JSONResponse(refused(error.detail))
-    return JSONResponse(answer(report_of(ran)))
+    except Poisoned as error:
+        return JSONResponse(refused(error.detail) | {"status": "SandboxError"})
+    return JSONResponse(answer(report))
 
 
 @DIALECT.router.get("/v1/ping")

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from sandbox.types import Verdict
 from service.api.dialects import notebook
-from service.api.dialects.dialect import Loose, Text, Visit, judged, report_of
+from service.api.dialects.dialect import Loose, Text, Visit, judged
 from service.api.dialects.labels import Tested, tests_of
 from service.api.dialects.sandbox_fusion import DIALECT, MAX_DEADLINE_S, SLACK_S, WALL_SLACK_S, decoded
 from service.errors import BadRequest, Invalid
@@ -58,8 +58,7 @@ async def run_jupyter(request: Request, body: RunJupyter) -> JSONResponse:
     memory_mb = body.memory_limit_MB if body.memory_limit_MB > 0 else None
     order = notebook.order(visit, body.cells, total_s=body.total_timeout, cell_s=body.cell_timeout, memory_mb=memory_mb,
                            files=decoded(body.files), fetch=tuple(body.fetch_files))  # fmt: skip
-    (ran,) = await visit.alive(visit.run([order]))
-    report = report_of(ran)
+    report = await visit.alive(visit.run(order))
     done = notebook.notebook(report, len(body.cells))
     files = report.output.files if report.output is not None else {}
     run = done.run
