@@ -1,8 +1,8 @@
 """open-instruct's code API: `/test_program` (asserts) and `/test_program_stdio` (inputs and outputs).
 
 A request that fails is a score of 0 to this client, after few tries; so the handler waits inside for as long as the
-client would. The tests may come encoded as LiveCodeBench's are: base64 of a zlib-compressed pickle of JSON text. That pickle is read
-by an unpickler that knows no name at all, so it can be nothing but text.
+client would. The tests may come encoded as LiveCodeBench's are: base64 of a zlib-compressed pickle of JSON text. That
+pickle is read by an unpickler that knows no name at all, so it can be nothing but text.
 """
 
 from __future__ import annotations
