@@ -228,12 +228,11 @@ class Encoder:
             raise Invalid(f"the model's chat template refuses this conversation: {error}") from error
 
     def _opened(self, text: str) -> str:
-        """A whole text with the BOS that inference servers put before it, where the tokenizer has that habit."""
+        """A whole text with the BOS that clients take off it for inference servers, where our template begins so."""
         bos = getattr(self._tokenizer, "bos_token", None)
-        if not bos or text.startswith(bos) or not text:
+        if not (bos and text) or text.startswith(bos) or not self.head_text("x").startswith(bos):
             return text
-        habit = self._tokenizer.encode("", add_special_tokens=True, verbose=False)
-        return f"{bos}{text}" if habit[:1] == [self._tokenizer.bos_token_id] else text
+        return f"{bos}{text}"
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))

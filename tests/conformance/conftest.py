@@ -21,6 +21,7 @@ from support.stack import Stack
 
 SCHEMAS = json.loads(Path(__file__).with_name("schemas.json").read_text("utf-8"))
 Fits = Callable[[str, Any], None]
+RewardLoop = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
@@ -64,8 +65,10 @@ def openrlhf_agent(wheels: Path) -> Any:
 
 
 @pytest.fixture
-def verl_reward_loop(wheels: Path) -> Callable[[str, str], Any]:
-    return lambda address, engine: clients.verl_reward_loop(wheels, address, engine)
+def verl_reward_loop(wheels: Path) -> RewardLoop:
+    return lambda address, engine, pauses=None: clients.verl_reward_loop(
+        wheels, address, engine, [] if pauses is None else pauses
+    )
 
 
 @pytest.fixture

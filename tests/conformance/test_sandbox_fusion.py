@@ -42,8 +42,9 @@ def test_the_package_runs_code(fusion: Any) -> None:
 
 @pytest.mark.parametrize(
     ("code", "word"),
-    [("print(1)", "ok"), ("import sys; sys.exit(3)", "failed"), ("while True: pass", "late"), ("import time; time.sleep(60)", "late"),
-     ("x = bytearray(4 << 30)", "failed"), ("while True: print('x' * 1000)", "failed")],
+    [("print(1)", "ok"), ("import sys; sys.exit(3)", "failed"), ("while True: pass", "late"),
+     ("import time; time.sleep(60)", "late"), ("x = bytearray(4 << 30)", "failed"),
+     ("while True: print('x' * 1000)", "failed")],
 )  # fmt: skip
 def test_the_package_tells_endings_apart(fusion: Any, code: str, word: str) -> None:
     request = fusion.RunCodeRequest(code=code, language="python", run_timeout=1)
@@ -103,7 +104,8 @@ def test_a_notebook_that_takes_too_long_keeps_what_it_did(fusion: Any) -> None:
 
 
 ROW = {"id": "1", "content": "double it", "labels": {}, "test": [
-    {"input": {"stdin": "1\n"}, "output": {"stdout": "2\n"}}, {"input": {"stdin": "4\n"}, "output": {"stdout": "8.0\n"}},
+    {"input": {"stdin": "1\n"}, "output": {"stdout": "2\n"}},
+    {"input": {"stdin": "4\n"}, "output": {"stdout": "8.0\n"}},
 ]}  # fmt: skip
 
 
@@ -199,7 +201,7 @@ def test_verl_sends_forty_calls_twice_and_forty_programs_run(verl_sandbox: Any, 
     assert executed(stack) == before + 40
 
 
-# --- ROLL, and anybody who says the same thing twice --------------------------------------------------------------------
+# --- ROLL, and anybody who says the same thing twice -----------------------------------------------------------------
 
 
 def test_roll_s_fields_and_languages_are_taken(http: httpx.Client, fits: Any) -> None:

@@ -58,8 +58,11 @@ def verl_sandbox(folder: Path) -> Any:
     return _load("verl_sandbox_fusion", path, package=True)
 
 
-def verl_reward_loop(folder: Path, address: str, engine: str) -> Any:
-    """An object with `RewardLoopWorker`'s two methods that talk to a reward model, pointed at an address."""
+def verl_reward_loop(folder: Path, address: str, engine: str, pauses: list[float]) -> Any:
+    """An object with `RewardLoopWorker`'s two methods that talk to a reward model, pointed at an address.
+
+    Its pauses between tries are taken down in `pauses` instead of waited for.
+    """
     aiohttp = pytest.importorskip("aiohttp")
     path = unpacked("verl", folder) / "verl" / "experimental" / "reward_loop" / "reward_loop.py"
     source = path.read_text("utf-8")
@@ -69,8 +72,13 @@ def verl_reward_loop(folder: Path, address: str, engine: str) -> Any:
     methods = [node for node in worker.body if isinstance(node, ast.AsyncFunctionDef) and node.name in wanted]
     assert {method.name for method in methods} == wanted
     text = "\n".join(textwrap.dedent(ast.unparse(method)) for method in methods)
-    space: dict[str, Any] = {"aiohttp": aiohttp, "asyncio": asyncio, "logger": logging.getLogger("verl"),
-                             "DataProto": Any}  # fmt: skip
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await asyncio.sleep(0)
+
+    clock = types.SimpleNamespace(sleep=sleep, TimeoutError=asyncio.TimeoutError)
+    space: dict[str, Any] = {"aiohttp": aiohttp, "asyncio": clock, "logger": logging.getLogger("verl")}
     exec(compile(f"from __future__ import annotations\n{text}", str(path), "exec"), space)
     rollout, made = types.SimpleNamespace(name=engine), types.SimpleNamespace()
     model = types.SimpleNamespace(model_path="/models/of-the-trainer", rollout=rollout)

@@ -41,6 +41,14 @@ def out_of_time(number: int, frame: Any) -> None:
     raise TimeoutError("the cell's time is up")
 
 
+def own_frames(error: BaseException, name: str) -> Any:
+    """The traceback from the cell's first frame on; None where it has none (a syntax error)."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename != name:
+        trace = trace.tb_next
+    return trace
+
+
 def run(source: str, namespace: dict[str, Any], name: str, seconds: float) -> dict[str, Any]:
     """One cell, told."""
     display: list[dict[str, str]] = []
@@ -54,7 +62,7 @@ def run(source: str, namespace: dict[str, Any], name: str, seconds: float) -> di
             if value is not None:
                 display.append({"text/plain": repr(value)[:MAX_TEXT]})
         except BaseException as error:  # noqa: BLE001 - whatever a cell raises, SystemExit too, is told
-            lines = traceback.format_exception(type(error), error, error.__traceback__)
+            lines = traceback.format_exception(type(error), error, own_frames(error, name))
             errors.append({"ename": type(error).__name__, "evalue": str(error), "traceback": lines})
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -69,7 +77,6 @@ def run(source: str, namespace: dict[str, Any], name: str, seconds: float) -> di
 def main() -> None:
     with open("/tmp/cells.json", encoding="utf-8") as file:
         plan = json.load(file)
-    os.unlink("/tmp/cells.json")
     signal.signal(signal.SIGALRM, out_of_time)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     told = os.dup(1)

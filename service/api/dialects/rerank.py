@@ -12,7 +12,6 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from pydantic import Field
 
 from service.api.dialects.dialect import Dialect, Loose, Text
 from service.api.dialects.grade import sigmoid
@@ -54,7 +53,7 @@ async def rerank(request: Request, body: Rerank) -> JSONResponse:
         raise Invalid("documents (or texts) are missing")
     documents = body.plain()
     tei = body.texts is not None
-    results: list[dict[str, Any]] = Field(default_factory=list)
+    results: list[dict[str, Any]] = []
     tokens = cut = 0
     model = body.model or "default"
     if documents:
