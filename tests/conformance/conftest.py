@@ -79,3 +79,7 @@ def fits() -> Fits:
         jsonschema.validate(body, {"$ref": f"#/$defs/{name}", **SCHEMAS})
 
     return check
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="write the tables of docs/dialects.md anew")
