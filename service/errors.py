@@ -116,7 +116,7 @@ class InfraError(PlauditError):
 class Poisoned(InfraError):
     """No worker survived this piece of work, several times over; trying again would cost more of them."""
 
-    code, title, retryable = "poisoned", "Given up", False
+    status, code, title, retryable = 422, "poisoned", "Given up", False
 
 
 class HostLacks(PlauditError):
