@@ -50,8 +50,8 @@ trials = {{
     "password file": lambda: opens("/etc/shadow"),
     "the system tree": lambda: opens("/usr/plaudit-probe", os.O_CREAT | os.O_WRONLY),
     "the root directory": lambda: opens("/plaudit-probe", os.O_CREAT | os.O_WRONLY),
-    "our sandbox": lambda: __import__("sandbox"),
-    "our service": lambda: __import__("service"),
+    "our sandbox": lambda: __import__("sandbox.walls"),  # an empty folder of that name may be there
+    "our service": lambda: __import__("service.settings"),
 }}
 on_x86_64 = {{  # by number, and the numbers are this machine's
     "ptrace": lambda: calls(101, 0, 0, 0, 0),

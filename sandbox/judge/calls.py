@@ -150,10 +150,8 @@ def judge_calls(
                     end = over_cpu(candidate.run)
                 if candidate.run.stdout.overflowed:
                     end = Fate(Verdict.OUTPUT_LIMIT, f"more than {limits.output_kb} KB were printed")
-                stuck = candidate.run.ending is not None or end.verdict in (
-                    Verdict.OUTPUT_LIMIT,
-                    Verdict.INVALID_RESULT,
-                )
+                gone = candidate.run.ending is not None or candidate.run.killed_for is not None
+                stuck = gone or end.verdict in (Verdict.OUTPUT_LIMIT, Verdict.INVALID_RESULT)
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
                 failures += end.verdict is not Verdict.PASSED
                 meter = Meter(candidate.run)

@@ -257,6 +257,7 @@ def judge_tests(
                     end, stuck = Fate(Verdict.OUTPUT_LIMIT, f"more than {limits.output_kb} KB were printed"), True
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
                 failures += end.verdict is not Verdict.PASSED
+                stuck = stuck or any(run.ending or run.killed_for for run in (t, c))
                 meter = Meter(c)
             found |= flags(c)
     return reports, found

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from fastapi import Request
 
+from service.api.ending import end
 from service.errors import Invalid
 
 A = TypeVar("A")
@@ -21,10 +22,7 @@ async def while_connected(request: Request, work: Awaitable[A]) -> A:
         await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
         return await task if task.done() else await _cancelled(task)
     finally:
-        gone.cancel()
-        if not task.done():
-            task.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        await end([task, gone])
 
 
 async def _disconnected(request: Request) -> None:
@@ -33,6 +31,5 @@ async def _disconnected(request: Request) -> None:
 
 
 async def _cancelled(task: asyncio.Future[A]) -> A:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await end([task])
     raise Invalid("the client closed the connection")  # nobody reads this

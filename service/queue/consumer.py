@@ -17,9 +17,9 @@ from typing import Any, cast
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from service.jobs import Failed, JobState, Lane, Reply, Task, decode_task, encode
+from service.jobs import Failed, JobState, Kind, Lane, Reply, ScoreTask, Task, decode_task, encode
 from service.queue.keys import BLOCK_S, GROUP, Keys, script
-from service.queue.producer import KEEP_REPLY_MS, now_ms
+from service.queue.producer import KEEP_REPLY_MS, count_ending, now_ms
 
 log = logging.getLogger("plaudit.queue")
 
@@ -41,6 +41,10 @@ class Lease:
     def key(self) -> str:
         """Names this delivery. The job's id does not: identical work may come again while an old lease is in hand."""
         return f"{self.stream}/{self.entry}"
+
+    @property
+    def kind(self) -> Kind:
+        return "score" if isinstance(self.task, ScoreTask) else "execute"
 
     @property
     def lane(self) -> Lane:
@@ -165,6 +169,8 @@ class Consumer:
         arguments: list[Any] = [self.keys.prefix, lease.id, encode(reply), cache_ms, KEEP_REPLY_MS, GROUP, lease.entry]
         ended = bool(self._finish(keys=keys, args=arguments))
         self.drop(lease)
+        if ended:
+            count_ending(lease.kind, body, queue_ms / 1000, compute_ms / 1000)
         return ended
 
     def drop(self, lease: Lease) -> None:

@@ -9,7 +9,7 @@ import redis.asyncio
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from service.jobs import LANES, Lane
+from service.jobs import LANES, Kind, Lane
 
 GROUP = "workers"
 # A blocked read must end before the socket's own timeout: redis-py's default of 5 s turns a longer BLOCK into a minute
@@ -65,6 +65,10 @@ def queue_of_model(model: str) -> str:
 
 
 EXECUTE_QUEUE = "execute"
+
+
+def kind_of_queue(queue: str) -> Kind:
+    return "execute" if queue == EXECUTE_QUEUE else "score"
 
 
 def connect_async(url: str, *, max_connections: int = 512) -> redis.asyncio.Redis:

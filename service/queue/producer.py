@@ -13,9 +13,10 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import OutOfMemoryError, RedisError
 
+from service import metrics
 from service.errors import BrokerUnavailable, Overloaded
-from service.jobs import Failed, Job, JobState, Reply, decode_reply, encode
-from service.queue.keys import GROUP, Keys, script
+from service.jobs import Failed, Job, JobState, Kind, Reply, decode_reply, encode
+from service.queue.keys import GROUP, Keys, kind_of_queue, script
 
 KEEP_REPLY_MS = 120_000  # a reply waits so long for an API process that lost its connection
 KEEP_SUITE_MS = 300_000  # a suite outlives its last job's deadline by so much
@@ -61,6 +62,17 @@ def broker_errors() -> Iterator[None]:
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def count_ending(kind: Kind, body: Any, queue_s: float = 0.0, compute_s: float = 0.0) -> None:
+    """Count a job where it ends: in a worker, or here when its deadline ended it."""
+    state = body.state if isinstance(body, Failed) else JobState.DONE
+    metrics.jobs.labels(kind, state.value).inc()
+    if state is JobState.DONE:
+        metrics.job_queue_seconds.labels(kind).observe(queue_s)
+        metrics.job_compute_seconds.labels(kind).observe(compute_s)
+    elif isinstance(body, Failed) and state is JobState.FAILED:
+        metrics.infra_errors.labels(kind, body.code).inc()
 
 
 class Queue:
@@ -146,7 +158,9 @@ class Queue:
                 job = raw.decode()
                 reply = Reply(job, Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True))
                 arguments = [self.keys.prefix, job, encode(reply), 0, KEEP_REPLY_MS, GROUP, ""]
-                if not await self._finish(keys=keys, args=arguments):
+                if await self._finish(keys=keys, args=arguments):
+                    count_ending(kind_of_queue(queue), reply.body)
+                else:
                     await self.client.zrem(keys[1], job)
         return len(late)
 

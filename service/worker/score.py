@@ -39,9 +39,12 @@ class ScoreWork:
     """One model a queue; models take turns by step."""
 
     kind: Kind = "score"
+    patience_s = 600.0  # a batch is bounded in tokens
 
     def __init__(self, models: dict[str, RewardModel], settings: Settings) -> None:
         self.models = models
+        for tokens in ("computed", "padding", "shared"):
+            metrics.score_tokens.labels(tokens)  # shown from the first scrape on, padding at zero because there is none
         self.schedulers = {name: Scheduler[Encoded](settings.max_batch_tokens) for name in models}
         self.max_batch_tokens = settings.max_batch_tokens
         self.pending: dict[str, Pending] = {}

@@ -52,6 +52,7 @@ class Stack:
 class TooBig(ValueError): pass
 
 def identity(x): return x
+def walk(s): return list(s)
 def typed(x): return type(x).__name__
 def sort_in_place(xs): xs.sort()
 def clear(d): d.clear(); d["left"] = True
@@ -105,6 +106,7 @@ ASSERTS = [
     "g = count_up(2)\nassert next(g) == 0 and next(g) == 1 and next(g, 'end') == 'end'",
     "assert sum(x for x in count_up(4)) == 6 and 3 in count_up(4)",
     "assert adder(3)(4) == 7",
+    "for s in ({12, 13, 14, 15, 16}, set(range(12, 17)), {'a', 'b', 'c', 'd', 'e'}):\n    assert walk(s) == list(s)",
     "assert apply(lambda a, b: a - b, 5, 3) == 2",
     "assert apply(double, 4) == 8 and apply(len, [1, 2]) == 2 and apply(str.upper, 'a') == 'A'",
     "seen = []\napply(seen.append, 3)\nassert seen == [3]",
