@@ -91,6 +91,11 @@ class Settings(BaseModel):
         "strong", description="lowest isolation level this deployment accepts; anything weaker refuses to start"
     )
 
+    # other people's protocols
+    dialects_off: list[str] = Field(default_factory=list, description="dialects not spoken here (docs/dialects.md)")
+    fallback_reward: float = Field(0.0, description="told, beside `reward_ok` 0, to a trainer that would crash "
+                                                    "without a number")  # fmt: skip
+
     # telling
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_payloads: bool = Field(False, description="log prompts, completions and programs; off unless you ask")
@@ -137,7 +142,7 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
             raise UsageError(f"{variable} is no setting; `plaudit check` lists them")
         if name == "model":
             values[name] = parse_models(_list(text))
-        elif name in ("api_key", "admin_key"):
+        elif name in ("api_key", "admin_key", "dialects_off"):
             values[name] = _list(text)
         else:
             values[name] = text or None

@@ -58,6 +58,20 @@ def compiled(source: bytes, starter: Starter) -> Iterator[tuple[int | None, Comp
         os.close(artifact)
 
 
+@contextmanager
+def readable(data: bytes) -> Iterator[int]:
+    """A descriptor to read `data` from, with a position of its own."""
+    written = memory_file("stdin", data)
+    try:
+        fd = reopen_read_only(written)
+    finally:
+        os.close(written)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def script_job(source: bytes, limits: Limits) -> Job:
     return Job(
         role="script",
@@ -85,32 +99,24 @@ def encoded(text: str, what: str) -> bytes:
 
 
 def judge_case(job: Job, case: StdioCase, suite: StdioSuite, starter: Starter) -> tuple[TestReport, set[str]]:
-    stdin = memory_file("stdin", encoded(case.stdin, "a case's stdin"))
-    try:
-        readable = reopen_read_only(stdin)
-    finally:
-        os.close(stdin)
-    try:
-        with Run(starter, job, stdin=readable) as run:
-            run.finish()
-            wall_ms = 1000 * (time.monotonic() - run.began)
-            end = fate(run)
-            out, err = bytes(run.stdout.data), bytes(run.stderr.data)
-            verdict, detail = end.verdict, end.detail
-            if verdict is None:
-                expected = encoded(case.stdout, "a case's stdout")
-                right = same_output(out, expected, suite.compare, suite.rel_tol)
-                verdict = Verdict.PASSED if right else Verdict.WRONG_ANSWER
-                detail = "" if right else "the output differs"
-            counters = run.counters()
-            return TestReport(
-                verdict=verdict,
-                cpu_ms=round(counters.cpu_ns / 1e6, 3),
-                wall_ms=round(wall_ms, 3),
-                peak_memory_mb=round(counters.peak_memory_bytes / fences.MB, 1),
-                stdout=shown_head(out),
-                stderr=shown_tail(err),
-                detail=detail,
-            ), flags(run)
-    finally:
-        os.close(readable)
+    with readable(encoded(case.stdin, "a case's stdin")) as stdin, Run(starter, job, stdin=stdin) as run:
+        run.finish()
+        wall_ms = 1000 * (time.monotonic() - run.began)
+        end = fate(run)
+        out, err = bytes(run.stdout.data), bytes(run.stderr.data)
+        verdict, detail = end.verdict, end.detail
+        if verdict is None:
+            expected = encoded(case.stdout, "a case's stdout")
+            right = same_output(out, expected, suite.compare, suite.rel_tol)
+            verdict = Verdict.PASSED if right else Verdict.WRONG_ANSWER
+            detail = "" if right else "the output differs"
+        counters = run.counters()
+        return TestReport(
+            verdict=verdict,
+            cpu_ms=round(counters.cpu_ns / 1e6, 3),
+            wall_ms=round(wall_ms, 3),
+            peak_memory_mb=round(counters.peak_memory_bytes / fences.MB, 1),
+            stdout=shown_head(out),
+            stderr=shown_tail(err),
+            detail=detail,
+        ), flags(run)

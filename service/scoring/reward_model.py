@@ -169,13 +169,17 @@ class Encoder:
         return encoded
 
     def encode_group(
-        self, prompt: Prompt, completions: Sequence[str], on_overflow: Overflow = "error"
+        self, prompt: Prompt | None, completions: Sequence[str], on_overflow: Overflow = "error"
     ) -> list[Encoded | TooLong]:
         """Each completion under this prompt; a completion that is too long gets its error as a value.
+
+        Without a prompt the completions are whole texts, closing included, and the template adds nothing.
 
         The prompt is tokenised once where a special token separates it from what follows (see `_seams`); otherwise
         every full text is tokenised on its own, because merges may cross the seam. Both give the same ids.
         """
+        if prompt is None:
+            return [self._fit(self._ids(self._opened(text)), 0, on_overflow) for text in completions]
         head = self.head_text(prompt)
         at = {token: head.rfind(token) + len(token) for token in self._seams if token in head}
         seam_token = max(at, key=lambda token: at[token], default=None)
@@ -222,6 +226,13 @@ class Encoder:
             )
         except TemplateError as error:
             raise Invalid(f"the model's chat template refuses this conversation: {error}") from error
+
+    def _opened(self, text: str) -> str:
+        """A whole text with the BOS that clients take off it for inference servers, where our template begins so."""
+        bos = getattr(self._tokenizer, "bos_token", None)
+        if not (bos and text) or text.startswith(bos) or not self.head_text("x").startswith(bos):
+            return text
+        return f"{bos}{text}"
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
@@ -295,7 +306,7 @@ class RewardModel:
         return self.encoder.encode(prompt, completion, on_overflow)
 
     def encode_group(
-        self, prompt: Prompt, completions: Sequence[str], on_overflow: Overflow = "error"
+        self, prompt: Prompt | None, completions: Sequence[str], on_overflow: Overflow = "error"
     ) -> list[Encoded | TooLong]:
         """Ids of every completion of one prompt. See `Encoder.encode_group`."""
         return self.encoder.encode_group(prompt, completions, on_overflow)
