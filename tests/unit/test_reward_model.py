@@ -71,9 +71,32 @@ def test_a_score_depends_on_no_batch_mate_and_no_order(served: RewardModel) -> N
     together = served.score(batch)
 
     assert served.score(batch[::-1])[::-1] == together
-    assert [served.score([encoded])[0] for encoded in batch] == together
+    assert [served.score([encoded])[0] for encoded in batch] == pytest.approx(together, abs=1e-5)
     assert served.score([]) == []
     assert len(set(together)) == len(together)
+
+
+def test_deterministic_gives_the_same_bits_in_any_company(tmp_path: Path) -> None:
+    model = RewardModel.load(checkpoint(tmp_path), deterministic=True)
+    batch = [model.encode(PROMPT, completion) for completion in COMPLETIONS]
+
+    together = model.score(batch)
+
+    assert model.score(batch[::-1])[::-1] == together
+    assert [model.score([encoded])[0] for encoded in batch] == together
+    assert model.num_shared == 0
+
+
+def test_a_prompt_is_computed_once(tmp_path: Path) -> None:
+    model = RewardModel.load(checkpoint(tmp_path))
+    batch = [model.encode(PROMPT, completion) for completion in COMPLETIONS]
+    shared = batch[0].prompt_tokens
+
+    model.score(batch)
+
+    assert model.unshared is None
+    assert model.num_computed + model.num_shared == sum(len(encoded.ids) for encoded in batch)
+    assert model.num_shared >= shared * (len(batch) - 1)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
