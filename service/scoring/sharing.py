@@ -28,8 +28,9 @@ def why_not(backbone: Any, max_length: int) -> str | None:
         return f"layers of type {', '.join(sorted(other))}"
     if not getattr(backbone, "_supports_attention_backend", False):
         return f"{type(backbone).__name__} takes no attention from outside"
-    known: int = getattr(config, "original_max_position_embeddings", None) or config.max_position_embeddings
-    if (scaled := _rope_types(getattr(config, "rope_parameters", None)) & LENGTH_DEPENDENT) and max_length > known:
+    scaled = _rope_types(getattr(config, "rope_parameters", None)) & LENGTH_DEPENDENT
+    known = getattr(config, "original_max_position_embeddings", None) or getattr(config, "max_position_embeddings", 0)
+    if scaled and max_length > int(known or 0):
         return f"rotary positions of type {', '.join(sorted(scaled))} depend on the longest sequence of a batch"
     try:
         return _probe(backbone, max_length)
