@@ -66,10 +66,6 @@ class Group(Generic[S]):
     def done(self) -> bool:
         return len(self.scores) == len(self.sequences)
 
-    def own_tokens(self, index: int) -> int:
-        """Tokens of a sequence behind the prompt."""
-        return len(self.sequences[index].ids) - len(self.prompt)
-
 
 @dataclass(frozen=True, slots=True)
 class Slice(Generic[S]):
@@ -106,7 +102,11 @@ class Scheduler(Generic[S]):
     @property
     def waiting_tokens(self) -> int:
         """What is left to compute, if every group ran by itself."""
-        return sum(self._cost(group, group.scheduled, len(group.sequences), set()) for group in self._waiting)
+        return sum(
+            self._prompt_tokens(group)
+            + sum(self._own_tokens(group, index) for index in range(group.scheduled, len(group.sequences)))
+            for group in self._waiting
+        )
 
     def add(self, group: Group[S]) -> None:
         """Queue a group behind those of its lane. A group of no sequences is an error of the caller."""
@@ -155,9 +155,10 @@ class Scheduler(Generic[S]):
     def _slice(self, group: Group[S], room: int, prompts: set[tuple[int, ...]], *,
                whole: bool) -> tuple[Slice[S] | None, int]:  # fmt: skip
         """As much of a group as fits; at least one sequence for the first of a batch, all or nothing for later ones."""
-        start, stop, cost = group.scheduled, group.scheduled, 0
+        start, stop = group.scheduled, group.scheduled
+        cost = 0 if group.prompt in prompts else self._prompt_tokens(group)
         while stop < len(group.sequences):
-            grown = self._cost(group, start, stop + 1, prompts)
+            grown = cost + self._own_tokens(group, stop)
             if grown > room and (whole or stop > start):
                 break
             cost, stop = grown, stop + 1
@@ -165,12 +166,12 @@ class Scheduler(Generic[S]):
             return None, 0
         return Slice(group, start, stop), cost
 
-    def _cost(self, group: Group[S], start: int, stop: int, prompts: set[tuple[int, ...]]) -> int:
-        """Tokens computed for these sequences of a group in a batch that already has these prompts."""
-        if not self._sharing:
-            return sum(len(one.ids) for one in group.sequences[start:stop])
-        prompt = 0 if group.prompt in prompts or start == stop else len(group.prompt)
-        return prompt + sum(group.own_tokens(index) for index in range(start, stop))
+    def _prompt_tokens(self, group: Group[S]) -> int:
+        return len(group.prompt) if self._sharing else 0
+
+    def _own_tokens(self, group: Group[S], index: int) -> int:
+        """Tokens that a sequence adds to a batch that has its prompt."""
+        return len(group.sequences[index].ids) - self._prompt_tokens(group)
 
     def finish(self, batch: Batch[S], scores: Sequence[Score]) -> list[Group[S]]:
         """Hand a batch's scores to its groups; answers the groups that are complete, which leave."""
