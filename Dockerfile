@@ -67,7 +67,7 @@ RUN pip install --no-cache-dir --no-deps /tmp/wheels/*.whl && rm -rf /tmp/wheels
 ENV PLAUDIT_MODEL=default=/opt/plaudit/models/plaudit-mini PLAUDIT_METRICS_PORT=9100 HF_HUB_OFFLINE=1
 USER plaudit
 EXPOSE 9100
-HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
+HEALTHCHECK --interval=15s --timeout=5s --start-period=300s --retries=3 \
   CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:9100/metrics', timeout=3)"]
 ENTRYPOINT ["plaudit", "worker", "score"]
 

@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt tor
 TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
 
-.PHONY: help run up test check bench toolchains
+.PHONY: help run up test quick check bench toolchains
 .DELETE_ON_ERROR:
 
 help:  ## this text
@@ -21,6 +21,9 @@ up: .make/run  ## start everything on port 8000, and nothing else
 
 test: .make/test check  ## lint, types, import laws and every test
 	$(BIN)/python -m pytest $(ARGS)
+
+quick: check  ## the same without the tests that take minutes
+	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
 
 check: .make/test  ## lint, types, import laws
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from sandbox.walls import Walls
 from service.client import Client
 from service.schemas import CompletionReward, ExecuteTerm, RewardItem, RewardSpec, ScoreTerm
 from service.up.children import Child, command, spawn
@@ -88,6 +89,17 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         raise SystemExit(f"{path} is not there; DATA names the folder with the problems, samples and labels") from None
 
 
+def accepted_walls(flags: list[str]) -> list[str]:
+    """A host that cannot wall off as a production one should (no root, say) still shows the demo, and is told so."""
+    walls = Walls.probe()
+    chosen = "PLAUDIT_ISOLATION_ACCEPT" in os.environ or any("--isolation-accept" in flag for flag in flags)
+    if chosen or walls.level != "userns":
+        return []
+    print(f"isolation here is {walls.level!r}, not 'strong', and good enough for a look; it lacks "
+          f"{'; '.join(walls.missing)}")  # fmt: skip
+    return ["--isolation-accept", "userns"]
+
+
 @contextmanager
 def service(flags: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """`plaudit up` as a child that cannot outlive us; answers it and its address once it is ready."""
@@ -137,7 +149,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
     print("starting plaudit: broker, API, scorer, executors ...", flush=True)
-    with service(said.flags) as (process, url):
+    with service([*said.flags, *accepted_walls(said.flags)]) as (process, url):
         with Client(url) as client:
             answer = client.rank([demo.item], spec=SPEC)
         result = answer.results[0]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sandbox.errors import SandboxError
 
-NAME = re.compile(r"plaudit-(\d+)-(\d+)-\d+")
+NAME = re.compile(r"plaudit-(\d+)-(\d+)(-\d+)*")
 HOST_LEAF = "plaudit-host"  # where a v2 parent's own processes go, because a parent with controllers may hold none
 REMOVE_S = 5.0
 
@@ -244,7 +244,7 @@ def remove_stale(bases: list[Path]) -> int:
     names: dict[str, list[tuple[Hierarchy, Path]]] = {}
     for base in bases:
         version = 2 if (base / "cgroup.controllers").exists() else 1
-        for path in base.glob("plaudit-*-*-*"):
+        for path in base.glob("plaudit-*-*"):
             match = NAME.fullmatch(path.name)
             if match and start_time(int(match[1])) != int(match[2]):
                 controllers = frozenset({"pids"}) if (path / "pids.max").exists() else frozenset[str]()

@@ -13,6 +13,7 @@ offer the same.
 
 from __future__ import annotations
 
+import fcntl
 import marshal
 import os
 import select
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sandbox.census import Census
 from sandbox.cgroup import Cgroups, Counters, Group
 from sandbox.errors import SandboxError
 from sandbox.limits import Fence
@@ -80,17 +82,20 @@ class Blueprint:
 
 
 def memory_file(name: str, data: bytes, *, sealed: bool = True) -> int:
-    """A descriptor of an unnamed file in memory with `data`, at its start; sealed ones never change again."""
-    import fcntl
-
+    """A descriptor of an unnamed file in memory with `data`, at its start."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
     os.lseek(fd, 0, os.SEEK_SET)
     if sealed:
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+        seal(fd)
     return fd
+
+
+def seal(fd: int) -> None:
+    """Let nobody change a file in memory any more, through whatever descriptor of it."""
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
 
 
 def reopen_read_only(fd: int) -> int:
@@ -145,6 +150,7 @@ class Jail:
         self.ending: Ending | None = None
         self.closed = False
         self.group: Group | None = None
+        self.census: Census | None = None
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.complaints = memory_file("complaints", b"", sealed=False)
         self.process: subprocess.Popen[bytes] | None = None
@@ -161,6 +167,8 @@ class Jail:
                 pass_fds=(theirs.fileno(), seccomp),
                 env={},
             )
+            if self.group is None:
+                self.census = Census(self.process.pid, job.fence.memory_bytes)
             self._send(plan, job)
         except OSError as error:
             self.close()
@@ -188,7 +196,7 @@ class Jail:
             "furnish": plan.uid is not None,
             "tmp_bytes": job.fence.tmp_bytes,
             "tmp_inodes": job.fence.tmp_inodes,
-            "rlimits": job.fence.rlimits(job.num_budgets),
+            "rlimits": job.fence.rlimits(job.num_budgets, count_processes=self.group is None),
             "uid": uid,
             "path": list(plan.packages),
         }
@@ -237,24 +245,32 @@ class Jail:
         text = os.pread(self.complaints, 2000, 0).decode(errors="replace").strip()
         return text or "it left no message"
 
+    @property
+    def meter(self) -> Group | Census:
+        meter = self.group or self.census
+        if meter is None:
+            raise SandboxError("the jail was never made")
+        return meter
+
     def cpu_ns(self) -> int:
         """CPU time of the whole group so far."""
-        if self.group is not None:
-            return self.group.cpu_ns()
-        return 0 if self.ending is None else int(self.ending.cpu_ms * 1e6)
+        return self.meter.cpu_ns()
+
+    def exceeds_memory(self) -> bool:
+        """Whether somebody has to act on it; the kernel does where there is a cgroup."""
+        return self.census is not None and self.census.exceeded()
 
     def counters(self) -> Counters:
-        if self.group is not None:
-            return self.group.counters()
-        rss = 0 if self.ending is None else int(self.ending.max_rss_mb * (1 << 20))
-        return Counters(self.cpu_ns(), rss, 0, 0)
+        counters = self.meter.counters()
+        if self.census is not None and self.ending is not None:  # what the last look has missed
+            exact = int(self.ending.cpu_ms * 1e6)
+            peak = max(counters.peak_memory_bytes, int(self.ending.max_rss_mb * (1 << 20)))
+            return Counters(max(counters.cpu_ns, exact), peak, counters.oom_kills, counters.fork_failures)
+        return counters
 
     def kill(self) -> None:
-        """Kill the job. With a cgroup the jail's PID 1 survives and still tells how it ended; without, all dies."""
-        if self.group is not None:
-            self.group.kill()
-        else:
-            self.destroy()
+        """Kill the job; PID 1 of the jail survives and tells how it ended."""
+        self.meter.kill()
 
     def destroy(self) -> None:
         """Kill the whole jail."""

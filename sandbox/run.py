@@ -14,7 +14,7 @@ import select
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sandbox.cgroup import Counters
@@ -97,14 +97,14 @@ class Run:
         self.fence = job.fence
         self.stdout = Capture(job.fence.stdout_bytes)
         self.stderr = Capture(job.fence.stderr_bytes)
-        self.killed_for: str | None = None  # "cpu", "wall" or "stdout": by our own hand
+        self.killed_for: str | None = None  # "cpu", "wall", "memory" or "stdout": by our own hand
         self.killed_at = 0.0
         self.ending: Ending | None = None
         self.jail: Jail | None = None
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) if stdin is None else -1
         fds = {0: null if stdin is None else stdin, 1: self.stdout.writer, 2: self.stderr.writer, **job.fds}
         try:
-            self.jail = starter.start(replace_fds(job, fds))
+            self.jail = starter.start(replace(job, fds=fds))
         except BaseException:
             self.close()
             raise
@@ -147,6 +147,8 @@ class Run:
             left = (self.budget.cpu_ns - self.box.cpu_ns()) / 1e9
             if left <= 0:
                 self.kill("cpu")
+            elif self.box.exceeds_memory():
+                self.kill("memory")
             return min(TICK_S, max(left, 0.001), max(self.budget.wall - now, 0.001))
         return TICK_S
 
@@ -180,12 +182,6 @@ class Run:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def replace_fds(job: Job, fds: dict[int, int]) -> Job:
-    from dataclasses import replace
-
-    return replace(job, fds=fds)
 
 
 def pump(runs: Sequence[Run], extra: int | None = None) -> bool:
@@ -231,16 +227,17 @@ def fate(run: Run) -> Fate:
     ending, counters = run.ending, run.counters()
     if ending is None:
         raise SandboxError("the run has not ended")
-    if counters.oom_kills:
+    if counters.oom_kills or run.killed_for == "memory":
         return Fate(Verdict.MEMORY_LIMIT, f"more than {run.fence.memory_bytes // MB} MB were needed")
     if run.stdout.overflowed or run.killed_for == "stdout":
         return Fate(Verdict.OUTPUT_LIMIT, f"more than {run.fence.stdout_bytes // 1024} KB were printed")
     if ending.signal == signal.SIGXFSZ:
         return Fate(Verdict.OUTPUT_LIMIT, f"a file grew past {run.fence.file_bytes // MB} MB")
-    if run.killed_for == "cpu" or ending.signal == signal.SIGXCPU:
-        return Fate(Verdict.TIME_LIMIT, f"cpu: more than {run.fence.cpu_s:g} s were used")
+    if run.killed_for == "cpu" or ending.signal == signal.SIGXCPU or counters.cpu_ns > run.budget.cpu_ns:
+        return over_cpu(run)
     if run.killed_for == "wall":
-        return Fate(Verdict.TIME_LIMIT, f"wall: not done after {run.fence.wall_s:g} s, most of them idle")
+        idle = ", most of them idle" if counters.cpu_ns < run.fence.wall_s * 0.5e9 else ""
+        return Fate(Verdict.TIME_LIMIT, f"wall: not done after {run.fence.wall_s:g} s{idle}")
     if ending.signal == signal.SIGSYS:
         return Fate(Verdict.SECURITY_VIOLATION, "a forbidden system call interface was used (SIGSYS)")
     if ending.signal is not None:
@@ -248,6 +245,10 @@ def fate(run: Run) -> Fate:
     if ending.exit_code:
         return Fate(Verdict.RUNTIME_ERROR, f"exit code {ending.exit_code}")
     return Fate(None)
+
+
+def over_cpu(run: Run) -> Fate:
+    return Fate(Verdict.TIME_LIMIT, f"cpu: more than {run.fence.cpu_s:g} s were used")
 
 
 def signal_name(number: int) -> str:

@@ -50,6 +50,10 @@ trials = {{
     "password file": lambda: opens("/etc/shadow"),
     "the system tree": lambda: opens("/usr/plaudit-probe", os.O_CREAT | os.O_WRONLY),
     "the root directory": lambda: opens("/plaudit-probe", os.O_CREAT | os.O_WRONLY),
+    "our sandbox": lambda: __import__("sandbox.walls"),  # an empty folder of that name may be there
+    "our service": lambda: __import__("service.settings"),
+}}
+on_x86_64 = {{  # by number, and the numbers are this machine's
     "ptrace": lambda: calls(101, 0, 0, 0, 0),
     "unshare": lambda: calls(272, 0x10000000),
     "mount": lambda: calls(165, b"none", b"/tmp", b"tmpfs", 0, 0),
@@ -57,9 +61,9 @@ trials = {{
     "keyctl": lambda: calls(250, 0, -1, 0, 0, 0),
     "bpf": lambda: calls(321, 0, 0, 0),
     "System V memory": lambda: calls(29, 0, 4096, 0o1600),
-    "our packages": lambda: [__import__(name) for name in ("sandbox",)],
-    "our service": lambda: [__import__(name) for name in ("service",)],
 }}
+if os.uname().machine == "x86_64":
+    trials |= on_x86_64
 trials |= {{f"descriptor {{fd}}": (lambda fd=fd: holds(fd)) for fd in range(3, 60)}}
 for name, trial in trials.items():
     try:
@@ -107,8 +111,7 @@ def silent(stdout: str = "") -> StdioSuite:
     return StdioSuite((StdioCase("", stdout),))
 
 
-def trials(beacon: str, level: Level) -> list[Trial]:
-    own_uid = level == "strong"
+def trials(beacon: str, *, own_uid: bool) -> list[Trial]:
     return [
         Trial(
             "what a program can reach",
@@ -152,11 +155,11 @@ def trials(beacon: str, level: Level) -> list[Trial]:
 
 def prove(box: Sandbox) -> None:
     """Raises WallsMissing for the first wall that does not hold."""
-    beacon = f"plaudit-beacon-{os.getpid()}"
+    beacon = f"{box.name}-{os.urandom(4).hex()}"
     with socket.socket(socket.AF_UNIX) as outside:
         outside.bind(f"\0{beacon}")
         outside.listen()
-        for trial in trials(beacon, box.level):
+        for trial in trials(beacon, own_uid=box.plan.uid is not None):
             if box.level not in trial.levels:
                 continue
             report = judge(Program("python", trial.source), trial.suite, trial.limits, Stop(), box)

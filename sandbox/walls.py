@@ -3,9 +3,14 @@
 `Walls.probe` looks without building anything lasting. `Sandbox.open` refuses to start below the accepted level, then
 proves the walls by running hostile programs through the very path that every program will take (`selftest.py`).
 
-A sandbox belongs to one process. It owns a directory (named by pid and start time, so that nobody mistakes a dead
-owner for a living one), a pair of uids held by a file lock, and the cgroups whose names carry the same pair. `close`
+A sandbox belongs to one process (open it after a fork, not before). It owns a directory (named by pid and start time,
+so that nobody mistakes a dead owner for a living one), a pair of uids held by a file lock, and the cgroups whose names
+carry the same pair. `close`
 removes them; what a killed owner leaves is removed by the next `open`, or by `sweep` from any process of the same uid.
+
+Levels: `strong` as above. `userns`: the same jail without cgroups (a plain user, or root where no cgroup may be made),
+so memory and CPU time are sampled through /proc and a plain user's programs share their jail's uid. Below that
+(`landlock`, `none`) nothing is run by this version, whatever is accepted: the error says what is missing.
 
 Not promised: anything against a bug in the kernel itself; for that put the whole service in a virtual machine.
 """
@@ -13,6 +18,7 @@ Not promised: anything against a bug in the kernel itself; for that put the whol
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import py_compile
 import shutil
@@ -25,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox import languages
-from sandbox.cgroup import Cgroups, remove_stale, start_time
+from sandbox.cgroup import NAME, Cgroups, remove_stale, start_time
 from sandbox.errors import SandboxError, UnsupportedLanguage, WallsMissing
 from sandbox.jail import Blueprint, Jail, Job
 from sandbox.languages import Language
@@ -37,6 +43,7 @@ FIRST_UID = 20_000
 MAX_OWNERS = 2_000
 MAX_LEAVING = 8
 LEAVE_S = 10.0
+NUMBERS = itertools.count(1)  # of the sandboxes of this process
 KIT_FILES = {
     "init": "inside/init.py",
     "candidate": "inside/candidate.py",
@@ -65,8 +72,11 @@ class Walls:
     def probe(cls) -> Walls:
         """Look for the parts of `strong`. Cheap, leaves nothing behind, proves nothing (`Sandbox.open` does)."""
         missing = []
-        if shutil.which("bwrap") is None:
+        bwrap = shutil.which("bwrap")
+        if bwrap is None:
             missing.append("bubblewrap (the bwrap program; apt-get install bubblewrap)")
+        else:
+            missing += namespaces_missing(bwrap)
         try:
             build_filter()
         except WallsMissing as error:
@@ -79,13 +89,22 @@ class Walls:
         return cls("strong" if not missing else level, tuple(missing), "" if not missing else ADVICE)
 
 
+def namespaces_missing(bwrap: str) -> list[str]:
+    """What bubblewrap itself says if it may not make the namespaces of a jail."""
+    line = [bwrap, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--ro-bind", "/", "/"]
+    line += [] if os.geteuid() == 0 else ["--unshare-user"]
+    done = subprocess.run([*line, "/bin/true"], capture_output=True, text=True, timeout=20, check=False)
+    return [] if done.returncode == 0 else [f"namespaces ({done.stderr.strip() or 'bwrap fails without a word'})"]
+
+
 class Sandbox:
     """The open sandbox: makes jails, knows the languages, and cleans up. Use as a context manager."""
 
     def __init__(self, walls: Walls, state: Path) -> None:
         self.walls = walls
         self.level: Level = walls.level
-        self.name = f"plaudit-{os.getpid()}-{start_time(os.getpid())}"
+        self.pid = os.getpid()
+        self.name = f"plaudit-{self.pid}-{start_time(self.pid)}-{next(NUMBERS)}"
         self.home = state / self.name
         self.sequence = 0
         self.leaving: list[subprocess.Popen[bytes]] = []
@@ -93,11 +112,10 @@ class Sandbox:
         self.lock = -1
         self.home.mkdir(mode=0o711, exist_ok=True)
         try:
-            strong = walls.level == "strong"
             uid = None
-            if strong:
+            if os.geteuid() == 0:
                 uid, self.lock = claim_uids(state)
-            cgroups = Cgroups.here() if strong else None
+            cgroups = Cgroups.here() if walls.level == "strong" else None
             if cgroups is not None:
                 bases = "\n".join(str(tree.base) for tree in cgroups.trees)
                 (self.home / "cgroups").write_text(bases)
@@ -159,7 +177,9 @@ class Sandbox:
             raise UnsupportedLanguage(f"the toolchain of {language} is not installed on this host")
 
     def close(self) -> None:
-        """Give everything back. Every jail must be closed before."""
+        """Give everything back. Every jail must be closed before. In a forked child this is not ours to give."""
+        if self.closed or os.getpid() != self.pid:
+            return
         self.closed = True
         self.collect(0)
         shutil.rmtree(self.home, ignore_errors=True)
@@ -190,8 +210,8 @@ def sweep(state: Path | None = None) -> int:
     place = state_directory() if state is None else state
     removed = 0
     for home in place.glob("plaudit-*-*"):
-        _, pid, began = home.name.split("-")
-        if start_time(int(pid)) == int(began):
+        match = NAME.fullmatch(home.name)
+        if match is None or start_time(int(match[1])) == int(match[2]):
             continue
         bases = [Path(line) for line in read_lines(home / "cgroups")]
         remove_stale([base for base in bases if base.is_dir()])

@@ -91,7 +91,10 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A task with what the queue needs to know of it. `cost` is in tokens or CPU-seconds; `deadline` in Unix ms."""
+    """A task with what the queue needs to know of it. `cost` is in tokens or CPU-seconds; `deadline` in Unix ms.
+
+    `suite`: digest and frame of what the task refers to, stored with it.
+    """
 
     id: str
     kind: Kind
@@ -100,6 +103,7 @@ class Job(msgspec.Struct, frozen=True):
     task: bytes
     cost: float
     deadline_ms: int
+    suite: tuple[str, bytes] | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

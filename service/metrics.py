@@ -18,6 +18,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
     multiprocess,
+    start_http_server,
 )
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -78,16 +79,22 @@ def queue_gauges(depth: Mapping[str, float], cost: Mapping[str, float], oldest_s
     ])  # fmt: skip
 
 
-def exposition(snapshot: Snapshot | None = None) -> bytes:
-    """The text that Prometheus scrapes."""
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # prometheus-client's own switch, set by `plaudit up`
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        text: bytes = generate_latest(registry)
-    else:
-        text = generate_latest(LOCAL)
-    if snapshot is not None:
-        registry = CollectorRegistry()
-        registry.register(snapshot)
-        text += generate_latest(registry)
-    return text
+def _registry() -> CollectorRegistry:
+    """This process' values, or those of its whole tree where `plaudit` has set prometheus-client's own switch."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return LOCAL
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
+
+
+def exposition(snapshot: Snapshot) -> bytes:
+    """The text that Prometheus scrapes from the API."""
+    gauges = CollectorRegistry()
+    gauges.register(snapshot)
+    return generate_latest(_registry()) + generate_latest(gauges)
+
+
+def serve(port: int) -> None:
+    """A worker's own `/metrics`, in a thread."""
+    start_http_server(port, registry=_registry())

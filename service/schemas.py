@@ -34,11 +34,17 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+MAX_NESTING = 100  # lists and objects within each other; parsers and serializers give up somewhere beyond
+
+
 def _exact(value: Any) -> Any:
-    """A value that JSON can say and say back: no NaN, no infinity, no half of a surrogate pair, in any depth."""
-    left = [value]
+    """A value that JSON can say and say back: no NaN, no infinity, no half surrogate pair, no bottomless nesting."""
+    left = [(value, 0)]
     while left:
-        match left.pop():
+        part, depth = left.pop()
+        if depth > MAX_NESTING:
+            raise ValueError(f"more than {MAX_NESTING} lists and objects within each other")
+        match part:
             case float(number) if not math.isfinite(number):
                 raise ValueError("NaN and infinity are no JSON numbers")
             case str(text):
@@ -47,9 +53,9 @@ def _exact(value: Any) -> Any:
                 except UnicodeEncodeError:
                     raise ValueError("half of a surrogate pair is no text") from None
             case list(parts):
-                left += parts
+                left += [(one, depth + 1) for one in parts]
             case dict(fields):
-                left += [*fields.keys(), *fields.values()]
+                left += [(one, depth + 1) for one in (*fields.keys(), *fields.values())]
     return value
 
 

@@ -168,20 +168,24 @@ def collect(job: dict[str, Any], fds: list[int]) -> list[int]:
 
     The files lie where the job could write, so the last component is never followed and must be a regular file.
     """
-    sizes = []
-    for path, index, max_bytes in job["collect"]:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            sizes.append(-1)
-            continue
-        with open(fd, "rb") as file:
-            about = os.fstat(fd)
-            if not stat.S_ISREG(about.st_mode) or about.st_size > max_bytes:
-                sizes.append(-1)
-                continue
-            sizes.append(os.sendfile(fds[index], file.fileno(), 0, about.st_size) if about.st_size else 0)
-    return sizes
+    return [copy_out(path, fds[index], max_bytes) for path, index, max_bytes in job["collect"]]
+
+
+def copy_out(path: str, target: int, max_bytes: int) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > max_bytes:
+            return -1
+        copied = 0
+        while copied < about.st_size:
+            copied += os.sendfile(target, fd, copied, about.st_size - copied)
+        return copied
+    finally:
+        os.close(fd)
 
 
 def perform(job: dict[str, Any], fds: list[int], c: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from sandbox.inside.remote import Remote, base_of, get
+    from sandbox.inside.remote import BASE_NAMES, Remote, base_of, get
     from sandbox.inside.wire import (
         Lost,
         Unsplittable,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sandbox.judge import codec
 else:
     import codec
-    from remote import Remote, base_of, get
+    from remote import BASE_NAMES, Remote, base_of, get
     from wire import (
         Lost,
         Unsplittable,
@@ -142,7 +142,7 @@ class Peer:
         remote = self.remotes.get(number)
         if remote is None:
             base = tree.get("base")
-            remote = Remote(self, number, codec.describe_handle(tree), base if type(base) is str else None)
+            remote = Remote(self, number, codec.describe_handle(tree), base if base in BASE_NAMES else None)
             self.remotes[number] = remote
         return remote
 

@@ -23,6 +23,7 @@ else:
     from wire import Unsplittable
 
 BASES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
+BASE_NAMES = [base.__name__ for base in BASES]
 
 
 def base_of(value: Any) -> str | None:

@@ -105,7 +105,7 @@ class Suite:
     def __init__(self, plan: dict[str, Any], peer: Any) -> None:
         self.peer = peer
         self.namespace = Namespace(peer)
-        self.entry_point: str | None = plan["entry_point"]
+        self.entry_point: str = plan["entry_point"]
         self.kind: str = plan["kind"]
         self.setup = compile(plan["setup"], "<setup>", "exec", dont_inherit=True)
         self.helpers = compile_or_none(plan["helpers"])
@@ -115,24 +115,25 @@ class Suite:
         ]
 
     def prepare(self) -> None:
+        """Run the helpers and the setup. Whatever they define, the entry point stays the program's."""
         if self.helpers is not None:
-            own: dict[str, Any] = {"__name__": MODULE, "__builtins__": builtins}
-            exec(self.helpers, own)
-            own.pop(self.entry_point or "", None)
-            self.namespace.update(own)
-        if self.entry_point is not None:
-            try:
-                entry = self.peer.request("get", name=self.entry_point)
-            except NameError:
-                entry = None
-            else:
-                self.namespace[self.entry_point] = entry
-                self.namespace.setdefault("candidate", entry)
+            exec(self.helpers, self.namespace)
+        self.bind()
         exec(self.setup, self.namespace)
+        self.bind()
+
+    def bind(self) -> None:
+        try:
+            self.namespace[self.entry_point] = self.peer.request("get", name=self.entry_point)
+        except NameError:
+            self.namespace.pop(self.entry_point, None)
+        else:
+            self.namespace.setdefault("candidate", self.namespace[self.entry_point])
 
     def run(self, number: int) -> None:
         exec(self.codes[number], self.namespace)
         if self.kind == "check":
+            self.bind()
             if self.entry_point not in self.namespace:
                 raise NameError(f"name {self.entry_point!r} is not defined")
             self.namespace["check"](self.namespace[self.entry_point])
@@ -199,7 +200,7 @@ def tests(source: bytes, options: dict[str, Any]) -> NoReturn:
         tell(lost="no greeting")
         os._exit(0)
     if "exit" in hello:
-        tell(failed=["no_result", f"the program exits with {hello['exit']} while it is loaded"])
+        tell(failed=["no_result", f"the program exits with {hello['exit']!r:.20} while it is loaded"])
         os._exit(0)
     if "error" in hello:
         described = hello["error"]

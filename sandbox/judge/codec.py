@@ -190,6 +190,18 @@ def _items(tree: dict[str, Any], handle: Handle | None, depth: int) -> list[Any]
     return values
 
 
+def _in_order(kind: type, items: list[Any]) -> Any:
+    """A set that is walked in the order in which the sender walked his, if one of the usual ways to build it does that.
+
+    The order depends on the size of the hash table, and that on how a set has grown: element by element or at once.
+    """
+    grown = kind(items)
+    if list(grown) == items:
+        return grown
+    copied = kind(set(grown))
+    return copied if list(copied) == items else grown
+
+
 def _big_int(text: Any) -> int:
     if type(text) is not str or len(text) > MAX_INT_BITS // 4 + 4:
         raise ValueError("an int out of range")
@@ -248,8 +260,8 @@ _DECODERS: dict[str, Callable[[dict[str, Any], Handle | None, int], Any]] = {
     "float": lambda t, h, d: {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}[_text(t["v"])],
     "tuple": lambda t, h, d: tuple(_items(t, h, d)),
     "dict": lambda t, h, d: dict(_items(t, h, d)),
-    "set": lambda t, h, d: set(_items(t, h, d)),
-    "frozenset": lambda t, h, d: frozenset(_items(t, h, d)),
+    "set": lambda t, h, d: _in_order(set, _items(t, h, d)),
+    "frozenset": lambda t, h, d: _in_order(frozenset, _items(t, h, d)),
     "bytes": lambda t, h, d: bytes.fromhex(_text(t["v"])),
     "bytearray": lambda t, h, d: bytearray.fromhex(_text(t["v"])),
     "complex": lambda t, h, d: complex(*_numbers(t, d, int, float)),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox import languages
 from sandbox import limits as fences
-from sandbox.errors import InvalidSuite, UnsupportedLanguage
+from sandbox.errors import InvalidSuite, SandboxError, UnsupportedLanguage
+from sandbox.jail import Job
 from sandbox.judge.calls import judge_calls
 from sandbox.judge.split import judge_tests
 from sandbox.judge.stdio import compiled, judge_case, native_job, script_job
@@ -50,18 +51,28 @@ def judge(program: Program, suite: Suite, limits: Limits, stop: Stop, box: Sandb
     except ValueError as error:
         raise InvalidSuite(str(error)) from None
     total = size(suite)
-    source = program.source.encode("utf-8", "surrogateescape")
+    source = program.source.encode("utf-8", "surrogatepass")  # what is no UTF-8 the compiler will refuse
     if len(source) > fences.MAX_SOURCE_BYTES:
         raise InvalidSuite(f"the program takes {len(source)} bytes; at most {fences.MAX_SOURCE_BYTES} are allowed")
+    try:
+        return dispatch(source, language, suite, total, limits, stop, box)
+    except OSError as error:  # no descriptors, no memory, no disk: never the program's fault
+        raise SandboxError(f"the host fails the sandbox: {error}") from error
+
+
+def dispatch(
+    source: bytes, language: str, suite: Suite, total: int, limits: Limits, stop: Stop, box: Sandbox
+) -> Report:
+    """One way of judging for each kind of suite."""
     if isinstance(suite, StdioSuite):
-        compile_report, tests, flags = judge_stdio(program, language, suite, limits, stop, box)
+        compile_report, tests, flags = judge_stdio(source, language, suite, limits, stop, box)
         return conclude(tests, total, "bytes", box, compile_report, flags)
     if isinstance(suite, FunctionSuite):
         tests, flags = judge_calls(box, source, suite, limits, stop.after_failures)
-    else:
-        if isinstance(suite, CheckSuite) and suite.prompt:
-            source = suite.prompt.encode("utf-8", "surrogateescape") + source
-        tests, flags = judge_tests(box, source, plan_of(suite), limits, stop.after_failures)
+        return conclude(tests, total, "split", box, None, flags)
+    if isinstance(suite, CheckSuite):
+        source = suite.prompt.encode("utf-8", "surrogatepass") + source
+    tests, flags = judge_tests(box, source, plan_of(suite), limits, stop.after_failures)
     return conclude(tests, total, "split", box, None, flags)
 
 
@@ -99,15 +110,12 @@ def plan_of(suite: AssertSuite | CheckSuite) -> dict[str, Any]:
 def derived_entry_point(suite: AssertSuite) -> str:
     """The function that the first test is about: the name it calls that neither Python nor the setup defines."""
     try:
-        defined = {node.id for node in ast.walk(ast.parse(suite.setup)) if isinstance(node, ast.Name)}
-        called = [
-            node.func.id
-            for node in ast.walk(ast.parse(suite.asserts[0]))
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        ]
-        names = [node.id for node in ast.walk(ast.parse(suite.asserts[0])) if isinstance(node, ast.Name)]
+        defined = defined_names(ast.parse(suite.setup))
+        nodes = list(ast.walk(ast.parse(suite.asserts[0])))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise InvalidSuite(f"the tests cannot be used: {type(error).__name__}: {error}") from None
+    called = [node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    names = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     for name in [*called, *names]:
         if name not in defined and not hasattr(builtins, name):
             return name
@@ -116,20 +124,33 @@ def derived_entry_point(suite: AssertSuite) -> str:
     raise InvalidSuite("no entry point: the first test uses nothing that a program could define")
 
 
+def defined_names(tree: ast.AST) -> set[str]:
+    """The names that a setup assigns, defines or imports."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.alias):
+            names.add((node.asname or node.name).partition(".")[0])
+    return names
+
+
 def judge_stdio(
-    program: Program, language: str, suite: StdioSuite, limits: Limits, stop: Stop, box: Sandbox
+    source: bytes, language: str, suite: StdioSuite, limits: Limits, stop: Stop, box: Sandbox
 ) -> tuple[CompileReport | None, list[TestReport], set[str]]:
     if language == "python":
-        tests, flags = judge_cases(script_job(program, limits), suite, stop, box)
+        tests, flags = judge_cases(script_job(source, limits), suite, stop, box)
         return None, tests, flags
-    with compiled(program, box) as (executable, report):
+    with compiled(source, box) as (executable, report):
         if executable is None:
             return report, [TestReport(Verdict.COMPILE_ERROR, detail="the program does not compile")], set()
         tests, flags = judge_cases(native_job(executable, limits), suite, stop, box)
         return report, tests, flags
 
 
-def judge_cases(job: Any, suite: StdioSuite, stop: Stop, box: Sandbox) -> tuple[list[TestReport], set[str]]:
+def judge_cases(job: Job, suite: StdioSuite, stop: Stop, box: Sandbox) -> tuple[list[TestReport], set[str]]:
     reports: list[TestReport] = []
     flags: set[str] = set()
     failures = 0

@@ -20,7 +20,7 @@ from sandbox.errors import InvalidSuite, SandboxError
 from sandbox.jail import Job
 from sandbox.judge import codec
 from sandbox.judge.texts import shown_head, shown_tail
-from sandbox.run import Fate, Run, Starter, fate, flags, pump
+from sandbox.run import Fate, Run, Starter, fate, flags, over_cpu, pump
 from sandbox.types import Limits, TestReport, Verdict
 
 MAX_PENDING = codec.MAX_MESSAGE_BYTES + 64
@@ -150,13 +150,10 @@ class Pair:
         while True:
             if pump([t, c], self.channel.fileno() if not self.channel.closed else None):
                 self.channel.fill()
-            data = self.channel.frame()
-            if data is not None:
-                message = codec.loads(data)
-                if not isinstance(message, dict):
-                    raise SandboxError("the test process speaks nonsense")
-                if "lost" not in message:
-                    return message
+            message = self.message()
+            if message is not None and "lost" not in message:
+                return message
+            if message is not None:
                 lost_at = time.monotonic()
             if c.ending is not None and (lost_at is not None or c.killed_for is not None):
                 return candidate_fate(c)
@@ -164,6 +161,17 @@ class Pair:
                 return tests_fate(t)
             if lost_at is not None and c.ending is None and time.monotonic() > lost_at + LOST_S:
                 return Fate(Verdict.INVALID_RESULT, "the program broke the wire to its judge")
+
+    def message(self) -> dict[str, Any] | None:
+        """T's next message if it is there. Only the tests' own text could make T send anything but ours."""
+        try:
+            data = self.channel.frame()
+            message = None if data is None else codec.loads(data)
+        except codec.CodecError as error:
+            raise InvalidSuite(f"the tests tamper with their judge: {error}") from None
+        if not isinstance(message, dict | None):
+            raise InvalidSuite("the tests tamper with their judge")
+        return message
 
     def runs(self) -> tuple[Run, Run]:
         if self.tests is None or self.candidate is None:
@@ -206,6 +214,10 @@ def judge_tests(
 ) -> tuple[list[TestReport], set[str]]:
     """Run the tests of `plan` against the program; `allowed_failures` stops early. Raises InvalidSuite."""
     total = len(plan["tests"])
+    try:
+        codec.dumps(plan)
+    except codec.CodecError as error:
+        raise InvalidSuite(f"the tests are too large: {error}") from None
     reports: list[TestReport] = []
     found: set[str] = set()
     failures = 0
@@ -239,19 +251,22 @@ def judge_tests(
                     end, stuck = word, True
                 else:
                     end = Fate(*verdict_of(word.get("done")))
+                    if c.box.cpu_ns() > c.budget.cpu_ns:  # the clock looks every few milliseconds only
+                        end = over_cpu(c)
                 if c.stdout.overflowed:
                     end, stuck = Fate(Verdict.OUTPUT_LIMIT, f"more than {limits.output_kb} KB were printed"), True
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
                 failures += end.verdict is not Verdict.PASSED
+                stuck = stuck or any(run.ending or run.killed_for for run in (t, c))
                 meter = Meter(c)
             found |= flags(c)
     return reports, found
 
 
 def verdict_of(pair: Any) -> tuple[Verdict, str]:
-    """T's own words for a verdict. T is ours; nonsense from it is our fault."""
+    """T's own words for a verdict."""
     try:
         verdict, detail = pair
         return Verdict(verdict), str(detail)
     except (TypeError, ValueError) as error:
-        raise SandboxError(f"the test process speaks nonsense: {error}") from None
+        raise InvalidSuite(f"the tests tamper with their judge: {error}") from None

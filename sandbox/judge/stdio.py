@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidSuite
-from sandbox.jail import Job, memory_file, reopen_read_only
+from sandbox.jail import Job, memory_file, reopen_read_only, seal
 from sandbox.judge.compare import same_output
 from sandbox.judge.texts import shown_head, shown_tail
 from sandbox.run import Run, Starter, fate, flags
-from sandbox.types import CompileReport, Limits, Program, StdioCase, StdioSuite, TestReport, Verdict
+from sandbox.types import CompileReport, Limits, StdioCase, StdioSuite, TestReport, Verdict
 
 
 @contextmanager
-def compiled(program: Program, starter: Starter) -> Iterator[tuple[int | None, CompileReport]]:
+def compiled(source: bytes, starter: Starter) -> Iterator[tuple[int | None, CompileReport]]:
     """The executable of a program as a descriptor, or None with the compiler's complaints."""
     began = time.monotonic()
     artifact = memory_file("artifact", b"", sealed=False)
@@ -31,7 +31,7 @@ def compiled(program: Program, starter: Starter) -> Iterator[tuple[int | None, C
             argv=languages.compile_command(),
             fence=fences.for_compile(),
             fds={},
-            files=(("/tmp/main.cpp", program.source.encode("utf-8", "surrogateescape")),),
+            files=(("/tmp/main.cpp", source),),
             collect=(("/tmp/main", artifact, fences.MAX_ARTIFACT_BYTES),),
         )
         with Run(starter, job) as run:
@@ -48,6 +48,7 @@ def compiled(program: Program, starter: Starter) -> Iterator[tuple[int | None, C
         if not made:
             yield None, report
             return
+        seal(artifact)  # one run of the program must not change what the next one runs
         executable = reopen_read_only(artifact)
         try:
             yield executable, report
@@ -57,8 +58,7 @@ def compiled(program: Program, starter: Starter) -> Iterator[tuple[int | None, C
         os.close(artifact)
 
 
-def script_job(program: Program, limits: Limits) -> Job:
-    source = program.source.encode("utf-8", "surrogateescape")
+def script_job(source: bytes, limits: Limits) -> Job:
     return Job(
         role="script",
         argv=("/tmp/main.py",),

@@ -144,8 +144,8 @@ class Desk:
         for kind in ("score", "execute"):
             if self.fleet.broker and self.fleet.of_kind(kind) and kind not in self.fleet.proven:
                 context = Context(new_request_id(), now_ms() + int(PROBE_S * 1000), lane="high")
-                job = await self._probe(kind, context)
                 try:
+                    job = await self._probe(kind, context)
                     async with self._errand(context) as errand:
                         await errand.submit([job], use_cache=False, unbounded=True)
                         reply = await errand.reply(job.id)

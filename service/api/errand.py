@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import TracebackType
 
 from service import metrics
@@ -34,6 +36,7 @@ class Errand:
         self.settings = settings
         self.context = context
         self._futures: dict[str, asyncio.Future[Reply]] = {}
+        self._readers: Counter[str] = Counter()  # how many items of the request wait for a job just now
 
     async def submit(self, jobs: Iterable[Job], *, use_cache: bool = True, unbounded: bool = False) -> None:
         """Admit these jobs; raises Overloaded or WouldMissDeadline with nothing of this errand left in the queue."""
@@ -44,7 +47,7 @@ class Errand:
             fresh = [job for job in wanted.values() if job.id not in self._futures]
             bound = Bound(2**31, float("inf")) if unbounded else self._bound(name)
             if not unbounded:
-                self._refuse_the_hopeless(name)
+                await self._refuse_the_hopeless(name)
             for job in fresh:
                 self._futures[job.id] = self.mailbox.hold(job.id, name)
             try:
@@ -62,7 +65,11 @@ class Errand:
     async def reply(self, job: str) -> Reply:
         """The job's ending, or `timeout_queue` once the request's deadline passes."""
         future = self._futures[job]
-        done, _ = await asyncio.wait([future], timeout=max(0.0, self.context.left_s))
+        self._readers[job] += 1
+        try:
+            done, _ = await asyncio.wait([future], timeout=max(0.0, self.context.left_s))
+        finally:
+            self._readers[job] -= 1
         if not done:
             return Reply(job, Failed(JobState.TIMEOUT, "deadline", "not done by the deadline", True))
         reply = future.result()
@@ -87,7 +94,7 @@ class Errand:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-        await self.release(waiting.values())
+        await self.release(job for job in waiting.values() if not self._readers[job])  # another item may need it
         stopped = Failed(JobState.CANCELLED, "early_stop", "another completion of the group passed everything", False)
         return found | {job: Reply(job, stopped) for job in waiting.values()}
 
@@ -119,8 +126,13 @@ class Errand:
         low, high = RETRY_AFTER_S
         return low if not rate else min(high, max(low, cost / rate))
 
-    def _refuse_the_hopeless(self, queue: str) -> None:
-        wait_s = self.fleet.line(queue).wait_s()
+    async def _refuse_the_hopeless(self, queue: str) -> None:
+        line = self.fleet.line(queue)
+        wait_s = line.wait_s()
+        if wait_s is not None and wait_s > self.context.left_s:
+            # The fleet looked up to a second ago: the line may be short by now, so look before saying no.
+            line.load = replace(await self.queue.load(queue), drained=line.load.drained)
+            wait_s = line.wait_s()
         if wait_s is not None and wait_s > self.context.left_s:
             metrics.rejected.labels("deadline").inc()
             raise WouldMissDeadline(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -68,6 +69,7 @@ class Ledger:
         self.perform = perform
         self._claim = queue.client.register_script(script("claim"))
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._endings: set[asyncio.Future[None]] = set()
 
     def _key(self, request_id: str) -> str:
         return f"{self.queue.keys.prefix}request:{request_id}"
@@ -110,7 +112,17 @@ class Ledger:
         if word == b"mine" and request_id not in self._tasks:
             task = asyncio.create_task(self._work(request_id, route, body, deadline_ms), name=f"request-{request_id}")
             self._tasks[request_id] = task
-            task.add_done_callback(lambda _: self._tasks.pop(request_id, None))
+            task.add_done_callback(functools.partial(self._ended, request_id))
+
+    def _ended(self, request_id: str, task: asyncio.Task[None]) -> None:
+        """A request whose work ended in a way that nobody expected must end too, or its callers would wait for ever."""
+        self._tasks.pop(request_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("request failed", exc_info=error, extra={"request_id": request_id})
+            problem = problem_of(PlauditError("an unexpected error; the log has it"), request_id).model_dump_json()
+            ending = asyncio.ensure_future(self._settle(request_id, "failed", problem=problem, again="1"))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
 
     async def _work(self, request_id: str, route: str, body: bytes, deadline_ms: int) -> None:
         told: set[int] = set()
@@ -195,10 +207,13 @@ class Ledger:
                 await self._adopt(request_id, entry)
             left = until - asyncio.get_running_loop().time()
             block_s = min(BLOCK_S, left) if entry.state == "running" else 0.0
-            cursor, events = await self._read(request_id, cursor, block_s)
-            items = [JobEvent.model_validate_json(fields[b"item"]) for fields in events if b"item" in fields]
-            if items or left <= 0 or entry.state != "running":
+            cursor, events = await self._read(request_id, cursor, max(0.0, block_s))
+            if events or left <= 0 or entry.state != "running":
                 entry = await self.entry(request_id, tenant)
+                if entry.state != "running":  # it may have ended since: then its last items are there too
+                    cursor, last = await self._read(request_id, cursor, 0.0)
+                    events += last
+                items = [JobEvent.model_validate_json(fields[b"item"]) for fields in events if b"item" in fields]
                 return JobStatus(job_id=request_id, state=entry.state, cursor=cursor, items=items, total=entry.items,  # type: ignore[arg-type]
                                  answer=entry.answer, error=entry.problem)  # fmt: skip
 

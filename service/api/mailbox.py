@@ -15,8 +15,8 @@ from collections.abc import Iterable
 
 from service.errors import BrokerUnavailable
 from service.jobs import Failed, JobState, Reply
-from service.queue.keys import BLOCK_S
-from service.queue.producer import Queue
+from service.queue.keys import BLOCK_S, kind_of_queue
+from service.queue.producer import Queue, count_ending
 
 log = logging.getLogger("plaudit.mailbox")
 
@@ -107,6 +107,8 @@ class Mailbox:
             chunk = silent[start : start + 512]
             for job, reply in (await self.queue.look_up(chunk)).items():
                 gone = Failed(JobState.FAILED, "job_lost", "the queue lost this job; did it restart empty?", True)
+                if reply is None and (slot := self._slots.get(job)):
+                    count_ending(kind_of_queue(slot.queue), gone)
                 self.deliver(reply or Reply(job, gone))
             for job in chunk:
                 if slot := self._slots.get(job):

@@ -157,19 +157,13 @@ class ScorePlan:
             else:
                 fresh[text] = _Entry(score, scored.tokens[at], scored.truncated[at], scored.pass_probabilities[at])
         if scored.revision == self.revision:
-            await self._remember(queue, group, fresh, keep_s)
+            found = {self._cache_key(queue, group.keys[text]): encode(entry)
+                     for text, entry in fresh.items() if isinstance(entry, _Entry)}  # fmt: skip
+            queue.remember(found, keep_s)
         return self._result(group, fresh, None)
 
     def model_ref(self) -> ModelRef:
         return ModelRef(name=self.model, revision=next(iter(self.seen), self.revision))
-
-    async def _remember(self, queue: Queue, group: ScoreGroup, fresh: dict[str, _Entry | Problem], keep_s: int) -> None:
-        with broker_errors():
-            async with queue.client.pipeline(transaction=False) as pipe:
-                for text, entry in fresh.items():
-                    if isinstance(entry, _Entry):
-                        pipe.set(self._cache_key(queue, group.keys[text]), encode(entry), ex=keep_s)
-                await pipe.execute()
 
     @staticmethod
     def _cache_key(queue: Queue, key: str) -> str:
@@ -252,7 +246,7 @@ class ExecuteGroup:
         compile_s = COMPILE_CPU_S.get(language, DEFAULT_COMPILE_CPU_S)
         cost = self.limits.cpu_s * self.total + compile_s
         return Job(digest("execute", toolchain, task), "execute", EXECUTE_QUEUE, context.lane, task, cost,
-                   context.deadline_ms)  # fmt: skip
+                   context.deadline_ms, (self.sha256, self.frame))  # fmt: skip
 
 
 class ExecutePlan:
@@ -262,7 +256,7 @@ class ExecutePlan:
     @classmethod
     async def make(cls, items: Sequence[ExecuteItem], fleet: Fleet, queue: Queue, settings: Settings,
                    context: Context) -> ExecutePlan:  # fmt: skip
-        """Resolve suites, store them for the workers, and make the jobs. Raises TestsetUnknown."""
+        """Resolve suites and make the jobs, which bring them along. Raises TestsetUnknown."""
         toolchain = fleet.toolchain
         groups = []
         for item in items:
@@ -275,9 +269,6 @@ class ExecutePlan:
                 frame = encode_suite(to_suite(item.tests))
                 sha256 = hashlib.sha256(frame).hexdigest()
             groups.append(ExecuteGroup(item, frame, sha256, toolchain, context))
-        keep_s = settings.cache_s + settings.max_deadline_ms // 1000
-        for sha256, frame in {group.sha256: group.frame for group in groups}.items():
-            await queue.put_suite(sha256, frame, keep_s)
         return cls(groups)
 
     def jobs(self) -> list[Job]:

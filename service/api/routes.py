@@ -136,7 +136,7 @@ async def _work(request: Request, route: str, body: Any, key: str | None, deadli
                         "Preference-Applied": "respond-async"}, "application/json")  # fmt: skip
     entry = await these.ledger.wait(job, state.tenant)
     if entry.problem is not None:
-        return respond(entry.problem)
+        return respond(entry.problem.model_copy(update={"request_id": state.request_id}))
     if entry.answer is None:
         raise Invalid("this request was cancelled; use another Idempotency-Key")
     timing = entry.answer["timing"]
@@ -188,6 +188,8 @@ async def _cancelled(task: asyncio.Future[A]) -> A:
 
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 Cursor = Annotated[str, Query(pattern=r"^\d{1,15}-\d{1,15}$", description="from the last answer")]
+LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^\d{1,15}-\d{1,15}$",
+                                            description="a cursor, as an EventSource sends it")]  # fmt: skip
 
 
 @router.get("/jobs/{job_id}", response_model=JobStatus, responses=LOOK | problems(404))
@@ -200,14 +202,18 @@ async def job(request: Request, job_id: JobId, wait_ms: Annotated[int, Query(ge=
     200: {"description": "Server-sent events: `item` per finished item, then `end`",
           "content": {"text/event-stream": {}}},
 }, response_class=StreamingResponse)  # fmt: skip
-async def job_events(request: Request, job_id: JobId, cursor: Cursor = START) -> StreamingResponse:
+async def job_events(request: Request, job_id: JobId, cursor: Cursor = START,
+                     last_event_id: LastEventId = None) -> StreamingResponse:  # fmt: skip
+    cursor = last_event_id or cursor
     ledger, tenant = services(request).ledger, request.state.tenant
     await ledger.entry(job_id, tenant)  # unknown: 404 before the stream begins
 
     async def stream() -> AsyncIterator[str]:
         async for status in ledger.events(job_id, tenant, cursor):
             for item in status.items:
-                yield f"event: item\nid: {status.cursor}\ndata: {item.model_dump_json()}\n\n"
+                # Only the last says where to go on: who comes back after half of them gets them again, and misses none.
+                place = f"id: {status.cursor}\n" if item is status.items[-1] else ""
+                yield f"event: item\n{place}data: {item.model_dump_json()}\n\n"
             if status.state != "running":
                 end = status.model_copy(update={"items": []})
                 yield f"event: end\nid: {status.cursor}\ndata: {end.model_dump_json()}\n\n"

@@ -17,9 +17,9 @@ from typing import Any, cast
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from service.jobs import Failed, JobState, Lane, Reply, Task, decode_task, encode
+from service.jobs import Failed, JobState, Kind, Lane, Reply, ScoreTask, Task, decode_task, encode
 from service.queue.keys import BLOCK_S, GROUP, Keys, script
-from service.queue.producer import KEEP_REPLY_MS, now_ms
+from service.queue.producer import KEEP_REPLY_MS, count_ending, now_ms
 
 log = logging.getLogger("plaudit.queue")
 
@@ -36,6 +36,15 @@ class Lease:
     deadline_ms: int
     deliveries: int
     queued_ms: int
+
+    @property
+    def key(self) -> str:
+        """Names this delivery. The job's id does not: identical work may come again while an old lease is in hand."""
+        return f"{self.stream}/{self.entry}"
+
+    @property
+    def kind(self) -> Kind:
+        return "score" if isinstance(self.task, ScoreTask) else "execute"
 
     @property
     def lane(self) -> Lane:
@@ -62,6 +71,8 @@ class Consumer:
         self._in_hand: dict[str, Lease] = {}
         self._lock = threading.Lock()
         self._reclaimed_at = 0.0
+        self._idle = False  # the last look found nothing
+        self._cursors = dict.fromkeys(self._streams, "0-0")  # how far each stream has been searched for the abandoned
 
     def ensure_groups(self) -> None:
         for stream in self._streams:
@@ -76,25 +87,33 @@ class Consumer:
 
         Jobs past their deadline are ended here as `timeout_queue`, poisoned ones as `infra_error`.
         """
-        leases = self._reclaim(limit)
-        for stream in self._streams:
-            if len(leases) < limit:
-                leases += self._read([stream], limit - len(leases), None)
-        if not leases and block_s > 0:
-            leases = self._read(self._streams, 1, block_s)
-        return leases
-
-    def _read(self, streams: list[str], count: int, block_s: float | None) -> list[Lease]:
-        block = None if block_s is None else max(1, int(min(block_s, BLOCK_S) * 1000))
+        with self._lock:
+            held = set(self._in_hand)
         try:
-            found = self.client.xreadgroup(GROUP, self.name, dict.fromkeys(streams, ">"), count=count, block=block)
-        except ResponseError as error:
-            if "NOGROUP" not in str(error):
+            leases = self._reclaim(limit)
+            if len(leases) < limit and not (self._idle and block_s > 0):
+                leases += self._admit([], limit - len(leases))
+            if not leases and block_s > 0:
+                leases = self._await(block_s)
+        except (RedisError, OSError) as error:
+            with self._lock:  # what was leased a moment ago is in nobody's hands: its lease must run out
+                for key in self._in_hand.keys() - held:
+                    del self._in_hand[key]
+            if not (isinstance(error, ResponseError) and "NOGROUP" in str(error)):
                 raise
             self.ensure_groups()  # the broker came back without its data
             return []
-        pairs = [(stream.decode(), entry.decode(), fields) for stream, entries in found for entry, fields in entries]
-        return self._admit([(stream, entry, fields[b"id"].decode()) for stream, entry, fields in pairs])
+        self._idle = not leases
+        return leases
+
+    def _await(self, block_s: float) -> list[Lease]:
+        """The first job to come, of any lane; one of each where several lanes get work in the same moment."""
+        block = max(1, int(min(block_s, BLOCK_S) * 1000))
+        found = self.client.xreadgroup(GROUP, self.name, dict.fromkeys(self._streams, ">"), count=1, block=block)
+        return self._admit([
+            (stream.decode(), entry.decode(), fields[b"id"].decode())
+            for stream, entries in found for entry, fields in entries
+        ])  # fmt: skip
 
     def _reclaim(self, limit: int) -> list[Lease]:
         """Entries whose worker has kept silent for longer than a lease."""
@@ -105,41 +124,40 @@ class Consumer:
         for stream in self._streams:
             if len(taken) >= limit:
                 break
-            try:
-                answer = self.client.xautoclaim(stream, GROUP, self.name, self.lease_ms, count=limit - len(taken))
-            except ResponseError as error:
-                if "NOGROUP" not in str(error):
-                    raise
-                self.ensure_groups()
-                continue
+            answer = self.client.xautoclaim(
+                stream, GROUP, self.name, self.lease_ms, self._cursors[stream], count=limit - len(taken)
+            )
+            self._cursors[stream] = answer[0].decode()
             entries = [(stream, entry.decode(), fields[b"id"].decode()) for entry, fields in answer[1] if fields]
+            with self._lock:  # a heartbeat that came too late makes our own work look abandoned
+                entries = [one for one in entries if f"{one[0]}/{one[1]}" not in self._in_hand]
             taken += self._admit(entries)
         return taken
 
-    def _admit(self, entries: list[tuple[str, str, str]]) -> list[Lease]:
-        if not entries:
+    def _admit(self, entries: list[tuple[str, str, str]], num_new: int = 0) -> list[Lease]:
+        """Lease entries (stream, entry, job) and at most so many new ones; ends those that no one should begin."""
+        if not entries and not num_new:
             return []
-        pairs = [word for _, entry, job in entries for word in (job, entry)]
-        answers = self._lease(args=[self.keys.prefix, now_ms(), self.name, *pairs])
+        words = [word for entry in entries for word in entry]
+        answers = self._lease(
+            keys=self._streams if num_new else [],
+            args=[self.keys.prefix, now_ms(), self.name, GROUP, num_new, *words],
+        )
         leases = []
-        for (stream, entry, job), answer in zip(entries, answers, strict=True):
-            if answer[0] == b"gone":
-                self.client.xack(stream, GROUP, entry)
-                self.client.xdel(stream, entry)
-                continue
-            _, task, deadline, deliveries, queued, _ = answer
-            lease = Lease(job, entry, self._queue_of[stream], stream, decode_task(task), int(deadline),
-                          int(deliveries), int(queued))  # fmt: skip
-            if answer[0] == b"expired":
+        for state, raw, entry, job, task, deadline, deliveries, queued in answers:
+            stream = raw.decode()
+            lease = Lease(job.decode(), entry.decode(), self._queue_of[stream], stream, decode_task(task),
+                          int(deadline), int(deliveries), int(queued))  # fmt: skip
+            if state == b"expired":
                 self.finish(lease, Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True))
             elif lease.deliveries > self.max_deliveries:
-                log.error("poisoned job ended", extra={"job": job, "deliveries": lease.deliveries})
+                log.error("poisoned job ended", extra={"job": lease.id, "deliveries": lease.deliveries})
                 detail = f"given up after {self.max_deliveries} deliveries that no worker survived"
                 self.finish(lease, Failed(JobState.FAILED, "poisoned", detail, False))
             else:
                 leases.append(lease)
         with self._lock:
-            self._in_hand.update({lease.id: lease for lease in leases})
+            self._in_hand.update({lease.key: lease for lease in leases})
         return leases
 
     def finish(self, lease: Lease, body: Any, *, cache_ms: int = 0, compute_ms: float = 0.0,
@@ -151,12 +169,14 @@ class Consumer:
         arguments: list[Any] = [self.keys.prefix, lease.id, encode(reply), cache_ms, KEEP_REPLY_MS, GROUP, lease.entry]
         ended = bool(self._finish(keys=keys, args=arguments))
         self.drop(lease)
+        if ended:
+            count_ending(lease.kind, body, queue_ms / 1000, compute_ms / 1000)
         return ended
 
     def drop(self, lease: Lease) -> None:
         """Let go of a job without ending it; it is redelivered when its lease runs out."""
         with self._lock:
-            self._in_hand.pop(lease.id, None)
+            self._in_hand.pop(lease.key, None)
 
     def renew(self) -> None:
         """Keep the leases in hand alive (heartbeat thread)."""

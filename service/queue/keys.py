@@ -9,7 +9,7 @@ import redis.asyncio
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from service.jobs import LANES, Lane
+from service.jobs import LANES, Kind, Lane
 
 GROUP = "workers"
 # A blocked read must end before the socket's own timeout: redis-py's default of 5 s turns a longer BLOCK into a minute
@@ -67,6 +67,10 @@ def queue_of_model(model: str) -> str:
 EXECUTE_QUEUE = "execute"
 
 
+def kind_of_queue(queue: str) -> Kind:
+    return "execute" if queue == EXECUTE_QUEUE else "score"
+
+
 def connect_async(url: str, *, max_connections: int = 512) -> redis.asyncio.Redis:
     """A pooled client that fails fast: the caller decides whether to come back."""
     pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -78,7 +82,7 @@ def connect_async(url: str, *, max_connections: int = 512) -> redis.asyncio.Redi
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         retry=redis.asyncio.retry.Retry(ExponentialBackoff(cap=0.1, base=0.01), 1),
     )
-    return redis.asyncio.Redis(connection_pool=pool)
+    return redis.asyncio.Redis.from_pool(pool)  # closing the client closes the pool
 
 
 def connect(url: str) -> redis.Redis:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
@@ -12,11 +13,13 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import OutOfMemoryError, RedisError
 
+from service import metrics
 from service.errors import BrokerUnavailable, Overloaded
-from service.jobs import Failed, Job, JobState, Reply, decode_reply, encode
-from service.queue.keys import GROUP, Keys, script
+from service.jobs import Failed, Job, JobState, Kind, Reply, decode_reply, encode
+from service.queue.keys import GROUP, Keys, kind_of_queue, script
 
 KEEP_REPLY_MS = 120_000  # a reply waits so long for an API process that lost its connection
+KEEP_SUITE_MS = 300_000  # a suite outlives its last job's deadline by so much
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,17 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def count_ending(kind: Kind, body: Any, queue_s: float = 0.0, compute_s: float = 0.0) -> None:
+    """Count a job where it ends: in a worker, or here when its deadline ended it."""
+    state = body.state if isinstance(body, Failed) else JobState.DONE
+    metrics.jobs.labels(kind, state.value).inc()
+    if state is JobState.DONE:
+        metrics.job_queue_seconds.labels(kind).observe(queue_s)
+        metrics.job_compute_seconds.labels(kind).observe(compute_s)
+    elif isinstance(body, Failed) and state is JobState.FAILED:
+        metrics.infra_errors.labels(kind, body.code).inc()
+
+
 class Queue:
     """One per API process. Raises BrokerUnavailable whenever Redis does not answer; it reconnects by itself."""
 
@@ -71,6 +85,7 @@ class Queue:
         self._submit = client.register_script(script("submit"))
         self._leave = client.register_script(script("leave"))
         self._finish = client.register_script(script("finish"))
+        self._later: set[asyncio.Future[None]] = set()
 
     async def submit(self, jobs: Mapping[str, Job], bound: Bound, *, use_cache: bool = True) -> dict[str, Reply]:
         """Admit jobs of one queue, all or none; the replies of those that are finished already come back at once.
@@ -86,6 +101,9 @@ class Queue:
         for token, job in jobs.items():
             stream = self.keys.stream(queue, job.lane)
             arguments += [job.id, stream, job.task, job.cost, job.deadline_ms, "1" if use_cache else "0", token]
+        keep_ms = max(job.deadline_ms for job in jobs.values()) - now_ms() + KEEP_SUITE_MS
+        for sha256, frame in dict(job.suite for job in jobs.values() if job.suite is not None).items():
+            arguments += [sha256, frame, max(keep_ms, KEEP_SUITE_MS)]
         with broker_errors():
             outcome = await self._submit(keys=[self.keys.load(queue), self.keys.live(queue)], args=arguments)
         if outcome[0] == b"full" and (len(outcome) > 1 and isinstance(outcome[1], int)):
@@ -107,11 +125,8 @@ class Queue:
     async def replies(self, timeout_s: float) -> list[Reply]:
         """Replies that have come, waiting at most so long for the first. Blocks one connection."""
         with broker_errors():
-            first = await self.client.blpop([self.channel], timeout=timeout_s)
-            if first is None:
-                return []
-            rest = await self.client.lpop(self.channel, 256) or []
-        return [decode_reply(frame) for frame in (first[1], *rest)]
+            found = await self.client.blmpop(timeout_s, 1, self.channel, direction="LEFT", count=256)
+        return [decode_reply(frame) for frame in found[1]] if found else []
 
     async def look_up(self, jobs: Sequence[str]) -> dict[str, Reply | None]:
         """Jobs that ended without this process hearing of it (a lost connection): id → reply, None if vanished.
@@ -143,7 +158,9 @@ class Queue:
                 job = raw.decode()
                 reply = Reply(job, Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True))
                 arguments = [self.keys.prefix, job, encode(reply), 0, KEEP_REPLY_MS, GROUP, ""]
-                if not await self._finish(keys=keys, args=arguments):
+                if await self._finish(keys=keys, args=arguments):
+                    count_ending(kind_of_queue(queue), reply.body)
+                else:
                     await self.client.zrem(keys[1], job)
         return len(late)
 
@@ -174,6 +191,19 @@ class Queue:
         with broker_errors():
             frame: bytes | None = await self.client.get(self.keys.suite(sha256))
         return frame
+
+    def remember(self, frames: Mapping[str, bytes], keep_s: int) -> None:
+        """Store frames under their keys, soon. Nobody waits for it: what is lost is computed again."""
+        task = asyncio.ensure_future(self._store(frames, keep_s))
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def _store(self, frames: Mapping[str, bytes], keep_s: int) -> None:
+        with contextlib.suppress(BrokerUnavailable, Overloaded), broker_errors():
+            async with self.client.pipeline(transaction=False) as pipe:
+                for key, frame in frames.items():
+                    pipe.set(key, frame, ex=keep_s)
+                await pipe.execute()
 
     async def ping(self) -> bool:
         with broker_errors():

@@ -27,7 +27,8 @@ STEADY_S = 10.0  # a child that has lived so long has proved that it can start
 MAX_FALSE_STARTS = 5  # deaths in a row before the first steady life
 PROBE_S = 15.0
 JANITOR_GRACE_S = 3.0  # what children get after the supervisor's own death
-HURRY_S = 1.0  # what they get after a second signal
+LEAST_STAGE_S = 2.0  # what each stage gets to stop, however long those before it took
+HURRY_S = 1.0  # what it gets after a second signal
 
 
 @dataclass(slots=True)
@@ -260,20 +261,21 @@ class Supervisor:
     # --- ending ------------------------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
-        """The last stage first; each has `drain_s` to finish, less once somebody is in a hurry."""
+        """The last stage first. All share `drain_s`, but even the broker gets a moment of its own."""
+        began = time.monotonic()
         for stage in sorted({post.child.stage for post in self.posts}, reverse=True):
-            self._stop_stage([post for post in self.posts if post.child.stage == stage and post.process is not None])
+            self._stop_stage([post for post in self.posts if post.child.stage == stage and post.process], began)
 
-    def _stop_stage(self, posts: list[Post]) -> None:
+    def _stop_stage(self, posts: list[Post], began: float) -> None:
+        now = time.monotonic()
         for post in posts:
             if post.process is not None:
                 post.process.terminate()  # the child alone: what it runs in its group is its to end
-        began = time.monotonic()
         while any(post.process is not None for post in posts):
-            left = began + (HURRY_S if self._signals > 1 else self.drain_s) - time.monotonic()
-            if left <= 0:
+            until = now + HURRY_S if self._signals > 1 else max(began + self.drain_s, now + LEAST_STAGE_S)
+            if time.monotonic() >= until:
                 break
-            self._sleep(left)
+            self._sleep(max(0.0, until - time.monotonic()))
             self._reap()
         for post in posts:
             if post.process is not None:

@@ -30,6 +30,7 @@ class ExecuteWork:
 
     def __init__(self, settings: Settings, box: Sandbox) -> None:
         self.queues = [EXECUTE_QUEUE]
+        self.patience_s = settings.max_deadline_ms / 1000  # a long suite of slow tests is one step
         self.box = box
         self.cache_ms = settings.cache_s * 1000
         self.suites: OrderedDict[str, Suite] = OrderedDict()

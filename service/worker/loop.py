@@ -7,6 +7,7 @@ until they can be handed in; if another worker answered meanwhile, ours is dropp
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -17,7 +18,6 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol
 
-from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
 from service import metrics
@@ -53,21 +53,18 @@ class Stop:
 class Hands:
     """What a kind of work gets from the loop: a way to end a job, and the suites that jobs refer to."""
 
-    def __init__(self, consumer: Consumer, kind: Kind, stop: Stop) -> None:
+    def __init__(self, consumer: Consumer, stop: Stop) -> None:
         self._consumer = consumer
-        self._kind: Kind = kind
         self._stop = stop
 
     def answer(self, lease: Lease, body: Scored | Executed | Failed, *, cache_ms: int = 0, compute_ms: float = 0.0,
                started_ms: int | None = None) -> None:  # fmt: skip
         """Hand in the ending of a job, waiting for Redis if it is away; dropped there if the job had ended."""
         started = started_ms or now_ms()
-        ended = _patiently(
+        _patiently(
             lambda: self._consumer.finish(lease, body, cache_ms=cache_ms, compute_ms=compute_ms, started_ms=started),
             self._stop,
         )
-        if ended:
-            _count(self._kind, body, started - lease.queued_ms, compute_ms)
 
     def suite(self, sha256: str) -> bytes | None:
         """The frame of a stored test suite; None if it is gone."""
@@ -81,6 +78,7 @@ class Work(Protocol):
     kind: Kind
     info: dict[str, Any]
     queues: list[str]
+    patience_s: float  # longer than any step: after that the worker counts as stuck
 
     def appetite(self) -> int:
         """How many more jobs it wants now."""
@@ -103,15 +101,16 @@ def run(work: Work, settings: Settings, stop: Stop) -> None:
     if settings.redis_url is None:
         raise UsageError("a worker needs --redis-url")
     if settings.metrics_port:
-        start_http_server(settings.metrics_port)
+        metrics.serve(settings.metrics_port)
     client = connect(settings.redis_url)
     consumer = Consumer(client, settings.namespace, worker_name(work.kind), work.queues, lease_s=settings.lease_s,
                         max_deliveries=settings.max_deliveries)  # fmt: skip
     _patiently(consumer.ensure_groups, stop)
     heartbeat = Heartbeat(consumer, work.kind, {**work.info, "pid": os.getpid(), "host": socket.gethostname()},
-                          every_s=settings.heartbeat_s, patience_s=settings.max_wall_s * 4)  # fmt: skip
+                          every_s=settings.heartbeat_s, patience_s=work.patience_s)  # fmt: skip
 
-    hands = Hands(consumer, work.kind, stop)
+    hands = Hands(consumer, stop)
+    gc.freeze()  # what is loaded stays: not looked at again while working, nor for seconds at the end (torch)
     with heartbeat:
         log.info("worker ready", extra={"worker": consumer.name, "kind": work.kind})
         while not stop.asked or work.held:
@@ -127,8 +126,8 @@ def run(work: Work, settings: Settings, stop: Stop) -> None:
             try:
                 work.step(leases, hands)
             except Exception as error:  # the worker loop: a job must end, whatever its work raised
-                stuck = {lease.id: lease for lease in [*leases, *work.abandon()]}
-                log.exception("work failed", extra={"jobs": list(stuck)})
+                stuck = {lease.key: lease for lease in [*leases, *work.abandon()]}
+                log.exception("work failed", extra={"jobs": [lease.id for lease in stuck.values()]})
                 for lease in stuck.values():
                     hands.answer(lease, failure("internal", f"{type(error).__name__} in the worker"))
     log.info("worker stopped", extra={"worker": consumer.name})
@@ -136,15 +135,6 @@ def run(work: Work, settings: Settings, stop: Stop) -> None:
 
 def failure(code: str, detail: str, *, retryable: bool = True) -> Failed:
     return Failed(JobState.FAILED, code, detail, retryable)
-
-
-def _count(kind: Kind, body: Scored | Executed | Failed, queue_ms: float, compute_ms: float) -> None:
-    state = body.state if isinstance(body, Failed) else JobState.DONE
-    metrics.jobs.labels(kind, state.value).inc()
-    metrics.job_queue_seconds.labels(kind).observe(max(0.0, queue_ms) / 1000)
-    metrics.job_compute_seconds.labels(kind).observe(compute_ms / 1000)
-    if isinstance(body, Failed) and body.state is JobState.FAILED:
-        metrics.infra_errors.labels(kind, body.code).inc()
 
 
 def _patiently(call: Callable[[], Any], stop: Stop, give_up_s: float = 60.0) -> Any:

@@ -39,9 +39,12 @@ class ScoreWork:
     """One model a queue; models take turns by step."""
 
     kind: Kind = "score"
+    patience_s = 600.0  # a batch is bounded in tokens
 
     def __init__(self, models: dict[str, RewardModel], settings: Settings) -> None:
         self.models = models
+        for tokens in ("computed", "padding", "shared"):
+            metrics.score_tokens.labels(tokens)  # shown from the first scrape on, padding at zero because there is none
         self.max_batch_tokens = settings.max_batch_tokens
         self.schedulers = self._schedulers()
         self.pending: dict[str, Pending] = {}
@@ -116,9 +119,9 @@ class ScoreWork:
         if not sequences:
             self._answer(pending, [], hands)
             return
-        self.pending[lease.id] = pending
+        self.pending[lease.key] = pending
         lane = LANES.index(lease.lane)
-        group = Group(lease.id, sequences, lane, lease.deadline_ms, alone=lease.deliveries > 1)
+        group = Group(lease.key, sequences, lane, lease.deadline_ms, alone=lease.deliveries > 1)
         self.schedulers[task.model].add(group)
 
     def _end_expired(self, scheduler: Scheduler[Encoded], hands: Hands) -> None:

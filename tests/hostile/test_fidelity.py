@@ -52,6 +52,7 @@ class Stack:
 class TooBig(ValueError): pass
 
 def identity(x): return x
+def walk(s): return list(s)
 def typed(x): return type(x).__name__
 def sort_in_place(xs): xs.sort()
 def clear(d): d.clear(); d["left"] = True
@@ -105,6 +106,7 @@ ASSERTS = [
     "g = count_up(2)\nassert next(g) == 0 and next(g) == 1 and next(g, 'end') == 'end'",
     "assert sum(x for x in count_up(4)) == 6 and 3 in count_up(4)",
     "assert adder(3)(4) == 7",
+    "for s in ({12, 13, 14, 15, 16}, set(range(12, 17)), {'a', 'b', 'c', 'd', 'e'}):\n    assert walk(s) == list(s)",
     "assert apply(lambda a, b: a - b, 5, 3) == 2",
     "assert apply(double, 4) == 8 and apply(len, [1, 2]) == 2 and apply(str.upper, 'a') == 'A'",
     "seen = []\napply(seen.append, 3)\nassert seen == [3]",
@@ -117,7 +119,8 @@ ASSERTS = [
     "try:\n    fail_own(3)\nexcept TooBig as error:\n    assert str(error) == 'too big'\nelse:\n    assert False",
     "try:\n    fail_own(3)\nexcept ValueError:\n    pass\nelse:\n    assert False",
     "try:\n    fail_key({}, 'k')\nexcept KeyError as error:\n    assert error.args == ('k',)",
-    "s = Stack()\ns.push(1); s.push([2])\nassert s.pop() == [2] and len(s) == 1 and list(s) == [1] and s[0] == 1 and s.top == 1",
+    "s = Stack()\ns.push(1); s.push([2])\nassert s.pop() == [2] and len(s) == 1 and list(s) == [1]",
+    "s = Stack([1, 2])\nassert s[0] == 1 and s.top == 2",
     "assert repr(Stack([1])) == 'Stack([1])' and f'{Stack.of(1, 2)}' == 'Stack([1, 2])'",
     "assert bool(Stack()) is False and bool(Stack([1])) is True",
     "s = Stack()\nassert identity(s) is s and s == s and s != Stack()",

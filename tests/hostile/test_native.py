@@ -87,6 +87,20 @@ int main() {
     assert run(box, source, ("", "0 1")).verdict is Verdict.PASSED
 
 
+def test_a_program_cannot_change_what_its_next_case_runs(box: Sandbox) -> None:
+    source = """
+#include <cstdio>
+#include <fcntl.h>
+#include <unistd.h>
+int main() {
+    int fd = open("/proc/self/exe", O_RDWR), in = open("/proc/self/fd/0", O_RDWR);
+    std::printf("%d %zd", fd, in < 0 ? -1 : write(in, "x", 1));
+}
+"""
+    report = run(box, source, ("abc", "-1 -1"), ("abc", "-1 -1"))
+    assert [test.verdict for test in report.tests] == ["passed", "passed"]
+
+
 def test_a_deep_stack_of_contest_size_works(box: Sandbox) -> None:
     source = """
 #include <cstdio>

@@ -115,7 +115,24 @@ def test_a_wall_that_does_not_hold_is_found_at_the_start(monkeypatch: pytest.Mon
     monkeypatch.setattr(walls, "build_filter", open_filter)
     with pytest.raises(WallsMissing, match="a vsock"):
         Sandbox.open()
-    assert not (state_directory() / f"plaudit-{os.getpid()}").exists()
+
+
+def test_sandboxes_of_one_process_do_not_disturb_each_other(box: Sandbox) -> None:
+    program, suite = Program("python", "print(1)"), StdioSuite((StdioCase("", "1"),))
+    with Sandbox.open() as second:
+        assert second.name != box.name
+        assert judge(program, suite, Limits(), Stop(), second).passed == 1
+    assert judge(program, suite, Limits(), Stop(), box).passed == 1
+
+
+def test_a_forked_child_cannot_close_its_parents_sandbox(box: Sandbox) -> None:
+    pid = os.fork()
+    if pid == 0:
+        box.close()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert box.home.is_dir()
+    assert not box.closed
 
 
 def test_a_broken_instrument_is_an_exception_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:

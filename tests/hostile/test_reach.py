@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from sandbox.judge import judge
 from sandbox.types import Limits, Program, Report, StdioCase, StdioSuite, Stop, Verdict
-from sandbox.walls import Sandbox
+from sandbox.walls import Sandbox, hidden
 
 LIMITS = Limits(cpu_s=2)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(box: Sandbox, source: str, stdout: str = "", *, stdin: str = "", language: str = "python") -> Report:
@@ -93,6 +96,28 @@ for name in ("sandbox", "service", "training", "pyseccomp", "redis", "torch", "c
         pass
 """
     assert printed(box, source) == ""
+
+
+def test_the_product_is_covered_where_it_lies_in_a_bound_directory(box: Sandbox) -> None:
+    """As in an image where it is installed into the interpreter that programs get."""
+    root = str(ROOT)
+    plan = box.plan
+    box.plan = replace(plan, binds=(*plan.binds, root), masks=hidden([*plan.binds, root]))
+    source = f"""
+import os, sys
+sys.path.insert(0, {root!r})
+for name in ("sandbox.walls", "service.settings", "training.config"):
+    try:
+        __import__(name)
+        print(name)
+    except ImportError:
+        pass
+print([os.listdir(os.path.join({root!r}, name)) for name in ("sandbox", "service", "training")])
+"""
+    try:
+        assert printed(box, source) == "[[], [], []]\n"
+    finally:
+        box.plan = plan
 
 
 def test_there_is_no_descriptor_to_write_a_verdict_to(box: Sandbox) -> None:

@@ -205,6 +205,17 @@ def test_swallowing_every_exception_in_a_test_saves_no_dead_program(box: Sandbox
     assert verdicts(report)[0] == "no_result"
 
 
+def test_a_reference_solution_among_the_tests_does_not_answer_for_the_program(box: Sandbox) -> None:
+    reference = "def f(x): return x + 1\n"
+    wrong = "def f(x): return 0"
+    assert run(box, wrong, AssertSuite(THREE.asserts, reference, "f")).passed == 0
+    assert run(box, "", AssertSuite(THREE.asserts, reference, "f")).passed == 0
+    assert run(box, wrong, CheckSuite(reference + CHECK.test, "f")).passed == 0
+    assert run(box, "", CheckSuite(reference + CHECK.test, "f")).passed == 0
+    stub = "def f(x):\n    return x + 1\n"
+    assert run(box, "    return 0\ndef f(x): return 0\n", CheckSuite(CHECK.test, "f", stub)).passed == 0
+
+
 def test_one_bad_test_costs_only_itself(box: Sandbox) -> None:
     source = """
 import os, sys

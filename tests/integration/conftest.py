@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from sandbox.walls import Walls
-from service.scoring.reward_model import Calibration
+from service.scoring.reward_model import Calibration, RewardModel
+from support.asks import Asks
 from support.broker import Broker
 from support.checkpoints import checkpoint
 from support.stack import Stack
@@ -35,6 +36,18 @@ def broker() -> Iterator[Broker]:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of random weights with a calibration, 256 tokens at most."""
     return checkpoint(tmp_path_factory.mktemp("tiny"), calibration=Calibration(a=2.0, b=-1.0))
+
+
+@pytest.fixture(scope="session")
+def tiny_reward_model(tiny_model: Path) -> RewardModel:
+    """The tiny checkpoint, loaded here: what a scorer must answer."""
+    return RewardModel.load(str(tiny_model), dtype="float32", threads=1)
+
+
+@pytest.fixture
+def asks(tiny_reward_model: RewardModel) -> Asks:
+    """Makes requests with known answers, that no other test has sent."""
+    return Asks(tiny_reward_model)
 
 
 def _needs_walls() -> None:

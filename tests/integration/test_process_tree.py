@@ -19,6 +19,8 @@ import pytest
 import redis
 
 from service.up.janitor import start_time
+from support.broker import Broker
+from support.checkpoints import checkpoint
 
 TREE = """
 import json, os, sys
@@ -248,6 +250,18 @@ def test_a_child_that_does_not_drain_in_time_is_killed(tree: Tree) -> None:
     assert tree.end(seconds=5)[0] == 0
 
 
+def test_all_stages_share_one_time_to_drain(tree: Tree) -> None:
+    tree.plan["drain_s"] = 3.0
+    for stage, name in enumerate(("broker", "worker", "api")):
+        tree.child(name, stage, linger=None)
+    pid = tree.start()
+    tree.up("broker", "worker", "api")
+    began = time.monotonic()
+    os.kill(pid, signal.SIGTERM)
+    assert tree.end()[0] == 0
+    assert 7.0 <= time.monotonic() - began < 3 * 3.0  # 3 s for the first, and 2 s for each of the others
+
+
 # --- the real thing, without workers ---------------------------------------------------------------------------------
 
 
@@ -342,6 +356,19 @@ def test_two_trees_do_not_share_a_state_folder(tmp_path: Path, service: Service)
     _, logs = second.process.communicate(timeout=30)
     assert second.process.returncode == 2
     assert "in use by another plaudit" in logs
+
+
+def test_several_workers_are_one_tree_of_single_ones(tmp_path: Path) -> None:
+    with Broker() as broker:
+        argv = [sys.executable, "-P", "-m", "service.cli", "worker", "score", "--redis-url", broker.url]
+        argv += ["--scorers", "2", "--model", f"default={checkpoint(tmp_path / 'tiny')}"]
+        workers = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+        with broker.client() as client:
+            wait_for(lambda: client.zcard("plaudit:workers") == 2, 60)
+            assert len(children_of(workers.pid)) == 3  # and the janitor
+            workers.terminate()
+            workers.communicate(timeout=30)
+            assert (workers.returncode, client.zcard("plaudit:workers")) == (0, 0)
 
 
 def test_a_taken_port_is_said_at_once(service: Service) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,13 @@ def wait_for(condition: Callable[[], Any], seconds: float = 15.0, what: str = "t
         assert time.monotonic() < until, f"waited {seconds:g} s in vain for {what}"
         time.sleep(0.02)
     return value
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
 
 
 class Process:
@@ -121,11 +129,22 @@ class Stack:
         return self._start("execute", argv)
 
     def start_api(self, *flags: str, port: int = 0, wait: bool = True) -> Process:
-        """Start the API; waits for its ready line, which needs a worker of each kind, unless told not to."""
+        """Start the API; waits for its ready line, which needs a worker of each kind, or else only until it answers."""
+        port = port or (0 if wait else free_port())
         self.api = self._start("api", ["serve", "--port", str(port), *flags])
         if wait:
             self.url = self.api.line()["url"]
+        else:
+            self.url = f"http://127.0.0.1:{port}"
+            wait_for(self._answers, READY_S, "the API")
         return self.api
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return client.get("/health").is_success
+        except httpx.TransportError:
+            return False
 
     @property
     def port(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from service import logs
 from service.api.app import create_app
@@ -59,7 +60,7 @@ def test_an_exception_stays_in_its_line() -> None:
 
 def test_what_json_cannot_say_is_said_in_words() -> None:
     with captured() as lines:
-        logging.getLogger("plaudit.test").info("odd", extra={"thing": {1, 1}})
+        logging.getLogger("plaudit.test").info("odd", extra={"thing": {1}})
     assert lines[0]["thing"] == "{1}"
 
 
@@ -78,23 +79,27 @@ def test_configure_sends_everything_to_stderr(capsys: pytest.CaptureFixture[str]
     assert [json.loads(line)["message"] for line in err.splitlines()] == ["heard"]
 
 
+def asking(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
 SECRET = "completely-private-text"
+ASSERT = {"kind": "assert", "asserts": ["x"]}
 SCORE = {"items": [{"prompt": SECRET, "completions": [SECRET]}]}
 BODIES: list[tuple[str, Any]] = [
     ("/score", SCORE),
     ("/score", SCORE | {SECRET: SECRET}),
     ("/score", [SECRET]),
     ("/execute", {"items": [{"language": "python", "programs": [SECRET], "tests": {"kind": SECRET}}]}),
-    ("/execute", {"items": [{"language": SECRET, "programs": [SECRET], "tests": {"kind": "assert", "asserts": ["x"]}}]}),
+    ("/execute", {"items": [{"language": SECRET, "programs": [SECRET], "tests": ASSERT}]}),
 ]
 
 
 @pytest.mark.parametrize("log_payloads", [False, True])
 async def test_payloads_are_logged_only_if_a_setting_asks(log_payloads: bool) -> None:
     app = create_app(Settings(redis_url="unix:///nowhere/at/all", log_payloads=log_payloads))
-    transport = httpx.ASGITransport(app)
     with captured() as lines:
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://t") as http:
+        async with app.router.lifespan_context(app), asking(app) as http:
             statuses = [(await http.post(path, json=body)).status_code for path, body in BODIES]
 
     assert statuses == [503, 422, 422, 422, 503]
@@ -104,9 +109,8 @@ async def test_payloads_are_logged_only_if_a_setting_asks(log_payloads: bool) ->
 
 async def test_every_request_leaves_one_line_that_names_it() -> None:
     app = create_app(Settings(redis_url="unix:///nowhere/at/all", api_key=["k-one"]))
-    transport = httpx.ASGITransport(app)
     with captured() as lines:
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://t") as http:
+        async with app.router.lifespan_context(app), asking(app) as http:
             await http.get("/models", headers={"X-Request-Id": "r1"})
             await http.get("/models", headers={"X-Request-Id": "r2", "Authorization": "Bearer k-one"})
 

@@ -123,6 +123,14 @@ def test_half_a_surrogate_pair_is_no_text_in_any_field(kind: type[BaseModel], va
     assert locations(kind, value) != []
 
 
+def test_bottomless_nesting_is_refused() -> None:
+    deep: Any = 1
+    for _ in range(100):
+        deep = [deep]
+    assert FunctionTests.model_validate(FUNCTION | {"cases": [{"expected": deep}]}).cases[0].expected == deep
+    assert locations(FunctionTests, FUNCTION | {"cases": [{"expected": {"deeper": deep}}]}) != []
+
+
 def test_a_suite_keeps_any_value_that_json_can_say() -> None:
     case = {"args": [2**70, -0.5, "é\x00", None, [True]], "kwargs": {"a": {"b": {}}}, "expected": -(10**40)}
     suite = FunctionTests.model_validate(FUNCTION | {"cases": [case]})

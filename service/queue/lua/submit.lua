@@ -3,6 +3,7 @@
 -- KEYS[1] load hash of the queue (cost, drained)      KEYS[2] zset of its live jobs, by deadline
 -- ARGV[1] prefix  [2] reply channel  [3] max depth  [4] max cost  [5] now, Unix ms  [6] number of jobs
 -- then seven per job: id, lane stream key, task, cost, deadline, use cache (1/0), the caller's token
+-- then three per test suite that the jobs refer to: digest, frame, keep for ms
 -- Answers {"full", depth, cost} or a list with, per job, "new", "joined" or the frame of a finished reply.
 local prefix, channel = ARGV[1], ARGV[2]
 local max_depth, max_cost, now, count = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
@@ -46,6 +47,16 @@ for i = 0, count - 1 do
       redis.call('ZADD', KEYS[2], ARGV[at + 4], id)
     end
     redis.call('SADD', prefix .. 'waiters:' .. id, channel .. '|' .. ARGV[at + 6])
+  end
+end
+
+for at = 7 + count * 7, #ARGV, 3 do
+  local suite, keep = prefix .. 'suite:' .. ARGV[at], tonumber(ARGV[at + 2])
+  local left = redis.call('PTTL', suite)
+  if left == -2 then
+    redis.call('SET', suite, ARGV[at + 1], 'PX', keep)
+  elseif left < keep then
+    redis.call('PEXPIRE', suite, keep)
   end
 end
 return outcome
