@@ -106,14 +106,14 @@ class RewardModel:
             backbone = checkpoint.load(AutoModel, folder, DTYPES[dtype], used=tuple(f"{n}." for n in heads.NAMES))
             unshared = None
         checkpoint.check_vocabulary(folder, encoder.tokenizer, backbone.get_input_embeddings().num_embeddings)
-        if deterministic:
-            unshared = "deterministic: one sequence at a time"
-        elif unshared is None:
+        if unshared is None and not deterministic:
             from service.scoring.sharing import why_not
 
             unshared = why_not(backbone, encoder.spec.max_length)
         if unshared is not None:
             log.warning("%s: prompts are not shared: %s", path, unshared)
+        elif deterministic:
+            unshared = "deterministic: one sequence at a time"
         return cls(backbone, head, encoder, folder, dtype=dtype, unshared=unshared)
 
     def encode(self, prompt: Prompt, completion: str, on_overflow: Overflow = "error") -> Encoded:

@@ -56,7 +56,9 @@ class ScoreWork:
         """Load every model and prove it against its golden set; raises HostLacks on drift."""
         models = {}
         for name, path in settings.models.items():
-            model = RewardModel.load(path, dtype=settings.dtype, threads=settings.torch_threads)
+            model = RewardModel.load(
+                path, dtype=settings.dtype, threads=settings.torch_threads, deterministic=settings.deterministic
+            )
             parity = model.check_golden()
             if not parity.ok:
                 raise HostLacks(f"model {name!r}: scores here differ from its golden set by {parity.max_abs_error:.3g} "
@@ -70,7 +72,7 @@ class ScoreWork:
         return {
             "name": name, "revision": model.revision, "architecture": model.architecture, "dtype": model.dtype,
             "parameters": model.parameters, "max_length": model.max_length,
-            "calibrated": model.spec.calibration is not None,
+            "calibrated": model.spec.calibration is not None, "unshared": model.unshared,
             "parity": {"max_abs_error": parity.max_abs_error, "n": parity.n, "tolerance": parity.tolerance},
         }  # fmt: skip
 
