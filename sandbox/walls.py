@@ -5,8 +5,8 @@ proves the walls by running hostile programs through the very path that every pr
 
 A sandbox belongs to one process (open it after a fork, not before). It owns a directory (named by pid and start time,
 so that nobody mistakes a dead owner for a living one), a pair of uids held by a file lock, and the cgroups whose names
-carry the same pair. `close`
-removes them; what a killed owner leaves is removed by the next `open`, or by `sweep` from any process of the same uid.
+carry the same pair. `close` removes them; what a killed owner leaves is removed by the next `open`, or by `sweep` from
+any process of the same uid.
 
 Levels: `strong` as above. `userns`: the same jail without cgroups (a plain user, or root where no cgroup may be made),
 so memory and CPU time are sampled through /proc and a plain user's programs share their jail's uid. Below that

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.api.problems import problem_of
-from service.errors import BrokerUnavailable, Conflict, NotFound, PlauditError
+from service.errors import BrokerUnavailable, Conflict, InfraError, NotFound, Overloaded, PlauditError
 from service.queue.keys import BLOCK_S, script
 from service.queue.producer import Queue, broker_errors, now_ms
 from service.schemas import JobEvent, JobStatus, ProblemDocument
@@ -69,6 +69,7 @@ class Ledger:
         self.perform = perform
         self._claim = queue.client.register_script(script("claim"))
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._records: dict[str, dict[str, Any]] = {}  # of the same requests: what Redis was told, should it forget
         self._endings: set[asyncio.Future[None]] = set()
 
     def _key(self, request_id: str) -> str:
@@ -86,8 +87,13 @@ class Ledger:
         while True:
             with contextlib.suppress(BrokerUnavailable), broker_errors():
                 await self.queue.client.set(self._alive, "1", px=ALIVE_MS)
-                for request_id, task in list(self._tasks.items()):
-                    if await self.queue.client.hget(self._key(request_id), "state") == b"cancelled":
+                tasks = dict(self._tasks)
+                async with self.queue.client.pipeline(transaction=False) as pipe:
+                    for request_id in tasks:
+                        pipe.hget(self._key(request_id), "state")
+                    states = await pipe.execute() if tasks else []
+                for task, state in zip(tasks.values(), states, strict=True):
+                    if state == b"cancelled":
                         task.cancel()
             await asyncio.sleep(ALIVE_MS / 8000)
 
@@ -112,15 +118,18 @@ class Ledger:
         if word == b"mine" and request_id not in self._tasks:
             task = asyncio.create_task(self._work(request_id, route, body, deadline_ms), name=f"request-{request_id}")
             self._tasks[request_id] = task
+            self._records[request_id] = {"hash": body_hash, "route": route, "tenant": tenant, "items": items,
+                                         "owner": self.owner}  # fmt: skip
             task.add_done_callback(functools.partial(self._ended, request_id))
 
     def _ended(self, request_id: str, task: asyncio.Task[None]) -> None:
         """A request whose work ended in a way that nobody expected must end too, or its callers would wait for ever."""
         self._tasks.pop(request_id, None)
+        record = self._records.pop(request_id, {})
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("request failed", exc_info=error, extra={"request_id": request_id})
             problem = problem_of(PlauditError("an unexpected error; the log has it"), request_id).model_dump_json()
-            ending = asyncio.ensure_future(self._settle(request_id, "failed", problem=problem, again="1"))
+            ending = asyncio.ensure_future(self._settle(request_id, "failed", **record, problem=problem, again="1"))
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
 
@@ -150,19 +159,23 @@ class Ledger:
             await self.queue.client.xadd(self._events(request_id), fields)
             await self.queue.client.pexpire(self._events(request_id), self.keep_ms)
 
-    async def _settle(self, request_id: str, state: str, **fields: str) -> None:
-        """Write the ending; waits for Redis if it is away, for an acknowledged request must not be lost."""
+    async def _settle(self, request_id: str, state: str, **fields: Any) -> None:
+        """Write the ending; waits for Redis if it is away or full: an acknowledged request must not be lost.
+
+        The record goes with it, so that even a Redis that came back empty has an answer to give.
+        """
+        fields = {**self._records.get(request_id, {}), "state": state, **fields}
         while True:
             try:
                 with broker_errors():
                     async with self.queue.client.pipeline(transaction=True) as pipe:
-                        pipe.hset(self._key(request_id), mapping={"state": state, **fields})
+                        pipe.hset(self._key(request_id), mapping=fields)
                         pipe.pexpire(self._key(request_id), self.keep_ms)
                         pipe.xadd(self._events(request_id), {"end": state})
                         pipe.pexpire(self._events(request_id), self.keep_ms)
                         await pipe.execute()
                 return
-            except BrokerUnavailable as error:
+            except (BrokerUnavailable, Overloaded) as error:
                 log.warning("answer of %s waits for the queue: %s", request_id, error.detail)
                 await asyncio.sleep(0.25)
 
@@ -171,6 +184,9 @@ class Ledger:
         names = ("tenant", "state", "items", "owner", "answer", "problem")
         with broker_errors():
             raw = await self.queue.client.hmget(self._key(request_id), names)
+        record = self._records.get(request_id)
+        if raw[0] is None and record is not None and record["tenant"] == tenant:  # Redis forgot what we work on
+            return Entry("running", record["items"], self.owner, None, None)
         if raw[0] is None or raw[0].decode() != tenant:
             raise NotFound(f"no request {request_id}")
         problem = ProblemDocument.model_validate_json(raw[5]) if raw[5] else None
@@ -189,10 +205,15 @@ class Ledger:
             await self.start(request_id, route.decode(), body, tenant.decode(), int(deadline), entry.items)
 
     async def wait(self, request_id: str, tenant: str) -> Entry:
-        """Wait for the ending, taking the request over if its owner dies."""
+        """Wait for the ending, taking the request over if its owner dies. Raises InfraError if Redis has lost it."""
         cursor = START
         while True:
-            entry = await self.entry(request_id, tenant)
+            if task := self._tasks.get(request_id):
+                await asyncio.wait([task])  # its ending is written by then
+            try:
+                entry = await self.entry(request_id, tenant)
+            except NotFound as error:
+                raise InfraError("the queue lost this request; did it restart empty?", retry_after_s=1.0) from error
             if entry.state != "running":
                 return entry
             await self._adopt(request_id, entry)

@@ -100,7 +100,7 @@ class Asks:
         want = self._scores(prompt, texts)
         return Ask("/score", body, want, lambda answer: [one["score"] for one in _completions(answer)], _completions)
 
-    def _program(self, verdict: str, number: int) -> str:
+    def _program(self, verdict: str, number: int | str) -> str:
         return f"{PROGRAMS[verdict]}  # {number} of {self.salt}\n"
 
     def execute(self, number: int) -> Ask:
@@ -114,7 +114,7 @@ class Asks:
     def rank(self, number: int) -> Ask:
         """Two programs, of which the second passes, under the standard spec (0.7 tests, 0.3 sigmoid of the score)."""
         prompt = f"Task {number} of {self.salt}: add two numbers.\n"
-        texts = [self._program("wrong_answer", number), self._program("passed", number)]
+        texts = [self._program(verdict, f"ranked {number}") for verdict in ("wrong_answer", "passed")]
         body = {"items": [{"prompt": prompt, "completions": texts, "language": "python", "tests": STDIO}]}
         shares = [0.3 / (1 + math.exp(-score)) for score in self._scores(prompt, texts)]
         rewards = [shares[0], 0.7 + shares[1]]

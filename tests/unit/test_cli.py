@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -44,10 +43,11 @@ assert not [name for name in {HEAVY!r} if name in sys.modules], sorted(sys.modul
 def test_help_takes_less_than_half_a_second() -> None:
     times = []
     for _ in range(5):
-        began = time.perf_counter()
+        before = os.times()
         assert plaudit("up", "--help").returncode == 0
-        times.append(time.perf_counter() - began)
-    assert min(times) < 0.5
+        after = os.times()
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(times) < 0.5  # processor time: what the clock says depends on the neighbours
 
 
 def test_every_flag_of_a_service_command_is_a_setting() -> None:
