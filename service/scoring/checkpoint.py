@@ -76,9 +76,12 @@ class Tensors:
         self._pickled: dict[str, torch.Tensor] = {}
         if (file := folder / VALUE_HEAD_BIN).is_file():
             try:
-                self._pickled = torch.load(file, map_location="cpu", weights_only=True)
+                found = torch.load(file, map_location="cpu", weights_only=True)
             except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
                 raise UsageError(f"{file}: not tensors alone: {error}") from error
+            if not isinstance(found, dict) or not all(isinstance(one, torch.Tensor) for one in found.values()):
+                raise UsageError(f"{file}: not tensors by name")
+            self._pickled = found
 
     def __contains__(self, name: str) -> bool:
         return name in self._files or name in self._pickled

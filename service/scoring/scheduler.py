@@ -101,11 +101,12 @@ class Scheduler(Generic[S]):
 
     @property
     def waiting_tokens(self) -> int:
-        """What is left to compute, if every group ran by itself."""
-        return sum(
-            self._prompt_tokens(group)
-            + sum(self._own_tokens(group, index) for index in range(group.scheduled, len(group.sequences)))
+        """What is left to compute if each prompt is computed once."""
+        prompts = {group.prompt: self._prompt_tokens(group) for group in self._waiting}
+        return sum(prompts.values()) + sum(
+            self._own_tokens(group, index)
             for group in self._waiting
+            for index in range(group.scheduled, len(group.sequences))
         )
 
     def add(self, group: Group[S]) -> None:

@@ -148,6 +148,14 @@ def cross_encoder(folder: Path, **spec: Any) -> Any:
     return model
 
 
+@pytest.mark.parametrize("content", [[1, 2], {"v_head.summary.weight": 3}])
+def test_a_value_head_that_is_no_tensors_by_name_is_refused(tmp_path: Path, content: Any) -> None:
+    folder = rewrite(checkpoint(tmp_path, head="v_head.summary"), without_head)
+    torch.save(content, folder / "value_head.bin")
+    with pytest.raises(UsageError, match="not tensors by name"):
+        RewardModel.load(folder)
+
+
 @pytest.mark.parametrize("derived", [False, True])
 def test_an_encoder_scores_pairs_with_their_sides_and_shares_nothing(
     tmp_path: Path, derived: bool, caplog: pytest.LogCaptureFixture

@@ -172,6 +172,16 @@ def test_requests_with_one_prompt_are_taken_together_past_those_between_them() -
     assert [keys(batch) for batch in run(scheduler)[0]] == [["a", "a too", "a three", "c"], ["b"]]
 
 
+def test_what_waits_is_counted_with_each_prompt_once() -> None:
+    sharing, whole = Scheduler[Text](100), Scheduler[Text](100, sharing=False)
+    for scheduler in (sharing, whole):
+        for key, prompt in (("a", 20), ("b", 7), ("a too", 20)):
+            scheduler.add(group(key, [5, 1], prompt=prompt))
+
+    assert sharing.waiting_tokens == 20 + 7 + 3 * 6
+    assert whole.waiting_tokens == 2 * (20 + 7 + 20) + 3 * 6
+
+
 def test_a_group_whose_sequences_were_cut_to_different_beginnings_has_no_prompt() -> None:
     made = Group("cut", [Text(0.0, 2, (1, 2)), Text(1.0, 2, (2, 2))], 1, FAR)
     assert made.prompt == ()

@@ -12,6 +12,7 @@ from service.scoring.attention import Unsharable, packed
 from service.scoring.heads import Head
 from service.scoring.packing import Ids, pack
 from service.scoring.reward_model import Encoded, RewardModel
+from service.scoring.scheduler import Group, Scheduler
 from service.scoring.sharing import why_not
 from support.decoders import FAMILIES, MAX_LENGTH, VOCABULARY, WINDOW, classifier
 
@@ -104,6 +105,27 @@ def test_a_score_moves_by_rounding_only_with_its_batch_mates_and_their_order(fam
         few = order[: draw.randint(1, len(order))]
         assert scorer.of([batch[at] for at in few]) == pytest.approx([together[at] for at in few], abs=BOUND)
     assert Scorer(classifier(family), deterministic=True).of(batch) == pytest.approx(together, abs=BOUND)
+
+
+def test_single_requests_that_the_scheduler_puts_together_score_as_they_do_alone() -> None:
+    """As a trainer sends them: one completion a request, those of several prompts mixed."""
+    model, draw = classifier("qwen2"), random.Random(6)
+    scorer, scheduler = Scorer(model), Scheduler[Encoded](300)
+    prompts = [tuple(draw.choices(range(3, VOCABULARY), k=40)) for _ in range(3)]
+    requests = []
+    for at in range(30):
+        ids = (*prompts[at % 3], *draw.choices(range(3, VOCABULARY), k=draw.randint(1, 30)))
+        requests.append(Group(str(at), [Encoded(ids, 40, truncated=False)], lane=1, deadline_ms=10**15))
+        scheduler.add(requests[-1])
+    batches = 0
+    while len(scheduler):
+        batch = scheduler.schedule()
+        scheduler.finish(batch, scorer.score(batch.sequences))
+        batches += 1
+
+    sequences = [request.sequences[0].ids for request in requests]
+    assert [request.scores[0] for request in requests] == pytest.approx(alone(model, sequences), abs=BOUND)
+    assert scorer.num_shared >= 40 * (30 - 3 - batches)
 
 
 def test_equal_sequences_score_equally_and_are_computed_once() -> None:
