@@ -138,6 +138,16 @@ def command(plan: Blueprint, control: int, seccomp: int) -> list[str]:
     return [*line, plan.python, "-s", "-S", "-P", f"{KIT}/init.pyc", str(control)]
 
 
+def kill_bwrap(process: subprocess.Popen[bytes]) -> None:
+    """Kill bubblewrap with its process group.
+
+    Its child waits for it before it asks to die with it; whoever kills the parent alone in that moment leaves a child
+    that waits for ever. Until the child has a session of its own it is still in the group.
+    """
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 class Jail:
     """One job in one jail, from start to sweep. Use as a context manager; leaving it leaves nothing of the job behind.
 
@@ -166,6 +176,7 @@ class Jail:
                 stderr=self.complaints,
                 pass_fds=(theirs.fileno(), seccomp),
                 env={},
+                process_group=0,
             )
             if self.group is None:
                 self.census = Census(self.process.pid, job.fence.memory_bytes)
@@ -192,7 +203,6 @@ class Jail:
         message: dict[str, Any] = {
             "role": job.role,
             "argv": list(job.argv),
-            "options": {},
             "furnish": plan.uid is not None,
             "tmp_bytes": job.fence.tmp_bytes,
             "tmp_inodes": job.fence.tmp_inodes,
@@ -274,8 +284,8 @@ class Jail:
 
     def destroy(self) -> None:
         """Kill the whole jail."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
+        if self.process is not None:
+            kill_bwrap(self.process)
 
     def close(self) -> None:
         """End whatever still runs and remove every trace. Raises SandboxError if something will not go."""

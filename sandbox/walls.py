@@ -22,6 +22,7 @@ import itertools
 import os
 import py_compile
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from pathlib import Path
 from sandbox import languages
 from sandbox.cgroup import NAME, Cgroups, remove_stale, start_time
 from sandbox.errors import SandboxError, UnsupportedLanguage, WallsMissing
-from sandbox.jail import Blueprint, Jail, Job
+from sandbox.jail import Blueprint, Jail, Job, kill_bwrap
 from sandbox.languages import Language
 from sandbox.seccomp import build_filter
 from sandbox.types import Level
@@ -165,7 +166,7 @@ class Sandbox:
                 return
             if time.monotonic() > deadline:
                 for process in self.leaving:
-                    process.kill()
+                    kill_bwrap(process)
                 raise SandboxError(f"{len(self.leaving)} jails do not go away")
             time.sleep(0.001)
 
@@ -213,11 +214,23 @@ def sweep(state: Path | None = None) -> int:
         match = NAME.fullmatch(home.name)
         if match is None or start_time(int(match[1])) == int(match[2]):
             continue
+        kill_strays(home)
         bases = [Path(line) for line in read_lines(home / "cgroups")]
         remove_stale([base for base in bases if base.is_dir()])
         shutil.rmtree(home, ignore_errors=True)
         removed += 1
     return removed
+
+
+def kill_strays(home: Path) -> None:
+    """End the bubblewraps of a dead owner that were caught before they could die with it (`jail.kill_bwrap`)."""
+    mark = os.fsencode(home / "kit")
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "cmdline").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it has gone by itself, or is not ours
 
 
 def read_lines(path: Path) -> list[str]:

@@ -89,7 +89,7 @@ def run_main(source: bytes) -> tuple[Any, int | None, BaseException | None]:
     return main, None, error
 
 
-def script(source: bytes, options: dict[str, Any]) -> NoReturn:
+def script(source: bytes) -> NoReturn:
     _, code, error = run_main(source)
     if error is not None:
         show(error)
@@ -97,7 +97,7 @@ def script(source: bytes, options: dict[str, Any]) -> NoReturn:
     finish(code or 0)
 
 
-def serve(source: bytes, options: dict[str, Any]) -> NoReturn:
+def serve(source: bytes) -> NoReturn:
     wire = _socket.socket(fileno=WIRE_FD)
     os.set_inheritable(WIRE_FD, False)
     main, code, error = run_main(source)

@@ -123,7 +123,7 @@ def become(job: dict[str, Any], fds: list[int], status: int, c: Any) -> NoReturn
     sys.path[:] = ["/tmp", *LIBRARY, *job["path"]]
     sys.argv[:] = job["argv"]
     os.close(status)
-    entry(text, job["options"])
+    entry(text)
     os._exit(70)  # a role never returns
 
 

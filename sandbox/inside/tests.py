@@ -171,7 +171,7 @@ def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
     return "wrong_answer", f"the test stumbles over the answer: {reason}"
 
 
-def tests(source: bytes, options: dict[str, Any]) -> NoReturn:
+def tests(source: bytes) -> NoReturn:
     """The role: read the plan from the host, meet the program, then run the tests that the host names, one by one."""
     host = _socket.socket(fileno=HOST_FD)
     wire = _socket.socket(fileno=WIRE_FD)

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from sandbox import limits as fences
 from sandbox import walls
 from sandbox.errors import SandboxError, WallsMissing
+from sandbox.jail import Job
 from sandbox.judge import judge
 from sandbox.types import Limits, Program, StdioCase, StdioSuite, Stop
 from sandbox.walls import Sandbox, Walls, state_directory, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 SPIN = """
+from sandbox.jail import Job
 from sandbox.judge import judge
 from sandbox.types import *
 from sandbox.walls import Sandbox
@@ -149,3 +152,44 @@ def test_a_broken_instrument_is_an_exception_and_no_verdict(monkeypatch: pytest.
         assert judge(program, suite, Limits(), Stop(), box).passed == 1
     with pytest.raises(SandboxError, match="closed"):
         judge(program, suite, Limits(), Stop(), box)
+
+
+def jails_of(name: str) -> list[int]:
+    """Processes whose command line names this owner's kit: its bubblewraps."""
+    mark = os.fsencode(state_directory() / name / "kit")
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (path / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(path.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def test_a_jail_that_is_closed_while_it_is_being_made_leaves_no_process(box: Sandbox) -> None:
+    job = Job(role="exec", argv=("/bin/sleep", "60"), fence=fences.for_run(Limits()), fds={})
+    for number in range(30):
+        jail = box.start(job)
+        time.sleep(number / 2000)
+        jail.close()
+    box.collect(0)
+    assert until(lambda: jails_of(box.name) == [])
+
+
+def test_owners_killed_while_they_make_jails_leave_nothing_after_a_sweep() -> None:
+    code = SPIN.replace("while True: pass", "pass").replace(
+        "    judge(program", "    while True: judge(program"
+    )  # a jail is being made nearly all the time
+    names = []
+    for number in range(6):
+        owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert owner.stdout is not None
+        names.append(owner.stdout.readline().split()[0])
+        time.sleep(0.05 + number * 0.007)
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        owner.stdout.close()
+    time.sleep(0.2)
+    sweep()
+    assert until(lambda: [pid for name in names for pid in jails_of(name)] == [])

@@ -82,7 +82,7 @@ def test_only_oneself_is_seen(box: Sandbox) -> None:
         == "True\n"
     )
     trials = [f"open({path!r})" for path in ("/proc/meminfo", "/proc/version", "/etc/passwd", "/etc/shadow")]
-    trials += [f"os.listdir({path!r})" for path in ("/home", "/sys", "/work", "/var", "/run", "/opt")]
+    trials += [f"os.listdir({path!r})" for path in ("/home", "/sys", "/var", "/run", "/opt", "/srv")]
     assert set(errors_of(box, "", *trials)) <= {"ENOENT"}
 
 
