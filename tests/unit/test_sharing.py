@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,3 +240,17 @@ def test_the_models_own_attention_is_back_after_a_row() -> None:
     with pytest.raises(RuntimeError, match="on the way"), packed(model, pack([(1,)])):
         raise RuntimeError("on the way")
     assert model.config._attn_implementation == before
+
+
+def test_memory_does_not_grow_with_the_number_of_batches() -> None:
+    def resident_kb() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4
+
+    scorer, draw = Scorer(classifier("mistral")), random.Random(7)
+    batches = [group(draw, 4) for _ in range(20)]
+    for batch in batches * 5:
+        scorer.of(batch)
+    before = resident_kb()
+    for batch in batches * 20:
+        scorer.of(batch)
+    assert resident_kb() - before < 4096
