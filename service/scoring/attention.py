@@ -13,6 +13,9 @@ are joined exactly: with w = sigmoid(lse_b - lse_a), out = (1 - w) · out_a + w 
 A sliding window that is shorter than a sequence cuts through the segments above; there each segment attends, under an
 explicit mask, to the keys of its own line only. Slower, still exact.
 
+Only pooled tokens are read behind the last layer, so its feed-forward block, three quarters of a layer, runs on those
+alone (`_pooled_only`); every other row of the last hidden state is unfinished.
+
 What a model adds to attention that is not here (soft caps, sinks, position biases, no causality) raises `Unsharable`;
 the reward model tries a probe at load (`sharing.py`) and serves such a model unshared.
 """
@@ -63,16 +66,41 @@ _row: ContextVar[Row] = ContextVar("plaudit_row")
 
 @contextmanager
 def packed(backbone: Any, packing: Packing) -> Iterator[Row]:
-    """Inside, the backbone's attention is that of this row."""
+    """Inside, the backbone's attention is that of this row, and its last hidden state is good at pooled places only."""
     before = backbone.config._attn_implementation
     row = Row(packing)
     token = _row.set(row)
     backbone.config._attn_implementation = NAME
+    hooks = _pooled_only(backbone, packing)
     try:
         yield row
     finally:
+        for hook in hooks:
+            hook.remove()
         backbone.config._attn_implementation = before
         _row.reset(token)
+
+
+def _pooled_only(backbone: Any, packing: Packing) -> list[Any]:
+    """Let the last layer's feed-forward block see pooled tokens only; the others get zeros from it.
+
+    Where the block is not a plain one under its usual name (a mixture of experts, another layout), it runs as it is.
+    """
+    layers = getattr(backbone, "layers", None)
+    block = getattr(layers[backbone.config.num_hidden_layers - 1], "mlp", None) if layers is not None else None
+    if block is None or not type(block).__name__.endswith("MLP"):
+        return []
+    places = torch.tensor(sorted(set(packing.pooled)))  # (P)
+
+    def gather(_: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        return (given[0][:, places],)  # (1, T, H) → (1, P, H)
+
+    def scatter(_: Any, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
+        whole = out.new_zeros((1, len(packing.ids), out.shape[-1]))  # (1, T, H)
+        whole[:, places] = out
+        return whole
+
+    return [block.register_forward_pre_hook(gather), block.register_forward_hook(scatter)]
 
 
 def attend(

@@ -149,8 +149,9 @@ class RewardModel:
             hidden = self._backbone(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state
         self.num_computed += packing.num_computed
         self.num_shared += packing.num_shared
-        scores: list[float] = self._head(hidden[0, packing.pooled]).tolist()  # (N, H) → (N)
-        return scores
+        places = sorted(set(packing.pooled))  # equal sequences have one, and so the same bits
+        scores = dict(zip(places, self._head(hidden[0, places]).tolist(), strict=True))  # (P, H) → (P)
+        return [scores[place] for place in packing.pooled]
 
     def _score_alone(self, encoded: Encoded) -> float:
         # No mask: a lone sequence needs none, and its last position is the pooled one by construction.

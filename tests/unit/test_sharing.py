@@ -145,6 +145,18 @@ def test_a_batch_larger_than_a_row_is_scored_in_rows(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_the_last_feed_forward_block_sees_pooled_tokens_only_and_is_itself_again_after(family: str) -> None:
+    model, seen = classifier(family).base_model, []
+    packing = pack([(*range(3, 30), 5), (*range(3, 30), 6, 7)])
+    model.layers[-1].mlp.down_proj.register_forward_hook(lambda module, given, out: seen.append(out.shape[1]))
+    ids, positions = torch.tensor([packing.ids]), torch.tensor([packing.positions])
+    with packed(model, packing):
+        model(input_ids=ids, position_ids=positions)
+    model(input_ids=ids)
+    assert seen == [2, len(packing.ids)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_these_families_are_shared(family: str) -> None:
     assert why_not(classifier(family).base_model, MAX_LENGTH) is None
 
