@@ -74,7 +74,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    epochs: int = _doc("passes over the groups", 3)
+    epochs: int = _doc("passes over the groups", 2)
     group_size: int = _doc("completions under one prompt in a forward", 12)
     max_groups: int = _doc("groups of one problem in an epoch", 8)
     groups_per_step: int = _doc("groups in an optimiser step", 8)

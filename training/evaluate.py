@@ -13,6 +13,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from service.scoring.agreement import agreement, consensus
@@ -164,7 +165,13 @@ def drawn(problem: Sampled, n: int, rank: Callable[[Sampled, list[int]], list[fl
 
 
 def _consensus(problem: Sampled, subset: list[int]) -> list[float]:
-    return consensus([problem.completions[at] for at in subset])
+    return list(_consensus_once(tuple(problem.completions[at] for at in subset)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _consensus_once(completions: tuple[str, ...]) -> tuple[float, ...]:
+    # Two rankers ask about the same drawn subsets.
+    return tuple(consensus(completions))
 
 
 def _agreement(problem: Sampled, subset: list[int]) -> list[float]:

@@ -64,6 +64,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         "",
         "![Calibration](calibration.svg)",
         "",
+        *_labels(stages.get("verify")),
         "## What it took",
         "",
         "| stage | wall s | CPU s | result |",
@@ -75,6 +76,21 @@ def _lines(report: dict[str, Any]) -> list[str]:
     wall, cpu = (sum(record[key] for record in stages.values()) for key in ("wall_s", "cpu_s"))
     lines.append(f"| sum | {wall:.0f} | {cpu:.0f} | one thread |")
     return lines
+
+
+def _labels(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    found = record["summary"]
+    return [
+        "## Where the labels come from",
+        "",
+        "Samples carry the pass rates that the data ships. Mutants of reference solutions were run in the sandbox:",
+        f"{found['mutants']}, of which {found['mutants_passing']} pass. A drawn slice of {found['checked']} samples was run",
+        f"there too: {found['same_rate']} have the shipped pass rate exactly, {found['same_pass']} the same pass or fail;",
+        f"{found['infra_errors']} programs could not be judged.",
+        "",
+    ]
 
 
 def _discrimination_row(name: str, found: dict[str, Any]) -> str:

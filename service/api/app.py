@@ -15,6 +15,7 @@ from service import metrics
 from service.api import problems, routes
 from service.api.desk import Desk
 from service.api.door import Door
+from service.api.ending import end
 from service.api.fleet import REFRESH_S, Fleet
 from service.api.frame import Frame
 from service.api.ledger import Ledger
@@ -59,9 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await ledger.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
             await client.aclose()
 
     app = FastAPI(title="plaudit", version=metadata.version("plaudit"), description=DESCRIPTION, lifespan=lifespan,

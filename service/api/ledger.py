@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from service.api.ending import end
 from service.api.problems import problem_of
 from service.errors import BrokerUnavailable, Conflict, InfraError, NotFound, Overloaded, PlauditError
 from service.queue.keys import BLOCK_S, script
@@ -99,9 +100,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Hand over what is unfinished: the next process that is asked takes it up."""
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await end(self._tasks.values())
         with contextlib.suppress(BrokerUnavailable), broker_errors():
             await self.queue.client.delete(self._alive)
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from service import metrics
 from service.api.context import Context, Progress, deadline, new_request_id
+from service.api.ending import end
 from service.api.ledger import START, request_id_of
 from service.api.plans import to_suite
 from service.api.problems import respond
@@ -167,10 +168,7 @@ async def _while_connected(request: Request, work: Awaitable[A]) -> A:
         await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
         return await task if task.done() else await _cancelled(task)
     finally:
-        gone.cancel()
-        if not task.done():
-            task.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        await end([task, gone])
 
 
 async def _disconnected(request: Request) -> None:
@@ -179,8 +177,7 @@ async def _disconnected(request: Request) -> None:
 
 
 async def _cancelled(task: asyncio.Future[A]) -> A:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await end([task])
     raise Invalid("the client closed the connection")  # nobody reads this
 
 
