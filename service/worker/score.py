@@ -92,6 +92,9 @@ class ScoreWork:
         self.schedulers = self._schedulers()
         return leases
 
+    def lost(self, lease: Lease) -> None:
+        """Its batch mates need the batch; the answer will find no job, and that is all."""
+
     def appetite(self) -> int:
         waiting = sum(scheduler.waiting_tokens for scheduler in self.schedulers.values())
         return 64 if waiting < HOLD_BATCHES * self.max_batch_tokens else 0
