@@ -9,6 +9,10 @@ class WallsMissing(SandboxError):
     """This host cannot give the isolation level asked for; the message names what is missing and what would give it."""
 
 
+class Interrupted(SandboxError):
+    """The caller asked for the work to stop (`Sandbox.interrupt`); there is no verdict."""
+
+
 class UnsupportedLanguage(SandboxError):
     """The language is unknown, or its toolchain is not installed on this host; the message says which."""
 

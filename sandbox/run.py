@@ -12,13 +12,14 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sandbox.cgroup import Counters
-from sandbox.errors import SandboxError
+from sandbox.errors import Interrupted, SandboxError
 from sandbox.jail import Ending, Jail, Job
 from sandbox.types import Verdict
 
@@ -29,7 +30,9 @@ MB = 1024 * 1024
 
 
 class Starter(Protocol):
-    """Whatever can start a job in a jail."""
+    """Whatever can start a job in a jail. `interrupt`, set from any thread, ends what runs."""
+
+    interrupt: threading.Event
 
     def start(self, job: Job) -> Jail: ...
 
@@ -95,6 +98,7 @@ class Run:
     def __init__(self, starter: Starter, job: Job, *, stdin: int | None = None) -> None:
         """`job.fds` names what the job gets beside stdin, stdout and stderr, which are made here."""
         self.fence = job.fence
+        self.interrupt = starter.interrupt
         self.stdout = Capture(job.fence.stdout_bytes)
         self.stderr = Capture(job.fence.stderr_bytes)
         self.killed_for: str | None = None  # "cpu", "wall", "memory" or "stdout": by our own hand
@@ -133,6 +137,8 @@ class Run:
     def check(self) -> float:
         """Enforce the budget; returns how long the next wait may take."""
         now = time.monotonic()
+        if self.interrupt.is_set():
+            raise Interrupted("nobody wants this run any more")
         if self.killed_for is not None:
             if now > self.killed_at + DEATH_S:
                 self.box.destroy()

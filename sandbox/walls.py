@@ -27,6 +27,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,7 @@ class Sandbox:
         self.home = state / self.name
         self.sequence = 0
         self.leaving: list[subprocess.Popen[bytes]] = []
+        self.interrupt = threading.Event()
         self.closed = False
         self.lock = -1
         self.home.mkdir(mode=0o711, exist_ok=True)

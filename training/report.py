@@ -81,14 +81,16 @@ def _lines(report: dict[str, Any]) -> list[str]:
 def _labels(record: dict[str, Any] | None) -> list[str]:
     if record is None:
         return []
-    found = record["summary"]
+    mutants, passing, checked, rate, outcome, broken = (
+        record["summary"][key]
+        for key in ("mutants", "mutants_passing", "checked", "same_rate", "same_pass", "infra_errors")
+    )
     return [
         "## Where the labels come from",
         "",
         "Samples carry the pass rates that the data ships. Mutants of reference solutions were run in the sandbox:",
-        f"{found['mutants']}, of which {found['mutants_passing']} pass. A drawn slice of {found['checked']} samples was run",
-        f"there too: {found['same_rate']} have the shipped pass rate exactly, {found['same_pass']} the same pass or fail;",
-        f"{found['infra_errors']} programs could not be judged.",
+        f"{mutants}, of which {passing} pass. A drawn slice of {checked} samples was run there too: {rate} have",
+        f"exactly the shipped pass rate, {outcome} the same pass or fail. Programs that could not be judged: {broken}.",
         "",
     ]
 

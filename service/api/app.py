@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
+import signal
 import uuid
 from collections.abc import AsyncIterator
 from importlib import metadata
@@ -27,6 +29,8 @@ from service.queue.keys import connect_async
 from service.queue.producer import Queue
 from service.schemas import ProblemDocument
 from service.settings import Settings
+
+log = logging.getLogger("plaudit.api")
 
 DESCRIPTION = "A reward service for code models: reward-model scores and sandboxed tests, audited."
 
@@ -57,6 +61,8 @@ def create_app(settings: Settings) -> FastAPI:
         tasks = [asyncio.create_task(one, name=label) for one, label in (
             (mailbox.run(), "mailbox"), (fleet.run(), "fleet"), (ledger.run(), "ledger"), (_prove(desk), "prove"),
         )]  # fmt: skip
+        for task in tasks:
+            task.add_done_callback(_die_with)
         try:
             yield
         finally:
@@ -72,6 +78,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Frame, settings=settings)
     app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
     return app
+
+
+def _die_with(task: asyncio.Task[None]) -> None:
+    """A process without its mailbox would let every caller hang: better none, and the next one is started afresh."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("%s ended", task.get_name(), exc_info=error)
+        signal.raise_signal(signal.SIGTERM)
 
 
 async def _prove(desk: Desk) -> None:

@@ -10,15 +10,16 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import msgspec
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from service.jobs import Failed, JobState, Kind, Lane, Reply, ScoreTask, Task, decode_task, encode
-from service.queue.keys import BLOCK_S, GROUP, Keys, script
+from service.jobs import Failed, JobState, Kind, Lane, Reply, Task, decode_task, encode
+from service.queue.keys import BLOCK_S, GROUP, Keys, kind_of_queue, script
 from service.queue.producer import KEEP_REPLY_MS, count_ending, now_ms
 
 log = logging.getLogger("plaudit.queue")
@@ -32,7 +33,7 @@ class Lease:
     entry: str
     queue: str
     stream: str
-    task: Task
+    task: Task | None  # None: unreadable, ended before anybody sees it
     deadline_ms: int
     deliveries: int
     queued_ms: int
@@ -44,11 +45,19 @@ class Lease:
 
     @property
     def kind(self) -> Kind:
-        return "score" if isinstance(self.task, ScoreTask) else "execute"
+        return kind_of_queue(self.queue)
 
     @property
     def lane(self) -> Lane:
         return cast(Lane, self.stream.rsplit(":", 1)[1])
+
+
+def _readable(frame: bytes) -> Task | None:
+    try:
+        return decode_task(frame)
+    except msgspec.DecodeError:
+        log.exception("unreadable job ended")
+        return None
 
 
 class Consumer:
@@ -146,9 +155,11 @@ class Consumer:
         leases = []
         for state, raw, entry, job, task, deadline, deliveries, queued in answers:
             stream = raw.decode()
-            lease = Lease(job.decode(), entry.decode(), self._queue_of[stream], stream, decode_task(task),
+            lease = Lease(job.decode(), entry.decode(), self._queue_of[stream], stream, _readable(task),
                           int(deadline), int(deliveries), int(queued))  # fmt: skip
-            if state == b"expired":
+            if lease.task is None:
+                self.finish(lease, Failed(JobState.FAILED, "unreadable", "a job of another version", False))
+            elif state == b"expired":
                 self.finish(lease, Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True))
             elif lease.deliveries > self.max_deliveries:
                 log.error("poisoned job ended", extra={"job": lease.id, "deliveries": lease.deliveries})
@@ -178,12 +189,12 @@ class Consumer:
         with self._lock:
             self._in_hand.pop(lease.key, None)
 
-    def renew(self) -> None:
-        """Keep the leases in hand alive (heartbeat thread)."""
+    def renew(self) -> list[Lease]:
+        """Keep the leases in hand alive (heartbeat thread). Answers those whose job has ended without this worker."""
         with self._lock:
             leases = list(self._in_hand.values())
-        for lease in leases:
-            self.client.xclaim(lease.stream, GROUP, self.name, 0, [lease.entry], justid=True)
+        return [lease for lease in leases
+                if not self.client.xclaim(lease.stream, GROUP, self.name, 0, [lease.entry], justid=True)]  # fmt: skip
 
     def suite(self, sha256: str) -> bytes | None:
         frame: bytes | None = self.client.get(self.keys.suite(sha256))
@@ -200,12 +211,13 @@ class Consumer:
 class Heartbeat:
     """Announces a worker and renews its leases until closed; a context manager."""
 
-    def __init__(self, consumer: Consumer, kind: str, info: dict[str, Any], *, every_s: float,
-                 patience_s: float) -> None:  # fmt: skip
+    def __init__(self, consumer: Consumer, kind: str, info: dict[str, Any], *, every_s: float, patience_s: float,
+                 on_lost: Callable[[Lease], None]) -> None:  # fmt: skip
         self.consumer = consumer
         self.info = {"kind": kind, **info}
         self.every_s = every_s
         self.patience_s = patience_s
+        self.on_lost = on_lost
         self._progress = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -224,7 +236,9 @@ class Heartbeat:
             pipe.hset(keys.workers_info, self.consumer.name, json.dumps(self.info))
             pipe.zadd(keys.workers, {self.consumer.name: expires})
             pipe.execute()
-        self.consumer.renew()
+        sweep_announcements(client, keys)
+        for lease in self.consumer.renew():
+            self.on_lost(lease)
 
     def _run(self) -> None:
         while not self._stop.wait(self.every_s):
@@ -250,10 +264,9 @@ class Heartbeat:
             log.warning("worker could not sign off: %s", error)
 
 
-def sweep_announcements(client: redis.Redis, keys: Keys, names: Iterable[str] = ()) -> None:
-    """Forget workers whose announcement ran out."""
-    late = [name.decode() for name in client.zrangebyscore(keys.workers, "-inf", now_ms() - 60_000)]  # type: ignore[union-attr]
-    gone = [*late, *names]
-    if gone:
-        client.zrem(keys.workers, *gone)
-        client.hdel(keys.workers_info, *gone)
+def sweep_announcements(client: Any, keys: Keys) -> None:
+    """Forget workers whose announcement ran out a minute ago."""
+    late = client.zrangebyscore(keys.workers, "-inf", now_ms() - 60_000)
+    if late:
+        client.zrem(keys.workers, *late)
+        client.hdel(keys.workers_info, *late)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import OrderedDict
 from typing import Any
 
-from sandbox.errors import InvalidSuite, SandboxError, UnsupportedLanguage
+from sandbox.errors import Interrupted, InvalidSuite, SandboxError, UnsupportedLanguage
 from sandbox.judge import judge
 from sandbox.types import TIMING_VERDICTS, Program, Report, Stop, Suite
 from sandbox.walls import Sandbox
@@ -34,6 +35,8 @@ class ExecuteWork:
         self.queues = [EXECUTE_QUEUE]
         self.patience_s = settings.max_deadline_ms / 1000  # a long suite of slow tests is one step
         self.box = box
+        self._at_work = threading.Lock()  # between the heartbeat's thread and the change from one job to the next
+        self._lease: Lease | None = None
         self.cache_ms = settings.cache_s * 1000
         self.suites: OrderedDict[str, Suite] = OrderedDict()
         self.info: dict[str, Any] = {
@@ -45,6 +48,11 @@ class ExecuteWork:
             ],
         }
 
+    def lost(self, lease: Lease) -> None:
+        with self._at_work:
+            if self._lease is not None and self._lease.key == lease.key:
+                self.box.interrupt.set()
+
     def abandon(self) -> list[Lease]:
         return []  # nothing is held between two steps
 
@@ -53,6 +61,9 @@ class ExecuteWork:
 
     def step(self, leases: list[Lease], hands: Hands) -> None:
         for lease in leases:
+            with self._at_work:
+                self._lease = lease
+                self.box.interrupt.clear()
             self._run(lease, hands)
 
     def _run(self, lease: Lease, hands: Hands) -> None:
@@ -68,6 +79,10 @@ class ExecuteWork:
         except (InvalidSuite, UnsupportedLanguage) as error:
             code = "invalid_tests" if isinstance(error, InvalidSuite) else "language_unavailable"
             hands.answer(lease, Failed(JobState.INVALID, code, str(error), False), started_ms=started)
+            return
+        except Interrupted:
+            log.info("job dropped: nobody waits for it", extra={"job": lease.id})
+            hands.drop(lease)
             return
         except SandboxError as error:
             log.exception("sandbox failed", extra={"job": lease.id})
@@ -89,7 +104,7 @@ class ExecuteWork:
         program, stop = Program(task.language, task.source), Stop(task.stop_after)
         try:
             return judge(program, suite, task.limits, stop, self.box)
-        except (InvalidSuite, UnsupportedLanguage):
+        except (InvalidSuite, UnsupportedLanguage, Interrupted):
             raise
         except SandboxError:
             log.warning("sandbox failed once; trying again", exc_info=True)

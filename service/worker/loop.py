@@ -66,6 +66,10 @@ class Hands:
             self._stop,
         )
 
+    def drop(self, lease: Lease) -> None:
+        """Let go of a job that has ended elsewhere."""
+        self._consumer.drop(lease)
+
     def suite(self, sha256: str) -> bytes | None:
         """The frame of a stored test suite; None if it is gone."""
         frame: bytes | None = _patiently(lambda: self._consumer.suite(sha256), self._stop)
@@ -91,6 +95,9 @@ class Work(Protocol):
     def abandon(self) -> list[Lease]:
         """Forget what it holds; answers the jobs."""
 
+    def lost(self, lease: Lease) -> None:
+        """A job in hand has ended elsewhere: nobody waits for it (called from the heartbeat's thread)."""
+
 
 def worker_name(kind: Kind) -> str:
     return f"{kind}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -107,7 +114,7 @@ def run(work: Work, settings: Settings, stop: Stop) -> None:
                         max_deliveries=settings.max_deliveries)  # fmt: skip
     _patiently(consumer.ensure_groups, stop)
     heartbeat = Heartbeat(consumer, work.kind, {**work.info, "pid": os.getpid(), "host": socket.gethostname()},
-                          every_s=settings.heartbeat_s, patience_s=work.patience_s)  # fmt: skip
+                          every_s=settings.heartbeat_s, patience_s=work.patience_s, on_lost=work.lost)  # fmt: skip
 
     hands = Hands(consumer, stop)
     gc.freeze()  # what is loaded stays: not looked at again while working, nor for seconds at the end (torch)

@@ -84,6 +84,9 @@ class ScoreWork:
         self.schedulers = {name: Scheduler[Encoded](self.max_batch_tokens) for name in self.models}
         return leases
 
+    def lost(self, lease: Lease) -> None:
+        """Its batch mates need the batch; the answer will find no job, and that is all."""
+
     def appetite(self) -> int:
         waiting = sum(scheduler.waiting_tokens for scheduler in self.schedulers.values())
         return 64 if waiting < HOLD_BATCHES * self.max_batch_tokens else 0

@@ -355,7 +355,18 @@ def test_a_caller_who_goes_away_takes_the_queued_work_along(http: httpx.Client) 
     wait_for(lambda: depth(http) == 0)
     with contextlib.suppress(httpx.ReadTimeout):
         http.post("/execute", json=running(*(sleeper(1.5) for _ in range(10))), timeout=0.5)
-    wait_for(lambda: depth(http) <= 1, 4, "the queue to be empty but for what had begun")
+    wait_for(lambda: depth(http) == 0, 4, "the queue to be empty")
+
+
+def test_a_program_that_nobody_waits_for_any_more_is_stopped(http: httpx.Client, stack: Stack) -> None:
+    wait_for(lambda: depth(http) == 0)
+    before = executed(stack)
+    with contextlib.suppress(httpx.ReadTimeout):
+        http.post("/execute", json=running(sleeper(60)), timeout=0.5)
+    began = time.monotonic()
+    assert http.post("/execute", json=running(sleeper(0)), timeout=30).status_code == 200
+    assert time.monotonic() - began < 10  # left alone it would have slept to its wall limit of 15 s
+    assert executed(stack) == before + 1
 
 
 def test_work_that_another_caller_waits_for_goes_on_without_the_first(http: httpx.Client, stack: Stack) -> None:

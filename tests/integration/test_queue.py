@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 import redis.asyncio
@@ -233,12 +234,27 @@ async def test_leaving_takes_back_what_nobody_else_waits_for(
     assert prompts(worker.take(10)) == ["ours"]
 
 
-async def test_leaving_leaves_alone_what_a_worker_has_begun(queue: Queue, worker: Consumer) -> None:
+async def test_a_worker_learns_that_nobody_waits_for_what_it_has_begun(queue: Queue, worker: Consumer) -> None:
     one = job("begun")
     await queue.submit({"t1": one}, WIDE)
     (lease,) = worker.take(1)
-    assert await queue.leave(QUEUE, {"t1": one.id}) == 0
-    assert worker.finish(lease, DONE) is True
+    assert worker.renew() == []
+    assert await queue.leave(QUEUE, {"t1": one.id}) == 1
+    assert worker.renew() == [lease]
+    assert worker.finish(lease, DONE) is False
+
+    await queue.submit({"t2": one}, WIDE)
+    (anew,) = worker.take(1)
+    assert anew.deliveries == 1
+    assert worker.finish(anew, DONE) is True
+
+
+async def test_a_job_that_cannot_be_read_ends_and_takes_no_worker_along(queue: Queue, worker: Consumer) -> None:
+    broken = msgspec.structs.replace(job("foreign"), task=b"\xc1")
+    await queue.submit({"t1": broken}, WIDE)
+    assert worker.take(1) == []
+    (reply,) = await queue.replies(2.0)
+    assert (reply.body.state, reply.body.code) == (JobState.FAILED, "unreadable")
 
 
 async def test_a_late_leave_does_not_take_a_newer_callers_job(queue: Queue) -> None:
@@ -286,7 +302,7 @@ async def test_a_worker_that_keeps_its_lease_keeps_its_job(queue: Queue, make_wo
     busy, idle = make_worker("busy"), make_worker("idle")
     await queue.submit(tokens(job("a")), WIDE)
     (lease,) = busy.take(1)
-    with Heartbeat(busy, "score", {}, every_s=LEASE_S / 4, patience_s=60):
+    with Heartbeat(busy, "score", {}, every_s=LEASE_S / 4, patience_s=60, on_lost=print):
         until = time.monotonic() + LEASE_S * 4
         while time.monotonic() < until:
             assert await asyncio.to_thread(idle.take, 1, 0.05) == []
@@ -301,7 +317,7 @@ async def test_a_worker_that_is_stuck_loses_its_announcement_and_its_job(
     stuck, other = make_worker("stuck"), make_worker("other")
     await queue.submit(tokens(job("a")), WIDE)
     stuck.take(1)
-    with Heartbeat(stuck, "score", {}, every_s=LEASE_S / 4, patience_s=LEASE_S):
+    with Heartbeat(stuck, "score", {}, every_s=LEASE_S / 4, patience_s=LEASE_S, on_lost=print):
         await asyncio.sleep(LEASE_S * 4)
         assert await queue.workers() == []
         assert prompts(await asyncio.to_thread(other.take, 1)) == ["a"]
@@ -419,7 +435,7 @@ async def test_when_all_is_done_nothing_is_left_but_caches(queue: Queue, make_wo
     worker = make_worker("w")
     jobs = [job(str(at), lane=lane, cost=0.1, left_ms=-10 if at == 5 else 60_000)
             for at, lane in enumerate(["high", "normal", "low"] * 3)]  # fmt: skip
-    with Heartbeat(worker, "score", {}, every_s=10, patience_s=60):
+    with Heartbeat(worker, "score", {}, every_s=10, patience_s=60, on_lost=print):
         await queue.submit(tokens(*jobs), WIDE)
         await queue.leave(QUEUE, {"t8": jobs[8].id})
         for at, lease in enumerate(worker.take(100)):

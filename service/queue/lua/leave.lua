@@ -1,4 +1,5 @@
--- A caller gives up on jobs. A job that nobody waits for any more and that no worker has begun is taken back.
+-- A caller gives up on jobs. A job that nobody waits for any more is taken back; a worker that has begun it finds out
+-- when it next renews its lease.
 --
 -- KEYS[1] load hash  [2] zset of live jobs      ARGV[1] prefix  [2] reply channel  [3] group; then pairs: id, token
 -- Answers how many jobs were taken back.
@@ -8,8 +9,8 @@ for at = 4, #ARGV, 2 do
   local job, waiters = prefix .. 'job:' .. id, prefix .. 'waiters:' .. id
   redis.call('SREM', waiters, ARGV[2] .. '|' .. ARGV[at + 1])
   if redis.call('SCARD', waiters) == 0 then
-    local fields = redis.call('HMGET', job, 'stream', 'entry', 'cost', 'state')
-    if fields[1] and fields[4] == 'queued' then
+    local fields = redis.call('HMGET', job, 'stream', 'entry', 'cost')
+    if fields[1] then
       redis.call('XACK', fields[1], ARGV[3], fields[2])
       redis.call('XDEL', fields[1], fields[2])
       redis.call('DEL', job, waiters)
