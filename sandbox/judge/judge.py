@@ -14,7 +14,7 @@ from sandbox.jail import Job
 from sandbox.judge.calls import judge_calls
 from sandbox.judge.output import check_run, run_once
 from sandbox.judge.split import judge_tests
-from sandbox.judge.stdio import compiled, judge_case, native_job, script_job
+from sandbox.judge.stdio import judge_case, native_job, script_job
 from sandbox.types import (
     SEVERITY,
     AssertSuite,
@@ -156,7 +156,7 @@ def judge_stdio(
     if language == "python":
         tests, flags = judge_cases(script_job(source, limits), suite, stop, box)
         return None, tests, flags
-    with compiled(source, box) as (executable, report):
+    with box.artifacts.of(source, box) as (executable, report):
         if executable is None:
             return report, [TestReport(Verdict.COMPILE_ERROR, detail="the program does not compile")], set()
         tests, flags = judge_cases(native_job(executable, limits), suite, stop, box)
@@ -171,7 +171,7 @@ def run_only(source: bytes, language: str, suite: RunSuite, limits: Limits, box:
     if language == "python":
         test, output, flags = run_once(script_job(source, limits), suite, box)
     else:
-        with compiled(source, box) as (executable, compile_report):
+        with box.artifacts.of(source, box) as (executable, compile_report):
             if executable is None:
                 test, flags = TestReport(Verdict.COMPILE_ERROR, detail="the program does not compile"), set()
             else:

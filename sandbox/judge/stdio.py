@@ -1,7 +1,4 @@
-"""Judging by standard input and output: one run a case, bytes compared here, where the program never was.
-
-A C++ program is compiled once, in a jail of the same kind, and its executable is kept as a sealed file in memory.
-"""
+"""Judging by standard input and output: one run a case, bytes compared here, where the program never was."""
 
 from __future__ import annotations
 
@@ -10,52 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidSuite
-from sandbox.jail import Job, memory_file, reopen_read_only, seal
+from sandbox.jail import Job, memory_file, reopen_read_only
 from sandbox.judge.compare import same_output
 from sandbox.judge.texts import shown_head, shown_tail
 from sandbox.run import Run, Starter, fate, flags
-from sandbox.types import CompileReport, Limits, StdioCase, StdioSuite, TestReport, Verdict
-
-
-@contextmanager
-def compiled(source: bytes, starter: Starter) -> Iterator[tuple[int | None, CompileReport]]:
-    """The executable of a program as a descriptor, or None with the compiler's complaints."""
-    began = time.monotonic()
-    artifact = memory_file("artifact", b"", sealed=False)
-    try:
-        job = Job(
-            role="exec",
-            argv=languages.compile_command(),
-            fence=fences.for_compile(),
-            fds={},
-            files=(("/tmp/main.cpp", source),),
-            collect=(("/tmp/main", artifact, fences.MAX_ARTIFACT_BYTES),),
-        )
-        with Run(starter, job) as run:
-            run.finish()
-            end = fate(run)
-            made = end.verdict is None and run.ending is not None and run.ending.collected[0] > 0
-            complaint = shown_head(bytes(run.stderr.data))
-            if end.verdict not in (None, Verdict.RUNTIME_ERROR):
-                complaint += f"\ncompiler: {end.detail}"
-            elif not made and not complaint:
-                complaint = f"compiler: {end.detail or 'no executable of a usable size'}"
-            wall_ms = 1000 * (time.monotonic() - began)
-            report = CompileReport(made, wall_ms, shown_head(bytes(run.stdout.data)), complaint)
-        if not made:
-            yield None, report
-            return
-        seal(artifact)  # one run of the program must not change what the next one runs
-        executable = reopen_read_only(artifact)
-        try:
-            yield executable, report
-        finally:
-            os.close(executable)
-    finally:
-        os.close(artifact)
+from sandbox.types import Limits, StdioCase, StdioSuite, TestReport, Verdict
 
 
 @contextmanager
