@@ -228,7 +228,6 @@ def test_what_clients_end_up_with(scripted: Scripted, clients: dict[str, Client]
                                   monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     real = dialect.deadline
 
-
     def hurried(settings: Any, body_ms: int | None, header: str | None) -> int:
         return real(settings, HURRY_MS, header)
 

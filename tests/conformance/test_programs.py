@@ -6,11 +6,14 @@ import base64
 import json
 import pickle
 import time
+import uuid
 import zlib
 from typing import Any
 
 import httpx
 import pytest
+
+from support.stack import Stack
 
 FENCED = "```python\n{}\n```"
 ADD = "def add(a, b):\n    return a + b"
@@ -245,3 +248,36 @@ def test_roll_submits_and_polls(http: httpx.Client) -> None:
         assert time.monotonic() < until
     assert (answer["errcode"], answer["reward_score"]) == (0, 0.5)
     assert http.request("GET", "/task_result", json={"reward_request_id": "0" * 32}).json()["errcode"] > 1
+
+
+# --- what programs print and answer, in dialects that judge -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", ["'x' * (1 << 20)", "''"])
+def test_noise_does_not_change_a_judgement(http: httpx.Client, noise: str) -> None:
+    code = f"import sys\nsys.stdout.buffer.write(b'\\xff\\xfe')\nprint({noise})\n{ADD}"
+    asserts = ["assert add(1, 2) == 3", "assert add(1, 2) == 4"]
+    program = {"program": code, "tests": asserts, "max_execution_time": 5}
+    assert http.post("/test_program", json=program).json()["results"] == [1, 0]
+    assert http.post("/verify", json=verify(code, asserts)).json()["result"] == [True, False]
+    body = {"query": [FENCED.format(code)], "prompts": [""], "labels": [asserts]}
+    assert http.post("/get_reward", json=body).json()["rewards"] == [0.5]
+    sample = {"prompt": "p", "response": FENCED.format(code), "label": asserts}
+    assert http.post("/slime", json=sample).json() == 0.5
+
+
+def test_output_that_is_no_text_is_a_wrong_answer(http: httpx.Client) -> None:
+    code = "import sys\nsys.stdout.buffer.write(b'\\xff')"
+    tests = [{"input": "", "output": "\ufffd"}]
+    body = {"program": code, "tests": tests, "max_execution_time": 5}
+    assert http.post("/test_program_stdio", json=body).json()["results"] == [0]
+
+
+def test_a_client_that_hangs_up_takes_its_program_along(stack: Stack, http: httpx.Client) -> None:
+    body = {"code": f"import time; time.sleep(20)  # {uuid.uuid4().hex}", "language": "python", "run_timeout": 30}
+    with pytest.raises(httpx.ReadTimeout):
+        http.post("/run_code", json=body, timeout=1)
+    began = time.monotonic()
+    assert http.post("/run_code", json={"code": "print(1)", "language": "python"}).json()["status"] == "Success"
+    assert http.get("/info").json()["queues"]["execute"]["depth"] <= 1
+    assert time.monotonic() - began < 25

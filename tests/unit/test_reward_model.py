@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from service.errors import HostLacks, Invalid, TooLong, UsageError
-from service.scoring.reward_model import Calibration, Encoder, RewardModel, RewardModelSpec
+from service.scoring.reward_model import Calibration, Encoded, Encoder, RewardModel, RewardModelSpec
 from support.checkpoints import SPECIAL, TEMPLATE, checkpoint, write_model, write_tokenizer
 
 PROMPT = "def add(a, b):\n    '''The sum of {a} and {b}.'''\n"
@@ -143,6 +144,19 @@ def test_a_chat_template_is_the_only_owner_of_bos(tmp_path: Path) -> None:
 def test_a_text_template_joins_a_conversation_by_blank_lines(served: RewardModel) -> None:
     conversation = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Sum."}]
     assert served.encode(conversation, "x") == served.encode("Be brief.\n\nSum.", "x")  # type: ignore[arg-type]
+
+
+def test_a_whole_text_is_encoded_as_it_is(tmp_path: Path, served: RewardModel) -> None:
+    whole = served.encoder.full_text(PROMPT, COMPLETIONS[0])
+    (encoded,) = served.encode_group(None, [whole])
+    assert encoded == replace(served.encode(PROMPT, COMPLETIONS[0]), prompt_tokens=0)
+    assert [type(one) for one in served.encode_group(None, ["short", whole * 50])] == [Encoded, TooLong]
+
+    chat = Encoder.load(checkpoint(tmp_path, template="chat_template"))
+    whole = chat.full_text("q", "a")
+    assert whole.startswith("<s>")
+    for text in (whole, whole.removeprefix("<s>")):  # clients take the BOS off, servers of others put it back
+        assert chat.encode_group(None, [text]) == [replace(chat.encode("q", "a"), prompt_tokens=0)]
 
 
 def test_too_long_is_said_and_never_cut(served: RewardModel) -> None:

@@ -39,6 +39,7 @@ from service.schemas import (
 
 T = TypeVar("T")
 PAUSE_S = (0.2, 5.0)  # between our own tries, where a dialect waits inside
+OUTPUT_KB = 4096  # a program of a chatty model is judged by its answers, not by its noise
 MARGIN_S = 0.5  # left for writing the answer
 
 
@@ -158,8 +159,8 @@ class Visit:
             return "default" if "default" in served or not served else next(iter(served))
         return asked or "default"
 
-    def limits(self, cpu_s: float, memory_mb: int | None = None, *, wall_s: float | None = None,
-               output_kb: int = 1024) -> LimitsSpec:  # fmt: skip
+    def limits(self, cpu_s: float = 5.0, memory_mb: int | None = None, *, wall_s: float | None = None,
+               output_kb: int = OUTPUT_KB) -> LimitsSpec:  # fmt: skip
         """What a client wishes, within what this deployment allows. No client's number is an error here."""
         settings = self.services.settings
         wished = {

@@ -78,7 +78,8 @@ async def by_tests(visit: Visit, completion: str, tested: Tested, options: Optio
     code = code_of(completion, language)
     if code is None:
         return Grade(0.0, 0.0, pass_rate=0.0)
-    item = ExecuteItem(language=language, programs=[tested.program(code.text)], tests=tested.tests)
+    item = ExecuteItem(language=language, programs=[tested.program(code.text)], tests=tested.tests,
+                       limits=visit.limits())  # fmt: skip
     answer = await visit.execute(ExecuteRequest(items=[item]))
     program = judged(answer.results[0].programs[0])
     rate = program.pass_rate or 0.0

@@ -50,8 +50,9 @@ async def verify(request: Request, body: Verify) -> JSONResponse:
     if code is None:
         return JSONResponse(given | {"reward": 0.0, "result": [], "metadata": {"error": "no code in the answer"},
                                      "extracted_model_code": None, "unit_tests_time_taken": 0.0})  # fmt: skip
-    item = ExecuteItem(language=language, programs=[tested.program(code.text)], tests=tested.tests)
     visit = Visit(request, DIALECT.deadline_s)
+    item = ExecuteItem(language=language, programs=[tested.program(code.text)], tests=tested.tests,
+                       limits=visit.limits())  # fmt: skip
     answer = await visit.alive(visit.execute(ExecuteRequest(items=[item])))
     program = answer.results[0].programs[0]
     if program.status == "infra_error" and program.error is not None and not program.error.retryable:

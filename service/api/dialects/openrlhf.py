@@ -80,4 +80,3 @@ def response_of(query: str, prompt: Any) -> str:
     tail = prompt[-MIN_TAIL:]
     at = query.find(tail, 0, MAX_LEAD + len(prompt)) if len(prompt) >= MIN_TAIL else -1
     return query[at + len(tail) :] if at >= 0 else query
-

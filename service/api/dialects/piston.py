@@ -122,8 +122,7 @@ def _limits(visit: Visit, seconds: float, memory_mb: float | None, body: Execute
     if memory_mb is None and body.run_memory_limit and body.run_memory_limit > 0:
         memory_mb = body.run_memory_limit / (1 << 20)
     wall_s = min(2 * seconds + 2, DIALECT.deadline_s - 4)
-    return visit.limits(min(seconds, wall_s), None if memory_mb is None else int(memory_mb), wall_s=wall_s,
-                        output_kb=4096)  # fmt: skip
+    return visit.limits(min(seconds, wall_s), None if memory_mb is None else int(memory_mb), wall_s=wall_s)
 
 
 def _number(text: str | None) -> float | None:

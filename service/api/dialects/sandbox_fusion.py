@@ -28,7 +28,6 @@ SLACK_S = 7.0  # beyond the two timeouts; verl waits ten seconds beyond them
 ROLL_S = 27.0  # ROLL reads for 30 s whatever the timeouts are
 WALL_SLACK_S = 3.0  # a run is stopped by its CPU time; sleeping and waiting may take this much longer
 MAX_DEADLINE_S = 600.0
-OUTPUT_KB = 4096
 
 
 class RunCode(Loose):
@@ -52,7 +51,7 @@ class RunCode(Loose):
         """The run, stopped early enough for its end to be told in time."""
         wall_s = min(self.run_timeout + WALL_SLACK_S, max(1.0, self.deadline_s() - 4))
         memory_mb = self.memory_limit_MB if self.memory_limit_MB > 0 else None
-        limits = visit.limits(min(self.run_timeout, wall_s), memory_mb, wall_s=wall_s, output_kb=OUTPUT_KB)
+        limits = visit.limits(min(self.run_timeout, wall_s), memory_mb, wall_s=wall_s)
         return Order(self.language, self.code, self.stdin or "", decoded(self.files), tuple(self.fetch_files), limits)
 
 
