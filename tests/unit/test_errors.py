@@ -17,7 +17,7 @@ TABLE = {
     "Overloaded": (429, "overloaded", True), "WouldMissDeadline": (503, "deadline_unreachable", True),
     "BrokerUnavailable": (503, "broker_unavailable", True), "NoWorker": (503, "no_worker", True),
     "ShuttingDown": (503, "shutting_down", True), "InfraError": (503, "infra_error", True),
-    "Poisoned": (422, "poisoned", False), "HostLacks": (500, "host_lacks", False), "UsageError": (500, "usage", False),
+    "HostLacks": (500, "host_lacks", False), "UsageError": (500, "usage", False),
     "PlauditError": (500, "internal", True),
 }  # fmt: skip
 
