@@ -23,6 +23,10 @@ MAX_SOURCE_BYTES = 1 * MB
 MAX_TESTS = 10_000
 MAX_STDIN_BYTES = 16 * MB
 MAX_ARTIFACT_BYTES = 64 * MB
+MAX_FILES = 24  # files put beside a program; each is a descriptor in one message
+MAX_FILES_BYTES = 16 * MB  # all of them
+MAX_FETCHED = 8
+MAX_FETCHED_BYTES = 4 * MB  # each
 
 
 @dataclass(frozen=True, slots=True)

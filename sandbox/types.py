@@ -113,7 +113,20 @@ class StdioSuite:
     rel_tol: float | None = None
 
 
-Suite = AssertSuite | FunctionSuite | CheckSuite | StdioSuite
+@dataclass(frozen=True, slots=True)
+class RunSuite:
+    """No test: one run on this stdin, and what it printed is the answer (`Report.output`).
+
+    `files` (name, content) lie in the program's working folder before it starts; `fetch` names files there that are
+    read back after it has ended.
+    """
+
+    stdin: str = ""
+    files: tuple[tuple[str, bytes], ...] = ()
+    fetch: tuple[str, ...] = ()
+
+
+Suite = AssertSuite | FunctionSuite | CheckSuite | StdioSuite | RunSuite
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +159,22 @@ class CompileReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """What one run left behind, whole up to its limits. Either `exit_code` or `signal` says how it ended."""
+
+    exit_code: int | None
+    signal: int | None
+    stdout: bytes
+    stderr: bytes
+    files: dict[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """A program against its suite. `pass_rate` divides by all tests sent, skipped ones included."""
+    """A program against its suite. `pass_rate` divides by all tests sent, skipped ones included.
+
+    `output` is there for a `RunSuite` whose program ran; `passed` then means that it ended with exit code 0.
+    """
 
     verdict: Verdict
     passed: int
@@ -157,6 +184,7 @@ class Report:
     isolation: Level
     compile: CompileReport | None = None
     flags: tuple[str, ...] = ()
+    output: Output | None = None
 
     @property
     def pass_rate(self) -> float:

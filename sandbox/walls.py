@@ -36,6 +36,7 @@ from sandbox import languages
 from sandbox.cgroup import NAME, Cgroups, remove_stale, start_time
 from sandbox.errors import SandboxError, UnsupportedLanguage, WallsMissing
 from sandbox.jail import Blueprint, Jail, Job, kill_bwrap
+from sandbox.judge.artifacts import Artifacts
 from sandbox.languages import Language
 from sandbox.seccomp import build_filter
 from sandbox.types import Level
@@ -110,6 +111,7 @@ class Sandbox:
         self.home = state / self.name
         self.sequence = 0
         self.leaving: list[subprocess.Popen[bytes]] = []
+        self.artifacts = Artifacts()
         self.interrupt = threading.Event()
         self.closed = False
         self.lock = -1
@@ -184,6 +186,7 @@ class Sandbox:
         if self.closed or os.getpid() != self.pid:
             return
         self.closed = True
+        self.artifacts.close()
         self.collect(0)
         shutil.rmtree(self.home, ignore_errors=True)
         if self.lock >= 0:

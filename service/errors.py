@@ -113,6 +113,12 @@ class InfraError(PlauditError):
     status, code, title = 503, "infra_error", "Internal failure"
 
 
+class Poisoned(InfraError):
+    """No worker survived this piece of work, several times over; trying again would cost more of them."""
+
+    status, code, title, retryable = 422, "poisoned", "Given up", False
+
+
 class HostLacks(PlauditError):
     """This host lacks something named in the message; commands exit with 3."""
 

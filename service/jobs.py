@@ -36,10 +36,10 @@ ENDINGS = frozenset({JobState.DONE, JobState.TIMEOUT, JobState.FAILED, JobState.
 
 
 class ScoreTask(msgspec.Struct, frozen=True, tag="score"):
-    """A prompt (text or chat messages) with the completions to score."""
+    """A prompt (text or chat messages) with the completions to score. Without one they are whole texts already."""
 
     model: str
-    prompt: str | list[dict[str, str]]
+    prompt: str | list[dict[str, str]] | None
     completions: list[str]
     on_overflow: Literal["error", "truncate_left"] = "error"
 
@@ -141,6 +141,7 @@ _SUITES: dict[str, type[sandbox.Suite]] = {
     "function": sandbox.FunctionSuite,
     "check": sandbox.CheckSuite,
     "stdio": sandbox.StdioSuite,
+    "run": sandbox.RunSuite,
 }
 _KINDS = {suite: kind for kind, suite in _SUITES.items()}
 
@@ -156,7 +157,7 @@ def decode_suite(frame: bytes) -> sandbox.Suite:
 
 
 def num_tests(suite: sandbox.Suite) -> int:
-    """How many tests a suite counts as; a `check` is one."""
+    """How many tests a suite counts as; a `check` is one, and so is a run."""
     if isinstance(suite, sandbox.AssertSuite):
         return len(suite.asserts)
-    return 1 if isinstance(suite, sandbox.CheckSuite) else len(suite.cases)
+    return 1 if isinstance(suite, sandbox.CheckSuite | sandbox.RunSuite) else len(suite.cases)

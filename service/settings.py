@@ -85,11 +85,17 @@ class Settings(BaseModel):
     # scoring
     max_batch_tokens: Annotated[int, Field(ge=1)] = 16384
     dtype: Literal["float32", "bfloat16"] = "float32"
+    deterministic: bool = Field(False, description="one sequence at a time: the same bits in any company, and slower")
 
     # executing
     isolation_accept: Literal["strong", "userns", "landlock", "none"] = Field(
         "strong", description="lowest isolation level this deployment accepts; anything weaker refuses to start"
     )
+
+    # other people's protocols
+    dialects_off: list[str] = Field(default_factory=list, description="dialects not spoken here (docs/dialects.md)")
+    fallback_reward: float = Field(0.0, description="told, beside `reward_ok` 0, to a trainer that would crash "
+                                                    "without a number")  # fmt: skip
 
     # telling
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -137,7 +143,7 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
             raise UsageError(f"{variable} is no setting; `plaudit check` lists them")
         if name == "model":
             values[name] = parse_models(_list(text))
-        elif name in ("api_key", "admin_key"):
+        elif name in ("api_key", "admin_key", "dialects_off"):
             values[name] = _list(text)
         else:
             values[name] = text or None

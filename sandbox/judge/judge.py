@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sandbox import languages
@@ -11,8 +12,9 @@ from sandbox import limits as fences
 from sandbox.errors import InvalidSuite, SandboxError, UnsupportedLanguage
 from sandbox.jail import Job
 from sandbox.judge.calls import judge_calls
+from sandbox.judge.output import check_run, run_once
 from sandbox.judge.split import judge_tests
-from sandbox.judge.stdio import compiled, judge_case, native_job, script_job
+from sandbox.judge.stdio import judge_case, native_job, script_job
 from sandbox.types import (
     SEVERITY,
     AssertSuite,
@@ -20,8 +22,10 @@ from sandbox.types import (
     CompileReport,
     FunctionSuite,
     Limits,
+    Output,
     Program,
     Report,
+    RunSuite,
     StdioSuite,
     Stop,
     Suite,
@@ -33,7 +37,14 @@ from sandbox.types import Judge as JudgeName
 if TYPE_CHECKING:
     from sandbox.walls import Sandbox
 
-KIND_OF: dict[type, str] = {AssertSuite: "assert", FunctionSuite: "function", CheckSuite: "check", StdioSuite: "stdio"}
+# What reads stdin can as well be run without a judgement.
+KIND_OF: dict[type, str] = {
+    AssertSuite: "assert",
+    FunctionSuite: "function",
+    CheckSuite: "check",
+    StdioSuite: "stdio",
+    RunSuite: "stdio",
+}
 
 
 def judge(program: Program, suite: Suite, limits: Limits, stop: Stop, box: Sandbox) -> Report:
@@ -64,6 +75,8 @@ def dispatch(
     source: bytes, language: str, suite: Suite, total: int, limits: Limits, stop: Stop, box: Sandbox
 ) -> Report:
     """One way of judging for each kind of suite."""
+    if isinstance(suite, RunSuite):
+        return run_only(source, language, suite, limits, box)
     if isinstance(suite, StdioSuite):
         compile_report, tests, flags = judge_stdio(source, language, suite, limits, stop, box)
         return conclude(tests, total, "bytes", box, compile_report, flags)
@@ -77,7 +90,7 @@ def dispatch(
 
 
 def size(suite: Suite) -> int:
-    if isinstance(suite, CheckSuite):
+    if isinstance(suite, CheckSuite | RunSuite):
         return 1
     total = len(suite.asserts) if isinstance(suite, AssertSuite) else len(suite.cases)
     if not total:
@@ -143,11 +156,27 @@ def judge_stdio(
     if language == "python":
         tests, flags = judge_cases(script_job(source, limits), suite, stop, box)
         return None, tests, flags
-    with compiled(source, box) as (executable, report):
+    with box.artifacts.of(source, box) as (executable, report):
         if executable is None:
             return report, [TestReport(Verdict.COMPILE_ERROR, detail="the program does not compile")], set()
         tests, flags = judge_cases(native_job(executable, limits), suite, stop, box)
         return report, tests, flags
+
+
+def run_only(source: bytes, language: str, suite: RunSuite, limits: Limits, box: Sandbox) -> Report:
+    """The report of a run that nobody judges."""
+    check_run(suite)
+    compile_report: CompileReport | None = None
+    output: Output | None = None
+    if language == "python":
+        test, output, flags = run_once(script_job(source, limits), suite, box)
+    else:
+        with box.artifacts.of(source, box) as (executable, compile_report):
+            if executable is None:
+                test, flags = TestReport(Verdict.COMPILE_ERROR, detail="the program does not compile"), set()
+            else:
+                test, output, flags = run_once(native_job(executable, limits), suite, box)
+    return replace(conclude([test], 1, "bytes", box, compile_report, flags), output=output)
 
 
 def judge_cases(job: Job, suite: StdioSuite, stop: Stop, box: Sandbox) -> tuple[list[TestReport], set[str]]:

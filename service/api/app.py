@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from service import metrics
 from service.api import problems, routes
 from service.api.desk import Desk
+from service.api.dialects import table as dialects
 from service.api.door import Door
 from service.api.ending import end
 from service.api.fleet import REFRESH_S, Fleet
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="plaudit", version=metadata.version("plaudit"), description=DESCRIPTION, lifespan=lifespan,
                   redoc_url=None)  # fmt: skip
     app.include_router(routes.router)
+    dialects.install(app, settings.dialects_off)
     problems.install(app)
     app.add_middleware(Frame, settings=settings)
     app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from service import metrics
 from service.api.fleet import Fleet
+from service.api.runs import Order
 from service.errors import BrokerUnavailable, Invalid, NotFound, NoWorker, TooLarge
 from service.schemas import (
     ExecuteRequest,
@@ -42,6 +43,14 @@ class Door:
             self._code(f"items.{at}.programs", item.programs)
             self._limits(f"items.{at}.limits", item.limits)
             self.check_tests(f"items.{at}.tests", item.tests)
+
+    def check_orders(self, orders: Sequence[Order]) -> None:
+        _at_most("programs", len(orders), self.settings.max_completions, "max_completions")
+        self._code("programs", [order.source for order in orders])
+        for at, order in enumerate(orders):
+            self._limits(f"programs.{at}.limits", order.limits)
+            size = len(order.stdin.encode()) + sum(len(content) for _, content in order.files)
+            _at_most(f"programs.{at}: stdin and files", size, self.settings.max_stdin_bytes, "max_stdin_bytes")
 
     def check_reward(self, request: RewardRequest) -> None:
         self._counts([item.completions for item in request.items], "completions")

@@ -5,6 +5,7 @@ Pure ASGI, so that nothing stands between a handler and its client's disconnect.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import logging
@@ -61,12 +62,15 @@ class Frame:
             await self.app(scope, self._bounded(headers, receive), framed)
         except PlauditError as error:
             await respond(problem_of(error, state["request_id"]))(scope, receive, framed)
+        except HTTPException as error:  # a body that outgrew its limit while a middleware read it
+            await respond(problem_of(TooLarge(str(error.detail)), state["request_id"]))(scope, receive, framed)
         except Exception:  # the API's last handler
             log.exception("unexpected error", extra={"request_id": state["request_id"], "path": scope["path"]})
             metrics.infra_errors.labels("api", "internal").inc()
             if not started:
-                unexpected = PlauditError("an unexpected error; the log has it")
-                await respond(problem_of(unexpected, state["request_id"]))(scope, receive, framed)
+                problem = problem_of(PlauditError("an unexpected error; the log has it"), state["request_id"])
+                problem = problem.model_copy(update={"status": state.get("sheds") or problem.status})
+                await respond(problem)(scope, receive, framed)
         finally:
             self._record(scope, state, started[0] if started else 499, time.perf_counter() - began)
 
@@ -79,11 +83,10 @@ class Frame:
         needs_admin = ADMIN.match(path) is not None
         if path in PUBLIC or not (keys or admins):
             return ""
-        word, _, given = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        given = given.strip() if word.lower() == "bearer" else ""
+        given = _key_of(headers.get(b"authorization", b"").decode("latin-1"))
         matches = [key for key in (*keys, *admins) if hmac.compare_digest(key.encode(), given.encode())]
         if not matches:
-            raise Unauthorized("send `Authorization: Bearer <key>`")
+            raise Unauthorized("send `Authorization: Bearer <key>`, or put the key into the URL as `user:<key>@host`")
         if needs_admin and not any(hmac.compare_digest(key.encode(), given.encode()) for key in admins):
             raise Forbidden("this call needs an admin key")
         return hashlib.sha256(given.encode()).hexdigest()[:16]
@@ -115,6 +118,18 @@ class Frame:
                 "ms": round(seconds * 1000, 1), "queue_ms": round(state["queue_ms"], 1),
                 "compute_ms": round(state["compute_ms"], 1), "tenant": state.get("tenant", ""),
             })  # fmt: skip
+
+
+def _key_of(authorization: str) -> str:
+    """The key of a Bearer header, or the password of a Basic one: what clients make of a URL `http://user:key@host`."""
+    word, _, given = authorization.partition(" ")
+    given = given.strip()
+    if word.lower() == "basic":
+        try:
+            return base64.b64decode(given, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return ""
+    return given if word.lower() == "bearer" else ""
 
 
 def _too_large(size: int, limit: int) -> TooLarge:

@@ -86,12 +86,18 @@ class _Entry(msgspec.Struct, frozen=True):
 _entry_decoder = msgspec.msgpack.Decoder(_Entry)
 
 
+class WholeTexts(ScoreItem):
+    """Completions that are whole texts, written by somebody else's template: scored as they are, no prompt added."""
+
+    prompt: Prompt = ""
+
+
 class ScoreGroup:
     """One item: its unique completions, those known already, and the job for the rest."""
 
     def __init__(self, item: ScoreItem, model: str, revision: str, on_overflow: Any) -> None:
         self.item = item
-        self.prompt = _plain(item.prompt)
+        self.prompt = None if isinstance(item, WholeTexts) else _plain(item.prompt)
         self.on_overflow = on_overflow
         self.model = model
         self.unique = list(dict.fromkeys(item.completions))
@@ -242,11 +248,16 @@ class ExecuteGroup:
             problem = Problem(code="language_unknown", detail=str(error))
             return ProgramResult(status="invalid", trainable=False, error=problem)
         after = item.stop.after if isinstance(item.stop, StopAfter) else {"never": None, "first_failure": 1}[item.stop]
-        task = encode(ExecuteTask(language, source, self.sha256, self.limits, after))
-        compile_s = COMPILE_CPU_S.get(language, DEFAULT_COMPILE_CPU_S)
-        cost = self.limits.cpu_s * self.total + compile_s
-        return Job(digest("execute", toolchain, task), "execute", EXECUTE_QUEUE, context.lane, task, cost,
-                   context.deadline_ms, (self.sha256, self.frame))  # fmt: skip
+        task = ExecuteTask(language, source, self.sha256, self.limits, after)
+        return execute_job(task, self.frame, self.total, toolchain, context)
+
+
+def execute_job(task: ExecuteTask, frame: bytes, total: int, toolchain: str, context: Context) -> Job:
+    """A task with its suite's frame, which holds `total` tests. The task's language is a canonical name."""
+    cost = task.limits.cpu_s * total + COMPILE_CPU_S.get(task.language, DEFAULT_COMPILE_CPU_S)
+    content = encode(task)
+    return Job(digest("execute", toolchain, content), "execute", EXECUTE_QUEUE, context.lane, content, cost,
+               context.deadline_ms, (task.suite, frame))  # fmt: skip
 
 
 class ExecutePlan:

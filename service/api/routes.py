@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from importlib import metadata, resources
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 
 from service import metrics
+from service.api.connection import while_connected
 from service.api.context import Context, Progress, deadline, new_request_id
-from service.api.ending import end
 from service.api.ledger import START, request_id_of
 from service.api.plans import to_suite
 from service.api.problems import respond
@@ -47,7 +46,6 @@ from service.schemas import (
 
 log = logging.getLogger("plaudit.api")
 
-A = TypeVar("A")
 REQUESTS: dict[str, type[ScoreRequest | ExecuteRequest | RewardRequest | RankRequest]] = {
     "/score": ScoreRequest, "/execute": ExecuteRequest, "/reward": RewardRequest, "/rank": RankRequest,
 }  # fmt: skip
@@ -126,7 +124,7 @@ async def _work(request: Request, route: str, body: Any, key: str | None, deadli
         log.info("payload", extra={"request_id": state.request_id, "payload": body.model_dump(mode="json")})
     if key is None and not later:
         context = Context(state.request_id, until, body.priority, state.tenant)
-        answer = await _while_connected(request, perform(these.desk, route, body, context))
+        answer = await while_connected(request, perform(these.desk, route, body, context))
         state.queue_ms, state.compute_ms = context.queue_ms, context.compute_ms
         return Response(answer.model_dump_json(), media_type="application/json")
     job = request_id_of(state.tenant, key) if key is not None else new_request_id()
@@ -158,27 +156,6 @@ def _accepted(job: str, keep_s: int, until_ms: int) -> JobAccepted:
     expires = datetime.fromtimestamp(until_ms / 1000, UTC) + timedelta(seconds=keep_s)
     return JobAccepted(job_id=job, status_url=f"/jobs/{job}", events_url=f"/jobs/{job}/events",
                        expires_at=expires.isoformat(timespec="seconds"))  # fmt: skip
-
-
-async def _while_connected(request: Request, work: Awaitable[A]) -> A:
-    """Run until done or until the client is gone; then the work is cancelled, which takes its jobs back."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
-        return await task if task.done() else await _cancelled(task)
-    finally:
-        await end([task, gone])
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _cancelled(task: asyncio.Future[A]) -> A:
-    await end([task])
-    raise Invalid("the client closed the connection")  # nobody reads this
 
 
 # --- asynchronous jobs -----------------------------------------------------------------------------------------------
@@ -317,4 +294,3 @@ _CSP = ("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inlin
 async def dashboard() -> HTMLResponse:
     page = resources.files("service.api").joinpath("dashboard", "index.html").read_text("utf-8")
     return HTMLResponse(page, headers={"Content-Security-Policy": _CSP})
-

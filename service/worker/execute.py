@@ -22,6 +22,8 @@ from service.worker.loop import Hands, failure
 
 log = logging.getLogger("plaudit.execute")
 
+LARGE_OUTPUT_BYTES = 64 * 1024
+LARGE_OUTPUT_MS = 60_000
 MAX_SUITES = 64  # decoded suites kept: a group's programs share one
 
 
@@ -87,9 +89,15 @@ class ExecuteWork:
             hands.answer(lease, failure("sandbox", str(error)), started_ms=started)
             return
         _count(task.language, report)
-        timing = any(test.verdict in TIMING_VERDICTS for test in report.tests)
-        hands.answer(lease, Executed(report), cache_ms=0 if timing else self.cache_ms,
+        hands.answer(lease, Executed(report), cache_ms=self._cache_ms(report),
                      compute_ms=(time.perf_counter() - began) * 1000, started_ms=started)  # fmt: skip
+
+    def _cache_ms(self, report: Report) -> int:
+        """How long to remember it. A large output only until its caller's retries are over: memory is Redis'."""
+        if any(test.verdict in TIMING_VERDICTS for test in report.tests):
+            return 0
+        large = report.output is not None and len(report.output.stdout) > LARGE_OUTPUT_BYTES
+        return min(self.cache_ms, LARGE_OUTPUT_MS) if large else self.cache_ms
 
     def _judge(self, task: ExecuteTask, suite: Suite) -> Report:
         """One judgement; the sandbox's own fault is tried once more before it is an answer."""

@@ -115,3 +115,32 @@ def test_asserts_are_for_python_only(box: Sandbox) -> None:
         judge(Program("cpp", ADD), AssertSuite(("assert f(1)",)), LIMITS, Stop(), box)
     with pytest.raises(UnsupportedLanguage, match="cobol"):
         judge(Program("cobol", ADD), StdioSuite((StdioCase("", ""),)), LIMITS, Stop(), box)
+
+
+def test_a_program_that_is_sent_again_is_not_compiled_again(box: Sandbox) -> None:
+    before = len(box.artifacts)
+    source = f"{ADD}\n// {before}"
+    first, second = run(box, source, ("1 2", "3")), run(box, source, ("3 4", "7"))
+    assert (first.verdict, second.verdict) == (Verdict.PASSED, Verdict.PASSED)
+    assert second.compile == first.compile
+    broken = "int main( {"
+    assert run(box, broken).compile == run(box, broken).compile
+
+
+def test_executables_are_kept_within_bounds(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandbox.judge.artifacts.MAX_KEPT", 2)
+    for number in range(4):
+        assert run(box, f"int main() {{ return {number}; }}").tests[0].detail in ("", f"exit code {number}")
+    assert len(box.artifacts) == 2
+    monkeypatch.setattr("sandbox.judge.artifacts.MAX_KEPT_BYTES", 1)
+    run(box, "int main() { return 9; }")
+    assert len(box.artifacts) == 1
+
+
+def test_a_compiler_that_was_stopped_is_asked_again(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = f"{ADD}\n// stopped"
+    slow = replace(limits.for_compile(), cpu_s=0.01)
+    with monkeypatch.context() as patched:
+        patched.setattr(limits, "for_compile", lambda: slow)
+        assert run(box, source, ("1 2", "3")).verdict is Verdict.COMPILE_ERROR
+    assert run(box, source, ("1 2", "3")).verdict is Verdict.PASSED

@@ -171,7 +171,19 @@ def families() -> str:
     return table(["metric", "type", "labels", "what"], rows)
 
 
+def dialects() -> str:
+    from service.api.dialects.table import DIALECTS
+
+    rows = []
+    for name, one in DIALECTS.items():
+        paths = sorted({route.path for route in one.router.routes})
+        sheds = "never; waits inside" if one.sheds is None else str(one.sheds)
+        rows.append([f"`{name}`", one.clients, " ".join(f"`{path}`" for path in paths), f"{one.deadline_s:g} s", sheds])
+    return table(["dialect", "who speaks it", "endpoints", "deadline", "sheds with"], rows)
+
+
 GENERATED: dict[str, Callable[[], str]] = {
+    "dialects": dialects,
     "endpoints": endpoints, "errors": error_codes, "verdicts": verdicts, "settings": settings, "metrics": families,
 }  # fmt: skip
 MARK = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

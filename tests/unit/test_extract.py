@@ -1,44 +1,92 @@
-"""Code is taken out of completions by one rule: the last fenced block with anything in it."""
+"""The rules by which code is taken out of a completion."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.extract import fences, last_fence
+from service.extract import Code, answer, code_of, fences, last_fence
+
+F = "```"
 
 
 @pytest.mark.parametrize(
-    ("completion", "code"),
+    ("completion", "expected"),
     [
-        ("```\nx = 1\n```", "x = 1\n"),
-        ("Sure!\n```python\nx = 1\n```\nDone.", "x = 1\n"),
-        ("```py\nfirst\n```\ntext\n```py\nlast\n```", "last\n"),
-        ("~~~\nx = 1\n~~~", "x = 1\n"),
-        ("````\n```\ninner\n```\n````", "```\ninner\n```\n"),
-        ("```\nx = 1\n````", "x = 1\n"),
-        ("```python\nx = 1", "x = 1"),
-        ("```python\nx = 1\n", "x = 1\n"),
-        ("  ```python\n  x = 1\n  ```", "  x = 1\n"),
-        ("```c++ {.numbers}\nint x;\n```", "int x;\n"),
-        ("```python\r\nx = 1\r\n```\r\n", "x = 1\r\n"),
-        ("```\nx = 1\n```\n```\n\n```", "x = 1\n"),
-        ("```\ns = '```'\n```", "s = '```'\n"),
-        ("```\nx = 1\n```\n```", "x = 1\n"),
+        (f"Here:\n{F}python\na = 1\n{F}\nDone.", "a = 1\n"),
+        (f"{F}\na = 1\n{F}", "a = 1\n"),
+        (f"{F}py\none\n{F}\ntext\n{F}py\ntwo\n{F}", "two\n"),
+        (f"{F}python\none\n{F}\nIt prints\n{F}\n42\n{F}", "one\n"),
+        (f"{F}\none\n{F}\nor in C++\n{F}cpp\nint x;\n{F}", "one\n"),
+        (f"{F}text\n42\n{F}", "42\n"),
+        (f"{F}python3\none\n{F}\n{F}python\n\n{F}", "one\n"),
+        (f"~~~python\nprint('''\n{F}\n''')\n~~~", f"print('''\n{F}\n''')\n"),
+        (f"````python\n{F}\ninner\n{F}\n````", f"{F}\ninner\n{F}\n"),
+        (f"  {F}python\n  a = 1\n  {F}", "  a = 1\n"),
+        (f"{F}{{.python}}\none\n{F}\n{F}json\n1\n{F}", "one\n"),
     ],
 )
-def test_the_last_block_with_anything_in_it(completion: str, code: str) -> None:
-    assert last_fence(completion) == code
+def test_the_last_fence_of_the_language_counts(completion: str, expected: str) -> None:
+    code = code_of(completion, "python")
+    assert code is not None
+    assert (code.text, code.kind) == (expected, "fenced")
 
 
-@pytest.mark.parametrize("completion", ["", "x = 1", "`x = 1`", "```\n```", "```\n \n```", "``\nx\n``", "a ```b``` c"])
-def test_no_block_is_none_and_not_the_text(completion: str) -> None:
+def test_a_tag_is_any_spelling_of_the_language() -> None:
+    completion = f"{F}c++\none\n{F}\n{F}python\ntwo\n{F}"
+    assert code_of(completion, "cpp") == Code("one\n", "fenced", "c++")
+    assert code_of(completion, "py3") == Code("two\n", "fenced", "python")
+
+
+def test_a_fence_that_is_never_closed_ends_with_the_completion() -> None:
+    code = code_of(f"{F}python\nwhile True:\n    pa", "python")
+    assert code == Code("while True:\n    pa", "incomplete_fenced", "python")
+
+
+@pytest.mark.parametrize("completion", ["", "def f(): pass", "use `x`", f"{F}python\n \n{F}", f"a {F}python\nb\n"])
+def test_no_fence_no_code(completion: str) -> None:
+    assert code_of(completion, "python") is None
     assert last_fence(completion) is None
 
 
-def test_all_blocks_in_order() -> None:
-    assert fences("```\na\n```\n```\n```\n~~~\nb\n~~~") == ["a\n", "", "b\n"]
+@pytest.mark.parametrize("token", ["<|im_end|>", "</s>", "<|eot_id|>", "<|endoftext|>", "<|im_end|>\n<|endoftext|>"])
+def test_closing_tokens_of_templates_are_no_text(token: str) -> None:
+    code = code_of(f"{F}python\na = 1\n{F}{token}", "python")
+    assert code == Code("a = 1\n", "fenced", "python")
 
 
-def test_a_long_text_of_backticks_does_not_take_long() -> None:
-    assert last_fence("```\n" * 20_001) is None
-    assert last_fence("`" * 200_000) is None
+def test_a_closing_token_inside_a_program_stays() -> None:
+    assert last_fence(f"{F}\nprint('</s>')\n{F}") == "print('</s>')\n"
+
+
+def test_thoughts_do_not_answer() -> None:
+    draft = f"{F}python\ndraft\n{F}"
+    final = f"{F}python\nfinal\n{F}"
+    assert last_fence(f"<think>\n{draft}\n</think>\n{final}") == "final\n"
+    assert last_fence(f"so\n{draft}\n</think>\n\n{final}") == "final\n"
+    assert last_fence(f"<think>\n{draft}\n</think>\nNo code.") is None
+    assert last_fence(f"<think>\n{draft}\n") is None
+
+
+def test_a_program_about_thoughts_keeps_its_text() -> None:
+    program = "s = '<think>' + x + '</think>'\nprint(s)\n"
+    assert last_fence(f"{F}python\n{program}{F}") == program
+
+
+def test_answer_is_the_text_itself_where_nothing_is_to_be_taken() -> None:
+    assert answer("plain") == "plain"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", [" ", "`", "```\n", "</think> ", "<think>", "<|im_end|>", "~~~ \n```", "``` \t"])
+def test_no_text_takes_long(piece: str) -> None:
+    code_of(piece * (400_000 // len(piece)) + "x", "python")
+    code_of(piece * (400_000 // len(piece)), "python")
+
+
+@given(st.text())
+def test_any_text_is_read_without_error(text: str) -> None:
+    code = code_of(text, "python")
+    assert code is None or code.text.strip()
+    assert all(block in text for block in fences(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from service.errors import HostLacks, Invalid, TooLong, UsageError
-from service.scoring.reward_model import Calibration, Encoder, RewardModel, RewardModelSpec
+from service.scoring.reward_model import Calibration, Encoded, Encoder, RewardModel, RewardModelSpec
 from support.checkpoints import SPECIAL, TEMPLATE, checkpoint, write_model, write_tokenizer
 
 PROMPT = "def add(a, b):\n    '''The sum of {a} and {b}.'''\n"
@@ -71,9 +72,32 @@ def test_a_score_depends_on_no_batch_mate_and_no_order(served: RewardModel) -> N
     together = served.score(batch)
 
     assert served.score(batch[::-1])[::-1] == together
-    assert [served.score([encoded])[0] for encoded in batch] == together
+    assert [served.score([encoded])[0] for encoded in batch] == pytest.approx(together, abs=1e-5)
     assert served.score([]) == []
     assert len(set(together)) == len(together)
+
+
+def test_deterministic_gives_the_same_bits_in_any_company(tmp_path: Path) -> None:
+    model = RewardModel.load(checkpoint(tmp_path), deterministic=True)
+    batch = [model.encode(PROMPT, completion) for completion in COMPLETIONS]
+
+    together = model.score(batch)
+
+    assert model.score(batch[::-1])[::-1] == together
+    assert [model.score([encoded])[0] for encoded in batch] == together
+    assert model.num_shared == 0
+
+
+def test_a_prompt_is_computed_once(tmp_path: Path) -> None:
+    model = RewardModel.load(checkpoint(tmp_path))
+    batch = [model.encode(PROMPT, completion) for completion in COMPLETIONS]
+    shared = batch[0].prompt_tokens
+
+    model.score(batch)
+
+    assert model.unshared is None
+    assert model.num_computed + model.num_shared == sum(len(encoded.ids) for encoded in batch)
+    assert model.num_shared >= shared * (len(batch) - 1)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -120,6 +144,19 @@ def test_a_chat_template_is_the_only_owner_of_bos(tmp_path: Path) -> None:
 def test_a_text_template_joins_a_conversation_by_blank_lines(served: RewardModel) -> None:
     conversation = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Sum."}]
     assert served.encode(conversation, "x") == served.encode("Be brief.\n\nSum.", "x")  # type: ignore[arg-type]
+
+
+def test_a_whole_text_is_encoded_as_it_is(tmp_path: Path, served: RewardModel) -> None:
+    whole = served.encoder.full_text(PROMPT, COMPLETIONS[0])
+    (encoded,) = served.encode_group(None, [whole])
+    assert encoded == replace(served.encode(PROMPT, COMPLETIONS[0]), prompt_tokens=0)
+    assert [type(one) for one in served.encode_group(None, ["short", whole * 50])] == [Encoded, TooLong]
+
+    chat = Encoder.load(checkpoint(tmp_path, template="chat_template"))
+    whole = chat.full_text("q", "a")
+    assert whole.startswith("<s>")
+    for text in (whole, whole.removeprefix("<s>")):  # clients take the BOS off, servers of others put it back
+        assert chat.encode_group(None, [text]) == [replace(chat.encode("q", "a"), prompt_tokens=0)]
 
 
 def test_too_long_is_said_and_never_cut(served: RewardModel) -> None:
@@ -236,6 +273,10 @@ def test_the_golden_set_tells_the_same_model_from_another(tmp_path: Path) -> Non
     assert model.check_golden().n == 1
     (tmp_path / "golden.jsonl").write_text(json.dumps(row | {"score": row["score"] + 0.01}) + "\n")
     assert not model.check_golden().ok
+    model._score_row = lambda sequences: [row["score"] + 0.01 * (len(sequences) > 1)] * len(sequences)  # type: ignore[method-assign]
+    (tmp_path / "golden.jsonl").write_text((json.dumps(row) + "\n") * 2)
+    assert not model.check_golden().ok, "right alone and wrong in company is wrong"
+    del model._score_row
     (tmp_path / "golden.jsonl").write_text(json.dumps(row | {"tokens": 1}) + "\n")
     assert not model.check_golden().ok
     (tmp_path / "golden.jsonl").unlink()

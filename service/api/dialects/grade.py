@@ -1,0 +1,98 @@
+"""One completion's reward in dialects that send a prompt, a completion and a data set's label: tests or the model.
+
+What is asked for rides in the URL that the user pastes, because these clients send nothing else:
+`?reward=auto` (tests where the label carries them, else the model) `| tests | model`, `&model=NAME`,
+`&policy=pass_rate | all_or_nothing`, `&language=cpp`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fastapi import Request
+from pydantic import ValidationError
+
+from service.api.dialects.dialect import Loose, Visit, judged, raise_for
+from service.api.dialects.labels import Tested, tests_of
+from service.api.plans import WholeTexts
+from service.errors import Invalid
+from service.extract import code_of
+from service.schemas import ExecuteItem, ExecuteRequest, Prompt, ScoreItem, ScoreRequest
+
+
+class Options(Loose):
+    """What the URL's query asks for."""
+
+    reward: Literal["auto", "tests", "model"] = "auto"
+    policy: Literal["pass_rate", "all_or_nothing"] = "pass_rate"
+    model: str | None = None
+    language: str = "python"
+
+    @classmethod
+    def of(cls, request: Request) -> Options:
+        try:
+            return cls.model_validate(dict(request.query_params))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise Invalid(f"URL parameter {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """`reward` is the raw logit or the pass rate; `score` is the same on [0, 1]."""
+
+    reward: float
+    score: float
+    pass_rate: float | None = None
+    rm: float | None = None
+    truncated: bool = False
+
+    def numbers(self) -> dict[str, float]:
+        """Always the same keys, and numbers only: trainers build columns of them."""
+        return {"score": self.score, "reward_ok": 1.0, "pass_rate": self.pass_rate or 0.0, "rm": self.rm or 0.0,
+                "tested": float(self.pass_rate is not None), "truncated": float(self.truncated)}  # fmt: skip
+
+
+def no_numbers(score: float) -> dict[str, float]:
+    """The same keys where there is no grade."""
+    return {"score": score, "reward_ok": 0.0, "pass_rate": 0.0, "rm": 0.0, "tested": 0.0, "truncated": 0.0}
+
+
+def sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+
+
+def tested_by(label: Any, options: Options) -> Tested | None:
+    """The tests to grade by; None for the model. Raises Invalid where tests are demanded and there are none."""
+    found = None if options.reward == "model" else tests_of(label)
+    if found is None and options.reward == "tests":
+        raise Invalid("label: no tests in it, and the URL asks for reward=tests")
+    return found
+
+
+async def by_tests(visit: Visit, completion: str, tested: Tested, options: Options) -> Grade:
+    """Run the completion's program; one without code fails every test."""
+    language = tested.language or options.language
+    code = code_of(completion, language)
+    if code is None:
+        return Grade(0.0, 0.0, pass_rate=0.0)
+    item = ExecuteItem(language=language, programs=[tested.program(code.text)], tests=tested.tests,
+                       limits=visit.limits())  # fmt: skip
+    answer = await visit.execute(ExecuteRequest(items=[item]))
+    program = judged(answer.results[0].programs[0])
+    rate = program.pass_rate or 0.0
+    value = rate if options.policy == "pass_rate" else float(program.passed == program.total)
+    return Grade(value, value, pass_rate=rate)
+
+
+async def by_model(visit: Visit, prompt: Prompt | None, completion: str, options: Options) -> Grade:
+    """Score a completion under its prompt, or a whole text. What is too long loses its beginning, and says so."""
+    texts = [completion]
+    item = WholeTexts(completions=texts) if prompt is None else ScoreItem(prompt=prompt, completions=texts)
+    ask = ScoreRequest(model=visit.model(options.model), items=[item], on_overflow="truncate_left")
+    one = (await visit.score(ask)).results[0].completions[0]
+    raise_for(one.status, one.error)
+    assert one.score is not None
+    return Grade(one.score, sigmoid(one.score), rm=one.score, truncated=one.truncated)

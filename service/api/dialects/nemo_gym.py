@@ -1,0 +1,80 @@
+"""NeMo-Gym's resources server: `/seed_session` and `/verify`.
+
+`/verify` gives the request back with a reward added: 1 if the program of the model's last message passes every test
+of `verifier_metadata.unit_tests`, else 0. What another shard could do better is 503, which NeMo-RL counts as
+infrastructure; a fault that no retry mends is 200 with `_ng_failure_class`, as the server itself would say it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from pydantic import ConfigDict, Field
+
+from sandbox.types import Verdict
+from service.api.dialects.dialect import Dialect, Loose, Visit, judged
+from service.api.dialects.labels import tests_of
+from service.errors import Invalid
+from service.extract import code_of
+from service.schemas import ExecuteItem, ExecuteRequest
+
+DIALECT = Dialect("nemo_gym", "NeMo-Gym, NeMo-RL, verifiers `nemo_gym` task set", deadline_s=55, sheds=503)
+
+
+class Verify(Loose):
+    """Kept whole, because it goes back whole."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    responses_create_params: dict[str, Any]
+    response: dict[str, Any]
+    verifier_metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+@DIALECT.router.post("/seed_session")
+async def seed_session() -> dict[str, Any]:
+    return {}
+
+
+@DIALECT.router.post("/verify")
+async def verify(request: Request, body: Verify) -> JSONResponse:
+    unit_tests = body.verifier_metadata.get("unit_tests")
+    tested = tests_of(unit_tests)
+    if tested is None:
+        raise Invalid("verifier_metadata.unit_tests: no tests in it that are understood here")
+    language = tested.language or str(body.verifier_metadata.get("language") or "python")
+    code = code_of(written(body.response), language)
+    given = body.model_dump(mode="json")
+    if code is None:
+        return JSONResponse(given | {"reward": 0.0, "result": [], "metadata": {"error": "no code in the answer"},
+                                     "extracted_model_code": None, "unit_tests_time_taken": 0.0})  # fmt: skip
+    visit = Visit(request, DIALECT.deadline_s)
+    item = ExecuteItem(language=language, programs=[tested.program(code.text)], tests=tested.tests,
+                       limits=visit.limits())  # fmt: skip
+    answer = await visit.alive(visit.execute(ExecuteRequest(items=[item])))
+    program = answer.results[0].programs[0]
+    if program.status == "infra_error" and program.error is not None and not program.error.retryable:
+        return JSONResponse(given | {"reward": 0.0, "_ng_failure_class": "judge_failed",
+                                     "_ng_failure_judge_error": program.error.detail})  # fmt: skip
+    judged(program)
+    failed = next((test for test in program.tests if test.verdict is not Verdict.PASSED), None)
+    return JSONResponse(given | {
+        "reward": float(program.passed == program.total),
+        "result": [test.verdict is Verdict.PASSED for test in program.tests],
+        "metadata": {} if failed is None else {"verdict": failed.verdict.value, "error": failed.detail},
+        "extracted_model_code": code.text,
+        "unit_tests_time_taken": sum(test.wall_ms for test in program.tests) / 1000,
+    })  # fmt: skip
+
+
+def written(response: dict[str, Any]) -> str:
+    """The text of the assistant's last message in an OpenAI response object."""
+    texts = [
+        "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
+        for message in response.get("output") or []
+        if isinstance(message, dict) and message.get("type", "message") == "message"
+        and isinstance(parts := message.get("content"), list)
+    ]  # fmt: skip
+    return texts[-1] if texts else ""

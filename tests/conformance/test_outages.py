@@ -1,0 +1,111 @@
+"""Real outages under real clients: a worker is killed, Redis dies, and the answers are right all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from sandbox.walls import Walls
+from support.broker import Broker
+from support.checkpoints import checkpoint
+from support.stack import Stack, wait_for
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack to be hurt: leases are short, data survive the broker's death."""
+    if Walls.probe().level not in ("strong", "userns"):
+        pytest.skip("programs cannot run here")
+    model = checkpoint(tmp_path_factory.mktemp("tiny"))
+    with Broker(append_only=True) as broker, Stack(broker, model, lease_s="1", heartbeat_s="0.3") as one:
+        yield one
+    shutil.rmtree(one.folder, ignore_errors=True)
+
+
+def sleeping(seconds: float, number: int) -> str:
+    return f"import time; time.sleep({seconds}); print(int(input()) * {number})"
+
+
+@pytest.fixture
+def asked(frail: Stack, verl_sandbox: Any, openrlhf_agent: Any) -> Callable[[int], list[Future[Any]]]:
+    """Start verl's, OpenRLHF's and a reranker's calls; each has its right answer beside it."""
+
+    def verl(number: int) -> bool:
+        tests = {"inputs": ["1\n", "2\n", "3\n"], "outputs": [f"{n * number}\n" for n in (1, 2, 3)]}
+        completion = f"```python\n{sleeping(0.5, number)}\n```"
+        value, metadata = verl_sandbox.compute_score(f"{frail.url}/run_code", threading.Semaphore(8), 1024, completion,
+                                                     tests)  # fmt: skip
+        return bool(value == 1.0) or metadata
+
+    def openrlhf(number: int) -> bool:
+        executor = openrlhf_agent.SingleTurnAgentExecutor(f"{frail.url}/get_reward")
+        query = f"```python\nimport time\ntime.sleep(0.5)\ndef f():\n    return {number}\n```"
+
+        async def fetch() -> Any:
+            return await executor._fetch_rewards_via_http([query], [""], [[f"assert f() == {number}"]])
+
+        (one,) = asyncio.run(fetch())
+        return bool(one["rewards"] == [1.0] and one["extra_logs"]["reward_ok"] == [1.0]) or one
+
+    def scored(number: int) -> bool:
+        executor = openrlhf_agent.SingleTurnAgentExecutor(f"{frail.url}/get_reward")
+
+        async def fetch() -> Any:
+            return await executor._fetch_rewards_via_http([f"text {number}"], [""], [None])
+
+        (one,) = asyncio.run(fetch())
+        return bool(one["extra_logs"]["reward_ok"] == [1.0]) or one
+
+    def start(number: int) -> list[Future[Any]]:
+        pool = ThreadPoolExecutor(8)
+        calls = [pool.submit(call, number) for call in (verl, openrlhf, scored)]
+        pool.shutdown(wait=False)
+        return calls
+
+    return start
+
+
+def answers(calls: list[Future[Any]]) -> list[Any]:
+    return [call.result(120) for call in calls]
+
+
+def test_a_killed_worker_is_nobody_s_zero(frail: Stack, asked: Any) -> None:
+    calls = asked(101)
+    time.sleep(0.3)
+    frail.of_kind("execute")[0].kill()
+    frail.of_kind("score")[0].kill()
+    time.sleep(2)
+    frail.start_executor()
+    frail.start_scorer()
+    assert answers(calls) == [True, True, True]
+
+
+def test_a_call_that_finds_nobody_waits_for_somebody(frail: Stack, asked: Any) -> None:
+    frail.of_kind("execute")[0].stop()
+    frail.of_kind("score")[0].stop()
+    wait_for(lambda: not httpx.get(f"{frail.url}/ready", trust_env=False).is_success)
+    calls = asked(102)
+    time.sleep(1)
+    frail.start_executor()
+    frail.start_scorer()
+    assert answers(calls) == [True, True, True]
+
+
+def test_redis_may_die_and_come_back(frail: Stack, asked: Any) -> None:
+    wait_for(lambda: httpx.get(f"{frail.url}/ready", trust_env=False).is_success, 60)
+    calls = asked(103)
+    time.sleep(0.3)
+    frail.broker.kill()
+    time.sleep(2)
+    frail.broker.start()
+    assert answers(calls) == [True, True, True]

@@ -1,0 +1,167 @@
+"""An API process whose desk is scripted: everything of ours from the socket to the desk is real, nothing behind it is.
+
+A script says what the next calls at the desk come to; its last word holds for all that follow. A word is an error to
+raise, or a function from what was asked to its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from sandbox.types import Output, Report, TestReport, Verdict
+from service.api import problems, routes
+from service.api.context import Context
+from service.api.dialects import table
+from service.api.door import Door
+from service.api.frame import Frame
+from service.api.runs import Order, Ran
+from service.errors import PlauditError
+from service.schemas import (
+    CompletionScore,
+    ExecuteAnswer,
+    ExecuteRequest,
+    ExecuteResult,
+    LanguageInfo,
+    ModelInfo,
+    ModelRef,
+    Problem,
+    ProgramResult,
+    ScoreAnswer,
+    ScoreRequest,
+    ScoreResult,
+    Timing,
+)
+from service.settings import Settings
+
+Word = PlauditError | str | Callable[[Any], Any]
+MODEL = ModelInfo(name="default", revision="sha256:0", architecture="tiny", dtype="float32", parameters=1,
+                  max_length=64, calibrated=False, parity={}, workers=1)  # fmt: skip
+
+
+class Fleet:
+    """A deployment with one model and Python."""
+
+    broker = True
+    toolchain = "toolchain"
+    models = {"default": MODEL}  # noqa: RUF012
+    languages = [LanguageInfo(name="python", version="3", aliases=["python3"], kinds=["stdio"])]  # noqa: RUF012
+
+    def of_kind(self, kind: str) -> list[str]:
+        return ["one"]
+
+
+class Desk:
+    """Answers by the script. `calls` is what it was asked, `until_ms` by when."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.script: list[Word] = ["ok"]
+        self.calls: list[Any] = []
+        self.until_ms: list[int] = []
+
+    async def _word(self, asked: Any, context: Context) -> Any:
+        self.calls.append(asked)
+        self.until_ms.append(context.deadline_ms)
+        word = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(word, PlauditError):
+            raise word
+        if word == "timeout_queue":
+            await asyncio.sleep(max(0.0, context.left_s))
+        return word
+
+    async def run(self, orders: Sequence[Order], context: Context) -> list[Ran]:
+        self.door.check_orders(orders)
+        word = await self._word(orders, context)
+        if isinstance(word, str) and word != "ok":
+            return [Ran(word, problem=_problem(word)) for _ in orders]  # type: ignore[arg-type]
+        return [word(order) if callable(word) else ran(_printed(order)) for order in orders]
+
+    async def execute(self, request: ExecuteRequest, context: Context) -> ExecuteAnswer:
+        self.door.check_execute(request)
+        word = await self._word(request, context)
+        good = ProgramResult(status="ok", verdict=Verdict.PASSED, passed=1, total=1, pass_rate=1.0, trainable=True,
+                             tests=[])  # fmt: skip
+        bad = ProgramResult(status=word, trainable=False, error=_problem(word)) if isinstance(word, str) else good
+        results = [ExecuteResult(programs=[good if word == "ok" else bad for _ in item.programs])
+                   for item in request.items]  # fmt: skip
+        return ExecuteAnswer(request_id="r", status="complete", results=results, timing=Timing())
+
+    async def score(self, request: ScoreRequest, context: Context) -> ScoreAnswer:
+        self.door.check_score(request)
+        word = await self._word(request, context)
+        good = CompletionScore(status="ok", score=0.5, tokens=3, trainable=True)
+        bad = CompletionScore(status=word, trainable=False, error=_problem(word)) if isinstance(word, str) else good
+        results = [ScoreResult(completions=[good if word == "ok" else bad for _ in item.completions])
+                   for item in request.items]  # fmt: skip
+        return ScoreAnswer(request_id="r", status="complete", model=ModelRef(name="default"), results=results,
+                           timing=Timing())  # fmt: skip
+
+
+def _printed(order: Order) -> bytes:
+    """What `print(1)` prints, and what a notebook tells of the cell `1`."""
+    cell = b'{"stdout": "", "stderr": "", "display": [{"text/plain": "1"}], "error": []}\n'
+    return cell if any(name == "cells.json" for name, _ in order.files) else b"1\n"
+
+
+def _problem(word: str) -> Problem:
+    codes = {"infra_error": "poisoned", "timeout_queue": "deadline"}
+    return Problem(code=codes.get(word, word), detail="by the script", retryable=word == "timeout_queue")
+
+
+def ran(stdout: bytes, exit_code: int = 0) -> Ran:
+    """A run that printed this."""
+    verdict = Verdict.PASSED if exit_code == 0 else Verdict.RUNTIME_ERROR
+    report = Report(verdict, int(exit_code == 0), 1, (TestReport(verdict),), "bytes", "strong",
+                    output=Output(exit_code, None, stdout, b"", {}))  # fmt: skip
+    return Ran("ok", report)
+
+
+class Services:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.fleet: Any = Fleet()
+        self.door = Door(settings, self.fleet)
+        self.desk = Desk(self.door)
+
+
+class Scripted:
+    """A context manager: the server runs in a thread of its own on a free port of the loopback interface."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = Settings(**settings)
+        self.services = Services(self.settings)
+        app = FastAPI()
+        app.state.services = self.services
+        app.include_router(routes.router)
+        table.install(app, self.settings.dialects_off)
+        problems.install(app)
+        app.add_middleware(Frame, settings=self.settings)
+        self.sock = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.sock.getsockname()[1]}"
+        self.url = f"http://{self.address}"
+        self.server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", access_log=False))
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.sock]}, daemon=True)
+
+    def says(self, *words: Word) -> Desk:
+        """Begin a new script; answers the desk, which remembers what it is asked from now on."""
+        desk = self.services.desk
+        desk.script, desk.calls, desk.until_ms = list(words), [], []
+        return desk
+
+    def __enter__(self) -> Scripted:
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:  # fmt: skip
+        self.server.should_exit = True
+        self.thread.join(10)
+        self.sock.close()
