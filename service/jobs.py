@@ -129,6 +129,11 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(_encoder.encode(parts)).hexdigest()
 
 
+def score_job_id(revision: str, task: bytes) -> str:
+    """The identity of scoring an encoded task by one revision of its model."""
+    return digest("score", revision, task)
+
+
 # --- suites ----------------------------------------------------------------------------------------------------------
 
 _SUITES: dict[str, type[sandbox.Suite]] = {

@@ -90,7 +90,7 @@ class Fit:
 class Evaluate:
     num_candidates: tuple[int, ...] = _doc("the N of best-of-N", (1, 2, 4, 8, 16, 32, 64))
     resamples: int = _doc("bootstrap resamples over problems", 2000)
-    draws: int = _doc("subsets drawn per problem and N for rankers that look at the set", 50)
+    draws: int = _doc("subsets drawn per problem and N for rankers that look at the set", 100)
     generated_tests: int = _doc("model-written tests of a problem that `agreement` runs; 0 leaves the row out", 20)
 
 

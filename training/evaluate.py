@@ -154,6 +154,8 @@ def curves(sampled: Sequence[Sampled], recipe: Recipe) -> list[dict[str, Any]]:
 
 def drawn(problem: Sampled, n: int, rank: Callable[[Sampled, list[int]], list[float]], recipe: Recipe) -> float:
     """Mean over drawn N-subsets of the best's pass chance, the subset ranked on its own, ties averaged."""
+    if n == 1:
+        return mean([float(ok) for ok in problem.passed])  # nothing to choose, nothing to draw
     draw = random.Random(f"{recipe.seed}:{problem.task_id}:{n}")
     total = 0.0
     for _ in range(recipe.evaluate.draws):
@@ -219,7 +221,8 @@ def run_generated_tests(
 ) -> dict[str, tuple[bool, ...]]:
     """program_id → which of its problem's first model-written tests it passes, judged in the sandbox.
 
-    A program the sandbox could not judge has no row, and then its problem's set has no agreement.
+    A problem without such tests has an empty row: nothing to agree on, so the choice is random. A program that the
+    sandbox could not judge has no row, and then the report has no `agreement`.
     """
     wanted = recipe.evaluate.generated_tests
     tests = {
@@ -232,10 +235,11 @@ def run_generated_tests(
                 task_of(problems[program.task_id], program, recipe.verify.mutant_cpu_s, tests[program.task_id])
             )
     results = judge_all(tasks, run, recipe.verify.processes)
-    return {
+    judged = {
         r["program_id"]: tuple(verdict == "passed" for verdict in r["verdicts"])
         for r in results.values() if r["status"] == "ok"
     }  # fmt: skip
+    return judged | {program.program_id: () for program in programs if not tests.get(program.task_id)}
 
 
 def _estimate(values: Sequence[float], recipe: Recipe) -> dict[str, Any]:

@@ -64,8 +64,10 @@ def card(recipe: Recipe, run: Run, report: dict[str, Any], revision: str) -> str
     found, folds = report["discrimination"], report["folds"]
     best = {row["ranker"]: row["points"] for row in report["best_of_n"]}
     last = best["reward model"][-1]
-    seconds = sum(record["wall_s"] for record in report["stages"].values() if record)
-    size, minutes, samples = f"{report['parameters']:,}", f"{seconds / 60:.0f}", report["problems"]
+    wall, cpu = (
+        f"{sum(record[key] for record in report['stages'].values() if record) / 60:.0f}" for key in ("wall_s", "cpu_s")
+    )
+    size, samples = f"{report['parameters']:,}", report["problems"]
     start, end, most = (
         f"{best[ranker][at]['value'] * 100:.1f} %"
         for ranker, at in (("mean (no choice)", 0), ("reward model", -1), ("oracle (pass@N)", -1))
@@ -76,8 +78,9 @@ def card(recipe: Recipe, run: Run, report: dict[str, Any], revision: str) -> str
     return f"""# {recipe.name}
 
 A small reward model for Python functions: {size} parameters, Qwen2 architecture, one score a completion. Trained from
-nothing on one CPU thread in {minutes} minutes by `training/recipes/mini.toml`. It is there so that the service starts
-with a real model and every path can be tried; it is no substitute for running tests.
+nothing by `training/recipes/mini.toml` in {cpu} CPU minutes on one thread ({wall} by the clock of a machine that had
+other work). It is there so that the service starts with a real model and every path can be tried; it is no substitute
+for running tests.
 
 Revision `{revision}`.
 

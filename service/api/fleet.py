@@ -27,7 +27,11 @@ RATE_SMOOTHING = 0.3  # weight of the newest second in the drain rate
 
 @dataclass(slots=True)
 class Line:
-    """A queue as last seen. `rate`: cost drained per second while there was work; None until measured."""
+    """A queue as last seen. `rate`: cost drained per second while there was work; None until measured.
+
+    Only a second with work at both its ends tells the rate. One at whose end the queue was empty tells that it is at
+    least so high: else a single job a second would pass for all that the workers can do.
+    """
 
     load: Load = field(default_factory=lambda: Load(0, 0.0, 0.0, 0.0))
     rate: float | None = None
@@ -37,7 +41,10 @@ class Line:
         busy = self.load.depth > 0 and self.seen_at is not None
         if busy and self.seen_at is not None and load.drained >= self.load.drained:
             fresh = (load.drained - self.load.drained) / max(1e-3, now - self.seen_at)
-            self.rate = fresh if self.rate is None else RATE_SMOOTHING * fresh + (1 - RATE_SMOOTHING) * self.rate
+            if load.depth > 0:
+                self.rate = fresh if self.rate is None else RATE_SMOOTHING * fresh + (1 - RATE_SMOOTHING) * self.rate
+            elif self.rate is not None:
+                self.rate = max(self.rate, fresh)
         self.load, self.seen_at = load, now
 
     def wait_s(self, cost: float = 0.0) -> float | None:

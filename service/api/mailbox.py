@@ -21,6 +21,7 @@ from service.queue.producer import Queue, count_ending
 log = logging.getLogger("plaudit.mailbox")
 
 SILENT_S = 2.0  # look a job up after so long without a word
+PAUSE_S = 0.001  # after replies: the answers they make possible go out first, and what comes meanwhile comes at once
 
 
 class _Slot:
@@ -88,8 +89,11 @@ class Mailbox:
         looked = time.monotonic()
         while True:
             try:
-                for reply in await self.queue.replies(BLOCK_S):
+                replies = await self.queue.replies(BLOCK_S)
+                for reply in replies:
                     self.deliver(reply)
+                if replies:
+                    await asyncio.sleep(PAUSE_S)
                 if lost or time.monotonic() - looked > SILENT_S / 2:
                     await self._look_up(0.0 if lost else SILENT_S)
                     lost, looked = False, time.monotonic()

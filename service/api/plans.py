@@ -36,9 +36,10 @@ from service.jobs import (
     encode,
     encode_suite,
     num_tests,
+    score_job_id,
 )
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
-from service.queue.producer import Queue, broker_errors
+from service.queue.producer import Queue
 from service.schemas import (
     AssertTests,
     CheckTests,
@@ -115,7 +116,7 @@ class ScoreGroup:
             return None
         task = encode(ScoreTask(self.model, self.prompt, missing, self.on_overflow))
         cost = len(encode(self.prompt)) * len(missing) + sum(len(text.encode()) for text in missing)
-        self.job = Job(digest("score", revision, task), "score", queue_of_model(self.model), context.lane, task,
+        self.job = Job(score_job_id(revision, task), "score", queue_of_model(self.model), context.lane, task,
                        cost / BYTES_PER_TOKEN + len(missing), context.deadline_ms)  # fmt: skip
         return self.job
 
@@ -134,8 +135,7 @@ class ScorePlan:
     async def recall(self, queue: Queue) -> None:
         """Look up what has been scored before under this revision."""
         wanted = [(group, text) for group in self.groups for text in group.unique]
-        with broker_errors():
-            frames = await queue.client.mget([self._cache_key(queue, group.keys[text]) for group, text in wanted])
+        frames = await queue.recall([self._cache_key(queue, group.keys[text]) for group, text in wanted])
         for (group, text), frame in zip(wanted, frames, strict=True):
             if frame is not None:
                 group.known[text] = _entry_decoder.decode(frame)

@@ -19,6 +19,7 @@ from service.jobs import Failed, Job, JobState, Kind, Reply, decode_reply, encod
 from service.queue.keys import GROUP, Keys, kind_of_queue, script
 
 KEEP_REPLY_MS = 120_000  # a reply waits so long for an API process that lost its connection
+REMEMBER_S = 0.002  # what is to be remembered waits so long for more of it, and lets the answer go first
 KEEP_SUITE_MS = 300_000  # a suite outlives its last job's deadline by so much
 
 
@@ -85,7 +86,8 @@ class Queue:
         self._submit = client.register_script(script("submit"))
         self._leave = client.register_script(script("leave"))
         self._finish = client.register_script(script("finish"))
-        self._later: set[asyncio.Future[None]] = set()
+        self._fresh: dict[str, tuple[bytes, int]] = {}  # to be remembered: frame, for how long
+        self._storing: asyncio.Task[None] | None = None
 
     async def submit(self, jobs: Mapping[str, Job], bound: Bound, *, use_cache: bool = True) -> dict[str, Reply]:
         """Admit jobs of one queue, all or none; the replies of those that are finished already come back at once.
@@ -194,16 +196,28 @@ class Queue:
 
     def remember(self, frames: Mapping[str, bytes], keep_s: int) -> None:
         """Store frames under their keys, soon. Nobody waits for it: what is lost is computed again."""
-        task = asyncio.ensure_future(self._store(frames, keep_s))
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
+        self._fresh |= {key: (frame, keep_s) for key, frame in frames.items()}
+        if self._storing is None or self._storing.done():
+            self._storing = asyncio.create_task(self._store(), name="remember")
 
-    async def _store(self, frames: Mapping[str, bytes], keep_s: int) -> None:
-        with contextlib.suppress(BrokerUnavailable, Overloaded), broker_errors():
-            async with self.client.pipeline(transaction=False) as pipe:
-                for key, frame in frames.items():
-                    pipe.set(key, frame, ex=keep_s)
-                await pipe.execute()
+    async def recall(self, keys: Sequence[str]) -> list[bytes | None]:
+        """What was remembered under each key, by this process just now or by anyone."""
+        own = [self._fresh[key][0] if key in self._fresh else None for key in keys]
+        with broker_errors():
+            stored = await self.client.mget(keys)
+        return [mine if mine is not None else theirs for mine, theirs in zip(own, stored, strict=True)]
+
+    async def _store(self) -> None:
+        while self._fresh:
+            await asyncio.sleep(REMEMBER_S)
+            batch = dict(self._fresh)
+            with contextlib.suppress(BrokerUnavailable, Overloaded), broker_errors():
+                async with self.client.pipeline(transaction=False) as pipe:
+                    for key, (frame, keep_s) in batch.items():
+                        pipe.set(key, frame, ex=keep_s)
+                    await pipe.execute()
+            for key in batch:
+                del self._fresh[key]  # the same key has the same frame: scores are of their text and revision
 
     async def ping(self) -> bool:
         with broker_errors():

@@ -11,10 +11,10 @@ import torch
 
 from service import metrics
 from service.errors import HostLacks, Invalid, TooLong
-from service.jobs import LANES, Failed, JobState, Kind, Scored, ScoreTask
+from service.jobs import LANES, Failed, JobState, Kind, Scored, ScoreTask, encode, score_job_id
 from service.queue.consumer import Lease
 from service.queue.keys import queue_of_model
-from service.queue.producer import now_ms
+from service.queue.producer import KEEP_REPLY_MS, now_ms
 from service.scoring.reward_model import Encoded, RewardModel
 from service.scoring.scheduler import Batch, Group, Scheduler
 from service.settings import Settings
@@ -166,4 +166,8 @@ class ScoreWork:
             problems=[f"{one.code}: {one.detail}" if isinstance(one, TooLong) else None for one in pending.encoded],
             pass_probabilities=[None if value is None else model.pass_probability(value) for value in values],
         )
-        hands.answer(pending.lease, body, compute_ms=pending.compute_ms, started_ms=pending.started_ms)
+        # Who asks again before the API has remembered these scores gets them from the queue, if they are what was
+        # asked for: another revision may have taken over since.
+        asked = score_job_id(model.revision, encode(task)) == pending.lease.id
+        hands.answer(pending.lease, body, cache_ms=KEEP_REPLY_MS if asked else 0, compute_ms=pending.compute_ms,
+                     started_ms=pending.started_ms)  # fmt: skip

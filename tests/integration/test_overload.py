@@ -23,6 +23,13 @@ MAX_QUEUED = 64
 MAX_GROWTH_MB = {"api": 160.0, "broker": 32.0}  # 2,000 open requests are some ten MB; a queue of them all is more
 
 
+def slowly(ask: Ask, seconds: float = 0.2) -> Ask:
+    """The same program with a nap first: a queue that is long enough to be measured, whatever the machine."""
+    (item,) = ask.body["items"]
+    item["programs"] = [f"import time\ntime.sleep({seconds / 2})\n{program}" for program in item["programs"]]
+    return ask
+
+
 def rss_mb(pid: int) -> float:
     """Resident memory of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
@@ -116,7 +123,7 @@ async def test_two_thousand_at_once_are_answered_or_told_when_to_come_back(make_
 async def test_retry_after_is_what_the_queue_needs_at_its_rate(make_stack: MakeStack, asks: Asks) -> None:
     """A request as large as the whole queue is told to wait about as long as so much takes to drain."""
     stack = make_stack(scorers=1, executors=1, max_queued_execute="24", max_queued_score="1000")
-    big = asks.execute(0)
+    big = slowly(asks.execute(0))
     big.body["items"][0]["programs"] = [f"{program}# {at}\n" for at, program in
                                         enumerate(big.body["items"][0]["programs"] * 24)]  # fmt: skip
     async with stack.async_client() as client:
@@ -147,7 +154,7 @@ async def test_retry_after_is_what_the_queue_needs_at_its_rate(make_stack: MakeS
 
 async def test_a_deadline_that_cannot_be_met_is_refused_at_once(make_stack: MakeStack, asks: Asks) -> None:
     stack = make_stack()
-    sent = [asks.execute(number) for number in range(60)]
+    sent = [slowly(asks.execute(number)) for number in range(40)]
     async with stack.async_client() as client:
         working = asyncio.create_task(crowd(client, sent))
         async with asyncio.timeout(30):
