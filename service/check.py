@@ -99,7 +99,8 @@ def _model(settings: Settings, path: str) -> dict[str, Any]:
     except ModuleNotFoundError as error:
         raise HostLacks(f"the package {error.name!r} is not installed; pip install 'plaudit[scorer]'") from error
     try:
-        model = RewardModel.load(path, dtype=settings.dtype, threads=settings.torch_threads)
+        model = RewardModel.load(path, dtype=settings.dtype, threads=settings.torch_threads,
+                                 deterministic=settings.deterministic)  # fmt: skip
         parity = model.check_golden()
     except (OSError, ValueError) as error:  # what transformers says of a folder that is half a checkpoint
         raise HostLacks(f"{path}: not a loadable checkpoint: {str(error).splitlines()[0]}") from error

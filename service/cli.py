@@ -25,7 +25,7 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 this host lacks something named i
 ADDRESS = ("host", "port")
 KEYS = ("api_key", "admin_key", "accept_no_auth")
 BROKER = ("redis_url", "namespace")
-SCORING = ("model", "dtype", "max_batch_tokens", "torch_threads")
+SCORING = ("model", "dtype", "deterministic", "max_batch_tokens", "torch_threads")
 EXECUTING = ("executors", "isolation_accept")
 TELLING = ("log_level", "log_payloads")
 HELP = {

@@ -481,6 +481,7 @@ class ModelInfo(Answer):
     parameters: int
     max_length: int
     calibrated: bool
+    unshared: str | None = Field(None, description="why prompts are computed for every completion; null: once")
     parity: dict[str, Any]
     workers: int
 

@@ -85,6 +85,7 @@ class Settings(BaseModel):
     # scoring
     max_batch_tokens: Annotated[int, Field(ge=1)] = 16384
     dtype: Literal["float32", "bfloat16"] = "float32"
+    deterministic: bool = Field(False, description="one sequence at a time: the same bits in any company, and slower")
 
     # executing
     isolation_accept: Literal["strong", "userns", "landlock", "none"] = Field(

@@ -62,6 +62,8 @@ class Frame:
             await self.app(scope, self._bounded(headers, receive), framed)
         except PlauditError as error:
             await respond(problem_of(error, state["request_id"]))(scope, receive, framed)
+        except HTTPException as error:  # a body that outgrew its limit while a middleware read it
+            await respond(problem_of(TooLarge(str(error.detail)), state["request_id"]))(scope, receive, framed)
         except Exception:  # the API's last handler
             log.exception("unexpected error", extra={"request_id": state["request_id"], "path": scope["path"]})
             metrics.infra_errors.labels("api", "internal").inc()

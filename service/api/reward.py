@@ -109,9 +109,7 @@ def _agreement_values(programs: Sequence[ProgramResult]) -> list[Component]:
     """Among the programs that ran; a program without a verdict agrees with nobody and has no value."""
     ran = [at for at, program in enumerate(programs) if program.status == "ok"]
     total = max((programs[at].total or 0 for at in ran), default=0)
-    passes = [
-        [test.verdict is Verdict.PASSED for test in programs[at].tests] or [False] * total for at in ran
-    ]
+    passes = [[test.verdict is Verdict.PASSED for test in programs[at].tests] or [False] * total for at in ran]
     values = dict(zip(ran, agreement(passes), strict=True))
     return [
         Component(status=program.status, value=values.get(at), verdict=program.verdict, error=program.error)

@@ -294,4 +294,3 @@ _CSP = ("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inlin
 async def dashboard() -> HTMLResponse:
     page = resources.files("service.api").joinpath("dashboard", "index.html").read_text("utf-8")
     return HTMLResponse(page, headers={"Content-Security-Policy": _CSP})
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from typing import Any
 
@@ -15,8 +14,9 @@ from service.jobs import LANES, Failed, JobState, Kind, Scored, ScoreTask, encod
 from service.queue.consumer import Lease
 from service.queue.keys import queue_of_model
 from service.queue.producer import KEEP_REPLY_MS, now_ms
+from service.scoring.isolation import score_apart
 from service.scoring.reward_model import Encoded, RewardModel
-from service.scoring.scheduler import Batch, Group, Scheduler
+from service.scoring.scheduler import Batch, Group, Refused, Scheduler, Score
 from service.settings import Settings
 from service.worker.loop import Hands, failure
 
@@ -45,8 +45,8 @@ class ScoreWork:
         self.models = models
         for tokens in ("computed", "padding", "shared"):
             metrics.score_tokens.labels(tokens)  # shown from the first scrape on, padding at zero because there is none
-        self.schedulers = {name: Scheduler[Encoded](settings.max_batch_tokens) for name in models}
         self.max_batch_tokens = settings.max_batch_tokens
+        self.schedulers = self._schedulers()
         self.pending: dict[str, Pending] = {}
         self.queues = [queue_of_model(name) for name in models]
         self.info: dict[str, Any] = {"models": [self._describe(name) for name in models], "torch": torch.__version__}
@@ -56,7 +56,9 @@ class ScoreWork:
         """Load every model and prove it against its golden set; raises HostLacks on drift."""
         models = {}
         for name, path in settings.models.items():
-            model = RewardModel.load(path, dtype=settings.dtype, threads=settings.torch_threads)
+            model = RewardModel.load(
+                path, dtype=settings.dtype, threads=settings.torch_threads, deterministic=settings.deterministic
+            )
             parity = model.check_golden()
             if not parity.ok:
                 raise HostLacks(f"model {name!r}: scores here differ from its golden set by {parity.max_abs_error:.3g} "
@@ -70,9 +72,15 @@ class ScoreWork:
         return {
             "name": name, "revision": model.revision, "architecture": model.architecture, "dtype": model.dtype,
             "parameters": model.parameters, "max_length": model.max_length,
-            "calibrated": model.spec.calibration is not None,
+            "calibrated": model.spec.calibration is not None, "unshared": model.unshared,
             "parity": {"max_abs_error": parity.max_abs_error, "n": parity.n, "tolerance": parity.tolerance},
         }  # fmt: skip
+
+    def _schedulers(self) -> dict[str, Scheduler[Encoded]]:
+        return {
+            name: Scheduler[Encoded](self.max_batch_tokens, sharing=model.unshared is None)
+            for name, model in self.models.items()
+        }
 
     @property
     def held(self) -> int:
@@ -81,7 +89,7 @@ class ScoreWork:
     def abandon(self) -> list[Lease]:
         leases = [pending.lease for pending in self.pending.values()]
         self.pending.clear()
-        self.schedulers = {name: Scheduler[Encoded](self.max_batch_tokens) for name in self.models}
+        self.schedulers = self._schedulers()
         return leases
 
     def lost(self, lease: Lease) -> None:
@@ -128,46 +136,50 @@ class ScoreWork:
             hands.answer(pending.lease, body, started_ms=pending.started_ms)
 
     def _run(self, name: str, batch: Batch[Encoded], hands: Hands) -> None:
+        model, scheduler = self.models[name], self.schedulers[name]
+        computed, shared = model.num_computed, model.num_shared
         began = time.perf_counter()
-        try:
-            scores = self.models[name].score(batch.sequences)
-        except (RuntimeError, MemoryError) as error:  # torch's own: out of memory, a kernel that failed
-            log.exception("batch failed", extra={"model": name, "tokens": batch.tokens})
-            for group in self.schedulers[name].abandon(batch):
-                pending = self.pending.pop(group.key)
-                hands.answer(pending.lease, failure("model_failed", f"{type(error).__name__} in the model"))
-            return
+        outcome = score_apart(model.score, batch.sequences)
         elapsed_ms = (time.perf_counter() - began) * 1000
-        if not all(map(math.isfinite, scores)):  # a broken weight is our fault, and no number
-            for group in self.schedulers[name].abandon(batch):
-                hands.answer(self.pending.pop(group.key).lease, failure("not_finite", "the model gave no finite score"))
-            return
+        if outcome.halvings:
+            scheduler.max_batch_tokens = max(1, min(scheduler.max_batch_tokens, batch.tokens >> outcome.halvings))
+            log.warning("out of memory", extra={"model": name, "tokens": batch.tokens,
+                                                "max_batch_tokens": scheduler.max_batch_tokens})  # fmt: skip
         metrics.score_batch_tokens.observe(batch.tokens)
         metrics.score_batch_groups.observe(len(batch.slices))
-        metrics.score_tokens.labels("computed").inc(batch.tokens)
+        metrics.score_tokens.labels("computed").inc(model.num_computed - computed)
+        metrics.score_tokens.labels("shared").inc(model.num_shared - shared)
         for part in batch.slices:
             self.pending[part.group.key].compute_ms += elapsed_ms
-        for group in self.schedulers[name].finish(batch, scores):
+        for group in scheduler.finish(batch, outcome.scores):
+            pending = self.pending.pop(group.key)
+            fault = next((one for one in group.scores if isinstance(one, Refused) and one.fault), None)
+            if fault is not None:  # ours, and no number
+                hands.answer(pending.lease, failure(fault.code, fault.detail), compute_ms=pending.compute_ms,
+                             started_ms=pending.started_ms)  # fmt: skip
+                continue
             for score in group.scores:
-                metrics.score_value.labels(name).observe(score)
-            self._answer(self.pending.pop(group.key), group.scores, hands)
+                if not isinstance(score, Refused):
+                    metrics.score_value.labels(name).observe(score)
+            self._answer(pending, group.scores, hands)
 
-    def _answer(self, pending: Pending, scores: list[float], hands: Hands) -> None:
+    def _answer(self, pending: Pending, scores: list[Score], hands: Hands) -> None:
         task = pending.lease.task
         assert isinstance(task, ScoreTask)
         model = self.models[task.model]
         left = iter(scores)
-        values = [None if isinstance(one, TooLong) else next(left) for one in pending.encoded]
+        ends = [one if isinstance(one, TooLong) else next(left) for one in pending.encoded]
+        values = [end if isinstance(end, float) else None for end in ends]
         body = Scored(
             revision=model.revision,
             scores=values,
             tokens=[one.tokens if isinstance(one, TooLong) else len(one.ids) for one in pending.encoded],
             truncated=[isinstance(one, Encoded) and one.truncated for one in pending.encoded],
-            problems=[f"{one.code}: {one.detail}" if isinstance(one, TooLong) else None for one in pending.encoded],
+            problems=[None if isinstance(end, float) else f"{end.code}: {end.detail}" for end in ends],
             pass_probabilities=[None if value is None else model.pass_probability(value) for value in values],
         )
         # Who asks again before the API has remembered these scores gets them from the queue, if they are what was
         # asked for: another revision may have taken over since.
-        asked = score_job_id(model.revision, encode(task)) == pending.lease.id
+        asked = score_job_id(model.revision, encode(task)) == pending.lease.id and None not in values
         hands.answer(pending.lease, body, cache_ms=KEEP_REPLY_MS if asked else 0, compute_ms=pending.compute_ms,
                      started_ms=pending.started_ms)  # fmt: skip

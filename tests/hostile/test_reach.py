@@ -112,7 +112,8 @@ for name in ("sandbox.walls", "service.settings", "training.config"):
         print(name)
     except ImportError:
         pass
-print([os.listdir(os.path.join({root!r}, name)) for name in ("sandbox", "service", "training")])
+folders = [os.path.join({root!r}, name) for name in ("sandbox", "service", "training")]
+print([os.listdir(folder) if os.path.exists(folder) else [] for folder in folders])  # /tmp is a fresh one
 """
     try:
         assert printed(box, source) == "[[], [], []]\n"

@@ -20,6 +20,7 @@ from service.scoring.agreement import consensus
 from support.checkpoints import TEMPLATE
 from support.stack import Stack, wait_for
 
+SHARED = 'plaudit_score_tokens_total{kind="shared"}'
 ADD = "def add(a, b):\n    return a + b\n"
 SUB = "def add(a, b):\n    return a - b\n"
 ASSERT = {"kind": "assert", "asserts": ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]}
@@ -92,6 +93,19 @@ def test_a_score_does_not_depend_on_company_or_order(http: httpx.Client) -> None
 
     assert [one["cached"] for one in alone] == [False] * 6
     assert [one["score"] for one in alone] == pytest.approx(together, abs=1e-4)
+
+
+def test_a_prompt_is_computed_once_for_all_its_completions_and_the_metrics_say_so(http: httpx.Client) -> None:
+    def shared() -> float:
+        lines = http.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(SHARED))
+
+    prompt, before = f"# {uuid.uuid4().hex}\n", shared()
+    model = ok(http.get("/models"))["models"][0]
+    ok(http.post("/score", json={"items": [{"prompt": prompt, "completions": [f"x = {at}" for at in range(5)]}]}))
+
+    assert model["unshared"] is None
+    assert shared() - before >= 4 * 10  # the prompt is longer than ten tokens
 
 
 def test_what_was_scored_before_is_recalled_and_says_so(http: httpx.Client) -> None:

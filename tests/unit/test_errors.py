@@ -12,11 +12,12 @@ TABLE = {
     "Invalid": (422, "invalid", False), "TooLong": (422, "too_long", False), "BadRequest": (400, "bad_request", False),
     "Unauthorized": (401, "unauthorized", False), "Forbidden": (403, "forbidden", False),
     "NotFound": (404, "not_found", False), "TestsetUnknown": (404, "testset_unknown", False),
-    "Conflict": (409, "idempotency_conflict", False), "TooLarge": (413, "too_large", False),
+    "Conflict": (409, "idempotency_conflict", False), "Poisoned": (422, "poisoned", False),
+    "TooLarge": (413, "too_large", False),
     "Overloaded": (429, "overloaded", True), "WouldMissDeadline": (503, "deadline_unreachable", True),
     "BrokerUnavailable": (503, "broker_unavailable", True), "NoWorker": (503, "no_worker", True),
     "ShuttingDown": (503, "shutting_down", True), "InfraError": (503, "infra_error", True),
-    "Poisoned": (422, "poisoned", False), "HostLacks": (500, "host_lacks", False), "UsageError": (500, "usage", False),
+    "HostLacks": (500, "host_lacks", False), "UsageError": (500, "usage", False),
     "PlauditError": (500, "internal", True),
 }  # fmt: skip
 

@@ -72,9 +72,32 @@ def test_a_score_depends_on_no_batch_mate_and_no_order(served: RewardModel) -> N
     together = served.score(batch)
 
     assert served.score(batch[::-1])[::-1] == together
-    assert [served.score([encoded])[0] for encoded in batch] == together
+    assert [served.score([encoded])[0] for encoded in batch] == pytest.approx(together, abs=1e-5)
     assert served.score([]) == []
     assert len(set(together)) == len(together)
+
+
+def test_deterministic_gives_the_same_bits_in_any_company(tmp_path: Path) -> None:
+    model = RewardModel.load(checkpoint(tmp_path), deterministic=True)
+    batch = [model.encode(PROMPT, completion) for completion in COMPLETIONS]
+
+    together = model.score(batch)
+
+    assert model.score(batch[::-1])[::-1] == together
+    assert [model.score([encoded])[0] for encoded in batch] == together
+    assert model.num_shared == 0
+
+
+def test_a_prompt_is_computed_once(tmp_path: Path) -> None:
+    model = RewardModel.load(checkpoint(tmp_path))
+    batch = [model.encode(PROMPT, completion) for completion in COMPLETIONS]
+    shared = batch[0].prompt_tokens
+
+    model.score(batch)
+
+    assert model.unshared is None
+    assert model.num_computed + model.num_shared == sum(len(encoded.ids) for encoded in batch)
+    assert model.num_shared >= shared * (len(batch) - 1)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -250,6 +273,10 @@ def test_the_golden_set_tells_the_same_model_from_another(tmp_path: Path) -> Non
     assert model.check_golden().n == 1
     (tmp_path / "golden.jsonl").write_text(json.dumps(row | {"score": row["score"] + 0.01}) + "\n")
     assert not model.check_golden().ok
+    model._score_row = lambda sequences: [row["score"] + 0.01 * (len(sequences) > 1)] * len(sequences)  # type: ignore[method-assign]
+    (tmp_path / "golden.jsonl").write_text((json.dumps(row) + "\n") * 2)
+    assert not model.check_golden().ok, "right alone and wrong in company is wrong"
+    del model._score_row
     (tmp_path / "golden.jsonl").write_text(json.dumps(row | {"tokens": 1}) + "\n")
     assert not model.check_golden().ok
     (tmp_path / "golden.jsonl").unlink()

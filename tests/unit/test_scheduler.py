@@ -8,25 +8,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.scoring.scheduler import Batch, Group, Scheduler
+from service.scoring.scheduler import Batch, Group, Refused, Scheduler
 
 FAR = 10**15
 
 
 @dataclass(frozen=True)
 class Text:
-    """A sequence of so many tokens, with a score of its own."""
+    """A sequence of so many tokens of its own behind a prompt, with a score of its own."""
 
     name: float
     length: int
+    prompt: tuple[int, ...] = ()
 
     @property
     def ids(self) -> tuple[int, ...]:
-        return (0,) * self.length
+        return self.prompt + (0,) * self.length
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt)
 
 
-def group(key: str, lengths: list[int], *, lane: int = 1, deadline_ms: int = FAR, alone: bool = False) -> Group[Text]:
-    texts = [Text(hash((key, at)) % 100_003 + at / 1000, length) for at, length in enumerate(lengths)]
+def group(
+    key: str, lengths: list[int], *, lane: int = 1, deadline_ms: int = FAR, alone: bool = False, prompt: int = 0
+) -> Group[Text]:
+    """`prompt`: so many tokens that no other length of prompt begins with."""
+    begin = (prompt,) * prompt
+    texts = [Text(hash((key, at)) % 100_003 + at / 1000, length, begin) for at, length in enumerate(lengths)]
     return Group(key, texts, lane, deadline_ms, alone=alone)
 
 
@@ -46,20 +55,40 @@ def run(scheduler: Scheduler[Text]) -> tuple[list[Batch[Text]], list[Group[Text]
     return batches, done
 
 
+# lengths, lane, alone, tokens of the prompt: few prompts, so that some groups have the same
 GROUPS = st.lists(
-    st.tuples(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(0, 2), st.booleans()), max_size=12
-)
+    st.tuples(
+        st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(0, 2), st.booleans(),
+        st.sampled_from([0, 3, 7, 20]),
+    ),
+    max_size=12,
+)  # fmt: skip
+Drawn = list[tuple[list[int], int, bool, int]]
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
-@given(groups=GROUPS, budget=st.integers(1, 60))
-def test_every_sequence_is_scored_once_and_its_score_goes_back_in_order(
-    groups: list[tuple[list[int], int, bool]], budget: int
-) -> None:
-    scheduler = Scheduler[Text](budget)
-    added = [group(str(at), lengths, lane=lane, alone=alone) for at, (lengths, lane, alone) in enumerate(groups)]
+def fill(scheduler: Scheduler[Text], groups: Drawn) -> list[Group[Text]]:
+    added = [
+        group(str(at), lengths, lane=lane, alone=alone, prompt=prompt)
+        for at, (lengths, lane, alone, prompt) in enumerate(groups)
+    ]
     for one in added:
         scheduler.add(one)
+    return added
+
+
+def computed(batch: Batch[Text], *, sharing: bool = True) -> int:
+    """What a model computes: each prompt once, or with every sequence."""
+    prompts = {text.prompt for text in batch.sequences} if sharing else [text.prompt for text in batch.sequences]
+    return sum(map(len, prompts)) + sum(text.length for text in batch.sequences)
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(groups=GROUPS, budget=st.integers(1, 60), sharing=st.booleans())
+def test_every_sequence_is_scored_once_and_its_score_goes_back_in_order(
+    groups: Drawn, budget: int, sharing: bool
+) -> None:
+    scheduler = Scheduler[Text](budget, sharing=sharing)
+    added = fill(scheduler, groups)
 
     batches, done = run(scheduler)
 
@@ -69,26 +98,24 @@ def test_every_sequence_is_scored_once_and_its_score_goes_back_in_order(
     assert scheduler.waiting_tokens == 0
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
-@given(groups=GROUPS, budget=st.integers(1, 60))
-def test_a_batch_passes_the_budget_only_for_one_sequence_that_alone_is_longer(
-    groups: list[tuple[list[int], int, bool]], budget: int
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(groups=GROUPS, budget=st.integers(1, 60), sharing=st.booleans())
+def test_a_batch_counts_what_is_computed_and_passes_the_budget_only_for_one_sequence_that_alone_is_longer(
+    groups: Drawn, budget: int, sharing: bool
 ) -> None:
-    scheduler = Scheduler[Text](budget)
-    for at, (lengths, lane, alone) in enumerate(groups):
-        scheduler.add(group(str(at), lengths, lane=lane, alone=alone))
+    scheduler = Scheduler[Text](budget, sharing=sharing)
+    fill(scheduler, groups)
 
     for batch in run(scheduler)[0]:
-        assert batch.tokens == sum(text.length for text in batch.sequences)
+        assert batch.tokens == computed(batch, sharing=sharing)
         assert batch.tokens <= budget or len(batch.sequences) == 1
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(groups=GROUPS, budget=st.integers(1, 60))
-def test_what_fits_in_a_batch_runs_in_one_batch(groups: list[tuple[list[int], int, bool]], budget: int) -> None:
+def test_what_fits_in_a_batch_runs_in_one_batch(groups: Drawn, budget: int) -> None:
     scheduler = Scheduler[Text](budget)
-    for at, (lengths, lane, alone) in enumerate(groups):
-        scheduler.add(group(str(at), lengths, lane=lane, alone=alone))
+    fill(scheduler, groups)
 
     slices: dict[str, list[int]] = {}
     for batch in run(scheduler)[0]:
@@ -96,10 +123,77 @@ def test_what_fits_in_a_batch_runs_in_one_batch(groups: list[tuple[list[int], in
             slices.setdefault(part.group.key, []).append(part.stop - part.start)
 
     for key, counts in slices.items():
-        lengths = groups[int(key)][0]
+        lengths, _, _, prompt = groups[int(key)]
         assert sum(counts) == len(lengths)
-        if sum(lengths) <= budget:
+        if prompt + sum(lengths) <= budget:
             assert len(counts) == 1
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(groups=GROUPS, late=GROUPS, budget=st.integers(1, 60))
+def test_the_first_that_waits_is_the_first_that_runs_whatever_comes_meanwhile(
+    groups: Drawn, late: Drawn, budget: int
+) -> None:
+    scheduler = Scheduler[Text](budget)
+    fill(scheduler, groups)
+    while len(scheduler):
+        first = scheduler._waiting[0]
+        before = first.scheduled
+        batch = scheduler.schedule()
+        assert batch.slices[0].group is first
+        assert first.scheduled > before
+        scheduler.finish(batch, [0.0] * len(batch.sequences))
+        fill(scheduler, late[:1])
+        late = late[1:]
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(order=st.permutations(range(12)), budget=st.integers(40, 200))
+def test_single_completions_of_one_prompt_run_in_the_batches_of_a_group(order: list[int], budget: int) -> None:
+    """Four prompts, three completions each, one a request and shuffled: as few tokens as if they came as groups."""
+    single, grouped = Scheduler[Text](budget), Scheduler[Text](budget)
+    for at in order:
+        single.add(group(str(at), [3], prompt=17 + at % 4))
+    for prompt in dict.fromkeys(17 + at % 4 for at in order):
+        grouped.add(group(str(prompt), [3, 3, 3], prompt=prompt))
+
+    apart, together = run(single)[0], run(grouped)[0]
+
+    assert len(apart) <= len(together)
+    computed = [prompt for batch in apart for prompt in {text.prompt for text in batch.sequences}]
+    assert len(computed) <= 4 + len(apart) - 1  # a prompt is computed again only where a batch ends in it
+
+
+def test_requests_with_one_prompt_are_taken_together_past_those_between_them() -> None:
+    scheduler = Scheduler[Text](40)
+    for key, prompt in (("a", 20), ("b", 7), ("a too", 20), ("c", 0), ("a three", 20)):
+        scheduler.add(group(key, [5], prompt=prompt))
+
+    assert [keys(batch) for batch in run(scheduler)[0]] == [["a", "a too", "a three", "c"], ["b"]]
+
+
+def test_what_waits_is_counted_with_each_prompt_once() -> None:
+    sharing, whole = Scheduler[Text](100), Scheduler[Text](100, sharing=False)
+    for scheduler in (sharing, whole):
+        for key, prompt in (("a", 20), ("b", 7), ("a too", 20)):
+            scheduler.add(group(key, [5, 1], prompt=prompt))
+
+    assert sharing.waiting_tokens == 20 + 7 + 3 * 6
+    assert whole.waiting_tokens == 2 * (20 + 7 + 20) + 3 * 6
+
+
+def test_a_group_whose_sequences_were_cut_to_different_beginnings_has_no_prompt() -> None:
+    made = Group("cut", [Text(0.0, 2, (1, 2)), Text(1.0, 2, (2, 2))], 1, FAR)
+    assert made.prompt == ()
+
+
+def test_a_refusal_stands_where_its_score_would() -> None:
+    scheduler = Scheduler[Text](10)
+    one = group("one", [4, 4])
+    scheduler.add(one)
+    refused = Refused("invalid", "no")
+    assert scheduler.finish(scheduler.schedule(), [1.0, refused]) == [one]
+    assert one.scores == [1.0, refused]
 
 
 def test_lanes_come_first_and_arrival_decides_within_a_lane() -> None:

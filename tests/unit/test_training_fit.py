@@ -101,16 +101,16 @@ def test_training_encodes_and_pools_exactly_what_serving_does(encoder: Encoder) 
         served = encoder.encode(PROBLEM.prompt, program.completion)
         assert head + own == served.ids
         assert len(head) == served.prompt_tokens
-        assert own[-1] == encoder._tokenizer.convert_tokens_to_ids(END)
+        assert own[-1] == encoder.tokenizer.convert_tokens_to_ids(END)
 
 
 def test_the_chat_template_writes_the_same_text(encoder: Encoder) -> None:
-    text = encoder._tokenizer.apply_chat_template(
+    text = encoder.tokenizer.apply_chat_template(
         [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], tokenize=False
     )
     assert text == encoder.full_text("a", "b") == f"{PROMPT}a{COMPLETION}b{END}"
     conversation: Any = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]
-    chat = encoder._tokenizer.apply_chat_template(
+    chat = encoder.tokenizer.apply_chat_template(
         [*conversation, {"role": "assistant", "content": "b"}], tokenize=False
     )
     assert chat == encoder.full_text(conversation, "b")

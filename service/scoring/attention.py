@@ -1,0 +1,183 @@
+"""Attention over a packed row: a common beginning is computed once and everything behind it attends to it. CPU.
+
+It is plugged into unmodified Hugging Face decoders through `AttentionInterface`; the row's layout (`packing.py`) comes
+by a context variable, because a model may drop keyword arguments that it does not know. Per layer:
+
+    own    every segment attends causally to itself
+    above  all descendants of a segment, which are one stretch of the row, attend to all of that segment
+
+Both are flash kernels that also return the log-sum-exp of their logits, and two partial softmaxes over disjoint keys
+are joined exactly: with w = sigmoid(lse_b - lse_a), out = (1 - w) · out_a + w · out_b and lse = logaddexp(lse_a, lse_b)
+(Dao et al., FlashAttention, 2022, section 3.1). No mask is built and no key or value is copied.
+
+A sliding window that is shorter than a sequence cuts through the segments above; there each segment attends, under an
+explicit mask, to the keys of its own line only. Slower, still exact.
+
+Only pooled tokens are read behind the last layer, so its feed-forward block, three quarters of a layer, runs on those
+alone (`_pooled_only`); every other row of the last hidden state is unfinished.
+
+What a model adds to attention that is not here (soft caps, sinks, position biases, no causality) raises `Unsharable`;
+the reward model tries a probe at load (`sharing.py`) and serves such a model unshared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from transformers import AttentionInterface
+
+from service.scoring.packing import Packing, Segment
+
+NAME = "plaudit_packed"
+KNOWN = frozenset({"dropout", "position_ids", "cache_position", "use_cache", "output_attentions", "past_key_values",
+                   "position_embeddings", "output_hidden_states", "return_dict"})  # fmt: skip
+
+
+class Unsharable(Exception):
+    """This model's attention is more than softmax over a causal past; the message says what."""
+
+
+class Row:
+    """A packing on its way through the layers. `windows`: the sliding windows that the layers asked for."""
+
+    def __init__(self, packing: Packing) -> None:
+        self.packing = packing
+        self.windows: set[int] = set()
+        self.layers = 0
+        self._masks: dict[tuple[int, int], torch.Tensor] = {}
+
+    def mask(self, index: int, window: int) -> torch.Tensor:
+        """Which tokens of its line a segment's tokens may see: (S, line), True where they may."""
+        if (index, window) not in self._masks:
+            segment = self.packing.segments[index]
+            end = segment.offset + segment.stop - segment.start
+            rows = torch.arange(segment.offset, end)[:, None]  # (S, 1)
+            columns = torch.arange(end)[None, :]  # (1, line)
+            self._masks[index, window] = (columns <= rows) & (columns > rows - window)
+        return self._masks[index, window]
+
+
+_row: ContextVar[Row] = ContextVar("plaudit_row")
+
+
+@contextmanager
+def packed(backbone: Any, packing: Packing) -> Iterator[Row]:
+    """Inside, the backbone's attention is that of this row, and its last hidden state is good at pooled places only."""
+    before = backbone.config._attn_implementation
+    row = Row(packing)
+    token = _row.set(row)
+    backbone.config._attn_implementation = NAME
+    hooks = _pooled_only(backbone, packing)
+    try:
+        yield row
+    finally:
+        for hook in hooks:
+            hook.remove()
+        backbone.config._attn_implementation = before
+        _row.reset(token)
+
+
+def _pooled_only(backbone: Any, packing: Packing) -> list[Any]:
+    """Let the last layer's feed-forward block see pooled tokens only; the others get zeros from it.
+
+    Where the block is not a plain one under its usual name (a mixture of experts, another layout), it runs as it is.
+    """
+    layers = getattr(backbone, "layers", None)
+    block = getattr(layers[backbone.config.num_hidden_layers - 1], "mlp", None) if layers is not None else None
+    if block is None or not type(block).__name__.endswith("MLP"):
+        return []
+    places = torch.tensor(sorted(set(packing.pooled)))  # (P)
+
+    def gather(_: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        return (given[0][:, places],)  # (1, T, H) → (1, P, H)
+
+    def scatter(_: Any, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
+        whole = out.new_zeros((1, len(packing.ids), out.shape[-1]))  # (1, T, H)
+        whole[:, places] = out
+        return whole
+
+    return [block.register_forward_pre_hook(gather), block.register_forward_hook(scatter)]
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,  # (1, Hq, T, D)
+    key: torch.Tensor,  # (1, Hkv, T, D)
+    value: torch.Tensor,  # (1, Hkv, T, D)
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """The function behind `NAME`: (1, T, Hq, D), as transformers wants it."""
+    row = _row.get()
+    row.layers += 1
+    if unknown := sorted(name for name, given in others.items() if given is not None and name not in KNOWN):
+        raise Unsharable(f"attention with {', '.join(unknown)}")
+    if attention_mask is not None:
+        raise Unsharable("attention with a mask of its own")
+    if not (getattr(module, "is_causal", True) if is_causal is None else is_causal):
+        raise Unsharable("attention that is not causal")
+    if query.shape[2] != len(row.packing.ids) or key.shape[2] != query.shape[2] or value.shape[3] != query.shape[3]:
+        raise Unsharable("attention over other tokens than those of the row")
+    if sliding_window is not None:
+        row.windows.add(sliding_window)
+        if sliding_window < row.packing.longest:
+            return _windowed(row, query, key, value, sliding_window, scaling), None
+    return _joined(row.packing.segments, query, key, value, scaling), None
+
+
+def _joined(segments: list[Segment], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+            scaling: float | None) -> torch.Tensor:  # fmt: skip
+    """Own and above, joined: (1, T, Hq, D)."""
+    _, heads, tokens, size = query.shape
+    out = query.new_empty((1, tokens, heads, size), dtype=torch.float32)
+    lse = query.new_empty((1, tokens, heads), dtype=torch.float32)
+    for own in segments:
+        at = slice(own.start, own.stop)
+        part, part_lse = _flash(query[:, :, at], key[:, :, at], value[:, :, at], causal=True, scaling=scaling)
+        out[:, at], lse[:, at] = part, part_lse
+    for above in segments:
+        if above.reach == above.stop:
+            continue
+        below, at = slice(above.stop, above.reach), slice(above.start, above.stop)
+        part, part_lse = _flash(query[:, :, below], key[:, :, at], value[:, :, at], causal=False, scaling=scaling)
+        weight = torch.sigmoid(part_lse - lse[:, below])  # (1, Q, Hq)
+        out[:, below].lerp_(part.float(), weight[..., None])
+        lse[:, below] = torch.logaddexp(lse[:, below], part_lse)
+    return out.to(query.dtype)
+
+
+def _flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, causal: bool,
+           scaling: float | None) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """(1, Hq, Q, D), (1, Hkv, K, D) twice → (1, Q, Hq, D) and the log-sum-exp (1, Q, Hq). Heads may be grouped."""
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, causal, attn_mask=None, scale=scaling
+    )
+    return out.transpose(1, 2), lse.transpose(1, 2)
+
+
+def _windowed(row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int,
+              scaling: float | None) -> torch.Tensor:  # fmt: skip
+    """Each segment with the keys of its line, under a mask: (1, T, Hq, D)."""
+    _, heads, tokens, size = query.shape
+    groups = heads // key.shape[1]
+    out = query.new_empty((1, tokens, heads, size))
+    for index, own in enumerate(row.packing.segments):
+        line = [slice(segment.start, segment.stop) for segment in row.packing.path(index)]
+        keys = torch.cat([key[:, :, at] for at in line], dim=2).repeat_interleave(groups, dim=1)  # (1, Hq, line, D)
+        values = torch.cat([value[:, :, at] for at in line], dim=2).repeat_interleave(groups, dim=1)
+        part = torch.nn.functional.scaled_dot_product_attention(
+            query[:, :, own.start : own.stop], keys, values, attn_mask=row.mask(index, window), scale=scaling
+        )
+        out[:, own.start : own.stop] = part.transpose(1, 2)
+    return out
+
+
+AttentionInterface.register(NAME, attend)

@@ -1,0 +1,168 @@
+"""A checkpoint folder: where it is, which bytes decide a score, and its tensors by name, with every fault named.
+
+Only safetensors are read as weights. `value_head.bin`, which LLaMA-Factory may leave beside them, is a pickle and is
+read by torch's restricted loader, which builds tensors and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from service.errors import HostLacks, UsageError
+from service.scoring.spec import SPEC_FILE
+
+# What decides a score. Reports, golden sets and plots may change without making another model.
+IDENTITY = ("*.safetensors", "*.safetensors.index.json", "value_head.bin", "config.json", "tokenizer*",
+            "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*",
+            SPEC_FILE)  # fmt: skip
+VALUE_HEAD_BIN = "value_head.bin"
+# Tensors that a reward checkpoint may hold and that no score needs: the vocabulary's logits, OpenRLHF's statistics,
+# rotary frequencies of old exports.
+UNUSED = ("lm_head.", "mean", "std", "rotary_emb.inv_freq")
+
+
+def locate(path: str | Path) -> Path:
+    """A local folder as it is; a hub id as the snapshot that the hub's client downloads or has cached."""
+    folder = Path(path)
+    if folder.is_dir():
+        return folder
+    if isinstance(path, Path) or path.startswith((".", "/", "~")) or path.count("/") != 1:
+        raise HostLacks(f"no checkpoint folder at {path}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(path, allow_patterns=[*IDENTITY, "golden*.jsonl"]))
+    except (OSError, ValueError) as error:
+        raise HostLacks(f"{path} is neither a folder here nor a checkpoint that the hub gives: {error}") from error
+
+
+def revision_of(folder: Path) -> str:
+    """`sha256:` over names and contents of every file that decides a score."""
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in IDENTITY for file in folder.glob(pattern) if file.is_file()}):
+        with file.open("rb") as stream:
+            digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json`. Raises `UsageError` where there is none."""
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder}: no readable config.json: {error}") from error
+    return config
+
+
+class Tensors:
+    """The tensors of a checkpoint by name, read one at a time; opening reads the headers only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[str, Path] = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            with readable(file), safe_open(file, framework="pt") as stored:
+                self._files.update(dict.fromkeys(stored.keys(), file))
+        self._pickled: dict[str, torch.Tensor] = {}
+        if (file := folder / VALUE_HEAD_BIN).is_file():
+            try:
+                found = torch.load(file, map_location="cpu", weights_only=True)
+            except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
+                raise UsageError(f"{file}: not tensors alone: {error}") from error
+            if not isinstance(found, dict) or not all(isinstance(one, torch.Tensor) for one in found.values()):
+                raise UsageError(f"{file}: not tensors by name")
+            self._pickled = found
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files or name in self._pickled
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._files
+        yield from self._pickled
+
+    def read(self, name: str) -> torch.Tensor:
+        """In float32."""
+        if name in self._pickled:
+            return self._pickled[name].float()
+        file = self._files[name]
+        with readable(file), safe_open(file, framework="pt") as stored:
+            tensor: torch.Tensor = stored.get_tensor(name)
+            return tensor.float()
+
+
+@contextmanager
+def readable(what: Path) -> Iterator[None]:
+    """A file or folder whose safetensors are damaged raises `UsageError` with its name."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise UsageError(f"{what}: damaged safetensors: {error}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars and its report of unexpected tensors: the caller judges those itself."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    reports = logging.getLogger("transformers")
+    before = reports.level
+    reports.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        reports.setLevel(before)
+
+
+def load(kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = ()) -> Any:
+    """A model by one of transformers' Auto classes, in eval mode, every weight there, finite, and accounted for.
+
+    `used`: names or prefixes of tensors that somebody else reads.
+    """
+    try:
+        with quiet(), readable(folder):
+            model, loading = kind.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
+                output_loading_info=True,
+            )  # fmt: skip
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{folder}: not a loadable checkpoint: {error}") from error
+    if missing := sorted(loading["missing_keys"]):  # Hugging Face would fill them with random numbers
+        raise UsageError(f"{folder}: weights are missing: {_some(missing)}")
+    strange = sorted(name for name in loading["unexpected_keys"] if not _expected(name, used))
+    if strange:
+        raise UsageError(f"{folder}: weights that nothing would use: {_some(strange)}")
+    broken = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
+    if broken:
+        raise UsageError(f"{folder}: weights that are not finite: {_some(broken)}")
+    return model.eval().requires_grad_(False)
+
+
+def _expected(name: str, used: tuple[str, ...]) -> bool:
+    return name.startswith((*used, *UNUSED[:1])) or name.endswith(UNUSED[-1]) or name in UNUSED
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def check_vocabulary(folder: Path, tokenizer: Any, num_embeddings: int) -> None:
+    """A tokenizer whose own vocabulary does not fit the embeddings is another model's; raises `UsageError`.
+
+    Tokens added to it (a pad token that was never trained) may lie outside: no template uses them.
+    """
+    added = set(tokenizer.added_tokens_decoder)
+    largest = max((at for at in tokenizer.get_vocab().values() if at not in added), default=-1)
+    if largest >= num_embeddings:
+        raise UsageError(f"{folder}: the tokenizer has ids up to {largest} and the model {num_embeddings} embeddings: "
+                         "it is another model's tokenizer")  # fmt: skip

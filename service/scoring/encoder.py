@@ -1,0 +1,179 @@
+"""Text to token ids under one template. Training and serving both come through here, so they see the same text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from service.errors import Invalid, TooLong, UsageError
+from service.scoring.packing import num_common
+from service.scoring.spec import CHAT_TEMPLATE, RewardModelSpec, read_or_derive
+
+Overflow = Literal["error", "truncate_left"]
+
+
+class Message(TypedDict):
+    role: str
+    content: str
+
+
+Prompt = str | list[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A prompt with its completion as token ids; the pooled position is the last.
+
+    `prompt_tokens`: how many leading ids depend on the prompt alone, so that group mates share them.
+    """
+
+    ids: tuple[int, ...]
+    prompt_tokens: int
+    truncated: bool
+
+
+class Encoder:
+    """Text to ids under one spec. Training and serving both come through here."""
+
+    def __init__(self, tokenizer: Any, spec: RewardModelSpec) -> None:
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self._seams = _seams(tokenizer)
+        if spec.template == CHAT_TEMPLATE:
+            if not getattr(tokenizer, "chat_template", None):
+                raise UsageError("the tokenizer ships no chat template, and reward_model.json asks for it")
+            self._before, self._between, self._after = "", "", ""
+        else:
+            self._before, rest = spec.template.split("{prompt}")
+            self._between, self._after = rest.split("{completion}")
+
+    @classmethod
+    def load(cls, folder: Path, spec: RewardModelSpec | None = None) -> Encoder:
+        """The encoder of a checkpoint folder, without its weights."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return cls(tokenizer, spec or read_or_derive(folder, tokenizer))
+
+    def encode(self, prompt: Prompt, completion: str, on_overflow: Overflow = "error") -> Encoded:
+        """`encode_group` of one; raises `TooLong` instead of returning it."""
+        encoded = self.encode_group(prompt, [completion], on_overflow)[0]
+        if isinstance(encoded, TooLong):
+            raise encoded
+        return encoded
+
+    def encode_group(
+        self, prompt: Prompt | None, completions: Sequence[str], on_overflow: Overflow = "error"
+    ) -> list[Encoded | TooLong]:
+        """Each completion under this prompt; a completion that is too long gets its error as a value.
+
+        Without a prompt the completions are whole texts, closing included, and the template adds nothing.
+
+        The prompt is tokenised once where a special token separates it from what follows (see `_seams`); otherwise
+        every full text is tokenised on its own, because merges may cross the seam. Both give the same ids.
+        """
+        if prompt is None:
+            return [self._fit(self._ids(self._opened(text)), 0, on_overflow) for text in completions]
+        head = self.head_text(prompt)
+        at = {token: head.rfind(token) + len(token) for token in self._seams if token in head}
+        seam_token = max(at, key=lambda token: at[token], default=None)
+        seam = at[seam_token] if seam_token is not None else len(head)
+        head_ids = self._ids(head[:seam])
+        # An added token that begins earlier may have eaten the start of the seam; then it is none.
+        proven = seam_token is not None and head_ids[-1:] == [self.tokenizer.convert_tokens_to_ids(seam_token)]
+        group: list[Encoded | TooLong] = []
+        for completion in completions:
+            text = self.full_text(prompt, completion)
+            if proven and text.startswith(head[:seam]):
+                ids, prompt_tokens = head_ids + self._ids(text[seam:]), len(head_ids)
+            else:
+                ids = self._ids(text)
+                prompt_tokens = num_common(tuple(head_ids), tuple(ids))
+            group.append(self._fit(ids, prompt_tokens, on_overflow))
+        return group
+
+    def full_text(self, prompt: Prompt, completion: str) -> str:
+        """The whole text that is tokenised, closing included."""
+        if self.spec.template == CHAT_TEMPLATE:
+            return self._chat([*self._messages(prompt), {"role": "assistant", "content": completion}])
+        return f"{self.head_text(prompt)}{completion}{self._after}"
+
+    def head_text(self, prompt: Prompt) -> str:
+        """The text before the completion. A text template joins the messages of a conversation by blank lines."""
+        if self.spec.template == CHAT_TEMPLATE:
+            return self._chat(self._messages(prompt), opens_answer=True)
+        text = prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)
+        return f"{self._before}{text}{self._between}"
+
+    def _messages(self, prompt: Prompt) -> list[Message]:
+        messages = [Message(role="user", content=prompt)] if isinstance(prompt, str) else list(prompt)
+        if self.spec.system is not None and not (messages and messages[0]["role"] == "system"):
+            messages.insert(0, Message(role="system", content=self.spec.system))
+        return messages
+
+    def _chat(self, messages: list[Message], *, opens_answer: bool = False) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens_answer))
+        except TemplateError as error:
+            raise Invalid(f"the model's chat template refuses this conversation: {error}") from error
+
+    def _opened(self, text: str) -> str:
+        """A whole text with the BOS that clients take off it for inference servers, where our template begins so."""
+        bos = getattr(self.tokenizer, "bos_token", None)
+        if not (bos and text) or text.startswith(bos) or not self.head_text("x").startswith(bos):
+            return text
+        return f"{bos}{text}"
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+    def _fit(self, ids: list[int], prompt_tokens: int, on_overflow: Overflow) -> Encoded | TooLong:
+        limit = self.spec.max_length
+        if not ids:
+            raise Invalid("nothing to score: prompt and completion are empty, and the template adds no token")
+        if len(ids) <= limit:
+            return Encoded(tuple(ids), prompt_tokens, truncated=False)
+        if on_overflow == "error":
+            return TooLong(tokens=len(ids), limit=limit)
+        # The leading BOS (where there is one) and everything from the right stay: the prompt loses its left first, and
+        # the closing token, which is the one that is pooled, is always there.
+        bos = getattr(self.tokenizer, "bos_token_id", None)
+        kept = 1 if limit > 1 and bos is not None and ids[0] == bos else 0
+        cut = len(ids) - limit
+        return Encoded((*ids[:kept], *ids[kept + cut :]), max(kept, prompt_tokens - cut), truncated=True)
+
+
+def _seams(tokenizer: Any) -> tuple[str, ...]:
+    """Special tokens at which a text may be cut so that ids(left) + ids(right) == ids(left + right), for any right.
+
+    True for a token that the tokenizer takes out of the raw text before anything else looks at it (not normalised,
+    swallowing no neighbouring blanks, part of no other added token), if every step after that treats the pieces alone:
+    no step may add a prefix to the first piece of a text. Whatever is not known to be so is not used.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return ()
+    pipeline = json.loads(backend.to_str())
+    if not (_piecewise(pipeline["normalizer"]) and _piecewise(pipeline["pre_tokenizer"])):
+        return ()
+    added = pipeline["added_tokens"]
+    plain = [
+        token["content"] for token in added
+        if token["special"] and not (token["normalized"] or token["lstrip"] or token["rstrip"] or token["single_word"])
+    ]  # fmt: skip
+    return tuple(token for token in plain if sum(token in other["content"] for other in added) == 1)
+
+
+def _piecewise(step: dict[str, Any] | None) -> bool:
+    if step is None:
+        return True
+    if step["type"] == "Sequence":
+        return all(_piecewise(part) for part in step.get("normalizers") or step.get("pretokenizers") or [])
+    if step["type"] == "ByteLevel":
+        return not step.get("add_prefix_space")
+    return step["type"] in {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Split", "Digits", "Punctuation"}

@@ -1,0 +1,84 @@
+"""What turns the pooled hidden state into a score, in the spellings that reward checkpoints use.
+
+| tensors                          | written by                                                        |
+|----------------------------------|-------------------------------------------------------------------|
+| `score.weight`                   | Hugging Face sequence classifiers of decoders, TRL, OpenRLHF      |
+| `score.0.*`, `score.2.*`         | two linear layers with a ReLU between (Qwen2.5-Math-RM)           |
+| `v_head.summary.*`               | TRL's value head, with bias: AceCodeRM; LLaMA-Factory, in the     |
+|                                  | weights or in `value_head.safetensors` / `value_head.bin`         |
+| `v_head.*`, `value_head.*`       | InternLM2 reward, OpenRLHF before its head was named `score`      |
+| `classifier.*`                   | encoders (cross-encoders): the model's own classifier runs, whole |
+
+The backbone is loaded without the rest, so logits over the vocabulary are never computed, and the head runs in float32
+on pooled positions only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from service.errors import UsageError
+from service.scoring.checkpoint import Tensors
+
+CLASSIFIER = "classifier"
+NAMES = ("score", "v_head.summary", "v_head", "value_head.summary", "value_head", CLASSIFIER)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One linear layer, or several with a ReLU between them; the last gives one number."""
+
+    name: str
+    layers: tuple[tuple[torch.Tensor, torch.Tensor | None], ...]  # weight (out, in), bias (out)
+
+    @property
+    def parameters(self) -> int:
+        return sum(part.numel() for layer in self.layers for part in layer if part is not None)
+
+    def __call__(self, pooled: torch.Tensor) -> torch.Tensor:
+        """(N, H) → (N)"""
+        hidden = pooled.float()
+        for at, (weight, bias) in enumerate(self.layers):
+            hidden = torch.nn.functional.linear(torch.relu(hidden) if at else hidden, weight, bias)
+        return hidden[:, 0]
+
+
+def find(tensors: Tensors) -> str:
+    """The name of the head that is in a checkpoint. Raises `UsageError` unless there is exactly one."""
+    found = [name for name in NAMES if any(_starts(tensor, name) for tensor in tensors) and not _inner(tensors, name)]
+    if len(found) != 1:
+        raise UsageError(
+            f"{tensors.folder}: {' and '.join(found) or 'no tensor of a known head'} found; `head` in "
+            f"reward_model.json names one of {', '.join(NAMES)}"
+        )
+    return found[0]
+
+
+def read(tensors: Tensors, name: str) -> Head:
+    """The head with this name. Raises `UsageError` for one that is not there, or gives more than one number."""
+    stack = sorted({int(part) for tensor in tensors if _starts(tensor, name)
+                    if (part := tensor.removeprefix(f"{name}.").split(".")[0]).isdigit()})  # fmt: skip
+    prefixes = [f"{name}.{at}" for at in stack] or [name]
+    layers = []
+    for prefix in prefixes:
+        if f"{prefix}.weight" not in tensors:
+            raise UsageError(f"{tensors.folder}: weights are missing: {prefix}.weight, the head")
+        bias = tensors.read(f"{prefix}.bias") if f"{prefix}.bias" in tensors else None
+        layers.append((tensors.read(f"{prefix}.weight"), bias))
+    labels = layers[-1][0].shape[0]
+    if labels != 1:
+        raise UsageError(f"{tensors.folder}: {labels} labels; a reward model has one")
+    if not all(bool(torch.isfinite(part).all()) for layer in layers for part in layer if part is not None):
+        raise UsageError(f"{tensors.folder}: weights that are not finite: {name}, the head")
+    return Head(name, tuple(layers))
+
+
+def _starts(tensor: str, name: str) -> bool:
+    return tensor.startswith(f"{name}.")
+
+
+def _inner(tensors: Tensors, name: str) -> bool:
+    """Whether a longer name says it better: `v_head.summary.weight` is no `v_head`."""
+    return any(other.startswith(f"{name}.") and any(_starts(t, other) for t in tensors) for other in NAMES)

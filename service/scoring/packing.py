@@ -1,0 +1,173 @@
+"""Lays sequences out in one row so that what they begin with in common is computed once. Plain Python, no torch.
+
+Sequences are token ids. Sorted, those that begin alike are neighbours, and a radix tree over them falls out: a segment
+is a run of tokens that the same sequences share, its children continue it. The row holds the tree in preorder, so a
+segment's descendants are one contiguous stretch directly behind it:
+
+    prompt p, completions a, b, and b again with c behind it      row:  [ p ][ a ][ b ][ c ]
+                                                                        p reaches to the end, b reaches to the end of c
+
+A token attends to the earlier tokens of its own segment and to every token of the segments above it; these are exactly
+the tokens before it in its own sequence, and its position is the one it has there. Equal sequences are one leaf.
+
+A split pays for its extra kernel calls only if it saves enough tokens (`MIN_SAVED`), and chains of prefixes stop being
+split at `MAX_DEPTH`; both only cost tokens, never exactness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+MIN_SAVED = 8
+MAX_DEPTH = 8
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens `start:stop` of the row, whose descendants are `stop:reach`; the first has position `offset`."""
+
+    start: int
+    stop: int
+    reach: int
+    offset: int
+    parent: int | None  # index in `Packing.segments`
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """One row. `pooled[i]` is where the last token of the i-th given sequence is."""
+
+    ids: list[int]
+    positions: list[int]
+    segments: list[Segment]
+    pooled: list[int]
+    num_given: int  # tokens of all given sequences together
+
+    @property
+    def num_computed(self) -> int:
+        return len(self.ids)
+
+    @property
+    def num_shared(self) -> int:
+        """Tokens that nobody has to compute."""
+        return self.num_given - len(self.ids)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(self.positions, default=-1) + 1
+
+    def path(self, index: int) -> list[Segment]:
+        """The segments of one line of the tree, from its root down to this segment."""
+        line = [self.segments[index]]
+        while (parent := line[-1].parent) is not None:
+            line.append(self.segments[parent])
+        return line[::-1]
+
+
+def pack(sequences: Sequence[Ids], *, min_saved: int = MIN_SAVED, max_depth: int = MAX_DEPTH) -> Packing:
+    """The row of these sequences, none of them empty."""
+    if not all(sequences):
+        raise ValueError("an empty sequence has no last token")
+    order = sorted(range(len(sequences)), key=sequences.__getitem__)
+    ids: list[int] = []
+    positions: list[int] = []
+    parents: list[int | None] = []
+    spans: list[tuple[int, int, int]] = []  # start, stop, offset
+    pooled = [0] * len(sequences)
+
+    def lay(tokens: Ids, offset: int, parent: int | None) -> int:
+        spans.append((len(ids), len(ids) + len(tokens), offset))
+        parents.append(parent)
+        ids.extend(tokens)
+        positions.extend(range(offset, offset + len(tokens)))
+        return len(spans) - 1
+
+    # What is still to lay: order[low:high], which have their first `done` tokens in the line of `parent`, and are known
+    # to agree on the first `known`. A stack, not recursion: text of others decides how deep the tree is.
+    todo: list[tuple[int, int, int, int, int | None, int]] = [(0, len(order), 0, 0, None, 0)]
+    while todo:
+        low, high, done, known, parent, depth = todo.pop()
+        if low == high:
+            continue
+        first, last = sequences[order[low]], sequences[order[high - 1]]
+        common = num_common(first, last, known)
+        same = common == len(last)  # the last in order is the longest of equals
+        saved = (common - done) * (high - low - 1)
+        if same or (saved >= min_saved and depth < max_depth):
+            if common > done:
+                parent = lay(first[done:common], done, parent)
+            done, depth = common, depth + 1
+        leaf: int | None = parent if done == common else None
+        while low < high and len(sequences[order[low]]) == common:  # those that end here, all equal
+            if leaf is None:
+                leaf = lay(first[done:], done, parent)
+            pooled[order[low]] = spans[leaf][1] - 1
+            low += 1
+        todo.extend(
+            (start, stop, done, common + 1, parent, depth)
+            for start, stop in reversed(list(_runs(sequences, order, low, high, common)))
+        )
+    return Packing(ids, positions, _segments(spans, parents), pooled, sum(map(len, sequences)))
+
+
+def _runs(sequences: Sequence[Ids], order: list[int], low: int, high: int, at: int) -> Iterator[tuple[int, int]]:
+    """Stretches of order[low:high] with the same token at this position."""
+    start = low
+    for index in range(low + 1, high + 1):
+        if index == high or sequences[order[index]][at] != sequences[order[start]][at]:
+            yield start, index
+            start = index
+
+
+def _segments(spans: list[tuple[int, int, int]], parents: list[int | None]) -> list[Segment]:
+    reach = [stop for _, stop, _ in spans]
+    for index in range(len(spans) - 1, -1, -1):  # children come after their parent
+        parent = parents[index]
+        if parent is not None:
+            reach[parent] = max(reach[parent], reach[index])
+    return [
+        Segment(start, stop, to, offset, parent)
+        for (start, stop, offset), to, parent in zip(spans, reach, parents, strict=True)
+    ]
+
+
+def num_common(left: Ids, right: Ids, known: int = 0) -> int:
+    """Length of the common beginning of two sequences that agree on the first `known` tokens."""
+    low, high = known, min(len(left), len(right))
+    step = 64
+    while low < high:  # compare slices, in C, in growing steps, then halve into the step that differs
+        stop = min(low + step, high)
+        if left[low:stop] == right[low:stop]:
+            low, step = stop, step * 2
+        else:
+            high, step = stop - 1, max(1, (stop - low) // 2)
+            while low < high:
+                middle = (low + high + 1) // 2
+                if left[low:middle] == right[low:middle]:
+                    low = middle
+                else:
+                    high = middle - 1
+            return low
+    return low
+
+
+def rows(sequences: Sequence[Ids], max_tokens: int) -> list[list[int]]:
+    """Indices of the sequences of each row: neighbours in the tree stay together, and a row computes at most
+    `max_tokens`, unless it is one sequence that alone is longer."""
+    found: list[list[int]] = []
+    room = 0
+    before: Ids = ()
+    for index in sorted(range(len(sequences)), key=sequences.__getitem__):
+        ids = sequences[index]
+        cost = len(ids) - num_common(before, ids)
+        if not found or cost > room:
+            found.append([])
+            room, cost = max_tokens, len(ids)
+        found[-1].append(index)
+        room -= cost
+        before = ids
+    return found

@@ -1,0 +1,79 @@
+"""Whether a model may be scored with shared beginnings: what its files say, then a probe of the loaded model.
+
+Sharing is exact for a model whose every layer mixes tokens by causal softmax attention through transformers'
+`AttentionInterface` and whose positions are given by `position_ids`. A recurrence, a convolution, an attention of its
+own, a rotary scaling that looks at the longest sequence of the batch: each would make a score depend on its batch
+mates. Nothing is guessed: what is not known to be safe, or fails the probe, is scored one sequence at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from service.scoring.attention import Unsharable, packed
+from service.scoring.packing import pack
+
+# Largest relative difference of a pooled hidden state that rounding explains; a wrong neighbour moves it by about 1.
+PROBE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+LENGTH_DEPENDENT = frozenset({"dynamic", "longrope"})
+ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
+
+
+def why_not(backbone: Any, max_length: int) -> str | None:
+    """The reason not to share, or None where sharing is exact."""
+    config = backbone.config
+    if other := set(getattr(config, "layer_types", None) or ()) - ATTENTION_LAYERS:
+        return f"layers of type {', '.join(sorted(other))}"
+    if not getattr(backbone, "_supports_attention_backend", False):
+        return f"{type(backbone).__name__} takes no attention from outside"
+    scaled = _rope_types(getattr(config, "rope_parameters", None)) & LENGTH_DEPENDENT
+    known = getattr(config, "original_max_position_embeddings", None) or getattr(config, "max_position_embeddings", 0)
+    if scaled and max_length > int(known or 0):
+        return f"rotary positions of type {', '.join(sorted(scaled))} depend on the longest sequence of a batch"
+    try:
+        return _probe(backbone, max_length)
+    except (Unsharable, RuntimeError, ValueError, TypeError, IndexError) as error:
+        return f"the probe failed: {error}"
+
+
+@torch.inference_mode()
+def _probe(backbone: Any, max_length: int) -> str | None:
+    """Score a small tree of sequences packed and one at a time; they must agree."""
+    config = backbone.config
+    size = config.vocab_size
+    beginning, middle = _tokens(11, size), _tokens(5, size, 3)
+    sequences = [beginning + _tokens(9, size, 5), beginning + middle + _tokens(4, size, 7),
+                 beginning + middle + _tokens(6, size, 11), beginning, _tokens(8, size, 13)]  # fmt: skip
+    packing = pack(sequences, min_saved=1)
+    with packed(backbone, packing) as row:
+        hidden = backbone(
+            input_ids=torch.tensor([packing.ids]), position_ids=torch.tensor([packing.positions]), use_cache=False
+        ).last_hidden_state[0, packing.pooled]  # (5, H)
+    alone = torch.stack([
+        backbone(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0, -1] for ids in sequences
+    ])  # fmt: skip
+    difference = (hidden.float() - alone.float()).norm(dim=1) / alone.float().norm(dim=1)  # (5)
+    if not bool((difference <= PROBE_TOLERANCE[alone.dtype]).all()):
+        return f"the probe differs by {difference.max().item():.2g}: tokens meet outside of attention"
+    if row.layers != config.num_hidden_layers:
+        return f"{row.layers} of {config.num_hidden_layers} layers take their attention from outside"
+    types = getattr(config, "layer_types", None)
+    window = getattr(config, "sliding_window", None)
+    slides = types is None or "sliding_attention" in types
+    if window is not None and window < max_length and slides and window not in row.windows:
+        return f"a sliding window of {window} tokens that attention is not told of"
+    return None
+
+
+def _tokens(count: int, size: int, seed: int = 1) -> tuple[int, ...]:
+    return tuple((seed * 7919 + at * 104_729) % size for at in range(count))
+
+
+def _rope_types(parameters: Any) -> set[str]:
+    """Every `rope_type` in a model's rotary parameters, which may be one set for each type of layer."""
+    if not isinstance(parameters, dict):
+        return set()
+    inner = set().union(*(_rope_types(value) for value in parameters.values()))
+    return inner | ({str(parameters["rope_type"])} if parameters.get("rope_type") else set())

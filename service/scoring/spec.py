@@ -1,0 +1,116 @@
+"""`reward_model.json`: the part of a checkpoint that Hugging Face's own files do not say."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from service.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+SPEC_FILE = "reward_model.json"
+SPEC_FORMAT = 1
+CHAT_TEMPLATE = "chat_template"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Platt scaling: P(all tests pass) = sigmoid(a · score + b)."""
+
+    a: float
+    b: float
+
+
+@dataclass(frozen=True, slots=True)
+class RewardModelSpec:
+    """`reward_model.json`, the part of a checkpoint that Hugging Face's own files do not say.
+
+    `template`: text with `{prompt}` and `{completion}` once each, in this order, special tokens included; or the word
+    "chat_template" for the tokenizer's own. `system` is put before a conversation that has no system message.
+    """
+
+    template: str
+    max_length: int
+    architecture: str
+    system: str | None = None
+    pooled: str = "last"
+    head: str = "score"
+    calibration: Calibration | None = None
+    golden: str | None = None
+    license: str | None = None
+    provenance: str | None = None
+    format: int = SPEC_FORMAT
+
+    def __post_init__(self) -> None:
+        if self.format != SPEC_FORMAT:
+            raise UsageError(f"{SPEC_FILE}: format {self.format}, and this version reads {SPEC_FORMAT}")
+        if self.pooled != "last":
+            raise UsageError(f"{SPEC_FILE}: pooled {self.pooled!r}; only 'last' is known")
+        if self.max_length < 1:
+            raise UsageError(f"{SPEC_FILE}: max_length must be positive")
+        if self.template != CHAT_TEMPLATE:
+            if self.template.count("{prompt}") != 1 or self.template.count("{completion}") != 1:
+                raise UsageError(f"{SPEC_FILE}: the template needs {{prompt}} and {{completion}} exactly once each")
+            if self.template.index("{prompt}") > self.template.index("{completion}"):
+                raise UsageError(f"{SPEC_FILE}: {{prompt}} comes before {{completion}}")
+            if self.system is not None:
+                raise UsageError(f"{SPEC_FILE}: a text template holds its own system text")
+
+    @classmethod
+    def read(cls, path: Path) -> RewardModelSpec:
+        """The spec in this file; unknown and missing keys fail with their name."""
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
+            raise UsageError(f"{path.name}: unknown keys {', '.join(unknown)}")
+        try:
+            if values.get("calibration") is not None:
+                values["calibration"] = Calibration(**values["calibration"])
+            return cls(**values)
+        except TypeError as error:
+            raise UsageError(f"{path.name}: {error}") from error
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_or_derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
+    """`reward_model.json`, or for a checkpoint of others what its own files say, with a line in the log."""
+    path = folder / SPEC_FILE
+    if path.is_file():
+        return RewardModelSpec.read(path)
+    from service.scoring import heads
+    from service.scoring.checkpoint import Tensors, read_config
+
+    config = read_config(folder)
+    head = heads.find(Tensors(folder))
+    if head == heads.CLASSIFIER:
+        template = _pair_template(folder, tokenizer)
+    elif getattr(tokenizer, "chat_template", None):
+        template = CHAT_TEMPLATE
+    else:
+        raise UsageError(f"{folder}: neither {SPEC_FILE} nor a chat template: nothing says how to write the text")
+    limits = [config.get("max_position_embeddings"), getattr(tokenizer, "model_max_length", None)]
+    max_length = min((int(limit) for limit in limits if limit), default=0)
+    architecture = str((config.get("architectures") or ["unknown"])[0])
+    log.warning(
+        "%s has no %s: template %r, at most %d tokens, the last token pooled, head %r, no calibration",
+        folder, SPEC_FILE, template, max_length, head,
+    )  # fmt: skip
+    return RewardModelSpec(template=template, max_length=max_length, architecture=architecture, head=head)
+
+
+def _pair_template(folder: Path, tokenizer: Any) -> str:
+    """How an encoder's tokenizer joins two texts, as a template: "[CLS]{prompt}[SEP]{completion}[SEP]"."""
+    left, right = "a", "b"
+    pair = tokenizer(left, right)["input_ids"]
+    alone = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (left, right)]
+    special = set(tokenizer.all_special_ids)
+    if [at for at in pair if at not in special] != alone[0] + alone[1]:
+        raise UsageError(f"{folder}: how its tokenizer joins two texts cannot be read off; write {SPEC_FILE}")
+    texts = iter(["{prompt}", "{completion}"])
+    parts = [tokenizer.convert_ids_to_tokens(at) if at in special else next(texts) for at in pair]
+    return "".join(parts)

@@ -1,0 +1,295 @@
+"""Every spelling of a head scores as the code that wrote it does; what cannot be a reward model is refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from service.errors import UsageError
+from service.scoring import heads
+from service.scoring.checkpoint import Tensors
+from service.scoring.reward_model import RewardModel
+from support.checkpoints import checkpoint
+
+PROMPT, COMPLETIONS = "def add(a, b):\n", ["    return a + b\n", "    pass\n"]
+HIDDEN = 32
+
+Weights = dict[str, torch.Tensor]
+
+
+def rewrite(folder: Path, change: Callable[[Weights], Weights]) -> Path:
+    path = folder / "model.safetensors"
+    weights = change(load_file(path))
+    save_file({name: weight.contiguous() for name, weight in weights.items()}, path, metadata={"format": "pt"})
+    return folder
+
+
+def without_head(weights: Weights) -> Weights:
+    return {name: weight for name, weight in weights.items() if not name.startswith("score")}
+
+
+def configure(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def v_head(bias: float = 0.25) -> Weights:
+    generator = torch.Generator().manual_seed(3)
+    return {"v_head.summary.weight": torch.randn(1, HIDDEN, generator=generator),
+            "v_head.summary.bias": torch.tensor([bias])}  # fmt: skip
+
+
+def expected(folder: Path, head: Callable[[torch.Tensor], torch.Tensor]) -> list[float]:
+    """The causal language model's last hidden state at the last token, through this head."""
+    from transformers import AutoModel
+
+    model = RewardModel.load(folder)
+    backbone = AutoModel.from_pretrained(folder).eval()
+    scores = []
+    for completion in COMPLETIONS:
+        ids = torch.tensor([model.encode(PROMPT, completion).ids])
+        with torch.no_grad():
+            scores.append(head(backbone(input_ids=ids).last_hidden_state[0, -1]).item())
+    return scores
+
+
+def scores(folder: Path) -> list[float]:
+    model = RewardModel.load(folder)
+    return model.score([model.encode(PROMPT, completion) for completion in COMPLETIONS])
+
+
+def linear(weights: Weights) -> Callable[[torch.Tensor], torch.Tensor]:
+    weight, bias = (next(w for name, w in weights.items() if name.endswith(end)) for end in ("weight", "bias"))
+    return lambda hidden: torch.nn.functional.linear(hidden, weight, bias)
+
+
+def test_acecoderm_a_causal_model_with_trls_value_head(tmp_path: Path) -> None:
+    lm_head = {"lm_head.weight": torch.randn(400, HIDDEN)}
+    folder = rewrite(checkpoint(tmp_path, head="v_head.summary"), lambda w: without_head(w) | v_head() | lm_head)
+    configure(folder, architectures=["Qwen2ForCausalRM"])
+
+    assert scores(folder) == pytest.approx(expected(folder, linear(v_head())), abs=1e-5)
+    model = RewardModel.load(folder)
+    assert model.architecture == "Qwen2ForCausalRM"
+    assert model.unshared is None
+    assert not any("lm_head" in name for name, _ in model._backbone.named_parameters())
+
+
+@pytest.mark.parametrize("file", ["value_head.safetensors", "value_head.bin"])
+def test_llama_factory_a_value_head_in_a_file_of_its_own(tmp_path: Path, file: str) -> None:
+    folder = rewrite(checkpoint(tmp_path, kind="llama", head="v_head.summary"), without_head)
+    if file.endswith(".bin"):
+        torch.save(v_head(), folder / file)
+    else:
+        save_file(v_head(), folder / file)
+
+    assert scores(folder) == pytest.approx(expected(folder, linear(v_head())), abs=1e-5)
+    before = RewardModel.load(folder).revision
+    if file.endswith(".bin"):
+        torch.save(v_head(0.5), folder / file)
+        assert RewardModel.load(folder).revision != before
+
+
+@pytest.mark.parametrize("name", ["score", "value_head"])
+def test_openrlhf_a_bare_linear_head_and_its_statistics(tmp_path: Path, name: str) -> None:
+    weight = torch.randn(1, HIDDEN)
+    statistics = {"mean": torch.zeros(1), "std": torch.ones(1)}
+    folder = rewrite(
+        checkpoint(tmp_path, head=name), lambda w: without_head(w) | {f"{name}.weight": weight} | statistics
+    )
+
+    assert scores(folder) == pytest.approx(expected(folder, lambda h: h @ weight[0]), abs=1e-5)
+
+
+def test_two_linear_layers_with_a_relu_between(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(5)
+    parts = {"score.0.weight": (HIDDEN, HIDDEN), "score.0.bias": (HIDDEN,), "score.2.weight": (1, HIDDEN),
+             "score.2.bias": (1,)}  # fmt: skip
+    head = {name: torch.randn(shape, generator=generator) for name, shape in parts.items()}
+    folder = rewrite(checkpoint(tmp_path), lambda w: without_head(w) | head)
+
+    def apply(hidden: torch.Tensor) -> torch.Tensor:
+        inner = torch.relu(head["score.0.weight"] @ hidden + head["score.0.bias"])
+        return head["score.2.weight"] @ inner + head["score.2.bias"]
+
+    assert scores(folder) == pytest.approx(expected(folder, apply), abs=1e-5)
+
+
+def cross_encoder(folder: Path, **spec: Any) -> Any:
+    """A BERT cross-encoder with the WordPiece tokenizer that comes with it; answers the plain model."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    words = [*special, *"abcdefghijklmnopqrstuvwxyz", *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")]
+    tokenizer = Tokenizer(models.WordPiece({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    checkpoint(folder, **{"head": "classifier", "template": "[CLS]{prompt}[SEP]{completion}[SEP]", **spec})
+    for file in (*folder.glob("tokenizer*"), *folder.glob("chat_template*")):
+        file.unlink()
+    BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=64).save_pretrained(folder)
+    torch.manual_seed(7)
+    model = BertForSequenceClassification(
+        BertConfig(vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                   num_attention_heads=4, num_labels=1, max_position_embeddings=64, initializer_range=0.3)
+    ).eval()  # fmt: skip
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"v_head.summary.weight": 3}])
+def test_a_value_head_that_is_no_tensors_by_name_is_refused(tmp_path: Path, content: Any) -> None:
+    folder = rewrite(checkpoint(tmp_path, head="v_head.summary"), without_head)
+    torch.save(content, folder / "value_head.bin")
+    with pytest.raises(UsageError, match="not tensors by name"):
+        RewardModel.load(folder)
+
+
+@pytest.mark.parametrize("derived", [False, True])
+def test_an_encoder_scores_pairs_with_their_sides_and_shares_nothing(
+    tmp_path: Path, derived: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import AutoTokenizer
+
+    plain = cross_encoder(tmp_path)
+    if derived:
+        (tmp_path / "reward_model.json").unlink()
+    model = RewardModel.load(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    batch = [model.encode("sum of a", completion) for completion in ("add b", "c")]
+
+    for encoded, completion, score in zip(batch, ("add b", "c"), model.score(batch), strict=True):
+        pair = tokenizer("sum of a", completion, return_tensors="pt")
+        assert encoded.ids == tuple(pair["input_ids"][0].tolist())
+        with torch.no_grad():
+            assert score == pytest.approx(plain(**pair).logits.item(), abs=1e-5)
+    assert model.num_shared == 0
+    assert "prompts are not shared: an encoder reads both sides" in caplog.text
+    if derived:
+        assert model.spec.template == "[CLS]{prompt}[SEP]{completion}[SEP]"
+        assert model.spec.max_length == 64
+
+
+def test_a_head_is_found_where_no_file_of_ours_names_it(tmp_path: Path) -> None:
+    folder = rewrite(checkpoint(tmp_path), lambda w: without_head(w) | v_head())
+    (folder / "reward_model.json").unlink()
+    assert RewardModel.load(folder).spec.head == "v_head.summary"
+
+
+def test_two_heads_or_none_are_a_question_and_not_a_guess(tmp_path: Path) -> None:
+    both = rewrite(checkpoint(tmp_path), lambda w: w | v_head())
+    with pytest.raises(UsageError, match=r"score and v_head\.summary found"):
+        heads.find(Tensors(both))
+    rewrite(both, lambda w: without_head({name: x for name, x in w.items() if "v_head" not in name}))
+    with pytest.raises(UsageError, match="no tensor of a known head"):
+        heads.find(Tensors(both))
+
+
+def test_more_than_one_label_is_refused(tmp_path: Path) -> None:
+    folder = rewrite(checkpoint(tmp_path), lambda w: w | {"score.weight": torch.zeros(2, HIDDEN)})
+    with pytest.raises(UsageError, match="2 labels"):
+        RewardModel.load(folder)
+
+
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.up_proj.weight", "score.weight"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_refused_by_name(tmp_path: Path, name: str, value: float) -> None:
+    def spoil(weights: Weights) -> Weights:
+        weights[name].view(-1)[3] = value
+        return weights
+
+    with pytest.raises(UsageError, match=rf"not finite: {name.removeprefix('model.').removesuffix('.weight')}"):
+        RewardModel.load(rewrite(checkpoint(tmp_path), spoil))
+
+
+@pytest.mark.parametrize("keep", [4, 100, -1000])
+def test_damaged_safetensors_are_refused_by_name(tmp_path: Path, keep: int) -> None:
+    path = checkpoint(tmp_path) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UsageError, match=r"model\.safetensors: damaged"):
+        RewardModel.load(tmp_path)
+
+
+def test_a_value_head_that_holds_code_is_not_run(tmp_path: Path) -> None:
+    folder = rewrite(checkpoint(tmp_path, head="v_head.summary"), without_head)
+    torch.save({"v_head.summary.weight": Path("x")}, folder / "value_head.bin")
+    with pytest.raises(UsageError, match="not tensors alone"):
+        RewardModel.load(folder)
+
+
+def test_a_tokenizer_of_a_larger_model_is_refused(tmp_path: Path) -> None:
+    folder = rewrite(
+        checkpoint(tmp_path), lambda w: w | {"model.embed_tokens.weight": w["model.embed_tokens.weight"][:300]}
+    )
+    configure(folder, vocab_size=300)
+    with pytest.raises(UsageError, match="another model's tokenizer"):
+        RewardModel.load(folder)
+
+
+def test_a_tokenizer_of_another_model_of_that_size_fails_the_golden_set(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "a", golden="golden.jsonl")
+    model = RewardModel.load(folder)
+    encoded = model.encode(PROMPT, COMPLETIONS[0])
+    row = {
+        "prompt": PROMPT,
+        "completion": COMPLETIONS[0],
+        "tokens": len(encoded.ids),
+        "score": model.score([encoded])[0],
+    }
+    (folder / "golden.jsonl").write_text(json.dumps(row) + "\n")
+    assert RewardModel.load(folder).check_golden().ok
+
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())
+    words = vocabulary["model"]["vocab"]
+    words["e"], words["t"] = words["t"], words["e"]
+    (folder / "tokenizer.json").write_text(json.dumps(vocabulary))
+    assert not RewardModel.load(folder).check_golden().ok
+
+
+def test_a_template_that_is_not_the_trained_one_fails_the_golden_set(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "a", golden="golden.jsonl")
+    model = RewardModel.load(folder)
+    encoded = model.encode(PROMPT, COMPLETIONS[0])
+    row = {
+        "prompt": PROMPT,
+        "completion": COMPLETIONS[0],
+        "tokens": len(encoded.ids),
+        "score": model.score([encoded])[0],
+    }
+    (folder / "golden.jsonl").write_text(json.dumps(row) + "\n")
+    spec = json.loads((folder / "reward_model.json").read_text())
+    spec["template"] = "<|user|>{prompt}<|completion|>{completion}<|end|>"
+    (folder / "reward_model.json").write_text(json.dumps(spec))
+    assert not RewardModel.load(folder).check_golden().ok
+
+
+def test_weights_that_nothing_would_use_are_refused(tmp_path: Path) -> None:
+    """An adapter that was not merged: scored without it, every number would be the base model's."""
+    folder = rewrite(checkpoint(tmp_path), lambda w: w | {"model.layers.0.mlp.up_proj.lora_A.weight": torch.ones(2, 2)})
+    with pytest.raises(UsageError, match="nothing would use"):
+        RewardModel.load(folder)
+
+
+def test_a_weight_of_another_shape_is_refused(tmp_path: Path) -> None:
+    folder = rewrite(checkpoint(tmp_path), lambda w: w | {"model.norm.weight": torch.ones(7)})
+    with pytest.raises(UsageError, match="not a loadable checkpoint"):
+        RewardModel.load(folder)
+
+
+def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path)
+    (folder / "reward_model.json").unlink()
+    shutil.move(folder / "config.json", folder / "elsewhere")
+    with pytest.raises(UsageError, match="config"):
+        RewardModel.load(folder)

@@ -1,0 +1,139 @@
+"""The scoring worker with a model that is a few lines and a queue that is a list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from service import metrics
+from service.jobs import Failed, JobState, Scored, ScoreTask
+from service.queue.consumer import Lease
+from service.queue.producer import now_ms
+from service.scoring.reward_model import Encoded, Parity, RewardModelSpec
+from service.settings import Settings
+from service.worker.score import ScoreWork
+
+FAR = 10**15
+
+
+class Model:
+    """A letter is a token; the score is the number of letters; "?" is poison, and memory holds `room` tokens."""
+
+    revision, architecture, dtype, parameters, max_length = "sha256:0", "Letters", "float32", 0, 100
+    spec = RewardModelSpec(template="{prompt}{completion}", max_length=100, architecture="Letters")
+    unshared: str | None = None
+
+    def __init__(self, room: int = 10**6) -> None:
+        self.room = room
+        self.num_computed = self.num_shared = 0
+        self.batches: list[int] = []
+
+    def encode_group(self, prompt: str, completions: list[str], on_overflow: str) -> list[Encoded]:
+        return [Encoded(tuple(map(ord, prompt + text)), len(prompt), truncated=False) for text in completions]
+
+    def score(self, batch: list[Encoded]) -> list[float]:
+        if any(ord("?") in one.ids for one in batch):
+            raise IndexError("index out of range in self")
+        if sum(len(one.ids) for one in batch) > self.room:
+            raise torch.OutOfMemoryError("out of memory")
+        self.batches.append(len(batch))
+        self.num_computed += 1
+        self.num_shared += 2
+        return [float(len(one.ids)) for one in batch]
+
+    def check_golden(self) -> Parity:
+        return Parity(0.0, 0, 1e-4, ok=True)
+
+    def pass_probability(self, score: float) -> None:
+        return None
+
+
+class Hands:
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+
+    def answer(self, lease: Lease, body: Any, **times: Any) -> None:
+        assert lease.id not in self.answers
+        self.answers[lease.id] = body
+
+
+def lease(name: str, prompt: str, *completions: str, deadline_ms: int = FAR) -> Lease:
+    task = ScoreTask(model="default", prompt=prompt, completions=list(completions))
+    return Lease(name, name, "score:default", "s:score:default:normal", task, deadline_ms, 1, now_ms())
+
+
+def work(model: Model, max_batch_tokens: int = 1000) -> ScoreWork:
+    models: Any = {"default": model}
+    return ScoreWork(models, Settings(max_batch_tokens=max_batch_tokens))
+
+
+def run(worker: ScoreWork, *leases: Lease) -> dict[str, Any]:
+    hands: Any = Hands()
+    worker.step(list(leases), hands)
+    while worker.held:
+        worker.step([], hands)
+    answers: dict[str, Any] = hands.answers
+    return answers
+
+
+def test_single_completions_of_one_prompt_are_one_batch() -> None:
+    model = Model()
+    answers = run(work(model), *(lease(str(at), "a prompt", "x" * at) for at in range(1, 6)))
+
+    assert model.batches == [5]
+    assert [answers[str(at)].scores for at in range(1, 6)] == [[8.0 + at] for at in range(1, 6)]
+
+
+def test_tokens_computed_and_shared_are_counted() -> None:
+    def count(kind: str) -> float:
+        return float(metrics.score_tokens.labels(kind)._value.get())
+
+    before = count("computed"), count("shared")
+    run(work(Model()), lease("a", "p", "x", "y"))
+
+    assert (count("computed"), count("shared")) == (before[0] + 1, before[1] + 2)
+
+
+def test_a_poisoned_completion_is_a_problem_of_its_own() -> None:
+    answers = run(work(Model()), lease("bad", "p", "x", "?", "xyz"), lease("good", "p", "xy"))
+
+    assert isinstance(answers["bad"], Scored)
+    assert answers["bad"].scores == [2.0, None, 4.0]
+    assert answers["bad"].problems == [None, "invalid: the model cannot score this text: IndexError", None]
+    assert answers["good"].scores == [3.0]
+
+
+def test_out_of_memory_is_learnt_from() -> None:
+    model = Model(room=50)
+    worker = work(model)
+    answers = run(worker, *(lease(str(at), "p" * 9, "x") for at in range(16)))
+
+    assert all(answers[str(at)].scores == [10.0] for at in range(16))
+    assert worker.schedulers["default"].max_batch_tokens <= 50
+
+
+def test_what_is_too_much_alone_fails_as_ours_and_takes_nobody_with_it() -> None:
+    answers = run(work(Model(room=20)), lease("large", "p", "x" * 40), lease("small", "p", "x"))
+
+    assert answers["small"].scores == [2.0]
+    failed = answers["large"]
+    assert isinstance(failed, Failed)
+    assert (failed.state, failed.code) == (JobState.FAILED, "out_of_memory")
+
+
+def test_a_model_without_sharing_is_scheduled_by_whole_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "unshared", "an encoder")
+    model = Model()
+    run(work(model, max_batch_tokens=30), *(lease(str(at), "p" * 9, "x") for at in range(6)))
+
+    assert model.batches == [3, 3]
+
+
+def test_what_expired_in_the_queue_is_not_scored() -> None:
+    model = Model()
+    answers = run(work(model), lease("late", "p", "x", deadline_ms=1), lease("good", "p", "x"))
+
+    assert answers["late"].state is JobState.TIMEOUT
+    assert model.batches == [1]
