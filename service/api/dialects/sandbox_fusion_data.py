@@ -37,7 +37,7 @@ __all__ = ["DIALECT"]  # the same router, with more in it
 
 STORED = "testsets"
 REL_TOL = 1e-5
-NO_FILES: tuple[str, ...] = ("stdin", "stdout")
+STREAMS = {"stdin", "stdout"}
 
 
 class RunJupyter(Loose):
@@ -137,7 +137,7 @@ def _tests(row: dict[str, Any]) -> Tested:
     cases = row.get("test")
     if isinstance(cases, list) and all(isinstance(case, dict) and "input" in case for case in cases) and cases:
         streams = [{**_streams(case, "input"), **_streams(case, "output")} for case in cases]
-        if unknown := sorted({name for one in streams for name in one} - set(NO_FILES)):
+        if unknown := sorted({name for one in streams for name in one} - STREAMS):
             raise Invalid(f"test: files are not judged here, and {', '.join(unknown)} are asked for")
         lines = [StdioTestCase(stdin=one.get("stdin", ""), stdout=one.get("stdout", "")) for one in streams]
         return Tested(StdioTests(kind="stdio", cases=lines, compare="float", rel_tol=REL_TOL))

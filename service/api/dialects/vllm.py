@@ -160,7 +160,7 @@ class ScoreSwitch:
             return whole.pop() if whole else await receive()
 
         if _theirs(b"".join(parts)):
-            scope = {**scope, "path": "/v1/score", "raw_path": b"/v1/score"}
+            scope["path"], scope["raw_path"] = "/v1/score", b"/v1/score"
         await self.app(scope, again, send)
 
 
