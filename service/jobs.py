@@ -70,7 +70,6 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
 
 class Executed(msgspec.Struct, frozen=True, tag="executed"):
     report: sandbox.Report
-    nondeterministic: bool = False
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

@@ -17,7 +17,7 @@ from service.errors import UsageError
 
 PREFIX = "PLAUDIT_"
 # Read by tests, examples and training recipes, not by the service; allowed to be set beside it.
-FOREIGN = frozenset({"PLAUDIT_DATA", "PLAUDIT_URL", "PLAUDIT_TEST_REDIS_URL"})
+FOREIGN = frozenset({"PLAUDIT_DATA", "PLAUDIT_URL"})
 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 

@@ -24,8 +24,9 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack to be hurt: leases are short, data survive the broker's death."""
-    if Walls.probe().level not in ("strong", "userns"):
-        pytest.skip("programs cannot run here")
+    walls = Walls.probe()
+    if walls.level not in ("strong", "userns"):
+        pytest.skip(f"programs cannot run here; missing: {'; '.join(walls.missing)}")
     model = checkpoint(tmp_path_factory.mktemp("tiny"))
     with Broker(append_only=True) as broker, Stack(broker, model, lease_s="1", heartbeat_s="0.3") as one:
         yield one

@@ -61,7 +61,7 @@ def test_a_task_comes_out_as_it_went_in(task: Any) -> None:
     "body",
     [
         Scored("sha256:x", [1.5, None], [3, 4], [False, True], [None, "too_long: 4 tokens"], [0.5, None]),
-        Executed(REPORT, nondeterministic=True),
+        Executed(REPORT),
         Failed(JobState.TIMEOUT, "deadline", "late", True),
     ],
 )
