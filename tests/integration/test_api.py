@@ -218,16 +218,18 @@ def test_what_a_program_reads_and_prints_is_its_own(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "verdict"),
+    ("program", "verdict", "limits"),
     [
-        ("def add(a, b):\n    while True: pass\n", "time_limit"),
-        ("def add(a, b):\n    raise KeyError('x')\n", "runtime_error"),
-        ("def add(a, b) return\n", "runtime_error"),
-        ("def add(a, b):\n    return b'x' * (600 << 20)\n", "memory_limit"),
+        ("def add(a, b):\n    while True: pass\n", "time_limit", {"cpu_s": 0.5}),
+        ("def add(a, b):\n    raise KeyError('x')\n", "runtime_error", {}),
+        ("def add(a, b) return\n", "runtime_error", {}),
+        ("def add(a, b):\n    return b'x' * (100 << 20)\n", "memory_limit", {"memory_mb": 64}),
     ],
 )
-def test_a_programs_misfortune_is_a_trainable_verdict(http: httpx.Client, program: str, verdict: str) -> None:
-    (one,) = execute(http, {"kind": "assert", "asserts": ["assert add(1, 2) == 3"]}, program, limits={"cpu_s": 0.5})
+def test_a_programs_misfortune_is_a_trainable_verdict(
+    http: httpx.Client, program: str, verdict: str, limits: dict[str, float]
+) -> None:
+    (one,) = execute(http, {"kind": "assert", "asserts": ["assert add(1, 2) == 3"]}, program, limits=limits)
     assert (one["status"], one["trainable"], one["passed"]) == ("ok", True, 0)
     assert one["verdict"] == verdict
     assert one["pass_rate"] == 0.0
