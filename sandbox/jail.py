@@ -183,6 +183,7 @@ class Jail:
                 env={},
                 process_group=0,
             )
+            theirs.close()  # or the end of PID 1 would go unheard
             self._furnish()
         except OSError as error:
             self.close()
@@ -199,7 +200,7 @@ class Jail:
         procs = self.group.open_procs() if self.group is not None else []
         setup = {
             "mounts": self.plan.uid is not None,
-            "kit": ["landlock", "tests" if self.flavour == "tests" else "candidate"],
+            "kit": ["tests" if self.flavour == "tests" else "candidate"],
             "modules": [*languages.LIGHT_MODULES, *(["numpy"] if self.flavour == "science" else [])],
             "path": list(self.plan.packages),
         }
@@ -313,7 +314,6 @@ class Stay:
                 "tmp_inodes": job.fence.tmp_inodes,
                 "rlimits": job.fence.rlimits(job.num_budgets, count_processes=self.census is not None),
                 "uid": uid,
-                "path": list(plan.packages),
                 "collect": [(path, index(fd), most) for path, fd, most in job.collect],
                 "keep": len(fds),
                 "fds": {target: index(fd) for target, fd in job.fds.items()},
