@@ -185,11 +185,12 @@ class Jail:
             )
             theirs.close()  # or the end of PID 1 would go unheard
             self._furnish()
-        except OSError as error:
+        except BaseException as error:
             self.close()
-            raise SandboxError(f"a jail cannot be made: {error}") from error
-        except BaseException:
-            self.close()
+            if self.process is not None:
+                self.process.wait()  # killed
+            if isinstance(error, OSError):
+                raise SandboxError(f"a jail cannot be made: {error}") from error
             raise
         finally:
             theirs.close()
