@@ -211,12 +211,10 @@ def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoRe
             _signal.signal(ignored, _signal.SIG_DFL)
         os.execve(program if program >= 0 else job["argv"][0], job["argv"], dict(os.environ))
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-    text = b""
-    while part := os.pread(source, os.fstat(source).st_size + 1, len(text)):
-        text += part
+    text = os.read(source, os.fstat(source).st_size)  # a file in memory comes whole
     if job["main"]:
         main = os.open(MAIN, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        os.sendfile(main, source, 0, len(text))
+        os.write(main, text)
         os.close(main)
     os.close(source)
     for path, _ in job["files"]:  # a module of the job's own hides one of the library
@@ -339,6 +337,9 @@ def load(files: list[str]) -> dict[str, Any]:
     sys.path.insert(0, os.path.dirname(sys.argv[0]))
     loaded = {name: __import__(name) for name in files}
     sys.path.pop(0)
+    codec = sys.modules["codec"]
+    for _ in range(20):  # code that has run adapts itself no more, and its pages stay shared after a fork
+        codec.decode(codec.loads(codec.dumps(codec.encode({"a": [1, 2.5, "b"], "c": (True, None)}))))
     for name in set(sys.modules) - before:
         if os.path.dirname(getattr(sys.modules[name], "__file__", None) or "/") == os.path.dirname(sys.argv[0]):
             del sys.modules[name]
