@@ -265,6 +265,11 @@ def wait(pid: int, control: _socket.socket) -> tuple[int, Any]:
 def sweep() -> int:
     """Kill and reap everything else in this pid namespace; returns how many were still there."""
     found = 0
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass  # ended by itself, its parent gone before
+    except ChildProcessError:
+        return 0
     while True:
         try:
             os.kill(-1, _signal.SIGKILL)
