@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -30,7 +31,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-sys.path[:] = [place for place in sys.path if Path(place) != Path(__file__).parent]  # this file is not the package
+sys.path[:] = [place for place in sys.path if Path(place) != Path(__file__).parent]
+if __name__ == "sandbox":  # another benchmark, next to this file, has asked for the package of that name: here it is
+    del sys.modules["sandbox"]
+    importlib.import_module("sandbox")
 
 from sandbox import languages  # noqa: E402
 from sandbox.judge import judge  # noqa: E402
