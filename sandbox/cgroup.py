@@ -1,4 +1,4 @@
-"""Control groups, v1, v2 and hybrid: one group a run, its limits, its counters, its end.
+"""Control groups, v1, v2 and hybrid: one group a jail, its limits, its counters, its end.
 
 Groups are made under the group this process lives in, so that a container's own limits keep holding. Their names carry
 pid and start time of their owner: whoever finds a group whose owner is dead may kill and remove it.
@@ -36,6 +36,8 @@ class Hierarchy:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
+    """What a group has used: CPU time, most memory at once, processes killed for memory, forks refused."""
+
     cpu_ns: int
     peak_memory_bytes: int
     oom_kills: int
@@ -106,7 +108,7 @@ def delegate(tree: Hierarchy) -> None:
 
 
 class Cgroups:
-    """The trees of this host that a run's group is made in."""
+    """The trees of this host that a jail's group is made in."""
 
     def __init__(self, trees: list[Hierarchy]) -> None:
         taken: set[str] = set()
@@ -139,12 +141,14 @@ class Cgroups:
 
 
 class Group:
-    """One run's group, in every tree at once."""
+    """One jail's group, in every tree at once. Its counters only grow; a job's own are differences."""
 
     def __init__(self, places: list[tuple[Hierarchy, Path]]) -> None:
         self.places = places
         self.by_controller = {name: (tree, path) for tree, path in reversed(places) for name in tree.controllers}
         self.v2 = next((path for tree, path in places if tree.version == 2), None)
+        self._files: dict[tuple[str, str], int] = {}  # kept open: a counter is then one system call
+        self._limits = (0, 0)
 
     @classmethod
     def make(cls, cgroups: Cgroups, name: str) -> Group:
@@ -159,38 +163,66 @@ class Group:
         return group
 
     def limit(self, *, memory_bytes: int, processes: int) -> None:
+        """Set the limits, where they are not what they were."""
+        if (memory_bytes, processes) == self._limits:
+            return
         tree, path = self.by_controller["memory"]
         if tree.version == 1:
-            (path / "memory.limit_in_bytes").write_text(str(memory_bytes))
-            with suppress(OSError):  # kernels without swap accounting have no such file
-                (path / "memory.memsw.limit_in_bytes").write_text(str(memory_bytes))
+            names = ["memory.limit_in_bytes"]
+            if (path / "memory.memsw.limit_in_bytes").exists():  # never below the other, not even for a moment
+                names.insert(0 if memory_bytes > self._limits[0] > 0 else 1, "memory.memsw.limit_in_bytes")
+            for name in names:
+                (path / name).write_text(str(memory_bytes))
         else:
             (path / "memory.max").write_text(str(memory_bytes))
-            for name, value in (("memory.swap.max", "0"), ("memory.oom.group", "1")):
-                with suppress(OSError):
-                    (path / name).write_text(value)
+            with suppress(OSError):
+                (path / "memory.swap.max").write_text("0")
         (self.by_controller["pids"][1] / "pids.max").write_text(str(processes))
+        self._limits = (memory_bytes, processes)
 
     def open_procs(self) -> list[int]:
         """Descriptors through which a process enters the group by writing "0"; the caller closes them."""
         return [os.open(path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for _, path in self.places]
 
+    def _file(self, controller: str, v1: str, v2: str) -> int:
+        tree, path = self.by_controller[controller]
+        name = v1 if tree.version == 1 else v2
+        fd = self._files.get((controller, name))
+        if fd is None:
+            try:
+                fd = os.open(path / name, os.O_RDWR | os.O_CLOEXEC)
+            except PermissionError:
+                fd = os.open(path / name, os.O_RDONLY | os.O_CLOEXEC)
+            self._files[controller, name] = fd
+        return fd
+
+    def _read(self, controller: str, v1: str, v2: str) -> bytes:
+        try:
+            return os.pread(self._file(controller, v1, v2), 4096, 0)
+        except OSError:
+            return b""
+
+    def is_v1(self, controller: str) -> bool:
+        return self.by_controller[controller][0].version == 1
+
     def cpu_ns(self) -> int:
-        tree, path = self.by_controller["cpuacct"]
-        if tree.version == 1:
-            return int(read(path / "cpuacct.usage") or 0)
-        return field(read(path / "cpu.stat"), "usage_usec") * 1000
+        text = self._read("cpuacct", "cpuacct.usage", "cpu.stat")
+        return int(text or 0) if self.is_v1("cpuacct") else field(text.decode(), "usage_usec") * 1000
+
+    def memory_bytes(self) -> int:
+        """What is charged to the group now."""
+        return int(self._read("memory", "memory.usage_in_bytes", "memory.current") or 0)
+
+    def reset_peak(self) -> None:
+        """Let the peak start again from what is in use now. Kernels before 6.12 refuse that for v2."""
+        with suppress(OSError):
+            os.pwrite(self._file("memory", "memory.max_usage_in_bytes", "memory.peak"), b"0", 0)
 
     def counters(self) -> Counters:
-        tree, path = self.by_controller["memory"]
-        if tree.version == 1:
-            peak = int(read(path / "memory.max_usage_in_bytes") or 0)
-            oom = field(read(path / "memory.oom_control"), "oom_kill")
-        else:
-            peak = int(read(path / "memory.peak") or 0)
-            oom = field(read(path / "memory.events"), "oom_kill")
-        fork_failures = field(read(self.by_controller["pids"][1] / "pids.events"), "max")
-        return Counters(self.cpu_ns(), peak, oom, fork_failures)
+        peak = int(self._read("memory", "memory.max_usage_in_bytes", "memory.peak") or 0)
+        oom = field(self._read("memory", "memory.oom_control", "memory.events").decode(), "oom_kill")
+        failures = field(self._read("pids", "pids.events", "pids.events").decode(), "max")
+        return Counters(self.cpu_ns(), peak, oom, failures)
 
     def pids(self) -> Iterator[int]:
         for _, path in self.places:
@@ -211,6 +243,8 @@ class Group:
 
     def remove(self) -> None:
         """Kill what is left and take the group away. Raises SandboxError if it will not go."""
+        while self._files:
+            os.close(self._files.popitem()[1])
         deadline = time.monotonic() + REMOVE_S
         left = [path for _, path in self.places]
         while True:

@@ -1,14 +1,14 @@
-"""One jail: fresh namespaces around one job, made by bubblewrap, with our own first process (`inside/init.py`) in it.
+"""A jail: fresh namespaces made once by bubblewrap, a warm first process in them, and one job after another.
 
-Who runs where: the worker starts bubblewrap; bubblewrap makes the namespaces and the read-only root and becomes
-PID 1 = init; init forks the job's process, which enters its cgroup, drops to its uid and runs the program.
-Who holds the clock: the worker (`run.py`). A kill goes to the job's cgroup first and to the whole jail if that does
-not help. Who cleans up: init sweeps its namespace, `close` ends bubblewrap and removes the cgroup. If the worker is
-killed, bubblewrap dies with it, PID 1 with bubblewrap, and the namespace with PID 1; the empty cgroup is removed by the
-next `sweep`.
+Who runs where: the worker starts bubblewrap; bubblewrap makes the namespaces and the read-only root and becomes PID 1
+= the zygote (`inside/zygote.py`), which enters the jail's cgroup. A job is one fork of it, born in that cgroup, that
+drops to its uid and runs the program. Who holds the clock: the worker (`run.py`). A kill goes to the zygote, which
+ends everything else in its namespace, and to the whole jail if that does not help. Who cleans up: the zygote sweeps and
+tidies before it answers; a jail that cannot say it is clean, or that did anything unforeseen, is thrown away with
+bubblewrap and cgroup. If the worker is killed, bubblewrap dies with it, PID 1 with bubblewrap, and the namespace with
+PID 1; the empty cgroup is removed by the next `sweep`.
 
-`Jail` is what a judge sees of all this: start a job, poll for its end, read counters, kill, close. A warm slot can
-offer the same.
+`Stay` is what a judge sees of all this: one job in one jail, to poll for its end, read counters, kill, close.
 """
 
 from __future__ import annotations
@@ -20,20 +20,27 @@ import select
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sandbox import languages
 from sandbox.census import Census
 from sandbox.cgroup import Cgroups, Counters, Group
 from sandbox.errors import SandboxError
 from sandbox.limits import Fence
 
-KIT = "/harness"  # where init and the roles lie inside a jail
+KIT = "/harness"  # where the zygote and the roles lie inside a jail
+KILL = marshal.dumps("kill")
+READY_S = 30.0  # from the start of bubblewrap to a warm interpreter, numpy imported, on a busy host
+DEATH_S = 2.0  # from the kill of a job to the word of its jail's PID 1
+BASE_STEP = 16 << 20  # how far a jail's own memory may shrink before its limit follows
 ROOT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN", "CAP_KILL")
 
 Role = Literal["script", "serve", "tests", "exec"]
+Flavour = Literal["light", "science", "tests"]  # what the zygote holds: the usual modules, numpy too, the test side
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +52,12 @@ class Job:
     fence: Fence
     fds: Mapping[int, int]
     source: bytes = b""  # text of a Python role
+    main: bool = False  # whether the source also lies in the jail, as main.py
+    flavour: Flavour = "light"
     program: int | None = None  # descriptor of the executable of an `exec`; None: argv[0] is a path
     files: Sequence[tuple[str, bytes]] = ()  # written before the start, readable for the job
     collect: Sequence[tuple[str, int, int]] = ()  # (path, descriptor to copy it to, most bytes)
     num_budgets: int = 1
-    second_uid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +143,7 @@ def command(plan: Blueprint, control: int, seccomp: int) -> list[str]:
     for name, value in plan.environment.items():
         line += ["--setenv", name, value]
     line += ["--chdir", "/", "--seccomp", str(seccomp), "--"]
-    return [*line, plan.python, "-s", "-S", "-P", f"{KIT}/init.pyc", str(control)]
+    return [*line, plan.python, "-s", "-S", "-P", f"{KIT}/zygote.pyc", str(control)]
 
 
 def kill_bwrap(process: subprocess.Popen[bytes]) -> None:
@@ -149,18 +157,16 @@ def kill_bwrap(process: subprocess.Popen[bytes]) -> None:
 
 
 class Jail:
-    """One job in one jail, from start to sweep. Use as a context manager; leaving it leaves nothing of the job behind.
+    """One warm jail. It takes one job at a time (`Stay`); `close` ends it with all that it holds."""
 
-    A jail whose job has been swept takes some milliseconds more to dismantle itself; nobody waits for that. Its
-    process goes to `leaving`, and the sandbox collects it later.
-    """
-
-    def __init__(self, plan: Blueprint, job: Job, sequence: int, leaving: list[subprocess.Popen[bytes]]) -> None:
-        self.leaving = leaving
-        self.ending: Ending | None = None
+    def __init__(self, plan: Blueprint, sequence: int, flavour: Flavour) -> None:
+        self.plan = plan
+        self.flavour = flavour
+        self.jobs = 0
+        self.fit = True  # to take another job
         self.closed = False
         self.group: Group | None = None
-        self.census: Census | None = None
+        self.memory_base = 0  # what the jail itself holds of its group's memory
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.complaints = memory_file("complaints", b"", sealed=False)
         self.process: subprocess.Popen[bytes] | None = None
@@ -168,7 +174,6 @@ class Jail:
         try:
             if plan.cgroups is not None:
                 self.group = Group.make(plan.cgroups, f"{plan.name}-{sequence}")
-                self.group.limit(memory_bytes=job.fence.memory_bytes, processes=job.fence.processes)
             self.process = subprocess.Popen(
                 command(plan, theirs.fileno(), seccomp),
                 stdin=subprocess.DEVNULL,
@@ -178,18 +183,117 @@ class Jail:
                 env={},
                 process_group=0,
             )
-            if self.group is None:
-                self.census = Census(self.process.pid, job.fence.memory_bytes)
-            self._send(plan, job)
+            self._furnish()
         except OSError as error:
             self.close()
             raise SandboxError(f"a jail cannot be made: {error}") from error
+        except BaseException:
+            self.close()
+            raise
         finally:
             theirs.close()
             os.close(seccomp)
 
-    def _send(self, plan: Blueprint, job: Job) -> None:
-        """Hand the job to PID 1 with its descriptors; it reads them when it is up."""
+    def _furnish(self) -> None:
+        """Tell PID 1 what to prepare, and wait until it has. Raises SandboxError with its complaint."""
+        procs = self.group.open_procs() if self.group is not None else []
+        setup = {
+            "mounts": self.plan.uid is not None,
+            "kit": ["landlock", "tests" if self.flavour == "tests" else "candidate"],
+            "modules": [*languages.LIGHT_MODULES, *(["numpy"] if self.flavour == "science" else [])],
+            "path": list(self.plan.packages),
+        }
+        try:
+            socket.send_fds(self.control, [marshal.dumps(setup)], procs)
+        finally:
+            for fd in procs:
+                os.close(fd)
+        if not select.select([self.control], [], [], READY_S)[0]:
+            raise SandboxError(f"the jail is not ready after {READY_S:g} s; {self._complaints()}")
+        self.landlock: int = self.receive()["landlock"]
+        if self.group is not None:
+            self.memory_base = self.group.memory_bytes()
+
+    def receive(self) -> dict[str, Any]:
+        """The next word of PID 1, which must be there. Raises SandboxError for a fault, or if PID 1 is gone."""
+        try:
+            data = self.control.recv(1 << 16)
+        except ConnectionResetError:  # it died with our word unread
+            data = b""
+        answer: dict[str, Any] = (
+            marshal.loads(data) if data else {"fault": f"PID 1 of the jail is gone; {self._complaints()}"}
+        )
+        if "fault" in answer:
+            self.fit = self.fit and answer.get("clean", False)
+            raise SandboxError(f"the jail failed: {answer['fault']}")
+        return answer
+
+    def _complaints(self) -> str:
+        text = os.pread(self.complaints, 2000, 0).decode(errors="replace").strip()
+        return text or "it left no message"
+
+    def kill_job(self) -> None:
+        """Ask PID 1 to kill everything but itself."""
+        with suppress(OSError):  # it is gone, and everything with it
+            self.control.send(KILL)
+
+    def destroy(self) -> None:
+        """Kill the whole jail."""
+        self.fit = False
+        if self.process is not None:
+            kill_bwrap(self.process)
+
+    def close(self) -> None:
+        """End the jail and whatever still runs in it. Raises SandboxError if something will not go."""
+        if self.closed:
+            return
+        self.closed = True
+        self.destroy()
+        try:
+            if self.group is not None:
+                self.group.remove()
+        finally:
+            self.control.close()
+            os.close(self.complaints)
+
+
+class Stay:
+    """One job in a jail, from start to sweep. Use as a context manager; leaving it leaves nothing of the job behind."""
+
+    def __init__(self, jail: Jail, job: Job, leave: Callable[[Jail], None]) -> None:
+        self.jail = jail
+        self.leave = leave
+        self.ending: Ending | None = None
+        self.closed = False
+        self.own_ns = 0  # CPU time that PID 1 has taken for this job
+        self.census: Census | None = None
+        self._last: Counters | None = None
+        self.began = Counters(0, 0, 0, 0)
+        jail.jobs += 1
+        try:
+            group = jail.group
+            if group is None:
+                assert jail.process is not None
+                self.census = Census(jail.process.pid, job.fence.memory_bytes)
+            else:
+                used = group.memory_bytes()
+                if not jail.memory_base - BASE_STEP < used <= jail.memory_base:
+                    jail.memory_base = used + BASE_STEP // 4
+                group.limit(memory_bytes=job.fence.memory_bytes + jail.memory_base, processes=job.fence.processes + 1)
+                group.reset_peak()
+                counters = group.counters()
+                self.began = Counters(counters.cpu_ns, used, counters.oom_kills, counters.fork_failures)
+            self._send(job)
+        except BaseException as error:
+            jail.fit = False
+            self.close()
+            if isinstance(error, OSError):
+                raise SandboxError(f"a jail does not take its job: {error}") from error
+            raise
+
+    def _send(self, job: Job) -> None:
+        """Hand the job to PID 1 with its descriptors. Those that it must keep until the end come first."""
+        plan = self.jail.plan
         fds: list[int] = []
         mine: list[int] = []
 
@@ -199,46 +303,47 @@ class Jail:
                 mine.append(fd)
             return len(fds) - 1
 
-        uid = None if plan.uid is None else plan.uid + int(job.second_uid)
-        message: dict[str, Any] = {
-            "role": job.role,
-            "argv": list(job.argv),
-            "furnish": plan.uid is not None,
-            "tmp_bytes": job.fence.tmp_bytes,
-            "tmp_inodes": job.fence.tmp_inodes,
-            "rlimits": job.fence.rlimits(job.num_budgets, count_processes=self.group is None),
-            "uid": uid,
-            "path": list(plan.packages),
-        }
+        uid = None if plan.uid is None else plan.uid + int(self.jail.flavour == "tests")
         try:
-            message["fds"] = {target: index(fd) for target, fd in job.fds.items()}
-            message["program"] = None if job.program is None else index(job.program)
-            message["source"] = index(memory_file("source", job.source), own=True) if job.role != "exec" else None
-            message["files"] = [(path, index(memory_file("file", data), own=True)) for path, data in job.files]
-            message["collect"] = [(path, index(fd), most) for path, fd, most in job.collect]
-            procs = self.group.open_procs() if self.group is not None else []
-            message["cgroups"] = [index(fd, own=True) for fd in procs]
-            socket.send_fds(self.control, [marshal.dumps(message)], fds)
+            message: dict[str, Any] = {
+                "role": job.role,
+                "argv": list(job.argv),
+                "main": job.main,
+                "tmp_bytes": job.fence.tmp_bytes,
+                "tmp_inodes": job.fence.tmp_inodes,
+                "rlimits": job.fence.rlimits(job.num_budgets, count_processes=self.census is not None),
+                "uid": uid,
+                "path": list(plan.packages),
+                "collect": [(path, index(fd), most) for path, fd, most in job.collect],
+                "keep": len(fds),
+                "fds": {target: index(fd) for target, fd in job.fds.items()},
+                "program": None if job.program is None else index(job.program),
+                "source": index(memory_file("source", job.source), own=True) if job.role != "exec" else None,
+                "files": [(path, index(memory_file("file", data), own=True)) for path, data in job.files],
+            }
+            socket.send_fds(self.jail.control, [marshal.dumps(message)], fds)
         finally:
             for fd in mine:
                 os.close(fd)
 
     def fileno(self) -> int:
         """Readable when the job has ended, or when the jail is gone."""
-        return self.control.fileno()
+        return self.jail.control.fileno()
 
     def poll(self) -> Ending | None:
         """The job's end, if it has come. Raises SandboxError if the jail failed before the program could start."""
-        if self.ending is None and select.select([self.control], [], [], 0)[0]:
+        if self.ending is None and select.select([self.jail.control], [], [], 0)[0]:
             try:
-                data = self.control.recv(1 << 16)
-            except ConnectionResetError:  # it died with our job unread
-                data = b""
-            answer: dict[str, Any] = (
-                marshal.loads(data) if data else {"fault": f"PID 1 of the jail is gone; {self._complaints()}"}
-            )
-            if "fault" in answer:
-                raise SandboxError(f"the jail failed: {answer['fault']}")
+                answer = self.jail.receive()
+            except SandboxError:
+                self.jail.fit = False
+                if not self.counters().oom_kills:
+                    raise
+                # Short of memory, the kernel took PID 1 of the jail as well: that is the job's doing.
+                self.ending = Ending(None, int(signal.SIGKILL), 0.0, 0.0, 0, ())
+                return self.ending
+            self.jail.fit = self.jail.fit and answer["clean"]
+            self.own_ns = answer["own_ns"]
             status = answer["status"]
             killed = os.WIFSIGNALED(status)
             self.ending = Ending(
@@ -251,59 +356,67 @@ class Jail:
             )
         return self.ending
 
-    def _complaints(self) -> str:
-        text = os.pread(self.complaints, 2000, 0).decode(errors="replace").strip()
-        return text or "it left no message"
-
     @property
     def meter(self) -> Group | Census:
-        meter = self.group or self.census
+        meter = self.jail.group or self.census
         if meter is None:
             raise SandboxError("the jail was never made")
         return meter
 
     def cpu_ns(self) -> int:
-        """CPU time of the whole group so far."""
-        return self.meter.cpu_ns()
+        """CPU time of the job's processes so far, and of PID 1 on its behalf."""
+        return self.meter.cpu_ns() - self.began.cpu_ns
 
     def exceeds_memory(self) -> bool:
         """Whether somebody has to act on it; the kernel does where there is a cgroup."""
         return self.census is not None and self.census.exceeded()
 
     def counters(self) -> Counters:
-        counters = self.meter.counters()
-        if self.census is not None and self.ending is not None:  # what the last look has missed
-            exact = int(self.ending.cpu_ms * 1e6)
-            peak = max(counters.peak_memory_bytes, int(self.ending.max_rss_mb * (1 << 20)))
-            return Counters(max(counters.cpu_ns, exact), peak, counters.oom_kills, counters.fork_failures)
+        """What the job has used. Its memory is what came on top of the warm jail's, or its largest resident set."""
+        if self._last is not None:
+            return self._last
+        now, began, ending = self.meter.counters(), self.began, self.ending
+        spent = now.cpu_ns - began.cpu_ns - self.own_ns
+        peak = now.peak_memory_bytes - began.peak_memory_bytes
+        if ending is not None:  # what a census has missed, and pages that the job shares with the zygote
+            spent = max(spent, int(ending.cpu_ms * 1e6))
+            peak = max(peak, int(ending.max_rss_mb * (1 << 20)))
+        counters = Counters(
+            spent, max(peak, 0), now.oom_kills - began.oom_kills, now.fork_failures - began.fork_failures
+        )
+        if ending is not None:
+            self._last = counters
         return counters
 
     def kill(self) -> None:
         """Kill the job; PID 1 of the jail survives and tells how it ended."""
-        self.meter.kill()
+        self.jail.kill_job()
 
     def destroy(self) -> None:
         """Kill the whole jail."""
-        if self.process is not None:
-            kill_bwrap(self.process)
+        self.jail.destroy()
 
     def close(self) -> None:
-        """End whatever still runs and remove every trace. Raises SandboxError if something will not go."""
+        """End whatever still runs of the job and leave the jail to the next. Raises SandboxError if it will not go."""
         if self.closed:
             return
         self.closed = True
         try:
-            if self.process is not None:
-                if self.ending is None:
-                    self.destroy()
-                self.leaving.append(self.process)
-            if self.group is not None:
-                self.group.remove()
+            if self.ending is None and self.jail.fit:
+                self._end()
         finally:
-            self.control.close()
-            os.close(self.complaints)
+            self.leave(self.jail)
 
-    def __enter__(self) -> Jail:
+    def _end(self) -> None:
+        """Kill a job that nobody waits for any more; a jail that does not say so soon is not asked again."""
+        self.kill()
+        try:
+            if not select.select([self.jail.control], [], [], DEATH_S)[0] or self.poll() is None:
+                self.jail.fit = False
+        except SandboxError:
+            self.jail.fit = False
+
+    def __enter__(self) -> Stay:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -6,6 +6,7 @@ which decide the verdicts. Only CPU time decides `time_limit`; wall time is the 
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
 
 from sandbox.types import Limits
@@ -46,22 +47,23 @@ class Fence:
     stdout_bytes: int
     stderr_bytes: int
 
-    def rlimits(self, num_budgets: int = 1, *, count_processes: bool = False) -> dict[str, int]:
+    def rlimits(self, num_budgets: int = 1, *, count_processes: bool = False) -> list[tuple[int, int]]:
         """The rlimits of the job; `num_budgets` CPU budgets may be spent by one process that serves many tests.
 
         `count_processes` limits processes by the uid, for want of a cgroup.
         """
-        more = {"RLIMIT_NPROC": self.processes + 1} if count_processes else {}
-        return more | {
-            "RLIMIT_CPU": int(self.cpu_s * num_budgets) + 3,
-            "RLIMIT_AS": self.address_space_bytes,
-            "RLIMIT_STACK": self.stack_bytes,
-            "RLIMIT_FSIZE": self.file_bytes,
-            "RLIMIT_NOFILE": self.open_files,
-            "RLIMIT_CORE": 1,  # with 0 the kernel would still hand a dump to the host's crash handler
-            "RLIMIT_MEMLOCK": 0,
-            "RLIMIT_MSGQUEUE": 0,
-        }
+        more = [(resource.RLIMIT_NPROC, self.processes + 1)] if count_processes else []
+        return [
+            *more,
+            (resource.RLIMIT_CPU, int(self.cpu_s * num_budgets) + 3),
+            (resource.RLIMIT_AS, self.address_space_bytes),
+            (resource.RLIMIT_STACK, self.stack_bytes),
+            (resource.RLIMIT_FSIZE, self.file_bytes),
+            (resource.RLIMIT_NOFILE, self.open_files),
+            (resource.RLIMIT_CORE, 1),  # with 0 the kernel would still hand a dump to the host's crash handler
+            (resource.RLIMIT_MEMLOCK, 0),
+            (resource.RLIMIT_MSGQUEUE, 0),
+        ]
 
 
 def checked(limits: Limits) -> Limits:

@@ -20,12 +20,11 @@ from typing import Protocol
 
 from sandbox.cgroup import Counters
 from sandbox.errors import Interrupted, SandboxError
-from sandbox.jail import Ending, Jail, Job
+from sandbox.jail import DEATH_S, Ending, Job, Stay
 from sandbox.types import Verdict
 
 TICK_S = 0.02
 DRAIN_BYTES = 1 << 18  # most that one pump takes from one pipe, so that a flood cannot hold up the clock
-DEATH_S = 2.0  # from the kill of a job to the word of its jail's PID 1
 MB = 1024 * 1024
 
 
@@ -34,7 +33,7 @@ class Starter(Protocol):
 
     interrupt: threading.Event
 
-    def start(self, job: Job) -> Jail: ...
+    def start(self, job: Job) -> Stay: ...
 
 
 class Capture:
@@ -104,11 +103,11 @@ class Run:
         self.killed_for: str | None = None  # "cpu", "wall", "memory" or "stdout": by our own hand
         self.killed_at = 0.0
         self.ending: Ending | None = None
-        self.jail: Jail | None = None
+        self.stay: Stay | None = None
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) if stdin is None else -1
         fds = {0: null if stdin is None else stdin, 1: self.stdout.writer, 2: self.stderr.writer, **job.fds}
         try:
-            self.jail = starter.start(replace(job, fds=fds))
+            self.stay = starter.start(replace(job, fds=fds))
         except BaseException:
             self.close()
             raise
@@ -129,10 +128,10 @@ class Run:
         )
 
     @property
-    def box(self) -> Jail:
-        if self.jail is None:
+    def box(self) -> Stay:
+        if self.stay is None:
             raise SandboxError("the run has not started")
-        return self.jail
+        return self.stay
 
     def check(self) -> float:
         """Enforce the budget; returns how long the next wait may take."""
@@ -177,8 +176,8 @@ class Run:
 
     def close(self) -> None:
         try:
-            if self.jail is not None:
-                self.jail.close()
+            if self.stay is not None:
+                self.stay.close()
         finally:
             self.stdout.close()
             self.stderr.close()

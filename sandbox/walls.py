@@ -35,7 +35,7 @@ from pathlib import Path
 from sandbox import languages
 from sandbox.cgroup import NAME, Cgroups, remove_stale, start_time
 from sandbox.errors import SandboxError, UnsupportedLanguage, WallsMissing
-from sandbox.jail import Blueprint, Jail, Job, kill_bwrap
+from sandbox.jail import Blueprint, Flavour, Jail, Job, Stay, kill_bwrap
 from sandbox.judge.artifacts import Artifacts
 from sandbox.languages import Language
 from sandbox.seccomp import build_filter
@@ -45,10 +45,12 @@ LEVELS: tuple[Level, ...] = ("strong", "userns", "landlock", "none")
 FIRST_UID = 20_000
 MAX_OWNERS = 2_000
 MAX_LEAVING = 8
+JOBS_A_JAIL = 5_000
 LEAVE_S = 10.0
 NUMBERS = itertools.count(1)  # of the sandboxes of this process
 KIT_FILES = {
-    "init": "inside/init.py",
+    "zygote": "inside/zygote.py",
+    "landlock": "inside/landlock.py",
     "candidate": "inside/candidate.py",
     "tests": "inside/tests.py",
     "peer": "inside/peer.py",
@@ -110,6 +112,7 @@ class Sandbox:
         self.name = f"plaudit-{self.pid}-{start_time(self.pid)}-{next(NUMBERS)}"
         self.home = state / self.name
         self.sequence = 0
+        self.idle: dict[Flavour, list[Jail]] = {"light": [], "science": [], "tests": []}
         self.leaving: list[subprocess.Popen[bytes]] = []
         self.artifacts = Artifacts()
         self.interrupt = threading.Event()
@@ -153,13 +156,34 @@ class Sandbox:
             raise
         return box
 
-    def start(self, job: Job) -> Jail:
-        """Start a job in a jail of its own."""
+    def start(self, job: Job) -> Stay:
+        """Start a job in a jail that nobody else is in: a warm one, or a new one where there is none."""
         if self.closed:
             raise SandboxError("the sandbox is closed")
+        idle = self.idle[job.flavour]
+        return Stay(idle.pop() if idle else self._build(job.flavour), job, self._leave)
+
+    def _build(self, flavour: Flavour) -> Jail:
         self.sequence += 1
         self.collect(MAX_LEAVING)
-        return Jail(self.plan, job, self.sequence, self.leaving)
+        return Jail(self.plan, self.sequence, flavour)
+
+    def _leave(self, jail: Jail) -> None:
+        """Take a jail back after a job: it stays warm, unless it is worn out or anything about it is not as it was."""
+        if jail.fit and jail.jobs < JOBS_A_JAIL:
+            self.idle[jail.flavour].append(jail)
+            return
+        if jail.process is not None:
+            self.leaving.append(jail.process)
+        jail.close()
+
+    def discard(self) -> None:
+        """Throw away the jails that wait for a job; the next ones are new."""
+        for jails in self.idle.values():
+            while jails:
+                jail = jails.pop()
+                jail.fit = False
+                self._leave(jail)
 
     def collect(self, most: int) -> None:
         """Reap the jails that have dismantled themselves; wait until at most `most` are still at it."""
@@ -187,6 +211,7 @@ class Sandbox:
             return
         self.closed = True
         self.artifacts.close()
+        self.discard()
         self.collect(0)
         shutil.rmtree(self.home, ignore_errors=True)
         if self.lock >= 0:

@@ -36,10 +36,7 @@ _exit = os._exit
 
 
 def new_main() -> Any:
-    """A fresh `__main__`, with the site builtins that `python3` would have."""
-    import site
-
-    site.setquit()
+    """A fresh `__main__`; the site builtins that `python3` would have are there already."""
     main = type(sys)("__main__")
     main.__file__ = MAIN
     main.__builtins__ = builtins  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ import socket
 import time
 from typing import Any
 
+from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidSuite, SandboxError
 from sandbox.jail import Job
@@ -97,7 +98,8 @@ def serve_job(source: bytes, limits: Limits, num_tests: int, wire: int) -> Job:
         fence=fences.for_run(limits),
         fds={3: wire},
         source=source,
-        files=(("/tmp/main.py", source),),
+        main=True,
+        flavour="science" if languages.wants_numpy(source) else "light",
         num_budgets=num_tests + 1,
     )
 
@@ -110,7 +112,7 @@ def tests_job(plan: dict[str, Any], limits: Limits, num_tests: int, fds: dict[in
         fds=fds,
         source=codec.dumps(plan),
         num_budgets=num_tests + 1,
-        second_uid=True,
+        flavour="tests",
     )
 
 

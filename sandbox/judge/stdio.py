@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidSuite
 from sandbox.jail import Job, memory_file, reopen_read_only
@@ -37,7 +38,8 @@ def script_job(source: bytes, limits: Limits) -> Job:
         fence=fences.for_run(limits),
         fds={},
         source=source,
-        files=(("/tmp/main.py", source),),
+        main=True,
+        flavour="science" if languages.wants_numpy(source) else "light",
     )
 
 

@@ -145,6 +145,7 @@ def test_a_broken_instrument_is_an_exception_and_no_verdict(monkeypatch: pytest.
 
         good = box.plan
         for broken in (replace(good, bwrap="/nowhere/bwrap"), replace(good, kit=Path("/nowhere"))):
+            box.discard()
             box.plan = broken
             with pytest.raises(SandboxError):
                 judge(program, suite, Limits(), Stop(), box)
@@ -170,9 +171,10 @@ def jails_of(name: str) -> list[int]:
 def test_a_jail_that_is_closed_while_it_is_being_made_leaves_no_process(box: Sandbox) -> None:
     job = Job(role="exec", argv=("/bin/sleep", "60"), fence=fences.for_run(Limits()), fds={})
     for number in range(30):
-        jail = box.start(job)
+        stay = box.start(job)
         time.sleep(number / 2000)
-        jail.close()
+        stay.close()
+    box.discard()
     box.collect(0)
     assert until(lambda: jails_of(box.name) == [])
 

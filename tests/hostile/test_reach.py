@@ -230,6 +230,7 @@ def test_no_expected_output_is_anywhere_in_the_process(box: Sandbox) -> None:
     source = """
 import gc, sys
 mirrored = "tuptuo-1347-detcepxe"
+gc.unfreeze()
 texts = [repr(o)[:5000] for o in gc.get_objects() if type(o) in (list, dict, tuple)]
 frame = sys._getframe().f_back
 while frame:

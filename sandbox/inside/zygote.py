@@ -1,0 +1,378 @@
+"""PID 1 of a jail: a warm interpreter that forks one process a job, waits, sweeps, tidies up, and tells the host.
+
+Who runs where: bubblewrap starts this file as the first process of fresh namespaces. It runs no code but its own and
+reads nothing but orders from the control socket, whose other end only the host holds. At level `strong` it is root with
+four capabilities; the process it forks gives up all of them and takes another uid before it touches the job's program.
+Who may block: this process waits for its child and for the host's word without a deadline; the host holds the clock,
+says "kill" here first, and ends the whole jail from outside if that does not help.
+Who cleans up: after the main process has ended, everything else in the pid namespace is killed and reaped here, and
+/tmp and /dev/shm are emptied, before the answer is sent: an answer means "nothing of that job is left". Where that
+cannot be said the answer says so (`clean`), and the host throws the jail away.
+What stays: the heap of this process. So no text of a program or a test is ever read here; texts lie in files in memory
+whose descriptors pass through, and only the forked process reads them.
+Not promised: that the answer comes (the host must not wait for it for ever).
+
+The wire to the host is `marshal` in both directions: this process is as trusted as the host.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import _socket
+import gc
+import marshal
+import os
+import resource
+import select
+import stat
+import sys
+import time
+
+TYPE_CHECKING = False  # the real one costs an import of ten milliseconds
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+FIRST_FREE_FD = 200  # job descriptors are moved above this number, out of the way of the numbers the job asks for
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 2, 4, 8, 32
+MNT_DETACH = 2
+PR_SET_DUMPABLE = 4
+CAPABILITY_VERSION = 0x20080522
+LIBRARY = tuple(sys.path)
+ROLES = {"script": "candidate", "serve": "candidate", "tests": "tests"}  # role of a Python job → file of the kit
+KIT = ("candidate", "tests", "peer", "remote", "wire", "codec", "landlock")
+MAIN = "/tmp/main.py"
+SHARED = {"/tmp": MS_NOSUID | MS_NODEV, "/dev/shm": MS_NOSUID | MS_NODEV | MS_NOEXEC}
+
+
+def libc() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def mount(c: Any, kind: str, target: str, flags: int, options: str) -> None:
+    if c.mount(kind.encode(), target.encode(), kind.encode(), flags, options.encode()) != 0:
+        import ctypes
+
+        raise OSError(ctypes.get_errno(), f"mount {kind} on {target}")
+
+
+def receive(control: _socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """The host's next order; a "kill" that comes when nothing runs any more is none."""
+    while True:
+        data, ancillary, _, _ = control.recvmsg(1 << 20, _socket.CMSG_SPACE(4 * 64))
+        if not data:
+            sys.exit(0)  # the host went away
+        fds: list[int] = []
+        for level, kind, payload in ancillary:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                fds += memoryview(payload[: len(payload) // 4 * 4]).cast("i").tolist()
+        order = marshal.loads(data)
+        if order != "kill":
+            return order, fds
+
+
+class Room:
+    """What a job may write to: /tmp and /dev/shm, of a size, and empty when it begins."""
+
+    def __init__(self, c: Any, *, mounts: bool) -> None:
+        self.c = c
+        self.lock: Any = None  # Landlock's, as soon as the folders stand
+        self.mounts = mounts  # whether this process may mount; otherwise bubblewrap has made both, of fixed size
+        self.options = "mode=1777,size=64m,nr_inodes=4096"
+        if mounts:
+            mount(c, "proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=2,subset=pid")
+            for place, flags in SHARED.items():
+                mount(c, "tmpfs", place, flags, self.options)
+
+    def resize(self, size: int, inodes: int) -> None:
+        options = f"mode=1777,size={size},nr_inodes={inodes}"
+        if self.mounts and options != self.options:
+            for place, flags in SHARED.items():
+                mount(self.c, "tmpfs", place, flags | MS_REMOUNT, options)
+            self.options = options
+
+    def tidy(self, files: list[str]) -> bool:
+        """Empty both places, of `files` first, which are all that most jobs leave. False if something stays."""
+        for path in files:
+            try:
+                os.unlink(path)
+            except OSError:
+                continue  # what stands there instead, or was in a folder, goes with the rest
+        return all(self.empty(place) for place in SHARED)
+
+    def empty(self, place: str) -> bool:
+        if is_empty(place) or (unlink_few(place) and is_empty(place)):
+            return True
+        if self.mounts:
+            if self.c.umount2(place.encode(), MNT_DETACH) != 0:
+                return False
+            mount(self.c, "tmpfs", place, SHARED[place], self.options)
+            self.lock = self.lock.renewed()  # its rules were about the old folder
+            return is_empty(place)
+        import shutil
+
+        for name in os.listdir(place):
+            shutil.rmtree(f"{place}/{name}", ignore_errors=True)
+        return is_empty(place)
+
+
+def unlink_few(place: str) -> bool:
+    """Remove the plain files of a folder if there are few and nothing else; nobody is there to race with."""
+    about = os.statvfs(place)
+    if about.f_files - about.f_ffree > 10:
+        return False
+    try:
+        for name in os.listdir(place):
+            os.unlink(f"{place}/{name}")
+    except OSError:
+        return False
+    return True
+
+
+def is_empty(place: str) -> bool:
+    """Whether a tmpfs holds nothing but its root: one inode, no block."""
+    about = os.statvfs(place)
+    return about.f_files - about.f_ffree == 1 and about.f_blocks == about.f_bfree
+
+
+def write_files(job: dict[str, Any], fds: list[int]) -> list[str]:
+    """The job's own files, in folders and with modes that let it change them. Returns their paths."""
+    for path, index in job["files"]:
+        at = path.find("/", len("/tmp/"))
+        while at > 0:
+            if not os.path.isdir(path[:at]):
+                os.mkdir(path[:at])
+                os.chmod(path[:at], 0o777)
+            at = path.find("/", at + 1)
+        out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            os.fchmod(out, 0o666)
+            size = os.fstat(fds[index]).st_size
+            copied = 0
+            while copied < size:
+                copied += os.sendfile(out, fds[index], copied, size - copied)
+        finally:
+            os.close(out)
+    return [path for path, _ in job["files"]]
+
+
+def drop_capabilities(c: Any) -> None:
+    """Empty the sets that survive a change of uid; the inheritable one does."""
+    header = CAPABILITY_VERSION.to_bytes(4, sys.byteorder) + bytes(4)
+    if c.capset(header, bytes(24)) != 0:
+        raise OSError("capset")
+
+
+def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoReturn:
+    """In the child: give up everything, then turn into the job's program."""
+    status = os.dup2(status, FIRST_FREE_FD - 1, inheritable=False)
+    os.setsid()
+    with open("/proc/self/oom_score_adj", "wb", buffering=0) as first_to_go:
+        first_to_go.write(b"1000")
+    moved = {}
+    for target, index in job["fds"].items():
+        moved[target] = os.dup2(fds[index], FIRST_FREE_FD + target, inheritable=False)
+    program = source = -1
+    if job["program"] is not None:
+        program = os.dup2(fds[job["program"]], FIRST_FREE_FD - 2, inheritable=False)
+    if job["source"] is not None:
+        source = os.dup2(fds[job["source"]], FIRST_FREE_FD - 3, inheritable=False)
+    for target, fd in moved.items():
+        os.dup2(fd, target, inheritable=True)
+    os.chdir("/tmp")
+    for which, value in job["rlimits"]:
+        hard = resource.getrlimit(which)[1]
+        if hard != resource.RLIM_INFINITY:
+            value = min(value, hard)
+        resource.setrlimit(which, (value, value))
+    if job["uid"] is not None:
+        os.setgroups([])
+        os.setresgid(job["uid"], job["uid"], job["uid"])
+        os.setresuid(job["uid"], job["uid"], job["uid"])
+        drop_capabilities(room.c)
+    room.lock()
+    os.closerange(max(moved) + 1, FIRST_FREE_FD - 3)
+    os.closerange(FIRST_FREE_FD, 1 << 20)
+    room.c.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    if job["role"] == "exec":
+        for ignored in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them, and exec would pass that on
+            _signal.signal(ignored, _signal.SIG_DFL)
+        os.execve(program if program >= 0 else job["argv"][0], job["argv"], dict(os.environ))
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    text = b""
+    if source >= 0:
+        with open(source, "rb") as file:
+            text = file.read()
+    if job["main"]:
+        with open(MAIN, "wb", buffering=0) as main:
+            main.write(text)
+    entry = sys.modules[ROLES[job["role"]]].__dict__[job["role"]]
+    for name in KIT:
+        sys.modules.pop(name, None)
+    for path, _ in job["files"]:  # a module of the job's own hides one of the library
+        sys.modules.pop(path.rpartition("/")[2].removesuffix(".py"), None)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:  # the interpreter's own generators see to themselves after a fork
+        numpy.random.seed()
+    sys.path[:] = ["/tmp", *LIBRARY, *job["path"]]
+    sys.argv[:] = job["argv"]
+    os.close(status)
+    entry(text)
+    os._exit(70)  # a role never returns
+
+
+def fork(job: dict[str, Any], fds: list[int], room: Room) -> tuple[int, int]:
+    """Fork the job's main process: its pid, and a descriptor that has a fault to tell if its program never began."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become(job, fds, writer, room)
+        except (OSError, ValueError, KeyError) as error:
+            os.write(FIRST_FREE_FD - 1, f"{type(error).__name__}: {error}".encode()[:2000])
+        finally:
+            os._exit(71)
+    os.close(writer)
+    return pid, reader
+
+
+def wait(pid: int, control: _socket.socket) -> tuple[int, Any]:
+    """Wait for the main process, and kill everything if the host says so. Orphans that end meanwhile are reaped."""
+    main = os.pidfd_open(pid)
+    poller = select.poll()
+    poller.register(main, select.POLLIN)
+    poller.register(control.fileno(), select.POLLIN)
+    try:
+        while True:
+            ready = [fd for fd, _ in poller.poll()]
+            if main in ready:
+                _, status, usage = os.wait4(pid, 0)
+                return status, usage
+            if not control.recv(1 << 10):
+                sys.exit(0)  # the host went away
+            os.kill(-1, _signal.SIGKILL)
+    finally:
+        os.close(main)
+
+
+def sweep() -> int:
+    """Kill and reap everything else in this pid namespace; returns how many were still there."""
+    found = 0
+    while True:
+        try:
+            os.kill(-1, _signal.SIGKILL)
+        except ProcessLookupError:
+            found += 0  # nobody but us
+        try:
+            while True:
+                os.waitpid(-1, 0)
+                found += 1
+        except ChildProcessError:
+            return found
+
+
+def collect(job: dict[str, Any], fds: list[int]) -> list[int]:
+    """Copy the named files of the jail out through the host's descriptors; a size for each, -1 where there is none.
+
+    The files lie where the job could write, so the last component is never followed and must be a regular file.
+    """
+    return [copy_out(path, fds[index], max_bytes) for path, index, max_bytes in job["collect"]]
+
+
+def copy_out(path: str, target: int, max_bytes: int) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > max_bytes:
+            return -1
+        copied = 0
+        while copied < about.st_size:
+            copied += os.sendfile(target, fd, copied, about.st_size - copied)
+        return copied
+    finally:
+        os.close(fd)
+
+
+def perform(job: dict[str, Any], fds: list[int], room: Room, control: _socket.socket) -> dict[str, Any]:
+    began_ns = time.process_time_ns()
+    room.resize(job["tmp_bytes"], job["tmp_inodes"])
+    files = write_files(job, fds)
+    pid, told = fork(job, fds, room)
+    for fd in fds[job["keep"] :]:  # what only the child needs
+        os.close(fd)
+    del fds[job["keep"] :]
+    status, usage = wait(pid, control)
+    fault = os.read(told, 4096)
+    os.close(told)
+    orphans = sweep()
+    collected = collect(job, fds)
+    clean = room.tidy([*files, MAIN] if job["main"] else files)
+    if fault:
+        return {"fault": fault.decode(errors="replace"), "clean": clean}
+    return {
+        "status": status,
+        "user_s": usage.ru_utime,
+        "system_s": usage.ru_stime,
+        "max_rss_kb": usage.ru_maxrss,
+        "orphans": orphans,
+        "collected": collected,
+        "clean": clean,
+        "own_ns": time.process_time_ns() - began_ns,
+    }
+
+
+def warm(setup: dict[str, Any]) -> None:
+    """Import what most programs would import themselves, and let the compiler run once."""
+    import site
+
+    site.setquit()
+    sys.path.extend(setup["path"])
+    for name in setup["modules"]:
+        __import__(name)
+    sys.path[:] = LIBRARY
+    namespace: dict[str, Any] = {}
+    exec(compile("def f(x: int = 1) -> str:\n    return f'{x}'\ny = [f(i) for i in range(3)]\n", "", "exec"), namespace)
+    gc.collect()
+    gc.freeze()
+
+
+def main() -> None:
+    os.umask(0o022)
+    sys.path.insert(0, os.path.dirname(sys.argv[0]))
+    control = _socket.socket(fileno=int(sys.argv[1]))
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # which the first process of a namespace never feels
+    c = libc()
+    c.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    setup, fds = receive(control)
+    try:
+        for fd in fds:
+            os.write(fd, b"0")
+            os.close(fd)
+        room = Room(c, mounts=setup["mounts"])
+        for name in setup["kit"]:
+            __import__(name)
+        room.lock = sys.modules["landlock"].prepare(c)
+        sys.path.pop(0)
+        warm(setup)
+    except (OSError, ImportError) as error:
+        control.send(marshal.dumps({"fault": f"{type(error).__name__}: {error}"}))
+        return
+    control.send(marshal.dumps({"landlock": room.lock.abi}))
+    while True:
+        job, fds = receive(control)
+        try:
+            answer = perform(job, fds, room, control)
+        except OSError as error:
+            sweep()
+            answer = {"fault": f"{type(error).__name__}: {error}", "clean": False}
+        for fd in fds:
+            os.close(fd)
+        control.send(marshal.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
