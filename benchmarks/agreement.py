@@ -108,8 +108,8 @@ def judge_samples(box: Sandbox, samples: list[dict[str, Any]], labels: dict[str,
                  "reason": detail, "error": label.get("error") or ""}
             )  # fmt: skip
         if tally.judged % 1000 == 0:
-            pace = tally.runs / (time.monotonic() - began)
-            print(f"{tally.judged} judged, {len(tally.differing)} differ, {pace:.0f} runs/s", file=sys.stderr, flush=True)
+            pace = f"{tally.runs / (time.monotonic() - began):.0f} runs/s"
+            print(f"{tally.judged} judged, {len(tally.differing)} differ, {pace}", file=sys.stderr, flush=True)
     return tally
 
 

