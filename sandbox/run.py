@@ -9,6 +9,7 @@ blamed on memory or time only where the kernel's counter or our own hand says so
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -24,6 +25,7 @@ from sandbox.jail import DEATH_S, Ending, Job, Stay
 from sandbox.types import Verdict
 
 TICK_S = 0.02
+QUIET_S = 0.004  # most programs end within it, and are worth one wake-up, not one for each line they print
 DRAIN_BYTES = 1 << 18  # most that one pump takes from one pipe, so that a flood cannot hold up the clock
 MB = 1024 * 1024
 
@@ -198,12 +200,16 @@ def pump(runs: Sequence[Run], extra: int | None = None) -> bool:
             continue
         wait = min(wait, run.check())
         poller.register(run.box.fileno(), select.POLLIN)
+        quiet = run.began + QUIET_S - time.monotonic()
+        if quiet > 0:
+            wait = min(wait, quiet)
+            continue
         for capture in (run.stdout, run.stderr):
             if capture.open:
                 poller.register(capture.reader, select.POLLIN)
     if extra is not None:
         poller.register(extra, select.POLLIN)
-    ready = {fd for fd, _ in poller.poll(wait * 1000)}
+    ready = {fd for fd, _ in poller.poll(math.ceil(wait * 1000))}
     for run in runs:
         if run.ending is not None:
             continue

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import builtins
+from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidSuite, SandboxError, UnsupportedLanguage
 from sandbox.jail import Job
-from sandbox.judge.calls import judge_calls
+from sandbox.judge.calls import calls_of, judge_calls
+from sandbox.judge.literals import Undecided, literal_calls
 from sandbox.judge.output import check_run, run_once
 from sandbox.judge.split import judge_tests
 from sandbox.judge.stdio import judge_case, native_job, script_job
@@ -81,12 +84,25 @@ def dispatch(
         compile_report, tests, flags = judge_stdio(source, language, suite, limits, stop, box)
         return conclude(tests, total, "bytes", box, compile_report, flags)
     if isinstance(suite, FunctionSuite):
-        tests, flags = judge_calls(box, source, suite, limits, stop.after_failures)
+        tests, flags = judge_calls(box, source, suite.entry_point, calls_of(suite), limits, stop.after_failures)
         return conclude(tests, total, "split", box, None, flags)
     if isinstance(suite, CheckSuite):
         source = suite.prompt.encode("utf-8", "surrogatepass") + source
-    tests, flags = judge_tests(box, source, plan_of(suite), limits, stop.after_failures)
+    tests, flags = judge_split(source, suite, limits, stop, box)
     return conclude(tests, total, "split", box, None, flags)
+
+
+def judge_split(
+    source: bytes, suite: AssertSuite | CheckSuite, limits: Limits, stop: Stop, box: Sandbox
+) -> tuple[list[TestReport], set[str]]:
+    """Tests in a process of their own, or in none where they are literal calls."""
+    if isinstance(suite, AssertSuite):
+        entry_point = suite.entry_point or derived_entry_point(suite)
+        calls = literal_calls(suite.asserts, suite.setup, entry_point)
+        if calls is not None:
+            with suppress(Undecided):
+                return judge_calls(box, source, entry_point, calls, limits, stop.after_failures)
+    return judge_tests(box, source, plan_of(suite), limits, stop.after_failures)
 
 
 def size(suite: Suite) -> int:
@@ -120,6 +136,7 @@ def plan_of(suite: AssertSuite | CheckSuite) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=64)
 def derived_entry_point(suite: AssertSuite) -> str:
     """The function that the first test is about: the name it calls that neither Python nor the setup defines."""
     try:

@@ -17,9 +17,11 @@ from sandbox.walls import Sandbox
 
 LIMITS = Limits(cpu_s=5)
 QUICK = Limits(cpu_s=0.5, wall_s=3)
-ASSERT = AssertSuite(("assert f(1) == 2",))
+ASSERT = AssertSuite(("x = 1\nassert f(x) == 2",), "", "f")  # needs a process of the tests
+LITERAL = AssertSuite(("assert f(1) == 2",))  # may be compared without one
 CALL = FunctionSuite("f", (Case((1,), {}, 2),))
-BOTH = pytest.mark.parametrize("suite", [ASSERT, CALL], ids=["assert", "function"])
+WAYS = (ASSERT, LITERAL, CALL)
+ALL = pytest.mark.parametrize("suite", WAYS, ids=["assert", "literal", "function"])
 
 WIRE = """
 import gc, json, os, sys, time
@@ -52,7 +54,7 @@ def writing(text: str) -> str:
     return f"def f(x):\n    os.write(3, raw({text!r}))\n    os._exit(0)\n"
 
 
-@BOTH
+@ALL
 def test_the_way_these_programs_answer_works(box: Sandbox, suite: Suite) -> None:
     """So that a failure of the others is not a failure of the attack."""
     assert run(box, answering(2), suite).verdict is Verdict.PASSED
@@ -104,7 +106,7 @@ CONFUSED = {
 }
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("name", CONFUSED)
 def test_a_confused_value_is_no_right_answer(box: Sandbox, name: str, suite: Suite) -> None:
     report = run(box, answering(CONFUSED[name]), suite)
@@ -137,13 +139,13 @@ TEXTS = {
 }
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_malformed_message_is_no_right_answer(box: Sandbox, name: str, suite: Suite) -> None:
     assert run(box, writing(TEXTS[name]), suite).passed == 0
 
 
-@BOTH
+@ALL
 def test_a_value_nested_past_all_depth_is_refused(box: Sandbox, suite: Suite) -> None:
     grow = "tree = 2\nfor _ in range(DEPTH): tree = WRAP\ndef f(x): answer(tree)\n"
     for depth, wrap in ((300, "[tree]"), (300, "{'t': 'tuple', 'v': [tree]}"), (250, "{'t': 'set', 'v': [tree]}")):
@@ -151,7 +153,7 @@ def test_a_value_nested_past_all_depth_is_refused(box: Sandbox, suite: Suite) ->
         assert report.verdict is Verdict.INVALID_RESULT, wrap
 
 
-@BOTH
+@ALL
 def test_halves_of_surrogate_pairs_leave_a_report_that_can_be_written(box: Sandbox, suite: Suite) -> None:
     half = "\\ud800"
     for source in (
@@ -188,11 +190,11 @@ def test_a_dict_of_keys_with_one_hash_costs_its_owner_only(box: Sandbox) -> None
 
 def test_a_cycle_is_no_value(box: Sandbox) -> None:
     for value in ("a = []; a.append(a)", "a = {}; a[1] = a", "a = ([],); a[0].append(a)"):
-        for suite in (ASSERT, CALL):
+        for suite in WAYS:
             assert run(box, f"{value}\ndef f(x): return a", suite).verdict is Verdict.INVALID_RESULT
 
 
-@BOTH
+@ALL
 def test_an_honest_answer_may_come_byte_by_byte(box: Sandbox, suite: Suite) -> None:
     source = """
 def f(x):
@@ -206,7 +208,7 @@ def f(x):
     assert run(box, source, suite).verdict is Verdict.PASSED
 
 
-@BOTH
+@ALL
 def test_a_message_that_never_ends_meets_the_clock(box: Sandbox, suite: Suite) -> None:
     source = """
 def f(x):
@@ -219,7 +221,7 @@ def f(x):
     assert report.verdict is Verdict.TIME_LIMIT
 
 
-@BOTH
+@ALL
 def test_a_flood_of_messages_ends(box: Sandbox, suite: Suite) -> None:
     flood = """
 def f(x):
@@ -231,7 +233,7 @@ def f(x):
     assert report.verdict in (Verdict.INVALID_RESULT, Verdict.TIME_LIMIT, Verdict.RUNTIME_ERROR, Verdict.NO_RESULT)
 
 
-@BOTH
+@ALL
 def test_a_message_over_the_size_limit_is_refused(box: Sandbox, suite: Suite) -> None:
     source = """
 def f(x):
@@ -244,7 +246,7 @@ def f(x):
     assert report.verdict in (Verdict.INVALID_RESULT, Verdict.NO_RESULT, Verdict.RUNTIME_ERROR, Verdict.TIME_LIMIT)
 
 
-@BOTH
+@ALL
 def test_hanging_up_is_no_answer(box: Sandbox, suite: Suite) -> None:
     for source in (
         "def f(x): os.close(3)",
@@ -257,7 +259,7 @@ def test_hanging_up_is_no_answer(box: Sandbox, suite: Suite) -> None:
         assert report.verdict is not Verdict.WRONG_ANSWER
 
 
-@BOTH
+@ALL
 def test_descriptors_sent_over_the_wire_arrive_nowhere(box: Sandbox, suite: Suite) -> None:
     """A message may carry descriptors; neither the tests nor the judge take them, and the answer is only an answer."""
     source = """
