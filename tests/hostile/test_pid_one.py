@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +18,7 @@ import os, sys
 print(os.getcwd(), sorted(os.listdir("/tmp")), os.listdir("/dev/shm"), [p for p in os.listdir("/proc") if p.isdigit()]
       == [str(os.getpid())], oct(os.stat("/tmp").st_mode), oct(os.umask(0o22)), os.getpriority(os.PRIO_PROCESS, 0))
 """
-UNTOUCHED = "/tmp ['main.py'] [] True 0o41777 0o22 0\n"
+UNTOUCHED = f"/tmp ['main.py'] [] True 0o41777 0o22 {os.getpriority(os.PRIO_PROCESS, 0)}\n"
 
 
 def run(box: Sandbox, source: str, stdout: str = "", limits: Limits = LIMITS) -> Report:
