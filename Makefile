@@ -52,7 +52,7 @@ toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's lan
 	@mkdir -p .make && touch $@
 
 .make/toolchains: .venv/bin/python sandbox/recipes.py .ci/need .ci/toolchains
-	@PYTHON=$(BIN)/python .ci/toolchains
+	@PYTHON=$(BIN)/python .ci/toolchains || [ "$$(id -u)" -ne 0 ]  # who cannot install skips those tests
 	@mkdir -p .make && touch $@
 
 .venv/bin/python:

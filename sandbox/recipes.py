@@ -1,9 +1,10 @@
 """The table of languages: what each is called, what a host needs for it, how a program is compiled and started.
 
 One entry a language, plain values. Paths are fixed and lie under /usr, which every jail sees read-only; a toolchain in
-somebody's home is none of ours. In a command `{source}` and `{main}` stand for the main file's name and the class that
-is started (`sandbox/judge/java.py`), `{heap_mb}` for what a garbage-collected heap may grow to, `{python}` for our own
-interpreter. Every command runs in /tmp of a jail.
+somebody's home is none of ours. Every command runs in /tmp of a jail. In a command `{source}` stands for the main
+file's name, `{main}` for the class that is started (`judge/java.py`), `{python}` for our own interpreter, and
+`{heap_mb}` for what a garbage-collected heap may grow to: twice the memory limit, so that it is the kernel that says
+no, in a way that no program can feign.
 
 `make toolchains` installs all of it, and puts under `EXTRAS` what Debian does not have or what only makes a compiler
 faster: without it programs are compiled more slowly, and there is no TypeScript.
@@ -55,7 +56,7 @@ def _c(compiler: str, *flags: str) -> tuple[str, ...]:
 
 
 def _java(*flags: str) -> tuple[str, ...]:
-    jvm = (*WARM_JVM, "-Xshare:auto", "-Xlog:disable", "-Xss64m", "-Xmx{heap_mb}m")
+    jvm = (*WARM_JVM, "-Xshare:auto", "-Xlog:disable", "-Xss64m", "-Xms256m", "-Xmx{heap_mb}m")
     return ("/usr/bin/java", *jvm, *flags, "-cp", f"/tmp/main.jar:{JAVATUPLES}", "{main}")
 
 

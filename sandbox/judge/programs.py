@@ -58,7 +58,7 @@ def ready(
         (recipe.script_run if text.script else ()) or recipe.run,
         source=source,
         main=start,
-        heap_mb=str(fence.memory_bytes // fences.MB),
+        heap_mb=str(2 * fence.memory_bytes // fences.MB),
     )
     files = ((source, text.main), *text.beside)
     if not recipe.compile:
