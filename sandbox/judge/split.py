@@ -77,6 +77,7 @@ class Meter:
         self.run = run
         self.cpu_ns = run.box.cpu_ns()
         self.oom_kills = run.counters().oom_kills
+        run.box.restart_peak()
         self.began = time.monotonic()
 
     def overruled(self, end: Fate) -> Fate:
