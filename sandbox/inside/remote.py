@@ -68,6 +68,12 @@ class Remote:
         base = get(self, "_base")
         return Remote if base is None else getattr(builtins, base)
 
+    def __instancecheck__(self, value: Any) -> bool:  # of a class that is the program's, which it alone can answer
+        return expect(bool, ask(self, "instance", value=get(self, "_peer").encode(value)))
+
+    def __subclasscheck__(self, value: Any) -> bool:
+        return expect(bool, ask(self, "subclass", value=get(self, "_peer").encode(value)))
+
     def __setattr__(self, name: str, value: Any) -> None:
         ask(self, "set_attr", name=name, value=get(self, "_peer").encode(value))
 

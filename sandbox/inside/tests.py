@@ -36,6 +36,10 @@ BUILTIN: Any = type(len)
 METHOD: Any = type(FUNCTION.__get__(lambda self: self, 0))
 
 
+class Unusable(Exception):
+    """The tests themselves cannot be used, whatever the program does."""
+
+
 class Namespace(dict):  # type: ignore[type-arg]  # no dict[...] here: this class is made inside the jail
     """The tests' globals: their own names first, then the builtins, then whatever the program calls by that name."""
 
@@ -146,6 +150,8 @@ class Suite:
     def run(self, number: int) -> None:
         exec(self.codes[number], self.namespace)
         if self.kind == "check":
+            if "check" not in self.namespace:  # and asked for it, the program would gladly have one
+                raise Unusable("the test does not define `check`")
             self.bind()
             if self.entry_point not in self.namespace:
                 raise NameError(f"name {self.entry_point!r} is not defined")
@@ -175,7 +181,7 @@ def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
         if isinstance(error, SystemExit):
             return "no_result", "the program exits instead of answering"
         return "runtime_error", reason
-    if isinstance(error, ImportError):
+    if isinstance(error, (ImportError, Unusable)):
         return "invalid", reason
     if isinstance(error, AssertionError):
         return "wrong_answer", (printed or text.strip())[:500]
