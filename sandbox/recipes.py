@@ -48,6 +48,9 @@ class Recipe:
     no_tests: str = ""  # and what a source with a main function matches
     test_source: str = ""
     test_compile: tuple[str, ...] = ()
+    # Started in another way if the text does not match: quicker, and the same to such a program.
+    plain_run: tuple[str, ...] = ()
+    not_plain: str = ""
     script_run: tuple[str, ...] = ()  # `script` only: started so that assertions are on
 
 
@@ -75,12 +78,18 @@ JAVAC = (
     f"/usr/bin/javac {JAVAC_JVM} -proc:none -nowarn -encoding UTF-8 -cp {JAVATUPLES} -d classes *.java"
     f' && exec {{python}} -I -S -c "{PACK}"'
 )
-# The compiler writes to its cache, so it gets a copy.
-GO = "cp -r {extras}/go-cache .cache/go-build 2>/dev/null; exec /usr/bin/go {verb} -o main *.go"
+# Go compiles what a program imports, unless it finds it compiled: the standard library beside the compiler (up to
+# 1.19), the rest in a cache. It writes to the cache, so it gets a copy, which is dear where it is not needed.
+GO = (
+    "if grep -q 'github.com' *.go || ! ls /usr/lib/go/pkg/linux_*/fmt.a >/dev/null 2>&1; then\n"
+    f"  mkdir -p .cache; cp -r {EXTRAS}/go-cache .cache/go-build 2>/dev/null\n"
+    "fi\n"
+    "exec /usr/bin/go {verb} -o main *.go"
+)
 
 
 def _go(verb: str) -> tuple[str, ...]:
-    return ("/bin/sh", "-c", "mkdir -p .cache; " + GO.format(extras=EXTRAS, verb=verb))
+    return ("/bin/sh", "-c", GO.replace("{verb}", verb))
 
 
 RECIPES: tuple[Recipe, ...] = (
@@ -228,6 +237,8 @@ RECIPES: tuple[Recipe, ...] = (
         version=("/usr/bin/ruby", "--version"),
         source="main.rb",
         run=("/usr/bin/ruby", "{source}"),
+        plain_run=("/usr/bin/ruby", "--disable=gems", "{source}"),
+        not_plain=r"(?i)require|gem|load",
     ),
     Recipe(
         name="perl",

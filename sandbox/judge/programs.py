@@ -54,13 +54,13 @@ def ready(
     fence = fences.for_run(limits, native=not recipe.run, managed=recipe.managed)
     fence = replace(fence, open_files=recipe.open_files)
     source, start = main_file(recipe, text)
+    files = ((source, text.main), *text.beside)
     run = languages.filled(
-        (recipe.script_run if text.script else ()) or recipe.run,
+        start_command(recipe, text, files),
         source=source,
         main=start,
         heap_mb=str(2 * fence.memory_bytes // fences.MB),
     )
-    files = ((source, text.main), *text.beside)
     if not recipe.compile:
         yield Job(role="exec", argv=run, fence=fence, fds={}, files=placed((*files, *text.at_run))), None
         return
@@ -76,6 +76,14 @@ def ready(
             names_there = [product.rpartition("/")[2] for product in work.products]
             there = zip(names_there, contents, strict=True)
             yield Job(role="exec", argv=run, fence=fence, fds={}, files=placed((*there, *text.at_run))), report
+
+
+def start_command(recipe: Recipe, text: Text, files: tuple[File, ...]) -> tuple[str, ...]:
+    if text.script and recipe.script_run:
+        return recipe.script_run
+    if recipe.plain_run and not any(re.search(recipe.not_plain.encode(), content) for _, content in files):
+        return recipe.plain_run
+    return recipe.run
 
 
 def main_file(recipe: Recipe, text: Text) -> tuple[str, str]:

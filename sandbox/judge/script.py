@@ -65,6 +65,8 @@ def appended(language: str, program: bytes, test: bytes) -> bytes:
         if inside:
             return program + b"\n" + test.removeprefix(b"<?php")
         return program + (b"\n" if test.startswith(b"<?") else b"\n<?php\n") + test
+    if language in ("javascript", "typescript"):  # or an unfinished line would take the test for its end, and run none
+        return program + b"\n;\n" + test
     return program + b"\n" + test
 
 

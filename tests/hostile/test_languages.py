@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from sandbox import languages
+from sandbox.errors import UnsupportedLanguage
 from sandbox.judge import judge
 from sandbox.recipes import BY_NAME, RECIPES
 from sandbox.types import Limits, Program, Report, RunSuite, StdioCase, StdioSuite, Stop
@@ -169,6 +171,12 @@ def test_a_program_that_hoards_is_out_of_memory(box: Sandbox, language: str) -> 
 def test_there_is_no_network(box: Sandbox, language: str) -> None:
     report = run(box, language, NETWORK[language], ("", "denied"))
     assert report.verdict == "passed", report
+
+
+def test_a_missing_toolchain_is_no_verdict(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(languages, "installed", lambda: [])
+    with pytest.raises(UnsupportedLanguage, match="the toolchain of ruby is not installed"):
+        judge(Program("rb", SUM["ruby"]), StdioSuite((StdioCase("1 2", "3"),)), LIMITS, Stop(), box)
 
 
 def test_the_fork_bomb_of_bash_leaves_nothing_behind(box: Sandbox) -> None:

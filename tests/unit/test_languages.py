@@ -117,6 +117,7 @@ def test_javascript_modules_are_told_by_their_imports() -> None:
 
 def test_the_test_is_put_where_it_is_read() -> None:
     assert appended("python", b"a", b"b") == b"a\nb"
+    assert appended("javascript", b"const f = x => x +", b"b") == b"const f = x => x +\n;\nb"
     assert appended("perl", b"a\n__END__\nnotes", b"b") == b"a\n\nb\n__END__\nnotes"
     assert appended("php", b"<?php a", b"<?php b") == b"<?php a\n b"
     assert appended("php", b"<?php a ?>", b"b") == b"<?php a ?>\n<?php\nb"
