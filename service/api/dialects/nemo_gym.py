@@ -15,9 +15,9 @@ from pydantic import ConfigDict, Field
 
 from sandbox.types import Verdict
 from service.api.dialects.dialect import Dialect, Loose, Visit, judged
-from service.api.dialects.labels import tests_of
 from service.errors import Invalid
 from service.extract import code_of
+from service.labels import tests_of
 from service.schemas import ExecuteItem, ExecuteRequest
 
 DIALECT = Dialect("nemo_gym", "NeMo-Gym, NeMo-RL, verifiers `nemo_gym` task set", deadline_s=55, sheds=503)
