@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sandbox import languages
-from sandbox.census import Census
+from sandbox.census import Census, waited_s
 from sandbox.cgroup import Cgroups, Counters, Group
 from sandbox.errors import SandboxError
 from sandbox.limits import Fence
@@ -39,7 +39,7 @@ DEATH_S = 2.0  # from the kill of a job to the word of its jail's PID 1
 BASE_STEP = 16 << 20  # how far a jail's own memory may shrink before its limit follows
 ROOT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN", "CAP_KILL")
 
-Role = Literal["script", "serve", "tests", "exec"]
+Role = Literal["script", "serve", "shared", "audited_script", "audited_serve", "audited_shared", "tests", "exec"]
 Flavour = Literal["light", "science", "tests"]  # what the zygote holds: the usual modules, numpy too, the test side
 
 
@@ -387,6 +387,10 @@ class Stay:
         if ending is not None:
             self._last = counters
         return counters
+
+    def longest_wait_s(self) -> float:
+        """How long that task of the job which waited longest has stood in line for a CPU, of those still alive."""
+        return max((waited_s(pid) for pid in self.meter.pids()), default=0.0)
 
     def kill(self) -> None:
         """Kill the job; PID 1 of the jail survives and tells how it ended."""

@@ -38,7 +38,10 @@ MNT_DETACH = 2
 PR_SET_DUMPABLE = 4
 CAPABILITY_VERSION = 0x20080522
 LIBRARY = tuple(sys.path)
-ROLES = {"script": "candidate", "serve": "candidate", "tests": "tests"}  # role of a Python job → file of the kit
+ROLES = {  # role of a Python job → file of the kit
+    "script": "candidate", "serve": "candidate", "shared": "candidate", "audited_script": "candidate",
+    "audited_serve": "candidate", "audited_shared": "candidate", "tests": "tests",
+}  # fmt: skip
 KIT = ("candidate", "tests", "peer", "remote", "wire", "codec", "landlock")
 MAIN = "/tmp/main.py"
 SHARED = {"/tmp": MS_NOSUID | MS_NODEV, "/dev/shm": MS_NOSUID | MS_NODEV | MS_NOEXEC}

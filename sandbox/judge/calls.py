@@ -8,23 +8,27 @@ from typing import Any
 
 from sandbox.errors import InvalidSuite
 from sandbox.judge import codec
+from sandbox.judge.audit import Watch
 from sandbox.judge.compare import Opaque, same_value
 from sandbox.judge.split import LOST_S, Channel, Meter, candidate_fate, serve_job
 from sandbox.run import Fate, Run, Starter, flags, over_cpu, pump
-from sandbox.types import Case, FunctionSuite, Limits, TestReport, Verdict
+from sandbox.types import Case, FunctionSuite, Limits, Options, TestReport, Verdict
 
 
 class Candidate:
     """The program's process, seen from here."""
 
-    def __init__(self, starter: Starter, source: bytes, limits: Limits, num_tests: int) -> None:
+    def __init__(self, starter: Starter, source: bytes, limits: Limits, num_tests: int, options: Options) -> None:
         ours, theirs = socket.socketpair()
         self.channel = Channel(ours)
+        self.watch = Watch(options.audit)
         self.next_id = 0
         try:
-            self.run = Run(starter, serve_job(source, limits, num_tests, theirs.fileno()))
+            job = serve_job(source, limits, num_tests, theirs.fileno(), options)
+            self.run = Run(starter, self.watch.join(job))
         except BaseException:
             self.channel.close()
+            self.watch.close()
             raise
         finally:
             theirs.close()
@@ -91,6 +95,7 @@ class Candidate:
             self.run.close()
         finally:
             self.channel.close()
+            self.watch.close()
 
     def __enter__(self) -> Candidate:
         return self
@@ -118,7 +123,12 @@ def check_cases(suite: FunctionSuite) -> None:
 
 
 def judge_calls(
-    starter: Starter, source: bytes, suite: FunctionSuite, limits: Limits, allowed_failures: int | None
+    starter: Starter,
+    source: bytes,
+    suite: FunctionSuite,
+    limits: Limits,
+    allowed_failures: int | None,
+    options: Options,
 ) -> tuple[list[TestReport], set[str]]:
     """Call the entry point once a case; a case that ends the program costs a fresh process for the next."""
     check_cases(suite)
@@ -130,7 +140,7 @@ def judge_calls(
         return len(reports) < len(suite.cases) and (allowed_failures is None or failures < allowed_failures)
 
     while going_on():
-        with Candidate(starter, source, limits, len(suite.cases)) as candidate:
+        with Candidate(starter, source, limits, len(suite.cases), options) as candidate:
             meter = Meter(candidate.run)
             hello = candidate.receive()
             end = greeting_fate(hello)
@@ -140,7 +150,7 @@ def judge_calls(
                 if allowed_failures is not None:
                     missing = min(missing, allowed_failures - failures)
                 reports += [report] * missing
-                found |= flags(candidate.run)
+                found |= flags(candidate.run) | candidate.watch.flags()
                 break
             stuck = False
             while not stuck and going_on():
@@ -155,7 +165,7 @@ def judge_calls(
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
                 failures += end.verdict is not Verdict.PASSED
                 meter = Meter(candidate.run)
-            found |= flags(candidate.run)
+            found |= flags(candidate.run) | candidate.watch.flags()
     return reports, found
 
 
