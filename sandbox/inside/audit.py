@@ -10,6 +10,7 @@ the time. The text is looked at in here because a parser can be crashed by what 
 
 from __future__ import annotations
 
+import _operator
 import builtins
 import os
 import sys
@@ -46,7 +47,7 @@ OTHERS = ("open", "compile", "object.__getattr__", "object.__setattr__")
 EVENTS = frozenset((*SPAWNS, *NETWORK, *LOOKS, *SIGNALS, *NATIVE, *LISTS, *OTHERS))
 GO_BETWEEN = ("/inspect.py", "/traceback.py", "/ctypes/__init__.py", "/glob.py", "/pathlib.py", "/os.py")
 
-_write, _getpid, _getframe = os.write, os.getpid, sys._getframe
+_write, _getpid, _getframe, is_same = os.write, os.getpid, sys._getframe, _operator.is_
 
 
 class Watch:
@@ -150,7 +151,7 @@ class Watch:
     def compare(self, namespace: dict[str, Any]) -> None:
         for name, (known, before) in self.before.items():
             module = sys.modules.get(name)
-            if module is None or list(map(id, map(module.__dict__.get, known))) != before:
+            if module is None or not all(map(is_same, map(module.__dict__.get, known), before)):
                 self.say("patches_builtins" if name == "builtins" else "patches_modules")
         for name in RUNNERS:
             module = sys.modules.get(name)
@@ -171,10 +172,10 @@ class Watch:
             self.say("ended")
 
 
-def functions(module: Any) -> tuple[list[str], list[int]]:
-    """What a module has to be called, by name and by identity."""
+def functions(module: Any) -> tuple[list[str], list[Any]]:
+    """What a module has to be called: the names, and what they mean now. No `id()`: it is an audit event itself."""
     known = [name for name, value in module.__dict__.items() if callable(value)]
-    return known, [id(module.__dict__[name]) for name in known]
+    return known, [module.__dict__[name] for name in known]
 
 
 def by_program(frame: Any) -> bool:
@@ -193,8 +194,7 @@ def is_private(path: Any) -> bool:
     """Whether a path leads to what processes are told about each other, or to the judge's own files."""
     if type(path) not in (str, bytes):
         return False
-    text = os.fsdecode(path)
-    return text.startswith(("/proc", "/harness", "/sys/")) or "/.." in text
+    return os.path.abspath(os.fsdecode(path)).startswith(("/proc", "/harness", "/sys/"))
 
 
 def says_only(code: Any, yes: bool) -> bool:

@@ -1,6 +1,7 @@
-"""A role in an interpreter of its own: started anew by execve, with `site`, the way `python3 main.py` would be.
+"""A role in an interpreter of its own, started anew by execve: nothing is imported that the role does not need.
 
-`fresh.pyc ROLE`: the program lies in the working folder; everything else is as in a process of the zygote's.
+`fresh.pyc ROLE PACKAGES...`: the program lies in the working folder, what is installed in the folders named; everything
+else is as in a process of the zygote's.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ KIT = ("candidate", "peer", "remote", "wire", "codec")
 
 
 def main() -> None:
+    import site
+
     import candidate  # type: ignore[import-not-found]  # it lies beside this file, in the jail
 
+    site.setquit()
     entry = candidate.__dict__[sys.argv[1]]
     with open(MAIN, "rb") as file:
         text = file.read()
     for name in KIT:
         sys.modules.pop(name, None)
-    sys.path[0] = "/tmp"
+    sys.path[:] = ["/tmp", *sys.path[1:], *sys.argv[2:]]
     sys.argv[:] = [MAIN]
     entry(text)
     os._exit(70)  # a role never returns

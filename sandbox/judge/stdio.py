@@ -47,11 +47,15 @@ def script_job(source: bytes, limits: Limits, options: Options) -> Job:
 
 
 def fresh_job(role: str | None, source: bytes, limits: Limits) -> Job:
-    """A Python program in an interpreter started for it: in a role of the kit, or for None just `python3 main.py`."""
+    """A Python program in an interpreter started for it: in a role of the kit, or for None just `python3 main.py`.
+
+    The latter with all that this host's `site` does to `python3`, which may take longer than the program.
+    """
     python = str(languages.python_binary())
+    in_role = (python, "-S", f"{KIT}/fresh.pyc", str(role), *languages.python_packages())
     return Job(
         role="exec",
-        argv=(python, "/tmp/main.py") if role is None else (python, f"{KIT}/fresh.pyc", role),
+        argv=(python, "/tmp/main.py") if role is None else in_role,
         fence=fences.for_run(limits),
         fds={},
         files=(("/tmp/main.py", source),),
