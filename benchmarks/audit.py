@@ -57,7 +57,9 @@ def timed(box: Sandbox, source: str, suite: Suite, options: Options, stop: Stop)
     return report, 1000 * (time.perf_counter() - began), sum(test.cpu_ms for test in report.tests)
 
 
-def watch_all(box: Sandbox, work: list[tuple[str, str, Suite]], stop: Stop) -> tuple[dict[str, set[str]], list[Any], int]:
+def watch_all(
+    box: Sandbox, work: list[tuple[str, str, Suite]], stop: Stop
+) -> tuple[dict[str, set[str]], list[tuple[float, float, float, float]], int]:
     """Flags by program, the cost of each (wall and CPU, without and with), and how many verdicts differ."""
     flags: dict[str, set[str]] = {}
     costs, differing = [], 0
@@ -92,7 +94,7 @@ def main() -> None:
     chosen = random.Random(20_261_121).sample(samples, min(count, len(samples)))
     sampled = [(one["sample_id"], one["solution"], suite_of(by_id[one["task_id"]], whole=False)) for one in chosen]
 
-    load = "%.1f, %.1f, %.1f" % os.getloadavg()
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
           f"load average {load} at the beginning\n")  # fmt: skip
     print("| programs | number | with a flag | verdicts that differ | wall ms, median: without, with, difference "
@@ -119,10 +121,6 @@ def main() -> None:
         print(f"{name}: " + (", ".join(f"{word} {number}" for word, number in words.most_common()) or "no flag"))
         if name == "reference solutions":
             print(*(f"  {key}: {', '.join(sorted(found))}" for key, found in flagged.items()), sep="\n")
-    for name, work in (("reference solutions", references), ("samples of models", sampled)):
-        sources = dict((key, source) for key, source, _ in work)
-        few = [(key, found) for key, found in dict(told)[name].items()][:12]
-        print(*(f"  {name}: {key} {sorted(found)}: {sources[key].strip()[:60]!r}" for key, found in few), sep="\n")
 
 
 if __name__ == "__main__":

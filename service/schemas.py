@@ -229,6 +229,7 @@ class ExecuteItem(Strict):
 
 class ExecuteRequest(Strict):
     items: Annotated[list[ExecuteItem], Field(min_length=1)]
+    use_cache: Annotated[bool, Field(description="false: run again what was judged before")] = True
     priority: Priority = "normal"
     deadline_ms: DeadlineMs | None = None
 

@@ -83,7 +83,7 @@ class Desk:
         self.door.executors()
         plan = await ExecutePlan.make(request.items, self.fleet, self.queue, self.settings, context)
         async with self._errand(context) as errand:
-            await errand.submit(plan.jobs())
+            await errand.submit(plan.jobs(), use_cache=request.use_cache)
             results = await _gather(context, (plan.item(errand, at) for at in range(len(request.items))))
         self.replays.keep(context, plan.toolchain, plan.groups, results)
         statuses = (one.status for result in results for one in result.programs)

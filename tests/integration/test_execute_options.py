@@ -1,4 +1,4 @@
-"""What `/execute` tells beyond a verdict, asked over HTTP: its options, and how they make a piece of work another one."""
+"""What `/execute` tells beyond a verdict, asked over HTTP: its options, and that they make it another piece of work."""
 
 from __future__ import annotations
 
@@ -72,3 +72,12 @@ def test_an_audit_flags_what_it_saw_and_leaves_the_verdict_alone(http: httpx.Cli
     assert (watched["flags"], plain["flags"], honest["flags"]) == (["operators_overridden"], [], [])
     assert watched["verdict"] == plain["verdict"] == "wrong_answer"
     assert honest["verdict"] == "passed"
+
+
+def test_what_was_judged_before_is_run_again_when_asked(http: httpx.Client) -> None:
+    body = {"items": [{"language": "python", "programs": [unique(ADD)], "tests": ASSERT}]}
+    cached = []
+    for use_cache in (True, True, False, True):
+        answer = http.post("/execute", json=body | {"use_cache": use_cache}).json()
+        cached.append(answer["results"][0]["programs"][0]["cached"])
+    assert cached == [False, True, False, True]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +17,7 @@ import pytest
 
 from sandbox.types import Verdict
 from service.api.context import Context
-from service.api.plans import ExecuteGroup
+from service.api.plans import ExecuteGroup, to_suite
 from service.api.replays import MAX_PENDING, Replays
 from service.errors import RequestUnknown
 from service.jobs import encode_suite
@@ -101,11 +104,36 @@ def test_the_verdicts_behind_a_reward_can_be_replayed_and_a_score_has_none(http:
 @pytest.mark.parametrize("later", [False, True])
 def test_a_durable_request_is_found_by_either_of_its_ids(http: httpx.Client, later: bool) -> None:
     own = f"mine-{uuid.uuid4().hex}"
-    headers = {"Idempotency-Key": uuid.uuid4().hex, "X-Request-Id": own} | ({"Prefer": "respond-async"} if later else {})
+    headers = {"Idempotency-Key": uuid.uuid4().hex, "X-Request-Id": own}
+    headers |= {"Prefer": "respond-async"} if later else {}
     response = post(http, "/execute", {"language": "python", "programs": [ADD], "tests": ASSERT}, **headers)
     other = response.json()["job_id"] if later else response.json()["request_id"]
     assert response.headers["X-Request-Id"] == own != other
     assert replayed(http, other)["items"] == replayed(http, own)["items"]
+
+
+def test_the_command_line_judges_again_and_compares(http: httpx.Client, stack: Stack, tmp_path: Path) -> None:
+    item = {"language": "python", "programs": [ADD, SUB], "tests": ASSERT}
+    request_id = post(http, "/execute", item).headers["X-Request-Id"]
+    kept = replayed(http, request_id)
+
+    def plaudit(what: str) -> tuple[int, list[Any]]:
+        argv = [sys.executable, "-m", "service.cli", "execute", "--replay", what, "--url", stack.url]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+        return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+    before = stack.metric('plaudit_verdicts_total{language="python",verdict="wrong_answer"}')
+    code, lines = plaudit(request_id)
+    assert (code, [line["same"] for line in lines]) == (0, [True, True])
+    assert [line["now"] for line in lines] == ["passed", "wrong_answer"]
+    after = stack.metric('plaudit_verdicts_total{language="python",verdict="wrong_answer"}')
+    assert after == before + 1  # it was really run
+
+    kept["items"][0]["given"][1]["verdict"] = "passed"
+    (tmp_path / "kept.json").write_text(json.dumps(kept))
+    code, lines = plaudit(str(tmp_path / "kept.json"))
+    assert (code, [line["same"] for line in lines]) == (1, [True, False])
+    assert plaudit("nobody") == (1, [])
 
 
 def test_an_unknown_request_is_404(http: httpx.Client) -> None:
@@ -115,7 +143,7 @@ def test_an_unknown_request_is_404(http: httpx.Client) -> None:
 
 
 def test_a_replay_needs_a_key_where_keys_are_configured() -> None:
-    with Broker() as broker, Stack(broker, __import__("pathlib").Path("none"), scorers=0, executors=0,
+    with Broker() as broker, Stack(broker, Path("none"), scorers=0, executors=0,
                                    api_key="plain") as stack, stack.client() as http:  # fmt: skip
         assert http.get("/requests/x/replay").status_code == 401
         assert http.get("/requests/x/replay", headers={"Authorization": "Bearer plain"}).status_code == 404
@@ -133,8 +161,6 @@ async def queue(broker: Broker) -> AsyncIterator[Queue]:
 
 def judged(program: str) -> tuple[list[ExecuteGroup], list[ExecuteResult]]:
     item = ExecuteItem.model_validate({"language": "python", "programs": [program], "tests": ASSERT})
-    from service.api.plans import to_suite
-
     frame = encode_suite(to_suite(item.tests))
     group = ExecuteGroup(item, frame, hashlib.sha256(frame).hexdigest(), "tools", Context("r", now_ms() + 1000))
     run = ProgramResult(status="ok", verdict=Verdict.PASSED, passed=1, total=1, trainable=True,
@@ -163,7 +189,6 @@ async def test_records_expire_and_zero_keeps_none(queue: Queue) -> None:
     replays = Replays(queue, 1, 1 << 20)
     await keep(replays, "r", "", "x = 1")
     assert await queue.client.pttl("test:replay::r") <= 1000
-    await asyncio.to_thread(wait_for, lambda: True)
     off = Replays(queue, 0, 1 << 20)
     off.keep(Context("s", now_ms()), "tools", *judged("x"))
     off.alias("", "t", "r")
