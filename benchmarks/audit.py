@@ -1,8 +1,8 @@
 """What `options.audit` sees, what it sees wrongly, and what it costs.
 
 False alarms: reference solutions (each meant honestly) and programs sampled from models, judged against their tests
-under audit; every flag of a reference solution is printed. Hits: the exploits of `tests/hostile/test_audit.py`, which
-the flags were written for, so that figure says that they work and not what share of unknown tricks they would find.
+under audit; every flag of a reference solution is printed. Hits: the families of `tests/support/exploits.py`, which
+were written against judges and not for these flags; those that raise none are printed.
 Cost: the same programs with and without audit, in turns (A B, B A, ...), CPU time of the candidate's processes by their
 cgroup and wall time of the whole judgement. Verdicts with and without must agree.
 """
@@ -11,25 +11,28 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import importlib.util
 import json
 import os
 import platform
 import random
 import re
 import statistics
+import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sandbox.judge import judge
-from sandbox.judge.audit import SEEN
-from sandbox.types import AssertSuite, CheckSuite, Limits, Options, Program, Report, Stop, Suite
-from sandbox.walls import Sandbox
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests"))
+
+from sandbox.judge import judge  # noqa: E402
+from sandbox.judge.audit import SEEN  # noqa: E402
+from sandbox.types import AssertSuite, CheckSuite, Limits, Options, Program, Report, Stop, Suite  # noqa: E402
+from sandbox.walls import Sandbox  # noqa: E402
+from support.exploits import FAMILIES, OURS, completion  # noqa: E402
+
 DATA = Path(os.environ.get("PLAUDIT_DATA", ROOT / ".." / "shared" / "data"))
 LIMITS = Limits(cpu_s=5)
 
@@ -72,15 +75,12 @@ def watch_all(
     return flags, costs, differing
 
 
-def exploits() -> dict[str, tuple[str, str]]:
-    path = ROOT / "tests" / "hostile" / "test_audit.py"
-    spec = importlib.util.spec_from_file_location("exploits", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: dict[str, tuple[str, str]] = module.SEEN
-    return found
+def watched(box: Sandbox, family: str) -> Report:
+    """A family of exploits on the first of our own problems."""
+    problem = OURS[0]
+    suite = CheckSuite(problem.test, problem.entry_point, problem.prompt)
+    program = Program("python", completion(family, problem.entry_point))
+    return judge(program, suite, Limits(cpu_s=1, wall_s=10), Stop(), box, Options(audit=True))
 
 
 def main() -> None:
@@ -110,12 +110,10 @@ def main() -> None:
             print(f"| {name} | {len(work)} | {len(flagged)} | {differing} | {off:.1f}, {on:.1f}, {apart:+.1f} "
                   f"| {cpu_off:.1f}, {cpu_on:.1f} |", flush=True)  # fmt: skip
             told.append((name, flagged))
-        hits = 0
-        tricks = exploits()
-        three = AssertSuite(("assert f(1) == 2", "assert f(2) == 3", "assert f(3) == 4"))
-        for source, flag in tricks.values():
-            hits += flag in judge(Program("python", source), three, LIMITS, Stop(), box, Options(audit=True)).flags
-        print(f"| exploits | {len(tricks)} | {hits} | | | |\n")
+        tricks = {family: seen(watched(box, family)) for family in FAMILIES}
+        print(f"| families of exploits | {len(tricks)} | {sum(map(bool, tricks.values()))} | | | |\n")
+    told.append(("families of exploits", tricks))
+    print("families without a flag: " + ", ".join(family for family, words in tricks.items() if not words))
     for name, flagged in told:
         words = Counter(word for found in flagged.values() for word in found)
         print(f"{name}: " + (", ".join(f"{word} {number}" for word, number in words.most_common()) or "no flag"))

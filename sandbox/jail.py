@@ -22,12 +22,12 @@ import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from sandbox import languages
-from sandbox.census import Census, waited_s
+from sandbox.census import Census, children, waited_s
 from sandbox.cgroup import Cgroups, Counters, Group
 from sandbox.errors import SandboxError
 from sandbox.limits import Fence
@@ -166,6 +166,7 @@ class Jail:
         self.fit = True  # to take another job
         self.closed = False
         self.group: Group | None = None
+        self.counted: Counters | None = None  # as the group stood when the last job had ended
         self.memory_base = 0  # what the jail itself holds of its group's memory
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.complaints = memory_file("complaints", b"", sealed=False)
@@ -183,12 +184,14 @@ class Jail:
                 env={},
                 process_group=0,
             )
+            theirs.close()  # or the end of PID 1 would go unheard
             self._furnish()
-        except OSError as error:
+        except BaseException as error:
             self.close()
-            raise SandboxError(f"a jail cannot be made: {error}") from error
-        except BaseException:
-            self.close()
+            if self.process is not None:
+                self.process.wait()  # killed
+            if isinstance(error, OSError):
+                raise SandboxError(f"a jail cannot be made: {error}") from error
             raise
         finally:
             theirs.close()
@@ -199,7 +202,7 @@ class Jail:
         procs = self.group.open_procs() if self.group is not None else []
         setup = {
             "mounts": self.plan.uid is not None,
-            "kit": ["landlock", "tests" if self.flavour == "tests" else "candidate"],
+            "kit": ["tests" if self.flavour == "tests" else "candidate"],
             "modules": [*languages.LIGHT_MODULES, *(["numpy"] if self.flavour == "science" else [])],
             "path": list(self.plan.packages),
         }
@@ -281,8 +284,7 @@ class Stay:
                     jail.memory_base = used + BASE_STEP // 4
                 group.limit(memory_bytes=job.fence.memory_bytes + jail.memory_base, processes=job.fence.processes + 1)
                 group.reset_peak()
-                counters = group.counters()
-                self.began = Counters(counters.cpu_ns, used, counters.oom_kills, counters.fork_failures)
+                self.began = replace(jail.counted or group.counters(), peak_memory_bytes=used)
             self._send(job)
         except BaseException as error:
             jail.fit = False
@@ -313,7 +315,6 @@ class Stay:
                 "tmp_inodes": job.fence.tmp_inodes,
                 "rlimits": job.fence.rlimits(job.num_budgets, count_processes=self.census is not None),
                 "uid": uid,
-                "path": list(plan.packages),
                 "collect": [(path, index(fd), most) for path, fd, most in job.collect],
                 "keep": len(fds),
                 "fds": {target: index(fd) for target, fd in job.fds.items()},
@@ -386,11 +387,14 @@ class Stay:
         )
         if ending is not None:
             self._last = counters
+            self.jail.counted = now if self.jail.group is not None else None
         return counters
 
     def longest_wait_s(self) -> float:
         """How long that task of the job which waited longest has stood in line for a CPU, of those still alive."""
-        return max((waited_s(pid) for pid in self.meter.pids()), default=0.0)
+        bwrap = self.jail.process.pid if self.jail.process is not None else 0
+        lasting = {bwrap, *children(bwrap)}  # they have waited in earlier jobs
+        return max((waited_s(pid) for pid in self.meter.pids() if pid not in lasting), default=0.0)
 
     def kill(self) -> None:
         """Kill the job; PID 1 of the jail survives and tells how it ended."""
@@ -408,6 +412,8 @@ class Stay:
         try:
             if self.ending is None and self.jail.fit:
                 self._end()
+            if self.jail.fit:
+                self.counters()  # where the next job starts counting
         finally:
             self.leave(self.jail)
 

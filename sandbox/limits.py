@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sandbox.types import Limits
 
@@ -52,18 +53,28 @@ class Fence:
 
         `count_processes` limits processes by the uid, for want of a cgroup.
         """
-        more = [(resource.RLIMIT_NPROC, self.processes + 1)] if count_processes else []
-        return [
-            *more,
-            (resource.RLIMIT_CPU, int(self.cpu_s * num_budgets) + 3),
-            (resource.RLIMIT_AS, self.address_space_bytes),
-            (resource.RLIMIT_STACK, self.stack_bytes),
-            (resource.RLIMIT_FSIZE, self.file_bytes),
-            (resource.RLIMIT_NOFILE, self.open_files),
-            (resource.RLIMIT_CORE, 1),  # with 0 the kernel would still hand a dump to the host's crash handler
-            (resource.RLIMIT_MEMLOCK, 0),
-            (resource.RLIMIT_MSGQUEUE, 0),
-        ]
+        return clamped(self, num_budgets, count_processes)
+
+
+@lru_cache(256)
+def clamped(fence: Fence, num_budgets: int, count_processes: bool) -> list[tuple[int, int]]:
+    """The rlimits of a fence, none above what this host lets anybody have."""
+    more = [(resource.RLIMIT_NPROC, fence.processes + 1)] if count_processes else []
+    wanted = [
+        *more,
+        (resource.RLIMIT_CPU, int(fence.cpu_s * num_budgets) + 3),
+        (resource.RLIMIT_AS, fence.address_space_bytes),
+        (resource.RLIMIT_STACK, fence.stack_bytes),
+        (resource.RLIMIT_FSIZE, fence.file_bytes),
+        (resource.RLIMIT_NOFILE, fence.open_files),
+        (resource.RLIMIT_CORE, 1),  # with 0 the kernel would still hand a dump to the host's crash handler
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+    ]
+    hard = {which: resource.getrlimit(which)[1] for which, _ in wanted}
+    return [
+        (which, value if hard[which] == resource.RLIM_INFINITY else min(value, hard[which])) for which, value in wanted
+    ]
 
 
 def checked(limits: Limits) -> Limits:

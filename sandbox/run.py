@@ -12,6 +12,7 @@ the judge runs it again (`Sandbox.quiet`). One that sleeps waits for nothing and
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -28,6 +29,7 @@ from sandbox.types import Verdict
 
 TICK_S = 0.02
 STARVED = 0.25  # the share of its wall time that a task has stood in line, past which the host is to blame
+QUIET_S = 0.004  # most programs end within it, and are worth one wake-up, not one for each line they print
 DRAIN_BYTES = 1 << 18  # most that one pump takes from one pipe, so that a flood cannot hold up the clock
 MB = 1024 * 1024
 
@@ -206,12 +208,16 @@ def pump(runs: Sequence[Run], extra: int | None = None) -> bool:
             continue
         wait = min(wait, run.check())
         poller.register(run.box.fileno(), select.POLLIN)
+        quiet = run.began + QUIET_S - time.monotonic()
+        if quiet > 0:
+            wait = min(wait, quiet)
+            continue
         for capture in (run.stdout, run.stderr):
             if capture.open:
                 poller.register(capture.reader, select.POLLIN)
     if extra is not None:
         poller.register(extra, select.POLLIN)
-    ready = {fd for fd, _ in poller.poll(wait * 1000)}
+    ready = {fd for fd, _ in poller.poll(math.ceil(wait * 1000))}
     for run in runs:
         if run.ending is not None:
             continue
@@ -241,9 +247,9 @@ def fate(run: Run) -> Fate:
     if ending is None:
         raise SandboxError("the run has not ended")
     if counters.oom_kills or run.killed_for == "memory":
-        return Fate(Verdict.MEMORY_LIMIT, f"more than {run.fence.memory_bytes // MB} MB were needed")
+        return over_memory(run)
     if run.stdout.overflowed or run.killed_for == "stdout":
-        return Fate(Verdict.OUTPUT_LIMIT, f"more than {run.fence.stdout_bytes // 1024} KB were printed")
+        return over_output(run)
     if ending.signal == signal.SIGXFSZ:
         return Fate(Verdict.OUTPUT_LIMIT, f"a file grew past {run.fence.file_bytes // MB} MB")
     if run.killed_for == "cpu" or ending.signal == signal.SIGXCPU or counters.cpu_ns > run.budget.cpu_ns:
@@ -260,6 +266,14 @@ def fate(run: Run) -> Fate:
     if ending.exit_code:
         return Fate(Verdict.RUNTIME_ERROR, f"exit code {ending.exit_code}")
     return Fate(None)
+
+
+def over_memory(run: Run) -> Fate:
+    return Fate(Verdict.MEMORY_LIMIT, f"more than {run.fence.memory_bytes // MB} MB were needed")
+
+
+def over_output(run: Run) -> Fate:
+    return Fate(Verdict.OUTPUT_LIMIT, f"more than {run.fence.stdout_bytes // 1024} KB were printed")
 
 
 def over_cpu(run: Run) -> Fate:

@@ -59,6 +59,8 @@ OWN_PROCESS_ONLY = {
     "setpriority": 1,
     "ioprio_set": 1,
 }
+# Whose: for a user, or a group of processes, these would reach the jail's first process where it shares the uid.
+ONE_PROCESS_ONLY = {"setpriority": 0, "ioprio_set": 1}  # PRIO_PROCESS, IOPRIO_WHO_PROCESS
 TIOCSTI = 0x5412
 TIOCLINUX = 0x541C
 AF_UNIX = 1
@@ -84,6 +86,8 @@ def build_filter() -> bytes:
         deny(s, filters, "ioctl", s.Arg(1, s.MASKED_EQ, LOW_32, request))
     for name, position in OWN_PROCESS_ONLY.items():
         deny(s, filters, name, s.Arg(position, s.NE, 0))
+    for name, process in ONE_PROCESS_ONLY.items():
+        deny(s, filters, name, s.Arg(0, s.NE, process))
     with tempfile.TemporaryFile() as file:
         filters.export_bpf(file)
         os.lseek(file.fileno(), 0, os.SEEK_SET)

@@ -37,12 +37,10 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 2, 4, 8, 32
 MNT_DETACH = 2
 PR_SET_DUMPABLE = 4
 CAPABILITY_VERSION = 0x20080522
-LIBRARY = tuple(sys.path)
-ROLES = {  # role of a Python job → file of the kit
-    "script": "candidate", "serve": "candidate", "shared": "candidate", "audited_script": "candidate",
-    "audited_serve": "candidate", "audited_shared": "candidate", "tests": "tests",
-}  # fmt: skip
-KIT = ("candidate", "tests", "peer", "remote", "wire", "codec", "landlock")
+ROLES = {  # file of the kit → the roles that it plays
+    "candidate": ("script", "serve", "shared", "audited_script", "audited_serve", "audited_shared"),
+    "tests": ("tests",),
+}
 MAIN = "/tmp/main.py"
 SHARED = {"/tmp": MS_NOSUID | MS_NODEV, "/dev/shm": MS_NOSUID | MS_NODEV | MS_NOEXEC}
 
@@ -113,10 +111,7 @@ class Room:
             mount(self.c, "tmpfs", place, SHARED[place], self.options)
             self.lock = self.lock.renewed()  # its rules were about the old folder
             return is_empty(place)
-        import shutil
-
-        for name in os.listdir(place):
-            shutil.rmtree(f"{place}/{name}", ignore_errors=True)
+        remove_below(place)
         return is_empty(place)
 
 
@@ -131,6 +126,21 @@ def unlink_few(place: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def remove_below(place: str) -> None:
+    """Remove what can be removed. Nobody is there to race with; what stays, too deep or forbidden, costs the jail."""
+    for name in os.listdir(place):
+        path = f"{place}/{name}"
+        try:
+            if os.path.isdir(path) and not os.path.islink(path):
+                os.chmod(path, 0o700)
+                remove_below(path)
+                os.rmdir(path)
+            else:
+                os.unlink(path)
+        except OSError:
+            continue
 
 
 def is_empty(place: str) -> bool:
@@ -160,19 +170,25 @@ def write_files(job: dict[str, Any], fds: list[int]) -> list[str]:
     return [path for path, _ in job["files"]]
 
 
-def drop_capabilities(c: Any) -> None:
-    """Empty the sets that survive a change of uid; the inheritable one does."""
+def bequeath_nothing(c: Any) -> None:
+    """Empty the inheritable set: the only one that outlives the change of uid in the processes forked from here."""
     header = CAPABILITY_VERSION.to_bytes(4, sys.byteorder) + bytes(4)
-    if c.capset(header, bytes(24)) != 0:
+    import ctypes
+
+    sets = ctypes.create_string_buffer(24)  # twice 32 bits each of effective, permitted, inheritable
+    if c.capget(header, sets) != 0 or c.capset(header, sets.raw[:8] + bytes(4) + sets.raw[12:20] + bytes(4)) != 0:
         raise OSError("capset")
+
+
+reseed: Any = None  # numpy's, where it is loaded; the interpreter's own generator sees to itself after a fork
+search_path: list[str] = []  # where programs find their modules
+ENTRIES: dict[str, Any] = {}  # role of a Python job → the function of the kit that plays it
 
 
 def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoReturn:
     """In the child: give up everything, then turn into the job's program."""
     status = os.dup2(status, FIRST_FREE_FD - 1, inheritable=False)
     os.setsid()
-    with open("/proc/self/oom_score_adj", "wb", buffering=0) as first_to_go:
-        first_to_go.write(b"1000")
     moved = {}
     for target, index in job["fds"].items():
         moved[target] = os.dup2(fds[index], FIRST_FREE_FD + target, inheritable=False)
@@ -185,15 +201,10 @@ def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoRe
         os.dup2(fd, target, inheritable=True)
     os.chdir("/tmp")
     for which, value in job["rlimits"]:
-        hard = resource.getrlimit(which)[1]
-        if hard != resource.RLIM_INFINITY:
-            value = min(value, hard)
         resource.setrlimit(which, (value, value))
     if job["uid"] is not None:
-        os.setgroups([])
         os.setresgid(job["uid"], job["uid"], job["uid"])
         os.setresuid(job["uid"], job["uid"], job["uid"])
-        drop_capabilities(room.c)
     room.lock()
     os.closerange(max(moved) + 1, FIRST_FREE_FD - 3)
     os.closerange(FIRST_FREE_FD, 1 << 20)
@@ -203,25 +214,20 @@ def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoRe
             _signal.signal(ignored, _signal.SIG_DFL)
         os.execve(program if program >= 0 else job["argv"][0], job["argv"], dict(os.environ))
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-    text = b""
-    if source >= 0:
-        with open(source, "rb") as file:
-            text = file.read()
+    text = os.read(source, os.fstat(source).st_size)  # a file in memory comes whole
     if job["main"]:
-        with open(MAIN, "wb", buffering=0) as main:
-            main.write(text)
-    entry = sys.modules[ROLES[job["role"]]].__dict__[job["role"]]
-    for name in KIT:
-        sys.modules.pop(name, None)
+        main = os.open(MAIN, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        os.write(main, text)
+        os.close(main)
+    os.close(source)
     for path, _ in job["files"]:  # a module of the job's own hides one of the library
         sys.modules.pop(path.rpartition("/")[2].removesuffix(".py"), None)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:  # the interpreter's own generators see to themselves after a fork
-        numpy.random.seed()
-    sys.path[:] = ["/tmp", *LIBRARY, *job["path"]]
+    if reseed is not None:
+        reseed()
+    sys.path += search_path
     sys.argv[:] = job["argv"]
     os.close(status)
-    entry(text)
+    ENTRIES[job["role"]](text)
     os._exit(70)  # a role never returns
 
 
@@ -232,9 +238,9 @@ def fork(job: dict[str, Any], fds: list[int], room: Room) -> tuple[int, int]:
     if pid == 0:
         try:
             become(job, fds, writer, room)
-        except (OSError, ValueError, KeyError) as error:
+        finally:  # only our own fault leads here, whatever it is
+            error = sys.exc_info()[1]
             os.write(FIRST_FREE_FD - 1, f"{type(error).__name__}: {error}".encode()[:2000])
-        finally:
             os._exit(71)
     os.close(writer)
     return pid, reader
@@ -243,25 +249,49 @@ def fork(job: dict[str, Any], fds: list[int], room: Room) -> tuple[int, int]:
 def wait(pid: int, control: _socket.socket) -> tuple[int, Any]:
     """Wait for the main process, and kill everything if the host says so. Orphans that end meanwhile are reaped."""
     main = os.pidfd_open(pid)
+    woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     poller = select.poll()
-    poller.register(main, select.POLLIN)
-    poller.register(control.fileno(), select.POLLIN)
+    for fd in (main, woken, control.fileno()):
+        poller.register(fd, select.POLLIN)
+    _signal.signal(_signal.SIGCHLD, lambda number, frame: None)  # only then the descriptor is written to
+    _signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     try:
         while True:
             ready = [fd for fd, _ in poller.poll()]
             if main in ready:
                 _, status, usage = os.wait4(pid, 0)
                 return status, usage
-            if not control.recv(1 << 10):
-                sys.exit(0)  # the host went away
-            os.kill(-1, _signal.SIGKILL)
+            if woken in ready:
+                os.read(woken, 1 << 12)
+                reap_orphans(pid)
+            if control.fileno() in ready:
+                if not control.recv(1 << 10):
+                    sys.exit(0)  # the host went away
+                os.kill(-1, _signal.SIGKILL)
     finally:
-        os.close(main)
+        _signal.set_wakeup_fd(-1)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        for fd in (main, woken, waker):
+            os.close(fd)
+
+
+def reap_orphans(main: int) -> None:
+    """Bury those that have ended, but for the main process: until then each counts against the job's limit."""
+    while True:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None or ended.si_pid == main:
+            return
+        os.waitpid(ended.si_pid, 0)
 
 
 def sweep() -> int:
     """Kill and reap everything else in this pid namespace; returns how many were still there."""
     found = 0
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass  # ended by itself, its parent gone before
+    except ChildProcessError:
+        return 0
     while True:
         try:
             os.kill(-1, _signal.SIGKILL)
@@ -328,24 +358,43 @@ def perform(job: dict[str, Any], fds: list[int], room: Room, control: _socket.so
     }
 
 
+def load(files: list[str]) -> dict[str, Any]:
+    """Import files of the kit, and let no program find them among the modules."""
+    before = set(sys.modules)
+    sys.path.insert(0, os.path.dirname(sys.argv[0]))
+    loaded = {name: __import__(name) for name in files}
+    sys.path.pop(0)
+    codec = sys.modules["codec"]
+    for _ in range(20):  # code that has run adapts itself no more, and its pages stay shared after a fork
+        codec.decode(codec.loads(codec.dumps(codec.encode({"a": [1, 2.5, "b"], "c": (True, None)}))))
+    for name in set(sys.modules) - before:
+        if os.path.dirname(getattr(sys.modules[name], "__file__", None) or "/") == os.path.dirname(sys.argv[0]):
+            del sys.modules[name]
+    return loaded
+
+
 def warm(setup: dict[str, Any]) -> None:
-    """Import what most programs would import themselves, and let the compiler run once."""
+    """Import what most programs would import themselves, let the compiler run once, and set the stage."""
+    global reseed
     import site
 
     site.setquit()
-    sys.path.extend(setup["path"])
+    sys.path += setup["path"]
     for name in setup["modules"]:
         __import__(name)
-    sys.path[:] = LIBRARY
+    if "numpy" in setup["modules"]:
+        reseed = sys.modules["numpy"].random.seed
+        reseed()  # the first time it imports what it needs
     namespace: dict[str, Any] = {}
     exec(compile("def f(x: int = 1) -> str:\n    return f'{x}'\ny = [f(i) for i in range(3)]\n", "", "exec"), namespace)
+    search_path[:] = ["/tmp", *sys.path]
+    sys.path.clear()  # this process imports nothing any more, least of all from where programs write
     gc.collect()
     gc.freeze()
 
 
 def main() -> None:
     os.umask(0o022)
-    sys.path.insert(0, os.path.dirname(sys.argv[0]))
     control = _socket.socket(fileno=int(sys.argv[1]))
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # which the first process of a namespace never feels
     c = libc()
@@ -356,11 +405,14 @@ def main() -> None:
             os.write(fd, b"0")
             os.close(fd)
         room = Room(c, mounts=setup["mounts"])
+        if setup["mounts"]:
+            os.setgroups([])
+            bequeath_nothing(c)
+        kit = load(["landlock", *setup["kit"]])
         for name in setup["kit"]:
-            __import__(name)
-        room.lock = sys.modules["landlock"].prepare(c)
-        sys.path.pop(0)
+            ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
         warm(setup)
+        room.lock = kit["landlock"].prepare(c)
     except (OSError, ImportError) as error:
         control.send(marshal.dumps({"fault": f"{type(error).__name__}: {error}"}))
         return

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sandbox.errors import InvalidSuite
@@ -11,8 +14,17 @@ from sandbox.judge import codec
 from sandbox.judge.audit import Watch
 from sandbox.judge.compare import Opaque, same_value
 from sandbox.judge.split import LOST_S, Channel, Meter, candidate_fate, serve_job
-from sandbox.run import Fate, Run, Starter, flags, over_cpu, pump
-from sandbox.types import Case, FunctionSuite, Limits, Options, TestReport, Verdict
+from sandbox.run import Fate, Run, Starter, flags, pump
+from sandbox.types import FunctionSuite, Limits, Options, TestReport, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the entry point, and who weighs what comes back (a tree of the codec)."""
+
+    args: list[Any]  # trees, those of `names` last
+    names: list[str]
+    weigh: Callable[[Any], Fate]
 
 
 class Candidate:
@@ -67,12 +79,10 @@ class Candidate:
             except OSError:
                 return
 
-    def call(self, suite: FunctionSuite, case: Case) -> Fate:
+    def call(self, entry_point: str, call: Call) -> Fate:
         self.next_id += 1
-        values = [*case.args, *case.kwargs.values()]
-        trees = [codec.encode(value) for value in values]
-        message = {"op": "call", "id": self.next_id, "name": suite.entry_point, "args": trees}
-        self.send(message | {"names": list(case.kwargs)})
+        message = {"op": "call", "id": self.next_id, "name": entry_point, "args": call.args, "names": call.names}
+        self.send(message)
         reply = self.receive()
         if isinstance(reply, Fate):
             return reply
@@ -82,13 +92,7 @@ class Candidate:
             return Fate(Verdict.INVALID_RESULT, str(reply["wall"])[:500])
         if "error" in reply:
             return error_fate(reply["error"])
-        try:
-            right = same_value(reply.get("ok"), case.expected, suite.rel_tol)
-        except (Opaque, codec.CodecError) as error:
-            return Fate(Verdict.INVALID_RESULT, str(error))
-        if right:
-            return Fate(Verdict.PASSED)
-        return Fate(Verdict.WRONG_ANSWER, f"returned {codec.dumps(reply.get('ok')).decode()[:300]}")
+        return call.weigh(reply.get("ok"))
 
     def close(self) -> None:
         try:
@@ -112,41 +116,58 @@ def error_fate(tree: Any) -> Fate:
     return Fate(Verdict.RUNTIME_ERROR, f"{name}: {message}")
 
 
-def check_cases(suite: FunctionSuite) -> None:
-    """Raises InvalidSuite for a case whose values cannot cross the wall."""
+def calls_of(suite: FunctionSuite) -> list[Call]:
+    """The calls of a suite. Raises InvalidSuite for a case whose values cannot cross the wall."""
+    calls = []
     for number, case in enumerate(suite.cases):
-        for what, value in (("args", [*case.args]), ("kwargs", dict(case.kwargs)), ("expected", case.expected)):
+        trees = {}
+        for what, value in (("args", [*case.args]), ("kwargs", [*case.kwargs.values()]), ("expected", case.expected)):
             try:
-                codec.dumps(codec.encode(value))
+                trees[what] = codec.encode(value)
+                codec.dumps(trees[what])
             except codec.CodecError as error:
                 raise InvalidSuite(f"case {number}: {what}: {error}") from None
+        weigh = partial(weigh_value, expected=case.expected, rel_tol=suite.rel_tol)
+        calls.append(Call([*trees["args"], *trees["kwargs"]], list(case.kwargs), weigh))
+    return calls
+
+
+def weigh_value(tree: Any, expected: Any, rel_tol: float | None) -> Fate:
+    """The verdict on a returned value, by the rules of JSON-like expected values (`compare.same_value`)."""
+    try:
+        right = same_value(tree, expected, rel_tol)
+    except (Opaque, codec.CodecError) as error:
+        return Fate(Verdict.INVALID_RESULT, str(error))
+    if right:
+        return Fate(Verdict.PASSED)
+    return Fate(Verdict.WRONG_ANSWER, f"returned {codec.dumps(tree).decode()[:300]}")
 
 
 def judge_calls(
     starter: Starter,
     source: bytes,
-    suite: FunctionSuite,
+    entry_point: str,
+    calls: Sequence[Call],
     limits: Limits,
     allowed_failures: int | None,
     options: Options,
 ) -> tuple[list[TestReport], set[str]]:
-    """Call the entry point once a case; a case that ends the program costs a fresh process for the next."""
-    check_cases(suite)
+    """Make the calls one after another; one that ends the program costs a fresh process for the next."""
     reports: list[TestReport] = []
     found: set[str] = set()
     failures = 0
 
     def going_on() -> bool:
-        return len(reports) < len(suite.cases) and (allowed_failures is None or failures < allowed_failures)
+        return len(reports) < len(calls) and (allowed_failures is None or failures < allowed_failures)
 
     while going_on():
-        with Candidate(starter, source, limits, len(suite.cases), options) as candidate:
+        with Candidate(starter, source, limits, len(calls), options) as candidate:
             meter = Meter(candidate.run)
             hello = candidate.receive()
             end = greeting_fate(hello)
             if end is not None:
                 report = meter.report(end.verdict or Verdict.NO_RESULT, end.detail)
-                missing = len(suite.cases) - len(reports)
+                missing = len(calls) - len(reports)
                 if allowed_failures is not None:
                     missing = min(missing, allowed_failures - failures)
                 reports += [report] * missing
@@ -155,11 +176,7 @@ def judge_calls(
             stuck = False
             while not stuck and going_on():
                 candidate.run.grant()
-                end = candidate.call(suite, suite.cases[len(reports)])
-                if end.verdict is Verdict.PASSED and candidate.run.box.cpu_ns() > candidate.run.budget.cpu_ns:
-                    end = over_cpu(candidate.run)
-                if candidate.run.stdout.overflowed:
-                    end = Fate(Verdict.OUTPUT_LIMIT, f"more than {limits.output_kb} KB were printed")
+                end = meter.overruled(candidate.call(entry_point, calls[len(reports)]))
                 gone = candidate.run.ending is not None or candidate.run.killed_for is not None
                 stuck = gone or end.verdict in (Verdict.OUTPUT_LIMIT, Verdict.INVALID_RESULT)
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))

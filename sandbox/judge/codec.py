@@ -45,7 +45,7 @@ def refuse(value: Any) -> dict[str, Any]:
 
 def dumps(tree: Any) -> bytes:
     try:
-        data = json.dumps(tree, separators=(",", ":"), check_circular=False).encode("ascii")
+        data = _WRITER.encode(tree).encode("ascii")
     except (ValueError, RecursionError) as error:
         raise CodecError(f"not encodable: {error}") from None
     if len(data) > MAX_MESSAGE_BYTES:
@@ -59,13 +59,17 @@ def loads(data: bytes) -> Any:
     if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_NODES:
         raise CodecError(f"a value of more than {MAX_NODES} parts")
     try:
-        return json.loads(data.decode("ascii"), parse_constant=_no_constant)
+        return _READER.decode(data.decode("ascii"))
     except (ValueError, RecursionError) as error:
         raise CodecError(f"a malformed message: {error}") from None
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"the constant {name}")
+
+
+_WRITER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+_READER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def encode(value: Any, opaque: Opaque = refuse, depth: int = 0) -> Any:
@@ -244,7 +248,10 @@ def _numpy(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
         import numpy
     except ImportError:
         return value
-    array = numpy.array(value, dtype=_text(tree["d"]))
+    dtype = numpy.dtype(_text(tree["d"]))
+    if dtype.kind not in "biufcU" or dtype.itemsize > 1 << 16:
+        raise ValueError("a kind of array that is never sent")
+    array = numpy.array(value, dtype=dtype)
     return array if tree["t"] == "ndarray" else array[()]
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import ast
 import builtins
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidOptions, InvalidSuite, SandboxError, Starved, UnsupportedLanguage
 from sandbox.jail import Job
-from sandbox.judge.calls import judge_calls
-from sandbox.judge.output import check_run, run_once
-from sandbox.judge.shared import judge_together
+from sandbox.judge.calls import calls_of, judge_calls
+from sandbox.judge.literals import Undecided, literal_calls
+from sandbox.judge.output import MAIN, check_run, path_of, run_once
+from sandbox.judge.shared import judge_shared
 from sandbox.judge.split import judge_tests
 from sandbox.judge.stdio import judge_case, native_job, script_job
 from sandbox.types import (
@@ -129,12 +132,13 @@ def dispatch(
         compile_report, tests, flags = judge_stdio(source, language, suite, limits, stop, box, options)
         return conclude(tests, total, "bytes", box, compile_report, flags)
     if isinstance(suite, FunctionSuite):
-        tests, flags = judge_calls(box, source, suite, limits, stop.after_failures, options)
+        calls = calls_of(suite)
+        tests, flags = judge_calls(box, source, suite.entry_point, calls, limits, stop.after_failures, options)
         return conclude(tests, total, "split", box, None, flags | hasty(tests, options))
     if isinstance(suite, CheckSuite):
         source = suite.prompt.encode("utf-8", "surrogatepass") + source
-    way, name = (judge_together, SHARED) if options.shared_process else (judge_tests, SPLIT)
-    tests, flags = way(box, source, plan_of(suite), limits, stop.after_failures, options)
+    way, name = (judge_together, SHARED) if options.shared_process else (judge_split, SPLIT)
+    tests, flags = way(box, source, suite, limits, stop, options)
     return conclude(tests, total, name, box, None, flags | hasty(tests, options))
 
 
@@ -142,6 +146,26 @@ def hasty(tests: list[TestReport], options: Options) -> set[str]:
     """`early_exit`, of a program that is watched and was to answer."""
     early = options.audit and any(test.verdict is Verdict.NO_RESULT for test in tests)
     return {"early_exit"} if early else set()
+
+
+def judge_split(
+    box: Sandbox, source: bytes, suite: AssertSuite | CheckSuite, limits: Limits, stop: Stop, options: Options
+) -> tuple[list[TestReport], set[str]]:
+    """Tests in a process of their own, or in none where they are literal calls."""
+    if isinstance(suite, AssertSuite):
+        entry_point = suite.entry_point or derived_entry_point(suite)
+        calls = literal_calls(suite.asserts, suite.setup, entry_point)
+        if calls is not None:
+            with suppress(Undecided):
+                return judge_calls(box, source, entry_point, calls, limits, stop.after_failures, options)
+    return judge_tests(box, source, plan_of(suite), limits, stop.after_failures, options)
+
+
+def judge_together(
+    box: Sandbox, source: bytes, suite: AssertSuite | CheckSuite, limits: Limits, stop: Stop, options: Options
+) -> tuple[list[TestReport], set[str]]:
+    """Tests in the program's own process, because that was asked for."""
+    return judge_shared(box, source, plan_of(suite), limits, stop.after_failures, options)
 
 
 def size(suite: Suite) -> int:
@@ -175,6 +199,7 @@ def plan_of(suite: AssertSuite | CheckSuite) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=64)
 def derived_entry_point(suite: AssertSuite) -> str:
     """The function that the first test is about: the name it calls that neither Python nor the setup defines."""
     try:
@@ -221,6 +246,8 @@ def judge_stdio(
 def run_only(source: bytes, language: str, suite: RunSuite, limits: Limits, box: Sandbox, options: Options) -> Report:
     """The report of a run that nobody judges."""
     check_run(suite)
+    if options.fresh_interpreter and language == "python" and MAIN in {path_of(name) for name, _ in suite.files}:
+        raise InvalidOptions("options.fresh_interpreter: a file of the name main.py would be the program")
     compile_report: CompileReport | None = None
     output: Output | None = None
     if language == "python":

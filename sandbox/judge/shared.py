@@ -35,7 +35,7 @@ def shared_job(source: bytes, plan: dict[str, Any], limits: Limits, options: Opt
     )
 
 
-def judge_together(
+def judge_shared(
     starter: Starter,
     source: bytes,
     plan: dict[str, Any],

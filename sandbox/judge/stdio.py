@@ -21,6 +21,13 @@ from sandbox.types import Limits, Options, StdioCase, StdioSuite, TestReport, Ve
 @contextmanager
 def readable(data: bytes) -> Iterator[int]:
     """A descriptor to read `data` from, with a position of its own."""
+    if not data:
+        fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+        return
     written = memory_file("stdin", data)
     try:
         fd = reopen_read_only(written)

@@ -8,6 +8,7 @@ from sandbox.judge import judge
 from sandbox.types import (
     AssertSuite,
     Case,
+    CheckSuite,
     FunctionSuite,
     Limits,
     Options,
@@ -25,6 +26,7 @@ LIMITS = Limits(cpu_s=1, wall_s=6)
 AUDIT = Options(audit=True)
 THREE = AssertSuite(("assert f(1) == 2", "assert f(2) == 3", "assert f(3) == 4"))
 CALLS = FunctionSuite("f", (Case((1,), {}, 2), Case((2,), {}, 3), Case((3,), {}, 4)))
+CHECK = CheckSuite("def check(candidate):\n    for x in (1, 2, 3):\n        assert candidate(x) == x + 1\n", "f")
 EMPTY = StdioSuite((StdioCase("", ""),))
 
 
@@ -90,7 +92,7 @@ SEEN = {
 
 
 @pytest.mark.parametrize("name", SEEN)
-@pytest.mark.parametrize("suite", [THREE, CALLS], ids=["assert", "function"])
+@pytest.mark.parametrize("suite", [THREE, CALLS, CHECK], ids=["literal", "function", "check"])
 def test_it_is_seen_and_passes_nothing(box: Sandbox, name: str, suite: Suite) -> None:
     source, flag = SEEN[name]
     report = run(box, source, suite)

@@ -89,10 +89,11 @@ def test_a_run_in_a_fresh_interpreter_has_its_files(box: Sandbox) -> None:
         THREE,
         FunctionSuite("f", (Case((1,), {}, 2), Case((2,), {}, 3))),
         CheckSuite("def check(candidate):\n    assert candidate(1) == 2\n", "f"),
+        AssertSuite(("x = 1\nassert f(x) == x + 1",), entry_point="f"),
     ],
-    ids=["assert", "function", "check"],
+    ids=["literal", "function", "check", "assert"],
 )
-@pytest.mark.parametrize("audit", [False, True])
+@pytest.mark.parametrize("audit", [False, True], ids=["plain", "audit"])
 def test_functions_are_served_from_a_fresh_interpreter_too(box: Sandbox, suite: Suite, audit: bool) -> None:
     options = replace(FRESH, audit=audit)
     right = run(box, "import sys\nassert 'json.tool' not in sys.modules\ndef f(x): return x + 1\n", suite, options)
@@ -214,6 +215,7 @@ def test_a_verdict_that_differs_from_run_to_run_is_said(box: Sandbox) -> None:
         ("cpp", StdioSuite((StdioCase("", ""),)), Options(audit=True), "options.audit"),
         ("python", StdioSuite((StdioCase("", ""),)), SHARED, "options.shared_process"),
         ("python", FunctionSuite("f", (Case((), {}, 1),)), SHARED, "options.shared_process"),
+        ("python", RunSuite("", (("main.py", b""),)), FRESH, "options.fresh_interpreter"),
         ("python", THREE, replace(SHARED, fresh_interpreter=True), "options.fresh_interpreter"),
     ],
 )
@@ -271,6 +273,16 @@ def test_a_sleeper_is_a_time_limit_and_not_run_again(box: Sandbox) -> None:
     assert (report.verdict, report.flags) == ("time_limit", ())
     assert "idle" in report.tests[0].detail
     assert report.tests[0].wall_ms < 3000
+
+
+def test_what_the_jail_itself_has_waited_for_is_not_the_next_runs_wait(box: Sandbox) -> None:
+    box.discard()
+    with crowded(neighbours=3):
+        for _ in range(12):
+            run(box, SPIN.format(0.05), DONE, Options())
+    report = run(box, "import time; time.sleep(100)", DONE, Options(), Limits(cpu_s=1, wall_s=0.5))
+    box.discard()
+    assert (report.verdict, report.flags) == ("time_limit", ())
 
 
 def test_the_second_try_counts_whatever_it_is(box: Sandbox) -> None:

@@ -1,0 +1,140 @@
+"""`/execute` on groups, as an RL trainer sends them, against the engine that does the work.
+
+A group is one set of ten tests with 32 programs, new each time so that no cache answers. The engine's rate is what one
+sandbox judges in this process, one program after the other; the service has one executor and gets group after group,
+`--in-flight` of them at once. Both take turns, group by group, in one run. Beside that: an identical group sent again
+(the cache), and C++ with ten tests against C++ with one (compiled once, whatever the number).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+from overhead import ROOT, Connection, machine, service
+
+from sandbox.judge import judge
+from sandbox.types import AssertSuite, Limits, Program, StdioCase, StdioSuite, Stop, Suite
+from sandbox.walls import Sandbox
+
+NUM_PROGRAMS, NUM_TESTS = 32, 10
+ASSERTS = [f"assert total([{n}, {n + 1}], {n}) == {3 * n + 1}" for n in range(NUM_TESTS)]
+CASES = [{"stdin": f"{n} {n + 1}\n", "stdout": f"{2 * n + 1}\n"} for n in range(NUM_TESTS)]
+CPP = "#include <bits/stdc++.h>\nint main() { long a, b; std::cin >> a >> b; std::cout << a + b; }  // %s\n"
+
+
+def wire(kind: str) -> dict[str, Any]:
+    return {"kind": "assert", "asserts": ASSERTS} if kind == "assert" else {"kind": "stdio", "cases": CASES}
+
+
+def suite(kind: str) -> Suite:
+    if kind == "assert":
+        return AssertSuite(tuple(ASSERTS))
+    return StdioSuite(tuple(StdioCase(case["stdin"], case["stdout"]) for case in CASES))
+
+
+def programs(kind: str, nonce: object) -> list[str]:
+    body = {
+        "assert": "def total(values, start):\n    return sum(values) + start  # {}\n",
+        "stdio": "a, b = map(int, input().split())\nprint(a + b)  # {}\n",
+    }[kind]
+    return [body.format(f"{nonce} {number}") for number in range(NUM_PROGRAMS)]
+
+
+class Client:
+    """Groups to `/execute`, over as many kept connections as groups in flight."""
+
+    def __init__(self, url: str, in_flight: int) -> None:
+        self.connections = [Connection(url) for _ in range(in_flight)]
+        self.pool = ThreadPoolExecutor(in_flight)
+
+    def send(self, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Answer after answer, in the order of the bodies."""
+
+        def share(at: int) -> list[dict[str, Any]]:
+            mine = bodies[at :: len(self.connections)]
+            return [self.connections[at].post("/execute", json.dumps(body).encode()) for body in mine]
+
+        shares = list(self.pool.map(share, range(len(self.connections))))
+        return [shares[at % len(shares)][at // len(shares)] for at in range(len(bodies))]
+
+    def close(self) -> None:
+        self.pool.shutdown()
+        for connection in self.connections:
+            connection.close()
+
+
+def body(tests: dict[str, Any], sources: list[str], language: str = "python") -> dict[str, Any]:
+    return {"items": [{"language": language, "programs": sources, "tests": tests}], "deadline_ms": 120_000}
+
+
+def compare(kind: str, rounds: int, in_flight: int, box: Sandbox, client: Client) -> Iterator[str]:
+    """Programs a second by the engine and through the service."""
+    engine, through, again = [], [], []
+    for turn in range(-1, rounds):
+        began = time.perf_counter()
+        for source in programs(kind, f"engine {turn}"):
+            report = judge(Program("python", source), suite(kind), Limits(), Stop(), box)
+            assert report.passed == NUM_TESTS, report
+        middle = time.perf_counter()
+        groups = [body(wire(kind), programs(kind, f"{time.time_ns()} {at}")) for at in range(in_flight)]
+        for answer in client.send(groups):
+            assert all(one["passed"] == NUM_TESTS for one in answer["results"][0]["programs"]), answer
+        end = time.perf_counter()
+        for answer in client.send(groups):
+            assert all(one["cached"] for one in answer["results"][0]["programs"]), answer
+        if turn >= 0:
+            engine.append(NUM_PROGRAMS / (middle - began))
+            through.append(in_flight * NUM_PROGRAMS / (end - middle))
+            again.append(in_flight * NUM_PROGRAMS / (time.perf_counter() - end))
+    ratios = [a / b for a, b in zip(through, engine, strict=True)]
+    medians = " | ".join(f"{statistics.median(values):.0f}" for values in (engine, through, again))
+    yield f"| {kind} | {medians} | {statistics.median(ratios):.2f} |"
+
+
+def compiled(client: Client) -> Iterator[str]:
+    """How long ten tests of a C++ program take, next to one test of another."""
+    took: dict[int, list[float]] = {1: [], NUM_TESTS: []}
+    for turn in range(5):
+        for count, values in took.items():
+            began = time.perf_counter()
+            tests = {"kind": "stdio", "cases": CASES[:count]}
+            (answer,) = client.send([body(tests, [CPP % f"{time.time_ns()} {turn}"], "cpp")])
+            values.append(time.perf_counter() - began)
+            (one,) = answer["results"][0]["programs"]
+            assert (one["passed"], one["compile"]["ok"]) == (count, True), one
+    for count, values in took.items():
+        yield f"| C++, compiled once, tests: {count} | {1000 * statistics.median(values):.0f} ms |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--in-flight", type=int, default=2, help="groups sent at once")
+    flags = parser.parse_args()
+    with (
+        service(ROOT / "models" / "plaudit-mini") as url,
+        Sandbox.open(accept="userns") as box,
+        contextlib.closing(Client(url, flags.in_flight)) as client,
+    ):
+        print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; groups of {NUM_PROGRAMS} programs × {NUM_TESTS} tests, "
+              f"{flags.in_flight} in flight, one executor\n")  # fmt: skip
+        print("| kind | engine, programs/s | /execute, programs/s | again, from the cache | /execute of engine |")
+        print("|---|---:|---:|---:|---:|")
+        for kind in ("assert", "stdio"):
+            for line in compare(kind, flags.rounds, flags.in_flight, box, client):
+                print(line, flush=True)
+        print("\n| | median |\n|---|---:|")
+        for line in compiled(client):
+            print(line)
+
+
+if __name__ == "__main__":
+    main()
