@@ -77,3 +77,18 @@ def children(pid: int) -> list[int]:
             return [int(text) for text in file.read().split()]
     except OSError:
         return []
+
+
+def waited_s(pid: int) -> float:
+    """How long the thread of a process that waited longest was ready to run and did not, by the scheduler's account.
+
+    0.0 where the kernel keeps none (it needs CONFIG_SCHED_INFO) or the process is gone.
+    """
+    waits = [0]
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as file:
+                waits.append(int(file.read().split()[1]))
+    except (OSError, ValueError, IndexError):
+        return max(waits) / 1e9
+    return max(waits) / 1e9

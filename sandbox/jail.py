@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sandbox import languages
-from sandbox.census import Census
+from sandbox.census import Census, children, waited_s
 from sandbox.cgroup import Cgroups, Counters, Group
 from sandbox.errors import SandboxError
 from sandbox.limits import Fence
@@ -39,7 +39,7 @@ DEATH_S = 2.0  # from the kill of a job to the word of its jail's PID 1
 BASE_STEP = 16 << 20  # how far a jail's own memory may shrink before its limit follows
 ROOT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN", "CAP_KILL")
 
-Role = Literal["script", "serve", "tests", "exec"]
+Role = Literal["script", "serve", "shared", "audited_script", "audited_serve", "audited_shared", "tests", "exec"]
 Flavour = Literal["light", "science", "tests"]  # what the zygote holds: the usual modules, numpy too, the test side
 
 
@@ -394,6 +394,12 @@ class Stay:
         """Let the memory's peak be that of what comes now, where the kernel counts it: the next test's own."""
         if self.jail.group is not None and self.ending is None:
             self.jail.group.reset_peak()
+
+    def longest_wait_s(self) -> float:
+        """How long that task of the job which waited longest has stood in line for a CPU, of those still alive."""
+        bwrap = self.jail.process.pid if self.jail.process is not None else 0
+        lasting = {bwrap, *children(bwrap)}  # they have waited in earlier jobs
+        return max((waited_s(pid) for pid in self.meter.pids() if pid not in lasting), default=0.0)
 
     def kill(self) -> None:
         """Kill the job; PID 1 of the jail survives and tells how it ended."""

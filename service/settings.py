@@ -77,6 +77,12 @@ class Settings(BaseModel):
     async_deadline_ms: int = Field(3_600_000, description="of a `Prefer: respond-async` request that brings none")
     keep_results_s: int = Field(3600, description="idempotent and async answers")
     cache_s: int = Field(3600, description="finished deterministic results")
+    keep_replays_s: Annotated[int, Field(ge=0)] = Field(
+        3600, description="what is needed to reproduce a verdict, by request id; 0: kept nowhere"
+    )
+    max_replay_bytes: Annotated[int, Field(ge=1)] = Field(
+        128 * 1024 * 1024, description="all of that, compressed; past it the oldest go"
+    )
     lease_s: Annotated[float, Field(gt=0)] = Field(6.0, description="a job whose worker is silent so long is retaken")
     heartbeat_s: Annotated[float, Field(gt=0)] = 1.5
     max_deliveries: Annotated[int, Field(ge=1)] = Field(3, description="deliveries before a job counts as poisoned")

@@ -37,7 +37,10 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 2, 4, 8, 32
 MNT_DETACH = 2
 PR_SET_DUMPABLE = 4
 CAPABILITY_VERSION = 0x20080522
-ROLES = {"candidate": ("script", "serve"), "tests": ("tests",)}  # file of the kit → the roles that it plays
+ROLES = {  # file of the kit → the roles that it plays
+    "candidate": ("script", "serve", "shared", "audited_script", "audited_serve", "audited_shared"),
+    "tests": ("tests",),
+}
 MAIN = "/tmp/main.py"
 SHARED = {"/tmp": MS_NOSUID | MS_NODEV, "/dev/shm": MS_NOSUID | MS_NODEV | MS_NOEXEC}
 

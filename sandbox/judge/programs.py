@@ -22,7 +22,7 @@ from sandbox.judge.java import names
 from sandbox.judge.stdio import script_job
 from sandbox.recipes import BY_NAME, Recipe
 from sandbox.run import Starter
-from sandbox.types import CompileReport, Limits
+from sandbox.types import CompileReport, Limits, Options
 
 FOLDER = "/tmp/"
 MODULE = re.compile(rb"^[ \t]*(?:import[ \t{*\"']|export[ \t{*])", re.MULTILINE)
@@ -43,11 +43,11 @@ class Text:
 
 @contextmanager
 def ready(
-    language: str, text: Text, limits: Limits, starter: Starter, artifacts: Artifacts
+    language: str, text: Text, limits: Limits, starter: Starter, artifacts: Artifacts, options: Options
 ) -> Iterator[tuple[Job | None, CompileReport | None]]:
     """The job that runs the program, or None if it does not compile; and what the compiler said, if there is one."""
     if language == "python":
-        job = script_job(text.main, limits)
+        job = script_job(text.main, limits, options)
         yield replace(job, files=(*job.files, *placed(text.beside))), None
         return
     recipe = BY_NAME[language]

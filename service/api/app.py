@@ -23,6 +23,7 @@ from service.api.fleet import REFRESH_S, Fleet
 from service.api.frame import Frame
 from service.api.ledger import Ledger
 from service.api.mailbox import Mailbox
+from service.api.replays import Replays
 from service.api.services import Services
 from service.errors import UsageError
 from service.queue.keys import connect_async
@@ -52,10 +53,11 @@ def create_app(settings: Settings) -> FastAPI:
         queue = Queue(client, settings.namespace, name)
         mailbox, fleet = Mailbox(queue), Fleet(queue, settings)
         door = Door(settings, fleet)
-        desk = Desk(queue, mailbox, fleet, settings, door)
+        replays = Replays(queue, settings.keep_replays_s, settings.max_replay_bytes)
+        desk = Desk(queue, mailbox, fleet, settings, door, replays)
         ledger = Ledger(queue, name, settings.keep_results_s,
                         lambda *arguments: routes.durable(app.state.services, *arguments))  # fmt: skip
-        app.state.services = Services(settings, queue, fleet, door, desk, ledger)
+        app.state.services = Services(settings, queue, fleet, door, desk, ledger, replays)
         metrics.build_info.labels(metadata.version("plaudit")).set(1)
         await fleet.refresh()
         tasks = [asyncio.create_task(one, name=label) for one, label in (
@@ -67,6 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await ledger.close()
+            await replays.close()
             await end(tasks)
             await client.aclose()
 

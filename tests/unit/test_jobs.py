@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import msgspec
@@ -51,6 +51,7 @@ JSON = st.recursive(
         ScoreTask("default", "p", ["a", ""], "truncate_left"),
         ScoreTask("default", [{"role": "user", "content": "é"}], ["a"]),
         ExecuteTask("python", "x = 1\x00", "s" * 64, sandbox.Limits(cpu_s=2.5, wall_s=None), 3),
+        ExecuteTask("python", "x", "s", sandbox.Limits(), None, sandbox.Options(audit=True, shared_process=True)),
     ],
 )
 def test_a_task_comes_out_as_it_went_in(task: Any) -> None:
@@ -111,6 +112,8 @@ def test_an_identity_depends_on_every_input() -> None:
         *(msgspec.structs.replace(task, limits=replace(task.limits, **change)) for change in (
             {"cpu_s": 4.0}, {"wall_s": 9.0}, {"memory_mb": 256}, {"output_kb": 1}, {"processes": 1},
         )),
+        *(msgspec.structs.replace(task, options=sandbox.Options(**{one.name: True}))
+          for one in fields(sandbox.Options)),
     ]  # fmt: skip
     score = ScoreTask("default", "p", ["a", "b"])
     others_too = [
