@@ -18,7 +18,7 @@ from sandbox import languages
 from sandbox import limits as fences
 from sandbox.jail import Job
 from sandbox.judge.artifacts import Artifacts, Work
-from sandbox.judge.java import names
+from sandbox.judge.java import classes
 from sandbox.judge.stdio import script_job
 from sandbox.recipes import BY_NAME, Recipe
 from sandbox.run import Starter
@@ -38,6 +38,7 @@ class Text:
     beside: tuple[File, ...] = ()  # for the compiler, and where there is none for the run
     at_run: tuple[File, ...] = ()
     script: bool = False  # assertions count
+    starts: tuple[str, ...] = ()  # Java: the classes of the test that can be started; they go before the program's own
     runner: bool = False  # the main file holds tests for the language's own runner, and no main function
 
 
@@ -91,8 +92,8 @@ def main_file(recipe: Recipe, text: Text) -> tuple[str, str]:
     if text.runner:
         return recipe.test_source, ""
     if recipe.name == "java":
-        public, start = names(text.main)
-        return f"{public or 'Main'}.java", start
+        found = classes(text.main)
+        return f"{found.public or 'Main'}.java", found.start(*text.starts)
     if recipe.name == "javascript" and is_module(text.main):
         return "main.mjs", ""
     return recipe.source, ""

@@ -89,6 +89,7 @@ def test_a_function_suite_keeps_every_value_integers_of_any_size_included(args: 
     [
         (sandbox.AssertSuite(("assert f()", "assert g()"), "import f", "f"), 2),
         (sandbox.CheckSuite("def check(c): pass", "f", "prompt"), 1),
+        (sandbox.ScriptSuite("exit 0\n\x00é", "replace"), 1),
         (sandbox.StdioSuite((sandbox.StdioCase("", "\r\n"), sandbox.StdioCase("é", "")), "float", 0.1), 2),
         (sandbox.FunctionSuite("f", (sandbox.Case((2**64,), {}, -(2**64)),)), 1),
     ],
