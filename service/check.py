@@ -88,7 +88,7 @@ def _isolation(settings: Settings, missing: list[str]) -> dict[str, Any]:
     except WallsMissing as error:
         missing.append(str(error))
     return {
-        "level": walls.level,
+        "level": walls.level if not walls.lacks[walls.level] else "not even none",
         "accepted": settings.isolation_accept,
         "lacking": {level: list(lacks) for level, lacks in walls.lacks.items()},
         "advice": walls.advice,
