@@ -7,11 +7,14 @@ whatever still runs under a uid of ours is killed, by a process that is made for
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import re
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from sandbox.inside import broom
 
 TMP = re.compile(r"(?<!/var)/tmp(?=[/:]|$)")
 END_S = 20.0
+LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
+        self.next_look = 0.0
 
     def place(self, text: str) -> str:
         """A path, a word of a command or a variable's value, with this folder for /tmp."""
@@ -45,11 +50,32 @@ class Folder:
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         return {name: self.place(value) for name, value in variables.items()}
 
+    def overflows(self, most_bytes: int, most_files: int) -> bool:
+        """Whether more than that lies in it, looked at now and then. What is too deep to look at is too much."""
+        now = time.monotonic()
+        if now < self.next_look:
+            return False
+        self.next_look = now + LOOK_S
+        waiting, used, files = [self.path], 0, 0
+        while waiting:
+            try:
+                with os.scandir(waiting.pop()) as entries:
+                    for entry in entries:
+                        files += 1
+                        used += 512 * entry.stat(follow_symlinks=False).st_blocks
+                        if files > most_files or used > most_bytes:
+                            return True
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(entry.path)
+            except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    return True
+        return False
+
     def remove(self) -> None:
-        """Nobody may be alive in it any more. Raises SandboxError if it does not go."""
-        if os.path.lexists(self.path):
-            if not broom.remove_below(self.path):
-                raise SandboxError(f"the folder {self.path} cannot be emptied")
+        """Nobody may be alive in it any more. What does not go now goes with the sandbox's directory."""
+        with suppress(OSError):
+            broom.remove_below(self.path)
             os.rmdir(self.path)
 
 

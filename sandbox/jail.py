@@ -317,6 +317,7 @@ class Stay:
 
     def __init__(self, jail: Jail, job: Job, leave: Callable[[Jail], None]) -> None:
         self.jail = jail
+        self.fence = job.fence
         self.leave = leave
         self.ending: Ending | None = None
         self.closed = False
@@ -428,6 +429,11 @@ class Stay:
     def exceeds_memory(self) -> bool:
         """Whether somebody has to act on it; the kernel does where there is a cgroup."""
         return self.census is not None and self.census.exceeded()
+
+    def exceeds_room(self) -> bool:
+        """The same for files; where /tmp is a file system of its own it is as large as it is."""
+        folder, fence = self.jail.folder, self.fence
+        return folder is not None and folder.overflows(fence.tmp_bytes, fence.tmp_inodes)
 
     def counters(self) -> Counters:
         """What the job has used. Its memory is what came on top of the warm jail's, or its largest resident set."""

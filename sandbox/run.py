@@ -102,7 +102,7 @@ class Run:
         self.interrupt = starter.interrupt
         self.stdout = Capture(job.fence.stdout_bytes)
         self.stderr = Capture(job.fence.stderr_bytes)
-        self.killed_for: str | None = None  # "cpu", "wall", "memory" or "stdout": by our own hand
+        self.killed_for: str | None = None  # "cpu", "wall", "memory", "files" or "stdout": by our own hand
         self.killed_at = 0.0
         self.ending: Ending | None = None
         self.stay: Stay | None = None
@@ -156,6 +156,8 @@ class Run:
                 self.kill("cpu")
             elif self.box.exceeds_memory():
                 self.kill("memory")
+            elif self.box.exceeds_room():
+                self.kill("files")
             return min(TICK_S, max(left, 0.001), max(self.budget.wall - now, 0.001))
         return TICK_S
 
@@ -242,6 +244,9 @@ def fate(run: Run) -> Fate:
         return Fate(Verdict.MEMORY_LIMIT, f"more than {run.fence.memory_bytes // MB} MB were needed")
     if run.stdout.overflowed or run.killed_for == "stdout":
         return Fate(Verdict.OUTPUT_LIMIT, f"more than {run.fence.stdout_bytes // 1024} KB were printed")
+    if run.killed_for == "files":
+        most = f"{run.fence.tmp_bytes // MB} MB in {run.fence.tmp_inodes} files"
+        return Fate(Verdict.OUTPUT_LIMIT, f"more than {most} were written")
     if ending.signal == signal.SIGXFSZ:
         return Fate(Verdict.OUTPUT_LIMIT, f"a file grew past {run.fence.file_bytes // MB} MB")
     if run.killed_for == "cpu" or ending.signal == signal.SIGXCPU or counters.cpu_ns > run.budget.cpu_ns:

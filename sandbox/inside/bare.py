@@ -28,6 +28,24 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 FILTER_STEP = 8  # bytes of one instruction of a filter
 SWEEP_S = 5.0
+# What a locked process reads about itself; `net` and `mounts`, and `task` with another `net` in it, are about the host.
+OWN_PROC = tuple(
+    f"/proc/self/{name}"
+    for name in (
+        "auxv",
+        "cmdline",
+        "comm",
+        "environ",
+        "fd",
+        "fdinfo",
+        "limits",
+        "maps",
+        "smaps",
+        "stat",
+        "statm",
+        "status",
+    )
+)
 
 
 def demand(done: int, what: str) -> None:
@@ -66,7 +84,7 @@ class BareRoom:
             load_filter(c, setup["seccomp"])
         self.locks = setup["readable"] is not None
         if self.locks:
-            reach = landlock.Reach(setup["readable"], (self.work,), setup["listable"], "/proc/self")
+            reach = landlock.Reach(setup["readable"], (self.work,), (*setup["listable"], "/proc/self"), OWN_PROC)
             self.lock = landlock.prepare(c, reach)
 
     def make_folder(self) -> None:

@@ -42,7 +42,7 @@ class Reach:
         readable: tuple[str, ...] = ("/",),
         writable: tuple[str, ...] = WRITABLE,
         listable: tuple[str, ...] = (),
-        proc: str = "/proc",
+        proc: tuple[str, ...] = ("/proc",),
     ) -> None:
         self.readable = readable
         self.writable = writable
@@ -101,7 +101,7 @@ def prepare(c: Any, reach: Reach) -> Lock:
         *((path, READ) for path in reach.readable),
         *((path, LIST) for path in reach.listable),
         *((path, rights) for path in reach.writable),
-        (reach.proc, READ | WRITE_FILE),
+        *((path, READ | WRITE_FILE) for path in reach.proc),
         *((path, READ | WRITE_FILE | rights & (TRUNCATE | IOCTL_DEV)) for path in DEVICES),
     ):
         try:

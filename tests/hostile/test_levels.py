@@ -228,7 +228,7 @@ os.mkdir("a/b/c", 0)
 os.chmod("a/b", 0o1000)
 os.symlink("/etc", "link")
 os.mkfifo("pipe")
-for number in range(1500):  # deeper than a path can name, and than Python can recurse
+for number in range(1100):  # deeper than Python can recurse
     os.mkdir("d")
     os.chdir("d")
 """
@@ -237,6 +237,18 @@ for number in range(1500):  # deeper than a path can name, and than Python can r
     assert printed(low, "import os\nprint(os.listdir('.'))") == "['main.py']"
     assert low.sequence - before <= 1
     assert Path("/etc/passwd").exists()
+
+
+def test_the_room_of_a_locked_program_has_an_end(locked: Sandbox) -> None:
+    """Elsewhere it is a file system of that size; here somebody looks."""
+    many = "for number in range(10 ** 6):\n    open(str(number), 'w').close()"
+    large = "for number in range(100):\n    open(str(number), 'wb').write(b'x' * (15 << 20))"
+    deep = "import os\nwhile True:\n    os.mkdir('d' * 200)\n    os.chdir('d' * 200)"
+    for source in (many, large, deep):
+        report = run(locked, source, limits=Limits(cpu_s=3, wall_s=20))
+        assert report.verdict is Verdict.OUTPUT_LIMIT
+        assert "were written" in report.tests[0].detail
+    assert printed(locked, "import os\nprint(os.listdir('.'))") == "['main.py']"
 
 
 FURIES = """
