@@ -120,12 +120,12 @@ class Settings(BaseModel):
         if self.isolation_accept != "none":
             return
         if not self.loopback:
-            raise UsageError("--isolation-accept none runs programs without walls, so for this machine only, and "
-                             f"--host {self.host} is open to others; bind to 127.0.0.1, or accept landlock")  # fmt: skip
+            raise UsageError("--isolation-accept none runs programs without walls, so for this machine only; --host "
+                             f"{self.host} is open to others: bind to 127.0.0.1, or accept landlock")  # fmt: skip
         url = urlsplit(self.redis_url or "unix://")
         if url.scheme != "unix" and not is_loopback(url.hostname or "localhost"):
-            raise UsageError("--isolation-accept none runs programs without walls, so for this machine only, and the "
-                             f"queue is on {url.hostname}; use one on 127.0.0.1, or accept landlock")  # fmt: skip
+            raise UsageError("--isolation-accept none runs programs without walls, so for this machine only; the queue "
+                             f"is on {url.hostname}: use one on 127.0.0.1, or accept landlock")  # fmt: skip
 
     def public(self) -> dict[str, Any]:
         """The effective settings with secrets hidden, for `plaudit check` and the logs."""
