@@ -456,6 +456,11 @@ class Stay:
             self.jail.counted = now if self.jail.group is not None else None
         return counters
 
+    def restart_peak(self) -> None:
+        """Let the memory's peak be that of what comes now, where the kernel counts it: the next test's own."""
+        if self.jail.group is not None and self.ending is None:
+            self.jail.group.reset_peak()
+
     def kill(self) -> None:
         """Kill the job; PID 1 of the jail survives and tells how it ended."""
         self.jail.kill_job()

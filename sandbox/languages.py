@@ -1,4 +1,4 @@
-"""The languages: names people use for them, where their toolchain is, how a program is compiled and started.
+"""The languages of this host: which of the table (`recipes.py`) are installed, and in which version.
 
 A toolchain lies in directories that are bound read-only into every jail. Python is the interpreter that this process's
 own environment was made from (never the environment itself), started without `site` so that nothing of the host runs.
@@ -16,16 +16,10 @@ from functools import cache
 from pathlib import Path
 
 from sandbox.errors import SandboxError, UnsupportedLanguage
+from sandbox.recipes import BY_NAME, EXTRAS, RECIPES
 
-ALIASES: dict[str, tuple[str, ...]] = {
-    "python": ("python3", "py", "py3", "python-3"),
-    "cpp": ("c++", "cc", "cxx", "g++", "c++17", "c++20", "cpp17", "cpp20"),
-}
-KINDS: dict[str, tuple[str, ...]] = {
-    "python": ("assert", "function", "check", "stdio"),
-    "cpp": ("stdio",),
-}
-CXX_FLAGS = ("-O2", "-std=gnu++17", "-pipe", "-w")
+ALIASES = {recipe.name: recipe.aliases for recipe in RECIPES}
+KINDS = {recipe.name: recipe.kinds for recipe in RECIPES}
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/tmp",
@@ -35,14 +29,21 @@ ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "NODE_PATH": f"{EXTRAS}/node_modules",
+    "GO111MODULE": "off",  # no network: packages are Debian's
+    "GOPATH": "/usr/share/gocode",
+    "GOTELEMETRY": "off",
 }
+VERSION = re.compile(r"\d+(?:\.\d+)+")
 
 # What the warm interpreter has imported before any program asks: what most programs of the contests and benchmarks do.
 LIGHT_MODULES = (
     "bisect", "cmath", "collections", "copy", "datetime", "functools", "heapq", "itertools", "json", "math",
     "operator", "random", "re", "string", "typing",
 )  # fmt: skip
-SCIENCE = re.compile(rb"^\s*(?:import|from)\s+(?:numpy|scipy|pandas|sklearn|sympy|networkx|matplotlib)\b", re.MULTILINE)
+SCIENCE = re.compile(  # in time proportional to the text, whoever wrote it: no blank that could be a line's end
+    rb"^[ \t]*(?:import|from)[ \t]+(?:numpy|scipy|pandas|sklearn|sympy|networkx|matplotlib)\b", re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,34 +99,46 @@ def wants_numpy(source: bytes) -> bool:
 
 
 @cache
-def cxx_binary() -> Path | None:
-    path = Path("/usr/bin/g++")
-    return path if path.exists() else None
-
-
-@cache
-def cxx_version() -> str:
-    binary = cxx_binary()
-    if binary is None:
+def version_of(name: str) -> str:
+    """The version of a language's toolchain; empty where it is not installed."""
+    recipe = BY_NAME[name]
+    if not recipe.version:
+        return sys.version.split()[0]
+    if not all(Path(path).exists() for path in recipe.needs):
         return ""
-    done = subprocess.run([str(binary), "-dumpfullversion"], capture_output=True, text=True, timeout=20, check=False)
-    return done.stdout.strip()
+    try:
+        done = subprocess.run(recipe.version, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = VERSION.search(done.stdout or done.stderr)
+    return found[0] if done.returncode == 0 and found else ""
 
 
 def installed() -> list[Language]:
-    """The languages whose toolchain is on this host. Cheap after the first call."""
-    versions = {"python": sys.version.split()[0], "cpp": cxx_version()}
-    return [Language(name, version, ALIASES[name], KINDS[name]) for name, version in versions.items() if version]
+    """The languages whose toolchain is on this host. Takes some 300 ms at the first call, nothing after it."""
+    found = [(recipe, version_of(recipe.name)) for recipe in RECIPES]
+    return [Language(recipe.name, version, recipe.aliases, recipe.kinds) for recipe, version in found if version]
 
 
-def compile_command() -> tuple[str, ...]:
-    return (str(cxx_binary()), *CXX_FLAGS, "-o", "/tmp/main", "/tmp/main.cpp")
+def settings_folders() -> list[str]:
+    """Folders outside /usr that toolchains read: a JVM's security settings, R's profile."""
+    patterns = [pattern for recipe in RECIPES for pattern in recipe.settings]
+    return sorted(str(path) for pattern in patterns for path in Path("/").glob(pattern.lstrip("/")))
+
+
+def filled(command: tuple[str, ...], **words: str) -> tuple[str, ...]:
+    """A command of the table with its words in place: {source}, {main}, {heap_mb}, {python}."""
+    words["python"] = str(python_binary())
+    for word, value in words.items():
+        command = tuple(part.replace(f"{{{word}}}", value) for part in command)
+    return command
 
 
 def toolchain_digest(*parts: bytes) -> str:
-    """What a cached result depends on besides its inputs: versions, flags, environment and `parts`."""
+    """What a cached result depends on besides its inputs: versions, the table, the environment and `parts`."""
     state = hashlib.sha256()
-    for text in (sys.version, cxx_version(), *CXX_FLAGS, *(f"{k}={v}" for k, v in sorted(ENVIRONMENT.items()))):
+    versions = (f"{recipe.name} {version_of(recipe.name)} {recipe}" for recipe in RECIPES)
+    for text in (sys.version, *versions, *(f"{k}={v}" for k, v in sorted(ENVIRONMENT.items()))):
         state.update(text.encode() + b"\0")
     for part in parts:
         state.update(hashlib.sha256(part).digest())

@@ -28,6 +28,9 @@ MAX_ARTIFACT_BYTES = 64 * MB
 MAX_FILES = 24  # files put beside a program; each is a descriptor in one message
 MAX_FILES_BYTES = 16 * MB  # all of them
 MAX_FETCHED = 8
+UNBOUNDED = 1 << 62  # for what a mechanism can not measure sensibly
+MANAGED_MB = 512  # what a runtime with a heap and threads of its own gets beside its program: JVM, V8, Go, Mono
+MANAGED_PROCESSES = 64
 MAX_FETCHED_BYTES = 4 * MB  # each
 
 
@@ -91,18 +94,23 @@ def checked(limits: Limits) -> Limits:
     return limits
 
 
-def for_run(limits: Limits, *, native: bool = False) -> Fence:
-    """The fence of a program's run. Native programs get the deep stack that contest programs expect."""
+def for_run(limits: Limits, *, native: bool = False, managed: bool = False) -> Fence:
+    """The fence of a program's run.
+
+    Native programs get the deep stack that contest programs expect. Managed runtimes reserve address space by the
+    gigabyte and start threads of their own: they get memory and threads beside the program's.
+    """
+    memory_mb = limits.memory_mb + (MANAGED_MB if managed else 0)
     return Fence(
         cpu_s=limits.cpu_s,
         wall_s=limits.wall,
-        memory_bytes=limits.memory_mb * MB,
-        address_space_bytes=max(4096, 2 * limits.memory_mb) * MB,
+        memory_bytes=memory_mb * MB,
+        address_space_bytes=UNBOUNDED if managed else max(4096, 2 * memory_mb) * MB,
         stack_bytes=(256 if native else 64) * MB,
         file_bytes=16 * MB,
         tmp_bytes=64 * MB,
         tmp_inodes=4096,
-        processes=limits.processes,
+        processes=limits.processes + (MANAGED_PROCESSES if managed else 0),
         open_files=128,
         stdout_bytes=limits.output_kb * 1024,
         stderr_bytes=64 * 1024,
@@ -132,7 +140,7 @@ def for_compile() -> Fence:
         cpu_s=15,
         wall_s=45,
         memory_bytes=2048 * MB,
-        address_space_bytes=8192 * MB,
+        address_space_bytes=UNBOUNDED,
         stack_bytes=64 * MB,
         file_bytes=256 * MB,
         tmp_bytes=512 * MB,

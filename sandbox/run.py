@@ -241,9 +241,9 @@ def fate(run: Run) -> Fate:
     if ending is None:
         raise SandboxError("the run has not ended")
     if counters.oom_kills or run.killed_for == "memory":
-        return Fate(Verdict.MEMORY_LIMIT, f"more than {run.fence.memory_bytes // MB} MB were needed")
+        return over_memory(run)
     if run.stdout.overflowed or run.killed_for == "stdout":
-        return Fate(Verdict.OUTPUT_LIMIT, f"more than {run.fence.stdout_bytes // 1024} KB were printed")
+        return over_output(run)
     if run.killed_for == "files":
         most = f"{run.fence.tmp_bytes // MB} MB in {run.fence.tmp_inodes} files"
         return Fate(Verdict.OUTPUT_LIMIT, f"more than {most} were written")
@@ -261,6 +261,14 @@ def fate(run: Run) -> Fate:
     if ending.exit_code:
         return Fate(Verdict.RUNTIME_ERROR, f"exit code {ending.exit_code}")
     return Fate(None)
+
+
+def over_memory(run: Run) -> Fate:
+    return Fate(Verdict.MEMORY_LIMIT, f"more than {run.fence.memory_bytes // MB} MB were needed")
+
+
+def over_output(run: Run) -> Fate:
+    return Fate(Verdict.OUTPUT_LIMIT, f"more than {run.fence.stdout_bytes // 1024} KB were printed")
 
 
 def over_cpu(run: Run) -> Fate:

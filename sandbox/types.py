@@ -49,6 +49,7 @@ TIMING_VERDICTS = frozenset({Verdict.TIME_LIMIT})
 Judge = Literal["split", "bytes", "shared_process"]
 Level = Literal["strong", "userns", "landlock", "none"]
 Compare = Literal["exact", "rstrip", "tokens", "float"]
+Position = Literal["append", "replace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,18 @@ class StdioSuite:
 
 
 @dataclass(frozen=True, slots=True)
+class ScriptSuite:
+    """MultiPL-E form: one test, passed if program and `source` together, compiled and run, end with exit code 0.
+
+    `append`: one text, the program first. `replace`: `source` alone is the main file, and the program lies beside it
+    under the name `program` with the language's ending, to be imported, included or called.
+    """
+
+    source: str
+    position: Position = "append"
+
+
+@dataclass(frozen=True, slots=True)
 class RunSuite:
     """No test: one run on this stdin, and what it printed is the answer (`Report.output`).
 
@@ -126,7 +139,7 @@ class RunSuite:
     fetch: tuple[str, ...] = ()
 
 
-Suite = AssertSuite | FunctionSuite | CheckSuite | StdioSuite | RunSuite
+Suite = AssertSuite | FunctionSuite | CheckSuite | StdioSuite | ScriptSuite | RunSuite
 
 
 @dataclass(frozen=True, slots=True)

@@ -300,6 +300,7 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, l
         py_compile.compile(str(kit_source(source)), str(target), f"{module}.py", doraise=True, invalidation_mode=mode)
         target.chmod(0o644)
     binds = ["/usr", "/bin", "/lib", "/lib64", "/sbin", "/etc/ld.so.cache", "/etc/alternatives"]
+    binds += languages.settings_folders()
     home_of_python = languages.python_home()
     if not home_of_python.is_relative_to("/usr"):
         binds.append(str(home_of_python))

@@ -140,6 +140,7 @@ _SUITES: dict[str, type[sandbox.Suite]] = {
     "function": sandbox.FunctionSuite,
     "check": sandbox.CheckSuite,
     "stdio": sandbox.StdioSuite,
+    "script": sandbox.ScriptSuite,
     "run": sandbox.RunSuite,
 }
 _KINDS = {suite: kind for kind, suite in _SUITES.items()}
@@ -156,7 +157,7 @@ def decode_suite(frame: bytes) -> sandbox.Suite:
 
 
 def num_tests(suite: sandbox.Suite) -> int:
-    """How many tests a suite counts as; a `check` is one, and so is a run."""
+    """How many tests a suite counts as; a `check` is one, and so are a script and a run."""
     if isinstance(suite, sandbox.AssertSuite):
         return len(suite.asserts)
-    return 1 if isinstance(suite, sandbox.CheckSuite | sandbox.RunSuite) else len(suite.cases)
+    return 1 if isinstance(suite, sandbox.CheckSuite | sandbox.ScriptSuite | sandbox.RunSuite) else len(suite.cases)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from sandbox.types import Compare, Judge, Level, Verdict
+from sandbox.types import Compare, Judge, Level, Position, Verdict
 
 Status = Literal["ok", "timeout_queue", "infra_error", "cancelled", "invalid"]
 Completeness = Literal["complete", "partial"]
@@ -122,13 +122,26 @@ class StdioTests(Strict):
     rel_tol: Annotated[float | None, Field(ge=0, lt=1)] = None
 
 
+class ScriptTests(Strict):
+    kind: Literal["script"]
+    source: Annotated[Text, Field(min_length=1, description="run with the program; exit code 0 is passed")]
+    position: Annotated[
+        Position,
+        Field(description="append: after the program, one text; replace: alone, the program beside it as `program.*`"),
+    ] = "append"
+
+
 class RefTests(Strict):
     kind: Literal["ref"]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-InlineTests = Annotated[AssertTests | FunctionTests | CheckTests | StdioTests, Field(discriminator="kind")]
-Tests = Annotated[AssertTests | FunctionTests | CheckTests | StdioTests | RefTests, Field(discriminator="kind")]
+InlineTests = Annotated[
+    AssertTests | FunctionTests | CheckTests | StdioTests | ScriptTests, Field(discriminator="kind")
+]
+Tests = Annotated[
+    AssertTests | FunctionTests | CheckTests | StdioTests | ScriptTests | RefTests, Field(discriminator="kind")
+]
 
 
 class StopAfter(Strict):

@@ -190,6 +190,8 @@ OPERATIONS: dict[str, Any] = {
     "item": lambda o, p, m: o[p.decode(m["key"])],
     "set_item": lambda o, p, m: o.__setitem__(p.decode(m["key"]), p.decode(m["value"])),
     "del_item": lambda o, p, m: o.__delitem__(p.decode(m["key"])),
+    "instance": lambda o, p, m: isinstance(p.decode(m["value"]), o),
+    "subclass": lambda o, p, m: issubclass(p.decode(m["value"]), o),
     "iter": lambda o, p, m: iter(o),
     "reversed": lambda o, p, m: reversed(o),
     "next": lambda o, p, m: next_of(o),

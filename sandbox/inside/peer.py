@@ -91,6 +91,8 @@ class Peer:
         self.broken: BaseException | None = None  # the first Lost or Unsplittable; tests may not swallow it
         self.on_changed: Callable[[Any, Any], None] = ignore_change
         self.next_id = 0
+        self.turn = 0  # how often the other end has been asked to do something, not just for a value it has
+        self.lends_stop = True  # whether a StopIteration of the other end is raised here as one
 
     def fail(self, error: BaseException) -> BaseException:
         """Remember that the wire could not do what was asked, and hand the reason back to be raised."""
@@ -169,8 +171,13 @@ class Peer:
     def request(self, op: str, **fields: Any) -> Any:
         """Ask the other end and wait; raises its exception here as the nearest builtin class."""
         self.next_id += 1
+        self.turn += op != "base"
         number = self.next_id
-        send_frame(self.sock, codec.dumps({"op": op, "id": number, **fields}))
+        data = codec.dumps({"op": op, "id": number, **fields})
+        try:
+            send_frame(self.sock, data)
+        except OSError as error:  # the other end has been killed, which is no answer of its own
+            raise self.fail(Lost(str(error))) from None
         while True:
             message = self.receive()
             if "op" in message:
@@ -210,6 +217,9 @@ class Peer:
             raise self.fail(Lost("an error without a description"))
         name, base, message = (str(tree.get(key)) for key in ("name", "base", "message"))
         kind = self.exceptions.get(name) or builtin_exception(base)
+        if issubclass(kind, (StopIteration, StopAsyncIteration)) and not self.lends_stop:
+            name, kind, message = "RuntimeError", RuntimeError, f"{name} raised by the program"
+            tree = {}
         if kind.__name__ != name and name.isidentifier():
             kind = self.exception_class(name, base)
         error: BaseException

@@ -3,7 +3,10 @@
 The one rule that makes the verdict safe lives in this file: no comparison, containment or arithmetic between a remote
 object and a local value is ever computed by the other side. The other side is only asked for values: of an attribute,
 an item, a call, the length. An instance of a class that extends a builtin type can be asked for the builtin value
-underneath, and is compared here by that.
+underneath, and is compared here by that; methods of texts and numbers (`startswith`, `is_integer`) are called on it.
+
+What has been said once stands: between two calls into the program that value does not change, and of a type that cannot
+change it never does. So `f(x) in (1, 2, 3)` is one answer held against three values, not three tries.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ else:
 
 BASES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 BASE_NAMES = [base.__name__ for base in BASES]
+LASTING = frozenset({"bool", "int", "float", "complex", "str", "bytes", "tuple", "frozenset"})
+OWN_METHODS = {base.__name__: base for base in (bool, int, float, complex, str, bytes)}
 
 
 def base_of(value: Any) -> str | None:
@@ -37,18 +42,21 @@ def base_of(value: Any) -> str | None:
 class Remote:
     """An object of the other end. Equality is identity, or the comparison here of the builtin value it extends."""
 
-    __slots__ = ("_base", "_number", "_peer", "_type")
+    __slots__ = ("_base", "_number", "_peer", "_said", "_type")
 
     def __init__(self, peer: Peer, number: int, type_name: str, base: str | None) -> None:
         object.__setattr__(self, "_peer", peer)
         object.__setattr__(self, "_number", number)
         object.__setattr__(self, "_type", type_name)
         object.__setattr__(self, "_base", base)
+        object.__setattr__(self, "_said", None)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return get(self, "_peer").call({"h": get(self, "_number")}, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and callable(getattr(OWN_METHODS.get(get(self, "_base")), name, None)):
+            return getattr(base_value(self), name)
         if name == "__name__" or not (name.startswith("__") and name.endswith("__")):
             return ask(self, "attr", name=name)
         if name in ("__dict__", "__doc__", "__qualname__", "__module__", "__len__"):
@@ -59,6 +67,12 @@ class Remote:
     def __class__(self) -> Any:  # so that isinstance() sees the builtin type underneath
         base = get(self, "_base")
         return Remote if base is None else getattr(builtins, base)
+
+    def __instancecheck__(self, value: Any) -> bool:  # of a class that is the program's, which it alone can answer
+        return expect(bool, ask(self, "instance", value=get(self, "_peer").encode(value)))
+
+    def __subclasscheck__(self, value: Any) -> bool:
+        return expect(bool, ask(self, "subclass", value=get(self, "_peer").encode(value)))
 
     def __setattr__(self, name: str, value: Any) -> None:
         ask(self, "set_attr", name=name, value=get(self, "_peer").encode(value))
@@ -173,10 +187,14 @@ def pull(iterator: Remote) -> Any:
 
 
 def base_value(remote: Remote) -> Any:
-    """The builtin value that a remote instance of a subclass extends, rebuilt here."""
+    """The builtin value that a remote instance of a subclass extends, the same one until it may change."""
+    peer, said = get(remote, "_peer"), get(remote, "_said")
+    if said is not None and (said[0] == peer.turn or get(remote, "_base") in LASTING):
+        return said[1]
     value = ask(remote, "base")
     if type(value) is Remote or type(value).__name__ != get(remote, "_base"):
-        raise get(remote, "_peer").fail(Unsplittable(f"the builtin value behind a {get(remote, '_type')}"))
+        raise peer.fail(Unsplittable(f"the builtin value behind a {get(remote, '_type')}"))
+    object.__setattr__(remote, "_said", (peer.turn, value))
     return value
 
 

@@ -20,35 +20,52 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from sandbox.inside.peer import Peer
+    from sandbox.inside.peer import Peer, import_module
     from sandbox.inside.wire import Lost, attempt, receive_frame, send_frame
     from sandbox.judge import codec
 else:
     import codec
-    from peer import Peer
+    from peer import Peer, import_module
     from wire import Lost, attempt, receive_frame, send_frame
 
 WIRE_FD, HOST_FD = 3, 4
+OWN_MODULES = {name: name for name in sys.stdlib_module_names} | {"np": "numpy", "numpy": "numpy"}
 MODULE = "test_suite"  # the name of the tests' own module; what they define carries it
 FUNCTION: Any = type(lambda: 0)
 BUILTIN: Any = type(len)
 METHOD: Any = type(FUNCTION.__get__(lambda self: self, 0))
 
 
+class Unusable(Exception):
+    """The tests themselves cannot be used, whatever the program does."""
+
+
 class Namespace(dict):  # type: ignore[type-arg]  # no dict[...] here: this class is made inside the jail
     """The tests' globals: their own names first, then the builtins, then whatever the program calls by that name."""
 
-    def __init__(self, peer: Any) -> None:
+    def __init__(self, peer: Any, texts: list[str]) -> None:
         super().__init__(__name__=MODULE, __builtins__=builtins)
         self.peer = peer
+        self.texts = texts
 
     def __missing__(self, name: str) -> Any:
         if hasattr(builtins, name) or (name.startswith("__") and name.endswith("__")):
             raise KeyError(name)
         try:
-            return self.peer.request("get", name=name)
+            found = self.peer.request("get", name=name)
         except NameError:
             raise KeyError(name) from None
+        if name in OWN_MODULES and (own := self.own_module(name)) is not None:
+            return own
+        return found
+
+    def own_module(self, name: str) -> Any:
+        """Our own `math` for tests that lean on the program's `import math`: its `math.isclose` may be anything."""
+        import re
+
+        wanted = {found for text in self.texts for found in re.findall(rf"\b{name}\.(\w+)", text)}
+        own, missing = attempt(lambda: import_module(OWN_MODULES[name]))
+        return own if wanted and missing is None and all(hasattr(own, attribute) for attribute in wanted) else None
 
 
 def perform(peer: Any, message: dict[str, Any]) -> Any:
@@ -104,7 +121,7 @@ class Suite:
 
     def __init__(self, plan: dict[str, Any], peer: Any) -> None:
         self.peer = peer
-        self.namespace = Namespace(peer)
+        self.namespace = Namespace(peer, [plan["setup"], plan["helpers"], *plan["tests"]])
         self.entry_point: str = plan["entry_point"]
         self.kind: str = plan["kind"]
         self.setup = compile(plan["setup"], "<setup>", "exec", dont_inherit=True)
@@ -133,6 +150,8 @@ class Suite:
     def run(self, number: int) -> None:
         exec(self.codes[number], self.namespace)
         if self.kind == "check":
+            if "check" not in self.namespace:  # and asked for it, the program would gladly have one
+                raise Unusable("the test does not define `check`")
             self.bind()
             if self.entry_point not in self.namespace:
                 raise NameError(f"name {self.entry_point!r} is not defined")
@@ -162,7 +181,7 @@ def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
         if isinstance(error, SystemExit):
             return "no_result", "the program exits instead of answering"
         return "runtime_error", reason
-    if isinstance(error, ImportError):
+    if isinstance(error, (ImportError, Unusable)):
         return "invalid", reason
     if isinstance(error, AssertionError):
         return "wrong_answer", (printed or text.strip())[:500]
@@ -181,6 +200,8 @@ def tests(source: bytes) -> NoReturn:
         send_frame(host, codec.dumps(fields))
 
     plan = codec.loads(source)
+    # The end of an iterator, raised where none was asked, would end an `all(map(f, ...))` of the tests early.
+    peer.lends_stop = any("StopIteration" in text for text in (plan["setup"], plan["helpers"], *plan["tests"]))
     sys.modules[MODULE] = type(sys)(MODULE)  # dataclasses and typing look a class's module up
     try:
         suite = Suite(plan, peer)

@@ -266,20 +266,39 @@ def fork(job: dict[str, Any], fds: list[int], room: Room) -> tuple[int, int]:
 def wait(pid: int, control: _socket.socket, room: Room) -> tuple[int, Any]:
     """Wait for the main process, and kill everything if the host says so. Orphans that end meanwhile are reaped."""
     main = os.pidfd_open(pid)
+    woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     poller = select.poll()
-    poller.register(main, select.POLLIN)
-    poller.register(control.fileno(), select.POLLIN)
+    for fd in (main, woken, control.fileno()):
+        poller.register(fd, select.POLLIN)
+    _signal.signal(_signal.SIGCHLD, lambda number, frame: None)  # only then the descriptor is written to
+    _signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     try:
         while True:
             ready = [fd for fd, _ in poller.poll()]
             if main in ready:
                 _, status, usage = os.wait4(pid, 0)
                 return status, usage
-            if not control.recv(1 << 10):
-                sys.exit(0)  # the host went away
-            room.kill()
+            if woken in ready:
+                os.read(woken, 1 << 12)
+                reap_orphans(pid)
+            if control.fileno() in ready:
+                if not control.recv(1 << 10):
+                    sys.exit(0)  # the host went away
+                room.kill()
     finally:
-        os.close(main)
+        _signal.set_wakeup_fd(-1)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        for fd in (main, woken, waker):
+            os.close(fd)
+
+
+def reap_orphans(main: int) -> None:
+    """Bury those that have ended, but for the main process: until then each counts against the job's limit."""
+    while True:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None or ended.si_pid == main:
+            return
+        os.waitpid(ended.si_pid, 0)
 
 
 def collect(job: dict[str, Any], fds: list[int]) -> list[int]:

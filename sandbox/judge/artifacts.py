@@ -1,8 +1,9 @@
 """Compiling, and remembering what came of it: forty tests of one program, sent one by one, need one compiler.
 
-A program is compiled in a jail of the same kind that it will run in, and its executable is kept as a sealed file in
-memory, so that no run can change what the next one runs. What is remembered depends on the source alone: flags and
-toolchain are those of this process. A compiler that our limits stopped is asked again; one that refused is believed.
+A program is compiled in a jail of the same kind that it will run in, and what comes of it is kept in sealed files in
+memory, so that no run can change what the next one runs. What is remembered depends on the compiler's command and the
+texts alone: the toolchain is that of this process. A compiler that our limits stopped is asked again; one that refused
+is believed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sandbox import languages
 from sandbox import limits as fences
 from sandbox.jail import Job, memory_file, reopen_read_only, seal
 from sandbox.judge.texts import shown_head
@@ -27,20 +27,40 @@ MAX_KEPT_BYTES = 128 * fences.MB
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
-    """What the compiler made of a source: a sealed executable, or None with its complaints."""
+class Work:
+    """What a compiler is asked to do: its command, the files that lie in its working folder, and those it will make."""
 
-    fd: int | None
+    command: tuple[str, ...]
+    files: tuple[tuple[str, bytes], ...]
+    products: tuple[str, ...]
+
+    @property
+    def key(self) -> bytes:
+        """SHA-256 of all of it. Every part is told by its length, so that no two works can say the same."""
+        state = hashlib.sha256()
+        parts = [part.encode() for part in (*self.command, "", *self.products, "")]
+        for name, content in self.files:
+            parts += [name.encode(), content]
+        for part in parts:
+            state.update(len(part).to_bytes(8, "big") + part)
+        return state.digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What the compiler made: sealed files, one a product, or none with its complaints."""
+
+    fds: tuple[int, ...]
     size: int
     report: CompileReport
 
     def close(self) -> None:
-        if self.fd is not None:
-            os.close(self.fd)
+        for fd in self.fds:
+            os.close(fd)
 
 
 class Artifacts:
-    """The last executables made, the least recently used going first. Close it."""
+    """What compilers made last, the least recently used going first. Close it."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, Artifact] = OrderedDict()
@@ -49,25 +69,26 @@ class Artifacts:
         return len(self._kept)
 
     @contextmanager
-    def of(self, source: bytes, starter: Starter) -> Iterator[tuple[int | None, CompileReport]]:
-        """The executable of a C++ source as a descriptor, or None with the compiler's complaints."""
-        key = hashlib.sha256(source).digest()
+    def of(self, work: Work, starter: Starter) -> Iterator[tuple[tuple[int, ...] | None, CompileReport]]:
+        """The products as read-only descriptors, or None with the compiler's complaints."""
+        key = work.key
         artifact = self._kept.get(key)
         if artifact is None:
-            artifact, lasting = compile_once(source, starter)
+            artifact, lasting = compile_once(work, starter)
             if not lasting:
                 yield None, artifact.report
                 return
             self._keep(key, artifact)
         self._kept.move_to_end(key)
-        if artifact.fd is None:
+        if not artifact.fds:
             yield None, artifact.report
             return
-        executable = reopen_read_only(artifact.fd)
+        products = tuple(reopen_read_only(fd) for fd in artifact.fds)
         try:
-            yield executable, artifact.report
+            yield products, artifact.report
         finally:
-            os.close(executable)
+            for fd in products:
+                os.close(fd)
 
     def _keep(self, key: bytes, artifact: Artifact) -> None:
         self._kept[key] = artifact
@@ -81,36 +102,40 @@ class Artifacts:
             self._kept.popitem()[1].close()
 
 
-def compile_once(source: bytes, starter: Starter) -> tuple[Artifact, bool]:
+def compile_once(work: Work, starter: Starter) -> tuple[Artifact, bool]:
     """Run the compiler; also answers whether the outcome is the source's own doing and would be the same again."""
     began = time.monotonic()
-    made_file = memory_file("artifact", b"", sealed=False)
+    made_files = [memory_file("artifact", b"", sealed=False) for _ in work.products]
     try:
         job = Job(
             role="exec",
-            argv=languages.compile_command(),
+            argv=work.command,
             fence=fences.for_compile(),
             fds={},
-            files=(("/tmp/main.cpp", source),),
-            collect=(("/tmp/main", made_file, fences.MAX_ARTIFACT_BYTES),),
+            files=[(f"/tmp/{name}", content) for name, content in work.files],
+            collect=[
+                (f"/tmp/{name}", fd, fences.MAX_ARTIFACT_BYTES)
+                for name, fd in zip(work.products, made_files, strict=True)
+            ],
         )
         with Run(starter, job) as run:
             run.finish()
             end = fate(run)
-            size = run.ending.collected[0] if run.ending is not None else -1
-            made = end.verdict is None and size > 0
+            sizes = run.ending.collected if run.ending is not None else ()
+            made = end.verdict is None and bool(sizes) and all(size > 0 for size in sizes)
             complaint = shown_head(bytes(run.stderr.data))
             if end.verdict not in (None, Verdict.RUNTIME_ERROR):
                 complaint += f"\ncompiler: {end.detail}"
-            elif not made and not complaint:
+            elif not made and not complaint and not run.stdout.data:
                 complaint = f"compiler: {end.detail or 'no executable of a usable size'}"
             wall_ms = 1000 * (time.monotonic() - began)
             report = CompileReport(made, wall_ms, shown_head(bytes(run.stdout.data)), complaint)
         if made:
-            seal(made_file)
-            kept, made_file = made_file, -1
-            return Artifact(kept, size, report), True
-        return Artifact(None, 0, report), end.verdict in (None, Verdict.RUNTIME_ERROR)
+            for fd in made_files:
+                seal(fd)
+            kept, made_files = tuple(made_files), []
+            return Artifact(kept, sum(sizes), report), True
+        return Artifact((), 0, report), end.verdict in (None, Verdict.RUNTIME_ERROR)
     finally:
-        if made_file >= 0:
-            os.close(made_file)
+        for fd in made_files:
+            os.close(fd)

@@ -13,7 +13,7 @@ from sandbox.errors import InvalidSuite
 from sandbox.judge import codec
 from sandbox.judge.compare import Opaque, same_value
 from sandbox.judge.split import LOST_S, Channel, Meter, candidate_fate, serve_job
-from sandbox.run import Fate, Run, Starter, flags, over_cpu, pump
+from sandbox.run import Fate, Run, Starter, flags, pump
 from sandbox.types import FunctionSuite, Limits, TestReport, Verdict
 
 
@@ -170,11 +170,7 @@ def judge_calls(
             stuck = False
             while not stuck and going_on():
                 candidate.run.grant()
-                end = candidate.call(entry_point, calls[len(reports)])
-                if end.verdict is Verdict.PASSED and candidate.run.box.cpu_ns() > candidate.run.budget.cpu_ns:
-                    end = over_cpu(candidate.run)
-                if candidate.run.stdout.overflowed:
-                    end = Fate(Verdict.OUTPUT_LIMIT, f"more than {limits.output_kb} KB were printed")
+                end = meter.overruled(candidate.call(entry_point, calls[len(reports)]))
                 gone = candidate.run.ending is not None or candidate.run.killed_for is not None
                 stuck = gone or end.verdict in (Verdict.OUTPUT_LIMIT, Verdict.INVALID_RESULT)
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))

@@ -248,7 +248,10 @@ def _numpy(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
         import numpy
     except ImportError:
         return value
-    array = numpy.array(value, dtype=_text(tree["d"]))
+    dtype = numpy.dtype(_text(tree["d"]))
+    if dtype.kind not in "biufcU" or dtype.itemsize > 1 << 16:
+        raise ValueError("a kind of array that is never sent")
+    array = numpy.array(value, dtype=dtype)
     return array if tree["t"] == "ndarray" else array[()]
 
 

@@ -16,8 +16,10 @@ from sandbox.jail import Job
 from sandbox.judge.calls import calls_of, judge_calls
 from sandbox.judge.literals import Undecided, literal_calls
 from sandbox.judge.output import check_run, run_once
+from sandbox.judge.programs import Text, ready
+from sandbox.judge.script import combined
 from sandbox.judge.split import judge_tests
-from sandbox.judge.stdio import judge_case, native_job, script_job
+from sandbox.judge.stdio import judge_case
 from sandbox.types import (
     SEVERITY,
     AssertSuite,
@@ -25,10 +27,10 @@ from sandbox.types import (
     CompileReport,
     FunctionSuite,
     Limits,
-    Output,
     Program,
     Report,
     RunSuite,
+    ScriptSuite,
     StdioSuite,
     Stop,
     Suite,
@@ -46,8 +48,11 @@ KIND_OF: dict[type, str] = {
     FunctionSuite: "function",
     CheckSuite: "check",
     StdioSuite: "stdio",
+    ScriptSuite: "script",
     RunSuite: "stdio",
 }
+
+NOT_COMPILED = TestReport(Verdict.COMPILE_ERROR, detail="the program does not compile")
 
 
 def judge(program: Program, suite: Suite, limits: Limits, stop: Stop, box: Sandbox) -> Report:
@@ -78,7 +83,7 @@ def dispatch(
     source: bytes, language: str, suite: Suite, total: int, limits: Limits, stop: Stop, box: Sandbox
 ) -> Report:
     """One way of judging for each kind of suite."""
-    if isinstance(suite, RunSuite):
+    if isinstance(suite, RunSuite | ScriptSuite):
         return run_only(source, language, suite, limits, box)
     if isinstance(suite, StdioSuite):
         compile_report, tests, flags = judge_stdio(source, language, suite, limits, stop, box)
@@ -106,7 +111,7 @@ def judge_split(
 
 
 def size(suite: Suite) -> int:
-    if isinstance(suite, CheckSuite | RunSuite):
+    if isinstance(suite, CheckSuite | RunSuite | ScriptSuite):
         return 1
     total = len(suite.asserts) if isinstance(suite, AssertSuite) else len(suite.cases)
     if not total:
@@ -170,30 +175,26 @@ def defined_names(tree: ast.AST) -> set[str]:
 def judge_stdio(
     source: bytes, language: str, suite: StdioSuite, limits: Limits, stop: Stop, box: Sandbox
 ) -> tuple[CompileReport | None, list[TestReport], set[str]]:
-    if language == "python":
-        tests, flags = judge_cases(script_job(source, limits), suite, stop, box)
-        return None, tests, flags
-    with box.artifacts.of(source, box) as (executable, report):
-        if executable is None:
-            return report, [TestReport(Verdict.COMPILE_ERROR, detail="the program does not compile")], set()
-        tests, flags = judge_cases(native_job(executable, limits), suite, stop, box)
+    with ready(language, Text(source), limits, box, box.artifacts) as (job, report):
+        if job is None:
+            return report, [NOT_COMPILED], set()
+        tests, flags = judge_cases(job, suite, stop, box)
         return report, tests, flags
 
 
-def run_only(source: bytes, language: str, suite: RunSuite, limits: Limits, box: Sandbox) -> Report:
-    """The report of a run that nobody judges."""
-    check_run(suite)
-    compile_report: CompileReport | None = None
-    output: Output | None = None
-    if language == "python":
-        test, output, flags = run_once(script_job(source, limits), suite, box)
-    else:
-        with box.artifacts.of(source, box) as (executable, compile_report):
-            if executable is None:
-                test, flags = TestReport(Verdict.COMPILE_ERROR, detail="the program does not compile"), set()
-            else:
-                test, output, flags = run_once(native_job(executable, limits), suite, box)
-    return replace(conclude([test], 1, "bytes", box, compile_report, flags), output=output)
+def run_only(source: bytes, language: str, suite: RunSuite | ScriptSuite, limits: Limits, box: Sandbox) -> Report:
+    """The report of one run whose exit code is all there is to judge; of a run without a test also what it left."""
+    flags: set[str] = set()
+    order = RunSuite() if isinstance(suite, ScriptSuite) else suite
+    judged_by: JudgeName = "bytes" if order is suite else "shared_process"
+    check_run(order)
+    text = combined(language, source, suite) if isinstance(suite, ScriptSuite) else Text(source)
+    with ready(language, text, limits, box, box.artifacts) as (job, compiled):
+        if job is None:
+            return conclude([NOT_COMPILED], 1, judged_by, box, compiled, flags)
+        test, output, flags = run_once(job, order, box)
+    report = conclude([test], 1, judged_by, box, compiled, flags)
+    return replace(report, output=output) if order is suite else report
 
 
 def judge_cases(job: Job, suite: StdioSuite, stop: Stop, box: Sandbox) -> tuple[list[TestReport], set[str]]:

@@ -133,8 +133,9 @@ def count_plain(tree: Any) -> int:
         if type(tree) is list:
             waiting += tree
         elif type(tree) is dict:
-            if tree.get("t") not in PLAIN_TAGS:
-                raise Undecided(f"an answer of the kind {tree.get('t')!r:.50}")
+            tag = tree.get("t")
+            if type(tag) is not str or tag not in PLAIN_TAGS:  # a list would not even be looked up
+                raise Undecided(f"an answer of the kind {tag!r:.50}")
             if type(tree.get("v")) is list:
                 waiting += tree["v"]
     return found

@@ -20,9 +20,9 @@ from sandbox import limits as fences
 from sandbox.errors import InvalidSuite, SandboxError
 from sandbox.jail import Job
 from sandbox.judge import codec
-from sandbox.judge.texts import shown_head, shown_tail
-from sandbox.run import Fate, Run, Starter, fate, flags, over_cpu, pump
-from sandbox.types import Limits, TestReport, Verdict
+from sandbox.judge.texts import sayable, shown_head, shown_tail
+from sandbox.run import Fate, Run, Starter, fate, flags, over_cpu, over_memory, over_output, pump
+from sandbox.types import SEVERITY, Limits, TestReport, Verdict
 
 MAX_PENDING = codec.MAX_MESSAGE_BYTES + 64
 LOST_S = 2.0  # how long after the loss of C its end may take to be told
@@ -76,7 +76,21 @@ class Meter:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.cpu_ns = run.box.cpu_ns()
+        self.oom_kills = run.counters().oom_kills
+        run.box.restart_peak()
         self.began = time.monotonic()
+
+    def overruled(self, end: Fate) -> Fate:
+        """An answer counts only within all limits: a child may have died for memory, a flood be still in the pipe."""
+        self.run.drain()
+        ends = [end]
+        if self.run.counters().oom_kills > self.oom_kills:
+            ends.append(over_memory(self.run))
+        if self.run.stdout.overflowed:
+            ends.append(over_output(self.run))
+        if self.run.box.cpu_ns() > self.run.budget.cpu_ns:  # the clock looks every few milliseconds only
+            ends.append(over_cpu(self.run))
+        return min(ends, key=lambda one: SEVERITY.index(one.verdict or Verdict.NO_RESULT))
 
     def report(self, verdict: Verdict, detail: str) -> TestReport:
         counters = self.run.counters()
@@ -87,7 +101,7 @@ class Meter:
             peak_memory_mb=round(counters.peak_memory_bytes / fences.MB, 1),
             stdout=shown_head(self.run.stdout.take()),
             stderr=shown_tail(self.run.stderr.take()),
-            detail=detail,
+            detail=sayable(detail),
         )
 
 
@@ -253,10 +267,8 @@ def judge_tests(
                     end, stuck = word, True
                 else:
                     end = Fate(*verdict_of(word.get("done")))
-                    if c.box.cpu_ns() > c.budget.cpu_ns:  # the clock looks every few milliseconds only
-                        end = over_cpu(c)
-                if c.stdout.overflowed:
-                    end, stuck = Fate(Verdict.OUTPUT_LIMIT, f"more than {limits.output_kb} KB were printed"), True
+                end = meter.overruled(end)
+                stuck = stuck or end.verdict is Verdict.OUTPUT_LIMIT
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
                 failures += end.verdict is not Verdict.PASSED
                 stuck = stuck or any(run.ending or run.killed_for for run in (t, c))

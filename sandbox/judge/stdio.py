@@ -50,11 +50,6 @@ def script_job(source: bytes, limits: Limits) -> Job:
     )
 
 
-def native_job(executable: int, limits: Limits) -> Job:
-    fence = fences.for_run(limits, native=True)
-    return Job(role="exec", argv=("/tmp/main",), fence=fence, fds={}, program=executable)
-
-
 def encoded(text: str, what: str) -> bytes:
     try:
         data = text.encode("utf-8", "surrogateescape")

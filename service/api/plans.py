@@ -17,6 +17,7 @@ import msgspec
 from sandbox import types as sandbox
 from sandbox.errors import UnsupportedLanguage
 from sandbox.languages import resolve
+from sandbox.recipes import BY_NAME
 from service import metrics
 from service.api.context import Context
 from service.api.errand import Errand
@@ -55,6 +56,7 @@ from service.schemas import (
     RefTests,
     ScoreItem,
     ScoreResult,
+    ScriptTests,
     StdioTests,
     StopAfter,
     TestResult,
@@ -63,8 +65,7 @@ from service.schemas import (
 from service.settings import Settings
 
 BYTES_PER_TOKEN = 3  # for the estimate at the door; the worker counts
-COMPILE_CPU_S = {"python": 0.0}  # everything else compiles first
-DEFAULT_COMPILE_CPU_S = 15.0
+COMPILE_CPU_S = 15.0  # at most, where there is a compiler
 
 
 def _problem(failed: Failed) -> Problem:
@@ -221,6 +222,8 @@ def to_suite(tests: Tests) -> sandbox.Suite:
         return sandbox.FunctionSuite(tests.entry_point, cases, tests.rel_tol)
     if isinstance(tests, CheckTests):
         return sandbox.CheckSuite(tests.test, tests.entry_point, tests.prompt)
+    if isinstance(tests, ScriptTests):
+        return sandbox.ScriptSuite(tests.source, tests.position)
     assert isinstance(tests, StdioTests)
     stdio = tuple(sandbox.StdioCase(case.stdin, case.stdout) for case in tests.cases)
     return sandbox.StdioSuite(stdio, tests.compare, tests.rel_tol)
@@ -254,7 +257,7 @@ class ExecuteGroup:
 
 def execute_job(task: ExecuteTask, frame: bytes, total: int, toolchain: str, context: Context) -> Job:
     """A task with its suite's frame, which holds `total` tests. The task's language is a canonical name."""
-    cost = task.limits.cpu_s * total + COMPILE_CPU_S.get(task.language, DEFAULT_COMPILE_CPU_S)
+    cost = task.limits.cpu_s * total + (COMPILE_CPU_S if BY_NAME[task.language].compile else 0.0)
     content = encode(task)
     return Job(digest("execute", toolchain, content), "execute", EXECUTE_QUEUE, context.lane, content, cost,
                context.deadline_ms, (task.suite, frame))  # fmt: skip

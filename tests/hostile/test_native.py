@@ -53,6 +53,26 @@ def test_including_a_secret_compiles_to_nothing(box: Sandbox, path: str) -> None
     assert report.verdict in (Verdict.COMPILE_ERROR, Verdict.PASSED)
 
 
+@pytest.mark.parametrize("path", ["/etc/shadow", "/proc/1/environ", "/proc/1/maps", "/tmp/../etc/passwd"])
+def test_assembling_a_secret_compiles_to_nothing(box: Sandbox, path: str) -> None:
+    """The assembler reads files as they are, past everything that makes an `#include` fail."""
+    source = f"""
+#include <cstdio>
+__asm__(".section .rodata\\nsecret: .incbin \\"{path}\\"\\nends: .byte 0\\n.text");
+extern const char secret[] __asm__("secret");
+int main() {{ std::puts(secret); }}
+"""
+    assert run(box, source).verdict is Verdict.COMPILE_ERROR
+
+
+def test_what_one_compilation_leaves_no_other_finds(box: Sandbox) -> None:
+    leave = '__asm__(".incbin \\"/tmp/main.cpp\\"");\nint main() {}\n// secret of the first'
+    assert run(box, leave).verdict is Verdict.PASSED
+    for name in ("main", "main.o", "main.s", "a.out", "left.h"):
+        seek = f'__asm__(".incbin \\"/tmp/{name}\\"");\nint main() {{}}'
+        assert run(box, seek).verdict is Verdict.COMPILE_ERROR
+
+
 def test_including_an_endless_file_is_a_compile_error(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     small = replace(limits.for_compile(), memory_bytes=200 << 20)
     monkeypatch.setattr(limits, "for_compile", lambda: small)

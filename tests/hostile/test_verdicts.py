@@ -298,11 +298,12 @@ def test_output_is_kept_per_test(box: Sandbox) -> None:
         (FunctionSuite("f", ()), "no tests"),
         (FunctionSuite("f", (Case((object(),), {}, 1),)), "cannot cross"),
         (CheckSuite("def check(candidate): assert (", "f"), "SyntaxError"),
+        (CheckSuite("def test(candidate): assert candidate(1) == 2", "f"), "does not define"),
     ],
 )
 def test_a_suite_that_cannot_be_used_is_not_the_programs_fault(box: Sandbox, suite: Suite, said: str) -> None:
     with pytest.raises(InvalidSuite, match=said):
-        run(box, "def f(x): return x + 1", suite)
+        run(box, "def f(x): return x + 1\ndef check(candidate): pass", suite)
 
 
 def test_a_program_cannot_make_its_suite_look_invalid(box: Sandbox) -> None:

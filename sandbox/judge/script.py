@@ -1,0 +1,87 @@
+"""The `script` kind: program and test share a process, as MultiPL-E's suites want it, and the exit code is the verdict.
+
+The program can end the process with code 0 before the test has run: this is the one kind whose verdict a program can
+forge, and `judge: "shared_process"` says so. What is done here is that nobody passes by accident: the test's text is
+put where the language will run it, and where a language's usual assertions do not reach the exit code (Java's and C#'s
+are off, RackUnit's only print), they are made to.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sandbox.judge.java import names
+from sandbox.judge.programs import File, Text, is_module
+from sandbox.recipes import BY_NAME, Recipe
+from sandbox.types import ScriptSuite
+
+END = re.compile(rb"^__(?:END|DATA)__[ \t\r]*$", re.MULTILINE)  # Perl and Ruby read no further
+CSHARP_ASSERTIONS = (
+    b"public sealed class PlauditAssertions : System.Diagnostics.TraceListener {\n"
+    b"  public override void Write(string text) { System.Console.Error.Write(text); }\n"
+    b"  public override void WriteLine(string text) { System.Console.Error.WriteLine(text); }\n"
+    b"  public override void Fail(string text) { Fail(text, null); }\n"
+    b"  public override void Fail(string text, string more) {\n"
+    b'    WriteLine("assertion failed " + text + " " + more + "\\n" + System.Environment.StackTrace);\n'
+    b"    System.Environment.Exit(134);\n"
+    b"  }\n"
+    b"}\n"
+)
+CSHARP_CONFIGURATION = (
+    b"<configuration><system.diagnostics><trace><listeners><clear/>"
+    b'<add name="plaudit" type="PlauditAssertions, main"/>'
+    b"</listeners></trace></system.diagnostics></configuration>\n"
+)
+RACKUNIT_EXIT = b"\n(require rackunit/log)\n(test-log #:display? #f #:exit? #t)\n"
+
+
+def combined(language: str, program: bytes, suite: ScriptSuite) -> Text:
+    """Program and test as what is compiled and run."""
+    recipe = BY_NAME[language]
+    test = suite.source.encode("utf-8", "surrogatepass")
+    beside: tuple[File, ...] = ()
+    at_run: tuple[File, ...] = ()
+    if suite.position == "replace":
+        main, beside = test, ((program_name(recipe, program), program),)
+    else:
+        main = appended(language, program, test)
+    if language == "racket" and b"rackunit" in test:
+        main += RACKUNIT_EXIT
+    if language == "csharp":
+        beside = (*beside, ("PlauditAssertions.cs", CSHARP_ASSERTIONS))
+        at_run = (("main.exe.config", CSHARP_CONFIGURATION),)
+    return Text(main, beside, at_run, script=True, runner=wants_runner(recipe, suite.source))
+
+
+def appended(language: str, program: bytes, test: bytes) -> bytes:
+    """The test after the program, where it is read as code."""
+    if language in ("perl", "ruby"):
+        end = END.search(program)
+        if end:
+            return program[: end.start()] + b"\n" + test + b"\n" + program[end.start() :]
+    if language == "php":
+        inside = max(program.rfind(b"<?php"), program.rfind(b"<?=")) > program.rfind(b"?>")
+        test = test.lstrip()
+        if inside:
+            return program + b"\n" + test.removeprefix(b"<?php")
+        return program + (b"\n" if test.startswith(b"<?") else b"\n<?php\n") + test
+    if language in ("javascript", "typescript"):  # or an unfinished line would take the test for its end, and run none
+        return program + b"\n;\n" + test
+    return program + b"\n" + test
+
+
+def program_name(recipe: Recipe, program: bytes) -> str:
+    """How the program is called where it lies beside its test."""
+    if recipe.name == "java":
+        return f"{names(program)[0] or 'Program'}.java"
+    if recipe.name == "javascript" and is_module(program):
+        return "program.mjs"
+    return "program." + recipe.source.rpartition(".")[2]
+
+
+def wants_runner(recipe: Recipe, test: str) -> bool:
+    """Whether the test is written for the language's own test runner: only the test's text decides, not the program's.
+
+    (A program may bring tests and a main function of its own; what counts is what the suite wants run.)
+    """
+    return bool(recipe.tests and re.search(recipe.tests, test, re.MULTILINE) and not re.search(recipe.no_tests, test))

@@ -1,0 +1,295 @@
+"""The table of languages: what each is called, what a host needs for it, how a program is compiled and started.
+
+One entry a language, plain values. Paths are fixed and lie under /usr, which every jail sees read-only; a toolchain in
+somebody's home is none of ours. Every command runs in /tmp of a jail. In a command `{source}` stands for the main
+file's name, `{main}` for the class that is started (`judge/java.py`), `{python}` for our own interpreter, and
+`{heap_mb}` for what a garbage-collected heap may grow to: twice the memory limit, so that it is the kernel that says
+no, in a way that no program can feign.
+
+`make toolchains` installs all of it, and puts under `EXTRAS` what Debian does not have or what only makes a compiler
+faster: without it programs are compiled more slowly, and there is no TypeScript.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EXTRAS = "/usr/local/lib/plaudit"
+TSC = f"{EXTRAS}/tsc"  # the native compiler, whatever the machine
+JAVATUPLES = "/usr/share/java/javatuples.jar"
+WARM_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
+WARNINGS_OFF = "-w"
+
+# Kinds of suites. The ones that look into a program's values speak Python.
+ANY = ("stdio", "script")
+PYTHON = ("assert", "function", "check", "stdio", "script")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One language. `product` is the file that the compiler leaves; without one the source itself is started."""
+
+    name: str
+    aliases: tuple[str, ...]
+    packages: tuple[str, ...]  # Debian's names
+    needs: tuple[str, ...]  # files that must be there, or the language is not installed
+    version: tuple[str, ...]  # a command that prints it
+    source: str  # the name of the main file
+    run: tuple[str, ...] = ()  # empty: the product is an executable of its own
+    compile: tuple[str, ...] = ()
+    product: str = ""
+    libraries: tuple[str, ...] = ()  # Debian packages that test suites for this language are written with
+    settings: tuple[str, ...] = ()  # folders of /etc that the toolchain reads
+    kinds: tuple[str, ...] = ANY
+    managed: bool = False  # its runtime reserves address space, and starts threads of its own
+    open_files: int = 128
+    # Where the test's source brings no main function but tests for the language's own test runner (`script` only):
+    tests: str = ""  # what such a source matches,
+    no_tests: str = ""  # and what a source with a main function matches
+    test_source: str = ""
+    test_compile: tuple[str, ...] = ()
+    # Started in another way if the text does not match: quicker, and the same to such a program.
+    plain_run: tuple[str, ...] = ()
+    not_plain: str = ""
+    script_run: tuple[str, ...] = ()  # `script` only: started so that assertions are on
+
+
+def _c(compiler: str, *flags: str) -> tuple[str, ...]:
+    return (compiler, "-O2", "-pipe", WARNINGS_OFF, *flags, "-o", "main", "{source}", "-lm")
+
+
+def _java(*flags: str) -> tuple[str, ...]:
+    jvm = (*WARM_JVM, "-Xshare:auto", "-Xlog:disable", "-Xss64m", "-Xms256m", "-Xmx{heap_mb}m")
+    return ("/usr/bin/java", *jvm, *flags, "-cp", f"/tmp/main.jar:{JAVATUPLES}", "{main}")
+
+
+# javac writes a file for each class: they leave the jail as one archive.
+PACK = (
+    "import os, zipfile\n"
+    "with zipfile.ZipFile('main.jar', 'w') as jar:\n"
+    "    for folder, _, names in os.walk('classes'):\n"
+    "        for name in names:\n"
+    "            jar.write(os.path.join(folder, name), os.path.relpath(os.path.join(folder, name), 'classes'))\n"
+)
+JAVAC_JVM = " ".join(
+    f"-J{flag}" for flag in (*WARM_JVM, "-Xshare:auto", "-Xlog:disable", f"-XX:SharedArchiveFile={EXTRAS}/javac.jsa")
+)
+JAVAC = (
+    f"/usr/bin/javac {JAVAC_JVM} -proc:none -nowarn -encoding UTF-8 -cp {JAVATUPLES} -d classes *.java"
+    f' && exec {{python}} -I -S -c "{PACK}"'
+)
+# Go compiles what a program imports, unless it finds it compiled: the standard library beside the compiler (up to
+# 1.19), the rest in a cache. It writes to the cache, so it gets a copy, which is dear where it is not needed.
+GO = (
+    "if grep -q 'github.com' *.go || ! ls /usr/lib/go/pkg/linux_*/fmt.a >/dev/null 2>&1; then\n"
+    f"  mkdir -p .cache; cp -r {EXTRAS}/go-cache .cache/go-build 2>/dev/null\n"
+    "fi\n"
+    "exec /usr/bin/go {verb} -o main *.go"
+)
+
+
+def _go(verb: str) -> tuple[str, ...]:
+    return ("/bin/sh", "-c", GO.replace("{verb}", verb))
+
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe(
+        name="python",
+        aliases=("python3", "py", "py3", "python-3"),
+        packages=(),
+        needs=(),
+        version=(),
+        source="main.py",
+        kinds=PYTHON,
+    ),
+    Recipe(
+        name="cpp",
+        aliases=("c++", "cc", "cxx", "g++", "c++17", "c++20", "cpp17", "cpp20"),
+        packages=("g++",),
+        needs=("/usr/bin/g++",),
+        version=("/usr/bin/g++", "-dumpfullversion"),
+        source="main.cpp",
+        compile=_c("/usr/bin/g++", "-std=gnu++17", f"-I{EXTRAS}/include"),
+        product="main",
+    ),
+    Recipe(
+        name="c",
+        aliases=("gcc", "c11", "c17", "c99"),
+        packages=("gcc", "libc6-dev"),
+        needs=("/usr/bin/gcc", "/usr/include/stdio.h"),
+        version=("/usr/bin/gcc", "-dumpfullversion"),
+        source="main.c",
+        compile=_c("/usr/bin/gcc", "-std=gnu17"),
+        product="main",
+    ),
+    Recipe(
+        name="java",
+        aliases=("jdk", "openjdk", "java17"),
+        packages=("default-jdk-headless",),
+        libraries=("libjavatuples-java",),
+        needs=("/usr/bin/java", "/usr/bin/javac"),
+        version=("/bin/sh", "-c", "cat $(dirname $(realpath /usr/bin/javac))/../release"),
+        source="Main.java",
+        compile=("/bin/sh", "-c", JAVAC),
+        product="main.jar",
+        run=_java(),
+        script_run=_java("-ea"),
+        settings=("/etc/java-*-openjdk",),
+        managed=True,
+    ),
+    Recipe(
+        name="javascript",
+        aliases=("js", "node", "nodejs", "node.js"),
+        packages=("nodejs",),
+        needs=("/usr/bin/node",),
+        version=("/usr/bin/node", "--version"),
+        source="main.js",
+        run=("/usr/bin/node", "--max-old-space-size={heap_mb}", "{source}"),
+        managed=True,
+    ),
+    Recipe(
+        name="typescript",
+        aliases=("ts", "tsc"),
+        packages=("nodejs",),
+        needs=("/usr/bin/node", TSC),
+        version=(TSC, "--version"),
+        source="main.ts",
+        compile=(
+            TSC, "--target", "es2022", "--lib", "es2022", "--module", "commonjs", "--strict", "false", "--skipLibCheck",
+            "--types", "node", "--typeRoots", f"{EXTRAS}/node_modules/@types", "--outDir", "out", "{source}",
+        ),
+        product="out/main.js",
+        run=("/usr/bin/node", "--max-old-space-size={heap_mb}", "main.js"),
+        managed=True,
+    ),
+    Recipe(
+        name="php",
+        aliases=("php8", "php-cli"),
+        packages=("php-cli",),
+        libraries=("php-mbstring",),
+        needs=("/usr/bin/php",),
+        version=("/usr/bin/php", "-r", "echo PHP_VERSION;"),
+        source="main.php",
+        run=("/usr/bin/php", "{source}"),
+        settings=("/etc/php",),
+    ),
+    Recipe(
+        name="csharp",
+        aliases=("cs", "c#", "mono", "mcs"),
+        packages=("mono-mcs", "mono-runtime"),
+        libraries=("libmono-system-numerics4.0-cil",),
+        needs=("/usr/bin/mono", "/usr/bin/mcs"),
+        version=("/usr/bin/mcs", "--version"),
+        source="main.cs",
+        compile=("/bin/sh", "-c", "exec /usr/bin/mcs -optimize+ -d:DEBUG -r:System.Numerics.dll -out:main.exe *.cs"),
+        product="main.exe",
+        run=("/usr/bin/mono", "main.exe"),
+        settings=("/etc/mono",),
+        managed=True,
+    ),
+    Recipe(
+        name="bash",
+        aliases=("sh", "shell"),
+        packages=("bash",),
+        needs=("/bin/bash",),
+        version=("/bin/bash", "--version"),
+        source="main.sh",
+        run=("/bin/bash", "{source}"),
+    ),
+    Recipe(
+        name="go",
+        aliases=("golang", "go_test"),
+        packages=("golang-go",),
+        libraries=("golang-github-stretchr-testify-dev",),
+        needs=("/usr/bin/go",),
+        version=("/usr/bin/go", "version"),
+        source="main.go",
+        compile=_go("build"),
+        product="main",
+        managed=True,
+        tests=r"^func\s+Test\w*\s*\(",
+        no_tests=r"\bfunc\s+main\s*\(",
+        test_source="main_test.go",
+        test_compile=_go("test -c"),
+    ),
+    Recipe(
+        name="rust",
+        aliases=("rs", "rustc"),
+        packages=("rustc", "gcc", "libc6-dev"),
+        needs=("/usr/bin/rustc", "/usr/bin/gcc"),
+        version=("/usr/bin/rustc", "--version"),
+        source="main.rs",
+        compile=("/usr/bin/rustc", "-O", "--edition", "2021", "--cap-lints", "allow", "-o", "main", "{source}"),
+        product="main",
+        tests=r"#\[test\]",
+        no_tests=r"\bfn\s+main\s*\(",
+        test_source="main.rs",
+        test_compile=(
+            "/usr/bin/rustc", "-O", "--test", "--edition", "2021", "--cap-lints", "allow", "-o", "main", "{source}",
+        ),
+    ),
+    Recipe(
+        name="ruby",
+        aliases=("rb",),
+        packages=("ruby",),
+        libraries=("ruby-test-unit",),
+        needs=("/usr/bin/ruby",),
+        version=("/usr/bin/ruby", "--version"),
+        source="main.rb",
+        run=("/usr/bin/ruby", "{source}"),
+        plain_run=("/usr/bin/ruby", "--disable=gems", "{source}"),
+        not_plain=r"(?i)require|gem|load",
+    ),
+    Recipe(
+        name="perl",
+        aliases=("pl", "perl5"),
+        packages=("perl",),
+        libraries=("libdata-compare-perl", "libtest-deep-perl"),
+        needs=("/usr/bin/perl",),
+        version=("/usr/bin/perl", "-e", "print substr($^V, 1)"),
+        source="main.pl",
+        run=("/usr/bin/perl", "{source}"),
+    ),
+    Recipe(
+        name="lua",
+        aliases=("lua5.4",),
+        packages=("lua5.4",),
+        libraries=("lua-unit",),
+        needs=("/usr/bin/lua5.4",),
+        version=("/usr/bin/lua5.4", "-v"),
+        source="main.lua",
+        run=("/usr/bin/lua5.4", "{source}"),
+    ),
+    Recipe(
+        name="r",
+        aliases=("rscript", "rlang"),
+        packages=("r-base-core",),
+        needs=("/usr/bin/Rscript",),
+        version=("/usr/bin/Rscript", "--version"),
+        source="main.R",
+        run=("/usr/bin/Rscript", "--vanilla", "{source}"),
+        settings=("/etc/R",),
+        open_files=512,  # it refuses to start with fewer than it has connections
+    ),
+    Recipe(
+        name="racket",
+        aliases=("rkt",),
+        packages=("racket",),
+        needs=("/usr/bin/racket",),
+        version=("/usr/bin/racket", "--version"),
+        source="main.rkt",
+        run=("/usr/bin/racket", "{source}"),
+        settings=("/etc/racket",),
+    ),
+)  # fmt: skip
+
+BY_NAME = {recipe.name: recipe for recipe in RECIPES}
+
+
+def packages() -> list[str]:
+    """All Debian packages that the table names, each once."""
+    return list(dict.fromkeys(name for recipe in RECIPES for name in (*recipe.packages, *recipe.libraries)))
+
+
+if __name__ == "__main__":
+    print(*packages())
