@@ -28,18 +28,22 @@ class Census:
 
     def __init__(self, zygote_pid: int, memory_bytes: int) -> None:
         self.zygote_pid = zygote_pid
-        self.memory_bytes = memory_bytes
+        self.memory_bytes = memory_bytes + own_bytes(zygote_pid)  # which a forked program shares, and did not ask for
         self.reaped_before = self.reaped()
         self.most_cpu_ns = 0
         self.peak_bytes = 0
 
     def look(self) -> None:
         cpu_ticks, resident = self.reaped() - self.reaped_before, 0
+        pids = []
         for pid in self.pids():
             fields = stat_fields(pid)
             if fields:
+                pids.append(pid)
                 cpu_ticks += sum(int(fields[index]) for index in (11, 12, 13, 14))
                 resident += int(fields[21]) * PAGE_BYTES
+        if resident > self.memory_bytes:  # what is mapped from files is everybody's, and counted by no cgroup either
+            resident = sum(own_bytes(pid) for pid in pids)
         self.most_cpu_ns = max(self.most_cpu_ns, cpu_ticks * 1_000_000_000 // TICKS_PER_S)
         self.peak_bytes = max(self.peak_bytes, resident)
 
@@ -74,3 +78,13 @@ def stat_fields(pid: int) -> list[str]:
             return file.read().rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def own_bytes(pid: int) -> int:
+    """Resident memory of a process without the files it has mapped; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            fields = dict(line.split(":", 1) for line in file if line.startswith(("VmRSS", "RssFile")))
+    except OSError:
+        return 0
+    return 1024 * (int(fields.get("VmRSS", "0").split()[0]) - int(fields.get("RssFile", "0").split()[0]))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from hostile.test_languages import SUM
 from sandbox import languages
 from sandbox.bare import unreachable
 from sandbox.errors import SandboxError, WallsMissing
@@ -144,6 +145,15 @@ def test_every_kind_of_suite_gets_its_verdicts(
 ) -> None:
     report = judge(Program(language, source), suite, Limits(), Stop(), low)
     assert [test.verdict for test in report.tests] == verdicts
+
+
+@pytest.mark.parametrize("language", list(SUM))
+def test_every_toolchain_works_behind_landlock_alone(locked: Sandbox, language: str) -> None:
+    if language not in {known.name for known in languages.installed()}:
+        pytest.skip(f"the toolchain of {language} is not installed")
+    suite = StdioSuite((StdioCase("40 2\n", "42"),))
+    report = judge(Program(language, SUM[language]), suite, Limits(), Stop(), locked)
+    assert report.verdict is Verdict.PASSED, (report.compile, report.tests)
 
 
 SPINS = {
