@@ -457,9 +457,13 @@ class Stay:
         return counters
 
     def restart_peak(self) -> None:
-        """Let the memory's peak be that of what comes now, where the kernel counts it: the next test's own."""
-        if self.jail.group is not None and self.ending is None:
+        """Let the memory's peak be that of what comes now: the next test's own."""
+        if self.ending is not None:
+            return
+        if self.jail.group is not None:
             self.jail.group.reset_peak()
+        if self.census is not None:
+            self.census.peak_bytes = 0
 
     def kill(self) -> None:
         """Kill the job; PID 1 of the jail survives and tells how it ended."""

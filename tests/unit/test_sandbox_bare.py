@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,8 @@ from sandbox.bare import Folder, around, is_somebody, unreachable
 from sandbox.census import Census
 from sandbox.inside import broom
 from sandbox.seccomp import build_filter
-from service.errors import UsageError
+from service.api.door import Door
+from service.errors import NoWorker, UsageError
 from service.settings import Settings
 
 
@@ -185,3 +188,15 @@ def test_none_is_for_this_machine_only(host: str, redis_url: str | None, refused
     else:
         settings.refuse_open_none()
     Settings(host=host, redis_url=redis_url, isolation_accept="landlock", model={}).refuse_open_none()
+
+
+@pytest.mark.parametrize(("host", "level", "refused"), [
+    ("127.0.0.1", "none", False), ("0.0.0.0", "none", True), ("0.0.0.0", "landlock", False)])  # fmt: skip
+def test_an_open_api_takes_no_verdict_from_executors_without_walls(host: str, level: str, refused: bool) -> None:
+    fleet: Any = SimpleNamespace(broker=True, isolation=level, of_kind=lambda kind: [kind])
+    door = Door(Settings(host=host), fleet)
+    if refused:
+        with pytest.raises(NoWorker, match="loopback only"):
+            door.executors()
+    else:
+        door.executors()
