@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -137,6 +138,8 @@ def filled(command: tuple[str, ...], **words: str) -> tuple[str, ...]:
 def toolchain_digest(*parts: bytes) -> str:
     """What a cached result depends on besides its inputs: versions, the table, the environment and `parts`."""
     state = hashlib.sha256()
+    with suppress(FileNotFoundError):
+        state.update(Path(EXTRAS, "made-by").read_bytes())
     versions = (f"{recipe.name} {version_of(recipe.name)} {recipe}" for recipe in RECIPES)
     for text in (sys.version, *versions, *(f"{k}={v}" for k, v in sorted(ENVIRONMENT.items()))):
         state.update(text.encode() + b"\0")

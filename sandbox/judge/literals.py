@@ -66,6 +66,23 @@ def only_imports(setup: str, entry_point: str) -> bool:
     return all(name in sys.stdlib_module_names for name in names)  # a submodule may be missing: the long way says so
 
 
+def argument(node: ast.expr) -> Any:
+    """The value that the compiled test would hand over. Raises what `ast.literal_eval` does for anything but a literal.
+
+    A set is built the way the compiler builds it, because that decides the order in which a program will walk it. Where
+    the order depends on this process's hashes (of texts), only the test process can build it.
+    """
+    value = ast.literal_eval(node)
+    sets = [part for part in ast.walk(node) if isinstance(part, ast.Set)]
+    if sets:
+        parts = (part for one in sets for part in ast.walk(one) if isinstance(part, ast.Constant))
+        if not all(isinstance(part.value, int | float | complex) for part in parts):
+            raise ValueError("a set of other things than numbers")
+        code = compile(ast.Expression(node), "<literal>", "eval", dont_inherit=True)
+        value = eval(code, {"__builtins__": {"set": set}})  # literal_eval has seen that there is nothing else in it
+    return value
+
+
 def literal_call(text: str, entry_point: str) -> Call | None:
     body = parsed(text)
     if body is None or len(body) != 1 or not isinstance(body[0], ast.Assert):
@@ -97,8 +114,8 @@ def literal_call(text: str, entry_point: str) -> Call | None:
     if any(keyword.arg is None for keyword in test.keywords):
         return None
     try:
-        args = [ast.literal_eval(node) for node in test.args]
-        args += [ast.literal_eval(keyword.value) for keyword in test.keywords]
+        args = [argument(node) for node in test.args]
+        args += [argument(keyword.value) for keyword in test.keywords]
         trees = [codec.encode(value) for value in args]
         codec.dumps(trees)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, codec.CodecError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from sandbox.judge import judge
@@ -273,3 +275,20 @@ def test_numpy_is_there_where_the_host_has_it(box: Sandbox) -> None:
     assert judge(Program("python", source), AssertSuite(asserts), LIMITS, Stop(), box).passed == 2
     suite = FunctionSuite("f", (Case(([1, 2],), {}, [2, 4]),))
     assert judge(Program("python", source), suite, LIMITS, Stop(), box).verdict == "passed"
+
+
+def test_a_literal_set_is_walked_in_the_order_that_python_gives_it(box: Sandbox) -> None:
+    """A wrong program that leans on the order of a set is as wrong here as in a plain process, whatever the way."""
+    program = Program("python", "def f(s): return tuple(s)")
+    for text in ("{6, 7, 8, 9, 10, 11}", "{15, 16, 17, 18}", "{3, 1, 2}", "{(1, 2), (0, 9)}", "[{1}, {9, 8}]"):
+        order = tuple(eval(text))
+        for want in (order, order[::-1]):
+            literal = AssertSuite((f"assert f({text}) == {want!r}",))
+            longer = AssertSuite((f"assert f({text}) == {want!r}",), "x = 1", "f")
+            verdicts = [judge(program, suite, LIMITS, Stop(), box).passed for suite in (literal, longer)]
+            assert verdicts == [int(want == order)] * 2, (text, want)
+    # Texts are hashed with the jail's seed, which is the same for all, and not with that of this process.
+    for want in itertools.permutations("abcd"):
+        text = f"assert f({{'c', 'b', 'a', 'd'}}) == {want}"
+        ways = AssertSuite((text,)), AssertSuite((text,), "x = 1", "f")
+        assert len({judge(program, suite, LIMITS, Stop(), box).passed for suite in ways}) == 1

@@ -202,6 +202,63 @@ def test_a_compiler_sees_nothing_of_the_host(box: Sandbox) -> None:
         assert report.verdict == "compile_error", report
 
 
+# Small texts that keep a compiler busy, or make it write without end.
+BOMBS = {
+    "cpp": "template<int N, int M> struct F { static const long v = F<N - 1, M>::v + F<N - 1, M + 1>::v; };\n"
+    "template<int M> struct F<0, M> { static const long v = 1; };\nint main() { return F<800, 0>::v; }",
+    "c": "#define A(x) x x x x x x x x x x\n#define B(x) A(A(A(x)))\nint a[] = { B(B(B(1,))) };\nint main() {}",
+    "java": "class A { Object f() { return " + "(Runnable & java.io.Serializable) () -> " * 3000 + "{}; } }",
+    "rust": "macro_rules! m { ($($x:tt)*) => { m!($($x)* $($x)* a) } }\nfn main() { m!(a); }",
+    "typescript": "type T<N extends any[]> = N['length'] extends 1e9 ? N : T<[...N, 1]>;\nlet x: T<[]> = 1;",
+    "go": "package main\nvar x = [1 << 33]int{1}\nfunc main() { println(x[0]) }",
+    "csharp": "class P { static int F() { return " + "(" * 200000 + "1" + ")" * 200000 + "; } static void Main() {} }",
+}
+
+
+@pytest.mark.parametrize("language", BOMBS)
+def test_a_compiler_that_is_bombed_is_stopped_and_the_next_one_works(box: Sandbox, language: str) -> None:
+    report = run(box, language, BOMBS[language])
+    assert report.verdict == "compile_error", report
+    assert report.compile is not None
+    assert report.compile.wall_ms < 60_000
+    assert run(box, language, SUM[language], ("3 4\n", "7")).verdict == "passed"
+
+
+def test_a_feigned_system_call_changes_nothing(box: Sandbox) -> None:
+    source = """
+import os, time
+child = os.fork()
+if child == 0:
+    time.sleep(5)
+    os._exit(0)
+os.sched_setscheduler(child, os.SCHED_IDLE, os.sched_param(0))
+print(os.sched_getscheduler(child) == os.SCHED_OTHER)
+try:
+    os.sched_setaffinity(child, {0})
+except PermissionError:
+    print("refused")
+os.kill(child, 9)
+"""
+    assert run(box, "python", source, ("", "True\nrefused")).verdict == "passed"
+
+
+@pytest.mark.parametrize("language", ["ruby", "perl", "javascript", "csharp"])
+def test_a_run_without_a_test_finds_its_files_and_leaves_some(box: Sandbox, language: str) -> None:
+    needs(box, language)
+    source = {
+        "ruby": "File.write('out.txt', File.read('data/in.txt').upcase)",
+        "perl": "open(I, 'data/in.txt'); open(O, '>out.txt'); print O uc(<I>);",
+        "javascript": "const fs = require('fs');\n"
+        "fs.writeFileSync('out.txt', fs.readFileSync('data/in.txt', 'utf8').toUpperCase())",
+        "csharp": "using System.IO; class P { static void Main() {\n"
+        'File.WriteAllText("out.txt", File.ReadAllText("data/in.txt").ToUpper()); } }',
+    }[language]
+    suite = RunSuite(files=(("data/in.txt", b"abc"),), fetch=("out.txt",))
+    report = judge(Program(language, source), suite, LIMITS, Stop(), box)
+    assert report.output is not None
+    assert report.output.files == {"out.txt": b"ABC"}, report
+
+
 def test_javascript_may_be_a_module(box: Sandbox) -> None:
     source = "import fs from 'fs';\nconsole.log(fs.readFileSync(0, 'utf8').trim() + '!')"
     assert run(box, "javascript", source, ("hi", "hi!")).verdict == "passed"

@@ -43,9 +43,7 @@ def hoard_in_a_child():
 """
 
 
-def stdio(
-    box: Sandbox, source: str, stdout: str = "", limits: Limits = LIMITS, compare: Compare = "rstrip"
-) -> Report:
+def stdio(box: Sandbox, source: str, stdout: str = "", limits: Limits = LIMITS, compare: Compare = "rstrip") -> Report:
     return judge(Program("python", source), StdioSuite((StdioCase("", stdout),), compare), limits, Stop(), box)
 
 

@@ -182,8 +182,19 @@ def dialects() -> str:
     return table(["dialect", "who speaks it", "endpoints", "deadline", "sheds with"], rows)
 
 
+def languages() -> str:
+    from sandbox.recipes import RECIPES
+
+    rows = []
+    for one in RECIPES:
+        names = ", ".join(f"`{alias}`" for alias in one.aliases)
+        packages = ", ".join(f"`{package}`" for package in (*one.packages, *one.libraries))
+        rows.append([f"`{one.name}`", names, "yes" if one.compile else "", "yes" if one.managed else "", packages])
+    return table(["language", "also called", "compiled", "managed", "Debian packages, those for tests included"], rows)
+
+
 GENERATED: dict[str, Callable[[], str]] = {
-    "dialects": dialects,
+    "dialects": dialects, "languages": languages,
     "endpoints": endpoints, "errors": error_codes, "verdicts": verdicts, "settings": settings, "metrics": families,
 }  # fmt: skip
 MARK = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
