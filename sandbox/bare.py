@@ -83,7 +83,9 @@ def end(python: str, kit: Path, uid: int, broom_uid: int) -> None:
     """End all processes of a uid of ours. Raises SandboxError if one does not go."""
     line = [python, "-I", "-S", str(kit / "broom.pyc"), str(uid), str(broom_uid)]
     try:
-        done = subprocess.run(line, stdin=-3, capture_output=True, text=True, timeout=END_S, env={}, check=False)
+        done = subprocess.run(
+            line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=END_S, env={}, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SandboxError(f"the processes of uid {uid} cannot be ended: {error}") from error
     if done.returncode != 0:

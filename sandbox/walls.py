@@ -131,12 +131,16 @@ class Sandbox:
         if plan.bare is None or plan.uid is None:
             return
         ours = os.pread(self.lock, len(OURS), 0) == OURS
-        for uid in (plan.uid, plan.uid + 1):
+        sweeper = plan.bare.broom
+        deadline = time.monotonic() + LEAVE_S if ours else 0.0
+        while broom.processes_of(sweeper) and time.monotonic() < deadline:
+            time.sleep(0.01)  # a dead owner's is still at it
+        for uid in (sweeper, plan.uid, plan.uid + 1):
             running = broom.processes_of(uid)
-            if bare.is_somebody(uid) or (running and not ours):
+            if bare.is_somebody(uid) or (running and (not ours or uid == sweeper)):
                 raise WallsMissing(f"uid {uid} is used on this host; programs need one that is nobody's")
             if running:
-                bare.end(plan.python, plan.kit, uid, plan.bare.broom)
+                bare.end(plan.python, plan.kit, uid, sweeper)
         os.pwrite(self.lock, OURS, 0)
 
     def start(self, job: Job) -> Stay:

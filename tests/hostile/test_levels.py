@@ -40,7 +40,7 @@ from sandbox.types import (
     Suite,
     Verdict,
 )
-from sandbox.walls import Sandbox, Walls, state_directory, sweep
+from sandbox.walls import FIRST_BROOM, FIRST_UID, Sandbox, Walls, state_directory, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM_PYTHON = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
@@ -473,6 +473,19 @@ def test_what_a_dead_zygote_left_is_ended_by_the_next_owner_of_its_uid(reachable
     if left.poll() is None:
         left.kill()
         left.wait()
+
+
+@pytest.mark.parametrize("uid", [FIRST_UID, FIRST_UID + 1, FIRST_BROOM])
+def test_a_uid_that_somebody_else_uses_is_left_alone(reachable: None, tmp_path: Path, uid: int) -> None:
+    """Programs are ended by uid, and a stranger would go with them. A new state directory knows no uid as ours."""
+    stranger = subprocess.Popen(["/bin/sleep", "60"], user=uid, group=uid, extra_groups=[])
+    try:
+        with pytest.raises(WallsMissing, match="is used on this host"):
+            Sandbox(Walls("landlock", (), ""), tmp_path)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------------
