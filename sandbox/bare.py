@@ -59,17 +59,24 @@ class Folder:
         waiting, used, files = [self.path], 0, 0
         while waiting:
             try:
-                with os.scandir(waiting.pop()) as entries:
-                    for entry in entries:
-                        files += 1
-                        used += 512 * entry.stat(follow_symlinks=False).st_blocks
-                        if files > most_files or used > most_bytes:
-                            return True
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.append(entry.path)
+                entries = os.scandir(waiting.pop())
             except OSError as error:
                 if error.errno == errno.ENAMETOOLONG:
                     return True
+                continue  # it has gone meanwhile
+            with entries:
+                for entry in entries:
+                    files += 1
+                    try:
+                        used += 512 * entry.stat(follow_symlinks=False).st_blocks
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(entry.path)
+                    except FileNotFoundError:
+                        pass  # it has gone meanwhile
+                    except OSError:
+                        return True
+                    if files > most_files or used > most_bytes:
+                        return True
         return False
 
     def remove(self) -> None:

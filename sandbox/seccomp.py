@@ -70,11 +70,12 @@ SOCK_TYPE_MASK, SOCK_DGRAM, SOCK_RAW = 0xF, 2, 3
 LOW_32 = 0xFFFFFFFF
 
 
-def build_filter(*, lonely: bool = False) -> bytes:
+def build_filter(*, lonely: bool = False, counted: bool = True) -> bytes:
     """The BPF program, ready for the kernel. Raises WallsMissing where libseccomp is not installed.
 
     `lonely`: no sockets but connected pairs. Without a network namespace and a root of one's own, a Unix socket could
     reach whoever listens on the host, and a datagram pair can be sent elsewhere.
+    Not `counted`: no files in memory, which nobody but a cgroup would see.
     """
     try:
         import pyseccomp as s
@@ -88,6 +89,8 @@ def build_filter(*, lonely: bool = False) -> bytes:
     for flag in NAMESPACE_FLAGS:
         deny(s, filters, "clone", s.Arg(0, s.MASKED_EQ, flag, flag))
     filters.add_rule(s.ERRNO(errno.ENOSYS), "clone3")  # its flags lie in memory; the C library falls back to clone
+    if not counted:
+        deny(s, filters, "memfd_create")
     if lonely:
         filters.add_rule(s.ERRNO(errno.EAFNOSUPPORT), "socket")
         for kind in (SOCK_DGRAM, SOCK_RAW):

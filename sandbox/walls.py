@@ -325,7 +325,7 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, l
         packages=languages.python_packages(),
         environment=languages.ENVIRONMENT,
         kit=kit,
-        seccomp=b"" if level == "none" else build_filter(lonely=without is not None),
+        seccomp=b"" if level == "none" else build_filter(lonely=without is not None, counted=cgroups is not None),
         uid=uid,
         cgroups=cgroups,
         name=name,

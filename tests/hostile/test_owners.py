@@ -106,7 +106,7 @@ def test_a_wall_that_does_not_hold_is_found_at_the_start(monkeypatch: pytest.Mon
     """The self-test runs through the real path: a sandbox whose filter lets everything through does not open."""
     import pyseccomp
 
-    def open_filter(*, lonely: bool) -> bytes:
+    def open_filter(**wanted: bool) -> bytes:
         import tempfile
 
         filters = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
