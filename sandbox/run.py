@@ -109,7 +109,7 @@ class Run:
         self.starved = False
         self.stdout = Capture(job.fence.stdout_bytes)
         self.stderr = Capture(job.fence.stderr_bytes)
-        self.killed_for: str | None = None  # "cpu", "wall", "memory" or "stdout": by our own hand
+        self.killed_for: str | None = None  # "cpu", "wall", "memory", "files" or "stdout": by our own hand
         self.killed_at = 0.0
         self.ending: Ending | None = None
         self.stay: Stay | None = None
@@ -164,6 +164,8 @@ class Run:
                 self.kill("cpu")
             elif self.box.exceeds_memory():
                 self.kill("memory")
+            elif self.box.exceeds_room():
+                self.kill("files")
             return min(TICK_S, max(left, 0.001), max(self.budget.wall - now, 0.001))
         return TICK_S
 
@@ -250,6 +252,9 @@ def fate(run: Run) -> Fate:
         return over_memory(run)
     if run.stdout.overflowed or run.killed_for == "stdout":
         return over_output(run)
+    if run.killed_for == "files":
+        most = f"{run.fence.tmp_bytes // MB} MB in {run.fence.tmp_inodes} files"
+        return Fate(Verdict.OUTPUT_LIMIT, f"more than {most} were written")
     if ending.signal == signal.SIGXFSZ:
         return Fate(Verdict.OUTPUT_LIMIT, f"a file grew past {run.fence.file_bytes // MB} MB")
     if run.killed_for == "cpu" or ending.signal == signal.SIGXCPU or counters.cpu_ns > run.budget.cpu_ns:

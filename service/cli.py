@@ -177,12 +177,14 @@ def _up(flags: argparse.Namespace) -> int:
 
     settings = _service(flags)
     _refuse_open_door(settings)
+    settings.refuse_open_none()
     return up(settings)
 
 
 def _serve(flags: argparse.Namespace) -> int:
     settings = _service(flags, needs_redis=True)
     _refuse_open_door(settings)
+    settings.refuse_open_none()
     with _extra("api"):
         from service.api.server import serve
 
@@ -203,6 +205,7 @@ def _worker_execute(flags: argparse.Namespace) -> int:
     from service.up.tree import num_executors
 
     settings = _service(flags, needs_redis=True)
+    settings.refuse_open_none()
     if num_executors(settings) != 1:
         return _several(settings, "execute", num_executors(settings))
     with _extra("executor"):

@@ -40,8 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
     """The application for these settings. Raises UsageError for a binding that would be open to the world."""
     if settings.redis_url is None:
         raise UsageError("the API needs --redis-url (`plaudit up` brings its own queue)")
-    loopback = settings.host in ("localhost", "::1") or settings.host.startswith("127.")
-    if not loopback and not settings.api_key and not settings.accept_no_auth:
+    if not settings.loopback and not settings.api_key and not settings.accept_no_auth:
         raise UsageError(f"refusing to listen on {settings.host} without API keys: give --api-key, or accept it with "
                          "--accept-no-auth")  # fmt: skip
 
