@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sandbox.walls import Walls
+from sandbox.probe import Walls
 from service.client import Client
 from service.schemas import CompletionReward, ExecuteTerm, RewardItem, RewardSpec, ScoreTerm
 from service.up.children import Child, command, spawn

@@ -1,4 +1,4 @@
-"""Counting a jail's processes through /proc, where no cgroup may be made (level `userns`).
+"""Counting a jail's processes through /proc, where no cgroup may be made (every level below `strong`).
 
 Coarser than a cgroup in every respect: CPU time in clock ticks, memory as a sum of resident sizes sampled by whoever
 holds the clock, processes that start and end between two looks are only seen in their parent's totals. It decides the
@@ -13,38 +13,47 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from sandbox.cgroup import Counters
+from sandbox.inside.broom import descendants
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Census:
-    """The processes below the first process of a jail, seen from the host."""
+    """The processes below a jail's zygote, seen from the host.
 
-    def __init__(self, bwrap_pid: int, memory_bytes: int) -> None:
-        self.bwrap_pid = bwrap_pid
-        self.memory_bytes = memory_bytes
+    Those that the zygote has adopted and reaped already are in its own totals; it is asked first, so that nobody is
+    counted twice who dies while we look.
+    """
+
+    def __init__(self, zygote_pid: int, memory_bytes: int) -> None:
+        self.zygote_pid = zygote_pid
+        self.memory_bytes = memory_bytes + own_bytes(zygote_pid)  # which a forked program shares, and did not ask for
+        self.reaped_before = self.reaped()
         self.most_cpu_ns = 0
         self.peak_bytes = 0
 
     def look(self) -> None:
-        cpu_ticks = resident = 0
+        cpu_ticks, resident = self.reaped() - self.reaped_before, 0
+        pids = []
         for pid in self.pids():
             fields = stat_fields(pid)
             if fields:
+                pids.append(pid)
                 cpu_ticks += sum(int(fields[index]) for index in (11, 12, 13, 14))
                 resident += int(fields[21]) * PAGE_BYTES
+        if resident > self.memory_bytes:  # what is mapped from files is everybody's, and counted by no cgroup either
+            resident = sum(own_bytes(pid) for pid in pids)
         self.most_cpu_ns = max(self.most_cpu_ns, cpu_ticks * 1_000_000_000 // TICKS_PER_S)
         self.peak_bytes = max(self.peak_bytes, resident)
 
+    def reaped(self) -> int:
+        """CPU ticks of the processes that the zygote has buried."""
+        return sum(int(ticks) for ticks in stat_fields(self.zygote_pid)[13:15])
+
     def pids(self) -> Iterator[int]:
-        """The job's processes; bubblewrap's own and the first process of the jail are not among them."""
-        for init in children(self.bwrap_pid):
-            waiting = children(init)
-            while waiting:
-                pid = waiting.pop()
-                yield pid
-                waiting += children(pid)
+        """The job's processes; the zygote is not among them."""
+        return descendants(self.zygote_pid)
 
     def cpu_ns(self) -> int:
         self.look()
@@ -71,9 +80,26 @@ def stat_fields(pid: int) -> list[str]:
         return []
 
 
-def children(pid: int) -> list[int]:
+def own_bytes(pid: int) -> int:
+    """Resident memory of a process without the files it has mapped; 0 if it is gone."""
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            return [int(text) for text in file.read().split()]
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            fields = dict(line.split(":", 1) for line in file if line.startswith(("VmRSS", "RssFile")))
     except OSError:
-        return []
+        return 0
+    return 1024 * (int(fields.get("VmRSS", "0").split()[0]) - int(fields.get("RssFile", "0").split()[0]))
+
+
+def waited_s(pid: int) -> float:
+    """How long the thread of a process that waited longest was ready to run and did not, by the scheduler's account.
+
+    0.0 where the kernel keeps none (it needs CONFIG_SCHED_INFO) or the process is gone.
+    """
+    waits = [0]
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as file:
+                waits.append(int(file.read().split()[1]))
+    except (OSError, ValueError, IndexError):
+        return max(waits) / 1e9
+    return max(waits) / 1e9

@@ -17,5 +17,13 @@ class UnsupportedLanguage(SandboxError):
     """The language is unknown, or its toolchain is not installed on this host; the message says which."""
 
 
+class Starved(SandboxError):
+    """A run reached its wall limit because the host gave it no CPU: no verdict yet, it is to be run again, alone."""
+
+
 class InvalidSuite(SandboxError):
     """The test suite itself cannot be used (a syntax error in a test, no entry point); the message says which part."""
+
+
+class InvalidOptions(InvalidSuite):
+    """An option that this program or kind of suite cannot have; the message names it as `options.NAME`."""

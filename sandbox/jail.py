@@ -8,6 +8,9 @@ tidies before it answers; a jail that cannot say it is clean, or that did anythi
 bubblewrap and cgroup. If the worker is killed, bubblewrap dies with it, PID 1 with bubblewrap, and the namespace with
 PID 1; the empty cgroup is removed by the next `sweep`.
 
+A bare jail (`bare.py`, levels `landlock` and `none`) has no bubblewrap: the worker starts the zygote itself, and /tmp
+of a job is a folder of the jail. If the worker is killed, the zygote sees its socket close, ends its job and itself.
+
 `Stay` is what a judge sees of all this: one job in one jail, to poll for its end, read counters, kill, close.
 """
 
@@ -26,10 +29,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sandbox import languages
-from sandbox.census import Census
+from sandbox import bare, languages
+from sandbox.bare import Bare, Folder
+from sandbox.census import Census, waited_s
 from sandbox.cgroup import Cgroups, Counters, Group
 from sandbox.errors import SandboxError
+from sandbox.inside.broom import children
 from sandbox.limits import Fence
 
 KIT = "/harness"  # where the zygote and the roles lie inside a jail
@@ -39,7 +44,7 @@ DEATH_S = 2.0  # from the kill of a job to the word of its jail's PID 1
 BASE_STEP = 16 << 20  # how far a jail's own memory may shrink before its limit follows
 ROOT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN", "CAP_KILL")
 
-Role = Literal["script", "serve", "tests", "exec"]
+Role = Literal["script", "serve", "shared", "audited_script", "audited_serve", "audited_shared", "tests", "exec"]
 Flavour = Literal["light", "science", "tests"]  # what the zygote holds: the usual modules, numpy too, the test side
 
 
@@ -87,6 +92,11 @@ class Blueprint:
     uid: int | None  # None: one uid for everything (an unprivileged user namespace)
     cgroups: Cgroups | None
     name: str  # prefix of group names: plaudit-<pid>-<start time>
+    bare: Bare | None = None  # jails without bubblewrap
+
+    def uid_of(self, flavour: Flavour) -> int | None:
+        """The uid of a jail's programs; the test side never shares one with what it tests."""
+        return None if self.uid is None else self.uid + int(flavour == "tests")
 
 
 def memory_file(name: str, data: bytes, *, sealed: bool = True) -> int:
@@ -143,7 +153,11 @@ def command(plan: Blueprint, control: int, seccomp: int) -> list[str]:
     for name, value in plan.environment.items():
         line += ["--setenv", name, value]
     line += ["--chdir", "/", "--seccomp", str(seccomp), "--"]
-    return [*line, plan.python, "-s", "-S", "-P", f"{KIT}/zygote.pyc", str(control)]
+    return [*line, *zygote(plan.python, KIT, control)]
+
+
+def zygote(python: str, kit: Path | str, control: int) -> list[str]:
+    return [python, "-s", "-S", "-P", f"{kit}/zygote.pyc", str(control)]
 
 
 def kill_bwrap(process: subprocess.Popen[bytes]) -> None:
@@ -164,10 +178,12 @@ class Jail:
         self.flavour = flavour
         self.jobs = 0
         self.fit = True  # to take another job
+        self.busy = False  # something of a job may be alive
         self.closed = False
         self.group: Group | None = None
         self.counted: Counters | None = None  # as the group stood when the last job had ended
         self.memory_base = 0  # what the jail itself holds of its group's memory
+        self.folder = None if plan.bare is None else Folder(plan.kit.parent / f"work-{sequence}")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.complaints = memory_file("complaints", b"", sealed=False)
         self.process: subprocess.Popen[bytes] | None = None
@@ -175,13 +191,19 @@ class Jail:
         try:
             if plan.cgroups is not None:
                 self.group = Group.make(plan.cgroups, f"{plan.name}-{sequence}")
+            if self.folder is None:
+                line, environment = command(plan, theirs.fileno(), seccomp), {}
+            else:
+                line = zygote(plan.python, plan.kit, theirs.fileno())
+                environment = self.folder.environment(plan.environment)
             self.process = subprocess.Popen(
-                command(plan, theirs.fileno(), seccomp),
+                line,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self.complaints,
-                pass_fds=(theirs.fileno(), seccomp),
-                env={},
+                pass_fds=(theirs.fileno(), seccomp) if self.folder is None else (theirs.fileno(),),
+                env=environment,
+                cwd="/",
                 process_group=0,
             )
             theirs.close()  # or the end of PID 1 would go unheard
@@ -201,7 +223,8 @@ class Jail:
         """Tell PID 1 what to prepare, and wait until it has. Raises SandboxError with its complaint."""
         procs = self.group.open_procs() if self.group is not None else []
         setup = {
-            "mounts": self.plan.uid is not None,
+            "privileged": self.plan.uid is not None,
+            "bare": self._bare_setup(),
             "kit": ["tests" if self.flavour == "tests" else "candidate"],
             "modules": [*languages.LIGHT_MODULES, *(["numpy"] if self.flavour == "science" else [])],
             "path": list(self.plan.packages),
@@ -216,6 +239,22 @@ class Jail:
         self.landlock: int = self.receive()["landlock"]
         if self.group is not None:
             self.memory_base = self.group.memory_bytes()
+        else:
+            assert self.process is not None
+            self.zygote_pid = self.process.pid if self.folder is not None else next(children(self.process.pid), -1)
+
+    def _bare_setup(self) -> dict[str, Any] | None:
+        plan, place = self.plan, self.plan.bare
+        if place is None or self.folder is None:
+            return None
+        return {
+            "work": self.folder.path,
+            "uid": plan.uid_of(self.flavour),
+            "broom": place.broom,
+            "seccomp": plan.seccomp,
+            "readable": place.readable if place.landlock else None,
+            "listable": place.listable,
+        }
 
     def receive(self) -> dict[str, Any]:
         """The next word of PID 1, which must be there. Raises SandboxError for a fault, or if PID 1 is gone."""
@@ -241,20 +280,33 @@ class Jail:
             self.control.send(KILL)
 
     def destroy(self) -> None:
-        """Kill the whole jail."""
+        """Kill the whole jail. Raises SandboxError if something in a bare one does not die."""
         self.fit = False
-        if self.process is not None:
+        if self.process is None:
+            return
+        if self.folder is None:
             kill_bwrap(self.process)
+            return
+        place, uid = self.plan.bare, self.plan.uid_of(self.flavour)
+        if uid is None and self.busy:
+            bare.end_below(self.process.pid)
+        kill_bwrap(self.process)
+        if uid is not None and place is not None and self.busy:
+            bare.end(self.plan.python, self.plan.kit, uid, place.broom)
+        self.busy = False
 
     def close(self) -> None:
         """End the jail and whatever still runs in it. Raises SandboxError if something will not go."""
         if self.closed:
             return
         self.closed = True
-        self.destroy()
         try:
+            self.destroy()
             if self.group is not None:
                 self.group.remove()
+            if self.folder is not None and self.process is not None:
+                self.process.wait()  # killed
+                self.folder.remove()
         finally:
             self.control.close()
             os.close(self.complaints)
@@ -265,6 +317,7 @@ class Stay:
 
     def __init__(self, jail: Jail, job: Job, leave: Callable[[Jail], None]) -> None:
         self.jail = jail
+        self.fence = job.fence
         self.leave = leave
         self.ending: Ending | None = None
         self.closed = False
@@ -273,11 +326,11 @@ class Stay:
         self._last: Counters | None = None
         self.began = Counters(0, 0, 0, 0)
         jail.jobs += 1
+        jail.busy = True
         try:
             group = jail.group
             if group is None:
-                assert jail.process is not None
-                self.census = Census(jail.process.pid, job.fence.memory_bytes)
+                self.census = Census(jail.zygote_pid, job.fence.memory_bytes)
             else:
                 used = group.memory_bytes()
                 if not jail.memory_base - BASE_STEP < used <= jail.memory_base:
@@ -295,7 +348,6 @@ class Stay:
 
     def _send(self, job: Job) -> None:
         """Hand the job to PID 1 with its descriptors. Those that it must keep until the end come first."""
-        plan = self.jail.plan
         fds: list[int] = []
         mine: list[int] = []
 
@@ -305,22 +357,27 @@ class Stay:
                 mine.append(fd)
             return len(fds) - 1
 
-        uid = None if plan.uid is None else plan.uid + int(self.jail.flavour == "tests")
+        argv, files, collect = job.argv, job.files, job.collect
+        folder = self.jail.folder
+        if folder is not None:  # the one place where /tmp becomes the jail's own folder
+            argv = tuple(folder.place(word) for word in argv)
+            files = [(folder.place(path), data) for path, data in files]
+            collect = [(folder.place(path), fd, most) for path, fd, most in collect]
         try:
             message: dict[str, Any] = {
                 "role": job.role,
-                "argv": list(job.argv),
+                "argv": list(argv),
                 "main": job.main,
                 "tmp_bytes": job.fence.tmp_bytes,
                 "tmp_inodes": job.fence.tmp_inodes,
                 "rlimits": job.fence.rlimits(job.num_budgets, count_processes=self.census is not None),
-                "uid": uid,
-                "collect": [(path, index(fd), most) for path, fd, most in job.collect],
+                "uid": self.jail.plan.uid_of(self.jail.flavour),
+                "collect": [(path, index(fd), most) for path, fd, most in collect],
                 "keep": len(fds),
                 "fds": {target: index(fd) for target, fd in job.fds.items()},
                 "program": None if job.program is None else index(job.program),
                 "source": index(memory_file("source", job.source), own=True) if job.role != "exec" else None,
-                "files": [(path, index(memory_file("file", data), own=True)) for path, data in job.files],
+                "files": [(path, index(memory_file("file", data), own=True)) for path, data in files],
             }
             socket.send_fds(self.jail.control, [marshal.dumps(message)], fds)
         finally:
@@ -343,6 +400,7 @@ class Stay:
                 # Short of memory, the kernel took PID 1 of the jail as well: that is the job's doing.
                 self.ending = Ending(None, int(signal.SIGKILL), 0.0, 0.0, 0, ())
                 return self.ending
+            self.jail.busy = False
             self.jail.fit = self.jail.fit and answer["clean"]
             self.own_ns = answer["own_ns"]
             status = answer["status"]
@@ -372,12 +430,20 @@ class Stay:
         """Whether somebody has to act on it; the kernel does where there is a cgroup."""
         return self.census is not None and self.census.exceeded()
 
+    def exceeds_room(self) -> bool:
+        """The same for files; where /tmp is a file system of its own it is as large as it is."""
+        folder, fence = self.jail.folder, self.fence
+        return folder is not None and folder.overflows(fence.tmp_bytes, fence.tmp_inodes)
+
     def counters(self) -> Counters:
         """What the job has used. Its memory is what came on top of the warm jail's, or its largest resident set."""
         if self._last is not None:
             return self._last
-        now, began, ending = self.meter.counters(), self.began, self.ending
-        spent = now.cpu_ns - began.cpu_ns - self.own_ns
+        began, ending = self.began, self.ending
+        if self.census is not None and ending is not None:
+            self.census.look()  # all are in the zygote's totals now
+        now = self.meter.counters()
+        spent = now.cpu_ns - began.cpu_ns - (self.own_ns if self.census is None else 0)
         peak = now.peak_memory_bytes - began.peak_memory_bytes
         if ending is not None:  # what a census has missed, and pages that the job shares with the zygote
             spent = max(spent, int(ending.cpu_ms * 1e6))
@@ -391,9 +457,19 @@ class Stay:
         return counters
 
     def restart_peak(self) -> None:
-        """Let the memory's peak be that of what comes now, where the kernel counts it: the next test's own."""
-        if self.jail.group is not None and self.ending is None:
+        """Let the memory's peak be that of what comes now: the next test's own."""
+        if self.ending is not None:
+            return
+        if self.jail.group is not None:
             self.jail.group.reset_peak()
+        if self.census is not None:
+            self.census.peak_bytes = 0
+
+    def longest_wait_s(self) -> float:
+        """How long that task of the job which waited longest has stood in line for a CPU, of those still alive."""
+        bwrap = self.jail.process.pid if self.jail.process is not None else 0
+        lasting = {bwrap, *children(bwrap)}  # they have waited in earlier jobs
+        return max((waited_s(pid) for pid in self.meter.pids() if pid not in lasting), default=0.0)
 
     def kill(self) -> None:
         """Kill the job; PID 1 of the jail survives and tells how it ended."""

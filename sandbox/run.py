@@ -5,6 +5,9 @@ tick at most, and a run past its budget is killed, then destroyed, then declared
 
 The order of blame when a run has ended: memory, output, time, security, then how the process itself ended. SIGKILL is
 blamed on memory or time only where the kernel's counter or our own hand says so.
+
+A run that was killed for wall time and stood in line for a CPU for much of it has no fate yet: `Starved` is raised, and
+the judge runs it again (`Sandbox.quiet`). One that sleeps waits for nothing and is a `time_limit`.
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sandbox.cgroup import Counters
-from sandbox.errors import Interrupted, SandboxError
+from sandbox.errors import Interrupted, SandboxError, Starved
 from sandbox.jail import DEATH_S, Ending, Job, Stay
 from sandbox.types import Verdict
 
 TICK_S = 0.02
+STARVED = 0.25  # the share of its wall time that a task has stood in line, past which the host is to blame
 QUIET_S = 0.004  # most programs end within it, and are worth one wake-up, not one for each line they print
 DRAIN_BYTES = 1 << 18  # most that one pump takes from one pipe, so that a flood cannot hold up the clock
 MB = 1024 * 1024
@@ -34,6 +38,7 @@ class Starter(Protocol):
     """Whatever can start a job in a jail. `interrupt`, set from any thread, ends what runs."""
 
     interrupt: threading.Event
+    last_try: bool  # whether a run that gets no CPU is judged all the same
 
     def start(self, job: Job) -> Stay: ...
 
@@ -100,9 +105,11 @@ class Run:
         """`job.fds` names what the job gets beside stdin, stdout and stderr, which are made here."""
         self.fence = job.fence
         self.interrupt = starter.interrupt
+        self.last_try = starter.last_try
+        self.starved = False
         self.stdout = Capture(job.fence.stdout_bytes)
         self.stderr = Capture(job.fence.stderr_bytes)
-        self.killed_for: str | None = None  # "cpu", "wall", "memory" or "stdout": by our own hand
+        self.killed_for: str | None = None  # "cpu", "wall", "memory", "files" or "stdout": by our own hand
         self.killed_at = 0.0
         self.ending: Ending | None = None
         self.stay: Stay | None = None
@@ -149,6 +156,7 @@ class Run:
         if self.stdout.overflowed:
             self.kill("stdout")
         elif now > self.budget.wall:
+            self.starved = self.box.longest_wait_s() > STARVED * self.fence.wall_s
             self.kill("wall")
         else:
             left = (self.budget.cpu_ns - self.box.cpu_ns()) / 1e9
@@ -156,6 +164,8 @@ class Run:
                 self.kill("cpu")
             elif self.box.exceeds_memory():
                 self.kill("memory")
+            elif self.box.exceeds_room():
+                self.kill("files")
             return min(TICK_S, max(left, 0.001), max(self.budget.wall - now, 0.001))
         return TICK_S
 
@@ -242,11 +252,16 @@ def fate(run: Run) -> Fate:
         return over_memory(run)
     if run.stdout.overflowed or run.killed_for == "stdout":
         return over_output(run)
+    if run.killed_for == "files":
+        most = f"{run.fence.tmp_bytes // MB} MB in {run.fence.tmp_inodes} files"
+        return Fate(Verdict.OUTPUT_LIMIT, f"more than {most} were written")
     if ending.signal == signal.SIGXFSZ:
         return Fate(Verdict.OUTPUT_LIMIT, f"a file grew past {run.fence.file_bytes // MB} MB")
     if run.killed_for == "cpu" or ending.signal == signal.SIGXCPU or counters.cpu_ns > run.budget.cpu_ns:
         return over_cpu(run)
     if run.killed_for == "wall":
+        if run.starved and not run.last_try:
+            raise Starved(f"no CPU to be had for much of {run.fence.wall_s:g} s")
         idle = ", most of them idle" if counters.cpu_ns < run.fence.wall_s * 0.5e9 else ""
         return Fate(Verdict.TIME_LIMIT, f"wall: not done after {run.fence.wall_s:g} s{idle}")
     if ending.signal == signal.SIGSYS:

@@ -66,11 +66,17 @@ FEIGNED = {"sched_setscheduler": 0}
 TIOCSTI = 0x5412
 TIOCLINUX = 0x541C
 AF_UNIX = 1
+SOCK_TYPE_MASK, SOCK_DGRAM, SOCK_RAW = 0xF, 2, 3
 LOW_32 = 0xFFFFFFFF
 
 
-def build_filter() -> bytes:
-    """The BPF program, ready for the kernel. Raises WallsMissing where libseccomp is not installed."""
+def build_filter(*, lonely: bool = False, counted: bool = True) -> bytes:
+    """The BPF program, ready for the kernel. Raises WallsMissing where libseccomp is not installed.
+
+    `lonely`: no sockets but connected pairs. Without a network namespace and a root of one's own, a Unix socket could
+    reach whoever listens on the host, and a datagram pair can be sent elsewhere.
+    Not `counted`: no files in memory, which nobody but a cgroup would see.
+    """
     try:
         import pyseccomp as s
     except (ImportError, OSError, RuntimeError) as error:
@@ -83,7 +89,14 @@ def build_filter() -> bytes:
     for flag in NAMESPACE_FLAGS:
         deny(s, filters, "clone", s.Arg(0, s.MASKED_EQ, flag, flag))
     filters.add_rule(s.ERRNO(errno.ENOSYS), "clone3")  # its flags lie in memory; the C library falls back to clone
-    filters.add_rule(s.ERRNO(errno.EAFNOSUPPORT), "socket", s.Arg(0, s.NE, AF_UNIX))
+    if not counted:
+        deny(s, filters, "memfd_create")
+    if lonely:
+        filters.add_rule(s.ERRNO(errno.EAFNOSUPPORT), "socket")
+        for kind in (SOCK_DGRAM, SOCK_RAW):
+            deny(s, filters, "socketpair", s.Arg(1, s.MASKED_EQ, SOCK_TYPE_MASK, kind))
+    else:
+        filters.add_rule(s.ERRNO(errno.EAFNOSUPPORT), "socket", s.Arg(0, s.NE, AF_UNIX))
     for request in (TIOCSTI, TIOCLINUX):
         deny(s, filters, "ioctl", s.Arg(1, s.MASKED_EQ, LOW_32, request))
     for name, position in OWN_PROCESS_ONLY.items():

@@ -1,14 +1,15 @@
 """The proof of the walls: hostile programs through the real path, before any other program is let in.
 
-Each trial is a program and what must become of it. A wall that is claimed and does not hold is WallsMissing, naming
-the wall; which walls are claimed depends on the level. Takes about a second.
+Each trial is a program, what must become of it, and the levels that claim so. A wall that is claimed and does not hold
+is WallsMissing, naming the wall. Takes about a second.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ from sandbox.types import AssertSuite, Level, Limits, Program, Report, StdioCase
 if TYPE_CHECKING:
     from sandbox.walls import Sandbox
 
-# Tries every forbidden thing and prints the name of each that worked; {beacon} is a socket that listens outside.
+# Tries every forbidden thing and prints the name of each that worked; {beacon} is a socket that listens outside, as is
+# the one at {door}; {kit} is a file of ours.
 BREACHES = """
 import ctypes, os, resource, socket
 c = ctypes.CDLL(None, use_errno=True)
@@ -31,25 +33,37 @@ def calls(number, *args):
     if c.syscall(number, *args) < 0:
         raise OSError(ctypes.get_errno(), str(number))
 
-def beacon():
-    s = socket.socket(socket.AF_UNIX)
+def beacon(kind=socket.SOCK_STREAM):
+    s = socket.socket(socket.AF_UNIX, kind)
     s.connect("\\0{beacon}")
+
+def door():
+    s = socket.socket(socket.AF_UNIX)
+    s.connect("{door}")
+
+def pair():
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    one.sendto(b"x", "\\0{beacon}-datagrams")
 
 def holds(fd):
     os.fstat(fd)
 
 trials = {{
     "an outside socket": beacon,
+    "an outside socket with a name": door,
+    "an outside socket for datagrams": pair,
     "a vsock": lambda: socket.socket(40, socket.SOCK_STREAM),
     "an internet socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
     "a netlink socket": lambda: socket.socket(16, socket.SOCK_RAW),
     "memory of the first process": lambda: opens("/proc/1/mem"),
     "environment of the first process": lambda: opens("/proc/1/environ"),
     "a signal to the first process": lambda: os.kill(1, 0) if {own_uid} else beacon(),
+    "a signal to the parent": lambda: os.kill(os.getppid(), 0) if {own_uid} else beacon(),
     "limits of the first process": lambda: resource.prlimit(1, resource.RLIMIT_CPU, (1, 1)),
     "password file": lambda: opens("/etc/shadow"),
     "the system tree": lambda: opens("/usr/plaudit-probe", os.O_CREAT | os.O_WRONLY),
     "the root directory": lambda: opens("/plaudit-probe", os.O_CREAT | os.O_WRONLY),
+    "our kit": lambda: opens("{kit}"),
     "our sandbox": lambda: __import__("sandbox.walls"),  # an empty folder of that name may be there
     "our service": lambda: __import__("service.settings"),
 }}
@@ -64,6 +78,11 @@ on_x86_64 = {{  # by number, and the numbers are this machine's
 }}
 if os.uname().machine == "x86_64":
     trials |= on_x86_64
+if {bare}:  # where elsewhere there is a /tmp, a /dev/shm and a /proc of its own
+    trials["the folder of temporary files"] = lambda: opens("/tmp/{beacon}", os.O_CREAT | os.O_WRONLY)
+    trials["shared memory"] = lambda: opens("/dev/shm/{beacon}", os.O_CREAT | os.O_WRONLY)
+    trials["the list of processes"] = lambda: os.listdir("/proc")
+    trials["the users' names"] = lambda: opens("/etc/passwd")
 trials |= {{f"descriptor {{fd}}": (lambda fd=fd: holds(fd)) for fd in range(3, 60)}}
 for name, trial in trials.items():
     try:
@@ -76,6 +95,24 @@ if os.getuid() == 0:
 """
 
 HOARD = "hoard = []\nwhile True:\n    hoard.append(bytearray(8 << 20))\n"
+HOLD = """
+import time
+hoard = bytearray(100 << 20)
+hoard[::4096] = b"x" * len(hoard[::4096])
+time.sleep(20)
+"""
+FORK_UNTIL_REFUSED = """
+import os, time
+started = 0
+try:
+    while started < 200:
+        if os.fork() == 0:
+            time.sleep(60)
+        started += 1
+except BlockingIOError:
+    pass
+print(started < 40)
+"""
 FORK_BOMB = "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass\n"
 DAEMON = """
 import os, time
@@ -104,21 +141,23 @@ class Trial:
     suite: Suite
     limits: Limits
     holds: Callable[[Report], bool]
-    levels: tuple[Level, ...] = ("strong", "userns")
+    levels: tuple[Level, ...] = ("strong", "userns", "landlock", "none")
 
 
 def silent(stdout: str = "") -> StdioSuite:
     return StdioSuite((StdioCase("", stdout),))
 
 
-def trials(beacon: str, *, own_uid: bool) -> list[Trial]:
+def trials(names: Mapping[str, object]) -> list[Trial]:
+    """All of them; `names` fills the gaps in `BREACHES`."""
     return [
         Trial(
             "what a program can reach",
-            BREACHES.format(beacon=beacon, own_uid=own_uid),
+            BREACHES.format(**names),
             silent(),
             Limits(cpu_s=2),
             lambda report: report.verdict is Verdict.PASSED,
+            ("strong", "userns", "landlock"),
         ),
         Trial(
             "memory",
@@ -135,6 +174,22 @@ def trials(beacon: str, *, own_uid: bool) -> list[Trial]:
             Limits(cpu_s=PROBE_CPU_S, processes=16),
             lambda report: report.verdict is Verdict.TIME_LIMIT and "process_limit" in report.flags,
             ("strong",),
+        ),
+        Trial(
+            "memory, which is looked at now and then",
+            HOLD,
+            silent(),
+            Limits(cpu_s=2, memory_mb=64),
+            lambda report: report.verdict is Verdict.MEMORY_LIMIT,
+            ("userns", "landlock", "none"),
+        ),
+        Trial(
+            "number of processes of a uid",
+            FORK_UNTIL_REFUSED,
+            silent("True"),
+            Limits(cpu_s=2, processes=16),
+            lambda report: report.verdict is Verdict.PASSED,
+            ("userns", "landlock"),
         ),
         Trial(
             "processes left behind",
@@ -156,10 +211,31 @@ def trials(beacon: str, *, own_uid: bool) -> list[Trial]:
 def prove(box: Sandbox) -> None:
     """Raises WallsMissing for the first wall that does not hold."""
     beacon = f"{box.name}-{os.urandom(4).hex()}"
-    with socket.socket(socket.AF_UNIX) as outside:
-        outside.bind(f"\0{beacon}")
-        outside.listen()
-        for trial in trials(beacon, own_uid=box.plan.uid is not None):
+    door = str(box.home / "door")
+    names = {
+        "beacon": beacon,
+        "door": door,
+        "kit": box.plan.kit / "zygote.pyc",
+        "own_uid": box.plan.uid is not None,
+        "bare": box.plan.bare is not None,
+    }
+    with ExitStack() as outside:
+        home = os.open(
+            box.home, os.O_PATH | os.O_CLOEXEC
+        )  # a socket's name may be 107 bytes long, its folder's is ours
+        outside.callback(os.close, home)
+        for kind, address in (
+            (socket.SOCK_STREAM, f"\0{beacon}"),
+            (socket.SOCK_STREAM, f"/proc/self/fd/{home}/door"),
+            (socket.SOCK_DGRAM, f"\0{beacon}-datagrams"),
+        ):
+            listener = outside.enter_context(socket.socket(socket.AF_UNIX, kind))
+            listener.bind(address)
+            if kind == socket.SOCK_STREAM:
+                listener.listen()
+        os.chmod(door, 0o777)
+        outside.callback(os.unlink, door)
+        for trial in trials(names):
             if box.level not in trial.levels:
                 continue
             report = judge(Program("python", trial.source), trial.suite, trial.limits, Stop(), box)

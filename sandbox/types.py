@@ -205,6 +205,19 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """What may be asked beside a verdict. Part of a result's identity; the defaults ask for nothing."""
+
+    fresh_interpreter: bool = False  # Python is started anew (execve) instead of forked from a warm one
+    shared_process: bool = False  # program and tests in one process: what cannot be split; forgeable, and says so
+    check_determinism: bool = False  # everything twice; flag `nondeterministic` where the two differ
+    audit: bool = False  # flags for what the program was seen doing (`judge/audit.py`)
+
+
+NO_OPTIONS = Options()
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """When to stop judging: after this many failed tests (None: never). The rest are `skipped`."""
 

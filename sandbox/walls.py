@@ -1,6 +1,6 @@
-"""Which walls stand on this host, and the sandbox that is built inside them.
+"""The sandbox: the walls of the best isolation level that this host can give, proven before the first program.
 
-`Walls.probe` looks without building anything lasting. `Sandbox.open` refuses to start below the accepted level, then
+`Walls.probe` (`probe.py`) looks at the host. `Sandbox.open` refuses to start below the accepted level, then
 proves the walls by running hostile programs through the very path that every program will take (`selftest.py`).
 
 A sandbox belongs to one process (open it after a fork, not before). It owns a directory (named by pid and start time,
@@ -9,8 +9,10 @@ carry the same pair. `close` removes them; what a killed owner leaves is removed
 any process of the same uid.
 
 Levels: `strong` as above. `userns`: the same jail without cgroups (a plain user, or root where no cgroup may be made),
-so memory and CPU time are sampled through /proc and a plain user's programs share their jail's uid. Below that
-(`landlock`, `none`) nothing is run by this version, whatever is accepted: the error says what is missing.
+so memory and CPU time are sampled through /proc and a plain user's programs share their jail's uid. `landlock`: no
+namespaces either; root's programs have uids of their own, Landlock for files, seccomp for everything that is no file
+(`bare.py`). `none`: a process group and rlimits. A sandbox has one level from its first day to its last: a jail that
+cannot be made again at that level is an error.
 
 Not promised: anything against a bug in the kernel itself; for that put the whole service in a virtual machine.
 """
@@ -29,77 +31,46 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sandbox import languages
+from sandbox import bare, languages
+from sandbox.bare import Bare
 from sandbox.cgroup import NAME, Cgroups, remove_stale, start_time
-from sandbox.errors import SandboxError, UnsupportedLanguage, WallsMissing
+from sandbox.errors import Interrupted, SandboxError, UnsupportedLanguage, WallsMissing
+from sandbox.inside import broom
 from sandbox.jail import Blueprint, Flavour, Jail, Job, Stay, kill_bwrap
 from sandbox.judge.artifacts import Artifacts
 from sandbox.languages import Language
+from sandbox.probe import Walls
 from sandbox.seccomp import build_filter
 from sandbox.types import Level
 
-LEVELS: tuple[Level, ...] = ("strong", "userns", "landlock", "none")
 FIRST_UID = 20_000
 MAX_OWNERS = 2_000
+FIRST_BROOM = FIRST_UID + 2 * MAX_OWNERS  # of the uids that end programs and run none
+OFFENDED = ("/etc/ssl/openssl.cnf",)  # files that a toolchain can do without, but not see and be refused: Node
+OURS = b"bare"  # in the lock file of uids that programs have had without a namespace around them
 MAX_LEAVING = 8
 JOBS_A_JAIL = 5_000
 LEAVE_S = 10.0
+QUIET_S = 60.0
 NUMBERS = itertools.count(1)  # of the sandboxes of this process
 KIT_FILES = {
     "zygote": "inside/zygote.py",
+    "bare": "inside/bare.py",
+    "broom": "inside/broom.py",
     "landlock": "inside/landlock.py",
     "candidate": "inside/candidate.py",
+    "fresh": "inside/fresh.py",
+    "audit": "inside/audit.py",
     "tests": "inside/tests.py",
     "peer": "inside/peer.py",
     "remote": "inside/remote.py",
     "wire": "inside/wire.py",
     "codec": "judge/codec.py",
 }
-ADVICE = (
-    "run as root with CAP_SYS_ADMIN; in Docker: --cap-add SYS_ADMIN --security-opt seccomp=unconfined "
-    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined --cgroupns=private and a writable "
-    "/sys/fs/cgroup (or --privileged)"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Walls:
-    """What this host can give: the best level, and what stands between it and `strong`."""
-
-    level: Level
-    missing: tuple[str, ...]
-    advice: str
-
-    @classmethod
-    def probe(cls) -> Walls:
-        """Look for the parts of `strong`. Cheap, leaves nothing behind, proves nothing (`Sandbox.open` does)."""
-        missing = []
-        bwrap = shutil.which("bwrap")
-        if bwrap is None:
-            missing.append("bubblewrap (the bwrap program; apt-get install bubblewrap)")
-        else:
-            missing += namespaces_missing(bwrap)
-        try:
-            build_filter()
-        except WallsMissing as error:
-            missing.append(str(error))
-        level: Level = "none" if missing else "userns"
-        if os.geteuid() != 0:
-            missing.append("root: own uids for programs and cgroups need it")
-        else:
-            missing += Cgroups.here().missing()
-        return cls("strong" if not missing else level, tuple(missing), "" if not missing else ADVICE)
-
-
-def namespaces_missing(bwrap: str) -> list[str]:
-    """What bubblewrap itself says if it may not make the namespaces of a jail."""
-    line = [bwrap, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--ro-bind", "/", "/"]
-    line += [] if os.geteuid() == 0 else ["--unshare-user"]
-    done = subprocess.run([*line, "/bin/true"], capture_output=True, text=True, timeout=20, check=False)
-    return [] if done.returncode == 0 else [f"namespaces ({done.stderr.strip() or 'bwrap fails without a word'})"]
 
 
 class Sandbox:
@@ -113,9 +84,11 @@ class Sandbox:
         self.home = state / self.name
         self.sequence = 0
         self.idle: dict[Flavour, list[Jail]] = {"light": [], "science": [], "tests": []}
+        self.staying: list[Jail] = []  # bare ones with a job
         self.leaving: list[subprocess.Popen[bytes]] = []
         self.artifacts = Artifacts()
         self.interrupt = threading.Event()
+        self.last_try = False
         self.closed = False
         self.lock = -1
         self.home.mkdir(mode=0o711, exist_ok=True)
@@ -127,7 +100,8 @@ class Sandbox:
             if cgroups is not None:
                 bases = "\n".join(str(tree.base) for tree in cgroups.trees)
                 (self.home / "cgroups").write_text(bases)
-            self.plan = blueprint(self.name, self.home, uid, cgroups)
+            self.plan = blueprint(self.name, self.home, uid, cgroups, self.level)
+            self._end_strangers()
             self.toolchain_digest = languages.toolchain_digest(
                 self.plan.seccomp, *(kit_source(path).read_bytes() for path in KIT_FILES.values())
             )
@@ -141,11 +115,7 @@ class Sandbox:
         from sandbox.selftest import prove
 
         walls = Walls.probe()
-        if LEVELS.index(walls.level) > LEVELS.index(accept):
-            lacks = "; ".join(walls.missing)
-            raise WallsMissing(f"isolation level {accept!r} is not to be had here, missing: {lacks}. {walls.advice}")
-        if walls.level not in ("strong", "userns"):
-            raise WallsMissing(f"level {walls.level!r} cannot run programs, missing: {'; '.join(walls.missing)}")
+        walls.require(accept)
         state = state_directory()
         sweep(state)
         box = cls(walls, state)
@@ -156,12 +126,45 @@ class Sandbox:
             raise
         return box
 
+    def _end_strangers(self) -> None:
+        """End what a dead owner of our uids has left, where no namespace has ended it.
+
+        The lock says that the uids are ours, and what is written in its file, that they were somebody's like us: what
+        else runs under them is none of our business, and we do not.
+        """
+        plan = self.plan
+        if plan.bare is None or plan.uid is None:
+            return
+        ours = os.pread(self.lock, len(OURS), 0) == OURS
+        sweeper = plan.bare.broom
+        deadline = time.monotonic() + LEAVE_S if ours else 0.0
+        while broom.processes_of(sweeper) and time.monotonic() < deadline:
+            time.sleep(0.01)  # a dead owner's is still at it
+        for uid in (sweeper, plan.uid, plan.uid + 1):
+            running = broom.processes_of(uid)
+            if bare.is_somebody(uid) or (running and (not ours or uid == sweeper)):
+                raise WallsMissing(f"uid {uid} is used on this host; programs need one that is nobody's")
+            if running:
+                bare.end(plan.python, plan.kit, uid, sweeper)
+        os.pwrite(self.lock, OURS, 0)
+
     def start(self, job: Job) -> Stay:
         """Start a job in a jail that nobody else is in: a warm one, or a new one where there is none."""
         if self.closed:
             raise SandboxError("the sandbox is closed")
         idle = self.idle[job.flavour]
-        return Stay(idle.pop() if idle else self._build(job.flavour), job, self._leave)
+        if self.plan.bare is not None:
+            self._alone(job)
+        jail = idle.pop() if idle else self._build(job.flavour)
+        if self.plan.bare is not None:
+            self.staying.append(jail)
+        return Stay(jail, job, self._leave)
+
+    def _alone(self, job: Job) -> None:
+        """Two jobs of one uid could reach each other without namespaces, and one's sweep would end the other."""
+        uid = self.plan.uid_of(job.flavour)
+        if uid is not None and any(self.plan.uid_of(jail.flavour) == uid for jail in self.staying):
+            raise SandboxError(f"at level {self.level!r} no two programs run at once in one sandbox")
 
     def _build(self, flavour: Flavour) -> Jail:
         self.sequence += 1
@@ -170,6 +173,8 @@ class Sandbox:
 
     def _leave(self, jail: Jail) -> None:
         """Take a jail back after a job: it stays warm, unless it is worn out or anything about it is not as it was."""
+        if jail in self.staying:
+            self.staying.remove(jail)
         if jail.fit and jail.jobs < JOBS_A_JAIL:
             self.idle[jail.flavour].append(jail)
             return
@@ -198,6 +203,25 @@ class Sandbox:
                 raise SandboxError(f"{len(self.leaving)} jails do not go away")
             time.sleep(0.001)
 
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """A second try at what got no CPU: one at a time on this host, and whatever comes of it counts.
+
+        Only second tries wait for each other; ordinary runs of other executors go on. Who has waited for QUIET_S goes
+        ahead. Raises Interrupted.
+        """
+        fd = os.open(self.home.parent / "quiet", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            until = time.monotonic() + QUIET_S
+            while not try_lock(fd) and time.monotonic() < until:
+                if self.interrupt.wait(0.05):
+                    raise Interrupted("nobody wants this run any more")
+            self.last_try = True
+            yield
+        finally:
+            self.last_try = False
+            os.close(fd)
+
     def languages(self) -> list[Language]:
         return languages.installed()
 
@@ -213,7 +237,7 @@ class Sandbox:
         self.artifacts.close()
         self.discard()
         self.collect(0)
-        shutil.rmtree(self.home, ignore_errors=True)
+        remove_home(self.home)
         if self.lock >= 0:
             os.close(self.lock)
             self.lock = -1
@@ -247,9 +271,17 @@ def sweep(state: Path | None = None) -> int:
         kill_strays(home)
         bases = [Path(line) for line in read_lines(home / "cgroups")]
         remove_stale([base for base in bases if base.is_dir()])
-        shutil.rmtree(home, ignore_errors=True)
+        remove_home(home)
         removed += 1
     return removed
+
+
+def remove_home(home: Path) -> None:
+    """Remove an owner's directory; where programs wrote, by one whom they cannot lead astray."""
+    for folder in home.glob("work-*"):
+        with suppress(OSError):
+            broom.remove_below(str(folder))
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def kill_strays(home: Path) -> None:
@@ -283,11 +315,19 @@ def claim_uids(state: Path) -> tuple[int, int]:
     raise SandboxError(f"all {MAX_OWNERS} pairs of uids are taken")
 
 
+def try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def kit_source(name: str) -> Path:
     return Path(__file__).parent / name
 
 
-def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None) -> Blueprint:
+def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, level: Level) -> Blueprint:
     """Lay out the kit for the jails and everything that they share."""
     kit = home / "kit"
     kit.mkdir(mode=0o755, exist_ok=True)
@@ -302,22 +342,38 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None) -
     if not home_of_python.is_relative_to("/usr"):
         binds.append(str(home_of_python))
     binds = [path for path in binds if os.path.lexists(path)]
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
+    masks = hidden(binds)
+    bwrap = shutil.which("bwrap") or ""
+    without = None
+    if level in ("landlock", "none"):
+        without = bare_plan(level, uid, binds, masks)
+    elif not bwrap:
         raise WallsMissing("bubblewrap (the bwrap program)")
     return Blueprint(
         bwrap=bwrap,
         binds=tuple(binds),
-        masks=hidden(binds),
+        masks=masks,
         python=str(languages.python_binary()),
         packages=languages.python_packages(),
         environment=languages.ENVIRONMENT,
         kit=kit,
-        seccomp=build_filter(),
+        seccomp=b"" if level == "none" else build_filter(lonely=without is not None, counted=cgroups is not None),
         uid=uid,
         cgroups=cgroups,
         name=name,
+        bare=without,
     )
+
+
+def bare_plan(level: Level, uid: int | None, binds: list[str], masks: tuple[str, ...]) -> Bare:
+    """What the jails of a level without namespaces share. Raises WallsMissing where `landlock` has no uids to use."""
+    if level == "landlock" and uid is None:
+        raise WallsMissing("root: a uid for programs alone needs it")
+    sweeper = 0 if uid is None else FIRST_BROOM + (uid - FIRST_UID) // 2
+    if level == "none":
+        return Bare(sweeper, landlock=False)
+    readable, listable = bare.around([*binds, *(path for path in OFFENDED if os.path.lexists(path))], masks)
+    return Bare(sweeper, landlock=True, readable=readable, listable=listable)
 
 
 def hidden(binds: list[str]) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def findings(settings: Settings) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "settings": settings.public(),
         "broker": section(lambda: _broker(settings)),
-        "isolation": section(lambda: _isolation(settings)),
+        "isolation": section(lambda: _isolation(settings, missing)),
         "languages": section(_languages),
         "models": {name: section(lambda path=path: _model(settings, path)) for name, path in settings.models.items()},  # type: ignore[misc]
         "missing": missing,
@@ -76,14 +76,23 @@ def _broker(settings: Settings) -> dict[str, Any]:
     return {"url": shown, "version": info.get("valkey_version", info["redis_version"])}
 
 
-def _isolation(settings: Settings) -> dict[str, Any]:
-    from sandbox.walls import LEVELS, Walls
+def _isolation(settings: Settings, missing: list[str]) -> dict[str, Any]:
+    """Every level with what it lacks here, whether or not the accepted one is among those that can be had."""
+    from sandbox.errors import WallsMissing
+    from sandbox.probe import Walls
 
+    settings.refuse_open_none()
     walls = Walls.probe()
-    if LEVELS.index(walls.level) > LEVELS.index(settings.isolation_accept):
-        raise HostLacks(f"isolation {settings.isolation_accept!r} is asked for and {walls.level!r} is what this host "
-                        f"gives; it lacks {'; '.join(walls.missing)}. {walls.advice}")  # fmt: skip
-    return {"level": walls.level, "lacks": list(walls.missing), "advice": walls.advice}
+    try:
+        walls.require(settings.isolation_accept)
+    except WallsMissing as error:
+        missing.append(str(error))
+    return {
+        "level": walls.level if not walls.lacks[walls.level] else "not even none",
+        "accepted": settings.isolation_accept,
+        "lacking": {level: list(lacks) for level, lacks in walls.lacks.items()},
+        "advice": walls.advice,
+    }
 
 
 def _languages() -> dict[str, str]:
@@ -120,6 +129,9 @@ def as_text(found: dict[str, Any]) -> str:
             continue
         lines.append(f"{heading}:")
         for name, value in body.items():
+            if name == "lacking":
+                lines += [f"  {level} lacks: {'; '.join(lacks) or 'nothing'}" for level, lacks in value.items()]
+                continue
             shown = ", ".join(f"{key}={part}" for key, part in value.items()) if isinstance(value, dict) else value
             lines.append(f"  {name}: {'; '.join(map(str, shown)) if isinstance(shown, list) else shown}")
     lines += ["missing:", *(f"  - {text}" for text in found["missing"])] if found["missing"] else ["nothing is missing"]

@@ -53,12 +53,13 @@ CLIENT_FLAGS: dict[str, dict[str, Any]] = {
                     "help": "what is too long is refused, or loses its beginning (default: %(default)s)"},
     "calibrated": {"action": "store_true", "help": "add pass_probability, where the checkpoint has a calibration"},
     "spec": {"metavar": "FILE", "help": "JSON of the reward's terms; default: tests 0.7, reward model 0.3"},
+    "replay": {"metavar": "ID|FILE", "help": "instead of a file of items: judge a request once more, and compare"},
     "early_stop": {"action": "store_true", "help": "stop running a group once a completion passes everything"},
 }  # fmt: skip
 ALWAYS = ("url", "api_key", "out", "batch", "concurrency", "deadline_ms")
 CLIENT_COMMANDS = {
     "score": ("score completions with the reward model", (*ALWAYS, "use_model", "on_overflow", "calibrated")),
-    "execute": ("run programs against their tests", ALWAYS),
+    "execute": ("run programs against their tests", (*ALWAYS, "replay")),
     "rank": ("order completions by reward", (*ALWAYS, "spec", "early_stop")),
 }
 CLIENT_VARIABLES = {f"{PREFIX}{name.upper()}" for name in CLIENT_FLAGS} - {f"{PREFIX}API_KEY"}
@@ -111,7 +112,8 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
             "drain_s", *TELLING)  # fmt: skip
     for name, (text, flags) in CLIENT_COMMANDS.items():
         one = command(commands, name, _send, f"{text}: JSONL in, JSONL out in the same order")
-        one.add_argument("file", metavar="FILE.jsonl", help="one item a line, as in the API's requests; '-': stdin")
+        one.add_argument("file", metavar="FILE.jsonl", nargs="?" if name == "execute" else None, default=None,
+                         help="one item a line, as in the API's requests; '-': stdin")  # fmt: skip
         one.set_defaults(command=name)
         for flag in flags:
             _add_client_flag(one, flag, environ)
@@ -175,12 +177,14 @@ def _up(flags: argparse.Namespace) -> int:
 
     settings = _service(flags)
     _refuse_open_door(settings)
+    settings.refuse_open_none()
     return up(settings)
 
 
 def _serve(flags: argparse.Namespace) -> int:
     settings = _service(flags, needs_redis=True)
     _refuse_open_door(settings)
+    settings.refuse_open_none()
     with _extra("api"):
         from service.api.server import serve
 
@@ -201,6 +205,7 @@ def _worker_execute(flags: argparse.Namespace) -> int:
     from service.up.tree import num_executors
 
     settings = _service(flags, needs_redis=True)
+    settings.refuse_open_none()
     if num_executors(settings) != 1:
         return _several(settings, "execute", num_executors(settings))
     with _extra("executor"):
@@ -258,7 +263,7 @@ def _refuse_open_door(settings: Settings) -> None:
 def _send(flags: argparse.Namespace) -> int:
     import asyncio
 
-    from service import bulk
+    from service import bulk, replay
     from service.client import AsyncClient
     from service.schemas import ExecuteItem, RewardItem, RewardSpec, ScoreItem
 
@@ -271,10 +276,18 @@ def _send(flags: argparse.Namespace) -> int:
         options["early_stop"] = flags.early_stop
         if flags.spec:
             options["spec"] = _read_spec(flags.spec, RewardSpec)
+    again = getattr(flags, "replay", None)
+    if (again is None) == (flags.file is None):
+        raise UsageError("give either FILE.jsonl or --replay ID|FILE")
+    in_file = None if again is None else replay.kept(again)
     kinds: dict[str, type[bulk.Item]] = {"score": ScoreItem, "execute": ExecuteItem, "rank": RewardItem}
 
     async def send() -> int:
         async with AsyncClient(flags.url, flags.api_key) as client:
+            if again is not None:
+                with _open_out(flags.out) as sink:
+                    told = in_file or await client.replay(again)
+                    return await replay.again(client, told, sink, flags.deadline_ms)
             ask = getattr(client, flags.command)
 
             async def call(items: Sequence[Any]) -> Any:

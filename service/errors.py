@@ -68,6 +68,12 @@ class TestsetUnknown(NotFound):
     __test__ = False  # not a test class, whatever pytest thinks of its name
 
 
+class RequestUnknown(NotFound):
+    """No replay is kept under this request id: never seen, of another caller, expired, or nothing in it was judged."""
+
+    code, title = "request_unknown", "No such request"
+
+
 class Conflict(PlauditError):
     status, code, title, retryable = 409, "idempotency_conflict", "Same idempotency key, another body", False
 

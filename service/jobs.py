@@ -52,6 +52,7 @@ class ExecuteTask(msgspec.Struct, frozen=True, tag="execute"):
     suite: str
     limits: sandbox.Limits
     stop_after: int | None = None
+    options: sandbox.Options = sandbox.NO_OPTIONS
 
 
 Task = ScoreTask | ExecuteTask

@@ -148,6 +148,19 @@ class StopAfter(Strict):
     after: Annotated[int, Field(ge=1, description="stop after this many failed tests")]
 
 
+class OptionsSpec(Strict):
+    """What to do beside judging. Each is part of a result's identity; none is on unless asked for."""
+
+    fresh_interpreter: Annotated[
+        bool, Field(description="start Python anew for every run (`python3 main.py`), not from a warm one")
+    ] = False
+    shared_process: Annotated[
+        bool, Field(description="tests of `assert` and `check` in the program's own process; forgeable, and said so")
+    ] = False
+    check_determinism: Annotated[bool, Field(description="judge twice; flag `nondeterministic` if they differ")] = False
+    audit: Annotated[bool, Field(description="flags for what a Python program was seen doing: hints")] = False
+
+
 Stop = Literal["never", "first_failure"] | StopAfter
 Extract = Literal["none", "last_fence"]
 
@@ -224,10 +237,12 @@ class ExecuteItem(Strict):
     tests: Tests
     limits: LimitsSpec = LimitsSpec()
     stop: Stop = "never"
+    options: OptionsSpec = OptionsSpec()
 
 
 class ExecuteRequest(Strict):
     items: Annotated[list[ExecuteItem], Field(min_length=1)]
+    use_cache: Annotated[bool, Field(description="false: run again what was judged before")] = True
     priority: Priority = "normal"
     deadline_ms: DeadlineMs | None = None
 
@@ -278,6 +293,41 @@ class ExecuteAnswer(Answer):
     status: Completeness
     results: list[ExecuteResult]
     timing: Timing
+
+
+# --- GET /requests/{id}/replay ----------------------------------------------------------------------------------------
+
+
+class GivenVerdict(Answer):
+    """What was answered about one program, and under which content hash it was done."""
+
+    sha256: str = Field(description="of the program's text in UTF-8, as it was run")
+    job: str | None = Field(None, description="content hash of the work; null if none was needed")
+    status: Status
+    verdict: Verdict | None = None
+    passed: int | None = None
+    total: int | None = None
+    tests: list[Verdict] = []
+    flags: list[str] = []
+    judge: Judge | None = None
+    isolation: Level | None = None
+    cached: bool = False
+
+
+class ReplayItem(Answer):
+    """`request` can be posted as an item of `/execute`; `given` has one entry per program of it, in order."""
+
+    request: ExecuteItem
+    suite: str = Field(description="digest of the tests, as `{\"kind\": \"ref\"}` takes it")
+    given: list[GivenVerdict]
+
+
+class ReplayAnswer(Answer):
+    request_id: str
+    answered_at: str
+    expires_at: str
+    toolchain: str = Field(description="digest of versions, flags and judge code that the work was addressed to")
+    items: list[ReplayItem]
 
 
 # --- POST /reward and /rank ------------------------------------------------------------------------------------------

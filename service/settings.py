@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -77,6 +78,12 @@ class Settings(BaseModel):
     async_deadline_ms: int = Field(3_600_000, description="of a `Prefer: respond-async` request that brings none")
     keep_results_s: int = Field(3600, description="idempotent and async answers")
     cache_s: int = Field(3600, description="finished deterministic results")
+    keep_replays_s: Annotated[int, Field(ge=0)] = Field(
+        3600, description="what is needed to reproduce a verdict, by request id; 0: kept nowhere"
+    )
+    max_replay_bytes: Annotated[int, Field(ge=1)] = Field(
+        128 * 1024 * 1024, description="all of that, compressed; past it the oldest go"
+    )
     lease_s: Annotated[float, Field(gt=0)] = Field(6.0, description="a job whose worker is silent so long is retaken")
     heartbeat_s: Annotated[float, Field(gt=0)] = 1.5
     max_deliveries: Annotated[int, Field(ge=1)] = Field(3, description="deliveries before a job counts as poisoned")
@@ -89,7 +96,9 @@ class Settings(BaseModel):
 
     # executing
     isolation_accept: Literal["strong", "userns", "landlock", "none"] = Field(
-        "strong", description="lowest isolation level this deployment accepts; anything weaker refuses to start"
+        "strong",
+        description="lowest isolation level this deployment accepts (docs/sandbox.md); executors with "
+        "anything weaker refuse to start, and `none` is for loopback only",
     )
 
     # other people's protocols
@@ -107,6 +116,23 @@ class Settings(BaseModel):
         """What is served: `model`, or the checkpoint that ships with plaudit."""
         return self.model or {"default": str(PACKAGE_ROOT / "models" / "plaudit-mini")}
 
+    @property
+    def loopback(self) -> bool:
+        """Whether the API listens to this machine alone, said by a plain address and not by whom a name leads to."""
+        return is_loopback(self.host)
+
+    def refuse_open_none(self) -> None:
+        """Level `none` is for one's own programs on one's own machine. Raises UsageError beyond it."""
+        if self.isolation_accept != "none":
+            return
+        if not self.loopback:
+            raise UsageError("--isolation-accept none runs programs without walls, so for this machine only; --host "
+                             f"{self.host} is open to others: bind to 127.0.0.1, or accept landlock")  # fmt: skip
+        url = urlsplit(self.redis_url or "unix://")
+        if url.scheme != "unix" and not is_loopback(url.hostname or "localhost"):
+            raise UsageError("--isolation-accept none runs programs without walls, so for this machine only; the queue "
+                             f"is on {url.hostname}: use one on 127.0.0.1, or accept landlock")  # fmt: skip
+
     def public(self) -> dict[str, Any]:
         """The effective settings with secrets hidden, for `plaudit check` and the logs."""
         shown = self.model_dump(mode="json")
@@ -116,6 +142,10 @@ class Settings(BaseModel):
             scheme, rest = self.redis_url.split("://", 1)
             shown["redis_url"] = f"{scheme}://***@{rest.rsplit('@', 1)[1]}"
         return shown
+
+
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def parse_models(pairs: list[str]) -> dict[str, str]:

@@ -5,6 +5,8 @@ may patch, read or replace all of it, and what it can produce that way is still 
 
 `script` behaves like `python3 main.py` (module `__main__`, `__file__`, tracebacks, exit code, threads and atexit).
 `serve` loads the program and then answers the test side's requests on descriptor 3 until that side hangs up.
+`shared` runs the program and one test of it in this very process, for those who ask for that: what it says on
+descriptor 3 the program could say as well. The `audited` roles do the same watched by `audit`, on the next descriptor.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from sandbox.inside.audit import Watch
     from sandbox.inside.peer import Peer
     from sandbox.inside.remote import BASES
     from sandbox.inside.wire import Lost, attempt, describe_error, send_frame
@@ -30,6 +33,7 @@ else:
     from wire import Lost, attempt, describe_error, send_frame
 
 MAIN = "/tmp/main.py"
+HARNESS = "/harness"
 WIRE_FD = 3
 
 _exit = os._exit
@@ -66,7 +70,18 @@ def exit_code(error: SystemExit) -> int:
     return 1
 
 
-def finish(code: int) -> NoReturn:
+def watch_over(source: bytes, fd: int) -> Watch:
+    """Begin to watch this process; what is seen is said on `fd`."""
+    sys.path.insert(0, HARNESS)
+    import audit  # type: ignore[import-not-found]
+
+    sys.path.pop(0)
+    sys.modules.pop("audit")
+    watch: Watch = audit.Watch(fd, source)
+    return watch
+
+
+def finish(code: int, watch: Watch | None = None) -> NoReturn:
     """End as the interpreter would: wait for threads, run atexit handlers, flush."""
     threading = sys.modules.get("threading")
     if threading is not None:
@@ -74,6 +89,8 @@ def finish(code: int) -> NoReturn:
     attempt(atexit._run_exitfuncs)
     if not flush():
         code = 120  # what the interpreter says when its last flush fails
+    if watch is not None:
+        watch.end()
     _exit(code)
 
 
@@ -86,19 +103,40 @@ def run_main(source: bytes) -> tuple[Any, int | None, BaseException | None]:
     return main, None, error
 
 
-def script(source: bytes) -> NoReturn:
-    _, code, error = run_main(source)
+def script(source: bytes, watch: Watch | None = None) -> NoReturn:
+    main, code, error = run_main(source)
+    if watch is not None:
+        watch.look(main.__dict__)
     if error is not None:
         show(error)
         code = 1
-    finish(code or 0)
+    finish(code or 0, watch)
 
 
-def serve(source: bytes) -> NoReturn:
+def audited_script(source: bytes) -> NoReturn:
+    script(source, watch_over(source, WIRE_FD))
+
+
+def audited_serve(source: bytes) -> NoReturn:
+    serve(source, watch_over(source, WIRE_FD + 1))
+
+
+def audited_shared(source: bytes) -> NoReturn:
+    shared(source, watch_over(program_of(codec.loads(source)), WIRE_FD + 1))
+
+
+def program_of(plan: Any) -> bytes:
+    program: str = plan["program"]
+    return program.encode("latin-1")
+
+
+def serve(source: bytes, watch: Watch | None = None) -> NoReturn:
     wire = _socket.socket(fileno=WIRE_FD)
     os.set_inheritable(WIRE_FD, False)
     main, code, error = run_main(source)
     flush()
+    if watch is not None:
+        watch.look(main.__dict__)
     hello: dict[str, Any] = {"hello": True}
     if error is not None:
         show(error)
@@ -107,9 +145,15 @@ def serve(source: bytes) -> NoReturn:
         hello["exit"] = code
     send_frame(wire, codec.dumps(hello))
     if error is not None or code is not None:
-        finish(1 if code is None else code)
+        finish(1 if code is None else code, watch)
+
+    def ahead() -> None:
+        flush()
+        if watch is not None:
+            watch.look()
+
     peer = Peer(
-        wire, lambda peer, message: perform(main.__dict__, peer, message), follows_refs=True, before_reply=flush
+        wire, lambda peer, message: perform(main.__dict__, peer, message), follows_refs=True, before_reply=ahead
     )
     try:
         while True:
@@ -117,6 +161,63 @@ def serve(source: bytes) -> NoReturn:
     except (Lost, OSError):
         flush()
         _exit(0)
+
+
+def shared(source: bytes, watch: Watch | None = None) -> NoReturn:
+    """Run program, setup and one test in one module, and say how that went."""
+    wire = _socket.socket(fileno=WIRE_FD)
+    os.set_inheritable(WIRE_FD, False)
+    plan = codec.loads(source)
+
+    def tell(**fields: Any) -> None:
+        flush()
+        if watch is not None:
+            watch.look(main.__dict__)
+        send_frame(wire, codec.dumps(fields))
+
+    try:
+        codes = [compile(plan[part], f"<{part}>", "exec", dont_inherit=True) for part in ("setup", "test")]
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as fault:
+        send_frame(wire, codec.dumps({"invalid": f"{type(fault).__name__}: {fault}"}))
+        _exit(0)
+    send_frame(wire, codec.dumps({"ready": True}))  # before the program's first line: nobody but us can have said it
+    main, code, error = run_main(program_of(plan))
+    if error is None and code is None:
+        _, error = attempt(lambda: take_test(main.__dict__, codes, plan))
+        if isinstance(error, SystemExit):
+            code, error = exit_code(error), None
+    if code is not None:
+        tell(done=["no_result", f"the program exits with {code} instead of answering"])
+    elif error is not None:
+        whose = blame(error)
+        show(error)
+        tell(done=[whose, f"{type(error).__name__}: {describe_error(error)['message']}"[:2000]])
+    else:
+        tell(done=["passed", ""])
+    finish(0, watch)
+
+
+def take_test(namespace: dict[str, Any], codes: list[Any], plan: Any) -> None:
+    found, _ = attempt(lambda: resolve(namespace, plan["entry_point"]))
+    namespace.setdefault("candidate", found)
+    for code in codes:
+        exec(code, namespace)
+    if plan["kind"] == "check":
+        namespace["check"](resolve(namespace, plan["entry_point"]))
+
+
+def blame(error: BaseException) -> str:
+    """Whose exception it is, by the innermost frame that is the program's or the test's."""
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        place = name if name in (MAIN, "<setup>", "<test>") else place
+        trace = trace.tb_next
+    if place == MAIN or not place:
+        return "runtime_error"
+    if isinstance(error, ImportError):
+        return "invalid_result"  # a test that needs what is not here; the program may pretend so, and gains nothing
+    return "runtime_error" if isinstance(error, NameError) else "wrong_answer"
 
 
 def flush() -> bool:

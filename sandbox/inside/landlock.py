@@ -2,12 +2,14 @@
 
 The rules are made once in PID 1 of a jail; each forked process puts them on itself for good (about 50 µs). Everything
 may be read and executed, written only what a job may write to; TCP, abstract sockets and signals end at the jail's own
-processes. A right that this kernel does not know is left out; a kernel without Landlock gives `abi` 0 and no lock.
+processes. In a bare jail (level `landlock`) they are the only lock on files: readable is what is named (`Reach`). A
+right that this kernel does not know is left out; a kernel without Landlock gives `abi` 0 and no lock.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 TYPE_CHECKING = False
@@ -18,6 +20,7 @@ CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same number on ev
 ASK_VERSION = 1
 PATH_BENEATH = 1
 READ = 0b1101  # execute, read file, read dir
+LIST = 0b1000  # read dir
 WRITE_FILE = 0b10
 FIRST_RIGHTS = (1 << 13) - 1  # ABI 1
 REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15  # ABI 2, 3, 5
@@ -28,15 +31,33 @@ WRITABLE = ("/tmp", "/dev/shm")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
+class Reach:
+    """What a locked process may touch: whole trees to read, folders whose names alone it may list, trees to write to.
+
+    Rules only ever add. To keep something in a readable tree from being read, the tree is named by its other parts.
+    """
+
+    def __init__(
+        self,
+        readable: tuple[str, ...] = ("/",),
+        writable: tuple[str, ...] = WRITABLE,
+        listable: tuple[str, ...] = (),
+        proc: tuple[str, ...] = ("/proc",),
+    ) -> None:
+        self.readable = readable
+        self.writable = writable
+        self.listable = listable
+        self.proc = proc
+
+
 class Lock:
     """Call it in the process that is to be locked; `abi` says which of the rights this kernel knows."""
 
-    def __init__(self, c: Any, abi: int, ruleset: int, readable: tuple[str, ...], writable: tuple[str, ...]) -> None:
+    def __init__(self, c: Any, abi: int, ruleset: int, reach: Reach) -> None:
         self.c = c
         self.abi = abi
         self.ruleset = ruleset
-        self.readable = readable
-        self.writable = writable
+        self.reach = reach
 
     def __call__(self) -> None:
         if self.abi and self.c.syscall(RESTRICT_SELF, self.ruleset, 0) != 0:
@@ -44,7 +65,7 @@ class Lock:
 
     def renewed(self) -> Lock:
         """The same lock about the folders that have those names now."""
-        return prepare(self.c, self.readable, self.writable)
+        return prepare(self.c, self.reach)
 
 
 def number(value: int, size: int) -> bytes:
@@ -58,11 +79,16 @@ def rights_of(abi: int) -> int:
     return rights
 
 
-def prepare(c: Any, readable: tuple[str, ...] = ("/",), writable: tuple[str, ...] = WRITABLE) -> Lock:
+def known_abi(c: Any) -> int:
+    """The version of this kernel's Landlock, 0 where there is none. An unmounted securityfs says nothing about it."""
+    return max(0, int(c.syscall(CREATE_RULESET, None, 0, ASK_VERSION)))
+
+
+def prepare(c: Any, reach: Reach) -> Lock:
     """The lock of this kernel. Raises OSError if it has Landlock and refuses the rules."""
-    abi = max(0, c.syscall(CREATE_RULESET, None, 0, ASK_VERSION))
+    abi = known_abi(c)
     if not abi:
-        return Lock(c, 0, -1, readable, writable)
+        return Lock(c, 0, -1, reach)
     rights = rights_of(abi)
     network = BIND_AND_CONNECT if abi >= 4 else 0
     scope = ABSTRACT_SOCKETS_AND_SIGNALS if abi >= 6 else 0
@@ -72,15 +98,18 @@ def prepare(c: Any, readable: tuple[str, ...] = ("/",), writable: tuple[str, ...
     if ruleset < 0:
         raise OSError("landlock_create_ruleset")
     for path, allowed in (
-        *((path, READ) for path in readable),
-        *((path, rights) for path in writable),
-        ("/proc", READ | WRITE_FILE),
-        *((path, READ & ~0b1000 | WRITE_FILE | rights & (TRUNCATE | IOCTL_DEV)) for path in DEVICES),
+        *((path, READ) for path in reach.readable),
+        *((path, LIST) for path in reach.listable),
+        *((path, rights) for path in reach.writable),
+        *((path, READ | WRITE_FILE) for path in reach.proc),
+        *((path, READ | WRITE_FILE | rights & (TRUNCATE | IOCTL_DEV)) for path in DEVICES),
     ):
         try:
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
+        if not stat.S_ISDIR(os.fstat(place).st_mode):
+            allowed &= ~LIST  # a right about folders, refused for anything else
         rule = number(allowed, 8) + number(place, 4)
         done = c.syscall(ADD_RULE, ruleset, PATH_BENEATH, rule, 0)
         os.close(place)
@@ -88,4 +117,4 @@ def prepare(c: Any, readable: tuple[str, ...] = ("/",), writable: tuple[str, ...
             raise OSError(f"landlock_add_rule {path}")
     os.dup2(ruleset, RULESET_FD, inheritable=False)
     os.close(ruleset)
-    return Lock(c, abi, RULESET_FD, readable, writable)
+    return Lock(c, abi, RULESET_FD, reach)

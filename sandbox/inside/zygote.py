@@ -8,6 +8,7 @@ says "kill" here first, and ends the whole jail from outside if that does not he
 Who cleans up: after the main process has ended, everything else in the pid namespace is killed and reaped here, and
 /tmp and /dev/shm are emptied, before the answer is sent: an answer means "nothing of that job is left". Where that
 cannot be said the answer says so (`clean`), and the host throws the jail away.
+Without namespaces (levels `landlock` and `none`) this is an ordinary process of the host; `bare.py` has what differs.
 What stays: the heap of this process. So no text of a program or a test is ever read here; texts lie in files in memory
 whose descriptors pass through, and only the forked process reads them.
 Not promised: that the answer comes (the host must not wait for it for ever).
@@ -37,8 +38,10 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 2, 4, 8, 32
 MNT_DETACH = 2
 PR_SET_DUMPABLE = 4
 CAPABILITY_VERSION = 0x20080522
-ROLES = {"candidate": ("script", "serve"), "tests": ("tests",)}  # file of the kit → the roles that it plays
-MAIN = "/tmp/main.py"
+ROLES = {  # file of the kit → the roles that it plays
+    "candidate": ("script", "serve", "shared", "audited_script", "audited_serve", "audited_shared"),
+    "tests": ("tests",),
+}
 SHARED = {"/tmp": MS_NOSUID | MS_NODEV, "/dev/shm": MS_NOSUID | MS_NODEV | MS_NOEXEC}
 
 
@@ -71,10 +74,14 @@ def receive(control: _socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 class Room:
-    """What a job may write to: /tmp and /dev/shm, of a size, and empty when it begins."""
+    """What a job may write to: /tmp and /dev/shm, of a size, and empty when it begins; and how to end it."""
 
-    def __init__(self, c: Any, *, mounts: bool) -> None:
+    work = "/tmp"
+    main = "/tmp/main.py"
+
+    def __init__(self, c: Any, broom: Any, *, mounts: bool) -> None:
         self.c = c
+        self.broom = broom
         self.lock: Any = None  # Landlock's, as soon as the folders stand
         self.mounts = mounts  # whether this process may mount; otherwise bubblewrap has made both, of fixed size
         self.options = "mode=1777,size=64m,nr_inodes=4096"
@@ -108,8 +115,38 @@ class Room:
             mount(self.c, "tmpfs", place, SHARED[place], self.options)
             self.lock = self.lock.renewed()  # its rules were about the old folder
             return is_empty(place)
-        remove_below(place)
+        self.broom.remove_below(place)
         return is_empty(place)
+
+    def ready(self) -> None:
+        """In the forked process, while it still has its privileges and no limits."""
+
+    def kill(self) -> None:
+        """Kill everything else in this pid namespace."""
+        os.kill(-1, _signal.SIGKILL)
+
+    def sweep(self) -> int:
+        """Kill and reap everything else in this pid namespace; returns how many were still there."""
+        found = 0
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass  # ended by itself, its parent gone before
+        except ChildProcessError:
+            return 0
+        while True:
+            try:
+                os.kill(-1, _signal.SIGKILL)
+            except ProcessLookupError:
+                found += 0  # nobody but us
+            try:
+                while True:
+                    os.waitpid(-1, 0)
+                    found += 1
+            except ChildProcessError:
+                return found
+
+    def leave(self) -> None:
+        """The host is gone: the namespace ends with this process."""
 
 
 def unlink_few(place: str) -> bool:
@@ -125,31 +162,16 @@ def unlink_few(place: str) -> bool:
     return True
 
 
-def remove_below(place: str) -> None:
-    """Remove what can be removed. Nobody is there to race with; what stays, too deep or forbidden, costs the jail."""
-    for name in os.listdir(place):
-        path = f"{place}/{name}"
-        try:
-            if os.path.isdir(path) and not os.path.islink(path):
-                os.chmod(path, 0o700)
-                remove_below(path)
-                os.rmdir(path)
-            else:
-                os.unlink(path)
-        except OSError:
-            continue
-
-
 def is_empty(place: str) -> bool:
     """Whether a tmpfs holds nothing but its root: one inode, no block."""
     about = os.statvfs(place)
     return about.f_files - about.f_ffree == 1 and about.f_blocks == about.f_bfree
 
 
-def write_files(job: dict[str, Any], fds: list[int]) -> list[str]:
+def write_files(job: dict[str, Any], fds: list[int], work: str) -> list[str]:
     """The job's own files, in folders and with modes that let it change them. Returns their paths."""
     for path, index in job["files"]:
-        at = path.find("/", len("/tmp/"))
+        at = path.find("/", len(work) + 1)
         while at > 0:
             if not os.path.isdir(path[:at]):
                 os.mkdir(path[:at])
@@ -196,7 +218,8 @@ def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoRe
         source = os.dup2(fds[job["source"]], FIRST_FREE_FD - 3, inheritable=False)
     for target, fd in moved.items():
         os.dup2(fd, target, inheritable=True)
-    os.chdir("/tmp")
+    os.chdir(room.work)
+    room.ready()
     for which, value in job["rlimits"]:
         resource.setrlimit(which, (value, value))
     if job["uid"] is not None:
@@ -213,7 +236,7 @@ def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoRe
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     text = os.read(source, os.fstat(source).st_size)  # a file in memory comes whole
     if job["main"]:
-        main = os.open(MAIN, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        main = os.open(room.main, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         os.write(main, text)
         os.close(main)
     os.close(source)
@@ -243,7 +266,7 @@ def fork(job: dict[str, Any], fds: list[int], room: Room) -> tuple[int, int]:
     return pid, reader
 
 
-def wait(pid: int, control: _socket.socket) -> tuple[int, Any]:
+def wait(pid: int, control: _socket.socket, room: Room) -> tuple[int, Any]:
     """Wait for the main process, and kill everything if the host says so. Orphans that end meanwhile are reaped."""
     main = os.pidfd_open(pid)
     woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -264,7 +287,7 @@ def wait(pid: int, control: _socket.socket) -> tuple[int, Any]:
             if control.fileno() in ready:
                 if not control.recv(1 << 10):
                     sys.exit(0)  # the host went away
-                os.kill(-1, _signal.SIGKILL)
+                room.kill()
     finally:
         _signal.set_wakeup_fd(-1)
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
@@ -279,27 +302,6 @@ def reap_orphans(main: int) -> None:
         if ended is None or ended.si_pid == main:
             return
         os.waitpid(ended.si_pid, 0)
-
-
-def sweep() -> int:
-    """Kill and reap everything else in this pid namespace; returns how many were still there."""
-    found = 0
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass  # ended by itself, its parent gone before
-    except ChildProcessError:
-        return 0
-    while True:
-        try:
-            os.kill(-1, _signal.SIGKILL)
-        except ProcessLookupError:
-            found += 0  # nobody but us
-        try:
-            while True:
-                os.waitpid(-1, 0)
-                found += 1
-        except ChildProcessError:
-            return found
 
 
 def collect(job: dict[str, Any], fds: list[int]) -> list[int]:
@@ -330,17 +332,17 @@ def copy_out(path: str, target: int, max_bytes: int) -> int:
 def perform(job: dict[str, Any], fds: list[int], room: Room, control: _socket.socket) -> dict[str, Any]:
     began_ns = time.process_time_ns()
     room.resize(job["tmp_bytes"], job["tmp_inodes"])
-    files = write_files(job, fds)
+    files = write_files(job, fds, room.work)
     pid, told = fork(job, fds, room)
     for fd in fds[job["keep"] :]:  # what only the child needs
         os.close(fd)
     del fds[job["keep"] :]
-    status, usage = wait(pid, control)
+    status, usage = wait(pid, control, room)
     fault = os.read(told, 4096)
     os.close(told)
-    orphans = sweep()
+    orphans = room.sweep()
     collected = collect(job, fds)
-    clean = room.tidy([*files, MAIN] if job["main"] else files)
+    clean = room.tidy([*files, room.main] if job["main"] else files)
     if fault:
         return {"fault": fault.decode(errors="replace"), "clean": clean}
     return {
@@ -370,7 +372,7 @@ def load(files: list[str]) -> dict[str, Any]:
     return loaded
 
 
-def warm(setup: dict[str, Any]) -> None:
+def warm(setup: dict[str, Any], work: str) -> None:
     """Import what most programs would import themselves, let the compiler run once, and set the stage."""
     global reseed
     import site
@@ -384,7 +386,7 @@ def warm(setup: dict[str, Any]) -> None:
         reseed()  # the first time it imports what it needs
     namespace: dict[str, Any] = {}
     exec(compile("def f(x: int = 1) -> str:\n    return f'{x}'\ny = [f(i) for i in range(3)]\n", "", "exec"), namespace)
-    search_path[:] = ["/tmp", *sys.path]
+    search_path[:] = [work, *sys.path]
     sys.path.clear()  # this process imports nothing any more, least of all from where programs write
     gc.collect()
     gc.freeze()
@@ -401,25 +403,43 @@ def main() -> None:
         for fd in fds:
             os.write(fd, b"0")
             os.close(fd)
-        room = Room(c, mounts=setup["mounts"])
-        if setup["mounts"]:
-            os.setgroups([])
-            bequeath_nothing(c)
-        kit = load(["landlock", *setup["kit"]])
+        room, kit = furnish(c, setup)
         for name in setup["kit"]:
+            kit[name].MAIN = room.main
             ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
-        warm(setup)
-        room.lock = kit["landlock"].prepare(c)
+        warm(setup, room.work)
     except (OSError, ImportError) as error:
         control.send(marshal.dumps({"fault": f"{type(error).__name__}: {error}"}))
         return
     control.send(marshal.dumps({"landlock": room.lock.abi}))
+    try:
+        serve(control, room)
+    finally:
+        room.leave()
+
+
+def furnish(c: Any, setup: dict[str, Any]) -> tuple[Room, dict[str, Any]]:
+    """The place where jobs run, with its lock, and the files of the kit."""
+    if setup["privileged"]:
+        os.setgroups([])
+        bequeath_nothing(c)
+    if setup["bare"] is not None:
+        kit = load(["bare", *setup["kit"]])
+        return kit["bare"].BareRoom(c, setup["bare"]), kit
+    kit = load(["landlock", "broom", *setup["kit"]])
+    room = Room(c, kit["broom"], mounts=setup["privileged"])
+    room.lock = kit["landlock"].prepare(c, kit["landlock"].Reach())
+    return room, kit
+
+
+def serve(control: _socket.socket, room: Room) -> None:
+    """One job after the other, until the host goes away."""
     while True:
         job, fds = receive(control)
         try:
             answer = perform(job, fds, room, control)
         except OSError as error:
-            sweep()
+            room.sweep()
             answer = {"fault": f"{type(error).__name__}: {error}", "clean": False}
         for fd in fds:
             os.close(fd)

@@ -11,10 +11,11 @@ from typing import Any
 
 from sandbox.errors import InvalidSuite
 from sandbox.judge import codec
+from sandbox.judge.audit import Watch
 from sandbox.judge.compare import Opaque, same_value
 from sandbox.judge.split import LOST_S, Channel, Meter, candidate_fate, serve_job
 from sandbox.run import Fate, Run, Starter, flags, pump
-from sandbox.types import FunctionSuite, Limits, TestReport, Verdict
+from sandbox.types import FunctionSuite, Limits, Options, TestReport, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,17 @@ class Call:
 class Candidate:
     """The program's process, seen from here."""
 
-    def __init__(self, starter: Starter, source: bytes, limits: Limits, num_tests: int) -> None:
+    def __init__(self, starter: Starter, source: bytes, limits: Limits, num_tests: int, options: Options) -> None:
         ours, theirs = socket.socketpair()
         self.channel = Channel(ours)
+        self.watch = Watch(options.audit)
         self.next_id = 0
         try:
-            self.run = Run(starter, serve_job(source, limits, num_tests, theirs.fileno()))
+            job = serve_job(source, limits, num_tests, theirs.fileno(), options)
+            self.run = Run(starter, self.watch.join(job))
         except BaseException:
             self.channel.close()
+            self.watch.close()
             raise
         finally:
             theirs.close()
@@ -95,6 +99,7 @@ class Candidate:
             self.run.close()
         finally:
             self.channel.close()
+            self.watch.close()
 
     def __enter__(self) -> Candidate:
         return self
@@ -145,6 +150,7 @@ def judge_calls(
     calls: Sequence[Call],
     limits: Limits,
     allowed_failures: int | None,
+    options: Options,
 ) -> tuple[list[TestReport], set[str]]:
     """Make the calls one after another; one that ends the program costs a fresh process for the next."""
     reports: list[TestReport] = []
@@ -155,7 +161,7 @@ def judge_calls(
         return len(reports) < len(calls) and (allowed_failures is None or failures < allowed_failures)
 
     while going_on():
-        with Candidate(starter, source, limits, len(calls)) as candidate:
+        with Candidate(starter, source, limits, len(calls), options) as candidate:
             meter = Meter(candidate.run)
             hello = candidate.receive()
             end = greeting_fate(hello)
@@ -165,7 +171,7 @@ def judge_calls(
                 if allowed_failures is not None:
                     missing = min(missing, allowed_failures - failures)
                 reports += [report] * missing
-                found |= flags(candidate.run)
+                found |= flags(candidate.run) | candidate.watch.flags()
                 break
             stuck = False
             while not stuck and going_on():
@@ -176,7 +182,7 @@ def judge_calls(
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
                 failures += end.verdict is not Verdict.PASSED
                 meter = Meter(candidate.run)
-            found |= flags(candidate.run)
+            found |= flags(candidate.run) | candidate.watch.flags()
     return reports, found
 
 

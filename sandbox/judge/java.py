@@ -7,6 +7,7 @@ text that fools it (there is a `main` where none is) is not started, which is th
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 QUIET = re.compile(
     r"//[^\n]*"
@@ -20,12 +21,23 @@ WORD = re.compile(r"[{};]|\bpublic\b|\b(?:class|interface|enum|record)\s+(\w+)|\
 PACKAGE = re.compile(r"\s*package\s+([\w.]+)\s*;")
 
 
-def names(source: bytes) -> tuple[str, str]:
-    """The name of the public class (empty if there is none), and that of the class to start, package included.
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """What a text says of its top-level classes: the first public one, and those that have a `main`, in order."""
 
-    The class to start is the public one where it has a `main`, else `Main`, else the last that has one; where none has,
-    it is the public class, or `Main`.
-    """
+    public: str
+    startable: tuple[str, ...]
+    package: str
+
+    def start(self, *preferred: str) -> str:
+        """The class to start, package included: the first of `preferred` that can be; else the public one, else `Main`,
+        else the last. Where none has a `main`, it is the public one, or `Main`."""
+        wanted = [name for name in (*preferred, self.public, "Main") if name in self.startable]
+        name = (*wanted[:1], *self.startable[-1:], self.public or "Main")[0]
+        return f"{self.package}.{name}" if self.package else name
+
+
+def classes(source: bytes) -> Classes:
     text = QUIET.sub(" ", source.decode("utf-8", "replace"))
     depth, public, current = 0, False, ""
     public_class = ""
@@ -48,7 +60,5 @@ def names(source: bytes) -> tuple[str, str]:
             current = match[1]
             if public and not public_class:
                 public_class = current
-    preferred = [name for name in (public_class, "Main") if name in startable]
-    start = (preferred or startable[-1:] or [public_class or "Main"])[0]
     package = PACKAGE.match(text)
-    return public_class, f"{package[1]}.{start}" if package else start
+    return Classes(public_class, tuple(startable), package[1] if package else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -11,22 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox import languages
 from sandbox import limits as fences
-from sandbox.errors import InvalidSuite, SandboxError, UnsupportedLanguage
+from sandbox.errors import InvalidOptions, InvalidSuite, SandboxError, Starved, UnsupportedLanguage
 from sandbox.jail import Job
 from sandbox.judge.calls import calls_of, judge_calls
 from sandbox.judge.literals import Undecided, literal_calls
-from sandbox.judge.output import check_run, run_once
+from sandbox.judge.output import MAIN, check_run, path_of, run_once
 from sandbox.judge.programs import Text, ready
 from sandbox.judge.script import combined
+from sandbox.judge.shared import judge_shared
 from sandbox.judge.split import judge_tests
 from sandbox.judge.stdio import judge_case
 from sandbox.types import (
+    NO_OPTIONS,
     SEVERITY,
     AssertSuite,
     CheckSuite,
     CompileReport,
     FunctionSuite,
     Limits,
+    Options,
     Program,
     Report,
     RunSuite,
@@ -42,6 +46,10 @@ from sandbox.types import Judge as JudgeName
 if TYPE_CHECKING:
     from sandbox.walls import Sandbox
 
+SPLIT: JudgeName = "split"
+SHARED: JudgeName = "shared_process"
+PATIENCE = 3  # how much longer a starved run may take when it is run again
+
 # What reads stdin can as well be run without a judgement.
 KIND_OF: dict[type, str] = {
     AssertSuite: "assert",
@@ -55,10 +63,13 @@ KIND_OF: dict[type, str] = {
 NOT_COMPILED = TestReport(Verdict.COMPILE_ERROR, detail="the program does not compile")
 
 
-def judge(program: Program, suite: Suite, limits: Limits, stop: Stop, box: Sandbox) -> Report:
+def judge(
+    program: Program, suite: Suite, limits: Limits, stop: Stop, box: Sandbox, options: Options = NO_OPTIONS
+) -> Report:
     """Run the program against the suite and report. Blocks for the suite's budgets at most; never hangs.
 
-    Raises UnsupportedLanguage, InvalidSuite (also for limits out of range), and SandboxError for our own faults.
+    Raises UnsupportedLanguage, InvalidSuite (also for limits out of range), InvalidOptions, and SandboxError for our
+    own faults.
     """
     language = languages.resolve(program.language)
     kind = KIND_OF[type(suite)]
@@ -70,35 +81,80 @@ def judge(program: Program, suite: Suite, limits: Limits, stop: Stop, box: Sandb
     except ValueError as error:
         raise InvalidSuite(str(error)) from None
     total = size(suite)
+    check_options(options, language, kind)
     source = program.source.encode("utf-8", "surrogatepass")  # what is no UTF-8 the compiler will refuse
     if len(source) > fences.MAX_SOURCE_BYTES:
         raise InvalidSuite(f"the program takes {len(source)} bytes; at most {fences.MAX_SOURCE_BYTES} are allowed")
+
+    def once() -> Report:
+        return with_patience(
+            lambda bounds: dispatch(source, language, suite, total, bounds, stop, box, options), limits, box
+        )
+
     try:
-        return dispatch(source, language, suite, total, limits, stop, box)
+        report = once()
+        if options.check_determinism:
+            second = once()
+            differs = {"nondeterministic"} if essence(second) != essence(report) else set()
+            report = replace(report, flags=tuple(sorted({*report.flags, *second.flags, *differs})))
+        return report
     except OSError as error:  # no descriptors, no memory, no disk: never the program's fault
         raise SandboxError(f"the host fails the sandbox: {error}") from error
 
 
+def check_options(options: Options, language: str, kind: str) -> None:
+    """Raises InvalidOptions, naming the field. What every run of the language does anyway may be asked for."""
+    if options.audit and language != "python":
+        raise InvalidOptions(f"options.audit: only Python programs are watched, not {language}")
+    if options.shared_process and kind not in ("assert", "check"):
+        raise InvalidOptions(f"options.shared_process: only assert and check suites, not {kind!r}, have use for it")
+    if options.shared_process and options.fresh_interpreter:
+        raise InvalidOptions("options.fresh_interpreter: not together with options.shared_process")
+
+
+def with_patience(work: Callable[[Limits], Report], limits: Limits, box: Sandbox) -> Report:
+    """Do it; if the host gave a run no CPU, once more from the start, longer, and alone among those that do so."""
+    try:
+        return work(limits)
+    except Starved:
+        with box.quiet():
+            report = work(replace(limits, wall_s=min(PATIENCE * limits.wall, fences.MAX_WALL_S)))
+        return replace(report, flags=tuple(sorted({*report.flags, "rerun_alone"})))
+
+
+def essence(report: Report) -> object:
+    """What two runs of a deterministic program have in common: verdicts and output, but no time and no memory."""
+    return [(test.verdict, test.stdout) for test in report.tests], report.output
+
+
 def dispatch(
-    source: bytes, language: str, suite: Suite, total: int, limits: Limits, stop: Stop, box: Sandbox
+    source: bytes, language: str, suite: Suite, total: int, limits: Limits, stop: Stop, box: Sandbox, options: Options
 ) -> Report:
     """One way of judging for each kind of suite."""
     if isinstance(suite, RunSuite | ScriptSuite):
-        return run_only(source, language, suite, limits, box)
+        return run_only(source, language, suite, limits, box, options)
     if isinstance(suite, StdioSuite):
-        compile_report, tests, flags = judge_stdio(source, language, suite, limits, stop, box)
+        compile_report, tests, flags = judge_stdio(source, language, suite, limits, stop, box, options)
         return conclude(tests, total, "bytes", box, compile_report, flags)
     if isinstance(suite, FunctionSuite):
-        tests, flags = judge_calls(box, source, suite.entry_point, calls_of(suite), limits, stop.after_failures)
-        return conclude(tests, total, "split", box, None, flags)
+        calls = calls_of(suite)
+        tests, flags = judge_calls(box, source, suite.entry_point, calls, limits, stop.after_failures, options)
+        return conclude(tests, total, "split", box, None, flags | hasty(tests, options))
     if isinstance(suite, CheckSuite):
         source = suite.prompt.encode("utf-8", "surrogatepass") + source
-    tests, flags = judge_split(source, suite, limits, stop, box)
-    return conclude(tests, total, "split", box, None, flags)
+    way, name = (judge_together, SHARED) if options.shared_process else (judge_split, SPLIT)
+    tests, flags = way(box, source, suite, limits, stop, options)
+    return conclude(tests, total, name, box, None, flags | hasty(tests, options))
+
+
+def hasty(tests: list[TestReport], options: Options) -> set[str]:
+    """`early_exit`, of a program that is watched and was to answer."""
+    early = options.audit and any(test.verdict is Verdict.NO_RESULT for test in tests)
+    return {"early_exit"} if early else set()
 
 
 def judge_split(
-    source: bytes, suite: AssertSuite | CheckSuite, limits: Limits, stop: Stop, box: Sandbox
+    box: Sandbox, source: bytes, suite: AssertSuite | CheckSuite, limits: Limits, stop: Stop, options: Options
 ) -> tuple[list[TestReport], set[str]]:
     """Tests in a process of their own, or in none where they are literal calls."""
     if isinstance(suite, AssertSuite):
@@ -106,8 +162,15 @@ def judge_split(
         calls = literal_calls(suite.asserts, suite.setup, entry_point)
         if calls is not None:
             with suppress(Undecided):
-                return judge_calls(box, source, entry_point, calls, limits, stop.after_failures)
-    return judge_tests(box, source, plan_of(suite), limits, stop.after_failures)
+                return judge_calls(box, source, entry_point, calls, limits, stop.after_failures, options)
+    return judge_tests(box, source, plan_of(suite), limits, stop.after_failures, options)
+
+
+def judge_together(
+    box: Sandbox, source: bytes, suite: AssertSuite | CheckSuite, limits: Limits, stop: Stop, options: Options
+) -> tuple[list[TestReport], set[str]]:
+    """Tests in the program's own process, because that was asked for."""
+    return judge_shared(box, source, plan_of(suite), limits, stop.after_failures, options)
 
 
 def size(suite: Suite) -> int:
@@ -173,38 +236,44 @@ def defined_names(tree: ast.AST) -> set[str]:
 
 
 def judge_stdio(
-    source: bytes, language: str, suite: StdioSuite, limits: Limits, stop: Stop, box: Sandbox
+    source: bytes, language: str, suite: StdioSuite, limits: Limits, stop: Stop, box: Sandbox, options: Options
 ) -> tuple[CompileReport | None, list[TestReport], set[str]]:
-    with ready(language, Text(source), limits, box, box.artifacts) as (job, report):
+    with ready(language, Text(source), limits, box, box.artifacts, options) as (job, report):
         if job is None:
             return report, [NOT_COMPILED], set()
-        tests, flags = judge_cases(job, suite, stop, box)
+        tests, flags = judge_cases(job, suite, stop, box, audit=options.audit)
         return report, tests, flags
 
 
-def run_only(source: bytes, language: str, suite: RunSuite | ScriptSuite, limits: Limits, box: Sandbox) -> Report:
+def run_only(
+    source: bytes, language: str, suite: RunSuite | ScriptSuite, limits: Limits, box: Sandbox, options: Options
+) -> Report:
     """The report of one run whose exit code is all there is to judge; of a run without a test also what it left."""
     flags: set[str] = set()
     order = RunSuite() if isinstance(suite, ScriptSuite) else suite
     judged_by: JudgeName = "bytes" if order is suite else "shared_process"
     check_run(order)
+    if options.fresh_interpreter and language == "python" and MAIN in {path_of(name) for name, _ in order.files}:
+        raise InvalidOptions("options.fresh_interpreter: a file of the name main.py would be the program")
     text = combined(language, source, suite) if isinstance(suite, ScriptSuite) else Text(source)
-    with ready(language, text, limits, box, box.artifacts) as (job, compiled):
+    with ready(language, text, limits, box, box.artifacts, options) as (job, compiled):
         if job is None:
             return conclude([NOT_COMPILED], 1, judged_by, box, compiled, flags)
-        test, output, flags = run_once(job, order, box)
+        test, output, flags = run_once(job, order, box, audit=options.audit)
     report = conclude([test], 1, judged_by, box, compiled, flags)
     return replace(report, output=output) if order is suite else report
 
 
-def judge_cases(job: Job, suite: StdioSuite, stop: Stop, box: Sandbox) -> tuple[list[TestReport], set[str]]:
+def judge_cases(
+    job: Job, suite: StdioSuite, stop: Stop, box: Sandbox, *, audit: bool = False
+) -> tuple[list[TestReport], set[str]]:
     reports: list[TestReport] = []
     flags: set[str] = set()
     failures = 0
     for case in suite.cases:
         if stop.after_failures is not None and failures >= stop.after_failures:
             break
-        report, found = judge_case(job, case, suite, box)
+        report, found = judge_case(job, case, suite, box, audit=audit)
         reports.append(report)
         flags |= found
         failures += report.verdict is not Verdict.PASSED

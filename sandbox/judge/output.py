@@ -15,7 +15,8 @@ from dataclasses import replace
 from sandbox import limits as fences
 from sandbox.errors import InvalidSuite
 from sandbox.jail import Job, memory_file
-from sandbox.judge.stdio import encoded, readable
+from sandbox.judge.audit import Watch
+from sandbox.judge.stdio import encoded, left_by_itself, readable
 from sandbox.judge.texts import shown_head, shown_tail
 from sandbox.run import Run, Starter, fate, flags
 from sandbox.types import Output, RunSuite, TestReport, Verdict
@@ -55,7 +56,9 @@ def check_run(suite: RunSuite) -> None:
             raise InvalidSuite(f"file {name!r} is also a folder of another")
 
 
-def run_once(job: Job, suite: RunSuite, starter: Starter) -> tuple[TestReport, Output, set[str]]:
+def run_once(
+    job: Job, suite: RunSuite, starter: Starter, *, audit: bool = False
+) -> tuple[TestReport, Output, set[str]]:
     """One run: how it fared, what it left, and what is worth saying beside."""
     files = [(path_of(name), content) for name, content in suite.files]
     with ExitStack() as ends:
@@ -69,7 +72,8 @@ def run_once(job: Job, suite: RunSuite, starter: Starter) -> tuple[TestReport, O
         main = job.main and MAIN not in dict(files)
         job = replace(job, files=(*job.files, *files), main=main, collect=collect)
         stdin = ends.enter_context(readable(encoded(suite.stdin, "stdin")))
-        run = ends.enter_context(Run(starter, job, stdin=stdin))
+        watch = ends.enter_context(Watch(audit))
+        run = ends.enter_context(Run(starter, watch.join(job), stdin=stdin))
         run.finish()
         wall_ms = 1000 * (time.monotonic() - run.began)
         end, counters = fate(run), run.counters()
@@ -95,4 +99,4 @@ def run_once(job: Job, suite: RunSuite, starter: Starter) -> tuple[TestReport, O
             stderr=shown_tail(output.stderr),
             detail=end.detail,
         )
-        return report, output, flags(run)
+        return report, output, flags(run) | watch.flags(whole=left_by_itself(run))

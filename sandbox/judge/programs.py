@@ -18,11 +18,11 @@ from sandbox import languages
 from sandbox import limits as fences
 from sandbox.jail import Job
 from sandbox.judge.artifacts import Artifacts, Work
-from sandbox.judge.java import names
+from sandbox.judge.java import classes
 from sandbox.judge.stdio import script_job
 from sandbox.recipes import BY_NAME, Recipe
 from sandbox.run import Starter
-from sandbox.types import CompileReport, Limits
+from sandbox.types import CompileReport, Limits, Options
 
 FOLDER = "/tmp/"
 MODULE = re.compile(rb"^[ \t]*(?:import[ \t{*\"']|export[ \t{*])", re.MULTILINE)
@@ -38,16 +38,17 @@ class Text:
     beside: tuple[File, ...] = ()  # for the compiler, and where there is none for the run
     at_run: tuple[File, ...] = ()
     script: bool = False  # assertions count
+    starts: tuple[str, ...] = ()  # Java: the classes of the test that can be started; they go before the program's own
     runner: bool = False  # the main file holds tests for the language's own runner, and no main function
 
 
 @contextmanager
 def ready(
-    language: str, text: Text, limits: Limits, starter: Starter, artifacts: Artifacts
+    language: str, text: Text, limits: Limits, starter: Starter, artifacts: Artifacts, options: Options
 ) -> Iterator[tuple[Job | None, CompileReport | None]]:
     """The job that runs the program, or None if it does not compile; and what the compiler said, if there is one."""
     if language == "python":
-        job = script_job(text.main, limits)
+        job = script_job(text.main, limits, options)
         yield replace(job, files=(*job.files, *placed(text.beside))), None
         return
     recipe = BY_NAME[language]
@@ -91,8 +92,8 @@ def main_file(recipe: Recipe, text: Text) -> tuple[str, str]:
     if text.runner:
         return recipe.test_source, ""
     if recipe.name == "java":
-        public, start = names(text.main)
-        return f"{public or 'Main'}.java", start
+        found = classes(text.main)
+        return f"{found.public or 'Main'}.java", found.start(*text.starts)
     if recipe.name == "javascript" and is_module(text.main):
         return "main.mjs", ""
     return recipe.source, ""

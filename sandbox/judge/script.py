@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from sandbox.judge.java import names
+from sandbox.judge.java import classes
 from sandbox.judge.programs import File, Text, is_module
 from sandbox.recipes import BY_NAME, Recipe
 from sandbox.types import ScriptSuite
@@ -42,7 +42,10 @@ def combined(language: str, program: bytes, suite: ScriptSuite) -> Text:
     beside: tuple[File, ...] = ()
     at_run: tuple[File, ...] = ()
     if suite.position == "replace":
-        main, beside = test, ((program_name(recipe, program), program),)
+        name = program_name(recipe, program)
+        if recipe.name == "java" and name == f"{classes(test).public or 'Main'}.java":
+            name = "Program.java"  # it would lie where the test lies; so the compiler sees both and refuses
+        main, beside = test, ((name, program),)
     else:
         main = appended(language, program, test)
     if language == "racket" and b"rackunit" in test:
@@ -50,7 +53,8 @@ def combined(language: str, program: bytes, suite: ScriptSuite) -> Text:
     if language == "csharp":
         beside = (*beside, ("PlauditAssertions.cs", CSHARP_ASSERTIONS))
         at_run = (("main.exe.config", CSHARP_CONFIGURATION),)
-    return Text(main, beside, at_run, script=True, runner=wants_runner(recipe, suite.source))
+    starts = classes(test).startable if language == "java" else ()
+    return Text(main, beside, at_run, script=True, starts=starts, runner=wants_runner(recipe, suite.source))
 
 
 def appended(language: str, program: bytes, test: bytes) -> bytes:
@@ -73,7 +77,7 @@ def appended(language: str, program: bytes, test: bytes) -> bytes:
 def program_name(recipe: Recipe, program: bytes) -> str:
     """How the program is called where it lies beside its test."""
     if recipe.name == "java":
-        return f"{names(program)[0] or 'Program'}.java"
+        return f"{classes(program).public or 'Program'}.java"
     if recipe.name == "javascript" and is_module(program):
         return "program.mjs"
     return "program." + recipe.source.rpartition(".")[2]

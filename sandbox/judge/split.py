@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from dataclasses import replace
 from typing import Any
 
 from sandbox import languages
@@ -20,9 +21,11 @@ from sandbox import limits as fences
 from sandbox.errors import InvalidSuite, SandboxError
 from sandbox.jail import Job
 from sandbox.judge import codec
+from sandbox.judge.audit import Watch
+from sandbox.judge.stdio import fresh_job
 from sandbox.judge.texts import sayable, shown_head, shown_tail
 from sandbox.run import Fate, Run, Starter, fate, flags, over_cpu, over_memory, over_output, pump
-from sandbox.types import SEVERITY, Limits, TestReport, Verdict
+from sandbox.types import SEVERITY, Limits, Options, TestReport, Verdict
 
 MAX_PENDING = codec.MAX_MESSAGE_BYTES + 64
 LOST_S = 2.0  # how long after the loss of C its end may take to be told
@@ -105,9 +108,12 @@ class Meter:
         )
 
 
-def serve_job(source: bytes, limits: Limits, num_tests: int, wire: int) -> Job:
+def serve_job(source: bytes, limits: Limits, num_tests: int, wire: int, options: Options) -> Job:
+    if options.fresh_interpreter:
+        fresh = fresh_job("audited_serve" if options.audit else "serve", source, limits)
+        return replace(fresh, fds={3: wire}, num_budgets=num_tests + 1)
     return Job(
-        role="serve",
+        role="audited_serve" if options.audit else "serve",
         argv=("/tmp/main.py",),
         fence=fences.for_run(limits),
         fds={3: wire},
@@ -133,18 +139,22 @@ def tests_job(plan: dict[str, Any], limits: Limits, num_tests: int, fds: dict[in
 class Pair:
     """T and C, started together, ended together."""
 
-    def __init__(self, starter: Starter, source: bytes, plan: dict[str, Any], limits: Limits, num_tests: int) -> None:
+    def __init__(
+        self, starter: Starter, source: bytes, plan: dict[str, Any], limits: Limits, num_tests: int, options: Options
+    ) -> None:
         ours, theirs = socket.socketpair()
         left, right = socket.socketpair()
         nowhere = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)  # what the tests print is nobody's business
         self.channel = Channel(ours)
+        self.watch = Watch(options.audit)
         self.tests: Run | None = None
         self.candidate: Run | None = None
         try:
             self.tests = Run(
                 starter, tests_job(plan, limits, num_tests, {1: nowhere, 3: left.fileno(), 4: theirs.fileno()})
             )
-            self.candidate = Run(starter, serve_job(source, limits, num_tests, right.fileno()))
+            job = serve_job(source, limits, num_tests, right.fileno(), options)
+            self.candidate = Run(starter, self.watch.join(job))
         except BaseException:
             self.close()
             raise
@@ -201,6 +211,7 @@ class Pair:
                     run.close()
         finally:
             self.channel.close()
+            self.watch.close()
 
     def __enter__(self) -> Pair:
         return self
@@ -226,7 +237,12 @@ def tests_fate(run: Run) -> Fate:
 
 
 def judge_tests(
-    starter: Starter, source: bytes, plan: dict[str, Any], limits: Limits, allowed_failures: int | None
+    starter: Starter,
+    source: bytes,
+    plan: dict[str, Any],
+    limits: Limits,
+    allowed_failures: int | None,
+    options: Options,
 ) -> tuple[list[TestReport], set[str]]:
     """Run the tests of `plan` against the program; `allowed_failures` stops early. Raises InvalidSuite."""
     total = len(plan["tests"])
@@ -238,7 +254,7 @@ def judge_tests(
     found: set[str] = set()
     failures = 0
     while len(reports) < total and (allowed_failures is None or failures < allowed_failures):
-        with Pair(starter, source, plan, limits, total) as pair:
+        with Pair(starter, source, plan, limits, total, options) as pair:
             t, c = pair.runs()
             meter = Meter(c)
             word = pair.answer()
@@ -254,7 +270,7 @@ def judge_tests(
                 if allowed_failures is not None:
                     missing = min(missing, allowed_failures - failures)
                 reports += [report] * missing
-                found |= flags(c)
+                found |= flags(c) | pair.watch.flags()
                 break
             while not stuck and len(reports) < total and (allowed_failures is None or failures < allowed_failures):
                 c.grant()
@@ -273,7 +289,7 @@ def judge_tests(
                 failures += end.verdict is not Verdict.PASSED
                 stuck = stuck or any(run.ending or run.killed_for for run in (t, c))
                 meter = Meter(c)
-            found |= flags(c)
+            found |= flags(c) | pair.watch.flags()
     return reports, found
 
 

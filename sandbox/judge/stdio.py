@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidSuite
-from sandbox.jail import Job, memory_file, reopen_read_only
+from sandbox.jail import KIT, Job, memory_file, reopen_read_only
+from sandbox.judge.audit import Watch
 from sandbox.judge.compare import same_output
 from sandbox.judge.texts import shown_head, shown_tail
 from sandbox.run import Run, Starter, fate, flags
-from sandbox.types import Limits, StdioCase, StdioSuite, TestReport, Verdict
+from sandbox.types import Limits, Options, StdioCase, StdioSuite, TestReport, Verdict
 
 
 @contextmanager
@@ -38,15 +39,33 @@ def readable(data: bytes) -> Iterator[int]:
         os.close(fd)
 
 
-def script_job(source: bytes, limits: Limits) -> Job:
+def script_job(source: bytes, limits: Limits, options: Options) -> Job:
+    if options.fresh_interpreter:
+        return fresh_job("audited_script" if options.audit else None, source, limits)
     return Job(
-        role="script",
+        role="audited_script" if options.audit else "script",
         argv=("/tmp/main.py",),
         fence=fences.for_run(limits),
         fds={},
         source=source,
         main=True,
         flavour="science" if languages.wants_numpy(source) else "light",
+    )
+
+
+def fresh_job(role: str | None, source: bytes, limits: Limits) -> Job:
+    """A Python program in an interpreter started for it: in a role of the kit, or for None just `python3 main.py`.
+
+    The latter with all that this host's `site` does to `python3`, which may take longer than the program.
+    """
+    python = str(languages.python_binary())
+    in_role = (python, "-S", f"{KIT}/fresh.pyc", str(role), *languages.python_packages())
+    return Job(
+        role="exec",
+        argv=(python, "/tmp/main.py") if role is None else in_role,
+        fence=fences.for_run(limits),
+        fds={},
+        files=(("/tmp/main.py", source),),
     )
 
 
@@ -60,8 +79,14 @@ def encoded(text: str, what: str) -> bytes:
     return data
 
 
-def judge_case(job: Job, case: StdioCase, suite: StdioSuite, starter: Starter) -> tuple[TestReport, set[str]]:
-    with readable(encoded(case.stdin, "a case's stdin")) as stdin, Run(starter, job, stdin=stdin) as run:
+def judge_case(
+    job: Job, case: StdioCase, suite: StdioSuite, starter: Starter, *, audit: bool = False
+) -> tuple[TestReport, set[str]]:
+    with (
+        readable(encoded(case.stdin, "a case's stdin")) as stdin,
+        Watch(audit) as watch,
+        Run(starter, watch.join(job), stdin=stdin) as run,
+    ):
         run.finish()
         wall_ms = 1000 * (time.monotonic() - run.began)
         end = fate(run)
@@ -81,4 +106,9 @@ def judge_case(job: Job, case: StdioCase, suite: StdioSuite, starter: Starter) -
             stdout=shown_head(out),
             stderr=shown_tail(err),
             detail=detail,
-        ), flags(run)
+        ), flags(run) | watch.flags(whole=left_by_itself(run))
+
+
+def left_by_itself(run: Run) -> bool:
+    """Whether a run ended by its own exit, and not by a signal of anybody's."""
+    return run.ending is not None and run.ending.signal is None

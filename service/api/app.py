@@ -23,6 +23,7 @@ from service.api.fleet import REFRESH_S, Fleet
 from service.api.frame import Frame
 from service.api.ledger import Ledger
 from service.api.mailbox import Mailbox
+from service.api.replays import Replays
 from service.api.services import Services
 from service.errors import UsageError
 from service.queue.keys import connect_async
@@ -39,8 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
     """The application for these settings. Raises UsageError for a binding that would be open to the world."""
     if settings.redis_url is None:
         raise UsageError("the API needs --redis-url (`plaudit up` brings its own queue)")
-    loopback = settings.host in ("localhost", "::1") or settings.host.startswith("127.")
-    if not loopback and not settings.api_key and not settings.accept_no_auth:
+    if not settings.loopback and not settings.api_key and not settings.accept_no_auth:
         raise UsageError(f"refusing to listen on {settings.host} without API keys: give --api-key, or accept it with "
                          "--accept-no-auth")  # fmt: skip
 
@@ -52,10 +52,11 @@ def create_app(settings: Settings) -> FastAPI:
         queue = Queue(client, settings.namespace, name)
         mailbox, fleet = Mailbox(queue), Fleet(queue, settings)
         door = Door(settings, fleet)
-        desk = Desk(queue, mailbox, fleet, settings, door)
+        replays = Replays(queue, settings.keep_replays_s, settings.max_replay_bytes)
+        desk = Desk(queue, mailbox, fleet, settings, door, replays)
         ledger = Ledger(queue, name, settings.keep_results_s,
                         lambda *arguments: routes.durable(app.state.services, *arguments))  # fmt: skip
-        app.state.services = Services(settings, queue, fleet, door, desk, ledger)
+        app.state.services = Services(settings, queue, fleet, door, desk, ledger, replays)
         metrics.build_info.labels(metadata.version("plaudit")).set(1)
         await fleet.refresh()
         tasks = [asyncio.create_task(one, name=label) for one, label in (
@@ -67,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await ledger.close()
+            await replays.close()
             await end(tasks)
             await client.aclose()
 

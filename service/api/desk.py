@@ -22,6 +22,7 @@ from service.api.errand import Errand
 from service.api.fleet import Fleet
 from service.api.mailbox import Mailbox
 from service.api.plans import ExecutePlan, ScorePlan
+from service.api.replays import Replays
 from service.api.runs import Order, Ran, RunPlan
 from service.errors import PlauditError
 from service.jobs import Executed, ExecuteTask, Job, Scored, ScoreTask, digest, encode, encode_suite
@@ -63,6 +64,7 @@ class Desk:
     fleet: Fleet
     settings: Settings
     door: Door
+    replays: Replays
 
     async def score(self, request: ScoreRequest, context: Context) -> ScoreAnswer:
         self.door.check_score(request)
@@ -81,8 +83,9 @@ class Desk:
         self.door.executors()
         plan = await ExecutePlan.make(request.items, self.fleet, self.queue, self.settings, context)
         async with self._errand(context) as errand:
-            await errand.submit(plan.jobs())
+            await errand.submit(plan.jobs(), use_cache=request.use_cache)
             results = await _gather(context, (plan.item(errand, at) for at in range(len(request.items))))
+        self.replays.keep(context, plan.toolchain, plan.groups, results)
         statuses = (one.status for result in results for one in result.programs)
         return ExecuteAnswer(request_id=context.request_id, status=_completeness(statuses), results=results,
                              timing=context.timing)  # fmt: skip
@@ -129,15 +132,21 @@ class Desk:
             ]  # fmt: skip
             executing = await ExecutePlan.make(items_to_run, self.fleet, self.queue, self.settings, context)
 
+        ran: dict[int, ExecuteResult] = {}
+
         async def joined(errand: Errand, at: int) -> RewardResult:
             scored = asyncio.gather(*(self._scored(plan, errand, at) for plan in scoring.values()))
             run = await executing.item(errand, at, early_stop=early_stop) if executing else None
+            ran.update({at: run} if run else {})
             return rewards.join(request.spec, request.items[at], dict(zip(scoring, await scored, strict=True)), run)
 
         async with self._errand(context) as errand:
             jobs = [job for plan in scoring.values() for job in plan.jobs(context)]
             await errand.submit([*jobs, *(executing.jobs() if executing else [])])
             results = await _gather(context, (joined(errand, at) for at in range(len(request.items))))
+        if executing is not None:
+            runs = [ran[at] for at in range(len(request.items))]
+            self.replays.keep(context, executing.toolchain, executing.groups, runs)
         models = {plan.model: plan.model_ref() for plan in scoring.values()}
         return results, list(models.values())
 

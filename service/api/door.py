@@ -84,6 +84,9 @@ class Door:
         self._broker()
         if not self.fleet.of_kind("execute"):
             raise NoWorker("no executing worker is alive", retry_after_s=2.0)
+        if self.fleet.isolation == "none" and not self.settings.loopback:
+            raise NoWorker("the executors run programs without walls (isolation none), which is for loopback only, and "
+                           f"this API listens on {self.settings.host}", retry_after_s=60.0)  # fmt: skip
 
     def _broker(self) -> None:
         if not self.fleet.broker:

@@ -33,7 +33,7 @@ log = logging.getLogger("plaudit.ledger")
 ALIVE_MS = 4000  # an owner that has not said so for this long is dead
 START = "0-0"
 
-Perform = Callable[[str, bytes, str, int, Callable[[int, Any], None]], Awaitable[dict[str, Any]]]
+Perform = Callable[[str, bytes, str, str, int, Callable[[int, Any], None]], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def improvable(answer: Any) -> bool:
 
 
 class Ledger:
-    """One per API process. `perform(route, body, request_id, deadline_ms, progress)` does the work of a request."""
+    """One per API process. `perform(route, body, request_id, tenant, deadline_ms, progress)` does a request's work."""
 
     def __init__(self, queue: Queue, owner: str, keep_s: int, perform: Perform) -> None:
         self.queue = queue
@@ -115,7 +115,8 @@ class Ledger:
         if word == b"conflict":
             raise Conflict("this Idempotency-Key was used with another body or route")
         if word == b"mine" and request_id not in self._tasks:
-            task = asyncio.create_task(self._work(request_id, route, body, deadline_ms), name=f"request-{request_id}")
+            work = self._work(request_id, route, body, tenant, deadline_ms)
+            task = asyncio.create_task(work, name=f"request-{request_id}")
             self._tasks[request_id] = task
             self._records[request_id] = {"hash": body_hash, "route": route, "tenant": tenant, "items": items,
                                          "owner": self.owner}  # fmt: skip
@@ -132,7 +133,7 @@ class Ledger:
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
 
-    async def _work(self, request_id: str, route: str, body: bytes, deadline_ms: int) -> None:
+    async def _work(self, request_id: str, route: str, body: bytes, tenant: str, deadline_ms: int) -> None:
         told: set[int] = set()
         pending: set[asyncio.Task[None]] = set()
 
@@ -144,7 +145,7 @@ class Ledger:
             task.add_done_callback(pending.discard)
 
         try:
-            answer = await self.perform(route, body, request_id, deadline_ms, progress)
+            answer = await self.perform(route, body, request_id, tenant, deadline_ms, progress)
         except PlauditError as error:
             problem = problem_of(error, request_id).model_dump_json()
             await self._settle(request_id, "failed", problem=problem, again="1" if error.retryable else "0")

@@ -2,7 +2,7 @@
 
 Equal completions of a group are one piece of work, and so are equal programs; what has been answered before is
 recalled, not done again. Scores are remembered by completion (revision, prompt, text, overflow rule), executions by
-the queue itself under the job's id (language, code, suite, limits, stop rule, toolchain).
+the queue itself under the job's id (language, code, suite, limits, stop rule, options, toolchain).
 """
 
 from __future__ import annotations
@@ -237,6 +237,7 @@ class ExecuteGroup:
         self.frame, self.sha256 = frame, sha256
         self.total = num_tests(decode_suite(frame))
         self.limits = sandbox.Limits(**item.limits.model_dump())
+        self.options = sandbox.Options(**item.options.model_dump())
         self.jobs: list[Job | ProgramResult] = [self._job(text, toolchain, context) for text in item.programs]
 
     def _job(self, text: str, toolchain: str, context: Context) -> Job | ProgramResult:
@@ -251,21 +252,23 @@ class ExecuteGroup:
             problem = Problem(code="language_unknown", detail=str(error))
             return ProgramResult(status="invalid", trainable=False, error=problem)
         after = item.stop.after if isinstance(item.stop, StopAfter) else {"never": None, "first_failure": 1}[item.stop]
-        task = ExecuteTask(language, source, self.sha256, self.limits, after)
+        task = ExecuteTask(language, source, self.sha256, self.limits, after, self.options)
         return execute_job(task, self.frame, self.total, toolchain, context)
 
 
 def execute_job(task: ExecuteTask, frame: bytes, total: int, toolchain: str, context: Context) -> Job:
     """A task with its suite's frame, which holds `total` tests. The task's language is a canonical name."""
-    cost = task.limits.cpu_s * total + (COMPILE_CPU_S if BY_NAME[task.language].compile else 0.0)
+    times = 2 if task.options.check_determinism else 1
+    cost = task.limits.cpu_s * total * times + (COMPILE_CPU_S if BY_NAME[task.language].compile else 0.0)
     content = encode(task)
     return Job(digest("execute", toolchain, content), "execute", EXECUTE_QUEUE, context.lane, content, cost,
                context.deadline_ms, (task.suite, frame))  # fmt: skip
 
 
 class ExecutePlan:
-    def __init__(self, groups: list[ExecuteGroup]) -> None:
+    def __init__(self, groups: list[ExecuteGroup], toolchain: str) -> None:
         self.groups = groups
+        self.toolchain = toolchain
 
     @classmethod
     async def make(cls, items: Sequence[ExecuteItem], fleet: Fleet, queue: Queue, settings: Settings,
@@ -283,7 +286,7 @@ class ExecutePlan:
                 frame = encode_suite(to_suite(item.tests))
                 sha256 = hashlib.sha256(frame).hexdigest()
             groups.append(ExecuteGroup(item, frame, sha256, toolchain, context))
-        return cls(groups)
+        return cls(groups, toolchain)
 
     def jobs(self) -> list[Job]:
         return [job for group in self.groups for job in group.jobs if isinstance(job, Job)]

@@ -37,6 +37,7 @@ from service.schemas import (
     RankAnswer,
     RankRequest,
     Readiness,
+    ReplayAnswer,
     RewardAnswer,
     RewardRequest,
     ScoreAnswer,
@@ -129,6 +130,8 @@ async def _work(request: Request, route: str, body: Any, key: str | None, deadli
         return Response(answer.model_dump_json(), media_type="application/json")
     job = request_id_of(state.tenant, key) if key is not None else new_request_id()
     await these.ledger.start(job, route, body.model_dump_json().encode(), state.tenant, until, len(body.items))
+    if route != "/score":
+        these.replays.alias(state.tenant, state.request_id, job)
     if later:
         accepted = _accepted(job, these.settings.keep_results_s, until)
         return Response(accepted.model_dump_json(), 202, {"Location": accepted.status_url,
@@ -143,11 +146,11 @@ async def _work(request: Request, route: str, body: Any, key: str | None, deadli
     return JSONResponse(entry.answer)
 
 
-async def durable(these: Services, route: str, frame: bytes, request_id: str, until: int,
+async def durable(these: Services, route: str, frame: bytes, request_id: str, tenant: str, until: int,
                   progress: Progress) -> dict[str, Any]:  # fmt: skip
     """What the ledger runs: the same desk, from a stored body."""
     body = REQUESTS[route].model_validate_json(frame)
-    context = Context(request_id, until, body.priority, progress=progress)
+    context = Context(request_id, until, body.priority, tenant, progress)
     answer = await perform(these.desk, route, body, context)
     return answer.model_dump(mode="json")
 
@@ -200,6 +203,18 @@ async def job_events(request: Request, job_id: JobId, cursor: Cursor = START,
 @router.delete("/jobs/{job_id}", response_model=JobStatus, responses=LOOK | problems(404))
 async def cancel_job(request: Request, job_id: JobId) -> JobStatus:
     return await services(request).ledger.cancel(job_id, request.state.tenant)
+
+
+# --- replays ---------------------------------------------------------------------------------------------------------
+
+RequestId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+
+
+@router.get("/requests/{request_id}/replay", response_model=ReplayAnswer, responses=LOOK | problems(404))
+async def replay(request: Request, request_id: RequestId) -> Response:
+    """Everything that it takes to reproduce the verdicts of a request, by its X-Request-Id."""
+    found = await services(request).replays.of(request_id, request.state.tenant)
+    return Response(found.model_dump_json(), media_type="application/json")
 
 
 # --- test sets -------------------------------------------------------------------------------------------------------

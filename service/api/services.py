@@ -8,6 +8,7 @@ from service.api.desk import Desk
 from service.api.door import Door
 from service.api.fleet import Fleet
 from service.api.ledger import Ledger
+from service.api.replays import Replays
 from service.queue.producer import Queue
 from service.schemas import Readiness
 from service.settings import Settings
@@ -21,6 +22,7 @@ class Services:
     door: Door
     desk: Desk
     ledger: Ledger
+    replays: Replays
 
     def readiness(self) -> Readiness:
         """Ready: the broker answers, and a worker of each kind lives and has answered a probe."""

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -35,6 +36,7 @@ from service.schemas import (
     RankRequest,
     RankResult,
     Readiness,
+    ReplayAnswer,
     RewardAnswer,
     RewardItem,
     RewardRequest,
@@ -71,6 +73,10 @@ class ScoreOptions(Common, total=False):
     model: str
     on_overflow: Literal["error", "truncate_left"]
     calibrated: bool
+
+
+class ExecuteOptions(Common, total=False):
+    use_cache: bool
 
 
 class RewardOptions(Common, total=False):
@@ -130,7 +136,8 @@ class Calls:
         key = options.pop("idempotency_key", None)
         return self._work("/score", _request(ScoreRequest, items, options), ScoreAnswer, key)
 
-    def execute(self, items: Items[ExecuteItem] | ExecuteRequest, /, **options: Unpack[Common]) -> Steps[ExecuteAnswer]:
+    def execute(self, items: Items[ExecuteItem] | ExecuteRequest, /, **options: Unpack[ExecuteOptions]
+                ) -> Steps[ExecuteAnswer]:  # fmt: skip
         """`POST /execute`: items, or a whole request."""
         key = options.pop("idempotency_key", None)
         return self._work("/execute", _request(ExecuteRequest, items, options), ExecuteAnswer, key)
@@ -219,6 +226,10 @@ class Calls:
         """Store a suite; the answer's digest names it in `{"kind": "ref", "sha256": ...}`."""
         body = tests.model_dump_json(exclude_unset=True).encode()
         return self._call("PUT", f"/testsets/{hashlib.sha256(body).hexdigest()}", TestsetAnswer, body)
+
+    def replay(self, request_id: str, /) -> Steps[ReplayAnswer]:
+        """`GET /requests/{id}/replay`: what it takes to reproduce a request's verdicts. Raises RequestUnknown."""
+        return self._call("GET", f"/requests/{quote(request_id, safe='')}/replay", ReplayAnswer)
 
     def models(self) -> Steps[ModelsAnswer]:
         """`GET /models`"""

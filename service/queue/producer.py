@@ -189,6 +189,15 @@ class Queue:
         with broker_errors():
             await self.client.set(self.keys.suite(sha256), frame, ex=keep_s)
 
+    async def keep_suites(self, frames: Mapping[str, bytes], keep_s: int) -> None:
+        """Have suites stored for at least so long."""
+        with broker_errors():
+            async with self.client.pipeline(transaction=True) as pipe:
+                for sha256, frame in frames.items():
+                    pipe.set(self.keys.suite(sha256), frame, ex=keep_s, nx=True)
+                    pipe.expire(self.keys.suite(sha256), keep_s, gt=True)
+                await pipe.execute()
+
     async def get_suite(self, sha256: str) -> bytes | None:
         with broker_errors():
             frame: bytes | None = await self.client.get(self.keys.suite(sha256))

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from typing import Any
 
-from sandbox.errors import Interrupted, InvalidSuite, SandboxError, UnsupportedLanguage
+from sandbox.errors import Interrupted, InvalidOptions, InvalidSuite, SandboxError, UnsupportedLanguage
 from sandbox.judge import judge
 from sandbox.types import TIMING_VERDICTS, Program, Report, Stop, Suite
 from sandbox.walls import Sandbox
@@ -78,6 +78,7 @@ class ExecuteWork:
             report = self._judge(task, suite)
         except (InvalidSuite, UnsupportedLanguage) as error:
             code = "invalid_tests" if isinstance(error, InvalidSuite) else "language_unavailable"
+            code = "invalid_options" if isinstance(error, InvalidOptions) else code
             hands.answer(lease, Failed(JobState.INVALID, code, str(error), False), started_ms=started)
             return
         except Interrupted:
@@ -94,7 +95,7 @@ class ExecuteWork:
 
     def _cache_ms(self, report: Report) -> int:
         """How long to remember it. A large output only until its caller's retries are over: memory is Redis'."""
-        if any(test.verdict in TIMING_VERDICTS for test in report.tests):
+        if any(test.verdict in TIMING_VERDICTS for test in report.tests) or "nondeterministic" in report.flags:
             return 0
         large = report.output is not None and len(report.output.stdout) > LARGE_OUTPUT_BYTES
         return min(self.cache_ms, LARGE_OUTPUT_MS) if large else self.cache_ms
@@ -103,12 +104,12 @@ class ExecuteWork:
         """One judgement; the sandbox's own fault is tried once more before it is an answer."""
         program, stop = Program(task.language, task.source), Stop(task.stop_after)
         try:
-            return judge(program, suite, task.limits, stop, self.box)
+            return judge(program, suite, task.limits, stop, self.box, task.options)
         except (InvalidSuite, UnsupportedLanguage, Interrupted):
             raise
         except SandboxError:
             log.warning("sandbox failed once; trying again", exc_info=True)
-            return judge(program, suite, task.limits, stop, self.box)
+            return judge(program, suite, task.limits, stop, self.box, task.options)
 
     def _suite(self, sha256: str, hands: Hands) -> Suite | None:
         if sha256 in self.suites:

@@ -100,10 +100,11 @@ def humaneval() -> list[Problem]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not PROBLEMS.exists(), reason=f"needs the public data folder (PLAUDIT_DATA): {DATA}")
-def test_no_family_forges_any_public_problem(box: Sandbox) -> None:
+def test_no_family_forges_any_of_every_sixth_public_problem(box: Sandbox) -> None:
+    """All of them: `python benchmarks/forgery.py`."""
     forged = [
         (family, problem.name)
-        for problem in humaneval()
+        for problem in humaneval()[::6]
         for family in FAMILIES
         if run(box, completion(family, problem.entry_point), check_suite(problem)).passed
     ]

@@ -157,7 +157,7 @@ def test_what_does_not_compile_says_why(box: Sandbox, language: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_program_without_end_is_out_of_time(box: Sandbox, language: str) -> None:
-    report = run(box, language, LOOP[language], limits=Limits(cpu_s=1))
+    report = run(box, language, LOOP[language], limits=Limits(cpu_s=1, wall_s=90))
     assert (report.verdict, report.tests[0].detail[:4]) == ("time_limit", "cpu:"), report
 
 

@@ -126,6 +126,17 @@ def test_compilers_that_take_several_files_get_both(box: Sandbox) -> None:
     assert run(box, "csharp", csharp, test, "replace").verdict == "passed"
 
 
+def test_a_program_cannot_take_the_place_of_its_test(box: Sandbox) -> None:
+    for name in ("Main", "Check"):
+        program = f"public class {name} {{ public static void main(String[] a) {{}} }}"
+        test = f"public class {name} {{ public static void main(String[] a) {{ System.exit(1); }} }}"
+        assert run(box, "java", program, test, "replace").verdict == "compile_error"
+        assert run(box, "java", program.replace("public class", "class"), test, "replace").verdict == "compile_error"
+    program = "class Main { public static void main(String[] a) {} }"
+    test = "class Test { public static void main(String[] a) { System.exit(1); } }"
+    assert run(box, "java", program, test, "replace").verdict == "runtime_error"
+
+
 def test_what_does_not_compile_with_its_test_is_a_compile_error(box: Sandbox) -> None:
     report = run(box, "cpp", "int add(int a, int b) { return a + b; }", "int main() { return subtract(1, 2); }")
     assert (report.verdict, report.total) == ("compile_error", 1)
@@ -162,6 +173,15 @@ def test_the_end_mark_of_perl_and_ruby_does_not_hide_the_test(box: Sandbox) -> N
     assert run(box, "perl", "sub f { 1 }\n__END__\nnotes", "exit 1 if f() != 2;").verdict == "runtime_error"
     assert run(box, "ruby", "def f = 1\n__END__\nnotes", "raise 'no' if f != 2").verdict == "runtime_error"
     assert run(box, "ruby", "def f = DATA.read.to_i\n__END__\n7", "raise 'no' if f != 7").verdict == "passed"
+
+
+def test_java_starts_the_class_of_the_test(box: Sandbox) -> None:
+    main = "public static void main(String[] a)"
+    program = f"public class Adder {{ static int add(int a, int b) {{ return a + b; }} {main} {{}} }}"
+    fails = f"class Main {{ {main} {{ assert Adder.add(1, 2) == 4; }} }}"
+    assert run(box, "java", program, fails).verdict == "runtime_error"
+    assert run(box, "java", program, fails.replace("4", "3")).verdict == "passed"
+    assert run(box, "java", program, fails.replace("Main", "Test")).verdict == "runtime_error"
 
 
 def test_a_rust_program_with_tests_of_its_own_is_judged_by_the_suite(box: Sandbox) -> None:

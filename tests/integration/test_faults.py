@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from sandbox.walls import Walls
+from sandbox.probe import Walls
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
 from support.asks import Asks, crowd, insist
 from support.stack import wait_for

@@ -491,7 +491,7 @@ async def test_a_dead_owners_request_is_taken_up_by_whoever_asks(make_queue: Cal
         await gate.wait()
         return {}
 
-    async def work(route: str, body: bytes, request: str, deadline_ms: int, progress: Any) -> dict[str, Any]:
+    async def work(route: str, body: bytes, request: str, tenant: str, until: int, progress: Any) -> dict[str, Any]:
         progress(0, Item(7))
         return {"route": route, "body": body.decode()}
 
@@ -510,7 +510,7 @@ async def test_a_dead_owners_request_is_taken_up_by_whoever_asks(make_queue: Cal
 
 
 async def test_whoever_hears_the_end_has_heard_every_item(queue: Queue) -> None:
-    async def work(route: str, body: bytes, request: str, deadline_ms: int, progress: Any) -> dict[str, Any]:
+    async def work(route: str, body: bytes, request: str, tenant: str, until: int, progress: Any) -> dict[str, Any]:
         for at in range(40):
             progress(at, Item(at))
             await asyncio.sleep(0.001)

@@ -75,6 +75,8 @@ def test_client_flags_come_from_the_environment_too_and_flags_win() -> None:
         (["worker", "score"], "--redis-url is missing"),
         (["worker", "execute"], "--redis-url is missing"),
         (["worker", "execute", "--executors", "0", "--redis-url", "redis://127.0.0.1:1"], "nothing to start"),
+        (["up", "--host", "0.0.0.0", "--api-key", "k", "--isolation-accept", "none"], "bind to 127.0.0.1"),
+        (["worker", "execute", "--redis-url", "redis://elsewhere:6379", "--isolation-accept", "none"], "on elsewhere"),
         (["up", "--port", "no"], "port: "),
         (["up", "--model", "nameless"], "NAME=PATH_OR_HUB_ID"),
         (["up", "--flag-of-no-use"], "unrecognized arguments"),

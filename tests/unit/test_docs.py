@@ -103,6 +103,7 @@ def endpoints() -> str:
     what = {
         "/jobs/{job_id}": {"get": "A durable request: wait for news of it", "delete": "Cancel it"},
         "/jobs/{job_id}/events": {"get": "The same as server-sent events"},
+        "/requests/{request_id}/replay": {"get": "What it takes to reproduce its verdicts"},
         "/testsets/{sha256}": {"put": "Store a test suite, to be named by its digest"},
         "/models": {"get": "What is served: revision, limits, parity"},
         "/models/{name}/activate": {"post": "Swap in another revision (admin key)"},
@@ -116,7 +117,7 @@ def endpoints() -> str:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             text = what.get(path, {}).get(method) or operation.get("summary", "")
-            rows.append([f"`{method.upper()} {path.replace('job_id', 'id')}`", text])
+            rows.append([f"`{method.upper()} {path.replace('job_id', 'id').replace('request_id', 'id')}`", text])
     rows.append(["`GET /`, `/docs`, `/openapi.json`", "The dashboard, the interactive reference, the schema"])
     return table(["endpoint", "what it does"], rows)
 

@@ -12,6 +12,7 @@ TABLE = {
     "Invalid": (422, "invalid", False), "TooLong": (422, "too_long", False), "BadRequest": (400, "bad_request", False),
     "Unauthorized": (401, "unauthorized", False), "Forbidden": (403, "forbidden", False),
     "NotFound": (404, "not_found", False), "TestsetUnknown": (404, "testset_unknown", False),
+    "RequestUnknown": (404, "request_unknown", False),
     "Conflict": (409, "idempotency_conflict", False), "Poisoned": (422, "poisoned", False),
     "TooLarge": (413, "too_large", False),
     "Overloaded": (429, "overloaded", True), "WouldMissDeadline": (503, "deadline_unreachable", True),

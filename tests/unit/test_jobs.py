@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import msgspec
@@ -51,6 +51,7 @@ JSON = st.recursive(
         ScoreTask("default", "p", ["a", ""], "truncate_left"),
         ScoreTask("default", [{"role": "user", "content": "é"}], ["a"]),
         ExecuteTask("python", "x = 1\x00", "s" * 64, sandbox.Limits(cpu_s=2.5, wall_s=None), 3),
+        ExecuteTask("python", "x", "s", sandbox.Limits(), None, sandbox.Options(audit=True, shared_process=True)),
     ],
 )
 def test_a_task_comes_out_as_it_went_in(task: Any) -> None:
@@ -88,6 +89,7 @@ def test_a_function_suite_keeps_every_value_integers_of_any_size_included(args: 
     [
         (sandbox.AssertSuite(("assert f()", "assert g()"), "import f", "f"), 2),
         (sandbox.CheckSuite("def check(c): pass", "f", "prompt"), 1),
+        (sandbox.ScriptSuite("exit 0\n\x00é", "replace"), 1),
         (sandbox.StdioSuite((sandbox.StdioCase("", "\r\n"), sandbox.StdioCase("é", "")), "float", 0.1), 2),
         (sandbox.FunctionSuite("f", (sandbox.Case((2**64,), {}, -(2**64)),)), 1),
     ],
@@ -111,6 +113,8 @@ def test_an_identity_depends_on_every_input() -> None:
         *(msgspec.structs.replace(task, limits=replace(task.limits, **change)) for change in (
             {"cpu_s": 4.0}, {"wall_s": 9.0}, {"memory_mb": 256}, {"output_kb": 1}, {"processes": 1},
         )),
+        *(msgspec.structs.replace(task, options=sandbox.Options(**{one.name: True}))
+          for one in fields(sandbox.Options)),
     ]  # fmt: skip
     score = ScoreTask("default", "p", ["a", "b"])
     others_too = [

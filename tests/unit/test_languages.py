@@ -8,7 +8,7 @@ import pytest
 
 from sandbox import languages
 from sandbox.judge.artifacts import Work
-from sandbox.judge.java import names
+from sandbox.judge.java import classes
 from sandbox.judge.programs import is_module
 from sandbox.judge.script import appended, combined, program_name
 from sandbox.recipes import BY_NAME, RECIPES, packages
@@ -87,7 +87,8 @@ MAIN = "public static void main(String[] a) {}"
     ],
 )
 def test_java_s_classes_are_found_in_its_text(source: str, expected: tuple[str, str]) -> None:
-    assert names(source.encode()) == expected
+    found = classes(source.encode())
+    assert (found.public, found.start()) == expected
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_reading_a_hostile_text_takes_time_in_proportion_to_it(unit: bytes) -> N
     """A mebibyte of it, in the process that no limit guards."""
     source = b"import \n" + unit * ((1 << 20) // len(unit))
     began = time.process_time()
-    names(source)
+    classes(source)
     is_module(source)
     languages.wants_numpy(source)
     for language in ("php", "perl", "rust", "go"):

@@ -10,7 +10,7 @@ import pytest
 
 from sandbox import languages
 from sandbox.cgroup import Counters
-from sandbox.errors import InvalidSuite, UnsupportedLanguage
+from sandbox.errors import InvalidSuite, Starved, UnsupportedLanguage
 from sandbox.jail import Ending
 from sandbox.judge.judge import conclude, derived_entry_point, plan_of, size, worst
 from sandbox.limits import Fence, checked, for_run
@@ -45,6 +45,8 @@ class FakeRun:
     fence: Fence = field(default_factory=lambda: for_run(Limits()))
     stdout: FakeCapture = field(default_factory=FakeCapture)
     stderr: FakeCapture = field(default_factory=FakeCapture)
+    starved: bool = False
+    last_try: bool = False
 
     def counters(self) -> Counters:
         return self.seen
@@ -84,6 +86,16 @@ OOM = Counters(0, 0, 1, 0)
 def test_the_end_of_a_run_becomes_one_verdict(run: Any, verdict: Verdict | None) -> None:
     assert fate(run).verdict is verdict
     assert bool(fate(run).detail) is (verdict is not None)
+
+
+def test_a_run_that_got_no_cpu_has_no_fate_until_its_last_try() -> None:
+    starved: Any = FakeRun(ended(None, signal.SIGKILL), "wall", starved=True)
+    with pytest.raises(Starved):
+        fate(starved)
+    starved.last_try = True
+    assert fate(starved).verdict is Verdict.TIME_LIMIT
+    of_memory: Any = FakeRun(ended(None, signal.SIGKILL), "wall", OOM, starved=True)
+    assert fate(of_memory).verdict is Verdict.MEMORY_LIMIT
 
 
 def test_flags_tell_what_the_verdict_does_not() -> None:

@@ -1,0 +1,172 @@
+"""The broom: ending processes and emptying folders where no namespace does it for us.
+
+Used by the zygote after every job of a bare jail, and run by the host as a program of its own to end whatever a uid of
+ours still has running. A process is found in one of two ways: by its uid, where jails have uids of their own (nothing
+that a program can do changes it), or by descent from the zygote, which adopts orphans.
+
+Killing by uid is `kill(-1)`, which at once reaches everything that the caller may signal. So the caller must be nobody
+before: a forked process whose effective uid is the programs' (so that it reaches them), and whose real and saved uid
+are a third one that no program has (so that they do not reach it). It makes sure that it could not even signal its own
+parent, and only then strikes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SIGKILL = 9
+TIDY_S = 10.0
+END_S = 5.0
+STRUCK, UNSAFE = 0, 3
+REACHABLE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def children(pid: int) -> Iterator[int]:
+    """The living children of a process, of whichever of its threads."""
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+                yield from map(int, file.read().split())
+    except OSError:
+        return  # it has ended meanwhile
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """Parents before their children."""
+    waiting = list(children(pid))
+    while waiting:
+        child = waiting.pop()
+        yield child
+        waiting += children(child)
+
+
+def kill_below(pid: int) -> None:
+    """SIGKILL to all descendants that are seen in one look."""
+    for child in list(descendants(pid)):
+        try:
+            os.kill(child, SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def strike(uid: int, broom: int) -> int:
+    """Become (broom, uid, broom) and kill everything that this may signal. For a process made for it, and root."""
+    if 0 in (uid, broom):
+        return UNSAFE
+    os.setgroups([])
+    os.setresuid(broom, uid, broom)
+    if os.getresuid() != (broom, uid, broom):
+        return UNSAFE
+    try:
+        os.kill(os.getppid(), 0)
+    except PermissionError:
+        os.kill(-1, SIGKILL)
+        return STRUCK
+    return UNSAFE  # who may signal root's processes would kill the whole machine
+
+
+def kill_uid(uid: int, broom: int) -> None:
+    """SIGKILL to all processes of a uid, by a child of this process, which is root. Raises OSError if it fails."""
+    pid = os.fork()
+    if pid == 0:
+        status = UNSAFE
+        try:
+            status = strike(uid, broom)
+        finally:
+            os._exit(status)
+    if os.waitpid(pid, 0)[1] != STRUCK:
+        raise OSError(f"the processes of uid {uid} cannot be killed")
+
+
+def processes_of(uid: int) -> list[int]:
+    """The processes of a uid that have not ended; by any of its four uids."""
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/status", encoding="utf-8", errors="replace") as file:
+                lines = dict(line.split(":", 1) for line in file if line.startswith(("State:", "Uid:")))
+        except OSError:
+            continue
+        if str(uid) in lines.get("Uid", "").split() and lines["State"].split()[0] not in "ZX":
+            found.append(int(name))
+    return found
+
+
+def remove_below(place: str) -> bool:
+    """Empty a folder, however deep; whether it is empty now. Follows no link.
+
+    A folder in a folder is moved to the top before its own contents are looked at: no path gets longer than two names,
+    and nothing here calls itself.
+    """
+    deadline = time.monotonic() + TIDY_S
+    number = 0
+    top = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while names := os.listdir(top):
+            before = number, len(names)
+            for name in names:
+                if time.monotonic() > deadline:
+                    return False
+                number = remove(top, name, number)
+            if before == (number, len(os.listdir(top))):
+                return False
+        return True
+    finally:
+        os.close(top)
+
+
+def remove(top: int, name: str, number: int) -> int:
+    """Remove an entry of a folder; the folders in it become entries of `top`, by new names. Returns how many so far."""
+    try:
+        if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=top)
+            return number
+        folder = opened(top, name)
+        try:
+            for inner in os.listdir(folder):
+                if stat.S_ISDIR(os.stat(inner, dir_fd=folder, follow_symlinks=False).st_mode):
+                    os.close(opened(folder, inner))
+                    os.rename(inner, f".{os.urandom(8).hex()}", src_dir_fd=folder, dst_dir_fd=top)
+                    number += 1
+                else:
+                    os.unlink(inner, dir_fd=folder)
+        finally:
+            os.close(folder)
+        os.rmdir(name, dir_fd=top)
+    except OSError:
+        pass  # whoever called sees that it is still there
+    return number
+
+
+def opened(parent: int, name: str) -> int:
+    """A descriptor of a folder that its owner (or root) can change from now on, whatever its mode was."""
+    handle = os.open(name, REACHABLE, dir_fd=parent)
+    try:
+        os.chmod(f"/proc/self/fd/{handle}", 0o700)
+    finally:
+        os.close(handle)
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+
+
+def end(uid: int, broom: int) -> bool:
+    """Kill the processes of a uid until none is left; whether none is. For a process made for it, and root."""
+    deadline = time.monotonic() + END_S
+    while processes_of(uid):
+        if time.monotonic() > deadline:
+            return False
+        kill_uid(uid, broom)
+        time.sleep(0.001)
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(0 if end(int(sys.argv[1]), int(sys.argv[2])) else 1)

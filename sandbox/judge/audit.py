@@ -1,0 +1,79 @@
+"""What a program was seen doing: the words that come out of its jail beside its answers, and what they mean.
+
+The watching is done inside the candidate's own process (`inside/audit.py`), so a word is a hint and its absence proves
+nothing: a program can deny and forge all of it. Nothing here changes a verdict. The words come through a pipe that the
+program can only write to; they are read once, after the run, up to a cap, and whatever is no word of ours is dropped.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import replace
+
+from sandbox.jail import Job
+
+MAX_WORDS_BYTES = 4096
+
+# The flags of `options.audit`, and what each says of a program.
+SEEN = {
+    "early_exit": "left before it had answered, or around its own end (`os._exit`, `execve`)",
+    "operators_overridden": "has an `__eq__` or `__ne__` that agrees with everything",
+    "reads_frames": "looks at stack frames, at all objects (`gc`), or traces",
+    "patches_builtins": "replaced a builtin function",
+    "patches_modules": "replaced a function of a library, a test runner, or the code of a function",
+    "writes_results": "wrote to a descriptor, a folder or a file name where results might be",
+    "reads_proc": "reads `/proc`, `/sys` or the judge's own files",
+    "detects_tests": "asks whether a test runner is around",
+    "signals_others": "sends signals to other processes",
+    "starts_processes": "starts processes",
+    "uses_network": "asks for the network",
+    "calls_native": "loads native code through `ctypes`",
+}
+
+
+class Watch:
+    """The reading end of what one process says about itself. A context manager; without `on` it does nothing."""
+
+    def __init__(self, on: bool) -> None:
+        self.on = on
+        self.words: frozenset[str] | None = None
+        self.reader = self.writer = -1
+
+    def join(self, job: Job) -> Job:
+        """The job with a pipe to talk to us on its next descriptor, which never makes it wait."""
+        if not self.on:
+            return job
+        self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        number = max([2, *job.fds]) + 1
+        return replace(job, fds={**job.fds, number: self.writer})
+
+    def heard(self) -> frozenset[str]:
+        """Everything said so far; call it when the process has ended, or has answered for the last time."""
+        if self.words is None and self.reader >= 0:
+            data = b""
+            with suppress(BlockingIOError):
+                data = os.read(self.reader, MAX_WORDS_BYTES)
+            words = {line.decode("ascii", "replace") for line in data.split(b"\n")}
+            self.words = frozenset(words & ({"began", "ended"} | SEEN.keys()))
+        return self.words or frozenset()
+
+    def flags(self, *, whole: bool = False) -> set[str]:
+        """The flags to report. `whole`: the process was to run to its own end, and not to be ended by us."""
+        words = self.heard()
+        found = set(words & SEEN.keys())
+        if whole and "began" in words and "ended" not in words:
+            found.add("early_exit")
+        return found
+
+    def close(self) -> None:
+        for fd in (self.reader, self.writer):
+            if fd >= 0:
+                os.close(fd)
+        self.reader = self.writer = -1
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -1,0 +1,102 @@
+"""Program and test in one process, for tests that cannot be told apart from it: those that poke at its globals.
+
+Every test gets a run of its own: the program, the setup, the test, in one module (role `shared`), and the outcome comes
+over a descriptor that the program holds as well. So it can be forged, by design of what is asked for; the report says
+`judge: "shared_process"`, and nobody should train on it without thinking. What cannot be forged: limits, and that the
+tests themselves can be used, which is told before the program's first line.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from sandbox import languages
+from sandbox import limits as fences
+from sandbox.errors import InvalidSuite
+from sandbox.jail import Job
+from sandbox.judge import codec
+from sandbox.judge.audit import Watch
+from sandbox.judge.split import Channel, Meter
+from sandbox.judge.stdio import left_by_itself
+from sandbox.run import Fate, Run, Starter, fate, flags
+from sandbox.types import Limits, Options, TestReport, Verdict
+
+
+def shared_job(source: bytes, plan: dict[str, Any], limits: Limits, options: Options, wire: int) -> Job:
+    return Job(
+        role="audited_shared" if options.audit else "shared",
+        argv=("/tmp/main.py",),
+        fence=fences.for_run(limits),
+        fds={3: wire},
+        source=codec.dumps(plan),
+        files=(("/tmp/main.py", source),),
+        flavour="science" if languages.wants_numpy(source) else "light",
+    )
+
+
+def judge_shared(
+    starter: Starter,
+    source: bytes,
+    plan: dict[str, Any],
+    limits: Limits,
+    allowed_failures: int | None,
+    options: Options,
+) -> tuple[list[TestReport], set[str]]:
+    """Run each test of `plan` with the program. Raises InvalidSuite for tests that cannot be used."""
+    reports: list[TestReport] = []
+    found: set[str] = set()
+    failures = 0
+    for test in plan["tests"]:
+        if allowed_failures is not None and failures >= allowed_failures:
+            break
+        one = {name: plan[name] for name in ("kind", "setup", "entry_point")}
+        one |= {"program": source.decode("latin-1"), "test": test}
+        try:
+            codec.dumps(one)
+        except codec.CodecError as error:
+            raise InvalidSuite(f"the tests are too large: {error}") from None
+        report, seen = judge_one(starter, source, one, limits, options)
+        reports.append(report)
+        found |= seen
+        failures += report.verdict is not Verdict.PASSED
+    return reports, found
+
+
+def judge_one(
+    starter: Starter, source: bytes, plan: dict[str, Any], limits: Limits, options: Options
+) -> tuple[TestReport, set[str]]:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours)
+    try:
+        with Watch(options.audit) as watch:
+            try:
+                run = Run(starter, watch.join(shared_job(source, plan, limits, options, theirs.fileno())))
+            finally:
+                theirs.close()
+            with run:
+                meter = Meter(run)
+                run.finish()
+                channel.fill()
+                end = outcome(channel, fate(run))
+                report = meter.report(end.verdict or Verdict.NO_RESULT, end.detail)
+                return report, flags(run) | watch.flags(whole=left_by_itself(run))
+    finally:
+        channel.close()
+
+
+def outcome(channel: Channel, end: Fate) -> Fate:
+    """What the process said of itself, unless its end says more. Raises InvalidSuite."""
+    try:
+        frames = [channel.frame(), channel.frame()]
+        first, second = (None if frame is None else codec.loads(frame) for frame in frames)
+        if isinstance(first, dict) and "invalid" in first:
+            raise InvalidSuite(f"the tests cannot be used: {first['invalid']}")
+        if end.verdict is not None:
+            return end
+        if second is None:
+            return Fate(Verdict.NO_RESULT, "the program exits instead of answering")
+        verdict, detail = second["done"]
+        return Fate(Verdict(verdict), str(detail)[:2000])
+    except (codec.CodecError, TypeError, ValueError, KeyError) as error:
+        return Fate(Verdict.INVALID_RESULT, f"the program tampers with its judge: {error!r:.200}")
