@@ -10,6 +10,7 @@ again. There is no other number in that case, and no other engine steps in.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Sequence
@@ -79,6 +80,9 @@ class Engine(Protocol):
     def pass_probability(self, score: float) -> float | None:
         """The shipped calibration's P(the program passes all its tests), or None where none is shipped."""
 
+    def close(self) -> None:
+        """Give back what it holds; it scores nothing any more."""
+
 
 def open_engine(name: str, path: str, settings: Settings) -> tuple[Engine, Parity]:
     """The engine that the settings ask for with this checkpoint in it, and the proof against its golden set.
@@ -96,13 +100,16 @@ def open_engine(name: str, path: str, settings: Settings) -> tuple[Engine, Parit
         engine = RewardModel.load(
             path, dtype=settings.dtype, threads=settings.torch_threads, deterministic=settings.deterministic
         )
-    try:
-        parity = engine.check_golden()
-    except EngineUnavailable as error:
-        raise HostLacks(f"model {name!r}: {error}") from error
-    if not parity.ok:
-        raise HostLacks(f"model {name!r}: scores here differ from its golden set by {parity.max_abs_error:.3g} "
-                        f"(at most {parity.tolerance:g}); not served")  # fmt: skip
+    with contextlib.ExitStack() as undo:
+        undo.callback(engine.close)
+        try:
+            parity = engine.check_golden()
+        except EngineUnavailable as error:
+            raise HostLacks(f"model {name!r}: {error}") from error
+        if not parity.ok:
+            raise HostLacks(f"model {name!r}: scores here differ from its golden set by {parity.max_abs_error:.3g} "
+                            f"(at most {parity.tolerance:g}); not served")  # fmt: skip
+        undo.pop_all()
     return engine, parity
 
 

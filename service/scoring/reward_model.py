@@ -166,3 +166,7 @@ class RewardModel:
     def pass_probability(self, score: float) -> float | None:
         """The shipped calibration's P(the program passes all its tests), or None where none is shipped."""
         return None if self.spec.calibration is None else self.spec.calibration.probability(score)
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        self._backbone = self._head = None

@@ -15,7 +15,7 @@ out whose. One connection at a time: the worker's batches are vLLM's to schedule
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,18 +28,21 @@ from service.errors import HostLacks, TooLong, UsageError
 from service.scoring import checkpoint
 from service.scoring.encoder import Encoded, Encoder, Overflow, Prompt
 from service.scoring.engine import GOLDEN_TOLERANCE, EngineUnavailable, Parity, compare, read_golden
-from service.scoring.vllm_server import Server
+from service.scoring.vllm_server import Server, ServerDied
 from service.settings import Settings
-
-log = logging.getLogger(__name__)
 
 CONNECT_S, ANSWER_S = 5.0, 480.0  # less than the worker's patience
 PROOF_S = 1.0
 POLL_S = 0.5
+STRANGE = {401, 403, 404, 405}
 
 
 class Rejected(RuntimeError):
     """vLLM refuses the input (HTTP 400)."""
+
+
+class _Stranger(EngineUnavailable):
+    """What answers will not become a vLLM server that lets us in, however long one waits."""
 
 
 class _Row(BaseModel):
@@ -49,24 +52,17 @@ class _Row(BaseModel):
     data: list[float]
 
 
-class _Details(BaseModel):
-    cached_tokens: int | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int
-    prompt_tokens_details: _Details | None = None
-
-
 class _Pooled(BaseModel):
     """`/pooling`'s answer, as far as it is read."""
 
     data: list[_Row]
-    usage: _Usage
 
 
 class VllmEngine:
-    """One checkpoint on one vLLM server. `server`: the child that serves it, None where somebody else runs it."""
+    """One checkpoint on one vLLM server. `server`: the child that serves it, None where somebody else runs it.
+
+    `num_computed` counts every token that is sent: `/pooling` does not tell which of them the prefix cache had.
+    """
 
     unshared: str | None = None  # its prefix cache: whole blocks of a prompt are computed once
 
@@ -90,7 +86,7 @@ class VllmEngine:
         self._patience_s = patience_s
         self._server = server
         self._served = ""  # the model's name over there
-        self._proven_at = -PROOF_S  # time.monotonic() of the last answer that was right
+        self._proven_at = -PROOF_S  # time.monotonic() of the last answer of a server that was proven before
 
     @classmethod
     def open(cls, name: str, path: str, settings: Settings) -> VllmEngine:
@@ -106,6 +102,8 @@ class VllmEngine:
         headers: dict[str, str] = {}
         transport: httpx.HTTPTransport | None = None
         if url is not None:
+            if not url.startswith(("http://", "https://")):
+                raise UsageError(f"--vllm-url {name}={url}: not an http URL")
             headers = {"authorization": f"Bearer {settings.vllm_api_key}"} if settings.vllm_api_key else {}
         elif settings.vllm_python is not None:
             server = Server(settings.vllm_python, folder, encoder.spec.max_length, settings)
@@ -115,11 +113,16 @@ class VllmEngine:
         limits = httpx.Limits(max_connections=1)
         client = httpx.Client(base_url=url, transport=transport, headers=headers, limits=limits, trust_env=False,
                               timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S))  # fmt: skip
-        engine = cls(encoder, folder, client, dtype=settings.dtype, patience_s=settings.vllm_start_s, server=server)
-        try:
-            engine.wait()
-        except EngineUnavailable as error:
-            raise HostLacks(f"model {name!r}: {error}") from error
+        with contextlib.ExitStack() as undo:
+            undo.callback(client.close)
+            if server is not None:
+                undo.callback(server.stop)
+            engine = cls(encoder, folder, client, dtype=settings.dtype, patience_s=settings.vllm_start_s, server=server)
+            try:
+                engine.wait()
+            except EngineUnavailable as error:
+                raise HostLacks(f"model {name!r}: {error}") from error
+            undo.pop_all()
         return engine
 
     def wait(self) -> None:
@@ -134,9 +137,9 @@ class VllmEngine:
             try:
                 self._ask("GET", "/health")
                 break
+            except (_Stranger, ServerDied):
+                raise
             except EngineUnavailable as error:
-                if self._server is not None:
-                    self._server.check()
                 if time.monotonic() > until:
                     raise EngineUnavailable(f"no vLLM server within {self._patience_s:g} s: {error}") from error
                 time.sleep(POLL_S)
@@ -165,42 +168,42 @@ class VllmEngine:
 
     def score(self, batch: Sequence[Encoded]) -> list[float]:
         """Raw logits, in the order of `batch`. Raises `EngineUnavailable`, and `Rejected` for what is the input's."""
-        if time.monotonic() - self._proven_at < PROOF_S:
-            return self._pool(batch)
-        if self._server is not None and not self._server.alive:
-            self.wait()
+        try:
+            if self._server is not None and not self._server.alive:
+                self.wait()
+                self._proven_at = -PROOF_S
+            proven = time.monotonic() - self._proven_at < PROOF_S
+            scores = self._pool(batch) if proven else self._proven(batch)
+        except EngineUnavailable:
+            self._proven_at = -PROOF_S
+            raise
+        self._proven_at = time.monotonic()
+        return scores
+
+    def _proven(self, batch: Sequence[Encoded]) -> list[float]:
+        """The batch beside a golden row, on a server that may have been away."""
         canary, *scores = self._pool([self._canary.encoded, *batch])
         off = abs(canary - self._canary.score)
         if not off <= GOLDEN_TOLERANCE[self.dtype]:
             raise EngineUnavailable(f"the vLLM server scores a golden row {off:.3g} off: it serves another model now")
-        self._proven_at = time.monotonic()
         return scores
 
     def _pool(self, batch: Sequence[Encoded]) -> list[float]:
         ids = [one.ids for one in batch]
+        answer = self._ask("POST", "/pooling", {"model": self._served, "input": ids, "use_activation": False})
         try:
-            answer = self._ask("POST", "/pooling", {"model": self._served, "input": ids, "use_activation": False})
-            pooled = _Pooled.model_validate(answer)
+            rows = sorted(_Pooled.model_validate(answer).data, key=lambda row: row.index)
         except ValidationError as error:
-            self._proven_at = -PROOF_S
-            raise EngineUnavailable(f"/pooling answered something else than vLLM's: {error.errors()[0]}") from error
-        except EngineUnavailable:
-            self._proven_at = -PROOF_S
-            raise
-        rows = sorted(pooled.data, key=lambda row: row.index)
+            raise EngineUnavailable(f"/pooling answers something else than vLLM's: {error.errors()[0]}") from error
         if [row.index for row in rows] != list(range(len(batch))) or any(len(row.data) != 1 for row in rows):
-            self._proven_at = -PROOF_S
-            raise EngineUnavailable("/pooling answered other than one number for each sequence: not a reward model's")
-        details = pooled.usage.prompt_tokens_details
-        shared = (details.cached_tokens if details is not None else None) or 0
-        self.num_shared += shared
-        self.num_computed += sum(map(len, ids)) - shared
-        if self._proven_at > 0:
-            self._proven_at = time.monotonic()
+            raise EngineUnavailable("/pooling answers other than one number for each sequence: no reward model's head")
+        self.num_computed += sum(map(len, ids))
         return [row.data[0] for row in rows]
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         """One exchange: the answer's JSON, None where it has none."""
+        if self._server is not None:
+            self._server.check()
         try:
             response = self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
@@ -209,8 +212,9 @@ class VllmEngine:
         if response.status_code == httpx.codes.BAD_REQUEST:
             raise Rejected(f"vLLM: {response.text[:300]}")
         if response.status_code != httpx.codes.OK:
-            raise EngineUnavailable(f"the vLLM server answers {path} with {response.status_code}: "
-                                    f"{response.text[:300]}")  # fmt: skip
+            kind = _Stranger if response.status_code in STRANGE else EngineUnavailable
+            raise kind(f"the vLLM server answers {path} with {response.status_code}: "
+                       f"{response.text[:300]}")  # fmt: skip
         try:
             return response.json() if response.content else None
         except ValueError as error:

@@ -1,10 +1,12 @@
 """A vLLM server as a child of the scoring worker, in the environment that its interpreter stands in.
 
 It listens on a Unix socket in a private folder, so no other user of the host can reach it and no port can be taken. It
-stays in the worker's process group and asks the kernel for SIGTERM at the worker's death (`setpriv`): whoever ends the
-worker ends it. Its output goes to the log, line by line at level debug; the last lines are told when it dies.
+asks the kernel for SIGTERM at the worker's death (`setpriv`), and vLLM ends its own processes at SIGTERM. At SIGKILL it
+does not: it has a process group of its own, and what is left of that group is killed before a new server starts and at
+the end. If worker and server are both killed with SIGKILL at once, vLLM's engine process stays; nobody is left to act.
 
-A server that dies is started again by the next batch; until it serves, that batch waits.
+Its output goes to the log, line by line at level debug; the last lines are told when it dies. A server that dies is
+started again by the next batch, which waits until it serves.
 """
 
 from __future__ import annotations
@@ -34,6 +36,10 @@ STOP_S = 15.0
 TOLD_LINES = 15
 
 
+class ServerDied(EngineUnavailable):
+    """Waiting does not help; starting it again may."""
+
+
 class Server:
     """Not started until `start`. For the main thread: a child's tie to this process is to the thread that made it."""
 
@@ -47,6 +53,7 @@ class Server:
         self._argv = argv(python, folder, max_length, self.socket, settings)
         self._env = environ(os.environ, settings.torch_threads)
         self._process: subprocess.Popen[str] | None = None
+        self._ear: threading.Thread | None = None
         self._last: deque[str] = deque(maxlen=TOLD_LINES)
         atexit.register(self.stop)
 
@@ -58,34 +65,51 @@ class Server:
         """Start it unless it runs."""
         if self.alive:
             return
+        self._sweep()
         self.socket.unlink(missing_ok=True)
         self._last.clear()
-        self._process = subprocess.Popen(self._argv, env=self._env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                         stderr=subprocess.STDOUT, text=True, errors="replace")  # fmt: skip
+        self._process = subprocess.Popen(
+            self._argv, env=self._env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace", process_group=0,
+        )  # fmt: skip
         log.info("vLLM server started", extra={"pid": self._process.pid})
-        threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True, name="vllm-log").start()
+        self._ear = threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True, name="vllm-log")
+        self._ear.start()
 
     def _listen(self, output: IO[str]) -> None:
-        for line in output:
-            self._last.append(line.rstrip())
-            log.debug("%s", line.rstrip())
+        with output:
+            for line in output:
+                self._last.append(line.rstrip())
+                log.debug("%s", line.rstrip())
 
     def check(self) -> None:
-        """Raises `EngineUnavailable` with its last words if it has died."""
+        """Raises `EngineUnavailable` if it does not listen yet, or has died: then with its last words."""
         if self._process is not None and (code := self._process.poll()) is not None:
-            raise EngineUnavailable(f"the vLLM server ended with {code}:\n  " + "\n  ".join(self._last))
+            if self._ear is not None:
+                self._ear.join(1.0)  # until it has heard all
+            raise ServerDied(f"the vLLM server ended with {code}:\n  " + "\n  ".join(self._last))
+        if not self.socket.exists():
+            raise EngineUnavailable("the vLLM server does not listen yet")
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL, then its folder; nothing of it is left. May be called again."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self.alive:
             self._process.send_signal(signal.SIGTERM)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self._home)
+        self._sweep()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Kill what is left of its process group, and hear of its end."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+        if self._ear is not None:
+            self._ear.join(1.0)
 
 
 def argv(python: Path, folder: Path, max_length: int, socket: Path, settings: Settings) -> list[str]:
@@ -94,7 +118,7 @@ def argv(python: Path, folder: Path, max_length: int, socket: Path, settings: Se
         "setpriv", "--pdeathsig", "TERM", "--",
         str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--runner", "pooling",
         "--dtype", settings.dtype, "--max-model-len", str(max_length), "--uds", str(socket),
-        "--enable-prompt-tokens-details", "--disable-uvicorn-access-log", *shlex.split(settings.vllm_args),
+        "--disable-uvicorn-access-log", *shlex.split(settings.vllm_args),
     ]  # fmt: skip
 
 
