@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from service import metrics
-from service.errors import HostLacks, Invalid, TooLong
+from service.errors import Invalid, TooLong
 from service.jobs import LANES, Failed, JobState, Kind, Scored, ScoreTask, encode, score_job_id
 from service.queue.consumer import Lease
 from service.queue.keys import queue_of_model
 from service.queue.producer import KEEP_REPLY_MS, now_ms
+from service.scoring.encoder import Encoded
+from service.scoring.engine import Engine, open_engine
 from service.scoring.isolation import score_apart
-from service.scoring.reward_model import Encoded, RewardModel
 from service.scoring.scheduler import Batch, Group, Refused, Scheduler, Score
 from service.settings import Settings
 from service.worker.loop import Hands, failure
@@ -41,7 +42,7 @@ class ScoreWork:
     kind: Kind = "score"
     patience_s = 600.0  # a batch is bounded in tokens
 
-    def __init__(self, models: dict[str, RewardModel], settings: Settings) -> None:
+    def __init__(self, models: dict[str, Engine], settings: Settings) -> None:
         self.models = models
         for tokens in ("computed", "padding", "shared"):
             metrics.score_tokens.labels(tokens)  # shown from the first scrape on, padding at zero because there is none
@@ -54,17 +55,7 @@ class ScoreWork:
     @classmethod
     def open(cls, settings: Settings) -> ScoreWork:
         """Load every model and prove it against its golden set; raises HostLacks on drift."""
-        models = {}
-        for name, path in settings.models.items():
-            model = RewardModel.load(
-                path, dtype=settings.dtype, threads=settings.torch_threads, deterministic=settings.deterministic
-            )
-            parity = model.check_golden()
-            if not parity.ok:
-                raise HostLacks(f"model {name!r}: scores here differ from its golden set by {parity.max_abs_error:.3g} "
-                                f"(at most {parity.tolerance:g}); not served")  # fmt: skip
-            models[name] = model
-        return cls(models, settings)
+        return cls({name: open_engine(name, path, settings)[0] for name, path in settings.models.items()}, settings)
 
     def _describe(self, name: str) -> dict[str, Any]:
         model = self.models[name]
@@ -72,7 +63,7 @@ class ScoreWork:
         return {
             "name": name, "revision": model.revision, "architecture": model.architecture, "dtype": model.dtype,
             "parameters": model.parameters, "max_length": model.max_length,
-            "calibrated": model.spec.calibration is not None, "unshared": model.unshared,
+            "calibrated": model.spec.calibration is not None, "unshared": model.unshared, "engine": model.engine,
             "parity": {"max_abs_error": parity.max_abs_error, "n": parity.n, "tolerance": parity.tolerance},
         }  # fmt: skip
 
