@@ -14,6 +14,8 @@ Keys, all under one prefix `{namespace}:`
   stream:{queue}:{lane}   entries {id}
   load:{queue}            hash cost, drained
   live:{queue}            zset of live jobs by deadline
+  tags:{queue}            hash of live jobs by tag (of a model's queue: the revision that is to score them)
+  active:{queue}          hash of the one tag that is admitted (service.queue.revisions, with order, reports, sources)
   job:{id}                hash of one live job
   waiters:{id}            set of reply channels
   reply:{api}             list of reply frames of one API process

@@ -176,7 +176,7 @@ class Consumer:
         """End a job. False if it had ended before (another worker, or its deadline)."""
         queue_ms = max(0, (started_ms or now_ms()) - lease.queued_ms)
         reply = Reply(lease.id, body, float(queue_ms), compute_ms, self.name)
-        keys = [self.keys.load(lease.queue), self.keys.live(lease.queue)]
+        keys = self.keys.book(lease.queue)
         arguments: list[Any] = [self.keys.prefix, lease.id, encode(reply), cache_ms, KEEP_REPLY_MS, GROUP, lease.entry]
         ended = bool(self._finish(keys=keys, args=arguments))
         self.drop(lease)
@@ -214,7 +214,8 @@ class Heartbeat:
     def __init__(self, consumer: Consumer, kind: str, info: dict[str, Any], *, every_s: float, patience_s: float,
                  on_lost: Callable[[Lease], None]) -> None:  # fmt: skip
         self.consumer = consumer
-        self.info = {"kind": kind, **info}
+        self.info = info  # what it says may change while it works
+        info["kind"] = kind
         self.every_s = every_s
         self.patience_s = patience_s
         self.on_lost = on_lost

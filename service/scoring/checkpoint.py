@@ -6,6 +6,7 @@ read by torch's restricted loader, which builds tensors and nothing else.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -50,9 +51,17 @@ def revision_of(folder: Path) -> str:
     """`sha256:` over names and contents of every file that decides a score."""
     digest = hashlib.sha256()
     for file in sorted({file for pattern in IDENTITY for file in folder.glob(pattern) if file.is_file()}):
-        with file.open("rb") as stream:
-            digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        stat = file.stat()
+        content = _digest(file.resolve(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        digest.update(f"{file.name} {content}\n".encode())
     return f"sha256:{digest.hexdigest()}"
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(file: Path, *_: int) -> str:
+    """SHA-256 of a file that looks the same as when it was last read: many gigabytes are asked for more than once."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -47,9 +47,9 @@ def write_tokenizer(folder: Path, *, pad: str = "<|pad|>", side: str = "right", 
     fast.save_pretrained(folder)
 
 
-def write_model(folder: Path, kind: str = "qwen2", pad_token_id: int | None = 0) -> None:
+def write_model(folder: Path, kind: str = "qwen2", pad_token_id: int | None = 0, seed: int = 7) -> None:
     """Random weights from a fixed seed, with a head large enough that scores differ."""
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     shape = {
         "vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": 256, "num_labels": 1, "pad_token_id": pad_token_id,
@@ -63,10 +63,11 @@ def write_model(folder: Path, kind: str = "qwen2", pad_token_id: int | None = 0)
     model.save_pretrained(folder)
 
 
-def checkpoint(folder: Path, *, kind: str = "qwen2", pad: str = "<|pad|>", side: str = "right", **spec: Any) -> Path:
+def checkpoint(folder: Path, *, kind: str = "qwen2", pad: str = "<|pad|>", side: str = "right", seed: int = 7,
+               **spec: Any) -> Path:  # fmt: skip
     """Write a checkpoint; `spec` changes its `reward_model.json`. Answers the folder."""
     write_tokenizer(folder, pad=pad, side=side)
-    write_model(folder, kind, pad_token_id=SPECIAL.index(pad))
+    write_model(folder, kind, pad_token_id=SPECIAL.index(pad), seed=seed)
     values = {"template": TEMPLATE, "max_length": 256, "architecture": "tiny", **spec}
     RewardModelSpec(**values).write(folder / "reward_model.json")
     return folder

@@ -1,11 +1,11 @@
 -- End a job once: the first ending wins, every waiter is told, every trace but the answer goes.
 --
--- KEYS[1] load hash  [2] zset of live jobs
+-- KEYS[1] load hash  [2] zset of live jobs  [3] hash of live jobs by tag
 -- ARGV[1] prefix  [2] id  [3] reply frame  [4] cache for ms (0: never)  [5] keep the reply for ms  [6] group  [7] entry or ""
 -- Answers 1 if this call ended the job, 0 if it had ended before.
 local prefix, id = ARGV[1], ARGV[2]
 local job, waiters = prefix .. 'job:' .. id, prefix .. 'waiters:' .. id
-local fields = redis.call('HMGET', job, 'stream', 'entry', 'cost')
+local fields = redis.call('HMGET', job, 'stream', 'entry', 'cost', 'tag')
 if not fields[1] or (ARGV[7] ~= '' and fields[2] ~= ARGV[7]) then
   return 0
 end
@@ -24,6 +24,9 @@ redis.call('XACK', fields[1], ARGV[6], fields[2])
 redis.call('XDEL', fields[1], fields[2])
 redis.call('DEL', job, waiters)
 redis.call('ZREM', KEYS[2], id)
+if redis.call('HINCRBY', KEYS[3], fields[4] or '', -1) <= 0 then
+  redis.call('HDEL', KEYS[3], fields[4] or '')
+end
 if redis.call('ZCARD', KEYS[2]) == 0 then
   redis.call('HSET', KEYS[1], 'cost', 0)  -- floating-point dust does not gather
 else
