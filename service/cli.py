@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any, TextIO
 
 from service.errors import EXIT_FAILED, EXIT_OK, HostLacks, PlauditError, UsageError, exit_code
-from service.settings import PREFIX, Settings, load, parse_models
+from service.settings import PREFIX, Settings, load, parse_named
 
 DESCRIPTION = "A reward service for code models: scores from a reward model, verdicts from a sandbox."
 EPILOG = """\
@@ -25,7 +25,8 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 this host lacks something named i
 ADDRESS = ("host", "port")
 KEYS = ("api_key", "admin_key", "accept_no_auth")
 BROKER = ("redis_url", "namespace")
-SCORING = ("model", "dtype", "deterministic", "max_batch_tokens", "torch_threads")
+SCORING = ("model", "engine", "vllm_url", "vllm_python", "vllm_args", "vllm_api_key", "vllm_start_s", "dtype",
+           "deterministic", "max_batch_tokens", "torch_threads")
 EXECUTING = ("executors", "isolation_accept")
 TELLING = ("log_level", "log_payloads")
 HELP = {
@@ -140,7 +141,7 @@ def _add_setting(one: argparse.ArgumentParser, name: str) -> None:
     if isinstance(default, bool):
         options |= {"action": argparse.BooleanOptionalAction} if default else {"action": "store_true"}
     elif isinstance(default, dict):
-        options |= {"action": "extend", "nargs": "+", "metavar": "NAME=PATH"}
+        options |= {"action": "extend", "nargs": "+", "metavar": f"NAME={'URL' if name.endswith('url') else 'PATH'}"}
     elif isinstance(default, list):
         options |= {"action": "extend", "nargs": "+", "metavar": "KEY"}
     else:
@@ -150,7 +151,9 @@ def _add_setting(one: argparse.ArgumentParser, name: str) -> None:
 
 def _metavar(name: str) -> str:
     known = {"redis_url": "URL", "host": "ADDRESS", "state_dir": "FOLDER", "isolation_accept": "LEVEL", "dtype": "TYPE",
-             "log_level": "LEVEL", "namespace": "NAME", "drain_s": "SECONDS", "port": "PORT"}  # fmt: skip
+             "log_level": "LEVEL", "namespace": "NAME", "drain_s": "SECONDS", "port": "PORT",
+             "engine": "ENGINE", "vllm_python": "PATH", "vllm_args": "ARGS", "vllm_api_key": "KEY",
+             "vllm_start_s": "SECONDS"}  # fmt: skip
     return known.get(name, "N")
 
 
@@ -169,8 +172,8 @@ def _add_client_flag(one: argparse.ArgumentParser, name: str, environ: Mapping[s
 def _settings(flags: argparse.Namespace) -> Settings:
     """Flags over environment over defaults. Raises UsageError."""
     said = {name.removeprefix("setting_"): value for name, value in vars(flags).items() if name.startswith("setting_")}
-    if "model" in said:
-        said["model"] = parse_models(said["model"])
+    for name in {"model", "vllm_url"} & said.keys():
+        said[name] = parse_named(name, said[name])
     environ = {name: value for name, value in os.environ.items() if name not in CLIENT_VARIABLES}
     return load(said, environ)
 

@@ -545,6 +545,7 @@ class ModelInfo(Answer):
     max_length: int
     calibrated: bool
     unshared: str | None = Field(None, description="why prompts are computed for every completion; null: once")
+    engine: str = Field("", description="what computes the scores, with its version")
     parity: dict[str, Any]
     workers: int
 

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,6 +99,15 @@ class Tensors:
     def __iter__(self) -> Iterator[str]:
         yield from self._files
         yield from self._pickled
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in all tensors together, from the headers."""
+        count = sum(tensor.numel() for tensor in self._pickled.values())
+        for file in set(self._files.values()):
+            with readable(file), safe_open(file, framework="pt") as stored:
+                count += sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118 - no mapping
+        return count
 
     def read(self, name: str) -> torch.Tensor:
         """In float32."""

@@ -20,21 +20,21 @@ This module imports torch; only the scoring worker and training import it.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import __version__ as transformers_version
 
 from service.errors import TooLong, UsageError
 from service.scoring import checkpoint, heads
 from service.scoring.encoder import Encoded, Encoder, Message, Overflow, Prompt
+from service.scoring.engine import Parity, compare, read_golden
 from service.scoring.packing import pack, rows
-from service.scoring.spec import SPEC_FILE, Calibration, RewardModelSpec
+from service.scoring.spec import Calibration, RewardModelSpec
 
 __all__ = ["Calibration", "Encoded", "Encoder", "Message", "Overflow", "Parity", "Prompt", "RewardModel",
            "RewardModelSpec"]  # fmt: skip
@@ -42,22 +42,9 @@ __all__ = ["Calibration", "Encoded", "Encoder", "Message", "Overflow", "Parity",
 log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Largest golden difference that is still the same model: fp32 kernels differ by about 1e-5 between machines; bf16
-# moved scores by up to 0.26 at a score spread of 4 when it was measured.
-GOLDEN_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.5}
 # Tokens of one packed row. Shorter rows compute long prompts again (1,024 tokens: a fifth slower at 4,096), longer ones
 # were no faster on a CPU, and activations grow with them.
 MAX_ROW_TOKENS = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """How far this process is from the scores that the checkpoint was shipped with."""
-
-    max_abs_error: float
-    n: int
-    tolerance: float
-    ok: bool
 
 
 class RewardModel:
@@ -72,6 +59,7 @@ class RewardModel:
         self.spec = encoder.spec
         self.revision = checkpoint.revision_of(folder)
         self.dtype = dtype
+        self.engine = f"transformers {transformers_version}"
         self.max_length = encoder.spec.max_length
         self.architecture: str = (backbone.config.architectures or [type(backbone).__name__])[0]
         self.parameters: int = sum(p.numel() for p in backbone.parameters()) + (head.parameters if head else 0)
@@ -173,26 +161,12 @@ class RewardModel:
         infinitely wrong: the tokenizer or the template is another one. Raises `UsageError` where the spec names a
         golden set that is not in the folder.
         """
-        tolerance = GOLDEN_TOLERANCE[self.dtype]
-        if self.spec.golden is None:
-            return Parity(0.0, 0, tolerance, ok=True)
-        path = self._folder / self.spec.golden
-        if not path.is_file():
-            raise UsageError(f"{SPEC_FILE} names a golden set that is not there: {path}")
-        golden = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-        batch = [self.encode(row["prompt"], row["completion"]) for row in golden]
-        errors = [0.0]
-        for row, encoded, together in zip(golden, batch, self.score(batch), strict=True):
-            if len(encoded.ids) != row["tokens"]:
-                errors.append(math.inf)
-            errors += [abs(score - row["score"]) for score in (together, *self.score([encoded]))]
-        worst = max(errors) if all(map(math.isfinite, errors)) else math.inf  # max() of a NaN depends on the order
-        return Parity(worst, len(golden), tolerance, ok=worst <= tolerance)
+        return compare(self, read_golden(self.encoder, self._folder))
 
     def pass_probability(self, score: float) -> float | None:
         """The shipped calibration's P(the program passes all its tests), or None where none is shipped."""
-        calibration = self.spec.calibration
-        if calibration is None:
-            return None
-        logit = calibration.a * score + calibration.b
-        return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+        return None if self.spec.calibration is None else self.spec.calibration.probability(score)
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        self._backbone = self._head = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ class Calibration:
 
     a: float
     b: float
+
+    def probability(self, score: float) -> float:
+        logit = self.a * score + self.b
+        return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
 
 
 @dataclass(frozen=True, slots=True)

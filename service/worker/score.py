@@ -12,8 +12,8 @@ from service.jobs import LANES, Failed, JobState, Kind, Scored, ScoreTask, encod
 from service.queue.consumer import Lease
 from service.queue.keys import queue_of_model
 from service.queue.producer import KEEP_REPLY_MS, now_ms
+from service.scoring.encoder import Encoded
 from service.scoring.isolation import score_apart
-from service.scoring.reward_model import Encoded
 from service.scoring.scheduler import Batch, Group, Refused, Scheduler, Score
 from service.settings import Settings
 from service.worker.loop import Hands, failure

@@ -26,7 +26,8 @@ import torch
 from service.errors import HostLacks, PlauditError
 from service.queue.revisions import Active, Order, Registry, Report, State
 from service.scoring import checkpoint
-from service.scoring.reward_model import Encoded, Parity, RewardModel
+from service.scoring.encoder import Encoded
+from service.scoring.engine import Engine, Parity, open_engine
 from service.scoring.scheduler import Scheduler
 from service.settings import Settings
 from service.worker.loop import Stop
@@ -41,7 +42,7 @@ WAIT_S = 1.0
 class Place:
     """One revision on the shelf, and what waits for it. `info`: as it is announced."""
 
-    model: RewardModel
+    model: Engine
     scheduler: Scheduler[Encoded]
     info: dict[str, Any]
     replaced_at: float | None = None  # by time.monotonic; None: active, or being made so
@@ -50,21 +51,9 @@ class Place:
 @dataclass(slots=True)
 class _Preparation:
     order: Order
-    loading: concurrent.futures.Future[tuple[RewardModel, Parity]]
+    loading: concurrent.futures.Future[tuple[Engine, Parity]]
     revision: str | None = None  # once it is on the shelf
     reported: bool = False
-
-
-def load(name: str, path: str, settings: Settings) -> tuple[RewardModel, Parity]:
-    """A checkpoint, proven against its golden set. Raises HostLacks on drift, and what `RewardModel.load` raises."""
-    model = RewardModel.load(
-        path, dtype=settings.dtype, threads=settings.torch_threads, deterministic=settings.deterministic
-    )
-    parity = model.check_golden()
-    if not parity.ok:
-        raise HostLacks(f"model {name!r}: scores here differ from its golden set by {parity.max_abs_error:.3g} "
-                        f"(at most {parity.tolerance:g}); not served")  # fmt: skip
-    return model, parity
 
 
 def enrol(settings: Settings, registry: Registry, patiently: Callable[[Callable[[], Any]], Any],
@@ -117,7 +106,7 @@ class Shelf:
             shelf._have_active(name)
         return shelf
 
-    def put(self, name: str, model: RewardModel, parity: Parity) -> None:
+    def put(self, name: str, model: Engine, parity: Parity) -> None:
         """A loaded and proven model, beside those of its name; the first one is the active one."""
         self._active.setdefault(name, Active(model.revision, "", model.revision))
         place = Place(model, self._scheduler(model), _describe(name, model, parity))
@@ -165,10 +154,11 @@ class Shelf:
         if one.revision in self._places.get(name, {}):
             return
         try:
-            model, parity = load(name, one.path, self._settings)
+            model, parity = open_engine(name, one.path, self._settings)
         except OSError as error:
             raise HostLacks(f"model {name!r}: {one.path}: {error}") from error
         if model.revision != one.revision:
+            model.close()
             raise HostLacks(f"model {name!r}: {one.revision} is active, and at {one.path} is {model.revision}")
         self.put(name, model, parity)
 
@@ -178,15 +168,17 @@ class Shelf:
         """Begin what is ordered, and report once it is done. One order at a time; one that was withdrawn is let run."""
         at_work = self._preparing.get(name)
         if at_work is not None and at_work.order != order and at_work.loading.done():
+            if not at_work.reported and at_work.loading.exception() is None:
+                at_work.loading.result()[0].close()  # nobody waits for it any more
             del self._preparing[name]
             at_work = None
         if at_work is None and order is not None:
             log.info("loading a checkpoint", extra={"model": name, "path": order.path})
-            at_work = _Preparation(order, self._loader.submit(load, name, order.path, self._settings))
+            at_work = _Preparation(order, self._loader.submit(open_engine, name, order.path, self._settings))
             self._preparing[name] = at_work
         if at_work is None:
             return
-        if self._settings.dtype != "float32":
+        if self._settings.engine == "transformers" and self._settings.dtype != "float32":
             concurrent.futures.wait([at_work.loading])
         if at_work.order == order and at_work.loading.done() and not at_work.reported:
             self._report(name, at_work)
@@ -201,7 +193,9 @@ class Shelf:
         else:
             model, parity = done.loading.result()
             done.revision = model.revision
-            if model.revision not in self._places[name]:
+            if model.revision in self._places[name]:
+                model.close()  # it is here already
+            else:
                 self.put(name, model, parity)
             self._registry.announce(self.info)  # whoever hears of the report must know that we have it
             self._registry.report(done.order, Report(model.revision))
@@ -224,6 +218,7 @@ class Shelf:
             if not len(place.scheduler) and (overdue or not state.live.get(revision)):
                 if at_work is not None and at_work.revision == revision:
                     del self._preparing[name]  # it holds the model, too
+                place.model.close()
                 del places[revision], place
                 self._tell()
                 _give_back()
@@ -231,7 +226,7 @@ class Shelf:
 
     # --- small things ------------------------------------------------------------------------------------------------
 
-    def _scheduler(self, model: RewardModel) -> Scheduler[Encoded]:
+    def _scheduler(self, model: Engine) -> Scheduler[Encoded]:
         return Scheduler[Encoded](self._settings.max_batch_tokens, sharing=model.unshared is None)
 
     def _tell(self) -> None:
@@ -243,11 +238,11 @@ class Shelf:
         ]
 
 
-def _describe(name: str, model: RewardModel, parity: Parity) -> dict[str, Any]:
+def _describe(name: str, model: Engine, parity: Parity) -> dict[str, Any]:
     return {
         "name": name, "revision": model.revision, "architecture": model.architecture, "dtype": model.dtype,
         "parameters": model.parameters, "max_length": model.max_length,
-        "calibrated": model.spec.calibration is not None, "unshared": model.unshared,
+        "calibrated": model.spec.calibration is not None, "unshared": model.unshared, "engine": model.engine,
         "parity": {"max_abs_error": parity.max_abs_error, "n": parity.n, "tolerance": parity.tolerance},
     }  # fmt: skip
 

@@ -25,6 +25,7 @@ class Model:
     revision, architecture, dtype, parameters, max_length = "sha256:0", "Letters", "float32", 0, 100
     spec = RewardModelSpec(template="{prompt}{completion}", max_length=100, architecture="Letters")
     unshared: str | None = None
+    engine = "letters"
 
     def __init__(self, room: int = 10**6) -> None:
         self.room = room
