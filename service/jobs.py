@@ -71,6 +71,7 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
     truncated: list[bool]
     problems: list[str | None]  # null, or "code: detail"
     pass_probabilities: list[float | None]
+    steps: list[list[float] | None] | None = None  # of a process reward model
 
 
 class Executed(msgspec.Struct, frozen=True, tag="executed"):

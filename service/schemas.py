@@ -195,6 +195,7 @@ class CompletionScore(Answer):
     status: Status
     score: float | None = Field(None, description="raw logit, unbounded")
     pass_probability: float | None = Field(None, description="by the checkpoint's own calibration, if asked for")
+    steps: list[float] | None = Field(None, description="raw logit of each step; of process reward models only")
     tokens: int | None = None
     truncated: bool = False
     cached: bool = False

@@ -82,6 +82,7 @@ class _Entry(msgspec.Struct, frozen=True):
     tokens: int
     truncated: bool
     pass_probability: float | None
+    steps: list[float] | None = None
 
 
 _entry_decoder = msgspec.msgpack.Decoder(_Entry)
@@ -168,7 +169,8 @@ class ScorePlan:
                 code, _, detail = (problem or "invalid: no score").partition(": ")
                 fresh[text] = Problem(code=code, detail=detail)
             else:
-                fresh[text] = _Entry(score, scored.tokens[at], scored.truncated[at], scored.pass_probabilities[at])
+                fresh[text] = _Entry(score, scored.tokens[at], scored.truncated[at], scored.pass_probabilities[at],
+                                     scored.steps[at] if scored.steps else None)  # fmt: skip
         found = {self._cache_key(queue, group.keys[text]): encode(entry)
                  for text, entry in fresh.items() if isinstance(entry, _Entry)}  # fmt: skip
         queue.remember(found, keep_s)
@@ -188,7 +190,7 @@ class ScorePlan:
             if isinstance(entry, _Entry):
                 completions.append(CompletionScore(
                     status="ok", score=entry.score, tokens=entry.tokens, truncated=entry.truncated, trainable=True,
-                    cached=text in group.known,
+                    cached=text in group.known, steps=entry.steps,
                     pass_probability=entry.pass_probability if self.calibrated else None,
                 ))  # fmt: skip
             elif isinstance(entry, Problem):
@@ -200,7 +202,7 @@ class ScorePlan:
 
 
 def _no_score(status: Any, problem: Problem) -> CompletionScore:
-    return CompletionScore(status=status, score=None, pass_probability=None, trainable=False, error=problem)
+    return CompletionScore(status=status, score=None, pass_probability=None, steps=None, trainable=False, error=problem)
 
 
 def _plain(prompt: Prompt) -> str | list[dict[str, str]]:

@@ -109,6 +109,15 @@ class Tensors:
                 count += sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118 - no mapping
         return count
 
+    def row(self, name: str, at: int) -> torch.Tensor:
+        """One row of a matrix, in float32, the others left on disk."""
+        if name in self._pickled:
+            return self._pickled[name][at].float()
+        file = self._files[name]
+        with readable(file), safe_open(file, framework="pt") as stored:
+            row: torch.Tensor = stored.get_slice(name)[at]
+            return row.float()
+
     def read(self, name: str) -> torch.Tensor:
         """In float32."""
         if name in self._pickled:

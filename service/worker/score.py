@@ -15,6 +15,7 @@ from service.queue.producer import KEEP_REPLY_MS, now_ms
 from service.scoring.encoder import Encoded
 from service.scoring.isolation import score_apart
 from service.scoring.scheduler import Batch, Group, Refused, Scheduler, Score
+from service.scoring.steps import StepScores
 from service.settings import Settings
 from service.worker.loop import Hands, failure
 from service.worker.shelf import Place, Shelf
@@ -143,7 +144,7 @@ class ScoreWork:
         model = pending.place.model
         left = iter(scores)
         ends = [one if isinstance(one, TooLong) else next(left) for one in pending.encoded]
-        values = [end if isinstance(end, float) else None for end in ends]
+        values = [float(end) if isinstance(end, float) else None for end in ends]
         body = Scored(
             revision=model.revision,
             scores=values,
@@ -151,6 +152,7 @@ class ScoreWork:
             truncated=[isinstance(one, Encoded) and one.truncated for one in pending.encoded],
             problems=[None if isinstance(end, float) else f"{end.code}: {end.detail}" for end in ends],
             pass_probabilities=[None if value is None else model.pass_probability(value) for value in values],
+            steps=[list(end.steps) if isinstance(end, StepScores) else None for end in ends],
         )
         # Who asks again before the API has remembered these scores gets them from the queue.
         asked = score_job_id(encode(task)) == pending.lease.id and None not in values

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from service.queue.keys import Keys, connect
 from service.queue.producer import now_ms
 from service.queue.revisions import Registry
 from service.scoring.reward_model import RewardModel
+from service.scoring.steps import Steps
 from service.settings import Settings
 from service.worker.loop import Stop
 from service.worker.shelf import enrol
@@ -186,6 +188,29 @@ def test_a_known_revision_is_activated_by_its_digest_alone(whole: Stack, version
             "name": "default", "revision": versions.revisions[to], "previous": before, "workers": 2,
         }  # fmt: skip
         assert score(whole, versions, to) == versions.revisions[to]
+
+
+def test_a_process_reward_model_answers_with_its_steps(whole: Stack, tmp_path: Path) -> None:
+    before = served(whole)["revision"]
+    folder = checkpoint(tmp_path / "steps", seed=4, pooled="steps", steps=Steps("<|user|>", "\n\n"))
+    model = RewardModel.load(folder)
+    texts = ["Take a.\n\nTake b.\n\nreturn a + b", "pass"]
+    want: Any = model.score([model.encode("Add.", text) for text in texts])
+    assert activate(whole, path=str(folder)).status_code == 200
+    with whole.client() as http:
+        for cached in (False, True):
+            answer = http.post("/score", json={"items": [{"prompt": "Add.", "completions": texts}]}).json()
+            for one, scores in zip(answer["results"][0]["completions"], want, strict=True):
+                assert one["steps"] == pytest.approx(scores.steps, abs=1e-4)
+                assert one["score"] == min(one["steps"])
+                assert one["cached"] is cached
+            if not cached:
+                time.sleep(0.1)  # remembered soon, not at once
+        rerank = http.post("/reward", json={
+            "spec": {"terms": [{"name": "rm", "type": "score"}]}, "items": [{"prompt": "Add.", "completions": texts}],
+        }).json()  # fmt: skip
+    assert [one["reward"] for one in rerank["results"][0]["completions"]] == pytest.approx(list(want), abs=1e-4)
+    assert activate(whole, revision=before).status_code == 200
 
 
 def test_a_model_that_nobody_serves_is_not_found(whole: Stack) -> None:
