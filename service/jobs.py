@@ -99,7 +99,7 @@ class Job(msgspec.Struct, frozen=True):
     """A task with what the queue needs to know of it. `cost` is in tokens or CPU-seconds; `deadline` in Unix ms.
 
     `suite`: digest and frame of what the task refers to, stored with it. `tag`: the revision of the model that is to do
-    it; a queue that has moved on to another admits it no more.
+    it; a queue that has moved on to another admits it no more. `tenant`: on whose account it waits its turn.
     """
 
     id: str
@@ -111,6 +111,7 @@ class Job(msgspec.Struct, frozen=True):
     deadline_ms: int
     suite: tuple[str, bytes] | None = None
     tag: str = ""
+    tenant: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -119,7 +119,8 @@ class ScoreGroup:
         task = encode(ScoreTask(self.model, revision, self.prompt, missing, self.on_overflow))
         cost = len(encode(self.prompt)) * len(missing) + sum(len(text.encode()) for text in missing)
         self.job = Job(score_job_id(task), "score", queue_of_model(self.model), context.lane, task,
-                       cost / BYTES_PER_TOKEN + len(missing), context.deadline_ms, tag=revision)  # fmt: skip
+                       cost / BYTES_PER_TOKEN + len(missing), context.deadline_ms, tag=revision,
+                       tenant=context.tenant)  # fmt: skip
         return self.job
 
 
@@ -269,7 +270,7 @@ def execute_job(task: ExecuteTask, frame: bytes, total: int, toolchain: str, con
     cost = task.limits.cpu_s * total * times + (COMPILE_CPU_S if BY_NAME[task.language].compile else 0.0)
     content = encode(task)
     return Job(digest("execute", toolchain, content), "execute", EXECUTE_QUEUE, context.lane, content, cost,
-               context.deadline_ms, (task.suite, frame))  # fmt: skip
+               context.deadline_ms, (task.suite, frame), tenant=context.tenant)  # fmt: skip
 
 
 class ExecutePlan:

@@ -90,7 +90,7 @@ class Queue:
         self._storing: asyncio.Task[None] | None = None
 
     async def submit(self, jobs: Mapping[str, Job], bound: Bound, *, use_cache: bool = True) -> dict[str, Reply]:
-        """Admit jobs of one queue and tag, all or none; the replies of those that are finished come back at once.
+        """Admit jobs of one queue, tag and tenant, all or none; the replies of finished ones come back at once.
 
         `jobs` by the token under which this caller waits: leaving takes back that token and no later caller's.
 
@@ -102,10 +102,10 @@ class Queue:
         first = next(iter(jobs.values()))
         queue, tag = first.queue, first.tag
         arguments: list[Any] = [self.keys.prefix, self.channel, bound.max_depth, bound.max_cost, now_ms(), len(jobs),
-                                tag]  # fmt: skip
+                                tag, first.tenant]  # fmt: skip
         for token, job in jobs.items():
-            stream = self.keys.stream(queue, job.lane)
-            arguments += [job.id, stream, job.task, job.cost, job.deadline_ms, "1" if use_cache else "0", token]
+            line = f"{queue}:{job.lane}"
+            arguments += [job.id, line, job.task, job.cost, job.deadline_ms, "1" if use_cache else "0", token]
         keep_ms = max(job.deadline_ms for job in jobs.values()) - now_ms() + KEEP_SUITE_MS
         for sha256, frame in dict(job.suite for job in jobs.values() if job.suite is not None).items():
             arguments += [sha256, frame, max(keep_ms, KEEP_SUITE_MS)]

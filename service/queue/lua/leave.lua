@@ -10,10 +10,21 @@ for at = 4, #ARGV, 2 do
   local job, waiters = prefix .. 'job:' .. id, prefix .. 'waiters:' .. id
   redis.call('SREM', waiters, ARGV[2] .. '|' .. ARGV[at + 1])
   if redis.call('SCARD', waiters) == 0 then
-    local fields = redis.call('HMGET', job, 'stream', 'entry', 'cost', 'tag')
+    local fields = redis.call('HMGET', job, 'line', 'entry', 'cost', 'tag', 'tenant')
     if fields[1] then
-      redis.call('XACK', fields[1], ARGV[3], fields[2])
-      redis.call('XDEL', fields[1], fields[2])
+      redis.call('XACK', prefix .. 'stream:' .. fields[1], ARGV[3], fields[2])
+      redis.call('XDEL', prefix .. 'stream:' .. fields[1], fields[2])
+      redis.call('HDEL', prefix .. 'seats:' .. fields[1], fields[2])
+      local tenant = fields[5] or ''
+      local waiting = prefix .. 'waiting:' .. fields[1] .. ':' .. tenant
+      if redis.call('ZREM', waiting, id) == 1 and redis.call('EXISTS', waiting) == 0 then  -- never begun, and its last
+        local turns, clock = prefix .. 'turns:' .. fields[1], prefix .. 'clock:' .. fields[1]
+        redis.call('HSET', clock, 'tenant:' .. tenant, redis.call('ZSCORE', turns, tenant))
+        redis.call('ZREM', turns, tenant)
+        if redis.call('EXISTS', turns) == 0 then
+          redis.call('DEL', clock)
+        end
+      end
       redis.call('DEL', job, waiters)
       redis.call('ZREM', KEYS[2], id)
       if redis.call('HINCRBY', KEYS[3], fields[4] or '', -1) <= 0 then
