@@ -51,6 +51,26 @@ class Pretrain:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    kind: str = _doc("openai (a server), hf (a model in this process) or recorded (a file)", "openai")
+    url: str = _doc("base URL of an OpenAI-compatible server, its version included", "http://127.0.0.1:8000/v1")
+    model: str = _doc("the model's name at the server, and in the data", "")
+    path: str = _doc("model folder or hub name (hf), or file of completions (recorded)", "")
+    key_file: str = _doc("file with the server's API key", "")
+    chat: bool = _doc("ask by chat messages; false: let the model continue the prompt", True)
+    json_mode: bool = _doc("ask the server for a JSON object (synthesize)", False)
+    temperature: float = _doc("sampling temperature; 0 is greedy", 1.0)
+    top_p: float = _doc("nucleus sampling", 1.0)
+    max_tokens: int = _doc("most tokens of a completion", 1024)
+    stop: tuple[str, ...] = _doc("strings that end a completion", ())
+    concurrency: int = _doc("requests in flight", 16)
+    max_tries: int = _doc("failures of a request that name no wait before it is given up", 6)
+    timeout_s: float = _doc("time of a request over all its tries", 600.0)
+    prompt_price: float = _doc("price of a million prompt tokens", 0.0)
+    completion_price: float = _doc("price of a million completion tokens", 0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Mutate:
     per_problem: int = _doc("mutants made from each training problem's reference solution", 4)
 
@@ -103,6 +123,9 @@ class Recipe:
     split: Split = Split()
     tokenize: Tokenize = Tokenize()
     pretrain: Pretrain = Pretrain()
+    sampler: Source = Source()
+    writer: Source = Source(temperature=0.7, max_tokens=8192, json_mode=True)
+    oracle: Source = Source(temperature=0.0)
     mutate: Mutate = Mutate()
     verify: Verify = Verify()
     pair: Pair = Pair()
@@ -120,7 +143,7 @@ def read_recipe(path: Path, flags: Sequence[str] = (), environ: Mapping[str, str
         raise UsageError(f"{path}: {error}") from error
     if environ and environ.get("PLAUDIT_DATA"):
         values["data"] = environ["PLAUDIT_DATA"]
-    recipe = typing.cast(Recipe, _build(Recipe, values, str(path)))
+    recipe = typing.cast(Recipe, _build(Recipe(), values, str(path)))
     return override(recipe, flags)
 
 
@@ -151,26 +174,27 @@ def field_lines(sections: Sequence[str]) -> list[str]:
     return lines
 
 
-def _build(kind: Any, values: dict[str, Any], where: str) -> Any:
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    if unknown := sorted(set(values) - set(known)):
+def _build(default: Any, values: dict[str, Any], where: str) -> Any:
+    known = {f.name for f in dataclasses.fields(default)}
+    if unknown := sorted(set(values) - known):
         raise UsageError(f"{where}: unknown keys {', '.join(unknown)}")
-    default = kind()
     made = {}
     for name, value in values.items():
         current = getattr(default, name)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, dict):
                 raise UsageError(f"{where}: {name} is a section")
-            made[name] = _build(type(current), value, f"{where} [{name}]")
+            made[name] = _build(current, value, f"{where} [{name}]")
         else:
             made[name] = _typed(current, value, f"{where}: {name}")
-    return kind(**made)
+    return dataclasses.replace(default, **made)
 
 
 def _typed(current: Any, value: Any, where: str) -> Any:
-    if isinstance(current, tuple) and isinstance(value, list) and all(isinstance(part, int) for part in value):
-        return tuple(value)
+    if isinstance(current, tuple) and isinstance(value, list):
+        kind = type(current[0]) if current else str
+        if all(type(part) is kind for part in value):
+            return tuple(value)
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(current):
@@ -183,7 +207,7 @@ def _parse(current: Any, text: str, flag: str) -> Any:
         if isinstance(current, bool):
             return {"true": True, "false": False}[text.lower()]
         if isinstance(current, tuple):
-            return tuple(int(part) for part in text.split(","))
+            return tuple((type(current[0]) if current else str)(part) for part in text.split(",") if part)
         return type(current)(text)
     except (ValueError, KeyError) as error:
         raise UsageError(f"{flag}: {text!r} is no {type(current).__name__}") from error
