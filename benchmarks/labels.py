@@ -1,4 +1,4 @@
-"""AceCoder's test-filter ablation in form: the same programs, paired by raw generated tests, by filtered ones, by truth.
+"""AceCoder's test-filter ablation in form: the same programs paired by raw generated tests, by filtered ones, by truth.
 
 The samples of the training problems carry three pass rates each: over the model-written tests as they came, over those
 that the reference solution passes (AceCoder's filter: problems that keep fewer than five are dropped), and over the
@@ -138,7 +138,7 @@ def result(folder: Path, base: Run, recipe: Recipe, seed: int, pairs: Sequence[P
 
 
 def fit_and_ask(run: Run, base: Run, recipe: Recipe, pairs: Sequence[Preference]) -> dict[str, Any]:
-    """Fit on these pairs (validation pairs and calibration are the truth's for all sources), and score the test fold."""
+    """Fit on these pairs (validation and calibration are by the truth for all sources), and score the test fold."""
     from service.scoring.reward_model import RewardModel
     from training.fit import fit, score_programs
 

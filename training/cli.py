@@ -35,8 +35,9 @@ STAGES = {
     "collect": Stage("training.split:collect", ("split",), (), "problems and programs from the data, in folds"),
     "tokenize": Stage("training.tokenize:tokenize", ("tokenize", "split"), ("collect",), "a tokenizer, and text"),
     "pretrain": Stage("training.pretrain:pretrain", ("pretrain",), ("tokenize",), "a small language model"),
+    "sample": Stage("training.sample:sample", ("sample", "sampler"), ("collect", "synthesize"), "programs from a model"),
     "mutate": Stage("training.mutate:mutate", ("mutate",), ("collect",), "near misses of the reference solutions"),
-    "verify": Stage("training.verify:verify", ("verify",), ("mutate",), "programs × tests through the sandbox"),
+    "verify": Stage("training.verify:verify", ("verify",), ("collect", "mutate", "sample"), "programs × tests, judged"),
     "pair": Stage("training.pair:pair", ("pair",), ("verify",), "which program is better than which"),
     "fit": Stage("training.fit:fit", ("fit",), ("pair", "pretrain"), "the reward model, and its calibration"),
     "evaluate": Stage("training.evaluate:evaluate", ("evaluate", "pair"), ("fit",), "the report on unseen problems"),
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder, flags = _run_folder(rest[1:])
         recipe = read_recipe(Path(rest[0]), flags, os.environ)
         run = Run(folder or Path("runs") / recipe.name)
-        for name in STAGES if stage == "all" else (stage,):
+        for name in _stages(recipe) if stage == "all" else (stage,):
             run_stage(name, recipe, run)
     except PlauditError as error:
         print(f"plaudit-train: {error}", file=sys.stderr)
@@ -77,7 +78,7 @@ def run_stage(name: str, recipe: Recipe, run: Run) -> dict[str, object]:
     """Run one stage unless it has finished with this recipe before; its summary, also as a line on stdout."""
     stage = STAGES[name]
     before = {}
-    for other in stage.after:
+    for other in (other for other in stage.after if other in recipe.stages):
         record = run.record(other)
         if record is None:
             raise UsageError(f"{name} needs {other} first: plaudit-train {other}")
@@ -92,9 +93,16 @@ def run_stage(name: str, recipe: Recipe, run: Run) -> dict[str, object]:
     wall, cpu = time.monotonic(), _cpu_s()
     summary: dict[str, object] = getattr(importlib.import_module(module), function)(recipe, run)
     wall, cpu = time.monotonic() - wall, _cpu_s() - cpu
-    run.finish(name, key, summary, wall, cpu)
+    if summary.get("complete", True):
+        run.finish(name, key, summary, wall, cpu)
     print(json.dumps({"stage": name, "wall_s": round(wall, 1), "cpu_s": round(cpu, 1), **summary}), flush=True)
     return summary
+
+
+def _stages(recipe: Recipe) -> tuple[str, ...]:
+    if unknown := [name for name in recipe.stages if name not in STAGES]:
+        raise UsageError(f"stages: unknown {', '.join(unknown)}; there are {', '.join(STAGES)}")
+    return recipe.stages
 
 
 def usage() -> str:

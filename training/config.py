@@ -71,6 +71,12 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    n: int = _doc("candidates of a problem (AceCoder: 16)", 16)
+    shards: int = _doc("files that the candidates are spread over, by problem; --shard does one alone", 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Mutate:
     per_problem: int = _doc("mutants made from each training problem's reference solution", 4)
 
@@ -79,6 +85,11 @@ class Mutate:
 class Verify:
     check: int = _doc("samples with a shipped label that the sandbox judges again, to measure agreement", 500)
     processes: int = _doc("sandboxes at work at once", 1)
+    service: str = _doc("URL of a running plaudit that judges instead of sandboxes of our own", "")
+    key_file: str = _doc("file with the service's API key", "")
+    in_flight: int = _doc("groups of programs that the service has at once", 4)
+    group: int = _doc("most programs of one problem in a request to the service", 32)
+    timeout_s: float = _doc("time of a request to the service over all its tries", 600.0)
     cpu_s: float = _doc("CPU seconds of one test of a sample", 5.0)
     mutant_cpu_s: float = _doc("CPU seconds of one test of a mutant: its original needs milliseconds", 0.5)
     max_infra_errors: float = _doc("share of programs the sandbox may fail to judge before the stage fails", 0.01)
@@ -89,7 +100,8 @@ class Pair:
     min_chosen: float = _doc("lowest pass rate of a chosen program", 0.8)
     min_gap: float = _doc("smallest difference of the pass rates", 0.4)
     rejected_above_zero: bool = _doc("require that the rejected program passes something, as AceCoder does", False)
-    max_per_problem: int = _doc("most pairs kept of one problem, drawn by seed", 2000)
+    max_per_problem: int = _doc("most pairs kept of one problem, drawn by seed; 0 keeps all", 2000)
+    weighted: bool = _doc("give a pair the weight 1 / pairs of its problem; false: 1, as in AceCoder", True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +132,15 @@ class Recipe:
     seed: int = _doc("seed of every draw", 1)
     data: str = _doc("folder of the public data; PLAUDIT_DATA overrides it", "../shared/data")
     publish: str = _doc("folder that `publish` writes", "models/plaudit-mini")
+    stages: tuple[str, ...] = _doc(
+        "what `all` runs; a stage reads the files of those before it that are named here",
+        ("collect", "tokenize", "pretrain", "mutate", "verify", "pair", "fit", "evaluate", "publish"),
+    )
+    shard: str = _doc("`3/16`: only this part of a stage that is done in parts; the stage ends without it", "")
     split: Split = Split()
     tokenize: Tokenize = Tokenize()
     pretrain: Pretrain = Pretrain()
+    sample: Sample = Sample()
     sampler: Source = Source()
     writer: Source = Source(temperature=0.7, max_tokens=8192, json_mode=True)
     oracle: Source = Source(temperature=0.0)

@@ -19,6 +19,7 @@ from service.errors import HostLacks
 from training.run import read_jsonl
 
 Fold = Literal["train", "validation", "test"]
+TestKind = Literal["assert", "check", "function", "script", "stdio"]
 Origin = Literal["sample", "canonical", "mutant"]
 
 # 100 independent samples a problem: the rows that best-of-N is measured on.
@@ -27,6 +28,8 @@ IID = "codet/"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
+    """`tests` in the form of their kind (`suites.py`): asserts, or JSON of a case, or one program."""
+
     task_id: str
     base_id: str
     prompt: str
@@ -37,6 +40,8 @@ class Problem:
     source: str
     license: str
     fold: Fold = "train"
+    language: str = "python"
+    kind: TestKind = "assert"
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,12 @@ def open_source(settings: config.Source) -> Source:
     raise UsageError(f"source.kind must be openai, hf or recorded, not {settings.kind!r}")
 
 
+def identity(settings: config.Source) -> tuple[object, ...]:
+    """What of a section the texts depend on: where the server is and how patient we are is none of it."""
+    return (settings.kind, settings.model, settings.path, settings.chat, settings.json_mode, settings.temperature,
+            settings.top_p, settings.max_tokens, settings.stop)  # fmt: skip
+
+
 @dataclass(slots=True)
 class Usage:
     """What a run of a source has cost so far."""

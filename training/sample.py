@@ -1,0 +1,161 @@
+"""`sample`: n candidates of every problem from the recipe's `sampler`.
+
+Each reply is on disk before the next is waited for, so a killed run asks only for what was in flight; the seed of an
+ask is a hash of the recipe's seed and the problem, so what comes after a kill is what would have come without it
+(as far as the source repeats itself: a batching GPU server may differ in the last bits, and then in a token).
+
+Problems are dealt into shards by a hash of their name. One shard (`--shard 3/16`) is a piece of work for one machine;
+the command without `--shard` does what is left and ends the stage. Equal programs of a problem become one row with
+`copies`. Train a reward model on what its own backbone samples: AceCoder does, and finds other models' samples worse.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from service.errors import UsageError
+from service.extract import answer, closed, code_of
+from training import config
+from training.config import Recipe
+from training.journal import Journal
+from training.records import Problem, Program, program_of, read_problems, row
+from training.run import Progress, Run, digest, write_jsonl
+from training.sources import Ask, Reply, Usage, identity, open_source
+
+REQUEST = (
+    "Solve the task below in {language}. Answer with one complete program in a single ```{language} code block: all"
+    " imports and helpers it needs, no example calls, nothing read or printed that the task does not ask for.\n\n"
+    "{prompt}"
+)
+
+
+def sample(recipe: Recipe, run: Run) -> dict[str, object]:
+    """Write `samples/SHARD.jsonl`: distinct programs of every problem, problems in their order."""
+    problems = list(read_problems(run.path("problems.jsonl")).values())
+    numbers = shards_of(recipe)
+    usage, counts = Usage(), {"candidates": 0, "distinct": 0, "no_code": 0}
+    for number in numbers:
+        mine = [p for p in problems if shard_of(p.task_id, recipe.sample.shards) == number]
+        replies = ask_all(recipe, run, number, mine, usage)
+        programs = []
+        for problem in mine:
+            found = programs_of(problem, replies[problem.task_id], recipe.sampler)
+            programs += found
+            counts["candidates"] += sum(program.copies for program in found)
+            counts["no_code"] += sum(program.copies for program in found if not program.solution)
+        counts["distinct"] += len(programs)
+        write_jsonl(shard_path(run, "samples", number, recipe), map(row, programs))
+    return {
+        "problems": len(problems), **counts, "cut": usage.cut, "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens, "cost": round(usage.cost(recipe.sampler), 4),
+        "complete": len(numbers) == recipe.sample.shards,
+    }  # fmt: skip
+
+
+def ask_all(recipe: Recipe, run: Run, number: int, problems: Sequence[Problem], usage: Usage) -> dict[str, Reply]:
+    """A reply for each of these problems by its name: from the journal of this shard, or from the source."""
+    path = shard_path(run, "samples", number, recipe).with_suffix(".replies.jsonl")
+    asks = {p.task_id: ask_of(p, recipe) for p in problems}
+    if not run.resumable_key(f"sample-{number}", digest(identity(recipe.sampler), list(asks.values()))):
+        path.unlink(missing_ok=True)
+    with Journal(path) as journal:
+        done = {key: _read(row) for key, row in journal.rows.items()}
+        for reply in done.values():
+            usage.add(reply)
+        left = [ask for key, ask in asks.items() if key not in done]
+        run.say(f"sample: {len(asks)} problems, {len(done)} asked before")
+        if not left:
+            return done
+        progress = Progress(run, f"sample {number}", len(asks))
+        with open_source(recipe.sampler) as source:
+            for reply in source.replies(left):
+                journal.add(
+                    {"key": reply.key, "texts": reply.texts, "endings": reply.endings,
+                     "tokens": (reply.prompt_tokens, reply.completion_tokens)}
+                )  # fmt: skip
+                done[reply.key] = reply
+                usage.add(reply)
+                progress.at(len(done), usage.note(recipe.sampler))
+    return done
+
+
+def _read(row: dict[str, list[str]]) -> Reply:
+    prompt_tokens, completion_tokens = map(int, row["tokens"])
+    return Reply(str(row["key"]), tuple(row["texts"]), tuple(row["endings"]), prompt_tokens, completion_tokens)
+
+
+def ask_of(problem: Problem, recipe: Recipe) -> Ask:
+    """The problem as the sampler is asked for it."""
+    seed = int.from_bytes(hashlib.sha256(f"{recipe.seed}:{problem.task_id}".encode()).digest()[:4]) >> 1
+    if not recipe.sampler.chat:
+        return Ask(problem.task_id, problem.prompt, recipe.sample.n, seed)
+    content = REQUEST.format(language=problem.language, prompt=problem.prompt)
+    return Ask(problem.task_id, (("user", content),), recipe.sample.n, seed)
+
+
+def programs_of(problem: Problem, reply: Reply, sampler: config.Source) -> list[Program]:
+    """Distinct programs of a reply in the order they first came; a completion without code is an empty program."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for at, text in enumerate(reply.texts):
+        found.setdefault(solution_of(problem, text, sampler.chat), []).append((at, text))
+    label = sampler.model or sampler.path
+    made = []
+    for solution, places in found.items():
+        text = answer(places[0][1]) if sampler.chat else closed(places[0][1])
+        program = program_of(problem, solution, "sample", label, "", completion=text)
+        fields = {name: getattr(program, name) for name in Program.__slots__}
+        fields |= {
+            "sample_ids": tuple(f"{problem.task_id}#{at}" for at, _ in places),
+            "copies": len(places), "iid_copies": len(places),
+        }  # fmt: skip
+        made.append(Program(**fields))
+    return made
+
+
+def solution_of(problem: Problem, text: str, chat: bool) -> str:
+    """The program that runs: the prompt continued, or the answer's code under the imports that the prompt shows."""
+    if not chat:
+        return problem.prompt + closed(text)
+    code = code_of(text, problem.language)
+    if code is None:
+        return ""
+    return imports_of(problem.prompt) + code.text if problem.language == "python" else code.text
+
+
+def imports_of(prompt: str) -> str:
+    """The import lines of a prompt that is code; models often answer without repeating them."""
+    try:
+        module = ast.parse(prompt)
+    except (SyntaxError, ValueError):
+        return ""
+    lines = [ast.unparse(node) for node in module.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def shard_of(task_id: str, shards: int) -> int:
+    """Which shard a problem belongs to: by its name alone, so that every stage and machine says the same."""
+    return int.from_bytes(hashlib.sha256(task_id.encode()).digest()[:8]) % shards
+
+
+def shards_of(recipe: Recipe) -> Sequence[int]:
+    """The shards to work on: all, or the one of `--shard`. Raises `UsageError` for one that there is not."""
+    shards = recipe.sample.shards if "sample" in recipe.stages else 1
+    if not recipe.shard:
+        return range(shards)
+    number, _, total = recipe.shard.partition("/")
+    if not (number.isdigit() and total == str(shards) and int(number) < shards):
+        raise UsageError(f"shard must be one of 0/{shards} to {shards - 1}/{shards}, not {recipe.shard!r}")
+    return [int(number)]
+
+
+def shard_path(run: Run, folder: str, number: int, recipe: Recipe) -> Path:
+    return run.path(f"{folder}/{number:05}-of-{recipe.sample.shards:05}.jsonl")
+
+
+def sampled_files(run: Run, recipe: Recipe) -> Iterator[Path]:
+    """The files that `sample` wrote, one a shard."""
+    for number in range(recipe.sample.shards):
+        yield shard_path(run, "samples", number, recipe)
