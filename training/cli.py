@@ -32,10 +32,13 @@ class Stage:
 
 
 STAGES = {
-    "collect": Stage("training.split:collect", ("split",), (), "problems and programs from the data, in folds"),
+    "collect": Stage("training.split:collect", ("split", "hub"), (), "problems and programs from the data, in folds"),
     "tokenize": Stage("training.tokenize:tokenize", ("tokenize", "split"), ("collect",), "a tokenizer, and text"),
     "pretrain": Stage("training.pretrain:pretrain", ("pretrain",), ("tokenize",), "a small language model"),
-    "sample": Stage("training.sample:sample", ("sample", "sampler"), ("collect", "synthesize"), "programs from a model"),
+    "synthesize": Stage(
+        "training.synthesize:synthesize", ("synthesize", "writer", "oracle", "split"), (), "problems from seed programs"
+    ),
+    "sample": Stage("training.sample:sample", ("sample", "sampler"), ("collect", "synthesize"), "a model's programs"),
     "mutate": Stage("training.mutate:mutate", ("mutate",), ("collect",), "near misses of the reference solutions"),
     "verify": Stage("training.verify:verify", ("verify",), ("collect", "mutate", "sample"), "programs × tests, judged"),
     "pair": Stage("training.pair:pair", ("pair",), ("verify",), "which program is better than which"),

@@ -28,6 +28,7 @@ class Split:
     validation: int = _doc("sampled problems held out for choosing and calibrating", 18)
     validation_other: int = _doc("problems of the other source (MBPP) held out for choosing and calibrating", 60)
     near_duplicate: float = _doc("word overlap (Jaccard) from which two problems share a fold", 0.6)
+    validation_share: float = _doc("share of the remaining problems held out for choosing and calibrating", 0.0)
     ngram: int = _doc("corpus functions sharing this many tokens in a row with a held-out problem are dropped", 13)
 
 
@@ -51,6 +52,16 @@ class Pretrain:
 
 
 @dataclass(frozen=True, slots=True)
+class Hub:
+    adapter: str = _doc("data set of the hub that `collect` reads instead of `data`, by its schema", "")
+    path: str = _doc("name at the hub, or a local file of the same schema", "")
+    name: str = _doc("configuration of the data set, as humaneval-cpp of MultiPL-E", "")
+    split: str = _doc("split of the data set", "train")
+    most: int = _doc("problems to take; 0 takes all", 0)
+    shipped_rates: bool = _doc("take pass rates over as they are shipped, instead of running the tests", False)
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     kind: str = _doc("openai (a server), hf (a model in this process) or recorded (a file)", "openai")
     url: str = _doc("base URL of an OpenAI-compatible server, its version included", "http://127.0.0.1:8000/v1")
@@ -68,6 +79,22 @@ class Source:
     timeout_s: float = _doc("time of a request over all its tries", 600.0)
     prompt_price: float = _doc("price of a million prompt tokens", 0.0)
     completion_price: float = _doc("price of a million completion tokens", 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Synthesize:
+    seeds: str = _doc("JSONL of seed programs: program, and optionally id, instruction, source, license", "")
+    tests: int = _doc("tests asked for", 20)
+    min_tests: int = _doc("tests that must be left of a question", 5)
+    cpu_s: float = _doc("CPU seconds of one test of the oracle's program, and of its mutants", 2.0)
+    mutants: int = _doc("wrong programs made from the oracle's, to measure a suite with", 12)
+    min_killed: float = _doc("share of the mutants that a suite kills, below which it is weak", 0.7)
+    extend: int = _doc("times that more tests are asked for a weak suite", 1)
+    keep_weak: bool = _doc("keep questions whose suite stays weak, flagged in suites.jsonl", True)
+    evaluation: tuple[str, ...] = _doc("evaluation sets to keep out: problem files, or adapter=path", ())
+    ngram: int = _doc("a question that shares this many tokens in a row with an evaluation problem is dropped", 13)
+    near_duplicate: float = _doc("word overlap (Jaccard) from which the later of two questions is dropped", 0.7)
+    max_infra_errors: float = _doc("share of the runs that may fail by our fault before the stage fails", 0.01)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +167,8 @@ class Recipe:
     split: Split = Split()
     tokenize: Tokenize = Tokenize()
     pretrain: Pretrain = Pretrain()
+    hub: Hub = Hub()
+    synthesize: Synthesize = Synthesize()
     sample: Sample = Sample()
     sampler: Source = Source()
     writer: Source = Source(temperature=0.7, max_tokens=8192, json_mode=True)

@@ -139,6 +139,11 @@ def _merge(first: Program, again: Program) -> Program:
     return Program(**fields)
 
 
+def example_prompt(question: str, test: str) -> str:
+    """A question in words with one of its tests, which is often all that says how the function is called."""
+    return f"{question.rstrip()}\n\nFor example:\n\n{test}\n"
+
+
 def completion_of(problem: Problem, solution: str) -> str:
     """What would follow the prompt in this program: the entry point's body, then its helpers.
 

@@ -12,18 +12,19 @@ the command without `--shard` does what is left and ends the stage. Equal progra
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from service.errors import UsageError
 from service.extract import answer, closed, code_of
 from training import config
+from training.asking import ask_all
 from training.config import Recipe
-from training.journal import Journal
 from training.records import Problem, Program, program_of, read_problems, row
-from training.run import Progress, Run, digest, write_jsonl
-from training.sources import Ask, Reply, Usage, identity, open_source
+from training.run import Run, write_jsonl
+from training.sources import Ask, Reply, Usage, seed_of
 
 REQUEST = (
     "Solve the task below in {language}. Answer with one complete program in a single ```{language} code block: all"
@@ -39,7 +40,8 @@ def sample(recipe: Recipe, run: Run) -> dict[str, object]:
     usage, counts = Usage(), {"candidates": 0, "distinct": 0, "no_code": 0}
     for number in numbers:
         mine = [p for p in problems if shard_of(p.task_id, recipe.sample.shards) == number]
-        replies = ask_all(recipe, run, number, mine, usage)
+        name = f"samples/{number:05}-of-{recipe.sample.shards:05}.replies.jsonl"
+        replies = ask_all(run, name, recipe.sampler, [ask_of(problem, recipe) for problem in mine], usage)
         programs = []
         for problem in mine:
             found = programs_of(problem, replies[problem.task_id], recipe.sampler)
@@ -55,41 +57,9 @@ def sample(recipe: Recipe, run: Run) -> dict[str, object]:
     }  # fmt: skip
 
 
-def ask_all(recipe: Recipe, run: Run, number: int, problems: Sequence[Problem], usage: Usage) -> dict[str, Reply]:
-    """A reply for each of these problems by its name: from the journal of this shard, or from the source."""
-    path = shard_path(run, "samples", number, recipe).with_suffix(".replies.jsonl")
-    asks = {p.task_id: ask_of(p, recipe) for p in problems}
-    if not run.resumable_key(f"sample-{number}", digest(identity(recipe.sampler), list(asks.values()))):
-        path.unlink(missing_ok=True)
-    with Journal(path) as journal:
-        done = {key: _read(row) for key, row in journal.rows.items()}
-        for reply in done.values():
-            usage.add(reply)
-        left = [ask for key, ask in asks.items() if key not in done]
-        run.say(f"sample: {len(asks)} problems, {len(done)} asked before")
-        if not left:
-            return done
-        progress = Progress(run, f"sample {number}", len(asks))
-        with open_source(recipe.sampler) as source:
-            for reply in source.replies(left):
-                journal.add(
-                    {"key": reply.key, "texts": reply.texts, "endings": reply.endings,
-                     "tokens": (reply.prompt_tokens, reply.completion_tokens)}
-                )  # fmt: skip
-                done[reply.key] = reply
-                usage.add(reply)
-                progress.at(len(done), usage.note(recipe.sampler))
-    return done
-
-
-def _read(row: dict[str, list[str]]) -> Reply:
-    prompt_tokens, completion_tokens = map(int, row["tokens"])
-    return Reply(str(row["key"]), tuple(row["texts"]), tuple(row["endings"]), prompt_tokens, completion_tokens)
-
-
 def ask_of(problem: Problem, recipe: Recipe) -> Ask:
     """The problem as the sampler is asked for it."""
-    seed = int.from_bytes(hashlib.sha256(f"{recipe.seed}:{problem.task_id}".encode()).digest()[:4]) >> 1
+    seed = seed_of(recipe.seed, problem.task_id)
     if not recipe.sampler.chat:
         return Ask(problem.task_id, problem.prompt, recipe.sample.n, seed)
     content = REQUEST.format(language=problem.language, prompt=problem.prompt)
@@ -98,21 +68,37 @@ def ask_of(problem: Problem, recipe: Recipe) -> Ask:
 
 def programs_of(problem: Problem, reply: Reply, sampler: config.Source) -> list[Program]:
     """Distinct programs of a reply in the order they first came; a completion without code is an empty program."""
-    found: dict[str, list[tuple[int, str]]] = {}
-    for at, text in enumerate(reply.texts):
-        found.setdefault(solution_of(problem, text, sampler.chat), []).append((at, text))
     label = sampler.model or sampler.path
-    made = []
-    for solution, places in found.items():
-        text = answer(places[0][1]) if sampler.chat else closed(places[0][1])
-        program = program_of(problem, solution, "sample", label, "", completion=text)
-        fields = {name: getattr(program, name) for name in Program.__slots__}
-        fields |= {
-            "sample_ids": tuple(f"{problem.task_id}#{at}" for at, _ in places),
-            "copies": len(places), "iid_copies": len(places),
-        }  # fmt: skip
-        made.append(Program(**fields))
-    return made
+    made = [
+        (solution_of(problem, text, sampler.chat), answer(text) if sampler.chat else closed(text),
+         f"{problem.task_id}#{at}", label, None)
+        for at, text in enumerate(reply.texts)
+    ]  # fmt: skip
+    return merged(problem, made, "")
+
+
+Made = tuple[str, str, str, str, float | None]  # solution, completion, sample_id, source, shipped pass rate
+
+
+def merged(problem: Problem, made: Sequence[Made], license_: str, *, independent: bool = True) -> list[Program]:
+    """One program for equal solutions, with the first one's completion and the number of copies.
+
+    `independent`: the samples were drawn independently of each other, so best-of-N may be measured on them.
+    """
+    found: dict[str, list[Made]] = {}
+    for one in made:
+        found.setdefault(one[0], []).append(one)
+    programs = []
+    for solution, same in found.items():
+        _, completion, _, source, rate = same[0]
+        program = program_of(problem, solution, "sample", source, license_, completion=completion, pass_rate=rate)
+        programs.append(
+            dataclasses.replace(
+                program, sample_ids=tuple(name for _, _, name, _, _ in same), copies=len(same),
+                iid_copies=len(same) if independent else 0,
+            )
+        )  # fmt: skip
+    return programs
 
 
 def solution_of(problem: Problem, text: str, chat: bool) -> str:
@@ -153,9 +139,3 @@ def shards_of(recipe: Recipe) -> Sequence[int]:
 
 def shard_path(run: Run, folder: str, number: int, recipe: Recipe) -> Path:
     return run.path(f"{folder}/{number:05}-of-{recipe.sample.shards:05}.jsonl")
-
-
-def sampled_files(run: Run, recipe: Recipe) -> Iterator[Path]:
-    """The files that `sample` wrote, one a shard."""
-    for number in range(recipe.sample.shards):
-        yield shard_path(run, "samples", number, recipe)

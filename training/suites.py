@@ -11,8 +11,11 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sandbox import types as sandbox
@@ -45,3 +48,17 @@ def wire_suite(kind: TestKind, tests: Sequence[str], setup: str, entry_point: st
     if kind == "check":
         return {"kind": kind, "test": only, "entry_point": entry_point}
     return {"kind": kind, "source": only}
+
+
+def entry_point_of(asserts: Iterable[str]) -> str:
+    """The function that most of these asserts call and that Python does not have itself; "" where there is none."""
+    calls: Counter[str] = Counter()
+    for text in asserts:
+        try:
+            tree = ast.parse(text)
+        except (SyntaxError, ValueError):
+            continue
+        calls.update(
+            {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+        )
+    return next((name for name, _ in calls.most_common() if not hasattr(builtins, name)), "")

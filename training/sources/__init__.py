@@ -6,6 +6,7 @@ seed is all that a reply may depend on. A source that cannot answer raises: a mi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,11 @@ def open_source(settings: config.Source) -> Source:
 
         return RecordedSource(settings)
     raise UsageError(f"source.kind must be openai, hf or recorded, not {settings.kind!r}")
+
+
+def seed_of(seed: int, key: str) -> int:
+    """A seed for this ask alone, in the 31 bits that every server takes."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:4]) >> 1
 
 
 def identity(settings: config.Source) -> tuple[object, ...]:
