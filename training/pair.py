@@ -88,7 +88,8 @@ def _rows(
         fold, source, num_tests = problems[task_id]
         rated = [(program.program_id, program.pass_rate) for program in programs if program.pass_rate is not None]
         found = [] if fold == "test" else preferences(task_id, rated, recipe.pair, recipe.seed)
-        used[fold] += bool(found)
+        if found:
+            used[fold] += 1
         sampled = [(p.pass_rate, p.copies) for p in programs if p.origin == "sample" and p.pass_rate is not None]
         statistics.add(source, num_tests, len(found), sampled)
         for one in found:

@@ -24,13 +24,12 @@ def object_of(text: str) -> tuple[dict[str, Any], bool] | None:
         body = (last_fence(text) or body[max(body.find("{"), 0) :]).strip()
     whole = _loads(body)
     if whole is not None:
-        return whole, False
-    at = body.rfind("}")
-    for attempt in (body[: at + 1], _COMMA.sub(r"\1", body), _closed(body)):
+        return whole[0], whole[1] < len(body)
+    for attempt in (body, _COMMA.sub(r"\1", body), _closed(body)):
         for spelled in (attempt, _ESCAPE.sub(r"\\\\", attempt)):
             found = _loads(spelled)
             if found is not None:
-                return found, True
+                return found[0], True
     try:
         literal = ast.literal_eval(body)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -38,12 +37,13 @@ def object_of(text: str) -> tuple[dict[str, Any], bool] | None:
     return (literal, True) if isinstance(literal, dict) else None
 
 
-def _loads(text: str) -> dict[str, Any] | None:
+def _loads(text: str) -> tuple[dict[str, Any], int] | None:
+    """The object at the beginning of the text, and where it ends."""
     try:
-        found = json.loads(text, strict=False)  # a line break inside a string is what models do
+        found, end = json.JSONDecoder(strict=False).raw_decode(text)  # models break lines inside strings
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return (found, end) if isinstance(found, dict) else None
 
 
 def _closed(text: str) -> str:
