@@ -8,6 +8,7 @@ folder that the file names.
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -183,10 +184,11 @@ class Recipe:
 def read_recipe(path: Path, flags: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Recipe:
     """The recipe in this file under these `--field value` flags; raises `UsageError` naming what is wrong."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"no recipe at {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
     if environ and environ.get("PLAUDIT_DATA"):
         values["data"] = environ["PLAUDIT_DATA"]

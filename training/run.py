@@ -24,6 +24,7 @@ class Run:
     def __init__(self, folder: Path, *, quiet: bool = False) -> None:
         self.folder = folder
         self.quiet = quiet
+        self.stage = ""
         (folder / "stages").mkdir(parents=True, exist_ok=True)
 
     def path(self, name: str) -> Path:
@@ -44,6 +45,20 @@ class Run:
         note = {"key": key, "summary": summary, "wall_s": round(wall_s, 1), "cpu_s": round(cpu_s, 1)}
         write_text(self.path(f"stages/{stage}.json"), json.dumps(note, indent=2) + "\n")
 
+        self.path(f"stages/{stage}.progress").unlink(missing_ok=True)
+
+    def begin(self, stage: str) -> None:
+        """From here on, progress is this stage's."""
+        self.stage = stage
+        self.progress(stage, 0.0, 0.0, 0.0, None, "")
+
+    def progress(self, part: str, done: float, total: float, rate: float, left_s: float | None, note: str) -> None:
+        """Write down how far the stage is, where `status` looks."""
+        if self.stage:
+            now = {"part": part, "done": done, "total": total, "rate": round(rate, 3), "left_s": left_s, "note": note,
+                   "pid": os.getpid(), "host": os.uname().nodename, "at": time.time()}  # fmt: skip
+            write_text(self.path(f"stages/{self.stage}.progress"), json.dumps(now) + "\n")
+
     def resumable_key(self, name: str, key: str) -> bool:
         """Whether partial work under `name` was begun with this key; if not, the key is noted and it starts anew."""
         path = self.path(f"stages/{name}.begun")
@@ -54,12 +69,13 @@ class Run:
 
 
 class Progress:
-    """A line every few seconds: how far, how fast, how much longer."""
+    """A line every few seconds: how far, how fast, how much longer. The same lies in the folder, for `status`."""
 
-    def __init__(self, run: Run, stage: str, total: float, every_s: float = 10.0) -> None:
-        self._run, self._stage, self._total, self._every_s = run, stage, total, every_s
+    def __init__(self, run: Run, part: str, total: float, every_s: float = 10.0) -> None:
+        self._run, self._part, self._total, self._every_s = run, part, total, every_s
         self._start = self._last = time.monotonic()
         self._from: float | None = None
+        run.progress(part, 0.0, total, 0.0, None, "")
 
     def at(self, done: float, note: str = "") -> None:
         now = time.monotonic()
@@ -69,8 +85,10 @@ class Progress:
             return
         self._last = now
         rate = (done - self._from) / (now - self._start)
-        left = (self._total - done) / rate if rate else float("inf")
-        self._run.say(f"{self._stage}: {done:.0f}/{self._total:.0f}  {rate:.1f}/s  {left:.0f} s left  {note}")
+        left = (self._total - done) / rate if rate and self._total else None
+        self._run.progress(self._part, done, self._total, rate, left, note)
+        total, wait = (f"/{self._total:.0f}", f"{left:.0f} s left") if left is not None else ("", "")
+        self._run.say(f"{self._part}: {done:.0f}{total}  {rate:.1f}/s  {wait}  {note}")
 
 
 def digest(*parts: object) -> str:

@@ -19,8 +19,9 @@ import os
 import queue
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from sandbox.errors import SandboxError
 from sandbox.types import Limits, Stop
@@ -34,6 +35,9 @@ from training.remote import judge_remotely
 from training.run import Progress, Run, digest, write_jsonl
 from training.sample import shard_of, shard_path, shards_of
 from training.suites import sandbox_suite
+
+if TYPE_CHECKING:
+    from sandbox.walls import Sandbox
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -141,21 +145,22 @@ def task_of(problem: Problem, program: Program, cpu_s: float, tests: tuple[str, 
 
 def judge_all(
     tasks: Sequence[Task], run: Run, processes: int, *, name: str = "verify.jsonl",
-    settings: config.Verify | None = None,
+    settings: config.Verify | None = None, judged: Callable[[Sequence[Task]], Iterable[dict[str, Any]]] | None = None,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Results by task key, from sandboxes of our own or from the service that the settings name.
+    """Results by task key: from sandboxes of our own, from the service that the settings name, or from `judged`.
 
     What the journal `name` already holds is not judged again, infra errors excepted.
     """
-    settings = settings or config.Verify()
+    if judged is None and settings is not None and settings.service:
+        judged = partial(judge_remotely, settings=settings)
+    judged = judged or partial(_judged, processes=processes)
     wanted = {task.key: task for task in tasks}
     with Journal(run.path(name)) as journal:
         results = {key: row for key, row in journal.rows.items() if key in wanted}
         left = [task for key, task in wanted.items() if results.get(key, {}).get("status") != "ok"]
         run.say(f"verify: {len(wanted)} programs, {len(wanted) - len(left)} judged before")
         progress = Progress(run, "verify", len(wanted))
-        found = judge_remotely(left, settings) if settings.service else _judged(left, processes)
-        for at, result in enumerate(found, start=len(wanted) - len(left) + 1):
+        for at, result in enumerate(judged(left), start=len(wanted) - len(left) + 1):
             results[result["key"]] = result
             journal.add(result)
             progress.at(at)
@@ -206,25 +211,29 @@ def _work(tasks: Sequence[Task], results: Any, parent: int) -> None:
 def judge_shard(tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
     """Judge these programs one after another in one sandbox of this process."""
     from sandbox.errors import WallsMissing
-    from sandbox.judge import judge
     from sandbox.walls import Sandbox
 
     try:
         with Sandbox.open() as box:
-            for task in tasks:
-                suite = sandbox_suite(task.kind, task.tests, task.setup, task.entry_point)
-                try:
-                    report = judge(Source(task.language, task.solution), suite, Limits(cpu_s=task.cpu_s), Stop(), box)
-                except SandboxError as error:
-                    yield {
-                        "key": task.key, "program_id": task.program_id, "status": "infra_error",
-                        "detail": f"{type(error).__name__}: {error}",
-                    }  # fmt: skip
-                    continue
-                yield {
-                    "key": task.key, "program_id": task.program_id, "status": "ok", "pass_rate": report.pass_rate,
-                    "verdict": str(report.verdict), "verdicts": [str(test.verdict) for test in report.tests],
-                    "detail": next((test.detail for test in report.tests if test.detail), "")[:200],
-                }  # fmt: skip
+            yield from judge_tasks(tasks, box)
     except WallsMissing as error:
         raise HostLacks(str(error)) from error
+
+
+def judge_tasks(tasks: Sequence[Task], box: Sandbox) -> Iterator[dict[str, Any]]:
+    """Judge these programs one after another in this sandbox: rows with a pass rate, or `infra_error` without one."""
+    from sandbox.judge import judge
+
+    for task in tasks:
+        named = {"key": task.key, "program_id": task.program_id}
+        suite = sandbox_suite(task.kind, task.tests, task.setup, task.entry_point)
+        try:
+            report = judge(Source(task.language, task.solution), suite, Limits(cpu_s=task.cpu_s), Stop(), box)
+        except SandboxError as error:
+            yield {**named, "status": "infra_error", "detail": f"{type(error).__name__}: {error}"}
+            continue
+        yield {
+            **named, "status": "ok", "pass_rate": report.pass_rate, "verdict": str(report.verdict),
+            "verdicts": [str(test.verdict) for test in report.tests],
+            "detail": next((test.detail for test in report.tests if test.detail), "")[:200],
+        }  # fmt: skip
