@@ -39,9 +39,11 @@ from sandbox.limits import Fence
 
 KIT = "/harness"  # where the zygote and the roles lie inside a jail
 KILL = marshal.dumps("kill")
+ANSWER_BYTES = 1 << 14  # more than PID 1 ever says
 READY_S = 30.0  # from the start of bubblewrap to a warm interpreter, numpy imported, on a busy host
 DEATH_S = 2.0  # from the kill of a job to the word of its jail's PID 1
 BASE_STEP = 16 << 20  # how far a jail's own memory may shrink before its limit follows
+EARLY = {"LD_BIND_NOW": "1"}  # for the zygote alone: what it has looked up, no forked process looks up again
 ROOT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN", "CAP_KILL")
 
 Role = Literal["script", "serve", "shared", "audited_script", "audited_serve", "audited_shared", "tests", "exec"]
@@ -150,7 +152,7 @@ def command(plan: Blueprint, control: int, seccomp: int) -> list[str]:
         line += ["--perms", "1777", "--size", str(64 << 20), "--tmpfs", "/tmp"]
         line += ["--perms", "1777", "--size", str(64 << 20), "--tmpfs", "/dev/shm"]
     line += ["--remount-ro", "/dev", "--remount-ro", "/", "--clearenv"]
-    for name, value in plan.environment.items():
+    for name, value in {**plan.environment, **EARLY}.items():
         line += ["--setenv", name, value]
     line += ["--chdir", "/", "--seccomp", str(seccomp), "--"]
     return [*line, *zygote(plan.python, KIT, control)]
@@ -195,7 +197,7 @@ class Jail:
                 line, environment = command(plan, theirs.fileno(), seccomp), {}
             else:
                 line = zygote(plan.python, plan.kit, theirs.fileno())
-                environment = self.folder.environment(plan.environment)
+                environment = self.folder.environment({**plan.environment, **EARLY})
             self.process = subprocess.Popen(
                 line,
                 stdin=subprocess.DEVNULL,
@@ -259,7 +261,7 @@ class Jail:
     def receive(self) -> dict[str, Any]:
         """The next word of PID 1, which must be there. Raises SandboxError for a fault, or if PID 1 is gone."""
         try:
-            data = self.control.recv(1 << 16)
+            data = self.control.recv(ANSWER_BYTES)
         except ConnectionResetError:  # it died with our word unread
             data = b""
         answer: dict[str, Any] = (

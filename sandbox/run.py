@@ -30,6 +30,7 @@ from sandbox.types import Verdict
 TICK_S = 0.02
 STARVED = 0.25  # the share of its wall time that a task has stood in line, past which the host is to blame
 QUIET_S = 0.004  # most programs end within it, and are worth one wake-up, not one for each line they print
+FIRST_READ_BYTES = 1 << 12  # what most programs print is less; a larger buffer costs more than the reading
 DRAIN_BYTES = 1 << 18  # most that one pump takes from one pipe, so that a flood cannot hold up the clock
 MB = 1024 * 1024
 
@@ -60,16 +61,16 @@ class Capture:
         self.writer = -1
 
     def drain(self) -> None:
-        taken = 0
+        taken, most = 0, FIRST_READ_BYTES
         while self.open and taken < DRAIN_BYTES:
             try:
-                part = os.read(self.reader, 1 << 16)
+                part = os.read(self.reader, most)
             except BlockingIOError:
                 return
             if not part:
                 self.open = False
                 return
-            taken += len(part)
+            taken, most = taken + len(part), 1 << 16
             room = self.cap_bytes - len(self.data)
             self.data += part[:room]
             if len(part) > room:

@@ -60,8 +60,10 @@ def mount(c: Any, kind: str, target: str, flags: int, options: str) -> None:
 
 def receive(control: _socket.socket) -> tuple[dict[str, Any], list[int]]:
     """The host's next order; a "kill" that comes when nothing runs any more is none."""
+    peeked = bytearray(1)
     while True:
-        data, ancillary, _, _ = control.recvmsg(1 << 20, _socket.CMSG_SPACE(4 * 64))
+        size = control.recv_into(peeked, 1, _socket.MSG_PEEK | _socket.MSG_TRUNC)
+        data, ancillary, _, _ = control.recvmsg(size, _socket.CMSG_SPACE(4 * 64))
         if not data:
             sys.exit(0)  # the host went away
         fds: list[int] = []
@@ -199,13 +201,14 @@ def bequeath_nothing(c: Any) -> None:
         raise OSError("capset")
 
 
-reseed: Any = None  # numpy's, where it is loaded; the interpreter's own generator sees to itself after a fork
+renew: list[Any] = []  # what a forked process calls to be another than its siblings: generators of random numbers
 search_path: list[str] = []  # where programs find their modules
 ENTRIES: dict[str, Any] = {}  # role of a Python job → the function of the kit that plays it
 
 
 def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoReturn:
     """In the child: give up everything, then turn into the job's program."""
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     status = os.dup2(status, FIRST_FREE_FD - 1, inheritable=False)
     os.setsid()
     moved = {}
@@ -242,8 +245,8 @@ def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoRe
     os.close(source)
     for path, _ in job["files"]:  # a module of the job's own hides one of the library
         sys.modules.pop(path.rpartition("/")[2].removesuffix(".py"), None)
-    if reseed is not None:
-        reseed()
+    for call in renew:
+        call()
     sys.path += search_path
     sys.argv[:] = job["argv"]
     os.close(status)
@@ -251,10 +254,56 @@ def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoRe
     os._exit(70)  # a role never returns
 
 
-def fork(job: dict[str, Any], fds: list[int], room: Room) -> tuple[int, int]:
+class Forks:
+    """How processes are made, and how their ends are heard of.
+
+    The bare `fork` of the C library is enough here and half as dear as `os.fork`: all that the interpreter does after
+    it is to mend the locks of a process of several threads and to call its modules' hooks, and this one has a single
+    thread; of the hooks only those in `renew` matter. SIGCHLD is blocked and read from a descriptor, so that no handler
+    can meet a forked process.
+    """
+
+    def __init__(self, control: _socket.socket) -> None:
+        import ctypes
+
+        self.c = ctypes.PyDLL(None, use_errno=True)
+        self.errno = ctypes.get_errno
+        self.control = control
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGCHLD,))
+        mask = (1 << _signal.SIGCHLD - 1).to_bytes(128, sys.byteorder)  # a sigset_t
+        self.ends = self.c.signalfd(-1, mask, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self.ends < 0:
+            raise OSError(self.errno(), "signalfd")
+        self.poller = select.poll()
+        self.poller.register(self.ends, select.POLLIN)
+        self.poller.register(control.fileno(), select.POLLIN)
+
+    def fork(self) -> int:
+        pid: int = self.c.fork()
+        if pid < 0:
+            raise OSError(self.errno(), "fork")
+        return pid
+
+    def wait(self, pid: int, room: Room) -> tuple[int, Any]:
+        """Wait for the main process, and kill everything if the host says so. Orphans that end meanwhile are reaped."""
+        while True:
+            ready = [fd for fd, _ in self.poller.poll()]
+            if self.ends in ready:
+                os.read(self.ends, 1 << 10)
+                ended, status, usage = os.wait4(pid, os.WNOHANG)
+                if ended:
+                    return status, usage
+                reap_orphans(pid)
+            if self.control.fileno() in ready:
+                if not self.control.recv(1 << 10):
+                    sys.exit(0)  # the host went away
+                room.kill()
+
+
+def begin(job: dict[str, Any], fds: list[int], room: Room, forks: Forks) -> tuple[int, int]:
     """Fork the job's main process: its pid, and a descriptor that has a fault to tell if its program never began."""
     reader, writer = os.pipe()
-    pid = os.fork()
+    pid = forks.fork()
     if pid == 0:
         try:
             become(job, fds, writer, room)
@@ -264,35 +313,6 @@ def fork(job: dict[str, Any], fds: list[int], room: Room) -> tuple[int, int]:
             os._exit(71)
     os.close(writer)
     return pid, reader
-
-
-def wait(pid: int, control: _socket.socket, room: Room) -> tuple[int, Any]:
-    """Wait for the main process, and kill everything if the host says so. Orphans that end meanwhile are reaped."""
-    main = os.pidfd_open(pid)
-    woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    poller = select.poll()
-    for fd in (main, woken, control.fileno()):
-        poller.register(fd, select.POLLIN)
-    _signal.signal(_signal.SIGCHLD, lambda number, frame: None)  # only then the descriptor is written to
-    _signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-    try:
-        while True:
-            ready = [fd for fd, _ in poller.poll()]
-            if main in ready:
-                _, status, usage = os.wait4(pid, 0)
-                return status, usage
-            if woken in ready:
-                os.read(woken, 1 << 12)
-                reap_orphans(pid)
-            if control.fileno() in ready:
-                if not control.recv(1 << 10):
-                    sys.exit(0)  # the host went away
-                room.kill()
-    finally:
-        _signal.set_wakeup_fd(-1)
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-        for fd in (main, woken, waker):
-            os.close(fd)
 
 
 def reap_orphans(main: int) -> None:
@@ -329,15 +349,15 @@ def copy_out(path: str, target: int, max_bytes: int) -> int:
         os.close(fd)
 
 
-def perform(job: dict[str, Any], fds: list[int], room: Room, control: _socket.socket) -> dict[str, Any]:
+def perform(job: dict[str, Any], fds: list[int], room: Room, forks: Forks) -> dict[str, Any]:
     began_ns = time.process_time_ns()
     room.resize(job["tmp_bytes"], job["tmp_inodes"])
     files = write_files(job, fds, room.work)
-    pid, told = fork(job, fds, room)
+    pid, told = begin(job, fds, room, forks)
     for fd in fds[job["keep"] :]:  # what only the child needs
         os.close(fd)
     del fds[job["keep"] :]
-    status, usage = wait(pid, control, room)
+    status, usage = forks.wait(pid, room)
     fault = os.read(told, 4096)
     os.close(told)
     orphans = room.sweep()
@@ -374,16 +394,19 @@ def load(files: list[str]) -> dict[str, Any]:
 
 def warm(setup: dict[str, Any], work: str) -> None:
     """Import what most programs would import themselves, let the compiler run once, and set the stage."""
-    global reseed
     import site
 
     site.setquit()
     sys.path += setup["path"]
     for name in setup["modules"]:
         __import__(name)
+    renew.append(sys.modules["random"].seed)
     if "numpy" in setup["modules"]:
-        reseed = sys.modules["numpy"].random.seed
-        reseed()  # the first time it imports what it needs
+        renew.append(sys.modules["numpy"].random.seed)
+    if "threading" in sys.modules:
+        renew.append(sys.modules["threading"].main_thread()._set_native_id)
+    for call in renew:
+        call()  # the first time it imports what it needs
     namespace: dict[str, Any] = {}
     exec(compile("def f(x: int = 1) -> str:\n    return f'{x}'\ny = [f(i) for i in range(3)]\n", "", "exec"), namespace)
     search_path[:] = [work, *sys.path]
@@ -394,6 +417,7 @@ def warm(setup: dict[str, Any], work: str) -> None:
 
 def main() -> None:
     os.umask(0o022)
+    os.environ.pop("LD_BIND_NOW", None)  # it was meant for us
     control = _socket.socket(fileno=int(sys.argv[1]))
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # which the first process of a namespace never feels
     c = libc()
@@ -434,10 +458,11 @@ def furnish(c: Any, setup: dict[str, Any]) -> tuple[Room, dict[str, Any]]:
 
 def serve(control: _socket.socket, room: Room) -> None:
     """One job after the other, until the host goes away."""
+    forks = Forks(control)
     while True:
         job, fds = receive(control)
         try:
-            answer = perform(job, fds, room, control)
+            answer = perform(job, fds, room, forks)
         except OSError as error:
             room.sweep()
             answer = {"fault": f"{type(error).__name__}: {error}", "clean": False}

@@ -238,6 +238,24 @@ print(inspect.getsource(here).strip(), sys.get_int_max_str_digits(), sys.flags.h
     assert lines[3] == "def here(): return 1 4300 0"
 
 
+@pytest.mark.parametrize("head", ["", "import numpy\n"], ids=["light", "numpy"])
+def test_nothing_of_how_it_was_started_shows(box: Sandbox, head: str) -> None:
+    source = """
+import os, signal, threading
+assert threading.main_thread() is threading.current_thread()
+assert threading.main_thread().native_id == threading.get_native_id() == os.getpid()
+assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL and signal.set_wakeup_fd(-1) == -1
+assert not [name for name in os.environ if name.startswith("LD_")]
+child = os.fork()
+if child == 0:
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+    report = run_script(box, head + source)
+    assert report.verdict == "passed", report.tests[0].stderr
+
+
 def test_a_traceback_shows_the_programs_lines_and_no_other(box: Sandbox) -> None:
     report = run_script(box, "def f():\n    return 1 / 0\n\nf()\n")
     assert report.tests[0].stderr.splitlines() == [

@@ -11,10 +11,10 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-import redis
 
 from sandbox.probe import Walls
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
@@ -56,8 +56,20 @@ async def is_well(whole: Whole, asks: Asks) -> None:
                 await asyncio.sleep(0.1)
 
 
-def wait_until_busy(whole: Whole, client: redis.Redis, depth: int) -> None:
-    wait_for(lambda: whole.depth(client, EXECUTE_QUEUE) >= depth, 20.0, f"{depth} jobs in the queue")
+@contextmanager
+def busy(whole: Whole, depth: int, queue: str = EXECUTE_QUEUE) -> Iterator[None]:
+    """So many jobs in the queue, however fast this host runs them: its executors stand still meanwhile."""
+    executors = whole.of_role("executor")
+    for pid in executors:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with whole.redis() as client:
+            wait_for(lambda: whole.depth(client, queue) >= depth, 20.0, f"{depth} jobs in the queue")
+        yield
+    finally:
+        for pid in executors:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def kill_with_work_in_hand(whole: Whole, pid: int, queue: str) -> None:
@@ -71,9 +83,9 @@ def kill_with_work_in_hand(whole: Whole, pid: int, queue: str) -> None:
             os.kill(pid, signal.SIGCONT)
             assert time.monotonic() < until, "the worker never had work in hand"
             time.sleep(0.002)
-        wait_for(lambda: whole.depth(client, queue) >= 10, 20.0, "work behind what it holds")
-        assert whole.in_hand(client, queue, pid) > 0
-        os.kill(pid, signal.SIGKILL)
+        with busy(whole, 10, queue):
+            assert whole.in_hand(client, queue, pid) > 0
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("role", ["scorer", "executor", "api", "broker"])
@@ -87,9 +99,8 @@ async def test_a_killed_process_costs_no_answer(whole: Whole, asks: Asks, role: 
         if role in ("scorer", "executor"):
             kill_with_work_in_hand(whole, victim, queue_of_model("default") if role == "scorer" else EXECUTE_QUEUE)
             return
-        with whole.redis() as client:
-            wait_until_busy(whole, client, 20)
-        os.kill(victim, signal.SIGKILL)
+        with busy(whole, 20):
+            os.kill(victim, signal.SIGKILL)
 
     async with whole.async_client() as client:
         await crowd(client, sent, disturb=kill, resets=role == "api")
@@ -107,10 +118,9 @@ async def test_sigterm_finishes_what_was_accepted_and_leaves_nothing(tiny_model:
             ask.later = False  # nobody will be there to be asked later
 
         def terminate() -> None:
-            with whole.redis() as client:
-                wait_until_busy(whole, client, 5)
-            whole.note()
-            whole.process.signal(signal.SIGTERM)
+            with busy(whole, 5):
+                whole.note()
+                whole.process.signal(signal.SIGTERM)
 
         async with whole.async_client() as client:
             await crowd(client, sent, disturb=terminate, resets=True)
@@ -126,10 +136,9 @@ async def test_sigkill_of_the_parent_leaves_nothing(tiny_model: Path, asks: Asks
             ask.later = False
 
         def kill() -> None:
-            with whole.redis() as client:
-                wait_until_busy(whole, client, 5)
-            whole.note()
-            whole.process.kill()
+            with busy(whole, 5):
+                whole.note()
+                whole.process.kill()
 
         async with whole.async_client() as client:
             await crowd(client, sent, disturb=kill, resets=True)
