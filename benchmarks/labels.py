@@ -31,7 +31,8 @@ from overhead import ROOT, machine
 from training import config
 from training.cli import run_stage
 from training.config import Recipe, read_recipe
-from training.evaluate import discrimination, gather
+from training.diagnostics import discrimination
+from training.evaluate import gather
 from training.metrics import best_of_n, bootstrap, mean, pass_at_n
 from training.pair import Preference, preferences
 from training.records import Program, data_file, read_problems, read_programs, row
@@ -157,7 +158,7 @@ def fit_and_ask(run: Run, base: Run, recipe: Recipe, pairs: Sequence[Preference]
     model = RewardModel.load(run.path("checkpoint/config.json").parent)
     scores = dict(zip([p.program_id for p in held], score_programs(model, problems, held), strict=True))
     sampled = gather(held, scores)
-    found = discrimination(sampled, recipe)
+    found = discrimination(sampled, recipe.evaluate, recipe.pair, recipe.seed)
     sizes = {}
     for n in SIZES:
         values = [best_of_n(p.scores, p.passed, n) for p in sampled]

@@ -101,6 +101,7 @@ class Synthesize:
 @dataclass(frozen=True, slots=True)
 class Sample:
     n: int = _doc("candidates of a problem (AceCoder: 16)", 16)
+    greedy: bool = _doc("ask for one greedy program a problem, too, for the report", False)
     shards: int = _doc("files that the candidates are spread over, by problem; --shard does one alone", 1)
 
 

@@ -47,8 +47,7 @@ class Rated(msgspec.Struct, frozen=True):
     program_id: str
     task_id: str
     pass_rate: float | None
-    origin: str
-    copies: int = 1
+    iid_copies: int = 0
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -90,7 +89,7 @@ def _rows(
         found = [] if fold == "test" else preferences(task_id, rated, recipe.pair, recipe.seed)
         if found:
             used[fold] += 1
-        sampled = [(p.pass_rate, p.copies) for p in programs if p.origin == "sample" and p.pass_rate is not None]
+        sampled = [(p.pass_rate, p.iid_copies) for p in programs if p.iid_copies and p.pass_rate is not None]
         statistics.add(source, num_tests, len(found), sampled)
         for one in found:
             yield {"fold": fold, "task_id": task_id, "chosen": one.chosen, "rejected": one.rejected,

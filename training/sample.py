@@ -32,6 +32,8 @@ REQUEST = (
     "{prompt}"
 )
 
+GREEDY = "#greedy"  # ends the sample_id of a problem's greedy program, which is no independent sample
+
 
 def sample(recipe: Recipe, run: Run) -> dict[str, object]:
     """Write `samples/SHARD.jsonl`: distinct programs of every problem, problems in their order."""
@@ -42,12 +44,13 @@ def sample(recipe: Recipe, run: Run) -> dict[str, object]:
         mine = [p for p in problems if shard_of(p.task_id, recipe.sample.shards) == number]
         name = f"samples/{number:05}-of-{recipe.sample.shards:05}.replies.jsonl"
         replies = ask_all(run, name, recipe.sampler, [ask_of(problem, recipe) for problem in mine], usage)
+        greedy = greedy_replies(recipe, run, name, mine, usage)
         programs = []
         for problem in mine:
-            found = programs_of(problem, replies[problem.task_id], recipe.sampler)
+            found = programs_of(problem, replies[problem.task_id], recipe.sampler, greedy.get(problem.task_id))
             programs += found
-            counts["candidates"] += sum(program.copies for program in found)
-            counts["no_code"] += sum(program.copies for program in found if not program.solution)
+            counts["candidates"] += sum(program.iid_copies for program in found)
+            counts["no_code"] += sum(program.iid_copies for program in found if not program.solution)
         counts["distinct"] += len(programs)
         write_jsonl(shard_path(run, "samples", number, recipe), map(row, programs))
     return {
@@ -66,14 +69,30 @@ def ask_of(problem: Problem, recipe: Recipe) -> Ask:
     return Ask(problem.task_id, (("user", content),), recipe.sample.n, seed)
 
 
-def programs_of(problem: Problem, reply: Reply, sampler: config.Source) -> list[Program]:
-    """Distinct programs of a reply in the order they first came; a completion without code is an empty program."""
+def greedy_replies(recipe: Recipe, run: Run, name: str, problems: Sequence[Problem], usage: Usage) -> dict[str, Reply]:
+    """The one greedy completion of each problem, if the recipe wants it."""
+    if not recipe.sample.greedy:
+        return {}
+    settings = dataclasses.replace(recipe.sampler, temperature=0.0, top_p=1.0)
+    asks = [dataclasses.replace(ask_of(problem, recipe), n=1) for problem in problems]
+    return ask_all(run, name.replace(".replies.", ".greedy."), settings, asks, usage)
+
+
+def programs_of(
+    problem: Problem, reply: Reply, sampler: config.Source, greedy: Reply | None = None
+) -> list[Program]:  # fmt: skip
+    """Distinct programs of a reply in the order they first came; a completion without code is an empty program.
+
+    The greedy program stands last, or is one of the others; its sample_id ends with `GREEDY`.
+    """
     label = sampler.model or sampler.path
+    texts = [(f"{problem.task_id}#{at}", text) for at, text in enumerate(reply.texts)]
+    if greedy is not None:
+        texts.append((problem.task_id + GREEDY, greedy.texts[0]))
     made = [
-        (solution_of(problem, text, sampler.chat), answer(text) if sampler.chat else closed(text),
-         f"{problem.task_id}#{at}", label, None)
-        for at, text in enumerate(reply.texts)
-    ]  # fmt: skip
+        (solution_of(problem, text, sampler.chat), answer(text) if sampler.chat else closed(text), name, label, None)
+        for name, text in texts
+    ]
     return merged(problem, made, "")
 
 
@@ -95,7 +114,7 @@ def merged(problem: Problem, made: Sequence[Made], license_: str, *, independent
         programs.append(
             dataclasses.replace(
                 program, sample_ids=tuple(name for _, _, name, _, _ in same), copies=len(same),
-                iid_copies=len(same) if independent else 0,
+                iid_copies=sum(not name.endswith(GREEDY) for _, _, name, _, _ in same) if independent else 0,
             )
         )  # fmt: skip
     return programs

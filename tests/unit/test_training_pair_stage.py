@@ -22,8 +22,8 @@ def problem(name: str, fold: str = "train", source: str = "evol", tests: int = 5
 
 def programs(name: str, *rates: tuple[float, int]) -> list[dict[str, object]]:
     return [
-        row(Program(f"{name}-{at}", name, "sample", "c", "s", "m", "", copies=copies, pass_rate=rate))
-        for at, (rate, copies) in enumerate(rates)
+        row(Program(f"{name}-{at}", name, "sample", "c", "s", "m", "", copies=times, iid_copies=times, pass_rate=rate))
+        for at, (rate, times) in enumerate(rates)
     ]
 
 
