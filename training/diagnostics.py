@@ -1,4 +1,4 @@
-"""What else a report asks of scores: do they tell good from bad, are they length, or a probability, what say the tests?"""
+"""What else a report asks: do scores tell good from bad, do they measure length, are they odds, what say the tests?"""
 
 from __future__ import annotations
 
