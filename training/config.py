@@ -128,7 +128,7 @@ class Verify:
 class Pair:
     min_chosen: float = _doc("lowest pass rate of a chosen program", 0.8)
     min_gap: float = _doc("smallest difference of the pass rates", 0.4)
-    rejected_above_zero: bool = _doc("require that the rejected program passes something, as AceCoder does", False)
+    rejected_above_zero: bool = _doc("require that the rejected program passes something, as AceCoder does", True)
     max_per_problem: int = _doc("most pairs kept of one problem, drawn by seed; 0 keeps all", 2000)
     weighted: bool = _doc("give a pair the weight 1 / pairs of its problem; false: 1, as in AceCoder", True)
 

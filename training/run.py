@@ -48,7 +48,8 @@ class Run:
         self.path(f"stages/{stage}.progress").unlink(missing_ok=True)
 
     def begin(self, stage: str) -> None:
-        """From here on, progress is this stage's."""
+        """From here on, progress is this stage's; what a killed one left half written is removed."""
+        sweep(self.folder)
         self.stage = stage
         self.progress(stage, 0.0, 0.0, 0.0, None, "")
 
@@ -127,4 +128,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _scratch(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    return path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the unfinished files of processes of this host that are gone."""
+    for path in folder.rglob(f".*.{os.uname().nodename}.*"):
+        pid = path.name.rpartition(".")[2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            path.unlink(missing_ok=True)

@@ -9,9 +9,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from sandbox.probe import Walls
@@ -211,6 +214,57 @@ def test_the_service_judges_as_the_sandbox_does_and_a_dead_one_makes_no_labels(
         assert verify_here(verifying(tmp_path), here) == 0
         assert files_of(here.folder, "verified.jsonl") == files_of(there.folder, "verified.jsonl")
     assert len(read_programs(there.path("verified.jsonl"))) == len(PROBLEMS) * len(BODIES) + 1
+
+
+class Wire:
+    """A TCP line to the service that is cut after so many requests: whoever comes later meets a closed door."""
+
+    def __init__(self, url: str, requests: int) -> None:
+        wire = self
+        self.left = requests
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                wire.left -= 1
+                if wire.left < 0:
+                    self.close_connection = True
+                    return
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                names = ("Content-Type", "Idempotency-Key", "X-Deadline-Ms")
+                headers = {name: self.headers[name] for name in names}
+                answer = httpx.post(url + self.path, content=body, headers=headers, timeout=60)
+                self.send_response(answer.status_code)
+                self.send_header("Content-Length", str(len(answer.content)))
+                self.end_headers()
+                self.wfile.write(answer.content)
+
+            def log_message(self, *arguments: object) -> None:
+                """Silent."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self) -> Wire:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_a_service_that_dies_in_the_middle_costs_nothing_that_was_judged(tmp_path: Path, stack: Stack) -> None:
+    run = to_verify(tmp_path / "run")
+    with Wire(stack.url, 2) as wire:
+        recipe = verifying(tmp_path, f'service = "{wire.url}"', "timeout_s = 5.0", "in_flight = 1", "group = 8")
+        assert verify_here(recipe, run) == 1
+        assert not run.path("verified.jsonl").exists()
+        judged = run.path("verify/00000-of-00001.jsonl").read_bytes().count(b"\n")
+        assert judged == 11  # the two groups that were answered: six programs and five
+        wire.left = 99
+        assert verify_here(recipe, run) == 0
+        assert wire.left == 99 - (len(PROBLEMS) - 2)  # a group a problem
+    assert len(read_programs(run.path("verified.jsonl"))) == len(PROBLEMS) * len(BODIES) + 1
 
 
 def test_what_the_service_could_not_judge_is_no_label_and_is_asked_again(tmp_path: Path, stack: Stack) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,8 +58,8 @@ def test_a_wrong_flag_is_refused(flags: list[str]) -> None:
 
 
 def test_flags_take_the_type_of_their_field() -> None:
-    recipe = override(Recipe(), ["--pair.rejected-above-zero", "true", "--evaluate.num_candidates", "1,4"])
-    assert recipe.pair.rejected_above_zero is True
+    recipe = override(Recipe(), ["--pair.rejected-above-zero", "false", "--evaluate.num_candidates", "1,4"])
+    assert recipe.pair.rejected_above_zero is False
     assert recipe.evaluate.num_candidates == (1, 4)
 
 
@@ -150,6 +151,16 @@ def test_a_run_folder_stands_for_its_recipe_and_explains_itself(
     assert lines[1].split() == ["collect", "to", "do"]
     assert lines[2].split()[:2] == ["pair", "done"]
     assert main(["status", str(tmp_path)]) == 2
+
+
+def test_what_a_killed_stage_left_half_written_is_swept(tmp_path: Path) -> None:
+    host = os.uname().nodename
+    mine, gone, other = (tmp_path / f".pairs.jsonl.{name}" for name in (f"{host}.{os.getpid()}", f"{host}.4194305",
+                                                                      "elsewhere.4194305"))  # fmt: skip
+    for path in (mine, gone, other):
+        path.write_text("{")
+    Run(tmp_path, quiet=True).begin("pair")
+    assert (mine.exists(), gone.exists(), other.exists()) == (True, False, True)
 
 
 def test_status_tells_a_running_stage_from_a_stopped_one(tmp_path: Path) -> None:
