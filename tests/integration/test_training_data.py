@@ -18,11 +18,15 @@ import httpx
 import pytest
 
 from sandbox.probe import Walls
+from support.hub_rows import SOLVED
 from support.openai_server import OpenAIServer, causal_model
 from support.stack import Stack, free_port, wait_for
+from training.adapters import entries
 from training.cli import main
+from training.config import Hub
 from training.records import Problem, program_of, read_problems, read_programs, row
 from training.run import Run, read_jsonl, write_jsonl
+from training.verify import judge_all, task_of
 
 ROOT = Path(__file__).parents[2]
 NOUNS = "apple river stone cloud lemon tiger piano candle".split()  # noqa: SIM905
@@ -281,6 +285,20 @@ def test_what_the_service_could_not_judge_is_no_label_and_is_asked_again(tmp_pat
     (run.folder / "stages" / "verify.json").unlink()
     assert verify_here(recipe, run) == 0
     assert len(read_programs(run.path("verified.jsonl"))) == len(PROBLEMS) * len(BODIES) + 1
+
+
+@needs_walls
+def test_every_data_sets_tests_tell_a_right_program_from_a_wrong_one(tmp_path: Path) -> None:
+    tasks = []
+    for number, (adapter, hub_row, *programs) in enumerate(SOLVED):
+        path = tmp_path / f"{number}.jsonl"
+        write_jsonl(path, [hub_row])
+        (entry,) = entries(Hub(adapter=adapter, path=str(path)))
+        tasks += [task_of(entry.problem, program_of(entry.problem, text, "sample", "", ""), 5.0) for text in programs]
+    results = judge_all(tasks, Run(tmp_path / "run", quiet=True), 1)
+    rates = [results[task.key]["pass_rate"] for task in tasks]
+    assert rates[::2] == [1.0] * len(SOLVED), [results[task.key] for task in tasks]
+    assert max(rates[1::2]) < 1.0
 
 
 # --- synthesize ------------------------------------------------------------------------------------------------------

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import pickle
-import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.errors import Invalid, UsageError
+from support.hub_rows import (
+    ACECODE,
+    DOUBLE,
+    HUMANEVAL,
+    LCB_CALLS,
+    LCB_STDIN,
+    MBPP,
+    MBPP_PLUS,
+    MBPP_SANITIZED,
+    MULTIPL_E,
+    lcb,
+    packed,
+)
 from training.adapters import ADAPTERS, Entry, entries, evaluation_texts
 from training.adapters.livecodebench import cases_of
 from training.config import Hub, Recipe, Split
@@ -19,43 +29,6 @@ from training.records import read_problems, read_programs
 from training.run import Run, read_jsonl, write_jsonl
 from training.split import collect
 from training.suites import sandbox_suite, wire_suite
-
-DOUBLE = "def double(x):\n    return 2 * x\n"
-ACECODE = {
-    "id": "oss_7", "source": "oss", "question": "Write `double(x)`, twice x.",
-    "test_cases": ["assert double(1) == 2", "assert double(-2) == -4"],
-    "inferences": [
-        {"model_name": "m", "completion_id": 0, "completion": f"Sure:\n```python\n{DOUBLE}```", "pass_rate": 0.9},
-        {"model_name": "m", "completion_id": 1, "completion": f"```python\n{DOUBLE}```\nDone.", "pass_rate": 0.9},
-        {"model_name": "m", "completion_id": 2, "completion": "def double(x):\n    return x\n", "pass_rate": 0.0},
-    ],
-    "context_messages": [[{"role": "user", "content": "Write `double(x)`, twice x."}]],
-}  # fmt: skip
-LCB_STDIN = [{"input": "1 2\n", "output": "3\n", "testtype": "stdin"}]
-LCB_CALLS = [{"input": "[1, 2]\n1", "output": "true", "testtype": "functional"}]
-HUMANEVAL = {
-    "task_id": "HumanEval/900", "prompt": 'def double(x):\n    """Twice x."""\n', "entry_point": "double",
-    "canonical_solution": "    return 2 * x\n", "test": "def check(candidate):\n    assert candidate(2) == 4\n",
-}  # fmt: skip
-MBPP = {
-    "task_id": 900, "text": "Write a function to double x.", "code": DOUBLE, "test_setup_code": "import math",
-    "test_list": ["assert double(2) == 4"], "challenge_test_list": [],
-}  # fmt: skip
-MULTIPL_E = {
-    "name": "HumanEval_900_double", "language": "cpp", "doctests": "transform", "stop_tokens": ["\n}"],
-    "prompt": "// Twice x.\nlong twice(long x) {\n", "tests": "}\nint main() { return twice(2) == 4 ? 0 : 1; }\n",
-}  # fmt: skip
-
-
-def lcb(name: str, public: list[dict[str, str]], private: str, metadata: dict[str, str]) -> dict[str, Any]:
-    return {
-        "question_id": name, "question_title": "t", "question_content": "Do it.", "starter_code": "",
-        "public_test_cases": json.dumps(public), "private_test_cases": private, "metadata": json.dumps(metadata),
-    }  # fmt: skip
-
-
-def packed(value: object) -> str:
-    return base64.b64encode(zlib.compress(pickle.dumps(value))).decode()
 
 
 def read(folder: Path, adapter: str, *rows: dict[str, Any], **fields: Any) -> list[Entry]:
@@ -100,10 +73,8 @@ def test_pairs_of_one_question_stand_together_and_become_a_run_that_fit_reads(tm
         ("humaneval", HUMANEVAL, "check", 1),
         ("humaneval+", HUMANEVAL, "check", 1),
         ("mbpp", MBPP, "assert", 1),
-        ("mbpp", {key: MBPP[key] for key in ("task_id", "code", "test_list")}
-         | {"prompt": "Double x.", "test_imports": ["import math"]}, "assert", 1),
-        ("mbpp+", {key: MBPP[key] for key in ("task_id", "code", "test_list")}
-         | {"prompt": "Double x.", "test_imports": [], "test": "assert double(3) == 6\n"}, "script", 1),
+        ("mbpp", MBPP_SANITIZED, "assert", 1),
+        ("mbpp+", MBPP_PLUS, "script", 1),
         ("multipl-e", MULTIPL_E, "script", 1),
         ("livecodebench", lcb("1", LCB_STDIN, packed(json.dumps(LCB_STDIN)), {}), "stdio", 2),
         ("livecodebench", lcb("2", LCB_CALLS, json.dumps(LCB_CALLS), {"func_name": "has"}), "assert", 2),
