@@ -70,10 +70,15 @@ class Run:
 
 
 class Progress:
-    """A line every few seconds: how far, how fast, how much longer. The same lies in the folder, for `status`."""
+    """How far, how fast, how much longer: a bar on a terminal, elsewhere a line every few seconds.
 
-    def __init__(self, run: Run, part: str, total: float, every_s: float = 10.0) -> None:
-        self._run, self._part, self._total, self._every_s = run, part, total, every_s
+    The same lies in the folder, for `status`.
+    """
+
+    def __init__(self, run: Run, part: str, total: float, every_s: float | None = None) -> None:
+        self._run, self._part, self._total = run, part, total
+        self._bar = sys.stderr.isatty() and not run.quiet
+        self._every_s = every_s if every_s is not None else 0.5 if self._bar else 10.0
         self._start = self._last = time.monotonic()
         self._from: float | None = None
         run.progress(part, 0.0, total, 0.0, None, "")
@@ -89,7 +94,13 @@ class Progress:
         left = (self._total - done) / rate if rate and self._total else None
         self._run.progress(self._part, done, self._total, rate, left, note)
         total, wait = (f"/{self._total:.0f}", f"{left:.0f} s left") if left is not None else ("", "")
-        self._run.say(f"{self._part}: {done:.0f}{total}  {rate:.1f}/s  {wait}  {note}")
+        text = f"{self._part}: {done:.0f}{total}  {rate:.1f}/s  {wait}  {note}".rstrip()
+        if not self._bar:
+            self._run.say(text)
+            return
+        share = min(1.0, done / self._total) if self._total else 0.0
+        end = "\n" if share == 1.0 else ""
+        print(f"\r\x1b[K[{'#' * int(20 * share):.<20}] {text}", end=end, file=sys.stderr, flush=True)
 
 
 def digest(*parts: object) -> str:

@@ -307,6 +307,10 @@ def test_every_data_sets_tests_tell_a_right_program_from_a_wrong_one(tmp_path: P
 def written_answer(body: dict[str, Any]) -> list[str]:
     """A writer and an oracle by rule: they know the eight toys, and make the mistakes that models make."""
     text = body["messages"][-1]["content"]
+    if "Solve the task below" in text:
+        name, k = re.search(r"`(\w+)\(x\)`, x times (\d+)", text).groups()  # type: ignore[union-attr]
+        bodies = [f"return x * {k}", "return -1", f"return {k}", f"return x * {k} if x else None"]
+        return [f"```python\ndef {name}(x):\n    {body}\n```" for body in bodies]
     if "further tests" in text:
         name, k = re.search(r"`(\w+)\(x\)`, x times (\d+)", text).groups()  # type: ignore[union-attr]
         return [json.dumps({"tests": [f"assert {name}({n}) == {n * int(k)}" for n in (0, 3, 4)]})]
@@ -347,6 +351,10 @@ def test_seeds_become_questions_whose_tests_were_run_and_a_kill_changes_nothing(
         for lines, journal in ((3, "written.jsonl"), (4, "wrong.jsonl")):
             killed_after(lines, cut / "synthesis" / journal, stage("synthesize", recipe, cut))
         finished(stage("synthesize", recipe, cut))
+        chain = ["[sample]", "n = 4", "[sampler]", f'url = "{server.url}"', "[verify]", "cpu_s = 2.0"]
+        stages = ["synthesize", "sample", "verify", "pair"]
+        recipe.write_text("\n".join([f"stages = {json.dumps(stages)}", *recipe.read_text().splitlines()[1:], *chain]))
+        assert main(["all", str(recipe), "--run", str(cut)]) == 0
 
     kept = ("problems.jsonl", "suites.jsonl", "synthesis/dropped.jsonl", "synthesis/report.*")
     assert files_of(whole, *kept) == files_of(cut, *kept)
@@ -364,5 +372,11 @@ def test_seeds_become_questions_whose_tests_were_run_and_a_kill_changes_nothing(
     assert counts["repaired"] == 1
     assert counts["tests_failed_by_oracle"] >= 4
     assert "Eval/3" in (whole / "synthesis" / "report.md").read_text()
+    texts = {p.program_id: p.solution for p in read_programs(cut / "verified.jsonl")}
+    pairs = [(texts[r["chosen"]], texts[r["rejected"]]) for r in read_jsonl(cut / "pairs.jsonl")]
+    assert len(texts) == 4 * len(problems)
+    assert {"return -1" in rejected for _, rejected in pairs} == {False}  # it passes nothing
+    assert all(" * " in chosen and "return x * " not in rejected for chosen, rejected in pairs)
+    assert json.loads((cut / "statistics.json").read_text())["sources"]["evol"]["samples"] == len(texts)
 
 

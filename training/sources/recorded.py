@@ -38,7 +38,8 @@ class RecordedSource:
         place = 0
         for line in self._rows:
             row = json.loads(line)
-            self._places.setdefault(_key(row), array("q")).append(place)
+            if row.get("texts") or row.get("completion") is not None:
+                self._places.setdefault(_key(row), array("q")).append(place)
             place += len(line)
         return self
 
