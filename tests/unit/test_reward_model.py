@@ -236,7 +236,7 @@ def test_a_folder_that_is_not_there_is_named() -> None:
         ({"format": 2}, "format 2"),
         ({"template": "{prompt}"}, "exactly once"),
         ({"template": "{completion}{prompt}"}, "comes before"),
-        ({"pooled": "mean"}, "only 'last'"),
+        ({"pooled": "mean"}, "known are 'last' and 'steps'"),
         ({"system": "Be good."}, "its own system text"),
         ({"calibration": {"a": 1, "c": 2}}, "c"),
     ],
