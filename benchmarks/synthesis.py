@@ -44,7 +44,7 @@ def main() -> None:
         for test, ok in zip(tests[name]["tests"], tests[name]["passes_canonical"], strict=False) if ok
     }  # fmt: skip
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {len(names)} problems, at most {PER_PROBLEM} tests each\n")
-    columns = ("oracle", "its programs right", "tests written", "tests kept", "right of the written", "right of the kept",
+    columns = ("oracle", "its programs right", "tests written", "tests kept", "written: right", "kept: right",
                "questions kept", "tests that nothing fails", "mutants killed, mean", "weak suites")  # fmt: skip
     print(f"| {' | '.join(columns)} |\n|---{'|---:' * (len(columns) - 1)}|")
     with tempfile.TemporaryDirectory() as folder:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.errors import InfraError
+from training.config import Recipe, Synthesize
 from training.decontaminate import Contamination
 from training.repair import object_of
-from training.strength import strength, wrong_programs
+from training.run import Run
+from training.sifting import Account, Draft, extend, sifted
+from training.sources import Ask, Reply, Usage
+from training.strength import Strength, strength, wrong_programs
 from training.suites import entry_point_of
-from training.synthesize import Draft
+from training.verify import Task
 from training.writing import assert_of, oracle_program, seed_messages, written_of
 
 TESTS = ["assert f(1) == 2", 'assert f("a\\n") == {"k": [1, 2]}', "assert f(2) == 3"]
@@ -118,3 +125,27 @@ def test_wrong_programs_are_not_the_right_one() -> None:
     assert draft.program not in found
     assert len(found) == len(set(found)) >= 3
     assert "def f" in stub
+
+
+def test_tests_that_could_not_be_run_are_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = Draft("t", "s", "l", "q", ["assert f(1) == 3"], "f", program="def f(x):\n    return 2 * x + 1\n")
+    draft.strength = Strength((0,), ("def f(x): return 3",), 2)
+    more = json.dumps({"tests": ["assert f(2) == 99"]})
+
+    def asked(run: Run, name: str, settings: object, asks: list[Ask], usage: Usage) -> dict[str, Reply]:
+        return {ask.key: Reply(ask.key, (more,), ("stop",)) for ask in asks}
+
+    def broken(tasks: list[Task]) -> Iterator[dict[str, object]]:
+        for task in tasks:
+            yield {"key": task.key, "program_id": "t", "status": "infra_error", "detail": "no slot"}
+
+    monkeypatch.setattr("training.sifting.ask_all", asked)
+    monkeypatch.setattr("training.verify.judge_shard", broken)
+    recipe = Recipe(synthesize=Synthesize(max_infra_errors=1.0))
+    extend(recipe, Run(tmp_path, quiet=True), [draft], Account(), Usage(), 1)
+    assert draft.tests == ["assert f(1) == 3"]
+    assert draft.extended == 0
+    assert sifted(recipe, Run(tmp_path, quiet=True), [draft], Account()) == []
+    strict = Recipe(synthesize=Synthesize())
+    with pytest.raises(InfraError, match="1 of 1"):
+        sifted(strict, Run(tmp_path, quiet=True), [draft], Account())
