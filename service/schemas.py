@@ -547,7 +547,10 @@ class ModelInfo(Answer):
     calibrated: bool
     unshared: str | None = Field(None, description="why prompts are computed for every completion; null: once")
     engine: str = Field("", description="what computes the scores, with its version")
-    parity: dict[str, Any]
+    parity: Annotated[dict[str, Any], Field(
+        description="measured at start: `max_abs_error` to the golden set's `n` scores (at most `tolerance`), and "
+        "`company`, the largest difference between a score alone and among others"
+    )]  # fmt: skip
     workers: int
 
 

@@ -167,7 +167,8 @@ class RewardModel:
         return float(self._backbone(input_ids=tokens, **sides).logits.float().item())
 
     def check_golden(self) -> Parity:
-        """Scores the golden set shipped in the checkpoint and compares; a checkpoint without one has nothing to fail.
+        """Scores the golden set shipped in the checkpoint and compares; a checkpoint without one has nothing to fail
+        (what company does to a score is then measured on a sample).
 
         Every row is scored alone and in the company of all others. A row whose token count differs counts as
         infinitely wrong: the tokenizer or the template is another one. Raises `UsageError` where the spec names a

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from service import metrics
@@ -25,10 +29,13 @@ log = logging.getLogger("plaudit.score")
 HOLD_BATCHES = 2  # encode this many budgets ahead, no more: what waits here cannot be taken by another worker
 
 
+Codes = list[Encoded | TooLong]
+
+
 class Pending:
     """A leased group between encoding and its last score."""
 
-    def __init__(self, lease: Lease, encoded: list[Encoded | TooLong], place: Place, started_ms: int) -> None:
+    def __init__(self, lease: Lease, encoded: Codes, place: Place, started_ms: int) -> None:
         self.lease = lease
         self.encoded = encoded
         self.place = place
@@ -48,16 +55,19 @@ class ScoreWork:
             metrics.score_tokens.labels(tokens)  # shown from the first scrape on, padding at zero because there is none
         self.max_batch_tokens = settings.max_batch_tokens
         self.pending: dict[str, Pending] = {}
+        self.coming: deque[tuple[Lease, Place, int, Future[Codes]]] = deque()  # being encoded while a batch is computed
+        self.encoders = ThreadPoolExecutor(1, "encoder")
         self.queues = [queue_of_model(name) for name in shelf.names]
         self.info = shelf.info
 
     @property
     def held(self) -> int:
-        return len(self.pending)
+        return len(self.pending) + len(self.coming)
 
     def abandon(self) -> list[Lease]:
-        leases = [pending.lease for pending in self.pending.values()]
+        leases = [*(pending.lease for pending in self.pending.values()), *(lease for lease, *_ in self.coming)]
         self.pending.clear()
+        self.coming.clear()
         self.shelf.reset()
         return leases
 
@@ -67,30 +77,48 @@ class ScoreWork:
     def appetite(self) -> int:
         self.shelf.follow()
         waiting = sum(place.scheduler.waiting_tokens for _, place in self.shelf)
-        return 64 if waiting < HOLD_BATCHES * self.max_batch_tokens else 0
+        return 64 - len(self.coming) if waiting < HOLD_BATCHES * self.max_batch_tokens else 0
 
     def step(self, leases: list[Lease], hands: Hands) -> None:
+        """One batch of each place. While it is computed the new leases are encoded, for the next step; where there is
+        nothing to compute they are encoded first."""
+        while self.coming:
+            lease, place, started, codes = self.coming[0]
+            self._take_in(lease, place, started, codes.result, hands)
+            self.coming.popleft()
+        busy = any(len(place.scheduler) for _, place in self.shelf)
         for lease in leases:
-            self._take_in(lease, hands)
+            self._begin(lease, hands, later=busy)
         for name, place in self.shelf:
             self._end_expired(place.scheduler, hands)
             batch = place.scheduler.schedule()
             if batch.slices:
                 self._run(name, place, batch, hands)
 
-    def _take_in(self, lease: Lease, hands: Hands) -> None:
-        """Encode a group; what is too long already has its answer, what is left is scheduled."""
+    def _begin(self, lease: Lease, hands: Hands, *, later: bool) -> None:
         task = lease.task
         assert isinstance(task, ScoreTask)
         started = now_ms()
         place = self.shelf[task.model].get(task.revision)
-        if place is None:  # whoever asked asks again, for the revision that is active now
-            gone = failure(RevisionMoved.code, f"this worker does not serve {task.revision} of {task.model!r} any more")
-            hands.answer(lease, gone, started_ms=started)
+        if place is None:
+            hands.answer(lease, _gone(task), started_ms=started)
+            return
+        prompt: Any = task.prompt
+        encode_group = functools.partial(place.model.encode_group, prompt, task.completions, task.on_overflow)
+        if later:
+            self.coming.append((lease, place, started, self.encoders.submit(encode_group)))
+        else:
+            self._take_in(lease, place, started, encode_group, hands)
+
+    def _take_in(self, lease: Lease, place: Place, started: int, codes: Callable[[], Codes], hands: Hands) -> None:
+        """An encoded group: what is too long already has its answer, what is left is scheduled."""
+        task = lease.task
+        assert isinstance(task, ScoreTask)
+        if self.shelf[task.model].get(task.revision) is not place:  # its time to drain was over
+            hands.answer(lease, _gone(task), started_ms=started)
             return
         try:
-            prompt: Any = task.prompt
-            encoded = place.model.encode_group(prompt, task.completions, task.on_overflow)
+            encoded = codes()
         except Invalid as error:
             hands.answer(lease, Failed(JobState.INVALID, error.code, error.detail, False), started_ms=started)
             return
@@ -158,3 +186,8 @@ class ScoreWork:
         asked = score_job_id(encode(task)) == pending.lease.id and None not in values
         hands.answer(pending.lease, body, cache_ms=KEEP_REPLY_MS if asked else 0, compute_ms=pending.compute_ms,
                      started_ms=pending.started_ms)  # fmt: skip
+
+
+def _gone(task: ScoreTask) -> Failed:
+    """Whoever asked asks again, for the revision that is active now."""
+    return failure(RevisionMoved.code, f"this worker does not serve {task.revision} of {task.model!r} any more")

@@ -243,7 +243,8 @@ def _describe(name: str, model: Engine, parity: Parity) -> dict[str, Any]:
         "name": name, "revision": model.revision, "architecture": model.architecture, "dtype": model.dtype,
         "parameters": model.parameters, "max_length": model.max_length,
         "calibrated": model.spec.calibration is not None, "unshared": model.unshared, "engine": model.engine,
-        "parity": {"max_abs_error": parity.max_abs_error, "n": parity.n, "tolerance": parity.tolerance},
+        "parity": {"max_abs_error": parity.max_abs_error, "n": parity.n, "tolerance": parity.tolerance,
+                   "company": parity.company},
     }  # fmt: skip
 
 

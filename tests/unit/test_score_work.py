@@ -138,3 +138,32 @@ def test_what_expired_in_the_queue_is_not_scored() -> None:
 
     assert answers["late"].state is JobState.TIMEOUT
     assert model.batches == [1]
+
+
+def test_what_comes_while_a_batch_waits_is_encoded_beside_it_and_loses_nothing() -> None:
+    """The next leases are encoded while a batch is computed, wherever that leads: scores, refusals, a full drain."""
+    model = Model()
+    worker = work(model, max_batch_tokens=11)
+    hands: Any = Hands()
+    worker.step([lease(str(at), "p" * 9, "x") for at in range(4)], hands)
+    coming = [lease("late", "q", "xy"), lease("gone", "q", "x", revision="sha256:1")]
+    worker.step(coming, hands)
+    assert [one.id for one, *_ in worker.coming] == ["late"]
+    assert worker.held == len(worker.pending) + 1
+    while worker.held:
+        worker.step([], hands)
+
+    assert {name: answer.scores for name, answer in hands.answers.items() if isinstance(answer, Scored)} == {
+        **{str(at): [10.0] for at in range(4)}, "late": [3.0],
+    }  # fmt: skip
+    assert (hands.answers["gone"].code, hands.answers["gone"].retryable) == ("revision_moved", True)
+
+
+def test_what_is_being_encoded_is_not_forgotten_when_the_work_fails() -> None:
+    worker = work(Model(), max_batch_tokens=10)
+    hands: Any = Hands()
+    worker.step([lease("one", "p" * 9, "x"), lease("two", "q" * 9, "x")], hands)
+    worker.step([lease("three", "p", "x")], hands)
+
+    assert {one.id for one in worker.abandon()} | set(hands.answers) == {"one", "two", "three"}
+    assert worker.held == 0
