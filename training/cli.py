@@ -106,6 +106,8 @@ def run_stage(name: str, recipe: Recipe, run: Run) -> dict[str, object]:
     wall, cpu = time.monotonic() - wall, _cpu_s() - cpu
     if summary.get("complete", True):
         run.finish(name, key, summary, wall, cpu)
+    else:
+        run.progress(name, 0.0, 0.0, 0.0, None, f"part {recipe.shard} is done")
     describe(recipe, run)
     print(json.dumps({"stage": name, "wall_s": round(wall, 1), "cpu_s": round(cpu, 1), **summary}), flush=True)
     return summary

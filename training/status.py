@@ -49,7 +49,7 @@ def alive(progress: dict[str, Any]) -> bool:
 
 def _far(progress: dict[str, Any]) -> str:
     if not progress["total"]:
-        return "at its beginning"
+        return str(progress["note"] or "at its beginning")
     share = progress["done"] / progress["total"]
     left = "" if progress["left_s"] is None else f"  {progress['left_s']:.0f} s left"
     text = f"{share:4.0%}  {progress['part']}: {progress['done']:.0f} of {progress['total']:.0f}"
