@@ -41,6 +41,10 @@ STAGES = {
     "fit": Stage("training.fit:fit", ("fit",), ("pair", "pretrain"), "the reward model, and its calibration"),
     "evaluate": Stage("training.evaluate:evaluate", ("evaluate", "pair"), ("fit",), "the report on unseen problems"),
     "publish": Stage("training.publish:publish", (), ("evaluate",), "the checkpoint folder that is served"),
+    "iterate": Stage(
+        "training.iterate:iterate", ("iterate", "ppo", "world", "pretrain", "pair", "fit", "verify", "tokenize"), (),
+        "RewardRanker: reranker, PPO against it, mining, again",
+    ),
 }  # fmt: skip
 
 
@@ -62,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder, flags = _run_folder(rest[1:])
         recipe = read_recipe(Path(rest[0]), flags, os.environ)
         run = Run(folder or Path("runs") / recipe.name)
-        for name in STAGES if stage == "all" else (stage,):
+        for name in (name for name in STAGES if name != "iterate") if stage == "all" else (stage,):
             run_stage(name, recipe, run)
     except PlauditError as error:
         print(f"plaudit-train: {error}", file=sys.stderr)

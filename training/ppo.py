@@ -91,7 +91,8 @@ def log_probabilities(model: Any, hidden: Tensor, rollout: Rollout) -> Tensor:
     """(B, A): log-probability of each action, 0 where there is none."""
     logits = model.lm_head(hidden).float()  # (B, A, V)
     chosen = rollout.ids[:, rollout.prompts :, None]
-    return (logits.log_softmax(-1).gather(-1, chosen)[..., 0]) * rollout.mask
+    found: Tensor = logits.log_softmax(-1).gather(-1, chosen)[..., 0] * rollout.mask
+    return found
 
 
 def whiten(values: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -164,7 +165,8 @@ class Learner:
         clipped, parts, steps = 0.0, torch.zeros(2), 0
         for _ in range(settings.epochs):
             order = torch.randperm(len(scores), generator=generator)
-            for index in order.split(settings.minibatch):
+            for start in range(0, len(scores), settings.minibatch):
+                index = order[start : start + settings.minibatch]
                 part = rollout.rows(index)
                 with self._precision():
                     log_probs, values = self.policy(part)
