@@ -126,6 +126,7 @@ class PPO:
 class Iterate:
     mode: str = _doc("what a round adds: self_training (positives too) or hard_negatives", "self_training")
     rounds: int = _doc("rounds of reranker and PPO", 2)
+    seed: int = _doc("seed of rerankers, PPO and mining, over the same data; 0: the recipe's", 0)
     sft_epochs: int = _doc("passes over passing solutions of training problems before the first sample", 1)
     sft_lr: float = _doc("peak learning rate of these", 3e-4)
     problems: int = _doc("training problems whose completions are executed", 1200)

@@ -19,6 +19,7 @@ judged and the last PPO state saved, with the same result, because every draw is
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ class Loop:
         if recipe.iterate.mode not in MODES:
             raise UsageError(f"iterate.mode {recipe.iterate.mode!r} is not one of {', '.join(MODES)}")
         self.recipe, self.run = recipe, run
+        self.seeded = dataclasses.replace(recipe, seed=recipe.iterate.seed or recipe.seed)  # what the rounds go by
         self.base = Run(run.path("iterate/stages").parent, quiet=run.quiet)  # what all modes share
         self.key = self.mined_key = self.report_key = ""  # what the data, the last mining and the report are made from
 
@@ -68,13 +70,13 @@ class Loop:
     def folder(self, number: int) -> Run:
         """Where a round writes; the first is the same in every mode."""
         name = "round-1" if number == 1 else f"{self.recipe.iterate.mode}/round-{number}"
-        return Run(self.run.path(f"iterate/{name}/stages").parent, quiet=self.run.quiet)
+        return Run(self.run.path(f"iterate/seed-{self.seeded.seed}/{name}/stages").parent, quiet=self.run.quiet)
 
     def round(self, number: int) -> None:
         """Reranker, PPO, its answers on held-out problems, and what is mined for the next round."""
         from service.scoring.reward_model import RewardModel
 
-        recipe, here = self.recipe, self.folder(number)
+        recipe, here = self.seeded, self.folder(number)
         data_key = self.key if number == 1 else digest(self.mined_key, recipe.iterate.mode)
         key = digest(data_key, recipe.pair, recipe.fit, recipe.seed)
         self.step(here, "reranker", key, lambda: self._reranker(here, number))
@@ -150,8 +152,8 @@ class Loop:
         self, here: Run, name: str, generator: Path, asked: Sequence[Problem], count: int,
         also: dict[str, list[str]] | None = None,
     ) -> dict[str, list[Program]]:  # fmt: skip
-        model = policy.load_generator(generator)
-        drawn = policy.draw(model, self.encoder, asked, count, self.recipe, here, f"{here.folder.name}:{name}")
+        model, recipe = policy.load_generator(generator), self.recipe if here is self.base else self.seeded
+        drawn = policy.draw(model, self.encoder, asked, count, recipe, here, f"{here.folder.name}:{name}")
         texts = {problem.task_id: made for problem, made in zip(asked, drawn, strict=True)}
         for task_id, more in (also or {}).items():
             texts[task_id] = [*texts.get(task_id, []), *more]
@@ -172,10 +174,10 @@ class Loop:
         used = {program.task_id for program in data}
         write_jsonl(here.path("problems.jsonl"), (row(p) for name, p in self.problems.items() if name in used))
         write_jsonl(here.path("verified.jsonl"), map(row, data))
-        pairs = pair(self.recipe, here)
+        pairs = pair(self.seeded, here)
         if not pairs.get("train_problems"):
             raise UsageError("no problem has a better and a worse program: sample more, or a stronger generator")
-        return {"programs": len(data), "pairs": pairs["pairs"], **fit(self.recipe, here)}
+        return {"programs": len(data), "pairs": pairs["pairs"], **fit(self.seeded, here)}
 
     def _answer(self, here: Run, generator: Path) -> dict[str, Any]:
         """`held_out.jsonl`: executed candidates on the test problems."""
@@ -206,7 +208,7 @@ class Loop:
 
     def _mine(self, here: Run, number: int, generator: Path, reranker: Any) -> dict[str, Any]:
         settings = self.recipe.iterate
-        asked = sorted(self.train, key=lambda p: digest(self.recipe.seed, number, p.task_id))[: settings.mined_problems]
+        asked = sorted(self.train, key=lambda p: digest(self.seeded.seed, number, p.task_id))[: settings.mined_problems]
         trainable = {problem.task_id: problem for problem in self.problems.values() if problem.fold == "train"}
         also = recorded(settings.recorded, trainable)
         executed = self._programs(here, "mine", generator, asked, settings.mined_samples, also)
@@ -221,7 +223,7 @@ class Loop:
 
 
 def iterate(recipe: Recipe, run: Run) -> dict[str, object]:
-    """Run the loop and write `iterate/MODE/report.md` and `report.json`."""
+    """Run the loop and write `iterate/seed-N/MODE/report.md` and `report.json`."""
     from training.rounds import write_report
 
     loop = Loop(recipe, run)

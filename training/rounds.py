@@ -31,8 +31,8 @@ class Row:
 
 
 def write_report(loop: Loop) -> dict[str, object]:
-    """Write `iterate/MODE/report.{json,md}`; the numbers of the last round."""
-    settings, seed = loop.recipe.iterate, loop.recipe.seed
+    """Write `iterate/seed-N/MODE/report.{json,md}`; the numbers of the last round."""
+    settings, seed = loop.recipe.iterate, loop.seeded.seed
     sft = _by_task(read_programs(loop.base.path("held_out.jsonl")))
     rows = [
         Row("generator (SFT), greedy", _solved(_by_task(read_programs(loop.base.path("greedy.jsonl"))))),
@@ -60,7 +60,7 @@ def write_report(loop: Loop) -> dict[str, object]:
         "rows": table, "gap_closed": gaps, "mined": mined,
         "samples": (loop.base.record("samples") or {})["summary"],
     }  # fmt: skip
-    folder = f"iterate/{settings.mode}"
+    folder = f"iterate/seed-{seed}/{settings.mode}"
     write_text(loop.run.path(f"{folder}/report.json"), json.dumps(report, indent=2) + "\n")
     write_text(loop.run.path(f"{folder}/report.md"), markdown(report))
     last = gaps[-2]

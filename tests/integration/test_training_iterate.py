@@ -27,8 +27,8 @@ TINY = Recipe(
     iterate=Iterate(rounds=2, sft_epochs=1, problems=12, samples=2, mined_problems=4, mined_samples=2, held_out=4,
                     candidates=3, max_new_tokens=40),
 )  # fmt: skip
-LATE = ("iterate/self_training/report.json", "iterate/self_training/round-2/verified.jsonl",
-        "iterate/self_training/round-2/ppo.jsonl", "iterate/round-1/mined.self_training.jsonl")  # fmt: skip
+LATE = ("iterate/seed-1/self_training/report.json", "iterate/seed-1/self_training/round-2/verified.jsonl",
+        "iterate/seed-1/self_training/round-2/ppo.jsonl", "iterate/seed-1/round-1/mined.self_training.jsonl")  # fmt: skip
 
 
 COPY, WRONG = "    xs = list(xs)\n", "    return 12345\n"
@@ -75,7 +75,7 @@ def test_what_is_on_record_is_executed_and_joins_the_next_round(whole: Run) -> N
     rates = {r["completion"]: r["pass_rate"] for r in read_jsonl(whole.path(LATE[1])) if r["label"] == "sandbox"}
     assert {rate for text, rate in rates.items() if text.startswith(COPY)} == {1.0}
     assert rates.get(WRONG, 0.0) == 0.0
-    hard = list(read_jsonl(whole.path("iterate/round-1/mined.hard_negatives.jsonl")))
+    hard = list(read_jsonl(whole.path("iterate/seed-1/round-1/mined.hard_negatives.jsonl")))
     both = list(read_jsonl(whole.path(LATE[3])))
     assert all(r["pass_rate"] < 1.0 for r in hard)
     assert {r["program_id"] for r in hard} < {r["program_id"] for r in both}
