@@ -21,14 +21,15 @@ TINY = Recipe(
     tokenize=Tokenize(vocab_size=320),
     pretrain=Pretrain(hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, max_tokens=12_000,
                       sequence_tokens=200, batch_tokens=1024),
-    pair=Pair(min_chosen=0.5, min_gap=0.1),
+    pair=Pair(min_chosen=0.5, min_gap=0.1, rejected_above_zero=False),
     fit=Fit(epochs=1, group_size=4, presentation=0.0, max_length=256),
     ppo=PPO(iterations=2, prompts=4, samples=2, epochs=1),
     iterate=Iterate(rounds=2, sft_epochs=1, problems=12, samples=2, mined_problems=4, mined_samples=2, held_out=4,
                     candidates=3, max_new_tokens=40),
 )  # fmt: skip
 LATE = ("iterate/seed-1/self_training/report.json", "iterate/seed-1/self_training/round-2/verified.jsonl",
-        "iterate/seed-1/self_training/round-2/ppo.jsonl", "iterate/seed-1/round-1/mined.self_training.jsonl")  # fmt: skip
+        "iterate/seed-1/self_training/round-2/ppo.jsonl",
+        "iterate/seed-1/round-1/mined.self_training.jsonl")  # fmt: skip
 
 
 COPY, WRONG = "    xs = list(xs)\n", "    return 12345\n"
