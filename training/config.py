@@ -59,6 +59,7 @@ class Hub:
     name: str = _doc("configuration of the data set, as humaneval-cpp of MultiPL-E", "")
     split: str = _doc("split of the data set", "train")
     most: int = _doc("problems to take; 0 takes all", 0)
+    programs: bool = _doc("take the data set's own candidates; they are held in memory when they are verified", True)
     shipped_rates: bool = _doc("take pass rates over as they are shipped, instead of running the tests", False)
 
 
