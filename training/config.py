@@ -59,6 +59,7 @@ class Hub:
     name: str = _doc("configuration of the data set, as humaneval-cpp of MultiPL-E", "")
     split: str = _doc("split of the data set", "train")
     most: int = _doc("problems to take; 0 takes all", 0)
+    programs: bool = _doc("take the data set's own candidates; they are held in memory when they are verified", True)
     shipped_rates: bool = _doc("take pass rates over as they are shipped, instead of running the tests", False)
 
 
@@ -87,7 +88,8 @@ class Synthesize:
     seeds: str = _doc("JSONL of seed programs: program, and optionally id, instruction, source, license", "")
     tests: int = _doc("tests asked for", 20)
     min_tests: int = _doc("tests that must be left of a question", 5)
-    cpu_s: float = _doc("CPU seconds of one test of the oracle's program, and of its mutants", 2.0)
+    cpu_s: float = _doc("CPU seconds of one test of the oracle's program", 2.0)
+    mutant_cpu_s: float = _doc("CPU seconds of one test of its mutants: the original needs milliseconds", 0.5)
     mutants: int = _doc("wrong programs made from the oracle's, to measure a suite with", 12)
     min_killed: float = _doc("share of the mutants that a suite kills, below which it is weak", 0.7)
     extend: int = _doc("times that more tests are asked for a weak suite", 1)

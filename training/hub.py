@@ -23,7 +23,7 @@ def collect_hub(recipe: Recipe, run: Run) -> dict[str, object]:
         for at, entry in enumerate(_limited(recipe)):
             problems.append(entry.problem)
             pairs.extend((entry.problem.task_id, *pair) for pair in entry.pairs)
-            yield from map(row, entry.programs)
+            yield from map(row, entry.programs if recipe.hub.programs else ())
             progress.at(at + 1)
 
     count = write_jsonl(run.path("programs.jsonl"), programs())

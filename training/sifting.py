@@ -56,17 +56,15 @@ class Account:
 
 def sifted(recipe: Recipe, run: Run, drafts: Sequence[Draft], account: Account) -> list[Draft]:
     """The drafts with the tests that the oracle's program passes, twice; those that could not be run are left out."""
-    wanted = [(draft, draft.program) for draft in drafts]
-    first = passes(recipe, run, wanted, "synthesis/oracle-1.jsonl")
-    again = passes(recipe, run, wanted, "synthesis/oracle-2.jsonl")
-    kept = []
-    for draft, one, two in zip(drafts, first, again, strict=True):
-        if one is None or two is None:
-            continue
-        account.counts["tests_flaky"] += sum(a != b for a, b in zip(one, two, strict=True))
-        account.counts["tests_failed_by_oracle"] += sum(not a and not b for a, b in zip(one, two, strict=True))
-        draft.tests = [test for test, a, b in zip(draft.tests, one, two, strict=True) if a and b]
-        kept.append(draft)
+    kept = list(drafts)
+    for turn, count in ((1, "tests_failed_by_oracle"), (2, "tests_flaky")):
+        wanted = [(draft, draft.program) for draft in kept]
+        found = passes(recipe, run, wanted, f"synthesis/oracle-{turn}.jsonl", recipe.synthesize.cpu_s)
+        for draft, verdicts in zip(kept, found, strict=True):
+            if verdicts is not None:
+                account.counts[count] += verdicts.count(False)
+                draft.tests = [test for test, ok in zip(draft.tests, verdicts, strict=True) if ok]
+        kept = [draft for draft, verdicts in zip(kept, found, strict=True) if verdicts is not None]
     return kept
 
 
@@ -78,7 +76,7 @@ def measured(recipe: Recipe, run: Run, drafts: Sequence[Draft], account: Account
         found, stub = wrong_programs(draft.problem(), recipe.synthesize.mutants, recipe.seed)
         wrong.append((found, stub))
         wanted += [(draft, program) for program in (*found, stub)]
-    verdicts = iter(passes(recipe, run, wanted, "synthesis/wrong.jsonl"))
+    verdicts = iter(passes(recipe, run, wanted, "synthesis/wrong.jsonl", recipe.synthesize.mutant_cpu_s))
     for draft, (found, _) in zip(drafts, wrong, strict=True):
         by_mutant = {program: next(verdicts) for program in found}
         draft.strength = strength(by_mutant, next(verdicts))
@@ -115,7 +113,7 @@ def extend(recipe: Recipe, run: Run, drafts: Sequence[Draft], account: Account, 
 
 
 def passes(
-    recipe: Recipe, run: Run, wanted: Sequence[tuple[Draft, str]], journal: str
+    recipe: Recipe, run: Run, wanted: Sequence[tuple[Draft, str]], journal: str, cpu_s: float
 ) -> list[tuple[bool, ...] | None]:  # fmt: skip
     """Which of its draft's tests each program passes; None where it could not be judged.
 
@@ -124,8 +122,8 @@ def passes(
     settings = recipe.synthesize
     tasks = [
         Task(
-            key=digest(program, draft.tests, draft.entry_point, settings.cpu_s), program_id=draft.task_id,
-            solution=program, setup="", tests=tuple(draft.tests), entry_point=draft.entry_point, cpu_s=settings.cpu_s,
+            key=digest(program, draft.tests, draft.entry_point, cpu_s), program_id=draft.task_id,
+            solution=program, setup="", tests=tuple(draft.tests), entry_point=draft.entry_point, cpu_s=cpu_s,
         ) if draft.tests else None
         for draft, program in wanted
     ]  # fmt: skip

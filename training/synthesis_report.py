@@ -19,7 +19,7 @@ WHY = {
 TESTS = {
     "tests_no_single_assert": "no single assert that calls something, or written twice",
     "tests_failed_by_oracle": "failed by the oracle's program",
-    "tests_flaky": "passed once and failed once",
+    "tests_flaky": "passed at first and failed the second time",
     "tests_nothing_fails": "failed by no wrong program",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,9 @@ def test_a_share_of_a_hub_set_is_held_out_and_an_unknown_set_is_refused(tmp_path
     run = Run(tmp_path / "run", quiet=True)
     assert collect(recipe, run)["validation"] == 2
     assert len(read_problems(run.path("problems.jsonl"))) == 9
+    assert len(read_programs(run.path("programs.jsonl"))) == 18
+    bare = dataclasses.replace(recipe, hub=dataclasses.replace(recipe.hub, programs=False))
+    assert collect(bare, run)["programs"] == 0
     with pytest.raises(UsageError, match="acecode-87k"):
         list(entries(Hub(adapter="humaneval++")))
     assert len(set(ADAPTERS)) == 8
