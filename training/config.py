@@ -199,6 +199,7 @@ class Iterate:
     hard_quantile: float = _doc("a failure is high-scoring from this quantile of the passing programs' scores", 0.25)
     max_positives: int = _doc("most mined positives kept of a problem and a round", 2)
     recorded: str = _doc("a JSONL of completions (task_id, completion) mined in every round; empty: none", "")
+    seen: str = _doc("folder of the service's candidate logs, mined in every round; empty: none", "")
     held_out: int = _doc("test problems of the report", 120)
     candidates: int = _doc("completions of each of them", 16)
     max_new_tokens: int = _doc("longest completion", 72)

@@ -32,6 +32,7 @@ from training.config import Recipe
 from training.mining import MODES, execute, merged, mine, recorded
 from training.records import Problem, Program, read_problems, read_programs, row
 from training.run import Run, digest, read_jsonl, write_jsonl
+from training.seen import Seen, read_seen
 from training.tokenize import load_encoder
 
 
@@ -53,6 +54,12 @@ class Loop:
         elif self.run.record("pretrain") is None:
             raise UsageError("iterate needs pretrain first, or a recipe with world.problems")
         self.problems = read_problems(self.run.path("problems.jsonl"))
+        self.seen = Seen({}, {}, 0)
+        if self.recipe.iterate.seen:
+            if self.recipe.fit.presentation:
+                raise UsageError("iterate.seen needs fit.presentation = 0: what was logged is shown as it was scored")
+            self.seen = read_seen(self.recipe.iterate.seen, self.problems.values(), self.recipe.split.ngram)
+            self.problems |= self.seen.problems
         self.encoder = load_encoder(self.recipe, self.run.path("tokenizer"))
         backbone = (self.run.record("pretrain") or {})["key"]
         settings = self.recipe.iterate
@@ -93,6 +100,7 @@ class Loop:
         self.mined_key = digest(
             key, settings.mined_problems, settings.mined_samples, settings.hard_quantile, settings.max_positives,
             Path(settings.recorded).read_bytes() if settings.recorded and Path(settings.recorded).is_file() else b"",
+            self.seen,
         )
         self.step(here, "mine", self.mined_key, lambda: self._mine(here, number, generator, reranker))
 
@@ -118,7 +126,7 @@ class Loop:
         self.step(self.run, "pretrain", key, lambda: pretrain(recipe, self.run))
 
     def _fold(self, fold: str, count: int) -> list[Problem]:
-        found = [problem for problem in self.problems.values() if problem.fold == fold]
+        found = [p for p in self.problems.values() if p.fold == fold and p.task_id not in self.seen.problems]
         return sorted(found, key=lambda problem: digest(self.recipe.seed, problem.task_id))[:count]
 
     def _sft(self) -> dict[str, Any]:
@@ -209,16 +217,20 @@ class Loop:
     def _mine(self, here: Run, number: int, generator: Path, reranker: Any) -> dict[str, Any]:
         settings = self.recipe.iterate
         asked = sorted(self.train, key=lambda p: digest(self.seeded.seed, number, p.task_id))[: settings.mined_problems]
-        trainable = {problem.task_id: problem for problem in self.problems.values() if problem.fold == "train"}
+        trainable = {problem.task_id: problem for problem in self._fold("train", len(self.problems))}
         also = recorded(settings.recorded, trainable)
         executed = self._programs(here, "mine", generator, asked, settings.mined_samples, also)
+        executed |= self.seen.programs
         scores: dict[str, float] = {}
         for task_id, programs in executed.items():
             found = policy.scores_of(reranker, self.problems[task_id].prompt, [p.completion for p in programs])
             scores |= {program.program_id: score for program, score in zip(programs, found, strict=True)}
         mined = mine(executed, scores, self.recipe)
+        # Of what the service has seen, only groups with a disagreement teach something that the data does not.
+        agreed = self.seen.problems.keys() - {program.task_id for program in mined.hard}
         for mode in MODES:
-            write_jsonl(here.path(f"mined.{mode}.jsonl"), (row(p) for p in mined.added(mode)))
+            added = [program for program in mined.added(mode) if program.task_id not in agreed]
+            write_jsonl(here.path(f"mined.{mode}.jsonl"), map(row, added))
         return mined.summary()
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from sandbox.types import AssertSuite, Limits
 from service.api import reward as rewards
+from service.api.candidates import Candidates
 from service.api.context import Context, new_request_id
 from service.api.door import Door
 from service.api.errand import Errand
@@ -66,6 +67,7 @@ class Desk:
     settings: Settings
     door: Door
     replays: Replays
+    candidates: Candidates
 
     async def score(self, request: ScoreRequest, context: Context) -> ScoreAnswer:
         self.door.check_score(request)
@@ -142,6 +144,7 @@ class Desk:
             executing = await ExecutePlan.make(items_to_run, self.fleet, self.queue, self.settings, context)
 
         ran: dict[int, ExecuteResult] = {}
+        rated: dict[int, dict[str, ScoreResult]] = {}
 
         async def joined(errand: Errand, at: int) -> Shaped:
             scored = asyncio.ensure_future(_all(self._scored(plan, errand, at) for plan in scoring.values()))
@@ -151,6 +154,7 @@ class Desk:
             finally:
                 scored.cancel()
             ran.update({at: run} if run else {})
+            rated[at] = scores
             return shape(rewards.join(request.spec, request.items[at], scores, run))
 
         async with self._errand(context) as errand:
@@ -160,6 +164,8 @@ class Desk:
         if executing is not None:
             runs = [ran[at] for at in range(len(request.items))]
             self.replays.keep(context, executing.toolchain, executing.groups, runs)
+            by_term = {name: plan.model_ref() for name, plan in scoring.items()}
+            self.candidates.keep(request.items, [rated[at] for at in range(len(runs))], runs, by_term)
         models = {plan.model: plan.model_ref() for plan in scoring.values()}
         return results, list(models.values())
 
