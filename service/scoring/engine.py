@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 GOLDEN_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.5}
 
 
-SAMPLE = ("def add(a, b):\n", ["    return a + b\n", "    return a - b\n", "    pass\n", "    a += b\n    return a\n"])
+SAMPLE = (
+    "Write a function `add(a, b)` that returns the sum of two numbers. Both may be integers or floats, positive, "
+    "negative or zero; whole numbers of any size must be exact.\n\ndef add(a, b):\n",
+    ["    return a + b\n", "    return a - b\n", "    pass\n", "    total = a\n    total += b\n    return total\n",
+     "    if b < 0:\n        return a - abs(b)\n    return a + b\n", "    return sum([a, b])  # the sum of both\n"],
+)  # fmt: skip
 
 
 class EngineUnavailable(Exception):
@@ -41,8 +46,8 @@ class EngineUnavailable(Exception):
 class Parity:
     """How far an engine is from the scores that the checkpoint was shipped with.
 
-    `company`: the largest difference between a text's score alone and among others, over the golden set or, without
-    one, over `SAMPLE`: rounding, which in bfloat16 bounds how far a score may be trusted. None: not measured.
+    `company`: the largest difference between a text's score alone and among others, over the golden set and `SAMPLE`:
+    rounding, which in bfloat16 bounds how far a score may be trusted. None: not measured.
     """
 
     max_abs_error: float
@@ -148,7 +153,7 @@ def read_golden(encoder: Encoder, folder: Path) -> list[Golden]:
 def compare(engine: Engine, golden: Sequence[Golden]) -> Parity:
     """Every row is scored alone and in the company of all others. A row whose token count differs counts as infinitely
     wrong."""
-    batch = [row.encoded for row in golden] or _sample(engine)
+    batch = [*(row.encoded for row in golden), *_sample(engine)]
     together = engine.score(batch) if batch else []
     alone = [engine.score([one])[0] for one in batch]
     errors = [math.inf if row.drifted else 0.0 for row in golden]

@@ -168,7 +168,7 @@ class RewardModel:
 
     def check_golden(self) -> Parity:
         """Scores the golden set shipped in the checkpoint and compares; a checkpoint without one has nothing to fail
-        (what company does to a score is then measured on a sample).
+        (but what company does to a score is always measured).
 
         Every row is scored alone and in the company of all others. A row whose token count differs counts as
         infinitely wrong: the tokenizer or the template is another one. Raises `UsageError` where the spec names a

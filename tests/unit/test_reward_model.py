@@ -307,7 +307,7 @@ def test_bfloat16_answers_float32_numbers_near_the_float32_ones(tmp_path: Path) 
 def test_what_company_does_to_a_score_is_measured_when_it_is_loaded(
     tmp_path: Path, options: dict[str, Any], bound: float
 ) -> None:
-    """With a golden set over its rows, without one over a sample; alone in its batch it is exactly nothing."""
+    """With a golden set and without one; where each is scored alone it is exactly nothing."""
     bare, golden = tmp_path / "bare", tmp_path / "golden"
     write_golden(checkpoint(golden, golden="golden.jsonl"))
     for folder, rows in ((checkpoint(bare), 0), (golden, 3)):
