@@ -116,7 +116,8 @@ def reinforce(
     from training.ppo import ActorCritic, Learner, sample
 
     settings = recipe.ppo
-    policy, reference, end = ActorCritic(load_generator(start)), load_generator(start), encoder.tokenizer.eos_token_id
+    policy = ActorCritic(load_generator(start), recipe.iterate.temperature)
+    reference, end = load_generator(start), encoder.tokenizer.eos_token_id
     learner = Learner(policy, reference, settings, end, bfloat16=True)
     state = run.path("ppo.state.pt")
     resumed = run.resumable_key("ppo", digest(settings, recipe.iterate, recipe.seed, reranker.revision))

@@ -12,6 +12,7 @@ The value head reads the policy's own hidden states: V_t is the value before tok
 iteration's tokens. Scores are whitened over the iteration's completions (mean 0, variance 1), so the KL weight means
 the same for every reward model; the KL part is not whitened. A token is an action from the completion's first to its
 end token, which is one; a completion that was cut before its end has `no_end_penalty` taken off its whitened score.
+π and ref are the distributions that are sampled from: both models' logits are divided by the sampling temperature.
 
 Everything is float32 unless the caller opens an autocast; the device is the model's. Only the CPU path has been run.
 """
@@ -33,11 +34,11 @@ Scorer = Callable[[Sequence[int], Sequence[Sequence[int]]], list[float]]
 
 
 class ActorCritic(nn.Module):
-    """A causal language model and a value head, which begins at zero."""
+    """A causal language model, sampled at `temperature`, and a value head, which begins at zero."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, temperature: float = 1.0) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.temperature = model, temperature
         self.value = nn.Linear(model.config.hidden_size, 1, device=model.device)
         nn.init.zeros_(self.value.weight)
         nn.init.zeros_(self.value.bias)
@@ -46,7 +47,7 @@ class ActorCritic(nn.Module):
         """Log-probabilities and values (B, A) of the actions; what the mask hides is 0."""
         hidden = hidden_states(self.model, rollout)  # (B, A, H): before each action
         values = self.value(hidden.float())[..., 0] * rollout.mask
-        return log_probabilities(self.model, hidden, rollout), values
+        return log_probabilities(self.model, hidden, rollout, self.temperature), values
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,9 @@ def hidden_states(model: Any, rollout: Rollout) -> Tensor:
     return hidden
 
 
-def log_probabilities(model: Any, hidden: Tensor, rollout: Rollout) -> Tensor:
-    """(B, A): log-probability of each action, 0 where there is none."""
-    logits = model.lm_head(hidden).float()  # (B, A, V)
+def log_probabilities(model: Any, hidden: Tensor, rollout: Rollout, temperature: float = 1.0) -> Tensor:
+    """(B, A): log-probability of each action when sampling at this temperature, 0 where there is none."""
+    logits = model.lm_head(hidden).float() / temperature  # (B, A, V)
     chosen = rollout.ids[:, rollout.prompts :, None]
     found: Tensor = logits.log_softmax(-1).gather(-1, chosen)[..., 0] * rollout.mask
     return found
@@ -157,7 +158,8 @@ class Learner:
         whole = (whiten(raw) if settings.whiten else raw) - settings.no_end_penalty * (~ended).float()
         with torch.no_grad(), self._precision():
             old, old_values = self.policy(rollout)
-            reference = log_probabilities(self.reference, hidden_states(self.reference, rollout), rollout)
+            hidden = hidden_states(self.reference, rollout)
+            reference = log_probabilities(self.reference, hidden, rollout, self.policy.temperature)
         rewards = token_rewards(whole, old, reference, rollout.mask, settings.kl)
         gains = advantages(rewards, old_values, rollout.mask, settings.gamma, settings.lam)
         returns = gains + old_values

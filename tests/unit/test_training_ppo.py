@@ -109,6 +109,28 @@ def test_log_probabilities_under_left_padding_are_those_of_the_plain_forward() -
     assert values.abs().max().item() == 0.0  # the value head begins at zero
 
 
+def test_log_probabilities_are_of_the_distribution_that_is_sampled_at_this_temperature() -> None:
+    model = tiny()
+    model.get_input_embeddings().weight.data.mul_(8.0)  # tied to the head: far from uniform
+    logits = model(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1].detach()
+    odds = (logits / 0.5).exp()
+    likeliest = int(logits.argmax())
+    found, _ = ActorCritic(model, temperature=0.5)(rollout_of(PROMPTS[:1], [[likeliest]]))
+    assert found.item() == pytest.approx(math.log(odds[likeliest] / odds.sum()), abs=1e-4)
+    drawing = dataclasses.replace(Iterate(), max_new_tokens=1, temperature=0.5)
+    drawn = sample(model, PROMPTS[:1] * 2000, drawing, END, seed=1)
+    share = sum(ids == [likeliest] for ids in drawn) / 2000
+    assert share == pytest.approx(math.exp(found.item()), abs=0.05)  # more than four standard errors
+    at_one, _ = ActorCritic(model)(rollout_of(PROMPTS[:1], [[likeliest]]))
+    assert abs(share - math.exp(at_one.item())) > 0.1
+
+
+def test_the_reference_is_taken_at_the_same_temperature() -> None:
+    learner = Learner(ActorCritic(tiny(), temperature=0.25), tiny(), dataclasses.replace(PPO(), epochs=1), END)
+    found = learner.learn(PROMPTS, COMPLETIONS, [1.0, -1.0], torch.Generator().manual_seed(1))
+    assert found["kl"] == pytest.approx(0.0, abs=1e-5)
+
+
 def test_the_first_step_has_ratio_one_and_no_kl() -> None:
     policy = ActorCritic(tiny())
     settings = dataclasses.replace(PPO(), epochs=1, minibatch=8)
