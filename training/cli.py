@@ -49,6 +49,10 @@ STAGES = {
     "fit": Stage("training.fit:fit", ("fit",), ("pair", "pretrain"), "the reward model, and its calibration"),
     "evaluate": Stage("training.evaluate:evaluate", ("evaluate", "pair"), ("fit",), "the report on unseen problems"),
     "publish": Stage("training.publish:publish", (), ("evaluate",), "the checkpoint folder that is served"),
+    "iterate": Stage(
+        "training.iterate:iterate", ("iterate", "ppo", "world", "pretrain", "pair", "fit", "verify", "tokenize"), (),
+        "RewardRanker: reranker, PPO against it, mining, again",
+    ),
 }  # fmt: skip
 
 

@@ -158,6 +158,55 @@ class Evaluate:
 
 
 @dataclass(frozen=True, slots=True)
+class World:
+    problems: int = _doc("tasks of the micro-world; 0: the problems come from `collect`", 0)
+    programs: int = _doc("programs in the generator's text for each training task", 3)
+    slip: float = _doc("chance that a step of a program in that text is written wrongly", 0.15)
+    tests: int = _doc("tests of a task", 5)
+    test: float = _doc("share of the families held out for the report", 0.15)
+    validation: float = _doc("share of the families held out for choosing and calibrating", 0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class PPO:
+    iterations: int = _doc("rounds of sampling and learning", 40)
+    prompts: int = _doc("prompts of an iteration", 32)
+    samples: int = _doc("completions of each of them", 2)
+    epochs: int = _doc("passes over an iteration's completions", 2)
+    minibatch: int = _doc("completions in an optimiser step", 32)
+    lr: float = _doc("learning rate, constant", 1e-4)
+    kl: float = _doc("weight of the per-token KL penalty against the reference", 0.05)
+    clip: float = _doc("how far the ratio of new to old probability counts", 0.2)
+    value_clip: float = _doc("how far a value may move in one iteration", 0.2)
+    value_weight: float = _doc("weight of the value loss", 0.1)
+    gamma: float = _doc("discount", 1.0)
+    lam: float = _doc("GAE's lambda", 0.95)
+    whiten: bool = _doc("bring the scores of an iteration to mean 0 and variance 1", True)
+    no_end_penalty: float = _doc("taken off the score of a completion that does not end", 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Iterate:
+    mode: str = _doc("what a round adds: self_training (positives too) or hard_negatives", "self_training")
+    rounds: int = _doc("rounds of reranker and PPO", 2)
+    seed: int = _doc("seed of rerankers, PPO and mining, over the same data; 0: the recipe's", 0)
+    sft_epochs: int = _doc("passes over passing solutions of training problems before the first sample", 1)
+    sft_lr: float = _doc("peak learning rate of these", 3e-4)
+    problems: int = _doc("training problems whose completions are executed", 1200)
+    samples: int = _doc("completions of each before the first round", 6)
+    mined_problems: int = _doc("training problems mined in a round", 400)
+    mined_samples: int = _doc("completions of each of them", 6)
+    hard_quantile: float = _doc("a failure is high-scoring from this quantile of the passing programs' scores", 0.25)
+    max_positives: int = _doc("most mined positives kept of a problem and a round", 2)
+    recorded: str = _doc("a JSONL of completions (task_id, completion) mined in every round; empty: none", "")
+    seen: str = _doc("folder of the service's candidate logs, mined in every round; empty: none", "")
+    held_out: int = _doc("test problems of the report", 120)
+    candidates: int = _doc("completions of each of them", 16)
+    max_new_tokens: int = _doc("longest completion", 72)
+    temperature: float = _doc("sampling temperature everywhere", 1.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     name: str = _doc("name of the checkpoint", "mini")
     seed: int = _doc("seed of every draw", 1)
@@ -182,6 +231,9 @@ class Recipe:
     pair: Pair = Pair()
     fit: Fit = Fit()
     evaluate: Evaluate = Evaluate()
+    world: World = World()
+    ppo: PPO = PPO()
+    iterate: Iterate = Iterate()
 
 
 def read_recipe(path: Path, flags: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Recipe:
