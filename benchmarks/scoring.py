@@ -44,7 +44,7 @@ from typing import Any
 
 import torch
 import transformers
-from peers.serving import PEERS, Broken, Group, Server, install, interpreter, serving, told, versions
+from peers.serving import PEERS, SIZES, Broken, Group, Server, install, interpreter, serving, told, versions
 from transformers import AutoTokenizer
 
 from service.scoring.packing import pack
@@ -233,8 +233,8 @@ class Run:
             return self.servers[name].ask(group)
         return self.ways.ask(name, group)
 
-    def open(self, stack: contextlib.ExitStack, environments: Path, only: set[str]) -> None:
-        """Start every peer that can be, the ones with batch sizes at their fastest."""
+    def open(self, stack: contextlib.ExitStack, environments: Path, only: set[str], batch: int | None) -> None:
+        """Start every peer that can be, the ones with batch sizes at their fastest unless one is given."""
         for peer in PEERS:
             if peer.name not in only:
                 continue
@@ -243,7 +243,8 @@ class Run:
                 self.missing[peer.name] = f"{' '.join(peer.packages)} not in {environments}: run with --install"
                 continue
             try:
-                size = self.fastest(peer, python) if len(peer.sizes) > 1 else peer.sizes[0]
+                tried = len(peer.sizes) > 1
+                size = peer.sizes[0] if not tried else batch or self.fastest(peer, python)
                 self.servers[peer.name] = stack.enter_context(serving(peer, python, self.folder, size))
             except Broken as error:
                 self.missing[peer.name] = told(error)
@@ -333,6 +334,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", metavar="PxN", help="prompt tokens x completions, instead of the usual")
     parser.add_argument("--models", nargs="+", choices=["mini", "60M"], default=["mini", "60M"])
     parser.add_argument("--peers", nargs="*", choices=[peer.name for peer in PEERS], help="only these servers")
+    parser.add_argument("--batch", type=int, choices=SIZES, help="no trial: this batch size for peers that have one")
     parser.add_argument("--install", action="store_true", help="make the peers' environments first (5 GB)")
     parser.add_argument("--environments", type=Path, default=Path("~/.cache/plaudit-peers").expanduser())
     parser.add_argument("--out", type=Path, help="write the tables here as well")
@@ -363,7 +365,7 @@ def main() -> None:
             folder = write[name](MINI, Path(home, name))
             with contextlib.ExitStack() as stack:
                 run = Run(Ways(folder), folder)
-                run.open(stack, arguments.environments, only)
+                run.open(stack, arguments.environments, only, arguments.batch)
                 cells = [Cell(*shape) for shape in shapes[name]]
                 run.measure(cells, arguments.rounds)
                 parts.append(tables(title[name], cells, run))
