@@ -66,6 +66,7 @@ KIT_FILES = {
     "fresh": "inside/fresh.py",
     "audit": "inside/audit.py",
     "tests": "inside/tests.py",
+    "awaited": "inside/awaited.py",
     "peer": "inside/peer.py",
     "remote": "inside/remote.py",
     "wire": "inside/wire.py",

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, TextIO
 
-from service.errors import EXIT_FAILED, HostLacks, PlauditError, UsageError, exit_code
+from service.errors import EXIT_FAILED, EXIT_OK, HostLacks, PlauditError, UsageError, exit_code
 from service.settings import PREFIX, Settings, load, parse_named
 
 DESCRIPTION = "A reward service for code models: scores from a reward model, verdicts from a sandbox."
@@ -118,6 +118,12 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         one.set_defaults(command=name)
         for flag in flags:
             _add_client_flag(one, flag, environ)
+    activate = command(commands, "activate", _activate, "swap a served model's checkpoint, between two batches")
+    activate.add_argument("name", metavar="NAME", help="the served model")
+    activate.add_argument("checkpoint", metavar="REVISION|PATH",
+                          help="digest known to the service, or folder or hub id as its workers see it")  # fmt: skip
+    for flag in ("url", "api_key"):
+        _add_client_flag(activate, flag, environ)
     check = command(commands, "check", _check, "tell what this host, installation and configuration can do",
                     *ADDRESS, *BROKER, *KEYS, "scorers", *EXECUTING, *SCORING, "state_dir")  # fmt: skip
     check.add_argument("--json", action="store_true", default=False, help="one JSON document instead of text")
@@ -303,6 +309,18 @@ def _send(flags: argparse.Namespace) -> int:
         return tally.exit_code
 
     return asyncio.run(send())
+
+
+def _activate(flags: argparse.Namespace) -> int:
+    from service.client import Client
+
+    known, target = flags.checkpoint.startswith("sha256:"), flags.checkpoint
+    if not known and os.path.isdir(target):
+        target = os.path.abspath(target)  # the workers' working directory is another one
+    with Client(flags.url, flags.api_key) as client:
+        answer = client.activate(flags.name, target) if known else client.activate(flags.name, path=target)
+    print(answer.model_dump_json())
+    return EXIT_OK
 
 
 def _read_spec(path: str, kind: Any) -> Any:

@@ -21,12 +21,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from sandbox.inside import awaited
     from sandbox.inside.audit import Watch
     from sandbox.inside.peer import Peer
     from sandbox.inside.remote import BASES
     from sandbox.inside.wire import Lost, attempt, describe_error, send_frame
     from sandbox.judge import codec
 else:
+    import awaited
     import codec
     from peer import Peer
     from remote import BASES
@@ -309,4 +311,5 @@ OPERATIONS: dict[str, Any] = {
     "enter": lambda o, p, m: o.__enter__(),
     "exit": lambda o, p, m: o.__exit__(None, None, None),
     "base": lambda o, p, m: base_of(o),
+    **awaited.OPERATIONS,
 }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from sandbox.inside.remote import BASE_NAMES, Remote, base_of, get
+    from sandbox.inside.remote import BASE_NAMES, NATIVE, Remote, base_of, get
     from sandbox.inside.wire import (
         Lost,
         Unsplittable,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sandbox.judge import codec
 else:
     import codec
-    from remote import BASE_NAMES, Remote, base_of, get
+    from remote import BASE_NAMES, NATIVE, Remote, base_of, get
     from wire import (
         Lost,
         Unsplittable,
@@ -90,6 +90,7 @@ class Peer:
         self.foreign: list[BaseException] = []  # exceptions that came from the other end
         self.broken: BaseException | None = None  # the first Lost or Unsplittable; tests may not swallow it
         self.on_changed: Callable[[Any, Any], None] = ignore_change
+        self.before_call: Callable[[], object] = bool
         self.next_id = 0
         self.turn = 0  # how often the other end has been asked to do something, not just for a value it has
         self.lends_stop = True  # whether a StopIteration of the other end is raised here as one
@@ -117,6 +118,9 @@ class Peer:
             self.lent[number] = value
         kind = type(value)
         tree = {"t": "h", "mine": True, "id": number, "type": kind.__name__[:200], "base": base_of(value)}
+        native = type if isinstance(value, type) else kind
+        if native in NATIVE.values():
+            tree["native"] = native.__name__
         if kind is type(codec):
             tree["module"] = value.__name__
         elif not self.follows_refs and (found := reference(value)) is not None:
@@ -144,7 +148,8 @@ class Peer:
         remote = self.remotes.get(number)
         if remote is None:
             base = tree.get("base")
-            remote = Remote(self, number, codec.describe_handle(tree), base if base in BASE_NAMES else None)
+            seen_as = base if base in BASE_NAMES else None
+            remote = Remote(self, number, codec.describe_handle(tree), seen_as, NATIVE.get(str(tree.get("native"))))
             self.remotes[number] = remote
         return remote
 
@@ -206,6 +211,7 @@ class Peer:
                 copy_into(values[position], value)
 
         encoded = [self.encode(value) for value in values]
+        self.before_call()
         try:
             self.on_changed = restore
             return self.request("call", **target, args=encoded, names=list(kwargs))

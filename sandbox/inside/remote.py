@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import builtins
 import operator
+import types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,15 @@ else:
 BASES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 BASE_NAMES = [base.__name__ for base in BASES]
 LASTING = frozenset({"bool", "int", "float", "complex", "str", "bytes", "tuple", "frozenset"})
+NATIVE = {  # what an object can be besides a value, and a test may ask about
+    kind.__name__: kind
+    for kind in (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.GeneratorType,
+                 types.CoroutineType, types.AsyncGeneratorType, types.CodeType)
+}  # fmt: skip
+SHOWN = frozenset({  # underlined attributes that are asked for; the others belong to protocols
+    "__name__", "__qualname__", "__dict__", "__len__", "__code__", "__defaults__", "__kwdefaults__", "__annotations__",
+    "__bases__", "__mro__", "__self__", "__func__", "__closure__", "__wrapped__",
+})  # fmt: skip
 OWN_METHODS = {base.__name__: base for base in (bool, int, float, complex, str, bytes)}
 
 
@@ -42,13 +52,16 @@ def base_of(value: Any) -> str | None:
 class Remote:
     """An object of the other end. Equality is identity, or the comparison here of the builtin value it extends."""
 
-    __slots__ = ("_base", "_number", "_peer", "_said", "_type")
+    __slots__ = ("_base", "_native", "_number", "_peer", "_said", "_type")
 
-    def __init__(self, peer: Peer, number: int, type_name: str, base: str | None) -> None:
+    def __init__(
+        self, peer: Peer, number: int, type_name: str, base: str | None, native: type | None
+    ) -> None:
         object.__setattr__(self, "_peer", peer)
         object.__setattr__(self, "_number", number)
         object.__setattr__(self, "_type", type_name)
         object.__setattr__(self, "_base", base)
+        object.__setattr__(self, "_native", native)
         object.__setattr__(self, "_said", None)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -57,16 +70,14 @@ class Remote:
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and callable(getattr(OWN_METHODS.get(get(self, "_base")), name, None)):
             return getattr(base_value(self), name)
-        if name == "__name__" or not (name.startswith("__") and name.endswith("__")):
-            return ask(self, "attr", name=name)
-        if name in ("__dict__", "__doc__", "__qualname__", "__module__", "__len__"):
+        if name in SHOWN or not (name.startswith("__") and name.endswith("__")):
             return ask(self, "attr", name=name)
         raise AttributeError(f"{get(self, '_type')!r} object has no attribute {name!r} over the wire")
 
     @property  # type: ignore[misc]
-    def __class__(self) -> Any:  # so that isinstance() sees the builtin type underneath
+    def __class__(self) -> Any:  # so that isinstance() sees the builtin type underneath, or a function
         base = get(self, "_base")
-        return Remote if base is None else getattr(builtins, base)
+        return get(self, "_native") or Remote if base is None else getattr(builtins, base)
 
     def __instancecheck__(self, value: Any) -> bool:  # of a class that is the program's, which it alone can answer
         return expect(bool, ask(self, "instance", value=get(self, "_peer").encode(value)))
@@ -84,6 +95,8 @@ class Remote:
         return walk(self)
 
     def __next__(self) -> Any:
+        if get(self, "_native") is types.CoroutineType:  # driven by a loop of the tests: one step
+            raise StopIteration(ask(self, "await"))
         found = ask(self, "next")
         if found is None:
             raise StopIteration
@@ -143,6 +156,24 @@ class Remote:
     def __exit__(self, *error: Any) -> None:
         ask(self, "exit")
 
+    def __await__(self) -> Any:
+        return wait_for(self)
+
+    def __aiter__(self) -> Any:
+        return walk_async(self)
+
+    async def __anext__(self) -> Any:
+        found = ask(self, "anext")
+        if found is None:
+            raise StopAsyncIteration
+        return found[0]
+
+    async def __aenter__(self) -> Any:
+        return ask(self, "aenter")
+
+    async def __aexit__(self, *error: Any) -> None:
+        ask(self, "aexit")
+
     def __hash__(self) -> int:
         return expect(int, get(self, "_number")) + 1
 
@@ -186,6 +217,21 @@ def pull(iterator: Remote) -> Any:
         yield found[0]
 
 
+def wait_for(remote: Remote) -> Any:
+    """What `await` steps through: nothing, before the value is there."""
+    yield from ()
+    return ask(remote, "await")
+
+
+async def walk_async(remote: Remote) -> Any:
+    iterator = ask(remote, "aiter")
+    while True:
+        found = ask(iterator, "anext")
+        if found is None:
+            return
+        yield found[0]
+
+
 def base_value(remote: Remote) -> Any:
     """The builtin value that a remote instance of a subclass extends, the same one until it may change."""
     peer, said = get(remote, "_peer"), get(remote, "_said")
@@ -210,6 +256,8 @@ def _ordering(symbol: str, compare: Any) -> Any:
 
 
 def _install() -> None:
+    for name in ("__doc__", "__module__"):  # which the class itself has
+        setattr(Remote, name, property(lambda self, name=name: ask(self, "attr", name=name)))  # type: ignore[misc]
     for name, symbol in (
         ("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">="), ("add", "+"), ("sub", "-"), ("mul", "*"),
         ("truediv", "/"), ("floordiv", "//"), ("mod", "%"), ("pow", "**"), ("and_", "&"), ("or_", "|"), ("xor", "^"),

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from sandbox.inside.peer import Peer, import_module
-    from sandbox.inside.wire import Lost, attempt, receive_frame, send_frame
+    from sandbox.inside.wire import Lost, Unsplittable, attempt, receive_frame, send_frame
     from sandbox.judge import codec
 else:
     import codec
     from peer import Peer, import_module
-    from wire import Lost, attempt, receive_frame, send_frame
+    from wire import Lost, Unsplittable, attempt, receive_frame, send_frame
 
 WIRE_FD, HOST_FD = 3, 4
 OWN_MODULES = {name: name for name in sys.stdlib_module_names} | {"np": "numpy", "numpy": "numpy"}
@@ -93,6 +93,8 @@ def perform(peer: Any, message: dict[str, Any]) -> Any:
         return None
     if ours and op == "len":
         return len(value)
+    if op in ("await", "aiter", "anext", "aenter", "aexit"):
+        raise peer.fail(Unsplittable("the program awaits something of the tests"))
     if ours and op == "item":
         return value[peer.decode(message["key"])]
     raise TypeError(f"the tests do not lend {op!r} of a {type(value).__name__}")
@@ -114,6 +116,41 @@ def callable_from_outside(value: Any) -> bool:
     if type(value).__module__ == "functools" and type(value).__name__ == "partial":
         return callable_from_outside(value.func)
     return type(value).__module__ == "operator"
+
+
+class Main(type(sys)):  # type: ignore[misc]
+    """What the tests find as `__main__`: their own names and the program's, of which they may change their own."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        super().__init__("__main__")
+        self.__dict__["_namespace"] = namespace
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["_namespace"][name]
+        except KeyError:
+            raise AttributeError(f"module '__main__' has no attribute {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        namespace = self.__dict__["_namespace"]
+        if name not in namespace:
+            raise namespace.peer.fail(Unsplittable(f"the test sets {name!r} in the program's module"))
+        namespace[name] = value
+
+
+class Stage:
+    """What programs meet besides their arguments; tests that replace it in this process do so in vain."""
+
+    def __init__(self) -> None:
+        self.found = self.look()
+        self.replaced: set[str] = set()  # when the program was called
+
+    def look(self) -> dict[str, Any]:
+        found = {f"sys.{name}": getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
+        return found | {name: getattr(builtins, name) for name in ("input", "print", "open")}
+
+    def note(self) -> None:
+        self.replaced |= {name for name, value in self.look().items() if value is not self.found[name]}
 
 
 class Suite:
@@ -168,11 +205,15 @@ def compile_or_none(text: str) -> Any:
 
 def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
     """Do `work` and put what comes of it into a verdict and a reason."""
+    stage = Stage()
+    peer.before_call = stage.note
     _, error = attempt(work)
     if peer.broken is not None:  # whatever the test made of it
         return ("lost" if isinstance(peer.broken, Lost) else "invalid_result"), str(peer.broken)
     if error is None:
         return "passed", ""
+    if stage.replaced:
+        return "invalid_result", f"the test replaces {', '.join(sorted(stage.replaced))}, which the program never sees"
     printed, _ = attempt(lambda: str(error))
     reason = f"{type(error).__name__}: {printed}"[:2000]
     if isinstance(error, codec.CodecError):
@@ -187,6 +228,8 @@ def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
         return "wrong_answer", (printed or text.strip())[:500]
     if isinstance(error, NameError):
         return "runtime_error", reason
+    if (isinstance(error, TypeError) and "'Remote'" in reason) or "got Remote" in reason:
+        return "invalid_result", f"the test needs the program's object in its own process: {reason}"
     return "wrong_answer", f"the test stumbles over the answer: {reason}"
 
 
@@ -205,6 +248,7 @@ def tests(source: bytes) -> NoReturn:
     sys.modules[MODULE] = type(sys)(MODULE)  # dataclasses and typing look a class's module up
     try:
         suite = Suite(plan, peer)
+        sys.modules["__main__"] = Main(suite.namespace)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         tell(invalid=f"{type(error).__name__}: {error}")
         os._exit(0)

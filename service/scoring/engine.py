@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from service.errors import HostLacks, TooLong, UsageError
+from service.errors import HostLacks, Invalid, TooLong, UsageError
 from service.scoring.encoder import Encoded, Encoder, Overflow, Prompt
 from service.scoring.spec import SPEC_FILE, RewardModelSpec
 
@@ -30,18 +30,31 @@ if TYPE_CHECKING:
 GOLDEN_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.5}
 
 
+SAMPLE = (
+    "Write a function `add(a, b)` that returns the sum of two numbers. Both may be integers or floats, positive, "
+    "negative or zero; whole numbers of any size must be exact.\n\ndef add(a, b):\n",
+    ["    return a + b\n", "    return a - b\n", "    pass\n", "    total = a\n    total += b\n    return total\n",
+     "    if b < 0:\n        return a - abs(b)\n    return a + b\n", "    return sum([a, b])  # the sum of both\n"],
+)  # fmt: skip
+
+
 class EngineUnavailable(Exception):
     """What computes scores does not answer, or answers something that is none. Ours, and worth another try."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far an engine is from the scores that the checkpoint was shipped with."""
+    """How far an engine is from the scores that the checkpoint was shipped with.
+
+    `company`: the largest difference between a text's score alone and among others, over the golden set and `SAMPLE`:
+    rounding, which in bfloat16 bounds how far a score may be trusted. None: not measured.
+    """
 
     max_abs_error: float
     n: int
     tolerance: float
     ok: bool
+    company: float | None = None
 
 
 class Engine(Protocol):
@@ -140,12 +153,26 @@ def read_golden(encoder: Encoder, folder: Path) -> list[Golden]:
 def compare(engine: Engine, golden: Sequence[Golden]) -> Parity:
     """Every row is scored alone and in the company of all others. A row whose token count differs counts as infinitely
     wrong."""
-    errors = [0.0]
-    together = engine.score([row.encoded for row in golden]) if golden else []
-    for row, score in zip(golden, together, strict=True):
-        if row.drifted:
-            errors.append(math.inf)
-        errors += [abs(one - row.score) for one in (score, *engine.score([row.encoded]))]
-    worst = max(errors) if all(map(math.isfinite, errors)) else math.inf  # max() of a NaN depends on the order
+    batch = [*(row.encoded for row in golden), *_sample(engine)]
+    together = engine.score(batch) if batch else []
+    alone = [engine.score([one])[0] for one in batch]
+    errors = [math.inf if row.drifted else 0.0 for row in golden]
+    for row, *scores in zip(golden, together, alone, strict=False):
+        errors += [abs(score - row.score) for score in scores]
+    worst = _worst(errors)
     tolerance = GOLDEN_TOLERANCE[engine.dtype]
-    return Parity(worst, len(golden), tolerance, ok=worst <= tolerance)
+    company = _worst([abs(one - other) for one, other in zip(together, alone, strict=True)])
+    ok = worst <= tolerance and math.isfinite(company)
+    return Parity(worst, len(golden), tolerance, ok=ok, company=company if batch else None)
+
+
+def _sample(engine: Engine) -> list[Encoded]:
+    try:
+        return [one for one in engine.encode_group(*SAMPLE) if isinstance(one, Encoded)]
+    except Invalid:  # a chat template that takes no such conversation
+        return []
+
+
+def _worst(errors: Sequence[float]) -> float:
+    """max() of a NaN would depend on the order."""
+    return max(errors, default=0.0) if all(map(math.isfinite, errors)) else math.inf

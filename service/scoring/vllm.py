@@ -98,6 +98,8 @@ class VllmEngine:
             raise UsageError("--deterministic is for the engine `transformers`: vLLM chooses its own batches")
         folder = checkpoint.locate(path)
         encoder = Encoder.load(folder)
+        if encoder.spec.steps is not None:
+            raise UsageError(f"{folder}: a process reward model is for the engine `transformers`")
         url, server = settings.vllm_url.get(name), None
         headers: dict[str, str] = {}
         transport: httpx.HTTPTransport | None = None

@@ -64,10 +64,11 @@ def write_model(folder: Path, kind: str = "qwen2", pad_token_id: int | None = 0,
     model.save_pretrained(folder)
 
 
-def checkpoint(folder: Path, *, kind: str = "qwen2", pad: str = "<|pad|>", side: str = "right", **spec: Any) -> Path:
+def checkpoint(folder: Path, *, kind: str = "qwen2", pad: str = "<|pad|>", side: str = "right", seed: int = 7,
+               **spec: Any) -> Path:  # fmt: skip
     """Write a checkpoint; `spec` changes its `reward_model.json`. Answers the folder."""
     write_tokenizer(folder, pad=pad, side=side)
-    write_model(folder, kind, pad_token_id=SPECIAL.index(pad))
+    write_model(folder, kind, pad_token_id=SPECIAL.index(pad), seed=seed)
     values = {"template": TEMPLATE, "max_length": 256, "architecture": "tiny", **spec}
     RewardModelSpec(**values).write(folder / "reward_model.json")
     return folder
