@@ -100,6 +100,9 @@ class VllmEngine:
         encoder = Encoder.load(folder)
         if encoder.spec.steps is not None:
             raise UsageError(f"{folder}: a process reward model is for the engine `transformers`")
+        if encoder.spec.pooled != "last":
+            raise UsageError(f"{folder}: vLLM is asked for one score a text, and this model scores steps: use the "
+                             "engine `transformers`")  # fmt: skip
         url, server = settings.vllm_url.get(name), None
         headers: dict[str, str] = {}
         transport: httpx.HTTPTransport | None = None
@@ -137,6 +140,8 @@ class VllmEngine:
         until = time.monotonic() + self._patience_s
         while True:
             try:
+                if self._server is not None:
+                    self._server.listening()
                 self._ask("GET", "/health")
                 break
             except (_Stranger, ServerDied):
