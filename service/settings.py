@@ -116,6 +116,13 @@ class Settings(BaseModel):
     fallback_reward: float = Field(0.0, description="told, beside `reward_ok` 0, to a trainer that would crash "
                                                     "without a number")  # fmt: skip
 
+    # learning from what was asked
+    candidates_dir: Path | None = Field(None, description="folder to log scored and executed candidates in, texts "
+                                                          "and all (docs/operations.md); empty: nothing")  # fmt: skip
+    max_candidates_bytes: Annotated[int, Field(ge=1)] = Field(
+        1024 * 1024 * 1024, description="of one API process; past it no more candidates are logged"
+    )
+
     # telling
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_payloads: bool = Field(False, description="log prompts, completions and programs; off unless you ask")

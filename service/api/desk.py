@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from sandbox.types import AssertSuite, Limits
 from service.api import reward as rewards
+from service.api.candidates import Candidates
 from service.api.context import Context, new_request_id
 from service.api.door import Door
 from service.api.errand import Errand
@@ -39,7 +40,6 @@ from service.schemas import (
     ModelRef,
     RankAnswer,
     RankRequest,
-    RankResult,
     RewardAnswer,
     RewardRequest,
     RewardResult,
@@ -53,7 +53,7 @@ from service.settings import Settings
 
 log = logging.getLogger("plaudit.desk")
 
-Item = TypeVar("Item", ScoreResult, ExecuteResult, RewardResult)
+Shaped = TypeVar("Shaped", bound=RewardResult)
 Result = TypeVar("Result")
 PROBE_S = 30.0
 MAX_ATTEMPTS = 4
@@ -67,6 +67,7 @@ class Desk:
     settings: Settings
     door: Door
     replays: Replays
+    candidates: Candidates
 
     async def score(self, request: ScoreRequest, context: Context) -> ScoreAnswer:
         self.door.check_score(request)
@@ -105,25 +106,24 @@ class Desk:
             return await plan.results(errand)
 
     async def reward(self, request: RewardRequest, context: Context) -> RewardAnswer:
-        results, models = await self._rewarded(request, context, early_stop=False)
+        results, models = await self._rewarded(request, context, lambda result: result, early_stop=False)
         return RewardAnswer(request_id=context.request_id, status=_joined_completeness(results), models=models,
                             results=results, timing=context.timing)  # fmt: skip
 
     async def rank(self, request: RankRequest, context: Context) -> RankAnswer:
-        results, models = await self._rewarded(request, context, early_stop=request.early_stop)
-        ranked = [RankResult(**dict(result), order=rewards.order(result)) for result in results]
+        results, models = await self._rewarded(request, context, rewards.ranked, early_stop=request.early_stop)
         return RankAnswer(request_id=context.request_id, status=_joined_completeness(results), models=models,
-                          results=ranked, timing=context.timing)  # fmt: skip
+                          results=results, timing=context.timing)  # fmt: skip
 
     async def _rewarded(
-        self, request: RewardRequest, context: Context, *, early_stop: bool
-    ) -> tuple[list[RewardResult], list[ModelRef]]:
+        self, request: RewardRequest, context: Context, shape: Callable[[RewardResult], Shaped], *, early_stop: bool
+    ) -> tuple[list[Shaped], list[ModelRef]]:
         self.door.check_reward(request)
-        return await self._of_one_revision(lambda: self._joined(request, context, early_stop=early_stop))
+        return await self._of_one_revision(lambda: self._joined(request, context, shape, early_stop=early_stop))
 
     async def _joined(
-        self, request: RewardRequest, context: Context, *, early_stop: bool
-    ) -> tuple[list[RewardResult], list[ModelRef]]:
+        self, request: RewardRequest, context: Context, shape: Callable[[RewardResult], Shaped], *, early_stop: bool
+    ) -> tuple[list[Shaped], list[ModelRef]]:
         """Scores and executions go out together; each item is joined when both have come."""
         terms = [term for term in request.spec.terms if isinstance(term, ScoreTerm)]
         revisions = {term.model: self.door.model(term.model).revision for term in terms}  # all of one moment
@@ -144,8 +144,9 @@ class Desk:
             executing = await ExecutePlan.make(items_to_run, self.fleet, self.queue, self.settings, context)
 
         ran: dict[int, ExecuteResult] = {}
+        rated: dict[int, dict[str, ScoreResult]] = {}
 
-        async def joined(errand: Errand, at: int) -> RewardResult:
+        async def joined(errand: Errand, at: int) -> Shaped:
             scored = asyncio.ensure_future(_all(self._scored(plan, errand, at) for plan in scoring.values()))
             try:
                 run = await executing.item(errand, at, early_stop=early_stop) if executing else None
@@ -153,7 +154,8 @@ class Desk:
             finally:
                 scored.cancel()
             ran.update({at: run} if run else {})
-            return rewards.join(request.spec, request.items[at], scores, run)
+            rated[at] = scores
+            return shape(rewards.join(request.spec, request.items[at], scores, run))
 
         async with self._errand(context) as errand:
             jobs = [job for plan in scoring.values() for job in plan.jobs(context)]
@@ -162,6 +164,8 @@ class Desk:
         if executing is not None:
             runs = [ran[at] for at in range(len(request.items))]
             self.replays.keep(context, executing.toolchain, executing.groups, runs)
+            by_term = {name: plan.model_ref() for name, plan in scoring.items()}
+            self.candidates.keep(request.items, [rated[at] for at in range(len(runs))], runs, by_term)
         models = {plan.model: plan.model_ref() for plan in scoring.values()}
         return results, list(models.values())
 
@@ -221,10 +225,10 @@ class Desk:
         return Job(digest(nonce), "execute", EXECUTE_QUEUE, "high", task, 5.0, context.deadline_ms)
 
 
-async def _gather(context: Context, items: Iterable[Awaitable[Item]]) -> list[Item]:
+async def _gather(context: Context, items: Iterable[Awaitable[Result]]) -> list[Result]:
     """All items, in order; `context.progress` hears of each as it is done."""
 
-    async def told(at: int, item: Awaitable[Item]) -> Item:
+    async def told(at: int, item: Awaitable[Result]) -> Result:
         result = await item
         if context.progress is not None:
             context.told = True
@@ -248,7 +252,7 @@ def _completeness(statuses: Iterable[str]) -> Completeness:
     return "partial" if any(status == "timeout_queue" for status in statuses) else "complete"
 
 
-def _joined_completeness(results: list[RewardResult]) -> Completeness:
+def _joined_completeness(results: Sequence[RewardResult]) -> Completeness:
     return _completeness(
         part.status for result in results for one in result.completions for part in one.components.values()
     )

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from service.client.calls import Best, Calls
+from service.client.calls import Best, Calls, News, Part, Request
 from service.client.tries import Outcome, Patience, Steps, Unreachable
 
-__all__ = ["AsyncClient", "Best", "Client", "Unreachable"]
+__all__ = ["AsyncClient", "Best", "Client", "Part", "Unreachable"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,6 +75,19 @@ class Client:
             except httpx.TransportError as error:
                 outcome = error
 
+    def stream(self, request: Request, /, *, timeout_s: float = 3600.0) -> Iterator[Part]:
+        """Items of a request as they are done, in that order. Who stops listening cancels the rest."""
+        until = time.monotonic() + timeout_s
+        accepted = self.submit(request)
+        news = News([], None, done=False)
+        try:
+            while not news.done:
+                news = self.run(self.calls.news(request, accepted, news.cursor, until))
+                yield from news.parts
+        finally:
+            if not news.done:
+                self.cancel(accepted.job_id)
+
     def close(self) -> None:
         self._http.close()
 
@@ -129,6 +142,20 @@ class AsyncClient:
                 )
             except httpx.TransportError as error:
                 outcome = error
+
+    async def stream(self, request: Request, /, *, timeout_s: float = 3600.0) -> AsyncIterator[Part]:
+        """Items of a request as they are done, in that order. Who stops listening (`aclosing`) cancels the rest."""
+        until = time.monotonic() + timeout_s
+        accepted = await self.submit(request)
+        news = News([], None, done=False)
+        try:
+            while not news.done:
+                news = await self.run(self.calls.news(request, accepted, news.cursor, until))
+                for part in news.parts:
+                    yield part
+        finally:
+            if not news.done:
+                await self.cancel(accepted.job_id)
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -15,12 +15,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from service.client.tries import Patience, Steps, Unreachable, attempt
-from service.errors import InfraError, Invalid, UsageError
+from service.errors import InfraError, Invalid, UsageError, by_code
 from service.schemas import (
     ActivateAnswer,
     ExecuteAnswer,
     ExecuteItem,
     ExecuteRequest,
+    ExecuteResult,
     Extract,
     Health,
     InfoAnswer,
@@ -40,10 +41,12 @@ from service.schemas import (
     RewardAnswer,
     RewardItem,
     RewardRequest,
+    RewardResult,
     RewardSpec,
     ScoreAnswer,
     ScoreItem,
     ScoreRequest,
+    ScoreResult,
     ScoreTerm,
     Stop,
     TestsetAnswer,
@@ -59,8 +62,12 @@ POLL_S = 20.0  # one long poll of a job
 
 
 class Common(TypedDict, total=False):
+    """`idempotency_key`: of a call's own making by default. Calls with the same key and body are one piece of work
+    (for an hour), so a caller may hedge: send a second copy of what is slow, and take the answer that comes first."""
+
     priority: Priority
     deadline_ms: int | None
+    idempotency_key: str
 
 
 class ScoreOptions(Common, total=False):
@@ -97,6 +104,28 @@ class Best:
     result: RankResult
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One finished item of a request: `result` is that item's entry of the answer's `results`."""
+
+    index: int
+    result: ScoreResult | ExecuteResult | RewardResult | RankResult
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is new of a request since the last time."""
+
+    parts: list[Part]
+    cursor: str | None
+    done: bool
+
+
+_RESULTS: dict[type[Request], type[ScoreResult | ExecuteResult | RewardResult | RankResult]] = {
+    ScoreRequest: ScoreResult, ExecuteRequest: ExecuteResult, RewardRequest: RewardResult, RankRequest: RankResult,
+}  # fmt: skip
+
+
 class Calls:
     """Each raises the class that the server's problem document names, or Unreachable if no answer came."""
 
@@ -105,21 +134,25 @@ class Calls:
 
     def score(self, items: Items[ScoreItem] | ScoreRequest, /, **options: Unpack[ScoreOptions]) -> Steps[ScoreAnswer]:
         """`POST /score`: items, or a whole request."""
-        return self._work("/score", _request(ScoreRequest, items, options), ScoreAnswer)
+        key = options.pop("idempotency_key", None)
+        return self._work("/score", _request(ScoreRequest, items, options), ScoreAnswer, key)
 
     def execute(self, items: Items[ExecuteItem] | ExecuteRequest, /, **options: Unpack[ExecuteOptions]
                 ) -> Steps[ExecuteAnswer]:  # fmt: skip
         """`POST /execute`: items, or a whole request."""
-        return self._work("/execute", _request(ExecuteRequest, items, options), ExecuteAnswer)
+        key = options.pop("idempotency_key", None)
+        return self._work("/execute", _request(ExecuteRequest, items, options), ExecuteAnswer, key)
 
     def reward(self, items: Items[RewardItem] | RewardRequest, /, **options: Unpack[RewardOptions]
                ) -> Steps[RewardAnswer]:  # fmt: skip
         """`POST /reward`: items, or a whole request."""
-        return self._work("/reward", _request(RewardRequest, items, options), RewardAnswer)
+        key = options.pop("idempotency_key", None)
+        return self._work("/reward", _request(RewardRequest, items, options), RewardAnswer, key)
 
     def rank(self, items: Items[RewardItem] | RankRequest, /, **options: Unpack[RankOptions]) -> Steps[RankAnswer]:
         """`POST /rank`: items, or a whole request."""
-        return self._work("/rank", _request(RankRequest, items, options), RankAnswer)
+        key = options.pop("idempotency_key", None)
+        return self._work("/rank", _request(RankRequest, items, options), RankAnswer, key)
 
     def best_of_n(self, prompt: str | Sequence[Message | Mapping[str, Any]], completions: Sequence[str],
                   tests: BaseModel | Mapping[str, Any] | None = None, /, **options: Unpack[BestOptions]
@@ -128,13 +161,14 @@ class Calls:
 
         Raises InfraError if no completion got a reward: to take any of them would be a guess.
         """
+        key = options.pop("idempotency_key", None)
         item: dict[str, Any] = {"prompt": prompt, "completions": list(completions), **options}
         request: dict[str, Any] = {name: item.pop(name) for name in RankOptions.__annotations__ if name in item}
         if tests is None:
             request.setdefault("spec", RewardSpec(terms=[ScoreTerm(name="rm", type="score")]))
         else:
             item["tests"] = tests
-        answer = yield from self._work("/rank", _request(RankRequest, [item], request), RankAnswer)
+        answer = yield from self._work("/rank", _request(RankRequest, [item], request), RankAnswer, key)
         result = answer.results[0]
         if result.group.best is None:
             causes = {part.error.detail for one in result.completions for part in one.components.values() if part.error}
@@ -165,6 +199,20 @@ class Calls:
                 return status
             cursor = status.cursor
         raise Unreachable(f"job {job_id} still runs after {timeout_s:g} s")
+
+    def news(self, request: Request, accepted: JobAccepted, cursor: str | None, until: float) -> Steps[News]:
+        """Which items of a submitted request have been done since `cursor`. Raises what ended it, if not its work."""
+        left = until - time.monotonic()
+        if left <= 0:
+            raise Unreachable(f"job {accepted.job_id} still runs, and its time is up")
+        status = yield from self.job(accepted.job_id, wait_s=min(POLL_S, left), cursor=cursor)
+        if status.error is not None:
+            kind = by_code(status.error.code) or InfraError
+            raise kind(status.error.detail)
+        if status.state == "cancelled":
+            raise InfraError(f"job {accepted.job_id} was cancelled")
+        parts = [Part(event.index, _RESULTS[type(request)].model_validate(event.result)) for event in status.items]
+        return News(parts, status.cursor, status.state == "done")
 
     def cancel(self, job_id: str, /) -> Steps[None]:
         """Stop a job; what is done of it stays done."""
@@ -211,10 +259,10 @@ class Calls:
         response = yield from attempt("GET", "/ready", {}, None, self.patience, also=503)
         return _parse(response, Readiness)
 
-    def _work(self, path: str, request: Request, kind: type[A]) -> Steps[A]:
+    def _work(self, path: str, request: Request, kind: type[A], key: str | None) -> Steps[A]:
         """A request with a deadline: it is told beside the body, which so stays the same over all tries."""
         body = request.model_dump_json(exclude_unset=True, exclude={"deadline_ms"}).encode()
-        headers = {**_JSON, "Idempotency-Key": uuid.uuid4().hex}
+        headers = {**_JSON, "Idempotency-Key": key or uuid.uuid4().hex}
         patience = self.patience
         if request.deadline_ms is not None:
             patience = replace(patience, timeout_s=request.deadline_ms / 1000)

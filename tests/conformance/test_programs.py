@@ -143,6 +143,21 @@ def test_nemo_gym(http: httpx.Client, fits: Any, code: str, unit_tests: Any, rew
     assert {name: answer[name] for name in body} == body
 
 
+def test_nemo_gym_s_metrics_leave_out_what_was_not_measured(http: httpx.Client) -> None:
+    assert http.get("/reverify_mode").json() == "stateless"
+    failed = {"_ng_task_index": 1, "reward": 0.0, "_ng_failure_class": "judge_failed", "mask_sample": True}
+    answers = [{"_ng_task_index": task, "_ng_rollout_index": at, "reward": reward, "result": []}
+               for task, at, reward in ((0, 0, 1.0), (0, 1, 0.0), (1, 0, 1.0))]  # fmt: skip
+    told = http.post("/aggregate_metrics", json={"verify_responses": [*answers, failed]}).json()
+    assert told["key_metrics"] == {"mean/reward": pytest.approx(2 / 3), "masked": 1.0}
+    assert [(group["_ng_task_index"], group["mean/reward"]) for group in told["group_level_metrics"]] == [
+        (0, 0.5), (1, 1.0),
+    ]  # fmt: skip
+    assert told["agent_metrics"]["max/reward"] == 1.0
+    nothing = {"group_level_metrics": [], "agent_metrics": {"masked": 0.0}, "key_metrics": {"masked": 0.0}}
+    assert http.post("/aggregate_metrics", json={"verify_responses": []}).json() == nothing
+
+
 def test_nemo_gym_without_code_or_tests(http: httpx.Client) -> None:
     body = verify("", {"inputs": [""], "outputs": [""]})
     assert http.post("/verify", json=body).json()["reward"] == 0.0

@@ -1,7 +1,6 @@
 """verl at its widest: 64 calls in flight in each of eight workers, programs of ten tests.
 
-Each try must be answered below the client's 30 s; a 504 is tried again, three times in all, as verl does (on a machine
-that others share it may be needed: a run costs about 40 ms of CPU time). No program may run twice for that.
+Each must be answered right at its first try, below the client's 30 s. The same calls again cost no run.
 """
 
 from __future__ import annotations
@@ -37,12 +36,10 @@ async def test_512_calls_at_once_are_all_right_in_time_and_run_once(stack: Stack
                 "code": f"print(int(input()) + {program})  # {run}", "stdin": f"{test}\n", "language": "python",
                 "compile_timeout": 10, "run_timeout": 10, "memory_limit_MB": 1024, "files": {}, "fetch_files": [],
             }  # fmt: skip
-            for _ in range(3):
-                began = time.monotonic()
-                answer = await http.post(f"{stack.url}/run_code", json=body)
-                took.append(time.monotonic() - began)
-                if answer.status_code != 504:
-                    break
+            began = time.monotonic()
+            answer = await http.post(f"{stack.url}/run_code", json=body)
+            took.append(time.monotonic() - began)
+            assert answer.status_code == 200, answer.text
             return bool(answer.json()["run_result"]["stdout"] == f"{program + test}\n")
 
         assert all(await asyncio.gather(*(call(*one) for one in calls)))

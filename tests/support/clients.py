@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-WHEELS = {"verl": "verl==0.9.1", "openrlhf": "openrlhf==0.11.2"}
+WHEELS = {"verl": "verl==0.9.1", "openrlhf": "openrlhf==0.11.2", "skyrl-gym": "skyrl-gym==0.4.0"}
 
 
 @cache

@@ -22,6 +22,7 @@ from service.api.context import Context
 from service.api.dialects import table
 from service.api.door import Door
 from service.api.frame import Frame
+from service.api.ledger import Entry
 from service.api.runs import Order, Ran
 from service.errors import PlauditError
 from service.schemas import (
@@ -34,6 +35,8 @@ from service.schemas import (
     ModelRef,
     Problem,
     ProgramResult,
+    RewardAnswer,
+    RewardRequest,
     ScoreAnswer,
     ScoreRequest,
     ScoreResult,
@@ -104,6 +107,12 @@ class Desk:
         return ScoreAnswer(request_id="r", status="complete", model=ModelRef(name="default"), results=results,
                            timing=Timing())  # fmt: skip
 
+    async def reward(self, request: RewardRequest, context: Context) -> RewardAnswer:
+        self.door.check_reward(request)
+        word = await self._word(request, context)
+        answer: RewardAnswer = word(request)
+        return answer
+
 
 def _printed(order: Order) -> bytes:
     """What `print(1)` prints, and what a notebook tells of the cell `1`."""
@@ -124,12 +133,37 @@ def ran(stdout: bytes, exit_code: int = 0) -> Ran:
     return Ran("ok", report)
 
 
+class Ledger:
+    """Durable requests, performed when they are waited for, and forgotten."""
+
+    def __init__(self, services: Any) -> None:
+        self.services = services
+        self.started: dict[str, tuple[str, bytes, str, int]] = {}
+
+    async def start(self, job: str, route: str, body: bytes, tenant: str, until_ms: int, items: int) -> None:
+        self.started[job] = (route, body, tenant, until_ms)
+
+    async def wait(self, job: str, tenant: str) -> Entry:
+        route, body, owner, until_ms = self.started.pop(job)
+        answer = await routes.durable(self.services, route, body, job, owner, until_ms, lambda *_: None)
+        return Entry("done", 1, "scripted", answer, None)
+
+
+class Replays:
+    """Nothing that was judged can be shown again."""
+
+    def alias(self, tenant: str, request_id: str, job: str) -> None:
+        assert request_id != job
+
+
 class Services:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.fleet: Any = Fleet()
         self.door = Door(settings, self.fleet)
         self.desk = Desk(self.door)
+        self.ledger = Ledger(self)
+        self.replays = Replays()
 
 
 class Scripted:

@@ -5,6 +5,7 @@ Tables between `<!-- generated: NAME -->` and `<!-- end -->` are made here and w
   python          run, one namespace a page                  json NAME       a valid service.schemas.NAME
   bash service    }  run by the integration tests            sh              for the reader's host; syntax checked
   python service  }  against a real service                  text, mermaid   read by people
+  python trainer, bash trainer, text answer, yaml NAME       pages of trainers, run by the conformance tests
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from service.api import problems
 from service.settings import PREFIX, Settings
 from support.pages import PAGES, ROOT, Block, blocks
 
-KINDS = {"python", "python service", "bash service", "sh", "text", "mermaid"}
+KINDS = {"python", "python service", "bash service", "sh", "text", "mermaid",
+         "python trainer", "bash trainer", "text answer"}  # fmt: skip
 
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -42,7 +44,7 @@ def of(*kinds: str) -> list[Any]:
 
 def test_every_block_says_what_it_is() -> None:
     unknown = [f"{block.name}: {block.info}" for block in BLOCKS
-               if block.info not in KINDS and not block.info.startswith("json ")]  # fmt: skip
+               if block.info not in KINDS and not block.info.startswith(("json ", "yaml "))]  # fmt: skip
     assert unknown == []
 
 
@@ -59,7 +61,7 @@ def test_python_blocks_for_a_service_compile(block: Block) -> None:
     compile(block.code, block.name, "exec")
 
 
-@pytest.mark.parametrize("block", of("sh", "bash service"))
+@pytest.mark.parametrize("block", of("sh", "bash service", "bash trainer"))
 def test_shell_blocks_are_shell(block: Block) -> None:
     done = subprocess.run(["bash", "-n"], input=block.code, text=True, capture_output=True, timeout=10)
     assert (done.returncode, done.stderr) == (0, "")

@@ -315,5 +315,3 @@ def test_what_company_does_to_a_score_is_measured_when_it_is_loaded(
         assert (parity.n, parity.ok) == (rows, True)
         assert parity.company is not None
         assert parity.company <= bound
-        if bound == 0.5:
-            assert parity.company > 0  # bfloat16 rounds

@@ -15,10 +15,10 @@ from fastapi import Request
 from pydantic import ValidationError
 
 from service.api.dialects.dialect import Loose, Visit, judged, raise_for
-from service.api.dialects.labels import Tested, tests_of
 from service.api.plans import WholeTexts
 from service.errors import Invalid
 from service.extract import code_of
+from service.labels import Tested, tests_of
 from service.schemas import ExecuteItem, ExecuteRequest, Prompt, ScoreItem, ScoreRequest
 
 

@@ -1,12 +1,15 @@
-"""NeMo-Gym's resources server: `/seed_session` and `/verify`.
+"""NeMo-Gym's resources server: `/seed_session`, `/verify`, `/aggregate_metrics` and `/reverify_mode`.
 
 `/verify` gives the request back with a reward added: 1 if the program of the model's last message passes every test
 of `verifier_metadata.unit_tests`, else 0. What another shard could do better is 503, which NeMo-RL counts as
-infrastructure; a fault that no retry mends is 200 with `_ng_failure_class`, as the server itself would say it.
+infrastructure; a fault that no retry mends is 200 with `_ng_failure_class` and `mask_sample`, as the server itself
+would say it, and `/aggregate_metrics` leaves such answers out of its means.
 """
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -15,12 +18,13 @@ from pydantic import ConfigDict, Field
 
 from sandbox.types import Verdict
 from service.api.dialects.dialect import Dialect, Loose, Visit, judged
-from service.api.dialects.labels import tests_of
 from service.errors import Invalid
 from service.extract import code_of
+from service.labels import tests_of
 from service.schemas import ExecuteItem, ExecuteRequest
 
 DIALECT = Dialect("nemo_gym", "NeMo-Gym, NeMo-RL, verifiers `nemo_gym` task set", deadline_s=55, sheds=503)
+TASK = "_ng_task_index"
 
 
 class Verify(Loose):
@@ -31,6 +35,45 @@ class Verify(Loose):
     responses_create_params: dict[str, Any]
     response: dict[str, Any]
     verifier_metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class Answers(Loose):
+    verify_responses: list[dict[str, Any]]
+
+
+@DIALECT.router.get("/reverify_mode")
+async def reverify_mode() -> str:
+    """The same answer can be verified again at any time: nothing is kept of a session."""
+    return "stateless"
+
+
+@DIALECT.router.post("/aggregate_metrics")
+async def aggregate_metrics(body: Answers) -> dict[str, Any]:
+    """`mean/reward`, `max/…` of every number: of each task's answers, and of all."""
+    tasks: dict[Any, list[dict[str, Any]]] = {}
+    for answer in body.verify_responses:
+        tasks.setdefault(answer.get(TASK), []).append(answer)
+    whole = _statistics(body.verify_responses)
+    headline = {name: value for name, value in whole.items() if name in ("mean/reward", "masked")}
+    return {"group_level_metrics": [{TASK: task, **_statistics(answers)} for task, answers in tasks.items()],
+            "agent_metrics": whole, "key_metrics": headline}  # fmt: skip
+
+
+def _statistics(answers: Sequence[dict[str, Any]]) -> dict[str, float]:
+    measured = [one for one in answers if "_ng_failure_class" not in one and not one.get("mask_sample")]
+    names = sorted({name for one in measured for name, value in one.items()
+                    if isinstance(value, int | float) and not name.startswith("_")} - {"mask_sample"})  # fmt: skip
+    told = {"masked": float(len(answers) - len(measured))}
+    for name in names:
+        told |= _of_column(name, (float(one[name]) for one in measured if isinstance(one.get(name), int | float)))
+    return told
+
+
+def _of_column(name: str, column: Iterable[float]) -> dict[str, float]:
+    values = list(column)
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {f"mean/{name}": statistics.fmean(values), f"max/{name}": max(values), f"min/{name}": min(values),
+            f"median/{name}": statistics.median(values), f"std/{name}": spread}  # fmt: skip
 
 
 @DIALECT.router.post("/seed_session")
@@ -56,7 +99,7 @@ async def verify(request: Request, body: Verify) -> JSONResponse:
     answer = await visit.alive(visit.execute(ExecuteRequest(items=[item])))
     program = answer.results[0].programs[0]
     if program.status == "infra_error" and program.error is not None and not program.error.retryable:
-        return JSONResponse(given | {"reward": 0.0, "_ng_failure_class": "judge_failed",
+        return JSONResponse(given | {"reward": 0.0, "mask_sample": True, "_ng_failure_class": "judge_failed",
                                      "_ng_failure_judge_error": program.error.detail})  # fmt: skip
     judged(program)
     failed = next((test for test in program.tests if test.verdict is not Verdict.PASSED), None)

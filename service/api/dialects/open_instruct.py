@@ -20,8 +20,8 @@ from fastapi.responses import JSONResponse
 
 from sandbox.types import Verdict
 from service.api.dialects.dialect import Dialect, Loose, Text, Visit, judged
-from service.api.dialects.labels import tests_of
 from service.errors import Invalid
+from service.labels import tests_of
 from service.schemas import ExecuteItem, ExecuteRequest, ProgramResult
 
 DIALECT = Dialect("open_instruct", "open-instruct `code_api_url`", deadline_s=28, sheds=503)

@@ -18,10 +18,10 @@ from pydantic import Field
 from sandbox.types import Verdict
 from service.api.dialects import notebook
 from service.api.dialects.dialect import Loose, Text, Visit, judged
-from service.api.dialects.labels import Tested, tests_of
 from service.api.dialects.sandbox_fusion import DIALECT, MAX_DEADLINE_S, SLACK_S, WALL_SLACK_S, decoded
 from service.errors import BadRequest, Invalid
 from service.extract import code_of
+from service.labels import Tested, tests_of
 from service.schemas import (
     CompileResult,
     ExecuteItem,

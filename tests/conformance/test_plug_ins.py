@@ -1,0 +1,335 @@
+"""`training.rewards` against the running service, called as each trainer calls its own reward function; and against a
+scripted one for what happens when something of ours fails."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import multiprocessing
+import pickle
+import sys
+import types
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.errors import Invalid, NoWorker, Overloaded, PlauditError, Unauthorized
+from service.schemas import CompletionReward, Component, GroupStatistics, Problem, RewardAnswer, RewardResult, Timing
+from support import clients
+from support.scripted import Scripted
+from support.stack import Stack
+from training import rating, rewards
+from training.rating import Rater, Row
+
+GOOD = "Sure:\n```python\ndef add(a, b):\n    return a + b\n```"
+BAD = "```python\ndef add(a, b):\n    return a - b\n```"
+NONE = "I would rather not."
+TESTS = ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]
+PROMPT = "Write add."
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left_open(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Plug-ins live as long as their trainer; here they give their connections back."""
+    made: set[Rater] = set()
+    monkeypatch.setattr(rating, "_alive", made)
+    yield
+    for rater in made:
+        rater.close()
+        await rater.close_async()
+
+
+# --- each trainer's own call -----------------------------------------------------------------------------------------
+
+
+def test_trl(stack: Stack) -> None:
+    reward = rewards.trl(stack.url)
+    assert reward.__name__ == "plaudit"
+    logged: dict[str, Any] = {}
+    found = reward(prompts=[PROMPT] * 3, completions=[GOOD, BAD, NONE], completion_ids=[[1]] * 3,
+                   tests=[TESTS] * 3, trainer_state=None, log_extra=logged.__setitem__,
+                   log_metric=logged.__setitem__)  # fmt: skip
+    assert found == [1.0, 0.5, 0.0]
+    assert logged == {"pass_rate": [1.0, 0.5, 0.0], "plaudit/reward_ok": 1.0}
+
+
+def test_trl_with_conversations_and_the_model_where_there_are_no_tests(stack: Stack) -> None:
+    said = [[{"role": "assistant", "content": text}] for text in (GOOD, BAD, NONE)]
+    prompts = [[{"role": "user", "content": PROMPT}]] * 3
+    with stack.client() as http:
+        body = {"items": [{"prompt": prompts[0], "completions": [NONE]}]}
+        score = http.post("/score", json=body).json()["results"][0]["completions"][0]["score"]
+    found = rewards.trl(stack.url, column="unit_tests")(prompts=prompts, completions=said,
+                                                        unit_tests=[TESTS, TESTS, None])  # fmt: skip
+    assert found == [1.0, 0.5, pytest.approx(score, abs=1e-4)]
+
+
+async def test_verl(stack: Stack) -> None:
+    compute_score = rewards.verl(stack.url)
+    assert inspect.iscoroutinefunction(compute_score)  # by this verl tells the two ways apart
+    calls = [compute_score(data_source="taco", solution_str=text, ground_truth=TESTS, extra_info={"prompt": PROMPT})
+             for text in (GOOD, BAD, NONE)]  # fmt: skip
+    found = await asyncio.gather(*calls)
+    assert found == [{"score": value, "reward_ok": 1.0, "pass_rate": value, "rm": 0.0} for value in (1.0, 0.5, 0.0)]
+
+
+def test_verl_s_plain_and_batch_managers(stack: Stack) -> None:
+    plain = rewards.verl_blocking(stack.url)
+    assert not inspect.iscoroutinefunction(plain)
+    one = plain(data_source="taco", solution_str=GOOD, ground_truth=TESTS, extra_info=None)
+    many = rewards.verl_batch(stack.url)(data_sources=["taco"] * 2, solution_strs=[GOOD, BAD],
+                                         ground_truths=[TESTS] * 2, extra_infos=[None] * 2)  # fmt: skip
+    assert (one["score"], [row["score"] for row in many]) == (1.0, [1.0, 0.5])
+
+
+async def test_openrlhf_loads_the_file_and_calls_it(stack: Stack, wheels: Path, tmp_path: Path) -> None:
+    agent = clients.openrlhf_agent(wheels)
+    file = tmp_path / "reward.py"
+    file.write_text(f"from training.rewards import openrlhf\nreward_func = openrlhf({stack.url!r})\n")
+    executor = agent.SingleTurnAgentExecutor(str(file))
+    (found,) = await executor._fetch_rewards_via_func([PROMPT + BAD], [PROMPT], [TESTS])
+    assert found == {"rewards": [0.5], "scores": [0.5],
+                     "extra_logs": {"reward_ok": [1.0], "pass_rate": [0.5], "rm": [0.0]}}  # fmt: skip
+    executor.reward_func.args[0].close()
+
+
+async def test_openrlhf_s_agents(stack: Stack, wheels: Path) -> None:
+    agent = clients.openrlhf_agent(wheels)
+    judge = rewards.openrlhf_step(stack.url)
+
+    class Coder(agent.AgentInstanceBase):
+        def __init__(self) -> None: ...
+
+        async def step(self, states: dict[str, Any], **_: Any) -> dict[str, Any]:
+            return await judge(states)
+
+    step = await Coder().step({"observation_text": PROMPT, "action_text": BAD, "label": TESTS})
+    assert step["rewards"] == step["scores"] == 0.5
+    assert (step["done"], step["extra_logs"]["reward_ok"]) == (True, 1.0)
+
+
+def sample(response: str) -> Any:
+    return types.SimpleNamespace(prompt=PROMPT, response=response, label=TESTS, remove_sample=False)
+
+
+async def test_slime_alone_and_in_groups(stack: Stack) -> None:
+    custom_rm = rewards.slime(stack.url)
+    plain, keyed = types.SimpleNamespace(reward_key=None), types.SimpleNamespace(reward_key="score")
+    assert await custom_rm(plain, sample(BAD)) == 0.5
+    assert await custom_rm(plain, [sample(GOOD), sample(BAD)]) == [1.0, 0.5]
+    assert (await custom_rm(keyed, sample(GOOD)))["score"] == 1.0
+
+
+def test_areal_from_another_process(stack: Stack) -> None:
+    reward_fn = rewards.areal(stack.url)
+    assert reward_fn(PROMPT, GOOD, [1], [2], tests=TESTS) == 1.0  # connected, and pickled all the same
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(reward_fn, PROMPT, BAD, [1], [2], tests=TESTS).result(60) == 0.5
+
+
+def test_skyrl_with_its_own_base_class(stack: Stack, wheels: Path) -> None:
+    place = clients.unpacked("skyrl-gym", wheels)
+    (root,) = place.glob("skyrl_gym")
+    for name in ("skyrl_gym", "skyrl_gym.envs"):  # without their __init__, which imports every environment
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [str(root / name.partition(".")[2])]
+    core = clients._load("skyrl_gym.core", root / "core.py")
+    sys.modules["skyrl_gym"].Env = core.Env  # type: ignore[attr-defined]
+    base = clients._load("skyrl_gym.envs.base_text_env", root / "envs" / "base_text_env.py")
+
+    class Code(rewards.skyrl(stack.url), base.BaseTextEnv):  # type: ignore[misc]
+        pass
+
+    env = Code({}, {"reward_spec": {"ground_truth": TESTS}})
+    prompt, _ = env.init([{"role": "user", "content": PROMPT}])
+    assert prompt[0]["content"] == PROMPT
+    step = env.step(BAD)
+    assert (step["reward"], step["done"], step["observations"]) == (0.5, True, [])
+    assert env.get_metrics()["pass_rate"] == 0.5
+    assert env.max_turns == 1
+
+
+async def test_verifiers(stack: Stack) -> None:
+    reward = rewards.verifiers(stack.url)
+    said = [{"role": "assistant", "content": BAD}]
+    assert await reward(prompt=PROMPT, completion=said, answer="", info={"tests": TESTS}, state={}, task="") == 0.5
+
+
+# --- what a label and a completion may be ----------------------------------------------------------------------------
+
+
+def test_a_method_of_solution_is_found_by_its_name_and_the_asked_language_wins(stack: Stack) -> None:
+    leet = "```python\nclass Solution:\n    def add(self, a, b):\n        return a + b\n```\n```text\n3\n```"
+    label = {"inputs": ["1\n2"], "outputs": ["3"], "fn_name": "add"}
+    assert rewards.trl(stack.url)(prompts=[PROMPT], completions=[leet], tests=[label]) == [1.0]
+
+
+def test_tests_and_model_together(stack: Stack) -> None:
+    spec = {"terms": [{"name": "t", "type": "execute", "weight": 2.0}, {"name": "rm", "type": "score"}]}
+    rater = Rater(stack.url, spec=spec)
+    good, bad = rater.rate([Row(PROMPT, GOOD, TESTS), Row(PROMPT, BAD, TESTS)])
+    assert (good.pass_rate, bad.pass_rate) == (1.0, 0.5)
+    assert good.reward == pytest.approx(2.0 + (good.rm or 0))
+
+
+def test_a_row_that_cannot_be_rated_does_not_take_its_neighbours_along(stack: Stack) -> None:
+    book = "```python\n" + "x = 1\n" * 60_000 + "```"
+    spoilt = {"inputs": ["1"], "outputs": []}
+    rows = [Row(PROMPT, GOOD, TESTS), Row(PROMPT, book, TESTS), Row(PROMPT, GOOD, spoilt), Row(PROMPT, BAD, TESTS)]
+    found = Rater(stack.url).rate(rows)
+    assert [one.reward for one in found] == [1.0, None, None, 0.5]
+    assert isinstance(found[2].why, Invalid)
+
+
+# --- one request for a group -----------------------------------------------------------------------------------------
+
+
+def answered(asked: Any) -> Any:
+    """What the scripted desk answers `/reward` with: 1 for each."""
+    part = Component(status="ok", value=1.0, contribution=1.0)
+    one = CompletionReward(status="ok", reward=1.0, trainable=True, components={"tests": part})
+    group = GroupStatistics(n=1, n_ok=1, degenerate=True)
+    results = [RewardResult(completions=[one] * len(item.completions), group=group) for item in asked.items]
+    return RewardAnswer(request_id="r", status="complete", results=results, timing=Timing())
+
+
+def struck(asked: Any, *, retryable: bool = True) -> Any:
+    """The same, but the last completion was struck by a fault of ours."""
+    answer = answered(asked)
+    error = Problem(code="infra_error" if retryable else "poisoned", detail="by the script", retryable=retryable)
+    part = Component(status="infra_error", error=error)
+    bad = CompletionReward(status="infra_error", trainable=False, components={"tests": part})
+    last = answer.results[-1]
+    results = [*answer.results[:-1], last.model_copy(update={"completions": [*last.completions[:-1], bad]})]
+    return answer.model_copy(update={"results": results, "status": "partial"})
+
+
+def test_a_batch_is_one_request_with_an_item_a_group(scripted: Scripted) -> None:
+    desk = scripted.says(answered)
+    found = rewards.trl(scripted.url)(prompts=["a"] * 4 + ["b"] * 4, completions=[GOOD] * 8, tests=[TESTS] * 8)
+    assert found == [1.0] * 8
+    (asked,) = desk.calls
+    assert [len(item.completions) for item in asked.items] == [4, 4]
+
+
+async def test_samples_of_many_tasks_share_a_request(scripted: Scripted) -> None:
+    desk = scripted.says(answered)
+    compute_score = rewards.verl(scripted.url, gather_s=0.05)
+    await asyncio.gather(*(compute_score("taco", GOOD, TESTS, {"prompt": PROMPT}) for _ in range(16)))
+    assert [[len(item.completions) for item in asked.items] for asked in desk.calls] == [[16]]
+
+
+def test_samples_of_many_threads_share_a_request(scripted: Scripted) -> None:
+    desk = scripted.says(answered)
+    reward_func = rewards.openrlhf(scripted.url, gather_s=0.3)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: reward_func([PROMPT + GOOD], [PROMPT], [TESTS]), range(8)))
+    assert [one["rewards"] for one in found] == [[1.0]] * 8
+    assert sum(len(item.completions) for asked in desk.calls for item in asked.items) == 8
+    assert len(desk.calls) < 4
+
+
+# --- never a zero ----------------------------------------------------------------------------------------------------
+
+OUTAGE = NoWorker("by the script", retry_after_s=0.05)
+
+
+def run(function: Any, *args: Any) -> Any:
+    """An awaited plug-in in an event loop of its own."""
+
+    async def once() -> Any:
+        try:
+            return await function(*args)
+        finally:
+            await function.args[0].close_async()
+
+    return asyncio.run(once())
+
+
+def rewards_of(url: str, **options: Any) -> dict[str, Callable[[], Any]]:
+    """Every plug-in as its trainer would call it."""
+    plain = types.SimpleNamespace(reward_key=None)
+    env = type("Env", (rewards.skyrl(url, **options),), {})({}, {"reward_spec": {"ground_truth": TESTS}})
+    return {
+        "verl": lambda: run(rewards.verl(url, **options), "taco", GOOD, TESTS),
+        "verl, plain": lambda: rewards.verl_blocking(url, **options)("taco", GOOD, TESTS),
+        "verl, batch": lambda: rewards.verl_batch(url, **options)(["taco"], [GOOD], [TESTS]),
+        "openrlhf": lambda: rewards.openrlhf(url, **options)([GOOD], [PROMPT], [TESTS]),
+        "slime": lambda: run(rewards.slime(url, **options), plain, sample(GOOD)),
+        "areal": lambda: rewards.areal(url, **options)(PROMPT, GOOD, [1], [1], tests=TESTS),
+        "skyrl": lambda: env.step(GOOD),
+        "verifiers": lambda: run(rewards.verifiers(url, **options), PROMPT, GOOD, "", {"tests": TESTS}),
+    }
+
+
+PLUG_INS = ("verl", "verl, plain", "verl, batch", "openrlhf", "slime", "areal", "skyrl", "verifiers")
+
+
+@pytest.mark.parametrize("name", PLUG_INS)
+def test_an_outage_that_lasts_is_raised_and_one_that_passes_is_waited_for(name: str, scripted: Scripted) -> None:
+    scripted.says(OUTAGE)
+    with pytest.raises(PlauditError):
+        rewards_of(scripted.url, timeout_s=0.5)[name]()
+    scripted.says(Overloaded("by the script", retry_after_s=0.05), OUTAGE, answered)
+    rewards_of(scripted.url, timeout_s=20.0)[name]()
+
+
+def test_trl_gets_none_for_the_rows_that_were_struck_and_only_for_them(scripted: Scripted) -> None:
+    scripted.says(struck)
+    reward = rewards.trl(scripted.url, timeout_s=1.5)
+    ask: dict[str, Any] = {"prompts": [PROMPT] * 3, "completions": [GOOD] * 3, "tests": [TESTS] * 3}
+    assert reward(**ask) == [1.0, 1.0, None]
+    scripted.says(struck, answered)
+    assert rewards.trl(scripted.url, timeout_s=20.0)(**ask) == [1.0] * 3  # asked again, and mended
+    desk = scripted.says(lambda asked: struck(asked, retryable=False))
+    assert rewards.trl(scripted.url, timeout_s=20.0)(**ask) == [1.0, 1.0, None]
+    assert len(desk.calls) == 1  # what no try mends is not tried again
+    scripted.says(OUTAGE)
+    assert rewards.trl(scripted.url, timeout_s=0.5)(**ask) == [None] * 3
+    assert rewards.trl("http://127.0.0.1:9", timeout_s=0.5)(**ask) == [None] * 3  # nobody there
+
+
+def test_a_wrong_key_is_said_at_once(scripted: Scripted) -> None:
+    scripted.says(Unauthorized("by the script"))
+    with pytest.raises(Unauthorized):
+        rewards.trl(scripted.url)(prompts=[PROMPT], completions=[GOOD], tests=[TESTS])
+
+
+async def test_a_fallback_says_that_it_is_one(scripted: Scripted) -> None:
+    scripted.says(OUTAGE)
+    options: dict[str, Any] = {"fallback": -1.0, "timeout_s": 0.5}
+    numbers = {"score": -1.0, "reward_ok": 0.0, "pass_rate": 0.0, "rm": 0.0}
+    assert await rewards.verl(scripted.url, **options)("taco", GOOD, TESTS) == numbers
+    told = await asyncio.to_thread(rewards.openrlhf(scripted.url, **options), [GOOD], [PROMPT], [TESTS])
+    assert (told["rewards"], told["extra_logs"]["reward_ok"]) == ([-1.0], [0.0])
+    one = sample(GOOD)
+    assert await rewards.slime(scripted.url, **options)(types.SimpleNamespace(reward_key=None), one) == -1.0
+    assert one.remove_sample is True
+
+
+async def test_a_rubric_that_would_make_exceptions_zeros_gets_nan_and_an_error(scripted: Scripted) -> None:
+    scripted.says(OUTAGE)
+    state: dict[str, Any] = {}
+    found = await rewards.verifiers(scripted.url, timeout_s=0.5)(PROMPT, GOOD, "", {"tests": TESTS}, state)
+    assert math.isnan(found)
+    assert isinstance(state["error"], PlauditError)
+
+
+def test_every_plug_in_can_be_pickled() -> None:
+    for make in (rewards.trl, rewards.verl, rewards.verl_blocking, rewards.verl_batch, rewards.openrlhf,
+                 rewards.openrlhf_step, rewards.slime, rewards.areal, rewards.verifiers):  # fmt: skip
+        again = pickle.loads(pickle.dumps(make("http://127.0.0.1:9", timeout_s=3.0)))
+        assert again.args[0].timeout_s == 3.0
+
+
+def test_no_trainer_is_imported() -> None:
+    import subprocess
+
+    heavy = {"torch", "trl", "verl", "ray", "transformers", "fastapi", "redis"}
+    code = f"import sys, training.rewards; print(*{heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -1,0 +1,374 @@
+"""Rows of a trainer in, ratings out: what every plug-in of `training.rewards` stands on.
+
+A trainer has rows (a prompt, a completion, a data set's label); the service has groups. `Rater` joins rows of one
+prompt and label into one item, all items into one request to `/reward`, and takes the answer apart again. Its calls are
+steps without I/O, so that blocking and awaiting trainers run the same ones. Three things it promises:
+
+- A fault of ours is a `Rating` with `why` and no reward, for the rows it struck and no others; rows whose fault another
+  try may mend are asked again until the deadline.
+- One row that cannot be (a spoilt label, a program as large as a book) does not take its neighbours with it.
+- What the caller configured wrongly (a key, a model's name) is raised at once: waiting would not mend it.
+
+Trainers that hand over one row at a time still do so from many threads or tasks at once; `rate_one` waits `gather_s`
+for those others, and one request goes out for all. A Rater may be pickled and forked: connections stay behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack
+
+from service.client import AsyncClient, Client
+from service.client.calls import Calls
+from service.client.tries import Steps
+from service.errors import InfraError, Invalid, PlauditError, Poisoned, TooLarge
+from service.extract import answer as answer_of
+from service.extract import code_of
+from service.labels import Tested, tests_of
+from service.schemas import (
+    AgreementTerm,
+    CompletionReward,
+    ExecuteTerm,
+    Extract,
+    LimitsSpec,
+    Message,
+    Priority,
+    RewardItem,
+    RewardRequest,
+    RewardSpec,
+    ScoreTerm,
+    Stop,
+)
+
+MAX_ITEMS = 256  # of one request; what a deployment takes by default
+MAX_TRIES = 1_000_000  # the deadline ends a call, not a count: an API takes longer to restart than six tries
+AGAIN_S = 0.5  # before rows that a fault struck are asked for again
+BY_TESTS = RewardSpec(terms=[ExecuteTerm(name="tests", type="execute")])
+BY_MODEL = RewardSpec(terms=[ScoreTerm(name="rm", type="score", on_overflow="truncate_left")])
+_ROLES = {"system": "system", "developer": "system", "assistant": "assistant", "tool": "tool", "function": "tool"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One completion. `prompt` is text or chat messages; `label` is whatever the data set has beside it."""
+
+    prompt: Any
+    completion: str
+    label: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """A reward and what it is made of; or, with `reward` None, why there is none."""
+
+    reward: float | None
+    pass_rate: float | None = None
+    rm: float | None = None
+    why: PlauditError | None = None
+    again: bool = False  # the fault struck this row only, and another try may mend it
+
+    def value(self) -> float:
+        """The reward. Raises what stood in its way: nobody gets a number by accident."""
+        if self.reward is None:
+            raise self.why or InfraError("no reward, and no reason given")
+        return self.reward
+
+    def numbers(self, fallback: float | None = None) -> dict[str, float]:
+        """Always the same keys, numbers only. Without a reward, `fallback` and `reward_ok` 0, or raises."""
+        score = self.value() if self.reward is not None or fallback is None else fallback
+        return {"score": score, "reward_ok": float(self.reward is not None), "pass_rate": self.pass_rate or 0.0,
+                "rm": self.rm or 0.0}  # fmt: skip
+
+
+class Options(TypedDict, total=False):
+    """How rows are rated. Without `spec`: by the tests in the label, and by the reward model where there are none."""
+
+    spec: RewardSpec | Mapping[str, Any] | None
+    language: str
+    extract: Extract
+    limits: LimitsSpec | Mapping[str, Any]
+    stop: Stop
+    priority: Priority
+    timeout_s: float
+    gather_s: float
+    max_connections: int
+
+
+_DEFAULTS: Options = {"spec": None, "language": "python", "extract": "last_fence", "limits": {}, "stop": "never",
+                      "priority": "normal", "timeout_s": 120.0, "gather_s": 0.01, "max_connections": 64}  # fmt: skip
+
+
+class Rater:
+    """Rates rows by a running service."""
+
+    def __init__(self, url: str, api_key: str | None = None, **options: Unpack[Options]) -> None:
+        self._made_of = (url, api_key, options)
+        chosen: Any = {**_DEFAULTS, **options}
+        self.spec = RewardSpec.model_validate(chosen["spec"]) if chosen["spec"] is not None else None
+        self.limits = LimitsSpec.model_validate(chosen["limits"])
+        self.language: str = chosen["language"]
+        self.extract: Extract = chosen["extract"]
+        self.stop: Stop = chosen["stop"]
+        self.priority: Priority = chosen["priority"]
+        self.timeout_s: float = chosen["timeout_s"]
+        self.gather_s: float = chosen["gather_s"]
+        self._connect: dict[str, Any] = {
+            "url": url, "api_key": api_key, "timeout_s": self.timeout_s, "max_tries": MAX_TRIES,
+            "max_connections": chosen["max_connections"],
+        }  # fmt: skip
+        self._begin()
+        _alive.add(self)
+
+    def _begin(self) -> None:
+        """Without connections and without waiters: at first, and in the child of a fork, whose parent keeps them."""
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[Row, Future[Rating]]] = []
+        self._client: Client | None = None
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = weakref.WeakKeyDictionary()
+
+    def close(self) -> None:
+        """Give the blocking connections back. The next call opens new ones."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    async def close_async(self) -> None:
+        """Give those of the running event loop back."""
+        loop = self._loops.pop(asyncio.get_running_loop(), None)
+        if loop is not None:
+            await loop.client.close()
+
+    def __reduce__(self) -> tuple[Callable[..., Rater], tuple[Any, ...]]:
+        return _rater, self._made_of
+
+    # --- groups ------------------------------------------------------------------------------------------------------
+
+    def rate(self, rows: Sequence[Row]) -> list[Rating]:
+        """One rating a row, in order."""
+        client = self._blocking()
+        return client.run(self._rating(client.calls, rows))
+
+    async def rate_async(self, rows: Sequence[Row]) -> list[Rating]:
+        """The same, awaited."""
+        client = self._awaiting().client
+        return await client.run(self._rating(client.calls, rows))
+
+    # --- one at a time -----------------------------------------------------------------------------------------------
+
+    def rate_one(self, row: Row) -> Rating:
+        """One row, sent with those of all other threads that come within `gather_s`."""
+        mine: Future[Rating] = Future()
+        with self._lock:
+            self._waiting.append((row, mine))
+            first = len(self._waiting) == 1
+        if first:
+            time.sleep(self.gather_s)
+            with self._lock:
+                taken, self._waiting = self._waiting, []
+            try:
+                for (_, one), rating in zip(taken, self.rate([row for row, _ in taken]), strict=True):
+                    one.set_result(rating)
+            except PlauditError as error:
+                for _, one in taken:
+                    one.set_exception(error)
+            finally:  # whatever happened, nobody waits for ever
+                for _, one in taken:
+                    one.cancel()
+        return mine.result()
+
+    async def rate_one_async(self, row: Row) -> Rating:
+        """One row, sent with those of all other tasks of this event loop that come within `gather_s`."""
+        loop = self._awaiting()
+        mine: asyncio.Future[Rating] = asyncio.get_running_loop().create_future()
+        loop.waiting.append((row, mine))
+        if len(loop.waiting) == 1:
+            task = asyncio.create_task(self._send_gathered(loop))
+            loop.tasks.add(task)
+            task.add_done_callback(loop.tasks.discard)
+        return await mine
+
+    async def _send_gathered(self, loop: _Loop) -> None:
+        await asyncio.sleep(self.gather_s)
+        taken, loop.waiting = [pair for pair in loop.waiting if not pair[1].done()], []
+        try:
+            for (_, one), rating in zip(taken, await self.rate_async([row for row, _ in taken]), strict=True):
+                if not one.done():
+                    one.set_result(rating)
+        except PlauditError as error:
+            for _, one in taken:
+                if not one.done():
+                    one.set_exception(error)
+        finally:
+            for _, one in taken:
+                one.cancel()
+
+    # --- what is asked -----------------------------------------------------------------------------------------------
+
+    def _rating(self, calls: Calls, rows: Sequence[Row]) -> Steps[list[Rating]]:
+        """Ask for all rows, and again for those that a passing fault struck, until the deadline."""
+        until = time.monotonic() + self.timeout_s
+        ratings: list[Rating | None] = [None] * len(rows)
+        entries: list[_Entry] = []
+        for at, row in enumerate(rows):
+            try:
+                entries.append(self._entry(at, row))
+            except Invalid as error:
+                ratings[at] = Rating(None, why=error)
+        while entries:
+            for spec in {id(entry.spec): entry.spec for entry in entries}.values():
+                of_spec = [entry for entry in entries if entry.spec is spec]
+                for at, rating in (yield from self._asked(calls, of_spec, spec, until)).items():
+                    ratings[at] = rating
+            entries = [entry for entry in entries if (had := ratings[entry.at]) is not None and had.again]
+            if time.monotonic() + AGAIN_S >= until:
+                break
+            if entries:
+                yield AGAIN_S
+        return [rating or Rating(None, why=InfraError("not rated")) for rating in ratings]
+
+    def _asked(self, calls: Calls, entries: list[_Entry], spec: RewardSpec, until: float) -> Steps[dict[int, Rating]]:
+        """One request; or two halves of it where the service says that something in it cannot be."""
+        groups: dict[str, list[_Entry]] = {}
+        for entry in entries:
+            groups.setdefault(entry.group, []).append(entry)
+        batches = list(groups.values())
+        found: dict[int, Rating] = {}
+        for start in range(0, len(batches), MAX_ITEMS):
+            batch = batches[start : start + MAX_ITEMS]
+            items = [one[0].item.model_copy(update={"completions": [e.item.completions[0] for e in one]})
+                     for one in batch]  # fmt: skip
+            left_ms = max(1, int(1000 * (until - time.monotonic())))
+            request = RewardRequest(spec=spec, items=items, priority=self.priority, deadline_ms=left_ms)
+            asked = [entry for one in batch for entry in one]
+            try:
+                answer = yield from calls.reward(request)
+            except (Invalid, TooLarge) as error:
+                if len(asked) == 1:
+                    found[asked[0].at] = Rating(None, why=error)
+                    continue
+                middle = len(asked) // 2
+                for half in (asked[:middle], asked[middle:]):
+                    found.update((yield from self._asked(calls, half, spec, until)))
+            except PlauditError as error:
+                if not error.retryable:
+                    raise
+                found.update({entry.at: Rating(None, why=error) for entry in asked})
+            else:
+                told = [one for result in answer.results for one in result.completions]
+                found.update({entry.at: _rating(spec, one) for entry, one in zip(asked, told, strict=True)})
+        return found
+
+    def _entry(self, at: int, row: Row) -> _Entry:
+        """A row as an item of one completion. Raises Invalid for a label whose tests cannot be used."""
+        tested = tests_of(row.label)
+        spec = self.spec or (BY_TESTS if tested is not None else BY_MODEL)
+        executes = any(isinstance(term, ExecuteTerm | AgreementTerm) for term in spec.terms)
+        if executes and tested is None:
+            raise Invalid("label: no tests in it, and the spec runs them")
+        language = (tested.language if tested else None) or self.language
+        extract, completion = self.extract, row.completion
+        if executes and tested is not None:
+            only = all(isinstance(term, ExecuteTerm) for term in spec.terms)
+            extract, completion = self._program(row.completion, tested, language, only=only)
+        prompt = _prompt(row.prompt)
+        item = RewardItem(prompt=prompt, completions=[completion], language=language, extract=extract,
+                          tests=tested.tests if tested else None, limits=self.limits, stop=self.stop)  # fmt: skip
+        return _Entry(at, spec, item, item.model_dump_json(exclude={"completions"}))
+
+    def _program(self, completion: str, tested: Tested, language: str, *, only: bool) -> tuple[Extract, str]:
+        """What is sent of a completion: the program alone where nothing else is looked at."""
+        if self.extract == "none":
+            return "none", tested.program(completion) if only else completion
+        code = code_of(completion, language)
+        if code is None:
+            return "last_fence", "" if only else answer_of(completion)
+        if only:
+            return "none", tested.program(code.text)
+        return "last_fence", answer_of(completion).replace(code.text, tested.program(code.text))
+
+    # --- connections -------------------------------------------------------------------------------------------------
+
+    def _blocking(self) -> Client:
+        with self._lock:
+            if self._client is None:
+                self._client = Client(**self._connect)
+                weakref.finalize(self, self._client.close).atexit = False
+            return self._client
+
+    def _awaiting(self) -> _Loop:
+        running = asyncio.get_running_loop()
+        if running not in self._loops:
+            self._loops[running] = _Loop(AsyncClient(**self._connect))
+        return self._loops[running]
+
+
+def _rater(url: str, api_key: str | None, options: Options) -> Rater:
+    return Rater(url, api_key, **options)
+
+
+_alive: weakref.WeakSet[Rater] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for rater in _alive:
+        rater._begin()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Loop:
+    """What belongs to one event loop."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self.client = client
+        self.waiting: list[tuple[Row, asyncio.Future[Rating]]] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    at: int
+    spec: RewardSpec
+    item: RewardItem
+    group: str  # rows of one group differ in their completion only
+
+
+def _prompt(prompt: Any) -> str | list[Message]:
+    """Text, or messages in the contract's roles; of parts of a message, the text."""
+    if isinstance(prompt, str):
+        return prompt
+    if prompt is None:
+        return ""
+    return [Message(role=_ROLES.get(turn["role"], "user"), content=text_of(turn)) for turn in prompt]  # type: ignore[arg-type]
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """A message's text, whichever of the two ways it is written in."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+
+
+def _rating(spec: RewardSpec, told: CompletionReward) -> Rating:
+    parts = told.components
+    run = [parts[term.name].value for term in spec.terms if isinstance(term, ExecuteTerm)]
+    scored = [parts[term.name].value for term in spec.terms if isinstance(term, ScoreTerm)]
+    if told.trainable and told.reward is not None:
+        return Rating(told.reward, run[0] if run else None, scored[0] if scored else None)
+    errors = [part.error for part in parts.values() if part.error is not None]
+    detail = "; ".join(sorted({f"{error.code}: {error.detail}" for error in errors})) or told.status
+    if told.status == "invalid":
+        return Rating(None, why=Invalid(detail))
+    if told.status == "infra_error" and not all(error.retryable for error in errors):
+        return Rating(None, why=Poisoned(detail))
+    return Rating(None, why=InfraError(detail), again=True)
