@@ -15,7 +15,6 @@ from service.scoring.packing import Ids, pack
 from service.scoring.reward_model import Encoded, RewardModel, RewardModelSpec
 from service.scoring.scheduler import Group, Scheduler
 from service.scoring.sharing import why_not
-from service.scoring.spec import RewardModelSpec
 from support.decoders import FAMILIES, MAX_LENGTH, VOCABULARY, WINDOW, classifier
 
 BOUND = 1e-4
@@ -33,7 +32,6 @@ class Scorer(RewardModel):
     def __init__(self, model: Any, *, deterministic: bool = False) -> None:
         self.spec = RewardModelSpec("{prompt}{completion}", MAX_LENGTH, "tiny")
         self._backbone = model.base_model
-        self.spec = RewardModelSpec("{prompt}{completion}", MAX_LENGTH, "bare")
         self._head = Head("score", ((model.score.weight.float(), None),))
         self.unshared = "asked" if deterministic else None
         self.num_computed = self.num_shared = 0
