@@ -22,7 +22,7 @@ TINY = Recipe(
     tokenize=Tokenize(vocab_size=320),
     pretrain=Pretrain(hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, max_tokens=12_000,
                       sequence_tokens=200, batch_tokens=1024),
-    pair=Pair(min_chosen=0.5, min_gap=0.1),
+    pair=Pair(min_chosen=0.5, min_gap=0.1, rejected_above_zero=False),
     fit=Fit(epochs=1, group_size=4, presentation=0.0, max_length=256),
     ppo=PPO(iterations=2, prompts=4, samples=2, epochs=1),
     iterate=Iterate(rounds=2, sft_epochs=1, problems=12, samples=2, mined_problems=4, mined_samples=2, held_out=4,
