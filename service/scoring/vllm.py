@@ -100,9 +100,6 @@ class VllmEngine:
         encoder = Encoder.load(folder)
         if encoder.spec.steps is not None:
             raise UsageError(f"{folder}: a process reward model is for the engine `transformers`")
-        if encoder.spec.pooled != "last":
-            raise UsageError(f"{folder}: vLLM is asked for one score a text, and this model scores steps: use the "
-                             "engine `transformers`")  # fmt: skip
         url, server = settings.vllm_url.get(name), None
         headers: dict[str, str] = {}
         transport: httpx.HTTPTransport | None = None

@@ -118,7 +118,7 @@ def test_a_checkpoint_without_a_golden_set_is_refused(opened: Opened, tmp_path: 
 
 def test_a_process_reward_model_is_refused(opened: Opened, tmp_path: Path, server: PoolingServer) -> None:
     steps = {"pooled": "steps", "steps": {"token": "<|end|>", "split": "\n"}}
-    with pytest.raises(UsageError, match="this model scores steps"):
+    with pytest.raises(UsageError, match="process reward model"):
         opened(checkpoint(tmp_path, golden="golden.jsonl", **steps), server)
 
 
