@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scoring import SHAPES, cpu, write_random
+from shapes import SHAPES, write_random  # before `overhead`, whose imports take this folder off the path
 
 PROMPT, COMPLETIONS = 1024, 64
 MIB = 2**20
@@ -163,9 +163,10 @@ def main() -> None:
                      f"activations ({found['both'] / MIB:.0f} with both) | none | "
                      f"**{found['grown'] / MIB:+.1f} MiB** |")  # fmt: skip
     import torch
+    from overhead import machine
 
     when = datetime.now(UTC).strftime("%Y-%m-%d")
-    note = f"float32, one torch thread. {cpu()}, torch {torch.__version__}, {when}; a shared machine."
+    note = f"float32, one torch thread. {machine()}, torch {torch.__version__}, {when}."
     text = "\n".join(lines)
     print(f"{text}\n\n{note}")
     if flags.out:

@@ -21,23 +21,13 @@ from pathlib import Path
 
 import torch
 import transformers
-from scoring import SHAPES, write_random  # before `overhead`, whose imports take this folder off the path
+from shapes import SHAPES, write_random  # before `overhead`, whose imports take this folder off the path
 
 # isort: split
 from overhead import Connection, machine, service
 
-from service.scoring.spec import RewardModelSpec
-
 LONG, SHORT, CLIENTS, PAUSE_S = 4000, 60, 4, 4.0
 LIMIT = 8192
-
-
-def longer(folder: Path) -> Path:
-    """The same checkpoint, for longer texts: rotary positions have no table that could end."""
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": LIMIT}))
-    RewardModelSpec("{prompt}{completion}", LIMIT, "Qwen2ForSequenceClassification").write(folder / "reward_model.json")
-    return folder
 
 
 def words(draw: random.Random, count: int) -> str:
@@ -87,7 +77,7 @@ def main() -> None:
     flags = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, service(longer(write_random(Path(folder), *SHAPES["17M"]))) as url:
+    with tempfile.TemporaryDirectory() as folder, service(write_random(Path(folder), *SHAPES["17M"], LIMIT)) as url:
         short, long = measure(url, flags.rounds)
     p50, p99 = statistics.median(short), statistics.quantiles(short, n=100)[98]
     batch = statistics.median(long)
