@@ -137,15 +137,16 @@ def test_a_killed_worker_is_nobody_s_zero(frail: Stack, asked: Any, meets: Any) 
     compare()
 
 
-def test_a_call_that_finds_nobody_waits_for_somebody(frail: Stack, asked: Any) -> None:
+def test_a_call_that_finds_nobody_waits_for_somebody(frail: Stack, asked: Any, meets: Any) -> None:
     frail.of_kind("execute")[0].stop()
     frail.of_kind("score")[0].stop()
     wait_for(lambda: not httpx.get(f"{frail.url}/ready", trust_env=False).is_success)
-    calls = asked(102)
+    calls, compare = asked(102), meets("no worker for a while", SLEEPS)
     time.sleep(1)
     frail.start_executor()
     frail.start_scorer()
     assert answers(calls) == [True, True, True]
+    compare()
 
 
 def test_redis_may_die_and_come_back(frail: Stack, asked: Any, meets: Any) -> None:

@@ -54,7 +54,7 @@ async def submit_task(request: Request, task: Task) -> JSONResponse:
     item = RewardItem(
         prompt=task.prompt if isinstance(task.prompt, str) else messages(task.prompt), completions=[task.response],
         extract="last_fence", tests=None if tested is None else tested.tests,
-        language=(tested.language if tested is not None else None) or options.language,
+        language=(tested.language if tested is not None else None) or options.language, limits=visit.limits(),
     )  # fmt: skip
     body = RewardRequest(spec=RewardSpec(terms=[term]), items=[item]).model_dump_json().encode()
     visit.services.door.check_reward(RewardRequest.model_validate_json(body))
