@@ -264,6 +264,17 @@ async def test_the_async_client_does_the_same_and_many_at_once(serve: Any) -> No
     assert len(server.seen) == 9
 
 
+async def test_calls_beyond_the_connections_wait_for_their_turn_and_no_longer_than_they_may(serve: Any) -> None:
+    server, url = serve(*[(200, {}, SCORED)] * 40)
+    async with AsyncClient(url, max_connections=2) as client:
+        answers = await asyncio.gather(*(client.score([ITEM]) for _ in range(40)))
+        assert [one.status for one in answers] == ["complete"] * 40
+        assert len(server.connections) <= 2
+        async with client._turns, client._turns:
+            late = await client._send(Send("POST", "/score", {}, b"", timeout_s=0.05))
+    assert isinstance(late, httpx.ReadTimeout)
+
+
 def test_nobody_there_is_unreachable_within_the_deadline() -> None:
     with Client("http://127.0.0.1:9", max_tries=2) as client, pytest.raises(Unreachable):
         client.score([ITEM], deadline_ms=2000)
