@@ -6,11 +6,11 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt tor
 TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
 
-.PHONY: help run up test quick check bench toolchains
+.PHONY: help run up test quick check bench reproduce-mini toolchains
 .DELETE_ON_ERROR:
 
 help:  ## this text
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 26
 	@echo 'make run ONCE=1 stops after its table; DATA=FOLDER takes a HumanEval problem; FLAGS="--port 8000" go to plaudit up'
 
 run: .make/run  ## start everything on a free port, rank eight programs, serve until Ctrl-C
@@ -33,6 +33,10 @@ check: .make/test  ## lint, types, import laws
 
 bench: .make/test  ## every benchmark, each printing its table
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+reproduce-mini: .make/test  ## train models/plaudit-mini again from ../shared/data (half an hour) and compare
+	nice $(BIN)/plaudit-train all training/recipes/mini.toml --run runs/mini --publish runs/mini/published
+	$(BIN)/python -m training.reproduce models/plaudit-mini runs/mini/published
 
 toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's languages; quick when they are there
 	@PYTHON=$(BIN)/python .ci/toolchains

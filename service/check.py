@@ -43,7 +43,10 @@ def findings(settings: Settings) -> dict[str, Any]:
         "broker": section(lambda: _broker(settings)),
         "isolation": section(lambda: _isolation(settings, missing)),
         "languages": section(_languages),
-        "models": {name: section(lambda path=path: _model(settings, path)) for name, path in settings.models.items()},  # type: ignore[misc]
+        "models": {
+            name: section(lambda name=name, path=path: _model(settings, name, path))  # type: ignore[misc]
+            for name, path in settings.models.items()
+        },
         "missing": missing,
     }
 
@@ -101,23 +104,18 @@ def _languages() -> dict[str, str]:
     return {language.name: language.version for language in installed()}
 
 
-def _model(settings: Settings, path: str) -> dict[str, Any]:
+def _model(settings: Settings, name: str, path: str) -> dict[str, Any]:
     """Load a model as a scorer would, and prove it against its golden set."""
     try:
-        from service.scoring.reward_model import RewardModel
+        from service.scoring.engine import open_engine
     except ModuleNotFoundError as error:
         raise HostLacks(f"the package {error.name!r} is not installed; pip install 'plaudit[scorer]'") from error
     try:
-        model = RewardModel.load(path, dtype=settings.dtype, threads=settings.torch_threads,
-                                 deterministic=settings.deterministic)  # fmt: skip
-        parity = model.check_golden()
+        engine, parity = open_engine(name, path, settings)
     except (OSError, ValueError) as error:  # what transformers says of a folder that is half a checkpoint
         raise HostLacks(f"{path}: not a loadable checkpoint: {str(error).splitlines()[0]}") from error
-    if not parity.ok:
-        raise HostLacks(f"{path}: scores here differ from its golden set by {parity.max_abs_error:.3g} "
-                        f"(at most {parity.tolerance:g})")  # fmt: skip
-    return {"path": path, "revision": model.revision, "architecture": model.architecture, "dtype": settings.dtype,
-            "parameters": model.parameters, "max_length": model.max_length,
+    return {"path": path, "revision": engine.revision, "architecture": engine.architecture, "engine": engine.engine,
+            "dtype": engine.dtype, "parameters": engine.parameters, "max_length": engine.max_length,
             "max_abs_error": parity.max_abs_error}  # fmt: skip
 
 

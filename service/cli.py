@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, TextIO
 
-from service.errors import EXIT_FAILED, HostLacks, PlauditError, UsageError, exit_code
-from service.settings import PREFIX, Settings, load, parse_models
+from service.errors import EXIT_FAILED, EXIT_OK, HostLacks, PlauditError, UsageError, exit_code
+from service.settings import PREFIX, Settings, load, parse_named
 
 DESCRIPTION = "A reward service for code models: scores from a reward model, verdicts from a sandbox."
 EPILOG = """\
@@ -25,7 +25,8 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 this host lacks something named i
 ADDRESS = ("host", "port")
 KEYS = ("api_key", "admin_key", "accept_no_auth")
 BROKER = ("redis_url", "namespace")
-SCORING = ("model", "dtype", "deterministic", "max_batch_tokens", "torch_threads")
+SCORING = ("model", "engine", "vllm_url", "vllm_python", "vllm_args", "vllm_api_key", "vllm_start_s", "dtype",
+           "deterministic", "max_batch_tokens", "torch_threads")
 EXECUTING = ("executors", "isolation_accept")
 TELLING = ("log_level", "log_payloads")
 HELP = {
@@ -117,6 +118,12 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         one.set_defaults(command=name)
         for flag in flags:
             _add_client_flag(one, flag, environ)
+    activate = command(commands, "activate", _activate, "swap a served model's checkpoint, between two batches")
+    activate.add_argument("name", metavar="NAME", help="the served model")
+    activate.add_argument("checkpoint", metavar="REVISION|PATH",
+                          help="digest known to the service, or folder or hub id as its workers see it")  # fmt: skip
+    for flag in ("url", "api_key"):
+        _add_client_flag(activate, flag, environ)
     check = command(commands, "check", _check, "tell what this host, installation and configuration can do",
                     *ADDRESS, *BROKER, *KEYS, "scorers", *EXECUTING, *SCORING, "state_dir")  # fmt: skip
     check.add_argument("--json", action="store_true", default=False, help="one JSON document instead of text")
@@ -134,7 +141,7 @@ def _add_setting(one: argparse.ArgumentParser, name: str) -> None:
     if isinstance(default, bool):
         options |= {"action": argparse.BooleanOptionalAction} if default else {"action": "store_true"}
     elif isinstance(default, dict):
-        options |= {"action": "extend", "nargs": "+", "metavar": "NAME=PATH"}
+        options |= {"action": "extend", "nargs": "+", "metavar": f"NAME={'URL' if name.endswith('url') else 'PATH'}"}
     elif isinstance(default, list):
         options |= {"action": "extend", "nargs": "+", "metavar": "KEY"}
     else:
@@ -144,7 +151,9 @@ def _add_setting(one: argparse.ArgumentParser, name: str) -> None:
 
 def _metavar(name: str) -> str:
     known = {"redis_url": "URL", "host": "ADDRESS", "state_dir": "FOLDER", "isolation_accept": "LEVEL", "dtype": "TYPE",
-             "log_level": "LEVEL", "namespace": "NAME", "drain_s": "SECONDS", "port": "PORT"}  # fmt: skip
+             "log_level": "LEVEL", "namespace": "NAME", "drain_s": "SECONDS", "port": "PORT",
+             "engine": "ENGINE", "vllm_python": "PATH", "vllm_args": "ARGS", "vllm_api_key": "KEY",
+             "vllm_start_s": "SECONDS"}  # fmt: skip
     return known.get(name, "N")
 
 
@@ -163,8 +172,8 @@ def _add_client_flag(one: argparse.ArgumentParser, name: str, environ: Mapping[s
 def _settings(flags: argparse.Namespace) -> Settings:
     """Flags over environment over defaults. Raises UsageError."""
     said = {name.removeprefix("setting_"): value for name, value in vars(flags).items() if name.startswith("setting_")}
-    if "model" in said:
-        said["model"] = parse_models(said["model"])
+    for name in {"model", "vllm_url"} & said.keys():
+        said[name] = parse_named(name, said[name])
     environ = {name: value for name, value in os.environ.items() if name not in CLIENT_VARIABLES}
     return load(said, environ)
 
@@ -300,6 +309,18 @@ def _send(flags: argparse.Namespace) -> int:
         return tally.exit_code
 
     return asyncio.run(send())
+
+
+def _activate(flags: argparse.Namespace) -> int:
+    from service.client import Client
+
+    known, target = flags.checkpoint.startswith("sha256:"), flags.checkpoint
+    if not known and os.path.isdir(target):
+        target = os.path.abspath(target)  # the workers' working directory is another one
+    with Client(flags.url, flags.api_key) as client:
+        answer = client.activate(flags.name, target) if known else client.activate(flags.name, path=target)
+    print(answer.model_dump_json())
+    return EXIT_OK
 
 
 def _read_spec(path: str, kind: Any) -> Any:

@@ -78,6 +78,24 @@ class Conflict(PlauditError):
     status, code, title, retryable = 409, "idempotency_conflict", "Same idempotency key, another body", False
 
 
+class RevisionUnknown(NotFound):
+    """No checkpoint of this digest is known here, and no path was given where one would be."""
+
+    code, title = "revision_unknown", "No such revision"
+
+
+class ActivationRunning(PlauditError):
+    """Another activation of this model is under way."""
+
+    status, code, title = 409, "activation_running", "Another activation runs"
+
+
+class CheckpointRefused(Invalid):
+    """A worker could not load this checkpoint, or its golden set fails there; the one before goes on serving."""
+
+    code, title = "checkpoint_refused", "Checkpoint refused"
+
+
 class TooLarge(PlauditError):
     """More items, completions, tests or bytes than a limit allows; the detail names field, value and limit."""
 
@@ -107,6 +125,12 @@ class NoWorker(PlauditError):
     """No live worker serves this model or kind of work."""
 
     status, code, title = 503, "no_worker", "No worker"
+
+
+class RevisionMoved(NoWorker):
+    """Another revision of the model has become the active one since this request began; it begins anew."""
+
+    code, title = "revision_moved", "Model changed"
 
 
 class ShuttingDown(PlauditError):

@@ -36,9 +36,13 @@ ENDINGS = frozenset({JobState.DONE, JobState.TIMEOUT, JobState.FAILED, JobState.
 
 
 class ScoreTask(msgspec.Struct, frozen=True, tag="score"):
-    """A prompt (text or chat messages) with the completions to score. Without one they are whole texts already."""
+    """A prompt (text or chat messages) with the completions to score. Without one they are whole texts already.
+
+    `revision`: of the model; a worker that does not have it scores nothing.
+    """
 
     model: str
+    revision: str
     prompt: str | list[dict[str, str]] | None
     completions: list[str]
     on_overflow: Literal["error", "truncate_left"] = "error"
@@ -67,6 +71,7 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
     truncated: list[bool]
     problems: list[str | None]  # null, or "code: detail"
     pass_probabilities: list[float | None]
+    steps: list[list[float] | None] | None = None  # of a process reward model
 
 
 class Executed(msgspec.Struct, frozen=True, tag="executed"):
@@ -93,7 +98,8 @@ class Reply(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True):
     """A task with what the queue needs to know of it. `cost` is in tokens or CPU-seconds; `deadline` in Unix ms.
 
-    `suite`: digest and frame of what the task refers to, stored with it.
+    `suite`: digest and frame of what the task refers to, stored with it. `tag`: the revision of the model that is to do
+    it; a queue that has moved on to another admits it no more. `tenant`: on whose account it waits its turn.
     """
 
     id: str
@@ -104,6 +110,8 @@ class Job(msgspec.Struct, frozen=True):
     cost: float
     deadline_ms: int
     suite: tuple[str, bytes] | None = None
+    tag: str = ""
+    tenant: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -129,9 +137,9 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(_encoder.encode(parts)).hexdigest()
 
 
-def score_job_id(revision: str, task: bytes) -> str:
-    """The identity of scoring an encoded task by one revision of its model."""
-    return digest("score", revision, task)
+def score_job_id(task: bytes) -> str:
+    """The identity of scoring an encoded task, which names its revision."""
+    return digest("score", task)
 
 
 # --- suites ----------------------------------------------------------------------------------------------------------

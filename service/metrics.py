@@ -37,6 +37,8 @@ job_compute_seconds = Histogram("plaudit_job_compute_seconds", "Time of the work
 cache_hits = Counter("plaudit_cache_hits_total", "Results answered without work", ["kind"])
 infra_errors = Counter("plaudit_infra_errors_total", "Results lost to the service's own faults", ["kind", "code"])
 
+activations = Counter("plaudit_activations_total", "Swaps of a model's revision, by ending", ["model", "outcome"])
+
 score_batch_tokens = Histogram(
     "plaudit_score_batch_tokens", "Tokens computed in one batch", buckets=[2**n for n in range(5, 18)]
 )

@@ -195,6 +195,7 @@ class CompletionScore(Answer):
     status: Status
     score: float | None = Field(None, description="raw logit, unbounded")
     pass_probability: float | None = Field(None, description="by the checkpoint's own calibration, if asked for")
+    steps: list[float] | None = Field(None, description="raw logit of each step; of process reward models only")
     tokens: int | None = None
     truncated: bool = False
     cached: bool = False
@@ -545,12 +546,44 @@ class ModelInfo(Answer):
     max_length: int
     calibrated: bool
     unshared: str | None = Field(None, description="why prompts are computed for every completion; null: once")
-    parity: dict[str, Any]
+    engine: str = Field("", description="what computes the scores, with its version")
+    parity: Annotated[dict[str, Any], Field(
+        description="measured at start: `max_abs_error` to the golden set's `n` scores (at most `tolerance`), and "
+        "`company`, the largest difference between a score alone and among others"
+    )]  # fmt: skip
     workers: int
 
 
 class ModelsAnswer(Answer):
     models: list[ModelInfo]
+
+
+class ActivateRequest(Strict):
+    """Which checkpoint is to take over: one that this deployment knows by its digest, or one at a path."""
+
+    revision: Annotated[
+        str | None, Field(pattern=r"^sha256:[0-9a-f]{64}$", description="digest; with `path`, what must be there")
+    ] = None
+    path: Annotated[
+        str | None, Field(min_length=1, max_length=4096, description="folder or hub id, as the scoring workers see it")
+    ] = None
+    deadline_ms: DeadlineMs | None = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> ActivateRequest:
+        if self.revision is None and self.path is None:
+            raise ValueError("give `revision`, or `path`, or both")
+        return self
+
+
+class ActivateAnswer(Answer):
+    """From here on, requests are scored by `revision`; those that were accepted before get what they were promised."""
+
+    name: str
+    revision: str
+    previous: str
+    workers: int = Field(description="scoring workers that have it")
+    took_ms: float = 0.0
 
 
 class LanguageInfo(Answer):

@@ -92,6 +92,16 @@ class Settings(BaseModel):
     # scoring
     max_batch_tokens: Annotated[int, Field(ge=1)] = 16384
     dtype: Literal["float32", "bfloat16"] = "float32"
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers", description="what computes scores (docs/engines.md)"
+    )
+    vllm_url: dict[str, str] = Field(default_factory=dict, description="NAME=URL of the vLLM server of each model")
+    vllm_python: Path | None = Field(None, description="interpreter of an environment with vLLM in it: models without "
+                                                       "a URL get a server of their own, started and ended with the "
+                                                       "worker")  # fmt: skip
+    vllm_args: str = Field("", description="further arguments of a server that is started, as a shell would split them")
+    vllm_api_key: str | None = Field(None, description="key of the vLLM servers at the URLs")
+    vllm_start_s: Annotated[float, Field(gt=0)] = Field(300.0, description="time for a vLLM server to come up")
     deterministic: bool = Field(False, description="one sequence at a time: the same bits in any company, and slower")
 
     # executing
@@ -105,6 +115,13 @@ class Settings(BaseModel):
     dialects_off: list[str] = Field(default_factory=list, description="dialects not spoken here (docs/dialects.md)")
     fallback_reward: float = Field(0.0, description="told, beside `reward_ok` 0, to a trainer that would crash "
                                                     "without a number")  # fmt: skip
+
+    # learning from what was asked
+    candidates_dir: Path | None = Field(None, description="folder to log scored and executed candidates in, texts "
+                                                          "and all (docs/operations.md); empty: nothing")  # fmt: skip
+    max_candidates_bytes: Annotated[int, Field(ge=1)] = Field(
+        1024 * 1024 * 1024, description="of one API process; past it no more candidates are logged"
+    )
 
     # telling
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -138,6 +155,8 @@ class Settings(BaseModel):
         shown = self.model_dump(mode="json")
         for name in ("api_key", "admin_key"):
             shown[name] = ["***"] * len(shown[name])
+        if self.vllm_api_key:
+            shown["vllm_api_key"] = "***"
         if self.redis_url and "@" in self.redis_url:
             scheme, rest = self.redis_url.split("://", 1)
             shown["redis_url"] = f"{scheme}://***@{rest.rsplit('@', 1)[1]}"
@@ -148,17 +167,18 @@ def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def parse_models(pairs: list[str]) -> dict[str, str]:
+def parse_named(field: str, pairs: list[str]) -> dict[str, str]:
     """`["default=models/x"]` → `{"default": "models/x"}`. Raises UsageError."""
-    models: dict[str, str] = {}
+    flag, what = f"--{field.replace('_', '-')}", {"model": "PATH_OR_HUB_ID"}.get(field, "URL")
+    named: dict[str, str] = {}
     for pair in pairs:
-        name, equals, path = pair.partition("=")
-        if not (name and equals and path):
-            raise UsageError(f"--model takes NAME=PATH_OR_HUB_ID, not {pair!r}")
-        if name in models:
-            raise UsageError(f"--model names {name!r} twice")
-        models[name] = path
-    return models
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"{flag} takes NAME={what}, not {pair!r}")
+        if name in named:
+            raise UsageError(f"{flag} names {name!r} twice")
+        named[name] = value
+    return named
 
 
 def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -171,8 +191,8 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
         name = variable.removeprefix(PREFIX).lower()
         if name not in Settings.model_fields:
             raise UsageError(f"{variable} is no setting; `plaudit check` lists them")
-        if name == "model":
-            values[name] = parse_models(_list(text))
+        if name in ("model", "vllm_url"):
+            values[name] = parse_named(name, _list(text))
         elif name in ("api_key", "admin_key", "dialects_off"):
             values[name] = _list(text)
         else:

@@ -1,5 +1,7 @@
 """`plaudit-train STAGE RECIPE.toml [--run DIR] [--field value ...]`: one stage, or `all` of them, in one run folder.
 
+A run folder stands for its recipe: `plaudit-train publish runs/mini`. `plaudit-train status runs/mini` tells how far.
+
 This module imports no torch; a stage imports what it needs when it runs. Exit codes: 0 fine, 1 failed, 2 wrong usage,
 3 this host lacks something named in the message.
 """
@@ -18,7 +20,9 @@ from pathlib import Path
 
 from service.errors import EXIT_HOST, EXIT_OK, PlauditError, UsageError, exit_code
 from training.config import Recipe, field_lines, read_recipe
+from training.folder import describe, note
 from training.run import Run, digest
+from training.status import status_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +36,23 @@ class Stage:
 
 
 STAGES = {
-    "collect": Stage("training.split:collect", ("split",), (), "problems and programs from the data, in folds"),
+    "collect": Stage("training.split:collect", ("split", "hub"), (), "problems and programs from the data, in folds"),
     "tokenize": Stage("training.tokenize:tokenize", ("tokenize", "split"), ("collect",), "a tokenizer, and text"),
     "pretrain": Stage("training.pretrain:pretrain", ("pretrain",), ("tokenize",), "a small language model"),
+    "synthesize": Stage(
+        "training.synthesize:synthesize", ("synthesize", "writer", "oracle", "split"), (), "problems from seed programs"
+    ),
+    "sample": Stage("training.sample:sample", ("sample", "sampler"), ("collect", "synthesize"), "a model's programs"),
     "mutate": Stage("training.mutate:mutate", ("mutate",), ("collect",), "near misses of the reference solutions"),
-    "verify": Stage("training.verify:verify", ("verify",), ("mutate",), "programs × tests through the sandbox"),
+    "verify": Stage("training.verify:verify", ("verify",), ("collect", "mutate", "sample"), "programs × tests, judged"),
     "pair": Stage("training.pair:pair", ("pair",), ("verify",), "which program is better than which"),
     "fit": Stage("training.fit:fit", ("fit",), ("pair", "pretrain"), "the reward model, and its calibration"),
     "evaluate": Stage("training.evaluate:evaluate", ("evaluate", "pair"), ("fit",), "the report on unseen problems"),
     "publish": Stage("training.publish:publish", (), ("evaluate",), "the checkpoint folder that is served"),
+    "iterate": Stage(
+        "training.iterate:iterate", ("iterate", "ppo", "world", "pretrain", "pair", "fit", "verify", "tokenize"), (),
+        "RewardRanker: reranker, PPO against it, mining, again",
+    ),
 }  # fmt: skip
 
 
@@ -52,17 +64,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OK
     stage, rest = arguments[0], arguments[1:]
     try:
-        if stage not in STAGES and stage != "all":
-            raise UsageError(f"unknown stage {stage!r}; stages: {', '.join(STAGES)}, all")
+        if stage not in STAGES and stage not in ("all", "status"):
+            raise UsageError(f"unknown stage {stage!r}; stages: {', '.join(STAGES)}, all; or status")
         if "-h" in rest or "--help" in rest:
             print(stage_usage(stage))
             return EXIT_OK
         if not rest or rest[0].startswith("-"):
             raise UsageError(f"plaudit-train {stage} needs a recipe file")
         folder, flags = _run_folder(rest[1:])
-        recipe = read_recipe(Path(rest[0]), flags, os.environ)
-        run = Run(folder or Path("runs") / recipe.name)
-        for name in STAGES if stage == "all" else (stage,):
+        recipe, run = _opened(Path(rest[0]), folder, flags)
+        if stage == "status":
+            print("\n".join(status_lines(recipe, run)))
+            return EXIT_OK
+        for name in _stages(recipe) if stage == "all" else (stage,):
             run_stage(name, recipe, run)
     except PlauditError as error:
         print(f"plaudit-train: {error}", file=sys.stderr)
@@ -77,7 +91,7 @@ def run_stage(name: str, recipe: Recipe, run: Run) -> dict[str, object]:
     """Run one stage unless it has finished with this recipe before; its summary, also as a line on stdout."""
     stage = STAGES[name]
     before = {}
-    for other in stage.after:
+    for other in (other for other in stage.after if other in recipe.stages):
         record = run.record(other)
         if record is None:
             raise UsageError(f"{name} needs {other} first: plaudit-train {other}")
@@ -89,29 +103,55 @@ def run_stage(name: str, recipe: Recipe, run: Run) -> dict[str, object]:
         print(json.dumps({"stage": name, "done_before": True, **record["summary"]}), flush=True)
         return dict(record["summary"])
     module, function = stage.where.split(":")
+    run.begin(name)
+    note(recipe, run, name)
     wall, cpu = time.monotonic(), _cpu_s()
     summary: dict[str, object] = getattr(importlib.import_module(module), function)(recipe, run)
     wall, cpu = time.monotonic() - wall, _cpu_s() - cpu
-    run.finish(name, key, summary, wall, cpu)
+    if summary.get("complete", True):
+        run.finish(name, key, summary, wall, cpu)
+    else:
+        run.progress(name, 0.0, 0.0, 0.0, None, f"part {recipe.shard} is done")
+    describe(recipe, run)
     print(json.dumps({"stage": name, "wall_s": round(wall, 1), "cpu_s": round(cpu, 1), **summary}), flush=True)
     return summary
+
+
+def _opened(path: Path, folder: Path | None, flags: list[str]) -> tuple[Recipe, Run]:
+    """The recipe and run folder that the arguments name. Raises `UsageError` for a folder in which nothing has run."""
+    if path.is_dir():
+        if not (path / "recipe.json").is_file():
+            raise UsageError(f"{path} is no run folder: it has no recipe.json")
+        return read_recipe(path / "recipe.json", flags, os.environ), Run(folder or path)
+    recipe = read_recipe(path, flags, os.environ)
+    return recipe, Run(folder or Path("runs") / recipe.name)
+
+
+def _stages(recipe: Recipe) -> tuple[str, ...]:
+    if unknown := [name for name in recipe.stages if name not in STAGES]:
+        raise UsageError(f"stages: unknown {', '.join(unknown)}; there are {', '.join(STAGES)}")
+    return recipe.stages
 
 
 def usage() -> str:
     """Help of the command."""
     stages = "\n".join(f"  {name:<10} {stage.help}" for name, stage in STAGES.items())
     return (
-        "usage: plaudit-train STAGE RECIPE.toml [--run DIR] [--field value ...]\n\n"
-        f"{stages}\n  {'all':<10} every stage in this order\n\n"
-        "  --run DIR    the run folder (default runs/NAME); finished stages are not run again\n"
+        "usage: plaudit-train STAGE RECIPE.toml [--run DIR] [--field value ...]\n"
+        "       plaudit-train STAGE RUN          the recipe that the run folder holds\n"
+        "       plaudit-train status RUN         how far a run is\n\n"
+        f"{stages}\n  {'all':<10} the stages that the recipe names\n\n"
+        "  --run DIR    the run folder (default runs/NAME); finished stages are not run again, killed ones go on\n"
         "  plaudit-train STAGE --help lists the fields of a stage"
     )
 
 
 def stage_usage(name: str) -> str:
     """Help of one stage, or of all."""
+    if name == "status":
+        return "usage: plaudit-train status RUN\n\nhow far a run is: stages done, running, stopped and to do"
     sections = tuple(dict.fromkeys(s for stage in STAGES.values() for s in stage.sections))
-    title = "every stage"
+    title = "the stages that the recipe names"
     if name != "all":
         sections, title = STAGES[name].sections, STAGES[name].help
     lines = "\n".join(field_lines(sections))

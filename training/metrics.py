@@ -8,6 +8,9 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def best_of_n(scores: Sequence[float], passed: Sequence[bool], n: int) -> float:
@@ -60,7 +63,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def bootstrap(
-    values: Sequence[float], *, resamples: int, seed: int, statistic: Callable[[Sequence[float]], float] = mean
+    values: Sequence[T], *, resamples: int, seed: int, statistic: Callable[[Sequence[T]], float] = mean  # type: ignore[assignment]
 ) -> tuple[float, float]:
     """The middle 95 % of `statistic` over resamples of these values (one a problem), with replacement."""
     draw = random.Random(seed)

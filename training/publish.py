@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config import Recipe
+from training.plots import FILES as PLOTS
 from training.records import data_file, read_problems, read_programs
 from training.report import interval
 from training.run import Run, read_jsonl, write_jsonl, write_text
@@ -26,7 +27,7 @@ CHECKPOINT = (
     "model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
     "reward_model.json",
 )  # fmt: skip
-REPORT = ("report.md", "report.json", "bestofn.svg", "calibration.svg")
+REPORT = ("report.md", "report.json", *PLOTS)
 
 
 def publish(recipe: Recipe, run: Run) -> dict[str, object]:

@@ -19,6 +19,7 @@ from service.errors import HostLacks
 from training.run import read_jsonl
 
 Fold = Literal["train", "validation", "test"]
+TestKind = Literal["assert", "check", "function", "script", "stdio"]
 Origin = Literal["sample", "canonical", "mutant"]
 
 # 100 independent samples a problem: the rows that best-of-N is measured on.
@@ -27,6 +28,8 @@ IID = "codet/"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
+    """`tests` in the form of their kind (`suites.py`): asserts, or JSON of a case, or one program."""
+
     task_id: str
     base_id: str
     prompt: str
@@ -37,6 +40,8 @@ class Problem:
     source: str
     license: str
     fold: Fold = "train"
+    language: str = "python"
+    kind: TestKind = "assert"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,11 @@ def _merge(first: Program, again: Program) -> Program:
     fields["copies"] = first.copies + again.copies
     fields["iid_copies"] = first.iid_copies + again.iid_copies
     return Program(**fields)
+
+
+def example_prompt(question: str, test: str) -> str:
+    """A question in words with one of its tests, which is often all that says how the function is called."""
+    return f"{question.rstrip()}\n\nFor example:\n\n{test}\n"
 
 
 def completion_of(problem: Problem, solution: str) -> str:

@@ -24,6 +24,7 @@ class Run:
     def __init__(self, folder: Path, *, quiet: bool = False) -> None:
         self.folder = folder
         self.quiet = quiet
+        self.stage = ""
         (folder / "stages").mkdir(parents=True, exist_ok=True)
 
     def path(self, name: str) -> Path:
@@ -44,6 +45,21 @@ class Run:
         note = {"key": key, "summary": summary, "wall_s": round(wall_s, 1), "cpu_s": round(cpu_s, 1)}
         write_text(self.path(f"stages/{stage}.json"), json.dumps(note, indent=2) + "\n")
 
+        self.path(f"stages/{stage}.progress").unlink(missing_ok=True)
+
+    def begin(self, stage: str) -> None:
+        """From here on, progress is this stage's; what a killed one left half written is removed."""
+        sweep(self.folder)
+        self.stage = stage
+        self.progress(stage, 0.0, 0.0, 0.0, None, "")
+
+    def progress(self, part: str, done: float, total: float, rate: float, left_s: float | None, note: str) -> None:
+        """Write down how far the stage is, where `status` looks."""
+        if self.stage:
+            now = {"part": part, "done": done, "total": total, "rate": round(rate, 3), "left_s": left_s, "note": note,
+                   "pid": os.getpid(), "host": os.uname().nodename, "at": time.time()}  # fmt: skip
+            write_text(self.path(f"stages/{self.stage}.progress"), json.dumps(now) + "\n")
+
     def resumable_key(self, name: str, key: str) -> bool:
         """Whether partial work under `name` was begun with this key; if not, the key is noted and it starts anew."""
         path = self.path(f"stages/{name}.begun")
@@ -54,12 +70,18 @@ class Run:
 
 
 class Progress:
-    """A line every few seconds: how far, how fast, how much longer."""
+    """How far, how fast, how much longer: a bar on a terminal, elsewhere a line every few seconds.
 
-    def __init__(self, run: Run, stage: str, total: float, every_s: float = 10.0) -> None:
-        self._run, self._stage, self._total, self._every_s = run, stage, total, every_s
+    The same lies in the folder, for `status`.
+    """
+
+    def __init__(self, run: Run, part: str, total: float, every_s: float | None = None) -> None:
+        self._run, self._part, self._total = run, part, total
+        self._bar = sys.stderr.isatty() and not run.quiet
+        self._every_s = every_s if every_s is not None else 0.5 if self._bar else 10.0
         self._start = self._last = time.monotonic()
         self._from: float | None = None
+        run.progress(part, 0.0, total, 0.0, None, "")
 
     def at(self, done: float, note: str = "") -> None:
         now = time.monotonic()
@@ -69,8 +91,16 @@ class Progress:
             return
         self._last = now
         rate = (done - self._from) / (now - self._start)
-        left = (self._total - done) / rate if rate else float("inf")
-        self._run.say(f"{self._stage}: {done:.0f}/{self._total:.0f}  {rate:.1f}/s  {left:.0f} s left  {note}")
+        left = (self._total - done) / rate if rate and self._total else None
+        self._run.progress(self._part, done, self._total, rate, left, note)
+        total, wait = (f"/{self._total:.0f}", f"{left:.0f} s left") if left is not None else ("", "")
+        text = f"{self._part}: {done:.0f}{total}  {rate:.1f}/s  {wait}  {note}".rstrip()
+        if not self._bar:
+            self._run.say(text)
+            return
+        share = min(1.0, done / self._total) if self._total else 0.0
+        end = "\n" if share == 1.0 else ""
+        print(f"\r\x1b[K[{'#' * int(20 * share):.<20}] {text}", end=end, file=sys.stderr, flush=True)
 
 
 def digest(*parts: object) -> str:
@@ -92,12 +122,29 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     """All rows or nothing: the file appears under its name when it is complete. Returns how many."""
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    write_text(path, "".join(lines))
-    return len(lines)
+    count = 0
+    scratch = _scratch(path)
+    with scratch.open("w", encoding="utf-8") as out:
+        for row in rows:
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    scratch.replace(path)
+    return count
 
 
 def write_text(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = _scratch(path)
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(path)
+
+
+def _scratch(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the unfinished files of processes of this host that are gone."""
+    for path in folder.rglob(f".*.{os.uname().nodename}.*"):
+        pid = path.name.rpartition(".")[2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            path.unlink(missing_ok=True)

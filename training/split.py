@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from training import config
 from training.config import Recipe
@@ -31,7 +32,12 @@ COMMON = frozenset(
 
 
 def collect(recipe: Recipe, run: Run) -> dict[str, object]:
-    """Write `problems.jsonl` (with folds) and `programs.jsonl` (distinct programs with shipped pass rates)."""
+    """Write `problems.jsonl` (with folds) and `programs.jsonl` (distinct programs, shipped pass rates), from `data` or
+    from the hub."""
+    if recipe.hub.adapter:
+        from training.hub import collect_hub
+
+        return collect_hub(recipe, run)
     problems = assign_folds(public_problems(recipe.data), recipe.split, recipe.seed)
     by_id = {problem.task_id: problem for problem in problems}
     programs = list(public_programs(recipe.data, by_id))
@@ -63,6 +69,11 @@ def assign_folds(problems: Sequence[Problem], split: config.Split, seed: int) ->
             if number not in fold and size:
                 fold[number] = name
                 count -= size
+    room = math.ceil(split.validation_share * len(problems))
+    for number in order:
+        if number not in fold and len(members[number]) <= room:  # a large cluster would be the whole fold
+            fold[number] = "validation"
+            room -= len(members[number])
     return [dataclasses.replace(p, fold=fold.get(clusters[p.task_id], "train")) for p in problems]
 
 
@@ -84,10 +95,27 @@ def cluster(problems: Sequence[Problem], threshold: float) -> dict[str, int]:
                 parent[root(at)] = root(keys[key])
             elif key:
                 keys[key] = at
-        for other in range(at):
-            if _jaccard(words[at], words[other]) >= threshold:
-                parent[root(at)] = root(other)
+    for left, right in near_pairs(words, threshold):
+        parent[root(right)] = root(left)
     return {problem.task_id: root(at) for at, problem in enumerate(problems)}
+
+
+def near_pairs(sets: Sequence[frozenset[str]], threshold: float) -> Iterator[tuple[int, int]]:
+    """Every pair of places (earlier, later) whose sets overlap by at least this Jaccard index.
+
+    Exact, by prefix filtering (Bayardo et al. 2007): with the words of every set in order of rarity, two sets of such
+    an overlap share a word within the first |s| - ceil(threshold * |s|) + 1 of each, so only those are looked up.
+    """
+    counts = Counter(word for words in sets for word in words)
+    holders: dict[str, list[int]] = defaultdict(list)
+    for at, words in enumerate(sets):
+        ordered = sorted(words, key=lambda word: (counts[word], word))
+        prefix = ordered[: len(ordered) - math.ceil(threshold * len(ordered) - 1e-9) + 1]
+        for other in sorted({other for word in prefix for other in holders[word]}):
+            if _jaccard(sets[other], words) >= threshold:
+                yield other, at
+        for word in prefix:
+            holders[word].append(at)
 
 
 def ngrams(text: str, n: int) -> set[tuple[str, ...]]:

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from service import metrics
 from service.api import problems, routes
+from service.api.candidates import Candidates
 from service.api.desk import Desk
 from service.api.dialects import table as dialects
 from service.api.door import Door
@@ -53,7 +54,8 @@ def create_app(settings: Settings) -> FastAPI:
         mailbox, fleet = Mailbox(queue), Fleet(queue, settings)
         door = Door(settings, fleet)
         replays = Replays(queue, settings.keep_replays_s, settings.max_replay_bytes)
-        desk = Desk(queue, mailbox, fleet, settings, door, replays)
+        candidates = Candidates(settings.candidates_dir, settings.max_candidates_bytes, name)
+        desk = Desk(queue, mailbox, fleet, settings, door, replays, candidates)
         ledger = Ledger(queue, name, settings.keep_results_s,
                         lambda *arguments: routes.durable(app.state.services, *arguments))  # fmt: skip
         app.state.services = Services(settings, queue, fleet, door, desk, ledger, replays)
@@ -69,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             await ledger.close()
             await replays.close()
+            await candidates.close()
             await end(tasks)
             await client.aclose()
 

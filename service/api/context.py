@@ -19,7 +19,10 @@ Progress = Callable[[int, Any], None]
 
 @dataclass(slots=True)
 class Context:
-    """One request. `deadline_ms` is Unix time; `progress(index, result)` hears of every finished item."""
+    """One request. `deadline_ms` is Unix time; `progress(index, result)` hears of every finished item.
+
+    `told`: something of it is out already, so it cannot begin anew under another revision of a model.
+    """
 
     request_id: str
     deadline_ms: int
@@ -28,6 +31,7 @@ class Context:
     progress: Progress | None = None
     queue_ms: float = 0.0
     compute_ms: float = 0.0
+    told: bool = False
     began: float = field(default_factory=time.perf_counter)
 
     @property

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from sandbox.types import AssertSuite, Limits
 from service.api import reward as rewards
+from service.api.candidates import Candidates
 from service.api.context import Context, new_request_id
 from service.api.door import Door
 from service.api.errand import Errand
@@ -24,7 +25,7 @@ from service.api.mailbox import Mailbox
 from service.api.plans import ExecutePlan, ScorePlan
 from service.api.replays import Replays
 from service.api.runs import Order, Ran, RunPlan
-from service.errors import PlauditError
+from service.errors import NoWorker, PlauditError, RevisionMoved
 from service.jobs import Executed, ExecuteTask, Job, Scored, ScoreTask, digest, encode, encode_suite
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
 from service.queue.producer import Queue, now_ms
@@ -39,7 +40,6 @@ from service.schemas import (
     ModelRef,
     RankAnswer,
     RankRequest,
-    RankResult,
     RewardAnswer,
     RewardRequest,
     RewardResult,
@@ -53,8 +53,10 @@ from service.settings import Settings
 
 log = logging.getLogger("plaudit.desk")
 
-Item = TypeVar("Item", ScoreResult, ExecuteResult, RewardResult)
+Shaped = TypeVar("Shaped", bound=RewardResult)
+Result = TypeVar("Result")
 PROBE_S = 30.0
+MAX_ATTEMPTS = 4
 
 
 @dataclass(slots=True)
@@ -65,9 +67,13 @@ class Desk:
     settings: Settings
     door: Door
     replays: Replays
+    candidates: Candidates
 
     async def score(self, request: ScoreRequest, context: Context) -> ScoreAnswer:
         self.door.check_score(request)
+        return await self._of_one_revision(lambda: self._score(request, context))
+
+    async def _score(self, request: ScoreRequest, context: Context) -> ScoreAnswer:
         plan = ScorePlan(request.model, self.door.model(request.model).revision, request.items, request.on_overflow,
                          request.calibrated)  # fmt: skip
         await plan.recall(self.queue)
@@ -100,28 +106,33 @@ class Desk:
             return await plan.results(errand)
 
     async def reward(self, request: RewardRequest, context: Context) -> RewardAnswer:
-        results, models = await self._rewarded(request, context, early_stop=False)
+        results, models = await self._rewarded(request, context, lambda result: result, early_stop=False)
         return RewardAnswer(request_id=context.request_id, status=_joined_completeness(results), models=models,
                             results=results, timing=context.timing)  # fmt: skip
 
     async def rank(self, request: RankRequest, context: Context) -> RankAnswer:
-        results, models = await self._rewarded(request, context, early_stop=request.early_stop)
-        ranked = [RankResult(**dict(result), order=rewards.order(result)) for result in results]
+        results, models = await self._rewarded(request, context, rewards.ranked, early_stop=request.early_stop)
         return RankAnswer(request_id=context.request_id, status=_joined_completeness(results), models=models,
-                          results=ranked, timing=context.timing)  # fmt: skip
+                          results=results, timing=context.timing)  # fmt: skip
 
     async def _rewarded(
-        self, request: RewardRequest, context: Context, *, early_stop: bool
-    ) -> tuple[list[RewardResult], list[ModelRef]]:
-        """Scores and executions go out together; each item is joined when both have come."""
+        self, request: RewardRequest, context: Context, shape: Callable[[RewardResult], Shaped], *, early_stop: bool
+    ) -> tuple[list[Shaped], list[ModelRef]]:
         self.door.check_reward(request)
+        return await self._of_one_revision(lambda: self._joined(request, context, shape, early_stop=early_stop))
+
+    async def _joined(
+        self, request: RewardRequest, context: Context, shape: Callable[[RewardResult], Shaped], *, early_stop: bool
+    ) -> tuple[list[Shaped], list[ModelRef]]:
+        """Scores and executions go out together; each item is joined when both have come."""
+        terms = [term for term in request.spec.terms if isinstance(term, ScoreTerm)]
+        revisions = {term.model: self.door.model(term.model).revision for term in terms}  # all of one moment
         scoring: dict[str, ScorePlan] = {}
-        for term in request.spec.terms:
-            if isinstance(term, ScoreTerm):
-                items = [ScoreItem(prompt=item.prompt, completions=item.completions) for item in request.items]
-                plan = ScorePlan(term.model, self.door.model(term.model).revision, items, term.on_overflow, False)
-                await plan.recall(self.queue)
-                scoring[term.name] = plan
+        for term in terms:
+            items = [ScoreItem(prompt=item.prompt, completions=item.completions) for item in request.items]
+            plan = ScorePlan(term.model, revisions[term.model], items, term.on_overflow, False)
+            await plan.recall(self.queue)
+            scoring[term.name] = plan
         executing: ExecutePlan | None = None
         if any(isinstance(term, ExecuteTerm | AgreementTerm) for term in request.spec.terms):
             self.door.executors()
@@ -133,12 +144,18 @@ class Desk:
             executing = await ExecutePlan.make(items_to_run, self.fleet, self.queue, self.settings, context)
 
         ran: dict[int, ExecuteResult] = {}
+        rated: dict[int, dict[str, ScoreResult]] = {}
 
-        async def joined(errand: Errand, at: int) -> RewardResult:
-            scored = asyncio.gather(*(self._scored(plan, errand, at) for plan in scoring.values()))
-            run = await executing.item(errand, at, early_stop=early_stop) if executing else None
+        async def joined(errand: Errand, at: int) -> Shaped:
+            scored = asyncio.ensure_future(_all(self._scored(plan, errand, at) for plan in scoring.values()))
+            try:
+                run = await executing.item(errand, at, early_stop=early_stop) if executing else None
+                scores = dict(zip(scoring, await scored, strict=True))
+            finally:
+                scored.cancel()
             ran.update({at: run} if run else {})
-            return rewards.join(request.spec, request.items[at], dict(zip(scoring, await scored, strict=True)), run)
+            rated[at] = scores
+            return shape(rewards.join(request.spec, request.items[at], scores, run))
 
         async with self._errand(context) as errand:
             jobs = [job for plan in scoring.values() for job in plan.jobs(context)]
@@ -147,8 +164,23 @@ class Desk:
         if executing is not None:
             runs = [ran[at] for at in range(len(request.items))]
             self.replays.keep(context, executing.toolchain, executing.groups, runs)
+            by_term = {name: plan.model_ref() for name, plan in scoring.items()}
+            self.candidates.keep(request.items, [rated[at] for at in range(len(runs))], runs, by_term)
         models = {plan.model: plan.model_ref() for plan in scoring.values()}
         return results, list(models.values())
+
+    async def _of_one_revision(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """Do it, anew whenever a model's active revision changed before all of it had been admitted.
+
+        Raises RevisionMoved, a 503 that the client may retry, if that happens again and again.
+        """
+        for _ in range(MAX_ATTEMPTS - 1):
+            try:
+                return await attempt()
+            except RevisionMoved as error:
+                log.info("request begins anew: %s", error.detail)
+                await self.fleet.look()
+        return await attempt()
 
     async def _scored(self, plan: ScorePlan, errand: Errand, at: int) -> ScoreResult:
         return await plan.item(errand, at, self.queue, self.settings.cache_s)
@@ -180,9 +212,12 @@ class Desk:
         """A tiny job of its own identity, so that no stored answer can stand for it."""
         nonce = context.request_id
         if kind == "score":
-            name = next(iter(self.fleet.models))
-            task = encode(ScoreTask(name, "Say yes.", [f"yes {nonce}"]))
-            return Job(digest(nonce), "score", queue_of_model(name), "high", task, 16.0, context.deadline_ms)
+            model = next(iter(self.fleet.models.values()), None)
+            if model is None:
+                raise NoWorker("no worker serves the active revision yet")
+            task = encode(ScoreTask(model.name, model.revision, "Say yes.", [f"yes {nonce}"]))
+            return Job(digest(nonce), "score", queue_of_model(model.name), "high", task, 16.0, context.deadline_ms,
+                       tag=model.revision)  # fmt: skip
         suite = encode_suite(AssertSuite(("assert one() == 1",), entry_point="one"))
         await self.queue.put_suite(f"probe-{nonce}", suite, 120)
         program = "def one():\n    return 1\n"
@@ -190,23 +225,34 @@ class Desk:
         return Job(digest(nonce), "execute", EXECUTE_QUEUE, "high", task, 5.0, context.deadline_ms)
 
 
-async def _gather(context: Context, items: Iterable[Awaitable[Item]]) -> list[Item]:
+async def _gather(context: Context, items: Iterable[Awaitable[Result]]) -> list[Result]:
     """All items, in order; `context.progress` hears of each as it is done."""
 
-    async def told(at: int, item: Awaitable[Item]) -> Item:
+    async def told(at: int, item: Awaitable[Result]) -> Result:
         result = await item
         if context.progress is not None:
+            context.told = True
             context.progress(at, result)
         return result
 
-    return list(await asyncio.gather(*(told(at, item) for at, item in enumerate(items))))
+    return await _all(told(at, item) for at, item in enumerate(items))
+
+
+async def _all(these: Iterable[Awaitable[Result]]) -> list[Result]:
+    """Like `asyncio.gather`, but nothing goes on when one of them fails."""
+    tasks = [asyncio.ensure_future(one) for one in these]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _completeness(statuses: Iterable[str]) -> Completeness:
     return "partial" if any(status == "timeout_queue" for status in statuses) else "complete"
 
 
-def _joined_completeness(results: list[RewardResult]) -> Completeness:
+def _joined_completeness(results: Sequence[RewardResult]) -> Completeness:
     return _completeness(
         part.status for result in results for one in result.completions for part in one.components.values()
     )

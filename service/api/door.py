@@ -75,6 +75,8 @@ class Door:
         models = self.fleet.models
         if name in models:
             return models[name]
+        if name in self.fleet.active:
+            raise NoWorker(f"no scoring worker that serves {name!r} is alive", retry_after_s=2.0)
         if self.fleet.of_kind("score"):
             raise NotFound(f"model {name!r} is not served here; there are {', '.join(sorted(models))}")
         raise NoWorker("no scoring worker is alive", retry_after_s=2.0)

@@ -16,6 +16,7 @@ from service.errors import BrokerUnavailable
 from service.jobs import digest
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
 from service.queue.producer import Load, Queue, Worker
+from service.queue.revisions import Activations, Active
 from service.schemas import LanguageInfo, ModelInfo
 from service.settings import Settings
 
@@ -59,23 +60,27 @@ class Fleet:
         self.queue = queue
         self.settings = settings
         self.broker = False
+        self.activations = Activations(queue)
         self.workers: list[Worker] = []
+        self.active: dict[str, Active] = {}
         self.lines: dict[str, Line] = {EXECUTE_QUEUE: Line()}
         self.proven: set[str] = set()  # kinds whose probe has come back
         self._refreshed = asyncio.Event()
+        self._looking = asyncio.Lock()  # what was seen later must not be overwritten by what was seen before
 
     def of_kind(self, kind: str) -> list[Worker]:
         return [worker for worker in self.workers if worker.kind == kind]
 
     @property
     def models(self) -> dict[str, ModelInfo]:
-        """Models that live scorers serve; two revisions of one name are counted under the newer announcement."""
+        """The active revision of every model that live scorers serve; a scorer may have another one beside it."""
         found: dict[str, ModelInfo] = {}
         for worker in self.of_kind("score"):
             for info in worker.info["models"]:
-                same = found.get(info["name"])
-                known = same.workers if same and same.revision == info["revision"] else 0
-                found[info["name"]] = ModelInfo(**info, workers=known + 1)
+                active = self.active.get(info["name"])
+                if active is None or active.revision == info["revision"]:
+                    known = found[info["name"]].workers if info["name"] in found else 0
+                    found[info["name"]] = ModelInfo(**info, workers=known + 1)
         return found
 
     @property
@@ -102,10 +107,25 @@ class Fleet:
     def line(self, queue: str) -> Line:
         return self.lines.setdefault(queue, Line())
 
+    async def look(self) -> None:
+        """See who is alive and which revisions are active. Raises BrokerUnavailable.
+
+        A worker announces a revision before it can become active: if one is active that nobody seems to have, the
+        announcements were read too early.
+        """
+        async with self._looking:
+            workers = await self.queue.workers()
+            names = {one["name"] for worker in workers for one in worker.info.get("models", ())}
+            self.active = await self.activations.active(sorted(names | self.active.keys()))
+            served = {(one["name"], one["revision"]) for worker in workers for one in worker.info.get("models", ())}
+            if {(name, one.revision) for name, one in self.active.items()} - served:
+                workers = await self.queue.workers()
+            self.workers = workers
+
     async def refresh(self) -> None:
         """Look once. Never raises: an unreachable broker is what it finds out."""
         try:
-            self.workers = await self.queue.workers()
+            await self.look()
             queues = {EXECUTE_QUEUE, *map(queue_of_model, self.models), *self.lines}
             for name in sorted(queues):
                 await self.queue.expire(name)

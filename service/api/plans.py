@@ -22,7 +22,7 @@ from service import metrics
 from service.api.context import Context
 from service.api.errand import Errand
 from service.api.fleet import Fleet
-from service.errors import TestsetUnknown
+from service.errors import RevisionMoved, TestsetUnknown
 from service.extract import last_fence
 from service.jobs import (
     Executed,
@@ -82,6 +82,7 @@ class _Entry(msgspec.Struct, frozen=True):
     tokens: int
     truncated: bool
     pass_probability: float | None
+    steps: list[float] | None = None
 
 
 _entry_decoder = msgspec.msgpack.Decoder(_Entry)
@@ -115,15 +116,20 @@ class ScoreGroup:
         missing = self.missing
         if not missing:
             return None
-        task = encode(ScoreTask(self.model, self.prompt, missing, self.on_overflow))
+        task = encode(ScoreTask(self.model, revision, self.prompt, missing, self.on_overflow))
         cost = len(encode(self.prompt)) * len(missing) + sum(len(text.encode()) for text in missing)
-        self.job = Job(score_job_id(revision, task), "score", queue_of_model(self.model), context.lane, task,
-                       cost / BYTES_PER_TOKEN + len(missing), context.deadline_ms)  # fmt: skip
+        self.job = Job(score_job_id(task), "score", queue_of_model(self.model), context.lane, task,
+                       cost / BYTES_PER_TOKEN + len(missing), context.deadline_ms, tag=revision,
+                       tenant=context.tenant)  # fmt: skip
         return self.job
 
 
 class ScorePlan:
-    """The groups of a request under one model; scores that are remembered are not asked for again."""
+    """The groups of a request under one revision; scores that are remembered are not asked for again.
+
+    `recall`, the errand's `submit` and `item` raise RevisionMoved when another revision has taken over and this one
+    cannot score any more: the whole request begins anew, so that no answer has two.
+    """
 
     def __init__(self, model: str, revision: str, items: Sequence[ScoreItem], on_overflow: str,
                  calibrated: bool) -> None:  # fmt: skip
@@ -131,12 +137,12 @@ class ScorePlan:
         self.revision = revision
         self.calibrated = calibrated
         self.groups = [ScoreGroup(item, model, revision, on_overflow) for item in items]
-        self.seen: set[str] = set()  # revisions that answered
 
     async def recall(self, queue: Queue) -> None:
-        """Look up what has been scored before under this revision."""
+        """Look up what has been scored before under this revision, which must still be the active one."""
         wanted = [(group, text) for group in self.groups for text in group.unique]
-        frames = await queue.recall([self._cache_key(queue, group.keys[text]) for group, text in wanted])
+        keys = [self._cache_key(queue, group.keys[text]) for group, text in wanted]
+        frames = await queue.recall(queue_of_model(self.model), self.revision, keys)
         for (group, text), frame in zip(wanted, frames, strict=True):
             if frame is not None:
                 group.known[text] = _entry_decoder.decode(frame)
@@ -152,9 +158,11 @@ class ScorePlan:
             return self._result(group, {}, None)
         reply = await errand.reply(group.job.id)
         if not isinstance(reply.body, Scored):
-            return self._result(group, {}, reply.body if isinstance(reply.body, Failed) else None)
+            assert isinstance(reply.body, Failed)
+            if reply.body.code == RevisionMoved.code and not errand.context.told:
+                raise RevisionMoved(reply.body.detail)
+            return self._result(group, {}, reply.body)
         scored = reply.body
-        self.seen.add(scored.revision)
         fresh: dict[str, _Entry | Problem] = {}
         for at, text in enumerate(group.missing):
             score, problem = scored.scores[at], scored.problems[at]
@@ -162,15 +170,15 @@ class ScorePlan:
                 code, _, detail = (problem or "invalid: no score").partition(": ")
                 fresh[text] = Problem(code=code, detail=detail)
             else:
-                fresh[text] = _Entry(score, scored.tokens[at], scored.truncated[at], scored.pass_probabilities[at])
-        if scored.revision == self.revision:
-            found = {self._cache_key(queue, group.keys[text]): encode(entry)
-                     for text, entry in fresh.items() if isinstance(entry, _Entry)}  # fmt: skip
-            queue.remember(found, keep_s)
+                fresh[text] = _Entry(score, scored.tokens[at], scored.truncated[at], scored.pass_probabilities[at],
+                                     scored.steps[at] if scored.steps else None)  # fmt: skip
+        found = {self._cache_key(queue, group.keys[text]): encode(entry)
+                 for text, entry in fresh.items() if isinstance(entry, _Entry)}  # fmt: skip
+        queue.remember(found, keep_s)
         return self._result(group, fresh, None)
 
     def model_ref(self) -> ModelRef:
-        return ModelRef(name=self.model, revision=next(iter(self.seen), self.revision))
+        return ModelRef(name=self.model, revision=self.revision)
 
     @staticmethod
     def _cache_key(queue: Queue, key: str) -> str:
@@ -183,7 +191,7 @@ class ScorePlan:
             if isinstance(entry, _Entry):
                 completions.append(CompletionScore(
                     status="ok", score=entry.score, tokens=entry.tokens, truncated=entry.truncated, trainable=True,
-                    cached=text in group.known,
+                    cached=text in group.known, steps=entry.steps,
                     pass_probability=entry.pass_probability if self.calibrated else None,
                 ))  # fmt: skip
             elif isinstance(entry, Problem):
@@ -195,7 +203,7 @@ class ScorePlan:
 
 
 def _no_score(status: Any, problem: Problem) -> CompletionScore:
-    return CompletionScore(status=status, score=None, pass_probability=None, trainable=False, error=problem)
+    return CompletionScore(status=status, score=None, pass_probability=None, steps=None, trainable=False, error=problem)
 
 
 def _plain(prompt: Prompt) -> str | list[dict[str, str]]:
@@ -262,7 +270,7 @@ def execute_job(task: ExecuteTask, frame: bytes, total: int, toolchain: str, con
     cost = task.limits.cpu_s * total * times + (COMPILE_CPU_S if BY_NAME[task.language].compile else 0.0)
     content = encode(task)
     return Job(digest("execute", toolchain, content), "execute", EXECUTE_QUEUE, context.lane, content, cost,
-               context.deadline_ms, (task.suite, frame))  # fmt: skip
+               context.deadline_ms, (task.suite, frame), tenant=context.tenant)  # fmt: skip
 
 
 class ExecutePlan:

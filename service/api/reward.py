@@ -26,6 +26,7 @@ from service.schemas import (
     FormatTerm,
     GroupStatistics,
     ProgramResult,
+    RankResult,
     RewardItem,
     RewardResult,
     RewardSpec,
@@ -43,6 +44,11 @@ def join(spec: RewardSpec, item: RewardItem, scores: dict[str, ScoreResult], run
         _combine(spec, {name: column[at] for name, column in values.items()}) for at in range(len(item.completions))
     ]
     return RewardResult(id=item.id, completions=completions, group=statistics([one.reward for one in completions]))
+
+
+def ranked(result: RewardResult) -> RankResult:
+    """The same with its completions' order."""
+    return RankResult(**dict(result), order=order(result))
 
 
 def order(result: RewardResult) -> list[int]:

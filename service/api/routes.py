@@ -14,6 +14,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from pydantic import BaseModel
 
 from service import metrics
+from service.api.activation import ACTIVATE_MS
+from service.api.activation import activate as swap
 from service.api.connection import while_connected
 from service.api.context import Context, Progress, deadline, new_request_id
 from service.api.ledger import START, request_id_of
@@ -24,6 +26,8 @@ from service.errors import Invalid
 from service.jobs import encode_suite, num_tests
 from service.queue.keys import EXECUTE_QUEUE
 from service.schemas import (
+    ActivateAnswer,
+    ActivateRequest,
     ExecuteAnswer,
     ExecuteRequest,
     Health,
@@ -242,6 +246,16 @@ async def put_testset(request: Request, sha256: Annotated[str, Path(pattern=r"^[
 @router.get("/models", response_model=ModelsAnswer, responses=LOOK)
 async def models(request: Request) -> ModelsAnswer:
     return ModelsAnswer(models=list(services(request).fleet.models.values()))
+
+
+@router.post("/models/{name}/activate", response_model=ActivateAnswer,
+             responses=LOOK | problems(400, 403, 404, 409), summary="Swap in another revision (admin key)")  # fmt: skip
+async def activate(request: Request, name: Annotated[str, Path(min_length=1, max_length=256)], body: ActivateRequest,
+                   x_deadline_ms: DeadlineHeader = None) -> ActivateAnswer:  # fmt: skip
+    """Load a checkpoint beside the one that serves, prove it in every scoring worker, then swap between two batches."""
+    these = services(request)
+    until = deadline(these.settings, body.deadline_ms, x_deadline_ms, default_ms=ACTIVATE_MS)
+    return await while_connected(request, swap(these.fleet, these.door, name, body, until))
 
 
 @router.get("/languages", response_model=LanguagesAnswer, responses=LOOK)

@@ -17,6 +17,7 @@ from pydantic_core import to_json
 from service.client.tries import Patience, Steps, Unreachable, attempt
 from service.errors import InfraError, Invalid, UsageError, by_code
 from service.schemas import (
+    ActivateAnswer,
     ExecuteAnswer,
     ExecuteItem,
     ExecuteRequest,
@@ -217,10 +218,16 @@ class Calls:
         """Stop a job; what is done of it stays done."""
         yield from attempt("DELETE", f"/jobs/{job_id}", {}, None, self.patience)
 
-    def activate(self, model: str, revision: str, /) -> Steps[None]:
-        """Swap a model's revision (admin key)."""
-        body = to_json({"revision": revision})
-        yield from attempt("POST", f"/models/{model}/activate", _JSON, body, self.patience)
+    def activate(self, model: str, revision: str | None = None, /, *, path: str | None = None,
+                 timeout_s: float = 600.0) -> Steps[ActivateAnswer]:  # fmt: skip
+        """Swap a model's revision (admin key): to a known digest, or to the checkpoint at a path that workers see."""
+        if (revision, path) == (None, None):
+            raise UsageError("activate takes a revision, a path, or both")
+        body = to_json({key: value for key, value in (("revision", revision), ("path", path)) if value is not None})
+        patience = replace(self.patience, timeout_s=timeout_s)
+        response = yield from attempt("POST", f"/models/{quote(model, safe='')}/activate", _JSON, body, patience,
+                                      tell_deadline=True)  # fmt: skip
+        return _parse(response, ActivateAnswer)
 
     def put_testset(self, tests: InlineTests, /) -> Steps[TestsetAnswer]:
         """Store a suite; the answer's digest names it in `{"kind": "ref", "sha256": ...}`."""

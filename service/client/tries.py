@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Set
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
@@ -25,6 +25,7 @@ T = TypeVar("T")
 GRACE_S = 5.0  # past the deadline the server still answers, with what is done by then
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 LEAST_WAIT_S = 0.02  # where the server says "at once"
+RETRYABLE = frozenset({429, 502, 503, 504})  # of answers that do not say it themselves
 
 
 class Unreachable(PlauditError):
@@ -57,7 +58,8 @@ class Patience:
 
 
 def attempt(method: str, path: str, headers: Mapping[str, str], body: bytes | None, patience: Patience, *,
-            tell_deadline: bool = False, also: int | None = None) -> Steps[httpx.Response]:  # fmt: skip
+            tell_deadline: bool = False, also: int | None = None,
+            retryable: Set[int] = RETRYABLE) -> Steps[httpx.Response]:  # fmt: skip
     """Send, look at the outcome, wait, send again; `also` is an answer, too, though not a 2xx."""
     until = time.monotonic() + patience.timeout_s
     failures = 0
@@ -67,15 +69,15 @@ def attempt(method: str, path: str, headers: Mapping[str, str], body: bytes | No
         outcome = yield Send(method, path, {**headers, **told}, body, max(0.0, left) + GRACE_S)
         if isinstance(outcome, httpx.Response) and (outcome.is_success or outcome.status_code == also):
             return outcome
-        error, retryable, asked = judge(outcome)
+        error, again, asked = judge(outcome, retryable)
         failures += asked is None
         pause = _pause(failures) if asked is None else max(asked, LEAST_WAIT_S) * random.uniform(1.0, 1.25)
-        if not retryable or failures >= patience.max_tries or pause >= until - time.monotonic():
+        if not again or failures >= patience.max_tries or pause >= until - time.monotonic():
             raise error
         yield pause
 
 
-def judge(outcome: Outcome) -> tuple[PlauditError, bool, float | None]:
+def judge(outcome: Outcome, retryable: Set[int] = RETRYABLE) -> tuple[PlauditError, bool, float | None]:
     """What a try that failed means: the error, whether another try may help, and the wait that the server names."""
     if not isinstance(outcome, httpx.Response):
         text = str(outcome) or type(outcome).__name__
@@ -88,7 +90,7 @@ def judge(outcome: Outcome) -> tuple[PlauditError, bool, float | None]:
     except ValidationError:  # a proxy's page, not ours
         status = outcome.status_code
         error = _of_status(status)(f"HTTP {status}: {outcome.text[:200]}", retry_after_s=asked)
-        return error, status in (429, 502, 503, 504), asked
+        return error, status in retryable, asked
     if problem.retry_after_ms is not None:
         asked = problem.retry_after_ms / 1000
     error = (by_code(problem.code) or _of_status(problem.status))(problem.detail, retry_after_s=asked)

@@ -6,14 +6,24 @@ no worker came for them. A worker (`consumer.Consumer`) reads entries, leases th
 works, ends each job once, and takes over entries whose worker fell silent (XAUTOCLAIM). Every state change is a
 script, so any process may die between two of them.
 
+Tenants (API keys) take turns, lane by lane: next is the first job of the tenant that was given least, counted in cost;
+who was away begins where the others are (start-time fair queueing, Goyal et al., SIGCOMM 1996). While two tenants have
+work waiting, what each was given differs by no more than their largest jobs together; who is alone gets everything.
+
 Delivery is at least once: a job may be computed twice when a worker dies or stalls, and the first ending wins, so it
 is *answered* once. A job delivered too often is poisoned and ends as `infra_error`. What Redis acknowledged survives
 Redis' own death as far as its append-only file does. Not promised: order within a lane across redeliveries.
 
 Keys, all under one prefix `{namespace}:`
-  stream:{queue}:{lane}   entries {id}
+  stream:{queue}:{lane}   entries: seats that a worker leases, one a live job
+  seats:{queue}:{lane}    hash entry to job
+  turns:{queue}:{lane}    zset of the tenants that have jobs not begun, by what they were given (in cost)
+  clock:{queue}:{lane}    hash of the turn that has come, and of those of tenants that have nothing waiting
+  waiting:{queue}:{lane}:{tenant}   zset of jobs not begun, by arrival
   load:{queue}            hash cost, drained
   live:{queue}            zset of live jobs by deadline
+  tags:{queue}            hash of live jobs by tag (of a model's queue: the revision that is to score them)
+  active:{queue}          hash of the one tag that is admitted (service.queue.revisions, with order, reports, sources)
   job:{id}                hash of one live job
   waiters:{id}            set of reply channels
   reply:{api}             list of reply frames of one API process

@@ -120,8 +120,7 @@ class Consumer:
         block = max(1, int(min(block_s, BLOCK_S) * 1000))
         found = self.client.xreadgroup(GROUP, self.name, dict.fromkeys(self._streams, ">"), count=1, block=block)
         return self._admit([
-            (stream.decode(), entry.decode(), fields[b"id"].decode())
-            for stream, entries in found for entry, fields in entries
+            (stream.decode(), entry.decode()) for stream, entries in found for entry, _ in entries
         ])  # fmt: skip
 
     def _reclaim(self, limit: int) -> list[Lease]:
@@ -137,14 +136,14 @@ class Consumer:
                 stream, GROUP, self.name, self.lease_ms, self._cursors[stream], count=limit - len(taken)
             )
             self._cursors[stream] = answer[0].decode()
-            entries = [(stream, entry.decode(), fields[b"id"].decode()) for entry, fields in answer[1] if fields]
+            entries = [(stream, entry.decode()) for entry, fields in answer[1] if fields]
             with self._lock:  # a heartbeat that came too late makes our own work look abandoned
                 entries = [one for one in entries if f"{one[0]}/{one[1]}" not in self._in_hand]
             taken += self._admit(entries)
         return taken
 
-    def _admit(self, entries: list[tuple[str, str, str]], num_new: int = 0) -> list[Lease]:
-        """Lease entries (stream, entry, job) and at most so many new ones; ends those that no one should begin."""
+    def _admit(self, entries: list[tuple[str, str]], num_new: int = 0) -> list[Lease]:
+        """Lease entries (stream, entry) and at most so many new ones; ends those that no one should begin."""
         if not entries and not num_new:
             return []
         words = [word for entry in entries for word in entry]
@@ -176,7 +175,7 @@ class Consumer:
         """End a job. False if it had ended before (another worker, or its deadline)."""
         queue_ms = max(0, (started_ms or now_ms()) - lease.queued_ms)
         reply = Reply(lease.id, body, float(queue_ms), compute_ms, self.name)
-        keys = [self.keys.load(lease.queue), self.keys.live(lease.queue)]
+        keys = self.keys.book(lease.queue)
         arguments: list[Any] = [self.keys.prefix, lease.id, encode(reply), cache_ms, KEEP_REPLY_MS, GROUP, lease.entry]
         ended = bool(self._finish(keys=keys, args=arguments))
         self.drop(lease)
@@ -214,7 +213,8 @@ class Heartbeat:
     def __init__(self, consumer: Consumer, kind: str, info: dict[str, Any], *, every_s: float, patience_s: float,
                  on_lost: Callable[[Lease], None]) -> None:  # fmt: skip
         self.consumer = consumer
-        self.info = {"kind": kind, **info}
+        self.info = info  # what it says may change while it works
+        info["kind"] = kind
         self.every_s = every_s
         self.patience_s = patience_s
         self.on_lost = on_lost

@@ -39,6 +39,26 @@ class Keys:
     def live(self, queue: str) -> str:
         return f"{self.prefix}live:{queue}"
 
+    def tags(self, queue: str) -> str:
+        return f"{self.prefix}tags:{queue}"
+
+    def book(self, queue: str) -> list[str]:
+        """What the scripts keep of a queue's live jobs: load, live, tags."""
+        return [self.load(queue), self.live(queue), self.tags(queue)]
+
+    def active(self, queue: str) -> str:
+        return f"{self.prefix}active:{queue}"
+
+    def order(self, queue: str) -> str:
+        return f"{self.prefix}order:{queue}"
+
+    def reports(self, order: str) -> str:
+        return f"{self.prefix}reports:{order}"
+
+    @property
+    def sources(self) -> str:
+        return f"{self.prefix}sources"
+
     def suite(self, sha256: str) -> str:
         return f"{self.prefix}suite:{sha256}"
 

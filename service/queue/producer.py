@@ -14,7 +14,7 @@ import redis.asyncio
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from service import metrics
-from service.errors import BrokerUnavailable, Overloaded
+from service.errors import BrokerUnavailable, Overloaded, RevisionMoved
 from service.jobs import Failed, Job, JobState, Kind, Reply, decode_reply, encode
 from service.queue.keys import GROUP, Keys, kind_of_queue, script
 
@@ -90,24 +90,30 @@ class Queue:
         self._storing: asyncio.Task[None] | None = None
 
     async def submit(self, jobs: Mapping[str, Job], bound: Bound, *, use_cache: bool = True) -> dict[str, Reply]:
-        """Admit jobs of one queue, all or none; the replies of those that are finished already come back at once.
+        """Admit jobs of one queue, tag and tenant, all or none; the replies of finished ones come back at once.
 
         `jobs` by the token under which this caller waits: leaving takes back that token and no later caller's.
 
-        Raises Overloaded, without a Retry-After (the caller knows the drain rate), when the bound would be passed.
+        Raises Overloaded, without a Retry-After (the caller knows the drain rate), when the bound would be passed, and
+        RevisionMoved when the queue admits another tag.
         """
         if not jobs:
             return {}
-        queue = next(iter(jobs.values())).queue
-        arguments: list[Any] = [self.keys.prefix, self.channel, bound.max_depth, bound.max_cost, now_ms(), len(jobs)]
+        first = next(iter(jobs.values()))
+        queue, tag = first.queue, first.tag
+        arguments: list[Any] = [self.keys.prefix, self.channel, bound.max_depth, bound.max_cost, now_ms(), len(jobs),
+                                tag, first.tenant]  # fmt: skip
         for token, job in jobs.items():
-            stream = self.keys.stream(queue, job.lane)
-            arguments += [job.id, stream, job.task, job.cost, job.deadline_ms, "1" if use_cache else "0", token]
+            line = f"{queue}:{job.lane}"
+            arguments += [job.id, line, job.task, job.cost, job.deadline_ms, "1" if use_cache else "0", token]
         keep_ms = max(job.deadline_ms for job in jobs.values()) - now_ms() + KEEP_SUITE_MS
         for sha256, frame in dict(job.suite for job in jobs.values() if job.suite is not None).items():
             arguments += [sha256, frame, max(keep_ms, KEEP_SUITE_MS)]
         with broker_errors():
-            outcome = await self._submit(keys=[self.keys.load(queue), self.keys.live(queue)], args=arguments)
+            keys = [*self.keys.book(queue), self.keys.active(queue)]
+            outcome = await self._submit(keys=keys, args=arguments)
+        if outcome[0] == b"moved":
+            raise RevisionMoved(f"queue {queue} takes jobs of {outcome[1].decode()}, and these are of {tag}")
         if outcome[0] == b"full" and (len(outcome) > 1 and isinstance(outcome[1], int)):
             raise Overloaded(f"queue {queue} holds {outcome[1]} jobs (at most {bound.max_depth}) of cost "
                              f"{float(outcome[2]):g} (at most {bound.max_cost:g})")  # fmt: skip
@@ -120,7 +126,7 @@ class Queue:
         if not jobs:
             return 0
         with broker_errors():
-            keys = [self.keys.load(queue), self.keys.live(queue)]
+            keys = self.keys.book(queue)
             pairs = [word for token, job in jobs.items() for word in (job, token)]
             return int(await self._leave(keys=keys, args=[self.keys.prefix, self.channel, GROUP, *pairs]))
 
@@ -153,7 +159,7 @@ class Queue:
 
     async def expire(self, queue: str, grace_ms: int = 250) -> int:
         """End jobs whose deadline has passed and that no worker has ended, as `timeout_queue`. Answers how many."""
-        keys = [self.keys.load(queue), self.keys.live(queue)]
+        keys = self.keys.book(queue)
         with broker_errors():
             late = await self.client.zrangebyscore(keys[1], "-inf", now_ms() - grace_ms, start=0, num=512)
             for raw in late:
@@ -209,11 +215,19 @@ class Queue:
         if self._storing is None or self._storing.done():
             self._storing = asyncio.create_task(self._store(), name="remember")
 
-    async def recall(self, keys: Sequence[str]) -> list[bytes | None]:
-        """What was remembered under each key, by this process just now or by anyone."""
+    async def recall(self, queue: str, tag: str, keys: Sequence[str]) -> list[bytes | None]:
+        """What was remembered under each key, by this process just now or by anyone.
+
+        Raises RevisionMoved when the queue admits another tag: what is remembered must not be older than what is done.
+        """
         own = [self._fresh[key][0] if key in self._fresh else None for key in keys]
         with broker_errors():
-            stored = await self.client.mget(keys)
+            async with self.client.pipeline(transaction=False) as pipe:
+                pipe.hget(self.keys.active(queue), "revision")
+                pipe.mget(keys)
+                admitted, stored = await pipe.execute()
+        if admitted is not None and admitted.decode() != tag:
+            raise RevisionMoved(f"queue {queue} is at {admitted.decode()}, and this is of {tag}")
         return [mine if mine is not None else theirs for mine, theirs in zip(own, stored, strict=True)]
 
     async def _store(self) -> None:

@@ -22,7 +22,7 @@ the reward model tries a probe at load (`sharing.py`) and serves such a model un
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -65,13 +65,13 @@ _row: ContextVar[Row] = ContextVar("plaudit_row")
 
 
 @contextmanager
-def packed(backbone: Any, packing: Packing) -> Iterator[Row]:
-    """Inside, the backbone's attention is that of this row, and its last hidden state is good at pooled places only."""
+def packed(backbone: Any, packing: Packing, places: Sequence[int]) -> Iterator[Row]:
+    """Inside, the backbone's attention is that of this row, and its last hidden state is good at these places only."""
     before = backbone.config._attn_implementation
     row = Row(packing)
     token = _row.set(row)
     backbone.config._attn_implementation = NAME
-    hooks = _pooled_only(backbone, packing)
+    hooks = _pooled_only(backbone, packing, places)
     try:
         yield row
     finally:
@@ -81,7 +81,7 @@ def packed(backbone: Any, packing: Packing) -> Iterator[Row]:
         _row.reset(token)
 
 
-def _pooled_only(backbone: Any, packing: Packing) -> list[Any]:
+def _pooled_only(backbone: Any, packing: Packing, pooled: Sequence[int]) -> list[Any]:
     """Let the last layer's feed-forward block see pooled tokens only; the others get zeros from it.
 
     Where the block is not a plain one under its usual name (a mixture of experts, another layout), it runs as it is.
@@ -90,7 +90,7 @@ def _pooled_only(backbone: Any, packing: Packing) -> list[Any]:
     block = getattr(layers[backbone.config.num_hidden_layers - 1], "mlp", None) if layers is not None else None
     if block is None or not type(block).__name__.endswith("MLP"):
         return []
-    places = torch.tensor(sorted(set(packing.pooled)))  # (P)
+    places = torch.tensor(sorted(set(pooled)))  # (P)
 
     def gather(_: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         return (given[0][:, places],)  # (1, T, H) → (1, P, H)

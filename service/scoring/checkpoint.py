@@ -6,9 +6,11 @@ read by torch's restricted loader, which builds tensors and nothing else.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
+import math
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,9 +52,17 @@ def revision_of(folder: Path) -> str:
     """`sha256:` over names and contents of every file that decides a score."""
     digest = hashlib.sha256()
     for file in sorted({file for pattern in IDENTITY for file in folder.glob(pattern) if file.is_file()}):
-        with file.open("rb") as stream:
-            digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        stat = file.stat()
+        content = _digest(file.resolve(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        digest.update(f"{file.name} {content}\n".encode())
     return f"sha256:{digest.hexdigest()}"
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(file: Path, *_: int) -> str:
+    """SHA-256 of a file that looks the same as when it was last read: many gigabytes are asked for more than once."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -89,6 +99,24 @@ class Tensors:
     def __iter__(self) -> Iterator[str]:
         yield from self._files
         yield from self._pickled
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in all tensors together, from the headers."""
+        count = sum(tensor.numel() for tensor in self._pickled.values())
+        for file in set(self._files.values()):
+            with readable(file), safe_open(file, framework="pt") as stored:
+                count += sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118 - no mapping
+        return count
+
+    def row(self, name: str, at: int) -> torch.Tensor:
+        """One row of a matrix, in float32, the others left on disk."""
+        if name in self._pickled:
+            return self._pickled[name][at].float()
+        file = self._files[name]
+        with readable(file), safe_open(file, framework="pt") as stored:
+            row: torch.Tensor = stored.get_slice(name)[at]
+            return row.float()
 
     def read(self, name: str) -> torch.Tensor:
         """In float32."""

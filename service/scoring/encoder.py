@@ -27,12 +27,14 @@ Prompt = str | list[Message]
 class Encoded:
     """A prompt with its completion as token ids; the pooled position is the last.
 
-    `prompt_tokens`: how many leading ids depend on the prompt alone, so that group mates share them.
+    `prompt_tokens`: how many leading ids depend on the prompt alone, so that group mates share them. `steps`: where a
+    process reward model scores it; empty for others, which score it at its last token.
     """
 
     ids: tuple[int, ...]
     prompt_tokens: int
     truncated: bool
+    steps: tuple[int, ...] = ()
 
 
 class Encoder:
@@ -42,6 +44,7 @@ class Encoder:
         self.spec = spec
         self.tokenizer = tokenizer
         self._seams = _seams(tokenizer)
+        self._step_id: int | None = None if spec.steps is None else token_id(tokenizer, spec.steps.token)
         if spec.template == CHAT_TEMPLATE:
             if not getattr(tokenizer, "chat_template", None):
                 raise UsageError("the tokenizer ships no chat template, and reward_model.json asks for it")
@@ -96,7 +99,9 @@ class Encoder:
         return group
 
     def full_text(self, prompt: Prompt, completion: str) -> str:
-        """The whole text that is tokenised, closing included."""
+        """The whole text that is tokenised, closing and marks of steps included."""
+        if self.spec.steps is not None:
+            completion = self.spec.steps.marked(completion)
         if self.spec.template == CHAT_TEMPLATE:
             return self._chat([*self._messages(prompt), {"role": "assistant", "content": completion}])
         return f"{self.head_text(prompt)}{completion}{self._after}"
@@ -137,7 +142,7 @@ class Encoder:
         if not ids:
             raise Invalid("nothing to score: prompt and completion are empty, and the template adds no token")
         if len(ids) <= limit:
-            return Encoded(tuple(ids), prompt_tokens, truncated=False)
+            return Encoded(tuple(ids), prompt_tokens, False, self._steps(ids, prompt_tokens))
         if on_overflow == "error":
             return TooLong(tokens=len(ids), limit=limit)
         # The leading BOS (where there is one) and everything from the right stay: the prompt loses its left first, and
@@ -145,7 +150,24 @@ class Encoder:
         bos = getattr(self.tokenizer, "bos_token_id", None)
         kept = 1 if limit > 1 and bos is not None and ids[0] == bos else 0
         cut = len(ids) - limit
-        return Encoded((*ids[:kept], *ids[kept + cut :]), max(kept, prompt_tokens - cut), truncated=True)
+        left, prompt_tokens = [*ids[:kept], *ids[kept + cut :]], max(kept, prompt_tokens - cut)
+        return Encoded(tuple(left), prompt_tokens, True, self._steps(left, prompt_tokens))
+
+    def _steps(self, ids: list[int], prompt_tokens: int) -> tuple[int, ...]:
+        if self._step_id is None:
+            return ()
+        found = tuple(at for at in range(prompt_tokens, len(ids)) if ids[at] == self._step_id)
+        if not found:
+            raise Invalid(f"no step to score: the text has no token {self.spec.steps and self.spec.steps.token!r}")
+        return found
+
+
+def token_id(tokenizer: Any, token: str) -> int:
+    """The id of a vocabulary entry. Raises `UsageError` for what is none."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    if token not in vocabulary:
+        raise UsageError(f"{token!r} is no token of this tokenizer")
+    return vocabulary[token]
 
 
 def _seams(tokenizer: Any) -> tuple[str, ...]:

@@ -7,10 +7,13 @@
 | `v_head.summary.*`               | TRL's value head, with bias: AceCodeRM; LLaMA-Factory, in the     |
 |                                  | weights or in `value_head.safetensors` / `value_head.bin`         |
 | `v_head.*`, `value_head.*`       | InternLM2 reward, OpenRLHF before its head was named `score`      |
+| `lm_head.weight`                 | process reward models that answer by a token (Math-Shepherd): the |
+|                                  | difference of two rows, one a label                               |
 | `classifier.*`                   | encoders (cross-encoders): the model's own classifier runs, whole |
 
 The backbone is loaded without the rest, so logits over the vocabulary are never computed, and the head runs in float32
-on pooled positions only.
+on pooled positions only. A process reward model's two labels are one number: the log-odds of the good one, whose
+sigmoid is the softmax that its authors print.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from service.errors import UsageError
 from service.scoring.checkpoint import Tensors
 
 CLASSIFIER = "classifier"
+LM_HEAD = "lm_head"
+TIED = ("model.embed_tokens.weight", "embed_tokens.weight")
 NAMES = ("score", "v_head.summary", "v_head", "value_head.summary", "value_head", CLASSIFIER)
 
 
@@ -56,8 +61,11 @@ def find(tensors: Tensors) -> str:
     return found[0]
 
 
-def read(tensors: Tensors, name: str) -> Head:
-    """The head with this name. Raises `UsageError` for one that is not there, or gives more than one number."""
+def read(tensors: Tensors, name: str, *, steps: bool = False) -> Head:
+    """The head with this name. Raises `UsageError` for one that is not there, or gives more than one number.
+
+    `steps`: it scores steps, and may have two labels, of which the second is the good one.
+    """
     stack = sorted({int(part) for tensor in tensors if _starts(tensor, name)
                     if (part := tensor.removeprefix(f"{name}.").split(".")[0]).isdigit()})  # fmt: skip
     prefixes = [f"{name}.{at}" for at in stack] or [name]
@@ -68,11 +76,25 @@ def read(tensors: Tensors, name: str) -> Head:
         bias = tensors.read(f"{prefix}.bias") if f"{prefix}.bias" in tensors else None
         layers.append((tensors.read(f"{prefix}.weight"), bias))
     labels = layers[-1][0].shape[0]
-    if labels != 1:
+    if labels == 2 and steps:
+        weight, bias = layers[-1]
+        layers[-1] = (weight[1:] - weight[:1], None if bias is None else bias[1:] - bias[:1])
+    elif labels != 1:
         raise UsageError(f"{tensors.folder}: {labels} labels; a reward model has one")
     if not all(bool(torch.isfinite(part).all()) for layer in layers for part in layer if part is not None):
         raise UsageError(f"{tensors.folder}: weights that are not finite: {name}, the head")
     return Head(name, tuple(layers))
+
+
+def read_labels(tensors: Tensors, good: int, bad: int) -> Head:
+    """The log-odds of one token over another, from a language model's own head or its tied embeddings."""
+    found = [name for name in (f"{LM_HEAD}.weight", *TIED) if name in tensors]
+    if not found:
+        raise UsageError(f"{tensors.folder}: weights are missing: {LM_HEAD}.weight, the head")
+    weight = tensors.row(found[0], good) - tensors.row(found[0], bad)  # (H)
+    if not bool(torch.isfinite(weight).all()):
+        raise UsageError(f"{tensors.folder}: weights that are not finite: {found[0]}, the head")
+    return Head(LM_HEAD, ((weight[None], None),))
 
 
 def _starts(tensor: str, name: str) -> bool:

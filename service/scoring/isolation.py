@@ -2,7 +2,8 @@
 
 Out of memory halves the batch, which is how little was too much; a sequence that alone is too much is our fault, as is
 a score that is not finite (the weights were finite when they were loaded). A sequence that fails alone in any other way
-is `invalid`, but only if the model still scores something else: a model that scores nothing is our fault too.
+is `invalid`, but only if the model still scores something else: a model that scores nothing is our fault too. An engine
+that does not answer fails the whole batch at once, as ours.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from service.scoring.encoder import Encoded
+from service.scoring.engine import EngineUnavailable
 from service.scoring.scheduler import Refused, Score
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,9 @@ def score_apart(score: Scorer, batch: Sequence[Encoded]) -> Outcome:
 def _halve(score: Scorer, batch: Sequence[Encoded], halvings: int) -> Outcome:
     try:
         scores = score(batch)
+    except EngineUnavailable as error:  # nothing of this batch is to blame, and smaller ones would wait as long
+        log.warning("no scores: %s", error)
+        return Outcome([Refused("engine_unavailable", str(error), fault=True)] * len(batch), halvings)
     except (RuntimeError, IndexError, MemoryError) as error:  # torch's own: memory, a kernel, an id beyond the table
         starved = out_of_memory(error)
         if len(batch) == 1:

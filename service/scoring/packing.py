@@ -45,6 +45,7 @@ class Packing:
     segments: list[Segment]
     pooled: list[int]
     num_given: int  # tokens of all given sequences together
+    leaves: list[int]  # the segment in which each given sequence ends
 
     @property
     def num_computed(self) -> int:
@@ -59,6 +60,14 @@ class Packing:
     def longest(self) -> int:
         """Tokens of the longest sequence."""
         return max(self.positions, default=-1) + 1
+
+    def place(self, sequence: int, position: int) -> int:
+        """Where in the row a token of a given sequence is."""
+        segment = self.segments[self.leaves[sequence]]
+        while segment.offset > position:
+            assert segment.parent is not None
+            segment = self.segments[segment.parent]
+        return segment.start + position - segment.offset
 
     def path(self, index: int) -> list[Segment]:
         """The segments of one line of the tree, from its root down to this segment."""
@@ -77,7 +86,7 @@ def pack(sequences: Sequence[Ids], *, min_saved: int = MIN_SAVED, max_depth: int
     positions: list[int] = []
     parents: list[int | None] = []
     spans: list[tuple[int, int, int]] = []  # start, stop, offset
-    pooled = [0] * len(sequences)
+    pooled, leaves = [0] * len(sequences), [0] * len(sequences)
 
     def lay(tokens: Ids, offset: int, parent: int | None) -> int:
         spans.append((len(ids), len(ids) + len(tokens), offset))
@@ -105,13 +114,13 @@ def pack(sequences: Sequence[Ids], *, min_saved: int = MIN_SAVED, max_depth: int
         while low < high and len(sequences[order[low]]) == common:  # those that end here, all equal
             if leaf is None:
                 leaf = lay(first[done:], done, parent)
-            pooled[order[low]] = spans[leaf][1] - 1
+            pooled[order[low]], leaves[order[low]] = spans[leaf][1] - 1, leaf
             low += 1
         todo.extend(
             (start, stop, done, common + 1, parent, depth)
             for start, stop in reversed(list(_runs(sequences, order, low, high, common)))
         )
-    return Packing(ids, positions, _segments(spans, parents), pooled, sum(map(len, sequences)))
+    return Packing(ids, positions, _segments(spans, parents), pooled, sum(map(len, sequences)), leaves)
 
 
 def _runs(sequences: Sequence[Ids], order: list[int], low: int, high: int, at: int) -> Iterator[tuple[int, int]]:

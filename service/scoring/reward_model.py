@@ -20,19 +20,19 @@ This module imports torch; only the scoring worker and training import it.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import __version__ as transformers_version
 
 from service.errors import TooLong, UsageError
 from service.scoring import checkpoint, heads
-from service.scoring.encoder import Encoded, Encoder, Message, Overflow, Prompt
+from service.scoring.encoder import Encoded, Encoder, Message, Overflow, Prompt, token_id
+from service.scoring.engine import Parity, compare, read_golden
 from service.scoring.packing import pack, rows
 from service.scoring.spec import SPEC_FILE, Calibration, RewardModelSpec
 
@@ -42,22 +42,9 @@ __all__ = ["Calibration", "Encoded", "Encoder", "Message", "Overflow", "Parity",
 log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Largest golden difference that is still the same model: fp32 kernels differ by about 1e-5 between machines; bf16
-# moved scores by up to 0.26 at a score spread of 4 when it was measured.
-GOLDEN_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.5}
 # Tokens of one packed row. Shorter rows compute long prompts again (1,024 tokens: a fifth slower at 4,096), longer ones
 # were no faster on a CPU, and activations grow with them.
 MAX_ROW_TOKENS = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """How far this process is from the scores that the checkpoint was shipped with."""
-
-    max_abs_error: float
-    n: int
-    tolerance: float
-    ok: bool
 
 
 class RewardModel:
@@ -72,6 +59,7 @@ class RewardModel:
         self.spec = encoder.spec
         self.revision = checkpoint.revision_of(folder)
         self.dtype = dtype
+        self.engine = f"transformers {transformers_version}"
         self.max_length = encoder.spec.max_length
         self.architecture: str = (backbone.config.architectures or [type(backbone).__name__])[0]
         self.parameters: int = sum(p.numel() for p in backbone.parameters()) + (head.parameters if head else 0)
@@ -103,7 +91,14 @@ class RewardModel:
                 raise UsageError(f"{folder}: {backbone.config.num_labels} labels; a reward model has one")
             unshared: str | None = "an encoder reads both sides of every token: no beginning is independent of the rest"
         else:
-            head = heads.read(checkpoint.Tensors(folder), name)
+            tensors = checkpoint.Tensors(folder)
+            if name == heads.LM_HEAD:
+                if encoder.spec.labels is None:
+                    raise UsageError(f"{SPEC_FILE}: head {name!r} needs `labels`, the tokens for good and bad")
+                good, bad = (token_id(encoder.tokenizer, label) for label in encoder.spec.labels)
+                head = heads.read_labels(tensors, good, bad)
+            else:
+                head = heads.read(tensors, name, steps=encoder.spec.steps is not None)
             backbone = checkpoint.load(AutoModel, folder, DTYPES[dtype], used=tuple(f"{n}." for n in heads.NAMES))
             unshared = None
         checkpoint.check_vocabulary(folder, encoder.tokenizer, backbone.get_input_embeddings().num_embeddings)
@@ -132,27 +127,32 @@ class RewardModel:
         """Raw logits, in the order of `batch`. What its sequences begin with in common is computed once."""
         if self.unshared is not None:
             return [self._score_alone(encoded) for encoded in batch]
-        sequences = [encoded.ids for encoded in batch]
         scores = [math.nan] * len(batch)
-        for row in rows(sequences, MAX_ROW_TOKENS):
-            for index, score in zip(row, self._score_row([sequences[index] for index in row]), strict=True):
+        for row in rows([encoded.ids for encoded in batch], MAX_ROW_TOKENS):
+            for index, score in zip(row, self._score_row([batch[index] for index in row]), strict=True):
                 scores[index] = score
         return scores
 
-    def _score_row(self, sequences: list[tuple[int, ...]]) -> list[float]:
+    def _score_row(self, batch: list[Encoded]) -> list[float]:
         from service.scoring.attention import packed
 
         assert self._head is not None
-        packing = pack(sequences)
+        packing = pack([encoded.ids for encoded in batch])
+        read = [[packing.place(at, step) for step in encoded.steps] or [packing.pooled[at]]
+                for at, encoded in enumerate(batch)]  # fmt: skip
+        places = sorted({place for one in read for place in one})  # equal beginnings have one, and so the same bits
         tokens = torch.tensor([packing.ids])  # (1, T)
         positions = torch.tensor([packing.positions])  # (1, T)
-        with packed(self._backbone, packing):
+        with packed(self._backbone, packing, places):
             hidden = self._backbone(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state
         self.num_computed += packing.num_computed
         self.num_shared += packing.num_shared
-        places = sorted(set(packing.pooled))  # equal sequences have one, and so the same bits
         scores = dict(zip(places, self._head(hidden[0, places]).tolist(), strict=True))  # (P, H) → (P)
-        return [scores[place] for place in packing.pooled]
+        return [self._whole([scores[place] for place in one]) for one in read]
+
+    def _whole(self, logits: list[float]) -> float:
+        """The score of a sequence from those of its pooled tokens."""
+        return logits[0] if self.spec.steps is None else self.spec.steps.whole(logits)
 
     def _score_alone(self, encoded: Encoded) -> float:
         # No mask: a lone sequence needs none, and its last position is the pooled one by construction.
@@ -160,39 +160,26 @@ class RewardModel:
         self.num_computed += len(encoded.ids)
         if self._head is not None:
             hidden = self._backbone(input_ids=tokens, use_cache=False).last_hidden_state  # (1, T, H)
-            return float(self._head(hidden[:, -1]).item())
+            return self._whole(self._head(hidden[0, list(encoded.steps) or [-1]]).tolist())
         sides: dict[str, torch.Tensor] = {}
         if getattr(self._backbone.config, "type_vocab_size", 1) > 1:  # BERT's: 0 for the prompt, 1 for the completion
             sides["token_type_ids"] = (torch.arange(tokens.shape[1]) >= encoded.prompt_tokens).long()[None]  # (1, T)
         return float(self._backbone(input_ids=tokens, **sides).logits.float().item())
 
     def check_golden(self) -> Parity:
-        """Scores the golden set shipped in the checkpoint and compares; a checkpoint without one has nothing to fail.
+        """Scores the golden set shipped in the checkpoint and compares; a checkpoint without one has nothing to fail
+        (but what company does to a score is always measured).
 
         Every row is scored alone and in the company of all others. A row whose token count differs counts as
         infinitely wrong: the tokenizer or the template is another one. Raises `UsageError` where the spec names a
         golden set that is not in the folder.
         """
-        tolerance = GOLDEN_TOLERANCE[self.dtype]
-        if self.spec.golden is None:
-            return Parity(0.0, 0, tolerance, ok=True)
-        path = self._folder / self.spec.golden
-        if not path.is_file():
-            raise UsageError(f"{SPEC_FILE} names a golden set that is not there: {path}")
-        golden = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-        batch = [self.encode(row["prompt"], row["completion"]) for row in golden]
-        errors = [0.0]
-        for row, encoded, together in zip(golden, batch, self.score(batch), strict=True):
-            if len(encoded.ids) != row["tokens"]:
-                errors.append(math.inf)
-            errors += [abs(score - row["score"]) for score in (together, *self.score([encoded]))]
-        worst = max(errors) if all(map(math.isfinite, errors)) else math.inf  # max() of a NaN depends on the order
-        return Parity(worst, len(golden), tolerance, ok=worst <= tolerance)
+        return compare(self, read_golden(self.encoder, self._folder))
 
     def pass_probability(self, score: float) -> float | None:
         """The shipped calibration's P(the program passes all its tests), or None where none is shipped."""
-        calibration = self.spec.calibration
-        if calibration is None:
-            return None
-        logit = calibration.a * score + calibration.b
-        return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+        return None if self.spec.calibration is None else self.spec.calibration.probability(score)
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        self._backbone = self._head = None

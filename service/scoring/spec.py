@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from service.errors import UsageError
+from service.scoring.steps import Steps
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,10 @@ class Calibration:
     a: float
     b: float
 
+    def probability(self, score: float) -> float:
+        logit = self.a * score + self.b
+        return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+
 
 @dataclass(frozen=True, slots=True)
 class RewardModelSpec:
@@ -31,6 +37,8 @@ class RewardModelSpec:
 
     `template`: text with `{prompt}` and `{completion}` once each, in this order, special tokens included; or the word
     "chat_template" for the tokenizer's own. `system` is put before a conversation that has no system message.
+    `pooled`: "last" token, or "steps", which `steps` describes. `labels`: where the head is the language model's own,
+    the tokens for a good step and for a bad one.
     """
 
     template: str
@@ -43,13 +51,17 @@ class RewardModelSpec:
     golden: str | None = None
     license: str | None = None
     provenance: str | None = None
+    steps: Steps | None = None
+    labels: tuple[str, str] | None = None
     format: int = SPEC_FORMAT
 
     def __post_init__(self) -> None:
         if self.format != SPEC_FORMAT:
             raise UsageError(f"{SPEC_FILE}: format {self.format}, and this version reads {SPEC_FORMAT}")
-        if self.pooled != "last":
-            raise UsageError(f"{SPEC_FILE}: pooled {self.pooled!r}; only 'last' is known")
+        if self.pooled not in ("last", "steps"):
+            raise UsageError(f"{SPEC_FILE}: pooled {self.pooled!r}; known are 'last' and 'steps'")
+        if (self.pooled == "steps") != (self.steps is not None):
+            raise UsageError(f"{SPEC_FILE}: `steps` goes with pooled 'steps', and with nothing else")
         if self.max_length < 1:
             raise UsageError(f"{SPEC_FILE}: max_length must be positive")
         if self.template != CHAT_TEMPLATE:
@@ -69,8 +81,13 @@ class RewardModelSpec:
         try:
             if values.get("calibration") is not None:
                 values["calibration"] = Calibration(**values["calibration"])
+            if values.get("steps") is not None:
+                values["steps"] = Steps(**values["steps"])
+            if values.get("labels") is not None:
+                good, bad = values["labels"]
+                values["labels"] = (str(good), str(bad))
             return cls(**values)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise UsageError(f"{path.name}: {error}") from error
 
     def write(self, path: Path) -> None:
@@ -93,14 +110,26 @@ def read_or_derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
         template = CHAT_TEMPLATE
     else:
         raise UsageError(f"{folder}: neither {SPEC_FILE} nor a chat template: nothing says how to write the text")
+    steps = _derived_steps(folder, config, tokenizer)
     limits = [config.get("max_position_embeddings"), getattr(tokenizer, "model_max_length", None)]
     max_length = min((int(limit) for limit in limits if limit), default=0)
     architecture = str((config.get("architectures") or ["unknown"])[0])
     log.warning(
-        "%s has no %s: template %r, at most %d tokens, the last token pooled, head %r, no calibration",
-        folder, SPEC_FILE, template, max_length, head,
+        "%s has no %s: template %r, at most %d tokens, %s pooled, head %r, no calibration",
+        folder, SPEC_FILE, template, max_length, steps or "the last token", head,
     )  # fmt: skip
-    return RewardModelSpec(template=template, max_length=max_length, architecture=architecture, head=head)
+    return RewardModelSpec(template=template, max_length=max_length, architecture=architecture, head=head,
+                           pooled="steps" if steps else "last", steps=steps)  # fmt: skip
+
+
+def _derived_steps(folder: Path, config: dict[str, Any], tokenizer: Any) -> Steps | None:
+    """What a process reward model's own files say of its steps. Raises `UsageError` where they say too little."""
+    architecture = str((config.get("architectures") or [""])[0])
+    if architecture == "Qwen2ForProcessRewardModel" and "<extra_0>" in tokenizer.get_vocab():
+        return Steps(token="<extra_0>", split="\n\n")  # as its model card puts them together
+    if "ProcessRewardModel" in architecture or "TokenClassification" in architecture:
+        raise UsageError(f"{folder}: scores tokens, and nothing says which; write `steps` into {SPEC_FILE}")
+    return None
 
 
 def _pair_template(folder: Path, tokenizer: Any) -> str:

@@ -61,7 +61,7 @@ class Hands:
                started_ms: int | None = None) -> None:  # fmt: skip
         """Hand in the ending of a job, waiting for Redis if it is away; dropped there if the job had ended."""
         started = started_ms or now_ms()
-        _patiently(
+        patiently(
             lambda: self._consumer.finish(lease, body, cache_ms=cache_ms, compute_ms=compute_ms, started_ms=started),
             self._stop,
         )
@@ -72,7 +72,7 @@ class Hands:
 
     def suite(self, sha256: str) -> bytes | None:
         """The frame of a stored test suite; None if it is gone."""
-        frame: bytes | None = _patiently(lambda: self._consumer.suite(sha256), self._stop)
+        frame: bytes | None = patiently(lambda: self._consumer.suite(sha256), self._stop)
         return frame
 
 
@@ -103,18 +103,19 @@ def worker_name(kind: Kind) -> str:
     return f"{kind}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
-def run(work: Work, settings: Settings, stop: Stop) -> None:
-    """Read and work until asked to stop."""
+def run(work: Work, settings: Settings, stop: Stop, name: str | None = None) -> None:
+    """Read and work until asked to stop. `name`: under which the worker is known already."""
     if settings.redis_url is None:
         raise UsageError("a worker needs --redis-url")
     if settings.metrics_port:
         metrics.serve(settings.metrics_port)
     client = connect(settings.redis_url)
-    consumer = Consumer(client, settings.namespace, worker_name(work.kind), work.queues, lease_s=settings.lease_s,
-                        max_deliveries=settings.max_deliveries)  # fmt: skip
-    _patiently(consumer.ensure_groups, stop)
-    heartbeat = Heartbeat(consumer, work.kind, {**work.info, "pid": os.getpid(), "host": socket.gethostname()},
-                          every_s=settings.heartbeat_s, patience_s=work.patience_s, on_lost=work.lost)  # fmt: skip
+    consumer = Consumer(client, settings.namespace, name or worker_name(work.kind), work.queues,
+                        lease_s=settings.lease_s, max_deliveries=settings.max_deliveries)  # fmt: skip
+    patiently(consumer.ensure_groups, stop)
+    work.info.update(pid=os.getpid(), host=socket.gethostname())
+    heartbeat = Heartbeat(consumer, work.kind, work.info, every_s=settings.heartbeat_s, patience_s=work.patience_s,
+                          on_lost=work.lost)  # fmt: skip
 
     hands = Hands(consumer, stop)
     gc.freeze()  # what is loaded stays: not looked at again while working, nor for seconds at the end (torch)
@@ -144,7 +145,7 @@ def failure(code: str, detail: str, *, retryable: bool = True) -> Failed:
     return Failed(JobState.FAILED, code, detail, retryable)
 
 
-def _patiently(call: Callable[[], Any], stop: Stop, give_up_s: float = 60.0) -> Any:
+def patiently(call: Callable[[], Any], stop: Stop, give_up_s: float = 60.0) -> Any:
     """Call until Redis answers; once asked to stop, only for `give_up_s` more."""
     stopping_since: float | None = None
     while True:
@@ -161,11 +162,19 @@ def _patiently(call: Callable[[], Any], stop: Stop, give_up_s: float = 60.0) -> 
 
 def run_score(settings: Settings) -> int:
     """A scoring worker until SIGTERM. Raises HostLacks or UsageError when it cannot start."""
+    from service.queue.revisions import Registry
     from service.worker.score import ScoreWork
+    from service.worker.shelf import Shelf, enrol
 
+    if settings.redis_url is None:
+        raise UsageError("a worker needs --redis-url")
     stop = Stop()
     stop.install()
-    run(ScoreWork.open(settings), settings, stop)
+    name = worker_name("score")
+    registry = Registry(connect(settings.redis_url), settings.namespace, name)
+    active = enrol(settings, registry, lambda call: patiently(call, stop), stop)
+    if not stop.asked:
+        run(ScoreWork(Shelf.open(settings, active, registry), settings), settings, stop, name)
     return 0
 
 

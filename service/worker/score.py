@@ -2,124 +2,127 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import torch
-
 from service import metrics
-from service.errors import HostLacks, Invalid, TooLong
+from service.errors import Invalid, RevisionMoved, TooLong
 from service.jobs import LANES, Failed, JobState, Kind, Scored, ScoreTask, encode, score_job_id
 from service.queue.consumer import Lease
 from service.queue.keys import queue_of_model
 from service.queue.producer import KEEP_REPLY_MS, now_ms
+from service.scoring.encoder import Encoded
 from service.scoring.isolation import score_apart
-from service.scoring.reward_model import Encoded, RewardModel
 from service.scoring.scheduler import Batch, Group, Refused, Scheduler, Score
+from service.scoring.steps import StepScores
 from service.settings import Settings
 from service.worker.loop import Hands, failure
+from service.worker.shelf import Place, Shelf
 
 log = logging.getLogger("plaudit.score")
 
 HOLD_BATCHES = 2  # encode this many budgets ahead, no more: what waits here cannot be taken by another worker
 
 
+Codes = list[Encoded | TooLong]
+
+
 class Pending:
     """A leased group between encoding and its last score."""
 
-    def __init__(self, lease: Lease, encoded: list[Encoded | TooLong], started_ms: int) -> None:
+    def __init__(self, lease: Lease, encoded: Codes, place: Place, started_ms: int) -> None:
         self.lease = lease
         self.encoded = encoded
+        self.place = place
         self.started_ms = started_ms
         self.compute_ms = 0.0
 
 
 class ScoreWork:
-    """One model a queue; models take turns by step."""
+    """One model a queue; models take turns by step, and so do the revisions of one."""
 
     kind: Kind = "score"
     patience_s = 600.0  # a batch is bounded in tokens
 
-    def __init__(self, models: dict[str, RewardModel], settings: Settings) -> None:
-        self.models = models
+    def __init__(self, shelf: Shelf, settings: Settings) -> None:
+        self.shelf = shelf
         for tokens in ("computed", "padding", "shared"):
             metrics.score_tokens.labels(tokens)  # shown from the first scrape on, padding at zero because there is none
         self.max_batch_tokens = settings.max_batch_tokens
-        self.schedulers = self._schedulers()
         self.pending: dict[str, Pending] = {}
-        self.queues = [queue_of_model(name) for name in models]
-        self.info: dict[str, Any] = {"models": [self._describe(name) for name in models], "torch": torch.__version__}
-
-    @classmethod
-    def open(cls, settings: Settings) -> ScoreWork:
-        """Load every model and prove it against its golden set; raises HostLacks on drift."""
-        models = {}
-        for name, path in settings.models.items():
-            model = RewardModel.load(
-                path, dtype=settings.dtype, threads=settings.torch_threads, deterministic=settings.deterministic
-            )
-            parity = model.check_golden()
-            if not parity.ok:
-                raise HostLacks(f"model {name!r}: scores here differ from its golden set by {parity.max_abs_error:.3g} "
-                                f"(at most {parity.tolerance:g}); not served")  # fmt: skip
-            models[name] = model
-        return cls(models, settings)
-
-    def _describe(self, name: str) -> dict[str, Any]:
-        model = self.models[name]
-        parity = model.check_golden()
-        return {
-            "name": name, "revision": model.revision, "architecture": model.architecture, "dtype": model.dtype,
-            "parameters": model.parameters, "max_length": model.max_length,
-            "calibrated": model.spec.calibration is not None, "unshared": model.unshared,
-            "parity": {"max_abs_error": parity.max_abs_error, "n": parity.n, "tolerance": parity.tolerance},
-        }  # fmt: skip
-
-    def _schedulers(self) -> dict[str, Scheduler[Encoded]]:
-        return {
-            name: Scheduler[Encoded](self.max_batch_tokens, sharing=model.unshared is None)
-            for name, model in self.models.items()
-        }
+        self.coming: deque[tuple[Lease, Place, int, Future[Codes]]] = deque()  # being encoded while a batch is computed
+        self.encoders = ThreadPoolExecutor(1, "encoder")
+        self.queues = [queue_of_model(name) for name in shelf.names]
+        self.info = shelf.info
 
     @property
     def held(self) -> int:
-        return len(self.pending)
+        return len(self.pending) + len(self.coming)
 
     def abandon(self) -> list[Lease]:
-        leases = [pending.lease for pending in self.pending.values()]
+        leases = [*(pending.lease for pending in self.pending.values()), *(lease for lease, *_ in self.coming)]
         self.pending.clear()
-        self.schedulers = self._schedulers()
+        self.coming.clear()
+        self.shelf.reset()
         return leases
 
     def lost(self, lease: Lease) -> None:
         """Its batch mates need the batch; the answer will find no job, and that is all."""
 
     def appetite(self) -> int:
-        waiting = sum(scheduler.waiting_tokens for scheduler in self.schedulers.values())
-        return 64 if waiting < HOLD_BATCHES * self.max_batch_tokens else 0
+        self.shelf.follow()
+        waiting = sum(place.scheduler.waiting_tokens for _, place in self.shelf)
+        return 64 - len(self.coming) if waiting < HOLD_BATCHES * self.max_batch_tokens else 0
 
     def step(self, leases: list[Lease], hands: Hands) -> None:
+        """One batch of each place. While it is computed the new leases are encoded, for the next step; where there is
+        nothing to compute they are encoded first."""
+        while self.coming:
+            lease, place, started, codes = self.coming[0]
+            self._take_in(lease, place, started, codes.result, hands)
+            self.coming.popleft()
+        busy = any(len(place.scheduler) for _, place in self.shelf)
         for lease in leases:
-            self._take_in(lease, hands)
-        for name, scheduler in self.schedulers.items():
-            self._end_expired(scheduler, hands)
-            batch = scheduler.schedule()
+            self._begin(lease, hands, later=busy)
+        for name, place in self.shelf:
+            self._end_expired(place.scheduler, hands)
+            batch = place.scheduler.schedule()
             if batch.slices:
-                self._run(name, batch, hands)
+                self._run(name, place, batch, hands)
 
-    def _take_in(self, lease: Lease, hands: Hands) -> None:
-        """Encode a group; what is too long already has its answer, what is left is scheduled."""
+    def _begin(self, lease: Lease, hands: Hands, *, later: bool) -> None:
         task = lease.task
         assert isinstance(task, ScoreTask)
         started = now_ms()
+        place = self.shelf[task.model].get(task.revision)
+        if place is None:
+            hands.answer(lease, _gone(task), started_ms=started)
+            return
+        prompt: Any = task.prompt
+        encode_group = functools.partial(place.model.encode_group, prompt, task.completions, task.on_overflow)
+        if later:
+            self.coming.append((lease, place, started, self.encoders.submit(encode_group)))
+        else:
+            self._take_in(lease, place, started, encode_group, hands)
+
+    def _take_in(self, lease: Lease, place: Place, started: int, codes: Callable[[], Codes], hands: Hands) -> None:
+        """An encoded group: what is too long already has its answer, what is left is scheduled."""
+        task = lease.task
+        assert isinstance(task, ScoreTask)
+        if self.shelf[task.model].get(task.revision) is not place:  # its time to drain was over
+            hands.answer(lease, _gone(task), started_ms=started)
+            return
         try:
-            prompt: Any = task.prompt
-            encoded = self.models[task.model].encode_group(prompt, task.completions, task.on_overflow)
+            encoded = codes()
         except Invalid as error:
             hands.answer(lease, Failed(JobState.INVALID, error.code, error.detail, False), started_ms=started)
             return
-        pending = Pending(lease, encoded, started)
+        pending = Pending(lease, encoded, place, started)
         sequences = [one for one in encoded if isinstance(one, Encoded)]
         if not sequences:
             self._answer(pending, [], hands)
@@ -127,7 +130,7 @@ class ScoreWork:
         self.pending[lease.key] = pending
         lane = LANES.index(lease.lane)
         group = Group(lease.key, sequences, lane, lease.deadline_ms, alone=lease.deliveries > 1)
-        self.schedulers[task.model].add(group)
+        place.scheduler.add(group)
 
     def _end_expired(self, scheduler: Scheduler[Encoded], hands: Hands) -> None:
         for group in scheduler.drop_expired(now_ms()):
@@ -135,8 +138,8 @@ class ScoreWork:
             body = Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True)
             hands.answer(pending.lease, body, started_ms=pending.started_ms)
 
-    def _run(self, name: str, batch: Batch[Encoded], hands: Hands) -> None:
-        model, scheduler = self.models[name], self.schedulers[name]
+    def _run(self, name: str, place: Place, batch: Batch[Encoded], hands: Hands) -> None:
+        model, scheduler = place.model, place.scheduler
         computed, shared = model.num_computed, model.num_shared
         began = time.perf_counter()
         outcome = score_apart(model.score, batch.sequences)
@@ -166,10 +169,10 @@ class ScoreWork:
     def _answer(self, pending: Pending, scores: list[Score], hands: Hands) -> None:
         task = pending.lease.task
         assert isinstance(task, ScoreTask)
-        model = self.models[task.model]
+        model = pending.place.model
         left = iter(scores)
         ends = [one if isinstance(one, TooLong) else next(left) for one in pending.encoded]
-        values = [end if isinstance(end, float) else None for end in ends]
+        values = [float(end) if isinstance(end, float) else None for end in ends]
         body = Scored(
             revision=model.revision,
             scores=values,
@@ -177,9 +180,14 @@ class ScoreWork:
             truncated=[isinstance(one, Encoded) and one.truncated for one in pending.encoded],
             problems=[None if isinstance(end, float) else f"{end.code}: {end.detail}" for end in ends],
             pass_probabilities=[None if value is None else model.pass_probability(value) for value in values],
+            steps=[list(end.steps) if isinstance(end, StepScores) else None for end in ends],
         )
-        # Who asks again before the API has remembered these scores gets them from the queue, if they are what was
-        # asked for: another revision may have taken over since.
-        asked = score_job_id(model.revision, encode(task)) == pending.lease.id and None not in values
+        # Who asks again before the API has remembered these scores gets them from the queue.
+        asked = score_job_id(encode(task)) == pending.lease.id and None not in values
         hands.answer(pending.lease, body, cache_ms=KEEP_REPLY_MS if asked else 0, compute_ms=pending.compute_ms,
                      started_ms=pending.started_ms)  # fmt: skip
+
+
+def _gone(task: ScoreTask) -> Failed:
+    """Whoever asked asks again, for the revision that is active now."""
+    return failure(RevisionMoved.code, f"this worker does not serve {task.revision} of {task.model!r} any more")

@@ -24,7 +24,8 @@ METHODS = {
     "/score": {"post"}, "/execute": {"post"}, "/reward": {"post"}, "/rank": {"post"},
     "/jobs/{job_id}": {"get", "delete"}, "/jobs/{job_id}/events": {"get"}, "/testsets/{sha256}": {"put"},
     "/requests/{request_id}/replay": {"get"},
-    "/models": {"get"}, "/languages": {"get"}, "/info": {"get"}, "/health": {"get"}, "/ready": {"get"},
+    "/models": {"get"}, "/models/{name}/activate": {"post"},
+    "/languages": {"get"}, "/info": {"get"}, "/health": {"get"}, "/ready": {"get"},
     "/metrics": {"get"},
 }  # fmt: skip
 

@@ -29,7 +29,7 @@ DONE = Scored("r", [1.0], [1], [False], [None], [None])
 
 
 def job(name: str, *, lane: Any = "normal", cost: float = 1.0, left_ms: int = 60_000, queue: str = QUEUE) -> Job:
-    task = encode(ScoreTask("default", name, ["c"]))
+    task = encode(ScoreTask("default", "r", name, ["c"]))
     return Job(digest(task), "score", queue, lane, task, cost, now_ms() + left_ms)
 
 

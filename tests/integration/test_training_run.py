@@ -36,6 +36,8 @@ batch_tokens = 512
 per_problem = 2
 [verify]
 check = 5
+[pair]
+rejected_above_zero = false
 [fit]
 epochs = 3
 group_size = 6

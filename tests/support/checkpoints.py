@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,9 @@ def write_tokenizer(folder: Path, *, pad: str = "<|pad|>", side: str = "right", 
     fast.save_pretrained(folder)
 
 
-def write_model(folder: Path, kind: str = "qwen2", pad_token_id: int | None = 0) -> None:
+def write_model(folder: Path, kind: str = "qwen2", pad_token_id: int | None = 0, *, seed: int = 7) -> None:
     """Random weights from a fixed seed, with a head large enough that scores differ."""
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     shape = {
         "vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "max_position_embeddings": 256, "num_labels": 1, "pad_token_id": pad_token_id,
@@ -63,10 +64,26 @@ def write_model(folder: Path, kind: str = "qwen2", pad_token_id: int | None = 0)
     model.save_pretrained(folder)
 
 
-def checkpoint(folder: Path, *, kind: str = "qwen2", pad: str = "<|pad|>", side: str = "right", **spec: Any) -> Path:
+def checkpoint(folder: Path, *, kind: str = "qwen2", pad: str = "<|pad|>", side: str = "right", seed: int = 7,
+               **spec: Any) -> Path:  # fmt: skip
     """Write a checkpoint; `spec` changes its `reward_model.json`. Answers the folder."""
     write_tokenizer(folder, pad=pad, side=side)
-    write_model(folder, kind, pad_token_id=SPECIAL.index(pad))
+    write_model(folder, kind, pad_token_id=SPECIAL.index(pad), seed=seed)
     values = {"template": TEMPLATE, "max_length": 256, "architecture": "tiny", **spec}
     RewardModelSpec(**values).write(folder / "reward_model.json")
+    return folder
+
+
+def write_golden(folder: Path) -> Path:
+    """The golden set that the checkpoint's spec names, with the scores that its weights have here; the folder."""
+    from service.scoring.reward_model import RewardModel
+
+    model = RewardModel.load(folder, deterministic=True)
+    assert model.spec.golden is not None
+    rows = []
+    for prompt, completion in (("add", "a + b"), ("subtract one number from another", "a - b"), ("", "pass")):
+        encoded = model.encode(prompt, completion)
+        (score,) = model.score([encoded])
+        rows.append({"prompt": prompt, "completion": completion, "tokens": len(encoded.ids), "score": score})
+    (folder / model.spec.golden).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

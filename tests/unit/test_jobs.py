@@ -48,8 +48,8 @@ JSON = st.recursive(
 @pytest.mark.parametrize(
     "task",
     [
-        ScoreTask("default", "p", ["a", ""], "truncate_left"),
-        ScoreTask("default", [{"role": "user", "content": "é"}], ["a"]),
+        ScoreTask("default", "sha256:0", "p", ["a", ""], "truncate_left"),
+        ScoreTask("default", "sha256:0", [{"role": "user", "content": "é"}], ["a"]),
         ExecuteTask("python", "x = 1\x00", "s" * 64, sandbox.Limits(cpu_s=2.5, wall_s=None), 3),
         ExecuteTask("python", "x", "s", sandbox.Limits(), None, sandbox.Options(audit=True, shared_process=True)),
     ],
@@ -116,9 +116,10 @@ def test_an_identity_depends_on_every_input() -> None:
         *(msgspec.structs.replace(task, options=sandbox.Options(**{one.name: True}))
           for one in fields(sandbox.Options)),
     ]  # fmt: skip
-    score = ScoreTask("default", "p", ["a", "b"])
+    score = ScoreTask("default", "sha256:0", "p", ["a", "b"])
     others_too = [
-        msgspec.structs.replace(score, model="other"), msgspec.structs.replace(score, prompt="q"),
+        msgspec.structs.replace(score, model="other"), msgspec.structs.replace(score, revision="r"),
+        msgspec.structs.replace(score, prompt="q"),
         msgspec.structs.replace(score, completions=["b", "a"]),
         msgspec.structs.replace(score, on_overflow="truncate_left"),
         msgspec.structs.replace(score, prompt=[{"role": "user", "content": "p"}]),

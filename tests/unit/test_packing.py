@@ -32,6 +32,10 @@ def test_every_sequence_can_be_read_back_from_its_last_token(batch: list[Ids], m
     packing = pack(batch, min_saved=min_saved, max_depth=max_depth)
 
     assert [past(packing, at) for at in packing.pooled] == batch
+    for at, ids in enumerate(batch):
+        assert [past(packing, packing.place(at, position)) for position in range(len(ids))] == [
+            ids[: position + 1] for position in range(len(ids))
+        ]
     assert packing.num_given == sum(map(len, batch))
     assert packing.num_computed + packing.num_shared == packing.num_given
     assert packing.longest == max(map(len, batch), default=0)
@@ -117,5 +121,5 @@ def test_a_chain_of_a_thousand_prefixes_is_neither_a_deep_tree_nor_a_deep_recurs
 def test_an_empty_sequence_is_the_callers_error_and_an_empty_batch_an_empty_row() -> None:
     with pytest.raises(ValueError, match="no last token"):
         pack([(1,), ()])
-    assert pack([]) == Packing([], [], [], [], 0)
+    assert pack([]) == Packing([], [], [], [], 0, [])
     assert rows([], 10) == []

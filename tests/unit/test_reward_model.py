@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from service.errors import HostLacks, Invalid, TooLong, UsageError
 from service.scoring.reward_model import Calibration, Encoded, Encoder, RewardModel, RewardModelSpec
-from support.checkpoints import SPECIAL, TEMPLATE, checkpoint, write_model, write_tokenizer
+from support.checkpoints import SPECIAL, TEMPLATE, checkpoint, write_golden, write_model, write_tokenizer
 
 PROMPT = "def add(a, b):\n    '''The sum of {a} and {b}.'''\n"
 COMPLETIONS = [
@@ -236,7 +236,7 @@ def test_a_folder_that_is_not_there_is_named() -> None:
         ({"format": 2}, "format 2"),
         ({"template": "{prompt}"}, "exactly once"),
         ({"template": "{completion}{prompt}"}, "comes before"),
-        ({"pooled": "mean"}, "only 'last'"),
+        ({"pooled": "mean"}, "known are 'last'"),
         ({"system": "Be good."}, "its own system text"),
         ({"calibration": {"a": 1, "c": 2}}, "c"),
     ],
@@ -298,3 +298,20 @@ def test_bfloat16_answers_float32_numbers_near_the_float32_ones(tmp_path: Path) 
     assert rough.score([encoded])[0] == pytest.approx(exact.score([encoded])[0], abs=0.3)
     with pytest.raises(UsageError, match="int8"):
         RewardModel.load(tmp_path, dtype="int8")
+
+
+@pytest.mark.parametrize(("options", "bound"), [
+    ({}, 1e-4), ({"dtype": "bfloat16"}, 0.5), ({"deterministic": True}, 0.0),
+    ({"dtype": "bfloat16", "deterministic": True}, 0.0),
+])  # fmt: skip
+def test_what_company_does_to_a_score_is_measured_when_it_is_loaded(
+    tmp_path: Path, options: dict[str, Any], bound: float
+) -> None:
+    """With a golden set and without one; where each is scored alone it is exactly nothing."""
+    bare, golden = tmp_path / "bare", tmp_path / "golden"
+    write_golden(checkpoint(golden, golden="golden.jsonl"))
+    for folder, rows in ((checkpoint(bare), 0), (golden, 3)):
+        parity = RewardModel.load(folder, **options).check_golden()
+        assert (parity.n, parity.ok) == (rows, True)
+        assert parity.company is not None
+        assert parity.company <= bound

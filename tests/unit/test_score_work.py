@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from service.queue.producer import now_ms
 from service.scoring.reward_model import Encoded, Parity, RewardModelSpec
 from service.settings import Settings
 from service.worker.score import ScoreWork
+from service.worker.shelf import Shelf
 
 FAR = 10**15
 
@@ -24,6 +25,7 @@ class Model:
     revision, architecture, dtype, parameters, max_length = "sha256:0", "Letters", "float32", 0, 100
     spec = RewardModelSpec(template="{prompt}{completion}", max_length=100, architecture="Letters")
     unshared: str | None = None
+    engine = "letters"
 
     def __init__(self, room: int = 10**6) -> None:
         self.room = room
@@ -43,9 +45,6 @@ class Model:
         self.num_shared += 2
         return [float(len(one.ids)) for one in batch]
 
-    def check_golden(self) -> Parity:
-        return Parity(0.0, 0, 1e-4, ok=True)
-
     def pass_probability(self, score: float) -> None:
         return None
 
@@ -59,14 +58,16 @@ class Hands:
         self.answers[lease.id] = body
 
 
-def lease(name: str, prompt: str, *completions: str, deadline_ms: int = FAR) -> Lease:
-    task = ScoreTask(model="default", prompt=prompt, completions=list(completions))
+def lease(name: str, prompt: str, *completions: str, deadline_ms: int = FAR, revision: str = "sha256:0") -> Lease:
+    task = ScoreTask(model="default", revision=revision, prompt=prompt, completions=list(completions))
     return Lease(name, name, "score:default", "s:score:default:normal", task, deadline_ms, 1, now_ms())
 
 
 def work(model: Model, max_batch_tokens: int = 1000) -> ScoreWork:
-    models: Any = {"default": model}
-    return ScoreWork(models, Settings(max_batch_tokens=max_batch_tokens))
+    settings = Settings(max_batch_tokens=max_batch_tokens)
+    shelf, loaded = Shelf(settings), cast(Any, model)
+    shelf.put("default", loaded, Parity(0.0, 0, 1e-4, ok=True))
+    return ScoreWork(shelf, settings)
 
 
 def run(worker: ScoreWork, *leases: Lease) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def test_out_of_memory_is_learnt_from() -> None:
     answers = run(worker, *(lease(str(at), "p" * 9, "x") for at in range(16)))
 
     assert all(answers[str(at)].scores == [10.0] for at in range(16))
-    assert worker.schedulers["default"].max_batch_tokens <= 50
+    assert worker.shelf["default"]["sha256:0"].scheduler.max_batch_tokens <= 50
 
 
 def test_what_is_too_much_alone_fails_as_ours_and_takes_nobody_with_it() -> None:
@@ -137,3 +138,32 @@ def test_what_expired_in_the_queue_is_not_scored() -> None:
 
     assert answers["late"].state is JobState.TIMEOUT
     assert model.batches == [1]
+
+
+def test_what_comes_while_a_batch_waits_is_encoded_beside_it_and_loses_nothing() -> None:
+    """The next leases are encoded while a batch is computed, wherever that leads: scores, refusals, a full drain."""
+    model = Model()
+    worker = work(model, max_batch_tokens=11)
+    hands: Any = Hands()
+    worker.step([lease(str(at), "p" * 9, "x") for at in range(4)], hands)
+    coming = [lease("late", "q", "xy"), lease("gone", "q", "x", revision="sha256:1")]
+    worker.step(coming, hands)
+    assert [one.id for one, *_ in worker.coming] == ["late"]
+    assert worker.held == len(worker.pending) + 1
+    while worker.held:
+        worker.step([], hands)
+
+    assert {name: answer.scores for name, answer in hands.answers.items() if isinstance(answer, Scored)} == {
+        **{str(at): [10.0] for at in range(4)}, "late": [3.0],
+    }  # fmt: skip
+    assert (hands.answers["gone"].code, hands.answers["gone"].retryable) == ("revision_moved", True)
+
+
+def test_what_is_being_encoded_is_not_forgotten_when_the_work_fails() -> None:
+    worker = work(Model(), max_batch_tokens=10)
+    hands: Any = Hands()
+    worker.step([lease("one", "p" * 9, "x"), lease("two", "q" * 9, "x")], hands)
+    worker.step([lease("three", "p", "x")], hands)
+
+    assert {one.id for one in worker.abandon()} | set(hands.answers) == {"one", "two", "three"}
+    assert worker.held == 0

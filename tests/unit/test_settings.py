@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import UsageError
-from service.settings import Settings, load, parse_models
+from service.settings import Settings, load, parse_named
 from service.up.children import environ_of
 
 
@@ -32,12 +32,12 @@ def test_a_wrong_value_is_named_with_what_it_takes() -> None:
 
 
 def test_models_are_named_once_and_the_shipped_one_is_the_default() -> None:
-    assert parse_models(["a=x", "b=y=z"]) == {"a": "x", "b": "y=z"}
+    assert parse_named("model", ["a=x", "b=y=z"]) == {"a": "x", "b": "y=z"}
     assert list(Settings().models) == ["default"]
     assert load({}, {"PLAUDIT_MODEL": "a=x, b=y"}).models == {"a": "x", "b": "y"}
     for wrong in (["a"], ["=x"], ["a=x", "a=y"]):
         with pytest.raises(UsageError, match="--model"):
-            parse_models(wrong)
+            parse_named("model", wrong)
 
 
 def test_secrets_are_hidden_where_settings_are_shown() -> None:

@@ -15,6 +15,7 @@ from service.scoring.packing import Ids, pack
 from service.scoring.reward_model import Encoded, RewardModel
 from service.scoring.scheduler import Group, Scheduler
 from service.scoring.sharing import why_not
+from service.scoring.spec import RewardModelSpec
 from support.decoders import FAMILIES, MAX_LENGTH, VOCABULARY, WINDOW, classifier
 
 BOUND = 1e-4
@@ -30,6 +31,7 @@ class Scorer(RewardModel):
     """The reward model's own scoring around a network that was never a folder."""
 
     def __init__(self, model: Any, *, deterministic: bool = False) -> None:
+        self.spec = RewardModelSpec("{prompt}{completion}", MAX_LENGTH, "tiny")
         self._backbone = model.base_model
         self._head = Head("score", ((model.score.weight.float(), None),))
         self.unshared = "asked" if deterministic else None
@@ -150,7 +152,7 @@ def test_the_last_feed_forward_block_sees_pooled_tokens_only_and_is_itself_again
     packing = pack([(*range(3, 30), 5), (*range(3, 30), 6, 7)])
     model.layers[-1].mlp.down_proj.register_forward_hook(lambda module, given, out: seen.append(out.shape[1]))
     ids, positions = torch.tensor([packing.ids]), torch.tensor([packing.positions])
-    with packed(model, packing):
+    with packed(model, packing, packing.pooled):
         model(input_ids=ids, position_ids=positions)
     model(input_ids=ids)
     assert seen == [2, len(packing.ids)]
@@ -233,7 +235,7 @@ def test_attention_that_is_more_than_causal_softmax_is_refused(change: dict[str,
     model = classifier("llama").base_model
     states = torch.zeros(1, 4, 3, 8)
     arguments: dict[str, Any] = {"attention_mask": None, **change}
-    with packed(model, pack([(1, 2, 3)])), pytest.raises(Unsharable, match=words):
+    with packed(model, pack([(1, 2, 3)]), [2]), pytest.raises(Unsharable, match=words):
         attend(model.layers[0].self_attn, states, states, states, **arguments)
 
 
@@ -242,14 +244,14 @@ def test_keys_of_other_tokens_than_the_rows_are_refused() -> None:
 
     model = classifier("llama").base_model
     query, keys = torch.zeros(1, 4, 3, 8), torch.zeros(1, 4, 5, 8)
-    with packed(model, pack([(1, 2, 3)])), pytest.raises(Unsharable, match="other tokens"):
+    with packed(model, pack([(1, 2, 3)]), [2]), pytest.raises(Unsharable, match="other tokens"):
         attend(model.layers[0].self_attn, query, keys, keys, None)
 
 
 def test_the_models_own_attention_is_back_after_a_row() -> None:
     model = classifier("llama").base_model
     before = model.config._attn_implementation
-    with pytest.raises(RuntimeError, match="on the way"), packed(model, pack([(1,)])):
+    with pytest.raises(RuntimeError, match="on the way"), packed(model, pack([(1,)]), [0]):
         raise RuntimeError("on the way")
     assert model.config._attn_implementation == before
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,10 @@ import pytest
 
 from service.errors import UsageError
 from training.cli import STAGES, main, run_stage
-from training.config import Recipe, override, read_recipe
-from training.run import Run, read_jsonl, write_jsonl
+from training.config import Recipe, Synthesize, override, read_recipe
+from training.folder import digest_of, inputs
+from training.run import Progress, Run, read_jsonl, write_jsonl
+from training.status import status_lines
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 
@@ -54,8 +58,8 @@ def test_a_wrong_flag_is_refused(flags: list[str]) -> None:
 
 
 def test_flags_take_the_type_of_their_field() -> None:
-    recipe = override(Recipe(), ["--pair.rejected-above-zero", "true", "--evaluate.num_candidates", "1,4"])
-    assert recipe.pair.rejected_above_zero is True
+    recipe = override(Recipe(), ["--pair.rejected-above-zero", "false", "--evaluate.num_candidates", "1,4"])
+    assert recipe.pair.rejected_above_zero is False
     assert recipe.evaluate.num_candidates == (1, 4)
 
 
@@ -121,3 +125,62 @@ def test_rows_cut_short_by_a_kill_are_left_out(tmp_path: Path) -> None:
     with path.open("a") as out:
         out.write('{"a": 3')
     assert [row["a"] for row in read_jsonl(path)] == [1, 2]
+
+
+def test_a_run_folder_stands_for_its_recipe_and_explains_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pair(recipe: Recipe, run: Run) -> dict[str, object]:
+        return {"pairs": 7, "gap": recipe.pair.min_gap}
+
+    monkeypatch.setattr("training.pair.pair", pair)
+    recipe = write(tmp_path, 'name = "n"\nstages = ["collect", "pair"]\n[pair]\nmin_gap = 0.3\n')
+    folder = tmp_path / "run"
+    assert main(["pair", str(recipe), "--run", str(folder)]) == 0
+    assert main(["pair", str(folder)]) == 0
+    assert main(["pair", str(folder), "--pair.min_gap", "0.2"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["gap"], line.get("done_before", False)) for line in told] == [(0.3, False), (0.3, True), (0.2, False)]
+    assert json.loads((folder / "recipe.json").read_text())["pair"]["min_gap"] == 0.2
+    assert json.loads((folder / "environment.json").read_text())["pair"]["packages"]["transformers"]
+    readme = (folder / "README.md").read_text()
+    assert "| pair | pairs 7, gap 0.2 |" in readme
+    assert "recipe.json" in readme
+    assert main(["status", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["collect", "to", "do"]
+    assert lines[2].split()[:2] == ["pair", "done"]
+    assert main(["status", str(tmp_path)]) == 2
+
+
+def test_what_a_killed_stage_left_half_written_is_swept(tmp_path: Path) -> None:
+    host = os.uname().nodename
+    mine, gone, other = (tmp_path / f".pairs.jsonl.{name}" for name in (f"{host}.{os.getpid()}", f"{host}.4194305",
+                                                                      "elsewhere.4194305"))  # fmt: skip
+    for path in (mine, gone, other):
+        path.write_text("{")
+    Run(tmp_path, quiet=True).begin("pair")
+    assert (mine.exists(), gone.exists(), other.exists()) == (True, False, True)
+
+
+def test_status_tells_a_running_stage_from_a_stopped_one(tmp_path: Path) -> None:
+    run = Run(tmp_path, quiet=True)
+    run.begin("pair")
+    recipe = Recipe(stages=("pair", "fit"))
+    progress = Progress(run, "pair", 200, every_s=0.0)
+    progress.at(0)
+    progress.at(50, "so far")
+    assert "running   25%  pair: 50 of 200" in status_lines(recipe, run)[1]
+    path = tmp_path / "stages" / "pair.progress"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": 2**22 + 1}))
+    assert "stopped   25%" in status_lines(recipe, run)[1]
+    run.finish("pair", "k", {"pairs": 3}, 2.0, 1.0)
+    assert "done     2 s  pairs 3" in status_lines(recipe, run)[1]
+    assert status_lines(recipe, run)[2].endswith("to do")
+
+
+def test_what_was_read_from_outside_is_named_by_its_digest(tmp_path: Path) -> None:
+    (tmp_path / "seeds.jsonl").write_text("{}\n")
+    recipe = Recipe(synthesize=Synthesize(seeds=str(tmp_path / "seeds.jsonl")))
+    found = {name: digest_of(path) for name, path in inputs(recipe, "synthesize")}
+    assert found == {"seeds.jsonl": "sha256:ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356"}

@@ -14,7 +14,7 @@ from training.config import Recipe
 from training.corpus import functions_of
 from training.records import Problem, completion_of, data_file, program_of
 from training.run import Run, read_jsonl
-from training.split import HeldOut, assign_folds, cluster, collect
+from training.split import HeldOut, assign_folds, cluster, collect, near_pairs
 
 WORDS = "reverse sort count merge rotate flatten invert shift scale trim join square halve double".split()  # noqa: SIM905
 
@@ -130,3 +130,28 @@ def test_the_public_data_splits_without_a_leak(tmp_path: Path) -> None:
         folds.setdefault(row["base_id"], set()).add(row["fold"])
         folds.setdefault(row["entry_point"].lower(), set()).add(row["fold"])
     assert all(len(found) == 1 for found in folds.values())
+
+
+@given(
+    st.lists(st.frozensets(st.sampled_from("abcdefgh"), max_size=6), max_size=12),
+    st.sampled_from([0.2, 0.5, 0.6, 2 / 3, 0.75, 1.0]),
+)
+def test_the_index_of_near_duplicates_finds_what_comparing_everything_finds(
+    sets: list[frozenset[str]], threshold: float
+) -> None:
+    compared = {
+        (i, j)
+        for j, right in enumerate(sets)
+        for i, left in enumerate(sets[:j])
+        if left and right and len(left & right) / len(left | right) >= threshold
+    }
+    assert set(near_pairs(sets, threshold)) == compared
+
+
+def test_a_large_cluster_is_never_the_whole_validation_share() -> None:
+    same = [problem(at, f"{word} the list", name="solve") for at, word in enumerate(WORDS[:8])]
+    others = [problem(20 + at, f"{word} {word}ed {word}ing {word}er") for at, word in enumerate(WORDS[:12])]
+    split = config.Split(test=0, validation=0, validation_other=0, validation_share=0.1)
+    folds = {p.task_id: p.fold for p in assign_folds([*same, *others], split, 1)}
+    assert sum(fold == "validation" for fold in folds.values()) == 2
+    assert all(folds[p.task_id] == "train" for p in same)

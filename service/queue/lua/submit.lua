@@ -1,16 +1,24 @@
 -- Admit jobs, all or none. One atomic step, so that a bound can never be passed by two callers at once.
 --
 -- KEYS[1] load hash of the queue (cost, drained)      KEYS[2] zset of its live jobs, by deadline
--- ARGV[1] prefix  [2] reply channel  [3] max depth  [4] max cost  [5] now, Unix ms  [6] number of jobs
--- then seven per job: id, lane stream key, task, cost, deadline, use cache (1/0), the caller's token
+-- KEYS[3] hash of its live jobs by tag                KEYS[4] hash whose `revision` is the one tag that is admitted
+-- ARGV[1] prefix  [2] reply channel  [3] max depth  [4] max cost  [5] now, Unix ms  [6] number of jobs  [7] their tag
+-- [8] their tenant
+-- then seven per job: id, queue and lane, task, cost, deadline, use cache (1/0), the caller's token
 -- then three per test suite that the jobs refer to: digest, frame, keep for ms
--- Answers {"full", depth, cost} or a list with, per job, "new", "joined" or the frame of a finished reply.
+-- Answers {"moved", the tag admitted}, {"full", depth, cost} or a list with, per job, "new", "joined" or the frame of a finished reply.
 local prefix, channel = ARGV[1], ARGV[2]
 local max_depth, max_cost, now, count = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local tag, tenant = ARGV[7], ARGV[8]
+
+local admitted = redis.call('HGET', KEYS[4], 'revision')
+if admitted and admitted ~= tag then
+  return {'moved', admitted}
+end
 
 local outcome, new, new_cost = {}, 0, 0
 for i = 0, count - 1 do
-  local at = 7 + i * 7
+  local at = 9 + i * 7
   local id = ARGV[at]
   local cached = ARGV[at + 5] == '1' and redis.call('GET', prefix .. 'cache:' .. id)
   if cached then
@@ -31,14 +39,24 @@ if new > 0 and (depth + new > max_depth or (cost + new_cost > max_cost and depth
 end
 
 for i = 0, count - 1 do
-  local at = 7 + i * 7
+  local at = 9 + i * 7
   local id, job = ARGV[at], prefix .. 'job:' .. ARGV[at]
   if outcome[i + 1] == 'new' then
-    local entry = redis.call('XADD', ARGV[at + 1], '*', 'id', id)
-    redis.call('HSET', job, 'task', ARGV[at + 2], 'cost', ARGV[at + 3], 'deadline', ARGV[at + 4], 'stream', ARGV[at + 1],
-      'entry', entry, 'queued', now, 'deliveries', 0, 'state', 'queued')
+    local line = ARGV[at + 1]
+    local entry = redis.call('XADD', prefix .. 'stream:' .. line, '*', 'id', id)
+    redis.call('HSET', prefix .. 'seats:' .. line, entry, id)
+    local turns, clock = prefix .. 'turns:' .. line, prefix .. 'clock:' .. line
+    if not redis.call('ZSCORE', turns, tenant) then  -- its turn: where its last one ended, or now if that is past
+      local known = redis.call('HMGET', clock, 'now', 'tenant:' .. tenant)
+      local turn = math.max(tonumber(known[1] or '0'), tonumber(known[2] or '0'))
+      redis.call('ZADD', turns, string.format('%.17g', turn), tenant)
+    end
+    redis.call('ZADD', prefix .. 'waiting:' .. line .. ':' .. tenant, redis.call('HINCRBY', clock, 'jobs', 1), id)
+    redis.call('HSET', job, 'task', ARGV[at + 2], 'cost', ARGV[at + 3], 'deadline', ARGV[at + 4], 'line', line,
+      'entry', entry, 'queued', now, 'deliveries', 0, 'state', 'queued', 'tag', tag, 'tenant', tenant)
     redis.call('ZADD', KEYS[2], ARGV[at + 4], id)
     redis.call('HINCRBYFLOAT', KEYS[1], 'cost', ARGV[at + 3])
+    redis.call('HINCRBY', KEYS[3], tag, 1)
     redis.call('DEL', prefix .. 'last:' .. id)
     redis.call('SADD', prefix .. 'waiters:' .. id, channel .. '|' .. ARGV[at + 6])
   elseif outcome[i + 1] == 'joined' then
@@ -50,7 +68,7 @@ for i = 0, count - 1 do
   end
 end
 
-for at = 7 + count * 7, #ARGV, 3 do
+for at = 9 + count * 7, #ARGV, 3 do
   local suite, keep = prefix .. 'suite:' .. ARGV[at], tonumber(ARGV[at + 2])
   local left = redis.call('PTTL', suite)
   if left == -2 then

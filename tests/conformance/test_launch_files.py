@@ -1,0 +1,79 @@
+"""The launch files for Ray clusters fit the configuration of the trainers that they launch, as their wheels have it."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.clients import unpacked
+
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("wheels")
+
+
+def launched(script: str, folder: Path) -> list[str]:
+    """What the script would start: the arguments that its `python` is given."""
+    fake = folder / "python"
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    fake.chmod(0o755)
+    environ = {"PATH": f"{folder}:{os.environ['PATH']}", "MODEL": "a/model", "TRAIN": "t", "VAL": "v"}
+    done = subprocess.run(["sh", str(RECIPES / script)], env=environ, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_verl_knows_every_key_and_takes_every_value(tmp_path: Path, wheels: Path) -> None:
+    package = unpacked("verl", wheels) / "verl"
+    config = yaml.safe_load((package / "trainer" / "config" / "_generated_ppo_trainer.yaml").read_text())
+    module, name, *overrides = launched("verl_ray.sh", tmp_path)
+    assert (module, name) == ("-m", "verl.trainer.main_ppo")
+    assert (package / "trainer" / "main_ppo.py").is_file()
+    for override in overrides:
+        key, _, text = override.partition("=")
+        known: Any = config
+        for part in key.split("."):
+            assert part in known, f"{key}: verl has no {part}"
+            known = known[part]
+        given = yaml.safe_load(text)
+        if isinstance(known, float) or (isinstance(known, str) and known.replace("e-", "").isdigit()):
+            float(given)
+        elif known is not None and known != "???":
+            assert type(given) is type(known), key
+    estimators = (package / "trainer" / "ppo" / "core_algos.py").read_text()
+    assert '"reinforce_plus_plus"' in estimators
+
+
+def test_openrlhf_takes_every_flag(tmp_path: Path, wheels: Path) -> None:
+    (source,) = unpacked("openrlhf", wheels).rglob("train_ppo_ray.py")
+    module, name, *flags = launched("openrlhf_ray.sh", tmp_path)
+    assert (module, name) == ("-m", "openrlhf.cli.train_ppo_ray")
+    (block,) = (node for node in ast.parse(source.read_text()).body
+                if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))  # fmt: skip
+    end = next(at for at, node in enumerate(block.body) if "parse_args" in ast.unparse(node))
+    namespace: dict[str, Any] = {"argparse": argparse}
+    own = [node for node in ast.parse(source.read_text()).body if isinstance(node, ast.FunctionDef | ast.ImportFrom)]
+    helpers = [node for node in own if not ast.unparse(node).startswith(("from openrlhf", "from ray"))]
+    exec(compile(ast.Module([*helpers, *block.body[:end]], []), str(source), "exec"), namespace)
+    args = namespace["parser"].parse_args(flags)
+    assert vars(args)["rollout.n_samples_per_prompt"] == 8
+    assert vars(args)["actor.adam.lr"] == 5e-7
+
+
+@pytest.mark.parametrize("script", ["verl_ray.sh", "openrlhf_ray.sh"])
+def test_both_name_the_function_that_the_reward_file_has(script: str, tmp_path: Path) -> None:
+    import runpy
+
+    assert "training/recipes/reward_func.py" in "\n".join(launched(script, tmp_path))
+    found = runpy.run_path(str(RECIPES / "reward_func.py"))
+    assert callable(found["compute_score" if script == "verl_ray.sh" else "reward_func"])

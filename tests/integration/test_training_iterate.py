@@ -1,0 +1,110 @@
+"""The loop end to end in a world of a few tasks, with real execution: what a kill, a mode and a mistake do to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.errors import UsageError
+from training import policy
+from training.config import PPO, Fit, Iterate, Pair, Pretrain, Recipe, Tokenize, World
+from training.iterate import iterate
+from training.run import Run, read_jsonl
+
+TINY = Recipe(
+    name="tiny",
+    world=World(problems=60, programs=2, tests=2, test=0.2, validation=0.2),
+    tokenize=Tokenize(vocab_size=320),
+    pretrain=Pretrain(hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, max_tokens=12_000,
+                      sequence_tokens=200, batch_tokens=1024),
+    pair=Pair(min_chosen=0.5, min_gap=0.1, rejected_above_zero=False),
+    fit=Fit(epochs=1, group_size=4, presentation=0.0, max_length=256),
+    ppo=PPO(iterations=2, prompts=4, samples=2, epochs=1),
+    iterate=Iterate(rounds=2, sft_epochs=1, problems=12, samples=2, mined_problems=4, mined_samples=2, held_out=4,
+                    candidates=3, max_new_tokens=40),
+)  # fmt: skip
+LATE = ("iterate/seed-1/self_training/report.json", "iterate/seed-1/self_training/round-2/verified.jsonl",
+        "iterate/seed-1/self_training/round-2/ppo.jsonl",
+        "iterate/seed-1/round-1/mined.self_training.jsonl")  # fmt: skip
+
+
+COPY, WRONG = "    xs = list(xs)\n", "    return 12345\n"
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the loop may catch it."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = Run(tmp_path_factory.mktemp("whole"), quiet=True)
+    # A generator this small passes nothing: completions of record give it something to be ranked.
+    iterate(recipe_with_records(run), run)
+    return run
+
+
+def recipe_with_records(run: Run, **changes: Any) -> Recipe:
+    """Completions on record: a program that passes and one that fails for every training task."""
+    from training.microworld import draw_tasks, problem_of
+
+    path = run.folder / "recorded.jsonl"
+    rows = []
+    for task in draw_tasks(TINY.world, TINY.seed):
+        problem = problem_of(task, TINY.world, TINY.seed)
+        if problem.fold == "train":
+            good = (problem.canonical or "").removeprefix(problem.prompt)
+            rows += [{"task_id": problem.task_id, "completion": text} for text in (COPY + good, WRONG)]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return dataclasses.replace(TINY, iterate=dataclasses.replace(TINY.iterate, recorded=str(path), **changes))
+
+
+def test_the_report_has_a_row_for_every_round_and_every_share(whole: Run) -> None:
+    report = json.loads(whole.path(LATE[0]).read_text())
+    assert [r["row"] for r in report["rows"] if "RewardRanker" in r["row"]] == [
+        "RewardRanker: SFT candidates", "RewardRanker: PPO candidates",
+        "RewardRanker 2 iter. self training: SFT candidates", "RewardRanker 2 iter. self training: PPO candidates",
+    ]  # fmt: skip
+    assert [m["round"] for m in report["mined"]] == [1, 2]
+    assert all(0 <= m["high_scoring_failures"] <= m["failures"] <= m["completions"] for m in report["mined"])
+
+
+def test_what_is_on_record_is_executed_and_joins_the_next_round(whole: Run) -> None:
+    rates = {r["completion"]: r["pass_rate"] for r in read_jsonl(whole.path(LATE[1])) if r["label"] == "sandbox"}
+    assert {rate for text, rate in rates.items() if text.startswith(COPY)} == {1.0}
+    assert rates.get(WRONG, 0.0) == 0.0
+    hard = list(read_jsonl(whole.path("iterate/seed-1/round-1/mined.hard_negatives.jsonl")))
+    both = list(read_jsonl(whole.path(LATE[3])))
+    assert all(r["pass_rate"] < 1.0 for r in hard)
+    assert {r["program_id"] for r in hard} < {r["program_id"] for r in both}
+    assert any(r["completion"].startswith(COPY) for r in both)
+
+
+def test_a_run_that_was_killed_ends_like_one_that_was_not(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, learn, calls = Run(tmp_path, quiet=True), policy.reinforce, []
+
+    def killed(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise Killed
+        return learn(*arguments, **options)
+
+    recipe = recipe_with_records(run)
+    monkeypatch.setattr(policy, "reinforce", killed)
+    with pytest.raises(Killed):
+        iterate(recipe, run)
+    monkeypatch.undo()
+    iterate(recipe, run)
+    for name in LATE:
+        assert run.path(name).read_bytes() == whole.path(name).read_bytes(), name
+
+
+def test_a_mode_that_does_not_exist_is_said_at_once(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(TINY, iterate=dataclasses.replace(TINY.iterate, mode="everything"))
+    with pytest.raises(UsageError, match="self_training, hard_negatives"):
+        iterate(recipe, Run(tmp_path, quiet=True))

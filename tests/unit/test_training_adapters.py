@@ -1,0 +1,147 @@
+"""A row of each data set's own schema becomes a problem whose reference passes and whose samples keep their numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.errors import Invalid, UsageError
+from support.hub_rows import (
+    ACECODE,
+    DOUBLE,
+    HUMANEVAL,
+    LCB_CALLS,
+    LCB_STDIN,
+    MBPP,
+    MBPP_PLUS,
+    MBPP_SANITIZED,
+    MULTIPL_E,
+    lcb,
+    packed,
+)
+from training.adapters import ADAPTERS, Entry, entries, evaluation_texts
+from training.adapters.livecodebench import cases_of
+from training.config import Hub, Recipe, Split
+from training.records import read_problems, read_programs
+from training.run import Run, read_jsonl, write_jsonl
+from training.split import collect
+from training.suites import sandbox_suite, wire_suite
+
+
+def read(folder: Path, adapter: str, *rows: dict[str, Any], **fields: Any) -> list[Entry]:
+    path = folder / "rows.jsonl"
+    write_jsonl(path, rows)
+    return list(entries(Hub(adapter=adapter, path=str(path), **fields)))
+
+
+def test_acecode_gives_tests_and_samples_and_keeps_shipped_rates_only_on_request(tmp_path: Path) -> None:
+    (entry,) = read(tmp_path, "acecode-87k", ACECODE)
+    assert entry.problem.entry_point == "double"
+    assert entry.problem.tests == ("assert double(1) == 2", "assert double(-2) == -4")
+    assert entry.problem.prompt.endswith("For example:\n\nassert double(1) == 2\n")
+    assert [(p.copies, p.pass_rate, p.solution) for p in entry.programs] == [
+        (2, None, DOUBLE), (1, None, "def double(x):\n    return x\n"),
+    ]  # fmt: skip
+    assert entry.programs[0].sample_ids == ("oss_7#0", "oss_7#1")
+    (shipped,) = read(tmp_path, "acecode-87k", ACECODE, shipped_rates=True)
+    assert [(p.pass_rate, p.label) for p in shipped.programs] == [(0.9, "shipped"), (0.0, "shipped")]
+
+
+def test_pairs_of_one_question_stand_together_and_become_a_run_that_fit_reads(tmp_path: Path) -> None:
+    rows = [
+        {"id": name, "instruction": f"Task {name}: write a function.", "input": "", "chosen": f"```python\n{good}\n```",
+         "rejected": f"```python\n{bad}\n```"}
+        for name, good, bad in [("a", "x = 1", "x = 2"), ("a", "x = 1", "x = 3"), ("a", "x = 1", "x = 2"),
+                                ("b", "y = 1", "y = 2")]
+    ]  # fmt: skip
+    found = read(tmp_path, "acecodepair-300k", *rows)
+    assert [len(entry.pairs) for entry in found] == [2, 1]
+    recipe = Recipe(hub=Hub(adapter="acecodepair-300k", path=str(tmp_path / "rows.jsonl")))
+    run = Run(tmp_path / "run", quiet=True)
+    assert collect(recipe, run)["pairs"] == 3
+    texts = {p.program_id: p.solution for p in read_programs(run.path("verified.jsonl"))}
+    pairs = [(texts[r["chosen"]], texts[r["rejected"]]) for r in read_jsonl(run.path("pairs.jsonl"))]
+    assert pairs == [("x = 1\n", "x = 2\n"), ("x = 1\n", "x = 3\n"), ("y = 1\n", "y = 2\n")]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "row", "kind", "tests"),
+    [
+        ("humaneval", HUMANEVAL, "check", 1),
+        ("humaneval+", HUMANEVAL, "check", 1),
+        ("mbpp", MBPP, "assert", 1),
+        ("mbpp", MBPP_SANITIZED, "assert", 1),
+        ("mbpp+", MBPP_PLUS, "script", 1),
+        ("multipl-e", MULTIPL_E, "script", 1),
+        ("livecodebench", lcb("1", LCB_STDIN, packed(json.dumps(LCB_STDIN)), {}), "stdio", 2),
+        ("livecodebench", lcb("2", LCB_CALLS, json.dumps(LCB_CALLS), {"func_name": "has"}), "assert", 2),
+    ],
+)  # fmt: skip
+def test_every_schema_becomes_a_suite_that_engine_and_service_take(
+    tmp_path: Path, adapter: str, row: dict[str, Any], kind: str, tests: int
+) -> None:
+    (entry,) = read(tmp_path, adapter, row)
+    problem = entry.problem
+    assert (problem.kind, len(problem.tests)) == (kind, tests)
+    assert problem.prompt
+    parts = (problem.kind, problem.tests, problem.test_setup, problem.entry_point)
+    assert sandbox_suite(*parts)
+    assert wire_suite(*parts)["kind"] == kind
+
+
+def test_mbpp_takes_the_imports_of_either_form_and_multipl_e_the_engines_language(tmp_path: Path) -> None:
+    assert read(tmp_path, "mbpp", MBPP)[0].problem.test_setup == "import math"
+    problem = read(tmp_path, "multipl-e", MULTIPL_E)[0].problem
+    assert (problem.language, problem.base_id, problem.entry_point) == ("cpp", "HumanEval/900", "double")
+
+
+def test_functional_cases_call_a_fresh_solution_by_value(tmp_path: Path) -> None:
+    (entry,) = read(tmp_path, "livecodebench", lcb("2", LCB_CALLS, "[]", {"func_name": "has"}))
+    assert entry.problem.tests == ("assert Solution().has([1, 2], 1) == True",)
+
+
+def test_packed_cases_that_hold_more_than_text_are_refused() -> None:
+    with pytest.raises(Invalid):
+        cases_of(packed(Path("x")))
+    with pytest.raises(Invalid):
+        cases_of("no such thing")
+
+
+def test_parquet_reads_like_jsonl(tmp_path: Path) -> None:
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(arrow.Table.from_pylist([HUMANEVAL]), tmp_path / "rows.parquet")
+    (entry,) = entries(Hub(adapter="humaneval", path=str(tmp_path / "rows.parquet")))
+    assert entry == read(tmp_path, "humaneval", HUMANEVAL)[0]
+
+
+def test_evaluation_sets_come_from_adapters_and_from_problem_files(tmp_path: Path) -> None:
+    read(tmp_path, "humaneval", HUMANEVAL)
+    whole = HUMANEVAL["prompt"] + HUMANEVAL["canonical_solution"]
+    assert list(evaluation_texts(f"humaneval={tmp_path}/rows.jsonl")) == [
+        ("HumanEval/900", [HUMANEVAL["prompt"], whole])
+    ]
+    assert next(evaluation_texts(f"{tmp_path}/rows.jsonl"))[1][0] == HUMANEVAL["prompt"]
+
+
+def test_a_share_of_a_hub_set_is_held_out_and_an_unknown_set_is_refused(tmp_path: Path) -> None:
+    words = "red green blue black white pink gold grey teal cyan".split()  # noqa: SIM905
+    rows = [ACECODE | {"id": f"oss_{at}", "question": f"Write about {word} {word}s and {at}",
+                       "test_cases": [f"assert {word}({at}) == {at}"]} for at, word in enumerate(words)]  # fmt: skip
+    read(tmp_path, "acecode-87k", *rows)
+    recipe = Recipe(hub=Hub(adapter="acecode-87k", path=str(tmp_path / "rows.jsonl"), most=9),
+                    split=Split(test=0, validation=0, validation_other=0, validation_share=0.2))  # fmt: skip
+    run = Run(tmp_path / "run", quiet=True)
+    assert collect(recipe, run)["validation"] == 2
+    assert len(read_problems(run.path("problems.jsonl"))) == 9
+    assert len(read_programs(run.path("programs.jsonl"))) == 18
+    bare = dataclasses.replace(recipe, hub=dataclasses.replace(recipe.hub, programs=False))
+    assert collect(bare, run)["programs"] == 0
+    with pytest.raises(UsageError, match="acecode-87k"):
+        list(entries(Hub(adapter="humaneval++")))
+    assert len(set(ADAPTERS)) == 8

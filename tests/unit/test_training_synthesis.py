@@ -1,0 +1,151 @@
+"""What a model writes is repaired where it can be and counted where not; what the tests say decides the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import InfraError
+from training.config import Recipe, Synthesize
+from training.decontaminate import Contamination
+from training.repair import object_of
+from training.run import Run
+from training.sifting import Account, Draft, extend, sifted
+from training.sources import Ask, Reply, Usage
+from training.strength import Strength, strength, wrong_programs
+from training.suites import entry_point_of
+from training.verify import Task
+from training.writing import assert_of, oracle_program, seed_messages, written_of
+
+TESTS = ["assert f(1) == 2", 'assert f("a\\n") == {"k": [1, 2]}', "assert f(2) == 3"]
+REPLY = {"question": "Write f(x).", "tests": TESTS}
+TEXT = json.dumps(REPLY)
+
+
+@pytest.mark.parametrize(
+    ("text", "repaired"),
+    [
+        (TEXT, False),
+        (f"```json\n{TEXT}\n```", False),
+        (f"Here you are:\n{TEXT}", False),
+        (f"{TEXT}\nI hope that helps {{}}!", True),
+        (TEXT.replace("]}", ",]}").replace(', "tests"', ', "tests"'), True),
+        (TEXT.replace("f(1)", "f('\\d')"), True),
+        (str(REPLY), True),
+    ],
+)
+def test_json_as_models_write_it_is_read(text: str, repaired: bool) -> None:
+    found = object_of(text)
+    assert found is not None
+    assert found[1] is repaired
+    assert found[0]["question"] == "Write f(x)."
+    assert len(found[0]["tests"]) == 3
+
+
+def test_a_reply_cut_at_the_token_limit_keeps_its_whole_tests() -> None:
+    found = written_of(TEXT[: TEXT.rindex("assert") + 9])
+    assert found is not None
+    assert found.repaired
+    assert found.tests == ("assert f(1) == 2", "assert f('a\\n') == {'k': [1, 2]}")
+
+
+@given(st.integers(0, len(TEXT)))
+def test_a_cut_anywhere_gives_only_tests_that_were_written(cut: int) -> None:
+    found = written_of(TEXT[:cut])
+    if found is not None:
+        assert set(found.tests) <= {assert_of(test) for test in TESTS}
+        assert found.question == "Write f(x)."
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no", "[1, 2]", '{"tests": []}', '{"question": 3, "tests": []}', '{"question": "q"}']
+)
+def test_what_holds_no_question_with_tests_is_none(text: str) -> None:
+    assert written_of(text) is None
+
+
+def test_a_test_is_one_assert_that_calls_something_and_stands_once() -> None:
+    found = written_of(json.dumps({"question": "q", "tests": [
+        "assert f(1)==2", "assert f(1) == 2", "assert 1 == 1", "f(1)", "assert f(", "import os\nassert f(1)", 7,
+    ]}))  # fmt: skip
+    assert found is not None
+    assert found.tests == ("assert f(1) == 2",)
+    assert found.dropped == 6
+
+
+def test_the_entry_point_is_what_the_tests_call() -> None:
+    assert entry_point_of(["assert sorted(merge([1], [2])) == [1, 2]", "assert merge([], []) == []"]) == "merge"
+    assert entry_point_of(["assert len([1]) == 1", "assert ("]) == ""
+
+
+def test_a_seed_loses_its_printing_and_brings_its_instruction() -> None:
+    system, user = seed_messages({"program": "x = 1\nprint(x)\n", "instruction": "Count."}, 20)
+    assert system[0] == "system"
+    assert "print(x)" not in user[1]
+    assert "Count." in user[1]
+    assert "20 tests" in user[1]
+
+
+def test_the_oracles_program_is_its_code_block() -> None:
+    assert oracle_program("Sure.\n```python\ndef f(): ...\n```") == "def f(): ...\n"
+    assert oracle_program("I cannot.") is None
+
+
+STATEMENT = "Given a list of numbers return the second largest distinct value or None when there is no such value."
+
+
+def test_an_evaluation_problem_is_found_whole_and_in_parts() -> None:
+    index = Contamination([("Eval/1", [STATEMENT, "def second(xs):\n    return sorted(set(xs))[-2]\n"])], 8)
+    assert index.size == 1
+    exact = index.hit(STATEMENT.upper().replace(" ", "\n"))
+    assert exact is not None
+    assert (exact.task_id, exact.how) == ("Eval/1", "exact")
+    part = index.hit("Please: given a list of numbers return the second largest distinct value, quickly")
+    assert part is not None
+    assert (part.how, part.run) == ("ngram", "a list of numbers return the second largest")
+    assert index.hit("Given a list of words return the longest one or None when the list is empty.") is None
+
+
+def test_strength_counts_the_mutants_that_fail_and_drops_tests_that_none_fails() -> None:
+    found = strength({"a": (True, True, False), "b": (True, True, True), "c": None}, stub=(True, False, False))
+    assert found.useful == (1, 2)
+    assert found.survivors == ("b",)
+    assert found.killed == 0.5
+    assert strength({}, stub=(False,)).killed == 1.0
+
+
+def test_wrong_programs_are_not_the_right_one() -> None:
+    draft = Draft("t", "s", "l", "q", ["assert f(3) == 7"], "f", program="def f(x):\n    return 2 * x + 1\n")
+    found, stub = wrong_programs(draft.problem(), 6, 1)
+    assert draft.program not in found
+    assert len(found) == len(set(found)) >= 3
+    assert "def f" in stub
+
+
+def test_tests_that_could_not_be_run_are_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = Draft("t", "s", "l", "q", ["assert f(1) == 3"], "f", program="def f(x):\n    return 2 * x + 1\n")
+    draft.strength = Strength((0,), ("def f(x): return 3",), 2)
+    more = json.dumps({"tests": ["assert f(2) == 99"]})
+
+    def asked(run: Run, name: str, settings: object, asks: list[Ask], usage: Usage) -> dict[str, Reply]:
+        return {ask.key: Reply(ask.key, (more,), ("stop",)) for ask in asks}
+
+    def broken(tasks: list[Task]) -> Iterator[dict[str, object]]:
+        for task in tasks:
+            yield {"key": task.key, "program_id": "t", "status": "infra_error", "detail": "no slot"}
+
+    monkeypatch.setattr("training.sifting.ask_all", asked)
+    monkeypatch.setattr("training.verify.judge_shard", broken)
+    recipe = Recipe(synthesize=Synthesize(max_infra_errors=1.0))
+    extend(recipe, Run(tmp_path, quiet=True), [draft], Account(), Usage(), 1)
+    assert draft.tests == ["assert f(1) == 3"]
+    assert draft.extended == 0
+    assert sifted(recipe, Run(tmp_path, quiet=True), [draft], Account()) == []
+    strict = Recipe(synthesize=Synthesize())
+    with pytest.raises(InfraError, match="1 of 1"):
+        sifted(strict, Run(tmp_path, quiet=True), [draft], Account())

@@ -1,0 +1,17 @@
+"""The reward of both launch files: `compute_score` for verl, `reward_func` for OpenRLHF; the service is at PLAUDIT_URL.
+
+The rule (all tests pass) and a fifth of the reward model's sigmoid, as in `training/grpo.py`'s `combined`. On every
+node, `plaudit` is installed and PLAUDIT_URL set, before Ray starts.
+"""
+
+import os
+
+from training.grpo import REWARDS
+from training.rewards import openrlhf, verl
+
+URL = os.environ.get("PLAUDIT_URL", "http://127.0.0.1:8000")
+SPEC = REWARDS[os.environ.get("REWARD", "combined")]
+KEY = os.environ.get("API_KEY")
+
+compute_score = verl(URL, KEY, spec=SPEC)
+reward_func = openrlhf(URL, KEY, spec=SPEC)
