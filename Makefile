@@ -3,6 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt torch==2.13.0
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
 
@@ -20,10 +21,10 @@ up: .make/run  ## start everything on port 8000, and nothing else
 	@exec $(BIN)/plaudit up $(FLAGS)
 
 test: .make/test .make/toolchains check  ## lint, types, import laws and every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 quick: check  ## the same without the tests that take minutes
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	$(PYTEST) -m 'not slow' $(ARGS)
 
 check: .make/test  ## lint, types, import laws
 	$(BIN)/ruff check .

@@ -58,10 +58,11 @@ class Connection:
 
 
 @contextlib.contextmanager
-def service(model: Path) -> Iterator[str]:
-    """`plaudit up` with one worker of each kind, from its ready line to its end."""
-    argv = [sys.executable, "-P", "-m", "service.cli", "up", "--port", "0", "--scorers", "1", "--executors", "1",
-            "--model", f"default={model}", "--isolation-accept", "userns", "--log-level", "warning"]  # fmt: skip
+def service(model: Path, executors: int = 1) -> Iterator[str]:
+    """`plaudit up` with a scorer and so many executors, from its ready line to its end."""
+    argv = [sys.executable, "-P", "-m", "service.cli", "up", "--port", "0", "--scorers", "1",
+            "--executors", str(executors), "--model", f"default={model}", "--isolation-accept", "userns",
+            "--log-level", "warning"]  # fmt: skip
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PLAUDIT_")}
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environ, cwd=ROOT) as process:
         try:

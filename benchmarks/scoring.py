@@ -30,8 +30,10 @@ import json
 import math
 import platform
 import random
+import shlex
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -42,7 +44,7 @@ from typing import Any
 
 import torch
 import transformers
-from peers.serving import PEERS, Broken, Group, Server, install, interpreter, serving, told, versions
+from peers.serving import PEERS, SIZES, Broken, Group, Server, install, interpreter, serving, told, versions
 from transformers import AutoTokenizer
 
 from service.scoring.packing import pack
@@ -231,8 +233,8 @@ class Run:
             return self.servers[name].ask(group)
         return self.ways.ask(name, group)
 
-    def open(self, stack: contextlib.ExitStack, environments: Path, only: set[str]) -> None:
-        """Start every peer that can be, the ones with batch sizes at their fastest."""
+    def open(self, stack: contextlib.ExitStack, environments: Path, only: set[str], batch: int | None) -> None:
+        """Start every peer that can be, the ones with batch sizes at their fastest unless one is given."""
         for peer in PEERS:
             if peer.name not in only:
                 continue
@@ -241,7 +243,8 @@ class Run:
                 self.missing[peer.name] = f"{' '.join(peer.packages)} not in {environments}: run with --install"
                 continue
             try:
-                size = self.fastest(peer, python) if len(peer.sizes) > 1 else peer.sizes[0]
+                tried = len(peer.sizes) > 1
+                size = peer.sizes[0] if not tried else batch or self.fastest(peer, python)
                 self.servers[peer.name] = stack.enter_context(serving(peer, python, self.folder, size))
             except Broken as error:
                 self.missing[peer.name] = told(error)
@@ -250,13 +253,13 @@ class Run:
                 self.notes.append(f"{peer.name} {f'with batches of {size} ' if size else ''}({versions(peer, python)})")
 
     def fastest(self, peer: Any, python: str) -> int:
-        """The batch size of the fewest CPU-seconds on the same group of 32."""
+        """The batch size of the fewest CPU-seconds on the same group of 8."""
         taken = {}
         for size in peer.sizes:
             with serving(peer, python, self.folder, size) as server:
                 server.ask(self.texts.group(16, 2))
                 self.texts.draw.seed(1)
-                taken[size] = server.ask(self.texts.group(*AIMED))[1]
+                taken[size] = server.ask(self.texts.group(AIMED[0], 8))[1]
         return min(taken, key=taken.__getitem__)
 
     def measure(self, cells: list[Cell], rounds: int) -> None:
@@ -328,8 +331,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the shipped model, two shapes, no peers: some minutes")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shapes", nargs="+", metavar="PxN", help="prompt tokens x completions, instead of the usual")
     parser.add_argument("--models", nargs="+", choices=["mini", "60M"], default=["mini", "60M"])
     parser.add_argument("--peers", nargs="*", choices=[peer.name for peer in PEERS], help="only these servers")
+    parser.add_argument("--batch", type=int, choices=SIZES, help="no trial: this batch size for peers that have one")
     parser.add_argument("--install", action="store_true", help="make the peers' environments first (5 GB)")
     parser.add_argument("--environments", type=Path, default=Path("~/.cache/plaudit-peers").expanduser())
     parser.add_argument("--out", type=Path, help="write the tables here as well")
@@ -343,30 +348,32 @@ def main() -> None:
               "60M": [(64, 1), (64, 16), AIMED, (1024, 8)]}  # fmt: skip
     if arguments.quick:
         arguments.models, shapes["mini"] = ["mini"], [(64, 4), (256, 8)]
+    if arguments.shapes:
+        given = [tuple(map(int, shape.split("x"))) for shape in arguments.shapes]
+        shapes = {name: [(prompt, count) for prompt, count in given] for name in shapes}
     only = set(arguments.peers if arguments.peers is not None else [] if arguments.quick else [p.name for p in PEERS])
     write: dict[str, Callable[[Path, Path], Path]] = {"mini": write_mini, "60M": write_random}
     title = {"mini": "plaudit-mini, 5.6 million parameters", "60M": "Qwen2's shape, 60 million parameters, random"}
-    parts = []
+    when = datetime.now(UTC).strftime("%Y-%m-%d")
+    note = (f"Real tokens: a prompt counts for every completion. float32, one torch thread each, median of "
+            f"{arguments.rounds} rounds. {cpu()}, torch {torch.__version__}, transformers {transformers.__version__}, "
+            f"{when}; a shared machine.")  # fmt: skip
+    command = shlex.join(["python", "benchmarks/scoring.py", *sys.argv[1:]])
+    parts = ["# Scoring", f"`{command}`. {(__doc__ or '').strip()}".replace("\n    ", "\n- "), note]
     with tempfile.TemporaryDirectory() as home:
         for name in arguments.models:
             folder = write[name](MINI, Path(home, name))
             with contextlib.ExitStack() as stack:
                 run = Run(Ways(folder), folder)
-                run.open(stack, arguments.environments, only)
+                run.open(stack, arguments.environments, only, arguments.batch)
                 cells = [Cell(*shape) for shape in shapes[name]]
                 run.measure(cells, arguments.rounds)
                 parts.append(tables(title[name], cells, run))
             print(parts[-1], end="\n\n", flush=True)
-    when = datetime.now(UTC).strftime("%Y-%m-%d")
-    note = (f"Real tokens: a prompt counts for every completion. float32, one torch thread each, median of "
-            f"{arguments.rounds} rounds. {cpu()}, torch {torch.__version__}, transformers {transformers.__version__}, "
-            f"{when}; a shared machine.")  # fmt: skip
+            if arguments.out:
+                arguments.out.parent.mkdir(parents=True, exist_ok=True)
+                arguments.out.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     print(note)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        command = "python benchmarks/scoring.py" + (" --quick" if arguments.quick else "")
-        text = "\n\n".join(["# Scoring", f"`{command}`. {(__doc__ or '').strip()}", *parts, note])
-        arguments.out.write_text(text.replace("\n    ", "\n- ") + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 from training.rankers import MEAN, MODEL, ORACLE
 
 FILES = ("bestofn.svg", "gap.svg", "calibration.svg", "length.svg")
+OTHERS = [f"tab:{name}" for name in ("blue", "orange", "green", "purple", "brown", "pink", "gray", "olive", "cyan")]
 STYLES = {ORACLE: ("k", "--"), MEAN: ("k", ":"), MODEL: ("tab:red", "-")}
 
 
@@ -23,6 +24,7 @@ def plot_best_of_n(rows: list[dict[str, Any]], path: Path) -> None:
     """Problems solved against N, exact rankers at every N; the band is the reward model's interval."""
     plt = _pyplot()
     figure, axes = plt.subplots(figsize=(8.4, 4.4))
+    axes.set_prop_cycle(color=OTHERS)
     for row in rows:
         points, whole = row["points"], row.get("whole")
         sizes = list(range(1, len(whole) + 1)) if whole else [point["n"] for point in points]
@@ -56,7 +58,7 @@ def plot_gap(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set_yticks(range(len(shown)), [row["ranker"] for row in shown], fontsize=8)
     axes.axvline(0, color="k", linewidth=0.8)
     size = rows[0]["points"][-1]["n"]
-    axes.set_xlabel(f"share of the gap between no choice and the oracle that is closed, N = {size}, %")
+    axes.set_xlabel(f"% of the gap to the oracle closed, N = {size}")
     _save(figure, path)
 
 

@@ -26,7 +26,7 @@ import httpx
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-READY_S = 240.0
+READY_S = 600.0
 TICK = os.sysconf("SC_CLK_TCK")
 
 

@@ -30,23 +30,28 @@ RATE_SMOOTHING = 0.3  # weight of the newest second in the drain rate
 class Line:
     """A queue as last seen. `rate`: cost drained per second while there was work; None until measured.
 
-    Only a second with work at both its ends tells the rate. One at whose end the queue was empty tells that it is at
-    least so high: else a single job a second would pass for all that the workers can do.
+    It is measured from one piece of work that ended to the next: a second in which nothing ended, because one long
+    batch is under way, says nothing. At an empty queue the rate was at least so high: else a single job a second would
+    pass for all that the workers can do.
     """
 
     load: Load = field(default_factory=lambda: Load(0, 0.0, 0.0, 0.0))
     rate: float | None = None
-    seen_at: float | None = None
+    since: float | None = None  # when the last work was seen to end, or to come
 
     def update(self, load: Load, now: float) -> None:
-        busy = self.load.depth > 0 and self.seen_at is not None
-        if busy and self.seen_at is not None and load.drained >= self.load.drained:
-            fresh = (load.drained - self.load.drained) / max(1e-3, now - self.seen_at)
+        drained = load.drained - self.load.drained
+        if self.load.depth > 0 and self.since is not None and drained > 0:
+            seconds = max(1e-3, now - self.since)
+            fresh = drained / seconds
             if load.depth > 0:
-                self.rate = fresh if self.rate is None else RATE_SMOOTHING * fresh + (1 - RATE_SMOOTHING) * self.rate
+                kept = (1 - RATE_SMOOTHING) ** seconds
+                self.rate = fresh if self.rate is None else (1 - kept) * fresh + kept * self.rate
             elif self.rate is not None:
                 self.rate = max(self.rate, fresh)
-        self.load, self.seen_at = load, now
+        if self.load.depth == 0 or self.since is None or drained != 0:
+            self.since = now
+        self.load = load
 
     def wait_s(self, cost: float = 0.0) -> float | None:
         """Expected time until `cost` more would be drained; None while unknown."""

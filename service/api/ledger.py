@@ -199,10 +199,25 @@ class Ledger:
         with broker_errors():
             if await self.queue.client.exists(f"{self.queue.keys.prefix}api:{entry.owner}"):
                 return
+        await self._take_up(request_id, entry.items)
+
+    async def _take_up(self, request_id: str, items: int) -> None:
+        """Start a request from its record, if there still is one."""
+        with broker_errors():
             names = ("route", "body", "tenant", "deadline")
             route, body, tenant, deadline = await self.queue.client.hmget(self._key(request_id), names)
         if route is not None:
-            await self.start(request_id, route.decode(), body, tenant.decode(), int(deadline), entry.items)
+            await self.start(request_id, route.decode(), body, tenant.decode(), int(deadline), items)
+
+    async def again(self, request_id: str, tenant: str) -> bool:
+        """Run a request that ended in a way that a retry may better once more; False if its deadline has passed."""
+        entry = await self.entry(request_id, tenant)
+        with broker_errors():
+            deadline = await self.queue.client.hget(self._key(request_id), "deadline")
+        if deadline is None or int(deadline) <= now_ms():
+            return False
+        await self._take_up(request_id, entry.items)
+        return True
 
     async def wait(self, request_id: str, tenant: str) -> Entry:
         """Wait for the ending, taking the request over if its owner dies. Raises InfraError if Redis has lost it."""

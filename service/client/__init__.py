@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from service.client.calls import Best, Calls, News, Part, Request
-from service.client.tries import Outcome, Patience, Steps, Unreachable
+from service.client.tries import Outcome, Patience, Send, Steps, Unreachable
 
 __all__ = ["AsyncClient", "Best", "Client", "Part", "Unreachable"]
 
@@ -123,6 +123,7 @@ class AsyncClient:
                  max_connections: int = 64) -> None:  # fmt: skip
         self.calls = Calls(Patience(timeout_s, max_tries))
         self._http = httpx.AsyncClient(**_http_options(url, api_key, max_connections))
+        self._turns = asyncio.Semaphore(max_connections)
 
     async def run(self, steps: Steps[T]) -> T:
         """Carry out a call's steps."""
@@ -136,12 +137,19 @@ class AsyncClient:
             if isinstance(step, float):
                 await asyncio.sleep(step)
                 continue
-            try:
-                outcome = await self._http.request(
+            outcome = await self._send(step)
+
+    async def _send(self, step: Send) -> Outcome:
+        """One try. Its turn is waited for here, since httpx's pool looks at all that wait whenever one is answered."""
+        try:
+            async with asyncio.timeout(step.timeout_s), self._turns:
+                return await self._http.request(
                     step.method, step.path, headers=step.headers, content=step.body, timeout=step.timeout_s
                 )
-            except httpx.TransportError as error:
-                outcome = error
+        except TimeoutError:
+            return httpx.ReadTimeout(f"no answer in {step.timeout_s:.0f} s")
+        except httpx.TransportError as error:
+            return error
 
     async def stream(self, request: Request, /, *, timeout_s: float = 3600.0) -> AsyncIterator[Part]:
         """Items of a request as they are done, in that order. Who stops listening (`aclosing`) cancels the rest."""

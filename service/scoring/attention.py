@@ -14,7 +14,9 @@ A sliding window that is shorter than a sequence cuts through the segments above
 explicit mask, to the keys of its own line only. Slower, still exact.
 
 Only pooled tokens are read behind the last layer, so its feed-forward block, three quarters of a layer, runs on those
-alone (`_pooled_only`); every other row of the last hidden state is unfinished.
+alone (`_pooled_only`); every other row of the last hidden state is unfinished. In the others it runs in pieces, because
+its inside is several times as wide as the residual stream: less memory at the peak, and none of it too large to be
+used again.
 
 What a model adds to attention that is not here (soft caps, sinks, position biases, no causality) raises `Unsharable`;
 the reward model tries a probe at load (`sharing.py`) and serves such a model unshared.
@@ -22,7 +24,7 @@ the reward model tries a probe at load (`sharing.py`) and serves such a model un
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -33,6 +35,7 @@ from transformers import AttentionInterface
 from service.scoring.packing import Packing, Segment
 
 NAME = "plaudit_packed"
+PIECE = 1024  # tokens
 KNOWN = frozenset({"dropout", "position_ids", "cache_position", "use_cache", "output_attentions", "past_key_values",
                    "position_embeddings", "output_hidden_states", "return_dict"})  # fmt: skip
 
@@ -65,31 +68,52 @@ _row: ContextVar[Row] = ContextVar("plaudit_row")
 
 
 @contextmanager
-def packed(backbone: Any, packing: Packing, places: Sequence[int]) -> Iterator[Row]:
-    """Inside, the backbone's attention is that of this row, and its last hidden state is good at these places only."""
+def packed(backbone: Any, packing: Packing, places: Sequence[int] | None = None) -> Iterator[Row]:
+    """Inside, the backbone's attention is that of this row, and its last hidden state is good at these places only,
+    or at the last token of every sequence."""
     before = backbone.config._attn_implementation
     row = Row(packing)
     token = _row.set(row)
     backbone.config._attn_implementation = NAME
-    hooks = _pooled_only(backbone, packing, places)
+    blocks = _feed_forward(backbone)
+    hooks = _pooled_only(blocks[-1], packing, packing.pooled if places is None else places) if blocks else []
+    if len(packing.ids) > PIECE:
+        for block in blocks:
+            block.forward = _in_pieces(block.forward)
     try:
         yield row
     finally:
         for hook in hooks:
             hook.remove()
+        for block in blocks:
+            block.__dict__.pop("forward", None)
         backbone.config._attn_implementation = before
         _row.reset(token)
 
 
-def _pooled_only(backbone: Any, packing: Packing, pooled: Sequence[int]) -> list[Any]:
-    """Let the last layer's feed-forward block see pooled tokens only; the others get zeros from it.
+def _feed_forward(backbone: Any) -> list[Any]:
+    """Each layer's feed-forward block; none where they are not plain ones under their usual name.
 
-    Where the block is not a plain one under its usual name (a mixture of experts, another layout), it runs as it is.
+    A mixture of experts, or another layout, runs as it is: what the two functions below do needs a block that looks at
+    every token alone.
     """
-    layers = getattr(backbone, "layers", None)
-    block = getattr(layers[backbone.config.num_hidden_layers - 1], "mlp", None) if layers is not None else None
-    if block is None or not type(block).__name__.endswith("MLP"):
-        return []
+    layers = list(getattr(backbone, "layers", None) or ())[: backbone.config.num_hidden_layers]
+    blocks = [getattr(layer, "mlp", None) for layer in layers]
+    plain = all(type(block).__name__.endswith("MLP") and "forward" not in vars(block) for block in blocks)
+    return blocks if plain else []
+
+
+def _in_pieces(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The same block over `PIECE` tokens at a time: what is wide in it is then never as long as the row."""
+
+    def pieces(hidden: torch.Tensor) -> torch.Tensor:
+        return torch.cat([forward(piece) for piece in torch.split(hidden, PIECE, dim=1)], dim=1)  # (1, T, H)
+
+    return pieces
+
+
+def _pooled_only(block: Any, packing: Packing, pooled: Sequence[int]) -> list[Any]:
+    """Let the last layer's feed-forward block see pooled tokens only; the others get zeros from it."""
     places = torch.tensor(sorted(set(pooled)))  # (P)
 
     def gather(_: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:

@@ -30,7 +30,7 @@ import torch
 from transformers import __version__ as transformers_version
 
 from service.errors import TooLong, UsageError
-from service.scoring import checkpoint, heads
+from service.scoring import checkpoint, heads, linear
 from service.scoring.encoder import Encoded, Encoder, Message, Overflow, Prompt, token_id
 from service.scoring.engine import Parity, compare, read_golden
 from service.scoring.packing import pack, rows
@@ -54,7 +54,7 @@ class RewardModel:
     """
 
     def __init__(self, backbone: Any, head: heads.Head | None, encoder: Encoder, folder: Path, *, dtype: str,
-                 unshared: str | None) -> None:  # fmt: skip
+                 parameters: int, unshared: str | None) -> None:  # fmt: skip
         self.encoder = encoder
         self.spec = encoder.spec
         self.revision = checkpoint.revision_of(folder)
@@ -62,7 +62,7 @@ class RewardModel:
         self.engine = f"transformers {transformers_version}"
         self.max_length = encoder.spec.max_length
         self.architecture: str = (backbone.config.architectures or [type(backbone).__name__])[0]
-        self.parameters: int = sum(p.numel() for p in backbone.parameters()) + (head.parameters if head else 0)
+        self.parameters = parameters
         self.unshared = unshared
         self.num_computed = 0
         self.num_shared = 0
@@ -102,6 +102,8 @@ class RewardModel:
             backbone = checkpoint.load(AutoModel, folder, DTYPES[dtype], used=tuple(f"{n}." for n in heads.NAMES))
             unshared = None
         checkpoint.check_vocabulary(folder, encoder.tokenizer, backbone.get_input_embeddings().num_embeddings)
+        parameters: int = sum(p.numel() for p in backbone.parameters()) + (head.parameters if head else 0)
+        linear.speed_up(backbone)
         if unshared is None and not deterministic:
             from service.scoring.sharing import why_not
 
@@ -110,7 +112,7 @@ class RewardModel:
             log.warning("%s: prompts are not shared: %s", path, unshared)
         elif deterministic:
             unshared = "deterministic: one sequence at a time"
-        return cls(backbone, head, encoder, folder, dtype=dtype, unshared=unshared)
+        return cls(backbone, head, encoder, folder, dtype=dtype, parameters=parameters, unshared=unshared)
 
     def encode(self, prompt: Prompt, completion: str, on_overflow: Overflow = "error") -> Encoded:
         """Ids of one prompt and completion; raises `TooLong`. See `Encoder.encode`."""

@@ -47,7 +47,7 @@ def _probe(backbone: Any, max_length: int) -> str | None:
     sequences = [beginning + _tokens(9, size, 5), beginning + middle + _tokens(4, size, 7),
                  beginning + middle + _tokens(6, size, 11), beginning, _tokens(8, size, 13)]  # fmt: skip
     packing = pack(sequences, min_saved=1)
-    with packed(backbone, packing, packing.pooled) as row:
+    with packed(backbone, packing) as row:
         hidden = backbone(
             input_ids=torch.tensor([packing.ids]), position_ids=torch.tensor([packing.positions]), use_cache=False
         ).last_hidden_state[0, packing.pooled]  # (5, H)

@@ -137,6 +137,8 @@ class VllmEngine:
         until = time.monotonic() + self._patience_s
         while True:
             try:
+                if self._server is not None:
+                    self._server.listening()
                 self._ask("GET", "/health")
                 break
             except (_Stranger, ServerDied):

@@ -18,6 +18,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -41,7 +42,7 @@ class ServerDied(EngineUnavailable):
 
 
 class Server:
-    """Not started until `start`. For the main thread: a child's tie to this process is to the thread that made it."""
+    """Not started until `start`, from a thread that lives as long as the worker: a child's tie is to that thread."""
 
     def __init__(self, python: Path, folder: Path, max_length: int, settings: Settings) -> None:
         if not os.access(python, os.X_OK):
@@ -83,13 +84,20 @@ class Server:
                 log.debug("%s", line.rstrip())
 
     def check(self) -> None:
-        """Raises `EngineUnavailable` if it does not listen yet, or has died: then with its last words."""
+        """Raises `ServerDied` with its last words if it has died."""
         if self._process is not None and (code := self._process.poll()) is not None:
             if self._ear is not None:
                 self._ear.join(1.0)  # until it has heard all
             raise ServerDied(f"the vLLM server ended with {code}:\n  " + "\n  ".join(self._last))
-        if not self.socket.exists():
-            raise EngineUnavailable("the vLLM server does not listen yet")
+
+    def listening(self) -> None:
+        """Raises `EngineUnavailable` if it does not listen yet; vLLM binds its socket long before."""
+        self.check()
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self.socket))
+            except OSError as error:
+                raise EngineUnavailable(f"the vLLM server does not listen yet: {error.strerror}") from error
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL, then its folder; nothing of it is left. May be called again."""
@@ -112,12 +120,12 @@ class Server:
             self._ear.join(1.0)
 
 
-def argv(python: Path, folder: Path, max_length: int, socket: Path, settings: Settings) -> list[str]:
+def argv(python: Path, folder: Path, max_length: int, unix_socket: Path, settings: Settings) -> list[str]:
     """The module and not the script `vllm`, which some builds ship broken; the caller's arguments last, so they win."""
     return [
         "setpriv", "--pdeathsig", "TERM", "--",
         str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--runner", "pooling",
-        "--dtype", settings.dtype, "--max-model-len", str(max_length), "--uds", str(socket),
+        "--dtype", settings.dtype, "--max-model-len", str(max_length), "--uds", str(unix_socket),
         "--disable-uvicorn-access-log", *shlex.split(settings.vllm_args),
     ]  # fmt: skip
 

@@ -1,8 +1,13 @@
-"""Real outages under real clients: a worker is killed, Redis dies, and the answers are right all the same."""
+"""Real faults under every dialect and three real clients: a worker is killed, Redis dies, a program prints what no JSON
+can hold, and the answers are right all the same.
+
+A table of `docs/dialects.md` is made here, a column by each test: `pytest tests/conformance/test_outages.py --rewrite`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import threading
 import time
@@ -14,11 +19,19 @@ import httpx
 import pytest
 
 from sandbox.walls import Walls
+from service.api.dialects.table import DIALECTS
 from support.broker import Broker
 from support.checkpoints import checkpoint
+from support.pages import ROOT, publish, with_column
+from support.probes import PROBES, Case
 from support.stack import Stack, wait_for
 
 pytestmark = pytest.mark.timeout(300)
+
+PAGE = ROOT / "docs" / "dialects.md"
+MEGABYTE = 1 << 20
+SLEEPS = Case("import time; time.sleep(0.3)")
+NUMBERS = itertools.count(1000)
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +89,44 @@ def asked(frail: Stack, verl_sandbox: Any, openrlhf_agent: Any) -> Callable[[int
     return start
 
 
+@pytest.fixture
+def meets(frail: Stack, request: pytest.FixtureRequest) -> Iterator[Callable[[str, Case], Callable[[], None]]]:
+    """Start every dialect's call under a fault; the answer compares the outcomes with their column of the page.
+
+    A score is right if it is the one that the same question gets once more.
+    """
+    pool = ThreadPoolExecutor(len(PROBES))
+
+    def start(fault: str, case: Case) -> Callable[[], None]:
+        number = next(NUMBERS)
+
+        def asked(name: str) -> Any:
+            return PROBES[name].outcome(frail.url, case, number, DIALECTS[name].sheds)
+
+        calls = {name: pool.submit(asked, name) for name in PROBES}
+
+        def cell(name: str) -> str:
+            value, probe = calls[name].result(120), PROBES[name]
+            right = probe.right(case, number) if probe.right is not None else asked(name)
+            return str(value) if value != right or (probe.right is None and isinstance(value, int)) else "right"
+
+        def compare() -> None:
+            cells = {f"`{probe.path}`": cell(name) for name, probe in PROBES.items()}
+            publish(PAGE, "outages", lambda old: with_column(old, fault, cells),
+                    rewrite=request.config.getoption("--rewrite"))  # fmt: skip
+
+        return compare
+
+    yield start
+    pool.shutdown()
+
+
 def answers(calls: list[Future[Any]]) -> list[Any]:
     return [call.result(120) for call in calls]
 
 
-def test_a_killed_worker_is_nobody_s_zero(frail: Stack, asked: Any) -> None:
-    calls = asked(101)
+def test_a_killed_worker_is_nobody_s_zero(frail: Stack, asked: Any, meets: Any) -> None:
+    calls, compare = asked(101), meets("worker killed", SLEEPS)
     time.sleep(0.3)
     frail.of_kind("execute")[0].kill()
     frail.of_kind("score")[0].kill()
@@ -89,24 +134,36 @@ def test_a_killed_worker_is_nobody_s_zero(frail: Stack, asked: Any) -> None:
     frail.start_executor()
     frail.start_scorer()
     assert answers(calls) == [True, True, True]
+    compare()
 
 
-def test_a_call_that_finds_nobody_waits_for_somebody(frail: Stack, asked: Any) -> None:
+def test_a_call_that_finds_nobody_waits_for_somebody(frail: Stack, asked: Any, meets: Any) -> None:
     frail.of_kind("execute")[0].stop()
     frail.of_kind("score")[0].stop()
     wait_for(lambda: not httpx.get(f"{frail.url}/ready", trust_env=False).is_success)
-    calls = asked(102)
+    calls, compare = asked(102), meets("no worker for a while", SLEEPS)
     time.sleep(1)
     frail.start_executor()
     frail.start_scorer()
     assert answers(calls) == [True, True, True]
+    compare()
 
 
-def test_redis_may_die_and_come_back(frail: Stack, asked: Any) -> None:
+def test_redis_may_die_and_come_back(frail: Stack, asked: Any, meets: Any) -> None:
     wait_for(lambda: httpx.get(f"{frail.url}/ready", trust_env=False).is_success, 60)
-    calls = asked(103)
+    calls, compare = asked(103), meets("Redis gone and back", SLEEPS)
     time.sleep(0.3)
     frail.broker.kill()
     time.sleep(2)
     frail.broker.start()
     assert answers(calls) == [True, True, True]
+    compare()
+
+
+def test_much_output_is_no_fault(meets: Any) -> None:
+    meets("1 MB output", Case(f"print('x' * {MEGABYTE})", "x" * MEGABYTE + "\n", "word " * (MEGABYTE // 5)))()
+
+
+def test_output_that_is_no_text_is_no_fault(meets: Any) -> None:
+    before = "import sys\nsys.stdout.buffer.write(b'\\xff\\n')\nsys.stdout.flush()"
+    meets("invalid UTF-8", Case(before, "\ufffd\n", "\ud800"))()

@@ -11,14 +11,13 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from sandbox.probe import Walls
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
-from support.asks import Asks, crowd, insist
+from support.asks import Ask, Asks, crowd, insist
 from support.stack import wait_for
 from support.whole import Whole
 
@@ -56,20 +55,14 @@ async def is_well(whole: Whole, asks: Asks) -> None:
                 await asyncio.sleep(0.1)
 
 
-@contextmanager
-def busy(whole: Whole, depth: int, queue: str = EXECUTE_QUEUE) -> Iterator[None]:
-    """So many jobs in the queue, however fast this host runs them: its executors stand still meanwhile."""
-    executors = whole.of_role("executor")
-    for pid in executors:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        with whole.redis() as client:
-            wait_for(lambda: whole.depth(client, queue) >= depth, 20.0, f"{depth} jobs in the queue")
-        yield
-    finally:
-        for pid in executors:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+def wait_until_busy(whole: Whole, depth: int, queue: str = EXECUTE_QUEUE) -> None:
+    with whole.redis() as client:
+        wait_for(lambda: whole.depth(client, queue) >= depth, 20.0, f"{depth} jobs in the queue")
+
+
+def many(asks: Asks, scores: int, executes: int, ranks: int) -> list[Ask]:
+    """Requests of every kind, each twice, behind programs that hold the executors up, however fast this host is."""
+    return [*(asks.slow(number) for number in range(8)), *asks.mix(scores=scores, executes=executes, ranks=ranks)]
 
 
 def kill_with_work_in_hand(whole: Whole, pid: int, queue: str) -> None:
@@ -83,14 +76,14 @@ def kill_with_work_in_hand(whole: Whole, pid: int, queue: str) -> None:
             os.kill(pid, signal.SIGCONT)
             assert time.monotonic() < until, "the worker never had work in hand"
             time.sleep(0.002)
-        with busy(whole, 10, queue):
-            assert whole.in_hand(client, queue, pid) > 0
-            os.kill(pid, signal.SIGKILL)
+        wait_until_busy(whole, 10, queue)
+        assert whole.in_hand(client, queue, pid) > 0
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("role", ["scorer", "executor", "api", "broker"])
 async def test_a_killed_process_costs_no_answer(whole: Whole, asks: Asks, role: str) -> None:
-    sent = asks.mix(scores=60, executes=24, ranks=16)  # each twice
+    sent = many(asks, scores=60, executes=20, ranks=16)
     assert len(sent) == 200
     victim = whole.of_role(role)[0]
 
@@ -99,8 +92,8 @@ async def test_a_killed_process_costs_no_answer(whole: Whole, asks: Asks, role: 
         if role in ("scorer", "executor"):
             kill_with_work_in_hand(whole, victim, queue_of_model("default") if role == "scorer" else EXECUTE_QUEUE)
             return
-        with busy(whole, 20):
-            os.kill(victim, signal.SIGKILL)
+        wait_until_busy(whole, 10)
+        os.kill(victim, signal.SIGKILL)
 
     async with whole.async_client() as client:
         await crowd(client, sent, disturb=kill, resets=role == "api")
@@ -113,14 +106,14 @@ async def test_a_killed_process_costs_no_answer(whole: Whole, asks: Asks, role: 
 
 async def test_sigterm_finishes_what_was_accepted_and_leaves_nothing(tiny_model: Path, asks: Asks) -> None:
     with new_whole(tiny_model) as whole:
-        sent = asks.mix(scores=10, executes=10, ranks=5)
+        sent = many(asks, scores=10, executes=10, ranks=5)
         for ask in sent:
             ask.later = False  # nobody will be there to be asked later
 
         def terminate() -> None:
-            with busy(whole, 5):
-                whole.note()
-                whole.process.signal(signal.SIGTERM)
+            wait_until_busy(whole, 5)
+            whole.note()
+            whole.process.signal(signal.SIGTERM)
 
         async with whole.async_client() as client:
             await crowd(client, sent, disturb=terminate, resets=True)
@@ -131,14 +124,14 @@ async def test_sigterm_finishes_what_was_accepted_and_leaves_nothing(tiny_model:
 
 async def test_sigkill_of_the_parent_leaves_nothing(tiny_model: Path, asks: Asks) -> None:
     with new_whole(tiny_model) as whole:
-        sent = asks.mix(scores=10, executes=10, ranks=5)
+        sent = many(asks, scores=10, executes=10, ranks=5)
         for ask in sent:
             ask.later = False
 
         def kill() -> None:
-            with busy(whole, 5):
-                whole.note()
-                whole.process.kill()
+            wait_until_busy(whole, 5)
+            whole.note()
+            whole.process.kill()
 
         async with whole.async_client() as client:
             await crowd(client, sent, disturb=kill, resets=True)

@@ -46,6 +46,9 @@ PROBLEMS = [toy(at) for at in range(len(NOUNS))]
 BODIES = ["return x * {k}", "return {k}", "return x + x", "return x / 0", "y = x * {k}\n    return y"]
 
 
+NUM_PROGRAMS = len(PROBLEMS) * len(BODIES) + 2  # with those that `to_verify` adds
+
+
 def write_recipe(folder: Path, stages: list[str], *lines: str) -> Path:
     path = folder / "recipe.toml"
     path.write_text("\n".join([f"stages = {json.dumps(stages)}", *lines]) + "\n")
@@ -102,13 +105,15 @@ def test_sampling_killed_in_the_middle_ends_as_if_it_had_not_been(tmp_path: Path
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder in (whole, cut):
         write_jsonl(Run(folder, quiet=True).path("problems.jsonl"), map(row, PROBLEMS))
-    with OpenAIServer(model, least_s=0.05) as server:
+    with OpenAIServer(model) as server:
         recipe = sampling(tmp_path, server.url, 2)
         assert main(["sample", str(recipe), "--run", str(whole)]) == 0
         told = json.loads((whole / "stages" / "sample.json").read_text())["summary"]
         asked = len(server.requests)
         journal = cut / "samples" / "00000-of-00002.replies.jsonl"
+        server.least_s = 0.4  # time to die in, on the fastest host
         killed_after(1, journal, stage("sample", recipe, cut))
+        server.least_s = 0.0
         summary = finished(stage("sample", recipe, cut))
         assert asked == len(PROBLEMS)
         assert len(server.requests) < 2 * asked + 4  # what was on record was not asked again, in flight at most 2
@@ -155,7 +160,7 @@ def test_chat_answers_become_programs_under_the_prompts_imports(tmp_path: Path) 
 
 
 def to_verify(folder: Path) -> Run:
-    """A run folder after `sample`, with copies, an endless loop's cousin, and a text that is no Python."""
+    """A run folder after `sample`: right and wrong programs, one without code, and one that takes its time."""
     run = Run(folder, quiet=True)
     write_jsonl(run.path("problems.jsonl"), map(row, PROBLEMS))
     programs = [
@@ -163,6 +168,8 @@ def to_verify(folder: Path) -> Run:
         for at, p in enumerate(PROBLEMS) for body in BODIES
     ]  # fmt: skip
     programs.append(program_of(PROBLEMS[0], "", "sample", "m", "", completion="I do not know."))
+    slow = f"import time\n{PROBLEMS[2].canonical}".replace("    return", "    time.sleep(0.3)\n    return")
+    programs.append(program_of(PROBLEMS[2], slow, "sample", "m", ""))  # time to die in, on the fastest host
     write_jsonl(run.path("samples/00000-of-00001.jsonl"), map(row, programs))
     return run
 
@@ -196,7 +203,7 @@ def test_verifying_killed_in_the_middle_ends_as_if_it_had_not_been(tmp_path: Pat
     summary = finished(stage("verify", recipe, cut.folder))
     assert before < len(PROBLEMS) * len(BODIES)
     assert files_of(whole.folder, "verified.jsonl") == files_of(cut.folder, "verified.jsonl")
-    assert summary["judged"] == len(PROBLEMS) * len(BODIES) + 1
+    assert summary["judged"] == NUM_PROGRAMS
     found = {p.program_id: p.pass_rate for p in read_programs(whole.path("verified.jsonl"))}
     for at, p in enumerate(PROBLEMS[1:], start=1):
         rates = [found[program_of(p, p.prompt + "    " + body.format(k=at + 2) + "\n", "sample", "", "").program_id]
@@ -219,7 +226,7 @@ def test_the_service_judges_as_the_sandbox_does_and_a_dead_one_makes_no_labels(
     if Walls.probe().level == "strong":
         assert verify_here(verifying(tmp_path), here) == 0
         assert files_of(here.folder, "verified.jsonl") == files_of(there.folder, "verified.jsonl")
-    assert len(read_programs(there.path("verified.jsonl"))) == len(PROBLEMS) * len(BODIES) + 1
+    assert len(read_programs(there.path("verified.jsonl"))) == NUM_PROGRAMS
 
 
 class Wire:
@@ -270,7 +277,7 @@ def test_a_service_that_dies_in_the_middle_costs_nothing_that_was_judged(tmp_pat
         wire.left = 99
         assert verify_here(recipe, run) == 0
         assert wire.left == 99 - (len(PROBLEMS) - 2)  # a group a problem
-    assert len(read_programs(run.path("verified.jsonl"))) == len(PROBLEMS) * len(BODIES) + 1
+    assert len(read_programs(run.path("verified.jsonl"))) == NUM_PROGRAMS
 
 
 def test_what_the_service_could_not_judge_is_no_label_and_is_asked_again(tmp_path: Path, stack: Stack) -> None:
@@ -286,7 +293,7 @@ def test_what_the_service_could_not_judge_is_no_label_and_is_asked_again(tmp_pat
     write_jsonl(run.path("problems.jsonl"), map(row, PROBLEMS))
     (run.folder / "stages" / "verify.json").unlink()
     assert verify_here(recipe, run) == 0
-    assert len(read_programs(run.path("verified.jsonl"))) == len(PROBLEMS) * len(BODIES) + 1
+    assert len(read_programs(run.path("verified.jsonl"))) == NUM_PROGRAMS
 
 
 @needs_walls
@@ -343,15 +350,16 @@ def test_seeds_become_questions_whose_tests_were_run_and_a_kill_changes_nothing(
     statement = "Return the SMALLEST missing positive integer of an unsorted list in linear time please"
     write_jsonl(tmp_path / "evaluation.jsonl", [{"task_id": "Eval/3", "prompt": statement}])
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    with OpenAIServer(answer=written_answer, least_s=0.02) as server:
+    with OpenAIServer(answer=written_answer) as server:
         recipe = write_recipe(
             tmp_path, ["synthesize"], "[writer]", f'url = "{server.url}"', "[oracle]", f'url = "{server.url}"',
             "[split]", "test = 0", "validation = 0", "validation_other = 0", "[synthesize]", "mutants = 4",
             "min_killed = 0.9", f'seeds = "{tmp_path}/seeds.jsonl"', f'evaluation = ["{tmp_path}/evaluation.jsonl"]',
         )  # fmt: skip
         assert main(["synthesize", str(recipe), "--run", str(whole)]) == 0
-        for lines, journal in ((3, "written.jsonl"), (4, "wrong.jsonl")):
-            killed_after(lines, cut / "synthesis" / journal, stage("synthesize", recipe, cut))
+        server.least_s = 0.4  # of the asks that follow
+        killed_after(4, cut / "synthesis" / "wrong.jsonl", stage("synthesize", recipe, cut))
+        server.least_s = 0.0
         finished(stage("synthesize", recipe, cut))
         chain = ["[sample]", "n = 4", "[sampler]", f'url = "{server.url}"', "[verify]", "cpu_s = 2.0"]
         stages = ["synthesize", "sample", "verify", "pair"]

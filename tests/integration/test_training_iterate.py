@@ -13,6 +13,7 @@ from service.errors import UsageError
 from training import policy
 from training.config import PPO, Fit, Iterate, Pair, Pretrain, Recipe, Tokenize, World
 from training.iterate import iterate
+from training.ppo import Learner
 from training.run import Run, read_jsonl
 
 TINY = Recipe(
@@ -28,8 +29,8 @@ TINY = Recipe(
                     candidates=3, max_new_tokens=40),
 )  # fmt: skip
 LATE = ("iterate/seed-1/self_training/report.json", "iterate/seed-1/self_training/round-2/verified.jsonl",
-        "iterate/seed-1/self_training/round-2/ppo.jsonl",
-        "iterate/seed-1/round-1/mined.self_training.jsonl")  # fmt: skip
+        "iterate/seed-1/self_training/round-2/ppo.jsonl", "iterate/seed-1/round-1/mined.self_training.jsonl",
+        "iterate/seed-1/round-1/ppo/model.safetensors")  # fmt: skip
 
 
 COPY, WRONG = "    xs = list(xs)\n", "    return 12345\n"
@@ -86,19 +87,22 @@ def test_what_is_on_record_is_executed_and_joins_the_next_round(whole: Run) -> N
 def test_a_run_that_was_killed_ends_like_one_that_was_not(
     whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, learn, calls = Run(tmp_path, quiet=True), policy.reinforce, []
+    run, learned, calls = Run(tmp_path, quiet=True), Learner.learn, []
 
-    def killed(*arguments: Any, **options: Any) -> Any:
+    def killed(*arguments: Any) -> Any:
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) in (2, 4):  # in the middle of the first PPO; at the second's beginning, a run later
             raise Killed
-        return learn(*arguments, **options)
+        return learned(*arguments)
 
     recipe = recipe_with_records(run)
-    monkeypatch.setattr(policy, "reinforce", killed)
-    with pytest.raises(Killed):
-        iterate(recipe, run)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(policy, "SAVE_EVERY_S", 0.0)
+        patch.setattr(Learner, "learn", killed)
+        for _ in range(2):
+            with pytest.raises(Killed):
+                iterate(recipe, run)
+    assert run.path("iterate/seed-1/round-1/stages/ppo.json").is_file()  # it went on with the second iteration
     iterate(recipe, run)
     for name in LATE:
         assert run.path(name).read_bytes() == whole.path(name).read_bytes(), name

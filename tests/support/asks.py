@@ -111,6 +111,14 @@ class Asks:
                    lambda answer: [one[name] for one in _programs(answer) for name in ("verdict", "pass_rate")],
                    _programs)  # fmt: skip
 
+    def slow(self, number: int) -> Ask:
+        """A program that takes half a second of the wall and no CPU: behind a few of these others have to wait."""
+        program = f"import time; time.sleep(0.5); {self._program('passed', f'slow {number}')}"
+        ask = self.execute(number)
+        ask.body["items"][0] |= {"programs": [program], "tests": {"kind": "stdio", "cases": STDIO["cases"][:1]}}
+        ask.want = ["passed", 1.0]
+        return ask
+
     def rank(self, number: int) -> Ask:
         """Two programs, of which the second passes, under the standard spec (0.7 tests, 0.3 sigmoid of the score)."""
         prompt = f"Task {number} of {self.salt}: add two numbers.\n"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,7 +18,7 @@ from service import errors
 from service.client import AsyncClient, Best, Client, Unreachable
 from service.client.calls import Calls
 from service.client.tries import GRACE_S, Outcome, Patience, Send, Steps
-from service.schemas import ScoreItem, ScoreRequest
+from service.schemas import RankAnswer, ScoreItem, ScoreRequest
 
 ITEM = {"prompt": "p", "completions": ["a", "b"]}
 SCORED = {
@@ -166,6 +164,15 @@ def test_best_of_n_does_not_guess_when_nothing_has_a_reward() -> None:
     assert "no scoring worker is alive" in error.detail
 
 
+def test_rank_is_typed_and_says_when_to_stop_early() -> None:
+    item = {"prompt": "p", "completions": ["a", "b"], "tests": {"kind": "assert", "asserts": ["assert True"]}}
+    result, sent, _ = play(calls().rank([item], early_stop=True, deadline_ms=2000), answer(200, ranking(1)))
+    assert isinstance(result, RankAnswer)
+    assert (result.results[0].order, result.results[0].group.best) == ([1, 0], 1)
+    assert (sent[0].path, json.loads(sent[0].body or b"")) == ("/rank", {"items": [item], "early_stop": True})
+    assert int(sent[0].headers["X-Deadline-Ms"]) <= 2000
+
+
 def test_not_ready_is_an_answer() -> None:
     body = {"ready": False, "broker": True, "scorers": 0, "executors": 2, "reasons": ["no scorer"]}
     result, _, _ = play(calls().ready(), answer(503, body))
@@ -257,13 +264,21 @@ async def test_the_async_client_does_the_same_and_many_at_once(serve: Any) -> No
     assert len(server.seen) == 9
 
 
+async def test_calls_beyond_the_connections_wait_for_their_turn_and_no_longer_than_they_may(serve: Any) -> None:
+    server, url = serve(*[(200, {}, SCORED)] * 40)
+    async with AsyncClient(url, max_connections=2) as client:
+        answers = await asyncio.gather(*(client.score([ITEM]) for _ in range(40)))
+        assert [one.status for one in answers] == ["complete"] * 40
+        assert len(server.connections) <= 2
+        async with client._turns, client._turns:
+            late = await client._send(Send("POST", "/score", {}, b"", timeout_s=0.05))
+    assert isinstance(late, httpx.ReadTimeout)
+
+
 def test_nobody_there_is_unreachable_within_the_deadline() -> None:
     with Client("http://127.0.0.1:9", max_tries=2) as client, pytest.raises(Unreachable):
         client.score([ITEM], deadline_ms=2000)
 
 
-def test_the_client_needs_neither_torch_nor_redis_nor_fastapi() -> None:
-    heavy = ("torch", "redis", "fastapi", "uvicorn", "msgspec", "prometheus_client")
-    code = f"import sys, service.client; sys.exit(str([name for name in {heavy!r} if name in sys.modules] or 0))"
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stderr.strip() == "0"
+def test_both_clients_have_the_same_calls() -> None:
+    assert {name for name in dir(Client) if name[0] != "_"} == {name for name in dir(AsyncClient) if name[0] != "_"}

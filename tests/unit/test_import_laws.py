@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +26,6 @@ def loaded_by(*modules: str) -> set[str]:
     [
         (("service.api.app", "service.api.server", "service.cli"), {"torch", "transformers", "tokenizers", "numpy"}),
         (("service.cli", "service.up.tree"), {"torch", "transformers", "fastapi", "redis", "pyseccomp"}),
-        (("service.client",), {"torch", "fastapi", "redis", "msgspec", "uvicorn"}),
         (("service.worker.loop", "service.worker.execute"), {"torch", "transformers", "fastapi", "uvicorn"}),
         (("sandbox.judge", "sandbox.walls"), {"torch", "fastapi", "redis", "httpx", "pydantic", "service", "training"}),
     ],
@@ -31,6 +33,25 @@ def loaded_by(*modules: str) -> set[str]:
 )
 def test_a_process_loads_nothing_that_it_does_not_need(modules: tuple[str, ...], absent: set[str]) -> None:
     assert loaded_by(*modules) & absent == set()
+
+
+def needs_of(*packages: str) -> set[str]:
+    """These packages and all that they require, without their extras."""
+    found, left = set[str](), list(packages)
+    while left:
+        package = canonicalize_name(left.pop())
+        if package not in found:
+            found.add(package)
+            needed = [Requirement(line) for line in importlib.metadata.requires(package) or ()]
+            left += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return found
+
+
+def test_the_client_needs_httpx_and_pydantic_and_nothing_else() -> None:
+    belongs_to = importlib.metadata.packages_distributions()
+    extra = loaded_by("service.client") - loaded_by("httpx", "pydantic")  # httpx takes rich along where it finds it
+    loaded = {canonicalize_name(name) for module in extra for name in belongs_to.get(module, ())}
+    assert loaded - {"plaudit"} <= needs_of("httpx", "pydantic")
 
 
 def test_the_import_contracts_hold() -> None:

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from service.scoring.attention import Unsharable, packed
+from service.scoring.attention import PIECE, Unsharable, packed
 from service.scoring.heads import Head
 from service.scoring.packing import Ids, pack
-from service.scoring.reward_model import Encoded, RewardModel
+from service.scoring.reward_model import Encoded, RewardModel, RewardModelSpec
 from service.scoring.scheduler import Group, Scheduler
 from service.scoring.sharing import why_not
-from service.scoring.spec import RewardModelSpec
 from support.decoders import FAMILIES, MAX_LENGTH, VOCABULARY, WINDOW, classifier
 
 BOUND = 1e-4
@@ -268,3 +267,21 @@ def test_memory_does_not_grow_with_the_number_of_batches() -> None:
     for batch in batches * 20:
         scorer.of(batch)
     assert resident_kb() - before < 4096
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma", "phi3"])
+def test_a_row_longer_than_a_piece_scores_as_its_sequences_alone(family: str) -> None:
+    """Feed-forward blocks run in pieces there, and are as they were afterwards."""
+    model = classifier(family)
+    draw = random.Random(3)
+    sequences = [tuple(draw.choices(range(3, VOCABULARY), k=MAX_LENGTH)) for _ in range(PIECE // MAX_LENGTH + 3)]
+    packing = pack(sequences)
+    assert len(packing.ids) > PIECE
+    before = [dict(vars(layer.mlp)) for layer in model.model.layers]
+    with torch.no_grad(), packed(model.model, packing):
+        hidden = model.model(input_ids=torch.tensor([packing.ids]), position_ids=torch.tensor([packing.positions]),
+                             use_cache=False).last_hidden_state[0, packing.pooled]  # fmt: skip
+    alone = [model.model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1] for ids in sequences]
+
+    torch.testing.assert_close(hidden, torch.stack(alone), atol=1e-4, rtol=1e-4)
+    assert [vars(layer.mlp).keys() for layer in model.model.layers] == [one.keys() for one in before]

@@ -116,6 +116,12 @@ def test_a_checkpoint_without_a_golden_set_is_refused(opened: Opened, tmp_path: 
         opened(checkpoint(tmp_path), server)
 
 
+def test_a_process_reward_model_is_refused(opened: Opened, tmp_path: Path, server: PoolingServer) -> None:
+    steps = {"pooled": "steps", "steps": {"token": "<|end|>", "split": "\n"}}
+    with pytest.raises(UsageError, match="process reward model"):
+        opened(checkpoint(tmp_path, golden="golden.jsonl", **steps), server)
+
+
 def test_a_server_that_takes_shorter_texts_is_refused(opened: Opened, folder: Path, server: PoolingServer) -> None:
     server.max_model_len = 128
     with pytest.raises(UsageError, match="--max-model-len 256"):

@@ -1,7 +1,8 @@
 """ROLL's remote reward system: `submit_task`, then `task_result` (a GET with a JSON body) until it is done.
 
 A submitted task is a durable request of ours, so any API process can answer for it, and the same task submitted twice
-is one. `errcode`: 0 done, 1 pending, 2 and above no reward; the worker then counts that as a failure, never as a score.
+is one. `errcode`: 0 done, 1 pending, 2 and above no reward. The worker asks five times for what has no reward and then
+takes it for 0, so a task that failed for reasons that pass stays pending, and is run again, until its deadline.
 (ROLL's other caller, `code_sandbox`, speaks `/run_code`.)
 """
 
@@ -53,7 +54,7 @@ async def submit_task(request: Request, task: Task) -> JSONResponse:
     item = RewardItem(
         prompt=task.prompt if isinstance(task.prompt, str) else messages(task.prompt), completions=[task.response],
         extract="last_fence", tests=None if tested is None else tested.tests,
-        language=(tested.language if tested is not None else None) or options.language,
+        language=(tested.language if tested is not None else None) or options.language, limits=visit.limits(),
     )  # fmt: skip
     body = RewardRequest(spec=RewardSpec(terms=[term]), items=[item]).model_dump_json().encode()
     visit.services.door.check_reward(RewardRequest.model_validate_json(body))
@@ -72,9 +73,21 @@ async def task_result(request: Request, body: Poll | None = None) -> JSONRespons
     visit = Visit(request, DIALECT.deadline_s)
     try:
         status = await visit.services.ledger.status(job, request.state.tenant, START, WAIT_S)
+        if _may_pass(status) and await visit.services.ledger.again(job, request.state.tenant):
+            return JSONResponse(_result(PENDING, "pending", None))
     except NotFound as error:
         return JSONResponse(_result(UNKNOWN, error.detail, None))
     return JSONResponse(_of(status))
+
+
+def _may_pass(status: JobStatus) -> bool:
+    """Whether a task ended without its reward for a reason that another try may mend."""
+    if status.error is not None:
+        return status.error.retryable
+    if status.answer is None:
+        return False
+    parts = status.answer["results"][0]["completions"][0]["components"].values()
+    return any(part["error"] is not None and part["error"]["retryable"] for part in parts)
 
 
 def _of(status: JobStatus) -> dict[str, Any]:

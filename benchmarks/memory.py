@@ -1,0 +1,178 @@
+"""What scoring takes in memory, each claim in a fresh process of its own, on one thread.
+
+    peak     64 completions of one 1,024-token prompt: the largest resident size while they are scored, less that of
+             the process before this model (a tiny one of its kind was loaded), against weights + packed activations
+    growth   10,000 batches of random shapes, as the worker runs them: resident size at the end, against that after the
+             first 1,000
+    swaps    ten activations between two checkpoints: resident size after the last, against that after the first
+
+Packed activations are what the widest moment of a layer holds for one row of T tokens: the residual stream and its
+normalised copy (T × hidden each), and three of the feed-forward block's (T × intermediate: the gate, the value, their
+product), in the model's own type. Resident size is VmRSS and VmHWM of /proc, the latter reset before it is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from shapes import SHAPES, write_random  # before `overhead`, whose imports take this folder off the path
+
+PROMPT, COMPLETIONS = 1024, 64
+MIB = 2**20
+
+
+def resident(field: str = "VmRSS") -> int:
+    """Bytes of this process, now or (VmHWM) at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) * 1024
+
+
+def peak(folder: Path, tiny: Path) -> dict[str, Any]:
+    import torch
+
+    from service.scoring.packing import pack
+    from service.scoring.reward_model import MAX_ROW_TOKENS, Encoded, RewardModel
+
+    torch.set_num_threads(1)
+    draw = random.Random(0)
+    warm = [tuple(draw.choices(range(1, 4096), k=8))]
+    prompt = draw.choices(range(1, 4096), k=PROMPT)
+    lengths = [max(8, min(int(draw.lognormvariate(4.6, 0.6)), 1000)) for _ in range(COMPLETIONS)]
+    texts = [(*prompt, *draw.choices(range(1, 4096), k=length)) for length in lengths]
+    RewardModel.load(tiny).score([Encoded(ids, 0, truncated=False) for ids in warm])  # the code, and what it makes once
+    before = resident()
+    model = RewardModel.load(folder)
+    model.score([Encoded(ids, 0, truncated=False) for ids in warm])
+    loaded = resident()
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM from here on
+    scores = model.score([Encoded(ids, 0, truncated=False) for ids in texts])
+    assert len(scores) == COMPLETIONS
+    config: Any = model._backbone.config
+    weights = sum(one.numel() * one.element_size() for one in model._backbone.parameters())
+    row = min(pack(texts).num_computed, MAX_ROW_TOKENS)
+    size = next(model._backbone.parameters()).element_size()
+    activations = row * (2 * config.hidden_size + 3 * config.intermediate_size) * size
+    used = resident("VmHWM") - before
+    return {"weights": weights, "activations": activations, "loaded": loaded - before, "used": used, "tokens": row,
+            "ratio": used / (weights + activations)}  # fmt: skip
+
+
+class Hands:
+    """Takes answers and forgets them."""
+
+    def answer(self, lease: Any, body: Any, **times: Any) -> None:
+        assert None not in body.scores
+
+
+def growth(folder: Path, batches: int) -> dict[str, Any]:
+    from service.jobs import ScoreTask
+    from service.queue.consumer import Lease
+    from service.scoring.engine import open_engine
+    from service.settings import Settings
+    from service.worker.score import ScoreWork
+    from service.worker.shelf import Shelf
+
+    settings = Settings(max_batch_tokens=2048)
+    shelf = Shelf(settings)
+    shelf.put("default", *open_engine("default", str(folder), settings))
+    work, hands, draw = ScoreWork(shelf, settings), Hands(), random.Random(0)
+    revision = next(iter(shelf["default"]))
+    after: dict[int, int] = {}
+    for at in range(1, batches + 1):
+        prompt = " ".join(str(draw.randrange(4096)) for _ in range(draw.randint(4, 64)))
+        texts = [" ".join(str(draw.randrange(4096)) for _ in range(draw.randint(1, 40))) for _ in range(4)]
+        task = ScoreTask("default", revision, prompt, texts)
+        name = str(at)
+        lease = Lease(name, name, "score:default", "s:score:default:normal", task, 10**15, 1, 0)
+        work.step([lease], hands)  # type: ignore[arg-type]
+        assert not work.held
+        if at in (batches // 10, batches):
+            after[at] = resident()
+    first, last = after.values()
+    return {"batches": batches, "first": first, "last": last, "grown": last - first}
+
+
+def swaps(folder: Path, other: Path, count: int) -> dict[str, Any]:
+    from service.queue.revisions import Active, State
+    from service.scoring.engine import open_engine
+    from service.settings import Settings
+    from service.worker.shelf import Shelf
+
+    settings = Settings()
+    shelf = Shelf(settings)
+    sizes = []
+    for at in range(count + 1):
+        engine, parity = open_engine("default", str((folder, other)[at % 2]), settings)
+        shelf.put("default", engine, parity)
+        active = shelf._active["default"] = Active(engine.revision, "", engine.revision)
+        both = resident()
+        del engine
+        shelf._drain("default", State(active, None, {}))
+        assert len(shelf["default"]) == 1
+        sizes.append(resident())
+    return {"swaps": count, "one": sizes[1], "last": sizes[-1], "both": both, "grown": sizes[-1] - sizes[1]}
+
+
+CLAIMS: dict[str, Callable[..., dict[str, Any]]] = {"peak": peak, "growth": growth, "swaps": swaps}
+
+
+def apart(claim: str, *arguments: object) -> dict[str, Any]:
+    """A claim's numbers, from a process of its own."""
+    argv = [sys.executable, __file__, "--claim", claim, json.dumps([str(one) for one in arguments])]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, check=True, text=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--batches", type=int, default=10_000)
+    parser.add_argument("--out", type=Path, help="write the tables here as well")
+    parser.add_argument("--claim", nargs=2, help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.claim:
+        name, arguments = flags.claim[0], json.loads(flags.claim[1])
+        print(json.dumps(CLAIMS[name](*[int(one) if one.isdigit() else Path(one) for one in arguments])))
+        return
+    lines = ["| claim | model | measured | bound | |", "|---|---|---|---|---|"]
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = {name: write_random(Path(temporary, name), *SHAPES[name]) for name in SHAPES}
+        tiny = write_random(Path(temporary, "tiny"), 2, 128)
+        other = write_random(Path(temporary, "other"), 11, 512)
+        for name, folder in folders.items():
+            found = apart("peak", folder, tiny)
+            lines.append(
+                f"| peak | {name} | {found['used'] / MIB:.0f} MiB for {found['tokens']:,} tokens | "
+                f"{found['weights'] / MIB:.0f} MiB weights + {found['activations'] / MIB:.0f} MiB activations | "
+                f"**{found['ratio']:.2f}** (at most 1.2) |"
+            )
+        found = apart("growth", tiny, flags.batches)
+        lines.append(f"| growth | 2 layers of 128 | {found['first'] / MIB:.1f} → {found['last'] / MIB:.1f} MiB over "
+                     f"{found['batches']:,} batches | none | **{found['grown'] / MIB:+.1f} MiB** |")  # fmt: skip
+        found = apart("swaps", folders["42M"], other, 10)
+        lines.append(f"| swaps | 42M | {found['one'] / MIB:.0f} → {found['last'] / MIB:.0f} MiB over {found['swaps']} "
+                     f"activations ({found['both'] / MIB:.0f} with both) | none | "
+                     f"**{found['grown'] / MIB:+.1f} MiB** |")  # fmt: skip
+    import torch
+    from overhead import machine
+
+    when = datetime.now(UTC).strftime("%Y-%m-%d")
+    note = f"float32, one torch thread. {machine()}, torch {torch.__version__}, {when}."
+    text = "\n".join(lines)
+    print(f"{text}\n\n{note}")
+    if flags.out:
+        about = (__doc__ or "").strip().replace("\n    ", "\n- ").replace("-          ", "  ")
+        flags.out.write_text(f"# Memory of scoring\n\n`python benchmarks/memory.py`. {about}\n\n{text}\n\n{note}\n")
+
+
+if __name__ == "__main__":
+    main()

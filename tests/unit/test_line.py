@@ -1,0 +1,51 @@
+"""How fast a queue drains, as an API process sees it once a second."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.api.fleet import Line
+from service.queue.producer import Load
+
+
+def seen(*looks: tuple[int, float, float]) -> Line:
+    """Depth, cost waiting and cost drained so far, a second apart."""
+    line = Line()
+    for at, (depth, cost, drained) in enumerate(looks):
+        line.update(Load(depth, cost, drained, 0.0), float(at))
+    return line
+
+
+def test_the_rate_is_what_drained_while_there_was_work() -> None:
+    line = seen((4, 100.0, 0.0), (3, 75.0, 25.0), (2, 50.0, 50.0))
+    assert line.rate == pytest.approx(25.0)
+    assert line.wait_s() == pytest.approx(2.0)
+
+
+def test_nothing_is_known_before_something_has_drained() -> None:
+    assert seen((4, 100.0, 0.0), (4, 100.0, 0.0)).wait_s() is None
+
+
+def test_a_long_batch_is_not_a_slow_one() -> None:
+    """Ten seconds in which nothing ends, then all of it at once."""
+    steady = [(9, 900.0, 100.0 * at) for at in range(5)]
+    during = seen(*steady, *[(9, 900.0, 400.0)] * 10)
+    assert during.rate == pytest.approx(100.0)
+    after = seen(*steady, *[(9, 900.0, 400.0)] * 10, (9, 900.0, 1500.0))
+    assert after.rate == pytest.approx(100.0)
+
+
+def test_a_queue_that_became_slower_is_found_out() -> None:
+    line = seen(*[(9, 900.0, 100.0 * at) for at in range(5)], *[(9, 900.0, 400.0 + 10.0 * at) for at in range(1, 20)])
+    assert line.rate == pytest.approx(10.0, abs=0.5)
+
+
+def test_an_empty_queue_says_that_the_rate_is_at_least_so_high() -> None:
+    line = seen((2, 20.0, 0.0), (1, 10.0, 10.0), (0, 0.0, 90.0))
+    assert line.rate == pytest.approx(80.0)
+    assert seen((2, 20.0, 0.0), (1, 10.0, 10.0), (0, 0.0, 11.0)).rate == pytest.approx(10.0)
+    assert line.wait_s() == 0.0
+
+
+def test_a_drain_count_that_began_anew_is_no_rate() -> None:
+    assert seen((4, 100.0, 500.0), (4, 100.0, 525.0), (4, 100.0, 3.0)).rate == pytest.approx(25.0)
