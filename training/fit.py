@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.errors import TooLong
 from training.config import Recipe
+from training.folder import digest_of
 from training.metrics import auc, mean, platt
 from training.pretrain import SAVE_EVERY_S, keep_freed_memory, load_state, save_state, schedule
 from training.records import Problem, Program, read_problems, read_programs
@@ -65,7 +66,7 @@ def fit(recipe: Recipe, run: Run) -> dict[str, object]:
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
     )
-    resumed = run.resumable_key("fit", digest(settings, recipe.seed, len(plan), len(better)))
+    resumed = run.resumable_key("fit", digest(settings, recipe.seed, digest_of(run.path("pairs.jsonl"))))
     state_path = run.path("fit.state.pt")
     first = load_state(state_path, model, optimiser) if resumed else 0
     log = [r for r in read_jsonl(run.path("fit.jsonl")) if r["step"] <= first] if first else []
