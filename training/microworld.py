@@ -17,7 +17,6 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from training import config
@@ -208,14 +207,3 @@ def _line(step: Step, c: int, slip: float, draw: random.Random) -> str:
 def body(steps: Sequence[str], end: str) -> str:
     """The indented body: one assignment a step, then the return."""
     return "".join(f"    xs = {code}\n" for code in steps) + f"    return {end}\n"
-
-
-def num_steps(task_id: str) -> int:
-    """How many steps the chain of this task has."""
-    return int(task_id.split("/")[1])
-
-
-def families_overlap(problems: Sequence[Problem]) -> bool:
-    """Whether a family stands in two folds."""
-    ordered = sorted((problem.base_id, problem.fold) for problem in problems)
-    return any(one[0] == two[0] and one[1] != two[1] for one, two in pairwise(ordered))

@@ -76,8 +76,10 @@ class Keys:
 
 
 def script(name: str) -> str:
-    """Source of one of the scripts beside this module."""
-    return resources.files("service.queue").joinpath("lua", f"{name}.lua").read_text("utf-8")
+    """Source of one of the scripts beside this module, after that of what it builds on."""
+    folder = resources.files("service.queue").joinpath("lua")
+    parts = [*BUILT_ON.get(name, ()), name]
+    return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)
 
 
 def queue_of_model(model: str) -> str:
@@ -85,6 +87,7 @@ def queue_of_model(model: str) -> str:
 
 
 EXECUTE_QUEUE = "execute"
+BUILT_ON = {"finish": ("book",), "leave": ("book",)}
 
 
 def kind_of_queue(queue: str) -> Kind:
