@@ -110,22 +110,22 @@ class Tensors:
         return count
 
     def row(self, name: str, at: int) -> torch.Tensor:
-        """One row of a matrix, in float32, the others left on disk."""
+        """One row of a matrix, in float32, the others left on disk; not a view of the file."""
         if name in self._pickled:
             return self._pickled[name][at].float()
         file = self._files[name]
         with readable(file), safe_open(file, framework="pt") as stored:
             row: torch.Tensor = stored.get_slice(name)[at]
-            return row.float()
+            return row.to(torch.float32, copy=True)
 
     def read(self, name: str) -> torch.Tensor:
-        """In float32."""
+        """In float32, and not a view of the file."""
         if name in self._pickled:
             return self._pickled[name].float()
         file = self._files[name]
         with readable(file), safe_open(file, framework="pt") as stored:
             tensor: torch.Tensor = stored.get_tensor(name)
-            return tensor.float()
+            return tensor.to(torch.float32, copy=True)
 
 
 @contextmanager
@@ -174,6 +174,13 @@ def load(kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = ()
     if broken:
         raise UsageError(f"{folder}: weights that are not finite: {_some(broken)}")
     return model.eval().requires_grad_(False)
+
+
+def own(model: Any) -> None:
+    """Copy what still lies in the checkpoint's files: they are mapped, and whoever wrote over one in place would change
+    the scores of a model that is being served, under the revision of the old one."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def _expected(name: str, used: tuple[str, ...]) -> bool:
