@@ -139,15 +139,23 @@ class Golden:
 
 
 def read_golden(encoder: Encoder, folder: Path) -> list[Golden]:
-    """The checkpoint's golden set, encoded; empty where it names none. Raises `UsageError` where it is not there."""
+    """The checkpoint's golden set, encoded; empty where it names none. Raises `UsageError` where the one that it names
+    is not there, or is none."""
     if encoder.spec.golden is None:
         return []
     path = folder / encoder.spec.golden
     if not path.is_file():
         raise UsageError(f"{SPEC_FILE} names a golden set that is not there: {path}")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    encoded = [encoder.encode(row["prompt"], row["completion"]) for row in rows]
-    return [Golden(one, row["score"], len(one.ids) != row["tokens"]) for row, one in zip(rows, encoded, strict=True)]
+    golden = []
+    try:
+        for row in map(json.loads, filter(None, path.read_text(encoding="utf-8").splitlines())):
+            one = encoder.encode(row["prompt"], row["completion"])
+            golden.append(Golden(one, float(row["score"]), len(one.ids) != row["tokens"]))
+    except (ValueError, KeyError, TypeError, Invalid, TooLong) as error:
+        raise UsageError(f"{path}: row {len(golden) + 1} of the golden set: {type(error).__name__}: {error}") from error
+    if not golden:
+        raise UsageError(f"{path}: a golden set without rows proves nothing")
+    return golden
 
 
 def compare(engine: Engine, golden: Sequence[Golden]) -> Parity:

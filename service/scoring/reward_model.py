@@ -84,6 +84,7 @@ class RewardModel:
         torch.set_num_threads(threads)
         folder = checkpoint.locate(path)
         revision = checkpoint.revision_of(folder)
+        checkpoint.read_config(folder)
         encoder = Encoder.load(folder)
         name = encoder.spec.head
         if name == heads.CLASSIFIER:
@@ -103,6 +104,7 @@ class RewardModel:
             backbone = checkpoint.load(AutoModel, folder, DTYPES[dtype], used=tuple(f"{n}." for n in heads.NAMES))
             unshared = None
         checkpoint.check_vocabulary(folder, encoder.tokenizer, backbone.get_input_embeddings().num_embeddings)
+        checkpoint.check_length(folder, backbone, encoder.spec.max_length)
         parameters: int = sum(p.numel() for p in backbone.parameters()) + (head.parameters if head else 0)
         linear.speed_up(backbone)
         checkpoint.own(backbone)

@@ -39,6 +39,7 @@ FAMILIES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "llama": _named("Llama"),
     "mistral": _named("Mistral"),
     "gemma": _named("Gemma"),
+    "phi": _named("Phi"),
     "phi3": _named("Phi3"),
     "gemma3": lambda module: (module.Gemma3TextConfig, module.Gemma3TextForSequenceClassification),
 }
@@ -48,6 +49,7 @@ _OF: dict[str, dict[str, Any]] = {
     "llama": {"num_key_value_heads": 4},
     "mistral": {"num_key_value_heads": 2, "sliding_window": WINDOW},
     "gemma": {"num_key_value_heads": 1, "head_dim": 16},
+    "phi": {"num_key_value_heads": 2, "partial_rotary_factor": 0.5},
     "phi3": {"num_key_value_heads": 2},
     "gemma3": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": WINDOW},
 }
