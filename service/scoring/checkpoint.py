@@ -1,8 +1,8 @@
 """A checkpoint folder: where it is, which bytes decide a score, and its tensors by name, with every fault named.
 
-Only safetensors are read as weights, in one file or in the shards that an index names, as transformers reads them: what
-else lies in the folder is no part of the model. `value_head.bin`, which LLaMA-Factory may leave beside them, is a pickle and is
-read by torch's restricted loader, which builds tensors and nothing else.
+Only safetensors are read as weights, in one file or in the shards that an index names, as transformers reads them:
+what else lies in the folder is no part of the model. `value_head.bin`, which LLaMA-Factory may leave beside them, is a
+pickle and is read by torch's restricted loader, which builds tensors and nothing else.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
 from service.errors import HostLacks, UsageError
@@ -114,7 +115,7 @@ class Tensors:
         if (file := folder / VALUE_HEAD_BIN).is_file():
             try:
                 found = torch.load(file, map_location="cpu", weights_only=True)
-            except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
+            except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError, TypeError) as error:
                 raise UsageError(f"{file}: not tensors alone: {error}") from error
             if not isinstance(found, dict) or not all(isinstance(one, torch.Tensor) for one in found.values()):
                 raise UsageError(f"{file}: not tensors by name")
@@ -197,7 +198,7 @@ def load(kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = ()
                 folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
                 output_loading_info=True,
             )  # fmt: skip
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, StrictDataclassError) as error:
         raise UsageError(f"{folder}: not a loadable checkpoint: {error}") from error
     if missing := sorted(loading["missing_keys"]):  # Hugging Face would fill them with random numbers
         raise UsageError(f"{folder}: weights are missing: {_some(missing)}")

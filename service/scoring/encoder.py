@@ -64,22 +64,26 @@ class Encoder:
         goes to the log as that file would have it, with the text that it makes of an example, to be checked.
         Raises `UsageError` for what cannot be read.
         """
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoTokenizer
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, StrictDataclassError) as error:
             raise UsageError(f"{folder}: no loadable tokenizer: {error}") from error
         if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
             raise UsageError(f"{folder}: no loadable tokenizer: its vocabulary is empty")
         if spec is not None or (folder / SPEC_FILE).is_file():
             return cls(tokenizer, spec or RewardModelSpec.read(folder / SPEC_FILE))
         encoder = cls(tokenizer, derive(folder, tokenizer))
+        from service.scoring.heads import CLASSIFIER
+
         example = encoder.encode("PROMPT", "COMPLETION")
+        pooled = tokenizer.convert_ids_to_tokens([example.ids[at] for at in example.steps or (-1,)])
         log.warning(
-            "%s has no %s; derived from its own files: %s; an example text is %r, of which %r is pooled",
+            "%s has no %s; derived from its own files: %s; an example text is %r, of which %s is pooled",
             folder, SPEC_FILE, encoder.spec.as_json(), encoder.full_text("PROMPT", "COMPLETION"),
-            tokenizer.convert_ids_to_tokens([example.ids[at] for at in example.steps or (-1,)]),
+            "what its own classifier takes" if encoder.spec.head == CLASSIFIER else pooled,
         )  # fmt: skip
         return encoder
 
@@ -167,8 +171,8 @@ class Encoder:
             return Encoded(tuple(ids), prompt_tokens, False, self._steps(ids, prompt_tokens))
         if on_overflow == "error":
             return TooLong(tokens=len(ids), limit=limit)
-        # The leading BOS or CLS (where there is one) and everything from the right stay: the prompt loses its left first,
-        # and the closing token, which is the one that is pooled, is always there.
+        # The leading BOS or CLS (where there is one) and everything from the right stay: the prompt loses its left
+        # first, and the closing token, which is the one that is pooled, is always there.
         opening = {getattr(self.tokenizer, name, None) for name in ("bos_token_id", "cls_token_id")}
         kept = 1 if limit > 1 and ids[0] in opening else 0
         cut = len(ids) - limit

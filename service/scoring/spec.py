@@ -104,7 +104,7 @@ class RewardModelSpec:
 
 
 def derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
-    """What the files of a checkpoint of others say. Raises `UsageError` where they say too little: nothing is guessed."""
+    """What the files of a checkpoint of others say. Raises `UsageError` where that is too little."""
     from service.scoring import heads
     from service.scoring.checkpoint import Tensors, read_config
 
@@ -154,6 +154,8 @@ def _pair_template(folder: Path, tokenizer: Any) -> str:
     sides = iter(["{prompt}"] * len(alone[0]) + ["{completion}"] * len(alone[1]))
     parts = [tokenizer.convert_ids_to_tokens(at) if at in special else next(sides) for at in pair]
     template = re.sub(r"({\w+})\1+", r"\1", "".join(parts))  # a letter may be two tokens
+    if "{prompt}{completion}" in template:  # tokens of one text where there were two
+        raise unclear
     for prompt, completion in PAIRS:
         text = template.replace("{completion}", completion).replace("{prompt}", prompt)
         if tokenizer(text, add_special_tokens=False)["input_ids"] != tokenizer(prompt, completion)["input_ids"]:

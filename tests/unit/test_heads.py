@@ -159,7 +159,8 @@ def cross_encoder(folder: Path, **spec: Any) -> Any:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    checkpoint(folder, **{"head": "classifier", "template": "[CLS]{prompt}[SEP]{completion}[SEP]", "max_length": 64, **spec})
+    usual = {"head": "classifier", "template": "[CLS]{prompt}[SEP]{completion}[SEP]", "max_length": 64}
+    checkpoint(folder, **usual | spec)
     for file in (*folder.glob("tokenizer*"), *folder.glob("chat_template*")):
         file.unlink()
     BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=64).save_pretrained(folder)
