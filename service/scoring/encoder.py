@@ -13,9 +13,8 @@ from service.errors import Invalid, TooLong, UsageError
 from service.scoring.packing import num_common
 from service.scoring.spec import CHAT_TEMPLATE, SPEC_FILE, RewardModelSpec, derive
 
-log = logging.getLogger(__name__)
-
 Overflow = Literal["error", "truncate_left"]
+log = logging.getLogger("plaudit.score")
 
 
 class Message(TypedDict):
@@ -64,15 +63,7 @@ class Encoder:
         goes to the log as that file would have it, with the text that it makes of an example, to be checked.
         Raises `UsageError` for what cannot be read.
         """
-        from huggingface_hub.errors import StrictDataclassError
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        except (OSError, ValueError, StrictDataclassError) as error:
-            raise UsageError(f"{folder}: no loadable tokenizer: {error}") from error
-        if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
-            raise UsageError(f"{folder}: no loadable tokenizer: its vocabulary is empty")
+        tokenizer = load_tokenizer(folder)
         if spec is not None or (folder / SPEC_FILE).is_file():
             return cls(tokenizer, spec or RewardModelSpec.read(folder / SPEC_FILE))
         encoder = cls(tokenizer, derive(folder, tokenizer))
@@ -225,3 +216,34 @@ def _piecewise(step: dict[str, Any] | None) -> bool:
     if step["type"] == "ByteLevel":
         return not step.get("add_prefix_space")
     return step["type"] in {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Split", "Digits", "Punctuation"}
+
+
+def load_tokenizer(folder: Path, **settings: Any) -> Any:
+    """The tokenizer in this folder, by its `tokenizer.json` where it has one; training and serving load it here.
+
+    For some model types (Qwen2 is one) transformers 5 takes only the vocabulary from that file and puts the family's
+    own normaliser and pre-tokenizer around it, whatever the file says. A checkpoint whose tokenizer was made otherwise
+    then gets other ids than it was trained on, without a word. Where the two differ the file is right.
+    Raises `UsageError` for a folder whose tokenizer cannot be read, or is empty.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    settings |= {"trust_remote_code": False, "local_files_only": True}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise UsageError(f"{folder}: no loadable tokenizer: {error}") from error
+    if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
+        raise UsageError(f"{folder}: no loadable tokenizer: its vocabulary is empty")
+    path = folder / "tokenizer.json"
+    if not path.is_file() or _pipeline(tokenizer.backend_tokenizer) == _pipeline(Tokenizer.from_file(str(path))):
+        return tokenizer
+    log.info("%s: the pipeline of tokenizer.json, not that of %s", folder.name, type(tokenizer).__name__)
+    return PreTrainedTokenizerFast.from_pretrained(folder, **settings)
+
+
+def _pipeline(backend: Any) -> tuple[bytes, bytes]:
+    """What stands before the vocabulary, as JSON."""
+    return tuple(b"" if part is None else part.__getstate__() for part in (backend.normalizer, backend.pre_tokenizer))  # type: ignore[return-value]

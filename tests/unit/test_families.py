@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from service.errors import HostLacks, UsageError
+from service.scoring.encoder import load_tokenizer
 from service.scoring.reward_model import RewardModel, RewardModelSpec
 from service.scoring.spec import derive
 from support.checkpoints import SPECIAL, TEMPLATE, checkpoint, write_model, write_tokenizer
@@ -38,7 +39,7 @@ def test_a_classifier_of_every_family_scores_as_hugging_face_does(tmp_path: Path
     folder = write_family(tmp_path, family, **({"max_shard_size": "30KB"} if sharded else {}))
     assert len(list(folder.glob("*.safetensors"))) > 1 or not sharded
     plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
 
     model = RewardModel.load(folder)
     scores = model.score([model.encode(PROMPT, completion) for completion in COMPLETIONS])
@@ -87,7 +88,7 @@ def test_where_nothing_says_how_long_a_text_may_be_nothing_is_guessed(tmp_path: 
 def derived(folder: Path, positions: int | None, limit: int | None) -> RewardModelSpec:
     """A tokenizer that names no limit says 10**30."""
     edit(write_family(folder, "qwen2") / "tokenizer_config.json", model_max_length=limit or int(1e30))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
     config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": positions}
     (folder / "config.json").write_text(json.dumps({name: one for name, one in config.items() if one is not None}))
     return derive(folder, tokenizer)
@@ -142,7 +143,6 @@ def roberta(folder: Path, *, unigram: bool, separated: bool = True) -> Any:
     """RoBERTa's byte pairs or XLM-R's unigrams, with positions that begin behind the pad; answers the plain model."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import (
-        PreTrainedTokenizerFast,
         RobertaConfig,
         RobertaForSequenceClassification,
         XLMRobertaConfig,
@@ -186,7 +186,7 @@ def roberta(folder: Path, *, unigram: bool, separated: bool = True) -> Any:
 @pytest.mark.parametrize("unigram", [True, False])
 def test_cross_encoders_of_robertas_kind_are_derived_and_score_pairs(tmp_path: Path, unigram: bool) -> None:
     plain = roberta(tmp_path, unigram=unigram)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
     model = RewardModel.load(tmp_path)
 
     assert model.spec.template == "<s>{prompt}</s></s>{completion}</s>"
