@@ -183,7 +183,7 @@ class RewardModel:
         infinitely wrong: the tokenizer or the template is another one. Raises `UsageError` where the spec names a
         golden set that is not in the folder.
         """
-        return compare(self, read_golden(self.encoder, self._folder))
+        return compare(self, self.encoder, read_golden(self.encoder, self._folder))
 
     def pass_probability(self, score: float) -> float | None:
         """The shipped calibration's P(the program passes all its tests), or None where none is shipped."""
