@@ -19,18 +19,11 @@ from service.errors import HostLacks, UsageError
 from service.scoring.encoder import load_tokenizer
 from service.scoring.reward_model import RewardModel, RewardModelSpec
 from service.scoring.spec import derive
-from support.checkpoints import SPECIAL, TEMPLATE, checkpoint, write_model, write_tokenizer
+from support.checkpoints import SPECIAL, TEMPLATE, checkpoint, write_family, write_model
 from support.decoders import FAMILIES, UNSHARED, classifier
 
 PROMPT = "def add(a, b):\n"
 COMPLETIONS = ["    return a + b\n", "    return a - b\n", "", "    pass\n\n"]
-
-
-def write_family(folder: Path, family: str, **save: Any) -> Path:
-    """Weights, config and tokenizer as the hub has them: nothing of ours."""
-    write_tokenizer(folder)
-    classifier(family, vocab_size=400, max_position_embeddings=256).save_pretrained(folder, **save)
-    return folder
 
 
 @pytest.mark.parametrize("sharded", [False, True])

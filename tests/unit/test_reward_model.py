@@ -315,7 +315,7 @@ def test_what_company_does_to_a_score_is_measured_when_it_is_loaded(
         parity = RewardModel.load(folder, **options).check_golden()
         assert (parity.n, parity.ok) == (rows, True)
         assert parity.company <= bound
-        assert (parity.company > 0) is (bound > 0), "what is alone in any case moves by nothing, all others by something"
+        assert (parity.company > 0) is (bound > 0), "what is alone in any case does not move, all others do"
 
 
 @pytest.mark.parametrize("usable", [True, False], ids=["linear layers of ours", "linear layers of torch"])
