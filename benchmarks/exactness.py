@@ -74,7 +74,7 @@ def group(draw: random.Random) -> list[Ids]:
 
     prompt, stem = some(LIMIT // 2), some(32)
     made = [(*prompt, *(stem if draw.random() < 0.5 else ()), *some(LIMIT))[:LIMIT]
-            for _ in range(round(2 ** draw.uniform(0, 6)))]  # fmt: skip
+            for _ in range(min(64, round(2 ** draw.uniform(0, 6.3))))]  # fmt: skip
     if draw.random() < 0.2:
         made[0] = made[0][:1]
     return made
