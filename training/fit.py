@@ -168,7 +168,7 @@ def train_step(
         with torch.autocast("cpu", torch.bfloat16):
             scores = group_scores(model, [ids_of(group, encoded) for group in pack])  # (N,)
         losses = []
-        for group, own in zip(pack, scores.split([len(group.programs) for group in pack]), strict=True):
+        for group, own in zip(pack, torch.split(scores, [len(group.programs) for group in pack]), strict=True):
             pairs = [
                 (i, j)
                 for i, a in enumerate(group.programs)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForSequenceClassification
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
 
 from service.scoring.reward_model import Encoder
 from training.config import Fit, Recipe, Tokenize
@@ -109,6 +109,17 @@ def test_training_encodes_and_pools_exactly_what_serving_does(encoder: Encoder) 
         assert head + own == served.ids
         assert len(head) == served.prompt_tokens
         assert own[-1] == encoder.tokenizer.convert_tokens_to_ids(END)
+
+
+def test_whatever_loads_the_tokenizer_beside_its_model_gives_the_ids_that_were_learnt(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    encoder.tokenizer.save_pretrained(tmp_path)
+    tiny(2).config.save_pretrained(tmp_path)
+    text = PROBLEM.prompt + BODIES[3] + "\n\n\tx = 1234567  # naïve e\u0301\n"
+    ids = encoder.tokenizer.encode(text, add_special_tokens=False)
+    for load in (AutoTokenizer, PreTrainedTokenizerFast):
+        assert load.from_pretrained(tmp_path).encode(text, add_special_tokens=False) == ids
 
 
 def test_the_chat_template_writes_the_same_text(encoder: Encoder) -> None:
