@@ -21,8 +21,8 @@ from service.scoring.scheduler import Refused, Score
 
 log = logging.getLogger(__name__)
 
-# torch's allocator; C++'s; oneDNN, which makes a kernel and its memory in one, and fails in no other way on shapes that a
-# loaded model has.
+# torch's allocator; C++'s; oneDNN, which makes a kernel and its memory in one, and fails in no other way on shapes that
+# a loaded model has.
 STARVED = ("can't allocate memory", "std::bad_alloc", "could not create a primitive", "could not create a memory")
 CANARY = Encoded((0,), 0, truncated=False)
 

@@ -18,7 +18,7 @@ from support.checkpoints import write_family
 from support.stack import Stack, wait_for
 
 FAMILIES = ["qwen2", "qwen3", "llama", "mistral", "gemma"]
-WORDS = ["a", "b", "c", "x", "y", "add", "sum", "max", "min", "def", "for", "in", "if", "list", "set", "not", "return", "pass"]
+WORDS = ["a", "b", "c", "x", "y", "add", "sum", "max", "min", "def", "for", "in", "if", "list", "not", "return", "pass"]
 WIDE = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 4}
 POSITIONS = 4096
 
