@@ -183,7 +183,7 @@ def main() -> None:
     from overhead import machine
 
     lines[1:1] = ["", f"{total} groups in float32: **{'FAILED' if failed else 'every difference within 1e-4'}**; "
-                  "`fixed` must be exactly 0. In bfloat16: largest difference (99th percentile)."]  # fmt: skip
+                  "`fixed` must be exactly 0. In bfloat16: largest difference (99th percentile).", ""]  # fmt: skip
     text = "\n".join(lines).strip()
     note = f"One torch thread. {machine()}, torch {torch.__version__}, transformers {transformers.__version__}, " \
            f"{datetime.now(UTC):%Y-%m-%d}."  # fmt: skip
