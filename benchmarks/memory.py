@@ -4,7 +4,8 @@
              the process before this model (a tiny one of its kind was loaded), against weights + packed activations
     growth   10,000 batches of random shapes, as the worker runs them: resident size at the end, against that after the
              first 1,000
-    swaps    ten activations between two checkpoints: resident size after the last, against that after the first
+    swaps    forty activations between two checkpoints: resident size after the last, against that after the second,
+             which is of the same checkpoint
 
 Packed activations are what the widest moment of a layer holds for one row of T tokens: the residual stream and its
 normalised copy (T × hidden each), and three of the feed-forward block's (T × intermediate: the gate, the value, their
@@ -57,9 +58,9 @@ def peak(folder: Path, tiny: Path) -> dict[str, Any]:
     scores = model.score([Encoded(ids, 0, truncated=False) for ids in texts])
     assert len(scores) == COMPLETIONS
     config: Any = model._backbone.config
-    weights = sum(one.numel() * one.element_size() for one in model._backbone.parameters())
     row = min(pack(texts).num_computed, MAX_ROW_TOKENS)
     size = next(model._backbone.parameters()).element_size()
+    weights = model.parameters * size
     activations = row * (2 * config.hidden_size + 3 * config.intermediate_size) * size
     used = resident("VmHWM") - before
     return {"weights": weights, "activations": activations, "loaded": loaded - before, "used": used, "tokens": row,
@@ -102,6 +103,7 @@ def growth(folder: Path, batches: int) -> dict[str, Any]:
 
 
 def swaps(folder: Path, other: Path, count: int) -> dict[str, Any]:
+    """`count` is even: checkpoints of other sizes are not compared with each other."""
     from service.queue.revisions import Active, State
     from service.scoring.engine import open_engine
     from service.settings import Settings
@@ -119,7 +121,7 @@ def swaps(folder: Path, other: Path, count: int) -> dict[str, Any]:
         shelf._drain("default", State(active, None, {}))
         assert len(shelf["default"]) == 1
         sizes.append(resident())
-    return {"swaps": count, "one": sizes[1], "last": sizes[-1], "both": both, "grown": sizes[-1] - sizes[1]}
+    return {"swaps": count, "one": sizes[2], "last": sizes[-1], "both": both, "grown": sizes[-1] - sizes[2]}
 
 
 CLAIMS: dict[str, Callable[..., dict[str, Any]]] = {"peak": peak, "growth": growth, "swaps": swaps}
@@ -158,7 +160,7 @@ def main() -> None:
         found = apart("growth", tiny, flags.batches)
         lines.append(f"| growth | 2 layers of 128 | {found['first'] / MIB:.1f} → {found['last'] / MIB:.1f} MiB over "
                      f"{found['batches']:,} batches | none | **{found['grown'] / MIB:+.1f} MiB** |")  # fmt: skip
-        found = apart("swaps", folders["42M"], other, 10)
+        found = apart("swaps", folders["42M"], other, 40)
         lines.append(f"| swaps | 42M | {found['one'] / MIB:.0f} → {found['last'] / MIB:.0f} MiB over {found['swaps']} "
                      f"activations ({found['both'] / MIB:.0f} with both) | none | "
                      f"**{found['grown'] / MIB:+.1f} MiB** |")  # fmt: skip

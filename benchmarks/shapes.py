@@ -26,8 +26,13 @@ def write_random(folder: Path, layers: int, width: int, limit: int = 2048) -> Pa
     model = transformers.Qwen2ForSequenceClassification(config)
     torch.nn.init.normal_(model.score.weight, std=0.05)
     model.save_pretrained(folder)
-    words = Tokenizer(models.WordLevel({str(at): at for at in range(VOCABULARY)}, unk_token="0"))
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="0").save_pretrained(folder)
+    write_tokenizer(folder)
     spec = RewardModelSpec("{prompt}{completion}", limit, "Qwen2ForSequenceClassification")
     spec.write(folder / "reward_model.json")
     return folder
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A number is a token."""
+    words = Tokenizer(models.WordLevel({str(at): at for at in range(VOCABULARY)}, unk_token="0"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="0").save_pretrained(folder)

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 
 from service.errors import Invalid, TooLong, UsageError
 from service.scoring.packing import num_common
-from service.scoring.spec import CHAT_TEMPLATE, RewardModelSpec, read_or_derive
+from service.scoring.spec import CHAT_TEMPLATE, SPEC_FILE, RewardModelSpec, derive
 
 Overflow = Literal["error", "truncate_left"]
 log = logging.getLogger("plaudit.score")
@@ -57,9 +57,26 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: Path, spec: RewardModelSpec | None = None) -> Encoder:
-        """The encoder of a checkpoint folder, without its weights."""
+        """The encoder of a checkpoint folder, without its weights.
+
+        Without a spec: that of `reward_model.json`, or for a checkpoint of others what its own files say. The latter
+        goes to the log as that file would have it, with the text that it makes of an example, to be checked.
+        Raises `UsageError` for what cannot be read.
+        """
         tokenizer = load_tokenizer(folder)
-        return cls(tokenizer, spec or read_or_derive(folder, tokenizer))
+        if spec is not None or (folder / SPEC_FILE).is_file():
+            return cls(tokenizer, spec or RewardModelSpec.read(folder / SPEC_FILE))
+        encoder = cls(tokenizer, derive(folder, tokenizer))
+        from service.scoring.heads import CLASSIFIER
+
+        example = encoder.encode("PROMPT", "COMPLETION")
+        pooled = tokenizer.convert_ids_to_tokens([example.ids[at] for at in example.steps or (-1,)])
+        log.warning(
+            "%s has no %s; derived from its own files: %s; an example text is %r, of which %s is pooled",
+            folder, SPEC_FILE, encoder.spec.as_json(), encoder.full_text("PROMPT", "COMPLETION"),
+            "what its own classifier takes" if encoder.spec.head == CLASSIFIER else pooled,
+        )  # fmt: skip
+        return encoder
 
     def encode(self, prompt: Prompt, completion: str, on_overflow: Overflow = "error") -> Encoded:
         """`encode_group` of one; raises `TooLong` instead of returning it."""
@@ -145,10 +162,10 @@ class Encoder:
             return Encoded(tuple(ids), prompt_tokens, False, self._steps(ids, prompt_tokens))
         if on_overflow == "error":
             return TooLong(tokens=len(ids), limit=limit)
-        # The leading BOS (where there is one) and everything from the right stay: the prompt loses its left first, and
-        # the closing token, which is the one that is pooled, is always there.
-        bos = getattr(self.tokenizer, "bos_token_id", None)
-        kept = 1 if limit > 1 and bos is not None and ids[0] == bos else 0
+        # The leading BOS or CLS (where there is one) and everything from the right stay: the prompt loses its left
+        # first, and the closing token, which is the one that is pooled, is always there.
+        opening = {getattr(self.tokenizer, name, None) for name in ("bos_token_id", "cls_token_id")}
+        kept = 1 if limit > 1 and ids[0] in opening else 0
         cut = len(ids) - limit
         left, prompt_tokens = [*ids[:kept], *ids[kept + cut :]], max(kept, prompt_tokens - cut)
         return Encoded(tuple(left), prompt_tokens, True, self._steps(left, prompt_tokens))
@@ -207,12 +224,19 @@ def load_tokenizer(folder: Path, **settings: Any) -> Any:
     For some model types (Qwen2 is one) transformers 5 takes only the vocabulary from that file and puts the family's
     own normaliser and pre-tokenizer around it, whatever the file says. A checkpoint whose tokenizer was made otherwise
     then gets other ids than it was trained on, without a word. Where the two differ the file is right.
+    Raises `UsageError` for a folder whose tokenizer cannot be read, or is empty.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     settings |= {"trust_remote_code": False, "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise UsageError(f"{folder}: no loadable tokenizer: {error}") from error
+    if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
+        raise UsageError(f"{folder}: no loadable tokenizer: its vocabulary is empty")
     path = folder / "tokenizer.json"
     if not path.is_file() or _pipeline(tokenizer.backend_tokenizer) == _pipeline(Tokenizer.from_file(str(path))):
         return tokenizer

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 GOLDEN_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.5}
 
 
+DRAWN_TOKENS = 192
 SAMPLE = (
     "Write a function `add(a, b)` that returns the sum of two numbers. Both may be integers or floats, positive, "
     "negative or zero; whole numbers of any size must be exact.\n\ndef add(a, b):\n",
@@ -46,15 +48,15 @@ class EngineUnavailable(Exception):
 class Parity:
     """How far an engine is from the scores that the checkpoint was shipped with.
 
-    `company`: the largest difference between a text's score alone and among others, over the golden set and `SAMPLE`:
-    rounding, which in bfloat16 bounds how far a score may be trusted. None: not measured.
+    `company`: the largest difference between a text's score alone and among others, over the golden set, `SAMPLE` and
+    a group of tokens drawn at random: rounding, which in bfloat16 bounds how far a score may be trusted.
     """
 
     max_abs_error: float
     n: int
     tolerance: float
     ok: bool
-    company: float | None = None
+    company: float
 
 
 class Engine(Protocol):
@@ -139,22 +141,30 @@ class Golden:
 
 
 def read_golden(encoder: Encoder, folder: Path) -> list[Golden]:
-    """The checkpoint's golden set, encoded; empty where it names none. Raises `UsageError` where it is not there."""
+    """The checkpoint's golden set, encoded; empty where it names none. Raises `UsageError` where the one that it names
+    is not there, or is none."""
     if encoder.spec.golden is None:
         return []
     path = folder / encoder.spec.golden
     if not path.is_file():
         raise UsageError(f"{SPEC_FILE} names a golden set that is not there: {path}")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    encoded = [encoder.encode(row["prompt"], row["completion"]) for row in rows]
-    return [Golden(one, row["score"], len(one.ids) != row["tokens"]) for row, one in zip(rows, encoded, strict=True)]
+    golden = []
+    try:
+        for row in map(json.loads, filter(None, path.read_text(encoding="utf-8").splitlines())):
+            one = encoder.encode(row["prompt"], row["completion"])
+            golden.append(Golden(one, float(row["score"]), len(one.ids) != row["tokens"]))
+    except (ValueError, KeyError, TypeError, Invalid, TooLong) as error:
+        raise UsageError(f"{path}: row {len(golden) + 1} of the golden set: {type(error).__name__}: {error}") from error
+    if not golden:
+        raise UsageError(f"{path}: a golden set without rows proves nothing")
+    return golden
 
 
-def compare(engine: Engine, golden: Sequence[Golden]) -> Parity:
+def compare(engine: Engine, encoder: Encoder, golden: Sequence[Golden]) -> Parity:
     """Every row is scored alone and in the company of all others. A row whose token count differs counts as infinitely
     wrong."""
-    batch = [*(row.encoded for row in golden), *_sample(engine)]
-    together = engine.score(batch) if batch else []
+    batch = [*(row.encoded for row in golden), *_sample(encoder), *_drawn(encoder)]
+    together = engine.score(batch)
     alone = [engine.score([one])[0] for one in batch]
     errors = [math.inf if row.drifted else 0.0 for row in golden]
     for row, *scores in zip(golden, together, alone, strict=False):
@@ -163,14 +173,25 @@ def compare(engine: Engine, golden: Sequence[Golden]) -> Parity:
     tolerance = GOLDEN_TOLERANCE[engine.dtype]
     company = _worst([abs(one - other) for one, other in zip(together, alone, strict=True)])
     ok = worst <= tolerance and math.isfinite(company)
-    return Parity(worst, len(golden), tolerance, ok=ok, company=company if batch else None)
+    return Parity(worst, len(golden), tolerance, ok=ok, company=company)
 
 
-def _sample(engine: Engine) -> list[Encoded]:
+def _sample(encoder: Encoder) -> list[Encoded]:
     try:
-        return [one for one in engine.encode_group(*SAMPLE) if isinstance(one, Encoded)]
+        return [one for one in encoder.encode_group(*SAMPLE) if isinstance(one, Encoded)]
     except Invalid:  # a chat template that takes no such conversation
         return []
+
+
+def _drawn(encoder: Encoder) -> list[Encoded]:
+    """A prompt with completions of several lengths, all of it drawn from the vocabulary: `SAMPLE` alone is next to
+    nothing to a tokenizer that was not made for it."""
+    tokenizer, draw = encoder.tokenizer, random.Random(0)
+    ids = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder))
+    most = min(encoder.spec.max_length, DRAWN_TOKENS)
+    prompt = tuple(draw.choices(ids, k=most // 2))
+    drawn = [(*prompt, *draw.choices(ids, k=length)) for length in (1, *(most * at // 16 or 1 for at in range(2, 9)))]
+    return [Encoded(one, len(prompt), False, () if encoder.spec.steps is None else (len(one) - 1,)) for one in drawn]
 
 
 def _worst(errors: Sequence[float]) -> float:

@@ -21,6 +21,9 @@ from service.scoring.scheduler import Refused, Score
 
 log = logging.getLogger(__name__)
 
+# torch's allocator; C++'s; oneDNN, which makes a kernel and its memory in one, and fails in no other way on shapes that
+# a loaded model has.
+STARVED = ("can't allocate memory", "std::bad_alloc", "could not create a primitive", "could not create a memory")
 CANARY = Encoded((0,), 0, truncated=False)
 
 Scorer = Callable[[Sequence[Encoded]], list[float]]
@@ -78,5 +81,5 @@ def _finite(score: Scorer, one: Encoded, value: float, companions: int) -> Score
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; on a CPU torch says so in a RuntimeError's text only."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether memory ran out; on a CPU torch and oneDNN say so in a RuntimeError's text only."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in STARVED)

@@ -32,7 +32,7 @@ class OneDNNLinear(torch.nn.Module):
     def __init__(self, layer: Any) -> None:
         super().__init__()
         self._packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), None)
-        self._bias = None if layer.bias is None else layer.bias.detach()
+        self._bias = None if layer.bias is None else layer.bias.detach().clone()
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
         """(..., in) → (..., out)"""

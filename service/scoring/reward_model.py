@@ -53,11 +53,11 @@ class RewardModel:
     `unshared`: why prompts are not shared; None where they are. `num_computed`, `num_shared`: tokens since the load.
     """
 
-    def __init__(self, backbone: Any, head: heads.Head | None, encoder: Encoder, folder: Path, *, dtype: str,
-                 parameters: int, unshared: str | None) -> None:  # fmt: skip
+    def __init__(self, backbone: Any, head: heads.Head | None, encoder: Encoder, folder: Path, *, revision: str,
+                 dtype: str, parameters: int, unshared: str | None) -> None:  # fmt: skip
         self.encoder = encoder
         self.spec = encoder.spec
-        self.revision = checkpoint.revision_of(folder)
+        self.revision = revision
         self.dtype = dtype
         self.engine = f"transformers {transformers_version}"
         self.max_length = encoder.spec.max_length
@@ -83,6 +83,8 @@ class RewardModel:
             raise UsageError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
         torch.set_num_threads(threads)
         folder = checkpoint.locate(path)
+        revision = checkpoint.revision_of(folder)
+        checkpoint.read_config(folder)
         encoder = Encoder.load(folder)
         name = encoder.spec.head
         if name == heads.CLASSIFIER:
@@ -102,8 +104,12 @@ class RewardModel:
             backbone = checkpoint.load(AutoModel, folder, DTYPES[dtype], used=tuple(f"{n}." for n in heads.NAMES))
             unshared = None
         checkpoint.check_vocabulary(folder, encoder.tokenizer, backbone.get_input_embeddings().num_embeddings)
+        checkpoint.check_length(folder, backbone, encoder.spec.max_length)
         parameters: int = sum(p.numel() for p in backbone.parameters()) + (head.parameters if head else 0)
         linear.speed_up(backbone)
+        checkpoint.own(backbone)
+        if checkpoint.revision_of(folder) != revision:
+            raise UsageError(f"{folder}: was written to while it was loaded")
         if unshared is None and not deterministic:
             from service.scoring.sharing import why_not
 
@@ -112,7 +118,8 @@ class RewardModel:
             log.warning("%s: prompts are not shared: %s", path, unshared)
         elif deterministic:
             unshared = "deterministic: one sequence at a time"
-        return cls(backbone, head, encoder, folder, dtype=dtype, parameters=parameters, unshared=unshared)
+        return cls(backbone, head, encoder, folder, revision=revision, dtype=dtype, parameters=parameters,
+                   unshared=unshared)  # fmt: skip
 
     def encode(self, prompt: Prompt, completion: str, on_overflow: Overflow = "error") -> Encoded:
         """Ids of one prompt and completion; raises `TooLong`. See `Encoder.encode`."""
@@ -176,7 +183,7 @@ class RewardModel:
         infinitely wrong: the tokenizer or the template is another one. Raises `UsageError` where the spec names a
         golden set that is not in the folder.
         """
-        return compare(self, read_golden(self.encoder, self._folder))
+        return compare(self, self.encoder, read_golden(self.encoder, self._folder))
 
     def pass_probability(self, score: float) -> float | None:
         """The shipped calibration's P(the program passes all its tests), or None where none is shipped."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from service.scoring.attention import Unsharable, packed
+from service.scoring.checkpoint import rope_types
 from service.scoring.packing import pack
 
 # Largest relative difference of a pooled hidden state that rounding explains; a wrong neighbour moves it by about 1.
@@ -28,7 +29,7 @@ def why_not(backbone: Any, max_length: int) -> str | None:
         return f"layers of type {', '.join(sorted(other))}"
     if not getattr(backbone, "_supports_attention_backend", False):
         return f"{type(backbone).__name__} takes no attention from outside"
-    scaled = _rope_types(getattr(config, "rope_parameters", None)) & LENGTH_DEPENDENT
+    scaled = rope_types(getattr(config, "rope_parameters", None)) & LENGTH_DEPENDENT
     known = getattr(config, "original_max_position_embeddings", None) or getattr(config, "max_position_embeddings", 0)
     if scaled and max_length > int(known or 0):
         return f"rotary positions of type {', '.join(sorted(scaled))} depend on the longest sequence of a batch"
@@ -69,11 +70,3 @@ def _probe(backbone: Any, max_length: int) -> str | None:
 
 def _tokens(count: int, size: int, seed: int = 1) -> tuple[int, ...]:
     return tuple((seed * 7919 + at * 104_729) % size for at in range(count))
-
-
-def _rope_types(parameters: Any) -> set[str]:
-    """Every `rope_type` in a model's rotary parameters, which may be one set for each type of layer."""
-    if not isinstance(parameters, dict):
-        return set()
-    inner = set().union(*(_rope_types(value) for value in parameters.values()))
-    return inner | ({str(parameters["rope_type"])} if parameters.get("rope_type") else set())

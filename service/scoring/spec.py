@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 from service.errors import UsageError
 from service.scoring.steps import Steps
 
-log = logging.getLogger(__name__)
-
 SPEC_FILE = "reward_model.json"
 SPEC_FORMAT = 1
 CHAT_TEMPLATE = "chat_template"
+PAIRS = (("a", "b"), ("two words", "x = f(1)\n    return x\n"), (" blanks around ", "\ttab \n\n"), ("Ünï 漢", "É"))
+UNLIMITED = 10**9  # transformers' word for a tokenizer that names no limit is larger
+OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"})  # begin behind the pad
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,12 @@ class RewardModelSpec:
     @classmethod
     def read(cls, path: Path) -> RewardModelSpec:
         """The spec in this file; unknown and missing keys fail with their name."""
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            values: Any = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UsageError(f"{path}: no JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise UsageError(f"{path}: no JSON object")
         if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
             raise UsageError(f"{path.name}: unknown keys {', '.join(unknown)}")
         try:
@@ -87,18 +93,18 @@ class RewardModelSpec:
                 good, bad = values["labels"]
                 values["labels"] = (str(good), str(bad))
             return cls(**values)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError) as error:  # a number where there should be a text, and the like
             raise UsageError(f"{path.name}: {error}") from error
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(self.as_json(indent=2) + "\n", encoding="utf-8")
+
+    def as_json(self, indent: int | None = None) -> str:
+        return json.dumps(asdict(self), indent=indent, ensure_ascii=False)
 
 
-def read_or_derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
-    """`reward_model.json`, or for a checkpoint of others what its own files say, with a line in the log."""
-    path = folder / SPEC_FILE
-    if path.is_file():
-        return RewardModelSpec.read(path)
+def derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
+    """What the files of a checkpoint of others say. Raises `UsageError` where that is too little."""
     from service.scoring import heads
     from service.scoring.checkpoint import Tensors, read_config
 
@@ -111,13 +117,14 @@ def read_or_derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
     else:
         raise UsageError(f"{folder}: neither {SPEC_FILE} nor a chat template: nothing says how to write the text")
     steps = _derived_steps(folder, config, tokenizer)
-    limits = [config.get("max_position_embeddings"), getattr(tokenizer, "model_max_length", None)]
-    max_length = min((int(limit) for limit in limits if limit), default=0)
+    positions = config.get("max_position_embeddings")
+    if positions and config.get("model_type") in OFFSET_POSITIONS:
+        positions -= config.get("pad_token_id", 1) + 1
+    limits = [positions, getattr(tokenizer, "model_max_length", None)]
+    max_length = min((int(limit) for limit in limits if limit and limit < UNLIMITED), default=None)
+    if max_length is None:
+        raise UsageError(f"{folder}: no {SPEC_FILE}, and nothing says how long a text may be")
     architecture = str((config.get("architectures") or ["unknown"])[0])
-    log.warning(
-        "%s has no %s: template %r, at most %d tokens, %s pooled, head %r, no calibration",
-        folder, SPEC_FILE, template, max_length, steps or "the last token", head,
-    )  # fmt: skip
     return RewardModelSpec(template=template, max_length=max_length, architecture=architecture, head=head,
                            pooled="steps" if steps else "last", steps=steps)  # fmt: skip
 
@@ -133,13 +140,24 @@ def _derived_steps(folder: Path, config: dict[str, Any], tokenizer: Any) -> Step
 
 
 def _pair_template(folder: Path, tokenizer: Any) -> str:
-    """How an encoder's tokenizer joins two texts, as a template: "[CLS]{prompt}[SEP]{completion}[SEP]"."""
+    """How an encoder's tokenizer joins two texts, as a template: "[CLS]{prompt}[SEP]{completion}[SEP]".
+
+    Raises `UsageError` where a text of that template is not what the tokenizer makes of a pair.
+    """
     left, right = "a", "b"
     pair = tokenizer(left, right)["input_ids"]
     alone = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (left, right)]
     special = set(tokenizer.all_special_ids)
+    unclear = UsageError(f"{folder}: how its tokenizer joins two texts cannot be read off; write {SPEC_FILE}")
     if [at for at in pair if at not in special] != alone[0] + alone[1]:
-        raise UsageError(f"{folder}: how its tokenizer joins two texts cannot be read off; write {SPEC_FILE}")
-    texts = iter(["{prompt}", "{completion}"])
-    parts = [tokenizer.convert_ids_to_tokens(at) if at in special else next(texts) for at in pair]
-    return "".join(parts)
+        raise unclear
+    sides = iter(["{prompt}"] * len(alone[0]) + ["{completion}"] * len(alone[1]))
+    parts = [tokenizer.convert_ids_to_tokens(at) if at in special else next(sides) for at in pair]
+    template = re.sub(r"({\w+})\1+", r"\1", "".join(parts))  # a letter may be two tokens
+    if "{prompt}{completion}" in template:  # tokens of one text where there were two
+        raise unclear
+    for prompt, completion in PAIRS:
+        text = template.replace("{completion}", completion).replace("{prompt}", prompt)
+        if tokenizer(text, add_special_tokens=False)["input_ids"] != tokenizer(prompt, completion)["input_ids"]:
+            raise unclear
+    return template

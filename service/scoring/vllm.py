@@ -227,7 +227,7 @@ class VllmEngine:
     def check_golden(self) -> Parity:
         """Scores the golden set on the server and compares. Raises `EngineUnavailable`."""
         self._proven_at = time.monotonic()  # proof is what this is
-        parity = compare(self, self.golden)
+        parity = compare(self, self.encoder, self.golden)
         if not parity.ok:
             self._proven_at = -PROOF_S
         return parity

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from service.scoring.reward_model import RewardModelSpec
+from support.decoders import classifier
 
 TEMPLATE = "<|prompt|>{prompt}<|completion|>{completion}<|end|>"
 CHAT = (
@@ -26,7 +27,8 @@ CHAT = (
 SPECIAL = ["<|pad|>", "<s>", "<|end|>", "<|prompt|>", "<|completion|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
-def write_tokenizer(folder: Path, *, pad: str = "<|pad|>", side: str = "right", chat: bool = True) -> None:
+def write_tokenizer(folder: Path, *, pad: str = "<|pad|>", side: str = "right", chat: bool = True,
+                    limit: int = 256) -> None:  # fmt: skip
     """A byte-level BPE tokenizer that, asked for special tokens, adds a BOS of its own: the double-BOS trap."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -41,7 +43,7 @@ def write_tokenizer(folder: Path, *, pad: str = "<|pad|>", side: str = "right", 
     )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="<|end|>", pad_token=pad, padding_side=side,
-        model_max_length=256,
+        model_max_length=limit,
     )  # fmt: skip
     if chat:
         fast.chat_template = CHAT
@@ -62,6 +64,15 @@ def write_model(folder: Path, kind: str = "qwen2", pad_token_id: int | None = 0,
         model = Qwen2ForSequenceClassification(Qwen2Config(**shape))
     torch.nn.init.normal_(model.score.weight)
     model.save_pretrained(folder)
+
+
+def write_family(folder: Path, family: str, *, positions: int = 256, shape: dict[str, Any] | None = None,
+                 **save: Any) -> Path:  # fmt: skip
+    """Weights of one of the families of `decoders`, config and tokenizer as the hub has them: nothing of ours."""
+    write_tokenizer(folder, limit=positions)
+    model = classifier(family, vocab_size=400, max_position_embeddings=positions, **shape or {})
+    model.save_pretrained(folder, **save)
+    return folder
 
 
 def checkpoint(folder: Path, *, kind: str = "qwen2", pad: str = "<|pad|>", side: str = "right", seed: int = 7,

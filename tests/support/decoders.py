@@ -23,7 +23,7 @@ def classifier(family: str, **changes: Any) -> Any:
     import transformers
 
     torch.manual_seed(7)
-    config, model = FAMILIES[family](transformers)
+    config, model = (FAMILIES | UNSHARED)[family](transformers)
     made = model(config(**_SHAPE | _OF.get(family, {}) | changes)).eval().requires_grad_(False)
     torch.nn.init.normal_(made.score.weight)
     return made
@@ -39,15 +39,19 @@ FAMILIES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "llama": _named("Llama"),
     "mistral": _named("Mistral"),
     "gemma": _named("Gemma"),
+    "phi": _named("Phi"),
     "phi3": _named("Phi3"),
     "gemma3": lambda module: (module.Gemma3TextConfig, module.Gemma3TextForSequenceClassification),
 }
+UNSHARED = {"gemma2": _named("Gemma2")}  # soft caps
 _OF: dict[str, dict[str, Any]] = {
     "qwen2": {"num_key_value_heads": 2},
     "qwen3": {"num_key_value_heads": 1, "head_dim": 12},
     "llama": {"num_key_value_heads": 4},
     "mistral": {"num_key_value_heads": 2, "sliding_window": WINDOW},
     "gemma": {"num_key_value_heads": 1, "head_dim": 16},
+    "phi": {"num_key_value_heads": 2, "partial_rotary_factor": 0.5},
     "phi3": {"num_key_value_heads": 2},
     "gemma3": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": WINDOW},
+    "gemma2": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": WINDOW},
 }

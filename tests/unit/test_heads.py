@@ -31,6 +31,19 @@ def rewrite(folder: Path, change: Callable[[Weights], Weights]) -> Path:
     return folder
 
 
+def shard(folder: Path) -> Path:
+    """The same weights in three files and an index, as large checkpoints come."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = [f"model-{at:05}-of-00003.safetensors" for at in (1, 2, 3)]
+    held = {name: names[at % 3] for at, name in enumerate(sorted(weights))}
+    for file in names:
+        part = {name: weight for name, weight in weights.items() if held[name] == file}
+        save_file(part, folder / file, metadata={"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": held}))
+    return folder
+
+
 def without_head(weights: Weights) -> Weights:
     return {name: weight for name, weight in weights.items() if not name.startswith("score")}
 
@@ -70,10 +83,13 @@ def linear(weights: Weights) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda hidden: torch.nn.functional.linear(hidden, weight, bias)
 
 
-def test_acecoderm_a_causal_model_with_trls_value_head(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharded", [False, True])
+def test_acecoderm_a_causal_model_with_trls_value_head(tmp_path: Path, sharded: bool) -> None:
     lm_head = {"lm_head.weight": torch.randn(400, HIDDEN)}
     folder = rewrite(checkpoint(tmp_path, head="v_head.summary"), lambda w: without_head(w) | v_head() | lm_head)
     configure(folder, architectures=["Qwen2ForCausalRM"])
+    if sharded:
+        shard(folder)
 
     assert scores(folder) == pytest.approx(expected(folder, linear(v_head())), abs=1e-5)
     model = RewardModel.load(folder)
@@ -82,9 +98,12 @@ def test_acecoderm_a_causal_model_with_trls_value_head(tmp_path: Path) -> None:
     assert not any("lm_head" in name for name, _ in model._backbone.named_parameters())
 
 
+@pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("file", ["value_head.safetensors", "value_head.bin"])
-def test_llama_factory_a_value_head_in_a_file_of_its_own(tmp_path: Path, file: str) -> None:
+def test_llama_factory_a_value_head_in_a_file_of_its_own(tmp_path: Path, file: str, sharded: bool) -> None:
     folder = rewrite(checkpoint(tmp_path, kind="llama", head="v_head.summary"), without_head)
+    if sharded:
+        shard(folder)
     if file.endswith(".bin"):
         torch.save(v_head(), folder / file)
     else:
@@ -95,15 +114,20 @@ def test_llama_factory_a_value_head_in_a_file_of_its_own(tmp_path: Path, file: s
     if file.endswith(".bin"):
         torch.save(v_head(0.5), folder / file)
         assert RewardModel.load(folder).revision != before
+    (folder / "reward_model.json").unlink()
+    assert RewardModel.load(folder).spec.head == "v_head.summary"
 
 
+@pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("name", ["score", "value_head"])
-def test_openrlhf_a_bare_linear_head_and_its_statistics(tmp_path: Path, name: str) -> None:
+def test_openrlhf_a_bare_linear_head_and_its_statistics(tmp_path: Path, name: str, sharded: bool) -> None:
     weight = torch.randn(1, HIDDEN)
     statistics = {"mean": torch.zeros(1), "std": torch.ones(1)}
     folder = rewrite(
         checkpoint(tmp_path, head=name), lambda w: without_head(w) | {f"{name}.weight": weight} | statistics
     )
+    if sharded:
+        shard(folder)
 
     assert scores(folder) == pytest.approx(expected(folder, lambda h: h @ weight[0]), abs=1e-5)
 
@@ -135,7 +159,8 @@ def cross_encoder(folder: Path, **spec: Any) -> Any:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    checkpoint(folder, **{"head": "classifier", "template": "[CLS]{prompt}[SEP]{completion}[SEP]", **spec})
+    usual = {"head": "classifier", "template": "[CLS]{prompt}[SEP]{completion}[SEP]", "max_length": 64}
+    checkpoint(folder, **usual | spec)
     for file in (*folder.glob("tokenizer*"), *folder.glob("chat_template*")):
         file.unlink()
     BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=64).save_pretrained(folder)

@@ -102,6 +102,8 @@ def test_every_good_sequence_gets_its_score_whatever_else_is_there(firsts: list[
 def test_the_ways_in_which_memory_runs_out_are_known() -> None:
     assert out_of_memory(MemoryError())
     assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert out_of_memory(RuntimeError("could not create a primitive"))
+    assert out_of_memory(RuntimeError("std::bad_alloc"))
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**55)

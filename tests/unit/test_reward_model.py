@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from service.errors import HostLacks, Invalid, TooLong, UsageError
+from service.scoring import checkpoint as checkpoint_files
 from service.scoring.reward_model import Calibration, Encoded, Encoder, RewardModel, RewardModelSpec
 from support.checkpoints import SPECIAL, TEMPLATE, checkpoint, write_golden, write_model, write_tokenizer
 
@@ -313,5 +314,46 @@ def test_what_company_does_to_a_score_is_measured_when_it_is_loaded(
     for folder, rows in ((checkpoint(bare), 0), (golden, 3)):
         parity = RewardModel.load(folder, **options).check_golden()
         assert (parity.n, parity.ok) == (rows, True)
-        assert parity.company is not None
         assert parity.company <= bound
+        assert (parity.company > 0) is (bound > 0), "what is alone in any case does not move, all others do"
+
+
+@pytest.mark.parametrize("usable", [True, False], ids=["linear layers of ours", "linear layers of torch"])
+@pytest.mark.parametrize("way", ["overwritten", "truncated"])
+def test_a_file_that_changes_under_a_served_model_changes_no_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usable: bool, way: str
+) -> None:
+    """As a trainer does that saves to the same path: weights are copied, not mapped."""
+    if not usable:
+        monkeypatch.setattr("service.scoring.linear.usable", lambda: False)
+    model = RewardModel.load(checkpoint(tmp_path))
+    batch = [model.encode(PROMPT, completion) for completion in COMPLETIONS]
+    before = model.score(batch)
+
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        if way == "truncated":
+            file.truncate(8)
+        else:
+            size = file.seek(0, 2)
+            file.seek(size // 8)
+            file.write(b"\1" * (size - size // 8))
+
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    assert model.score(batch) == before
+
+
+def test_a_checkpoint_that_is_written_to_while_it_is_loaded_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its revision would be of other bytes than its weights."""
+    checkpoint(tmp_path)
+    load = checkpoint_files.load
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        model = load(*arguments, **options)
+        write_model(tmp_path, seed=8)
+        return model
+
+    monkeypatch.setattr(checkpoint_files, "load", slow)
+    with pytest.raises(UsageError, match="was written to while it was loaded"):
+        RewardModel.load(tmp_path)

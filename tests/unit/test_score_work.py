@@ -66,7 +66,7 @@ def lease(name: str, prompt: str, *completions: str, deadline_ms: int = FAR, rev
 def work(model: Model, max_batch_tokens: int = 1000) -> ScoreWork:
     settings = Settings(max_batch_tokens=max_batch_tokens)
     shelf, loaded = Shelf(settings), cast(Any, model)
-    shelf.put("default", loaded, Parity(0.0, 0, 1e-4, ok=True))
+    shelf.put("default", loaded, Parity(0.0, 0, 1e-4, ok=True, company=0.0))
     return ScoreWork(shelf, settings)
 
 
