@@ -129,8 +129,8 @@ class ScoreGroup:
 class ScorePlan:
     """The groups of a request under one revision; scores that are remembered are not asked for again.
 
-    `submit`, `recall`, the errand's `submit` and `item` raise RevisionMoved when another revision has taken over and this one
-    cannot score any more: the whole request begins anew, so that no answer has two.
+    `submit`, `recall`, the errand's `submit` and `item` raise RevisionMoved when another revision has taken over and
+    this one cannot score any more: the whole request begins anew, so that no answer has two.
     """
 
     def __init__(self, model: str, revision: str, items: Sequence[ScoreItem], on_overflow: str,

@@ -51,7 +51,7 @@ class Worker:
 
 
 class Remembered(Exception):
-    """Something that was to be done is done already. `frames`: what is remembered under each key, None where nothing."""
+    """Some of what was to be done is done already. `frames`: what is remembered under each key, None where nothing."""
 
     def __init__(self, frames: list[bytes | None]) -> None:
         super().__init__("remembered")
@@ -103,8 +103,9 @@ class Queue:
 
         `jobs` by the token under which this caller waits: leaving takes back that token and no later caller's.
 
-        Raises Remembered, with nothing admitted, if anything is remembered under one of the keys `unless`. Raises Overloaded, without a Retry-After (the caller knows the drain rate), when the bound would be passed, and
-        RevisionMoved when the queue admits another tag.
+        Raises Remembered, with nothing admitted, if anything is remembered under one of the keys `unless`; Overloaded,
+        without a Retry-After (the caller knows the drain rate), when the bound would be passed; RevisionMoved when the
+        queue admits another tag.
         """
         if not jobs:
             return {}
