@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from service.errors import TooLong
+from service.scoring.encoder import load_tokenizer
 from training.config import Recipe
 from training.folder import digest_of
 from training.metrics import auc, mean, platt
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 ARCHITECTURE = "Qwen2ForSequenceClassification"
 FORMS = ("program", "fenced")
 LONGEST = 640  # tokens; a training program with more is left out, so that one does not cost what ten do
+PACK = 6144  # tokens of a forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,24 +164,47 @@ def train_step(
     from training.forward import group_scores
 
     total = 0.0
-    for group in groups:
-        parts = [encoded[name, group.form] for name in group.programs]
+    for pack in packs(groups, encoded):
         with torch.autocast("cpu", torch.bfloat16):
-            scores = group_scores(model, parts[0][0], [own for _, own in parts])  # (N,)
-        pairs = [
-            (i, j)
-            for i, a in enumerate(group.programs)
-            for j, b in enumerate(group.programs)
-            if (a, b) in better[group.task_id]
-        ]
-        passed = [programs[name].pass_rate == 1.0 for name in group.programs]
-        loss = bradley_terry(scores, pairs) + recipe.fit.pointwise * pointwise(scores, passed)
-        torch.autograd.backward(loss / len(groups))
+            scores = group_scores(model, [ids_of(group, encoded) for group in pack])  # (N,)
+        losses = []
+        for group, own in zip(pack, torch.split(scores, [len(group.programs) for group in pack]), strict=True):
+            pairs = [
+                (i, j)
+                for i, a in enumerate(group.programs)
+                for j, b in enumerate(group.programs)
+                if (a, b) in better[group.task_id]
+            ]
+            passed = [programs[name].pass_rate == 1.0 for name in group.programs]
+            losses.append(bradley_terry(own, pairs) + recipe.fit.pointwise * pointwise(own, passed))
+        loss = torch.stack(losses).sum() / len(groups)
+        torch.autograd.backward(loss)
         total += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    return total / len(groups)
+    return total
+
+
+def ids_of(group: Group, encoded: Encodings) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """The group's prompt and its programs, as `group_scores` takes them."""
+    parts = [encoded[name, group.form] for name in group.programs]
+    return parts[0][0], [own for _, own in parts]
+
+
+def packs(groups: Sequence[Group], encoded: Encodings) -> list[list[Group]]:
+    """Runs of groups that go through the model together: up to `PACK` tokens, counted with the attention's padding."""
+    made: list[list[Group]] = [[]]
+    rows = longest = 0
+    for group in groups:
+        prompt, owns = ids_of(group, encoded)
+        length = len(prompt) + max(map(len, owns))
+        if made[-1] and max(longest, length) * (rows + len(owns)) > PACK:
+            made.append([])
+            rows = longest = 0
+        made[-1].append(group)
+        rows, longest = rows + len(owns), max(longest, length)
+    return made
 
 
 def bradley_terry(scores: torch.Tensor, pairs: Sequence[tuple[int, int]]) -> torch.Tensor:
@@ -237,7 +262,7 @@ def validate(
             scores = [
                 score
                 for at in range(0, len(parts), 16)
-                for score in group_scores(model, parts[0][0], [own for _, own in parts[at : at + 16]]).tolist()
+                for score in group_scores(model, [(parts[0][0], [own for _, own in parts[at : at + 16]])]).tolist()
             ]
         value = auc(scores, [program.pass_rate == 1.0 for program in members])
         if value is not None:
@@ -246,12 +271,10 @@ def validate(
 
 
 def save_checkpoint(model: Any, recipe: Recipe, run: Run) -> None:
-    from transformers import AutoTokenizer
-
     folder = run.path("checkpoint/config.json").parent
     model.config.use_cache = False
     model.eval().save_pretrained(folder)
-    AutoTokenizer.from_pretrained(run.path("tokenizer"), local_files_only=True).save_pretrained(folder)
+    load_tokenizer(run.path("tokenizer")).save_pretrained(folder)
     spec(recipe, ARCHITECTURE).write(folder / "reward_model.json")
 
 

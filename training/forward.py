@@ -1,10 +1,10 @@
-"""A group of completions through a Qwen2 backbone, their prompt computed once.
+"""Groups of completions through a Qwen2 backbone, the prompt of each group computed once.
 
 Training scores a dozen completions under one prompt at a time. Each of them would otherwise carry its own copy of the
-prompt, which is most of the tokens. Here the prompt's tokens and every completion's own tokens stand in one pack: the
-linear layers see the pack without padding, the prompt attends to itself, and each completion to the prompt and to its
-own past. That is the same sum as one sequence at a time (a test holds it to the plain forward), so the scores that are
-learnt are the scores that are served.
+prompt, which is most of the tokens. Here the prompts' tokens and every completion's own tokens stand in one pack, of as
+many groups as are given: the linear layers see the pack without padding, a prompt attends to itself, and each
+completion to its group's prompt and to its own past. That is the same sum as one sequence at a time (a test holds it to
+the plain forward), so the scores that are learnt are the scores that are served.
 """
 
 from __future__ import annotations
@@ -16,31 +16,50 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+Ids = Sequence[int]
 
-def group_scores(model: Any, prompt: Sequence[int], completions: Sequence[Sequence[int]]) -> Tensor:
-    """Float32 scores (N,) of a Qwen2 sequence classifier; `completions` are the ids after the shared prompt's."""
-    hidden = group_hidden(model.model, prompt, completions)  # (N, H)
+
+def group_scores(model: Any, groups: Sequence[tuple[Ids, Sequence[Ids]]]) -> Tensor:
+    """Float32 scores (N,) of a Qwen2 sequence classifier, for all completions of all groups in their order.
+
+    A group is the ids of its prompt and, for every completion, the ids after the prompt's; N counts completions.
+    """
+    hidden = group_hidden(model.model, groups)  # (N, H)
     with torch.autocast("cpu", enabled=False):
         return functional.linear(hidden.float(), model.score.weight)[:, 0]  # (N,)
 
 
-def group_hidden(backbone: Any, prompt: Sequence[int], completions: Sequence[Sequence[int]]) -> Tensor:
+def group_hidden(backbone: Any, groups: Sequence[tuple[Ids, Sequence[Ids]]]) -> Tensor:
     """The last hidden state of every completion's last token, (N, H)."""
-    shared, lengths = len(prompt), [len(completion) for completion in completions]
-    count, longest = len(lengths), max(lengths)
-    ids = torch.tensor([*prompt, *(token for completion in completions for token in completion)])  # (T,)
-    positions = torch.cat([torch.arange(shared), *(torch.arange(shared, shared + length) for length in lengths)])
-    rows = torch.repeat_interleave(torch.arange(count), torch.tensor(lengths))  # (T - P,): whose token it is
-    columns = positions[shared:] - shared  # (T - P,): which of its own tokens it is
-    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
-    mask = torch.cat([torch.ones(longest, shared, dtype=torch.bool), causal], dim=1)  # (R, P + R)
-    last = shared + torch.cumsum(torch.tensor(lengths), 0) - 1  # (N,)
+    prompts = [prompt for prompt, _ in groups]
+    owns = [completion for _, completions in groups for completion in completions]
+    of_prompts, of_owns = Rectangle([len(ids) for ids in prompts]), Rectangle([len(ids) for ids in owns])
+    group = torch.repeat_interleave(torch.tensor([len(completions) for _, completions in groups]))  # (N,): of G
+    start = torch.tensor([len(prompt) for prompt in prompts])[group]  # (N,): tokens before the completion's own
+    ids = torch.tensor([token for part in (*prompts, *owns) for token in part])  # (T,)
+    positions = torch.cat([of_prompts.columns, of_owns.columns + start[of_owns.rows]])  # (T,)
+    shared = len(of_prompts.rows)
+    last = shared + torch.cumsum(torch.tensor([len(own) for own in owns]), 0) - 1  # (N,)
+    to_prompt = torch.arange(of_prompts.width) < start[:, None, None]  # (N, 1, P)
+    causal = torch.ones(of_owns.width, of_owns.width, dtype=torch.bool).tril()
+    seen = [part.expand(len(owns), of_owns.width, -1) for part in (to_prompt, causal)]
+    mask = torch.cat(seen, dim=2)[:, None]  # (N, 1, R, P + R)
 
     x = backbone.embed_tokens(ids)  # (T, H)
     cos, sin = backbone.rotary_emb(x[None], positions[None])  # (1, T, D)
     for layer in backbone.layers:
         residual, x = x, layer.input_layernorm(x)
-        attended = _attend(layer.self_attn, x, cos, sin, shared, count, longest, rows, columns, mask)
+        query, key, value = _projected(layer.self_attn, x, cos, sin)
+        q, k, v = (of_prompts.filled(part[:shared]) for part in (query, key, value))  # (G, heads, P, D)
+        own_k, own_v = (
+            torch.cat([prompt[group], of_owns.filled(part[shared:])], dim=2) for prompt, part in ((k, key), (v, value))
+        )  # (N, heads, P + R, D)
+        attended = torch.cat([
+            of_prompts.packed(functional.scaled_dot_product_attention(q, k, v, is_causal=True)),
+            of_owns.packed(functional.scaled_dot_product_attention(
+                of_owns.filled(query[shared:]), own_k, own_v, attn_mask=mask
+            )),
+        ]).flatten(1)  # (T, heads · D)  # fmt: skip
         if layer is backbone.layers[-1]:  # only the last tokens are read after this
             residual, attended = residual[last], attended[last]
         x = residual + layer.self_attn.o_proj(attended)
@@ -48,33 +67,32 @@ def group_hidden(backbone: Any, prompt: Sequence[int], completions: Sequence[Seq
     return backbone.norm(x)  # type: ignore[no-any-return]
 
 
-def _attend(
-    attention: Any, x: Tensor, cos: Tensor, sin: Tensor, shared: int, count: int, longest: int,
-    rows: Tensor, columns: Tensor, mask: Tensor,
-) -> Tensor:  # fmt: skip
+class Rectangle:
+    """Sequences of these lengths that stand one after the other in a pack, as rows of a padded rectangle."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.count, self.width = len(lengths), max(lengths)
+        self.rows = torch.repeat_interleave(torch.tensor(lengths))  # (T,): whose token it is
+        self.columns = torch.cat([torch.arange(length) for length in lengths])  # (T,): which of its tokens it is
+
+    def filled(self, part: Tensor) -> Tensor:
+        """(T, heads, D) → (count, heads, width, D), zeros on the right of what is shorter."""
+        rectangle = part.new_zeros(self.count, self.width, *part.shape[1:])
+        return rectangle.index_put((self.rows, self.columns), part).transpose(1, 2)
+
+    def packed(self, part: Tensor) -> Tensor:
+        """(count, heads, width, D) → (T, heads, D)."""
+        return part.transpose(1, 2)[self.rows, self.columns]
+
+
+def _projected(attention: Any, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value (T, heads, D), rotated, as many heads each."""
     size = attention.head_dim
-    query = _rotated(attention.q_proj(x).view(len(x), -1, size), cos, sin)  # (T, heads, D)
+    query = _rotated(attention.q_proj(x).view(len(x), -1, size), cos, sin)
     key = _rotated(attention.k_proj(x).view(len(x), -1, size), cos, sin)
     value = attention.v_proj(x).view(len(x), -1, size)
     groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-
-    def own(part: Tensor) -> Tensor:
-        """The completions' tokens as a rectangle, (N, heads, R, D)."""
-        rectangle = part.new_zeros(count, longest, *part.shape[1:])
-        return rectangle.index_put((rows, columns), part[shared:]).transpose(1, 2)
-
-    def with_prompt(part: Tensor) -> Tensor:
-        head = part[:shared].transpose(0, 1).expand(count, -1, -1, -1)  # (N, heads, P, D)
-        return torch.cat([head, own(part)], dim=2)  # (N, heads, P + R, D)
-
-    q, k, v = (part[:shared].transpose(0, 1)[None] for part in (query, key, value))  # (1, heads, P, D)
-    of_prompt = functional.scaled_dot_product_attention(q, k, v, is_causal=True)[0].transpose(0, 1)  # (P, heads, D)
-    of_own = functional.scaled_dot_product_attention(
-        own(query), with_prompt(key), with_prompt(value), attn_mask=mask
-    ).transpose(1, 2)[rows, columns]  # (T - P, heads, D)
-    return torch.cat([of_prompt, of_own]).flatten(1)  # (T, heads · D)
+    return query, key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
 
 
 def _rotated(part: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from service.scoring.encoder import load_tokenizer
 from training.records import Problem, read_problems
 
 REWARDS: dict[str, dict[str, Any]] = {
@@ -77,13 +78,12 @@ def train(
     """Train and write `output/`; TRL's log, an entry a step."""
     import torch
     from datasets import Dataset
-    from transformers import AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer
 
     from training.tokenize import TEMPLATE
 
     cpu = not torch.cuda.is_available() if use_cpu is None else use_cpu
-    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left", local_files_only=True)
+    tokenizer = load_tokenizer(model, padding_side="left")
     opening = TEMPLATE.split("{completion}")[0]
     chosen = list(problems)
     random.Random(seed).shuffle(chosen)

@@ -2,8 +2,9 @@
 
 A task is a chain of steps over a list of integers and a last step that says what is returned; its prompt says so in
 English, its reference is the chain in Python, and its tests are what the reference returns on random lists. The chain
-of step names is the task's *family*: tasks of one family differ in constants and wording only, and whole families are
-held out, so a model is asked about combinations that it has never seen.
+of step names is the task's *family*: tasks of one family differ in wording only, and whole families are held out, so a
+model is asked about combinations that it has never seen. A step has one constant: to carry any number from a phrase to
+its line takes a small model far more text than to learn what a phrase means, and says less about programs.
 
 The text that a generator learns from holds mistakes, as text by people does: every step of every program may be a
 slip (a wrong comparison, a constant off by one, a step left out, two steps exchanged). A generator that imitates it
@@ -38,27 +39,28 @@ class Step:
     said: tuple[str, ...]
     code: str
     wrong: tuple[str, ...]
+    c: int = 0
 
 
 STEPS = tuple(
     Step(*parts)
     for parts in (
         ("above", ("keep the numbers above {c}", "drop all numbers up to {c}"),
-         "[x for x in xs if x > {c}]", ("[x for x in xs if x >= {c}]", "[x for x in xs if x < {c}]")),
+         "[x for x in xs if x > {c}]", ("[x for x in xs if x >= {c}]", "[x for x in xs if x < {c}]"), 4),
         ("below", ("keep the numbers below {c}", "drop all numbers from {c} on"),
-         "[x for x in xs if x < {c}]", ("[x for x in xs if x <= {c}]", "[x for x in xs if x > {c}]")),
+         "[x for x in xs if x < {c}]", ("[x for x in xs if x <= {c}]", "[x for x in xs if x > {c}]"), 7),
         ("even", ("keep the even numbers", "drop the odd numbers"),
          "[x for x in xs if x % 2 == 0]", ("[x for x in xs if x % 2 == 1]", "[x for x in xs if x // 2 == 0]")),
         ("odd", ("keep the odd numbers", "drop the even numbers"),
          "[x for x in xs if x % 2 == 1]", ("[x for x in xs if x % 2 == 0]", "[x for x in xs if x % 2 == 2]")),
         ("multiples", ("keep the multiples of {c}", "drop what {c} does not divide"),
-         "[x for x in xs if x % {c} == 0]", ("[x for x in xs if x % {c} != 0]", "[x for x in xs if x // {c} == 0]")),
+         "[x for x in xs if x % {c} == 0]", ("[x for x in xs if x % {c} != 0]", "[x for x in xs if x // {c} == 0]"), 3),
         ("add", ("add {c} to each", "raise each by {c}"),
-         "[x + {c} for x in xs]", ("[x - {c} for x in xs]", "xs + [{c}]")),
+         "[x + {c} for x in xs]", ("[x - {c} for x in xs]", "xs + [{c}]"), 5),
         ("times", ("multiply each by {c}", "take {c} times each"),
-         "[x * {c} for x in xs]", ("[x + {c} for x in xs]", "xs * {c}")),
+         "[x * {c} for x in xs]", ("[x + {c} for x in xs]", "xs * {c}"), 3),
         ("minus", ("subtract {c} from each", "lower each by {c}"),
-         "[x - {c} for x in xs]", ("[x + {c} for x in xs]", "[{c} - x for x in xs]")),
+         "[x - {c} for x in xs]", ("[x + {c} for x in xs]", "[{c} - x for x in xs]"), 2),
         ("square", ("square each", "replace each by its square"),
          "[x * x for x in xs]", ("[x + x for x in xs]", "[2 * x for x in xs]")),
         ("negate", ("negate each", "flip the sign of each"),
@@ -66,11 +68,11 @@ STEPS = tuple(
         ("absolute", ("take the absolute values", "drop the signs"),
          "[abs(x) for x in xs]", ("[-x for x in xs]", "[max(x, 0) for x in xs]")),
         ("remainder", ("take the remainders by {c}", "replace each by its remainder by {c}"),
-         "[x % {c} for x in xs]", ("[x // {c} for x in xs]", "[{c} % x for x in xs]")),
+         "[x % {c} for x in xs]", ("[x // {c} for x in xs]", "[{c} % x for x in xs]"), 5),
         ("atmost", ("cap each at {c}", "let no number exceed {c}"),
-         "[min(x, {c}) for x in xs]", ("[max(x, {c}) for x in xs]", "[x for x in xs if x <= {c}]")),
+         "[min(x, {c}) for x in xs]", ("[max(x, {c}) for x in xs]", "[x for x in xs if x <= {c}]"), 6),
         ("atleast", ("lift each to at least {c}", "let no number be under {c}"),
-         "[max(x, {c}) for x in xs]", ("[min(x, {c}) for x in xs]", "[x for x in xs if x >= {c}]")),
+         "[max(x, {c}) for x in xs]", ("[min(x, {c}) for x in xs]", "[x for x in xs if x >= {c}]"), 2),
         ("reverse", ("reverse the list", "turn the list around"),
          "xs[::-1]", ("sorted(xs, reverse=True)", "xs[:-1]")),
         ("ascending", ("sort ascending", "order from small to large"),
@@ -78,11 +80,11 @@ STEPS = tuple(
         ("descending", ("sort descending", "order from large to small"),
          "sorted(xs, reverse=True)", ("sorted(xs)", "xs[::-1]")),
         ("first", ("keep the first {c}", "cut the list after {c} items"),
-         "xs[:{c}]", ("xs[{c}:]", "xs[-{c}:]")),
+         "xs[:{c}]", ("xs[{c}:]", "xs[-{c}:]"), 4),
         ("last", ("keep the last {c}", "keep the final {c} items"),
-         "xs[-{c}:]", ("xs[{c}:]", "xs[:{c}]")),
+         "xs[-{c}:]", ("xs[{c}:]", "xs[:{c}]"), 3),
         ("skip", ("skip the first {c}", "drop the leading {c} items"),
-         "xs[{c}:]", ("xs[:{c}]", "xs[:-{c}]")),
+         "xs[{c}:]", ("xs[:{c}]", "xs[:-{c}]"), 2),
         ("distinct", ("drop repeated numbers", "keep each number once"),
          "list(dict.fromkeys(xs))", ("sorted(set(xs))", "[x for x in xs if xs.count(x) == 1]")),
     )
@@ -105,15 +107,15 @@ ENDS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class MicroTask:
-    """A drawn chain: steps with their constants, and the wording; `family` names the steps."""
+    """A drawn chain: steps, end, and the wording; `family` names the steps."""
 
-    steps: tuple[tuple[Step, int], ...]
+    steps: tuple[Step, ...]
     end: Step
     prompt: str
 
     @property
     def family(self) -> str:
-        return "-".join([*(step.name for step, _ in self.steps), self.end.name])
+        return "-".join([*(step.name for step in self.steps), self.end.name])
 
 
 def microworld(recipe: Recipe, run: Run) -> dict[str, object]:
@@ -152,11 +154,9 @@ def draw_tasks(settings: config.World, seed: int) -> list[MicroTask]:
     draw = random.Random(f"{seed}:tasks")
     made: dict[str, MicroTask] = {}
     while len(made) < settings.problems:
-        steps = tuple((step, draw.choice(CONSTANTS)) for step in draw.sample(STEPS, draw.choice((1, 2, 2, 3))))
-        end = draw.choice(ENDS)
-        said = [draw.choice(step.said).format(c=c) for step, c in steps]
-        text = f"{', then '.join(said)}, and {draw.choice(end.said)}"
-        prompt = f'def f(xs):\n    """{text.capitalize()}."""\n'
+        steps, end = tuple(draw.sample(STEPS, draw.choice((1, 2, 2, 3)))), draw.choice(ENDS)
+        said = [draw.choice(step.said).format(c=step.c) for step in steps]
+        prompt = f'def f(xs):\n    """Take xs, {", then ".join(said)}, and {draw.choice(end.said)}."""\n'
         made.setdefault(prompt, MicroTask(steps, end, prompt))
     return list(made.values())
 
@@ -171,7 +171,7 @@ def fold_of(family: str, settings: config.World, seed: int) -> Fold:
 
 def problem_of(task: MicroTask, settings: config.World, seed: int) -> Problem:
     """The task with its reference solution and its tests, one of them on the empty list."""
-    canonical = task.prompt + body([step.code.format(c=c) for step, c in task.steps], task.end.code)
+    canonical = task.prompt + body([step.code.format(c=step.c) for step in task.steps], task.end.code)
     draw = random.Random(f"{seed}:{task.prompt}")
     lists = [[], *([draw.randint(LOW, HIGH) for _ in range(draw.randint(5, 9))] for _ in range(settings.tests - 1))]
     namespace: dict[str, Any] = {}
@@ -187,21 +187,21 @@ def problem_of(task: MicroTask, settings: config.World, seed: int) -> Problem:
 
 def written(task: MicroTask, slip: float, draw: random.Random) -> str:
     """The task's body as somebody might write it: each step is a slip with this chance."""
-    steps = [_line(step, c, slip, draw) for step, c in task.steps]
+    steps = [_line(step, slip, draw) for step in task.steps]
     if len(steps) > 1 and draw.random() < slip / 2:
         at = draw.randrange(len(steps) - 1)
         steps[at], steps[at + 1] = steps[at + 1], steps[at]
     if len(steps) > 1 and draw.random() < slip / 2:
         del steps[draw.randrange(len(steps))]
-    return body(steps, _line(task.end, 0, slip, draw))
+    return body(steps, _line(task.end, slip, draw))
 
 
-def _line(step: Step, c: int, slip: float, draw: random.Random) -> str:
+def _line(step: Step, slip: float, draw: random.Random) -> str:
     if draw.random() >= slip:
-        return step.code.format(c=c)
-    if "{c}" in step.code and draw.random() < 0.4:
-        return step.code.format(c=draw.choice([other for other in CONSTANTS if other != c]))
-    return draw.choice(step.wrong).format(c=c)
+        return step.code.format(c=step.c)
+    if step.c and draw.random() < 0.4:
+        return step.code.format(c=draw.choice([other for other in CONSTANTS if other != step.c]))
+    return draw.choice(step.wrong).format(c=step.c)
 
 
 def body(steps: Sequence[str], end: str) -> str:

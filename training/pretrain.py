@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from service.scoring.encoder import load_tokenizer
 from training.config import Recipe
 from training.run import Progress, Run, digest, read_jsonl
 
@@ -24,12 +25,11 @@ SAVE_EVERY_S = 120.0
 def pretrain(recipe: Recipe, run: Run) -> dict[str, object]:
     """Write `pretrained/`: weights and tokenizer of the language model."""
     import torch
-    from transformers import AutoTokenizer
 
     torch.set_num_threads(1)
     keep_freed_memory()
     settings = recipe.pretrain
-    tokenizer = AutoTokenizer.from_pretrained(run.path("tokenizer"), local_files_only=True)
+    tokenizer = load_tokenizer(run.path("tokenizer"))
     rows = list(read_jsonl(run.path("text.jsonl")))
     plan = batches(rows, recipe)
     torch.manual_seed(recipe.seed)

@@ -25,8 +25,6 @@ CHAT_TEMPLATE = (
     + END + "{% else %}{% if loop.first %}" + PROMPT + "{% else %}{{ '\\n\\n' }}{% endif %}{{ message['content'] }}"
     "{% endif %}{% endfor %}{% if add_generation_prompt %}" + COMPLETION + "{% endif %}"
 )  # fmt: skip
-# A line break with its indentation is one piece; words keep the blank before them; numbers go by three digits.
-PIECES = r"\r?\n *| ?[\p{L}_]+| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}_]+|\s+"
 
 
 def tokenize(recipe: Recipe, run: Run) -> dict[str, object]:
@@ -70,14 +68,20 @@ def load_encoder(recipe: Recipe, folder: Path) -> Encoder:
 
 
 def train_tokenizer(texts: list[str], recipe: Recipe) -> Any:
-    """A byte-level BPE over these texts, with the template's special tokens first."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    """A byte-level BPE over these texts, with the template's special tokens first.
+
+    Text is normalised and cut into pieces as Qwen2's own tokenizer does it, because transformers 5 reads any tokenizer
+    beside a Qwen2 config that way: whatever loads this one, it gives the same ids.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
+    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
     tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from service.scoring.packing import num_common
 from service.scoring.spec import CHAT_TEMPLATE, RewardModelSpec, read_or_derive
 
 Overflow = Literal["error", "truncate_left"]
+log = logging.getLogger("plaudit.score")
 
 
 class Message(TypedDict):
@@ -56,9 +58,7 @@ class Encoder:
     @classmethod
     def load(cls, folder: Path, spec: RewardModelSpec | None = None) -> Encoder:
         """The encoder of a checkpoint folder, without its weights."""
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = load_tokenizer(folder)
         return cls(tokenizer, spec or read_or_derive(folder, tokenizer))
 
     def encode(self, prompt: Prompt, completion: str, on_overflow: Overflow = "error") -> Encoded:
@@ -199,3 +199,27 @@ def _piecewise(step: dict[str, Any] | None) -> bool:
     if step["type"] == "ByteLevel":
         return not step.get("add_prefix_space")
     return step["type"] in {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Split", "Digits", "Punctuation"}
+
+
+def load_tokenizer(folder: Path, **settings: Any) -> Any:
+    """The tokenizer in this folder, by its `tokenizer.json` where it has one; training and serving load it here.
+
+    For some model types (Qwen2 is one) transformers 5 takes only the vocabulary from that file and puts the family's
+    own normaliser and pre-tokenizer around it, whatever the file says. A checkpoint whose tokenizer was made otherwise
+    then gets other ids than it was trained on, without a word. Where the two differ the file is right.
+    """
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    settings |= {"trust_remote_code": False, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
+    path = folder / "tokenizer.json"
+    if not path.is_file() or _pipeline(tokenizer.backend_tokenizer) == _pipeline(Tokenizer.from_file(str(path))):
+        return tokenizer
+    log.info("%s: the pipeline of tokenizer.json, not that of %s", folder.name, type(tokenizer).__name__)
+    return PreTrainedTokenizerFast.from_pretrained(folder, **settings)
+
+
+def _pipeline(backend: Any) -> tuple[bytes, bytes]:
+    """What stands before the vocabulary, as JSON."""
+    return tuple(b"" if part is None else part.__getstate__() for part in (backend.normalizer, backend.pre_tokenizer))  # type: ignore[return-value]

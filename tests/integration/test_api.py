@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from service.scoring.agreement import consensus
 from support.checkpoints import TEMPLATE
@@ -45,7 +45,7 @@ def execute(http: httpx.Client, tests: Any, *programs: str, language: str = "pyt
 
 def plain_score(folder: Path, prompt: str, completion: str) -> float:
     """One forward of Hugging Face's own classes over one text."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     text = TEMPLATE.replace("{completion}", completion).replace("{prompt}", prompt)
     with torch.no_grad():

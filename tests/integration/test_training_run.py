@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import Qwen2ForSequenceClassification
 
 from service.scoring.reward_model import RewardModel
 from training.cli import main
+from training.config import read_recipe
+from training.forward import group_scores
+from training.records import read_problems, read_programs
 from training.run import read_jsonl
+from training.tokenize import load_encoder
 from training.verify import Task
 
 RECIPE = """
@@ -143,6 +149,18 @@ def test_all_stages_from_data_to_a_served_checkpoint(
     assert rankers["agreement on raw generated tests"][2]["value"] > rankers["mean (no choice)"][2]["value"]
     assert model.revision in (served / "README.md").read_text()
     assert str(tmp_path) not in (served / "README.md").read_text() + (served / "report.md").read_text()
+
+    as_fitted = load_encoder(read_recipe(recipe), run / "tokenizer")
+    weights = Qwen2ForSequenceClassification.from_pretrained(run / "checkpoint").eval()
+    prompts = {name: problem.prompt for name, problem in read_problems(run / "problems.jsonl").items()}
+    for program in read_programs(run / "verified.jsonl"):
+        learnt = as_fitted.encode(prompts[program.task_id], program.completion)
+        asked = model.encode(prompts[program.task_id], program.completion)
+        assert (asked.ids, asked.prompt_tokens) == (learnt.ids, learnt.prompt_tokens)
+        cut = learnt.prompt_tokens
+        with torch.no_grad():
+            trained = group_scores(weights, [(learnt.ids[:cut], [learnt.ids[cut:]])])
+        assert model.score([asked]) == pytest.approx(trained.tolist(), abs=1e-5)
 
     before = (run / "fit.jsonl").stat().st_mtime_ns
     assert main(arguments) == 0

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from service.errors import HostLacks, Invalid, TooLong, UsageError
 from service.scoring.reward_model import Calibration, Encoded, Encoder, RewardModel, RewardModelSpec
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_scores_are_those_of_a_plain_hugging_face_forward(tmp_path: Path, kind: str, side: str) -> None:
     model = RewardModel.load(checkpoint(tmp_path, kind=kind, side=side))
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
     batch = [model.encode(PROMPT, completion) for completion in COMPLETIONS]
 
     for encoded, completion, score in zip(batch, COMPLETIONS, model.score(batch), strict=True):

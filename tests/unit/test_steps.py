@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import (
     AutoModel,
-    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForTokenClassification,
 )
@@ -58,7 +58,7 @@ def math_shepherd(folder: Path) -> Any:
     model = LlamaForCausalLM(LlamaConfig(**SHAPE)).eval()
     model.save_pretrained(folder)
     spec(folder, "lm_head", ("+", "-"))
-    vocabulary = AutoTokenizer.from_pretrained(folder).get_vocab()
+    vocabulary = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
     return lambda ids: model(ids).logits[0][:, [vocabulary["-"], vocabulary["+"]]].diff()[:, 0]
 
 
@@ -91,7 +91,7 @@ def test_steps_score_as_the_models_own_forward_says(tmp_path: Path, make: Any, d
     plain = make(tmp_path)
     model = RewardModel.load(tmp_path, deterministic=deterministic)
     batch: Any = model.encode_group(PROMPT, COMPLETIONS)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
 
     for encoded, score, text in zip(batch, model.score(batch), MARKED, strict=True):
         ids = tokenizer(TEMPLATE.format(prompt=PROMPT, completion=text), add_special_tokens=False)["input_ids"]
@@ -186,7 +186,7 @@ def test_without_a_spec_a_token_classifier_is_refused_and_qwens_layout_is_known(
     (tmp_path / "reward_model.json").unlink()
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["Qwen2ForProcessRewardModel"]}))
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<extra_0>"]})
     tokenizer.save_pretrained(tmp_path)
     spec = RewardModel.load(tmp_path).spec

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForSequenceClassification
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
 
 from service.scoring.reward_model import Encoder
 from training.config import Fit, Recipe, Tokenize
@@ -67,28 +67,35 @@ def test_pointwise_reads_a_score_as_log_odds() -> None:
     assert pointwise(torch.tensor([0.0, 0.0]), [True, False]).item() == pytest.approx(math.log(2))
 
 
+def several_groups(encoder: Encoder) -> list[tuple[tuple[int, ...], list[tuple[int, ...]]]]:
+    """Groups of four, one and two programs under prompts of three lengths."""
+    groups = []
+    for lead, bodies in (("", BODIES), ("import math\n\n", BODIES[3:]), ("# twice\n", BODIES[1:3])):
+        encoded = [encoder.encode(lead + PROBLEM.prompt, body) for body in bodies]
+        cut = encoded[0].prompt_tokens
+        groups.append((encoded[0].ids[:cut], [e.ids[cut:] for e in encoded]))
+    return groups
+
+
+def one_at_a_time(model: Any, groups: list[tuple[tuple[int, ...], list[tuple[int, ...]]]]) -> torch.Tensor:
+    return torch.cat(
+        [model(input_ids=torch.tensor([prompt + own])).logits[0] for prompt, owns in groups for own in owns]
+    )
+
+
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_a_shared_prompt_changes_no_score(encoder: Encoder, kv_heads: int) -> None:
-    model = tiny(kv_heads).eval()
-    encoded = [encoder.encode(PROBLEM.prompt, body) for body in BODIES]
-    cut = encoded[0].prompt_tokens
+def test_packing_groups_under_shared_prompts_changes_no_score(encoder: Encoder, kv_heads: int) -> None:
+    model, groups = tiny(kv_heads).eval(), several_groups(encoder)
     with torch.no_grad():
-        plain = [model(input_ids=torch.tensor([e.ids])).logits.item() for e in encoded]
-        shared = group_scores(model, encoded[0].ids[:cut], [e.ids[cut:] for e in encoded])
-    assert shared.tolist() == pytest.approx(plain, abs=1e-5)
+        torch.testing.assert_close(group_scores(model, groups), one_at_a_time(model, groups), atol=1e-5, rtol=0)
 
 
-def test_a_shared_prompt_changes_no_gradient(encoder: Encoder) -> None:
-    model = tiny(2)
-    encoded = [encoder.encode(PROBLEM.prompt, body) for body in BODIES]
-    cut = encoded[0].prompt_tokens
-    pairs = [(0, 2), (1, 3)]
-    plain = torch.stack([model(input_ids=torch.tensor([e.ids])).logits[0, 0] for e in encoded])
-    torch.autograd.backward(bradley_terry(plain, pairs))
+def test_packing_groups_under_shared_prompts_changes_no_gradient(encoder: Encoder) -> None:
+    model, groups, pairs = tiny(2), several_groups(encoder), [(0, 2), (1, 3), (5, 6)]
+    torch.autograd.backward(bradley_terry(one_at_a_time(model, groups), pairs))
     expected = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    shared = group_scores(model, encoded[0].ids[:cut], [e.ids[cut:] for e in encoded])
-    torch.autograd.backward(bradley_terry(shared, pairs))
+    torch.autograd.backward(bradley_terry(group_scores(model, groups), pairs))
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], atol=1e-5, rtol=1e-4)
 
@@ -102,6 +109,17 @@ def test_training_encodes_and_pools_exactly_what_serving_does(encoder: Encoder) 
         assert head + own == served.ids
         assert len(head) == served.prompt_tokens
         assert own[-1] == encoder.tokenizer.convert_tokens_to_ids(END)
+
+
+def test_whatever_loads_the_tokenizer_beside_its_model_gives_the_ids_that_were_learnt(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    encoder.tokenizer.save_pretrained(tmp_path)
+    tiny(2).config.save_pretrained(tmp_path)
+    text = PROBLEM.prompt + BODIES[3] + "\n\n\tx = 1234567  # naïve e\u0301\n"
+    ids = encoder.tokenizer.encode(text, add_special_tokens=False)
+    for load in (AutoTokenizer, PreTrainedTokenizerFast):
+        assert load.from_pretrained(tmp_path).encode(text, add_special_tokens=False) == ids
 
 
 def test_the_chat_template_writes_the_same_text(encoder: Encoder) -> None:

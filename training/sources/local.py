@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 from service.errors import Invalid
+from service.scoring.checkpoint import locate
+from service.scoring.encoder import load_tokenizer
 from training import config
 from training.sources import Ask, Reply
 
@@ -27,11 +29,12 @@ class LocalSource:
 
     def __enter__(self) -> Self:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(self.settings.path)
-        self._model: Any = AutoModelForCausalLM.from_pretrained(self.settings.path, dtype="auto")
+        folder = locate(self.settings.path)
+        self._tokenizer: Any = load_tokenizer(folder)
+        self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
         self._model.to(self._device).eval()
         return self
 
