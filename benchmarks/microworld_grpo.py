@@ -36,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("runs/micro"))
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rewards", default="rm,rule,combined")
     options = parser.parse_args()
@@ -52,8 +53,8 @@ def main() -> None:
         for kind in options.rewards.split(","):
             output = run.path(f"grpo/seed-{options.seed}/{kind}/config.json").parent
             log = grpo.train(run.path("iterate/sft"), loop.train, grpo.reward_of(kind, url), output,
-                             steps=options.steps, seed=options.seed, max_new_tokens=recipe.iterate.max_new_tokens,
-                             use_cpu=True)  # fmt: skip
+                             steps=options.steps, seed=options.seed, lr=options.lr,
+                             max_new_tokens=recipe.iterate.max_new_tokens, use_cpu=True)  # fmt: skip
             model = policy.load_generator(output)
             drawn = policy.draw(model, loop.encoder, loop.held, recipe.iterate.candidates, recipe, run, f"grpo:{kind}")
             texts = {problem.task_id: made for problem, made in zip(loop.held, drawn, strict=True)}

@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.errors import TooLong
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "Qwen2ForSequenceClassification"
 FORMS = ("program", "fenced")
+GOLDEN = Path(__file__).with_name("recipes") / "golden.jsonl"
 LONGEST = 640  # tokens; a training program with more is left out, so that one does not cost what ten do
 PACK = 6144  # tokens of a forward
 
@@ -49,7 +51,7 @@ class Group:
 
 
 def fit(recipe: Recipe, run: Run) -> dict[str, object]:
-    """Write `checkpoint/`, a folder that `RewardModel.load` serves, and `fit.jsonl`, a line an epoch."""
+    """Write `checkpoint/`, a folder that the service serves, and `fit.jsonl`, a line an epoch."""
     import torch
 
     torch.set_num_threads(1)
@@ -89,6 +91,7 @@ def fit(recipe: Recipe, run: Run) -> dict[str, object]:
     save_checkpoint(model, recipe, run)
     state_path.unlink(missing_ok=True)
     calibration = calibrate(run, problems, programs.values())
+    write_golden(run.path("checkpoint/config.json").parent)
     return {"groups": len(plan), "steps": len(steps), "programs": len(encoded), **log[-1], **calibration}
 
 
@@ -297,6 +300,19 @@ def calibrate(run: Run, problems: dict[str, Problem], programs: Any) -> dict[str
     )
     replace(model.spec, calibration=Calibration(round(a, 6), round(b, 6))).write(folder / "reward_model.json")
     return {"platt_a": round(a, 4), "platt_b": round(b, 4)}
+
+
+def write_golden(folder: Path) -> None:
+    """`golden.jsonl`: prompts and completions of our own, as many as the length limit lets in, with this checkpoint's
+    scores, which a scorer must give again before it serves."""
+    from service.scoring.reward_model import RewardModel
+
+    model, rows = RewardModel.load(folder), []
+    for r in read_jsonl(GOLDEN):
+        encoded = model.encoder.encode_group(r["prompt"], [r["completion"]])[0]
+        if not isinstance(encoded, TooLong):
+            rows.append({**r, "tokens": len(encoded.ids), "score": model.score([encoded])[0]})
+    write_jsonl(folder / "golden.jsonl", rows)
 
 
 def score_programs(model: RewardModel, problems: dict[str, Problem], programs: Sequence[Program]) -> list[float]:

@@ -1,8 +1,7 @@
 """`publish`: the folder that is served, with everything that a reader needs to judge it.
 
-Weights, tokenizer and spec from `checkpoint/`, a golden set of our own prompts with the scores that this checkpoint
-gives them, the report, and a model card that names the recipe, the digests of the data and the licences of everything
-that was learnt from.
+What `fit` left in `checkpoint/`, the report, and a model card that names the recipe, the digests of the data and the
+licences of everything that was learnt from.
 """
 
 from __future__ import annotations
@@ -19,13 +18,12 @@ from training.config import Recipe
 from training.plots import FILES as PLOTS
 from training.records import data_file, read_problems, read_programs
 from training.report import interval
-from training.run import Run, read_jsonl, write_jsonl, write_text
+from training.run import Run, read_jsonl, write_text
 
-GOLDEN = Path(__file__).with_name("recipes") / "golden.jsonl"
 DATA = ("corpus.python.jsonl.gz", "problems.python.jsonl.gz", "samples.python.jsonl.gz", "labels.jsonl.gz")
 CHECKPOINT = (
     "model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-    "reward_model.json",
+    "reward_model.json", "golden.jsonl",
 )  # fmt: skip
 REPORT = ("report.md", "report.json", *PLOTS)
 
@@ -41,14 +39,9 @@ def publish(recipe: Recipe, run: Run) -> dict[str, object]:
     for name in REPORT:
         shutil.copyfile(run.path(name), folder / name)
     model = RewardModel.load(folder)
-    rows = []
-    for r in read_jsonl(GOLDEN):
-        encoded = model.encode(r["prompt"], r["completion"])
-        rows.append({**r, "tokens": len(encoded.ids), "score": model.score([encoded])[0]})
-    write_jsonl(folder / "golden.jsonl", rows)
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     write_text(folder / "README.md", card(recipe, run, report, model.revision))
-    parity = RewardModel.load(folder).check_golden()
+    parity = model.check_golden()
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     return {"folder": folder.name, "revision": model.revision, "megabytes": round(size / 1e6, 1), **asdict(parity)}
 
