@@ -45,8 +45,8 @@ from typing import Any
 import torch
 import transformers
 from peers.serving import PEERS, SIZES, Broken, Group, Server, install, interpreter, serving, told, versions
-from transformers import AutoTokenizer
 
+from service.scoring.encoder import load_tokenizer
 from service.scoring.packing import pack
 from service.scoring.reward_model import Encoded, RewardModel, RewardModelSpec
 
@@ -66,12 +66,8 @@ Ids = tuple[int, ...]
 
 
 def write_tokenizer(source: Path, folder: Path, longest: int) -> None:
-    """The checkpoint's tokenizer, so that transformers 4 (infinity's) gives the same ids.
-
-    transformers 5 puts the tokenizer class of the model's family in place of the pipeline in `tokenizer.json`; what is
-    written here is the pipeline that it then uses.
-    """
-    AutoTokenizer.from_pretrained(source).backend_tokenizer.save(str(folder / "tokenizer.json"))
+    """The checkpoint's tokenizer, so that transformers 4 (infinity's) gives the same ids."""
+    load_tokenizer(source).backend_tokenizer.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest, "pad_token": "<|pad|>",
               "eos_token": "<|end|>", "padding_side": "right", "clean_up_tokenization_spaces": False,
               "model_input_names": ["input_ids", "attention_mask"]}  # fmt: skip

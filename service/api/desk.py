@@ -76,9 +76,8 @@ class Desk:
     async def _score(self, request: ScoreRequest, context: Context) -> ScoreAnswer:
         plan = ScorePlan(request.model, self.door.model(request.model).revision, request.items, request.on_overflow,
                          request.calibrated)  # fmt: skip
-        await plan.recall(self.queue)
         async with self._errand(context) as errand:
-            await errand.submit(plan.jobs(context))
+            await plan.submit(errand, self.queue)
             results = await _gather(context, (self._scored(plan, errand, at) for at in range(len(request.items))))
         statuses = (one.status for result in results for one in result.completions)
         return ScoreAnswer(request_id=context.request_id, status=_completeness(statuses), model=plan.model_ref(),

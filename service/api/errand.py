@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 
@@ -20,7 +20,7 @@ from service.api.mailbox import Mailbox
 from service.errors import BrokerUnavailable, Overloaded, WouldMissDeadline
 from service.jobs import Failed, Job, JobState, Reply
 from service.queue.keys import EXECUTE_QUEUE
-from service.queue.producer import Bound, Queue
+from service.queue.producer import Bound, Queue, Remembered
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.errand")
@@ -38,8 +38,13 @@ class Errand:
         self._futures: dict[str, asyncio.Future[Reply]] = {}
         self._readers: Counter[str] = Counter()  # how many items of the request wait for a job just now
 
-    async def submit(self, jobs: Iterable[Job], *, use_cache: bool = True, unbounded: bool = False) -> None:
-        """Admit these jobs; raises Overloaded or WouldMissDeadline with nothing of this errand left in the queue."""
+    async def submit(self, jobs: Iterable[Job], *, use_cache: bool = True, unbounded: bool = False,
+                     unless: Sequence[str] = ()) -> None:  # fmt: skip
+        """Admit these jobs; raises Overloaded or WouldMissDeadline with nothing of this errand left in the queue.
+
+        `unless`, for jobs of one queue: raises Remembered if something is remembered under these keys, and then this
+        errand has none of the jobs.
+        """
         by_queue: dict[str, dict[str, Job]] = {}
         for job in jobs:
             by_queue.setdefault(job.queue, {})[job.id] = job
@@ -52,7 +57,10 @@ class Errand:
                 self._futures[job.id] = self.mailbox.hold(job.id, name)
             try:
                 tokens = {self.mailbox.token(job.id): job for job in fresh}
-                finished = await self.queue.submit(tokens, bound, use_cache=use_cache)
+                finished = await self.queue.submit(tokens, bound, use_cache=use_cache, unless=unless)
+            except Remembered:
+                self.mailbox.let_go({job.id: self._futures.pop(job.id) for job in fresh})
+                raise
             except Overloaded as error:
                 retry_after_s = error.retry_after_s or self._drain_time(name, sum(job.cost for job in fresh))
                 metrics.rejected.labels("queue_full").inc()
@@ -125,6 +133,11 @@ class Errand:
         rate = self.fleet.line(queue).rate
         low, high = RETRY_AFTER_S
         return low if not rate else min(high, max(low, cost / rate))
+
+    def hopeless(self, queue: str) -> bool:
+        """Whether this queue looks too long for this request's deadline."""
+        wait_s = self.fleet.line(queue).wait_s()
+        return wait_s is not None and wait_s > self.context.left_s
 
     async def _refuse_the_hopeless(self, queue: str) -> None:
         line = self.fleet.line(queue)

@@ -40,7 +40,7 @@ from service.jobs import (
     score_job_id,
 )
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
-from service.queue.producer import Queue
+from service.queue.producer import Queue, Remembered
 from service.schemas import (
     AssertTests,
     CheckTests,
@@ -65,6 +65,7 @@ from service.schemas import (
 from service.settings import Settings
 
 BYTES_PER_TOKEN = 3  # for the estimate at the door; the worker counts
+ONE_STEP = 64  # completions that are looked up by the step that admits them; the broker serves nobody else meanwhile
 COMPILE_CPU_S = 15.0  # at most, where there is a compiler
 
 
@@ -115,6 +116,7 @@ class ScoreGroup:
     def make_job(self, revision: str, context: Context) -> Job | None:
         missing = self.missing
         if not missing:
+            self.job = None
             return None
         task = encode(ScoreTask(self.model, revision, self.prompt, missing, self.on_overflow))
         cost = len(encode(self.prompt)) * len(missing) + sum(len(text.encode()) for text in missing)
@@ -127,8 +129,8 @@ class ScoreGroup:
 class ScorePlan:
     """The groups of a request under one revision; scores that are remembered are not asked for again.
 
-    `recall`, the errand's `submit` and `item` raise RevisionMoved when another revision has taken over and this one
-    cannot score any more: the whole request begins anew, so that no answer has two.
+    `submit`, `recall`, the errand's `submit` and `item` raise RevisionMoved when another revision has taken over and
+    this one cannot score any more: the whole request begins anew, so that no answer has two.
     """
 
     def __init__(self, model: str, revision: str, items: Sequence[ScoreItem], on_overflow: str,
@@ -138,11 +140,29 @@ class ScorePlan:
         self.calibrated = calibrated
         self.groups = [ScoreGroup(item, model, revision, on_overflow) for item in items]
 
+    async def submit(self, errand: Errand, queue: Queue) -> None:
+        """Have scored what has not been scored before; in one step with the look-up where nothing has."""
+        keys = self._keys(queue)
+        if len(keys) > ONE_STEP or queue.remembers(keys) or errand.hopeless(queue_of_model(self.model)):
+            await self.recall(queue)
+        else:
+            try:
+                await errand.submit(self.jobs(errand.context), unless=keys)
+                return
+            except Remembered as known:
+                self._learn(known.frames)
+        await errand.submit(self.jobs(errand.context))
+
     async def recall(self, queue: Queue) -> None:
         """Look up what has been scored before under this revision, which must still be the active one."""
+        self._learn(await queue.recall(queue_of_model(self.model), self.revision, self._keys(queue)))
+
+    def _keys(self, queue: Queue) -> list[str]:
+        return [self._cache_key(queue, group.keys[text]) for group in self.groups for text in group.unique]
+
+    def _learn(self, frames: Sequence[bytes | None]) -> None:
+        """What was remembered under each of `_keys`."""
         wanted = [(group, text) for group in self.groups for text in group.unique]
-        keys = [self._cache_key(queue, group.keys[text]) for group, text in wanted]
-        frames = await queue.recall(queue_of_model(self.model), self.revision, keys)
         for (group, text), frame in zip(wanted, frames, strict=True):
             if frame is not None:
                 group.known[text] = _entry_decoder.decode(frame)

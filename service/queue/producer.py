@@ -50,6 +50,14 @@ class Worker:
     info: dict[str, Any]
 
 
+class Remembered(Exception):
+    """Some of what was to be done is done already. `frames`: what is remembered under each key, None where nothing."""
+
+    def __init__(self, frames: list[bytes | None]) -> None:
+        super().__init__("remembered")
+        self.frames = frames
+
+
 @contextlib.contextmanager
 def broker_errors() -> Iterator[None]:
     """Redis' misfortunes in plaudit's words: full memory is overload, everything else is an outage."""
@@ -89,20 +97,22 @@ class Queue:
         self._fresh: dict[str, tuple[bytes, int]] = {}  # to be remembered: frame, for how long
         self._storing: asyncio.Task[None] | None = None
 
-    async def submit(self, jobs: Mapping[str, Job], bound: Bound, *, use_cache: bool = True) -> dict[str, Reply]:
+    async def submit(self, jobs: Mapping[str, Job], bound: Bound, *, use_cache: bool = True,
+                     unless: Sequence[str] = ()) -> dict[str, Reply]:  # fmt: skip
         """Admit jobs of one queue, tag and tenant, all or none; the replies of finished ones come back at once.
 
         `jobs` by the token under which this caller waits: leaving takes back that token and no later caller's.
 
-        Raises Overloaded, without a Retry-After (the caller knows the drain rate), when the bound would be passed, and
-        RevisionMoved when the queue admits another tag.
+        Raises Remembered, with nothing admitted, if anything is remembered under one of the keys `unless`; Overloaded,
+        without a Retry-After (the caller knows the drain rate), when the bound would be passed; RevisionMoved when the
+        queue admits another tag.
         """
         if not jobs:
             return {}
         first = next(iter(jobs.values()))
         queue, tag = first.queue, first.tag
         arguments: list[Any] = [self.keys.prefix, self.channel, bound.max_depth, bound.max_cost, now_ms(), len(jobs),
-                                tag, first.tenant]  # fmt: skip
+                                tag, first.tenant, len(unless), *unless]  # fmt: skip
         for token, job in jobs.items():
             line = f"{queue}:{job.lane}"
             arguments += [job.id, line, job.task, job.cost, job.deadline_ms, "1" if use_cache else "0", token]
@@ -114,6 +124,8 @@ class Queue:
             outcome = await self._submit(keys=keys, args=arguments)
         if outcome[0] == b"moved":
             raise RevisionMoved(f"queue {queue} takes jobs of {outcome[1].decode()}, and these are of {tag}")
+        if outcome[0] == b"known":
+            raise Remembered(outcome[1])
         if outcome[0] == b"full" and (len(outcome) > 1 and isinstance(outcome[1], int)):
             raise Overloaded(f"queue {queue} holds {outcome[1]} jobs (at most {bound.max_depth}) of cost "
                              f"{float(outcome[2]):g} (at most {bound.max_cost:g})")  # fmt: skip
@@ -214,6 +226,10 @@ class Queue:
         self._fresh |= {key: (frame, keep_s) for key, frame in frames.items()}
         if self._storing is None or self._storing.done():
             self._storing = asyncio.create_task(self._store(), name="remember")
+
+    def remembers(self, keys: Sequence[str]) -> bool:
+        """Whether anything of this is on its way to being stored."""
+        return any(key in self._fresh for key in keys)
 
     async def recall(self, queue: str, tag: str, keys: Sequence[str]) -> list[bytes | None]:
         """What was remembered under each key, by this process just now or by anyone.

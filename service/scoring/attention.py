@@ -13,10 +13,10 @@ are joined exactly: with w = sigmoid(lse_b - lse_a), out = (1 - w) · out_a + w 
 A sliding window that is shorter than a sequence cuts through the segments above; there each segment attends, under an
 explicit mask, to the keys of its own line only. Slower, still exact.
 
-Only pooled tokens are read behind the last layer, so its feed-forward block, three quarters of a layer, runs on those
-alone (`_pooled_only`); every other row of the last hidden state is unfinished. In the others it runs in pieces, because
-its inside is several times as wide as the residual stream: less memory at the peak, and none of it too large to be
-used again.
+Only pooled tokens are read behind the last layer, so there only they attend (`_at_places`), and the feed-forward block,
+three quarters of a layer, runs on those alone (`_pooled_only`); every other row of the last hidden state is unfinished.
+In the other layers that block runs in pieces, because its inside is several times as wide as the residual stream: less
+memory at the peak, and none of it too large to be used again. (`decoder.py` does both by itself.)
 
 What a model adds to attention that is not here (soft caps, sinks, position biases, no causality) raises `Unsharable`;
 the reward model tries a probe at load (`sharing.py`) and serves such a model unshared.
@@ -24,6 +24,7 @@ the reward model tries a probe at load (`sharing.py`) and serves such a model un
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -45,13 +46,26 @@ class Unsharable(Exception):
 
 
 class Row:
-    """A packing on its way through the layers. `windows`: the sliding windows that the layers asked for."""
+    """A packing on its way through `depth` layers; of the last one only `places` are read.
 
-    def __init__(self, packing: Packing) -> None:
+    `windows`: the sliding windows that the layers asked for. `layers`: how many have come.
+    """
+
+    def __init__(self, packing: Packing, places: Sequence[int], depth: int) -> None:
         self.packing = packing
+        self.places = sorted(set(places))
+        self.depth = depth
         self.windows: set[int] = set()
         self.layers = 0
         self._masks: dict[tuple[int, int], torch.Tensor] = {}
+
+    def slides(self, window: int | None) -> bool:
+        """Whether a sliding window hides a part of a sequence."""
+        return window is not None and window < self.packing.longest
+
+    def prunes(self, layer: int, window: int | None) -> bool:
+        """Whether the n-th layer needs to attend at `places` only."""
+        return layer == self.depth and not self.slides(window)
 
     def mask(self, index: int, window: int) -> torch.Tensor:
         """Which tokens of its line a segment's tokens may see: (S, line), True where they may."""
@@ -64,7 +78,13 @@ class Row:
         return self._masks[index, window]
 
 
-_row: ContextVar[Row] = ContextVar("plaudit_row")
+_row: ContextVar[Row | None] = ContextVar("plaudit_row", default=None)
+
+
+def places_in_last_layer(window: int | None) -> list[int] | None:
+    """The places of which alone queries are needed, if the layer that comes next is the last; else None."""
+    row = _row.get()
+    return row.places if row is not None and row.prunes(row.layers + 1, window) else None
 
 
 @contextmanager
@@ -72,11 +92,11 @@ def packed(backbone: Any, packing: Packing, places: Sequence[int] | None = None)
     """Inside, the backbone's attention is that of this row, and its last hidden state is good at these places only,
     or at the last token of every sequence."""
     before = backbone.config._attn_implementation
-    row = Row(packing)
+    row = Row(packing, packing.pooled if places is None else places, backbone.config.num_hidden_layers)
     token = _row.set(row)
     backbone.config._attn_implementation = NAME
     blocks = _feed_forward(backbone)
-    hooks = _pooled_only(blocks[-1], packing, packing.pooled if places is None else places) if blocks else []
+    hooks = _pooled_only(blocks[-1], row) if blocks else []
     if len(packing.ids) > PIECE:
         for block in blocks:
             block.forward = _in_pieces(block.forward)
@@ -112,15 +132,15 @@ def _in_pieces(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[tor
     return pieces
 
 
-def _pooled_only(block: Any, packing: Packing, pooled: Sequence[int]) -> list[Any]:
+def _pooled_only(block: Any, row: Row) -> list[Any]:
     """Let the last layer's feed-forward block see pooled tokens only; the others get zeros from it."""
-    places = torch.tensor(sorted(set(pooled)))  # (P)
+    places = torch.tensor(row.places)  # (P)
 
     def gather(_: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         return (given[0][:, places],)  # (1, T, H) → (1, P, H)
 
     def scatter(_: Any, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
-        whole = out.new_zeros((1, len(packing.ids), out.shape[-1]))  # (1, T, H)
+        whole = out.new_zeros((1, len(row.packing.ids), out.shape[-1]))  # (1, T, H)
         whole[:, places] = out
         return whole
 
@@ -139,8 +159,10 @@ def attend(
     is_causal: bool | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The function behind `NAME`: (1, T, Hq, D), as transformers wants it."""
+    """The function behind `NAME`: (1, T, Hq, D), as transformers wants it; in the last layer of queries at the row's
+    places alone, (1, P, Hq, D), where only those are given."""
     row = _row.get()
+    assert row is not None
     row.layers += 1
     if unknown := sorted(name for name, given in others.items() if given is not None and name not in KNOWN):
         raise Unsharable(f"attention with {', '.join(unknown)}")
@@ -148,13 +170,47 @@ def attend(
         raise Unsharable("attention with a mask of its own")
     if not (getattr(module, "is_causal", True) if is_causal is None else is_causal):
         raise Unsharable("attention that is not causal")
-    if query.shape[2] != len(row.packing.ids) or key.shape[2] != query.shape[2] or value.shape[3] != query.shape[3]:
+    tokens = len(row.packing.ids)
+    if key.shape[2] != tokens or value.shape[3] != query.shape[3]:
         raise Unsharable("attention over other tokens than those of the row")
     if sliding_window is not None:
         row.windows.add(sliding_window)
-        if sliding_window < row.packing.longest:
-            return _windowed(row, query, key, value, sliding_window, scaling), None
-    return _joined(row.packing.segments, query, key, value, scaling), None
+    places = row.places if row.prunes(row.layers, sliding_window) else None
+    if query.shape[2] != tokens and (places is None or query.shape[2] != len(places)):
+        raise Unsharable("attention of other tokens than those of the row")
+    if row.slides(sliding_window):
+        assert sliding_window is not None
+        return _windowed(row, query, key, value, sliding_window, scaling), None
+    if places is None:
+        return _joined(row.packing.segments, query, key, value, scaling), None
+    if query.shape[2] == len(places):
+        return _at_places(row, query, key, value, scaling), None
+    whole = query.new_zeros((1, tokens, query.shape[1], query.shape[3]))
+    whole[:, places] = _at_places(row, query[:, :, places], key, value, scaling)
+    return whole, None
+
+
+def _at_places(row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+               scaling: float | None) -> torch.Tensor:  # fmt: skip
+    """What `_joined` gives at the row's places, from their queries alone: (1, Hq, P, D) → (1, P, Hq, D)."""
+    _, heads, count, size = query.shape
+    out = query.new_empty((1, count, heads, size), dtype=torch.float32)
+    lse = query.new_empty((1, count, heads), dtype=torch.float32)
+    for segment in row.packing.segments:
+        first, behind = (bisect_left(row.places, at) for at in (segment.start, segment.stop))
+        for at in range(first, behind):
+            own = slice(segment.start, row.places[at] + 1)
+            part, part_lse = _flash(query[:, :, at : at + 1], key[:, :, own], value[:, :, own], causal=False,
+                                    scaling=scaling)  # fmt: skip
+            out[:, at : at + 1], lse[:, at : at + 1] = part, part_lse
+    for segment in row.packing.segments:
+        behind, last = (bisect_left(row.places, at) for at in (segment.stop, segment.reach))
+        if behind < last:
+            above = slice(segment.start, segment.stop)
+            part, part_lse = _flash(query[:, :, behind:last], key[:, :, above], value[:, :, above], causal=False,
+                                    scaling=scaling)  # fmt: skip
+            _join(out[:, behind:last], lse[:, behind:last], part, part_lse)
+    return out.to(query.dtype)
 
 
 def _joined(segments: list[Segment], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
@@ -172,10 +228,15 @@ def _joined(segments: list[Segment], query: torch.Tensor, key: torch.Tensor, val
             continue
         below, at = slice(above.stop, above.reach), slice(above.start, above.stop)
         part, part_lse = _flash(query[:, :, below], key[:, :, at], value[:, :, at], causal=False, scaling=scaling)
-        weight = torch.sigmoid(part_lse - lse[:, below])  # (1, Q, Hq)
-        out[:, below].lerp_(part.float(), weight[..., None])
-        lse[:, below] = torch.logaddexp(lse[:, below], part_lse)
+        _join(out[:, below], lse[:, below], part, part_lse)
     return out.to(query.dtype)
+
+
+def _join(out: torch.Tensor, lse: torch.Tensor, part: torch.Tensor, part_lse: torch.Tensor) -> None:
+    """Add attention over further keys, in place: (1, Q, Hq, D) and (1, Q, Hq), twice."""
+    weight = torch.sigmoid(part_lse - lse)
+    out.lerp_(part.float(), weight[..., None])
+    torch.logaddexp(lse, part_lse, out=lse)
 
 
 def _flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, causal: bool,

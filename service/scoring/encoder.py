@@ -46,6 +46,7 @@ class Encoder:
         self.spec = spec
         self.tokenizer = tokenizer
         self._seams = _seams(tokenizer)
+        self._last_head: tuple[str | None, tuple[int, list[int], bool]] = (None, (0, [], False))
         self._step_id: int | None = None if spec.steps is None else token_id(tokenizer, spec.steps.token)
         if spec.template == CHAT_TEMPLATE:
             if not getattr(tokenizer, "chat_template", None):
@@ -98,12 +99,7 @@ class Encoder:
         if prompt is None:
             return [self._fit(self._ids(self._opened(text)), 0, on_overflow) for text in completions]
         head = self.head_text(prompt)
-        at = {token: head.rfind(token) + len(token) for token in self._seams if token in head}
-        seam_token = max(at, key=lambda token: at[token], default=None)
-        seam = at[seam_token] if seam_token is not None else len(head)
-        head_ids = self._ids(head[:seam])
-        # An added token that begins earlier may have eaten the start of the seam; then it is none.
-        proven = seam_token is not None and head_ids[-1:] == [self.tokenizer.convert_tokens_to_ids(seam_token)]
+        seam, head_ids, proven = self._head(head)
         group: list[Encoded | TooLong] = []
         for completion in completions:
             text = self.full_text(prompt, completion)
@@ -114,6 +110,24 @@ class Encoder:
                 prompt_tokens = num_common(tuple(head_ids), tuple(ids))
             group.append(self._fit(ids, prompt_tokens, on_overflow))
         return group
+
+    def _head(self, head: str) -> tuple[int, list[int], bool]:
+        """Where what completions have in common ends, its ids, and whether a special token makes that an exact seam.
+
+        The last answer is kept: completions that come one a request come one after the other.
+        """
+        known, answer = self._last_head
+        if known == head:
+            return answer
+        at = {token: head.rfind(token) + len(token) for token in self._seams if token in head}
+        seam_token = max(at, key=lambda token: at[token], default=None)
+        seam = at[seam_token] if seam_token is not None else len(head)
+        head_ids = self._ids(head[:seam])
+        # An added token that begins earlier may have eaten the start of the seam; then it is none.
+        proven = seam_token is not None and head_ids[-1:] == [self.tokenizer.convert_tokens_to_ids(seam_token)]
+        answer = seam, head_ids, proven
+        self._last_head = head, answer  # in one step: two threads encode
+        return answer
 
     def full_text(self, prompt: Prompt, completion: str) -> str:
         """The whole text that is tokenised, closing and marks of steps included."""

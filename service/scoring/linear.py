@@ -57,18 +57,19 @@ class GatedMLP(torch.nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def _gated(block: torch.nn.Module) -> bool:
+def is_gated(block: torch.nn.Module) -> bool:
     """Whether a block is that and nothing else: its three layers, and silu, under the names that all of them use."""
     children = dict(block.named_children())
     return (
         type(block).__name__.endswith("MLP")
         and children.keys() == {*GATED, "act_fn"}
-        and all(_plain(children[name]) for name in GATED)
+        and all(is_plain(children[name]) for name in GATED)
         and isinstance(children["act_fn"], torch.nn.SiLU | SiLUActivation)
     )
 
 
-def _plain(layer: torch.nn.Module) -> bool:
+def is_plain(layer: torch.nn.Module) -> bool:
+    """Whether it is a float32 linear layer on a CPU and no subclass of one."""
     return type(layer) is torch.nn.Linear and (layer.weight.dtype, layer.weight.device.type) == FLOAT32_CPU
 
 
@@ -87,10 +88,10 @@ def speed_up(model: torch.nn.Module) -> int:
         return 0
     count = 0
     for name, part in list(model.named_children()):
-        if _gated(part):
+        if is_gated(part):
             setattr(model, name, GatedMLP(part))
             count += len(GATED)
-        elif _plain(part):
+        elif is_plain(part):
             setattr(model, name, OneDNNLinear(part))
             count += 1
         else:

@@ -30,7 +30,7 @@ import torch
 from transformers import __version__ as transformers_version
 
 from service.errors import TooLong, UsageError
-from service.scoring import checkpoint, heads, linear
+from service.scoring import checkpoint, decoder, heads
 from service.scoring.encoder import Encoded, Encoder, Message, Overflow, Prompt, token_id
 from service.scoring.engine import Parity, compare, read_golden
 from service.scoring.packing import pack, rows
@@ -106,7 +106,7 @@ class RewardModel:
         checkpoint.check_vocabulary(folder, encoder.tokenizer, backbone.get_input_embeddings().num_embeddings)
         checkpoint.check_length(folder, backbone, encoder.spec.max_length)
         parameters: int = sum(p.numel() for p in backbone.parameters()) + (head.parameters if head else 0)
-        linear.speed_up(backbone)
+        decoder.speed_up(backbone)
         checkpoint.own(backbone)
         if checkpoint.revision_of(folder) != revision:
             raise UsageError(f"{folder}: was written to while it was loaded")

@@ -14,12 +14,12 @@ import redis
 import redis.asyncio
 
 from service.api.ledger import Ledger
-from service.errors import BrokerUnavailable, Conflict, NotFound, Overloaded
+from service.errors import BrokerUnavailable, Conflict, NotFound, Overloaded, RevisionMoved
 from service.jobs import Failed, Job, JobState, Scored, ScoreTask, digest, encode
 from service.queue import keys
 from service.queue.consumer import Consumer, Heartbeat
 from service.queue.keys import connect, connect_async
-from service.queue.producer import Bound, Queue, now_ms
+from service.queue.producer import Bound, Queue, Remembered, now_ms
 from support.broker import Broker
 
 QUEUE = "score:default"
@@ -99,6 +99,22 @@ async def test_a_request_is_admitted_whole_or_not_at_all(queue: Queue) -> None:
 
     await queue.submit(tokens(job("c"), mark="v"), bound)
     assert (await queue.load(QUEUE)).depth == 3
+
+
+async def test_work_is_admitted_only_if_none_of_it_is_remembered(queue: Queue) -> None:
+    stored = [f"{queue.keys.prefix}score:{name}" for name in "ab"]
+    await queue.client.set(stored[1], b"done")
+    with pytest.raises(Remembered) as known:
+        await queue.submit(tokens(job("a"), job("b")), WIDE, unless=stored)
+    assert known.value.frames == [None, b"done"]
+    assert (await queue.load(QUEUE)).depth == 0
+
+    assert await queue.submit(tokens(job("a"), job("b")), WIDE, unless=stored[:1]) == {}
+    assert (await queue.load(QUEUE)).depth == 2
+
+    await queue.client.hset(queue.keys.active(QUEUE), "revision", "newer")  # of an older one nothing is told
+    with pytest.raises(RevisionMoved):
+        await queue.submit(tokens(job("c")), WIDE, unless=stored)
 
 
 async def test_cost_is_a_bound_of_its_own(queue: Queue) -> None:

@@ -3,10 +3,11 @@
 -- KEYS[1] load hash of the queue (cost, drained)      KEYS[2] zset of its live jobs, by deadline
 -- KEYS[3] hash of its live jobs by tag                KEYS[4] hash whose `revision` is the one tag that is admitted
 -- ARGV[1] prefix  [2] reply channel  [3] max depth  [4] max cost  [5] now, Unix ms  [6] number of jobs  [7] their tag
--- [8] their tenant
--- then seven per job: id, queue and lane, task, cost, deadline, use cache (1/0), the caller's token
+-- [8] their tenant  [9] number of keys of what may be remembered
+-- then those keys, then seven per job: id, queue and lane, task, cost, deadline, use cache (1/0), the caller's token
 -- then three per test suite that the jobs refer to: digest, frame, keep for ms
--- Answers {"moved", the tag admitted}, {"full", depth, cost} or a list with, per job, "new", "joined" or the frame of a finished reply.
+-- Answers {"moved", the tag admitted}, {"known", what is remembered under each key} if anything is, and then nothing is
+-- admitted, {"full", depth, cost} or a list with, per job, "new", "joined" or the frame of a finished reply.
 local prefix, channel = ARGV[1], ARGV[2]
 local max_depth, max_cost, now, count = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local tag, tenant = ARGV[7], ARGV[8]
@@ -16,9 +17,18 @@ if admitted and admitted ~= tag then
   return {'moved', admitted}
 end
 
-local outcome, new, new_cost = {}, 0, 0
+local known, any = {}, false
+for i = 1, tonumber(ARGV[9]) do
+  known[i] = redis.call('GET', ARGV[9 + i])
+  any = any or known[i]
+end
+if any then
+  return {'known', known}
+end
+
+local outcome, new, new_cost, first = {}, 0, 0, 10 + #known
 for i = 0, count - 1 do
-  local at = 9 + i * 7
+  local at = first + i * 7
   local id = ARGV[at]
   local cached = ARGV[at + 5] == '1' and redis.call('GET', prefix .. 'cache:' .. id)
   if cached then
@@ -39,7 +49,7 @@ if new > 0 and (depth + new > max_depth or (cost + new_cost > max_cost and depth
 end
 
 for i = 0, count - 1 do
-  local at = 9 + i * 7
+  local at = first + i * 7
   local id, job = ARGV[at], prefix .. 'job:' .. ARGV[at]
   if outcome[i + 1] == 'new' then
     local line = ARGV[at + 1]
@@ -68,7 +78,7 @@ for i = 0, count - 1 do
   end
 end
 
-for at = 9 + count * 7, #ARGV, 3 do
+for at = first + count * 7, #ARGV, 3 do
   local suite, keep = prefix .. 'suite:' .. ARGV[at], tonumber(ARGV[at + 2])
   local left = redis.call('PTTL', suite)
   if left == -2 then
