@@ -308,9 +308,10 @@ def tables(title: str, cells: list[Cell], run: Run) -> str:
              *(cell.ratios() for cell in cells)]  # fmt: skip
     aimed = next((cell for cell in cells if (cell.prompt, cell.completions) == AIMED), None)
     if aimed is not None:
-        told_ = [f"{label} {aimed.ratio(of, over):.2f} of {least:g}"
-                 + ("" if aimed.ratio(of, over) >= least else " **(missed)**")
-                 for label, (of, over, least) in zip(ratios, TARGETS, strict=True)]  # fmt: skip
+        reached = [(label, aimed.ratio(of, over), least)
+                   for label, (of, over, least) in zip(ratios, TARGETS, strict=True)]  # fmt: skip
+        told_ = [f"{label} {ratio:.2f} of {least:g}" + ("" if ratio >= least else " **(missed)**")
+                 for label, ratio, least in reached if not math.isnan(ratio)]  # fmt: skip
         lines += ["", f"Against the targets, at prompt {AIMED[0]} and N {AIMED[1]}: {'; '.join(told_)}."]
     lines += ["", *(f"- {name}: not measured: {why}" for name, why in run.missing.items())]
     return "\n".join([*lines, "", f"Peers: {'; '.join(run.notes)}." if run.notes else ""]).strip()

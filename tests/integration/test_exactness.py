@@ -39,6 +39,7 @@ def models(folders: dict[str, Path]) -> Iterator[Stack]:
     """One scorer with all of them, and nothing of ours in any folder."""
     flags = [flag for name, folder in folders.items() for flag in ("--model", f"{name}={folder}")]
     with Broker() as broker, Stack(broker, folders["qwen2"], scorers=0, executors=0, max_batch_tokens="4096") as stack:
+        stack.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # what is freed goes back, and the next needs room anew
         stack.start_scorer(*flags)
         wait_for(lambda: served(stack).keys() >= folders.keys(), 60, "the models to be served")
         yield stack
