@@ -7,7 +7,7 @@ model is asked about combinations that it has never seen. A step has one constan
 its line takes a small model far more text than to learn what a phrase means, and says less about programs.
 
 The text that a generator learns from holds mistakes, as text by people does: every step of every program may be a
-slip (a wrong comparison, a constant off by one, a step left out, two steps exchanged). A generator that imitates it
+slip (a wrong comparison, another constant, a step left out, two steps exchanged). A generator that imitates it
 fails often and in readable ways, which is what a reranker is for. Nothing is labelled by how it was made: a slip may be
 harmless, and only the tests say.
 """

@@ -252,7 +252,8 @@ def load_tokenizer(folder: Path, **settings: Any) -> Any:
     if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
         raise UsageError(f"{folder}: no loadable tokenizer: its vocabulary is empty")
     path = folder / "tokenizer.json"
-    if not path.is_file() or _pipeline(tokenizer.backend_tokenizer) == _pipeline(Tokenizer.from_file(str(path))):
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # a tokenizer in Python has none
+    if backend is None or not path.is_file() or _pipeline(backend) == _pipeline(Tokenizer.from_file(str(path))):
         return tokenizer
     log.info("%s: the pipeline of tokenizer.json, not that of %s", folder.name, type(tokenizer).__name__)
     return PreTrainedTokenizerFast.from_pretrained(folder, **settings)
