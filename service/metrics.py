@@ -46,6 +46,12 @@ score_batch_groups = Histogram(
     "plaudit_score_batch_groups", "Groups in one batch", buckets=[1, 2, 4, 8, 16, 32, 64, 128]
 )
 score_tokens = Counter("plaudit_score_tokens_total", "Tokens: computed, padding, or shared (not computed)", ["kind"])
+prompt_cache_lookups = Counter(
+    "plaudit_prompt_cache_lookups_total", "Prompts of batches, by whether their keys and values were kept", ["outcome"]
+)
+prompt_cache_bytes = Gauge(
+    "plaudit_prompt_cache_bytes", "Keys and values of prompts that are kept", multiprocess_mode="livesum"
+)
 score_value = Histogram(
     "plaudit_score_value", "Raw scores", ["model"], buckets=[-32, -16, -8, -4, -2, -1, 0, 1, 2, 4, 8, 16, 32]
 )

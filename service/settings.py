@@ -91,6 +91,9 @@ class Settings(BaseModel):
 
     # scoring
     max_batch_tokens: Annotated[int, Field(ge=1)] = 16384
+    max_prompt_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        256 * 1024 * 1024, description="keys and values of prompts that may come again, for each revision; 0: none"
+    )
     dtype: Literal["float32", "bfloat16"] = "float32"
     engine: Literal["transformers", "vllm"] = Field(
         "transformers", description="what computes scores (docs/engines.md)"

@@ -6,7 +6,9 @@ by a context variable, because a model may drop keyword arguments that it does n
     own    every segment attends causally to itself
     above  all descendants of a segment, which are one stretch of the row, attend to all of that segment
 
-Both are flash kernels that also return the log-sum-exp of their logits, and two partial softmaxes over disjoint keys
+    known  what continues a prompt that an earlier row computed (`prompts.py`) attends to all of its keys, too
+
+All are flash kernels that also return the log-sum-exp of their logits, and two partial softmaxes over disjoint keys
 are joined exactly: with w = sigmoid(lse_b - lse_a), out = (1 - w) · out_a + w · out_b and lse = logaddexp(lse_a, lse_b)
 (Dao et al., FlashAttention, 2022, section 3.1). No mask is built and no key or value is copied.
 
@@ -33,7 +35,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
-from service.scoring.packing import Packing, Segment
+from service.scoring.packing import Packing
 
 NAME = "plaudit_packed"
 PIECE = 1024  # tokens
@@ -45,16 +47,25 @@ class Unsharable(Exception):
     """This model's attention is more than softmax over a causal past; the message says what."""
 
 
+Layers = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values of some tokens in each layer, (1, Hkv, K, D) each
+
+
 class Row:
     """A packing on its way through `depth` layers; of the last one only `places` are read.
 
-    `windows`: the sliding windows that the layers asked for. `layers`: how many have come.
+    `known`: keys and values of what the packing continues, in its order. `kept`: where in the row tokens are whose keys
+    and values are wanted, and the list that they go to, layer by layer. `windows`: the sliding windows that the layers
+    asked for. `layers`: how many have come. `token_bytes`: of keys and values of one token in these.
     """
 
-    def __init__(self, packing: Packing, places: Sequence[int], depth: int) -> None:
+    def __init__(self, packing: Packing, places: Sequence[int], depth: int, known: Sequence[Layers] = (),
+                 kept: Sequence[tuple[list[slice], Layers]] = ()) -> None:  # fmt: skip
         self.packing = packing
         self.places = sorted(set(places))
         self.depth = depth
+        self.known = known
+        self.kept = kept
+        self.token_bytes = 0
         self.windows: set[int] = set()
         self.layers = 0
         self._masks: dict[tuple[int, int], torch.Tensor] = {}
@@ -66,6 +77,19 @@ class Row:
     def prunes(self, layer: int, window: int | None) -> bool:
         """Whether the n-th layer needs to attend at `places` only."""
         return layer == self.depth and not self.slides(window)
+
+    def enter(self, key: torch.Tensor, value: torch.Tensor) -> None:
+        """The next layer begins, with (1, Hkv, T, D) twice."""
+        self.layers += 1
+        self.token_bytes += (key.nbytes + value.nbytes) // key.shape[2]
+        for places, layers in self.kept:
+            key_, value_ = (torch.cat([part[:, :, at] for at in places], dim=2) for part in (key, value))
+            layers.append((key_, value_))
+
+    def continued(self) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+        """Stretches of the row, with keys and values of this layer that come before all of each."""
+        for one, layers in zip(self.packing.continued, self.known, strict=True):
+            yield slice(one.start, one.stop), *layers[self.layers - 1]
 
     def mask(self, index: int, window: int) -> torch.Tensor:
         """Which tokens of its line a segment's tokens may see: (S, line), True where they may."""
@@ -88,11 +112,13 @@ def places_in_last_layer(window: int | None) -> list[int] | None:
 
 
 @contextmanager
-def packed(backbone: Any, packing: Packing, places: Sequence[int] | None = None) -> Iterator[Row]:
+def packed(backbone: Any, packing: Packing, places: Sequence[int] | None = None, known: Sequence[Layers] = (),
+           kept: Sequence[tuple[list[slice], Layers]] = ()) -> Iterator[Row]:  # fmt: skip
     """Inside, the backbone's attention is that of this row, and its last hidden state is good at these places only,
-    or at the last token of every sequence."""
+    or at the last token of every sequence. `known`, `kept`: see `Row`."""
     before = backbone.config._attn_implementation
-    row = Row(packing, packing.pooled if places is None else places, backbone.config.num_hidden_layers)
+    depth = backbone.config.num_hidden_layers
+    row = Row(packing, packing.pooled if places is None else places, depth, known, kept)
     token = _row.set(row)
     backbone.config._attn_implementation = NAME
     blocks = _feed_forward(backbone)
@@ -163,7 +189,6 @@ def attend(
     places alone, (1, P, Hq, D), where only those are given."""
     row = _row.get()
     assert row is not None
-    row.layers += 1
     if unknown := sorted(name for name, given in others.items() if given is not None and name not in KNOWN):
         raise Unsharable(f"attention with {', '.join(unknown)}")
     if attention_mask is not None:
@@ -175,14 +200,17 @@ def attend(
         raise Unsharable("attention over other tokens than those of the row")
     if sliding_window is not None:
         row.windows.add(sliding_window)
+    row.enter(key, value)
     places = row.places if row.prunes(row.layers, sliding_window) else None
     if query.shape[2] != tokens and (places is None or query.shape[2] != len(places)):
         raise Unsharable("attention of other tokens than those of the row")
     if row.slides(sliding_window):
         assert sliding_window is not None
+        if row.packing.continued:
+            raise Unsharable("a sliding window over tokens that are not in the row")
         return _windowed(row, query, key, value, sliding_window, scaling), None
     if places is None:
-        return _joined(row.packing.segments, query, key, value, scaling), None
+        return _joined(row, query, key, value, scaling), None
     if query.shape[2] == len(places):
         return _at_places(row, query, key, value, scaling), None
     whole = query.new_zeros((1, tokens, query.shape[1], query.shape[3]))
@@ -210,12 +238,18 @@ def _at_places(row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Te
             part, part_lse = _flash(query[:, :, behind:last], key[:, :, above], value[:, :, above], causal=False,
                                     scaling=scaling)  # fmt: skip
             _join(out[:, behind:last], lse[:, behind:last], part, part_lse)
+    for stretch, key, value in row.continued():
+        first, behind = (bisect_left(row.places, end) for end in (stretch.start, stretch.stop))
+        if first < behind:
+            part, part_lse = _flash(query[:, :, first:behind], key, value, causal=False, scaling=scaling)
+            _join(out[:, first:behind], lse[:, first:behind], part, part_lse)
     return out.to(query.dtype)
 
 
-def _joined(segments: list[Segment], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+def _joined(row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
             scaling: float | None) -> torch.Tensor:  # fmt: skip
-    """Own and above, joined: (1, T, Hq, D)."""
+    """Own, above and known, joined: (1, T, Hq, D)."""
+    segments = row.packing.segments
     _, heads, tokens, size = query.shape
     out = query.new_empty((1, tokens, heads, size), dtype=torch.float32)
     lse = query.new_empty((1, tokens, heads), dtype=torch.float32)
@@ -229,6 +263,9 @@ def _joined(segments: list[Segment], query: torch.Tensor, key: torch.Tensor, val
         below, at = slice(above.stop, above.reach), slice(above.start, above.stop)
         part, part_lse = _flash(query[:, :, below], key[:, :, at], value[:, :, at], causal=False, scaling=scaling)
         _join(out[:, below], lse[:, below], part, part_lse)
+    for stretch, key, value in row.continued():
+        part, part_lse = _flash(query[:, :, stretch], key, value, causal=False, scaling=scaling)
+        _join(out[:, stretch], lse[:, stretch], part, part_lse)
     return out.to(query.dtype)
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from service.errors import HostLacks, Invalid, TooLong, UsageError
 from service.scoring.encoder import Encoded, Encoder, Overflow, Prompt
+from service.scoring.prompts import PromptCache
 from service.scoring.spec import SPEC_FILE, RewardModelSpec
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Engine(Protocol):
     """One checkpoint, ready to score.
 
     `unshared`: why prompts are not shared; None where they are. `num_computed`, `num_shared`: tokens since the load.
+    `prompts`: those that need no computing when they come again.
     `engine`: what computes, with its version, for `GET /models`.
     """
 
@@ -75,6 +77,7 @@ class Engine(Protocol):
     unshared: str | None
     num_computed: int
     num_shared: int
+    prompts: PromptCache
     engine: str
 
     def encode_group(
@@ -113,7 +116,8 @@ def open_engine(name: str, path: str, settings: Settings) -> tuple[Engine, Parit
         from service.scoring.reward_model import RewardModel
 
         engine = RewardModel.load(
-            path, dtype=settings.dtype, threads=settings.torch_threads, deterministic=settings.deterministic
+            path, dtype=settings.dtype, threads=settings.torch_threads, deterministic=settings.deterministic,
+            max_prompt_bytes=settings.max_prompt_cache_bytes,
         )
     with contextlib.ExitStack() as undo:
         undo.callback(engine.close)

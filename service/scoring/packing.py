@@ -10,6 +10,9 @@ segment's descendants are one contiguous stretch directly behind it:
 A token attends to the earlier tokens of its own segment and to every token of the segments above it; these are exactly
 the tokens before it in its own sequence, and its position is the one it has there. Equal sequences are one leaf.
 
+What is known of a sequence's beginning from an earlier row (`prompts.py`) is left out: the trees behind each such
+beginning stand one after the other, and each is told what it continues.
+
 A split pays for its extra kernel calls only if it saves enough tokens (`MIN_SAVED`), and chains of prefixes stop being
 split at `MAX_DEPTH`; both only cost tokens, never exactness.
 """
@@ -37,6 +40,15 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Continued:
+    """Tokens `start:stop` of the row, all of which come behind these tokens that are not in it."""
+
+    start: int
+    stop: int
+    known: Ids
+
+
+@dataclass(frozen=True, slots=True)
 class Packing:
     """One row. `pooled[i]` is where the last token of the i-th given sequence is."""
 
@@ -46,6 +58,7 @@ class Packing:
     pooled: list[int]
     num_given: int  # tokens of all given sequences together
     leaves: list[int]  # the segment in which each given sequence ends
+    continued: list[Continued]
 
     @property
     def num_computed(self) -> int:
@@ -58,16 +71,21 @@ class Packing:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence."""
+        """Tokens of the longest sequence, with what is known of it."""
         return max(self.positions, default=-1) + 1
 
     def place(self, sequence: int, position: int) -> int:
-        """Where in the row a token of a given sequence is."""
+        """Where in the row a token of a given sequence is, one that is in it."""
         segment = self.segments[self.leaves[sequence]]
         while segment.offset > position:
             assert segment.parent is not None
             segment = self.segments[segment.parent]
         return segment.start + position - segment.offset
+
+    def beginning(self, sequence: int, tokens: int) -> list[slice]:
+        """Where in the row so many first tokens of a given sequence are, in their order."""
+        line = (one for one in self.path(self.leaves[sequence]) if one.offset < tokens)
+        return [slice(one.start, min(one.stop, one.start + tokens - one.offset)) for one in line]
 
     def path(self, index: int) -> list[Segment]:
         """The segments of one line of the tree, from its root down to this segment."""
@@ -77,16 +95,22 @@ class Packing:
         return line[::-1]
 
 
-def pack(sequences: Sequence[Ids], *, min_saved: int = MIN_SAVED, max_depth: int = MAX_DEPTH) -> Packing:
-    """The row of these sequences, none of them empty."""
-    if not all(sequences):
+def pack(sequences: Sequence[Ids], known: Sequence[int] | None = None, *, min_saved: int = MIN_SAVED,
+         max_depth: int = MAX_DEPTH) -> Packing:  # fmt: skip
+    """The row of these sequences, none of them empty.
+
+    `known`: how many tokens of each need not be in it; at least one token of a sequence must.
+    """
+    beginnings = _beginnings(sequences, known)
+    if not all(len(ids) > len(first) for ids, first in zip(sequences, beginnings, strict=True)):
         raise ValueError("an empty sequence has no last token")
-    order = sorted(range(len(sequences)), key=sequences.__getitem__)
+    order = sorted(range(len(sequences)), key=lambda at: (beginnings[at], sequences[at]))
     ids: list[int] = []
     positions: list[int] = []
     parents: list[int | None] = []
     spans: list[tuple[int, int, int]] = []  # start, stop, offset
     pooled, leaves = [0] * len(sequences), [0] * len(sequences)
+    continued: list[Continued] = []
 
     def lay(tokens: Ids, offset: int, parent: int | None) -> int:
         spans.append((len(ids), len(ids) + len(tokens), offset))
@@ -95,32 +119,49 @@ def pack(sequences: Sequence[Ids], *, min_saved: int = MIN_SAVED, max_depth: int
         positions.extend(range(offset, offset + len(tokens)))
         return len(spans) - 1
 
-    # What is still to lay: order[low:high], which have their first `done` tokens in the line of `parent`, and are known
-    # to agree on the first `known`. A stack, not recursion: text of others decides how deep the tree is.
-    todo: list[tuple[int, int, int, int, int | None, int]] = [(0, len(order), 0, 0, None, 0)]
-    while todo:
-        low, high, done, known, parent, depth = todo.pop()
-        if low == high:
-            continue
-        first, last = sequences[order[low]], sequences[order[high - 1]]
-        common = num_common(first, last, known)
-        same = common == len(last)  # the last in order is the longest of equals
-        saved = (common - done) * (high - low - 1)
-        if same or (saved >= min_saved and depth < max_depth):
-            if common > done:
-                parent = lay(first[done:common], done, parent)
-            done, depth = common, depth + 1
-        leaf: int | None = parent if done == common else None
-        while low < high and len(sequences[order[low]]) == common:  # those that end here, all equal
-            if leaf is None:
-                leaf = lay(first[done:], done, parent)
-            pooled[order[low]], leaves[order[low]] = spans[leaf][1] - 1, leaf
-            low += 1
-        todo.extend(
-            (start, stop, done, common + 1, parent, depth)
-            for start, stop in reversed(list(_runs(sequences, order, low, high, common)))
-        )
-    return Packing(ids, positions, _segments(spans, parents), pooled, sum(map(len, sequences)), leaves)
+    def grow(low: int, high: int, done: int) -> None:
+        """The tree of order[low:high], which agree on their first `done` tokens, behind these."""
+        # What is still to lay: order[low:high], which have their first `done` tokens in the line of `parent`, and agree
+        # on the first `agreed`. A stack, not recursion: text of others decides how deep the tree is.
+        todo: list[tuple[int, int, int, int, int | None, int]] = [(low, high, done, done, None, 0)]
+        while todo:
+            low, high, done, agreed, parent, depth = todo.pop()
+            if low == high:
+                continue
+            first, last = sequences[order[low]], sequences[order[high - 1]]
+            common = num_common(first, last, agreed)
+            same = common == len(last)  # the last in order is the longest of equals
+            saved = (common - done) * (high - low - 1)
+            if same or (saved >= min_saved and depth < max_depth):
+                if common > done:
+                    parent = lay(first[done:common], done, parent)
+                done, depth = common, depth + 1
+            leaf: int | None = parent if done == common else None
+            while low < high and len(sequences[order[low]]) == common:  # those that end here, all equal
+                if leaf is None:
+                    leaf = lay(first[done:], done, parent)
+                pooled[order[low]], leaves[order[low]] = spans[leaf][1] - 1, leaf
+                low += 1
+            todo.extend(
+                (start, stop, done, common + 1, parent, depth)
+                for start, stop in reversed(list(_runs(sequences, order, low, high, common)))
+            )
+
+    low = 0
+    while low < len(order):
+        first = beginnings[order[low]]
+        high = next((at for at in range(low, len(order)) if beginnings[order[at]] != first), len(order))
+        start = len(ids)
+        grow(low, high, len(first))
+        if first:
+            continued.append(Continued(start, len(ids), first))
+        low = high
+    return Packing(ids, positions, _segments(spans, parents), pooled, sum(map(len, sequences)), leaves, continued)
+
+
+def _beginnings(sequences: Sequence[Ids], known: Sequence[int] | None) -> list[Ids]:
+    """What is known of each sequence."""
+    return [()] * len(sequences) if known is None else [s[:k] for s, k in zip(sequences, known, strict=True)]
 
 
 def _runs(sequences: Sequence[Ids], order: list[int], low: int, high: int, at: int) -> Iterator[tuple[int, int]]:
@@ -164,18 +205,20 @@ def num_common(left: Ids, right: Ids, known: int = 0) -> int:
     return low
 
 
-def rows(sequences: Sequence[Ids], max_tokens: int) -> list[list[int]]:
+def rows(sequences: Sequence[Ids], max_tokens: int, known: Sequence[int] | None = None) -> list[list[int]]:
     """Indices of the sequences of each row: neighbours in the tree stay together, and a row computes at most
-    `max_tokens`, unless it is one sequence that alone is longer."""
+    `max_tokens`, unless it is one sequence that alone is longer. `known`: tokens of each that need no computing."""
+    beginnings = _beginnings(sequences, known)
     found: list[list[int]] = []
     room = 0
     before: Ids = ()
-    for index in sorted(range(len(sequences)), key=sequences.__getitem__):
-        ids = sequences[index]
-        cost = len(ids) - num_common(before, ids)
+    for index in sorted(range(len(sequences)), key=lambda at: (beginnings[at], sequences[at])):
+        ids, begun = sequences[index], len(beginnings[index])
+        beside = found and beginnings[found[-1][-1]] == beginnings[index]
+        cost = len(ids) - (num_common(before, ids, begun) if beside else begun)
         if not found or cost > room:
             found.append([])
-            room, cost = max_tokens, len(ids)
+            room, cost = max_tokens, len(ids) - begun
         found[-1].append(index)
         room -= cost
         before = ids

@@ -9,8 +9,9 @@ What is promised:
 - the pooled token is the last of the unpadded sequence: padding never exists here, so `pad == eos` cannot matter;
 - never a silent cut: `TooLong` by default, `truncate_left` on request and marked in the result;
 - a score is a float32 logit that depends on its own tokens only. What sequences begin with in common (their prompt) is
-  computed once and their completions attend to it (`packing.py`, `attention.py`), which is exact to rounding: within
-  1e-4 of the sequence alone in float32. `deterministic` scores one sequence at a time: the same bits in any company.
+  computed once and their completions attend to it (`packing.py`, `attention.py`), in one batch or in later ones
+  (`prompts.py`), which is exact to rounding: within 1e-4 of the sequence alone in float32. `deterministic` scores one
+  sequence at a time: the same bits in any company.
 
 What is not promised: equal bits across machines or torch versions (the golden set measures that difference), and text
 that contains the template's own special tokens is taken at its word, as Hugging Face does.
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,9 @@ from service.errors import TooLong, UsageError
 from service.scoring import checkpoint, decoder, heads
 from service.scoring.encoder import Encoded, Encoder, Message, Overflow, Prompt, token_id
 from service.scoring.engine import Parity, compare, read_golden
-from service.scoring.packing import pack, rows
+from service.scoring.isolation import out_of_memory
+from service.scoring.packing import Ids, pack, rows
+from service.scoring.prompts import Layers, PromptCache
 from service.scoring.spec import SPEC_FILE, Calibration, RewardModelSpec
 
 __all__ = ["Calibration", "Encoded", "Encoder", "Message", "Overflow", "Parity", "Prompt", "RewardModel",
@@ -54,7 +58,7 @@ class RewardModel:
     """
 
     def __init__(self, backbone: Any, head: heads.Head | None, encoder: Encoder, folder: Path, *, revision: str,
-                 dtype: str, parameters: int, unshared: str | None) -> None:  # fmt: skip
+                 dtype: str, parameters: int, unshared: str | None, prompts: PromptCache) -> None:  # fmt: skip
         self.encoder = encoder
         self.spec = encoder.spec
         self.revision = revision
@@ -64,6 +68,7 @@ class RewardModel:
         self.architecture: str = (backbone.config.architectures or [type(backbone).__name__])[0]
         self.parameters = parameters
         self.unshared = unshared
+        self.prompts = prompts
         self.num_computed = 0
         self.num_shared = 0
         self._folder = folder
@@ -72,9 +77,10 @@ class RewardModel:
 
     @classmethod
     def load(cls, path: str | Path, *, dtype: str = "float32", threads: int = 1,
-             deterministic: bool = False) -> RewardModel:  # fmt: skip
+             deterministic: bool = False, max_prompt_bytes: int = 0) -> RewardModel:  # fmt: skip
         """The checkpoint at this folder or hub id: safetensors only, no remote code, every weight accounted for.
 
+        `max_prompt_bytes`: how much is kept of prompts for later batches, where they are shared at all.
         Raises `UsageError` for a checkpoint that cannot be what it is used for, `HostLacks` for one that is not there.
         """
         from transformers import AutoModel, AutoModelForSequenceClassification
@@ -110,16 +116,19 @@ class RewardModel:
         checkpoint.own(backbone)
         if checkpoint.revision_of(folder) != revision:
             raise UsageError(f"{folder}: was written to while it was loaded")
+        prompts = PromptCache()
         if unshared is None and not deterministic:
-            from service.scoring.sharing import why_not
+            from service.scoring.sharing import token_bytes, why_not
 
             unshared = why_not(backbone, encoder.spec.max_length)
+            if unshared is None and max_prompt_bytes:
+                prompts = PromptCache(max_prompt_bytes, token_bytes(backbone, encoder.spec.max_length))
         if unshared is not None:
             log.warning("%s: prompts are not shared: %s", path, unshared)
         elif deterministic:
             unshared = "deterministic: one sequence at a time"
         return cls(backbone, head, encoder, folder, revision=revision, dtype=dtype, parameters=parameters,
-                   unshared=unshared)  # fmt: skip
+                   unshared=unshared, prompts=prompts)  # fmt: skip
 
     def encode(self, prompt: Prompt, completion: str, on_overflow: Overflow = "error") -> Encoded:
         """Ids of one prompt and completion; raises `TooLong`. See `Encoder.encode`."""
@@ -133,26 +142,50 @@ class RewardModel:
 
     @torch.inference_mode()
     def score(self, batch: Sequence[Encoded]) -> list[float]:
-        """Raw logits, in the order of `batch`. What its sequences begin with in common is computed once."""
+        """Raw logits, in the order of `batch`. What its sequences begin with in common is computed once, and prompts
+        that are kept from earlier batches not at all; where memory runs out these go first."""
         if self.unshared is not None:
             return [self._score_alone(encoded) for encoded in batch]
+        try:
+            return self._score_rows(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not (out_of_memory(error) and self.prompts.clear()):
+                raise
+        log.warning("out of memory: prompts of earlier batches are let go, and the batch is tried again")
+        return self._score_rows(batch)
+
+    def _score_rows(self, batch: Sequence[Encoded]) -> list[float]:
+        prompts = [encoded.ids[: encoded.prompt_tokens] for encoded in batch]
+        found = {prompt: layers for prompt in set(prompts) if (layers := self.prompts.find(prompt)) is not None}
+        known = [len(prompt) if prompt in found and len(prompt) < len(one.ids) else 0
+                 for one, prompt in zip(batch, prompts, strict=True)]  # fmt: skip
+        behind = Counter(prompts)
         scores = [math.nan] * len(batch)
-        for row in rows([encoded.ids for encoded in batch], MAX_ROW_TOKENS):
-            for index, score in zip(row, self._score_row([batch[index] for index in row]), strict=True):
-                scores[index] = score
+        for row in rows([one.ids for one in batch], MAX_ROW_TOKENS, known):
+            new = {prompts[at]: n for n, at in enumerate(row) if prompts[at] not in found}
+            with self.prompts.admitted({prompt: behind[prompt] for prompt in new}) as admitted:
+                kept = {new[prompt]: layers for prompt, layers in admitted.items()}
+                of_row = self._score_row([batch[at] for at in row], [known[at] for at in row], found, kept)
+            for at, score in zip(row, of_row, strict=True):
+                scores[at] = score
         return scores
 
-    def _score_row(self, batch: list[Encoded]) -> list[float]:
+    def _score_row(self, batch: list[Encoded], known: list[int], found: dict[Ids, Layers],
+                   kept: dict[int, Layers]) -> list[float]:  # fmt: skip
+        """`known`: how many tokens of each need no computing, as their layers were `found`. `kept`: where the layers
+        of the prompt of a sequence go, by the sequence's index."""
         from service.scoring.attention import packed
 
         assert self._head is not None
-        packing = pack([encoded.ids for encoded in batch])
+        packing = pack([encoded.ids for encoded in batch], known)
         read = [[packing.place(at, step) for step in encoded.steps] or [packing.pooled[at]]
                 for at, encoded in enumerate(batch)]  # fmt: skip
         places = sorted({place for one in read for place in one})  # equal beginnings have one, and so the same bits
         tokens = torch.tensor([packing.ids])  # (1, T)
         positions = torch.tensor([packing.positions])  # (1, T)
-        with packed(self._backbone, packing, places):
+        above = [found[one.known] for one in packing.continued]
+        beginnings = [(packing.beginning(at, batch[at].prompt_tokens), layers) for at, layers in kept.items()]
+        with packed(self._backbone, packing, places, above, beginnings):
             hidden = self._backbone(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state
         self.num_computed += packing.num_computed
         self.num_shared += packing.num_shared
@@ -190,5 +223,6 @@ class RewardModel:
         return None if self.spec.calibration is None else self.spec.calibration.probability(score)
 
     def close(self) -> None:
-        """Let go of the weights."""
+        """Let go of the weights, and of prompts that were kept."""
         self._backbone = self._head = None
+        self.prompts.clear()

@@ -6,14 +6,15 @@ a group larger than the budget runs in slices, so nothing starves and no batch p
 that alone is longer. A group whose deadline passed before its first slice is handed back as expired.
 
 Groups of one prompt are scored together, whichever requests they came in: when a group is taken, those waiting with
-the same prompt are taken behind it as far as they fit whole, and the prompt is counted once for all of them. A trainer
-that sends one completion a call gets the batches of one that sends the group. The first that waits is always the first
-that runs, so being overtaken this way costs a group at most what one batch holds.
+the same prompt are taken behind it as far as they fit whole, and the prompt is counted once for all of them, or not at
+all where the model still has it from an earlier batch. A trainer that sends one completion a call gets the batches of
+one that sends the group. The first that waits is always the first that runs, so being overtaken this way costs a group
+at most what one batch holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -89,11 +90,14 @@ class Batch(Generic[S]):
 
 
 class Scheduler(Generic[S]):
-    """`sharing`: whether the model computes a prompt once; without it every sequence is counted whole."""
+    """`sharing`: whether the model computes a prompt once; without it every sequence is counted whole. `known`: whether
+    it has a prompt already, and computes it not even once."""
 
-    def __init__(self, max_batch_tokens: int, *, sharing: bool = True) -> None:
+    def __init__(self, max_batch_tokens: int, *, sharing: bool = True,
+                 known: Callable[[tuple[int, ...]], bool] = lambda prompt: False) -> None:  # fmt: skip
         self.max_batch_tokens = max_batch_tokens
         self._sharing = sharing
+        self._known = known
         self._waiting: list[Group[S]] = []
 
     def __len__(self) -> int:
@@ -102,8 +106,8 @@ class Scheduler(Generic[S]):
     @property
     def waiting_tokens(self) -> int:
         """What is left to compute if each prompt is computed once."""
-        prompts = {group.prompt: self._prompt_tokens(group) for group in self._waiting}
-        return sum(prompts.values()) + sum(
+        prompts = {group.prompt for group in self._waiting} if self._sharing else set()
+        return sum(self._cost(prompt) for prompt in prompts) + sum(
             self._own_tokens(group, index)
             for group in self._waiting
             for index in range(group.scheduled, len(group.sequences))
@@ -157,7 +161,7 @@ class Scheduler(Generic[S]):
                whole: bool) -> tuple[Slice[S] | None, int]:  # fmt: skip
         """As much of a group as fits; at least one sequence for the first of a batch, all or nothing for later ones."""
         start, stop = group.scheduled, group.scheduled
-        cost = 0 if group.prompt in prompts else self._prompt_tokens(group)
+        cost = self._cost(group.prompt) if self._sharing and group.prompt not in prompts else 0
         while stop < len(group.sequences):
             grown = cost + self._own_tokens(group, stop)
             if grown > room and (whole or stop > start):
@@ -167,12 +171,13 @@ class Scheduler(Generic[S]):
             return None, 0
         return Slice(group, start, stop), cost
 
-    def _prompt_tokens(self, group: Group[S]) -> int:
-        return len(group.prompt) if self._sharing else 0
+    def _cost(self, prompt: tuple[int, ...]) -> int:
+        """Tokens that a prompt adds to a batch that is the first to have it."""
+        return 0 if self._known(prompt) else len(prompt)
 
     def _own_tokens(self, group: Group[S], index: int) -> int:
         """Tokens that a sequence adds to a batch that has its prompt."""
-        return len(group.sequences[index].ids) - self._prompt_tokens(group)
+        return len(group.sequences[index].ids) - (len(group.prompt) if self._sharing else 0)
 
     def finish(self, batch: Batch[S], scores: Sequence[Score]) -> list[Group[S]]:
         """Hand a batch's scores to its groups; answers the groups that are complete, which leave."""

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from service.scoring.attention import Unsharable, packed
+from service.scoring.attention import Layers, Unsharable, packed
 from service.scoring.checkpoint import rope_types
-from service.scoring.packing import pack
+from service.scoring.packing import Packing, pack
 
 # Largest relative difference of a pooled hidden state that rounding explains; a wrong neighbour moves it by about 1.
 PROBE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
@@ -49,23 +49,57 @@ def _probe(backbone: Any, max_length: int) -> str | None:
                  beginning + middle + _tokens(6, size, 11), beginning, _tokens(8, size, 13)]  # fmt: skip
     packing = pack(sequences, min_saved=1)
     with packed(backbone, packing) as row:
-        hidden = backbone(
-            input_ids=torch.tensor([packing.ids]), position_ids=torch.tensor([packing.positions]), use_cache=False
-        ).last_hidden_state[0, packing.pooled]  # (5, H)
+        hidden = _last_states(backbone, packing)  # (5, H)
     alone = torch.stack([
         backbone(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0, -1] for ids in sequences
     ])  # fmt: skip
-    difference = (hidden.float() - alone.float()).norm(dim=1) / alone.float().norm(dim=1)  # (5)
+    difference = (hidden - alone.float()).norm(dim=1) / alone.float().norm(dim=1)  # (5)
     if not bool((difference <= PROBE_TOLERANCE[alone.dtype]).all()):
         return f"the probe differs by {difference.max().item():.2g}: tokens meet outside of attention"
     if row.layers != config.num_hidden_layers:
         return f"{row.layers} of {config.num_hidden_layers} layers take their attention from outside"
-    types = getattr(config, "layer_types", None)
-    window = getattr(config, "sliding_window", None)
-    slides = types is None or "sliding_attention" in types
-    if window is not None and window < max_length and slides and window not in row.windows:
+    window = _window(config, max_length)
+    if window is not None and window not in row.windows:
         return f"a sliding window of {window} tokens that attention is not told of"
     return None
+
+
+def _window(config: Any, max_length: int) -> int | None:
+    """The sliding window, where one hides something of a text that is as long as texts may be."""
+    types = getattr(config, "layer_types", None)
+    window: int | None = getattr(config, "sliding_window", None)
+    slides = types is None or "sliding_attention" in types
+    return window if window is not None and window < max_length and slides else None
+
+
+@torch.inference_mode()
+def token_bytes(backbone: Any, max_length: int) -> int:
+    """Bytes of a token's keys and values in all layers, which later rows may continue; 0 where they may not.
+
+    For a model that may be shared, without a sliding window; tried on it, as sharing is.
+    """
+    size = backbone.config.vocab_size
+    if _window(backbone.config, max_length) is not None:
+        return 0
+    prompt, first, second = _tokens(11, size), _tokens(9, size, 5), _tokens(6, size, 7)
+    layers: Layers = []
+    before = pack([prompt + first])
+    with packed(backbone, before, kept=[(before.beginning(0, len(prompt)), layers)]) as row:
+        _last_states(backbone, before)
+    behind, whole = pack([prompt + second], [len(prompt)]), pack([prompt + second])
+    with packed(backbone, behind, known=[layers]):
+        continued = _last_states(backbone, behind)
+    with packed(backbone, whole):
+        right = _last_states(backbone, whole)
+    difference = ((continued - right).norm() / right.norm()).item()
+    return row.token_bytes if difference <= PROBE_TOLERANCE[backbone.dtype] else 0
+
+
+def _last_states(backbone: Any, packing: Packing) -> torch.Tensor:
+    """What the row's layers make of every sequence's last token: (N, H), in float32."""
+    ids, positions = torch.tensor([packing.ids]), torch.tensor([packing.positions])
+    hidden: torch.Tensor = backbone(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+    return hidden[0, packing.pooled].float()
 
 
 def _tokens(count: int, size: int, seed: int = 1) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ from service.errors import HostLacks, TooLong, UsageError
 from service.scoring import checkpoint
 from service.scoring.encoder import Encoded, Encoder, Overflow, Prompt
 from service.scoring.engine import GOLDEN_TOLERANCE, EngineUnavailable, Parity, compare, read_golden
+from service.scoring.prompts import PromptCache
 from service.scoring.vllm_server import Server, ServerDied
 from service.settings import Settings
 
@@ -78,6 +79,7 @@ class VllmEngine:
         self.engine = "vllm"
         self.num_computed = 0
         self.num_shared = 0
+        self.prompts = PromptCache()  # vLLM has one of its own
         self.golden = read_golden(encoder, folder)
         if not self.golden:
             raise UsageError(f"{folder}: no golden set, and nothing else tells whether a vLLM server has these weights")

@@ -140,7 +140,8 @@ class ScoreWork:
 
     def _run(self, name: str, place: Place, batch: Batch[Encoded], hands: Hands) -> None:
         model, scheduler = place.model, place.scheduler
-        computed, shared = model.num_computed, model.num_shared
+        computed, shared, prompts = model.num_computed, model.num_shared, model.prompts
+        hits, misses = prompts.hits, prompts.misses
         began = time.perf_counter()
         outcome = score_apart(model.score, batch.sequences)
         elapsed_ms = (time.perf_counter() - began) * 1000
@@ -152,6 +153,9 @@ class ScoreWork:
         metrics.score_batch_groups.observe(len(batch.slices))
         metrics.score_tokens.labels("computed").inc(model.num_computed - computed)
         metrics.score_tokens.labels("shared").inc(model.num_shared - shared)
+        metrics.prompt_cache_lookups.labels("hit").inc(prompts.hits - hits)
+        metrics.prompt_cache_lookups.labels("miss").inc(prompts.misses - misses)
+        metrics.prompt_cache_bytes.set(sum(place.model.prompts.nbytes for _, place in self.shelf))
         for part in batch.slices:
             self.pending[part.group.key].compute_ms += elapsed_ms
         for group in scheduler.finish(batch, outcome.scores):

@@ -227,7 +227,8 @@ class Shelf:
     # --- small things ------------------------------------------------------------------------------------------------
 
     def _scheduler(self, model: Engine) -> Scheduler[Encoded]:
-        return Scheduler[Encoded](self._settings.max_batch_tokens, sharing=model.unshared is None)
+        sharing = model.unshared is None
+        return Scheduler[Encoded](self._settings.max_batch_tokens, sharing=sharing, known=model.prompts.__contains__)
 
     def _tell(self) -> None:
         """The active revision of each name first."""

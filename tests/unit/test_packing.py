@@ -121,5 +121,5 @@ def test_a_chain_of_a_thousand_prefixes_is_neither_a_deep_tree_nor_a_deep_recurs
 def test_an_empty_sequence_is_the_callers_error_and_an_empty_batch_an_empty_row() -> None:
     with pytest.raises(ValueError, match="no last token"):
         pack([(1,), ()])
-    assert pack([]) == Packing([], [], [], [], 0, [])
+    assert pack([]) == Packing([], [], [], [], 0, [], [])
     assert rows([], 10) == []

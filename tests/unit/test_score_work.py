@@ -11,6 +11,7 @@ from service import metrics
 from service.jobs import Failed, JobState, Scored, ScoreTask
 from service.queue.consumer import Lease
 from service.queue.producer import now_ms
+from service.scoring.prompts import PromptCache
 from service.scoring.reward_model import Encoded, Parity, RewardModelSpec
 from service.settings import Settings
 from service.worker.score import ScoreWork
@@ -30,6 +31,7 @@ class Model:
     def __init__(self, room: int = 10**6) -> None:
         self.room = room
         self.num_computed = self.num_shared = 0
+        self.prompts = PromptCache()
         self.batches: list[int] = []
 
     def encode_group(self, prompt: str, completions: list[str], on_overflow: str) -> list[Encoded]:

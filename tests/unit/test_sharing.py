@@ -12,6 +12,7 @@ import torch
 from service.scoring.attention import PIECE, Unsharable, packed
 from service.scoring.heads import Head
 from service.scoring.packing import Ids, pack
+from service.scoring.prompts import PromptCache
 from service.scoring.reward_model import Encoded, RewardModel, RewardModelSpec
 from service.scoring.scheduler import Group, Scheduler
 from service.scoring.sharing import why_not
@@ -35,6 +36,7 @@ class Scorer(RewardModel):
         self._head = Head("score", ((model.score.weight.float(), None),))
         self.unshared = "asked" if deterministic else None
         self.num_computed = self.num_shared = 0
+        self.prompts = PromptCache()
 
     def of(self, sequences: list[Ids]) -> list[float]:
         return self.score([Encoded(ids, 0, truncated=False) for ids in sequences])
