@@ -64,6 +64,7 @@ def service(model: Path, executors: int = 1) -> Iterator[str]:
             "--executors", str(executors), "--model", f"default={model}", "--isolation-accept", "userns",
             "--log-level", "warning"]  # fmt: skip
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PLAUDIT_")}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every `finally`, or the service would stay
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environ, cwd=ROOT) as process:
         try:
             assert process.stdout is not None

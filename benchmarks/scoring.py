@@ -121,10 +121,8 @@ class Texts:
         lengths = [max(8, min(int(self.draw.lognormvariate(4.6, 0.6)), limit)) for _ in range(completions)]
         text, answers = self.cut(prompt), [self.cut(length) for length in lengths]
         encoder = self.model.encoder
-        opening, rest = encoder.spec.template.split("{prompt}")
-        between, after = rest.split("{completion}")
         ids = [encoder.encode(text, answer).ids for answer in answers]
-        return Group(text, answers, opening + text, [between + answer + after for answer in answers], ids)
+        return Group(text, answers, [encoder.full_text(text, answer) for answer in answers], ids)
 
 
 class Ways:

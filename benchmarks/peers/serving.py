@@ -32,17 +32,12 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Group:
-    """A prompt and its completions: as text, in the parts that the template makes of them, and as ids."""
+    """A prompt and its completions, the whole texts that the template makes of them, and their ids."""
 
     prompt: str
     completions: list[str]
-    head: str  # what every text begins with
-    tails: list[str]
+    texts: list[str]
     ids: list[tuple[int, ...]]
-
-    @property
-    def texts(self) -> list[str]:
-        return [self.head + tail for tail in self.tails]
 
 
 Ask = Callable[[httpx.AsyncClient, Group, str], Awaitable[list[float]]]
@@ -81,10 +76,12 @@ async def ask_vllm(client: httpx.AsyncClient, group: Group, model: str) -> list[
 
 
 async def ask_infinity(client: httpx.AsyncClient, group: Group, model: str) -> list[float]:
-    body = {"model": "it", "query": group.head, "documents": group.tails, "raw_scores": True}
+    # It strips query and documents, so a prompt that ends in a newline would be another text. Whole texts begin and end
+    # with a special token, and its tokenizer puts nothing between two parts.
+    body = {"model": "it", "query": "", "documents": group.texts, "raw_scores": True}
     answer = await post(client, "/rerank", body)
     scores = {row["index"]: row["relevance_score"] for row in answer["results"]}
-    return [scores[at] for at in range(len(group.tails))]
+    return [scores[at] for at in range(len(group.texts))]
 
 
 async def ask_synchronous(client: httpx.AsyncClient, group: Group, model: str) -> list[float]:
@@ -230,6 +227,7 @@ def serving(peer: Peer, python: str, folder: Path, size: int) -> Iterator[Server
                 "VLLM_CPU_KVCACHE_SPACE": "2", "INFINITY_ANONYMOUS_USAGE_STATS": "0",
                 "PYTHONPATH": str(ROOT) if peer.environment is None else ""}  # fmt: skip
     argv = peer.command(python, folder, port, size)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every `finally`, or the server would stay
     with tempfile.TemporaryDirectory(prefix="peer-") as home:
         log = Path(home, "log")
         with log.open("wb") as out:
