@@ -3,8 +3,8 @@
     peak     64 completions of one 1,024-token prompt: the largest resident size while they are scored, less that of
              the process before this model (a tiny one of its kind was loaded), against weights + packed activations;
              the cache of prompts as it is by default
-    prompts  single completions of 1,024-token prompts, each new, until four times the cache's default has passed through
-             it: resident size at the end, against that before, and the cache's own bound
+    prompts  single completions of 1,024-token prompts, each new, until four times the cache's bound, the default one, has
+             passed through it: resident size at the end, against that before, and that bound
     growth   10,000 batches of random shapes, as the worker runs them: resident size at the end, against that after the
              first 1,000, at which the cache of prompts (8 MiB here) is full
     swaps    forty activations between two checkpoints: resident size after the last, against that after the second,
@@ -186,8 +186,8 @@ def main() -> None:
                 f"**{found['ratio']:.2f}** (at most 1.2) |"
             )
         found = apart("prompts", folders["42M"])
-        lines.append(f"| prompts | 42M | {found['grown'] / MIB:.0f} MiB more after {found['prompts']} prompts, of which "
-                     f"{found['held'] / MIB:.0f} MiB are held | {found['bound'] / MIB:.0f} MiB | "
+        lines.append(f"| prompts | 42M | {found['grown'] / MIB:.0f} MiB more after {found['prompts']} prompts, "
+                     f"{found['held'] / MIB:.0f} MiB of them held | {found['bound'] / MIB:.0f} MiB | "
                      f"**{found['grown'] / found['bound']:.2f}** |")  # fmt: skip
         found = apart("growth", tiny, flags.batches)
         lines.append(f"| growth | 2 layers of 128 | {found['first'] / MIB:.1f} → {found['last'] / MIB:.1f} MiB over "

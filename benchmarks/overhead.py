@@ -31,6 +31,7 @@ from sandbox.judge import judge
 from sandbox.types import Limits, Program, StdioCase, StdioSuite, Stop
 from sandbox.walls import Sandbox
 from service.scoring.reward_model import RewardModel
+from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "Write a program that prints the sum of two numbers.\n"
@@ -200,7 +201,8 @@ def main() -> None:
     parser.add_argument("--execute-pairs", type=int, default=200)
     flags = parser.parse_args()
 
-    model = RewardModel.load(str(flags.model), dtype="float32", threads=1)
+    kept = Settings().max_prompt_cache_bytes  # the prompt is the same every time, so both ways have it from before
+    model = RewardModel.load(str(flags.model), dtype="float32", threads=1, max_prompt_bytes=kept)
     measured = []
     with service(flags.model) as url, contextlib.closing(Connection(url)) as connection:
         if flags.score_pairs:
