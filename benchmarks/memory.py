@@ -1,9 +1,12 @@
 """What scoring takes in memory, each claim in a fresh process of its own, on one thread.
 
     peak     64 completions of one 1,024-token prompt: the largest resident size while they are scored, less that of
-             the process before this model (a tiny one of its kind was loaded), against weights + packed activations
+             the process before this model (a tiny one of its kind was loaded), against weights + packed activations;
+             the cache of prompts as it is by default
+    prompts  single completions of 1,024-token prompts, each new, until four times the cache's default has passed through
+             it: resident size at the end, against that before, and the cache's own bound
     growth   10,000 batches of random shapes, as the worker runs them: resident size at the end, against that after the
-             first 1,000
+             first 1,000, at which the cache of prompts (8 MiB here) is full
     swaps    forty activations between two checkpoints: resident size after the last, against that after the second,
              which is of the same checkpoint
 
@@ -42,6 +45,7 @@ def peak(folder: Path, tiny: Path) -> dict[str, Any]:
 
     from service.scoring.packing import pack
     from service.scoring.reward_model import MAX_ROW_TOKENS, Encoded, RewardModel
+    from service.settings import Settings
 
     torch.set_num_threads(1)
     draw = random.Random(0)
@@ -51,11 +55,11 @@ def peak(folder: Path, tiny: Path) -> dict[str, Any]:
     texts = [(*prompt, *draw.choices(range(1, 4096), k=length)) for length in lengths]
     RewardModel.load(tiny).score([Encoded(ids, 0, truncated=False) for ids in warm])  # the code, and what it makes once
     before = resident()
-    model = RewardModel.load(folder)
+    model = RewardModel.load(folder, max_prompt_bytes=Settings().max_prompt_cache_bytes)
     model.score([Encoded(ids, 0, truncated=False) for ids in warm])
     loaded = resident()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM from here on
-    scores = model.score([Encoded(ids, 0, truncated=False) for ids in texts])
+    scores = model.score([Encoded(ids, PROMPT, truncated=False) for ids in texts])
     assert len(scores) == COMPLETIONS
     config: Any = model._backbone.config
     row = min(pack(texts).num_computed, MAX_ROW_TOKENS)
@@ -65,6 +69,30 @@ def peak(folder: Path, tiny: Path) -> dict[str, Any]:
     used = resident("VmHWM") - before
     return {"weights": weights, "activations": activations, "loaded": loaded - before, "used": used, "tokens": row,
             "ratio": used / (weights + activations)}  # fmt: skip
+
+
+def prompts(folder: Path) -> dict[str, Any]:
+    import torch
+
+    from service.scoring.reward_model import Encoded, RewardModel
+    from service.settings import Settings
+
+    torch.set_num_threads(1)
+    draw, bound = random.Random(0), Settings().max_prompt_cache_bytes
+    model = RewardModel.load(folder, max_prompt_bytes=bound)
+
+    def score(prompt_tokens: int) -> None:
+        ids = tuple(draw.choices(range(1, 4096), k=PROMPT + 100))
+        model.score([Encoded(ids, prompt_tokens, truncated=False)])
+
+    for _ in range(10):
+        score(0)
+    before = resident()
+    score(PROMPT)
+    count = 4 * bound // model.prompts.nbytes
+    for _ in range(count - 1):
+        score(PROMPT)
+    return {"prompts": count, "bound": bound, "held": model.prompts.nbytes, "grown": resident() - before}
 
 
 class Hands:
@@ -82,7 +110,7 @@ def growth(folder: Path, batches: int) -> dict[str, Any]:
     from service.worker.score import ScoreWork
     from service.worker.shelf import Shelf
 
-    settings = Settings(max_batch_tokens=2048)
+    settings = Settings(max_batch_tokens=2048, max_prompt_cache_bytes=8 * MIB)
     shelf = Shelf(settings)
     shelf.put("default", *open_engine("default", str(folder), settings))
     work, hands, draw = ScoreWork(shelf, settings), Hands(), random.Random(0)
@@ -124,7 +152,7 @@ def swaps(folder: Path, other: Path, count: int) -> dict[str, Any]:
     return {"swaps": count, "one": sizes[2], "last": sizes[-1], "both": both, "grown": sizes[-1] - sizes[2]}
 
 
-CLAIMS: dict[str, Callable[..., dict[str, Any]]] = {"peak": peak, "growth": growth, "swaps": swaps}
+CLAIMS: dict[str, Callable[..., dict[str, Any]]] = {"peak": peak, "prompts": prompts, "growth": growth, "swaps": swaps}
 
 
 def apart(claim: str, *arguments: object) -> dict[str, Any]:
@@ -157,6 +185,10 @@ def main() -> None:
                 f"{found['weights'] / MIB:.0f} MiB weights + {found['activations'] / MIB:.0f} MiB activations | "
                 f"**{found['ratio']:.2f}** (at most 1.2) |"
             )
+        found = apart("prompts", folders["42M"])
+        lines.append(f"| prompts | 42M | {found['grown'] / MIB:.0f} MiB more after {found['prompts']} prompts, of which "
+                     f"{found['held'] / MIB:.0f} MiB are held | {found['bound'] / MIB:.0f} MiB | "
+                     f"**{found['grown'] / found['bound']:.2f}** |")  # fmt: skip
         found = apart("growth", tiny, flags.batches)
         lines.append(f"| growth | 2 layers of 128 | {found['first'] / MIB:.1f} → {found['last'] / MIB:.1f} MiB over "
                      f"{found['batches']:,} batches | none | **{found['grown'] / MIB:+.1f} MiB** |")  # fmt: skip

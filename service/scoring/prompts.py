@@ -90,10 +90,15 @@ class PromptCache:
         self._tokens += len(prompt)
         return layers
 
-    def clear(self) -> bool:
-        """Let go of everything; answers whether there was anything."""
-        some = bool(self._kept)
+    def shrink(self) -> bool:
+        """Memory ran out: let go of everything, and keep half of that at most from now on; answers whether that was
+        anything."""
+        self._room, before = self._tokens // 2, self._tokens
+        self.clear()
+        return before > 0
+
+    def clear(self) -> None:
+        """Let go of everything."""
         self._kept.clear()
         self._seen.clear()
         self._tokens = 0
-        return some

@@ -155,7 +155,7 @@ class RewardModel:
         try:
             return self._score_rows(batch)
         except (RuntimeError, MemoryError) as error:
-            if not (out_of_memory(error) and self.prompts.clear()):
+            if not (out_of_memory(error) and self.prompts.shrink()):
                 raise
         log.warning("out of memory: prompts of earlier batches are let go, and the batch is tried again")
         return self._score_rows(batch)

@@ -16,13 +16,13 @@ BATCH = st.lists(SEQUENCE, max_size=24)
 EVERYTHING = settings(deadline=None, derandomize=True, max_examples=200)
 
 
-def past(packing: Packing, at: int) -> Ids:
+def past(packing: Packing, at: int, offset: int = 0) -> Ids:
     """What the token at this place of the row attends to, itself included, as attention reads the layout: its own
-    segment up to itself, and all of every segment that reaches over it."""
+    segment up to itself, and all of every segment that reaches over it. `offset`: so many tokens are not in the row."""
     own = next(segment for segment in packing.segments if segment.start <= at < segment.stop)
     above = [segment for segment in packing.segments if segment.stop <= at < segment.reach]
     seen = [*(place for segment in above for place in range(segment.start, segment.stop)), *range(own.start, at + 1)]
-    assert [packing.positions[place] for place in seen] == list(range(len(seen)))
+    assert [packing.positions[place] for place in seen] == list(range(offset, offset + len(seen)))
     return tuple(packing.ids[place] for place in seen)
 
 
@@ -39,6 +39,34 @@ def test_every_sequence_can_be_read_back_from_its_last_token(batch: list[Ids], m
     assert packing.num_given == sum(map(len, batch))
     assert packing.num_computed + packing.num_shared == packing.num_given
     assert packing.longest == max(map(len, batch), default=0)
+
+
+@EVERYTHING
+@given(batch=BATCH, lengths=st.lists(st.integers(0, 11), min_size=24, max_size=24), min_saved=st.integers(1, 6))
+def test_what_is_known_of_a_sequence_is_not_in_the_row_and_comes_before_all_that_continues_it(
+    batch: list[Ids], lengths: list[int], min_saved: int
+) -> None:
+    known = [min(length, len(ids) - 1) for length, ids in zip(lengths, batch, strict=False)]
+    packing = pack(batch, known, min_saved=min_saved)
+
+    for at, ids in enumerate(batch):
+        before = [one.known for one in packing.continued if one.start <= packing.pooled[at] < one.stop]
+        assert before == ([ids[: known[at]]] if known[at] else [])
+        for position in range(known[at], len(ids)):
+            place = packing.place(at, position)
+            assert past(packing, place, known[at]) == ids[known[at] : position + 1]
+    assert packing.num_computed <= sum(len(ids) - length for ids, length in zip(batch, known, strict=True))
+    assert packing.num_computed + packing.num_shared == sum(map(len, batch))
+    assert packing.longest == max(map(len, batch), default=0)
+
+
+@EVERYTHING
+@given(batch=BATCH, cut=st.integers(0, 12))
+def test_a_beginning_is_found_where_it_lies(batch: list[Ids], cut: int) -> None:
+    packing = pack(batch, min_saved=1)
+    for at, ids in enumerate(batch):
+        tokens = min(cut, len(ids))
+        assert tuple(i for part in packing.beginning(at, tokens) for i in packing.ids[part]) == ids[:tokens]
 
 
 @EVERYTHING
@@ -79,13 +107,16 @@ def test_the_order_of_a_batch_does_not_change_its_row(batch: list[Ids], seed: st
 
 
 @EVERYTHING
-@given(batch=BATCH, max_tokens=st.integers(1, 40))
-def test_rows_hold_every_sequence_once_and_keep_to_their_size(batch: list[Ids], max_tokens: int) -> None:
-    found = rows(batch, max_tokens)
+@given(batch=BATCH, max_tokens=st.integers(1, 40), lengths=st.lists(st.integers(0, 11), min_size=24, max_size=24))
+def test_rows_hold_every_sequence_once_and_keep_to_their_size(
+    batch: list[Ids], max_tokens: int, lengths: list[int]
+) -> None:
+    known = [min(length, len(ids) - 1) for length, ids in zip(lengths, batch, strict=False)]
+    found = rows(batch, max_tokens, known)
 
     assert sorted(at for row in found for at in row) == list(range(len(batch)))
     for row in found:
-        packing = pack([batch[at] for at in row], min_saved=1, max_depth=10**9)
+        packing = pack([batch[at] for at in row], [known[at] for at in row], min_saved=1, max_depth=10**9)
         assert packing.num_computed <= max_tokens or len(row) == 1
 
 
@@ -121,5 +152,7 @@ def test_a_chain_of_a_thousand_prefixes_is_neither_a_deep_tree_nor_a_deep_recurs
 def test_an_empty_sequence_is_the_callers_error_and_an_empty_batch_an_empty_row() -> None:
     with pytest.raises(ValueError, match="no last token"):
         pack([(1,), ()])
+    with pytest.raises(ValueError, match="no last token"):
+        pack([(1, 2)], [2])
     assert pack([]) == Packing([], [], [], [], 0, [], [])
     assert rows([], 10) == []

@@ -76,9 +76,10 @@ def fill(scheduler: Scheduler[Text], groups: Drawn) -> list[Group[Text]]:
     return added
 
 
-def computed(batch: Batch[Text], *, sharing: bool = True) -> int:
-    """What a model computes: each prompt once, or with every sequence."""
+def computed(batch: Batch[Text], *, sharing: bool = True, kept: int = -1) -> int:
+    """What a model computes: each prompt once, or with every sequence; one of `kept` tokens not at all."""
     prompts = {text.prompt for text in batch.sequences} if sharing else [text.prompt for text in batch.sequences]
+    prompts = [prompt for prompt in prompts if len(prompt) != kept or not sharing]
     return sum(map(len, prompts)) + sum(text.length for text in batch.sequences)
 
 
@@ -99,15 +100,19 @@ def test_every_sequence_is_scored_once_and_its_score_goes_back_in_order(
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)
-@given(groups=GROUPS, budget=st.integers(1, 60), sharing=st.booleans())
+@given(groups=GROUPS, budget=st.integers(1, 60), sharing=st.booleans(), kept=st.sampled_from([-1, 7, 20]))
 def test_a_batch_counts_what_is_computed_and_passes_the_budget_only_for_one_sequence_that_alone_is_longer(
-    groups: Drawn, budget: int, sharing: bool
+    groups: Drawn, budget: int, sharing: bool, kept: int
 ) -> None:
-    scheduler = Scheduler[Text](budget, sharing=sharing)
-    fill(scheduler, groups)
+    """Also where the model has a prompt already, that of `kept` tokens."""
+    scheduler = Scheduler[Text](budget, sharing=sharing, known=lambda prompt: len(prompt) == kept)
+    added = fill(scheduler, groups)
+    first = {one.prompt: len(one.prompt) for one in added if len(one.prompt) != kept} if sharing else {}
+    own = sum(len(text.ids) - len(one.prompt) * sharing for one in added for text in one.sequences)
+    assert scheduler.waiting_tokens == sum(first.values()) + own
 
     for batch in run(scheduler)[0]:
-        assert batch.tokens == computed(batch, sharing=sharing)
+        assert batch.tokens == computed(batch, sharing=sharing, kept=kept)
         assert batch.tokens <= budget or len(batch.sequences) == 1
 
 

@@ -99,6 +99,30 @@ def test_tokens_computed_and_shared_are_counted() -> None:
     assert (count("computed"), count("shared")) == (before[0] + 1, before[1] + 2)
 
 
+def test_prompts_that_were_kept_are_counted_with_what_they_take() -> None:
+    class Keeping(Model):
+        """Keeps the prompt of every batch."""
+
+        def score(self, batch: list[Encoded]) -> list[float]:
+            prompt = batch[0].ids[: batch[0].prompt_tokens]
+            if self.prompts.find(prompt) is None:
+                with self.prompts.admitted({prompt: len(batch)}):
+                    pass
+            return super().score(batch)
+
+    def count(outcome: str) -> float:
+        return float(metrics.prompt_cache_lookups.labels(outcome)._value.get())
+
+    before, model = (count("hit"), count("miss")), Keeping()
+    model.prompts = PromptCache(10**6, 100)
+    worker = work(model)
+    for at in range(3):
+        run(worker, lease(str(at), "a prompt that is long enough", "x" * (at + 1)))
+
+    assert (count("hit"), count("miss")) == (before[0] + 2, before[1] + 1)
+    assert float(metrics.prompt_cache_bytes._value.get()) == model.prompts.nbytes > 0
+
+
 def test_a_poisoned_completion_is_a_problem_of_its_own() -> None:
     answers = run(work(Model()), lease("bad", "p", "x", "?", "xyz"), lease("good", "p", "xy"))
 
