@@ -322,8 +322,9 @@ def _windowed(row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Ten
         keys = torch.cat([key[:, :, at] for at in line], dim=2).repeat_interleave(groups, dim=1)  # (1, Hq, line, D)
         values = torch.cat([value[:, :, at] for at in line], dim=2).repeat_interleave(groups, dim=1)
         part = torch.nn.functional.scaled_dot_product_attention(
-            query[:, :, own.start : own.stop], keys, values, attn_mask=row.mask(index, window, query.device), scale=scaling
-        )
+            query[:, :, own.start : own.stop], keys, values, scale=scaling,
+            attn_mask=row.mask(index, window, query.device),
+        )  # fmt: skip
         out[:, own.start : own.stop] = part.transpose(1, 2)
     return out
 

@@ -8,8 +8,8 @@ What `attention.py` asks of a segment at a time is asked here of all of them at 
     known   one call for each prompt that an earlier row computed
 
 Keys and values are read where they lie. In a call for a depth they are the whole row's: the stretches that nobody asks
-about there are sequences without a query, which a kernel passes over. Only queries of descendants are gathered, and only
-where they are not one stretch. The parts are joined by their log-sum-exp, as on a CPU.
+about there are sequences without a query, which a kernel passes over. Only queries of descendants are gathered, and
+only where they are not one stretch. The parts are joined by their log-sum-exp, as on a CPU.
 
 The kernels are `torch.nn.attention.varlen` (flash attention, half precision). Where they are missing or differ, the
 probe at load says so (`sharing.py`), and the model is served unshared.
@@ -88,7 +88,7 @@ def plan(packing: Packing, device: torch.device) -> Plan:
 
 
 def joined(plan: Plan, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None,
-           known: Sequence[tuple[torch.Tensor, torch.Tensor]] = (), kernel: Kernel | None = None) -> torch.Tensor:  # fmt: skip
+           known: Sequence[Sequence[torch.Tensor]] = (), kernel: Kernel | None = None) -> torch.Tensor:  # fmt: skip
     """(1, Hq, T, D), (1, Hkv, T, D) twice → (1, T, Hq, D). `known`: keys and values of what the row continues, in the
     plan's order, (1, Hkv, K, D) each."""
     attend = kernel or flash

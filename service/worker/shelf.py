@@ -255,7 +255,7 @@ def _give_back() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if hasattr(trim := ctypes.CDLL(None), "malloc_trim"):
         trim.malloc_trim(0)

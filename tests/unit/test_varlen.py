@@ -31,7 +31,8 @@ def softmax_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
     repeat = query.shape[1] // key.shape[1]
     ends = zip(pairwise(call.query_ends.tolist()), pairwise(call.key_ends.tolist()), strict=True)
     for (q_from, q_to), (k_from, k_to) in ends:
-        assert q_to - q_from <= call.most_queries and k_to - k_from <= call.most_keys
+        assert q_to - q_from <= call.most_queries
+        assert k_to - k_from <= call.most_keys
         if q_from == q_to:
             continue
         keys, values = (part[k_from:k_to].repeat_interleave(repeat, 1) for part in (key, value))
@@ -110,7 +111,8 @@ def test_torch_takes_these_calls_from_a_whole_model_in_half_precision(family: st
     with packed(empty, packing, kept=[(packing.beginning(0, len(prompt)), kept)]) as row:
         hidden = empty(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
     assert row.layers == len(kept) == config.num_hidden_layers
-    assert hidden.shape == (1, len(packing.ids), config.hidden_size) and hidden.device.type == "meta"
+    assert hidden.shape == (1, len(packing.ids), config.hidden_size)
+    assert hidden.device.type == "meta"
     if row.windows:  # what slides does not continue an earlier row
         return
     later = pack([(*prompt, 40, 41, 42)], [len(prompt)])
