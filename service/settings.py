@@ -95,6 +95,12 @@ class Settings(BaseModel):
         256 * 1024 * 1024, description="keys and values of prompts that may come again, for each revision; 0: none"
     )
     dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|split|cuda(:\d+)?)$",
+        description="where scores are computed: cpu, cuda, cuda:1, ...; auto: the first GPU, if there is one; split: a "
+        "model's layers over all GPUs",
+    )
     engine: Literal["transformers", "vllm"] = Field(
         "transformers", description="what computes scores (docs/engines.md)"
     )

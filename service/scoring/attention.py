@@ -1,4 +1,4 @@
-"""Attention over a packed row: a common beginning is computed once and everything behind it attends to it. CPU.
+"""Attention over a packed row: a common beginning is computed once and everything behind it attends to it.
 
 It is plugged into unmodified Hugging Face decoders through `AttentionInterface`; the row's layout (`packing.py`) comes
 by a context variable, because a model may drop keyword arguments that it does not know. Per layer:
@@ -8,7 +8,8 @@ by a context variable, because a model may drop keyword arguments that it does n
 
     known  what continues a prompt that an earlier row computed (`prompts.py`) attends to all of its keys, too
 
-All are flash kernels that also return the log-sum-exp of their logits, and two partial softmaxes over disjoint keys
+On a CPU each is a kernel call of its own; in half precision on a GPU a few calls do all (`varlen.py`). All are flash
+kernels that also return the log-sum-exp of their logits, and two partial softmaxes over disjoint keys
 are joined exactly: with w = sigmoid(lse_b - lse_a), out = (1 - w) · out_a + w · out_b and lse = logaddexp(lse_a, lse_b)
 (Dao et al., FlashAttention, 2022, section 3.1). No mask is built and no key or value is copied.
 
@@ -35,6 +36,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
+from service.scoring import varlen
 from service.scoring.packing import Packing
 
 NAME = "plaudit_packed"
@@ -68,7 +70,9 @@ class Row:
         self.token_bytes = 0
         self.windows: set[int] = set()
         self.layers = 0
-        self._masks: dict[tuple[int, int], torch.Tensor] = {}
+        self._masks: dict[tuple[int, int, torch.device], torch.Tensor] = {}
+        self._plans: dict[torch.device, varlen.Plan] = {}
+        self._places: dict[torch.device, torch.Tensor] = {}
 
     def slides(self, window: int | None) -> bool:
         """Whether a sliding window hides a part of a sequence."""
@@ -91,15 +95,28 @@ class Row:
         for one, layers in zip(self.packing.continued, self.known, strict=True):
             yield slice(one.start, one.stop), *layers[self.layers - 1]
 
-    def mask(self, index: int, window: int) -> torch.Tensor:
+    def mask(self, index: int, window: int, device: torch.device) -> torch.Tensor:
         """Which tokens of its line a segment's tokens may see: (S, line), True where they may."""
-        if (index, window) not in self._masks:
+        key = index, window, device
+        if key not in self._masks:
             segment = self.packing.segments[index]
             end = segment.offset + segment.stop - segment.start
-            rows = torch.arange(segment.offset, end)[:, None]  # (S, 1)
-            columns = torch.arange(end)[None, :]  # (1, line)
-            self._masks[index, window] = (columns <= rows) & (columns > rows - window)
-        return self._masks[index, window]
+            rows = torch.arange(segment.offset, end, device=device)[:, None]  # (S, 1)
+            columns = torch.arange(end, device=device)[None, :]  # (1, line)
+            self._masks[key] = (columns <= rows) & (columns > rows - window)
+        return self._masks[key]
+
+    def places_on(self, device: torch.device) -> torch.Tensor:
+        """`places` as an index (P)."""
+        if device not in self._places:
+            self._places[device] = varlen.sent(self.places, device)
+        return self._places[device]
+
+    def plan_on(self, device: torch.device) -> varlen.Plan:
+        """The kernel calls of a layer there."""
+        if device not in self._plans:
+            self._plans[device] = varlen.plan(self.packing, device)
+        return self._plans[device]
 
 
 _row: ContextVar[Row | None] = ContextVar("plaudit_row", default=None)
@@ -123,7 +140,7 @@ def packed(backbone: Any, packing: Packing, places: Sequence[int] | None = None,
     backbone.config._attn_implementation = NAME
     blocks = _feed_forward(backbone)
     hooks = _pooled_only(blocks[-1], row) if blocks else []
-    if len(packing.ids) > PIECE:
+    if len(packing.ids) > PIECE and backbone.device.type == "cpu":  # a GPU is the faster, the more it has at once
         for block in blocks:
             block.forward = _in_pieces(block.forward)
     try:
@@ -160,14 +177,13 @@ def _in_pieces(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[tor
 
 def _pooled_only(block: Any, row: Row) -> list[Any]:
     """Let the last layer's feed-forward block see pooled tokens only; the others get zeros from it."""
-    places = torch.tensor(row.places)  # (P)
 
     def gather(_: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        return (given[0][:, places],)  # (1, T, H) → (1, P, H)
+        return (given[0][:, row.places_on(given[0].device)],)  # (1, T, H) → (1, P, H)
 
     def scatter(_: Any, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
         whole = out.new_zeros((1, len(row.packing.ids), out.shape[-1]))  # (1, T, H)
-        whole[:, places] = out
+        whole[:, row.places_on(out.device)] = out
         return whole
 
     return [block.register_forward_pre_hook(gather), block.register_forward_hook(scatter)]
@@ -209,6 +225,9 @@ def attend(
         if row.packing.continued:
             raise Unsharable("a sliding window over tokens that are not in the row")
         return _windowed(row, query, key, value, sliding_window, scaling), None
+    if query.device.type != "cpu" and query.dtype != torch.float32:
+        known = [pair for _, *pair in row.continued()]
+        return varlen.joined(row.plan_on(query.device), query, key, value, scaling, known), None
     if places is None:
         return _joined(row, query, key, value, scaling), None
     if query.shape[2] == len(places):
@@ -279,6 +298,13 @@ def _join(out: torch.Tensor, lse: torch.Tensor, part: torch.Tensor, part_lse: to
 def _flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, causal: bool,
            scaling: float | None) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """(1, Hq, Q, D), (1, Hkv, K, D) twice → (1, Q, Hq, D) and the log-sum-exp (1, Q, Hq). Heads may be grouped."""
+    if query.device.type != "cpu":  # flash kernels there know half precision only; this one wants equal heads
+        groups = query.shape[1] // key.shape[1]
+        out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+            query, key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1), None,
+            compute_log_sumexp=True, is_causal=causal, scale=scaling,
+        )  # fmt: skip
+        return out.transpose(1, 2), lse[:, :, : query.shape[2]].transpose(1, 2)  # its rows are padded
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, 0.0, causal, attn_mask=None, scale=scaling
     )
@@ -296,8 +322,9 @@ def _windowed(row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Ten
         keys = torch.cat([key[:, :, at] for at in line], dim=2).repeat_interleave(groups, dim=1)  # (1, Hq, line, D)
         values = torch.cat([value[:, :, at] for at in line], dim=2).repeat_interleave(groups, dim=1)
         part = torch.nn.functional.scaled_dot_product_attention(
-            query[:, :, own.start : own.stop], keys, values, attn_mask=row.mask(index, window), scale=scaling
-        )
+            query[:, :, own.start : own.stop], keys, values, scale=scaling,
+            attn_mask=row.mask(index, window, query.device),
+        )  # fmt: skip
         out[:, own.start : own.stop] = part.transpose(1, 2)
     return out
 

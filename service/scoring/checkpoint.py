@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import json
 import logging
 import math
@@ -25,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from service.errors import HostLacks, UsageError
 from service.scoring.spec import SPEC_FILE
 
+CPU = torch.device("cpu")
 # What decides a score. Reports, golden sets and plots may change without making another model.
 IDENTITY = ("*.safetensors", "*.safetensors.index.json", "value_head.bin", "config.json", "tokenizer*",
             "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*",
@@ -186,17 +188,35 @@ def quiet() -> Iterator[None]:
         reports.setLevel(before)
 
 
-def load(kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = ()) -> Any:
+def device_of(name: str) -> torch.device | None:
+    """The device that a setting names: cpu, cuda, cuda:1; `auto`: the first GPU, or where there is none the CPU.
+
+    None for `split`: the layers go over all GPUs that there are. Raises `HostLacks` for a GPU that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    if name == "split":
+        if not torch.cuda.is_available() or importlib.util.find_spec("accelerate") is None:
+            raise HostLacks("device split: torch sees no GPU, or the package accelerate is not installed")
+        return None
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise HostLacks(f"device {name}: torch sees {torch.cuda.device_count()} GPUs")
+    return device
+
+
+def load(kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = (),
+         device: torch.device | None = CPU) -> Any:  # fmt: skip
     """A model by one of transformers' Auto classes, in eval mode, every weight there, finite, and accounted for.
 
-    `used`: names or prefixes of tensors that somebody else reads.
+    `used`: names or prefixes of tensors that somebody else reads. `device`: None splits it over all GPUs.
     """
     weight_files(folder)
     try:
         with quiet(), readable(folder):
             model, loading = kind.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
-                output_loading_info=True,
+                output_loading_info=True, **({"device_map": "auto"} if device is None else {}),
             )  # fmt: skip
     except (OSError, ValueError, RuntimeError, StrictDataclassError) as error:
         raise UsageError(f"{folder}: not a loadable checkpoint: {error}") from error
@@ -208,14 +228,16 @@ def load(kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = ()
     broken = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
     if broken:
         raise UsageError(f"{folder}: weights that are not finite: {_some(broken)}")
-    return model.eval().requires_grad_(False)
+    model = model.eval().requires_grad_(False)
+    return model if device is None else model.to(device)
 
 
 def own(model: Any) -> None:
     """Copy what still lies in the checkpoint's files: they are mapped, and whoever wrote over one in place would change
     the scores of a model that is being served, under the revision of the old one."""
     for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def _expected(name: str, used: tuple[str, ...]) -> bool:

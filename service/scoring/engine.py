@@ -117,7 +117,7 @@ def open_engine(name: str, path: str, settings: Settings) -> tuple[Engine, Parit
 
         engine = RewardModel.load(
             path, dtype=settings.dtype, threads=settings.torch_threads, deterministic=settings.deterministic,
-            max_prompt_bytes=settings.max_prompt_cache_bytes,
+            max_prompt_bytes=settings.max_prompt_cache_bytes, device=settings.device,
         )
     with contextlib.ExitStack() as undo:
         undo.callback(engine.close)

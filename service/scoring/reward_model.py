@@ -39,6 +39,7 @@ from service.scoring.isolation import out_of_memory
 from service.scoring.packing import Ids, pack, rows
 from service.scoring.prompts import Layers, PromptCache
 from service.scoring.spec import SPEC_FILE, Calibration, RewardModelSpec
+from service.scoring.varlen import sent
 
 __all__ = ["Calibration", "Encoded", "Encoder", "Message", "Overflow", "Parity", "Prompt", "RewardModel",
            "RewardModelSpec"]  # fmt: skip
@@ -76,10 +77,11 @@ class RewardModel:
         self._head = head
 
     @classmethod
-    def load(cls, path: str | Path, *, dtype: str = "float32", threads: int = 1,
-             deterministic: bool = False, max_prompt_bytes: int = 0) -> RewardModel:  # fmt: skip
+    def load(cls, path: str | Path, *, dtype: str = "float32", threads: int = 1, deterministic: bool = False,
+             max_prompt_bytes: int = 0, device: str = "cpu") -> RewardModel:  # fmt: skip
         """The checkpoint at this folder or hub id: safetensors only, no remote code, every weight accounted for.
 
+        `device`: where its backbone runs (`checkpoint.device_of`); the head, a product of a few rows, runs on the CPU.
         `max_prompt_bytes`: how much is kept of prompts for later batches, where they are shared at all.
         Raises `UsageError` for a checkpoint that cannot be what it is used for, `HostLacks` for one that is not there.
         """
@@ -88,13 +90,16 @@ class RewardModel:
         if dtype not in DTYPES:
             raise UsageError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
         torch.set_num_threads(threads)
+        where = checkpoint.device_of(device)
         folder = checkpoint.locate(path)
         revision = checkpoint.revision_of(folder)
         checkpoint.read_config(folder)
         encoder = Encoder.load(folder)
         name = encoder.spec.head
         if name == heads.CLASSIFIER:
-            backbone, head = checkpoint.load(AutoModelForSequenceClassification, folder, DTYPES[dtype]), None
+            backbone, head = checkpoint.load(
+                AutoModelForSequenceClassification, folder, DTYPES[dtype], device=where
+            ), None
             if backbone.config.num_labels != 1:
                 raise UsageError(f"{folder}: {backbone.config.num_labels} labels; a reward model has one")
             unshared: str | None = "an encoder reads both sides of every token: no beginning is independent of the rest"
@@ -107,7 +112,8 @@ class RewardModel:
                 head = heads.read_labels(tensors, good, bad)
             else:
                 head = heads.read(tensors, name, steps=encoder.spec.steps is not None)
-            backbone = checkpoint.load(AutoModel, folder, DTYPES[dtype], used=tuple(f"{n}." for n in heads.NAMES))
+            used = tuple(f"{n}." for n in heads.NAMES)
+            backbone = checkpoint.load(AutoModel, folder, DTYPES[dtype], used, where)
             unshared = None
         checkpoint.check_vocabulary(folder, encoder.tokenizer, backbone.get_input_embeddings().num_embeddings)
         checkpoint.check_length(folder, backbone, encoder.spec.max_length)
@@ -181,15 +187,15 @@ class RewardModel:
         read = [[packing.place(at, step) for step in encoded.steps] or [packing.pooled[at]]
                 for at, encoded in enumerate(batch)]  # fmt: skip
         places = sorted({place for one in read for place in one})  # equal beginnings have one, and so the same bits
-        tokens = torch.tensor([packing.ids])  # (1, T)
-        positions = torch.tensor([packing.positions])  # (1, T)
+        tokens, positions = (sent([part], self._backbone.device) for part in (packing.ids, packing.positions))  # (1, T)
         above = [found[one.known] for one in packing.continued]
         beginnings = [(packing.beginning(at, batch[at].prompt_tokens), layers) for at, layers in kept.items()]
         with packed(self._backbone, packing, places, above, beginnings):
             hidden = self._backbone(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state
         self.num_computed += packing.num_computed
         self.num_shared += packing.num_shared
-        scores = dict(zip(places, self._head(hidden[0, places]).tolist(), strict=True))  # (P, H) → (P)
+        pooled = hidden[0, sent(places, hidden.device)].cpu()  # (P, H): here a GPU is waited for, and nowhere before
+        scores = dict(zip(places, self._head(pooled).tolist(), strict=True))
         return [self._whole([scores[place] for place in one]) for one in read]
 
     def _whole(self, logits: list[float]) -> float:
@@ -198,14 +204,15 @@ class RewardModel:
 
     def _score_alone(self, encoded: Encoded) -> float:
         # No mask: a lone sequence needs none, and its last position is the pooled one by construction.
-        tokens = torch.tensor([encoded.ids])  # (1, T)
+        tokens = sent([encoded.ids], self._backbone.device)  # (1, T)
         self.num_computed += len(encoded.ids)
         if self._head is not None:
             hidden = self._backbone(input_ids=tokens, use_cache=False).last_hidden_state  # (1, T, H)
-            return self._whole(self._head(hidden[0, list(encoded.steps) or [-1]]).tolist())
+            return self._whole(self._head(hidden[0, list(encoded.steps) or [-1]].cpu()).tolist())
         sides: dict[str, torch.Tensor] = {}
         if getattr(self._backbone.config, "type_vocab_size", 1) > 1:  # BERT's: 0 for the prompt, 1 for the completion
-            sides["token_type_ids"] = (torch.arange(tokens.shape[1]) >= encoded.prompt_tokens).long()[None]  # (1, T)
+            sides["token_type_ids"] = sent([[int(at >= encoded.prompt_tokens) for at in range(len(encoded.ids))]],
+                                           self._backbone.device)  # (1, T)  # fmt: skip
         return float(self._backbone(input_ids=tokens, **sides).logits.float().item())
 
     def check_golden(self) -> Parity:

@@ -15,6 +15,7 @@ import torch
 from service.scoring.attention import Layers, Unsharable, packed
 from service.scoring.checkpoint import rope_types
 from service.scoring.packing import Packing, pack
+from service.scoring.varlen import sent
 
 # Largest relative difference of a pooled hidden state that rounding explains; a wrong neighbour moves it by about 1.
 PROBE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
@@ -51,7 +52,7 @@ def _probe(backbone: Any, max_length: int) -> str | None:
     with packed(backbone, packing) as row:
         hidden = _last_states(backbone, packing)  # (5, H)
     alone = torch.stack([
-        backbone(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0, -1] for ids in sequences
+        backbone(input_ids=sent([ids], backbone.device), use_cache=False).last_hidden_state[0, -1] for ids in sequences
     ])  # fmt: skip
     difference = (hidden - alone.float()).norm(dim=1) / alone.float().norm(dim=1)  # (5)
     if not bool((difference <= PROBE_TOLERANCE[alone.dtype]).all()):
@@ -97,7 +98,7 @@ def token_bytes(backbone: Any, max_length: int) -> int:
 
 def _last_states(backbone: Any, packing: Packing) -> torch.Tensor:
     """What the row's layers make of every sequence's last token: (N, H), in float32."""
-    ids, positions = torch.tensor([packing.ids]), torch.tensor([packing.positions])
+    ids, positions = (sent([part], backbone.device) for part in (packing.ids, packing.positions))
     hidden: torch.Tensor = backbone(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
     return hidden[0, packing.pooled].float()
 

@@ -250,9 +250,12 @@ def _describe(name: str, model: Engine, parity: Parity) -> dict[str, Any]:
 
 
 def _give_back() -> None:
-    """Return freed memory to the system: the collector looks at frozen objects again, glibc at its empty pages."""
+    """Return freed memory to the system: the collector looks at frozen objects again, glibc at its empty pages, torch
+    at its cache of a GPU's memory."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     if hasattr(trim := ctypes.CDLL(None), "malloc_trim"):
         trim.malloc_trim(0)
