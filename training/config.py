@@ -150,7 +150,7 @@ class Fit:
     max_groups: int = _doc("groups of one problem in an epoch (group loop)", 8)
     groups_per_step: int = _doc("groups in an optimiser step (group loop)", 8)
     pointwise: float = _doc("weight of the pass / fail cross-entropy beside the Bradley-Terry loss (group loop)", 0.5)
-    template: str = _doc("text with {prompt} and {completion} (base); empty: the base's chat template, or BOS … EOS", "")
+    template: str = _doc("{prompt} and {completion} in text (base); empty: the base's chat template, or BOS … EOS", "")
     system: str = _doc("system message of a conversation without one (base); empty: the chat template's own", "")
     batch: int = _doc("pairs in an optimiser step, over all processes (base)", 128)
     micro_batch: int = _doc("pairs in a forward of one process (base)", 4)

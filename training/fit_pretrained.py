@@ -38,7 +38,7 @@ from training.run import Progress, Run, digest, write_text
 
 WHOLE = "whole"  # the mark of a state that was written to its end
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*")
-UNTOLD = ("_runtime", "_per_second", "num_tokens")  # of the machine and its past, so no two runs have them the same
+UNTOLD = ("_runtime", "_per_second", "num_tokens")  # no two runs have these the same
 WAIT_S = 6 * 3600  # ranks wait for the first one's encoding
 
 
@@ -194,7 +194,7 @@ class Head(torch.nn.Linear):
 
 
 class PairCollator:
-    """TRL's collator (right padding, chosen before rejected), and the pairs' weights, of mean 1 over the training set."""
+    """TRL's collator (right padding, chosen first, then rejected), and weights with a mean of 1 in the training set."""
 
     def __init__(self, pad_token_id: int, mean_weight: float) -> None:
         self._padded = DataCollatorForPreference(pad_token_id=pad_token_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -10,7 +9,7 @@ from torch.nn import functional
 def preference_loss(
     chosen: Tensor, rejected: Tensor, *, margin: Tensor | None = None, weight: Tensor | None = None, centre: float = 0.0
 ) -> Tensor:
-    """Mean over pairs, in float32, of weight · (-log sigmoid(chosen - rejected - margin) + centre · (chosen + rejected)²).
+    """Weighted mean over pairs of -log sigmoid(chosen - rejected - margin) + centre · (chosen + rejected)², in float32.
 
     All tensors are (P,), one entry a pair. The margin is that of Llama 2 (arXiv 2307.09288, eq. 2); the second term
     draws scores to a mean of zero (Eisenstein et al. 2023, arXiv 2312.09244, eq. 2). The mean divides by the number

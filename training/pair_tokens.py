@@ -71,10 +71,11 @@ def spec_of(recipe: Recipe, base: Path) -> RewardModelSpec:
     settings = recipe.fit
     tokenizer = load_tokenizer(base)
     template = settings.template or (CHAT_TEMPLATE if tokenizer.chat_template else _plain(tokenizer))
+    origin = Path(settings.base).name if Path(settings.base).is_dir() else settings.base  # no path of this machine
     family = str((read_config(base).get("architectures") or ["unknown"])[0])
     return RewardModelSpec(
         template=template, max_length=settings.max_length, architecture=family, system=settings.system or None,
-        golden="golden.jsonl", provenance=f"fitted from {Path(settings.base).name if base == Path(settings.base) else settings.base}",
+        golden="golden.jsonl", provenance=f"fitted from {origin}",
     )  # fmt: skip
 
 
@@ -99,11 +100,11 @@ def rows_of(recipe: Recipe, run: Run, encoder: Encoder, fold: str) -> Iterator[d
             known.clear()
         form = _form(recipe, r, problems[task_id])
         sides = [programs[r[side]] for side in ("chosen", "rejected")]
-        ids = [_encoded(encoder, problems[task_id], program, form, known) for program in sides]
-        if all(ids):
+        high, low = (_encoded(encoder, problems[task_id], program, form, known) for program in sides)
+        if high and low:
             margin = margins_of(settings.margin, [(sides[0].pass_rate, sides[1].pass_rate)]) if settings.margin else [0]
             yield {
-                "chosen_ids": ids[0], "rejected_ids": ids[1], "chosen_end": ids[0][-1], "rejected_end": ids[1][-1],
+                "chosen_ids": high, "rejected_ids": low, "chosen_end": high[-1], "rejected_end": low[-1],
                 "weight": r["weight"], "margin": margin[0],
             }  # fmt: skip
         progress.at(at + 1)
