@@ -64,7 +64,8 @@ def fit_pretrained(recipe: Recipe, run: Run) -> dict[str, object]:
     first = json.loads((state / "trainer_state.json").read_text(encoding="utf-8"))["global_step"] if state else 0
     with Course(run, "fit", first) as course:
         trainer = PairTrainer(
-            model=model, args=args, train_dataset=pairs.train, eval_dataset=pairs.validation if len(pairs.validation) else None,
+            model=model, args=args, train_dataset=pairs.train,
+            eval_dataset=pairs.validation if len(pairs.validation) else None,
             processing_class=pairs.encoder.tokenizer, peft_config=lora(settings),
             data_collator=PairCollator(pairs.encoder.tokenizer.pad_token_id, _mean_weight(pairs)),
             callbacks=[Watch(run, course)],
