@@ -211,6 +211,9 @@ class PairTrainer(RewardTrainer):  # type: ignore[misc]
 
     fit_settings: Fit
 
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: a state of the trainer is read by nobody, and the checkpoint's card is `publish`'s."""
+
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["chosen_ids", "rejected_ids", "margin", "weight"]
 
