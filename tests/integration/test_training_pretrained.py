@@ -30,10 +30,10 @@ pytestmark = [
 ]
 ROOT = Path(__file__).resolve().parents[2]
 CASES = {
-    "llama, whose padding is the token that ends a text": ("llama", {"pad": "<|end|>", "chat": False}, ""),
-    "llama, in bfloat16": ("llama", {}, 'precision = "bfloat16"\n'),
-    "qwen2, by LoRA": ("qwen2", {}, "lora_rank = 4\nlora_alpha = 8.0\ngradient_checkpointing = true\n"),
-    "gemma, with margin and centring": ("gemma", {}, 'margin = 1.0\ncentre = 0.01\nsystem = "Be strict."\n'),
+    "llama, whose padding is the token that ends a text": ("llama", {"pad": "<|end|>", "chat": False}, ()),
+    "llama, in bfloat16": ("llama", {}, ("--fit.precision", "bfloat16")),
+    "qwen2, by LoRA": ("qwen2", {}, ("--fit.lora_rank", "4", "--fit.gradient_checkpointing", "true")),
+    "gemma, with margin and centring": ("gemma", {}, ("--fit.margin", "1", "--fit.centre", "0.01", "--fit.system", "Be strict.")),
 }
 
 
@@ -73,10 +73,10 @@ def trained_scores(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, ...], tup
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("case", CASES)
 def test_what_was_trained_is_what_is_served(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    family, form, more = CASES[case]
-    recipe, folder = write_run(tmp_path, write_base(tmp_path / "base", family, **form), more=more)
+    family, form, flags = CASES[case]
+    recipe, folder = write_run(tmp_path, write_base(tmp_path / "base", family, **form))
     trained = trained_scores(monkeypatch)
-    assert main(["fit", str(recipe), "--run", str(folder)]) == 0
+    assert main(["fit", str(recipe), "--run", str(folder), *flags]) == 0
 
     served = RewardModel.load(folder / "checkpoint")
     problems = read_problems(folder / "problems.jsonl")

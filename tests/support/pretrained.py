@@ -62,11 +62,11 @@ def write_pairs(folder: Path) -> None:
         write_jsonl(folder / f"{name}.jsonl", rows)
 
 
-def write_run(folder: Path, base: Path, epochs: int = 2, more: str = "") -> tuple[Path, Path]:
+def write_run(folder: Path, base: Path, epochs: int = 2) -> tuple[Path, Path]:
     """A recipe of a fit from this base, and a run folder where it can run; (recipe, run)."""
     run = folder / "run"
     run.mkdir(parents=True)
     write_pairs(run)
     recipe = folder / "toy.toml"
-    recipe.write_text(RECIPE.format(base=base, epochs=epochs) + more)
+    recipe.write_text(RECIPE.format(base=base, epochs=epochs))
     return recipe, run
