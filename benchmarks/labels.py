@@ -214,7 +214,8 @@ def result(folder: Path, base: Run, recipe: Recipe, seed: int, pairs: Sequence[P
 def fit_and_ask(run: Run, base: Run, recipe: Recipe, pairs: Sequence[Preference]) -> dict[str, Any]:
     """Fit on these pairs (validation and calibration are by the truth for all sources), and score the test fold."""
     from service.scoring.reward_model import RewardModel
-    from training.fit import fit, score_programs
+    from training.ending import score_programs
+    from training.fit import fit
 
     for name in ("tokenizer", "pretrained"):
         shutil.copytree(base.path(name), run.path(name), dirs_exist_ok=True)

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,9 @@ STAGES = {
     "mutate": Stage("training.mutate:mutate", ("mutate",), ("collect",), "near misses of the reference solutions"),
     "verify": Stage("training.verify:verify", ("verify",), ("collect", "mutate", "sample"), "programs × tests, judged"),
     "pair": Stage("training.pair:pair", ("pair",), ("verify",), "which program is better than which"),
-    "fit": Stage("training.fit:fit", ("fit",), ("pair", "pretrain"), "the reward model, and its calibration"),
+    "fit": Stage(
+        "training.fit:fit", ("fit",), ("collect", "pair", "pretrain"), "the reward model, and its calibration"
+    ),
     "evaluate": Stage("training.evaluate:evaluate", ("evaluate", "pair"), ("fit",), "the report on unseen problems"),
     "publish": Stage("training.publish:publish", (), ("evaluate",), "the checkpoint folder that is served"),
     "iterate": Stage(
@@ -72,12 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not rest or rest[0].startswith("-"):
             raise UsageError(f"plaudit-train {stage} needs a recipe file")
         folder, flags = _run_folder(rest[1:])
-        recipe, run = _opened(Path(rest[0]), folder, flags)
+        rank = int(os.environ.get("RANK", "0"))
+        recipe, run = _opened(Path(rest[0]), folder, flags, quiet=rank > 0)
         if stage == "status":
             print("\n".join(status_lines(recipe, run)))
             return EXIT_OK
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (stage != "fit" or not recipe.fit.base):
+            raise UsageError("of all stages only `fit` with a base runs as several processes")
         for name in _stages(recipe) if stage == "all" else (stage,):
-            run_stage(name, recipe, run)
+            run_stage(name, recipe, run, rank)
     except PlauditError as error:
         print(f"plaudit-train: {error}", file=sys.stderr)
         return exit_code(error)
@@ -87,8 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
-def run_stage(name: str, recipe: Recipe, run: Run) -> dict[str, object]:
-    """Run one stage unless it has finished with this recipe before; its summary, also as a line on stdout."""
+def run_stage(name: str, recipe: Recipe, run: Run, rank: int = 0) -> dict[str, object]:
+    """Run one stage unless it has finished with this recipe before; its summary, also as a line on stdout.
+
+    Of several processes that `accelerate launch` started, all run the stage, and rank 0 alone keeps the run's books.
+    """
     stage = STAGES[name]
     before = {}
     for other in (other for other in stage.after if other in recipe.stages):
@@ -99,14 +107,16 @@ def run_stage(name: str, recipe: Recipe, run: Run) -> dict[str, object]:
     sections = {section: dataclasses.asdict(getattr(recipe, section)) for section in stage.sections}
     key = digest(name, recipe.name, recipe.seed, sections, before)
     record = run.record(name)
-    if record is not None and record["key"] == key:
+    done_before = record is not None and record["key"] == key
+    if rank:
+        return {} if done_before else _function(stage)(recipe, run)
+    if record is not None and done_before:
         print(json.dumps({"stage": name, "done_before": True, **record["summary"]}), flush=True)
         return dict(record["summary"])
-    module, function = stage.where.split(":")
     run.begin(name)
     note(recipe, run, name)
     wall, cpu = time.monotonic(), _cpu_s()
-    summary: dict[str, object] = getattr(importlib.import_module(module), function)(recipe, run)
+    summary = _function(stage)(recipe, run)
     wall, cpu = time.monotonic() - wall, _cpu_s() - cpu
     if summary.get("complete", True):
         run.finish(name, key, summary, wall, cpu)
@@ -117,14 +127,20 @@ def run_stage(name: str, recipe: Recipe, run: Run) -> dict[str, object]:
     return summary
 
 
-def _opened(path: Path, folder: Path | None, flags: list[str]) -> tuple[Recipe, Run]:
+def _function(stage: Stage) -> Callable[[Recipe, Run], dict[str, object]]:
+    module, _, name = stage.where.partition(":")
+    found: Callable[[Recipe, Run], dict[str, object]] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _opened(path: Path, folder: Path | None, flags: list[str], *, quiet: bool) -> tuple[Recipe, Run]:
     """The recipe and run folder that the arguments name. Raises `UsageError` for a folder in which nothing has run."""
     if path.is_dir():
         if not (path / "recipe.json").is_file():
             raise UsageError(f"{path} is no run folder: it has no recipe.json")
-        return read_recipe(path / "recipe.json", flags, os.environ), Run(folder or path)
+        return read_recipe(path / "recipe.json", flags, os.environ), Run(folder or path, quiet=quiet)
     recipe = read_recipe(path, flags, os.environ)
-    return recipe, Run(folder or Path("runs") / recipe.name)
+    return recipe, Run(folder or Path("runs") / recipe.name, quiet=quiet)
 
 
 def _stages(recipe: Recipe) -> tuple[str, ...]:

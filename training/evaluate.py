@@ -14,7 +14,7 @@ from typing import Any
 from service.errors import UsageError
 from training.config import Recipe
 from training.diagnostics import against_tests, by_language, calibration, discrimination, length
-from training.fit import score_programs
+from training.ending import score_programs
 from training.rankers import Sampled, curves
 from training.records import Problem, Program, data_file, read_problems, read_programs
 from training.report import write_report

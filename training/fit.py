@@ -15,28 +15,28 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from service.errors import TooLong
+from service.errors import TooLong, UsageError
 from service.scoring.encoder import load_tokenizer
 from training.config import Recipe
+from training.course import Course
+from training.ending import finish_checkpoint
 from training.folder import digest_of
-from training.metrics import auc, mean, platt
+from training.metrics import auc, mean
 from training.pretrain import SAVE_EVERY_S, keep_freed_memory, load_state, save_state, schedule
 from training.records import Problem, Program, read_problems, read_programs
-from training.run import Progress, Run, digest, read_jsonl, write_jsonl
+from training.run import Progress, Run, digest, read_jsonl
 from training.tokenize import load_encoder, presented, spec
 
 if TYPE_CHECKING:
     import torch
 
-    from service.scoring.reward_model import Encoder, RewardModel
+    from service.scoring.reward_model import Encoder
 
 ARCHITECTURE = "Qwen2ForSequenceClassification"
 FORMS = ("program", "fenced")
-GOLDEN = Path(__file__).with_name("recipes") / "golden.jsonl"
 LONGEST = 640  # tokens; a training program with more is left out, so that one does not cost what ten do
 PACK = 6144  # tokens of a forward
 
@@ -52,6 +52,10 @@ class Group:
 
 def fit(recipe: Recipe, run: Run) -> dict[str, object]:
     """Write `checkpoint/`, a folder that the service serves, and `fit.jsonl`, a line an epoch."""
+    if recipe.fit.base:
+        from training.fit_pretrained import fit_pretrained
+
+        return fit_pretrained(recipe, run)
     import torch
 
     torch.set_num_threads(1)
@@ -73,26 +77,25 @@ def fit(recipe: Recipe, run: Run) -> dict[str, object]:
     resumed = run.resumable_key("fit", digest(settings, recipe.seed, digest_of(run.path("pairs.jsonl"))))
     state_path = run.path("fit.state.pt")
     first = load_state(state_path, model, optimiser) if resumed else 0
-    log = [r for r in read_jsonl(run.path("fit.jsonl")) if r["step"] <= first] if first else []
     progress, saved = Progress(run, "fit", len(steps)), time.monotonic()
     per_epoch = max(1, len(steps) // settings.epochs)
-    for step, groups in enumerate(steps[first:], start=first):
-        for parameters in optimiser.param_groups:
-            parameters["lr"] = settings.lr * schedule(step / len(steps), settings.warmup)
-        loss = train_step(model, optimiser, groups, encoded, programs, better, recipe)
-        progress.at(step + 1, f"loss {loss:.3f}")
-        if (step + 1) % per_epoch == 0 or step + 1 == len(steps):
-            log.append({"step": step + 1, "loss": round(loss, 4), **validate(model, encoder, problems, programs, held)})
-            run.say(f"fit: {log[-1]}")
-            write_jsonl(run.path("fit.jsonl"), log)
-        if time.monotonic() - saved > SAVE_EVERY_S:
-            save_state(state_path, model, optimiser, step + 1)
-            saved = time.monotonic()
+    with Course(run, "fit", first) as course:
+        for step, groups in enumerate(steps[first:], start=first):
+            for parameters in optimiser.param_groups:
+                parameters["lr"] = settings.lr * schedule(step / len(steps), settings.warmup)
+            loss = train_step(model, optimiser, groups, encoded, programs, better, recipe)
+            progress.at(step + 1, f"loss {loss:.3f}")
+            if (step + 1) % per_epoch == 0 or step + 1 == len(steps):
+                row = {"step": step + 1, "loss": round(loss, 4)}
+                course.add({**row, **validate(model, encoder, problems, programs, held)})
+                run.say(f"fit: {course.rows[-1]}")
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                save_state(state_path, model, optimiser, step + 1)
+                saved = time.monotonic()
     save_checkpoint(model, recipe, run)
     state_path.unlink(missing_ok=True)
-    calibration = calibrate(run, problems, programs.values())
-    write_golden(run.path("checkpoint/config.json").parent)
-    return {"groups": len(plan), "steps": len(steps), "programs": len(encoded), **log[-1], **calibration}
+    calibration = finish_checkpoint(run, problems, programs.values())
+    return {"groups": len(plan), "steps": len(steps), "programs": len(encoded), **course.rows[-1], **calibration}
 
 
 def preferences_of(run: Run) -> tuple[dict[str, set[tuple[str, str]]], set[str]]:
@@ -166,6 +169,7 @@ def train_step(
 
     from training.forward import group_scores
 
+    settings = recipe.fit
     total = 0.0
     for pack in packs(groups, encoded):
         with torch.autocast("cpu", torch.bfloat16):
@@ -178,8 +182,12 @@ def train_step(
                 for j, b in enumerate(group.programs)
                 if (a, b) in better[group.task_id]
             ]
-            passed = [programs[name].pass_rate == 1.0 for name in group.programs]
-            losses.append(bradley_terry(own, pairs) + recipe.fit.pointwise * pointwise(own, passed))
+            rates = [programs[name].pass_rate for name in group.programs]
+            margins = margins_of(settings.margin, [(rates[i], rates[j]) for i, j in pairs]) if settings.margin else None
+            passed = [rate == 1.0 for rate in rates]
+            losses.append(
+                bradley_terry(own, pairs, margins, settings.centre) + settings.pointwise * pointwise(own, passed)
+            )
         loss = torch.stack(losses).sum() / len(groups)
         torch.autograd.backward(loss)
         total += float(loss.detach())
@@ -210,12 +218,24 @@ def packs(groups: Sequence[Group], encoded: Encodings) -> list[list[Group]]:
     return made
 
 
-def bradley_terry(scores: torch.Tensor, pairs: Sequence[tuple[int, int]]) -> torch.Tensor:
-    """Mean of -log sigmoid(score[i] - score[j]) over index pairs (better, worse), in float32."""
+def bradley_terry(
+    scores: torch.Tensor, pairs: Sequence[tuple[int, int]], margins: Sequence[float] | None = None, centre: float = 0.0
+) -> torch.Tensor:
+    """`preference_loss` over index pairs (better, worse) of these scores."""
     import torch
 
+    from training.loss import preference_loss
+
     better, worse = torch.tensor(pairs).T
-    return torch.nn.functional.softplus(scores[worse].float() - scores[better].float()).mean()
+    margin = None if margins is None else torch.tensor(margins)
+    return preference_loss(scores[better], scores[worse], margin=margin, centre=centre)
+
+
+def margins_of(factor: float, rates: Sequence[tuple[float | None, float | None]]) -> list[float]:
+    """The margins of pairs with these pass rates (better, worse). Raises `UsageError` where there are none."""
+    if any(rate is None for pair in rates for rate in pair):
+        raise UsageError("fit.margin needs pass rates, and programs of these pairs have none")
+    return [factor * (high - low) for high, low in rates if high is not None and low is not None]
 
 
 def pointwise(scores: torch.Tensor, passed: Sequence[bool]) -> torch.Tensor:
@@ -279,42 +299,3 @@ def save_checkpoint(model: Any, recipe: Recipe, run: Run) -> None:
     model.eval().save_pretrained(folder)
     load_tokenizer(run.path("tokenizer")).save_pretrained(folder)
     spec(recipe, ARCHITECTURE).write(folder / "reward_model.json")
-
-
-def calibrate(run: Run, problems: dict[str, Problem], programs: Any) -> dict[str, float]:
-    """Fit Platt's a and b on the validation problems' independent samples, each problem with the same weight."""
-    from service.scoring.reward_model import Calibration, RewardModel
-
-    folder = run.path("checkpoint/config.json").parent
-    model = RewardModel.load(folder)
-    held = [p for p in programs if problems[p.task_id].fold == "validation" and p.iid_copies]
-    copies: dict[str, int] = defaultdict(int)
-    for program in held:
-        copies[program.task_id] += program.iid_copies
-    scores = score_programs(model, problems, held)
-    total = len(copies) or 1
-    a, b = platt(
-        scores,
-        [program.pass_rate == 1.0 for program in held],
-        [100 * program.iid_copies / copies[program.task_id] / total for program in held],
-    )
-    replace(model.spec, calibration=Calibration(round(a, 6), round(b, 6))).write(folder / "reward_model.json")
-    return {"platt_a": round(a, 4), "platt_b": round(b, 4)}
-
-
-def write_golden(folder: Path) -> None:
-    """`golden.jsonl`: prompts and completions of our own, as many as the length limit lets in, with this checkpoint's
-    scores, which a scorer must give again before it serves."""
-    from service.scoring.reward_model import RewardModel
-
-    model, rows = RewardModel.load(folder), []
-    for r in read_jsonl(GOLDEN):
-        encoded = model.encoder.encode_group(r["prompt"], [r["completion"]])[0]
-        if not isinstance(encoded, TooLong):
-            rows.append({**r, "tokens": len(encoded.ids), "score": model.score([encoded])[0]})
-    write_jsonl(folder / "golden.jsonl", rows)
-
-
-def score_programs(model: RewardModel, problems: dict[str, Problem], programs: Sequence[Program]) -> list[float]:
-    """The served scores of these programs, in their order; a prompt cut on the left where it does not fit."""
-    return [model.score([model.encode(problems[p.task_id].prompt, p.completion, "truncate_left")])[0] for p in programs]

@@ -12,8 +12,8 @@ import pytest
 from service.scoring.reward_model import RewardModel
 from training.config import read_recipe
 from training.diagnostics import discrimination
+from training.ending import score_programs
 from training.evaluate import gather
-from training.fit import score_programs
 from training.records import data_file, read_problems, read_programs
 from training.run import Run
 from training.split import collect

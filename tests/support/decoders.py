@@ -29,6 +29,15 @@ def classifier(family: str, **changes: Any) -> Any:
     return made
 
 
+def causal(family: str, **changes: Any) -> Any:
+    """A `…ForCausalLM` of this family with fixed random weights."""
+    import transformers
+
+    torch.manual_seed(7)
+    config, _ = FAMILIES[family](transformers)
+    return transformers.AutoModelForCausalLM.from_config(config(**_SHAPE | _OF.get(family, {}) | changes)).eval()
+
+
 def _named(name: str) -> Callable[[Any], tuple[Any, Any]]:
     return lambda module: (getattr(module, f"{name}Config"), getattr(module, f"{name}ForSequenceClassification"))
 

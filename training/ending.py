@@ -1,0 +1,79 @@
+"""What every fit ends with: the checkpoint's calibration, and the golden set that a scorer must give again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from service.errors import TooLong, UsageError
+from training.metrics import platt
+from training.records import Problem, Program
+from training.run import Run, read_jsonl, write_jsonl
+
+if TYPE_CHECKING:
+    from service.scoring.reward_model import RewardModel
+
+GOLDEN = Path(__file__).with_name("recipes") / "golden.jsonl"
+
+
+def finish_checkpoint(
+    run: Run, problems: dict[str, Problem], programs: Iterable[Program], threads: int = 1
+) -> dict[str, float]:
+    """Calibrate `checkpoint/` and write its golden set, both by the scores that the service will give; a and b.
+
+    Without independent samples of validation problems that have a pass rate there is no calibration, and nothing is
+    returned. Raises `UsageError` where no example of the golden set fits into the length limit.
+    """
+    from service.scoring.reward_model import RewardModel
+
+    folder = run.path("checkpoint/config.json").parent
+    model = RewardModel.load(folder, threads=threads)
+    write_golden(model, folder)
+    held = [
+        program for program in programs
+        if program.iid_copies and program.pass_rate is not None and problems[program.task_id].fold == "validation"
+    ]  # fmt: skip
+    if not held:
+        run.say("fit: no calibration: no validation problem has samples with a pass rate")
+        return {}
+    return calibrate(model, folder, problems, held)
+
+
+def calibrate(
+    model: RewardModel, folder: Path, problems: dict[str, Problem], held: Sequence[Program]
+) -> dict[str, float]:
+    """Fit Platt's a and b on these independent samples, each problem with the same weight."""
+    from service.scoring.reward_model import Calibration
+
+    copies: dict[str, int] = defaultdict(int)
+    for program in held:
+        copies[program.task_id] += program.iid_copies
+    scores = score_programs(model, problems, held)
+    a, b = platt(
+        scores,
+        [program.pass_rate == 1.0 for program in held],
+        [100 * program.iid_copies / copies[program.task_id] / len(copies) for program in held],
+    )
+    replace(model.spec, calibration=Calibration(round(a, 6), round(b, 6))).write(folder / "reward_model.json")
+    return {"platt_a": round(a, 4), "platt_b": round(b, 4)}
+
+
+def write_golden(model: RewardModel, folder: Path) -> None:
+    """`golden.jsonl`: prompts and completions of our own, as many as the length limit lets in, with this checkpoint's
+    scores, which a scorer must give again before it serves."""
+    rows = []
+    for r in read_jsonl(GOLDEN):
+        encoded = model.encoder.encode_group(r["prompt"], [r["completion"]])[0]
+        if not isinstance(encoded, TooLong):
+            rows.append({**r, "tokens": len(encoded.ids), "score": model.score([encoded])[0]})
+    if not rows:
+        raise UsageError(f"fit.max_length is {model.max_length} tokens: no example of the golden set is that short")
+    write_jsonl(folder / "golden.jsonl", rows)
+
+
+def score_programs(model: RewardModel, problems: dict[str, Problem], programs: Sequence[Program]) -> list[float]:
+    """The served scores of these programs, in their order; a prompt cut on the left where it does not fit."""
+    return [model.score([model.encode(problems[p.task_id].prompt, p.completion, "truncate_left")])[0] for p in programs]

@@ -1,0 +1,129 @@
+"""Pairs as token ids: what a fit of a pretrained checkpoint learns from is what the service will compute.
+
+Ids come from the service's `Encoder` under the spec that is written beside the weights, closing included; the pooled
+token is the last of them. A pair with a side that is too long is left out, because a cut would take that token away.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.errors import TooLong, UsageError
+from service.scoring.encoder import Encoder, load_tokenizer
+from service.scoring.spec import CHAT_TEMPLATE, RewardModelSpec
+from training.config import Recipe
+from training.fit import FORMS, margins_of
+from training.records import Problem, Program, read_problems, read_programs
+from training.run import Progress, Run, digest, read_jsonl
+from training.tokenize import presented
+
+FOLDS = ("train", "validation")
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Data sets with the columns of `rows_of`, and the encoder that made them. `too_long`: pairs left out."""
+
+    train: Any
+    validation: Any
+    encoder: Encoder
+    too_long: int
+
+    @property
+    def closing(self) -> set[int]:
+        """Every id that is pooled somewhere."""
+        sides = ("chosen_end", "rejected_end")
+        return {int(end) for fold in (self.train, self.validation) for side in sides for end in fold.unique(side)}
+
+
+def load_pairs(recipe: Recipe, run: Run, base: Path, cache: Path) -> Pairs:
+    """The pairs of `pairs.jsonl`, encoded once and kept in `cache`. Raises `UsageError` where none is left."""
+    from datasets import Dataset, Features, List, Value, disable_progress_bars
+
+    disable_progress_bars()
+    encoder = Encoder(load_tokenizer(base), spec_of(recipe, base))
+    ids = List(Value("int32"))
+    features = Features({
+        "chosen_ids": ids, "rejected_ids": ids, "chosen_end": Value("int32"), "rejected_end": Value("int32"),
+        "weight": Value("float32"), "margin": Value("float32"),
+    })  # fmt: skip
+    made = {
+        fold: Dataset.from_generator(
+            rows_of, features=features, cache_dir=str(cache), fingerprint=digest(fold, str(cache)),
+            gen_kwargs={"recipe": recipe, "run": run, "encoder": encoder, "fold": fold},
+        )
+        for fold in FOLDS
+    }  # fmt: skip
+    if not len(made["train"]):
+        raise UsageError(f"no training pair is within fit.max_length, {recipe.fit.max_length} tokens")
+    count = sum(1 for _ in read_jsonl(run.path("pairs.jsonl")))
+    return Pairs(made["train"], made["validation"], encoder, count - len(made["train"]) - len(made["validation"]))
+
+
+def spec_of(recipe: Recipe, base: Path) -> RewardModelSpec:
+    """The treaty of the checkpoint that is fitted from this base."""
+    from service.scoring.checkpoint import read_config
+
+    settings = recipe.fit
+    tokenizer = load_tokenizer(base)
+    template = settings.template or (CHAT_TEMPLATE if tokenizer.chat_template else _plain(tokenizer))
+    origin = Path(settings.base).name if Path(settings.base).is_dir() else settings.base  # no path of this machine
+    family = str((read_config(base).get("architectures") or ["unknown"])[0])
+    return RewardModelSpec(
+        template=template, max_length=settings.max_length, architecture=family, system=settings.system or None,
+        golden="golden.jsonl", provenance=f"fitted from {origin}",
+    )  # fmt: skip
+
+
+def _plain(tokenizer: Any) -> str:
+    """Prompt and completion as they are, begun as the tokenizer begins a text, and closed."""
+    opens = tokenizer.bos_token_id is not None and tokenizer.encode("a")[0] == tokenizer.bos_token_id
+    return f"{tokenizer.bos_token if opens else ''}{{prompt}}{{completion}}{tokenizer.eos_token or ''}"
+
+
+def rows_of(recipe: Recipe, run: Run, encoder: Encoder, fold: str) -> Iterator[dict[str, Any]]:
+    """One row a pair of this fold: ids of both sides, their last ids, and the pair's weight and margin."""
+    settings = recipe.fit
+    problems = read_problems(run.path("problems.jsonl"))
+    programs = {program.program_id: program for program in read_programs(run.path("verified.jsonl"))}
+    pairs = [r for r in read_jsonl(run.path("pairs.jsonl")) if r["fold"] == fold]
+    progress = Progress(run, f"fit: {fold} pairs encoded", len(pairs))
+    known: dict[tuple[str, str], tuple[int, ...] | None] = {}
+    task_id = ""
+    for at, r in enumerate(pairs):
+        if r["task_id"] != task_id:  # pairs of a problem stand together: the ids of one are kept
+            task_id = r["task_id"]
+            known.clear()
+        form = _form(recipe, r, problems[task_id])
+        sides = [programs[r[side]] for side in ("chosen", "rejected")]
+        high, low = (_encoded(encoder, problems[task_id], program, form, known) for program in sides)
+        if high and low:
+            margin = margins_of(settings.margin, [(sides[0].pass_rate, sides[1].pass_rate)]) if settings.margin else [0]
+            yield {
+                "chosen_ids": high, "rejected_ids": low, "chosen_end": high[-1], "rejected_end": low[-1],
+                "weight": r["weight"], "margin": margin[0],
+            }  # fmt: skip
+        progress.at(at + 1)
+
+
+def _form(recipe: Recipe, pair: dict[str, Any], problem: Problem) -> str:
+    draw = random.Random(f"{recipe.seed}:{pair['chosen']}:{pair['rejected']}")
+    shown = problem.entry_point and pair["fold"] == "train" and draw.random() < recipe.fit.presentation
+    return draw.choice(FORMS) if shown else "body"
+
+
+def _encoded(
+    encoder: Encoder, problem: Problem, program: Program, form: str,
+    known: dict[tuple[str, str], tuple[int, ...] | None],
+) -> tuple[int, ...] | None:  # fmt: skip
+    """The ids, or None for a text that is too long."""
+    key = program.program_id, form
+    if key not in known:
+        prompt, completion = presented(program, problem.prompt, problem.entry_point, form)
+        made = encoder.encode_group(prompt, [completion])[0]
+        known[key] = None if isinstance(made, TooLong) else made.ids
+    return known[key]
