@@ -138,7 +138,7 @@ class Pair:
 @dataclass(frozen=True, slots=True)
 class Fit:
     base: str = _doc("pretrained checkpoint (hub id or folder) to fit; empty: this run's own, by the group loop", "")
-    loop: str = _doc("pairs (TRL's trainer, any number of processes), or groups (one CPU, prompts once) (base)", "pairs")
+    loop: str = _doc("pairs (TRL's trainer, many processes), or groups (one CPU, prompts once) (base)", "pairs")
     epochs: int = _doc("passes over the groups or the pairs", 2)
     lr: float = _doc("peak learning rate", 5e-4)
     weight_decay: float = _doc("AdamW weight decay", 0.05)
