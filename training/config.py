@@ -138,7 +138,8 @@ class Pair:
 @dataclass(frozen=True, slots=True)
 class Fit:
     base: str = _doc("pretrained checkpoint (hub id or folder) to fit; empty: this run's own, by the group loop", "")
-    epochs: int = _doc("passes over the groups, or with a base over the pairs", 2)
+    loop: str = _doc("pairs (TRL's trainer, many processes), or groups (one CPU, prompts once) (base)", "pairs")
+    epochs: int = _doc("passes over the groups or the pairs", 2)
     lr: float = _doc("peak learning rate", 5e-4)
     weight_decay: float = _doc("AdamW weight decay", 0.05)
     warmup: float = _doc("share of the steps that warms up", 0.06)
@@ -169,6 +170,7 @@ class Evaluate:
     num_candidates: tuple[int, ...] = _doc("the N of best-of-N", (1, 2, 4, 8, 16, 32, 64))
     resamples: int = _doc("bootstrap resamples over problems", 2000)
     draws: int = _doc("subsets drawn per problem and N for rankers that look at the set", 100)
+    dtype: str = _doc("type in which the checkpoint is scored, as served: float32 or bfloat16", "float32")
     generated_tests: int = _doc("model-written tests of a problem that `agreement` runs; 0 leaves the row out", 20)
 
 

@@ -76,4 +76,4 @@ def write_golden(model: RewardModel, folder: Path) -> None:
 
 def score_programs(model: RewardModel, problems: dict[str, Problem], programs: Sequence[Program]) -> list[float]:
     """The served scores of these programs, in their order; a prompt cut on the left where it does not fit."""
-    return [model.score([model.encode(problems[p.task_id].prompt, p.completion, "truncate_left")])[0] for p in programs]
+    return model.score([model.encode(problems[p.task_id].prompt, p.completion, "truncate_left") for p in programs])

@@ -35,7 +35,7 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
         p for p in read_programs(run.path("verified.jsonl"))
         if problems[p.task_id].fold == "test" and p.origin == "sample" and p.pass_rate is not None
     ]  # fmt: skip
-    model = RewardModel.load(run.path("checkpoint/config.json").parent)
+    model = RewardModel.load(run.path("checkpoint/config.json").parent, dtype=settings.dtype)
     scores = dict(zip([p.program_id for p in held], score_programs(model, problems, held), strict=True))
     sampled = gather([p for p in held if p.iid_copies], scores)
     if not sampled:

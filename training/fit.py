@@ -16,9 +16,11 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.errors import TooLong, UsageError
+from service.scoring.checkpoint import locate, quiet
 from service.scoring.encoder import load_tokenizer
 from training.config import Recipe
 from training.course import Course
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "Qwen2ForSequenceClassification"
 FORMS = ("program", "fenced")
+GROUPED = ("llama", "qwen2")  # whose layers `forward.py` walks through
 LONGEST = 640  # tokens; a training program with more is left out, so that one does not cost what ten do
 PACK = 6144  # tokens of a forward
 
@@ -52,7 +55,9 @@ class Group:
 
 def fit(recipe: Recipe, run: Run) -> dict[str, object]:
     """Write `checkpoint/`, a folder that the service serves, and `fit.jsonl`, a line an epoch."""
-    if recipe.fit.base:
+    if recipe.fit.loop not in ("pairs", "groups"):
+        raise UsageError(f"fit.loop is pairs or groups, not {recipe.fit.loop!r}")
+    if recipe.fit.base and recipe.fit.loop == "pairs":
         from training.fit_pretrained import fit_pretrained
 
         return fit_pretrained(recipe, run)
@@ -64,13 +69,14 @@ def fit(recipe: Recipe, run: Run) -> dict[str, object]:
     problems = read_problems(run.path("problems.jsonl"))
     programs = {p.program_id: p for p in read_programs(run.path("verified.jsonl"))}
     better, held = preferences_of(run)
-    encoder = load_encoder(recipe, run.path("tokenizer"))
+    base = locate(settings.base) if settings.base else None
+    encoder = load_encoder(recipe, run.path("tokenizer")) if base is None else base_encoder(recipe, base)
     encoded = encode_programs(encoder, problems, [programs[name] for name in _members(better)])
     plan = [group for epoch in range(settings.epochs) for group in epoch_groups(better, encoded, recipe, epoch)]
     steps = [plan[at : at + settings.groups_per_step] for at in range(0, len(plan), settings.groups_per_step)]
 
     torch.manual_seed(recipe.seed)
-    model = new_model(recipe, run)
+    model = new_model(recipe, run) if base is None else base_model(base)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
     )
@@ -92,7 +98,10 @@ def fit(recipe: Recipe, run: Run) -> dict[str, object]:
             if time.monotonic() - saved > SAVE_EVERY_S:
                 save_state(state_path, model, optimiser, step + 1)
                 saved = time.monotonic()
-    save_checkpoint(model, recipe, run)
+    if base is None:
+        save_checkpoint(model, recipe, run)
+    else:
+        save_fitted_base(model, base, encoder, encoded, run)
     state_path.unlink(missing_ok=True)
     calibration = finish_checkpoint(run, problems, programs.values())
     return {"groups": len(plan), "steps": len(steps), "programs": len(encoded), **course.rows[-1], **calibration}
@@ -259,6 +268,38 @@ def new_model(recipe: Recipe, run: Run) -> Any:
     model.model.load_state_dict(pretrained.model.state_dict())
     torch.nn.init.normal_(model.score.weight, std=0.02)
     return model.train()
+
+
+def base_encoder(recipe: Recipe, base: Path) -> Encoder:
+    """The encoder of the checkpoint that is fitted from this base."""
+    from service.scoring.encoder import Encoder
+    from training.pair_tokens import spec_of
+
+    return Encoder(load_tokenizer(base), spec_of(recipe, base))
+
+
+def base_model(base: Path) -> Any:
+    """A decoder of Llama's build, or an encoder, under a head of one number.
+
+    Raises `UsageError` for another decoder, whose layers the group loop does not know.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    with quiet():
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
+    if hasattr(model, "score") and model.config.model_type not in GROUPED:
+        known = ", ".join(GROUPED)
+        raise UsageError(f"{base}: fit.loop groups knows {known} and encoders, no {model.config.model_type}")
+    model.config.use_cache = False
+    return model.train()
+
+
+def save_fitted_base(model: Any, base: Path, encoder: Encoder, encoded: Encodings, run: Run) -> None:
+    from training.fit_pretrained import pad_token, write_checkpoint
+
+    closing = {own[-1] for _, own in encoded.values()}
+    write_checkpoint(run, base, model.eval(), encoder, pad_token(encoder.tokenizer, closing))
 
 
 def validate(

@@ -27,6 +27,7 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from service.errors import UsageError
 from service.scoring.checkpoint import locate
+from service.scoring.encoder import Encoder
 from training.config import Fit, Recipe
 from training.course import Course
 from training.ending import finish_checkpoint
@@ -154,16 +155,21 @@ def pad_token(tokenizer: Any, closing: set[int]) -> str:
 
 def save_checkpoint(recipe: Recipe, run: Run, base: Path, trained: Path, pairs: Pairs, pad: str) -> None:
     """`checkpoint/` from what the trainer saved: weights with LoRA merged, the base's own tokenizer files, the spec."""
-    folder = run.path("checkpoint/config.json").parent
-    shutil.rmtree(folder)
-    folder.mkdir()
     if recipe.fit.lora_rank:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(load_classifier(base, recipe), trained).merge_and_unload()
-        model.config.pad_token_id = pairs.encoder.tokenizer.pad_token_id
     else:
         model = load_classifier(trained, recipe)
+    write_checkpoint(run, base, model, pairs.encoder, pad)
+
+
+def write_checkpoint(run: Run, base: Path, model: Any, encoder: Encoder, pad: str) -> None:
+    """`checkpoint/` with this model, the base's own tokenizer files, `pad` in them, and the encoder's spec."""
+    folder = run.path("checkpoint/config.json").parent
+    shutil.rmtree(folder)
+    folder.mkdir()
+    model.config.pad_token_id = encoder.tokenizer.convert_tokens_to_ids(pad)
     model.save_pretrained(folder)
     for file in {file for pattern in TOKENIZER for file in base.glob(pattern)}:
         shutil.copyfile(file, folder / file.name)
@@ -171,7 +177,7 @@ def save_checkpoint(recipe: Recipe, run: Run, base: Path, trained: Path, pairs: 
     values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if values.get("pad_token") != pad:
         write_text(path, json.dumps({**values, "pad_token": pad}, indent=2, ensure_ascii=False) + "\n")
-    dataclasses.replace(pairs.encoder.spec, architecture=type(model).__name__).write(folder / "reward_model.json")
+    dataclasses.replace(encoder.spec, architecture=type(model).__name__).write(folder / "reward_model.json")
 
 
 def last_state(states: Path) -> Path | None:

@@ -23,10 +23,25 @@ def group_scores(model: Any, groups: Sequence[tuple[Ids, Sequence[Ids]]]) -> Ten
     """Float32 scores (N,) of a Qwen2 sequence classifier, for all completions of all groups in their order.
 
     A group is the ids of its prompt and, for every completion, the ids after the prompt's; N counts completions.
+    An encoder's classifier (BERT's) reads both sides of every token: it gets every sequence whole.
     """
+    if not hasattr(model, "score"):
+        return classifier_scores(model, [(prompt, own) for prompt, owns in groups for own in owns])
     hidden = group_hidden(model.model, groups)  # (N, H)
     with torch.autocast("cpu", enabled=False):
         return functional.linear(hidden.float(), model.score.weight)[:, 0]  # (N,)
+
+
+def classifier_scores(model: Any, pairs: Sequence[tuple[Ids, Ids]]) -> Tensor:
+    """Float32 scores (N,) of an encoder's classifier, for pairs of a prompt's ids and a completion's, as served."""
+    lengths = torch.tensor([len(prompt) + len(own) for prompt, own in pairs])
+    columns = torch.arange(int(lengths.max()))  # (L,)
+    ids = torch.zeros(len(pairs), len(columns), dtype=torch.long)  # (N, L)
+    for row, (prompt, own) in enumerate(pairs):
+        ids[row, : lengths[row]] = torch.tensor([*prompt, *own])
+    sides = columns >= torch.tensor([len(prompt) for prompt, _ in pairs])[:, None]  # (N, L)
+    seen = columns < lengths[:, None]  # (N, L)
+    return model(input_ids=ids, token_type_ids=(sides & seen).long(), attention_mask=seen.long()).logits[:, 0].float()  # type: ignore[no-any-return]
 
 
 def group_hidden(backbone: Any, groups: Sequence[tuple[Ids, Sequence[Ids]]]) -> Tensor:

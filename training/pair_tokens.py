@@ -14,7 +14,8 @@ from typing import Any
 
 from service.errors import TooLong, UsageError
 from service.scoring.encoder import Encoder, load_tokenizer
-from service.scoring.spec import CHAT_TEMPLATE, RewardModelSpec
+from service.scoring.heads import CLASSIFIER
+from service.scoring.spec import CHAT_TEMPLATE, RewardModelSpec, pair_template
 from training.config import Recipe
 from training.fit import FORMS, margins_of
 from training.records import Problem, Program, read_problems, read_programs
@@ -70,12 +71,17 @@ def spec_of(recipe: Recipe, base: Path) -> RewardModelSpec:
 
     settings = recipe.fit
     tokenizer = load_tokenizer(base)
-    template = settings.template or (CHAT_TEMPLATE if tokenizer.chat_template else _plain(tokenizer))
+    is_encoder = None not in (tokenizer.cls_token_id, tokenizer.sep_token_id)  # BERT's two texts
+    template = settings.template
+    if not template and is_encoder:
+        template = pair_template(base, tokenizer)
+    elif not template:
+        template = CHAT_TEMPLATE if tokenizer.chat_template else _plain(tokenizer)
     origin = Path(settings.base).name if Path(settings.base).is_dir() else settings.base  # no path of this machine
     family = str((read_config(base).get("architectures") or ["unknown"])[0])
     return RewardModelSpec(
         template=template, max_length=settings.max_length, architecture=family, system=settings.system or None,
-        golden="golden.jsonl", provenance=f"fitted from {origin}",
+        golden="golden.jsonl", provenance=f"fitted from {origin}", head=CLASSIFIER if is_encoder else "score",
     )  # fmt: skip
 
 

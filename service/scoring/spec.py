@@ -111,7 +111,7 @@ def derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
     config = read_config(folder)
     head = heads.find(Tensors(folder))
     if head == heads.CLASSIFIER:
-        template = _pair_template(folder, tokenizer)
+        template = pair_template(folder, tokenizer)
     elif getattr(tokenizer, "chat_template", None):
         template = CHAT_TEMPLATE
     else:
@@ -139,7 +139,7 @@ def _derived_steps(folder: Path, config: dict[str, Any], tokenizer: Any) -> Step
     return None
 
 
-def _pair_template(folder: Path, tokenizer: Any) -> str:
+def pair_template(folder: Path, tokenizer: Any) -> str:
     """How an encoder's tokenizer joins two texts, as a template: "[CLS]{prompt}[SEP]{completion}[SEP]".
 
     Raises `UsageError` where a text of that template is not what the tokenizer makes of a pair.
