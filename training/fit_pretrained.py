@@ -72,6 +72,7 @@ def fit_pretrained(recipe: Recipe, run: Run) -> dict[str, object]:
         )  # fmt: skip
         trainer.fit_settings = settings
         trainer.remove_callback(PrinterCallback)  # stdout is for the summary
+        keep_float32(trainer)
         trainer.train(resume_from_checkpoint=str(state) if state else None)
     trained = states / "trained"
     trainer.save_model(str(trained))
@@ -125,6 +126,16 @@ def load_classifier(base: Path, recipe: Recipe) -> Any:
     model.score.__class__ = Head
     model.config.use_cache = False
     return model
+
+
+def keep_float32(trainer: Any) -> None:
+    """Under FSDP in bfloat16: outputs, and so scores, are not rounded, and gradients are summed in float32."""
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    policy = getattr(plugin, "mixed_precision_policy", None)
+    if plugin is not None and plugin.fsdp_version == 2 and policy is not None:
+        plugin.mixed_precision_policy = dataclasses.replace(
+            policy, output_dtype=torch.float32, reduce_dtype=torch.float32
+        )
 
 
 def lora(settings: Fit) -> Any:
