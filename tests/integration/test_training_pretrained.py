@@ -27,6 +27,7 @@ from training.records import read_problems, read_programs
 from training.run import read_jsonl
 
 pytestmark = [
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # of transformers and TRL about each other's names
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
@@ -135,10 +136,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.usefixtures("threads")
 def test_a_fit_that_was_killed_ends_like_one_that_was_not(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")
-    recipe, whole = write_run(tmp_path / "whole", base, epochs=20)
+    recipe, whole = write_run(tmp_path / "whole", base, epochs=8)
     assert main(["fit", str(recipe), "--run", str(whole)]) == 0
 
-    recipe, killed = write_run(tmp_path / "killed", base, epochs=20)
+    recipe, killed = write_run(tmp_path / "killed", base, epochs=8)
     command = [sys.executable, "-m", "training.cli", "fit", str(recipe), "--run", str(killed)]
     with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         while not (killed / "fit.trainer" / "checkpoint-8" / "whole").exists():
@@ -163,7 +164,6 @@ LAUNCHES = {
 }  # fmt: skip
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("kind", LAUNCHES)
 def test_two_processes_make_the_checkpoint_that_one_makes(kind: str, tmp_path: Path) -> None:
