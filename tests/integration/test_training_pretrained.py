@@ -194,15 +194,16 @@ def test_two_processes_make_the_checkpoint_that_one_makes(kind: str, tmp_path: P
 def test_published_pairs_without_pass_rates_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_base(tmp_path / "base", "qwen2")
     rows = [
-        {"id": number, "instruction": f"Task {number // 2}: add {number // 2}.", "input": "",
-         "chosen": f"```python\nx += {number // 2}\n```", "rejected": f"```python\nx -= {number}{' ' * 2000 * (number == 1)}\n```"}
-        for number in range(40)
+        {"id": at, "instruction": f"Task {at // 2}: add {at // 2}.", "input": "",
+         "chosen": f"```python\nx += {at // 2}\n```",
+         "rejected": f"```python\nx -= {at}\n```" + "\n# so long" * 200 * (at == 1)}
+        for at in range(40)
     ]  # fmt: skip
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = (RECIPES / "acecode-rm-7b.toml").read_text().replace("validation_share = 0.005", "validation_share = 0.2")
     (tmp_path / "rm.toml").write_text(text)
-    flags = ["--fit.base", str(tmp_path / "base"), "--fit.max_length", "256", "--hub.path", str(tmp_path / "pairs.jsonl"),
-             "--fit.batch", "4"]  # fmt: skip
+    flags = ["--fit.base", str(tmp_path / "base"), "--hub.path", str(tmp_path / "pairs.jsonl"), "--fit.batch", "4",
+             "--fit.max_length", "256"]  # fmt: skip
     arguments = [str(tmp_path / "rm.toml"), "--run", str(tmp_path / "run"), *flags]
     assert main(["all", *arguments]) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
