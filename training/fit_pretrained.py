@@ -129,7 +129,13 @@ def load_classifier(base: Path, recipe: Recipe) -> Any:
 
 
 def keep_float32(trainer: Any) -> None:
-    """Under FSDP in bfloat16: outputs, and so scores, are not rounded, and gradients are summed in float32."""
+    """Under FSDP in bfloat16: outputs, and so scores, are not rounded, and gradients are summed in float32.
+
+    Raises `UsageError` where accelerate was told another precision than the recipe's.
+    """
+    told, wanted = trainer.accelerator.mixed_precision, "bf16" if trainer.args.bf16 else "no"
+    if told != wanted:
+        raise UsageError(f"accelerate's mixed_precision is {told}, and fit.precision asks for {wanted}: leave it at no")
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     policy = getattr(plugin, "mixed_precision_policy", None)
     if plugin is not None and plugin.fsdp_version == 2 and policy is not None:
