@@ -52,8 +52,11 @@ def fit_pretrained(recipe: Recipe, run: Run) -> dict[str, object]:
     args = arguments(recipe, states)
     key = digest(settings, recipe.seed, digest_of(run.path("pairs.jsonl")))
     with args.main_process_first(local=False):
-        if args.process_index == 0 and not run.resumable_key("fit", key):
-            shutil.rmtree(states, ignore_errors=True)
+        if args.process_index == 0:
+            if not run.resumable_key("fit", key):
+                shutil.rmtree(states, ignore_errors=True)
+            for broken in {folder for folder in states.glob("checkpoint-*") if not (folder / WHOLE).is_file()}:
+                shutil.rmtree(broken)
         base = locate(settings.base)
         pairs = load_pairs(recipe, run, base, states / "pairs")
     args.eval_strategy = IntervalStrategy.STEPS if len(pairs.validation) else IntervalStrategy.NO
