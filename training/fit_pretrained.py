@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,15 @@ def fit_pretrained(recipe: Recipe, run: Run) -> dict[str, object]:
         trainer.remove_callback(PrinterCallback)  # stdout is for the summary
         keep_float32(trainer)
         trainer.train(resume_from_checkpoint=str(state) if state else None)
+    scores = scores_of(trainer, pairs.held["ids"])
     trained = states / "trained"
     trainer.save_model(str(trained))
     if args.process_index:
         return {}
     save_checkpoint(recipe, run, base, trained, pairs, pad)
     programs = read_programs(run.path("verified.jsonl"))
-    calibration = finish_checkpoint(run, read_problems(run.path("problems.jsonl")), programs, torch.get_num_threads())
+    problems = read_problems(run.path("problems.jsonl"))
+    calibration = finish_checkpoint(run, problems, programs, scores=scores, threads=torch.get_num_threads())
     shutil.rmtree(states)
     found = [row["validation_accuracy"] for row in course.rows if "validation_accuracy" in row]
     return {
@@ -170,6 +173,30 @@ def pad_token(tokenizer: Any, closing: set[int]) -> str:
         if token is not None and tokenizer.convert_tokens_to_ids(token) not in closing:
             return str(token)
     raise UsageError("every special token of the base closes a text, so none can pad: name another end in fit.template")
+
+
+@torch.no_grad()
+def scores_of(trainer: Any, sequences: Sequence[Sequence[int]]) -> list[float]:
+    """The trained model's scores of these ids, in their order, where it was trained; every process calls this.
+
+    All processes run the same number of forwards, because a sharded model is gathered by all of them for each.
+    """
+    from accelerate.utils import gather_object
+
+    model, args = trainer.model_wrapped.eval(), trainer.args
+    size, pad = 2 * args.per_device_train_batch_size, trainer.processing_class.pad_token_id
+    order = sorted(range(len(sequences)), key=lambda at: len(sequences[at]))
+    batches = [order[at : at + size] for at in range(0, len(order), size)]
+    found: list[tuple[int, float]] = []
+    for turn in range(-(-len(batches) // args.world_size)):
+        batch = batches[(turn * args.world_size + args.process_index) % len(batches)]
+        rows = [torch.tensor(sequences[at]) for at in batch]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)  # (B, T)
+        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)  # (B, T)
+        logits = model(input_ids=ids.to(args.device), attention_mask=mask.to(args.device)).logits  # (B, 1)
+        found += zip(batch, logits[:, 0].float().tolist(), strict=True)
+    known: dict[int, float] = dict(gather_object(found))
+    return [known[at] for at in range(len(sequences))]
 
 
 def save_checkpoint(recipe: Recipe, run: Run, base: Path, trained: Path, pairs: Pairs, pad: str) -> None:
