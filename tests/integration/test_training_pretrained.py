@@ -209,6 +209,7 @@ def test_published_pairs_without_pass_rates_are_enough(tmp_path: Path, capsys: p
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     folds = [row["fold"] for row in read_jsonl(tmp_path / "run" / "pairs.jsonl")]
     assert folds.count("validation") == 8
+    assert len(read_problems(tmp_path / "run" / "problems.jsonl")) == 20  # ids name rows here: texts name questions
     assert summary["too_long"] == 1
     assert summary["pairs"] == folds.count("train") - summary["too_long"]
     assert 0 <= summary["validation_accuracy"] <= 1
