@@ -20,38 +20,42 @@ GOLDEN = Path(__file__).with_name("recipes") / "golden.jsonl"
 
 
 def finish_checkpoint(
-    run: Run, problems: dict[str, Problem], programs: Iterable[Program], threads: int = 1
-) -> dict[str, float]:
-    """Calibrate `checkpoint/` and write its golden set, both by the scores that the service will give; a and b.
+    run: Run, problems: dict[str, Problem], programs: Iterable[Program], *, scores: Sequence[float] | None = None,
+    threads: int = 1,
+) -> dict[str, float]:  # fmt: skip
+    """Write the golden set of `checkpoint/` and calibrate it; the a and b of Platt's scaling.
 
-    Without independent samples of validation problems that have a pass rate there is no calibration, and nothing is
-    returned. Raises `UsageError` where no example of the golden set fits into the length limit.
+    `scores` are those of `held_out`, where they are known; otherwise the checkpoint is asked. Without any program held
+    out there is no calibration, and nothing is returned. Raises `UsageError` where no example of the golden set fits
+    into the length limit.
     """
     from service.scoring.reward_model import RewardModel
 
     folder = run.path("checkpoint/config.json").parent
     model = RewardModel.load(folder, threads=threads)
     write_golden(model, folder)
-    held = [
-        program for program in programs
-        if program.iid_copies and program.pass_rate is not None and problems[program.task_id].fold == "validation"
-    ]  # fmt: skip
+    held = held_out(problems, programs)
     if not held:
         run.say("fit: no calibration: no validation problem has samples with a pass rate")
         return {}
-    return calibrate(model, folder, problems, held)
+    return calibrate(model, folder, held, score_programs(model, problems, held) if scores is None else scores)
 
 
-def calibrate(
-    model: RewardModel, folder: Path, problems: dict[str, Problem], held: Sequence[Program]
-) -> dict[str, float]:
-    """Fit Platt's a and b on these independent samples, each problem with the same weight."""
+def held_out(problems: dict[str, Problem], programs: Iterable[Program]) -> list[Program]:
+    """The independent samples of validation problems that have a pass rate, in their order."""
+    return [
+        program for program in programs
+        if program.iid_copies and program.pass_rate is not None and problems[program.task_id].fold == "validation"
+    ]  # fmt: skip
+
+
+def calibrate(model: RewardModel, folder: Path, held: Sequence[Program], scores: Sequence[float]) -> dict[str, float]:
+    """Fit Platt's a and b on these samples and their scores, each problem with the same weight."""
     from service.scoring.reward_model import Calibration
 
     copies: dict[str, int] = defaultdict(int)
     for program in held:
         copies[program.task_id] += program.iid_copies
-    scores = score_programs(model, problems, held)
     a, b = platt(
         scores,
         [program.pass_rate == 1.0 for program in held],

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,11 @@ def fit_pretrained(recipe: Recipe, run: Run) -> dict[str, object]:
     args = arguments(recipe, states)
     key = digest(settings, recipe.seed, digest_of(run.path("pairs.jsonl")))
     with args.main_process_first(local=False):
-        if args.process_index == 0 and not run.resumable_key("fit", key):
-            shutil.rmtree(states, ignore_errors=True)
+        if args.process_index == 0:
+            if not run.resumable_key("fit", key):
+                shutil.rmtree(states, ignore_errors=True)
+            for broken in {folder for folder in states.glob("checkpoint-*") if not (folder / WHOLE).is_file()}:
+                shutil.rmtree(broken)
         base = locate(settings.base)
         pairs = load_pairs(recipe, run, base, states / "pairs")
     args.eval_strategy = IntervalStrategy.STEPS if len(pairs.validation) else IntervalStrategy.NO
@@ -73,14 +77,17 @@ def fit_pretrained(recipe: Recipe, run: Run) -> dict[str, object]:
         )  # fmt: skip
         trainer.fit_settings = settings
         trainer.remove_callback(PrinterCallback)  # stdout is for the summary
+        keep_float32(trainer)
         trainer.train(resume_from_checkpoint=str(state) if state else None)
+    scores = scores_of(trainer, pairs.held["ids"])
     trained = states / "trained"
     trainer.save_model(str(trained))
     if args.process_index:
         return {}
     save_checkpoint(recipe, run, base, trained, pairs, pad)
     programs = read_programs(run.path("verified.jsonl"))
-    calibration = finish_checkpoint(run, read_problems(run.path("problems.jsonl")), programs, torch.get_num_threads())
+    problems = read_problems(run.path("problems.jsonl"))
+    calibration = finish_checkpoint(run, problems, programs, scores=scores, threads=torch.get_num_threads())
     shutil.rmtree(states)
     found = [row["validation_accuracy"] for row in course.rows if "validation_accuracy" in row]
     return {
@@ -128,6 +135,22 @@ def load_classifier(base: Path, recipe: Recipe) -> Any:
     return model
 
 
+def keep_float32(trainer: Any) -> None:
+    """Under FSDP in bfloat16: outputs, and so scores, are not rounded, and gradients are summed in float32.
+
+    Raises `UsageError` where accelerate was told another precision than the recipe's.
+    """
+    told, wanted = trainer.accelerator.mixed_precision, "bf16" if trainer.args.bf16 else "no"
+    if told != wanted:
+        raise UsageError(f"accelerate's mixed_precision is {told}, and fit.precision asks for {wanted}: leave it at no")
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    policy = getattr(plugin, "mixed_precision_policy", None)
+    if plugin is not None and plugin.fsdp_version == 2 and policy is not None:
+        plugin.mixed_precision_policy = dataclasses.replace(
+            policy, output_dtype=torch.float32, reduce_dtype=torch.float32
+        )
+
+
 def lora(settings: Fit) -> Any:
     """PEFT's configuration, or None for a fit of every weight. The head is trained whole in both."""
     if not settings.lora_rank:
@@ -151,6 +174,30 @@ def pad_token(tokenizer: Any, closing: set[int]) -> str:
         if token is not None and tokenizer.convert_tokens_to_ids(token) not in closing:
             return str(token)
     raise UsageError("every special token of the base closes a text, so none can pad: name another end in fit.template")
+
+
+@torch.no_grad()
+def scores_of(trainer: Any, sequences: Sequence[Sequence[int]]) -> list[float]:
+    """The trained model's scores of these ids, in their order, where it was trained; every process calls this.
+
+    All processes run the same number of forwards, because a sharded model is gathered by all of them for each.
+    """
+    from accelerate.utils import gather_object
+
+    model, args = trainer.model_wrapped.eval(), trainer.args
+    size, pad = 2 * args.per_device_train_batch_size, trainer.processing_class.pad_token_id
+    order = sorted(range(len(sequences)), key=lambda at: len(sequences[at]))
+    batches = [order[at : at + size] for at in range(0, len(order), size)]
+    found: list[tuple[int, float]] = []
+    for turn in range(-(-len(batches) // args.world_size)):
+        batch = batches[(turn * args.world_size + args.process_index) % len(batches)]
+        rows = [torch.tensor(sequences[at]) for at in batch]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)  # (B, T)
+        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)  # (B, T)
+        logits = model(input_ids=ids.to(args.device), attention_mask=mask.to(args.device)).logits  # (B, 1)
+        found += zip(batch, logits[:, 0].float().tolist(), strict=True)
+    known: dict[int, float] = dict(gather_object(found))
+    return [known[at] for at in range(len(sequences))]
 
 
 def save_checkpoint(recipe: Recipe, run: Run, base: Path, trained: Path, pairs: Pairs, pad: str) -> None:

@@ -7,7 +7,7 @@ token is the last of them. A pair with a side that is too long is left out, beca
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from service.scoring.encoder import Encoder, load_tokenizer
 from service.scoring.heads import CLASSIFIER
 from service.scoring.spec import CHAT_TEMPLATE, RewardModelSpec, pair_template
 from training.config import Recipe
+from training.ending import held_out
 from training.fit import FORMS, margins_of
 from training.records import Problem, Program, read_problems, read_programs
-from training.run import Progress, Run, digest, read_jsonl
+from training.run import Progress, Run, read_jsonl
 from training.tokenize import presented
 
 FOLDS = ("train", "validation")
@@ -27,42 +28,73 @@ FOLDS = ("train", "validation")
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Data sets with the columns of `rows_of`, and the encoder that made them. `too_long`: pairs left out."""
+    """Data sets with the columns of `rows_of`, and the encoder that made them. `too_long`: pairs left out.
+
+    `held`: the ids of `ending.held_out`'s programs in their order, a prompt cut on the left where it does not fit.
+    """
 
     train: Any
     validation: Any
+    held: Any
     encoder: Encoder
     too_long: int
 
     @property
     def closing(self) -> set[int]:
         """Every id that is pooled somewhere."""
-        sides = ("chosen_end", "rejected_end")
-        return {int(end) for fold in (self.train, self.validation) for side in sides for end in fold.unique(side)}
+        columns = [(self.held, "end")]
+        columns += [(fold, f"{side}_end") for fold in (self.train, self.validation) for side in ("chosen", "rejected")]
+        return {int(end) for rows, name in columns for end in rows.unique(name)}
 
 
 def load_pairs(recipe: Recipe, run: Run, base: Path, cache: Path) -> Pairs:
     """The pairs of `pairs.jsonl`, encoded once and kept in `cache`. Raises `UsageError` where none is left."""
-    from datasets import Dataset, Features, List, Value, disable_progress_bars
-
-    disable_progress_bars()
     encoder = Encoder(load_tokenizer(base), spec_of(recipe, base))
-    ids = List(Value("int32"))
-    features = Features({
-        "chosen_ids": ids, "rejected_ids": ids, "chosen_end": Value("int32"), "rejected_end": Value("int32"),
-        "weight": Value("float32"), "margin": Value("float32"),
-    })  # fmt: skip
     made = {
-        fold: Dataset.from_generator(
-            rows_of, features=features, cache_dir=str(cache), fingerprint=digest(fold, str(cache)),
-            gen_kwargs={"recipe": recipe, "run": run, "encoder": encoder, "fold": fold},
-        )
+        fold: _kept(cache / f"{fold}.arrow", rows_of(recipe, run, encoder, fold), ids=("chosen", "rejected"),
+                    numbers=("weight", "margin"))
         for fold in FOLDS
     }  # fmt: skip
+    held = _kept(cache / "held.arrow", held_rows(run, encoder), ids=("",))
     if not len(made["train"]):
         raise UsageError(f"no training pair is within fit.max_length, {recipe.fit.max_length} tokens")
     count = sum(1 for _ in read_jsonl(run.path("pairs.jsonl")))
-    return Pairs(made["train"], made["validation"], encoder, count - len(made["train"]) - len(made["validation"]))
+    return Pairs(made["train"], made["validation"], held, encoder, count - len(made["train"]) - len(made["validation"]))
+
+
+def _kept(path: Path, rows: Iterator[dict[str, Any]], ids: Sequence[str], numbers: Sequence[str] = ()) -> Any:
+    """The data set in this file; where there is none, of these rows. Read from the disk as it is used.
+
+    For each of `ids` a column of ids and one of the last of them, and a column for each of `numbers`.
+    """
+    from datasets import Dataset, Features, List, Value
+    from datasets.arrow_writer import ArrowWriter
+
+    if not path.is_file():
+        columns: dict[str, Any] = {}
+        for name in ids:
+            columns |= {_column(name, "ids"): List(Value("int32")), _column(name, "end"): Value("int32")}
+        columns |= {name: Value("float32") for name in numbers}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(".part")
+        with ArrowWriter(features=Features(columns), path=str(scratch)) as writer:
+            for row in rows:
+                writer.write(row)
+            writer.finalize()
+        scratch.replace(path)
+    return Dataset.from_file(str(path))
+
+
+def _column(name: str, what: str) -> str:
+    return f"{name}_{what}" if name else what
+
+
+def held_rows(run: Run, encoder: Encoder) -> Iterator[dict[str, Any]]:
+    """One row a program that the calibration is fitted on."""
+    problems = read_problems(run.path("problems.jsonl"))
+    for program in held_out(problems, read_programs(run.path("verified.jsonl"))):
+        ids = encoder.encode(problems[program.task_id].prompt, program.completion, "truncate_left").ids
+        yield {"ids": ids, "end": ids[-1]}
 
 
 def spec_of(recipe: Recipe, base: Path) -> RewardModelSpec:
