@@ -47,7 +47,7 @@ STAGES = {
     "verify": Stage("training.verify:verify", ("verify",), ("collect", "mutate", "sample"), "programs × tests, judged"),
     "pair": Stage("training.pair:pair", ("pair",), ("verify",), "which program is better than which"),
     "fit": Stage(
-        "training.fit:fit", ("fit",), ("collect", "pair", "pretrain"), "the reward model, and its calibration"
+        "training.fit:fit", ("fit",), ("collect", "pair", "pretrain"), "the reward model, of one's own or of the hub"
     ),
     "evaluate": Stage("training.evaluate:evaluate", ("evaluate", "pair"), ("fit",), "the report on unseen problems"),
     "publish": Stage("training.publish:publish", (), ("evaluate",), "the checkpoint folder that is served"),

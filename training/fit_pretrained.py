@@ -53,8 +53,11 @@ def fit_pretrained(recipe: Recipe, run: Run) -> dict[str, object]:
     args = arguments(recipe, states)
     key = digest(settings, recipe.seed, digest_of(run.path("pairs.jsonl")))
     with args.main_process_first(local=False):
-        if args.process_index == 0 and not run.resumable_key("fit", key):
-            shutil.rmtree(states, ignore_errors=True)
+        if args.process_index == 0:
+            if not run.resumable_key("fit", key):
+                shutil.rmtree(states, ignore_errors=True)
+            for broken in {folder for folder in states.glob("checkpoint-*") if not (folder / WHOLE).is_file()}:
+                shutil.rmtree(broken)
         base = locate(settings.base)
         pairs = load_pairs(recipe, run, base, states / "pairs")
     args.eval_strategy = IntervalStrategy.STEPS if len(pairs.validation) else IntervalStrategy.NO
@@ -73,6 +76,7 @@ def fit_pretrained(recipe: Recipe, run: Run) -> dict[str, object]:
         )  # fmt: skip
         trainer.fit_settings = settings
         trainer.remove_callback(PrinterCallback)  # stdout is for the summary
+        keep_float32(trainer)
         trainer.train(resume_from_checkpoint=str(state) if state else None)
     trained = states / "trained"
     trainer.save_model(str(trained))
@@ -126,6 +130,22 @@ def load_classifier(base: Path, recipe: Recipe) -> Any:
     model.score.__class__ = Head
     model.config.use_cache = False
     return model
+
+
+def keep_float32(trainer: Any) -> None:
+    """Under FSDP in bfloat16: outputs, and so scores, are not rounded, and gradients are summed in float32.
+
+    Raises `UsageError` where accelerate was told another precision than the recipe's.
+    """
+    told, wanted = trainer.accelerator.mixed_precision, "bf16" if trainer.args.bf16 else "no"
+    if told != wanted:
+        raise UsageError(f"accelerate's mixed_precision is {told}, and fit.precision asks for {wanted}: leave it at no")
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    policy = getattr(plugin, "mixed_precision_policy", None)
+    if plugin is not None and plugin.fsdp_version == 2 and policy is not None:
+        plugin.mixed_precision_policy = dataclasses.replace(
+            policy, output_dtype=torch.float32, reduce_dtype=torch.float32
+        )
 
 
 def lora(settings: Fit) -> Any:

@@ -38,6 +38,7 @@ FILES = {
     "pretrained": "the language model",
     "checkpoint": "the reward model, as the service loads it",
     "fit.jsonl": "the course of the fit",
+    "tensorboard": "the same for TensorBoard",
     "report.md": "the evaluation, with plots",
     "recipe.json": "the recipe as it was resolved",
     "environment.json": "versions and machine",

@@ -19,7 +19,7 @@ from service.scoring.spec import CHAT_TEMPLATE, RewardModelSpec, pair_template
 from training.config import Recipe
 from training.fit import FORMS, margins_of
 from training.records import Problem, Program, read_problems, read_programs
-from training.run import Progress, Run, digest, read_jsonl
+from training.run import Progress, Run, read_jsonl
 from training.tokenize import presented
 
 FOLDS = ("train", "validation")
@@ -43,26 +43,31 @@ class Pairs:
 
 def load_pairs(recipe: Recipe, run: Run, base: Path, cache: Path) -> Pairs:
     """The pairs of `pairs.jsonl`, encoded once and kept in `cache`. Raises `UsageError` where none is left."""
-    from datasets import Dataset, Features, List, Value, disable_progress_bars
-
-    disable_progress_bars()
     encoder = Encoder(load_tokenizer(base), spec_of(recipe, base))
-    ids = List(Value("int32"))
-    features = Features({
-        "chosen_ids": ids, "rejected_ids": ids, "chosen_end": Value("int32"), "rejected_end": Value("int32"),
-        "weight": Value("float32"), "margin": Value("float32"),
-    })  # fmt: skip
-    made = {
-        fold: Dataset.from_generator(
-            rows_of, features=features, cache_dir=str(cache), fingerprint=digest(fold, str(cache)),
-            gen_kwargs={"recipe": recipe, "run": run, "encoder": encoder, "fold": fold},
-        )
-        for fold in FOLDS
-    }  # fmt: skip
+    made = {fold: _kept(cache / f"{fold}.arrow", rows_of(recipe, run, encoder, fold)) for fold in FOLDS}
     if not len(made["train"]):
         raise UsageError(f"no training pair is within fit.max_length, {recipe.fit.max_length} tokens")
     count = sum(1 for _ in read_jsonl(run.path("pairs.jsonl")))
     return Pairs(made["train"], made["validation"], encoder, count - len(made["train"]) - len(made["validation"]))
+
+
+def _kept(path: Path, rows: Iterator[dict[str, Any]]) -> Any:
+    """The data set in this file; where there is none, of these rows. Read from the disk as it is used."""
+    from datasets import Dataset, Features, List, Value
+    from datasets.arrow_writer import ArrowWriter
+
+    if not path.is_file():
+        ids = List(Value("int32"))
+        columns = {"chosen_ids": ids, "rejected_ids": ids, "chosen_end": Value("int32"),
+                   "rejected_end": Value("int32"), "weight": Value("float32"), "margin": Value("float32")}  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(".part")
+        with ArrowWriter(features=Features(columns), path=str(scratch)) as writer:
+            for row in rows:
+                writer.write(row)
+            writer.finalize()
+        scratch.replace(path)
+    return Dataset.from_file(str(path))
 
 
 def spec_of(recipe: Recipe, base: Path) -> RewardModelSpec:

@@ -49,6 +49,8 @@ epochs = 3
 group_size = 6
 groups_per_step = 4
 lr = 3e-3
+margin = 0.5
+centre = 0.01
 [evaluate]
 num_candidates = [1, 2, 4]
 resamples = 50

@@ -43,12 +43,13 @@ def write_pairs(folder: Path) -> None:
     for k in range(16):
         fold: Any = "validation" if k % 4 == 0 else "train"
         problem = Problem(
-            task_id=f"T/{k}", base_id=f"T/{k}", prompt=f'def f{k}(x):\n    """Multiply by {k}."""\n', entry_point=f"f{k}",
-            canonical=None, test_setup="", tests=("assert True",), source="own", license=LICENSE, fold=fold,
+            task_id=f"T/{k}", base_id=f"T/{k}", prompt=f'def f{k}(x):\n    """Multiply by {k}."""\n',
+            entry_point=f"f{k}", canonical=None, test_setup="", tests=("assert True",), source="own", license=LICENSE,
+            fold=fold,
         )  # fmt: skip
         made = [
-            program_of(problem, problem.prompt + body.format(k=k), "sample", "own", LICENSE, sample_id=f"codet/{k}#{at}",
-                       pass_rate=rate)
+            program_of(problem, problem.prompt + body.format(k=k), "sample", "own", LICENSE,
+                       sample_id=f"codet/{k}#{at}", pass_rate=rate)
             for at, (body, rate) in enumerate(BODIES.items())
         ]  # fmt: skip
         problems.append(row(problem))
@@ -62,13 +63,13 @@ def write_pairs(folder: Path) -> None:
         write_jsonl(folder / f"{name}.jsonl", rows)
 
 
-def write_run(folder: Path, base: Path, epochs: int = 2, more: str = "") -> tuple[Path, Path]:
+def write_run(folder: Path, base: Path, epochs: int = 2) -> tuple[Path, Path]:
     """A recipe of a fit from this base, and a run folder where it can run; (recipe, run)."""
     run = folder / "run"
     run.mkdir(parents=True)
     write_pairs(run)
     recipe = folder / "toy.toml"
-    recipe.write_text(RECIPE.format(base=base, epochs=epochs) + more)
+    recipe.write_text(RECIPE.format(base=base, epochs=epochs))
     return recipe, run
 
 

@@ -11,8 +11,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
 
-from service.scoring.reward_model import Encoder
+from service.errors import UsageError
+from service.scoring.reward_model import Encoder, RewardModel
+from support.checkpoints import checkpoint
 from training.config import Fit, Recipe, Tokenize
+from training.ending import write_golden
 from training.fit import bradley_terry, encode_programs, epoch_groups, pointwise
 from training.forward import group_scores
 from training.pretrain import batches, schedule
@@ -170,3 +173,10 @@ def test_batches_use_every_row_in_a_pass_and_stop_at_the_budget() -> None:
     plan = batches(rows, dataclasses.replace(TINY, pretrain=settings))
     assert sorted(at for batch in plan for at in batch) == list(range(300))
     assert all(max(len(rows[at]["ids"]) for at in batch) * len(batch) <= 512 for batch in plan)
+
+
+def test_a_limit_that_lets_no_golden_example_in_is_named(tmp_path: Path) -> None:
+    model = RewardModel.load(checkpoint(tmp_path, max_length=4))
+    with pytest.raises(UsageError, match=r"fit\.max_length is 4 tokens"):
+        write_golden(model, tmp_path)
+    assert not (tmp_path / "golden.jsonl").exists()

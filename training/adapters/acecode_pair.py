@@ -19,9 +19,9 @@ SOURCE = "TIGER-Lab/AceCodePair-300K"
 
 
 def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
-    for task_id, group in itertools.groupby(rows, key=lambda row: str(row["id"])):
+    for prompt, group in itertools.groupby(rows, key=_prompt):  # ids may name rows: a question must not be in two folds
         members = list(group)
-        prompt = "\n\n".join(part for part in (members[0]["instruction"], members[0].get("input")) if part)
+        task_id = str(members[0]["id"])
         problem = Problem(
             task_id=task_id, base_id=task_id, prompt=prompt, entry_point="", canonical=None, test_setup="", tests=(),
             source=SOURCE, license="MIT",
@@ -34,3 +34,7 @@ def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
         names = {sample: program.program_id for program in programs for sample in program.sample_ids}
         pairs = [(names[f"{task_id}#{2 * at}"], names[f"{task_id}#{2 * at + 1}"]) for at in range(len(members))]
         yield Entry(problem, tuple(programs), tuple(dict.fromkeys(pair for pair in pairs if pair[0] != pair[1])))
+
+
+def _prompt(row: dict[str, Any]) -> str:
+    return "\n\n".join(part for part in (row["instruction"], row.get("input")) if part)
