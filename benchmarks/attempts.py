@@ -124,7 +124,7 @@ ATTEMPTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--base", type=Path, default=ROOT / "runs" / "mini", help="a run of the mini recipe, the first row")
+    parser.add_argument("--base", type=Path, default=ROOT / "runs" / "mini", help="a run of the recipe, the first row")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "attempts", help="where they go; resumable")
     parser.add_argument("--only", nargs="*", default=list(ATTEMPTS), choices=list(ATTEMPTS))
     flags = parser.parse_args()
