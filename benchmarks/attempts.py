@@ -29,22 +29,30 @@ from typing import Any
 
 from overhead import ROOT, machine
 
+from service.scoring.encoder import Encoder
 from training.cli import run_stage
 from training.config import Recipe, read_recipe
-from training.records import Program, read_programs, row
+from training.ending import finish_checkpoint
+from training.fit import preferences_of, validate
+from training.records import Program, read_problems, read_programs, row
 from training.run import Run, read_jsonl, write_jsonl
 
+RECIPE = "the recipe"
 SIZES = (4, 16, 64)
 RANKERS = ("reward model", "reward model + consensus")
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The recipe with one thing changed, which of the verified programs it learns from, and what makes its base."""
+    """The recipe with one thing changed, which of the verified programs it learns from, and what makes its base.
+
+    Or no fit at all: the mean of the weights of other attempts, which began as the same language model.
+    """
 
     change: Callable[[Recipe], Recipe] = lambda recipe: recipe
     keeps: Callable[[Program], bool] = lambda program: True
     base: Callable[[Path], None] | None = None
+    mean_of: tuple[str, ...] = ()
 
 
 def fitted(**fields: Any) -> Callable[[Recipe], Recipe]:
@@ -95,9 +103,9 @@ def smollm2(folder: Path) -> None:
 GENTLE = {"epochs": 1, "max_groups": 4, "loop": "groups", "weight_decay": 0.01}
 CHAT = "<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n{completion}<|im_end|>"
 ATTEMPTS = {
-    "the recipe": Attempt(),
+    RECIPE: Attempt(),
     "the recipe, seed 2": Attempt(lambda recipe: replace(recipe, seed=2)),
-    "the recipe, seed 3": Attempt(lambda recipe: replace(recipe, seed=3)),
+    "the mean of both seeds' weights": Attempt(mean_of=("the recipe", "the recipe, seed 2")),
     "no mutants": Attempt(keeps=lambda program: program.origin != "mutant"),
     "2 groups a problem and epoch (8)": Attempt(fitted(max_groups=2)),
     "50 pairs a problem (2,000)": Attempt(paired(max_per_problem=50)),
@@ -116,21 +124,27 @@ ATTEMPTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--base", type=Path, default=ROOT / "runs" / "mini", help="a run of the mini recipe, verified")
+    parser.add_argument("--base", type=Path, default=ROOT / "runs" / "mini", help="a run of the recipe, the first row")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "attempts", help="where they go; resumable")
     parser.add_argument("--only", nargs="*", default=list(ATTEMPTS), choices=list(ATTEMPTS))
     flags = parser.parse_args()
     recipe = read_recipe(ROOT / "training" / "recipes" / "mini.toml", environ=os.environ)
     base = Run(flags.base)
     for name in flags.only:
-        attempt(name, recipe, base, flags.work)
+        if name == RECIPE:
+            continue  # the base is this row
+        if ATTEMPTS[name].mean_of:
+            mean_of_weights(name, recipe, base, flags.work)
+        else:
+            attempt(name, recipe, base, flags.work)
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}\n")
     print("| attempt | validation | pair accuracy | AUC | " + " | ".join(f"best of {n}" for n in SIZES)
           + " | gap closed | with consensus |")  # fmt: skip
     print("|---|---:|---|---|" + "---:|" * (len(SIZES) + 2))
     for name in ATTEMPTS:
-        if (folder_of(name, flags.work) / "stages" / "evaluate.json").is_file():
-            print(table_row(name, Run(folder_of(name, flags.work))))
+        run = base if name == RECIPE else Run(folder_of(name, flags.work))
+        if run.record("evaluate") is not None:
+            print(table_row(name, run))
 
 
 def folder_of(name: str, work: Path) -> Path:
@@ -162,6 +176,30 @@ def attempt(name: str, recipe: Recipe, base: Run, work: Path) -> None:
         shutil.copyfile(base.path("problems.jsonl"), run.path("problems.jsonl"))
     for stage in stages:
         run_stage(stage, changed, run)
+
+
+def mean_of_weights(name: str, recipe: Recipe, base: Run, work: Path) -> None:
+    """Make and evaluate the checkpoint whose weights are the mean of the others'."""
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForSequenceClassification
+
+    run = Run(folder_of(name, work))
+    others = [(base if one == RECIPE else Run(folder_of(one, work))).folder for one in ATTEMPTS[name].mean_of]
+    for file in ("problems.jsonl", "verified.jsonl", "pairs.jsonl"):
+        shutil.copyfile(base.path(file), run.path(file))
+    checkpoint = run.folder / "checkpoint"
+    shutil.copytree(others[0] / "checkpoint", checkpoint, dirs_exist_ok=True)
+    weights = [load_file(folder / "checkpoint" / "model.safetensors") for folder in others]
+    mean = {key: sum(one[key] for one in weights) / len(weights) for key in weights[0]}
+    save_file(mean, checkpoint / "model.safetensors", {"format": "pt"})
+    problems, programs = read_problems(run.path("problems.jsonl")), list(read_programs(run.path("verified.jsonl")))
+    finish_checkpoint(run, problems, programs)
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+    _, held = preferences_of(run)
+    found = validate(model, Encoder.load(checkpoint), problems, {p.program_id: p for p in programs}, held)
+    write_jsonl(run.path("fit.jsonl"), [found])
+    evaluation = replace(recipe.evaluate, generated_tests=0)
+    run_stage("evaluate", replace(recipe, stages=("evaluate",), evaluate=evaluation), run)
 
 
 def table_row(name: str, run: Run) -> str:
