@@ -149,13 +149,6 @@ class ScoreWork:
             scheduler.max_batch_tokens = max(1, min(scheduler.max_batch_tokens, batch.tokens >> outcome.halvings))
             log.warning("out of memory", extra={"model": name, "tokens": batch.tokens,
                                                 "max_batch_tokens": scheduler.max_batch_tokens})  # fmt: skip
-        metrics.score_batch_tokens.observe(batch.tokens)
-        metrics.score_batch_groups.observe(len(batch.slices))
-        metrics.score_tokens.labels("computed").inc(model.num_computed - computed)
-        metrics.score_tokens.labels("shared").inc(model.num_shared - shared)
-        metrics.prompt_cache_lookups.labels("hit").inc(prompts.hits - hits)
-        metrics.prompt_cache_lookups.labels("miss").inc(prompts.misses - misses)
-        metrics.prompt_cache_bytes.set(sum(place.model.prompts.nbytes for _, place in self.shelf))
         for part in batch.slices:
             self.pending[part.group.key].compute_ms += elapsed_ms
         for group in scheduler.finish(batch, outcome.scores):
@@ -165,10 +158,17 @@ class ScoreWork:
                 hands.answer(pending.lease, failure(fault.code, fault.detail), compute_ms=pending.compute_ms,
                              started_ms=pending.started_ms)  # fmt: skip
                 continue
-            for score in group.scores:
-                if not isinstance(score, Refused):
-                    metrics.score_value.labels(name).observe(score)
             self._answer(pending, group.scores, hands)
+        metrics.score_batch_tokens.observe(batch.tokens)  # nobody waits for these
+        metrics.score_batch_groups.observe(len(batch.slices))
+        metrics.score_tokens.labels("computed").inc(model.num_computed - computed)
+        metrics.score_tokens.labels("shared").inc(model.num_shared - shared)
+        metrics.prompt_cache_lookups.labels("hit").inc(prompts.hits - hits)
+        metrics.prompt_cache_lookups.labels("miss").inc(prompts.misses - misses)
+        metrics.prompt_cache_bytes.set(sum(place.model.prompts.nbytes for _, place in self.shelf))
+        for score in outcome.scores:
+            if not isinstance(score, Refused):
+                metrics.score_value.labels(name).observe(score)
 
     def _answer(self, pending: Pending, scores: list[Score], hands: Hands) -> None:
         task = pending.lease.task
