@@ -1,9 +1,9 @@
 """The one line from a request to its answer: score, execute, reward, rank.
 
 Every door (native routes, later the dialects) comes through here: refuse what cannot be (`door`), turn the rest into
-jobs (`plans`, `executions`), admit them all or none and wait for them (`errand`), join what comes back (`reward`). What is done by
-the deadline comes back; what is not is `timeout_queue`, and the answer says `partial`. Cancelling the coroutine (the
-client went away) takes the jobs back.
+jobs (`plans`, `executions`), admit them all or none and wait for them (`errand`), join what comes back (`reward`). What
+is done by the deadline comes back; what is not is `timeout_queue`, and the answer says `partial`. Cancelling the
+coroutine (the client went away) takes the jobs back.
 """
 
 from __future__ import annotations

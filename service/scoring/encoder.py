@@ -241,7 +241,6 @@ def load_tokenizer(folder: Path, **settings: Any) -> Any:
     Raises `UsageError` for a folder whose tokenizer cannot be read, or is empty.
     """
     from huggingface_hub.errors import StrictDataclassError
-    from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     settings |= {"trust_remote_code": False, "local_files_only": True}
@@ -253,7 +252,7 @@ def load_tokenizer(folder: Path, **settings: Any) -> Any:
         raise UsageError(f"{folder}: no loadable tokenizer: its vocabulary is empty")
     path = folder / "tokenizer.json"
     backend = getattr(tokenizer, "backend_tokenizer", None)  # a tokenizer in Python has none
-    if backend is None or not path.is_file() or _pipeline(backend) == _pipeline(Tokenizer.from_file(str(path))):
+    if backend is None or not path.is_file() or _pipeline(backend) == _pipeline(_without_vocabulary(path)):
         return tokenizer
     log.info("%s: the pipeline of tokenizer.json, not that of %s", folder.name, type(tokenizer).__name__)
     return PreTrainedTokenizerFast.from_pretrained(folder, **settings)
@@ -262,3 +261,14 @@ def load_tokenizer(folder: Path, **settings: Any) -> Any:
 def _pipeline(backend: Any) -> tuple[bytes, bytes]:
     """What stands before the vocabulary, as JSON."""
     return tuple(b"" if part is None else part.__getstate__() for part in (backend.normalizer, backend.pre_tokenizer))  # type: ignore[return-value]
+
+
+def _without_vocabulary(path: Path) -> Any:
+    """A `tokenizer.json` as far as its pipeline goes: building the vocabulary is what takes long."""
+    from tokenizers import Tokenizer
+
+    whole: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    rest = dict.fromkeys(("truncation", "padding", "post_processor", "decoder"))
+    nothing = {"type": "WordLevel", "vocab": {}, "unk_token": ""}
+    kept = {name: whole.get(name) for name in ("version", "normalizer", "pre_tokenizer")}
+    return Tokenizer.from_str(json.dumps(kept | rest | {"added_tokens": [], "model": nothing}))
