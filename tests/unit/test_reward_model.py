@@ -274,7 +274,7 @@ def test_the_golden_set_tells_the_same_model_from_another(tmp_path: Path) -> Non
     assert model.check_golden().n == 1
     (tmp_path / "golden.jsonl").write_text(json.dumps(row | {"score": row["score"] + 0.01}) + "\n")
     assert not model.check_golden().ok
-    model._score_row = lambda batch, *_: [row["score"] + 0.01 * (len(batch) > 1)] * len(batch)  # type: ignore[method-assign]
+    model._score_row = lambda sequences, *_: [row["score"] + 0.01 * (len(sequences) > 1)] * len(sequences)  # type: ignore[method-assign]
     (tmp_path / "golden.jsonl").write_text((json.dumps(row) + "\n") * 2)
     assert not model.check_golden().ok, "right alone and wrong in company is wrong"
     del model._score_row
