@@ -6,6 +6,8 @@
     company     the group with one or two others in its batch, against `shared`
     order       the group in another order, against `shared`
     singles     our engine, each sequence in a batch of its own, against `shared`: what sharing alone does
+    kept        our engine, the group in pieces of one to four, batches of their own, the prompt kept from the first of
+                them (not under a sliding window), against the reference
     fixed       `deterministic` in all of these companies and orders, against itself
     unshared    `deterministic`, one sequence at a time, against the reference
 
@@ -66,8 +68,8 @@ def write_family(folder: Path, family: str) -> Path:
     return folder
 
 
-def group(draw: random.Random) -> list[Ids]:
-    """A prompt with its completions."""
+def group(draw: random.Random) -> tuple[Ids, list[Ids]]:
+    """A prompt, and sequences that begin with it, but for one now and then that is cut short."""
     def some(most: int) -> Ids:
         length = min(most, int(2 ** draw.uniform(0, most.bit_length())))  # as many short ones as long ones
         return tuple(draw.choices(range(3, VOCABULARY), k=length))
@@ -77,7 +79,7 @@ def group(draw: random.Random) -> list[Ids]:
             for _ in range(min(64, round(2 ** draw.uniform(0, 6.3))))]  # fmt: skip
     if draw.random() < 0.2:
         made[0] = made[0][:1]
-    return made
+    return prompt, made
 
 
 class Differences:
@@ -109,6 +111,7 @@ def measure(folder: Path, dtype: str, groups: int) -> dict[str, Any]:
     exact = kind.from_pretrained(folder).eval()
     plain = exact if dtype == "float32" else kind.from_pretrained(folder, dtype=torch.bfloat16).eval()
     shared, fixed = RewardModel.load(folder, dtype=dtype), RewardModel.load(folder, dtype=dtype, deterministic=True)
+    kept = RewardModel.load(folder, dtype=dtype, max_prompt_bytes=2**22)
     assert shared.unshared is None, shared.unshared
     parity = shared.check_golden()
     draw, found = random.Random(folder.name), Differences()
@@ -116,8 +119,8 @@ def measure(folder: Path, dtype: str, groups: int) -> dict[str, Any]:
     turned, pairs, before = 0, 0, shared.num_shared
     lengths, sizes = set[int](), set[int]()
     for at in range(groups):
-        ids = group(draw)
-        others = [one for _ in range(draw.randint(1, 2)) for one in group(draw)[:8]]
+        prompt, ids = group(draw)
+        others = [one for _ in range(draw.randint(1, 2)) for one in group(draw)[1][:8]]
         order = draw.sample(range(len(ids)), len(ids))
         reference = [exact(torch.tensor([one])).logits.item() for one in ids]
         alone = reference if plain is exact else [plain(torch.tensor([one])).logits.float().item() for one in ids]
@@ -126,6 +129,7 @@ def measure(folder: Path, dtype: str, groups: int) -> dict[str, Any]:
         found.add("shared", scores, reference)
         found.add("alone", alone, reference)
         found.add("company", shared.score(company)[len(others):], scores)
+        found.add("kept", in_pieces(kept, draw, prompt, ids), reference)
         found.add("order", shared.score([batch[at] for at in order]), [scores[at] for at in order])
         if at % 5 == 0:
             found.add("singles", [shared.score([one])[0] for one in batch], scores)
@@ -140,9 +144,18 @@ def measure(folder: Path, dtype: str, groups: int) -> dict[str, Any]:
         one, all_of = flips(scores, reference)
         turned, pairs = turned + one, pairs + all_of
     assert shared.num_shared > before
+    assert kept.prompts.hits or groups < 20 or "sliding_window" in FAMILIES[folder.name]
     assert groups < 100 or ({1, LIMIT} <= lengths and {1, 64} <= sizes), "from one to the maximum"
     return {"found": found, "sd": statistics.pstdev(spread), "company": parity.company, "flips": turned / pairs,
             "n": len(spread)}  # fmt: skip
+
+
+def in_pieces(model: RewardModel, draw: random.Random, prompt: Ids, ids: list[Ids]) -> list[float]:
+    batch = [Encoded(one, min(len(prompt), len(one)), truncated=False) for one in ids]
+    scores: list[float] = []
+    while len(scores) < len(batch):
+        scores += model.score(batch[len(scores) : len(scores) + draw.randint(1, 4)])
+    return scores
 
 
 def encoded(sequences: list[Ids]) -> list[Encoded]:
@@ -155,7 +168,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the tables here as well")
     flags = parser.parse_args()
     torch.set_num_threads(1)
-    names = ("shared", "unshared", "company", "order", "singles", "fixed")
+    names = ("shared", "kept", "unshared", "company", "order", "singles", "fixed")
     lines, failed, total = [], False, 0
     with tempfile.TemporaryDirectory() as temporary:
         folders = {family: write_family(Path(temporary, family), family) for family in FAMILIES}

@@ -3,8 +3,8 @@
     peak     64 completions of one 1,024-token prompt: the largest resident size while they are scored, less that of
              the process before this model (a tiny one of its kind was loaded), against weights + packed activations;
              the cache of prompts as it is by default
-    prompts  single completions of 1,024-token prompts, each new, until four times the cache's bound (its default) passed
-             through it: resident size at the end, against that before, and that bound
+    prompts  single completions of 1,024-token prompts, each new, until four times the cache's bound (its default) have
+             passed: resident size at the end, against that before, and that bound
     growth   10,000 batches of random shapes, as the worker runs them: resident size at the end, against that after the
              first 1,000, at which the cache of prompts (8 MiB here) is full
     swaps    forty activations between two checkpoints: resident size after the last, against that after the second,
@@ -98,8 +98,8 @@ def prompts(folder: Path) -> dict[str, Any]:
 class Hands:
     """Takes answers and forgets them."""
 
-    def answer(self, lease: Any, body: Any, **times: Any) -> None:
-        assert None not in body.scores
+    def answer_all(self, endings: list[Any]) -> None:
+        assert None not in [score for ending in endings for score in ending.body.scores]
 
 
 def growth(folder: Path, batches: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import signal
 import uuid
@@ -61,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.services = Services(settings, queue, fleet, door, desk, ledger, replays)
         metrics.build_info.labels(metadata.version("plaudit")).set(1)
         await fleet.refresh()
+        gc.freeze()  # what is loaded stays: the collector need not look at it again and again
         tasks = [asyncio.create_task(one, name=label) for one, label in (
             (mailbox.run(), "mailbox"), (fleet.run(), "fleet"), (ledger.run(), "ledger"), (_prove(desk), "prove"),
         )]  # fmt: skip

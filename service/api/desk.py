@@ -1,9 +1,9 @@
 """The one line from a request to its answer: score, execute, reward, rank.
 
 Every door (native routes, later the dialects) comes through here: refuse what cannot be (`door`), turn the rest into
-jobs (`plans`), admit them all or none and wait for them (`errand`), join what comes back (`reward`). What is done by
-the deadline comes back; what is not is `timeout_queue`, and the answer says `partial`. Cancelling the coroutine (the
-client went away) takes the jobs back.
+jobs (`plans`, `executions`), admit them all or none and wait for them (`errand`), join what comes back (`reward`). What
+is done by the deadline comes back; what is not is `timeout_queue`, and the answer says `partial`. Cancelling the
+coroutine (the client went away) takes the jobs back.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from service.api.candidates import Candidates
 from service.api.context import Context, new_request_id
 from service.api.door import Door
 from service.api.errand import Errand
+from service.api.executions import ExecutePlan
 from service.api.fleet import Fleet
 from service.api.mailbox import Mailbox
-from service.api.plans import ExecutePlan, ScorePlan
+from service.api.plans import ScorePlan
 from service.api.replays import Replays
 from service.api.runs import Order, Ran, RunPlan
 from service.errors import NoWorker, PlauditError, RevisionMoved

@@ -25,7 +25,7 @@ import msgspec
 
 from service.api.context import Context
 from service.api.ending import end
-from service.api.plans import ExecuteGroup
+from service.api.executions import ExecuteGroup
 from service.errors import BrokerUnavailable, Overloaded, RequestUnknown
 from service.extract import last_fence
 from service.jobs import Job, encode

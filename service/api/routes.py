@@ -18,8 +18,8 @@ from service.api.activation import ACTIVATE_MS
 from service.api.activation import activate as swap
 from service.api.connection import while_connected
 from service.api.context import Context, Progress, deadline, new_request_id
+from service.api.executions import to_suite
 from service.api.ledger import START, request_id_of
-from service.api.plans import to_suite
 from service.api.problems import respond
 from service.api.services import Services
 from service.errors import Invalid

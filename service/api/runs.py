@@ -16,7 +16,7 @@ from sandbox.errors import UnsupportedLanguage
 from sandbox.languages import resolve
 from service.api.context import Context
 from service.api.errand import Errand
-from service.api.plans import execute_job
+from service.api.executions import execute_job
 from service.errors import Invalid
 from service.jobs import Executed, ExecuteTask, Failed, Job, Reply, encode_suite
 from service.schemas import LimitsSpec, Problem, Status

@@ -52,6 +52,21 @@ class Lease:
         return cast(Lane, self.stream.rsplit(":", 1)[1])
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended. `cache_ms`: how long the answer is good for others, 0: not at all. `started_ms`: Unix time."""
+
+    lease: Lease
+    body: Any
+    cache_ms: int
+    compute_ms: float
+    started_ms: int
+
+    @property
+    def queue_ms(self) -> int:
+        return max(0, self.started_ms - self.lease.queued_ms)
+
+
 def _readable(frame: bytes) -> Task | None:
     try:
         return decode_task(frame)
@@ -173,15 +188,28 @@ class Consumer:
     def finish(self, lease: Lease, body: Any, *, cache_ms: int = 0, compute_ms: float = 0.0,
                started_ms: int | None = None) -> bool:  # fmt: skip
         """End a job. False if it had ended before (another worker, or its deadline)."""
-        queue_ms = max(0, (started_ms or now_ms()) - lease.queued_ms)
-        reply = Reply(lease.id, body, float(queue_ms), compute_ms, self.name)
-        keys = self.keys.book(lease.queue)
-        arguments: list[Any] = [self.keys.prefix, lease.id, encode(reply), cache_ms, KEEP_REPLY_MS, GROUP, lease.entry]
-        ended = bool(self._finish(keys=keys, args=arguments))
-        self.drop(lease)
-        if ended:
-            count_ending(lease.kind, body, queue_ms / 1000, compute_ms / 1000)
-        return ended
+        return self.finish_all([Ending(lease, body, cache_ms, compute_ms, started_ms or now_ms())])[0]
+
+    def finish_all(self, endings: Sequence[Ending]) -> list[bool]:
+        """End jobs, each in a step of its own, in one round trip."""
+        if len(endings) == 1:
+            outcomes = [self._end(endings[0])]
+        else:
+            with self.client.pipeline(transaction=False) as pipe:
+                for ending in endings:
+                    self._end(ending, pipe)
+                outcomes = pipe.execute()
+        for ending, ended in zip(endings, outcomes, strict=True):
+            self.drop(ending.lease)
+            if ended:
+                count_ending(ending.lease.kind, ending.body, ending.queue_ms / 1000, ending.compute_ms / 1000)
+        return [bool(ended) for ended in outcomes]
+
+    def _end(self, ending: Ending, client: Any = None) -> Any:
+        lease = ending.lease
+        reply = encode(Reply(lease.id, ending.body, float(ending.queue_ms), ending.compute_ms, self.name))
+        arguments: list[Any] = [self.keys.prefix, lease.id, reply, ending.cache_ms, KEEP_REPLY_MS, GROUP, lease.entry]
+        return self._finish(keys=self.keys.book(lease.queue), args=arguments, client=client)
 
     def drop(self, lease: Lease) -> None:
         """Let go of a job without ending it; it is redelivered when its lease runs out."""

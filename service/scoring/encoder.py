@@ -235,13 +235,13 @@ def _piecewise(step: dict[str, Any] | None) -> bool:
 def load_tokenizer(folder: Path, **settings: Any) -> Any:
     """The tokenizer in this folder, by its `tokenizer.json` where it has one; training and serving load it here.
 
-    For some model types (Qwen2 is one) transformers 5 takes only the vocabulary from that file and puts the family's
-    own normaliser and pre-tokenizer around it, whatever the file says. A checkpoint whose tokenizer was made otherwise
-    then gets other ids than it was trained on, without a word. Where the two differ the file is right.
+    For some model types (Qwen2 is one) transformers 5 takes only the vocabulary from that file, puts the family's own
+    normaliser and pre-tokenizer around it, and adds the family's special tokens, whatever the file says. A checkpoint
+    whose tokenizer was made otherwise then gets other ids than it was trained on, without a word, or ids beyond its
+    embeddings. Where the two differ the file is right.
     Raises `UsageError` for a folder whose tokenizer cannot be read, or is empty.
     """
     from huggingface_hub.errors import StrictDataclassError
-    from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     settings |= {"trust_remote_code": False, "local_files_only": True}
@@ -253,12 +253,26 @@ def load_tokenizer(folder: Path, **settings: Any) -> Any:
         raise UsageError(f"{folder}: no loadable tokenizer: its vocabulary is empty")
     path = folder / "tokenizer.json"
     backend = getattr(tokenizer, "backend_tokenizer", None)  # a tokenizer in Python has none
-    if backend is None or not path.is_file() or _pipeline(backend) == _pipeline(Tokenizer.from_file(str(path))):
+    if backend is None or not path.is_file() or _shape(backend) == _shape(_without_vocabulary(path)):
         return tokenizer
     log.info("%s: the pipeline of tokenizer.json, not that of %s", folder.name, type(tokenizer).__name__)
     return PreTrainedTokenizerFast.from_pretrained(folder, **settings)
 
 
-def _pipeline(backend: Any) -> tuple[bytes, bytes]:
-    """What stands before the vocabulary, as JSON."""
-    return tuple(b"" if part is None else part.__getstate__() for part in (backend.normalizer, backend.pre_tokenizer))  # type: ignore[return-value]
+def _shape(backend: Any) -> tuple[Any, ...]:
+    """What decides ids beside the vocabulary: the steps before it, as JSON, and the tokens that these never see."""
+    steps = (backend.normalizer, backend.pre_tokenizer)
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
+    return (*(b"" if step is None else step.__getstate__() for step in steps), added)
+
+
+def _without_vocabulary(path: Path) -> Any:
+    """A `tokenizer.json` as far as its shape goes: building the vocabulary is what takes long."""
+    from tokenizers import Tokenizer
+
+    whole: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    rest = dict.fromkeys(("truncation", "padding", "post_processor", "decoder"))
+    added = [one | {"id": at} for at, one in enumerate(whole.get("added_tokens") or [])]
+    nothing = {"type": "WordLevel", "vocab": {one["content"]: one["id"] for one in added}, "unk_token": ""}
+    kept = {name: whole.get(name) for name in ("version", "normalizer", "pre_tokenizer")}
+    return Tokenizer.from_str(json.dumps(kept | rest | {"added_tokens": added, "model": nothing}))

@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from service import metrics
 from service.errors import HostLacks, UsageError
 from service.jobs import Executed, Failed, JobState, Kind, Scored
-from service.queue.consumer import Consumer, Heartbeat, Lease
+from service.queue.consumer import Consumer, Ending, Heartbeat, Lease
 from service.queue.keys import connect
 from service.queue.producer import now_ms
 from service.settings import Settings
@@ -60,11 +60,12 @@ class Hands:
     def answer(self, lease: Lease, body: Scored | Executed | Failed, *, cache_ms: int = 0, compute_ms: float = 0.0,
                started_ms: int | None = None) -> None:  # fmt: skip
         """Hand in the ending of a job, waiting for Redis if it is away; dropped there if the job had ended."""
-        started = started_ms or now_ms()
-        patiently(
-            lambda: self._consumer.finish(lease, body, cache_ms=cache_ms, compute_ms=compute_ms, started_ms=started),
-            self._stop,
-        )
+        self.answer_all([Ending(lease, body, cache_ms, compute_ms, started_ms or now_ms())])
+
+    def answer_all(self, endings: Sequence[Ending]) -> None:
+        """The same for the jobs of a batch, all at once."""
+        if endings:
+            patiently(lambda: self._consumer.finish_all(endings), self._stop)
 
     def drop(self, lease: Lease) -> None:
         """Let go of a job that has ended elsewhere."""

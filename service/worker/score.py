@@ -13,7 +13,7 @@ from typing import Any
 from service import metrics
 from service.errors import Invalid, RevisionMoved, TooLong
 from service.jobs import LANES, Failed, JobState, Kind, Scored, ScoreTask, encode, score_job_id
-from service.queue.consumer import Lease
+from service.queue.consumer import Ending, Lease
 from service.queue.keys import queue_of_model
 from service.queue.producer import KEEP_REPLY_MS, now_ms
 from service.scoring.encoder import Encoded
@@ -125,7 +125,7 @@ class ScoreWork:
         pending = Pending(lease, encoded, place, started)
         sequences = [one for one in encoded if isinstance(one, Encoded)]
         if not sequences:
-            self._answer(pending, [], hands)
+            hands.answer_all([self._ending(pending, [])])
             return
         self.pending[lease.key] = pending
         lane = LANES.index(lease.lane)
@@ -149,35 +149,33 @@ class ScoreWork:
             scheduler.max_batch_tokens = max(1, min(scheduler.max_batch_tokens, batch.tokens >> outcome.halvings))
             log.warning("out of memory", extra={"model": name, "tokens": batch.tokens,
                                                 "max_batch_tokens": scheduler.max_batch_tokens})  # fmt: skip
-        metrics.score_batch_tokens.observe(batch.tokens)
+        for part in batch.slices:
+            self.pending[part.group.key].compute_ms += elapsed_ms
+        done = scheduler.finish(batch, outcome.scores)
+        hands.answer_all([self._ending(self.pending.pop(group.key), group.scores) for group in done])
+        metrics.score_batch_tokens.observe(batch.tokens)  # nobody waits for these
         metrics.score_batch_groups.observe(len(batch.slices))
         metrics.score_tokens.labels("computed").inc(model.num_computed - computed)
         metrics.score_tokens.labels("shared").inc(model.num_shared - shared)
         metrics.prompt_cache_lookups.labels("hit").inc(prompts.hits - hits)
         metrics.prompt_cache_lookups.labels("miss").inc(prompts.misses - misses)
         metrics.prompt_cache_bytes.set(sum(place.model.prompts.nbytes for _, place in self.shelf))
-        for part in batch.slices:
-            self.pending[part.group.key].compute_ms += elapsed_ms
-        for group in scheduler.finish(batch, outcome.scores):
-            pending = self.pending.pop(group.key)
-            fault = next((one for one in group.scores if isinstance(one, Refused) and one.fault), None)
-            if fault is not None:  # ours, and no number
-                hands.answer(pending.lease, failure(fault.code, fault.detail), compute_ms=pending.compute_ms,
-                             started_ms=pending.started_ms)  # fmt: skip
-                continue
-            for score in group.scores:
-                if not isinstance(score, Refused):
-                    metrics.score_value.labels(name).observe(score)
-            self._answer(pending, group.scores, hands)
+        for score in outcome.scores:
+            if not isinstance(score, Refused):
+                metrics.score_value.labels(name).observe(score)
 
-    def _answer(self, pending: Pending, scores: list[Score], hands: Hands) -> None:
+    def _ending(self, pending: Pending, scores: list[Score]) -> Ending:
+        fault = next((one for one in scores if isinstance(one, Refused) and one.fault), None)
+        if fault is not None:  # ours, and no number
+            body = failure(fault.code, fault.detail)
+            return Ending(pending.lease, body, 0, pending.compute_ms, pending.started_ms)
         task = pending.lease.task
         assert isinstance(task, ScoreTask)
         model = pending.place.model
         left = iter(scores)
         ends = [one if isinstance(one, TooLong) else next(left) for one in pending.encoded]
         values = [float(end) if isinstance(end, float) else None for end in ends]
-        body = Scored(
+        scored = Scored(
             revision=model.revision,
             scores=values,
             tokens=[one.tokens if isinstance(one, TooLong) else len(one.ids) for one in pending.encoded],
@@ -188,8 +186,8 @@ class ScoreWork:
         )
         # Who asks again before the API has remembered these scores gets them from the queue.
         asked = score_job_id(encode(task)) == pending.lease.id and None not in values
-        hands.answer(pending.lease, body, cache_ms=KEEP_REPLY_MS if asked else 0, compute_ms=pending.compute_ms,
-                     started_ms=pending.started_ms)  # fmt: skip
+        cache_ms = KEEP_REPLY_MS if asked else 0
+        return Ending(pending.lease, scored, cache_ms, pending.compute_ms, pending.started_ms)
 
 
 def _gone(task: ScoreTask) -> Failed:

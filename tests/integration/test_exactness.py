@@ -94,6 +94,9 @@ async def test_single_completions_of_five_families_score_as_they_do_alone(
     for (family, prompt, completion), got in zip(asked, scores, strict=True):
         assert got == pytest.approx(alone[family].score(prompt, completion), abs=1e-4), family
     assert models.metric('plaudit_score_tokens_total{kind="shared"}') > shared, "requests were scored together"
+    # A step takes 64 jobs at most, and those of the 64 completions of a prompt are in several.
+    assert models.metric('plaudit_prompt_cache_lookups_total{outcome="hit"}') > 0
+    assert models.metric("plaudit_prompt_cache_bytes") > 0
 
 
 def test_what_memory_does_not_hold_is_an_error_of_ours_and_the_worker_lives(

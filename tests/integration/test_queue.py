@@ -17,7 +17,7 @@ from service.api.ledger import Ledger
 from service.errors import BrokerUnavailable, Conflict, NotFound, Overloaded, RevisionMoved
 from service.jobs import Failed, Job, JobState, Scored, ScoreTask, digest, encode
 from service.queue import keys
-from service.queue.consumer import Consumer, Heartbeat
+from service.queue.consumer import Consumer, Ending, Heartbeat
 from service.queue.keys import connect, connect_async
 from service.queue.producer import Bound, Queue, Remembered, now_ms
 from support.broker import Broker
@@ -296,6 +296,23 @@ async def test_the_first_ending_wins(queue: Queue, make_worker: Callable[..., Co
     assert slow.finish(first, Failed(JobState.FAILED, "internal", "x", True)) is False
     assert [reply.body for reply in await queue.replies(1.0)] == [DONE]
     assert await queue.replies(0.05) == []
+
+
+async def test_jobs_of_a_batch_end_together_and_each_for_itself(queue: Queue, worker: Consumer) -> None:
+    """Also when the broker has forgotten the script that ends them."""
+    await queue.submit(tokens(*(job(name) for name in "abc")), WIDE)
+    leases = worker.take(3)
+    assert worker.finish(leases[1], DONE)
+    await queue.replies(1.0)
+    worker.client.script_flush()
+
+    endings = [Ending(lease, DONE, 0, 1.0, now_ms()) for lease in leases]
+    assert worker.finish_all(endings) == [True, False, True]
+    told = []
+    while len(told) < 2:
+        told += [reply.job for reply in await queue.replies(1.0)]
+    assert sorted(told) == sorted(lease.id for lease in (leases[0], leases[2]))
+    assert (await queue.load(QUEUE)).depth == 0
 
 
 async def test_the_ending_of_an_old_delivery_does_not_end_the_same_work_begun_anew(

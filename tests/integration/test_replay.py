@@ -17,7 +17,7 @@ import pytest
 
 from sandbox.types import Verdict
 from service.api.context import Context
-from service.api.plans import ExecuteGroup, to_suite
+from service.api.executions import ExecuteGroup, to_suite
 from service.api.replays import MAX_PENDING, Replays
 from service.errors import RequestUnknown
 from service.jobs import encode_suite

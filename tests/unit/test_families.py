@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -92,6 +93,15 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 # --- traps of tokenizers ---------------------------------------------------------------------------------------------
+
+
+def test_a_familys_special_tokens_are_none_where_tokenizer_json_has_them_not() -> None:
+    """Programs of models that were not stopped are full of them; the shipped model has no embedding for this one."""
+    model = RewardModel.load(Path(__file__).parents[2] / "models" / "plaudit-mini")
+    plain, odd = (model.encode("Add.", f"return a + b\n{more}") for more in ("", "<|endoftext|>"))
+    assert len(odd.ids) > len(plain.ids) + 1
+    assert model.encoder.tokenizer.decode(odd.ids).count("<|endoftext|>") == 1
+    assert all(map(math.isfinite, model.score([plain, odd])))
 
 
 def test_padding_and_truncation_that_a_tokenizer_was_saved_with_are_off(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from service import metrics
 from service.jobs import Failed, JobState, Scored, ScoreTask
-from service.queue.consumer import Lease
+from service.queue.consumer import Ending, Lease
 from service.queue.producer import now_ms
 from service.scoring.prompts import PromptCache
 from service.scoring.reward_model import Encoded, Parity, RewardModelSpec
@@ -58,6 +58,10 @@ class Hands:
     def answer(self, lease: Lease, body: Any, **times: Any) -> None:
         assert lease.id not in self.answers
         self.answers[lease.id] = body
+
+    def answer_all(self, endings: list[Ending]) -> None:
+        for ending in endings:
+            self.answer(ending.lease, ending.body)
 
 
 def lease(name: str, prompt: str, *completions: str, deadline_ms: int = FAR, revision: str = "sha256:0") -> Lease:
