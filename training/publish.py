@@ -1,7 +1,7 @@
 """`publish`: the folder that is served, with everything that a reader needs to judge it.
 
-What `fit` left in `checkpoint/`, the report, and a model card that names the recipe, the digests of the data and the
-licences of everything that was learnt from.
+What `fit` left in `checkpoint/`, the report where there is one, and a model card that names the recipe, the digests of
+the data and the licences of everything that was learnt from.
 """
 
 from __future__ import annotations
@@ -12,47 +12,92 @@ import shutil
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from service.errors import UsageError
 from training.config import Recipe
 from training.plots import FILES as PLOTS
 from training.records import data_file, read_problems, read_programs
 from training.report import interval
 from training.run import Run, read_jsonl, write_text
 
+if TYPE_CHECKING:
+    from service.scoring.reward_model import RewardModel
+
 DATA = ("corpus.python.jsonl.gz", "problems.python.jsonl.gz", "samples.python.jsonl.gz", "labels.jsonl.gz")
-CHECKPOINT = (
-    "model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-    "reward_model.json", "golden.jsonl",
-)  # fmt: skip
 REPORT = ("report.md", "report.json", *PLOTS)
 
 
 def publish(recipe: Recipe, run: Run) -> dict[str, object]:
-    """Write the folder named by `publish` and check that what was written scores as it says."""
+    """Write the folder named by `publish` and check that what was written scores as it says.
+
+    Raises `UsageError` where nothing was fitted in this run.
+    """
     from service.scoring.reward_model import RewardModel
 
-    folder = Path(recipe.publish)
+    folder, checkpoint = Path(recipe.publish), run.folder / "checkpoint"
+    if not (checkpoint / "golden.jsonl").is_file():  # the last file that `fit` writes
+        raise UsageError(f"{checkpoint} is not there, or not whole: plaudit-train fit")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in CHECKPOINT:
-        shutil.copyfile(run.path(f"checkpoint/{name}"), folder / name)
-    for name in REPORT:
-        shutil.copyfile(run.path(name), folder / name)
+    for old in folder.glob("*.safetensors*"):  # shards of another model would be two sets of weights
+        old.unlink()
+    for file in (*checkpoint.iterdir(), *(run.folder / name for name in REPORT if (run.folder / name).is_file())):
+        shutil.copyfile(file, folder / file.name)
     model = RewardModel.load(folder)
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    write_text(folder / "README.md", card(recipe, run, report, model.revision))
+    if recipe.fit.base or not (run.folder / "report.json").is_file():
+        text = plain_card(recipe, run, model)
+    else:
+        text = card(recipe, run, json.loads((folder / "report.json").read_text(encoding="utf-8")), model.revision)
+    write_text(folder / "README.md", text)
     parity = model.check_golden()
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     return {"folder": folder.name, "revision": model.revision, "megabytes": round(size / 1e6, 1), **asdict(parity)}
 
 
-def card(recipe: Recipe, run: Run, report: dict[str, Any], revision: str) -> str:
-    """The model card."""
+def learnt_from(run: Run) -> Counter[tuple[str, str]]:
+    """Training programs by (source, licence)."""
     problems = read_problems(run.path("problems.jsonl"))
     learnt: Counter[tuple[str, str]] = Counter()
     for program in read_programs(run.path("verified.jsonl")):
         if problems[program.task_id].fold == "train":
             learnt[_source(program.source), program.license] += 1
+    return learnt
+
+
+def plain_card(recipe: Recipe, run: Run, model: RewardModel) -> str:
+    """What is known of any checkpoint; numbers are the report's to tell."""
+    base = recipe.fit.base
+    name = Path(base).name if Path(base).is_dir() else base  # no path of this machine
+    origin = f"fitted from {name}, whose licence holds here, too" if base else "trained from nothing"
+    told = "`report.md` tells how it chooses." if (run.folder / "report.md").is_file() else "It was not evaluated here."
+    sources = [f"| {source} | {license_} | {count} |" for (source, license_), count in sorted(learnt_from(run).items())]
+    named: dict[str, str] = {}
+    if (run.folder / "inputs.json").is_file():
+        for files in json.loads((run.folder / "inputs.json").read_text(encoding="utf-8")).values():
+            named |= files
+    digests = [f"| {name} | `{value}` |" for name, value in sorted(named.items())]
+    return f"""# {recipe.name}
+
+A reward model for code: {model.parameters:,} parameters, {model.architecture}, one score a completion, {origin}. {told}
+
+Revision `{model.revision}`. `reward_model.json` holds the one template; `golden.jsonl` the scores that a scorer must
+give again before it serves.
+
+## Learnt from
+
+| source | licence | programs |
+|---|---|---|
+{chr(10).join(sources)}
+
+| file | digest |
+|---|---|
+{chr(10).join(digests)}
+"""
+
+
+def card(recipe: Recipe, run: Run, report: dict[str, Any], revision: str) -> str:
+    """The card of a checkpoint that the mini recipe made."""
+    learnt = learnt_from(run)
     for r in read_jsonl(data_file(recipe.data, "corpus.python.jsonl.gz")):
         learnt[_source(r["source"]), r["license"]] += 1
     found, folds = report["discrimination"], report["folds"]

@@ -218,6 +218,18 @@ def test_published_pairs_without_pass_rates_are_enough(tmp_path: Path, capsys: p
     assert served.spec.system == "You are a helpful assistant."
     assert served.check_golden().ok
 
+    folder = tmp_path / "served"
+    folder.mkdir()
+    (folder / "model-00002-of-00002.safetensors").write_bytes(b"of a model that was here before")
+    assert main(["publish", *arguments, "--publish", str(folder)]) == 0
+    published = RewardModel.load(folder)
+    assert published.revision == served.revision
+    assert published.check_golden().ok
+    card = (folder / "README.md").read_text()
+    assert "fitted from base, whose licence holds here, too. It was not evaluated here." in card
+    assert "TIGER-Lab/AceCodePair-300K" in card
+    assert str(tmp_path) not in card
+
     assert main(["fit", *arguments, "--fit.margin", "1"]) == 2
     assert "fit.margin needs pass rates" in capsys.readouterr().err
 
