@@ -1,4 +1,4 @@
-"""Checkpoints of Qwen2's shape with random weights, by layers and width; their text is digits, one token each."""
+"""Checkpoints of Qwen2's shape with random weights, by layers and width; their text is numbers, one token each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from service.scoring.reward_model import RewardModelSpec
 
@@ -33,6 +33,8 @@ def write_random(folder: Path, layers: int, width: int, limit: int = 2048) -> Pa
 
 
 def write_tokenizer(folder: Path) -> None:
-    """A number is a token."""
-    words = Tokenizer(models.WordLevel({str(at): at for at in range(VOCABULARY)}, unk_token="0"))
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="0").save_pretrained(folder)
+    """A number is a token; blanks stand between them."""
+    vocabulary = {str(at) if at else "<pad>": at for at in range(VOCABULARY)}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>").save_pretrained(folder)
