@@ -97,13 +97,14 @@ def test_a_layer_costs_a_call_for_each_depth_of_the_tree_and_gathers_no_key() ->
     assert calls == [key.data_ptr()] * 2
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "mistral", "gemma", "phi"])
-def test_torch_takes_these_calls_from_a_whole_model_in_half_precision(family: str) -> None:
+def test_torch_takes_the_calls_of_a_whole_model(family: str, dtype: torch.dtype) -> None:
     """On the meta device: shapes, types, devices and signatures are checked by torch's own kernels, without numbers."""
     model = classifier(family).base_model
     config = model.config
     with torch.device("meta"):
-        empty = type(model)(config).to(torch.bfloat16).eval().requires_grad_(requires_grad=False)
+        empty = type(model)(config).to(dtype).eval().requires_grad_(requires_grad=False)
     prompt = tuple(range(3, 23))
     packing = pack([(*prompt, at, at + 1) for at in range(30, 36)])
     kept: list[tuple[torch.Tensor, torch.Tensor]] = []
