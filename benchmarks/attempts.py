@@ -35,6 +35,7 @@ from training.config import Recipe, read_recipe
 from training.ending import finish_checkpoint
 from training.fit import preferences_of, validate
 from training.records import Program, read_problems, read_programs, row
+from training.report import interval
 from training.run import Run, read_jsonl, write_jsonl
 
 RECIPE = "the recipe"
@@ -194,11 +195,12 @@ def mean_of_weights(name: str, recipe: Recipe, base: Run, work: Path) -> None:
     save_file(mean, checkpoint / "model.safetensors", {"format": "pt"})
     problems, programs = read_problems(run.path("problems.jsonl")), list(read_programs(run.path("verified.jsonl")))
     finish_checkpoint(run, problems, programs)
-    model = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     _, held = preferences_of(run)
     found = validate(model, Encoder.load(checkpoint), problems, {p.program_id: p for p in programs}, held)
     write_jsonl(run.path("fit.jsonl"), [found])
     evaluation = replace(recipe.evaluate, generated_tests=0)
+    run.path("stages/evaluate.json").unlink(missing_ok=True)  # the others may be new
     run_stage("evaluate", replace(recipe, stages=("evaluate",), evaluate=evaluation), run)
 
 
@@ -213,11 +215,6 @@ def table_row(name: str, run: Run) -> str:
     cells += [interval(alone[n], 100, 1) for n in SIZES]
     cells += [interval(which[SIZES[-1]]["gap_closed"], 100, 0) for which in (alone, joined)]
     return f"| {name} | {' | '.join(cells)} |"
-
-
-def interval(found: dict[str, float], scale: float = 1, digits: int = 3) -> str:
-    low, high = (f"{scale * found[end]:.{digits}f}" for end in ("low", "high"))
-    return f"{scale * found['value']:.{digits}f} ({low} to {high})"
 
 
 if __name__ == "__main__":

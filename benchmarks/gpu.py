@@ -165,10 +165,11 @@ def line(shape: str, prompt: int, completions: int, backbone: Any, head: torch.T
          rounds: int, top: float, device: torch.device) -> str:  # fmt: skip
     """One row of the table: medians over the rounds, the ways in turns."""
     right = padded(backbone, head, sequences)
-    off, rows = 0.0, {}
+    found, rows = [padded(backbone, head, sequences, by_length=True)], {}
     for share in (False, True):
         scores, rows[share] = row(backbone, head, sequences, share=share)
-        off = max(off, float((scores - right).abs().max() / right.std()))
+        found.append(scores)
+    off = float((torch.stack(found) - right).abs().max() / right.std())
     ways: dict[str, Callable[[], Any]] = {
         "padded": lambda: padded(backbone, head, sequences),
         "sorted": lambda: padded(backbone, head, sequences, by_length=True),

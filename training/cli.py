@@ -50,7 +50,7 @@ STAGES = {
         "training.fit:fit", ("fit",), ("collect", "pair", "pretrain"), "the reward model, of one's own or of the hub"
     ),
     "evaluate": Stage("training.evaluate:evaluate", ("evaluate", "pair"), ("fit",), "the report on unseen problems"),
-    "publish": Stage("training.publish:publish", (), ("evaluate",), "the checkpoint folder that is served"),
+    "publish": Stage("training.publish:publish", (), ("fit", "evaluate"), "the checkpoint folder that is served"),
     "iterate": Stage(
         "training.iterate:iterate", ("iterate", "ppo", "world", "pretrain", "pair", "fit", "verify", "tokenize"), (),
         "RewardRanker: reranker, PPO against it, mining, again",
@@ -79,8 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if stage == "status":
             print("\n".join(status_lines(recipe, run)))
             return EXIT_OK
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (stage != "fit" or not recipe.fit.base):
-            raise UsageError("of all stages only `fit` with a base runs as several processes")
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not (
+            stage == "fit" and recipe.fit.base and recipe.fit.loop == "pairs"
+        ):
+            raise UsageError("of all stages only `fit` with a base, by fit.loop pairs, runs as several processes")
         for name in _stages(recipe) if stage == "all" else (stage,):
             run_stage(name, recipe, run, rank)
     except PlauditError as error:
@@ -105,7 +107,8 @@ def run_stage(name: str, recipe: Recipe, run: Run, rank: int = 0) -> dict[str, o
             raise UsageError(f"{name} needs {other} first: plaudit-train {other}")
         before[other] = record["key"]
     sections = {section: dataclasses.asdict(getattr(recipe, section)) for section in stage.sections}
-    key = digest(name, recipe.name, recipe.seed, sections, before)
+    target = [recipe.publish] if name == "publish" else []
+    key = digest(name, recipe.name, recipe.seed, sections, before, *target)
     record = run.record(name)
     done_before = record is not None and record["key"] == key
     if rank:

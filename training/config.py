@@ -228,7 +228,7 @@ class Recipe:
     name: str = _doc("name of the checkpoint", "mini")
     seed: int = _doc("seed of every draw", 1)
     data: str = _doc("folder of the public data; PLAUDIT_DATA overrides it", "../shared/data")
-    publish: str = _doc("folder that `publish` writes", "models/plaudit-mini")
+    publish: str = _doc("folder that `publish` writes; empty: models/NAME", "")
     stages: tuple[str, ...] = _doc(
         "what `all` runs; a stage reads the files of those before it that are named here",
         ("collect", "tokenize", "pretrain", "mutate", "verify", "pair", "fit", "evaluate", "publish"),

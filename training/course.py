@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -17,7 +18,8 @@ class Course:
         self._events = run.folder / "tensorboard" / name
         self._run = run
         self._first = first
-        self.rows = [row for row in read_jsonl(self._path) if row["step"] <= first] if first else []
+        known = read_jsonl(self._path) if first and self._path.is_file() else ()
+        self.rows = [row for row in known if row["step"] <= first]
         self._writer: Any = None
 
     def __enter__(self) -> Self:
@@ -45,5 +47,8 @@ class Course:
                 self._run.say("no TensorBoard events: the package tensorboard is not installed")
             return None
         from torch.utils.tensorboard import SummaryWriter
+
+        if not self._first:
+            shutil.rmtree(self._events, ignore_errors=True)  # another fit's
 
         return SummaryWriter(str(self._events), purge_step=self._first + 1 if self._first else None)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service.errors import TooLong, UsageError
 from training.metrics import platt
@@ -14,6 +14,7 @@ from training.records import Problem, Program
 from training.run import Run, read_jsonl, write_jsonl
 
 if TYPE_CHECKING:
+    from service.scoring.encoder import Encoded, Encoder
     from service.scoring.reward_model import RewardModel
 
 GOLDEN = Path(__file__).with_name("recipes") / "golden.jsonl"
@@ -23,7 +24,7 @@ def finish_checkpoint(
     run: Run, problems: dict[str, Problem], programs: Iterable[Program], *, scores: Sequence[float] | None = None,
     threads: int = 1,
 ) -> dict[str, float]:  # fmt: skip
-    """Write the golden set of `checkpoint/` and calibrate it; the a and b of Platt's scaling.
+    """Calibrate `checkpoint/` and write its golden set; the a and b of Platt's scaling.
 
     `scores` are those of `held_out`, where they are known; otherwise the checkpoint is asked. Without any program held
     out there is no calibration, and nothing is returned. Raises `UsageError` where no example of the golden set fits
@@ -33,12 +34,14 @@ def finish_checkpoint(
 
     folder = run.path("checkpoint/config.json").parent
     model = RewardModel.load(folder, threads=threads)
-    write_golden(model, folder)
-    held = held_out(problems, programs)
-    if not held:
+    held, found = held_out(problems, programs), {}
+    if held:
+        known = score_programs(model, problems, held) if scores is None else scores
+        found = calibrate(model, folder, held, known)
+    else:
         run.say("fit: no calibration: no validation problem has samples with a pass rate")
-        return {}
-    return calibrate(model, folder, held, score_programs(model, problems, held) if scores is None else scores)
+    write_golden(model, folder)  # last: what has it is whole
+    return found
 
 
 def held_out(problems: dict[str, Problem], programs: Iterable[Program]) -> list[Program]:
@@ -68,14 +71,24 @@ def calibrate(model: RewardModel, folder: Path, held: Sequence[Program], scores:
 def write_golden(model: RewardModel, folder: Path) -> None:
     """`golden.jsonl`: prompts and completions of our own, as many as the length limit lets in, with this checkpoint's
     scores, which a scorer must give again before it serves."""
-    rows = []
-    for r in read_jsonl(GOLDEN):
-        encoded = model.encoder.encode_group(r["prompt"], [r["completion"]])[0]
-        if not isinstance(encoded, TooLong):
-            rows.append({**r, "tokens": len(encoded.ids), "score": model.score([encoded])[0]})
-    if not rows:
-        raise UsageError(f"fit.max_length is {model.max_length} tokens: no example of the golden set is that short")
+    rows = [
+        {**r, "tokens": len(encoded.ids), "score": model.score([encoded])[0]}
+        for r, encoded in golden_texts(model.encoder)
+    ]
     write_jsonl(folder / "golden.jsonl", rows)
+
+
+def golden_texts(encoder: Encoder) -> list[tuple[dict[str, Any], Encoded]]:
+    """The examples of a golden set that this encoder's limit lets in. Raises `UsageError` where it is none."""
+    found = []
+    for r in read_jsonl(GOLDEN):
+        encoded = encoder.encode_group(r["prompt"], [r["completion"]])[0]
+        if not isinstance(encoded, TooLong):
+            found.append((r, encoded))
+    if not found:
+        limit = encoder.spec.max_length
+        raise UsageError(f"fit.max_length is {limit} tokens: no example of the golden set is that short")
+    return found
 
 
 def score_programs(model: RewardModel, problems: dict[str, Problem], programs: Sequence[Program]) -> list[float]:

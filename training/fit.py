@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.errors import TooLong, UsageError
-from service.scoring.checkpoint import locate, quiet
+from service.scoring.checkpoint import locate, quiet, revision_of
 from service.scoring.encoder import load_tokenizer
 from training.config import Recipe
 from training.course import Course
-from training.ending import finish_checkpoint
+from training.ending import finish_checkpoint, golden_texts
 from training.folder import digest_of
 from training.metrics import auc, mean
 from training.pretrain import SAVE_EVERY_S, keep_freed_memory, load_state, save_state, schedule
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "Qwen2ForSequenceClassification"
 FORMS = ("program", "fenced")
+HEADS = ("score.", "classifier.", "pooler.")  # what a base may lack
 GROUPED = ("llama", "qwen2")  # whose layers `forward.py` walks through
 LONGEST = 640  # tokens; a training program with more is left out, so that one does not cost what ten do
 PACK = 6144  # tokens of a forward
@@ -70,19 +71,29 @@ def fit(recipe: Recipe, run: Run) -> dict[str, object]:
     programs = {p.program_id: p for p in read_programs(run.path("verified.jsonl"))}
     better, held = preferences_of(run)
     base = locate(settings.base) if settings.base else None
+    if base is not None and settings.lora_rank:
+        raise UsageError("fit.lora_rank: fit.loop groups trains every weight; LoRA is for pairs")
     encoder = load_encoder(recipe, run.path("tokenizer")) if base is None else base_encoder(recipe, base)
     encoded = encode_programs(encoder, problems, [programs[name] for name in _members(better)])
     plan = [group for epoch in range(settings.epochs) for group in epoch_groups(better, encoded, recipe, epoch)]
     steps = [plan[at : at + settings.groups_per_step] for at in range(0, len(plan), settings.groups_per_step)]
 
     torch.manual_seed(recipe.seed)
+    golden_texts(encoder)
     model = new_model(recipe, run) if base is None else base_model(base)
+    if base is not None:
+        from training.fit_pretrained import check_base
+
+        check_base(base, model, encoder)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
     )
-    resumed = run.resumable_key("fit", digest(settings, recipe.seed, digest_of(run.path("pairs.jsonl"))))
+    origin = [revision_of(base)] if base is not None else []
+    resumed = run.resumable_key("fit", digest(settings, recipe.seed, digest_of(run.path("pairs.jsonl")), *origin))
     state_path = run.path("fit.state.pt")
     first = load_state(state_path, model, optimiser) if resumed else 0
+    if not first:
+        run.path("fit.jsonl").unlink(missing_ok=True)  # rows of another fit
     progress, saved = Progress(run, "fit", len(steps)), time.monotonic()
     per_epoch = max(1, len(steps) // settings.epochs)
     with Course(run, "fit", first) as course:
@@ -287,7 +298,14 @@ def base_model(base: Path) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     with quiet():
-        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=1, dtype=torch.float32, output_loading_info=True
+        )
+    if missing := sorted(name for name in loading["missing_keys"] if not any(part in name for part in HEADS)):
+        raise UsageError(f"{base}: weights are missing: {', '.join(missing[:5])}")
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0  # as TRL has it: what is learnt is what is scored, and a resumed fit draws nothing
     if hasattr(model, "score") and model.config.model_type not in GROUPED:
         known = ", ".join(GROUPED)
         raise UsageError(f"{base}: fit.loop groups knows {known} and encoders, no {model.config.model_type}")
@@ -337,6 +355,7 @@ def validate(
 def save_checkpoint(model: Any, recipe: Recipe, run: Run) -> None:
     folder = run.path("checkpoint/config.json").parent
     model.config.use_cache = False
+    (folder / "golden.jsonl").unlink(missing_ok=True)
     model.eval().save_pretrained(folder)
     load_tokenizer(run.path("tokenizer")).save_pretrained(folder)
     spec(recipe, ARCHITECTURE).write(folder / "reward_model.json")

@@ -27,11 +27,11 @@ from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from service.errors import UsageError
-from service.scoring.checkpoint import locate
+from service.scoring.checkpoint import check_length, check_vocabulary, locate, revision_of
 from service.scoring.encoder import Encoder
 from training.config import Fit, Recipe
 from training.course import Course
-from training.ending import finish_checkpoint
+from training.ending import finish_checkpoint, golden_texts
 from training.folder import digest_of
 from training.loss import preference_loss
 from training.pair_tokens import Pairs, load_pairs
@@ -52,18 +52,21 @@ def fit_pretrained(recipe: Recipe, run: Run) -> dict[str, object]:
     settings = recipe.fit
     states = run.folder / "fit.trainer"
     args = arguments(recipe, states)
-    key = digest(settings, recipe.seed, digest_of(run.path("pairs.jsonl")))
+    base = locate(settings.base)
     with args.main_process_first(local=False):
         if args.process_index == 0:
+            key = digest(settings, recipe.seed, digest_of(run.path("pairs.jsonl")), revision_of(base))
             if not run.resumable_key("fit", key):
                 shutil.rmtree(states, ignore_errors=True)
+                run.path("fit.jsonl").unlink(missing_ok=True)
             for broken in {folder for folder in states.glob("checkpoint-*") if not (folder / WHOLE).is_file()}:
                 shutil.rmtree(broken)
-        base = locate(settings.base)
         pairs = load_pairs(recipe, run, base, states / "pairs")
     args.eval_strategy = IntervalStrategy.STEPS if len(pairs.validation) else IntervalStrategy.NO
     pad = pad_token(pairs.encoder.tokenizer, pairs.closing)
+    golden_texts(pairs.encoder)
     model = load_classifier(base, recipe)
+    check_base(base, model, pairs.encoder)
     pairs.encoder.tokenizer.pad_token = pad
     state = last_state(states)
     first = json.loads((state / "trainer_state.json").read_text(encoding="utf-8"))["global_step"] if state else 0
@@ -125,14 +128,30 @@ def arguments(recipe: Recipe, states: Path) -> Any:
 
 
 def load_classifier(base: Path, recipe: Recipe) -> Any:
-    """The base in float32 under a head of one number, which is drawn by the recipe's seed where the base has none."""
+    """The base in float32 under a head of one number, which is drawn by the recipe's seed where the base has none.
+
+    Raises `UsageError` for a base that lacks any other weight: transformers would fill it with random numbers.
+    """
     set_seed(recipe.seed)
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=1, dtype=torch.float32, output_loading_info=True
+    )
+    if missing := sorted(name for name in loading["missing_keys"] if not name.startswith("score.")):
+        raise UsageError(f"{base}: weights are missing: {', '.join(missing[:5])}")
     if type(getattr(model, "score", None)) is not torch.nn.Linear:
         raise UsageError(f"{base}: a {type(model).__name__} has no linear `score`: fit.base is a decoder")
     model.score.__class__ = Head
     model.config.use_cache = False
     return model
+
+
+def check_base(base: Path, model: Any, encoder: Encoder) -> None:
+    """What the service would refuse after the fit, before it. Raises `UsageError`."""
+    check_vocabulary(base, encoder.tokenizer, model.get_input_embeddings().num_embeddings)
+    try:
+        check_length(base, model, encoder.spec.max_length)
+    except UsageError as error:
+        raise UsageError(f"fit.max_length: {error}") from error
 
 
 def keep_float32(trainer: Any) -> None:

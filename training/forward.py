@@ -41,7 +41,9 @@ def classifier_scores(model: Any, pairs: Sequence[tuple[Ids, Ids]]) -> Tensor:
         ids[row, : lengths[row]] = torch.tensor([*prompt, *own])
     sides = columns >= torch.tensor([len(prompt) for prompt, _ in pairs])[:, None]  # (N, L)
     seen = columns < lengths[:, None]  # (N, L)
-    return model(input_ids=ids, token_type_ids=(sides & seen).long(), attention_mask=seen.long()).logits[:, 0].float()  # type: ignore[no-any-return]
+    typed = {"token_type_ids": (sides & seen).long()} if getattr(model.config, "type_vocab_size", 1) > 1 else {}
+    logits: Tensor = model(input_ids=ids, attention_mask=seen.long(), **typed).logits  # (N, 1)
+    return logits[:, 0].float()
 
 
 def group_hidden(backbone: Any, groups: Sequence[tuple[Ids, Sequence[Ids]]]) -> Tensor:

@@ -111,10 +111,13 @@ def spec_of(recipe: Recipe, base: Path) -> RewardModelSpec:
         template = CHAT_TEMPLATE if tokenizer.chat_template else _plain(tokenizer)
     origin = Path(settings.base).name if Path(settings.base).is_dir() else settings.base  # no path of this machine
     family = str((read_config(base).get("architectures") or ["unknown"])[0])
-    return RewardModelSpec(
-        template=template, max_length=settings.max_length, architecture=family, system=settings.system or None,
-        golden="golden.jsonl", provenance=f"fitted from {origin}", head=CLASSIFIER if is_encoder else "score",
-    )  # fmt: skip
+    try:
+        return RewardModelSpec(
+            template=template, max_length=settings.max_length, architecture=family, system=settings.system or None,
+            golden="golden.jsonl", provenance=f"fitted from {origin}", head=CLASSIFIER if is_encoder else "score",
+        )  # fmt: skip
+    except UsageError as error:
+        raise UsageError(f"fit.template and fit.system: {error}") from error
 
 
 def _plain(tokenizer: Any) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.errors import UsageError
+from service.scoring.checkpoint import IDENTITY
 from training.config import Recipe
 from training.plots import FILES as PLOTS
 from training.records import data_file, read_problems, read_programs
@@ -31,15 +32,15 @@ REPORT = ("report.md", "report.json", *PLOTS)
 def publish(recipe: Recipe, run: Run) -> dict[str, object]:
     """Write the folder named by `publish` and check that what was written scores as it says.
 
-    Raises `UsageError` where nothing was fitted in this run.
+    Raises `UsageError` where nothing was fitted in this run, or what was does not score as it says.
     """
     from service.scoring.reward_model import RewardModel
 
-    folder, checkpoint = Path(recipe.publish), run.folder / "checkpoint"
+    folder, checkpoint = Path(recipe.publish or f"models/{recipe.name}"), run.folder / "checkpoint"
     if not (checkpoint / "golden.jsonl").is_file():  # the last file that `fit` writes
         raise UsageError(f"{checkpoint} is not there, or not whole: plaudit-train fit")
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.safetensors*"):  # shards of another model would be two sets of weights
+    for old in {file for pattern in (*IDENTITY, *REPORT) for file in folder.glob(pattern)}:  # of another model
         old.unlink()
     for file in (*checkpoint.iterdir(), *(run.folder / name for name in REPORT if (run.folder / name).is_file())):
         shutil.copyfile(file, folder / file.name)
@@ -50,6 +51,8 @@ def publish(recipe: Recipe, run: Run) -> dict[str, object]:
         text = card(recipe, run, json.loads((folder / "report.json").read_text(encoding="utf-8")), model.revision)
     write_text(folder / "README.md", text)
     parity = model.check_golden()
+    if not parity.ok:
+        raise UsageError(f"{checkpoint}: its scores are {parity.max_abs_error:.3g} off its own golden set: fit again")
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     return {"folder": folder.name, "revision": model.revision, "megabytes": round(size / 1e6, 1), **asdict(parity)}
 

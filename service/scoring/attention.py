@@ -11,7 +11,8 @@ by a context variable, because a model may drop keyword arguments that it does n
 On a CPU each is a kernel call of its own; in half precision on a GPU a few calls do all (`varlen.py`). All are flash
 kernels that also return the log-sum-exp of their logits, and two partial softmaxes over disjoint keys
 are joined exactly: with w = sigmoid(lse_b - lse_a), out = (1 - w) · out_a + w · out_b and lse = logaddexp(lse_a, lse_b)
-(Dao et al., FlashAttention, 2022, section 3.1). No mask is built and no key or value is copied.
+(Dao et al., FlashAttention, 2022, section 3.1). No mask is built and no key or value is copied (but in float32
+on a GPU, whose kernel wants as many heads of both).
 
 A sliding window that is shorter than a sequence cuts through the segments above; there each segment attends, under an
 explicit mask, to the keys of its own line only. Slower, still exact.

@@ -210,6 +210,7 @@ def load(kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = ()
     """A model by one of transformers' Auto classes, in eval mode, every weight there, finite, and accounted for.
 
     `used`: names or prefixes of tensors that somebody else reads. `device`: None splits it over all GPUs.
+    Raises `UsageError` for a checkpoint that cannot be, `HostLacks` for one that is too large for the device.
     """
     weight_files(folder)
     try:
@@ -225,11 +226,16 @@ def load(kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = ()
     strange = sorted(name for name in loading["unexpected_keys"] if not _expected(name, used))
     if strange:
         raise UsageError(f"{folder}: weights that nothing would use: {_some(strange)}")
+    if {"cpu", "disk"} & {str(where) for where in getattr(model, "hf_device_map", {}).values()}:
+        raise HostLacks(f"device split: {folder} is larger than all GPUs together")
     broken = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
     if broken:
         raise UsageError(f"{folder}: weights that are not finite: {_some(broken)}")
     model = model.eval().requires_grad_(False)
-    return model if device is None else model.to(device)
+    try:
+        return model if device is None else model.to(device)
+    except torch.OutOfMemoryError as error:
+        raise HostLacks(f"device {device}: {folder} does not fit into its memory") from error
 
 
 def own(model: Any) -> None:

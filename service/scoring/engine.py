@@ -165,17 +165,22 @@ def read_golden(encoder: Encoder, folder: Path) -> list[Golden]:
 
 
 def compare(engine: Engine, encoder: Encoder, golden: Sequence[Golden]) -> Parity:
-    """Every row is scored alone and in the company of all others. A row whose token count differs counts as infinitely
-    wrong."""
+    """Every row is scored alone, in the company of all others, and behind prompts that were kept. A row whose token
+    count differs counts as infinitely wrong."""
     batch = [*(row.encoded for row in golden), *_sample(encoder), *_drawn(encoder)]
     together = engine.score(batch)
-    alone = [engine.score([one])[0] for one in batch]
+    kept = [engine.score([one])[0] for one in batch]  # behind prompts of that batch, where any are kept
+    alone = []
+    for one in batch:
+        engine.prompts.clear()
+        alone += engine.score([one])
+    engine.prompts.clear()
     errors = [math.inf if row.drifted else 0.0 for row in golden]
-    for row, *scores in zip(golden, together, alone, strict=False):
+    for row, *scores in zip(golden, together, kept, alone, strict=False):
         errors += [abs(score - row.score) for score in scores]
     worst = _worst(errors)
     tolerance = GOLDEN_TOLERANCE[engine.dtype]
-    company = _worst([abs(one - other) for one, other in zip(together, alone, strict=True)])
+    company = _worst([abs(one - other) for some in (together, kept) for one, other in zip(some, alone, strict=True)])
     ok = worst <= tolerance and math.isfinite(company)
     return Parity(worst, len(golden), tolerance, ok=ok, company=company)
 

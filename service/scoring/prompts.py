@@ -93,9 +93,11 @@ class PromptCache:
     def shrink(self) -> bool:
         """Memory ran out: let go of everything, and keep half of that at most from now on; answers whether that was
         anything."""
-        self._room, before = self._tokens // 2, self._tokens
+        if not self._tokens:
+            return False
+        self._room = self._tokens // 2
         self.clear()
-        return before > 0
+        return True
 
     def clear(self) -> None:
         """Let go of everything."""

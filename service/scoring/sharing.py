@@ -8,6 +8,7 @@ mates. Nothing is guessed: what is not known to be safe, or fails the probe, is 
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from service.scoring.checkpoint import rope_types
 from service.scoring.packing import Packing, pack
 from service.scoring.varlen import sent
 
+log = logging.getLogger(__name__)
+
+FAILURES = (Unsharable, RuntimeError, ValueError, TypeError, IndexError)  # of a probe
 # Largest relative difference of a pooled hidden state that rounding explains; a wrong neighbour moves it by about 1.
 PROBE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 LENGTH_DEPENDENT = frozenset({"dynamic", "longrope"})
@@ -36,7 +40,7 @@ def why_not(backbone: Any, max_length: int) -> str | None:
         return f"rotary positions of type {', '.join(sorted(scaled))} depend on the longest sequence of a batch"
     try:
         return _probe(backbone, max_length)
-    except (Unsharable, RuntimeError, ValueError, TypeError, IndexError) as error:
+    except FAILURES as error:
         return f"the probe failed: {error}"
 
 
@@ -79,9 +83,17 @@ def token_bytes(backbone: Any, max_length: int) -> int:
 
     For a model that may be shared, without a sliding window; tried on it, as sharing is.
     """
-    size = backbone.config.vocab_size
     if _window(backbone.config, max_length) is not None:
         return 0
+    try:
+        return _probe_continued(backbone)
+    except FAILURES as error:
+        log.warning("prompts are not kept between batches: the probe failed: %s", error)
+        return 0
+
+
+def _probe_continued(backbone: Any) -> int:
+    size = backbone.config.vocab_size
     prompt, first, second = _tokens(11, size), _tokens(9, size, 5), _tokens(6, size, 7)
     layers: Layers = []
     before = pack([prompt + first])

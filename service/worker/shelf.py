@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from service import metrics
 from service.errors import HostLacks, PlauditError
 from service.queue.revisions import Active, Order, Registry, Report, State
 from service.scoring import checkpoint
@@ -222,6 +223,7 @@ class Shelf:
                 del places[revision], place
                 self._tell()
                 _give_back()
+                metrics.prompt_cache_bytes.set(sum(place.model.prompts.nbytes for _, place in self))
                 log.info("model released", extra={"model": name, "revision": revision})
 
     # --- small things ------------------------------------------------------------------------------------------------

@@ -259,7 +259,9 @@ def test_several_processes_run_nothing_but_a_fit_of_a_base(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["pair", str(recipe), "--run", str(folder)]) == 2
     assert main(["fit", str(recipe), "--run", str(folder), "--fit.base", ""]) == 2
-    assert capsys.readouterr().err.count("of all stages only `fit` with a base runs as several processes") == 2
+    assert main(["fit", str(recipe), "--run", str(folder), "--fit.loop", "groups"]) == 2
+    complaint = "of all stages only `fit` with a base, by fit.loop pairs, runs as several processes"
+    assert capsys.readouterr().err.count(complaint) == 3
 
 
 def test_a_padding_that_closes_a_text_is_not_taken(tmp_path: Path) -> None:
@@ -279,12 +281,12 @@ def test_the_launch_files_say_what_accelerate_understands() -> None:
 
     known = {action.dest for action in launch_command_parser()._actions}
     found = {path.name: ClusterConfig.from_yaml_file(str(path)) for path in (RECIPES / "accelerate").iterdir()}
-    assert sorted(found) == ["fsdp-offload.yaml", "fsdp.yaml", "zero3.yaml"]
+    assert sorted(found) == ["fsdp-offload.yaml", "fsdp.yaml"]
     for config in found.values():
         assert set(config.fsdp_config) | set(config.deepspeed_config) <= known
         assert config.num_processes == 8
     offload = {name: config.fsdp_config.get("fsdp_offload_params") for name, config in found.items()}
-    assert offload == {"fsdp-offload.yaml": True, "fsdp.yaml": False, "zero3.yaml": None}
+    assert offload == {"fsdp-offload.yaml": True, "fsdp.yaml": False}
 
 
 @pytest.mark.parametrize(("name", "length", "accumulated", "every"), [("7b", 2048, 4, 200), ("32b", 1024, 16, 50)])

@@ -92,7 +92,7 @@ def write_encoder(folder: Path) -> Path:
     torch.manual_seed(7)
     config = BertConfig(
         vocab_size=len(tokenizer.get_vocab()), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=256, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        num_attention_heads=4, max_position_embeddings=256,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     return folder

@@ -302,7 +302,7 @@ def test_bfloat16_answers_float32_numbers_near_the_float32_ones(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("options", "bound"), [
-    ({}, 1e-4), ({"dtype": "bfloat16"}, 0.5), ({"deterministic": True}, 0.0),
+    ({}, 1e-4), ({"dtype": "bfloat16"}, 0.5), ({"deterministic": True}, 0.0), ({"max_prompt_bytes": 2**20}, 1e-4),
     ({"dtype": "bfloat16", "deterministic": True}, 0.0),
 ])  # fmt: skip
 def test_what_company_does_to_a_score_is_measured_when_it_is_loaded(
@@ -312,8 +312,10 @@ def test_what_company_does_to_a_score_is_measured_when_it_is_loaded(
     bare, golden = tmp_path / "bare", tmp_path / "golden"
     write_golden(checkpoint(golden, golden="golden.jsonl"))
     for folder, rows in ((checkpoint(bare), 0), (golden, 3)):
-        parity = RewardModel.load(folder, **options).check_golden()
+        model = RewardModel.load(folder, **options)
+        parity = model.check_golden()
         assert (parity.n, parity.ok) == (rows, True)
+        assert model.prompts.nbytes == 0
         assert parity.company <= bound
         assert (parity.company > 0) is (bound > 0), "what is alone in any case does not move, all others do"
 
