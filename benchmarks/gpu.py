@@ -28,8 +28,8 @@ import transformers
 from overhead import machine
 
 from service.scoring.attention import packed
+from service.scoring.device import sent
 from service.scoring.packing import Ids, Packing, pack
-from service.scoring.varlen import sent
 
 SHAPES = {  # hidden, intermediate, layers, heads, key heads: Qwen2.5-0.5B and -7B
     "0.5B": (896, 4864, 24, 14, 2),

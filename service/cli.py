@@ -26,7 +26,7 @@ ADDRESS = ("host", "port")
 KEYS = ("api_key", "admin_key", "accept_no_auth")
 BROKER = ("redis_url", "namespace")
 SCORING = ("model", "engine", "vllm_url", "vllm_python", "vllm_args", "vllm_api_key", "vllm_start_s", "dtype",
-           "deterministic", "max_batch_tokens", "torch_threads")
+           "device", "deterministic", "max_batch_tokens", "max_prompt_cache_bytes", "torch_threads")
 EXECUTING = ("executors", "isolation_accept")
 TELLING = ("log_level", "log_payloads")
 HELP = {
@@ -153,7 +153,7 @@ def _metavar(name: str) -> str:
     known = {"redis_url": "URL", "host": "ADDRESS", "state_dir": "FOLDER", "isolation_accept": "LEVEL", "dtype": "TYPE",
              "log_level": "LEVEL", "namespace": "NAME", "drain_s": "SECONDS", "port": "PORT",
              "engine": "ENGINE", "vllm_python": "PATH", "vllm_args": "ARGS", "vllm_api_key": "KEY",
-             "vllm_start_s": "SECONDS"}  # fmt: skip
+             "vllm_start_s": "SECONDS", "device": "DEVICE"}  # fmt: skip
     return known.get(name, "N")
 
 

@@ -50,5 +50,4 @@ class Course:
 
         if not self._first:
             shutil.rmtree(self._events, ignore_errors=True)  # another fit's
-
         return SummaryWriter(str(self._events), purge_step=self._first + 1 if self._first else None)

@@ -1,8 +1,8 @@
 """`fit`: the reward model, by a Bradley-Terry loss over every pair inside a group of completions.
 
-The loss of a pair is -log sigmoid(score of the chosen - score of the rejected) in float32, no margin, averaged over a
-group's pairs so that a group counts once however many pairs it holds. A small pass / fail cross-entropy on the same
-scores puts their zero near even odds, which the calibration then fits exactly on validation problems.
+The loss of a pair is -log sigmoid(score of the chosen - score of the rejected) in float32 (`loss.py` has its options),
+averaged over a group's pairs so that a group counts once however many pairs it holds. A small pass / fail cross-entropy
+on the same scores puts their zero near even odds, which the calibration then fits exactly on validation problems.
 
 A group is one prompt with up to a dozen of its programs; `forward.group_scores` computes the prompt once. Some groups
 are shown as whole functions, bare or fenced, because clients send those too. Each epoch ends with a line about the
@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.errors import TooLong, UsageError
-from service.scoring.checkpoint import locate, quiet, revision_of
+from service.scoring.checkpoint import locate, revision_of
 from service.scoring.encoder import load_tokenizer
+from training.base import check_base, encoder_of, load_base, pad_token, write_checkpoint
 from training.config import Recipe
 from training.course import Course
 from training.ending import finish_checkpoint, golden_texts
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "Qwen2ForSequenceClassification"
 FORMS = ("program", "fenced")
-HEADS = ("score.", "classifier.", "pooler.")  # what a base may lack
 GROUPED = ("llama", "qwen2")  # whose layers `forward.py` walks through
 LONGEST = 640  # tokens; a training program with more is left out, so that one does not cost what ten do
 PACK = 6144  # tokens of a forward
@@ -73,7 +73,7 @@ def fit(recipe: Recipe, run: Run) -> dict[str, object]:
     base = locate(settings.base) if settings.base else None
     if base is not None and settings.lora_rank:
         raise UsageError("fit.lora_rank: fit.loop groups trains every weight; LoRA is for pairs")
-    encoder = load_encoder(recipe, run.path("tokenizer")) if base is None else base_encoder(recipe, base)
+    encoder = load_encoder(recipe, run.path("tokenizer")) if base is None else encoder_of(recipe, base)
     encoded = encode_programs(encoder, problems, [programs[name] for name in _members(better)])
     plan = [group for epoch in range(settings.epochs) for group in epoch_groups(better, encoded, recipe, epoch)]
     steps = [plan[at : at + settings.groups_per_step] for at in range(0, len(plan), settings.groups_per_step)]
@@ -82,8 +82,6 @@ def fit(recipe: Recipe, run: Run) -> dict[str, object]:
     golden_texts(encoder)
     model = new_model(recipe, run) if base is None else base_model(base)
     if base is not None:
-        from training.fit_pretrained import check_base
-
         check_base(base, model, encoder)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
@@ -112,7 +110,8 @@ def fit(recipe: Recipe, run: Run) -> dict[str, object]:
     if base is None:
         save_checkpoint(model, recipe, run)
     else:
-        save_fitted_base(model, base, encoder, encoded, run)
+        closing = {own[-1] for _, own in encoded.values()}
+        write_checkpoint(run, base, model.eval(), encoder, pad_token(encoder.tokenizer, closing))
     state_path.unlink(missing_ok=True)
     calibration = finish_checkpoint(run, problems, programs.values())
     return {"groups": len(plan), "steps": len(steps), "programs": len(encoded), **course.rows[-1], **calibration}
@@ -281,43 +280,21 @@ def new_model(recipe: Recipe, run: Run) -> Any:
     return model.train()
 
 
-def base_encoder(recipe: Recipe, base: Path) -> Encoder:
-    """The encoder of the checkpoint that is fitted from this base."""
-    from service.scoring.encoder import Encoder
-    from training.pair_tokens import spec_of
-
-    return Encoder(load_tokenizer(base), spec_of(recipe, base))
-
-
 def base_model(base: Path) -> Any:
     """A decoder of Llama's build, or an encoder, under a head of one number.
 
     Raises `UsageError` for another decoder, whose layers the group loop does not know.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
 
-    with quiet():
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=1, dtype=torch.float32, output_loading_info=True
-        )
-    if missing := sorted(name for name in loading["missing_keys"] if not any(part in name for part in HEADS)):
-        raise UsageError(f"{base}: weights are missing: {', '.join(missing[:5])}")
+    model = load_base(base)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # as TRL has it: what is learnt is what is scored, and a resumed fit draws nothing
     if hasattr(model, "score") and model.config.model_type not in GROUPED:
         known = ", ".join(GROUPED)
         raise UsageError(f"{base}: fit.loop groups knows {known} and encoders, no {model.config.model_type}")
-    model.config.use_cache = False
     return model.train()
-
-
-def save_fitted_base(model: Any, base: Path, encoder: Encoder, encoded: Encodings, run: Run) -> None:
-    from training.fit_pretrained import pad_token, write_checkpoint
-
-    closing = {own[-1] for _, own in encoded.values()}
-    write_checkpoint(run, base, model.eval(), encoder, pad_token(encoder.tokenizer, closing))
 
 
 def validate(

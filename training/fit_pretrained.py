@@ -20,15 +20,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PrinterCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging as transformers_logging
 from trl import RewardConfig, RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from service.errors import UsageError
-from service.scoring.checkpoint import check_length, check_vocabulary, locate, revision_of
-from service.scoring.encoder import Encoder
+from service.scoring.checkpoint import locate, revision_of
+from training.base import check_base, load_base, pad_token, write_checkpoint
 from training.config import Fit, Recipe
 from training.course import Course
 from training.ending import finish_checkpoint, golden_texts
@@ -36,10 +36,9 @@ from training.folder import digest_of
 from training.loss import preference_loss
 from training.pair_tokens import Pairs, load_pairs
 from training.records import read_problems, read_programs
-from training.run import Progress, Run, digest, write_text
+from training.run import Progress, Run, digest
 
 WHOLE = "whole"  # the mark of a state that was written to its end
-TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*")
 UNTOLD = ("_runtime", "_per_second", "num_tokens")  # no two runs have these the same
 WAIT_S = 6 * 3600  # ranks wait for the first one's encoding
 
@@ -128,30 +127,13 @@ def arguments(recipe: Recipe, states: Path) -> Any:
 
 
 def load_classifier(base: Path, recipe: Recipe) -> Any:
-    """The base in float32 under a head of one number, which is drawn by the recipe's seed where the base has none.
-
-    Raises `UsageError` for a base that lacks any other weight: transformers would fill it with random numbers.
-    """
+    """The base under a head whose score stays float32. Raises `UsageError` for a base that is no decoder."""
     set_seed(recipe.seed)
-    model, loading = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=1, dtype=torch.float32, output_loading_info=True
-    )
-    if missing := sorted(name for name in loading["missing_keys"] if not name.startswith("score.")):
-        raise UsageError(f"{base}: weights are missing: {', '.join(missing[:5])}")
+    model = load_base(base)
     if type(getattr(model, "score", None)) is not torch.nn.Linear:
         raise UsageError(f"{base}: a {type(model).__name__} has no linear `score`: fit.base is a decoder")
     model.score.__class__ = Head
-    model.config.use_cache = False
     return model
-
-
-def check_base(base: Path, model: Any, encoder: Encoder) -> None:
-    """What the service would refuse after the fit, before it. Raises `UsageError`."""
-    check_vocabulary(base, encoder.tokenizer, model.get_input_embeddings().num_embeddings)
-    try:
-        check_length(base, model, encoder.spec.max_length)
-    except UsageError as error:
-        raise UsageError(f"fit.max_length: {error}") from error
 
 
 def keep_float32(trainer: Any) -> None:
@@ -181,18 +163,6 @@ def lora(settings: Fit) -> Any:
         task_type="SEQ_CLS", r=settings.lora_rank, lora_alpha=settings.lora_alpha, lora_dropout=0.0,
         target_modules=targets[0] if targets == ("all-linear",) else list(targets), modules_to_save=["score"],
     )  # fmt: skip
-
-
-def pad_token(tokenizer: Any, closing: set[int]) -> str:
-    """The tokenizer's own padding, or the first of its special tokens that closes no text.
-
-    Transformers' classifiers take the last token that is not padding for the end: a text that ends in it would be
-    pooled one token early. Raises `UsageError` where every special token closes a text.
-    """
-    for token in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, *tokenizer.all_special_tokens):
-        if token is not None and tokenizer.convert_tokens_to_ids(token) not in closing:
-            return str(token)
-    raise UsageError("every special token of the base closes a text, so none can pad: name another end in fit.template")
 
 
 @torch.no_grad()
@@ -228,22 +198,6 @@ def save_checkpoint(recipe: Recipe, run: Run, base: Path, trained: Path, pairs: 
     else:
         model = load_classifier(trained, recipe)
     write_checkpoint(run, base, model, pairs.encoder, pad)
-
-
-def write_checkpoint(run: Run, base: Path, model: Any, encoder: Encoder, pad: str) -> None:
-    """`checkpoint/` with this model, the base's own tokenizer files, `pad` in them, and the encoder's spec."""
-    folder = run.path("checkpoint/config.json").parent
-    shutil.rmtree(folder)
-    folder.mkdir()
-    model.config.pad_token_id = encoder.tokenizer.convert_tokens_to_ids(pad)
-    model.save_pretrained(folder)
-    for file in {file for pattern in TOKENIZER for file in base.glob(pattern)}:
-        shutil.copyfile(file, folder / file.name)
-    path = folder / "tokenizer_config.json"
-    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if values.get("pad_token") != pad:
-        write_text(path, json.dumps({**values, "pad_token": pad}, indent=2, ensure_ascii=False) + "\n")
-    dataclasses.replace(encoder.spec, architecture=type(model).__name__).write(folder / "reward_model.json")
 
 
 def last_state(states: Path) -> Path | None:

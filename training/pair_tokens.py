@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import TooLong, UsageError
-from service.scoring.encoder import Encoder, load_tokenizer
-from service.scoring.heads import CLASSIFIER
-from service.scoring.spec import CHAT_TEMPLATE, RewardModelSpec, pair_template
+from service.scoring.encoder import Encoder
+from training.base import encoder_of
 from training.config import Recipe
 from training.ending import held_out
 from training.fit import FORMS, margins_of
@@ -49,7 +48,7 @@ class Pairs:
 
 def load_pairs(recipe: Recipe, run: Run, base: Path, cache: Path) -> Pairs:
     """The pairs of `pairs.jsonl`, encoded once and kept in `cache`. Raises `UsageError` where none is left."""
-    encoder = Encoder(load_tokenizer(base), spec_of(recipe, base))
+    encoder = encoder_of(recipe, base)
     made = {
         fold: _kept(cache / f"{fold}.arrow", rows_of(recipe, run, encoder, fold), ids=("chosen", "rejected"),
                     numbers=("weight", "margin"))
@@ -95,35 +94,6 @@ def held_rows(run: Run, encoder: Encoder) -> Iterator[dict[str, Any]]:
     for program in held_out(problems, read_programs(run.path("verified.jsonl"))):
         ids = encoder.encode(problems[program.task_id].prompt, program.completion, "truncate_left").ids
         yield {"ids": ids, "end": ids[-1]}
-
-
-def spec_of(recipe: Recipe, base: Path) -> RewardModelSpec:
-    """The treaty of the checkpoint that is fitted from this base."""
-    from service.scoring.checkpoint import read_config
-
-    settings = recipe.fit
-    tokenizer = load_tokenizer(base)
-    is_encoder = None not in (tokenizer.cls_token_id, tokenizer.sep_token_id)  # BERT's two texts
-    template = settings.template
-    if not template and is_encoder:
-        template = pair_template(base, tokenizer)
-    elif not template:
-        template = CHAT_TEMPLATE if tokenizer.chat_template else _plain(tokenizer)
-    origin = Path(settings.base).name if Path(settings.base).is_dir() else settings.base  # no path of this machine
-    family = str((read_config(base).get("architectures") or ["unknown"])[0])
-    try:
-        return RewardModelSpec(
-            template=template, max_length=settings.max_length, architecture=family, system=settings.system or None,
-            golden="golden.jsonl", provenance=f"fitted from {origin}", head=CLASSIFIER if is_encoder else "score",
-        )  # fmt: skip
-    except UsageError as error:
-        raise UsageError(f"fit.template and fit.system: {error}") from error
-
-
-def _plain(tokenizer: Any) -> str:
-    """Prompt and completion as they are, begun as the tokenizer begins a text, and closed."""
-    opens = tokenizer.bos_token_id is not None and tokenizer.encode("a")[0] == tokenizer.bos_token_id
-    return f"{tokenizer.bos_token if opens else ''}{{prompt}}{{completion}}{tokenizer.eos_token or ''}"
 
 
 def rows_of(recipe: Recipe, run: Run, encoder: Encoder, fold: str) -> Iterator[dict[str, Any]]:

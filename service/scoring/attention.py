@@ -38,6 +38,7 @@ import torch
 from transformers import AttentionInterface
 
 from service.scoring import varlen
+from service.scoring.device import sent
 from service.scoring.packing import Packing
 
 NAME = "plaudit_packed"
@@ -58,7 +59,7 @@ class Row:
 
     `known`: keys and values of what the packing continues, in its order. `kept`: where in the row tokens are whose keys
     and values are wanted, and the list that they go to, layer by layer. `windows`: the sliding windows that the layers
-    asked for. `layers`: how many have come. `token_bytes`: of keys and values of one token in these.
+    asked for. `layers`: how many have come.
     """
 
     def __init__(self, packing: Packing, places: Sequence[int], depth: int, known: Sequence[Layers] = (),
@@ -68,7 +69,6 @@ class Row:
         self.depth = depth
         self.known = known
         self.kept = kept
-        self.token_bytes = 0
         self.windows: set[int] = set()
         self.layers = 0
         self._masks: dict[tuple[int, int, torch.device], torch.Tensor] = {}
@@ -86,7 +86,6 @@ class Row:
     def enter(self, key: torch.Tensor, value: torch.Tensor) -> None:
         """The next layer begins, with (1, Hkv, T, D) twice."""
         self.layers += 1
-        self.token_bytes += (key.nbytes + value.nbytes) // key.shape[2]
         for places, layers in self.kept:
             key_, value_ = (torch.cat([part[:, :, at] for at in places], dim=2) for part in (key, value))
             layers.append((key_, value_))
@@ -110,7 +109,7 @@ class Row:
     def places_on(self, device: torch.device) -> torch.Tensor:
         """`places` as an index (P)."""
         if device not in self._places:
-            self._places[device] = varlen.sent(self.places, device)
+            self._places[device] = sent(self.places, device)
         return self._places[device]
 
     def plan_on(self, device: torch.device) -> varlen.Plan:

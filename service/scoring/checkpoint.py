@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import json
 import logging
 import math
@@ -24,9 +23,9 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
 from service.errors import HostLacks, UsageError
+from service.scoring.device import CPU
 from service.scoring.spec import SPEC_FILE
 
-CPU = torch.device("cpu")
 # What decides a score. Reports, golden sets and plots may change without making another model.
 IDENTITY = ("*.safetensors", "*.safetensors.index.json", "value_head.bin", "config.json", "tokenizer*",
             "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*",
@@ -186,23 +185,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         reports.setLevel(before)
-
-
-def device_of(name: str) -> torch.device | None:
-    """The device that a setting names: cpu, cuda, cuda:1; `auto`: the first GPU, or where there is none the CPU.
-
-    None for `split`: the layers go over all GPUs that there are. Raises `HostLacks` for a GPU that is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    if name == "split":
-        if not torch.cuda.is_available() or importlib.util.find_spec("accelerate") is None:
-            raise HostLacks("device split: torch sees no GPU, or the package accelerate is not installed")
-        return None
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise HostLacks(f"device {name}: torch sees {torch.cuda.device_count()} GPUs")
-    return device
 
 
 def load(kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = (),

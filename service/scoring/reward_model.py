@@ -33,13 +33,13 @@ from transformers import __version__ as transformers_version
 
 from service.errors import TooLong, UsageError
 from service.scoring import checkpoint, decoder, heads
+from service.scoring.device import device_of, sent
 from service.scoring.encoder import Encoded, Encoder, Message, Overflow, Prompt, token_id
 from service.scoring.engine import Parity, compare, read_golden
 from service.scoring.isolation import out_of_memory
 from service.scoring.packing import Ids, pack, rows
 from service.scoring.prompts import Layers, PromptCache
 from service.scoring.spec import SPEC_FILE, Calibration, RewardModelSpec
-from service.scoring.varlen import sent
 
 __all__ = ["Calibration", "Encoded", "Encoder", "Message", "Overflow", "Parity", "Prompt", "RewardModel",
            "RewardModelSpec"]  # fmt: skip
@@ -81,7 +81,7 @@ class RewardModel:
              max_prompt_bytes: int = 0, device: str = "cpu") -> RewardModel:  # fmt: skip
         """The checkpoint at this folder or hub id: safetensors only, no remote code, every weight accounted for.
 
-        `device`: where its backbone runs (`checkpoint.device_of`); the head, a product of a few rows, runs on the CPU.
+        `device`: where its backbone runs (`device_of`); the head, a product of a few rows, runs on the CPU.
         `max_prompt_bytes`: how much is kept of prompts for later batches, where they are shared at all.
         Raises `UsageError` for a checkpoint that cannot be what it is used for, `HostLacks` for one that is not there.
         """
@@ -90,7 +90,7 @@ class RewardModel:
         if dtype not in DTYPES:
             raise UsageError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
         torch.set_num_threads(threads)
-        where = checkpoint.device_of(device)
+        where = device_of(device)
         folder = checkpoint.locate(path)
         revision = checkpoint.revision_of(folder)
         checkpoint.read_config(folder)

@@ -15,8 +15,8 @@ import torch
 
 from service.scoring.attention import Layers, Unsharable, packed
 from service.scoring.checkpoint import rope_types
+from service.scoring.device import sent
 from service.scoring.packing import Packing, pack
-from service.scoring.varlen import sent
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _probe_continued(backbone: Any) -> int:
     prompt, first, second = _tokens(11, size), _tokens(9, size, 5), _tokens(6, size, 7)
     layers: Layers = []
     before = pack([prompt + first])
-    with packed(backbone, before, kept=[(before.beginning(0, len(prompt)), layers)]) as row:
+    with packed(backbone, before, kept=[(before.beginning(0, len(prompt)), layers)]):
         _last_states(backbone, before)
     behind, whole = pack([prompt + second], [len(prompt)]), pack([prompt + second])
     with packed(backbone, behind, known=[layers]):
@@ -105,7 +105,9 @@ def _probe_continued(backbone: Any) -> int:
     with packed(backbone, whole):
         right = _last_states(backbone, whole)
     difference = ((continued - right).norm() / right.norm()).item()
-    return row.token_bytes if difference <= PROBE_TOLERANCE[backbone.dtype] else 0
+    if difference > PROBE_TOLERANCE[backbone.dtype]:
+        return 0
+    return sum(part.nbytes for pair in layers for part in pair) // len(prompt)
 
 
 def _last_states(backbone: Any, packing: Packing) -> torch.Tensor:

@@ -23,6 +23,7 @@ from itertools import pairwise
 
 import torch
 
+from service.scoring.device import sent
 from service.scoring.packing import Packing
 
 # (T, Hq, D), (K, Hkv, D) twice, the call, the scale → (T, Hq, D) and the log-sum-exp (Hq, T)
@@ -116,15 +117,6 @@ def flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: Cal
     if lse.shape != (query.shape[1], query.shape[0]):
         raise RuntimeError(f"varlen_attn: log-sum-exp of shape {tuple(lse.shape)}, not (heads, tokens)")
     return out, lse
-
-
-def sent(values: Sequence[int] | Sequence[Sequence[int]], device: torch.device,
-         dtype: torch.dtype = torch.long) -> torch.Tensor:  # fmt: skip
-    """These numbers on a device; to a GPU by a pinned copy that nobody waits for."""
-    tensor = torch.tensor(values, dtype=dtype)
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 def _join(out: torch.Tensor, lse: torch.Tensor, at: slice | torch.Tensor, part: torch.Tensor,

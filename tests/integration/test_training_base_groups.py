@@ -19,16 +19,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 def fitted(monkeypatch: pytest.MonkeyPatch, recipe: Path, folder: Path) -> Any:
     """The model as the loop leaves it."""
-    from training import fit_pretrained
+    from training import fit
 
     kept = []
-    write = fit_pretrained.write_checkpoint
+    write = fit.write_checkpoint
 
     def spy(run: Any, base: Path, model: Any, *rest: Any) -> None:
         kept.append(model)
         write(run, base, model, *rest)
 
-    monkeypatch.setattr(fit_pretrained, "write_checkpoint", spy)
+    monkeypatch.setattr(fit, "write_checkpoint", spy)
     assert main(["fit", str(recipe), "--run", str(folder), "--fit.loop", "groups", "--fit.lr", "0.003"]) == 0
     return kept[0]
 

@@ -265,7 +265,7 @@ def test_several_processes_run_nothing_but_a_fit_of_a_base(
 
 
 def test_a_padding_that_closes_a_text_is_not_taken(tmp_path: Path) -> None:
-    from training.fit_pretrained import pad_token
+    from training.base import pad_token
 
     tokenizer = load_tokenizer(write_base(tmp_path / "base"))
     end = tokenizer.convert_tokens_to_ids("<|end|>")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,14 @@ def test_every_flag_of_a_service_command_is_a_setting() -> None:
     said = {name.removeprefix("setting_"): value for name, value in flags.items() if name.startswith("setting_")}
     assert said == {"port": "1", "api_key": ["a", "b"], "accept_no_auth": True, "model": ["x=y"], "executors": "2"}
     assert said.keys() <= Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("page", ["scoring", "engines", "operations", "sandbox"])
+def test_a_flag_that_a_page_names_is_there(page: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(--[a-z][a-z-]*)", text))
+    assert named
+    assert named <= set(re.findall(r"--[a-z][a-z-]*", plaudit("up", "--help").stdout))
 
 
 def test_client_flags_come_from_the_environment_too_and_flags_win() -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from service.errors import HostLacks
-from service.scoring import checkpoint, varlen
+from service.scoring import varlen
 from service.scoring.attention import Row, _joined, packed
+from service.scoring.device import device_of, sent
 from service.scoring.packing import Ids, Packing, pack
 from service.scoring.reward_model import RewardModel
 from service.settings import Settings
@@ -108,7 +109,7 @@ def test_torch_takes_the_calls_of_a_whole_model(family: str, dtype: torch.dtype)
     prompt = tuple(range(3, 23))
     packing = pack([(*prompt, at, at + 1) for at in range(30, 36)])
     kept: list[tuple[torch.Tensor, torch.Tensor]] = []
-    ids, positions = (varlen.sent([part], empty.device) for part in (packing.ids, packing.positions))
+    ids, positions = (sent([part], empty.device) for part in (packing.ids, packing.positions))
     with packed(empty, packing, kept=[(packing.beginning(0, len(prompt)), kept)]) as row:
         hidden = empty(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
     assert row.layers == len(kept) == config.num_hidden_layers
@@ -117,7 +118,7 @@ def test_torch_takes_the_calls_of_a_whole_model(family: str, dtype: torch.dtype)
     if row.windows:  # what slides does not continue an earlier row
         return
     later = pack([(*prompt, 40, 41, 42)], [len(prompt)])
-    ids, positions = (varlen.sent([part], empty.device) for part in (later.ids, later.positions))
+    ids, positions = (sent([part], empty.device) for part in (later.ids, later.positions))
     with packed(empty, later, known=[kept]):
         again = empty(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
 
@@ -137,13 +138,13 @@ def test_a_log_sum_exp_of_another_shape_is_an_error_and_not_a_number(monkeypatch
 
 
 def test_a_gpu_that_is_not_there_is_named() -> None:
-    assert checkpoint.device_of("cpu") == torch.device("cpu")
+    assert device_of("cpu") == torch.device("cpu")
     if not torch.cuda.is_available():
-        assert checkpoint.device_of("auto") == torch.device("cpu")
+        assert device_of("auto") == torch.device("cpu")
         with pytest.raises(HostLacks, match="device cuda:3: torch sees 0 GPUs"):
-            checkpoint.device_of("cuda:3")
+            device_of("cuda:3")
         with pytest.raises(HostLacks, match="device split"):
-            checkpoint.device_of("split")
+            device_of("split")
     with pytest.raises(ValueError, match="device"):
         Settings(device="tpu")
 
