@@ -105,10 +105,8 @@ def test_a_prompt_is_computed_once_for_all_its_completions_and_the_metrics_say_s
     ok(http.post("/score", json={"items": [{"prompt": prompt, "completions": [f"x = {at}" for at in range(5)]}]}))
 
     assert model["unshared"] is None
-    until = time.monotonic() + 30  # a worker counts after it has answered
-    while shared() == before and time.monotonic() < until:
-        time.sleep(0.05)
-    assert shared() - before >= 4 * 10  # the prompt is longer than ten tokens
+    # The prompt is longer than ten tokens, and a worker counts after it has answered.
+    wait_for(lambda: shared() - before >= 4 * 10)
 
 
 def test_what_was_scored_before_is_recalled_and_says_so(http: httpx.Client) -> None:
