@@ -22,7 +22,7 @@ WARNINGS_OFF = "-w"
 
 # Kinds of suites. The ones that look into a program's values speak Python.
 ANY = ("stdio", "script")
-PYTHON = ("assert", "function", "check", "stdio", "script")
+PYTHON = ("assert", "function", "check", "pytest", "unittest", "stdio", "script")
 
 
 @dataclass(frozen=True, slots=True)

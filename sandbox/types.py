@@ -25,6 +25,7 @@ class Verdict(StrEnum):
     SECURITY_VIOLATION = "security_violation"
     NO_CODE = "no_code"
     SKIPPED = "skipped"
+    UNJUDGEABLE = "unjudgeable"  # of a test, never of a program: the test asks what split grading cannot answer
 
 
 # Worst first. `skipped` is never the verdict of a program that ran at least one test.
@@ -40,13 +41,16 @@ SEVERITY: tuple[Verdict, ...] = (
     Verdict.INVALID_RESULT,
     Verdict.WRONG_ANSWER,
     Verdict.SKIPPED,
+    Verdict.UNJUDGEABLE,
     Verdict.PASSED,
 )
 
 # Verdicts that another run of the same program might change: never cached.
 TIMING_VERDICTS = frozenset({Verdict.TIME_LIMIT})
 
-Judge = Literal["split", "bytes", "shared_process"]
+Judge = Literal["split", "bytes", "shared_process", "program_methods"]
+Grading = Literal["split", "together", "auto"]
+MissingModules = Literal["failure", "invalid"]
 Level = Literal["strong", "userns", "landlock", "none"]
 Compare = Literal["exact", "rstrip", "tokens", "float"]
 Position = Literal["append", "replace"]
@@ -68,12 +72,23 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Program:
+    language: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class AssertSuite:
-    """Python asserts, each judged on its own. The program's callables are seen through proxies (split grading)."""
+    """Python asserts, each judged on its own. The program's callables are seen through proxies (split grading).
+
+    `setup` is what the tests see before their first line, `prelude` what the program sees before its own; so in every
+    suite that has them.
+    """
 
     asserts: tuple[str, ...]
     setup: str = ""
     entry_point: str | None = None
+    prelude: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +105,7 @@ class FunctionSuite:
     entry_point: str
     cases: tuple[Case, ...]
     rel_tol: float | None = None
+    prelude: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +115,55 @@ class CheckSuite:
     test: str
     entry_point: str
     prompt: str = ""
+    prelude: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSuite:
+    """A test file that imports or simply uses the program's names; one verdict a test, named as its runner names it.
+
+    `files` (name, content) lie in the working folder of the tests. `entry_point`, if given, must be there.
+    """
+
+    source: str
+    files: tuple[tuple[str, bytes], ...] = ()
+    entry_point: str | None = None
+    prelude: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PytestSuite(ModuleSuite):
+    """Test functions and classes, run by pytest."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnittestSuite(ModuleSuite):
+    """TestCase classes, run by unittest."""
 
 
 @dataclass(frozen=True, slots=True)
 class StdioCase:
+    """`files` (name, content) lie in the program's working folder before it starts."""
+
     stdin: str
     stdout: str
+    files: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StdioSuite:
+    """Runs on standard input. `checker` or `interactor`, at most one of them, takes the place of `compare`.
+
+    `checker`: a program that reads input, output and answer, and accepts, scores or refuses. `interactor`: a program
+    joined to the judged one by pipes.
+    """
+
     cases: tuple[StdioCase, ...]
     compare: Compare = "rstrip"
     rel_tol: float | None = None
+    checker: Program | None = None
+    interactor: Program | None = None
+    prelude: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +176,7 @@ class ScriptSuite:
 
     source: str
     position: Position = "append"
+    prelude: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +192,7 @@ class RunSuite:
     fetch: tuple[str, ...] = ()
 
 
-Suite = AssertSuite | FunctionSuite | CheckSuite | StdioSuite | ScriptSuite | RunSuite
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    language: str
-    source: str
+Suite = AssertSuite | FunctionSuite | CheckSuite | PytestSuite | UnittestSuite | StdioSuite | ScriptSuite | RunSuite
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +206,9 @@ class TestReport:
     stdout: str = ""
     stderr: str = ""
     detail: str = ""  # a reason a person can read: the exception, the limit that fired, what could not be split
+    name: str = ""  # of a test that has one: of the kinds `pytest` and `unittest`
+    vacuous: bool = False  # it passes for a program that answers nothing, so it says nothing of this one
+    score: float | None = None  # in [0, 1], where a checker gives one
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
 
@@ -209,7 +259,10 @@ class Options:
     """What may be asked beside a verdict. Part of a result's identity; the defaults ask for nothing."""
 
     fresh_interpreter: bool = False  # Python is started anew (execve) instead of forked from a warm one
-    shared_process: bool = False  # program and tests in one process: what cannot be split; forgeable, and says so
+    grading: Grading = "split"  # `together`: program and tests in one process, forgeable. `auto`: where it is needed
+    run_main: bool | None = None  # whether the program's `__main__` guard runs; None: as its kind of suite has it
+    control: bool = True  # whether suites of code are first tried on a program that answers nothing
+    missing_modules: MissingModules = "failure"  # of a program that imports what this host lacks
     check_determinism: bool = False  # everything twice; flag `nondeterministic` where the two differ
     audit: bool = False  # flags for what the program was seen doing (`judge/audit.py`)
 

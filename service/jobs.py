@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -148,6 +149,8 @@ _SUITES: dict[str, type[sandbox.Suite]] = {
     "assert": sandbox.AssertSuite,
     "function": sandbox.FunctionSuite,
     "check": sandbox.CheckSuite,
+    "pytest": sandbox.PytestSuite,
+    "unittest": sandbox.UnittestSuite,
     "stdio": sandbox.StdioSuite,
     "script": sandbox.ScriptSuite,
     "run": sandbox.RunSuite,
@@ -165,8 +168,16 @@ def decode_suite(frame: bytes) -> sandbox.Suite:
     return msgspec.convert(raw["suite"], _SUITES[raw["kind"]])
 
 
+_TEST_FUNCTION = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+test", re.MULTILINE)
+
+
 def num_tests(suite: sandbox.Suite) -> int:
-    """How many tests a suite counts as; a `check` is one, and so are a script and a run."""
-    if isinstance(suite, sandbox.AssertSuite):
-        return len(suite.asserts)
-    return 1 if isinstance(suite, sandbox.CheckSuite | sandbox.ScriptSuite | sandbox.RunSuite) else len(suite.cases)
+    """How many tests a suite counts as before it has run; a `check` is one, and so are a script and a run."""
+    match suite:
+        case sandbox.AssertSuite():
+            return len(suite.asserts)
+        case sandbox.PytestSuite() | sandbox.UnittestSuite():
+            return max(1, len(_TEST_FUNCTION.findall(suite.source)))
+        case sandbox.FunctionSuite() | sandbox.StdioSuite():
+            return len(suite.cases)
+    return 1

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
-from sandbox.types import Compare, Judge, Level, Position, Verdict
+from sandbox.types import Compare, Grading, Judge, Level, MissingModules, Position, Verdict
 
 Status = Literal["ok", "timeout_queue", "infra_error", "cancelled", "invalid"]
 Completeness = Literal["complete", "partial"]
@@ -80,7 +80,15 @@ class LimitsSpec(Strict):
     processes: Annotated[int, Field(ge=1)] = 64
 
 
-class AssertTests(Strict):
+class TestsBase(Strict):
+    prelude: Annotated[Text, Field(description="text that the program sees before its own first line")] = ""
+
+
+File = Annotated[Base64Bytes, Field(description="base64")]
+FileName = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class AssertTests(TestsBase):
     kind: Literal["assert"]
     asserts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
     setup: Text = ""
@@ -96,33 +104,57 @@ class FunctionCase(Strict):
     expected: Exact
 
 
-class FunctionTests(Strict):
+class FunctionTests(TestsBase):
     kind: Literal["function"]
     entry_point: Annotated[str, Field(min_length=1)]
     cases: Annotated[list[FunctionCase], Field(min_length=1)]
     rel_tol: Annotated[float | None, Field(ge=0, lt=1)] = None
 
 
-class CheckTests(Strict):
+class CheckTests(TestsBase):
     kind: Literal["check"]
     test: Annotated[str, Field(min_length=1, description="Python source that defines check(candidate)")]
     entry_point: Annotated[str, Field(min_length=1)]
     prompt: Text = ""
 
 
+class PytestTests(TestsBase):
+    kind: Literal["pytest"]
+    source: Annotated[Text, Field(min_length=1, description="a test file: functions, classes, fixtures")]
+    files: Annotated[dict[FileName, File], Field(description="beside the test file, by name")] = {}
+    entry_point: Annotated[str | None, Field(min_length=1, description="a name that the program must have")] = None
+
+
+class UnittestTests(TestsBase):
+    kind: Literal["unittest"]
+    source: Annotated[Text, Field(min_length=1, description="a test file: TestCase classes")]
+    files: Annotated[dict[FileName, File], Field(description="beside the test file, by name")] = {}
+    entry_point: Annotated[str | None, Field(min_length=1, description="a name that the program must have")] = None
+
+
+class HelperProgram(Strict):
+    language: Annotated[str, Field(min_length=1, max_length=64)]
+    source: Annotated[Text, Field(min_length=1)]
+
+
 class StdioTestCase(Strict):
     stdin: Text = ""
-    stdout: Text
+    stdout: Text = ""
+    files: Annotated[dict[FileName, File], Field(description="in the program's working folder, by name")] = {}
 
 
-class StdioTests(Strict):
+class StdioTests(TestsBase):
     kind: Literal["stdio"]
     cases: Annotated[list[StdioTestCase], Field(min_length=1)]
     compare: Compare = "rstrip"
     rel_tol: Annotated[float | None, Field(ge=0, lt=1)] = None
+    checker: Annotated[
+        HelperProgram | None, Field(description="reads input, output and answer; accepts, scores or refuses")
+    ] = None
+    interactor: Annotated[HelperProgram | None, Field(description="a program joined to the judged one by pipes")] = None
 
 
-class ScriptTests(Strict):
+class ScriptTests(TestsBase):
     kind: Literal["script"]
     source: Annotated[Text, Field(min_length=1, description="run with the program; exit code 0 is passed")]
     position: Annotated[
@@ -137,10 +169,12 @@ class RefTests(Strict):
 
 
 InlineTests = Annotated[
-    AssertTests | FunctionTests | CheckTests | StdioTests | ScriptTests, Field(discriminator="kind")
+    AssertTests | FunctionTests | CheckTests | PytestTests | UnittestTests | StdioTests | ScriptTests,
+    Field(discriminator="kind"),
 ]
 Tests = Annotated[
-    AssertTests | FunctionTests | CheckTests | StdioTests | ScriptTests | RefTests, Field(discriminator="kind")
+    AssertTests | FunctionTests | CheckTests | PytestTests | UnittestTests | StdioTests | ScriptTests | RefTests,
+    Field(discriminator="kind"),
 ]
 
 
@@ -154,9 +188,20 @@ class OptionsSpec(Strict):
     fresh_interpreter: Annotated[
         bool, Field(description="start Python anew for every run (`python3 main.py`), not from a warm one")
     ] = False
-    shared_process: Annotated[
-        bool, Field(description="tests of `assert` and `check` in the program's own process; forgeable, and said so")
-    ] = False
+    grading: Annotated[
+        Grading,
+        Field(description="split: tests in a process of their own; together: in the program's, forgeable, and said so; "
+              "auto: split, and together what split cannot judge"),
+    ] = "split"
+    run_main: Annotated[
+        bool | None, Field(description="whether the program's `__main__` guard runs; null: only in `stdio`, `script`")
+    ] = None
+    control: Annotated[
+        bool, Field(description="try suites of code on a program that answers nothing, and refuse those that it passes")
+    ] = True
+    missing_modules: Annotated[
+        MissingModules, Field(description="what a program is that imports what this deployment lacks")
+    ] = "failure"
     check_determinism: Annotated[bool, Field(description="judge twice; flag `nondeterministic` if they differ")] = False
     audit: Annotated[bool, Field(description="flags for what a Python program was seen doing: hints")] = False
 
@@ -256,6 +301,9 @@ class TestResult(Answer):
     stdout: str = ""
     stderr: str = ""
     detail: str = ""
+    name: str = Field("", description="of the kinds `pytest` and `unittest`")
+    vacuous: bool = Field(False, description="it passes for a program that answers nothing, too")
+    score: float | None = Field(None, description="in [0, 1], where a checker gives one")
 
     __test__ = False
 

@@ -32,6 +32,7 @@ from sandbox.types import (
     Limits,
     Options,
     Program,
+    PytestSuite,
     Report,
     RunSuite,
     ScriptSuite,
@@ -39,6 +40,7 @@ from sandbox.types import (
     Stop,
     Suite,
     TestReport,
+    UnittestSuite,
     Verdict,
 )
 from sandbox.types import Judge as JudgeName
@@ -55,6 +57,8 @@ KIND_OF: dict[type, str] = {
     AssertSuite: "assert",
     FunctionSuite: "function",
     CheckSuite: "check",
+    PytestSuite: "pytest",
+    UnittestSuite: "unittest",
     StdioSuite: "stdio",
     ScriptSuite: "script",
     RunSuite: "stdio",
@@ -106,10 +110,10 @@ def check_options(options: Options, language: str, kind: str) -> None:
     """Raises InvalidOptions, naming the field. What every run of the language does anyway may be asked for."""
     if options.audit and language != "python":
         raise InvalidOptions(f"options.audit: only Python programs are watched, not {language}")
-    if options.shared_process and kind not in ("assert", "check"):
-        raise InvalidOptions(f"options.shared_process: only assert and check suites, not {kind!r}, have use for it")
-    if options.shared_process and options.fresh_interpreter:
-        raise InvalidOptions("options.fresh_interpreter: not together with options.shared_process")
+    if options.grading != "split" and kind not in ("assert", "check"):
+        raise InvalidOptions(f"options.grading: only assert and check suites, not {kind!r}, have use for it")
+    if options.grading != "split" and options.fresh_interpreter:
+        raise InvalidOptions("options.fresh_interpreter: only with options.grading 'split'")
 
 
 def with_patience(work: Callable[[Limits], Report], limits: Limits, box: Sandbox) -> Report:
@@ -140,9 +144,11 @@ def dispatch(
         calls = calls_of(suite)
         tests, flags = judge_calls(box, source, suite.entry_point, calls, limits, stop.after_failures, options)
         return conclude(tests, total, "split", box, None, flags | hasty(tests, options))
+    if isinstance(suite, PytestSuite | UnittestSuite):
+        raise InvalidSuite("the kinds pytest and unittest have no judge")
     if isinstance(suite, CheckSuite):
         source = suite.prompt.encode("utf-8", "surrogatepass") + source
-    way, name = (judge_together, SHARED) if options.shared_process else (judge_split, SPLIT)
+    way, name = (judge_together, SHARED) if options.grading == "together" else (judge_split, SPLIT)
     tests, flags = way(box, source, suite, limits, stop, options)
     return conclude(tests, total, name, box, None, flags | hasty(tests, options))
 
@@ -174,7 +180,7 @@ def judge_together(
 
 
 def size(suite: Suite) -> int:
-    if isinstance(suite, CheckSuite | RunSuite | ScriptSuite):
+    if isinstance(suite, CheckSuite | PytestSuite | UnittestSuite | RunSuite | ScriptSuite):
         return 1
     total = len(suite.asserts) if isinstance(suite, AssertSuite) else len(suite.cases)
     if not total:

@@ -41,14 +41,17 @@ from service.schemas import (
     ExecuteItem,
     ExecuteResult,
     FunctionTests,
+    HelperProgram,
     Problem,
     ProgramResult,
+    PytestTests,
     RefTests,
     ScriptTests,
     StdioTests,
     StopAfter,
     TestResult,
     Tests,
+    UnittestTests,
 )
 from service.settings import Settings
 
@@ -58,17 +61,28 @@ COMPILE_CPU_S = 15.0  # at most, where there is a compiler
 def to_suite(tests: Tests) -> sandbox.Suite:
     """The contract's test kinds in the sandbox's types (`ref` is resolved before)."""
     if isinstance(tests, AssertTests):
-        return sandbox.AssertSuite(tuple(tests.asserts), tests.setup, tests.entry_point)
+        return sandbox.AssertSuite(tuple(tests.asserts), tests.setup, tests.entry_point, tests.prelude)
     if isinstance(tests, FunctionTests):
         cases = tuple(sandbox.Case(tuple(case.args), case.kwargs, case.expected) for case in tests.cases)
-        return sandbox.FunctionSuite(tests.entry_point, cases, tests.rel_tol)
+        return sandbox.FunctionSuite(tests.entry_point, cases, tests.rel_tol, tests.prelude)
     if isinstance(tests, CheckTests):
-        return sandbox.CheckSuite(tests.test, tests.entry_point, tests.prompt)
+        return sandbox.CheckSuite(tests.test, tests.entry_point, tests.prompt, tests.prelude)
+    if isinstance(tests, PytestTests | UnittestTests):
+        kind = sandbox.PytestSuite if isinstance(tests, PytestTests) else sandbox.UnittestSuite
+        return kind(tests.source, tuple(sorted(tests.files.items())), tests.entry_point, tests.prelude)
     if isinstance(tests, ScriptTests):
-        return sandbox.ScriptSuite(tests.source, tests.position)
+        return sandbox.ScriptSuite(tests.source, tests.position, tests.prelude)
     assert isinstance(tests, StdioTests)
-    stdio = tuple(sandbox.StdioCase(case.stdin, case.stdout) for case in tests.cases)
-    return sandbox.StdioSuite(stdio, tests.compare, tests.rel_tol)
+    stdio = tuple(
+        sandbox.StdioCase(case.stdin, case.stdout, tuple(sorted(case.files.items()))) for case in tests.cases
+    )
+    return sandbox.StdioSuite(
+        stdio, tests.compare, tests.rel_tol, _helper(tests.checker), _helper(tests.interactor), tests.prelude
+    )
+
+
+def _helper(program: HelperProgram | None) -> sandbox.Program | None:
+    return None if program is None else sandbox.Program(program.language, program.source)
 
 
 class ExecuteGroup:

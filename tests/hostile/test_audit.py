@@ -114,7 +114,7 @@ def test_it_is_seen_in_a_program_that_reads_stdin_too(box: Sandbox, name: str) -
 @pytest.mark.parametrize("name", ["frame walk", "patched json, in a roundabout way", "equal to everything"])
 def test_it_is_seen_in_a_shared_process_where_it_may_pass(box: Sandbox, name: str) -> None:
     source, flag = SEEN[name]
-    report = run(box, source, THREE, Options(audit=True, shared_process=True))
+    report = run(box, source, THREE, Options(audit=True, grading="together"))
     assert flag in report.flags
     assert report.judge == "shared_process"
 

@@ -31,7 +31,7 @@ from sandbox.walls import Sandbox
 
 LIMITS = Limits(cpu_s=1, wall_s=6)
 FRESH = Options(fresh_interpreter=True)
-SHARED = Options(shared_process=True)
+SHARED = Options(grading="together")
 TWICE = Options(check_determinism=True)
 THREE = AssertSuite(("assert f(1) == 2", "assert f(2) == 3", "assert f(3) == 4"))
 
@@ -213,8 +213,8 @@ def test_a_verdict_that_differs_from_run_to_run_is_said(box: Sandbox) -> None:
     ("language", "suite", "options", "names"),
     [
         ("cpp", StdioSuite((StdioCase("", ""),)), Options(audit=True), "options.audit"),
-        ("python", StdioSuite((StdioCase("", ""),)), SHARED, "options.shared_process"),
-        ("python", FunctionSuite("f", (Case((), {}, 1),)), SHARED, "options.shared_process"),
+        ("python", StdioSuite((StdioCase("", ""),)), SHARED, "options.grading"),
+        ("python", FunctionSuite("f", (Case((), {}, 1),)), SHARED, "options.grading"),
         ("python", RunSuite("", (("main.py", b""),)), FRESH, "options.fresh_interpreter"),
         ("python", THREE, replace(SHARED, fresh_interpreter=True), "options.fresh_interpreter"),
     ],

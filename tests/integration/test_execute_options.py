@@ -27,7 +27,7 @@ def unique(program: str) -> str:
 def test_options_are_part_of_a_results_identity(http: httpx.Client) -> None:
     program = unique(ADD)
     ways: list[dict[str, bool]] = [
-        {}, {"fresh_interpreter": True}, {"shared_process": True}, {"check_determinism": True}, {"audit": True}
+        {}, {"fresh_interpreter": True}, {"grading": "together"}, {"check_determinism": True}, {"audit": True}
     ]  # fmt: skip
     first = [execute(http, ASSERT, program, options=options)[0] for options in ways]
     again = [execute(http, ASSERT, program, options=options)[0] for options in ways]
@@ -49,10 +49,10 @@ def test_an_unknown_option_is_an_error_with_its_path(http: httpx.Client, options
 
 def test_an_option_that_cannot_be_is_invalid_by_its_name(http: httpx.Client) -> None:
     stdio = {"kind": "stdio", "cases": [{"stdin": "", "stdout": "1"}]}
-    (one,) = execute(http, stdio, unique("print(1)\n"), options={"shared_process": True})
+    (one,) = execute(http, stdio, unique("print(1)\n"), options={"grading": "together"})
     assert (one["status"], one["trainable"], one["verdict"]) == ("invalid", False, None)
     assert one["error"]["code"] == "invalid_options"
-    assert one["error"]["detail"].startswith("options.shared_process: ")
+    assert one["error"]["detail"].startswith("options.grading: ")
     (one,) = execute(http, stdio, "int main() {}", language="cpp", options={"audit": True})
     assert (one["status"], one["error"]["code"]) == ("invalid", "invalid_options")
 

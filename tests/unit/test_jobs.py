@@ -51,7 +51,7 @@ JSON = st.recursive(
         ScoreTask("default", "sha256:0", "p", ["a", ""], "truncate_left"),
         ScoreTask("default", "sha256:0", [{"role": "user", "content": "é"}], ["a"]),
         ExecuteTask("python", "x = 1\x00", "s" * 64, sandbox.Limits(cpu_s=2.5, wall_s=None), 3),
-        ExecuteTask("python", "x", "s", sandbox.Limits(), None, sandbox.Options(audit=True, shared_process=True)),
+        ExecuteTask("python", "x", "s", sandbox.Limits(), None, sandbox.Options(audit=True, grading="together")),
     ],
 )
 def test_a_task_comes_out_as_it_went_in(task: Any) -> None:
