@@ -129,8 +129,31 @@ def decode_task(frame: bytes) -> Task:
     return task
 
 
+class _Addressed(msgspec.Struct, frozen=True):
+    """What every version's reply says: for which job it is."""
+
+    job: str
+
+
+_address_decoder = msgspec.msgpack.Decoder(_Addressed)
+
+
 def decode_reply(frame: bytes) -> Reply:
+    """A reply. Raises msgspec.DecodeError for one of another version."""
     return _reply_decoder.decode(frame)
+
+
+def read_reply(frame: bytes) -> Reply | None:
+    """A reply, or where only its address can be read a failure of that job; None for what is no reply at all."""
+    try:
+        return decode_reply(frame)
+    except msgspec.DecodeError:
+        try:
+            job = _address_decoder.decode(frame).job
+        except msgspec.DecodeError:
+            return None
+    detail = "the worker's reply cannot be read; it is of another version"
+    return Reply(job, Failed(JobState.FAILED, "reply_unreadable", detail, True))
 
 
 def digest(*parts: object) -> str:

@@ -37,6 +37,9 @@ job_compute_seconds = Histogram("plaudit_job_compute_seconds", "Time of the work
 cache_hits = Counter("plaudit_cache_hits_total", "Results answered without work", ["kind"])
 infra_errors = Counter("plaudit_infra_errors_total", "Results lost to the service's own faults", ["kind", "code"])
 
+unreadable = Counter("plaudit_unreadable_total", "Frames in Redis that this version cannot read, skipped", ["what"])
+loop_failures = Counter("plaudit_loop_failures_total", "Turns of a background loop that failed", ["loop"])
+
 activations = Counter("plaudit_activations_total", "Swaps of a model's revision, by ending", ["model", "outcome"])
 
 score_batch_tokens = Histogram(

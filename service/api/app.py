@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import functools
 import gc
-import logging
-import signal
 import uuid
 from collections.abc import AsyncIterator
 from importlib import metadata
@@ -23,7 +21,8 @@ from service.api.door import Door
 from service.api.ending import end
 from service.api.fleet import REFRESH_S, Fleet
 from service.api.frame import Frame
-from service.api.ledger import Ledger
+from service.api.ledger import BEAT_S, Ledger
+from service.api.loops import repeat
 from service.api.mailbox import Mailbox
 from service.api.replays import Replays
 from service.api.services import Services
@@ -32,8 +31,6 @@ from service.queue.keys import connect_async
 from service.queue.producer import Queue
 from service.schemas import ProblemDocument
 from service.settings import Settings
-
-log = logging.getLogger("plaudit.api")
 
 DESCRIPTION = "A reward service for code models: reward-model scores and sandboxed tests, audited."
 
@@ -52,7 +49,8 @@ def create_app(settings: Settings) -> FastAPI:
         assert settings.redis_url is not None
         client = connect_async(settings.redis_url)
         queue = Queue(client, settings.namespace, name)
-        mailbox, fleet = Mailbox(queue), Fleet(queue, settings)
+        fleet = Fleet(queue, settings)
+        mailbox = Mailbox(queue, fleet.prove)
         door = Door(settings, fleet)
         replays = Replays(queue, settings.keep_replays_s, settings.max_replay_bytes)
         candidates = Candidates(settings.candidates_dir, settings.max_candidates_bytes, name)
@@ -63,11 +61,9 @@ def create_app(settings: Settings) -> FastAPI:
         metrics.build_info.labels(metadata.version("plaudit")).set(1)
         await fleet.refresh()
         gc.freeze()  # what is loaded stays: the collector need not look at it again and again
-        tasks = [asyncio.create_task(one, name=label) for one, label in (
-            (mailbox.run(), "mailbox"), (fleet.run(), "fleet"), (ledger.run(), "ledger"), (_prove(desk), "prove"),
-        )]  # fmt: skip
-        for task in tasks:
-            task.add_done_callback(_die_with)
+        loops = (("replies", mailbox.turn, 0.0), ("fleet", fleet.refresh, REFRESH_S),
+                 ("requests", ledger.turn, BEAT_S), ("prove", desk.prove, REFRESH_S / 4))  # fmt: skip
+        tasks = [asyncio.create_task(repeat(label, turn, every_s), name=label) for label, turn, every_s in loops]
         try:
             yield
         finally:
@@ -85,19 +81,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Frame, settings=settings)
     app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
     return app
-
-
-def _die_with(task: asyncio.Task[None]) -> None:
-    """A process without its mailbox would let every caller hang: better none, and the next one is started afresh."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("%s ended", task.get_name(), exc_info=error)
-        signal.raise_signal(signal.SIGTERM)
-
-
-async def _prove(desk: Desk) -> None:
-    while True:
-        await desk.prove()
-        await asyncio.sleep(REFRESH_S / 4)
 
 
 def _openapi(app: FastAPI) -> dict[str, object]:

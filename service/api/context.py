@@ -56,7 +56,8 @@ def deadline(settings: Settings, body_ms: int | None, header: str | None, *, def
     """Unix ms by which the caller wants an answer: the sooner of body and `X-Deadline-Ms`. Raises Invalid."""
     budgets = [] if body_ms is None else [body_ms]
     if header is not None:
-        if not (header.isascii() and header.isdigit()) or not 1 <= int(header) <= settings.max_deadline_ms:
+        digits = header.isascii() and header.isdigit() and len(header) <= 12
+        if not digits or not 1 <= int(header) <= settings.max_deadline_ms:
             raise Invalid(f"header X-Deadline-Ms: takes whole milliseconds from 1 to {settings.max_deadline_ms}")
         budgets.append(int(header))
     budget = min(budgets, default=default_ms or settings.default_deadline_ms)

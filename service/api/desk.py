@@ -191,9 +191,9 @@ class Desk:
     # --- readiness ---------------------------------------------------------------------------------------------------
 
     async def prove(self) -> None:
-        """Send one real job to each kind of worker that is alive but unproven since it was last missing."""
+        """Send one real job to each kind of worker of which none that lives has done a job."""
         for kind in ("score", "execute"):
-            if self.fleet.broker and self.fleet.of_kind(kind) and kind not in self.fleet.proven:
+            if self.fleet.broker and self.fleet.of_kind(kind) and not self.fleet.proven(kind):
                 context = Context(new_request_id(), now_ms() + int(PROBE_S * 1000), lane="high")
                 try:
                     job = await self._probe(kind, context)
@@ -203,9 +203,7 @@ class Desk:
                 except PlauditError as error:
                     log.warning("probe of %s workers failed: %s", kind, error.detail)
                     continue
-                if isinstance(reply.body, Scored | Executed):
-                    self.fleet.proven.add(kind)
-                else:
+                if not isinstance(reply.body, Scored | Executed):
                     log.warning("probe of %s workers failed: %s", kind, reply.body.detail)
 
     async def _probe(self, kind: str, context: Context) -> Job:

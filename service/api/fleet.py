@@ -1,18 +1,20 @@
 """What this API process knows of the rest: who is alive, how long the lines are, how fast they drain.
 
 Refreshed once a second; every other room reads it without asking Redis. A worker announces itself only after its own
-self-test (golden set, hostile programs); ready also means that a probe job of each kind has come back since the last
-time there was none alive.
+self-test (golden set, hostile programs); ready also means that a live worker of each kind has done a job, a probe or
+anybody's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from service.errors import BrokerUnavailable
+from service.errors import BrokerUnavailable, Overloaded
 from service.jobs import digest
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
 from service.queue.producer import Load, Queue, Worker
@@ -23,6 +25,7 @@ from service.settings import Settings
 log = logging.getLogger("plaudit.fleet")
 
 REFRESH_S = 1.0
+MAX_PROVEN = 4096  # ids of workers that are remembered
 RATE_SMOOTHING = 0.3  # weight of the newest second in the drain rate
 
 
@@ -69,9 +72,20 @@ class Fleet:
         self.workers: list[Worker] = []
         self.active: dict[str, Active] = {}
         self.lines: dict[str, Line] = {EXECUTE_QUEUE: Line()}
-        self.proven: set[str] = set()  # kinds whose probe has come back
+        self._proven: OrderedDict[str, None] = OrderedDict()  # ids of workers that have done a job
         self._refreshed = asyncio.Event()
         self._looking = asyncio.Lock()  # what was seen later must not be overwritten by what was seen before
+
+    def prove(self, worker: str) -> None:
+        """A worker has done a job, so it works: of the probe or of anybody. Proof outlives an outage of the broker."""
+        self._proven[worker] = None
+        self._proven.move_to_end(worker)
+        while len(self._proven) > MAX_PROVEN:
+            self._proven.popitem(last=False)
+
+    def proven(self, kind: str) -> bool:
+        """Whether a live worker of this kind has done a job."""
+        return any(worker.id in self._proven for worker in self.of_kind(kind))
 
     def of_kind(self, kind: str) -> list[Worker]:
         return [worker for worker in self.workers if worker.kind == kind]
@@ -128,12 +142,13 @@ class Fleet:
             self.workers = workers
 
     async def refresh(self) -> None:
-        """Look once. Never raises: an unreachable broker is what it finds out."""
+        """Look once. An unreachable broker is what it finds out; a full one still has its queues looked at."""
         try:
             await self.look()
             queues = {EXECUTE_QUEUE, *map(queue_of_model, self.models), *self.lines}
             for name in sorted(queues):
-                await self.queue.expire(name)
+                with contextlib.suppress(Overloaded):  # Redis is full; late jobs are ended when it has room again
+                    await self.queue.expire(name)
                 self.line(name).update(await self.queue.load(name), time.monotonic())
             if not self.broker:
                 log.info("broker answers")
@@ -142,13 +157,4 @@ class Fleet:
             if self.broker:
                 log.warning("broker lost: %s", error.detail)
             self.broker = False
-            self.proven.clear()
-        for kind in ("score", "execute"):
-            if not self.of_kind(kind):
-                self.proven.discard(kind)
         self._refreshed.set()
-
-    async def run(self) -> None:
-        while True:
-            await self.refresh()
-            await asyncio.sleep(REFRESH_S)

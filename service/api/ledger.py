@@ -31,6 +31,7 @@ from service.schemas import JobEvent, JobStatus, ProblemDocument
 log = logging.getLogger("plaudit.ledger")
 
 ALIVE_MS = 4000  # an owner that has not said so for this long is dead
+BEAT_S = ALIVE_MS / 8000
 START = "0-0"
 
 Perform = Callable[[str, bytes, str, str, int, Callable[[int, Any], None]], Awaitable[dict[str, Any]]]
@@ -69,6 +70,7 @@ class Ledger:
         self.keep_ms = keep_s * 1000
         self.perform = perform
         self._claim = queue.client.register_script(script("claim"))
+        self._say_alive = queue.client.register_script(script("alive"))
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._records: dict[str, dict[str, Any]] = {}  # of the same requests: what Redis was told, should it forget
         self._endings: set[asyncio.Future[None]] = set()
@@ -83,31 +85,29 @@ class Ledger:
     def _alive(self) -> str:
         return f"{self.queue.keys.prefix}api:{self.owner}"
 
-    async def run(self) -> None:
-        """Keep saying that this process lives, and drop what another process was told to cancel."""
-        while True:
-            with contextlib.suppress(BrokerUnavailable), broker_errors():
-                await self.queue.client.set(self._alive, "1", px=ALIVE_MS)
-                tasks = dict(self._tasks)
-                async with self.queue.client.pipeline(transaction=False) as pipe:
-                    for request_id in tasks:
-                        pipe.hget(self._key(request_id), "state")
-                    states = await pipe.execute() if tasks else []
-                for task, state in zip(tasks.values(), states, strict=True):
-                    if state == b"cancelled":
-                        task.cancel()
-            await asyncio.sleep(ALIVE_MS / 8000)
+    async def turn(self) -> None:
+        """Say that this process lives, and drop what another process was told to cancel."""
+        with contextlib.suppress(BrokerUnavailable), broker_errors():
+            await self._say_alive(keys=[self._alive], args=[ALIVE_MS])
+            tasks = dict(self._tasks)
+            async with self.queue.client.pipeline(transaction=False) as pipe:
+                for request_id in tasks:
+                    pipe.hget(self._key(request_id), "state")
+                states = await pipe.execute() if tasks else []
+            for task, state in zip(tasks.values(), states, strict=True):
+                if state == b"cancelled":
+                    task.cancel()
 
     async def close(self) -> None:
         """Hand over what is unfinished: the next process that is asked takes it up."""
         await end(self._tasks.values())
-        with contextlib.suppress(BrokerUnavailable), broker_errors():
+        with contextlib.suppress(BrokerUnavailable, Overloaded), broker_errors():
             await self.queue.client.delete(self._alive)
 
     async def start(self, request_id: str, route: str, body: bytes, tenant: str, deadline_ms: int, items: int) -> None:
         """Make sure that this request is being worked on, here or elsewhere. Raises Conflict."""
         with broker_errors():
-            await self.queue.client.set(self._alive, "1", px=ALIVE_MS)
+            await self._say_alive(keys=[self._alive], args=[ALIVE_MS])
             body_hash = hashlib.sha256(route.encode() + b"\0" + body).hexdigest()
             arguments = [self.owner, body_hash, route, body, now_ms(), self.keep_ms + max(0, deadline_ms - now_ms()),
                          tenant, deadline_ms, self.queue.keys.prefix, items]  # fmt: skip

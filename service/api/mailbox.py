@@ -11,10 +11,10 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from service.errors import BrokerUnavailable
-from service.jobs import Failed, JobState, Reply
+from service.jobs import Executed, Failed, JobState, Reply, Scored
 from service.queue.keys import BLOCK_S, kind_of_queue
 from service.queue.producer import Queue, count_ending
 
@@ -37,11 +37,15 @@ class _Slot:
 
 
 class Mailbox:
-    """Open it with `run()` as a task; everything else is called from request handlers of the same event loop."""
+    """Call `turn` again and again (`loops.repeat`); request handlers of the same event loop call everything else."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, worked: Callable[[str], None]) -> None:
+        """`worked` hears the id of every worker that has done a job."""
         self.queue = queue
+        self.worked = worked
         self._slots: dict[str, _Slot] = {}
+        self._lost = False  # Redis did not answer last time
+        self._looked = time.monotonic()
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -65,6 +69,8 @@ class Mailbox:
                 slot.asked_at = time.monotonic()
 
     def deliver(self, reply: Reply) -> None:
+        if isinstance(reply.body, Scored | Executed) and reply.worker not in ("", "cache"):
+            self.worked(reply.worker)
         slot = self._slots.get(reply.job)
         if slot is not None and not slot.future.done():
             slot.future.set_result(reply)
@@ -83,25 +89,22 @@ class Mailbox:
                     orphans.setdefault(slot.queue, {})[slot.token] = job
         return orphans
 
-    async def run(self) -> None:
-        """Receive for ever. A silent Redis costs a look-up afterwards, never a lost reply."""
-        lost = False
-        looked = time.monotonic()
-        while True:
-            try:
-                replies = await self.queue.replies(BLOCK_S)
-                for reply in replies:
-                    self.deliver(reply)
-                if replies:
-                    await asyncio.sleep(PAUSE_S)
-                if lost or time.monotonic() - looked > SILENT_S / 2:
-                    await self._look_up(0.0 if lost else SILENT_S)
-                    lost, looked = False, time.monotonic()
-            except BrokerUnavailable as error:
-                if not lost:
-                    log.warning("replies stopped: %s", error.detail)
-                lost = True
-                await asyncio.sleep(0.1)
+    async def turn(self) -> None:
+        """Receive once. A silent Redis costs a look-up afterwards, never a lost reply."""
+        try:
+            replies = await self.queue.replies(BLOCK_S)
+            for reply in replies:
+                self.deliver(reply)
+            if replies:
+                await asyncio.sleep(PAUSE_S)
+            if self._lost or time.monotonic() - self._looked > SILENT_S / 2:
+                await self._look_up(0.0 if self._lost else SILENT_S)
+                self._lost, self._looked = False, time.monotonic()
+        except BrokerUnavailable as error:
+            if not self._lost:
+                log.warning("replies stopped: %s", error.detail)
+            self._lost = True
+            await asyncio.sleep(0.1)
 
     async def _look_up(self, silent_s: float) -> None:
         before = time.monotonic() - silent_s

@@ -132,8 +132,13 @@ class ScorePlan:
         """What was remembered under each of `_keys`."""
         wanted = [(group, text) for group in self.groups for text in group.unique]
         for (group, text), frame in zip(wanted, frames, strict=True):
-            if frame is not None:
+            if frame is None:
+                continue
+            try:
                 group.known[text] = _entry_decoder.decode(frame)
+            except msgspec.DecodeError:  # kept by another version: a miss
+                metrics.unreadable.labels("remembered_score").inc()
+            else:
                 metrics.cache_hits.labels("score").inc()
 
     def jobs(self, context: Context) -> list[Job]:

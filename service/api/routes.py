@@ -168,8 +168,8 @@ def _accepted(job: str, keep_s: int, until_ms: int) -> JobAccepted:
 # --- asynchronous jobs -----------------------------------------------------------------------------------------------
 
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
-Cursor = Annotated[str, Query(pattern=r"^\d{1,15}-\d{1,15}$", description="from the last answer")]
-LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^\d{1,15}-\d{1,15}$",
+Cursor = Annotated[str, Query(pattern=r"^[0-9]{1,15}-[0-9]{1,15}$", description="from the last answer")]
+LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^[0-9]{1,15}-[0-9]{1,15}$",
                                             description="a cursor, as an EventSource sends it")]  # fmt: skip
 
 

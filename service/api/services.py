@@ -25,13 +25,19 @@ class Services:
     replays: Replays
 
     def readiness(self) -> Readiness:
-        """Ready: the broker answers, and a worker of each kind lives and has answered a probe."""
+        """Ready: the broker answers, and a worker of each kind that this deployment has lives and has done a job.
+
+        A deployment with `scorers` 0 is ready without scorers, one with `executors` 0 without executors.
+        """
         fleet = self.fleet
         reasons = [] if fleet.broker else ["the queue does not answer"]
-        for kind, name in (("score", "scoring"), ("execute", "executing")):
+        kinds = (("score", "scoring", self.settings.scorers), ("execute", "executing", self.settings.executors))
+        for kind, name, wanted in kinds:
+            if wanted == 0:
+                continue
             if not fleet.of_kind(kind):
                 reasons.append(f"no {name} worker is alive")
-            elif kind not in fleet.proven:
+            elif not fleet.proven(kind):
                 reasons.append(f"no {name} worker has answered the probe yet")
         return Readiness(ready=not reasons, broker=fleet.broker, scorers=len(fleet.of_kind("score")),
                          executors=len(fleet.of_kind("execute")), reasons=reasons)  # fmt: skip

@@ -18,6 +18,7 @@ import msgspec
 import redis
 from redis.exceptions import RedisError, ResponseError
 
+from service import metrics
 from service.jobs import Failed, JobState, Kind, Lane, Reply, Task, decode_task, encode
 from service.queue.keys import BLOCK_S, GROUP, Keys, kind_of_queue, script
 from service.queue.producer import KEEP_REPLY_MS, count_ending, now_ms
@@ -246,6 +247,7 @@ class Heartbeat:
         self.every_s = every_s
         self.patience_s = patience_s
         self.on_lost = on_lost
+        self._announce = consumer.client.register_script(script("announce"))
         self._progress = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -260,10 +262,8 @@ class Heartbeat:
             log.error("worker makes no progress; its announcement and its leases lapse")
             return
         expires = now_ms() + int(self.every_s * 3000)
-        with client.pipeline(transaction=False) as pipe:
-            pipe.hset(keys.workers_info, self.consumer.name, json.dumps(self.info))
-            pipe.zadd(keys.workers, {self.consumer.name: expires})
-            pipe.execute()
+        arguments = [self.consumer.name, expires, json.dumps(self.info)]
+        self._announce(keys=[keys.workers, keys.workers_info], args=arguments)
         sweep_announcements(client, keys)
         for lease in self.consumer.renew():
             self.on_lost(lease)
@@ -276,6 +276,9 @@ class Heartbeat:
                 self.beat()
             except (RedisError, OSError) as error:
                 log.warning("heartbeat missed: %s", error)
+            except Exception:  # a background loop outlives what it meets
+                metrics.loop_failures.labels("heartbeat").inc()
+                log.exception("heartbeat failed; it goes on")
             # A beat that a silent Redis held up is old news when it arrives: the next one follows at once.
             pause_s = max(0.1, self.every_s - (time.monotonic() - began))
 

@@ -79,7 +79,8 @@ def script(name: str) -> str:
     """Source of one of the scripts beside this module, after that of what it builds on."""
     folder = resources.files("service.queue").joinpath("lua")
     parts = [*BUILT_ON.get(name, ()), name]
-    return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)
+    head = ["#!lua flags=allow-oom"] if name in WHILE_FULL else []
+    return "\n".join([*head, *(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)])
 
 
 def queue_of_model(model: str) -> str:
@@ -88,6 +89,8 @@ def queue_of_model(model: str) -> str:
 
 EXECUTE_QUEUE = "execute"
 BUILT_ON = {"finish": ("book",), "leave": ("book",)}
+# What ends work, or keeps what is under way alive, also runs while Redis' memory is full: it is what makes room.
+WHILE_FULL = frozenset({"alive", "announce", "finish", "lease", "leave"})
 
 
 def kind_of_queue(queue: str) -> Kind:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import redis.asyncio
 from redis.exceptions import OutOfMemoryError, RedisError
 
+from sandbox.types import Level
 from service import metrics
 from service.errors import BrokerUnavailable, Overloaded, RevisionMoved
-from service.jobs import Failed, Job, JobState, Kind, Reply, decode_reply, encode
+from service.jobs import Failed, Job, JobState, Kind, Reply, decode_reply, encode, read_reply
 from service.queue.keys import GROUP, Keys, kind_of_queue, script
+from service.schemas import LanguageInfo, ModelInfo
+
+log = logging.getLogger("plaudit.queue")
 
 KEEP_REPLY_MS = 120_000  # a reply waits so long for an API process that lost its connection
 REMEMBER_S = 0.002  # what is to be remembered waits so long for more of it, and lets the answer go first
@@ -50,6 +56,24 @@ class Worker:
     info: dict[str, Any]
 
 
+def read_worker(name: str, announcement: bytes) -> Worker:
+    """A worker as it announced itself. Raises ValueError for an announcement of another version."""
+    try:
+        info = json.loads(announcement)
+        kind = info.pop("kind")
+        if kind == "score":
+            [ModelInfo(**model, workers=1) for model in info["models"]]
+        elif kind == "execute":
+            [LanguageInfo(**language) for language in info["languages"]]
+            if info["isolation"] not in get_args(Level) or not isinstance(info["toolchain"], str):
+                raise ValueError("isolation or toolchain is not one that is known here")
+        else:
+            raise ValueError(f"kind {kind!r:.80} is not known here")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    return Worker(name, kind, info)
+
+
 class Remembered(Exception):
     """Some of what was to be done is done already. `frames`: what is remembered under each key, None where nothing."""
 
@@ -65,6 +89,10 @@ def broker_errors() -> Iterator[None]:
         yield
     except OutOfMemoryError as error:
         raise Overloaded("the queue's memory is full", retry_after_s=2.0) from error
+    except RuntimeError as error:  # uvloop's word for a connection that a proxy has reset
+        if "TCPTransport" not in str(error) and "UnixTransport" not in str(error):
+            raise
+        raise BrokerUnavailable("the queue's connection was reset", retry_after_s=1.0) from error
     except (RedisError, OSError) as error:
         raise BrokerUnavailable(f"the queue does not answer ({type(error).__name__})", retry_after_s=1.0) from error
 
@@ -96,6 +124,7 @@ class Queue:
         self._finish = client.register_script(script("finish"))
         self._fresh: dict[str, tuple[bytes, int]] = {}  # to be remembered: frame, for how long
         self._storing: asyncio.Task[None] | None = None
+        self._strangers: set[bytes] = set()  # workers whose announcement cannot be read, and who were told of
 
     async def submit(self, jobs: Mapping[str, Job], bound: Bound, *, use_cache: bool = True,
                      unless: Sequence[str] = ()) -> dict[str, Reply]:  # fmt: skip
@@ -130,8 +159,18 @@ class Queue:
             raise Overloaded(f"queue {queue} holds {outcome[1]} jobs (at most {bound.max_depth}) of cost "
                              f"{float(outcome[2]):g} (at most {bound.max_cost:g})")  # fmt: skip
         words = (b"new", b"joined")
-        pairs = zip(jobs.values(), outcome, strict=True)
-        return {job.id: decode_reply(word) for job, word in pairs if word not in words}
+        found, unreadable = {}, {}
+        for (token, job), word in zip(jobs.items(), outcome, strict=True):
+            if word in words:
+                continue
+            try:
+                found[job.id] = decode_reply(word)
+            except msgspec.DecodeError:
+                unreadable[token] = job
+        if unreadable:  # kept by another version: a miss
+            metrics.unreadable.labels("cached_reply").inc(len(unreadable))
+            found |= await self.submit(unreadable, bound, use_cache=False)
+        return found
 
     async def leave(self, queue: str, jobs: Mapping[str, str]) -> int:
         """Stop waiting, by token; what nobody waits for and nobody has begun is taken back. Answers how many."""
@@ -146,7 +185,12 @@ class Queue:
         """Replies that have come, waiting at most so long for the first. Blocks one connection."""
         with broker_errors():
             found = await self.client.blmpop(timeout_s, 1, self.channel, direction="LEFT", count=256)
-        return [decode_reply(frame) for frame in found[1]] if found else []
+        replies = [read_reply(frame) for frame in found[1]] if found else []
+        for reply in replies:
+            if reply is None or (isinstance(reply.body, Failed) and reply.body.code == "reply_unreadable"):
+                metrics.unreadable.labels("reply").inc()
+                log.error("a reply cannot be read%s", "" if reply is None else f", that of job {reply.job}")
+        return [reply for reply in replies if reply is not None]
 
     async def look_up(self, jobs: Sequence[str]) -> dict[str, Reply | None]:
         """Jobs that ended without this process hearing of it (a lost connection): id → reply, None if vanished.
@@ -166,7 +210,7 @@ class Queue:
             alive, (cached, last) = answers[2 * index], answers[2 * index + 1]
             if not alive:
                 frame = cached or last
-                found[job] = decode_reply(frame) if frame else None
+                found[job] = read_reply(frame) if frame else None
         return found
 
     async def expire(self, queue: str, grace_ms: int = 250) -> int:
@@ -196,12 +240,23 @@ class Queue:
         return Load(depth, float(cost or 0), float(drained or 0), max(0.0, now_ms() - oldest) if oldest else 0.0)
 
     async def workers(self) -> list[Worker]:
-        """The workers whose announcement has not run out."""
+        """The workers whose announcement has not run out. One that cannot be read is as good as none."""
         with broker_errors():
             names = await self.client.zrangebyscore(self.keys.workers, now_ms(), "+inf")
             infos = await self.client.hmget(self.keys.workers_info, names) if names else []
-        live = [(name.decode(), json.loads(info)) for name, info in zip(names, infos, strict=True) if info]
-        return [Worker(name, info.pop("kind"), info) for name, info in live]
+        live = []
+        for name, info in zip(names, infos, strict=True):
+            if not info:
+                continue
+            try:
+                live.append(read_worker(name.decode(), info))
+            except ValueError as error:
+                metrics.unreadable.labels("announcement").inc()
+                if name not in self._strangers:
+                    log.error("worker %s cannot be read, so it is unknown here: %s", name.decode(), error)
+                    self._strangers.add(name)
+        self._strangers &= set(names)
+        return live
 
     async def put_suite(self, sha256: str, frame: bytes, keep_s: int) -> None:
         with broker_errors():

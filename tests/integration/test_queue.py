@@ -335,7 +335,7 @@ async def test_a_worker_that_keeps_its_lease_keeps_its_job(queue: Queue, make_wo
     busy, idle = make_worker("busy"), make_worker("idle")
     await queue.submit(tokens(job("a")), WIDE)
     (lease,) = busy.take(1)
-    with Heartbeat(busy, "score", {}, every_s=LEASE_S / 4, patience_s=60, on_lost=print):
+    with Heartbeat(busy, "score", {"models": []}, every_s=LEASE_S / 4, patience_s=60, on_lost=print):
         until = time.monotonic() + LEASE_S * 4
         while time.monotonic() < until:
             assert await asyncio.to_thread(idle.take, 1, 0.05) == []
@@ -350,7 +350,7 @@ async def test_a_worker_that_is_stuck_loses_its_announcement_and_its_job(
     stuck, other = make_worker("stuck"), make_worker("other")
     await queue.submit(tokens(job("a")), WIDE)
     stuck.take(1)
-    with Heartbeat(stuck, "score", {}, every_s=LEASE_S / 4, patience_s=LEASE_S, on_lost=print):
+    with Heartbeat(stuck, "score", {"models": []}, every_s=LEASE_S / 4, patience_s=LEASE_S, on_lost=print):
         await asyncio.sleep(LEASE_S * 4)
         assert await queue.workers() == []
         assert prompts(await asyncio.to_thread(other.take, 1)) == ["a"]
@@ -468,7 +468,7 @@ async def test_when_all_is_done_nothing_is_left_but_caches(queue: Queue, make_wo
     worker = make_worker("w")
     jobs = [job(str(at), lane=lane, cost=0.1, left_ms=-10 if at == 5 else 60_000)
             for at, lane in enumerate(["high", "normal", "low"] * 3)]  # fmt: skip
-    with Heartbeat(worker, "score", {}, every_s=10, patience_s=60, on_lost=print):
+    with Heartbeat(worker, "score", {"models": []}, every_s=10, patience_s=60, on_lost=print):
         await queue.submit(tokens(*jobs), WIDE)
         await queue.leave(QUEUE, {"t8": jobs[8].id})
         for at, lease in enumerate(worker.take(100)):
