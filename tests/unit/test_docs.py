@@ -144,6 +144,7 @@ VERDICTS = {
     Verdict.SECURITY_VIOLATION: "did what no honest program does",
     Verdict.NO_CODE: "the completion holds no code block",
     Verdict.SKIPPED: "not run, by the stop rule",
+    Verdict.UNJUDGEABLE: "of a test only: it asks what split grading cannot answer, and is not counted",
 }
 
 
