@@ -20,7 +20,7 @@ from service.api.dialects import table as dialects
 from service.api.door import Door
 from service.api.ending import end
 from service.api.fleet import REFRESH_S, Fleet
-from service.api.frame import Frame
+from service.api.frame import Drain, Frame
 from service.api.ledger import BEAT_S, Ledger
 from service.api.loops import repeat
 from service.api.mailbox import Mailbox
@@ -78,7 +78,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(routes.router)
     dialects.install(app, settings.dialects_off)
     problems.install(app)
-    app.add_middleware(Frame, settings=settings)
+    app.state.drain = Drain()
+    app.add_middleware(Frame, settings=settings, drain=app.state.drain)
     app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
     return app
 

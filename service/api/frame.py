@@ -5,6 +5,7 @@ Pure ASGI, so that nothing stands between a handler and its client's disconnect.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import metrics
 from service.api.context import new_request_id
 from service.api.problems import problem_of, respond
-from service.errors import Forbidden, PlauditError, TooLarge, Unauthorized
+from service.errors import Forbidden, PlauditError, ShuttingDown, TooLarge, Unauthorized
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.access")
@@ -29,10 +30,34 @@ ADMIN = re.compile(r"^/models/[^/]+/activate$")
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 
 
+class Drain:
+    """The requests that are being answered; the process' last second ends them with a word instead of a broken line."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def enter(self) -> asyncio.Task[Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        return task
+
+    def leave(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+
+    def end(self) -> None:
+        """Every request still open is answered 503 `shutting_down`."""
+        self.over = True
+        for task in self._tasks:
+            task.cancel()
+
+
 class Frame:
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, drain: Drain) -> None:
         self.app = app
         self.settings = settings
+        self.drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,9 +82,16 @@ class Frame:
                 ]
             await send(message)
 
+        task = self.drain.enter()
         try:
             state["tenant"] = self._admit(scope["path"], headers)
             await self.app(scope, self._bounded(headers, receive), framed)
+        except asyncio.CancelledError:
+            if not self.drain.over or started:
+                raise
+            task.uncancel()
+            ending = ShuttingDown("this process is shutting down and did not get to the end of it", retry_after_s=1.0)
+            await respond(problem_of(ending, state["request_id"]))(scope, receive, framed)
         except PlauditError as error:
             await respond(problem_of(error, state["request_id"]))(scope, receive, framed)
         except HTTPException as error:  # a body that outgrew its limit while a middleware read it
@@ -72,6 +104,7 @@ class Frame:
                 problem = problem.model_copy(update={"status": state.get("sheds") or problem.status})
                 await respond(problem)(scope, receive, framed)
         finally:
+            self.drain.leave(task)
             self._record(scope, state, started[0] if started else 499, time.perf_counter() - began)
 
     def _admit(self, path: str, headers: dict[bytes, bytes]) -> str:

@@ -16,6 +16,8 @@ from service.api.app import create_app
 from service.errors import UsageError
 from service.settings import Settings
 
+LAST_WORDS_S = 1.0  # of the drain, in which open requests are told that they will not be answered
+
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening address; port 0 takes a free one. Raises UsageError when it cannot be had."""
@@ -58,12 +60,20 @@ def serve(settings: Settings) -> int:
             await asyncio.sleep(0.02)
         print(json.dumps({"event": "ready", "url": url, "pid": os.getpid()}), flush=True)
 
+    async def end_in_time() -> None:
+        """What the drain does not finish is told so while there is still a connection to tell it on."""
+        while not server.should_exit:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(max(0.0, int(settings.drain_s) - LAST_WORDS_S))
+        app.state.drain.end()
+
     async def main() -> None:
-        announcing = asyncio.create_task(announce())
+        beside = [asyncio.create_task(announce()), asyncio.create_task(end_in_time())]
         try:
             await server.serve(sockets=[sock])
         finally:
-            announcing.cancel()
+            for task in beside:
+                task.cancel()
 
     try:
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

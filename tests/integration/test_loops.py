@@ -246,6 +246,30 @@ def test_proof_outlives_an_outage_while_workers_are_busy(make_stack: MakeStack) 
         assert time.monotonic() - began < 5.0
 
 
+def test_what_a_drain_does_not_finish_is_told_so(make_stack: MakeStack) -> None:
+    stack = make_stack(drain_s="3")
+    answers: list[Any] = []
+
+    def ask(at: int) -> None:
+        program = f"import time\ntime.sleep(8)\ndef f():\n    return 1\n# {at}\n"
+        body = {"items": [{"language": "python", "tests": SUITE, "programs": [program]}]}
+        with stack.client() as client:
+            answers.append(client.post("/execute", json=body))
+
+    threads = [threading.Thread(target=ask, args=(at,)) for at in range(4)]
+    for thread in threads:
+        thread.start()
+    with stack.client() as http:
+        wait_for(lambda: http.get("/info").json()["queues"]["execute"]["depth"] == 4, what="work in hand")
+    assert stack.api is not None
+    assert stack.api.stop() == 0
+    for thread in threads:
+        thread.join(10)
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, "shutting_down")] * 4
+    assert all(answer.headers["content-type"] == "application/problem+json" for answer in answers)
+    assert all(answer.headers["retry-after"] == "1" for answer in answers)
+
+
 @pytest.mark.parametrize("kind", ["scorers", "executors"])
 def test_a_deployment_of_one_kind_becomes_ready(make_stack: MakeStack, kind: str) -> None:
     other = {"scorers": "executors", "executors": "scorers"}[kind]
