@@ -70,6 +70,7 @@ class Ledger:
         self.keep_ms = keep_s * 1000
         self.perform = perform
         self._claim = queue.client.register_script(script("claim"))
+        self._end_once = queue.client.register_script(script("settle"))
         self._say_alive = queue.client.register_script(script("alive"))
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._records: dict[str, dict[str, Any]] = {}  # of the same requests: what Redis was told, should it forget
@@ -160,20 +161,17 @@ class Ledger:
             await self.queue.client.pexpire(self._events(request_id), self.keep_ms)
 
     async def _settle(self, request_id: str, state: str, **fields: Any) -> None:
-        """Write the ending; waits for Redis if it is away or full: an acknowledged request must not be lost.
+        """Write the ending unless another one stands; waits for Redis if it is away or full: no answer may be lost.
 
         The record goes with it, so that even a Redis that came back empty has an answer to give.
         """
-        fields = {**self._records.get(request_id, {}), "state": state, **fields}
+        fields = {**self._records.get(request_id, {}), **fields}
+        words = [word for pair in fields.items() for word in pair]
         while True:
             try:
                 with broker_errors():
-                    async with self.queue.client.pipeline(transaction=True) as pipe:
-                        pipe.hset(self._key(request_id), mapping=fields)
-                        pipe.pexpire(self._key(request_id), self.keep_ms)
-                        pipe.xadd(self._events(request_id), {"end": state})
-                        pipe.pexpire(self._events(request_id), self.keep_ms)
-                        await pipe.execute()
+                    keys = [self._key(request_id), self._events(request_id)]
+                    await self._end_once(keys=keys, args=[state, self.keep_ms, *words])
                 return
             except (BrokerUnavailable, Overloaded) as error:
                 log.warning("answer of %s waits for the queue: %s", request_id, error.detail)

@@ -554,3 +554,28 @@ async def test_whoever_hears_the_end_has_heard_every_item(queue: Queue) -> None:
         await ledger.start(f"r{round_}", "/score", b"{}", "", now_ms() + 10_000, 40)
         heard = [one.index async for status in ledger.events(f"r{round_}", "", "0-0") for one in status.items]
         assert sorted(heard) == list(range(40))
+
+
+async def test_cancel_and_done_are_one_step(make_queue: Callable[[str], Queue]) -> None:
+    gate = asyncio.Event()
+
+    async def work(*_: Any) -> dict[str, Any]:
+        await gate.wait()
+        return {"status": "complete"}
+
+    owner, other = Ledger(make_queue("a"), "a", 60, work), Ledger(make_queue("b"), "b", 60, work)
+    for at in range(40):
+        gate.clear()
+        name = f"{at:032x}"
+        await owner.start(name, "/score", b"{}", "", now_ms() + 10_000, 1)
+        cancelling = asyncio.create_task(other.cancel(name, ""))
+        await asyncio.sleep(0.0002 * (at % 10))
+        gate.set()
+        told = await cancelling
+        ended = await asyncio.wait_for(owner.wait(name, ""), 5)
+        await asyncio.sleep(0.01)
+        assert (await other.entry(name, "")).state == ended.state == told.state
+        assert (ended.answer is not None) == (ended.state == "done")
+        events = await owner.queue.client.xrange(f"plaudit:request:{name}:events")
+        assert [fields for _, fields in events if b"end" in fields] == [{b"end": told.state.encode()}]
+    await owner.close()
