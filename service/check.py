@@ -68,9 +68,10 @@ def _broker(settings: Settings) -> dict[str, Any]:
         return {"embedded": broker.find_server()}
     from redis.exceptions import RedisError
 
-    from service.queue.keys import connect
+    from service.queue.connections import checked, connect
 
     shown = settings.public()["redis_url"]
+    checked(settings.redis_url)
     try:
         with connect(settings.redis_url) as client:
             info = client.info("server")

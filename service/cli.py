@@ -24,7 +24,7 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 this host lacks something named i
 
 ADDRESS = ("host", "port")
 KEYS = ("api_key", "admin_key", "accept_no_auth")
-BROKER = ("redis_url", "namespace")
+BROKER = ("redis_url", "redis_wait_s", "namespace")
 SCORING = ("model", "engine", "vllm_url", "vllm_python", "vllm_args", "vllm_api_key", "vllm_start_s", "dtype",
            "device", "deterministic", "max_batch_tokens", "max_prompt_cache_bytes", "torch_threads")
 EXECUTING = ("executors", "isolation_accept")
@@ -151,7 +151,7 @@ def _add_setting(one: argparse.ArgumentParser, name: str) -> None:
 
 def _metavar(name: str) -> str:
     known = {"redis_url": "URL", "host": "ADDRESS", "state_dir": "FOLDER", "isolation_accept": "LEVEL", "dtype": "TYPE",
-             "log_level": "LEVEL", "namespace": "NAME", "drain_s": "SECONDS", "port": "PORT",
+             "log_level": "LEVEL", "namespace": "NAME", "drain_s": "SECONDS", "redis_wait_s": "SECONDS", "port": "PORT",
              "engine": "ENGINE", "vllm_python": "PATH", "vllm_args": "ARGS", "vllm_api_key": "KEY",
              "vllm_start_s": "SECONDS", "device": "DEVICE"}  # fmt: skip
     return known.get(name, "N")
@@ -239,6 +239,10 @@ def _service(flags: argparse.Namespace, *, needs_redis: bool = False) -> Setting
     if needs_redis and settings.redis_url is None:
         raise UsageError("--redis-url is missing (or PLAUDIT_REDIS_URL); `plaudit up` brings its own broker")
     logs.configure(settings.log_level)
+    if settings.redis_url is not None:
+        from service.queue.connections import checked
+
+        checked(settings.redis_url)
     return settings
 
 

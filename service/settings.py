@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,6 +20,7 @@ PREFIX = "PLAUDIT_"
 # Read by tests, examples and training recipes, not by the service; allowed to be set beside it.
 FOREIGN = frozenset({"PLAUDIT_DATA", "PLAUDIT_URL"})
 
+SECRETS = frozenset({"password", "sentinel_password"})  # parameters of a Redis URL
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -35,8 +36,9 @@ class Settings(BaseModel):
     # where things are
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    redis_url: str | None = Field(None, description="redis://, rediss:// or unix:// of a real Redis or Valkey; "
-                                                    "empty: `plaudit up` starts the bundled Valkey")  # fmt: skip
+    redis_url: str | None = Field(None, description="redis://, rediss://, unix:// or sentinel:// of a Redis 7 or "
+                                                    "Valkey; empty: `plaudit up` starts its own Valkey")  # fmt: skip
+    redis_wait_s: Annotated[float, Field(ge=0)] = Field(30.0, description="how long Redis may be away at the start")
     namespace: str = Field("plaudit", pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of every Redis key")
     model: dict[str, str] = Field(default_factory=dict, description="NAME=PATH_OR_HUB_ID of each model served")
     state_dir: Path | None = Field(None, description="where `plaudit up` keeps its broker's append-only file; "
@@ -166,10 +168,21 @@ class Settings(BaseModel):
             shown[name] = ["***"] * len(shown[name])
         if self.vllm_api_key:
             shown["vllm_api_key"] = "***"
-        if self.redis_url and "@" in self.redis_url:
-            scheme, rest = self.redis_url.split("://", 1)
-            shown["redis_url"] = f"{scheme}://***@{rest.rsplit('@', 1)[1]}"
+        if self.redis_url:
+            shown["redis_url"] = masked(self.redis_url)
         return shown
+
+
+def masked(url: str) -> str:
+    """The URL with no secret in it, wherever it stands: before the host or among the parameters."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "***@" + url.rsplit("@", 1)[1] if "@" in url else url
+    rest, mark, query = rest.partition("?")
+    if "@" in rest:
+        rest = f"***@{rest.rsplit('@', 1)[1]}"
+    pairs = [(name, "***" if name.lower() in SECRETS else value) for name, value in parse_qsl(query, True)]
+    return f"{scheme}://{rest}{mark}{urlencode(pairs, safe='*/:')}"
 
 
 def is_loopback(host: str) -> bool:

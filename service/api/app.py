@@ -27,7 +27,7 @@ from service.api.mailbox import Mailbox
 from service.api.replays import Replays
 from service.api.services import Services
 from service.errors import UsageError
-from service.queue.keys import connect_async
+from service.queue.connections import connect_async
 from service.queue.producer import Queue
 from service.schemas import ProblemDocument
 from service.settings import Settings

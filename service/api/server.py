@@ -14,6 +14,7 @@ import uvicorn
 
 from service.api.app import create_app
 from service.errors import UsageError
+from service.queue.connections import greet
 from service.settings import Settings
 
 LAST_WORDS_S = 1.0  # of the drain, in which open requests are told that they will not be answered
@@ -47,6 +48,8 @@ def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; then finish what is running, at most `drain_s`. Answers the exit code."""
     app = create_app(settings)
     sock = bind(settings.host, settings.port)
+    assert settings.redis_url is not None  # create_app has seen to it
+    greet(settings.redis_url, settings.redis_wait_s)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{sock.getsockname()[1]}"
     config = uvicorn.Config(

@@ -27,13 +27,15 @@ class Services:
     def readiness(self) -> Readiness:
         """Ready: the broker answers, and a worker of each kind that this deployment has lives and has done a job.
 
-        A deployment with `scorers` 0 is ready without scorers, one with `executors` 0 without executors.
+        A deployment with `scorers` 0 is ready without scorers, one with `executors` 0 without executors; one with
+        neither has its workers elsewhere, and waits for both kinds.
         """
         fleet = self.fleet
         reasons = [] if fleet.broker else ["the queue does not answer"]
         kinds = (("score", "scoring", self.settings.scorers), ("execute", "executing", self.settings.executors))
+        elsewhere = all(wanted == 0 for _, _, wanted in kinds)
         for kind, name, wanted in kinds:
-            if wanted == 0:
+            if wanted == 0 and not elsewhere:
                 continue
             if not fleet.of_kind(kind):
                 reasons.append(f"no {name} worker is alive")

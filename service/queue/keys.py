@@ -1,22 +1,13 @@
-"""Names of the Redis keys, the scripts, and connections without the socket-timeout trap."""
+"""Names of the Redis keys, and the scripts."""
 
 from __future__ import annotations
 
 from importlib import resources
 
-import redis
-import redis.asyncio
-from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
-
 from service.jobs import LANES, Kind, Lane
 
 GROUP = "workers"
-# A blocked read must end before the socket's own timeout: redis-py's default of 5 s turns a longer BLOCK into a minute
-# of silent retries, and no timeout at all would never notice a host that vanished.
-BLOCK_S = 0.5
-SOCKET_TIMEOUT_S = 10.0
-CONNECT_TIMEOUT_S = 2.0
+BLOCK_S = 0.5  # a blocked read, in seconds: shorter than any socket timeout
 
 
 class Keys:
@@ -95,28 +86,3 @@ WHILE_FULL = frozenset({"alive", "announce", "finish", "lease", "leave"})
 
 def kind_of_queue(queue: str) -> Kind:
     return "execute" if queue == EXECUTE_QUEUE else "score"
-
-
-def connect_async(url: str, *, max_connections: int = 512) -> redis.asyncio.Redis:
-    """A pooled client that fails fast: the caller decides whether to come back."""
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        url,
-        max_connections=max_connections,
-        timeout=5,
-        protocol=2,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        retry=redis.asyncio.retry.Retry(ExponentialBackoff(cap=0.1, base=0.01), 1),
-    )
-    return redis.asyncio.Redis.from_pool(pool)  # closing the client closes the pool
-
-
-def connect(url: str) -> redis.Redis:
-    """A synchronous client for a worker; safe to share between its threads."""
-    return redis.Redis.from_url(
-        url,
-        protocol=2,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), 1),
-    )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from service.errors import UsageError
+from service.queue.connections import greet
 from service.settings import Settings
 from service.up import broker
 from service.up.children import Child, command, environ_of
@@ -38,7 +39,9 @@ def up(settings: Settings) -> int:
         locks = [stack.enter_context(_locked(settings.state_dir))] if settings.state_dir else []
         children: list[Child] = []
         redis_url = settings.redis_url
-        if redis_url is None:
+        if redis_url is not None:
+            greet(redis_url, settings.redis_wait_s)
+        else:
             server, unix_socket = broker.find_server(), run / "s"
             redis_url = f"unix://{unix_socket}"
             children.append(Child("broker", broker.argv(server, unix_socket, data), {"PATH": os.defpath}, BROKER,
@@ -62,6 +65,8 @@ def up(settings: Settings) -> int:
 
 def workers(settings: Settings, kind: Literal["score", "execute"], count: int) -> int:
     """Several workers of one kind on this host; the first one serves the metrics of all."""
+    assert settings.redis_url is not None
+    greet(settings.redis_url, settings.redis_wait_s)
     with _run_folder() as run:
         env = _environ(settings.model_copy(update={"metrics_port": 0}), run)
         first, *others = _workers(kind, count, env)

@@ -23,8 +23,8 @@ from redis.exceptions import RedisError
 from service import metrics
 from service.errors import HostLacks, UsageError
 from service.jobs import Executed, Failed, JobState, Kind, Scored
+from service.queue.connections import connect, greet
 from service.queue.consumer import Consumer, Ending, Heartbeat, Lease
-from service.queue.keys import connect
 from service.queue.producer import now_ms
 from service.settings import Settings
 
@@ -169,6 +169,7 @@ def run_score(settings: Settings) -> int:
 
     if settings.redis_url is None:
         raise UsageError("a worker needs --redis-url")
+    greet(settings.redis_url, settings.redis_wait_s)
     stop = Stop()
     stop.install()
     name = worker_name("score")
@@ -185,6 +186,9 @@ def run_execute(settings: Settings) -> int:
     from sandbox.walls import Sandbox
     from service.worker.execute import ExecuteWork
 
+    if settings.redis_url is None:
+        raise UsageError("a worker needs --redis-url")
+    greet(settings.redis_url, settings.redis_wait_s)
     stop = Stop()
     stop.install()
     try:

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.queue.keys import Keys, connect
+from service.queue.connections import connect
+from service.queue.keys import Keys
 from service.queue.producer import now_ms
 from service.queue.revisions import Registry
 from service.scoring.reward_model import RewardModel

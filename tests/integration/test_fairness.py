@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from service.jobs import Job, Scored, ScoreTask, digest, encode
+from service.queue.connections import connect, connect_async
 from service.queue.consumer import Consumer, Lease
-from service.queue.keys import connect, connect_async
 from service.queue.producer import Bound, Queue, now_ms
 from support.broker import Broker
 

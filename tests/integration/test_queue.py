@@ -17,8 +17,8 @@ from service.api.ledger import Ledger
 from service.errors import BrokerUnavailable, Conflict, NotFound, Overloaded, RevisionMoved
 from service.jobs import Failed, Job, JobState, Scored, ScoreTask, digest, encode
 from service.queue import keys
+from service.queue.connections import connect, connect_async
 from service.queue.consumer import Consumer, Ending, Heartbeat
-from service.queue.keys import connect, connect_async
 from service.queue.producer import Bound, Queue, Remembered, now_ms
 from support.broker import Broker
 

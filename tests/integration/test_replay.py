@@ -21,7 +21,7 @@ from service.api.executions import ExecuteGroup, to_suite
 from service.api.replays import MAX_PENDING, Replays
 from service.errors import RequestUnknown
 from service.jobs import encode_suite
-from service.queue.keys import connect_async
+from service.queue.connections import connect_async
 from service.queue.producer import Queue, now_ms
 from service.schemas import ExecuteItem, ExecuteResult, ProgramResult, TestResult
 from support.broker import Broker
