@@ -71,6 +71,7 @@ KIT_FILES = {
     "remote": "inside/remote.py",
     "wire": "inside/wire.py",
     "codec": "judge/codec.py",
+    "bounds": "judge/bounds.py",
 }
 
 
