@@ -57,6 +57,18 @@ def dumps(tree: Any) -> bytes:
     return data
 
 
+def beginning(tree: Any, most: int) -> str:
+    """The first characters of the message that holds `tree`; what follows is not written at all."""
+    parts: list[str] = []
+    left = most
+    for part in _WRITER.iterencode(tree):
+        parts.append(part[:left])
+        left -= len(parts[-1])
+        if left <= 0:
+            break
+    return "".join(parts)
+
+
 def loads(data: bytes, most_containers: int = MAX_NODES) -> Any:
     """The tree of a message. Raises CodecError for one past the bounds, before anything is built of it."""
     if len(data) > MAX_MESSAGE_BYTES:
