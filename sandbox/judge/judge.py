@@ -15,13 +15,15 @@ from sandbox import limits as fences
 from sandbox.errors import InvalidOptions, InvalidSuite, SandboxError, Starved, UnsupportedLanguage
 from sandbox.jail import Job
 from sandbox.judge.calls import Undecided, calls_of, judge_calls
+from sandbox.judge.compare import least_output
 from sandbox.judge.literals import literal_calls
 from sandbox.judge.output import MAIN, check_run, path_of, run_once
 from sandbox.judge.programs import Text, ready
+from sandbox.judge.reports import bounded
 from sandbox.judge.script import combined
 from sandbox.judge.shared import judge_shared
 from sandbox.judge.split import judge_tests
-from sandbox.judge.stdio import judge_case
+from sandbox.judge.stdio import encoded, judge_case
 from sandbox.types import (
     NO_OPTIONS,
     SEVERITY,
@@ -102,7 +104,7 @@ def judge(
             second = once()
             differs = {"nondeterministic"} if essence(second) != essence(report) else set()
             report = replace(report, flags=tuple(sorted({*report.flags, *second.flags, *differs})))
-        return report
+        return bounded(report)
     except OSError as error:  # no descriptors, no memory, no disk: never the program's fault
         raise SandboxError(f"the host fails the sandbox: {error}") from error
     except MemoryError as error:  # of a suite or of our own: what an answer takes is judged where it is weighed
@@ -257,11 +259,27 @@ def defined_names(tree: ast.AST) -> set[str]:
 def judge_stdio(
     source: bytes, language: str, suite: StdioSuite, limits: Limits, stop: Stop, box: Sandbox, options: Options
 ) -> tuple[CompileReport | None, list[TestReport], set[str]]:
+    check_cases(suite, limits)
     with ready(language, Text(source), limits, box, box.artifacts, options) as (job, report):
         if job is None:
             return report, [NOT_COMPILED], set()
         tests, flags = judge_cases(job, suite, stop, box, audit=options.audit)
         return report, tests, flags
+
+
+def check_cases(suite: StdioSuite, limits: Limits) -> None:
+    """Raises InvalidSuite for a case that no program can pass, because it may not print so much."""
+    if suite.checker is not None or suite.interactor is not None:
+        return
+    most = limits.output_kb * 1024
+    for number, case in enumerate(suite.cases):
+        if 4 * len(case.stdout) > most:
+            least = least_output(encoded(case.stdout, "a case's stdout"), suite.compare)
+            if least > most:
+                raise InvalidSuite(
+                    f"case {number}: {least} bytes of stdout are expected, and a program may print {most} "
+                    f"(limits.output_kb is {limits.output_kb}); ask for more"
+                )
 
 
 def run_only(

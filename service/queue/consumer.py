@@ -274,7 +274,7 @@ class Heartbeat:
             began = time.monotonic()
             try:
                 self.beat()
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, MemoryError) as error:  # the working thread may have reached the limit
                 log.warning("heartbeat missed: %s", error)
             # A beat that a silent Redis held up is old news when it arrives: the next one follows at once.
             pause_s = max(0.1, self.every_s - (time.monotonic() - began))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import time
@@ -179,6 +180,16 @@ def run_score(settings: Settings) -> int:
     return 0
 
 
+def limit_memory(mb: int) -> None:
+    """Let this process have so much memory and no more: past it, what asks for more raises MemoryError.
+
+    Only the soft limit is set, and jailed programs begin with the hard one: theirs are limits of their own.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    wanted = mb * 1024 * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
 def run_execute(settings: Settings) -> int:
     """An executing worker until SIGTERM. Raises HostLacks when this host's walls are not what is asked for."""
     from sandbox.errors import WallsMissing
@@ -189,6 +200,8 @@ def run_execute(settings: Settings) -> int:
     stop.install()
     try:
         with Sandbox.open(accept=settings.isolation_accept) as box:
+            if settings.executor_memory_mb is not None:
+                limit_memory(settings.executor_memory_mb)
             run(ExecuteWork(settings, box), settings, stop)
     except WallsMissing as error:
         raise HostLacks(str(error)) from error
