@@ -75,11 +75,15 @@ class Keys:
         return f"{self.prefix}job:{job}"
 
 
-def script(name: str) -> str:
-    """Source of one of the scripts beside this module, after that of what it builds on."""
+def script(name: str, *, spare: bool = False) -> str:
+    """Source of one of the scripts beside this module, after that of what it builds on.
+
+    `spare`: one that runs even where the broker's memory is full, for what gives more back than it takes.
+    """
     folder = resources.files("service.queue").joinpath("lua")
     parts = [*BUILT_ON.get(name, ()), name]
-    return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)
+    source = "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)
+    return f"#!lua flags=allow-oom\n{source}" if spare else source
 
 
 def queue_of_model(model: str) -> str:

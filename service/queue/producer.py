@@ -93,7 +93,7 @@ class Queue:
         self.channel = self.keys.reply(channel)
         self._submit = client.register_script(script("submit"))
         self._leave = client.register_script(script("leave"))
-        self._finish = client.register_script(script("finish"))
+        self._finish = client.register_script(script("finish", spare=True))  # what it says here is short
         self._fresh: dict[str, tuple[bytes, int]] = {}  # to be remembered: frame, for how long
         self._storing: asyncio.Task[None] | None = None
 

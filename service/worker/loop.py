@@ -16,10 +16,11 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import Any, Protocol
 
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from service import metrics
 from service.errors import HostLacks, UsageError
@@ -30,6 +31,9 @@ from service.queue.producer import now_ms
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.worker")
+
+REFUSED_S = 2.0  # how long an answer that Redis does not take is tried again before it is given up
+TRANSIENT = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "LOADING", "CLUSTERDOWN", "BUSY", "TRYAGAIN", "NOAUTH", "WRONGPASS")
 
 
 class Stop:
@@ -59,14 +63,24 @@ class Hands:
         self._stop = stop
 
     def answer(self, lease: Lease, body: Scored | Executed | Failed, *, cache_ms: int = 0, compute_ms: float = 0.0,
-               started_ms: int | None = None) -> None:  # fmt: skip
+               started_ms: int | None = None, cache_as: str = "") -> None:  # fmt: skip
         """Hand in the ending of a job, waiting for Redis if it is away; dropped there if the job had ended."""
-        self.answer_all([Ending(lease, body, cache_ms, compute_ms, started_ms or now_ms())])
+        self.answer_all([Ending(lease, body, cache_ms, compute_ms, started_ms or now_ms(), cache_as)])
 
     def answer_all(self, endings: Sequence[Ending]) -> None:
-        """The same for the jobs of a batch, all at once."""
-        if endings:
-            patiently(lambda: self._consumer.finish_all(endings), self._stop)
+        """The same for the jobs of a batch, all at once.
+
+        What Redis answers but does not take (its memory is full) becomes a small failure, for which there is room.
+        """
+        if not endings:
+            return
+        try:
+            patiently(lambda: self._consumer.finish_all(endings), self._stop, refused_s=REFUSED_S)
+        except ResponseError as error:
+            log.error("answers refused: %s", error, extra={"jobs": [ending.lease.id for ending in endings]})
+            body = failure("answer_refused", f"the queue does not store the answer ({type(error).__name__})")
+            small = [replace(ending, body=body, cache_ms=0, cache_as="") for ending in endings]
+            patiently(lambda: self._consumer.finish_all(small, spare=True), self._stop)
 
     def drop(self, lease: Lease) -> None:
         """Let go of a job that has ended elsewhere."""
@@ -129,8 +143,8 @@ def run(work: Work, settings: Settings, stop: Stop, name: str | None = None) -> 
             try:
                 if not stop.asked and (appetite := work.appetite()) > 0:
                     leases = consumer.take(appetite, block_s=0.0 if work.held else 0.5)
-            except (RedisError, OSError) as error:
-                log.warning("queue does not answer: %s", error)
+            except (RedisError, OSError, MemoryError) as error:
+                log.warning("no jobs taken: %s: %s", type(error).__name__, error)
                 stop.sleep(0.25)
                 continue
             try:
@@ -147,13 +161,27 @@ def failure(code: str, detail: str, *, retryable: bool = True) -> Failed:
     return Failed(JobState.FAILED, code, detail, retryable)
 
 
-def patiently(call: Callable[[], Any], stop: Stop, give_up_s: float = 60.0) -> Any:
-    """Call until Redis answers; once asked to stop, only for `give_up_s` more."""
+def refused(error: Exception) -> bool:
+    """Whether Redis has understood and does not want to: not one that is starting, a replica, or without its disk."""
+    if not isinstance(error, ResponseError) or isinstance(error, ReadOnlyError):
+        return False
+    return not str(error).startswith(TRANSIENT)
+
+
+def patiently(call: Callable[[], Any], stop: Stop, give_up_s: float = 60.0, refused_s: float | None = None) -> Any:
+    """Call until Redis answers; once asked to stop, only for `give_up_s` more.
+
+    With `refused_s`: what Redis refuses for so long raises its ResponseError.
+    """
     stopping_since: float | None = None
+    refused_since: float | None = None
     while True:
         try:
             return call()
         except (RedisError, OSError) as error:
+            refused_since = (refused_since or time.monotonic()) if refused(error) else None
+            if refused_s is not None and refused_since and time.monotonic() - refused_since > refused_s:
+                raise
             if stop.asked:
                 stopping_since = stopping_since or time.monotonic()
                 if time.monotonic() - stopping_since > give_up_s:
