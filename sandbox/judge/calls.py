@@ -113,15 +113,7 @@ class Candidate:
         message = {"op": "call", "id": self.next_id, "name": entry_point, "args": call.args, "names": call.names}
         self.send(message)
         reply = self.receive(call.long_way)
-        if isinstance(reply, Fate):
-            return reply
-        if reply.get("id") != self.next_id:
-            return Fate(Verdict.INVALID_RESULT, "a reply that nobody asked for")
-        if "wall" in reply:
-            return Fate(Verdict.INVALID_RESULT, bounds.text(reply["wall"]))
-        if "error" in reply:
-            return error_fate(reply["error"])
-        return call.weigh(reply.get("ok"))
+        return reply if isinstance(reply, Fate) else reply_fate(reply, self.next_id, call)
 
     def close(self) -> None:
         try:
@@ -135,6 +127,17 @@ class Candidate:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def reply_fate(reply: dict[str, Any], number: int, call: Call) -> Fate:
+    """The verdict on a program's reply to call `number`. Raises Undecided."""
+    if reply.get("id") != number:
+        return Fate(Verdict.INVALID_RESULT, "a reply that nobody asked for")
+    if "wall" in reply:
+        return Fate(Verdict.INVALID_RESULT, bounds.text(reply["wall"]))
+    if "error" in reply:
+        return error_fate(reply["error"])
+    return call.weigh(reply.get("ok"))
 
 
 def error_fate(tree: Any) -> Fate:
