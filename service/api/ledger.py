@@ -86,7 +86,7 @@ class Ledger:
     async def run(self) -> None:
         """Keep saying that this process lives, and drop what another process was told to cancel."""
         while True:
-            with contextlib.suppress(BrokerUnavailable), broker_errors():
+            with contextlib.suppress(BrokerUnavailable, Overloaded), broker_errors():
                 await self.queue.client.set(self._alive, "1", px=ALIVE_MS)
                 tasks = dict(self._tasks)
                 async with self.queue.client.pipeline(transaction=False) as pipe:

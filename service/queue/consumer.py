@@ -94,7 +94,7 @@ class Consumer:
         lanes = [self.keys.streams(queue) for queue in self.queues]
         self._streams = [streams[lane] for lane in range(3) for streams in lanes]
         self._queue_of = {stream: queue for queue in self.queues for stream in self.keys.streams(queue)}
-        self._lease = client.register_script(script("lease"))
+        self._lease = client.register_script(script("lease", spare=True))  # what is done is what makes room
         self._finish = client.register_script(script("finish"))
         self._finish_spare = client.register_script(script("finish", spare=True))
         self._in_hand: dict[str, Lease] = {}

@@ -92,7 +92,7 @@ class Queue:
         self.keys = Keys(namespace)
         self.channel = self.keys.reply(channel)
         self._submit = client.register_script(script("submit"))
-        self._leave = client.register_script(script("leave"))
+        self._leave = client.register_script(script("leave", spare=True))
         self._finish = client.register_script(script("finish", spare=True))  # what it says here is short
         self._fresh: dict[str, tuple[bytes, int]] = {}  # to be remembered: frame, for how long
         self._storing: asyncio.Task[None] | None = None

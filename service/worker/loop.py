@@ -20,11 +20,11 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any, Protocol
 
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ClusterDownError, ReadOnlyError, RedisError, ResponseError, TryAgainError
 
 from service import metrics
 from service.errors import HostLacks, UsageError
-from service.jobs import Executed, Failed, JobState, Kind, Scored
+from service.jobs import Executed, Failed, JobState, Kind, Scored, encode
 from service.queue.consumer import Consumer, Ending, Heartbeat, Lease
 from service.queue.keys import connect
 from service.queue.producer import now_ms
@@ -32,8 +32,9 @@ from service.settings import Settings
 
 log = logging.getLogger("plaudit.worker")
 
-REFUSED_S = 2.0  # how long an answer that Redis does not take is tried again before it is given up
-TRANSIENT = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "LOADING", "CLUSTERDOWN", "BUSY", "TRYAGAIN", "NOAUTH", "WRONGPASS")
+REFUSED_S = 2.0  # how long a large answer that Redis does not take is tried again before it is given up
+SPARE_BYTES = 4096  # of an answer that is handed in even where Redis' memory is full
+TRANSIENT = ("MISCONF", "NOREPLICAS", "BUSY ")  # beginnings of refusals that pass
 
 
 class Stop:
@@ -70,17 +71,21 @@ class Hands:
     def answer_all(self, endings: Sequence[Ending]) -> None:
         """The same for the jobs of a batch, all at once.
 
-        What Redis answers but does not take (its memory is full) becomes a small failure, for which there is room.
+        For what Redis answers but does not take (its memory is full) there is a little room: a small answer is handed
+        in without being remembered, and a large one becomes a failure of its job.
         """
         if not endings:
             return
+        small = all(len(encode(ending.body)) <= SPARE_BYTES for ending in endings)
         try:
-            patiently(lambda: self._consumer.finish_all(endings), self._stop, refused_s=REFUSED_S)
+            patiently(lambda: self._consumer.finish_all(endings), self._stop, refused_s=0.0 if small else REFUSED_S)
         except ResponseError as error:
             log.error("answers refused: %s", error, extra={"jobs": [ending.lease.id for ending in endings]})
-            body = failure("answer_refused", f"the queue does not store the answer ({type(error).__name__})")
-            small = [replace(ending, body=body, cache_ms=0, cache_as="") for ending in endings]
-            patiently(lambda: self._consumer.finish_all(small, spare=True), self._stop)
+            refusal = failure("answer_refused", f"the queue does not store the answer ({type(error).__name__})")
+            spare = [
+                replace(ending, body=ending.body if small else refusal, cache_ms=0, cache_as="") for ending in endings
+            ]
+            patiently(lambda: self._consumer.finish_all(spare, spare=True), self._stop)
 
     def drop(self, lease: Lease) -> None:
         """Let go of a job that has ended elsewhere."""
@@ -163,7 +168,7 @@ def failure(code: str, detail: str, *, retryable: bool = True) -> Failed:
 
 def refused(error: Exception) -> bool:
     """Whether Redis has understood and does not want to: not one that is starting, a replica, or without its disk."""
-    if not isinstance(error, ResponseError) or isinstance(error, ReadOnlyError):
+    if not isinstance(error, ResponseError) or isinstance(error, ReadOnlyError | ClusterDownError | TryAgainError):
         return False
     return not str(error).startswith(TRANSIENT)
 
@@ -180,7 +185,7 @@ def patiently(call: Callable[[], Any], stop: Stop, give_up_s: float = 60.0, refu
             return call()
         except (RedisError, OSError) as error:
             refused_since = (refused_since or time.monotonic()) if refused(error) else None
-            if refused_s is not None and refused_since and time.monotonic() - refused_since > refused_s:
+            if refused_s is not None and refused_since and time.monotonic() - refused_since >= refused_s:
                 raise
             if stop.asked:
                 stopping_since = stopping_since or time.monotonic()
