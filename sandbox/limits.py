@@ -75,7 +75,8 @@ def clamped(fence: Fence, num_budgets: int, count_processes: bool) -> list[tuple
         (resource.RLIMIT_MSGQUEUE, 0),
     ]
     hard = {which: resource.getrlimit(which)[1] for which, _ in wanted}
-    return [
+    more = [(resource.RLIMIT_DATA, resource.getrlimit(resource.RLIMIT_DATA)[1])]  # the executor's own is not theirs
+    return more + [
         (which, value if hard[which] == resource.RLIM_INFINITY else min(value, hard[which])) for which, value in wanted
     ]
 

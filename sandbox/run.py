@@ -25,6 +25,7 @@ from typing import Protocol
 from sandbox.cgroup import Counters
 from sandbox.errors import Interrupted, SandboxError, Starved
 from sandbox.jail import DEATH_S, Ending, Job, Stay
+from sandbox.last_words import last_line, no_memory, not_parsed
 from sandbox.types import Verdict
 
 TICK_S = 0.02
@@ -130,11 +131,12 @@ class Run:
         self.budget = Budget(0, 0.0)
         self.grant()
 
-    def grant(self) -> None:
-        """A fresh CPU and wall budget from now on."""
+    def grant(self, *, wall: bool = True) -> None:
+        """A fresh CPU and wall budget from now on. Without `wall` the clock goes on: a program's first test has what
+        its loading has left, so that no test takes longer for one that loads slowly again and again."""
         self.budget = Budget(
             self.box.cpu_ns() + int(self.fence.cpu_s * 1e9),
-            time.monotonic() + self.fence.wall_s,
+            time.monotonic() + self.fence.wall_s if wall else self.budget.wall,
         )
 
     @property
@@ -268,10 +270,20 @@ def fate(run: Run) -> Fate:
     if ending.signal == signal.SIGSYS:
         return Fate(Verdict.SECURITY_VIOLATION, "a forbidden system call interface was used (SIGSYS)")
     if ending.signal is not None:
-        return Fate(Verdict.RUNTIME_ERROR, f"killed by {signal_name(ending.signal)}")
+        return failure(run, f"killed by {signal_name(ending.signal)}")
     if ending.exit_code:
-        return Fate(Verdict.RUNTIME_ERROR, f"exit code {ending.exit_code}")
+        return failure(run, f"exit code {ending.exit_code}")
     return Fate(None)
+
+
+def failure(run: Run, detail: str) -> Fate:
+    """The verdict on a run that ended by itself and not well: a `runtime_error`, unless its last words say more."""
+    said = bytes(run.stderr.data)
+    if no_memory(said):
+        return Fate(Verdict.MEMORY_LIMIT, f"no more memory was to be had ({detail})")
+    if not_parsed(said):
+        return Fate(Verdict.COMPILE_ERROR, last_line(said).decode("utf-8", "replace")[:200])
+    return Fate(Verdict.RUNTIME_ERROR, detail)
 
 
 def over_memory(run: Run) -> Fate:

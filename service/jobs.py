@@ -50,7 +50,11 @@ class ScoreTask(msgspec.Struct, frozen=True, tag="score"):
 
 
 class ExecuteTask(msgspec.Struct, frozen=True, tag="execute"):
-    """A program and where its suite lies: suites are stored once, by digest, for the many programs of a group."""
+    """A program and where its suite lies: suites are stored once, by digest, for the many programs of a group.
+
+    `toolchain`: of the executors that it was admitted for. One of another toolchain may run it, but what comes of it is
+    known under its own toolchain then, never under this one. Empty in a frame of a version that did not say it.
+    """
 
     language: str
     source: str
@@ -58,6 +62,7 @@ class ExecuteTask(msgspec.Struct, frozen=True, tag="execute"):
     limits: sandbox.Limits
     stop_after: int | None = None
     options: sandbox.Options = sandbox.NO_OPTIONS
+    toolchain: str = ""
 
 
 Task = ScoreTask | ExecuteTask
@@ -76,7 +81,10 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
 
 
 class Executed(msgspec.Struct, frozen=True, tag="executed"):
+    """`toolchain`: of the executor that judged; empty in a frame of a version that did not say it."""
+
     report: sandbox.Report
+    toolchain: str = ""
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -164,6 +172,11 @@ def digest(*parts: object) -> str:
 def score_job_id(task: bytes) -> str:
     """The identity of scoring an encoded task, which names its revision."""
     return digest("score", task)
+
+
+def execute_job_id(task: ExecuteTask) -> str:
+    """The identity of executing a task, which names its toolchain."""
+    return digest("execute", encode(task))
 
 
 # --- suites ----------------------------------------------------------------------------------------------------------

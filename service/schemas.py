@@ -325,6 +325,7 @@ class ProgramResult(Answer):
     cached: bool = False
     judge: Judge | None = None
     isolation: Level | None = None
+    toolchain: str | None = Field(default=None, description="digest of versions, flags and judge code that judged")
     compile: CompileResult | None = None
     tests: list[TestResult] = []
     flags: list[str] = []
@@ -360,6 +361,7 @@ class GivenVerdict(Answer):
     flags: list[str] = []
     judge: Judge | None = None
     isolation: Level | None = None
+    toolchain: str | None = Field(default=None, description="digest of versions, flags and judge code that judged")
     cached: bool = False
 
 
@@ -375,7 +377,8 @@ class ReplayAnswer(Answer):
     request_id: str
     answered_at: str
     expires_at: str
-    toolchain: str = Field(description="digest of versions, flags and judge code that the work was addressed to")
+    toolchain: str = Field(description="digest of versions, flags and judge code that judged; where several did, "
+                                       "what the work was admitted for, and `given` has each program's")  # fmt: skip
     items: list[ReplayItem]
 
 

@@ -121,6 +121,11 @@ class Settings(BaseModel):
         description="lowest isolation level this deployment accepts (docs/sandbox.md); executors with "
         "anything weaker refuse to start, and `none` is for loopback only",
     )
+    executor_memory_mb: Annotated[int, Field(ge=256)] | None = Field(
+        2048,
+        description="memory that an executor's own process may use, programs not counted; past it a program whose "
+        "answer takes so much is `invalid_result`, and anything else a retryable `infra_error`",
+    )
 
     # other people's protocols
     dialects_off: list[str] = Field(default_factory=list, description="dialects not spoken here (docs/dialects.md)")

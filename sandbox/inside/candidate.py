@@ -143,6 +143,7 @@ def serve(source: bytes, watch: Watch | None = None) -> NoReturn:
     if error is not None:
         show(error)
         hello["error"] = describe_error(error)
+        hello["parsed"] = own_frames(error) is not None
     elif code is not None:
         hello["exit"] = code
     send_frame(wire, codec.dumps(hello))
@@ -184,6 +185,7 @@ def shared(source: bytes, watch: Watch | None = None) -> NoReturn:
         _exit(0)
     send_frame(wire, codec.dumps({"ready": True}))  # before the program's first line: nobody but us can have said it
     main, code, error = run_main(program_of(plan))
+    parsed = error is None or own_frames(error) is not None
     if error is None and code is None:
         _, error = attempt(lambda: take_test(main.__dict__, codes, plan))
         if isinstance(error, SystemExit):
@@ -191,7 +193,7 @@ def shared(source: bytes, watch: Watch | None = None) -> NoReturn:
     if code is not None:
         tell(done=["no_result", f"the program exits with {code} instead of answering"])
     elif error is not None:
-        whose = blame(error)
+        whose = blame(error) if parsed else "compile_error"
         show(error)
         tell(done=[whose, f"{type(error).__name__}: {describe_error(error)['message']}"[:2000]])
     else:
@@ -216,7 +218,7 @@ def blame(error: BaseException) -> str:
         place = name if name in (MAIN, "<setup>", "<test>") else place
         trace = trace.tb_next
     if place == MAIN or not place:
-        return "runtime_error"
+        return "memory_limit" if isinstance(error, MemoryError) else "runtime_error"
     if isinstance(error, ImportError):
         return "invalid_result"  # a test that needs what is not here; the program may pretend so, and gains nothing
     return "runtime_error" if isinstance(error, NameError) else "wrong_answer"

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
         receive_frame,
         send_frame,
     )
-    from sandbox.judge import codec
+    from sandbox.judge import bounds, codec
 else:
+    import bounds
     import codec
     from remote import BASE_NAMES, NATIVE, Remote, base_of, get
     from wire import (
@@ -92,6 +93,7 @@ class Peer:
         self.on_changed: Callable[[Any, Any], None] = ignore_change
         self.before_call: Callable[[], object] = bool
         self.next_id = 0
+        self.heard = 0  # messages in this test
         self.turn = 0  # how often the other end has been asked to do something, not just for a value it has
         self.lends_stop = True  # whether a StopIteration of the other end is raised here as one
 
@@ -114,10 +116,12 @@ class Peer:
         number = self.numbers.get(id(value))
         if number is None:
             number = len(self.lent)
+            if number >= bounds.MAX_HANDLES:
+                raise self.fail(Unsplittable(f"more than {bounds.MAX_HANDLES} objects are lent over the wire"))
             self.numbers[id(value)] = number
             self.lent[number] = value
         kind = type(value)
-        tree = {"t": "h", "mine": True, "id": number, "type": kind.__name__[:200], "base": base_of(value)}
+        tree = {"t": "h", "mine": True, "id": number, "type": kind.__name__[: bounds.MAX_NAME], "base": base_of(value)}
         native = type if isinstance(value, type) else kind
         if native in NATIVE.values():
             tree["native"] = native.__name__
@@ -147,6 +151,8 @@ class Peer:
             return self.exception_class(*tree["exception"])
         remote = self.remotes.get(number)
         if remote is None:
+            if len(self.remotes) >= bounds.MAX_HANDLES:
+                raise codec.CodecError(f"more than {bounds.MAX_HANDLES} objects of the program are in hand")
             base = tree.get("base")
             seen_as = base if base in BASE_NAMES else None
             remote = Remote(self, number, codec.describe_handle(tree), seen_as, NATIVE.get(str(tree.get("native"))))
@@ -155,8 +161,11 @@ class Peer:
 
     def exception_class(self, name: Any, base: Any) -> type[BaseException]:
         """A local stand-in for an exception class of the other end, so that `except ItsError` works here."""
+        name = bounds.text(name, bounds.MAX_NAME)
         if name not in self.exceptions:
-            self.exceptions[name] = type(str(name), (builtin_exception(base),), {})
+            if len(self.exceptions) >= bounds.MAX_HANDLES:
+                raise self.fail(Lost("more classes of exceptions than can be kept"))
+            self.exceptions[name] = type(name, (builtin_exception(base),), {})
         return self.exceptions[name]
 
     def encode(self, value: Any) -> Any:
@@ -185,6 +194,9 @@ class Peer:
             raise self.fail(Lost(str(error))) from None
         while True:
             message = self.receive()
+            self.heard += 1
+            if self.heard > bounds.MAX_MESSAGES:
+                raise self.fail(Unsplittable(f"more than {bounds.MAX_MESSAGES} messages for one test"))
             if "op" in message:
                 self.answer(message)
             elif message.get("id") == number:
@@ -194,10 +206,13 @@ class Peer:
 
     def open_reply(self, reply: dict[str, Any]) -> Any:
         if "wall" in reply:
-            raise self.fail(Unsplittable(str(reply["wall"])))
+            raise self.fail(Unsplittable(bounds.text(reply["wall"])))
         if "error" in reply:
             raise self.rebuild_error(reply["error"])
-        for position, changed in reply.get("changed") or ():
+        changes = reply.get("changed") or []
+        if type(changes) is not list or not all(type(pair) is list and len(pair) == 2 for pair in changes):
+            raise self.fail(Lost("a reply that is malformed"))
+        for position, changed in changes:
             self.on_changed(position, self.decode(changed))
         return self.decode(reply.get("ok"))
 
@@ -221,7 +236,8 @@ class Peer:
     def rebuild_error(self, tree: Any) -> BaseException:
         if type(tree) is not dict:
             raise self.fail(Lost("an error without a description"))
-        name, base, message = (str(tree.get(key)) for key in ("name", "base", "message"))
+        name, base = (bounds.text(tree.get(key), bounds.MAX_NAME) for key in ("name", "base"))
+        message = bounds.text(tree.get("message"), bounds.MAX_ERROR)
         kind = self.exceptions.get(name) or builtin_exception(base)
         if issubclass(kind, (StopIteration, StopAsyncIteration)) and not self.lends_stop:
             name, kind, message = "RuntimeError", RuntimeError, f"{name} raised by the program"
@@ -259,7 +275,7 @@ class Peer:
         if isinstance(error, Lost):
             raise error
         if isinstance(error, (codec.CodecError, Unsplittable)):
-            data = codec.dumps({"id": number, "wall": str(error)})
+            data = codec.dumps({"id": number, "wall": bounds.text(str(error))})
         elif error is not None:
             data = codec.dumps({"id": number, "error": describe_error(error)})
         self.before_reply()

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from sandbox.inside.peer import Peer, import_module
     from sandbox.inside.wire import Lost, Unsplittable, attempt, receive_frame, send_frame
-    from sandbox.judge import codec
+    from sandbox.judge import bounds, codec
 else:
+    import bounds
     import codec
     from peer import Peer, import_module
     from wire import Lost, Unsplittable, attempt, receive_frame, send_frame
@@ -209,28 +210,38 @@ def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
     peer.before_call = stage.note
     _, error = attempt(work)
     if peer.broken is not None:  # whatever the test made of it
-        return ("lost" if isinstance(peer.broken, Lost) else "invalid_result"), str(peer.broken)
+        return ("lost" if isinstance(peer.broken, Lost) else "invalid_result"), bounds.text(str(peer.broken))
     if error is None:
         return "passed", ""
     if stage.replaced:
         return "invalid_result", f"the test replaces {', '.join(sorted(stage.replaced))}, which the program never sees"
-    printed, _ = attempt(lambda: str(error))
-    reason = f"{type(error).__name__}: {printed}"[:2000]
+    printed = bounds.text(attempt(lambda: str(error))[0] or "", bounds.MAX_ERROR)
+    reason = f"{bounds.text(type(error).__name__, bounds.MAX_NAME)}: {printed}"
     if isinstance(error, codec.CodecError):
-        return "invalid_result", str(error)
+        return "invalid_result", bounds.text(printed)
     if peer.is_foreign(error):
         if isinstance(error, SystemExit):
             return "no_result", "the program exits instead of answering"
-        return "runtime_error", reason
+        return ("memory_limit" if isinstance(error, MemoryError) else "runtime_error"), reason
     if isinstance(error, (ImportError, Unusable)):
         return "invalid", reason
     if isinstance(error, AssertionError):
-        return "wrong_answer", (printed or text.strip())[:500]
+        return "wrong_answer", (printed or text.strip())[: bounds.MAX_REASON]
     if isinstance(error, NameError):
         return "runtime_error", reason
     if (isinstance(error, TypeError) and "'Remote'" in reason) or "got Remote" in reason:
         return "invalid_result", f"the test needs the program's object in its own process: {reason}"
     return "wrong_answer", f"the test stumbles over the answer: {reason}"
+
+
+def not_loaded(hello: dict[str, Any]) -> list[str]:
+    """The verdict on a program that fails before it has been asked anything."""
+    described = hello["error"] if type(hello["error"]) is dict else {}
+    name = bounds.text(described.get("name"), bounds.MAX_NAME)
+    reason = f"{name}: {bounds.text(described.get('message'), bounds.MAX_ERROR)}"
+    if hello.get("parsed") is False:
+        return ["compile_error", reason]
+    return ["memory_limit" if described.get("base") == "MemoryError" else "runtime_error", reason]
 
 
 def tests(source: bytes) -> NoReturn:
@@ -240,6 +251,7 @@ def tests(source: bytes) -> NoReturn:
     peer = Peer(wire, perform)
 
     def tell(**fields: Any) -> None:
+        """A word to the host, made of our own verdicts and of texts that have been cut."""
         send_frame(host, codec.dumps(fields))
 
     plan = codec.loads(source)
@@ -250,7 +262,7 @@ def tests(source: bytes) -> NoReturn:
         suite = Suite(plan, peer)
         sys.modules["__main__"] = Main(suite.namespace)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        tell(invalid=f"{type(error).__name__}: {error}")
+        tell(invalid=f"{type(error).__name__}: {bounds.text(str(error), bounds.MAX_ERROR)}")
         os._exit(0)
     if any("random" in text for text in (plan["setup"], *suite.texts)):
         import random
@@ -265,11 +277,10 @@ def tests(source: bytes) -> NoReturn:
         tell(lost="no greeting")
         os._exit(0)
     if "exit" in hello:
-        tell(failed=["no_result", f"the program exits with {hello['exit']!r:.20} while it is loaded"])
+        tell(failed=["no_result", f"the program exits with {bounds.text(hello['exit'], 20)} while it is loaded"])
         os._exit(0)
     if "error" in hello:
-        described = hello["error"]
-        tell(failed=["runtime_error", f"{described.get('name')}: {described.get('message')}"[:2000]])
+        tell(failed=not_loaded(hello))
         os._exit(0)
     verdict, reason = judge(peer, "", suite.prepare)
     if verdict == "lost":
@@ -284,6 +295,7 @@ def tests(source: bytes) -> NoReturn:
             number = codec.loads(receive_frame(host))["run"]
             peer.foreign.clear()
             peer.broken = None
+            peer.heard = 0
             verdict, reason = judge(peer, suite.texts[number], functools.partial(suite.run, number))
             if verdict == "lost":
                 tell(lost=reason)

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from sandbox.judge import codec
+    from sandbox.judge import bounds, codec
 else:
+    import bounds
     import codec
 
 HEADER = 4
@@ -69,9 +70,10 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     if second is not None or type(message) is not str:
         message = f"<{type(second).__name__} while printing the exception>"
     args, _ = attempt(lambda: codec.encode(tuple(error.args)))
-    if args is not None and len(codec.dumps(args)) > 10_000:
+    if args is not None and len(codec.dumps(args)) > bounds.MAX_ERROR_ARGS_BYTES:
         args = None
-    return {"base": nearest_builtin(kind), "name": kind.__name__[:200], "message": message[:2000], "args": args}
+    name, message = kind.__name__[: bounds.MAX_NAME], message[: bounds.MAX_ERROR]
+    return {"base": nearest_builtin(kind), "name": name, "message": message, "args": args}
 
 
 def builtin_exception(name: Any) -> type[BaseException]:

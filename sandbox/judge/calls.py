@@ -10,12 +10,24 @@ from functools import partial
 from typing import Any
 
 from sandbox.errors import InvalidSuite
-from sandbox.judge import codec
+from sandbox.judge import bounds, codec
 from sandbox.judge.audit import Watch
 from sandbox.judge.compare import Opaque, same_value
 from sandbox.judge.split import LOST_S, Channel, Meter, candidate_fate, serve_job
 from sandbox.run import Fate, Run, Starter, flags, pump
 from sandbox.types import FunctionSuite, Limits, Options, TestReport, Verdict
+
+TOO_MUCH_MEMORY = Fate(Verdict.INVALID_RESULT, "the answer needs more memory than its judge has")
+
+
+class Undecided(Exception):
+    """The answer is not a plain value: only the test process can say what the test makes of it.
+
+    What was decided before it stands: `reports`, and the `flags` of the run.
+    """
+
+    reports: Sequence[TestReport] = ()
+    flags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +37,7 @@ class Call:
     args: list[Any]  # trees, those of `names` last
     names: list[str]
     weigh: Callable[[Any], Fate]
+    long_way: int = bounds.MAX_MESSAGE_BYTES  # an answer of more bytes is not weighed here: Undecided
 
 
 class Candidate:
@@ -45,8 +58,8 @@ class Candidate:
         finally:
             theirs.close()
 
-    def receive(self) -> dict[str, Any] | Fate:
-        """The program's next message, or how it ended instead."""
+    def receive(self, long_way: int = bounds.MAX_MESSAGE_BYTES) -> dict[str, Any] | Fate:
+        """The program's next message, or how it ended instead. Raises Undecided for one of more than `long_way`."""
         closed_at: float | None = None
         while True:
             if pump([self.run], None if self.channel.closed else self.channel.fileno()):
@@ -54,12 +67,14 @@ class Candidate:
             try:
                 data = self.channel.frame()
                 if data is not None and self.run.killed_for is None:
-                    message = codec.loads(data)
+                    if len(data) > long_way:
+                        raise Undecided("the answer is too large to be compared here")
+                    message = codec.loads(data, bounds.MAX_JUDGED_CONTAINERS)
                     if not isinstance(message, dict):
                         raise codec.CodecError("a message that is not an object")
                     return message
             except codec.CodecError as error:
-                return Fate(Verdict.INVALID_RESULT, str(error))
+                return Fate(Verdict.INVALID_RESULT, bounds.text(str(error)))
             if self.run.ending is not None:
                 return candidate_fate(self.run)
             if self.channel.closed:
@@ -80,19 +95,25 @@ class Candidate:
                 return
 
     def call(self, entry_point: str, call: Call) -> Fate:
+        """Make a call and weigh what comes back. Raises Undecided."""
+        try:
+            return self._call(entry_point, call)
+        except MemoryError:  # whatever has grown here, has grown for this answer
+            return TOO_MUCH_MEMORY
+
+    def greeting(self) -> Fate | None:
+        """Why the program could not be loaded; None if it could."""
+        try:
+            return greeting_fate(self.receive())
+        except MemoryError:
+            return TOO_MUCH_MEMORY
+
+    def _call(self, entry_point: str, call: Call) -> Fate:
         self.next_id += 1
         message = {"op": "call", "id": self.next_id, "name": entry_point, "args": call.args, "names": call.names}
         self.send(message)
-        reply = self.receive()
-        if isinstance(reply, Fate):
-            return reply
-        if reply.get("id") != self.next_id:
-            return Fate(Verdict.INVALID_RESULT, "a reply that nobody asked for")
-        if "wall" in reply:
-            return Fate(Verdict.INVALID_RESULT, str(reply["wall"])[:500])
-        if "error" in reply:
-            return error_fate(reply["error"])
-        return call.weigh(reply.get("ok"))
+        reply = self.receive(call.long_way)
+        return reply if isinstance(reply, Fate) else reply_fate(reply, self.next_id, call)
 
     def close(self) -> None:
         try:
@@ -108,12 +129,27 @@ class Candidate:
         self.close()
 
 
+def reply_fate(reply: dict[str, Any], number: int, call: Call) -> Fate:
+    """The verdict on a program's reply to call `number`. Raises Undecided."""
+    if reply.get("id") != number:
+        return Fate(Verdict.INVALID_RESULT, "a reply that nobody asked for")
+    if "wall" in reply:
+        return Fate(Verdict.INVALID_RESULT, bounds.text(reply["wall"]))
+    if "error" in reply:
+        return error_fate(reply["error"])
+    return call.weigh(reply.get("ok"))
+
+
 def error_fate(tree: Any) -> Fate:
+    """The verdict on an exception that the program describes."""
     described = tree if isinstance(tree, dict) else {}
-    if described.get("base") == "SystemExit":
+    base = described.get("base")
+    if base == "SystemExit":
         return Fate(Verdict.NO_RESULT, "the program exits instead of answering")
-    name, message = str(described.get("name"))[:200], str(described.get("message"))[:2000]
-    return Fate(Verdict.RUNTIME_ERROR, f"{name}: {message}")
+    name = bounds.text(described.get("name"), bounds.MAX_NAME)
+    message = bounds.text(described.get("message"), bounds.MAX_ERROR)
+    verdict = Verdict.MEMORY_LIMIT if base == "MemoryError" else Verdict.RUNTIME_ERROR
+    return Fate(verdict, f"{name}: {message}")
 
 
 def calls_of(suite: FunctionSuite) -> list[Call]:
@@ -137,10 +173,10 @@ def weigh_value(tree: Any, expected: Any, rel_tol: float | None) -> Fate:
     try:
         right = same_value(tree, expected, rel_tol)
     except (Opaque, codec.CodecError) as error:
-        return Fate(Verdict.INVALID_RESULT, str(error))
+        return Fate(Verdict.INVALID_RESULT, bounds.text(str(error)))
     if right:
         return Fate(Verdict.PASSED)
-    return Fate(Verdict.WRONG_ANSWER, f"returned {codec.dumps(tree).decode()[:300]}")
+    return Fate(Verdict.WRONG_ANSWER, f"returned {codec.beginning(tree, 300)}")
 
 
 def judge_calls(
@@ -163,8 +199,7 @@ def judge_calls(
     while going_on():
         with Candidate(starter, source, limits, len(calls), options) as candidate:
             meter = Meter(candidate.run)
-            hello = candidate.receive()
-            end = greeting_fate(hello)
+            end = candidate.greeting()
             if end is not None:
                 report = meter.report(end.verdict or Verdict.NO_RESULT, end.detail)
                 missing = len(calls) - len(reports)
@@ -173,10 +208,16 @@ def judge_calls(
                 reports += [report] * missing
                 found |= flags(candidate.run) | candidate.watch.flags()
                 break
-            stuck = False
+            stuck, loading = False, True
             while not stuck and going_on():
-                candidate.run.grant()
-                end = meter.overruled(candidate.call(entry_point, calls[len(reports)]))
+                candidate.run.grant(wall=not loading)
+                loading = False
+                try:
+                    end = meter.overruled(candidate.call(entry_point, calls[len(reports)]))
+                except Undecided as undecided:
+                    undecided.reports = reports
+                    undecided.flags = frozenset(found | flags(candidate.run) | candidate.watch.flags())
+                    raise
                 gone = candidate.run.ending is not None or candidate.run.killed_for is not None
                 stuck = gone or end.verdict in (Verdict.OUTPUT_LIMIT, Verdict.INVALID_RESULT)
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
@@ -193,7 +234,9 @@ def greeting_fate(hello: dict[str, Any] | Fate) -> Fate | None:
     if hello.get("hello") is not True:
         return Fate(Verdict.INVALID_RESULT, "no greeting")
     if "exit" in hello:
-        return Fate(Verdict.NO_RESULT, f"the program exits with {hello['exit']!r:.20} while it is loaded")
+        return Fate(Verdict.NO_RESULT, f"the program exits with {bounds.text(hello['exit'], 20)} while it is loaded")
+    if hello.get("parsed") is False:
+        return Fate(Verdict.COMPILE_ERROR, error_fate(hello.get("error")).detail)
     if "error" in hello:
         return error_fate(hello["error"])
     return None

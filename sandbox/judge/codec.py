@@ -4,7 +4,7 @@ A value is encoded by its exact type (`type(v) is T`); whatever is not in the ta
 classes, subclasses, functions, iterators) goes to `opaque`, which answers with a handle or raises. Decoding rebuilds
 values of the table and nothing else: no import, no constructor of the sender's choosing, sizes and depth bounded.
 
-This file also runs inside the jail (copied there as `codec`), so it imports only the standard library.
+This file also runs inside the jail (copied there as `codec`), so it imports only the standard library and `bounds`.
 
 Not promised: object identity and aliasing inside a value (`[[0]] * 3` arrives as three lists).
 """
@@ -15,6 +15,10 @@ import builtins
 import json
 
 TYPE_CHECKING = False  # the real one costs the jail an import of ten milliseconds
+if TYPE_CHECKING or __name__ != "codec":
+    from sandbox.judge import bounds
+else:
+    import bounds
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -22,11 +26,11 @@ if TYPE_CHECKING:
     Opaque = Callable[[Any], dict[str, Any]]
     Handle = Callable[[dict[str, Any]], Any]
 
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-MAX_DEPTH = 200
-MAX_NODES = 2_000_000
+MAX_MESSAGE_BYTES = bounds.MAX_MESSAGE_BYTES
+MAX_DEPTH = bounds.MAX_DEPTH
+MAX_NODES = bounds.MAX_NODES
 PLAIN_INT = 1 << 1024  # larger ints cross as hexadecimal: decimal text is quadratic and limited by the interpreter
-MAX_INT_BITS = 1 << 22
+MAX_INT_BITS = bounds.MAX_INT_BITS
 
 _ATOMS = frozenset({type(None), bool, str})
 _TYPES = {name: value for name, value in vars(builtins).items() if isinstance(value, type) and name == value.__name__}
@@ -47,21 +51,37 @@ def dumps(tree: Any) -> bytes:
     try:
         data = _WRITER.encode(tree).encode("ascii")
     except (ValueError, RecursionError) as error:
-        raise CodecError(f"not encodable: {error}") from None
+        raise CodecError(f"not encodable: {bounds.text(str(error))}") from None
     if len(data) > MAX_MESSAGE_BYTES:
         raise CodecError(f"the value takes {len(data)} bytes on the wire; at most {MAX_MESSAGE_BYTES} may cross")
     return data
 
 
-def loads(data: bytes) -> Any:
+def beginning(tree: Any, most: int) -> str:
+    """The first characters of the message that holds `tree`; what follows is not written at all."""
+    parts: list[str] = []
+    left = most
+    for part in _WRITER.iterencode(tree):
+        parts.append(part[:left])
+        left -= len(parts[-1])
+        if left <= 0:
+            break
+    return "".join(parts)
+
+
+def loads(data: bytes, most_containers: int = MAX_NODES) -> Any:
+    """The tree of a message. Raises CodecError for one past the bounds, before anything is built of it."""
     if len(data) > MAX_MESSAGE_BYTES:
         raise CodecError(f"a message of {len(data)} bytes; at most {MAX_MESSAGE_BYTES} may cross")
-    if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_NODES:
+    nodes, containers = bounds.count(data, MAX_NODES, most_containers)
+    if nodes > MAX_NODES:
         raise CodecError(f"a value of more than {MAX_NODES} parts")
+    if containers > most_containers:
+        raise CodecError(f"a value of more than {most_containers} lists and objects")
     try:
         return _READER.decode(data.decode("ascii"))
     except (ValueError, RecursionError) as error:
-        raise CodecError(f"a malformed message: {error}") from None
+        raise CodecError(f"a malformed message: {bounds.text(str(error), bounds.MAX_NAME)}") from None
 
 
 def _no_constant(name: str) -> Any:
@@ -172,16 +192,16 @@ def decode(tree: Any, handle: Handle | None = None, depth: int = 0) -> Any:
         return handle(tree)
     decoder = _DECODERS.get(tag) if type(tag) is str else None
     if decoder is None:
-        raise CodecError(f"an unknown tag {tag!r:.50}")
+        raise CodecError(f"an unknown tag {bounds.text(tag, 50)}")
     try:
         return decoder(tree, handle, depth + 1)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise CodecError(f"a malformed {tag}: {type(error).__name__}: {error}") from None
+        raise CodecError(f"a malformed {tag}: {type(error).__name__}") from None  # what it says quotes the value
 
 
 def describe_handle(tree: dict[str, Any]) -> str:
     name = tree.get("type")
-    return name[:80] if type(name) is str else "unknown"
+    return bounds.text(name, 80) if type(name) is str else "unknown"
 
 
 _SCALARS = frozenset({type(None), bool, str, int, float})
@@ -225,6 +245,17 @@ def _text(value: Any) -> str:
     return value
 
 
+def _short(value: Any, most: int) -> str:
+    if len(_text(value)) > most:
+        raise ValueError("a text that is too long")
+    return _text(value)
+
+
+def _leaves(value: Any) -> int:
+    """How many items the nested lists of an array hold."""
+    return sum(map(_leaves, value)) if type(value) is list else 1
+
+
 def _library(module: str, name: str, *args: Any) -> Any:
     return getattr(__import__(module), name)(*args)
 
@@ -248,9 +279,11 @@ def _numpy(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
         import numpy
     except ImportError:
         return value
-    dtype = numpy.dtype(_text(tree["d"]))
+    dtype = numpy.dtype(_short(tree["d"], bounds.MAX_DTYPE))
     if dtype.kind not in "biufcU" or dtype.itemsize > 1 << 16:
         raise ValueError("a kind of array that is never sent")
+    if dtype.kind == "U" and dtype.itemsize * _leaves(value) > bounds.MAX_ARRAY_BYTES:
+        raise ValueError("an array that takes more than it was sent in")
     array = numpy.array(value, dtype=dtype)
     return array if tree["t"] == "ndarray" else array[()]
 
@@ -258,8 +291,10 @@ def _numpy(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
 def _named_tuple(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
     from collections import namedtuple
 
-    fields = [_text(field) for field in tree["f"]]
-    return namedtuple(_text(tree["n"]), fields)(*_items(tree, handle, depth))
+    if len(tree["f"]) > bounds.MAX_FIELDS:
+        raise ValueError("too many fields")
+    fields = [_short(field, bounds.MAX_NAME) for field in tree["f"]]
+    return namedtuple(_short(tree["n"], bounds.MAX_NAME), fields)(*_items(tree, handle, depth))
 
 
 _DECODERS: dict[str, Callable[[dict[str, Any], Handle | None, int], Any]] = {
@@ -290,3 +325,5 @@ _DECODERS: dict[str, Callable[[dict[str, Any], Handle | None, int], Any]] = {
     "numpy": _numpy,
     "namedtuple": _named_tuple,
 }
+
+TAGS = frozenset(_DECODERS)  # of every value that is not a handle

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import builtins
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,16 @@ from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidOptions, InvalidSuite, SandboxError, Starved, UnsupportedLanguage
 from sandbox.jail import Job
-from sandbox.judge.calls import calls_of, judge_calls
-from sandbox.judge.literals import Undecided, literal_calls
+from sandbox.judge.calls import Undecided, calls_of, judge_calls
+from sandbox.judge.compare import least_output
+from sandbox.judge.literals import literal_calls
 from sandbox.judge.output import MAIN, check_run, path_of, run_once
 from sandbox.judge.programs import Text, ready
+from sandbox.judge.reports import bounded
 from sandbox.judge.script import combined
 from sandbox.judge.shared import judge_shared
 from sandbox.judge.split import judge_tests
-from sandbox.judge.stdio import judge_case
+from sandbox.judge.stdio import encoded, judge_case
 from sandbox.types import (
     NO_OPTIONS,
     SEVERITY,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 SPLIT: JudgeName = "split"
 SHARED: JudgeName = "shared_process"
+AGAIN = 0.2  # the share of one wall limit that a suite may have taken and still be run from its start
 PATIENCE = 3  # how much longer a starved run may take when it is run again
 
 # What reads stdin can as well be run without a judgement.
@@ -101,9 +104,11 @@ def judge(
             second = once()
             differs = {"nondeterministic"} if essence(second) != essence(report) else set()
             report = replace(report, flags=tuple(sorted({*report.flags, *second.flags, *differs})))
-        return report
+        return bounded(report)
     except OSError as error:  # no descriptors, no memory, no disk: never the program's fault
         raise SandboxError(f"the host fails the sandbox: {error}") from error
+    except MemoryError as error:  # of a suite or of our own: what an answer takes is judged where it is weighed
+        raise SandboxError("the judge has reached its memory limit (executor_memory_mb)") from error
 
 
 def check_options(options: Options, language: str, kind: str) -> None:
@@ -162,13 +167,23 @@ def hasty(tests: list[TestReport], options: Options) -> set[str]:
 def judge_split(
     box: Sandbox, source: bytes, suite: AssertSuite | CheckSuite, limits: Limits, stop: Stop, options: Options
 ) -> tuple[list[TestReport], set[str]]:
-    """Tests in a process of their own, or in none where they are literal calls."""
+    """Tests in a process of their own, or in none where they are literal calls.
+
+    Where an answer shows that a process is needed after all, the tests begin again in one, with whatever state the
+    program keeps between them; but where much time has gone already, what has been decided stands.
+    """
+    began = time.monotonic()
     if isinstance(suite, AssertSuite):
         entry_point = suite.entry_point or derived_entry_point(suite)
         calls = literal_calls(suite.asserts, suite.setup, entry_point)
         if calls is not None:
-            with suppress(Undecided):
+            try:
                 return judge_calls(box, source, entry_point, calls, limits, stop.after_failures, options)
+            except Undecided as undecided:
+                stands = time.monotonic() - began > AGAIN * limits.wall
+                plan, decided = plan_of(suite), undecided.reports if stands else ()
+                tests, found = judge_tests(box, source, plan, limits, stop.after_failures, options, decided)
+                return tests, found | undecided.flags
     return judge_tests(box, source, plan_of(suite), limits, stop.after_failures, options)
 
 
@@ -244,11 +259,27 @@ def defined_names(tree: ast.AST) -> set[str]:
 def judge_stdio(
     source: bytes, language: str, suite: StdioSuite, limits: Limits, stop: Stop, box: Sandbox, options: Options
 ) -> tuple[CompileReport | None, list[TestReport], set[str]]:
+    check_cases(suite, limits)
     with ready(language, Text(source), limits, box, box.artifacts, options) as (job, report):
         if job is None:
             return report, [NOT_COMPILED], set()
         tests, flags = judge_cases(job, suite, stop, box, audit=options.audit)
         return report, tests, flags
+
+
+def check_cases(suite: StdioSuite, limits: Limits) -> None:
+    """Raises InvalidSuite for a case that no program can pass, because it may not print so much."""
+    if suite.checker is not None or suite.interactor is not None:
+        return
+    most = limits.output_kb * 1024
+    for number, case in enumerate(suite.cases):
+        if 4 * len(case.stdout) > most:
+            least = least_output(encoded(case.stdout, "a case's stdout"), suite.compare)
+            if least > most:
+                raise InvalidSuite(
+                    f"case {number}: {least} bytes of stdout are expected, and a program may print {most} "
+                    f"(limits.output_kb is {limits.output_kb}); ask for more"
+                )
 
 
 def run_only(

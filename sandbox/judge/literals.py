@@ -14,18 +14,15 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-from sandbox.judge import codec
-from sandbox.judge.calls import Call
+from sandbox.judge import bounds, codec
+from sandbox.judge.calls import Call, Undecided
 from sandbox.run import Fate
 from sandbox.types import Verdict
 
 PLAIN_TAGS = frozenset({"tuple", "dict", "set", "frozenset", "int", "float", "complex", "bytes"})
-MAX_ITEMS = 2_000  # of an answer that is hashed and compared here; one that is larger goes the long way
+MAX_ITEMS = 2_000  # of an answer that is compared here; one that is larger goes the long way
+HASHED_WEIGHT = 4  # of one that is an item of a set or a dict: hashes of numbers can be made to collide
 MAX_TEXT = 20_000  # of a test that is parsed here
-
-
-class Undecided(Exception):
-    """The answer is no plain value: only the test process can say what the test makes of it."""
 
 
 @lru_cache(maxsize=64)
@@ -120,8 +117,10 @@ def literal_call(text: str, entry_point: str) -> Call | None:
         codec.dumps(trees)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, codec.CodecError):
         return None
-    weigh = partial(weigh_literal, how=how, expected=expected, wanted=wanted, reason=reason[:500])
-    return Call(trees, [keyword.arg for keyword in test.keywords if keyword.arg], weigh)
+    weigh = partial(weigh_literal, how=how, expected=expected, wanted=wanted, reason=reason[: bounds.MAX_REASON])
+    return Call(
+        trees, [keyword.arg for keyword in test.keywords if keyword.arg], weigh, long_way=bounds.MAX_LITERAL_BYTES
+    )
 
 
 def weigh_literal(tree: Any, how: str, expected: Any, wanted: bool, reason: str) -> Fate:
@@ -131,7 +130,7 @@ def weigh_literal(tree: Any, how: str, expected: Any, wanted: bool, reason: str)
     try:
         value = codec.decode(tree)
     except codec.CodecError as error:
-        return Fate(Verdict.INVALID_RESULT, str(error))
+        return Fate(Verdict.INVALID_RESULT, bounds.text(str(error)))
     if how == "truth":
         said = bool(value)
     elif how.startswith("is"):
@@ -142,9 +141,12 @@ def weigh_literal(tree: Any, how: str, expected: Any, wanted: bool, reason: str)
 
 
 def count_plain(tree: Any) -> int:
-    """How many values a tree holds. Raises Undecided for one that is not of the plain kinds."""
+    """How many values a tree holds; more than MAX_ITEMS, where it holds too many, are not counted on.
+
+    Raises Undecided for one that is not of the plain kinds.
+    """
     found, waiting = 0, [tree]
-    while waiting:
+    while waiting and found + len(waiting) <= MAX_ITEMS:
         tree = waiting.pop()
         found += 1
         if type(tree) is list:
@@ -152,7 +154,9 @@ def count_plain(tree: Any) -> int:
         elif type(tree) is dict:
             tag = tree.get("t")
             if type(tag) is not str or tag not in PLAIN_TAGS:  # a list would not even be looked up
-                raise Undecided(f"an answer of the kind {tag!r:.50}")
+                raise Undecided(f"an answer of the kind {bounds.text(tag, 50)}")
             if type(tree.get("v")) is list:
                 waiting += tree["v"]
-    return found
+                if tag in ("dict", "set", "frozenset"):
+                    found += (HASHED_WEIGHT - 1) * len(tree["v"])
+    return found + len(waiting)

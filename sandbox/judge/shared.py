@@ -15,7 +15,7 @@ from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidSuite
 from sandbox.jail import Job
-from sandbox.judge import codec
+from sandbox.judge import bounds, codec
 from sandbox.judge.audit import Watch
 from sandbox.judge.split import Channel, Meter
 from sandbox.judge.stdio import left_by_itself
@@ -67,7 +67,7 @@ def judge_one(
     starter: Starter, source: bytes, plan: dict[str, Any], limits: Limits, options: Options
 ) -> tuple[TestReport, set[str]]:
     ours, theirs = socket.socketpair()
-    channel = Channel(ours)
+    channel = Channel(ours, bounds.MAX_WORD_BYTES)
     try:
         with Watch(options.audit) as watch:
             try:
@@ -91,12 +91,12 @@ def outcome(channel: Channel, end: Fate) -> Fate:
         frames = [channel.frame(), channel.frame()]
         first, second = (None if frame is None else codec.loads(frame) for frame in frames)
         if isinstance(first, dict) and "invalid" in first:
-            raise InvalidSuite(f"the tests cannot be used: {first['invalid']}")
+            raise InvalidSuite(f"the tests cannot be used: {bounds.text(first['invalid'], bounds.MAX_DETAIL)}")
         if end.verdict is not None:
             return end
         if second is None:
             return Fate(Verdict.NO_RESULT, "the program exits instead of answering")
         verdict, detail = second["done"]
-        return Fate(Verdict(verdict), str(detail)[:2000])
+        return Fate(Verdict(verdict), bounds.text(detail, bounds.MAX_DETAIL))
     except (codec.CodecError, TypeError, ValueError, KeyError) as error:
-        return Fate(Verdict.INVALID_RESULT, f"the program tampers with its judge: {error!r:.200}")
+        return Fate(Verdict.INVALID_RESULT, f"the program tampers with its judge: {type(error).__name__}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,22 +21,22 @@ from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidSuite, SandboxError
 from sandbox.jail import Job
-from sandbox.judge import codec
+from sandbox.judge import bounds, codec
 from sandbox.judge.audit import Watch
 from sandbox.judge.stdio import fresh_job
 from sandbox.judge.texts import sayable, shown_head, shown_tail
 from sandbox.run import Fate, Run, Starter, fate, flags, over_cpu, over_memory, over_output, pump
 from sandbox.types import SEVERITY, Limits, Options, TestReport, Verdict
 
-MAX_PENDING = codec.MAX_MESSAGE_BYTES + 64
 LOST_S = 2.0  # how long after the loss of C its end may take to be told
 
 
 class Channel:
-    """Frames to and from a jailed process, read without ever waiting for it."""
+    """Frames to and from a jailed process, read without ever waiting for it, none longer than `most` bytes."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, most: int = bounds.MAX_MESSAGE_BYTES) -> None:
         self.sock = sock
+        self.most = most
         self.pending = bytearray()
         self.closed = False
         sock.setblocking(False)
@@ -45,7 +46,7 @@ class Channel:
 
     def fill(self) -> None:
         try:
-            while len(self.pending) < MAX_PENDING:
+            while len(self.pending) < self.most + 64:
                 part = self.sock.recv(1 << 18)
                 if not part:
                     self.closed = True
@@ -61,8 +62,8 @@ class Channel:
         if len(self.pending) < 4:
             return None
         size = int.from_bytes(self.pending[:4], "big")
-        if size > codec.MAX_MESSAGE_BYTES:
-            raise codec.CodecError(f"a message of {size} bytes was announced")
+        if size > self.most:
+            raise codec.CodecError(f"a message of {size} bytes was announced; at most {self.most} are read")
         if len(self.pending) < 4 + size:
             return None
         data = bytes(self.pending[4 : 4 + size])
@@ -104,7 +105,7 @@ class Meter:
             peak_memory_mb=round(counters.peak_memory_bytes / fences.MB, 1),
             stdout=shown_head(self.run.stdout.take()),
             stderr=shown_tail(self.run.stderr.take()),
-            detail=sayable(detail),
+            detail=sayable(bounds.text(detail, bounds.MAX_DETAIL)),
         )
 
 
@@ -145,7 +146,7 @@ class Pair:
         ours, theirs = socket.socketpair()
         left, right = socket.socketpair()
         nowhere = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)  # what the tests print is nobody's business
-        self.channel = Channel(ours)
+        self.channel = Channel(ours, bounds.MAX_WORD_BYTES)
         self.watch = Watch(options.audit)
         self.tests: Run | None = None
         self.candidate: Run | None = None
@@ -177,6 +178,8 @@ class Pair:
             if pump([t, c], self.channel.fileno() if not self.channel.closed else None):
                 self.channel.fill()
             message = self.message()
+            if isinstance(message, Fate):
+                return message
             if message is not None and "lost" not in message:
                 return message
             if message is not None:
@@ -188,16 +191,18 @@ class Pair:
             if lost_at is not None and c.ending is None and time.monotonic() > lost_at + LOST_S:
                 return Fate(Verdict.INVALID_RESULT, "the program broke the wire to its judge")
 
-    def message(self) -> dict[str, Any] | None:
-        """T's next message if it is there. Only the tests' own text could make T send anything but ours."""
+    def message(self) -> dict[str, Any] | Fate | None:
+        """T's next message if it is there.
+
+        T's own code makes messages that can be read. Where one cannot be read, a test has done what an answer made it
+        do (`eval` of it, say): the program's result, never a reason to call the suite invalid.
+        """
         try:
             data = self.channel.frame()
             message = None if data is None else codec.loads(data)
         except codec.CodecError as error:
-            raise InvalidSuite(f"the tests tamper with their judge: {error}") from None
-        if not isinstance(message, dict | None):
-            raise InvalidSuite("the tests tamper with their judge")
-        return message
+            return unreadable(str(error))
+        return message if isinstance(message, dict | None) else unreadable("not an object")
 
     def runs(self) -> tuple[Run, Run]:
         if self.tests is None or self.candidate is None:
@@ -218,6 +223,10 @@ class Pair:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def unreadable(why: str) -> Fate:
+    return Fate(Verdict.INVALID_RESULT, f"what the test process says of it cannot be read: {bounds.text(why)}")
 
 
 def candidate_fate(run: Run) -> Fate:
@@ -243,26 +252,30 @@ def judge_tests(
     limits: Limits,
     allowed_failures: int | None,
     options: Options,
+    decided: Sequence[TestReport] = (),
 ) -> tuple[list[TestReport], set[str]]:
-    """Run the tests of `plan` against the program; `allowed_failures` stops early. Raises InvalidSuite."""
+    """Run the tests of `plan` against the program; `allowed_failures` stops early. Raises InvalidSuite.
+
+    The first tests are left out where they are `decided` already.
+    """
     total = len(plan["tests"])
     try:
         codec.dumps(plan)
     except codec.CodecError as error:
         raise InvalidSuite(f"the tests are too large: {error}") from None
-    reports: list[TestReport] = []
+    reports: list[TestReport] = [*decided]
     found: set[str] = set()
-    failures = 0
+    failures = sum(report.verdict is not Verdict.PASSED for report in reports)
     while len(reports) < total and (allowed_failures is None or failures < allowed_failures):
         with Pair(starter, source, plan, limits, total, options) as pair:
             t, c = pair.runs()
             meter = Meter(c)
             word = pair.answer()
-            stuck = False
+            stuck, loading = False, True
             if isinstance(word, dict) and "invalid" in word:
-                raise InvalidSuite(f"the tests cannot be used: {word['invalid']}")
+                raise InvalidSuite(f"the tests cannot be used: {bounds.text(word['invalid'], bounds.MAX_DETAIL)}")
             if isinstance(word, dict) and "ready" not in word:
-                word = Fate(*verdict_of(word.get("failed")))
+                word = verdict_of(word.get("failed"))
             if isinstance(word, Fate):
                 # Every further test would meet the same end: the program does not load, or the setup does not run.
                 report = meter.report(word.verdict or Verdict.NO_RESULT, word.detail)
@@ -273,16 +286,17 @@ def judge_tests(
                 found |= flags(c) | pair.watch.flags()
                 break
             while not stuck and len(reports) < total and (allowed_failures is None or failures < allowed_failures):
-                c.grant()
+                c.grant(wall=not loading)
                 t.grant()
+                loading = False
                 pair.order(len(reports))
                 word = pair.answer()
                 if isinstance(word, dict) and "invalid" in word:
-                    raise InvalidSuite(f"the tests cannot be used: {word['invalid']}")
+                    raise InvalidSuite(f"the tests cannot be used: {bounds.text(word['invalid'], bounds.MAX_DETAIL)}")
                 if isinstance(word, Fate):
                     end, stuck = word, True
                 else:
-                    end = Fate(*verdict_of(word.get("done")))
+                    end = verdict_of(word.get("done"))
                 end = meter.overruled(end)
                 stuck = stuck or end.verdict is Verdict.OUTPUT_LIMIT
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
@@ -293,10 +307,10 @@ def judge_tests(
     return reports, found
 
 
-def verdict_of(pair: Any) -> tuple[Verdict, str]:
+def verdict_of(pair: Any) -> Fate:
     """T's own words for a verdict."""
     try:
         verdict, detail = pair
-        return Verdict(verdict), str(detail)
-    except (TypeError, ValueError) as error:
-        raise InvalidSuite(f"the tests tamper with their judge: {error}") from None
+        return Fate(Verdict(verdict), bounds.text(detail, bounds.MAX_DETAIL))
+    except (TypeError, ValueError):
+        return unreadable("not a verdict and a reason")

@@ -27,9 +27,9 @@ from service.jobs import (
     Job,
     Reply,
     decode_suite,
-    digest,
     encode,
     encode_suite,
+    execute_job_id,
     num_tests,
 )
 from service.queue.keys import EXECUTE_QUEUE
@@ -108,17 +108,16 @@ class ExecuteGroup:
             problem = Problem(code="language_unknown", detail=str(error))
             return ProgramResult(status="invalid", trainable=False, error=problem)
         after = item.stop.after if isinstance(item.stop, StopAfter) else {"never": None, "first_failure": 1}[item.stop]
-        task = ExecuteTask(language, source, self.sha256, self.limits, after, self.options)
-        return execute_job(task, self.frame, self.total, toolchain, context)
+        task = ExecuteTask(language, source, self.sha256, self.limits, after, self.options, toolchain)
+        return execute_job(task, self.frame, self.total, context)
 
 
-def execute_job(task: ExecuteTask, frame: bytes, total: int, toolchain: str, context: Context) -> Job:
+def execute_job(task: ExecuteTask, frame: bytes, total: int, context: Context) -> Job:
     """A task with its suite's frame, which holds `total` tests. The task's language is a canonical name."""
     times = 2 if task.options.check_determinism else 1
     cost = task.limits.cpu_s * total * times + (COMPILE_CPU_S if BY_NAME[task.language].compile else 0.0)
-    content = encode(task)
-    return Job(digest("execute", toolchain, content), "execute", EXECUTE_QUEUE, context.lane, content, cost,
-               context.deadline_ms, (task.suite, frame), tenant=context.tenant)  # fmt: skip
+    return Job(execute_job_id(task), "execute", EXECUTE_QUEUE, context.lane, encode(task), cost, context.deadline_ms,
+               (task.suite, frame), tenant=context.tenant)  # fmt: skip
 
 
 class ExecutePlan:
@@ -173,6 +172,7 @@ def to_program_result(reply: Reply) -> ProgramResult:
     return ProgramResult(
         status="ok", verdict=report.verdict, passed=report.passed, total=report.total, pass_rate=report.pass_rate,
         trainable=True, cached=reply.worker == "cache", judge=report.judge, isolation=report.isolation,
+        toolchain=body.toolchain or None,
         compile=None if report.compile is None else CompileResult(**asdict(report.compile)),
         tests=[TestResult(**{name: getattr(test, name) for name in TestResult.model_fields}) for test in report.tests],
         flags=list(report.flags),

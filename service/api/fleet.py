@@ -11,11 +11,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from service.errors import BrokerUnavailable, Overloaded
-from service.jobs import digest
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
 from service.queue.producer import Load, Queue, Worker
 from service.queue.revisions import Activations, Active
@@ -120,8 +119,12 @@ class Fleet:
 
     @property
     def toolchain(self) -> str:
-        """Identity of what programs run on; part of every execution's identity."""
-        return digest(*sorted({worker.info["toolchain"] for worker in self.of_kind("execute")}))
+        """What programs are admitted for; part of every execution's identity. Empty where no executor is alive.
+
+        Of a fleet of several it is the one that most executors have, the same for every API that sees the same fleet.
+        """
+        counted = Counter(str(worker.info["toolchain"]) for worker in self.of_kind("execute"))
+        return max(counted, key=lambda one: (counted[one], one), default="")
 
     def line(self, queue: str) -> Line:
         return self.lines.setdefault(queue, Line())

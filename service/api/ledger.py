@@ -71,7 +71,7 @@ class Ledger:
         self.perform = perform
         self._claim = queue.client.register_script(script("claim"))
         self._end_once = queue.client.register_script(script("settle"))
-        self._say_alive = queue.client.register_script(script("alive"))
+        self._say_alive = queue.client.register_script(script("alive", spare=True))
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._records: dict[str, dict[str, Any]] = {}  # of the same requests: what Redis was told, should it forget
         self._endings: set[asyncio.Future[None]] = set()

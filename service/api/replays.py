@@ -124,6 +124,9 @@ class Replays:
 
 def pack(at_ms: int, toolchain: str, groups: Sequence[ExecuteGroup], results: Sequence[ExecuteResult]) -> bytes:
     """A record of what was asked and what was answered, compressed."""
+    judged = {program.toolchain for result in results for program in result.programs if program.toolchain}
+    if len(judged) == 1:
+        toolchain = judged.pop()
     items = [
         _Item(
             group.item.model_dump(mode="json", exclude={"tests"}), group.sha256, group.frame,

@@ -61,8 +61,9 @@ class RunPlan:
                 raise Invalid(f"language: {error}") from None
             frame = encode_suite(sandbox.RunSuite(order.stdin, order.files, order.fetch))
             limits = sandbox.Limits(**order.limits.model_dump())
-            task = ExecuteTask(language, order.source, hashlib.sha256(frame).hexdigest(), limits)
-            jobs.append(execute_job(task, frame, 1, toolchain, context))
+            sha256 = hashlib.sha256(frame).hexdigest()
+            task = ExecuteTask(language, order.source, sha256, limits, toolchain=toolchain)
+            jobs.append(execute_job(task, frame, 1, context))
         return cls(jobs)
 
     async def results(self, errand: Errand) -> list[Ran]:

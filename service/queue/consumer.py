@@ -55,13 +55,17 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a job ended. `cache_ms`: how long the answer is good for others, 0: not at all. `started_ms`: Unix time."""
+    """How a job ended. `cache_ms`: how long the answer is good for others, 0: not at all. `started_ms`: Unix time.
+
+    `cache_as`: the job that it is the answer to, where that is another than was asked.
+    """
 
     lease: Lease
     body: Any
     cache_ms: int
     compute_ms: float
     started_ms: int
+    cache_as: str = ""
 
     @property
     def queue_ms(self) -> int:
@@ -91,8 +95,9 @@ class Consumer:
         lanes = [self.keys.streams(queue) for queue in self.queues]
         self._streams = [streams[lane] for lane in range(3) for streams in lanes]
         self._queue_of = {stream: queue for queue in self.queues for stream in self.keys.streams(queue)}
-        self._lease = client.register_script(script("lease"))
+        self._lease = client.register_script(script("lease", spare=True))  # what is done is what makes room
         self._finish = client.register_script(script("finish"))
+        self._finish_spare = client.register_script(script("finish", spare=True))
         self._in_hand: dict[str, Lease] = {}
         self._lock = threading.Lock()
         self._reclaimed_at = 0.0
@@ -120,7 +125,7 @@ class Consumer:
                 leases += self._admit([], limit - len(leases))
             if not leases and block_s > 0:
                 leases = self._await(block_s)
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, MemoryError) as error:
             with self._lock:  # what was leased a moment ago is in nobody's hands: its lease must run out
                 for key in self._in_hand.keys() - held:
                     del self._in_hand[key]
@@ -191,14 +196,14 @@ class Consumer:
         """End a job. False if it had ended before (another worker, or its deadline)."""
         return self.finish_all([Ending(lease, body, cache_ms, compute_ms, started_ms or now_ms())])[0]
 
-    def finish_all(self, endings: Sequence[Ending]) -> list[bool]:
-        """End jobs, each in a step of its own, in one round trip."""
+    def finish_all(self, endings: Sequence[Ending], *, spare: bool = False) -> list[bool]:
+        """End jobs, each in a step of its own, in one round trip. `spare`: even where the broker's memory is full."""
         if len(endings) == 1:
-            outcomes = [self._end(endings[0])]
+            outcomes = [self._end(endings[0], spare=spare)]
         else:
             with self.client.pipeline(transaction=False) as pipe:
                 for ending in endings:
-                    self._end(ending, pipe)
+                    self._end(ending, pipe, spare=spare)
                 outcomes = pipe.execute()
         for ending, ended in zip(endings, outcomes, strict=True):
             self.drop(ending.lease)
@@ -206,11 +211,13 @@ class Consumer:
                 count_ending(ending.lease.kind, ending.body, ending.queue_ms / 1000, ending.compute_ms / 1000)
         return [bool(ended) for ended in outcomes]
 
-    def _end(self, ending: Ending, client: Any = None) -> Any:
+    def _end(self, ending: Ending, client: Any = None, *, spare: bool = False) -> Any:
         lease = ending.lease
         reply = encode(Reply(lease.id, ending.body, float(ending.queue_ms), ending.compute_ms, self.name))
-        arguments: list[Any] = [self.keys.prefix, lease.id, reply, ending.cache_ms, KEEP_REPLY_MS, GROUP, lease.entry]
-        return self._finish(keys=self.keys.book(lease.queue), args=arguments, client=client)
+        arguments: list[Any] = [self.keys.prefix, lease.id, reply, ending.cache_ms, KEEP_REPLY_MS, GROUP, lease.entry,
+                                ending.cache_as]  # fmt: skip
+        finish = self._finish_spare if spare else self._finish
+        return finish(keys=self.keys.book(lease.queue), args=arguments, client=client)
 
     def drop(self, lease: Lease) -> None:
         """Let go of a job without ending it; it is redelivered when its lease runs out."""
@@ -247,7 +254,7 @@ class Heartbeat:
         self.every_s = every_s
         self.patience_s = patience_s
         self.on_lost = on_lost
-        self._announce = consumer.client.register_script(script("announce"))
+        self._announce = consumer.client.register_script(script("announce", spare=True))
         self._progress = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -274,7 +281,7 @@ class Heartbeat:
             began = time.monotonic()
             try:
                 self.beat()
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, MemoryError) as error:  # the working thread may have reached the limit
                 log.warning("heartbeat missed: %s", error)
             except Exception:  # a background loop outlives what it meets
                 metrics.loop_failures.labels("heartbeat").inc()

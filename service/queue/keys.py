@@ -66,12 +66,15 @@ class Keys:
         return f"{self.prefix}job:{job}"
 
 
-def script(name: str) -> str:
-    """Source of one of the scripts beside this module, after that of what it builds on."""
+def script(name: str, *, spare: bool = False) -> str:
+    """Source of one of the scripts beside this module, after that of what it builds on.
+
+    `spare`: one that runs even where the broker's memory is full, for what gives more back than it takes.
+    """
     folder = resources.files("service.queue").joinpath("lua")
     parts = [*BUILT_ON.get(name, ()), name]
-    head = ["#!lua flags=allow-oom"] if name in WHILE_FULL else []
-    return "\n".join([*head, *(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)])
+    source = "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in parts)
+    return f"#!lua flags=allow-oom\n{source}" if spare else source
 
 
 def queue_of_model(model: str) -> str:
@@ -80,8 +83,6 @@ def queue_of_model(model: str) -> str:
 
 EXECUTE_QUEUE = "execute"
 BUILT_ON = {"finish": ("book",), "leave": ("book",)}
-# What ends work, or keeps what is under way alive, also runs while Redis' memory is full: it is what makes room.
-WHILE_FULL = frozenset({"alive", "announce", "finish", "lease", "leave"})
 
 
 def kind_of_queue(queue: str) -> Kind:

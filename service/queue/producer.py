@@ -120,8 +120,8 @@ class Queue:
         self.keys = Keys(namespace)
         self.channel = self.keys.reply(channel)
         self._submit = client.register_script(script("submit"))
-        self._leave = client.register_script(script("leave"))
-        self._finish = client.register_script(script("finish"))
+        self._leave = client.register_script(script("leave", spare=True))
+        self._finish = client.register_script(script("finish", spare=True))  # what it says here is short
         self._fresh: dict[str, tuple[bytes, int]] = {}  # to be remembered: frame, for how long
         self._storing: asyncio.Task[None] | None = None
         self._strangers: set[bytes] = set()  # workers whose announcement cannot be read, and who were told of

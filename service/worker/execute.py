@@ -8,12 +8,14 @@ import time
 from collections import OrderedDict
 from typing import Any
 
+import msgspec
+
 from sandbox.errors import Interrupted, InvalidOptions, InvalidSuite, SandboxError, UnsupportedLanguage
 from sandbox.judge import judge
 from sandbox.types import TIMING_VERDICTS, Program, Report, Stop, Suite
 from sandbox.walls import Sandbox
 from service import metrics
-from service.jobs import Executed, ExecuteTask, Failed, JobState, Kind, decode_suite
+from service.jobs import Executed, ExecuteTask, Failed, JobState, Kind, decode_suite, encode, execute_job_id
 from service.queue.consumer import Lease
 from service.queue.keys import EXECUTE_QUEUE
 from service.queue.producer import now_ms
@@ -22,9 +24,10 @@ from service.worker.loop import Hands, failure
 
 log = logging.getLogger("plaudit.execute")
 
-LARGE_OUTPUT_BYTES = 64 * 1024
-LARGE_OUTPUT_MS = 60_000
+LARGE_REPORT_BYTES = 64 * 1024
+LARGE_REPORT_MS = 60_000
 MAX_SUITES = 64  # decoded suites kept: a group's programs share one
+MAX_SUITES_BYTES = 64 * 1024 * 1024  # of their frames
 
 
 class ExecuteWork:
@@ -38,7 +41,7 @@ class ExecuteWork:
         self._at_work = threading.Lock()  # between the heartbeat's thread and the change from one job to the next
         self._lease: Lease | None = None
         self.cache_ms = settings.cache_s * 1000
-        self.suites: OrderedDict[str, Suite] = OrderedDict()
+        self.suites: OrderedDict[str, tuple[Suite, int]] = OrderedDict()  # and the size of its frame
         self.info: dict[str, Any] = {
             "isolation": box.level,
             "toolchain": box.toolchain_digest,
@@ -90,15 +93,26 @@ class ExecuteWork:
             hands.answer(lease, failure("sandbox", str(error)), started_ms=started)
             return
         _count(task.language, report)
-        hands.answer(lease, Executed(report), cache_ms=self._cache_ms(report),
+        body = Executed(report, self.box.toolchain_digest)
+        hands.answer(lease, body, cache_ms=self._cache_ms(body), cache_as=self._known_as(task),
                      compute_ms=(time.perf_counter() - began) * 1000, started_ms=started)  # fmt: skip
 
-    def _cache_ms(self, report: Report) -> int:
-        """How long to remember it. A large output only until its caller's retries are over: memory is Redis'."""
-        if any(test.verdict in TIMING_VERDICTS for test in report.tests) or "nondeterministic" in report.flags:
+    def _known_as(self, task: ExecuteTask) -> str:
+        """Under which identity the answer is remembered: not the job's own if that was admitted for another toolchain.
+
+        While a fleet is changed from one to another any executor takes any job, so that none waits; whose verdict it
+        is, is said with it.
+        """
+        own = self.box.toolchain_digest
+        return "" if task.toolchain == own else execute_job_id(msgspec.structs.replace(task, toolchain=own))
+
+    def _cache_ms(self, body: Executed) -> int:
+        """How long to remember it. A large one only until its caller's retries are over: memory is Redis'."""
+        report = body.report
+        timed = report.verdict in TIMING_VERDICTS or any(test.verdict in TIMING_VERDICTS for test in report.tests)
+        if timed or "nondeterministic" in report.flags or len(report.tests) < report.total:
             return 0
-        large = report.output is not None and len(report.output.stdout) > LARGE_OUTPUT_BYTES
-        return min(self.cache_ms, LARGE_OUTPUT_MS) if large else self.cache_ms
+        return min(self.cache_ms, LARGE_REPORT_MS) if len(encode(body)) > LARGE_REPORT_BYTES else self.cache_ms
 
     def _judge(self, task: ExecuteTask, suite: Suite) -> Report:
         """One judgement; the sandbox's own fault is tried once more before it is an answer."""
@@ -114,12 +128,13 @@ class ExecuteWork:
     def _suite(self, sha256: str, hands: Hands) -> Suite | None:
         if sha256 in self.suites:
             self.suites.move_to_end(sha256)
-            return self.suites[sha256]
+            return self.suites[sha256][0]
         frame = hands.suite(sha256)
         if frame is None:
             return None
-        self.suites[sha256] = suite = decode_suite(frame)
-        while len(self.suites) > MAX_SUITES:
+        suite = decode_suite(frame)
+        self.suites[sha256] = suite, len(frame)
+        while len(self.suites) > MAX_SUITES or sum(size for _, size in self.suites.values()) > MAX_SUITES_BYTES:
             self.suites.popitem(last=False)
         return suite
 

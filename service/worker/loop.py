@@ -10,25 +10,31 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import Any, Protocol
 
-from redis.exceptions import RedisError
+from redis.exceptions import ClusterDownError, ReadOnlyError, RedisError, ResponseError, TryAgainError
 
 from service import metrics
 from service.errors import HostLacks, UsageError
-from service.jobs import Executed, Failed, JobState, Kind, Scored
+from service.jobs import Executed, Failed, JobState, Kind, Scored, encode
 from service.queue.connections import connect, greet
 from service.queue.consumer import Consumer, Ending, Heartbeat, Lease
 from service.queue.producer import now_ms
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.worker")
+
+REFUSED_S = 2.0  # how long a large answer that Redis does not take is tried again before it is given up
+SPARE_BYTES = 4096  # of an answer that is handed in even where Redis' memory is full
+TRANSIENT = ("MISCONF", "NOREPLICAS", "BUSY ")  # beginnings of refusals that pass
 
 
 class Stop:
@@ -58,14 +64,28 @@ class Hands:
         self._stop = stop
 
     def answer(self, lease: Lease, body: Scored | Executed | Failed, *, cache_ms: int = 0, compute_ms: float = 0.0,
-               started_ms: int | None = None) -> None:  # fmt: skip
+               started_ms: int | None = None, cache_as: str = "") -> None:  # fmt: skip
         """Hand in the ending of a job, waiting for Redis if it is away; dropped there if the job had ended."""
-        self.answer_all([Ending(lease, body, cache_ms, compute_ms, started_ms or now_ms())])
+        self.answer_all([Ending(lease, body, cache_ms, compute_ms, started_ms or now_ms(), cache_as)])
 
     def answer_all(self, endings: Sequence[Ending]) -> None:
-        """The same for the jobs of a batch, all at once."""
-        if endings:
-            patiently(lambda: self._consumer.finish_all(endings), self._stop)
+        """The same for the jobs of a batch, all at once.
+
+        For what Redis answers but does not take (its memory is full) there is a little room: a small answer is handed
+        in without being remembered, and a large one becomes a failure of its job.
+        """
+        if not endings:
+            return
+        small = all(len(encode(ending.body)) <= SPARE_BYTES for ending in endings)
+        try:
+            patiently(lambda: self._consumer.finish_all(endings), self._stop, refused_s=0.0 if small else REFUSED_S)
+        except ResponseError as error:
+            log.error("answers refused: %s", error, extra={"jobs": [ending.lease.id for ending in endings]})
+            refusal = failure("answer_refused", f"the queue does not store the answer ({type(error).__name__})")
+            spare = [
+                replace(ending, body=ending.body if small else refusal, cache_ms=0, cache_as="") for ending in endings
+            ]
+            patiently(lambda: self._consumer.finish_all(spare, spare=True), self._stop)
 
     def drop(self, lease: Lease) -> None:
         """Let go of a job that has ended elsewhere."""
@@ -128,8 +148,8 @@ def run(work: Work, settings: Settings, stop: Stop, name: str | None = None) -> 
             try:
                 if not stop.asked and (appetite := work.appetite()) > 0:
                     leases = consumer.take(appetite, block_s=0.0 if work.held else 0.5)
-            except (RedisError, OSError) as error:
-                log.warning("queue does not answer: %s", error)
+            except (RedisError, OSError, MemoryError) as error:
+                log.warning("no jobs taken: %s: %s", type(error).__name__, error)
                 stop.sleep(0.25)
                 continue
             try:
@@ -146,13 +166,27 @@ def failure(code: str, detail: str, *, retryable: bool = True) -> Failed:
     return Failed(JobState.FAILED, code, detail, retryable)
 
 
-def patiently(call: Callable[[], Any], stop: Stop, give_up_s: float = 60.0) -> Any:
-    """Call until Redis answers; once asked to stop, only for `give_up_s` more."""
+def refused(error: Exception) -> bool:
+    """Whether Redis has understood and does not want to: not one that is starting, a replica, or without its disk."""
+    if not isinstance(error, ResponseError) or isinstance(error, ReadOnlyError | ClusterDownError | TryAgainError):
+        return False
+    return not str(error).startswith(TRANSIENT)
+
+
+def patiently(call: Callable[[], Any], stop: Stop, give_up_s: float = 60.0, refused_s: float | None = None) -> Any:
+    """Call until Redis answers; once asked to stop, only for `give_up_s` more.
+
+    With `refused_s`: what Redis refuses for so long raises its ResponseError.
+    """
     stopping_since: float | None = None
+    refused_since: float | None = None
     while True:
         try:
             return call()
         except (RedisError, OSError) as error:
+            refused_since = (refused_since or time.monotonic()) if refused(error) else None
+            if refused_s is not None and refused_since and time.monotonic() - refused_since >= refused_s:
+                raise
             if stop.asked:
                 stopping_since = stopping_since or time.monotonic()
                 if time.monotonic() - stopping_since > give_up_s:
@@ -180,6 +214,16 @@ def run_score(settings: Settings) -> int:
     return 0
 
 
+def limit_memory(mb: int) -> None:
+    """Let this process have so much memory and no more: past it, what asks for more raises MemoryError.
+
+    Only the soft limit is set, and jailed programs begin with the hard one: theirs are limits of their own.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    wanted = mb * 1024 * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
 def run_execute(settings: Settings) -> int:
     """An executing worker until SIGTERM. Raises HostLacks when this host's walls are not what is asked for."""
     from sandbox.errors import WallsMissing
@@ -193,6 +237,8 @@ def run_execute(settings: Settings) -> int:
     stop.install()
     try:
         with Sandbox.open(accept=settings.isolation_accept) as box:
+            if settings.executor_memory_mb is not None:
+                limit_memory(settings.executor_memory_mb)
             run(ExecuteWork(settings, box), settings, stop)
     except WallsMissing as error:
         raise HostLacks(str(error)) from error

@@ -69,7 +69,7 @@ def test_a_fresh_interpreter_is_judged_and_limited_as_ever(box: Sandbox) -> None
         ("x = [bytearray(1 << 20) for _ in range(4000)]", "memory_limit"),
         ("import sys; sys.exit(3)", "runtime_error"),
         ("import os; os.kill(os.getpid(), 9)", "runtime_error"),
-        ("x = (", "runtime_error"),
+        ("x = (", "compile_error"),
     ):
         limits = replace(LIMITS, memory_mb=64, cpu_s=0.5)
         assert run(box, source, StdioSuite((StdioCase("", "3"),)), FRESH, limits).verdict == verdict, source
@@ -144,7 +144,7 @@ def test_what_cannot_be_split_passes_in_one_process(box: Sandbox) -> None:
         ("def f(x): raise ValueError('no')", "runtime_error"),
         ("def f(x): assert False", "runtime_error"),  # its own assertion, not the test's
         ("def g(x): return 1", "runtime_error"),
-        ("x = (", "runtime_error"),
+        ("x = (", "compile_error"),
         ("import sys; sys.exit(0)", "no_result"),
         ("import os; os._exit(0)", "no_result"),
         ("def f(x): exit()", "no_result"),

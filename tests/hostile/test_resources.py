@@ -50,9 +50,9 @@ for _ in range(8):
     assert run(box, source).verdict is Verdict.MEMORY_LIMIT
 
 
-def test_more_address_space_than_allowed_is_a_memory_error_of_the_program(box: Sandbox) -> None:
+def test_more_address_space_than_allowed_is_the_memory_limit(box: Sandbox) -> None:
     report = run(box, "bytearray(1 << 40)")
-    assert report.verdict is Verdict.RUNTIME_ERROR
+    assert report.verdict is Verdict.MEMORY_LIMIT
     assert "MemoryError" in report.tests[0].stderr
 
 

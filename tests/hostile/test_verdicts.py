@@ -234,12 +234,12 @@ def f(x):
     numbers = range(1, 10)
     asserts = AssertSuite(tuple(f"assert f({n}) == {n + 1}" for n in numbers))
     report = run(box, source, asserts)
-    assert verdicts(report) == [*wanted, "wrong_answer", "runtime_error", "passed"]
-    assert report.verdict is Verdict.TIME_LIMIT
+    assert verdicts(report) == [*wanted, "wrong_answer", "memory_limit", "passed"]
+    assert report.verdict is Verdict.MEMORY_LIMIT
     assert (report.passed, report.total) == (2, 9)
     calls = FunctionSuite("f", tuple(Case((n,), {}, n + 1) for n in numbers))
     report = run(box, source, calls)
-    assert verdicts(report) == [*wanted, "invalid_result", "runtime_error", "passed"]
+    assert verdicts(report) == [*wanted, "invalid_result", "memory_limit", "passed"]
     assert report.tests[5].detail == "ValueError: six"
 
 
@@ -251,7 +251,7 @@ def f(x):
         ("import os; os._exit(0)", Verdict.NO_RESULT),
         ("import os; os._exit(3)", Verdict.RUNTIME_ERROR),
         ("raise ValueError(1)", Verdict.RUNTIME_ERROR),
-        ("def f(x: return", Verdict.RUNTIME_ERROR),
+        ("def f(x: return", Verdict.COMPILE_ERROR),
         ("", Verdict.RUNTIME_ERROR),
         ("while True: pass", Verdict.TIME_LIMIT),
         ("x = [0]\nwhile True: x += x", Verdict.MEMORY_LIMIT),

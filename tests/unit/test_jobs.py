@@ -113,8 +113,9 @@ def test_an_identity_depends_on_every_input() -> None:
         *(msgspec.structs.replace(task, limits=replace(task.limits, **change)) for change in (
             {"cpu_s": 4.0}, {"wall_s": 9.0}, {"memory_mb": 256}, {"output_kb": 1}, {"processes": 1},
         )),
-        *(msgspec.structs.replace(task, options=sandbox.Options(**{one.name: True}))
+        *(msgspec.structs.replace(task, options=sandbox.Options(**{one.name: one.default is not True}))
           for one in fields(sandbox.Options)),
+        msgspec.structs.replace(task, toolchain="sha256:0"),
     ]  # fmt: skip
     score = ScoreTask("default", "sha256:0", "p", ["a", "b"])
     others_too = [

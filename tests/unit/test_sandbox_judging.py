@@ -32,6 +32,7 @@ NOTHING = Counters(0, 0, 0, 0)
 @dataclass
 class FakeCapture:
     overflowed: bool = False
+    data: bytes = b""
 
 
 @dataclass
