@@ -60,6 +60,7 @@ class Job:
     fds: Mapping[int, int]
     source: bytes = b""  # text of a Python role
     main: bool = False  # whether the source also lies in the jail, as main.py
+    piped: bool = False  # whether stdin is a pipe, as for `python3 main.py`; else a file, which can be mapped
     flavour: Flavour = "light"
     program: int | None = None  # descriptor of the executable of an `exec`; None: argv[0] is a path
     files: Sequence[tuple[str, bytes]] = ()  # written before the start, readable for the job
@@ -187,7 +188,11 @@ class Jail:
         self.memory_base = 0  # what the jail itself holds of its group's memory
         self.folder = None if plan.bare is None else Folder(plan.kit.parent / f"work-{sequence}")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.complaints = memory_file("complaints", b"", sealed=False)
+        # The interpreter makes its standard streams over pipes, which is what every program of its kind will have.
+        empty, nobody = os.pipe2(os.O_CLOEXEC)
+        os.close(nobody)
+        self.complaints, complain = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.complaints, False)
         self.process: subprocess.Popen[bytes] | None = None
         seccomp = memory_file("seccomp", plan.seccomp)
         try:
@@ -200,15 +205,17 @@ class Jail:
                 environment = self.folder.environment({**plan.environment, **EARLY})
             self.process = subprocess.Popen(
                 line,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self.complaints,
+                stdin=empty,
+                stdout=complain,
+                stderr=complain,
                 pass_fds=(theirs.fileno(), seccomp) if self.folder is None else (theirs.fileno(),),
                 env=environment,
                 cwd="/",
                 process_group=0,
             )
             theirs.close()  # or the end of PID 1 would go unheard
+            os.close(complain)
+            complain = -1
             self._furnish()
         except BaseException as error:
             self.close()
@@ -219,7 +226,9 @@ class Jail:
             raise
         finally:
             theirs.close()
-            os.close(seccomp)
+            for fd in (seccomp, empty, complain):
+                if fd >= 0:
+                    os.close(fd)
 
     def _furnish(self) -> None:
         """Tell PID 1 what to prepare, and wait until it has. Raises SandboxError with its complaint."""
@@ -273,7 +282,10 @@ class Jail:
         return answer
 
     def _complaints(self) -> str:
-        text = os.pread(self.complaints, 2000, 0).decode(errors="replace").strip()
+        try:
+            text = os.read(self.complaints, 2000).decode(errors="replace").strip()
+        except BlockingIOError:
+            text = ""
         return text or "it left no message"
 
     def kill_job(self) -> None:

@@ -49,6 +49,7 @@ class Capture:
 
     def __init__(self, cap_bytes: int) -> None:
         self.reader, self.writer = os.pipe2(os.O_CLOEXEC)
+        os.fchmod(self.writer, 0o666)  # so that programs of another uid can open /dev/stdout
         os.set_blocking(self.reader, False)
         self.cap_bytes = cap_bytes
         self.data = bytearray()

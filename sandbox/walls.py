@@ -63,6 +63,7 @@ KIT_FILES = {
     "broom": "inside/broom.py",
     "landlock": "inside/landlock.py",
     "candidate": "inside/candidate.py",
+    "ending": "inside/ending.py",
     "fresh": "inside/fresh.py",
     "audit": "inside/audit.py",
     "tests": "inside/tests.py",

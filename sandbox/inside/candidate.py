@@ -12,7 +12,6 @@ descriptor 3 the program could say as well. The `audited` roles do the same watc
 from __future__ import annotations
 
 import _socket
-import atexit
 import builtins
 import os
 import sys
@@ -21,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from sandbox.inside import awaited
+    from sandbox.inside import awaited, ending
     from sandbox.inside.audit import Watch
     from sandbox.inside.peer import Peer
     from sandbox.inside.remote import BASES
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 else:
     import awaited
     import codec
+    import ending
     from peer import Peer
     from remote import BASES
     from wire import Lost, attempt, describe_error, send_frame
@@ -50,28 +50,6 @@ def new_main() -> Any:
     return main
 
 
-def own_frames(error: BaseException) -> Any:
-    """The traceback from the program's first frame on; None when no frame of it is there (a syntax error)."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename != MAIN:
-        trace = trace.tb_next
-    return trace
-
-
-def show(error: BaseException) -> None:
-    sys.excepthook(type(error), error.with_traceback(own_frames(error)), error.__traceback__)
-
-
-def exit_code(error: SystemExit) -> int:
-    code = error.code
-    if code is None:
-        return 0
-    if isinstance(code, int):
-        return code & 0xFF
-    print(code, file=sys.stderr)
-    return 1
-
-
 def watch_over(source: bytes, fd: int) -> Watch:
     """Begin to watch this process; what is seen is said on `fd`."""
     sys.path.insert(0, HARNESS)
@@ -83,36 +61,20 @@ def watch_over(source: bytes, fd: int) -> Watch:
     return watch
 
 
-def finish(code: int, watch: Watch | None = None) -> NoReturn:
-    """End as the interpreter would: wait for threads, run atexit handlers, flush."""
-    threading = sys.modules.get("threading")
-    if threading is not None:
-        attempt(threading._shutdown)
-    attempt(atexit._run_exitfuncs)
-    if not flush():
-        code = 120  # what the interpreter says when its last flush fails
-    if watch is not None:
-        watch.end()
-    _exit(code)
-
-
-def run_main(source: bytes) -> tuple[Any, int | None, BaseException | None]:
-    """Run the program's module code: (module, exit code it asked for, what it died of)."""
+def run_main(source: bytes) -> tuple[Any, BaseException | None]:
+    """Run the program's module code: its module, and what it ended by, if not by its last line."""
     main = new_main()
     _, error = attempt(lambda: exec(compile(source, MAIN, "exec", dont_inherit=True), main.__dict__))
-    if isinstance(error, SystemExit):
-        return main, exit_code(error), None
-    return main, None, error
+    return main, error
 
 
 def script(source: bytes, watch: Watch | None = None) -> NoReturn:
-    main, code, error = run_main(source)
+    main, error = run_main(source)
     if watch is not None:
         watch.look(main.__dict__)
-    if error is not None:
-        show(error)
-        code = 1
-    finish(code or 0, watch)
+    code = 0 if error is None else ending.uncaught(error, MAIN)
+    del main, error  # what is held here would not be finalized
+    ending.finish(code, watch)
 
 
 def audited_script(source: bytes) -> NoReturn:
@@ -135,19 +97,18 @@ def program_of(plan: Any) -> bytes:
 def serve(source: bytes, watch: Watch | None = None) -> NoReturn:
     wire = _socket.socket(fileno=WIRE_FD)
     os.set_inheritable(WIRE_FD, False)
-    main, code, error = run_main(source)
+    main, error = run_main(source)
     flush()
     if watch is not None:
         watch.look(main.__dict__)
     hello: dict[str, Any] = {"hello": True}
     if error is not None:
-        show(error)
-        hello["error"] = describe_error(error)
-    elif code is not None:
-        hello["exit"] = code
+        code = ending.uncaught(error, MAIN)
+        hello |= {"exit": code} if isinstance(error, SystemExit) else {"error": describe_error(error)}
+        send_frame(wire, codec.dumps(hello))
+        main = error = None
+        ending.finish(code, watch)
     send_frame(wire, codec.dumps(hello))
-    if error is not None or code is not None:
-        finish(1 if code is None else code, watch)
 
     def ahead() -> None:
         flush()
@@ -183,20 +144,19 @@ def shared(source: bytes, watch: Watch | None = None) -> NoReturn:
         send_frame(wire, codec.dumps({"invalid": f"{type(fault).__name__}: {fault}"}))
         _exit(0)
     send_frame(wire, codec.dumps({"ready": True}))  # before the program's first line: nobody but us can have said it
-    main, code, error = run_main(program_of(plan))
-    if error is None and code is None:
+    main, error = run_main(program_of(plan))
+    if error is None:
         _, error = attempt(lambda: take_test(main.__dict__, codes, plan))
-        if isinstance(error, SystemExit):
-            code, error = exit_code(error), None
-    if code is not None:
-        tell(done=["no_result", f"the program exits with {code} instead of answering"])
-    elif error is not None:
-        whose = blame(error)
-        show(error)
-        tell(done=[whose, f"{type(error).__name__}: {describe_error(error)['message']}"[:2000]])
-    else:
+    if error is None:
         tell(done=["passed", ""])
-    finish(0, watch)
+    else:
+        whose, text = blame(error), f"{type(error).__name__}: {describe_error(error)['message']}"
+        code = ending.uncaught(error, MAIN)
+        if isinstance(error, SystemExit):
+            whose, text = "no_result", f"the program exits with {code} instead of answering"
+        tell(done=[whose, text[:2000]])
+    main = error = None
+    ending.finish(0, watch)
 
 
 def take_test(namespace: dict[str, Any], codes: list[Any], plan: Any) -> None:

@@ -10,7 +10,7 @@ import os
 import sys
 
 MAIN = "/tmp/main.py"
-KIT = ("candidate", "peer", "remote", "wire", "codec")
+KIT = ("awaited", "candidate", "ending", "peer", "remote", "wire", "codec")
 
 
 def main() -> None:
@@ -19,6 +19,8 @@ def main() -> None:
     import candidate  # type: ignore[import-not-found]  # it lies beside this file, in the jail
 
     site.setquit()
+    site.sethelper()
+    site.setcopyright()
     entry = candidate.__dict__[sys.argv[1]]
     with open(MAIN, "rb") as file:
         text = file.read()
@@ -26,6 +28,7 @@ def main() -> None:
         sys.modules.pop(name, None)
     sys.path[:] = ["/tmp", *sys.path[1:], *sys.argv[2:]]
     sys.argv[:] = [MAIN]
+    candidate.ending.remember()
     entry(text)
     os._exit(70)  # a role never returns
 

@@ -309,8 +309,10 @@ def begin(job: dict[str, Any], fds: list[int], room: Room, forks: Forks) -> tupl
             become(job, fds, writer, room)
         finally:  # only our own fault leads here, whatever it is
             error = sys.exc_info()[1]
-            os.write(FIRST_FREE_FD - 1, f"{type(error).__name__}: {error}".encode()[:2000])
-            os._exit(71)
+            try:
+                os.write(FIRST_FREE_FD - 1, f"{type(error).__name__}: {error}".encode()[:2000])
+            finally:  # the program had begun, and nobody listens any more
+                os._exit(71)
     os.close(writer)
     return pid, reader
 
@@ -397,6 +399,8 @@ def warm(setup: dict[str, Any], work: str) -> None:
     import site
 
     site.setquit()
+    site.sethelper()
+    site.setcopyright()
     sys.path += setup["path"]
     for name in setup["modules"]:
         __import__(name)
@@ -409,6 +413,7 @@ def warm(setup: dict[str, Any], work: str) -> None:
         call()  # the first time it imports what it needs
     namespace: dict[str, Any] = {}
     exec(compile("def f(x: int = 1) -> str:\n    return f'{x}'\ny = [f(i) for i in range(3)]\n", "", "exec"), namespace)
+    sys.orig_argv[:] = ["python3", f"{work}/main.py"]
     search_path[:] = [work, *sys.path]
     sys.path.clear()  # this process imports nothing any more, least of all from where programs write
     gc.collect()
@@ -432,6 +437,8 @@ def main() -> None:
             kit[name].MAIN = room.main
             ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
         warm(setup, room.work)
+        if "candidate" in kit:
+            kit["candidate"].ending.remember(c.fflush)
     except (OSError, ImportError) as error:
         control.send(marshal.dumps({"fault": f"{type(error).__name__}: {error}"}))
         return
