@@ -60,6 +60,7 @@ class Job:
     fds: Mapping[int, int]
     source: bytes = b""  # text of a Python role
     main: bool = False  # whether the source also lies in the jail, as main.py
+    name: str = "__main__"  # what the program's module is called
     piped: bool = False  # whether stdin is a pipe, as for `python3 main.py`; else a file, which can be mapped
     flavour: Flavour = "light"
     program: int | None = None  # descriptor of the executable of an `exec`; None: argv[0] is a path
@@ -143,7 +144,9 @@ def command(plan: Blueprint, control: int, seccomp: int) -> list[str]:
             line += ["--ro-bind", path, path]
     for path in plan.masks:
         line += ["--tmpfs", path]
-    line += ["--ro-bind", str(plan.kit), KIT, "--tmpfs", "/dev"]
+    line += ["--ro-bind", str(plan.kit), KIT, "--tmpfs", "/dev", "--dir", "/var", "--symlink", "/tmp", "/var/tmp"]
+    for name in ("passwd", "group"):
+        line += ["--ro-bind", str(plan.kit / name), f"/etc/{name}"]
     for name in ("null", "zero", "full", "random", "urandom"):
         line += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -382,6 +385,7 @@ class Stay:
                 "role": job.role,
                 "argv": list(argv),
                 "main": job.main,
+                "name": job.name,
                 "tmp_bytes": job.fence.tmp_bytes,
                 "tmp_inodes": job.fence.tmp_inodes,
                 "rlimits": job.fence.rlimits(job.num_budgets, count_processes=self.census is not None),

@@ -338,6 +338,7 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, l
         mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
         py_compile.compile(str(kit_source(source)), str(target), f"{module}.py", doraise=True, invalidation_mode=mode)
         target.chmod(0o644)
+    write_accounts(kit, [os.geteuid()] if uid is None else [uid, uid + 1])
     binds = ["/usr", "/bin", "/lib", "/lib64", "/sbin", "/etc/ld.so.cache", "/etc/alternatives"]
     binds += languages.settings_folders()
     home_of_python = languages.python_home()
@@ -365,6 +366,18 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, l
         name=name,
         bare=without,
     )
+
+
+def write_accounts(kit: Path, uids: list[int]) -> None:
+    """Entries for the uids of a jail: a program that asks for its user's name or home finds one."""
+    accounts = {0: "root", **{uid: f"user{number or ''}" for number, uid in enumerate(uids) if uid}}
+    passwd = "".join(f"{name}:x:{uid}:{uid}:{name}:/tmp:/bin/sh\n" for uid, name in accounts.items())
+    for name, text in (
+        ("passwd", passwd),
+        ("group", "".join(f"{name}:x:{uid}:\n" for uid, name in accounts.items())),
+    ):
+        (kit / name).write_text(text)
+        (kit / name).chmod(0o644)
 
 
 def bare_plan(level: Level, uid: int | None, binds: list[str], masks: tuple[str, ...]) -> Bare:

@@ -1,4 +1,4 @@
-"""The candidate's side of a jail: loads the program as a real `__main__` and runs it, or serves its functions.
+"""The candidate's side of a jail: loads the program as `__main__` or as a module, and runs it or serves its functions.
 
 This runs in the process that is judged, after every privilege is gone. Nothing here is trusted by anybody: the program
 may patch, read or replace all of it, and what it can produce that way is still only bytes, an exit status and values.
@@ -35,6 +35,7 @@ else:
     from wire import Lost, attempt, describe_error, send_frame
 
 MAIN = "/tmp/main.py"
+NAME = "__main__"  # or another, where the program is loaded as a module: its `__main__` guard is not run then
 HARNESS = "/harness"
 WIRE_FD = 3
 
@@ -42,11 +43,16 @@ _exit = os._exit
 
 
 def new_main() -> Any:
-    """A fresh `__main__`; the site builtins that `python3` would have are there already."""
-    main = type(sys)("__main__")
-    main.__file__ = MAIN
+    """The program's module, also to be imported as `__main__`; site's builtins are there already."""
+    main = type(sys)(NAME)
+    main.__loader__ = sys.modules["_frozen_importlib_external"].SourceFileLoader(NAME, MAIN)
+    main.__annotations__ = {}
     main.__builtins__ = builtins  # type: ignore[attr-defined]
+    main.__file__ = MAIN
+    main.__cached__ = None  # type: ignore[attr-defined]
     sys.modules["__main__"] = main
+    if NAME != "__main__":
+        sys.modules[NAME] = main
     return main
 
 

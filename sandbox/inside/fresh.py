@@ -1,6 +1,6 @@
-"""A role in an interpreter of its own, started anew by execve: nothing is imported that the role does not need.
+"""A role in an interpreter of its own, started by execve: nothing is imported that the role does not need.
 
-`fresh.pyc ROLE PACKAGES...`: the program lies in the working folder, what is installed in the folders named; everything
+`fresh.pyc ROLE NAME PACKAGES...`: the program lies in the working folder, what is installed in the folders named; everything
 else is as in a process of the zygote's.
 """
 
@@ -26,7 +26,8 @@ def main() -> None:
         text = file.read()
     for name in KIT:
         sys.modules.pop(name, None)
-    sys.path[:] = ["/tmp", *sys.path[1:], *sys.argv[2:]]
+    candidate.NAME = sys.argv[2]
+    sys.path[:] = ["/tmp", *sys.path[1:], *sys.argv[3:]]
     sys.argv[:] = [MAIN]
     candidate.ending.remember()
     entry(text)

@@ -224,7 +224,8 @@ def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoRe
     os.chdir(room.work)
     room.ready()
     for which, value in job["rlimits"]:
-        resource.setrlimit(which, (value, value))
+        hard = resource.getrlimit(which)[1] if which == resource.RLIMIT_STACK else value  # memory bounds the stack
+        resource.setrlimit(which, (value, hard))
     if job["uid"] is not None:
         os.setresgid(job["uid"], job["uid"], job["uid"])
         os.setresuid(job["uid"], job["uid"], job["uid"])
@@ -250,7 +251,9 @@ def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoRe
     sys.path += search_path
     sys.argv[:] = job["argv"]
     os.close(status)
-    ENTRIES[job["role"]](text)
+    entry = ENTRIES[job["role"]]
+    entry.__globals__["NAME"] = job["name"]
+    entry(text)
     os._exit(70)  # a role never returns
 
 

@@ -64,6 +64,8 @@ KIND_OF: dict[type, str] = {
     RunSuite: "stdio",
 }
 
+RUN_AS_MAIN = ("stdio", "script")  # the kinds that run a program; the others load it as a module and ask it
+
 NOT_COMPILED = TestReport(Verdict.COMPILE_ERROR, detail="the program does not compile")
 
 
@@ -86,6 +88,8 @@ def judge(
         raise InvalidSuite(str(error)) from None
     total = size(suite)
     check_options(options, language, kind)
+    if options.run_main is None:
+        options = replace(options, run_main=kind in RUN_AS_MAIN)
     source = program.source.encode("utf-8", "surrogatepass")  # what is no UTF-8 the compiler will refuse
     if len(source) > fences.MAX_SOURCE_BYTES:
         raise InvalidSuite(f"the program takes {len(source)} bytes; at most {fences.MAX_SOURCE_BYTES} are allowed")
@@ -110,6 +114,8 @@ def check_options(options: Options, language: str, kind: str) -> None:
     """Raises InvalidOptions, naming the field. What every run of the language does anyway may be asked for."""
     if options.audit and language != "python":
         raise InvalidOptions(f"options.audit: only Python programs are watched, not {language}")
+    if options.run_main is not None and language != "python":
+        raise InvalidOptions(f"options.run_main: only Python programs have a __main__ guard, not {language}")
     if options.grading != "split" and kind not in ("assert", "check"):
         raise InvalidOptions(f"options.grading: only assert and check suites, not {kind!r}, have use for it")
     if options.grading != "split" and options.fresh_interpreter:

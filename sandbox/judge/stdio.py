@@ -68,10 +68,13 @@ def readable(data: bytes, *, pipe: bool = False) -> Iterator[int]:
 
 
 def script_job(source: bytes, limits: Limits, options: Options) -> Job:
+    name = "main" if options.run_main is False else "__main__"
     if options.fresh_interpreter:
-        return fresh_job("audited_script" if options.audit else None, source, limits)
+        role = "audited_script" if options.audit else "script" if name == "main" else None
+        return fresh_job(role, source, limits, name)
     return Job(
         role="audited_script" if options.audit else "script",
+        name=name,
         argv=("/tmp/main.py",),
         fence=fences.for_run(limits),
         fds={},
@@ -82,13 +85,13 @@ def script_job(source: bytes, limits: Limits, options: Options) -> Job:
     )
 
 
-def fresh_job(role: str | None, source: bytes, limits: Limits) -> Job:
+def fresh_job(role: str | None, source: bytes, limits: Limits, name: str = "__main__") -> Job:
     """A Python program in an interpreter started for it: in a role of the kit, or for None just `python3 main.py`.
 
     The latter with all that this host's `site` does to `python3`, which may take longer than the program.
     """
     python = str(languages.python_binary())
-    in_role = (python, "-S", f"{KIT}/fresh.pyc", str(role), *languages.python_packages())
+    in_role = (python, "-S", f"{KIT}/fresh.pyc", str(role), name, *languages.python_packages())
     return Job(
         role="exec",
         argv=(python, "/tmp/main.py") if role is None else in_role,
