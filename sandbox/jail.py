@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 from sandbox import bare, languages
 from sandbox.bare import Bare, Folder
-from sandbox.census import Census, waited_s
+from sandbox.census import Census, is_running, stands_back, tasks_of, waited_s
 from sandbox.cgroup import Cgroups, Counters, Group
 from sandbox.errors import SandboxError
 from sandbox.inside.broom import children
@@ -483,11 +483,25 @@ class Stay:
         if self.census is not None:
             self.census.peak_bytes = 0
 
-    def longest_wait_s(self) -> float:
-        """How long that task of the job which waited longest has stood in line for a CPU, of those still alive."""
+    def _members(self) -> list[int]:
+        """The job's processes; those of the jail, which last, are not among them."""
         bwrap = self.jail.process.pid if self.jail.process is not None else 0
-        lasting = {bwrap, *children(bwrap)}  # they have waited in earlier jobs
-        return max((waited_s(pid) for pid in self.meter.pids() if pid not in lasting), default=0.0)
+        lasting = {bwrap, *children(bwrap)}
+        return [pid for pid in self.meter.pids() if pid not in lasting]
+
+    def waits_s(self) -> dict[int, float]:
+        """How long each living thread of the job has stood in line for a CPU, but for those that have asked to."""
+        bwrap = self.jail.process.pid if self.jail.process is not None else 0
+        try:
+            cpus, nice = os.sched_getaffinity(bwrap), os.getpriority(os.PRIO_PROCESS, bwrap)
+        except OSError:
+            return {}
+        tasks = [task for pid in self._members() for task in tasks_of(pid)]
+        return {task: waited_s(task) for task in tasks if not stands_back(task, cpus, nice)}
+
+    def is_running(self) -> bool:
+        """Whether a process of the job runs now, or is ready to."""
+        return any(is_running(pid) for pid in self._members())
 
     def kill(self) -> None:
         """Kill the job; PID 1 of the jail survives and tells how it ended."""

@@ -38,7 +38,7 @@ from pathlib import Path
 from sandbox import bare, languages
 from sandbox.bare import Bare
 from sandbox.cgroup import NAME, Cgroups, remove_stale, start_time
-from sandbox.errors import Interrupted, SandboxError, UnsupportedLanguage, WallsMissing
+from sandbox.errors import SandboxError, UnsupportedLanguage, WallsMissing
 from sandbox.inside import broom
 from sandbox.jail import Blueprint, Flavour, Jail, Job, Stay, kill_bwrap
 from sandbox.judge.artifacts import Artifacts
@@ -55,7 +55,6 @@ OURS = b"bare"  # in the lock file of uids that programs have had without a name
 MAX_LEAVING = 8
 JOBS_A_JAIL = 5_000
 LEAVE_S = 10.0
-QUIET_S = 60.0
 NUMBERS = itertools.count(1)  # of the sandboxes of this process
 KIT_FILES = {
     "zygote": "inside/zygote.py",
@@ -206,23 +205,13 @@ class Sandbox:
             time.sleep(0.001)
 
     @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """A second try at what got no CPU: one at a time on this host, and whatever comes of it counts.
-
-        Only second tries wait for each other; ordinary runs of other executors go on. Who has waited for QUIET_S goes
-        ahead. Raises Interrupted.
-        """
-        fd = os.open(self.home.parent / "quiet", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def final(self) -> Iterator[None]:
+        """A second try at what got no CPU: whatever comes of it counts."""
+        self.last_try = True
         try:
-            until = time.monotonic() + QUIET_S
-            while not try_lock(fd) and time.monotonic() < until:
-                if self.interrupt.wait(0.05):
-                    raise Interrupted("nobody wants this run any more")
-            self.last_try = True
             yield
         finally:
             self.last_try = False
-            os.close(fd)
 
     def languages(self) -> list[Language]:
         return languages.installed()
@@ -315,14 +304,6 @@ def claim_uids(state: Path) -> tuple[int, int]:
             continue
         return FIRST_UID + 2 * number, fd
     raise SandboxError(f"all {MAX_OWNERS} pairs of uids are taken")
-
-
-def try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def kit_source(name: str) -> Path:

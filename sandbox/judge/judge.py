@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 SPLIT: JudgeName = "split"
 SHARED: JudgeName = "shared_process"
-PATIENCE = 3  # how much longer a starved run may take when it is run again
 
 # What reads stdin can as well be run without a judgement.
 KIND_OF: dict[type, str] = {
@@ -123,12 +122,12 @@ def check_options(options: Options, language: str, kind: str) -> None:
 
 
 def with_patience(work: Callable[[Limits], Report], limits: Limits, box: Sandbox) -> Report:
-    """Do it; if the host gave a run no CPU, once more from the start, longer, and alone among those that do so."""
+    """Do it; if the host gave a run no CPU, once more from the start, within the same limits."""
     try:
         return work(limits)
     except Starved:
-        with box.quiet():
-            report = work(replace(limits, wall_s=min(PATIENCE * limits.wall, fences.MAX_WALL_S)))
+        with box.final():
+            report = work(limits)
         return replace(report, flags=tuple(sorted({*report.flags, "rerun_alone"})))
 
 
