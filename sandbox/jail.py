@@ -374,28 +374,28 @@ class Stay:
                 mine.append(fd)
             return len(fds) - 1
 
-        argv, files, collect = job.argv, job.files, job.collect
         folder = self.jail.folder
-        if folder is not None:  # the one place where /tmp becomes the jail's own folder
-            argv = tuple(folder.place(word) for word in argv)
-            files = [(folder.place(path), data) for path, data in files]
-            collect = [(folder.place(path), fd, most) for path, fd, most in collect]
+
+        def place(path: str) -> bytes:
+            """A name as PID 1 takes it; the one place where /tmp becomes a bare jail's own folder."""
+            return os.fsencode(path if folder is None else folder.place(path))
+
         try:
             message: dict[str, Any] = {
                 "role": job.role,
-                "argv": list(argv),
+                "argv": [place(word) for word in job.argv],
                 "main": job.main,
                 "name": job.name,
                 "tmp_bytes": job.fence.tmp_bytes,
                 "tmp_inodes": job.fence.tmp_inodes,
                 "rlimits": job.fence.rlimits(job.num_budgets, count_processes=self.census is not None),
                 "uid": self.jail.plan.uid_of(self.jail.flavour),
-                "collect": [(path, index(fd), most) for path, fd, most in collect],
+                "collect": [(place(path), index(fd), most) for path, fd, most in job.collect],
                 "keep": len(fds),
                 "fds": {target: index(fd) for target, fd in job.fds.items()},
                 "program": None if job.program is None else index(job.program),
                 "source": index(memory_file("source", job.source), own=True) if job.role != "exec" else None,
-                "files": [(path, index(memory_file("file", data), own=True)) for path, data in files],
+                "files": [(place(path), index(memory_file("file", data), own=True)) for path, data in job.files],
             }
             socket.send_fds(self.jail.control, [marshal.dumps(message)], fds)
         finally:

@@ -67,6 +67,7 @@ ONE_PROCESS_ONLY = {"setpriority": 0, "ioprio_set": 1}  # PRIO_PROCESS, IOPRIO_W
 # Told that it is done, it prints nothing; nothing is done.
 FEIGNED = {"sched_setscheduler": 0}
 FIRST_PROCESS = 1
+O_TMPFILE = 0o20000000
 MFD_HUGETLB, MAP_HUGETLB = 0x4, 0x40000
 F_SETLEASE, F_GETLK, F_OFD_GETLK, F_NOTIFY = 1024, 5, 36, 1026
 TIOCSTI = 0x5412
@@ -103,6 +104,10 @@ def build_filter(*, lonely: bool = False, counted: bool = True) -> bytes:
     filters.add_rule(s.ERRNO(errno.ENOLCK), "flock")
     for request in (F_GETLK, F_OFD_GETLK, F_SETLEASE, F_NOTIFY):
         filters.add_rule(s.ERRNO(errno.EINVAL), "fcntl", s.Arg(1, s.MASKED_EQ, LOW_32, request))
+    # Files without a name leave no trace in a folder, and the count of files must not tell of an earlier run.
+    filters.add_rule(s.ERRNO(errno.EOPNOTSUPP), "openat", s.Arg(2, s.MASKED_EQ, O_TMPFILE, O_TMPFILE))
+    filters.add_rule(s.ERRNO(errno.EOPNOTSUPP), "open", s.Arg(1, s.MASKED_EQ, O_TMPFILE, O_TMPFILE))
+    filters.add_rule(s.ERRNO(errno.ENOSYS), "openat2")  # its flags lie in memory
     for name in ("sync", "syncfs"):  # of the whole machine's disks; nothing that a program writes lies on one
         filters.add_rule(s.ERRNO(0), name)
     filters.add_rule(s.ERRNO(errno.EAFNOSUPPORT), "socketpair", s.Arg(0, s.NE, AF_UNIX))
