@@ -90,16 +90,44 @@ def own_bytes(pid: int) -> int:
     return 1024 * (int(fields.get("VmRSS", "0").split()[0]) - int(fields.get("RssFile", "0").split()[0]))
 
 
-def waited_s(pid: int) -> float:
-    """How long the thread of a process that waited longest was ready to run and did not, by the scheduler's account.
-
-    0.0 where the kernel keeps none (it needs CONFIG_SCHED_INFO) or the process is gone.
-    """
-    waits = [0]
+def tasks_of(pid: int) -> list[int]:
+    """The ids of a process's threads; empty if it is gone."""
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as file:
-                waits.append(int(file.read().split()[1]))
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []
+
+
+def waited_s(task: int) -> float:
+    """How long a thread was ready to run and did not, by the scheduler's account.
+
+    0.0 where the kernel keeps none (it needs CONFIG_SCHED_INFO) or the thread is gone.
+    """
+    try:
+        with open(f"/proc/{task}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
-        return max(waits) / 1e9
-    return max(waits) / 1e9
+        return 0.0
+
+
+def stands_back(task: int, cpus: set[int], nice: int) -> bool:
+    """Whether a thread has asked to wait: it keeps to fewer CPUs than it was given, or lets others go first."""
+    try:
+        with open(f"/proc/{task}/autogroup", encoding="ascii") as file:
+            group_nice = int(file.read().rpartition(" ")[2])
+    except (OSError, ValueError):
+        group_nice = 0
+    try:
+        return (
+            not os.sched_getaffinity(task) >= cpus
+            or os.getpriority(os.PRIO_PROCESS, task) > nice
+            or os.sched_getscheduler(task) != os.SCHED_OTHER
+            or group_nice > 0
+        )
+    except OSError:
+        return True  # it is gone, and waits for nothing
+
+
+def is_running(pid: int) -> bool:
+    """Whether a thread of a process runs, is ready to, or waits for a disk."""
+    return any(stat_fields(task)[:1] in (["R"], ["D"]) for task in tasks_of(pid))

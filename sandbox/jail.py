@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 from sandbox import bare, languages
 from sandbox.bare import Bare, Folder
-from sandbox.census import Census, waited_s
+from sandbox.census import Census, is_running, stands_back, tasks_of, waited_s
 from sandbox.cgroup import Cgroups, Counters, Group
 from sandbox.errors import SandboxError
 from sandbox.inside.broom import children
@@ -60,6 +60,8 @@ class Job:
     fds: Mapping[int, int]
     source: bytes = b""  # text of a Python role
     main: bool = False  # whether the source also lies in the jail, as main.py
+    name: str = "__main__"  # what the program's module is called
+    piped: bool = False  # whether stdin is a pipe, as for `python3 main.py`; else a file, which can be mapped
     flavour: Flavour = "light"
     program: int | None = None  # descriptor of the executable of an `exec`; None: argv[0] is a path
     files: Sequence[tuple[str, bytes]] = ()  # written before the start, readable for the job
@@ -142,7 +144,9 @@ def command(plan: Blueprint, control: int, seccomp: int) -> list[str]:
             line += ["--ro-bind", path, path]
     for path in plan.masks:
         line += ["--tmpfs", path]
-    line += ["--ro-bind", str(plan.kit), KIT, "--tmpfs", "/dev"]
+    line += ["--ro-bind", str(plan.kit), KIT, "--tmpfs", "/dev", "--dir", "/var", "--symlink", "/tmp", "/var/tmp"]
+    for name in ("passwd", "group"):
+        line += ["--ro-bind", str(plan.kit / name), f"/etc/{name}"]
     for name in ("null", "zero", "full", "random", "urandom"):
         line += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -187,7 +191,11 @@ class Jail:
         self.memory_base = 0  # what the jail itself holds of its group's memory
         self.folder = None if plan.bare is None else Folder(plan.kit.parent / f"work-{sequence}")
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.complaints = memory_file("complaints", b"", sealed=False)
+        # The interpreter makes its standard streams over pipes, which is what every program of its kind will have.
+        empty, nobody = os.pipe2(os.O_CLOEXEC)
+        os.close(nobody)
+        self.complaints, complain = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.complaints, False)
         self.process: subprocess.Popen[bytes] | None = None
         seccomp = memory_file("seccomp", plan.seccomp)
         try:
@@ -200,15 +208,17 @@ class Jail:
                 environment = self.folder.environment({**plan.environment, **EARLY})
             self.process = subprocess.Popen(
                 line,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self.complaints,
+                stdin=empty,
+                stdout=complain,
+                stderr=complain,
                 pass_fds=(theirs.fileno(), seccomp) if self.folder is None else (theirs.fileno(),),
                 env=environment,
                 cwd="/",
                 process_group=0,
             )
             theirs.close()  # or the end of PID 1 would go unheard
+            os.close(complain)
+            complain = -1
             self._furnish()
         except BaseException as error:
             self.close()
@@ -219,7 +229,9 @@ class Jail:
             raise
         finally:
             theirs.close()
-            os.close(seccomp)
+            for fd in (seccomp, empty, complain):
+                if fd >= 0:
+                    os.close(fd)
 
     def _furnish(self) -> None:
         """Tell PID 1 what to prepare, and wait until it has. Raises SandboxError with its complaint."""
@@ -273,7 +285,10 @@ class Jail:
         return answer
 
     def _complaints(self) -> str:
-        text = os.pread(self.complaints, 2000, 0).decode(errors="replace").strip()
+        try:
+            text = os.read(self.complaints, 2000).decode(errors="replace").strip()
+        except BlockingIOError:
+            text = ""
         return text or "it left no message"
 
     def kill_job(self) -> None:
@@ -359,27 +374,28 @@ class Stay:
                 mine.append(fd)
             return len(fds) - 1
 
-        argv, files, collect = job.argv, job.files, job.collect
         folder = self.jail.folder
-        if folder is not None:  # the one place where /tmp becomes the jail's own folder
-            argv = tuple(folder.place(word) for word in argv)
-            files = [(folder.place(path), data) for path, data in files]
-            collect = [(folder.place(path), fd, most) for path, fd, most in collect]
+
+        def place(path: str) -> bytes:
+            """A name as PID 1 takes it; the one place where /tmp becomes a bare jail's own folder."""
+            return os.fsencode(path if folder is None else folder.place(path))
+
         try:
             message: dict[str, Any] = {
                 "role": job.role,
-                "argv": list(argv),
+                "argv": [place(word) for word in job.argv],
                 "main": job.main,
+                "name": job.name,
                 "tmp_bytes": job.fence.tmp_bytes,
                 "tmp_inodes": job.fence.tmp_inodes,
                 "rlimits": job.fence.rlimits(job.num_budgets, count_processes=self.census is not None),
                 "uid": self.jail.plan.uid_of(self.jail.flavour),
-                "collect": [(path, index(fd), most) for path, fd, most in collect],
+                "collect": [(place(path), index(fd), most) for path, fd, most in job.collect],
                 "keep": len(fds),
                 "fds": {target: index(fd) for target, fd in job.fds.items()},
                 "program": None if job.program is None else index(job.program),
                 "source": index(memory_file("source", job.source), own=True) if job.role != "exec" else None,
-                "files": [(path, index(memory_file("file", data), own=True)) for path, data in files],
+                "files": [(place(path), index(memory_file("file", data), own=True)) for path, data in job.files],
             }
             socket.send_fds(self.jail.control, [marshal.dumps(message)], fds)
         finally:
@@ -467,11 +483,25 @@ class Stay:
         if self.census is not None:
             self.census.peak_bytes = 0
 
-    def longest_wait_s(self) -> float:
-        """How long that task of the job which waited longest has stood in line for a CPU, of those still alive."""
+    def _members(self) -> list[int]:
+        """The job's processes; those of the jail, which last, are not among them."""
         bwrap = self.jail.process.pid if self.jail.process is not None else 0
-        lasting = {bwrap, *children(bwrap)}  # they have waited in earlier jobs
-        return max((waited_s(pid) for pid in self.meter.pids() if pid not in lasting), default=0.0)
+        lasting = {bwrap, *children(bwrap)}
+        return [pid for pid in self.meter.pids() if pid not in lasting]
+
+    def waits_s(self) -> dict[int, float]:
+        """How long each living thread of the job has stood in line for a CPU, but for those that have asked to."""
+        bwrap = self.jail.process.pid if self.jail.process is not None else 0
+        try:
+            cpus, nice = os.sched_getaffinity(bwrap), os.getpriority(os.PRIO_PROCESS, bwrap)
+        except OSError:
+            return {}
+        tasks = [task for pid in self._members() for task in tasks_of(pid)]
+        return {task: waited_s(task) for task in tasks if not stands_back(task, cpus, nice)}
+
+    def is_running(self) -> bool:
+        """Whether a process of the job runs now, or is ready to."""
+        return any(is_running(pid) for pid in self._members())
 
     def kill(self) -> None:
         """Kill the job; PID 1 of the jail survives and tells how it ended."""

@@ -6,6 +6,7 @@ which decide the verdicts. Only CPU time decides `time_limit`; wall time is the 
 
 from __future__ import annotations
 
+import math
 import resource
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,6 +33,9 @@ UNBOUNDED = 1 << 62  # for what a mechanism can not measure sensibly
 MANAGED_MB = 512  # what a runtime with a heap and threads of its own gets beside its program: JVM, V8, Go, Mono
 MANAGED_PROCESSES = 64
 MAX_FETCHED_BYTES = 4 * MB  # each
+COMPILE_WALL_S = 15.0  # beside the wall time of the program's limits
+MAX_COMPILE_WALL_S = 45.0
+COMPILE_IDLE_S = 2.0  # a compiler computes; one that waits, waits for itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Fence:
     open_files: int
     stdout_bytes: int
     stderr_bytes: int
+    idle_s: float = math.inf  # after how long without any CPU time the job is ended
 
     def rlimits(self, num_budgets: int = 1, *, count_processes: bool = False) -> list[tuple[int, int]]:
         """The rlimits of the job; `num_budgets` CPU budgets may be spent by one process that serves many tests.
@@ -136,10 +141,13 @@ def for_tests(limits: Limits) -> Fence:
     )
 
 
-def for_compile() -> Fence:
+def for_compile(limits: Limits | None = None) -> Fence:
+    """The fence of a compiler: its wall time is the program's and `COMPILE_WALL_S` more, whatever the source says."""
+    wall_s = (limits or Limits()).wall
     return Fence(
         cpu_s=15,
-        wall_s=45,
+        wall_s=min(wall_s + COMPILE_WALL_S, MAX_COMPILE_WALL_S),
+        idle_s=COMPILE_IDLE_S,
         memory_bytes=2048 * MB,
         address_space_bytes=UNBOUNDED,
         stack_bytes=64 * MB,

@@ -6,8 +6,9 @@ tick at most, and a run past its budget is killed, then destroyed, then declared
 The order of blame when a run has ended: memory, output, time, security, then how the process itself ended. SIGKILL is
 blamed on memory or time only where the kernel's counter or our own hand says so.
 
-A run that was killed for wall time and stood in line for a CPU for much of it has no fate yet: `Starved` is raised, and
-the judge runs it again (`Sandbox.quiet`). One that sleeps waits for nothing and is a `time_limit`.
+A run that was killed for wall time and stood in line for a CPU for much of it, behind others than its own processes,
+has no fate yet: `Starved` is raised, and the judge runs it once more. One that sleeps, crowds itself out or lets others
+go first waits for nothing that a host could give, and is a `time_limit`.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from sandbox.last_words import last_line, no_memory, not_parsed
 from sandbox.types import Verdict
 
 TICK_S = 0.02
-STARVED = 0.25  # the share of its wall time that a task has stood in line, past which the host is to blame
+STARVED = 0.4  # the share of the second half of its wall time that a task stood in line behind others
 QUIET_S = 0.004  # most programs end within it, and are worth one wake-up, not one for each line they print
 FIRST_READ_BYTES = 1 << 12  # what most programs print is less; a larger buffer costs more than the reading
 DRAIN_BYTES = 1 << 18  # most that one pump takes from one pipe, so that a flood cannot hold up the clock
+IDLE_NS = 1_000_000  # less CPU time than this is no progress
 MB = 1024 * 1024
 
 
@@ -50,6 +52,7 @@ class Capture:
 
     def __init__(self, cap_bytes: int) -> None:
         self.reader, self.writer = os.pipe2(os.O_CLOEXEC)
+        os.fchmod(self.writer, 0o666)  # so that programs of another uid can open /dev/stdout
         os.set_blocking(self.reader, False)
         self.cap_bytes = cap_bytes
         self.data = bytearray()
@@ -98,6 +101,7 @@ class Budget:
 
     cpu_ns: int
     wall: float
+    halfway: float = 0.0  # when the waiting of its tasks is counted from
 
 
 class Run:
@@ -128,16 +132,20 @@ class Run:
         self.stdout.started()
         self.stderr.started()
         self.began = time.monotonic()
-        self.budget = Budget(0, 0.0)
+        self.budget = Budget(0, 0.0, 0.0)
+        self.moved = (0, self.began)  # CPU time at the last look that found more of it, and when that was
         self.grant()
 
     def grant(self, *, wall: bool = True) -> None:
         """A fresh CPU and wall budget from now on. Without `wall` the clock goes on: a program's first test has what
         its loading has left, so that no test takes longer for one that loads slowly again and again."""
-        self.budget = Budget(
-            self.box.cpu_ns() + int(self.fence.cpu_s * 1e9),
-            time.monotonic() + self.fence.wall_s if wall else self.budget.wall,
-        )
+        now = time.monotonic()
+        cpu_ns = self.box.cpu_ns() + int(self.fence.cpu_s * 1e9)
+        if wall:
+            self.budget = Budget(cpu_ns, now + self.fence.wall_s, now + self.fence.wall_s / 2)
+        else:
+            self.budget = Budget(cpu_ns, self.budget.wall, self.budget.halfway)
+        self.halfway: tuple[dict[int, float], int] | None = None  # waits of its tasks, and its CPU time, at that moment
 
     @property
     def box(self) -> Stay:
@@ -159,18 +167,44 @@ class Run:
         if self.stdout.overflowed:
             self.kill("stdout")
         elif now > self.budget.wall:
-            self.starved = self.box.longest_wait_s() > STARVED * self.fence.wall_s
+            self.starved = self.waited_for_others_s() > STARVED * self.fence.wall_s / 2
             self.kill("wall")
         else:
-            left = (self.budget.cpu_ns - self.box.cpu_ns()) / 1e9
+            if self.halfway is None and now > self.budget.halfway:
+                self.halfway = self.box.waits_s(), self.box.cpu_ns()
+            used_ns = self.box.cpu_ns()
+            left = (self.budget.cpu_ns - used_ns) / 1e9
             if left <= 0:
                 self.kill("cpu")
+            elif self.fence.idle_s < math.inf and self.is_idle(now, used_ns):
+                self.kill("idle")
             elif self.box.exceeds_memory():
                 self.kill("memory")
             elif self.box.exceeds_room():
                 self.kill("files")
             return min(TICK_S, max(left, 0.001), max(self.budget.wall - now, 0.001))
         return TICK_S
+
+    def waited_for_others_s(self) -> float:
+        """How long that task which waited longest has stood in line since halfway, at least, behind others' tasks.
+
+        Who waits for a CPU waits for another task on it. What the job itself has run cannot have been others'.
+        """
+        if self.halfway is None:
+            return 0.0
+        before, cpu_ns = self.halfway
+        waited = max((wait - before.get(task, 0.0) for task, wait in self.box.waits_s().items()), default=0.0)
+        return waited - (self.box.cpu_ns() - cpu_ns) / 1e9
+
+    def is_idle(self, now: float, used_ns: int) -> bool:
+        """Whether nothing of the job has run for as long as its fence allows, nor was ready to."""
+        if used_ns > self.moved[0] + IDLE_NS:
+            self.moved = used_ns, now
+        elif now > self.moved[1] + self.fence.idle_s:
+            if not self.box.is_running():
+                return True
+            self.moved = used_ns, now
+        return False
 
     def kill(self, reason: str) -> None:
         self.killed_for = reason
@@ -267,6 +301,8 @@ def fate(run: Run) -> Fate:
             raise Starved(f"no CPU to be had for much of {run.fence.wall_s:g} s")
         idle = ", most of them idle" if counters.cpu_ns < run.fence.wall_s * 0.5e9 else ""
         return Fate(Verdict.TIME_LIMIT, f"wall: not done after {run.fence.wall_s:g} s{idle}")
+    if run.killed_for == "idle":
+        return Fate(Verdict.TIME_LIMIT, f"wall: nothing of it ran for {run.fence.idle_s:g} s")
     if ending.signal == signal.SIGSYS:
         return Fate(Verdict.SECURITY_VIOLATION, "a forbidden system call interface was used (SIGSYS)")
     if ending.signal is not None:

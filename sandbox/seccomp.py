@@ -30,6 +30,8 @@ DENIED: dict[str, tuple[str, ...]] = {
         "syslog", "acct", "quotactl", "quotactl_fd", "iopl", "ioperm", "personality", "sethostname", "setdomainname",
         "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "vhangup", "nfsservctl", "lookup_dcookie",
     ),
+    "what others do": ("inotify_init", "inotify_init1", "inotify_add_watch"),
+    "uncharged memory": ("io_setup", "io_submit", "io_getevents", "io_pgetevents", "io_cancel", "io_destroy"),
     "files, memory, IPC": (
         "name_to_handle_at", "open_by_handle_at", "memfd_secret", "vmsplice",
         "shmget", "shmat", "shmctl", "shmdt", "msgget", "msgsnd", "msgrcv", "msgctl",
@@ -49,8 +51,9 @@ NAMESPACE_FLAGS = (
     0x20000000,  # CLONE_NEWPID
     0x40000000,  # CLONE_NEWNET
 )
-# Calls about a process that are allowed for the caller itself (pid argument 0) and for nobody else.
-OWN_PROCESS_ONLY = {
+# Calls about a process that would reach the jail's first process where it shares the programs' uid. It is number 1 of a
+# jail with a pid namespace; without one they are allowed for the caller itself (pid argument 0) and for nobody else.
+OTHER_PROCESSES = {
     "prlimit64": 0,
     "sched_setparam": 0,
     "sched_setattr": 0,
@@ -63,6 +66,10 @@ ONE_PROCESS_ONLY = {"setpriority": 0, "ioprio_set": 1}  # PRIO_PROCESS, IOPRIO_W
 # Mono sets the priority of its threads by their ids, and a refusal makes it print a warning to the program's output.
 # Told that it is done, it prints nothing; nothing is done.
 FEIGNED = {"sched_setscheduler": 0}
+FIRST_PROCESS = 1
+O_TMPFILE = 0o20000000
+MFD_HUGETLB, MAP_HUGETLB = 0x4, 0x40000
+F_SETLEASE, F_GETLK, F_OFD_GETLK, F_NOTIFY = 1024, 5, 36, 1026
 TIOCSTI = 0x5412
 TIOCLINUX = 0x541C
 AF_UNIX = 1
@@ -91,6 +98,19 @@ def build_filter(*, lonely: bool = False, counted: bool = True) -> bytes:
     filters.add_rule(s.ERRNO(errno.ENOSYS), "clone3")  # its flags lie in memory; the C library falls back to clone
     if not counted:
         deny(s, filters, "memfd_create")
+    deny(s, filters, "memfd_create", s.Arg(1, s.MASKED_EQ, MFD_HUGETLB, MFD_HUGETLB))
+    filters.add_rule(s.ERRNO(errno.ENOMEM), "mmap", s.Arg(3, s.MASKED_EQ, MAP_HUGETLB, MAP_HUGETLB))
+    # Whole-file locks and questions about others' locks reach through the read-only files that all jails share.
+    filters.add_rule(s.ERRNO(errno.ENOLCK), "flock")
+    for request in (F_GETLK, F_OFD_GETLK, F_SETLEASE, F_NOTIFY):
+        filters.add_rule(s.ERRNO(errno.EINVAL), "fcntl", s.Arg(1, s.MASKED_EQ, LOW_32, request))
+    # Files without a name leave no trace in a folder, and the count of files must not tell of an earlier run.
+    filters.add_rule(s.ERRNO(errno.EOPNOTSUPP), "openat", s.Arg(2, s.MASKED_EQ, O_TMPFILE, O_TMPFILE))
+    filters.add_rule(s.ERRNO(errno.EOPNOTSUPP), "open", s.Arg(1, s.MASKED_EQ, O_TMPFILE, O_TMPFILE))
+    filters.add_rule(s.ERRNO(errno.ENOSYS), "openat2")  # its flags lie in memory
+    for name in ("sync", "syncfs"):  # of the whole machine's disks; nothing that a program writes lies on one
+        filters.add_rule(s.ERRNO(0), name)
+    filters.add_rule(s.ERRNO(errno.EAFNOSUPPORT), "socketpair", s.Arg(0, s.NE, AF_UNIX))
     if lonely:
         filters.add_rule(s.ERRNO(errno.EAFNOSUPPORT), "socket")
         for kind in (SOCK_DGRAM, SOCK_RAW):
@@ -99,8 +119,9 @@ def build_filter(*, lonely: bool = False, counted: bool = True) -> bytes:
         filters.add_rule(s.ERRNO(errno.EAFNOSUPPORT), "socket", s.Arg(0, s.NE, AF_UNIX))
     for request in (TIOCSTI, TIOCLINUX):
         deny(s, filters, "ioctl", s.Arg(1, s.MASKED_EQ, LOW_32, request))
-    for name, position in OWN_PROCESS_ONLY.items():
-        deny(s, filters, name, s.Arg(position, s.NE, 0))
+    for name, position in OTHER_PROCESSES.items():
+        others = s.Arg(position, s.NE, 0) if lonely else s.Arg(position, s.MASKED_EQ, LOW_32, FIRST_PROCESS)
+        deny(s, filters, name, others)
     for name, process in ONE_PROCESS_ONLY.items():
         deny(s, filters, name, s.Arg(0, s.NE, process))
     for name, position in FEIGNED.items():

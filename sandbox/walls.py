@@ -39,7 +39,7 @@ from pathlib import Path
 from sandbox import bare, languages
 from sandbox.bare import Bare
 from sandbox.cgroup import NAME, Cgroups, remove_stale, start_time
-from sandbox.errors import Interrupted, SandboxError, UnsupportedLanguage, WallsMissing
+from sandbox.errors import SandboxError, UnsupportedLanguage, WallsMissing
 from sandbox.inside import broom
 from sandbox.jail import Blueprint, Flavour, Jail, Job, Stay, kill_bwrap
 from sandbox.judge.artifacts import Artifacts
@@ -56,7 +56,6 @@ OURS = b"bare"  # in the lock file of uids that programs have had without a name
 MAX_LEAVING = 8
 JOBS_A_JAIL = 5_000
 LEAVE_S = 10.0
-QUIET_S = 60.0
 NUMBERS = itertools.count(1)  # of the sandboxes of this process
 KIT_FILES = {
     "zygote": "inside/zygote.py",
@@ -64,6 +63,7 @@ KIT_FILES = {
     "broom": "inside/broom.py",
     "landlock": "inside/landlock.py",
     "candidate": "inside/candidate.py",
+    "ending": "inside/ending.py",
     "fresh": "inside/fresh.py",
     "audit": "inside/audit.py",
     "tests": "inside/tests.py",
@@ -205,23 +205,13 @@ class Sandbox:
             time.sleep(0.001)
 
     @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """A second try at what got no CPU: one at a time on this host, and whatever comes of it counts.
-
-        Only second tries wait for each other; ordinary runs of other executors go on. Who has waited for QUIET_S goes
-        ahead. Raises Interrupted.
-        """
-        fd = os.open(self.home.parent / "quiet", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def final(self) -> Iterator[None]:
+        """A second try at what got no CPU: whatever comes of it counts."""
+        self.last_try = True
         try:
-            until = time.monotonic() + QUIET_S
-            while not try_lock(fd) and time.monotonic() < until:
-                if self.interrupt.wait(0.05):
-                    raise Interrupted("nobody wants this run any more")
-            self.last_try = True
             yield
         finally:
             self.last_try = False
-            os.close(fd)
 
     def languages(self) -> list[Language]:
         return languages.installed()
@@ -316,14 +306,6 @@ def claim_uids(state: Path) -> tuple[int, int]:
     raise SandboxError(f"all {MAX_OWNERS} pairs of uids are taken")
 
 
-def try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def kit_source(name: str) -> Path:
     return Path(__file__).parent / name
 
@@ -346,6 +328,7 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, l
         mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
         py_compile.compile(str(kit_source(source)), str(target), f"{module}.py", doraise=True, invalidation_mode=mode)
         target.chmod(0o644)
+    write_accounts(kit, [os.geteuid()] if uid is None else [uid, uid + 1])
     binds = ["/usr", "/bin", "/lib", "/lib64", "/sbin", "/etc/ld.so.cache", "/etc/alternatives"]
     binds += languages.settings_folders()
     home_of_python = languages.python_home()
@@ -373,6 +356,18 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, l
         name=name,
         bare=without,
     )
+
+
+def write_accounts(kit: Path, uids: list[int]) -> None:
+    """Entries for the uids of a jail: a program that asks for its user's name or home finds one."""
+    accounts = {0: "root", **{uid: f"user{number or ''}" for number, uid in enumerate(uids) if uid}}
+    passwd = "".join(f"{name}:x:{uid}:{uid}:{name}:/tmp:/bin/sh\n" for uid, name in accounts.items())
+    for name, text in (
+        ("passwd", passwd),
+        ("group", "".join(f"{name}:x:{uid}:\n" for uid, name in accounts.items())),
+    ):
+        (kit / name).write_text(text)
+        (kit / name).chmod(0o644)
 
 
 def bare_plan(level: Level, uid: int | None, binds: list[str], masks: tuple[str, ...]) -> Bare:

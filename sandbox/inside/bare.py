@@ -72,6 +72,8 @@ class BareRoom:
     def __init__(self, c: Any, setup: dict[str, Any]) -> None:
         """`setup`: folder to work in, uid and broom (or None), filter (or empty), what is readable (or None)."""
         self.c = c
+        self.mounts = False
+        self.next_inode = 0
         self.work: str = setup["work"]
         self.main = f"{self.work}/main.py"
         self.uid: int | None = setup["uid"]
@@ -133,7 +135,14 @@ class BareRoom:
                 time.sleep(0.001)
             killed = True
 
-    def tidy(self, files: list[str]) -> bool:
+    def stage(self, inode: int) -> bool:
+        """Inode numbers are the host's."""
+        return True
+
+    def before_fork(self) -> None:
+        """Pids are the host's."""
+
+    def tidy(self, files: list[bytes]) -> bool:
         """Empty the folder; whether it is empty now."""
         return broom.remove_below(self.work)
 

@@ -1,4 +1,4 @@
-"""The candidate's side of a jail: loads the program as a real `__main__` and runs it, or serves its functions.
+"""The candidate's side of a jail: loads the program as `__main__` or as a module, and runs it or serves its functions.
 
 This runs in the process that is judged, after every privilege is gone. Nothing here is trusted by anybody: the program
 may patch, read or replace all of it, and what it can produce that way is still only bytes, an exit status and values.
@@ -12,7 +12,6 @@ descriptor 3 the program could say as well. The `audited` roles do the same watc
 from __future__ import annotations
 
 import _socket
-import atexit
 import builtins
 import os
 import sys
@@ -21,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from sandbox.inside import awaited
+    from sandbox.inside import awaited, ending
     from sandbox.inside.audit import Watch
     from sandbox.inside.peer import Peer
     from sandbox.inside.remote import BASES
@@ -30,11 +29,13 @@ if TYPE_CHECKING:
 else:
     import awaited
     import codec
+    import ending
     from peer import Peer
     from remote import BASES
     from wire import Lost, attempt, describe_error, send_frame
 
 MAIN = "/tmp/main.py"
+NAME = "__main__"  # or another, where the program is loaded as a module: its `__main__` guard is not run then
 HARNESS = "/harness"
 WIRE_FD = 3
 
@@ -42,34 +43,17 @@ _exit = os._exit
 
 
 def new_main() -> Any:
-    """A fresh `__main__`; the site builtins that `python3` would have are there already."""
-    main = type(sys)("__main__")
-    main.__file__ = MAIN
+    """The program's module, also to be imported as `__main__`; site's builtins are there already."""
+    main = type(sys)(NAME)
+    main.__loader__ = sys.modules["_frozen_importlib_external"].SourceFileLoader(NAME, MAIN)
+    main.__annotations__ = {}
     main.__builtins__ = builtins  # type: ignore[attr-defined]
+    main.__file__ = MAIN
+    main.__cached__ = None  # type: ignore[attr-defined]
     sys.modules["__main__"] = main
+    if NAME != "__main__":
+        sys.modules[NAME] = main
     return main
-
-
-def own_frames(error: BaseException) -> Any:
-    """The traceback from the program's first frame on; None when no frame of it is there (a syntax error)."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename != MAIN:
-        trace = trace.tb_next
-    return trace
-
-
-def show(error: BaseException) -> None:
-    sys.excepthook(type(error), error.with_traceback(own_frames(error)), error.__traceback__)
-
-
-def exit_code(error: SystemExit) -> int:
-    code = error.code
-    if code is None:
-        return 0
-    if isinstance(code, int):
-        return code & 0xFF
-    print(code, file=sys.stderr)
-    return 1
 
 
 def watch_over(source: bytes, fd: int) -> Watch:
@@ -83,36 +67,20 @@ def watch_over(source: bytes, fd: int) -> Watch:
     return watch
 
 
-def finish(code: int, watch: Watch | None = None) -> NoReturn:
-    """End as the interpreter would: wait for threads, run atexit handlers, flush."""
-    threading = sys.modules.get("threading")
-    if threading is not None:
-        attempt(threading._shutdown)
-    attempt(atexit._run_exitfuncs)
-    if not flush():
-        code = 120  # what the interpreter says when its last flush fails
-    if watch is not None:
-        watch.end()
-    _exit(code)
-
-
-def run_main(source: bytes) -> tuple[Any, int | None, BaseException | None]:
-    """Run the program's module code: (module, exit code it asked for, what it died of)."""
+def run_main(source: bytes) -> tuple[Any, BaseException | None]:
+    """Run the program's module code: its module, and what it ended by, if not by its last line."""
     main = new_main()
     _, error = attempt(lambda: exec(compile(source, MAIN, "exec", dont_inherit=True), main.__dict__))
-    if isinstance(error, SystemExit):
-        return main, exit_code(error), None
-    return main, None, error
+    return main, error
 
 
 def script(source: bytes, watch: Watch | None = None) -> NoReturn:
-    main, code, error = run_main(source)
+    main, error = run_main(source)
     if watch is not None:
         watch.look(main.__dict__)
-    if error is not None:
-        show(error)
-        code = 1
-    finish(code or 0, watch)
+    code = 0 if error is None else ending.uncaught(error, MAIN)
+    del main, error  # what is held here would not be finalized
+    ending.finish(code, watch)
 
 
 def audited_script(source: bytes) -> NoReturn:
@@ -135,20 +103,22 @@ def program_of(plan: Any) -> bytes:
 def serve(source: bytes, watch: Watch | None = None) -> NoReturn:
     wire = _socket.socket(fileno=WIRE_FD)
     os.set_inheritable(WIRE_FD, False)
-    main, code, error = run_main(source)
+    main, error = run_main(source)
     flush()
     if watch is not None:
         watch.look(main.__dict__)
     hello: dict[str, Any] = {"hello": True}
     if error is not None:
-        show(error)
-        hello["error"] = describe_error(error)
-        hello["parsed"] = own_frames(error) is not None
-    elif code is not None:
-        hello["exit"] = code
+        parsed = ending.own_frames(error, MAIN) is not None
+        code = ending.uncaught(error, MAIN)
+        if isinstance(error, SystemExit):
+            hello["exit"] = code
+        else:
+            hello |= {"error": describe_error(error), "parsed": parsed}
+        send_frame(wire, codec.dumps(hello))
+        main = error = None
+        ending.finish(code, watch)
     send_frame(wire, codec.dumps(hello))
-    if error is not None or code is not None:
-        finish(1 if code is None else code, watch)
 
     def ahead() -> None:
         flush()
@@ -184,21 +154,21 @@ def shared(source: bytes, watch: Watch | None = None) -> NoReturn:
         send_frame(wire, codec.dumps({"invalid": f"{type(fault).__name__}: {fault}"}))
         _exit(0)
     send_frame(wire, codec.dumps({"ready": True}))  # before the program's first line: nobody but us can have said it
-    main, code, error = run_main(program_of(plan))
-    parsed = error is None or own_frames(error) is not None
-    if error is None and code is None:
+    main, error = run_main(program_of(plan))
+    parsed = error is None or ending.own_frames(error, MAIN) is not None
+    if error is None:
         _, error = attempt(lambda: take_test(main.__dict__, codes, plan))
-        if isinstance(error, SystemExit):
-            code, error = exit_code(error), None
-    if code is not None:
-        tell(done=["no_result", f"the program exits with {code} instead of answering"])
-    elif error is not None:
-        whose = blame(error) if parsed else "compile_error"
-        show(error)
-        tell(done=[whose, f"{type(error).__name__}: {describe_error(error)['message']}"[:2000]])
-    else:
+    if error is None:
         tell(done=["passed", ""])
-    finish(0, watch)
+    else:
+        whose = blame(error) if parsed else "compile_error"
+        text = f"{type(error).__name__}: {describe_error(error)['message']}"
+        code = ending.uncaught(error, MAIN)
+        if isinstance(error, SystemExit):
+            whose, text = "no_result", f"the program exits with {code} instead of answering"
+        tell(done=[whose, text[:2000]])
+    main = error = None
+    ending.finish(0, watch)
 
 
 def take_test(namespace: dict[str, Any], codes: list[Any], plan: Any) -> None:

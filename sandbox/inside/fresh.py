@@ -1,7 +1,7 @@
-"""A role in an interpreter of its own, started anew by execve: nothing is imported that the role does not need.
+"""A role in an interpreter of its own, started by execve: nothing is imported that the role does not need.
 
-`fresh.pyc ROLE PACKAGES...`: the program lies in the working folder, what is installed in the folders named; everything
-else is as in a process of the zygote's.
+`fresh.pyc ROLE NAME PACKAGES...`: the program lies in the working folder and gets the name NAME, what is installed lies
+in the folders named; everything else is as in a process of the zygote's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 
 MAIN = "/tmp/main.py"
-KIT = ("candidate", "peer", "remote", "wire", "codec", "bounds")
+KIT = ("awaited", "bounds", "candidate", "ending", "peer", "remote", "wire", "codec")
 
 
 def main() -> None:
@@ -19,13 +19,17 @@ def main() -> None:
     import candidate  # type: ignore[import-not-found]  # it lies beside this file, in the jail
 
     site.setquit()
+    site.sethelper()
+    site.setcopyright()
     entry = candidate.__dict__[sys.argv[1]]
     with open(MAIN, "rb") as file:
         text = file.read()
     for name in KIT:
         sys.modules.pop(name, None)
-    sys.path[:] = ["/tmp", *sys.path[1:], *sys.argv[2:]]
+    candidate.NAME = sys.argv[2]
+    sys.path[:] = ["/tmp", *sys.path[1:], *sys.argv[3:]]
     sys.argv[:] = [MAIN]
+    candidate.ending.remember()
     entry(text)
     os._exit(70)  # a role never returns
 

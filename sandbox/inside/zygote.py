@@ -10,7 +10,8 @@ Who cleans up: after the main process has ended, everything else in the pid name
 cannot be said the answer says so (`clean`), and the host throws the jail away.
 Without namespaces (levels `landlock` and `none`) this is an ordinary process of the host; `bare.py` has what differs.
 What stays: the heap of this process. So no text of a program or a test is ever read here; texts lie in files in memory
-whose descriptors pass through, and only the forked process reads them.
+whose descriptors pass through, and only the forked process reads them. Names of files and command lines are bytes that
+are overwritten when the job has ended (`forget`), and what a job has left is listed in a forked process, if at all.
 Not promised: that the answer comes (the host must not wait for it for ever).
 
 The wire to the host is `marshal` in both directions: this process is as trusted as the host.
@@ -42,6 +43,9 @@ ROLES = {  # file of the kit → the roles that it plays
     "candidate": ("script", "serve", "shared", "audited_script", "audited_serve", "audited_shared"),
     "tests": ("tests",),
 }
+BYTES_HEADER = bytes.__basicsize__ - 1  # of a bytes object before its text
+MOST_INODES = 256  # how far the inode numbers of a place may grow by our own files before it is renewed
+SOCKETS_S = 0.05  # how long the kernel may take to free the sockets of processes that have ended
 SHARED = {"/tmp": MS_NOSUID | MS_NODEV, "/dev/shm": MS_NOSUID | MS_NODEV | MS_NOEXEC}
 
 
@@ -72,7 +76,17 @@ def receive(control: _socket.socket) -> tuple[dict[str, Any], list[int]]:
                 fds += memoryview(payload[: len(payload) // 4 * 4]).cast("i").tolist()
         order = marshal.loads(data)
         if order != "kill":
+            order["said"] = data
             return order, fds
+
+
+def forget(texts: list[bytes]) -> None:
+    """Overwrite bytes that nobody needs any more. Those of no or one byte are the interpreter's own."""
+    import ctypes
+
+    for text in texts:
+        if len(text) > 1:
+            ctypes.memset(id(text) + BYTES_HEADER, 0, len(text))
 
 
 class Room:
@@ -87,10 +101,29 @@ class Room:
         self.lock: Any = None  # Landlock's, as soon as the folders stand
         self.mounts = mounts  # whether this process may mount; otherwise bubblewrap has made both, of fixed size
         self.options = "mode=1777,size=64m,nr_inodes=4096"
+        self.last_pid = -1
+        self.next_inode = 0  # the number that the next file in /tmp gets, if no job has made any but ours
+        self.changed_ns = 0  # when /dev/shm has changed last, if no job has changed it
         if mounts:
+            mount(c, "proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "")
+            if os.path.exists("/proc/sys/kernel/ns_last_pid"):
+                self.last_pid = os.open("/proc/sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC)
+            c.umount2(b"/proc", MNT_DETACH)
             mount(c, "proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=2,subset=pid")
             for place, flags in SHARED.items():
                 mount(c, "tmpfs", place, flags, self.options)
+            self.settle()
+        self.sockets = os.open("/proc/self/net/sockstat", os.O_RDONLY | os.O_CLOEXEC)
+        self.num_sockets = self.used_sockets()
+
+    def used_sockets(self) -> bytes:
+        """The kernel's line about how many sockets there are in this network namespace, whoever holds them."""
+        return os.pread(self.sockets, 40, 0).partition(b"\n")[0]
+
+    def before_fork(self) -> None:
+        """Let the job's pids begin where those of every job begin."""
+        if self.last_pid >= 0:
+            os.pwrite(self.last_pid, b"1", 0)
 
     def resize(self, size: int, inodes: int) -> None:
         options = f"mode=1777,size={size},nr_inodes={inodes}"
@@ -99,25 +132,60 @@ class Room:
                 mount(self.c, "tmpfs", place, flags | MS_REMOUNT, options)
             self.options = options
 
-    def tidy(self, files: list[str]) -> bool:
+    def settle(self) -> None:
+        """Note how new file systems look."""
+        self.next_inode = spare_inode(self.work) + 1
+        self.changed_ns = os.stat("/dev/shm").st_ctime_ns
+
+    def stage(self, inode: int) -> bool:
+        """Whether a file of a job has a number that says nothing of earlier jobs; if not, it must be made again.
+
+        What a job makes and removes again moves the count on, and the next job could see that.
+        """
+        if not self.mounts or inode == self.next_inode < MOST_INODES:
+            self.next_inode += 1
+            return True
+        self.renew(self.work)
+        return False
+
+    def tidy(self, files: list[bytes]) -> bool:
         """Empty both places, of `files` first, which are all that most jobs leave. False if something stays."""
         for path in files:
             try:
                 os.unlink(path)
             except OSError:
                 continue  # what stands there instead, or was in a folder, goes with the rest
-        return all(self.empty(place) for place in SHARED)
+        clean = all(self.empty(place) for place in SHARED)
+        if self.mounts and os.stat("/dev/shm").st_ctime_ns != self.changed_ns:
+            clean = self.renew("/dev/shm") and clean
+        return clean and self.has_no_sockets()
+
+    def has_no_sockets(self) -> bool:
+        """Whether every socket of the job is gone: one in flight in a cycle outlives its process, and can be seen."""
+        deadline = 0.0
+        while self.used_sockets() != self.num_sockets:
+            now = time.monotonic()
+            deadline = deadline or now + SOCKETS_S
+            if now > deadline:
+                return False
+            time.sleep(0.001)
+        return True
+
+    def renew(self, place: str) -> bool:
+        """A file system of its own, without anything in it, in the place of the old one."""
+        if self.c.umount2(place.encode(), MNT_DETACH) != 0:
+            return False
+        mount(self.c, "tmpfs", place, SHARED[place], self.options)
+        self.lock = self.lock.renewed()  # its rules were about the old folder
+        self.settle()
+        return is_empty(place)
 
     def empty(self, place: str) -> bool:
-        if is_empty(place) or (unlink_few(place) and is_empty(place)):
+        if is_empty(place):
             return True
         if self.mounts:
-            if self.c.umount2(place.encode(), MNT_DETACH) != 0:
-                return False
-            mount(self.c, "tmpfs", place, SHARED[place], self.options)
-            self.lock = self.lock.renewed()  # its rules were about the old folder
-            return is_empty(place)
-        self.broom.remove_below(place)
+            return self.renew(place)
+        in_child(lambda: self.broom.remove_below(place))
         return is_empty(place)
 
     def ready(self) -> None:
@@ -151,17 +219,26 @@ class Room:
         """The host is gone: the namespace ends with this process."""
 
 
-def unlink_few(place: str) -> bool:
-    """Remove the plain files of a folder if there are few and nothing else; nobody is there to race with."""
-    about = os.statvfs(place)
-    if about.f_files - about.f_ffree > 10:
-        return False
+def spare_inode(place: str) -> int:
+    """The number of a file that is made in a folder and gone again."""
+    path = f"{place}/spare"
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
-        for name in os.listdir(place):
-            os.unlink(f"{place}/{name}")
-    except OSError:
-        return False
-    return True
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
+        os.unlink(path)
+
+
+def in_child(work: Any) -> None:
+    """Do something in a forked process, so that what it sees stays out of this one's memory."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
 
 
 def is_empty(place: str) -> bool:
@@ -170,16 +247,30 @@ def is_empty(place: str) -> bool:
     return about.f_files - about.f_ffree == 1 and about.f_blocks == about.f_bfree
 
 
-def write_files(job: dict[str, Any], fds: list[int], work: str) -> list[str]:
-    """The job's own files, in folders and with modes that let it change them. Returns their paths."""
+def write_files(job: dict[str, Any], fds: list[int], room: Any) -> int:
+    """The job's own files, in folders and with modes that let it change them. Returns a descriptor to write its main
+    file to, or -1 where it has none.
+    """
+    main = -1
+    if job["main"]:
+        main = make(room, os.fsencode(room.main), first=True, uid=job["uid"])
+    first = main < 0
     for path, index in job["files"]:
-        at = path.find("/", len(work) + 1)
+        at = path.find(b"/", len(room.work) + 1)
         while at > 0:
-            if not os.path.isdir(path[:at]):
-                os.mkdir(path[:at])
-                os.chmod(path[:at], 0o777)
-            at = path.find("/", at + 1)
-        out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            folder = path[:at]
+            if not os.path.isdir(folder):
+                if first:
+                    os.close(make(room, folder, first=True))  # a file in the folder's place, to begin with
+                    os.unlink(folder)
+                    first = False
+                os.mkdir(folder)
+                os.chmod(folder, 0o777)
+                room.next_inode += 1
+            forget([folder])
+            at = path.find(b"/", at + 1)
+        out = make(room, path, first=first)
+        first = False
         try:
             os.fchmod(out, 0o666)
             size = os.fstat(fds[index]).st_size
@@ -188,7 +279,30 @@ def write_files(job: dict[str, Any], fds: list[int], work: str) -> list[str]:
                 copied += os.sendfile(out, fds[index], copied, size - copied)
         finally:
             os.close(out)
-    return [path for path, _ in job["files"]]
+    if first and room.mounts:
+        room.stage(spare_inode(room.work))
+    return main
+
+
+def make(room: Any, path: bytes, *, first: bool, uid: int | None = None) -> int:
+    """A new file in the job's folder, to be written to; of the job's uid, if one is named."""
+    while True:
+        if uid is not None:
+            room.c.setfsgid(uid)
+            room.c.setfsuid(uid)
+        try:
+            out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        finally:
+            if uid is not None:
+                room.c.setfsuid(0)
+                room.c.setfsgid(0)
+        inode = os.fstat(out).st_ino
+        if not first:
+            room.next_inode = max(room.next_inode, inode + 1)
+        elif not room.stage(inode):
+            os.close(out)
+            continue
+        return out
 
 
 def bequeath_nothing(c: Any) -> None:
@@ -206,7 +320,7 @@ search_path: list[str] = []  # where programs find their modules
 ENTRIES: dict[str, Any] = {}  # role of a Python job → the function of the kit that plays it
 
 
-def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoReturn:
+def become(job: dict[str, Any], fds: list[int], status: int, main: int, room: Room) -> NoReturn:
     """In the child: give up everything, then turn into the job's program."""
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     status = os.dup2(status, FIRST_FREE_FD - 1, inheritable=False)
@@ -219,17 +333,20 @@ def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoRe
         program = os.dup2(fds[job["program"]], FIRST_FREE_FD - 2, inheritable=False)
     if job["source"] is not None:
         source = os.dup2(fds[job["source"]], FIRST_FREE_FD - 3, inheritable=False)
+    if main >= 0:
+        main = os.dup2(main, FIRST_FREE_FD - 4, inheritable=False)
     for target, fd in moved.items():
         os.dup2(fd, target, inheritable=True)
     os.chdir(room.work)
     room.ready()
     for which, value in job["rlimits"]:
-        resource.setrlimit(which, (value, value))
+        hard = resource.getrlimit(which)[1] if which == resource.RLIMIT_STACK else value  # memory bounds the stack
+        resource.setrlimit(which, (value, hard))
     if job["uid"] is not None:
         os.setresgid(job["uid"], job["uid"], job["uid"])
         os.setresuid(job["uid"], job["uid"], job["uid"])
     room.lock()
-    os.closerange(max(moved) + 1, FIRST_FREE_FD - 3)
+    os.closerange(max(moved) + 1, FIRST_FREE_FD - 4)
     os.closerange(FIRST_FREE_FD, 1 << 20)
     room.c.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     if job["role"] == "exec":
@@ -238,19 +355,20 @@ def become(job: dict[str, Any], fds: list[int], status: int, room: Room) -> NoRe
         os.execve(program if program >= 0 else job["argv"][0], job["argv"], dict(os.environ))
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     text = os.read(source, os.fstat(source).st_size)  # a file in memory comes whole
-    if job["main"]:
-        main = os.open(room.main, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    if main >= 0:
         os.write(main, text)
         os.close(main)
     os.close(source)
     for path, _ in job["files"]:  # a module of the job's own hides one of the library
-        sys.modules.pop(path.rpartition("/")[2].removesuffix(".py"), None)
+        sys.modules.pop(os.fsdecode(path).rpartition("/")[2].removesuffix(".py"), None)
     for call in renew:
         call()
     sys.path += search_path
-    sys.argv[:] = job["argv"]
+    sys.argv[:] = map(os.fsdecode, job["argv"])
     os.close(status)
-    ENTRIES[job["role"]](text)
+    entry = ENTRIES[job["role"]]
+    entry.__globals__["NAME"] = job["name"]
+    entry(text)
     os._exit(70)  # a role never returns
 
 
@@ -300,17 +418,20 @@ class Forks:
                 room.kill()
 
 
-def begin(job: dict[str, Any], fds: list[int], room: Room, forks: Forks) -> tuple[int, int]:
+def begin(job: dict[str, Any], fds: list[int], main: int, room: Room, forks: Forks) -> tuple[int, int]:
     """Fork the job's main process: its pid, and a descriptor that has a fault to tell if its program never began."""
     reader, writer = os.pipe()
+    room.before_fork()
     pid = forks.fork()
     if pid == 0:
         try:
-            become(job, fds, writer, room)
+            become(job, fds, writer, main, room)
         finally:  # only our own fault leads here, whatever it is
             error = sys.exc_info()[1]
-            os.write(FIRST_FREE_FD - 1, f"{type(error).__name__}: {error}".encode()[:2000])
-            os._exit(71)
+            try:
+                os.write(FIRST_FREE_FD - 1, f"{type(error).__name__}: {error}".encode()[:2000])
+            finally:  # the program had begun, and nobody listens any more
+                os._exit(71)
     os.close(writer)
     return pid, reader
 
@@ -332,7 +453,7 @@ def collect(job: dict[str, Any], fds: list[int]) -> list[int]:
     return [copy_out(path, fds[index], max_bytes) for path, index, max_bytes in job["collect"]]
 
 
-def copy_out(path: str, target: int, max_bytes: int) -> int:
+def copy_out(path: bytes, target: int, max_bytes: int) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -352,8 +473,10 @@ def copy_out(path: str, target: int, max_bytes: int) -> int:
 def perform(job: dict[str, Any], fds: list[int], room: Room, forks: Forks) -> dict[str, Any]:
     began_ns = time.process_time_ns()
     room.resize(job["tmp_bytes"], job["tmp_inodes"])
-    files = write_files(job, fds, room.work)
-    pid, told = begin(job, fds, room, forks)
+    main = write_files(job, fds, room)
+    pid, told = begin(job, fds, main, room, forks)
+    if main >= 0:
+        os.close(main)
     for fd in fds[job["keep"] :]:  # what only the child needs
         os.close(fd)
     del fds[job["keep"] :]
@@ -362,7 +485,11 @@ def perform(job: dict[str, Any], fds: list[int], room: Room, forks: Forks) -> di
     os.close(told)
     orphans = room.sweep()
     collected = collect(job, fds)
-    clean = room.tidy([*files, room.main] if job["main"] else files)
+    files = [path for path, _ in job["files"]]
+    if job["main"]:
+        files.append(os.fsencode(room.main))
+    clean = room.tidy(files)
+    forget([job["said"], *job["argv"], *files, *(path for path, _, _ in job["collect"])])
     if fault:
         return {"fault": fault.decode(errors="replace"), "clean": clean}
     return {
@@ -397,6 +524,8 @@ def warm(setup: dict[str, Any], work: str) -> None:
     import site
 
     site.setquit()
+    site.sethelper()
+    site.setcopyright()
     sys.path += setup["path"]
     for name in setup["modules"]:
         __import__(name)
@@ -409,6 +538,7 @@ def warm(setup: dict[str, Any], work: str) -> None:
         call()  # the first time it imports what it needs
     namespace: dict[str, Any] = {}
     exec(compile("def f(x: int = 1) -> str:\n    return f'{x}'\ny = [f(i) for i in range(3)]\n", "", "exec"), namespace)
+    sys.orig_argv[:] = ["python3", f"{work}/main.py"]
     search_path[:] = [work, *sys.path]
     sys.path.clear()  # this process imports nothing any more, least of all from where programs write
     gc.collect()
@@ -432,6 +562,8 @@ def main() -> None:
             kit[name].MAIN = room.main
             ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
         warm(setup, room.work)
+        if "candidate" in kit:
+            kit["candidate"].ending.remember(c.fflush)
     except (OSError, ImportError) as error:
         control.send(marshal.dumps({"fault": f"{type(error).__name__}: {error}"}))
         return
@@ -465,7 +597,7 @@ def serve(control: _socket.socket, room: Room) -> None:
             answer = perform(job, fds, room, forks)
         except OSError as error:
             room.sweep()
-            answer = {"fault": f"{type(error).__name__}: {error}", "clean": False}
+            answer = {"fault": f"{type(error).__name__}: {error.strerror}", "clean": False}
         for fd in fds:
             os.close(fd)
         control.send(marshal.dumps(answer))

@@ -2,8 +2,8 @@
 
 A program is compiled in a jail of the same kind that it will run in, and what comes of it is kept in sealed files in
 memory, so that no run can change what the next one runs. What is remembered depends on the compiler's command and the
-texts alone: the toolchain is that of this process. A compiler that our limits stopped is asked again; one that refused
-is believed.
+texts alone: the toolchain is that of this process. A compiler that refused is believed. One that our limits stopped is
+asked again, but not for the next copies of the program: its complaints stand for a minute.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from sandbox import limits as fences
 from sandbox.jail import Job, memory_file, reopen_read_only, seal
 from sandbox.judge.texts import shown_head
 from sandbox.run import Run, Starter, fate
-from sandbox.types import CompileReport, Verdict
+from sandbox.types import CompileReport, Limits, Verdict
 
 MAX_KEPT = 64
+STOPPED_S = 60.0  # for how long a compiler that was stopped within its limits is not asked the same again
+MAX_STOPPED = 64
 MAX_KEPT_BYTES = 128 * fences.MB
 
 
@@ -64,18 +66,29 @@ class Artifacts:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, Artifact] = OrderedDict()
+        self._stopped: OrderedDict[tuple[bytes, fences.Fence], tuple[float, CompileReport]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
     @contextmanager
-    def of(self, work: Work, starter: Starter) -> Iterator[tuple[tuple[int, ...] | None, CompileReport]]:
-        """The products as read-only descriptors, or None with the compiler's complaints."""
+    def of(
+        self, work: Work, starter: Starter, limits: Limits | None = None
+    ) -> Iterator[tuple[tuple[int, ...] | None, CompileReport]]:
+        """The products as read-only descriptors, or None with the compiler's complaints. `limits`: the program's."""
         key = work.key
         artifact = self._kept.get(key)
         if artifact is None:
-            artifact, lasting = compile_once(work, starter)
+            fence = fences.for_compile(limits)
+            until, report = self._stopped.get((key, fence), (0.0, None))
+            if report is not None and time.monotonic() < until:
+                yield None, report
+                return
+            artifact, lasting = compile_once(work, starter, fence)
             if not lasting:
+                self._stopped[key, fence] = time.monotonic() + STOPPED_S, artifact.report
+                while len(self._stopped) > MAX_STOPPED:
+                    self._stopped.popitem(last=False)
                 yield None, artifact.report
                 return
             self._keep(key, artifact)
@@ -102,7 +115,7 @@ class Artifacts:
             self._kept.popitem()[1].close()
 
 
-def compile_once(work: Work, starter: Starter) -> tuple[Artifact, bool]:
+def compile_once(work: Work, starter: Starter, fence: fences.Fence) -> tuple[Artifact, bool]:
     """Run the compiler; also answers whether the outcome is the source's own doing and would be the same again."""
     began = time.monotonic()
     made_files = [memory_file("artifact", b"", sealed=False) for _ in work.products]
@@ -110,7 +123,7 @@ def compile_once(work: Work, starter: Starter) -> tuple[Artifact, bool]:
         job = Job(
             role="exec",
             argv=work.command,
-            fence=fences.for_compile(),
+            fence=fence,
             fds={},
             files=[(f"/tmp/{name}", content) for name, content in work.files],
             collect=[

@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 SPLIT: JudgeName = "split"
 SHARED: JudgeName = "shared_process"
 AGAIN = 0.2  # the share of one wall limit that a suite may have taken and still be run from its start
-PATIENCE = 3  # how much longer a starved run may take when it is run again
 
 # What reads stdin can as well be run without a judgement.
 KIND_OF: dict[type, str] = {
@@ -66,6 +65,8 @@ KIND_OF: dict[type, str] = {
     ScriptSuite: "script",
     RunSuite: "stdio",
 }
+
+RUN_AS_MAIN = ("stdio", "script")  # the kinds that run a program; the others load it as a module and ask it
 
 NOT_COMPILED = TestReport(Verdict.COMPILE_ERROR, detail="the program does not compile")
 
@@ -89,6 +90,8 @@ def judge(
         raise InvalidSuite(str(error)) from None
     total = size(suite)
     check_options(options, language, kind)
+    if options.run_main is None:
+        options = replace(options, run_main=kind in RUN_AS_MAIN)
     source = program.source.encode("utf-8", "surrogatepass")  # what is no UTF-8 the compiler will refuse
     if len(source) > fences.MAX_SOURCE_BYTES:
         raise InvalidSuite(f"the program takes {len(source)} bytes; at most {fences.MAX_SOURCE_BYTES} are allowed")
@@ -115,6 +118,8 @@ def check_options(options: Options, language: str, kind: str) -> None:
     """Raises InvalidOptions, naming the field. What every run of the language does anyway may be asked for."""
     if options.audit and language != "python":
         raise InvalidOptions(f"options.audit: only Python programs are watched, not {language}")
+    if options.run_main is not None and language != "python":
+        raise InvalidOptions(f"options.run_main: only Python programs have a __main__ guard, not {language}")
     if options.grading != "split" and kind not in ("assert", "check"):
         raise InvalidOptions(f"options.grading: only assert and check suites, not {kind!r}, have use for it")
     if options.grading != "split" and options.fresh_interpreter:
@@ -122,12 +127,12 @@ def check_options(options: Options, language: str, kind: str) -> None:
 
 
 def with_patience(work: Callable[[Limits], Report], limits: Limits, box: Sandbox) -> Report:
-    """Do it; if the host gave a run no CPU, once more from the start, longer, and alone among those that do so."""
+    """Do it; if the host gave a run no CPU, once more from the start, within the same limits."""
     try:
         return work(limits)
     except Starved:
-        with box.quiet():
-            report = work(replace(limits, wall_s=min(PATIENCE * limits.wall, fences.MAX_WALL_S)))
+        with box.final():
+            report = work(limits)
         return replace(report, flags=tuple(sorted({*report.flags, "rerun_alone"})))
 
 

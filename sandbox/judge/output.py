@@ -71,7 +71,7 @@ def run_once(
         ]
         main = job.main and MAIN not in dict(files)
         job = replace(job, files=(*job.files, *files), main=main, collect=collect)
-        stdin = ends.enter_context(readable(encoded(suite.stdin, "stdin")))
+        stdin = ends.enter_context(readable(encoded(suite.stdin, "stdin"), pipe=job.piped))
         watch = ends.enter_context(Watch(audit))
         run = ends.enter_context(Run(starter, watch.join(job), stdin=stdin))
         run.finish()

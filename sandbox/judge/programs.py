@@ -67,7 +67,7 @@ def ready(
         return
     command = recipe.test_compile if text.runner else recipe.compile
     work = Work(languages.filled(command, source=source), files, products(recipe, files))
-    with artifacts.of(work, starter) as (made, report):
+    with artifacts.of(work, starter, limits) as (made, report):
         if made is None:
             yield None, report
         elif not run:

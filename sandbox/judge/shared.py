@@ -26,6 +26,7 @@ from sandbox.types import Limits, Options, TestReport, Verdict
 def shared_job(source: bytes, plan: dict[str, Any], limits: Limits, options: Options, wire: int) -> Job:
     return Job(
         role="audited_shared" if options.audit else "shared",
+        name="__main__" if options.run_main else "main",
         argv=("/tmp/main.py",),
         fence=fences.for_run(limits),
         fds={3: wire},

@@ -110,11 +110,13 @@ class Meter:
 
 
 def serve_job(source: bytes, limits: Limits, num_tests: int, wire: int, options: Options) -> Job:
+    name = "__main__" if options.run_main else "main"
     if options.fresh_interpreter:
-        fresh = fresh_job("audited_serve" if options.audit else "serve", source, limits)
+        fresh = fresh_job("audited_serve" if options.audit else "serve", source, limits, name)
         return replace(fresh, fds={3: wire}, num_budgets=num_tests + 1)
     return Job(
         role="audited_serve" if options.audit else "serve",
+        name=name,
         argv=("/tmp/main.py",),
         fence=fences.for_run(limits),
         fds={3: wire},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -17,10 +18,37 @@ from sandbox.judge.texts import shown_head, shown_tail
 from sandbox.run import Run, Starter, fate, flags
 from sandbox.types import Limits, Options, StdioCase, StdioSuite, TestReport, Verdict
 
+PIPE_BYTES = 1 << 16  # what a pipe of Linux holds unless it is told otherwise
+
+
+def piped(data: bytes) -> int | None:
+    """The reading end of a pipe that holds `data` whole; None where this host gives nobody a pipe of that size."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        os.fchmod(reader, 0o644)  # so that programs of another uid can open /dev/stdin
+        if len(data) > PIPE_BYTES:
+            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, len(data))
+        if data and os.write(writer, data) < len(data):
+            raise BlockingIOError
+        os.set_blocking(reader, True)
+    except (BlockingIOError, PermissionError):
+        os.close(reader)
+        return None
+    finally:
+        os.close(writer)
+    return reader
+
 
 @contextmanager
-def readable(data: bytes) -> Iterator[int]:
-    """A descriptor to read `data` from, with a position of its own."""
+def readable(data: bytes, *, pipe: bool = False) -> Iterator[int]:
+    """A descriptor to read `data` from, with a position of its own, or as a pipe if it can be had."""
+    reader = piped(data) if pipe else None
+    if reader is not None:
+        try:
+            yield reader
+        finally:
+            os.close(reader)
+        return
     if not data:
         fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -40,32 +68,37 @@ def readable(data: bytes) -> Iterator[int]:
 
 
 def script_job(source: bytes, limits: Limits, options: Options) -> Job:
+    name = "main" if options.run_main is False else "__main__"
     if options.fresh_interpreter:
-        return fresh_job("audited_script" if options.audit else None, source, limits)
+        role = "audited_script" if options.audit else "script" if name == "main" else None
+        return fresh_job(role, source, limits, name)
     return Job(
         role="audited_script" if options.audit else "script",
+        name=name,
         argv=("/tmp/main.py",),
         fence=fences.for_run(limits),
         fds={},
         source=source,
         main=True,
+        piped=True,
         flavour="science" if languages.wants_numpy(source) else "light",
     )
 
 
-def fresh_job(role: str | None, source: bytes, limits: Limits) -> Job:
+def fresh_job(role: str | None, source: bytes, limits: Limits, name: str = "__main__") -> Job:
     """A Python program in an interpreter started for it: in a role of the kit, or for None just `python3 main.py`.
 
     The latter with all that this host's `site` does to `python3`, which may take longer than the program.
     """
     python = str(languages.python_binary())
-    in_role = (python, "-S", f"{KIT}/fresh.pyc", str(role), *languages.python_packages())
+    in_role = (python, "-S", f"{KIT}/fresh.pyc", str(role), name, *languages.python_packages())
     return Job(
         role="exec",
         argv=(python, "/tmp/main.py") if role is None else in_role,
         fence=fences.for_run(limits),
         fds={},
         files=(("/tmp/main.py", source),),
+        piped=True,
     )
 
 
@@ -83,7 +116,7 @@ def judge_case(
     job: Job, case: StdioCase, suite: StdioSuite, starter: Starter, *, audit: bool = False
 ) -> tuple[TestReport, set[str]]:
     with (
-        readable(encoded(case.stdin, "a case's stdin")) as stdin,
+        readable(encoded(case.stdin, "a case's stdin"), pipe=job.piped) as stdin,
         Watch(audit) as watch,
         Run(starter, watch.join(job), stdin=stdin) as run,
     ):

@@ -277,7 +277,7 @@ def test_exit_codes_are_pythons(box: Sandbox) -> None:
         ("import sys; sys.exit(3)", "exit code 3"),
         ("raise SystemExit('msg')", "exit code 1"),
         ("exit(4)", "exit code 4"),
-        ("raise KeyboardInterrupt", "exit code 1"),
+        ("raise KeyboardInterrupt", "killed by SIGINT (signal 2)"),
     ):
         assert run_script(box, source).tests[0].detail == detail
     assert run_script(box, "raise SystemExit('msg')").tests[0].stderr == "msg\n"

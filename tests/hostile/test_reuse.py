@@ -121,7 +121,7 @@ import fcntl, os, socket, sys, time
 if os.fork() == 0:
     os.setsid()
     lock = open("/usr/bin/env", "rb")
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    fcntl.lockf(lock, fcntl.LOCK_SH)
     beacon = socket.socket(socket.AF_UNIX)
     beacon.bind("\\0beacon")
     beacon.listen()
@@ -134,7 +134,7 @@ time.sleep(0.05)
     "locks of its own": """
 import fcntl, os, sys
 files = [open(path, "rb") for path in ("/usr/bin/env", sys.executable, os.__file__)]
-for file in files: fcntl.flock(file, fcntl.LOCK_EX)
+for file in files: fcntl.lockf(file, fcntl.LOCK_SH)
 os._exit(0)
 """,
     "a socket's name": """
