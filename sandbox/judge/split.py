@@ -105,7 +105,7 @@ class Meter:
             peak_memory_mb=round(counters.peak_memory_bytes / fences.MB, 1),
             stdout=shown_head(self.run.stdout.take()),
             stderr=shown_tail(self.run.stderr.take()),
-            detail=sayable(bounds.text(detail, bounds.MAX_DETAIL)),
+            detail=bounds.text(sayable(bounds.text(detail, bounds.MAX_DETAIL)), bounds.MAX_DETAIL),
         )
 
 

@@ -1,4 +1,4 @@
-"""Executors of two toolchains on one real Redis: no verdict of one judge is ever known under the identity of another."""
+"""Executors of two toolchains on one Redis: no verdict of one judge is known under the identity of another."""
 
 from __future__ import annotations
 
