@@ -35,6 +35,7 @@ SIGINT = 2
 # What the interpreter takes from `sys` before it takes the modules (finalize_modules_delete_special).
 TAKEN = ("path", "argv", "path_hooks", "path_importer_cache", "meta_path")
 TAKEN_IF_THERE = ("ps1", "ps2", "last_type", "last_value", "last_traceback", "__interactivehook__")
+LATE_BUILTINS = ("open", "exit", "quit", "copyright", "credits", "license", "help")  # which it has not from its birth
 STREAMS = (("stdin", "__stdin__"), ("stdout", "__stdout__"), ("stderr", "__stderr__"))
 
 # What a program must write to hold something at its end whose finalization shows: a class with `__del__`,
@@ -50,12 +51,11 @@ Module = type(sys)
 
 
 class Start:
-    """What was there before the program: names of modules, of builtins and of `sys`."""
+    """What was there before the program: names of modules and of builtins."""
 
     modules: frozenset[str] = frozenset()
     last_module = ""
     builtins: frozenset[str] = frozenset()
-    sys: frozenset[str] = frozenset()
     flush_c: Callable[[None], Any] | None = None  # the C library's fflush
 
 
@@ -64,7 +64,6 @@ def remember(flush_c: Callable[[None], Any] | None = None) -> None:
     Start.modules = frozenset(sys.modules)
     Start.last_module = next(reversed(sys.modules))
     Start.builtins = frozenset(builtins.__dict__)
-    Start.sys = frozenset((*sys.__dict__, *TAKEN))
     Start.flush_c = flush_c
     if flush_c is not None:
         flush_c(None)
@@ -80,13 +79,12 @@ def own_frames(error: BaseException, path: str) -> Any:
 
 def uncaught(error: BaseException, path: str) -> int:
     """Say of an exception that nobody has caught what `python3` says; the exit code, -SIGINT for an interrupt."""
-    for stream in (sys.stderr, sys.stdout):
-        attempt(lambda stream=stream: stream.flush())  # type: ignore[misc]
+    flush_quietly("stderr", "stdout")
     if isinstance(error, SystemExit):
         return asked_code(error)
     trace = own_frames(error, path)
     show(error, trace, path)
-    return -SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    return -SIGINT if type(error) is KeyboardInterrupt else 1
 
 
 def show(error: BaseException, trace: Any, path: str) -> None:
@@ -138,6 +136,7 @@ def is_plain(source: bytes) -> bool:
 
 def finish(code: int, watch: Any = None, *, plain: bool = False) -> NoReturn:
     """End as the interpreter would. Whoever calls this must hold nothing of the program's any more."""
+    flush_quietly("stderr", "stdout")
     threading = sys.modules.get("threading")
     if threading is not None:
         _, error = attempt(threading._shutdown)
@@ -149,7 +148,7 @@ def finish(code: int, watch: Any = None, *, plain: bool = False) -> NoReturn:
         watch.end()
     if not plain or next(reversed(sys.modules)) != Start.last_module:
         dismantle()
-        whole = flush_streams() and whole
+        flush_quietly("__stdout__", "__stderr__")
         if Start.flush_c is not None:
             Start.flush_c(None)
     leave(code if whole else LOST_FLUSH)
@@ -161,6 +160,12 @@ def leave(code: int) -> NoReturn:
         _kill(_getpid(), SIGINT)
         code = 128 + SIGINT
     _exit(code & 0xFF)
+
+
+def flush_quietly(*names: str) -> None:
+    for name in names:
+        stream = getattr(sys, name, None)
+        attempt(lambda stream=stream: stream.flush())  # type: ignore[misc]
 
 
 def flush_streams() -> bool:
@@ -193,11 +198,15 @@ def foreign_frames(error: BaseException) -> Any:
     return trace
 
 
+# A full collection also frees what the interpreter keeps in store, which is all the zygote's and shared: it is left out
+# where no object has grown old. A warning out of a finalizer names the place where it came up, here as in CPython.
+COLLECT = compile("gc.collect(2 if gc.get_objects(2) else 1)", "sys", "exec")
+NO_PLACE = {"gc": gc, "__name__": "sys", "__builtins__": dict(vars(builtins))}
+
+
 def collect() -> None:
-    """Collect all garbage. A full collection also frees what the interpreter keeps in store, which is all the zygote's
-    and shared: it is left out where no object has grown old.
-    """
-    gc.collect(2 if gc.get_objects(2) else 1)
+    """Collect all garbage."""
+    exec(COLLECT, NO_PLACE)
 
 
 def dismantle() -> None:
@@ -215,21 +224,16 @@ def dismantle() -> None:
     living = [take_module(name) for name in own]
     for name in own:
         modules.pop(name, None)
-    if len(ours) != len(Start.builtins):
-        for name in [name for name in ours if name not in Start.builtins]:
-            del ours[name]
+    for name in [*LATE_BUILTINS, *(name for name in ours if name not in Start.builtins)]:
+        ours.pop(name, None)
     ours["__import__"] = no_import
-    if len(names) != len(Start.sys):
-        for name in TAKEN_IF_THERE:
-            names.pop(name, None)
+    for name in TAKEN_IF_THERE:
+        names.pop(name, None)
     collect()
     for reference in reversed(living):
         module = reference() if reference is not None else None
         if module is not None:
             clear(module.__dict__)
-    if len(names) != len(Start.sys):
-        for name in [name for name in names if name not in Start.sys]:
-            del names[name]
 
 
 def take_module(name: str) -> Any:
