@@ -80,7 +80,7 @@ def script(source: bytes, watch: Watch | None = None) -> NoReturn:
         watch.look(main.__dict__)
     code = 0 if error is None else ending.uncaught(error, MAIN)
     del main, error  # what is held here would not be finalized
-    ending.finish(code, watch)
+    ending.finish(code, watch, plain=ending.is_plain(source))
 
 
 def audited_script(source: bytes) -> NoReturn:
