@@ -67,8 +67,10 @@ def tests_of(label: Any) -> Tested | None:
         raise Invalid(f"label: tests that cannot be used: {why}") from None
 
 
-FORMS = ('a list of asserts, {"kind": ...} as in docs/api.md, {"inputs": [...], "outputs": [...]}, '
-         '[{"input", "output"}], {"test": "def check(candidate): ...", "entry_point"}, {"tests": ...}; each also as JSON text')  # fmt: skip
+FORMS = (
+    'a list of asserts, {"kind": ...} as in docs/api.md, {"inputs": [...], "outputs": [...]}, [{"input", "output"}], '
+    '{"test": "def check(candidate): ...", "entry_point"}, {"tests": ...}; each also as JSON text'
+)
 
 
 def required_tests(label: Any, field: str) -> Tested:
