@@ -26,7 +26,7 @@ def nearest(name: str, known: Collection[str]) -> str:
 def known_language(name: object) -> str:
     """The language as it was written, if there is one of that name. Raises ValueError."""
     if not isinstance(name, str):
-        raise ValueError(f"language: {name!r} is not a name")
+        raise ValueError(f"{name!r} is not a name")
     try:
         resolve(name)
     except UnsupportedLanguage as error:

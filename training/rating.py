@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 import threading
 import time
 import weakref
@@ -35,7 +36,7 @@ from service.client.calls import Calls
 from service.client.tries import Steps
 from service.errors import InfraError, Invalid, PlauditError, Poisoned, TooLarge
 from service.extract import answer as answer_of
-from service.extract import code_of
+from service.extract import code_of, last_fence
 from service.labels import Tested, required_tests, tests_of
 from service.options import known_language, nearest, refuse_unknown
 from service.schemas import (
@@ -335,13 +336,15 @@ class Rater:
     def _program(self, completion: str, tested: Tested, language: str, *, only: bool) -> tuple[Extract, str]:
         """What is sent of a completion: the program alone where nothing else is looked at."""
         if self.extract == "none":
-            return "none", tested.program(completion) if only else completion
+            return "none", tested.program(completion)
         code = code_of(completion, language)
         if code is None:
             return "last_fence", "" if only else answer_of(completion)
+        program = tested.program(code.text)
         if only:
-            return "none", tested.program(code.text)
-        return "last_fence", answer_of(completion).replace(code.text, tested.program(code.text))
+            return "none", program
+        text = answer_of(completion).replace(code.text, program)
+        return "last_fence", text if (last_fence(text) or "").strip() == program.strip() else _fenced(program)
 
     # --- connections -------------------------------------------------------------------------------------------------
 
@@ -440,6 +443,13 @@ def _plain(label: Any) -> Any:
     return label
 
 
+def _fenced(program: str) -> str:
+    """A program alone in its fence, for a completion in which other fences follow it."""
+    longest = max(map(len, re.findall("`+", program)), default=0)
+    mark = "`" * max(3, longest + 1)
+    return f"{mark}\n{program.rstrip()}\n{mark}\n"
+
+
 def _scrubbed(text: str) -> str:
     """Halves of surrogate pairs, which no encoding can write, become question marks."""
     return text.encode("utf-8", "replace").decode()
@@ -495,8 +505,8 @@ def text_of(message: Mapping[str, Any]) -> str:
 
 def _rating(spec: RewardSpec, told: CompletionReward) -> Rating:
     parts = told.components
-    run = [parts[term.name].value for term in spec.terms if isinstance(term, ExecuteTerm)]
-    scored = [parts[term.name].value for term in spec.terms if isinstance(term, ScoreTerm)]
+    run = [parts[term.name].value for term in spec.terms if isinstance(term, ExecuteTerm) and term.name in parts]
+    scored = [parts[term.name].value for term in spec.terms if isinstance(term, ScoreTerm) and term.name in parts]
     if told.trainable and told.reward is not None:
         return Rating(told.reward, run[0] if run else None, scored[0] if scored else None)
     errors = [part.error for part in parts.values() if part.error is not None]
