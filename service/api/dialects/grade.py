@@ -41,7 +41,8 @@ class Options(Loose):
             return cls.model_validate(dict(request.query_params))
         except ValidationError as error:
             first = error.errors()[0]
-            raise Invalid(f"URL parameter {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            words = first["msg"].removeprefix("Value error, ")
+            raise Invalid(f"URL parameter {'.'.join(map(str, first['loc']))}: {words}") from None
 
 
 @dataclass(frozen=True, slots=True)
