@@ -81,8 +81,10 @@ def test_an_item_without_tests_is_ranked_by_the_model_beside_one_with_them(http:
 
 
 def test_tests_that_are_empty_or_none_of_the_kinds_are_refused(http: httpx.Client) -> None:
-    bad: list[Any] = [[], {}, "assert add(1, 2) == 3", {"kind": "assert", "asserts": []},
-                      {"kind": "stdio", "cases": []}, {"kind": "assert"}, {"kind": "assert", "asserts": [""]}, {"kind": "magic"}]  # fmt: skip
+    bad: list[Any] = [
+        [], {}, "assert add(1, 2) == 3", {"kind": "assert", "asserts": []}, {"kind": "stdio", "cases": []},
+        {"kind": "assert"}, {"kind": "assert", "asserts": [""]}, {"kind": "magic"},
+    ]  # fmt: skip
     for tests in bad:
         for path in ("/rank", "/reward"):
             response = http.post(path, json={"items": [{"prompt": "p", "completions": [RIGHT], "tests": tests}]})
