@@ -23,18 +23,10 @@ from typing import Any
 
 from sandbox.probe import Walls
 from service.client import Client
-from service.schemas import CompletionReward, ExecuteTerm, RewardItem, RewardSpec, ScoreTerm
+from service.schemas import CompletionReward, RewardItem
 from service.up.children import Child, command, spawn
 
 HERE = Path(__file__).parent
-# The default reward, and beside it the raw score: a term of weight 0 adds nothing to the reward but is shown.
-SPEC = RewardSpec(
-    terms=[
-        ExecuteTerm(name="tests", type="execute", weight=0.7),
-        ScoreTerm(name="rm", type="score", weight=0.3, transform="sigmoid"),
-        ScoreTerm(name="score", type="score", weight=0.0, transform="none"),
-    ]
-)
 CURL = """curl -s {url}/rank -H 'Content-Type: application/json' -d '{{"items": [{{
   "prompt": "Write a function add(a, b) that returns the sum of two numbers.",
   "completions": ["def add(a, b):\\n    return a - b\\n", "def add(a, b):\\n    return a + b\\n"],
@@ -122,11 +114,11 @@ def table(demo: Demo, results: list[CompletionReward], order: list[int], best: i
     rows = [f"{heading}  {'score':>7}  {'reward':>6}"]
     for place, index in enumerate(order, start=1):
         one = results[index]
-        tests, score = one.components["tests"], one.components["score"]
+        tests, score = one.components["tests"], one.components["rm"]
         rows.append(
             f"{'*' if index == best else '':2}{place:>5}  {index:>9}  {demo.labels[index]:<11}  "
             f"{tests.verdict or tests.status:<18}  {_number(tests.value, 9)}  {_number(score.value, 7)}  "
-            f"{_number(one.reward, 6, 3)}"
+            f"{_number(one.reward, 6, 4)}"
         )
     return "\n".join(rows)
 
@@ -151,14 +143,15 @@ def main() -> int:
     print("starting plaudit: broker, API, scorer, executors ...", flush=True)
     with service([*said.flags, *accepted_walls(said.flags)]) as (process, url):
         with Client(url) as client:
-            answer = client.rank([demo.item], spec=SPEC)
+            answer = client.rank([demo.item])
         result = answer.results[0]
         print(f"\nPOST {url}/rank: {demo.title}, {len(result.completions)} programs, "
               f"{len(getattr(demo.item.tests, 'asserts', []))} tests, model {answer.models[0].name} "
               f"{(answer.models[0].revision or '')[:19]}\n")  # fmt: skip
         print(table(demo, result.completions, result.order, result.group.best))
         print(
-            "\n* best. reward = 0.7 · pass_rate + 0.3 · sigmoid(score); the tests are evidence, the score an opinion."
+            "\n* best. The reward is the pass rate, and the score breaks ties: it adds less than half of one test.\n"
+            "The tests are evidence, the score an opinion."
         )
         print(f"\nplaudit is up at {url} (dashboard at /, reference at /docs). Ask it:\n\n{CURL.format(url=url)}\n")
         if any(one.status != "ok" for one in result.completions):

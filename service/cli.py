@@ -53,7 +53,7 @@ CLIENT_FLAGS: dict[str, dict[str, Any]] = {
     "on_overflow": {"choices": ["error", "truncate_left"], "default": "error",
                     "help": "what is too long is refused, or loses its beginning (default: %(default)s)"},
     "calibrated": {"action": "store_true", "help": "add pass_probability, where the checkpoint has a calibration"},
-    "spec": {"metavar": "FILE", "help": "JSON of the reward's terms; default: tests 0.7, reward model 0.3"},
+    "spec": {"metavar": "FILE", "help": "JSON of the reward's terms; default: tests first, then the model"},
     "replay": {"metavar": "ID|FILE", "help": "instead of a file of items: judge a request once more, and compare"},
     "early_stop": {"action": "store_true", "help": "stop running a group once a completion passes everything"},
 }  # fmt: skip

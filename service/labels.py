@@ -1,18 +1,21 @@
 """Tests out of a data set's own words: the shapes in which code data sets carry them, as the contract's kinds.
 
-A label that is no test (a plain answer, nothing at all) is None, and the caller scores by the model; something that
-sets out to be tests and cannot be used is Invalid, so that a spoilt data set is heard of. Understood:
+A label that holds no tests (a plain answer, nothing at all) is None; who needs tests calls `required_tests`, for which
+that is an error: nobody gets a model's score in their place. What sets out to be tests and cannot be used is Invalid,
+too. Understood:
   {"kind": ...}                                   the contract's own, `ref` included
   {"tests": ..., "language"?}, {"unit_tests": ...}  any of the others, one level down
   ["assert ...", ...], {"assert_case": [...]}, {"test_list": [...], "test_setup_code"?}     MBPP, verl
   [{"input", "output"}, ...]                      open-instruct, open-r1
   {"inputs": [...], "outputs": [...], "fn_name"?}   APPS, TACO, LiveCodeBench, NeMo-Gym
   {"test": "def check(candidate): ...", "entry_point": "f"}                                 HumanEval
+  "assert ..."                                    bare assert statements, each a test
 each of them also as a JSON string.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +55,8 @@ class Tested:
 def tests_of(label: Any) -> Tested | None:
     """The tests that a label carries, None where it carries none. Raises Invalid for spoilt ones."""
     label = _parsed(label)
+    if isinstance(label, str):
+        label = _statements(label)
     try:
         return _of_list(label) if isinstance(label, list) else _of_dict(label) if isinstance(label, dict) else None
     except (ValidationError, TypeError, ValueError, RecursionError) as error:
@@ -60,6 +65,36 @@ def tests_of(label: Any) -> Tested | None:
             first = error.errors()[0]
             why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise Invalid(f"label: tests that cannot be used: {why}") from None
+
+
+FORMS = (
+    'a list of asserts, {"kind": ...} as in docs/api.md, {"inputs": [...], "outputs": [...]}, [{"input", "output"}], '
+    '{"test": "def check(candidate): ...", "entry_point"}, {"tests": ...}; each also as JSON text'
+)
+
+
+def required_tests(label: Any, field: str) -> Tested:
+    """The tests that a label carries. Raises Invalid, naming the field, where it carries none or spoilt ones."""
+    try:
+        tested = tests_of(label)
+    except Invalid as error:
+        raise Invalid(f"{field}: {error.detail.removeprefix('label: ')}") from None
+    if tested is None:
+        empty = label is None or (isinstance(label, str | list | dict) and not label)
+        seen = "nothing" if empty else ascii(label)
+        raise Invalid(f"{field}: no tests in it that are understood here, but {seen[:120]}; understood are {FORMS}")
+    return tested
+
+
+def _statements(text: str) -> list[str] | None:
+    """The assert statements of a text that holds nothing else."""
+    try:
+        body = ast.parse(text := text.strip()).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    if not body or not all(isinstance(statement, ast.Assert) for statement in body):
+        return None
+    return [ast.get_source_segment(text, statement) or "" for statement in body]
 
 
 def _parsed(label: Any) -> Any:

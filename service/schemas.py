@@ -438,20 +438,38 @@ class Clip(Strict):
         return self
 
 
+MIN_TESTS_WEIGHT = 1e-6  # of the tests under `tests_first`: smaller ones leave no room for the steps between rates
+
+
 class RewardSpec(Strict):
-    """How terms become a reward. `gated`: the weighted sum where the gate term's value reaches `min`, else 0."""
+    """How terms become a reward. `tests_first`: by pass rate, the other terms break ties (docs/api.md has the formula).
+    `gated`: the weighted sum where the gate term's value reaches `min`, else 0.
+
+    Without `terms` it is `tests_first` by the tests, and the model breaks ties.
+    """
 
     terms: Annotated[list[Term], Field(min_length=1, max_length=16)] = [
-        ExecuteTerm(name="tests", type="execute", weight=0.7),
-        ScoreTerm(name="rm", type="score", weight=0.3, transform="sigmoid"),
+        ExecuteTerm(name="tests", type="execute"),
+        ScoreTerm(name="rm", type="score"),
     ]
-    combine: Literal["weighted_sum", "gated"] = "weighted_sum"
+    combine: Annotated[
+        Literal["weighted_sum", "gated", "tests_first"],
+        Field(description="with terms of your own `weighted_sum` unless said otherwise; without, `tests_first`"),
+    ] = "weighted_sum"
     gate: Gate | None = None
     clip: Clip | None = None
     on_missing: Annotated[
         Literal["null", "drop"],
-        Field(description="a term without a value: null makes the reward null; drop takes it from the sum and says so"),
+        Field(description="a term without a value: null makes the reward null; drop takes it from the sum and says so; "
+              "under `tests_first` a tie-breaker without a value adds 0, and the tests are always needed"),
     ] = "null"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tests_first_by_default(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not {"terms", "combine"} & given.keys():
+            return {**given, "combine": "tests_first"}
+        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> RewardSpec:
@@ -462,7 +480,25 @@ class RewardSpec(Strict):
             raise ValueError("combine 'gated' and a gate go together")
         if self.gate is not None and self.gate.term not in names:
             raise ValueError(f"gate.term {self.gate.term!r} is no term; there are {', '.join(names)}")
+        if self.combine != "tests_first" and "terms" not in self.model_fields_set:
+            raise ValueError(f"terms are missing: combine {self.combine!r} has none of its own")
+        if self.combine == "tests_first":
+            executing = [term for term in self.terms if isinstance(term, ExecuteTerm)]
+            if len(executing) != 1:
+                raise ValueError(f"combine 'tests_first' takes one execute term, and there are {len(executing)}")
+            if executing[0].weight < MIN_TESTS_WEIGHT:
+                raise ValueError(f"term {executing[0].name!r}: its weight under combine 'tests_first' is at least "
+                                 f"{MIN_TESTS_WEIGHT:g}, not {executing[0].weight:g}")  # fmt: skip
         return self
+
+    @property
+    def executes(self) -> bool:
+        """Whether a term needs tests."""
+        return any(isinstance(term, ExecuteTerm | AgreementTerm) for term in self.terms)
+
+
+BY_TESTS_FIRST = RewardSpec()
+BY_MODEL = RewardSpec(terms=[ScoreTerm(name="rm", type="score")])
 
 
 class RewardItem(Strict):
@@ -479,18 +515,29 @@ class RewardItem(Strict):
 
 
 class RewardRequest(Strict):
-    spec: RewardSpec = RewardSpec()
+    spec: Annotated[
+        RewardSpec | None,
+        Field(description="without: by tests first, the model breaks ties; an item without tests by the model"),
+    ] = None
     items: Annotated[list[RewardItem], Field(min_length=1)]
     priority: Priority = "normal"
     deadline_ms: DeadlineMs | None = None
 
     @model_validator(mode="after")
     def _tests_where_executed(self) -> RewardRequest:
+        if self.spec is None or not self.spec.executes:
+            return self
         executing = [term.name for term in self.spec.terms if isinstance(term, ExecuteTerm | AgreementTerm)]
         for index, item in enumerate(self.items):
-            if executing and item.tests is None:
+            if item.tests is None:
                 raise ValueError(f"items.{index}.tests is missing and term {executing[0]!r} needs it")
         return self
+
+    def spec_of(self, index: int) -> RewardSpec:
+        """What an item is rewarded by: the request's spec, or by what the item has."""
+        if self.spec is not None:
+            return self.spec
+        return BY_MODEL if self.items[index].tests is None else BY_TESTS_FIRST
 
 
 class RankRequest(RewardRequest):
@@ -502,6 +549,7 @@ class Component(Answer):
     value: float | None = None
     contribution: float | None = None
     verdict: Verdict | None = None
+    decided: Annotated[bool, Field(description="this term set the group's best apart from its second")] = False
     error: Problem | None = None
 
 
@@ -519,6 +567,7 @@ class GroupStatistics(Answer):
     std: float | None = Field(None, description="population standard deviation of the group's rewards")
     degenerate: bool = Field(description="no spread to learn from: fewer than two rewards, or all the same")
     best: int | None = None
+    margin: Annotated[float | None, Field(description="best reward less the second best; null if fewer")] = None
 
 
 class RewardResult(Answer):

@@ -8,8 +8,8 @@ are a `check` suite that puts the prompt before it. Three rewards:
 
   rule      1 if every test passes, else 0
   rm        the reward model's score, as a sigmoid
-  combined  the rule, and a fifth of the sigmoid: among programs that pass, or that all fail, the model decides, and no
-            score is worth as much as passing
+  combined  the service's `tests_first`: among programs that pass, or that all fail, the model decides, and no score is
+            worth as much as passing
 
 TRL subtracts the group's mean and divides by its deviation, so a reward's own scale does not matter within a row of the
 comparison. What the service cannot say is `None`, which TRL masks.
@@ -33,8 +33,9 @@ REWARDS: dict[str, dict[str, Any]] = {
     "combined": {
         "terms": [
             {"name": "tests", "type": "execute", "policy": "all_or_nothing"},
-            {"name": "rm", "type": "score", "transform": "sigmoid", "on_overflow": "truncate_left", "weight": 0.2},
-        ]
+            {"name": "rm", "type": "score", "on_overflow": "truncate_left"},
+        ],
+        "combine": "tests_first",
     },
 }
 

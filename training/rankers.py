@@ -7,7 +7,6 @@ on its own, as the service would, and its best-of-N is the mean over the draws. 
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from service.schemas import ExecuteTerm, RewardSpec, ScoreTerm
 from service.scoring.agreement import agreement, consensus
+from service.tests_first import tie_scale, unit
 from training import config
 from training.metrics import best_of_n, bootstrap, mean, pass_at_n
 
@@ -168,12 +167,8 @@ def filtered_rate(problem: Sampled) -> list[float]:
 
 def joined(problem: Sampled, rates: Sequence[float]) -> list[float]:
     """The reward of `POST /reward` under its default spec, with these pass rates as the tests' value."""
-    weights = {type(term): term.weight for term in RewardSpec().terms}
-    tests, model = weights[ExecuteTerm], weights[ScoreTerm]
-    return [
-        tests * rate + model / (1 + math.exp(-max(-60.0, min(60.0, score))))
-        for rate, score in zip(rates, problem.scores, strict=True)
-    ]
+    scale = tie_scale({len(passes) for passes in problem.verdicts})
+    return [rate + scale * unit(score) for rate, score in zip(rates, problem.scores, strict=True)]
 
 
 # --- a program in its set --------------------------------------------------------------------------------------------

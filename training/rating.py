@@ -6,8 +6,10 @@ steps without I/O, so that blocking and awaiting trainers run the same ones. Thr
 
 - A fault of ours is a `Rating` with `why` and no reward, for the rows it struck and no others; rows whose fault another
   try may mend are asked again until the deadline.
-- One row that cannot be (a spoilt label, a program as large as a book) does not take its neighbours with it.
-- What the caller configured wrongly (a key, a model's name) is raised at once: waiting would not mend it.
+- One row that cannot be (a program as large as a book) does not take its neighbours with it.
+- What the caller configured wrongly is raised at once, because waiting would not mend it: a key, a model's name, an
+  option that does not exist, a limit beyond the service's, a label without tests that can be read. Pass rates and a
+  model's scores never mix in one column: the model alone decides only under `reward="model"` or a spec of such terms.
 
 Trainers that hand over one row at a time still do so from many threads or tasks at once; `rate_one` waits `gather_s`
 for those others, and one request goes out for all. A Rater may be pickled and forked: connections stay behind.
@@ -16,24 +18,29 @@ for those others, and one request goes out for all. A Rater may be pickled and f
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import re
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from service.client import AsyncClient, Client
 from service.client.calls import Calls
 from service.client.tries import Steps
 from service.errors import InfraError, Invalid, PlauditError, Poisoned, TooLarge
 from service.extract import answer as answer_of
-from service.extract import code_of
-from service.labels import Tested, tests_of
+from service.extract import code_of, last_fence
+from service.labels import Tested, required_tests, tests_of
+from service.options import known_language, nearest, refuse_unknown
 from service.schemas import (
-    AgreementTerm,
+    BY_TESTS_FIRST,
     CompletionReward,
     ExecuteTerm,
     Extract,
@@ -50,18 +57,27 @@ from service.schemas import (
 MAX_ITEMS = 256  # of one request; what a deployment takes by default
 MAX_TRIES = 1_000_000  # the deadline ends a call, not a count: an API takes longer to restart than six tries
 AGAIN_S = 0.5  # before rows that a fault struck are asked for again
+NO_SUCH_LANGUAGE = frozenset({"language_unknown", "language_unavailable"})
 BY_TESTS = RewardSpec(terms=[ExecuteTerm(name="tests", type="execute")])
 BY_MODEL = RewardSpec(terms=[ScoreTerm(name="rm", type="score", on_overflow="truncate_left")])
 _ROLES = {"system": "system", "developer": "system", "assistant": "assistant", "tool": "tool", "function": "tool"}
 
 
+Reward = Literal["auto", "tests", "model"]
+
+
+class Misconfigured(Invalid, ValueError):
+    """What was written cannot be: an option's value, or the tests of a row. No retry and no fallback mends it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One completion. `prompt` is text or chat messages; `label` is whatever the data set has beside it."""
+    """One completion. `prompt` is text or chat messages; `label` is what the data set has beside it under `field`."""
 
     prompt: Any
     completion: str
     label: Any = None
+    field: str = "label"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +104,14 @@ class Rating:
 
 
 class Options(TypedDict, total=False):
-    """How rows are rated. Without `spec`: by the tests in the label, and by the reward model where there are none."""
+    """How rows are rated. Without `spec` by `reward`:
 
+    auto   the default: by the tests in the label first; the reward model, where there is one, breaks ties
+    tests  by the tests alone: the pass rate and nothing else
+    model  by the reward model's raw score, whatever the label holds
+    """
+
+    reward: Reward
     spec: RewardSpec | Mapping[str, Any] | None
     language: str
     extract: Extract
@@ -101,27 +123,35 @@ class Options(TypedDict, total=False):
     max_connections: int
 
 
-_DEFAULTS: Options = {"spec": None, "language": "python", "extract": "last_fence", "limits": {}, "stop": "never",
-                      "priority": "normal", "timeout_s": 120.0, "gather_s": 0.01, "max_connections": 64}  # fmt: skip
+_DEFAULTS: Options = {
+    "reward": "auto", "spec": None, "language": "python", "extract": "last_fence", "limits": {}, "stop": "never",
+    "priority": "normal", "timeout_s": 120.0, "gather_s": 0.01, "max_connections": 64,
+}  # fmt: skip
 
 
 class Rater:
     """Rates rows by a running service."""
 
     def __init__(self, url: str, api_key: str | None = None, **options: Unpack[Options]) -> None:
+        refuse_unknown(options, Options.__annotations__, "Rater")
         self._made_of = (url, api_key, options)
         chosen: Any = {**_DEFAULTS, **options}
-        self.spec = RewardSpec.model_validate(chosen["spec"]) if chosen["spec"] is not None else None
-        self.limits = LimitsSpec.model_validate(chosen["limits"])
-        self.language: str = chosen["language"]
-        self.extract: Extract = chosen["extract"]
-        self.stop: Stop = chosen["stop"]
-        self.priority: Priority = chosen["priority"]
-        self.timeout_s: float = chosen["timeout_s"]
-        self.gather_s: float = chosen["gather_s"]
+        self.spec = _spec(chosen["spec"], chosen["reward"])
+        self.limits: LimitsSpec = _valid("limits", TypeAdapter(LimitsSpec), chosen["limits"])
+        self.language: str = _known("language", chosen["language"])
+        self.extract: Extract = _one_of("extract", chosen["extract"], get_args(Extract))
+        self.stop: Stop = _valid("stop", TypeAdapter(Stop), chosen["stop"])
+        self.priority: Priority = _one_of("priority", chosen["priority"], get_args(Priority))
+        self.timeout_s = _seconds("timeout_s", chosen["timeout_s"])
+        self.gather_s = _seconds("gather_s", chosen["gather_s"], least=0.0)
+        connections = chosen["max_connections"]
+        if type(connections) is not int or connections < 1:
+            raise Misconfigured(f"max_connections: {connections!r} is not a whole number from 1")
+        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+            raise Misconfigured(f"url: {url!r} does not begin with http:// or https://")
         self._connect: dict[str, Any] = {
             "url": url, "api_key": api_key, "timeout_s": self.timeout_s, "max_tries": MAX_TRIES,
-            "max_connections": chosen["max_connections"],
+            "max_connections": connections,
         }  # fmt: skip
         self._begin()
         _alive.add(self)
@@ -132,6 +162,11 @@ class Rater:
         self._waiting: list[tuple[Row, Future[Rating]]] = []
         self._client: Client | None = None
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = weakref.WeakKeyDictionary()
+
+    @property
+    def needs_tests(self) -> bool:
+        """Whether rows are rated by the tests in their labels."""
+        return (self.spec or BY_TESTS_FIRST).executes
 
     def close(self) -> None:
         """Give the blocking connections back. The next call opens new ones."""
@@ -153,13 +188,19 @@ class Rater:
 
     def rate(self, rows: Sequence[Row]) -> list[Rating]:
         """One rating a row, in order."""
+        return _checked(self._rate(rows, together=True))
+
+    def _rate(self, rows: Sequence[Row], *, together: bool) -> list[Rating]:
         client = self._blocking()
-        return client.run(self._rating(client.calls, rows))
+        return client.run(self._rating(client.calls, rows, together=together))
 
     async def rate_async(self, rows: Sequence[Row]) -> list[Rating]:
         """The same, awaited."""
+        return _checked(await self._rate_async(rows, together=True))
+
+    async def _rate_async(self, rows: Sequence[Row], *, together: bool) -> list[Rating]:
         client = self._awaiting().client
-        return await client.run(self._rating(client.calls, rows))
+        return await client.run(self._rating(client.calls, rows, together=together))
 
     # --- one at a time -----------------------------------------------------------------------------------------------
 
@@ -174,7 +215,8 @@ class Rater:
             with self._lock:
                 taken, self._waiting = self._waiting, []
             try:
-                for (_, one), rating in zip(taken, self.rate([row for row, _ in taken]), strict=True):
+                ratings = self._rate([row for row, _ in taken], together=False)
+                for (_, one), rating in zip(taken, ratings, strict=True):
                     one.set_result(rating)
             except PlauditError as error:
                 for _, one in taken:
@@ -182,7 +224,7 @@ class Rater:
             finally:  # whatever happened, nobody waits for ever
                 for _, one in taken:
                     one.cancel()
-        return mine.result()
+        return _checked([mine.result()])[0]
 
     async def rate_one_async(self, row: Row) -> Rating:
         """One row, sent with those of all other tasks of this event loop that come within `gather_s`."""
@@ -193,13 +235,14 @@ class Rater:
             task = asyncio.create_task(self._send_gathered(loop))
             loop.tasks.add(task)
             task.add_done_callback(loop.tasks.discard)
-        return await mine
+        return _checked([await mine])[0]
 
     async def _send_gathered(self, loop: _Loop) -> None:
         await asyncio.sleep(self.gather_s)
         taken, loop.waiting = [pair for pair in loop.waiting if not pair[1].done()], []
         try:
-            for (_, one), rating in zip(taken, await self.rate_async([row for row, _ in taken]), strict=True):
+            ratings = await self._rate_async([row for row, _ in taken], together=False)
+            for (_, one), rating in zip(taken, ratings, strict=True):
                 if not one.done():
                     one.set_result(rating)
         except PlauditError as error:
@@ -212,8 +255,11 @@ class Rater:
 
     # --- what is asked -----------------------------------------------------------------------------------------------
 
-    def _rating(self, calls: Calls, rows: Sequence[Row]) -> Steps[list[Rating]]:
-        """Ask for all rows, and again for those that a passing fault struck, until the deadline."""
+    def _rating(self, calls: Calls, rows: Sequence[Row], *, together: bool) -> Steps[list[Rating]]:
+        """Ask for all rows, and again for those that a passing fault struck, until the deadline.
+
+        Rows of one call stand `together`: what is wrong with one of them is raised before more is asked.
+        """
         until = time.monotonic() + self.timeout_s
         ratings: list[Rating | None] = [None] * len(rows)
         entries: list[_Entry] = []
@@ -222,11 +268,11 @@ class Rater:
                 entries.append(self._entry(at, row))
             except Invalid as error:
                 ratings[at] = Rating(None, why=error)
+                if together:
+                    raise
         while entries:
-            for spec in {id(entry.spec): entry.spec for entry in entries}.values():
-                of_spec = [entry for entry in entries if entry.spec is spec]
-                for at, rating in (yield from self._asked(calls, of_spec, spec, until)).items():
-                    ratings[at] = rating
+            for at, rating in (yield from self._asked(calls, entries, until, together=together)).items():
+                ratings[at] = rating
             entries = [entry for entry in entries if (had := ratings[entry.at]) is not None and had.again]
             if time.monotonic() + AGAIN_S >= until:
                 break
@@ -234,7 +280,7 @@ class Rater:
                 yield AGAIN_S
         return [rating or Rating(None, why=InfraError("not rated")) for rating in ratings]
 
-    def _asked(self, calls: Calls, entries: list[_Entry], spec: RewardSpec, until: float) -> Steps[dict[int, Rating]]:
+    def _asked(self, calls: Calls, entries: list[_Entry], until: float, *, together: bool) -> Steps[dict[int, Rating]]:
         """One request; or two halves of it where the service says that something in it cannot be."""
         groups: dict[str, list[_Entry]] = {}
         for entry in entries:
@@ -246,53 +292,59 @@ class Rater:
             items = [one[0].item.model_copy(update={"completions": [e.item.completions[0] for e in one]})
                      for one in batch]  # fmt: skip
             left_ms = max(1, int(1000 * (until - time.monotonic())))
-            request = RewardRequest(spec=spec, items=items, priority=self.priority, deadline_ms=left_ms)
+            wanted = {} if self.spec is None else {"spec": self.spec}
+            request = RewardRequest(**wanted, items=items, priority=self.priority, deadline_ms=left_ms)
             asked = [entry for one in batch for entry in one]
             try:
                 answer = yield from calls.reward(request)
             except (Invalid, TooLarge) as error:
                 if len(asked) == 1:
-                    found[asked[0].at] = Rating(None, why=error)
+                    at = asked[0].at
+                    refused = error if isinstance(error, TooLarge) else Misconfigured(f"row {at}: {error.detail}")
+                    found[at] = Rating(None, why=refused)
+                    if together:
+                        _checked([found[at]])
                     continue
                 middle = len(asked) // 2
                 for half in (asked[:middle], asked[middle:]):
-                    found.update((yield from self._asked(calls, half, spec, until)))
+                    found.update((yield from self._asked(calls, half, until, together=together)))
             except PlauditError as error:
                 if not error.retryable:
                     raise
                 found.update({entry.at: Rating(None, why=error) for entry in asked})
             else:
                 told = [one for result in answer.results for one in result.completions]
+                spec = self.spec or BY_TESTS_FIRST
                 found.update({entry.at: _rating(spec, one) for entry, one in zip(asked, told, strict=True)})
         return found
 
     def _entry(self, at: int, row: Row) -> _Entry:
-        """A row as an item of one completion. Raises Invalid for a label whose tests cannot be used."""
-        tested = tests_of(row.label)
-        spec = self.spec or (BY_TESTS if tested is not None else BY_MODEL)
-        executes = any(isinstance(term, ExecuteTerm | AgreementTerm) for term in spec.terms)
-        if executes and tested is None:
-            raise Invalid("label: no tests in it, and the spec runs them")
-        language = (tested.language if tested else None) or self.language
-        extract, completion = self.extract, row.completion
-        if executes and tested is not None:
+        """A row as an item of one completion. Raises Misconfigured for a label without tests where they are needed."""
+        spec = self.spec or BY_TESTS_FIRST
+        tested: Tested | None = None
+        language, extract, completion = self.language, self.extract, _scrubbed(row.completion)
+        if spec.executes:
+            tested = _tested(at, row)
+            language = _known("label", tested.language or self.language)
             only = all(isinstance(term, ExecuteTerm) for term in spec.terms)
-            extract, completion = self._program(row.completion, tested, language, only=only)
+            extract, completion = self._program(completion, tested, language, only=only)
         prompt = _prompt(row.prompt)
         item = RewardItem(prompt=prompt, completions=[completion], language=language, extract=extract,
                           tests=tested.tests if tested else None, limits=self.limits, stop=self.stop)  # fmt: skip
-        return _Entry(at, spec, item, item.model_dump_json(exclude={"completions"}))
+        return _Entry(at, item, item.model_dump_json(exclude={"completions"}))
 
     def _program(self, completion: str, tested: Tested, language: str, *, only: bool) -> tuple[Extract, str]:
         """What is sent of a completion: the program alone where nothing else is looked at."""
         if self.extract == "none":
-            return "none", tested.program(completion) if only else completion
+            return "none", tested.program(completion)
         code = code_of(completion, language)
         if code is None:
             return "last_fence", "" if only else answer_of(completion)
+        program = tested.program(code.text)
         if only:
-            return "none", tested.program(code.text)
-        return "last_fence", answer_of(completion).replace(code.text, tested.program(code.text))
+            return "none", program
+        text = answer_of(completion).replace(code.text, program)
+        return "last_fence", text if (last_fence(text) or "").strip() == program.strip() else _fenced(program)
 
     # --- connections -------------------------------------------------------------------------------------------------
 
@@ -308,6 +360,99 @@ class Rater:
         if running not in self._loops:
             self._loops[running] = _Loop(AsyncClient(**self._connect))
         return self._loops[running]
+
+
+def _checked(ratings: list[Rating]) -> list[Rating]:
+    """Raises what is wrong with the configuration or the data set: no rating of the others makes up for it."""
+    for rating in ratings:
+        if isinstance(rating.why, Misconfigured):
+            raise rating.why
+    return ratings
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def _spec(spec: Any, reward: Any) -> RewardSpec | None:
+    """What the service is told; None: by the tests first, which is its own default."""
+    _one_of("reward", reward, get_args(Reward))
+    if spec is None:
+        return {"auto": None, "tests": BY_TESTS, "model": BY_MODEL}[reward]
+    if reward != "auto":
+        raise Misconfigured(f"reward: {reward!r} and a spec are two answers to one question; give one of them")
+    return _valid("spec", TypeAdapter(RewardSpec), spec)  # type: ignore[no-any-return]
+
+
+def _valid(name: str, kind: TypeAdapter[Any], value: Any) -> Any:
+    try:
+        return kind.validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, (name, *first["loc"])))
+        hint = ""
+        if first["type"] == "extra_forbidden" and name == "limits":
+            hint = f"; {nearest(str(first['loc'][-1]), set(LimitsSpec.model_fields))}"
+        raise Misconfigured(f"{place}: {first['msg'].removeprefix('Value error, ')}{hint}") from None
+
+
+def _one_of(name: str, value: Any, known: Sequence[Any]) -> Any:
+    if value not in known:
+        raise Misconfigured(f"{name}: {value!r}; there are {', '.join(known)}")
+    return value
+
+
+def _known(name: str, language: Any) -> str:
+    try:
+        return known_language(language)
+    except ValueError as error:
+        raise Misconfigured(f"{name}: {error}") from None
+
+
+def _seconds(name: str, value: Any, least: float | None = None) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < 0 or (least is None and value == 0):
+        raise Misconfigured(f"{name}: {value!r} is not a number of seconds{'' if least is not None else ' above 0'}")
+    return float(value)
+
+
+def _tested(at: int, row: Row) -> Tested:
+    """The tests of a row. Raises Misconfigured, naming row and field, where there are none that can be read."""
+    try:
+        return required_tests(_plain(row.label), row.field)
+    except Invalid as error:
+        way = 'To be rewarded by the model alone, say reward="model"'
+        raise Misconfigured(f"row {at}: {error.detail}. {way}") from None
+
+
+def has_tests(label: Any) -> bool:
+    """Whether a label holds tests, or sets out to."""
+    try:
+        return tests_of(_plain(label)) is not None
+    except Invalid:
+        return True
+
+
+def _plain(label: Any) -> Any:
+    """A label as lists and dicts, whatever array type a data frame made of them."""
+    if callable(as_list := getattr(label, "tolist", None)):
+        label = as_list()
+    if isinstance(label, tuple):
+        label = list(label)
+    if isinstance(label, Mapping):
+        return {name: _plain(part) for name, part in label.items()}
+    return label
+
+
+def _fenced(program: str) -> str:
+    """A program alone in its fence, for a completion in which other fences follow it."""
+    longest = max(map(len, re.findall("`+", program)), default=0)
+    mark = "`" * max(3, longest + 1)
+    return f"{mark}\n{program.rstrip()}\n{mark}\n"
+
+
+def _scrubbed(text: str) -> str:
+    """Halves of surrogate pairs, which no encoding can write, become question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _rater(url: str, api_key: str | None, options: Options) -> Rater:
@@ -337,7 +482,6 @@ class _Loop:
 @dataclass(frozen=True, slots=True)
 class _Entry:
     at: int
-    spec: RewardSpec
     item: RewardItem
     group: str  # rows of one group differ in their completion only
 
@@ -345,10 +489,10 @@ class _Entry:
 def _prompt(prompt: Any) -> str | list[Message]:
     """Text, or messages in the contract's roles; of parts of a message, the text."""
     if isinstance(prompt, str):
-        return prompt
+        return _scrubbed(prompt)
     if prompt is None:
         return ""
-    return [Message(role=_ROLES.get(turn["role"], "user"), content=text_of(turn)) for turn in prompt]  # type: ignore[arg-type]
+    return [Message(role=_ROLES.get(turn["role"], "user"), content=_scrubbed(text_of(turn))) for turn in prompt]  # type: ignore[arg-type]
 
 
 def text_of(message: Mapping[str, Any]) -> str:
@@ -361,11 +505,13 @@ def text_of(message: Mapping[str, Any]) -> str:
 
 def _rating(spec: RewardSpec, told: CompletionReward) -> Rating:
     parts = told.components
-    run = [parts[term.name].value for term in spec.terms if isinstance(term, ExecuteTerm)]
-    scored = [parts[term.name].value for term in spec.terms if isinstance(term, ScoreTerm)]
+    run = [parts[term.name].value for term in spec.terms if isinstance(term, ExecuteTerm) and term.name in parts]
+    scored = [parts[term.name].value for term in spec.terms if isinstance(term, ScoreTerm) and term.name in parts]
     if told.trainable and told.reward is not None:
         return Rating(told.reward, run[0] if run else None, scored[0] if scored else None)
     errors = [part.error for part in parts.values() if part.error is not None]
+    if wrong := next((error for error in errors if error.code in NO_SUCH_LANGUAGE), None):
+        return Rating(None, why=Misconfigured(f"language: {wrong.detail}"))
     detail = "; ".join(sorted({f"{error.code}: {error.detail}" for error in errors})) or told.status
     if told.status == "invalid":
         return Rating(None, why=Invalid(detail))

@@ -11,8 +11,13 @@ They differ in what they do when there is no reward, because trainers differ in 
   skyrl       raises out of `step`
   verifiers   raises; for the older `Rubric`, which turns every exception into 0, NaN and `state["error"]`
 
-Everywhere: no number of ours is ever made up. What the caller configured wrongly is raised at once. All options of
-`training.rating.Rater` are taken: `spec`, `language`, `extract`, `limits`, `timeout_s`, …
+Everywhere: no number of ours is ever made up. What the caller configured wrongly is raised at once, with or without a
+`fallback`: an option that does not exist, a value out of its range, a row whose tests cannot be read. All options of
+`training.rating.Rater` are taken: `reward`, `spec`, `language`, `extract`, `limits`, `timeout_s`, …
+
+The default reward is by the tests first, and the reward model, where there is one, breaks ties: 1.0 and a little for a
+program that passes everything, less than 1.0 for every other one. `reward="tests"` is the pass rate and nothing else,
+`reward="model"` the model's raw score.
 """
 
 from __future__ import annotations
@@ -24,7 +29,8 @@ from functools import partial
 from typing import Any, Unpack
 
 from service.errors import PlauditError
-from training.rating import Options, Rater, Rating, Row, text_of
+from service.options import refuse_unknown
+from training.rating import Misconfigured, Options, Rater, Rating, Row, has_tests, text_of
 
 log = logging.getLogger("plaudit.rewards")
 
@@ -39,15 +45,18 @@ LONG_S = 600.0  # trainers that end when no reward comes are held for this long
 def trl(url: str, api_key: str | None = None, *, column: str = "tests", name: str = "plaudit",
         **options: Unpack[Options]) -> Callable[..., list[float | None]]:  # fmt: skip
     """`reward_funcs=[trl(URL)]`: one request a batch, the tests from the data set's `column`."""
-    function = partial(_trl, Rater(url, api_key, **options), column)
+    function = partial(_trl, _rater("trl", url, api_key, options, column=column, name=name), column)
     function.__name__ = name  # type: ignore[attr-defined]  # what TRL logs it under
     return function
 
 
 def _trl(rater: Rater, column: str, *, prompts: Sequence[Any], completions: Sequence[Any],
          **columns: Any) -> list[float | None]:  # fmt: skip
-    labels = columns.get(column) or [None] * len(completions)
-    rows = [Row(*row) for row in zip(prompts, map(_said, completions), labels, strict=True)]
+    labels = columns[column] if column in columns else [None] * len(completions)
+    if column not in columns and rater.needs_tests:
+        raise Misconfigured(f"{column}: the data set has no such column, which is to hold the tests; there are "
+                            f"{', '.join(sorted(columns)) or 'none'}")  # fmt: skip
+    rows = [Row(*row, column) for row in zip(prompts, map(_said, completions), labels, strict=True)]
     ratings = rater.rate(rows)
     _heard(ratings)
     if callable(extra := columns.get("log_extra")):
@@ -64,7 +73,7 @@ def verl(url: str, api_key: str | None = None, *, fallback: float | None = None,
          **options: Unpack[Options]) -> Callable[..., Awaitable[Numbers]]:  # fmt: skip
     """`compute_score = verl(URL)` for `reward.custom_reward_function`: awaited; samples in flight share requests."""
     options.setdefault("timeout_s", LONG_S)
-    return partial(_verl, Rater(url, api_key, **options), fallback)
+    return partial(_verl, _rater("verl", url, api_key, options, fallback=fallback), fallback)
 
 
 async def _verl(rater: Rater, fallback: float | None, /, data_source: str, solution_str: str, ground_truth: Any,
@@ -78,7 +87,7 @@ def verl_blocking(url: str, api_key: str | None = None, *, fallback: float | Non
                   **options: Unpack[Options]) -> Callable[..., Numbers]:  # fmt: skip
     """The same for managers that call plain functions (`remote`, the legacy `naive`, `prime` and `dapo`)."""
     options.setdefault("timeout_s", LONG_S)
-    return partial(_verl_blocking, Rater(url, api_key, **options), fallback)
+    return partial(_verl_blocking, _rater("verl_blocking", url, api_key, options, fallback=fallback), fallback)
 
 
 def _verl_blocking(rater: Rater, fallback: float | None, /, data_source: str, solution_str: str, ground_truth: Any,
@@ -92,7 +101,7 @@ def verl_batch(url: str, api_key: str | None = None, *, fallback: float | None =
                **options: Unpack[Options]) -> Callable[..., list[Numbers]]:  # fmt: skip
     """The same for the `batch` manager: one request for the whole batch."""
     options.setdefault("timeout_s", LONG_S)
-    return partial(_verl_batch, Rater(url, api_key, **options), fallback)
+    return partial(_verl_batch, _rater("verl_batch", url, api_key, options, fallback=fallback), fallback)
 
 
 def _verl_batch(rater: Rater, fallback: float | None, /, data_sources: Sequence[str], solution_strs: Sequence[str],
@@ -107,7 +116,7 @@ def _verl_batch(rater: Rater, fallback: float | None, /, data_sources: Sequence[
 def _verl_row(solution: str, truth: Any, info: Any) -> Row:
     """verl hands the prompt over only where the data set has it in `extra_info`."""
     prompt = info.get("prompt") or info.get("question") if isinstance(info, Mapping) else None
-    return Row(_turns(prompt), solution, truth)
+    return Row(_turns(prompt), solution, truth, "ground_truth")
 
 
 # --- OpenRLHF --------------------------------------------------------------------------------------------------------
@@ -117,12 +126,12 @@ def openrlhf(url: str, api_key: str | None = None, *, fallback: float | None = N
              **options: Unpack[Options]) -> Callable[..., dict[str, Any]]:  # fmt: skip
     """`reward_func = openrlhf(URL)` in the file that `--reward.remote_url` names: `(queries, prompts, labels)`."""
     options.setdefault("timeout_s", LONG_S)
-    return partial(_openrlhf, Rater(url, api_key, **options), fallback)
+    return partial(_openrlhf, _rater("openrlhf", url, api_key, options, fallback=fallback), fallback)
 
 
 def _openrlhf(rater: Rater, fallback: float | None, /, queries: Sequence[str], prompts: Sequence[Any],
               labels: Sequence[Any], **_: Any) -> dict[str, Any]:  # fmt: skip
-    rows = [Row(prompt, query.removeprefix(prompt) if isinstance(prompt, str) else query, label)
+    rows = [Row(prompt, query.removeprefix(prompt) if isinstance(prompt, str) else query, label, "labels")
             for query, prompt, label in zip(queries, prompts, labels, strict=True)]  # fmt: skip
     ratings = [rater.rate_one(rows[0])] if len(rows) == 1 else rater.rate(rows)
     _heard(ratings)
@@ -136,7 +145,7 @@ def openrlhf_step(url: str, api_key: str | None = None, *, fallback: float | Non
                   **options: Unpack[Options]) -> Callable[..., Awaitable[dict[str, Any]]]:  # fmt: skip
     """`step` of an agent (`--train.agent_func_path`): one turn, then the reward."""
     options.setdefault("timeout_s", LONG_S)
-    return partial(_openrlhf_step, Rater(url, api_key, **options), fallback)
+    return partial(_openrlhf_step, _rater("openrlhf_step", url, api_key, options, fallback=fallback), fallback)
 
 
 async def _openrlhf_step(rater: Rater, fallback: float | None, states: Mapping[str, Any], **_: Any) -> dict[str, Any]:
@@ -156,7 +165,7 @@ def slime(url: str, api_key: str | None = None, *, fallback: float | None = None
           **options: Unpack[Options]) -> Callable[..., Awaitable[Any]]:  # fmt: skip
     """`custom_rm = slime(URL)` for `--custom-rm-path`: a sample or, under `--group-rm`, a list of them."""
     options.setdefault("timeout_s", LONG_S)
-    return partial(_slime, Rater(url, api_key, **options), fallback)
+    return partial(_slime, _rater("slime", url, api_key, options, fallback=fallback), fallback)
 
 
 async def _slime(rater: Rater, fallback: float | None, args: Any, sample: Any, **_: Any) -> Any:
@@ -179,12 +188,12 @@ def areal(url: str, api_key: str | None = None, *, column: str = "tests",
           **options: Unpack[Options]) -> Callable[..., float]:  # fmt: skip
     """`reward_fn = areal(URL)`: plain, picklable, and done before AReaL's own clock is."""
     options.setdefault("timeout_s", AREAL_S)
-    return partial(_areal, Rater(url, api_key, **options), column)
+    return partial(_areal, _rater("areal", url, api_key, options, column=column), column)
 
 
 def _areal(rater: Rater, column: str, /, prompt: Any, completions: str, prompt_ids: Any = None,
            completion_ids: Any = None, **row: Any) -> float:  # fmt: skip
-    return rater.rate_one(Row(prompt, completions, row.get(column))).value()
+    return rater.rate_one(Row(prompt, completions, row.get(column), column)).value()
 
 
 # --- SkyRL-gym -------------------------------------------------------------------------------------------------------
@@ -193,7 +202,7 @@ def _areal(rater: Rater, column: str, /, prompt: Any, completions: str, prompt_i
 def skyrl(url: str, api_key: str | None = None, **options: Unpack[Options]) -> type[Any]:
     """A class to inherit from beside `BaseTextEnv`: one turn, then the reward by `extras["reward_spec"]`."""
     options.setdefault("timeout_s", LONG_S)
-    rater = Rater(url, api_key, **options)
+    rater = _rater("skyrl", url, api_key, options)
 
     class Episode:
         """One turn of a model, judged."""
@@ -209,7 +218,7 @@ def skyrl(url: str, api_key: str | None = None, **options: Unpack[Options]) -> t
             return prompt, {}
 
         def step(self, action: str) -> dict[str, Any]:
-            rating = rater.rate_one(Row(_turns(self.prompt), action, self.label))
+            rating = rater.rate_one(Row(_turns(self.prompt), action, self.label, "reward_spec.ground_truth"))
             self.judged = rating.numbers()
             return {"observations": [], "reward": rating.value(), "done": True, "metadata": dict(self.judged)}
 
@@ -226,7 +235,7 @@ def verifiers(url: str, api_key: str | None = None, *, name: str = "plaudit",
               **options: Unpack[Options]) -> Callable[..., Awaitable[float]]:  # fmt: skip
     """For `Rubric(funcs=[…])`, or to be awaited in a task's `@vf.reward`; the tests out of `info`, else `answer`."""
     options.setdefault("timeout_s", LONG_S)
-    function = partial(_verifiers, Rater(url, api_key, **options))
+    function = partial(_verifiers, _rater("verifiers", url, api_key, options, name=name))
     function.__name__ = name  # type: ignore[attr-defined]
     return function
 
@@ -234,7 +243,8 @@ def verifiers(url: str, api_key: str | None = None, *, name: str = "plaudit",
 async def _verifiers(rater: Rater, /, prompt: Any, completion: Any, answer: Any = None, info: Any = None,
                      state: Any = None, **_: Any) -> float:  # fmt: skip
     try:
-        rating = await rater.rate_one_async(Row(_turns(prompt), _said(completion), info or answer))
+        label, field = (answer, "answer") if not has_tests(info) and has_tests(answer) else (info or answer, "info")
+        rating = await rater.rate_one_async(Row(_turns(prompt), _said(completion), label, field))
         _heard([rating])
         return rating.value()
     except PlauditError as error:
@@ -245,6 +255,18 @@ async def _verifiers(rater: Rater, /, prompt: Any, completion: Any, answer: Any 
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------
+
+
+def _rater(function: str, url: str, api_key: str | None, options: Mapping[str, Any], **own: Any) -> Rater:
+    """A Rater with these options; `own` are those that the function itself has. Raises for what cannot be."""
+    refuse_unknown(options, Options.__annotations__.keys() | own.keys(), function)
+    for name, value in own.items():
+        if name in ("column", "name") and not (isinstance(value, str) and value):
+            raise Misconfigured(f"{name}: {value!r} is not a name")
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if name == "fallback" and value is not None and not number:
+            raise Misconfigured(f"fallback: {value!r} is not a number")
+    return Rater(url, api_key, **options)
 
 
 def _said(completion: Any) -> str:

@@ -23,7 +23,7 @@ from service.api.errand import Errand
 from service.api.executions import ExecutePlan
 from service.api.fleet import Fleet
 from service.api.mailbox import Mailbox
-from service.api.plans import ScorePlan
+from service.api.plans import ScorePlan, no_score
 from service.api.replays import Replays
 from service.api.runs import Order, Ran, RunPlan
 from service.errors import NoWorker, PlauditError, RevisionMoved
@@ -31,19 +31,20 @@ from service.jobs import Executed, ExecuteTask, Job, Scored, ScoreTask, digest, 
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
 from service.queue.producer import Queue, now_ms
 from service.schemas import (
-    AgreementTerm,
     Completeness,
     ExecuteAnswer,
     ExecuteItem,
     ExecuteRequest,
     ExecuteResult,
-    ExecuteTerm,
     ModelRef,
+    Problem,
     RankAnswer,
     RankRequest,
     RewardAnswer,
+    RewardItem,
     RewardRequest,
     RewardResult,
+    RewardSpec,
     ScoreAnswer,
     ScoreItem,
     ScoreRequest,
@@ -125,22 +126,29 @@ class Desk:
         self, request: RewardRequest, context: Context, shape: Callable[[RewardResult], Shaped], *, early_stop: bool
     ) -> tuple[list[Shaped], list[ModelRef]]:
         """Scores and executions go out together; each item is joined when both have come."""
-        terms = [term for term in request.spec.terms if isinstance(term, ScoreTerm)]
-        revisions = {term.model: self.door.model(term.model).revision for term in terms}  # all of one moment
+        named = request.spec is not None
+        specs = [self._named(request.spec_of(at), explicit=named) for at in range(len(request.items))]
+        terms = {term.name: term for spec in specs for term in spec.terms if isinstance(term, ScoreTerm)}
+        revisions, without = self._revisions(specs)
         scoring: dict[str, ScorePlan] = {}
-        for term in terms:
+        for term in terms.values():
+            if term.model not in revisions:
+                continue
             items = [ScoreItem(prompt=item.prompt, completions=item.completions) for item in request.items]
             plan = ScorePlan(term.model, revisions[term.model], items, term.on_overflow, False)
             await plan.recall(self.queue)
             scoring[term.name] = plan
         executing: ExecutePlan | None = None
-        if any(isinstance(term, ExecuteTerm | AgreementTerm) for term in request.spec.terms):
+        place: dict[int, int] = {}  # of an item among those that are run
+        if any(spec.executes for spec in specs):
             self.door.executors()
             items_to_run = [
                 ExecuteItem(language=item.language, programs=item.completions, extract=item.extract, tests=item.tests,
                             limits=item.limits, stop=item.stop)
-                for item in request.items if item.tests is not None
+                for item, spec in zip(request.items, specs, strict=True) if spec.executes and item.tests is not None
             ]  # fmt: skip
+            executed = [at for at, spec in enumerate(specs) if spec.executes]
+            place = {at: where for where, at in enumerate(executed)}
             executing = await ExecutePlan.make(items_to_run, self.fleet, self.queue, self.settings, context)
 
         ran: dict[int, ExecuteResult] = {}
@@ -149,25 +157,59 @@ class Desk:
         async def joined(errand: Errand, at: int) -> Shaped:
             scored = asyncio.ensure_future(_all(self._scored(plan, errand, at) for plan in scoring.values()))
             try:
-                run = await executing.item(errand, at, early_stop=early_stop) if executing else None
+                run = None
+                if executing is not None and at in place:
+                    run = await executing.item(errand, place[at], early_stop=early_stop)
                 scores = dict(zip(scoring, await scored, strict=True))
             finally:
                 scored.cancel()
             ran.update({at: run} if run else {})
             rated[at] = scores
-            return shape(rewards.join(request.spec, request.items[at], scores, run))
+            missing = {name: _unscored(request.items[at], without[term.model]) for name, term in terms.items()
+                       if term.model in without}  # fmt: skip
+            return shape(rewards.join(specs[at], request.items[at], scores | missing, run))
 
         async with self._errand(context) as errand:
             jobs = [job for plan in scoring.values() for job in plan.jobs(context)]
             await errand.submit([*jobs, *(executing.jobs() if executing else [])])
             results = await _gather(context, (joined(errand, at) for at in range(len(request.items))))
         if executing is not None:
-            runs = [ran[at] for at in range(len(request.items))]
+            runs = [ran[at] for at in place]
             self.replays.keep(context, executing.toolchain, executing.groups, runs)
             by_term = {name: plan.model_ref() for name, plan in scoring.items()}
-            self.candidates.keep(request.items, [rated[at] for at in range(len(runs))], runs, by_term)
+            self.candidates.keep([request.items[at] for at in place], [rated[at] for at in place], runs, by_term)
         models = {plan.model: plan.model_ref() for plan in scoring.values()}
         return results, list(models.values())
+
+    def _named(self, spec: RewardSpec, *, explicit: bool) -> RewardSpec:
+        """A default spec asks the model that is served where there is one, whatever its name."""
+        served = self.fleet.models
+        if explicit or "default" in served or len(served) != 1:
+            return spec
+        (name,) = served
+        return spec.model_copy(update={"terms": [
+            term.model_copy(update={"model": name}) if isinstance(term, ScoreTerm) else term for term in spec.terms
+        ]})  # fmt: skip
+
+    def _revisions(self, specs: Sequence[RewardSpec]) -> tuple[dict[str, str], dict[str, NoWorker]]:
+        """The models' revisions, all of one moment; and why a model that only breaks ties has none.
+
+        Raises NoWorker for a model that a reward cannot do without, and NotFound for a name that is not served while
+        others are.
+        """
+        revisions: dict[str, str] = {}
+        without: dict[str, NoWorker] = {}
+        for spec in specs:
+            for term in spec.terms:
+                if not isinstance(term, ScoreTerm) or term.model in revisions:
+                    continue
+                try:
+                    revisions[term.model] = self.door.model(term.model).revision
+                except NoWorker as error:
+                    if spec.combine != "tests_first":
+                        raise
+                    without[term.model] = error
+        return revisions, without
 
     async def _of_one_revision(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
         """Do it, anew whenever a model's active revision changed before all of it had been admitted.
@@ -244,6 +286,13 @@ async def _all(these: Iterable[Awaitable[Result]]) -> list[Result]:
     finally:
         for task in tasks:
             task.cancel()
+
+
+def _unscored(item: RewardItem, error: PlauditError) -> ScoreResult:
+    """No scores for an item, and why."""
+    problem = Problem(code=error.code, detail=error.detail, retryable=error.retryable)
+    none = no_score("infra_error", problem)
+    return ScoreResult(id=item.id, best=None, completions=[none] * len(item.completions))
 
 
 def _completeness(statuses: Iterable[str]) -> Completeness:

@@ -188,14 +188,14 @@ class ScorePlan:
                     pass_probability=entry.pass_probability if self.calibrated else None,
                 ))  # fmt: skip
             elif isinstance(entry, Problem):
-                completions.append(_no_score("invalid", entry))
+                completions.append(no_score("invalid", entry))
             else:
                 assert failed is not None
-                completions.append(_no_score(failed.state.value, told(failed)))
+                completions.append(no_score(failed.state.value, told(failed)))
         return ScoreResult(id=group.item.id, best=best([one.score for one in completions]), completions=completions)
 
 
-def _no_score(status: Any, problem: Problem) -> CompletionScore:
+def no_score(status: Any, problem: Problem) -> CompletionScore:
     return CompletionScore(status=status, score=None, pass_probability=None, steps=None, trainable=False, error=problem)
 
 

@@ -16,6 +16,7 @@ from pydantic_core import to_json
 
 from service.client.tries import Patience, Steps, Unreachable, attempt
 from service.errors import InfraError, Invalid, UsageError, by_code
+from service.options import known_language, refuse_unknown
 from service.schemas import (
     ActivateAnswer,
     ExecuteAnswer,
@@ -47,7 +48,6 @@ from service.schemas import (
     ScoreItem,
     ScoreRequest,
     ScoreResult,
-    ScoreTerm,
     Stop,
     TestsetAnswer,
 )
@@ -97,11 +97,16 @@ class BestOptions(RankOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The completion that won, where it stood, and the whole ranking."""
+    """The completion that won, where it stood, and the whole ranking.
+
+    `decided_by` is the term that set it apart from the second: "tests", or "rm" where the model broke a tie or there
+    were no tests; None where the two are worth the same, and the earlier one was taken.
+    """
 
     index: int
     completion: str
     result: RankResult
+    decided_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,23 +162,29 @@ class Calls:
     def best_of_n(self, prompt: str | Sequence[Message | Mapping[str, Any]], completions: Sequence[str],
                   tests: BaseModel | Mapping[str, Any] | None = None, /, **options: Unpack[BestOptions]
                   ) -> Steps[Best]:  # fmt: skip
-        """The best of several completions: by tests and reward model, or by the reward model alone without tests.
+        """The best of several completions: by tests first, then by the model; without tests by the model alone.
 
-        Raises InfraError if no completion got a reward: to take any of them would be a guess.
+        Raises InfraError if no completion got a reward (to take any of them would be a guess), TypeError for an option
+        that does not exist, and Invalid for a value that cannot be.
         """
+        refuse_unknown(options, BestOptions.__annotations__, "best_of_n")
         key = options.pop("idempotency_key", None)
+        try:
+            known_language(options.get("language", "python"))
+        except ValueError as error:
+            raise Invalid(str(error)) from None
         item: dict[str, Any] = {"prompt": prompt, "completions": list(completions), **options}
         request: dict[str, Any] = {name: item.pop(name) for name in RankOptions.__annotations__ if name in item}
-        if tests is None:
-            request.setdefault("spec", RewardSpec(terms=[ScoreTerm(name="rm", type="score")]))
-        else:
+        if tests is not None:
             item["tests"] = tests
         answer = yield from self._work("/rank", _request(RankRequest, [item], request), RankAnswer, key)
         result = answer.results[0]
         if result.group.best is None:
             causes = {part.error.detail for one in result.completions for part in one.components.values() if part.error}
             raise InfraError("no completion got a reward: " + ("; ".join(sorted(causes)) or answer.status))
-        return Best(result.group.best, completions[result.group.best], result)
+        won = result.completions[result.group.best].components
+        decided_by = next((name for name, part in won.items() if part.decided), None)
+        return Best(result.group.best, completions[result.group.best], result, decided_by)
 
     def submit(self, request: Request, /) -> Steps[JobAccepted]:
         """Hand work in now and come back for it later: `Prefer: respond-async`."""

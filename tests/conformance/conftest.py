@@ -18,6 +18,8 @@ from support.broker import Broker
 from support.checkpoints import checkpoint
 from support.scripted import Scripted
 from support.stack import Stack
+from training import rating
+from training.rating import Rater
 
 SCHEMAS = json.loads(Path(__file__).with_name("schemas.json").read_text("utf-8"))
 Fits = Callable[[str, Any], None]
@@ -69,6 +71,17 @@ def verl_reward_loop(wheels: Path) -> RewardLoop:
     return lambda address, engine, pauses=None: clients.verl_reward_loop(
         wheels, address, engine, [] if pauses is None else pauses
     )
+
+
+@pytest.fixture
+async def nothing_left_open(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Plug-ins live as long as their trainer; here they give their connections back."""
+    made: set[Rater] = set()
+    monkeypatch.setattr(rating, "_alive", made)
+    yield
+    for rater in made:
+        rater.close()
+        await rater.close_async()
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def asked(frail: Stack, verl_sandbox: Any, openrlhf_agent: Any) -> Callable[[int
         return bool(one["rewards"] == [1.0] and one["extra_logs"]["reward_ok"] == [1.0]) or one
 
     def scored(number: int) -> bool:
-        executor = openrlhf_agent.SingleTurnAgentExecutor(f"{frail.url}/get_reward")
+        executor = openrlhf_agent.SingleTurnAgentExecutor(f"{frail.url}/get_reward?reward=model")
 
         async def fetch() -> Any:
             return await executor._fetch_rewards_via_http([f"text {number}"], [""], [None])

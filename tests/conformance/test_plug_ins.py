@@ -10,37 +10,23 @@ import multiprocessing
 import pickle
 import sys
 import types
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.errors import Invalid, NoWorker, Overloaded, PlauditError, Unauthorized
-from service.schemas import CompletionReward, Component, GroupStatistics, Problem, RewardAnswer, RewardResult, Timing
+from service.errors import NoWorker, Overloaded, PlauditError, TooLarge, Unauthorized
+from service.schemas import CompletionReward, Component, Problem
+from service.tests_first import unit
 from support import clients
+from support.plug_ins import BAD, GOOD, NONE, PLUG_INS, PROMPT, TESTS, TIE, about, answered, rewards_of, sample
 from support.scripted import Scripted
 from support.stack import Stack
-from training import rating, rewards
+from training import rewards
 from training.rating import Rater, Row
 
-GOOD = "Sure:\n```python\ndef add(a, b):\n    return a + b\n```"
-BAD = "```python\ndef add(a, b):\n    return a - b\n```"
-NONE = "I would rather not."
-TESTS = ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]
-PROMPT = "Write add."
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left_open(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Plug-ins live as long as their trainer; here they give their connections back."""
-    made: set[Rater] = set()
-    monkeypatch.setattr(rating, "_alive", made)
-    yield
-    for rater in made:
-        rater.close()
-        await rater.close_async()
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
 
 
 # --- each trainer's own call -----------------------------------------------------------------------------------------
@@ -53,19 +39,22 @@ def test_trl(stack: Stack) -> None:
     found = reward(prompts=[PROMPT] * 3, completions=[GOOD, BAD, NONE], completion_ids=[[1]] * 3,
                    tests=[TESTS] * 3, trainer_state=None, log_extra=logged.__setitem__,
                    log_metric=logged.__setitem__)  # fmt: skip
-    assert found == [1.0, 0.5, 0.0]
+    assert found == about(1.0, 0.5, 0.0)
     assert logged == {"pass_rate": [1.0, 0.5, 0.0], "plaudit/reward_ok": 1.0}
 
 
-def test_trl_with_conversations_and_the_model_where_there_are_no_tests(stack: Stack) -> None:
+def test_trl_with_conversations_and_the_model_where_it_is_asked_for_by_name(stack: Stack) -> None:
     said = [[{"role": "assistant", "content": text}] for text in (GOOD, BAD, NONE)]
     prompts = [[{"role": "user", "content": PROMPT}]] * 3
     with stack.client() as http:
-        body = {"items": [{"prompt": prompts[0], "completions": [NONE]}]}
-        score = http.post("/score", json=body).json()["results"][0]["completions"][0]["score"]
-    found = rewards.trl(stack.url, column="unit_tests")(prompts=prompts, completions=said,
-                                                        unit_tests=[TESTS, TESTS, None])  # fmt: skip
-    assert found == [1.0, 0.5, pytest.approx(score, abs=1e-4)]
+        body = {"items": [{"prompt": prompts[0], "completions": [GOOD, BAD, NONE]}]}
+        scores = [one["score"] for one in http.post("/score", json=body).json()["results"][0]["completions"]]
+    batch: dict[str, Any] = {"prompts": prompts, "completions": said, "unit_tests": [TESTS, TESTS, TESTS]}
+    assert rewards.trl(stack.url, column="unit_tests")(**batch) == about(1.0, 0.5, 0.0)
+    assert rewards.trl(stack.url, column="unit_tests", reward="tests")(**batch) == [1.0, 0.5, 0.0]
+    for asked in ({"reward": "model"}, {"spec": {"terms": [{"name": "m", "type": "score"}]}}):
+        found = rewards.trl(stack.url, column="unit_tests", **asked)(**batch | {"unit_tests": [TESTS, "no", None]})
+        assert found == pytest.approx(scores, abs=1e-4)
 
 
 async def test_verl(stack: Stack) -> None:
@@ -74,7 +63,9 @@ async def test_verl(stack: Stack) -> None:
     calls = [compute_score(data_source="taco", solution_str=text, ground_truth=TESTS, extra_info={"prompt": PROMPT})
              for text in (GOOD, BAD, NONE)]  # fmt: skip
     found = await asyncio.gather(*calls)
-    assert found == [{"score": value, "reward_ok": 1.0, "pass_rate": value, "rm": 0.0} for value in (1.0, 0.5, 0.0)]
+    for one, rate in zip(found, (1.0, 0.5, 0.0), strict=True):
+        rm = one.pop("rm")
+        assert one == {"score": rate + unit(rm) * TIE, "reward_ok": 1.0, "pass_rate": rate}
 
 
 def test_verl_s_plain_and_batch_managers(stack: Stack) -> None:
@@ -83,13 +74,13 @@ def test_verl_s_plain_and_batch_managers(stack: Stack) -> None:
     one = plain(data_source="taco", solution_str=GOOD, ground_truth=TESTS, extra_info=None)
     many = rewards.verl_batch(stack.url)(data_sources=["taco"] * 2, solution_strs=[GOOD, BAD],
                                          ground_truths=[TESTS] * 2, extra_infos=[None] * 2)  # fmt: skip
-    assert (one["score"], [row["score"] for row in many]) == (1.0, [1.0, 0.5])
+    assert [one["score"], *(row["score"] for row in many)] == about(1.0, 1.0, 0.5)
 
 
 async def test_openrlhf_loads_the_file_and_calls_it(stack: Stack, wheels: Path, tmp_path: Path) -> None:
     agent = clients.openrlhf_agent(wheels)
     file = tmp_path / "reward.py"
-    file.write_text(f"from training.rewards import openrlhf\nreward_func = openrlhf({stack.url!r})\n")
+    file.write_text(f"from training.rewards import openrlhf\nreward_func = openrlhf({stack.url!r}, reward='tests')\n")
     executor = agent.SingleTurnAgentExecutor(str(file))
     (found,) = await executor._fetch_rewards_via_func([PROMPT + BAD], [PROMPT], [TESTS])
     assert found == {"rewards": [0.5], "scores": [0.5],
@@ -99,7 +90,7 @@ async def test_openrlhf_loads_the_file_and_calls_it(stack: Stack, wheels: Path, 
 
 async def test_openrlhf_s_agents(stack: Stack, wheels: Path) -> None:
     agent = clients.openrlhf_agent(wheels)
-    judge = rewards.openrlhf_step(stack.url)
+    judge = rewards.openrlhf_step(stack.url, reward="tests")
 
     class Coder(agent.AgentInstanceBase):
         def __init__(self) -> None: ...
@@ -112,23 +103,19 @@ async def test_openrlhf_s_agents(stack: Stack, wheels: Path) -> None:
     assert (step["done"], step["extra_logs"]["reward_ok"]) == (True, 1.0)
 
 
-def sample(response: str) -> Any:
-    return types.SimpleNamespace(prompt=PROMPT, response=response, label=TESTS, remove_sample=False)
-
-
 async def test_slime_alone_and_in_groups(stack: Stack) -> None:
     custom_rm = rewards.slime(stack.url)
     plain, keyed = types.SimpleNamespace(reward_key=None), types.SimpleNamespace(reward_key="score")
-    assert await custom_rm(plain, sample(BAD)) == 0.5
-    assert await custom_rm(plain, [sample(GOOD), sample(BAD)]) == [1.0, 0.5]
-    assert (await custom_rm(keyed, sample(GOOD)))["score"] == 1.0
+    assert [await custom_rm(plain, sample(BAD))] == about(0.5)
+    assert await custom_rm(plain, [sample(GOOD), sample(BAD)]) == about(1.0, 0.5)
+    assert [(await custom_rm(keyed, sample(GOOD)))["score"]] == about(1.0)
 
 
 def test_areal_from_another_process(stack: Stack) -> None:
     reward_fn = rewards.areal(stack.url)
-    assert reward_fn(PROMPT, GOOD, [1], [2], tests=TESTS) == 1.0  # connected, and pickled all the same
+    assert [reward_fn(PROMPT, GOOD, [1], [2], tests=TESTS)] == about(1.0)  # connected, and pickled all the same
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert pool.submit(reward_fn, PROMPT, BAD, [1], [2], tests=TESTS).result(60) == 0.5
+        assert [pool.submit(reward_fn, PROMPT, BAD, [1], [2], tests=TESTS).result(60)] == about(0.5)
 
 
 def test_skyrl_with_its_own_base_class(stack: Stack, wheels: Path) -> None:
@@ -148,7 +135,7 @@ def test_skyrl_with_its_own_base_class(stack: Stack, wheels: Path) -> None:
     prompt, _ = env.init([{"role": "user", "content": PROMPT}])
     assert prompt[0]["content"] == PROMPT
     step = env.step(BAD)
-    assert (step["reward"], step["done"], step["observations"]) == (0.5, True, [])
+    assert ([step["reward"]], step["done"], step["observations"]) == (about(0.5), True, [])
     assert env.get_metrics()["pass_rate"] == 0.5
     assert env.max_turns == 1
 
@@ -156,7 +143,9 @@ def test_skyrl_with_its_own_base_class(stack: Stack, wheels: Path) -> None:
 async def test_verifiers(stack: Stack) -> None:
     reward = rewards.verifiers(stack.url)
     said = [{"role": "assistant", "content": BAD}]
-    assert await reward(prompt=PROMPT, completion=said, answer="", info={"tests": TESTS}, state={}, task="") == 0.5
+    ask: dict[str, Any] = {"prompt": PROMPT, "completion": said, "state": {}, "task": ""}
+    assert [await reward(answer="", info={"tests": TESTS}, **ask)] == about(0.5)
+    assert [await reward(answer=TESTS, info={"id": 7}, **ask)] == about(0.5)  # the tests are where they are
 
 
 # --- what a label and a completion may be ----------------------------------------------------------------------------
@@ -165,7 +154,9 @@ async def test_verifiers(stack: Stack) -> None:
 def test_a_method_of_solution_is_found_by_its_name_and_the_asked_language_wins(stack: Stack) -> None:
     leet = "```python\nclass Solution:\n    def add(self, a, b):\n        return a + b\n```\n```text\n3\n```"
     label = {"inputs": ["1\n2"], "outputs": ["3"], "fn_name": "add"}
-    assert rewards.trl(stack.url)(prompts=[PROMPT], completions=[leet], tests=[label]) == [1.0]
+    for reward in ("auto", "tests"):
+        judge = rewards.trl(stack.url, reward=reward)  # type: ignore[typeddict-item]
+        assert judge(prompts=[PROMPT], completions=[leet], tests=[label]) == about(1.0)
 
 
 def test_tests_and_model_together(stack: Stack) -> None:
@@ -178,23 +169,13 @@ def test_tests_and_model_together(stack: Stack) -> None:
 
 def test_a_row_that_cannot_be_rated_does_not_take_its_neighbours_along(stack: Stack) -> None:
     book = "```python\n" + "x = 1\n" * 60_000 + "```"
-    spoilt = {"inputs": ["1"], "outputs": []}
-    rows = [Row(PROMPT, GOOD, TESTS), Row(PROMPT, book, TESTS), Row(PROMPT, GOOD, spoilt), Row(PROMPT, BAD, TESTS)]
-    found = Rater(stack.url).rate(rows)
-    assert [one.reward for one in found] == [1.0, None, None, 0.5]
-    assert isinstance(found[2].why, Invalid)
+    rows = [Row(PROMPT, GOOD, TESTS), Row(PROMPT, book, TESTS), Row(PROMPT, BAD, TESTS)]
+    first, second, third = Rater(stack.url).rate(rows)
+    assert [first.reward, third.reward] == about(1.0, 0.5)
+    assert (second.reward, type(second.why)) == (None, TooLarge)
 
 
 # --- one request for a group -----------------------------------------------------------------------------------------
-
-
-def answered(asked: Any) -> Any:
-    """What the scripted desk answers `/reward` with: 1 for each."""
-    part = Component(status="ok", value=1.0, contribution=1.0)
-    one = CompletionReward(status="ok", reward=1.0, trainable=True, components={"tests": part})
-    group = GroupStatistics(n=1, n_ok=1, degenerate=True)
-    results = [RewardResult(completions=[one] * len(item.completions), group=group) for item in asked.items]
-    return RewardAnswer(request_id="r", status="complete", results=results, timing=Timing())
 
 
 def struck(asked: Any, *, retryable: bool = True) -> Any:
@@ -238,35 +219,6 @@ def test_samples_of_many_threads_share_a_request(scripted: Scripted) -> None:
 OUTAGE = NoWorker("by the script", retry_after_s=0.05)
 
 
-def run(function: Any, *args: Any) -> Any:
-    """An awaited plug-in in an event loop of its own."""
-
-    async def once() -> Any:
-        try:
-            return await function(*args)
-        finally:
-            await function.args[0].close_async()
-
-    return asyncio.run(once())
-
-
-def rewards_of(url: str, **options: Any) -> dict[str, Callable[[], Any]]:
-    """Every plug-in as its trainer would call it."""
-    plain = types.SimpleNamespace(reward_key=None)
-    env = type("Env", (rewards.skyrl(url, **options),), {})({}, {"reward_spec": {"ground_truth": TESTS}})
-    return {
-        "verl": lambda: run(rewards.verl(url, **options), "taco", GOOD, TESTS),
-        "verl, plain": lambda: rewards.verl_blocking(url, **options)("taco", GOOD, TESTS),
-        "verl, batch": lambda: rewards.verl_batch(url, **options)(["taco"], [GOOD], [TESTS]),
-        "openrlhf": lambda: rewards.openrlhf(url, **options)([GOOD], [PROMPT], [TESTS]),
-        "slime": lambda: run(rewards.slime(url, **options), plain, sample(GOOD)),
-        "areal": lambda: rewards.areal(url, **options)(PROMPT, GOOD, [1], [1], tests=TESTS),
-        "skyrl": lambda: env.step(GOOD),
-        "verifiers": lambda: run(rewards.verifiers(url, **options), PROMPT, GOOD, "", {"tests": TESTS}),
-    }
-
-
-PLUG_INS = ("verl", "verl, plain", "verl, batch", "openrlhf", "slime", "areal", "skyrl", "verifiers")
 
 
 @pytest.mark.parametrize("name", PLUG_INS)

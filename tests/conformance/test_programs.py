@@ -236,10 +236,10 @@ def test_slime_s_reward_is_the_body(http: httpx.Client, fits: Any) -> None:
     assert (whole["score"], whole["reward_ok"], whole["pass_rate"]) == (0.5, 1.0, 0.5)
 
 
-def test_slime_without_tests_is_scored(http: httpx.Client) -> None:
+def test_slime_is_scored_by_the_model_where_the_url_asks_for_it(http: httpx.Client) -> None:
     items = [{"prompt": "Write add.", "completions": ["x"]}]
     native = http.post("/score", json={"items": items}).json()["results"][0]["completions"][0]["score"]
-    answer = http.post("/slime", json={"prompt": "Write add.", "response": "x", "label": None}).json()
+    answer = http.post("/slime?reward=model", json={"prompt": "Write add.", "response": "x", "label": None}).json()
     assert answer == pytest.approx(native, abs=1e-4)
 
 

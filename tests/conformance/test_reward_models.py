@@ -50,7 +50,7 @@ async def test_verl_s_loop_comes_back_after_overload(verl_reward_loop: Any, scri
 # --- OpenRLHF --------------------------------------------------------------------------------------------------------
 
 
-async def openrlhf(agent: Any, url: str, query: str, prompt: str, label: Any) -> dict[str, Any]:
+async def openrlhf(agent: Any, url: str, query: str, prompt: str, label: Any, reward: str = "") -> dict[str, Any]:
     """What the agent's `execute` makes of one rollout whose decoded text is `query`."""
 
     class Tokenizer:
@@ -66,14 +66,14 @@ async def openrlhf(agent: Any, url: str, query: str, prompt: str, label: Any) ->
             output = types.SimpleNamespace(token_ids=[2], finish_reason="stop", logprobs=None, text="")
             return types.SimpleNamespace(outputs=[output])
 
-    executor = agent.SingleTurnAgentExecutor(f"{url}/get_reward")
+    executor = agent.SingleTurnAgentExecutor(f"{url}/get_reward{reward}")
     params = types.SimpleNamespace(max_tokens=8, logprobs=None)
     output: dict[str, Any] = await executor.execute(prompt, label, params, 64, Tokenizer(), Engine())
     return output
 
 
 async def test_openrlhf_scores_the_whole_query(openrlhf_agent: Any, stack: Stack, native: float) -> None:
-    output = await openrlhf(openrlhf_agent, stack.url, WHOLE, PROMPT, "no tests")
+    output = await openrlhf(openrlhf_agent, stack.url, WHOLE, PROMPT, "no tests", "?reward=model")
     assert output["reward"] == [pytest.approx(native, abs=1e-4)]
     assert output["scores"] == [pytest.approx(sigmoid(native), abs=1e-4)]
     assert set(output["extra_logs"]) == {"score", "reward_ok", "pass_rate", "rm", "tested", "truncated"}
@@ -92,7 +92,7 @@ async def test_openrlhf_is_judged_by_tests_in_the_label(openrlhf_agent: Any, sta
 
 def test_openrlhf_s_older_batches_and_empty_shards(http: httpx.Client, fits: Any, native: float) -> None:
     body = {"query": [WHOLE, "other"], "prompts": [PROMPT, "p"], "labels": [None, {"a": 1}]}
-    answer = http.post("/get_reward", json=body).json()
+    answer = http.post("/get_reward?reward=model", json=body).json()
     fits("OpenRLHFResponse", answer)
     assert answer["rewards"][0] == pytest.approx(native, abs=1e-4)
     assert len(answer["rewards"]) == len(answer["extra_logs"]["rm"]) == 2
@@ -107,6 +107,62 @@ def test_openrlhf_s_url_says_how_to_reward(http: httpx.Client) -> None:
     model = http.post("/get_reward?reward=model", json=body).json()
     assert (model["extra_logs"]["tested"], model["extra_logs"]["reward_ok"]) == ([0.0], [1.0])
     assert http.post("/get_reward?reward=everything", json=body).status_code == 422
+
+
+UNREADABLE = [None, "", [], {}, 42, "42", "garbage", [["assert f() == 1"]], {"test": ["assert f() == 1"]}, {"a": 1}]
+CODE = "```python\ndef f():\n    return 1\n```"
+VERIFY = {"responses_create_params": {}, "response": {"output": [
+    {"type": "message", "content": [{"type": "output_text", "text": CODE}]}]}}  # fmt: skip
+
+
+def labelled(path: str, label: Any) -> tuple[dict[str, Any], str]:
+    """A request of the dialect with this label, and the field that it rides in."""
+    return {
+        "/get_reward": ({"query": [CODE] * 2, "prompts": [""] * 2, "labels": [["assert f() == 1"], label]}, "labels.1"),
+        "/slime": ({"prompt": "p", "response": CODE, "label": label}, "label"),
+        "/submit_task": ({"prompt": "p", "response": CODE, "reward_info": label}, "reward_info"),
+        "/verify": (VERIFY | {"verifier_metadata": {"unit_tests": label}}, "verifier_metadata.unit_tests"),
+        "/test_program": ({"program": "def f():\n    return 1\n", "tests": label}, "tests"),
+        "/submit": ({"dataset": "d", "id": 1, "completion": CODE,
+                     "config": {"provided_data": {"id": 1, "test": label}}}, "provided_data"),
+    }[path]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/get_reward", "/slime", "/submit_task", "/verify", "/test_program", "/submit"])
+@pytest.mark.parametrize("label", UNREADABLE, ids=repr)
+def test_a_label_without_tests_is_an_error_that_names_its_field(http: httpx.Client, path: str, label: Any) -> None:
+    body, field = labelled(path, label)
+    answer = http.post(path, json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), answer.text
+    assert answer.json()["detail"].startswith(f"{field}: "), answer.text
+
+
+@pytest.mark.parametrize("path", ["/get_reward", "/slime"])
+@pytest.mark.parametrize("label", UNREADABLE, ids=repr)
+def test_the_model_s_score_is_there_for_who_asks_by_name(http: httpx.Client, path: str, label: Any) -> None:
+    body, _ = labelled(path, label)
+    answer = http.post(f"{path}?reward=model", json=body)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("label", ["assert f() == 1", "assert f() == 1\nassert f() > 0", '["assert f() == 1"]'])
+def test_a_bare_assert_is_a_test(http: httpx.Client, label: str) -> None:
+    body, _ = labelled("/slime", label)
+    assert http.post("/slime", json=body).json() == 1.0
+    assert http.post("/slime", json=body | {"response": CODE.replace("1", "0")}).json() < 1.0
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [("rewrad=model", "did you mean 'reward'"), ("polcy=all_or_nothing", "did you mean 'policy'"),
+     ("shap=dict", "did you mean 'shape'"), ("language=cobol", "language 'cobol' is not one of"),
+     ("reward=modl", "URL parameter reward"), ("policy=some", "URL parameter policy")],
+)  # fmt: skip
+def test_a_parameter_that_cannot_be_is_an_error(http: httpx.Client, query: str, words: str) -> None:
+    body, _ = labelled("/slime", ["assert f() == 1"])
+    answer = http.post(f"/slime?{query}", json=body)
+    assert answer.status_code == 422
+    assert words in answer.json()["detail"]
 
 
 # --- vLLM and SGLang -------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from service.scoring.agreement import consensus
+from service.tests_first import SMALLEST_STEP, unit
 from support.checkpoints import TEMPLATE
 from support.stack import Stack, wait_for
 
@@ -326,7 +327,7 @@ def test_a_reward_joins_its_terms_and_tells_about_the_group(http: httpx.Client) 
     scores = ok(http.post("/score", json={"items": [{"prompt": "Add.", "completions": [ADD, SUB]}]}))
     logits = [one["score"] for one in scores["results"][0]["completions"]]
 
-    expected = [0.7 * rate + 0.3 / (1 + math.exp(-logit)) for rate, logit in zip([1.0, 0.5], logits, strict=True)]
+    expected = [rate + unit(logit) / SMALLEST_STEP for rate, logit in zip([1.0, 0.5], logits, strict=True)]
     rewards = [one["reward"] for one in result["completions"]]
     assert rewards == pytest.approx(expected)
     for one in result["completions"]:
@@ -335,7 +336,7 @@ def test_a_reward_joins_its_terms_and_tells_about_the_group(http: httpx.Client) 
     mean = sum(expected) / 2
     assert result["group"] == {
         "n": 2, "n_ok": 2, "mean": pytest.approx(mean), "std": pytest.approx(abs(expected[0] - mean)),
-        "degenerate": False, "best": expected.index(max(expected)),
+        "degenerate": False, "best": 0, "margin": pytest.approx(expected[0] - expected[1]),
     }  # fmt: skip
     assert answer["models"] == [scores["model"]]
     assert (answer["status"], result["id"]) == ("complete", "p1")

@@ -120,10 +120,13 @@ class Asks:
         return ask
 
     def rank(self, number: int) -> Ask:
-        """Two programs, of which the second passes, under the standard spec (0.7 tests, 0.3 sigmoid of the score)."""
+        """Two programs, of which the second passes, by a sum that needs both: without a score, no reward."""
         prompt = f"Task {number} of {self.salt}: add two numbers.\n"
         texts = [self._program(verdict, f"ranked {number}") for verdict in ("wrong_answer", "passed")]
-        body = {"items": [{"prompt": prompt, "completions": texts, "language": "python", "tests": STDIO}]}
+        terms = [{"name": "tests", "type": "execute", "weight": 0.7},
+                 {"name": "rm", "type": "score", "weight": 0.3, "transform": "sigmoid"}]  # fmt: skip
+        item = {"prompt": prompt, "completions": texts, "language": "python", "tests": STDIO}
+        body = {"spec": {"terms": terms}, "items": [item]}
         shares = [0.3 / (1 + math.exp(-score)) for score in self._scores(prompt, texts)]
         rewards = [shares[0], 0.7 + shares[1]]
         order = sorted(range(2), key=lambda at: -rewards[at])

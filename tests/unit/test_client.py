@@ -141,7 +141,8 @@ def test_items_are_checked_before_they_are_sent() -> None:
 
 def ranking(best: int | None) -> dict[str, Any]:
     failed = {"status": "infra_error", "error": {"code": "no_worker", "detail": "no scoring worker is alive"}}
-    one = {"status": "ok", "reward": 0.5, "trainable": True, "components": {"rm": {"status": "ok"} if best else failed}}
+    part = {"status": "ok", "decided": True} if best else failed
+    one = {"status": "ok", "reward": 0.5, "trainable": True, "components": {"rm": part}}
     group = {"n": 2, "n_ok": 2, "degenerate": False, "best": best}
     return SCORED | {"results": [{"completions": [one, one], "group": group, "order": [1, 0]}]}
 
@@ -149,13 +150,32 @@ def ranking(best: int | None) -> dict[str, Any]:
 def test_best_of_n_takes_the_winner_by_tests_or_by_the_model_alone() -> None:
     best, sent, _ = play(calls().best_of_n("p", ["a", "b"]), answer(200, ranking(1)))
     assert isinstance(best, Best)
-    assert (best.index, best.completion) == (1, "b")
-    assert [term["type"] for term in json.loads(sent[0].body or b"")["spec"]["terms"]] == ["score"]
+    assert (best.index, best.completion, best.decided_by) == (1, "b", "rm")
+    body = json.loads(sent[0].body or b"")
+    assert ("spec" in body, "tests" in body["items"][0]) == (False, False)  # the service decides by what there is
     tests = {"kind": "assert", "asserts": ["assert True"]}
     _, sent, _ = play(calls().best_of_n("p", ["a", "b"], tests, language="python"), answer(200, ranking(1)))
     body = json.loads(sent[0].body or b"")
     assert "spec" not in body
     assert (body["items"][0]["tests"], body["items"][0]["language"]) == (tests, "python")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"langage": "python"}, TypeError, "no option 'langage'; did you mean 'language'"),
+        ({"limit": {}}, TypeError, "did you mean 'limits'"),
+        ({"earlystop": True}, TypeError, "did you mean 'early_stop'"),
+        ({"timeout": 5}, TypeError, "no option 'timeout'"),
+        ({"extract": "raw"}, errors.Invalid, "extract"),
+        ({"language": "cobol"}, errors.Invalid, "language 'cobol' is not one of"),
+        ({"limits": {"cpu_s": -1}}, errors.Invalid, "cpu_s"),
+        ({"limits": {"cpu": 1}}, errors.Invalid, "cpu"),
+    ],
+)
+def test_best_of_n_raises_options_that_cannot_be(options: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        next(calls().best_of_n("p", ["a", "b"], **options))
 
 
 def test_best_of_n_does_not_guess_when_nothing_has_a_reward() -> None:

@@ -216,8 +216,12 @@ def test_what_early_stop_took_back_is_cancelled_and_has_no_reward() -> None:
 
 
 def test_group_statistics_by_hand() -> None:
-    assert statistics([1.0, None, 3.0]) == GroupStatistics(n=3, n_ok=2, mean=2.0, std=1.0, degenerate=False, best=2)
-    assert statistics([2.0, 2.0]) == GroupStatistics(n=2, n_ok=2, mean=2.0, std=0.0, degenerate=True, best=0)
+    assert statistics([1.0, None, 3.0]) == GroupStatistics(
+        n=3, n_ok=2, mean=2.0, std=1.0, degenerate=False, best=2, margin=2.0,
+    )  # fmt: skip
+    assert statistics([2.0, 2.0]) == GroupStatistics(
+        n=2, n_ok=2, mean=2.0, std=0.0, degenerate=True, best=0, margin=0.0,
+    )  # fmt: skip
     assert statistics([5.0]) == GroupStatistics(n=1, n_ok=1, mean=5.0, std=0.0, degenerate=True, best=0)
     assert statistics([None]) == GroupStatistics(n=1, n_ok=0, mean=None, std=None, degenerate=True, best=None)
 

@@ -201,11 +201,47 @@ def test_a_spec_that_contradicts_itself_is_refused_in_words(spec: Any, words: st
 
 def test_a_term_that_executes_needs_tests_and_says_for_which_item() -> None:
     without = {"prompt": "p", "completions": ["c"]}
+    spec = {"terms": [{"name": "tests", "type": "execute"}]}
     with pytest.raises(ValidationError, match=r"items\.1\.tests is missing and term 'tests' needs it"):
-        RewardRequest.model_validate({"items": [*REWARD["items"], without]})
+        RewardRequest.model_validate({"items": [*REWARD["items"], without], "spec": spec})
     assert RewardRequest.model_validate(
         {"items": [without], "spec": {"terms": [{"name": "c", "type": "consensus"}]}}
     ).items[0].tests is None  # fmt: skip
+
+
+def test_without_a_spec_an_item_is_rewarded_by_what_it_has() -> None:
+    without = {"prompt": "p", "completions": ["c"]}
+    request = RewardRequest.model_validate({"items": [*REWARD["items"], without]})
+    assert request.spec is None
+    assert (request.spec_of(0).combine, [term.type for term in request.spec_of(0).terms]) == (
+        "tests_first", ["execute", "score"],
+    )  # fmt: skip
+    assert [term.type for term in request.spec_of(1).terms] == ["score"]
+
+
+def test_a_spec_without_terms_is_tests_first_and_one_with_terms_is_a_sum() -> None:
+    for given in ({}, {"on_missing": "drop"}, {"combine": "tests_first"}, {"clip": {"min": 0, "max": 1}}):
+        assert RewardSpec.model_validate(given).combine == "tests_first"
+    assert RewardSpec.model_validate({"terms": [{"name": "c", "type": "consensus"}]}).combine == "weighted_sum"
+    again = RewardSpec.model_validate_json(RewardSpec().model_dump_json(exclude_unset=True))
+    assert again == RewardSpec()
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"combine": "weighted_sum"}, "has none of its own"),
+        ({"combine": "gated", "gate": {"term": "tests", "min": 1}}, "has none of its own"),
+        ({"combine": "tests_first", "gate": {"term": "tests", "min": 1}}, "go together"),
+        ({"combine": "tests_first", "terms": [{"name": "c", "type": "consensus"}]}, "one execute term, .* are 0"),
+        ({"combine": "tests_first", "terms": [{"name": n, "type": "execute"} for n in "ab"]}, "and there are 2"),
+        ({"combine": "tests_first", "terms": [{"name": "t", "type": "execute", "weight": -1}]}, "'t': its weight"),
+        ({"combine": "tests_first", "terms": [{"name": "t", "type": "execute", "weight": 0}]}, "at least 1e-06"),
+    ],
+)
+def test_tests_first_refuses_what_could_turn_it_around(spec: Any, words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        RewardSpec.model_validate(spec)
 
 
 def test_rank_is_reward_with_early_stop() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
 import pytest
 
+from service.tests_first import SMALLEST_STEP, unit
 from training.config import Evaluate, Pair
 from training.diagnostics import against_tests, by_language, calibration, discrimination, kappa, length
 from training.plots import FILES
@@ -61,8 +61,9 @@ def test_rankers_that_lack_their_data_are_left_out() -> None:
 
 
 def test_the_combined_reward_is_that_of_the_service() -> None:
-    (first, *_) = joined(PROBLEMS[0], filtered_rate(PROBLEMS[0]))
-    assert first == pytest.approx(0.7 * 1.0 + 0.3 / (1 + math.exp(-4.0)))
+    found = joined(PROBLEMS[0], filtered_rate(PROBLEMS[0]))
+    assert found[0] == 1.0 + unit(PROBLEMS[0].scores[0]) / SMALLEST_STEP
+    assert [int(value) for value in found] == filtered_rate(PROBLEMS[0])  # the score breaks ties, and no more
     assert raw_rate(PROBLEMS[0]) == [0.5] * 4
 
 

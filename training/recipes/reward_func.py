@@ -1,7 +1,7 @@
 """The reward of both launch files: `compute_score` for verl, `reward_func` for OpenRLHF; the service is at PLAUDIT_URL.
 
-The rule (all tests pass) and a fifth of the reward model's sigmoid, as in `training/grpo.py`'s `combined`. On every
-node, `plaudit` is installed and PLAUDIT_URL set, before Ray starts.
+Tests first, and the reward model breaks ties, as in `training/grpo.py`'s `combined`. On every node, `plaudit` is
+installed and PLAUDIT_URL set, before Ray starts.
 """
 
 import os

@@ -1,24 +1,25 @@
 """One completion's reward in dialects that send a prompt, a completion and a data set's label: tests or the model.
 
-What is asked for rides in the URL that the user pastes, because these clients send nothing else:
-`?reward=auto` (tests where the label carries them, else the model) `| tests | model`, `&model=NAME`,
-`&policy=pass_rate | all_or_nothing`, `&language=cpp`.
+What is asked for rides in the URL that the user pastes, because these clients send nothing else: `?reward=tests` (the
+default, also spelled `auto`) or `model`, `&model=NAME`, `&policy=pass_rate | all_or_nothing`, `&language=cpp`. A label
+without tests is an error unless the URL asks for the model by name: pass rates and logits do not mix in one column.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from service.api.dialects.dialect import Loose, Visit, judged, raise_for
 from service.api.plans import WholeTexts
 from service.errors import Invalid
 from service.extract import code_of
-from service.labels import Tested, tests_of
+from service.labels import Tested, required_tests
+from service.options import known_language, nearest
 from service.schemas import ExecuteItem, ExecuteRequest, Prompt, ScoreItem, ScoreRequest
 
 
@@ -28,15 +29,20 @@ class Options(Loose):
     reward: Literal["auto", "tests", "model"] = "auto"
     policy: Literal["pass_rate", "all_or_nothing"] = "pass_rate"
     model: str | None = None
-    language: str = "python"
+    language: Annotated[str, AfterValidator(known_language)] = "python"
 
     @classmethod
-    def of(cls, request: Request) -> Options:
+    def of(cls, request: Request, *more: str) -> Options:
+        """What the URL says; `more` are parameters that the dialect itself has. Raises Invalid, for a typo too."""
+        known = {*cls.model_fields, *more}
+        if unknown := next((name for name in request.query_params if name not in known), None):
+            raise Invalid(f"URL parameter {unknown}: there is none of this name; {nearest(unknown, known)}")
         try:
             return cls.model_validate(dict(request.query_params))
         except ValidationError as error:
             first = error.errors()[0]
-            raise Invalid(f"URL parameter {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            words = first["msg"].removeprefix("Value error, ")
+            raise Invalid(f"URL parameter {'.'.join(map(str, first['loc']))}: {words}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +70,14 @@ def sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
 
 
-def tested_by(label: Any, options: Options) -> Tested | None:
-    """The tests to grade by; None for the model. Raises Invalid where tests are demanded and there are none."""
-    found = None if options.reward == "model" else tests_of(label)
-    if found is None and options.reward == "tests":
-        raise Invalid("label: no tests in it, and the URL asks for reward=tests")
-    return found
+def tested_by(label: Any, options: Options, field: str) -> Tested | None:
+    """The tests to grade by; None where the URL asks for the model. Raises Invalid where there are none."""
+    if options.reward == "model":
+        return None
+    try:
+        return required_tests(label, field)
+    except Invalid as error:
+        raise Invalid(f"{error.detail}. To be scored by the model instead, put ?reward=model into the URL") from None
 
 
 async def by_tests(visit: Visit, completion: str, tested: Tested, options: Options) -> Grade:

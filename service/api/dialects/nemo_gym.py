@@ -18,9 +18,8 @@ from pydantic import ConfigDict, Field
 
 from sandbox.types import Verdict
 from service.api.dialects.dialect import Dialect, Loose, Visit, judged
-from service.errors import Invalid
 from service.extract import code_of
-from service.labels import tests_of
+from service.labels import required_tests
 from service.schemas import ExecuteItem, ExecuteRequest
 
 DIALECT = Dialect("nemo_gym", "NeMo-Gym, NeMo-RL, verifiers `nemo_gym` task set", deadline_s=55, sheds=503)
@@ -84,9 +83,7 @@ async def seed_session() -> dict[str, Any]:
 @DIALECT.router.post("/verify")
 async def verify(request: Request, body: Verify) -> JSONResponse:
     unit_tests = body.verifier_metadata.get("unit_tests")
-    tested = tests_of(unit_tests)
-    if tested is None:
-        raise Invalid("verifier_metadata.unit_tests: no tests in it that are understood here")
+    tested = required_tests(unit_tests, "verifier_metadata.unit_tests")
     language = tested.language or str(body.verifier_metadata.get("language") or "python")
     code = code_of(written(body.response), language)
     given = body.model_dump(mode="json")

@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse
 from sandbox.types import Verdict
 from service.api.dialects.dialect import Dialect, Loose, Text, Visit, judged
 from service.errors import Invalid
-from service.labels import tests_of
+from service.labels import required_tests
 from service.schemas import ExecuteItem, ExecuteRequest, ProgramResult
 
 DIALECT = Dialect("open_instruct", "open-instruct `code_api_url`", deadline_s=28, sheds=503)
@@ -37,9 +37,7 @@ class Program(Loose):
 @DIALECT.router.post("/test_program")
 @DIALECT.router.post("/test_program_stdio")
 async def test_program(request: Request, body: Program) -> JSONResponse:
-    tested = tests_of(decoded(body.tests))
-    if tested is None:
-        return JSONResponse({"results": [], "runtimes": []})
+    tested = required_tests(decoded(body.tests), "tests")
     visit = Visit(request, max(DIALECT.deadline_s, min(298.0, 10 * body.max_execution_time - 2)))
     limits = visit.limits(body.max_execution_time)
     language = tested.language or "python"

@@ -19,6 +19,7 @@ from service import metrics
 from service.api.dialects.dialect import Dialect, Loose, Text, Visit
 from service.api.dialects.grade import Grade, Options, by_model, by_tests, no_numbers, tested_by
 from service.errors import Invalid, PlauditError
+from service.labels import Tested
 
 log = logging.getLogger("plaudit.dialects")
 
@@ -43,7 +44,8 @@ async def get_reward(request: Request, body: RewardsAsked) -> JSONResponse:
     prompts = body.prompts or [None] * len(body.query)
     labels = body.labels or [None] * len(body.query)
     fallback = visit.services.settings.fallback_reward
-    work = [_one(visit, *row, options) for row in zip(body.query, prompts, labels, strict=True)]
+    tested = [tested_by(label, options, f"labels.{at}") for at, label in enumerate(labels)]
+    work = [_one(visit, *row, options) for row in zip(body.query, prompts, tested, strict=True)]
     grades = await visit.alive(asyncio.gather(*work))
     numbers = [no_numbers(fallback) if grade is None else grade.numbers() for grade in grades]
     return JSONResponse({
@@ -53,10 +55,9 @@ async def get_reward(request: Request, body: RewardsAsked) -> JSONResponse:
     })  # fmt: skip
 
 
-async def _one(visit: Visit, query: str, prompt: Any, label: Any, options: Options) -> Grade | None:
-    """A grade, or None where there is none to be had: not in time, or never, because the label's tests are spoilt."""
+async def _one(visit: Visit, query: str, prompt: Any, tested: Tested | None, options: Options) -> Grade | None:
+    """A grade, or None where there is none to be had: not in time, or never, because the tests cannot be judged by."""
     try:
-        tested = tested_by(label, options)
         if tested is not None:
             return await visit.patiently(lambda: by_tests(visit, response_of(query, prompt), tested, options))
         return await visit.patiently(lambda: by_model(visit, None, query, options))

@@ -46,7 +46,7 @@ class Poll(Loose):
 async def submit_task(request: Request, task: Task) -> JSONResponse:
     options = Options.of(request)
     visit = Visit(request, min(DIALECT.deadline_s, task.timeout or DIALECT.deadline_s))
-    tested = tested_by(task.reward_info, options)
+    tested = tested_by(task.reward_info, options, "reward_info")
     term = (
         ScoreTerm(name="rm", type="score", model=visit.model(options.model), on_overflow="truncate_left")
         if tested is None else ExecuteTerm(name="tests", type="execute", policy=options.policy)

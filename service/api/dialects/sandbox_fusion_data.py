@@ -21,7 +21,7 @@ from service.api.dialects.dialect import Loose, Text, Visit, judged
 from service.api.dialects.sandbox_fusion import DIALECT, MAX_DEADLINE_S, SLACK_S, WALL_SLACK_S, decoded
 from service.errors import BadRequest, Invalid
 from service.extract import code_of
-from service.labels import Tested, tests_of
+from service.labels import Tested, required_tests
 from service.schemas import (
     CompileResult,
     ExecuteItem,
@@ -141,10 +141,7 @@ def _tests(row: dict[str, Any]) -> Tested:
             raise Invalid(f"test: files are not judged here, and {', '.join(unknown)} are asked for")
         lines = [StdioTestCase(stdin=one.get("stdin", ""), stdout=one.get("stdout", "")) for one in streams]
         return Tested(StdioTests(kind="stdio", cases=lines, compare="float", rel_tol=REL_TOL))
-    found = tests_of(row if cases is None or isinstance(cases, str) else {**row, "tests": cases})
-    if found is None:
-        raise Invalid("provided_data: no tests in it that are understood here")
-    return found
+    return required_tests(row if cases is None or isinstance(cases, str) else {**row, "tests": cases}, "provided_data")
 
 
 def _streams(case: dict[str, Any], side: str) -> dict[str, str]:

@@ -28,7 +28,7 @@ class Sample(Loose):
 
 @DIALECT.router.post("/slime")
 async def slime(request: Request, sample: Sample) -> JSONResponse:
-    options, visit = Options.of(request), Visit(request, DIALECT.deadline_s)
+    options, visit = Options.of(request, "shape"), Visit(request, DIALECT.deadline_s)
     grade = await visit.alive(_grade(visit, sample, options))
     if request.query_params.get("shape") == "dict":
         return JSONResponse(grade.numbers() | {"score": grade.reward})
@@ -36,7 +36,7 @@ async def slime(request: Request, sample: Sample) -> JSONResponse:
 
 
 async def _grade(visit: Visit, sample: Sample, options: Options) -> Grade:
-    tested = tested_by(sample.label, options)
+    tested = tested_by(sample.label, options, "label")
     if tested is not None:
         return await by_tests(visit, sample.response, tested, options)
     prompt = sample.prompt if isinstance(sample.prompt, str) else messages(sample.prompt)

@@ -1,0 +1,72 @@
+"""Every plug-in of `training.rewards` as its trainer would call it, and what a scripted desk answers it."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service.schemas import CompletionReward, Component, GroupStatistics, RewardAnswer, RewardResult, Timing
+from service.tests_first import SMALLEST_STEP
+from training import rewards
+
+GOOD = "Sure:\n```python\ndef add(a, b):\n    return a + b\n```"
+BAD = "```python\ndef add(a, b):\n    return a - b\n```"
+NONE = "I would rather not."
+TESTS = ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]
+PROMPT = "Write add."
+TIE = 1 / SMALLEST_STEP
+PLUG_INS = ("verl", "verl, plain", "verl, batch", "openrlhf", "slime", "areal", "skyrl", "verifiers")
+
+
+def about(*rates: float) -> Any:
+    """Pass rates, with what the model adds where it breaks ties: less than half of one test."""
+    return [pytest.approx(rate + TIE / 2, abs=TIE / 2) for rate in rates]
+
+
+def answered(asked: Any) -> Any:
+    """What the scripted desk answers `/reward` with: 1 for each."""
+    part = Component(status="ok", value=1.0, contribution=1.0)
+    one = CompletionReward(status="ok", reward=1.0, trainable=True, components={"tests": part})
+    group = GroupStatistics(n=1, n_ok=1, degenerate=True)
+    results = [RewardResult(completions=[one] * len(item.completions), group=group) for item in asked.items]
+    return RewardAnswer(request_id="r", status="complete", results=results, timing=Timing())
+
+
+def sample(response: str, label: Any = TESTS) -> Any:
+    """One of slime's."""
+    return types.SimpleNamespace(prompt=PROMPT, response=response, label=label, remove_sample=False)
+
+
+def run(function: Any, *args: Any) -> Any:
+    """An awaited plug-in in an event loop of its own."""
+
+    async def once() -> Any:
+        try:
+            return await function(*args)
+        finally:
+            await function.args[0].close_async()
+
+    return asyncio.run(once())
+
+
+def rewards_of(url: str, label: Any = TESTS, **options: Any) -> dict[str, Callable[[], Any]]:
+    """Every plug-in as its trainer would call it."""
+    plain = types.SimpleNamespace(reward_key=None)
+
+    def episode() -> Any:
+        return type("Env", (rewards.skyrl(url, **options),), {})({}, {"reward_spec": {"ground_truth": label}})
+
+    return {
+        "verl": lambda: run(rewards.verl(url, **options), "taco", GOOD, label),
+        "verl, plain": lambda: rewards.verl_blocking(url, **options)("taco", GOOD, label),
+        "verl, batch": lambda: rewards.verl_batch(url, **options)(["taco"], [GOOD], [label]),
+        "openrlhf": lambda: rewards.openrlhf(url, **options)([GOOD], [PROMPT], [label]),
+        "slime": lambda: run(rewards.slime(url, **options), plain, sample(GOOD, label)),
+        "areal": lambda: rewards.areal(url, **options)(PROMPT, GOOD, [1], [1], tests=label),
+        "skyrl": lambda: episode().step(GOOD),
+        "verifiers": lambda: run(rewards.verifiers(url, **options), PROMPT, GOOD, "", {"tests": label}),
+    }
