@@ -139,7 +139,10 @@ class HelperProgram(Strict):
 
 class StdioTestCase(Strict):
     stdin: Text = ""
-    stdout: Text = ""
+    stdout: Annotated[
+        Text | Annotated[list[Text], Field(min_length=1, max_length=16)],
+        Field(description="the right answer, or several; with a checker or an interactor what its answer file holds"),
+    ] = ""
     files: Annotated[dict[FileName, File], Field(description="in the program's working folder, by name")] = {}
 
 
@@ -152,6 +155,22 @@ class StdioTests(TestsBase):
         HelperProgram | None, Field(description="reads input, output and answer; accepts, scores or refuses")
     ] = None
     interactor: Annotated[HelperProgram | None, Field(description="a program joined to the judged one by pipes")] = None
+
+    @model_validator(mode="after")
+    def _one_decides(self) -> StdioTests:
+        """A comparison, a checker or an interactor: only the last two can do without an answer, and take one."""
+        if self.checker is not None and self.interactor is not None:
+            raise ValueError("checker and interactor: a suite takes one of them, not both")
+        who = "checker" if self.checker is not None else "interactor" if self.interactor is not None else None
+        for field in ("compare", "rel_tol") if who is not None else ():
+            if field in self.model_fields_set:
+                raise ValueError(f"{field}: the {who} decides, so nothing is compared; leave out one of the two")
+        for at, case in enumerate(self.cases):
+            if who is None and "stdout" not in case.model_fields_set:
+                raise ValueError(f"cases.{at}.stdout: missing; only with a checker or an interactor can it be left out")
+            if who is not None and not isinstance(case.stdout, str):
+                raise ValueError(f"cases.{at}.stdout: the {who} reads one answer, not a list of {len(case.stdout)}")
+        return self
 
 
 class ScriptTests(TestsBase):

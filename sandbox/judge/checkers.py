@@ -161,8 +161,8 @@ def try_out(helper: Helper, suite: StdioSuite) -> frozenset[int]:
     if len(vacuous) == len(suite.cases):
         raise InvalidSuite(
             f"the {helper.who} accepts anything: in every case it accepts a program that says {NONSENSE.decode()!r} "
-            "and one that says nothing. Exit code 0 accepts (or, from a checker, a last line on stdout that is a number in "
-            "[0, 1]), 1 refuses"
+            "and one that says nothing. Exit code 0 accepts, unless a checker's last line on stdout is a number in "
+            "[0, 1], its score; exit code 1 refuses"
         )
     return frozenset(vacuous)
 
@@ -172,6 +172,8 @@ def is_vacuous(helper: Helper, case: StdioCase, at: int) -> bool:
     vouched = helper.takes_answer() and bool(answer.strip())
     if vouched:
         own = helper.control(case, encoded(answer, "a case's stdout"))
+        if own.unloadable:
+            raise spoilt(f"the {helper.who} cannot be loaded", own)
         if not own.accepted:
             raise spoilt(f"cases.{at}: the {helper.who} {outcome(own)} on the case's own stdout as output", own)
     nonsense = helper.control(case, NONSENSE)

@@ -82,7 +82,7 @@ class Interactor:
                             os.close(ends.pop())
                     wall_ms, dismissed = talk(run, inner)
                     end, gives_way = closing(run, dismissed=dismissed)
-                    said = None if end.verdict is not None and not gives_way else ruling(inner, speaks=False)
+                    said = None if end.verdict is not None and not gives_way else last_word(inner)
                     report = run_report(run, end, wall_ms, b"")
                     found = flags(run) | watch.flags(whole=left_by_itself(run) and not gives_way)
         if said is None:
@@ -93,11 +93,11 @@ class Interactor:
 
 def talk(run: Run, inner: Run) -> tuple[float, bool]:
     """Hold both clocks until both have ended: the program's wall time, and whether it was ended for being refused."""
-    wall_ms = 0.0
+    wall_ms: float | None = None
     dismissed = released = False
     while run.ending is None or inner.ending is None:
         pump([run, inner])
-        if run.ending is None:
+        if run.ending is not None and wall_ms is None:
             wall_ms = 1000 * (time.monotonic() - run.began)
         if inner.ending is not None and inner.ending.exit_code != 0 and run.ending is None and not dismissed:
             dismissed = True
@@ -105,7 +105,16 @@ def talk(run: Run, inner: Run) -> tuple[float, bool]:
         if run.killed_for is not None and inner.ending is None and not released:
             released = True  # the program's limit is the verdict; nothing that the interactor says would change it
             inner.box.kill()
-    return wall_ms, dismissed
+    return wall_ms or 0.0, dismissed
+
+
+def last_word(inner: Run) -> Ruling:
+    """What the interactor says. One that broke on the closed end of a pipe was left alone by its program."""
+    said = ruling(inner, speaks=False)
+    alone = inner.ending is not None and inner.ending.signal == signal.SIGPIPE
+    if said.score is None and (alone or CLOSED.search(bytes(inner.stderr.data[-4096:])) is not None):
+        return Ruling(0.0, "the program ended before the dialogue did")
+    return said
 
 
 def closing(run: Run, *, dismissed: bool) -> tuple[Fate, bool]:

@@ -78,8 +78,9 @@ def ruling_of(end: Fate, code: int | None, out: bytes, err: bytes) -> Ruling:
         if said is None:
             return Ruling(None, "it ends with code 7, and no score stands first on its stderr or stdout")
         return scored(said[1], message_of(err) or message_of(out))
-    if code == 1 and TRACEBACK in err and not last_line(err).startswith(b"AssertionError"):
-        return Ruling(None, message_of(last_line(err)), unloadable=UNLOADABLE.match(last_line(err)) is not None)
+    unloadable = code == 1 and UNLOADABLE.match(last_line(err)) is not None
+    if unloadable or (code == 1 and TRACEBACK in err and not last_line(err).startswith(b"AssertionError")):
+        return Ruling(None, message_of(last_line(err)), unloadable=unloadable)
     if code in REFUSED:
         complaint = last_line(err) if TRACEBACK in err else err
         return Ruling(0.0, message_of(complaint) or ("" if number else message_of(out)) or REFUSED[code])
