@@ -66,7 +66,7 @@ def ruling(run: Run, *, speaks: bool) -> Ruling:
 def ruling_of(end: Fate, code: int | None, out: bytes, err: bytes) -> Ruling:
     """The table above. `end` says whether a limit was met; `code` is None for a signal."""
     if end.verdict not in (None, Verdict.RUNTIME_ERROR) or code is None:
-        return Ruling(None, end.detail, transient=end.verdict is Verdict.TIME_LIMIT)
+        return Ruling(None, end.detail, transient=end.detail.startswith("wall"))
     last = last_line(out)
     number = NUMBER.fullmatch(last)
     if code == ACCEPTED and number is None:
@@ -118,6 +118,9 @@ class TriedCheckers:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, frozenset[int] | str] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def get(self, key: bytes) -> frozenset[int] | str | None:
         if key in self._kept:
