@@ -30,6 +30,7 @@ from sandbox.judge.stdio import left_by_itself, readable, ruled, run_report
 from sandbox.run import Fate, Run, Starter, fate, flags, pump
 from sandbox.types import StdioCase, TestReport, Verdict
 
+UNFLUSHED = 120  # the exit code of a Python whose last output nobody takes
 SLACK_S = 5.0  # how much longer than its program an interactor may take
 # How the runtimes of the languages say that the other end of a pipe was closed.
 CLOSED = re.compile(
@@ -111,8 +112,7 @@ def talk(run: Run, inner: Run) -> tuple[float, bool]:
 def last_word(inner: Run) -> Ruling:
     """What the interactor says. One that broke on the closed end of a pipe was left alone by its program."""
     said = ruling(inner, speaks=False)
-    alone = inner.ending is not None and inner.ending.signal == signal.SIGPIPE
-    if said.score is None and (alone or CLOSED.search(bytes(inner.stderr.data[-4096:])) is not None):
+    if said.score is None and met_closed_pipe(inner):
         return Ruling(0.0, "the program ended before the dialogue did")
     return said
 
@@ -125,7 +125,11 @@ def closing(run: Run, *, dismissed: bool) -> tuple[Fate, bool]:
         return Fate(end.verdict, end.detail + (hint if "idle" in end.detail else "")), False
     if end.verdict is not Verdict.RUNTIME_ERROR or run.ending is None:
         return end, False
-    number = run.ending.signal
-    if number is not None:
-        return end, number == signal.SIGPIPE or (dismissed and number == signal.SIGKILL)
-    return end, CLOSED.search(bytes(run.stderr.data[-4096:])) is not None
+    return end, met_closed_pipe(run) or (dismissed and run.ending.signal == signal.SIGKILL)
+
+
+def met_closed_pipe(run: Run) -> bool:
+    """Whether a run ended because the other end of its pipe was closed, by signal, code or its runtime's last words."""
+    if run.ending is None or run.ending.signal is not None:
+        return run.ending is not None and run.ending.signal == signal.SIGPIPE
+    return run.ending.exit_code == UNFLUSHED or CLOSED.search(bytes(run.stderr.data[-4096:])) is not None
