@@ -6,10 +6,12 @@ Requests forbid unknown fields (422 with the path). Two families never mix: a *v
 
 from __future__ import annotations
 
+import base64
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Base64Encoder, BaseModel, ConfigDict, EncodedBytes, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from sandbox.types import Compare, Grading, Judge, Level, MissingModules, Position, Verdict
 
@@ -84,7 +86,18 @@ class TestsBase(Strict):
     prelude: Annotated[Text, Field(description="text that the program sees before its own first line")] = ""
 
 
-File = Annotated[Base64Bytes, Field(description="base64")]
+class StrictBase64(Base64Encoder):
+    """Line breaks aside, every letter counts: what is no base64 is an error, not other bytes."""
+
+    @classmethod
+    def decode(cls, data: bytes) -> bytes:
+        try:
+            return base64.b64decode(b"".join(data.split()), validate=True)
+        except ValueError as error:
+            raise PydanticCustomError("base64_decode", "not base64: {error}", {"error": str(error)}) from None
+
+
+File = Annotated[bytes, EncodedBytes(encoder=StrictBase64), Field(description="base64")]
 FileName = Annotated[str, Field(min_length=1, max_length=255)]
 
 

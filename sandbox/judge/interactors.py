@@ -3,6 +3,7 @@
     program stdout → interactor stdin        interactor stdout → program stdin
 
 Nobody stands between them: not a byte of the dialogue passes through this process, so its length costs nothing here.
+(Only what the interactor says after its program has gone is read here, and dropped.)
 The interactor starts with `input.txt`, `output.txt` (empty, for it to write a log to) and `answer.txt`, and their names
 as its arguments, as testlib's `registerInteraction` wants them; it speaks to us by how it ends (`rulings.py`).
 
@@ -78,10 +79,12 @@ class Interactor:
             with Run(self.starter, mine, stdin=asked[0]) as inner:
                 theirs = watch.join(replace(job, fds={**job.fds, 1: asked[1]}))
                 with Run(self.starter, theirs, stdin=told[0]) as run:
+                    unheard = told.pop(0)
                     for ends in (asked, told):
                         while ends:  # or neither would see the other close its end
                             os.close(ends.pop())
-                    wall_ms, dismissed = talk(run, inner)
+                    told.append(unheard)
+                    wall_ms, dismissed = talk(run, inner, unheard)
                     end, gives_way = closing(run, dismissed=dismissed)
                     said = None if end.verdict is not None and not gives_way else last_word(inner)
                     report = run_report(run, end, wall_ms, b"")
@@ -92,12 +95,18 @@ class Interactor:
         return report, found | more
 
 
-def talk(run: Run, inner: Run) -> tuple[float, bool]:
-    """Hold both clocks until both have ended: the program's wall time, and whether it was ended for being refused."""
+def talk(run: Run, inner: Run, unheard: int) -> tuple[float, bool]:
+    """Hold both clocks until both have ended: the program's wall time, and whether it was ended for being refused.
+
+    `unheard` reads what the interactor still says when its program has gone: a last reply that nobody waits for must
+    not end the interactor, or the verdict would hang on which of the two was quicker.
+    """
     wall_ms: float | None = None
-    dismissed = released = False
+    dismissed = released = silent = False
     while run.ending is None or inner.ending is None:
-        pump([run, inner])
+        # Never before: what it takes, the program does not get. And readable is what never waits.
+        if pump([run, inner], unheard if run.ending is not None and not silent else None):
+            silent = not os.read(unheard, 1 << 18)
         if run.ending is not None and wall_ms is None:
             wall_ms = 1000 * (time.monotonic() - run.began)
         if inner.ending is not None and inner.ending.exit_code != 0 and run.ending is None and not dismissed:

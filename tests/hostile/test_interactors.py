@@ -91,6 +91,17 @@ def test_who_meets_a_closed_pipe_after_the_right_answer_has_passed(box: Sandbox,
     assert report.verdict is Verdict.PASSED, report.tests
 
 
+def test_a_last_reply_that_nobody_reads_changes_nothing(box: Sandbox) -> None:
+    talker = GUESS.replace(
+        "        sys.exit(0)\n", "        print('well done ' * 30000, flush=True)\n        sys.exit(0)\n"
+    )
+    assert talker != GUESS
+    for interactor in (GUESS, "import time\n" + GUESS.replace("    print(", "    time.sleep(0.1)\n    print("), talker):
+        for program in ("print(7)", "print(7, flush=True)\nimport os\nos.close(0)\nos._exit(0)"):
+            report = run(box, program, interactive(interactor, "7\n"))
+            assert report.verdict is Verdict.PASSED, report.tests
+
+
 def test_who_meets_a_closed_pipe_after_a_refusal_has_answered_wrongly(box: Sandbox) -> None:
     cpp = '#include <cstdio>\nint main() { for (;;) { puts("x"); fflush(stdout); } }'
     for language, source in (
