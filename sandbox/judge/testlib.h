@@ -857,6 +857,23 @@ inline void ensuref(bool condition, const char *form, ...) {
     quit(_fail, text);
 }
 
+template <typename T>
+[[noreturn]] inline void expectedButFound(TResult result, const T &expected, const T &found) {
+    std::ostringstream out;
+    out << std::setprecision(12) << "expected '" << expected << "', found '" << found << "'";
+    quit(result, out.str());
+}
+template <typename T>
+[[noreturn]] inline void expectedButFound(TResult result, const T &expected, const T &found, const char *form, ...) {
+    PLAUDIT_FORMATTED(text, form);
+    std::ostringstream out;
+    out << std::setprecision(12) << text << ": expected '" << expected << "', found '" << found << "'";
+    quit(result, out.str());
+}
+
+// From here on a checker may end without a verdict of this file's: its exit code alone is what it says.
+inline void disableFinalizeGuard() { plaudit::state().ended = true; }
+
 inline void setName(const char *form, ...) PLAUDIT_PRINTF(1);
 inline void setName(const char *form, ...) {
     PLAUDIT_FORMATTED(text, form);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sandbox.errors import InvalidSuite, UnsupportedLanguage
@@ -66,6 +68,13 @@ def test_a_checker_in_any_language_says_why(box: Sandbox) -> None:
     assert run(box, "print('b\\na')", suite).verdict is Verdict.PASSED
     test = run(box, "print('b')", suite).tests[0]
     assert (test.verdict, test.detail, test.score) == (Verdict.WRONG_ANSWER, "other lines", 0.0)
+
+
+def test_the_checker_of_the_documentation_checks(box: Sandbox) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text()
+    suite = checked(page.partition("```python checker\n")[2].partition("```")[0], ("", "b a\n"))
+    assert run(box, "print('a b')", suite).verdict is Verdict.PASSED
+    assert run(box, "print('a')", suite).tests[0].detail == "other words"
 
 
 def test_a_compiled_program_is_checked_too(box: Sandbox) -> None:

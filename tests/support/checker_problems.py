@@ -347,6 +347,17 @@ CPP = (
         ("print('Case 1: 5')\nprint('Case 2: 6')", "print('Case 1: 5')\nprint('Case 3: -6')", "print('5\\n-6')"),
     ),
     cpp(
+        "a sum, with an ending of its own",
+        START + '    long long sum = 0;\n    for (int v : inf.readIntegers(3, -100, 100, "a")) sum += v;\n'
+        "    long long found = ouf.readLongLong();\n"
+        '    if (ans.readLong() != sum) ans.quitf(_wa, "not even the jury\'s");\n'
+        '    if (found > sum) expectedButFound(_wa, sum, found, "too much by %d", int(found - sum));\n'
+        "    if (found < sum) expectedButFound(_wa, sum, found);\n    disableFinalizeGuard();\n    return 0;",
+        (("1 2 3\n", "6\n"), ("-1 0 1\n", "0\n")),
+        ("print(sum(map(int, input().split())))",),
+        ("print(5)", "print(7)", "print(6)", "print('6.0')", "pass"),
+    ),
+    cpp(
         "hcmp: a number of any length",
         START + '    string j = ans.readWord("0|-?[1-9][0-9]*", "answer"), p = ouf.readWord();\n'
         '    if (!pattern("0|-?[1-9][0-9]{0,}").matches(p)) quitf(_pe, "%s is not a number", compress(p).c_str());\n'
