@@ -47,7 +47,8 @@ EARLY = {"LD_BIND_NOW": "1"}  # for the zygote alone: what it has looked up, no 
 ROOT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN", "CAP_KILL")
 
 Role = Literal["script", "serve", "shared", "audited_script", "audited_serve", "audited_shared", "tests", "exec"]
-Flavour = Literal["light", "science", "tests"]  # what the zygote holds: the usual modules, numpy too, the test side
+# What the zygote holds: the usual modules, numpy too, the test side; `helpers` are light, and run checkers alone.
+Flavour = Literal["light", "science", "tests", "helpers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Blueprint:
 
     def uid_of(self, flavour: Flavour) -> int | None:
         """The uid of a jail's programs; the test side never shares one with what it tests."""
-        return None if self.uid is None else self.uid + int(flavour == "tests")
+        return None if self.uid is None else self.uid + int(flavour in ("tests", "helpers"))
 
 
 def memory_file(name: str, data: bytes, *, sealed: bool = True) -> int:

@@ -140,6 +140,7 @@ def toolchain_digest(*parts: bytes) -> str:
     state = hashlib.sha256()
     with suppress(FileNotFoundError):
         state.update(Path(EXTRAS, "made-by").read_bytes())
+    state.update(Path(__file__).with_name("judge").joinpath("testlib.h").read_bytes())  # what C++ checkers include
     versions = (f"{recipe.name} {version_of(recipe.name)} {recipe}" for recipe in RECIPES)
     for text in (sys.version, *versions, *(f"{k}={v}" for k, v in sorted(ENVIRONMENT.items()))):
         state.update(text.encode() + b"\0")

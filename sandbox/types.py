@@ -143,10 +143,12 @@ class UnittestSuite(ModuleSuite):
 
 @dataclass(frozen=True, slots=True)
 class StdioCase:
-    """`files` (name, content) lie in the program's working folder before it starts."""
+    """`stdout`: the right answer, or several, each of them right. `files` (name, content) lie in the program's working
+    folder before it starts.
+    """
 
     stdin: str
-    stdout: str
+    stdout: str | tuple[str, ...]
     files: tuple[tuple[str, bytes], ...] = ()
 
 
@@ -154,8 +156,8 @@ class StdioCase:
 class StdioSuite:
     """Runs on standard input. `checker` or `interactor`, at most one of them, takes the place of `compare`.
 
-    `checker`: a program that reads input, output and answer, and accepts, scores or refuses. `interactor`: a program
-    joined to the judged one by pipes.
+    `checker`: a program that reads input, output and answer, and accepts, scores or refuses (`judge/checkers.py`).
+    `interactor`: a program joined to the judged one by pipes (`judge/interactors.py`).
     """
 
     cases: tuple[StdioCase, ...]
@@ -208,7 +210,7 @@ class TestReport:
     detail: str = ""  # a reason a person can read: the exception, the limit that fired, what could not be split
     name: str = ""  # of a test that has one: of the kinds `pytest` and `unittest`
     vacuous: bool = False  # it passes for a program that answers nothing, so it says nothing of this one
-    score: float | None = None  # in [0, 1], where a checker gives one
+    score: float | None = None  # in [0, 1], where a checker or an interactor gives one
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
 

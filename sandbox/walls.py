@@ -43,6 +43,7 @@ from sandbox.errors import SandboxError, UnsupportedLanguage, WallsMissing
 from sandbox.inside import broom
 from sandbox.jail import Blueprint, Flavour, Jail, Job, Stay, kill_bwrap
 from sandbox.judge.artifacts import Artifacts
+from sandbox.judge.rulings import TriedCheckers
 from sandbox.languages import Language
 from sandbox.probe import Walls
 from sandbox.seccomp import build_filter
@@ -86,10 +87,11 @@ class Sandbox:
         self.name = f"plaudit-{self.pid}-{start_time(self.pid)}-{next(NUMBERS)}"
         self.home = state / self.name
         self.sequence = 0
-        self.idle: dict[Flavour, list[Jail]] = {"light": [], "science": [], "tests": []}
+        self.idle: dict[Flavour, list[Jail]] = {"light": [], "science": [], "tests": [], "helpers": []}
         self.staying: list[Jail] = []  # bare ones with a job
         self.leaving: list[subprocess.Popen[bytes]] = []
         self.artifacts = Artifacts()
+        self.tried_checkers = TriedCheckers()
         self.interrupt = threading.Event()
         self.last_try = False
         self.closed = False

@@ -6,10 +6,12 @@ Requests forbid unknown fields (422 with the path). Two families never mix: a *v
 
 from __future__ import annotations
 
+import base64
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Base64Encoder, BaseModel, ConfigDict, EncodedBytes, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from sandbox.types import Compare, Grading, Judge, Level, MissingModules, Position, Verdict
 
@@ -84,7 +86,18 @@ class TestsBase(Strict):
     prelude: Annotated[Text, Field(description="text that the program sees before its own first line")] = ""
 
 
-File = Annotated[Base64Bytes, Field(description="base64")]
+class StrictBase64(Base64Encoder):
+    """Line breaks aside, every letter counts: what is no base64 is an error, not other bytes."""
+
+    @classmethod
+    def decode(cls, data: bytes) -> bytes:
+        try:
+            return base64.b64decode(b"".join(data.split()), validate=True)
+        except ValueError as error:
+            raise PydanticCustomError("base64_decode", "not base64: {error}", {"error": str(error)}) from None
+
+
+File = Annotated[bytes, EncodedBytes(encoder=StrictBase64), Field(description="base64")]
 FileName = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -139,7 +152,10 @@ class HelperProgram(Strict):
 
 class StdioTestCase(Strict):
     stdin: Text = ""
-    stdout: Text = ""
+    stdout: Annotated[
+        Text | Annotated[list[Text], Field(min_length=1, max_length=16)],
+        Field(description="the right answer, or several; with a checker or an interactor what its answer file holds"),
+    ] = ""
     files: Annotated[dict[FileName, File], Field(description="in the program's working folder, by name")] = {}
 
 
@@ -152,6 +168,22 @@ class StdioTests(TestsBase):
         HelperProgram | None, Field(description="reads input, output and answer; accepts, scores or refuses")
     ] = None
     interactor: Annotated[HelperProgram | None, Field(description="a program joined to the judged one by pipes")] = None
+
+    @model_validator(mode="after")
+    def _one_decides(self) -> StdioTests:
+        """A comparison, a checker or an interactor: only the last two can do without an answer, and take one."""
+        if self.checker is not None and self.interactor is not None:
+            raise ValueError("checker and interactor: a suite takes one of them, not both")
+        who = "checker" if self.checker is not None else "interactor" if self.interactor is not None else None
+        for field in ("compare", "rel_tol") if who is not None else ():
+            if field in self.model_fields_set:
+                raise ValueError(f"{field}: the {who} decides, so nothing is compared; leave out one of the two")
+        for at, case in enumerate(self.cases):
+            if who is None and "stdout" not in case.model_fields_set:
+                raise ValueError(f"cases.{at}.stdout: missing; only with a checker or an interactor can it be left out")
+            if who is not None and not isinstance(case.stdout, str):
+                raise ValueError(f"cases.{at}.stdout: the {who} reads one answer, not a list of {len(case.stdout)}")
+        return self
 
 
 class ScriptTests(TestsBase):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import builtins
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from sandbox import languages
@@ -15,7 +16,9 @@ from sandbox import limits as fences
 from sandbox.errors import InvalidOptions, InvalidSuite, SandboxError, Starved, UnsupportedLanguage
 from sandbox.jail import Job
 from sandbox.judge.calls import Undecided, calls_of, judge_calls
-from sandbox.judge.compare import least_output
+from sandbox.judge.cases import check_cases, with_files
+from sandbox.judge.checkers import Checker, helper_job, helper_limits, tried
+from sandbox.judge.interactors import Interactor
 from sandbox.judge.literals import literal_calls
 from sandbox.judge.output import MAIN, check_run, path_of, run_once
 from sandbox.judge.programs import Text, ready
@@ -23,7 +26,7 @@ from sandbox.judge.reports import bounded
 from sandbox.judge.script import combined
 from sandbox.judge.shared import judge_shared
 from sandbox.judge.split import judge_tests
-from sandbox.judge.stdio import encoded, judge_case
+from sandbox.judge.stdio import judge_case
 from sandbox.types import (
     NO_OPTIONS,
     SEVERITY,
@@ -265,26 +268,29 @@ def judge_stdio(
     source: bytes, language: str, suite: StdioSuite, limits: Limits, stop: Stop, box: Sandbox, options: Options
 ) -> tuple[CompileReport | None, list[TestReport], set[str]]:
     check_cases(suite, limits)
-    with ready(language, Text(source), limits, box, box.artifacts, options) as (job, report):
+    with (
+        refereed(suite, limits, box, options) as (referee, vacuous),
+        ready(language, Text(source), limits, box, box.artifacts, options) as (job, report),
+    ):
         if job is None:
             return report, [NOT_COMPILED], set()
-        tests, flags = judge_cases(job, suite, stop, box, audit=options.audit)
-        return report, tests, flags
+        tests, flags = judge_cases(job, suite, stop, box, referee, audit=options.audit)
+        return report, [replace(test, vacuous=at in vacuous) for at, test in enumerate(tests)], flags
 
 
-def check_cases(suite: StdioSuite, limits: Limits) -> None:
-    """Raises InvalidSuite for a case that no program can pass, because it may not print so much."""
-    if suite.checker is not None or suite.interactor is not None:
+@contextmanager
+def refereed(
+    suite: StdioSuite, limits: Limits, box: Sandbox, options: Options
+) -> Iterator[tuple[Checker | Interactor | None, frozenset[int]]]:
+    """Who decides instead of a comparison, tried before any program is judged; and which cases are vacuous."""
+    program = suite.checker or suite.interactor
+    if program is None:
+        yield None, frozenset()
         return
-    most = limits.output_kb * 1024
-    for number, case in enumerate(suite.cases):
-        if 4 * len(case.stdout) > most:
-            least = least_output(encoded(case.stdout, "a case's stdout"), suite.compare)
-            if least > most:
-                raise InvalidSuite(
-                    f"case {number}: {least} bytes of stdout are expected, and a program may print {most} "
-                    f"(limits.output_kb is {limits.output_kb}); ask for more"
-                )
+    bounds = helper_limits(limits)
+    with helper_job("checker" if suite.checker else "interactor", program, bounds, box) as job:
+        referee = Checker(job, box) if suite.checker else Interactor(job, box)
+        yield referee, tried(referee, suite, bounds, box) if options.control else frozenset()
 
 
 def run_only(
@@ -307,15 +313,26 @@ def run_only(
 
 
 def judge_cases(
-    job: Job, suite: StdioSuite, stop: Stop, box: Sandbox, *, audit: bool = False
+    job: Job,
+    suite: StdioSuite,
+    stop: Stop,
+    box: Sandbox,
+    referee: Checker | Interactor | None = None,
+    *,
+    audit: bool = False,
 ) -> tuple[list[TestReport], set[str]]:
     reports: list[TestReport] = []
     flags: set[str] = set()
     failures = 0
-    for case in suite.cases:
+    for at, case in enumerate(suite.cases):
         if stop.after_failures is not None and failures >= stop.after_failures:
             break
-        report, found = judge_case(job, case, suite, box, audit=audit)
+        case_job = with_files(job, case, at)
+        if isinstance(referee, Interactor):
+            report, found = referee.judge_case(case_job, case, audit=audit)
+        else:
+            rule = None if referee is None else partial(referee.rule, case)
+            report, found = judge_case(case_job, case, suite, box, audit=audit, rule=rule)
         reports.append(report)
         flags |= found
         failures += report.verdict is not Verdict.PASSED

@@ -1,12 +1,16 @@
-"""Judging by standard input and output: one run a case, bytes compared here, where the program never was."""
+"""Judging by standard input and output: one run a case, bytes compared here, where the program never was.
+
+Or by a checker, in a jail of its own, after the program has ended (`checkers.py`).
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from sandbox import languages
 from sandbox import limits as fences
@@ -14,8 +18,9 @@ from sandbox.errors import InvalidSuite
 from sandbox.jail import KIT, Job, memory_file, reopen_read_only
 from sandbox.judge.audit import Watch
 from sandbox.judge.compare import same_output
+from sandbox.judge.rulings import Ruling
 from sandbox.judge.texts import shown_head, shown_tail
-from sandbox.run import Run, Starter, fate, flags
+from sandbox.run import Fate, Run, Starter, fate, flags
 from sandbox.types import Limits, Options, StdioCase, StdioSuite, TestReport, Verdict
 
 PIPE_BYTES = 1 << 16  # what a pipe of Linux holds unless it is told otherwise
@@ -112,9 +117,18 @@ def encoded(text: str, what: str) -> bytes:
     return data
 
 
+def answers_of(case: StdioCase) -> tuple[str, ...]:
+    """The right answers of a case, of which one is enough."""
+    return (case.stdout,) if isinstance(case.stdout, str) else case.stdout
+
+
+Rule = Callable[[bytes], Ruling]  # a checker's, of one case: what it says of an output
+
+
 def judge_case(
-    job: Job, case: StdioCase, suite: StdioSuite, starter: Starter, *, audit: bool = False
+    job: Job, case: StdioCase, suite: StdioSuite, starter: Starter, *, audit: bool = False, rule: Rule | None = None
 ) -> tuple[TestReport, set[str]]:
+    """One run and what its output is worth: by `rule` where there is one, else by the suite's comparison."""
     with (
         readable(encoded(case.stdin, "a case's stdin"), pipe=job.piped) as stdin,
         Watch(audit) as watch,
@@ -123,23 +137,51 @@ def judge_case(
         run.finish()
         wall_ms = 1000 * (time.monotonic() - run.began)
         end = fate(run)
-        out, err = bytes(run.stdout.data), bytes(run.stderr.data)
-        verdict, detail = end.verdict, end.detail
-        if verdict is None:
-            expected = encoded(case.stdout, "a case's stdout")
-            right = same_output(out, expected, suite.compare, suite.rel_tol)
-            verdict = Verdict.PASSED if right else Verdict.WRONG_ANSWER
-            detail = "" if right else "the output differs"
-        counters = run.counters()
-        return TestReport(
-            verdict=verdict,
-            cpu_ms=round(counters.cpu_ns / 1e6, 3),
-            wall_ms=round(wall_ms, 3),
-            peak_memory_mb=round(counters.peak_memory_bytes / fences.MB, 1),
-            stdout=shown_head(out),
-            stderr=shown_tail(err),
-            detail=detail,
-        ), flags(run) | watch.flags(whole=left_by_itself(run))
+        out = bytes(run.stdout.data)
+        report = run_report(run, end, wall_ms, out)
+        found = flags(run) | watch.flags(whole=left_by_itself(run))
+    # Only now, when nothing of the program is left, does anybody look at what it printed.
+    if end.verdict is None and rule is not None:
+        report, more = ruled(report, rule(out), "checker")
+        found |= more
+    elif end.verdict is None:
+        expected = [encoded(answer, "a case's stdout") for answer in answers_of(case)]
+        right = any(same_output(out, answer, suite.compare, suite.rel_tol) for answer in expected)
+        report = replace(
+            report,
+            verdict=Verdict.PASSED if right else Verdict.WRONG_ANSWER,
+            detail="" if right else "the output differs",
+        )
+    return report if rule is None or report.score is not None else replace(report, score=0.0), found
+
+
+def run_report(run: Run, end: Fate, wall_ms: float, out: bytes) -> TestReport:
+    """What can be said of a run without judging what it printed."""
+    counters = run.counters()
+    return TestReport(
+        verdict=end.verdict or Verdict.PASSED,
+        cpu_ms=round(counters.cpu_ns / 1e6, 3),
+        wall_ms=round(wall_ms, 3),
+        peak_memory_mb=round(counters.peak_memory_bytes / fences.MB, 1),
+        stdout=shown_head(out),
+        stderr=shown_tail(bytes(run.stderr.data)),
+        detail=end.detail,
+    )
+
+
+def ruled(report: TestReport, ruling: Ruling, who: str) -> tuple[TestReport, set[str]]:
+    """The report of a program that ended well, as a checker or an interactor decides it.
+
+    One that failed or broke does so on what this program said; that it works at all was found out before, and not by
+    this program (`checkers.py`). So it is no way out for the program: its answer could not be taken, and it has failed.
+    """
+    if ruling.score is None:
+        how = "says that it failed" if ruling.failed else "broke"
+        detail = f"the {who} {how} on this program's output: {ruling.message}"
+        return replace(report, verdict=Verdict.INVALID_RESULT, detail=detail, score=0.0), {f"{who}_failed"}
+    verdict = Verdict.PASSED if ruling.accepted else Verdict.WRONG_ANSWER
+    detail = ruling.message or ("" if ruling.accepted else f"the {who} gives {ruling.score:g}")
+    return replace(report, verdict=verdict, detail=detail, score=ruling.score), set()
 
 
 def left_by_itself(run: Run) -> bool:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sandbox.errors import InvalidSuite, UnsupportedLanguage
+from sandbox.judge.cases import check_cases
+from sandbox.languages import resolve
+from sandbox.limits import MAX_FILES, MAX_FILES_BYTES
+from sandbox.types import Limits, StdioSuite
 from service import metrics
+from service.api.executions import to_suite
 from service.api.fleet import Fleet
 from service.api.runs import Order
-from service.errors import BrokerUnavailable, Invalid, NotFound, NoWorker, TooLarge
+from service.errors import BrokerUnavailable, Invalid, InvalidTests, NotFound, NoWorker, TooLarge
 from service.schemas import (
     ExecuteRequest,
     InlineTests,
@@ -42,7 +48,7 @@ class Door:
         for at, item in enumerate(request.items):
             self._code(f"items.{at}.programs", item.programs)
             self._limits(f"items.{at}.limits", item.limits)
-            self.check_tests(f"items.{at}.tests", item.tests)
+            self.check_tests(f"items.{at}.tests", item.tests, limits=item.limits)
 
     def check_orders(self, orders: Sequence[Order]) -> None:
         _at_most("programs", len(orders), self.settings.max_completions, "max_completions")
@@ -58,16 +64,37 @@ class Door:
             self._limits(f"items.{at}.limits", item.limits)
             if item.tests is not None:
                 self._code(f"items.{at}.completions", item.completions)
-                self.check_tests(f"items.{at}.tests", item.tests)
+                self.check_tests(f"items.{at}.tests", item.tests, limits=item.limits)
 
-    def check_tests(self, field: str, tests: Tests) -> None:
+    def check_tests(self, field: str, tests: Tests, *, limits: LimitsSpec | None = None) -> None:
         if isinstance(tests, RefTests):
             return
         _at_most(field, num_tests(tests), self.settings.max_tests, "max_tests")
         if isinstance(tests, StdioTests):
-            for at, case in enumerate(tests.cases):
-                size = len(case.stdin.encode())
-                _at_most(f"{field}.cases.{at}.stdin", size, self.settings.max_stdin_bytes, "max_stdin_bytes")
+            self._stdio(field, tests, limits)
+
+    def _stdio(self, field: str, tests: StdioTests, limits: LimitsSpec | None) -> None:
+        most = self.settings.max_stdin_bytes
+        for at, case in enumerate(tests.cases):
+            _at_most(f"{field}.cases.{at}.stdin", len(case.stdin.encode()), most, "max_stdin_bytes")
+            if case.files:
+                _at_most(f"{field}.cases.{at}.files", len(case.files), MAX_FILES, "files of a case")
+                size = sum(map(len, case.files.values()))
+                _at_most(f"{field}.cases.{at}.files: bytes", size, min(most, MAX_FILES_BYTES), "max_stdin_bytes")
+        for name, helper in (("checker", tests.checker), ("interactor", tests.interactor)):
+            if helper is not None:
+                size = len(helper.source.encode())
+                _at_most(f"{field}.{name}.source", size, self.settings.max_code_bytes, "max_code_bytes")
+                try:
+                    resolve(helper.language)
+                except UnsupportedLanguage as error:
+                    raise Invalid(f"{field}.{name}.language: {error}") from None
+        suite = to_suite(tests)
+        assert isinstance(suite, StdioSuite)
+        try:  # a stored suite is for any limits: what is too long for some of them is found when they are known
+            check_cases(suite, Limits(output_kb=self.settings.max_output_kb if limits is None else limits.output_kb))
+        except InvalidSuite as error:
+            raise InvalidTests(f"{field}.{error}") from None
 
     def model(self, name: str) -> ModelInfo:
         """The model as its live workers announce it. Raises NotFound, NoWorker or BrokerUnavailable."""

@@ -74,7 +74,12 @@ def to_suite(tests: Tests) -> sandbox.Suite:
         return sandbox.ScriptSuite(tests.source, tests.position, tests.prelude)
     assert isinstance(tests, StdioTests)
     stdio = tuple(
-        sandbox.StdioCase(case.stdin, case.stdout, tuple(sorted(case.files.items()))) for case in tests.cases
+        sandbox.StdioCase(
+            case.stdin,
+            case.stdout if isinstance(case.stdout, str) else tuple(case.stdout),
+            tuple(sorted(case.files.items())),
+        )
+        for case in tests.cases
     )
     return sandbox.StdioSuite(
         stdio, tests.compare, tests.rel_tol, _helper(tests.checker), _helper(tests.interactor), tests.prelude

@@ -124,6 +124,16 @@ def test_the_walls_that_each_level_claims_hold(low: Sandbox) -> None:
     assert run(low, "print(1)", "1").isolation == low.level
 
 
+SORTED = (
+    "import sys\ngot, want = (sorted(open(name).read().split()) for name in sys.argv[2:4])\nsys.exit(got != want)\n"
+)
+REVERSED = (
+    "import sys\nword = open(sys.argv[1]).read()\nprint(word, flush=True)\nsys.exit(input() != word[::-1])\n"
+)
+PLUS_ONE = (
+    '#include "testlib.h"\nint main(int c, char** v) { registerInteraction(c, v); int n = inf.readInt();\n'
+    'std::cout << n << std::endl; tout << n; if (ouf.readInt() != 2) quit(_wa, "not 2"); quit(_ok, "2"); }\n'
+)
 KINDS: list[tuple[str, str, Suite, list[str]]] = [
     ("python", "print(int(input()) + 1)", StdioSuite((StdioCase("1\n", "2"), StdioCase("1\n", "3"))),
      ["passed", "wrong_answer"]),
@@ -135,11 +145,20 @@ KINDS: list[tuple[str, str, Suite, list[str]]] = [
      CheckSuite("def check(candidate):\n    assert all(candidate(i) == i + 1 for i in range(5))", "f"), ["passed"]),
     ("cpp", "#include <iostream>\nint main() { int x; std::cin >> x; std::cout << x + 1; }",
      StdioSuite((StdioCase("1", "2"), StdioCase("1", "3"))), ["passed", "wrong_answer"]),
+    ("python", "print(*open('words').read().split(), 'c')",
+     StdioSuite((StdioCase("", "c b a", (("words", b"a b"),)), StdioCase("", "c", (("words", b"c"),))),
+                checker=Program("python", SORTED)), ["passed", "wrong_answer"]),
+    ("python", "print(*reversed(input()), sep='')",
+     StdioSuite((StdioCase("ab", ""), StdioCase("abc", "")), interactor=Program("python", REVERSED)),
+     ["passed", "passed"]),
+    ("cpp", "#include <iostream>\nint main() { int x; std::cin >> x; std::cout << x + 1; }",
+     StdioSuite((StdioCase("1", ""), StdioCase("5", "")), interactor=Program("cpp", PLUS_ONE)),
+     ["passed", "wrong_answer"]),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("language", "source", "suite", "verdicts"), KINDS, ids=[
-    f"{language}-{type(suite).__name__}" for language, _, suite, _ in KINDS])  # fmt: skip
+    f"{language}-{type(suite).__name__}-{at}" for at, (language, _, suite, _) in enumerate(KINDS)])  # fmt: skip
 def test_every_kind_of_suite_gets_its_verdicts(
     low: Sandbox, language: str, source: str, suite: Suite, verdicts: list[str]
 ) -> None:

@@ -26,7 +26,7 @@ from service.api import problems
 from service.settings import PREFIX, Settings
 from support.pages import PAGES, ROOT, Block, blocks
 
-KINDS = {"python", "python service", "bash service", "sh", "text", "mermaid",
+KINDS = {"python", "python checker", "python service", "bash service", "sh", "text", "mermaid",
          "python trainer", "bash trainer", "text answer"}  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_python_blocks_run(page: Path) -> None:
             exec(compile("\n" * block.line + block.code, str(page), "exec"), namespace)
 
 
-@pytest.mark.parametrize("block", of("python service"))
+@pytest.mark.parametrize("block", of("python service", "python checker"))
 def test_python_blocks_for_a_service_compile(block: Block) -> None:
     compile(block.code, block.name, "exec")
 

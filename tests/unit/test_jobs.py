@@ -92,6 +92,9 @@ def test_a_function_suite_keeps_every_value_integers_of_any_size_included(args: 
         (sandbox.ScriptSuite("exit 0\n\x00é", "replace"), 1),
         (sandbox.StdioSuite((sandbox.StdioCase("", "\r\n"), sandbox.StdioCase("é", "")), "float", 0.1), 2),
         (sandbox.FunctionSuite("f", (sandbox.Case((2**64,), {}, -(2**64)),)), 1),
+        (sandbox.StdioSuite((sandbox.StdioCase("", ("a", "b"), (("x", bytes(range(256))), ("y", b""))),)), 1),
+        (sandbox.StdioSuite((sandbox.StdioCase("", ""),), checker=sandbox.Program("cpp", "é\n")), 1),
+        (sandbox.StdioSuite((sandbox.StdioCase("", ""),), interactor=sandbox.Program("python", "")), 1),
     ],
 )
 def test_every_kind_of_suite_comes_out_as_it_went_in_and_can_be_counted(suite: sandbox.Suite, tests: int) -> None:

@@ -1,0 +1,220 @@
+"""Checkers: a suite's own program decides whether an output is right, in a jail of its own, after the judged one ended.
+
+It starts with `input.txt`, `output.txt` and `answer.txt` in its working folder, and their names as its arguments, in
+this order (testlib's); what it says is read in `rulings.py`. C++ finds our `testlib.h`. Its time and memory never count
+as the program's. Its jails have a uid of their own and never run a judged program.
+
+Who is to blame when a checker breaks is found out once for a suite, and never by a judged program (`try_out`): on each
+case's own answer it must accept; text that says nothing must not be accepted, or the case is vacuous. Only what is
+found there makes a suite invalid. After that a checker that breaks on an output breaks because of that output.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sandbox import languages
+from sandbox import limits as fences
+from sandbox.errors import InvalidSuite, UnsupportedLanguage
+from sandbox.jail import Job
+from sandbox.judge.output import path_of
+from sandbox.judge.programs import FOLDER, Text, ready
+from sandbox.judge.rulings import Ruling, ruling
+from sandbox.judge.stdio import answers_of, encoded
+from sandbox.recipes import BY_NAME
+from sandbox.run import Run, Starter
+from sandbox.types import NO_OPTIONS, Limits, Program, StdioCase, StdioSuite
+
+if TYPE_CHECKING:
+    from sandbox.walls import Sandbox
+
+INPUT, OUTPUT, ANSWER = "input.txt", "output.txt", "answer.txt"
+MIN_CPU_S = 10.0  # what a checker or interactor may use at least, whatever the program may
+MIN_MEMORY_MB = 512
+MIN_OUTPUT_KB = 64
+# Of a control program that answers nothing. Whoever takes both takes anything.
+NONSENSE, SILENCE = b"~ no answer ~\n", b""
+TESTLIB = Path(__file__).parent / "testlib.h"
+
+
+@cache
+def testlib() -> bytes:
+    return TESTLIB.read_bytes()
+
+
+def helper_limits(limits: Limits) -> Limits:
+    """At least the program's own, so that what it may print can be read, and enough for a small program's checker."""
+    cpu_s = max(limits.cpu_s, MIN_CPU_S)
+    return Limits(
+        cpu_s=cpu_s,
+        wall_s=2 * cpu_s + 2,
+        memory_mb=max(limits.memory_mb, MIN_MEMORY_MB),
+        output_kb=MIN_OUTPUT_KB,
+        processes=limits.processes,
+    )
+
+
+@contextmanager
+def helper_job(who: str, program: Program, limits: Limits, box: Sandbox) -> Iterator[Job]:
+    """The job of a checker or an interactor, compiled once. Raises InvalidSuite if it does not compile."""
+    try:
+        language = languages.resolve(program.language)
+        box.require(language)
+    except UnsupportedLanguage as error:
+        raise UnsupportedLanguage(f"the {who}: {error}") from None
+    source = program.source.encode("utf-8", "surrogatepass")
+    if len(source) > fences.MAX_SOURCE_BYTES:
+        raise InvalidSuite(f"the {who} takes {len(source)} bytes; at most {fences.MAX_SOURCE_BYTES} are allowed")
+    beside = (("testlib.h", testlib()),) if BY_NAME[language].source.endswith(".cpp") else ()
+    with ready(language, Text(source, beside), limits, box, box.artifacts, NO_OPTIONS) as (job, report):
+        if job is None:
+            said = "" if report is None else (report.stderr or report.stdout).strip()
+            raise InvalidSuite(f"the {who} does not compile: {said[:2000]}")
+        yield replace(job, flavour="helpers")
+
+
+def with_case(job: Job, case: StdioCase, output: bytes) -> Job:
+    """The job with the three files of a case, its own files beside them, and room for all of it."""
+    answers = answers_of(case)
+    texts = [
+        (INPUT, encoded(case.stdin, "a case's stdin")),
+        (OUTPUT, output),
+        (ANSWER, encoded(answers[0], "a case's stdout")),
+    ]
+    given = [(FOLDER + name, content) for name, content in texts]
+    taken = {path for path, _ in (*job.files, *given)} | {f"{FOLDER}main.py"}
+    more = [(path_of(name), content) for name, content in case.files if path_of(name) not in taken]
+    size = sum(len(content) for _, content in (*given, *more))
+    room = -(-size // (16 * fences.MB)) * 16 * fences.MB  # in steps: a change of size costs a remount
+    fence = replace(
+        job.fence, memory_bytes=job.fence.memory_bytes + size, tmp_bytes=max(job.fence.tmp_bytes, 32 * fences.MB + room)
+    )
+    argv = (*job.argv, *(name for name, _ in texts))
+    return replace(job, argv=argv, files=(*job.files, *given, *more), fence=fence)
+
+
+class Helper(Protocol):
+    """A checker or an interactor, ready to run."""
+
+    @property
+    def who(self) -> str:
+        """Its word in messages."""
+
+    def control(self, case: StdioCase, said: bytes) -> Ruling:
+        """What it says of a program that says just that."""
+
+    def takes_answer(self) -> bool:
+        """Whether a case's answer is an output that must be accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """One suite's checker, ready to run."""
+
+    job: Job
+    starter: Starter
+    who: str = "checker"
+
+    def rule(self, case: StdioCase, output: bytes) -> Ruling:
+        with Run(self.starter, with_case(self.job, case, output)) as run:
+            run.finish()
+            return ruling(run, speaks=True)
+
+    def control(self, case: StdioCase, said: bytes) -> Ruling:
+        return self.rule(case, said)
+
+    def takes_answer(self) -> bool:
+        return True
+
+
+def tried(helper: Helper, suite: StdioSuite, limits: Limits, box: Sandbox) -> frozenset[int]:
+    """The numbers of the vacuous cases. Raises InvalidSuite; what came of a suite once is remembered."""
+    key = key_of(helper.who, suite, limits)
+    found = box.tried_checkers.get(key)
+    if found is None:
+        try:
+            found = try_out(helper, suite)
+        except TransientFailure:
+            raise
+        except InvalidSuite as error:
+            box.tried_checkers.keep(key, str(error))
+            raise
+        box.tried_checkers.keep(key, found)
+    if isinstance(found, str):
+        raise InvalidSuite(found)
+    return found
+
+
+class TransientFailure(InvalidSuite):
+    """A suite that cannot be used, for a reason that another run might not meet again: not to be remembered."""
+
+
+def try_out(helper: Helper, suite: StdioSuite) -> frozenset[int]:
+    """Each case's own answer, then what no program would say. Raises InvalidSuite, naming case and reason."""
+    vacuous = {at for at, case in enumerate(suite.cases) if is_vacuous(helper, case, at)}
+    if len(vacuous) == len(suite.cases):
+        raise InvalidSuite(
+            f"the {helper.who} accepts anything: in every case it accepts a program that says {NONSENSE.decode()!r} "
+            "and one that says nothing. Exit code 0 accepts, unless a checker's last line on stdout is a number in "
+            "[0, 1], its score; exit code 1 refuses"
+        )
+    return frozenset(vacuous)
+
+
+def is_vacuous(helper: Helper, case: StdioCase, at: int) -> bool:
+    answer = answers_of(case)[0]
+    vouched = helper.takes_answer() and bool(answer.strip())
+    if vouched:
+        own = helper.control(case, encoded(answer, "a case's stdout"))
+        if own.unloadable:
+            raise spoilt(f"the {helper.who} cannot be loaded", own)
+        if not own.accepted:
+            raise spoilt(f"cases.{at}: the {helper.who} {outcome(own)} on the case's own stdout as output", own)
+    nonsense = helper.control(case, NONSENSE)
+    if nonsense.unloadable:
+        raise spoilt(f"the {helper.who} cannot be loaded", nonsense)
+    if not nonsense.accepted and (vouched or not nonsense.failed):
+        return False
+    silence = helper.control(case, SILENCE)
+    if not vouched and nonsense.failed and silence.failed:
+        raise spoilt(f"cases.{at}: the {helper.who} says that it failed, whatever the program says", silence)
+    return nonsense.accepted and silence.accepted
+
+
+def outcome(own: Ruling) -> str:
+    if own.score is None:
+        return "says that it failed" if own.failed else "breaks"
+    return "refuses" if own.score == 0 else f"gives {own.score:g}"
+
+
+def spoilt(what: str, found: Ruling) -> InvalidSuite:
+    kind = TransientFailure if found.transient else InvalidSuite
+    hint = "; options.control: false judges without this trial" if found.score is not None else ""
+    return kind(f"{what}: {found.message or 'it gives no reason'}{hint}")
+
+
+def key_of(who: str, suite: StdioSuite, limits: Limits) -> bytes:
+    """The identity of a trial: every part by its length, so that no two trials can say the same."""
+    helper = suite.checker if who == "checker" else suite.interactor
+    assert helper is not None
+    state = hashlib.sha256()
+
+    def add(part: bytes) -> None:
+        state.update(len(part).to_bytes(8, "big") + part)
+
+    for text in (who, helper.language, helper.source, repr(limits)):
+        add(text.encode("utf-8", "surrogatepass"))
+    for case in suite.cases:
+        for text in (case.stdin, *answers_of(case)):
+            add(encoded(text, "a case's stdin or stdout"))
+        state.update(len(case.files).to_bytes(8, "big"))
+        for name, content in case.files:
+            add(name.encode("utf-8", "surrogatepass"))
+            add(content)
+    return state.digest()

@@ -1,0 +1,144 @@
+"""Interactive problems: the program and a suite's interactor in two jails, joined by two pipes.
+
+    program stdout → interactor stdin        interactor stdout → program stdin
+
+Nobody stands between them: not a byte of the dialogue passes through this process, so its length costs nothing here.
+(Only what the interactor says after its program has gone is read here, and dropped.)
+The interactor starts with `input.txt`, `output.txt` (empty, for it to write a log to) and `answer.txt`, and their names
+as its arguments, as testlib's `registerInteraction` wants them; it speaks to us by how it ends (`rulings.py`).
+
+Who decides: first the program's own end (a limit, a crash), then the interactor. A program that met the closed end of a
+pipe because the interactor has said enough did not crash by itself: the interactor decides. Once it has refused, the
+program is ended. Two that wait for each other wait until the program's wall limit, which is a `time_limit` like any
+other; the interactor's own limits are wider, so it is never the first to run out of time by waiting.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from sandbox.jail import Job
+from sandbox.judge.audit import Watch
+from sandbox.judge.checkers import with_case
+from sandbox.judge.rulings import Ruling, ruling
+from sandbox.judge.stdio import left_by_itself, readable, ruled, run_report
+from sandbox.run import Fate, Run, Starter, fate, flags, pump
+from sandbox.types import StdioCase, TestReport, Verdict
+
+UNFLUSHED = 120  # the exit code of a Python whose last output nobody takes
+SLACK_S = 5.0  # how much longer than its program an interactor may take
+# How the runtimes of the languages say that the other end of a pipe was closed.
+CLOSED = re.compile(
+    rb"EOFError|BrokenPipe|Broken pipe|EPIPE|NoSuchElement|NullPointer|end of file|end-of-file|\bEOF\b", re.IGNORECASE
+)
+
+
+@contextmanager
+def pipe() -> Iterator[list[int]]:
+    """Both ends of a pipe; whoever has given one away removes it from the list."""
+    ends = list(os.pipe2(os.O_CLOEXEC))
+    try:
+        yield ends
+    finally:
+        for fd in ends:
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Interactor:
+    """One suite's interactor, ready to run."""
+
+    job: Job
+    starter: Starter
+    who: str = "interactor"
+
+    def control(self, case: StdioCase, said: bytes) -> Ruling:
+        """What it says of a program that says just that, whatever it is told."""
+        with (
+            readable(said) as stdin,
+            Run(self.starter, with_case(self.job, case, b""), stdin=stdin) as run,
+        ):
+            run.finish()
+            return ruling(run, speaks=False)
+
+    def takes_answer(self) -> bool:
+        return False
+
+    def judge_case(self, job: Job, case: StdioCase, *, audit: bool = False) -> tuple[TestReport, set[str]]:
+        """One dialogue."""
+        referee = with_case(self.job, case, b"")
+        fence = replace(referee.fence, wall_s=max(referee.fence.wall_s, job.fence.wall_s + SLACK_S))
+        with Watch(audit) as watch, pipe() as asked, pipe() as told:
+            mine = replace(referee, fence=fence, fds={1: told[1]})
+            with Run(self.starter, mine, stdin=asked[0]) as inner:
+                theirs = watch.join(replace(job, fds={**job.fds, 1: asked[1]}))
+                with Run(self.starter, theirs, stdin=told[0]) as run:
+                    unheard = told.pop(0)
+                    for ends in (asked, told):
+                        while ends:  # or neither would see the other close its end
+                            os.close(ends.pop())
+                    told.append(unheard)
+                    wall_ms, dismissed = talk(run, inner, unheard)
+                    end, gives_way = closing(run, dismissed=dismissed)
+                    said = None if end.verdict is not None and not gives_way else last_word(inner)
+                    report = run_report(run, end, wall_ms, b"")
+                    found = flags(run) | watch.flags(whole=left_by_itself(run) and not gives_way)
+        if said is None:
+            return replace(report, score=0.0), found
+        report, more = ruled(replace(report, verdict=Verdict.PASSED, detail=""), said, self.who)
+        return report, found | more
+
+
+def talk(run: Run, inner: Run, unheard: int) -> tuple[float, bool]:
+    """Hold both clocks until both have ended: the program's wall time, and whether it was ended for being refused.
+
+    `unheard` reads what the interactor still says when its program has gone: a last reply that nobody waits for must
+    not end the interactor, or the verdict would hang on which of the two was quicker.
+    """
+    wall_ms: float | None = None
+    dismissed = released = silent = False
+    while run.ending is None or inner.ending is None:
+        # Never before: what it takes, the program does not get. And readable is what never waits.
+        if pump([run, inner], unheard if run.ending is not None and not silent else None):
+            silent = not os.read(unheard, 1 << 18)
+        if run.ending is not None and wall_ms is None:
+            wall_ms = 1000 * (time.monotonic() - run.began)
+        if inner.ending is not None and inner.ending.exit_code != 0 and run.ending is None and not dismissed:
+            dismissed = True
+            run.box.kill()
+        if run.killed_for is not None and inner.ending is None and not released:
+            released = True  # the program's limit is the verdict; nothing that the interactor says would change it
+            inner.box.kill()
+    return wall_ms or 0.0, dismissed
+
+
+def last_word(inner: Run) -> Ruling:
+    """What the interactor says. One that broke on the closed end of a pipe was left alone by its program."""
+    said = ruling(inner, speaks=False)
+    if said.score is None and met_closed_pipe(inner):
+        return Ruling(0.0, "the program ended before the dialogue did")
+    return said
+
+
+def closing(run: Run, *, dismissed: bool) -> tuple[Fate, bool]:
+    """How the program ended, and whether that gives way to what the interactor says."""
+    end = fate(run)
+    if end.verdict is Verdict.TIME_LIMIT and run.killed_for == "wall":
+        hint = "; program and interactor waited for each other (was the program's output flushed?)"
+        return Fate(end.verdict, end.detail + (hint if "idle" in end.detail else "")), False
+    if end.verdict is not Verdict.RUNTIME_ERROR or run.ending is None:
+        return end, False
+    return end, met_closed_pipe(run) or (dismissed and run.ending.signal == signal.SIGKILL)
+
+
+def met_closed_pipe(run: Run) -> bool:
+    """Whether a run ended because the other end of its pipe was closed, by signal, code or its runtime's last words."""
+    if run.ending is None or run.ending.signal is not None:
+        return run.ending is not None and run.ending.signal == signal.SIGPIPE
+    return run.ending.exit_code == UNFLUSHED or CLOSED.search(bytes(run.stderr.data[-4096:])) is not None
