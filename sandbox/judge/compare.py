@@ -48,7 +48,7 @@ def least_output(expected: bytes, mode: Compare) -> int:
         return 0
     if mode == "tokens":
         return len(b" ".join(expected.split()))
-    return len(expected if mode == "exact" else expected.rstrip())
+    return len(expected if mode == "exact" else b"\n".join(line.rstrip() for line in expected.rstrip().split(b"\n")))
 
 
 def same_lines(got: bytes, expected: bytes) -> bool:
