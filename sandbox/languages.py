@@ -17,10 +17,10 @@ from functools import cache
 from pathlib import Path
 
 from sandbox.errors import SandboxError, UnsupportedLanguage
-from sandbox.recipes import BY_NAME, EXTRAS, RECIPES
+from sandbox.recipes import BY_NAME, EXTRAS, ONLINE_JUDGE, RECIPES, VARIANTS, Recipe
 
-ALIASES = {recipe.name: recipe.aliases for recipe in RECIPES}
-KINDS = {recipe.name: recipe.kinds for recipe in RECIPES}
+ALIASES = {name: recipe.aliases for name, recipe in BY_NAME.items()}
+KINDS = {name: recipe.kinds for name, recipe in BY_NAME.items()}
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/tmp",
@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "GO111MODULE": "off",  # no network: packages are Debian's
     "GOPATH": "/usr/share/gocode",
     "GOTELEMETRY": "off",
+    ONLINE_JUDGE: "1",
 }
 VERSION = re.compile(r"\d+(?:\.\d+)+")
 
@@ -55,6 +56,7 @@ class Language:
     version: str
     aliases: tuple[str, ...]
     kinds: tuple[str, ...]
+    variants: dict[str, tuple[str, ...]]  # names that mean another standard, or another way to run, and their spellings
 
 
 def resolve(name: str) -> str:
@@ -64,6 +66,11 @@ def resolve(name: str) -> str:
         if wanted == canonical or wanted in aliases:
             return canonical
     raise UnsupportedLanguage(f"language {name!r} is not one of {', '.join(ALIASES)}")
+
+
+def base(name: str) -> str:
+    """The language of a canonical name that may be a variant's."""
+    return BY_NAME[name].name
 
 
 def python_binary() -> Path:
@@ -118,7 +125,15 @@ def version_of(name: str) -> str:
 def installed() -> list[Language]:
     """The languages whose toolchain is on this host. Takes some 300 ms at the first call, nothing after it."""
     found = [(recipe, version_of(recipe.name)) for recipe in RECIPES]
-    return [Language(recipe.name, version, recipe.aliases, recipe.kinds) for recipe, version in found if version]
+    return [
+        Language(recipe.name, version, recipe.aliases, recipe.kinds, variants_of(recipe))
+        for recipe, version in found
+        if version
+    ]
+
+
+def variants_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    return {name: one.aliases for name, one in VARIANTS.items() if one.name == recipe.name}
 
 
 def settings_folders() -> list[str]:

@@ -6,13 +6,17 @@ file's name, `{main}` for the class that is started (`judge/java.py`), `{python}
 `{heap_mb}` for what a garbage-collected heap may grow to: twice the memory limit, so that it is the kernel that says
 no, in a way that no program can feign.
 
+A name that names a standard (`c++20`, `c99`) or a way of running (`go_test`) is a variant of its language: the same
+recipe with another command. `GET /languages` lists the variants beside the language.
+
 `make toolchains` installs all of it, and puts under `EXTRAS` what Debian does not have or what only makes a compiler
 faster: without it programs are compiled more slowly, and there is no TypeScript.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 EXTRAS = "/usr/local/lib/plaudit"
 TSC = f"{EXTRAS}/tsc"  # the native compiler, whatever the machine
@@ -52,14 +56,23 @@ class Recipe:
     plain_run: tuple[str, ...] = ()
     not_plain: str = ""
     script_run: tuple[str, ...] = ()  # `script` only: started so that assertions are on
+    # Variants (name, other spellings, what takes the place of `standard` in `compile`), resolved to by their own names.
+    standard: str = ""
+    standards: tuple[tuple[str, tuple[str, ...], str], ...] = ()
+    test_names: tuple[str, ...] = ()  # names under which every main file is tests for the language's own runner
+    variant: str = ""  # of a variant: the name that it is resolved to
+
+
+ONLINE_JUDGE = "ONLINE_JUDGE"  # a macro, a property or a variable of the environment, by which programs know a judge
 
 
 def _c(compiler: str, *flags: str) -> tuple[str, ...]:
-    return (compiler, "-O2", "-pipe", WARNINGS_OFF, *flags, "-o", "main", "{source}", "-lm")
+    define = f"-D{ONLINE_JUDGE}"
+    return (compiler, "-O2", "-pipe", WARNINGS_OFF, define, *flags, "-o", "main", "{source}", "{others}", "-lm")
 
 
 def _java(*flags: str) -> tuple[str, ...]:
-    jvm = (*WARM_JVM, "-Xshare:auto", "-Xlog:disable", "-Xss64m", "-Xms256m", "-Xmx{heap_mb}m")
+    jvm = (*WARM_JVM, "-Xshare:auto", "-Xlog:disable", "-Xss64m", "-Xms256m", "-Xmx{heap_mb}m", f"-D{ONLINE_JUDGE}=true")
     return ("/usr/bin/java", *jvm, *flags, "-cp", f"/tmp/main.jar:{JAVATUPLES}", "{main}")
 
 
@@ -75,7 +88,7 @@ JAVAC_JVM = " ".join(
     f"-J{flag}" for flag in (*WARM_JVM, "-Xshare:auto", "-Xlog:disable", f"-XX:SharedArchiveFile={EXTRAS}/javac.jsa")
 )
 JAVAC = (
-    f"/usr/bin/javac {JAVAC_JVM} -proc:none -nowarn -encoding UTF-8 -cp {JAVATUPLES} -d classes *.java"
+    f"/usr/bin/javac {JAVAC_JVM} -proc:none -nowarn -encoding UTF-8 -cp {JAVATUPLES}:. -d classes *.java"
     f' && exec {{python}} -I -S -c "{PACK}"'
 )
 # Go compiles what a program imports, unless it finds it compiled: the standard library beside the compiler (up to
@@ -104,7 +117,15 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         name="cpp",
-        aliases=("c++", "cc", "cxx", "g++", "c++17", "c++20", "cpp17", "cpp20"),
+        aliases=("c++", "cc", "cxx", "g++", "c++17", "cpp17", "c++1z", "gnu++17"),
+        standard="-std=gnu++17",
+        standards=(
+            ("c++98", ("cpp98", "c++03", "cpp03", "gnu++98"), "-std=gnu++98"),
+            ("c++11", ("cpp11", "c++0x", "gnu++11"), "-std=gnu++11"),
+            ("c++14", ("cpp14", "c++1y", "gnu++14"), "-std=gnu++14"),
+            ("c++20", ("cpp20", "c++2a", "cpp2a", "gnu++20"), "-std=gnu++20"),
+            ("c++23", ("cpp23", "c++2b", "cpp2b", "gnu++23"), "-std=gnu++23"),
+        ),
         packages=("g++",),
         needs=("/usr/bin/g++",),
         version=("/usr/bin/g++", "-dumpfullversion"),
@@ -114,7 +135,14 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         name="c",
-        aliases=("gcc", "c11", "c17", "c99"),
+        aliases=("gcc", "c17", "c18", "gnu17"),
+        standard="-std=gnu17",
+        standards=(
+            ("c89", ("c90", "ansi-c", "gnu89"), "-std=gnu89"),
+            ("c99", ("gnu99",), "-std=gnu99"),
+            ("c11", ("gnu11",), "-std=gnu11"),
+            ("c23", ("c2x", "gnu2x", "gnu23"), "-std=gnu2x"),
+        ),
         packages=("gcc", "libc6-dev"),
         needs=("/usr/bin/gcc", "/usr/include/stdio.h"),
         version=("/usr/bin/gcc", "-dumpfullversion"),
@@ -156,7 +184,7 @@ RECIPES: tuple[Recipe, ...] = (
         source="main.ts",
         compile=(
             TSC, "--target", "es2022", "--lib", "es2022", "--module", "commonjs", "--strict", "false", "--skipLibCheck",
-            "--types", "node", "--typeRoots", f"{EXTRAS}/node_modules/@types", "--outDir", "out", "{source}",
+            "--types", "node", "--typeRoots", f"{EXTRAS}/node_modules/@types", "--outDir", "out", "--rootDir", ".", "{source}", "{others}",
         ),
         product="out/main.js",
         run=("/usr/bin/node", "--max-old-space-size={heap_mb}", "main.js"),
@@ -181,7 +209,7 @@ RECIPES: tuple[Recipe, ...] = (
         needs=("/usr/bin/mono", "/usr/bin/mcs"),
         version=("/usr/bin/mcs", "--version"),
         source="main.cs",
-        compile=("/bin/sh", "-c", "exec /usr/bin/mcs -optimize+ -d:DEBUG -r:System.Numerics.dll -out:main.exe *.cs"),
+        compile=("/bin/sh", "-c", "exec /usr/bin/mcs -optimize+ -d:DEBUG -d:ONLINE_JUDGE -r:System.Numerics.dll -out:main.exe *.cs"),
         product="main.exe",
         run=("/usr/bin/mono", "main.exe"),
         settings=("/etc/mono",),
@@ -198,7 +226,8 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         name="go",
-        aliases=("golang", "go_test"),
+        aliases=("golang",),
+        test_names=("go_test", "gotest", "go-test"),
         packages=("golang-go",),
         libraries=("golang-github-stretchr-testify-dev",),
         needs=("/usr/bin/go",),
@@ -219,13 +248,13 @@ RECIPES: tuple[Recipe, ...] = (
         needs=("/usr/bin/rustc", "/usr/bin/gcc"),
         version=("/usr/bin/rustc", "--version"),
         source="main.rs",
-        compile=("/usr/bin/rustc", "-O", "--edition", "2021", "--cap-lints", "allow", "-o", "main", "{source}"),
+        compile=("/usr/bin/rustc", "-O", "--cfg", ONLINE_JUDGE, "--edition", "2021", "--cap-lints", "allow", "-o", "main", "{source}"),
         product="main",
         tests=r"#\[test\]",
         no_tests=r"\bfn\s+main\s*\(",
         test_source="main.rs",
         test_compile=(
-            "/usr/bin/rustc", "-O", "--test", "--edition", "2021", "--cap-lints", "allow", "-o", "main", "{source}",
+            "/usr/bin/rustc", "-O", "--test", "--cfg", ONLINE_JUDGE, "--edition", "2021", "--cap-lints", "allow", "-o", "main", "{source}",
         ),
     ),
     Recipe(
@@ -283,7 +312,20 @@ RECIPES: tuple[Recipe, ...] = (
     ),
 )  # fmt: skip
 
-BY_NAME = {recipe.name: recipe for recipe in RECIPES}
+
+
+def variants(recipe: Recipe) -> Iterator[Recipe]:
+    """The recipe under the names that mean another command than its own."""
+    for name, spellings, flag in recipe.standards:
+        command = tuple(flag if word == recipe.standard else word for word in recipe.compile)
+        yield replace(recipe, variant=name, aliases=spellings, compile=command, standards=(), test_names=())
+    if recipe.test_names:
+        name, *others = recipe.test_names
+        yield replace(recipe, variant=name, aliases=tuple(others), standards=())
+
+
+VARIANTS = {one.variant: one for recipe in RECIPES for one in variants(recipe)}
+BY_NAME = {recipe.name: recipe for recipe in RECIPES} | VARIANTS
 
 
 def packages() -> list[str]:

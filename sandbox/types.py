@@ -183,13 +183,14 @@ class ScriptSuite:
 class RunSuite:
     """No test: one run on this stdin, and what it printed is the answer (`Report.output`).
 
-    `files` (name, content) lie in the program's working folder before it starts; `fetch` names files there that are
-    read back after it has ended.
+    `files` (name, content) lie in the program's working folder before it starts, and where its compiler runs; `fetch`
+    names files there that are read back after it has ended; `args` are the program's arguments.
     """
 
     stdin: str = ""
     files: tuple[tuple[str, bytes], ...] = ()
     fetch: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
 
 
 Suite = AssertSuite | FunctionSuite | CheckSuite | PytestSuite | UnittestSuite | StdioSuite | ScriptSuite | RunSuite

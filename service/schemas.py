@@ -634,11 +634,20 @@ class ActivateAnswer(Answer):
     took_ms: float = 0.0
 
 
+class PackageInfo(Answer):
+    name: str
+    version: str
+
+
 class LanguageInfo(Answer):
     name: str
     version: str
     aliases: list[str]
     kinds: list[str]
+    variants: dict[str, list[str]] = Field(
+        {}, description="names that mean another standard or another way to run (`c++20`, `go_test`): their spellings"
+    )
+    packages: list[PackageInfo] = Field([], description="what programs can import beside the standard library")
 
 
 class LanguagesAnswer(Answer):

@@ -16,7 +16,7 @@ from sandbox.errors import InvalidOptions, InvalidSuite, SandboxError, Starved, 
 from sandbox.jail import Job
 from sandbox.judge.calls import calls_of, judge_calls
 from sandbox.judge.literals import Undecided, literal_calls
-from sandbox.judge.output import MAIN, check_run, path_of, run_once
+from sandbox.judge.output import MAIN, check_run, given_files, path_of, run_once
 from sandbox.judge.programs import Text, ready
 from sandbox.judge.script import combined
 from sandbox.judge.shared import judge_shared
@@ -261,7 +261,10 @@ def run_only(
     check_run(order)
     if options.fresh_interpreter and language == "python" and MAIN in {path_of(name) for name, _ in order.files}:
         raise InvalidOptions("options.fresh_interpreter: a file of the name main.py would be the program")
-    text = combined(language, source, suite) if isinstance(suite, ScriptSuite) else Text(source)
+    if order.args and options.fresh_interpreter and options.audit:
+        raise InvalidOptions("options.fresh_interpreter: not together with options.audit and arguments")
+    is_script = isinstance(suite, ScriptSuite)
+    text = combined(language, source, suite) if is_script else Text(source, given=given_files(order))
     with ready(language, text, limits, box, box.artifacts, options) as (job, compiled):
         if job is None:
             return conclude([NOT_COMPILED], 1, judged_by, box, compiled, flags)

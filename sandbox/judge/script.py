@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from sandbox.judge.imports import hoisted
 from sandbox.judge.java import classes
 from sandbox.judge.programs import File, Text, is_module
 from sandbox.recipes import BY_NAME, Recipe
@@ -47,7 +48,7 @@ def combined(language: str, program: bytes, suite: ScriptSuite) -> Text:
             name = "Program.java"  # it would lie where the test lies; so the compiler sees both and refuses
         main, beside = test, ((name, program),)
     else:
-        main = appended(language, program, test)
+        main = appended(recipe.name, program, test)
     if language == "racket" and b"rackunit" in test:
         main += RACKUNIT_EXIT
     if language == "csharp":
@@ -69,6 +70,8 @@ def appended(language: str, program: bytes, test: bytes) -> bytes:
         if inside:
             return program + b"\n" + test.removeprefix(b"<?php")
         return program + (b"\n" if test.startswith(b"<?") else b"\n<?php\n") + test
+    if language in ("go", "java", "csharp"):  # whose imports stand before everything else
+        program, test = hoisted(language, program, test)
     if language in ("javascript", "typescript"):  # or an unfinished line would take the test for its end, and run none
         return program + b"\n;\n" + test
     return program + b"\n" + test
@@ -88,4 +91,6 @@ def wants_runner(recipe: Recipe, test: str) -> bool:
 
     (A program may bring tests and a main function of its own; what counts is what the suite wants run.)
     """
+    if recipe.variant in recipe.test_names:
+        return True
     return bool(recipe.tests and re.search(recipe.tests, test, re.MULTILINE) and not re.search(recipe.no_tests, test))

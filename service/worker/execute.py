@@ -10,6 +10,7 @@ from typing import Any
 
 from sandbox.errors import Interrupted, InvalidOptions, InvalidSuite, SandboxError, UnsupportedLanguage
 from sandbox.judge import judge
+from sandbox.packages import packages
 from sandbox.types import TIMING_VERDICTS, Program, Report, Stop, Suite
 from sandbox.walls import Sandbox
 from service import metrics
@@ -43,7 +44,9 @@ class ExecuteWork:
             "isolation": box.level,
             "toolchain": box.toolchain_digest,
             "languages": [
-                {"name": one.name, "version": one.version, "aliases": list(one.aliases), "kinds": list(one.kinds)}
+                {"name": one.name, "version": one.version, "aliases": list(one.aliases), "kinds": list(one.kinds),
+                 "variants": {name: list(spellings) for name, spellings in one.variants.items()},
+                 "packages": [{"name": name, "version": version} for name, version in packages(one.name)]}
                 for one in box.languages()
             ],
         }
