@@ -17,11 +17,15 @@ from sandbox.jail import Job
 from sandbox.judge.calls import calls_of, judge_calls
 from sandbox.judge.literals import Undecided, literal_calls
 from sandbox.judge.output import MAIN, check_run, given_files, path_of, run_once
+from sandbox.judge.prelude import check_run as check_prelude_once
+from sandbox.judge.prelude import joined, prompted
 from sandbox.judge.programs import Text, ready
 from sandbox.judge.script import combined
 from sandbox.judge.shared import judge_shared
 from sandbox.judge.split import judge_tests
-from sandbox.judge.stdio import judge_case
+from sandbox.judge.stdio import judge_case, script_job
+from sandbox.judge.texts import shown_tail
+from sandbox.run import Run, fate
 from sandbox.types import (
     NO_OPTIONS,
     SEVERITY,
@@ -90,7 +94,12 @@ def judge(
     if len(source) > fences.MAX_SOURCE_BYTES:
         raise InvalidSuite(f"the program takes {len(source)} bytes; at most {fences.MAX_SOURCE_BYTES} are allowed")
 
+    prelude = "" if isinstance(suite, RunSuite) else suite.prelude
+    source = joined(language, prelude, source, entry_point_of(suite) if prelude else "")
+
     def once() -> Report:
+        if prelude and language == "python":
+            check_prelude(prelude, box)
         return with_patience(
             lambda bounds: dispatch(source, language, suite, total, bounds, stop, box, options), limits, box
         )
@@ -104,6 +113,25 @@ def judge(
         return report
     except OSError as error:  # no descriptors, no memory, no disk: never the program's fault
         raise SandboxError(f"the host fails the sandbox: {error}") from error
+
+
+def check_prelude(prelude: str, box: Sandbox) -> None:
+    """Raises InvalidSuite for a prelude of Python that does not run alone: then no program is to blame."""
+
+    def run_alone(text: bytes) -> str:
+        with Run(box, script_job(text, Limits(cpu_s=10), NO_OPTIONS)) as run:
+            run.finish()
+            end = fate(run)
+            return "" if end.verdict is None else shown_tail(bytes(run.stderr.data)).strip()[-300:] or end.detail
+
+    check_prelude_once(prelude, run_alone)
+
+
+def entry_point_of(suite: Suite) -> str:
+    """The name that a suite asks of the program; empty where it asks for none."""
+    if isinstance(suite, AssertSuite):
+        return suite.entry_point or derived_entry_point(suite)
+    return getattr(suite, "entry_point", None) or ""
 
 
 def check_options(options: Options, language: str, kind: str) -> None:
@@ -147,7 +175,7 @@ def dispatch(
     if isinstance(suite, PytestSuite | UnittestSuite):
         raise InvalidSuite("the kinds pytest and unittest have no judge")
     if isinstance(suite, CheckSuite):
-        source = suite.prompt.encode("utf-8", "surrogatepass") + source
+        source = prompted(suite.prompt, source)
     way, name = (judge_together, SHARED) if options.grading == "together" else (judge_split, SPLIT)
     tests, flags = way(box, source, suite, limits, stop, options)
     return conclude(tests, total, name, box, None, flags | hasty(tests, options))

@@ -12,6 +12,8 @@ import re
 
 from sandbox.judge.imports import hoisted
 from sandbox.judge.java import classes
+from sandbox.errors import InvalidSuite
+from sandbox.judge.prelude import parted
 from sandbox.judge.programs import File, Text, is_module
 from sandbox.recipes import BY_NAME, Recipe
 from sandbox.types import ScriptSuite
@@ -42,6 +44,8 @@ def combined(language: str, program: bytes, suite: ScriptSuite) -> Text:
     test = suite.source.encode("utf-8", "surrogatepass")
     beside: tuple[File, ...] = ()
     at_run: tuple[File, ...] = ()
+    if suite.position == "replace" and parted(program)[0]:
+        raise InvalidSuite("prelude: not with position 'replace', where the test imports the program")
     if suite.position == "replace":
         name = program_name(recipe, program)
         if recipe.name == "java" and name == f"{classes(test).public or 'Main'}.java":

@@ -13,6 +13,7 @@ from sandbox.errors import InvalidSuite
 from sandbox.jail import KIT, Job, memory_file, reopen_read_only
 from sandbox.judge.audit import Watch
 from sandbox.judge.compare import same_output
+from sandbox.judge.prelude import parted
 from sandbox.judge.texts import shown_head, shown_tail
 from sandbox.run import Run, Starter, fate, flags
 from sandbox.types import Limits, Options, StdioCase, StdioSuite, TestReport, Verdict
@@ -42,13 +43,15 @@ def readable(data: bytes) -> Iterator[int]:
 def script_job(source: bytes, limits: Limits, options: Options) -> Job:
     if options.fresh_interpreter:
         return fresh_job("audited_script" if options.audit else None, source, limits)
+    prelude, program = parted(source)
     return Job(
         role="audited_script" if options.audit else "script",
         argv=("/tmp/main.py",),
         fence=fences.for_run(limits),
         fds={},
         source=source,
-        main=True,
+        main=not prelude,
+        files=(("/tmp/main.py", program),) if prelude else (),
         flavour="science" if languages.wants_numpy(source) else "light",
     )
 
@@ -59,13 +62,16 @@ def fresh_job(role: str | None, source: bytes, limits: Limits) -> Job:
     The latter with all that this host's `site` does to `python3`, which may take longer than the program.
     """
     python = str(languages.python_binary())
+    prelude, program = parted(source)
+    if prelude:
+        role = role or "script"
     in_role = (python, "-S", f"{KIT}/fresh.pyc", str(role), *languages.python_packages())
     return Job(
         role="exec",
         argv=(python, "/tmp/main.py") if role is None else in_role,
         fence=fences.for_run(limits),
         fds={},
-        files=(("/tmp/main.py", source),),
+        files=(("/tmp/main.py", program), *([("/tmp/.prelude", source)] if prelude else [])),
     )
 
 
