@@ -41,7 +41,7 @@ VERSION = re.compile(r"\d+(?:\.\d+)+")
 # What the warm interpreter has imported before any program asks: what most programs of the contests and benchmarks do.
 LIGHT_MODULES = (
     "bisect", "cmath", "collections", "copy", "datetime", "functools", "heapq", "itertools", "json", "math",
-    "operator", "random", "re", "string", "typing",
+    "operator", "random", "re", "statistics", "string", "typing",
 )  # fmt: skip
 SCIENCE = re.compile(  # in time proportional to the text, whoever wrote it: no blank that could be a line's end
     rb"^[ \t]*(?:import|from)[ \t]+(?:numpy|scipy|pandas|sklearn|sympy|networkx|matplotlib)\b", re.MULTILINE

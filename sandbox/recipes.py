@@ -56,7 +56,7 @@ class Recipe:
     plain_run: tuple[str, ...] = ()
     not_plain: str = ""
     script_run: tuple[str, ...] = ()  # `script` only: started so that assertions are on
-    # Variants (name, other spellings, what takes the place of `standard` in `compile`), resolved to by their own names.
+    # Variants (name, other spellings, what stands for `standard` in `compile`), resolved to by their own names.
     standard: str = ""
     standards: tuple[tuple[str, tuple[str, ...], str], ...] = ()
     test_names: tuple[str, ...] = ()  # names under which every main file is tests for the language's own runner
@@ -72,8 +72,8 @@ def _c(compiler: str, *flags: str) -> tuple[str, ...]:
 
 
 def _java(*flags: str) -> tuple[str, ...]:
-    jvm = (*WARM_JVM, "-Xshare:auto", "-Xlog:disable", "-Xss64m", "-Xms256m", "-Xmx{heap_mb}m", f"-D{ONLINE_JUDGE}=true")
-    return ("/usr/bin/java", *jvm, *flags, "-cp", f"/tmp/main.jar:{JAVATUPLES}", "{main}")
+    jvm = (*WARM_JVM, "-Xshare:auto", "-Xlog:disable", "-Xss64m", "-Xms256m", "-Xmx{heap_mb}m")
+    return ("/usr/bin/java", *jvm, f"-D{ONLINE_JUDGE}=true", *flags, "-cp", f"/tmp/main.jar:{JAVATUPLES}", "{main}")
 
 
 # javac writes a file for each class: they leave the jail as one archive.
@@ -103,6 +103,11 @@ GO = (
 
 def _go(verb: str) -> tuple[str, ...]:
     return ("/bin/sh", "-c", GO.replace("{verb}", verb))
+
+
+def _rust(*flags: str) -> tuple[str, ...]:
+    edition = ("--edition", "2021", "--cap-lints", "allow", "--cfg", ONLINE_JUDGE)
+    return ("/usr/bin/rustc", "-O", *flags, *edition, "-o", "main", "{source}")
 
 
 RECIPES: tuple[Recipe, ...] = (
@@ -184,7 +189,8 @@ RECIPES: tuple[Recipe, ...] = (
         source="main.ts",
         compile=(
             TSC, "--target", "es2022", "--lib", "es2022", "--module", "commonjs", "--strict", "false", "--skipLibCheck",
-            "--types", "node", "--typeRoots", f"{EXTRAS}/node_modules/@types", "--outDir", "out", "--rootDir", ".", "{source}", "{others}",
+            "--types", "node", "--typeRoots", f"{EXTRAS}/node_modules/@types", "--outDir", "out",
+            "--rootDir", ".", "{source}", "{others}",
         ),
         product="out/main.js",
         run=("/usr/bin/node", "--max-old-space-size={heap_mb}", "main.js"),
@@ -209,7 +215,11 @@ RECIPES: tuple[Recipe, ...] = (
         needs=("/usr/bin/mono", "/usr/bin/mcs"),
         version=("/usr/bin/mcs", "--version"),
         source="main.cs",
-        compile=("/bin/sh", "-c", "exec /usr/bin/mcs -optimize+ -d:DEBUG -d:ONLINE_JUDGE -r:System.Numerics.dll -out:main.exe *.cs"),
+        compile=(
+            "/bin/sh",
+            "-c",
+            f"exec /usr/bin/mcs -optimize+ -d:DEBUG -d:{ONLINE_JUDGE} -r:System.Numerics.dll -out:main.exe *.cs",
+        ),
         product="main.exe",
         run=("/usr/bin/mono", "main.exe"),
         settings=("/etc/mono",),
@@ -248,14 +258,12 @@ RECIPES: tuple[Recipe, ...] = (
         needs=("/usr/bin/rustc", "/usr/bin/gcc"),
         version=("/usr/bin/rustc", "--version"),
         source="main.rs",
-        compile=("/usr/bin/rustc", "-O", "--cfg", ONLINE_JUDGE, "--edition", "2021", "--cap-lints", "allow", "-o", "main", "{source}"),
+        compile=_rust(),
         product="main",
         tests=r"#\[test\]",
         no_tests=r"\bfn\s+main\s*\(",
         test_source="main.rs",
-        test_compile=(
-            "/usr/bin/rustc", "-O", "--test", "--cfg", ONLINE_JUDGE, "--edition", "2021", "--cap-lints", "allow", "-o", "main", "{source}",
-        ),
+        test_compile=_rust("--test"),
     ),
     Recipe(
         name="ruby",

@@ -52,7 +52,7 @@ Judge = Literal["split", "bytes", "shared_process", "program_methods"]
 Grading = Literal["split", "together", "auto"]
 MissingModules = Literal["failure", "invalid"]
 Level = Literal["strong", "userns", "landlock", "none"]
-Compare = Literal["exact", "rstrip", "tokens", "float"]
+Compare = Literal["exact", "rstrip", "tokens", "float", "lines"]
 Position = Literal["append", "replace"]
 
 
@@ -93,11 +93,12 @@ class AssertSuite:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One call of the entry point: JSON-like arguments and the value expected back."""
+    """One call of the entry point: JSON-like arguments and the value expected back; `also` are right, too."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     expected: Any
+    also: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

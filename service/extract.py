@@ -87,13 +87,14 @@ def blocks(completion: str) -> Iterator[Code]:
         mark = opening["ticks"] or opening["tildes"]
         code, closed_by = body(lines, mark, margin, num_quotes, windows=raw.endswith("\r"))
         after_blank = False
-        yield Code(code, "fenced" if closed_by else "incomplete_fenced", tag_of(opening["info"] or opening["words"] or ""))
+        kind: Kind = "fenced" if closed_by else "incomplete_fenced"
+        yield Code(code, kind, tag_of(opening["info"] or opening["words"] or ""))
 
 
 def body(lines: Iterator[str], mark: str, margin: int, num_quotes: int, *, windows: bool) -> tuple[str, bool]:
     """What stands between a fence and its end, and whether it has one."""
     closing = re.compile(rf"[ \t]*{mark[0]}{{{len(mark)},}}[ \t\r]*\Z")
-    code = []
+    code: list[str] = []
     for raw in lines:
         line = unquoted(raw, num_quotes)[0]
         if closing.match(line) and width(line[: len(line) - len(line.lstrip())]) <= margin + 3:

@@ -31,7 +31,8 @@ from service.client.tries import Steps
 from service.errors import InfraError, Invalid, PlauditError, Poisoned, TooLarge
 from service.extract import answer as answer_of
 from service.extract import code_of
-from service.labels import Tested, tests_of
+from service.graders import Grader
+from service.labels import tests_of
 from service.schemas import (
     AgreementTerm,
     CompletionReward,
@@ -277,22 +278,23 @@ class Rater:
         extract, completion = self.extract, row.completion
         if executes and tested is not None:
             only = all(isinstance(term, ExecuteTerm) for term in spec.terms)
-            extract, completion = self._program(row.completion, tested, language, only=only)
+            extract, completion = self._program(row.completion, language, only=only)
         prompt = _prompt(row.prompt)
+        tests = tested.graded(language, Grader()) if tested else None
         item = RewardItem(prompt=prompt, completions=[completion], language=language, extract=extract,
-                          tests=tested.tests if tested else None, limits=self.limits, stop=self.stop)  # fmt: skip
+                          tests=tests, limits=self.limits, stop=self.stop)  # fmt: skip
         return _Entry(at, spec, item, item.model_dump_json(exclude={"completions"}))
 
-    def _program(self, completion: str, tested: Tested, language: str, *, only: bool) -> tuple[Extract, str]:
+    def _program(self, completion: str, language: str, *, only: bool) -> tuple[Extract, str]:
         """What is sent of a completion: the program alone where nothing else is looked at."""
         if self.extract == "none":
-            return "none", tested.program(completion) if only else completion
+            return "none", completion
         code = code_of(completion, language)
         if code is None:
             return "last_fence", "" if only else answer_of(completion)
         if only:
-            return "none", tested.program(code.text)
-        return "last_fence", answer_of(completion).replace(code.text, tested.program(code.text))
+            return "none", code.text
+        return "last_fence", answer_of(completion)
 
     # --- connections -------------------------------------------------------------------------------------------------
 

@@ -283,7 +283,7 @@ def foreign(namespace: dict[str, Any], name: str) -> bool:
 
 def bound(name: str) -> bool:
     """Whether the program's text binds a global by its name: a def, an assignment, an import of just this."""
-    import _symtable
+    import _symtable  # type: ignore[import-not-found]
 
     with open(MAIN, "rb") as file:
         table = _symtable.symtable(file.read(), MAIN, "exec")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox.judge import codec
+from sandbox.judge.lines import same_by_lines
 from sandbox.types import Compare
 
 DEFAULT_REL_TOL = 1e-6
@@ -23,6 +24,8 @@ def same_output(got: bytes, expected: bytes, mode: Compare, rel_tol: float | Non
     `exact`: byte for byte. `rstrip`: but for blanks at line ends and blank lines at the end. `tokens`: the same
     blank-separated words. `float`: the same words, numbers within `rel_tol` (relative, or absolute below 1).
     """
+    if mode == "lines":
+        return same_by_lines(got, expected, rel_tol)
     if mode == "exact":
         return got == expected
     if mode == "rstrip":

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox import languages
 from sandbox import limits as fences
-from sandbox.errors import InvalidOptions, InvalidSuite, SandboxError, Starved, UnsupportedLanguage
+from sandbox.errors import InvalidOptions, InvalidSuite, ModuleUnavailable, SandboxError, Starved, UnsupportedLanguage
 from sandbox.jail import Job
 from sandbox.judge.calls import calls_of, judge_calls
 from sandbox.judge.literals import Undecided, literal_calls
+from sandbox.judge.modules import FLAG, missing_modules
 from sandbox.judge.output import MAIN, check_run, given_files, path_of, run_once
 from sandbox.judge.prelude import check_run as check_prelude_once
 from sandbox.judge.prelude import joined, prompted
@@ -110,9 +111,19 @@ def judge(
             second = once()
             differs = {"nondeterministic"} if essence(second) != essence(report) else set()
             report = replace(report, flags=tuple(sorted({*report.flags, *second.flags, *differs})))
-        return report
+        return with_missing(report, language, program.source, options)
     except OSError as error:  # no descriptors, no memory, no disk: never the program's fault
         raise SandboxError(f"the host fails the sandbox: {error}") from error
+
+
+def with_missing(report: Report, language: str, source: str, options: Options) -> Report:
+    """The report, flagged with the modules that the program imports and this host lacks. Raises ModuleUnavailable."""
+    missing = missing_modules(language, source.encode("utf-8", "surrogatepass"), report.tests)
+    if not missing:
+        return report
+    if options.missing_modules == "invalid":
+        raise ModuleUnavailable(missing)
+    return replace(report, flags=tuple(sorted({*report.flags, *(FLAG + module for module in missing)})))
 
 
 def check_prelude(prelude: str, box: Sandbox) -> None:
@@ -291,8 +302,9 @@ def run_only(
         raise InvalidOptions("options.fresh_interpreter: a file of the name main.py would be the program")
     if order.args and options.fresh_interpreter and options.audit:
         raise InvalidOptions("options.fresh_interpreter: not together with options.audit and arguments")
-    is_script = isinstance(suite, ScriptSuite)
-    text = combined(language, source, suite) if is_script else Text(source, given=given_files(order))
+    text = Text(source, given=given_files(order))
+    if isinstance(suite, ScriptSuite):
+        text = combined(language, source, suite)
     with ready(language, text, limits, box, box.artifacts, options) as (job, compiled):
         if job is None:
             return conclude([NOT_COMPILED], 1, judged_by, box, compiled, flags)

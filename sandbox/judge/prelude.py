@@ -57,7 +57,8 @@ def joined(language: str, prelude: str, source: bytes, entry_point: str = "") ->
         return source
     name = BY_NAME[language].name
     if name not in BEFORE:
-        raise InvalidSuite(f"prelude: {language} programs take none; there are preludes for python, {', '.join(BEFORE)}")
+        known = ", ".join(("python", *BEFORE))
+        raise InvalidSuite(f"prelude: {language} programs take none; there are preludes for {known}")
     line_mark = "" if prelude.endswith("\n") else "\n"
     return (prelude + line_mark + BEFORE[name]).encode("utf-8", "surrogatepass") + source
 

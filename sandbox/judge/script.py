@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 
+from sandbox.errors import InvalidSuite
 from sandbox.judge.imports import hoisted
 from sandbox.judge.java import classes
-from sandbox.errors import InvalidSuite
 from sandbox.judge.prelude import parted
 from sandbox.judge.programs import File, Text, is_module
 from sandbox.recipes import BY_NAME, Recipe

@@ -8,8 +8,16 @@ import time
 from collections import OrderedDict
 from typing import Any
 
-from sandbox.errors import Interrupted, InvalidOptions, InvalidSuite, SandboxError, UnsupportedLanguage
+from sandbox.errors import (
+    Interrupted,
+    InvalidOptions,
+    InvalidSuite,
+    ModuleUnavailable,
+    SandboxError,
+    UnsupportedLanguage,
+)
 from sandbox.judge import judge
+from sandbox.judge.modules import FLAG
 from sandbox.packages import packages
 from sandbox.types import TIMING_VERDICTS, Program, Report, Stop, Suite
 from sandbox.walls import Sandbox
@@ -25,6 +33,7 @@ log = logging.getLogger("plaudit.execute")
 
 LARGE_OUTPUT_BYTES = 64 * 1024
 LARGE_OUTPUT_MS = 60_000
+MAX_MODULES = 100  # series of one metric
 MAX_SUITES = 64  # decoded suites kept: a group's programs share one
 
 
@@ -39,6 +48,7 @@ class ExecuteWork:
         self._at_work = threading.Lock()  # between the heartbeat's thread and the change from one job to the next
         self._lease: Lease | None = None
         self.cache_ms = settings.cache_s * 1000
+        self.missing: set[str] = set()  # modules that a metric has a series for
         self.suites: OrderedDict[str, Suite] = OrderedDict()
         self.info: dict[str, Any] = {
             "isolation": box.level,
@@ -82,6 +92,9 @@ class ExecuteWork:
         except (InvalidSuite, UnsupportedLanguage) as error:
             code = "invalid_tests" if isinstance(error, InvalidSuite) else "language_unavailable"
             code = "invalid_options" if isinstance(error, InvalidOptions) else code
+            if isinstance(error, ModuleUnavailable):
+                code = "module_unavailable"
+                self._count_missing(error.modules)
             hands.answer(lease, Failed(JobState.INVALID, code, str(error), False), started_ms=started)
             return
         except Interrupted:
@@ -93,8 +106,16 @@ class ExecuteWork:
             hands.answer(lease, failure("sandbox", str(error)), started_ms=started)
             return
         _count(task.language, report)
+        self._count_missing([flag.removeprefix(FLAG) for flag in report.flags if flag.startswith(FLAG)])
         hands.answer(lease, Executed(report), cache_ms=self._cache_ms(report),
                      compute_ms=(time.perf_counter() - began) * 1000, started_ms=started)  # fmt: skip
+
+    def _count_missing(self, modules: list[str]) -> None:
+        """Count programs by the module that they lack; past so many names as `other`."""
+        for module in modules:
+            if len(self.missing) < MAX_MODULES:
+                self.missing.add(module)
+            metrics.module_unavailable.labels(module if module in self.missing else "other").inc()
 
     def _cache_ms(self, report: Report) -> int:
         """How long to remember it. A large output only until its caller's retries are over: memory is Redis'."""

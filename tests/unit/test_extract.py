@@ -101,7 +101,9 @@ def test_answer_is_the_text_itself_where_nothing_is_to_be_taken() -> None:
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("piece", [" ", "`", "```\n", "- ", "> ", "\t", "1. ", "\r\n", "</think> ", "<think>", "<|im_end|>", "~~~ \n```", "``` \t"])
+@pytest.mark.parametrize("piece", [
+    " ", "`", "```\n", "- ", "> ", "\t", "1. ", "\r\n", "</think> ", "<think>", "<|im_end|>", "~~~ \n```", "``` \t",
+])  # fmt: skip
 def test_no_text_takes_long(piece: str) -> None:
     code_of(piece * (400_000 // len(piece)) + "x", "python")
     code_of(piece * (400_000 // len(piece)), "python")

@@ -1,8 +1,9 @@
 """Piston v2: `POST /api/v2/execute`, `GET /api/v2/runtimes`, as open-r1's Codeforces scorer posts to it.
 
-A plain request runs the first file; the others lie beside it, for the compiler too. A request that brings `input.txt` and `correct_output.txt` is a Codeforces test of
-open-r1's own package: the program reads the input, and `run.stdout` is "1" or "0", by `checker.py` where it is given
-and word by word elsewhere. IOI problems need their graders, which are not here. Times are milliseconds, memory bytes.
+A plain request runs the first file; the others lie beside it, for the compiler too. A request that brings `input.txt`
+and `correct_output.txt` is a Codeforces test of open-r1's own package: the program reads the input, and `run.stdout` is
+"1" or "0", by `checker.py` where it is given and word by word elsewhere. IOI problems need their graders, which are not
+here. Times are milliseconds, memory bytes.
 """
 
 from __future__ import annotations
