@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from sandbox.errors import SandboxError, UnsupportedLanguage
-from sandbox.recipes import BY_NAME, EXTRAS, ONLINE_JUDGE, RECIPES, VARIANTS, Recipe
+from sandbox.recipes import BY_NAME, EXTRAS, ONLINE_JUDGE, RECIPES, VARIANTS, VERSION, Recipe
 
 ALIASES = {name: recipe.aliases for name, recipe in BY_NAME.items()}
 KINDS = {name: recipe.kinds for name, recipe in BY_NAME.items()}
@@ -36,7 +36,11 @@ ENVIRONMENT = {
     "GOTELEMETRY": "off",
     ONLINE_JUDGE: "1",
 }
-VERSION = re.compile(r"\d+(?:\.\d+)+")
+
+# What `make toolchains` installs for programs (`.ci/science.txt`); interpreters that programs start find it, too.
+SCIENCE_PACKAGES = Path(EXTRAS, f"python{sys.version_info.major}.{sys.version_info.minor}")
+if SCIENCE_PACKAGES.is_dir():
+    ENVIRONMENT |= {"PYTHONPATH": str(SCIENCE_PACKAGES), "MPLBACKEND": "agg"}
 
 # What the warm interpreter has imported before any program asks: what most programs of the contests and benchmarks do.
 LIGHT_MODULES = (
@@ -86,14 +90,16 @@ def python_home() -> Path:
 
 
 def python_packages() -> tuple[str, ...]:
-    """Third-party packages of the base interpreter (numpy, where the image has it) as programs will find them."""
+    """Third-party packages as programs will find them: those of `make toolchains`, then the base interpreter's own."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    own = (str(SCIENCE_PACKAGES),) if SCIENCE_PACKAGES.is_dir() else ()
     places = (
         python_home() / "lib" / version / "site-packages",
         Path("/usr/local/lib") / version / "dist-packages",
         Path("/usr/lib/python3/dist-packages"),
     )
-    return tuple(str(place) for place in places[: 1 if python_home() != Path("/usr") else 3] if place.is_dir())
+    theirs = places[: 1 if python_home() != Path("/usr") else 3]
+    return (*own, *(str(place) for place in theirs if place.is_dir()))
 
 
 @cache
@@ -153,8 +159,9 @@ def filled(command: tuple[str, ...], **words: str) -> tuple[str, ...]:
 def toolchain_digest(*parts: bytes) -> str:
     """What a cached result depends on besides its inputs: versions, the table, the environment and `parts`."""
     state = hashlib.sha256()
-    with suppress(FileNotFoundError):
-        state.update(Path(EXTRAS, "made-by").read_bytes())
+    for made_by in (Path(EXTRAS, "made-by"), SCIENCE_PACKAGES / "made-by"):
+        with suppress(FileNotFoundError):
+            state.update(made_by.read_bytes())
     versions = (f"{recipe.name} {version_of(recipe.name)} {recipe}" for recipe in RECIPES)
     for text in (sys.version, *versions, *(f"{k}={v}" for k, v in sorted(ENVIRONMENT.items()))):
         state.update(text.encode() + b"\0")

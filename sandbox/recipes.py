@@ -15,6 +15,9 @@ faster: without it programs are compiled more slowly, and there is no TypeScript
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -23,6 +26,26 @@ TSC = f"{EXTRAS}/tsc"  # the native compiler, whatever the machine
 JAVATUPLES = "/usr/share/java/javatuples.jar"
 WARM_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
 WARNINGS_OFF = "-w"
+VERSION = re.compile(r"\d+(?:\.\d+)+")
+
+
+def newest(version_flag: str, *places: str) -> str:
+    """Of several places under /usr the one whose program is of the newest version; the last where there is none."""
+    there = {os.path.realpath(place): place for place in places if os.path.exists(place)}
+    there = {real: place for real, place in there.items() if real.startswith("/usr/")}  # what every jail sees
+    if len(there) < 2:
+        return next(iter(there.values()), places[-1])
+    versions = {}
+    for place in there.values():
+        done = subprocess.run((place, version_flag), capture_output=True, text=True, timeout=60, check=False)
+        found = VERSION.search(done.stdout) if done.returncode == 0 else None
+        versions[place] = tuple(map(int, found[0].split("."))) if found else ()
+    return max(versions, key=lambda place: versions[place])
+
+
+GO = newest("version", "/usr/local/go/bin/go", f"{EXTRAS}/go/bin/go", "/usr/bin/go")
+RUSTC = newest("--version", "/usr/local/bin/rustc", f"{EXTRAS}/rust/bin/rustc", "/usr/bin/rustc")
+NODE = newest("--version", "/usr/local/bin/node", f"{EXTRAS}/node/bin/node", "/usr/bin/node")
 
 # Kinds of suites. The ones that look into a program's values speak Python.
 ANY = ("stdio", "script")
@@ -35,7 +58,7 @@ class Recipe:
 
     name: str
     aliases: tuple[str, ...]
-    packages: tuple[str, ...]  # Debian's names
+    packages: tuple[str, ...]  # Debian's names; of `a|b` the first that the release has
     needs: tuple[str, ...]  # files that must be there, or the language is not installed
     version: tuple[str, ...]  # a command that prints it
     source: str  # the name of the main file
@@ -93,21 +116,21 @@ JAVAC = (
 )
 # Go compiles what a program imports, unless it finds it compiled: the standard library beside the compiler (up to
 # 1.19), the rest in a cache. It writes to the cache, so it gets a copy, which is dear where it is not needed.
-GO = (
-    "if grep -q 'github.com' *.go || ! ls /usr/lib/go/pkg/linux_*/fmt.a >/dev/null 2>&1; then\n"
+GO_COMMAND = (
+    f"if grep -q 'github.com' *.go || ! ls $(dirname $(realpath {GO}))/../pkg/linux_*/fmt.a >/dev/null 2>&1; then\n"
     f"  mkdir -p .cache; cp -r {EXTRAS}/go-cache .cache/go-build 2>/dev/null\n"
     "fi\n"
-    "exec /usr/bin/go {verb} -o main *.go"
+    f"exec {GO} {{verb}} -o main *.go"
 )
 
 
 def _go(verb: str) -> tuple[str, ...]:
-    return ("/bin/sh", "-c", GO.replace("{verb}", verb))
+    return ("/bin/sh", "-c", GO_COMMAND.replace("{verb}", verb))
 
 
 def _rust(*flags: str) -> tuple[str, ...]:
     edition = ("--edition", "2021", "--cap-lints", "allow", "--cfg", ONLINE_JUDGE)
-    return ("/usr/bin/rustc", "-O", *flags, *edition, "-o", "main", "{source}")
+    return (RUSTC, "-O", *flags, *edition, "-o", "main", "{source}")
 
 
 RECIPES: tuple[Recipe, ...] = (
@@ -174,17 +197,17 @@ RECIPES: tuple[Recipe, ...] = (
         name="javascript",
         aliases=("js", "node", "nodejs", "node.js"),
         packages=("nodejs",),
-        needs=("/usr/bin/node",),
-        version=("/usr/bin/node", "--version"),
+        needs=(NODE,),
+        version=(NODE, "--version"),
         source="main.js",
-        run=("/usr/bin/node", "--max-old-space-size={heap_mb}", "{source}"),
+        run=(NODE, "--max-old-space-size={heap_mb}", "{source}"),
         managed=True,
     ),
     Recipe(
         name="typescript",
         aliases=("ts", "tsc"),
         packages=("nodejs",),
-        needs=("/usr/bin/node", TSC),
+        needs=(NODE, TSC),
         version=(TSC, "--version"),
         source="main.ts",
         compile=(
@@ -193,7 +216,7 @@ RECIPES: tuple[Recipe, ...] = (
             "--rootDir", ".", "{source}", "{others}",
         ),
         product="out/main.js",
-        run=("/usr/bin/node", "--max-old-space-size={heap_mb}", "main.js"),
+        run=(NODE, "--max-old-space-size={heap_mb}", "main.js"),
         managed=True,
     ),
     Recipe(
@@ -240,8 +263,8 @@ RECIPES: tuple[Recipe, ...] = (
         test_names=("go_test", "gotest", "go-test"),
         packages=("golang-go",),
         libraries=("golang-github-stretchr-testify-dev",),
-        needs=("/usr/bin/go",),
-        version=("/usr/bin/go", "version"),
+        needs=(GO,),
+        version=(GO, "version"),
         source="main.go",
         compile=_go("build"),
         product="main",
@@ -254,9 +277,9 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         name="rust",
         aliases=("rs", "rustc"),
-        packages=("rustc", "gcc", "libc6-dev"),
-        needs=("/usr/bin/rustc", "/usr/bin/gcc"),
-        version=("/usr/bin/rustc", "--version"),
+        packages=("rustc-web|rustc", "gcc", "libc6-dev"),
+        needs=(RUSTC, "/usr/bin/gcc"),
+        version=(RUSTC, "--version"),
         source="main.rs",
         compile=_rust(),
         product="main",
