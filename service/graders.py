@@ -50,7 +50,9 @@ class Grader(BaseModel):
     @classmethod
     def of(cls, request: Request) -> Grader:
         """What a URL asks for. Raises Invalid."""
-        given = {name: text for name, text in request.query_params.items() if name in cls.model_fields}
+        given = dict(request.query_params)
+        if unknown := next((name for name in given if name not in cls.model_fields), None):
+            raise Invalid(f"URL parameter {unknown}: there are {', '.join(cls.model_fields)}")
         try:
             return cls.model_validate(given)
         except ValidationError as error:

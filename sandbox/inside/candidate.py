@@ -274,7 +274,7 @@ def foreign(namespace: dict[str, Any], name: str) -> bool:
     """Whether a global came from the prelude or from a star import of the program's."""
     value = namespace[name]
     if name in given and given[name] is value:
-        return True
+        return not bound(name)
     if getattr(value, "__globals__", None) is namespace or getattr(value, "__module__", None) == namespace["__name__"]:
         return False
     modules = [module for key, module in sys.modules.copy().items() if key != namespace["__name__"]]
