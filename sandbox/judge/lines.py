@@ -34,6 +34,8 @@ def same_line(got: bytes, expected: bytes, rel_tol: float | None) -> bool:
 def same_number(got: bytes, expected: bytes, rel_tol: float | None) -> bool:
     if max(len(got), len(expected)) > MAX_WORD or not NUMBER.match(got) or not NUMBER.match(expected):
         return False
+    if got == expected:
+        return True
     try:
         with localcontext() as context:
             context.traps[InvalidOperation] = True

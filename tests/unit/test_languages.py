@@ -18,8 +18,8 @@ SPELLINGS = {
     "python3": "python", "js": "javascript", "NodeJS": "javascript", "node": "javascript", "c++": "cpp", "cs": "csharp",
     "C#": "csharp", "sh": "bash", "ts": "typescript", "golang": "go", "go_test": "go_test", "rs": "rust", "rb": "ruby",
     "pl": "perl", "R": "r", "rkt": "racket", "lua": "lua", "php": "php", "C": "c", "java": "java",
-    "c++17": "cpp", "cpp17": "cpp", "C++20": "c++20", "cpp20": "c++20", "c++2b": "c++23", "cpp11": "c++11", "gnu99": "c99",
-    "c2x": "c23", "c17": "c", "gotest": "go_test",
+    "c++17": "cpp", "cpp17": "cpp", "C++20": "c++20", "cpp20": "c++20", "c++2b": "c++23", "cpp11": "c++11",
+    "gnu99": "c99", "c2x": "c23", "c17": "c", "gotest": "go_test",
 }  # fmt: skip
 
 
