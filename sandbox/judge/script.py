@@ -95,6 +95,8 @@ def wants_runner(recipe: Recipe, test: str) -> bool:
 
     (A program may bring tests and a main function of its own; what counts is what the suite wants run.)
     """
-    if recipe.variant in recipe.test_names:
+    if recipe.variant and recipe.variant in recipe.test_names:
+        if not re.search(recipe.tests, test, re.MULTILINE):
+            raise InvalidSuite(f"source: no tests that {recipe.variant} would run, so every program would pass")
         return True
     return bool(recipe.tests and re.search(recipe.tests, test, re.MULTILINE) and not re.search(recipe.no_tests, test))

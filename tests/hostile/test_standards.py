@@ -113,6 +113,16 @@ def test_go_test_finds_the_package_in_files_beside_it(box: Sandbox) -> None:
     assert run(box, "go_test", test).verdict == "compile_error"
 
 
+def test_a_script_of_go_test_has_tests(box: Sandbox) -> None:
+    program, test = "package main\nfunc Add(a, b int) int { return a + b }", GO_TESTS[1].split("func main() {}\n")[1]
+    needs(box, "go")
+    for number, verdict in ((3, "passed"), (4, "runtime_error")):
+        suite = ScriptSuite('import "testing"\n' + test % number)
+        assert judge(Program("go_test", program), suite, LIMITS, Stop(), box).verdict == verdict
+    with pytest.raises(InvalidSuite, match="no tests"):
+        judge(Program("go_test", program), ScriptSuite("func helper() {}"), LIMITS, Stop(), box)
+
+
 # --- an appended test with imports -----------------------------------------------------------------------------------
 
 APPENDED = {
