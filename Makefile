@@ -56,7 +56,7 @@ toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's lan
 	@$(PIP) -e '.[dev]'
 	@mkdir -p .make && touch $@
 
-.make/toolchains: .venv/bin/python sandbox/recipes.py .ci/need .ci/toolchains
+.make/toolchains: .venv/bin/python sandbox/recipes.py .ci/need .ci/toolchains .ci/science.txt
 	@PYTHON=$(BIN)/python .ci/toolchains || [ "$$(id -u)" -ne 0 ]  # who cannot install skips those tests
 	@mkdir -p .make && touch $@
 

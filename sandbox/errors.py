@@ -25,5 +25,13 @@ class InvalidSuite(SandboxError):
     """The test suite itself cannot be used (a syntax error in a test, no entry point); the message says which part."""
 
 
+class ModuleUnavailable(InvalidSuite):
+    """The program imports a module that this host lacks, and the caller asked for no verdict on such programs."""
+
+    def __init__(self, modules: list[str]) -> None:
+        super().__init__(f"the program imports {', '.join(modules)}, which this deployment does not have")
+        self.modules = modules
+
+
 class InvalidOptions(InvalidSuite):
     """An option that this program or kind of suite cannot have; the message names it as `options.NAME`."""

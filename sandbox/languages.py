@@ -17,10 +17,10 @@ from functools import cache
 from pathlib import Path
 
 from sandbox.errors import SandboxError, UnsupportedLanguage
-from sandbox.recipes import BY_NAME, EXTRAS, RECIPES
+from sandbox.recipes import BY_NAME, EXTRAS, ONLINE_JUDGE, RECIPES, VARIANTS, VERSION, Recipe
 
-ALIASES = {recipe.name: recipe.aliases for recipe in RECIPES}
-KINDS = {recipe.name: recipe.kinds for recipe in RECIPES}
+ALIASES = {name: recipe.aliases for name, recipe in BY_NAME.items()}
+KINDS = {name: recipe.kinds for name, recipe in BY_NAME.items()}
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/tmp",
@@ -34,13 +34,18 @@ ENVIRONMENT = {
     "GO111MODULE": "off",  # no network: packages are Debian's
     "GOPATH": "/usr/share/gocode",
     "GOTELEMETRY": "off",
+    ONLINE_JUDGE: "1",
 }
-VERSION = re.compile(r"\d+(?:\.\d+)+")
+
+# What `make toolchains` installs for programs (`.ci/science.txt`); interpreters that programs start find it, too.
+SCIENCE_PACKAGES = Path(EXTRAS, f"python{sys.version_info.major}.{sys.version_info.minor}")
+if SCIENCE_PACKAGES.is_dir():
+    ENVIRONMENT |= {"PYTHONPATH": str(SCIENCE_PACKAGES), "MPLBACKEND": "agg"}
 
 # What the warm interpreter has imported before any program asks: what most programs of the contests and benchmarks do.
 LIGHT_MODULES = (
     "bisect", "cmath", "collections", "copy", "datetime", "functools", "heapq", "itertools", "json", "math",
-    "operator", "random", "re", "string", "typing",
+    "operator", "random", "re", "statistics", "string", "typing",
 )  # fmt: skip
 SCIENCE = re.compile(  # in time proportional to the text, whoever wrote it: no blank that could be a line's end
     rb"^[ \t]*(?:import|from)[ \t]+(?:numpy|scipy|pandas|sklearn|sympy|networkx|matplotlib)\b", re.MULTILINE
@@ -55,6 +60,7 @@ class Language:
     version: str
     aliases: tuple[str, ...]
     kinds: tuple[str, ...]
+    variants: dict[str, tuple[str, ...]]  # names that mean another standard, or another way to run, and their spellings
 
 
 def resolve(name: str) -> str:
@@ -64,6 +70,11 @@ def resolve(name: str) -> str:
         if wanted == canonical or wanted in aliases:
             return canonical
     raise UnsupportedLanguage(f"language {name!r} is not one of {', '.join(ALIASES)}")
+
+
+def base(name: str) -> str:
+    """The language of a canonical name that may be a variant's."""
+    return BY_NAME[name].name
 
 
 def python_binary() -> Path:
@@ -79,14 +90,16 @@ def python_home() -> Path:
 
 
 def python_packages() -> tuple[str, ...]:
-    """Third-party packages of the base interpreter (numpy, where the image has it) as programs will find them."""
+    """Third-party packages as programs will find them: those of `make toolchains`, then the base interpreter's own."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    own = (str(SCIENCE_PACKAGES),) if SCIENCE_PACKAGES.is_dir() else ()
     places = (
         python_home() / "lib" / version / "site-packages",
         Path("/usr/local/lib") / version / "dist-packages",
         Path("/usr/lib/python3/dist-packages"),
     )
-    return tuple(str(place) for place in places[: 1 if python_home() != Path("/usr") else 3] if place.is_dir())
+    theirs = places[: 1 if python_home() != Path("/usr") else 3]
+    return (*own, *(str(place) for place in theirs if place.is_dir()))
 
 
 @cache
@@ -118,7 +131,15 @@ def version_of(name: str) -> str:
 def installed() -> list[Language]:
     """The languages whose toolchain is on this host. Takes some 300 ms at the first call, nothing after it."""
     found = [(recipe, version_of(recipe.name)) for recipe in RECIPES]
-    return [Language(recipe.name, version, recipe.aliases, recipe.kinds) for recipe, version in found if version]
+    return [
+        Language(recipe.name, version, recipe.aliases, recipe.kinds, variants_of(recipe))
+        for recipe, version in found
+        if version
+    ]
+
+
+def variants_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    return {name: one.aliases for name, one in VARIANTS.items() if one.name == recipe.name}
 
 
 def settings_folders() -> list[str]:
@@ -138,8 +159,9 @@ def filled(command: tuple[str, ...], **words: str) -> tuple[str, ...]:
 def toolchain_digest(*parts: bytes) -> str:
     """What a cached result depends on besides its inputs: versions, the table, the environment and `parts`."""
     state = hashlib.sha256()
-    with suppress(FileNotFoundError):
-        state.update(Path(EXTRAS, "made-by").read_bytes())
+    for made_by in (Path(EXTRAS, "made-by"), SCIENCE_PACKAGES / "made-by"):
+        with suppress(FileNotFoundError):
+            state.update(made_by.read_bytes())
     state.update(Path(__file__).with_name("judge").joinpath("testlib.h").read_bytes())  # what C++ checkers include
     versions = (f"{recipe.name} {version_of(recipe.name)} {recipe}" for recipe in RECIPES)
     for text in (sys.version, *versions, *(f"{k}={v}" for k, v in sorted(ENVIRONMENT.items()))):

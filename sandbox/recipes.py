@@ -6,19 +6,46 @@ file's name, `{main}` for the class that is started (`judge/java.py`), `{python}
 `{heap_mb}` for what a garbage-collected heap may grow to: twice the memory limit, so that it is the kernel that says
 no, in a way that no program can feign.
 
+A name that names a standard (`c++20`, `c99`) or a way of running (`go_test`) is a variant of its language: the same
+recipe with another command. `GET /languages` lists the variants beside the language.
+
 `make toolchains` installs all of it, and puts under `EXTRAS` what Debian does not have or what only makes a compiler
 faster: without it programs are compiled more slowly, and there is no TypeScript.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 EXTRAS = "/usr/local/lib/plaudit"
 TSC = f"{EXTRAS}/tsc"  # the native compiler, whatever the machine
 JAVATUPLES = "/usr/share/java/javatuples.jar"
 WARM_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
 WARNINGS_OFF = "-w"
+VERSION = re.compile(r"\d+(?:\.\d+)+")
+
+
+def newest(version_flag: str, *places: str) -> str:
+    """Of several places under /usr the one whose program is of the newest version; the last where there is none."""
+    there = {os.path.realpath(place): place for place in places if os.path.exists(place)}
+    there = {real: place for real, place in there.items() if real.startswith("/usr/")}  # what every jail sees
+    if len(there) < 2:
+        return next(iter(there.values()), places[-1])
+    versions = {}
+    for place in there.values():
+        done = subprocess.run((place, version_flag), capture_output=True, text=True, timeout=60, check=False)
+        found = VERSION.search(done.stdout) if done.returncode == 0 else None
+        versions[place] = tuple(map(int, found[0].split("."))) if found else ()
+    return max(versions, key=lambda place: versions[place])
+
+
+GO = newest("version", "/usr/local/go/bin/go", f"{EXTRAS}/go/bin/go", "/usr/bin/go")
+RUSTC = newest("--version", "/usr/local/bin/rustc", f"{EXTRAS}/rust/bin/rustc", "/usr/bin/rustc")
+NODE = newest("--version", "/usr/local/bin/node", f"{EXTRAS}/node/bin/node", "/usr/bin/node")
 
 # Kinds of suites. The ones that look into a program's values speak Python.
 ANY = ("stdio", "script")
@@ -31,7 +58,7 @@ class Recipe:
 
     name: str
     aliases: tuple[str, ...]
-    packages: tuple[str, ...]  # Debian's names
+    packages: tuple[str, ...]  # Debian's names; of `a|b` the first that the release has
     needs: tuple[str, ...]  # files that must be there, or the language is not installed
     version: tuple[str, ...]  # a command that prints it
     source: str  # the name of the main file
@@ -52,15 +79,24 @@ class Recipe:
     plain_run: tuple[str, ...] = ()
     not_plain: str = ""
     script_run: tuple[str, ...] = ()  # `script` only: started so that assertions are on
+    # Variants (name, other spellings, what stands for `standard` in `compile`), resolved to by their own names.
+    standard: str = ""
+    standards: tuple[tuple[str, tuple[str, ...], str], ...] = ()
+    test_names: tuple[str, ...] = ()  # names under which every main file is tests for the language's own runner
+    variant: str = ""  # of a variant: the name that it is resolved to
+
+
+ONLINE_JUDGE = "ONLINE_JUDGE"  # a macro, a property or a variable of the environment, by which programs know a judge
 
 
 def _c(compiler: str, *flags: str) -> tuple[str, ...]:
-    return (compiler, "-O2", "-pipe", WARNINGS_OFF, *flags, "-o", "main", "{source}", "-lm")
+    define = f"-D{ONLINE_JUDGE}"
+    return (compiler, "-O2", "-pipe", WARNINGS_OFF, define, *flags, "-o", "main", "{source}", "{others}", "-lm")
 
 
 def _java(*flags: str) -> tuple[str, ...]:
     jvm = (*WARM_JVM, "-Xshare:auto", "-Xlog:disable", "-Xss64m", "-Xms256m", "-Xmx{heap_mb}m")
-    return ("/usr/bin/java", *jvm, *flags, "-cp", f"/tmp/main.jar:{JAVATUPLES}", "{main}")
+    return ("/usr/bin/java", *jvm, f"-D{ONLINE_JUDGE}=true", *flags, "-cp", f"/tmp/main.jar:{JAVATUPLES}", "{main}")
 
 
 # javac writes a file for each class: they leave the jail as one archive.
@@ -75,21 +111,26 @@ JAVAC_JVM = " ".join(
     f"-J{flag}" for flag in (*WARM_JVM, "-Xshare:auto", "-Xlog:disable", f"-XX:SharedArchiveFile={EXTRAS}/javac.jsa")
 )
 JAVAC = (
-    f"/usr/bin/javac {JAVAC_JVM} -proc:none -nowarn -encoding UTF-8 -cp {JAVATUPLES} -d classes *.java"
+    f"/usr/bin/javac {JAVAC_JVM} -proc:none -nowarn -encoding UTF-8 -cp {JAVATUPLES}:. -d classes *.java"
     f' && exec {{python}} -I -S -c "{PACK}"'
 )
 # Go compiles what a program imports, unless it finds it compiled: the standard library beside the compiler (up to
 # 1.19), the rest in a cache. It writes to the cache, so it gets a copy, which is dear where it is not needed.
-GO = (
-    "if grep -q 'github.com' *.go || ! ls /usr/lib/go/pkg/linux_*/fmt.a >/dev/null 2>&1; then\n"
+GO_COMMAND = (
+    f"if grep -q 'github.com' *.go || ! ls $(dirname $(realpath {GO}))/../pkg/linux_*/fmt.a >/dev/null 2>&1; then\n"
     f"  mkdir -p .cache; cp -r {EXTRAS}/go-cache .cache/go-build 2>/dev/null\n"
     "fi\n"
-    "exec /usr/bin/go {verb} -o main *.go"
+    f"exec {GO} {{verb}} -o main *.go"
 )
 
 
 def _go(verb: str) -> tuple[str, ...]:
-    return ("/bin/sh", "-c", GO.replace("{verb}", verb))
+    return ("/bin/sh", "-c", GO_COMMAND.replace("{verb}", verb))
+
+
+def _rust(*flags: str) -> tuple[str, ...]:
+    edition = ("--edition", "2021", "--cap-lints", "allow", "--cfg", ONLINE_JUDGE)
+    return (RUSTC, "-O", *flags, *edition, "-o", "main", "{source}")
 
 
 RECIPES: tuple[Recipe, ...] = (
@@ -104,7 +145,15 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         name="cpp",
-        aliases=("c++", "cc", "cxx", "g++", "c++17", "c++20", "cpp17", "cpp20"),
+        aliases=("c++", "cc", "cxx", "g++", "c++17", "cpp17", "c++1z", "gnu++17"),
+        standard="-std=gnu++17",
+        standards=(
+            ("c++98", ("cpp98", "c++03", "cpp03", "gnu++98"), "-std=gnu++98"),
+            ("c++11", ("cpp11", "c++0x", "gnu++11"), "-std=gnu++11"),
+            ("c++14", ("cpp14", "c++1y", "gnu++14"), "-std=gnu++14"),
+            ("c++20", ("cpp20", "c++2a", "cpp2a", "gnu++20"), "-std=gnu++20"),
+            ("c++23", ("cpp23", "c++2b", "cpp2b", "gnu++23"), "-std=gnu++23"),
+        ),
         packages=("g++",),
         needs=("/usr/bin/g++",),
         version=("/usr/bin/g++", "-dumpfullversion"),
@@ -114,7 +163,14 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         name="c",
-        aliases=("gcc", "c11", "c17", "c99"),
+        aliases=("gcc", "c17", "c18", "gnu17"),
+        standard="-std=gnu17",
+        standards=(
+            ("c89", ("c90", "ansi-c", "gnu89"), "-std=gnu89"),
+            ("c99", ("gnu99",), "-std=gnu99"),
+            ("c11", ("gnu11",), "-std=gnu11"),
+            ("c23", ("c2x", "gnu2x", "gnu23"), "-std=gnu2x"),
+        ),
         packages=("gcc", "libc6-dev"),
         needs=("/usr/bin/gcc", "/usr/include/stdio.h"),
         version=("/usr/bin/gcc", "-dumpfullversion"),
@@ -141,25 +197,26 @@ RECIPES: tuple[Recipe, ...] = (
         name="javascript",
         aliases=("js", "node", "nodejs", "node.js"),
         packages=("nodejs",),
-        needs=("/usr/bin/node",),
-        version=("/usr/bin/node", "--version"),
+        needs=(NODE,),
+        version=(NODE, "--version"),
         source="main.js",
-        run=("/usr/bin/node", "--max-old-space-size={heap_mb}", "{source}"),
+        run=(NODE, "--max-old-space-size={heap_mb}", "{source}"),
         managed=True,
     ),
     Recipe(
         name="typescript",
         aliases=("ts", "tsc"),
         packages=("nodejs",),
-        needs=("/usr/bin/node", TSC),
+        needs=(NODE, TSC),
         version=(TSC, "--version"),
         source="main.ts",
         compile=(
             TSC, "--target", "es2022", "--lib", "es2022", "--module", "commonjs", "--strict", "false", "--skipLibCheck",
-            "--types", "node", "--typeRoots", f"{EXTRAS}/node_modules/@types", "--outDir", "out", "{source}",
+            "--types", "node", "--typeRoots", f"{EXTRAS}/node_modules/@types", "--outDir", "out",
+            "--rootDir", ".", "{source}", "{others}",
         ),
         product="out/main.js",
-        run=("/usr/bin/node", "--max-old-space-size={heap_mb}", "main.js"),
+        run=(NODE, "--max-old-space-size={heap_mb}", "main.js"),
         managed=True,
     ),
     Recipe(
@@ -181,7 +238,11 @@ RECIPES: tuple[Recipe, ...] = (
         needs=("/usr/bin/mono", "/usr/bin/mcs"),
         version=("/usr/bin/mcs", "--version"),
         source="main.cs",
-        compile=("/bin/sh", "-c", "exec /usr/bin/mcs -optimize+ -d:DEBUG -r:System.Numerics.dll -out:main.exe *.cs"),
+        compile=(
+            "/bin/sh",
+            "-c",
+            f"exec /usr/bin/mcs -optimize+ -d:DEBUG -d:{ONLINE_JUDGE} -r:System.Numerics.dll -out:main.exe *.cs",
+        ),
         product="main.exe",
         run=("/usr/bin/mono", "main.exe"),
         settings=("/etc/mono",),
@@ -198,11 +259,12 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         name="go",
-        aliases=("golang", "go_test"),
+        aliases=("golang",),
+        test_names=("go_test", "gotest", "go-test"),
         packages=("golang-go",),
         libraries=("golang-github-stretchr-testify-dev",),
-        needs=("/usr/bin/go",),
-        version=("/usr/bin/go", "version"),
+        needs=(GO,),
+        version=(GO, "version"),
         source="main.go",
         compile=_go("build"),
         product="main",
@@ -215,18 +277,16 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         name="rust",
         aliases=("rs", "rustc"),
-        packages=("rustc", "gcc", "libc6-dev"),
-        needs=("/usr/bin/rustc", "/usr/bin/gcc"),
-        version=("/usr/bin/rustc", "--version"),
+        packages=("rustc-web|rustc", "gcc", "libc6-dev"),
+        needs=(RUSTC, "/usr/bin/gcc"),
+        version=(RUSTC, "--version"),
         source="main.rs",
-        compile=("/usr/bin/rustc", "-O", "--edition", "2021", "--cap-lints", "allow", "-o", "main", "{source}"),
+        compile=_rust(),
         product="main",
         tests=r"#\[test\]",
         no_tests=r"\bfn\s+main\s*\(",
         test_source="main.rs",
-        test_compile=(
-            "/usr/bin/rustc", "-O", "--test", "--edition", "2021", "--cap-lints", "allow", "-o", "main", "{source}",
-        ),
+        test_compile=_rust("--test"),
     ),
     Recipe(
         name="ruby",
@@ -283,7 +343,20 @@ RECIPES: tuple[Recipe, ...] = (
     ),
 )  # fmt: skip
 
-BY_NAME = {recipe.name: recipe for recipe in RECIPES}
+
+
+def variants(recipe: Recipe) -> Iterator[Recipe]:
+    """The recipe under the names that mean another command than its own."""
+    for name, spellings, flag in recipe.standards:
+        command = tuple(flag if word == recipe.standard else word for word in recipe.compile)
+        yield replace(recipe, variant=name, aliases=spellings, compile=command, standards=(), test_names=())
+    if recipe.test_names:
+        name, *others = recipe.test_names
+        yield replace(recipe, variant=name, aliases=tuple(others), standards=())
+
+
+VARIANTS = {one.variant: one for recipe in RECIPES for one in variants(recipe)}
+BY_NAME = {recipe.name: recipe for recipe in RECIPES} | VARIANTS
 
 
 def packages() -> list[str]:

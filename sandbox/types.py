@@ -52,7 +52,7 @@ Judge = Literal["split", "bytes", "shared_process", "program_methods"]
 Grading = Literal["split", "together", "auto"]
 MissingModules = Literal["failure", "invalid"]
 Level = Literal["strong", "userns", "landlock", "none"]
-Compare = Literal["exact", "rstrip", "tokens", "float"]
+Compare = Literal["exact", "rstrip", "tokens", "float", "lines"]
 Position = Literal["append", "replace"]
 
 
@@ -93,11 +93,12 @@ class AssertSuite:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One call of the entry point: JSON-like arguments and the value expected back."""
+    """One call of the entry point: JSON-like arguments and the value expected back; `also` are right, too."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     expected: Any
+    also: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +186,14 @@ class ScriptSuite:
 class RunSuite:
     """No test: one run on this stdin, and what it printed is the answer (`Report.output`).
 
-    `files` (name, content) lie in the program's working folder before it starts; `fetch` names files there that are
-    read back after it has ended.
+    `files` (name, content) lie in the program's working folder before it starts, and where its compiler runs; `fetch`
+    names files there that are read back after it has ended; `args` are the program's arguments.
     """
 
     stdin: str = ""
     files: tuple[tuple[str, bytes], ...] = ()
     fetch: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
 
 
 Suite = AssertSuite | FunctionSuite | CheckSuite | PytestSuite | UnittestSuite | StdioSuite | ScriptSuite | RunSuite

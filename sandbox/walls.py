@@ -219,7 +219,7 @@ class Sandbox:
         return languages.installed()
 
     def require(self, language: str) -> None:
-        if language not in {known.name for known in self.languages()}:
+        if languages.base(language) not in {known.name for known in self.languages()}:
             raise UnsupportedLanguage(f"the toolchain of {language} is not installed on this host")
 
     def close(self) -> None:

@@ -10,6 +10,10 @@ The rules, in this order:
    solution is not the solution.
 4. A fence that is never closed ends with the completion: the program was cut off, and is judged as it is.
 5. No fence, no code. Prose is never run.
+
+Fences are CommonMark's: three or more backticks or tildes, closed by at least as many of the same; what the opening
+line is indented by, up to three blanks or as a list item has it, comes off every line; a quote's marks come off, too.
+Lines may end as on Windows. The tag is the info string's first word, without attributes (`{.python}`, `py title="x"`).
 """
 
 from __future__ import annotations
@@ -20,11 +24,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sandbox.errors import UnsupportedLanguage
-from sandbox.languages import resolve
+from sandbox.languages import ALIASES, base, resolve
 
-# A fence opens with at least three backticks or tildes and closes with at least as many of the same at a line start.
-_FENCE = re.compile(r"^[ \t]{0,3}(?P<mark>`{3,}|~{3,})(?P<info>[^\n`]*)\n"
-                    r"(?P<code>.*?)(?P<end>^[ \t]{0,3}(?P=mark)[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)  # fmt: skip
+_QUOTE = re.compile(r"[ \t]{0,3}>[ \t]?")
+_OPENING = re.compile(r"(?P<margin>[ \t]*)(?:(?P<ticks>`{3,})(?P<info>[^`]*)|(?P<tildes>~{3,})(?P<words>.*))\Z",
+                      re.DOTALL)  # fmt: skip
+_ITEM = re.compile(r"[ \t]*(?:[-*+]|\d{1,9}[.)])(?:[ \t]{1,4}(?=[^ \t])|[ \t]*\Z)")
+_TAG = re.compile(r"[^\s,;:=(){}\[\]]+")
+MAX_QUOTES = 8  # marks of nested quotes
 _THOUGHT = re.compile(r"\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _THOUGHT_END = re.compile(r"\A.*?</think>[ \t]*$", re.MULTILINE | re.DOTALL)
 # Closing tokens of the chat templates in use; only at the very end, where no program has them.
@@ -60,10 +67,75 @@ def closed(completion: str) -> str:
 
 def blocks(completion: str) -> Iterator[Code]:
     """All fenced blocks of a text, in order; a fence that is never closed ends with the text."""
-    for match in _FENCE.finditer(completion):
-        words = match["info"].split()
-        kind: Kind = "fenced" if match["end"] else "incomplete_fenced"
-        yield Code(match["code"], kind, words[0].strip("{}.").lower() if words else "")
+    lines = iter(completion.split("\n"))
+    in_list = after_blank = False
+    for raw in lines:
+        line, num_quotes = unquoted(raw.removesuffix("\r"))
+        item = _ITEM.match(line)
+        if item:
+            in_list = True
+        elif after_blank and line[:1] not in ("", " ", "\t"):
+            in_list = False  # the list has ended
+        after_blank = not line.strip()
+        margin = width(line[: item.end()]) if item else 0
+        opening = _OPENING.match(line, item.end() if item else 0)
+        if opening is None:
+            continue
+        margin += width(opening["margin"])
+        if margin > 3 and not in_list:
+            continue  # indented code that shows a fence
+        mark = opening["ticks"] or opening["tildes"]
+        code, closed_by = body(lines, mark, margin, num_quotes, windows=raw.endswith("\r"))
+        after_blank = False
+        kind: Kind = "fenced" if closed_by else "incomplete_fenced"
+        yield Code(code, kind, tag_of(opening["info"] or opening["words"] or ""))
+
+
+def body(lines: Iterator[str], mark: str, margin: int, num_quotes: int, *, windows: bool) -> tuple[str, bool]:
+    """What stands between a fence and its end, and whether it has one."""
+    closing = re.compile(rf"[ \t]*{mark[0]}{{{len(mark)},}}[ \t\r]*\Z")
+    code: list[str] = []
+    for raw in lines:
+        line = unquoted(raw, num_quotes)[0]
+        if closing.match(line) and width(line[: len(line) - len(line.lstrip())]) <= margin + 3:
+            return "".join(f"{one}\n" for one in code), True
+        code.append(dedented(line.removesuffix("\r") if windows else line, margin))
+    return "\n".join(code), False
+
+
+def unquoted(line: str, most: int = MAX_QUOTES) -> tuple[str, int]:
+    """A line without the marks of block quotes, and how many there were."""
+    at = count = 0
+    while count < most and (mark := _QUOTE.match(line, at)):
+        at, count = mark.end(), count + 1
+    return line[at:], count
+
+
+def width(blanks: str) -> int:
+    """How many columns a text without wide characters takes, tabs to the next multiple of four."""
+    columns = 0
+    for character in blanks:
+        columns += 4 - columns % 4 if character == "\t" else 1
+    return columns
+
+
+def dedented(line: str, columns: int) -> str:
+    """The line without its first blanks, as many columns of them as there are and at most `columns`."""
+    taken = 0
+    for at, character in enumerate(line):
+        if taken >= columns or character not in " \t":
+            return " " * (taken - columns) + line[at:]
+        taken += 4 - taken % 4 if character == "\t" else 1
+    return " " * (taken - columns)
+
+
+def tag_of(info: str) -> str:
+    """The language of an info string: its first word, or the first that names one (`{#id .python}`)."""
+    words = [word.lstrip(".#").lower() for word in _TAG.findall(info) if word.strip(".#")]
+    bare = [word.removeprefix("language-").removeprefix("lang-") for word in words]
+    if info.strip().startswith("{"):
+        return next((word for word in bare if _canonical(word) in ALIASES), bare[0] if bare else "")
+    return bare[0] if bare else ""
 
 
 def fences(completion: str) -> list[str]:
@@ -89,6 +161,6 @@ def code_of(completion: str, language: str) -> Code | None:
 
 def _canonical(name: str) -> str:
     try:
-        return resolve(name)
+        return base(resolve(name))
     except UnsupportedLanguage:
         return name.strip().lower()

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import ast
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from service.errors import Invalid
+from service.graders import Grader
 from service.schemas import (
     AssertTests,
     CheckTests,
@@ -39,17 +40,15 @@ _WRAPPED = ("tests", "unit_tests", "test_cases", "ground_truth", "input_output")
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """Tests, and the language where the label names it."""
+    """Tests, and the language where the label names it; `pairs` of inputs and outputs are their graders' business."""
 
     tests: Tests
     language: str | None = None
+    pairs: bool = False
 
-    def program(self, source: str) -> str:
-        """The program as these tests expect it: LeetCode's data calls a method of `Solution` by its bare name."""
-        name = getattr(self.tests, "entry_point", None)
-        if isinstance(self.tests, FunctionTests) and name and "class Solution" in source:
-            return f"{source}\n\nif {name!r} not in globals():\n    {name} = Solution().{name}\n"
-        return source
+    def graded(self, language: str, grader: Grader, rel_tol: float | None = None) -> Tests:
+        """The tests as a grader takes them for programs of a language; `rel_tol` is the dialect's own."""
+        return grader.suite(self.tests, language, rel_tol) if self.pairs else self.tests
 
 
 def tests_of(label: Any) -> Tested | None:
@@ -114,12 +113,13 @@ def _of_dict(label: dict[str, Any]) -> Tested | None:
     if asserts := label.get("assert_case") or label.get("test_list"):
         return Tested(AssertTests(kind="assert", asserts=asserts, setup=label.get("test_setup_code") or ""))
     if isinstance(label.get("test"), str) and label.get("entry_point"):
-        return Tested(CheckTests(kind="check", test=label["test"], entry_point=label["entry_point"]))
+        name = str(label["entry_point"]).replace("()", "")  # LeetCode's data: `Solution().twoSum`
+        return Tested(CheckTests(kind="check", test=label["test"], entry_point=name))
     for name in _WRAPPED:
         if name in label:
             found = tests_of(label[name])
             if found is not None and isinstance(label.get("language"), str):
-                return Tested(found.tests, label["language"])
+                return replace(found, language=label["language"])
             return found
     return None
 
@@ -139,26 +139,35 @@ def _of_pairs(inputs: list[Any], outputs: list[Any], fn_name: str | None) -> Tes
         raise Invalid(f"label: {len(inputs)} inputs and {len(outputs)} outputs")
     pairs = list(zip(inputs, outputs, strict=True))
     if fn_name:
-        cases = [FunctionCase(args=_arguments(given), expected=_expected(wanted, given)) for given, wanted in pairs]
-        return Tested(FunctionTests(kind="function", entry_point=fn_name, cases=cases), "python")
+        names = fn_name if "." in fn_name else f"Solution.{fn_name}|{fn_name}"  # LeetCode's form is asked first
+        cases = [_case(given, wanted) for given, wanted in pairs]
+        return Tested(FunctionTests(kind="function", entry_point=names, cases=cases), "python", pairs=True)
     lines = [StdioTestCase(stdin=_text(given), stdout=_text(wanted)) for given, wanted in pairs]
-    return Tested(StdioTests(kind="stdio", cases=lines))
+    return Tested(StdioTests(kind="stdio", cases=lines), pairs=True)
 
 
-def _arguments(given: Any) -> list[Any]:
-    """A list of arguments, or one JSON value a line."""
-    if isinstance(given, str):
-        return [json.loads(line) for line in given.split("\n") if line.strip()]
-    return list(given)
-
-
-def _expected(wanted: Any, given: Any) -> Any:
-    """JSON where the arguments are; APPS puts the returned value into a list of one beside lists of arguments."""
+def _case(given: Any, wanted: Any) -> FunctionCase:
+    """A call and its answer. APPS puts the returned value into a list of one: both readings are right, as there."""
+    args, kwargs = _arguments(given)
     if isinstance(wanted, str) and isinstance(given, str):
-        return json.loads(wanted)
-    return wanted[0] if isinstance(wanted, list) and len(wanted) == 1 else wanted
+        return FunctionCase(args=args, kwargs=kwargs, expected=json.loads(wanted))
+    also = wanted if isinstance(wanted, list) and len(wanted) == 1 else []
+    return FunctionCase(args=args, kwargs=kwargs, expected=wanted, also=also)
+
+
+def _arguments(given: Any) -> tuple[list[Any], dict[str, Any]]:
+    """A list of arguments, a dict of them by name, one JSON value a line, none at all (null), or just one."""
+    if isinstance(given, str):
+        return [json.loads(line) for line in given.split("\n") if line.strip()], {}
+    if isinstance(given, dict):
+        return [], given
+    if given is None:
+        return [], {}
+    return (list(given) if isinstance(given, list) else [given]), {}
 
 
 def _text(value: Any) -> str:
-    """Standard input and output are text; APPS has them as lists of lines too."""
-    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+    """Standard input and output are text; APPS has them as lists of lines too; null is no text at all."""
+    if isinstance(value, dict):
+        raise ValueError("a stream is text or a list of lines, not a dict; fn_name says that values are meant")
+    return "\n".join(map(_text, value)) if isinstance(value, list) else "" if value is None else str(value)

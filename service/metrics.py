@@ -60,6 +60,9 @@ score_value = Histogram(
 )
 
 verdicts = Counter("plaudit_verdicts_total", "Verdicts of programs", ["language", "verdict"])
+module_unavailable = Counter(
+    "plaudit_module_unavailable_total", "Programs that failed for a module which the host lacks", ["module"]
+)
 tests = Counter("plaudit_tests_total", "Verdicts of single tests", ["verdict"])
 
 build_info = Gauge("plaudit_build_info", "Version of the running code", ["version"], multiprocess_mode="max")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
+from keyword import iskeyword
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Base64Encoder, BaseModel, ConfigDict, EncodedBytes, Field, model_validator
@@ -101,11 +102,33 @@ File = Annotated[bytes, EncodedBytes(encoder=StrictBase64), Field(description="b
 FileName = Annotated[str, Field(min_length=1, max_length=255)]
 
 
+def _entry_point(name: str) -> str:
+    parts = name.split(".")
+    if all(part.isidentifier() and not iskeyword(part) for part in parts):
+        return name
+    bare = name.replace("()", "")
+    if bare != name and all(part.isidentifier() for part in bare.split(".")):
+        raise ValueError(f"{name!r} is a call and not a name; write {bare!r}: the method of a fresh instance")
+    raise ValueError(f"{name!r} is not a name that a program can define; write 'f' or 'Class.method'")
+
+
+def _entry_points(names: str) -> str:
+    return "|".join(_entry_point(name) for name in names.split("|"))
+
+
+EntryPoint = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_entry_point)]
+EntryPoints = Annotated[
+    str,
+    Field(min_length=1, max_length=500, description="`f`, `Class.method`, or `Class.f|f`: the first that is defined"),
+    AfterValidator(_entry_points),
+]
+
+
 class AssertTests(TestsBase):
     kind: Literal["assert"]
     asserts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
     setup: Text = ""
-    entry_point: Text | None = None
+    entry_point: EntryPoint | None = None
 
 
 Exact = Annotated[Any, AfterValidator(_exact)]
@@ -115,11 +138,12 @@ class FunctionCase(Strict):
     args: list[Exact] = []
     kwargs: dict[Text, Exact] = {}
     expected: Exact
+    also: Annotated[list[Exact], Field(max_length=64, description="other values that are right, too")] = []
 
 
 class FunctionTests(TestsBase):
     kind: Literal["function"]
-    entry_point: Annotated[str, Field(min_length=1)]
+    entry_point: EntryPoints
     cases: Annotated[list[FunctionCase], Field(min_length=1)]
     rel_tol: Annotated[float | None, Field(ge=0, lt=1)] = None
 
@@ -127,7 +151,7 @@ class FunctionTests(TestsBase):
 class CheckTests(TestsBase):
     kind: Literal["check"]
     test: Annotated[str, Field(min_length=1, description="Python source that defines check(candidate)")]
-    entry_point: Annotated[str, Field(min_length=1)]
+    entry_point: EntryPoint
     prompt: Text = ""
 
 
@@ -135,14 +159,14 @@ class PytestTests(TestsBase):
     kind: Literal["pytest"]
     source: Annotated[Text, Field(min_length=1, description="a test file: functions, classes, fixtures")]
     files: Annotated[dict[FileName, File], Field(description="beside the test file, by name")] = {}
-    entry_point: Annotated[str | None, Field(min_length=1, description="a name that the program must have")] = None
+    entry_point: Annotated[EntryPoint | None, Field(description="a name that the program must have")] = None
 
 
 class UnittestTests(TestsBase):
     kind: Literal["unittest"]
     source: Annotated[Text, Field(min_length=1, description="a test file: TestCase classes")]
     files: Annotated[dict[FileName, File], Field(description="beside the test file, by name")] = {}
-    entry_point: Annotated[str | None, Field(min_length=1, description="a name that the program must have")] = None
+    entry_point: Annotated[EntryPoint | None, Field(description="a name that the program must have")] = None
 
 
 class HelperProgram(Strict):
@@ -718,11 +742,20 @@ class ActivateAnswer(Answer):
     took_ms: float = 0.0
 
 
+class PackageInfo(Answer):
+    name: str
+    version: str
+
+
 class LanguageInfo(Answer):
     name: str
     version: str
     aliases: list[str]
     kinds: list[str]
+    variants: dict[str, list[str]] = Field(
+        {}, description="names that mean another standard or another way to run (`c++20`, `go_test`): their spellings"
+    )
+    packages: list[PackageInfo] = Field([], description="what programs can import beside the standard library")
 
 
 class LanguagesAnswer(Answer):

@@ -37,6 +37,7 @@ from service.client.tries import Steps
 from service.errors import InfraError, Invalid, PlauditError, Poisoned, TooLarge
 from service.extract import answer as answer_of
 from service.extract import code_of, last_fence
+from service.graders import Grader
 from service.labels import Tested, required_tests, tests_of
 from service.options import known_language, nearest, refuse_unknown
 from service.schemas import (
@@ -327,23 +328,24 @@ class Rater:
             tested = _tested(at, row)
             language = _known("label", tested.language or self.language)
             only = all(isinstance(term, ExecuteTerm) for term in spec.terms)
-            extract, completion = self._program(completion, tested, language, only=only)
+            extract, completion = self._program(completion, language, only=only)
         prompt = _prompt(row.prompt)
+        tests = tested.graded(language, Grader()) if tested else None
         item = RewardItem(prompt=prompt, completions=[completion], language=language, extract=extract,
-                          tests=tested.tests if tested else None, limits=self.limits, stop=self.stop)  # fmt: skip
+                          tests=tests, limits=self.limits, stop=self.stop)  # fmt: skip
         return _Entry(at, item, item.model_dump_json(exclude={"completions"}))
 
-    def _program(self, completion: str, tested: Tested, language: str, *, only: bool) -> tuple[Extract, str]:
+    def _program(self, completion: str, language: str, *, only: bool) -> tuple[Extract, str]:
         """What is sent of a completion: the program alone where nothing else is looked at."""
         if self.extract == "none":
-            return "none", tested.program(completion)
+            return "none", completion
         code = code_of(completion, language)
         if code is None:
             return "last_fence", "" if only else answer_of(completion)
-        program = tested.program(code.text)
+        program = code.text
         if only:
             return "none", program
-        text = answer_of(completion).replace(code.text, program)
+        text = answer_of(completion)
         return "last_fence", text if (last_fence(text) or "").strip() == program.strip() else _fenced(program)
 
     # --- connections -------------------------------------------------------------------------------------------------

@@ -56,6 +56,31 @@ def new_main() -> Any:
     return main
 
 
+PRELUDE = b"\0prelude "  # judge/prelude.py
+given: dict[str, Any] = {}  # what the prelude has defined: not the program's, unless it binds the name again
+asked: list[str] = []  # the entry point where there is a prelude
+
+
+def parted(source: bytes) -> tuple[bytes, bytes]:
+    """The suite's prelude, mostly empty, and the program."""
+    if not source.startswith(PRELUDE):
+        return b"", source
+    head, _, rest = source.partition(b"\n")
+    words = head[len(PRELUDE) :].decode().split(" ")
+    asked[:] = words[1:]
+    return rest[: int(words[0])], rest[int(words[0]) :]
+
+
+def load(source: bytes, namespace: dict[str, Any]) -> None:
+    """Run the module code, after the prelude's in the same namespace."""
+    prelude, program = parted(source)
+    if prelude:
+        before = set(namespace)
+        exec(compile(prelude, "<prelude>", "exec", dont_inherit=True), namespace)
+        given.update((name, value) for name, value in namespace.items() if name not in before)
+    exec(compile(program, MAIN, "exec", dont_inherit=True), namespace)
+
+
 def watch_over(source: bytes, fd: int) -> Watch:
     """Begin to watch this process; what is seen is said on `fd`."""
     sys.path.insert(0, HARNESS)
@@ -63,14 +88,14 @@ def watch_over(source: bytes, fd: int) -> Watch:
 
     sys.path.pop(0)
     sys.modules.pop("audit")
-    watch: Watch = audit.Watch(fd, source)
+    watch: Watch = audit.Watch(fd, parted(source)[1])
     return watch
 
 
 def run_main(source: bytes) -> tuple[Any, BaseException | None]:
     """Run the program's module code: its module, and what it ended by, if not by its last line."""
     main = new_main()
-    _, error = attempt(lambda: exec(compile(source, MAIN, "exec", dont_inherit=True), main.__dict__))
+    _, error = attempt(lambda: load(source, main.__dict__))
     return main, error
 
 
@@ -200,8 +225,60 @@ def flush() -> bool:
     return not any(errors)
 
 
+def own(namespace: dict[str, Any], name: str) -> str:
+    """The first of some names `a|b` that the program itself defines; the last where it defines none.
+
+    Not what its prelude brought, nor what a star import did: of those a library's function would be judged.
+    """
+    *others, last = name.split("|")
+    for other in others:
+        first, _, rest = other.partition(".")
+        value = namespace.get(first)
+        if first in namespace and not foreign(namespace, first) and (not rest or hasattr(value, rest)):
+            return other
+    first = last.partition(".")[0]
+    if first in namespace and foreign(namespace, first):
+        raise NameError(f"name {first!r} is not defined by the program")
+    return last
+
+
+def foreign(namespace: dict[str, Any], name: str) -> bool:
+    """Whether a global came from the prelude or from a star import of the program's."""
+    value = namespace[name]
+    if name in given and given[name] is value:
+        return not bound(name)
+    if getattr(value, "__globals__", None) is namespace or getattr(value, "__module__", None) == namespace["__name__"]:
+        return False
+    modules = [module for key, module in sys.modules.copy().items() if key != namespace["__name__"]]
+    return any(getattr(module, "__dict__", {}).get(name) is value for module in modules) and not bound(name)
+
+
+def bound(name: str) -> bool:
+    """Whether the program's text binds a global by its name: a def, an assignment, an import of just this."""
+    import _symtable  # type: ignore[import-not-found]
+
+    with open(MAIN, "rb") as file:
+        table = _symtable.symtable(file.read(), MAIN, "exec")
+    return any(
+        scope.symbols.get(name, 0) & (_symtable.DEF_LOCAL | _symtable.DEF_IMPORT)
+        and (scope is table or scope.symbols[name] & _symtable.DEF_GLOBAL)
+        for scope in scopes(table)
+    )
+
+
+def scopes(table: Any) -> Any:
+    """All of a symbol table's scopes: its own and those of classes and functions in it."""
+    left = [table]
+    while left:
+        scope = left.pop()
+        left += scope.children
+        yield scope
+
+
 def resolve(namespace: dict[str, Any], name: str) -> Any:
     """A name of the program; `Class.method` is bound to a fresh instance, the way judges of methods mean it."""
+    if name in asked or "|" in name:
+        name = own(namespace, name)
     first, *rest = name.split(".")
     if first not in namespace:
         raise NameError(f"name {first!r} is not defined")

@@ -10,6 +10,7 @@ import os
 import sys
 
 MAIN = "/tmp/main.py"
+TEXT = "/tmp/.prelude"  # prelude and program, where there is a prelude
 KIT = ("awaited", "bounds", "candidate", "ending", "peer", "remote", "wire", "codec")
 
 
@@ -22,7 +23,7 @@ def main() -> None:
     site.sethelper()
     site.setcopyright()
     entry = candidate.__dict__[sys.argv[1]]
-    with open(MAIN, "rb") as file:
+    with open(TEXT if os.path.exists(TEXT) else MAIN, "rb") as file:
         text = file.read()
     for name in KIT:
         sys.modules.pop(name, None)

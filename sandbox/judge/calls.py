@@ -157,13 +157,17 @@ def calls_of(suite: FunctionSuite) -> list[Call]:
     calls = []
     for number, case in enumerate(suite.cases):
         trees = {}
-        for what, value in (("args", [*case.args]), ("kwargs", [*case.kwargs.values()]), ("expected", case.expected)):
+        also = [("also", value) for value in case.also]
+        values = [("args", [*case.args]), ("kwargs", [*case.kwargs.values()]), ("expected", case.expected), *also]
+        for what, value in values:
             try:
                 trees[what] = codec.encode(value)
                 codec.dumps(trees[what])
             except codec.CodecError as error:
                 raise InvalidSuite(f"case {number}: {what}: {error}") from None
-        weigh = partial(weigh_value, expected=case.expected, rel_tol=suite.rel_tol)
+        weigh: Callable[[Any], Fate] = partial(weigh_value, expected=case.expected, rel_tol=suite.rel_tol)
+        if case.also:
+            weigh = partial(weigh_values, expected=(case.expected, *case.also), rel_tol=suite.rel_tol)
         calls.append(Call([*trees["args"], *trees["kwargs"]], list(case.kwargs), weigh))
     return calls
 
@@ -177,6 +181,12 @@ def weigh_value(tree: Any, expected: Any, rel_tol: float | None) -> Fate:
     if right:
         return Fate(Verdict.PASSED)
     return Fate(Verdict.WRONG_ANSWER, f"returned {codec.beginning(tree, 300)}")
+
+
+def weigh_values(tree: Any, expected: Sequence[Any], rel_tol: float | None) -> Fate:
+    """The same, where any of several values is right."""
+    fates = [weigh_value(tree, value, rel_tol) for value in expected]
+    return next((fate for fate in fates if fate.verdict is Verdict.PASSED), fates[0])
 
 
 def judge_calls(

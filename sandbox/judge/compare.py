@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from sandbox.judge import bounds, codec
+from sandbox.judge.lines import same_by_lines
 from sandbox.types import Compare
 
 DEFAULT_REL_TOL = 1e-6
@@ -28,6 +29,8 @@ def same_output(got: bytes, expected: bytes, mode: Compare, rel_tol: float | Non
 
     No more of what was printed is taken apart than was expected.
     """
+    if mode == "lines":
+        return same_by_lines(got, expected, rel_tol)
     if mode == "exact":
         return got == expected
     if mode == "rstrip":

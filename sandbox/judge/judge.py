@@ -13,20 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox import languages
 from sandbox import limits as fences
-from sandbox.errors import InvalidOptions, InvalidSuite, SandboxError, Starved, UnsupportedLanguage
+from sandbox.errors import InvalidOptions, InvalidSuite, ModuleUnavailable, SandboxError, Starved, UnsupportedLanguage
 from sandbox.jail import Job
 from sandbox.judge.calls import Undecided, calls_of, judge_calls
 from sandbox.judge.cases import check_cases, with_files
 from sandbox.judge.checkers import Checker, helper_job, helper_limits, tried
 from sandbox.judge.interactors import Interactor
 from sandbox.judge.literals import literal_calls
-from sandbox.judge.output import MAIN, check_run, path_of, run_once
+from sandbox.judge.modules import FLAG, missing_modules
+from sandbox.judge.output import MAIN, check_run, given_files, path_of, run_once
+from sandbox.judge.prelude import check_run as check_prelude_once
+from sandbox.judge.prelude import joined, prompted
 from sandbox.judge.programs import Text, ready
 from sandbox.judge.reports import bounded
 from sandbox.judge.script import combined
 from sandbox.judge.shared import judge_shared
 from sandbox.judge.split import judge_tests
-from sandbox.judge.stdio import judge_case
+from sandbox.judge.stdio import judge_case, script_job
+from sandbox.judge.texts import shown_tail
+from sandbox.run import Run, fate
 from sandbox.types import (
     NO_OPTIONS,
     SEVERITY,
@@ -99,7 +104,12 @@ def judge(
     if len(source) > fences.MAX_SOURCE_BYTES:
         raise InvalidSuite(f"the program takes {len(source)} bytes; at most {fences.MAX_SOURCE_BYTES} are allowed")
 
+    prelude = "" if isinstance(suite, RunSuite) else suite.prelude
+    source = joined(language, prelude, source, entry_point_of(suite) if prelude else "")
+
     def once() -> Report:
+        if prelude and language == "python":
+            check_prelude(prelude, box)
         return with_patience(
             lambda bounds: dispatch(source, language, suite, total, bounds, stop, box, options), limits, box
         )
@@ -110,11 +120,40 @@ def judge(
             second = once()
             differs = {"nondeterministic"} if essence(second) != essence(report) else set()
             report = replace(report, flags=tuple(sorted({*report.flags, *second.flags, *differs})))
-        return bounded(report)
+        return bounded(with_missing(report, language, program.source, options))
     except OSError as error:  # no descriptors, no memory, no disk: never the program's fault
         raise SandboxError(f"the host fails the sandbox: {error}") from error
     except MemoryError as error:  # of a suite or of our own: what an answer takes is judged where it is weighed
         raise SandboxError("the judge has reached its memory limit (executor_memory_mb)") from error
+
+
+def with_missing(report: Report, language: str, source: str, options: Options) -> Report:
+    """The report, flagged with the modules that the program imports and this host lacks. Raises ModuleUnavailable."""
+    missing = missing_modules(language, source.encode("utf-8", "surrogatepass"), report.tests)
+    if not missing:
+        return report
+    if options.missing_modules == "invalid":
+        raise ModuleUnavailable(missing)
+    return replace(report, flags=tuple(sorted({*report.flags, *(FLAG + module for module in missing)})))
+
+
+def check_prelude(prelude: str, box: Sandbox) -> None:
+    """Raises InvalidSuite for a prelude of Python that does not run alone: then no program is to blame."""
+
+    def run_alone(text: bytes) -> str:
+        with Run(box, script_job(text, Limits(cpu_s=10), NO_OPTIONS)) as run:
+            run.finish()
+            end = fate(run)
+            return "" if end.verdict is None else shown_tail(bytes(run.stderr.data)).strip()[-300:] or end.detail
+
+    check_prelude_once(prelude, run_alone)
+
+
+def entry_point_of(suite: Suite) -> str:
+    """The name that a suite asks of the program; empty where it asks for none."""
+    if isinstance(suite, AssertSuite):
+        return suite.entry_point or derived_entry_point(suite)
+    return getattr(suite, "entry_point", None) or ""
 
 
 def check_options(options: Options, language: str, kind: str) -> None:
@@ -160,7 +199,7 @@ def dispatch(
     if isinstance(suite, PytestSuite | UnittestSuite):
         raise InvalidSuite("the kinds pytest and unittest have no judge")
     if isinstance(suite, CheckSuite):
-        source = suite.prompt.encode("utf-8", "surrogatepass") + source
+        source = prompted(suite.prompt, source)
     way, name = (judge_together, SHARED) if options.grading == "together" else (judge_split, SPLIT)
     tests, flags = way(box, source, suite, limits, stop, options)
     return conclude(tests, total, name, box, None, flags | hasty(tests, options))
@@ -303,7 +342,11 @@ def run_only(
     check_run(order)
     if options.fresh_interpreter and language == "python" and MAIN in {path_of(name) for name, _ in order.files}:
         raise InvalidOptions("options.fresh_interpreter: a file of the name main.py would be the program")
-    text = combined(language, source, suite) if isinstance(suite, ScriptSuite) else Text(source)
+    if order.args and options.fresh_interpreter and options.audit:
+        raise InvalidOptions("options.fresh_interpreter: not together with options.audit and arguments")
+    text = Text(source, given=given_files(order))
+    if isinstance(suite, ScriptSuite):
+        text = combined(language, source, suite)
     with ready(language, text, limits, box, box.artifacts, options) as (job, compiled):
         if job is None:
             return conclude([NOT_COMPILED], 1, judged_by, box, compiled, flags)

@@ -43,6 +43,7 @@ def check_run(suite: RunSuite) -> None:
     """Raises InvalidSuite, naming the limit."""
     if len(suite.files) > fences.MAX_FILES or len(suite.fetch) > fences.MAX_FETCHED:
         raise InvalidSuite(f"at most {fences.MAX_FILES} files can be given and {fences.MAX_FETCHED} fetched")
+    check_arguments(suite.args)
     size = sum(len(content) for _, content in suite.files)
     if size > fences.MAX_FILES_BYTES:
         raise InvalidSuite(f"the files take {size} bytes; at most {fences.MAX_FILES_BYTES} are allowed")
@@ -54,6 +55,22 @@ def check_run(suite: RunSuite) -> None:
     for name in names:
         if any(other.startswith(f"{name}/") for other in names):
             raise InvalidSuite(f"file {name!r} is also a folder of another")
+
+
+def check_arguments(args: tuple[str, ...]) -> None:
+    """Raises InvalidSuite for arguments that no program can be started with."""
+    if len(args) > fences.MAX_ARGUMENTS:
+        raise InvalidSuite(f"args: {len(args)} of them; at most {fences.MAX_ARGUMENTS} can be given")
+    size = sum(len(encoded(argument, "an argument")) for argument in args)
+    if size > fences.MAX_ARGUMENTS_BYTES:
+        raise InvalidSuite(f"args: {size} bytes; at most {fences.MAX_ARGUMENTS_BYTES} can be given")
+    if any("\0" in argument for argument in args):
+        raise InvalidSuite("args: an argument cannot hold a NUL character")
+
+
+def given_files(suite: RunSuite) -> tuple[tuple[str, bytes], ...]:
+    """The files of a run by their names in the working folder."""
+    return tuple((path_of(name).removeprefix(FOLDER), content) for name, content in suite.files)
 
 
 def run_once(
@@ -70,7 +87,8 @@ def run_once(
             for name, fd in zip(suite.fetch, copies, strict=True)
         ]
         main = job.main and MAIN not in dict(files)
-        job = replace(job, files=(*job.files, *files), main=main, collect=collect)
+        argv = (*job.argv, *suite.args)
+        job = replace(job, argv=argv, files=(*job.files, *files), main=main, collect=collect)
         stdin = ends.enter_context(readable(encoded(suite.stdin, "stdin"), pipe=job.piped))
         watch = ends.enter_context(Watch(audit))
         run = ends.enter_context(Run(starter, watch.join(job), stdin=stdin))

@@ -19,6 +19,7 @@ from sandbox import limits as fences
 from sandbox.jail import Job
 from sandbox.judge.artifacts import Artifacts, Work
 from sandbox.judge.java import classes
+from sandbox.judge.sources import free_name, further, needed
 from sandbox.judge.stdio import script_job
 from sandbox.recipes import BY_NAME, Recipe
 from sandbox.run import Starter
@@ -38,6 +39,7 @@ class Text:
     beside: tuple[File, ...] = ()  # for the compiler, and where there is none for the run
     at_run: tuple[File, ...] = ()
     script: bool = False  # assertions count
+    given: tuple[File, ...] = ()  # lie there at run time in any case; the compiler gets those that concern it
     starts: tuple[str, ...] = ()  # Java: the classes of the test that can be started; they go before the program's own
     runner: bool = False  # the main file holds tests for the language's own runner, and no main function
 
@@ -52,9 +54,12 @@ def ready(
         yield replace(job, files=(*job.files, *placed(text.beside))), None
         return
     recipe = BY_NAME[language]
+    if recipe.variant in recipe.test_names:
+        text = replace(text, runner=True)
     fence = fences.for_run(limits, native=not recipe.run, managed=recipe.managed)
     fence = replace(fence, open_files=recipe.open_files)
     source, start = main_file(recipe, text)
+    source = free_name(source, text.given)
     files = ((source, text.main), *text.beside)
     run = languages.filled(
         start_command(recipe, text, files),
@@ -65,8 +70,9 @@ def ready(
     if not recipe.compile:
         yield Job(role="exec", argv=run, fence=fence, fds={}, files=placed((*files, *text.at_run))), None
         return
-    command = recipe.test_compile if text.runner else recipe.compile
-    work = Work(languages.filled(command, source=source), files, products(recipe, files))
+    files = (*files, *needed(text.given, files))
+    command = languages.filled(recipe.test_compile if text.runner else recipe.compile, source=source)
+    work = Work(with_others(command, recipe, files), files, products(recipe, files))
     with artifacts.of(work, starter, limits) as (made, report):
         if made is None:
             yield None, report
@@ -74,7 +80,7 @@ def ready(
             yield Job(role="exec", argv=(f"{FOLDER}main",), fence=fence, fds={}, program=made[0]), report
         else:
             contents = [os.pread(fd, os.fstat(fd).st_size, 0) for fd in made]
-            names_there = [product.rpartition("/")[2] for product in work.products]
+            names_there = [product.removeprefix("out/") for product in work.products]
             there = zip(names_there, contents, strict=True)
             yield Job(role="exec", argv=run, fence=fence, fds={}, files=placed((*there, *text.at_run))), report
 
@@ -104,10 +110,18 @@ def is_module(source: bytes) -> bool:
     return MODULE.search(source) is not None and b"require(" not in source
 
 
+def with_others(command: tuple[str, ...], recipe: Recipe, files: tuple[File, ...]) -> tuple[str, ...]:
+    """A compiler's command with the further source files that it is to take, where it takes any."""
+    return tuple(
+        word for part in command for word in (further(recipe.name, files) if part == "{others}" else (part,))
+    )
+
+
 def products(recipe: Recipe, files: tuple[File, ...]) -> tuple[str, ...]:
     """What the compiler will leave: TypeScript a file for each text, the others one for all."""
     if recipe.name == "typescript":
-        return tuple(f"out/{name.removesuffix('.ts')}.js" for name, _ in files)
+        names = (files[0][0], *further(recipe.name, files))
+        return tuple(f"out/{name.removesuffix('.ts')}.js" for name in names)
     return (recipe.product,)
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import re
 
+from sandbox.errors import InvalidSuite
+from sandbox.judge.imports import hoisted
 from sandbox.judge.java import classes
+from sandbox.judge.prelude import parted
 from sandbox.judge.programs import File, Text, is_module
 from sandbox.recipes import BY_NAME, Recipe
 from sandbox.types import ScriptSuite
@@ -41,13 +44,15 @@ def combined(language: str, program: bytes, suite: ScriptSuite) -> Text:
     test = suite.source.encode("utf-8", "surrogatepass")
     beside: tuple[File, ...] = ()
     at_run: tuple[File, ...] = ()
+    if suite.position == "replace" and parted(program)[0]:
+        raise InvalidSuite("prelude: not with position 'replace', where the test imports the program")
     if suite.position == "replace":
         name = program_name(recipe, program)
         if recipe.name == "java" and name == f"{classes(test).public or 'Main'}.java":
             name = "Program.java"  # it would lie where the test lies; so the compiler sees both and refuses
         main, beside = test, ((name, program),)
     else:
-        main = appended(language, program, test)
+        main = appended(recipe.name, program, test)
     if language == "racket" and b"rackunit" in test:
         main += RACKUNIT_EXIT
     if language == "csharp":
@@ -69,6 +74,8 @@ def appended(language: str, program: bytes, test: bytes) -> bytes:
         if inside:
             return program + b"\n" + test.removeprefix(b"<?php")
         return program + (b"\n" if test.startswith(b"<?") else b"\n<?php\n") + test
+    if language in ("go", "java", "csharp"):  # whose imports stand before everything else
+        program, test = hoisted(language, program, test)
     if language in ("javascript", "typescript"):  # or an unfinished line would take the test for its end, and run none
         return program + b"\n;\n" + test
     return program + b"\n" + test
@@ -88,4 +95,8 @@ def wants_runner(recipe: Recipe, test: str) -> bool:
 
     (A program may bring tests and a main function of its own; what counts is what the suite wants run.)
     """
+    if recipe.variant and recipe.variant in recipe.test_names:
+        if not re.search(recipe.tests, test, re.MULTILINE):
+            raise InvalidSuite(f"source: no tests that {recipe.variant} would run, so every program would pass")
+        return True
     return bool(recipe.tests and re.search(recipe.tests, test, re.MULTILINE) and not re.search(recipe.no_tests, test))

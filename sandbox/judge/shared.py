@@ -17,6 +17,7 @@ from sandbox.errors import InvalidSuite
 from sandbox.jail import Job
 from sandbox.judge import bounds, codec
 from sandbox.judge.audit import Watch
+from sandbox.judge.prelude import parted
 from sandbox.judge.split import Channel, Meter
 from sandbox.judge.stdio import left_by_itself
 from sandbox.run import Fate, Run, Starter, fate, flags
@@ -31,7 +32,7 @@ def shared_job(source: bytes, plan: dict[str, Any], limits: Limits, options: Opt
         fence=fences.for_run(limits),
         fds={3: wire},
         source=codec.dumps(plan),
-        files=(("/tmp/main.py", source),),
+        files=(("/tmp/main.py", parted(source)[1]),),
         flavour="science" if languages.wants_numpy(source) else "light",
     )
 

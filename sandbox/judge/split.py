@@ -23,6 +23,7 @@ from sandbox.errors import InvalidSuite, SandboxError
 from sandbox.jail import Job
 from sandbox.judge import bounds, codec
 from sandbox.judge.audit import Watch
+from sandbox.judge.prelude import parted
 from sandbox.judge.stdio import fresh_job
 from sandbox.judge.texts import sayable, shown_head, shown_tail
 from sandbox.run import Fate, Run, Starter, fate, flags, over_cpu, over_memory, over_output, pump
@@ -114,6 +115,7 @@ def serve_job(source: bytes, limits: Limits, num_tests: int, wire: int, options:
     if options.fresh_interpreter:
         fresh = fresh_job("audited_serve" if options.audit else "serve", source, limits, name)
         return replace(fresh, fds={3: wire}, num_budgets=num_tests + 1)
+    prelude, program = parted(source)
     return Job(
         role="audited_serve" if options.audit else "serve",
         name=name,
@@ -121,7 +123,8 @@ def serve_job(source: bytes, limits: Limits, num_tests: int, wire: int, options:
         fence=fences.for_run(limits),
         fds={3: wire},
         source=source,
-        main=True,
+        main=not prelude,
+        files=(("/tmp/main.py", program),) if prelude else (),
         flavour="science" if languages.wants_numpy(source) else "light",
         num_budgets=num_tests + 1,
     )

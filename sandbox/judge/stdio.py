@@ -18,6 +18,7 @@ from sandbox.errors import InvalidSuite
 from sandbox.jail import KIT, Job, memory_file, reopen_read_only
 from sandbox.judge.audit import Watch
 from sandbox.judge.compare import same_output
+from sandbox.judge.prelude import parted
 from sandbox.judge.rulings import Ruling
 from sandbox.judge.texts import shown_head, shown_tail
 from sandbox.run import Fate, Run, Starter, fate, flags
@@ -77,6 +78,7 @@ def script_job(source: bytes, limits: Limits, options: Options) -> Job:
     if options.fresh_interpreter:
         role = "audited_script" if options.audit else "script" if name == "main" else None
         return fresh_job(role, source, limits, name)
+    prelude, program = parted(source)
     return Job(
         role="audited_script" if options.audit else "script",
         name=name,
@@ -84,7 +86,8 @@ def script_job(source: bytes, limits: Limits, options: Options) -> Job:
         fence=fences.for_run(limits),
         fds={},
         source=source,
-        main=True,
+        main=not prelude,
+        files=(("/tmp/main.py", program),) if prelude else (),
         piped=True,
         flavour="science" if languages.wants_numpy(source) else "light",
     )
@@ -96,13 +99,16 @@ def fresh_job(role: str | None, source: bytes, limits: Limits, name: str = "__ma
     The latter with all that this host's `site` does to `python3`, which may take longer than the program.
     """
     python = str(languages.python_binary())
+    prelude, program = parted(source)
+    if prelude:
+        role = role or "script"
     in_role = (python, "-S", f"{KIT}/fresh.pyc", str(role), name, *languages.python_packages())
     return Job(
         role="exec",
         argv=(python, "/tmp/main.py") if role is None else in_role,
         fence=fences.for_run(limits),
         fds={},
-        files=(("/tmp/main.py", source),),
+        files=(("/tmp/main.py", program), *([("/tmp/.prelude", source)] if prelude else [])),
         piped=True,
     )
 

@@ -56,7 +56,8 @@ class Door:
         for at, order in enumerate(orders):
             self._limits(f"programs.{at}.limits", order.limits)
             size = len(order.stdin.encode()) + sum(len(content) for _, content in order.files)
-            _at_most(f"programs.{at}: stdin and files", size, self.settings.max_stdin_bytes, "max_stdin_bytes")
+            size += sum(len(argument.encode()) for argument in order.args)
+            _at_most(f"programs.{at}: stdin, args and files", size, self.settings.max_stdin_bytes, "max_stdin_bytes")
 
     def check_reward(self, request: RewardRequest) -> None:
         self._counts([item.completions for item in request.items], "completions")

@@ -63,7 +63,9 @@ def to_suite(tests: Tests) -> sandbox.Suite:
     if isinstance(tests, AssertTests):
         return sandbox.AssertSuite(tuple(tests.asserts), tests.setup, tests.entry_point, tests.prelude)
     if isinstance(tests, FunctionTests):
-        cases = tuple(sandbox.Case(tuple(case.args), case.kwargs, case.expected) for case in tests.cases)
+        cases = tuple(
+            sandbox.Case(tuple(case.args), case.kwargs, case.expected, tuple(case.also)) for case in tests.cases
+        )
         return sandbox.FunctionSuite(tests.entry_point, cases, tests.rel_tol, tests.prelude)
     if isinstance(tests, CheckTests):
         return sandbox.CheckSuite(tests.test, tests.entry_point, tests.prompt, tests.prelude)

@@ -24,7 +24,7 @@ from service.schemas import LimitsSpec, Problem, Status
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A program with what it reads. `files` (name, content) lie beside it, `fetch` is read back."""
+    """A program with what it reads. `files` (name, content) lie beside it, `fetch` is read back, `args` are argv."""
 
     language: str
     source: str
@@ -32,6 +32,7 @@ class Order:
     files: tuple[tuple[str, bytes], ...] = ()
     fetch: tuple[str, ...] = ()
     limits: LimitsSpec = field(default_factory=LimitsSpec)
+    args: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class RunPlan:
                 language = resolve(order.language)
             except UnsupportedLanguage as error:
                 raise Invalid(f"language: {error}") from None
-            frame = encode_suite(sandbox.RunSuite(order.stdin, order.files, order.fetch))
+            frame = encode_suite(sandbox.RunSuite(order.stdin, order.files, order.fetch, order.args))
             limits = sandbox.Limits(**order.limits.model_dump())
             sha256 = hashlib.sha256(frame).hexdigest()
             task = ExecuteTask(language, order.source, sha256, limits, toolchain=toolchain)

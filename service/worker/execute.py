@@ -10,8 +10,17 @@ from typing import Any
 
 import msgspec
 
-from sandbox.errors import Interrupted, InvalidOptions, InvalidSuite, SandboxError, UnsupportedLanguage
+from sandbox.errors import (
+    Interrupted,
+    InvalidOptions,
+    InvalidSuite,
+    ModuleUnavailable,
+    SandboxError,
+    UnsupportedLanguage,
+)
 from sandbox.judge import judge
+from sandbox.judge.modules import FLAG
+from sandbox.packages import packages
 from sandbox.types import TIMING_VERDICTS, Program, Report, Stop, Suite
 from sandbox.walls import Sandbox
 from service import metrics
@@ -26,6 +35,7 @@ log = logging.getLogger("plaudit.execute")
 
 LARGE_REPORT_BYTES = 64 * 1024
 LARGE_REPORT_MS = 60_000
+MAX_MODULES = 100  # series of one metric
 MAX_SUITES = 64  # decoded suites kept: a group's programs share one
 MAX_SUITES_BYTES = 64 * 1024 * 1024  # of their frames
 
@@ -41,12 +51,15 @@ class ExecuteWork:
         self._at_work = threading.Lock()  # between the heartbeat's thread and the change from one job to the next
         self._lease: Lease | None = None
         self.cache_ms = settings.cache_s * 1000
+        self.missing: set[str] = set()  # modules that a metric has a series for
         self.suites: OrderedDict[str, tuple[Suite, int]] = OrderedDict()  # and the size of its frame
         self.info: dict[str, Any] = {
             "isolation": box.level,
             "toolchain": box.toolchain_digest,
             "languages": [
-                {"name": one.name, "version": one.version, "aliases": list(one.aliases), "kinds": list(one.kinds)}
+                {"name": one.name, "version": one.version, "aliases": list(one.aliases), "kinds": list(one.kinds),
+                 "variants": {name: list(spellings) for name, spellings in one.variants.items()},
+                 "packages": [{"name": name, "version": version} for name, version in packages(one.name)]}
                 for one in box.languages()
             ],
         }
@@ -82,6 +95,9 @@ class ExecuteWork:
         except (InvalidSuite, UnsupportedLanguage) as error:
             code = "invalid_tests" if isinstance(error, InvalidSuite) else "language_unavailable"
             code = "invalid_options" if isinstance(error, InvalidOptions) else code
+            if isinstance(error, ModuleUnavailable):
+                code = "module_unavailable"
+                self._count_missing(error.modules)
             hands.answer(lease, Failed(JobState.INVALID, code, str(error), False), started_ms=started)
             return
         except Interrupted:
@@ -93,9 +109,17 @@ class ExecuteWork:
             hands.answer(lease, failure("sandbox", str(error)), started_ms=started)
             return
         _count(task.language, report)
+        self._count_missing([flag.removeprefix(FLAG) for flag in report.flags if flag.startswith(FLAG)])
         body = Executed(report, self.box.toolchain_digest)
         hands.answer(lease, body, cache_ms=self._cache_ms(body), cache_as=self._known_as(task),
                      compute_ms=(time.perf_counter() - began) * 1000, started_ms=started)  # fmt: skip
+
+    def _count_missing(self, modules: list[str]) -> None:
+        """Count programs by the module that they lack; past so many names as `other`."""
+        for module in modules:
+            if len(self.missing) < MAX_MODULES:
+                self.missing.add(module)
+            metrics.module_unavailable.labels(module if module in self.missing else "other").inc()
 
     def _known_as(self, task: ExecuteTask) -> str:
         """Under which identity the answer is remembered: not the job's own if that was admitted for another toolchain.

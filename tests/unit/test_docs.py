@@ -187,14 +187,17 @@ def dialects() -> str:
 
 
 def languages() -> str:
-    from sandbox.recipes import RECIPES
+    from sandbox.recipes import RECIPES, VARIANTS
 
     rows = []
     for one in RECIPES:
         names = ", ".join(f"`{alias}`" for alias in one.aliases)
         packages = ", ".join(f"`{package}`" for package in (*one.packages, *one.libraries))
-        rows.append([f"`{one.name}`", names, "yes" if one.compile else "", "yes" if one.managed else "", packages])
-    return table(["language", "also called", "compiled", "managed", "Debian packages, those for tests included"], rows)
+        variants = ", ".join(f"`{name}`" for name, variant in VARIANTS.items() if variant.name == one.name)
+        compiled, managed = ("yes" if flag else "" for flag in (one.compile, one.managed))
+        rows.append([f"`{one.name}`", names, variants, compiled, managed, packages.replace("|", "` or `")])
+    heads = ["language", "also called", "variants", "compiled", "managed", "Debian packages, those for tests included"]
+    return table(heads, rows)
 
 
 GENERATED: dict[str, Callable[[], str]] = {

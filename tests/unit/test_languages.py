@@ -16,8 +16,10 @@ from sandbox.types import ScriptSuite
 
 SPELLINGS = {
     "python3": "python", "js": "javascript", "NodeJS": "javascript", "node": "javascript", "c++": "cpp", "cs": "csharp",
-    "C#": "csharp", "sh": "bash", "ts": "typescript", "golang": "go", "go_test": "go", "rs": "rust", "rb": "ruby",
+    "C#": "csharp", "sh": "bash", "ts": "typescript", "golang": "go", "go_test": "go_test", "rs": "rust", "rb": "ruby",
     "pl": "perl", "R": "r", "rkt": "racket", "lua": "lua", "php": "php", "C": "c", "java": "java",
+    "c++17": "cpp", "cpp17": "cpp", "C++20": "c++20", "cpp20": "c++20", "c++2b": "c++23", "cpp11": "c++11",
+    "gnu99": "c99", "c2x": "c23", "c17": "c", "gotest": "go_test",
 }  # fmt: skip
 
 
@@ -36,7 +38,7 @@ def test_every_language_can_be_installed_found_and_started() -> None:
         assert bool(recipe.compile) == bool(recipe.product)
         assert "script" in recipe.kinds
         assert "stdio" in recipe.kinds
-    assert {"default-jdk-headless", "racket", "rustc"} <= set(packages())
+    assert {"default-jdk-headless", "racket", "rustc-web|rustc"} <= set(packages())
     assert len(packages()) == len(set(packages()))
 
 

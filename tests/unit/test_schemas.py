@@ -134,7 +134,7 @@ def test_bottomless_nesting_is_refused() -> None:
 def test_a_suite_keeps_any_value_that_json_can_say() -> None:
     case = {"args": [2**70, -0.5, "é\x00", None, [True]], "kwargs": {"a": {"b": {}}}, "expected": -(10**40)}
     suite = FunctionTests.model_validate(FUNCTION | {"cases": [case]})
-    assert suite.cases[0].model_dump() == case
+    assert suite.cases[0].model_dump() == {**case, "also": []}
     assert FunctionTests.model_validate_json(suite.model_dump_json()) == suite
 
 

@@ -3,6 +3,7 @@
 What is asked for rides in the URL that the user pastes, because these clients send nothing else: `?reward=tests` (the
 default, also spelled `auto`) or `model`, `&model=NAME`, `&policy=pass_rate | all_or_nothing`, `&language=cpp`. A label
 without tests is an error unless the URL asks for the model by name: pass rates and logits do not mix in one column.
+How a label's inputs and outputs are taken: `service/graders.py`.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from typing import Annotated, Any, Literal
 from fastapi import Request
 from pydantic import AfterValidator, ValidationError
 
-from service.api.dialects.dialect import Loose, Visit, judged, raise_for
+from service.api.dialects.dialect import Visit, judged, raise_for
 from service.api.plans import WholeTexts
 from service.errors import Invalid
 from service.extract import code_of
+from service.graders import Grader
 from service.labels import Tested, required_tests
 from service.options import known_language, nearest
 from service.schemas import ExecuteItem, ExecuteRequest, Prompt, ScoreItem, ScoreRequest
 
 
-class Options(Loose):
+class Options(Grader):
     """What the URL's query asks for."""
 
     reward: Literal["auto", "tests", "model"] = "auto"
@@ -86,7 +88,7 @@ async def by_tests(visit: Visit, completion: str, tested: Tested, options: Optio
     code = code_of(completion, language)
     if code is None:
         return Grade(0.0, 0.0, pass_rate=0.0)
-    item = ExecuteItem(language=language, programs=[tested.program(code.text)], tests=tested.tests,
+    item = ExecuteItem(language=language, programs=[code.text], tests=tested.graded(language, options),
                        limits=visit.limits())  # fmt: skip
     answer = await visit.execute(ExecuteRequest(items=[item]))
     program = judged(answer.results[0].programs[0])

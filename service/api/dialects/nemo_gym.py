@@ -19,11 +19,13 @@ from pydantic import ConfigDict, Field
 from sandbox.types import Verdict
 from service.api.dialects.dialect import Dialect, Loose, Visit, judged
 from service.extract import code_of
+from service.graders import Grader
 from service.labels import required_tests
 from service.schemas import ExecuteItem, ExecuteRequest
 
 DIALECT = Dialect("nemo_gym", "NeMo-Gym, NeMo-RL, verifiers `nemo_gym` task set", deadline_s=55, sheds=503)
 TASK = "_ng_task_index"
+REL_TOL = 1e-6  # NeMo-Gym's own, of numbers that are not integers
 
 
 class Verify(Loose):
@@ -84,6 +86,7 @@ async def seed_session() -> dict[str, Any]:
 async def verify(request: Request, body: Verify) -> JSONResponse:
     unit_tests = body.verifier_metadata.get("unit_tests")
     tested = required_tests(unit_tests, "verifier_metadata.unit_tests")
+    grader = Grader.of(request)
     language = tested.language or str(body.verifier_metadata.get("language") or "python")
     code = code_of(written(body.response), language)
     given = body.model_dump(mode="json")
@@ -91,8 +94,8 @@ async def verify(request: Request, body: Verify) -> JSONResponse:
         return JSONResponse(given | {"reward": 0.0, "result": [], "metadata": {"error": "no code in the answer"},
                                      "extracted_model_code": None, "unit_tests_time_taken": 0.0})  # fmt: skip
     visit = Visit(request, DIALECT.deadline_s)
-    item = ExecuteItem(language=language, programs=[tested.program(code.text)], tests=tested.tests,
-                       limits=visit.limits())  # fmt: skip
+    item = ExecuteItem(language=language, programs=[code.text], limits=visit.limits(),
+                       tests=tested.graded(language, grader, REL_TOL))  # fmt: skip
     answer = await visit.alive(visit.execute(ExecuteRequest(items=[item])))
     program = answer.results[0].programs[0]
     if program.status == "infra_error" and program.error is not None and not program.error.retryable:

@@ -21,6 +21,7 @@ from fastapi.responses import JSONResponse
 from sandbox.types import Verdict
 from service.api.dialects.dialect import Dialect, Loose, Text, Visit, judged
 from service.errors import Invalid
+from service.graders import Grader
 from service.labels import required_tests
 from service.schemas import ExecuteItem, ExecuteRequest, ProgramResult
 
@@ -41,7 +42,8 @@ async def test_program(request: Request, body: Program) -> JSONResponse:
     visit = Visit(request, max(DIALECT.deadline_s, min(298.0, 10 * body.max_execution_time - 2)))
     limits = visit.limits(body.max_execution_time)
     language = tested.language or "python"
-    item = ExecuteItem(language=language, programs=[body.program], tests=tested.tests, limits=limits)
+    tests = tested.graded(language, Grader.of(request))
+    item = ExecuteItem(language=language, programs=[body.program], tests=tests, limits=limits)
     program = await visit.alive(visit.patiently(lambda: _program(visit, item)))
     return JSONResponse({
         "results": [int(test.verdict is Verdict.PASSED) for test in program.tests],

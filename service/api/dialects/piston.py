@@ -1,21 +1,25 @@
 """Piston v2: `POST /api/v2/execute`, `GET /api/v2/runtimes`, as open-r1's Codeforces scorer posts to it.
 
-A plain request runs the first file. A request that brings `input.txt` and `correct_output.txt` is a Codeforces test of
-open-r1's own package: the program reads the input, and `run.stdout` is "1" or "0", by `checker.py` where it is given
-and word by word elsewhere. IOI problems need their graders, which are not here. Times are milliseconds, memory bytes.
+A plain request runs the first file; the others lie beside it, for the compiler too. A request that brings `input.txt`
+and `correct_output.txt` is a Codeforces test of open-r1's own package: the program reads the input, and `run.stdout` is
+"1" or "0", by `checker.py` where it is given and word by word elsewhere. IOI problems need their graders, which are not
+here. Times are milliseconds, memory bytes.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import signal
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from pydantic import Field
 
 from sandbox.errors import UnsupportedLanguage
 from sandbox.judge.compare import same_output
-from sandbox.languages import resolve
+from sandbox.languages import base, resolve
 from sandbox.types import Report
 from service.api.dialects.dialect import Dialect, Loose, Text, Visit
 from service.api.dialects.runs import told
@@ -39,6 +43,16 @@ runpy.run_path("{CHECKER}", run_name="__main__")
 class File(Loose):
     content: Text
     name: str = ""
+    encoding: Literal["utf8", "base64", "hex"] = "utf8"
+
+    def data(self) -> bytes:
+        """The file itself. Raises BadRequest for what is not in its encoding."""
+        try:
+            if self.encoding == "base64":
+                return base64.b64decode("".join(self.content.split()), validate=True)
+            return bytes.fromhex(self.content) if self.encoding == "hex" else self.content.encode()
+        except (binascii.Error, ValueError) as error:
+            raise BadRequest(f"files: the content of {self.name!r} is not {self.encoding}: {error}") from None
 
 
 class Execute(Loose):
@@ -46,18 +60,30 @@ class Execute(Loose):
     version: str = "*"
     files: list[File]
     stdin: Text = ""
+    args: list[Text] = Field(default_factory=list)
     run_timeout: float | None = None
     run_memory_limit: float | None = None
 
-    def named(self) -> dict[str, str]:
+    def program(self) -> str:
+        """The first file's text. Raises BadRequest for one that is not text."""
+        try:
+            return self.files[0].data().decode()
+        except UnicodeDecodeError as error:
+            raise BadRequest(f"files: the first is the program, and not UTF-8: {error}") from None
+
+    def named(self) -> dict[str, bytes]:
         """The files beside the program, by name."""
-        return {file.name: file.content for file in self.files[1:] if file.name}
+        return {file.name: file.data() for file in self.files[1:] if file.name}
 
 
 @DIALECT.router.get("/api/v2/runtimes")
 async def runtimes(request: Request) -> JSONResponse:
-    return JSONResponse([{"language": one.name, "version": one.version, "aliases": one.aliases}
-                         for one in request.app.state.services.fleet.languages])  # fmt: skip
+    """One entry a language, and one more for each of its variants."""
+    known = request.app.state.services.fleet.languages
+    names = [(one.name, one.aliases, one.version) for one in known]
+    names += [(name, spellings, one.version) for one in known for name, spellings in one.variants.items()]
+    return JSONResponse([{"language": name, "version": version, "aliases": spellings}
+                         for name, spellings, version in names])  # fmt: skip
 
 
 @DIALECT.router.post("/api/v2/execute")
@@ -79,30 +105,32 @@ async def execute(request: Request, body: Execute) -> JSONResponse:
         compiled, run = await visit.alive(work)
     except Poisoned as error:
         compiled, run = FINE, {**FINE, "code": None, "signal": "SIGKILL", "stderr": f"plaudit: {error.detail}"}
-    version = {one.name: one.version for one in visit.services.fleet.languages}.get(language, body.version)
+    version = {one.name: one.version for one in visit.services.fleet.languages}.get(base(language), body.version)
     return JSONResponse({"language": body.language, "version": version, "compile": compiled, "run": run})
 
 
 Stages = tuple[dict[str, Any], dict[str, Any]]
 
 
-async def _plain(visit: Visit, body: Execute, language: str, files: dict[str, str]) -> Stages:
+async def _plain(visit: Visit, body: Execute, language: str, files: dict[str, bytes]) -> Stages:
     limits = _limits(visit, (body.run_timeout or 3000) / 1000, None, body)
-    order = Order(language, body.files[0].content, body.stdin, _bytes(files), limits=limits)
+    order = Order(language, body.program(), body.stdin, tuple(files.items()), limits=limits, args=tuple(body.args))
     report = await visit.run(order)
     return _compiled(report), _stage(report)
 
 
-async def _graded(visit: Visit, body: Execute, language: str, files: dict[str, str]) -> Stages:
+async def _graded(visit: Visit, body: Execute, language: str, files: dict[str, bytes]) -> Stages:
     """The program on its input, then the checker on what it printed."""
-    config = dict(line.split("=", 1) for line in files.get(CONFIG, "").splitlines() if "=" in line)
+    config = dict(line.split("=", 1) for line in _text(files.get(CONFIG, b"")).splitlines() if "=" in line)
     by_file = config.get("INPUT_MODE", "stdio").strip().lower() == "file"
     seconds = _number(config.get("TIME_LIMIT")) or (body.run_timeout or 3000) / 1000
     limits = _limits(visit, seconds, _number(config.get("MEMORY_LIMIT")), body)
-    source = body.files[0].content
-    order = Order(language, source, files[INPUT], limits=limits)
+    source, arguments = body.program(), tuple(body.args)
+    beside = {name: data for name, data in files.items() if name not in (INPUT, EXPECTED, CHECKER, CONFIG)}
+    order = Order(language, source, _text(files[INPUT]), tuple(beside.items()), limits=limits, args=arguments)
     if by_file:
-        order = Order(language, source, files=_bytes({INPUT: files[INPUT]}), fetch=(ACTUAL,), limits=limits)
+        beside[INPUT] = files[INPUT]
+        order = Order(language, source, files=tuple(beside.items()), fetch=(ACTUAL,), limits=limits, args=arguments)
     report = await visit.run(order)
     run = told(report)
     if run is None or report.output is None:
@@ -111,10 +139,10 @@ async def _graded(visit: Visit, body: Execute, language: str, files: dict[str, s
         return _compiled(report), {**FINE, "stdout": "0", "output": "0", "stderr": run.note or run.stderr[-2000:]}
     actual = report.output.files.get(ACTUAL, b"") if by_file else report.output.stdout
     if CHECKER not in files:
-        right = "1" if same_output(actual, files[EXPECTED].encode(), "tokens") else "0"
+        right = "1" if same_output(actual, files[EXPECTED], "tokens") else "0"
         return _compiled(report), {**FINE, "stdout": right, "output": right}
-    beside = {CHECKER: files[CHECKER], INPUT: files[INPUT], EXPECTED: files[EXPECTED]}
-    check = Order("python", CHECK, files=(*_bytes(beside), (ACTUAL, actual)), limits=visit.limits(10))
+    shown = tuple((name, files[name]) for name in (CHECKER, INPUT, EXPECTED))
+    check = Order("python", CHECK, files=(*shown, (ACTUAL, actual)), limits=visit.limits(10))
     return _compiled(report), _stage(await visit.run(check))
 
 
@@ -132,8 +160,8 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _bytes(files: dict[str, str]) -> tuple[tuple[str, bytes], ...]:
-    return tuple((name, content.encode()) for name, content in files.items())
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
 def _compiled(report: Report) -> dict[str, Any]:

@@ -47,14 +47,15 @@ async def submit_task(request: Request, task: Task) -> JSONResponse:
     options = Options.of(request)
     visit = Visit(request, min(DIALECT.deadline_s, task.timeout or DIALECT.deadline_s))
     tested = tested_by(task.reward_info, options, "reward_info")
+    language = (tested.language if tested is not None else None) or options.language
     term = (
         ScoreTerm(name="rm", type="score", model=visit.model(options.model), on_overflow="truncate_left")
         if tested is None else ExecuteTerm(name="tests", type="execute", policy=options.policy)
     )  # fmt: skip
     item = RewardItem(
         prompt=task.prompt if isinstance(task.prompt, str) else messages(task.prompt), completions=[task.response],
-        extract="last_fence", tests=None if tested is None else tested.tests,
-        language=(tested.language if tested is not None else None) or options.language, limits=visit.limits(),
+        extract="last_fence", tests=None if tested is None else tested.graded(language, options),
+        language=language, limits=visit.limits(),
     )  # fmt: skip
     body = RewardRequest(spec=RewardSpec(terms=[term]), items=[item]).model_dump_json().encode()
     visit.services.door.check_reward(RewardRequest.model_validate_json(body))

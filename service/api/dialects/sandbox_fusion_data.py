@@ -21,6 +21,7 @@ from service.api.dialects.dialect import Loose, Text, Visit, judged
 from service.api.dialects.sandbox_fusion import DIALECT, MAX_DEADLINE_S, SLACK_S, WALL_SLACK_S, decoded
 from service.errors import BadRequest, Invalid
 from service.extract import code_of
+from service.graders import TOLERANT, Grader
 from service.labels import Tested, required_tests
 from service.schemas import (
     CompileResult,
@@ -97,7 +98,8 @@ async def submit(request: Request, body: Submit) -> JSONResponse:
     if body.config.custom_extract_logic:
         raise Invalid("config.custom_extract_logic: code for the service itself is not run here")
     row = _row(body)
-    tested = Tested(RefTests(kind="ref", sha256=str(body.id))) if row is None else _tests(row)
+    grader = Grader.of(request)
+    tested = Tested(RefTests(kind="ref", sha256=str(body.id))) if row is None else _tests(row, grader)
     labels = row.get("labels") if row is not None else None
     named = labels.get("programming_language") if isinstance(labels, dict) else None
     language = body.config.language or tested.language or named or "python"
@@ -108,7 +110,8 @@ async def submit(request: Request, body: Submit) -> JSONResponse:
     run_s = body.config.run_timeout or 10.0
     visit = Visit(request, MAX_DEADLINE_S)
     limits = visit.limits(run_s, wall_s=run_s + WALL_SLACK_S)
-    item = ExecuteItem(language=language, programs=[tested.program(code.text)], tests=tested.tests, limits=limits,
+    tests = tested.graded(language, grader)
+    item = ExecuteItem(language=language, programs=[code.text], tests=tests, limits=limits,
                        stop="never" if body.config.extra.get("run_all_cases") else "first_failure")  # fmt: skip
     ran = await visit.alive(visit.execute(ExecuteRequest(items=[item])))
     program = judged(ran.results[0].programs[0])
@@ -133,14 +136,16 @@ def _row(body: Submit) -> dict[str, Any] | None:
     return None
 
 
-def _tests(row: dict[str, Any]) -> Tested:
+def _tests(row: dict[str, Any], grader: Grader) -> Tested:
     cases = row.get("test")
     if isinstance(cases, list) and all(isinstance(case, dict) and "input" in case for case in cases) and cases:
         streams = [{**_streams(case, "input"), **_streams(case, "output")} for case in cases]
         if unknown := sorted({name for one in streams for name in one} - STREAMS):
             raise Invalid(f"test: files are not judged here, and {', '.join(unknown)} are asked for")
         lines = [StdioTestCase(stdin=one.get("stdin", ""), stdout=one.get("stdout", "")) for one in streams]
-        return Tested(StdioTests(kind="stdio", cases=lines, compare="float", rel_tol=REL_TOL))
+        compare = grader.compare or "float"
+        tolerance = None if compare not in TOLERANT else REL_TOL if grader.rel_tol is None else grader.rel_tol
+        return Tested(StdioTests(kind="stdio", cases=lines, compare=compare, rel_tol=tolerance))
     return required_tests(row if cases is None or isinstance(cases, str) else {**row, "tests": cases}, "provided_data")
 
 
