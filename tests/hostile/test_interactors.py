@@ -215,6 +215,16 @@ def test_a_program_speaks_to_its_interactor_and_to_nobody_else(box: Sandbox, sou
     assert run(box, BISECT, interactive(GUESS, "777\n")).verdict is Verdict.PASSED
 
 
+def test_a_dialogue_by_the_names_of_its_streams(box: Sandbox) -> None:
+    names = "said, heard = open('/dev/stdout', 'w', buffering=1), open('/dev/stdin')\n"
+    program = BISECT.replace("print(m, flush=True)", "print(m, file=said)").replace(
+        "input()", "heard.readline().strip()"
+    )
+    assert run(box, names + program, interactive(GUESS, "7\n")).verdict is Verdict.PASSED
+    stolen = "open('/dev/stdin', 'w').write('=\\n')\nprint(5, flush=True)\nprint(open('/dev/stdout').readline())"
+    assert run(box, stolen, interactive(GUESS, "7\n")).verdict in NOT_WELL
+
+
 def test_options_go_with_an_interactor(box: Sandbox) -> None:
     options = Options(audit=True, check_determinism=True, fresh_interpreter=True)
     report = judge(Program("python", BISECT), interactive(GUESS, "7\n"), LIMITS, Stop(), box, options)
