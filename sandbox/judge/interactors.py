@@ -41,9 +41,13 @@ CLOSED = re.compile(
 
 @contextmanager
 def pipe() -> Iterator[list[int]]:
-    """Both ends of a pipe; whoever has given one away removes it from the list."""
+    """Both ends of a pipe; whoever has given one away removes it from the list.
+
+    Both sides can open it by name (`/dev/stdin`, `/dev/stdout`). A program that opens the wrong end hears itself.
+    """
     ends = list(os.pipe2(os.O_CLOEXEC))
     try:
+        os.fchmod(ends[0], 0o666)
         yield ends
     finally:
         for fd in ends:

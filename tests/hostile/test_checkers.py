@@ -107,7 +107,7 @@ def test_a_program_that_does_not_end_well_is_never_checked(box: Sandbox) -> None
         ("import sys\nsys.exit(1)", "python", "cases.0: the checker refuses"),
         ("raise ValueError('spoilt')", "python", "cases.0: the checker breaks.*spoilt"),
         ("import os\nos.kill(os.getpid(), 11)", "python", "SIGSEGV"),
-        ("while True: pass", "python", "cpu: more than"),
+        ("while True: pass", "python", "cpu: more than|wall: not done"),
         ("x = []\nwhile True: x.append(bytes(1 << 22))", "python", "MemoryError|more than 512 MB"),
         ("print(0.5)", "python", "gives 0.5"),
         ("print(100)", "python", "gives 100, and a score lies in"),
@@ -180,7 +180,7 @@ def test_no_program_turns_its_failure_into_null_by_breaking_the_checker(box: San
     report = run(box, f"print({word!r})", checked(BREAKS_ON))
     assert (report.verdict, report.tests[0].score) == (Verdict.INVALID_RESULT, 0.0)
     assert report.tests[0].detail.startswith("the checker ")
-    assert report.flags == ("checker_failed",)
+    assert set(report.flags) - {"rerun_alone"} == {"checker_failed"}  # again, where this host was busy
     assert run(box, "print(1)", checked(BREAKS_ON)).verdict is Verdict.PASSED
 
 
