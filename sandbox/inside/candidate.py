@@ -99,6 +99,17 @@ def run_main(source: bytes) -> tuple[Any, BaseException | None]:
     return main, error
 
 
+def rehearse() -> None:
+    """Run what every program will: code that has run adapts itself no more, and its pages stay shared after a fork."""
+    ours = sys.modules["__main__"]
+    for _ in range(20):
+        run_main(b"pass\n")
+        ending.is_plain(b"pass\n")
+        ending.flush_quietly("stderr", "stdout")
+        ending.flush_streams()
+    sys.modules["__main__"] = ours
+
+
 def script(source: bytes, watch: Watch | None = None) -> NoReturn:
     main, error = run_main(source)
     if watch is not None:

@@ -43,7 +43,7 @@ STREAMS = (("stdin", "__stdin__"), ("stdout", "__stdout__"), ("stderr", "__stder
 MARKS = (
     b"__del__", b"yield", b"async", b"open", b"IO", b"file", b"riter", b"uffer", b"stdout", b"stderr", b"detach",
     b"weakref", b"finalize", b"eval", b"exec", b"compile", b"attr", b"dict__", b"globals", b"vars", b"builtins",
-    b"import_", b"importlib", b"ctypes", b"coding",
+    b"import_", b"importlib", b"ctypes", b"coding", b"thread", b"os.close", b"dup",
 )  # fmt: skip
 
 _exit, _kill, _getpid = os._exit, os.kill, os.getpid
@@ -131,11 +131,14 @@ def asked_code(error: SystemExit) -> int:
 
 def is_plain(source: bytes) -> bool:
     """Whether the end of this program's objects cannot be seen, as far as it imports nothing more than is there."""
-    return source.isascii() and not any(mark in source for mark in MARKS)
+    return source.isascii() and not any(map(source.__contains__, MARKS))
 
 
 def finish(code: int, watch: Any = None, *, plain: bool = False) -> NoReturn:
     """End as the interpreter would. Whoever calls this must hold nothing of the program's any more."""
+    plain = plain and next(reversed(sys.modules)) == Start.last_module
+    if plain and watch is None and code >= 0 and not atexit._ncallbacks() and attempt(sys.stdout.flush)[1] is None:
+        _exit(code)
     flush_quietly("stderr", "stdout")
     threading = sys.modules.get("threading")
     if threading is not None:
@@ -146,7 +149,7 @@ def finish(code: int, watch: Any = None, *, plain: bool = False) -> NoReturn:
     whole = flush_streams()
     if watch is not None:
         watch.end()
-    if not plain or next(reversed(sys.modules)) != Start.last_module:
+    if not plain:
         dismantle()
         flush_quietly("__stdout__", "__stderr__")
         if Start.flush_c is not None:

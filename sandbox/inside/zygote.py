@@ -561,6 +561,8 @@ def main() -> None:
         for name in setup["kit"]:
             kit[name].MAIN = room.main
             ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
+        if "candidate" in kit:
+            kit["candidate"].rehearse()
         warm(setup, room.work)
         if "candidate" in kit:
             kit["candidate"].ending.remember(c.fflush)

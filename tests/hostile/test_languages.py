@@ -234,7 +234,7 @@ if child == 0:
 os.sched_setscheduler(child, os.SCHED_IDLE, os.sched_param(0))
 print(os.sched_getscheduler(child) == os.SCHED_OTHER)
 try:
-    os.sched_setaffinity(child, {0})
+    os.sched_setaffinity(1, {0})
 except PermissionError:
     print("refused")
 os.kill(child, 9)

@@ -294,6 +294,8 @@ time.sleep(1000)
     ],
 )
 def test_who_crowds_itself_out_is_not_run_again(box: Sandbox, how: str) -> None:
+    if os.getloadavg()[0] > 2 * len(os.sched_getaffinity(0)):
+        pytest.skip("this host is starved indeed")
     source = CROWD.format(how=how, children=40, seconds=0.9 / 40)
     began = time.monotonic()
     report = run(box, source, DONE, Options(), Limits(cpu_s=2, wall_s=2.4))
