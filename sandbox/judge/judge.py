@@ -18,6 +18,7 @@ from sandbox.judge.calls import calls_of, judge_calls
 from sandbox.judge.literals import Undecided, literal_calls
 from sandbox.judge.output import MAIN, check_run, path_of, run_once
 from sandbox.judge.programs import Text, ready
+from sandbox.judge.reading import check_entry_point, complete_part
 from sandbox.judge.script import combined
 from sandbox.judge.shared import judge_shared
 from sandbox.judge.split import judge_tests
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 SPLIT: JudgeName = "split"
 SHARED: JudgeName = "shared_process"
+LEANED: JudgeName = "program_methods"  # some passed test rests on methods of the program's own objects
 PATIENCE = 3  # how much longer a starved run may take when it is run again
 
 # What reads stdin can as well be run without a judgement.
@@ -150,6 +152,8 @@ def dispatch(
         source = suite.prompt.encode("utf-8", "surrogatepass") + source
     way, name = (judge_together, SHARED) if options.grading == "together" else (judge_split, SPLIT)
     tests, flags = way(box, source, suite, limits, stop, options)
+    if LEANED in flags:
+        name, flags = LEANED, flags - {LEANED}
     return conclude(tests, total, name, box, None, flags | hasty(tests, options))
 
 
@@ -163,6 +167,7 @@ def judge_split(
     box: Sandbox, source: bytes, suite: AssertSuite | CheckSuite, limits: Limits, stop: Stop, options: Options
 ) -> tuple[list[TestReport], set[str]]:
     """Tests in a process of their own, or in none where they are literal calls."""
+    check_entry_point(KIND_OF[type(suite)], suite.entry_point or "f")
     if isinstance(suite, AssertSuite):
         entry_point = suite.entry_point or derived_entry_point(suite)
         calls = literal_calls(suite.asserts, suite.setup, entry_point)
@@ -196,7 +201,7 @@ def plan_of(suite: AssertSuite | CheckSuite) -> dict[str, Any]:
         return {
             "kind": "check",
             "setup": "",
-            "helpers": suite.prompt,
+            "helpers": complete_part(suite.prompt),
             "entry_point": suite.entry_point,
             "tests": [suite.test],
         }
