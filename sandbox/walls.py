@@ -69,6 +69,9 @@ KIT_FILES = {
     "awaited": "inside/awaited.py",
     "peer": "inside/peer.py",
     "remote": "inside/remote.py",
+    "mirrors": "inside/mirrors.py",
+    "serving": "inside/serving.py",
+    "names": "inside/names.py",
     "wire": "inside/wire.py",
     "codec": "judge/codec.py",
 }

@@ -10,7 +10,7 @@ import os
 import sys
 
 MAIN = "/tmp/main.py"
-KIT = ("candidate", "peer", "remote", "wire", "codec")
+KIT = ("candidate", "peer", "remote", "mirrors", "serving", "awaited", "wire", "codec")
 
 
 def main() -> None:
