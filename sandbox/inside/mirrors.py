@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sandbox.inside.remote import (
+        CLASS,
         MUTABLE,
         NUMBER,
         PEER,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from sandbox.inside.wire import attempt
 else:
     from remote import (
+        CLASS,
         MUTABLE,
         NUMBER,
         PEER,
@@ -88,29 +90,29 @@ class Mirror(abc.ABCMeta):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if is_mirror(cls):
-            return own(cls, PEER).call({"h": own(cls, NUMBER)}, args, kwargs)
+            return own(cls, PEER).call({"h": own(cls, CLASS)}, args, kwargs)
         return extended(cls, args, kwargs)
 
     def __getattr__(cls, name: str) -> Any:
         if (name.startswith("__") and name.endswith("__") and name not in SHOWN) or name.startswith(("\0", "_abc_")):
             raise AttributeError(f"type object {cls.__name__!r} has no attribute {name!r} over the wire")
-        return hear(cls, mirror_entry(cls, PEER).request("attr", h=mirror_entry(cls, NUMBER), name=name))
+        return hear(cls, mirror_entry(cls, PEER).request("attr", h=mirror_entry(cls, CLASS), name=name))
 
     def __setattr__(cls, name: str, value: Any) -> None:
         if not is_mirror(cls) or name.startswith(("__", "_abc_", "\0")):
             super().__setattr__(name, value)
         else:
             peer = own(cls, PEER)
-            peer.request("set_attr", h=own(cls, NUMBER), name=name, value=peer.encode(value))
+            peer.request("set_attr", h=own(cls, CLASS), name=name, value=peer.encode(value))
 
     def __delattr__(cls, name: str) -> None:
         if not is_mirror(cls):
             super().__delattr__(name)
         else:
-            own(cls, PEER).request("del_attr", h=own(cls, NUMBER), name=name)
+            own(cls, PEER).request("del_attr", h=own(cls, CLASS), name=name)
 
     def __dir__(cls) -> Any:
-        return mirror_entry(cls, PEER).request("dir", h=mirror_entry(cls, NUMBER))
+        return mirror_entry(cls, PEER).request("dir", h=mirror_entry(cls, CLASS))
 
     def __instancecheck__(cls, value: Any) -> bool:
         if type.__instancecheck__(cls, value):
@@ -123,24 +125,24 @@ class Mirror(abc.ABCMeta):
         return is_mirror(cls) and bool(own(cls, META)) and asked_about(cls, "subclass", kind)
 
     def __iter__(cls) -> Any:
-        return iter(mirror_entry(cls, PEER).request("iter", h=mirror_entry(cls, NUMBER)))
+        return iter(mirror_entry(cls, PEER).request("iter", h=mirror_entry(cls, CLASS)))
 
     def __len__(cls) -> int:
-        return expect(int, mirror_entry(cls, PEER).request("len", h=mirror_entry(cls, NUMBER)))
+        return expect(int, mirror_entry(cls, PEER).request("len", h=mirror_entry(cls, CLASS)))
 
     def __bool__(cls) -> bool:
         return True
 
     def __getitem__(cls, key: Any) -> Any:
         peer = mirror_entry(cls, PEER)
-        return peer.request("item", h=mirror_entry(cls, NUMBER), key=peer.encode(key))
+        return peer.request("item", h=mirror_entry(cls, CLASS), key=peer.encode(key))
 
 
 def asked_about(cls: Any, op: str, value: Any) -> bool:
     """Whether a class with rules of its own (an ABC, a Protocol) takes something for its instance or subclass."""
     peer = own(cls, PEER)
     peer.leaned = peer.leaned or peer.guarded
-    return expect(bool, peer.request(op, h=own(cls, NUMBER), value=peer.encode(value)))
+    return expect(bool, peer.request(op, h=own(cls, CLASS), value=peer.encode(value)))
 
 
 def extended(cls: Any, args: Any, kwargs: Any) -> Any:
@@ -159,7 +161,7 @@ def extended(cls: Any, args: Any, kwargs: Any) -> Any:
                 body.update(lent_body(kind))
         plain = [base(made)] if base is not None and base.__name__ not in MUTABLE else []
         number = peer.request(
-            "shadow", h=own(nearest[0], NUMBER), name=cls.__name__, bases=[peer.encode(kind) for kind in nearest],
+            "shadow", h=own(nearest[0], CLASS), name=cls.__name__, bases=[peer.encode(kind) for kind in nearest],
             body=peer.encode(body), args=[peer.encode(value) for value in plain],
         )  # fmt: skip
         object.__setattr__(made, PEER, peer)
@@ -267,7 +269,7 @@ def body_of(peer: Any, number: int, about: dict[str, Any], bases: list[Any]) -> 
         if not is_mirror(base) and not is_value(base) and not issubclass(base, BaseException) and not is_interface(base):
             names = {name: "function" if callable(getattr(base, name)) else "value" for name in dir(base)
                      if not hasattr(object, name)} | names  # fmt: skip
-    body: dict[str, Any] = {"__module__": str(about["module"]), "__doc__": about.get("doc"), NUMBER: number, PEER: peer,
+    body: dict[str, Any] = {"__module__": str(about["module"]), "__doc__": about.get("doc"), CLASS: number, PEER: peer,
                             META: bool(about.get("meta"))}  # fmt: skip
     fields = set(about.get("tuple") or ()) if not any(is_mirror(base) for base in bases) else set()
     local = set(dir(tuple)) | {"_fields", "_asdict", "_replace", "_make", "_field_defaults"} if fields else set()
@@ -338,7 +340,7 @@ def enumeration(peer: Any, number: int, about: dict[str, Any], name: str, bases:
     made, error = attempt(make)
     if error is not None:
         return None
-    for key, value in ((NUMBER, number), (PEER, peer), (META, False)):
+    for key, value in ((CLASS, number), (PEER, peer), (META, False)):
         type.__setattr__(made, key, value)
     return made
 
@@ -352,7 +354,7 @@ def enum_mirror() -> Any:
             def __getattr__(cls, name: str) -> Any:
                 if name.startswith("__") or "\0" in name or mirror_entry(cls, PEER) is None:
                     raise AttributeError(name)
-                return mirror_entry(cls, PEER).request("attr", h=mirror_entry(cls, NUMBER), name=name)
+                return mirror_entry(cls, PEER).request("attr", h=mirror_entry(cls, CLASS), name=name)
 
         _enum_mirrors.append(EnumMirror)
     return _enum_mirrors[0]
@@ -363,7 +365,7 @@ _enum_mirrors: list[Any] = []
 
 def native_mirror(peer: Any, kind: type) -> Any:
     """What stands for instances of a class of the library that is no value: functions, generators, locks, graphs."""
-    body: dict[str, Any] = {"__module__": kind.__module__, PEER: peer, NUMBER: f"\0{kind.__name__}", META: False}
+    body: dict[str, Any] = {"__module__": kind.__module__, PEER: peer, CLASS: f"\0{kind.__name__}", META: False}
     body["__class__"] = property(lambda self: kind)
     for name in ("__doc__", "__module__"):  # which the class itself has
         body[name] = property(lambda self, name=name: self.__getattribute__("__asked__")(name))

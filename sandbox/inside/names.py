@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sandbox.inside.peer import Peer, follow, import_module
-    from sandbox.inside.remote import NUMBER, is_mirror, own
+    from sandbox.inside.remote import CLASS, is_mirror, own
     from sandbox.inside.wire import attempt
 else:
     from peer import follow, import_module
-    from remote import NUMBER, is_mirror, own
+    from remote import CLASS, is_mirror, own
     from wire import attempt
 
 MODULES = {name: name for name in sys.stdlib_module_names if not name.startswith("_")} | {
@@ -133,4 +133,4 @@ class Names:
         if isinstance(kind, type) and is_mirror(kind):
             last = name.rpartition(".")[2]
             if last.lstrip("_")[:1].isupper() or last in self.roles:
-                peer.spoken.add(own(kind, NUMBER))
+                peer.spoken.add(own(kind, CLASS))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sandbox.inside import mirrors, remote
-    from sandbox.inside.remote import MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
+    from sandbox.inside.remote import CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
     from sandbox.inside.serving import base_of, base_value, fill
     from sandbox.inside.wire import (
         BeyondValues,
@@ -55,7 +55,7 @@ else:
     import codec
     import mirrors
     import remote
-    from remote import MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
+    from remote import CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
     from serving import base_of, base_value, fill
     from wire import (
         BeyondValues,
@@ -231,16 +231,16 @@ class Peer:
         if home is not self:
             raise self.fail(Unsplittable("a value of an earlier process"))
         if isinstance(value, type):
-            return {"t": "h", "mine": False, "id": own(value, NUMBER)}
+            return {"t": "h", "mine": False, "id": own(value, CLASS)}
         number = get(value, NUMBER)
         kind = type(value)
         if is_enum(kind):
             named = {"member": value._name_} if value._name_ in kind.__members__ else {"of": self.encode(value._value_)}
-            return {"t": "h", "mine": False, "id": own(kind, NUMBER), **named}
+            return {"t": "h", "mine": False, "id": own(kind, CLASS), **named}
         if number is None:
             if base_of(kind) is None or not is_mirror(kind):
                 raise self.fail(Unsplittable(f"a {kind.__name__} that the program has not made"))
-            return {"t": "h", "mine": False, "id": own(kind, NUMBER), "v": self.content(value)}
+            return {"t": "h", "mine": False, "id": own(kind, CLASS), "v": self.content(value)}
         remote.push(value)
         return {"t": "h", "mine": False, "id": number}
 
@@ -371,7 +371,7 @@ class Peer:
 
     # requests and replies
 
-    def request(self, op: str, **fields: Any) -> Any:
+    def request(self, op: str, /, **fields: Any) -> Any:
         """Ask the other end and wait; raises its exception here."""
         return self.decode(self.open_reply(self.exchange(op, fields)).get("ok"))
 

@@ -34,6 +34,7 @@ else:
     from wire import Unsplittable
 
 NUMBER, PEER, SYNCED, TAINTED, TEXT = (f"\0{name}" for name in ("number", "peer", "synced", "tainted", "text"))
+CLASS = "\0class"  # the number of a mirror's class; instances have theirs under NUMBER
 SHOWN = frozenset({  # underlined attributes that are asked for; the others belong to protocols
     "__name__", "__qualname__", "__dict__", "__len__", "__code__", "__defaults__", "__kwdefaults__", "__annotations__",
     "__bases__", "__mro__", "__self__", "__func__", "__closure__", "__wrapped__", "__slots__", "__orig_bases__",
@@ -76,7 +77,7 @@ def mirror_entry(kind: type, key: str) -> Any:
 
 def is_mirror(kind: Any) -> bool:
     """Whether a class stands for one of the other end, rather than for a class of this end that extends such a one."""
-    return own(kind, NUMBER) is not None
+    return own(kind, CLASS) is not None
 
 
 def is_foreign(value: Any) -> bool:
@@ -87,14 +88,14 @@ def is_foreign(value: Any) -> bool:
 def spoken(value: Any) -> bool:
     """Whether the tests speak of the class of a stand-in."""
     peer = peer_of(value)
-    return not peer.guarded or any(own(base, NUMBER) in peer.spoken for base in type(value).__mro__ if is_mirror(base))
+    return not peer.guarded or any(own(base, CLASS) in peer.spoken for base in type(value).__mro__ if is_mirror(base))
 
 
 def hear(owner: type, found: Any) -> Any:
     """A class within a class that the tests speak of is one they speak of."""
     peer = mirror_entry(owner, PEER)
-    if isinstance(found, type) and is_mirror(found) and mirror_entry(owner, NUMBER) in peer.spoken:
-        peer.spoken.add(own(found, NUMBER))
+    if isinstance(found, type) and is_mirror(found) and mirror_entry(owner, CLASS) in peer.spoken:
+        peer.spoken.add(own(found, CLASS))
     return found
 
 
@@ -109,7 +110,7 @@ def where(value: Any) -> dict[str, Any]:
     return {"h": tree["id"]} | {name: tree[name] for name in ("member", "of", "v") if name in tree}
 
 
-def ask(value: Any, op: str, **fields: Any) -> Any:
+def ask(value: Any, op: str, /, **fields: Any) -> Any:
     peer = peer_of(value)
     push(value)
     return peer.request(op, **where(value), **fields)
@@ -199,7 +200,7 @@ class Asked:
 
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
-            return hear(owner, mirror_entry(owner, PEER).request("attr", h=mirror_entry(owner, NUMBER), name=self.name))
+            return hear(owner, mirror_entry(owner, PEER).request("attr", h=mirror_entry(owner, CLASS), name=self.name))
         if self.base is not None and not spoken(instance):
             return getattr(self.base, self.name).__get__(instance, owner)
         if self.callable:

@@ -65,6 +65,8 @@ def describe(kind: Any) -> dict[str, Any]:
     """A class in words: what it is called, what it extends, what it defines."""
     names: dict[str, str] = {}
     for name, value in list(vars(kind).items()):
+        if getattr(value, "__module__", None) == "enum" and type(value) is FUNCTION:
+            continue  # which every enumeration is given
         if value is None:
             names[name] = "none"
         elif type(value) is FUNCTION:

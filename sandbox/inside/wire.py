@@ -94,7 +94,10 @@ def builtin_exception(name: Any) -> type[BaseException]:
 def error_tree(error: BaseException, encode: Callable[[Any], Any]) -> dict[str, Any]:
     """What an exception carries: arguments, attributes, cause, context, notes."""
     tree: dict[str, Any] = {"m": message_of(error)}
-    args, fault = attempt(lambda: encode(tuple(error.args)))
+    given = tuple(error.args)
+    if isinstance(error, OSError) and len(given) == 2 and error.filename is not None:
+        given = (*given, error.filename)  # as it was made; the class keeps it apart
+    args, fault = attempt(lambda: encode(given))
     tree["a"] = args if fault is None and len(codec.dumps(args)) <= MAX_ARGUMENTS else None
     attributes = []
     for name, value in list(vars(error).items())[:MAX_ATTRIBUTES]:
@@ -129,7 +132,8 @@ def build_error(
         error = RuntimeError(f"{kind.__name__}: {message}")
     base = next(base for base in kind.__mro__ if base.__module__ == "builtins")
     attempt(lambda: base.__init__(error, *args))
-    attempt(lambda: setattr(error, "args", args))
+    if not isinstance(error, OSError):
+        attempt(lambda: setattr(error, "args", args))
     made(error)
     for pair in said.get("d") or ():
         if type(pair) is list and len(pair) == 2 and type(pair[0]) is str and "\0" not in pair[0]:
