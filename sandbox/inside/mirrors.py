@@ -332,7 +332,7 @@ def enumeration(peer: Any, number: int, about: dict[str, Any], name: str, bases:
                     namespace[attribute] = special
             else:
                 namespace[attribute] = Asked(attribute, callable=how == "function", number=number, base=value_base)
-        namespace["__getattr__"] = Foreign.__getattr__
+        namespace["__getattr__"] = of_member
         if "_missing_" in about["names"]:
             namespace["_missing_"] = classmethod(lambda cls, value: peer.call({"h": number, "method": "_missing_"}, (value,), {}))
         return meta(name, lineage, namespace)
@@ -343,6 +343,12 @@ def enumeration(peer: Any, number: int, about: dict[str, Any], name: str, bases:
     for key, value in ((CLASS, number), (PEER, peer), (META, False)):
         type.__setattr__(made, key, value)
     return made
+
+
+def of_member(self: Any, name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    return Foreign.__getattr__(self, name)
 
 
 def enum_mirror() -> Any:

@@ -350,6 +350,11 @@ class Peer:
         self.remotes[number] = error
         self.came[id(error)] = number
 
+    def refresh_all(self, reply: dict[str, Any]) -> None:
+        for number, tree in reply.get("content") or ():
+            if type(number) is int and number in self.remotes:
+                self.refresh(self.remotes[number], tree)
+
     def refresh(self, value: Any, tree: Any) -> None:
         base = base_of(type(value))
         content = self.decode(tree)
@@ -373,7 +378,11 @@ class Peer:
 
     def request(self, op: str, /, **fields: Any) -> Any:
         """Ask the other end and wait; raises its exception here."""
-        return self.decode(self.open_reply(self.exchange(op, fields)).get("ok"))
+        reply = self.open_reply(self.exchange(op, fields))
+        value = self.decode(reply.get("ok"))
+        if "sync" in fields:
+            self.refresh_all(reply)
+        return value
 
     def exchange(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
         self.lock.acquire()
@@ -429,9 +438,7 @@ class Peer:
                 content = codec.decode(tree, borrower)
                 if type(number) is int and 0 <= number < len(kept):
                     change(kept[number], content)
-            for number, tree in reply.get("content") or ():
-                if type(number) is int and number in self.remotes:
-                    self.refresh(self.remotes[number], tree)
+            self.refresh_all(reply)
         except (codec.CodecError, TypeError, ValueError) as error:
             raise self.fail(Unsplittable(str(error)[:500])) from None
         self.open_reply(reply)
@@ -484,7 +491,10 @@ class Peer:
             self.before_reply()
         finally:
             self.lock.acquire()
-        send_frame(self.sock, data)
+        try:
+            send_frame(self.sock, data)
+        except OSError as fault:
+            raise self.fail(Lost(str(fault))) from None
 
     def work(self, message: dict[str, Any], parts: dict[str, Any]) -> bytes:
         value = self.policy(self, message | {"parts": parts})
@@ -494,7 +504,13 @@ class Peer:
             reply |= self.changes(parts, message)
         else:
             reply["ok"] = codec.encode(value, self.lend)
+            reply |= self.contents(message)
         return codec.dumps(reply)
+
+    def contents(self, message: dict[str, Any]) -> dict[str, Any]:
+        """What containers of ours hold now that have a stand-in with content at the other end."""
+        numbers = message.get("sync") or ()
+        return {"content": [[number, self.content(self.lent[number])] for number in numbers]} if numbers else {}
 
     def changes(self, parts: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
         """What the call has changed of its arguments."""
@@ -507,9 +523,7 @@ class Peer:
         ]
         if changed:
             found["changed"] = changed
-        if message.get("sync"):
-            found["content"] = [[number, self.content(self.lent[number])] for number in message["sync"]]
-        return found
+        return found | self.contents(message)
 
     def error_reply(self, number: Any, error: BaseException, parts: dict[str, Any]) -> bytes:
         if self.guarded and isinstance(error, AssertionError) and not self.is_foreign(error):

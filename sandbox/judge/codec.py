@@ -77,25 +77,16 @@ _READER = json.JSONDecoder(parse_constant=_no_constant)
 class Lender:
     """The `opaque` of a sender that keeps identity: what it has sent before goes as a number."""
 
-    __slots__ = ("kept", "opaque", "seen")
+    __slots__ = ("kept", "opaque", "open", "seen")
 
     def __init__(self, opaque: Opaque, kept: list[Any]) -> None:
         self.opaque = opaque
         self.kept = kept  # alive as long as their ids are looked up
         self.seen = {id(value): number for number, value in enumerate(kept)}
+        self.open: set[int] = set()  # what is being sent
 
     def __call__(self, value: Any) -> dict[str, Any]:
         return self.opaque(value)
-
-    def container(self, value: Any, kind: type, depth: int) -> Any:
-        number = self.seen.get(id(value))
-        if number is not None:
-            return {"t": "same", "n": number}
-        tree = _compound(value, kind, self, depth)
-        if type(tree) is list or tree["t"] in SHARED_TAGS:
-            self.seen[id(value)] = len(self.kept)
-            self.kept.append(value)
-        return tree
 
 
 class Borrower:
@@ -132,18 +123,25 @@ def encode(value: Any, opaque: Opaque = refuse, depth: int = 0) -> Any:
         return value if value - value == 0 else {"t": "float", "v": repr(value)}
     if depth > MAX_DEPTH:
         raise CodecError(f"a value nested deeper than {MAX_DEPTH} levels")
-    if type(opaque) is Lender:
-        return opaque.container(value, kind, depth)
-    return _compound(value, kind, opaque, depth)
-
-
-def _compound(value: Any, kind: type, opaque: Opaque, depth: int) -> Any:
+    lender = opaque if type(opaque) is Lender and kind is not tuple else None
+    if lender is not None:
+        number = lender.seen.get(id(value))
+        if number is not None:
+            return {"t": "same", "n": number}
+        if id(value) in lender.open:
+            raise CodecError("a value that contains itself")
+        lender.open.add(id(value))
     if kind is list:
-        return _sequence(value, opaque, depth)
-    encoder = _ENCODERS.get(kind)
-    if encoder is not None:
-        return encoder(value, opaque, depth + 1)
-    return _encode_library(value, opaque, depth + 1)
+        tree: Any = _sequence(value, opaque, depth)
+    else:
+        encoder = _ENCODERS.get(kind, _encode_library)
+        tree = encoder(value, opaque, depth + 1)
+    if lender is not None:
+        lender.open.discard(id(value))
+        if kind is list or tree["t"] in SHARED_TAGS:
+            lender.seen[id(value)] = len(lender.kept)
+            lender.kept.append(value)
+    return tree
 
 
 def _sequence(values: Any, opaque: Opaque, depth: int) -> list[Any]:
@@ -160,7 +158,7 @@ def _pairs(items: Any, opaque: Opaque, depth: int) -> list[Any]:
     return [[encode(key, opaque, depth), encode(value, opaque, depth)] for key, value in items]
 
 
-_ENCODERS: dict[type, Callable[[Any, Opaque, int], dict[str, Any]]] = {
+_ENCODERS: dict[type, Callable[[Any, Opaque, int], Any]] = {
     tuple: lambda v, o, d: {"t": "tuple", "v": _sequence(v, o, d)},
     dict: lambda v, o, d: {"t": "dict", "v": _pairs(v.items(), o, d)},
     set: lambda v, o, d: {"t": "set", "v": _sequence(v, o, d)},
