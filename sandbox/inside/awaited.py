@@ -1,4 +1,4 @@
-"""What one end awaits of the other: the work runs in a loop of its owner's, a slice at a time, until its value is there.
+"""What one end awaits of the other: the work runs in a loop of its owner's, a slice at a time, until it has a value.
 
 The end that awaits asks the owner to begin, and then again and again whether it is done; in each slice the owner's loop
 runs all that has been begun. Between two slices the awaiting end's own loop goes on, so its time-outs fire, `gather`
@@ -158,7 +158,7 @@ def step(ask: Any) -> Any:
     return method
 
 
-def COROUTINE(ask: Any) -> dict[str, Any]:  # noqa: N802 - the methods of a class
+def coroutine_methods(ask: Any) -> dict[str, Any]:
     """The methods by which a loop drives a coroutine, for one of the other end."""
 
     def known(self: Any, key: str, default: Any) -> Any:

@@ -229,7 +229,7 @@ def resolve(namespace: dict[str, Any], name: str) -> Any:
     """A name of the program; `Class.method` is bound to a fresh instance, the way judges of methods mean it."""
     first, *rest = name.split(".")
     solution = namespace.get("Solution")
-    if not rest and isinstance(solution, type) and callable(vars(solution).get(first)) and not defines(namespace, first):
+    if not rest and isinstance(solution, type) and first in vars(solution) and not defines(namespace, first):
         return getattr(solution(), first)
     if first not in namespace:
         raise NameError(f"name {first!r} is not defined")

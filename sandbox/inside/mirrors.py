@@ -8,13 +8,13 @@ library that the wall has no value for gets a mirror as well, whose instances sa
 from __future__ import annotations
 
 import abc
-import sys
 import types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from sandbox.inside import awaited
     from sandbox.inside.remote import (
         CLASS,
         MUTABLE,
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
         Foreign,
         Method,
         ask,
-        awaited,
         expect,
         hear,
         is_mirror,
-        lean,
         method_for,
         mirror_entry,
         own,
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
     from sandbox.inside.serving import base_of
     from sandbox.inside.wire import attempt
 else:
+    import awaited
     from remote import (
         CLASS,
         MUTABLE,
@@ -47,11 +46,9 @@ else:
         Foreign,
         Method,
         ask,
-        awaited,
         expect,
         hear,
         is_mirror,
-        lean,
         method_for,
         mirror_entry,
         own,
@@ -61,28 +58,129 @@ else:
 
 META = "\0meta"
 NATIVE: dict[str, type] = {  # what an object can be besides a value, and a test may ask about
-    kind.__name__: kind
-    for kind in (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.GeneratorType,
-                 types.CoroutineType, types.AsyncGeneratorType, types.CodeType, types.FrameType, types.TracebackType,
-                 types.MethodWrapperType, types.WrapperDescriptorType, types.MethodDescriptorType,
-                 types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
-                 types.CellType, types.GenericAlias, map, filter, zip, enumerate, reversed, property, staticmethod,
-                 classmethod, type(iter([])), type(iter(())), type(iter({})), type(iter(set())), type(iter("")),
-                 type(iter(range(0))), type(iter({}.values())), type(iter({}.items())), type(reversed([])),
-                 type(iter(b"")), type(iter(int, 0)), object)
-}  # fmt: skip
-PROTOCOL = frozenset({  # special methods that instances of NATIVE are asked for
-    "__call__", "__iter__", "__next__", "__len__", "__getitem__", "__repr__", "__str__", "__await__", "__aiter__",
-    "__anext__", "__enter__", "__exit__", "__contains__", "__eq__", "__ne__", "__bool__", "__setitem__", "__delitem__",
-    "__reversed__", "__lt__", "__le__", "__gt__", "__ge__", "__add__", "__sub__", "__mul__", "__or__", "__and__",
-    "__truediv__", "__radd__", "__rmul__", "__rsub__", "__hash__", "__aenter__", "__aexit__", "__float__", "__int__",
-    "__index__", "__abs__", "__neg__", "__fspath__", "__format__", "__complex__", "__round__", "__pow__", "__mod__",
-    "__floordiv__", "__matmul__", "__xor__", "__invert__", "__rtruediv__", "__rpow__",
-})  # fmt: skip
-SKIPPED = frozenset({"__dict__", "__weakref__", "__module__", "__doc__", "__qualname__", "__new__", "__init__",
-                     "__slots__", "__getattr__", "__getattribute__", "__setattr__", "__delattr__", "__dir__",
-                     "__class__", "__reduce__", "__reduce_ex__", "__init_subclass__", "__subclasshook__",
-                     "__dataclass_fields__", "__dataclass_params__", "__abstractmethods__", "__annotations__"})  # fmt: skip
+    str(kind.__name__): kind
+    for kind in (
+        types.FunctionType,
+        types.BuiltinFunctionType,
+        types.MethodType,
+        types.GeneratorType,
+        types.CoroutineType,
+        types.AsyncGeneratorType,
+        types.CodeType,
+        types.FrameType,
+        types.TracebackType,
+        types.MethodWrapperType,
+        types.WrapperDescriptorType,
+        types.MethodDescriptorType,
+        types.ClassMethodDescriptorType,
+        types.GetSetDescriptorType,
+        types.MemberDescriptorType,
+        types.CellType,
+        types.GenericAlias,
+        map,
+        filter,
+        zip,
+        enumerate,
+        reversed,
+        property,
+        staticmethod,
+        classmethod,
+        type(iter([])),
+        type(iter(())),
+        type(iter({})),
+        type(iter(set())),
+        type(iter("")),
+        type(iter(range(0))),
+        type(iter({}.values())),
+        type(iter({}.items())),
+        type(reversed([])),
+        type(iter(b"")),
+        type(iter(int, 0)),
+        object,
+    )
+}
+PROTOCOL = frozenset(
+    {  # special methods that instances of NATIVE are asked for
+        "__call__",
+        "__iter__",
+        "__next__",
+        "__len__",
+        "__getitem__",
+        "__repr__",
+        "__str__",
+        "__await__",
+        "__aiter__",
+        "__anext__",
+        "__enter__",
+        "__exit__",
+        "__contains__",
+        "__eq__",
+        "__ne__",
+        "__bool__",
+        "__setitem__",
+        "__delitem__",
+        "__reversed__",
+        "__lt__",
+        "__le__",
+        "__gt__",
+        "__ge__",
+        "__add__",
+        "__sub__",
+        "__mul__",
+        "__or__",
+        "__and__",
+        "__truediv__",
+        "__radd__",
+        "__rmul__",
+        "__rsub__",
+        "__hash__",
+        "__aenter__",
+        "__aexit__",
+        "__float__",
+        "__int__",
+        "__index__",
+        "__abs__",
+        "__neg__",
+        "__fspath__",
+        "__format__",
+        "__complex__",
+        "__round__",
+        "__pow__",
+        "__mod__",
+        "__floordiv__",
+        "__matmul__",
+        "__xor__",
+        "__invert__",
+        "__rtruediv__",
+        "__rpow__",
+    }
+)
+SKIPPED = frozenset(
+    {
+        "__dict__",
+        "__weakref__",
+        "__module__",
+        "__doc__",
+        "__qualname__",
+        "__new__",
+        "__init__",
+        "__slots__",
+        "__getattr__",
+        "__getattribute__",
+        "__setattr__",
+        "__delattr__",
+        "__dir__",
+        "__class__",
+        "__reduce__",
+        "__reduce_ex__",
+        "__init_subclass__",
+        "__subclasshook__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__abstractmethods__",
+        "__annotations__",
+    }
+)
 
 
 class Mirror(abc.ABCMeta):
@@ -124,6 +222,10 @@ class Mirror(abc.ABCMeta):
             return True
         return is_mirror(cls) and bool(own(cls, META)) and asked_about(cls, "subclass", kind)
 
+
+class Walked(Mirror):
+    """The class of mirrors whose own class has a class that can be walked, measured and asked for items."""
+
     def __iter__(cls) -> Any:
         return iter(mirror_entry(cls, PEER).request("iter", h=mirror_entry(cls, CLASS)))
 
@@ -154,16 +256,22 @@ def extended(cls: Any, args: Any, kwargs: Any) -> Any:
         return made
     if not issubclass(cls, BaseException):
         mirrors = [kind for kind in cls.__mro__ if is_mirror(kind)]
-        nearest = [kind for kind in mirrors if not any(issubclass(other, kind) for other in mirrors if other is not kind)]
+        nearest = [
+            kind for kind in mirrors if not any(issubclass(other, kind) for other in mirrors if other is not kind)
+        ]
         body: dict[str, Any] = {}
         for kind in reversed(cls.__mro__):
             if not is_mirror(kind) and issubclass(kind, Foreign) and kind is not Foreign:
                 body.update(lent_body(kind))
         plain = [base(made)] if base is not None and base.__name__ not in MUTABLE else []
         number = peer.request(
-            "shadow", h=own(nearest[0], CLASS), name=cls.__name__, bases=[peer.encode(kind) for kind in nearest],
-            body=peer.encode(body), args=[peer.encode(value) for value in plain],
-        )  # fmt: skip
+            "shadow",
+            h=own(nearest[0], CLASS),
+            name=cls.__name__,
+            bases=[peer.encode(kind) for kind in nearest],
+            body=peer.encode(body),
+            args=[peer.encode(value) for value in plain],
+        )
         object.__setattr__(made, PEER, peer)
         object.__setattr__(made, NUMBER, expect(int, number))
         peer.remotes[number] = made
@@ -227,15 +335,17 @@ def mirror(peer: Any, number: int, about: dict[str, Any]) -> Any:
         from collections import namedtuple
 
         bases = [namedtuple(name, [str(field) for field in about["tuple"]])]
-    built, error = attempt(lambda: types.new_class(name, (Foreign, *bases), {"metaclass": Mirror}))
+    meta = Walked if about.get("walked") else Mirror
+    _, error = attempt(lambda: types.new_class(name, (Foreign, *bases), {"metaclass": meta}))
     if error is not None:
         bases = [base for base in bases if is_mirror(base) or base_of(base) or issubclass(base, BaseException)]
-        built = types.new_class(name, (Foreign, *bases), {"metaclass": Mirror}) if not bases else None
     body = body_of(peer, number, about, bases)
     lineage = bases if any(issubclass(base, Foreign) for base in bases) else [Foreign, *bases]
-    made, error = attempt(lambda: types.new_class(name, tuple(lineage), {"metaclass": Mirror}, lambda ns: ns.update(body)))
+    made, error = attempt(
+        lambda: types.new_class(name, tuple(lineage), {"metaclass": meta}, lambda ns: ns.update(body))
+    )
     if error is not None:
-        made = types.new_class(name, (Foreign,), {"metaclass": Mirror}, lambda ns: ns.update(body))
+        made = types.new_class(name, (Foreign,), {"metaclass": meta}, lambda ns: ns.update(body))
     dress(made, about)
     return made
 
@@ -266,16 +376,29 @@ def body_of(peer: Any, number: int, about: dict[str, Any], bases: list[Any]) -> 
     value_base = next((base if base_of(base) is None else base_of(base) for base in bases if is_value(base)), None)
     names = dict(about["names"])
     for base in bases:  # a class of the library that is no value and no interface: all of it is the other end's
-        if not is_mirror(base) and not is_value(base) and not issubclass(base, BaseException) and not is_interface(base):
-            names = {name: "function" if callable(getattr(base, name)) else "value" for name in dir(base)
-                     if not hasattr(object, name)} | names  # fmt: skip
-    body: dict[str, Any] = {"__module__": str(about["module"]), "__doc__": about.get("doc"), CLASS: number, PEER: peer,
-                            META: bool(about.get("meta"))}  # fmt: skip
+        if (
+            not is_mirror(base)
+            and not is_value(base)
+            and not issubclass(base, BaseException)
+            and not is_interface(base)
+        ):
+            names = {
+                name: "function" if callable(getattr(base, name)) else "value"
+                for name in dir(base)
+                if not hasattr(object, name)
+            } | names
+    body: dict[str, Any] = {
+        "__module__": str(about["module"]),
+        "__doc__": about.get("doc"),
+        CLASS: number,
+        PEER: peer,
+        META: bool(about.get("meta")),
+    }
     fields = set(about.get("tuple") or ()) if not any(is_mirror(base) for base in bases) else set()
     local = set(dir(tuple)) | {"_fields", "_asdict", "_replace", "_make", "_field_defaults"} if fields else set()
     for name, how in names.items():
         if name == "__init__":
-            body[name] = Inherited(name, callable=True, number=number, base=None)
+            body[name] = Inherited(name, bound=True, number=number, base=None)
         if name in SKIPPED or name in fields or name in local or "\0" in name or name.startswith("_abc_"):
             continue
         if name.startswith("__") and name.endswith("__"):
@@ -283,7 +406,7 @@ def body_of(peer: Any, number: int, about: dict[str, Any], bases: list[Any]) -> 
             if special is not None or (how == "none" and method_for(name, value_base) is not None):
                 body[name] = special
         else:
-            body[name] = Asked(name, callable=how == "function", number=number, base=value_base)
+            body[name] = Asked(name, bound=how == "function", number=number, base=value_base)
     notes = about.get("annotations")
     if type(notes) is dict:
         body["__annotations__"] = notes
@@ -295,7 +418,9 @@ def body_of(peer: Any, number: int, about: dict[str, Any], bases: list[Any]) -> 
 
 def is_value(base: Any) -> bool:
     from_values = base_of(base)
-    return from_values is not None or base_of(type("_", (base,), {})) is base if plain_class(base) else bool(from_values)
+    return (
+        from_values is not None or base_of(type("_", (base,), {})) is base if plain_class(base) else bool(from_values)
+    )
 
 
 def plain_class(base: Any) -> bool:
@@ -331,10 +456,12 @@ def enumeration(peer: Any, number: int, about: dict[str, Any], name: str, bases:
                 if special is not None:
                     namespace[attribute] = special
             else:
-                namespace[attribute] = Asked(attribute, callable=how == "function", number=number, base=value_base)
+                namespace[attribute] = Asked(attribute, bound=how == "function", number=number, base=value_base)
         namespace["__getattr__"] = of_member
         if "_missing_" in about["names"]:
-            namespace["_missing_"] = classmethod(lambda cls, value: peer.call({"h": number, "method": "_missing_"}, (value,), {}))
+            namespace["_missing_"] = classmethod(
+                lambda cls, value: peer.call({"h": number, "method": "_missing_"}, (value,), {})
+            )
         return meta(name, lineage, namespace)
 
     made, error = attempt(make)
@@ -374,19 +501,22 @@ def native_mirror(peer: Any, kind: type) -> Any:
     body: dict[str, Any] = {"__module__": kind.__module__, PEER: peer, CLASS: f"\0{kind.__name__}", META: False}
     body["__class__"] = property(lambda self: kind)
     for name in ("__doc__", "__module__"):  # which the class itself has
-        body[name] = property(lambda self, name=name: self.__getattribute__("__asked__")(name))
-    body["__asked__"] = lambda self, name: ask(self, "attr", name=name)
+        body[name] = shown(name)
     for name in PROTOCOL:
         if getattr(kind, name, None) is not getattr(object, name, None):
             body[name] = method_for(name, None)
     if "__eq__" in body and "__hash__" not in body:
         body["__hash__"] = method_for("__hash__", None)
     if kind is types.CoroutineType:
-        body.update(awaited.COROUTINE(ask))
+        body.update(awaited.coroutine_methods(ask))
     elif kind is types.GeneratorType:
         for name in ("send", "throw", "close"):
             body[name] = in_pieces(name)
     return types.new_class(kind.__name__, (Foreign,), {"metaclass": Mirror}, lambda namespace: namespace.update(body))
+
+
+def shown(name: str) -> Any:
+    return property(lambda self: ask(self, "attr", name=name))
 
 
 def in_pieces(name: str) -> Any:
@@ -403,6 +533,3 @@ def in_pieces(name: str) -> Any:
 
     method.__name__ = name
     return method
-
-
-__all__ = ["Mirror", "lean", "mirror", "native_mirror", "sys"]

@@ -23,27 +23,40 @@ else:
     from wire import attempt
 
 MODULES = {name: name for name in sys.stdlib_module_names if not name.startswith("_")} | {
-    "np": "numpy", "numpy": "numpy", "nx": "networkx", "networkx": "networkx", "pd": "pandas", "pandas": "pandas",
-    "sp": "scipy", "scipy": "scipy", "sympy": "sympy", "npt": "numpy.testing", "dt": "datetime", "plt": "matplotlib.pyplot",
-    "pytest": "pytest", "mock": "unittest.mock", "la": "numpy.linalg", "stats": "scipy.stats",
-}  # fmt: skip
+    "np": "numpy",
+    "numpy": "numpy",
+    "nx": "networkx",
+    "networkx": "networkx",
+    "pd": "pandas",
+    "pandas": "pandas",
+    "sp": "scipy",
+    "scipy": "scipy",
+    "sympy": "sympy",
+    "npt": "numpy.testing",
+    "dt": "datetime",
+    "plt": "matplotlib.pyplot",
+    "pytest": "pytest",
+    "mock": "unittest.mock",
+    "la": "numpy.linalg",
+    "stats": "scipy.stats",
+}
 WELL_KNOWN = {
     name: module
     for module, names in {
         "math": "isclose isfinite isinf isnan isqrt sqrt cbrt factorial gcd lcm floor ceil trunc fabs fsum hypot dist "
-                "comb log log2 log10 exp sin cos tan atan2 pi inf nan tau copysign radians degrees",
+        "comb log log2 log10 exp sin cos tan atan2 pi inf nan tau copysign radians degrees",
         "collections": "Counter OrderedDict defaultdict deque namedtuple ChainMap UserDict UserList UserString",
         "functools": "reduce partial cmp_to_key lru_cache",
         "itertools": "permutations combinations combinations_with_replacement chain islice zip_longest groupby "
-                     "accumulate starmap takewhile dropwhile pairwise tee",
+        "accumulate starmap takewhile dropwhile pairwise tee",
         "copy": "deepcopy",
         "decimal": "Decimal getcontext localcontext ROUND_HALF_UP",
         "fractions": "Fraction",
         "datetime": "datetime date timedelta timezone",
         "operator": "itemgetter attrgetter methodcaller",
         "statistics": "fmean pstdev stdev pvariance variance",
-        "numpy": "allclose array_equal array_equiv ndarray",
-        "numpy.testing": "assert_allclose assert_array_equal assert_almost_equal assert_array_almost_equal assert_equal",
+        "numpy": "allclose array_equal array_equiv",
+        "numpy.testing": "assert_allclose assert_array_equal assert_almost_equal assert_array_almost_equal",
         "dataclasses": "asdict astuple is_dataclass fields",
         "types": "SimpleNamespace MappingProxyType GeneratorType FunctionType",
         "collections.abc": "Iterable Iterator Mapping Sequence Callable Hashable Sized Container Generator Awaitable",
@@ -55,7 +68,7 @@ WELL_KNOWN = {
         "pytest": "approx raises",
     }.items()
     for name in names.split()
-}  # fmt: skip
+}
 
 
 class Names:

@@ -5,10 +5,10 @@ object of the other end is an instance of its mirror, so `type(x) is N`, `isinst
 Python's own. What a mirror does not know of itself it asks of the other end.
 
 Who computes, on the tests' side (`peer.guarded`):
-- An instance of a class that extends a type of values is that value here, rebuilt: an int, a text, a list. Operators and
-  methods of these types are computed here, whatever the program's class makes of them.
+- An instance of a class that extends a type of values is that value here, rebuilt: an int, a text, a list. Operators
+  and methods of these types are computed here, whatever the program's class makes of them.
 - An object is *spoken of* if the tests name its class (or one that it extends) as a class. Operators between two such
-  objects, and the containment, truth and order that such a class defines, are asked of the program. That marks the test.
+  objects, and the containment, truth and order that the class defines, are asked of the program. That marks the test.
 - Of any other object the program is never asked to compare, to order or to calculate, nor for a method that belongs to
   the types of values (`startswith`, `issubset`, `equals`). The answer is `invalid_result` then, and counts as failed.
 - A plain value equals an object never, and is never less or more than one.
@@ -16,7 +16,7 @@ Who computes, on the tests' side (`peer.guarded`):
 
 from __future__ import annotations
 
-import operator
+import sys
 import types
 
 TYPE_CHECKING = False
@@ -24,31 +24,86 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from sandbox.inside import awaited
-    from sandbox.inside.serving import BINARY, base_of
+    from sandbox.inside.serving import BINARY
     from sandbox.inside.wire import Unsplittable
 
     Kind = TypeVar("Kind")
 else:
     import awaited
-    from serving import BINARY, base_of
+    from serving import BINARY
     from wire import Unsplittable
 
 NUMBER, PEER, SYNCED, TAINTED, TEXT = (f"\0{name}" for name in ("number", "peer", "synced", "tainted", "text"))
 CLASS = "\0class"  # the number of a mirror's class; instances have theirs under NUMBER
-SHOWN = frozenset({  # underlined attributes that are asked for; the others belong to protocols
-    "__name__", "__qualname__", "__dict__", "__len__", "__code__", "__defaults__", "__kwdefaults__", "__annotations__",
-    "__bases__", "__mro__", "__self__", "__func__", "__closure__", "__wrapped__", "__slots__", "__orig_bases__",
-    "__signature__", "__args__", "__origin__", "__parameters__", "__type_params__", "__next__", "__post_init__",
-})  # fmt: skip
-DECIDING = frozenset({  # methods that decide or calculate what the test is about, in types that the wall knows
-    *(name for kind in (str, bytes, float, set) for name in dir(kind) if name.startswith("is")),
-    "startswith", "endswith", "union", "intersection", "difference", "symmetric_difference", "count", "index", "find",
-    "rfind", "equals", "equal", "equal_to", "almost_equal", "almost_equals", "isclose", "is_close", "allclose",
-    "array_equal", "all", "any", "match", "fullmatch", "is_integer", "is_isomorphic", "is_equal", "same_as",
-    "compare", "compare_total", "same_quantum", "is_absolute", "is_file", "is_dir", "exists", "has_key", "similar",
-})  # fmt: skip
+SHOWN = frozenset(
+    {  # underlined attributes that are asked for; the others belong to protocols
+        "__name__",
+        "__qualname__",
+        "__dict__",
+        "__len__",
+        "__code__",
+        "__defaults__",
+        "__kwdefaults__",
+        "__annotations__",
+        "__bases__",
+        "__mro__",
+        "__self__",
+        "__func__",
+        "__closure__",
+        "__wrapped__",
+        "__slots__",
+        "__orig_bases__",
+        "__signature__",
+        "__args__",
+        "__origin__",
+        "__parameters__",
+        "__type_params__",
+        "__next__",
+        "__post_init__",
+    }
+)
+DECIDING = frozenset(
+    {  # methods that decide or calculate what the test is about, in types that the wall knows
+        *(name for kind in (str, bytes, float, set) for name in dir(kind) if name.startswith("is")),
+        "startswith",
+        "endswith",
+        "union",
+        "intersection",
+        "difference",
+        "symmetric_difference",
+        "count",
+        "index",
+        "find",
+        "rfind",
+        "equals",
+        "equal",
+        "equal_to",
+        "almost_equal",
+        "almost_equals",
+        "isclose",
+        "is_close",
+        "allclose",
+        "array_equal",
+        "all",
+        "any",
+        "match",
+        "fullmatch",
+        "is_integer",
+        "is_isomorphic",
+        "is_equal",
+        "same_as",
+        "compare",
+        "compare_total",
+        "same_quantum",
+        "is_absolute",
+        "is_file",
+        "is_dir",
+        "exists",
+        "has_key",
+        "similar",
+    }
+)
 MUTABLE = frozenset({"list", "dict", "set", "bytearray", "deque", "OrderedDict", "defaultdict", "Counter"})
-OPEN: Any = object()  # the exception of the tests that a context of the program may not swallow
 
 
 def get(value: Any, key: str) -> Any:
@@ -194,9 +249,9 @@ class Method:
 class Asked:
     """An attribute that the class of the other end defines: a method is bound here, anything else asked for."""
 
-    def __init__(self, name: str, *, callable: bool, number: int, base: type | None) -> None:
+    def __init__(self, name: str, *, bound: bool, number: int, base: type | None) -> None:
         self.name = name
-        self.callable = callable
+        self.bound = bound
         self.number = number
         self.base = base if base is not None and hasattr(base, name) else None
 
@@ -205,7 +260,7 @@ class Asked:
             return hear(owner, mirror_entry(owner, PEER).request("attr", h=mirror_entry(owner, CLASS), name=self.name))
         if self.base is not None and not spoken(instance):
             return getattr(self.base, self.name).__get__(instance, owner)
-        if self.callable:
+        if self.bound:
             return Method(instance, self.name, None if is_mirror(owner) else self.number)
         return ask(instance, "attr", name=self.name)
 
@@ -284,10 +339,9 @@ def lean(value: Any) -> None:
 def is_plain(value: Any) -> bool:
     """Whether a value is of this end's library, and nobody's object."""
     kind = type(value)
-    return not is_foreign(value) and (kind.__module__ == "builtins" or not hasattr(kind, "__dict__") or kind in PLAIN)
-
-
-PLAIN: set[type] = set()
+    return not is_foreign(value) and (
+        kind.__module__ == "builtins" or kind.__module__.partition(".")[0] in sys.stdlib_module_names
+    )
 
 
 def binary(dunder: str, base: type | None) -> Any:
@@ -309,10 +363,16 @@ def binary(dunder: str, base: type | None) -> Any:
             if name in ("eq", "ne") or not (is_plain(other) or hasattr(type(other), "__array__")):
                 return NotImplemented  # the other operand's word, if it is the tests' own; identity otherwise
             if compares or not spoken(self):
-                raise refuse(self, repr(symbol)) if not spoken(self) else peer.fail(
-                    Unsplittable(f"{symbol!r} between a {type(self).__name__} and a plain value would be computed by "
-                                 "the program itself")
-                )  # fmt: skip
+                raise (
+                    refuse(self, repr(symbol))
+                    if not spoken(self)
+                    else peer.fail(
+                        Unsplittable(
+                            f"{symbol!r} between a {type(self).__name__} and a plain value would be computed by "
+                            "the program itself"
+                        )
+                    )
+                )
             return calculated(self, other)
         if peer.guarded and not (spoken(self) or spoken(other)):
             if name in ("eq", "ne") and self is other:
@@ -322,7 +382,7 @@ def binary(dunder: str, base: type | None) -> Any:
         return ask(self, "binary", name=name, turned=turned, other=peer.encode(other))
 
     def calculated(self: Any, other: Any) -> Any:
-        """Spoken-of object and plain value: an object of the program comes out, or the program would do the test's sum."""
+        """Spoken-of object and plain value: an object comes out, or the program would do the test's sum."""
         peer = peer_of(self)
         peer.leaned = True
         result = ask(self, "binary", name=name, turned=turned, other=peer.encode(other))
@@ -387,7 +447,7 @@ def delete_item(self: Any, key: Any) -> None:
 
 def contains(self: Any, value: Any) -> bool:
     peer = peer_of(self)
-    if peer.guarded and not spoken(self) and hasattr(type(self), "__iter__"):
+    if peer.guarded and not spoken(self) and any("__iter__" in base.__dict__ for base in type(self).__mro__):
         return any(value is item or value == item for item in self)
     lean(self)
     found = expect(bool, ask(self, "contains", value=peer.encode(value)))
@@ -436,7 +496,7 @@ def text_of(op: str) -> Any:
 
 
 def leave(self: Any, kind: Any = None, error: Any = None, trace: Any = None) -> bool:
-    """`__exit__`, with the exception there is. Only one that the tests raise on purpose, or the program's, may stop here.
+    """`__exit__`, with the exception there is. One that the tests raise on purpose may stop here, or the program's.
 
     Otherwise a context of the program could swallow the very assertion that fails inside of it.
     """
@@ -451,10 +511,6 @@ async def leave_async(self: Any, kind: Any = None, error: Any = None, trace: Any
     swallows = bool(await awaited.drive(self, "aexit", ask, error=peer.encode(error)))
     lean(self)
     return swallows and (error is None or peer.may_stop(error))
-
-
-def init(self: Any, *args: Any, **kwargs: Any) -> None:
-    """A class of the tests calls the `__init__` that it inherits."""
 
 
 def in_place(dunder: str, base: type | None) -> Any:
@@ -483,16 +539,39 @@ def method_for(dunder: str, base: type | None) -> Any:
 
 
 SIMPLE: dict[str, Any] = {
-    "call": call_it, "getitem": get_item, "setitem": set_item, "delitem": delete_item, "contains": contains,
-    "iter": iterate, "next": step, "reversed": asked("reversed"), "len": asked("len", int),
-    "bool": asked("truth", bool, leans=True), "hash": hash_of, "repr": text_of("repr"), "str": text_of("str"),
-    "format": text_of("format"), "bytes": asked("bytes", bytes), "int": number_of_kind("int", int),
-    "index": number_of_kind("index", int), "float": number_of_kind("float", float),
-    "complex": number_of_kind("complex", complex), "abs": number_of_kind("abs"), "neg": asked("neg"),
-    "pos": asked("pos"), "invert": asked("invert"), "round": number_of_kind("round"),
-    "trunc": number_of_kind("trunc"), "floor": number_of_kind("floor"), "ceil": number_of_kind("ceil"),
-    "fspath": asked("fspath"), "enter": asked("enter"), "exit": leave, "await": awaited.wait_for(ask),
-    "aiter": awaited.iterate(ask), "anext": awaited.step(ask), "aenter": awaited.enter(ask), "aexit": leave_async,
-}  # fmt: skip
-
-__all__ = ["Asked", "Foreign", "Method", "base_of", "init", "method_for", "operator"]
+    "call": call_it,
+    "getitem": get_item,
+    "setitem": set_item,
+    "delitem": delete_item,
+    "contains": contains,
+    "iter": iterate,
+    "next": step,
+    "reversed": asked("reversed"),
+    "len": asked("len", int),
+    "bool": asked("truth", bool, leans=True),
+    "hash": hash_of,
+    "repr": text_of("repr"),
+    "str": text_of("str"),
+    "format": text_of("format"),
+    "bytes": asked("bytes", bytes),
+    "int": number_of_kind("int", int),
+    "index": number_of_kind("index", int),
+    "float": number_of_kind("float", float),
+    "complex": number_of_kind("complex", complex),
+    "abs": number_of_kind("abs"),
+    "neg": asked("neg"),
+    "pos": asked("pos"),
+    "invert": asked("invert"),
+    "round": number_of_kind("round"),
+    "trunc": number_of_kind("trunc"),
+    "floor": number_of_kind("floor"),
+    "ceil": number_of_kind("ceil"),
+    "fspath": asked("fspath"),
+    "enter": asked("enter"),
+    "exit": leave,
+    "await": awaited.wait_for(ask),
+    "aiter": awaited.iterate(ask),
+    "anext": awaited.step(ask),
+    "aenter": awaited.enter(ask),
+    "aexit": leave_async,
+}

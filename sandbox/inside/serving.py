@@ -14,10 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sandbox.inside import awaited
-    from sandbox.inside.wire import attempt
 else:
     import awaited
-    from wire import attempt
 
 BASES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 LIBRARY_BASES = ("OrderedDict", "defaultdict", "Counter", "deque")
@@ -83,6 +81,7 @@ def describe(kind: Any) -> dict[str, Any]:
         "names": names,
         "doc": kind.__doc__ if type(kind.__doc__) is str else None,
         "meta": type(kind) is not type,
+        "walked": hasattr(type(kind), "__iter__") or hasattr(type(kind), "__getitem__"),
     }
     fields = getattr(kind, "__dataclass_fields__", None)
     if type(fields) is dict:
@@ -168,15 +167,51 @@ def has_truth(value: Any) -> bool:
     return bool(value)
 
 
-BINARY: dict[str, Any] = {
-    name: getattr(operator, f"__{name}__")
-    for name in ("eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and",
-                 "or", "xor", "lshift", "rshift", "matmul")
-} | {
-    f"i{name}": getattr(operator, f"__i{name}__")
-    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift",
-                 "matmul")
-} | {"divmod": divmod}  # fmt: skip
+BINARY: dict[str, Any] = (
+    {
+        name: getattr(operator, f"__{name}__")
+        for name in (
+            "eq",
+            "ne",
+            "lt",
+            "le",
+            "gt",
+            "ge",
+            "add",
+            "sub",
+            "mul",
+            "truediv",
+            "floordiv",
+            "mod",
+            "pow",
+            "and",
+            "or",
+            "xor",
+            "lshift",
+            "rshift",
+            "matmul",
+        )
+    }
+    | {
+        f"i{name}": getattr(operator, f"__i{name}__")
+        for name in (
+            "add",
+            "sub",
+            "mul",
+            "truediv",
+            "floordiv",
+            "mod",
+            "pow",
+            "and",
+            "or",
+            "xor",
+            "lshift",
+            "rshift",
+            "matmul",
+        )
+    }
+    | {"divmod": divmod}
+)
 
 
 def binary(value: Any, peer: Any, message: Any) -> Any:
@@ -232,8 +267,3 @@ OPERATIONS: dict[str, Any] = {
     "set_content": set_content,
     **awaited.OPERATIONS,
 }
-
-
-def known(work: Any) -> bool:
-    """Whether something can be done without an exception."""
-    return attempt(work)[1] is None

@@ -125,23 +125,25 @@ def build_error(
     message = str(said.get("m"))
     args = decode(said["a"]) if said.get("a") is not None else (message,)
     args = args if type(args) is tuple else (message,)
+    error: Any
     error, fault = attempt(lambda: kind.__new__(kind, *args))
     if fault is not None:
         error, fault = attempt(lambda: kind.__new__(kind))
     if error is None:
         error = RuntimeError(f"{kind.__name__}: {message}")
-    base = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    base: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
     attempt(lambda: base.__init__(error, *args))
     if not isinstance(error, OSError):
         attempt(lambda: setattr(error, "args", args))
     made(error)
     for pair in said.get("d") or ():
-        if type(pair) is list and len(pair) == 2 and type(pair[0]) is str and "\0" not in pair[0]:
-            if not hasattr(BaseException, pair[0]):
-                object.__setattr__(error, pair[0], decode(pair[1]))
+        name = pair[0] if type(pair) is list and len(pair) == 2 else None
+        if type(name) is str and "\0" not in name and not hasattr(BaseException, name):
+            object.__setattr__(error, name, decode(pair[1]))
     for key, place in (("cause", "__cause__"), ("context", "__context__")):
         other = decode(said[key]) if key in said else None
         if isinstance(other, BaseException) and other is not error:
             setattr(error, place, other)
     error.__suppress_context__ = said.get("quiet") is True
-    return error
+    built: BaseException = error
+    return built

@@ -7,8 +7,8 @@ values of the table and nothing else: no import, no constructor of the sender's 
 This file also runs inside the jail (copied there as `codec`), so it imports only the standard library.
 
 A `Lender` and the `Borrower` that reads after it keep identity as well: both number the containers that can change, in
-the order in which these are finished, and a container that has a number crosses as that (`same`). So `[[0]] * 3` arrives
-as one list three times, and an argument that comes back is the argument. The judge itself speaks without them.
+the order in which these are finished, and one that has a number crosses as that (`same`). So `[[0]] * 3` arrives as
+one list three times, and an argument that comes back is the argument. The judge itself speaks without them.
 """
 
 from __future__ import annotations
@@ -102,10 +102,24 @@ class Borrower:
         return self.handle(tree)
 
 
-SHARED_TAGS = frozenset({  # of what can be changed in place
-    "dict", "set", "bytearray", "deque", "Counter", "OrderedDict", "defaultdict", "ndarray", "array", "StringIO",
-    "BytesIO", "SimpleNamespace", "UserDict", "UserList",
-})  # fmt: skip
+SHARED_TAGS = frozenset(
+    {  # of what can be changed in place
+        "dict",
+        "set",
+        "bytearray",
+        "deque",
+        "Counter",
+        "OrderedDict",
+        "defaultdict",
+        "ndarray",
+        "array",
+        "StringIO",
+        "BytesIO",
+        "SimpleNamespace",
+        "UserDict",
+        "UserList",
+    }
+)
 
 
 def encode(value: Any, opaque: Opaque = refuse, depth: int = 0) -> Any:
@@ -134,7 +148,7 @@ def encode(value: Any, opaque: Opaque = refuse, depth: int = 0) -> Any:
     if kind is list:
         tree: Any = _sequence(value, opaque, depth)
     else:
-        encoder = _ENCODERS.get(kind, _encode_library)
+        encoder: Callable[[Any, Opaque, int], Any] = _ENCODERS.get(kind, _encode_library)
         tree = encoder(value, opaque, depth + 1)
     if lender is not None:
         lender.open.discard(id(value))
@@ -416,7 +430,7 @@ def _zone(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
 
     offset, names = datetime.timedelta(*_numbers(tree, depth, int)), tree["n"]
     if offset == datetime.timedelta(0) and not names:
-        return datetime.timezone.utc
+        return datetime.UTC
     return datetime.timezone(offset, *map(_text, names[:1]))
 
 
@@ -437,10 +451,8 @@ def _numpy(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
     dtype = numpy.dtype(_text(tree["d"]))
     if dtype.kind not in "biufcUSmM" or dtype.itemsize > 1 << 16:
         raise ValueError("a kind of array that is never sent")
-    if dtype.kind in "mM":
-        array = numpy.array(value, dtype="i8").view(dtype)
-    else:
-        array = numpy.array(value, dtype=dtype)
+    is_time = dtype.kind in "mM"
+    array = numpy.array(value, dtype="i8").view(dtype) if is_time else numpy.array(value, dtype=dtype)
     shape = tree.get("s")
     if shape is not None:
         if type(shape) is not list or not all(type(size) is int and 0 <= size < 1 << 40 for size in shape):
@@ -500,7 +512,8 @@ def _match(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
 
 def _memory(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
     data = bytes.fromhex(_text(tree["v"]))
-    return memoryview(data if tree["r"] is True else bytearray(data)).cast("B").cast(_text(tree["f"]))
+    view: Any = memoryview(data if tree["r"] is True else bytearray(data))
+    return view.cast(_text(tree["f"]))
 
 
 def _io(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:

@@ -19,11 +19,38 @@ from typing import Any
 from sandbox.errors import InvalidSuite
 
 EXECUTING_CALLS = frozenset({"eval", "exec", "compile", "__import__", "execfile"})
-EXECUTING_MODULES = frozenset({
-    "pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "jsonpickle", "doctest",
-    "subprocess", "importlib", "imp", "runpy", "code", "codeop", "pdb", "bdb", "trace", "timeit", "cProfile", "profile",
-    "ctypes", "multiprocessing", "zipimport", "pty", "ast", "yaml",
-})  # fmt: skip
+EXECUTING_MODULES = frozenset(
+    {
+        "pickle",
+        "_pickle",
+        "cPickle",
+        "dill",
+        "cloudpickle",
+        "joblib",
+        "marshal",
+        "shelve",
+        "jsonpickle",
+        "doctest",
+        "subprocess",
+        "importlib",
+        "imp",
+        "runpy",
+        "code",
+        "codeop",
+        "pdb",
+        "bdb",
+        "trace",
+        "timeit",
+        "cProfile",
+        "profile",
+        "ctypes",
+        "multiprocessing",
+        "zipimport",
+        "pty",
+        "ast",
+        "yaml",
+    }
+)
 HARMLESS: dict[str, set[str]] = {  # of those modules: what executes nothing that it is given
     "pickle": {"dumps", "dump", "HIGHEST_PROTOCOL", "DEFAULT_PROTOCOL", "PickleError", "PicklingError", "Pickler"},
     "marshal": {"dumps", "dump"},
@@ -34,11 +61,29 @@ HARMLESS: dict[str, set[str]] = {  # of those modules: what executes nothing tha
     "importlib": {"import_module", "metadata", "util", "reload"},
     "multiprocessing": {"cpu_count"},
     "subprocess": {"PIPE", "CalledProcessError", "TimeoutExpired", "DEVNULL", "STDOUT"},
-}  # fmt: skip
-EXECUTING_ATTRIBUTES = frozenset({  # of `os` and its like, however they were reached
-    "system", "popen", "execv", "execve", "execl", "execlp", "execvp", "spawnl", "spawnv", "posix_spawn", "fork",
-    "Unpickler", "run_path", "run_module", "run_docstring_examples", "get_type_hints", "read_pickle", "runctx",
-})  # fmt: skip
+}
+EXECUTING_ATTRIBUTES = frozenset(
+    {  # of `os` and its like, however they were reached
+        "system",
+        "popen",
+        "execv",
+        "execve",
+        "execl",
+        "execlp",
+        "execvp",
+        "spawnl",
+        "spawnv",
+        "posix_spawn",
+        "fork",
+        "Unpickler",
+        "run_path",
+        "run_module",
+        "run_docstring_examples",
+        "get_type_hints",
+        "read_pickle",
+        "runctx",
+    }
+)
 MAX_CUTS = 200  # of a prompt that is no program by itself
 
 

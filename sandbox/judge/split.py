@@ -275,7 +275,10 @@ def judge_tests(
             word = pair.answer()
             stuck, fresh = False, True
             if isinstance(word, dict) and "invalid" in word:
-                raise InvalidSuite(f"the tests cannot be used: {word['invalid']}")
+                if all(lonely):  # the setup executes answers, so what it says may be the program's word
+                    word = {"failed": ["invalid_result", f"in a setup that executes the answer: {word['invalid']}"]}
+                else:
+                    raise InvalidSuite(f"the tests cannot be used: {word['invalid']}")
             if isinstance(word, dict) and "ready" not in word:
                 word = Fate(*verdict_of(word.get("failed")))
             if isinstance(word, Fate):
