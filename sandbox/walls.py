@@ -70,6 +70,10 @@ KIT_FILES = {
     "peer": "inside/peer.py",
     "remote": "inside/remote.py",
     "wire": "inside/wire.py",
+    "world": "inside/world.py",
+    "folders": "inside/folders.py",
+    "guard": "inside/guard.py",
+    "fakes": "inside/fakes.py",
     "codec": "judge/codec.py",
 }
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sandbox.inside.peer import Peer
     from sandbox.inside.remote import BASES
     from sandbox.inside.wire import Lost, attempt, describe_error, send_frame
+    from sandbox.inside.world import Program, bound_form
     from sandbox.judge import codec
 else:
     import awaited
@@ -33,6 +34,7 @@ else:
     from peer import Peer
     from remote import BASES
     from wire import Lost, attempt, describe_error, send_frame
+    from world import Program, bound_form
 
 MAIN = "/tmp/main.py"
 HARNESS = "/harness"
@@ -157,6 +159,7 @@ def serve(source: bytes, watch: Watch | None = None) -> NoReturn:
     peer = Peer(
         wire, lambda peer, message: perform(main.__dict__, peer, message), follows_refs=True, before_reply=ahead
     )
+    peer.world = Program(os.path.dirname(MAIN), main.__dict__)
     try:
         while True:
             peer.answer(peer.receive())
@@ -248,6 +251,8 @@ def perform(namespace: dict[str, Any], peer: Any, message: dict[str, Any]) -> An
     if op == "call":
         function = resolve(namespace, message["name"]) if "name" in message else peer.local(message)
         return call(function, peer, message)
+    if op == "global":
+        return peer.world.set_global(peer, message)
     return OPERATIONS[op](peer.local(message), peer, message)
 
 
@@ -288,7 +293,7 @@ def base_of(value: Any) -> Any:
 
 OPERATIONS: dict[str, Any] = {
     "attr": lambda o, p, m: getattr(o, m["name"]),
-    "set_attr": lambda o, p, m: setattr(o, m["name"], p.decode(m["value"])),
+    "set_attr": lambda o, p, m: setattr(o, m["name"], bound_form(o, p.decode(m["value"]))),
     "del_attr": lambda o, p, m: delattr(o, m["name"]),
     "item": lambda o, p, m: o[p.decode(m["key"])],
     "set_item": lambda o, p, m: o.__setitem__(p.decode(m["key"]), p.decode(m["value"])),

@@ -43,6 +43,8 @@ else:
 
 KNOWN_MODULES = frozenset(sys.stdlib_module_names) | {"numpy", "scipy", "sympy", "networkx", "sortedcontainers"}
 
+STREAMS = ("stdin", "stdout", "stderr")
+
 
 def import_module(name: str) -> Any:
     """A module of the other end's namespace is this end's own module of that name."""
@@ -68,6 +70,11 @@ def reference(value: Any) -> list[str] | None:
     return [module, name] if error is None and found is value else None
 
 
+def stream_name(value: Any) -> str | None:
+    """Which of the standard streams a value is; the other end means its own."""
+    return next((name for name in STREAMS if value is getattr(sys, name, None) and value is not None), None)
+
+
 class Peer:
     """One end of the wire. `policy` answers the other end's requests; `before_reply` runs ahead of every answer."""
 
@@ -90,7 +97,7 @@ class Peer:
         self.foreign: list[BaseException] = []  # exceptions that came from the other end
         self.broken: BaseException | None = None  # the first Lost or Unsplittable; tests may not swallow it
         self.on_changed: Callable[[Any, Any], None] = ignore_change
-        self.before_call: Callable[[], object] = bool
+        self.world: Any = None  # what this end shares with the other besides values
         self.next_id = 0
         self.turn = 0  # how often the other end has been asked to do something, not just for a value it has
         self.lends_stop = True  # whether a StopIteration of the other end is raised here as one
@@ -118,6 +125,8 @@ class Peer:
             self.lent[number] = value
         kind = type(value)
         tree = {"t": "h", "mine": True, "id": number, "type": kind.__name__[:200], "base": base_of(value)}
+        if (stream := stream_name(value)) is not None:
+            tree["stream"] = stream
         native = type if isinstance(value, type) else kind
         if native in NATIVE.values():
             tree["native"] = native.__name__
@@ -137,6 +146,8 @@ class Peer:
             if number not in self.lent:
                 raise codec.CodecError("a handle that was never lent")
             return self.lent[number]
+        if tree.get("stream") in STREAMS:
+            return getattr(sys, tree["stream"])
         if type(tree.get("module")) is str and tree["module"].partition(".")[0] in KNOWN_MODULES:
             own, missing = attempt(lambda: import_module(tree["module"]))
             if missing is None:
@@ -178,6 +189,8 @@ class Peer:
         self.next_id += 1
         self.turn += op != "base"
         number = self.next_id
+        if self.world is not None and (news := self.world.news(self)) is not None:
+            fields["world"] = news
         data = codec.dumps({"op": op, "id": number, **fields})
         try:
             send_frame(self.sock, data)
@@ -188,6 +201,8 @@ class Peer:
             if "op" in message:
                 self.answer(message)
             elif message.get("id") == number:
+                if self.world is not None:
+                    self.world.enter(self, message.get("world"))
                 return self.open_reply(message)
             else:
                 raise self.fail(Lost("a reply that nobody asked for"))
@@ -211,7 +226,6 @@ class Peer:
                 copy_into(values[position], value)
 
         encoded = [self.encode(value) for value in values]
-        self.before_call()
         try:
             self.on_changed = restore
             return self.request("call", **target, args=encoded, names=list(kwargs))
@@ -222,6 +236,15 @@ class Peer:
         if type(tree) is not dict:
             raise self.fail(Lost("an error without a description"))
         name, base, message = (str(tree.get(key)) for key in ("name", "base", "message"))
+        if self.follows_refs and type(tree.get("ref")) is list:
+            known, missing = attempt(lambda: follow(*tree["ref"]))
+            if missing is None:
+                args = codec.decode(tree["args"]) if tree.get("args") is not None else (message,)
+                made, failed = attempt(lambda: known(*args))
+                if failed is not None:
+                    made = known.__new__(known)
+                    made.args = args
+                return made  # type: ignore[no-any-return]
         kind = self.exceptions.get(name) or builtin_exception(base)
         if issubclass(kind, (StopIteration, StopAsyncIteration)) and not self.lends_stop:
             name, kind, message = "RuntimeError", RuntimeError, f"{name} raised by the program"
@@ -251,19 +274,40 @@ class Peer:
         number = message.get("id")
         changed: list[Any] = []
 
-        def work() -> bytes:
+        def work() -> dict[str, Any]:
+            if self.world is not None:
+                self.world.enter(self, message.get("world"))
             value = self.encode(self.policy(self, message | {"changed": changed}))
-            return codec.dumps({"id": number, "ok": value} | ({"changed": changed} if changed else {}))
+            return {"id": number, "ok": value} | ({"changed": changed} if changed else {})
 
-        data, error = attempt(work)
+        def whole() -> bytes:
+            news = None if self.world is None else self.world.news(self)
+            return codec.dumps(reply if news is None else {**reply, "world": news})
+
+        reply, error = attempt(work)
         if isinstance(error, Lost):
             raise error
         if isinstance(error, (codec.CodecError, Unsplittable)):
+            reply = {"id": number, "wall": str(error)}
+        elif error is not None:
+            reply = {"id": number, "error": self.describe(error)}
+        self.before_reply()
+        data, error = attempt(whole)
+        if isinstance(error, (codec.CodecError, Unsplittable)):
             data = codec.dumps({"id": number, "wall": str(error)})
         elif error is not None:
-            data = codec.dumps({"id": number, "error": describe_error(error)})
-        self.before_reply()
+            raise error
         send_frame(self.sock, data)
+
+    def describe(self, error: BaseException) -> dict[str, Any]:
+        """An exception as values; one of the tests', whose program may have the very class, with where to find it."""
+        about = describe_error(error)
+        kind = type(error)
+        if not self.follows_refs:
+            found, missing = attempt(lambda: follow(kind.__module__, kind.__qualname__))
+            if missing is None and found is kind and kind.__module__ not in ("__main__", "test_suite"):
+                about["ref"] = [kind.__module__, kind.__qualname__]
+        return about
 
     def local(self, message: dict[str, Any]) -> Any:
         """The local object a request is about."""

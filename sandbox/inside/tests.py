@@ -20,14 +20,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from sandbox.inside import fakes
     from sandbox.inside.peer import Peer, import_module
     from sandbox.inside.wire import Lost, Unsplittable, attempt, receive_frame, send_frame
+    from sandbox.inside.world import Tests
     from sandbox.judge import codec
 else:
     import codec
+    import fakes
     from peer import Peer, import_module
     from wire import Lost, Unsplittable, attempt, receive_frame, send_frame
+    from world import Tests
 
+MAIN = "/tmp/main.py"  # where the program would lie
 WIRE_FD, HOST_FD = 3, 4
 OWN_MODULES = {name: name for name in sys.stdlib_module_names} | {"np": "numpy", "numpy": "numpy"}
 MODULE = "test_suite"  # the name of the tests' own module; what they define carries it
@@ -71,6 +76,8 @@ class Namespace(dict):  # type: ignore[type-arg]  # no dict[...] here: this clas
 def perform(peer: Any, message: dict[str, Any]) -> Any:
     """Answer the program about something lent to it. Attribute names with an underscore in front stay closed."""
     op, value = message["op"], peer.local(message)
+    if fakes.is_lent(value):
+        return fakes.perform(peer, value, message, callable_from_outside)
     ours = type(value).__module__ == MODULE  # an instance of a class that the tests define
     if op == "call" and (ours or callable_from_outside(value)):
         values = [peer.decode(tree) for tree in message["args"]]
@@ -91,6 +98,8 @@ def perform(peer: Any, message: dict[str, Any]) -> Any:
             return getattr(value, message["name"])
         setattr(value, message["name"], peer.decode(message["value"]))
         return None
+    if ours and op in ("enter", "exit", "set_item", "del_item"):
+        return fakes.OPERATIONS[op](value, peer, message)
     if ours and op == "len":
         return len(value)
     if op in ("await", "aiter", "anext", "aenter", "aexit"):
@@ -124,6 +133,7 @@ class Main(type(sys)):  # type: ignore[misc]
     def __init__(self, namespace: Namespace) -> None:
         super().__init__("__main__")
         self.__dict__["_namespace"] = namespace
+        self.__dict__["_before"] = {}  # names of the tests that they have replaced
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -133,24 +143,19 @@ class Main(type(sys)):  # type: ignore[misc]
 
     def __setattr__(self, name: str, value: Any) -> None:
         namespace = self.__dict__["_namespace"]
-        if name not in namespace:
-            raise namespace.peer.fail(Unsplittable(f"the test sets {name!r} in the program's module"))
-        namespace[name] = value
+        ours = name in namespace
+        if ours:
+            self.__dict__["_before"].setdefault(name, namespace[name])
+            namespace[name] = value
+        peer = namespace.peer
+        peer.request("global", name=name, value=peer.encode(value), create=not ours)
 
-
-class Stage:
-    """What programs meet besides their arguments; tests that replace it in this process do so in vain."""
-
-    def __init__(self) -> None:
-        self.found = self.look()
-        self.replaced: set[str] = set()  # when the program was called
-
-    def look(self) -> dict[str, Any]:
-        found = {f"sys.{name}": getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
-        return found | {name: getattr(builtins, name) for name in ("input", "print", "open")}
-
-    def note(self) -> None:
-        self.replaced |= {name for name, value in self.look().items() if value is not self.found[name]}
+    def __delattr__(self, name: str) -> None:
+        namespace = self.__dict__["_namespace"]
+        namespace.pop(name, None)
+        namespace.peer.request("global", name=name)
+        if name in self.__dict__["_before"]:
+            namespace[name] = self.__dict__["_before"].pop(name)
 
 
 class Suite:
@@ -205,15 +210,15 @@ def compile_or_none(text: str) -> Any:
 
 def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
     """Do `work` and put what comes of it into a verdict and a reason."""
-    stage = Stage()
-    peer.before_call = stage.note
+    peer.world.problems.clear()
     _, error = attempt(work)
     if peer.broken is not None:  # whatever the test made of it
         return ("lost" if isinstance(peer.broken, Lost) else "invalid_result"), str(peer.broken)
     if error is None:
         return "passed", ""
-    if stage.replaced:
-        return "invalid_result", f"the test replaces {', '.join(sorted(stage.replaced))}, which the program never sees"
+    if peer.world.problems:
+        unseen = "; ".join(peer.world.problems)
+        return "invalid_result", f"the test did not see all that the program did: {unseen}"[:2000]
     printed, _ = attempt(lambda: str(error))
     reason = f"{type(error).__name__}: {printed}"[:2000]
     if isinstance(error, codec.CodecError):
@@ -256,6 +261,9 @@ def tests(source: bytes) -> NoReturn:
         import random
 
         random.seed(0)  # a report must not depend on the luck of the tests
+    root = os.path.dirname(MAIN)
+    sys.path[:] = [entry for entry in sys.path if entry != root]  # where the program's files will appear
+    peer.world = Tests(root, suite.namespace.texts)
     try:
         hello = peer.receive()
     except Lost as error:

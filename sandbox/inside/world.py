@@ -1,0 +1,931 @@
+"""What tests and program share besides values: the folder they work in, the environment, streams, and what is patched.
+
+In one process a test that writes a file, replaces `sys.stdin` or patches `time.sleep` changes the program's world with
+its own. Here each end keeps a world, and every message between them carries what has changed in the sender's since the
+last one. From the tests to the program goes all that can be told; from the program to the tests only files, variables,
+the working folder, and what it printed, warned and logged while the tests were listening. The tests' generators of
+random numbers, their decimal context and their modules are out of its reach: it would choose its own examination.
+
+The program's end begins to speak when the tests' end has spoken: another judge on the wire never hears of a world.
+What the program's end says may be anything; it is checked here, and what it has written the tests neither import,
+start nor unpickle (`Guard`).
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import sys
+from posix import chdir, getcwd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from sandbox.inside.folders import Folder, Refused, TooMuch, go_below
+    from sandbox.inside.guard import Guard
+    from sandbox.inside.remote import Remote, get
+    from sandbox.inside.wire import Unsplittable, attempt
+else:
+    from folders import Folder, Refused, TooMuch, go_below
+    from guard import Guard
+    from remote import Remote, get
+    from wire import Unsplittable, attempt
+
+MAX_TEXT = 1 << 20  # characters printed, in one message
+MAX_SAID = 20_000  # writes, warnings or records in one message
+MAX_VARIABLES = 1_000
+MAX_VARIABLE = 128 * 1024
+CLOSED = ("LD_", "PYTHON")  # variables that decide what is run; the program may not set them for the tests
+STREAMS = ("stdout", "stderr")
+MISSING: Any = object()
+APART = {  # what has a way of its own
+    ("sys", "stdin"), ("sys", "stdout"), ("sys", "stderr"), ("sys", "argv"), ("sys", "path"), ("sys", "modules"),
+    ("os", "environ"),
+}  # fmt: skip
+
+
+class World:
+    """One end's world, and what of it the other end knows."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.folder = Folder(root)
+        self.variables: dict[Any, Any] = dict(environment())
+        self.place = attempt(getcwd)[0]
+
+    def common_news(self) -> dict[str, Any]:
+        """Files, environment and working folder, as far as they have changed. Raises TooMuch."""
+        news: dict[str, Any] = {}
+        changes = self.folder.changes()
+        if changes is not None:
+            news["files"] = changes
+        now = environment()
+        if now != self.variables:
+            news["env"] = [
+                [decoded(name), decoded(now.get(name))]
+                for name in {**self.variables, **now}
+                if now.get(name) != self.variables.get(name)
+            ]
+            self.variables = dict(now)
+        place = attempt(getcwd)[0]
+        if place != self.place:
+            self.place = place
+            if place is not None:
+                below = place == self.root or place.startswith(self.root + "/")
+                news["place"] = [below, place[len(self.root) + 1 :] if below else place]
+        return news
+
+    def set_variables(self, items: Any) -> None:
+        os = sys.modules["os"]
+        if type(items) is not list or len(items) > MAX_VARIABLES:
+            raise Refused("an environment that is no list")
+        for item in items:
+            if type(item) is not list or len(item) != 2:
+                raise Refused("a variable without name and value")
+            name, value = item
+            if type(name) is not str or not 0 < len(name) <= 1_000 or "=" in name or "\0" in name:
+                raise Refused(f"a variable of the name {name!r:.80}")
+            if value is None:
+                os.environ.pop(name, None)
+            elif type(value) is not str or len(value) > MAX_VARIABLE or "\0" in value:
+                raise Refused(f"the value of the variable {name!r:.80}")
+            else:
+                _, error = attempt(lambda name=name, value=value: os.environ.__setitem__(name, value))
+                if error is not None:
+                    raise Refused(f"the variable {name!r:.80}: {error}")
+            if name == "TZ":
+                sys.modules["time"].tzset()
+        self.variables = dict(environment())
+
+    def go(self, target: Any) -> None:
+        """To the folder where the other end now works."""
+        if type(target) is not list or len(target) != 2 or type(target[1]) is not str or "\0" in target[1]:
+            raise Refused("a working folder that is no name")
+        _, error = attempt(lambda: chdir(f"{self.root}/{target[1]}" if target[0] is True else target[1]))
+        if isinstance(error, OSError):
+            self.folder.leave_out(f"the working folder {target[1]!r:.80}: {error.strerror}")
+        self.place = attempt(getcwd)[0]
+
+
+def environment() -> Any:
+    """`os.environ` as it is stored, which is cheap to compare; of another mapping in its place, the same."""
+    variables: Any = sys.modules["os"].environ
+    if type(variables).__name__ == "_Environ":
+        return variables._data
+    found, error = attempt(lambda: {encoded(name): encoded(value) for name, value in dict(variables).items()})
+    return found if error is None else {}
+
+
+def encoded(text: Any) -> Any:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def decoded(value: Any) -> Any:
+    return value if value is None else value.decode("utf-8", "surrogateescape")
+
+
+# the end of the tests
+
+
+class Tests(World):
+    """The tests' world. What their texts never mention is not looked at."""
+
+    def __init__(self, root: str, texts: list[str]) -> None:
+        super().__init__(root)
+        text = "\n".join(texts)
+        self.greeted = False
+        self.guard = Guard(root)
+        self.streams = {name: getattr(sys, name) for name in ("stdin", *STREAMS)}
+        self.told: dict[str, Any] = dict.fromkeys(STREAMS)  # how the program's streams are to be
+        self.input: Any = None  # the replaced stdin that the program has, and where it stood
+        self.argv = list(sys.argv)
+        self.path = list(sys.path)
+        self.sent: dict[str, Any] = {"argv": None, "path": [], "depth": sys.getrecursionlimit()}
+        self.slots: dict[tuple[str, str, str], Slot] = {}
+        self.problems: list[str] = []  # why the tests may have met another world than the program made
+        self.watches: list[Callable[[Any, dict[str, Any]], None]] = [self.see_warnings]
+        self.warnings = Warned()
+        self.logs: Any = None
+        self.numbers: dict[str, Any] = {}
+        if "seed" in text or "setstate" in text or "set_state" in text:
+            self.watches.append(self.see_numbers)
+            self.look_at_numbers()
+        if "decimal" in text or "getcontext" in text:
+            self.watches.append(self.see_decimal)
+            self.sent["decimal"] = decimal_state()
+        if "assertLogs" in text or "assertNoLogs" in text or "caplog" in text or "logging" in text:
+            import logging
+
+            self.logs = Logged(logging)
+            self.watches.append(self.see_logs)
+        if "sys.modules" in text:
+            self.modules = {name: module for name, module in sys.modules.items()}
+            self.watches.append(self.see_modules)
+        for name in ("input", "print", "open"):
+            self.watch(builtins, name)
+        if "mock" in text or "patch" in text:
+            self.hook_mock()
+        for target, name in assigned(text):
+            self.watch(target, name)
+
+    # patches
+
+    def watch(self, target: Any, name: str) -> None:
+        """Look from now on whether the tests have replaced `name` of a module or class that both ends have."""
+        key = place_of(target)
+        if key is not None and (key[0], name) not in APART and (*key, name) not in self.slots:
+            self.slots[(*key, name)] = Slot(target, name)
+
+    def hook_mock(self) -> None:
+        """Have every `patch` say what it is about to replace."""
+        import unittest.mock
+
+        kind: Any = unittest.mock._patch  # type: ignore[attr-defined]
+        enter = kind.__enter__
+
+        def noted(patch: Any) -> Any:
+            target, error = attempt(patch.getter)
+            if error is None:
+                self.watch(target, patch.attribute)
+            return enter(patch)
+
+        kind.__enter__ = noted
+
+    # what goes out
+
+    def news(self, peer: Any) -> dict[str, Any] | None:
+        try:
+            news = self.common_news()
+        except TooMuch as error:
+            raise peer.fail(Unsplittable(f"the tests' own folder holds {error}")) from None
+        if self.folder.left_out:
+            raise peer.fail(Unsplittable(f"the tests' own file {self.folder.left_out[0]}"))
+        self.see_streams(peer, news)
+        if sys.argv != self.argv or self.sent["argv"] is not None:
+            self.send(news, "argv", None if sys.argv == self.argv else texts_only(sys.argv))
+        if sys.path != self.path or self.sent["path"]:
+            self.send(news, "path", [entry for entry in texts_only(sys.path) if entry not in self.path])
+        self.send(news, "depth", sys.getrecursionlimit())
+        for key, slot in self.slots.items():
+            value = slot.now()
+            if value is not slot.told:
+                slot.told = value
+                news.setdefault("slots", []).append([*key, *slot.tree(peer)])
+        for watch in self.watches:
+            watch(peer, news)
+        if not self.greeted:
+            self.greeted = True
+            news["hello"] = True
+        return news or None
+
+    def send(self, news: dict[str, Any], name: str, value: Any) -> None:
+        if value != self.sent[name]:
+            self.sent[name] = value
+            news[name] = value
+
+    def see_streams(self, peer: Any, news: dict[str, Any]) -> None:
+        for name in STREAMS:
+            stream = getattr(sys, name)
+            how = None if stream is self.streams[name] else "bytes" if hasattr(stream, "buffer") else "text"
+            if how != self.told[name]:
+                self.told[name] = how
+                news[name] = how
+        stream = sys.stdin
+        if stream is self.streams["stdin"]:
+            if self.input is not None:
+                self.input = None
+                news["stdin"] = None
+            return
+        if isinstance(stream, io.TextIOBase) and stream.seekable():
+            at = stream.tell()
+            if self.input is None or self.input[0] is not stream or self.input[1] != at:
+                rest = stream.read()
+                stream.seek(at)
+                self.input = (stream, at)
+                news["stdin"] = ["bytes" if hasattr(stream, "buffer") else "text", rest]
+        elif self.input is None or self.input[0] is not stream:
+            self.input = (stream, None)
+            news["stdin"] = ["object", peer.encode(stream)]
+
+    def see_warnings(self, peer: Any, news: dict[str, Any]) -> None:
+        if self.warnings.changed():
+            news["warnings"] = self.warnings.tree(peer)
+
+    def see_logs(self, peer: Any, news: dict[str, Any]) -> None:
+        state = self.logs.state()
+        if state != self.logs.told:
+            self.logs.told = state
+            news["logs"] = None if state == self.logs.first else state
+
+    def see_decimal(self, peer: Any, news: dict[str, Any]) -> None:
+        self.send(news, "decimal", decimal_state())
+
+    def look_at_numbers(self) -> dict[str, Any]:
+        found = {}
+        for name, state in number_states().items():
+            if not same_numbers(self.numbers.get(name), state):
+                self.numbers[name] = found[name] = state
+        return found
+
+    def see_numbers(self, peer: Any, news: dict[str, Any]) -> None:
+        if found := self.look_at_numbers():
+            news["numbers"] = {name: peer.encode(state) for name, state in found.items()}
+
+    def see_modules(self, peer: Any, news: dict[str, Any]) -> None:
+        """Modules that the tests have put into `sys.modules` themselves, or hidden with None."""
+        made = {
+            name: module
+            for name, module in sys.modules.items()
+            if name not in self.modules and (module is None or getattr(module, "__spec__", None) is None)
+        }
+        made |= {name: None for name in self.modules if sys.modules.get(name, MISSING) is None}
+        before = self.sent.setdefault("modules", {})
+        if made.keys() != before.keys() or any(made[name] is not before[name] for name in made):
+            self.sent["modules"] = made
+            news["modules"] = [[name, peer.encode(module)] for name, module in made.items()]
+
+    # what comes in
+
+    def enter(self, peer: Any, tree: Any) -> None:
+        """Take over what the program's end tells. Raises Unsplittable for what it cannot honestly tell."""
+        if tree is None:
+            return
+        try:
+            self.take(peer, tree)
+        except Refused as error:
+            raise peer.fail(Unsplittable(f"the program's end tells of {error}")) from None
+
+    def take(self, peer: Any, tree: Any) -> None:
+        if type(tree) is not dict:
+            raise Refused("a world that is no object")
+        if "files" in tree:
+            if self.folder.repeat(tree["files"]):
+                self.guard.stand(peer)
+        if "env" in tree:
+            items = tree["env"]
+            if type(items) is list:
+                items = [one for one in items if not (type(one) is list and one and str(one[0]).startswith(CLOSED))]
+            self.set_variables(items)
+            self.guard.stand(peer)  # some make a shell run what they hold
+        if "place" in tree:
+            self.follow(tree["place"])
+        if "read" in tree:
+            self.advance(tree["read"])
+        if "said" in tree:
+            self.say(tree["said"])
+        if "warned" in tree:
+            self.warnings.repeat(peer, tree["warned"])
+        if "logged" in tree and self.logs is not None:
+            self.logs.repeat(tree["logged"])
+        left_out = tree.get("left_out", [])
+        if type(left_out) is not list or len(left_out) > 10:
+            raise Refused("what it left out, which is no list")
+        self.problems += [f"{why!s:.300}" for why in left_out if len(self.problems) < 5]
+        if self.folder.left_out:
+            self.problems += self.folder.left_out
+            self.folder.left_out.clear()
+
+    def follow(self, target: Any) -> None:
+        """Only to a folder below the common one, and through no link."""
+        if type(target) is not list or len(target) != 2 or type(target[1]) is not str:
+            raise Refused("a working folder that is no name")
+        if target[0] is not True:
+            self.problems.append(f"the program went to {target[1]!r:.80}, where the tests do not follow")
+            return
+        if any(part in (".", "..") for part in target[1].split("/")) or "\0" in target[1]:
+            raise Refused(f"a working folder {target[1]!r:.80}")
+        _, error = attempt(lambda: go_below(self.root, target[1]))
+        if error is not None:
+            self.problems.append(f"the working folder {target[1]!r:.80}: {error}")
+        self.place = attempt(getcwd)[0]
+
+    def advance(self, count: Any) -> None:
+        """The program has read so many characters of the tests' own stdin."""
+        if type(count) is not int or count < 0:
+            raise Refused("how much of stdin it read, which is no number")
+        if self.input is not None and self.input[1] is not None:
+            stream, at = self.input
+            stream.seek(at)
+            stream.read(count)
+            self.input = (stream, stream.tell())
+
+    def say(self, items: Any) -> None:
+        """Write what the program printed to the streams that the tests have put in place."""
+        if type(items) is not list or len(items) > MAX_SAID:
+            raise Refused("printed text that is no list")
+        size = 0
+        for item in items:
+            if type(item) is not list or len(item) != 2 or item[0] not in STREAMS or type(item[1]) is not str:
+                raise Refused("printed text that is none")
+            name, text = item
+            size += len(text)
+            if size > MAX_TEXT:
+                raise Refused(f"more than {MAX_TEXT} characters of printed text")
+            stream = getattr(sys, name)
+            if self.told[name] is not None and stream is not self.streams[name] and stream is not None:
+                stream.write(text)
+
+
+class Slot:
+    """An attribute of a module or class that both ends have, and what the tests have made of it."""
+
+    def __init__(self, target: Any, name: str) -> None:
+        self.target, self.name = target, name
+        self.first = self.told = self.now()
+
+    def now(self) -> Any:
+        return self.target.__dict__.get(self.name, MISSING)
+
+    def tree(self, peer: Any) -> list[Any]:
+        if self.told is self.first:
+            return ["back"]
+        if self.told is MISSING:
+            return ["gone"]
+        value = self.told
+        if type(value) in (staticmethod, classmethod):
+            value = value.__func__
+            return ["static", peer.encode(value)]
+        if type(value) is property:
+            return ["getter", peer.encode(value.fget)]
+        return [way_of(self.target, value), peer.encode(value)]
+
+
+def way_of(target: Any, value: Any) -> str:
+    """How the other end has to put a stand-in of `value` in place, so that it is met there as here."""
+    kind = type(value)
+    if kind.__name__ == "PropertyMock":
+        return "property"
+    return "method" if isinstance(target, type) and kind.__name__ == "function" else "value"
+
+
+def place_of(target: Any) -> tuple[str, str] | None:
+    """Module and name by which the other end finds the same module or class; None where it has none of its own."""
+    if type(target) is type(sys):
+        key = (target.__name__, "")
+    elif type(target) is not Remote and isinstance(target, type):
+        key = (target.__module__, target.__qualname__)
+    else:
+        return None
+    if key[0] in ("__main__", "test_suite"):
+        return None
+    found, error = attempt(lambda: resolve(*key))
+    return key if error is None and found is target else None
+
+
+def resolve(module: str, qualname: str) -> Any:
+    __import__(module)
+    value: Any = sys.modules[module]
+    for name in filter(None, qualname.split(".")):
+        value = getattr(value, name)
+    return value
+
+
+def assigned(text: str) -> list[tuple[Any, str]]:
+    """Attributes of modules that the tests' text assigns to, or hands to `setattr`."""
+    import re
+
+    places: list[tuple[str, str]] = re.findall(r"(?m)^\s*([A-Za-z_][\w.]*)\.([A-Za-z_]\w*)\s*=(?!=)", text)
+    places += re.findall(r"\bsetattr\(\s*([A-Za-z_][\w.]*)\s*,\s*[rbu]?['\"]([A-Za-z_]\w*)['\"]", text)
+    for dotted in re.findall(r"\bsetattr\(\s*['\"]([A-Za-z_][\w.]*)['\"]", text):
+        places.append(dotted.rpartition(".")[::2])
+    if not places:
+        return []
+    names = {"builtins": ("builtins", "")}
+    for module, name in re.findall(r"(?m)^\s*import\s+([\w.]+)(?:\s+as\s+(\w+))?", text):
+        names[name or module] = (module, "")
+        names.setdefault(module.partition(".")[0], (module.partition(".")[0], ""))
+    for more in re.findall(r"(?m)^\s*import\s+([\w., ]+)$", text):
+        for module in more.replace(" ", "").split(","):
+            names.setdefault(module, (module, ""))
+    for module, imported in re.findall(r"(?m)^\s*from\s+([\w.]+)\s+import\s+([\w, ]+)", text):
+        for one in imported.split(","):
+            words = one.split()
+            if words:
+                names[words[-1]] = (module, words[0])
+    found = []
+    for base, attribute in places:
+        first, _, rest = base.partition(".")
+        key = names.get(base) or names.get(first) or (base, "")
+        tail = "" if base in names else rest
+        target, error = attempt(lambda key=key, tail=tail: follow_names(key, tail))
+        if error is None and place_of(target) is not None:
+            found.append((target, attribute))
+    return found
+
+
+def follow_names(key: tuple[str, str], tail: str) -> Any:
+    value = resolve(key[0], "")
+    for name in filter(None, f"{key[1]}.{tail}".split(".")):
+        value = getattr(value, name)
+    return value
+
+
+def texts_only(values: Any) -> list[str]:
+    return [value for value in values if type(value) is str]
+
+
+def decimal_state() -> Any:
+    decimal = sys.modules.get("decimal")
+    if decimal is None:
+        return None
+    now = decimal.getcontext()
+    return [now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp]
+
+
+def number_states() -> dict[str, Any]:
+    """Where the generators of random numbers stand that both ends have."""
+    found: dict[str, Any] = {}
+    if "random" in sys.modules:
+        found["random"] = sys.modules["random"].getstate()
+    if "numpy.random" in sys.modules:
+        found["numpy"] = sys.modules["numpy.random"].get_state()
+    return found
+
+
+def same_numbers(one: Any, other: Any) -> bool:
+    if one is None or len(one) != len(other):
+        return False
+    return all(bool((a == b).all() if hasattr(a, "all") else a == b) for a, b in zip(one, other, strict=True))
+
+
+class Warned:
+    """The tests' way with warnings: their filters, and whether they listen."""
+
+    def __init__(self) -> None:
+        import warnings
+
+        self.module: Any = warnings
+        self.first = self.told = self.state()
+
+    def state(self) -> Any:
+        module = self.module
+        return [list(module.filters), module._showwarnmsg_impl, module.showwarning]
+
+    def changed(self) -> bool:
+        module, (filters, impl, show) = self.module, self.told
+        if module._showwarnmsg_impl == impl and module.showwarning is show and module.filters == filters:
+            return False
+        self.told = self.state()
+        return True
+
+    def listening(self) -> bool:
+        return bool(self.told[1] is not self.first[1] or self.told[2] is not self.first[2])
+
+    def tree(self, peer: Any) -> Any:
+        """The filters and whether to listen; None when they are as the program's own once more."""
+        if not self.listening() and self.told[0] == self.first[0]:
+            return None
+        filters = [
+            [action, pattern_of(message), peer.encode(category), pattern_of(module), line]
+            for action, message, category, module, line in self.told[0]
+        ]
+        return [self.listening(), filters]
+
+    def repeat(self, peer: Any, items: Any) -> None:
+        if type(items) is not list or len(items) > MAX_SAID:
+            raise Refused("warnings that are no list")
+        for item in items:
+            if type(item) is not list or len(item) != 4 or type(item[1]) is not str or type(item[3]) is not int:
+                raise Refused("a warning that is none")
+            tree, text, file, line = item
+            kind = peer.decode(tree)
+            if type(kind) is not type or not issubclass(kind, Warning):
+                raise Refused("a warning whose class is none")
+            if self.listening():
+                message, error = attempt(lambda kind=kind, text=text: kind(text))
+                if error is not None:
+                    raise Refused(f"a warning that cannot be made: {error}")
+                show = self.module._showwarnmsg
+                show(self.module.WarningMessage(message, kind, f"{file!s:.200}", line))
+
+
+def pattern_of(pattern: Any) -> Any:
+    return pattern if pattern is None or type(pattern) is str else pattern.pattern
+
+
+class Logged:
+    """The tests' loggers: levels, and whether anything listens to them."""
+
+    def __init__(self, logging: Any) -> None:
+        self.logging = logging
+        self.first = self.told = self.state()
+
+    def loggers(self) -> list[Any]:
+        root = self.logging.root
+        return [root, *(one for one in list(root.manager.loggerDict.values()) if isinstance(one, self.logging.Logger))]
+
+    def state(self) -> list[Any]:
+        """[whether anybody listens, what is disabled, [[name, level, propagate, disabled], ...]]"""
+        loggers = self.loggers()
+        about = [
+            [one.name, one.level, bool(one.propagate), bool(one.disabled)]
+            for one in loggers
+            if one.level or not one.propagate or one.disabled
+        ]
+        return [any(one.handlers for one in loggers), self.logging.root.manager.disable, about]
+
+    def repeat(self, items: Any) -> None:
+        if type(items) is not list or len(items) > MAX_SAID:
+            raise Refused("log records that are no list")
+        for item in items:
+            if type(item) is not list or len(item) != 7 or type(item[1]) is not int:
+                raise Refused("a log record that is none")
+            name, level, text, path, line, function, trace = item
+            if not all(type(one) is str and len(one) <= MAX_TEXT for one in (name, text, path, function, trace)):
+                raise Refused("a log record whose texts are none")
+            logger = self.logging.getLogger(None if name == "root" else name)
+            if logger.isEnabledFor(level):
+                record = logger.makeRecord(name, level, path, line, text, (), None, function)
+                record.exc_text = trace or None
+                logger.handle(record)
+
+
+# the end of the program
+
+
+class Program(World):
+    """The program's world, as the tests say it should be; nothing happens here before they say anything."""
+
+    def __init__(self, root: str, namespace: dict[str, Any]) -> None:
+        super().__init__(root)
+        self.namespace = namespace
+        self.active = False
+        self.said: list[list[Any]] = []
+        self.size = 0
+        self.cut = False
+        self.recorders: dict[str, Any] = {}
+        self.before: dict[str, Any] = {}  # what stood where the tests have put something else
+        self.kept: dict[Any, tuple[Any, str, Any]] = {}
+        self.globals: dict[str, Any] = {}
+        self.input: Any = None
+        self.read = 0
+        self.collected: list[Any] = []
+        self.records: list[Any] = []
+        self.listener: Any = None
+        self.levels: dict[str, Any] = {}
+        self.silenced = 0
+
+    def news(self, peer: Any) -> dict[str, Any] | None:
+        if not self.active:
+            return None
+        news, error = attempt(self.common_news)
+        if error is not None:  # of its own making
+            self.folder.leave_out(str(error))
+            news = {}
+        if self.said:
+            news["said"], self.said, self.size = self.said, [], 0
+        if self.cut:
+            self.folder.leave_out(f"more than {MAX_TEXT} characters of printed text; the tests saw the first of it")
+            self.cut = False
+        if type(self.input) is io.StringIO and (at := position(self.input)) != self.read:
+            news["read"], self.read = max(at - self.read, 0), at
+        if self.collected:
+            news["warned"] = [
+                [peer.encode(kind), text, file, line] for kind, text, file, line in self.collected[:MAX_SAID]
+            ]
+            self.collected.clear()
+        if self.records:
+            news["logged"] = self.records[:MAX_SAID]
+            self.records.clear()
+        if self.folder.left_out:
+            news["left_out"] = list(self.folder.left_out)
+            self.folder.left_out.clear()
+        return news or None
+
+    def enter(self, peer: Any, tree: Any) -> None:
+        if type(tree) is not dict:
+            return
+        self.active = True
+        if "files" in tree:
+            self.folder.repeat(tree["files"])
+            for finder in list(sys.path_importer_cache.values()):
+                if hasattr(finder, "invalidate_caches"):
+                    finder.invalidate_caches()
+        if "env" in tree:
+            self.set_variables(tree["env"])
+        if "place" in tree:
+            self.go(tree["place"])
+        if "path" in tree:
+            added = self.before.get("path", [])
+            sys.path[:] = [*tree["path"], *(entry for entry in sys.path if entry not in added)]
+            self.before["path"] = tree["path"]
+        if "argv" in tree:
+            self.before.setdefault("argv", list(sys.argv))
+            sys.argv[:] = self.before["argv"] if tree["argv"] is None else tree["argv"]
+        if "depth" in tree:
+            sys.setrecursionlimit(tree["depth"])
+        if "decimal" in tree and tree["decimal"] is not None:
+            import decimal
+
+            now = decimal.getcontext()
+            now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp = tree["decimal"]
+        for name, state in (tree.get("numbers") or {}).items():
+            set_numbers(name, peer.decode(state))
+        for name in STREAMS:
+            if name in tree:
+                self.listen(name, tree[name])
+        if "stdin" in tree:
+            self.feed(peer, tree["stdin"])
+        if "warnings" in tree:
+            self.warn(peer, tree["warnings"])
+        if "logs" in tree:
+            self.log(tree["logs"])
+        if "modules" in tree:
+            self.fake(peer, tree["modules"])
+        for module, qualname, name, how, *value in tree.get("slots") or ():
+            self.patch(peer, (module, qualname, name), how, *value)
+
+    def listen(self, name: str, how: str | None) -> None:
+        """Record what the program prints on a stream, or let it print as before."""
+        recorder = self.recorders.pop(name, None)
+        if recorder is not None and getattr(sys, name) is recorder:
+            setattr(sys, name, self.before[name])
+        if how is not None:
+            self.before[name] = getattr(sys, name)
+            self.recorders[name] = (BytesRecorder if how == "bytes" else Recorder)(self, name)
+            setattr(sys, name, self.recorders[name])
+
+    def record(self, name: str, text: str) -> None:
+        if self.cut or len(self.said) >= MAX_SAID:
+            self.cut = True
+            return
+        if self.size + len(text) > MAX_TEXT:
+            self.cut = True
+            text = text[: MAX_TEXT - self.size]
+        self.size += len(text)
+        self.said.append([name, text])
+
+    def feed(self, peer: Any, source: Any) -> None:
+        """Another stdin, or the one from before."""
+        if source is None:
+            if sys.stdin is self.input:
+                sys.stdin = self.before["stdin"]
+            self.input = None
+            return
+        if self.input is None:
+            self.before["stdin"] = sys.stdin
+        how, value = source
+        self.read = 0
+        if how == "text":
+            self.input = io.StringIO(value)
+        elif how == "bytes":
+            self.input = io.TextIOWrapper(io.BytesIO(value.encode("utf-8", "surrogateescape")), "utf-8")
+        else:
+            self.input = peer.decode(value)
+        sys.stdin = self.input
+
+    def warn(self, peer: Any, tree: Any) -> None:
+        import re
+        import warnings
+
+        module: Any = warnings
+        if "warnings" not in self.before:
+            self.before["warnings"] = (list(module.filters), module._showwarnmsg_impl, module.showwarning)
+        if tree is None:
+            module.filters[:], module._showwarnmsg_impl, module.showwarning = self.before.pop("warnings")
+        else:
+            listening, filters = tree
+            module.filters[:] = [
+                (
+                    action,
+                    None if message is None else re.compile(message, re.IGNORECASE),
+                    peer.decode(category),
+                    None if place is None else re.compile(place),
+                    line,
+                )
+                for action, message, category, place, line in filters
+            ]
+            if listening:
+                module._showwarnmsg_impl = self.collect
+                module.showwarning = module._showwarning_orig
+            else:
+                module._showwarnmsg_impl, module.showwarning = self.before["warnings"][1:]
+        module._filters_mutated()
+
+    def collect(self, message: Any) -> None:
+        self.collected.append((message.category, str(message.message), str(message.filename), int(message.lineno)))
+
+    def log(self, tree: Any) -> None:
+        import logging
+
+        root: Any = logging.root
+        if self.listener is None:
+            self.listener = listener(logging, self.records)
+            self.silenced = root.manager.disable
+        for name, (level, propagate, disabled, handled) in self.levels.items():
+            one = logging.getLogger(name or None)
+            one.setLevel(level)
+            one.propagate, one.disabled = propagate, disabled
+            if handled:
+                one.removeHandler(self.listener)
+        self.levels = {}
+        root.manager.disable = self.silenced
+        if tree is None:
+            return
+        listening, root.manager.disable, about = tree
+        for name, level, propagate, disabled in [["root", root.level, True, False], *about]:
+            key = "" if name == "root" else name
+            one = logging.getLogger(key or None)
+            handled = listening and (not key or not propagate)
+            if key not in self.levels:
+                self.levels[key] = (one.level, one.propagate, one.disabled, handled)
+                if handled:
+                    one.addHandler(self.listener)
+            one.setLevel(level)
+            one.propagate, one.disabled = propagate, disabled
+
+    def fake(self, peer: Any, items: Any) -> None:
+        for name, value in self.before.get("modules", {}).items():
+            if value is MISSING:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = value
+        self.before["modules"] = {name: sys.modules.get(name, MISSING) for name, _ in items}
+        for name, tree in items:
+            sys.modules[name] = peer.decode(tree)
+
+    def patch(self, peer: Any, key: tuple[str, str, str], how: str, *value: Any) -> None:
+        """Put the tests' object in the place that they have replaced, or what stood there back."""
+        module, qualname, name = key
+        target, error = attempt(lambda: resolve(module, qualname))
+        if error is not None:
+            return  # a module that the program cannot have met either
+        if how == "back":
+            if key in self.kept:
+                put_back(*self.kept.pop(key))
+            return
+        if key not in self.kept:
+            self.kept[key] = (target, name, target.__dict__.get(name, MISSING))
+        if how == "gone":
+            delattr(target, name)
+        else:
+            setattr(target, name, in_form(how, peer.decode(*value)))
+
+    def set_global(self, peer: Any, message: dict[str, Any]) -> bool:
+        """Set, or give back, a name of the program's module; whether it had one of that name."""
+        name = message["name"]
+        had = name in self.namespace
+        if "value" in message:
+            if had or message["create"]:
+                self.globals.setdefault(name, self.namespace.get(name, MISSING))
+                self.namespace[name] = peer.decode(message["value"])
+        elif name in self.globals:
+            before = self.globals.pop(name)
+            if before is MISSING:
+                self.namespace.pop(name, None)
+            else:
+                self.namespace[name] = before
+        else:
+            self.namespace.pop(name, None)
+        return had
+
+
+def put_back(target: Any, name: str, value: Any) -> None:
+    if value is not MISSING:
+        setattr(target, name, value)
+    elif name in target.__dict__:
+        delattr(target, name)
+
+
+def in_form(how: str, value: Any) -> Any:
+    """A stand-in of the tests' object that is met as the object itself would be."""
+    if how == "static":
+        return staticmethod(value)
+    if how == "getter":
+        return property(lambda self: value(self))
+    if how == "property":
+        return property(lambda self: value(), lambda self, new: value(new))
+    if how == "method":
+        return lambda *args, **kwargs: value(*args, **kwargs)
+    return value
+
+
+def bound_form(target: Any, value: Any) -> Any:
+    """What to set on an object of the program where the tests set one of theirs."""
+    if isinstance(target, type) and type(value) is Remote:
+        native = get(value, "_native")
+        if native is not None and native.__name__ == "function":
+            return in_form("method", value)
+        if get(value, "_type") == "PropertyMock":
+            return in_form("property", value)
+    return value
+
+
+def set_numbers(name: str, state: Any) -> None:
+    if name == "random":
+        import random
+
+        random.setstate(state)
+        return
+    numpy, missing = attempt(lambda: __import__("numpy.random"))
+    if missing is None:
+        numpy.random.set_state(state)
+
+
+def position(stream: Any) -> int:
+    at, error = attempt(stream.tell)  # it may be closed
+    return at if error is None else 0
+
+
+def listener(logging: Any, records: list[Any]) -> Any:
+    """A handler that keeps what is logged, each record once."""
+
+    class Listener(logging.Handler):  # type: ignore[misc]
+        last: Any = None
+
+        def emit(self, record: Any) -> None:
+            if record is self.last:
+                return
+            self.last = record
+            trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
+            records.append([
+                record.name, record.levelno, record.getMessage(), str(record.pathname), record.lineno,
+                str(record.funcName), trace,
+            ])  # fmt: skip
+
+    return Listener()
+
+
+class Recorder(io.TextIOBase):
+    """A stream of the program's that the tests hear."""
+
+    encoding = "utf-8"
+    errors = "strict"
+
+    def __init__(self, world: Program, name: str) -> None:
+        self._world, self._name = world, name
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"string argument expected, got {type(text).__name__!r}")
+        self._world.record(self._name, str(text))
+        return len(text)
+
+
+class BytesRecorder(Recorder):
+    """One that takes bytes as well, as a real one does."""
+
+    def __init__(self, world: Program, name: str) -> None:
+        super().__init__(world, name)
+        self.buffer = Bytes(self)
+
+    def reconfigure(self, **how: Any) -> None:
+        """Whatever it is, text is heard as text."""
+
+
+class Bytes(io.RawIOBase):
+    def __init__(self, text: Recorder) -> None:
+        self._text = text
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        part = bytes(data)
+        self._text.write(part.decode("utf-8", "replace"))
+        return len(part)
