@@ -71,6 +71,7 @@ KIT_FILES = {
     "remote": "inside/remote.py",
     "wire": "inside/wire.py",
     "world": "inside/world.py",
+    "scene": "inside/scene.py",
     "folders": "inside/folders.py",
     "guard": "inside/guard.py",
     "fakes": "inside/fakes.py",

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from sandbox.inside.audit import Watch
     from sandbox.inside.peer import Peer
     from sandbox.inside.remote import BASES
+    from sandbox.inside.scene import Program, bound_form
     from sandbox.inside.wire import Lost, attempt, describe_error, send_frame
-    from sandbox.inside.world import Program, bound_form
     from sandbox.judge import codec
 else:
     import awaited
     import codec
     from peer import Peer
     from remote import BASES
+    from scene import Program, bound_form
     from wire import Lost, attempt, describe_error, send_frame
-    from world import Program, bound_form
 
 MAIN = "/tmp/main.py"
 HARNESS = "/harness"

@@ -21,24 +21,97 @@ else:
     from remote import Remote
     from wire import Unsplittable
 
-MAKERS = frozenset({  # attributes of mocks that are the tests'
-    "side_effect", "return_value", "configure_mock", "attach_mock", "mock_add_spec", "reset_mock", "called",
-    "call_count", "call_args", "call_args_list", "mock_calls", "method_calls", "await_count", "await_args",
-    "await_args_list", "mock",
-})  # fmt: skip
-FILE_METHODS = frozenset({
-    "read", "readline", "readlines", "write", "writelines", "seek", "tell", "flush", "truncate", "getvalue", "readable",
-    "writable", "seekable", "isatty", "closed", "name", "mode", "encoding", "errors", "newlines", "close", "read1",
-    "readinto",
-})  # fmt: skip
-PURE = frozenset({
-    "math", "cmath", "random", "time", "json", "re", "datetime", "string", "itertools", "functools", "statistics",
-    "operator", "collections", "posixpath", "genericpath", "decimal", "fractions", "copy", "textwrap", "builtins",
-})  # fmt: skip
-NOT_PURE = frozenset({
-    "eval", "exec", "compile", "open", "__import__", "getattr", "setattr", "delattr", "vars", "globals", "locals",
-    "input", "print", "breakpoint", "help", "dir",
-})  # fmt: skip
+MAKERS = frozenset(
+    {  # attributes of mocks that are the tests'
+        "side_effect",
+        "return_value",
+        "configure_mock",
+        "attach_mock",
+        "mock_add_spec",
+        "reset_mock",
+        "called",
+        "call_count",
+        "call_args",
+        "call_args_list",
+        "mock_calls",
+        "method_calls",
+        "await_count",
+        "await_args",
+        "await_args_list",
+        "mock",
+    }
+)
+FILE_METHODS = frozenset(
+    {
+        "read",
+        "readline",
+        "readlines",
+        "write",
+        "writelines",
+        "seek",
+        "tell",
+        "flush",
+        "truncate",
+        "getvalue",
+        "readable",
+        "writable",
+        "seekable",
+        "isatty",
+        "closed",
+        "name",
+        "mode",
+        "encoding",
+        "errors",
+        "newlines",
+        "close",
+        "read1",
+        "readinto",
+    }
+)
+PURE = frozenset(
+    {
+        "math",
+        "cmath",
+        "random",
+        "time",
+        "json",
+        "re",
+        "datetime",
+        "string",
+        "itertools",
+        "functools",
+        "statistics",
+        "operator",
+        "collections",
+        "posixpath",
+        "genericpath",
+        "decimal",
+        "fractions",
+        "copy",
+        "textwrap",
+        "builtins",
+    }
+)
+NOT_PURE = frozenset(
+    {
+        "eval",
+        "exec",
+        "compile",
+        "open",
+        "__import__",
+        "getattr",
+        "setattr",
+        "delattr",
+        "vars",
+        "globals",
+        "locals",
+        "input",
+        "print",
+        "breakpoint",
+        "help",
+        "dir",
+    }
+)
 MOST_STEPS = 10_000
 
 OPERATIONS: dict[str, Callable[[Any, Any, Any], Any]] = {

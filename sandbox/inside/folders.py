@@ -10,7 +10,7 @@ The functions of `posix` are bound here once: tests replace those of `os`.
 
 from __future__ import annotations
 
-from posix import (  # type: ignore[attr-defined]
+from posix import (
     O_CLOEXEC,
     O_CREAT,
     O_DIRECTORY,
@@ -199,11 +199,11 @@ class Folder:
     def make(self, top: int, name: str, mode: int) -> None:
         try:
             with Below(top, name) as (folder, last):
-                try:
+                try:  # its mode may have changed, or this end have made it as well
+                    fd = open_fd(last, SEARCH, dir_fd=folder)
+                except FileNotFoundError:
                     mkdir(last, 0o700, dir_fd=folder)
-                except FileExistsError:
-                    pass  # its mode has changed, or this end has made it as well
-                fd = open_fd(last, SEARCH, dir_fd=folder)
+                    fd = open_fd(last, SEARCH, dir_fd=folder)
                 try:
                     fchmod(fd, mode)
                     self.folders[name] = mark_of(fstat(fd))
@@ -291,7 +291,8 @@ def contents(path: str, most: int) -> bytes:
         finally:
             chmod(path, mode)
     try:
-        parts, size = [], 0
+        parts: list[bytes] = []
+        size = 0
         while size <= most:
             part = read(fd, 1 << 20)
             if not part:

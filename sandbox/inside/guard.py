@@ -15,23 +15,55 @@ if TYPE_CHECKING:
 else:
     from wire import Unsplittable, attempt
 
-STARTS = frozenset({
-    "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn",
-})  # fmt: skip
-HARMLESS = frozenset({  # modules whose classes only hold values
-    "builtins", "collections", "datetime", "decimal", "fractions", "uuid", "pathlib", "array", "zoneinfo", "_datetime",
-    "_decimal", "test_suite", "pandas.core.frame", "pandas.core.series",
-})  # fmt: skip
+STARTS = frozenset(
+    {
+        "subprocess.Popen",
+        "os.system",
+        "os.exec",
+        "os.posix_spawn",
+        "os.spawn",
+        "os.fork",
+        "os.forkpty",
+        "pty.spawn",
+    }
+)
+HARMLESS = frozenset(
+    {  # modules whose classes only hold values
+        "builtins",
+        "collections",
+        "datetime",
+        "decimal",
+        "fractions",
+        "uuid",
+        "pathlib",
+        "array",
+        "zoneinfo",
+        "_datetime",
+        "_decimal",
+        "test_suite",
+        "pandas.core.frame",
+        "pandas.core.series",
+    }
+)
 HARMLESS_BELOW = ("pandas.core.indexes.", "pandas.core.internals.", "pandas.core.arrays.", "pandas._libs.")
 ARRAYS = frozenset({"ndarray", "dtype", "matrix"})
-MAKERS = frozenset({  # functions that pickles of values name, and that make values only
-    ("copyreg", "_reconstructor"), ("copyreg", "__newobj__"), ("_codecs", "encode"), ("array", "_array_reconstructor"),
-    ("numpy.core.multiarray", "_reconstruct"), ("numpy.core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"), ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"), ("numpy._core.numeric", "_frombuffer"),
-    ("pandas._libs.internals", "_unpickle_block"), ("pandas.core.indexes.base", "_new_Index"),
-    ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"),
-})  # fmt: skip
+MAKERS = frozenset(
+    {  # functions that pickles of values name, and that make values only
+        ("copyreg", "_reconstructor"),
+        ("copyreg", "__newobj__"),
+        ("_codecs", "encode"),
+        ("array", "_array_reconstructor"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy.core.multiarray", "scalar"),
+        ("numpy.core.numeric", "_frombuffer"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "scalar"),
+        ("numpy._core.numeric", "_frombuffer"),
+        ("pandas._libs.internals", "_unpickle_block"),
+        ("pandas.core.indexes.base", "_new_Index"),
+        ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"),
+    }
+)
 
 
 class Guard:

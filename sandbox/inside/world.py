@@ -14,6 +14,7 @@ start nor unpickle (`Guard`).
 from __future__ import annotations
 
 import builtins
+import functools
 import io
 import sys
 from posix import chdir, getcwd
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 
     from sandbox.inside.folders import Folder, Refused, TooMuch, go_below
     from sandbox.inside.guard import Guard
-    from sandbox.inside.remote import Remote, get
+    from sandbox.inside.remote import Remote
     from sandbox.inside.wire import Unsplittable, attempt
 else:
     from folders import Folder, Refused, TooMuch, go_below
     from guard import Guard
-    from remote import Remote, get
+    from remote import Remote
     from wire import Unsplittable, attempt
 
 MAX_TEXT = 1 << 20  # characters printed, in one message
@@ -41,9 +42,14 @@ CLOSED = ("LD_", "PYTHON")  # variables that decide what is run; the program may
 STREAMS = ("stdout", "stderr")
 MISSING: Any = object()
 APART = {  # what has a way of its own
-    ("sys", "stdin"), ("sys", "stdout"), ("sys", "stderr"), ("sys", "argv"), ("sys", "path"), ("sys", "modules"),
+    ("sys", "stdin"),
+    ("sys", "stdout"),
+    ("sys", "stderr"),
+    ("sys", "argv"),
+    ("sys", "path"),
+    ("sys", "modules"),
     ("os", "environ"),
-}  # fmt: skip
+}
 
 
 class World:
@@ -92,9 +98,10 @@ class World:
             elif type(value) is not str or len(value) > MAX_VARIABLE or "\0" in value:
                 raise Refused(f"the value of the variable {name!r:.80}")
             else:
-                _, error = attempt(lambda name=name, value=value: os.environ.__setitem__(name, value))
-                if error is not None:
-                    raise Refused(f"the variable {name!r:.80}: {error}")
+                try:
+                    os.environ[name] = value
+                except (OSError, ValueError) as error:
+                    raise Refused(f"the variable {name!r:.80}: {error}") from None
             if name == "TZ":
                 sys.modules["time"].tzset()
         self.variables = dict(environment())
@@ -126,9 +133,6 @@ def decoded(value: Any) -> Any:
     return value if value is None else value.decode("utf-8", "surrogateescape")
 
 
-# the end of the tests
-
-
 class Tests(World):
     """The tests' world. What their texts never mention is not looked at."""
 
@@ -151,6 +155,9 @@ class Tests(World):
         self.numbers: dict[str, Any] = {}
         if "seed" in text or "setstate" in text or "set_state" in text:
             self.watches.append(self.see_numbers)
+            self.hook_numbers("random", ("seed", "setstate"))
+            if "numpy" in text:
+                self.hook_numbers("numpy.random", ("seed", "set_state"))
             self.look_at_numbers()
         if "decimal" in text or "getcontext" in text:
             self.watches.append(self.see_decimal)
@@ -161,7 +168,7 @@ class Tests(World):
             self.logs = Logged(logging)
             self.watches.append(self.see_logs)
         if "sys.modules" in text:
-            self.modules = {name: module for name, module in sys.modules.items()}
+            self.modules = dict(sys.modules)
             self.watches.append(self.see_modules)
         for name in ("input", "print", "open"):
             self.watch(builtins, name)
@@ -178,12 +185,27 @@ class Tests(World):
         if key is not None and (key[0], name) not in APART and (*key, name) not in self.slots:
             self.slots[(*key, name)] = Slot(target, name)
 
+    def hook_numbers(self, name: str, setters: tuple[str, ...]) -> None:
+        """Have a generator say when it is seeded: with the same number as before, it stands where it stood."""
+        module, missing = attempt(lambda: resolve(name, ""))
+        if missing is None:
+            for setter in setters:
+                setattr(module, setter, self.noting(name, getattr(module, setter)))
+
+    def noting(self, name: str, work: Any) -> Any:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            self.numbers.pop(name, None)
+            return work(*args, **kwargs)
+
+        return noted
+
     def hook_mock(self) -> None:
         """Have every `patch` say what it is about to replace."""
         import unittest.mock
 
-        kind: Any = unittest.mock._patch  # type: ignore[attr-defined]
-        enter = kind.__enter__
+        mock: Any = unittest.mock
+        kind = mock._patch
+        enter, is_async = kind.__enter__, mock._is_async_obj
 
         def noted(patch: Any) -> Any:
             target, error = attempt(patch.getter)
@@ -191,7 +213,11 @@ class Tests(World):
                 self.watch(target, patch.attribute)
             return enter(patch)
 
+        def is_async_function(value: Any) -> Any:  # every stand-in can be awaited
+            return mock.iscoroutinefunction(value) if type(value) is Remote else is_async(value)
+
         kind.__enter__ = noted
+        mock._is_async_obj = is_async_function
 
     # what goes out
 
@@ -247,7 +273,10 @@ class Tests(World):
                 news["stdin"] = ["bytes" if hasattr(stream, "buffer") else "text", rest]
         elif self.input is None or self.input[0] is not stream:
             self.input = (stream, None)
-            news["stdin"] = ["object", peer.encode(stream)]
+            tree = peer.encode(stream)
+            if type(tree) is dict:
+                tree.pop("stream", None)  # not whatever the program has there
+            news["stdin"] = ["object", tree]
 
     def see_warnings(self, peer: Any, news: dict[str, Any]) -> None:
         if self.warnings.changed():
@@ -275,7 +304,7 @@ class Tests(World):
 
     def see_modules(self, peer: Any, news: dict[str, Any]) -> None:
         """Modules that the tests have put into `sys.modules` themselves, or hidden with None."""
-        made = {
+        made: dict[str, Any] = {
             name: module
             for name, module in sys.modules.items()
             if name not in self.modules and (module is None or getattr(module, "__spec__", None) is None)
@@ -300,9 +329,8 @@ class Tests(World):
     def take(self, peer: Any, tree: Any) -> None:
         if type(tree) is not dict:
             raise Refused("a world that is no object")
-        if "files" in tree:
-            if self.folder.repeat(tree["files"]):
-                self.guard.stand(peer)
+        if "files" in tree and self.folder.repeat(tree["files"]):
+            self.guard.stand(peer)
         if "env" in tree:
             items = tree["env"]
             if type(items) is list:
@@ -449,7 +477,7 @@ def assigned(text: str) -> list[tuple[Any, str]]:
         first, _, rest = base.partition(".")
         key = names.get(base) or names.get(first) or (base, "")
         tail = "" if base in names else rest
-        target, error = attempt(lambda key=key, tail=tail: follow_names(key, tail))
+        target, error = attempt(functools.partial(follow_names, key, tail))
         if error is None and place_of(target) is not None:
             found.append((target, attribute))
     return found
@@ -480,7 +508,7 @@ def number_states() -> dict[str, Any]:
     if "random" in sys.modules:
         found["random"] = sys.modules["random"].getstate()
     if "numpy.random" in sys.modules:
-        found["numpy"] = sys.modules["numpy.random"].get_state()
+        found["numpy.random"] = sys.modules["numpy.random"].get_state()
     return found
 
 
@@ -534,7 +562,7 @@ class Warned:
             if type(kind) is not type or not issubclass(kind, Warning):
                 raise Refused("a warning whose class is none")
             if self.listening():
-                message, error = attempt(lambda kind=kind, text=text: kind(text))
+                message, error = attempt(functools.partial(kind, text))
                 if error is not None:
                     raise Refused(f"a warning that cannot be made: {error}")
                 show = self.module._showwarnmsg
@@ -580,352 +608,3 @@ class Logged:
                 record = logger.makeRecord(name, level, path, line, text, (), None, function)
                 record.exc_text = trace or None
                 logger.handle(record)
-
-
-# the end of the program
-
-
-class Program(World):
-    """The program's world, as the tests say it should be; nothing happens here before they say anything."""
-
-    def __init__(self, root: str, namespace: dict[str, Any]) -> None:
-        super().__init__(root)
-        self.namespace = namespace
-        self.active = False
-        self.said: list[list[Any]] = []
-        self.size = 0
-        self.cut = False
-        self.recorders: dict[str, Any] = {}
-        self.before: dict[str, Any] = {}  # what stood where the tests have put something else
-        self.kept: dict[Any, tuple[Any, str, Any]] = {}
-        self.globals: dict[str, Any] = {}
-        self.input: Any = None
-        self.read = 0
-        self.collected: list[Any] = []
-        self.records: list[Any] = []
-        self.listener: Any = None
-        self.levels: dict[str, Any] = {}
-        self.silenced = 0
-
-    def news(self, peer: Any) -> dict[str, Any] | None:
-        if not self.active:
-            return None
-        news, error = attempt(self.common_news)
-        if error is not None:  # of its own making
-            self.folder.leave_out(str(error))
-            news = {}
-        if self.said:
-            news["said"], self.said, self.size = self.said, [], 0
-        if self.cut:
-            self.folder.leave_out(f"more than {MAX_TEXT} characters of printed text; the tests saw the first of it")
-            self.cut = False
-        if type(self.input) is io.StringIO and (at := position(self.input)) != self.read:
-            news["read"], self.read = max(at - self.read, 0), at
-        if self.collected:
-            news["warned"] = [
-                [peer.encode(kind), text, file, line] for kind, text, file, line in self.collected[:MAX_SAID]
-            ]
-            self.collected.clear()
-        if self.records:
-            news["logged"] = self.records[:MAX_SAID]
-            self.records.clear()
-        if self.folder.left_out:
-            news["left_out"] = list(self.folder.left_out)
-            self.folder.left_out.clear()
-        return news or None
-
-    def enter(self, peer: Any, tree: Any) -> None:
-        if type(tree) is not dict:
-            return
-        self.active = True
-        if "files" in tree:
-            self.folder.repeat(tree["files"])
-            for finder in list(sys.path_importer_cache.values()):
-                if hasattr(finder, "invalidate_caches"):
-                    finder.invalidate_caches()
-        if "env" in tree:
-            self.set_variables(tree["env"])
-        if "place" in tree:
-            self.go(tree["place"])
-        if "path" in tree:
-            added = self.before.get("path", [])
-            sys.path[:] = [*tree["path"], *(entry for entry in sys.path if entry not in added)]
-            self.before["path"] = tree["path"]
-        if "argv" in tree:
-            self.before.setdefault("argv", list(sys.argv))
-            sys.argv[:] = self.before["argv"] if tree["argv"] is None else tree["argv"]
-        if "depth" in tree:
-            sys.setrecursionlimit(tree["depth"])
-        if "decimal" in tree and tree["decimal"] is not None:
-            import decimal
-
-            now = decimal.getcontext()
-            now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp = tree["decimal"]
-        for name, state in (tree.get("numbers") or {}).items():
-            set_numbers(name, peer.decode(state))
-        for name in STREAMS:
-            if name in tree:
-                self.listen(name, tree[name])
-        if "stdin" in tree:
-            self.feed(peer, tree["stdin"])
-        if "warnings" in tree:
-            self.warn(peer, tree["warnings"])
-        if "logs" in tree:
-            self.log(tree["logs"])
-        if "modules" in tree:
-            self.fake(peer, tree["modules"])
-        for module, qualname, name, how, *value in tree.get("slots") or ():
-            self.patch(peer, (module, qualname, name), how, *value)
-
-    def listen(self, name: str, how: str | None) -> None:
-        """Record what the program prints on a stream, or let it print as before."""
-        recorder = self.recorders.pop(name, None)
-        if recorder is not None and getattr(sys, name) is recorder:
-            setattr(sys, name, self.before[name])
-        if how is not None:
-            self.before[name] = getattr(sys, name)
-            self.recorders[name] = (BytesRecorder if how == "bytes" else Recorder)(self, name)
-            setattr(sys, name, self.recorders[name])
-
-    def record(self, name: str, text: str) -> None:
-        if self.cut or len(self.said) >= MAX_SAID:
-            self.cut = True
-            return
-        if self.size + len(text) > MAX_TEXT:
-            self.cut = True
-            text = text[: MAX_TEXT - self.size]
-        self.size += len(text)
-        self.said.append([name, text])
-
-    def feed(self, peer: Any, source: Any) -> None:
-        """Another stdin, or the one from before."""
-        if source is None:
-            if sys.stdin is self.input:
-                sys.stdin = self.before["stdin"]
-            self.input = None
-            return
-        if self.input is None:
-            self.before["stdin"] = sys.stdin
-        how, value = source
-        self.read = 0
-        if how == "text":
-            self.input = io.StringIO(value)
-        elif how == "bytes":
-            self.input = io.TextIOWrapper(io.BytesIO(value.encode("utf-8", "surrogateescape")), "utf-8")
-        else:
-            self.input = peer.decode(value)
-        sys.stdin = self.input
-
-    def warn(self, peer: Any, tree: Any) -> None:
-        import re
-        import warnings
-
-        module: Any = warnings
-        if "warnings" not in self.before:
-            self.before["warnings"] = (list(module.filters), module._showwarnmsg_impl, module.showwarning)
-        if tree is None:
-            module.filters[:], module._showwarnmsg_impl, module.showwarning = self.before.pop("warnings")
-        else:
-            listening, filters = tree
-            module.filters[:] = [
-                (
-                    action,
-                    None if message is None else re.compile(message, re.IGNORECASE),
-                    peer.decode(category),
-                    None if place is None else re.compile(place),
-                    line,
-                )
-                for action, message, category, place, line in filters
-            ]
-            if listening:
-                module._showwarnmsg_impl = self.collect
-                module.showwarning = module._showwarning_orig
-            else:
-                module._showwarnmsg_impl, module.showwarning = self.before["warnings"][1:]
-        module._filters_mutated()
-
-    def collect(self, message: Any) -> None:
-        self.collected.append((message.category, str(message.message), str(message.filename), int(message.lineno)))
-
-    def log(self, tree: Any) -> None:
-        import logging
-
-        root: Any = logging.root
-        if self.listener is None:
-            self.listener = listener(logging, self.records)
-            self.silenced = root.manager.disable
-        for name, (level, propagate, disabled, handled) in self.levels.items():
-            one = logging.getLogger(name or None)
-            one.setLevel(level)
-            one.propagate, one.disabled = propagate, disabled
-            if handled:
-                one.removeHandler(self.listener)
-        self.levels = {}
-        root.manager.disable = self.silenced
-        if tree is None:
-            return
-        listening, root.manager.disable, about = tree
-        for name, level, propagate, disabled in [["root", root.level, True, False], *about]:
-            key = "" if name == "root" else name
-            one = logging.getLogger(key or None)
-            handled = listening and (not key or not propagate)
-            if key not in self.levels:
-                self.levels[key] = (one.level, one.propagate, one.disabled, handled)
-                if handled:
-                    one.addHandler(self.listener)
-            one.setLevel(level)
-            one.propagate, one.disabled = propagate, disabled
-
-    def fake(self, peer: Any, items: Any) -> None:
-        for name, value in self.before.get("modules", {}).items():
-            if value is MISSING:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = value
-        self.before["modules"] = {name: sys.modules.get(name, MISSING) for name, _ in items}
-        for name, tree in items:
-            sys.modules[name] = peer.decode(tree)
-
-    def patch(self, peer: Any, key: tuple[str, str, str], how: str, *value: Any) -> None:
-        """Put the tests' object in the place that they have replaced, or what stood there back."""
-        module, qualname, name = key
-        target, error = attempt(lambda: resolve(module, qualname))
-        if error is not None:
-            return  # a module that the program cannot have met either
-        if how == "back":
-            if key in self.kept:
-                put_back(*self.kept.pop(key))
-            return
-        if key not in self.kept:
-            self.kept[key] = (target, name, target.__dict__.get(name, MISSING))
-        if how == "gone":
-            delattr(target, name)
-        else:
-            setattr(target, name, in_form(how, peer.decode(*value)))
-
-    def set_global(self, peer: Any, message: dict[str, Any]) -> bool:
-        """Set, or give back, a name of the program's module; whether it had one of that name."""
-        name = message["name"]
-        had = name in self.namespace
-        if "value" in message:
-            if had or message["create"]:
-                self.globals.setdefault(name, self.namespace.get(name, MISSING))
-                self.namespace[name] = peer.decode(message["value"])
-        elif name in self.globals:
-            before = self.globals.pop(name)
-            if before is MISSING:
-                self.namespace.pop(name, None)
-            else:
-                self.namespace[name] = before
-        else:
-            self.namespace.pop(name, None)
-        return had
-
-
-def put_back(target: Any, name: str, value: Any) -> None:
-    if value is not MISSING:
-        setattr(target, name, value)
-    elif name in target.__dict__:
-        delattr(target, name)
-
-
-def in_form(how: str, value: Any) -> Any:
-    """A stand-in of the tests' object that is met as the object itself would be."""
-    if how == "static":
-        return staticmethod(value)
-    if how == "getter":
-        return property(lambda self: value(self))
-    if how == "property":
-        return property(lambda self: value(), lambda self, new: value(new))
-    if how == "method":
-        return lambda *args, **kwargs: value(*args, **kwargs)
-    return value
-
-
-def bound_form(target: Any, value: Any) -> Any:
-    """What to set on an object of the program where the tests set one of theirs."""
-    if isinstance(target, type) and type(value) is Remote:
-        native = get(value, "_native")
-        if native is not None and native.__name__ == "function":
-            return in_form("method", value)
-        if get(value, "_type") == "PropertyMock":
-            return in_form("property", value)
-    return value
-
-
-def set_numbers(name: str, state: Any) -> None:
-    if name == "random":
-        import random
-
-        random.setstate(state)
-        return
-    numpy, missing = attempt(lambda: __import__("numpy.random"))
-    if missing is None:
-        numpy.random.set_state(state)
-
-
-def position(stream: Any) -> int:
-    at, error = attempt(stream.tell)  # it may be closed
-    return at if error is None else 0
-
-
-def listener(logging: Any, records: list[Any]) -> Any:
-    """A handler that keeps what is logged, each record once."""
-
-    class Listener(logging.Handler):  # type: ignore[misc]
-        last: Any = None
-
-        def emit(self, record: Any) -> None:
-            if record is self.last:
-                return
-            self.last = record
-            trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
-            records.append([
-                record.name, record.levelno, record.getMessage(), str(record.pathname), record.lineno,
-                str(record.funcName), trace,
-            ])  # fmt: skip
-
-    return Listener()
-
-
-class Recorder(io.TextIOBase):
-    """A stream of the program's that the tests hear."""
-
-    encoding = "utf-8"
-    errors = "strict"
-
-    def __init__(self, world: Program, name: str) -> None:
-        self._world, self._name = world, name
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        if not isinstance(text, str):
-            raise TypeError(f"string argument expected, got {type(text).__name__!r}")
-        self._world.record(self._name, str(text))
-        return len(text)
-
-
-class BytesRecorder(Recorder):
-    """One that takes bytes as well, as a real one does."""
-
-    def __init__(self, world: Program, name: str) -> None:
-        super().__init__(world, name)
-        self.buffer = Bytes(self)
-
-    def reconfigure(self, **how: Any) -> None:
-        """Whatever it is, text is heard as text."""
-
-
-class Bytes(io.RawIOBase):
-    def __init__(self, text: Recorder) -> None:
-        self._text = text
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        part = bytes(data)
-        self._text.write(part.decode("utf-8", "replace"))
-        return len(part)

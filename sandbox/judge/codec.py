@@ -230,7 +230,7 @@ def _library(module: str, name: str, *args: Any) -> Any:
 
 
 def _from_iso(tree: dict[str, Any]) -> Any:
-    import _datetime as datetime  # the tests may have replaced the names of the other
+    datetime = __import__("_datetime")  # tests may have replaced the names of the other
 
     return getattr(datetime, tree["t"]).fromisoformat(_text(tree["v"]))
 
