@@ -34,7 +34,7 @@ from posix import (
     write,
 )
 from posix import open as open_fd
-from time import time_ns
+from time import clock_gettime_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ MAX_NAME = 4_096
 MAX_DEPTH = 40
 OURS = frozenset({"main.py"})  # what the harness has put there
 CACHE = "__pycache__"
-YOUNG_NS = 20_000_000  # what was written less than this ago may be written again without a new time
+COARSE = 5  # CLOCK_REALTIME_COARSE, by which the kernel dates files
 KIND, REGULAR, MODE = 0o170000, 0o100000, 0o777
 SEARCH = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 PUT = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
@@ -122,7 +122,7 @@ class Folder:
         """What has changed since the last time this was asked, or None. Raises TooMuch."""
         if self.untouched():
             return None
-        now = time_ns()
+        now = clock_gettime_ns(COARSE)  # what is as young as this may change once more without a new date
         files, folders = self.look()
         gone = [name for name in (*self.files, *self.folders) if name and name not in files and name not in folders]
         gone += [name for name in self.files if name in folders] + [name for name in self.folders if name in files]
@@ -133,7 +133,7 @@ class Folder:
         ]
         known, self.files = self.files, {}
         self.folders = {name: mark_of(about) for name, about in folders.items()}
-        self.young = any(now - about.st_ctime_ns < YOUNG_NS for about in folders.values())
+        self.young = any(about.st_ctime_ns >= now for about in folders.values())
         put: list[Any] = []
         room = MAX_BYTES
         for name, about in files.items():
@@ -152,7 +152,7 @@ class Folder:
                 self.leave_out(f"{name!r:.80}: {error.strerror}")
                 self.files[name] = (mark, None)
                 continue
-            fresh = now - about.st_ctime_ns < YOUNG_NS
+            fresh = about.st_ctime_ns >= now
             self.young = self.young or fresh
             self.files[name] = (mark, hash(data) if fresh else None)
             if mark != before or hash(data) != before_hash:
@@ -258,7 +258,7 @@ class Below:
 
 
 def mark_of(about: Any) -> Any:
-    """What cannot stay the same when a file or a folder changes, within YOUNG_NS."""
+    """What cannot stay the same when a file or a folder changes, unless within one tick of the clock."""
     return (about.st_ctime_ns, about.st_size, about.st_ino, about.st_mode)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import builtins
 import functools
 import io
+import re
 import sys
 from posix import chdir, getcwd
 
@@ -41,6 +42,12 @@ MAX_VARIABLE = 128 * 1024
 CLOSED = ("LD_", "PYTHON")  # variables that decide what is run; the program may not set them for the tests
 STREAMS = ("stdout", "stderr")
 MISSING: Any = object()
+ASSIGNED = re.compile(r"(?m)^[ \t]*([A-Za-z_][\w.]*)\.([A-Za-z_]\w*)\s*=(?!=)")
+SET = re.compile(r"\bsetattr\(\s*([A-Za-z_][\w.]*)\s*,\s*['\"]([A-Za-z_]\w*)['\"]")
+SET_DOTTED = re.compile(r"\bsetattr\(\s*['\"]([A-Za-z_][\w.]*)['\"]")
+IMPORT_AS = re.compile(r"(?m)^[ \t]*import\s+([\w.]+)(?:\s+as\s+(\w+))?")
+IMPORTS = re.compile(r"(?m)^[ \t]*import\s+([\w., ]+)$")
+FROM = re.compile(r"(?m)^[ \t]*from\s+([\w.]+)\s+import\s+([\w, ]+)")
 APART = {  # what has a way of its own
     ("sys", "stdin"),
     ("sys", "stdout"),
@@ -452,22 +459,20 @@ def resolve(module: str, qualname: str) -> Any:
 
 def assigned(text: str) -> list[tuple[Any, str]]:
     """Attributes of modules that the tests' text assigns to, or hands to `setattr`."""
-    import re
-
-    places: list[tuple[str, str]] = re.findall(r"(?m)^\s*([A-Za-z_][\w.]*)\.([A-Za-z_]\w*)\s*=(?!=)", text)
-    places += re.findall(r"\bsetattr\(\s*([A-Za-z_][\w.]*)\s*,\s*[rbu]?['\"]([A-Za-z_]\w*)['\"]", text)
-    for dotted in re.findall(r"\bsetattr\(\s*['\"]([A-Za-z_][\w.]*)['\"]", text):
-        places.append(dotted.rpartition(".")[::2])
+    places: list[tuple[str, str]] = ASSIGNED.findall(text) if "." in text else []
+    if "setattr" in text:
+        places += SET.findall(text)
+        places += [dotted.rpartition(".")[::2] for dotted in SET_DOTTED.findall(text)]
     if not places:
         return []
     names = {"builtins": ("builtins", "")}
-    for module, name in re.findall(r"(?m)^\s*import\s+([\w.]+)(?:\s+as\s+(\w+))?", text):
+    for module, name in IMPORT_AS.findall(text):
         names[name or module] = (module, "")
         names.setdefault(module.partition(".")[0], (module.partition(".")[0], ""))
-    for more in re.findall(r"(?m)^\s*import\s+([\w., ]+)$", text):
+    for more in IMPORTS.findall(text):
         for module in more.replace(" ", "").split(","):
             names.setdefault(module, (module, ""))
-    for module, imported in re.findall(r"(?m)^\s*from\s+([\w.]+)\s+import\s+([\w, ]+)", text):
+    for module, imported in FROM.findall(text):
         for one in imported.split(","):
             words = one.split()
             if words:
