@@ -98,8 +98,10 @@ class Folder:
             name = waiting.pop()
             try:
                 about = lstat(self.path(name))
-                with scandir(self.path(name)) as entries:
-                    found = list(entries)
+                found = []
+                if about.st_size:  # of an empty folder in memory it is 0
+                    with scandir(self.path(name)) as entries:
+                        found = list(entries)
             except OSError:
                 continue  # it has gone meanwhile, or may not be read
             folders[name] = about

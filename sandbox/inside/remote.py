@@ -54,9 +54,7 @@ class Remote:
 
     __slots__ = ("_base", "_native", "_number", "_peer", "_said", "_type")
 
-    def __init__(
-        self, peer: Peer, number: int, type_name: str, base: str | None, native: type | None
-    ) -> None:
+    def __init__(self, peer: Peer, number: int, type_name: str, base: str | None, native: type | None) -> None:
         object.__setattr__(self, "_peer", peer)
         object.__setattr__(self, "_number", number)
         object.__setattr__(self, "_type", type_name)
