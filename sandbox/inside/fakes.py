@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from sandbox.inside.remote import Remote
     from sandbox.inside.wire import Unsplittable
+    from sandbox.inside.world import is_stand_in
 else:
-    from remote import Remote
     from wire import Unsplittable
+    from world import is_stand_in
 
 MAKERS = frozenset(
     {  # attributes of mocks that are the tests'
@@ -157,21 +157,30 @@ def perform(peer: Any, value: Any, message: dict[str, Any], may_call: Callable[[
         return run_through(peer, value)
     if isinstance(value, io.IOBase):
         return of_file(peer, value, message)
+    check(peer, value, message, may_call)
     if op == "call":
-        for mock in (mock_of(value),):
-            for inner in (mock._mock_wraps, mock.side_effect):
-                if not harmless(inner, may_call):
-                    raise peer.fail(Unsplittable(f"a mock that calls {inner!r:.80} for the program"))
         values = [peer.decode(tree) for tree in message["args"]]
         split = len(values) - len(message["names"])
         return value(*values[:split], **dict(zip(message["names"], values[split:], strict=True)))
-    if op in ("attr", "set_attr"):
-        name = str(message["name"])
-        if name.startswith("_") or name in MAKERS or name.startswith("assert_"):
-            raise AttributeError(f"the tests do not lend {name!r} of a mock")
     if op not in OPERATIONS:
         raise TypeError(f"the tests do not lend {op!r} of a mock")
     return OPERATIONS[op](value, peer, message)
+
+
+def check(peer: Any, value: Any, message: dict[str, Any], may_call: Callable[[Any], bool]) -> None:
+    """Whether the program may do this with a mock. Raises AttributeError, or Unsplittable for one that passes on."""
+    mock, op = mock_of(value), message["op"]
+    if mock is None:
+        return
+    if op == "call":
+        for inner in (mock._mock_wraps, mock.side_effect):
+            if not harmless(inner, may_call):
+                raise peer.fail(Unsplittable(f"a mock that calls {inner!r:.80} for the program"))
+    name = message.get("name", message.get("method"))
+    if type(name) is str and (name in MAKERS or name.startswith(("_mock", "_spec", "assert_"))):
+        raise AttributeError(f"the tests do not lend {name!r} of a mock")
+    if op in ("attr", "set_attr", "del_attr") and str(name).startswith("_"):
+        raise AttributeError(f"the tests do not lend {name!r} of a mock")
 
 
 def of_file(peer: Any, value: Any, message: dict[str, Any]) -> Any:
@@ -192,7 +201,7 @@ def of_file(peer: Any, value: Any, message: dict[str, Any]) -> Any:
 
 def harmless(inner: Any, may_call: Callable[[Any], bool]) -> bool:
     """Whether the program may cause this to be called with arguments of its choice."""
-    if inner is None or type(inner) is Remote or not callable(inner) or mock_of(inner) is not None:
+    if inner is None or is_stand_in(inner) or not callable(inner) or mock_of(inner) is not None:
         return True
     if isinstance(inner, type) and issubclass(inner, BaseException):
         return True

@@ -46,7 +46,7 @@ MAX_BYTES = 4 * 1024 * 1024  # of contents, in one message
 MAX_NAME = 4_096
 MAX_DEPTH = 40
 OURS = frozenset({"main.py"})  # what the harness has put there
-CACHE = "__pycache__"
+CACHES = frozenset({"__pycache__", ".pytest_cache"})
 COARSE = 5  # CLOCK_REALTIME_COARSE, by which the kernel dates files
 KIND, REGULAR, MODE = 0o170000, 0o100000, 0o777
 SEARCH = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
@@ -107,7 +107,7 @@ class Folder:
             folders[name] = about
             for entry in found:
                 child = f"{name}/{entry.name}" if name else entry.name
-                if child in OURS or entry.name == CACHE:
+                if child in OURS or entry.name in CACHES:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(child)

@@ -96,8 +96,9 @@ class Guard:
 
     def finder(self, path: str) -> Any:
         """In the list of path hooks: nothing is found in the common folder."""
-        if not self.below(path or "."):
-            raise ImportError("not in the common folder")  # the next hook's turn
+        about, error = attempt(lambda: sys.modules["posix"].stat(path or "."))
+        if not self.below(path or ".") or (error is None and about.st_mode & 0o170000 != 0o040000):
+            raise ImportError("not in the common folder")  # the next hook's turn; of an archive `hear` hears
         return Nothing(self, path or ".")
 
     def hear(self, event: str, args: Any) -> None:
@@ -105,10 +106,24 @@ class Guard:
             raise self.refuse("starts a process")
         if event == "pickle.find_class" and not self.harmless(*args[:2]):
             raise self.refuse(f"unpickles {args[0]!s:.60}.{args[1]!s:.60}")
+        if event == "exec" and self.is_file(getattr(args[0], "co_filename", "<")):
+            raise self.refuse("runs a file")
+        if event == "marshal.loads":
+            self.see_marshal(sys._getframe(1))
         if event == "ctypes.dlopen" and args and args[0] and self.below(args[0]):
             raise self.refuse("loads a library")
         if event == "import" and args[1] and self.below(args[1]):
             raise self.refuse("imports a library")
+
+    def is_file(self, name: str) -> bool:
+        """Whether code comes from a file in the folder; code without one has a name in brackets."""
+        return not name.startswith("<") and self.below(name)
+
+    def see_marshal(self, frame: Any) -> None:
+        """Compiled code is read by the importer from a file, and by nobody else."""
+        path = frame.f_locals.get("bytecode_path") if frame.f_code.co_name == "_compile_bytecode" else "."
+        if path is not None and self.below(path):
+            raise self.refuse("reads compiled code")
 
     def harmless(self, module: Any, name: Any) -> bool:
         if (module, name) in MAKERS:

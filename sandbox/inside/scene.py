@@ -13,13 +13,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from sandbox.inside.remote import Remote, get
     from sandbox.inside.wire import attempt
-    from sandbox.inside.world import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, resolve
+    from sandbox.inside.world import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, kind_of, resolve
 else:
-    from remote import Remote, get
     from wire import attempt
-    from world import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, resolve
+    from world import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, kind_of, resolve
 
 
 class Program(World):
@@ -290,13 +288,9 @@ def in_form(how: str, value: Any) -> Any:
 
 def bound_form(target: Any, value: Any) -> Any:
     """What to set on an object of the program where the tests set one of theirs."""
-    if isinstance(target, type) and type(value) is Remote:
-        native = get(value, "_native")
-        if native is not None and native.__name__ == "function":
-            return in_form("method", value)
-        if get(value, "_type") == "PropertyMock":
-            return in_form("property", value)
-    return value
+    if not isinstance(target, type):
+        return value
+    return in_form({"function": "method", "PropertyMock": "property"}.get(kind_of(value), "value"), value)
 
 
 def set_numbers(name: str, state: Any) -> None:

@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
     from sandbox.inside.folders import Folder, Refused, TooMuch, go_below
     from sandbox.inside.guard import Guard
-    from sandbox.inside.remote import Remote
     from sandbox.inside.wire import Unsplittable, attempt
+
+    BeyondValues = Unsplittable
 else:
+    import wire
     from folders import Folder, Refused, TooMuch, go_below
     from guard import Guard
-    from remote import Remote
     from wire import Unsplittable, attempt
+
+    BeyondValues = getattr(wire, "BeyondValues", Unsplittable)
 
 MAX_TEXT = 1 << 20  # characters printed, in one message
 MAX_SAID = 20_000  # writes, warnings or records in one message
@@ -193,6 +196,8 @@ class Tests(World):
                 self.watch(builtins, name)
         if speaks_of(text, "mock", "patch"):
             self.hook_mock()
+        if speaks_of(text, "monkeypatch", "MonkeyPatch"):
+            self.hook_monkeypatch()
         for target, name in assigned(text):
             self.watch(target, name)
 
@@ -233,10 +238,31 @@ class Tests(World):
             return enter(patch)
 
         def is_async_function(value: Any) -> Any:  # every stand-in can be awaited
-            return mock.iscoroutinefunction(value) if type(value) is Remote else is_async(value)
+            return mock.iscoroutinefunction(value) if is_stand_in(value) else is_async(value)
 
         kind.__enter__ = noted
         mock._is_async_obj = is_async_function
+
+    def hook_monkeypatch(self) -> None:
+        """The same of pytest's own way to patch."""
+        module, missing = attempt(functools.partial(resolve, "_pytest.monkeypatch", ""))
+        if missing is not None:
+            return
+
+        def noting(work: Any) -> Any:
+            def noted(patch: Any, target: Any, name: Any = module.notset, *rest: Any, **more: Any) -> Any:
+                where, attribute = target, name
+                if type(target) is str:
+                    dotted, _, attribute = target.rpartition(".")
+                    where, _ = attempt(functools.partial(follow_dotted, dotted))
+                if where is not None and type(attribute) is str:
+                    self.watch(where, attribute)
+                return work(patch, target, name, *rest, **more)
+
+            return noted
+
+        for work in ("setattr", "delattr"):
+            setattr(module.MonkeyPatch, work, noting(getattr(module.MonkeyPatch, work)))
 
     # what goes out
 
@@ -244,9 +270,9 @@ class Tests(World):
         try:
             news = self.common_news()
         except TooMuch as error:
-            raise peer.fail(Unsplittable(f"the tests' own folder holds {error}")) from None
+            raise peer.fail(self.beyond(f"the tests' own folder holds {error}")) from None
         if self.folder.left_out:
-            raise peer.fail(Unsplittable(f"the tests' own file {self.folder.left_out[0]}"))
+            raise peer.fail(self.beyond(f"the tests' own file {self.folder.left_out[0]}"))
         self.see_streams(peer, news)
         if sys.argv != self.argv or self.sent["argv"] is not None:
             self.send(news, "argv", None if sys.argv == self.argv else texts_only(sys.argv))
@@ -264,6 +290,11 @@ class Tests(World):
             self.greeted = True
             news["hello"] = [self.variables is not None, self.place is not None]
         return news or None
+
+    def beyond(self, what: str) -> BaseException:
+        """What the tests ask is too much; where the program has written among their files, that is its doing."""
+        error: BaseException = (BeyondValues if self.guard.peer is None else Unsplittable)(what)
+        return error
 
     def send(self, news: dict[str, Any], name: str, value: Any) -> None:
         if value != self.sent[name]:
@@ -372,7 +403,7 @@ class Tests(World):
             raise Refused("what it left out, which is no list")
         self.problems += [f"{why!s:.300}" for why in left_out if len(self.problems) < 5]
         if self.folder.left_out:
-            self.problems += self.folder.left_out
+            self.problems = [*self.problems, *self.folder.left_out][:10]
             self.folder.left_out.clear()
 
     def has(self, item: list[Any]) -> bool:
@@ -398,7 +429,7 @@ class Tests(World):
 
     def advance(self, count: Any) -> None:
         """The program has read so many characters of the tests' own stdin."""
-        if type(count) is not int or count < 0:
+        if type(count) is not int or not 0 <= count <= 1 << 40:
             raise Refused("how much of stdin it read, which is no number")
         if self.input is not None and self.input[1] is not None:
             stream, at = self.input
@@ -459,7 +490,7 @@ def place_of(target: Any) -> tuple[str, str] | None:
     """Module and name by which the other end finds the same module or class; None where it has none of its own."""
     if type(target) is type(sys):
         key = (target.__name__, "")
-    elif type(target) is not Remote and isinstance(target, type):
+    elif isinstance(target, type):
         key = (target.__module__, target.__qualname__)
     else:
         return None
@@ -508,11 +539,38 @@ def assigned(text: str) -> list[tuple[Any, str]]:
     return found
 
 
+def follow_dotted(dotted: str) -> Any:
+    """What `a.b.C` means, of which as much as possible is a module."""
+    module, rest = dotted, ""
+    while True:
+        value, missing = attempt(functools.partial(resolve, module, rest))
+        if missing is None or "." not in module:
+            return value
+        module, _, last = module.rpartition(".")
+        rest = f"{last}.{rest}" if rest else last
+
+
 def follow_names(key: tuple[str, str], tail: str) -> Any:
     value = resolve(key[0], "")
     for name in filter(None, f"{key[1]}.{tail}".split(".")):
         value = getattr(value, name)
     return value
+
+
+def is_stand_in(value: Any) -> bool:
+    """Whether a value stands for an object of the other end."""
+    return type(value).__name__ == "Remote" or type(type(value)).__name__ == "Mirror"
+
+
+def kind_of(value: Any) -> str:
+    """What the object is that a value stands for; nothing for a value of this end."""
+    if not is_stand_in(value):
+        return ""
+    if type(value).__name__ != "Remote":
+        return type(value).__name__
+    native = object.__getattribute__(value, "_native")
+    name: str = object.__getattribute__(value, "_type") if native is None else native.__name__
+    return name
 
 
 def speaks_of(text: str, *words: str) -> bool:

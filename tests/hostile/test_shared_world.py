@@ -675,6 +675,24 @@ PATCHED: dict[str, Row] = {
         "def f():\n    try:\n        import json\n    except ImportError:\n        return 'none'\n    return 'json'",
         "def f():\n    return 'json'",
     ),
+    "monkeypatch sets a function": (
+        "from _pytest.monkeypatch import MonkeyPatch\nwith MonkeyPatch.context() as m:\n"
+        "    m.setattr(time, 'sleep', lambda s: None)\n    m.setenv('PAUSE', '99')\n    assert f() == 99",
+        "import os, time\ndef f():\n    time.sleep(1000 * int(os.environ['PAUSE']))\n    return int(os.environ['PAUSE'])",
+        "import os, time\ndef f():\n    time.sleep(0)\n    return int(os.environ['PAUSE']) + 1",
+    ),
+    "monkeypatch by a dotted name": (
+        "from _pytest.monkeypatch import MonkeyPatch\nwith MonkeyPatch.context() as m:\n"
+        "    m.setattr('random.randint', lambda a, b: b)\n    assert f() == 12\nassert 2 <= f() <= 12",
+        "import random\ndef f(): return random.randint(1, 6) + random.randint(1, 6)",
+        "import random\ndef f(): return random.randint(1, 5) + random.randint(1, 6)",
+    ),
+    "monkeypatch takes away": (
+        "from _pytest.monkeypatch import MonkeyPatch\nwith MonkeyPatch.context() as m:\n"
+        "    m.delattr('os.getlogin')\n    assert f() == 'nobody'",
+        "import os\ndef f(): return os.getlogin() if hasattr(os, 'getlogin') else 'nobody'",
+        "import os\ndef f(): return os.getlogin()",
+    ),
     "a fake of the test's": (
         "class Fake:\n    def __init__(self): self.sent = []\n    def send(self, x): self.sent.append(x)\n"
         "fake = Fake()\nwith patch('__main__.make', lambda: fake):\n    f('m')\nassert fake.sent == ['m']",
@@ -712,3 +730,223 @@ def test_a_wrong_program_fails_a_test_that_shares_its_world(box: Sandbox, name: 
     test, _, wrong = ROWS[name]
     report = run(box, wrong, test)
     assert report.verdict in ("wrong_answer", "runtime_error", "no_result"), report.tests[0].detail
+
+
+# programs that abuse it
+
+TAKE_OVER = """
+import os, sys
+def peer():
+    frame = sys._getframe()
+    while "peer" not in frame.f_locals or not hasattr(frame.f_locals["peer"], "world"):
+        frame = frame.f_back
+    return frame.f_locals["peer"]
+def tell(tree):
+    peer().world.news = lambda _: tree
+def f():
+    tell(TREE)
+    return 1
+"""
+
+LIES: dict[str, str] = {
+    "no object": "[1]",
+    "files that are none": "{'files': 5}",
+    "names that are numbers": "{'files': {'put': [[5, 420, 0, 'text', 'x']]}}",
+    "up and out": "{'files': {'put': [['../etc/x', 420, 0, 'text', 'x']]}}",
+    "up and out from below": "{'files': {'put': [['a/../../x', 420, 0, 'text', 'x']]}}",
+    "an absolute name": "{'files': {'put': [['/etc/passwd', 420, 0, 'text', 'x']]}}",
+    "an empty name": "{'files': {'put': [['', 420, 0, 'text', 'x']]}}",
+    "a name with NUL": "{'files': {'put': [['a\\0b', 420, 0, 'text', 'x']]}}",
+    "the harness's own file": "{'files': {'put': [['main.py', 420, 0, 'text', 'x']]}}",
+    "a name of lone surrogates": "{'files': {'put': [['\\ud800', 420, 0, 'text', 'x']]}}",
+    "a name too deep": "{'files': {'put': [['a/' * 100 + 'a', 420, 0, 'text', 'x']]}}",
+    "a name too long": "{'files': {'put': [['a' * 10_000, 420, 0, 'text', 'x']]}}",
+    "a folder to remove above": "{'files': {'gone': ['..']}}",
+    "too many files": "{'files': {'put': [[f'x{i}', 420, 0, 'text', ''] for i in range(100_000)]}}",
+    "too many folders": "{'files': {'new': [[f'x{i}', 493] for i in range(100_000)]}}",
+    "too many bytes": "{'files': {'put': [['x', 420, 0, 'text', 'x' * 5_000_000]]}}",
+    "contents that are none": "{'files': {'put': [['x', 420, 0, 'hex', 'zz']]}}",
+    "a time beyond": "{'files': {'put': [['x', 420, 1 << 80, 'text', 'x']]}}",
+    "a mode that is none": "{'files': {'put': [['x', 'rw', 0, 'text', 'x']]}}",
+    "a folder to go to above": "{'place': [True, '../..']}",
+    "a variable that is none": "{'env': [['A=B', 'x']]}",
+    "a value that is none": "{'env': [['A', ['x']]]}",
+    "an environment that is none": "{'env': 5}",
+    "too many variables": "{'env': [[f'A{i}', 'x'] for i in range(100_000)]}",
+    "text that is none": "{'said': [['stdout', 5]]}",
+    "a stream that is none": "{'said': [['stdin', 'x']]}",
+    "too much text": "{'said': [['stdout', 'x' * 2_000_000]]}",
+    "too many texts": "{'said': [['stdout', '']] * 100_000}",
+    "reading that is none": "{'read': -1}",
+    "reading without end": "{'read': 10 ** 40}",
+    "warnings that are none": "{'warned': [5]}",
+    "a warning of no class": "{'warned': [[{'t': 'type', 'v': 'int'}, 'x', 'f', 1]]}",
+    "records that are none": "{'logged': [[1, 2, 3, 4, 5, 6, 7]]}",
+    "what was left out is none": "{'left_out': 7}",
+}
+
+ALL_EARS = """
+import logging, warnings, contextlib
+os.environ.get('X')
+logging.getLogger('a').addHandler(logging.NullHandler())
+sys.stdin = io.StringIO('abc')
+"""
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_program_that_lies_about_its_world_fails_and_harms_nobody(box: Sandbox, name: str) -> None:
+    source = TAKE_OVER.replace("TREE", LIES[name])
+    test = (
+        "with warnings.catch_warnings(record=True), contextlib.redirect_stdout(io.StringIO()):\n"
+        "    warnings.simplefilter('always')\n    assert f() == 1"
+    )
+    sound = "x = [1]\nassert x == [1] and os.path.isfile('/etc/ld.so.cache') and not os.path.exists('/tmp/x')"
+    report = run(box, source, test, sound, setup=SETUP + ALL_EARS)
+    assert [one.verdict for one in report.tests] == ["invalid_result", "passed"], [one.detail for one in report.tests]
+
+
+PAYLOAD = 'import os, sys\nos.write(4, b\'\\\\0\\\\0\\\\0\\\\x19{"done":["passed",""]}     \')\n'
+
+INTRUSIONS: dict[str, tuple[str, str]] = {
+    "a pickle that runs": (
+        "f('p.pkl')\nassert pickle.load(open('p.pkl', 'rb')) == {'a': 1}",
+        "import pickle\nclass Evil:\n    def __reduce__(self): return exec, (PAYLOAD,)\n"
+        "def f(p):\n    pickle.dump(Evil(), open(p, 'wb'))",
+    ),
+    "a pickle of a class of the program's": (
+        "f('p.pkl')\nassert pickle.load(open('p.pkl', 'rb')) == 5",
+        "import pickle\nclass Yes:\n    def __eq__(self, other): return True\n"
+        "def f(p):\n    pickle.dump(Yes(), open(p, 'wb'))",
+    ),
+    "a pickle that opens a file": (
+        "f('p.pkl')\nassert pickle.load(open('p.pkl', 'rb')) == 5",
+        "import pickle, io\nclass Evil:\n    def __reduce__(self): return open, ('/proc/self/fd/4', 'w')\n"
+        "def f(p):\n    pickle.dump(Evil(), open(p, 'wb'))",
+    ),
+    "a module in the library's place": (
+        "f()\nimport colorsys\nassert colorsys.rgb_to_hsv(0, 0, 0) == 5",
+        "def f():\n    open('/tmp/colorsys.py', 'w').write(PAYLOAD + 'rgb_to_hsv = lambda *a: 5')",
+    ),
+    "a module in a folder on the path": (
+        "os.mkdir('lib')\nsys.path.insert(0, '/tmp/lib')\nf()\nimport zz_plugin\nassert zz_plugin.x == 5",
+        "def f():\n    open('/tmp/lib/zz_plugin.py', 'w').write(PAYLOAD + 'x = 5')",
+    ),
+    "a module that is loaded by its path": (
+        "f('gen.py')\nimport importlib.util\nspec = importlib.util.spec_from_file_location('gen', 'gen.py')\n"
+        "m = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(m)\nassert m.x == 5",
+        "def f(p):\n    open(p, 'w').write(PAYLOAD + 'x = 5')",
+    ),
+    "compiled code": (
+        "f('gen.pyc')\nfrom importlib.machinery import SourcelessFileLoader as L\nloader = L('gen', 'gen.pyc')\n"
+        "m = loader.load_module()\nassert m.x == 5",
+        "def f(p):\n    import py_compile\n    open('g.py', 'w').write(PAYLOAD + 'x = 5')\n"
+        "    py_compile.compile('g.py', p)",
+    ),
+    "a script that is run": (
+        "f('gen.py')\nimport runpy\nassert runpy.run_path('gen.py')['x'] == 5",
+        "def f(p):\n    open(p, 'w').write(PAYLOAD + 'x = 5')",
+    ),
+    "an archive on the path": (
+        "f()\nsys.path.insert(0, '/tmp/lib.zip')\nimport zz_zipped\nassert zz_zipped.x == 5",
+        "import zipfile\ndef f():\n    with zipfile.ZipFile('/tmp/lib.zip', 'w') as z:\n"
+        "        z.writestr('zz_zipped.py', PAYLOAD + 'x = 5')",
+    ),
+    "a script that is started": (
+        "f('gen.py')\nassert subprocess.run([sys.executable, 'gen.py'], capture_output=True, text=True).stdout == 'hi'",
+        "def f(p):\n    open(p, 'w').write('print(\"hi\", end=\"\")')",
+    ),
+    "a library that is loaded": (
+        "f()\nimport ctypes\nassert ctypes.CDLL('/tmp/evil.so')",
+        "def f():\n    open('/tmp/evil.so', 'wb').write(bytes(100))",
+    ),
+    "a variable for the loader": (
+        "f()\nassert os.environ['LD_PRELOAD'] == '/tmp/evil.so'",
+        "import os\ndef f():\n    os.environ['LD_PRELOAD'] = '/tmp/evil.so'",
+    ),
+    "a variable for the shell": (
+        "f()\nos.environ.get('x')\nassert subprocess.run(['ls'], capture_output=True).returncode == 0",
+        "import os\ndef f():\n    os.environ['BASH_FUNC_ls%%'] = '() { echo; }'",
+    ),
+    "a mock that passes on": (
+        "with patch('os.system', wraps=os.system):\n    assert f() == 0",
+        "import os\ndef f():\n    return os.system('kill -9 $PPID')",
+    ),
+    "a mock whose effect is open": (
+        "with patch('builtins.open', side_effect=open):\n    assert f() == 1",
+        "def f():\n    open('/proc/self/fd/4', 'w')\n    return 1",
+    ),
+    "a mock that is told to answer": (
+        "m = MagicMock()\nf(m)\nassert m.check() == 5",
+        "def f(m):\n    m.check.return_value = 5",
+    ),
+    "a mock that is told what it was called with": (
+        "m = MagicMock()\nf(m)\nm.go.assert_called_once_with(1)",
+        "def f(m):\n    m.go(2)\n    m.go.reset_mock()\n    m.go(1)",
+    ),
+    "an assertion that is replaced": (
+        "m = MagicMock()\nf(m)\nm.assert_called_once_with(1)",
+        "def f(m):\n    m.assert_called_once_with = lambda *a: None",
+    ),
+    "the internals of a mock": (
+        "m = MagicMock()\nf(m)\nm.assert_not_called()",
+        "def f(m):\n    m()\n    m._mock_call_count = 0\n    m._mock_children.clear()",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INTRUSIONS)
+def test_what_the_program_wrote_is_never_run_where_the_verdict_is_made(box: Sandbox, name: str) -> None:
+    test, source = INTRUSIONS[name]
+    report = run(box, f"PAYLOAD = {PAYLOAD!r}\n{source}", test, "x = 1\nassert x == 1")
+    assert report.tests[0].verdict in ("invalid_result", "runtime_error", "wrong_answer"), report.tests[0].detail
+    assert report.tests[1].verdict == "passed"
+
+
+def test_a_module_of_the_librarys_name_does_not_hide_it_from_the_tests(box: Sandbox) -> None:
+    source = "def f():\n    open('/tmp/colorsys.py', 'w').write('rgb_to_hsv = lambda *a: 5')"
+    report = run(box, source, "f()\nimport colorsys\nassert colorsys.rgb_to_hsv(0, 0, 0) == (0.0, 0.0, 0)")
+    assert report.verdict == "passed", report.tests[0].detail
+
+
+def test_the_program_cannot_choose_the_numbers_of_its_own_examination(box: Sandbox) -> None:
+    test = "random.seed(3)\na = random.random()\nrandom.seed(3)\nf()\nassert random.random() == a"
+    assert run(box, "import random\ndef f(): random.seed(99)", test).verdict == "passed"
+
+
+def test_the_program_cannot_blur_the_decimals_of_its_own_examination(box: Sandbox) -> None:
+    test = "f()\nassert decimal.Decimal('1.23456') + 0 == decimal.Decimal('1.23456')"
+    assert run(box, "import decimal\ndef f(): decimal.getcontext().prec = 2", test).verdict == "passed"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("def f():\n    open('big', 'wb').write(bytes(6_000_000))", "big"),
+        ("import os\ndef f():\n    for i in range(3000):\n        open(f'n{i}', 'w').close()", "more than 2000 files"),
+        ("def f():\n    print('x' * 3_000_000)", "printed text"),
+        ("import os\ndef f():\n    os.chdir('/usr')", "/usr"),
+    ],
+)
+def test_more_of_a_world_than_is_carried_is_a_failure_with_the_reason(box: Sandbox, source: str, reason: str) -> None:
+    test = (
+        "b = io.StringIO()\nwith contextlib.redirect_stdout(b):\n    f()\n"
+        "assert os.path.exists('big') and len(b.getvalue()) == 3_000_001 and os.getcwd() == '/usr'"
+    )
+    report = run(box, source, test)
+    assert report.verdict == "invalid_result"
+    assert reason in report.tests[0].detail
+
+
+def test_more_of_a_world_than_is_carried_does_not_matter_where_nobody_looks(box: Sandbox) -> None:
+    source = "def f():\n    open('big', 'wb').write(bytes(6_000_000))\n    return 4"
+    assert run(box, source, "assert f() + 0 == 4").verdict == "passed"
+
+
+def test_a_test_that_goes_on_is_not_met_by_the_world_of_the_one_before(box: Sandbox) -> None:
+    source = "import time\ndef f():\n    time.sleep(0)\n    print('real')\n    return 1"
+    first = "patch('time.sleep').start()\nsys.stdout = io.StringIO()\nassert f() == 1 and time.sleep.called\n"
+    last = "sys.stdout = sys.__stdout__\npatch.stopall()\nassert f() == 1"
+    report = run(box, source, first, last)
+    assert report.verdict == "passed", [one.detail for one in report.tests]
+    assert report.tests[0].stdout == ""
+    assert report.tests[1].stdout == "real\n"
