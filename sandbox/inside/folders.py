@@ -68,6 +68,7 @@ class Folder:
         self.root = root
         self.files: dict[str, tuple[Any, int | None]] = {}  # name → how it was, and its contents' hash while young
         self.folders: dict[str, Any] = {"": None}
+        self.dates: list[tuple[str, int]] = []  # of all that is known, and meant to be as it was
         self.young = True  # whether a change could have left no trace in the times
         self.left_out: list[str] = []  # why something that has changed was not carried, for a person
 
@@ -79,11 +80,8 @@ class Folder:
         if self.young:
             return False
         try:
-            for name, mark in self.folders.items():
-                if mark_of(lstat(self.path(name))) != mark:
-                    return False
-            for name, (mark, _) in self.files.items():
-                if mark_of(lstat(self.path(name))) != mark:
+            for path, date in self.dates:
+                if lstat(path).st_ctime_ns != date:
                     return False
         except OSError:
             return False  # gone, for one
@@ -160,6 +158,9 @@ class Folder:
             if mark != before or hash(data) != before_hash:
                 room -= len(data)
                 put.append([name, about.st_mode & MODE, about.st_mtime_ns, *written(data)])
+        if not self.young:
+            known_marks = [*self.folders.items(), *((name, mark) for name, (mark, _) in self.files.items())]
+            self.dates = [(self.path(name), mark[0]) for name, mark in known_marks]
         if not (gone or new or put):
             return None
         return {"gone": gone, "new": new, "put": put}

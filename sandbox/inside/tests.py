@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from sandbox.inside import fakes
     from sandbox.inside.peer import Peer, import_module
     from sandbox.inside.wire import Lost, Unsplittable, attempt, receive_frame, send_frame
-    from sandbox.inside.world import Tests
+    from sandbox.inside.world import Tests, give_back_in_program, set_in_program
     from sandbox.judge import codec
 else:
     import codec
     import fakes
     from peer import Peer, import_module
     from wire import Lost, Unsplittable, attempt, receive_frame, send_frame
-    from world import Tests
+    from world import Tests, give_back_in_program, set_in_program
 
 MAIN = "/tmp/main.py"  # where the program would lie
 WIRE_FD, HOST_FD = 3, 4
@@ -147,13 +147,12 @@ class Main(type(sys)):  # type: ignore[misc]
         if ours:
             self.__dict__["_before"].setdefault(name, namespace[name])
             namespace[name] = value
-        peer = namespace.peer
-        peer.request("global", name=name, value=peer.encode(value), create=not ours)
+        set_in_program(namespace.peer, name, value, create=not ours)
 
     def __delattr__(self, name: str) -> None:
         namespace = self.__dict__["_namespace"]
         namespace.pop(name, None)
-        namespace.peer.request("global", name=name)
+        give_back_in_program(namespace.peer, name)
         if name in self.__dict__["_before"]:
             namespace[name] = self.__dict__["_before"].pop(name)
 

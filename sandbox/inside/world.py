@@ -454,6 +454,16 @@ class Tests(World):
                 stream.write(text)
 
 
+def set_in_program(peer: Any, name: str, value: Any, *, create: bool = True) -> None:
+    """Set a name of the program's module; one that it lacks only where `create` says so."""
+    peer.request("global", name=name, value=peer.encode(value), create=create)
+
+
+def give_back_in_program(peer: Any, name: str) -> None:
+    """Undo the first `set_in_program` of a name since the last time; without one, delete it."""
+    peer.request("global", name=name)
+
+
 class Slot:
     """An attribute of a module or class that both ends have, and what the tests have made of it."""
 

@@ -678,7 +678,7 @@ PATCHED: dict[str, Row] = {
     "monkeypatch sets a function": (
         "from _pytest.monkeypatch import MonkeyPatch\nwith MonkeyPatch.context() as m:\n"
         "    m.setattr(time, 'sleep', lambda s: None)\n    m.setenv('PAUSE', '99')\n    assert f() == 99",
-        "import os, time\ndef f():\n    time.sleep(1000 * int(os.environ['PAUSE']))\n    return int(os.environ['PAUSE'])",
+        "import os, time\ndef f():\n    n = int(os.environ['PAUSE'])\n    time.sleep(1000 * n)\n    return n",
         "import os, time\ndef f():\n    time.sleep(0)\n    return int(os.environ['PAUSE']) + 1",
     ),
     "monkeypatch by a dotted name": (
