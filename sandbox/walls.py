@@ -72,6 +72,7 @@ KIT_FILES = {
     "wire": "inside/wire.py",
     "world": "inside/world.py",
     "scene": "inside/scene.py",
+    "forms": "inside/forms.py",
     "folders": "inside/folders.py",
     "guard": "inside/guard.py",
     "fakes": "inside/fakes.py",

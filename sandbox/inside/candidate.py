@@ -23,17 +23,19 @@ if TYPE_CHECKING:
 
     from sandbox.inside import awaited
     from sandbox.inside.audit import Watch
+    from sandbox.inside.forms import bound_form
     from sandbox.inside.peer import Peer
     from sandbox.inside.remote import BASES
-    from sandbox.inside.scene import Program, bound_form
+    from sandbox.inside.scene import Program
     from sandbox.inside.wire import Lost, attempt, describe_error, send_frame
     from sandbox.judge import codec
 else:
     import awaited
     import codec
+    from forms import bound_form
     from peer import Peer
     from remote import BASES
-    from scene import Program, bound_form
+    from scene import Program
     from wire import Lost, attempt, describe_error, send_frame
 
 MAIN = "/tmp/main.py"

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from sandbox.inside.forms import is_stand_in
     from sandbox.inside.wire import Unsplittable
-    from sandbox.inside.world import is_stand_in
 else:
+    from forms import is_stand_in
     from wire import Unsplittable
-    from world import is_stand_in
 
 MAKERS = frozenset(
     {  # attributes of mocks that are the tests'

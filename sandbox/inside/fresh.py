@@ -10,7 +10,7 @@ import os
 import sys
 
 MAIN = "/tmp/main.py"
-KIT = ("candidate", "peer", "remote", "wire", "world", "scene", "folders", "guard", "codec")
+KIT = ("candidate", "peer", "remote", "wire", "world", "scene", "folders", "forms", "guard", "codec")
 
 
 def main() -> None:

@@ -13,11 +13,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from sandbox.inside.forms import in_form
     from sandbox.inside.wire import attempt
-    from sandbox.inside.world import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, kind_of, resolve
+    from sandbox.inside.world import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, resolve
 else:
+    from forms import in_form
     from wire import attempt
-    from world import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, kind_of, resolve
+    from world import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, resolve
 
 
 class Program(World):
@@ -267,30 +269,6 @@ def put_back(target: Any, name: str, value: Any) -> None:
         setattr(target, name, value)
     elif name in target.__dict__:
         delattr(target, name)
-
-
-def in_form(how: str, value: Any) -> Any:
-    """A stand-in of the tests' object that is met as the object itself would be."""
-    if how == "static":
-        return staticmethod(value)
-    if how == "getter":
-        return property(value)
-    if how == "property":
-        return property(lambda self: value(), lambda self, new: value(new))
-    if how != "method":
-        return value
-
-    def method(*args: Any, **kwargs: Any) -> Any:
-        return value(*args, **kwargs)
-
-    return method
-
-
-def bound_form(target: Any, value: Any) -> Any:
-    """What to set on an object of the program where the tests set one of theirs."""
-    if not isinstance(target, type):
-        return value
-    return in_form({"function": "method", "PropertyMock": "property"}.get(kind_of(value), "value"), value)
 
 
 def set_numbers(name: str, state: Any) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sandbox.inside.folders import Folder, Refused, TooMuch, go_below
+    from sandbox.inside.forms import is_stand_in
     from sandbox.inside.guard import Guard
     from sandbox.inside.wire import Unsplittable, attempt
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 else:
     import wire
     from folders import Folder, Refused, TooMuch, go_below
+    from forms import is_stand_in
     from guard import Guard
     from wire import Unsplittable, attempt
 
@@ -565,22 +567,6 @@ def follow_names(key: tuple[str, str], tail: str) -> Any:
     for name in filter(None, f"{key[1]}.{tail}".split(".")):
         value = getattr(value, name)
     return value
-
-
-def is_stand_in(value: Any) -> bool:
-    """Whether a value stands for an object of the other end."""
-    return type(value).__name__ == "Remote" or type(type(value)).__name__ == "Mirror"
-
-
-def kind_of(value: Any) -> str:
-    """What the object is that a value stands for; nothing for a value of this end."""
-    if not is_stand_in(value):
-        return ""
-    if type(value).__name__ != "Remote":
-        return type(value).__name__
-    native = object.__getattribute__(value, "_native")
-    name: str = object.__getattribute__(value, "_type") if native is None else native.__name__
-    return name
 
 
 def speaks_of(text: str, *words: str) -> bool:
