@@ -73,6 +73,12 @@ KIT_FILES = {
     "serving": "inside/serving.py",
     "names": "inside/names.py",
     "wire": "inside/wire.py",
+    "world": "inside/world.py",
+    "scene": "inside/scene.py",
+    "forms": "inside/forms.py",
+    "folders": "inside/folders.py",
+    "guard": "inside/guard.py",
+    "fakes": "inside/fakes.py",
     "codec": "judge/codec.py",
 }
 

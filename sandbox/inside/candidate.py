@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
     from sandbox.inside.audit import Watch
     from sandbox.inside.peer import Peer
+    from sandbox.inside.scene import Program
     from sandbox.inside.serving import OPERATIONS
     from sandbox.inside.wire import Lost, attempt, describe_error, send_frame
     from sandbox.judge import codec
 else:
     import codec
     from peer import Peer
+    from scene import Program
     from serving import OPERATIONS
     from wire import Lost, attempt, describe_error, send_frame
 
@@ -155,6 +157,7 @@ def serve(source: bytes, watch: Watch | None = None) -> NoReturn:
     peer = Peer(
         wire, lambda peer, message: perform(main.__dict__, peer, message), follows_refs=True, before_reply=ahead
     )
+    peer.world = Program(os.path.dirname(MAIN), main.__dict__)
     try:
         peer.serve()
     except (Lost, OSError):
@@ -256,4 +259,6 @@ def perform(namespace: dict[str, Any], peer: Any, message: dict[str, Any]) -> An
             function = getattr(function, message["method"])
         args, named = peer.take_arguments(message)
         return function(*args, **named)
+    if op == "global":
+        return peer.world.set_global(peer, message)
     return OPERATIONS[op](None if op == "revive" else peer.local(message), peer, message)

@@ -10,7 +10,22 @@ import os
 import sys
 
 MAIN = "/tmp/main.py"
-KIT = ("candidate", "peer", "remote", "mirrors", "serving", "awaited", "wire", "codec")
+KIT = (
+    "candidate",
+    "peer",
+    "remote",
+    "mirrors",
+    "serving",
+    "awaited",
+    "wire",
+    "world",
+    "scene",
+    "folders",
+    "forms",
+    "guard",
+    "fakes",
+    "codec",
+)
 
 
 def main() -> None:

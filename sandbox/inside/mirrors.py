@@ -201,7 +201,10 @@ class Mirror(abc.ABCMeta):
             super().__setattr__(name, value)
         else:
             peer = own(cls, PEER)
-            peer.request("set_attr", h=own(cls, CLASS), name=name, value=peer.encode(value))
+            if isinstance(value, Asked):  # what the mirror has of its own: the program's original
+                peer.request("give_back", h=own(cls, CLASS), name=name)
+            else:
+                peer.request("set_attr", h=own(cls, CLASS), name=name, value=peer.encode(value))
 
     def __delattr__(cls, name: str) -> None:
         if not is_mirror(cls):

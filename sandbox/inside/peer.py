@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-    from sandbox.inside import mirrors, remote
+    from sandbox.inside import fakes, mirrors, remote
     from sandbox.inside.remote import CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
     from sandbox.inside.serving import base_of, base_value, fill
     from sandbox.inside.wire import (
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from sandbox.judge import codec
 else:
     import codec
+    import fakes
     import mirrors
     import remote
     from remote import CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
@@ -79,6 +80,7 @@ KNOWN_MODULES = frozenset(sys.stdlib_module_names) | {
     "pandas",
     "builtins",
 }
+STREAMS = ("stdin", "stdout", "stderr")
 MAX_NESTED = 60  # objects within objects within one value
 WORKING = frozenset({"get", "call"})  # operations whose answer may be lent as a part of the library
 
@@ -105,6 +107,11 @@ def reference(value: Any) -> list[str] | None:
         return None
     found, error = attempt(lambda: follow(module, name))
     return [module, name] if error is None and found is value else None
+
+
+def stream_name(value: Any) -> str | None:
+    """Which of the standard streams a value is; the other end means its own."""
+    return next((name for name in STREAMS if value is getattr(sys, name, None) and value is not None), None)
 
 
 def is_enum(kind: type) -> bool:
@@ -142,7 +149,7 @@ class Peer:
         self.foreign: list[BaseException] = []  # exceptions that came from the other end
         self.broken: BaseException | None = None  # the first Lost or Unsplittable; tests may not swallow it
         self.failed: BaseException | None = None  # an assertion that failed inside of what the program called
-        self.before_call: Callable[[], object] = bool
+        self.world: Any = None  # what this end shares with the other besides values
         self.next_id = 0
         self.nested = 0
         self.lends_stop = True  # whether a StopIteration of the other end is raised here as one
@@ -185,6 +192,8 @@ class Peer:
 
     def lend(self, value: Any) -> dict[str, Any]:
         kind = type(value)
+        if (stream := stream_name(value)) is not None:
+            return {"t": "h", "mine": True, "id": self.number_of(value), "type": kind.__name__[:200], "stream": stream}
         if kind is Method:
             value = value.real()
             kind = type(value)
@@ -211,6 +220,9 @@ class Peer:
                 finally:
                     self.building.discard(number)
         else:
+            if (seen := fakes.class_of(value)) is not None:
+                tree["c"] = self.encode(seen)
+                return tree
             if mirrors.NATIVE.get(kind.__name__) is kind:
                 tree["native"] = kind.__name__
             else:
@@ -260,6 +272,8 @@ class Peer:
             if number not in self.lent:
                 raise codec.CodecError("a handle that was never lent")
             return self.come_home(self.lent[number], tree)
+        if tree.get("stream") in STREAMS:
+            return getattr(sys, tree["stream"])
         if type(tree.get("module")) is str and tree["module"].partition(".")[0] in KNOWN_MODULES:
             known, missing = attempt(lambda: import_module(tree["module"]))
             if missing is None:
@@ -394,6 +408,16 @@ class Peer:
         return value
 
     def exchange(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Send a request and wait for its reply; with each goes what has changed in its sender's world."""
+        if self.world is None:
+            return self.converse(op, fields)
+        news = self.world.news(self)
+        reply = self.converse(op, fields if news is None else {**fields, "world": news})
+        if "world" in reply:
+            self.world.enter(self, reply["world"])
+        return reply
+
+    def converse(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
         self.lock.acquire()
         try:
             self.next_id += 1
@@ -436,7 +460,6 @@ class Peer:
             for value in alive:
                 remote.push(value)
             fields["sync"] = [get(value, NUMBER) for value in alive]
-        self.before_call()
         reply = self.exchange("call", fields)
         borrower = codec.Borrower(self.borrow, kept)
         try:
@@ -483,6 +506,15 @@ class Peer:
         while True:
             self.answer(self.receive())
 
+    def with_news(self, data: bytes, number: Any) -> bytes:
+        """A reply, and what has changed in this end's world."""
+        if self.world is None or (news := self.world.news(self)) is None:
+            return data
+        try:
+            return codec.dumps({**codec.loads(data), "world": news})
+        except codec.CodecError as error:
+            return codec.dumps({"id": number, "wall": str(error)[:2000]})
+
     def answer(self, message: dict[str, Any]) -> None:
         """Do what the other end asks and reply; anything the work raises becomes the reply. Called with the lock."""
         number = message.get("id")
@@ -497,6 +529,11 @@ class Peer:
             elif error is not None:
                 data = self.error_reply(number, error, parts)
             self.before_reply()
+            data, fault = attempt(lambda: self.with_news(data, number))
+            if fault is not None:
+                if not isinstance(fault, (codec.CodecError, Unsplittable, BeyondValues)):
+                    raise fault
+                data = codec.dumps({"id": number, "wall": str(fault)[:2000]})
         finally:
             self.lock.acquire()
         try:
@@ -505,6 +542,8 @@ class Peer:
             raise self.fail(Lost(str(fault))) from None
 
     def work(self, message: dict[str, Any], parts: dict[str, Any]) -> bytes:
+        if self.world is not None:
+            self.world.enter(self, message.get("world"))
         value = self.policy(self, message | {"parts": parts})
         reply: dict[str, Any] = {"id": message.get("id")}
         if "lender" in parts:

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sandbox.inside import awaited
+    from sandbox.inside.forms import bound_form
 else:
     import awaited
+    from forms import bound_form
 
 BASES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 LIBRARY_BASES = ("OrderedDict", "defaultdict", "Counter", "deque")
@@ -167,6 +169,12 @@ def has_truth(value: Any) -> bool:
     return bool(value)
 
 
+def set_attribute(target: Any, peer: Any, message: Any) -> None:
+    if isinstance(target, type) and peer.world is not None:
+        peer.world.keep(target, message["name"])
+    setattr(target, message["name"], bound_form(target, peer.decode(message["value"])))
+
+
 BINARY: dict[str, Any] = (
     {
         name: getattr(operator, f"__{name}__")
@@ -223,7 +231,8 @@ def binary(value: Any, peer: Any, message: Any) -> Any:
 OPERATIONS: dict[str, Any] = {
     "describe": lambda o, p, m: describe(o),
     "attr": lambda o, p, m: getattr(o, m["name"]),
-    "set_attr": lambda o, p, m: setattr(o, m["name"], p.decode(m["value"])),
+    "set_attr": set_attribute,
+    "give_back": lambda o, p, m: p.world.give_back(o, m["name"]),
     "del_attr": lambda o, p, m: delattr(o, m["name"]),
     "dir": lambda o, p, m: [str(name) for name in dir(o)],
     "item": lambda o, p, m: o[p.decode(m["key"])],

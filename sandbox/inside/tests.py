@@ -20,20 +20,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from sandbox.inside import fakes
     from sandbox.inside.names import Names
     from sandbox.inside.peer import Peer
     from sandbox.inside.remote import revive_object
     from sandbox.inside.serving import OPERATIONS
     from sandbox.inside.wire import BeyondValues, Lost, attempt, receive_frame, send_frame
+    from sandbox.inside.world import Tests, give_back_in_program, set_in_program
     from sandbox.judge import codec
 else:
     import codec
+    import fakes
     from names import Names
     from peer import Peer
     from remote import revive_object
     from serving import OPERATIONS
     from wire import BeyondValues, Lost, attempt, receive_frame, send_frame
+    from world import Tests, give_back_in_program, set_in_program
 
+MAIN = "/tmp/main.py"  # where the program would lie
 WIRE_FD, HOST_FD = 3, 4
 MODULE = "test_suite"  # the name of the tests' own module; what they define carries it
 FUNCTION: Any = type(lambda: 0)
@@ -64,6 +69,12 @@ def perform(peer: Any, message: dict[str, Any]) -> Any:
     op, value = message["op"], peer.local(message)
     kind = type(value)
     ours = is_ours(value)
+    fakes.check(peer, value, message, callable_from_outside)
+    if op == "call" and fakes.mock_of(value) is not None:
+        args, named = peer.take_arguments(message)
+        return (value if "method" not in message else getattr(value, message["method"]))(*args, **named)
+    if fakes.mock_of(value) is not None and op in OPERATIONS:
+        return OPERATIONS[op](value, peer, message)
     if op == "call":
         if "method" in message:
             if not (ours or kind.__module__ in LENDABLE) or not open_name(message["method"]):
@@ -139,6 +150,7 @@ class Main(type(sys)):  # type: ignore[misc]
     def __init__(self, namespace: Namespace) -> None:
         super().__init__("__main__")
         self.__dict__["_namespace"] = namespace
+        self.__dict__["_before"] = {}  # names of the tests that they have replaced
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -148,24 +160,18 @@ class Main(type(sys)):  # type: ignore[misc]
 
     def __setattr__(self, name: str, value: Any) -> None:
         namespace = self.__dict__["_namespace"]
-        if name not in namespace:
-            raise namespace.peer.fail(BeyondValues(f"the test sets {name!r} in the program's module"))
-        namespace[name] = value
+        ours = name in namespace
+        if ours:
+            self.__dict__["_before"].setdefault(name, namespace[name])
+            namespace[name] = value
+        set_in_program(namespace.peer, name, value, create=not ours)
 
-
-class Stage:
-    """What programs meet besides their arguments; tests that replace it in this process do so in vain."""
-
-    def __init__(self) -> None:
-        self.found = self.look()
-        self.replaced: set[str] = set()  # when the program was called
-
-    def look(self) -> dict[str, Any]:
-        found = {f"sys.{name}": getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
-        return found | {name: getattr(builtins, name) for name in ("input", "print", "open")}
-
-    def note(self) -> None:
-        self.replaced |= {name for name, value in self.look().items() if value is not self.found[name]}
+    def __delattr__(self, name: str) -> None:
+        namespace = self.__dict__["_namespace"]
+        namespace.pop(name, None)
+        give_back_in_program(namespace.peer, name)
+        if name in self.__dict__["_before"]:
+            namespace[name] = self.__dict__["_before"].pop(name)
 
 
 class Suite:
@@ -222,8 +228,7 @@ def compile_or_none(text: str) -> Any:
 
 def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
     """Do `work` and put what comes of it into a verdict and a reason."""
-    stage = Stage()
-    peer.before_call = stage.note
+    peer.world.problems.clear()
     _, error = attempt(work)
     if peer.broken is not None:  # whatever the test made of it
         return ("lost" if isinstance(peer.broken, Lost) else "invalid_result"), str(peer.broken)
@@ -231,8 +236,9 @@ def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
         error = peer.failed  # in a function of the test's that the program called, and that it got no further with
     if error is None:
         return "passed", ""
-    if stage.replaced:
-        return "invalid_result", f"the test replaces {', '.join(sorted(stage.replaced))}, which the program never sees"
+    if peer.world.problems:
+        unseen = "; ".join(peer.world.problems)
+        return "invalid_result", f"the test did not see all that the program did: {unseen}"[:2000]
     printed, _ = attempt(lambda: str(error))
     reason = f"{type(error).__name__}: {printed}"[:2000]
     if isinstance(error, codec.CodecError):
@@ -275,6 +281,9 @@ def tests(source: bytes) -> NoReturn:
         import random
 
         random.seed(0)  # a report must not depend on the luck of the tests
+    root = os.path.dirname(MAIN)
+    sys.path[:] = [entry for entry in sys.path if entry != root]  # where the program's files will appear
+    peer.world = Tests(root, [plan["setup"], plan["helpers"], *plan["tests"]])
     try:
         hello = peer.receive()
     except Lost as error:
