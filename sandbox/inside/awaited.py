@@ -1,51 +1,197 @@
-"""The asynchronous part of a program, run to its end wherever the tests wait for it.
+"""What one end awaits of the other: the work runs in a loop of its owner's, a slice at a time, until it has a value.
 
-Tests and program have no event loop in common. What the tests await is driven here, in one loop that lasts as long as
-the process, and the value crosses when it is there: `asyncio.run(f(1))` is right, `gather` gets its values one after
-the other, and a time-out that the tests put around a wait is never met.
+The end that awaits asks the owner to begin, and then again and again whether it is done; in each slice the owner's loop
+runs all that has been begun. Between two slices the awaiting end's own loop goes on, so its time-outs fire, `gather`
+overlaps, and a cancelled wait cancels the work. Without a loop here the owner is asked once and runs to the end.
 """
 
 from __future__ import annotations
+
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from sandbox.inside.wire import Unsplittable
-else:
-    from wire import Unsplittable
+TICKET, POLLS = "\0ticket", "\0polls"
+MAX_SLICE_S = 0.005
+CANCEL_S = 2.0
 
 _loops: list[Any] = []  # one, once it is needed
+_tasks: dict[int, Any] = {}
 
 
-def complete(awaitable: Any) -> Any:
-    """The value of an awaitable. Raises what it raises, Unsplittable if the program waits for itself meanwhile."""
+def running() -> Any:
+    """The event loop that this thread is in, if it is in one."""
+    asyncio = sys.modules.get("asyncio")
+    return None if asyncio is None else asyncio._get_running_loop()
+
+
+def own_loop() -> Any:
     asyncio = __import__("asyncio")
-    if not _loops:
-        _loops.append(asyncio.new_event_loop())
+    if not _loops or _loops[0].is_closed():
+        _loops[:] = [asyncio.new_event_loop()]
         asyncio.set_event_loop(_loops[0])
-    if _loops[0].is_running():
-        raise Unsplittable("an await while the program itself is in one")
-
-    async def whole() -> Any:
-        return await awaitable
-
-    return _loops[0].run_until_complete(whole())
+    return _loops[0]
 
 
-def next_of(iterator: Any) -> Any:
-    """The next item of an asynchronous iterator, in a tuple; None at its end."""
-    try:
-        return (complete(iterator.__anext__()),)
-    except StopAsyncIteration:
-        return None
+# --- the owner -------------------------------------------------------------------------------------------------------
+
+
+async def whole(what: str, value: Any, error: Any) -> Any:
+    if what == "anext":
+        try:
+            return (await value.__anext__(),)
+        except StopAsyncIteration:
+            return None
+    if what == "aenter":
+        return await value.__aenter__()
+    if what == "aexit":
+        return bool(await value.__aexit__(None if error is None else type(error), error, None))
+    return await value
+
+
+def work_of(value: Any, peer: Any, message: Any) -> Any:
+    return whole(message["what"], value, peer.decode(message.get("error")))
+
+
+def begin(value: Any, peer: Any, message: Any) -> int:
+    number = len(_tasks)
+    _tasks[number] = (running() or own_loop()).create_task(work_of(value, peer, message))
+    return number
+
+
+def poll(value: Any, peer: Any, message: Any) -> Any:
+    """The value in a tuple once it is there; None before."""
+    task = _tasks[message["ticket"]]
+    if not task.done() and running() is None:
+        run_for(task, min(MAX_SLICE_S, 0.0002 * 2 ** min(int(message["polls"]), 10)))
+    return (task.result(),) if task.done() else None
+
+
+def cancel(value: Any, peer: Any, message: Any) -> Any:
+    task = _tasks[message["ticket"]]
+    task.cancel()
+    if running() is None:
+        run_for(task, CANCEL_S)
+    return (task.result(),) if task.done() and not task.cancelled() else None
+
+
+def run_for(task: Any, seconds: float) -> None:
+    asyncio = __import__("asyncio")
+    loop = task.get_loop()
+    if not loop.is_running():
+        loop.run_until_complete(asyncio.wait({task}, timeout=seconds))
+
+
+def complete(value: Any, peer: Any, message: Any) -> Any:
+    """The value, however long it takes, for an end that is in no loop."""
+    if running() is not None:
+        raise TypeError("an await without an event loop, while the other end is in one")
+    return own_loop().run_until_complete(work_of(value, peer, message))
 
 
 OPERATIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
-    "await": lambda o, p, m: complete(o),
+    "begin": begin,
+    "poll": poll,
+    "cancel": cancel,
+    "complete": complete,
     "aiter": lambda o, p, m: aiter(o),
-    "anext": lambda o, p, m: next_of(o),
-    "aenter": lambda o, p, m: complete(o.__aenter__()),
-    "aexit": lambda o, p, m: complete(o.__aexit__(None, None, None)),
 }
+
+
+# --- the end that awaits ---------------------------------------------------------------------------------------------
+
+
+class Pause:
+    """Lets the loop go on for one round."""
+
+    def __await__(self) -> Any:
+        yield
+
+
+async def drive(value: Any, what: str, ask: Any, **fields: Any) -> Any:
+    if running() is None:
+        return ask(value, "complete", what=what, **fields)
+    ticket, polls = ask(value, "begin", what=what, **fields), 0
+    while True:
+        found = ask(value, "poll", ticket=ticket, polls=polls)
+        if type(found) is tuple and len(found) == 1:
+            return found[0]
+        polls += 1
+        try:
+            await Pause()
+        except BaseException:  # a time-out of this end's, or its loop ends
+            ask(value, "cancel", ticket=ticket)
+            raise
+
+
+def wait_for(ask: Any) -> Any:
+    def method(self: Any) -> Any:
+        return drive(self, "await", ask).__await__()
+
+    return method
+
+
+def enter(ask: Any) -> Any:
+    async def method(self: Any) -> Any:
+        return await drive(self, "aenter", ask)
+
+    return method
+
+
+def iterate(ask: Any) -> Any:
+    def method(self: Any) -> Any:
+        return ask(self, "aiter")
+
+    return method
+
+
+def step(ask: Any) -> Any:
+    async def method(self: Any) -> Any:
+        found = await drive(self, "anext", ask)
+        if type(found) is not tuple or len(found) != 1:
+            raise StopAsyncIteration
+        return found[0]
+
+    return method
+
+
+def coroutine_methods(ask: Any) -> dict[str, Any]:
+    """The methods by which a loop drives a coroutine, for one of the other end."""
+
+    def known(self: Any, key: str, default: Any) -> Any:
+        try:
+            return object.__getattribute__(self, key)
+        except AttributeError:
+            return default
+
+    def send(self: Any, value: Any = None) -> Any:
+        if running() is None:
+            raise StopIteration(ask(self, "complete", what="await"))
+        ticket, polls = known(self, TICKET, None), known(self, POLLS, 0)
+        if ticket is None:
+            ticket = ask(self, "begin", what="await")
+            object.__setattr__(self, TICKET, ticket)
+        object.__setattr__(self, POLLS, polls + 1)
+        found = ask(self, "poll", ticket=ticket, polls=polls)
+        if type(found) is tuple and len(found) == 1:
+            raise StopIteration(found[0])
+        return None
+
+    def throw(self: Any, kind: Any, value: Any = None, trace: Any = None) -> Any:
+        error = value if isinstance(value, BaseException) else kind() if isinstance(kind, type) else kind
+        ticket = known(self, TICKET, None)
+        if ticket is not None:
+            found = ask(self, "cancel", ticket=ticket)
+            if type(found) is tuple and len(found) == 1:
+                raise StopIteration(found[0])
+        raise error
+
+    def close(self: Any) -> None:
+        ticket = known(self, TICKET, None)
+        if ticket is not None:
+            ask(self, "cancel", ticket=ticket)
+
+    return {"send": send, "__next__": send, "throw": throw, "close": close, "__await__": wait_for(ask)}

@@ -20,18 +20,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from sandbox.inside import awaited, ending
+    from sandbox.inside import ending
     from sandbox.inside.audit import Watch
     from sandbox.inside.peer import Peer
-    from sandbox.inside.remote import BASES
+    from sandbox.inside.scene import Program
+    from sandbox.inside.serving import OPERATIONS
     from sandbox.inside.wire import Lost, attempt, describe_error, send_frame
     from sandbox.judge import codec
 else:
-    import awaited
     import codec
     import ending
     from peer import Peer
-    from remote import BASES
+    from scene import Program
+    from serving import OPERATIONS
     from wire import Lost, attempt, describe_error, send_frame
 
 MAIN = "/tmp/main.py"
@@ -164,9 +165,9 @@ def serve(source: bytes, watch: Watch | None = None) -> NoReturn:
     peer = Peer(
         wire, lambda peer, message: perform(main.__dict__, peer, message), follows_refs=True, before_reply=ahead
     )
+    peer.world = Program(os.path.dirname(MAIN), main.__dict__)
     try:
-        while True:
-            peer.answer(peer.receive())
+        peer.serve()
     except (Lost, OSError):
         flush()
         _exit(0)
@@ -291,6 +292,9 @@ def resolve(namespace: dict[str, Any], name: str) -> Any:
     if name in asked or "|" in name:
         name = own(namespace, name)
     first, *rest = name.split(".")
+    solution = namespace.get("Solution")
+    if not rest and isinstance(solution, type) and first in vars(solution) and not defines(namespace, first):
+        return getattr(solution(), first)
     if first not in namespace:
         raise NameError(f"name {first!r} is not defined")
     value = namespace[first]
@@ -301,75 +305,21 @@ def resolve(namespace: dict[str, Any], name: str) -> Any:
     return value
 
 
+def defines(namespace: dict[str, Any], name: str) -> bool:
+    """Whether a name is the program's own rather than one that it has imported, with a star perhaps."""
+    return name in namespace and getattr(namespace[name], "__module__", None) == namespace.get("__name__")
+
+
 def perform(namespace: dict[str, Any], peer: Any, message: dict[str, Any]) -> Any:
     op = message["op"]
     if op == "get":
         return resolve(namespace, message["name"])
     if op == "call":
         function = resolve(namespace, message["name"]) if "name" in message else peer.local(message)
-        return call(function, peer, message)
-    return OPERATIONS[op](peer.local(message), peer, message)
-
-
-def call(function: Any, peer: Any, message: dict[str, Any]) -> Any:
-    """Call with the decoded arguments; those that the call has changed in place are noted for the way back."""
-    trees, names = message["args"], message["names"]
-    values = [peer.decode(tree) for tree in trees]
-    split = len(values) - len(names)
-    result = function(*values[:split], **dict(zip(names, values[split:], strict=True)))
-    for position, (tree, value) in enumerate(zip(trees, values, strict=True)):
-        if type(tree) is list or (type(tree) is dict and tree.get("t") not in ("h", "int", "float", "bytes")):
-            after = peer.encode(value)
-            if after != tree:
-                message["changed"].append([position, after])
-    return result
-
-
-def next_of(iterator: Any) -> Any:
-    for item in iterator:
-        return (item,)
-    return None
-
-
-def base_of(value: Any) -> Any:
-    """The builtin value that an instance of a subclass extends, past every method of the subclass."""
-    base: Any
-    for base in BASES:
-        if isinstance(value, base):
-            if base in (list, tuple, set, frozenset):
-                return base(base.__iter__(value))
-            if base is dict:
-                return {key: dict.__getitem__(value, key) for key in dict.__iter__(value)}
-            if base in (str, bytes, bytearray):
-                return base.__getitem__(value, slice(None))
-            return base.__add__(value, base(0))
-    raise TypeError("not a builtin value")
-
-
-OPERATIONS: dict[str, Any] = {
-    "attr": lambda o, p, m: getattr(o, m["name"]),
-    "set_attr": lambda o, p, m: setattr(o, m["name"], p.decode(m["value"])),
-    "del_attr": lambda o, p, m: delattr(o, m["name"]),
-    "item": lambda o, p, m: o[p.decode(m["key"])],
-    "set_item": lambda o, p, m: o.__setitem__(p.decode(m["key"]), p.decode(m["value"])),
-    "del_item": lambda o, p, m: o.__delitem__(p.decode(m["key"])),
-    "instance": lambda o, p, m: isinstance(p.decode(m["value"]), o),
-    "subclass": lambda o, p, m: issubclass(p.decode(m["value"]), o),
-    "iter": lambda o, p, m: iter(o),
-    "reversed": lambda o, p, m: reversed(o),
-    "next": lambda o, p, m: next_of(o),
-    "len": lambda o, p, m: len(o),
-    "truth": lambda o, p, m: bool(o),
-    "repr": lambda o, p, m: repr(o),
-    "str": lambda o, p, m: str(o),
-    "format": lambda o, p, m: format(o, m["spec"]),
-    "int": lambda o, p, m: int(o),
-    "index": lambda o, p, m: o.__index__(),
-    "float": lambda o, p, m: float(o),
-    "abs": lambda o, p, m: abs(o),
-    "neg": lambda o, p, m: -o,
-    "enter": lambda o, p, m: o.__enter__(),
-    "exit": lambda o, p, m: o.__exit__(None, None, None),
-    "base": lambda o, p, m: base_of(o),
-    **awaited.OPERATIONS,
-}
+        if "method" in message:
+            function = getattr(function, message["method"])
+        args, named = peer.take_arguments(message)
+        return function(*args, **named)
+    if op == "global":
+        return peer.world.set_global(peer, message)
+    return OPERATIONS[op](None if op == "revive" else peer.local(message), peer, message)

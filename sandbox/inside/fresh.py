@@ -11,7 +11,24 @@ import sys
 
 MAIN = "/tmp/main.py"
 TEXT = "/tmp/.prelude"  # prelude and program, where there is a prelude
-KIT = ("awaited", "bounds", "candidate", "ending", "peer", "remote", "wire", "codec")
+KIT = (
+    "awaited",
+    "bounds",
+    "candidate",
+    "codec",
+    "ending",
+    "fakes",
+    "folders",
+    "forms",
+    "guard",
+    "mirrors",
+    "peer",
+    "remote",
+    "scene",
+    "serving",
+    "wire",
+    "world",
+)
 
 
 def main() -> None:

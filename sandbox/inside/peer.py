@@ -1,28 +1,52 @@
 """One end of the call wire between the test process and the candidate: requests, replies and handles.
 
-Both ends run this file inside their own jail; only trees of `codec` travel. Each end keeps the objects it has lent out
-in a table and answers requests about them; the other end sees a `Remote`. While an end waits for its reply it answers
-the other's requests, so a test's key function can be called by the program in the middle of a call.
+Both ends run this file inside their own jail; only trees of `codec` travel, each message in a frame of its own.
+
+Messages
+  {"op": O, "id": N, "h": H, ...}     do O with the object that you have lent under H; `serving.OPERATIONS` has each O
+  {"op": "get", "id": N, "name": S}   the program's object of that name; `call` takes a name instead of a handle as well
+  {"op": "call", "id": N, "h": H, "method": S, "args": [...], "names": [...], "sync": [...]}
+                                      the last arguments are by name; `sync` are stand-ins whose content may change
+  {"id": N, "ok": TREE, "changed": [[K, TREE]...], "content": [[H, TREE]...]}   the answer
+  {"id": N, "error": {...}}           an exception: its words for the judge, and under "it" the exception itself
+  {"id": N, "wall": S}                what was asked for cannot cross
+While an end waits for its answer it does what the other asks, in the thread that waits; so a test's key function can be
+called by the program in the middle of a call. One thread at a time has the wire; it lets go of it while it works.
+
+Trees besides those of `codec`: {"t": "h", "mine": B, "id": H, ...}, an object of one of the two ends.
+  mine: of the sender's; then "type" (its name), "c" (its class), or "class" (it is one), "module", "ref" (module and
+        name where the library has it), "native", "member" (of the enumeration "c"), "e" (an exception: `error_tree`),
+        "base" and "v" (the builtin value that it extends)
+  not mine: the receiver's own comes home; with "member" or "of" (a value) that of the class H, with "v" an instance
+        of the class H that has that value
+
+Identity: within one call, containers that can change have numbers at both ends (`codec.Lender`). What comes back as an
+argument is that argument, and a change of one (`changed`) is made in the one that was sent, after an exception too.
 """
 
 from __future__ import annotations
 
+import _thread
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
-    from sandbox.inside.remote import BASE_NAMES, NATIVE, Remote, base_of, get
+    from sandbox.inside import fakes, mirrors, remote
+    from sandbox.inside.remote import CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
+    from sandbox.inside.serving import base_of, base_value, fill
     from sandbox.inside.wire import (
+        BeyondValues,
         Lost,
         Unsplittable,
         attempt,
+        build_error,
         builtin_exception,
         describe_error,
-        nearest_builtin,
+        error_tree,
         receive_frame,
         send_frame,
     )
@@ -30,19 +54,36 @@ if TYPE_CHECKING:
 else:
     import bounds
     import codec
-    from remote import BASE_NAMES, NATIVE, Remote, base_of, get
+    import fakes
+    import mirrors
+    import remote
+    from remote import CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
+    from serving import base_of, base_value, fill
     from wire import (
+        BeyondValues,
         Lost,
         Unsplittable,
         attempt,
+        build_error,
         builtin_exception,
         describe_error,
-        nearest_builtin,
+        error_tree,
         receive_frame,
         send_frame,
     )
 
-KNOWN_MODULES = frozenset(sys.stdlib_module_names) | {"numpy", "scipy", "sympy", "networkx", "sortedcontainers"}
+KNOWN_MODULES = frozenset(sys.stdlib_module_names) | {
+    "numpy",
+    "scipy",
+    "sympy",
+    "networkx",
+    "sortedcontainers",
+    "pandas",
+    "builtins",
+}
+STREAMS = ("stdin", "stdout", "stderr")
+MAX_NESTED = 60  # objects within objects within one value
+WORKING = frozenset({"get", "call"})  # operations whose answer may be lent as a part of the library
 
 
 def import_module(name: str) -> Any:
@@ -69,8 +110,22 @@ def reference(value: Any) -> list[str] | None:
     return [module, name] if error is None and found is value else None
 
 
+def stream_name(value: Any) -> str | None:
+    """Which of the standard streams a value is; the other end means its own."""
+    return next((name for name in STREAMS if value is getattr(sys, name, None) and value is not None), None)
+
+
+def is_enum(kind: type) -> bool:
+    enum = sys.modules.get("enum")
+    return enum is not None and isinstance(kind, enum.EnumType)
+
+
 class Peer:
-    """One end of the wire. `policy` answers the other end's requests; `before_reply` runs ahead of every answer."""
+    """One end of the wire. `policy` answers the other end's requests; `before_reply` runs ahead of every answer.
+
+    `follows_refs`: the other end may name what is to be used of our standard library. `guarded`: the other end is the
+    program, which must not decide about itself (`remote`).
+    """
 
     def __init__(
         self,
@@ -78,24 +133,32 @@ class Peer:
         policy: Callable[[Peer, dict[str, Any]], Any],
         *,
         follows_refs: bool = False,
+        guarded: bool = False,
         before_reply: Callable[[], object] = bool,
     ) -> None:
         self.sock = sock
         self.policy = policy
-        self.follows_refs = follows_refs  # whether the other end may name what is to be used of our standard library
+        self.follows_refs = follows_refs
+        self.guarded = guarded
         self.before_reply = before_reply
         self.lent: dict[int, Any] = {}
         self.numbers: dict[int, int] = {}
-        self.remotes: dict[int, Remote] = {}
-        self.exceptions: dict[str, type[BaseException]] = {}
+        self.remotes: dict[int, Any] = {}  # stand-ins and mirrors by the other end's number
+        self.natives: dict[type, Any] = {}
+        self.came: dict[int, int] = {}  # id of an exception of the other end's, its number there
+        self.building: set[int] = set()
         self.foreign: list[BaseException] = []  # exceptions that came from the other end
         self.broken: BaseException | None = None  # the first Lost or Unsplittable; tests may not swallow it
-        self.on_changed: Callable[[Any, Any], None] = ignore_change
-        self.before_call: Callable[[], object] = bool
+        self.failed: BaseException | None = None  # an assertion that failed inside of what the program called
+        self.world: Any = None  # what this end shares with the other besides values
         self.next_id = 0
         self.heard = 0  # messages in this test
-        self.turn = 0  # how often the other end has been asked to do something, not just for a value it has
+        self.nested = 0
         self.lends_stop = True  # whether a StopIteration of the other end is raised here as one
+        self.leaned = False  # whether a verdict would rest on methods of the program's objects
+        self.spoken: set[int] = set()  # numbers of the classes that the tests speak of
+        self.lock = _thread.allocate_lock()
+        remote.peers[:] = [self]
 
     def fail(self, error: BaseException) -> BaseException:
         """Remember that the wire could not do what was asked, and hand the reason back to be raised."""
@@ -106,13 +169,22 @@ class Peer:
     def is_foreign(self, error: BaseException) -> bool:
         return any(error is other for other in self.foreign)
 
+    def may_stop(self, error: BaseException) -> bool:
+        """Whether a context of the program may swallow an exception: the program's own, or one raised on purpose."""
+        if not self.guarded:
+            return True
+        if self.is_foreign(error):  # but for what a wrong answer makes of the test's next step
+            return not isinstance(error, (AttributeError, NameError, TypeError))
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        if isinstance(error, AssertionError) or trace is None:
+            return False
+        return bool(trace.tb_frame.f_code.co_code[trace.tb_lasti] == RAISE)
+
     # values over the wire
 
-    def lend(self, value: Any) -> dict[str, Any]:
-        if type(value) is Remote:
-            if get(value, "_peer") is self:
-                return {"t": "h", "mine": False, "id": get(value, "_number")}
-            raise self.fail(Unsplittable("a value of an earlier process"))
+    def number_of(self, value: Any) -> int:
         number = self.numbers.get(id(value))
         if number is None:
             number = len(self.lent)
@@ -120,18 +192,82 @@ class Peer:
                 raise self.fail(Unsplittable(f"more than {bounds.MAX_HANDLES} objects are lent over the wire"))
             self.numbers[id(value)] = number
             self.lent[number] = value
+        return number
+
+    def lend(self, value: Any) -> dict[str, Any]:
         kind = type(value)
-        tree = {"t": "h", "mine": True, "id": number, "type": kind.__name__[: bounds.MAX_NAME], "base": base_of(value)}
-        native = type if isinstance(value, type) else kind
-        if native in NATIVE.values():
-            tree["native"] = native.__name__
-        if kind is type(codec):
+        if (stream := stream_name(value)) is not None:
+            name = kind.__name__[: bounds.MAX_NAME]
+            return {"t": "h", "mine": True, "id": self.number_of(value), "type": name, "stream": stream}
+        if kind is Method:
+            value = value.real()
+            kind = type(value)
+        if is_foreign(value) or (isinstance(value, type) and is_mirror(value)):
+            return self.send_home(value)
+        if isinstance(value, BaseException) and id(value) in self.came:
+            return {"t": "h", "mine": False, "id": self.came[id(value)]}
+        number = self.number_of(value)
+        tree: dict[str, Any] = {"t": "h", "mine": True, "id": number, "type": kind.__name__[: bounds.MAX_NAME]}
+        if isinstance(value, type):
+            tree["class"] = True
+            if (found := reference(value)) is not None:
+                tree["ref"] = found
+        elif kind is type(codec):
             tree["module"] = value.__name__
-        elif not self.follows_refs and (found := reference(value)) is not None:
-            tree["ref"] = found
-        elif isinstance(value, type) and issubclass(value, BaseException):
-            tree["exception"] = [value.__name__, nearest_builtin(value)]
+        elif is_enum(kind):
+            tree |= {"c": self.encode(kind), "member": value._name_, "v": self.encode(value._value_)}
+        elif isinstance(value, BaseException):
+            tree["c"] = self.encode(kind)
+            if number not in self.building:
+                self.building.add(number)
+                try:
+                    tree["e"] = error_tree(value, self.encode)
+                finally:
+                    self.building.discard(number)
+        else:
+            if (seen := fakes.class_of(value)) is not None:
+                tree["c"] = self.encode(seen)
+                return tree
+            if mirrors.NATIVE.get(kind.__name__) is kind:
+                tree["native"] = kind.__name__
+            else:
+                tree["c"] = self.encode(kind)
+            if (found := reference(value)) is not None:
+                tree["ref"] = found
+            base = base_of(kind)
+            if base is not None:
+                tree |= {"base": base.__name__, "v": self.content(value, base)}
         return tree
+
+    def content(self, value: Any, base: type | None = None) -> Any:
+        """The tree of the builtin value that an instance of a subclass extends."""
+        if self.nested > MAX_NESTED:
+            raise codec.CodecError(f"objects nested deeper than {MAX_NESTED} levels")
+        self.nested += 1
+        try:
+            base = base or base_of(type(value)) or type(value)
+            return codec.encode(base_value(value, base), self.lend)
+        finally:
+            self.nested -= 1
+
+    def send_home(self, value: Any) -> dict[str, Any]:
+        """The tree of a stand-in: the other end finds its own object by it."""
+        home = own(value, remote.PEER) if isinstance(value, type) else peer_of(value)
+        if home is not self:
+            raise self.fail(Unsplittable("a value of an earlier process"))
+        if isinstance(value, type):
+            return {"t": "h", "mine": False, "id": own(value, CLASS)}
+        number = get(value, NUMBER)
+        kind = type(value)
+        if is_enum(kind):
+            named = {"member": value._name_} if value._name_ in kind.__members__ else {"of": self.encode(value._value_)}
+            return {"t": "h", "mine": False, "id": own(kind, CLASS), **named}
+        if number is None:
+            if base_of(kind) is None or not is_mirror(kind):
+                raise self.fail(Unsplittable(f"a {kind.__name__} that the program has not made"))
+            return {"t": "h", "mine": False, "id": own(kind, CLASS), "v": self.content(value)}
+        remote.push(value)
+        return {"t": "h", "mine": False, "id": number}
 
     def borrow(self, tree: dict[str, Any]) -> Any:
         number = tree.get("id")
@@ -140,33 +276,127 @@ class Peer:
         if tree.get("mine") is False:  # one of ours comes home
             if number not in self.lent:
                 raise codec.CodecError("a handle that was never lent")
-            return self.lent[number]
+            return self.come_home(self.lent[number], tree)
+        if tree.get("stream") in STREAMS:
+            return getattr(sys, tree["stream"])
         if type(tree.get("module")) is str and tree["module"].partition(".")[0] in KNOWN_MODULES:
-            own, missing = attempt(lambda: import_module(tree["module"]))
+            known, missing = attempt(lambda: import_module(tree["module"]))
             if missing is None:
-                return own
-        if self.follows_refs and type(tree.get("ref")) is list:
-            return follow(*tree["ref"])
-        if type(tree.get("exception")) is list:
-            return self.exception_class(*tree["exception"])
-        remote = self.remotes.get(number)
-        if remote is None:
-            if len(self.remotes) >= bounds.MAX_HANDLES:
-                raise codec.CodecError(f"more than {bounds.MAX_HANDLES} objects of the program are in hand")
-            base = tree.get("base")
-            seen_as = base if base in BASE_NAMES else None
-            remote = Remote(self, number, codec.describe_handle(tree), seen_as, NATIVE.get(str(tree.get("native"))))
-            self.remotes[number] = remote
-        return remote
+                return known
+        if type(tree.get("ref")) is list and (self.follows_refs or tree.get("class") is True):
+            known, missing = attempt(lambda: follow(*map(str, tree["ref"])))
+            if missing is None and isinstance(known, type) and self.is_library(known):
+                return known
+            if missing is None and self.follows_refs:
+                return known
+        if tree.get("class") is True:
+            if number not in self.remotes:
+                self.make_room()
+                about = self.request("describe", h=number)
+                if type(about) is not dict or type(about.get("bases")) is not list:
+                    raise codec.CodecError("a class without a description")
+                self.remotes.setdefault(number, mirrors.mirror(self, number, about))
+            return self.remotes[number]
+        known = self.remotes.get(number)
+        if known is not None:
+            if get(known, SYNCED) is not None and "v" in tree:
+                self.refresh(known, tree["v"])
+            return known
+        return self.stand_in(number, tree)
 
-    def exception_class(self, name: Any, base: Any) -> type[BaseException]:
-        """A local stand-in for an exception class of the other end, so that `except ItsError` works here."""
-        name = bounds.text(name, bounds.MAX_NAME)
-        if name not in self.exceptions:
-            if len(self.exceptions) >= bounds.MAX_HANDLES:
-                raise self.fail(Lost("more classes of exceptions than can be kept"))
-            self.exceptions[name] = type(name, (builtin_exception(base),), {})
-        return self.exceptions[name]
+    def is_library(self, kind: type) -> bool:
+        return str(kind.__module__).partition(".")[0] in KNOWN_MODULES
+
+    def come_home(self, value: Any, tree: dict[str, Any]) -> Any:
+        if isinstance(value, type) and ("member" in tree or "of" in tree) and is_enum(value):
+            kind: Any = value
+            return kind.__members__[str(tree["member"])] if "member" in tree else kind(self.decode(tree["of"]))
+        if isinstance(value, type) and "v" in tree:
+            base: Any = base_of(value)
+            if base is None:
+                raise codec.CodecError("a value of a class without values")
+            content = self.decode(tree["v"])
+            made = base.__new__(value, content) if base.__name__ not in MUTABLE else base.__new__(value)
+            if base.__name__ in MUTABLE:
+                fill(made, content, base)
+            return made
+        return value
+
+    def stand_in(self, number: int, tree: dict[str, Any]) -> Any:
+        """The object here for one of the other end's that is met for the first time."""
+        native = tree.get("native")
+        if type(native) is str and native in mirrors.NATIVE:
+            kind: Any = mirrors.NATIVE[native]
+        elif "c" in tree:
+            kind = self.decode(tree["c"])
+        else:
+            kind = object
+        if not isinstance(kind, type):
+            raise codec.CodecError("an object whose class is none")
+        if is_enum(kind):
+            return self.member(kind, tree)
+        if issubclass(kind, BaseException):
+            return build_error(kind, tree.get("e"), self.decode, lambda error: self.arrived(number, error))
+        base = base_of(kind)
+        if base is None and not is_mirror(kind):
+            if self.guarded and (base_of(type("_", (kind,), {})) if mirrors.plain_class(kind) else kind is bool):
+                raise codec.CodecError(f"a {kind.__name__} without a value")
+            if kind not in self.natives:
+                self.natives[kind] = mirrors.native_mirror(self, kind)
+            kind = self.natives[kind]
+        if base is None:
+            made = object.__new__(kind)
+        else:
+            if "v" not in tree:
+                raise codec.CodecError(f"a {base.__name__} without a value")
+            value = self.decode(tree["v"])
+            plain: Any = base
+            if type(value) is not base:
+                raise self.fail(Unsplittable(f"the builtin value behind a {kind.__name__}"))
+            if not is_mirror(kind):
+                return value
+            made = plain.__new__(kind) if base.__name__ in MUTABLE else plain.__new__(kind, value)
+            if base.__name__ in MUTABLE:
+                fill(made, value, base)
+                object.__setattr__(made, SYNCED, self.content(made, base))
+        self.make_room()
+        object.__setattr__(made, NUMBER, number)
+        object.__setattr__(made, remote.PEER, self)
+        self.remotes[number] = made
+        return made
+
+    def make_room(self) -> None:
+        """Raises CodecError where the other end has given as many objects as are kept."""
+        if len(self.remotes) >= bounds.MAX_HANDLES:
+            raise codec.CodecError(f"more than {bounds.MAX_HANDLES} objects of the program are in hand")
+
+    def member(self, kind: Any, tree: dict[str, Any]) -> Any:
+        name = tree.get("member")
+        if type(name) is str and name in kind.__members__:
+            return kind.__members__[name]
+        found, error = attempt(lambda: kind(self.decode(tree.get("v"))))
+        if error is not None:
+            raise codec.CodecError(f"no member of {kind.__name__}")
+        return found
+
+    def arrived(self, number: int, error: BaseException) -> None:
+        self.make_room()
+        object.__setattr__(error, NUMBER, number)
+        object.__setattr__(error, remote.PEER, self)
+        self.remotes[number] = error
+        self.came[id(error)] = number
+
+    def refresh_all(self, reply: dict[str, Any]) -> None:
+        for number, tree in pairs_of(reply.get("content")):
+            if type(number) is int and number in self.remotes:
+                self.refresh(self.remotes[number], tree)
+
+    def refresh(self, value: Any, tree: Any) -> None:
+        base = base_of(type(value))
+        content = self.decode(tree)
+        if base is not None and type(content) is base and base.__name__ in MUTABLE:
+            fill(value, content, base)
+            object.__setattr__(value, SYNCED, self.content(value, base))
 
     def encode(self, value: Any) -> Any:
         try:
@@ -182,74 +412,98 @@ class Peer:
 
     # requests and replies
 
-    def request(self, op: str, **fields: Any) -> Any:
-        """Ask the other end and wait; raises its exception here as the nearest builtin class."""
-        self.next_id += 1
-        self.turn += op != "base"
-        number = self.next_id
-        data = codec.dumps({"op": op, "id": number, **fields})
-        try:
-            send_frame(self.sock, data)
-        except OSError as error:  # the other end has been killed, which is no answer of its own
-            raise self.fail(Lost(str(error))) from None
-        while True:
-            message = self.receive()
-            self.heard += 1
-            if self.heard > bounds.MAX_MESSAGES:
-                raise self.fail(Unsplittable(f"more than {bounds.MAX_MESSAGES} messages for one test"))
-            if "op" in message:
-                self.answer(message)
-            elif message.get("id") == number:
-                return self.open_reply(message)
-            else:
-                raise self.fail(Lost("a reply that nobody asked for"))
+    def request(self, op: str, /, **fields: Any) -> Any:
+        """Ask the other end and wait; raises its exception here."""
+        reply = self.open_reply(self.exchange(op, fields))
+        value = self.decode(reply.get("ok"))
+        if "sync" in fields:
+            self.refresh_all(reply)
+        return value
 
-    def open_reply(self, reply: dict[str, Any]) -> Any:
+    def exchange(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Send a request and wait for its reply; with each goes what has changed in its sender's world."""
+        if self.world is None:
+            return self.converse(op, fields)
+        news = self.world.news(self)
+        reply = self.converse(op, fields if news is None else {**fields, "world": news})
+        if "world" in reply:
+            self.world.enter(self, reply["world"])
+        return reply
+
+    def converse(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
+        self.lock.acquire()
+        try:
+            self.next_id += 1
+            number = self.next_id
+            data = codec.dumps({"op": op, "id": number, **fields})
+            try:
+                send_frame(self.sock, data)
+            except OSError as error:  # the other end has been killed, which is no answer of its own
+                raise self.fail(Lost(str(error))) from None
+            while True:
+                message = self.receive()
+                self.heard += 1
+                if self.heard > bounds.MAX_MESSAGES:
+                    raise self.fail(Unsplittable(f"more than {bounds.MAX_MESSAGES} messages for one test"))
+                if "op" in message:
+                    self.answer(message)
+                elif message.get("id") == number:
+                    return message
+                else:
+                    raise self.fail(Lost("a reply that nobody asked for"))
+        finally:
+            self.lock.release()
+
+    def open_reply(self, reply: dict[str, Any]) -> dict[str, Any]:
         if "wall" in reply:
             raise self.fail(Unsplittable(bounds.text(reply["wall"])))
         if "error" in reply:
             raise self.rebuild_error(reply["error"])
-        changes = reply.get("changed") or []
-        if type(changes) is not list or not all(type(pair) is list and len(pair) == 2 for pair in changes):
-            raise self.fail(Lost("a reply that is malformed"))
-        for position, changed in changes:
-            self.on_changed(position, self.decode(changed))
-        return self.decode(reply.get("ok"))
+        return reply
 
-    def call(self, target: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call something of the other end; list, dict and set arguments that it changes are changed here too."""
+    def call(self, target: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any], owner: Any = None) -> Any:
+        """Call something of the other end; arguments that it changes are changed here too, whatever comes of it."""
         values = [*args, *kwargs.values()]
-        outer = self.on_changed
-
-        def restore(position: Any, value: Any) -> None:
-            if type(position) is int and 0 <= position < len(values):
-                copy_into(values[position], value)
-
-        encoded = [self.encode(value) for value in values]
-        self.before_call()
+        kept: list[Any] = []
+        lender = codec.Lender(self.lend, kept)
         try:
-            self.on_changed = restore
-            return self.request("call", **target, args=encoded, names=list(kwargs))
-        finally:
-            self.on_changed = outer
+            trees = [codec.encode(value, lender) for value in values]
+        except codec.CodecError as error:
+            raise self.fail(Unsplittable(str(error))) from None
+        fields = {**target, "args": trees, "names": list(kwargs)}
+        alive = [value for value in (owner, *values) if value is not None and get(value, SYNCED) is not None]
+        if alive:
+            for value in alive:
+                remote.push(value)
+            fields["sync"] = [get(value, NUMBER) for value in alive]
+        reply = self.exchange("call", fields)
+        borrower = codec.Borrower(self.borrow, kept)
+        try:
+            result = codec.decode(reply.get("ok"), borrower)
+            for number, tree in pairs_of(reply.get("changed")):
+                content = codec.decode(tree, borrower)
+                if type(number) is int and 0 <= number < len(kept):
+                    change(kept[number], content)
+            self.refresh_all(reply)
+        except (codec.CodecError, TypeError, ValueError) as error:
+            raise self.fail(Unsplittable(bounds.text(str(error)))) from None
+        self.open_reply(reply)
+        return result
 
     def rebuild_error(self, tree: Any) -> BaseException:
         if type(tree) is not dict:
             raise self.fail(Lost("an error without a description"))
-        name, base = (bounds.text(tree.get(key), bounds.MAX_NAME) for key in ("name", "base"))
-        message = bounds.text(tree.get("message"), bounds.MAX_ERROR)
-        kind = self.exceptions.get(name) or builtin_exception(base)
-        if issubclass(kind, (StopIteration, StopAsyncIteration)) and not self.lends_stop:
-            name, kind, message = "RuntimeError", RuntimeError, f"{name} raised by the program"
-            tree = {}
-        if kind.__name__ != name and name.isidentifier():
-            kind = self.exception_class(name, base)
-        error: BaseException
-        try:
-            args = codec.decode(tree["args"]) if tree.get("args") is not None else (message,)
-            error = kind(*args)
-        except (TypeError, ValueError, codec.CodecError):
-            error = RuntimeError(f"{name}: {message}")
+        if tree.get("it") is not None:
+            found = self.decode(tree["it"])
+            if not isinstance(found, BaseException):
+                raise self.fail(Lost("an error that is none"))
+            error: BaseException = found
+            if id(error) not in self.came and get(error, NUMBER) is None:
+                return error  # our own comes home, through the other end
+        else:
+            error = builtin_exception(tree.get("base"))(bounds.text(tree.get("message"), bounds.MAX_ERROR))
+        if isinstance(error, (StopIteration, StopAsyncIteration)) and not self.lends_stop:
+            error = RuntimeError(f"{type(error).__name__} raised by the program")
         self.foreign.append(error)
         return error
 
@@ -262,49 +516,197 @@ class Peer:
             raise self.fail(Lost("a message that is not an object"))
         return message
 
+    def serve(self) -> NoReturn:
+        """Do what the other end asks, until it is gone."""
+        self.lock.acquire()
+        while True:
+            self.answer(self.receive())
+
+    def with_news(self, data: bytes, number: Any) -> bytes:
+        """A reply, and what has changed in this end's world."""
+        if self.world is None or (news := self.world.news(self)) is None:
+            return data
+        try:
+            return codec.dumps({**codec.loads(data), "world": news})
+        except codec.CodecError as error:
+            return codec.dumps({"id": number, "wall": bounds.text(str(error))})
+
     def answer(self, message: dict[str, Any]) -> None:
-        """Do what the other end asks and reply; anything the work raises becomes the reply."""
+        """Do what the other end asks and reply; anything the work raises becomes the reply. Called with the lock."""
         number = message.get("id")
-        changed: list[Any] = []
+        parts: dict[str, Any] = {}
+        self.lock.release()
+        try:
+            data, error = attempt(lambda: self.work(message, parts))
+            if isinstance(error, Lost):
+                raise error
+            if isinstance(error, (codec.CodecError, Unsplittable, BeyondValues)):
+                data = codec.dumps({"id": number, "wall": bounds.text(str(error))})
+            elif error is not None:
+                data = self.error_reply(number, error, parts)
+            self.before_reply()
+            data, fault = attempt(lambda: self.with_news(data, number))
+            if fault is not None:
+                if not isinstance(fault, (codec.CodecError, Unsplittable, BeyondValues)):
+                    raise fault
+                data = codec.dumps({"id": number, "wall": bounds.text(str(fault))})
+        finally:
+            self.lock.acquire()
+        try:
+            send_frame(self.sock, data)
+        except OSError as fault:
+            raise self.fail(Lost(str(fault))) from None
 
-        def work() -> bytes:
-            value = self.encode(self.policy(self, message | {"changed": changed}))
-            return codec.dumps({"id": number, "ok": value} | ({"changed": changed} if changed else {}))
+    def work(self, message: dict[str, Any], parts: dict[str, Any]) -> bytes:
+        if self.world is not None:
+            self.world.enter(self, message.get("world"))
+        value = self.policy(self, message | {"parts": parts})
+        reply: dict[str, Any] = {"id": message.get("id")}
+        if "lender" in parts:
+            reply["ok"] = codec.encode(value, parts["lender"])
+            reply |= self.changes(parts, message)
+        else:
+            reply["ok"] = codec.encode(value, self.lend)
+            reply |= self.contents(message)
+        return codec.dumps(reply)
 
-        data, error = attempt(work)
-        if isinstance(error, Lost):
-            raise error
-        if isinstance(error, (codec.CodecError, Unsplittable)):
-            data = codec.dumps({"id": number, "wall": bounds.text(str(error))})
-        elif error is not None:
-            data = codec.dumps({"id": number, "error": describe_error(error)})
-        self.before_reply()
-        send_frame(self.sock, data)
+    def contents(self, message: dict[str, Any]) -> dict[str, Any]:
+        """What containers of ours hold now that have a stand-in with content at the other end."""
+        numbers = message.get("sync") or ()
+        return {"content": [[number, self.content(self.lent[number])] for number in numbers]} if numbers else {}
+
+    def changes(self, parts: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
+        """What the call has changed of its arguments."""
+        found: dict[str, Any] = {}
+        lender = parts["lender"]
+        changed = [
+            [number, codec.encode(inside(value), lender)]
+            for number, (value, before) in enumerate(parts["arguments"])
+            if not unchanged(value, before)
+        ]
+        if changed:
+            found["changed"] = changed
+        return found | self.contents(message)
+
+    def error_reply(self, number: Any, error: BaseException, parts: dict[str, Any]) -> bytes:
+        if self.guarded and isinstance(error, AssertionError) and not self.is_foreign(error):
+            self.failed = self.failed or error
+        words = describe_error(error)
+        it, _ = attempt(lambda: codec.encode(error, self.lend))
+        more, _ = attempt(lambda: self.changes(parts, {}) if "lender" in parts else {})
+        data, fault = attempt(lambda: codec.dumps({"id": number, "error": words | {"it": it}, **(more or {})}))
+        return codec.dumps({"id": number, "error": words}) if fault is not None else data
+
+    def take_arguments(self, message: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The decoded arguments of a call, and what it takes to tell the changed ones later."""
+        built: list[Any] = []
+        borrower = codec.Borrower(self.borrow, built)
+        values = [codec.decode(tree, borrower) for tree in message["args"]]
+        if "h" in message:  # the judge itself, who calls by name, has no use for it
+            arguments = [(value, look(value)) for value in built]
+            message["parts"] |= {"arguments": arguments, "lender": codec.Lender(self.lend, built)}
+        split = len(values) - len(message["names"])
+        return values[:split], dict(zip(message["names"], values[split:], strict=True))
 
     def local(self, message: dict[str, Any]) -> Any:
         """The local object a request is about."""
         number = message.get("h")
         if type(number) is not int or number not in self.lent:
             raise self.fail(Lost("a request about a handle that was never lent"))
+        if "member" in message or "of" in message or "v" in message:
+            return self.come_home(self.lent[number], message)
         return self.lent[number]
 
 
-def ignore_change(position: Any, value: Any) -> None:
-    """What happens to a changed argument outside of any call: nothing."""
+RAISE: int = __import__("opcode").opmap["RAISE_VARARGS"]
 
 
-def copy_into(target: Any, value: Any) -> None:
+# What a call has changed: containers are looked at before and after, one level each, by identity.
+
+
+def look(value: Any) -> Any:
+    kind = type(value)
+    if kind is list or kind is set or kind.__name__ in ("deque", "UserList"):
+        return list(value)
+    if isinstance(value, dict) or kind.__name__ == "UserDict":
+        return [part for pair in value.items() for part in pair]
+    if kind.__name__ == "ndarray":
+        return value.copy()
+    if kind.__name__ == "SimpleNamespace":
+        return [part for pair in vars(value).items() for part in pair]
+    if kind.__name__ in ("StringIO", "BytesIO"):
+        return ["closed"] if value.closed else [value.getvalue(), value.tell()]
+    return bytes(value)
+
+
+def unchanged(value: Any, before: Any) -> bool:
+    after = look(value)
+    if type(after) is list:
+        return len(after) == len(before) and all(
+            a is b or (type(a) is type(b) and type(a) in ATOMS and a == b) for a, b in zip(after, before, strict=True)
+        )
+    if type(after) is bytes:
+        return bool(after == before)
+    return bool(after.shape == before.shape and after.tobytes() == before.tobytes())
+
+
+ATOMS = frozenset({int, str, bytes, bool})
+
+
+def inside(value: Any) -> Any:
+    """The content of a container as a value without identity."""
+    kind = type(value)
+    if isinstance(value, dict) or kind.__name__ == "UserDict":
+        return tuple(value.items())
+    if kind.__name__ == "SimpleNamespace":
+        return tuple(vars(value).items())
+    if kind.__name__ in ("StringIO", "BytesIO"):
+        return () if value.closed else (value.getvalue(), value.tell())
+    if kind.__name__ == "ndarray":
+        return (value.copy(),)
+    return tuple(value)
+
+
+def pairs_of(value: Any) -> list[Any]:
+    """Pairs that a message holds. Raises CodecError for anything else."""
+    if value is None:
+        return []
+    if type(value) is not list or not all(type(pair) is list and len(pair) == 2 for pair in value):
+        raise codec.CodecError("a reply that is malformed")
+    return value
+
+
+def change(target: Any, content: Any) -> None:
+    """Give one of our containers the content that it has at the other end."""
     kind = type(target)
-    if kind is not type(value):
-        return
-    if kind is list or kind is bytearray:
-        target[:] = value
-    elif kind is set or kind is dict:
+    if type(content) is not tuple:
+        raise ValueError("a change that is none")
+    if kind is list or kind is bytearray or kind.__name__ == "UserList":
+        target[:] = content
+    elif kind.__name__ == "array":
+        target[:] = kind(target.typecode, content)
+    elif kind is set:
         target.clear()
-        target.update(value)
-    elif kind.__name__ in ("deque", "Counter", "OrderedDict", "defaultdict"):
+        target.update(content)
+    elif isinstance(target, dict) or kind.__name__ == "UserDict":
         target.clear()
-        (target.extend if kind.__name__ == "deque" else target.update)(value)
-    elif kind is tuple:
-        for old, new in zip(target, value, strict=False):
-            copy_into(old, new)
+        for key, value in content:
+            target[key] = value
+    elif kind.__name__ == "deque":
+        target.clear()
+        target.extend(content)
+    elif kind.__name__ == "SimpleNamespace":
+        vars(target).clear()
+        vars(target).update(content)
+    elif kind.__name__ in ("StringIO", "BytesIO"):
+        if not content:
+            target.close()
+        else:
+            target.seek(0)
+            target.truncate()
+            target.write(content[0])
+            target.seek(content[1])
+    elif kind.__name__ == "ndarray":
+        if content[0].shape != target.shape or content[0].dtype != target.dtype:
+            raise ValueError("an array of another shape")
+        target[...] = content[0]

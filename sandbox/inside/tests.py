@@ -4,8 +4,8 @@ A name that the tests do not define is asked of the candidate's process and arri
 The verdict of each test goes to the host on descriptor 4; the candidate is reached on descriptor 3. Because no line of
 the program ever runs in this process, an `assert` that passes here has passed.
 
-What the tests lend to the program (callbacks, instances of classes that the tests define) can be called and, without
-underscore names, read and written by it; nothing else of this process can be reached through them.
+What the tests lend to the program (callbacks, instances of classes that the tests define) can be called and, but for
+Python's own underlined names, read and written by it; nothing else of this process can be reached through them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,27 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from sandbox.inside.peer import Peer, import_module
-    from sandbox.inside.wire import Lost, Unsplittable, attempt, receive_frame, send_frame
+    from sandbox.inside import fakes
+    from sandbox.inside.names import Names
+    from sandbox.inside.peer import Peer
+    from sandbox.inside.remote import revive_object
+    from sandbox.inside.serving import OPERATIONS
+    from sandbox.inside.wire import BeyondValues, Lost, attempt, receive_frame, send_frame
+    from sandbox.inside.world import Tests, give_back_in_program, set_in_program
     from sandbox.judge import bounds, codec
 else:
     import bounds
     import codec
-    from peer import Peer, import_module
-    from wire import Lost, Unsplittable, attempt, receive_frame, send_frame
+    import fakes
+    from names import Names
+    from peer import Peer
+    from remote import revive_object
+    from serving import OPERATIONS
+    from wire import BeyondValues, Lost, attempt, receive_frame, send_frame
+    from world import Tests, give_back_in_program, set_in_program
 
+MAIN = "/tmp/main.py"  # where the program would lie
 WIRE_FD, HOST_FD = 3, 4
-OWN_MODULES = {name: name for name in sys.stdlib_module_names} | {"np": "numpy", "numpy": "numpy"}
 MODULE = "test_suite"  # the name of the tests' own module; what they define carries it
 FUNCTION: Any = type(lambda: 0)
 BUILTIN: Any = type(len)
@@ -44,61 +54,75 @@ class Unusable(Exception):
 class Namespace(dict):  # type: ignore[type-arg]  # no dict[...] here: this class is made inside the jail
     """The tests' globals: their own names first, then the builtins, then whatever the program calls by that name."""
 
-    def __init__(self, peer: Any, texts: list[str]) -> None:
+    def __init__(self, peer: Any, names: Names) -> None:
         super().__init__(__name__=MODULE, __builtins__=builtins)
         self.peer = peer
-        self.texts = texts
+        self.names = names
 
     def __missing__(self, name: str) -> Any:
         if hasattr(builtins, name) or (name.startswith("__") and name.endswith("__")):
             raise KeyError(name)
-        try:
-            found = self.peer.request("get", name=name)
-        except NameError:
-            raise KeyError(name) from None
-        if name in OWN_MODULES and (own := self.own_module(name)) is not None:
-            return own
-        return found
-
-    def own_module(self, name: str) -> Any:
-        """Our own `math` for tests that lean on the program's `import math`: its `math.isclose` may be anything."""
-        import re
-
-        wanted = {found for text in self.texts for found in re.findall(rf"\b{name}\.(\w+)", text)}
-        own, missing = attempt(lambda: import_module(OWN_MODULES[name]))
-        return own if wanted and missing is None and all(hasattr(own, attribute) for attribute in wanted) else None
+        return self.names.find(self.peer, name)
 
 
 def perform(peer: Any, message: dict[str, Any]) -> Any:
-    """Answer the program about something lent to it. Attribute names with an underscore in front stay closed."""
+    """Answer the program about something lent to it: about what the tests define, nearly all; about others, little."""
     op, value = message["op"], peer.local(message)
-    ours = type(value).__module__ == MODULE  # an instance of a class that the tests define
-    if op == "call" and (ours or callable_from_outside(value)):
-        values = [peer.decode(tree) for tree in message["args"]]
-        split = len(values) - len(message["names"])
-        return value(*values[:split], **dict(zip(message["names"], values[split:], strict=True)))
-    if op == "iter":
-        return value if hasattr(value, "__next__") else iter(value)
-    if op == "next" and hasattr(value, "__next__"):
-        for item in value:
-            return (item,)
-        return None
-    if op in ("repr", "str"):
-        return f"<{type(value).__name__} of the tests>" if not ours else (repr if op == "repr" else str)(value)
-    if op == "truth":
-        return bool(value)
-    if ours and op in ("attr", "set_attr") and not str(message["name"]).startswith("_"):
-        if op == "attr":
+    kind = type(value)
+    ours = is_ours(value)
+    fakes.check(peer, value, message, callable_from_outside)
+    if op == "call" and fakes.mock_of(value) is not None:
+        args, named = peer.take_arguments(message)
+        return (value if "method" not in message else getattr(value, message["method"]))(*args, **named)
+    if fakes.mock_of(value) is not None and op in OPERATIONS:
+        return OPERATIONS[op](value, peer, message)
+    if op == "call":
+        if "method" in message:
+            if not (ours or kind.__module__ in LENDABLE) or not open_name(message["method"]):
+                raise TypeError(f"the tests do not lend {message['method']!r} of a {kind.__name__}")
+            value = getattr(value, message["method"])
+        if not (ours or callable_from_outside(value)):
+            raise TypeError(f"the tests do not lend 'call' of a {kind.__name__}")
+        args, named = peer.take_arguments(message)
+        return value(*args, **named)
+    if op in ("attr", "set_attr", "del_attr"):
+        if op == "attr" and message["name"] in PLAIN_NAMES and (ours or isinstance(value, (FUNCTION, METHOD))):
             return getattr(value, message["name"])
-        setattr(value, message["name"], peer.decode(message["value"]))
-        return None
-    if ours and op == "len":
-        return len(value)
-    if op in ("await", "aiter", "anext", "aenter", "aexit"):
-        raise peer.fail(Unsplittable("the program awaits something of the tests"))
-    if ours and op == "item":
-        return value[peer.decode(message["key"])]
-    raise TypeError(f"the tests do not lend {op!r} of a {type(value).__name__}")
+        if not (ours or (op == "attr" and kind.__module__ in LENDABLE)) or not open_name(message["name"]):
+            raise AttributeError(f"the tests do not lend {message['name']!r} of a {kind.__name__}")
+        return OPERATIONS[op](value, peer, message)
+    if op in ("repr", "str", "format") and not ours and kind.__module__ != "builtins":
+        return f"<{kind.__name__} of the tests>"
+    if op == "describe" and isinstance(value, type):
+        return OPERATIONS[op](value, peer, message)
+    if op in ("repr", "str", "truth", "iter", "next", "hash", *AWAITED) or (op in GENERATOR and kind is GENERATED):
+        return OPERATIONS[op](value, peer, message)
+    if ours and op in OPERATIONS and op not in ("shadow", "revive", "pickle"):
+        return OPERATIONS[op](value, peer, message)
+    if op in ("enter", "exit", "len", "item", "set_item", "contains") and kind.__module__ in LENDABLE:
+        return OPERATIONS[op](value, peer, message)
+    raise TypeError(f"the tests do not lend {op!r} of a {kind.__name__}")
+
+
+AWAITED = ("begin", "poll", "cancel", "complete", "aiter")
+GENERATOR = ("pieces",)
+GENERATED: Any = type(_ for _ in ())
+PLAIN_NAMES = ("__name__", "__qualname__", "__doc__", "__module__", "__dict__", "__annotations__", "__wrapped__")
+LENDABLE = frozenset({  # instances of these modules' classes do nothing but what they are for
+    "_io", "io", "_thread", "threading", "queue", "_queue", "random", "_random", "decimal", "datetime",
+    "collections", "itertools", "unittest.mock", "tempfile", "array",
+})  # fmt: skip
+
+
+def is_ours(value: Any) -> bool:
+    """Whether something is a class that the tests define, or an instance of one."""
+    return (value if isinstance(value, type) else type(value)).__module__ == MODULE
+
+
+def open_name(name: Any) -> bool:
+    """Whether an attribute may be read and written by the program: all but the underlined ones of Python's own."""
+    closed = ("configure_mock", "reset_mock", "attach_mock", "mock_add_spec")
+    return type(name) is str and name not in closed and not (name.startswith("__") and name.endswith("__"))
 
 
 def callable_from_outside(value: Any) -> bool:
@@ -109,6 +133,8 @@ def callable_from_outside(value: Any) -> bool:
     if isinstance(value, type):
         return bool(value.__module__ == MODULE)
     if type(value) is METHOD:
+        if type(value.__self__).__module__ in LENDABLE or is_ours(value.__self__):
+            return True
         value = value.__func__
     if type(value) is FUNCTION:
         return isinstance(value.__globals__, Namespace)
@@ -125,6 +151,7 @@ class Main(type(sys)):  # type: ignore[misc]
     def __init__(self, namespace: Namespace) -> None:
         super().__init__("__main__")
         self.__dict__["_namespace"] = namespace
+        self.__dict__["_before"] = {}  # names of the tests that they have replaced
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -134,24 +161,18 @@ class Main(type(sys)):  # type: ignore[misc]
 
     def __setattr__(self, name: str, value: Any) -> None:
         namespace = self.__dict__["_namespace"]
-        if name not in namespace:
-            raise namespace.peer.fail(Unsplittable(f"the test sets {name!r} in the program's module"))
-        namespace[name] = value
+        ours = name in namespace
+        if ours:
+            self.__dict__["_before"].setdefault(name, namespace[name])
+            namespace[name] = value
+        set_in_program(namespace.peer, name, value, create=not ours)
 
-
-class Stage:
-    """What programs meet besides their arguments; tests that replace it in this process do so in vain."""
-
-    def __init__(self) -> None:
-        self.found = self.look()
-        self.replaced: set[str] = set()  # when the program was called
-
-    def look(self) -> dict[str, Any]:
-        found = {f"sys.{name}": getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
-        return found | {name: getattr(builtins, name) for name in ("input", "print", "open")}
-
-    def note(self) -> None:
-        self.replaced |= {name for name, value in self.look().items() if value is not self.found[name]}
+    def __delattr__(self, name: str) -> None:
+        namespace = self.__dict__["_namespace"]
+        namespace.pop(name, None)
+        give_back_in_program(namespace.peer, name)
+        if name in self.__dict__["_before"]:
+            namespace[name] = self.__dict__["_before"].pop(name)
 
 
 class Suite:
@@ -159,7 +180,8 @@ class Suite:
 
     def __init__(self, plan: dict[str, Any], peer: Any) -> None:
         self.peer = peer
-        self.namespace = Namespace(peer, [plan["setup"], plan["helpers"], *plan["tests"]])
+        self.names = Names(plan)
+        self.namespace = Namespace(peer, self.names)
         self.entry_point: str = plan["entry_point"]
         self.kind: str = plan["kind"]
         self.setup = compile(plan["setup"], "<setup>", "exec", dont_inherit=True)
@@ -179,13 +201,14 @@ class Suite:
 
     def bind(self) -> None:
         try:
-            self.namespace[self.entry_point] = self.peer.request("get", name=self.entry_point)
+            self.namespace[self.entry_point] = self.names.entry_point(self.peer)
         except NameError:
             self.namespace.pop(self.entry_point, None)
         else:
             self.namespace.setdefault("candidate", self.namespace[self.entry_point])
 
     def run(self, number: int) -> None:
+        self.names.begin(number)
         exec(self.codes[number], self.namespace)
         if self.kind == "check":
             if "check" not in self.namespace:  # and asked for it, the program would gladly have one
@@ -206,15 +229,17 @@ def compile_or_none(text: str) -> Any:
 
 def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
     """Do `work` and put what comes of it into a verdict and a reason."""
-    stage = Stage()
-    peer.before_call = stage.note
+    peer.world.problems.clear()
     _, error = attempt(work)
     if peer.broken is not None:  # whatever the test made of it
         return ("lost" if isinstance(peer.broken, Lost) else "invalid_result"), bounds.text(str(peer.broken))
+    if error is None and peer.failed is not None:
+        error = peer.failed  # in a function of the test's that the program called, and that it got no further with
     if error is None:
         return "passed", ""
-    if stage.replaced:
-        return "invalid_result", f"the test replaces {', '.join(sorted(stage.replaced))}, which the program never sees"
+    if peer.world.problems:
+        unseen = bounds.text("; ".join(peer.world.problems))
+        return "invalid_result", f"the test did not see all that the program did: {unseen}"
     printed = bounds.text(attempt(lambda: str(error))[0] or "", bounds.MAX_ERROR)
     reason = f"{bounds.text(type(error).__name__, bounds.MAX_NAME)}: {printed}"
     if isinstance(error, codec.CodecError):
@@ -229,8 +254,6 @@ def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
         return "wrong_answer", (printed or text.strip())[: bounds.MAX_REASON]
     if isinstance(error, NameError):
         return "runtime_error", reason
-    if (isinstance(error, TypeError) and "'Remote'" in reason) or "got Remote" in reason:
-        return "invalid_result", f"the test needs the program's object in its own process: {reason}"
     return "wrong_answer", f"the test stumbles over the answer: {reason}"
 
 
@@ -248,7 +271,7 @@ def tests(source: bytes) -> NoReturn:
     """The role: read the plan from the host, meet the program, then run the tests that the host names, one by one."""
     host = _socket.socket(fileno=HOST_FD)
     wire = _socket.socket(fileno=WIRE_FD)
-    peer = Peer(wire, perform)
+    peer = Peer(wire, perform, guarded=True)
 
     def tell(**fields: Any) -> None:
         """A word to the host, made of our own verdicts and of texts that have been cut."""
@@ -258,6 +281,8 @@ def tests(source: bytes) -> NoReturn:
     # The end of an iterator, raised where none was asked, would end an `all(map(f, ...))` of the tests early.
     peer.lends_stop = any("StopIteration" in text for text in (plan["setup"], plan["helpers"], *plan["tests"]))
     sys.modules[MODULE] = type(sys)(MODULE)  # dataclasses and typing look a class's module up
+    revive_object.__module__ = MODULE  # where a pickle finds it
+    sys.modules[MODULE].__dict__["revive_object"] = revive_object
     try:
         suite = Suite(plan, peer)
         sys.modules["__main__"] = Main(suite.namespace)
@@ -268,6 +293,9 @@ def tests(source: bytes) -> NoReturn:
         import random
 
         random.seed(0)  # a report must not depend on the luck of the tests
+    root = os.path.dirname(MAIN)
+    sys.path[:] = [entry for entry in sys.path if entry != root]  # where the program's files will appear
+    peer.world = Tests(root, [plan["setup"], plan["helpers"], *plan["tests"]])
     try:
         hello = peer.receive()
     except Lost as error:
@@ -294,8 +322,9 @@ def tests(source: bytes) -> NoReturn:
         while True:
             number = codec.loads(receive_frame(host))["run"]
             peer.foreign.clear()
-            peer.broken = None
+            peer.broken = peer.failed = None
             peer.heard = 0
+            peer.leaned = False
             verdict, reason = judge(peer, suite.texts[number], functools.partial(suite.run, number))
             if verdict == "lost":
                 tell(lost=reason)
@@ -303,5 +332,6 @@ def tests(source: bytes) -> NoReturn:
             if verdict == "invalid":
                 tell(invalid=f"test {number}: {reason}")
                 break
-            tell(done=[verdict, reason])
+            beyond = isinstance(peer.broken, BeyondValues)  # what the test asks, whatever the program answers
+            tell(done=[verdict, reason], leaned=peer.leaned or suite.names.leaned, beyond=beyond)
     os._exit(0)

@@ -1,4 +1,11 @@
-"""Frames, and exceptions as values: what both ends of the call wire inside the jails share below any meaning."""
+"""Frames, and exceptions as values: what both ends of the call wire inside the jails share below any meaning.
+
+Three exceptions say why the wire cannot go on, and whose doing that is:
+- `Lost`: the other end is gone. How it went decides the verdict.
+- `Unsplittable`: this *answer* cannot be taken, or the program would have to decide about itself. `invalid_result`.
+- `BeyondValues`: the *test* asks for what no program could answer over a wire of values, whatever it answers (a patched
+  name of the program's module). A property of the test, found out before a program has any say in it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +30,11 @@ class Lost(BaseException):
 
 
 class Unsplittable(BaseException):
-    """The test asks for something that cannot be done over the wire; the message says what."""
+    """An answer that cannot be taken, or about which only the program itself could decide; the message says what."""
+
+
+class BeyondValues(BaseException):
+    """The test itself asks for something besides values, whatever the program answers; the message says what."""
 
 
 def attempt(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
@@ -63,19 +74,77 @@ def nearest_builtin(kind: type) -> str:
     return "Exception"
 
 
-def describe_error(error: BaseException) -> dict[str, Any]:
-    """An exception as values: its nearest builtin class, its own name, message and plain arguments."""
-    kind = type(error)
+def message_of(error: BaseException) -> str:
     message, second = attempt(lambda: str(error))  # the program's own __str__ may do anything
     if second is not None or type(message) is not str:
         message = f"<{type(second).__name__} while printing the exception>"
-    args, _ = attempt(lambda: codec.encode(tuple(error.args)))
-    if args is not None and len(codec.dumps(args)) > bounds.MAX_ERROR_ARGS_BYTES:
-        args = None
-    name, message = kind.__name__[: bounds.MAX_NAME], message[: bounds.MAX_ERROR]
-    return {"base": nearest_builtin(kind), "name": name, "message": message, "args": args}
+    return str(message)[: bounds.MAX_ERROR]
+
+
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """An exception in words, for the judge: its nearest builtin class, its own name, its message."""
+    kind = type(error)
+    return {"base": nearest_builtin(kind), "name": kind.__name__[: bounds.MAX_NAME], "message": message_of(error)}
 
 
 def builtin_exception(name: Any) -> type[BaseException]:
     kind = getattr(builtins, name, None) if type(name) is str else None
     return kind if isinstance(kind, type) and issubclass(kind, BaseException) else Exception
+
+
+def error_tree(error: BaseException, encode: Callable[[Any], Any]) -> dict[str, Any]:
+    """What an exception carries: arguments, attributes, cause, context, notes."""
+    tree: dict[str, Any] = {"m": message_of(error)}
+    given = tuple(error.args)
+    if isinstance(error, OSError) and len(given) == 2 and error.filename is not None:
+        given = (*given, error.filename)  # as it was made; the class keeps it apart
+    args, fault = attempt(lambda: encode(given))
+    tree["a"] = args if fault is None and len(codec.dumps(args)) <= MAX_ARGUMENTS else None
+    attributes = []
+    for name, value in list(vars(error).items())[:MAX_ATTRIBUTES]:
+        part, fault = attempt(lambda value=value: encode(value))  # type: ignore[misc]
+        if fault is None and type(name) is str and len(codec.dumps(part)) <= MAX_ARGUMENTS:
+            attributes.append([name, part])
+    tree["d"] = attributes
+    for key, other in (("cause", error.__cause__), ("context", error.__context__)):
+        if other is not None:
+            tree[key] = encode(other)
+    tree["quiet"] = error.__suppress_context__
+    return tree
+
+
+MAX_MESSAGE = 2_000
+MAX_ARGUMENTS = 10_000  # bytes on the wire of an exception's arguments, and of one attribute
+MAX_ATTRIBUTES = 50
+
+
+def build_error(
+    kind: type[BaseException], tree: Any, decode: Callable[[Any], Any], made: Callable[[BaseException], object]
+) -> BaseException:
+    """An exception with what `error_tree` says of it; `made` hears of it before its cause is looked at."""
+    said = tree if type(tree) is dict else {}
+    message = str(said.get("m"))
+    args = decode(said["a"]) if said.get("a") is not None else (message,)
+    args = args if type(args) is tuple else (message,)
+    error: Any
+    error, fault = attempt(lambda: kind.__new__(kind, *args))
+    if fault is not None:
+        error, fault = attempt(lambda: kind.__new__(kind))
+    if error is None:
+        error = RuntimeError(f"{kind.__name__}: {message}")
+    base: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    attempt(lambda: base.__init__(error, *args))
+    if not isinstance(error, OSError):
+        attempt(lambda: setattr(error, "args", args))
+    made(error)
+    for pair in said.get("d") or ():
+        name = pair[0] if type(pair) is list and len(pair) == 2 else None
+        if type(name) is str and "\0" not in name and not hasattr(BaseException, name):
+            object.__setattr__(error, name, decode(pair[1]))
+    for key, place in (("cause", "__cause__"), ("context", "__context__")):
+        other = decode(said[key]) if key in said else None
+        if isinstance(other, BaseException) and other is not error:
+            setattr(error, place, other)
+    error.__suppress_context__ = said.get("quiet") is True
+    built: BaseException = error
+    return built

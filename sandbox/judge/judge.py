@@ -25,6 +25,7 @@ from sandbox.judge.output import MAIN, check_run, given_files, path_of, run_once
 from sandbox.judge.prelude import check_run as check_prelude_once
 from sandbox.judge.prelude import joined, prompted
 from sandbox.judge.programs import Text, ready
+from sandbox.judge.reading import check_entry_point, complete_part
 from sandbox.judge.reports import bounded
 from sandbox.judge.script import combined
 from sandbox.judge.shared import judge_shared
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
 SPLIT: JudgeName = "split"
 SHARED: JudgeName = "shared_process"
+LEANED: JudgeName = "program_methods"  # some passed test rests on methods of the program's own objects
 AGAIN = 0.2  # the share of one wall limit that a suite may have taken and still be run from its start
 
 # What reads stdin can as well be run without a judgement.
@@ -202,6 +204,8 @@ def dispatch(
         source = prompted(suite.prompt, source)
     way, name = (judge_together, SHARED) if options.grading == "together" else (judge_split, SPLIT)
     tests, flags = way(box, source, suite, limits, stop, options)
+    if LEANED in flags:
+        name, flags = LEANED, flags - {LEANED}
     return conclude(tests, total, name, box, None, flags | hasty(tests, options))
 
 
@@ -219,6 +223,7 @@ def judge_split(
     Where an answer shows that a process is needed after all, the tests begin again in one, with whatever state the
     program keeps between them; but where much time has gone already, what has been decided stands.
     """
+    check_entry_point(KIND_OF[type(suite)], suite.entry_point or "f")
     began = time.monotonic()
     if isinstance(suite, AssertSuite):
         entry_point = suite.entry_point or derived_entry_point(suite)
@@ -258,7 +263,7 @@ def plan_of(suite: AssertSuite | CheckSuite) -> dict[str, Any]:
         return {
             "kind": "check",
             "setup": "",
-            "helpers": suite.prompt,
+            "helpers": complete_part(suite.prompt),
             "entry_point": suite.entry_point,
             "tests": [suite.test],
         }

@@ -65,6 +65,8 @@ def ruling(run: Run, *, speaks: bool) -> Ruling:
 
 def ruling_of(end: Fate, code: int | None, out: bytes, err: bytes) -> Ruling:
     """The table above. `end` says whether a limit was met; `code` is None for a signal."""
+    if end.verdict is Verdict.COMPILE_ERROR:
+        return Ruling(None, message_of(last_line(err)), unloadable=True)
     if end.verdict not in (None, Verdict.RUNTIME_ERROR) or code is None:
         return Ruling(None, end.detail, transient=end.detail.startswith("wall"))
     last = last_line(out)

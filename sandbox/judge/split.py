@@ -24,6 +24,7 @@ from sandbox.jail import Job
 from sandbox.judge import bounds, codec
 from sandbox.judge.audit import Watch
 from sandbox.judge.prelude import parted
+from sandbox.judge.reading import read
 from sandbox.judge.stdio import fresh_job
 from sandbox.judge.texts import sayable, shown_head, shown_tail
 from sandbox.run import Fate, Run, Starter, fate, flags, over_cpu, over_memory, over_output, pump
@@ -196,6 +197,14 @@ class Pair:
             if lost_at is not None and c.ending is None and time.monotonic() > lost_at + LOST_S:
                 return Fate(Verdict.INVALID_RESULT, "the program broke the wire to its judge")
 
+    def answer_alone(self) -> dict[str, Any] | Fate:
+        """The same of a test that may have executed what the program said: nothing it says is the tests' fault."""
+        word = self.answer()
+        if isinstance(word, dict) and "done" not in word:
+            why = bounds.text(word.get("invalid"))
+            return Fate(Verdict.INVALID_RESULT, f"in a test that executes the answer: {why}")
+        return word
+
     def message(self) -> dict[str, Any] | Fate | None:
         """T's next message if it is there.
 
@@ -264,6 +273,8 @@ def judge_tests(
     The first tests are left out where they are `decided` already.
     """
     total = len(plan["tests"])
+    plan = plan | read(plan["setup"], plan["helpers"], tuple(plan["tests"]), plan["entry_point"])
+    lonely: list[bool] = plan["lonely"]
     try:
         codec.dumps(plan)
     except codec.CodecError as error:
@@ -278,7 +289,11 @@ def judge_tests(
             word = pair.answer()
             stuck, loading = False, True
             if isinstance(word, dict) and "invalid" in word:
-                raise InvalidSuite(f"the tests cannot be used: {bounds.text(word['invalid'], bounds.MAX_DETAIL)}")
+                why = bounds.text(word["invalid"], bounds.MAX_DETAIL)
+                if all(lonely):  # the setup executes answers, so what it says may be the program's word
+                    word = {"failed": ["invalid_result", f"in a setup that executes the answer: {why}"]}
+                else:
+                    raise InvalidSuite(f"the tests cannot be used: {why}")
             if isinstance(word, dict) and "ready" not in word:
                 word = verdict_of(word.get("failed"))
             if isinstance(word, Fate):
@@ -291,13 +306,17 @@ def judge_tests(
                 found |= flags(c) | pair.watch.flags()
                 break
             while not stuck and len(reports) < total and (allowed_failures is None or failures < allowed_failures):
+                alone = lonely[len(reports)]  # it may execute what the program says, and decides only for itself
+                if alone and not loading:
+                    break
                 c.grant(wall=not loading)
                 t.grant()
                 loading = False
                 pair.order(len(reports))
-                word = pair.answer()
+                word = pair.answer_alone() if alone else pair.answer()
                 if isinstance(word, dict) and "invalid" in word:
                     raise InvalidSuite(f"the tests cannot be used: {bounds.text(word['invalid'], bounds.MAX_DETAIL)}")
+                leaned = alone or (isinstance(word, dict) and word.get("leaned") is True)
                 if isinstance(word, Fate):
                     end, stuck = word, True
                 else:
@@ -306,7 +325,9 @@ def judge_tests(
                 stuck = stuck or end.verdict is Verdict.OUTPUT_LIMIT
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
                 failures += end.verdict is not Verdict.PASSED
-                stuck = stuck or any(run.ending or run.killed_for for run in (t, c))
+                if leaned and end.verdict is Verdict.PASSED:
+                    found.add("program_methods")
+                stuck = stuck or alone or any(run.ending or run.killed_for for run in (t, c))
                 meter = Meter(c)
             found |= flags(c) | pair.watch.flags()
     return reports, found

@@ -231,7 +231,9 @@ class Growing(list):
             yield n
 def f(x): return Growing()
 """
-    assert run(box, source, "g = f(1)\nassert [x for x in g] == [0, 1, 2] and len(g) == 3").verdict is Verdict.PASSED
+    walk = "g = {}\nassert [x for x in g] == [0, 1, 2]"
+    assert run(box, source, "f(1)\n" + walk.format("Growing()")).verdict is Verdict.PASSED
+    assert run(box, source, walk.format("f(1)")).verdict is Verdict.WRONG_ANSWER  # a list, as far as the test knows
     source = "def f(d):\n    for k in d:\n        d[k + 1] = 0\n    return d"
     report = run(box, source, "assert f({1: 2}) == {1: 2}")
     assert "changed size during iteration" in report.tests[0].detail
@@ -277,7 +279,7 @@ def f(node):
     node.value = 5
     return node
 """
-    tests = ("n = Node(1)\nassert f(n) is n and n.value == 5 and n._hidden == 'hidden'", "assert f(Node(1)) == Node(6)")
+    tests = ("n = Node(1)\nassert f(n) is n and n.value == 5 and n._hidden == 'x'", "assert f(Node(1)) == Node(6)")
     assert verdicts(run(box, source, *tests, setup=setup)) == ["passed", "wrong_answer"]
 
 

@@ -43,6 +43,13 @@ def plain(x: int, *, y=2):
 async def lends(callback):
     return await callback(1)
 
+class Number:
+    def __add__(self, other):
+        return 2
+
+def number():
+    return Number()
+
 def asks():
     print("hi")
     return int(input()) + 1
@@ -64,19 +71,15 @@ SPLIT = {
     "does it yield": "assert inspect.isgeneratorfunction(count)",
     "its signature": "assert str(inspect.signature(plain)) == '(x: int, *, y=2)'",
     "its documentation": "assert plain.__name__ == 'plain' and plain.__doc__ is None",
+    "an async callback": "async def cb(x):\n    return x\nassert asyncio.run(lends(cb)) == 1",
+    "a patched helper": "with patch('__main__.helper', return_value=9):\n    assert plain(1) == 9",
+    "another stdin": "sys.stdin = io.StringIO('3')\nassert asks() == 4",
+    "a patched input": "with patch('builtins.input', return_value='3'):\n    assert asks() == 4",
     "its module": "from __main__ import plain as same\nassert same(3) == plain(3) == 3",
 }  # fmt: skip
 
 UNSPLIT = {
-    "a patched helper": ("with patch('__main__.helper', return_value=9):\n    assert plain(1) == 9", "'helper'"),
-    "another stdin": ("sys.stdin = io.StringIO('3')\nassert asks() == 4", "sys.stdin"),
-    "a patched input": ("with patch('builtins.input', return_value='3'):\n    assert asks() == 4", "input"),
-    "a redirected stdout": (
-        "b = io.StringIO()\nwith contextlib.redirect_stdout(b):\n    plain(1)\nassert b.getvalue() == 'hi'",
-        "sys.stdout",
-    ),
-    "an async callback": ("async def cb(x):\n    return x\nassert asyncio.run(lends(cb)) == 1", "awaits"),
-    "arithmetic on an object": ("assert plain + 1 == 2", "+"),
+    "arithmetic on an answer": ("assert number() + 1 == 2", "add"),
 }  # fmt: skip
 
 IMPORTS = "import asyncio, contextlib, inspect, io, sys, types\nfrom unittest.mock import patch\n"

@@ -1,0 +1,47 @@
+"""What stands for an object of the other end, and in which form it has to be put in that object's place."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def is_stand_in(value: Any) -> bool:
+    """Whether a value stands for an object of the other end."""
+    return type(value).__name__ == "Remote" or type(type(value)).__name__ == "Mirror"
+
+
+def kind_of(value: Any) -> str:
+    """What the object is that a value stands for; nothing for a value of this end."""
+    if not is_stand_in(value):
+        return ""
+    if type(value).__name__ != "Remote":
+        return type(value).__name__
+    native = object.__getattribute__(value, "_native")
+    name: str = object.__getattribute__(value, "_type") if native is None else native.__name__
+    return name
+
+
+def in_form(how: str, value: Any) -> Any:
+    """A stand-in of the tests' object that is met as the object itself would be."""
+    if how == "static":
+        return staticmethod(value)
+    if how == "getter":
+        return property(value)
+    if how == "property":
+        return property(lambda self: value(), lambda self, new: value(new))
+    if how != "method":
+        return value
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return value(*args, **kwargs)
+
+    return method
+
+
+def bound_form(target: Any, value: Any) -> Any:
+    """What to set on an object of the program where the tests set one of theirs."""
+    if not isinstance(target, type):
+        return value
+    return in_form({"function": "method", "PropertyMock": "property"}.get(kind_of(value), "value"), value)

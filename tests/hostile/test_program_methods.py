@@ -1,0 +1,445 @@
+"""An answer computes nothing: what decides a test is never a method of an object that the test does not speak of.
+
+Where a test does speak of the program's classes, its methods and operators are the program's, and the report says so
+(`judge: "program_methods"`). The honest side of the same is in `test_ordinary_objects.py`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from sandbox.errors import InvalidSuite
+from sandbox.judge import judge
+from sandbox.judge.reading import complete_part, read
+from sandbox.types import AssertSuite, CheckSuite, Limits, Program, Report, Stop, Suite
+from sandbox.walls import Sandbox
+
+LIMITS = Limits(cpu_s=5)
+
+
+def judged(box: Sandbox, source: str, suite: Suite) -> Report:
+    return judge(Program("python", source), suite, LIMITS, Stop(), box)
+
+
+def run(box: Sandbox, source: str, *asserts: str, setup: str = "") -> Report:
+    return judged(box, source, AssertSuite(asserts, setup, "f"))
+
+
+def forged(report: Report, asserts: tuple[str, ...]) -> list[str]:
+    return [text for text, test in zip(asserts, report.tests, strict=True) if test.verdict == "passed"]
+
+
+DUCK = """
+class D:
+    def __getattr__(self, name): return lambda *a, **k: True
+    def __eq__(self, o): return True
+    def __ne__(self, o): return False
+    def __lt__(self, o): return True
+    __le__ = __gt__ = __ge__ = __contains__ = __lt__
+    def __sub__(self, o): return 0
+    __rsub__ = __add__ = __radd__ = __mod__ = __floordiv__ = __and__ = __xor__ = __sub__
+    def __hash__(self): return hash(5)
+    def get(self, key, default=None): return default
+    def pop(self, key, default=None): return default
+    def union(self, o): return o
+def f(*x): return D()
+"""
+DUCK_TESTS = (
+    "assert f('hello').startswith('he')",
+    "assert f(1).isdigit()",
+    "assert f(1).issubset({1, 2})",
+    "assert f(1).equals([1, 2])",
+    "assert f(1).almost_equal(3.5)",
+    "assert f(1).is_integer()",
+    "assert f(1).all()",
+    "assert f(1).any()",
+    "assert f(1).count(3)",
+    "assert f(1).union({5}) == {5}",
+    "assert f(1).get('a', 7) == 7",
+    "assert f(1).pop('a', 7) == 7",
+    "assert f(1) == 5",
+    "assert not (f(1) != 5)",
+    "assert f(1) < 5",
+    "assert 3 in f(1)",
+    "assert f(1) in [5]",
+    "assert f(1) in {5}",
+    "assert {5: 'a'}[f(1)] == 'a'",
+    "assert abs(f(1) - 0.5) < 1e-9",
+    "assert abs(0.5 - f(1)) < 1e-9",
+    "assert f(1) % 2 == 0",
+    "assert f(1) == f(2)",
+    "assert f([1, 2]) == f([2, 1])",
+    "assert [f(1)] == [5]",
+    "assert sorted([f(1), 3]) == [3, 5]",
+    "assert max(f(1), 3) == 5",
+    "assert isinstance(f(1), int)",
+    "assert f(1) is True",
+    "import math\nassert math.isclose(f(1), 0.5)",
+    "import unittest\nunittest.TestCase().assertAlmostEqual(f(1), 0.5)",
+    "import unittest\nunittest.TestCase().assertCountEqual(f(1), [5])",
+)
+
+
+def test_a_duck_passes_no_test_that_does_not_name_its_class(box: Sandbox) -> None:
+    assert forged(run(box, DUCK, *DUCK_TESTS), DUCK_TESTS) == []
+
+
+@pytest.mark.parametrize("base", ["set", "list", "dict", "str", "int", "float", "tuple", "frozenset"])
+def test_methods_of_a_value_are_computed_on_the_value_under_a_subclass(box: Sandbox, base: str) -> None:
+    names = "issubset issuperset union symmetric_difference count index get startswith is_integer isdigit items keys copy"
+    body = "".join(f"    def {name}(self, *a): return seen.append(a) or (a[0] if a else True)\n" for name in names.split())
+    source = f"""
+seen = []
+class T({base}):
+{body}    def __eq__(self, o): return True
+    def __contains__(self, o): return True
+    def __iter__(self): return iter([1, 2, 3])
+    def __len__(self): return 3
+    def __getitem__(self, key): return 7
+    def __bool__(self): return True
+    __lt__ = __gt__ = __le__ = __ge__ = __eq__
+    __hash__ = None
+def f(x): return T()
+"""
+    tests = (
+        "assert f(1).issubset({1}) is 5",
+        "assert f(1).issuperset({1, 2})",
+        "assert f(1).symmetric_difference({5}) == set()",
+        "assert f(1).count(77) == 1",
+        "assert f(1).startswith('he')",
+        "assert f(1).isdigit()",
+        "assert f(1).get('a', 1) == 2",
+        "assert f(1) == {1, 2, 3}",
+        "assert f(1) == [1, 2, 3]",
+        "assert 3 in f(1)",
+        "assert sorted(f(1)) == [1, 2, 3]",
+        "assert len(f(1)) == 3",
+        "assert f(1)[0] == 7",
+        "assert f(1)",
+        "assert f(1) < {1, 2, 3} and f(1) > {5}",
+    )
+    assert forged(run(box, source, *tests), tests) == []
+
+
+def test_a_value_does_not_learn_from_the_tests_what_it_is(box: Sandbox) -> None:
+    source = """
+class T(set):
+    def issubset(self, o):
+        self |= set(o)
+        return True
+    __le__ = issuperset = issubset
+class L(list):
+    def count(self, e):
+        self.append(e)
+        return 1
+def f(x): return T() if x else L()
+"""
+    tests = (
+        "r = f(1)\nassert r.issubset({1, 2, 3})\nassert r == {1, 2, 3}",
+        "r = f(1)\nassert r <= {1, 2}\nassert r == {1, 2}",
+        "r = f(0)\nfor e in (3, 1, 2): assert r.count(e) == 1\nassert sorted(r) == [1, 2, 3]",
+        "r = f(0)\nr.count(5)\nassert r == [5]",
+    )
+    assert forged(run(box, source, *tests), tests) == []
+
+
+SAID = """
+import gc, json
+def end(): return next(thing for thing in gc.get_objects() if type(thing).__name__ == "Peer")
+def f(x): type(end()).work.__globals__["codec"].encode = lambda value, *rest: TREE
+"""
+TREES = (
+    {"t": "namedtuple", "n": "str", "f": ["startswith"], "v": [True]},
+    {"t": "h", "mine": True, "id": 1, "type": "S", "c": {"t": "type", "v": "str"}},
+    {"t": "h", "mine": True, "id": 1, "type": "S", "c": {"t": "type", "v": "int"}, "base": "int", "v": "5"},
+    {"t": "h", "mine": True, "id": 1, "type": "str", "native": "object"},
+    {"t": "h", "mine": True, "id": 1, "type": "str", "c": {"t": "h", "mine": True, "id": 2, "class": True}},
+    {"t": "h", "mine": True, "id": 1, "type": "x", "ref": ["builtins", "id"]},
+    {"t": "h", "mine": True, "id": 1, "class": True, "ref": ["subprocess", "Popen"]},
+    {"t": "same", "n": 0},
+    {"t": "h", "mine": True, "id": 1, "e": {"a": 5}, "c": {"t": "type", "v": "ValueError"}},
+)
+
+
+@pytest.mark.parametrize("tree", TREES, ids=lambda tree: str(tree)[:60])
+def test_a_tree_that_only_claims_to_be_a_value_passes_nothing(box: Sandbox, tree: object) -> None:
+    tests = (
+        "r = f('x')\nassert isinstance(r, str) and r.startswith('he')",
+        "r = f('x')\nassert isinstance(r, int) and r == 5",
+        "assert f('x') == 'x'",
+    )
+    report = run(box, SAID.replace("TREE", repr(tree)), *tests)
+    assert forged(report, tests) == []
+    assert all(test.verdict in ("invalid_result", "wrong_answer", "runtime_error") for test in report.tests)
+
+
+def test_a_context_swallows_no_assertion_of_the_test(box: Sandbox) -> None:
+    source = """
+class C:
+    v = 1
+    def __enter__(self): return self
+    def __exit__(self, *error): return True
+    async def __aenter__(self): return self
+    async def __aexit__(self, *error): return True
+def f(x): return C()
+"""
+    tests = (
+        "with f(1) as c:\n    assert c.v == 2",
+        "with f(1) as c:\n    assert c.w == 2",
+        "with f(1) as c:\n    assert c['a'] == 2",
+        "with C() as c:\n    assert c.v == 2",
+        "with C() as c:\n    [1][c.v]",
+        "import asyncio\nasync def t():\n    async with C() as c:\n        assert c.v == 2\nasyncio.run(t())",
+    )
+    assert forged(run(box, source, *tests), tests) == []
+
+
+def test_an_assertion_in_a_callback_is_not_swallowed(box: Sandbox) -> None:
+    source = "def f(g):\n    try:\n        g(1)\n    except BaseException:\n        pass\n"
+    tests = ("def g(x):\n    assert x == 2\nf(g)", "seen = []\ndef g(x):\n    assert x == 2, 'no'\nassert f(g) is None")
+    assert forged(run(box, source, *tests), tests) == []
+    assert run(box, source, "def g(x):\n    raise ValueError(x)\nassert f(g) is None").passed == 1
+
+
+MARKED = {
+    "own equality": "assert V(1) == V(1)",
+    "own order": "assert V(1) < V(2)",
+    "own sum": "assert (V(1) + V(2)).n == 3",
+    "own containment": "assert 1 in V(1)",
+    "own truth": "assert V(1)",
+    "own hash": "assert len({V(1), V(1)}) == 1",
+    "a method": "assert V(1).double() == 2",
+    "a helper of the program": "assert close(f(1), 1)",
+    "an own exit": "with V(1):\n    raise ValueError('x')",
+}
+UNMARKED = {
+    "a plain value": "x = f(1)\nassert x == 1",
+    "an attribute": "assert V(1).n == 1",
+    "a constant": "assert LIMIT == 5",
+    "another function": "assert close(1, 1)",
+    "an enumeration": "f(1)\nassert E.A == 1 and E(1) is E.A",
+    "an exception": "try:\n    f(-1)\nexcept Own as e:\n    assert e.code == 3",
+}
+MARKING = """
+import enum
+LIMIT = 5
+class E(enum.IntEnum):
+    A = 1
+class Own(Exception):
+    code = 3
+class V:
+    def __init__(self, n): self.n = n
+    def __eq__(self, o): return self.n == o.n
+    def __lt__(self, o): return self.n < o.n
+    def __add__(self, o): return V(self.n + o.n)
+    def __contains__(self, x): return x == self.n
+    def __bool__(self): return True
+    def __hash__(self): return hash(self.n)
+    def __enter__(self): return self
+    def __exit__(self, kind, error, trace): return kind is ValueError
+    def double(self): return 2 * self.n
+def close(a, b): return abs(a - b) < 1e-9
+def f(x):
+    if x < 0: raise Own("no")
+    return x
+"""
+
+
+@pytest.mark.parametrize("name", [*MARKED, *UNMARKED])
+def test_a_pass_that_rests_on_the_programs_methods_is_marked(box: Sandbox, name: str) -> None:
+    report = run(box, MARKING, (MARKED | UNMARKED)[name])
+    assert report.passed == 1, report.tests[0].detail
+    assert report.judge == ("program_methods" if name in MARKED else "split")
+
+
+def test_a_failed_test_marks_nothing(box: Sandbox) -> None:
+    assert run(box, MARKING, "assert V(1) == V(2)", "x = f(1)\nassert x == 1").judge == "split"
+
+
+LIBRARY = """
+yes = lambda *a, **k: True
+isclose = allclose = array_equal = deepcopy = reduce = yes
+class nx: is_isomorphic = is_connected = yes
+class np: allclose = array_equal = isclose = all = yes
+class math:
+    isclose = floor = yes
+    foo = 1
+Counter = lambda *a: 0
+class OrderedDict:
+    def __init__(self, *a): pass
+    def __eq__(self, o): return True
+class Decimal(OrderedDict): pass
+class Fraction(OrderedDict): pass
+def sqrt(x): return 0
+def f(x): return 0
+"""
+LIBRARY_TESTS = (
+    "assert isclose(f(3), 3.14)",
+    "x = f(3)\nassert isclose(x, 3.14)",
+    "x = f(3)\nassert nx.is_isomorphic(x, 9)",
+    "assert Counter(f('a')) == Counter('aab')",
+    "x = f(3)\nassert math.isclose(x, 9) and math.foo",
+    "assert np.allclose(f(3), 9)",
+    "assert np.allclose(f(3), 9) and np.no_such_thing",
+    "assert array_equal(f(3), [9])",
+    "assert allclose(f(3), 9)",
+    "assert OrderedDict(f([])) == OrderedDict([(1, 2)])",
+    "assert Decimal(f(1)) == Decimal('1.5')",
+    "assert Fraction(f(1)) == Fraction(1, 2)",
+    "assert f(9) == sqrt(9)",
+    "assert reduce(lambda a, b: a + b, [f(1), 2]) == 9",
+)
+
+
+def test_no_name_of_the_library_is_the_programs_to_define(box: Sandbox) -> None:
+    assert forged(run(box, LIBRARY, *LIBRARY_TESTS), LIBRARY_TESTS) == []
+
+
+def test_what_a_program_really_imports_may_be_leant_on(box: Sandbox) -> None:
+    source = """
+import math, collections
+import numpy as np
+from math import isclose, sqrt as root
+from collections import Counter, OrderedDict
+from datetime import datetime, timedelta
+from decimal import Decimal as D
+def gcd(a, b): return math.gcd(a, b)
+class Tally:
+    def __init__(self): self.n = 0
+    def increment(self): self.n += 1; return self.n
+def f(x): return x
+"""
+    tests = (
+        "assert isclose(f(0.5), 0.5)",
+        "assert root(f(9)) == 3",
+        "assert Counter(f('aab')) == Counter({'a': 2, 'b': 1})",
+        "assert f(datetime(2024, 1, 1)) + timedelta(days=1) == datetime(2024, 1, 2)",
+        "assert D(f('1.5')) == D('1.5')",
+        "assert np.allclose(f([1.0]), [1.0]) and math.floor(f(1.5)) == 1",
+        "assert gcd(4, 6) == 2",
+        "t = Tally()\nassert t.increment() == 1 and t.increment() == 2",
+    )
+    report = run(box, source, *tests)
+    assert [test.detail for test in report.tests if test.detail] == []
+
+
+def test_an_own_class_named_like_one_of_the_library_stays_the_programs(box: Sandbox) -> None:
+    source = "class Counter:\n    def __init__(self): self.n = 0\n    def increment(self): self.n += 1\ndef f(x): return x"
+    right = "c = Counter()\nc.increment()\nassert c.n == f(1)"
+    assert run(box, source, right).passed == 1
+    assert run(box, source.replace("+= 1", "+= 2"), right).passed == 0
+
+
+TAKEOVER = (
+    "[o for o in __import__('gc').get_objects() if type(o).__name__=='Suite'][0].codes"
+    ".__setitem__(slice(None),[compile('','','exec')]*9) or 5"
+)
+SAYS = (
+    "(lambda d: (__import__('os').write(4, len(d).to_bytes(4, 'big') + d), __import__('os')._exit(0)))"
+    "(b'{\\\"invalid\\\":\\\"x\\\"}')"
+)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "assert eval(f('2+3')) == 5",
+        "n = {}\nexec('r = ' + f(1), n)\nassert n['r'] == 5",
+        "from builtins import eval as e\nassert e(f(1)) == 5",
+        "assert (lambda: eval(f(1)))() == 5",
+        "import builtins\nassert builtins.eval(f(1)) == 5",
+    ],
+)
+def test_a_test_that_executes_the_answer_decides_only_itself(box: Sandbox, first: str) -> None:
+    source = f"def f(x): return {TAKEOVER!r}\n"
+    report = run(box, source, first, "x = f(1)\nassert x == 2", "x = f(1)\nassert x == 3")
+    assert [test.verdict for test in report.tests[1:]] == ["wrong_answer"] * 2
+    assert report.judge == "program_methods" or not report.passed
+    honest = run(box, "def f(x): return '5'", first, "x = f(1)\nassert x == '5'")
+    assert [test.verdict for test in honest.tests] == ["passed"] * 2
+
+
+def test_an_executed_answer_cannot_make_the_suite_invalid(box: Sandbox) -> None:
+    source = f'def f(x): return "{SAYS}"\n'
+    report = run(box, source, "x = f(1)\nassert x == 2", "assert eval(f(1)) == 5", "x = f(1)\nassert x == 2")
+    assert report.passed == 0
+    assert report.tests[1].verdict in ("invalid_result", "no_result")
+
+
+@pytest.mark.parametrize(
+    ("setup", "test"),
+    [
+        ("", "assert eval(f(1))"),
+        ("import pickle", "assert pickle.loads(f(1)) == 1"),
+        ("from pickle import loads", "assert loads(f(1)) == 1"),
+        ("import pickle as p", "assert p.loads(f(1)) == 1"),
+        ("import marshal", "exec(marshal.loads(f(1)))"),
+        ("", "import doctest\ndoctest.run_docstring_examples(f, {})"),
+        ("", "import subprocess\nassert subprocess.run(['python3', '-c', f(1)]).returncode == 0"),
+        ("import os", "assert os.system(f(1)) == 0"),
+        ("def ev(x): return eval(x)", "assert ev(f(1)) == 1"),
+        ("", "assert __import__(f(1))"),
+        ("import importlib", "importlib.machinery.SourceFileLoader('x', f(1)).load_module()"),
+    ],
+)
+def test_tests_that_execute_are_told_by_reading_them(setup: str, test: str) -> None:
+    assert read(setup, "", (test,), "f")["lonely"] == [True]
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert f(1) == 2",
+        "import json\nassert json.loads(f(1)) == {}",
+        "import re\nassert re.compile('a').match(f(1))",
+        "import pickle\nassert pickle.dumps(1)",
+        "import ast\nassert ast.literal_eval(f(1)) == 5",
+        "assert f(1).evaluate() == 3",
+        "from importlib import import_module\nassert f(1)",
+    ],
+)
+def test_tests_that_execute_nothing_share_a_process(test: str) -> None:
+    assert read("", "", (test,), "f")["lonely"] == [False]
+
+
+@pytest.mark.parametrize("entry_point", ["check", "check.f", "__name__", "__builtins__", "isinstance", "a b", "1f", "def"])
+def test_words_of_the_harness_are_no_entry_points(box: Sandbox, entry_point: str) -> None:
+    test = "def check(candidate):\n    assert candidate([1, 2]) is True\n    assert candidate([2, 1]) is False\n"
+    with pytest.raises(InvalidSuite, match="entry_point"):
+        judged(box, "def check(c): pass\n", CheckSuite(test, entry_point))
+
+
+HELPER = "def helper(x):\n    return x * 2\n"
+PROMPTS = {
+    "an open def": "\ndef f(x):\n",
+    "a def without a line": "\ndef f(x):",
+    "a documented def": "\ndef f(x):\n    '''Doubles.'''\n",
+    "a def half written": "\ndef f(x):\n    y = x\n    if y:\n",
+    "a decorated def": "\nimport functools\n\n@functools.cache\ndef f(x):\n",
+    "a def over lines": "\ndef f(\n    x: int,\n) -> int:\n",
+    "an open class": "\nclass Solution:\n    def f(self, x):\n",
+    "an async def": "\nasync def g(x):\n    return x\n\ndef f(x):\n",
+    "an open text": "\ndef f(x):\n    '''Doubles\n",
+    "a comment": "\ndef f(x):\n    # double it\n",
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_helpers_of_any_prompt_are_the_tests_own(box: Sandbox, name: str) -> None:
+    prompt = HELPER + PROMPTS[name]
+    assert "def helper" in complete_part(prompt)
+    assert complete_part(prompt).count("def f") == int(name == "a documented def")
+    if name in ("an open def", "a documented def", "a comment", "a decorated def"):
+        test = "def check(candidate):\n    assert helper(candidate(3)) == 12\n"
+        suite = CheckSuite(test, "f", prompt)
+        assert judged(box, "    return 2 * x\n", suite).passed == 1
+        assert judged(box, "    return 0\n\ndef helper(x):\n    return 12\n", suite).passed == 0
+
+
+def test_a_star_import_does_not_stand_before_a_solution(box: Sandbox) -> None:
+    source = "from math import *\nclass Solution:\n    def factorial(self, n):\n        return 0\n"
+    wrong = judged(box, source, AssertSuite(("assert factorial(5) == 120",), "", "factorial"))
+    right = judged(
+        box, source.replace("return 0", "return 120"), AssertSuite(("assert factorial(5) == 120",), "", "factorial")
+    )
+    assert (wrong.passed, right.passed) == (0, 1)
