@@ -399,13 +399,43 @@ def binary(dunder: str, base: type | None) -> Any:
 
 def own_or_asked(dunder: str, base: type | None, work: Any) -> Any:
     """A special method: of the value where the class extends a type of values and is not spoken of, else asked for."""
-    if base is None or not hasattr(base, dunder):
+    if base is None or (not hasattr(base, dunder) and dunder.strip("_") not in OF_VALUES):
         return work
 
     def method(self: Any, *args: Any) -> Any:
-        return work(self, *args) if spoken(self) else getattr(base, dunder)(self, *args)
+        if spoken(self):
+            return work(self, *args)
+        if hasattr(base, dunder):
+            return getattr(base, dunder)(self, *args)
+        if dunder == "__bool__":  # a container, so its length says it
+            return base.__len__(self) != 0  # type: ignore[attr-defined]
+        raise refuse(self, repr(dunder))
 
     return method
+
+
+OF_VALUES = frozenset(
+    {  # what a type of values does not have, a subclass that is not spoken of does not add
+        "bool",
+        "len",
+        "getitem",
+        "contains",
+        "iter",
+        "reversed",
+        "int",
+        "index",
+        "float",
+        "complex",
+        "abs",
+        "neg",
+        "pos",
+        "invert",
+        "round",
+        "trunc",
+        "floor",
+        "ceil",
+    }
+)
 
 
 def number_of_kind(op: str, kind: Any = None) -> Any:

@@ -135,7 +135,7 @@ def executing_names(tree: ast.AST) -> dict[str, str]:
             for alias in node.names:
                 if root in EXECUTING_MODULES and alias.name not in harmless:
                     found[alias.asname or alias.name] = ""
-                if alias.name in EXECUTING_ATTRIBUTES:
+                if alias.name in EXECUTING_ATTRIBUTES or (root == "builtins" and alias.name in EXECUTING_CALLS):
                     found[alias.asname or alias.name] = ""
     return found
 
