@@ -79,8 +79,9 @@ KNOWN_MODULES = frozenset(sys.stdlib_module_names) | {
     "pandas",
     "builtins",
 }
+MAX_WATCHED, MAX_WATCHED_BYTES = 16, 10_000  # attributes that tests may change in place, the latest ones
+WATCHED = frozenset({list, dict, set})
 MAX_NESTED = 60  # objects within objects within one value
-WORKING = frozenset({"get", "call"})  # operations whose answer may be lent as a part of the library
 
 
 def import_module(name: str) -> Any:
@@ -139,6 +140,7 @@ class Peer:
         self.natives: dict[type, Any] = {}
         self.came: dict[int, int] = {}  # id of an exception of the other end's, its number there
         self.building: set[int] = set()
+        self.watched: list[tuple[Any, dict[str, Any], Any, Any]] = []
         self.foreign: list[BaseException] = []  # exceptions that came from the other end
         self.broken: BaseException | None = None  # the first Lost or Unsplittable; tests may not swallow it
         self.failed: BaseException | None = None  # an assertion that failed inside of what the program called
@@ -190,6 +192,8 @@ class Peer:
             kind = type(value)
         if is_foreign(value) or (isinstance(value, type) and is_mirror(value)):
             return self.send_home(value)
+        if isinstance(value, type) and (number := own(value, mirrors.SHADOW)) is not None:
+            return {"t": "h", "mine": False, "id": number}
         if isinstance(value, BaseException) and id(value) in self.came:
             return {"t": "h", "mine": False, "id": self.came[id(value)]}
         number = self.number_of(value)
@@ -318,7 +322,8 @@ class Peer:
         if issubclass(kind, BaseException):
             return build_error(kind, tree.get("e"), self.decode, lambda error: self.arrived(number, error))
         base = base_of(kind)
-        if base is None and not is_mirror(kind):
+        extends = own(kind, mirrors.SHADOW) is not None  # a class of ours, made by the other end
+        if base is None and not is_mirror(kind) and not extends:
             if self.guarded and (base_of(type("_", (kind,), {})) if mirrors.plain_class(kind) else kind is bool):
                 raise codec.CodecError(f"a {kind.__name__} without a value")
             if kind not in self.natives:
@@ -333,7 +338,7 @@ class Peer:
             plain: Any = base
             if type(value) is not base:
                 raise self.fail(Unsplittable(f"the builtin value behind a {kind.__name__}"))
-            if not is_mirror(kind):
+            if not is_mirror(kind) and not extends:
                 return value
             made = plain.__new__(kind) if base.__name__ in MUTABLE else plain.__new__(kind, value)
             if base.__name__ in MUTABLE:
@@ -393,7 +398,34 @@ class Peer:
             self.refresh_all(reply)
         return value
 
+    def watch(self, owner: Any, how: dict[str, Any], value: Any) -> Any:
+        """Remember a container that is an attribute or item of an object of the other end: it may be changed here."""
+        if type(value) in WATCHED and get(owner, NUMBER) is not None:
+            tree, error = attempt(lambda: self.encode(value))
+            if error is None and len(codec.dumps(tree)) <= MAX_WATCHED_BYTES:
+                self.watched = [entry for entry in self.watched if entry[0] is not owner or entry[1] != how]
+                self.watched.append((owner, how, value, tree))
+                del self.watched[:-MAX_WATCHED]
+        return value
+
+    def tell_changes(self) -> None:
+        """Make the changes of watched containers at the other end, before it does anything else."""
+        waiting, self.watched = self.watched, []
+        kept = []
+        for owner, how, value, tree in waiting:
+            after = self.encode(value)
+            if after != tree:
+                self.request("set_inside", h=get(owner, NUMBER), value=after, **how)
+            kept.append((owner, how, value, after))
+        self.watched = kept + self.watched
+
+    def renew(self, target: Any, value: Any) -> None:
+        if type(target) is type(value):
+            change(target, inside(value))
+
     def exchange(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
+        if self.watched and op != "set_inside":
+            self.tell_changes()
         self.lock.acquire()
         try:
             self.next_id += 1
