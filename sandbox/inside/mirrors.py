@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         method_for,
         mirror_entry,
         own,
+        peer_of,
     )
     from sandbox.inside.serving import base_of
     from sandbox.inside.wire import attempt
@@ -52,6 +53,7 @@ else:
         method_for,
         mirror_entry,
         own,
+        peer_of,
     )
     from serving import base_of
     from wire import attempt
@@ -563,7 +565,7 @@ def shown(name: str) -> Any:
 
 def in_pieces(name: str) -> Any:
     def method(self: Any, *args: Any) -> Any:
-        peer = mirror_entry(type(self), PEER)
+        peer = peer_of(self)
         if name == "throw":
             args = args[:1] if len(args) < 2 or args[1] is None else args[1:2]
         found = ask(self, "pieces", name=name, args=peer.encode(list(args)))
@@ -575,3 +577,11 @@ def in_pieces(name: str) -> Any:
 
     method.__name__ = name
     return method
+
+
+# Those that most programs need are made once, for all processes that are forked from this one; whose an instance is, it
+# says itself.
+READY: dict[type, Any] = {
+    kind: native_mirror(False, kind)
+    for kind in (types.FunctionType, types.MethodType, types.GeneratorType, types.CoroutineType)
+}

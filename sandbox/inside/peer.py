@@ -137,7 +137,7 @@ class Peer:
         self.lent: dict[int, Any] = {}
         self.numbers: dict[int, int] = {}
         self.remotes: dict[int, Any] = {}  # stand-ins and mirrors by the other end's number
-        self.natives: dict[type, Any] = {}
+        self.natives: dict[type, Any] = dict(mirrors.READY)
         self.came: dict[int, int] = {}  # id of an exception of the other end's, its number there
         self.building: set[int] = set()
         self.watched: list[tuple[Any, dict[str, Any], Any, Any]] = []
@@ -463,7 +463,9 @@ class Peer:
         except codec.CodecError as error:
             raise self.fail(Unsplittable(str(error))) from None
         fields = {**target, "args": trees, "names": list(kwargs)}
-        alive = [value for value in (owner, *values) if value is not None and get(value, SYNCED) is not None]
+        alive = [
+            value for value in (owner, *values) if type(type(value)) is not type and get(value, SYNCED) is not None
+        ]
         if alive:
             for value in alive:
                 remote.push(value)
