@@ -146,10 +146,9 @@ def encode(value: Any, opaque: Opaque = refuse, depth: int = 0) -> Any:
     else:
         encoder: Callable[[Any, Opaque, int], Any] = _ENCODERS.get(kind, _encode_library)
         tree = encoder(value, opaque, depth + 1)
-    if lender is not None:
-        if kind is list or tree["t"] in SHARED_TAGS:
-            lender.seen[id(value)] = len(lender.kept)
-            lender.kept.append(value)
+    if lender is not None and (kind is list or tree["t"] in SHARED_TAGS):
+        lender.seen[id(value)] = len(lender.kept)
+        lender.kept.append(value)
     return tree
 
 
