@@ -143,6 +143,8 @@ def executing_names(tree: ast.AST) -> dict[str, str]:
 def executes(tree: ast.AST, aliases: dict[str, str]) -> bool:
     """Whether a text uses anything that executes what it is given."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "eval_str":
+            return True
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             if node.id in EXECUTING_CALLS or aliases.get(node.id) == "":
                 return True

@@ -204,6 +204,43 @@ def test_an_assertion_in_a_callback_is_not_swallowed(box: Sandbox) -> None:
     assert run(box, source, "def g(x):\n    raise ValueError(x)\nassert f(g) is None").passed == 1
 
 
+def test_an_own_exception_that_comes_home_makes_no_suite_invalid(box: Sandbox) -> None:
+    """A program that lets the test's ImportError pass has failed the test, which was to see it handled."""
+    test = "def g():\n    raise ImportError('x')\nassert f(g) == 1"
+    handles = "def f(g):\n    try:\n        g()\n    except ImportError:\n        return 1\n"
+    assert run(box, "def f(g): return g()", test).verdict == "runtime_error"
+    assert run(box, handles, test).passed == 1
+    own = "class Own(Exception): pass\ndef g(): raise Own(3)\ntry:\n    f(g)\nexcept Own as e:\n    assert e.args == (3,)"
+    assert run(box, "def f(g): return g()", own).passed == 1
+    assert run(box, "def f(g): raise ValueError", own).passed == 0
+
+
+def test_a_class_of_the_library_makes_no_object_that_equals_everything(box: Sandbox) -> None:
+    tests = ("assert f(1)(2) == 5", "assert f(1)() == f(2)()", "assert f(1)(2).ok() is True", "x = f(1)\nassert x == 5")
+    for value in ("unittest.mock._ANY", "unittest.mock.MagicMock", "unittest.mock.ANY", "unittest.mock.MagicMock()"):
+        source = f"import unittest.mock\ndef f(x): return {value}"
+        assert forged(run(box, source, *tests), tests) == []
+    source = "from unittest.mock import MagicMock as f"
+    assert run(box, source, "assert f(1) == 5", "assert f(1).equals(5)", "assert 5 in f(1)").passed == 0
+
+
+def test_a_dataclass_has_no_code_for_a_field_name(box: Sandbox) -> None:
+    """`dataclasses` puts the names of a base's fields into a program, which runs among the tests."""
+    source = """
+import dataclasses
+@dataclasses.dataclass
+class Item:
+    name: str = "a"
+field = Item.__dataclass_fields__["name"]
+said = "x=(__import__('os')._exit(0))): pass\\ndef g(self"
+field.name = said
+Item.__dataclass_fields__ = {said: field}
+def f(x): return x
+"""
+    test = "import dataclasses\n@dataclasses.dataclass\nclass Mine(Item):\n    more: int = 1\nassert f(1) == 2"
+    assert run(box, source, test).verdict == "wrong_answer"
+
+
 MARKED = {
     "own equality": "assert V(1) == V(1)",
     "own order": "assert V(1) < V(2)",
