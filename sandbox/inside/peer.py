@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from sandbox.inside import mirrors, remote
     from sandbox.inside.remote import CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
-    from sandbox.inside.serving import base_of, base_value, fill
+    from sandbox.inside.serving import base_of, base_value, fill, instance_of
     from sandbox.inside.wire import (
         BeyondValues,
         Lost,
@@ -56,7 +56,7 @@ else:
     import mirrors
     import remote
     from remote import CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
-    from serving import base_of, base_value, fill
+    from serving import base_of, base_value, fill, instance_of
     from wire import (
         BeyondValues,
         Lost,
@@ -360,7 +360,7 @@ class Peer:
             if base is None:
                 raise codec.CodecError("a value of a class without values")
             content = self.decode(tree["v"])
-            made = base.__new__(value, content) if base.__name__ not in MUTABLE else base.__new__(value)
+            made = instance_of(value, content, base) if base.__name__ not in MUTABLE else base.__new__(value)
             if base.__name__ in MUTABLE:
                 fill(made, content, base)
             return made
@@ -400,7 +400,7 @@ class Peer:
                 raise self.fail(Unsplittable(f"the builtin value behind a {kind.__name__}"))
             if not is_mirror(kind) and not extends:
                 return value
-            made = plain.__new__(kind) if base.__name__ in MUTABLE else plain.__new__(kind, value)
+            made = plain.__new__(kind) if base.__name__ in MUTABLE else instance_of(kind, value, base)
             if base.__name__ in MUTABLE:
                 fill(made, value, base)
                 object.__setattr__(made, SYNCED, self.content(made, base))

@@ -18,14 +18,22 @@ else:
     import awaited
 
 BASES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
-LIBRARY_BASES = ("OrderedDict", "defaultdict", "Counter", "deque")
+LIBRARY_BASES = {
+    ("collections", "OrderedDict"),
+    ("collections", "defaultdict"),
+    ("collections", "Counter"),
+    ("collections", "deque"),
+    ("datetime", "datetime"),
+    ("datetime", "date"),
+    ("decimal", "Decimal"),
+}
 FUNCTION = type(lambda: 0)
 
 
 def base_of(kind: type) -> type | None:
     """The type of values that instances of a subclass extend."""
     for base in kind.__mro__:
-        if base in BASES or (base.__module__ == "collections" and base.__name__ in LIBRARY_BASES):
+        if base in BASES or (base.__module__, base.__name__) in LIBRARY_BASES:
             return base if base is not kind else None
     return None
 
@@ -40,7 +48,25 @@ def base_value(value: Any, base: type) -> Any:
         return plain(plain.__iter__(value))
     if base in (str, bytes, bytearray):
         return plain.__getitem__(value, slice(None))
-    return plain.__add__(value, plain(0))
+    if base.__name__ in ("date", "datetime"):
+        return plain(*parts_of(value, base))
+    return plain(value) if base.__name__ == "Decimal" else plain.__add__(value, plain(0))
+
+
+def parts_of(value: Any, base: type) -> tuple[Any, ...]:
+    """What a date or time is made of, read past the methods of a subclass."""
+    names = ["year", "month", "day"]
+    if base.__name__ == "datetime":
+        names += ["hour", "minute", "second", "microsecond", "tzinfo"]
+    every: Any = base
+    return tuple(getattr(every, name).__get__(value) for name in names)
+
+
+def instance_of(kind: Any, value: Any, base: Any) -> Any:
+    """An instance of a class that extends a type of values which never change, past the constructor of the class."""
+    if base.__name__ in ("date", "datetime"):
+        return base.__new__(kind, *parts_of(value, base))
+    return base.__new__(kind, value)
 
 
 def fill(target: Any, value: Any, base: type) -> None:

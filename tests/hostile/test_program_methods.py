@@ -210,7 +210,8 @@ def test_an_own_exception_that_comes_home_makes_no_suite_invalid(box: Sandbox) -
     handles = "def f(g):\n    try:\n        g()\n    except ImportError:\n        return 1\n"
     assert run(box, "def f(g): return g()", test).verdict == "runtime_error"
     assert run(box, handles, test).passed == 1
-    own = "class Own(Exception): pass\ndef g(): raise Own(3)\ntry:\n    f(g)\nexcept Own as e:\n    assert e.args == (3,)"
+    own = "class Own(Exception): pass\ndef g(): raise Own(3)\n"
+    own += "try:\n    f(g)\nexcept Own as e:\n    assert e.args == (3,)"
     assert run(box, "def f(g): return g()", own).passed == 1
     assert run(box, "def f(g): raise ValueError", own).passed == 0
 

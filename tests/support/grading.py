@@ -16,11 +16,16 @@ AREAS = {
     "arguments": "values, streams and objects of the tests as arguments; changes in place; an argument that comes back",
     "classes": "classes: operators, protocols, contexts, copies, dataclasses, extension by the tests",
     "concurrent": "threads on either side, coroutines, time-outs, tasks, asynchronous contexts and callbacks",
+    "extended": "subclasses of dates, decimals, deques, counters, floats, and their own methods",
     "numpy": "arrays: changes in place, empty ones, truths, dates, complex numbers, long doubles",
 }
 
 
-JUDGES = {"classes": "`split` or `program_methods`", "concurrent": "`split` or `program_methods`"}
+JUDGES = {
+    "extended": "`split` or `program_methods`",
+    "classes": "`split` or `program_methods`",
+    "concurrent": "`split` or `program_methods`",
+}
 
 
 @dataclass(frozen=True)
