@@ -217,8 +217,13 @@ class Mirror(abc.ABCMeta):
         if not is_mirror(cls) or name.startswith(("__", "_abc_", "\0")):
             super().__setattr__(name, value)
         else:
-            peer = own(cls, PEER)
-            peer.request("set_attr", h=own(cls, CLASS), name=name, value=peer.encode(value))
+            peer, number = own(cls, PEER), own(cls, CLASS)
+            before = peer.replaced.setdefault(number, {})
+            if name not in before and isinstance(own(cls, name), Asked):
+                before[name] = peer.request("attr", h=number, name=name)
+            if isinstance(value, Asked):  # a patch ends, and puts back what it found here
+                value = before[name]
+            peer.request("set_attr", h=number, name=name, value=peer.encode(value))
 
     def __delattr__(cls, name: str) -> None:
         if not is_mirror(cls):

@@ -194,6 +194,7 @@ class Peer:
         self.natives: dict[type, Any] = dict(mirrors.READY)
         self.came: dict[int, int] = {}  # id of an exception of the other end's, its number there
         self.building: set[int] = set()
+        self.replaced: dict[int, dict[str, Any]] = {}  # what the tests have patched in classes of the program
         self.watched: list[tuple[Any, dict[str, Any], Any, Any]] = []
         self.foreign: list[BaseException] = []  # exceptions that came from the other end
         self.broken: BaseException | None = None  # the first Lost or Unsplittable; tests may not swallow it
