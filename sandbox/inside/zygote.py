@@ -386,6 +386,8 @@ def load(files: list[str]) -> dict[str, Any]:
     codec = sys.modules["codec"]
     for _ in range(20):  # code that has run adapts itself no more, and its pages stay shared after a fork
         codec.decode(codec.loads(codec.dumps(codec.encode({"a": [1, 2.5, "b"], "c": (True, None)}))))
+    if "peer" in sys.modules:
+        sys.modules["peer"].warm()
     for name in set(sys.modules) - before:
         if os.path.dirname(getattr(sys.modules[name], "__file__", None) or "/") == os.path.dirname(sys.argv[0]):
             del sys.modules[name]
