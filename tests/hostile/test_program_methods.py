@@ -176,6 +176,58 @@ def test_a_tree_that_only_claims_to_be_a_value_passes_nothing(box: Sandbox, tree
     assert forged(report, tests) == []
 
 
+LYING = """
+import gc
+done = []
+class V:
+    def __init__(self, n=1): self.n = n
+    def __eq__(self, o): return True
+def lie():
+    if not done:
+        done.append(1)
+        peer = next(thing for thing in gc.get_objects() if type(thing).__name__ == "Peer")
+        table = peer.policy.__globals__["OPERATIONS"]
+        truth = table["describe"]
+        def describe(o, p, m):
+            a = truth(o, p, m)
+            LIE
+            return a
+        table["describe"] = describe
+def f(x):
+    lie()
+    return V(x)
+"""
+LIES = (
+    "a['bases'] = [int]",
+    "a['bases'] = [str, int]",
+    "a['bases'] = 5",
+    "a['bases'] = [o]",
+    "a['bases'] = [AssertionError]",
+    "a['module'] = 'test_suite'",
+    "a['names'] = {'__class__': 'function', '__getattribute__': 'function', '__del__': 'function', '': 'value'}",
+    "a['names'] = 7",
+    "a['members'] = [['mro', 1], ['__init__', 2]]",
+    "a['tuple'] = ['__eq__']",
+    "a['fields'] = [['a b', 'int', 1, 1, 0, '_FIELD']]",
+    "a['annotations'] = {'a': '1 / 0'}",
+    "a['name'] = 'int'",
+    "a.clear()",
+)
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_class_described_by_lies_passes_nothing(box: Sandbox, lie: str) -> None:
+    tests = (
+        "assert f(1) == 5",
+        "f(1)\nassert V(1) == 5",
+        "f(1)\nimport dataclasses\n@dataclasses.dataclass\nclass S(V):\n    q: int = 1\nassert S() == 5",
+        "assert isinstance(f(1), int) and f(1) == 5",
+        "assert f(1).startswith('a')",
+        "assert len({f(1), 5}) == 1",
+    )
+    assert forged(run(box, LYING.replace("LIE", lie), *tests), tests) == []
+
+
 def test_a_context_swallows_no_assertion_of_the_test(box: Sandbox) -> None:
     source = """
 class C:
