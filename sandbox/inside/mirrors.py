@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         method_for,
         mirror_entry,
         own,
+        peer_of,
     )
     from sandbox.inside.serving import base_of
     from sandbox.inside.wire import attempt
@@ -52,6 +53,7 @@ else:
         method_for,
         mirror_entry,
         own,
+        peer_of,
     )
     from serving import base_of
     from wire import attempt
@@ -183,8 +185,21 @@ SKIPPED = frozenset(
 )
 
 
+SHADOW = (
+    "\0shadow"  # the number of the class that stands at the other end for a class of this one that extends a mirror
+)
+
+
 class Mirror(abc.ABCMeta):
-    """The class of mirrors."""
+    """The class of mirrors, and of the classes of this end that extend them."""
+
+    def __new__(cls, name: str, bases: Any, namespace: Any, **named: Any) -> Any:
+        return super().__new__(cls, name, bases, namespace)
+
+    def __init__(cls, name: str, bases: Any, namespace: Any, **named: Any) -> None:
+        super().__init__(name, bases, namespace)
+        if not is_mirror(cls) and not issubclass(cls, BaseException) and mirror_entry(cls, CLASS) is not None:
+            announce(cls, named)
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if is_mirror(cls):
@@ -192,6 +207,8 @@ class Mirror(abc.ABCMeta):
         return extended(cls, args, kwargs)
 
     def __getattr__(cls, name: str) -> Any:
+        if name == "__signature__" and is_mirror(cls):
+            return signature_of(cls)
         if (name.startswith("__") and name.endswith("__") and name not in SHOWN) or name.startswith(("\0", "_abc_")):
             raise AttributeError(f"type object {cls.__name__!r} has no attribute {name!r} over the wire")
         return hear(cls, mirror_entry(cls, PEER).request("attr", h=mirror_entry(cls, CLASS), name=name))
@@ -239,8 +256,23 @@ class Walked(Mirror):
         return True
 
     def __getitem__(cls, key: Any) -> Any:
-        peer = mirror_entry(cls, PEER)
-        return peer.request("item", h=mirror_entry(cls, CLASS), key=peer.encode(key))
+        return item_of(cls, key)
+
+
+def item_of(cls: Any, key: Any) -> Any:
+    peer = mirror_entry(cls, PEER)
+    return peer.request("item", h=mirror_entry(cls, CLASS), key=peer.encode(key))
+
+
+def signature_of(cls: Any) -> Any:
+    """The signature of a class, by its `__init__`. Raises AttributeError for one without."""
+    import inspect
+
+    start = own(cls, PEER).request("attr", h=own(cls, CLASS), name="__init__")
+    if not isinstance(start, types.FunctionType):
+        raise AttributeError("__signature__")
+    whole = inspect.signature(start)
+    return whole.replace(parameters=list(whole.parameters.values())[1:])
 
 
 def asked_about(cls: Any, op: str, value: Any) -> bool:
@@ -258,23 +290,8 @@ def extended(cls: Any, args: Any, kwargs: Any) -> Any:
     if type(made) is not cls:
         return made
     if not issubclass(cls, BaseException):
-        mirrors = [kind for kind in cls.__mro__ if is_mirror(kind)]
-        nearest = [
-            kind for kind in mirrors if not any(issubclass(other, kind) for other in mirrors if other is not kind)
-        ]
-        body: dict[str, Any] = {}
-        for kind in reversed(cls.__mro__):
-            if not is_mirror(kind) and issubclass(kind, Foreign) and kind is not Foreign:
-                body.update(lent_body(kind))
         plain = [base(made)] if base is not None and base.__name__ not in MUTABLE else []
-        number = peer.request(
-            "shadow",
-            h=own(nearest[0], CLASS),
-            name=cls.__name__,
-            bases=[peer.encode(kind) for kind in nearest],
-            body=peer.encode(body),
-            args=[peer.encode(value) for value in plain],
-        )
+        number = peer.request("shadow", h=own(cls, SHADOW), args=[peer.encode(value) for value in plain])
         object.__setattr__(made, PEER, peer)
         object.__setattr__(made, NUMBER, expect(int, number))
         peer.remotes[number] = made
@@ -282,10 +299,31 @@ def extended(cls: Any, args: Any, kwargs: Any) -> Any:
     return made
 
 
+def announce(cls: Any, named: dict[str, Any]) -> None:
+    """Have a class made at the other end that stands for one of this end."""
+    peer = mirror_entry(cls, PEER)
+    mirrors = [kind for kind in cls.__mro__ if is_mirror(kind)]
+    nearest = [kind for kind in mirrors if not any(issubclass(other, kind) for other in mirrors if other is not kind)]
+    body: dict[str, Any] = {}
+    for kind in reversed(cls.__mro__):
+        if not is_mirror(kind) and issubclass(kind, Foreign) and kind is not Foreign:
+            body.update(lent_body(kind))
+    number = peer.request(
+        "extend",
+        h=own(nearest[0], CLASS),
+        name=cls.__name__,
+        bases=[peer.encode(kind) for kind in nearest],
+        body=peer.encode(body),
+        named=peer.encode(named),
+    )
+    type.__setattr__(cls, SHADOW, expect(int, number))
+    peer.remotes[number] = cls
+
+
 def lent_body(kind: type) -> dict[str, Any]:
     body: dict[str, Any] = {}
     for name, value in vars(kind).items():
-        if name in SKIPPED or name.startswith(("_abc_", "\0")):
+        if (name in SKIPPED and name != "__init__") or name.startswith(("_abc_", "\0")):
             continue
         if type(value) is types.FunctionType:
             body[name] = ("function", value)
@@ -338,8 +376,12 @@ def mirror(peer: Any, number: int, about: dict[str, Any]) -> Any:
         from collections import namedtuple
 
         bases = [namedtuple(name, [str(field) for field in about["tuple"]])]
+
+    def probe(namespace: dict[str, Any]) -> None:
+        namespace[CLASS] = number
+
     meta = Walked if about.get("walked") else Mirror
-    _, error = attempt(lambda: types.new_class(name, (Foreign, *bases), {"metaclass": meta}))
+    _, error = attempt(lambda: types.new_class(name, (Foreign, *bases), {"metaclass": meta}, probe))
     if error is not None:
         bases = [base for base in bases if is_mirror(base) or base_of(base) or issubclass(base, BaseException)]
     body = body_of(peer, number, about, bases)
@@ -360,9 +402,12 @@ def dress(made: Any, about: dict[str, Any]) -> None:
     if type(fields) is not list:
         return
     import dataclasses
+    import keyword
 
     found = {}
     for name, note, is_init, is_repr, kw_only, which in fields:
+        if not str(name).isidentifier() or keyword.iskeyword(str(name)):
+            continue  # `dataclasses` writes programs with it
         field: Any = dataclasses.field(init=bool(is_init), repr=bool(is_repr), kw_only=bool(kw_only))
         field.name, field.type = str(name), note
         kinds = [dataclasses._FIELD, dataclasses._FIELD_CLASSVAR, dataclasses._FIELD_INITVAR]  # type: ignore[attr-defined]
@@ -391,7 +436,7 @@ def body_of(peer: Any, number: int, about: dict[str, Any], bases: list[Any]) -> 
                 if not hasattr(object, name)
             } | names
     body: dict[str, Any] = {
-        "__module__": str(about["module"]),
+        "__module__": module_of(about),
         "__doc__": about.get("doc"),
         CLASS: number,
         PEER: peer,
@@ -410,6 +455,8 @@ def body_of(peer: Any, number: int, about: dict[str, Any], bases: list[Any]) -> 
                 body[name] = special
         else:
             body[name] = Asked(name, bound=how == "function", number=number, base=value_base)
+    if any(base.__module__ == "typing" for base in about["bases"]):
+        body["__class_getitem__"] = classmethod(item_of)
     notes = about.get("annotations")
     if type(notes) is dict:
         body["__annotations__"] = notes
@@ -417,6 +464,12 @@ def body_of(peer: Any, number: int, about: dict[str, Any], bases: list[Any]) -> 
         for name in ("__eq__", "__hash__", "__ne__"):
             body.pop(name, None)
     return body
+
+
+def module_of(about: dict[str, Any]) -> str:
+    """The module that a class says it is of; what the tests define says `test_suite`, and nothing else does."""
+    module = str(about["module"])
+    return "__main__" if module == "test_suite" else module
 
 
 def is_value(base: Any) -> bool:
@@ -450,7 +503,7 @@ def enumeration(peer: Any, number: int, about: dict[str, Any], name: str, bases:
         namespace = meta.__prepare__(name, lineage)
         for member, value in members:
             namespace[member] = value
-        namespace["__module__"] = str(about["module"])
+        namespace["__module__"] = module_of(about)
         for attribute, how in about["names"].items():
             if attribute in taken or attribute in SKIPPED or "\0" in attribute or attribute.startswith("_"):
                 if not (attribute.startswith("__") and attribute.endswith("__")) or attribute in SKIPPED:
@@ -524,7 +577,7 @@ def shown(name: str) -> Any:
 
 def in_pieces(name: str) -> Any:
     def method(self: Any, *args: Any) -> Any:
-        peer = mirror_entry(type(self), PEER)
+        peer = peer_of(self)
         if name == "throw":
             args = args[:1] if len(args) < 2 or args[1] is None else args[1:2]
         found = ask(self, "pieces", name=name, args=peer.encode(list(args)))
@@ -536,3 +589,11 @@ def in_pieces(name: str) -> Any:
 
     method.__name__ = name
     return method
+
+
+# Those that most programs need are made once, for all processes that are forked from this one; whose an instance is, it
+# says itself.
+READY: dict[type, Any] = {
+    kind: native_mirror(False, kind)
+    for kind in (types.FunctionType, types.MethodType, types.GeneratorType, types.CoroutineType)
+}

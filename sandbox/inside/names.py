@@ -80,7 +80,7 @@ class Names:
         self.mentions: list[bool] = plan.get("mentions", [])
         self.attributes: dict[str, list[str]] = plan.get("attributes", {})
         self.roles = set(plan.get("roles", ()))
-        self.used = {name for names in self.attributes.values() for name in names}
+        self.used = {name for of, names in self.attributes.items() if of not in MODULES for name in names}
         self.current: int | None = None  # the test that runs
         self.leaned = False
 
@@ -106,7 +106,7 @@ class Names:
             raise KeyError(name)
         tree = peer.open_reply(reply).get("ok")
         if name != self.first:
-            known = self.library(name, tree)
+            known = self.library(peer, name, tree)
             if known is not None:
                 return known[0]
         found = peer.decode(tree)
@@ -115,7 +115,7 @@ class Names:
             self.leaned = True
         return found
 
-    def library(self, name: str, tree: Any) -> tuple[Any] | None:
+    def library(self, peer: Peer, name: str, tree: Any) -> tuple[Any] | None:
         """The library's own under that name, in a tuple, if it is not the program's to define."""
         tree = tree if type(tree) is dict else {}
         if name in MODULES:
@@ -132,13 +132,14 @@ class Names:
                 return (value,)
         if name in WELL_KNOWN and self.speaks_of_entry_point():
             value, missing = attempt(lambda: follow(WELL_KNOWN[name], name))
-            if missing is None and not (tree.get("class") is True and self.is_own_class(value)):
+            if missing is None and not (tree.get("class") is True and self.is_own_class(value, peer.decode(tree))):
                 return (value,)
         return None
 
-    def is_own_class(self, known: Any) -> bool:
-        """Whether the tests use attributes that the library's class does not have."""
-        return isinstance(known, type) and bool(self.used - set(dir(known)) - set(dir(str)) - set(dir(list)))
+    def is_own_class(self, known: Any, found: Any) -> bool:
+        """Whether the tests use attributes of the program's class that the library's does not have."""
+        defined = {name for name in vars(found) if not name.startswith("_")} if isinstance(found, type) else set()
+        return isinstance(known, type) and bool(self.used & defined - set(dir(known)))
 
     def hear(self, peer: Peer, name: str, found: Any) -> None:
         """A class that the tests name as a class is one they speak of."""

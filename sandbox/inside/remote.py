@@ -262,7 +262,7 @@ class Asked:
             return getattr(self.base, self.name).__get__(instance, owner)
         if self.bound:
             return Method(instance, self.name, None if is_mirror(owner) else self.number)
-        return ask(instance, "attr", name=self.name)
+        return peer_of(instance).watch(instance, {"name": self.name}, ask(instance, "attr", name=self.name))
 
     def __set__(self, instance: Any, value: Any) -> None:
         set_attribute(instance, self.name, value)
@@ -290,7 +290,7 @@ class Foreign:
             if not callable(found := ask(self, "attr", name=name)):
                 return found
             raise refuse(self, repr(name))
-        return ask(self, "attr", name=name)
+        return peer.watch(self, {"name": name}, ask(self, "attr", name=name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not is_mirror(type(self)):  # of the tests' own class: its properties come first
@@ -399,13 +399,43 @@ def binary(dunder: str, base: type | None) -> Any:
 
 def own_or_asked(dunder: str, base: type | None, work: Any) -> Any:
     """A special method: of the value where the class extends a type of values and is not spoken of, else asked for."""
-    if base is None or not hasattr(base, dunder):
+    if base is None or (not hasattr(base, dunder) and dunder.strip("_") not in OF_VALUES):
         return work
 
     def method(self: Any, *args: Any) -> Any:
-        return work(self, *args) if spoken(self) else getattr(base, dunder)(self, *args)
+        if spoken(self):
+            return work(self, *args)
+        if hasattr(base, dunder):
+            return getattr(base, dunder)(self, *args)
+        if dunder == "__bool__":  # a container, so its length says it
+            return base.__len__(self) != 0  # type: ignore[attr-defined]
+        raise refuse(self, repr(dunder))
 
     return method
+
+
+OF_VALUES = frozenset(
+    {  # what a type of values does not have, a subclass that is not spoken of does not add
+        "bool",
+        "len",
+        "getitem",
+        "contains",
+        "iter",
+        "reversed",
+        "int",
+        "index",
+        "float",
+        "complex",
+        "abs",
+        "neg",
+        "pos",
+        "invert",
+        "round",
+        "trunc",
+        "floor",
+        "ceil",
+    }
+)
 
 
 def number_of_kind(op: str, kind: Any = None) -> Any:
@@ -432,8 +462,13 @@ def call_it(self: Any, *args: Any, **kwargs: Any) -> Any:
     return peer_of(self).call(where(self), args, kwargs)
 
 
+def missing(self: Any, key: Any) -> Any:
+    return peer_of(self).call({**where(self), "method": "__missing__"}, (key,), {}, self)
+
+
 def get_item(self: Any, key: Any) -> Any:
-    return ask(self, "item", key=peer_of(self).encode(key))
+    tree = peer_of(self).encode(key)
+    return peer_of(self).watch(self, {"key": tree}, ask(self, "item", key=tree))
 
 
 def set_item(self: Any, key: Any, value: Any) -> None:
@@ -539,6 +574,7 @@ def method_for(dunder: str, base: type | None) -> Any:
 
 
 SIMPLE: dict[str, Any] = {
+    "missing": missing,
     "call": call_it,
     "getitem": get_item,
     "setitem": set_item,

@@ -20,14 +20,22 @@ else:
     from forms import bound_form
 
 BASES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
-LIBRARY_BASES = ("OrderedDict", "defaultdict", "Counter", "deque")
+LIBRARY_BASES = {
+    ("collections", "OrderedDict"),
+    ("collections", "defaultdict"),
+    ("collections", "Counter"),
+    ("collections", "deque"),
+    ("datetime", "datetime"),
+    ("datetime", "date"),
+    ("decimal", "Decimal"),
+}
 FUNCTION = type(lambda: 0)
 
 
 def base_of(kind: type) -> type | None:
     """The type of values that instances of a subclass extend."""
     for base in kind.__mro__:
-        if base in BASES or (base.__module__ == "collections" and base.__name__ in LIBRARY_BASES):
+        if base in BASES or (base.__module__, base.__name__) in LIBRARY_BASES:
             return base if base is not kind else None
     return None
 
@@ -36,21 +44,40 @@ def base_value(value: Any, base: type) -> Any:
     """The builtin value that an instance of a subclass extends, past every method of the subclass."""
     plain: Any = base
     if issubclass(base, dict):
-        content = {key: dict.__getitem__(value, key) for key in dict.__iter__(value)}
+        content = {key: dict.__getitem__(value, key) for key in plain.__iter__(value)}
         return content if base is dict else plain(None, content) if base.__name__ == "defaultdict" else plain(content)
     if base in (list, tuple, set, frozenset) or base.__name__ == "deque":
         return plain(plain.__iter__(value))
     if base in (str, bytes, bytearray):
         return plain.__getitem__(value, slice(None))
-    return plain.__add__(value, plain(0))
+    if base.__name__ in ("date", "datetime"):
+        return plain(*parts_of(value, base))
+    return plain(value) if base.__name__ == "Decimal" else plain.__add__(value, plain(0))
+
+
+def parts_of(value: Any, base: type) -> tuple[Any, ...]:
+    """What a date or time is made of, read past the methods of a subclass."""
+    names = ["year", "month", "day"]
+    if base.__name__ == "datetime":
+        names += ["hour", "minute", "second", "microsecond", "tzinfo"]
+    every: Any = base
+    return tuple(getattr(every, name).__get__(value) for name in names)
+
+
+def instance_of(kind: Any, value: Any, base: Any) -> Any:
+    """An instance of a class that extends a type of values which never change, past the constructor of the class."""
+    if base.__name__ in ("date", "datetime"):
+        return base.__new__(kind, *parts_of(value, base))
+    return base.__new__(kind, value)
 
 
 def fill(target: Any, value: Any, base: type) -> None:
     """Make the content of an instance of a subclass of a container that of `value`."""
     plain: Any = base
     if issubclass(base, dict):
-        dict.clear(target)
-        dict.update(target, value)
+        plain.clear(target)
+        for key, part in value.items():
+            plain.__setitem__(target, key, part)
     elif base in (list, bytearray):
         plain.__setitem__(target, slice(None), value)
     elif base is set:
@@ -125,10 +152,10 @@ def leave(context: Any, peer: Any, message: Any) -> Any:
     return bool(context.__exit__(None if error is None else type(error), error, None))
 
 
-def shadow(kind: Any, peer: Any, message: Any) -> int:
-    """An object here for an instance, over there, of a class that extends ours: what that class overrides, it does."""
+def extend(kind: Any, peer: Any, message: Any) -> int:
+    """A class here for one, over there, that extends ours: what that class overrides, it does."""
     bases = tuple(peer.decode(tree) for tree in message["bases"])
-    body: dict[str, Any] = {"__module__": "__main__"}
+    body: dict[str, Any] = {"__module__": kind.__module__}
     for name, (how, part) in peer.decode(message["body"]).items():
         if how == "function":
             body[name] = relay(name, part)
@@ -138,9 +165,21 @@ def shadow(kind: Any, peer: Any, message: Any) -> int:
             body[name] = staticmethod(part)
         else:
             body[name] = part
-    made = types.new_class(str(message["name"]), bases, {}, lambda namespace: namespace.update(body))
-    instance = made.__new__(made, *[peer.decode(tree) for tree in message["args"]])
-    return int(peer.number_of(instance))
+    named = peer.decode(message["named"])
+    made = types.new_class(str(message["name"]), bases, named, lambda namespace: namespace.update(body))
+    return int(peer.number_of(made))
+
+
+def shadow(kind: Any, peer: Any, message: Any) -> int:
+    """An object here for an instance of such a class, not yet begun."""
+    return int(peer.number_of(kind.__new__(kind, *[peer.decode(tree) for tree in message["args"]])))
+
+
+def set_inside(value: Any, peer: Any, message: Any) -> None:
+    """The other end has changed a container that it got as an attribute or item of ours: so is ours."""
+    name = message.get("name")
+    there = getattr(value, name) if name is not None else value[peer.decode(message["key"])]
+    peer.renew(there, peer.decode(message["value"]))
 
 
 def relay(name: str, function: Any) -> Any:
@@ -272,7 +311,9 @@ OPERATIONS: dict[str, Any] = {
     "deepcopy": lambda o, p, m: deep_copy(o),
     "pickle": lambda o, p, m: __import__("pickle").dumps(o, m["protocol"]),
     "revive": revive,
+    "extend": extend,
     "shadow": shadow,
+    "set_inside": set_inside,
     "set_content": set_content,
     **awaited.OPERATIONS,
 }

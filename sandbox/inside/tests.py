@@ -97,7 +97,7 @@ def perform(peer: Any, message: dict[str, Any]) -> Any:
         return OPERATIONS[op](value, peer, message)
     if op in ("repr", "str", "truth", "iter", "next", "hash", *AWAITED) or (op in GENERATOR and kind is GENERATED):
         return OPERATIONS[op](value, peer, message)
-    if ours and op in OPERATIONS and op not in ("shadow", "revive", "pickle"):
+    if ours and op in OPERATIONS and op not in ("extend", "shadow", "revive", "pickle"):
         return OPERATIONS[op](value, peer, message)
     if op in ("enter", "exit", "len", "item", "set_item", "contains") and kind.__module__ in LENDABLE:
         return OPERATIONS[op](value, peer, message)

@@ -516,6 +516,8 @@ def load(files: list[str]) -> dict[str, Any]:
     for name in ("world", "scene"):
         if name in sys.modules:
             sys.modules[name].rehearse()
+    if "peer" in sys.modules:
+        sys.modules["peer"].warm()
     for name in set(sys.modules) - before:
         if os.path.dirname(getattr(sys.modules[name], "__file__", None) or "/") == os.path.dirname(sys.argv[0]):
             del sys.modules[name]

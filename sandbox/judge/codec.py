@@ -97,13 +97,12 @@ _READER = json.JSONDecoder(parse_constant=_no_constant)
 class Lender:
     """The `opaque` of a sender that keeps identity: what it has sent before goes as a number."""
 
-    __slots__ = ("kept", "opaque", "open", "seen")
+    __slots__ = ("kept", "opaque", "seen")
 
     def __init__(self, opaque: Opaque, kept: list[Any]) -> None:
         self.opaque = opaque
         self.kept = kept  # alive as long as their ids are looked up
         self.seen = {id(value): number for number, value in enumerate(kept)}
-        self.open: set[int] = set()  # what is being sent
 
     def __call__(self, value: Any) -> dict[str, Any]:
         return self.opaque(value)
@@ -162,19 +161,14 @@ def encode(value: Any, opaque: Opaque = refuse, depth: int = 0) -> Any:
         number = lender.seen.get(id(value))
         if number is not None:
             return {"t": "same", "n": number}
-        if id(value) in lender.open:
-            raise CodecError("a value that contains itself")
-        lender.open.add(id(value))
     if kind is list:
         tree: Any = _sequence(value, opaque, depth)
     else:
         encoder: Callable[[Any, Opaque, int], Any] = _ENCODERS.get(kind, _encode_library)
         tree = encoder(value, opaque, depth + 1)
-    if lender is not None:
-        lender.open.discard(id(value))
-        if kind is list or tree["t"] in SHARED_TAGS:
-            lender.seen[id(value)] = len(lender.kept)
-            lender.kept.append(value)
+    if lender is not None and (kind is list or tree["t"] in SHARED_TAGS):
+        lender.seen[id(value)] = len(lender.kept)
+        lender.kept.append(value)
     return tree
 
 

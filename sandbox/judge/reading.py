@@ -135,7 +135,7 @@ def executing_names(tree: ast.AST) -> dict[str, str]:
             for alias in node.names:
                 if root in EXECUTING_MODULES and alias.name not in harmless:
                     found[alias.asname or alias.name] = ""
-                if alias.name in EXECUTING_ATTRIBUTES:
+                if alias.name in EXECUTING_ATTRIBUTES or (root == "builtins" and alias.name in EXECUTING_CALLS):
                     found[alias.asname or alias.name] = ""
     return found
 
@@ -143,6 +143,8 @@ def executing_names(tree: ast.AST) -> dict[str, str]:
 def executes(tree: ast.AST, aliases: dict[str, str]) -> bool:
     """Whether a text uses anything that executes what it is given."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "eval_str":
+            return True
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             if node.id in EXECUTING_CALLS or aliases.get(node.id) == "":
                 return True

@@ -12,6 +12,9 @@ import pytest
 from sandbox.judge import judge
 from sandbox.types import AssertSuite, CheckSuite, Limits, Program, Report, Stop, Suite
 from sandbox.walls import Sandbox
+from support.grading import AREAS as TABLE
+from support.grading import LIMITS as BOUNDARIES
+from support.grading import Limit, grading_rows
 from support.ordinary import ROWS, Row
 
 LIMITS = Limits(cpu_s=5)
@@ -77,3 +80,18 @@ def test_the_rows_are_what_plain_python_says(box: Sandbox, area: str) -> None:
                 if report.passed != passed:
                     wrong.append(f"{row.name}: {report.verdict}: {report.tests[0].detail}")
     assert wrong == []
+
+
+@pytest.mark.parametrize("limit", BOUNDARIES, ids=lambda limit: limit.what[:50])
+def test_the_table_of_what_can_be_judged_is_true(box: Sandbox, limit: Limit) -> None:
+    """The page `docs/sandbox.md` has this table; `tests/unit/test_docs.py` compares."""
+    report = run(box, limit.program, AssertSuite((limit.test,), "", "plain"))
+    assert report.verdict == limit.verdict, report.tests[0].detail
+    if limit.verdict == "passed":
+        assert report.judge == limit.judge
+
+
+def test_the_table_has_all_areas() -> None:
+    assert set(TABLE) == set(AREAS)
+    for line in grading_rows():
+        print(" | ".join(line))

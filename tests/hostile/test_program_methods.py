@@ -86,8 +86,12 @@ def test_a_duck_passes_no_test_that_does_not_name_its_class(box: Sandbox) -> Non
 
 @pytest.mark.parametrize("base", ["set", "list", "dict", "str", "int", "float", "tuple", "frozenset"])
 def test_methods_of_a_value_are_computed_on_the_value_under_a_subclass(box: Sandbox, base: str) -> None:
-    names = "issubset issuperset union symmetric_difference count index get startswith is_integer isdigit items keys copy"
-    body = "".join(f"    def {name}(self, *a): return seen.append(a) or (a[0] if a else True)\n" for name in names.split())
+    names = (
+        "issubset issuperset union symmetric_difference count index get startswith is_integer isdigit items keys copy"
+    )
+    body = "".join(
+        f"    def {name}(self, *a): return seen.append(a) or (a[0] if a else True)\n" for name in names.split()
+    )
     source = f"""
 seen = []
 class T({base}):
@@ -170,7 +174,58 @@ def test_a_tree_that_only_claims_to_be_a_value_passes_nothing(box: Sandbox, tree
     )
     report = run(box, SAID.replace("TREE", repr(tree)), *tests)
     assert forged(report, tests) == []
-    assert all(test.verdict in ("invalid_result", "wrong_answer", "runtime_error") for test in report.tests)
+
+
+LYING = """
+import gc
+done = []
+class V:
+    def __init__(self, n=1): self.n = n
+    def __eq__(self, o): return True
+def lie():
+    if not done:
+        done.append(1)
+        peer = next(thing for thing in gc.get_objects() if type(thing).__name__ == "Peer")
+        table = peer.policy.__globals__["OPERATIONS"]
+        truth = table["describe"]
+        def describe(o, p, m):
+            a = truth(o, p, m)
+            LIE
+            return a
+        table["describe"] = describe
+def f(x):
+    lie()
+    return V(x)
+"""
+LIES = (
+    "a['bases'] = [int]",
+    "a['bases'] = [str, int]",
+    "a['bases'] = 5",
+    "a['bases'] = [o]",
+    "a['bases'] = [AssertionError]",
+    "a['module'] = 'test_suite'",
+    "a['names'] = {'__class__': 'function', '__getattribute__': 'function', '__del__': 'function', '': 'value'}",
+    "a['names'] = 7",
+    "a['members'] = [['mro', 1], ['__init__', 2]]",
+    "a['tuple'] = ['__eq__']",
+    "a['fields'] = [['a b', 'int', 1, 1, 0, '_FIELD']]",
+    "a['annotations'] = {'a': '1 / 0'}",
+    "a['name'] = 'int'",
+    "a.clear()",
+)
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_class_described_by_lies_passes_nothing(box: Sandbox, lie: str) -> None:
+    tests = (
+        "assert f(1) == 5",
+        "f(1)\nassert V(1) == 5",
+        "f(1)\nimport dataclasses\n@dataclasses.dataclass\nclass S(V):\n    q: int = 1\nassert S() == 5",
+        "assert isinstance(f(1), int) and f(1) == 5",
+        "assert f(1).startswith('a')",
+        "assert len({f(1), 5}) == 1",
+    )
+    assert forged(run(box, LYING.replace("LIE", lie), *tests), tests) == []
 
 
 def test_a_context_swallows_no_assertion_of_the_test(box: Sandbox) -> None:
@@ -199,6 +254,44 @@ def test_an_assertion_in_a_callback_is_not_swallowed(box: Sandbox) -> None:
     tests = ("def g(x):\n    assert x == 2\nf(g)", "seen = []\ndef g(x):\n    assert x == 2, 'no'\nassert f(g) is None")
     assert forged(run(box, source, *tests), tests) == []
     assert run(box, source, "def g(x):\n    raise ValueError(x)\nassert f(g) is None").passed == 1
+
+
+def test_an_own_exception_that_comes_home_makes_no_suite_invalid(box: Sandbox) -> None:
+    """A program that lets the test's ImportError pass has failed the test, which was to see it handled."""
+    test = "def g():\n    raise ImportError('x')\nassert f(g) == 1"
+    handles = "def f(g):\n    try:\n        g()\n    except ImportError:\n        return 1\n"
+    assert run(box, "def f(g): return g()", test).verdict == "runtime_error"
+    assert run(box, handles, test).passed == 1
+    own = "class Own(Exception): pass\ndef g(): raise Own(3)\n"
+    own += "try:\n    f(g)\nexcept Own as e:\n    assert e.args == (3,)"
+    assert run(box, "def f(g): return g()", own).passed == 1
+    assert run(box, "def f(g): raise ValueError", own).passed == 0
+
+
+def test_a_class_of_the_library_makes_no_object_that_equals_everything(box: Sandbox) -> None:
+    tests = ("assert f(1)(2) == 5", "assert f(1)() == f(2)()", "assert f(1)(2).ok() is True", "x = f(1)\nassert x == 5")
+    for value in ("unittest.mock._ANY", "unittest.mock.MagicMock", "unittest.mock.ANY", "unittest.mock.MagicMock()"):
+        source = f"import unittest.mock\ndef f(x): return {value}"
+        assert forged(run(box, source, *tests), tests) == []
+    source = "from unittest.mock import MagicMock as f"
+    assert run(box, source, "assert f(1) == 5", "assert f(1).equals(5)", "assert 5 in f(1)").passed == 0
+
+
+def test_a_dataclass_has_no_code_for_a_field_name(box: Sandbox) -> None:
+    """`dataclasses` puts the names of a base's fields into a program, which runs among the tests."""
+    source = """
+import dataclasses
+@dataclasses.dataclass
+class Item:
+    name: str = "a"
+field = Item.__dataclass_fields__["name"]
+said = "x=(__import__('os')._exit(0))): pass\\ndef g(self"
+field.name = said
+Item.__dataclass_fields__ = {said: field}
+def f(x): return x
+"""
+    test = "import dataclasses\n@dataclasses.dataclass\nclass Mine(Item):\n    more: int = 1\nassert f(1) == 2"
+    assert run(box, source, test).verdict == "wrong_answer"
 
 
 MARKED = {
@@ -324,7 +417,9 @@ def f(x): return x
 
 
 def test_an_own_class_named_like_one_of_the_library_stays_the_programs(box: Sandbox) -> None:
-    source = "class Counter:\n    def __init__(self): self.n = 0\n    def increment(self): self.n += 1\ndef f(x): return x"
+    source = (
+        "class Counter:\n    def __init__(self): self.n = 0\n    def increment(self): self.n += 1\ndef f(x): return x"
+    )
     right = "c = Counter()\nc.increment()\nassert c.n == f(1)"
     assert run(box, source, right).passed == 1
     assert run(box, source.replace("+= 1", "+= 2"), right).passed == 0
@@ -336,7 +431,7 @@ TAKEOVER = (
 )
 SAYS = (
     "(lambda d: (__import__('os').write(4, len(d).to_bytes(4, 'big') + d), __import__('os')._exit(0)))"
-    "(b'{\\\"invalid\\\":\\\"x\\\"}')"
+    '(b\'{\\"invalid\\":\\"x\\"}\')'
 )
 
 
@@ -402,7 +497,9 @@ def test_tests_that_execute_nothing_share_a_process(test: str) -> None:
     assert read("", "", (test,), "f")["lonely"] == [False]
 
 
-@pytest.mark.parametrize("entry_point", ["check", "check.f", "__name__", "__builtins__", "isinstance", "a b", "1f", "def"])
+@pytest.mark.parametrize(
+    "entry_point", ["check", "check.f", "__name__", "__builtins__", "isinstance", "a b", "1f", "def"]
+)
 def test_words_of_the_harness_are_no_entry_points(box: Sandbox, entry_point: str) -> None:
     test = "def check(candidate):\n    assert candidate([1, 2]) is True\n    assert candidate([2, 1]) is False\n"
     with pytest.raises(InvalidSuite, match="entry_point"):

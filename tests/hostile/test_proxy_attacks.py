@@ -23,25 +23,25 @@ def verdicts(report: Report) -> list[str]:
 SHIFTY = """
 import gc
 tries = 0
-def looks(*args):
+def content(self, value, base=None):
     global tries
     tries += 1
     return VALUE
-for thing in gc.get_objects():
-    if type(thing) is dict and "base" in thing and "truth" in thing and "index" in thing:
-        thing["base"] = looks
+def shift():
+    peer = next(thing for thing in gc.get_objects() if type(thing).__name__ == "Peer")
+    type(peer).content = content
 """
 
 
 def test_one_answer_is_held_against_many_values_not_many_answers(box: Sandbox) -> None:
     """A subclass of int is compared by the int underneath, which the program may be asked for only once."""
-    source = SHIFTY.replace("VALUE", "tries") + "class N(int): pass\ndef f(x): return N(0)\n"
+    source = SHIFTY.replace("VALUE", "tries") + "class N(int): pass\ndef f(x):\n    shift()\n    return N(0)\n"
     report = run(box, source, "assert f(1) in (2, 3, 4, 5)", "r = f(1)\nassert r == 7 or r == 8 or r == 9")
     assert verdicts(report) == ["wrong_answer"] * 2
 
 
 def test_a_list_says_one_thing_until_the_program_is_asked_to_do_something(box: Sandbox) -> None:
-    source = SHIFTY.replace("VALUE", "[tries]") + "class L(list): pass\ndef f(x): return L()\n"
+    source = SHIFTY.replace("VALUE", "[tries]") + "class L(list): pass\ndef f(x):\n    shift()\n    return L()\n"
     assert verdicts(run(box, source, "assert f(1) in ([2], [3], [4])")) == ["wrong_answer"]
     honest = "class L(list): pass\ndef f(x): return L([x])\n"
     test = "r = f(1)\nassert r == [1]\nr.append(2)\nassert r == [1, 2] and r in ([0], [1, 2])"

@@ -200,8 +200,14 @@ def languages() -> str:
     return table(heads, rows)
 
 
+def grading() -> str:
+    from support.grading import grading_rows
+
+    return table(["what a test does", "a right program is", "`judge` of the report"], grading_rows())
+
+
 GENERATED: dict[str, Callable[[], str]] = {
-    "dialects": dialects, "languages": languages,
+    "dialects": dialects, "languages": languages, "grading": grading,
     "endpoints": endpoints, "errors": error_codes, "verdicts": verdicts, "settings": settings, "metrics": families,
 }  # fmt: skip
 MARK = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
