@@ -148,6 +148,9 @@ def unpack(item: _Item) -> ReplayItem:
     """An item as `/execute` takes it, and what was answered. A suite's frame has the contract's own fields."""
     suite = json.loads(item.frame)
     tests = {"kind": suite["kind"], **suite["suite"]}
+    for holder in (tests, *tests.get("cases", ())):  # files are pairs in a suite, and names with contents in a request
+        if "files" in holder:
+            holder["files"] = dict(holder["files"])
     answer = ReplayItem.model_validate({"request": {**item.request, "tests": tests}, "suite": item.suite, "given": []})
     fenced = answer.request.extract != "none"
     sources = [(last_fence(text) or "") if fenced else text for text in answer.request.programs]
