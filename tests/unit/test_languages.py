@@ -105,7 +105,7 @@ def test_reading_a_hostile_text_takes_time_in_proportion_to_it(unit: bytes) -> N
     classes(source)
     is_module(source)
     languages.wants_numpy(source)
-    for language in ("php", "perl", "rust", "go"):
+    for language in ("php", "perl", "rust", "go", "java", "csharp"):
         appended(language, source, b"test")
         combined(language, source, ScriptSuite("test"))
     assert time.process_time() - began < 10
