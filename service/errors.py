@@ -44,6 +44,12 @@ class TooLong(Invalid):
         self.limit = limit
 
 
+class InvalidTests(Invalid):
+    """Tests that can assert nothing: every program would pass them. The detail names the entry and what to write."""
+
+    code, title = "invalid_tests", "Tests that check nothing"
+
+
 class BadRequest(PlauditError):
     """The body is not what it claims to be (not JSON, not UTF-8)."""
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sandbox.errors import UnsupportedLanguage
+from sandbox.judge.suite_checks import flaw_of
+from sandbox.languages import resolve
 from service import metrics
+from service.api.executions import to_suite
 from service.api.fleet import Fleet
 from service.api.runs import Order
-from service.errors import BrokerUnavailable, Invalid, NotFound, NoWorker, TooLarge
+from service.errors import BrokerUnavailable, Invalid, InvalidTests, NotFound, NoWorker, TooLarge
 from service.schemas import (
     ExecuteRequest,
     InlineTests,
@@ -42,7 +46,7 @@ class Door:
         for at, item in enumerate(request.items):
             self._code(f"items.{at}.programs", item.programs)
             self._limits(f"items.{at}.limits", item.limits)
-            self.check_tests(f"items.{at}.tests", item.tests)
+            self.check_tests(f"items.{at}.tests", item.tests, item.language)
 
     def check_orders(self, orders: Sequence[Order]) -> None:
         _at_most("programs", len(orders), self.settings.max_completions, "max_completions")
@@ -58,9 +62,10 @@ class Door:
             self._limits(f"items.{at}.limits", item.limits)
             if item.tests is not None:
                 self._code(f"items.{at}.completions", item.completions)
-                self.check_tests(f"items.{at}.tests", item.tests)
+                self.check_tests(f"items.{at}.tests", item.tests, item.language)
 
-    def check_tests(self, field: str, tests: Tests) -> None:
+    def check_tests(self, field: str, tests: Tests, language: str = "") -> None:
+        """Raises TooLarge, and InvalidTests for what can assert nothing under any program."""
         if isinstance(tests, RefTests):
             return
         _at_most(field, num_tests(tests), self.settings.max_tests, "max_tests")
@@ -68,6 +73,8 @@ class Door:
             for at, case in enumerate(tests.cases):
                 size = len(case.stdin.encode())
                 _at_most(f"{field}.cases.{at}.stdin", size, self.settings.max_stdin_bytes, "max_stdin_bytes")
+        elif (flaw := flaw_of(to_suite(tests), canonical(language))) is not None:
+            raise InvalidTests(f"{field}.{flaw}")
 
     def model(self, name: str) -> ModelInfo:
         """The model as its live workers announce it. Raises NotFound, NoWorker or BrokerUnavailable."""
@@ -111,6 +118,14 @@ class Door:
             value, ceiling = getattr(limits, name), getattr(self.settings, f"max_{name}")
             if value is not None and value > ceiling:
                 raise Invalid(f"{field}.{name}: {value:g} is more than {ceiling:g} (max_{name})")
+
+
+def canonical(language: str) -> str:
+    """A language's canonical name; empty for one that nobody knows, which is told elsewhere."""
+    try:
+        return resolve(language) if language else ""
+    except UnsupportedLanguage:
+        return ""
 
 
 def num_tests(tests: InlineTests) -> int:

@@ -105,6 +105,10 @@ def test_the_frame_of_a_suite_is_the_same_for_the_same_suite() -> None:
     assert encode_suite(one) == encode_suite(two)
 
 
+# Of the options that are no switch, or are on where nobody asks, a value that is not the default.
+OTHERWISE: dict[str, Any] = {"grading": "auto", "control": False, "missing_modules": "invalid"}
+
+
 def test_an_identity_depends_on_every_input() -> None:
     task = ExecuteTask("python", "x", "s", sandbox.Limits(), None)
     others = [
@@ -113,7 +117,7 @@ def test_an_identity_depends_on_every_input() -> None:
         *(msgspec.structs.replace(task, limits=replace(task.limits, **change)) for change in (
             {"cpu_s": 4.0}, {"wall_s": 9.0}, {"memory_mb": 256}, {"output_kb": 1}, {"processes": 1},
         )),
-        *(msgspec.structs.replace(task, options=sandbox.Options(**{one.name: True}))
+        *(msgspec.structs.replace(task, options=sandbox.Options(**{one.name: OTHERWISE.get(one.name, True)}))
           for one in fields(sandbox.Options)),
     ]  # fmt: skip
     score = ScoreTask("default", "sha256:0", "p", ["a", "b"])
