@@ -47,7 +47,8 @@ EARLY = {"LD_BIND_NOW": "1"}  # for the zygote alone: what it has looked up, no 
 ROOT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN", "CAP_KILL")
 
 Role = Literal["script", "serve", "shared", "audited_script", "audited_serve", "audited_shared", "tests", "exec"]
-Flavour = Literal["light", "science", "tests"]  # what the zygote holds: the usual modules, numpy too, the test side
+Flavour = Literal["light", "science", "tests", "pytest"]  # what is warm: the usual modules, numpy, the test side, pytest
+TEST_SIDE = ("tests", "pytest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Blueprint:
 
     def uid_of(self, flavour: Flavour) -> int | None:
         """The uid of a jail's programs; the test side never shares one with what it tests."""
-        return None if self.uid is None else self.uid + int(flavour == "tests")
+        return None if self.uid is None else self.uid + int(flavour in TEST_SIDE)
 
 
 def memory_file(name: str, data: bytes, *, sealed: bool = True) -> int:
@@ -227,9 +228,9 @@ class Jail:
         setup = {
             "privileged": self.plan.uid is not None,
             "bare": self._bare_setup(),
-            "kit": ["tests" if self.flavour == "tests" else "candidate"],
-            "modules": [*languages.LIGHT_MODULES, *(["numpy"] if self.flavour == "science" else [])],
-            "path": list(self.plan.packages),
+            "kit": ["tests" if self.flavour in TEST_SIDE else "candidate"],
+            "modules": [*languages.LIGHT_MODULES, *languages.WARM_MODULES.get(self.flavour, ())],
+            "path": [*self.plan.packages, *([self._runner()] if self.flavour == "pytest" else [])],
         }
         try:
             socket.send_fds(self.control, [marshal.dumps(setup)], procs)
@@ -244,6 +245,10 @@ class Jail:
         else:
             assert self.process is not None
             self.zygote_pid = self.process.pid if self.folder is not None else next(children(self.process.pid), -1)
+
+    def _runner(self) -> str:
+        """Where pytest lies, seen from inside."""
+        return f"{KIT if self.folder is None else self.plan.kit}/lib"
 
     def _bare_setup(self) -> dict[str, Any] | None:
         plan, place = self.plan, self.plan.bare

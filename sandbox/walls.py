@@ -33,6 +33,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from sandbox import bare, languages
@@ -42,6 +43,7 @@ from sandbox.errors import Interrupted, SandboxError, UnsupportedLanguage, Walls
 from sandbox.inside import broom
 from sandbox.jail import Blueprint, Flavour, Jail, Job, Stay, kill_bwrap
 from sandbox.judge.artifacts import Artifacts
+from sandbox.judge.control import Controls
 from sandbox.languages import Language
 from sandbox.probe import Walls
 from sandbox.seccomp import build_filter
@@ -57,6 +59,13 @@ JOBS_A_JAIL = 5_000
 LEAVE_S = 10.0
 QUIET_S = 60.0
 NUMBERS = itertools.count(1)  # of the sandboxes of this process
+RUNNER = "lib"  # folder of the kit with pytest
+RUNNER_PACKAGES = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments")
+PYGMENTS = (  # the few files of it that pytest imports, of some 9 MB
+    "*.py", "filters/*.py", "formatters/__init__.py", "formatters/_mapping.py", "formatters/terminal.py",
+    "lexers/__init__.py", "lexers/_mapping.py", "lexers/diff.py", "lexers/python.py", "styles/__init__.py",
+    "styles/_mapping.py",
+)  # fmt: skip
 KIT_FILES = {
     "zygote": "inside/zygote.py",
     "bare": "inside/bare.py",
@@ -66,6 +75,8 @@ KIT_FILES = {
     "fresh": "inside/fresh.py",
     "audit": "inside/audit.py",
     "tests": "inside/tests.py",
+    "cases": "inside/cases.py",
+    "control": "inside/control.py",
     "awaited": "inside/awaited.py",
     "peer": "inside/peer.py",
     "remote": "inside/remote.py",
@@ -84,10 +95,11 @@ class Sandbox:
         self.name = f"plaudit-{self.pid}-{start_time(self.pid)}-{next(NUMBERS)}"
         self.home = state / self.name
         self.sequence = 0
-        self.idle: dict[Flavour, list[Jail]] = {"light": [], "science": [], "tests": []}
+        self.idle: dict[Flavour, list[Jail]] = {"light": [], "science": [], "tests": [], "pytest": []}
         self.staying: list[Jail] = []  # bare ones with a job
         self.leaving: list[subprocess.Popen[bytes]] = []
         self.artifacts = Artifacts()
+        self.controls = Controls()
         self.interrupt = threading.Event()
         self.last_try = False
         self.closed = False
@@ -337,6 +349,7 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, l
         mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
         py_compile.compile(str(kit_source(source)), str(target), f"{module}.py", doraise=True, invalidation_mode=mode)
         target.chmod(0o644)
+    copy_runner(kit / RUNNER)
     binds = ["/usr", "/bin", "/lib", "/lib64", "/sbin", "/etc/ld.so.cache", "/etc/alternatives"]
     binds += languages.settings_folders()
     home_of_python = languages.python_home()
@@ -364,6 +377,27 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, l
         name=name,
         bare=without,
     )
+
+
+def copy_runner(folder: Path) -> None:
+    """pytest and what it imports, from our own environment, for the jails of its tests; without it there are none."""
+    if find_spec("pytest") is None:
+        return
+    for name in RUNNER_PACKAGES:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:
+            raise SandboxError(f"pytest is installed, and {name}, which it needs, is not")
+        source = Path(spec.origin).parent
+        if name != "pygments":
+            shutil.copytree(source, folder / name, dirs_exist_ok=True)
+            continue
+        for part in PYGMENTS:
+            for file in [*source.glob(part), *source.glob(str(Path(part).parent / "__pycache__" / f"{Path(part).stem}.*.pyc"))]:
+                target = folder / name / file.relative_to(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, target)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def bare_plan(level: Level, uid: int | None, binds: list[str], masks: tuple[str, ...]) -> Bare:

@@ -20,16 +20,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from sandbox.inside import cases
+    from sandbox.inside.control import ControlPeer, Refused
     from sandbox.inside.peer import Peer, import_module
     from sandbox.inside.wire import Lost, Unsplittable, attempt, receive_frame, send_frame
     from sandbox.judge import codec
 else:
+    import cases
     import codec
+    from control import ControlPeer, Refused
     from peer import Peer, import_module
     from wire import Lost, Unsplittable, attempt, receive_frame, send_frame
 
 WIRE_FD, HOST_FD = 3, 4
 OWN_MODULES = {name: name for name in sys.stdlib_module_names} | {"np": "numpy", "numpy": "numpy"}
+PROGRAM_MODULES = (  # what tests call the program's module when they import from it
+    "solution", "solutions", "main", "program", "submission", "candidate", "your_module", "my_module", "answer",
+)  # fmt: skip
+REASON_CHARS = 2_000
 MODULE = "test_suite"  # the name of the tests' own module; what they define carries it
 FUNCTION: Any = type(lambda: 0)
 BUILTIN: Any = type(len)
@@ -138,6 +146,35 @@ class Main(type(sys)):  # type: ignore[misc]
         namespace[name] = value
 
 
+class ProgramModule(type(sys)):  # type: ignore[misc]
+    """What the tests import as `solution` and its like: the program's names, each asked for when it is used."""
+
+    def __init__(self, name: str, peer: Any) -> None:
+        super().__init__(name)
+        self.__dict__["_peer"] = peer
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        try:
+            return self.__dict__["_peer"].request("get", name=name)
+        except NameError:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise self.__dict__["_peer"].fail(Unsplittable(f"the test sets {name!r} in the program's module"))
+
+    def __delattr__(self, name: str) -> None:
+        raise self.__dict__["_peer"].fail(Unsplittable(f"the test deletes {name!r} in the program's module"))
+
+
+def install_program(peer: Any, hidden: Any = ()) -> None:
+    """Let the tests import the program by its usual names, but for those that the suite's own files have."""
+    for name in PROGRAM_MODULES:
+        if f"{name}.py" not in hidden:
+            sys.modules[name] = ProgramModule(name, peer)
+
+
 class Stage:
     """What programs meet besides their arguments; tests that replace it in this process do so in vain."""
 
@@ -161,6 +198,7 @@ class Suite:
         self.namespace = Namespace(peer, [plan["setup"], plan["helpers"], *plan["tests"]])
         self.entry_point: str = plan["entry_point"]
         self.kind: str = plan["kind"]
+        self.spoilt = False
         self.setup = compile(plan["setup"], "<setup>", "exec", dont_inherit=True)
         self.helpers = compile_or_none(plan["helpers"])
         self.texts: list[str] = plan["tests"]
@@ -184,6 +222,9 @@ class Suite:
         else:
             self.namespace.setdefault("candidate", self.namespace[self.entry_point])
 
+    def serve(self, serve: Any, judged: Any) -> None:
+        serve([], lambda number: judged(number, self.texts[number], functools.partial(self.run, number)))
+
     def run(self, number: int) -> None:
         exec(self.codes[number], self.namespace)
         if self.kind == "check":
@@ -203,8 +244,28 @@ def compile_or_none(text: str) -> Any:
         return None
 
 
-def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
-    """Do `work` and put what comes of it into a verdict and a reason."""
+def imports(texts: list[str]) -> set[str]:
+    """The modules that the tests name in import statements: whether those are here no program can decide."""
+    import ast
+
+    found: set[str] = set()
+    for text in texts:
+        tree, _ = attempt(lambda text=text: ast.parse(text))
+        for node in ast.walk(tree or ast.Module([], [])):
+            if isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module)
+    return found | {name.partition(".")[0] for name in found}
+
+
+def judge(peer: Any, text: str, work: Any, texts: list[str]) -> tuple[str, str]:
+    """Do `work` and put what comes of it into a verdict and a reason, which is cut here."""
+    verdict, reason = weigh(peer, text, work, texts)
+    return verdict, reason[:REASON_CHARS]
+
+
+def weigh(peer: Any, text: str, work: Any, texts: list[str]) -> tuple[str, str]:
     stage = Stage()
     peer.before_call = stage.note
     _, error = attempt(work)
@@ -212,6 +273,10 @@ def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
         return ("lost" if isinstance(peer.broken, Lost) else "invalid_result"), str(peer.broken)
     if error is None:
         return "passed", ""
+    if isinstance(error, Refused):
+        return "refused", str(error)
+    if isinstance(error, cases.Skipped):
+        return "skipped", str(error)
     if stage.replaced:
         return "invalid_result", f"the test replaces {', '.join(sorted(stage.replaced))}, which the program never sees"
     printed, _ = attempt(lambda: str(error))
@@ -222,8 +287,13 @@ def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
         if isinstance(error, SystemExit):
             return "no_result", "the program exits instead of answering"
         return "runtime_error", reason
-    if isinstance(error, (ImportError, Unusable)):
-        return "invalid", reason
+    if isinstance(error, ImportError):
+        if error.name in PROGRAM_MODULES and isinstance(sys.modules.get(error.name), ProgramModule):
+            return "runtime_error", reason
+        fault = error.name in imports(texts) or isinstance(peer, ControlPeer)
+        return "invalid" if fault else "invalid_result", reason
+    if isinstance(error, Unusable):
+        return "invalid" if isinstance(peer, ControlPeer) else "invalid_result", reason
     if isinstance(error, AssertionError):
         return "wrong_answer", (printed or text.strip())[:500]
     if isinstance(error, NameError):
@@ -236,30 +306,32 @@ def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
 def tests(source: bytes) -> NoReturn:
     """The role: read the plan from the host, meet the program, then run the tests that the host names, one by one."""
     host = _socket.socket(fileno=HOST_FD)
-    wire = _socket.socket(fileno=WIRE_FD)
-    peer = Peer(wire, perform)
+    plan = codec.loads(source)
+    mode = plan.get("control")
+    peer: Any = ControlPeer(mode) if mode else Peer(_socket.socket(fileno=WIRE_FD), perform)
 
     def tell(**fields: Any) -> None:
         send_frame(host, codec.dumps(fields))
 
-    plan = codec.loads(source)
+    texts = [plan["setup"], plan["helpers"], *plan["tests"]]
     # The end of an iterator, raised where none was asked, would end an `all(map(f, ...))` of the tests early.
-    peer.lends_stop = any("StopIteration" in text for text in (plan["setup"], plan["helpers"], *plan["tests"]))
+    peer.lends_stop = any("StopIteration" in text for text in texts)
     sys.modules[MODULE] = type(sys)(MODULE)  # dataclasses and typing look a class's module up
+    install_program(peer, plan.get("files", ()))
     try:
-        suite = Suite(plan, peer)
+        suite: Any = cases.open_module(plan, peer, Namespace) if plan["kind"] in cases.KINDS else Suite(plan, peer)
         sys.modules["__main__"] = Main(suite.namespace)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        tell(invalid=f"{type(error).__name__}: {error}")
+        tell(invalid=f"{type(error).__name__}: {error}"[:REASON_CHARS])
         os._exit(0)
-    if any("random" in text for text in (plan["setup"], *suite.texts)):
+    if any("random" in text for text in texts):
         import random
 
         random.seed(0)  # a report must not depend on the luck of the tests
     try:
         hello = peer.receive()
     except Lost as error:
-        tell(lost=str(error))
+        tell(lost=str(error)[:REASON_CHARS])
         os._exit(0)
     if hello.get("hello") is not True:
         tell(lost="no greeting")
@@ -269,9 +341,9 @@ def tests(source: bytes) -> NoReturn:
         os._exit(0)
     if "error" in hello:
         described = hello["error"]
-        tell(failed=["runtime_error", f"{described.get('name')}: {described.get('message')}"[:2000]])
+        tell(failed=["runtime_error", f"{described.get('name')}: {described.get('message')}"[:REASON_CHARS]])
         os._exit(0)
-    verdict, reason = judge(peer, "", suite.prepare)
+    verdict, reason = judge(peer, "", suite.prepare, texts)
     if verdict == "lost":
         tell(lost=reason)
     elif verdict == "invalid":
@@ -279,17 +351,31 @@ def tests(source: bytes) -> NoReturn:
     elif verdict != "passed":
         tell(failed=[verdict, f"in the setup: {reason}"])
     else:
-        tell(ready=True)
-        while True:
-            number = codec.loads(receive_frame(host))["run"]
-            peer.foreign.clear()
-            peer.broken = None
-            verdict, reason = judge(peer, suite.texts[number], functools.partial(suite.run, number))
-            if verdict == "lost":
-                tell(lost=reason)
-                break
-            if verdict == "invalid":
-                tell(invalid=f"test {number}: {reason}")
-                break
-            tell(done=[verdict, reason])
+
+        def serve(names: list[str], take: Any) -> None:
+            """Take one test after the other, as the host names them."""
+            tell(ready=True, names=names)
+            while True:
+                number = codec.loads(receive_frame(host))["run"]
+                peer.foreign.clear()
+                peer.broken = None
+                verdict, reason = take(number)
+                if verdict == "lost":
+                    tell(lost=reason)
+                    os._exit(0)
+                if verdict == "invalid":
+                    tell(invalid=f"test {names[number] if names else number}: {reason}")
+                    os._exit(0)
+                if suite.spoilt:
+                    tell(done=[verdict, reason], last=True)
+                    os._exit(0)
+                tell(done=[verdict, reason])
+
+        def judged(number: int, text: str, work: Any) -> tuple[str, str]:
+            return judge(peer, text, work, texts)
+
+        _, error = attempt(lambda: suite.serve(serve, judged))
+        if isinstance(error, Lost):
+            os._exit(0)  # the host wants no more
+        tell(invalid=f"the tests cannot be collected: {type(error).__name__}: {error}"[:REASON_CHARS])
     os._exit(0)

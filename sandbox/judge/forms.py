@@ -112,7 +112,7 @@ def recognised(suite: Suite, language: str) -> Suite:
     if isinstance(suite, CheckSuite):
         tree = parsed(suite.test)
         kind = None if tree is None or defines_check(tree) else kind_of(tree)
-        return suite if kind is None else kind(suite.test, (), suite.entry_point, suite.prompt + suite.prelude)
+        return suite if kind is None else kind(suite.test, (), suite.entry_point, suite.prelude)
     return of_asserts(suite) if isinstance(suite, AssertSuite) else suite
 
 

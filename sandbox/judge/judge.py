@@ -14,14 +14,19 @@ from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidOptions, InvalidSuite, SandboxError, Starved, UnsupportedLanguage
 from sandbox.jail import Job
+from sandbox.judge import codec
 from sandbox.judge.calls import calls_of, judge_calls
+from sandbox.judge.control import NOT_COUNTED, Control, control_of
+from sandbox.judge.forms import recognised
 from sandbox.judge.literals import Undecided, literal_calls
 from sandbox.judge.output import MAIN, check_run, path_of, run_once
 from sandbox.judge.programs import Text, ready
 from sandbox.judge.script import combined
 from sandbox.judge.shared import judge_shared
-from sandbox.judge.split import judge_tests
+from sandbox.judge.split import judge_tests, num_tests, told
 from sandbox.judge.stdio import judge_case
+from sandbox.judge.suite_checks import flaw_of
+from sandbox.judge.texts import sayable
 from sandbox.types import (
     NO_OPTIONS,
     SEVERITY,
@@ -52,6 +57,8 @@ SPLIT: JudgeName = "split"
 SHARED: JudgeName = "shared_process"
 PATIENCE = 3  # how much longer a starved run may take when it is run again
 
+CodeSuite = AssertSuite | CheckSuite | PytestSuite | UnittestSuite
+
 # What reads stdin can as well be run without a judgement.
 KIND_OF: dict[type, str] = {
     AssertSuite: "assert",
@@ -64,6 +71,7 @@ KIND_OF: dict[type, str] = {
     RunSuite: "stdio",
 }
 
+CODE_KINDS = ("assert", "check", "pytest", "unittest")  # of tests that could be in the program's own process
 NOT_COMPILED = TestReport(Verdict.COMPILE_ERROR, detail="the program does not compile")
 
 
@@ -76,6 +84,10 @@ def judge(
     own faults.
     """
     language = languages.resolve(program.language)
+    flaw = flaw_of(suite, language)
+    if flaw is not None:
+        raise InvalidSuite(f"tests.{flaw}")
+    asked, suite = suite, recognised(suite, language)
     kind = KIND_OF[type(suite)]
     if kind not in languages.KINDS[language]:
         raise UnsupportedLanguage(f"{language} programs cannot be judged by {kind!r} suites")
@@ -86,7 +98,8 @@ def judge(
         raise InvalidSuite(str(error)) from None
     total = size(suite)
     check_options(options, language, kind)
-    source = program.source.encode("utf-8", "surrogatepass")  # what is no UTF-8 the compiler will refuse
+    text = program.source if suite is asked or not isinstance(asked, CheckSuite) else asked.prompt + program.source
+    source = text.encode("utf-8", "surrogatepass")  # what is no UTF-8 the compiler will refuse
     if len(source) > fences.MAX_SOURCE_BYTES:
         raise InvalidSuite(f"the program takes {len(source)} bytes; at most {fences.MAX_SOURCE_BYTES} are allowed")
 
@@ -110,8 +123,8 @@ def check_options(options: Options, language: str, kind: str) -> None:
     """Raises InvalidOptions, naming the field. What every run of the language does anyway may be asked for."""
     if options.audit and language != "python":
         raise InvalidOptions(f"options.audit: only Python programs are watched, not {language}")
-    if options.grading != "split" and kind not in ("assert", "check"):
-        raise InvalidOptions(f"options.grading: only assert and check suites, not {kind!r}, have use for it")
+    if options.grading != "split" and kind not in CODE_KINDS:
+        raise InvalidOptions(f"options.grading: only {', '.join(CODE_KINDS)} suites, not {kind!r}, have use for it")
     if options.grading != "split" and options.fresh_interpreter:
         raise InvalidOptions("options.fresh_interpreter: only with options.grading 'split'")
 
@@ -144,39 +157,63 @@ def dispatch(
         calls = calls_of(suite)
         tests, flags = judge_calls(box, source, suite.entry_point, calls, limits, stop.after_failures, options)
         return conclude(tests, total, "split", box, None, flags | hasty(tests, options))
-    if isinstance(suite, PytestSuite | UnittestSuite):
-        raise InvalidSuite("the kinds pytest and unittest have no judge")
     if isinstance(suite, CheckSuite):
         source = suite.prompt.encode("utf-8", "surrogatepass") + source
-    way, name = (judge_together, SHARED) if options.grading == "together" else (judge_split, SPLIT)
-    tests, flags = way(box, source, suite, limits, stop, options)
-    return conclude(tests, total, name, box, None, flags | hasty(tests, options))
+    return judge_code(box, source, suite, limits, stop, options)
+
+
+def judge_code(
+    box: Sandbox, source: bytes, suite: CodeSuite, limits: Limits, stop: Stop, options: Options
+) -> Report:
+    """Suites whose own code decides: by literal calls where they are no more, else with the control run before."""
+    if isinstance(suite, AssertSuite) and options.grading != "together":
+        entry_point = suite.entry_point or derived_entry_point(suite)
+        calls = literal_calls(suite.asserts, suite.setup, entry_point)
+        if calls is not None:
+            with suppress(Undecided):
+                tests, flags = judge_calls(box, source, entry_point, calls, limits, stop.after_failures, options)
+                return conclude(tests, len(calls), SPLIT, box, None, flags | hasty(tests, options))
+    plan = plan_of(suite)
+    try:
+        codec.dumps(told(plan))
+    except codec.CodecError as error:
+        raise InvalidSuite(f"the tests are too large: {error}") from None
+    together = options.grading == "together"
+    lenient = options.grading == "auto"
+    control = control_of(
+        box, box.controls, plan, limits, run=options.control, beyond=not together, lenient=lenient
+    )
+    plan["names"] = list(control.names)
+    plan["uncounted"] = control.vacuous | frozenset(control.skipped) | frozenset(control.unjudgeable)
+    way = judge_shared if together else judge_tests
+    tests, flags = way(box, source, plan, limits, stop.after_failures, options)
+    name = SHARED if together else SPLIT
+    if lenient and control.unjudgeable:
+        again, found = judge_shared(box, source, plan, limits, None, options, only=set(control.unjudgeable))
+        tests = [again.get(number, test) for number, test in enumerate(tests)]
+        flags, name = flags | found, SHARED
+        control = replace(control, unjudgeable={})
+    tests = [marked(test, number, control) for number, test in enumerate(tests)]
+    flags |= hasty(tests, options)
+    return conclude(tests, num_tests(plan), name, box, None, flags, control.uncounted, control.names)
+
+
+def marked(test: TestReport, number: int, control: Control) -> TestReport:
+    """A test's report with its name and what the control run says of it."""
+    name = control.names[number] if control.names else ""
+    if number in control.unjudgeable:
+        return replace(test, name=name, verdict=Verdict.UNJUDGEABLE, detail=sayable(control.unjudgeable[number]))
+    if number in control.skipped:
+        return replace(test, name=name, verdict=Verdict.SKIPPED, detail=sayable(control.skipped[number]))
+    if number in control.vacuous:
+        return replace(test, name=name, vacuous=True, detail=test.detail or NOT_COUNTED)
+    return replace(test, name=name)
 
 
 def hasty(tests: list[TestReport], options: Options) -> set[str]:
     """`early_exit`, of a program that is watched and was to answer."""
     early = options.audit and any(test.verdict is Verdict.NO_RESULT for test in tests)
     return {"early_exit"} if early else set()
-
-
-def judge_split(
-    box: Sandbox, source: bytes, suite: AssertSuite | CheckSuite, limits: Limits, stop: Stop, options: Options
-) -> tuple[list[TestReport], set[str]]:
-    """Tests in a process of their own, or in none where they are literal calls."""
-    if isinstance(suite, AssertSuite):
-        entry_point = suite.entry_point or derived_entry_point(suite)
-        calls = literal_calls(suite.asserts, suite.setup, entry_point)
-        if calls is not None:
-            with suppress(Undecided):
-                return judge_calls(box, source, entry_point, calls, limits, stop.after_failures, options)
-    return judge_tests(box, source, plan_of(suite), limits, stop.after_failures, options)
-
-
-def judge_together(
-    box: Sandbox, source: bytes, suite: AssertSuite | CheckSuite, limits: Limits, stop: Stop, options: Options
-) -> tuple[list[TestReport], set[str]]:
-    """Tests in the program's own process, because that was asked for."""
-    return judge_shared(box, source, plan_of(suite), limits, stop.after_failures, options)
 
 
 def size(suite: Suite) -> int:
@@ -190,8 +227,18 @@ def size(suite: Suite) -> int:
     return total
 
 
-def plan_of(suite: AssertSuite | CheckSuite) -> dict[str, Any]:
-    """What the test process is told: texts only."""
+def plan_of(suite: CodeSuite) -> dict[str, Any]:
+    """What the test process is told: texts, and the files of a test file."""
+    if isinstance(suite, PytestSuite | UnittestSuite):
+        own = ("/tmp/test_suite.py", suite.source.encode("utf-8", "surrogatepass"))
+        return {
+            "kind": KIND_OF[type(suite)],
+            "setup": "",
+            "helpers": "",
+            "entry_point": suite.entry_point or "",
+            "tests": [suite.source],
+            "files": [own, *((path_of(name), content) for name, content in suite.files)],
+        }
     if isinstance(suite, CheckSuite):
         return {
             "kind": "check",
@@ -293,15 +340,22 @@ def conclude(
     box: Sandbox,
     compile_report: CompileReport | None,
     flags: set[str],
+    uncounted: frozenset[int] = frozenset(),
+    names: tuple[str, ...] = (),
 ) -> Report:
-    """The report of the tests that ran; the others are `skipped` and count as not passed."""
-    verdict = worst([test.verdict for test in tests])
-    skipped = TestReport(Verdict.SKIPPED, detail="not run")
+    """The report of the tests that ran; the others are `skipped` and count as not passed.
+
+    Tests that are `uncounted` (vacuous, unjudgeable, skipped by the suite) are reported and have no part in the rest.
+    """
+    counted = [test.verdict for number, test in enumerate(tests) if number not in uncounted]
+    verdict = worst(counted)
+    skipped = [TestReport(Verdict.SKIPPED, detail="not run", name=name) for name in names[len(tests) : total]]
+    skipped += [TestReport(Verdict.SKIPPED, detail="not run")] * (total - len(tests) - len(skipped))
     return Report(
         verdict=verdict,
-        passed=sum(test.verdict is Verdict.PASSED for test in tests),
-        total=total,
-        tests=(*tests, *[skipped] * (total - len(tests))),
+        passed=sum(one is Verdict.PASSED for one in counted),
+        total=total - len(uncounted),
+        tests=(*tests, *skipped),
         judge=judged_by,
         isolation=box.level,
         compile=compile_report,

@@ -42,6 +42,7 @@ def judge_shared(
     limits: Limits,
     allowed_failures: int | None,
     options: Options,
+    only: set[int] | None = None,
 ) -> tuple[list[TestReport], set[str]]:
     """Run each test of `plan` with the program. Raises InvalidSuite for tests that cannot be used."""
     reports: list[TestReport] = []

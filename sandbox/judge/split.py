@@ -28,6 +28,8 @@ from sandbox.run import Fate, Run, Starter, fate, flags, over_cpu, over_memory, 
 from sandbox.types import SEVERITY, Limits, Options, TestReport, Verdict
 
 MAX_PENDING = codec.MAX_MESSAGE_BYTES + 64
+MODULE_KINDS = ("pytest", "unittest")  # a test file, whose tests have names
+OF_THE_HOST = ("names", "uncounted")  # parts of a plan that the test process is not told
 LOST_S = 2.0  # how long after the loss of C its end may take to be told
 
 
@@ -130,10 +132,22 @@ def tests_job(plan: dict[str, Any], limits: Limits, num_tests: int, fds: dict[in
         argv=("tests",),
         fence=fences.for_tests(limits),
         fds=fds,
-        source=codec.dumps(plan),
+        source=codec.dumps(told(plan)),
         num_budgets=num_tests + 1,
-        flavour="tests",
+        flavour="pytest" if plan["kind"] in MODULE_KINDS else "tests",
+        files=plan.get("files", ()),
     )
+
+
+def told(plan: dict[str, Any]) -> dict[str, Any]:
+    """What of a plan the test process reads: texts, and of files their names."""
+    files = [path.rpartition("/")[2] for path, _ in plan.get("files", ())]
+    return {name: value for name, value in plan.items() if name not in OF_THE_HOST} | {"files": files}
+
+
+def num_tests(plan: dict[str, Any]) -> int:
+    """How many tests a plan has; those of a test file are known from its control run."""
+    return len(plan["names"]) if plan["kind"] in MODULE_KINDS else len(plan["tests"])
 
 
 class Pair:
@@ -176,7 +190,10 @@ class Pair:
         while True:
             if pump([t, c], self.channel.fileno() if not self.channel.closed else None):
                 self.channel.fill()
-            message = self.message()
+            try:
+                message = self.message()
+            except codec.CodecError as error:  # nothing but what the program says could make the tests say it
+                return Fate(Verdict.INVALID_RESULT, f"the test process says what its judge cannot read: {error}")
             if message is not None and "lost" not in message:
                 return message
             if message is not None:
@@ -189,14 +206,11 @@ class Pair:
                 return Fate(Verdict.INVALID_RESULT, "the program broke the wire to its judge")
 
     def message(self) -> dict[str, Any] | None:
-        """T's next message if it is there. Only the tests' own text could make T send anything but ours."""
-        try:
-            data = self.channel.frame()
-            message = None if data is None else codec.loads(data)
-        except codec.CodecError as error:
-            raise InvalidSuite(f"the tests tamper with their judge: {error}") from None
+        """T's next message if it is there. Raises CodecError for one that it never sends by itself."""
+        data = self.channel.frame()
+        message = None if data is None else codec.loads(data)
         if not isinstance(message, dict | None):
-            raise InvalidSuite("the tests tamper with their judge")
+            raise codec.CodecError("a message that is not an object")
         return message
 
     def runs(self) -> tuple[Run, Run]:
@@ -245,9 +259,10 @@ def judge_tests(
     options: Options,
 ) -> tuple[list[TestReport], set[str]]:
     """Run the tests of `plan` against the program; `allowed_failures` stops early. Raises InvalidSuite."""
-    total = len(plan["tests"])
+    total = num_tests(plan)
+    uncounted = plan.get("uncounted", ())
     try:
-        codec.dumps(plan)
+        codec.dumps(told(plan))
     except codec.CodecError as error:
         raise InvalidSuite(f"the tests are too large: {error}") from None
     reports: list[TestReport] = []
@@ -263,13 +278,14 @@ def judge_tests(
                 raise InvalidSuite(f"the tests cannot be used: {word['invalid']}")
             if isinstance(word, dict) and "ready" not in word:
                 word = Fate(*verdict_of(word.get("failed")))
+            elif isinstance(word, dict) and not same_tests(word.get("names"), plan.get("names")):
+                word = Fate(Verdict.INVALID_RESULT, "what the program answers changes which tests there are")
             if isinstance(word, Fate):
                 # Every further test would meet the same end: the program does not load, or the setup does not run.
                 report = meter.report(word.verdict or Verdict.NO_RESULT, word.detail)
-                missing = total - len(reports)
-                if allowed_failures is not None:
-                    missing = min(missing, allowed_failures - failures)
-                reports += [report] * missing
+                while len(reports) < total and (allowed_failures is None or failures < allowed_failures):
+                    failures += len(reports) not in uncounted
+                    reports.append(report)
                 found |= flags(c) | pair.watch.flags()
                 break
             while not stuck and len(reports) < total and (allowed_failures is None or failures < allowed_failures):
@@ -283,20 +299,34 @@ def judge_tests(
                     end, stuck = word, True
                 else:
                     end = Fate(*verdict_of(word.get("done")))
+                    stuck = bool(word.get("last"))
                 end = meter.overruled(end)
                 stuck = stuck or end.verdict is Verdict.OUTPUT_LIMIT
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
-                failures += end.verdict is not Verdict.PASSED
+                failures += end.verdict is not Verdict.PASSED and len(reports) - 1 not in uncounted
                 stuck = stuck or any(run.ending or run.killed_for for run in (t, c))
                 meter = Meter(c)
             found |= flags(c) | pair.watch.flags()
     return reports, found
 
 
+def same_tests(names: Any, expected: Any) -> bool:
+    """Whether a test file has the tests that its control run had; what parameters are called may differ."""
+    if not expected:
+        return True
+    return isinstance(names, list) and [bare_name(one) for one in names] == [bare_name(one) for one in expected]
+
+
+def bare_name(name: Any) -> str:
+    return str(name).partition("[")[0]
+
+
 def verdict_of(pair: Any) -> tuple[Verdict, str]:
-    """T's own words for a verdict."""
+    """T's own words for a verdict. A test that skips itself only for this program has not passed."""
     try:
         verdict, detail = pair
+        if verdict == "skipped":
+            return Verdict.INVALID_RESULT, f"the test skips itself for what the program answers: {detail}"
         return Verdict(verdict), str(detail)
     except (TypeError, ValueError) as error:
-        raise InvalidSuite(f"the tests tamper with their judge: {error}") from None
+        return Verdict.INVALID_RESULT, f"the test process says what its judge cannot read: {error}"
