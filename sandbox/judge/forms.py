@@ -53,9 +53,11 @@ def is_pytest_class(node: ast.stmt) -> bool:
 
 
 def is_test_function(node: ast.stmt) -> bool:
-    return isinstance(node, FUNCTIONS) and (node.name.startswith("test_") or node.name in ("test", "tests")
-                                            or node.name.removeprefix("test").isdigit()
-                                            or (node.name.startswith("test") and node.name[4:5].isupper()))
+    """A function that pytest would collect; one that wants a candidate is something else's."""
+    if not isinstance(node, FUNCTIONS) or any(argument.arg == "candidate" for argument in node.args.args):
+        return False
+    rest = node.name.removeprefix("test")
+    return rest != node.name and (not rest or rest[0] in "_0123456789" or rest[0].isupper())
 
 
 def has_tests(tree: ast.Module) -> bool:

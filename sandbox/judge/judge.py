@@ -84,10 +84,14 @@ def judge(
     own faults.
     """
     language = languages.resolve(program.language)
+    if isinstance(suite, AssertSuite | FunctionSuite | StdioSuite):
+        size(suite)
+    asked, suite = suite, recognised(suite, language)
+    if isinstance(suite, AssertSuite) and not suite.entry_point:
+        derived_entry_point(suite)
     flaw = flaw_of(suite, language)
     if flaw is not None:
         raise InvalidSuite(f"tests.{flaw}")
-    asked, suite = suite, recognised(suite, language)
     kind = KIND_OF[type(suite)]
     if kind not in languages.KINDS[language]:
         raise UnsupportedLanguage(f"{language} programs cannot be judged by {kind!r} suites")
