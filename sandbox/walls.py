@@ -77,6 +77,7 @@ KIT_FILES = {
     "tests": "inside/tests.py",
     "cases": "inside/cases.py",
     "control": "inside/control.py",
+    "together": "inside/together.py",
     "awaited": "inside/awaited.py",
     "peer": "inside/peer.py",
     "remote": "inside/remote.py",

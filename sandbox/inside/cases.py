@@ -190,7 +190,14 @@ def serve_unittest(module: Any, path: str, source: str, serve: Any, judged: Any)
             raise plain(errors[0], path, source)
 
     names = [test.id().removeprefix(f"{MODULE}.") for test in tests]
-    serve(names, lambda number: judged(number, "", lambda: run(number)))
+    skips = [number for number, test in enumerate(tests) if is_skipped(test)]
+    serve(names, skips, lambda number: judged(number, "", lambda: run(number)))
+
+
+def is_skipped(test: Any) -> bool:
+    """Whether a decorator skips a test of unittest."""
+    method = getattr(test, getattr(test, "_testMethodName", ""), None)
+    return bool(getattr(type(test), "__unittest_skip__", False) or getattr(method, "__unittest_skip__", False))
 
 
 def serve_pytest(module: Any, path: str, source: str, serve: Any, judged: Any) -> None:
@@ -222,7 +229,8 @@ def serve_pytest(module: Any, path: str, source: str, serve: Any, judged: Any) -
                 raise Uncollected(self.problems[0][-1000:])
             items = session.items
             names = [item.nodeid.partition("::")[2] for item in items]
-            serve(names, lambda number: judged(number, "", lambda: self.run(items, number)))
+            skips = [number for number, item in enumerate(items) if item.get_closest_marker("skip") is not None]
+            serve(names, skips, lambda number: judged(number, "", lambda: self.run(items, number)))
             return True
 
         def run(self, items: list[Any], number: int) -> None:

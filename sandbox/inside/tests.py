@@ -223,7 +223,7 @@ class Suite:
             self.namespace.setdefault("candidate", self.namespace[self.entry_point])
 
     def serve(self, serve: Any, judged: Any) -> None:
-        serve([], lambda number: judged(number, self.texts[number], functools.partial(self.run, number)))
+        serve([], [], lambda number: judged(number, self.texts[number], functools.partial(self.run, number)))
 
     def run(self, number: int) -> None:
         exec(self.codes[number], self.namespace)
@@ -352,9 +352,9 @@ def tests(source: bytes) -> NoReturn:
         tell(failed=[verdict, f"in the setup: {reason}"])
     else:
 
-        def serve(names: list[str], take: Any) -> None:
-            """Take one test after the other, as the host names them."""
-            tell(ready=True, names=names)
+        def serve(names: list[str], skips: list[int], take: Any) -> None:
+            """Take one test after the other, as the host names them; `skips` are decorated to be skipped."""
+            tell(ready=True, names=names, skips=skips)
             while True:
                 number = codec.loads(receive_frame(host))["run"]
                 peer.foreign.clear()

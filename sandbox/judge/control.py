@@ -1,7 +1,7 @@
 """The control run: a suite of code meets once a program that answers nothing, before it judges anybody.
 
 What comes of it is remembered by the suite's content (`Controls`, bounded, one for a sandbox). A test that passes
-without having looked at an answer is vacuous: it is reported and marked, and counted for nobody. What the tests need
+without having looked at an answer is vacuous, and marked; a suite of nothing else is of no use. What the tests need
 beside any program (modules, a `check`, tests to collect) is found missing here, and only here or by reading is a suite
 invalid: whatever happens later, with a program, is the program's. What a test asks beyond values makes it unjudgeable.
 
@@ -29,7 +29,6 @@ from sandbox.types import Limits
 
 ROUNDS = ("none", "true", "false", "number", "text")  # after the first, which refuses
 MAX_REMEMBERED = 512
-NOT_COUNTED = "it passes for a program that answers nothing, and is not counted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,8 @@ class Control:
 
     @property
     def uncounted(self) -> frozenset[int]:
-        return self.vacuous | frozenset(self.unjudgeable) | frozenset(self.skipped)
+        """The tests that say nothing of any program. Vacuous ones are not among them: a program can still fail one."""
+        return frozenset(self.unjudgeable) | frozenset(self.skipped)
 
 
 class Controls:
@@ -104,7 +104,7 @@ def control_of(
     if control.invalid:
         raise InvalidSuite(control.invalid)
     total = len(control.names) if plan["kind"] in MODULE_KINDS else len(plan["tests"])
-    left_out = control.vacuous | frozenset(control.skipped) if lenient else control.uncounted
+    left_out = control.vacuous | frozenset(control.skipped if lenient else control.uncounted)
     if run and len(left_out) >= total:
         raise InvalidSuite(nothing_left(control))
     return control
@@ -201,6 +201,7 @@ def one_round(
                 return found
             found.names = [str(name) for name in word.get("names") or ()]
             if collect_only:
+                found.verdicts = {number: ("skipped", "by its decorator") for number in word.get("skips") or ()}
                 return found
             for number in range(len(found.names) if plan["kind"] in MODULE_KINDS else total):
                 run.grant()

@@ -16,13 +16,14 @@ from sandbox.errors import InvalidOptions, InvalidSuite, SandboxError, Starved, 
 from sandbox.jail import Job
 from sandbox.judge import codec
 from sandbox.judge.calls import calls_of, judge_calls
-from sandbox.judge.control import NOT_COUNTED, Control, control_of
+from sandbox.judge.control import Control, control_of
 from sandbox.judge.forms import recognised
 from sandbox.judge.literals import Undecided, literal_calls
 from sandbox.judge.output import MAIN, check_run, path_of, run_once
 from sandbox.judge.programs import Text, ready
 from sandbox.judge.script import combined
-from sandbox.judge.shared import judge_shared
+from sandbox.judge.script_control import check_script
+from sandbox.judge.shared import judge_number, judge_shared
 from sandbox.judge.split import judge_tests, num_tests, told
 from sandbox.judge.stdio import judge_case
 from sandbox.judge.suite_checks import flaw_of
@@ -188,14 +189,16 @@ def judge_code(
         box, box.controls, plan, limits, run=options.control, beyond=not together, lenient=lenient
     )
     plan["names"] = list(control.names)
-    plan["uncounted"] = control.vacuous | frozenset(control.skipped) | frozenset(control.unjudgeable)
+    plan["uncounted"] = control.uncounted
     way = judge_shared if together else judge_tests
     tests, flags = way(box, source, plan, limits, stop.after_failures, options)
     name = SHARED if together else SPLIT
     if lenient and control.unjudgeable:
-        again, found = judge_shared(box, source, plan, limits, None, options, only=set(control.unjudgeable))
-        tests = [again.get(number, test) for number, test in enumerate(tests)]
-        flags, name = flags | found, SHARED
+        for number in control.unjudgeable:
+            if number < len(tests):
+                tests[number], found = judge_number(box, source, plan, number, limits, options)
+                flags |= found
+        name = SHARED
         control = replace(control, unjudgeable={})
     tests = [marked(test, number, control) for number, test in enumerate(tests)]
     flags |= hasty(tests, options)
@@ -210,7 +213,7 @@ def marked(test: TestReport, number: int, control: Control) -> TestReport:
     if number in control.skipped:
         return replace(test, name=name, verdict=Verdict.SKIPPED, detail=sayable(control.skipped[number]))
     if number in control.vacuous:
-        return replace(test, name=name, vacuous=True, detail=test.detail or NOT_COUNTED)
+        return replace(test, name=name, vacuous=True)
     return replace(test, name=name)
 
 
@@ -312,6 +315,14 @@ def run_only(
     check_run(order)
     if options.fresh_interpreter and language == "python" and MAIN in {path_of(name) for name, _ in order.files}:
         raise InvalidOptions("options.fresh_interpreter: a file of the name main.py would be the program")
+    if isinstance(suite, ScriptSuite) and options.control:
+
+        def tried(program: str) -> TestReport | None:
+            asked = combined(language, program.encode(), suite)
+            with ready(language, asked, limits, box, box.artifacts, NO_OPTIONS) as (job, _):
+                return None if job is None else run_once(job, RunSuite(), box)[0]
+
+        check_script(box.controls, suite, language, tried)
     text = combined(language, source, suite) if isinstance(suite, ScriptSuite) else Text(source)
     with ready(language, text, limits, box, box.artifacts, options) as (job, compiled):
         if job is None:
@@ -349,7 +360,7 @@ def conclude(
 ) -> Report:
     """The report of the tests that ran; the others are `skipped` and count as not passed.
 
-    Tests that are `uncounted` (vacuous, unjudgeable, skipped by the suite) are reported and have no part in the rest.
+    Tests that are `uncounted` (unjudgeable, skipped by the suite) are reported and have no part in the rest.
     """
     counted = [test.verdict for number, test in enumerate(tests) if number not in uncounted]
     verdict = worst(counted)
