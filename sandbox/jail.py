@@ -47,7 +47,7 @@ EARLY = {"LD_BIND_NOW": "1"}  # for the zygote alone: what it has looked up, no 
 ROOT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN", "CAP_KILL")
 
 Role = Literal["script", "serve", "shared", "audited_script", "audited_serve", "audited_shared", "tests", "exec"]
-Flavour = Literal["light", "science", "tests", "pytest"]  # what is warm: the usual modules, numpy, the test side, pytest
+Flavour = Literal["light", "science", "tests", "pytest"]  # warm: the usual modules, numpy, the test side, pytest
 TEST_SIDE = ("tests", "pytest")
 
 

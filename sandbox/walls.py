@@ -33,6 +33,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -117,7 +118,7 @@ class Sandbox:
             self.plan = blueprint(self.name, self.home, uid, cgroups, self.level)
             self._end_strangers()
             self.toolchain_digest = languages.toolchain_digest(
-                self.plan.seccomp, *(kit_source(path).read_bytes() for path in KIT_FILES.values())
+                self.plan.seccomp, runner_version(), *(kit_source(path).read_bytes() for path in KIT_FILES.values())
             )
         except BaseException:
             self.close()
@@ -235,6 +236,11 @@ class Sandbox:
         finally:
             self.last_try = False
             os.close(fd)
+
+    def require_runner(self) -> None:
+        """Raises UnsupportedLanguage where test files cannot be run."""
+        if not (self.plan.kit / RUNNER / "pytest").is_dir():
+            raise UnsupportedLanguage("the kinds pytest and unittest need the package pytest beside the executor")
 
     def languages(self) -> list[Language]:
         return languages.installed()
@@ -380,6 +386,11 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, l
     )
 
 
+def runner_version() -> bytes:
+    """The version of pytest that test files are run by; empty where there is none."""
+    return version("pytest").encode() if find_spec("pytest") is not None else b""
+
+
 def copy_runner(folder: Path) -> None:
     """pytest and what it imports, from our own environment, for the jails of its tests; without it there are none."""
     if find_spec("pytest") is None:
@@ -393,7 +404,8 @@ def copy_runner(folder: Path) -> None:
             shutil.copytree(source, folder / name, dirs_exist_ok=True)
             continue
         for part in PYGMENTS:
-            for file in [*source.glob(part), *source.glob(str(Path(part).parent / "__pycache__" / f"{Path(part).stem}.*.pyc"))]:
+            compiled = Path(part).parent / "__pycache__" / f"{Path(part).stem}.*.pyc"
+            for file in [*source.glob(part), *source.glob(str(compiled))]:
                 target = folder / name / file.relative_to(source)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(file, target)

@@ -23,10 +23,27 @@ FILE = "test_suite.py"
 MODULE = "test_suite"
 FOREIGN = ("remote", "control")  # modules whose objects stand for the program's
 OPTIONS = (
-    "-q", "-s", "--tb=native", "--no-header", "--no-summary", "--assert=plain", "-p", "no:cacheprovider",
-    "-p", "no:faulthandler", "-p", "no:junitxml", "-p", "no:pastebin", "-p", "no:doctest", "-p", "no:stepwise",
-    "-W", "ignore",
-)  # fmt: skip
+    "-q",
+    "-s",
+    "--tb=native",
+    "--no-header",
+    "--no-summary",
+    "--assert=plain",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:faulthandler",
+    "-p",
+    "no:junitxml",
+    "-p",
+    "no:pastebin",
+    "-p",
+    "no:doctest",
+    "-p",
+    "no:stepwise",
+    "-W",
+    "ignore",
+)
 AWAITED = ("coroutine", "async_generator")
 
 

@@ -250,7 +250,7 @@ def imports(texts: list[str]) -> set[str]:
 
     found: set[str] = set()
     for text in texts:
-        tree, _ = attempt(lambda text=text: ast.parse(text))
+        tree, _ = attempt(functools.partial(ast.parse, text))
         for node in ast.walk(tree or ast.Module([], [])):
             if isinstance(node, ast.Import):
                 found.update(alias.name for alias in node.names)
@@ -374,8 +374,8 @@ def tests(source: bytes) -> NoReturn:
         def judged(number: int, text: str, work: Any) -> tuple[str, str]:
             return judge(peer, text, work, texts)
 
-        _, error = attempt(lambda: suite.serve(serve, judged))
-        if isinstance(error, Lost):
+        _, end = attempt(lambda: suite.serve(serve, judged))
+        if isinstance(end, Lost):
             os._exit(0)  # the host wants no more
-        tell(invalid=f"the tests cannot be collected: {type(error).__name__}: {error}"[:REASON_CHARS])
+        tell(invalid=f"the tests cannot be collected: {type(end).__name__}: {end}"[:REASON_CHARS])
     os._exit(0)

@@ -26,8 +26,16 @@ COUNT = "__assertion_reached__"
 PLACES = "__assertions__"
 NAMED = ("assert", "fail", "raises", "warns", "deprecated_call")
 ALIASES = (
-    "solution", "solutions", "main", "program", "submission", "candidate", "your_module", "my_module", "answer",
-)  # fmt: skip
+    "solution",
+    "solutions",
+    "main",
+    "program",
+    "submission",
+    "candidate",
+    "your_module",
+    "my_module",
+    "answer",
+)
 
 
 class NothingAsserted(AssertionError):
@@ -64,8 +72,9 @@ class Counting(ast.NodeTransformer):
         return node
 
     def visit_Try(self, node: ast.Try) -> Any:
-        fails = any(isinstance(one, (ast.Assert, ast.Raise)) for part in (*node.body, *node.orelse)
-                    for one in ast.walk(part))  # fmt: skip
+        fails = any(
+            isinstance(one, (ast.Assert, ast.Raise)) for part in (*node.body, *node.orelse) for one in ast.walk(part)
+        )
         self.generic_visit(node)
         if fails:
             for handler in node.handlers:

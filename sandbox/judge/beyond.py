@@ -11,16 +11,41 @@ from functools import lru_cache
 from typing import Any
 
 MODULE_KINDS = ("pytest", "unittest")
-PROGRAM_MODULES = frozenset({"solution", "solutions", "main", "program", "submission", "candidate", "your_module",
-                             "my_module", "answer", "__main__"})
-SHOWN_TO_PROGRAMS = frozenset({"sys.stdin", "sys.stdout", "sys.stderr", "sys.argv", "builtins.input",
-                               "builtins.print", "builtins.open", "os.environ"})
+PROGRAM_MODULES = frozenset(
+    {
+        "solution",
+        "solutions",
+        "main",
+        "program",
+        "submission",
+        "candidate",
+        "your_module",
+        "my_module",
+        "answer",
+        "__main__",
+    }
+)
+SHOWN_TO_PROGRAMS = frozenset(
+    {
+        "sys.stdin",
+        "sys.stdout",
+        "sys.stderr",
+        "sys.argv",
+        "builtins.input",
+        "builtins.print",
+        "builtins.open",
+        "os.environ",
+    }
+)
 LOOKING = {
-    "getsource": "the source of the program", "getsourcelines": "the source of the program",
-    "getsourcefile": "the source file of the program", "reload": "the program to be loaded again",
-    "settrace": "to trace the program", "setprofile": "to trace the program",
+    "getsource": "the source of the program",
+    "getsourcelines": "the source of the program",
+    "getsourcefile": "the source file of the program",
+    "reload": "the program to be loaded again",
+    "settrace": "to trace the program",
+    "setprofile": "to trace the program",
     "__globals__": "the globals of the program",
-}  # fmt: skip
+}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -168,9 +193,9 @@ def replaced(call: ast.Call, modules: set[str]) -> str:
     if not of_object or first is None:
         return ""
     if isinstance(first, ast.Constant):
-        return first.value if isinstance(first.value, str) else ""
+        return str(first.value) if isinstance(first.value, str) else ""
     attribute = call.args[1] if len(call.args) > 1 else None
     place = dotted(first)
     if place.partition(".")[0] not in modules or not isinstance(attribute, ast.Constant):
         return ""
-    return f"{place}.{attribute.value}"
+    return f"{place}.{attribute.value!s}"

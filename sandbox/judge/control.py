@@ -110,9 +110,7 @@ def control_of(
     return control
 
 
-def tried(
-    starter: Starter, plan: dict[str, Any], limits: Limits, *, run: bool, beyond: bool
-) -> tuple[Control, bool]:
+def tried(starter: Starter, plan: dict[str, Any], limits: Limits, *, run: bool, beyond: bool) -> tuple[Control, bool]:
     of_file = plan["kind"] in MODULE_KINDS
     if not run and not of_file:
         return Control(unjudgeable=asked_beyond(plan, ()) if beyond else {}), True
@@ -122,8 +120,9 @@ def tried(
         return Control(invalid=f"the tests cannot be used: {first.invalid}"), lasting
     if first.failed and of_file:
         reason = "the file cannot be collected without the program's values"
-        return Control(invalid=f"no test can be judged by values: {reason} ({first.failed}); use options.grading "
-                               "together"), lasting  # fmt: skip
+        return Control(
+            invalid=f"no test can be judged by values: {reason} ({first.failed}); use options.grading together"
+        ), lasting
     if of_file and not first.names:
         return Control(invalid="tests.source: no test is in it" if lasting else "the tests do not load"), lasting
     unjudgeable = dict(asked_beyond(plan, first.names)) if beyond else {}
@@ -155,9 +154,10 @@ def found_vacuous(
     """The tests that pass whatever is answered: unlooked at, or looked at by nothing that could fail."""
     suspects = {number for number, (verdict, _) in first.verdicts.items() if verdict == "passed"}
     suspects |= {
-        number for number, (verdict, _) in first.verdicts.items()
+        number
+        for number, (verdict, _) in first.verdicts.items()
         if verdict == "refused" and not can_assert(text_of(plan, number), name_of(plan, first, number))
-    }  # fmt: skip
+    }
     suspects -= left_out
     for mode in ROUNDS:
         if not suspects:
@@ -201,7 +201,7 @@ def one_round(
                 return found
             found.names = [str(name) for name in word.get("names") or ()]
             if collect_only:
-                found.verdicts = {number: ("skipped", "by its decorator") for number in word.get("skips") or ()}
+                found.verdicts = dict.fromkeys(word.get("skips") or (), ("skipped", "by its decorator"))
                 return found
             for number in range(len(found.names) if plan["kind"] in MODULE_KINDS else total):
                 run.grant()

@@ -12,6 +12,7 @@ from sandbox.types import AssertSuite, CheckSuite, PytestSuite, ScriptSuite, Sui
 
 MAX_TEXT = 1_000_000
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+NAMESPACES = ("globals", "locals", "vars")  # through which a text may find and call its tests
 RUNNERS = frozenset({"main", "run", "TextTestRunner", "run_module", "console_main", "testmod"})
 RUN_CLASSES = (
     "\nimport unittest as _unittest\n"
@@ -92,7 +93,7 @@ def runs_itself(body: list[ast.stmt], names: set[str]) -> bool:
                 return True
             if isinstance(node, ast.Name) and node.id in ("TextTestRunner", "TestLoader", "TestSuite"):
                 return True
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("globals", "locals", "vars"):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in NAMESPACES:
                 return True
     return False
 
@@ -132,8 +133,11 @@ def of_asserts(suite: AssertSuite) -> Suite:
     if not any(kinds):
         return suite
     quiet = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.ClassDef, *FUNCTIONS)
-    if all(kind is not None or all(isinstance(node, quiet) for node in tree.body)
-           for kind, tree in zip(kinds, trees, strict=True) if tree is not None):
+    if all(
+        kind is not None or all(isinstance(node, quiet) for node in tree.body)
+        for kind, tree in zip(kinds, trees, strict=True)
+        if tree is not None
+    ):
         kind = UnittestSuite if all(kind in (None, UnittestSuite) for kind in kinds) else PytestSuite
         return kind("\n".join([suite.setup, *suite.asserts]), (), suite.entry_point, suite.prelude)
     entries = tuple(

@@ -101,6 +101,8 @@ def judge(
         fences.checked(limits)
     except ValueError as error:
         raise InvalidSuite(str(error)) from None
+    if isinstance(suite, PytestSuite | UnittestSuite):
+        box.require_runner()
     total = size(suite)
     check_options(options, language, kind)
     text = program.source if suite is asked or not isinstance(asked, CheckSuite) else asked.prompt + program.source

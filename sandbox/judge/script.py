@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 from sandbox.judge.java import classes
+from sandbox.judge.node_tests import with_runner
 from sandbox.judge.programs import File, Text, is_module
 from sandbox.recipes import BY_NAME, Recipe
 from sandbox.types import ScriptSuite
@@ -38,7 +39,7 @@ RACKUNIT_EXIT = b"\n(require rackunit/log)\n(test-log #:display? #f #:exit? #t)\
 def combined(language: str, program: bytes, suite: ScriptSuite) -> Text:
     """Program and test as what is compiled and run."""
     recipe = BY_NAME[language]
-    test = suite.source.encode("utf-8", "surrogatepass")
+    test = with_runner(language, suite.source).encode("utf-8", "surrogatepass")
     beside: tuple[File, ...] = ()
     at_run: tuple[File, ...] = ()
     if suite.position == "replace":

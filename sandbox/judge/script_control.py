@@ -24,14 +24,15 @@ from sandbox.types import ScriptSuite, TestReport, Verdict
 ANSWERS = {"none": "None", "true": "True", "false": "False", "number": "987654321", "text": "'plaudit control'"}
 QUICK = frozenset({"javascript", "ruby", "perl", "php", "lua", "bash"})  # start in some ten milliseconds
 ASSERTION = re.compile(
-    r"assert|expect|check|should|verif|fail|panic|abort|exit|throw|raise|error|die|require|\bis\b|equal|test|return [1-9]",
+    r"assert|expect|check|should|verif|fail|panic|abort|exit|throw|raise|error|die|require|\bis\b|equal|test|"
+    r"return [1-9]",
     re.IGNORECASE,
 )
 NOTHING_LOOKED_AT = (
     "the script passes for a program that answers nothing; let it fail for a wrong answer, or call the tests that it "
     "defines, or set options.control to false"
 )
-PROGRAM = '''
+PROGRAM = """
 class _Refused(BaseException):
     pass
 
@@ -61,13 +62,13 @@ class _Named:
         return (_Named,)
 
 
-for _name in ("repr str bytes format lt le eq ne gt ge bool len getitem setitem delitem iter next reversed contains int "
-              "float complex index abs neg pos invert round enter exit add radd sub rsub mul rmul truediv rtruediv "
+for _name in ("repr str bytes format lt le eq ne gt ge bool len getitem setitem delitem iter next reversed contains "
+              "int float complex index abs neg pos invert round enter exit add radd sub rsub mul rmul truediv rtruediv "
               "floordiv rfloordiv mod rmod pow rpow and rand or ror xor rxor matmul rmatmul lshift rshift").split():
     setattr(_Answer, "__%s__" % _name, _refuse)
     setattr(_Named, "__%s__" % _name, _refuse)
 _Answer.__hash__ = _refuse
-'''
+"""
 
 
 @lru_cache(maxsize=128)

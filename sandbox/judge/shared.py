@@ -24,7 +24,6 @@ from sandbox.judge.suite_checks import can_assert
 from sandbox.run import Fate, Run, Starter, fate, flags
 from sandbox.types import Limits, Options, TestReport, Verdict
 
-
 Files = Sequence[tuple[str, bytes]]
 RUNNER = "/harness/lib"  # where pytest lies in a jail
 

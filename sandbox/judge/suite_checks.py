@@ -19,21 +19,73 @@ from sandbox.types import AssertSuite, CheckSuite, PytestSuite, ScriptSuite, Sui
 
 MAX_TEXT = 1_000_000  # of a test that is read here; a longer one is left to the control run
 SHOWN = 120  # characters of an entry that a message repeats
-MAY_ACT = frozenset({"exec", "eval", "compile", "__import__", "exit", "quit", "open", "setattr", "delattr", "next",
-                     "getattr", "super", "input", "breakpoint", "map", "filter"})
-CONSUMING = frozenset({"list", "tuple", "set", "frozenset", "dict", "sum", "sorted", "max", "min", "enumerate", "zip",
-                       "iter", "reversed"})  # a bare call of these asserts at least that there is an end
+MAY_ACT = frozenset(
+    {
+        "exec",
+        "eval",
+        "compile",
+        "__import__",
+        "exit",
+        "quit",
+        "open",
+        "setattr",
+        "delattr",
+        "next",
+        "getattr",
+        "super",
+        "input",
+        "breakpoint",
+        "map",
+        "filter",
+    }
+)
+CONSUMING = frozenset(
+    {"list", "tuple", "set", "frozenset", "dict", "sum", "sorted", "max", "min", "enumerate", "zip", "iter", "reversed"}
+)  # a bare call of these asserts at least that there is an end
 HARMLESS = frozenset(name for name in dir(builtins) if not name.startswith("_")) - MAY_ACT
 ASSERTING = re.compile(r"assert|raises|fail|warns|expect|check|verify|approx|should|ensure|validate", re.IGNORECASE)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-PLAIN = (ast.Expr, ast.Assert, ast.Pass, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Import, ast.ImportFrom,
-         ast.ClassDef, *FUNCTIONS)
+PLAIN = (
+    ast.Expr,
+    ast.Assert,
+    ast.Pass,
+    ast.Assign,
+    ast.AnnAssign,
+    ast.AugAssign,
+    ast.Import,
+    ast.ImportFrom,
+    ast.ClassDef,
+    *FUNCTIONS,
+)
 LINE_COMMENTS = {
-    "python": "#", "bash": "#", "ruby": "#", "perl": "#", "r": "#", "julia": "#", "elixir": "#", "nim": "#",
-    "javascript": "//", "typescript": "//", "go": "//", "rust": "//", "c": "//", "cpp": "//", "java": "//",
-    "csharp": "//", "kotlin": "//", "scala": "//", "swift": "//", "d": "//", "dart": "//", "php": "//",
-    "lua": "--", "haskell": "--", "ada": "--", "racket": ";", "clojure": ";",
-}  # fmt: skip
+    "python": "#",
+    "bash": "#",
+    "ruby": "#",
+    "perl": "#",
+    "r": "#",
+    "julia": "#",
+    "elixir": "#",
+    "nim": "#",
+    "javascript": "//",
+    "typescript": "//",
+    "go": "//",
+    "rust": "//",
+    "c": "//",
+    "cpp": "//",
+    "java": "//",
+    "csharp": "//",
+    "kotlin": "//",
+    "scala": "//",
+    "swift": "//",
+    "d": "//",
+    "dart": "//",
+    "php": "//",
+    "lua": "--",
+    "haskell": "--",
+    "ada": "--",
+    "racket": ";",
+    "clojure": ";",
+}
 C_LIKE = frozenset(name for name, mark in LINE_COMMENTS.items() if mark == "//")
 
 
@@ -49,7 +101,7 @@ class Flaw:
 
 
 def flaw_of(suite: Suite, language: str = "") -> Flaw | None:
-    """The first part of a suite that can assert nothing. None for a text that does not parse: that is told elsewhere."""
+    """The first part of a suite that can assert nothing. A text that does not parse has none: that is told elsewhere."""
     if isinstance(suite, AssertSuite):
         return flaw_of_asserts(suite.asserts, suite.setup, suite.entry_point or "")
     if isinstance(suite, CheckSuite):
@@ -253,7 +305,9 @@ def flaw_of_check(test: str, entry_point: str) -> Flaw | None:
         ) or any(isinstance(node, ast.Name) and node.id in ("exec", "globals", "setattr") for node in ast.walk(tree))
         if may_bind or has_tests(tree):
             return None
-        return Flaw("test", "it does not define check(candidate); write `def check(candidate): assert candidate(…) == …`")
+        return Flaw(
+            "test", "it does not define check(candidate); write `def check(candidate): assert candidate(…) == 3`"
+        )
     checks = [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS) and node.name == "check"]
     if not checks:
         return None  # assigned, or imported
@@ -267,7 +321,8 @@ def flaw_of_check(test: str, entry_point: str) -> Flaw | None:
     top.entered.add("check")
     if top.asserts(tree.body):
         return None
-    return Flaw("test", f"check() can assert nothing: {meant([one for one in checks[-1].body if not is_docstring(one)])}")
+    body = [node for node in checks[-1].body if not is_docstring(node)]
+    return Flaw("test", f"check() can assert nothing: {meant(body)}")
 
 
 def consumes(body: Sequence[ast.stmt]) -> bool:

@@ -94,7 +94,7 @@ def test_tests_may_await_and_inspect_what_a_program_returns(box: Sandbox, name: 
 
 def test_a_test_that_patches_the_program_is_unjudgeable_and_not_counted(box: Sandbox) -> None:
     patched = "with patch('__main__.helper', return_value=9):\n    assert plain(1) == 9"
-    with pytest.raises(InvalidSuite, match="no test can be judged by values.*helper"):
+    with pytest.raises(InvalidSuite, match=r"no test can be judged by values.*helper"):
         run(box, PROGRAM, patched)
     suite = AssertSuite((patched, "assert plain(1) is not None"), IMPORTS, "plain")
     report = judge(Program("python", PROGRAM), suite, Limits(cpu_s=5), Stop(), box)

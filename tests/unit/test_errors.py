@@ -9,8 +9,8 @@ from service.api.problems import problem_of
 from service.errors import PlauditError, by_code, exit_code
 
 TABLE = {
-    "Invalid": (422, "invalid", False), "InvalidTests": (422, "invalid_tests", False), "TooLong": (422, "too_long", False),
-    "BadRequest": (400, "bad_request", False),
+    "Invalid": (422, "invalid", False), "InvalidTests": (422, "invalid_tests", False),
+    "TooLong": (422, "too_long", False), "BadRequest": (400, "bad_request", False),
     "Unauthorized": (401, "unauthorized", False), "Forbidden": (403, "forbidden", False),
     "NotFound": (404, "not_found", False), "TestsetUnknown": (404, "testset_unknown", False),
     "RequestUnknown": (404, "request_unknown", False), "RevisionUnknown": (404, "revision_unknown", False),
