@@ -101,7 +101,7 @@ class Flaw:
 
 
 def flaw_of(suite: Suite, language: str = "") -> Flaw | None:
-    """The first part of a suite that can assert nothing. A text that does not parse has none: that is told elsewhere."""
+    """The first part of a suite that can assert nothing. A text that does not parse has none: others tell of that."""
     if isinstance(suite, AssertSuite):
         return flaw_of_asserts(suite.asserts, suite.setup, suite.entry_point or "")
     if isinstance(suite, CheckSuite):
