@@ -377,5 +377,9 @@ def tests(source: bytes) -> NoReturn:
         _, end = attempt(lambda: suite.serve(serve, judged))
         if isinstance(end, Lost):
             os._exit(0)  # the host wants no more
-        tell(invalid=f"the tests cannot be collected: {type(end).__name__}: {end}"[:REASON_CHARS])
+        reason = f"the tests cannot be collected: {end}"[:REASON_CHARS]
+        if isinstance(peer, ControlPeer) and "Refused" not in reason:
+            tell(invalid=reason)
+        else:  # what the program has answered, or would have to
+            tell(failed=["invalid_result", reason])
     os._exit(0)

@@ -152,7 +152,7 @@ class Here:
 
 
 def take_from_file(main: Any, code: Any, plan: dict[str, Any], count: Count) -> None:
-    sys.path.append(plan["runner"])
+    sys.path.insert(0, plan["runner"])
     whole = plan | {"tests": [plan["test"]]}
     tests = cases.ModuleTests(whole, Here(main), Beside(main))
     tests.code = code

@@ -119,7 +119,7 @@ def tried(starter: Starter, plan: dict[str, Any], limits: Limits, *, run: bool, 
     if first.invalid:
         return Control(invalid=f"the tests cannot be used: {first.invalid}"), lasting
     if first.failed and of_file:
-        reason = "the file cannot be collected without the program's values"
+        reason = "its tests depend on what the program answers while the file is loaded"
         return Control(
             invalid=f"no test can be judged by values: {reason} ({first.failed}); use options.grading together"
         ), lasting
