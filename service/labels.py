@@ -8,6 +8,7 @@ sets out to be tests and cannot be used is Invalid, so that a spoilt data set is
   [{"input", "output"}, ...]                      open-instruct, open-r1
   {"inputs": [...], "outputs": [...], "fn_name"?}   APPS, TACO, LiveCodeBench, NeMo-Gym
   {"test": "def check(candidate): ...", "entry_point": "f"}                                 HumanEval
+  "from solution import f ... def test_...", {"test": the same}   KodCode, ClassEval, BigCodeBench: a Python test file
 each of them also as a JSON string.
 """
 
@@ -19,15 +20,19 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from sandbox.judge.forms import kind_of, parsed
+from sandbox.types import UnittestSuite
 from service.errors import Invalid
 from service.schemas import (
     AssertTests,
     CheckTests,
     FunctionCase,
     FunctionTests,
+    PytestTests,
     StdioTestCase,
     StdioTests,
     Tests,
+    UnittestTests,
 )
 
 _native: TypeAdapter[Tests] = TypeAdapter(Tests)
@@ -53,6 +58,8 @@ def tests_of(label: Any) -> Tested | None:
     """The tests that a label carries, None where it carries none. Raises Invalid for spoilt ones."""
     label = _parsed(label)
     try:
+        if isinstance(label, str):
+            return _of_file(label)
         return _of_list(label) if isinstance(label, list) else _of_dict(label) if isinstance(label, dict) else None
     except (ValidationError, TypeError, ValueError, RecursionError) as error:
         why = str(error)
@@ -80,6 +87,8 @@ def _of_dict(label: dict[str, Any]) -> Tested | None:
         return Tested(AssertTests(kind="assert", asserts=asserts, setup=label.get("test_setup_code") or ""))
     if isinstance(label.get("test"), str) and label.get("entry_point"):
         return Tested(CheckTests(kind="check", test=label["test"], entry_point=label["entry_point"]))
+    if isinstance(label.get("test"), str) and (tested := _of_file(label["test"])) is not None:
+        return tested
     for name in _WRAPPED:
         if name in label:
             found = tests_of(label[name])
@@ -87,6 +96,17 @@ def _of_dict(label: dict[str, Any]) -> Tested | None:
                 return Tested(found.tests, label["language"])
             return found
     return None
+
+
+def _of_file(text: str) -> Tested | None:
+    """A text that defines tests for pytest or unittest and waits for a runner."""
+    tree = parsed(text) if "def test" in text else None
+    kind = None if tree is None else kind_of(tree)
+    if kind is None:
+        return None
+    if kind is UnittestSuite:
+        return Tested(UnittestTests(kind="unittest", source=text), "python")
+    return Tested(PytestTests(kind="pytest", source=text), "python")
 
 
 def _of_list(label: list[Any]) -> Tested | None:

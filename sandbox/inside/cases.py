@@ -144,12 +144,12 @@ def place_of(error: BaseException, path: str, source: str) -> str:
 
 def plain(error: BaseException, path: str, source: str) -> BaseException:
     """pytest's own ways to end a test, in the words that every judge of tests knows; an assert with its line."""
-    kind = type(error)
-    if kind.__module__ == "_pytest.outcomes":
-        if kind.__name__ == "Skipped":
+    outcomes = sys.modules.get("_pytest.outcomes")
+    if outcomes is not None and isinstance(error, outcomes.OutcomeException):
+        if isinstance(error, outcomes.Skipped):
             return Skipped(str(error))
         return AssertionError(f"{place_of(error, path, source)}: {error}")
-    if kind is AssertionError and not error.args:
+    if type(error) is AssertionError and not error.args:
         return AssertionError(place_of(error, path, source))
     return error
 

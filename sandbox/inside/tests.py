@@ -275,6 +275,8 @@ def weigh(peer: Any, text: str, work: Any, texts: list[str]) -> tuple[str, str]:
         return "passed", ""
     if isinstance(error, Refused):
         return "refused", str(error)
+    if type(error).__name__ in ("Unsplittable", "BeyondValues") and not peer.is_foreign(error):
+        return "invalid_result", str(error)
     if isinstance(error, cases.Skipped):
         return "skipped", str(error)
     if stage.replaced and not isinstance(peer, ControlPeer):

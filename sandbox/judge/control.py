@@ -121,7 +121,7 @@ def tried(starter: Starter, plan: dict[str, Any], limits: Limits, *, run: bool, 
     if first.failed and of_file:
         reason = "its tests depend on what the program answers while the file is loaded"
         return Control(
-            invalid=f"no test can be judged by values: {reason} ({first.failed}); use options.grading together"
+            invalid=f"the tests cannot be used: {reason} ({first.failed}); define them without asking the program"
         ), lasting
     if of_file and not first.names:
         return Control(invalid="tests.source: no test is in it" if lasting else "the tests do not load"), lasting

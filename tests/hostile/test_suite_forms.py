@@ -1,9 +1,8 @@
-"""Suites as data sets have them: only defined tests are run, each with a verdict of its own, and nothing passes idly."""
+"""Suites as data sets have them: tests that are only defined are run, each has a verdict, and nothing passes idly."""
 
 from __future__ import annotations
 
 import pytest
-from support.suite_forms import BIGCODEBENCH, CLASSEVAL, KODCODE, Example
 
 from sandbox.errors import InvalidSuite
 from sandbox.judge import judge
@@ -22,6 +21,7 @@ from sandbox.types import (
     Verdict,
 )
 from sandbox.walls import Sandbox
+from support.suite_forms import BIGCODEBENCH, CLASSEVAL, KODCODE, Example
 
 ADD = "def add(a, b):\n    return a + b\n"
 WRONG = "def add(a, b):\n    return 0\n"
@@ -186,7 +186,8 @@ PASSES_IDLY = {
     "an answer called and dropped": "def test_idle():\n    add(1, 2)\n",
     "a comparison": "def test_idle():\n    add(1, 2) == 3\n",
     "a loop of comparisons": "def test_idle():\n    for n in range(3):\n        add(n, 1) == n + 1\n",
-    "a swallowed assertion": "def test_idle():\n    try:\n        assert add(1, 2) == 3\n    except BaseException:\n        pass\n",
+    "a swallowed assertion": "def test_idle():\n    try:\n        assert add(1, 2) == 3\n"
+    "    except BaseException:\n        pass\n",
     "an unreached assertion": "def test_idle():\n    x = add(1, 2)\n    if False:\n        assert x == 3\n",
 }
 
@@ -206,9 +207,16 @@ def test_what_passes_for_no_answer_is_vacuous(box: Sandbox, name: str) -> None:
 
 @pytest.mark.parametrize(
     "test",
-    ["assert add(1, 2) is not None", "assert add(1, 2) is not True", "assert add(1, 2) != 7", "assert not add(0, 0)",
-     "assert isinstance(add(1, 2), int)", "assert add(1, 2) in (3, 4)", "assert len(str(add(1, 2))) == 1"],
-)  # fmt: skip
+    [
+        "assert add(1, 2) is not None",
+        "assert add(1, 2) is not True",
+        "assert add(1, 2) != 7",
+        "assert not add(0, 0)",
+        "assert isinstance(add(1, 2), int)",
+        "assert add(1, 2) in (3, 4)",
+        "assert len(str(add(1, 2))) == 1",
+    ],
+)
 def test_a_weak_test_is_not_called_vacuous(box: Sandbox, test: str) -> None:
     report = run(box, ADD, PytestSuite(f"def test_weak():\n    {test}\n"))
     assert (report.verdict, report.tests[0].vacuous) == ("passed", False)
@@ -227,8 +235,16 @@ def test_a_program_that_does_not_load_fails_every_test_by_name(box: Sandbox) -> 
     assert run(box, "def other(x): return x\nadd = other", other).verdict == "passed"
 
 
-@pytest.mark.parametrize("end", ["__import__('os')._exit(0)", "__import__('time').sleep(60)", "raise KeyboardInterrupt",
-                                 "raise SystemExit", "__import__('os').kill(__import__('os').getpid(), 9)"])  # fmt: skip
+@pytest.mark.parametrize(
+    "end",
+    [
+        "__import__('os')._exit(0)",
+        "__import__('time').sleep(60)",
+        "raise KeyboardInterrupt",
+        "raise SystemExit",
+        "__import__('os').kill(__import__('os').getpid(), 9)",
+    ],
+)
 @pytest.mark.parametrize("kind", ["pytest", "unittest"])
 def test_a_test_that_ends_the_program_costs_only_itself(box: Sandbox, kind: str, end: str) -> None:
     program = f"def f(x):\n    if x == 2:\n        {end}\n    return x\n"
@@ -259,7 +275,10 @@ def test_what_the_suite_skips_is_not_counted(box: Sandbox) -> None:
 
 
 def test_a_program_cannot_have_itself_skipped(box: Sandbox) -> None:
-    text = "import pytest\ndef test_a():\n    if add(1, 2) is None:\n        pytest.skip('no')\n    assert add(1, 2) == 3\n"
+    text = (
+        "import pytest\ndef test_a():\n    if add(1, 2) is None:\n        pytest.skip('no')\n"
+        "    assert add(1, 2) == 3\n"
+    )
     report = run(box, "def add(a, b):\n    pass\n", PytestSuite(text))
     assert (report.verdict, report.passed, report.total) == ("invalid_result", 0, 1)
 
@@ -268,9 +287,11 @@ BEYOND = {
     "a patched helper": "from unittest.mock import patch\n@patch('solution.helper', return_value=9)\n"
     "def test_beyond(m):\n    assert solution.add(1, 2) == 3\n",
     "a module's variable": "def test_beyond():\n    solution.LIMIT = 3\n    assert solution.add(1, 2) == 3\n",
-    "a library function": "from unittest.mock import patch\ndef test_beyond():\n    with patch('time.sleep') as m:\n"
+    "a library function": "from unittest.mock import patch\ndef test_beyond():\n"
+    "    with patch('time.sleep') as m:\n"
     "        solution.add(1, 2)\n        m.assert_not_called()\n",
-    "monkeypatch": "import time\ndef test_beyond(monkeypatch):\n    monkeypatch.setattr(time, 'sleep', lambda s: None)\n"
+    "monkeypatch": "import time\ndef test_beyond(monkeypatch):\n"
+    "    monkeypatch.setattr(time, 'sleep', lambda s: None)\n"
     "    assert solution.add(1, 2) == 3\n",
     "its source": "import inspect\ndef test_beyond():\n    assert 'return' in inspect.getsource(solution.add)\n",
 }
@@ -280,7 +301,7 @@ PROGRAM = "import time\nLIMIT = 1\ndef helper():\n    return 1\n" + ADD
 @pytest.mark.parametrize("name", BEYOND)
 def test_what_values_cannot_answer_is_unjudgeable_or_judged_together(box: Sandbox, name: str) -> None:
     text = f"import solution\n{BEYOND[name]}"
-    with pytest.raises(InvalidSuite, match="use options.grading together"):
+    with pytest.raises(InvalidSuite, match=r"use options\.grading together"):
         run(box, PROGRAM, PytestSuite(text))
     whole = PytestSuite(f"{text}def test_plain():\n    assert solution.add(2, 2) == 4\n")
     split = run(box, PROGRAM, whole)
@@ -296,13 +317,19 @@ def test_what_values_cannot_answer_is_unjudgeable_or_judged_together(box: Sandbo
 
 @pytest.mark.parametrize(
     "program",
-    ["def add(a, b):\n    raise ImportError('no')\n", "def add(a, b):\n    raise SyntaxError('no')\n",
-     "import types\nadd = types.ModuleType('scipy.nothing')\n", "def add(a, b):\n    return chr(0xd800) * 100000\n",
-     "def add(a, b):\n    e = ImportError('x')\n    e.name = 'solution'\n    raise e\n"],
-)  # fmt: skip
+    [
+        "def add(a, b):\n    raise ImportError('no')\n",
+        "def add(a, b):\n    raise SyntaxError('no')\n",
+        "import types\nadd = types.ModuleType('scipy.nothing')\n",
+        "def add(a, b):\n    return chr(0xd800) * 100000\n",
+        "def add(a, b):\n    e = ImportError('x')\n    e.name = 'solution'\n    raise e\n",
+    ],
+)
 def test_no_program_makes_a_test_file_invalid(box: Sandbox, program: str) -> None:
-    for suite in (PytestSuite("from solution import *\ndef test_a():\n    assert add(1, 2) == 3\n"),
-                  UnittestSuite(BIGCODEBENCH[0].tests.replace("task_func", "add"))):  # fmt: skip
+    for suite in (
+        PytestSuite("from solution import *\ndef test_a():\n    assert add(1, 2) == 3\n"),
+        UnittestSuite(BIGCODEBENCH[0].tests.replace("task_func", "add")),
+    ):
         report = run(box, program, suite)
         assert (report.verdict != "passed", report.passed) == (True, 0)
 
@@ -315,7 +342,10 @@ def test_no_program_makes_a_test_file_invalid(box: Sandbox, program: str) -> Non
         (UnittestSuite("class T(:\n"), "SyntaxError"),
         (PytestSuite("x = 1\n"), "no test is defined"),
         (UnittestSuite("import unittest\nclass T(unittest.TestCase):\n    pass\n"), "no test is in it"),
-        (PytestSuite("import pytest\n@pytest.mark.parametrize('x', add(1, 2))\ndef test_a(x):\n    assert x\n"), "depend on"),
+        (
+            PytestSuite("import pytest\n@pytest.mark.parametrize('x', add(1, 2))\ndef test_a(x):\n    assert x\n"),
+            "depend on",
+        ),
         (PytestSuite("if add(1, 2):\n    def test_a():\n        assert add(1, 2) == 3\n"), "depend on"),
     ],
 )
@@ -331,7 +361,10 @@ def test_assertions_that_are_never_reached_pass_nothing_together(box: Sandbox) -
     report = run(box, empty, PytestSuite(text), grading="together")
     assert (report.verdict, report.judge) == ("wrong_answer", "shared_process")
     assert "reached" in report.tests[0].detail
-    for entry in ("for x in items():\n    assert x > 0", "for x in items():\n    if x < 0:\n        raise AssertionError"):
+    for entry in (
+        "for x in items():\n    assert x > 0",
+        "for x in items():\n    if x < 0:\n        raise AssertionError",
+    ):
         suite = AssertSuite((entry,), entry_point="items")
         assert run(box, right, suite, grading="together").verdict == "passed"
         assert run(box, empty, suite, grading="together").verdict == "wrong_answer"
@@ -348,20 +381,24 @@ describe("add", () => {
 
 @pytest.mark.parametrize(
     "suite",
-    [JEST, "test('adds', () => expect(add(1, 2)).not.toBe(4 - 4));",
-     "const assert = require('assert');\nit('adds', async () => { assert.equal(await add(1, 2), 3); });",
-     "const { test } = require('node:test');\nconst assert = require('assert');\n"
-     "test('adds', () => assert.strictEqual(add(1, 2), 3));"],
-)  # fmt: skip
+    [
+        JEST,
+        "test('adds', () => expect(add(1, 2)).not.toBe(4 - 4));",
+        "const assert = require('assert');\nit('adds', async () => { assert.equal(await add(1, 2), 3); });",
+        "const { test } = require('node:test');\nconst assert = require('assert');\n"
+        "test('adds', () => assert.strictEqual(add(1, 2), 3));",
+    ],
+)
 @pytest.mark.parametrize("language", ["javascript", "typescript"])
 def test_javascript_tests_that_are_defined_are_run(box: Sandbox, language: str, suite: str) -> None:
     if language not in {known.name for known in box.languages()}:
         pytest.skip(f"{language} is not installed")
     right, wrong = "function add(a, b) { return a + b; }\n", "function add(a, b) { return 0; }\n"
-    verdicts = [judge(Program(language, one), ScriptSuite(suite), Limits(), Stop(), box).verdict for one in (right, wrong)]
-    assert verdicts == ["passed", "runtime_error"]
+    reports = [judge(Program(language, one), ScriptSuite(suite), Limits(), Stop(), box) for one in (right, wrong)]
+    assert [report.verdict for report in reports] == ["passed", "runtime_error"]
 
 
 def test_the_runner_of_test_files_is_the_executors_own(box: Sandbox) -> None:
-    probe = "import pytest\nimport pluggy\ndef test_a():\n    for one in (pytest, pluggy):\n        assert add(one.__file__, '') [:13] == '/harness/lib/'\n"
+    lines = ("for one in (pytest, pluggy):", "    assert add(one.__file__, '')[:13] == '/harness/lib/'")
+    probe = "import pytest\nimport pluggy\ndef test_a():\n    " + "\n    ".join(lines)
     assert run(box, ADD, PytestSuite(probe)).verdict == "passed"
