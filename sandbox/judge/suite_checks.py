@@ -44,6 +44,7 @@ CONSUMING = frozenset(
 )  # a bare call of these asserts at least that there is an end
 HARMLESS = frozenset(name for name in dir(builtins) if not name.startswith("_")) - MAY_ACT
 ASSERTING = re.compile(r"assert|raises|fail|warns|expect|check|verify|approx|should|ensure|validate", re.IGNORECASE)
+ENDING = ("exit", "_exit", "quit", "abort")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 PLAIN = (
     ast.Expr,
@@ -142,6 +143,10 @@ class Reading:
         waiting: list[ast.AST] = [node]
         while waiting:
             node = waiting.pop()
+            if isinstance(node, ast.Expr) and is_idle(node.value):
+                if any(isinstance(one, ast.Call) and named_asserting(one) for one in ast.walk(node.value)):
+                    return True
+                continue
             if isinstance(node, ast.Raise):
                 return True
             if isinstance(node, ast.Assert) and not always_true(node.test):
@@ -169,6 +174,19 @@ class Reading:
             return False
         self.entered.add(name)
         return isinstance(body, FUNCTIONS) and self.asserts(body.body)
+
+
+def is_idle(value: ast.expr) -> bool:
+    """An expression statement whose value is dropped, and was meant to be asserted; what it calls only computes it."""
+    if isinstance(value, ast.Call):
+        return isinstance(value.func, ast.Name) and value.func.id == "print"
+    return isinstance(value, ast.Compare | ast.UnaryOp | ast.BoolOp | ast.Tuple | ast.List)
+
+
+def named_asserting(call: ast.Call) -> bool:
+    func = call.func
+    name = func.id if isinstance(func, ast.Name) else func.attr if isinstance(func, ast.Attribute) else ""
+    return bool(ASSERTING.search(name)) or name in ENDING
 
 
 def always_true(node: ast.expr) -> bool:
@@ -386,10 +404,12 @@ def is_blank(source: str, language: str) -> bool:
 
 
 def can_assert(source: str, name: str) -> bool:
-    """Whether the test function (or `Class.method`) of this name has anything in it that looks like an assertion."""
+    """Whether the test function (or `Class.method`) of this name holds what looks like an assertion; "": the text."""
     tree = parsed(source)
     if tree is None:
         return True
+    if not name:
+        return looks_asserting(tree, tree)
     last = name.rpartition(".")[2].rpartition("::")[2].partition("[")[0]
     found = [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS) and node.name == last]
     return not found or any(looks_asserting(node, tree) for node in found)
@@ -406,7 +426,7 @@ def looks_asserting(node: ast.AST, tree: ast.AST) -> bool:
             if isinstance(one, ast.Call):
                 func = one.func
                 called = func.id if isinstance(func, ast.Name) else func.attr if isinstance(func, ast.Attribute) else ""
-                if ASSERTING.search(called) or called in ("exit", "_exit", "abort"):
+                if named_asserting(one):
                     return True
                 body = functions.get(called)
                 if body is not None and id(body) not in entered:

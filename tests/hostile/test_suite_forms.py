@@ -102,6 +102,8 @@ NOTHING = {
     "a negation": ("not add(0, 0)", "nobody looks at"),
     "a text": ("'assert add(1, 2) == 3'", "a constant"),
     "a late comparison": ("x = add(1, 2)\nx == 3", "write `assert x == 3`"),
+    "another function's comparison": ("twice(1) == 2", "write `assert twice(1) == 2`"),
+    "a method's comparison": ("Thing().size() == 2", "write `assert Thing().size() == 2`"),
     "isinstance": ("isinstance(add(1, 2), int)", "nobody looks at"),
 }
 
@@ -179,6 +181,17 @@ def test_a_script_that_checks_nothing_is_refused(box: Sandbox, language: str, so
         pytest.skip(f"{language} is not installed")
     with pytest.raises(InvalidSuite):
         judge(Program(language, "\n"), ScriptSuite(source), Limits(), Stop(), box)
+
+
+def test_entries_whose_answers_nobody_looks_at_are_vacuous(box: Sandbox) -> None:
+    entries = ("twice(1)", "for n in range(2):\n    twice(n) == n", "x = add(1, 1)", "assert add(x, 1) == 3")
+    program = f"{ADD}def twice(x):\n    return add(x, x)\n"
+    report = run(box, program, AssertSuite(entries, entry_point="add"))
+    assert [test.vacuous for test in report.tests] == [True, True, True, False]
+    assert (report.verdict, report.passed, report.total) == ("passed", 4, 4)
+    assert run(box, WRONG, AssertSuite(entries, entry_point="add")).verdict != "passed"
+    with pytest.raises(InvalidSuite, match="no test looks at"):
+        run(box, program, AssertSuite(entries[:2], entry_point="add"))
 
 
 PASSES_IDLY = {
