@@ -17,6 +17,15 @@ from sandbox.recipes import BY_NAME, Recipe
 from sandbox.types import ScriptSuite
 
 END = re.compile(rb"^__(?:END|DATA)__[ \t\r]*$", re.MULTILINE)  # Perl and Ruby read no further
+IMPORTS = {  # what must stand before everything else of a text
+    "go": re.compile(rb'^import[ \t]*(?:\([^)]*\)|(?:[\w.]+[ \t]+)?"[^"\n]*")[ \t;]*$', re.MULTILINE),
+    "java": re.compile(rb"^import[ \t][^;\n]*;", re.MULTILINE),
+    "kotlin": re.compile(rb"^import[ \t][^\n;{]*;?", re.MULTILINE),
+    "csharp": re.compile(rb"^using[ \t]+(?:static[ \t]+)?[\w.]+(?:[ \t]*=[ \t]*[^;\n]+)?;", re.MULTILINE),
+}
+GO_IMPORT = re.compile(rb'((?:[\w.]+(?=[ \t]+"))?)[ \t]*("[^"\n]+")')
+GO_PACKAGE = re.compile(rb"^package[ \t]+\w+[ \t;]*$", re.MULTILINE)
+PACKAGE = re.compile(rb"^[ \t]*package[ \t]+[\w.]+[ \t]*;?", re.MULTILINE)
 CSHARP_ASSERTIONS = (
     b"public sealed class PlauditAssertions : System.Diagnostics.TraceListener {\n"
     b"  public override void Write(string text) { System.Console.Error.Write(text); }\n"
@@ -70,9 +79,30 @@ def appended(language: str, program: bytes, test: bytes) -> bytes:
         if inside:
             return program + b"\n" + test.removeprefix(b"<?php")
         return program + (b"\n" if test.startswith(b"<?") else b"\n<?php\n") + test
+    if language in IMPORTS:
+        program, test = hoisted(language, program, test)
+    if language == "python":  # or an unfinished line, a decorator say, would take the test's first one for its own
+        return program + b"\npass\n" + test
     if language in ("javascript", "typescript"):  # or an unfinished line would take the test for its end, and run none
         return program + b"\n;\n" + test
     return program + b"\n" + test
+
+
+def hoisted(language: str, program: bytes, test: bytes) -> tuple[bytes, bytes]:
+    """Program and test with the test's imports where the language wants them: before everything that is no import."""
+    found = [match[0].strip() for match in IMPORTS[language].finditer(test)]
+    if language == "go":
+        test = GO_PACKAGE.sub(b"", test)
+        names = {name: part for part in found for name in GO_IMPORT.findall(part)}
+        mine = b"\n".join(match[0] for match in IMPORTS["go"].finditer(program))
+        there = {path for _, path in GO_IMPORT.findall(mine)}
+        found = [b"import " + b" ".join(name).strip() for name in names if name[1] not in there]
+    if not found:
+        return program, IMPORTS[language].sub(b"", test) if language == "go" else test
+    test = IMPORTS[language].sub(b"", test)
+    package = PACKAGE.search(program)
+    at = package.end() if package else 0
+    return program[:at] + b"\n" + b"\n".join(found) + b"\n" + program[at:], test
 
 
 def program_name(recipe: Recipe, program: bytes) -> str:

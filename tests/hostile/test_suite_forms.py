@@ -415,3 +415,44 @@ def test_the_runner_of_test_files_is_the_executors_own(box: Sandbox) -> None:
     lines = ("for one in (pytest, pluggy):", "    assert add(one.__file__, '')[:13] == '/harness/lib/'")
     probe = "import pytest\nimport pluggy\ndef test_a():\n    " + "\n    ".join(lines)
     assert run(box, ADD, PytestSuite(probe)).verdict == "passed"
+
+
+UNFINISHED = ("@(lambda g: lambda *a: None)", "if False:", "x = (", "x = 1 \\", "class Rest:", "def rest():")
+
+
+@pytest.mark.parametrize("line", UNFINISHED)
+def test_an_unfinished_last_line_does_not_swallow_a_script(box: Sandbox, line: str) -> None:
+    script = ScriptSuite("def verify():\n    assert add(1, 2) == 3\nverify()\n")
+    assert run(box, f"{WRONG}{line}", script).verdict == "runtime_error"
+    assert run(box, ADD, script).verdict == "passed"
+
+
+APPENDED = {
+    "go": (
+        'package main\n\nimport "strings"\n\nfunc twice(s string) string { return strings.Repeat(s, 2) }\n',
+        'package main\n\nimport (\n\t"os"\n\t"strings"\n)\n\nfunc main() {\n'
+        '\tif twice("a") != strings.ToLower("AA") {\n\t\tos.Exit(1)\n\t}\n}\n',
+    ),
+    "java": (
+        "class Words { static String twice(String s) { return s + s; } }\n",
+        "import java.util.Objects;\n\npublic class Main {\n  public static void main(String[] a) {\n"
+        '    if (!Objects.equals(Words.twice("a"), "aa")) throw new RuntimeException("no");\n  }\n}\n',
+    ),
+    "csharp": (
+        "public static class Words { public static string Twice(string s) { return s + s; } }\n",
+        "using System;\n\npublic static class Test {\n  public static void Main() {\n"
+        '    if (Words.Twice("a") != String.Concat("a", "a")) Environment.Exit(1);\n  }\n}\n',
+    ),
+}
+
+
+@pytest.mark.parametrize("language", APPENDED)
+def test_an_appended_test_may_have_imports_of_its_own(box: Sandbox, language: str) -> None:
+    if language not in {known.name for known in box.languages()}:
+        pytest.skip(f"{language} is not installed")
+    program, test = APPENDED[language]
+    wrong = program.replace("strings.Repeat(s, 2)", "strings.Repeat(s, 3)").replace("s + s", "s")
+    verdicts = [
+        judge(Program(language, one), ScriptSuite(test), Limits(), Stop(), box).verdict for one in (program, wrong)
+    ]
+    assert verdicts == ["passed", "runtime_error"]
