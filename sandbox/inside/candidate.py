@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from sandbox.inside import awaited
+    from sandbox.inside import awaited, together
     from sandbox.inside.audit import Watch
     from sandbox.inside.peer import Peer
     from sandbox.inside.remote import BASES
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 else:
     import awaited
     import codec
+    import together
     from peer import Peer
     from remote import BASES
     from wire import Lost, attempt, describe_error, send_frame
@@ -178,10 +179,6 @@ def shared(source: bytes, watch: Watch | None = None) -> NoReturn:
             watch.look(main.__dict__)
         send_frame(wire, codec.dumps(fields))
 
-    sys.path.insert(0, HARNESS)
-    import together  # type: ignore[import-not-found]  # it lies beside this file, in the jail
-
-    sys.path.pop(0)
     try:
         codes = together.prepare(plan)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as fault:

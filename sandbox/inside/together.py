@@ -8,7 +8,6 @@ places has not passed.
 
 from __future__ import annotations
 
-import ast
 import os
 import sys
 
@@ -42,49 +41,58 @@ class NothingAsserted(AssertionError):
     """The test ended well without having reached any of its assertions."""
 
 
-class Counting(ast.NodeTransformer):
-    """Makes a text count the places where it could fail as they are reached."""
+def counting_class() -> Any:
+    import ast  # only where a test is judged here
 
-    def __init__(self) -> None:
-        self.places = 0
+    class Counting(ast.NodeTransformer):
+        """Makes a text count the places where it could fail as they are reached."""
 
-    def reached(self) -> ast.stmt:
-        self.places += 1
-        return ast.Expr(ast.Call(ast.Name(COUNT, ast.Load()), [], []))
+        def __init__(self) -> None:
+            self.places = 0
 
-    def visit_Assert(self, node: ast.Assert) -> Any:
-        self.generic_visit(node)
-        return [self.reached(), node]
-
-    def visit_Call(self, node: ast.Call) -> Any:
-        self.generic_visit(node)
-        func = node.func
-        name = func.id if isinstance(func, ast.Name) else func.attr if isinstance(func, ast.Attribute) else ""
-        if name.startswith(NAMED):
+        def reached(self) -> ast.stmt:
             self.places += 1
-            node.func = ast.Call(ast.Name(COUNT, ast.Load()), [func], [])
-        return node
+            return ast.Expr(ast.Call(ast.Name(COUNT, ast.Load()), [], []))
 
-    def visit_If(self, node: ast.If) -> Any:
-        self.generic_visit(node)
-        if any(isinstance(one, ast.Raise) for one in (*node.body, *node.orelse)):
+        def visit_Assert(self, node: ast.Assert) -> Any:
+            self.generic_visit(node)
             return [self.reached(), node]
-        return node
 
-    def visit_Try(self, node: ast.Try) -> Any:
-        fails = any(
-            isinstance(one, (ast.Assert, ast.Raise)) for part in (*node.body, *node.orelse) for one in ast.walk(part)
-        )
-        self.generic_visit(node)
-        if fails:
-            for handler in node.handlers:
-                handler.body.insert(0, self.reached())
-        return node
+        def visit_Call(self, node: ast.Call) -> Any:
+            self.generic_visit(node)
+            func = node.func
+            name = func.id if isinstance(func, ast.Name) else func.attr if isinstance(func, ast.Attribute) else ""
+            if name.startswith(NAMED):
+                self.places += 1
+                node.func = ast.Call(ast.Name(COUNT, ast.Load()), [func], [])
+            return node
+
+        def visit_If(self, node: ast.If) -> Any:
+            self.generic_visit(node)
+            if any(isinstance(one, ast.Raise) for one in (*node.body, *node.orelse)):
+                return [self.reached(), node]
+            return node
+
+        def visit_Try(self, node: ast.Try) -> Any:
+            fails = any(
+                isinstance(one, (ast.Assert, ast.Raise))
+                for part in (*node.body, *node.orelse)
+                for one in ast.walk(part)
+            )
+            self.generic_visit(node)
+            if fails:
+                for handler in node.handlers:
+                    handler.body.insert(0, self.reached())
+            return node
+
+    return Counting
 
 
 def compiled(text: str, name: str) -> tuple[Any, int]:
     """The code of a text that counts, and how many places it has. Raises SyntaxError."""
-    counting = Counting()
+    import ast
+
+    counting = counting_class()()
     tree = ast.fix_missing_locations(counting.visit(ast.parse(text, name)))
     return compile(tree, name, "exec", dont_inherit=True), counting.places
 
