@@ -39,7 +39,7 @@ VERSION = re.compile(r"\d+(?:\.\d+)+")
 
 # What the warm interpreter has imported before any program asks: what most programs of the contests and benchmarks do.
 LIGHT_MODULES = (
-    "bisect", "cmath", "collections", "copy", "datetime", "functools", "heapq", "itertools", "json", "math",
+    "ast", "bisect", "cmath", "collections", "copy", "datetime", "functools", "heapq", "itertools", "json", "math",
     "operator", "random", "re", "string", "typing",
 )  # fmt: skip
 WARM_MODULES = {  # beside them, by what a jail is for

@@ -61,7 +61,7 @@ LEAVE_S = 10.0
 QUIET_S = 60.0
 NUMBERS = itertools.count(1)  # of the sandboxes of this process
 RUNNER = "lib"  # folder of the kit with pytest
-RUNNER_PACKAGES = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments")
+RUNNER_PACKAGES = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments")
 PYGMENTS = (  # the few files of it that pytest imports, of some 9 MB
     "*.py", "filters/*.py", "formatters/__init__.py", "formatters/_mapping.py", "formatters/terminal.py",
     "lexers/__init__.py", "lexers/_mapping.py", "lexers/diff.py", "lexers/python.py", "styles/__init__.py",
@@ -367,7 +367,7 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, l
     bwrap = shutil.which("bwrap") or ""
     without = None
     if level in ("landlock", "none"):
-        without = bare_plan(level, uid, binds, masks)
+        without = bare_plan(level, uid, [*binds, str(kit / RUNNER)], masks)
     elif not bwrap:
         raise WallsMissing("bubblewrap (the bwrap program)")
     return Blueprint(
@@ -399,6 +399,10 @@ def copy_runner(folder: Path) -> None:
         spec = find_spec(name)
         if spec is None or spec.origin is None:
             raise SandboxError(f"pytest is installed, and {name}, which it needs, is not")
+        if spec.submodule_search_locations is None:  # a single file
+            folder.mkdir(exist_ok=True)
+            shutil.copy2(spec.origin, folder)
+            continue
         source = Path(spec.origin).parent
         if name != "pygments":
             shutil.copytree(source, folder / name, dirs_exist_ok=True)

@@ -429,7 +429,7 @@ def main() -> None:
             os.close(fd)
         room, kit = furnish(c, setup)
         for name in setup["kit"]:
-            kit[name].MAIN = room.main
+            kit[name].MAIN, kit[name].HARNESS = room.main, os.path.dirname(sys.argv[0])
             ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
         warm(setup, room.work)
     except (OSError, ImportError) as error:
