@@ -18,7 +18,7 @@ from sandbox.types import ScriptSuite
 
 END = re.compile(rb"^__(?:END|DATA)__[ \t\r]*$", re.MULTILINE)  # Perl and Ruby read no further
 IMPORTS = {  # what must stand before everything else of a text
-    "go": re.compile(rb'^import[ \t]*(?:\([^)]*\)|(?:[\w.]+[ \t]+)?"[^"\n]*")[ \t;]*$', re.MULTILINE),
+    "go": re.compile(rb'^import[ \t]*(?:\([^()]*\)|(?:[\w.]+[ \t]+)?"[^"\n]*")[ \t;]*$', re.MULTILINE),
     "java": re.compile(rb"^import[ \t][^;\n]*;", re.MULTILINE),
     "kotlin": re.compile(rb"^import[ \t][^\n;{]*;?", re.MULTILINE),
     "csharp": re.compile(rb"^using[ \t]+(?:static[ \t]+)?[\w.]+(?:[ \t]*=[ \t]*[^;\n]+)?;", re.MULTILINE),
@@ -81,11 +81,23 @@ def appended(language: str, program: bytes, test: bytes) -> bytes:
         return program + (b"\n" if test.startswith(b"<?") else b"\n<?php\n") + test
     if language in IMPORTS:
         program, test = hoisted(language, program, test)
-    if language == "python":  # or an unfinished line, a decorator say, would take the test's first one for its own
+    if language == "python" and unfinished(program):  # it would take the test's first line for its own
         return program + b"\npass\n" + test
     if language in ("javascript", "typescript"):  # or an unfinished line would take the test for its end, and run none
         return program + b"\n;\n" + test
     return program + b"\n" + test
+
+
+def unfinished(program: bytes) -> bool:
+    """Whether a Python text ends in a decorator, or in a line that goes on."""
+    lines = program.split(b"\n")
+    for line in reversed(lines):
+        words = line.split(None, 1)
+        if words and words[0] in (b"def", b"class", b"async"):
+            break
+        if line.lstrip().startswith(b"@"):
+            return True
+    return program.rstrip().endswith(b"\\")
 
 
 def hoisted(language: str, program: bytes, test: bytes) -> tuple[bytes, bytes]:
@@ -93,10 +105,10 @@ def hoisted(language: str, program: bytes, test: bytes) -> tuple[bytes, bytes]:
     found = [match[0].strip() for match in IMPORTS[language].finditer(test)]
     if language == "go":
         test = GO_PACKAGE.sub(b"", test)
-        names = {name: part for part in found for name in GO_IMPORT.findall(part)}
-        mine = b"\n".join(match[0] for match in IMPORTS["go"].finditer(program))
-        there = {path for _, path in GO_IMPORT.findall(mine)}
-        found = [b"import " + b" ".join(name).strip() for name in names if name[1] not in there]
+        names = {name for part in found for name in GO_IMPORT.findall(part.removeprefix(b"import"))}
+        mine = (match[0].removeprefix(b"import") for match in IMPORTS["go"].finditer(program))
+        there = {path for part in mine for _, path in GO_IMPORT.findall(part)}
+        found = [b"import " + b" ".join(name).strip() for name in sorted(names) if name[1] not in there]
     if not found:
         return program, IMPORTS[language].sub(b"", test) if language == "go" else test
     test = IMPORTS[language].sub(b"", test)

@@ -433,6 +433,11 @@ APPENDED = {
         'package main\n\nimport (\n\t"os"\n\t"strings"\n)\n\nfunc main() {\n'
         '\tif twice("a") != strings.ToLower("AA") {\n\t\tos.Exit(1)\n\t}\n}\n',
     ),
+    "go in single lines": (
+        'package main\n\nimport "strings"\n\nfunc twice(s string) string { return strings.Repeat(s, 2) }\n',
+        'import "os"\nimport "strings"\n\nfunc main() {\n'
+        '\tif twice("a") != strings.ToLower("AA") {\n\t\tos.Exit(1)\n\t}\n}\n',
+    ),
     "java": (
         "class Words { static String twice(String s) { return s + s; } }\n",
         "import java.util.Objects;\n\npublic class Main {\n  public static void main(String[] a) {\n"
@@ -446,13 +451,47 @@ APPENDED = {
 }
 
 
-@pytest.mark.parametrize("language", APPENDED)
-def test_an_appended_test_may_have_imports_of_its_own(box: Sandbox, language: str) -> None:
+@pytest.mark.parametrize("name", APPENDED)
+def test_an_appended_test_may_have_imports_of_its_own(box: Sandbox, name: str) -> None:
+    language = name.partition(" ")[0]
     if language not in {known.name for known in box.languages()}:
         pytest.skip(f"{language} is not installed")
-    program, test = APPENDED[language]
+    program, test = APPENDED[name]
     wrong = program.replace("strings.Repeat(s, 2)", "strings.Repeat(s, 3)").replace("s + s", "s")
     verdicts = [
         judge(Program(language, one), ScriptSuite(test), Limits(), Stop(), box).verdict for one in (program, wrong)
     ]
     assert verdicts == ["passed", "runtime_error"]
+
+
+FORGERS = {
+    "equal to all": "class Yes:\n    def __eq__(self, o): return True\n    def __ne__(self, o): return False\n"
+    "def add(a, b): return Yes()\n",
+    "a skip": "import unittest\ndef add(a, b): raise unittest.SkipTest('no')\n",
+    "a class named Skipped": "class Skipped(Exception): pass\ndef add(a, b): raise Skipped('no')\n",
+    "a class named Refused": "class Refused(BaseException): pass\ndef add(a, b): raise Refused('no')\n",
+    "an early end": "import os\ndef add(a, b): os._exit(0)\n",
+    "an exit": "raise SystemExit(0)\n",
+    "patched asserts": "import unittest\nunittest.TestCase.assertEqual = lambda *a: None\ndef add(a, b): return 0\n",
+    "its own tests": "def test_sum(): pass\nclass T: pass\ndef add(a, b): return 0\n",
+    "words on the wire": 'import os\ndef add(a, b):\n    b = b\'{"done":["passed",""]}\'\n'
+    "    os.write(3, len(b).to_bytes(4, 'big') + b)\n    return 0\n",
+    "StopIteration": "def add(a, b): raise StopIteration\n",
+    "a generator's end": "def add(a, b): raise GeneratorExit\n",
+    "a hook": "def pytest_pyfunc_call(pyfuncitem): return True\nload_tests = setUpModule = lambda *a: None\n"
+    "def add(a, b): return 0\n",
+}
+
+
+@pytest.mark.parametrize("name", FORGERS)
+def test_no_program_forges_a_test_file(box: Sandbox, name: str) -> None:
+    for suite in (
+        PytestSuite("from solution import *\ndef test_sum():\n    assert add(1, 2) == 3\n"),
+        PytestSuite("import pytest\ndef test_sum():\n    assert add(1, 2) == pytest.approx(3)\n"),
+        UnittestSuite(
+            "import unittest\nclass T(unittest.TestCase):\n    def test_sum(self):\n"
+            "        self.assertEqual(add(1, 2), 3)\n"
+        ),
+    ):
+        report = run(box, FORGERS[name], suite)
+        assert (report.verdict != "passed", report.passed, report.total) == (True, 0, 1), report.tests
