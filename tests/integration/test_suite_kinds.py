@@ -41,15 +41,16 @@ def test_a_test_file_has_a_verdict_a_test_with_its_name(http: httpx.Client, kind
 
 
 def test_files_lie_beside_a_test_file(http: httpx.Client) -> None:
-    source = "from cases import CASES\n\ndef test_all(shift):\n    for a, b in CASES:\n"
-    "        assert add(a, shift) == b\n"
+    source = (
+        "from cases import CASES\n\ndef test_all(shift):\n    for a, b in CASES:\n        assert add(a, shift) == b\n"
+    )
     files = {
         "cases.py": b"CASES = [(1, 2), (2, 3)]\n",
         "conftest.py": b"import pytest\n@pytest.fixture\ndef shift():\n    return 1\n",
     }
     encoded = {name: base64.b64encode(text).decode() for name, text in files.items()}
     right, wrong = execute(http, {"kind": "pytest", "source": source, "files": encoded})
-    assert (right["verdict"], wrong["verdict"]) == ("passed", "wrong_answer")
+    assert (right["verdict"], wrong["verdict"]) == ("passed", "wrong_answer"), right["error"]
 
 
 @pytest.mark.parametrize(
