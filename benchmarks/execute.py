@@ -21,7 +21,20 @@ from typing import Any
 from overhead import ROOT, Connection, machine, service
 
 from sandbox.judge import judge
-from sandbox.types import AssertSuite, Limits, Program, StdioCase, StdioSuite, Stop, Suite
+from sandbox.types import (
+    AssertSuite,
+    CheckSuite,
+    Limits,
+    Options,
+    Program,
+    PytestSuite,
+    ScriptSuite,
+    StdioCase,
+    StdioSuite,
+    Stop,
+    Suite,
+    UnittestSuite,
+)
 from sandbox.walls import Sandbox
 
 NUM_PROGRAMS, NUM_TESTS = 32, 10
@@ -114,6 +127,41 @@ def compiled(client: Client) -> Iterator[str]:
         yield f"| C++, compiled once, tests: {count} | {1000 * statistics.median(values):.0f} ms |"
 
 
+def control_runs(box: Sandbox, rounds: int) -> Iterator[str]:
+    """What the first program of a suite pays for the control run, by kind: then, later, and without the option."""
+    body = "def total(values, start):\n    return sum(values) + start\n"
+    lines = [f"    assert total([{n}, {n + 1}], {n}) == {3 * n + 1}\n" for n in range(NUM_TESTS)]
+
+    def suite_of(kind: str, nonce: str) -> Suite:
+        if kind == "assert":
+            return AssertSuite(tuple(ASSERTS), f"nonce = {nonce!r}")
+        if kind == "check":
+            return CheckSuite(f"nonce = {nonce!r}\ndef check(total):\n{''.join(lines)}", "total")
+        if kind == "pytest":
+            tests = "".join(f"def test_{at}():\n{line}" for at, line in enumerate(lines))
+            return PytestSuite(f"nonce = {nonce!r}\nfrom solution import total\n{tests}")
+        if kind == "unittest":
+            tests = "".join(f"    def test_{at}(self):\n    {line}" for at, line in enumerate(lines))
+            return UnittestSuite(f"import unittest\nnonce = {nonce!r}\nclass Test(unittest.TestCase):\n{tests}")
+        return ScriptSuite(f"nonce = {nonce!r}\n" + "".join(line.lstrip() for line in lines))
+
+    for kind in ("assert", "check", "pytest", "unittest", "script"):
+        took: dict[str, list[float]] = {"first": [], "again": [], "off": []}
+        for turn in range(-1, rounds):
+            tried = suite_of(kind, f"{time.time_ns()}"), suite_of(kind, f"{time.time_ns()} off")
+            for name, one, options in (
+                ("first", tried[0], Options()),
+                ("again", tried[0], Options()),
+                ("off", tried[1], Options(control=False)),
+            ):
+                began = time.perf_counter()
+                report = judge(Program("python", body), one, Limits(), Stop(), box, options)
+                assert report.passed == report.total, report
+                if turn >= 0:
+                    took[name].append(1000 * (time.perf_counter() - began))
+        yield f"| {kind} | " + " | ".join(f"{statistics.median(values):.1f}" for values in took.values()) + " |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=12)
@@ -131,6 +179,10 @@ def main() -> None:
         for kind in ("assert", "stdio"):
             for line in compare(kind, flags.rounds, flags.in_flight, box, client):
                 print(line, flush=True)
+        print("\n| suite of ten tests, ms a program | with its control run | later | `control: false`, first |")
+        print("|---|---:|---:|---:|")
+        for line in control_runs(box, flags.rounds):
+            print(line, flush=True)
         print("\n| | median |\n|---|---:|")
         for line in compiled(client):
             print(line)

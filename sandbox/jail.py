@@ -47,8 +47,9 @@ EARLY = {"LD_BIND_NOW": "1"}  # for the zygote alone: what it has looked up, no 
 ROOT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN", "CAP_KILL")
 
 Role = Literal["script", "serve", "shared", "audited_script", "audited_serve", "audited_shared", "tests", "exec"]
-# What the zygote holds: the usual modules, numpy too, the test side; `helpers` are light, and run checkers alone.
-Flavour = Literal["light", "science", "tests", "helpers"]
+# What the zygote holds: the usual modules, numpy too, the test side, pytest; `helpers` are light and run checkers.
+Flavour = Literal["light", "science", "tests", "pytest", "helpers"]
+TEST_SIDE = ("tests", "pytest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class Blueprint:
 
     def uid_of(self, flavour: Flavour) -> int | None:
         """The uid of a jail's programs; the test side never shares one with what it tests."""
-        return None if self.uid is None else self.uid + int(flavour in ("tests", "helpers"))
+        return None if self.uid is None else self.uid + int(flavour in (*TEST_SIDE, "helpers"))
 
 
 def memory_file(name: str, data: bytes, *, sealed: bool = True) -> int:
@@ -240,9 +241,9 @@ class Jail:
         setup = {
             "privileged": self.plan.uid is not None,
             "bare": self._bare_setup(),
-            "kit": ["tests" if self.flavour == "tests" else "candidate"],
-            "modules": [*languages.LIGHT_MODULES, *(["numpy"] if self.flavour == "science" else [])],
-            "path": list(self.plan.packages),
+            "kit": ["tests" if self.flavour in TEST_SIDE else "candidate"],
+            "modules": [*languages.LIGHT_MODULES, *languages.WARM_MODULES.get(self.flavour, ())],
+            "path": [*([self._runner()] if self.flavour == "pytest" else []), *self.plan.packages],
         }
         try:
             socket.send_fds(self.control, [marshal.dumps(setup)], procs)
@@ -257,6 +258,10 @@ class Jail:
         else:
             assert self.process is not None
             self.zygote_pid = self.process.pid if self.folder is not None else next(children(self.process.pid), -1)
+
+    def _runner(self) -> str:
+        """Where pytest lies, seen from inside."""
+        return f"{KIT if self.folder is None else self.plan.kit}/lib"
 
     def _bare_setup(self) -> dict[str, Any] | None:
         plan, place = self.plan, self.plan.bare

@@ -44,9 +44,13 @@ if SCIENCE_PACKAGES.is_dir():
 
 # What the warm interpreter has imported before any program asks: what most programs of the contests and benchmarks do.
 LIGHT_MODULES = (
-    "bisect", "cmath", "collections", "copy", "datetime", "functools", "heapq", "itertools", "json", "math",
+    "ast", "bisect", "cmath", "collections", "copy", "datetime", "functools", "heapq", "itertools", "json", "math",
     "operator", "random", "re", "statistics", "string", "typing",
 )  # fmt: skip
+WARM_MODULES = {  # beside them, by what a jail is for
+    "science": ("numpy",),
+    "pytest": ("pytest", "unittest", "unittest.mock", "asyncio", "inspect", "_pytest.unittest", "_pytest.python"),
+}
 SCIENCE = re.compile(  # in time proportional to the text, whoever wrote it: no blank that could be a line's end
     rb"^[ \t]*(?:import|from)[ \t]+(?:numpy|scipy|pandas|sklearn|sympy|networkx|matplotlib)\b", re.MULTILINE
 )

@@ -34,6 +34,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from sandbox import bare, languages
@@ -43,6 +45,7 @@ from sandbox.errors import SandboxError, UnsupportedLanguage, WallsMissing
 from sandbox.inside import broom
 from sandbox.jail import Blueprint, Flavour, Jail, Job, Stay, kill_bwrap
 from sandbox.judge.artifacts import Artifacts
+from sandbox.judge.control import Controls
 from sandbox.judge.rulings import TriedCheckers
 from sandbox.languages import Language
 from sandbox.probe import Walls
@@ -58,6 +61,13 @@ MAX_LEAVING = 8
 JOBS_A_JAIL = 5_000
 LEAVE_S = 10.0
 NUMBERS = itertools.count(1)  # of the sandboxes of this process
+RUNNER = "lib"  # folder of the kit with pytest
+RUNNER_PACKAGES = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments")
+PYGMENTS = (  # the few files of it that pytest imports, of some 9 MB
+    "*.py", "filters/*.py", "formatters/__init__.py", "formatters/_mapping.py", "formatters/terminal.py",
+    "lexers/__init__.py", "lexers/_mapping.py", "lexers/diff.py", "lexers/python.py", "styles/__init__.py",
+    "styles/_mapping.py",
+)  # fmt: skip
 KIT_FILES = {
     "zygote": "inside/zygote.py",
     "bare": "inside/bare.py",
@@ -68,6 +78,9 @@ KIT_FILES = {
     "fresh": "inside/fresh.py",
     "audit": "inside/audit.py",
     "tests": "inside/tests.py",
+    "cases": "inside/cases.py",
+    "control": "inside/control.py",
+    "together": "inside/together.py",
     "awaited": "inside/awaited.py",
     "peer": "inside/peer.py",
     "remote": "inside/remote.py",
@@ -96,11 +109,12 @@ class Sandbox:
         self.name = f"plaudit-{self.pid}-{start_time(self.pid)}-{next(NUMBERS)}"
         self.home = state / self.name
         self.sequence = 0
-        self.idle: dict[Flavour, list[Jail]] = {"light": [], "science": [], "tests": [], "helpers": []}
+        self.idle: dict[Flavour, list[Jail]] = {"light": [], "science": [], "tests": [], "pytest": [], "helpers": []}
         self.staying: list[Jail] = []  # bare ones with a job
         self.leaving: list[subprocess.Popen[bytes]] = []
         self.artifacts = Artifacts()
         self.tried_checkers = TriedCheckers()
+        self.controls = Controls()
         self.interrupt = threading.Event()
         self.last_try = False
         self.closed = False
@@ -116,7 +130,7 @@ class Sandbox:
                 (self.home / "cgroups").write_text(bases)
             self.plan = blueprint(self.name, self.home, uid, cgroups, self.level)
             self._end_strangers()
-            self.toolchain_digest = languages.toolchain_digest(self.plan.seccomp, own_code())
+            self.toolchain_digest = languages.toolchain_digest(self.plan.seccomp, runner_version(), own_code())
         except BaseException:
             self.close()
             raise
@@ -223,6 +237,11 @@ class Sandbox:
             yield
         finally:
             self.last_try = False
+
+    def require_runner(self) -> None:
+        """Raises UnsupportedLanguage where test files cannot be run."""
+        if not (self.plan.kit / RUNNER / "pytest").is_dir():
+            raise UnsupportedLanguage("the kinds pytest and unittest need the package pytest beside the executor")
 
     def languages(self) -> list[Language]:
         return languages.installed()
@@ -340,6 +359,7 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, l
         py_compile.compile(str(kit_source(source)), str(target), f"{module}.py", doraise=True, invalidation_mode=mode)
         target.chmod(0o644)
     write_accounts(kit, [os.geteuid()] if uid is None else [uid, uid + 1])
+    copy_runner(kit / RUNNER)
     binds = ["/usr", "/bin", "/lib", "/lib64", "/sbin", "/etc/ld.so.cache", "/etc/alternatives"]
     binds += languages.settings_folders()
     home_of_python = languages.python_home()
@@ -350,7 +370,7 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, l
     bwrap = shutil.which("bwrap") or ""
     without = None
     if level in ("landlock", "none"):
-        without = bare_plan(level, uid, binds, masks)
+        without = bare_plan(level, uid, [*binds, str(kit / RUNNER)], masks)
     elif not bwrap:
         raise WallsMissing("bubblewrap (the bwrap program)")
     return Blueprint(
@@ -379,6 +399,35 @@ def write_accounts(kit: Path, uids: list[int]) -> None:
     ):
         (kit / name).write_text(text)
         (kit / name).chmod(0o644)
+def runner_version() -> bytes:
+    """The version of pytest that test files are run by; empty where there is none."""
+    return version("pytest").encode() if find_spec("pytest") is not None else b""
+
+
+def copy_runner(folder: Path) -> None:
+    """pytest and what it imports, from our own environment, for the jails of its tests; without it there are none."""
+    if find_spec("pytest") is None:
+        return
+    for name in RUNNER_PACKAGES:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:
+            raise SandboxError(f"pytest is installed, and {name}, which it needs, is not")
+        if spec.submodule_search_locations is None:  # a single file
+            folder.mkdir(exist_ok=True)
+            shutil.copy2(spec.origin, folder)
+            continue
+        source = Path(spec.origin).parent
+        if name != "pygments":
+            shutil.copytree(source, folder / name, dirs_exist_ok=True)
+            continue
+        for part in PYGMENTS:
+            compiled = Path(part).parent / "__pycache__" / f"{Path(part).stem}.*.pyc"
+            for file in [*source.glob(part), *source.glob(str(compiled))]:
+                target = folder / name / file.relative_to(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, target)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def bare_plan(level: Level, uid: int | None, binds: list[str], masks: tuple[str, ...]) -> Bare:

@@ -10,6 +10,7 @@ too. Understood:
   {"inputs": [...], "outputs": [...], "fn_name"?}   APPS, TACO, LiveCodeBench, NeMo-Gym
   {"test": "def check(candidate): ...", "entry_point": "f"}                                 HumanEval
   "assert ..."                                    bare assert statements, each a test
+  "from solution import f ... def test_...", {"test": the same}   KodCode, ClassEval, BigCodeBench: a Python test file
 each of them also as a JSON string.
 """
 
@@ -22,6 +23,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from sandbox.judge.forms import kind_of, parsed
+from sandbox.types import UnittestSuite
 from service.errors import Invalid
 from service.graders import Grader
 from service.schemas import (
@@ -29,9 +32,11 @@ from service.schemas import (
     CheckTests,
     FunctionCase,
     FunctionTests,
+    PytestTests,
     StdioTestCase,
     StdioTests,
     Tests,
+    UnittestTests,
 )
 
 _native: TypeAdapter[Tests] = TypeAdapter(Tests)
@@ -57,6 +62,8 @@ def tests_of(label: Any) -> Tested | None:
     if isinstance(label, str):
         label = _statements(label)
     try:
+        if isinstance(label, str):
+            return _of_file(label)
         return _of_list(label) if isinstance(label, list) else _of_dict(label) if isinstance(label, dict) else None
     except (ValidationError, TypeError, ValueError, RecursionError) as error:
         why = str(error)
@@ -115,6 +122,8 @@ def _of_dict(label: dict[str, Any]) -> Tested | None:
     if isinstance(label.get("test"), str) and label.get("entry_point"):
         name = str(label["entry_point"]).replace("()", "")  # LeetCode's data: `Solution().twoSum`
         return Tested(CheckTests(kind="check", test=label["test"], entry_point=name))
+    if isinstance(label.get("test"), str) and (tested := _of_file(label["test"])) is not None:
+        return tested
     for name in _WRAPPED:
         if name in label:
             found = tests_of(label[name])
@@ -122,6 +131,17 @@ def _of_dict(label: dict[str, Any]) -> Tested | None:
                 return replace(found, language=label["language"])
             return found
     return None
+
+
+def _of_file(text: str) -> Tested | None:
+    """A text that defines tests for pytest or unittest and waits for a runner."""
+    tree = parsed(text) if "def test" in text else None
+    kind = None if tree is None else kind_of(tree)
+    if kind is None:
+        return None
+    if kind is UnittestSuite:
+        return Tested(UnittestTests(kind="unittest", source=text), "python")
+    return Tested(PytestTests(kind="pytest", source=text), "python")
 
 
 def _of_list(label: list[Any]) -> Tested | None:

@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from sandbox.inside import ending
+    from sandbox.inside import ending, together
     from sandbox.inside.audit import Watch
     from sandbox.inside.peer import Peer
     from sandbox.inside.scene import Program
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 else:
     import codec
     import ending
+    import together
     from peer import Peer
     from scene import Program
     from serving import OPERATIONS
@@ -38,6 +39,7 @@ else:
 MAIN = "/tmp/main.py"
 NAME = "__main__"  # or another, where the program is loaded as a module: its `__main__` guard is not run then
 HARNESS = "/harness"
+TEST_FILE = "/test_suite.py"
 WIRE_FD = 3
 
 _exit = os._exit
@@ -178,6 +180,7 @@ def shared(source: bytes, watch: Watch | None = None) -> NoReturn:
     wire = _socket.socket(fileno=WIRE_FD)
     os.set_inheritable(WIRE_FD, False)
     plan = codec.loads(source)
+    plan["runner"] = f"{HARNESS}/lib"
 
     def tell(**fields: Any) -> None:
         flush()
@@ -186,7 +189,7 @@ def shared(source: bytes, watch: Watch | None = None) -> NoReturn:
         send_frame(wire, codec.dumps(fields))
 
     try:
-        codes = [compile(plan[part], f"<{part}>", "exec", dont_inherit=True) for part in ("setup", "test")]
+        codes = together.prepare(plan)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as fault:
         send_frame(wire, codec.dumps({"invalid": f"{type(fault).__name__}: {fault}"}))
         _exit(0)
@@ -194,7 +197,7 @@ def shared(source: bytes, watch: Watch | None = None) -> NoReturn:
     main, error = run_main(program_of(plan))
     parsed = error is None or ending.own_frames(error, MAIN) is not None
     if error is None:
-        _, error = attempt(lambda: take_test(main.__dict__, codes, plan))
+        _, error = attempt(lambda: together.take(main, codes, plan, resolve))
     if error is None:
         tell(done=["passed", ""])
     else:
@@ -208,22 +211,17 @@ def shared(source: bytes, watch: Watch | None = None) -> NoReturn:
     ending.finish(0, watch)
 
 
-def take_test(namespace: dict[str, Any], codes: list[Any], plan: Any) -> None:
-    found, _ = attempt(lambda: resolve(namespace, plan["entry_point"]))
-    namespace.setdefault("candidate", found)
-    for code in codes:
-        exec(code, namespace)
-    if plan["kind"] == "check":
-        namespace["check"](resolve(namespace, plan["entry_point"]))
-
-
 def blame(error: BaseException) -> str:
     """Whose exception it is, by the innermost frame that is the program's or the test's."""
+    if type(error).__name__ == "Skipped":
+        return "skipped"
     place, trace = "", error.__traceback__
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        place = name if name in (MAIN, "<setup>", "<test>") else place
+        place = name if name in (MAIN, "<setup>", "<test>") or name.endswith(TEST_FILE) else place
         trace = trace.tb_next
+    if not place and isinstance(error, AssertionError):  # in the runner's own words
+        return "wrong_answer"
     if place == MAIN or not place:
         return "memory_limit" if isinstance(error, MemoryError) else "runtime_error"
     if isinstance(error, ImportError):

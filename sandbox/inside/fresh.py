@@ -15,6 +15,7 @@ KIT = (
     "awaited",
     "bounds",
     "candidate",
+    "cases",
     "codec",
     "ending",
     "fakes",
@@ -26,6 +27,7 @@ KIT = (
     "remote",
     "scene",
     "serving",
+    "together",
     "wire",
     "world",
 )

@@ -98,6 +98,14 @@ class Names:
         self.hear(peer, self.whole, found)
         return found
 
+    def imported(self, peer: Peer, name: str) -> Any:
+        """What the tests import from the program by its name. Raises NameError."""
+        found = peer.request("get", name=name)
+        self.hear(peer, name, found)
+        if self.first and callable(found) and not isinstance(found, type) and name != self.first:
+            self.leaned = True
+        return found
+
     def find(self, peer: Peer, name: str) -> Any:
         """What a name of the tests means that they do not define. Raises KeyError for one that nobody defines."""
         reply = peer.exchange("get", {"name": name})
@@ -111,7 +119,8 @@ class Names:
                 return known[0]
         found = peer.decode(tree)
         self.hear(peer, name, found)
-        if callable(found) and not isinstance(found, type) and name != self.first and self.speaks_of_entry_point():
+        other = callable(found) and not isinstance(found, type) and name != self.first
+        if self.first and other and self.speaks_of_entry_point():
             self.leaned = True
         return found
 

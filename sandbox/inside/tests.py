@@ -20,27 +20,33 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from sandbox.inside import fakes
+    from sandbox.inside import cases, fakes
+    from sandbox.inside.control import ControlPeer, Refused
     from sandbox.inside.names import Names
     from sandbox.inside.peer import Peer
     from sandbox.inside.remote import revive_object
     from sandbox.inside.serving import OPERATIONS
-    from sandbox.inside.wire import BeyondValues, Lost, attempt, receive_frame, send_frame
+    from sandbox.inside.wire import BeyondValues, Lost, Unsplittable, attempt, receive_frame, send_frame
     from sandbox.inside.world import Tests, give_back_in_program, set_in_program
     from sandbox.judge import bounds, codec
 else:
     import bounds
+    import cases
     import codec
     import fakes
+    from control import ControlPeer, Refused
     from names import Names
     from peer import Peer
     from remote import revive_object
     from serving import OPERATIONS
-    from wire import BeyondValues, Lost, attempt, receive_frame, send_frame
+    from wire import BeyondValues, Lost, Unsplittable, attempt, receive_frame, send_frame
     from world import Tests, give_back_in_program, set_in_program
 
 MAIN = "/tmp/main.py"  # where the program would lie
 WIRE_FD, HOST_FD = 3, 4
+PROGRAM_MODULES = (  # what tests call the program's module when they import from it
+    "solution", "solutions", "main", "program", "submission", "candidate", "your_module", "my_module", "answer",
+)  # fmt: skip
 MODULE = "test_suite"  # the name of the tests' own module; what they define carries it
 FUNCTION: Any = type(lambda: 0)
 BUILTIN: Any = type(len)
@@ -175,15 +181,46 @@ class Main(type(sys)):  # type: ignore[misc]
             namespace[name] = self.__dict__["_before"].pop(name)
 
 
+class ProgramModule(type(sys)):  # type: ignore[misc]
+    """What the tests import as `solution` and its like: the program's names, each asked for when it is used."""
+
+    def __init__(self, name: str, peer: Any, names: Names) -> None:
+        super().__init__(name)
+        self.__dict__["_peer"] = peer
+        self.__dict__["_names"] = names
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        try:
+            return self.__dict__["_names"].imported(self.__dict__["_peer"], name)
+        except NameError:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        set_in_program(self.__dict__["_peer"], name, value)
+
+    def __delattr__(self, name: str) -> None:
+        give_back_in_program(self.__dict__["_peer"], name)
+
+
+def install_program(peer: Any, names: Names, hidden: Any = ()) -> None:
+    """Let the tests import the program by its usual names, but for those that the suite's own files have."""
+    for name in PROGRAM_MODULES:
+        if f"{name}.py" not in hidden:
+            sys.modules[name] = ProgramModule(name, peer, names)
+
+
 class Suite:
     """The compiled tests, their namespace and the wire to the program."""
 
-    def __init__(self, plan: dict[str, Any], peer: Any) -> None:
+    def __init__(self, plan: dict[str, Any], peer: Any, namespace: Namespace) -> None:
         self.peer = peer
-        self.names = Names(plan)
-        self.namespace = Namespace(peer, self.names)
+        self.names = namespace.names
+        self.namespace = namespace
         self.entry_point: str = plan["entry_point"]
         self.kind: str = plan["kind"]
+        self.spoilt = False
         self.setup = compile(plan["setup"], "<setup>", "exec", dont_inherit=True)
         self.helpers = compile_or_none(plan["helpers"])
         self.texts: list[str] = plan["tests"]
@@ -207,6 +244,9 @@ class Suite:
         else:
             self.namespace.setdefault("candidate", self.namespace[self.entry_point])
 
+    def serve(self, serve: Any, judged: Any) -> None:
+        serve([], [], lambda number: judged(number, self.texts[number], functools.partial(self.run, number)))
+
     def run(self, number: int) -> None:
         self.names.begin(number)
         exec(self.codes[number], self.namespace)
@@ -227,9 +267,25 @@ def compile_or_none(text: str) -> Any:
         return None
 
 
-def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
-    """Do `work` and put what comes of it into a verdict and a reason."""
-    peer.world.problems.clear()
+def imports(texts: list[str]) -> set[str]:
+    """The modules that the tests name in import statements: whether those are here no program can decide."""
+    import ast
+
+    found: set[str] = set()
+    for text in texts:
+        tree, _ = attempt(functools.partial(ast.parse, text))
+        for node in ast.walk(tree or ast.Module([], [])):
+            if isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module)
+    return found | {name.partition(".")[0] for name in found}
+
+
+def judge(peer: Any, text: str, work: Any, texts: list[str]) -> tuple[str, str]:
+    """Do `work` and put what comes of it into a verdict and a reason, which is cut here."""
+    if peer.world is not None:
+        peer.world.problems.clear()
     _, error = attempt(work)
     if peer.broken is not None:  # whatever the test made of it
         return ("lost" if isinstance(peer.broken, Lost) else "invalid_result"), bounds.text(str(peer.broken))
@@ -237,7 +293,13 @@ def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
         error = peer.failed  # in a function of the test's that the program called, and that it got no further with
     if error is None:
         return "passed", ""
-    if peer.world.problems:
+    if isinstance(error, Refused):
+        return "refused", bounds.text(str(error))
+    if isinstance(error, (Unsplittable, BeyondValues)) and not peer.is_foreign(error):
+        return "invalid_result", bounds.text(str(error))
+    if isinstance(error, cases.Skipped):
+        return "skipped", bounds.text(str(error))
+    if peer.world is not None and peer.world.problems:
         unseen = bounds.text("; ".join(peer.world.problems))
         return "invalid_result", f"the test did not see all that the program did: {unseen}"
     printed = bounds.text(attempt(lambda: str(error))[0] or "", bounds.MAX_ERROR)
@@ -248,8 +310,13 @@ def judge(peer: Any, text: str, work: Any) -> tuple[str, str]:
         if isinstance(error, SystemExit):
             return "no_result", "the program exits instead of answering"
         return ("memory_limit" if isinstance(error, MemoryError) else "runtime_error"), reason
-    if isinstance(error, (ImportError, Unusable)):
-        return "invalid", reason
+    if isinstance(error, ImportError):
+        if error.name in PROGRAM_MODULES and isinstance(sys.modules.get(error.name), ProgramModule):
+            return "runtime_error", reason
+        fault = error.name in imports(texts) or isinstance(peer, ControlPeer)
+        return ("invalid" if fault else "invalid_result"), reason
+    if isinstance(error, Unusable):
+        return ("invalid" if isinstance(peer, ControlPeer) else "invalid_result"), reason
     if isinstance(error, AssertionError):
         return "wrong_answer", (printed or text.strip())[: bounds.MAX_REASON]
     if isinstance(error, NameError):
@@ -270,36 +337,41 @@ def not_loaded(hello: dict[str, Any]) -> list[str]:
 def tests(source: bytes) -> NoReturn:
     """The role: read the plan from the host, meet the program, then run the tests that the host names, one by one."""
     host = _socket.socket(fileno=HOST_FD)
-    wire = _socket.socket(fileno=WIRE_FD)
-    peer = Peer(wire, perform, guarded=True)
+    plan = codec.loads(source)
+    mode = plan.get("control")
+    peer: Any = ControlPeer(mode) if mode else Peer(_socket.socket(fileno=WIRE_FD), perform, guarded=True)
 
     def tell(**fields: Any) -> None:
         """A word to the host, made of our own verdicts and of texts that have been cut."""
         send_frame(host, codec.dumps(fields))
 
-    plan = codec.loads(source)
+    texts = [plan["setup"], plan["helpers"], *plan["tests"]]
     # The end of an iterator, raised where none was asked, would end an `all(map(f, ...))` of the tests early.
-    peer.lends_stop = any("StopIteration" in text for text in (plan["setup"], plan["helpers"], *plan["tests"]))
+    peer.lends_stop = any("StopIteration" in text for text in texts)
     sys.modules[MODULE] = type(sys)(MODULE)  # dataclasses and typing look a class's module up
     revive_object.__module__ = MODULE  # where a pickle finds it
     sys.modules[MODULE].__dict__["revive_object"] = revive_object
+    names = Names(plan)
+    install_program(peer, names, plan.get("files", ()))
+    namespace = Namespace(peer, names)
     try:
-        suite = Suite(plan, peer)
+        suite: Any = (cases.ModuleTests if plan["kind"] in cases.KINDS else Suite)(plan, peer, namespace)
         sys.modules["__main__"] = Main(suite.namespace)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         tell(invalid=f"{type(error).__name__}: {bounds.text(str(error), bounds.MAX_ERROR)}")
         os._exit(0)
-    if any("random" in text for text in (plan["setup"], *suite.texts)):
+    if any("random" in text for text in texts):
         import random
 
         random.seed(0)  # a report must not depend on the luck of the tests
     root = os.path.dirname(MAIN)
     sys.path[:] = [entry for entry in sys.path if entry != root]  # where the program's files will appear
-    peer.world = Tests(root, [plan["setup"], plan["helpers"], *plan["tests"]])
+    if not mode:
+        peer.world = Tests(root, texts)
     try:
         hello = peer.receive()
     except Lost as error:
-        tell(lost=str(error))
+        tell(lost=bounds.text(str(error)))
         os._exit(0)
     if hello.get("hello") is not True:
         tell(lost="no greeting")
@@ -310,7 +382,7 @@ def tests(source: bytes) -> NoReturn:
     if "error" in hello:
         tell(failed=not_loaded(hello))
         os._exit(0)
-    verdict, reason = judge(peer, "", suite.prepare)
+    verdict, reason = judge(peer, "", suite.prepare, texts)
     if verdict == "lost":
         tell(lost=reason)
     elif verdict == "invalid":
@@ -318,20 +390,38 @@ def tests(source: bytes) -> NoReturn:
     elif verdict != "passed":
         tell(failed=[verdict, f"in the setup: {reason}"])
     else:
-        tell(ready=True)
-        while True:
-            number = codec.loads(receive_frame(host))["run"]
-            peer.foreign.clear()
-            peer.broken = peer.failed = None
-            peer.heard = 0
-            peer.leaned = False
-            verdict, reason = judge(peer, suite.texts[number], functools.partial(suite.run, number))
-            if verdict == "lost":
-                tell(lost=reason)
-                break
-            if verdict == "invalid":
-                tell(invalid=f"test {number}: {reason}")
-                break
-            beyond = isinstance(peer.broken, BeyondValues)  # what the test asks, whatever the program answers
-            tell(done=[verdict, reason], leaned=peer.leaned or suite.names.leaned, beyond=beyond)
+
+        def serve(found: list[str], skips: list[int], take: Any) -> None:
+            """Take one test after the other, as the host names them; `skips` are decorated to be skipped."""
+            tell(ready=True, names=found, skips=skips)
+            while True:
+                number = codec.loads(receive_frame(host))["run"]
+                peer.foreign.clear()
+                peer.broken = peer.failed = None
+                peer.heard = 0
+                peer.leaned = names.leaned = False
+                verdict, reason = take(number)
+                if verdict == "lost":
+                    tell(lost=reason)
+                    os._exit(0)
+                if verdict == "invalid":
+                    tell(invalid=f"test {found[number] if found else number}: {reason}")
+                    os._exit(0)
+                beyond = isinstance(peer.broken, BeyondValues)  # what the test asks, whatever the program answers
+                last = {"last": True} if suite.spoilt else {}
+                tell(done=[verdict, reason], leaned=peer.leaned or names.leaned, beyond=beyond, **last)
+                if suite.spoilt:
+                    os._exit(0)
+
+        def judged(number: int, text: str, work: Any) -> tuple[str, str]:
+            return judge(peer, text, work, texts)
+
+        _, end = attempt(lambda: suite.serve(serve, judged))
+        if isinstance(end, Lost):
+            os._exit(0)  # the host wants no more
+        reason = f"the tests cannot be collected: {bounds.text(str(end), bounds.MAX_ERROR)}"
+        if isinstance(peer, ControlPeer) and "Refused" not in reason:
+            tell(invalid=reason)
+        else:  # what the program has answered, or would have to
+            tell(failed=["invalid_result", reason])
     os._exit(0)

@@ -564,7 +564,7 @@ def main() -> None:
             os.close(fd)
         room, kit = furnish(c, setup)
         for name in setup["kit"]:
-            kit[name].MAIN = room.main
+            kit[name].MAIN, kit[name].HARNESS = room.main, os.path.dirname(sys.argv[0])
             ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
         if "candidate" in kit:
             kit["candidate"].rehearse()

@@ -15,9 +15,12 @@ from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidOptions, InvalidSuite, ModuleUnavailable, SandboxError, Starved, UnsupportedLanguage
 from sandbox.jail import Job
+from sandbox.judge import codec
 from sandbox.judge.calls import Undecided, calls_of, judge_calls
 from sandbox.judge.cases import check_cases, with_files
 from sandbox.judge.checkers import Checker, helper_job, helper_limits, tried
+from sandbox.judge.control import Control, control_of
+from sandbox.judge.forms import recognised
 from sandbox.judge.interactors import Interactor
 from sandbox.judge.literals import literal_calls
 from sandbox.judge.modules import FLAG, missing_modules
@@ -28,10 +31,12 @@ from sandbox.judge.programs import Text, ready
 from sandbox.judge.reading import check_entry_point, complete_part
 from sandbox.judge.reports import bounded
 from sandbox.judge.script import combined
-from sandbox.judge.shared import judge_shared
-from sandbox.judge.split import judge_tests
+from sandbox.judge.script_control import check_script
+from sandbox.judge.shared import judge_number, judge_shared
+from sandbox.judge.split import judge_tests, num_tests, told
 from sandbox.judge.stdio import judge_case, script_job
-from sandbox.judge.texts import shown_tail
+from sandbox.judge.suite_checks import flaw_of
+from sandbox.judge.texts import sayable, shown_tail
 from sandbox.run import Run, fate
 from sandbox.types import (
     NO_OPTIONS,
@@ -64,6 +69,8 @@ SHARED: JudgeName = "shared_process"
 LEANED: JudgeName = "program_methods"  # some passed test rests on methods of the program's own objects
 AGAIN = 0.2  # the share of one wall limit that a suite may have taken and still be run from its start
 
+CodeSuite = AssertSuite | CheckSuite | PytestSuite | UnittestSuite
+
 # What reads stdin can as well be run without a judgement.
 KIND_OF: dict[type, str] = {
     AssertSuite: "assert",
@@ -78,6 +85,7 @@ KIND_OF: dict[type, str] = {
 
 RUN_AS_MAIN = ("stdio", "script")  # the kinds that run a program; the others load it as a module and ask it
 
+CODE_KINDS = ("assert", "check", "pytest", "unittest")  # of tests that could be in the program's own process
 NOT_COMPILED = TestReport(Verdict.COMPILE_ERROR, detail="the program does not compile")
 
 
@@ -90,6 +98,14 @@ def judge(
     own faults.
     """
     language = languages.resolve(program.language)
+    if isinstance(suite, AssertSuite | FunctionSuite | StdioSuite):
+        size(suite)
+    asked, suite = suite, recognised(suite, language)
+    if isinstance(suite, AssertSuite) and not suite.entry_point:
+        derived_entry_point(suite)
+    flaw = flaw_of(suite, language)
+    if flaw is not None:
+        raise InvalidSuite(f"tests.{flaw}")
     kind = KIND_OF[type(suite)]
     if kind not in languages.KINDS[language]:
         raise UnsupportedLanguage(f"{language} programs cannot be judged by {kind!r} suites")
@@ -98,11 +114,14 @@ def judge(
         fences.checked(limits)
     except ValueError as error:
         raise InvalidSuite(str(error)) from None
+    if isinstance(suite, PytestSuite | UnittestSuite):
+        box.require_runner()
     total = size(suite)
     check_options(options, language, kind)
     if options.run_main is None:
         options = replace(options, run_main=kind in RUN_AS_MAIN)
-    source = program.source.encode("utf-8", "surrogatepass")  # what is no UTF-8 the compiler will refuse
+    text = program.source if suite is asked or not isinstance(asked, CheckSuite) else asked.prompt + program.source
+    source = text.encode("utf-8", "surrogatepass")  # what is no UTF-8 the compiler will refuse
     if len(source) > fences.MAX_SOURCE_BYTES:
         raise InvalidSuite(f"the program takes {len(source)} bytes; at most {fences.MAX_SOURCE_BYTES} are allowed")
 
@@ -164,8 +183,8 @@ def check_options(options: Options, language: str, kind: str) -> None:
         raise InvalidOptions(f"options.audit: only Python programs are watched, not {language}")
     if options.run_main is not None and language != "python":
         raise InvalidOptions(f"options.run_main: only Python programs have a __main__ guard, not {language}")
-    if options.grading != "split" and kind not in ("assert", "check"):
-        raise InvalidOptions(f"options.grading: only assert and check suites, not {kind!r}, have use for it")
+    if options.grading != "split" and kind not in CODE_KINDS:
+        raise InvalidOptions(f"options.grading: only {', '.join(CODE_KINDS)} suites, not {kind!r}, have use for it")
     if options.grading != "split" and options.fresh_interpreter:
         raise InvalidOptions("options.fresh_interpreter: only with options.grading 'split'")
 
@@ -198,52 +217,78 @@ def dispatch(
         calls = calls_of(suite)
         tests, flags = judge_calls(box, source, suite.entry_point, calls, limits, stop.after_failures, options)
         return conclude(tests, total, "split", box, None, flags | hasty(tests, options))
-    if isinstance(suite, PytestSuite | UnittestSuite):
-        raise InvalidSuite("the kinds pytest and unittest have no judge")
     if isinstance(suite, CheckSuite):
         source = prompted(suite.prompt, source)
-    way, name = (judge_together, SHARED) if options.grading == "together" else (judge_split, SPLIT)
-    tests, flags = way(box, source, suite, limits, stop, options)
-    if LEANED in flags:
-        name, flags = LEANED, flags - {LEANED}
-    return conclude(tests, total, name, box, None, flags | hasty(tests, options))
+    return judge_code(box, source, suite, limits, stop, options)
+
+
+def judge_code(
+    box: Sandbox, source: bytes, suite: CodeSuite, limits: Limits, stop: Stop, options: Options
+) -> Report:
+    """Suites whose own code decides: by literal calls where they are no more, else with the control run before."""
+    check_entry_point(KIND_OF[type(suite)], suite.entry_point or "f")
+    began, flags = time.monotonic(), set[str]()
+    decided: tuple[TestReport, ...] = ()
+    if isinstance(suite, AssertSuite) and options.grading != "together":
+        entry_point = suite.entry_point or derived_entry_point(suite)
+        calls = literal_calls(suite.asserts, suite.setup, entry_point)
+        if calls is not None:
+            try:
+                tests, flags = judge_calls(box, source, entry_point, calls, limits, stop.after_failures, options)
+                return conclude(tests, len(calls), SPLIT, box, None, flags | hasty(tests, options))
+            except Undecided as undecided:
+                # The tests begin again in a process of their own, with whatever state the program keeps between them;
+                # but where much time has gone already, what has been decided stands.
+                flags = set(undecided.flags)
+                if time.monotonic() - began > AGAIN * limits.wall:
+                    decided = tuple(undecided.reports)
+    plan = plan_of(suite)
+    try:
+        codec.dumps(told(plan))
+    except codec.CodecError as error:
+        raise InvalidSuite(f"the tests are too large: {error}") from None
+    together = options.grading == "together"
+    lenient = options.grading == "auto"
+    control = control_of(
+        box, box.controls, plan, limits, run=options.control, beyond=not together, lenient=lenient
+    )
+    plan["names"] = list(control.names)
+    plan["uncounted"] = control.uncounted
+    if together:
+        tests, found = judge_shared(box, source, plan, limits, stop.after_failures, options)
+    else:
+        tests, found = judge_tests(box, source, plan, limits, stop.after_failures, options, decided)
+    flags |= found
+    name = SHARED if together else LEANED if LEANED in flags else SPLIT
+    flags -= {LEANED}
+    if lenient and control.unjudgeable:
+        for number in control.unjudgeable:
+            if number < len(tests):
+                tests[number], found = judge_number(box, source, plan, number, limits, options)
+                flags |= found
+        name = SHARED
+        control = replace(control, unjudgeable={})
+    tests = [marked(test, number, control) for number, test in enumerate(tests)]
+    flags |= hasty(tests, options)
+    return conclude(tests, num_tests(plan), name, box, None, flags, control.uncounted, control.names)
+
+
+def marked(test: TestReport, number: int, control: Control) -> TestReport:
+    """A test's report with its name and what the control run says of it."""
+    name = control.names[number] if control.names else ""
+    if number in control.unjudgeable:
+        return replace(test, name=name, verdict=Verdict.UNJUDGEABLE, detail=sayable(control.unjudgeable[number]))
+    if number in control.skipped:
+        return replace(test, name=name, verdict=Verdict.SKIPPED, detail=sayable(control.skipped[number]))
+    if number in control.vacuous:
+        return replace(test, name=name, vacuous=True)
+    return replace(test, name=name)
 
 
 def hasty(tests: list[TestReport], options: Options) -> set[str]:
     """`early_exit`, of a program that is watched and was to answer."""
     early = options.audit and any(test.verdict is Verdict.NO_RESULT for test in tests)
     return {"early_exit"} if early else set()
-
-
-def judge_split(
-    box: Sandbox, source: bytes, suite: AssertSuite | CheckSuite, limits: Limits, stop: Stop, options: Options
-) -> tuple[list[TestReport], set[str]]:
-    """Tests in a process of their own, or in none where they are literal calls.
-
-    Where an answer shows that a process is needed after all, the tests begin again in one, with whatever state the
-    program keeps between them; but where much time has gone already, what has been decided stands.
-    """
-    check_entry_point(KIND_OF[type(suite)], suite.entry_point or "f")
-    began = time.monotonic()
-    if isinstance(suite, AssertSuite):
-        entry_point = suite.entry_point or derived_entry_point(suite)
-        calls = literal_calls(suite.asserts, suite.setup, entry_point)
-        if calls is not None:
-            try:
-                return judge_calls(box, source, entry_point, calls, limits, stop.after_failures, options)
-            except Undecided as undecided:
-                stands = time.monotonic() - began > AGAIN * limits.wall
-                plan, decided = plan_of(suite), undecided.reports if stands else ()
-                tests, found = judge_tests(box, source, plan, limits, stop.after_failures, options, decided)
-                return tests, found | undecided.flags
-    return judge_tests(box, source, plan_of(suite), limits, stop.after_failures, options)
-
-
-def judge_together(
-    box: Sandbox, source: bytes, suite: AssertSuite | CheckSuite, limits: Limits, stop: Stop, options: Options
-) -> tuple[list[TestReport], set[str]]:
-    """Tests in the program's own process, because that was asked for."""
-    return judge_shared(box, source, plan_of(suite), limits, stop.after_failures, options)
 
 
 def size(suite: Suite) -> int:
@@ -257,8 +302,18 @@ def size(suite: Suite) -> int:
     return total
 
 
-def plan_of(suite: AssertSuite | CheckSuite) -> dict[str, Any]:
-    """What the test process is told: texts only."""
+def plan_of(suite: CodeSuite) -> dict[str, Any]:
+    """What the test process is told: texts, and the files of a test file."""
+    if isinstance(suite, PytestSuite | UnittestSuite):
+        own = ("/tmp/test_suite.py", suite.source.encode("utf-8", "surrogatepass"))
+        return {
+            "kind": KIND_OF[type(suite)],
+            "setup": "",
+            "helpers": "",
+            "entry_point": suite.entry_point or "",
+            "tests": [suite.source],
+            "files": [own, *((path_of(name), content) for name, content in suite.files)],
+        }
     if isinstance(suite, CheckSuite):
         return {
             "kind": "check",
@@ -349,6 +404,14 @@ def run_only(
         raise InvalidOptions("options.fresh_interpreter: a file of the name main.py would be the program")
     if order.args and options.fresh_interpreter and options.audit:
         raise InvalidOptions("options.fresh_interpreter: not together with options.audit and arguments")
+    if isinstance(suite, ScriptSuite) and options.control:
+
+        def tried_alone(program: str) -> TestReport | None:
+            asked = combined(language, program.encode(), suite)
+            with ready(language, asked, limits, box, box.artifacts, NO_OPTIONS) as (job, _):
+                return None if job is None else run_once(job, RunSuite(), box)[0]
+
+        check_script(box.controls, suite, language, tried_alone)
     text = Text(source, given=given_files(order))
     if isinstance(suite, ScriptSuite):
         text = combined(language, source, suite)
@@ -394,15 +457,22 @@ def conclude(
     box: Sandbox,
     compile_report: CompileReport | None,
     flags: set[str],
+    uncounted: frozenset[int] = frozenset(),
+    names: tuple[str, ...] = (),
 ) -> Report:
-    """The report of the tests that ran; the others are `skipped` and count as not passed."""
-    verdict = worst([test.verdict for test in tests])
-    skipped = TestReport(Verdict.SKIPPED, detail="not run")
+    """The report of the tests that ran; the others are `skipped` and count as not passed.
+
+    Tests that are `uncounted` (unjudgeable, skipped by the suite) are reported and have no part in the rest.
+    """
+    counted = [test.verdict for number, test in enumerate(tests) if number not in uncounted]
+    verdict = worst(counted)
+    skipped = [TestReport(Verdict.SKIPPED, detail="not run", name=name) for name in names[len(tests) : total]]
+    skipped += [TestReport(Verdict.SKIPPED, detail="not run")] * (total - len(tests) - len(skipped))
     return Report(
         verdict=verdict,
-        passed=sum(test.verdict is Verdict.PASSED for test in tests),
-        total=total,
-        tests=(*tests, *[skipped] * (total - len(tests))),
+        passed=sum(one is Verdict.PASSED for one in counted),
+        total=total - len(uncounted),
+        tests=(*tests, *skipped),
         judge=judged_by,
         isolation=box.level,
         compile=compile_report,

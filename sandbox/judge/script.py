@@ -13,6 +13,7 @@ import re
 from sandbox.errors import InvalidSuite
 from sandbox.judge.imports import hoisted
 from sandbox.judge.java import classes
+from sandbox.judge.node_tests import with_runner
 from sandbox.judge.prelude import parted
 from sandbox.judge.programs import File, Text, is_module
 from sandbox.recipes import BY_NAME, Recipe
@@ -41,7 +42,7 @@ RACKUNIT_EXIT = b"\n(require rackunit/log)\n(test-log #:display? #f #:exit? #t)\
 def combined(language: str, program: bytes, suite: ScriptSuite) -> Text:
     """Program and test as what is compiled and run."""
     recipe = BY_NAME[language]
-    test = suite.source.encode("utf-8", "surrogatepass")
+    test = with_runner(language, suite.source).encode("utf-8", "surrogatepass")
     beside: tuple[File, ...] = ()
     at_run: tuple[File, ...] = ()
     if suite.position == "replace" and parted(program)[0]:
@@ -76,9 +77,23 @@ def appended(language: str, program: bytes, test: bytes) -> bytes:
         return program + (b"\n" if test.startswith(b"<?") else b"\n<?php\n") + test
     if language in ("go", "java", "csharp"):  # whose imports stand before everything else
         program, test = hoisted(language, program, test)
+    if language == "python" and unfinished(program):  # it would take the test's first line for its own
+        return program + b"\npass\n" + test
     if language in ("javascript", "typescript"):  # or an unfinished line would take the test for its end, and run none
         return program + b"\n;\n" + test
     return program + b"\n" + test
+
+
+def unfinished(program: bytes) -> bool:
+    """Whether a Python text ends in a decorator, or in a line that goes on."""
+    lines = program.split(b"\n")
+    for line in reversed(lines):
+        words = line.split(None, 1)
+        if words and words[0] in (b"def", b"class", b"async"):
+            break
+        if line.lstrip().startswith(b"@"):
+            return True
+    return program.rstrip().endswith(b"\\")
 
 
 def program_name(recipe: Recipe, program: bytes) -> str:

@@ -9,6 +9,7 @@ tests themselves can be used, which is told before the program's first line.
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from sandbox import languages
@@ -18,13 +19,16 @@ from sandbox.jail import Job
 from sandbox.judge import bounds, codec
 from sandbox.judge.audit import Watch
 from sandbox.judge.prelude import parted
-from sandbox.judge.split import Channel, Meter
+from sandbox.judge.split import MODULE_KINDS, Channel, Meter, bare_name, num_tests
 from sandbox.judge.stdio import left_by_itself
+from sandbox.judge.suite_checks import can_assert
 from sandbox.run import Fate, Run, Starter, fate, flags
 from sandbox.types import Limits, Options, TestReport, Verdict
 
+Files = Sequence[tuple[str, bytes]]
 
-def shared_job(source: bytes, plan: dict[str, Any], limits: Limits, options: Options, wire: int) -> Job:
+
+def shared_job(source: bytes, plan: dict[str, Any], files: Files, limits: Limits, options: Options, wire: int) -> Job:
     return Job(
         role="audited_shared" if options.audit else "shared",
         name="__main__" if options.run_main else "main",
@@ -32,7 +36,7 @@ def shared_job(source: bytes, plan: dict[str, Any], limits: Limits, options: Opt
         fence=fences.for_run(limits),
         fds={3: wire},
         source=codec.dumps(plan),
-        files=(("/tmp/main.py", parted(source)[1]),),
+        files=(("/tmp/main.py", parted(source)[1]), *files),
         flavour="science" if languages.wants_numpy(source) else "light",
     )
 
@@ -49,31 +53,46 @@ def judge_shared(
     reports: list[TestReport] = []
     found: set[str] = set()
     failures = 0
-    for test in plan["tests"]:
+    uncounted = plan.get("uncounted", ())
+    for number in range(num_tests(plan)):
         if allowed_failures is not None and failures >= allowed_failures:
             break
-        one = {name: plan[name] for name in ("kind", "setup", "entry_point")}
-        one |= {"program": source.decode("latin-1"), "test": test}
-        try:
-            codec.dumps(one)
-        except codec.CodecError as error:
-            raise InvalidSuite(f"the tests are too large: {error}") from None
-        report, seen = judge_one(starter, source, one, limits, options)
+        report, seen = judge_number(starter, source, plan, number, limits, options)
         reports.append(report)
         found |= seen
-        failures += report.verdict is not Verdict.PASSED
+        failures += report.verdict is not Verdict.PASSED and number not in uncounted
     return reports, found
 
 
+def judge_number(
+    starter: Starter, source: bytes, plan: dict[str, Any], number: int, limits: Limits, options: Options
+) -> tuple[TestReport, set[str]]:
+    """One test of a plan, in a run of its own."""
+    one = {name: plan[name] for name in ("kind", "setup", "entry_point")}
+    one |= {"program": source.decode("latin-1"), "asserts": True}
+    files: Files = ()
+    if plan["kind"] in MODULE_KINDS:
+        one |= {"test": plan["tests"][0], "number": number, "names": plan["names"]}
+        one["asserts"] = can_assert(plan["tests"][0], bare_name(plan["names"][number]))
+        files = plan["files"]
+    else:
+        one["test"] = plan["tests"][number]
+    try:
+        codec.dumps(one)
+    except codec.CodecError as error:
+        raise InvalidSuite(f"the tests are too large: {error}") from None
+    return judge_one(starter, source, one, files, limits, options)
+
+
 def judge_one(
-    starter: Starter, source: bytes, plan: dict[str, Any], limits: Limits, options: Options
+    starter: Starter, source: bytes, plan: dict[str, Any], files: Files, limits: Limits, options: Options
 ) -> tuple[TestReport, set[str]]:
     ours, theirs = socket.socketpair()
     channel = Channel(ours, bounds.MAX_WORD_BYTES)
     try:
         with Watch(options.audit) as watch:
             try:
-                run = Run(starter, watch.join(shared_job(source, plan, limits, options, theirs.fileno())))
+                run = Run(starter, watch.join(shared_job(source, plan, files, limits, options, theirs.fileno())))
             finally:
                 theirs.close()
             with run:
@@ -99,6 +118,8 @@ def outcome(channel: Channel, end: Fate) -> Fate:
         if second is None:
             return Fate(Verdict.NO_RESULT, "the program exits instead of answering")
         verdict, detail = second["done"]
+        if verdict == "skipped":
+            return Fate(Verdict.INVALID_RESULT, f"the test skips itself: {bounds.text(detail)}")
         return Fate(Verdict(verdict), bounds.text(detail, bounds.MAX_DETAIL))
     except (codec.CodecError, TypeError, ValueError, KeyError) as error:
         return Fate(Verdict.INVALID_RESULT, f"the program tampers with its judge: {type(error).__name__}")

@@ -30,6 +30,8 @@ from sandbox.judge.texts import sayable, shown_head, shown_tail
 from sandbox.run import Fate, Run, Starter, fate, flags, over_cpu, over_memory, over_output, pump
 from sandbox.types import SEVERITY, Limits, Options, TestReport, Verdict
 
+MODULE_KINDS = ("pytest", "unittest")  # a test file, whose tests have names
+OF_THE_HOST = ("names", "uncounted")  # parts of a plan that the test process is not told
 LOST_S = 2.0  # how long after the loss of C its end may take to be told
 
 
@@ -137,10 +139,22 @@ def tests_job(plan: dict[str, Any], limits: Limits, num_tests: int, fds: dict[in
         argv=("tests",),
         fence=fences.for_tests(limits),
         fds=fds,
-        source=codec.dumps(plan),
+        source=codec.dumps(told(plan)),
         num_budgets=num_tests + 1,
-        flavour="tests",
+        flavour="pytest" if plan["kind"] in MODULE_KINDS else "tests",
+        files=plan.get("files", ()),
     )
+
+
+def told(plan: dict[str, Any]) -> dict[str, Any]:
+    """What of a plan the test process reads: texts, and of files their names."""
+    files = [path.rpartition("/")[2] for path, _ in plan.get("files", ())]
+    return {name: value for name, value in plan.items() if name not in OF_THE_HOST} | {"files": files}
+
+
+def num_tests(plan: dict[str, Any]) -> int:
+    """How many tests a plan has; those of a test file are known from its control run."""
+    return len(plan["names"]) if plan["kind"] in MODULE_KINDS else len(plan["tests"])
 
 
 class Pair:
@@ -272,11 +286,14 @@ def judge_tests(
 
     The first tests are left out where they are `decided` already.
     """
-    total = len(plan["tests"])
+    total = num_tests(plan)
+    uncounted = plan.get("uncounted", ())
     plan = plan | read(plan["setup"], plan["helpers"], tuple(plan["tests"]), plan["entry_point"])
+    if plan["kind"] in MODULE_KINDS:  # where the file executes an answer somewhere, each of its tests is alone
+        plan["lonely"] = [any(plan["lonely"])] * total
     lonely: list[bool] = plan["lonely"]
     try:
-        codec.dumps(plan)
+        codec.dumps(told(plan))
     except codec.CodecError as error:
         raise InvalidSuite(f"the tests are too large: {error}") from None
     reports: list[TestReport] = [*decided]
@@ -296,13 +313,14 @@ def judge_tests(
                     raise InvalidSuite(f"the tests cannot be used: {why}")
             if isinstance(word, dict) and "ready" not in word:
                 word = verdict_of(word.get("failed"))
+            elif isinstance(word, dict) and not same_tests(word.get("names"), plan.get("names")):
+                word = Fate(Verdict.INVALID_RESULT, "what the program answers changes which tests there are")
             if isinstance(word, Fate):
                 # Every further test would meet the same end: the program does not load, or the setup does not run.
                 report = meter.report(word.verdict or Verdict.NO_RESULT, word.detail)
-                missing = total - len(reports)
-                if allowed_failures is not None:
-                    missing = min(missing, allowed_failures - failures)
-                reports += [report] * missing
+                while len(reports) < total and (allowed_failures is None or failures < allowed_failures):
+                    failures += len(reports) not in uncounted
+                    reports.append(report)
                 found |= flags(c) | pair.watch.flags()
                 break
             while not stuck and len(reports) < total and (allowed_failures is None or failures < allowed_failures):
@@ -321,10 +339,11 @@ def judge_tests(
                     end, stuck = word, True
                 else:
                     end = verdict_of(word.get("done"))
+                    stuck = bool(word.get("last"))
                 end = meter.overruled(end)
                 stuck = stuck or end.verdict is Verdict.OUTPUT_LIMIT
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
-                failures += end.verdict is not Verdict.PASSED
+                failures += end.verdict is not Verdict.PASSED and len(reports) - 1 not in uncounted
                 if leaned and end.verdict is Verdict.PASSED:
                     found.add("program_methods")
                 stuck = stuck or alone or any(run.ending or run.killed_for for run in (t, c))
@@ -333,10 +352,24 @@ def judge_tests(
     return reports, found
 
 
+def same_tests(names: Any, expected: Any) -> bool:
+    """Whether a test file has the tests that its control run had; what parameters are called may differ."""
+    if not expected:
+        return True
+    return isinstance(names, list) and [bare_name(one) for one in names] == [bare_name(one) for one in expected]
+
+
+def bare_name(name: Any) -> str:
+    return str(name).partition("[")[0]
+
+
 def verdict_of(pair: Any) -> Fate:
-    """T's own words for a verdict."""
+    """T's own words for a verdict. A test that skips itself only for this program has not passed."""
     try:
         verdict, detail = pair
+        if verdict == "skipped":
+            why = f"the test skips itself for what the program answers: {bounds.text(detail)}"
+            return Fate(Verdict.INVALID_RESULT, why)
         return Fate(Verdict(verdict), bounds.text(detail, bounds.MAX_DETAIL))
     except (TypeError, ValueError):
         return unreadable("not a verdict and a reason")

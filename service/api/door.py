@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sandbox.errors import InvalidSuite, UnsupportedLanguage
 from sandbox.judge.cases import check_cases
+from sandbox.judge.suite_checks import flaw_of
 from sandbox.languages import resolve
 from sandbox.limits import MAX_FILES, MAX_FILES_BYTES
 from sandbox.types import Limits, StdioSuite
@@ -48,7 +49,7 @@ class Door:
         for at, item in enumerate(request.items):
             self._code(f"items.{at}.programs", item.programs)
             self._limits(f"items.{at}.limits", item.limits)
-            self.check_tests(f"items.{at}.tests", item.tests, limits=item.limits)
+            self.check_tests(f"items.{at}.tests", item.tests, item.language, limits=item.limits)
 
     def check_orders(self, orders: Sequence[Order]) -> None:
         _at_most("programs", len(orders), self.settings.max_completions, "max_completions")
@@ -65,14 +66,19 @@ class Door:
             self._limits(f"items.{at}.limits", item.limits)
             if item.tests is not None:
                 self._code(f"items.{at}.completions", item.completions)
-                self.check_tests(f"items.{at}.tests", item.tests, limits=item.limits)
+                self.check_tests(f"items.{at}.tests", item.tests, item.language, limits=item.limits)
 
-    def check_tests(self, field: str, tests: Tests, *, limits: LimitsSpec | None = None) -> None:
+    def check_tests(
+        self, field: str, tests: Tests, language: str = "", *, limits: LimitsSpec | None = None
+    ) -> None:
+        """Raises TooLarge, and InvalidTests for what can assert nothing under any program."""
         if isinstance(tests, RefTests):
             return
         _at_most(field, num_tests(tests), self.settings.max_tests, "max_tests")
         if isinstance(tests, StdioTests):
             self._stdio(field, tests, limits)
+        elif (flaw := flaw_of(to_suite(tests), canonical(language))) is not None:
+            raise InvalidTests(f"{field}.{flaw}")
 
     def _stdio(self, field: str, tests: StdioTests, limits: LimitsSpec | None) -> None:
         most = self.settings.max_stdin_bytes
@@ -139,6 +145,14 @@ class Door:
             value, ceiling = getattr(limits, name), getattr(self.settings, f"max_{name}")
             if value is not None and value > ceiling:
                 raise Invalid(f"{field}.{name}: {value:g} is more than {ceiling:g} (max_{name})")
+
+
+def canonical(language: str) -> str:
+    """A language's canonical name; empty for one that nobody knows, which is told elsewhere."""
+    try:
+        return resolve(language) if language else ""
+    except UnsupportedLanguage:
+        return ""
 
 
 def num_tests(tests: InlineTests) -> int:

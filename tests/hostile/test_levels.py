@@ -29,15 +29,19 @@ from sandbox.types import (
     Case,
     CheckSuite,
     FunctionSuite,
+    Grading,
     Level,
     Limits,
+    Options,
     Program,
+    PytestSuite,
     Report,
     RunSuite,
     StdioCase,
     StdioSuite,
     Stop,
     Suite,
+    UnittestSuite,
     Verdict,
 )
 from sandbox.walls import FIRST_BROOM, FIRST_UID, Sandbox, Walls, state_directory, sweep
@@ -596,3 +600,24 @@ def test_memory_that_a_census_cannot_see_is_not_to_be_had(low: Sandbox) -> None:
         "import os\ntry:\n    os.memfd_create('hoard')\n    print('had')\nexcept PermissionError:\n    print('refused')"
     )
     assert printed(low, source) == ("had" if low.level == "none" else "refused")
+
+
+# --- test files -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grading", ["split", "together"])
+def test_test_files_are_run_at_every_level(low: Sandbox, grading: Grading) -> None:
+    right, wrong = "def f(x): return x + 1\n", "def f(x): return x\n"
+    suites = (
+        PytestSuite("import pytest\n\n@pytest.mark.parametrize('x', [1, 2])\ndef test_f(x):\n    assert f(x) > x\n"),
+        UnittestSuite(
+            "import unittest\nclass T(unittest.TestCase):\n    def test_f(self):\n        self.assertEqual(f(1), 2)\n"
+        ),
+        AssertSuite(("x = f(1)\nassert x == 2",), entry_point="f"),
+    )
+    for suite in suites:
+        reports = [
+            judge(Program("python", one), suite, Limits(), Stop(), low, Options(grading=grading))
+            for one in (right, wrong)
+        ]
+        assert [report.verdict for report in reports] == ["passed", "wrong_answer"], (suite, reports)

@@ -143,8 +143,8 @@ VERDICTS = {
     Verdict.INVALID_RESULT: "gave something that is no plain value",
     Verdict.SECURITY_VIOLATION: "did what no honest program does",
     Verdict.NO_CODE: "the completion holds no code block",
-    Verdict.SKIPPED: "not run, by the stop rule",
-    Verdict.UNJUDGEABLE: "of a test only: it asks what split grading cannot answer, and is not counted",
+    Verdict.SKIPPED: "not run: by the stop rule, or because the suite skips it",
+    Verdict.UNJUDGEABLE: "of a test only: it asks what values cannot answer, and is not counted",
 }
 
 

@@ -108,6 +108,10 @@ def test_the_frame_of_a_suite_is_the_same_for_the_same_suite() -> None:
     assert encode_suite(one) == encode_suite(two)
 
 
+# Of the options that are no switch, or are on where nobody asks, a value that is not the default.
+OTHERWISE: dict[str, Any] = {"grading": "auto", "control": False, "missing_modules": "invalid"}
+
+
 def test_an_identity_depends_on_every_input() -> None:
     task = ExecuteTask("python", "x", "s", sandbox.Limits(), None)
     others = [

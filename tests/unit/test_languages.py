@@ -105,7 +105,7 @@ def test_reading_a_hostile_text_takes_time_in_proportion_to_it(unit: bytes) -> N
     classes(source)
     is_module(source)
     languages.wants_numpy(source)
-    for language in ("php", "perl", "rust", "go", "java", "csharp"):
+    for language in ("php", "perl", "rust", "go", "python", "java", "csharp"):
         appended(language, source, b"test")
         combined(language, source, ScriptSuite("test"))
     assert time.process_time() - began < 10
@@ -120,6 +120,9 @@ def test_javascript_modules_are_told_by_their_imports() -> None:
 
 def test_the_test_is_put_where_it_is_read() -> None:
     assert appended("python", b"a", b"b") == b"a\nb"
+    assert appended("python", b"@x\ndef f(): 1", b"b") == b"@x\ndef f(): 1\nb"
+    assert appended("python", b"def f(): 1\n@x(\n1)", b"b") == b"def f(): 1\n@x(\n1)\npass\nb"
+    assert appended("go", b"package main\nfunc f() {}", b'import "os"\nx').startswith(b'package main\nimport "os"\n')
     assert appended("javascript", b"const f = x => x +", b"b") == b"const f = x => x +\n;\nb"
     assert appended("perl", b"a\n__END__\nnotes", b"b") == b"a\n\nb\n__END__\nnotes"
     assert appended("php", b"<?php a", b"<?php b") == b"<?php a\n b"

@@ -1,0 +1,126 @@
+"""The control run of scripts: the test once with a program that answers nothing; exit code 0 says it checks nothing.
+
+Python: the program defines the names that the test asks for, and answers by the rules of `inside/control.py`. Another
+language: the program is empty. A test that names anything of its program cannot pass that; one that only defines tests
+which nobody runs does. Where the empty program would have to be compiled, it is tried only for a test in whose text
+nothing looks like an assertion.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import hashlib
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+from sandbox.errors import InvalidSuite
+from sandbox.judge.control import Control, Controls
+from sandbox.judge.suite_checks import bound, looks_asserting
+from sandbox.recipes import BY_NAME
+from sandbox.types import ScriptSuite, TestReport, Verdict
+
+ANSWERS = {"none": "None", "true": "True", "false": "False", "number": "987654321", "text": "'plaudit control'"}
+QUICK = frozenset({"javascript", "ruby", "perl", "php", "lua", "bash"})  # start in some ten milliseconds
+ASSERTION = re.compile(
+    r"assert|expect|check|should|verif|fail|panic|abort|exit|throw|raise|error|die|require|\bis\b|equal|test|"
+    r"return [1-9]",
+    re.IGNORECASE,
+)
+NOTHING_LOOKED_AT = (
+    "the script passes for a program that answers nothing; let it fail for a wrong answer, or call the tests that it "
+    "defines, or set options.control to false"
+)
+PROGRAM = """
+class _Refused(BaseException):
+    pass
+
+
+def _refuse(*args, **kwargs):
+    raise _Refused("the test looks at the answer")
+
+
+class _Answer:
+    __slots__ = ()
+    __getattribute__ = __setattr__ = __delattr__ = __call__ = _refuse
+
+
+class _Named:
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __call__(self, *args, **kwargs):
+        return {answer}
+
+    def __getattr__(self, name):
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        return _Named()
+
+    def __mro_entries__(self, bases):
+        return (_Named,)
+
+
+for _name in ("repr str bytes format lt le eq ne gt ge bool len getitem setitem delitem iter next reversed contains "
+              "int float complex index abs neg pos invert round enter exit add radd sub rsub mul rmul truediv rtruediv "
+              "floordiv rfloordiv mod rmod pow rpow and rand or ror xor rxor matmul rmatmul lshift rshift").split():
+    setattr(_Answer, "__%s__" % _name, _refuse)
+    setattr(_Named, "__%s__" % _name, _refuse)
+_Answer.__hash__ = _refuse
+"""
+
+
+@lru_cache(maxsize=128)
+def asked_names(source: str) -> tuple[str, ...]:
+    """The names that a Python test uses and does not define: those of the program."""
+    tree = ast.parse(source)
+    defined = bound(tree.body) | {one.arg for one in ast.walk(tree) if isinstance(one, ast.arg)}
+    used = {one.id for one in ast.walk(tree) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)}
+    imported = {
+        alias.name
+        for one in ast.walk(tree)
+        if isinstance(one, ast.ImportFrom) and one.module in ("program", "main", "solution")
+        for alias in one.names
+    }
+    handled = {one.name for one in ast.walk(tree) if isinstance(one, ast.ExceptHandler) and one.name}
+    names = (used - defined - handled) | imported
+    return tuple(sorted(name for name in names if name.isidentifier() and not hasattr(builtins, name)))
+
+
+def control_programs(suite: ScriptSuite, language: str) -> list[str]:
+    """The programs to try, in order: all must pass for the script to be vacuous. None where nothing is to be tried."""
+    if language == "python":
+        try:
+            names = asked_names(suite.source)
+            tree = ast.parse(suite.source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return []
+        named = "".join(f"{name} = _Named()\n" for name in names)
+        answers = [f"{value}" for value in ANSWERS.values()]
+        if looks_asserting(tree, tree):
+            answers.insert(0, "_Answer()")
+        return [PROGRAM.replace("{answer}", answer) + named for answer in answers]
+    if language in QUICK or not (BY_NAME[language].compile and ASSERTION.search(suite.source)):
+        return [""]
+    return []
+
+
+def check_script(
+    controls: Controls, suite: ScriptSuite, language: str, run: Callable[[str], TestReport | None]
+) -> None:
+    """Raises InvalidSuite for a script that passes for every control program. `run` gives one a report."""
+    key = hashlib.sha256(repr((language, suite)).encode("utf-8", "surrogatepass")).hexdigest()
+    control = controls.get(key)
+    if control is None:
+        programs = control_programs(suite, language)
+        vacuous = bool(programs)
+        for program in programs:
+            report = run(program)
+            if report is None or report.verdict is not Verdict.PASSED:
+                vacuous = False
+                break
+        control = Control(invalid=NOTHING_LOOKED_AT if vacuous else "")
+        controls.put(key, control)
+    if control.invalid:
+        raise InvalidSuite(control.invalid)

@@ -1,0 +1,497 @@
+"""Suites as data sets have them: tests that are only defined are run, each has a verdict, and nothing passes idly."""
+
+from __future__ import annotations
+
+import pytest
+
+from sandbox.errors import InvalidSuite
+from sandbox.judge import judge
+from sandbox.types import (
+    AssertSuite,
+    CheckSuite,
+    Limits,
+    Options,
+    Program,
+    PytestSuite,
+    Report,
+    ScriptSuite,
+    Stop,
+    Suite,
+    UnittestSuite,
+    Verdict,
+)
+from sandbox.walls import Sandbox
+from support.suite_forms import BIGCODEBENCH, CLASSEVAL, KODCODE, Example
+
+ADD = "def add(a, b):\n    return a + b\n"
+WRONG = "def add(a, b):\n    return 0\n"
+
+
+def run(
+    box: Sandbox, source: str, suite: Suite, limits: Limits | None = None, stop: Stop | None = None, **options: object
+) -> Report:
+    chosen = Options(**options)  # type: ignore[arg-type]
+    return judge(Program("python", source), suite, limits or Limits(cpu_s=5), stop or Stop(), box, chosen)
+
+
+def failed(report: Report) -> list[str]:
+    return [test.name for test in report.tests if test.verdict not in ("passed", "skipped")]
+
+
+def as_kinds(example: Example, native: type[PytestSuite | UnittestSuite]) -> list[Suite]:
+    """A suite in its own kind, and where it is only recognised: a script, the entry of a list."""
+    return [native(example.tests), ScriptSuite(example.tests), AssertSuite((example.tests,))]
+
+
+@pytest.mark.parametrize("example", KODCODE, ids=lambda one: one.name)
+def test_kodcode_suites_tell_right_from_wrong(box: Sandbox, example: Example) -> None:
+    for suite in as_kinds(example, PytestSuite):
+        right, wrong = run(box, example.right, suite), run(box, example.wrong, suite)
+        assert (right.verdict, right.judge, failed(right)) == ("passed", "split", [])
+        assert right.passed == right.total >= 2
+        assert (wrong.verdict != "passed", failed(wrong)) == (True, list(example.failing))
+
+
+@pytest.mark.parametrize("example", BIGCODEBENCH, ids=lambda one: one.name)
+def test_bigcodebench_suites_tell_right_from_wrong(box: Sandbox, example: Example) -> None:
+    for suite in as_kinds(example, UnittestSuite):
+        right, wrong = run(box, example.right, suite), run(box, example.wrong, suite)
+        assert (right.verdict, right.judge, failed(right)) == ("passed", "split", [])
+        assert right.passed == right.total == 2
+        assert (wrong.verdict, failed(wrong)) != ("passed", [])
+        assert failed(wrong) == list(example.failing)
+
+
+@pytest.mark.parametrize("example", CLASSEVAL, ids=lambda one: one.name)
+def test_classeval_suites_tell_right_from_wrong(box: Sandbox, example: Example) -> None:
+    for suite in as_kinds(example, UnittestSuite):
+        right, wrong = run(box, example.right, suite), run(box, example.wrong, suite)
+        assert (right.verdict, failed(right)) == ("passed", [])
+        assert failed(wrong) == list(example.failing)
+
+
+def test_there_are_twenty_suites_of_each_form() -> None:
+    assert [len(KODCODE), len(BIGCODEBENCH), len(CLASSEVAL)] == [20, 20, 20]
+
+
+TOGETHER = [(KODCODE[7], PytestSuite), (BIGCODEBENCH[4], UnittestSuite), (CLASSEVAL[8], UnittestSuite)]
+
+
+@pytest.mark.parametrize(("example", "kind"), TOGETHER, ids=lambda one: getattr(one, "name", ""))
+def test_suites_judged_together_tell_right_from_wrong(
+    box: Sandbox, example: Example, kind: type[PytestSuite | UnittestSuite]
+) -> None:
+    right, wrong = (run(box, one, kind(example.tests), grading="together") for one in (example.right, example.wrong))
+    assert (right.verdict, right.judge) == ("passed", "shared_process")
+    assert failed(wrong) == list(example.failing)
+
+
+NOTHING = {
+    "a comparison": ("add(1, 2) == 3", "write `assert add(1, 2) == 3`"),
+    "a print": ("print(add(1, 2))", "a print"),
+    "a printed comparison": ("print(add(1, 2) == 3)", "write `assert add(1, 2) == 3`"),
+    "a tuple": ("assert (add(1, 2) == 3, 'sum')", "write `assert add(1, 2) == 3, 'sum'`"),
+    "a call": ("add(1, 2)", "a call whose answer nobody looks at"),
+    "a lambda": ("lambda: add(1, 2) == 3", "a lambda"),
+    "an asserted lambda": ("assert lambda: add(1, 2) == 3", "always true"),
+    "a generator": ("assert (add(x, 1) == x for x in [1])", "always true"),
+    "a definition": ("def helper():\n    assert add(1, 2) == 3", "only definitions"),
+    "a class of no tests": ("class Cases:\n    def run(self):\n        assert add(1, 2) == 3", "only definitions"),
+    "or True": ("assert add(1, 2) == 3 or True", "always true"),
+    "a list": ("assert [add(1, 2) == 3]", "always true"),
+    "a negation": ("not add(0, 0)", "nobody looks at"),
+    "a text": ("'assert add(1, 2) == 3'", "a constant"),
+    "a late comparison": ("x = add(1, 2)\nx == 3", "write `assert x == 3`"),
+    "another function's comparison": ("twice(1) == 2", "write `assert twice(1) == 2`"),
+    "a method's comparison": ("Thing().size() == 2", "write `assert Thing().size() == 2`"),
+    "isinstance": ("isinstance(add(1, 2), int)", "nobody looks at"),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_an_entry_that_asserts_nothing_is_refused_by_name(box: Sandbox, name: str) -> None:
+    entry, said = NOTHING[name]
+    with pytest.raises(InvalidSuite) as refused:
+        run(box, ADD, AssertSuite(("assert add(1, 1) == 2", entry), entry_point="add"))
+    assert "tests.asserts.1: " in str(refused.value)
+    assert said in str(refused.value)
+
+
+SOMETHING = [
+    "for x in [1, 2]:\n    assert add(x, 1) == x + 1",
+    "try:\n    add(1, None)\nexcept TypeError:\n    pass\nelse:\n    assert False",
+    "import pytest\nwith pytest.raises(TypeError):\n    add(1, None)",
+    "import unittest\nunittest.TestCase().assertEqual(add(1, 2), 3)",
+    "import unittest\nwith unittest.TestCase().assertRaises(TypeError):\n    add(1, None)",
+    "def same(a, b):\n    assert a == b\nsame(add(1, 2), 3)",
+    "if add(1, 2) != 3:\n    raise AssertionError('no')",
+    "import sys\nif add(1, 2) != 3:\n    sys.exit(1)",
+    "assert add(1, 2) == 3, 'sum'",
+    "assert not add(0, 0)",
+    "x = add(1, 2)\nassert x == 3 and x",
+    "assert all(add(x, x) == 2 * x for x in range(3))",
+    "def test_add():\n    assert add(1, 2) == 3",
+    "from solution import add\n\ndef test_add():\n    assert add(1, 2) == 3\n",
+]
+
+
+@pytest.mark.parametrize("entry", SOMETHING)
+def test_an_honest_entry_is_taken_and_tells_right_from_wrong(box: Sandbox, entry: str) -> None:
+    helped = "import pytest" in entry
+    if helped:  # only test files bring pytest along
+        entry = "def test_raises():\n    " + entry.replace("\n", "\n    ")
+    suite = AssertSuite((entry,), entry_point="add")
+    assert run(box, ADD, suite).verdict == "passed"
+    wrong = "def add(a, b):\n    return 1\n"
+    assert run(box, wrong, suite).verdict != "passed"
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "def check(candidate):\n    candidate(1, 2) == 3",
+        "def check(candidate):\n    pass",
+        "def check(candidate):\n    print(candidate(1, 2) == 3)",
+        "def check(candidate):\n    assert True, 'fine'",
+        "def check(candidate):\n    def inner():\n        assert candidate(1, 2) == 3",
+        "def check(candidate):\n    results = []\n    results.append(candidate(1, 2) == 3)",
+    ],
+)
+def test_a_check_without_an_assertion_that_runs_is_refused(box: Sandbox, test: str) -> None:
+    with pytest.raises(InvalidSuite):
+        run(box, ADD, CheckSuite(test, "add"))
+
+
+@pytest.mark.parametrize(
+    ("language", "source"),
+    [
+        ("python", "# assert add(1, 2) == 3\n\n"),
+        ("javascript", "// nothing\n/* assert */\n"),
+        ("bash", "# nothing\n"),
+        ("cpp", "/* nothing */ // at all\n"),
+        ("python", "def run_tests():\n    assert add(1, 2) == 3\n"),
+        ("python", "for n in range(3):\n    add(n, 1) == n + 1\n"),
+        ("python", "print(add(1, 2))\nresult = add(2, 2)\n"),
+        ("javascript", "const assert = require('assert');\nfunction testAdd() { assert.equal(add(1, 2), 3); }\n"),
+        ("javascript", "test('adds', () => {});\n"),
+    ],
+)
+def test_a_script_that_checks_nothing_is_refused(box: Sandbox, language: str, source: str) -> None:
+    if language not in {known.name for known in box.languages()}:
+        pytest.skip(f"{language} is not installed")
+    with pytest.raises(InvalidSuite):
+        judge(Program(language, "\n"), ScriptSuite(source), Limits(), Stop(), box)
+
+
+def test_entries_whose_answers_nobody_looks_at_are_vacuous(box: Sandbox) -> None:
+    entries = ("twice(1)", "for n in range(2):\n    twice(n) == n", "x = add(1, 1)", "assert add(x, 1) == 3")
+    program = f"{ADD}def twice(x):\n    return add(x, x)\n"
+    report = run(box, program, AssertSuite(entries, entry_point="add"))
+    assert [test.vacuous for test in report.tests] == [True, True, True, False]
+    assert (report.verdict, report.passed, report.total) == ("passed", 4, 4)
+    assert run(box, WRONG, AssertSuite(entries, entry_point="add")).verdict != "passed"
+    with pytest.raises(InvalidSuite, match="no test looks at"):
+        run(box, program, AssertSuite(entries[:2], entry_point="add"))
+
+
+PASSES_IDLY = {
+    "an answer kept": "def test_idle():\n    x = add(1, 2)\n",
+    "an answer called and dropped": "def test_idle():\n    add(1, 2)\n",
+    "a comparison": "def test_idle():\n    add(1, 2) == 3\n",
+    "a loop of comparisons": "def test_idle():\n    for n in range(3):\n        add(n, 1) == n + 1\n",
+    "a swallowed assertion": "def test_idle():\n    try:\n        assert add(1, 2) == 3\n"
+    "    except BaseException:\n        pass\n",
+    "an unreached assertion": "def test_idle():\n    x = add(1, 2)\n    if False:\n        assert x == 3\n",
+}
+
+
+@pytest.mark.parametrize("name", PASSES_IDLY)
+def test_what_passes_for_no_answer_is_vacuous(box: Sandbox, name: str) -> None:
+    idle = PASSES_IDLY[name]
+    with pytest.raises(InvalidSuite, match="no test looks at what the program answers"):
+        run(box, ADD, PytestSuite(idle))
+    mixed = PytestSuite(f"{idle}\ndef test_real():\n    assert add(1, 2) == 3\n")
+    for program, verdict, passed in ((ADD, "passed", 2), (WRONG, "wrong_answer", 1)):
+        report = run(box, program, mixed)
+        assert [(test.name, test.vacuous) for test in report.tests] == [("test_idle", True), ("test_real", False)]
+        assert (report.verdict, report.passed, report.total) == (verdict, passed, 2)
+    assert run(box, ADD, PytestSuite(idle), control=False).verdict == "passed"
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert add(1, 2) is not None",
+        "assert add(1, 2) is not True",
+        "assert add(1, 2) != 7",
+        "assert not add(0, 0)",
+        "assert isinstance(add(1, 2), int)",
+        "assert add(1, 2) in (3, 4)",
+        "assert len(str(add(1, 2))) == 1",
+    ],
+)
+def test_a_weak_test_is_not_called_vacuous(box: Sandbox, test: str) -> None:
+    report = run(box, ADD, PytestSuite(f"def test_weak():\n    {test}\n"))
+    assert (report.verdict, report.tests[0].vacuous) == ("passed", False)
+
+
+def test_a_program_that_does_not_load_fails_every_test_by_name(box: Sandbox) -> None:
+    for suite in (PytestSuite(KODCODE[3].tests), UnittestSuite(BIGCODEBENCH[4].tests)):
+        loaded, broken = run(box, "prime = task_func = 1", suite), run(box, "raise OSError('no')", suite)
+        assert [test.name for test in broken.tests] == [test.name for test in loaded.tests] != []
+        assert {test.verdict for test in broken.tests} == {Verdict.RUNTIME_ERROR}
+        assert broken.passed == 0
+    missing = run(box, "x = 1", PytestSuite(KODCODE[0].tests))
+    assert (missing.verdict, missing.passed, missing.total) == ("runtime_error", 0, 2)
+    other = PytestSuite("def test_a():\n    assert other(1) == 1\n", entry_point="add")
+    assert run(box, "def other(x): return x", other).verdict == "runtime_error"
+    assert run(box, "def other(x): return x\nadd = other", other).verdict == "passed"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "__import__('os')._exit(0)",
+        "__import__('time').sleep(60)",
+        "raise KeyboardInterrupt",
+        "raise SystemExit",
+        "__import__('os').kill(__import__('os').getpid(), 9)",
+    ],
+)
+@pytest.mark.parametrize("kind", ["pytest", "unittest"])
+def test_a_test_that_ends_the_program_costs_only_itself(box: Sandbox, kind: str, end: str) -> None:
+    program = f"def f(x):\n    if x == 2:\n        {end}\n    return x\n"
+    calls = [f"assert f({n}) == {n}" for n in (1, 2, 3)]
+    if kind == "pytest":
+        suite: Suite = PytestSuite("".join(f"def test_{n}():\n    {call}\n" for n, call in enumerate(calls)))
+    else:
+        lines = "".join(f"    def test_{n}(self):\n        {call}\n" for n, call in enumerate(calls))
+        suite = UnittestSuite(f"import unittest\nclass T(unittest.TestCase):\n{lines}")
+    report = run(box, program, suite, Limits(cpu_s=1, wall_s=2))
+    assert [test.verdict == "passed" for test in report.tests] == [True, False, True]
+
+
+def test_stopping_early_names_the_tests_that_did_not_run(box: Sandbox) -> None:
+    report = run(box, KODCODE[3].wrong, PytestSuite(KODCODE[3].tests), stop=Stop(after_failures=1))
+    assert [test.verdict for test in report.tests] == ["wrong_answer", *["skipped"] * 4]
+    assert report.tests[4].name == "test_no[9-square]"
+    assert report.total == 5
+
+
+def test_what_the_suite_skips_is_not_counted(box: Sandbox) -> None:
+    text = "import pytest\n@pytest.mark.skip(reason='slow')\ndef test_a():\n    assert add(1, 2) == 3\n"
+    with pytest.raises(InvalidSuite, match="every test is skipped"):
+        run(box, ADD, PytestSuite(text))
+    report = run(box, ADD, PytestSuite(f"{text}def test_b():\n    assert add(1, 2) == 3\n"))
+    assert (report.verdict, report.passed, report.total) == ("passed", 1, 1)
+    assert "slow" in report.tests[0].detail
+
+
+def test_a_program_cannot_have_itself_skipped(box: Sandbox) -> None:
+    text = (
+        "import pytest\ndef test_a():\n    if add(1, 2) is None:\n        pytest.skip('no')\n"
+        "    assert add(1, 2) == 3\n"
+    )
+    report = run(box, "def add(a, b):\n    pass\n", PytestSuite(text))
+    assert (report.verdict, report.passed, report.total) == ("invalid_result", 0, 1)
+
+
+BEYOND = {
+    "a patched helper": "from unittest.mock import patch\n@patch('solution.helper', return_value=9)\n"
+    "def test_beyond(m):\n    assert solution.add(1, 2) == 3\n",
+    "a module's variable": "def test_beyond():\n    solution.LIMIT = 3\n    assert solution.add(1, 2) == 3\n",
+    "a library function": "from unittest.mock import patch\ndef test_beyond():\n"
+    "    with patch('time.sleep') as m:\n"
+    "        solution.add(1, 2)\n        m.assert_not_called()\n",
+    "monkeypatch": "import time\ndef test_beyond(monkeypatch):\n"
+    "    monkeypatch.setattr(time, 'sleep', lambda s: None)\n"
+    "    assert solution.add(1, 2) == 3\n",
+    "its source": "import inspect\ndef test_beyond():\n    assert 'return' in inspect.getsource(solution.add)\n",
+}
+PROGRAM = "import time\nLIMIT = 1\ndef helper():\n    return 1\n" + ADD
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_what_values_cannot_answer_is_unjudgeable_or_judged_together(box: Sandbox, name: str) -> None:
+    text = f"import solution\n{BEYOND[name]}"
+    with pytest.raises(InvalidSuite, match=r"use options\.grading together"):
+        run(box, PROGRAM, PytestSuite(text))
+    whole = PytestSuite(f"{text}def test_plain():\n    assert solution.add(2, 2) == 4\n")
+    split = run(box, PROGRAM, whole)
+    assert [test.verdict for test in split.tests] == ["unjudgeable", "passed"]
+    assert split.tests[0].detail
+    assert (split.verdict, split.passed, split.total, split.judge) == ("passed", 1, 1, "split")
+    auto = run(box, PROGRAM, whole, grading="auto")
+    assert (auto.passed, auto.total, auto.judge) == (2, 2, "shared_process"), auto.tests
+    wrong = run(box, PROGRAM.replace("a + b", "a * b"), whole, grading="auto")
+    assert wrong.tests[0].verdict != "unjudgeable"
+    assert run(box, WRONG, whole).verdict == "wrong_answer"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "def add(a, b):\n    raise ImportError('no')\n",
+        "def add(a, b):\n    raise SyntaxError('no')\n",
+        "import types\nadd = types.ModuleType('scipy.nothing')\n",
+        "def add(a, b):\n    return chr(0xd800) * 100000\n",
+        "def add(a, b):\n    e = ImportError('x')\n    e.name = 'solution'\n    raise e\n",
+    ],
+)
+def test_no_program_makes_a_test_file_invalid(box: Sandbox, program: str) -> None:
+    for suite in (
+        PytestSuite("from solution import *\ndef test_a():\n    assert add(1, 2) == 3\n"),
+        UnittestSuite(BIGCODEBENCH[0].tests.replace("task_func", "add")),
+    ):
+        report = run(box, program, suite)
+        assert (report.verdict != "passed", report.passed) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    ("suite", "said"),
+    [
+        (PytestSuite("import no_such_module\ndef test_a():\n    assert add(1, 2) == 3\n"), "no_such_module"),
+        (PytestSuite("def test_a():\n    import no_such_module\n    assert add(1, 2) == 3\n"), "no_such_module"),
+        (UnittestSuite("class T(:\n"), "SyntaxError"),
+        (PytestSuite("x = 1\n"), "no test is defined"),
+        (UnittestSuite("import unittest\nclass T(unittest.TestCase):\n    pass\n"), "no test is in it"),
+        (
+            PytestSuite("import pytest\n@pytest.mark.parametrize('x', add(1, 2))\ndef test_a(x):\n    assert x\n"),
+            "depend on",
+        ),
+        (PytestSuite("if add(1, 2):\n    def test_a():\n        assert add(1, 2) == 3\n"), "depend on"),
+    ],
+)
+def test_a_test_file_that_is_of_no_use_is_invalid(box: Sandbox, suite: Suite, said: str) -> None:
+    with pytest.raises(InvalidSuite, match=said):
+        run(box, ADD, suite)
+
+
+def test_assertions_that_are_never_reached_pass_nothing_together(box: Sandbox) -> None:
+    text = "def test_all():\n    for x in items():\n        assert x > 0\n"
+    right, empty = "def items():\n    return [1]\n", "def items():\n    return []\n"
+    assert run(box, right, PytestSuite(text), grading="together").verdict == "passed"
+    report = run(box, empty, PytestSuite(text), grading="together")
+    assert (report.verdict, report.judge) == ("wrong_answer", "shared_process")
+    assert "reached" in report.tests[0].detail
+    for entry in (
+        "for x in items():\n    assert x > 0",
+        "for x in items():\n    if x < 0:\n        raise AssertionError",
+    ):
+        suite = AssertSuite((entry,), entry_point="items")
+        assert run(box, right, suite, grading="together").verdict == "passed"
+        assert run(box, empty, suite, grading="together").verdict == "wrong_answer"
+
+
+JEST = """
+describe("add", () => {
+  let one; beforeEach(() => { one = 1; });
+  it("adds", () => { expect(add(one, 2)).toBe(3); expect([add(1, 1)]).toEqual([2]); });
+  test.each([[1, 2, 3], [0, 0, 0]])("%d + %d", (a, b, c) => expect(add(a, b)).toBe(c));
+});
+"""
+
+
+@pytest.mark.parametrize(
+    "suite",
+    [
+        JEST,
+        "test('adds', () => expect(add(1, 2)).not.toBe(4 - 4));",
+        "const assert = require('assert');\nit('adds', async () => { assert.equal(await add(1, 2), 3); });",
+        "const { test } = require('node:test');\nconst assert = require('assert');\n"
+        "test('adds', () => assert.strictEqual(add(1, 2), 3));",
+    ],
+)
+@pytest.mark.parametrize("language", ["javascript", "typescript"])
+def test_javascript_tests_that_are_defined_are_run(box: Sandbox, language: str, suite: str) -> None:
+    if language not in {known.name for known in box.languages()}:
+        pytest.skip(f"{language} is not installed")
+    right, wrong = "function add(a, b) { return a + b; }\n", "function add(a, b) { return 0; }\n"
+    reports = [judge(Program(language, one), ScriptSuite(suite), Limits(), Stop(), box) for one in (right, wrong)]
+    assert [report.verdict for report in reports] == ["passed", "runtime_error"]
+
+
+def test_the_runner_of_test_files_is_the_executors_own(box: Sandbox) -> None:
+    lines = ("for one in (pytest, pluggy):", "    assert add(one.__file__, '')[:13] == '/harness/lib/'")
+    probe = "import pytest\nimport pluggy\ndef test_a():\n    " + "\n    ".join(lines)
+    assert run(box, ADD, PytestSuite(probe)).verdict == "passed"
+
+
+UNFINISHED = ("@(lambda g: lambda *a: None)", "if False:", "x = (", "x = 1 \\", "class Rest:", "def rest():")
+
+
+@pytest.mark.parametrize("line", UNFINISHED)
+def test_an_unfinished_last_line_does_not_swallow_a_script(box: Sandbox, line: str) -> None:
+    script = ScriptSuite("def verify():\n    assert add(1, 2) == 3\nverify()\n")
+    assert run(box, f"{WRONG}{line}", script).verdict == "runtime_error"
+    assert run(box, ADD, script).verdict == "passed"
+
+
+APPENDED = {
+    "go": (
+        'package main\n\nimport "strings"\n\nfunc twice(s string) string { return strings.Repeat(s, 2) }\n',
+        'package main\n\nimport (\n\t"os"\n\t"strings"\n)\n\nfunc main() {\n'
+        '\tif twice("a") != strings.ToLower("AA") {\n\t\tos.Exit(1)\n\t}\n}\n',
+    ),
+    "go in single lines": (
+        'package main\n\nimport "strings"\n\nfunc twice(s string) string { return strings.Repeat(s, 2) }\n',
+        'import "os"\nimport "strings"\n\nfunc main() {\n'
+        '\tif twice("a") != strings.ToLower("AA") {\n\t\tos.Exit(1)\n\t}\n}\n',
+    ),
+    "java": (
+        "class Words { static String twice(String s) { return s + s; } }\n",
+        "import java.util.Objects;\n\npublic class Main {\n  public static void main(String[] a) {\n"
+        '    if (!Objects.equals(Words.twice("a"), "aa")) throw new RuntimeException("no");\n  }\n}\n',
+    ),
+    "csharp": (
+        "public static class Words { public static string Twice(string s) { return s + s; } }\n",
+        "using System;\n\npublic static class Test {\n  public static void Main() {\n"
+        '    if (Words.Twice("a") != String.Concat("a", "a")) Environment.Exit(1);\n  }\n}\n',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", APPENDED)
+def test_an_appended_test_may_have_imports_of_its_own(box: Sandbox, name: str) -> None:
+    language = name.partition(" ")[0]
+    if language not in {known.name for known in box.languages()}:
+        pytest.skip(f"{language} is not installed")
+    program, test = APPENDED[name]
+    wrong = program.replace("strings.Repeat(s, 2)", "strings.Repeat(s, 3)").replace("s + s", "s")
+    verdicts = [
+        judge(Program(language, one), ScriptSuite(test), Limits(), Stop(), box).verdict for one in (program, wrong)
+    ]
+    assert verdicts == ["passed", "runtime_error"]
+
+
+FORGERS = {
+    "equal to all": "class Yes:\n    def __eq__(self, o): return True\n    def __ne__(self, o): return False\n"
+    "def add(a, b): return Yes()\n",
+    "a skip": "import unittest\ndef add(a, b): raise unittest.SkipTest('no')\n",
+    "a class named Skipped": "class Skipped(Exception): pass\ndef add(a, b): raise Skipped('no')\n",
+    "a class named Refused": "class Refused(BaseException): pass\ndef add(a, b): raise Refused('no')\n",
+    "an early end": "import os\ndef add(a, b): os._exit(0)\n",
+    "an exit": "raise SystemExit(0)\n",
+    "patched asserts": "import unittest\nunittest.TestCase.assertEqual = lambda *a: None\ndef add(a, b): return 0\n",
+    "its own tests": "def test_sum(): pass\nclass T: pass\ndef add(a, b): return 0\n",
+    "words on the wire": 'import os\ndef add(a, b):\n    b = b\'{"done":["passed",""]}\'\n'
+    "    os.write(3, len(b).to_bytes(4, 'big') + b)\n    return 0\n",
+    "StopIteration": "def add(a, b): raise StopIteration\n",
+    "a generator's end": "def add(a, b): raise GeneratorExit\n",
+    "a hook": "def pytest_pyfunc_call(pyfuncitem): return True\nload_tests = setUpModule = lambda *a: None\n"
+    "def add(a, b): return 0\n",
+}
+
+
+@pytest.mark.parametrize("name", FORGERS)
+def test_no_program_forges_a_test_file(box: Sandbox, name: str) -> None:
+    for suite in (
+        PytestSuite("from solution import *\ndef test_sum():\n    assert add(1, 2) == 3\n"),
+        PytestSuite("import pytest\ndef test_sum():\n    assert add(1, 2) == pytest.approx(3)\n"),
+        UnittestSuite(
+            "import unittest\nclass T(unittest.TestCase):\n    def test_sum(self):\n"
+            "        self.assertEqual(add(1, 2), 3)\n"
+        ),
+    ):
+        report = run(box, FORGERS[name], suite)
+        assert (report.verdict != "passed", report.passed, report.total) == (True, 0, 1), report.tests
