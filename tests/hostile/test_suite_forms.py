@@ -47,7 +47,8 @@ def as_kinds(example: Example, native: type[PytestSuite | UnittestSuite]) -> lis
 def test_kodcode_suites_tell_right_from_wrong(box: Sandbox, example: Example) -> None:
     for suite in as_kinds(example, PytestSuite):
         right, wrong = run(box, example.right, suite), run(box, example.wrong, suite)
-        assert (right.verdict, right.judge, failed(right)) == ("passed", "split", [])
+        assert (right.verdict, failed(right)) == ("passed", [])
+        assert right.judge in ("split", "program_methods")
         assert right.passed == right.total >= 2
         assert (wrong.verdict != "passed", failed(wrong)) == (True, list(example.failing))
 
@@ -56,7 +57,8 @@ def test_kodcode_suites_tell_right_from_wrong(box: Sandbox, example: Example) ->
 def test_bigcodebench_suites_tell_right_from_wrong(box: Sandbox, example: Example) -> None:
     for suite in as_kinds(example, UnittestSuite):
         right, wrong = run(box, example.right, suite), run(box, example.wrong, suite)
-        assert (right.verdict, right.judge, failed(right)) == ("passed", "split", [])
+        assert (right.verdict, failed(right)) == ("passed", [])
+        assert right.judge in ("split", "program_methods")
         assert right.passed == right.total == 2
         assert (wrong.verdict, failed(wrong)) != ("passed", [])
         assert failed(wrong) == list(example.failing)
