@@ -252,14 +252,14 @@ class Tests(World):
             return
 
         def noting(work: Any) -> Any:
-            def noted(patch: Any, target: Any, name: Any = module.notset, *rest: Any, **more: Any) -> Any:
-                where, attribute = target, name
+            def noted(patch: Any, target: Any, *rest: Any, **more: Any) -> Any:
+                where, attribute = target, rest[0] if rest else more.get("name")
                 if type(target) is str:
                     dotted, _, attribute = target.rpartition(".")
                     where, _ = attempt(functools.partial(follow_dotted, dotted))
                 if where is not None and type(attribute) is str:
                     self.watch(where, attribute)
-                return work(patch, target, name, *rest, **more)
+                return work(patch, target, *rest, **more)
 
             return noted
 
