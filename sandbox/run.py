@@ -302,7 +302,7 @@ def fate(run: Run) -> Fate:
         idle = ", most of them idle" if counters.cpu_ns < run.fence.wall_s * 0.5e9 else ""
         return Fate(Verdict.TIME_LIMIT, f"wall: not done after {run.fence.wall_s:g} s{idle}")
     if run.killed_for == "idle":
-        return Fate(Verdict.TIME_LIMIT, f"wall: nothing of it ran for {run.fence.idle_s:g} s")
+        return Fate(Verdict.TIME_LIMIT, f"wall: it used no CPU time for {run.fence.idle_s:g} s")
     if ending.signal == signal.SIGSYS:
         return Fate(Verdict.SECURITY_VIOLATION, "a forbidden system call interface was used (SIGSYS)")
     if ending.signal is not None:

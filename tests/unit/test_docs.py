@@ -1,6 +1,6 @@
 """What is written is true: code blocks run, examples fit the schemas, tables come from the code.
 
-Tables between `<!-- generated: NAME -->` and `<!-- end -->` are made here and written anew by
+Tables between `<!-- generated: NAME -->` and `<!-- end -->` are made here and written again by
 `PYTHONPATH=tests python tests/unit/test_docs.py`. Fences by their info string:
   python          run, one namespace a page                  json NAME       a valid service.schemas.NAME
   bash service    }  run by the integration tests            sh              for the reader's host; syntax checked
@@ -110,7 +110,7 @@ def endpoints() -> str:
         "/languages": {"get": "What the executors run, with toolchain versions"},
         "/info": {"get": "Versions, limits, isolation level, models, queues"},
         "/health": {"get": "The process lives"},
-        "/ready": {"get": "A scorer and an executor have answered a probe; 503 until then"},
+        "/ready": {"get": "A worker of each configured kind has done a job; 503 until then"},
         "/metrics": {"get": "Prometheus"},
     }
     rows = []
