@@ -5,7 +5,7 @@ without having looked at an answer is vacuous, and marked; a suite of nothing el
 beside any program (modules, a `check`, tests to collect) is found missing here, and only here or by reading is a suite
 invalid: whatever happens later, with a program, is the program's. What a test asks beyond values makes it unjudgeable.
 
-A test process that hangs or dies in the control run ends it: what has not been tried is taken to be good.
+A test process that hangs or crashes in the control run ends it: what has not been tried is taken to be good.
 """
 
 from __future__ import annotations
