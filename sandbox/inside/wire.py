@@ -113,7 +113,6 @@ def error_tree(error: BaseException, encode: Callable[[Any], Any]) -> dict[str, 
     return tree
 
 
-MAX_MESSAGE = 2_000
 MAX_ARGUMENTS = 10_000  # bytes on the wire of an exception's arguments, and of one attribute
 MAX_ATTRIBUTES = 50
 

@@ -403,7 +403,7 @@ def run_only(
     if options.fresh_interpreter and language == "python" and MAIN in {path_of(name) for name, _ in order.files}:
         raise InvalidOptions("options.fresh_interpreter: a file of the name main.py would be the program")
     if order.args and options.fresh_interpreter and options.audit:
-        raise InvalidOptions("options.fresh_interpreter: not together with options.audit and arguments")
+        raise InvalidOptions("options.fresh_interpreter: not with options.audit and args; leave out one of the three")
     if isinstance(suite, ScriptSuite) and options.control:
 
         def tried_alone(program: str) -> TestReport | None:
