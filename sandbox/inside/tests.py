@@ -399,6 +399,7 @@ def tests(source: bytes) -> NoReturn:
                 peer.foreign.clear()
                 peer.broken = peer.failed = None
                 peer.heard = 0
+                peer.looks.clear()
                 peer.leaned = names.leaned = False
                 verdict, reason = take(number)
                 if verdict == "lost":
