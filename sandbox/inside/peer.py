@@ -138,7 +138,8 @@ PLAIN_MODULES = frozenset(
 )
 MAX_WATCHED, MAX_WATCHED_BYTES = 16, 10_000  # attributes that tests may change in place, the latest ones
 WATCHED = frozenset({list, dict, set})
-LOOKING = frozenset({"attr", "item", "str", "repr", "format", "len", "int", "index", "float", "contains", "bytes"})  # ask an object of itself
+# What asks an object of itself, and what may change one.
+LOOKING = frozenset({"attr", "item", "str", "repr", "format", "len", "int", "index", "float", "contains", "bytes"})
 CHANGING = frozenset({"set_attr", "del_attr", "set_item", "del_item", "set_inside", "set_content", "enter", "exit"})
 MAX_NESTED = 60  # objects within objects within one value
 

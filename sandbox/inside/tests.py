@@ -400,6 +400,8 @@ def tests(source: bytes) -> NoReturn:
                 peer.broken = peer.failed = None
                 peer.heard = 0
                 peer.looks.clear()
+                if mode:
+                    peer.echoes = 0
                 peer.leaned = names.leaned = False
                 verdict, reason = take(number)
                 if verdict == "lost":
