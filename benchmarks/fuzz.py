@@ -228,9 +228,10 @@ def exercise(peer: Any, number: int) -> None:
 
 def test_process(data: bytes, number: int) -> Fate:
     wire = Scripted(data, 2 if len(data) > 100_000 else 6)
-    peer = inside_peer.Peer(wire, inside_tests.perform)
+    peer = inside_peer.Peer(wire, inside_tests.perform, guarded=True)
     wire.peer = peer
-    verdict, reason = inside_tests.judge(peer, "assert f(1) in (1, 2)", lambda: exercise(peer, number))
+    text = "assert f(1) in (1, 2)"
+    verdict, reason = inside_tests.judge(peer, text, lambda: exercise(peer, number), [text])
     word = codec.dumps({"done": [verdict, reason]})
     if len(word) > bounds.MAX_WORD_BYTES:
         raise AssertionError(f"a word of {len(word)} bytes")

@@ -243,7 +243,8 @@ class Jail:
             "bare": self._bare_setup(),
             "kit": ["tests" if self.flavour in TEST_SIDE else "candidate"],
             "modules": [*languages.LIGHT_MODULES, *languages.WARM_MODULES.get(self.flavour, ())],
-            "path": [*([self._runner()] if self.flavour == "pytest" else []), *self.plan.packages],
+            "first": [self._runner()] if self.flavour == "pytest" else [],
+            "path": list(self.plan.packages),
         }
         try:
             socket.send_fds(self.control, [marshal.dumps(setup)], procs)

@@ -531,7 +531,7 @@ def warm(setup: dict[str, Any], work: str) -> None:
     site.setquit()
     site.sethelper()
     site.setcopyright()
-    sys.path += setup["path"]
+    sys.path[:] = [*setup["first"], *sys.path, *setup["path"]]
     for name in setup["modules"]:
         __import__(name)
     renew.append(sys.modules["random"].seed)

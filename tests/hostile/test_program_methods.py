@@ -263,7 +263,7 @@ def test_an_own_exception_that_comes_home_makes_no_suite_invalid(box: Sandbox) -
     assert run(box, "def f(g): return g()", test).verdict == "runtime_error"
     assert run(box, handles, test).passed == 1
     own = "class Own(Exception): pass\ndef g(): raise Own(3)\n"
-    own += "try:\n    f(g)\nexcept Own as e:\n    assert e.args == (3,)"
+    own += "try:\n    f(g)\nexcept Own as e:\n    assert e.args == (3,)\nelse:\n    assert False"
     assert run(box, "def f(g): return g()", own).passed == 1
     assert run(box, "def f(g): raise ValueError", own).passed == 0
 
@@ -311,7 +311,7 @@ UNMARKED = {
     "a constant": "assert LIMIT == 5",
     "another function": "assert close(1, 1)",
     "an enumeration": "f(1)\nassert E.A == 1 and E(1) is E.A",
-    "an exception": "try:\n    f(-1)\nexcept Own as e:\n    assert e.code == 3",
+    "an exception": "try:\n    f(-1)\nexcept Own as e:\n    assert e.code == 3\nelse:\n    assert False",
 }
 MARKING = """
 import enum

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sandbox.judge import judge
-from sandbox.types import AssertSuite, Limits, Program, Report, Stop
+from sandbox.types import AssertSuite, Limits, Options, Program, Report, Stop
 from sandbox.walls import Sandbox
 
 SETUP = """
@@ -715,7 +715,9 @@ ROWS = {
 
 
 def run(box: Sandbox, source: str, *tests: str, setup: str = SETUP) -> Report:
-    return judge(Program("python", source), AssertSuite(tests, setup, "f"), Limits(cpu_s=5), Stop(), box)
+    """Without the control run: some of these tests are right for a program that does nothing."""
+    suite = AssertSuite(tests, setup, "f")
+    return judge(Program("python", source), suite, Limits(cpu_s=5), Stop(), box, Options(control=False))
 
 
 @pytest.mark.parametrize("name", ROWS)

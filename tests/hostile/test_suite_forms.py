@@ -382,17 +382,41 @@ def test_a_program_cannot_have_itself_skipped(box: Sandbox) -> None:
 
 
 BEYOND = {
-    "a patched helper": "from unittest.mock import patch\n@patch('solution.helper', return_value=9)\n"
-    "def test_beyond(m):\n    assert solution.add(1, 2) == 3\n",
-    "a module's variable": "def test_beyond():\n    solution.LIMIT = 3\n    assert solution.add(1, 2) == 3\n",
-    "a library function": "from unittest.mock import patch\ndef test_beyond():\n"
-    "    with patch('time.sleep') as m:\n"
-    "        solution.add(1, 2)\n        m.assert_not_called()\n",
-    "monkeypatch": "import time\ndef test_beyond(monkeypatch):\n"
-    "    monkeypatch.setattr(time, 'sleep', lambda s: None)\n"
-    "    assert solution.add(1, 2) == 3\n",
+    "its globals": "def test_beyond():\n    assert solution.add.__globals__['LIMIT'] == 1\n",
+    "a trace": "import sys\ndef test_beyond():\n    seen = []\n    sys.settrace(lambda *a: seen.append(a))\n"
+    "    assert solution.add(1, 2) == 3\n    sys.settrace(None)\n",
     "its source": "import inspect\ndef test_beyond():\n    assert 'return' in inspect.getsource(solution.add)\n",
 }
+PATCHING = {
+    "a patched helper": "from unittest.mock import patch\n@patch('solution.helper', return_value=2)\n"
+    "def test_patch(m):\n    assert solution.more(1) == 3\n",
+    "a module's variable": "def test_patch():\n    solution.LIMIT = 3\n    assert solution.limited(9) == 3\n",
+    "a library function": "from unittest.mock import patch\ndef test_patch():\n"
+    "    with patch('time.sleep') as m:\n"
+    "        assert solution.slow(3) == 3\n        m.assert_called_once_with(1000)\n",
+    "monkeypatch": "import time\ndef test_patch(monkeypatch):\n"
+    "    monkeypatch.setattr(time, 'sleep', lambda s: None)\n"
+    "    assert solution.slow(4) == 4\n",
+}
+PATCHED = """import time
+LIMIT = 1
+def helper(): return 1
+def more(x): return x + helper()
+def limited(x): return min(x, LIMIT)
+def slow(x):
+    time.sleep(1000)
+    return x
+"""
+
+
+@pytest.mark.parametrize("name", PATCHING)
+def test_what_a_test_patches_is_patched_for_the_program(box: Sandbox, name: str) -> None:
+    suite = PytestSuite(f"import solution\n{PATCHING[name]}")
+    assert run(box, PATCHED, suite).verdict == "passed"
+    wrong = PATCHED.replace("x + helper()", "x").replace("min(x, LIMIT)", "x").replace("return x\n", "return 0\n")
+    assert run(box, wrong, suite).verdict != "passed"
+
+
 PROGRAM = "import time\nLIMIT = 1\ndef helper():\n    return 1\n" + ADD
 
 
@@ -508,7 +532,7 @@ UNFINISHED = ("@(lambda g: lambda *a: None)", "if False:", "x = (", "x = 1 \\", 
 @pytest.mark.parametrize("line", UNFINISHED)
 def test_an_unfinished_last_line_does_not_swallow_a_script(box: Sandbox, line: str) -> None:
     script = ScriptSuite("def verify():\n    assert add(1, 2) == 3\nverify()\n")
-    assert run(box, f"{WRONG}{line}", script).verdict == "runtime_error"
+    assert run(box, f"{WRONG}{line}", script).verdict in ("runtime_error", "compile_error")
     assert run(box, ADD, script).verdict == "passed"
 
 

@@ -21,7 +21,7 @@ from service.api import problems, routes
 from service.api.context import Context
 from service.api.dialects import table
 from service.api.door import Door
-from service.api.frame import Frame
+from service.api.frame import Drain, Frame
 from service.api.ledger import Entry
 from service.api.problems import problem_of
 from service.api.runs import Order, Ran
@@ -207,7 +207,7 @@ class Scripted:
         app.include_router(routes.router)
         table.install(app, self.settings.dialects_off)
         problems.install(app)
-        app.add_middleware(Frame, settings=self.settings)
+        app.add_middleware(Frame, settings=self.settings, drain=Drain())
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self.sock.getsockname()[1]}"
         self.url = f"http://{self.address}"
