@@ -493,7 +493,7 @@ def is_computed(test: ast.expr) -> bool:
 
 @lru_cache(maxsize=1024)
 def looks_at_raised(source: str, name: str) -> bool:
-    """Whether a test asserts something of an exception that it has caught: no answer leads there."""
+    """Whether a test asserts something of an exception that it has caught, or which: no answer leads there."""
     found = tests_named(source, name)
     if found is None:
         return True
@@ -501,7 +501,18 @@ def looks_at_raised(source: str, name: str) -> bool:
         for node in ast.walk(test):
             if isinstance(node, ast.ExceptHandler) and node.name and says_something(node):
                 return True
+            if isinstance(node, ast.Try | ast.TryStar) and tells_apart(node):
+                return True
     return False
+
+
+def tells_apart(node: ast.Try | ast.TryStar) -> bool:
+    """Whether some exceptions make a test fail that another handler lets pass."""
+    failing = [
+        any(isinstance(one, ast.Raise | ast.Assert) for part in handler.body for one in ast.walk(part))
+        for handler in node.handlers
+    ]
+    return any(failing) and not all(failing)
 
 
 def says_something(handler: ast.ExceptHandler) -> bool:

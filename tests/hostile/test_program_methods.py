@@ -608,7 +608,8 @@ METHODS_ELSEWHERE = {
     "by __getattr__": "class D:\n    def __getattr__(self, name): return lambda *a: a[0]\n",
     "in the object": "class D:\n    def __init__(self): self.echo = lambda x: x\n",
     "by a property": "class D:\n    echo = property(lambda self: lambda x: x)\n",
-    "in an object of the library": "import queue\ndef D():\n    q = queue.Queue()\n    q.echo = lambda x: x\n    return q\n",
+    "in an object of the library": "import queue\ndef D():\n    q = queue.Queue()\n"
+    "    q.echo = lambda x: x\n    return q\n",
     "a static one": "class D:\n    @staticmethod\n    def echo(x): return x\n",
 }
 

@@ -174,6 +174,11 @@ def test_a_check_without_an_assertion_that_runs_is_refused(box: Sandbox, test: s
         ("python", "def run_tests():\n    assert add(1, 2) == 3\n"),
         ("python", "for n in range(3):\n    add(n, 1) == n + 1\n"),
         ("python", "print(add(1, 2))\nresult = add(2, 2)\n"),
+        ("python", "try:\n    assert add(1, 2) == 7\nexcept Exception:\n    pass\n"),
+        ("python", "try:\n    assert add(1, 2) == 7\n    print('ok')\nexcept AssertionError as e:\n    print(e)\n"),
+        ("python", "import contextlib\nwith contextlib.suppress(Exception):\n    assert add(1, 2) == 7\n"),
+        ("python", "for n in []:\n    assert add(n, n) == 7\nadd(1, 2) == 7\n"),
+        ("python", "if add(1, 2) == 7:\n    assert add(1, 2) == 7\n"),
         ("javascript", "const assert = require('assert');\nfunction testAdd() { assert.equal(add(1, 2), 3); }\n"),
         ("javascript", "test('adds', () => {});\n"),
     ],
@@ -203,12 +208,14 @@ PASSES_IDLY = {
     "a loop of comparisons": "def test_idle():\n    for n in range(3):\n        add(n, 1) == n + 1\n",
     "a swallowed assertion": "def test_idle():\n    try:\n        assert add(1, 2) == 3\n"
     "    except BaseException:\n        pass\n",
-    "a swallowed failure": "def test_idle():\n    try:\n        assert add(1, 2) == 3\n    except Exception:\n        pass\n",
+    "a swallowed failure": "def test_idle():\n    try:\n        assert add(1, 2) == 3\n"
+    "    except Exception:\n        pass\n",
     "a printed failure": "def test_idle():\n    try:\n        assert add(1, 2) == 3\n"
     "    except AssertionError as error:\n        print(error)\n",
     "a suppressed failure": "import contextlib\ndef test_idle():\n    with contextlib.suppress(AssertionError):\n"
     "        assert add(1, 2) == 3\n",
-    "a failure under finally": "def test_idle():\n    try:\n        assert add(1, 2) == 3\n    finally:\n        return\n",
+    "a failure under finally": "def test_idle():\n    try:\n        assert add(1, 2) == 3\n"
+    "    finally:\n        return\n",
     "an assertion behind its end": "def test_idle():\n    x = add(1, 2)\n    x == 7\n    return\n    assert x == 7\n",
     "a helper that nobody calls": "def test_idle():\n    def check():\n        assert add(1, 2) == 7\n"
     "    add(1, 2) == 7\n",
@@ -258,8 +265,10 @@ def test_a_weak_test_is_not_called_vacuous(box: Sandbox, test: str) -> None:
 IDLE_METHODS = {
     "a true text": "add(1, 2) == 7\n        self.assertTrue('x')",
     "constants": "add(1, 2) == 7\n        self.assertEqual(1, 1)",
-    "a swallowed failure": "try:\n            self.assertEqual(add(1, 2), 7)\n        except Exception:\n            pass",
-    "a subtest of nothing": "for n in []:\n            with self.subTest(n):\n                self.assertEqual(add(n, n), n)",
+    "a swallowed failure": "try:\n            self.assertEqual(add(1, 2), 7)\n"
+    "        except Exception:\n            pass",
+    "a subtest of nothing": "for n in []:\n            with self.subTest(n):\n"
+    "                self.assertEqual(add(n, n), n)",
 }
 
 
@@ -286,6 +295,8 @@ HONEST = {
     "        raise RuntimeError('no') from error",
     "an attempt with else": "try:\n        x = add(1, 2)\n    except TypeError:\n        assert False\n"
     "    else:\n        assert x == 3",
+    "which exception": "try:\n        add(1, None)\n    except ValueError:\n        assert False\n"
+    "    except TypeError:\n        pass\n    assert add(1, 2) == 3",
     "a context": "import contextlib\n    with contextlib.nullcontext():\n        assert add(1, 2) == 3",
     "an inverted failure": "import pytest\n    with pytest.raises(AssertionError):\n        assert add(1, 2) == 0",
     "a search": "found = [n for n in range(5) if add(n, 1) == 3]\n    assert found == [2]",
@@ -309,6 +320,30 @@ def test_an_assertion_about_a_caught_exception_alone_is_honest(box: Sandbox) -> 
         test = f"try:\n    add(1, 2)\nexcept Own as error:\n    {line}"
         report = run(box, own, AssertSuite((test,), entry_point="add"))
         assert (report.verdict == "passed", report.tests[0].vacuous) == (right, False)
+
+
+def test_a_handler_that_fails_beside_one_that_does_not_is_honest(box: Sandbox) -> None:
+    test = "try:\n    add(1, 2)\nexcept KeyError:\n    assert False\nexcept LookupError:\n    pass"
+    for error, right in (("IndexError", True), ("KeyError", False), ("ValueError", False)):
+        report = run(box, f"def add(a, b):\n    raise {error}\n", AssertSuite((test,), entry_point="add"))
+        assert (report.verdict == "passed", report.tests[0].vacuous) == (right, False)
+
+
+HONEST_SCRIPTS = {
+    "a helper": "def verify():\n    assert add(1, 2) == 3\nverify()\n",
+    "a loop": "for n in range(3):\n    assert add(n, 1) == n + 1\n",
+    "exit": "import sys\nif add(1, 2) != 3:\n    sys.exit(1)\n",
+    "counted": "failed = 0\ntry:\n    assert add(1, 2) == 3\nexcept AssertionError:\n    failed += 1\n"
+    "assert not failed\n",
+    "main": "if __name__ == '__main__':\n    assert add(1, 2) == 3\n",
+}
+
+
+@pytest.mark.parametrize("name", HONEST_SCRIPTS)
+def test_an_honest_script_is_taken(box: Sandbox, name: str) -> None:
+    suite = ScriptSuite(HONEST_SCRIPTS[name])
+    assert run(box, ADD, suite).verdict == "passed"
+    assert run(box, WRONG, suite).verdict != "passed"
 
 
 def test_an_assertion_in_the_end_of_a_fixture_is_honest(box: Sandbox) -> None:
