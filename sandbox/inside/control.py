@@ -2,7 +2,8 @@
 
 Every name that the tests ask of the program is there (`Named`): it can be called, has attributes, can be a base class.
 What a call answers is an `Answer` that refuses every operation, so a test that passes has never looked at it. In the
-later rounds the answers are plain constants: a test that tells None from anything, as in `is not None`, fails there.
+later rounds it is an `Echo`, of which everything is true, or nothing; or a plain constant: a test that tells None from
+anything, as in `is not None`, fails there.
 
 Nothing of any program is in this process; there is no wire.
 """
@@ -23,7 +24,11 @@ CONSTANTS: dict[str, Any] = {
     "false": False,
     "number": 987654321,
     "text": "plaudit control",
+    "list": [987654321, "plaudit"],
+    "dict": {"plaudit": 987654321},
 }
+ECHOES = {"no": False, "yes": True}
+MAX_ECHOES = 2_000  # in one test: a test that goes on until the answer pleases it ends here
 OPERATIONS = (
     "repr",
     "str",
@@ -175,22 +180,99 @@ class Named:
         return (type("Base", (Base,), {"_control": object.__getattribute__(self, "_control")}),)
 
 
+class Echo(Named):
+    """A name or an answer of the control program that allows everything; what it is compared with is its truth."""
+
+    __slots__ = ()
+
+    def echo(self) -> Echo:
+        control: ControlPeer = object.__getattribute__(self, "_control")
+        control.echoes += 1
+        if control.echoes > MAX_ECHOES:
+            raise Refused("the test goes on until the answer pleases it")
+        return Echo(control, object.__getattribute__(self, "_name"))
+
+    def truth(self) -> bool:
+        self.echo()
+        return ECHOES[object.__getattribute__(self, "_control").mode]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.echo()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("__name__", "__qualname__"):
+            return object.__getattribute__(self, "_name")
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        return self.echo()
+
+    def __await__(self) -> Any:
+        yield from ()
+        return self.echo()
+
+
+def echoing(result: Any) -> Any:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.echo()
+        return result(self)
+
+    return method
+
+
+ECHOED: dict[str, Any] = {
+    "bytes": lambda echo: b"plaudit",
+    "len": lambda echo: 2,
+    "length_hint": lambda echo: 2,
+    "iter": lambda echo: iter([echo, echo]),
+    "reversed": lambda echo: iter([echo, echo]),
+    "int": lambda echo: 2,
+    "index": lambda echo: 2,
+    "float": lambda echo: 2.0,
+    "complex": lambda echo: 2j,
+    "fspath": lambda echo: "/tmp/plaudit",
+    "dir": lambda echo: [],
+    "hash": lambda echo: 2,
+    "setitem": lambda echo: None,
+    "delitem": lambda echo: None,
+    "exit": lambda echo: False,
+} | dict.fromkeys(("repr", "str", "format"), lambda echo: "plaudit")
+LEFT = frozenset(
+    {
+        "aenter",
+        "aexit",
+        "aiter",
+        "anext",
+        "reduce",
+        "reduce_ex",
+        "sizeof",
+        "buffer",
+        "instancecheck",
+        "subclasscheck",
+    }
+)
+
+
 def _install() -> None:
     for name in OPERATIONS:
         setattr(Answer, f"__{name}__", refuse(name))
         if name not in OF_NAMES:
             setattr(Named, f"__{name}__", refuse(name))
+        if name in ("lt", "le", "eq", "ne", "gt", "ge", "contains", "bool"):
+            setattr(Echo, f"__{name}__", echoing(Echo.truth))
+        elif name not in LEFT:
+            setattr(Echo, f"__{name}__", echoing(ECHOED.get(name, Echo.echo)))
 
 
 _install()
 
 
 class ControlPeer(Peer):
-    """The wire of a test process that has no program at its other end. `mode`: "refuse", or a key of CONSTANTS."""
+    """The wire of a test process without a program. `mode`: "refuse", or a key of ECHOES or of CONSTANTS."""
 
     def __init__(self, mode: str) -> None:
         super().__init__(None, no_policy)  # type: ignore[arg-type]
         self.mode = mode
+        self.echoes = 0
 
     def answer_of_call(self) -> Any:
         return Answer() if self.mode == "refuse" else CONSTANTS[self.mode]
@@ -203,7 +285,9 @@ class ControlPeer(Peer):
         raise Refused(f"the test asks the program for {op!r}")
 
     def decode(self, tree: Any) -> Any:
-        return Named(self, tree["named"]) if type(tree) is dict else tree
+        if type(tree) is not dict:
+            return tree
+        return (Echo if self.mode in ECHOES else Named)(self, tree["named"])
 
     def encode(self, value: Any) -> Any:
         return None

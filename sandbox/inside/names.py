@@ -96,6 +96,8 @@ class Names:
         """The entry point, which is the program's whatever it is called. Raises NameError."""
         found = peer.request("get", name=self.whole)
         self.hear(peer, self.whole, found)
+        if isinstance(found, type) and is_mirror(found):
+            peer.entry = own(found, CLASS)
         return found
 
     def imported(self, peer: Peer, name: str) -> Any:

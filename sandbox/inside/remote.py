@@ -33,7 +33,9 @@ else:
     from serving import BINARY
     from wire import Unsplittable
 
-NUMBER, PEER, SYNCED, TAINTED, TEXT = (f"\0{name}" for name in ("number", "peer", "synced", "tainted", "text"))
+NUMBER, PEER, SYNCED, TAINTED, TEXT, LENGTH, GIVEN = (
+    f"\0{name}" for name in ("number", "peer", "synced", "tainted", "text", "length", "given")
+)
 CLASS = "\0class"  # the number of a mirror's class; instances have theirs under NUMBER
 SHOWN = frozenset(
     {  # underlined attributes that are asked for; the others belong to protocols
@@ -147,10 +149,22 @@ def spoken(value: Any) -> bool:
 
 
 def hear(owner: type, found: Any) -> Any:
-    """A class within a class that the tests speak of is one they speak of."""
+    """A class within a class that the tests speak of is one they speak of; a function in it is a method."""
     peer = mirror_entry(owner, PEER)
-    if isinstance(found, type) and is_mirror(found) and mirror_entry(owner, CLASS) in peer.spoken:
-        peer.spoken.add(own(found, CLASS))
+    number = mirror_entry(owner, CLASS)
+    if isinstance(found, type):
+        if is_mirror(found) and number in peer.spoken:
+            peer.spoken.add(own(found, CLASS))
+    elif number != peer.entry:
+        as_method(owner, found)
+    return found
+
+
+def as_method(owner: Any, found: Any) -> Any:
+    """An attribute that can be called is a method, whatever the program has put it into."""
+    if is_foreign(found) and callable(found) and not isinstance(found, type):
+        peer = mirror_entry(owner, PEER) if isinstance(owner, type) else peer_of(owner)
+        peer.leaned = peer.leaned or peer.guarded
     return found
 
 
@@ -262,7 +276,8 @@ class Asked:
             return getattr(self.base, self.name).__get__(instance, owner)
         if self.bound:
             return Method(instance, self.name, None if is_mirror(owner) else self.number)
-        return peer_of(instance).watch(instance, {"name": self.name}, ask(instance, "attr", name=self.name))
+        found = as_method(instance, ask(instance, "attr", name=self.name))
+        return peer_of(instance).watch(instance, {"name": self.name}, found)
 
     def __set__(self, instance: Any, value: Any) -> None:
         set_attribute(instance, self.name, value)
@@ -290,7 +305,7 @@ class Foreign:
             if not callable(found := ask(self, "attr", name=name)):
                 return found
             raise refuse(self, repr(name))
-        return peer.watch(self, {"name": name}, ask(self, "attr", name=name))
+        return peer.watch(self, {"name": name}, as_method(self, ask(self, "attr", name=name)))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not is_mirror(type(self)):  # of the tests' own class: its properties come first
@@ -334,6 +349,12 @@ def revive_object(data: bytes) -> Any:
 def lean(value: Any) -> None:
     peer = peer_of(value)
     peer.leaned = peer.leaned or peer.guarded
+
+
+def lean_on_own(value: Any) -> None:
+    """The same, unless the class is the library's: a generator's `__next__` is no method of the program's."""
+    if type(mirror_entry(type(value), CLASS)) is int:
+        lean(value)
 
 
 def is_plain(value: Any) -> bool:
@@ -440,6 +461,7 @@ OF_VALUES = frozenset(
 
 def number_of_kind(op: str, kind: Any = None) -> Any:
     def method(self: Any, *args: Any) -> Any:
+        lean_on_own(self)
         if get(self, TAINTED):
             raise peer_of(self).fail(Unsplittable(f"{op} of what the program calculated with a value of the tests"))
         value = ask(self, op, **({"args": peer_of(self).encode(list(args))} if op == "round" else {}))
@@ -452,10 +474,43 @@ def asked(op: str, kind: Any = None, *, leans: bool = False) -> Any:
     def method(self: Any) -> Any:
         if leans:
             lean(self)
+        else:
+            lean_on_own(self)
         value = ask(self, op)
         return value if kind is None else expect(kind, value)
 
     return method
+
+
+def length_of(self: Any) -> int:
+    """`len`, which has to be as many items as the object gives when it is walked."""
+    lean_on_own(self)
+    length = expect(int, ask(self, "len"))
+    peer = peer_of(self)
+    if peer.guarded and not spoken(self):
+        object.__setattr__(self, LENGTH, (peer.changes_made, length))
+        agree(self)
+    return length
+
+
+def agree(self: Any) -> None:
+    """Raises Unsplittable for an object that says it holds more or less than it gives, with nothing done between."""
+    said, given = get(self, LENGTH), get(self, GIVEN)
+    if said is not None and given is not None and said[0] == given[0] and said[1] != given[1]:
+        name = type(self).__name__
+        raise peer_of(self).fail(Unsplittable(f"a {name} of the length {said[1]} that gives {given[1]} items"))
+
+
+def walk(self: Any, iterator: Any) -> Any:
+    """The items of an object, counted."""
+    peer = peer_of(self)
+    began, count = peer.changes_made, 0
+    for item in iterator:
+        count += 1
+        yield item
+    if began == peer.changes_made:
+        object.__setattr__(self, GIVEN, (began, count))
+        agree(self)
 
 
 def call_it(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -463,10 +518,12 @@ def call_it(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def missing(self: Any, key: Any) -> Any:
+    lean_on_own(self)
     return peer_of(self).call({**where(self), "method": "__missing__"}, (key,), {}, self)
 
 
 def get_item(self: Any, key: Any) -> Any:
+    lean_on_own(self)
     tree = peer_of(self).encode(key)
     return peer_of(self).watch(self, {"key": tree}, ask(self, "item", key=tree))
 
@@ -501,11 +558,22 @@ def attempt_contains(self: Any, decoy: Any) -> bool:
 
 
 def iterate(self: Any) -> Any:
+    lean_on_own(self)
     iterator = ask(self, "iter")
-    return iterator if iterator is self or is_foreign(iterator) else iter(iterator)
+    if iterator is self:
+        return iterator
+    peer = peer_of(self)
+    if get(self, GIVEN) is not None:
+        lean(self)  # it may give other items now
+    if not is_foreign(iterator):
+        iterator = iter(iterator)
+    elif type(mirror_entry(type(iterator), CLASS)) is int:
+        return iterator  # of a class of the program's, which may be what the test is about
+    return walk(self, iterator) if peer.guarded and not spoken(self) and hasattr(type(self), "__len__") else iterator
 
 
 def step(self: Any) -> Any:
+    lean_on_own(self)
     found = ask(self, "next")
     if type(found) is tuple and len(found) == 1:
         return found[0]
@@ -583,7 +651,7 @@ SIMPLE: dict[str, Any] = {
     "iter": iterate,
     "next": step,
     "reversed": asked("reversed"),
-    "len": asked("len", int),
+    "len": length_of,
     "bool": asked("truth", bool, leans=True),
     "hash": hash_of,
     "repr": text_of("repr"),

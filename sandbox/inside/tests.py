@@ -399,6 +399,9 @@ def tests(source: bytes) -> NoReturn:
                 peer.foreign.clear()
                 peer.broken = peer.failed = None
                 peer.heard = 0
+                peer.looks.clear()
+                if mode:
+                    peer.echoes = 0
                 peer.leaned = names.leaned = False
                 verdict, reason = take(number)
                 if verdict == "lost":

@@ -75,7 +75,7 @@ def counting_class() -> Any:
         def visit_Try(self, node: ast.Try) -> Any:
             fails = any(
                 isinstance(one, (ast.Assert, ast.Raise))
-                for part in (*node.body, *node.orelse)
+                for part in (*node.body, *node.orelse, *(one for other in node.handlers for one in other.body))
                 for one in ast.walk(part)
             )
             self.generic_visit(node)

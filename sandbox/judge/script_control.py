@@ -17,11 +17,11 @@ from functools import lru_cache
 
 from sandbox.errors import InvalidSuite
 from sandbox.judge.control import Control, Controls
-from sandbox.judge.suite_checks import bound, looks_asserting
+from sandbox.judge.suite_checks import bound, looks_at_raised, surely_asserts
 from sandbox.recipes import BY_NAME
 from sandbox.types import ScriptSuite, TestReport, Verdict
 
-ANSWERS = {"none": "None", "true": "True", "false": "False", "number": "987654321", "text": "'plaudit control'"}
+ANSWERS = ("None", "True", "False", "987654321", "'plaudit control'", "[987654321, 'plaudit']")
 QUICK = frozenset({"javascript", "ruby", "perl", "php", "lua", "bash"})  # start in some ten milliseconds
 ASSERTION = re.compile(
     r"assert|expect|check|should|verif|fail|panic|abort|exit|throw|raise|error|die|require|\bis\b|equal|test|"
@@ -69,6 +69,38 @@ for _name in ("repr str bytes format lt le eq ne gt ge bool len getitem setitem 
     setattr(_Named, "__%s__" % _name, _refuse)
 _Answer.__hash__ = _refuse
 """
+ECHO = """
+class _Echo(_Named):
+    truth, left = {truth}, 2000
+
+    def echo(self, *args, **kwargs):
+        _Echo.left -= 1
+        if not _Echo.left:
+            raise _Refused("the test goes on until the answer pleases it")
+        return self
+
+    def said(self, *args):
+        self.echo()
+        return self.truth
+
+    __call__ = __enter__ = echo
+
+    def __getattr__(self, name):
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        return self.echo()
+
+
+for _name in "lt le eq ne gt ge contains bool".split():
+    setattr(_Echo, "__%s__" % _name, _Echo.said)
+for _name in ("getitem abs neg pos invert round add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv "
+              "mod rmod pow rpow and rand or ror xor rxor matmul rmatmul lshift rshift").split():
+    setattr(_Echo, "__%s__" % _name, _Echo.echo)
+for _name, _said in [("len", 2), ("int", 2), ("index", 2), ("float", 2.0), ("hash", 2), ("repr", "plaudit"),
+                     ("str", "plaudit"), ("format", "plaudit"), ("exit", False), ("setitem", None)]:
+    setattr(_Echo, "__%s__" % _name, lambda self, *args, _said=_said: _said)
+_Echo.__iter__ = _Echo.__reversed__ = lambda self: iter([self, self])
+"""
 
 
 @lru_cache(maxsize=128)
@@ -93,14 +125,17 @@ def control_programs(suite: ScriptSuite, language: str) -> list[str]:
     if language == "python":
         try:
             names = asked_names(suite.source)
-            tree = ast.parse(suite.source)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return []
+        if looks_at_raised(suite.source, ""):
+            return []
         named = "".join(f"{name} = _Named()\n" for name in names)
-        answers = [f"{value}" for value in ANSWERS.values()]
-        if looks_asserting(tree, tree):
-            answers.insert(0, "_Answer()")
-        return [PROGRAM.replace("{answer}", answer) + named for answer in answers]
+        answers = [PROGRAM.replace("{answer}", answer) + named for answer in ANSWERS]
+        if surely_asserts(suite.source, ""):
+            return [PROGRAM.replace("{answer}", "_Answer()") + named, *answers]
+        echoes = "".join(f"{name} = _Echo()\n" for name in names)
+        whole = PROGRAM.replace("{answer}", "None") + ECHO
+        return [*(whole.replace("{truth}", truth) + echoes for truth in ("False", "True")), *answers]
     if language in QUICK or not (BY_NAME[language].compile and ASSERTION.search(suite.source)):
         return [""]
     return []

@@ -44,6 +44,7 @@ CONSUMING = frozenset(
 )  # a bare call of these asserts at least that there is an end
 HARMLESS = frozenset(name for name in dir(builtins) if not name.startswith("_")) - MAY_ACT
 ASSERTING = re.compile(r"assert|raises|fail|warns|expect|check|verify|approx|should|ensure|validate", re.IGNORECASE)
+COMPARING = ("assertEqual", "assertAlmostEqual", "assertListEqual", "assertDictEqual", "assertTrue", "assertFalse")
 ENDING = ("exit", "_exit", "quit", "abort")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 PLAIN = (
@@ -432,4 +433,94 @@ def looks_asserting(node: ast.AST, tree: ast.AST) -> bool:
                 if body is not None and id(body) not in entered:
                     entered.add(id(body))
                     waiting.append(body)
+    return False
+
+
+def tests_named(source: str, name: str) -> tuple[ast.Module, list[ast.AST]] | None:
+    """A text's tree, and what in it runs as the test of this name: functions, or "" for all of it."""
+    tree = parsed(source)
+    if tree is None:
+        return None
+    if not name:
+        return tree, [tree]
+    last = name.rpartition(".")[2].rpartition("::")[2].partition("[")[0]
+    return tree, [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS) and node.name == last]
+
+
+@lru_cache(maxsize=1024)
+def surely_asserts(source: str, name: str) -> bool:
+    """Whether an assertion of something computed is a statement of the test's own, which nothing skips or swallows."""
+    found = tests_named(source, name)
+    if found is None:
+        return True
+    _, nodes = found
+    return bool(nodes) and all(asserts_at_once(getattr(node, "body", [])) and not is_decorated(node) for node in nodes)
+
+
+def is_decorated(node: ast.AST) -> bool:
+    """Whether a decorator may turn failure into success."""
+    return isinstance(node, FUNCTIONS) and any("parametrize" not in ast.unparse(one) for one in node.decorator_list)
+
+
+def asserts_at_once(body: Sequence[ast.stmt]) -> bool:
+    for node in body:
+        if isinstance(node, ast.Assert):
+            if is_computed(node.test) and not always_true(node.test):
+                return True
+        elif isinstance(node, ast.Expr):
+            call = node.value
+            if isinstance(call, ast.Call) and is_asserting_method(call):
+                return True
+        elif not isinstance(
+            node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Import | ast.ImportFrom | ast.ClassDef | ast.Pass
+        ) and not isinstance(node, FUNCTIONS):
+            return False
+    return False
+
+
+def is_asserting_method(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    parts = call.args[:2]
+    return name in COMPARING and any(isinstance(one, ast.Name | ast.Call) for part in parts for one in ast.walk(part))
+
+
+def is_computed(test: ast.expr) -> bool:
+    """A comparison, or an answer's truth; that one thing is not another is found out by trying."""
+    if isinstance(test, ast.Compare) and all(isinstance(op, ast.Is | ast.IsNot) for op in test.ops):
+        return False
+    return any(isinstance(node, ast.Name | ast.Call) for node in ast.walk(test))
+
+
+@lru_cache(maxsize=1024)
+def looks_at_raised(source: str, name: str) -> bool:
+    """Whether a test asserts something of an exception that it has caught, or which: no answer leads there."""
+    found = tests_named(source, name)
+    if found is None:
+        return True
+    for test in found[1]:
+        for node in ast.walk(test):
+            if isinstance(node, ast.ExceptHandler) and node.name and says_something(node):
+                return True
+            if isinstance(node, ast.Try | ast.TryStar) and tells_apart(node):
+                return True
+    return False
+
+
+def tells_apart(node: ast.Try | ast.TryStar) -> bool:
+    """Whether some exceptions make a test fail that another handler lets pass."""
+    failing = [
+        any(isinstance(one, ast.Raise | ast.Assert) for part in handler.body for one in ast.walk(part))
+        for handler in node.handlers
+    ]
+    return any(failing) and not all(failing)
+
+
+def says_something(handler: ast.ExceptHandler) -> bool:
+    """Whether a handler has an assertion about what it has caught."""
+    for node in ast.walk(handler):
+        part: ast.AST | None = node.test if isinstance(node, ast.Assert) else None
+        if isinstance(node, ast.Call) and named_asserting(node):
+            part = node
+        if part is not None and any(isinstance(one, ast.Name) and one.id == handler.name for one in ast.walk(part)):
+            return True
     return False

@@ -540,3 +540,94 @@ def test_a_star_import_does_not_stand_before_a_solution(box: Sandbox) -> None:
         box, source.replace("return 0", "return 120"), AssertSuite(("assert factorial(5) == 120",), "", "factorial")
     )
     assert (wrong.passed, right.passed) == (0, 1)
+
+
+SHIFTS = """
+class D:
+    looks = 0
+    def look(self):
+        D.looks += 1
+        return 0 if D.looks == 1 else 10**6
+    __int__ = __len__ = __index__ = look
+    def __float__(self): return float(self.look())
+    def __getitem__(self, at): return self.look()
+    def __iter__(self): return iter([] if self.look() == 0 else [12])
+    def __reversed__(self): return iter([self.look()])
+    def __str__(self): return str(self.look())
+    def __format__(self, spec): return str(self.look())
+    x = property(look)
+    def __getattr__(self, name): return self.look()
+def f(x): return D()
+"""
+
+
+@pytest.mark.parametrize(
+    "view",
+    ["int(r)", "float(r)", "len(r)", "r[0]", "sum(r)", "next(reversed(r))", "int(str(r))", "int(f'{r}')", "r.x", "r.y"],
+)
+def test_an_object_that_shows_two_faces_passes_nothing_unmarked(box: Sandbox, view: str) -> None:
+    text = f"r = f(12)\nassert {view} ** 2 <= 12 < ({view} + 1) ** 2"
+    report = run(box, SHIFTS, text)
+    assert report.verdict != "passed" or report.judge == "program_methods"
+
+
+HOLDS = """
+class Bag:
+    def __init__(self, said, given): self.said, self.given = said, given
+    def __len__(self): return self.said
+    def __iter__(self): return iter(self.given)
+    def add(self, item):
+        self.said += 1
+        self.given.append(item)
+"""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "r = f(1)\nassert all(x == 1 for x in r) and len(r) == 3",
+        "r = f(1)\nassert len(r) == 3 and all(a == b for a, b in zip(r, [1, 2, 3]))",
+        "r = f(1)\nassert len(r) == 3\nfor x in r:\n    assert x == 1",
+        "r = f(1)\nassert list(r) == [] or len(r) == 3\nassert len(r) == 3",
+        "import pytest\ndef test_approx():\n    assert f(1) == pytest.approx([1, 2, 3])",
+    ],
+)
+def test_an_object_holds_as_many_items_as_it_gives(box: Sandbox, test: str) -> None:
+    report = run(box, f"{HOLDS}def f(x): return Bag(3, [])\n", test)
+    assert (report.verdict, report.passed) == ("invalid_result", 0)
+
+
+def test_an_honest_container_of_its_own_is_walked_and_measured(box: Sandbox) -> None:
+    test = "r = f(1)\nassert len(r) == 3 and list(r) == [1, 1, 1] and len(r) == 3\nassert next(iter(r)) == 1"
+    assert run(box, f"{HOLDS}def f(x): return Bag(3, [x] * 3)\n", test).verdict == "passed"
+    grows = "r = f(1)\nassert len(r) == 3\nr.add(4)\nassert list(r) == [1, 1, 1, 4] and len(r) == 4"
+    assert run(box, f"{HOLDS}def f(x): return Bag(3, [x] * 3)\n", grows).verdict == "passed"
+
+
+METHODS_ELSEWHERE = {
+    "by __getattr__": "class D:\n    def __getattr__(self, name): return lambda *a: a[0]\n",
+    "in the object": "class D:\n    def __init__(self): self.echo = lambda x: x\n",
+    "by a property": "class D:\n    echo = property(lambda self: lambda x: x)\n",
+    "in an object of the library": "import queue\ndef D():\n    q = queue.Queue()\n"
+    "    q.echo = lambda x: x\n    return q\n",
+    "a static one": "class D:\n    @staticmethod\n    def echo(x): return x\n",
+}
+
+
+@pytest.mark.parametrize("how", METHODS_ELSEWHERE)
+def test_a_method_is_marked_wherever_the_program_keeps_it(box: Sandbox, how: str) -> None:
+    report = run(box, f"{METHODS_ELSEWHERE[how]}def f(x): return D()\n", "assert f(1).echo(5) == 5")
+    assert report.verdict != "passed" or report.judge == "program_methods"
+
+
+def test_a_function_of_a_class_in_a_test_of_another_is_marked(box: Sandbox) -> None:
+    program = "class Near:\n    @staticmethod\n    def to(a, b): return True\ndef f(x): return 0\n"
+    assert run(box, program, "assert Near.to(f(1), 0.5)").judge == "program_methods"
+    own = AssertSuite(("assert Near.to(1, 1) is True",), "", "Near")
+    assert judged(box, program, own).judge == "split"
+
+
+def test_what_an_object_keeps_is_read_unmarked(box: Sandbox) -> None:
+    program = "class Node:\n    def __init__(self, x): self.x, self.next = x, None\ndef f(x): return Node(x)\n"
+    report = run(box, program, "r = f(2)\nassert r.x == 2 and r.x == 2 and r.next is None and str(r.x) == '2'")
+    assert (report.verdict, report.judge) == ("passed", "split")

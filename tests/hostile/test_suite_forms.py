@@ -174,6 +174,11 @@ def test_a_check_without_an_assertion_that_runs_is_refused(box: Sandbox, test: s
         ("python", "def run_tests():\n    assert add(1, 2) == 3\n"),
         ("python", "for n in range(3):\n    add(n, 1) == n + 1\n"),
         ("python", "print(add(1, 2))\nresult = add(2, 2)\n"),
+        ("python", "try:\n    assert add(1, 2) == 7\nexcept Exception:\n    pass\n"),
+        ("python", "try:\n    assert add(1, 2) == 7\n    print('ok')\nexcept AssertionError as e:\n    print(e)\n"),
+        ("python", "import contextlib\nwith contextlib.suppress(Exception):\n    assert add(1, 2) == 7\n"),
+        ("python", "for n in []:\n    assert add(n, n) == 7\nadd(1, 2) == 7\n"),
+        ("python", "if add(1, 2) == 7:\n    assert add(1, 2) == 7\n"),
         ("javascript", "const assert = require('assert');\nfunction testAdd() { assert.equal(add(1, 2), 3); }\n"),
         ("javascript", "test('adds', () => {});\n"),
     ],
@@ -203,6 +208,26 @@ PASSES_IDLY = {
     "a loop of comparisons": "def test_idle():\n    for n in range(3):\n        add(n, 1) == n + 1\n",
     "a swallowed assertion": "def test_idle():\n    try:\n        assert add(1, 2) == 3\n"
     "    except BaseException:\n        pass\n",
+    "a swallowed failure": "def test_idle():\n    try:\n        assert add(1, 2) == 3\n"
+    "    except Exception:\n        pass\n",
+    "a printed failure": "def test_idle():\n    try:\n        assert add(1, 2) == 3\n"
+    "    except AssertionError as error:\n        print(error)\n",
+    "a suppressed failure": "import contextlib\ndef test_idle():\n    with contextlib.suppress(AssertionError):\n"
+    "        assert add(1, 2) == 3\n",
+    "a failure under finally": "def test_idle():\n    try:\n        assert add(1, 2) == 3\n"
+    "    finally:\n        return\n",
+    "an assertion behind its end": "def test_idle():\n    x = add(1, 2)\n    x == 7\n    return\n    assert x == 7\n",
+    "a helper that nobody calls": "def test_idle():\n    def check():\n        assert add(1, 2) == 7\n"
+    "    add(1, 2) == 7\n",
+    "a loop over nothing": "def test_idle():\n    add(1, 2) == 7\n    for n in []:\n        assert add(n, n) == 7\n",
+    "a condition of its own": "def test_idle():\n    if add(1, 2) == 7:\n        assert add(1, 2) == 7\n",
+    "a text that is something": "def test_idle():\n    assert str(add(1, 2)) is not None\n",
+    "any length": "def test_idle():\n    assert len([add(1, 2)]) >= 0\n",
+    "any object": "def test_idle():\n    assert isinstance(add(1, 2), object)\n",
+    "a constant compared": "def test_idle():\n    add(1, 2) == 7\n    assert 1 == 1\n",
+    "a mock of its own": "from unittest import mock\ndef test_idle():\n    m = mock.Mock()\n    m(add(1, 2))\n"
+    "    m.assert_called_once()\n",
+    "an expected failure": "import pytest\n@pytest.mark.xfail\ndef test_idle():\n    assert add(1, 2) == 7\n",
     "an unreached assertion": "def test_idle():\n    x = add(1, 2)\n    if False:\n        assert x == 3\n",
 }
 
@@ -235,6 +260,99 @@ def test_what_passes_for_no_answer_is_vacuous(box: Sandbox, name: str) -> None:
 def test_a_weak_test_is_not_called_vacuous(box: Sandbox, test: str) -> None:
     report = run(box, ADD, PytestSuite(f"def test_weak():\n    {test}\n"))
     assert (report.verdict, report.tests[0].vacuous) == ("passed", False)
+
+
+IDLE_METHODS = {
+    "a true text": "add(1, 2) == 7\n        self.assertTrue('x')",
+    "constants": "add(1, 2) == 7\n        self.assertEqual(1, 1)",
+    "a swallowed failure": "try:\n            self.assertEqual(add(1, 2), 7)\n"
+    "        except Exception:\n            pass",
+    "a subtest of nothing": "for n in []:\n            with self.subTest(n):\n"
+    "                self.assertEqual(add(n, n), n)",
+}
+
+
+@pytest.mark.parametrize("name", IDLE_METHODS)
+def test_a_method_that_passes_for_no_answer_is_vacuous(box: Sandbox, name: str) -> None:
+    text = (
+        "import unittest\nclass T(unittest.TestCase):\n"
+        f"    def test_idle(self):\n        {IDLE_METHODS[name]}\n"
+        "    def test_real(self):\n        self.assertEqual(add(1, 2), 3)\n"
+    )
+    report = run(box, ADD, UnittestSuite(text))
+    assert [(test.name, test.vacuous) for test in report.tests] == [("T.test_idle", True), ("T.test_real", False)]
+    assert run(box, WRONG, UnittestSuite(text)).verdict == "wrong_answer"
+
+
+HONEST = {
+    "a loop": "for a, b, c in [(1, 2, 3), (2, 2, 4)]:\n        assert add(a, b) == c",
+    "a helper": "def same(a, b):\n        assert a == b\n    same(add(1, 2), 3)",
+    "raise": "if add(1, 2) != 3:\n        raise AssertionError('no')",
+    "exit": "import sys\n    if add(1, 2) != 3:\n        sys.exit(1)",
+    "numpy": "import numpy\n    numpy.testing.assert_array_equal(add(numpy.array([1]), 2), [3])",
+    "fail": "import pytest\n    if add(1, 2) != 3:\n        pytest.fail('no')",
+    "a failure that is told again": "try:\n        assert add(1, 2) == 3\n    except AssertionError as error:\n"
+    "        raise RuntimeError('no') from error",
+    "an attempt with else": "try:\n        x = add(1, 2)\n    except TypeError:\n        assert False\n"
+    "    else:\n        assert x == 3",
+    "which exception": "try:\n        add(1, None)\n    except ValueError:\n        assert False\n"
+    "    except TypeError:\n        pass\n    assert add(1, 2) == 3",
+    "a context": "import contextlib\n    with contextlib.nullcontext():\n        assert add(1, 2) == 3",
+    "an inverted failure": "import pytest\n    with pytest.raises(AssertionError):\n        assert add(1, 2) == 0",
+    "a search": "found = [n for n in range(5) if add(n, 1) == 3]\n    assert found == [2]",
+    "as long as it takes": "n = 0\n    while add(n, 0) < 3:\n        n += 1\n    assert n == 3",
+    "an exception's text": "try:\n        add(1, None)\n    except TypeError as error:\n"
+    "        assert 'NoneType' in str(error)\n    assert add(1, 2) == 3",
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_an_honest_test_is_neither_vacuous_nor_refused(box: Sandbox, name: str) -> None:
+    suite = PytestSuite(f"def test_it():\n    {HONEST[name]}\n")
+    right, wrong = run(box, ADD, suite), run(box, WRONG, suite, limits=Limits(cpu_s=1))
+    assert (right.verdict, right.passed, right.tests[0].vacuous) == ("passed", 1, False)
+    assert wrong.passed == 0
+
+
+def test_an_assertion_about_a_caught_exception_alone_is_honest(box: Sandbox) -> None:
+    own = "class Own(Exception):\n    code = 3\ndef add(a, b):\n    raise Own\n"
+    for line, right in (("assert error.code == 3", True), ("assert error.code == 4", False)):
+        test = f"try:\n    add(1, 2)\nexcept Own as error:\n    {line}"
+        report = run(box, own, AssertSuite((test,), entry_point="add"))
+        assert (report.verdict == "passed", report.tests[0].vacuous) == (right, False)
+
+
+def test_a_handler_that_fails_beside_one_that_does_not_is_honest(box: Sandbox) -> None:
+    test = "try:\n    add(1, 2)\nexcept KeyError:\n    assert False\nexcept LookupError:\n    pass"
+    for error, right in (("IndexError", True), ("KeyError", False), ("ValueError", False)):
+        report = run(box, f"def add(a, b):\n    raise {error}\n", AssertSuite((test,), entry_point="add"))
+        assert (report.verdict == "passed", report.tests[0].vacuous) == (right, False)
+
+
+HONEST_SCRIPTS = {
+    "a helper": "def verify():\n    assert add(1, 2) == 3\nverify()\n",
+    "a loop": "for n in range(3):\n    assert add(n, 1) == n + 1\n",
+    "exit": "import sys\nif add(1, 2) != 3:\n    sys.exit(1)\n",
+    "counted": "failed = 0\ntry:\n    assert add(1, 2) == 3\nexcept AssertionError:\n    failed += 1\n"
+    "assert not failed\n",
+    "main": "if __name__ == '__main__':\n    assert add(1, 2) == 3\n",
+}
+
+
+@pytest.mark.parametrize("name", HONEST_SCRIPTS)
+def test_an_honest_script_is_taken(box: Sandbox, name: str) -> None:
+    suite = ScriptSuite(HONEST_SCRIPTS[name])
+    assert run(box, ADD, suite).verdict == "passed"
+    assert run(box, WRONG, suite).verdict != "passed"
+
+
+def test_an_assertion_in_the_end_of_a_fixture_is_honest(box: Sandbox) -> None:
+    suite = PytestSuite(
+        "import pytest\n@pytest.fixture\ndef results():\n    found = []\n    yield found\n    assert found == [3]\n"
+        "def test_it(results):\n    results.append(add(1, 2))\n"
+    )
+    right, wrong = run(box, ADD, suite), run(box, WRONG, suite)
+    assert (right.verdict, right.tests[0].vacuous, wrong.passed) == ("passed", False, 0)
 
 
 def test_a_program_that_does_not_load_fails_every_test_by_name(box: Sandbox) -> None:
