@@ -75,8 +75,8 @@ def tests_of(label: Any) -> Tested | None:
 
 FORMS = (
     'a list of asserts, {"kind": ...} as in docs/api.md, {"inputs": [...], "outputs": [...]}, [{"input", "output"}], '
-    '{"test": "def check(candidate): ...", "entry_point"}, a test file of pytest or unittest, {"tests": ...}; each also '
-    "as JSON text"
+    '{"test": "def check(candidate): ...", "entry_point"}, a test file of pytest or unittest, {"tests": ...}; '
+    "each also as JSON text"
 )
 
 
