@@ -365,7 +365,8 @@ def tests(source: bytes) -> NoReturn:
 
         random.seed(0)  # a report must not depend on the luck of the tests
     root = os.path.dirname(MAIN)
-    sys.path[:] = [entry for entry in sys.path if entry != root]  # where the program's files will appear
+    if not plan.get("files"):  # files of the suite are imported from there, until the program writes a file (`Guard`)
+        sys.path[:] = [entry for entry in sys.path if entry != root]
     if not mode:
         peer.world = Tests(root, texts)
     try:
