@@ -96,6 +96,7 @@ KIT_FILES = {
     "fakes": "inside/fakes.py",
     "codec": "judge/codec.py",
     "bounds": "judge/bounds.py",
+    "frames": "judge/frames.py",
 }
 
 

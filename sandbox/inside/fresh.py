@@ -20,6 +20,7 @@ KIT = (
     "ending",
     "fakes",
     "folders",
+    "frames",
     "forms",
     "guard",
     "mirrors",
