@@ -69,7 +69,8 @@ def test_a_frame_that_crosses_equals_the_original(box: Sandbox) -> None:
 
 
 def test_a_time_that_crosses_equals_the_original(box: Sandbox) -> None:
-    source = "MADE = {" + ", ".join(f"{name!r}: {made}" for name, made in SCALARS.items()) + "}\ndef f(n): return MADE[n]"
+    made = ", ".join(f"{name!r}: {text}" for name, text in SCALARS.items())
+    source = f"MADE = {{{made}}}\ndef f(n): return MADE[n]"
     tests = [f"x = {made}\nassert f({name!r}) == x and type(f({name!r})) is type(x)" for name, made in SCALARS.items()]
     assert passed(run(box, source, *tests), SCALARS) == [*SCALARS]
 
