@@ -615,11 +615,11 @@ def main() -> None:
         for name in setup["kit"]:
             kit[name].MAIN, kit[name].HARNESS = os.fsdecode(room.main), os.path.dirname(sys.argv[0])
             ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
-        if "candidate" in kit:
-            kit["candidate"].rehearse()
+            kit[name].rehearse()
         warm(setup, room.work)
         if "candidate" in kit:
             kit["candidate"].ending.remember(c.fflush)
+            kit["candidate"].stage()
     except (OSError, ImportError) as error:
         control.send(marshal.dumps({"fault": f"{type(error).__name__}: {error}"}))
         return
