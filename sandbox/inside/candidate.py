@@ -156,8 +156,8 @@ def rehearse_serving() -> None:
         raise OSError(0, f"a rehearsal fails: {end!r}")
 
 
-def leave_rehearsal(code: int) -> NoReturn:
-    raise Rehearsed(code)
+def leave_rehearsal(status: int) -> NoReturn:
+    raise Rehearsed(status)
 
 
 def script(source: bytes, watch: Watch | None = None) -> NoReturn:

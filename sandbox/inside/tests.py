@@ -373,8 +373,8 @@ def rehearse_suite() -> None:
         raise OSError(0, f"a rehearsal fails: {end!r}, {said!r}")
 
 
-def leave_rehearsal(code: int) -> NoReturn:
-    raise Rehearsed(code)
+def leave_rehearsal(status: int) -> NoReturn:
+    raise Rehearsed(status)
 
 
 def not_loaded(hello: dict[str, Any]) -> list[str]:

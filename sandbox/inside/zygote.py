@@ -197,7 +197,8 @@ class Room:
 
     def locking(self) -> list[Step]:
         """How it locks itself in."""
-        return self.lock.steps()
+        steps: list[Step] = self.lock.steps()
+        return steps
 
     def kill(self) -> None:
         """Kill everything else in this pid namespace."""

@@ -15,7 +15,6 @@ from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidOptions, InvalidSuite, ModuleUnavailable, SandboxError, Starved, UnsupportedLanguage
 from sandbox.jail import Job
-from sandbox.judge import codec
 from sandbox.judge.calls import Undecided, calls_of, judge_calls
 from sandbox.judge.cases import check_cases, with_files
 from sandbox.judge.checkers import Checker, helper_job, helper_limits, tried
