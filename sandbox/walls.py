@@ -75,6 +75,7 @@ KIT_FILES = {
     "landlock": "inside/landlock.py",
     "candidate": "inside/candidate.py",
     "ending": "inside/ending.py",
+    "marks": "inside/marks.py",
     "fresh": "inside/fresh.py",
     "audit": "inside/audit.py",
     "tests": "inside/tests.py",

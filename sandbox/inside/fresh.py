@@ -22,6 +22,7 @@ KIT = (
     "folders",
     "forms",
     "guard",
+    "marks",
     "mirrors",
     "peer",
     "remote",

@@ -63,6 +63,10 @@ def mount(c: Any, kind: str, target: str, flags: int, options: str) -> None:
         raise OSError(ctypes.get_errno(), f"mount {kind} on {target}")
 
 
+ORDER = (  # the parts of a job, which come without their names
+    "role", "argv", "main", "name", "plain", "tmp_bytes", "tmp_inodes", "rlimits", "uid", "collect", "keep", "fds",
+    "program", "source", "files",
+)  # fmt: skip
 SAID = memoryview(bytearray(1 << 17))  # what the host has said last; an order is never as long
 ROOM_FOR_FDS = _socket.CMSG_SPACE(4 * 64)
 
@@ -77,6 +81,8 @@ def receive(control: _socket.socket) -> tuple[dict[str, Any], list[int]]:
         SAID[:size] = bytes(size)
         if order == "kill":
             continue
+        if type(order) is tuple:
+            order = dict(zip(ORDER, order, strict=True))
         fds: list[int] = []
         for level, kind, payload in ancillary:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
@@ -366,7 +372,8 @@ def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, room: R
             drops.append((set_argv, (job["argv"],)))
         if job["files"]:
             drops.append((hide_modules, (job["files"],)))
-        ENTRIES[job["role"]].__globals__["NAME"] = job["name"]
+        names = ENTRIES[job["role"]].__globals__
+        names["NAME"], names["PLAIN"] = job["name"], job["plain"]
     return moves, drops
 
 
@@ -617,6 +624,7 @@ def main() -> None:
             kit[name].MAIN, kit[name].HARNESS = os.fsdecode(room.main), os.path.dirname(sys.argv[0])
             ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
             kit[name].rehearse()
+        gc.collect()  # so that what is imported now takes the place of what was used up
         warm(setup, room.work)
         if "candidate" in kit:
             kit["candidate"].ending.remember(c.fflush)
