@@ -50,7 +50,7 @@ ROOT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN", "CAP_KILL")
 
 Role = Literal["script", "serve", "shared", "audited_script", "audited_serve", "audited_shared", "tests", "exec"]
 # What the zygote holds: the usual modules, numpy too, the test side, pytest; `helpers` are light and run checkers.
-Flavour = Literal["light", "science", "tests", "pytest", "helpers"]
+Flavour = Literal["light", "usual", "science", "tests", "pytest", "helpers"]
 TEST_SIDE = ("tests", "pytest")
 
 

@@ -140,7 +140,7 @@ def serve_job(source: bytes, limits: Limits, num_tests: int, wire: int, options:
         source=source,
         main=not prelude,
         files=(("/tmp/main.py", program),) if prelude else (),
-        flavour="science" if languages.wants_numpy(source) else "light",
+        flavour=languages.flavour_of(source),
         num_budgets=num_tests + 1,
     )
 
