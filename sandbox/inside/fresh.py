@@ -23,6 +23,7 @@ KIT = (
     "frames",
     "forms",
     "guard",
+    "marks",
     "mirrors",
     "peer",
     "remote",
