@@ -412,7 +412,8 @@ def tests(source: bytes) -> NoReturn:
                     os._exit(0)
                 beyond = isinstance(peer.broken, BeyondValues)  # what the test asks, whatever the program answers
                 last = {"last": True} if suite.spoilt else {}
-                tell(done=[verdict, reason], leaned=peer.leaned or names.leaned, beyond=beyond, **last)
+                swayed = peer.world is not None and peer.world.swayed
+                tell(done=[verdict, reason], leaned=peer.leaned or names.leaned or swayed, beyond=beyond, **last)
                 if suite.spoilt:
                     os._exit(0)
 
