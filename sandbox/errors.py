@@ -18,7 +18,7 @@ class UnsupportedLanguage(SandboxError):
 
 
 class Starved(SandboxError):
-    """A run reached its wall limit because the host gave it no CPU: no verdict yet, it is to be run again, alone."""
+    """A run reached its wall limit because the host gave it no CPU: no verdict yet, it is to be run once more."""
 
 
 class InvalidSuite(SandboxError):

@@ -142,6 +142,11 @@ def installed() -> list[Language]:
     ]
 
 
+def is_installed(language: str) -> bool:
+    """Whether the toolchain of a canonical name is on this host."""
+    return bool(version_of(base(language)))
+
+
 def variants_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     return {name: one.aliases for name, one in VARIANTS.items() if one.name == recipe.name}
 

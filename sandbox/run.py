@@ -6,7 +6,7 @@ tick at most, and a run past its budget is killed, then destroyed, then declared
 The order of blame when a run has ended: memory, output, time, security, then how the process itself ended. SIGKILL is
 blamed on memory or time only where the kernel's counter or our own hand says so.
 
-A run that was killed for wall time and stood in line for a CPU for much of it, behind others than its own processes,
+A run that was killed for wall time and waited for a CPU for much of it, because of others than its own processes,
 has no fate yet: `Starved` is raised, and the judge runs it once more. One that sleeps, crowds itself out or lets others
 go first waits for nothing that a host could give, and is a `time_limit`.
 """
@@ -302,7 +302,7 @@ def fate(run: Run) -> Fate:
         idle = ", most of them idle" if counters.cpu_ns < run.fence.wall_s * 0.5e9 else ""
         return Fate(Verdict.TIME_LIMIT, f"wall: not done after {run.fence.wall_s:g} s{idle}")
     if run.killed_for == "idle":
-        return Fate(Verdict.TIME_LIMIT, f"wall: nothing of it ran for {run.fence.idle_s:g} s")
+        return Fate(Verdict.TIME_LIMIT, f"wall: it used no CPU time for {run.fence.idle_s:g} s")
     if ending.signal == signal.SIGSYS:
         return Fate(Verdict.SECURITY_VIOLATION, "a forbidden system call interface was used (SIGSYS)")
     if ending.signal is not None:

@@ -247,7 +247,7 @@ class Sandbox:
         return languages.installed()
 
     def require(self, language: str) -> None:
-        if languages.base(language) not in {known.name for known in self.languages()}:
+        if not languages.is_installed(language):
             raise UnsupportedLanguage(f"the toolchain of {language} is not installed on this host")
 
     def close(self) -> None:

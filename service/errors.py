@@ -45,9 +45,9 @@ class TooLong(Invalid):
 
 
 class InvalidTests(Invalid):
-    """Tests that can assert nothing: every program would pass them. The detail names the entry and what to write."""
+    """Tests that no program can be judged by: they assert nothing, or break. The detail names the entry."""
 
-    code, title = "invalid_tests", "Tests that check nothing"
+    code, title = "invalid_tests", "Tests cannot be used"
 
 
 class BadRequest(PlauditError):

@@ -57,7 +57,7 @@ class Tested:
 
 
 def tests_of(label: Any) -> Tested | None:
-    """The tests that a label carries, None where it carries none. Raises Invalid for spoilt ones."""
+    """The tests that a label carries, None where it carries none. Raises Invalid for broken ones."""
     label = _parsed(label)
     if isinstance(label, str):
         label = _statements(label)
@@ -80,7 +80,7 @@ FORMS = (
 
 
 def required_tests(label: Any, field: str) -> Tested:
-    """The tests that a label carries. Raises Invalid, naming the field, where it carries none or spoilt ones."""
+    """The tests that a label carries. Raises Invalid, naming the field, where it carries none or broken ones."""
     try:
         tested = tests_of(label)
     except Invalid as error:

@@ -239,15 +239,15 @@ class StopAfter(Strict):
 
 
 class OptionsSpec(Strict):
-    """What to do beside judging. Each is part of a result's identity; none is on unless asked for."""
+    """How to judge, and what to do beside it. Each is part of a result's identity."""
 
     fresh_interpreter: Annotated[
-        bool, Field(description="start Python anew for every run (`python3 main.py`), not from a warm one")
+        bool, Field(description="start a new Python for every run (`python3 main.py`), not a fork of a warm one")
     ] = False
     grading: Annotated[
         Grading,
-        Field(description="split: tests in a process of their own; together: in the program's, forgeable, and said so; "
-              "auto: split, and together what split cannot judge"),
+        Field(description="split: tests in a process of their own; together: in the program's, which could forge its "
+              "verdict; auto: split, and together what split cannot judge"),
     ] = "split"
     run_main: Annotated[
         bool | None, Field(description="whether the program's `__main__` guard runs; null: only in `stdio`, `script`")
@@ -256,7 +256,8 @@ class OptionsSpec(Strict):
         bool, Field(description="try suites of code on a program that answers nothing, and refuse those that it passes")
     ] = True
     missing_modules: Annotated[
-        MissingModules, Field(description="what a program is that imports what this deployment lacks")
+        MissingModules,
+        Field(description="of a program that imports what this deployment lacks: it fails, or is `invalid`"),
     ] = "failure"
     check_determinism: Annotated[bool, Field(description="judge twice; flag `nondeterministic` if they differ")] = False
     audit: Annotated[bool, Field(description="flags for what a Python program was seen doing: hints")] = False

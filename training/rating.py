@@ -381,7 +381,7 @@ def _spec(spec: Any, reward: Any) -> RewardSpec | None:
     if spec is None:
         return {"auto": None, "tests": BY_TESTS, "model": BY_MODEL}[reward]
     if reward != "auto":
-        raise Misconfigured(f"reward: {reward!r} and a spec are two answers to one question; give one of them")
+        raise Misconfigured(f"reward: {reward!r} and a spec exclude each other; give one of them")
     return _valid("spec", TypeAdapter(RewardSpec), spec)  # type: ignore[no-any-return]
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sandbox.inside import broom, landlock
+    from sandbox.inside.landlock import Step
 else:
     import broom
     import landlock
@@ -75,7 +76,7 @@ class BareRoom:
         self.mounts = False
         self.next_inode = 0
         self.work: str = setup["work"]
-        self.main = f"{self.work}/main.py"
+        self.main = os.fsencode(f"{self.work}/main.py")
         self.uid: int | None = setup["uid"]
         self.broom: int = setup["broom"]
         self.lock: Any = landlock.Lock(c, 0, -1, landlock.Reach())
@@ -102,10 +103,15 @@ class BareRoom:
             os.setegid(ours)
         os.chmod(self.work, 0o1770)
 
-    def ready(self) -> None:
+    def readying(self) -> list[Step]:
         """In the forked process, while it may still open everything: rules about its own folder in /proc."""
-        if self.locks:
-            self.lock = self.lock.renewed()
+        return [(self.renew_lock, ())] if self.locks else []
+
+    def renew_lock(self) -> None:
+        self.lock = self.lock.renewed()
+
+    def locking(self) -> list[Step]:
+        return self.lock.steps()
 
     def resize(self, size: int, inodes: int) -> None:
         """A folder of the host has no size of its own."""

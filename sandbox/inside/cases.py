@@ -140,7 +140,7 @@ class ModuleTests:
         self.path = f"{os.getcwd()}/{FILE}"
         self.namespace = namespace
         self.namespace["__file__"] = self.path
-        self.spoilt = False  # whether the runner's state is lost: another process has to go on
+        self.lost = False  # whether the runner's state is lost: another process has to go on
         self.code = compile(self.source, self.path, "exec", dont_inherit=True)
         self.module = make_module(namespace)
         sys.modules[MODULE] = self.module
@@ -164,10 +164,10 @@ class ModuleTests:
         run(self.module, self.path, self.source, serve, whole)
 
     def watch(self, work: Any) -> None:
-        """Do `work`; what ends the runner itself, as a KeyboardInterrupt does, spoils it."""
+        """Do `work`; what ends the runner itself, as a KeyboardInterrupt does, loses its state."""
         _, error = attempt(work)
         if error is not None:
-            self.spoilt = isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Exit"
+            self.lost = isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Exit"
             raise error
 
 

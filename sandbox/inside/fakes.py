@@ -169,11 +169,6 @@ def mock_of(value: Any) -> Any:
     return behind if issubclass(type(behind), mock.NonCallableMock) else None
 
 
-def is_lent(value: Any) -> bool:
-    """Whether `perform` here answers for the value."""
-    return mock_of(value) is not None or isinstance(value, io.IOBase) or type(value).__name__ == "coroutine"
-
-
 def perform(peer: Any, value: Any, message: dict[str, Any], may_call: Callable[[Any], bool]) -> Any:
     """Answer the program about a stand-in. Raises TypeError for what is not lent."""
     op = message["op"]

@@ -14,7 +14,10 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+    Step = tuple[Callable[..., Any], tuple[Any, ...]]  # a call that is to be made later
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same number on every architecture
 ASK_VERSION = 1
@@ -51,7 +54,7 @@ class Reach:
 
 
 class Lock:
-    """Call it in the process that is to be locked; `abi` says which of the rights this kernel knows."""
+    """To be made in the process that is to be locked; `abi` says which of the rights this kernel knows."""
 
     def __init__(self, c: Any, abi: int, ruleset: int, reach: Reach) -> None:
         self.c = c
@@ -59,9 +62,9 @@ class Lock:
         self.ruleset = ruleset
         self.reach = reach
 
-    def __call__(self) -> None:
-        if self.abi and self.c.syscall(RESTRICT_SELF, self.ruleset, 0) != 0:
-            raise OSError("landlock_restrict_self")
+    def steps(self) -> list[Step]:
+        """The calls that lock; one that answers anything but 0 has failed."""
+        return [(self.c.syscall, (RESTRICT_SELF, self.ruleset, 0))] if self.abi else []
 
     def renewed(self) -> Lock:
         """The same lock about the folders that have those names now."""

@@ -1,4 +1,4 @@
-"""Classes of the other end, made anew here so that Python's own rules for classes hold: mirrors.
+"""Classes of the other end, made again here so that Python's own rules for classes hold: mirrors.
 
 A mirror has the name, the bases and the special methods of its class, and nothing of what these do: each asks the other
 end (`remote`). Enumerations, named tuples, dataclasses and exceptions are rebuilt as what they are. A class of the

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import _thread
 import sys
+from _operator import is_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from sandbox.inside.serving import base_of, base_value, fill, instance_of
     from sandbox.inside.wire import (
         BeyondValues,
+        Frames,
         Lost,
         Unsplittable,
         attempt,
@@ -59,7 +61,6 @@ if TYPE_CHECKING:
         builtin_exception,
         describe_error,
         error_tree,
-        receive_frame,
         send_frame,
     )
     from sandbox.judge import bounds, codec
@@ -73,6 +74,7 @@ else:
     from serving import base_of, base_value, fill, instance_of
     from wire import (
         BeyondValues,
+        Frames,
         Lost,
         Unsplittable,
         attempt,
@@ -80,7 +82,6 @@ else:
         builtin_exception,
         describe_error,
         error_tree,
-        receive_frame,
         send_frame,
     )
 
@@ -208,6 +209,7 @@ class Peer:
         before_reply: Callable[[], object] = bool,
     ) -> None:
         self.sock = sock
+        self.frames = Frames(sock)
         self.policy = policy
         self.follows_refs = follows_refs
         self.guarded = guarded
@@ -657,7 +659,7 @@ class Peer:
 
     def receive(self) -> dict[str, Any]:
         try:
-            message = codec.loads(receive_frame(self.sock))
+            message = codec.loads(self.frames.next())
         except (Lost, codec.CodecError, OSError) as error:
             raise self.fail(Lost(str(error))) from None
         if type(message) is not dict:
@@ -790,7 +792,9 @@ def look(value: Any) -> Any:
 def unchanged(value: Any, before: Any) -> bool:
     after = look(value)
     if type(after) is list:
-        return len(after) == len(before) and all(
+        if len(after) != len(before):
+            return False
+        return all(map(is_, after, before)) or all(
             a is b or (type(a) is type(b) and type(a) in ATOMS and a == b) for a, b in zip(after, before, strict=True)
         )
     if type(after) is bytes:

@@ -214,49 +214,24 @@ def set_attribute(target: Any, peer: Any, message: Any) -> None:
     setattr(target, message["name"], bound_form(target, peer.decode(message["value"])))
 
 
+ARITHMETIC = (
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "and",
+    "or",
+    "xor",
+    "lshift",
+    "rshift",
+    "matmul",
+)
 BINARY: dict[str, Any] = (
-    {
-        name: getattr(operator, f"__{name}__")
-        for name in (
-            "eq",
-            "ne",
-            "lt",
-            "le",
-            "gt",
-            "ge",
-            "add",
-            "sub",
-            "mul",
-            "truediv",
-            "floordiv",
-            "mod",
-            "pow",
-            "and",
-            "or",
-            "xor",
-            "lshift",
-            "rshift",
-            "matmul",
-        )
-    }
-    | {
-        f"i{name}": getattr(operator, f"__i{name}__")
-        for name in (
-            "add",
-            "sub",
-            "mul",
-            "truediv",
-            "floordiv",
-            "mod",
-            "pow",
-            "and",
-            "or",
-            "xor",
-            "lshift",
-            "rshift",
-            "matmul",
-        )
-    }
+    {name: getattr(operator, f"__{name}__") for name in ("eq", "ne", "lt", "le", "gt", "ge", *ARITHMETIC)}
+    | {f"i{name}": getattr(operator, f"__i{name}__") for name in ARITHMETIC}
     | {"divmod": divmod}
 )
 

@@ -220,7 +220,7 @@ class Suite:
         self.namespace = namespace
         self.entry_point: str = plan["entry_point"]
         self.kind: str = plan["kind"]
-        self.spoilt = False
+        self.lost = False
         self.setup = compile(plan["setup"], "<setup>", "exec", dont_inherit=True)
         self.helpers = compile_or_none(plan["helpers"])
         self.texts: list[str] = plan["tests"]
@@ -411,10 +411,10 @@ def tests(source: bytes) -> NoReturn:
                     tell(invalid=f"test {found[number] if found else number}: {reason}")
                     os._exit(0)
                 beyond = isinstance(peer.broken, BeyondValues)  # what the test asks, whatever the program answers
-                last = {"last": True} if suite.spoilt else {}
+                last = {"last": True} if suite.lost else {}
                 swayed = peer.world is not None and peer.world.swayed
                 tell(done=[verdict, reason], leaned=peer.leaned or names.leaned or swayed, beyond=beyond, **last)
-                if suite.spoilt:
+                if suite.lost:
                     os._exit(0)
 
         def judged(number: int, text: str, work: Any) -> tuple[str, str]:

@@ -22,7 +22,6 @@ else:
     from wire import attempt
 
 COUNT = "__assertion_reached__"
-PLACES = "__assertions__"
 NAMED = ("assert", "fail", "raises", "warns", "deprecated_call")
 ALIASES = (
     "solution",

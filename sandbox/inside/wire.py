@@ -23,6 +23,7 @@ else:
     import codec
 
 HEADER = 4
+READ = 1 << 14  # bytes of one reading: most messages are far smaller
 
 
 class Lost(BaseException):
@@ -60,11 +61,43 @@ def receive_exactly(sock: _socket.socket, size: int) -> bytes:
     return b"".join(parts)
 
 
-def receive_frame(sock: _socket.socket) -> bytes:
-    size = int.from_bytes(receive_exactly(sock, HEADER), "big")
+class Frames:
+    """The frames that come over a socket, for one who alone reads it: mostly one reading each."""
+
+    __slots__ = ("pending", "sock")
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self.sock = sock
+        self.pending = b""
+
+    def next(self) -> bytes:
+        pending = self.pending or self.sock.recv(READ)
+        size = len(pending)
+        if size >= HEADER and size == HEADER + int.from_bytes(pending[:HEADER], "big"):
+            self.pending = b""
+            return pending[HEADER:]
+        return self.whole(pending)
+
+    def whole(self, pending: bytes) -> bytes:
+        """A frame of which there is too little yet, or more than it."""
+        if len(pending) < HEADER:
+            pending += receive_exactly(self.sock, HEADER - len(pending))
+        end = HEADER + frame_size(pending)
+        if len(pending) < end:
+            pending += receive_exactly(self.sock, end - len(pending))
+        self.pending = pending[end:]
+        return pending[HEADER:end]
+
+
+def frame_size(header: bytes) -> int:
+    size = int.from_bytes(header[:HEADER], "big")
     if size > codec.MAX_MESSAGE_BYTES:
         raise Lost(f"a frame of {size} bytes was announced")
-    return receive_exactly(sock, size)
+    return size
+
+
+def receive_frame(sock: _socket.socket) -> bytes:
+    return receive_exactly(sock, frame_size(receive_exactly(sock, HEADER)))
 
 
 def nearest_builtin(kind: type) -> str:
@@ -113,7 +146,6 @@ def error_tree(error: BaseException, encode: Callable[[Any], Any]) -> dict[str, 
     return tree
 
 
-MAX_MESSAGE = 2_000
 MAX_ARGUMENTS = 10_000  # bytes on the wire of an exception's arguments, and of one attribute
 MAX_ATTRIBUTES = 50
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _socket
+import ctypes
 import gc
 import marshal
 import os
@@ -34,6 +35,8 @@ TYPE_CHECKING = False  # the real one costs an import of ten milliseconds
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from sandbox.inside.landlock import Step
+
 FIRST_FREE_FD = 200  # job descriptors are moved above this number, out of the way of the numbers the job asks for
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 2, 4, 8, 32
 MNT_DETACH = 2
@@ -44,46 +47,45 @@ ROLES = {  # file of the kit → the roles that it plays
     "tests": ("tests",),
 }
 BYTES_HEADER = bytes.__basicsize__ - 1  # of a bytes object before its text
+POOL_MASK, POOL_HEADER = (1 << 14) - 1, 48  # of the interpreter's allocator: its pools, and where a block begins
+SMALLEST_LARGE, MOST_FILLING = 512, 1 << 20
 MOST_INODES = 256  # how far the inode numbers of a place may grow by our own files before it is renewed
 SOCKETS_S = 0.05  # how long the kernel may take to free the sockets of processes that have ended
 SHARED = {"/tmp": MS_NOSUID | MS_NODEV, "/dev/shm": MS_NOSUID | MS_NODEV | MS_NOEXEC}
 
 
 def libc() -> Any:
-    import ctypes
-
     return ctypes.CDLL(None, use_errno=True)
 
 
 def mount(c: Any, kind: str, target: str, flags: int, options: str) -> None:
     if c.mount(kind.encode(), target.encode(), kind.encode(), flags, options.encode()) != 0:
-        import ctypes
-
         raise OSError(ctypes.get_errno(), f"mount {kind} on {target}")
+
+
+SAID = memoryview(bytearray(1 << 17))  # what the host has said last; an order is never as long
+ROOM_FOR_FDS = _socket.CMSG_SPACE(4 * 64)
 
 
 def receive(control: _socket.socket) -> tuple[dict[str, Any], list[int]]:
     """The host's next order; a "kill" that comes when nothing runs any more is none."""
-    peeked = bytearray(1)
     while True:
-        size = control.recv_into(peeked, 1, _socket.MSG_PEEK | _socket.MSG_TRUNC)
-        data, ancillary, _, _ = control.recvmsg(size, _socket.CMSG_SPACE(4 * 64))
-        if not data:
+        size, ancillary, _, _ = control.recvmsg_into((SAID,), ROOM_FOR_FDS)
+        if not size:
             sys.exit(0)  # the host went away
+        order = marshal.loads(SAID[:size])
+        SAID[:size] = bytes(size)
+        if order == "kill":
+            continue
         fds: list[int] = []
         for level, kind, payload in ancillary:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                 fds += memoryview(payload[: len(payload) // 4 * 4]).cast("i").tolist()
-        order = marshal.loads(data)
-        if order != "kill":
-            order["said"] = data
-            return order, fds
+        return order, fds
 
 
 def forget(texts: list[bytes]) -> None:
     """Overwrite bytes that nobody needs any more. Those of no or one byte are the interpreter's own."""
-    import ctypes
-
     for text in texts:
         if len(text) > 1:
             ctypes.memset(id(text) + BYTES_HEADER, 0, len(text))
@@ -93,13 +95,14 @@ class Room:
     """What a job may write to: /tmp and /dev/shm, of a size, and empty when it begins; and how to end it."""
 
     work = "/tmp"
-    main = "/tmp/main.py"
+    main = b"/tmp/main.py"
 
     def __init__(self, c: Any, broom: Any, *, mounts: bool) -> None:
         self.c = c
         self.broom = broom
         self.lock: Any = None  # Landlock's, as soon as the folders stand
         self.mounts = mounts  # whether this process may mount; otherwise bubblewrap has made both, of fixed size
+        self.size = (64 << 20, 4096)  # in bytes and inodes
         self.options = "mode=1777,size=64m,nr_inodes=4096"
         self.last_pid = -1
         self.next_inode = 0  # the number that the next file in /tmp gets, if no job has made any but ours
@@ -126,11 +129,11 @@ class Room:
             os.pwrite(self.last_pid, b"1", 0)
 
     def resize(self, size: int, inodes: int) -> None:
-        options = f"mode=1777,size={size},nr_inodes={inodes}"
-        if self.mounts and options != self.options:
+        if self.mounts and (size, inodes) != self.size:
+            options = f"mode=1777,size={size},nr_inodes={inodes}"
             for place, flags in SHARED.items():
                 mount(self.c, "tmpfs", place, flags | MS_REMOUNT, options)
-            self.options = options
+            self.options, self.size = options, (size, inodes)
 
     def settle(self) -> None:
         """Note how new file systems look."""
@@ -155,7 +158,7 @@ class Room:
                 os.unlink(path)
             except OSError:
                 continue  # what stands there instead, or was in a folder, goes with the rest
-        clean = all(self.empty(place) for place in SHARED)
+        clean = self.empty("/tmp") and self.empty("/dev/shm")
         if self.mounts and os.stat("/dev/shm").st_ctime_ns != self.changed_ns:
             clean = self.renew("/dev/shm") and clean
         return clean and self.has_no_sockets()
@@ -188,8 +191,13 @@ class Room:
         in_child(lambda: self.broom.remove_below(place))
         return is_empty(place)
 
-    def ready(self) -> None:
-        """In the forked process, while it still has its privileges and no limits."""
+    def readying(self) -> list[Step]:
+        """What the forked process does while it still has its privileges and no limits."""
+        return []
+
+    def locking(self) -> list[Step]:
+        """How it locks itself in."""
+        return self.lock.steps()
 
     def kill(self) -> None:
         """Kill everything else in this pid namespace."""
@@ -198,10 +206,9 @@ class Room:
     def sweep(self) -> int:
         """Kill and reap everything else in this pid namespace; returns how many were still there."""
         found = 0
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass  # ended by itself, its parent gone before
-        except ChildProcessError:
+        while (pid := self.c.waitpid(-1, None, os.WNOHANG)) > 0:
+            pass  # ended by itself, its parent gone before
+        if pid < 0:
             return 0
         while True:
             try:
@@ -253,7 +260,7 @@ def write_files(job: dict[str, Any], fds: list[int], room: Any) -> int:
     """
     main = -1
     if job["main"]:
-        main = make(room, os.fsencode(room.main), first=True, uid=job["uid"])
+        main = make(room, room.main, first=True, uid=job["uid"])
     first = main < 0
     for path, index in job["files"]:
         at = path.find(b"/", len(room.work) + 1)
@@ -315,59 +322,82 @@ def bequeath_nothing(c: Any) -> None:
         raise OSError("capset")
 
 
-renew: list[Any] = []  # what a forked process calls to be another than its siblings: generators of random numbers
+renew: list[Step] = []  # what a forked process calls to be another than its siblings: generators of random numbers
 search_path: list[str] = []  # where programs find their modules
 ENTRIES: dict[str, Any] = {}  # role of a Python job → the function of the kit that plays it
 
 
-def become(job: dict[str, Any], fds: list[int], status: int, main: int, room: Room) -> NoReturn:
-    """In the child: give up everything, then turn into the job's program."""
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    status = os.dup2(status, FIRST_FREE_FD - 1, inheritable=False)
-    os.setsid()
-    moved = {}
-    for target, index in job["fds"].items():
-        moved[target] = os.dup2(fds[index], FIRST_FREE_FD + target, inheritable=False)
-    program = source = -1
+def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, room: Room) -> tuple[list[Step], list[Step]]:
+    """What the forked process will do, as calls with their arguments: looked up and put together before the fork, for
+    it would be slower, and touch more pages, after it. The first steps arrange descriptors; of the others each that
+    answers anything has failed.
+    """
+    moves: list[Step] = [
+        (_signal.pthread_sigmask, (_signal.SIG_SETMASK, ())),
+        (os.dup2, (status, FIRST_FREE_FD - 1, False)),
+    ]
+    targets = job["fds"].items()
+    moves += [(os.dup2, (fds[index], FIRST_FREE_FD + target, False)) for target, index in targets]
     if job["program"] is not None:
-        program = os.dup2(fds[job["program"]], FIRST_FREE_FD - 2, inheritable=False)
+        moves.append((os.dup2, (fds[job["program"]], FIRST_FREE_FD - 2, False)))
     if job["source"] is not None:
-        source = os.dup2(fds[job["source"]], FIRST_FREE_FD - 3, inheritable=False)
+        moves.append((os.dup2, (fds[job["source"]], FIRST_FREE_FD - 3, False)))
     if main >= 0:
-        main = os.dup2(main, FIRST_FREE_FD - 4, inheritable=False)
-    for target, fd in moved.items():
-        os.dup2(fd, target, inheritable=True)
-    os.chdir(room.work)
-    room.ready()
+        moves.append((os.dup2, (main, FIRST_FREE_FD - 4, False)))
+    moves += [(os.dup2, (FIRST_FREE_FD + target, target, True)) for target, _ in targets]
+    drops: list[Step] = [(os.setsid, ()), (os.chdir, (room.work,)), *room.readying()]
     for which, value in job["rlimits"]:
         hard = resource.getrlimit(which)[1] if which == resource.RLIMIT_STACK else value  # memory bounds the stack
-        resource.setrlimit(which, (value, hard))
-    if job["uid"] is not None:
-        os.setresgid(job["uid"], job["uid"], job["uid"])
-        os.setresuid(job["uid"], job["uid"], job["uid"])
-    room.lock()
-    os.closerange(max(moved) + 1, FIRST_FREE_FD - 4)
-    os.closerange(FIRST_FREE_FD, 1 << 20)
-    room.c.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
-    if job["role"] == "exec":
+        drops.append((resource.setrlimit, (which, (value, hard))))
+    uid = job["uid"]
+    if uid is not None:
+        drops += [(os.setresgid, (uid, uid, uid)), (os.setresuid, (uid, uid, uid))]
+    drops += room.locking()
+    drops.append((os.closerange, (max(job["fds"]) + 1, FIRST_FREE_FD - 4)))
+    drops.append((os.closerange, (FIRST_FREE_FD, 1 << 20)))
+    drops.append((room.c.prctl, (PR_SET_DUMPABLE, 1, 0, 0, 0)))
+    if job["role"] != "exec":
+        drops += renew
+        drops.append((sys.path.extend, (search_path,)))
+        if job["argv"] == [room.main]:
+            sys.argv[:] = [os.fsdecode(room.main)]
+        else:  # the job's own words, which this process must not keep
+            drops.append((set_argv, (job["argv"],)))
+        if job["files"]:
+            drops.append((hide_modules, (job["files"],)))
+        ENTRIES[job["role"]].__globals__["NAME"] = job["name"]
+    return moves, drops
+
+
+def set_argv(words: list[bytes]) -> None:
+    sys.argv[:] = map(os.fsdecode, words)
+
+
+def hide_modules(files: list[tuple[bytes, int]]) -> None:
+    """A module of the job's own hides one of the library."""
+    for path, _ in files:
+        sys.modules.pop(os.fsdecode(path).rpartition("/")[2].removesuffix(".py"), None)
+
+
+def become(job: dict[str, Any], moves: list[Step], drops: list[Step], size: int, main: int, entry: Any) -> NoReturn:
+    """In the child: give up everything, then turn into the job's program, of which the source has so many bytes."""
+    for call, words in moves:
+        call(*words)
+    for call, words in drops:
+        if call(*words):
+            raise OSError(0, f"{call.__name__} failed")
+    if entry is None:
         for ignored in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores them, and exec would pass that on
             _signal.signal(ignored, _signal.SIG_DFL)
-        os.execve(program if program >= 0 else job["argv"][0], job["argv"], dict(os.environ))
+        program = job["argv"][0] if job["program"] is None else FIRST_FREE_FD - 2
+        os.execve(program, job["argv"], dict(os.environ))
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-    text = os.read(source, os.fstat(source).st_size)  # a file in memory comes whole
+    text = os.read(FIRST_FREE_FD - 3, size)  # a file in memory comes whole
     if main >= 0:
-        os.write(main, text)
-        os.close(main)
-    os.close(source)
-    for path, _ in job["files"]:  # a module of the job's own hides one of the library
-        sys.modules.pop(os.fsdecode(path).rpartition("/")[2].removesuffix(".py"), None)
-    for call in renew:
-        call()
-    sys.path += search_path
-    sys.argv[:] = map(os.fsdecode, job["argv"])
-    os.close(status)
-    entry = ENTRIES[job["role"]]
-    entry.__globals__["NAME"] = job["name"]
+        os.write(FIRST_FREE_FD - 4, text)
+        os.close(FIRST_FREE_FD - 4)
+    os.close(FIRST_FREE_FD - 3)
+    os.close(FIRST_FREE_FD - 1)
     entry(text)
     os._exit(70)  # a role never returns
 
@@ -382,8 +412,6 @@ class Forks:
     """
 
     def __init__(self, control: _socket.socket) -> None:
-        import ctypes
-
         self.c = ctypes.PyDLL(None, use_errno=True)
         self.errno = ctypes.get_errno
         self.control = control
@@ -405,27 +433,30 @@ class Forks:
     def wait(self, pid: int, room: Room) -> tuple[int, Any]:
         """Wait for the main process, and kill everything if the host says so. Orphans that end meanwhile are reaped."""
         while True:
-            ready = [fd for fd, _ in self.poller.poll()]
-            if self.ends in ready:
+            for fd, _ in self.poller.poll():
+                if fd != self.ends:
+                    if not self.control.recv(1 << 10):
+                        sys.exit(0)  # the host went away
+                    room.kill()
+                    continue
                 os.read(self.ends, 1 << 10)
                 ended, status, usage = os.wait4(pid, os.WNOHANG)
                 if ended:
                     return status, usage
                 reap_orphans(pid)
-            if self.control.fileno() in ready:
-                if not self.control.recv(1 << 10):
-                    sys.exit(0)  # the host went away
-                room.kill()
 
 
 def begin(job: dict[str, Any], fds: list[int], main: int, room: Room, forks: Forks) -> tuple[int, int]:
     """Fork the job's main process: its pid, and a descriptor that has a fault to tell if its program never began."""
     reader, writer = os.pipe()
+    moves, drops = prepare(job, fds, writer, main, room)
+    size = 0 if job["source"] is None else os.fstat(fds[job["source"]]).st_size
+    entry = ENTRIES.get(job["role"])
     room.before_fork()
     pid = forks.fork()
     if pid == 0:
         try:
-            become(job, fds, writer, main, room)
+            become(job, moves, drops, size, main, entry)
         finally:  # only our own fault leads here, whatever it is
             error = sys.exc_info()[1]
             try:
@@ -484,12 +515,11 @@ def perform(job: dict[str, Any], fds: list[int], room: Room, forks: Forks) -> di
     fault = os.read(told, 4096)
     os.close(told)
     orphans = room.sweep()
-    collected = collect(job, fds)
+    collected = collect(job, fds) if job["collect"] else []
     files = [path for path, _ in job["files"]]
-    if job["main"]:
-        files.append(os.fsencode(room.main))
-    clean = room.tidy(files)
-    forget([job["said"], *job["argv"], *files, *(path for path, _, _ in job["collect"])])
+    clean = room.tidy([room.main, *files] if job["main"] else files)
+    if files or collected or job["argv"] != [room.main]:
+        forget([*job["argv"], *files, *(path for path, _, _ in job["collect"])])
     if fault:
         return {"fault": fault.decode(errors="replace"), "clean": clean}
     return {
@@ -534,12 +564,13 @@ def warm(setup: dict[str, Any], work: str) -> None:
     sys.path[:] = [*setup["first"], *sys.path, *setup["path"]]
     for name in setup["modules"]:
         __import__(name)
-    renew.append(sys.modules["random"].seed)
+    generator = sys.modules["random"].seed.__self__
+    renew.append((super(type(generator), generator).seed, ()))  # what is left of its `seed` where nothing was drawn yet
     if "numpy" in setup["modules"]:
-        renew.append(sys.modules["numpy"].random.seed)
+        renew.append((sys.modules["numpy"].random.seed, ()))
     if "threading" in sys.modules:
-        renew.append(sys.modules["threading"].main_thread()._set_native_id)
-    for call in renew:
+        renew.append((sys.modules["threading"].main_thread()._set_native_id, ()))
+    for call, _ in renew:
         call()  # the first time it imports what it needs
     namespace: dict[str, Any] = {}
     exec(compile("def f(x: int = 1) -> str:\n    return f'{x}'\ny = [f(i) for i in range(3)]\n", "", "exec"), namespace)
@@ -547,7 +578,25 @@ def warm(setup: dict[str, Any], work: str) -> None:
     search_path[:] = [work, *sys.path]
     sys.path.clear()  # this process imports nothing any more, least of all from where programs write
     gc.collect()
+    fill_gaps()
     gc.freeze()
+
+
+filling: list[object] = []
+
+
+def fill_gaps() -> None:
+    """Take the free blocks that lie among objects in use, so that a forked process gets its own from fresh pages: those
+    of few pools, side by side, where each gap would cost it the copy of a page.
+    """
+    for size in range(16, SMALLEST_LARGE + 1, 16):
+        taken = 0
+        while taken < MOST_FILLING:
+            block = object() if size == 16 else complex(size) if size == 32 else bytes(size - bytes.__basicsize__)
+            if (id(block) & POOL_MASK) == POOL_HEADER:
+                break
+            filling.append(block)
+            taken += size
 
 
 def main() -> None:
@@ -564,7 +613,7 @@ def main() -> None:
             os.close(fd)
         room, kit = furnish(c, setup)
         for name in setup["kit"]:
-            kit[name].MAIN, kit[name].HARNESS = room.main, os.path.dirname(sys.argv[0])
+            kit[name].MAIN, kit[name].HARNESS = os.fsdecode(room.main), os.path.dirname(sys.argv[0])
             ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
         if "candidate" in kit:
             kit["candidate"].rehearse()

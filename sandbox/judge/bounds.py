@@ -32,7 +32,6 @@ MAX_ARRAY_BYTES = 64 * 1024 * 1024  # of a numpy array that a message describes
 MAX_NAME = 200  # of an exception, a type, a named tuple, a field, an attribute
 MAX_DTYPE = 40
 MAX_ERROR = 2_000  # message of an exception
-MAX_ERROR_ARGS_BYTES = 10_000
 MAX_REASON = 500  # what a wall, a codec or a failed assert says
 MAX_DETAIL = 2_500  # of a test's report: a name, a message, and a few words of ours
 MAX_FIELDS = 255  # of a named tuple

@@ -232,7 +232,7 @@ def judge_calls(
                 stuck = gone or end.verdict in (Verdict.OUTPUT_LIMIT, Verdict.INVALID_RESULT)
                 reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
                 failures += end.verdict is not Verdict.PASSED
-                meter = Meter(candidate.run)
+                meter = meter.next()
             found |= flags(candidate.run) | candidate.watch.flags()
     return reports, found
 

@@ -17,7 +17,7 @@ MAX_ANSWERS = 16
 def check_cases(suite: StdioSuite, limits: Limits) -> None:
     """Raises InvalidSuite, naming the case, the field and the limit."""
     if suite.checker is not None and suite.interactor is not None:
-        raise InvalidSuite("checker and interactor: a suite takes one of them")
+        raise InvalidSuite("checker and interactor: a suite takes one of them, not both")
     decided = suite.checker is not None or suite.interactor is not None
     for at, case in enumerate(suite.cases):
         answers = answers_of(case)

@@ -173,17 +173,17 @@ def is_vacuous(helper: Helper, case: StdioCase, at: int) -> bool:
     if vouched:
         own = helper.control(case, encoded(answer, "a case's stdout"))
         if own.unloadable:
-            raise spoilt(f"the {helper.who} cannot be loaded", own)
+            raise broken(f"the {helper.who} cannot be loaded", own)
         if not own.accepted:
-            raise spoilt(f"cases.{at}: the {helper.who} {outcome(own)} on the case's own stdout as output", own)
+            raise broken(f"cases.{at}: the {helper.who} {outcome(own)} on the case's own stdout as output", own)
     nonsense = helper.control(case, NONSENSE)
-    if nonsense.unloadable:
-        raise spoilt(f"the {helper.who} cannot be loaded", nonsense)
+    if nonsense.unloadable and not vouched:  # else its text loads, and it is the nonsense that it cannot read
+        raise broken(f"the {helper.who} cannot be loaded", nonsense)
     if not nonsense.accepted and (vouched or not nonsense.failed):
         return False
     silence = helper.control(case, SILENCE)
     if not vouched and nonsense.failed and silence.failed:
-        raise spoilt(f"cases.{at}: the {helper.who} says that it failed, whatever the program says", silence)
+        raise broken(f"cases.{at}: the {helper.who} says that it failed, whatever the program says", silence)
     return nonsense.accepted and silence.accepted
 
 
@@ -193,7 +193,7 @@ def outcome(own: Ruling) -> str:
     return "refuses" if own.score == 0 else f"gives {own.score:g}"
 
 
-def spoilt(what: str, found: Ruling) -> InvalidSuite:
+def broken(what: str, found: Ruling) -> InvalidSuite:
     kind = TransientFailure if found.transient else InvalidSuite
     hint = "; options.control: false judges without this trial" if found.score is not None else ""
     return kind(f"{what}: {found.message or 'it gives no reason'}{hint}")

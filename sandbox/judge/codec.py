@@ -51,7 +51,7 @@ def refuse(value: Any) -> dict[str, Any]:
 
 def dumps(tree: Any) -> bytes:
     try:
-        data = _WRITER.encode(tree).encode("ascii")
+        data = "".join(_write(tree, 0)).encode("ascii")
     except (ValueError, RecursionError) as error:
         raise CodecError(f"not encodable: {bounds.text(str(error))}") from None
     if len(data) > MAX_MESSAGE_BYTES:
@@ -75,13 +75,21 @@ def loads(data: bytes, most_containers: int = MAX_NODES) -> Any:
     """The tree of a message. Raises CodecError for one past the bounds, before anything is built of it."""
     if len(data) > MAX_MESSAGE_BYTES:
         raise CodecError(f"a message of {len(data)} bytes; at most {MAX_MESSAGE_BYTES} may cross")
-    nodes, containers = bounds.count(data, MAX_NODES, most_containers)
-    if nodes > MAX_NODES:
-        raise CodecError(f"a value of more than {MAX_NODES} parts")
-    if containers > most_containers:
-        raise CodecError(f"a value of more than {most_containers} lists and objects")
+    if len(data) > min(MAX_NODES, most_containers):  # each part takes a byte at least
+        nodes, containers = bounds.count(data, MAX_NODES, most_containers)
+        if nodes > MAX_NODES:
+            raise CodecError(f"a value of more than {MAX_NODES} parts")
+        if containers > most_containers:
+            raise CodecError(f"a value of more than {most_containers} lists and objects")
     try:
-        return _READER.decode(data.decode("ascii"))
+        text = data.decode("ascii")
+        if text.startswith("{"):  # as every message of ours; others, and what is malformed, the slower way tells
+            tree, end = _scan(text, 0)
+            if end == len(text):
+                return tree
+        return _READER.decode(text)
+    except StopIteration:
+        raise CodecError("a malformed message: a value is missing") from None
     except (ValueError, RecursionError) as error:
         raise CodecError(f"a malformed message: {bounds.text(str(error), bounds.MAX_NAME)}") from None
 
@@ -91,7 +99,12 @@ def _no_constant(name: str) -> Any:
 
 
 _WRITER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+_make: Any = getattr(json.encoder, "c_make_encoder", None)
+_write: Any = _WRITER.iterencode
+if _make is not None:  # made once, where `encode` makes one for each message
+    _write = _make(None, _WRITER.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
 _READER = json.JSONDecoder(parse_constant=_no_constant)
+_scan: Any = getattr(_READER, "scan_once", None) or _READER.raw_decode
 
 
 class Lender:

@@ -5,7 +5,7 @@ without having looked at an answer is vacuous, and marked; a suite of nothing el
 beside any program (modules, a `check`, tests to collect) is found missing here, and only here or by reading is a suite
 invalid: whatever happens later, with a program, is the program's. What a test asks beyond values makes it unjudgeable.
 
-A test process that hangs or dies in the control run ends it: what has not been tried is taken to be good.
+A test process that hangs or crashes in the control run ends it: what has not been tried is taken to be good.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def nothing_left(control: Control) -> str:
         reason = next(iter(control.unjudgeable.values()))
         return f"no test can be judged by values: {reason}; use options.grading together"
     if control.skipped and not control.vacuous and not control.unjudgeable:
-        return "every test is skipped by the suite itself"
+        return "every test is skipped by the suite itself; take out a skip mark, or judge by another suite"
     return (
         "no test looks at what the program answers: every one passes for a program that answers nothing; "
         "assert something of an answer, or set options.control to false"
@@ -254,11 +254,11 @@ def next_word(run: Run, channel: Channel) -> dict[str, Any] | None:
             data = channel.frame()
             message = None if data is None else codec.loads(data)
         except codec.CodecError as error:
-            raise InvalidSuite(f"the tests tamper with their judge: {error}") from None
+            raise InvalidSuite(f"the tests cannot be used: they write to their judge's connection ({error})") from None
         if isinstance(message, dict):
             return message
         if data is not None:
-            raise InvalidSuite("the tests tamper with their judge")
+            raise InvalidSuite("the tests cannot be used: they write to their judge's connection")
         if run.ending is not None or channel.closed:
             channel.fill()
             if len(channel.pending) < 4:

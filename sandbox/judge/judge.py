@@ -119,7 +119,7 @@ def judge(
     total = size(suite)
     check_options(options, language, kind)
     if options.run_main is None:
-        options = replace(options, run_main=kind in RUN_AS_MAIN)
+        options = settled(options, kind in RUN_AS_MAIN)
     text = program.source if suite is asked or not isinstance(asked, CheckSuite) else asked.prompt + program.source
     source = text.encode("utf-8", "surrogatepass")  # what is no UTF-8 the compiler will refuse
     if len(source) > fences.MAX_SOURCE_BYTES:
@@ -146,6 +146,11 @@ def judge(
         raise SandboxError(f"the host fails the sandbox: {error}") from error
     except MemoryError as error:  # of a suite or of our own: what an answer takes is judged where it is weighed
         raise SandboxError("the judge has reached its memory limit (executor_memory_mb)") from error
+
+
+@lru_cache(maxsize=64)
+def settled(options: Options, run_main: bool) -> Options:
+    return replace(options, run_main=run_main)
 
 
 def with_missing(report: Report, language: str, source: str, options: Options) -> Report:
@@ -374,7 +379,9 @@ def judge_stdio(
         if job is None:
             return report, [NOT_COMPILED], set()
         tests, flags = judge_cases(job, suite, stop, box, referee, audit=options.audit)
-        return report, [replace(test, vacuous=at in vacuous) for at, test in enumerate(tests)], flags
+        if vacuous:
+            tests = [replace(test, vacuous=at in vacuous) for at, test in enumerate(tests)]
+        return report, tests, flags
 
 
 @contextmanager
@@ -403,7 +410,7 @@ def run_only(
     if options.fresh_interpreter and language == "python" and MAIN in {path_of(name) for name, _ in order.files}:
         raise InvalidOptions("options.fresh_interpreter: a file of the name main.py would be the program")
     if order.args and options.fresh_interpreter and options.audit:
-        raise InvalidOptions("options.fresh_interpreter: not together with options.audit and arguments")
+        raise InvalidOptions("options.fresh_interpreter: not with options.audit and args; leave out one of the three")
     if isinstance(suite, ScriptSuite) and options.control:
 
         def tried_alone(program: str) -> TestReport | None:

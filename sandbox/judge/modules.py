@@ -21,7 +21,7 @@ CLEAN = frozenset({Verdict.PASSED, Verdict.SKIPPED, Verdict.WRONG_ANSWER})
 
 
 def missing_modules(language: str, source: bytes, tests: list[TestReport] | tuple[TestReport, ...]) -> list[str]:
-    """Modules that failed tests died of and that are nowhere on this host, sorted."""
+    """Modules whose absence failed tests and that are nowhere on this host, sorted."""
     name = base(language)
     if name not in ("python", "javascript", "typescript"):
         return []

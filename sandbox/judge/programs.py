@@ -51,7 +51,7 @@ def ready(
     """The job that runs the program, or None if it does not compile; and what the compiler said, if there is one."""
     if language == "python":
         job = script_job(text.main, limits, options)
-        yield replace(job, files=(*job.files, *placed(text.beside))), None
+        yield replace(job, files=(*job.files, *placed(text.beside))) if text.beside else job, None
         return
     recipe = BY_NAME[language]
     if recipe.variant in recipe.test_names:

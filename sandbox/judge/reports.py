@@ -22,6 +22,7 @@ TEST_BYTES = 200  # of one test without its texts: names of the fields, verdict,
 REST_BYTES = 2_000 + bounds.MAX_FLAGS * (bounds.MAX_NAME + 4)
 TEXTS_BYTES = 32 * 1024  # left for texts, however many tests there are
 MAX_LISTED = (bounds.MAX_REPORT_BYTES - REST_BYTES - TEXTS_BYTES) // TEST_BYTES
+SHORT_TESTS, SHORT_CHARS = 100, 16 * 1024  # of a report that fits whatever its texts hold
 WORST = 6  # bytes that one character takes in JSON at most: a control character as an escape
 ELLIPSIS = "…"
 
@@ -30,6 +31,8 @@ Part = TypeVar("Part", TestReport, CompileReport)
 
 def bounded(report: Report) -> Report:
     """`report`, or what fits of it; every text can be written as UTF-8."""
+    if is_short(report):
+        return report
     flags = tuple(bounds.text(sayable(flag), bounds.MAX_NAME) for flag in report.flags[: bounds.MAX_FLAGS - 1])
     listed = tuple(map(told, report.tests[:MAX_LISTED]))
     compiled = None if report.compile is None else told(report.compile)
@@ -41,6 +44,18 @@ def bounded(report: Report) -> Report:
         listed = tuple(cut(test, most) for test in listed)
         compiled = None if compiled is None else cut(compiled, most)
     return replace(report, tests=listed, compile=compiled, flags=flags if whole else tuple(sorted({*flags, TRUNCATED})))
+
+
+def is_short(report: Report) -> bool:
+    """Whether nothing has to be changed, seen at a glance: few tests and flags, short texts, all of them ASCII."""
+    if len(report.tests) > SHORT_TESTS or len(report.flags) >= bounds.MAX_FLAGS or report.compile is not None:
+        return False
+    size, plain = 0, True
+    for test in report.tests:
+        for text in (test.stdout, test.stderr, test.detail, test.name):
+            size += len(text)
+            plain = plain and text.isascii()
+    return plain and size <= SHORT_CHARS and all(len(flag) <= bounds.MAX_NAME and flag.isascii() for flag in report.flags)
 
 
 def texts_of(part: Any) -> dict[str, str]:

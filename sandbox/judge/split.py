@@ -19,6 +19,7 @@ from typing import Any
 
 from sandbox import languages
 from sandbox import limits as fences
+from sandbox.cgroup import Counters
 from sandbox.errors import InvalidSuite, SandboxError
 from sandbox.jail import Job
 from sandbox.judge import bounds, codec
@@ -81,27 +82,37 @@ class Channel:
 class Meter:
     """What one test used: the candidate's counters between two moments."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, counted: Counters | None = None) -> None:
+        """`counted`: how the counters stand now, where that has just been read."""
         self.run = run
-        self.cpu_ns = run.box.cpu_ns()
-        self.oom_kills = run.counters().oom_kills
+        self.counted = counted or self.count()
+        self.cpu_ns, self.oom_kills = self.counted.cpu_ns, self.counted.oom_kills
         run.box.restart_peak()
         self.began = time.monotonic()
+
+    def count(self) -> Counters:
+        self.run.box.cpu_ns()  # where there is no group, the counters are those of the last look
+        return self.run.counters()
+
+    def next(self) -> Meter:
+        """The meter of the test that follows the one reported."""
+        return Meter(self.run, self.counted)
 
     def overruled(self, end: Fate) -> Fate:
         """An answer counts only within all limits: a child may have died for memory, a flood be still in the pipe."""
         self.run.drain()
         ends = [end]
+        used_ns = self.run.box.cpu_ns()
         if self.run.counters().oom_kills > self.oom_kills:
             ends.append(over_memory(self.run))
         if self.run.stdout.overflowed:
             ends.append(over_output(self.run))
-        if self.run.box.cpu_ns() > self.run.budget.cpu_ns:  # the clock looks every few milliseconds only
+        if used_ns > self.run.budget.cpu_ns:  # the clock looks every few milliseconds only
             ends.append(over_cpu(self.run))
-        return min(ends, key=lambda one: SEVERITY.index(one.verdict or Verdict.NO_RESULT))
+        return end if len(ends) == 1 else min(ends, key=lambda one: SEVERITY.index(one.verdict or Verdict.NO_RESULT))
 
     def report(self, verdict: Verdict, detail: str) -> TestReport:
-        counters = self.run.counters()
+        counters = self.counted = self.run.counters()
         return TestReport(
             verdict=verdict,
             cpu_ms=round((counters.cpu_ns - self.cpu_ns) / 1e6, 3),
@@ -347,7 +358,7 @@ def judge_tests(
                 if leaned and end.verdict is Verdict.PASSED:
                     found.add("program_methods")
                 stuck = stuck or alone or any(run.ending or run.killed_for for run in (t, c))
-                meter = Meter(c)
+                meter = meter.next()
             found |= flags(c) | pair.watch.flags()
     return reports, found
 

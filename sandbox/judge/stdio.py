@@ -29,14 +29,15 @@ PIPE_BYTES = 1 << 16  # what a pipe of Linux holds unless it is told otherwise
 
 def piped(data: bytes) -> int | None:
     """The reading end of a pipe that holds `data` whole; None where this host gives nobody a pipe of that size."""
-    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
         os.fchmod(reader, 0o644)  # so that programs of another uid can open /dev/stdin
-        if len(data) > PIPE_BYTES:
-            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, len(data))
-        if data and os.write(writer, data) < len(data):
-            raise BlockingIOError
-        os.set_blocking(reader, True)
+        if data:
+            os.set_blocking(writer, False)
+            if len(data) > PIPE_BYTES:
+                fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, len(data))
+            if os.write(writer, data) < len(data):
+                raise BlockingIOError
     except (BlockingIOError, PermissionError):
         os.close(reader)
         return None
@@ -144,20 +145,16 @@ def judge_case(
         wall_ms = 1000 * (time.monotonic() - run.began)
         end = fate(run)
         out = bytes(run.stdout.data)
-        report = run_report(run, end, wall_ms, out)
         found = flags(run) | watch.flags(whole=left_by_itself(run))
     # Only now, when nothing of the program is left, does anybody look at what it printed.
+    if end.verdict is None and rule is None:
+        expected = [encoded(answer, "a case's stdout") for answer in answers_of(case)]
+        right = any(same_output(out, answer, suite.compare, suite.rel_tol) for answer in expected)
+        end = Fate(Verdict.PASSED) if right else Fate(Verdict.WRONG_ANSWER, "the output differs")
+    report = run_report(run, end, wall_ms, out)
     if end.verdict is None and rule is not None:
         report, more = ruled(report, rule(out), "checker")
         found |= more
-    elif end.verdict is None:
-        expected = [encoded(answer, "a case's stdout") for answer in answers_of(case)]
-        right = any(same_output(out, answer, suite.compare, suite.rel_tol) for answer in expected)
-        report = replace(
-            report,
-            verdict=Verdict.PASSED if right else Verdict.WRONG_ANSWER,
-            detail="" if right else "the output differs",
-        )
     return report if rule is None or report.score is not None else replace(report, score=0.0), found
 
 

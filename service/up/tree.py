@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from service.errors import UsageError
-from service.queue.connections import greet
 from service.settings import Settings
 from service.up import broker
 from service.up.children import Child, command, environ_of
@@ -40,7 +39,7 @@ def up(settings: Settings) -> int:
         children: list[Child] = []
         redis_url = settings.redis_url
         if redis_url is not None:
-            greet(redis_url, settings.redis_wait_s)
+            _greet(redis_url, settings.redis_wait_s)
         else:
             server, unix_socket = broker.find_server(), run / "s"
             redis_url = f"unix://{unix_socket}"
@@ -63,10 +62,17 @@ def up(settings: Settings) -> int:
         return supervisor.run()
 
 
+def _greet(redis_url: str, wait_s: float) -> None:
+    """Wait for a Redis that is not this tree's own; the client is loaded only where there is one."""
+    from service.queue.connections import greet
+
+    greet(redis_url, wait_s)
+
+
 def workers(settings: Settings, kind: Literal["score", "execute"], count: int) -> int:
     """Several workers of one kind on this host; the first one serves the metrics of all."""
     assert settings.redis_url is not None
-    greet(settings.redis_url, settings.redis_wait_s)
+    _greet(settings.redis_url, settings.redis_wait_s)
     with _run_folder() as run:
         env = _environ(settings.model_copy(update={"metrics_port": 0}), run)
         first, *others = _workers(kind, count, env)

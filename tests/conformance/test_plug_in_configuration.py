@@ -1,6 +1,6 @@
 """What a trainer's user wrote wrongly is raised where it is written: tests that cannot be read, options that cannot be.
 
-Pass rates and a model's scores never share a column, and no row of a spoilt data set becomes a number or a None.
+Pass rates and a model's scores never share a column, and no row of a broken data set becomes a number or a None.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ VALUES: list[tuple[dict[str, Any], str]] = [
     ({"timeout_s": math.nan}, "^timeout_s"), ({"gather_s": -1}, "^gather_s"), ({"max_connections": 0}, "^max_conn"),
     ({"reward": "both"}, "^reward: 'both'; there are auto, tests, model"), ({"spec": 1}, "^spec: "),
     ({"spec": {"terms": []}}, "^spec.terms: "), ({"spec": {"term": []}}, "^spec.term: "),
-    ({"spec": {}, "reward": "model"}, "^reward: 'model' and a spec are two answers"),
+    ({"spec": {}, "reward": "model"}, "^reward: 'model' and a spec exclude each other"),
 ]
 
 

@@ -118,8 +118,8 @@ LIMITS = (
     ),
     Limit(
         "a patched name of the program's module",
-        "invalid_result",
-        "split",
+        "passed",
+        "program_methods",
         CLASS,
         "from unittest.mock import patch\nwith patch('__main__.helper', return_value=9):\n    assert plain(1) == 9",
     ),

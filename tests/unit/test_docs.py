@@ -1,6 +1,6 @@
 """What is written is true: code blocks run, examples fit the schemas, tables come from the code.
 
-Tables between `<!-- generated: NAME -->` and `<!-- end -->` are made here and written anew by
+Tables between `<!-- generated: NAME -->` and `<!-- end -->` are made here and written again by
 `PYTHONPATH=tests python tests/unit/test_docs.py`. Fences by their info string:
   python          run, one namespace a page                  json NAME       a valid service.schemas.NAME
   bash service    }  run by the integration tests            sh              for the reader's host; syntax checked
@@ -110,7 +110,7 @@ def endpoints() -> str:
         "/languages": {"get": "What the executors run, with toolchain versions"},
         "/info": {"get": "Versions, limits, isolation level, models, queues"},
         "/health": {"get": "The process lives"},
-        "/ready": {"get": "A scorer and an executor have answered a probe; 503 until then"},
+        "/ready": {"get": "A worker of each configured kind has done a job; 503 until then"},
         "/metrics": {"get": "Prometheus"},
     }
     rows = []
@@ -135,12 +135,12 @@ VERDICTS = {
     Verdict.PASSED: "every test passed",
     Verdict.WRONG_ANSWER: "ran, and answered wrongly",
     Verdict.RUNTIME_ERROR: "raised, or exited with an error",
-    Verdict.COMPILE_ERROR: "does not compile, or is no Python",
+    Verdict.COMPILE_ERROR: "does not compile, or is not Python",
     Verdict.TIME_LIMIT: "used up its CPU time, or the wall-clock safety net",
     Verdict.MEMORY_LIMIT: "used up its memory",
     Verdict.OUTPUT_LIMIT: "wrote too much",
     Verdict.NO_RESULT: "ended before it gave a result",
-    Verdict.INVALID_RESULT: "gave something that is no plain value",
+    Verdict.INVALID_RESULT: "answered what the test cannot take, or past a bound",
     Verdict.SECURITY_VIOLATION: "did what no honest program does",
     Verdict.NO_CODE: "the completion holds no code block",
     Verdict.SKIPPED: "not run: by the stop rule, or because the suite skips it",

@@ -122,7 +122,7 @@ def test_the_test_is_put_where_it_is_read() -> None:
     assert appended("python", b"a", b"b") == b"a\nb"
     assert appended("python", b"@x\ndef f(): 1", b"b") == b"@x\ndef f(): 1\nb"
     assert appended("python", b"def f(): 1\n@x(\n1)", b"b") == b"def f(): 1\n@x(\n1)\npass\nb"
-    assert appended("go", b"package main\nfunc f() {}", b'import "os"\nx').startswith(b'package main\nimport "os"\n')
+    assert appended("go", b"package p\nfunc f() {}", b'import "os"\nx') == b'package p; import ("os")\nfunc f() {}\n\nx'
     assert appended("javascript", b"const f = x => x +", b"b") == b"const f = x => x +\n;\nb"
     assert appended("perl", b"a\n__END__\nnotes", b"b") == b"a\n\nb\n__END__\nnotes"
     assert appended("php", b"<?php a", b"<?php b") == b"<?php a\n b"

@@ -84,7 +84,7 @@ def asking(app: FastAPI) -> httpx.AsyncClient:
 
 
 SECRET = "completely-private-text"
-ASSERT = {"kind": "assert", "asserts": ["x"]}
+ASSERT = {"kind": "assert", "asserts": ["assert x"]}
 SCORE = {"items": [{"prompt": SECRET, "completions": [SECRET]}]}
 BODIES: list[tuple[str, Any]] = [
     ("/score", SCORE),
