@@ -313,7 +313,8 @@ def judge(peer: Any, text: str, work: Any, texts: list[str]) -> tuple[str, str]:
     if isinstance(error, ImportError):
         if error.name in PROGRAM_MODULES and isinstance(sys.modules.get(error.name), ProgramModule):
             return "runtime_error", reason
-        fault = error.name in imports(texts) or isinstance(peer, ControlPeer)
+        absent = isinstance(error, ModuleNotFoundError) or printed.startswith("cannot import name")
+        fault = isinstance(peer, ControlPeer) or (absent and error.name in imports(texts))
         return ("invalid" if fault else "invalid_result"), reason
     if isinstance(error, Unusable):
         return ("invalid" if isinstance(peer, ControlPeer) else "invalid_result"), reason
