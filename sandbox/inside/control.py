@@ -10,6 +10,8 @@ Nothing of any program is in this process; there is no wire.
 
 from __future__ import annotations
 
+from collections import abc
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -210,6 +212,12 @@ class Echo(Named):
         yield from ()
         return self.echo()
 
+    def send(self, value: Any = None) -> Any:
+        """As a coroutine it has ended already."""
+        raise StopIteration(self.echo())
+
+    __next__ = send
+
 
 def echoing(result: Any) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -238,6 +246,7 @@ ECHOED: dict[str, Any] = {
 } | dict.fromkeys(("repr", "str", "format"), lambda echo: "plaudit")
 LEFT = frozenset(
     {
+        "next",
         "aenter",
         "aexit",
         "aiter",
@@ -261,6 +270,7 @@ def _install() -> None:
             setattr(Echo, f"__{name}__", echoing(Echo.truth))
         elif name not in LEFT:
             setattr(Echo, f"__{name}__", echoing(ECHOED.get(name, Echo.echo)))
+    abc.Coroutine.register(Echo)  # `asyncio.run` asks
 
 
 _install()

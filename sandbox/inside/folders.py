@@ -172,6 +172,7 @@ class Folder:
     def repeat(self, tree: Any) -> int:
         """Do here what the other end says has happened there; returns how many files were written. Raises Refused."""
         gone, new, put = read_changes(tree)
+        self.touched = {str(name).partition("/")[0] for name in (*gone, *(one[0] for one in (*new, *put)))}
         top = open_fd(self.root, SEARCH)
         try:
             for name in sorted(gone, key=len, reverse=True):

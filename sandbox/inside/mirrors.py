@@ -515,9 +515,7 @@ def enumeration(peer: Any, number: int, about: dict[str, Any], name: str, bases:
                 namespace[attribute] = Asked(attribute, bound=how == "function", number=number, base=value_base)
         namespace["__getattr__"] = of_member
         if "_missing_" in about["names"]:
-            namespace["_missing_"] = classmethod(
-                lambda cls, value: peer.call({"h": number, "method": "_missing_"}, (value,), {})
-            )
+            namespace["_missing_"] = classmethod(lambda cls, value: looked_up(peer, number, value))
         return meta(name, lineage, namespace)
 
     made, error = attempt(make)
@@ -526,6 +524,12 @@ def enumeration(peer: Any, number: int, about: dict[str, Any], name: str, bases:
     for key, value in ((CLASS, number), (PEER, peer), (META, False)):
         type.__setattr__(made, key, value)
     return made
+
+
+def looked_up(peer: Any, number: int, value: Any) -> Any:
+    """The member for a value that none has, which the program says."""
+    peer.leaned = peer.leaned or peer.guarded
+    return peer.call({"h": number, "method": "_missing_"}, (value,), {})
 
 
 def of_member(self: Any, name: str) -> Any:

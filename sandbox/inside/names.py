@@ -119,7 +119,7 @@ class Names:
             known = self.library(peer, name, tree)
             if known is not None:
                 return known[0]
-        found = peer.decode(tree)
+        found = peer.answer_of(tree)
         self.hear(peer, name, found)
         other = callable(found) and not isinstance(found, type) and name != self.first
         if self.first and other and self.speaks_of_entry_point():

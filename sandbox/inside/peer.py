@@ -37,7 +37,19 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from sandbox.inside import fakes, mirrors, remote
-    from sandbox.inside.remote import CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
+    from sandbox.inside.remote import (
+        ANSWER,
+        CLASS,
+        MUTABLE,
+        NUMBER,
+        SYNCED,
+        Method,
+        get,
+        is_foreign,
+        is_mirror,
+        own,
+        peer_of,
+    )
     from sandbox.inside.serving import base_of, base_value, fill, instance_of
     from sandbox.inside.wire import (
         BeyondValues,
@@ -58,7 +70,7 @@ else:
     import fakes
     import mirrors
     import remote
-    from remote import CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
+    from remote import ANSWER, CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
     from serving import base_of, base_value, fill, instance_of
     from wire import (
         BeyondValues,
@@ -141,6 +153,7 @@ MAX_WATCHED, MAX_WATCHED_BYTES = 16, 10_000  # attributes that tests may change 
 WATCHED = frozenset({list, dict, set})
 # What asks an object of itself, and what may change one.
 LOOKING = frozenset({"attr", "item", "str", "repr", "format", "len", "int", "index", "float", "contains", "bytes"})
+ANSWERING = frozenset({"get", "poll", "complete"})
 CHANGING = frozenset({"set_attr", "del_attr", "set_item", "del_item", "set_inside", "set_content", "enter", "exit"})
 MAX_NESTED = 60  # objects within objects within one value
 
@@ -220,6 +233,7 @@ class Peer:
         self.spoken: set[int] = set()  # numbers of the classes that the tests speak of
         self.entry: int | None = None  # the number of the entry point, where it is a class
         self.looks: dict[str, int] = {}  # what an object has said of itself, by what it was asked
+        self.answering = False  # whether what arrives is what a call has answered, or a name of the program's
         self.changes_made = 0  # how often anything was done that may change an object
         self.lock = _thread.allocate_lock()
         remote.peers[:] = [self]
@@ -435,6 +449,8 @@ class Peer:
         self.make_room()
         object.__setattr__(made, NUMBER, number)
         object.__setattr__(made, remote.PEER, self)
+        if self.answering:
+            object.__setattr__(made, ANSWER, True)
         self.remotes[number] = made
         return made
 
@@ -483,12 +499,20 @@ class Peer:
         except codec.CodecError as error:
             raise self.fail(Unsplittable(str(error))) from None
 
+    def answer_of(self, tree: Any) -> Any:
+        """A value that the program was asked for: the functions in it may be called as a part of the answer."""
+        self.answering = True
+        try:
+            return self.decode(tree)
+        finally:
+            self.answering = False
+
     # requests and replies
 
     def request(self, op: str, /, **fields: Any) -> Any:
         """Ask the other end and wait; raises its exception here."""
         reply = self.open_reply(self.exchange(op, fields))
-        value = self.decode(reply.get("ok"))
+        value = self.answer_of(reply.get("ok")) if op in ANSWERING else self.decode(reply.get("ok"))
         if self.guarded:
             self.look_again(op, fields, reply.get("ok"))
         if "sync" in fields:
@@ -599,7 +623,9 @@ class Peer:
             self.looks.clear()
         borrower = codec.Borrower(self.borrow, kept)
         try:
+            self.answering = True
             result = codec.decode(reply.get("ok"), borrower)
+            self.answering = False
             for number, tree in pairs_of(reply.get("changed")):
                 content = codec.decode(tree, borrower)
                 if type(number) is int and 0 <= number < len(kept):
@@ -607,6 +633,8 @@ class Peer:
             self.refresh_all(reply)
         except (codec.CodecError, TypeError, ValueError) as error:
             raise self.fail(Unsplittable(bounds.text(str(error)))) from None
+        finally:
+            self.answering = False
         self.open_reply(reply)
         return result
 

@@ -33,8 +33,8 @@ else:
     from serving import BINARY
     from wire import Unsplittable
 
-NUMBER, PEER, SYNCED, TAINTED, TEXT, LENGTH, GIVEN = (
-    f"\0{name}" for name in ("number", "peer", "synced", "tainted", "text", "length", "given")
+NUMBER, PEER, SYNCED, TAINTED, TEXT, LENGTH, GIVEN, ANSWER = (
+    f"\0{name}" for name in ("number", "peer", "synced", "tainted", "text", "length", "given", "answer")
 )
 CLASS = "\0class"  # the number of a mirror's class; instances have theirs under NUMBER
 SHOWN = frozenset(
@@ -157,6 +157,8 @@ def hear(owner: type, found: Any) -> Any:
             peer.spoken.add(own(found, CLASS))
     elif number != peer.entry:
         as_method(owner, found)
+    elif is_foreign(found) and get(found, NUMBER) is not None:
+        object.__setattr__(found, ANSWER, True)
     return found
 
 
@@ -514,6 +516,8 @@ def walk(self: Any, iterator: Any) -> Any:
 
 
 def call_it(self: Any, *args: Any, **kwargs: Any) -> Any:
+    if get(self, ANSWER) is None:  # not what a call has answered: the program has put it somewhere
+        lean(self)
     return peer_of(self).call(where(self), args, kwargs)
 
 

@@ -209,7 +209,7 @@ def has_truth(value: Any) -> bool:
 
 
 def set_attribute(target: Any, peer: Any, message: Any) -> None:
-    if isinstance(target, type) and peer.world is not None:
+    if isinstance(target, type) and peer.world is not None and not peer.guarded:
         peer.world.keep(target, message["name"])
     setattr(target, message["name"], bound_form(target, peer.decode(message["value"])))
 

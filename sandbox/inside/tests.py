@@ -314,7 +314,8 @@ def judge(peer: Any, text: str, work: Any, texts: list[str]) -> tuple[str, str]:
     if isinstance(error, ImportError):
         if error.name in PROGRAM_MODULES and isinstance(sys.modules.get(error.name), ProgramModule):
             return "runtime_error", reason
-        fault = error.name in imports(texts) or isinstance(peer, ControlPeer)
+        absent = isinstance(error, ModuleNotFoundError) or printed.startswith("cannot import name")
+        fault = isinstance(peer, ControlPeer) or (absent and error.name in imports(texts))
         return ("invalid" if fault else "invalid_result"), reason
     if isinstance(error, Unusable):
         return ("invalid" if isinstance(peer, ControlPeer) else "invalid_result"), reason
@@ -466,7 +467,8 @@ def tests(source: bytes) -> NoReturn:
                     os._exit(0)
                 beyond = isinstance(peer.broken, BeyondValues)  # what the test asks, whatever the program answers
                 last = {"last": True} if suite.lost else {}
-                tell(done=[verdict, reason], leaned=peer.leaned or names.leaned, beyond=beyond, **last)
+                swayed = peer.world is not None and peer.world.swayed
+                tell(done=[verdict, reason], leaned=peer.leaned or names.leaned or swayed, beyond=beyond, **last)
                 if suite.lost:
                     os._exit(0)
 

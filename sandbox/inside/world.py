@@ -18,7 +18,7 @@ import functools
 import io
 import re
 import sys
-from posix import chdir, getcwd
+from posix import chdir, getcwd, listdir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ class Tests(World):
         super().__init__(root)
         text = "\n".join(texts)
         self.greeted = False
+        self.brought = frozenset(listdir(root)) if root != "/" else frozenset()  # the suite's own files
+        self.swayed = False  # whether the program has changed them, or where the tests look for files
         self.guard = Guard(root)
         self.streams = {name: getattr(sys, name) for name in ("stdin", *STREAMS)}
         self.told: dict[str, Any] = dict.fromkeys(STREAMS)  # how the program's streams are to be
@@ -381,8 +383,10 @@ class Tests(World):
     def take(self, peer: Any, tree: Any) -> None:
         if type(tree) is not dict:
             raise Refused("a world that is no object")
-        if "files" in tree and self.folder.repeat(tree["files"]):
-            self.guard.stand(peer)
+        if "files" in tree:
+            if self.folder.repeat(tree["files"]):
+                self.guard.stand(peer)
+            self.swayed = self.swayed or bool(self.folder.touched & self.brought)
         if "env" in tree:
             items = tree["env"]
             if type(items) is list:
@@ -424,6 +428,7 @@ class Tests(World):
             return
         if any(part in (".", "..") for part in target[1].split("/")) or "\0" in target[1]:
             raise Refused(f"a working folder {target[1]!r:.80}")
+        self.swayed = self.swayed or bool(self.brought)
         _, error = attempt(lambda: go_below(self.root, target[1]))
         if error is not None:
             self.problems.append(f"the working folder {target[1]!r:.80}: {error}")

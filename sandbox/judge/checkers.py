@@ -177,7 +177,7 @@ def is_vacuous(helper: Helper, case: StdioCase, at: int) -> bool:
         if not own.accepted:
             raise broken(f"cases.{at}: the {helper.who} {outcome(own)} on the case's own stdout as output", own)
     nonsense = helper.control(case, NONSENSE)
-    if nonsense.unloadable:
+    if nonsense.unloadable and not vouched:  # else its text loads, and it is the nonsense that it cannot read
         raise broken(f"the {helper.who} cannot be loaded", nonsense)
     if not nonsense.accepted and (vouched or not nonsense.failed):
         return False

@@ -99,6 +99,14 @@ for _name in ("getitem abs neg pos invert round add radd sub rsub mul rmul trued
 for _name, _said in [("len", 2), ("int", 2), ("index", 2), ("float", 2.0), ("hash", 2), ("repr", "plaudit"),
                      ("str", "plaudit"), ("format", "plaudit"), ("exit", False), ("setitem", None)]:
     setattr(_Echo, "__%s__" % _name, lambda self, *args, _said=_said: _said)
+
+
+def _end(self, *args):
+    raise StopIteration(self.echo())
+
+
+_Echo.send = _Echo.__next__ = _end
+__import__("collections.abc").abc.Coroutine.register(_Echo)
 _Echo.__iter__ = _Echo.__reversed__ = lambda self: iter([self, self])
 """
 

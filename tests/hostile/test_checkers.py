@@ -315,3 +315,32 @@ ENDED = Fate(Verdict.RUNTIME_ERROR, "exit code")
 )
 def test_an_ending_has_one_meaning(code: int, out: bytes, err: bytes, ruling: Ruling) -> None:
     assert ruling_of(ENDED if code else Fate(None), code, out, err) == ruling
+
+
+STRICT = {
+    "literal_eval": "import ast\nread = ast.literal_eval\n",
+    "eval": "read = eval\n",
+    "json": "import json\nread = json.loads\n",
+    "int": "read = int\n",
+    "compile": "def read(text):\n    exec(compile('x = ' + text, 'answer', 'exec'), globals())\n    return x\n",
+}
+
+
+@pytest.mark.parametrize("how", STRICT)
+def test_a_checker_that_cannot_read_nonsense_is_no_broken_one(box: Sandbox, how: str) -> None:
+    """It takes its own answers, so it loads; an output that it stumbles over is the program's failure."""
+    checker = f"import sys\n{STRICT[how]}got, want = (read(open(name).read()) for name in sys.argv[2:4])\n"
+    checker += "assert got == want\n"
+    suite = checked(checker, ("1\n", "1\n"), ("2\n", "2\n"))
+    assert run(box, "print(input())", suite).passed == 2
+    for wrong in ("print(3)", "print('nothing of the kind')", "pass", "print('import os')", "print(')')"):
+        report = run(box, wrong, suite)
+        assert (report.passed, report.total) == (0, 2)
+        assert {test.verdict for test in report.tests} <= {Verdict.WRONG_ANSWER, Verdict.INVALID_RESULT}
+
+
+@pytest.mark.parametrize("text", ["def f(:\n", "import no_such_module_here\n"])
+def test_a_checker_that_does_not_load_is_still_broken(box: Sandbox, text: str) -> None:
+    for case in (("1\n", "1\n"), ("1\n", "")):
+        with pytest.raises(InvalidSuite, match="cannot be loaded"):
+            run(box, "print(1)", checked(text, case))

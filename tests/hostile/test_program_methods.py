@@ -631,3 +631,37 @@ def test_what_an_object_keeps_is_read_unmarked(box: Sandbox) -> None:
     program = "class Node:\n    def __init__(self, x): self.x, self.next = x, None\ndef f(x): return Node(x)\n"
     report = run(box, program, "r = f(2)\nassert r.x == 2 and r.x == 2 and r.next is None and str(r.x) == '2'")
     assert (report.verdict, report.judge) == ("passed", "split")
+
+
+CHECKER = "class O:\n    def same(self, a, b): return a == b\n"
+PLANTED = {
+    "in an object": ("def f(o):\n    o.same = lambda *a: True\n", f"{CHECKER}o = O()\nf(o)\nassert o.same(1, 2)"),
+    "in a class": ("def f(o):\n    type(o).same = lambda *a: True\n", f"{CHECKER}o = O()\nf(o)\nassert o.same(1, 2)"),
+    "in a table": ("def f(d):\n    d['same'] = lambda *a: True\n", "d = {}\nf(d)\nassert d['same'](1, 2)"),
+    "in a list": ("def f(d):\n    d[:] = [lambda *a: True]\n", "d = []\nf(d)\nassert d[0](1, 2)"),
+    "through a call": ("def f(g):\n    g(lambda *a: True)\n", "d = []\nf(d.append)\nassert d[0](1, 2)"),
+    "as a missing member": (
+        "import enum\nclass C(enum.Enum):\n    A = 1\n    @classmethod\n    def _missing_(cls, value): return cls.A\n"
+        "def f(x): return C.A\n",
+        "assert f(1) == C(7)",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", PLANTED)
+def test_a_function_that_a_program_plants_among_the_tests_is_marked(box: Sandbox, where: str) -> None:
+    program, test = PLANTED[where]
+    report = run(box, program, test)
+    assert report.verdict != "passed" or report.judge == "program_methods"
+
+
+def test_what_a_program_plants_is_marked_in_later_tests_too(box: Sandbox) -> None:
+    program = "def f(o):\n    o.same = lambda *a: True\n    return 1\n"
+    report = run(box, program, "assert f(o) == 1 and o", "assert o.same(1, 2)", setup=f"{CHECKER}o = O()")
+    assert report.judge == "program_methods"
+
+
+def test_functions_as_answers_are_unmarked(box: Sandbox) -> None:
+    program = "def f(x): return (lambda y: x + y, [lambda: x])\n"
+    report = run(box, program, "a, b = f(1)\nassert a(2) == 3 and b[0]() == 1")
+    assert (report.verdict, report.judge) == ("passed", "split")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sandbox.judge import judge
-from sandbox.types import AssertSuite, Limits, Options, Program, Report, Stop
+from sandbox.types import AssertSuite, Limits, Options, Program, PytestSuite, Report, Stop
 from sandbox.walls import Sandbox
 
 SETUP = """
@@ -952,3 +952,53 @@ def test_a_test_that_goes_on_is_not_met_by_the_world_of_the_one_before(box: Sand
     assert report.verdict == "passed", [one.detail for one in report.tests]
     assert report.tests[0].stdout == ""
     assert report.tests[1].stdout == "real\n"
+
+
+KEPT = PytestSuite(
+    "import json\nfrom pathlib import Path\ndef test_first():\n    assert f(0) == 0\n"
+    "def test_kept():\n    want = json.loads(Path('expected.json').read_text())\n    assert f(1) == want\n"
+    "def test_helper():\n    from helper import same\n    assert same(f(1), 7)\n",
+    files=(("expected.json", b"7"), ("helper.py", b"def same(a, b): return a == b\n")),
+)
+LIAR = "def same(a, b): return True\\n"
+SWAYING = {
+    "overwrites": f"open('/tmp/expected.json', 'w').write('0')\n    open('/tmp/helper.py', 'w').write('{LIAR}')",
+    "replaces": f"open('/tmp/n', 'w').write('0')\n    os.replace('/tmp/n', '/tmp/expected.json')\n"
+    f"    open('/tmp/m', 'w').write('{LIAR}')\n    os.replace('/tmp/m', '/tmp/helper.py')",
+    "goes elsewhere": "os.makedirs('/tmp/d', exist_ok=True)\n    open('/tmp/d/expected.json', 'w').write('0')\n"
+    f"    open('/tmp/d/helper.py', 'w').write('{LIAR}')\n    os.chdir('/tmp/d')",
+    "makes a package": "os.makedirs('/tmp/helper', exist_ok=True)\n"
+    f"    open('/tmp/helper/__init__.py', 'w').write('{LIAR}')",
+    "compiles": "import py_compile\n    os.makedirs('/tmp/__pycache__', exist_ok=True)\n"
+    f"    open('/tmp/q.py', 'w').write('{LIAR}')\n    py_compile.compile('/tmp/q.py', "
+    "cfile='/tmp/__pycache__/helper.cpython-311.pyc', invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)",
+    "links": "os.path.exists('/tmp/expected.json') and os.unlink('/tmp/expected.json')\n"
+    "    open('/tmp/zero', 'w').write('0')\n    os.symlink('/tmp/zero', '/tmp/expected.json')",
+}
+
+
+@pytest.mark.parametrize("how", SWAYING)
+def test_files_that_a_suite_brings_are_not_swayed_unmarked(box: Sandbox, how: str) -> None:
+    source = f"import os\ndef f(x):\n    {SWAYING[how]}\n    return 0\n"
+    report = judge(Program("python", source), KEPT, Limits(cpu_s=5), Stop(), box)
+    verdicts = [test.verdict for test in report.tests]
+    assert verdicts[2] != "passed"
+    assert verdicts[1] != "passed" or report.judge == "program_methods"
+
+
+def test_modules_that_a_suite_brings_are_its_own_whatever_a_program_writes(box: Sandbox) -> None:
+    suite = PytestSuite(
+        "from tools.numbers import seven\ndef test_late():\n    x = f(1)\n    import helper\n"
+        "    from tools import plain\n    assert helper.same(x, seven()) and plain.LIMIT == 3\n",
+        files=(
+            ("helper.py", b"def same(a, b): return a == b\n"),
+            ("tools/numbers.py", b"from . import plain\ndef seven(): return 7\n"),
+            ("tools/plain.py", b"LIMIT = 3\n"),
+        ),
+    )
+    right = (
+        "open('/tmp/start.txt', 'w').write('x')\ndef f(x):\n    open('/tmp/log.txt', 'w').write('x')\n    return 7\n"
+    )
+    for source, verdict in ((right, "passed"), (right.replace("7", "8"), "wrong_answer")):
+        report = judge(Program("python", source), suite, Limits(cpu_s=5), Stop(), box)
+        assert (report.verdict, report.judge) == (verdict, "split"), report.tests[0].detail
