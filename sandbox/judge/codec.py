@@ -4,7 +4,8 @@ A value is encoded by its exact type (`type(v) is T`); whatever is not in the ta
 classes, subclasses, functions, iterators) goes to `opaque`, which answers with a handle or raises. Decoding rebuilds
 values of the table and nothing else: no import, no constructor of the sender's choosing, sizes and depth bounded.
 
-This file also runs inside the jail (copied there as `codec`), so it imports only the standard library, `bounds` and `frames`.
+This file also runs inside the jail (copied there as `codec`), so it imports only the standard library and what lies
+beside it there.
 
 A `Lender` and the `Borrower` that reads after it keep identity as well: both number the containers that can change, in
 the order in which these are finished, and one that has a number crosses as that (`same`). So `[[0]] * 3` arrives as

@@ -1,7 +1,7 @@
 """What of pandas crosses the wall: data frames, series, indexes and single times, as their parts.
 
 A column crosses as the array of numbers that it is, or else as a list of its values and the name of its type; an index
-as a range, as such a column, or as the tuples of its levels. What is rebuilt from that equals the original by pandas' own
+as a range, as such a column, or as the columns of its levels. What is rebuilt equals the original by pandas' own
 `equals`. Columns of other types (sparse, Arrow, intervals, periods) do not cross; nor do `attrs` and flags.
 
 This file also runs inside the jail (copied there as `frames`), so it imports pandas only where there is some.
@@ -152,7 +152,7 @@ def _labels(tree: Any, handle: Any, depth: int, codec: Any, pandas: Any) -> Any:
             raise ValueError("too many levels")
         return pandas.MultiIndex.from_arrays(levels, names=names)
     values = _values(tree["v"], handle, depth, codec, pandas)
-    keeps = {"dtype": object} if getattr(values, "dtype", None) == object else {}
+    keeps = {"dtype": object} if str(getattr(values, "dtype", "")) == "object" else {}
     return pandas.Index(values, name=names[0], **keeps)
 
 
