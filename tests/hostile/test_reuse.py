@@ -331,7 +331,7 @@ hoard[::4096] = b"x" * len(hoard[::4096])
 print("y" * (1 << 20))
 """
     assert run(box, source, "y" * (1 << 20), roomy).verdict is Verdict.PASSED
-    assert run(box, source, "y" * (1 << 20), tight).verdict is not Verdict.PASSED
+    assert run(box, source, "y", tight).verdict not in (Verdict.PASSED, Verdict.WRONG_ANSWER)
 
 
 def test_a_check_leaves_nothing_for_the_same_check(box: Sandbox) -> None:

@@ -224,7 +224,7 @@ def test_what_a_program_reads_and_prints_is_its_own(http: httpx.Client) -> None:
     [
         ("def add(a, b):\n    while True: pass\n", "time_limit", {"cpu_s": 0.5}),
         ("def add(a, b):\n    raise KeyError('x')\n", "runtime_error", {}),
-        ("def add(a, b) return\n", "runtime_error", {}),
+        ("def add(a, b) return\n", "compile_error", {}),
         ("def add(a, b):\n    return b'x' * (100 << 20)\n", "memory_limit", {"memory_mb": 64}),
     ],
 )
