@@ -35,6 +35,8 @@ from sandbox.census import Census, is_running, stands_back, tasks_of, waited_s
 from sandbox.cgroup import Cgroups, Counters, Group
 from sandbox.errors import SandboxError
 from sandbox.inside.broom import children
+from sandbox.inside.marks import is_plain
+from sandbox.inside.zygote import ORDER
 from sandbox.limits import Fence
 
 KIT = "/harness"  # where the zygote and the roles lie inside a jail
@@ -48,7 +50,7 @@ ROOT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN", "CAP_KILL")
 
 Role = Literal["script", "serve", "shared", "audited_script", "audited_serve", "audited_shared", "tests", "exec"]
 # What the zygote holds: the usual modules, numpy too, the test side, pytest; `helpers` are light and run checkers.
-Flavour = Literal["light", "science", "tests", "pytest", "helpers"]
+Flavour = Literal["light", "usual", "science", "tests", "pytest", "helpers"]
 TEST_SIDE = ("tests", "pytest")
 
 
@@ -393,6 +395,7 @@ class Stay:
                 "argv": [place(word) for word in job.argv],
                 "main": job.main,
                 "name": job.name,
+                "plain": job.role == "script" and is_plain(job.source),
                 "tmp_bytes": job.fence.tmp_bytes,
                 "tmp_inodes": job.fence.tmp_inodes,
                 "rlimits": job.fence.rlimits(job.num_budgets, count_processes=self.census is not None),
@@ -404,7 +407,7 @@ class Stay:
                 "source": index(memory_file("source", job.source), own=True) if job.role != "exec" else None,
                 "files": [(place(path), index(memory_file("file", data), own=True)) for path, data in job.files],
             }
-            socket.send_fds(self.jail.control, [marshal.dumps(message)], fds)
+            socket.send_fds(self.jail.control, [marshal.dumps(tuple(message[part] for part in ORDER))], fds)
         finally:
             for fd in mine:
                 os.close(fd)

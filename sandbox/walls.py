@@ -37,6 +37,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 from sandbox import bare, languages
 from sandbox.bare import Bare
@@ -75,6 +76,7 @@ KIT_FILES = {
     "landlock": "inside/landlock.py",
     "candidate": "inside/candidate.py",
     "ending": "inside/ending.py",
+    "marks": "inside/marks.py",
     "fresh": "inside/fresh.py",
     "audit": "inside/audit.py",
     "tests": "inside/tests.py",
@@ -96,6 +98,7 @@ KIT_FILES = {
     "fakes": "inside/fakes.py",
     "codec": "judge/codec.py",
     "bounds": "judge/bounds.py",
+    "frames": "judge/frames.py",
 }
 
 
@@ -109,7 +112,7 @@ class Sandbox:
         self.name = f"plaudit-{self.pid}-{start_time(self.pid)}-{next(NUMBERS)}"
         self.home = state / self.name
         self.sequence = 0
-        self.idle: dict[Flavour, list[Jail]] = {"light": [], "science": [], "tests": [], "pytest": [], "helpers": []}
+        self.idle: dict[Flavour, list[Jail]] = {flavour: [] for flavour in get_args(Flavour)}
         self.staying: list[Jail] = []  # bare ones with a job
         self.leaving: list[subprocess.Popen[bytes]] = []
         self.artifacts = Artifacts()

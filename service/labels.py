@@ -60,7 +60,7 @@ def tests_of(label: Any) -> Tested | None:
     """The tests that a label carries, None where it carries none. Raises Invalid for broken ones."""
     label = _parsed(label)
     if isinstance(label, str):
-        label = _statements(label)
+        label = _statements(label) or label
     try:
         if isinstance(label, str):
             return _of_file(label)
@@ -75,7 +75,8 @@ def tests_of(label: Any) -> Tested | None:
 
 FORMS = (
     'a list of asserts, {"kind": ...} as in docs/api.md, {"inputs": [...], "outputs": [...]}, [{"input", "output"}], '
-    '{"test": "def check(candidate): ...", "entry_point"}, {"tests": ...}; each also as JSON text'
+    '{"test": "def check(candidate): ...", "entry_point"}, a test file of pytest or unittest, {"tests": ...}; '
+    "each also as JSON text"
 )
 
 

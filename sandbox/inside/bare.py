@@ -111,7 +111,8 @@ class BareRoom:
         self.lock = self.lock.renewed()
 
     def locking(self) -> list[Step]:
-        return self.lock.steps()
+        steps: list[Step] = self.lock.steps()  # by the number of a descriptor, which a renewed lock has as well
+        return steps
 
     def resize(self, size: int, inodes: int) -> None:
         """A folder of the host has no size of its own."""

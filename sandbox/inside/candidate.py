@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from sandbox.inside import ending, together
     from sandbox.inside.audit import Watch
+    from sandbox.inside.marks import is_plain
     from sandbox.inside.peer import Peer
+    from sandbox.inside.remote import peers
     from sandbox.inside.scene import Program
     from sandbox.inside.serving import OPERATIONS
     from sandbox.inside.wire import Lost, attempt, describe_error, send_frame
@@ -31,12 +33,15 @@ else:
     import codec
     import ending
     import together
+    from marks import is_plain
     from peer import Peer
+    from remote import peers
     from scene import Program
     from serving import OPERATIONS
     from wire import Lost, attempt, describe_error, send_frame
 
 MAIN = "/tmp/main.py"
+PLAIN: bool | None = None  # whether nothing shows of the end of the program's objects; None: the text will tell
 NAME = "__main__"  # or another, where the program is loaded as a module: its `__main__` guard is not run then
 HARNESS = "/harness"
 TEST_FILE = "/test_suite.py"
@@ -45,17 +50,22 @@ WIRE_FD = 3
 _exit = os._exit
 
 
-def new_main() -> Any:
-    """The program's module, also to be imported as `__main__`; site's builtins are there already."""
-    main = type(sys)(NAME)
-    main.__loader__ = sys.modules["_frozen_importlib_external"].SourceFileLoader(NAME, MAIN)
+staged: dict[str, Any] = {}  # the program's module by its names, where it was made before the fork
+
+
+def stage() -> None:
+    """Make ready, in the process that is forked and after its last collection, what programs get."""
+    staged.update((name, new_main(name)) for name in ("__main__", "main"))
+
+
+def new_main(name: str) -> Any:
+    """The program's module; site's builtins are there already."""
+    main = type(sys)(name)
+    main.__loader__ = sys.modules["_frozen_importlib_external"].SourceFileLoader(name, MAIN)
     main.__annotations__ = {}
     main.__builtins__ = builtins  # type: ignore[attr-defined]
     main.__file__ = MAIN
     main.__cached__ = None  # type: ignore[attr-defined]
-    sys.modules["__main__"] = main
-    if NAME != "__main__":
-        sys.modules[NAME] = main
     return main
 
 
@@ -97,7 +107,11 @@ def watch_over(source: bytes, fd: int) -> Watch:
 
 def run_main(source: bytes) -> tuple[Any, BaseException | None]:
     """Run the program's module code: its module, and what it ended by, if not by its last line."""
-    main = new_main()
+    main = staged.pop(NAME) if staged else new_main(NAME)
+    staged.clear()
+    sys.modules["__main__"] = main  # also to be imported as that
+    if NAME != "__main__":
+        sys.modules[NAME] = main
     _, error = attempt(lambda: load(source, main.__dict__))
     return main, error
 
@@ -106,11 +120,46 @@ def rehearse() -> None:
     """Run what every program will: code that has run adapts itself no more, and its pages stay shared after a fork."""
     ours = sys.modules["__main__"]
     for _ in range(20):
+        stage()
         run_main(b"pass\n")
-        ending.is_plain(b"pass\n")
         ending.flush_quietly("stderr", "stdout")
         ending.flush_streams()
+        rehearse_serving()
     sys.modules["__main__"] = ours
+    peers.clear()
+
+
+class Rehearsed(BaseException):
+    """Raised where a rehearsed role would end its process."""
+
+
+def rehearse_serving() -> None:
+    """Serve a judge and a test that have said all their lines beforehand."""
+    global WIRE_FD, _exit
+    wire, exit_now = WIRE_FD, _exit
+    theirs, ours = _socket.socketpair()
+    hello = {"hello": [False, False], "depth": sys.getrecursionlimit()}
+    call = {"op": "call", "args": [1], "names": []}
+    for message in (
+        {**call, "id": 1, "name": "f"},
+        {"op": "get", "id": 2, "name": "f", "world": hello},
+        {**call, "id": 3, "h": 0},
+        {**call, "id": 4, "h": 0, "args": [[1, 2]]},
+    ):
+        send_frame(theirs, codec.dumps(message))
+    theirs.shutdown(_socket.SHUT_WR)
+    WIRE_FD, _exit = ours.detach(), leave_rehearsal
+    try:
+        _, end = attempt(lambda: serve(b"def f(x): return x\n"))
+    finally:
+        WIRE_FD, _exit = wire, exit_now
+    theirs.close()
+    if not isinstance(end, Rehearsed):
+        raise OSError(0, f"a rehearsal fails: {end!r}")
+
+
+def leave_rehearsal(status: int) -> NoReturn:
+    raise Rehearsed(status)
 
 
 def script(source: bytes, watch: Watch | None = None) -> NoReturn:
@@ -119,7 +168,7 @@ def script(source: bytes, watch: Watch | None = None) -> NoReturn:
         watch.look(main.__dict__)
     code = 0 if error is None else ending.uncaught(error, MAIN)
     del main, error  # what is held here would not be finalized
-    ending.finish(code, watch, plain=ending.is_plain(source))
+    ending.finish(code, watch, plain=is_plain(source) if PLAIN is None else PLAIN)
 
 
 def audited_script(source: bytes) -> NoReturn:

@@ -4,7 +4,7 @@ Threads are waited for, atexit handlers run, the standard streams are flushed; t
 modules and what it made of the standard ones go, their objects are finalized (`__del__`, the `finally` of suspended
 generators, the buffers of open files), the streams are flushed again, and the process leaves.
 
-Where the program's text names nothing that has an end of its own (`is_plain`), there is nothing to finalize, and that
+Where the program's text names nothing that has an end of its own (`marks`), there is nothing to finalize, and that
 part is left out: it would cost a run of a few milliseconds another twentieth.
 
 The interpreter itself is not torn down: it holds what the zygote has imported, and to free that would take longer than
@@ -37,14 +37,6 @@ TAKEN = ("path", "argv", "path_hooks", "path_importer_cache", "meta_path")
 TAKEN_IF_THERE = ("ps1", "ps2", "last_type", "last_value", "last_traceback", "__interactivehook__")
 LATE_BUILTINS = ("open", "exit", "quit", "copyright", "credits", "license", "help")  # which it has not from its birth
 STREAMS = (("stdin", "__stdin__"), ("stdout", "__stdout__"), ("stderr", "__stderr__"))
-
-# What a program must write to hold something at its end whose finalization shows: a class with `__del__`,
-# a suspended generator, a file, a weak reference, or a way to get at any of these by another name.
-MARKS = (
-    b"__del__", b"yield", b"async", b"open", b"IO", b"file", b"riter", b"uffer", b"stdout", b"stderr", b"detach",
-    b"weakref", b"finalize", b"eval", b"exec", b"compile", b"attr", b"dict__", b"globals", b"vars", b"builtins",
-    b"import_", b"importlib", b"ctypes", b"coding", b"thread", b"os.close", b"dup",
-)  # fmt: skip
 
 _exit, _kill, _getpid = os._exit, os.kill, os.getpid
 Module = type(sys)
@@ -127,11 +119,6 @@ def asked_code(error: SystemExit) -> int:
             print_to_stderr(text)
         print_to_stderr("\n")
     return 1
-
-
-def is_plain(source: bytes) -> bool:
-    """Whether the end of this program's objects cannot be seen, as far as it imports nothing more than is there."""
-    return source.isascii() and not any(map(source.__contains__, MARKS))
 
 
 def finish(code: int, watch: Any = None, *, plain: bool = False) -> NoReturn:

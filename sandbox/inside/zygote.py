@@ -58,25 +58,37 @@ def libc() -> Any:
     return ctypes.CDLL(None, use_errno=True)
 
 
+def untouched(c: Any, size: int) -> memoryview:
+    """Memory of which only those pages exist that are written to."""
+    c.calloc.restype = ctypes.c_void_p
+    return memoryview((ctypes.c_char * size).from_address(c.calloc(1, 4 * size))).cast("B")
+
+
 def mount(c: Any, kind: str, target: str, flags: int, options: str) -> None:
     if c.mount(kind.encode(), target.encode(), kind.encode(), flags, options.encode()) != 0:
         raise OSError(ctypes.get_errno(), f"mount {kind} on {target}")
 
 
-SAID = memoryview(bytearray(1 << 17))  # what the host has said last; an order is never as long
+ORDER = (  # the parts of a job, which come without their names
+    "role", "argv", "main", "name", "plain", "tmp_bytes", "tmp_inodes", "rlimits", "uid", "collect", "keep", "fds",
+    "program", "source", "files",
+)  # fmt: skip
+MOST_SAID = 1 << 17  # bytes; an order is never as long
 ROOM_FOR_FDS = _socket.CMSG_SPACE(4 * 64)
 
 
-def receive(control: _socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """The host's next order; a "kill" that comes when nothing runs any more is none."""
+def receive(control: _socket.socket, said: memoryview) -> tuple[dict[str, Any], list[int]]:
+    """The host's next order, by way of `said`; a "kill" that comes when nothing runs any more is none."""
     while True:
-        size, ancillary, _, _ = control.recvmsg_into((SAID,), ROOM_FOR_FDS)
+        size, ancillary, _, _ = control.recvmsg_into((said,), ROOM_FOR_FDS)
         if not size:
             sys.exit(0)  # the host went away
-        order = marshal.loads(SAID[:size])
-        SAID[:size] = bytes(size)
+        order = marshal.loads(said[:size])
+        said[:size] = bytes(size)
         if order == "kill":
             continue
+        if type(order) is tuple:
+            order = dict(zip(ORDER, order, strict=True))
         fds: list[int] = []
         for level, kind, payload in ancillary:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
@@ -197,7 +209,8 @@ class Room:
 
     def locking(self) -> list[Step]:
         """How it locks itself in."""
-        return self.lock.steps()
+        steps: list[Step] = self.lock.steps()
+        return steps
 
     def kill(self) -> None:
         """Kill everything else in this pid namespace."""
@@ -365,7 +378,8 @@ def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, room: R
             drops.append((set_argv, (job["argv"],)))
         if job["files"]:
             drops.append((hide_modules, (job["files"],)))
-        ENTRIES[job["role"]].__globals__["NAME"] = job["name"]
+        names = ENTRIES[job["role"]].__globals__
+        names["NAME"], names["PLAIN"] = job["name"], job["plain"]
     return moves, drops
 
 
@@ -579,6 +593,8 @@ def warm(setup: dict[str, Any], work: str) -> None:
     sys.path.clear()  # this process imports nothing any more, least of all from where programs write
     gc.collect()
     fill_gaps()
+    if hasattr(c := libc(), "malloc_trim"):
+        c.malloc_trim(0)
     gc.freeze()
 
 
@@ -606,7 +622,8 @@ def main() -> None:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # which the first process of a namespace never feels
     c = libc()
     c.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    setup, fds = receive(control)
+    said = untouched(c, MOST_SAID)
+    setup, fds = receive(control, said)
     try:
         for fd in fds:
             os.write(fd, b"0")
@@ -615,17 +632,17 @@ def main() -> None:
         for name in setup["kit"]:
             kit[name].MAIN, kit[name].HARNESS = os.fsdecode(room.main), os.path.dirname(sys.argv[0])
             ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
-        if "candidate" in kit:
-            kit["candidate"].rehearse()
+            kit[name].rehearse()
         warm(setup, room.work)
         if "candidate" in kit:
             kit["candidate"].ending.remember(c.fflush)
+            kit["candidate"].stage()
     except (OSError, ImportError) as error:
         control.send(marshal.dumps({"fault": f"{type(error).__name__}: {error}"}))
         return
     control.send(marshal.dumps({"landlock": room.lock.abi}))
     try:
-        serve(control, room)
+        serve(control, room, said)
     finally:
         room.leave()
 
@@ -644,11 +661,11 @@ def furnish(c: Any, setup: dict[str, Any]) -> tuple[Room, dict[str, Any]]:
     return room, kit
 
 
-def serve(control: _socket.socket, room: Room) -> None:
+def serve(control: _socket.socket, room: Room, said: memoryview) -> None:
     """One job after the other, until the host goes away."""
     forks = Forks(control)
     while True:
-        job, fds = receive(control)
+        job, fds = receive(control, said)
         try:
             answer = perform(job, fds, room, forks)
         except OSError as error:

@@ -4,7 +4,8 @@ A value is encoded by its exact type (`type(v) is T`); whatever is not in the ta
 classes, subclasses, functions, iterators) goes to `opaque`, which answers with a handle or raises. Decoding rebuilds
 values of the table and nothing else: no import, no constructor of the sender's choosing, sizes and depth bounded.
 
-This file also runs inside the jail (copied there as `codec`), so it imports only the standard library and `bounds`.
+This file also runs inside the jail (copied there as `codec`), so it imports only the standard library and what lies
+beside it there.
 
 A `Lender` and the `Borrower` that reads after it keep identity as well: both number the containers that can change, in
 the order in which these are finished, and one that has a number crosses as that (`same`). So `[[0]] * 3` arrives as
@@ -18,9 +19,10 @@ import json
 
 TYPE_CHECKING = False  # the real one costs the jail an import of ten milliseconds
 if TYPE_CHECKING or __name__ != "codec":
-    from sandbox.judge import bounds
+    from sandbox.judge import bounds, frames
 else:
     import bounds
+    import frames
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -221,6 +223,9 @@ def _encode_library(value: Any, opaque: Opaque, depth: int) -> dict[str, Any]:
     encoder = _LIBRARY.get(f"{kind.__module__}.{kind.__qualname__}")
     if encoder is not None:
         tree = encoder(value, opaque, depth)
+        return opaque(value) if tree is None else tree
+    if kind.__module__.partition(".")[0] == "pandas":
+        tree = frames.encode(value, opaque, depth, _Codec)
         return opaque(value) if tree is None else tree
     if kind.__module__ == "numpy" and hasattr(value, "dtype") and value.ndim == 0:
         tree = _encode_array(value, opaque, depth)
@@ -622,6 +627,14 @@ _DECODERS: dict[str, Callable[[dict[str, Any], Handle | None, int], Any]] = {
     "ndarray": _numpy,
     "numpy": _numpy,
     "namedtuple": _named_tuple,
+    **dict.fromkeys(frames.TAGS, lambda t, h, d: frames.decode(t, h, d, _Codec)),
 }
+
+
+class _Codec:
+    """What `frames` needs of this file, which it cannot import in the jail."""
+
+    encode, decode = staticmethod(encode), staticmethod(decode)
+
 
 TAGS = frozenset(_DECODERS)  # of every value that is not a handle

@@ -17,6 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from sandbox.errors import InvalidSuite
@@ -95,8 +96,10 @@ def control_of(
     Without `run` the tests of a file are only collected, and what reading finds is all. Without `beyond` nothing is
     unjudgeable: the tests share the program's process. `lenient`: what is unjudgeable will be judged together.
     """
-    data = codec.dumps({**plan, "files": [[path, content.hex()] for path, content in plan.get("files", ())]})
-    key = hashlib.sha256(data + repr((run, beyond, limits)).encode()).hexdigest()
+    texts = (plan["kind"], plan["entry_point"], plan["setup"], plan["helpers"], *plan["tests"])
+    key = key_of(texts, run, beyond, limits)
+    if plan.get("files"):
+        key = hashlib.sha256(repr((key, plan["files"])).encode("utf-8", "surrogatepass")).hexdigest()
     control = controls.get(key)
     if control is None:
         control, lasting = tried(starter, plan, limits, run=run, beyond=beyond)
@@ -109,6 +112,13 @@ def control_of(
     if run and len(left_out) >= total:
         raise InvalidSuite(nothing_left(control))
     return control
+
+
+@lru_cache(maxsize=64)
+def key_of(texts: tuple[str, ...], run: bool, beyond: bool, limits: Limits) -> str:
+    """A digest of all that a control run depends on, but for files."""
+    about = repr((texts, run, beyond, limits))
+    return hashlib.sha256(about.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def tried(starter: Starter, plan: dict[str, Any], limits: Limits, *, run: bool, beyond: bool) -> tuple[Control, bool]:

@@ -15,7 +15,6 @@ from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidOptions, InvalidSuite, ModuleUnavailable, SandboxError, Starved, UnsupportedLanguage
 from sandbox.jail import Job
-from sandbox.judge import codec
 from sandbox.judge.calls import Undecided, calls_of, judge_calls
 from sandbox.judge.cases import check_cases, with_files
 from sandbox.judge.checkers import Checker, helper_job, helper_limits, tried
@@ -33,7 +32,7 @@ from sandbox.judge.reports import bounded
 from sandbox.judge.script import combined
 from sandbox.judge.script_control import check_script
 from sandbox.judge.shared import judge_number, judge_shared
-from sandbox.judge.split import judge_tests, num_tests, told
+from sandbox.judge.split import check_plan, judge_tests, num_tests
 from sandbox.judge.stdio import judge_case, script_job
 from sandbox.judge.suite_checks import flaw_of
 from sandbox.judge.texts import sayable, shown_tail
@@ -248,10 +247,7 @@ def judge_code(
                 if time.monotonic() - began > AGAIN * limits.wall:
                     decided = tuple(undecided.reports)
     plan = plan_of(suite)
-    try:
-        codec.dumps(told(plan))
-    except codec.CodecError as error:
-        raise InvalidSuite(f"the tests are too large: {error}") from None
+    check_plan(plan)
     together = options.grading == "together"
     lenient = options.grading == "auto"
     control = control_of(
@@ -287,7 +283,7 @@ def marked(test: TestReport, number: int, control: Control) -> TestReport:
         return replace(test, name=name, verdict=Verdict.SKIPPED, detail=sayable(control.skipped[number]))
     if number in control.vacuous:
         return replace(test, name=name, vacuous=True)
-    return replace(test, name=name)
+    return replace(test, name=name) if name else test
 
 
 def hasty(tests: list[TestReport], options: Options) -> set[str]:

@@ -55,7 +55,8 @@ def is_short(report: Report) -> bool:
         for text in (test.stdout, test.stderr, test.detail, test.name):
             size += len(text)
             plain = plain and text.isascii()
-    return plain and size <= SHORT_CHARS and all(len(flag) <= bounds.MAX_NAME and flag.isascii() for flag in report.flags)
+    named = all(len(flag) <= bounds.MAX_NAME and flag.isascii() for flag in report.flags)
+    return plain and named and size <= SHORT_CHARS
 
 
 def texts_of(part: Any) -> dict[str, str]:

@@ -37,7 +37,7 @@ def shared_job(source: bytes, plan: dict[str, Any], files: Files, limits: Limits
         fds={3: wire},
         source=codec.dumps(plan),
         files=(("/tmp/main.py", parted(source)[1]), *files),
-        flavour="science" if languages.wants_numpy(source) else "light",
+        flavour="science" if languages.wants_numpy(source) else "usual",
     )
 
 

@@ -33,6 +33,7 @@ from sandbox.types import SEVERITY, Limits, Options, TestReport, Verdict
 
 MODULE_KINDS = ("pytest", "unittest")  # a test file, whose tests have names
 OF_THE_HOST = ("names", "uncounted")  # parts of a plan that the test process is not told
+SURELY_SMALL = 1 << 18  # characters of tests whose plan is no message that is too large, whatever is in them
 LOST_S = 2.0  # how long after the loss of C its end may take to be told
 
 
@@ -139,7 +140,7 @@ def serve_job(source: bytes, limits: Limits, num_tests: int, wire: int, options:
         source=source,
         main=not prelude,
         files=(("/tmp/main.py", program),) if prelude else (),
-        flavour="science" if languages.wants_numpy(source) else "light",
+        flavour=languages.flavour_of(source),
         num_budgets=num_tests + 1,
     )
 
@@ -161,6 +162,16 @@ def told(plan: dict[str, Any]) -> dict[str, Any]:
     """What of a plan the test process reads: texts, and of files their names."""
     files = [path.rpartition("/")[2] for path, _ in plan.get("files", ())]
     return {name: value for name, value in plan.items() if name not in OF_THE_HOST} | {"files": files}
+
+
+def check_plan(plan: dict[str, Any]) -> None:
+    """Raises InvalidSuite for tests that are too large for their process to be told of."""
+    if sum(map(len, (plan["setup"], plan["helpers"], *plan["tests"]))) < SURELY_SMALL:
+        return
+    try:
+        codec.dumps(told(plan))
+    except codec.CodecError as error:
+        raise InvalidSuite(f"the tests are too large: {error}") from None
 
 
 def num_tests(plan: dict[str, Any]) -> int:
@@ -303,10 +314,7 @@ def judge_tests(
     if plan["kind"] in MODULE_KINDS:  # where the file executes an answer somewhere, each of its tests is alone
         plan["lonely"] = [any(plan["lonely"])] * total
     lonely: list[bool] = plan["lonely"]
-    try:
-        codec.dumps(told(plan))
-    except codec.CodecError as error:
-        raise InvalidSuite(f"the tests are too large: {error}") from None
+    check_plan(plan)
     reports: list[TestReport] = [*decided]
     found: set[str] = set()
     failures = sum(report.verdict is not Verdict.PASSED for report in reports)

@@ -90,7 +90,7 @@ def script_job(source: bytes, limits: Limits, options: Options) -> Job:
         main=not prelude,
         files=(("/tmp/main.py", program),) if prelude else (),
         piped=True,
-        flavour="science" if languages.wants_numpy(source) else "light",
+        flavour=languages.flavour_of(source),
     )
 
 

@@ -648,3 +648,24 @@ def test_no_program_forges_a_test_file(box: Sandbox, name: str) -> None:
     ):
         report = run(box, FORGERS[name], suite)
         assert (report.verdict != "passed", report.passed, report.total) == (True, 0, 1), report.tests
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at the head of the file", "in a test"])
+def test_files_of_a_suite_are_imported_and_those_of_a_program_are_not(box: Sandbox, late: bool) -> None:
+    lines = ("def test_all():\n", "    from cases import CASES\n", "    assert all(add(a, 1) == b for a, b in CASES)\n")
+    source = "".join(lines) if late else "from cases import CASES\n" + lines[0] + lines[2]
+    suite = PytestSuite(source, files=(("cases.py", b"CASES = [(1, 2), (2, 3)]\n"),))
+    verdicts = [
+        judge(Program("python", text), suite, Limits(), Stop(), box).verdict
+        for text in ("def add(a, b): return a + b\n", "def add(a, b): return a - b\n")
+    ]
+    assert verdicts == ["passed", "wrong_answer"]
+    planted = "from planted import right\ndef test_all():\n    assert right(add(1, 1))\n"
+    late_planted = "def test_all():\n    told = add(1, 1)\n    from planted import right\n    assert right(told)\n"
+    writer = "def add(a, b):\n    open('planted.py', 'w').write('right = lambda told: True')\n    return 5\nadd(1, 1)\n"
+    suite = PytestSuite(late_planted if late else planted, files=suite.files)
+    with pytest.raises(InvalidSuite, match="planted"):  # it is not there without the program
+        judge(Program("python", writer), suite, Limits(), Stop(), box)
+    if late:
+        report = judge(Program("python", writer), suite, Limits(), Stop(), box, Options(control=False))
+        assert (report.passed, report.total) == (0, 1)

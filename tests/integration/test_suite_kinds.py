@@ -95,7 +95,7 @@ def test_a_suite_that_any_program_passes_is_invalid_for_all(http: httpx.Client) 
 
 
 def test_an_unjudgeable_test_is_not_counted_and_auto_judges_it(http: httpx.Client) -> None:
-    poke = "def test_set():\n    solution.K = 1\n    assert solution.K == 1\n"
+    poke = "def test_globals():\n    assert callable(solution.add.__globals__['add'])\n"
     tests = {"kind": "pytest", "source": f"import solution\n{PYTEST}\n{poke}"}
     right, wrong = execute(http, tests)
     assert [test["verdict"] for test in right["tests"]] == ["passed", "passed", "unjudgeable"]

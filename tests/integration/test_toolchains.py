@@ -27,8 +27,8 @@ from service.jobs import (
     encode_suite,
     execute_job_id,
 )
-from service.queue.consumer import Consumer
 from service.queue.connections import connect, connect_async
+from service.queue.consumer import Consumer
 from service.queue.keys import EXECUTE_QUEUE
 from service.queue.producer import Bound, Queue, Worker, now_ms
 from service.schemas import ExecuteItem
