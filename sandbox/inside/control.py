@@ -183,7 +183,10 @@ class Named:
 
 
 class Echo(Named):
-    """A name or an answer of the control program that allows everything; what it is compared with is its truth."""
+    """A name or an answer of the control program that allows everything; what it is compared with is its truth.
+
+    It empties what it is given, so that a test notices which looks at its own arguments afterwards.
+    """
 
     __slots__ = ()
 
@@ -199,6 +202,9 @@ class Echo(Named):
         return ECHOES[object.__getattribute__(self, "_control").mode]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for value in (*args, *kwargs.values()):
+            if type(value) in (list, dict, set, bytearray):
+                value.clear()
         return self.echo()
 
     def __getattr__(self, name: str) -> Any:

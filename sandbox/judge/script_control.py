@@ -74,6 +74,9 @@ class _Echo(_Named):
     truth, left = {truth}, 2000
 
     def echo(self, *args, **kwargs):
+        for value in (*args, *kwargs.values()):
+            if type(value) in (list, dict, set, bytearray):
+                value.clear()
         _Echo.left -= 1
         if not _Echo.left:
             raise _Refused("the test goes on until the answer pleases it")
@@ -139,11 +142,12 @@ def control_programs(suite: ScriptSuite, language: str) -> list[str]:
             return []
         named = "".join(f"{name} = _Named()\n" for name in names)
         answers = [PROGRAM.replace("{answer}", answer) + named for answer in ANSWERS]
-        if surely_asserts(suite.source, ""):
-            return [PROGRAM.replace("{answer}", "_Answer()") + named, *answers]
         echoes = "".join(f"{name} = _Echo()\n" for name in names)
         whole = PROGRAM.replace("{answer}", "None") + ECHO
-        return [*(whole.replace("{truth}", truth) + echoes for truth in ("False", "True")), *answers]
+        answers = [*(whole.replace("{truth}", truth) + echoes for truth in ("False", "True")), *answers]
+        if surely_asserts(suite.source, ""):
+            answers.insert(0, PROGRAM.replace("{answer}", "_Answer()") + named)
+        return answers
     if language in QUICK or not (BY_NAME[language].compile and ASSERTION.search(suite.source)):
         return [""]
     return []

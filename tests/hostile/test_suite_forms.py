@@ -322,6 +322,13 @@ def test_an_assertion_about_a_caught_exception_alone_is_honest(box: Sandbox) -> 
         assert (report.verdict == "passed", report.tests[0].vacuous) == (right, False)
 
 
+def test_an_argument_that_has_to_stay_as_it_is_is_honest(box: Sandbox) -> None:
+    test = "xs = [1, 2]\nadd(xs, [3])\nassert xs == [1, 2]"
+    for suite in (AssertSuite((test,), entry_point="add"), ScriptSuite(test)):
+        right, wrong = run(box, ADD, suite), run(box, "def add(a, b):\n    a += b\n    return a\n", suite)
+        assert (right.verdict, right.tests[0].vacuous, wrong.passed) == ("passed", False, 0)
+
+
 def test_a_handler_that_fails_beside_one_that_does_not_is_honest(box: Sandbox) -> None:
     test = "try:\n    add(1, 2)\nexcept KeyError:\n    assert False\nexcept LookupError:\n    pass"
     for error, right in (("IndexError", True), ("KeyError", False), ("ValueError", False)):
