@@ -450,6 +450,10 @@ class Stay:
             raise SandboxError("the jail was never made")
         return meter
 
+    def is_counted(self) -> bool:
+        """Whether the kernel counts, and ends what takes too much; else somebody has to look again and again."""
+        return self.jail.group is not None
+
     def cpu_ns(self) -> int:
         """CPU time of the job's processes so far, and of PID 1 on its behalf."""
         return self.meter.cpu_ns() - self.began.cpu_ns

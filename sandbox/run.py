@@ -36,6 +36,7 @@ FIRST_READ_BYTES = 1 << 12  # what most programs print is less; a larger buffer 
 DRAIN_BYTES = 1 << 18  # most that one pump takes from one pipe, so that a flood cannot hold up the clock
 IDLE_NS = 1_000_000  # less CPU time than this is no progress
 MB = 1024 * 1024
+CPUS = os.cpu_count() or 1
 
 
 class Starter(Protocol):
@@ -102,6 +103,7 @@ class Budget:
     cpu_ns: int
     wall: float
     halfway: float = 0.0  # when the waiting of its tasks is counted from
+    spent_at: float = 0.0  # when it can have used all its CPU time at the earliest, on all CPUs of the host
 
 
 class Run:
@@ -145,6 +147,7 @@ class Run:
             self.budget = Budget(cpu_ns, now + self.fence.wall_s, now + self.fence.wall_s / 2)
         else:
             self.budget = Budget(cpu_ns, self.budget.wall, self.budget.halfway)
+        self.budget.spent_at = now + self.fence.cpu_s / CPUS
         self.halfway: tuple[dict[int, float], int] | None = None  # waits of its tasks, and its CPU time, at that moment
 
     @property
@@ -172,8 +175,11 @@ class Run:
         else:
             if self.halfway is None and now > self.budget.halfway:
                 self.halfway = self.box.waits_s(), self.box.cpu_ns()
+            if now < self.budget.spent_at and self.box.is_counted() and self.fence.idle_s == math.inf:
+                return min(TICK_S, max(self.budget.spent_at - now, 0.001), max(self.budget.wall - now, 0.001))
             used_ns = self.box.cpu_ns()
             left = (self.budget.cpu_ns - used_ns) / 1e9
+            self.budget.spent_at = now + left / CPUS
             if left <= 0:
                 self.kill("cpu")
             elif self.fence.idle_s < math.inf and self.is_idle(now, used_ns):

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from sandbox.inside.landlock import Step
 
+    Steps = tuple[list[Step], list[Step]]
+
 FIRST_FREE_FD = 200  # job descriptors are moved above this number, out of the way of the numbers the job asks for
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 2, 4, 8, 32
 MNT_DETACH = 2
@@ -73,6 +75,7 @@ ORDER = (  # the parts of a job, which come without their names
     "role", "argv", "main", "name", "plain", "tmp_bytes", "tmp_inodes", "rlimits", "uid", "collect", "keep", "fds",
     "program", "source", "files",
 )  # fmt: skip
+TESTS_ARGV = [b"tests"]  # the command line of the test side
 MOST_SAID = 1 << 17  # bytes; an order is never as long
 ROOM_FOR_FDS = _socket.CMSG_SPACE(4 * 64)
 
@@ -340,11 +343,28 @@ search_path: list[str] = []  # where programs find their modules
 ENTRIES: dict[str, Any] = {}  # role of a Python job → the function of the kit that plays it
 
 
-def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, room: Room) -> tuple[list[Step], list[Step]]:
+latest: list[Any] = [None, None]  # what the steps of the last job came of, and these
+
+
+def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, room: Room) -> Steps:
     """What the forked process will do, as calls with their arguments: looked up and put together before the fork, for
     it would be slower, and touch more pages, after it. The first steps arrange descriptors; of the others each that
-    answers anything has failed.
+    answers anything has failed. Most jobs take the same steps; words of their own they must not leave here.
     """
+    if job["role"] != "exec":
+        names = ENTRIES[job["role"]].__globals__
+        names["NAME"], names["PLAIN"] = job["name"], job["plain"]
+    if job["files"] or job["argv"] not in ([room.main], TESTS_ARGV):
+        return steps_of(job, fds, status, main, room)
+    parts = job["role"], job["fds"], job["rlimits"], job["uid"], job["program"], job["source"], job["argv"]
+    key = (parts, tuple(fds), status, main, room.lock)
+    if key != latest[0]:
+        latest[:] = key, steps_of(job, fds, status, main, room)
+    steps: Steps = latest[1]
+    return steps
+
+
+def steps_of(job: dict[str, Any], fds: list[int], status: int, main: int, room: Room) -> Steps:
     moves: list[Step] = [
         (_signal.pthread_sigmask, (_signal.SIG_SETMASK, ())),
         (os.dup2, (status, FIRST_FREE_FD - 1, False)),
@@ -372,14 +392,12 @@ def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, room: R
     if job["role"] != "exec":
         drops += renew
         drops.append((sys.path.extend, (search_path,)))
-        if job["argv"] == [room.main]:
-            sys.argv[:] = [os.fsdecode(room.main)]
+        if job["argv"] in ([room.main], TESTS_ARGV):
+            sys.argv[:] = map(os.fsdecode, job["argv"])
         else:  # the job's own words, which this process must not keep
             drops.append((set_argv, (job["argv"],)))
         if job["files"]:
             drops.append((hide_modules, (job["files"],)))
-        names = ENTRIES[job["role"]].__globals__
-        names["NAME"], names["PLAIN"] = job["name"], job["plain"]
     return moves, drops
 
 
@@ -532,7 +550,7 @@ def perform(job: dict[str, Any], fds: list[int], room: Room, forks: Forks) -> di
     collected = collect(job, fds) if job["collect"] else []
     files = [path for path, _ in job["files"]]
     clean = room.tidy([room.main, *files] if job["main"] else files)
-    if files or collected or job["argv"] != [room.main]:
+    if files or collected or job["argv"] not in ([room.main], TESTS_ARGV):
         forget([*job["argv"], *files, *(path for path, _, _ in job["collect"])])
     if fault:
         return {"fault": fault.decode(errors="replace"), "clean": clean}

@@ -87,12 +87,14 @@ class Meter:
         """`counted`: how the counters stand now, where that has just been read."""
         self.run = run
         self.counted = counted or self.count()
+        self.last: Counters | None = None  # read when the answer was weighed
         self.cpu_ns, self.oom_kills = self.counted.cpu_ns, self.counted.oom_kills
         run.box.restart_peak()
         self.began = time.monotonic()
 
     def count(self) -> Counters:
-        self.run.box.cpu_ns()  # where there is no group, the counters are those of the last look
+        if not self.run.box.is_counted():
+            self.run.box.cpu_ns()  # the counters are those of the last look
         return self.run.counters()
 
     def next(self) -> Meter:
@@ -103,17 +105,17 @@ class Meter:
         """An answer counts only within all limits: a child may have died for memory, a flood be still in the pipe."""
         self.run.drain()
         ends = [end]
-        used_ns = self.run.box.cpu_ns()
-        if self.run.counters().oom_kills > self.oom_kills:
+        counters = self.last = self.count()
+        if counters.oom_kills > self.oom_kills:
             ends.append(over_memory(self.run))
         if self.run.stdout.overflowed:
             ends.append(over_output(self.run))
-        if used_ns > self.run.budget.cpu_ns:  # the clock looks every few milliseconds only
+        if self.run.box.cpu_ns() > self.run.budget.cpu_ns:  # the clock looks every few milliseconds only
             ends.append(over_cpu(self.run))
         return end if len(ends) == 1 else min(ends, key=lambda one: SEVERITY.index(one.verdict or Verdict.NO_RESULT))
 
     def report(self, verdict: Verdict, detail: str) -> TestReport:
-        counters = self.counted = self.run.counters()
+        counters = self.counted = self.last or self.run.counters()
         return TestReport(
             verdict=verdict,
             cpu_ms=round((counters.cpu_ns - self.cpu_ns) / 1e6, 3),
