@@ -7,7 +7,7 @@ Messages
   {"op": "get", "id": N, "name": S}   the program's object of that name; `call` takes a name instead of a handle as well
   {"op": "call", "id": N, "h": H, "method": S, "args": [...], "names": [...], "sync": [...]}
                                       the last arguments are by name; `sync` are stand-ins whose content may change
-  {"id": N, "ok": TREE, "changed": [[K, TREE]...], "content": [[H, TREE]...]}   the answer
+  {"id": N, "ok": TREE, "content": [[H, TREE]...]}   the answer
   {"id": N, "error": {...}}           an exception: its words for the judge, and under "it" the exception itself
   {"id": N, "wall": S}                what was asked for cannot cross
 While an end waits for its answer it does what the other asks, in the thread that waits; so a test's key function can be
@@ -20,8 +20,10 @@ Trees besides those of `codec`: {"t": "h", "mine": B, "id": H, ...}, an object o
   not mine: the receiver's own comes home; with "member" or "of" (a value) that of the class H, with "v" an instance
         of the class H that has that value
 
-Identity: within one call, containers that can change have numbers at both ends (`codec.Lender`). What comes back as an
-argument is that argument, and a change of one (`changed`) is made in the one that was sent, after an exception too.
+Identity and change: containers that can change have keys at both ends (`alive`): {"t": "h", "live": K} is the one under
+the key K. In every message "live" tells what its sender has changed in them; "first" is the key of the first container
+of "args", in the order of `codec.Lender`, or of "ok", where "held" says which. After it is read, those in "gone" are
+forgotten. The judge itself, who calls by name, sends no "live" and hears of none.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from sandbox.inside import fakes, mirrors, remote
+    from sandbox.inside.alive import Twins, release_frames
     from sandbox.inside.remote import CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
     from sandbox.inside.serving import base_of, base_value, fill, instance_of
     from sandbox.inside.wire import (
@@ -57,6 +60,7 @@ else:
     import fakes
     import mirrors
     import remote
+    from alive import Twins, release_frames
     from remote import CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
     from serving import base_of, base_value, fill, instance_of
     from wire import (
@@ -136,8 +140,6 @@ PLAIN_MODULES = frozenset(
         "_operator",
     }
 )
-MAX_WATCHED, MAX_WATCHED_BYTES = 16, 10_000  # attributes that tests may change in place, the latest ones
-WATCHED = frozenset({list, dict, set})
 MAX_NESTED = 60  # objects within objects within one value
 
 
@@ -202,7 +204,9 @@ class Peer:
         self.natives: dict[type, Any] = dict(mirrors.READY)
         self.came: dict[int, int] = {}  # id of an exception of the other end's, its number there
         self.building: set[int] = set()
-        self.watched: list[tuple[Any, dict[str, Any], Any, Any]] = []
+        self.twins = Twins(0 if guarded else 1)
+        self.depth = 0  # requests of the other end that are being done
+        self.telling: Any = _thread.RLock()
         self.foreign: list[BaseException] = []  # exceptions that came from the other end
         self.broken: BaseException | None = None  # the first Lost or Unsplittable; tests may not swallow it
         self.failed: BaseException | None = None  # an assertion that failed inside of what the program called
@@ -220,6 +224,7 @@ class Peer:
         """Remember that the wire could not do what was asked, and hand the reason back to be raised."""
         if self.broken is None:
             self.broken = error
+        self.twins.lose()
         return error
 
     def is_foreign(self, error: BaseException) -> bool:
@@ -328,6 +333,8 @@ class Peer:
         return {"t": "h", "mine": False, "id": number}
 
     def borrow(self, tree: dict[str, Any]) -> Any:
+        if "live" in tree:
+            return self.twins.find(tree["live"])
         number = tree.get("id")
         if type(number) is not int:
             raise codec.CodecError("a handle without a number")
@@ -477,92 +484,107 @@ class Peer:
 
     # requests and replies
 
-    def request(self, op: str, /, **fields: Any) -> Any:
-        """Ask the other end and wait; raises its exception here."""
-        reply = self.open_reply(self.exchange(op, fields))
-        value = self.decode(reply.get("ok"))
-        if "sync" in fields:
-            self.refresh_all(reply)
-        return value
+    def request(self, op: str, /, given: Any = None, **fields: Any) -> Any:
+        """Ask the other end and wait; raises its exception here. `given`: values that it may keep."""
+        return self.take(self.open_reply(self.exchange(op, fields, given)))
 
-    def watch(self, owner: Any, how: dict[str, Any], value: Any) -> Any:
-        """Remember a container that is an attribute or item of an object of the other end: it may be changed here."""
-        if type(value) in WATCHED and get(owner, NUMBER) is not None:
-            tree, error = attempt(lambda: self.encode(value))
-            if error is None and len(codec.dumps(tree)) <= MAX_WATCHED_BYTES:
-                self.watched = [entry for entry in self.watched if entry[0] is not owner or entry[1] != how]
-                self.watched.append((owner, how, value, tree))
-                del self.watched[:-MAX_WATCHED]
-        return value
-
-    def tell_changes(self) -> None:
-        """Make the changes of watched containers at the other end, before it does anything else."""
-        waiting, self.watched = self.watched, []
-        kept = []
-        for owner, how, value, tree in waiting:
-            after = self.encode(value)
-            if after != tree:
-                self.request("set_inside", h=get(owner, NUMBER), value=after, **how)
-            kept.append((owner, how, value, after))
-        self.watched = kept + self.watched
-
-    def renew(self, target: Any, value: Any) -> None:
-        if type(target) is type(value):
-            change(target, inside(value))
-
-    def exchange(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """Send a request and wait for its reply; with each goes what has changed in its sender's world."""
-        if self.watched and op != "set_inside":
-            self.tell_changes()
-        if self.world is None:
-            return self.converse(op, fields)
-        news = self.world.news(self)
-        reply = self.converse(op, fields if news is None else {**fields, "world": news})
-        if "world" in reply:
+    def exchange(self, op: str, fields: dict[str, Any], values: Any = None) -> dict[str, Any]:
+        """Send a request and wait for its reply; with each goes what its sender has changed. `values`: arguments."""
+        reply = self.converse(op, fields, values)
+        self.hear(reply)
+        if "world" in reply and self.world is not None:
             self.world.enter(self, reply["world"])
         return reply
 
-    def converse(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
-        self.lock.acquire()
+    def compose(self, fields: dict[str, Any], values: Any) -> dict[str, Any]:
+        """What a request says besides what it asks."""
+        message = {**fields, "live": self.twins.news(self.lend)}
+        if values is not None:
+            lender = self.twins.lender(self.lend)
+            message["args"] = [codec.encode(value, lender) for value in values]
+            if lender.kept:
+                message["first"] = self.twins.commit(lender.kept)
+        if self.world is not None and (news := self.world.news(self)) is not None:
+            message["world"] = news
+        return message
+
+    def converse(self, op: str, fields: dict[str, Any], values: Any) -> dict[str, Any]:
+        self.telling.acquire()  # until it is sent: what one thread tells of, the next takes for known
+        has_wire = False
         try:
+            message = self.compose(fields, values)
+            self.lock.acquire()
+            has_wire = True
             self.next_id += 1
             number = self.next_id
-            data = codec.dumps({"op": op, "id": number, **fields})
-            try:
-                send_frame(self.sock, data)
-            except OSError as error:  # the other end has been killed, which is no answer of its own
+            send_frame(self.sock, codec.dumps({"op": op, "id": number, **message}))
+        except BaseException as error:
+            if has_wire:
+                self.lock.release()
+            if isinstance(error, OSError):  # the other end has been killed, which is no answer of its own
                 raise self.fail(Lost(str(error))) from None
+            if isinstance(error, codec.CodecError):
+                raise self.fail(Unsplittable(str(error))) from None
+            raise
+        finally:
+            self.telling.release()
+        try:
             while True:
-                message = self.receive()
+                reply = self.receive()
                 self.heard += 1
                 if self.heard > bounds.MAX_MESSAGES:
                     raise self.fail(Unsplittable(f"more than {bounds.MAX_MESSAGES} messages for one test"))
-                if "op" in message:
-                    self.answer(message)
-                elif message.get("id") == number:
-                    return message
+                if "op" in reply:
+                    self.answer(reply)
+                elif reply.get("id") == number:
+                    return reply
                 else:
                     raise self.fail(Lost("a reply that nobody asked for"))
         finally:
             self.lock.release()
 
+    def hear(self, message: dict[str, Any]) -> None:
+        """Make the changes of the other end in the containers that both hold."""
+        if "live" not in message:
+            return
+        try:
+            self.twins.hear(message["live"], self.borrow)
+        except (codec.CodecError, TypeError, ValueError) as error:
+            raise self.fail(Unsplittable(bounds.text(str(error)))) from None
+
+    def take(self, reply: dict[str, Any]) -> Any:
+        """The value that a reply brings, and which of its containers the other end holds on to."""
+        borrower = codec.Borrower(self.borrow, [])
+        try:
+            value = codec.decode(reply.get("ok"), borrower)
+            held = self.twins.held(reply.get("held"), borrower.built)
+            self.twins.adopt(reply.get("first"), held)
+            self.settle(reply)
+        except (codec.CodecError, TypeError, ValueError) as error:
+            raise self.fail(Unsplittable(bounds.text(str(error)))) from None
+        return value
+
     def open_reply(self, reply: dict[str, Any]) -> dict[str, Any]:
         if "wall" in reply:
             raise self.fail(Unsplittable(bounds.text(reply["wall"])))
         if "error" in reply:
-            raise self.rebuild_error(reply["error"])
+            error = self.rebuild_error(reply["error"])
+            self.settle(reply)
+            raise error
         return reply
+
+    def settle(self, reply: dict[str, Any]) -> None:
+        """Do what a reply asks for after its value has been read."""
+        try:
+            self.refresh_all(reply)
+            self.twins.forget(reply.get("gone", []))
+        except codec.CodecError as error:
+            raise self.fail(Unsplittable(bounds.text(str(error)))) from None
 
     def call(self, target: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any], owner: Any = None) -> Any:
         """Call something of the other end; arguments that it changes are changed here too, whatever comes of it."""
         values = [*args, *kwargs.values()]
-        kept: list[Any] = []
-        lender = codec.Lender(self.lend, kept)
-        try:
-            trees = [codec.encode(value, lender) for value in values]
-        except codec.CodecError as error:
-            raise self.fail(Unsplittable(str(error))) from None
-        fields = {**target, "args": trees, "names": list(kwargs)}
+        fields = {**target, "names": list(kwargs)}
         alive = [
             value for value in (owner, *values) if type(type(value)) is not type and get(value, SYNCED) is not None
         ]
@@ -570,19 +592,7 @@ class Peer:
             for value in alive:
                 remote.push(value)
             fields["sync"] = [get(value, NUMBER) for value in alive]
-        reply = self.exchange("call", fields)
-        borrower = codec.Borrower(self.borrow, kept)
-        try:
-            result = codec.decode(reply.get("ok"), borrower)
-            for number, tree in pairs_of(reply.get("changed")):
-                content = codec.decode(tree, borrower)
-                if type(number) is int and 0 <= number < len(kept):
-                    change(kept[number], content)
-            self.refresh_all(reply)
-        except (codec.CodecError, TypeError, ValueError) as error:
-            raise self.fail(Unsplittable(bounds.text(str(error)))) from None
-        self.open_reply(reply)
-        return result
+        return self.take(self.open_reply(self.exchange("call", fields, values)))
 
     def rebuild_error(self, tree: Any) -> BaseException:
         if type(tree) is not dict:
@@ -630,79 +640,112 @@ class Peer:
     def answer(self, message: dict[str, Any]) -> None:
         """Do what the other end asks and reply; anything the work raises becomes the reply. Called with the lock."""
         number = message.get("id")
-        parts: dict[str, Any] = {}
+        found: list[Any] = []
+        has_word = False
         self.lock.release()
         try:
-            data, error = attempt(lambda: self.work(message, parts))
+            _, error = attempt(lambda: found.append(self.work(message)))
             if isinstance(error, Lost):
                 raise error
-            if isinstance(error, (codec.CodecError, Unsplittable, BeyondValues)):
-                data = codec.dumps({"id": number, "wall": bounds.text(str(error))})
-            elif error is not None:
-                data = self.error_reply(number, error, parts)
+            self.telling.acquire()
+            has_word = True
+            data = self.reply(message, found, error)
             self.before_reply()
             data, fault = attempt(lambda: self.with_news(data, number))
             if fault is not None:
                 if not isinstance(fault, (codec.CodecError, Unsplittable, BeyondValues)):
                     raise fault
                 data = codec.dumps({"id": number, "wall": bounds.text(str(fault))})
+        except BaseException:
+            if has_word:
+                self.telling.release()
+            raise
         finally:
             self.lock.acquire()
         try:
             send_frame(self.sock, data)
         except OSError as fault:
             raise self.fail(Lost(str(fault))) from None
+        finally:
+            self.telling.release()
 
-    def work(self, message: dict[str, Any], parts: dict[str, Any]) -> bytes:
+    def work(self, message: dict[str, Any]) -> Any:
         if self.world is not None:
             self.world.enter(self, message.get("world"))
-        value = self.policy(self, message | {"parts": parts})
+        self.hear(message)
+        self.depth += 1
+        try:
+            return self.policy(self, message)
+        finally:
+            self.depth -= 1
+
+    def reply(self, message: dict[str, Any], found: list[Any], error: BaseException | None) -> bytes:
+        """The reply that says what work has returned, which is in `found`, or what it has raised."""
+        number = message.get("id")
+        if error is None:
+            data, error = attempt(lambda: codec.dumps(self.say(message, found)))
+            if error is None:
+                return bytes(data)
+        if isinstance(error, Lost):
+            raise error
+        if isinstance(error, (codec.CodecError, Unsplittable, BeyondValues)):
+            return codec.dumps({"id": number, "wall": bounds.text(str(error))})
+        return self.error_reply(message, error)
+
+    def say(self, message: dict[str, Any], found: list[Any]) -> dict[str, Any]:
+        """What is said of a value. Only here does anything of ours hold it: what is held besides, somebody keeps."""
         reply: dict[str, Any] = {"id": message.get("id")}
-        if "lender" in parts:
-            reply["ok"] = codec.encode(value, parts["lender"])
-            reply |= self.changes(parts, message)
-        else:
-            reply["ok"] = codec.encode(value, self.lend)
-            reply |= self.contents(message)
-        return codec.dumps(reply)
+        if "live" not in message:  # the judge itself, who keeps nothing
+            return reply | {"ok": codec.encode(found.pop(), self.lend)}
+        reply["live"] = self.twins.news(self.lend, forget=False)
+        lender = self.twins.lender(self.lend)
+        reply["ok"] = codec.encode(found.pop(), lender)
+        return reply | self.twins.keep(lender) | self.contents(message) | self.gone()
+
+    def gone(self) -> dict[str, Any]:
+        """What both ends may forget once this reply has been read."""
+        gone = self.twins.prune() if self.twins.by_key else []
+        if not self.guarded and not self.depth and self.twins.by_key:
+            gone += self.twins.evict()
+        return {"gone": gone} if gone else {}
 
     def contents(self, message: dict[str, Any]) -> dict[str, Any]:
         """What containers of ours hold now that have a stand-in with content at the other end."""
         numbers = message.get("sync") or ()
         return {"content": [[number, self.content(self.lent[number])] for number in numbers]} if numbers else {}
 
-    def changes(self, parts: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
-        """What the call has changed of its arguments."""
-        found: dict[str, Any] = {}
-        lender = parts["lender"]
-        changed = [
-            [number, codec.encode(inside(value), lender)]
-            for number, (value, before) in enumerate(parts["arguments"])
-            if not unchanged(value, before)
-        ]
-        if changed:
-            found["changed"] = changed
-        return found | self.contents(message)
-
-    def error_reply(self, number: Any, error: BaseException, parts: dict[str, Any]) -> bytes:
+    def error_reply(self, message: dict[str, Any], error: BaseException) -> bytes:
         if self.guarded and isinstance(error, AssertionError) and not self.is_foreign(error):
             self.failed = self.failed or error
+        if not self.guarded:
+            release_frames(error)
         words = describe_error(error)
-        it, _ = attempt(lambda: codec.encode(error, self.lend))
-        more, _ = attempt(lambda: self.changes(parts, {}) if "lender" in parts else {})
-        data, fault = attempt(lambda: codec.dumps({"id": number, "error": words | {"it": it}, **(more or {})}))
-        return codec.dumps({"id": number, "error": words}) if fault is not None else data
+        reply = {"id": message.get("id"), "error": words}
+        if "live" not in message:
+            it, _ = attempt(lambda: codec.encode(error, self.lend))
+            data, fault = attempt(lambda: codec.dumps(reply | {"error": words | {"it": it}}))
+            return codec.dumps(reply) if fault is not None else bytes(data)
+
+        def whole() -> bytes:
+            live = self.twins.news(self.lend, forget=False)
+            it, _ = attempt(lambda: codec.encode(error, self.lend))
+            return codec.dumps(reply | {"error": words | {"it": it}, "live": live} | self.gone())
+
+        data, fault = attempt(whole)
+        if fault is not None:
+            self.twins.lose()
+            return codec.dumps(reply)
+        return bytes(data)
 
     def take_arguments(self, message: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """The decoded arguments of a call, and what it takes to tell the changed ones later."""
-        built: list[Any] = []
-        borrower = codec.Borrower(self.borrow, built)
+        """The decoded arguments of a request."""
+        borrower = codec.Borrower(self.borrow, [])
         values = [codec.decode(tree, borrower) for tree in message["args"]]
-        if "h" in message:  # the judge itself, who calls by name, has no use for it
-            arguments = [(value, look(value)) for value in built]
-            message["parts"] |= {"arguments": arguments, "lender": codec.Lender(self.lend, built)}
-        split = len(values) - len(message["names"])
-        return values[:split], dict(zip(message["names"], values[split:], strict=True))
+        if "live" in message:
+            self.twins.adopt(message.get("first"), borrower.built)
+        names = message.get("names") or []
+        split = len(values) - len(names)
+        return values[:split], dict(zip(names, values[split:], strict=True))
 
     def local(self, message: dict[str, Any]) -> Any:
         """The local object a request is about."""
@@ -717,52 +760,6 @@ class Peer:
 RAISE: int = __import__("opcode").opmap["RAISE_VARARGS"]
 
 
-# What a call has changed: containers are looked at before and after, one level each, by identity.
-
-
-def look(value: Any) -> Any:
-    kind = type(value)
-    if kind is list or kind is set or kind.__name__ in ("deque", "UserList"):
-        return list(value)
-    if isinstance(value, dict) or kind.__name__ == "UserDict":
-        return [part for pair in value.items() for part in pair]
-    if kind.__name__ == "ndarray":
-        return value.copy()
-    if kind.__name__ == "SimpleNamespace":
-        return [part for pair in vars(value).items() for part in pair]
-    if kind.__name__ in ("StringIO", "BytesIO"):
-        return ["closed"] if value.closed else [value.getvalue(), value.tell()]
-    return bytes(value)
-
-
-def unchanged(value: Any, before: Any) -> bool:
-    after = look(value)
-    if type(after) is list:
-        return len(after) == len(before) and all(
-            a is b or (type(a) is type(b) and type(a) in ATOMS and a == b) for a, b in zip(after, before, strict=True)
-        )
-    if type(after) is bytes:
-        return bool(after == before)
-    return bool(after.shape == before.shape and after.tobytes() == before.tobytes())
-
-
-ATOMS = frozenset({int, str, bytes, bool})
-
-
-def inside(value: Any) -> Any:
-    """The content of a container as a value without identity."""
-    kind = type(value)
-    if isinstance(value, dict) or kind.__name__ == "UserDict":
-        return tuple(value.items())
-    if kind.__name__ == "SimpleNamespace":
-        return tuple(vars(value).items())
-    if kind.__name__ in ("StringIO", "BytesIO"):
-        return () if value.closed else (value.getvalue(), value.tell())
-    if kind.__name__ == "ndarray":
-        return (value.copy(),)
-    return tuple(value)
-
-
 def pairs_of(value: Any) -> list[Any]:
     """Pairs that a message holds. Raises CodecError for anything else."""
     if value is None:
@@ -770,42 +767,6 @@ def pairs_of(value: Any) -> list[Any]:
     if type(value) is not list or not all(type(pair) is list and len(pair) == 2 for pair in value):
         raise codec.CodecError("a reply that is malformed")
     return value
-
-
-def change(target: Any, content: Any) -> None:
-    """Give one of our containers the content that it has at the other end."""
-    kind = type(target)
-    if type(content) is not tuple:
-        raise ValueError("a change that is none")
-    if kind is list or kind is bytearray or kind.__name__ == "UserList":
-        target[:] = content
-    elif kind.__name__ == "array":
-        target[:] = kind(target.typecode, content)
-    elif kind is set:
-        target.clear()
-        target.update(content)
-    elif isinstance(target, dict) or kind.__name__ == "UserDict":
-        target.clear()
-        for key, value in content:
-            target[key] = value
-    elif kind.__name__ == "deque":
-        target.clear()
-        target.extend(content)
-    elif kind.__name__ == "SimpleNamespace":
-        vars(target).clear()
-        vars(target).update(content)
-    elif kind.__name__ in ("StringIO", "BytesIO"):
-        if not content:
-            target.close()
-        else:
-            target.seek(0)
-            target.truncate()
-            target.write(content[0])
-            target.seek(content[1])
-    elif kind.__name__ == "ndarray":
-        if content[0].shape != target.shape or content[0].dtype != target.dtype:
-            raise ValueError("an array of another shape")
-        target[...] = content[0]
 
 
 class Loop:

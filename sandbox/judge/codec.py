@@ -97,11 +97,12 @@ _READER = json.JSONDecoder(parse_constant=_no_constant)
 class Lender:
     """The `opaque` of a sender that keeps identity: what it has sent before goes as a number."""
 
-    __slots__ = ("kept", "opaque", "seen")
+    __slots__ = ("kept", "known", "opaque", "seen")
 
-    def __init__(self, opaque: Opaque, kept: list[Any]) -> None:
+    def __init__(self, opaque: Opaque, kept: list[Any], known: dict[int, int] | None = None) -> None:
         self.opaque = opaque
         self.kept = kept  # alive as long as their ids are looked up
+        self.known = known or {}  # ids of those that the receiver has already, and the keys that they have there
         self.seen = {id(value): number for number, value in enumerate(kept)}
 
     def __call__(self, value: Any) -> dict[str, Any]:
@@ -161,6 +162,8 @@ def encode(value: Any, opaque: Opaque = refuse, depth: int = 0) -> Any:
         number = lender.seen.get(id(value))
         if number is not None:
             return {"t": "same", "n": number}
+        if (key := lender.known.get(id(value))) is not None:
+            return {"t": "h", "live": key}
     if kind is list:
         tree: Any = _sequence(value, opaque, depth)
     else:
