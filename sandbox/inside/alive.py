@@ -30,7 +30,8 @@ else:
 
 MAX_ALIVE, MAX_ALIVE_ITEMS = 1_000, 20_000  # containers, and what is in them, that stay after a call
 GROWING = frozenset({list, dict})  # of which only the end is told where only that is new
-WITH_PARTS = frozenset({"list", "set", "dict", "deque", "UserList", "UserDict", "SimpleNamespace"})
+WITH_PARTS = frozenset({"list", "set", "dict", "deque", "UserList", "UserDict", "SimpleNamespace", "Namespace"})
+NAMESPACES = ("SimpleNamespace", "Namespace")
 
 count_references: Any = sys.getrefcount
 
@@ -51,7 +52,6 @@ class Twins:
 
     def __init__(self, side: int) -> None:
         self.next = side
-        self.heard = -1  # the last key that the other end gave out
         self.by_key: dict[int, Twin] = {}
         self.by_id: dict[int, int] = {}
         self.lost = False  # whether the ends may hold different tables: one of them could not say something
@@ -73,8 +73,6 @@ class Twins:
             self.lost, found["reset"] = False, True
         if not self.by_key:
             return found
-        if forget and (gone := self.prune()):
-            found["gone"] = gone
         changed = []
         lender = self.lender(lend)
         for key, twin in list(self.by_key.items()):
@@ -87,6 +85,9 @@ class Twins:
             found["of"] = changed
             if lender.kept:
                 found["first"] = self.commit(lender.kept)
+                lender.kept.clear()
+        if forget and (gone := self.prune()):
+            found["gone"] = gone
         return found
 
     def commit(self, values: list[Any]) -> int:
@@ -166,7 +167,6 @@ class Twins:
         if news.get("reset") is True:
             self.lose()
             self.lost = False
-        self.forget(news.get("gone", []))
         borrower = codec.Borrower(borrow, [])
         for entry in news.get("of", ()):
             if type(entry) is not list or len(entry) != 3 or type(entry[0]) is not int or type(entry[1]) is not int:
@@ -177,18 +177,20 @@ class Twins:
                 change(twin.value, content, entry[1])
                 twin.before, twin.changed = look(twin.value), True
         self.adopt(news.get("first"), borrower.built)
+        self.forget(news.get("gone", []))
 
     def adopt(self, first: Any, values: list[Any]) -> None:
         """Take over the keys that the other end has given to containers of its message; None is none."""
         if first is None or not values:
             return
-        if type(first) is not int or not self.heard < first < 1 << 53 or first % 2 == self.next % 2:
+        if type(first) is not int or not 0 <= first < 1 << 53 or first % 2 == self.next % 2:
             raise codec.CodecError("a key that is none")
         if len(self.by_key) + len(values) > codec.MAX_NODES:
             raise codec.CodecError("more containers than are kept")
         for value in values:
+            if first in self.by_key:
+                raise codec.CodecError("a key of two containers")
             self.add(first, value)
-            self.heard = first
             first += 2
 
     def held(self, numbers: Any, built: list[Any]) -> list[Any]:
@@ -230,7 +232,7 @@ def look(value: Any) -> Any:
         return [part for pair in value.items() for part in pair]
     if kind.__name__ == "ndarray":
         return value.copy()
-    if kind.__name__ == "SimpleNamespace":
+    if kind.__name__ in NAMESPACES:
         return [part for pair in vars(value).items() for part in pair]
     if kind.__name__ in ("StringIO", "BytesIO"):
         return ["closed"] if value.closed else [value.getvalue(), value.tell()]
@@ -261,7 +263,7 @@ ATOMS = frozenset({int, str, bytes, bool})
 
 def size_of(value: Any) -> int:
     kind = type(value)
-    if kind.__name__ == "SimpleNamespace":
+    if kind.__name__ in NAMESPACES:
         return len(vars(value))
     if kind.__name__ in ("StringIO", "BytesIO"):
         return 0 if value.closed else len(value.getvalue())
@@ -273,7 +275,7 @@ def inside(value: Any, at: int = 0) -> Any:
     kind = type(value)
     if isinstance(value, dict) or kind.__name__ == "UserDict":
         return tuple(value.items())[at:]
-    if kind.__name__ == "SimpleNamespace":
+    if kind.__name__ in NAMESPACES:
         return tuple(vars(value).items())
     if kind.__name__ in ("StringIO", "BytesIO"):
         return () if value.closed else (value.getvalue(), value.tell())
@@ -302,7 +304,7 @@ def change(target: Any, content: Any, at: int = 0) -> None:
     elif kind.__name__ == "deque":
         target.clear()
         target.extend(content)
-    elif kind.__name__ == "SimpleNamespace":
+    elif kind.__name__ in NAMESPACES:
         vars(target).clear()
         vars(target).update(content)
     elif kind.__name__ in ("StringIO", "BytesIO"):
@@ -319,4 +321,5 @@ def change(target: Any, content: Any, at: int = 0) -> None:
         target[...] = content[0]
 
 
-ALONE: int = count_references(Twin([]).value)  # what it counts of a container that only one place holds
+_sample = Twin([])
+ALONE: int = count_references(_sample.value)  # what it counts of a container that only one place holds

@@ -138,6 +138,16 @@ PLAIN_MODULES = frozenset(
         "graphlib",
         "operator",
         "_operator",
+        "logging",
+        "argparse",
+        "configparser",
+        "csv",
+        "_csv",
+        "sqlite3",
+        "hashlib",
+        "_hashlib",
+        "concurrent",
+        "subprocess",
     }
 )
 MAX_NESTED = 60  # objects within objects within one value
@@ -172,6 +182,16 @@ def stream_name(value: Any) -> str | None:
     return next((name for name in STREAMS if value is getattr(sys, name, None) and value is not None), None)
 
 
+def logger_name(value: Any) -> str | None:
+    """The name of a logger, by which the other end finds its own."""
+    logging = sys.modules.get("logging")
+    if logging is None or type(value) not in (logging.Logger, logging.RootLogger):
+        return None
+    name = value.name
+    known = type(name) is str and len(name) <= bounds.MAX_NAME and logging.root.manager.loggerDict.get(name) is value
+    return str(name) if known or value is logging.root else None
+
+
 def is_enum(kind: type) -> bool:
     enum = sys.modules.get("enum")
     return enum is not None and isinstance(kind, enum.EnumType)
@@ -201,6 +221,7 @@ class Peer:
         self.lent: dict[int, Any] = {}
         self.numbers: dict[int, int] = {}
         self.remotes: dict[int, Any] = {}  # stand-ins and mirrors by the other end's number
+        self.given: set[tuple[str, str]] = set()  # functions and loggers that this end has handed over, by name
         self.natives: dict[type, Any] = dict(mirrors.READY)
         self.came: dict[int, int] = {}  # id of an exception of the other end's, its number there
         self.building: set[int] = set()
@@ -297,6 +318,10 @@ class Peer:
                 tree["c"] = self.encode(kind)
             if (found := reference(value)) is not None:
                 tree["ref"] = found
+                self.given.add((found[0], found[1]))
+            elif (logger := logger_name(value)) is not None:
+                tree["logger"] = logger
+                self.given.add(("logging", logger))
             base = base_of(kind)
             if base is not None:
                 tree |= {"base": base.__name__, "v": self.content(value, base)}
@@ -344,15 +369,18 @@ class Peer:
             return self.come_home(self.lent[number], tree)
         if tree.get("stream") in STREAMS:
             return getattr(sys, tree["stream"])
+        if type(tree.get("logger")) is str and (self.follows_refs or self.has_given(["logging", tree["logger"]])):
+            return import_module("logging").getLogger(None if tree["logger"] == "root" else tree["logger"])
         if type(tree.get("module")) is str and tree["module"].partition(".")[0] in KNOWN_MODULES:
             known, missing = attempt(lambda: import_module(tree["module"]))
             if missing is None:
                 return known
-        if type(tree.get("ref")) is list and (self.follows_refs or tree.get("class") is True):
+        ref = tree.get("ref")
+        if type(ref) is list and (self.follows_refs or tree.get("class") is True or self.has_given(ref)):
             known, missing = attempt(lambda: follow(*map(str, tree["ref"])))
             if missing is None and isinstance(known, type) and self.is_library(known):
                 return known
-            if missing is None and self.follows_refs:
+            if missing is None and (self.follows_refs or not isinstance(known, type)):
                 return known
         if tree.get("class") is True:
             if number not in self.remotes:
@@ -368,6 +396,10 @@ class Peer:
                 self.refresh(known, tree["v"])
             return known
         return self.stand_in(number, tree)
+
+    def has_given(self, ref: list[Any]) -> bool:
+        """Whether what the other end names, a function of the library or a logger, this end has handed over."""
+        return len(ref) == 2 and all(type(part) is str for part in ref) and tuple(ref) in self.given
 
     def is_library(self, kind: type) -> bool:
         """Whether a class that the other end names is used here as it is: for the program, of few modules only.

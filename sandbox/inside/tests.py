@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sandbox.inside.control import ControlPeer, Refused
     from sandbox.inside.names import Names
     from sandbox.inside.peer import Peer
-    from sandbox.inside.remote import revive_object
+    from sandbox.inside.remote import Method, is_foreign, revive_object
     from sandbox.inside.serving import OPERATIONS
     from sandbox.inside.wire import BeyondValues, Lost, Unsplittable, attempt, receive_frame, send_frame
     from sandbox.inside.world import Tests, give_back_in_program, set_in_program
@@ -37,7 +37,7 @@ else:
     from control import ControlPeer, Refused
     from names import Names
     from peer import Peer
-    from remote import revive_object
+    from remote import Method, is_foreign, revive_object
     from serving import OPERATIONS
     from wire import BeyondValues, Lost, Unsplittable, attempt, receive_frame, send_frame
     from world import Tests, give_back_in_program, set_in_program
@@ -147,7 +147,7 @@ def callable_from_outside(value: Any) -> bool:
     if type(value) is BUILTIN:
         return value.__self__ is not None and type(value.__self__) is not type(sys)
     if type(value).__module__ == "functools" and type(value).__name__ == "partial":
-        return callable_from_outside(value.func)
+        return is_foreign(value.func) or type(value.func) is Method or callable_from_outside(value.func)
     return type(value).__module__ == "operator"
 
 

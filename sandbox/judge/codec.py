@@ -136,6 +136,7 @@ SHARED_TAGS = frozenset(
         "StringIO",
         "BytesIO",
         "SimpleNamespace",
+        "Namespace",
         "UserDict",
         "UserList",
     }
@@ -311,6 +312,7 @@ _LIBRARY: dict[str, Callable[[Any, Opaque, int], Any]] = {
     "builtins.dict_items": lambda v, o, d: {"t": "dict_items", "v": _pairs(v, o, d)},
     "builtins.memoryview": _encode_view,
     "types.SimpleNamespace": lambda v, o, d: {"t": "SimpleNamespace", "v": _pairs(vars(v).items(), o, d)},
+    "argparse.Namespace": lambda v, o, d: {"t": "Namespace", "v": _pairs(vars(v).items(), o, d)},
     "array.array": lambda v, o, d: {"t": "array", "k": v.typecode, "v": encode(v.tolist())},
     "uuid.UUID": lambda v, o, d: {"t": "uuid", "v": hex(v.int)},
     "re.Pattern": lambda v, o, d: {"t": "pattern", "v": encode(v.pattern), "f": v.flags},
@@ -555,9 +557,10 @@ def _io(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
 
 
 def _namespace(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
-    import types
-
-    return types.SimpleNamespace(**{_text(name): value for name, value in _two(tree, handle, depth)})
+    module = "types" if tree["t"] == "SimpleNamespace" else "argparse"
+    value = _library(module, tree["t"])
+    vars(value).update((_text(name), part) for name, part in _two(tree, handle, depth))
+    return value
 
 
 def _user_list(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
@@ -601,6 +604,7 @@ _DECODERS: dict[str, Callable[[dict[str, Any], Handle | None, int], Any]] = {
     "dict_items": lambda t, h, d: dict(_two(t, h, d)).items(),
     "memoryview": _memory,
     "SimpleNamespace": _namespace,
+    "Namespace": _namespace,
     "array": lambda t, h, d: _library("array", "array", _text(t["k"]), _items(t, None, d)),
     "uuid": lambda t, h, d: __import__("uuid").UUID(int=_big_int(t["v"])),
     "pattern": _pattern,
