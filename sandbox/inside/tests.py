@@ -107,6 +107,9 @@ def perform(peer: Any, message: dict[str, Any]) -> Any:
         return OPERATIONS[op](value, peer, message)
     if op in ("enter", "exit", "len", "item", "set_item", "contains") and kind.__module__ in LENDABLE:
         return OPERATIONS[op](value, peer, message)
+    if op == "binary" and message["name"] in ("eq", "ne") and kind in (BUILTIN, METHOD):
+        other = peer.decode(message["other"])  # two bound methods are equal by their objects' identity
+        return (type(other) is kind and value == other) is (message["name"] == "eq")
     raise TypeError(f"the tests do not lend {op!r} of a {kind.__name__}")
 
 

@@ -18,6 +18,7 @@ AREAS = {
     "concurrent": "threads on either side, coroutines, time-outs, tasks, asynchronous contexts and callbacks",
     "extended": "subclasses of dates, decimals, deques, counters, floats, and their own methods",
     "kept": "containers of the tests that the program keeps, and its own that the tests hold: changes either way",
+    "systems": "whole systems: accounts, caches, events, machines, matrices, graphs, queues, files, observers",
     "given": "loggers, queues, locks, generators of random numbers, iterators, files of the tests given to the program",
     "numpy": "arrays: changes in place, empty ones, truths, dates, complex numbers, long doubles",
 }
@@ -25,6 +26,7 @@ AREAS = {
 
 JUDGES = {
     "extended": "`split` or `program_methods`",
+    "systems": "`split` or `program_methods`",
     "kept": "`split` or `program_methods`",
     "given": "`split` or `program_methods`",
     "classes": "`split` or `program_methods`",
