@@ -8,7 +8,8 @@ table says so, and both ends forget it: what a call was given and has not kept c
 Of an answer only those containers get keys that the answerer itself still holds: an attribute, a cached result.
 
 The program's end may say what it likes here. It reaches the containers that crossed, none else; what it puts into them
-are values; the keys that it gives out are odd, the tests' even; what it keeps is bounded.
+are values; the keys that it gives out are odd, the tests' even; what it keeps is bounded. A change of what an earlier
+call was given, or has answered, marks the test: the program makes it knowing what the test has asked since.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Twins:
         self.next = side
         self.by_key: dict[int, Twin] = {}
         self.by_id: dict[int, int] = {}
+        self.since = side  # the first key of what the last request has brought the other end
+        self.leaned = False  # whether the other end has changed what was not among that: an earlier argument or answer
         self.lost = False  # whether the ends may hold different tables: one of them could not say something
 
     def lose(self) -> None:
@@ -175,6 +178,7 @@ class Twins:
             twin = self.by_key.get(entry[0])
             if twin is not None:
                 change(twin.value, content, entry[1])
+                self.leaned = self.leaned or entry[0] < self.since or entry[0] % 2 != self.since % 2
                 twin.before, twin.changed = look(twin.value), True
         self.adopt(news.get("first"), borrower.built)
         self.forget(news.get("gone", []))

@@ -533,6 +533,7 @@ class Peer:
         message = {**fields, "live": self.twins.news(self.lend)}
         if values is not None:
             lender = self.twins.lender(self.lend)
+            self.twins.since = self.twins.next
             message["args"] = [codec.encode(value, lender) for value in values]
             if lender.kept:
                 message["first"] = self.twins.commit(lender.kept)
@@ -541,6 +542,7 @@ class Peer:
         return message
 
     def converse(self, op: str, fields: dict[str, Any], values: Any) -> dict[str, Any]:
+        has_room(ROOM)
         self.telling.acquire()  # until it is sent: what one thread tells of, the next takes for known
         has_wire = False
         try:
@@ -581,6 +583,8 @@ class Peer:
             return
         try:
             self.twins.hear(message["live"], self.borrow)
+            self.leaned = self.leaned or (self.guarded and self.twins.leaned)
+            self.twins.leaned = False
         except (codec.CodecError, TypeError, ValueError) as error:
             raise self.fail(Unsplittable(bounds.text(str(error)))) from None
 
@@ -790,6 +794,14 @@ class Peer:
 
 
 RAISE: int = __import__("opcode").opmap["RAISE_VARARGS"]
+
+
+def has_room(calls: int) -> bool:
+    """Raise RecursionError here, before anything is said, where the stack would not hold an answer to be given."""
+    return calls == 0 or has_room(calls - 1)
+
+
+ROOM = 60
 
 
 def pairs_of(value: Any) -> list[Any]:

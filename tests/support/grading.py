@@ -1,7 +1,7 @@
 """What split grading can and cannot judge: the table in docs/sandbox.md, with a case for each line.
 
-The first part comes from `ordinary.txt` and `alive.txt`. The second has a program and a test a line, and what comes of them: the
-verdict of the right program, and who judged.
+The first part comes from `ordinary.txt` and `alive.txt`. The second has a program and a test a line, and what comes of
+them: the verdict of the right program, and who judged.
 """
 
 from __future__ import annotations
