@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from sandbox.inside.serving import base_value, fill
     from sandbox.inside.wire import attempt
     from sandbox.judge import bounds, codec
 else:
     import bounds
     import codec
+    from serving import base_value, fill
     from wire import attempt
 
+MAX_EXTENDED, MAX_EXTENDED_ITEMS = 100, 2_000  # objects whose classes extend containers, and what each may hold
 MAX_ALIVE, MAX_ALIVE_ITEMS = 1_000, 20_000  # containers, and what is in them, that stay after a call
 GROWING = frozenset({list, dict})  # of which only the end is told where only that is new
 WITH_PARTS = frozenset({"list", "set", "dict", "deque", "UserList", "UserDict", "SimpleNamespace", "Namespace"})
@@ -48,6 +51,26 @@ class Twin:
         self.changed = False
 
 
+class Extended:
+    """An object whose class extends a container, and what was in it when both ends last agreed."""
+
+    __slots__ = ("base", "before", "value")
+
+    def __init__(self, value: Any, base: type) -> None:
+        self.value = value
+        self.base = base
+        self.look()
+
+    def look(self) -> None:
+        self.before = look(base_value(self.value, self.base))
+
+    def change(self, content: Any) -> None:
+        if type(content) is not self.base:
+            raise ValueError("a change that is none")
+        fill(self.value, content, self.base)
+        self.look()
+
+
 class Twins:
     """This end's half of the table."""
 
@@ -57,6 +80,8 @@ class Twins:
         self.by_id: dict[int, int] = {}
         self.since = side  # the first key of what the last request has brought the other end
         self.leaned = False  # whether the other end has changed what was not among that: an earlier argument or answer
+        self.lent: dict[int, Extended] = {}  # objects of this end that extend a container, by their handles
+        self.borrowed: dict[int, Extended] = {}  # stand-ins for such of the other end, likewise
         self.lost = False  # whether the ends may hold different tables: one of them could not say something
 
     def lose(self) -> None:
@@ -74,7 +99,7 @@ class Twins:
         found: dict[str, Any] = {}
         if self.lost:
             self.lost, found["reset"] = False, True
-        if not self.by_key:
+        if not self.by_key and not self.lent and not self.borrowed:
             return found
         changed = []
         lender = self.lender(lend)
@@ -84,14 +109,29 @@ class Twins:
                 parts = lender if type(value).__name__ in WITH_PARTS or isinstance(value, dict) else lend
                 changed.append([key, at, codec.encode(inside(value, at), parts)])
                 twin.before, twin.changed = look(value), True
+        for name, table in (("lent", self.lent), ("home", self.borrowed)):
+            if table and (told := [*self.of_extended(table, lender)]):
+                found[name] = told
         if changed:
             found["of"] = changed
-            if lender.kept:
-                found["first"] = self.commit(lender.kept)
-                lender.kept.clear()
+        if lender.kept:
+            found["first"] = self.commit(lender.kept)
+            lender.kept.clear()
         if forget and (gone := self.prune()):
             found["gone"] = gone
         return found
+
+    def of_extended(self, table: dict[int, Extended], lender: Any) -> Any:
+        for number, one in table.items():
+            content = base_value(one.value, one.base)
+            if changed_from(content, one.before) is not None:
+                one.before = look(content)
+                yield [number, codec.encode(content, lender)]
+
+    def note(self, table: dict[int, Extended], number: int, value: Any, base: type) -> None:
+        """Keep the content of an object in step, if that is not too much."""
+        if number not in table and len(table) < MAX_EXTENDED and base.__len__(value) <= MAX_EXTENDED_ITEMS:  # type: ignore[attr-defined]
+            table[number] = Extended(value, base)
 
     def commit(self, values: list[Any]) -> int:
         """Give keys to containers that the message holds which is about to go."""
@@ -163,14 +203,15 @@ class Twins:
             raise codec.CodecError("a container that is in nobody's hand")
         return twin.value
 
-    def hear(self, news: Any, borrow: Callable[[dict[str, Any]], Any]) -> None:
-        """Make the changes that the other end tells of. Raises CodecError, TypeError or ValueError for nonsense."""
+    def hear(self, news: Any, borrow: Callable[[dict[str, Any]], Any]) -> list[Extended]:
+        """Make the changes that the other end tells of; the stand-ins among them. Raises CodecError, TypeError or ValueError for nonsense."""
         if type(news) is not dict or type(news.get("of", [])) is not list:
             raise codec.CodecError("news of containers that are none")
         if news.get("reset") is True:
             self.lose()
             self.lost = False
         borrower = codec.Borrower(borrow, [])
+        changed: list[Extended] = []
         for entry in news.get("of", ()):
             if type(entry) is not list or len(entry) != 3 or type(entry[0]) is not int or type(entry[1]) is not int:
                 raise codec.CodecError("a change that is none")
@@ -180,8 +221,24 @@ class Twins:
                 change(twin.value, content, entry[1])
                 self.leaned = self.leaned or entry[0] < self.since or entry[0] % 2 != self.since % 2
                 twin.before, twin.changed = look(twin.value), True
+        for name, table in (("lent", self.borrowed), ("home", self.lent)):
+            for entry in self.pairs(news.get(name, [])):
+                content = codec.decode(entry[1], borrower)
+                if entry[0] in table:
+                    table[entry[0]].change(content)
+                    self.leaned = True
+                    if table is self.borrowed:
+                        changed.append(table[entry[0]])
         self.adopt(news.get("first"), borrower.built)
         self.forget(news.get("gone", []))
+        return changed
+
+    def pairs(self, entries: Any) -> list[Any]:
+        if type(entries) is not list or not all(
+            type(entry) is list and len(entry) == 2 and type(entry[0]) is int for entry in entries
+        ):
+            raise codec.CodecError("a change that is none")
+        return entries
 
     def adopt(self, first: Any, values: list[Any]) -> None:
         """Take over the keys that the other end has given to containers of its message; None is none."""

@@ -325,6 +325,8 @@ class Peer:
             base = base_of(kind)
             if base is not None:
                 tree |= {"base": base.__name__, "v": self.content(value, base)}
+                if base.__name__ in MUTABLE:
+                    self.twins.note(self.twins.lent, number, value, base)
         return tree
 
     def content(self, value: Any, base: type | None = None) -> Any:
@@ -463,6 +465,7 @@ class Peer:
             if base.__name__ in MUTABLE:
                 fill(made, value, base)
                 object.__setattr__(made, SYNCED, self.content(made, base))
+                self.twins.note(self.twins.borrowed, number, made, base)
         self.make_room()
         object.__setattr__(made, NUMBER, number)
         object.__setattr__(made, remote.PEER, self)
@@ -582,7 +585,8 @@ class Peer:
         if "live" not in message:
             return
         try:
-            self.twins.hear(message["live"], self.borrow)
+            for one in self.twins.hear(message["live"], self.borrow):
+                object.__setattr__(one.value, SYNCED, self.content(one.value, one.base))
             self.leaned = self.leaned or (self.guarded and self.twins.leaned)
             self.twins.leaned = False
         except (codec.CodecError, TypeError, ValueError) as error:

@@ -1,7 +1,7 @@
 """Ordinary programs and tests: each row passes for the right program and fails for a wrong one.
 
 `ordinary.txt` and `alive.txt` have them: a program, and for each row of it a test, and what is replaced in the program,
-by what, to make it wrong. All of them pass in a plain Python process as they stand (`test_ordinary_objects.py` sees to that).
+by what, to make it wrong. All of them pass in a plain Python process (`test_ordinary_objects.py` sees to it).
 """
 
 from __future__ import annotations
