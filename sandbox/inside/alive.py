@@ -32,7 +32,7 @@ else:
     from wire import attempt
 
 MAX_EXTENDED, MAX_EXTENDED_ITEMS = 100, 2_000  # objects whose classes extend containers, and what each may hold
-MAX_ALIVE, MAX_ALIVE_ITEMS = 1_000, 20_000  # containers, and what is in them, that stay after a call
+MAX_ALIVE, MAX_ALIVE_ITEMS = 1_000, 100_000  # containers, and what is in them, that stay after a call
 GROWING = frozenset({list, dict})  # of which only the end is told where only that is new
 WITH_PARTS = frozenset({"list", "set", "dict", "deque", "UserList", "UserDict", "SimpleNamespace", "Namespace"})
 NAMESPACES = ("SimpleNamespace", "Namespace")
@@ -204,7 +204,10 @@ class Twins:
         return twin.value
 
     def hear(self, news: Any, borrow: Callable[[dict[str, Any]], Any]) -> list[Extended]:
-        """Make the changes that the other end tells of; the stand-ins among them. Raises CodecError, TypeError or ValueError for nonsense."""
+        """Make the changes that the other end tells of, and say which stand-ins are among them.
+
+        Raises CodecError, TypeError or ValueError for nonsense.
+        """
         if type(news) is not dict or type(news.get("of", [])) is not list:
             raise codec.CodecError("news of containers that are none")
         if news.get("reset") is True:
