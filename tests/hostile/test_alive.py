@@ -87,8 +87,8 @@ def f(x):
 """
     )
     found = verdicts(box, source, "assert f(1) == [1] and f(1) == [1]", "assert 2 + f(1)[0] == 3")
-    assert found[0] != "invalid"
-    assert "passed" not in found or more in ("gone=3", "first=[]")
+    assert "invalid" not in found
+    assert found[0] == ("passed" if more == "first=[]" else "invalid_result")
 
 
 def test_no_key_reaches_what_the_program_was_never_given(box: Sandbox) -> None:
@@ -259,4 +259,4 @@ def test_a_deep_recursion_between_both_ends_is_an_exception_of_either(box: Sandb
     )
     for options in (Options(), together):
         report = judge(Program("python", source), suite, LIMITS, Stop(), box, options)
-        assert report.verdict in ("passed", "runtime_error", "wrong_answer"), report.tests[0].detail
+        assert report.verdict == "passed", report.tests[0].detail
