@@ -84,6 +84,7 @@ KIT_FILES = {
     "control": "inside/control.py",
     "together": "inside/together.py",
     "awaited": "inside/awaited.py",
+    "alive": "inside/alive.py",
     "peer": "inside/peer.py",
     "remote": "inside/remote.py",
     "mirrors": "inside/mirrors.py",

@@ -57,15 +57,24 @@ def work_of(value: Any, peer: Any, message: Any) -> Any:
 
 
 def begin(value: Any, peer: Any, message: Any) -> int:
+    """Start the work, as far as it goes without waiting: what was begun before goes on after it, as in one loop."""
     number = len(_tasks)
-    _tasks[number] = (running() or own_loop()).create_task(work_of(value, peer, message))
+    loop = running() or own_loop()
+    waiting = [] if loop.is_running() else list(loop._ready)
+    if waiting:
+        loop._ready.clear()
+    _tasks[number] = loop.create_task(work_of(value, peer, message))
+    if not loop.is_running():
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop._ready.extendleft(reversed(waiting))
     return number
 
 
 def poll(value: Any, peer: Any, message: Any) -> Any:
     """The value in a tuple once it is there; None before."""
     task = _tasks[message["ticket"]]
-    if not task.done() and running() is None:
+    if not task.done() and running() is None and message["polls"]:
         run_for(task, min(MAX_SLICE_S, 0.0002 * 2 ** min(int(message["polls"]), 10)))
     return (task.result(),) if task.done() else None
 

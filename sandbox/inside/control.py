@@ -293,7 +293,7 @@ class ControlPeer(Peer):
     def answer_of_call(self) -> Any:
         return Answer() if self.mode == "refuse" else CONSTANTS[self.mode]
 
-    def exchange(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
+    def exchange(self, op: str, fields: dict[str, Any], values: Any = None) -> dict[str, Any]:
         if op == "get":
             return {"ok": {"named": str(fields["name"])}}
         if op == "global":  # a name of the program's module is set, or given back; the control program forgets it
@@ -304,6 +304,12 @@ class ControlPeer(Peer):
         if type(tree) is not dict:
             return tree
         return (Echo if self.mode in ECHOES else Named)(self, tree["named"])
+
+    def take(self, reply: dict[str, Any], *, answering: bool = False) -> Any:
+        return self.decode(reply["ok"])
+
+    def settle(self, reply: dict[str, Any]) -> None:
+        """There is nothing to settle."""
 
     def encode(self, value: Any) -> Any:
         return None

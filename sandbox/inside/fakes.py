@@ -140,9 +140,9 @@ def class_of(value: Any) -> type | None:
 
 OPERATIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "attr": lambda o, p, m: getattr(o, m["name"]),
-    "set_attr": lambda o, p, m: setattr(o, m["name"], p.decode(m["value"])),
+    "set_attr": lambda o, p, m: setattr(o, m["name"], *p.take_arguments(m)[0]),
     "item": lambda o, p, m: o[p.decode(m["key"])],
-    "set_item": lambda o, p, m: o.__setitem__(p.decode(m["key"]), p.decode(m["value"])),
+    "set_item": lambda o, p, m: o.__setitem__(*p.take_arguments(m)[0]),
     "del_item": lambda o, p, m: o.__delitem__(p.decode(m["key"])),
     "iter": lambda o, p, m: iter(o),
     "len": lambda o, p, m: len(o),
@@ -178,9 +178,8 @@ def perform(peer: Any, value: Any, message: dict[str, Any], may_call: Callable[[
         return of_file(peer, value, message)
     check(peer, value, message, may_call)
     if op == "call":
-        values = [peer.decode(tree) for tree in message["args"]]
-        split = len(values) - len(message["names"])
-        return value(*values[:split], **dict(zip(message["names"], values[split:], strict=True)))
+        args, named = peer.take_arguments(message)
+        return value(*args, **named)
     if op not in OPERATIONS:
         raise TypeError(f"the tests do not lend {op!r} of a mock")
     return OPERATIONS[op](value, peer, message)

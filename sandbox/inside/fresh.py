@@ -12,6 +12,7 @@ import sys
 MAIN = "/tmp/main.py"
 TEXT = "/tmp/.prelude"  # prelude and program, where there is a prelude
 KIT = (
+    "alive",
     "awaited",
     "bounds",
     "candidate",

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
         method_for,
         mirror_entry,
         own,
-        peer_of,
     )
     from sandbox.inside.serving import base_of
     from sandbox.inside.wire import attempt
@@ -53,7 +52,6 @@ else:
         method_for,
         mirror_entry,
         own,
-        peer_of,
     )
     from serving import base_of
     from wire import attempt
@@ -221,7 +219,7 @@ class Mirror(abc.ABCMeta):
             if isinstance(value, Asked):  # what the mirror has of its own: the program's original
                 peer.request("give_back", h=own(cls, CLASS), name=name)
             else:
-                peer.request("set_attr", h=own(cls, CLASS), name=name, value=peer.encode(value))
+                peer.request("set_attr", h=own(cls, CLASS), name=name, given=[value])
 
     def __delattr__(cls, name: str) -> None:
         if not is_mirror(cls):
@@ -581,10 +579,9 @@ def shown(name: str) -> Any:
 
 def in_pieces(name: str) -> Any:
     def method(self: Any, *args: Any) -> Any:
-        peer = peer_of(self)
         if name == "throw":
             args = args[:1] if len(args) < 2 or args[1] is None else args[1:2]
-        found = ask(self, "pieces", name=name, args=peer.encode(list(args)))
+        found = ask(self, "pieces", name=name, given=args)
         if type(found) is tuple and len(found) == 1:
             return found[0]
         if name == "close":

@@ -113,13 +113,15 @@ class Names:
         reply = peer.exchange("get", {"name": name})
         error = reply.get("error")
         if type(error) is dict and error.get("base") == "NameError" and error.get("name") == "NameError":
+            peer.settle(reply)
             raise KeyError(name)
         tree = peer.open_reply(reply).get("ok")
         if name != self.first:
             known = self.library(peer, name, tree)
             if known is not None:
+                peer.settle(reply)
                 return known[0]
-        found = peer.answer_of(tree)
+        found = peer.take(reply, answering=True)
         self.hear(peer, name, found)
         other = callable(found) and not isinstance(found, type) and name != self.first
         if self.first and other and self.speaks_of_entry_point():

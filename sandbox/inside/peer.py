@@ -7,7 +7,7 @@ Messages
   {"op": "get", "id": N, "name": S}   the program's object of that name; `call` takes a name instead of a handle as well
   {"op": "call", "id": N, "h": H, "method": S, "args": [...], "names": [...], "sync": [...]}
                                       the last arguments are by name; `sync` are stand-ins whose content may change
-  {"id": N, "ok": TREE, "changed": [[K, TREE]...], "content": [[H, TREE]...]}   the answer
+  {"id": N, "ok": TREE, "content": [[H, TREE]...]}   the answer
   {"id": N, "error": {...}}           an exception: its words for the judge, and under "it" the exception itself
   {"id": N, "wall": S}                what was asked for cannot cross
 While an end waits for its answer it does what the other asks, in the thread that waits; so a test's key function can be
@@ -20,15 +20,16 @@ Trees besides those of `codec`: {"t": "h", "mine": B, "id": H, ...}, an object o
   not mine: the receiver's own comes home; with "member" or "of" (a value) that of the class H, with "v" an instance
         of the class H that has that value
 
-Identity: within one call, containers that can change have numbers at both ends (`codec.Lender`). What comes back as an
-argument is that argument, and a change of one (`changed`) is made in the one that was sent, after an exception too.
+Identity and change: containers that can change have keys at both ends (`alive`): {"t": "h", "live": K} is the one under
+the key K. In every message "live" tells what its sender has changed in them; "first" is the key of the first container
+of "args", in the order of `codec.Lender`, or of "ok", where "held" says which. After it is read, those in "gone" are
+forgotten. The judge itself, who calls by name, sends no "live" and hears of none.
 """
 
 from __future__ import annotations
 
 import _thread
 import sys
-from _operator import is_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from sandbox.inside import fakes, mirrors, remote
+    from sandbox.inside.alive import Twins, release_frames
     from sandbox.inside.remote import (
         ANSWER,
         CLASS,
@@ -70,6 +72,7 @@ else:
     import fakes
     import mirrors
     import remote
+    from alive import Twins, release_frames
     from remote import ANSWER, CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
     from serving import base_of, base_value, fill, instance_of
     from wire import (
@@ -147,10 +150,18 @@ PLAIN_MODULES = frozenset(
         "graphlib",
         "operator",
         "_operator",
+        "logging",
+        "argparse",
+        "configparser",
+        "csv",
+        "_csv",
+        "sqlite3",
+        "hashlib",
+        "_hashlib",
+        "concurrent",
+        "subprocess",
     }
 )
-MAX_WATCHED, MAX_WATCHED_BYTES = 16, 10_000  # attributes that tests may change in place, the latest ones
-WATCHED = frozenset({list, dict, set})
 # What asks an object of itself, and what may change one.
 LOOKING = frozenset({"attr", "item", "str", "repr", "format", "len", "int", "index", "float", "contains", "bytes"})
 ANSWERING = frozenset({"get", "poll", "complete"})
@@ -187,6 +198,16 @@ def stream_name(value: Any) -> str | None:
     return next((name for name in STREAMS if value is getattr(sys, name, None) and value is not None), None)
 
 
+def logger_name(value: Any) -> str | None:
+    """The name of a logger, by which the other end finds its own."""
+    logging = sys.modules.get("logging")
+    if logging is None or type(value) not in (logging.Logger, logging.RootLogger):
+        return None
+    name = value.name
+    known = type(name) is str and len(name) <= bounds.MAX_NAME and logging.root.manager.loggerDict.get(name) is value
+    return str(name) if known or value is logging.root else None
+
+
 def is_enum(kind: type) -> bool:
     enum = sys.modules.get("enum")
     return enum is not None and isinstance(kind, enum.EnumType)
@@ -217,10 +238,13 @@ class Peer:
         self.lent: dict[int, Any] = {}
         self.numbers: dict[int, int] = {}
         self.remotes: dict[int, Any] = {}  # stand-ins and mirrors by the other end's number
+        self.given: set[tuple[str, str]] = set()  # functions and loggers that this end has handed over, by name
         self.natives: dict[type, Any] = dict(mirrors.READY)
         self.came: dict[int, int] = {}  # id of an exception of the other end's, its number there
         self.building: set[int] = set()
-        self.watched: list[tuple[Any, dict[str, Any], Any, Any]] = []
+        self.twins = Twins(0 if guarded else 1)
+        self.depth = 0  # requests of the other end that are being done
+        self.telling: Any = _thread.RLock()
         self.foreign: list[BaseException] = []  # exceptions that came from the other end
         self.broken: BaseException | None = None  # the first Lost or Unsplittable; tests may not swallow it
         self.failed: BaseException | None = None  # an assertion that failed inside of what the program called
@@ -242,6 +266,7 @@ class Peer:
         """Remember that the wire could not do what was asked, and hand the reason back to be raised."""
         if self.broken is None:
             self.broken = error
+        self.twins.lose()
         return error
 
     def is_foreign(self, error: BaseException) -> bool:
@@ -314,9 +339,15 @@ class Peer:
                 tree["c"] = self.encode(kind)
             if (found := reference(value)) is not None:
                 tree["ref"] = found
+                self.given.add((found[0], found[1]))
+            elif (logger := logger_name(value)) is not None:
+                tree["logger"] = logger
+                self.given.add(("logging", logger))
             base = base_of(kind)
             if base is not None:
                 tree |= {"base": base.__name__, "v": self.content(value, base)}
+                if base.__name__ in MUTABLE:
+                    self.twins.note(self.twins.lent, number, value, base)
         return tree
 
     def content(self, value: Any, base: type | None = None) -> Any:
@@ -350,6 +381,8 @@ class Peer:
         return {"t": "h", "mine": False, "id": number}
 
     def borrow(self, tree: dict[str, Any]) -> Any:
+        if "live" in tree:
+            return self.twins.find(tree["live"])
         number = tree.get("id")
         if type(number) is not int:
             raise codec.CodecError("a handle without a number")
@@ -359,15 +392,18 @@ class Peer:
             return self.come_home(self.lent[number], tree)
         if tree.get("stream") in STREAMS:
             return getattr(sys, tree["stream"])
+        if type(tree.get("logger")) is str and (self.follows_refs or self.has_given(["logging", tree["logger"]])):
+            return import_module("logging").getLogger(None if tree["logger"] == "root" else tree["logger"])
         if type(tree.get("module")) is str and tree["module"].partition(".")[0] in KNOWN_MODULES:
             known, missing = attempt(lambda: import_module(tree["module"]))
             if missing is None:
                 return known
-        if type(tree.get("ref")) is list and (self.follows_refs or tree.get("class") is True):
+        ref = tree.get("ref")
+        if type(ref) is list and (self.follows_refs or tree.get("class") is True or self.has_given(ref)):
             known, missing = attempt(lambda: follow(*map(str, tree["ref"])))
             if missing is None and isinstance(known, type) and self.is_library(known):
                 return known
-            if missing is None and self.follows_refs:
+            if missing is None and (self.follows_refs or not isinstance(known, type)):
                 return known
         if tree.get("class") is True:
             if number not in self.remotes:
@@ -383,6 +419,10 @@ class Peer:
                 self.refresh(known, tree["v"])
             return known
         return self.stand_in(number, tree)
+
+    def has_given(self, ref: list[Any]) -> bool:
+        """Whether what the other end names, a function of the library or a logger, this end has handed over."""
+        return len(ref) == 2 and all(type(part) is str for part in ref) and tuple(ref) in self.given
 
     def is_library(self, kind: type) -> bool:
         """Whether a class that the other end names is used here as it is: for the program, of few modules only.
@@ -446,6 +486,7 @@ class Peer:
             if base.__name__ in MUTABLE:
                 fill(made, value, base)
                 object.__setattr__(made, SYNCED, self.content(made, base))
+                self.twins.note(self.twins.borrowed, number, made, base)
         self.make_room()
         object.__setattr__(made, NUMBER, number)
         object.__setattr__(made, remote.PEER, self)
@@ -499,24 +540,14 @@ class Peer:
         except codec.CodecError as error:
             raise self.fail(Unsplittable(str(error))) from None
 
-    def answer_of(self, tree: Any) -> Any:
-        """A value that the program was asked for: the functions in it may be called as a part of the answer."""
-        self.answering = True
-        try:
-            return self.decode(tree)
-        finally:
-            self.answering = False
-
     # requests and replies
 
-    def request(self, op: str, /, **fields: Any) -> Any:
-        """Ask the other end and wait; raises its exception here."""
-        reply = self.open_reply(self.exchange(op, fields))
-        value = self.answer_of(reply.get("ok")) if op in ANSWERING else self.decode(reply.get("ok"))
+    def request(self, op: str, /, given: Any = None, **fields: Any) -> Any:
+        """Ask the other end and wait; raises its exception here. `given`: values that it may keep."""
+        reply = self.open_reply(self.exchange(op, fields, given))
+        value = self.take(reply, answering=op in ANSWERING)
         if self.guarded:
             self.look_again(op, fields, reply.get("ok"))
-        if "sync" in fields:
-            self.refresh_all(reply)
         return value
 
     def look_again(self, op: str, fields: dict[str, Any], tree: Any) -> None:
@@ -532,84 +563,115 @@ class Peer:
             if error is not None or self.looks.setdefault(asked, said) != said:
                 self.leaned = True
 
-    def watch(self, owner: Any, how: dict[str, Any], value: Any) -> Any:
-        """Remember a container that is an attribute or item of an object of the other end: it may be changed here."""
-        if type(value) in WATCHED and get(owner, NUMBER) is not None:
-            tree, error = attempt(lambda: self.encode(value))
-            if error is None and len(codec.dumps(tree)) <= MAX_WATCHED_BYTES:
-                self.watched = [entry for entry in self.watched if entry[0] is not owner or entry[1] != how]
-                self.watched.append((owner, how, value, tree))
-                del self.watched[:-MAX_WATCHED]
-        return value
-
-    def tell_changes(self) -> None:
-        """Make the changes of watched containers at the other end, before it does anything else."""
-        waiting, self.watched = self.watched, []
-        kept = []
-        for owner, how, value, tree in waiting:
-            after = self.encode(value)
-            if after != tree:
-                self.request("set_inside", h=get(owner, NUMBER), value=after, **how)
-            kept.append((owner, how, value, after))
-        self.watched = kept + self.watched
-
-    def renew(self, target: Any, value: Any) -> None:
-        if type(target) is type(value):
-            change(target, inside(value))
-
-    def exchange(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """Send a request and wait for its reply; with each goes what has changed in its sender's world."""
-        if self.watched and op != "set_inside":
-            self.tell_changes()
-        if self.world is None:
-            return self.converse(op, fields)
-        news = self.world.news(self)
-        reply = self.converse(op, fields if news is None else {**fields, "world": news})
-        if "world" in reply:
+    def exchange(self, op: str, fields: dict[str, Any], values: Any = None) -> dict[str, Any]:
+        """Send a request and wait for its reply; with each goes what its sender has changed. `values`: arguments."""
+        reply = self.converse(op, fields, values)
+        self.hear(reply)
+        if "world" in reply and self.world is not None:
             self.world.enter(self, reply["world"])
         return reply
 
-    def converse(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
-        self.lock.acquire()
+    def compose(self, fields: dict[str, Any], values: Any) -> dict[str, Any]:
+        """What a request says besides what it asks."""
+        message = {**fields, "live": self.twins.news(self.lend)}
+        if values is not None:
+            lender = self.twins.lender(self.lend)
+            self.twins.since = self.twins.next
+            message["args"] = [codec.encode(value, lender) for value in values]
+            if lender.kept:
+                message["first"] = self.twins.commit(lender.kept)
+        if self.world is not None and (news := self.world.news(self)) is not None:
+            message["world"] = news
+        return message
+
+    def converse(self, op: str, fields: dict[str, Any], values: Any) -> dict[str, Any]:
+        has_room(ROOM)
+        self.telling.acquire()  # until it is sent: what one thread tells of, the next takes for known
+        has_wire = False
         try:
+            message = self.compose(fields, values)
+            self.lock.acquire()
+            has_wire = True
             self.next_id += 1
             number = self.next_id
-            data = codec.dumps({"op": op, "id": number, **fields})
-            try:
-                send_frame(self.sock, data)
-            except OSError as error:  # the other end has been killed, which is no answer of its own
+            send_frame(self.sock, codec.dumps({"op": op, "id": number, **message}))
+        except BaseException as error:
+            if has_wire:
+                self.lock.release()
+            if isinstance(error, OSError):  # the other end has been killed, which is no answer of its own
                 raise self.fail(Lost(str(error))) from None
+            if isinstance(error, codec.CodecError):
+                raise self.fail(Unsplittable(str(error))) from None
+            raise
+        finally:
+            self.telling.release()
+        try:
             while True:
-                message = self.receive()
+                reply = self.receive()
                 self.heard += 1
                 if self.heard > bounds.MAX_MESSAGES:
                     raise self.fail(Unsplittable(f"more than {bounds.MAX_MESSAGES} messages for one test"))
-                if "op" in message:
-                    self.answer(message)
-                elif message.get("id") == number:
-                    return message
+                if "op" in reply:
+                    self.answer(reply)
+                elif reply.get("id") == number:
+                    return reply
                 else:
                     raise self.fail(Lost("a reply that nobody asked for"))
         finally:
             self.lock.release()
 
+    def hear(self, message: dict[str, Any]) -> None:
+        """Make the changes of the other end in the containers that both hold."""
+        if "live" not in message:
+            return
+        try:
+            for one in self.twins.hear(message["live"], self.borrow):
+                object.__setattr__(one.value, SYNCED, self.content(one.value, one.base))
+            self.leaned = self.leaned or (self.guarded and self.twins.leaned)
+            self.twins.leaned = False
+        except (codec.CodecError, TypeError, ValueError) as error:
+            raise self.fail(Unsplittable(bounds.text(str(error)))) from None
+
+    def take(self, reply: dict[str, Any], *, answering: bool = False) -> Any:
+        """The value that a reply brings, and which of its containers the other end holds on to.
+
+        `answering`: it is an answer of the program, and the functions in it may be called as parts of that.
+        """
+        borrower = codec.Borrower(self.borrow, [])
+        try:
+            self.answering = answering
+            value = codec.decode(reply.get("ok"), borrower)
+            self.answering = False
+            held = self.twins.held(reply.get("held"), borrower.built)
+            self.twins.adopt(reply.get("first"), held)
+            self.settle(reply)
+        except (codec.CodecError, TypeError, ValueError) as error:
+            raise self.fail(Unsplittable(bounds.text(str(error)))) from None
+        finally:
+            self.answering = False
+        return value
+
     def open_reply(self, reply: dict[str, Any]) -> dict[str, Any]:
         if "wall" in reply:
             raise self.fail(Unsplittable(bounds.text(reply["wall"])))
         if "error" in reply:
-            raise self.rebuild_error(reply["error"])
+            error = self.rebuild_error(reply["error"])
+            self.settle(reply)
+            raise error
         return reply
+
+    def settle(self, reply: dict[str, Any]) -> None:
+        """Do what a reply asks for after its value has been read."""
+        try:
+            self.refresh_all(reply)
+            self.twins.forget(reply.get("gone", []))
+        except codec.CodecError as error:
+            raise self.fail(Unsplittable(bounds.text(str(error)))) from None
 
     def call(self, target: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any], owner: Any = None) -> Any:
         """Call something of the other end; arguments that it changes are changed here too, whatever comes of it."""
         values = [*args, *kwargs.values()]
-        kept: list[Any] = []
-        lender = codec.Lender(self.lend, kept)
-        try:
-            trees = [codec.encode(value, lender) for value in values]
-        except codec.CodecError as error:
-            raise self.fail(Unsplittable(str(error))) from None
-        fields = {**target, "args": trees, "names": list(kwargs)}
+        fields = {**target, "names": list(kwargs)}
         alive = [
             value for value in (owner, *values) if type(type(value)) is not type and get(value, SYNCED) is not None
         ]
@@ -617,26 +679,11 @@ class Peer:
             for value in alive:
                 remote.push(value)
             fields["sync"] = [get(value, NUMBER) for value in alive]
-        reply = self.exchange("call", fields)
+        reply = self.exchange("call", fields, values)
         self.changes_made += 1
         if self.looks and (owner is not None or any(is_foreign(value) for value in values)):
             self.looks.clear()
-        borrower = codec.Borrower(self.borrow, kept)
-        try:
-            self.answering = True
-            result = codec.decode(reply.get("ok"), borrower)
-            self.answering = False
-            for number, tree in pairs_of(reply.get("changed")):
-                content = codec.decode(tree, borrower)
-                if type(number) is int and 0 <= number < len(kept):
-                    change(kept[number], content)
-            self.refresh_all(reply)
-        except (codec.CodecError, TypeError, ValueError) as error:
-            raise self.fail(Unsplittable(bounds.text(str(error)))) from None
-        finally:
-            self.answering = False
-        self.open_reply(reply)
-        return result
+        return self.take(self.open_reply(reply), answering=True)
 
     def rebuild_error(self, tree: Any) -> BaseException:
         if type(tree) is not dict:
@@ -684,79 +731,112 @@ class Peer:
     def answer(self, message: dict[str, Any]) -> None:
         """Do what the other end asks and reply; anything the work raises becomes the reply. Called with the lock."""
         number = message.get("id")
-        parts: dict[str, Any] = {}
+        found: list[Any] = []
+        has_word = False
         self.lock.release()
         try:
-            data, error = attempt(lambda: self.work(message, parts))
+            _, error = attempt(lambda: found.append(self.work(message)))
             if isinstance(error, Lost):
                 raise error
-            if isinstance(error, (codec.CodecError, Unsplittable, BeyondValues)):
-                data = codec.dumps({"id": number, "wall": bounds.text(str(error))})
-            elif error is not None:
-                data = self.error_reply(number, error, parts)
+            self.telling.acquire()
+            has_word = True
+            data = self.reply(message, found, error)
             self.before_reply()
             data, fault = attempt(lambda: self.with_news(data, number))
             if fault is not None:
                 if not isinstance(fault, (codec.CodecError, Unsplittable, BeyondValues)):
                     raise fault
                 data = codec.dumps({"id": number, "wall": bounds.text(str(fault))})
+        except BaseException:
+            if has_word:
+                self.telling.release()
+            raise
         finally:
             self.lock.acquire()
         try:
             send_frame(self.sock, data)
         except OSError as fault:
             raise self.fail(Lost(str(fault))) from None
+        finally:
+            self.telling.release()
 
-    def work(self, message: dict[str, Any], parts: dict[str, Any]) -> bytes:
+    def work(self, message: dict[str, Any]) -> Any:
         if self.world is not None:
             self.world.enter(self, message.get("world"))
-        value = self.policy(self, message | {"parts": parts})
+        self.hear(message)
+        self.depth += 1
+        try:
+            return self.policy(self, message)
+        finally:
+            self.depth -= 1
+
+    def reply(self, message: dict[str, Any], found: list[Any], error: BaseException | None) -> bytes:
+        """The reply that says what work has returned, which is in `found`, or what it has raised."""
+        number = message.get("id")
+        if error is None:
+            data, error = attempt(lambda: codec.dumps(self.say(message, found)))
+            if error is None:
+                return bytes(data)
+        if isinstance(error, Lost):
+            raise error
+        if isinstance(error, (codec.CodecError, Unsplittable, BeyondValues)):
+            return codec.dumps({"id": number, "wall": bounds.text(str(error))})
+        return self.error_reply(message, error)
+
+    def say(self, message: dict[str, Any], found: list[Any]) -> dict[str, Any]:
+        """What is said of a value. Only here does anything of ours hold it: what is held besides, somebody keeps."""
         reply: dict[str, Any] = {"id": message.get("id")}
-        if "lender" in parts:
-            reply["ok"] = codec.encode(value, parts["lender"])
-            reply |= self.changes(parts, message)
-        else:
-            reply["ok"] = codec.encode(value, self.lend)
-            reply |= self.contents(message)
-        return codec.dumps(reply)
+        if "live" not in message:  # the judge itself, who keeps nothing
+            return reply | {"ok": codec.encode(found.pop(), self.lend)}
+        reply["live"] = self.twins.news(self.lend, forget=False)
+        lender = self.twins.lender(self.lend)
+        reply["ok"] = codec.encode(found.pop(), lender)
+        return reply | self.twins.keep(lender) | self.contents(message) | self.gone()
+
+    def gone(self) -> dict[str, Any]:
+        """What both ends may forget once this reply has been read."""
+        gone = self.twins.prune() if self.twins.by_key else []
+        if not self.guarded and not self.depth and self.twins.by_key:
+            gone += self.twins.evict()
+        return {"gone": gone} if gone else {}
 
     def contents(self, message: dict[str, Any]) -> dict[str, Any]:
         """What containers of ours hold now that have a stand-in with content at the other end."""
         numbers = message.get("sync") or ()
         return {"content": [[number, self.content(self.lent[number])] for number in numbers]} if numbers else {}
 
-    def changes(self, parts: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
-        """What the call has changed of its arguments."""
-        found: dict[str, Any] = {}
-        lender = parts["lender"]
-        changed = [
-            [number, codec.encode(inside(value), lender)]
-            for number, (value, before) in enumerate(parts["arguments"])
-            if not unchanged(value, before)
-        ]
-        if changed:
-            found["changed"] = changed
-        return found | self.contents(message)
-
-    def error_reply(self, number: Any, error: BaseException, parts: dict[str, Any]) -> bytes:
+    def error_reply(self, message: dict[str, Any], error: BaseException) -> bytes:
         if self.guarded and isinstance(error, AssertionError) and not self.is_foreign(error):
             self.failed = self.failed or error
+        if not self.guarded:
+            release_frames(error)
         words = describe_error(error)
-        it, _ = attempt(lambda: codec.encode(error, self.lend))
-        more, _ = attempt(lambda: self.changes(parts, {}) if "lender" in parts else {})
-        data, fault = attempt(lambda: codec.dumps({"id": number, "error": words | {"it": it}, **(more or {})}))
-        return codec.dumps({"id": number, "error": words}) if fault is not None else data
+        reply = {"id": message.get("id"), "error": words}
+        if "live" not in message:
+            it, _ = attempt(lambda: codec.encode(error, self.lend))
+            data, fault = attempt(lambda: codec.dumps(reply | {"error": words | {"it": it}}))
+            return codec.dumps(reply) if fault is not None else bytes(data)
+
+        def whole() -> bytes:
+            live = self.twins.news(self.lend, forget=False)
+            it, _ = attempt(lambda: codec.encode(error, self.lend))
+            return codec.dumps(reply | {"error": words | {"it": it}, "live": live} | self.gone())
+
+        data, fault = attempt(whole)
+        if fault is not None:
+            self.twins.lose()
+            return codec.dumps(reply)
+        return bytes(data)
 
     def take_arguments(self, message: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """The decoded arguments of a call, and what it takes to tell the changed ones later."""
-        built: list[Any] = []
-        borrower = codec.Borrower(self.borrow, built)
+        """The decoded arguments of a request."""
+        borrower = codec.Borrower(self.borrow, [])
         values = [codec.decode(tree, borrower) for tree in message["args"]]
-        if "h" in message:  # the judge itself, who calls by name, has no use for it
-            arguments = [(value, look(value)) for value in built]
-            message["parts"] |= {"arguments": arguments, "lender": codec.Lender(self.lend, built)}
-        split = len(values) - len(message["names"])
-        return values[:split], dict(zip(message["names"], values[split:], strict=True))
+        if "live" in message:
+            self.twins.adopt(message.get("first"), borrower.built)
+        names = message.get("names") or []
+        split = len(values) - len(names)
+        return values[:split], dict(zip(names, values[split:], strict=True))
 
     def local(self, message: dict[str, Any]) -> Any:
         """The local object a request is about."""
@@ -771,52 +851,12 @@ class Peer:
 RAISE = compile("raise E", "", "exec").co_code[-2]  # the instruction; the module that names it costs each fork
 
 
-# What a call has changed: containers are looked at before and after, one level each, by identity.
+def has_room(calls: int) -> bool:
+    """Raise RecursionError here, before anything is said, where the stack would not hold an answer to be given."""
+    return calls == 0 or has_room(calls - 1)
 
 
-def look(value: Any) -> Any:
-    kind = type(value)
-    if kind is list or kind is set or kind.__name__ in ("deque", "UserList"):
-        return list(value)
-    if isinstance(value, dict) or kind.__name__ == "UserDict":
-        return [part for pair in value.items() for part in pair]
-    if kind.__name__ == "ndarray":
-        return value.copy()
-    if kind.__name__ == "SimpleNamespace":
-        return [part for pair in vars(value).items() for part in pair]
-    if kind.__name__ in ("StringIO", "BytesIO"):
-        return ["closed"] if value.closed else [value.getvalue(), value.tell()]
-    return bytes(value)
-
-
-def unchanged(value: Any, before: Any) -> bool:
-    after = look(value)
-    if type(after) is list:
-        if len(after) != len(before):
-            return False
-        return all(map(is_, after, before)) or all(
-            a is b or (type(a) is type(b) and type(a) in ATOMS and a == b) for a, b in zip(after, before, strict=True)
-        )
-    if type(after) is bytes:
-        return bool(after == before)
-    return bool(after.shape == before.shape and after.tobytes() == before.tobytes())
-
-
-ATOMS = frozenset({int, str, bytes, bool})
-
-
-def inside(value: Any) -> Any:
-    """The content of a container as a value without identity."""
-    kind = type(value)
-    if isinstance(value, dict) or kind.__name__ == "UserDict":
-        return tuple(value.items())
-    if kind.__name__ == "SimpleNamespace":
-        return tuple(vars(value).items())
-    if kind.__name__ in ("StringIO", "BytesIO"):
-        return () if value.closed else (value.getvalue(), value.tell())
-    if kind.__name__ == "ndarray":
-        return (value.copy(),)
-    return tuple(value)
+ROOM = 60
 
 
 def pairs_of(value: Any) -> list[Any]:
@@ -826,42 +866,6 @@ def pairs_of(value: Any) -> list[Any]:
     if type(value) is not list or not all(type(pair) is list and len(pair) == 2 for pair in value):
         raise codec.CodecError("a reply that is malformed")
     return value
-
-
-def change(target: Any, content: Any) -> None:
-    """Give one of our containers the content that it has at the other end."""
-    kind = type(target)
-    if type(content) is not tuple:
-        raise ValueError("a change that is none")
-    if kind is list or kind is bytearray or kind.__name__ == "UserList":
-        target[:] = content
-    elif kind.__name__ == "array":
-        target[:] = kind(target.typecode, content)
-    elif kind is set:
-        target.clear()
-        target.update(content)
-    elif isinstance(target, dict) or kind.__name__ == "UserDict":
-        target.clear()
-        for key, value in content:
-            target[key] = value
-    elif kind.__name__ == "deque":
-        target.clear()
-        target.extend(content)
-    elif kind.__name__ == "SimpleNamespace":
-        vars(target).clear()
-        vars(target).update(content)
-    elif kind.__name__ in ("StringIO", "BytesIO"):
-        if not content:
-            target.close()
-        else:
-            target.seek(0)
-            target.truncate()
-            target.write(content[0])
-            target.seek(content[1])
-    elif kind.__name__ == "ndarray":
-        if content[0].shape != target.shape or content[0].dtype != target.dtype:
-            raise ValueError("an array of another shape")
-        target[...] = content[0]
 
 
 class Loop:

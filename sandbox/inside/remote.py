@@ -278,8 +278,7 @@ class Asked:
             return getattr(self.base, self.name).__get__(instance, owner)
         if self.bound:
             return Method(instance, self.name, None if is_mirror(owner) else self.number)
-        found = as_method(instance, ask(instance, "attr", name=self.name))
-        return peer_of(instance).watch(instance, {"name": self.name}, found)
+        return as_method(instance, ask(instance, "attr", name=self.name))
 
     def __set__(self, instance: Any, value: Any) -> None:
         set_attribute(instance, self.name, value)
@@ -289,11 +288,10 @@ class Asked:
 
 
 def set_attribute(instance: Any, name: str, value: Any) -> None:
-    peer = peer_of(instance)
     if isinstance(instance, BaseException) or get(instance, NUMBER) is None:
         object.__setattr__(instance, name, value)
     else:
-        ask(instance, "set_attr", name=name, value=peer.encode(value))
+        ask(instance, "set_attr", name=name, given=[value])
 
 
 class Foreign:
@@ -307,7 +305,7 @@ class Foreign:
             if not callable(found := ask(self, "attr", name=name)):
                 return found
             raise refuse(self, repr(name))
-        return peer.watch(self, {"name": name}, as_method(self, ask(self, "attr", name=name)))
+        return as_method(self, ask(self, "attr", name=name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not is_mirror(type(self)):  # of the tests' own class: its properties come first
@@ -528,13 +526,11 @@ def missing(self: Any, key: Any) -> Any:
 
 def get_item(self: Any, key: Any) -> Any:
     lean_on_own(self)
-    tree = peer_of(self).encode(key)
-    return peer_of(self).watch(self, {"key": tree}, ask(self, "item", key=tree))
+    return ask(self, "item", key=peer_of(self).encode(key))
 
 
 def set_item(self: Any, key: Any, value: Any) -> None:
-    peer = peer_of(self)
-    ask(self, "set_item", key=peer.encode(key), value=peer.encode(value))
+    ask(self, "set_item", given=[key, value])
 
 
 def delete_item(self: Any, key: Any) -> None:

@@ -175,13 +175,6 @@ def shadow(kind: Any, peer: Any, message: Any) -> int:
     return int(peer.number_of(kind.__new__(kind, *[peer.decode(tree) for tree in message["args"]])))
 
 
-def set_inside(value: Any, peer: Any, message: Any) -> None:
-    """The other end has changed a container that it got as an attribute or item of ours: so is ours."""
-    name = message.get("name")
-    there = getattr(value, name) if name is not None else value[peer.decode(message["key"])]
-    peer.renew(there, peer.decode(message["value"]))
-
-
 def relay(name: str, function: Any) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         return function(self, *args, **kwargs)
@@ -211,7 +204,7 @@ def has_truth(value: Any) -> bool:
 def set_attribute(target: Any, peer: Any, message: Any) -> None:
     if isinstance(target, type) and peer.world is not None and not peer.guarded:
         peer.world.keep(target, message["name"])
-    setattr(target, message["name"], bound_form(target, peer.decode(message["value"])))
+    setattr(target, message["name"], bound_form(target, peer.take_arguments(message)[0][0]))
 
 
 ARITHMETIC = (
@@ -250,7 +243,7 @@ OPERATIONS: dict[str, Any] = {
     "del_attr": lambda o, p, m: delattr(o, m["name"]),
     "dir": lambda o, p, m: [str(name) for name in dir(o)],
     "item": lambda o, p, m: o[p.decode(m["key"])],
-    "set_item": lambda o, p, m: operator.setitem(o, p.decode(m["key"]), p.decode(m["value"])),
+    "set_item": lambda o, p, m: operator.setitem(o, *p.take_arguments(m)[0]),
     "del_item": lambda o, p, m: operator.delitem(o, p.decode(m["key"])),
     "contains": lambda o, p, m: p.decode(m["value"]) in o,
     "binary": binary,
@@ -259,7 +252,7 @@ OPERATIONS: dict[str, Any] = {
     "iter": lambda o, p, m: iter(o),
     "reversed": lambda o, p, m: reversed(o),
     "next": lambda o, p, m: next_of(o),
-    "pieces": lambda o, p, m: in_pieces(o, m["name"], p.decode(m["args"])),
+    "pieces": lambda o, p, m: in_pieces(o, m["name"], p.take_arguments(m)[0]),
     "len": lambda o, p, m: len(o),
     "truth": lambda o, p, m: has_truth(o),
     "hash": lambda o, p, m: hash(o),
@@ -288,7 +281,6 @@ OPERATIONS: dict[str, Any] = {
     "revive": revive,
     "extend": extend,
     "shadow": shadow,
-    "set_inside": set_inside,
     "set_content": set_content,
     **awaited.OPERATIONS,
 }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sandbox.inside.control import ControlPeer, Refused
     from sandbox.inside.names import Names
     from sandbox.inside.peer import Peer
-    from sandbox.inside.remote import peers, revive_object
+    from sandbox.inside.remote import Method, is_foreign, peers, revive_object
     from sandbox.inside.serving import OPERATIONS
     from sandbox.inside.wire import BeyondValues, Lost, Unsplittable, attempt, receive_frame, send_frame
     from sandbox.inside.world import Tests, give_back_in_program, set_in_program
@@ -37,7 +37,7 @@ else:
     from control import ControlPeer, Refused
     from names import Names
     from peer import Peer
-    from remote import peers, revive_object
+    from remote import Method, is_foreign, peers, revive_object
     from serving import OPERATIONS
     from wire import BeyondValues, Lost, Unsplittable, attempt, receive_frame, send_frame
     from world import Tests, give_back_in_program, set_in_program
@@ -107,6 +107,9 @@ def perform(peer: Any, message: dict[str, Any]) -> Any:
         return OPERATIONS[op](value, peer, message)
     if op in ("enter", "exit", "len", "item", "set_item", "contains") and kind.__module__ in LENDABLE:
         return OPERATIONS[op](value, peer, message)
+    if op == "binary" and message["name"] in ("eq", "ne") and kind in (BUILTIN, METHOD):
+        other = peer.decode(message["other"])  # two bound methods are equal by their objects' identity
+        return (type(other) is kind and value == other) is (message["name"] == "eq")
     raise TypeError(f"the tests do not lend {op!r} of a {kind.__name__}")
 
 
@@ -147,7 +150,7 @@ def callable_from_outside(value: Any) -> bool:
     if type(value) is BUILTIN:
         return value.__self__ is not None and type(value.__self__) is not type(sys)
     if type(value).__module__ == "functools" and type(value).__name__ == "partial":
-        return callable_from_outside(value.func)
+        return is_foreign(value.func) or type(value.func) is Method or callable_from_outside(value.func)
     return type(value).__module__ == "operator"
 
 

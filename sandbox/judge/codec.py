@@ -112,11 +112,12 @@ _scan: Any = getattr(_READER, "scan_once", None) or _READER.raw_decode
 class Lender:
     """The `opaque` of a sender that keeps identity: what it has sent before goes as a number."""
 
-    __slots__ = ("kept", "opaque", "seen")
+    __slots__ = ("kept", "known", "opaque", "seen")
 
-    def __init__(self, opaque: Opaque, kept: list[Any]) -> None:
+    def __init__(self, opaque: Opaque, kept: list[Any], known: dict[int, int] | None = None) -> None:
         self.opaque = opaque
         self.kept = kept  # alive as long as their ids are looked up
+        self.known = known or {}  # ids of those that the receiver has already, and the keys that they have there
         self.seen = {id(value): number for number, value in enumerate(kept)}
 
     def __call__(self, value: Any) -> dict[str, Any]:
@@ -150,6 +151,7 @@ SHARED_TAGS = frozenset(
         "StringIO",
         "BytesIO",
         "SimpleNamespace",
+        "Namespace",
         "UserDict",
         "UserList",
     }
@@ -176,6 +178,8 @@ def encode(value: Any, opaque: Opaque = refuse, depth: int = 0) -> Any:
         number = lender.seen.get(id(value))
         if number is not None:
             return {"t": "same", "n": number}
+        if (key := lender.known.get(id(value))) is not None:
+            return {"t": "h", "live": key}
     if kind is list:
         tree: Any = _sequence(value, opaque, depth)
     else:
@@ -224,7 +228,7 @@ def _encode_library(value: Any, opaque: Opaque, depth: int) -> dict[str, Any]:
     if encoder is not None:
         tree = encoder(value, opaque, depth)
         return opaque(value) if tree is None else tree
-    if kind.__module__.partition(".")[0] == "pandas":
+    if str(kind.__module__).partition(".")[0] == "pandas":  # a class may have made its module's name a property
         tree = frames.encode(value, opaque, depth, _Codec)
         return opaque(value) if tree is None else tree
     if kind.__module__ == "numpy" and hasattr(value, "dtype") and value.ndim == 0:
@@ -326,6 +330,7 @@ _LIBRARY: dict[str, Callable[[Any, Opaque, int], Any]] = {
     "builtins.dict_items": lambda v, o, d: {"t": "dict_items", "v": _pairs(v, o, d)},
     "builtins.memoryview": _encode_view,
     "types.SimpleNamespace": lambda v, o, d: {"t": "SimpleNamespace", "v": _pairs(vars(v).items(), o, d)},
+    "argparse.Namespace": lambda v, o, d: {"t": "Namespace", "v": _pairs(vars(v).items(), o, d)},
     "array.array": lambda v, o, d: {"t": "array", "k": v.typecode, "v": encode(v.tolist())},
     "uuid.UUID": lambda v, o, d: {"t": "uuid", "v": hex(v.int)},
     "re.Pattern": lambda v, o, d: {"t": "pattern", "v": encode(v.pattern), "f": v.flags},
@@ -570,9 +575,10 @@ def _io(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
 
 
 def _namespace(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
-    import types
-
-    return types.SimpleNamespace(**{_text(name): value for name, value in _two(tree, handle, depth)})
+    module = "types" if tree["t"] == "SimpleNamespace" else "argparse"
+    value = _library(module, tree["t"])
+    vars(value).update((_text(name), part) for name, part in _two(tree, handle, depth))
+    return value
 
 
 def _user_list(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
@@ -616,6 +622,7 @@ _DECODERS: dict[str, Callable[[dict[str, Any], Handle | None, int], Any]] = {
     "dict_items": lambda t, h, d: dict(_two(t, h, d)).items(),
     "memoryview": _memory,
     "SimpleNamespace": _namespace,
+    "Namespace": _namespace,
     "array": lambda t, h, d: _library("array", "array", _text(t["k"]), _items(t, None, d)),
     "uuid": lambda t, h, d: __import__("uuid").UUID(int=_big_int(t["v"])),
     "pattern": _pattern,

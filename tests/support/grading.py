@@ -1,7 +1,7 @@
 """What split grading can and cannot judge: the table in docs/sandbox.md, with a case for each line.
 
-The first part comes from `ordinary.txt`. The second has a program and a test a line, and what comes of them: the
-verdict of the right program, and who judged.
+The first part comes from `ordinary.txt` and `alive.txt`. The second has a program and a test a line, and what comes of
+them: the verdict of the right program, and who judged.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ AREAS = {
     "classes": "classes: operators, protocols, contexts, copies, dataclasses, extension by the tests",
     "concurrent": "threads on either side, coroutines, time-outs, tasks, asynchronous contexts and callbacks",
     "extended": "subclasses of dates, decimals, deques, counters, floats, and their own methods",
+    "kept": "containers of the tests that the program keeps, and its own that the tests hold: changes either way",
+    "systems": "whole systems: accounts, caches, events, machines, matrices, graphs, queues, files, observers",
+    "given": "loggers, queues, locks, generators of random numbers, iterators, files of the tests given to the program",
     "numpy": "arrays: changes in place, empty ones, truths, dates, complex numbers, long doubles",
 }
 
 
 JUDGES = {
     "extended": "`split` or `program_methods`",
+    "systems": "`split` or `program_methods`",
+    "kept": "`split` or `program_methods`",
+    "given": "`split` or `program_methods`",
     "classes": "`split` or `program_methods`",
     "concurrent": "`split` or `program_methods`",
 }
@@ -125,7 +131,7 @@ LIMITS = (
     ),
     Limit(
         "a list that a method of the program returned and the test then changes",
-        "wrong_answer",
+        "passed",
         "program_methods",
         CLASS + "    \nclass B:\n    def __init__(self): self.xs = []\n    def all(self): return self.xs\n",
         "b = B()\nb.all().append(1)\nassert b.xs == [1]",

@@ -1,7 +1,7 @@
 """Ordinary programs and tests: each row passes for the right program and fails for a wrong one.
 
-`ordinary.txt` has them: a program, and for each row of it a test, and what is replaced in the program, by what, to make
-it wrong. All of them pass in a plain Python process as they stand (`test_ordinary_objects.py` sees to that).
+`ordinary.txt` and `alive.txt` have them: a program, and for each row of it a test, and what is replaced in the program,
+by what, to make it wrong. All of them pass in a plain Python process (`test_ordinary_objects.py` sees to it).
 """
 
 from __future__ import annotations
@@ -44,4 +44,6 @@ def read(text: str) -> list[Row]:
     return rows
 
 
-ROWS = read(Path(__file__).with_suffix(".txt").read_text("utf-8"))
+ROWS = [
+    row for name in ("ordinary", "alive") for row in read(Path(__file__).with_name(f"{name}.txt").read_text("utf-8"))
+]
