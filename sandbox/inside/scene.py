@@ -48,6 +48,9 @@ class Program(World):
     def news(self, peer: Any) -> dict[str, Any] | None:
         if not self.active:
             return None
+        told = self.said or self.cut or self.collected or self.records
+        if not told and self.input is None and self.keeps_still():
+            return None
         news, error = attempt(self.common_news)
         if error is not None:  # of its own making
             self.folder.leave_out(str(error))
