@@ -165,7 +165,7 @@ PLAIN_MODULES = frozenset(
 # What asks an object of itself, and what may change one.
 LOOKING = frozenset({"attr", "item", "str", "repr", "format", "len", "int", "index", "float", "contains", "bytes"})
 ANSWERING = frozenset({"get", "poll", "complete"})
-CHANGING = frozenset({"set_attr", "del_attr", "set_item", "del_item", "set_inside", "set_content", "enter", "exit"})
+CHANGING = frozenset({"set_attr", "del_attr", "set_item", "del_item", "set_content", "enter", "exit"})
 MAX_NESTED = 60  # objects within objects within one value
 
 
@@ -558,9 +558,11 @@ class Peer:
         elif op in LOOKING:
             if type(tree) is dict and tree.get("t") == "h" and "native" in tree:
                 tree = True  # a method, a generator: a new one each time
-            said, error = attempt(lambda: hash(codec.dumps(tree)))
+            said, error = attempt(lambda: codec.dumps(tree))
+            if said is not None and b'"live":' in said:
+                return  # a container that both ends hold: what changes in it is told, and marks the test
             asked = codec.dumps({**fields, "sync": None, "op": op}).decode()
-            if error is not None or self.looks.setdefault(asked, said) != said:
+            if error is not None or self.looks.setdefault(asked, hash(said)) != hash(said):
                 self.leaned = True
 
     def exchange(self, op: str, fields: dict[str, Any], values: Any = None) -> dict[str, Any]:
@@ -574,6 +576,9 @@ class Peer:
     def compose(self, fields: dict[str, Any], values: Any) -> dict[str, Any]:
         """What a request says besides what it asks."""
         message = {**fields, "live": self.twins.news(self.lend)}
+        if "of" in message["live"] or "home" in message["live"]:  # the tests have changed what the program holds
+            self.looks.clear()
+            self.changes_made += 1
         if values is not None:
             lender = self.twins.lender(self.lend)
             self.twins.since = self.twins.next
@@ -635,20 +640,20 @@ class Peer:
     def take(self, reply: dict[str, Any], *, answering: bool = False) -> Any:
         """The value that a reply brings, and which of its containers the other end holds on to.
 
-        `answering`: it is an answer of the program, and the functions in it may be called as parts of that.
+        `answering`: it is what the program was asked for, so the functions in it may be called as a part of the answer.
         """
         borrower = codec.Borrower(self.borrow, [])
         try:
             self.answering = answering
-            value = codec.decode(reply.get("ok"), borrower)
-            self.answering = False
+            try:
+                value = codec.decode(reply.get("ok"), borrower)
+            finally:
+                self.answering = False
             held = self.twins.held(reply.get("held"), borrower.built)
             self.twins.adopt(reply.get("first"), held)
             self.settle(reply)
         except (codec.CodecError, TypeError, ValueError) as error:
             raise self.fail(Unsplittable(bounds.text(str(error)))) from None
-        finally:
-            self.answering = False
         return value
 
     def open_reply(self, reply: dict[str, Any]) -> dict[str, Any]:
