@@ -210,6 +210,8 @@ class Twins:
         """
         if type(news) is not dict or type(news.get("of", [])) is not list:
             raise codec.CodecError("news of containers that are none")
+        if not news:
+            return []
         if news.get("reset") is True:
             self.lose()
             self.lost = False

@@ -590,7 +590,7 @@ class Peer:
         return message
 
     def converse(self, op: str, fields: dict[str, Any], values: Any) -> dict[str, Any]:
-        has_room(ROOM)
+        check_room()
         self.telling.acquire()  # until it is sent: what one thread tells of, the next takes for known
         has_wire = False
         try:
@@ -859,6 +859,15 @@ RAISE = compile("raise E", "", "exec").co_code[-2]  # the instruction; the modul
 def has_room(calls: int) -> bool:
     """Raise RecursionError here, before anything is said, where the stack would not hold an answer to be given."""
     return calls == 0 or has_room(calls - 1)
+
+
+def check_room() -> None:
+    """`has_room`, except on a shallow stack, where counting frames (without a call each) shows it."""
+    try:
+        sys._getframe(sys.getrecursionlimit() // 4)
+    except ValueError:
+        return
+    has_room(ROOM)
 
 
 ROOM = 60
