@@ -174,7 +174,7 @@ def test_there_is_no_network(box: Sandbox, language: str) -> None:
 
 
 def test_a_missing_toolchain_is_no_verdict(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(languages, "installed", lambda: [])
+    monkeypatch.setattr(languages, "is_installed", lambda language: False)
     with pytest.raises(UnsupportedLanguage, match="the toolchain of ruby is not installed"):
         judge(Program("rb", SUM["ruby"]), StdioSuite((StdioCase("1 2", "3"),)), LIMITS, Stop(), box)
 

@@ -16,7 +16,7 @@ import redis.asyncio
 from service.api.ledger import Ledger
 from service.errors import BrokerUnavailable, Conflict, NotFound, Overloaded, RevisionMoved
 from service.jobs import Failed, Job, JobState, Scored, ScoreTask, digest, encode
-from service.queue import keys
+from service.queue import connections, keys
 from service.queue.connections import connect, connect_async
 from service.queue.consumer import Consumer, Ending, Heartbeat
 from service.queue.producer import Bound, Queue, Remembered, now_ms
@@ -410,7 +410,7 @@ async def test_lanes_come_first_over_all_queues(queue: Queue, make_worker: Calla
 
 
 async def test_a_blocked_read_ends_before_the_socket_gives_up(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "SOCKET_TIMEOUT_S", keys.BLOCK_S + 0.3)
+    monkeypatch.setitem(connections._TIMEOUTS, "socket_timeout", keys.BLOCK_S + 0.3)
     async_client, client = connect_async(broker.url), connect(broker.url)
     queue = Queue(async_client, "plaudit", "api")
     worker = Consumer(client, "plaudit", "w", [QUEUE], lease_s=5, max_deliveries=2)
