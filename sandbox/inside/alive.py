@@ -360,9 +360,11 @@ def change(target: Any, content: Any, at: int = 0) -> None:
     elif kind.__name__ == "array":
         target[:] = kind(target.typecode, content)
     elif kind is set:
+        codec.check_hashes(list(content))
         target.clear()
         target.update(content)
     elif isinstance(target, dict) or kind.__name__ == "UserDict":
+        codec.check_hashes([*(target if at else ()), *(key for key, _ in content)])
         if not at:
             target.clear()
         for key, value in content:

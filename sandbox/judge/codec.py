@@ -412,7 +412,19 @@ def _two(tree: dict[str, Any], handle: Handle | None, depth: int) -> list[Any]:
     if type(tree["v"]) is not list or not all(type(pair) is list and len(pair) == 2 for pair in tree["v"]):
         raise TypeError("not a sequence of pairs")
     depth += 1
-    return [(decode(key, handle, depth), decode(value, handle, depth)) for key, value in tree["v"]]
+    pairs = [(decode(key, handle, depth), decode(value, handle, depth)) for key, value in tree["v"]]
+    check_hashes([key for key, _ in pairs])
+    return pairs
+
+
+def check_hashes(keys: list[Any]) -> list[Any]:
+    """The keys. Raises ValueError where so many share a hash that a table of them takes the square of their number.
+
+    Hashes of numbers and tuples can be made to collide; those of honest keys collide by twos.
+    """
+    if len(keys) > bounds.MAX_ALIKE and len(keys) - len(set(map(hash, keys))) > bounds.MAX_ALIKE:
+        raise ValueError(f"a table of which more than {bounds.MAX_ALIKE} keys have the hash of another")
+    return keys
 
 
 def _in_order(kind: type, items: list[Any]) -> Any:
@@ -420,7 +432,7 @@ def _in_order(kind: type, items: list[Any]) -> Any:
 
     The order depends on the size of the hash table, and that on how a set has grown: element by element or at once.
     """
-    grown = kind(items)
+    grown = kind(check_hashes(items))
     if list(grown) == items:
         return grown
     copied = kind(set(grown))
@@ -617,7 +629,7 @@ _DECODERS: dict[str, Callable[[dict[str, Any], Handle | None, int], Any]] = {
     "UserString": lambda t, h, d: _library("collections", "UserString", _text(t["v"])),
     "ChainMap": lambda t, h, d: _library("collections", "ChainMap", *_items(t, h, d)),
     "mappingproxy": lambda t, h, d: _library("types", "MappingProxyType", dict(_two(t, h, d))),
-    "dict_keys": lambda t, h, d: dict.fromkeys(_items(t, h, d)).keys(),
+    "dict_keys": lambda t, h, d: dict.fromkeys(check_hashes(_items(t, h, d))).keys(),
     "dict_values": lambda t, h, d: dict(enumerate(_items(t, h, d))).values(),
     "dict_items": lambda t, h, d: dict(_two(t, h, d)).items(),
     "memoryview": _memory,

@@ -7,6 +7,7 @@ that the suite is invalid, and no report is larger than its bound.
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import msgspec
 import pytest
 
 from sandbox.errors import InvalidSuite
-from sandbox.judge import bounds, judge
+from sandbox.judge import bounds, codec, judge
 from sandbox.types import (
     AssertSuite,
     Case,
@@ -128,6 +129,39 @@ def test_no_answer_costs_the_judge_more_than_its_budget(box: Sandbox, name: str,
     assert time.process_time() - began < JUDGE_S, report.tests[0]
     assert report.verdict in FAILED, report.tests[0]
     assert small(report)
+
+
+def test_colliding_hashes_cost_the_test_process_nothing(box: Sandbox) -> None:
+    began = time.monotonic()
+    report = run(box, serving(COSTLY["colliding numbers"]), AssertSuite(("x = f(1)\nassert len(x) > 3",), entry_point="f"))
+    assert report.verdict is Verdict.INVALID_RESULT, report.tests[0]
+    assert time.monotonic() - began < LIMITS.cpu_s
+
+
+SAME_HASH = [at * ((1 << 61) - 1) for at in range(2_000)]
+PAIRS = [[at, 1] for at in SAME_HASH]
+MAPPINGS = ("dict", "Counter", "OrderedDict", "defaultdict", "UserDict", "mappingproxy", "dict_items")
+TABLES = dict.fromkeys(MAPPINGS, PAIRS)
+TABLES |= dict.fromkeys(("set", "frozenset", "dict_keys"), SAME_HASH)
+
+
+@pytest.mark.parametrize("tag", TABLES)
+def test_a_table_whose_keys_collide_is_malformed(tag: str) -> None:
+    with pytest.raises(codec.CodecError, match=f"a malformed {tag}"):
+        codec.decode({"t": tag, "v": TABLES[tag]})
+    assert len(codec.decode({"t": tag, "v": TABLES[tag][:900]})) == 900
+
+
+def test_a_container_that_both_hold_does_not_grow_by_colliding_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("judge", "inside"):  # as the files lie in the jail
+        monkeypatch.syspath_prepend(str(ROOT / "sandbox" / folder))
+    alive = importlib.import_module("alive")
+    held = dict.fromkeys(SAME_HASH[:900])
+    with pytest.raises(ValueError, match="the hash of another"):
+        alive.change(held, tuple((at, 1) for at in SAME_HASH[900:]), 900)
+    assert len(held) == 900
+    alive.change(held, (("a", 1),), 900)
+    assert held["a"] == 1
 
 
 @pytest.mark.parametrize("name", ["a dict as a key as a key", "a million empty lists", "a set of a million"])
