@@ -132,8 +132,9 @@ def test_no_answer_costs_the_judge_more_than_its_budget(box: Sandbox, name: str,
 
 
 def test_colliding_hashes_cost_the_test_process_nothing(box: Sandbox) -> None:
+    suite = AssertSuite(("x = f(1)\nassert len(x) > 3",), entry_point="f")
     began = time.monotonic()
-    report = run(box, serving(COSTLY["colliding numbers"]), AssertSuite(("x = f(1)\nassert len(x) > 3",), entry_point="f"))
+    report = run(box, serving(COSTLY["colliding numbers"]), suite)
     assert report.verdict is Verdict.INVALID_RESULT, report.tests[0]
     assert time.monotonic() - began < LIMITS.cpu_s
 
