@@ -25,7 +25,7 @@ MAX_JUDGED_CONTAINERS = 250_000  # lists and objects of a message that the host 
 MAX_JUDGED_ITEMS = 150_000  # of all its sets and keys, which have to be found again
 MAX_WORD_BYTES = 64 * 1024  # of what the test process says to the host: a verdict and a reason
 MAX_LITERAL_BYTES = 256 * 1024  # of an answer to an assert that the host compares without a test process
-MAX_ALIKE = 1_000  # keys of one table whose hash another of them has: each is compared with all the others
+MAX_ALIKE = 100  # keys of one hash that a key of a table has beside it on average: it is compared with each of them
 MAX_INT_BITS = 1 << 22
 MAX_ARRAY_BYTES = 64 * 1024 * 1024  # of a numpy array that a message describes
 

@@ -420,10 +420,14 @@ def _two(tree: dict[str, Any], handle: Handle | None, depth: int) -> list[Any]:
 def check_hashes(keys: list[Any]) -> list[Any]:
     """The keys. Raises ValueError where so many share a hash that a table of them takes the square of their number.
 
-    Hashes of numbers and tuples can be made to collide; those of honest keys collide by twos.
+    Hashes of numbers and tuples can be made to collide. Honest ones collide by twos: -1 and -2, and tuples of them.
     """
-    if len(keys) > bounds.MAX_ALIKE and len(keys) - len(set(map(hash, keys))) > bounds.MAX_ALIKE:
-        raise ValueError(f"a table of which more than {bounds.MAX_ALIKE} keys have the hash of another")
+    if len(keys) > bounds.MAX_ALIKE:
+        from collections import Counter
+
+        alike = Counter(map(hash, keys)).values()
+        if sum(count * count for count in alike) > bounds.MAX_ALIKE * len(keys):
+            raise ValueError(f"a table whose keys share their hash with more than {bounds.MAX_ALIKE} others")
     return keys
 
 
