@@ -45,9 +45,22 @@ if SCIENCE_PACKAGES.is_dir():
 
 # What the warm interpreter has imported before any program asks: what most programs of the contests and benchmarks do.
 LIGHT_MODULES = (
-    "bisect", "cmath", "collections", "copy", "datetime", "functools", "heapq", "itertools", "json", "math",
-    "operator", "random", "re", "string", "typing",
-)  # fmt: skip
+    "bisect",
+    "cmath",
+    "collections",
+    "copy",
+    "datetime",
+    "functools",
+    "heapq",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "random",
+    "re",
+    "string",
+    "typing",
+)
 # What some of them import and all would pay for: each megabyte in a warm interpreter costs a run 0.03 to 0.05 ms.
 USUAL_MODULES = ("ast", "statistics")
 WARM_MODULES = {  # beside them, by what a jail is for

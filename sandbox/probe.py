@@ -54,12 +54,15 @@ COMPLAINTS = (
     ("loopback", "Docker: --cap-add NET_ADMIN"),
     ("mount proc", "Docker: --security-opt systempaths=unconfined"),
     ("pivot_root", f"Docker: {SECCOMP}"),
-    ("new namespace", f"Docker: {SECCOMP}, with --cap-add SYS_ADMIN as root; on a host as a plain user: "
-                      "sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, "
-                      "kernel.apparmor_restrict_unprivileged_userns=0"),
+    (
+        "new namespace",
+        f"Docker: {SECCOMP}, with --cap-add SYS_ADMIN as root; on a host as a plain user: "
+        "sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces above 0, "
+        "kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
     ("uid map", f"Docker: {SECCOMP}; on a host: kernel.apparmor_restrict_unprivileged_userns=0"),
     ("", "Docker: --security-opt apparmor=unconfined, --security-opt systempaths=unconfined"),
-)  # fmt: skip
+)
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 
 
@@ -161,8 +164,10 @@ def landlock_lacks() -> list[str]:
     if abi:
         return [f"Landlock ABI {LEAST_LANDLOCK}; this kernel has {abi} (Linux 6.7 or newer)"]
     why = errno.errorcode.get(ctypes.get_errno(), "")
-    return [f"Landlock ({why}: a kernel built with it and started with it in `lsm=`; a container's own seccomp profile "
-            "may hide it, Docker's does not)"]  # fmt: skip
+    return [
+        f"Landlock ({why}: a kernel built with it and started with it in `lsm=`; a container's own seccomp profile "
+        "may hide it, Docker's does not)"
+    ]
 
 
 def bare_lacks() -> list[str]:
@@ -176,6 +181,8 @@ def bare_lacks() -> list[str]:
         return [*lacks, str(error)]
     if closed:
         folders = ", ".join(closed)
-        lacks.append(f"a Python that other uids can reach: {folders} (chmod o+x, or a Python outside; plaudit runs on "
-                     f"{languages.python_binary()})")  # fmt: skip
+        lacks.append(
+            f"a Python that other uids can reach: {folders} (chmod o+x, or a Python outside; plaudit runs on "
+            f"{languages.python_binary()})"
+        )
     return lacks

@@ -211,9 +211,26 @@ RECIPES: tuple[Recipe, ...] = (
         version=(TSC, "--version"),
         source="main.ts",
         compile=(
-            TSC, "--target", "es2022", "--lib", "es2022", "--module", "commonjs", "--strict", "false", "--skipLibCheck",
-            "--types", "node", "--typeRoots", f"{EXTRAS}/node_modules/@types", "--outDir", "out",
-            "--rootDir", ".", "{source}", "{others}",
+            TSC,
+            "--target",
+            "es2022",
+            "--lib",
+            "es2022",
+            "--module",
+            "commonjs",
+            "--strict",
+            "false",
+            "--skipLibCheck",
+            "--types",
+            "node",
+            "--typeRoots",
+            f"{EXTRAS}/node_modules/@types",
+            "--outDir",
+            "out",
+            "--rootDir",
+            ".",
+            "{source}",
+            "{others}",
         ),
         product="out/main.js",
         run=(NODE, "--max-old-space-size={heap_mb}", "main.js"),
@@ -341,8 +358,7 @@ RECIPES: tuple[Recipe, ...] = (
         run=("/usr/bin/racket", "{source}"),
         settings=("/etc/racket",),
     ),
-)  # fmt: skip
-
+)
 
 
 def variants(recipe: Recipe) -> Iterator[Recipe]:

@@ -65,10 +65,18 @@ NUMBERS = itertools.count(1)  # of the sandboxes of this process
 RUNNER = "lib"  # folder of the kit with pytest
 RUNNER_PACKAGES = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments")
 PYGMENTS = (  # the few files of it that pytest imports, of some 9 MB
-    "*.py", "filters/*.py", "formatters/__init__.py", "formatters/_mapping.py", "formatters/terminal.py",
-    "lexers/__init__.py", "lexers/_mapping.py", "lexers/diff.py", "lexers/python.py", "styles/__init__.py",
+    "*.py",
+    "filters/*.py",
+    "formatters/__init__.py",
+    "formatters/_mapping.py",
+    "formatters/terminal.py",
+    "lexers/__init__.py",
+    "lexers/_mapping.py",
+    "lexers/diff.py",
+    "lexers/python.py",
+    "styles/__init__.py",
     "styles/_mapping.py",
-)  # fmt: skip
+)
 KIT_FILES = {
     "zygote": "inside/zygote.py",
     "bare": "inside/bare.py",
@@ -403,6 +411,8 @@ def write_accounts(kit: Path, uids: list[int]) -> None:
     ):
         (kit / name).write_text(text)
         (kit / name).chmod(0o644)
+
+
 def runner_version() -> bytes:
     """The version of pytest that test files are run by; empty where there is none."""
     return version("pytest").encode() if find_spec("pytest") is not None else b""

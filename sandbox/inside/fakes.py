@@ -114,6 +114,7 @@ NOT_PURE = frozenset(
 )
 MOST_STEPS = 10_000
 
+
 class Seen:
     """What the program's end sees of a mock: something that can do all that a mock may do, and asks for each."""
 

@@ -45,8 +45,16 @@ else:
 MAIN = "/tmp/main.py"  # where the program would lie
 WIRE_FD, HOST_FD = 3, 4
 PROGRAM_MODULES = (  # what tests call the program's module when they import from it
-    "solution", "solutions", "main", "program", "submission", "candidate", "your_module", "my_module", "answer",
-)  # fmt: skip
+    "solution",
+    "solutions",
+    "main",
+    "program",
+    "submission",
+    "candidate",
+    "your_module",
+    "my_module",
+    "answer",
+)
 MODULE = "test_suite"  # the name of the tests' own module; what they define carries it
 FUNCTION: Any = type(lambda: 0)
 BUILTIN: Any = type(len)
@@ -117,10 +125,25 @@ AWAITED = ("begin", "poll", "cancel", "complete", "aiter")
 GENERATOR = ("pieces",)
 GENERATED: Any = type(_ for _ in ())
 PLAIN_NAMES = ("__name__", "__qualname__", "__doc__", "__module__", "__dict__", "__annotations__", "__wrapped__")
-LENDABLE = frozenset({  # instances of these modules' classes do nothing but what they are for
-    "_io", "io", "_thread", "threading", "queue", "_queue", "random", "_random", "decimal", "datetime",
-    "collections", "itertools", "unittest.mock", "tempfile", "array",
-})  # fmt: skip
+LENDABLE = frozenset(
+    {  # instances of these modules' classes do nothing but what they are for
+        "_io",
+        "io",
+        "_thread",
+        "threading",
+        "queue",
+        "_queue",
+        "random",
+        "_random",
+        "decimal",
+        "datetime",
+        "collections",
+        "itertools",
+        "unittest.mock",
+        "tempfile",
+        "array",
+    }
+)
 
 
 def is_ours(value: Any) -> bool:
@@ -362,9 +385,17 @@ def rehearse_suite() -> None:
         send_frame(program, codec.dumps(word))
     host.shutdown(_socket.SHUT_WR)
     plan = {
-        "kind": "assert", "setup": "", "helpers": "", "entry_point": "f", "tests": ["y = f(1)\nassert y == 2"],
-        "files": [], "lonely": [False], "mentions": [True], "attributes": {}, "roles": [],
-    }  # fmt: skip
+        "kind": "assert",
+        "setup": "",
+        "helpers": "",
+        "entry_point": "f",
+        "tests": ["y = f(1)\nassert y == 2"],
+        "files": [],
+        "lonely": [False],
+        "mentions": [True],
+        "attributes": {},
+        "roles": [],
+    }
     WIRE_FD, HOST_FD = program_end.detach(), host_end.detach()
     try:
         _, end = attempt(lambda: tests(codec.dumps(plan)))

@@ -72,9 +72,22 @@ def mount(c: Any, kind: str, target: str, flags: int, options: str) -> None:
 
 
 ORDER = (  # the parts of a job, which come without their names
-    "role", "argv", "main", "name", "plain", "tmp_bytes", "tmp_inodes", "rlimits", "uid", "collect", "keep", "fds",
-    "program", "source", "files",
-)  # fmt: skip
+    "role",
+    "argv",
+    "main",
+    "name",
+    "plain",
+    "tmp_bytes",
+    "tmp_inodes",
+    "rlimits",
+    "uid",
+    "collect",
+    "keep",
+    "fds",
+    "program",
+    "source",
+    "files",
+)
 TESTS_ARGV = [b"tests"]  # the command line of the test side
 MOST_SAID = 1 << 17  # bytes; an order is never as long
 ROOM_FOR_FDS = _socket.CMSG_SPACE(4 * 64)

@@ -115,4 +115,3 @@ def reasons(tree: ast.AST) -> Iterator[str]:
             name = node.attr if isinstance(node, ast.Attribute) else node.id
             if name in LOOKING:
                 yield f"the test asks for {LOOKING[name]} ({name})"
-

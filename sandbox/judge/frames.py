@@ -15,8 +15,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-KINDS = frozenset({"DataFrame", "Series", "Index", "RangeIndex", "MultiIndex", "DatetimeIndex", "TimedeltaIndex",
-                   "CategoricalIndex", "Timestamp", "Timedelta", "NaTType", "NAType", "Categorical"})  # fmt: skip
+KINDS = frozenset(
+    {
+        "DataFrame",
+        "Series",
+        "Index",
+        "RangeIndex",
+        "MultiIndex",
+        "DatetimeIndex",
+        "TimedeltaIndex",
+        "CategoricalIndex",
+        "Timestamp",
+        "Timedelta",
+        "NaTType",
+        "NAType",
+        "Categorical",
+    }
+)
 TYPES = re.compile(  # of columns that cross as lists
     r"object|str|string|boolean|U?Int(8|16|32|64)|Float(32|64)|datetime64\[(s|ms|us|ns), [A-Za-z0-9_/+:-]{1,64}\]"
 )

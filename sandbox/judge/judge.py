@@ -226,9 +226,7 @@ def dispatch(
     return judge_code(box, source, suite, limits, stop, options)
 
 
-def judge_code(
-    box: Sandbox, source: bytes, suite: CodeSuite, limits: Limits, stop: Stop, options: Options
-) -> Report:
+def judge_code(box: Sandbox, source: bytes, suite: CodeSuite, limits: Limits, stop: Stop, options: Options) -> Report:
     """Suites whose own code decides: by literal calls where they are no more, else with the control run before."""
     check_entry_point(KIND_OF[type(suite)], suite.entry_point or "f")
     began, flags = time.monotonic(), set[str]()
@@ -250,9 +248,7 @@ def judge_code(
     check_plan(plan)
     together = options.grading == "together"
     lenient = options.grading == "auto"
-    control = control_of(
-        box, box.controls, plan, limits, run=options.control, beyond=not together, lenient=lenient
-    )
+    control = control_of(box, box.controls, plan, limits, run=options.control, beyond=not together, lenient=lenient)
     plan["names"] = list(control.names)
     plan["uncounted"] = control.uncounted
     if together:

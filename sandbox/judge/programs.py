@@ -112,9 +112,7 @@ def is_module(source: bytes) -> bool:
 
 def with_others(command: tuple[str, ...], recipe: Recipe, files: tuple[File, ...]) -> tuple[str, ...]:
     """A compiler's command with the further source files that it is to take, where it takes any."""
-    return tuple(
-        word for part in command for word in (further(recipe.name, files) if part == "{others}" else (part,))
-    )
+    return tuple(word for part in command for word in (further(recipe.name, files) if part == "{others}" else (part,)))
 
 
 def products(recipe: Recipe, files: tuple[File, ...]) -> tuple[str, ...]:

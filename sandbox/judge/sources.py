@@ -11,10 +11,37 @@ import re
 
 File = tuple[str, bytes]
 
-SOURCES = frozenset({
-    "c", "cc", "cpp", "cxx", "c++", "h", "hh", "hpp", "hxx", "h++", "inc", "inl", "ipp", "tcc", "tpp", "java", "go",
-    "rs", "cs", "ts", "mts", "js", "mjs", "cjs", "json", "s", "asm",
-})  # fmt: skip
+SOURCES = frozenset(
+    {
+        "c",
+        "cc",
+        "cpp",
+        "cxx",
+        "c++",
+        "h",
+        "hh",
+        "hpp",
+        "hxx",
+        "h++",
+        "inc",
+        "inl",
+        "ipp",
+        "tcc",
+        "tpp",
+        "java",
+        "go",
+        "rs",
+        "cs",
+        "ts",
+        "mts",
+        "js",
+        "mjs",
+        "cjs",
+        "json",
+        "s",
+        "asm",
+    }
+)
 TAKING = re.compile(rb"^[^\n]*(?:include|embed|incbin|import|require|reference)[^\n]*$", re.MULTILINE)
 INCLUDED = re.compile(rb"^[ \t]*#[ \t]*include[ \t]*[<\"]([^>\"\n]*)[>\"]", re.MULTILINE)
 MAIN = re.compile(rb"\bmain[ \t\r\n]*\(")
