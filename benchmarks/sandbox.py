@@ -54,7 +54,7 @@ sys.argv[0] = {zygote!r}
 sys.path.insert(0, os.path.dirname({zygote!r}))
 import zygote
 zygote.load(["landlock", "candidate"])
-zygote.warm({{"path": {path!r}, "modules": {modules!r}}}, "/tmp")
+zygote.warm({{"first": [], "path": {path!r}, "modules": {modules!r}}}, "/tmp")
 for line in sys.stdin:
     began = time.perf_counter()
     pid = os.fork()
