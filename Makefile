@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
 
-.PHONY: help run up test quick check bench reproduce-mini toolchains
+.PHONY: help run up test quick check format bench reproduce-mini toolchains
 .DELETE_ON_ERROR:
 
 help:  ## this text
@@ -26,11 +26,15 @@ test: .make/test .make/toolchains check  ## lint, types, import laws and every t
 quick: check  ## the same without the tests that take minutes
 	$(PYTEST) -m 'not slow' $(ARGS)
 
-check: .make/test  ## lint, types, import laws
+check: .make/test  ## lint, format, types, import laws
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet . || { echo 'run: make format' >&2; exit 1; }
 	$(BIN)/mypy
 	$(BIN)/mypy examples/*.py
 	$(BIN)/lint-imports
+
+format: .make/test  ## the code as ruff formats it
+	$(BIN)/ruff format .
 
 bench: .make/test  ## every benchmark, each printing its table
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done

@@ -113,9 +113,15 @@ def judge_samples(box: Sandbox, samples: list[dict[str, Any]], labels: dict[str,
             tally.agreed += 1
         else:
             tally.differing.append(
-                {"sample": sample["sample_id"], "task": sample["task_id"], "label": right, "verdict": said,
-                 "reason": detail, "error": label.get("error") or ""}
-            )  # fmt: skip
+                {
+                    "sample": sample["sample_id"],
+                    "task": sample["task_id"],
+                    "label": right,
+                    "verdict": said,
+                    "reason": detail,
+                    "error": label.get("error") or "",
+                }
+            )
         if tally.judged % 1000 == 0:
             pace = f"{tally.runs / (time.monotonic() - began):.0f} runs/s"
             print(f"{tally.judged} judged, {len(tally.differing)} differ, {pace}", file=sys.stderr, flush=True)

@@ -117,9 +117,7 @@ ATTEMPTS = {
     "MiniLM, 23 million parameters, as a cross-encoder": Attempt(
         fitted(**GENTLE, lr=1e-4, max_length=512), base=minilm
     ),
-    "SmolLM2, 135 million parameters": Attempt(
-        fitted(**GENTLE, lr=5e-5, template=CHAT), base=smollm2
-    ),
+    "SmolLM2, 135 million parameters": Attempt(fitted(**GENTLE, lr=5e-5, template=CHAT), base=smollm2),
 }
 
 
@@ -139,8 +137,11 @@ def main() -> None:
         else:
             attempt(name, recipe, base, flags.work)
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}\n")
-    print("| attempt | validation | pair accuracy | AUC | " + " | ".join(f"best of {n}" for n in SIZES)
-          + " | gap closed | with consensus |")  # fmt: skip
+    print(
+        "| attempt | validation | pair accuracy | AUC | "
+        + " | ".join(f"best of {n}" for n in SIZES)
+        + " | gap closed | with consensus |"
+    )
     print("|---|---:|---|---|" + "---:|" * (len(SIZES) + 2))
     for name in ATTEMPTS:
         run = base if name == RECIPE else Run(folder_of(name, flags.work))

@@ -95,10 +95,14 @@ def main() -> None:
     sampled = [(one["sample_id"], one["solution"], suite_of(by_id[one["task_id"]], whole=False)) for one in chosen]
 
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-          f"load average {load} at the beginning\n")  # fmt: skip
-    print("| programs | number | with a flag | verdicts that differ | wall ms, median: without, with, difference "
-          "| CPU ms of the answers |\n|---|---:|---:|---:|---:|---:|")  # fmt: skip
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"load average {load} at the beginning\n"
+    )
+    print(
+        "| programs | number | with a flag | verdicts that differ | wall ms, median: without, with, difference "
+        "| CPU ms of the answers |\n|---|---:|---:|---:|---:|---:|"
+    )
     with Sandbox.open() as box:
         told = []
         for name, work, stop in (("reference solutions", references, Stop()), ("samples of models", sampled, Stop(1))):
@@ -107,8 +111,11 @@ def main() -> None:
             apart = statistics.median(cost[1] - cost[0] for cost in costs)
             cpu_off, cpu_on = (statistics.median(cost[at] for cost in costs) for at in (2, 3))
             flagged = {key: words for key, words in flags.items() if words}
-            print(f"| {name} | {len(work)} | {len(flagged)} | {differing} | {off:.1f}, {on:.1f}, {apart:+.1f} "
-                  f"| {cpu_off:.1f}, {cpu_on:.1f} |", flush=True)  # fmt: skip
+            print(
+                f"| {name} | {len(work)} | {len(flagged)} | {differing} | {off:.1f}, {on:.1f}, {apart:+.1f} "
+                f"| {cpu_off:.1f}, {cpu_on:.1f} |",
+                flush=True,
+            )
             told.append((name, flagged))
         tricks = {family: seen(watched(box, family)) for family in FAMILIES}
         print(f"| families of exploits | {len(tricks)} | {sum(map(bool, tricks.values()))} | | | |\n")

@@ -42,15 +42,29 @@ BOUND = 1e-4
 LIMIT, WINDOW = 256, 64
 Ids = tuple[int, ...]
 SHAPE = {
-    "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 3, "num_labels": 1,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": LIMIT, "pad_token_id": 0,
-    "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.1,
-}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 3,
+    "num_labels": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": LIMIT,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "initializer_range": 0.1,
+}
 FAMILIES: dict[str, dict[str, Any]] = {
-    "Qwen2": {}, "Qwen3": {"head_dim": 24}, "Llama": {"num_key_value_heads": 4}, "Mistral": {"sliding_window": WINDOW},
-    "Gemma": {"num_key_value_heads": 1, "head_dim": 32}, "Phi": {}, "Phi3": {},
+    "Qwen2": {},
+    "Qwen3": {"head_dim": 24},
+    "Llama": {"num_key_value_heads": 4},
+    "Mistral": {"sliding_window": WINDOW},
+    "Gemma": {"num_key_value_heads": 1, "head_dim": 32},
+    "Phi": {},
+    "Phi3": {},
     "Gemma3Text": {"head_dim": 16, "sliding_window": WINDOW},
-}  # fmt: skip
+}
 FIVE = ("Qwen2", "Qwen3", "Llama", "Mistral", "Gemma")
 GROUPS = {"float32": 100, "bfloat16": 20}  # for each of the five
 OTHERS = 20  # for each of the other families
@@ -70,13 +84,16 @@ def write_family(folder: Path, family: str) -> Path:
 
 def group(draw: random.Random) -> tuple[Ids, list[Ids]]:
     """A prompt, and sequences that begin with it, but for one now and then that is cut short."""
+
     def some(most: int) -> Ids:
         length = min(most, int(2 ** draw.uniform(0, most.bit_length())))  # as many short ones as long ones
         return tuple(draw.choices(range(3, VOCABULARY), k=length))
 
     prompt, stem = some(LIMIT // 2), some(32)
-    made = [(*prompt, *(stem if draw.random() < 0.5 else ()), *some(LIMIT))[:LIMIT]
-            for _ in range(min(64, round(2 ** draw.uniform(0, 6.3))))]  # fmt: skip
+    made = [
+        (*prompt, *(stem if draw.random() < 0.5 else ()), *some(LIMIT))[:LIMIT]
+        for _ in range(min(64, round(2 ** draw.uniform(0, 6.3))))
+    ]
     if draw.random() < 0.2:
         made[0] = made[0][:1]
     return prompt, made
@@ -128,7 +145,7 @@ def measure(folder: Path, dtype: str, groups: int) -> dict[str, Any]:
         scores = shared.score(batch)
         found.add("shared", scores, reference)
         found.add("alone", alone, reference)
-        found.add("company", shared.score(company)[len(others):], scores)
+        found.add("company", shared.score(company)[len(others) :], scores)
         found.add("kept", in_pieces(kept, draw, prompt, ids), reference)
         found.add("order", shared.score([batch[at] for at in order]), [scores[at] for at in order])
         if at % 5 == 0:
@@ -136,7 +153,7 @@ def measure(folder: Path, dtype: str, groups: int) -> dict[str, Any]:
         bits = fixed.score(batch)
         found.add("unshared", bits, reference)
         if at % 5 == 0:
-            found.add("fixed", fixed.score(company)[len(others):], bits)
+            found.add("fixed", fixed.score(company)[len(others) :], bits)
             found.add("fixed", fixed.score([batch[at] for at in order]), [bits[at] for at in order])
         spread += reference
         lengths |= set(map(len, ids))
@@ -146,8 +163,13 @@ def measure(folder: Path, dtype: str, groups: int) -> dict[str, Any]:
     assert shared.num_shared > before
     assert kept.prompts.hits or groups < 20 or "sliding_window" in FAMILIES[folder.name]
     assert groups < 100 or ({1, LIMIT} <= lengths and {1, 64} <= sizes), "from one to the maximum"
-    return {"found": found, "sd": statistics.pstdev(spread), "company": parity.company, "flips": turned / pairs,
-            "n": len(spread)}  # fmt: skip
+    return {
+        "found": found,
+        "sd": statistics.pstdev(spread),
+        "company": parity.company,
+        "flips": turned / pairs,
+        "n": len(spread),
+    }
 
 
 def in_pieces(model: RewardModel, draw: random.Random, prompt: Ids, ids: list[Ids]) -> list[float]:
@@ -175,18 +197,28 @@ def main() -> None:
         for dtype, groups in GROUPS.items():
             rough = dtype != "float32"
             columns = [*names, *(["alone", "published `company`", "pairs turned"] if rough else [])]
-            lines += ["", f"## {dtype}", "", "| family | scores | sd | " + " | ".join(columns) + " |",
-                      "|---" * (len(columns) + 3) + "|"]  # fmt: skip
+            lines += [
+                "",
+                f"## {dtype}",
+                "",
+                "| family | scores | sd | " + " | ".join(columns) + " |",
+                "|---" * (len(columns) + 3) + "|",
+            ]
             for family, folder in folders.items():
                 many = flags.groups or (groups if family in FIVE else OTHERS)
                 one = measure(folder, dtype, many)
                 print(f"{family}: {many} groups in {dtype}", file=sys.stderr, flush=True)
                 found = one["found"]
-                cells = [f"{found.worst(name):.1e}" if not rough else
-                         f"{found.worst(name):.2g} ({found.tail(name):.2g})" for name in names]  # fmt: skip
+                cells = [
+                    f"{found.worst(name):.1e}" if not rough else f"{found.worst(name):.2g} ({found.tail(name):.2g})"
+                    for name in names
+                ]
                 if rough:
-                    cells += [f"{found.worst('alone'):.2g} ({found.tail('alone'):.2g})", f"{one['company']:.2g}",
-                              f"{one['flips']:.2%}"]  # fmt: skip
+                    cells += [
+                        f"{found.worst('alone'):.2g} ({found.tail('alone'):.2g})",
+                        f"{one['company']:.2g}",
+                        f"{one['flips']:.2%}",
+                    ]
                 else:
                     failed |= max(found.worst(name) for name in names) > BOUND
                     total += many
@@ -195,11 +227,17 @@ def main() -> None:
                 gc.collect()
     from overhead import machine
 
-    lines[1:1] = ["", f"{total} groups in float32: **{'FAILED' if failed else 'every difference within 1e-4'}**; "
-                  "`fixed` must be exactly 0. In bfloat16: largest difference (99th percentile).", ""]  # fmt: skip
+    lines[1:1] = [
+        "",
+        f"{total} groups in float32: **{'FAILED' if failed else 'every difference within 1e-4'}**; "
+        "`fixed` must be exactly 0. In bfloat16: largest difference (99th percentile).",
+        "",
+    ]
     text = "\n".join(lines).strip()
-    note = f"One torch thread. {machine()}, torch {torch.__version__}, transformers {transformers.__version__}, " \
-           f"{datetime.now(UTC):%Y-%m-%d}."  # fmt: skip
+    note = (
+        f"One torch thread. {machine()}, torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"{datetime.now(UTC):%Y-%m-%d}."
+    )
     print(f"{text}\n\n{note}")
     if flags.out:
         about = (__doc__ or "").strip().replace("\n    ", "\n- ")

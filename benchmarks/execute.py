@@ -172,8 +172,10 @@ def main() -> None:
         Sandbox.open(accept="userns") as box,
         contextlib.closing(Client(url, flags.in_flight)) as client,
     ):
-        print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; groups of {NUM_PROGRAMS} programs × {NUM_TESTS} tests, "
-              f"{flags.in_flight} in flight, one executor\n")  # fmt: skip
+        print(
+            f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; groups of {NUM_PROGRAMS} programs × {NUM_TESTS} tests, "
+            f"{flags.in_flight} in flight, one executor\n"
+        )
         print("| kind | engine, programs/s | /execute, programs/s | again, from the cache | /execute of engine |")
         print("|---|---:|---:|---:|---:|")
         for kind in ("assert", "stdio"):

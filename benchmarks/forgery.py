@@ -95,11 +95,36 @@ class Runner:
         self.harness = harness
         script = ROOT / "benchmarks" / "peers" / "inprocess.py"
         self.line = [
-            "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/", "/", "--dev", "/dev",
-            "--proc", "/proc", "--tmpfs", "/tmp", "--ro-bind", str(home), str(home), "--ro-bind", str(script.parent),
-            "/tmp/peers", "--chdir", "/tmp", "--clearenv", "--setenv", "PATH", "/usr/bin:/bin", "--",
-            str(home / "bin" / "python"), f"/tmp/peers/{script.name}", harness,
-        ]  # fmt: skip
+            "bwrap",
+            "--unshare-all",
+            "--die-with-parent",
+            "--new-session",
+            "--ro-bind",
+            "/",
+            "/",
+            "--dev",
+            "/dev",
+            "--proc",
+            "/proc",
+            "--tmpfs",
+            "/tmp",
+            "--ro-bind",
+            str(home),
+            str(home),
+            "--ro-bind",
+            str(script.parent),
+            "/tmp/peers",
+            "--chdir",
+            "/tmp",
+            "--clearenv",
+            "--setenv",
+            "PATH",
+            "/usr/bin:/bin",
+            "--",
+            str(home / "bin" / "python"),
+            f"/tmp/peers/{script.name}",
+            harness,
+        ]
         self.process: subprocess.Popen[bytes] | None = None
         self.losses = 0
 

@@ -42,9 +42,24 @@ LARGE_EVERY = 400
 EXPECTED = (1, [1, 2], {"a": [1.5, None]}, "x", None, True, [[1]] * 3)
 TAGS = (*sorted(codec.TAGS), "h", "?", "")
 TEXTS = (
-    "", "a", "0x1f", "-0x1", "nan", "inf", "int", "é", "\ud800", "\x00", "\\", '"', ",[{", "1/3",
-    "2024-01-01", "<f8", "<U9",
-)  # fmt: skip
+    "",
+    "a",
+    "0x1f",
+    "-0x1",
+    "nan",
+    "inf",
+    "int",
+    "é",
+    "\ud800",
+    "\x00",
+    "\\",
+    '"',
+    ",[{",
+    "1/3",
+    "2024-01-01",
+    "<f8",
+    "<U9",
+)
 
 
 class Grammar:
@@ -53,8 +68,24 @@ class Grammar:
 
     def scalar(self) -> Any:
         r = self.random
-        return r.choice((None, True, False, 0, 1, -1, r.randrange(-(10**6), 10**6), 2**64, 10**300, 0.5, -0.0, 1e308,
-                         r.choice(TEXTS), r.choice(TEXTS) * r.randrange(1, 40)))  # fmt: skip
+        return r.choice(
+            (
+                None,
+                True,
+                False,
+                0,
+                1,
+                -1,
+                r.randrange(-(10**6), 10**6),
+                2**64,
+                10**300,
+                0.5,
+                -0.0,
+                1e308,
+                r.choice(TEXTS),
+                r.choice(TEXTS) * r.randrange(1, 40),
+            )
+        )
 
     def tree(self, depth: int = 0) -> Any:
         r = self.random
@@ -75,11 +106,19 @@ class Grammar:
             tree["v"] = [[self.tree(depth), self.tree(depth)] for _ in range(r.randrange(4))]
         elif tag in ("tuple", "set", "frozenset", "deque", "namedtuple", "ndarray") and r.random() < 0.8:
             tree["v"] = [self.tree(depth) for _ in range(r.randrange(5))]
-        for name, value in (("d", r.choice(("<i8", "<f8", "<U3", "O", "<U99999"))), ("f", ["a", "b"]), ("n", "N"),
-                            ("max", r.choice((None, 3, "x"))), ("mine", r.random() < 0.8), ("id", r.randrange(4)),
-                            ("type", r.choice(TEXTS)), ("base", r.choice(("int", "list", None, "str", [1]))),
-                            ("native", "function"), ("module", r.choice(("math", "os", 3))),
-                            ("exception", [self.scalar(), self.scalar()])):  # fmt: skip
+        for name, value in (
+            ("d", r.choice(("<i8", "<f8", "<U3", "O", "<U99999"))),
+            ("f", ["a", "b"]),
+            ("n", "N"),
+            ("max", r.choice((None, 3, "x"))),
+            ("mine", r.random() < 0.8),
+            ("id", r.randrange(4)),
+            ("type", r.choice(TEXTS)),
+            ("base", r.choice(("int", "list", None, "str", [1]))),
+            ("native", "function"),
+            ("module", r.choice(("math", "os", 3))),
+            ("exception", [self.scalar(), self.scalar()]),
+        ):
             if tag == "h" or name in "dfn":
                 if r.random() < 0.4:
                     tree[name] = value
@@ -91,9 +130,12 @@ class Grammar:
         r = self.random
         if r.random() < 0.1:
             return self.tree()
-        return {"name": r.choice(("ValueError", "Own", "", self.tree())), "message": self.tree(),
-                "base": r.choice(("ValueError", "SystemExit", "MemoryError", "UnicodeError", "eval", self.tree())),
-                "args": r.choice((None, self.tree(), {"t": "tuple", "v": [self.tree()]}))}  # fmt: skip
+        return {
+            "name": r.choice(("ValueError", "Own", "", self.tree())),
+            "message": self.tree(),
+            "base": r.choice(("ValueError", "SystemExit", "MemoryError", "UnicodeError", "eval", self.tree())),
+            "args": r.choice((None, self.tree(), {"t": "tuple", "v": [self.tree()]})),
+        }
 
     def message(self) -> Any:
         r = self.random
@@ -107,8 +149,15 @@ class Grammar:
             message |= {"hello": r.choice((True, 1)), r.choice(("error", "exit", "parsed")): self.tree()}
         elif body == "op":
             ops = ("call", "iter", "next", "repr", "truth", "attr", "set_attr", "len", "item", "await", "?", None)
-            message |= {"op": r.choice(ops), "h": r.choice((0, 1, 7, "x")), "args": self.tree(), "names": [],
-                        "name": self.scalar(), "value": self.tree(), "key": self.tree()}  # fmt: skip
+            message |= {
+                "op": r.choice(ops),
+                "h": r.choice((0, 1, 7, "x")),
+                "args": self.tree(),
+                "names": [],
+                "name": self.scalar(),
+                "value": self.tree(),
+                "key": self.tree(),
+            }
         elif body == "changed":
             message |= {"ok": self.tree(), "changed": r.choice((self.tree(), [[0, self.tree()]], [[self.scalar()]]))}
         elif body != "none":
@@ -124,8 +173,15 @@ class Grammar:
         if how == 0:
             value = b"[" + b",".join([part] * max(1, size // (len(part) + 1))) + b"]"
         elif how == 1:
-            before, after = r.choice(((b"[", b"]"), (b'{"t":"tuple","v":[', b"]}"), (b'{"t":"dict","v":[[', b",1]]}"),
-                                      (b'{"t":"frozenset","v":[', b"]}"), (b'{"":', b"}")))  # fmt: skip
+            before, after = r.choice(
+                (
+                    (b"[", b"]"),
+                    (b'{"t":"tuple","v":[', b"]}"),
+                    (b'{"t":"dict","v":[[', b",1]]}"),
+                    (b'{"t":"frozenset","v":[', b"]}"),
+                    (b'{"":', b"}"),
+                )
+            )
             times = r.choice((20, 190, 1000))
             value = before * times + b'"' + b"x" * (size - 50_000) + b'"' + after * times
         elif how == 2:
@@ -266,8 +322,10 @@ def main() -> int:
     began = time.monotonic()
     for number in range(asked.first, asked.first + asked.messages):
         data = Grammar(asked.seed * 10**9 + number).next(number)
-        for way, work in (("host", lambda: host(data.replace(b"ID", b"1", 1), number)),  # noqa: B023 - called at once
-                          ("test process", lambda: [test_process(data, number)])):  # fmt: skip  # noqa: B023
+        for way, work in (
+            ("host", lambda: host(data.replace(b"ID", b"1", 1), number)),  # noqa: B023 - called at once
+            ("test process", lambda: [test_process(data, number)]),  # noqa: B023 - called at once
+        ):
             cpu = time.process_time()
             try:
                 told[way].update(check(fate, number) for fate in work())
@@ -281,8 +339,10 @@ def main() -> int:
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{asked.messages} messages in {time.monotonic() - began:.0f} s, seed {asked.seed}, under {MEMORY_MB} MB")
     for way, (cpu, number, size) in worst.items():
-        print(f"{way}: at most {1000 * cpu:.0f} ms of CPU time (message {number}, {size} bytes); "
-              f"{', '.join(f'{word} {count}' for word, count in sorted(told[way].items()))}")  # fmt: skip
+        print(
+            f"{way}: at most {1000 * cpu:.0f} ms of CPU time (message {number}, {size} bytes); "
+            f"{', '.join(f'{word} {count}' for word, count in sorted(told[way].items()))}"
+        )
     print(f"memory at most {memory_mb:.0f} MB; broken bounds: {len(bad)}")
     print("\n".join(bad[:20]))
     return 1 if bad else 0

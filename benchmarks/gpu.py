@@ -46,9 +46,15 @@ def model_of(shape: tuple[int, int, int, int, int], dtype: torch.dtype, device: 
     """A backbone with random weights, and a head."""
     hidden, intermediate, layers, heads, key_heads = shape
     config = transformers.Qwen2Config(
-        vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=key_heads, max_position_embeddings=8192, use_cache=False,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_heads,
+        max_position_embeddings=8192,
+        use_cache=False,
+    )
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -146,10 +152,14 @@ def main() -> None:
     device, dtype = torch.device(flags.device), getattr(torch, flags.dtype)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else machine()
     top = ceiling(dtype, device, 512 if flags.tiny else 8192)
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {name}, torch {torch.__version__}, {flags.dtype}; a matrix product reaches "
-          f"{top / 1e12:.3g} TFLOP/s\n")  # fmt: skip
-    print("| model | prompt × completions | padded, tokens/s | sorted | unshared | shared | shared / best other "
-          "| FLOP/s of the ceiling, unshared | shared | scores |")  # fmt: skip
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {name}, torch {torch.__version__}, {flags.dtype}; a matrix product reaches "
+        f"{top / 1e12:.3g} TFLOP/s\n"
+    )
+    print(
+        "| model | prompt × completions | padded, tokens/s | sorted | unshared | shared | shared / best other "
+        "| FLOP/s of the ceiling, unshared | shared | scores |"
+    )
     print("|---|---|" + "---:|" * 8)
     for shape in ["tiny"] if flags.tiny else flags.shapes:
         backbone, head = model_of(TINY if flags.tiny else SHAPES[shape], dtype, device)
@@ -161,8 +171,17 @@ def main() -> None:
         del backbone, head
 
 
-def line(shape: str, prompt: int, completions: int, backbone: Any, head: torch.Tensor, sequences: list[Ids],
-         rounds: int, top: float, device: torch.device) -> str:  # fmt: skip
+def line(
+    shape: str,
+    prompt: int,
+    completions: int,
+    backbone: Any,
+    head: torch.Tensor,
+    sequences: list[Ids],
+    rounds: int,
+    top: float,
+    device: torch.device,
+) -> str:
     """One row of the table: medians over the rounds, the ways in turns."""
     right = padded(backbone, head, sequences)
     found, rows = [padded(backbone, head, sequences, by_length=True)], {}
@@ -186,8 +205,10 @@ def line(shape: str, prompt: int, completions: int, backbone: Any, head: torch.T
     share = {kind: flops(backbone, rows[kind]) / took["shared" if kind else "unshared"] / top for kind in (False, True)}
     verdict = f"within {off:.2g} of their spread" if off <= BOUND else f"OFF by {off:.2g} of their spread: void"
     cells = [f"{asked / took[way]:,.0f}" for way in ways]
-    return (f"| {shape} | {prompt} × {completions} | {' | '.join(cells)} | {best / took['shared']:.2f} "
-            f"| {share[False]:.0%} | {share[True]:.0%} | {verdict} |")  # fmt: skip
+    return (
+        f"| {shape} | {prompt} × {completions} | {' | '.join(cells)} | {best / took['shared']:.2f} "
+        f"| {share[False]:.0%} | {share[True]:.0%} | {verdict} |"
+    )
 
 
 if __name__ == "__main__":

@@ -148,12 +148,15 @@ def linear(made: dict[str, list[Preference]], base: Run, recipe: Recipe) -> None
         scores: dict[str, float] = {}
         for fold in range(5):
             weights = linear_fit([pair for pair in made[source] if part[pair.task_id] != fold], features)
-            scores |= {p.program_id: float(weights[features[p.program_id]].mean()) for p in programs
-                       if part[p.task_id] == fold}  # fmt: skip
+            scores |= {
+                p.program_id: float(weights[features[p.program_id]].mean()) for p in programs if part[p.task_id] == fold
+            }
         sampled = gather(programs, scores)
         found = discrimination(sampled, recipe.evaluate, recipe.pair, recipe.seed)["by_problem"]
-        columns[source] = {name: {task: one[name] for task, one in found.items() if one[name] is not None}
-                           for name in ("pair_accuracy", "auc")}  # fmt: skip
+        columns[source] = {
+            name: {task: one[name] for task, one in found.items() if one[name] is not None}
+            for name in ("pair_accuracy", "auc")
+        }
         columns[source] |= {str(n): {p.task_id: best_of_n(p.scores, p.passed, n) for p in sampled} for n in SIZES}
     for source in SOURCES:
         cells = []
@@ -251,10 +254,14 @@ def validation_pairs(programs: Sequence[Program], problems: dict[str, Any]) -> l
 
 
 def fitted_row(source: str, seed: int, found: dict[str, Any]) -> str:
-    cells = [f"{found[name]['value']:.3f} ({found[name]['low']:.3f} to {found[name]['high']:.3f})"
-             for name in ("pair_accuracy", "auc")]  # fmt: skip
-    cells += [f"{100 * point['value']:.1f} ({100 * point['low']:.0f} to {100 * point['high']:.0f})"
-              for point in found["best_of_n"].values()]  # fmt: skip
+    cells = [
+        f"{found[name]['value']:.3f} ({found[name]['low']:.3f} to {found[name]['high']:.3f})"
+        for name in ("pair_accuracy", "auc")
+    ]
+    cells += [
+        f"{100 * point['value']:.1f} ({100 * point['low']:.0f} to {100 * point['high']:.0f})"
+        for point in found["best_of_n"].values()
+    ]
     return f"| {source} | {seed} | " + " | ".join(cells) + " |"
 
 

@@ -124,11 +124,19 @@ def main() -> int:
     sets: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in problems():
         sets[row["task_id"].rpartition("/")[0]].append(row)
-    failing = {row["task_id"]: "the data says that it fails" for found in sets.values() for row in found
-               if row.get("canonical_passes_tests") is False}  # fmt: skip
+    failing = {
+        row["task_id"]: "the data says that it fails"
+        for found in sets.values()
+        for row in found
+        if row.get("canonical_passes_tests") is False
+    }
     known = KNOWN | failing
-    rows = [row for key, found in sorted(sets.items()) for row in found[: options.each or None]
-            if not options.only or row["language"] in options.only]  # fmt: skip
+    rows = [
+        row
+        for key, found in sorted(sets.items())
+        for row in found[: options.each or None]
+        if not options.only or row["language"] in options.only
+    ]
     shares = [rows[start :: options.processes] for start in range(options.processes)]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         outcomes = [outcome for share in pool.map(work_through, shares) for outcome in share]

@@ -67,8 +67,14 @@ def peak(folder: Path, tiny: Path) -> dict[str, Any]:
     weights = model.parameters * size
     activations = row * (2 * config.hidden_size + 3 * config.intermediate_size) * size
     used = resident("VmHWM") - before
-    return {"weights": weights, "activations": activations, "loaded": loaded - before, "used": used, "tokens": row,
-            "ratio": used / (weights + activations)}  # fmt: skip
+    return {
+        "weights": weights,
+        "activations": activations,
+        "loaded": loaded - before,
+        "used": used,
+        "tokens": row,
+        "ratio": used / (weights + activations),
+    }
 
 
 def prompts(folder: Path) -> dict[str, Any]:
@@ -186,16 +192,22 @@ def main() -> None:
                 f"**{found['ratio']:.2f}** (at most 1.2) |"
             )
         found = apart("prompts", folders["42M"])
-        lines.append(f"| prompts | 42M | {found['grown'] / MIB:.0f} MiB more after {found['prompts']} prompts, "
-                     f"{found['held'] / MIB:.0f} MiB of them held | {found['bound'] / MIB:.0f} MiB | "
-                     f"**{found['grown'] / found['bound']:.2f}** |")  # fmt: skip
+        lines.append(
+            f"| prompts | 42M | {found['grown'] / MIB:.0f} MiB more after {found['prompts']} prompts, "
+            f"{found['held'] / MIB:.0f} MiB of them held | {found['bound'] / MIB:.0f} MiB | "
+            f"**{found['grown'] / found['bound']:.2f}** |"
+        )
         found = apart("growth", tiny, flags.batches)
-        lines.append(f"| growth | 2 layers of 128 | {found['first'] / MIB:.1f} → {found['last'] / MIB:.1f} MiB over "
-                     f"{found['batches']:,} batches | none | **{found['grown'] / MIB:+.1f} MiB** |")  # fmt: skip
+        lines.append(
+            f"| growth | 2 layers of 128 | {found['first'] / MIB:.1f} → {found['last'] / MIB:.1f} MiB over "
+            f"{found['batches']:,} batches | none | **{found['grown'] / MIB:+.1f} MiB** |"
+        )
         found = apart("swaps", folders["42M"], other, 40)
-        lines.append(f"| swaps | 42M | {found['one'] / MIB:.0f} → {found['last'] / MIB:.0f} MiB over {found['swaps']} "
-                     f"activations ({found['both'] / MIB:.0f} with both) | none | "
-                     f"**{found['grown'] / MIB:+.1f} MiB** |")  # fmt: skip
+        lines.append(
+            f"| swaps | 42M | {found['one'] / MIB:.0f} → {found['last'] / MIB:.0f} MiB over {found['swaps']} "
+            f"activations ({found['both'] / MIB:.0f} with both) | none | "
+            f"**{found['grown'] / MIB:+.1f} MiB** |"
+        )
     import torch
     from overhead import machine
 

@@ -55,21 +55,33 @@ def markdown(folder: Path, seeds: Sequence[int]) -> str:
         if not found:
             continue
         names = [name for name in found[0]["rows"][0] if name not in ("row", "low", "high")]
-        lines += [f"### {mode.replace('_', ' ')}, seeds {', '.join(str(report['seed']) for report in found)}", "",
-                  f"| | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]  # fmt: skip
+        lines += [
+            f"### {mode.replace('_', ' ')}, seeds {', '.join(str(report['seed']) for report in found)}",
+            "",
+            f"| | {' | '.join(names)} |",
+            f"|---|{'---:|' * len(names)}",
+        ]
         for at, row in enumerate(found[0]["rows"]):
             cells = [spread([report["rows"][at][name] for report in found]) for name in names]
             lines.append(f"| {row['row']} | {' | '.join(cells)} |")
         lines += ["", "| seed | round | candidates of | gap closed | 95 % interval |", "|---:|---:|---|---:|---:|"]
         for report in found:
-            lines += [f"| {report['seed']} | {g['round']} | {g['pool']} | {g['value']:.2f} | {g['low']:.2f} to "
-                      f"{g['high']:.2f} |" for g in report["gap_closed"]]  # fmt: skip
-        lines += ["", "| seed | round | completions mined | failures | high-scoring failures | share of failures |",
-                  "|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+            lines += [
+                f"| {report['seed']} | {g['round']} | {g['pool']} | {g['value']:.2f} | {g['low']:.2f} to "
+                f"{g['high']:.2f} |"
+                for g in report["gap_closed"]
+            ]
+        lines += [
+            "",
+            "| seed | round | completions mined | failures | high-scoring failures | share of failures |",
+            "|---:|---:|---:|---:|---:|---:|",
+        ]
         for report in found:
-            lines += [f"| {report['seed']} | {m['round']} | {m['completions']} | {m['failures']} | "
-                      f"{m['high_scoring_failures']} | {100 * m['share_of_failures']:.1f} % |"
-                      for m in report["mined"]]  # fmt: skip
+            lines += [
+                f"| {report['seed']} | {m['round']} | {m['completions']} | {m['failures']} | "
+                f"{m['high_scoring_failures']} | {100 * m['share_of_failures']:.1f} % |"
+                for m in report["mined"]
+            ]
         lines.append("")
     return "\n".join(lines)
 

@@ -52,9 +52,17 @@ def main() -> None:
     with service(checkpoint) as url:
         for kind in options.rewards.split(","):
             output = run.path(f"grpo/seed-{options.seed}/{kind}/config.json").parent
-            log = grpo.train(run.path("iterate/sft"), loop.train, grpo.reward_of(kind, url), output,
-                             steps=options.steps, seed=options.seed, lr=options.lr,
-                             max_new_tokens=recipe.iterate.max_new_tokens, use_cpu=True)  # fmt: skip
+            log = grpo.train(
+                run.path("iterate/sft"),
+                loop.train,
+                grpo.reward_of(kind, url),
+                output,
+                steps=options.steps,
+                seed=options.seed,
+                lr=options.lr,
+                max_new_tokens=recipe.iterate.max_new_tokens,
+                use_cpu=True,
+            )
             model = policy.load_generator(output)
             drawn = policy.draw(model, loop.encoder, loop.held, recipe.iterate.candidates, recipe, run, f"grpo:{kind}")
             texts = {problem.task_id: made for problem, made in zip(loop.held, drawn, strict=True)}
@@ -63,8 +71,9 @@ def main() -> None:
     print(markdown(table, options.steps))
 
 
-def row(name: str, loop: Loop, reranker: RewardModel, programs: dict[str, list[Program]],
-        log: list[dict[str, Any]]) -> dict[str, Any]:  # fmt: skip
+def row(
+    name: str, loop: Loop, reranker: RewardModel, programs: dict[str, list[Program]], log: list[dict[str, Any]]
+) -> dict[str, Any]:
     """What became of a generator, on held-out families."""
     scores: dict[str, float] = {}
     for task_id, group in programs.items():
@@ -75,22 +84,29 @@ def row(name: str, loop: Loop, reranker: RewardModel, programs: dict[str, list[P
     mined = mine(programs, scores, loop.recipe)
     weight = sum(p.copies for group in programs.values() for p in group)
     return {
-        "row": name, "pass_rate": mean(rates), "low": low, "high": high,
+        "row": name,
+        "pass_rate": mean(rates),
+        "low": low,
+        "high": high,
         "score": sum(scores[p.program_id] * p.copies for group in programs.values() for p in group) / weight,
         "high_scoring": mined.high_scoring / max(1, mined.failures),
-        "first_reward": log[0]["reward"] if log else None, "last_reward": log[-1]["reward"] if log else None,
-    }  # fmt: skip
+        "first_reward": log[0]["reward"] if log else None,
+        "last_reward": log[-1]["reward"] if log else None,
+    }
 
 
 def markdown(table: list[dict[str, Any]], steps: int) -> str:
     lines = [
         f"| {steps} steps | pass rate, held-out families | interval | mean score | high-scoring failures "
-        "| reward, first and last step |", "|---|---:|---:|---:|---:|---:|",
-    ]  # fmt: skip
+        "| reward, first and last step |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for r in table:
         rewards = "" if r["first_reward"] is None else f"{r['first_reward']:.3f} → {r['last_reward']:.3f}"
-        lines.append(f"| {r['row']} | {r['pass_rate']:.3f} | {r['low']:.3f} to {r['high']:.3f} | {r['score']:+.2f} | "
-                     f"{100 * r['high_scoring']:.1f} % | {rewards} |")  # fmt: skip
+        lines.append(
+            f"| {r['row']} | {r['pass_rate']:.3f} | {r['low']:.3f} to {r['high']:.3f} | {r['score']:+.2f} | "
+            f"{100 * r['high_scoring']:.1f} % | {rewards} |"
+        )
     return "\n".join(lines)
 
 

@@ -61,9 +61,25 @@ class Connection:
 @contextlib.contextmanager
 def service(model: Path, executors: int = 1) -> Iterator[str]:
     """`plaudit up` with a scorer and so many executors, from its ready line to its end."""
-    argv = [sys.executable, "-P", "-m", "service.cli", "up", "--port", "0", "--scorers", "1",
-            "--executors", str(executors), "--model", f"default={model}", "--isolation-accept", "userns",
-            "--log-level", "warning"]  # fmt: skip
+    argv = [
+        sys.executable,
+        "-P",
+        "-m",
+        "service.cli",
+        "up",
+        "--port",
+        "0",
+        "--scorers",
+        "1",
+        "--executors",
+        str(executors),
+        "--model",
+        f"default={model}",
+        "--isolation-accept",
+        "userns",
+        "--log-level",
+        "warning",
+    ]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PLAUDIT_")}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every `finally`, or the service would stay
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environ, cwd=ROOT) as process:

@@ -39,18 +39,37 @@ def write_run(folder: Path, questions: int, samples: int) -> int:
         for at in range(questions):
             task_id, tests = f"{sources[at % 3]}_{at}", draw.randint(5, 22)
             asserts = [f"assert solve([{n}]) == {n}" for n in range(tests)]
-            problem = {"task_id": task_id, "base_id": task_id, "prompt": BODY, "entry_point": "solve",
-                       "canonical": None, "test_setup": "", "tests": asserts, "source": sources[at % 3],
-                       "license": "MIT", "fold": "validation" if at % 200 == 0 else "train"}  # fmt: skip
+            problem = {
+                "task_id": task_id,
+                "base_id": task_id,
+                "prompt": BODY,
+                "entry_point": "solve",
+                "canonical": None,
+                "test_setup": "",
+                "tests": asserts,
+                "source": sources[at % 3],
+                "license": "MIT",
+                "fold": "validation" if at % 200 == 0 else "train",
+            }
             problems.write(json.dumps(problem) + "\n")
             mean = draw.betavariate(0.7, 0.4)
             for number in range(samples):
                 level = draw.betavariate(mean + 0.02, 1.02 - mean)
                 rate = sum(draw.random() < level for _ in range(tests)) / tests
-                row = {"program_id": f"{draw.getrandbits(80):020x}", "task_id": task_id, "origin": "sample",
-                       "completion": BODY, "solution": BODY, "source": "made up", "license": "",
-                       "sample_ids": [f"{task_id}#{number}"], "copies": 1, "iid_copies": 1, "pass_rate": rate,
-                       "label": "sandbox"}  # fmt: skip
+                row = {
+                    "program_id": f"{draw.getrandbits(80):020x}",
+                    "task_id": task_id,
+                    "origin": "sample",
+                    "completion": BODY,
+                    "solution": BODY,
+                    "source": "made up",
+                    "license": "",
+                    "sample_ids": [f"{task_id}#{number}"],
+                    "copies": 1,
+                    "iid_copies": 1,
+                    "pass_rate": rate,
+                    "label": "sandbox",
+                }
                 programs.write(json.dumps(row) + "\n")
     return (folder / "verified.jsonl").stat().st_size
 
@@ -74,8 +93,10 @@ def main() -> None:
         print("| candidates | questions | input, GB | pairs | questions with pairs | seconds | peak memory, MB |")
         print("|---:|---:|---:|---:|---:|---:|---:|")
         used = found["train_problems"] + found["validation_problems"]
-        print(f"| {flags.questions * flags.samples:,} | {flags.questions:,} | {size / 1e9:.2f} | {found['pairs']:,} | "
-              f"{used:,} | {took:.1f} | {peak:.0f} |")  # fmt: skip
+        print(
+            f"| {flags.questions * flags.samples:,} | {flags.questions:,} | {size / 1e9:.2f} | {found['pairs']:,} | "
+            f"{used:,} | {took:.1f} | {peak:.0f} |"
+        )
 
 
 if __name__ == "__main__":

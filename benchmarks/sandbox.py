@@ -157,10 +157,31 @@ def ways(box: Sandbox, head: str, ask: contextlib.ExitStack, peers: str | None) 
     file = Path(ask.enter_context(tempfile.TemporaryDirectory())) / "main.py"
     file.write_text(script)
     bwrap = [
-        shutil.which("bwrap") or "bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/usr", "/usr",
-        "--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64",
-        "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--ro-bind", str(file), "/main.py",
-    ]  # fmt: skip
+        shutil.which("bwrap") or "bwrap",
+        "--unshare-all",
+        "--die-with-parent",
+        "--ro-bind",
+        "/usr",
+        "/usr",
+        "--symlink",
+        "usr/bin",
+        "/bin",
+        "--symlink",
+        "usr/lib",
+        "/lib",
+        "--symlink",
+        "usr/lib64",
+        "/lib64",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--tmpfs",
+        "/tmp",
+        "--ro-bind",
+        str(file),
+        "/main.py",
+    ]
     home = str(languages.python_home())
     if not home.startswith("/usr"):
         bwrap += ["--ro-bind", home, home]
@@ -175,9 +196,7 @@ def ways(box: Sandbox, head: str, ask: contextlib.ExitStack, peers: str | None) 
     }
     if peers is not None:
         harness = ask.enter_context(asked([peers, "-c", HARNESSES]))
-        problem = {
-            "task_id": "x", "prompt": head, "entry_point": "f", "test": "def check(f):\n    assert f(1) == 2\n"
-        }  # fmt: skip
+        problem = {"task_id": "x", "prompt": head, "entry_point": "f", "test": "def check(f):\n    assert f(1) == 2\n"}
 
         def through(name: str) -> float:
             took, passed = json.loads(harness(json.dumps([name, problem, function])))
@@ -259,8 +278,10 @@ def main() -> None:
         print(f"median {statistics.median(ratios):.2f}×")
         return
     os.sched_setaffinity(0, cores[-1:])
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {platform.processor() or platform.machine()}, kernel {platform.release()}, "
-          f"Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}\n")  # fmt: skip
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.processor() or platform.machine()}, kernel {platform.release()}, "
+        f"Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}\n"
+    )
     with Sandbox.open() as box:
         table(box, arguments.rounds, arguments.peers)
 

@@ -59,8 +59,14 @@ OURS = (*UNSHARED, "shared", "service", "singles")
 # 60 million parameters, of which 13 million are embeddings; mini's tokenizer fills the first 4,096 of them
 LAYERS, WIDTH, VOCABULARY, LONGEST = 12, 512, 24576, 2048
 # (of, over, at least): what is aimed at for prompts of 256 tokens with 32 completions
-TARGETS = (("shared", UNSHARED, 3.0), ("shared", ("padded",), 8.0), ("service", ("shared",), 0.9),
-           ("singles", ("service",), 0.8), ("service", ("vllm",), 1.2), ("service", ("infinity",), 3.0))  # fmt: skip
+TARGETS = (
+    ("shared", UNSHARED, 3.0),
+    ("shared", ("padded",), 8.0),
+    ("service", ("shared",), 0.9),
+    ("singles", ("service",), 0.8),
+    ("service", ("vllm",), 1.2),
+    ("service", ("infinity",), 3.0),
+)
 AIMED = (256, 32)
 Ids = tuple[int, ...]
 
@@ -68,9 +74,15 @@ Ids = tuple[int, ...]
 def write_tokenizer(source: Path, folder: Path, longest: int) -> None:
     """The checkpoint's tokenizer, so that transformers 4 (infinity's) gives the same ids."""
     load_tokenizer(source).backend_tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest, "pad_token": "<|pad|>",
-              "eos_token": "<|end|>", "padding_side": "right", "clean_up_tokenization_spaces": False,
-              "model_input_names": ["input_ids", "attention_mask"]}  # fmt: skip
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": longest,
+        "pad_token": "<|pad|>",
+        "eos_token": "<|end|>",
+        "padding_side": "right",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
@@ -87,10 +99,17 @@ def write_random(source: Path, folder: Path) -> Path:
     """A checkpoint of Qwen2's shape with random weights, under the template of the shipped one."""
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
-        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=LAYERS,
-        num_attention_heads=WIDTH // 64, num_key_value_heads=WIDTH // 128, max_position_embeddings=LONGEST,
-        num_labels=1, pad_token_id=0, dtype="float32",
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=WIDTH // 64,
+        num_key_value_heads=WIDTH // 128,
+        max_position_embeddings=LONGEST,
+        num_labels=1,
+        pad_token_id=0,
+        dtype="float32",
+    )
     model = transformers.Qwen2ForSequenceClassification(config)
     torch.nn.init.normal_(model.score.weight, std=0.05)
     model.save_pretrained(folder)
@@ -137,10 +156,12 @@ class Ways:
         if self.served.unshared is not None:
             raise SystemExit(f"{folder.name} is not shared: {self.served.unshared}")
         self.by_name: dict[str, Callable[[list[Ids]], list[float]]] = {
-            "padded": self.padded, "sorted": self.sorted, "alone": self.alone,
+            "padded": self.padded,
+            "sorted": self.sorted,
+            "alone": self.alone,
             "unshared": lambda batch: self.bare.score([Encoded(ids, 0, truncated=False) for ids in batch]),
             "shared": lambda batch: self.served.score([Encoded(ids, 0, truncated=False) for ids in batch]),
-        }  # fmt: skip
+        }
 
     def ask(self, name: str, group: Group) -> tuple[list[float], float]:
         began = time.process_time()
@@ -199,8 +220,11 @@ class Cell:
         return statistics.median(min(r) / s for r, s in zip(rounds, self.seconds[of], strict=True))
 
     def row(self, names: Iterable[str]) -> str:
-        return (f"| {self.prompt} | {self.completions} | " + " | ".join(map(self.rate, names))
-                + f" | {statistics.median(self.bounds):.2f} | {self.worst:.1e} |")  # fmt: skip
+        return (
+            f"| {self.prompt} | {self.completions} | "
+            + " | ".join(map(self.rate, names))
+            + f" | {statistics.median(self.bounds):.2f} | {self.worst:.1e} |"
+        )
 
     def ratios(self) -> str:
         parts = [f"{self.ratio(of, over):.2f}".replace("nan", "–") for of, over, _ in TARGETS]
@@ -299,17 +323,31 @@ def tables(title: str, cells: list[Cell], run: Run) -> str:
     """Rates, then ratios, then who is missing. A peer that fell out half-way has no column."""
     names = [name for name in (*OURS, *(peer.name for peer in PEERS if peer.name not in OURS)) if name in run.names]
     ratios = [f"{of} ÷ {'best unshared' if over == UNSHARED else over[0]}" for of, over, _ in TARGETS]
-    lines = [f"## {title}", "", "Real tokens per CPU-second:", "",
-             "| prompt | N | " + " | ".join(names) + " | token bound | max \\|Δ\\| |", "|--:" * (len(names) + 4) + "|",
-             *(cell.row(names) for cell in cells), "", "Ratios, medians of the rounds' own:", "",
-             "| prompt | N | " + " | ".join(ratios) + " |", "|--:" * (len(ratios) + 2) + "|",
-             *(cell.ratios() for cell in cells)]  # fmt: skip
+    lines = [
+        f"## {title}",
+        "",
+        "Real tokens per CPU-second:",
+        "",
+        "| prompt | N | " + " | ".join(names) + " | token bound | max \\|Δ\\| |",
+        "|--:" * (len(names) + 4) + "|",
+        *(cell.row(names) for cell in cells),
+        "",
+        "Ratios, medians of the rounds' own:",
+        "",
+        "| prompt | N | " + " | ".join(ratios) + " |",
+        "|--:" * (len(ratios) + 2) + "|",
+        *(cell.ratios() for cell in cells),
+    ]
     aimed = next((cell for cell in cells if (cell.prompt, cell.completions) == AIMED), None)
     if aimed is not None:
-        reached = [(label, aimed.ratio(of, over), least)
-                   for label, (of, over, least) in zip(ratios, TARGETS, strict=True)]  # fmt: skip
-        told_ = [f"{label} {ratio:.2f} of {least:g}" + ("" if ratio >= least else " **(missed)**")
-                 for label, ratio, least in reached if not math.isnan(ratio)]  # fmt: skip
+        reached = [
+            (label, aimed.ratio(of, over), least) for label, (of, over, least) in zip(ratios, TARGETS, strict=True)
+        ]
+        told_ = [
+            f"{label} {ratio:.2f} of {least:g}" + ("" if ratio >= least else " **(missed)**")
+            for label, ratio, least in reached
+            if not math.isnan(ratio)
+        ]
         lines += ["", f"Against the targets, at prompt {AIMED[0]} and N {AIMED[1]}: {'; '.join(told_)}."]
     lines += ["", *(f"- {name}: not measured: {why}" for name, why in run.missing.items())]
     return "\n".join([*lines, "", f"Peers: {'; '.join(run.notes)}." if run.notes else ""]).strip()
@@ -339,8 +377,10 @@ def main() -> None:
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    shapes = {"mini": [(64, 1), (64, 16), (256, 8), AIMED, (256, 64), (768, 8)],
-              "60M": [(64, 1), (64, 16), AIMED, (1024, 8)]}  # fmt: skip
+    shapes = {
+        "mini": [(64, 1), (64, 16), (256, 8), AIMED, (256, 64), (768, 8)],
+        "60M": [(64, 1), (64, 16), AIMED, (1024, 8)],
+    }
     if arguments.quick:
         arguments.models, shapes["mini"] = ["mini"], [(64, 4), (256, 8)]
     if arguments.shapes:
@@ -350,9 +390,11 @@ def main() -> None:
     write: dict[str, Callable[[Path, Path], Path]] = {"mini": write_mini, "60M": write_random}
     title = {"mini": "plaudit-mini, 5.6 million parameters", "60M": "Qwen2's shape, 60 million parameters, random"}
     when = datetime.now(UTC).strftime("%Y-%m-%d")
-    note = (f"Real tokens: a prompt counts for every completion. float32, one torch thread each, median of "
-            f"{arguments.rounds} rounds. {cpu()}, torch {torch.__version__}, transformers {transformers.__version__}, "
-            f"{when}; a shared machine.")  # fmt: skip
+    note = (
+        f"Real tokens: a prompt counts for every completion. float32, one torch thread each, median of "
+        f"{arguments.rounds} rounds. {cpu()}, torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"{when}; a shared machine."
+    )
     command = shlex.join(["python", "benchmarks/scoring.py", *sys.argv[1:]])
     parts = ["# Scoring", f"`{command}`. {(__doc__ or '').strip()}".replace("\n    ", "\n- "), note]
     with tempfile.TemporaryDirectory() as home:

@@ -19,10 +19,16 @@ def write_random(folder: Path, layers: int, width: int, limit: int = 2048) -> Pa
     """A checkpoint folder that takes `limit` tokens; answers it."""
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
-        vocab_size=VOCABULARY, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
-        num_attention_heads=width // 64, num_key_value_heads=width // 128, max_position_embeddings=limit, num_labels=1,
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        num_key_value_heads=width // 128,
+        max_position_embeddings=limit,
+        num_labels=1,
         pad_token_id=0,
-    )  # fmt: skip
+    )
     model = transformers.Qwen2ForSequenceClassification(config)
     torch.nn.init.normal_(model.score.weight, std=0.05)
     model.save_pretrained(folder)

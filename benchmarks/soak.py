@@ -88,7 +88,7 @@ MIX: list[tuple[int, str, Suite, Limits]] = [
     (6, "while True:\n    pass\n", ECHO, SHORT),
     (3, "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass\n", ECHO, SHORT),
     (3, "print('y' * (2 << 20))\n", ECHO, Limits()),
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,22 @@ def main() -> None:
     right = {
         (name, ast.unparse(ast.parse(test)))
         for name in names
-        for test, ok in zip(tests[name]["tests"], tests[name]["passes_canonical"], strict=False) if ok
-    }  # fmt: skip
+        for test, ok in zip(tests[name]["tests"], tests[name]["passes_canonical"], strict=False)
+        if ok
+    }
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {len(names)} problems, at most {PER_PROBLEM} tests each\n")
-    columns = ("oracle", "its programs right", "tests written", "tests kept", "written: right", "kept: right",
-               "questions kept", "tests that nothing fails", "mutants killed, mean", "weak suites")  # fmt: skip
+    columns = (
+        "oracle",
+        "its programs right",
+        "tests written",
+        "tests kept",
+        "written: right",
+        "kept: right",
+        "questions kept",
+        "tests that nothing fails",
+        "mutants killed, mean",
+        "weak suites",
+    )
     print(f"| {' | '.join(columns)} |\n|---{'|---:' * (len(columns) - 1)}|")
     with tempfile.TemporaryDirectory() as folder:
         for oracle in (*ORACLES, "the reference", "the reference, problems kept out"):
@@ -77,11 +88,9 @@ def oracle_programs(data: str, oracle: str, public: dict[str, Any]) -> Iterator[
 
 def recorded(
     base: Recipe, run: Run, names: list[str], public: dict[str, Any], tests: dict[str, Any], programs: dict[str, str]
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """A recipe whose writer and oracle are files in the run folder."""
-    wrote = {
-        name: {"question": public[name]["prompt"], "tests": tests[name]["tests"][:PER_PROBLEM]} for name in names
-    }  # fmt: skip
+    wrote = {name: {"question": public[name]["prompt"], "tests": tests[name]["tests"][:PER_PROBLEM]} for name in names}
     replies = [{"key": name, "texts": [json.dumps(reply)]} for name, reply in wrote.items()]
     write_jsonl(run.path("seeds.jsonl"), ({"id": name, "program": "pass", "source": "HumanEval"} for name in names))
     write_jsonl(run.path("writer.jsonl"), replies)
@@ -103,14 +112,17 @@ def line(oracle: str, recipe: Recipe, run: Run, right: set[tuple[str, str]], sol
     problems = read_problems(run.path("problems.jsonl"))
     written = [
         (row["key"], ast.unparse(ast.parse(test)))
-        for row in read_jsonl(run.path("writer.jsonl")) for test in json.loads(row["texts"][0])["tests"]
-    ]  # fmt: skip
+        for row in read_jsonl(run.path("writer.jsonl"))
+        for test in json.loads(row["texts"][0])["tests"]
+    ]
     kept = [(name, test) for name, problem in problems.items() for test in problem.tests]
     rights = [f"{sum(pair in right for pair in pairs) / len(pairs):.0%}" if pairs else "–" for pairs in (written, kept)]
     killed = "–" if report["killed"] is None else f"{report['killed']:.0%}"
     useless = report["counts"].get("tests_nothing_fails", 0)
-    return (f"| {oracle} | {solved:.0%} | {len(written)} | {len(kept)} | {rights[0]} | {rights[1]} | {len(problems)} | "
-            f"{useless} | {killed} | {report['weak']} |")  # fmt: skip
+    return (
+        f"| {oracle} | {solved:.0%} | {len(written)} | {len(kept)} | {rights[0]} | {rights[1]} | {len(problems)} | "
+        f"{useless} | {killed} | {report['weak']} |"
+    )
 
 
 if __name__ == "__main__":

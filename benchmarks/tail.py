@@ -82,8 +82,10 @@ def main() -> None:
         short, long = measure(url, flags.rounds)
     p50, p99 = statistics.median(short), statistics.quantiles(short, n=100)[98]
     batch = statistics.median(long)
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {len(short)} short requests of {2 * SHORT} tokens, {len(long)} "
-          f"long ones of {LONG + SHORT}\n")  # fmt: skip
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {len(short)} short requests of {2 * SHORT} tokens, {len(long)} "
+        f"long ones of {LONG + SHORT}\n"
+    )
     print("| short p50 | short p99 | short at most | the long batch | p99 ÷ long batch |\n|--:|--:|--:|--:|--:|")
     print(f"| {p50:.0f} ms | {p99:.0f} ms | {max(short):.0f} ms | {batch:.0f} ms | **{p99 / batch:.2f}** (at most 2) |")
 

@@ -33,8 +33,12 @@ Outcome = Literal["right", "wrong", "put off"]
 TESTS = ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]
 COMPLETIONS = [("return a + b", 1.0), ("return a - b", 0.5), ("return a - b - 1", 0.0), ("return b + a", 1.0)]
 GROUP, DOCUMENTS = 16, 8
-SPEC = {"terms": [{"name": "tests", "type": "execute"},
-                  {"name": "rm", "type": "score", "weight": 0.1, "transform": "sigmoid"}]}  # fmt: skip
+SPEC = {
+    "terms": [
+        {"name": "tests", "type": "execute"},
+        {"name": "rm", "type": "score", "weight": 0.1, "transform": "sigmoid"},
+    ]
+}
 CHECKED = 50  # of the reranker's answers, computed again in this process
 
 
@@ -93,8 +97,15 @@ def verl(http: httpx.AsyncClient) -> Crowd:
     salt = f"verl {uuid.uuid4().hex}"
 
     async def call(number: int) -> Outcome:
-        body = {"code": f"print(int(input()) + {number})  # {salt}", "stdin": "7\n", "language": "python",
-                "compile_timeout": 10, "run_timeout": 10, "memory_limit_MB": 1024, "files": {}}  # fmt: skip
+        body = {
+            "code": f"print(int(input()) + {number})  # {salt}",
+            "stdin": "7\n",
+            "language": "python",
+            "compile_timeout": 10,
+            "run_timeout": 10,
+            "memory_limit_MB": 1024,
+            "files": {},
+        }
         for pause in (1.0, 2.0, 0.0):
             answer = await http.post("/run_code", json=body)
             if answer.status_code != 504:
@@ -142,8 +153,9 @@ def reranker(http: httpx.AsyncClient, answers: list[tuple[str, list[str], list[f
         scores = [one["relevance_score"] for one in results]
         if sorted(one["index"] for one in results) != list(range(DOCUMENTS)) or scores != sorted(scores, reverse=True):
             return "wrong"
-        answers.append((query, documents, [one for _, one in sorted((r["index"], r["relevance_score"])
-                                                                   for r in results)]))  # fmt: skip
+        answers.append(
+            (query, documents, [one for _, one in sorted((r["index"], r["relevance_score"]) for r in results)])
+        )
         return "right"
 
     return Crowd(f"reranker, {DOCUMENTS} documents", 4, 0, call)
@@ -180,8 +192,11 @@ def dues(crowds: list[Crowd]) -> dict[str, float]:
 
 def table(crowds: list[Crowd], began: float, seconds: float) -> str:
     due = dues(crowds)
-    lines = ["| client | in flight | calls/s | programs/s | p50 s | p95 s | p99 s | longest pause s | share of its due "
-             "| put off | wrong |", "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    lines = [
+        "| client | in flight | calls/s | programs/s | p50 s | p95 s | p99 s | longest pause s | share of its due "
+        "| put off | wrong |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
     for crowd in crowds:
         rate = len(crowd.took) / seconds
         cuts = statistics.quantiles(crowd.took, n=100)

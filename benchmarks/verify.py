@@ -74,8 +74,13 @@ def main() -> None:
         remote = config.Verify(service=url, in_flight=4, group=NUM_PROGRAMS)
 
         def staged(turn: int) -> list[float]:
-            found = judge_all(tasks(flags.groups, f"stage {turn} {time.time_ns()}"), run, 1, name=f"{turn}-local.jsonl",
-                              judged=lambda left: judge_tasks(left, box))  # fmt: skip
+            found = judge_all(
+                tasks(flags.groups, f"stage {turn} {time.time_ns()}"),
+                run,
+                1,
+                name=f"{turn}-local.jsonl",
+                judged=lambda left: judge_tasks(left, box),
+            )
             return [one["pass_rate"] for one in found.values()]
 
         def served(turn: int) -> list[float]:
@@ -96,14 +101,18 @@ def main() -> None:
                     rates[way].append(value)
                 for way, of in ratios.items():
                     of.append(now[way] / now["engine"])
-        print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {count} programs x {NUM_TESTS} asserts a round, "
-              f"{flags.rounds} rounds\n")  # fmt: skip
+        print(
+            f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {count} programs x {NUM_TESTS} asserts a round, "
+            f"{flags.rounds} rounds\n"
+        )
         print("| way | programs/s | of the engine, median | lowest | highest |\n|---|---:|---:|---:|---:|")
         print(f"| the engine alone | {statistics.median(rates['engine']):.0f} | | | |")
         for way, text in (("stage", "`verify`, one sandbox of its own"), ("service", "`verify` through a service")):
             of = ratios[way]
-            print(f"| {text} | {statistics.median(rates[way]):.0f} | {statistics.median(of):.2f} | {min(of):.2f} | "
-                  f"{max(of):.2f} |")  # fmt: skip
+            print(
+                f"| {text} | {statistics.median(rates[way]):.0f} | {statistics.median(of):.2f} | {min(of):.2f} | "
+                f"{max(of):.2f} |"
+            )
 
 
 if __name__ == "__main__":

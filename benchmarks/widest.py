@@ -46,9 +46,15 @@ async def rush(http: aiohttp.ClientSession, language: str, salt: str) -> Rush:
 
     async def call(number: int, given: int) -> None:
         body: dict[str, Any] = {
-            "code": SOURCES[language].format(number=number, salt=salt), "stdin": f"{given}\n", "language": language,
-            "compile_timeout": 10, "run_timeout": 10, "memory_limit_MB": 1024, "files": {}, "fetch_files": [],
-        }  # fmt: skip
+            "code": SOURCES[language].format(number=number, salt=salt),
+            "stdin": f"{given}\n",
+            "language": language,
+            "compile_timeout": 10,
+            "run_timeout": 10,
+            "memory_limit_MB": 1024,
+            "files": {},
+            "fetch_files": [],
+        }
         began = time.monotonic()
         try:
             async with http.post("/run_code", json=body) as answer:
@@ -84,9 +90,14 @@ def main() -> None:
         for language in SOURCES:
             first, again = asyncio.run(twice(url, language))
             wrong = len(first.wrong + again.wrong)
-            cells = [language, NUM_PROGRAMS * NUM_TESTS, wrong, len(first.compiled),
-                     *(f"{cut:.1f}" for cut in (first.cut(0.5), first.cut(0.99), first.cut(1.0), again.cut(0.99)))]
-            print(f"| {' | '.join(map(str, cells))} |", flush=True)  # fmt: skip
+            cells = [
+                language,
+                NUM_PROGRAMS * NUM_TESTS,
+                wrong,
+                len(first.compiled),
+                *(f"{cut:.1f}" for cut in (first.cut(0.5), first.cut(0.99), first.cut(1.0), again.cut(0.99))),
+            ]
+            print(f"| {' | '.join(map(str, cells))} |", flush=True)
     print(f"\n{datetime.now(UTC):%Y-%m-%d}, {machine()}; {flags.executors} executors")
 
 

@@ -64,8 +64,12 @@ def human_eval(data: Path, num: int = 8) -> Demo:
             continue
         chosen = [text for pair in zip(*halves, strict=False) for text in pair][:num]
         problem = problems[task]
-        tests = {"kind": "assert", "asserts": problem["tests"], "setup": problem["test_setup"] or "",
-                 "entry_point": problem["entry_point"]}  # fmt: skip
+        tests = {
+            "kind": "assert",
+            "asserts": problem["tests"],
+            "setup": problem["test_setup"] or "",
+            "entry_point": problem["entry_point"],
+        }
         item = RewardItem.model_validate(
             {"id": task, "prompt": problem["prompt"], "completions": chosen, "tests": tests}
         )
@@ -87,8 +91,10 @@ def accepted_walls(flags: list[str]) -> list[str]:
     chosen = "PLAUDIT_ISOLATION_ACCEPT" in os.environ or any("--isolation-accept" in flag for flag in flags)
     if chosen or walls.level != "userns":
         return []
-    print(f"isolation here is {walls.level!r}, not 'strong', and good enough for a look; it lacks "
-          f"{'; '.join(walls.missing)}")  # fmt: skip
+    print(
+        f"isolation here is {walls.level!r}, not 'strong', and good enough for a look; it lacks "
+        f"{'; '.join(walls.missing)}"
+    )
     return ["--isolation-accept", "userns"]
 
 
@@ -145,9 +151,11 @@ def main() -> int:
         with Client(url) as client:
             answer = client.rank([demo.item])
         result = answer.results[0]
-        print(f"\nPOST {url}/rank: {demo.title}, {len(result.completions)} programs, "
-              f"{len(getattr(demo.item.tests, 'asserts', []))} tests, model {answer.models[0].name} "
-              f"{(answer.models[0].revision or '')[:19]}\n")  # fmt: skip
+        print(
+            f"\nPOST {url}/rank: {demo.title}, {len(result.completions)} programs, "
+            f"{len(getattr(demo.item.tests, 'asserts', []))} tests, model {answer.models[0].name} "
+            f"{(answer.models[0].revision or '')[:19]}\n"
+        )
         print(table(demo, result.completions, result.order, result.group.best))
         print(
             "\n* best. The reward is the pass rate, and the score breaks ties: it adds less than half of one test.\n"

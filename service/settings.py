@@ -36,13 +36,19 @@ class Settings(BaseModel):
     # where things are
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    redis_url: str | None = Field(None, description="redis://, rediss://, unix:// or sentinel:// of a Redis 7 or "
-                                                    "Valkey; empty: `plaudit up` starts its own Valkey")  # fmt: skip
+    redis_url: str | None = Field(
+        None,
+        description="redis://, rediss://, unix:// or sentinel:// of a Redis 7 or "
+        "Valkey; empty: `plaudit up` starts its own Valkey",
+    )
     redis_wait_s: Annotated[float, Field(ge=0)] = Field(30.0, description="how long Redis may be away at the start")
     namespace: str = Field("plaudit", pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of every Redis key")
     model: dict[str, str] = Field(default_factory=dict, description="NAME=PATH_OR_HUB_ID of each model served")
-    state_dir: Path | None = Field(None, description="where `plaudit up` keeps its broker's append-only file; "
-                                                     "empty: a fresh temporary folder, removed at the end")  # fmt: skip
+    state_dir: Path | None = Field(
+        None,
+        description="where `plaudit up` keeps its broker's append-only file; "
+        "empty: a fresh temporary folder, removed at the end",
+    )
 
     # who may ask
     api_key: list[str] = Field(default_factory=list, description="keys that may call; none: open, loopback only")
@@ -107,9 +113,12 @@ class Settings(BaseModel):
         "transformers", description="what computes scores (docs/engines.md)"
     )
     vllm_url: dict[str, str] = Field(default_factory=dict, description="NAME=URL of the vLLM server of each model")
-    vllm_python: Path | None = Field(None, description="interpreter of an environment with vLLM in it: models without "
-                                                       "a URL get a server of their own, started and ended with the "
-                                                       "worker")  # fmt: skip
+    vllm_python: Path | None = Field(
+        None,
+        description="interpreter of an environment with vLLM in it: models without "
+        "a URL get a server of their own, started and ended with the "
+        "worker",
+    )
     vllm_args: str = Field("", description="further arguments of a server that is started, as a shell would split them")
     vllm_api_key: str | None = Field(None, description="key of the vLLM servers at the URLs")
     vllm_start_s: Annotated[float, Field(gt=0)] = Field(300.0, description="time for a vLLM server to come up")
@@ -129,12 +138,16 @@ class Settings(BaseModel):
 
     # other people's protocols
     dialects_off: list[str] = Field(default_factory=list, description="dialects not spoken here (docs/dialects.md)")
-    fallback_reward: float = Field(0.0, description="told, beside `reward_ok` 0, to a trainer that would crash "
-                                                    "without a number")  # fmt: skip
+    fallback_reward: float = Field(
+        0.0, description="told, beside `reward_ok` 0, to a trainer that would crash without a number"
+    )
 
     # learning from what was asked
-    candidates_dir: Path | None = Field(None, description="folder to log scored and executed candidates in, texts "
-                                                          "and all (docs/operations.md); empty: nothing")  # fmt: skip
+    candidates_dir: Path | None = Field(
+        None,
+        description="folder to log scored and executed candidates in, texts "
+        "and all (docs/operations.md); empty: nothing",
+    )
     max_candidates_bytes: Annotated[int, Field(ge=1)] = Field(
         1024 * 1024 * 1024, description="of one API process; past it no more candidates are logged"
     )
@@ -159,12 +172,16 @@ class Settings(BaseModel):
         if self.isolation_accept != "none":
             return
         if not self.loopback:
-            raise UsageError("--isolation-accept none runs programs without walls, so for this machine only; --host "
-                             f"{self.host} is open to others: bind to 127.0.0.1, or accept landlock")  # fmt: skip
+            raise UsageError(
+                "--isolation-accept none runs programs without walls, so for this machine only; --host "
+                f"{self.host} is open to others: bind to 127.0.0.1, or accept landlock"
+            )
         url = urlsplit(self.redis_url or "unix://")
         if url.scheme != "unix" and not is_loopback(url.hostname or "localhost"):
-            raise UsageError("--isolation-accept none runs programs without walls, so for this machine only; the queue "
-                             f"is on {url.hostname}: use one on 127.0.0.1, or accept landlock")  # fmt: skip
+            raise UsageError(
+                "--isolation-accept none runs programs without walls, so for this machine only; the queue "
+                f"is on {url.hostname}: use one on 127.0.0.1, or accept landlock"
+            )
 
     def public(self) -> dict[str, Any]:
         """The effective settings with secrets hidden, for `plaudit check` and the logs."""

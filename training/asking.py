@@ -29,9 +29,14 @@ def ask_all(run: Run, name: str, settings: config.Source, asks: Sequence[Ask], u
         with open_source(settings) as source:
             for reply in source.replies(left):
                 journal.add(
-                    {"key": reply.key, "ask": wanted[reply.key], "texts": reply.texts, "endings": reply.endings,
-                     "tokens": (reply.prompt_tokens, reply.completion_tokens)}
-                )  # fmt: skip
+                    {
+                        "key": reply.key,
+                        "ask": wanted[reply.key],
+                        "texts": reply.texts,
+                        "endings": reply.endings,
+                        "tokens": (reply.prompt_tokens, reply.completion_tokens),
+                    }
+                )
                 done[reply.key] = reply
                 usage.add(reply)
                 progress.at(len(done), usage.note(settings))

@@ -34,9 +34,14 @@ def encoder_of(recipe: Recipe, base: Path) -> Encoder:
     family = str((read_config(base).get("architectures") or ["unknown"])[0])
     try:
         spec = RewardModelSpec(
-            template=template, max_length=settings.max_length, architecture=family, system=settings.system or None,
-            golden="golden.jsonl", provenance=f"fitted from {origin}", head=CLASSIFIER if is_encoder else "score",
-        )  # fmt: skip
+            template=template,
+            max_length=settings.max_length,
+            architecture=family,
+            system=settings.system or None,
+            golden="golden.jsonl",
+            provenance=f"fitted from {origin}",
+            head=CLASSIFIER if is_encoder else "score",
+        )
     except UsageError as error:
         raise UsageError(f"fit.template and fit.system: {error}") from error
     return Encoder(tokenizer, spec)

@@ -52,10 +52,12 @@ STAGES = {
     "evaluate": Stage("training.evaluate:evaluate", ("evaluate", "pair"), ("fit",), "the report on unseen problems"),
     "publish": Stage("training.publish:publish", (), ("fit", "evaluate"), "the checkpoint folder that is served"),
     "iterate": Stage(
-        "training.iterate:iterate", ("iterate", "ppo", "world", "pretrain", "pair", "fit", "verify", "tokenize"), (),
+        "training.iterate:iterate",
+        ("iterate", "ppo", "world", "pretrain", "pair", "fit", "verify", "tokenize"),
+        (),
         "RewardRanker: reranker, PPO against it, mining, again",
     ),
-}  # fmt: skip
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

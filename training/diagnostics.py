@@ -19,7 +19,7 @@ ORDER = ("python", "cpp", "java", "php", "typescript", "csharp", "bash", "javasc
 
 def discrimination(
     sampled: Sequence[Sampled], settings: config.Evaluate, rule: config.Pair, seed: int
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Pair accuracy and AUC inside a problem, averaged over problems that have both kinds."""
     found = {problem.task_id: _one_problem(problem, rule) for problem in sampled}
     return {
@@ -41,7 +41,7 @@ def _pairs(problem: Sampled, rule: config.Pair) -> list[tuple[int, int]]:
     first = {name: at for at, name in reversed(list(enumerate(problem.programs)))}
     return [
         (i, j) for i in first.values() for j in first.values() if qualifies(problem.rates[i], problem.rates[j], rule)
-    ]  # fmt: skip
+    ]
 
 
 def calibration(sampled: Sequence[Sampled], probability: Callable[[float], float | None]) -> dict[str, Any]:
@@ -79,24 +79,22 @@ def length(sampled: Sequence[Sampled], settings: config.Evaluate, rule: config.P
             if chosen:
                 kind.append(pair_accuracy(problem.scores, chosen))
     points = [
-        [len(c), round(s, 4), ok]
-        for p in sampled for c, s, ok in zip(p.completions, p.scores, p.passed, strict=True)
-    ]  # fmt: skip
+        [len(c), round(s, 4), ok] for p in sampled for c, s, ok in zip(p.completions, p.scores, p.passed, strict=True)
+    ]
     if len(points) > SHOWN:
         points = random.Random(seed).sample(points, SHOWN)
     return {
         "score": _correlation(sampled, lambda p: p.scores),
         "passing": _correlation(sampled, lambda p: [float(ok) for ok in p.passed]),
-        "better_is_longer": estimate(longer, settings, seed), "better_is_shorter": estimate(shorter, settings, seed),
+        "better_is_longer": estimate(longer, settings, seed),
+        "better_is_shorter": estimate(shorter, settings, seed),
         "points": points,
-    }  # fmt: skip
+    }
 
 
 def _correlation(sampled: Sequence[Sampled], values: Callable[[Sampled], list[float]]) -> float | None:
     """Mean rank correlation with length inside a problem, over problems in which the values vary."""
-    found = [
-        correlation(values(p), [float(len(c)) for c in p.completions]) for p in sampled if len(set(values(p))) > 1
-    ]
+    found = [correlation(values(p), [float(len(c)) for c in p.completions]) for p in sampled if len(set(values(p))) > 1]
     return mean(found) if found else None
 
 
@@ -121,14 +119,22 @@ def against_tests(sampled: Sequence[Sampled], probability: Callable[[float], flo
         passing = next((at for at in order if p.passed[at]), None)
         for at, kind in ((failing, high), (passing, low)):
             if at is not None:
-                kind.append({"task_id": p.task_id, "probability": round(chances[at], 4), "pass_rate": p.rates[at],
-                             "completion": p.completions[at]})  # fmt: skip
+                kind.append(
+                    {
+                        "task_id": p.task_id,
+                        "probability": round(chances[at], 4),
+                        "pass_rate": p.rates[at],
+                        "completion": p.completions[at],
+                    }
+                )
     ranks = [correlation(p.scores, p.rates) for p in sampled if len(set(p.rates)) > 1]
     return {
-        "table": table, "kappa": kappa(table), "rank": mean(ranks) if ranks else None,
+        "table": table,
+        "kappa": kappa(table),
+        "rank": mean(ranks) if ranks else None,
         "high_failures": sorted(high, key=lambda one: -one["probability"])[:5],
         "low_passes": sorted(low, key=lambda one: one["probability"])[:5],
-    }  # fmt: skip
+    }
 
 
 def kappa(table: dict[str, int]) -> float | None:
@@ -143,8 +149,10 @@ def kappa(table: dict[str, int]) -> float | None:
 
 def by_language(sampled: Sequence[Sampled], sizes: Sequence[int]) -> list[dict[str, Any]]:
     """RewardRanker's table in form: a row a way of choosing, a column a language, and the mean of the columns."""
-    languages = sorted({p.language for p in sampled}, key=lambda name: (name not in ORDER, ORDER.index(name)
-                       if name in ORDER else 0, name))  # fmt: skip
+    languages = sorted(
+        {p.language for p in sampled},
+        key=lambda name: (name not in ORDER, ORDER.index(name) if name in ORDER else 0, name),
+    )
     groups = {name: [p for p in sampled if p.language == name] for name in languages}
     most = {name: min(len(p.scores) for p in group) for name, group in groups.items()}
     ways: list[tuple[str, Callable[[Sampled], float]]] = [("mean of the samples", lambda p: p.pass_at_1)]

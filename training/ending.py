@@ -21,9 +21,13 @@ GOLDEN = Path(__file__).with_name("recipes") / "golden.jsonl"
 
 
 def finish_checkpoint(
-    run: Run, problems: dict[str, Problem], programs: Iterable[Program], *, scores: Sequence[float] | None = None,
+    run: Run,
+    problems: dict[str, Problem],
+    programs: Iterable[Program],
+    *,
+    scores: Sequence[float] | None = None,
     threads: int = 1,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Calibrate `checkpoint/` and write its golden set; the a and b of Platt's scaling.
 
     `scores` are those of `held_out`, where they are known; otherwise the checkpoint is asked. Without any program held
@@ -47,9 +51,10 @@ def finish_checkpoint(
 def held_out(problems: dict[str, Problem], programs: Iterable[Program]) -> list[Program]:
     """The independent samples of validation problems that have a pass rate, in their order."""
     return [
-        program for program in programs
+        program
+        for program in programs
         if program.iid_copies and program.pass_rate is not None and problems[program.task_id].fold == "validation"
-    ]  # fmt: skip
+    ]
 
 
 def calibrate(model: RewardModel, folder: Path, held: Sequence[Program], scores: Sequence[float]) -> dict[str, float]:

@@ -32,9 +32,10 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
     settings, rule, seed = recipe.evaluate, recipe.pair, recipe.seed
     problems = read_problems(run.path("problems.jsonl"))
     held = [
-        p for p in read_programs(run.path("verified.jsonl"))
+        p
+        for p in read_programs(run.path("verified.jsonl"))
         if problems[p.task_id].fold == "test" and p.origin == "sample" and p.pass_rate is not None
-    ]  # fmt: skip
+    ]
     model = RewardModel.load(run.path("checkpoint/config.json").parent, dtype=settings.dtype)
     scores = dict(zip([p.program_id for p in held], score_programs(model, problems, held), strict=True))
     sampled = gather([p for p in held if p.iid_copies], scores)
@@ -47,9 +48,13 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
         add_generated_tests(recipe, run, problems, held, sampled)
 
     report: dict[str, Any] = {
-        "name": recipe.name, "seed": seed, "revision": model.revision, "parameters": model.parameters,
+        "name": recipe.name,
+        "seed": seed,
+        "revision": model.revision,
+        "parameters": model.parameters,
         "folds": {fold: sum(p.fold == fold for p in problems.values()) for fold in ("train", "validation", "test")},
-        "problems": len(sampled), "samples": sum(len(p.scores) for p in sampled),
+        "problems": len(sampled),
+        "samples": sum(len(p.scores) for p in sampled),
         "samplers": sorted({p.source for p in held if p.iid_copies}),
         "discrimination": discrimination(sampled, settings, rule, seed),
         "discrimination_other_models": discrimination(
@@ -61,7 +66,7 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
         "length": length(sampled, settings, rule, seed),
         "tests": against_tests(sampled, model.pass_probability),
         "stages": {name: run.record(name) for name in MEASURED},
-    }  # fmt: skip
+    }
     write_text(run.path("report.json"), json.dumps(report, indent=1) + "\n")
     write_report(report, run.path("report.md"))
     found = report["discrimination"]
@@ -101,13 +106,15 @@ def add_generated_tests(
     tests = {task_id: tuple(r["tests"][:wanted]) for task_id, r in rows.items()}
     tasks: list[Task] = [
         task_of(problems[p.task_id], p, recipe.verify.mutant_cpu_s, tests[p.task_id])
-        for p in held if p.iid_copies and tests.get(p.task_id)
-    ]  # fmt: skip
+        for p in held
+        if p.iid_copies and tests.get(p.task_id)
+    ]
     results = judge_all(tasks, run, recipe.verify.processes, settings=recipe.verify)
     judged = {
         r["program_id"]: tuple(verdict == "passed" for verdict in r["verdicts"])
-        for r in results.values() if r["status"] == "ok"
-    }  # fmt: skip
+        for r in results.values()
+        if r["status"] == "ok"
+    }
     for one in sampled:
         count = len(tests.get(one.task_id, ()))
         found = [judged.get(name, () if not count else None) for name in one.programs]

@@ -180,9 +180,14 @@ def epoch_groups(
 
 
 def train_step(
-    model: Any, optimiser: Any, groups: Sequence[Group], encoded: Encodings, programs: dict[str, Program],
-    better: dict[str, set[tuple[str, str]]], recipe: Recipe,
-) -> float:  # fmt: skip
+    model: Any,
+    optimiser: Any,
+    groups: Sequence[Group],
+    encoded: Encodings,
+    programs: dict[str, Program],
+    better: dict[str, set[tuple[str, str]]],
+    recipe: Recipe,
+) -> float:
     """One optimiser step over these groups; their mean loss."""
     import torch
 

@@ -71,12 +71,15 @@ def fit_pretrained(recipe: Recipe, run: Run) -> dict[str, object]:
     first = json.loads((state / "trainer_state.json").read_text(encoding="utf-8"))["global_step"] if state else 0
     with Course(run, "fit", first) as course:
         trainer = PairTrainer(
-            model=model, args=args, train_dataset=pairs.train,
+            model=model,
+            args=args,
+            train_dataset=pairs.train,
             eval_dataset=pairs.validation if len(pairs.validation) else None,
-            processing_class=pairs.encoder.tokenizer, peft_config=lora(settings),
+            processing_class=pairs.encoder.tokenizer,
+            peft_config=lora(settings),
             data_collator=PairCollator(pairs.encoder.tokenizer.pad_token_id, _mean_weight(pairs)),
             callbacks=[Watch(run, course)],
-        )  # fmt: skip
+        )
         trainer.fit_settings = settings
         trainer.remove_callback(PrinterCallback)  # stdout is for the summary
         keep_float32(trainer)
@@ -93,9 +96,12 @@ def fit_pretrained(recipe: Recipe, run: Run) -> dict[str, object]:
     shutil.rmtree(states)
     found = [row["validation_accuracy"] for row in course.rows if "validation_accuracy" in row]
     return {
-        "pairs": len(pairs.train), "too_long": pairs.too_long, "steps": trainer.state.global_step,
-        **({"validation_accuracy": found[-1]} if found else {}), **calibration,
-    }  # fmt: skip
+        "pairs": len(pairs.train),
+        "too_long": pairs.too_long,
+        "steps": trainer.state.global_step,
+        **({"validation_accuracy": found[-1]} if found else {}),
+        **calibration,
+    }
 
 
 def arguments(recipe: Recipe, states: Path) -> Any:
@@ -109,20 +115,38 @@ def arguments(recipe: Recipe, states: Path) -> Any:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     args = RewardConfig(
-        output_dir=str(states), seed=recipe.seed, use_cpu=not torch.cuda.is_available(), report_to=[],
-        disable_tqdm=True, ddp_timeout=WAIT_S, per_device_train_batch_size=settings.micro_batch,
-        per_device_eval_batch_size=settings.micro_batch, num_train_epochs=settings.epochs,
-        learning_rate=settings.lr, lr_scheduler_type="cosine", warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay, max_grad_norm=1.0, bf16=settings.precision == "bfloat16",
+        output_dir=str(states),
+        seed=recipe.seed,
+        use_cpu=not torch.cuda.is_available(),
+        report_to=[],
+        disable_tqdm=True,
+        ddp_timeout=WAIT_S,
+        per_device_train_batch_size=settings.micro_batch,
+        per_device_eval_batch_size=settings.micro_batch,
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.lr,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=1.0,
+        bf16=settings.precision == "bfloat16",
         activation_checkpointing=settings.gradient_checkpointing,
-        gradient_checkpointing=settings.gradient_checkpointing, max_length=None, logging_steps=settings.log_steps,
-        eval_strategy="no", eval_steps=settings.eval_steps, save_strategy="steps", save_steps=settings.save_steps,
-        save_total_limit=2, ddp_find_unused_parameters=False,
-    )  # fmt: skip
+        gradient_checkpointing=settings.gradient_checkpointing,
+        max_length=None,
+        logging_steps=settings.log_steps,
+        eval_strategy="no",
+        eval_steps=settings.eval_steps,
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        ddp_find_unused_parameters=False,
+    )
     at_once = settings.micro_batch * args.world_size
     if settings.batch % at_once:
-        raise UsageError(f"fit.batch {settings.batch} is no multiple of {args.world_size} processes × fit.micro_batch "
-                         f"{settings.micro_batch}")  # fmt: skip
+        raise UsageError(
+            f"fit.batch {settings.batch} is no multiple of {args.world_size} processes × fit.micro_batch "
+            f"{settings.micro_batch}"
+        )
     return dataclasses.replace(args, gradient_accumulation_steps=settings.batch // at_once)
 
 
@@ -160,9 +184,13 @@ def lora(settings: Fit) -> Any:
 
     targets = settings.lora_targets
     return LoraConfig(
-        task_type="SEQ_CLS", r=settings.lora_rank, lora_alpha=settings.lora_alpha, lora_dropout=0.0,
-        target_modules=targets[0] if targets == ("all-linear",) else list(targets), modules_to_save=["score"],
-    )  # fmt: skip
+        task_type="SEQ_CLS",
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=0.0,
+        target_modules=targets[0] if targets == ("all-linear",) else list(targets),
+        modules_to_save=["score"],
+    )
 
 
 @torch.no_grad()

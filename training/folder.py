@@ -62,11 +62,14 @@ def environment() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "python": platform.python_version(),
-        "platform": platform.platform(), "cpus": os.cpu_count(),
+        "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
         "threads": {name: value for name in ("OMP_NUM_THREADS",) if (value := os.environ.get(name))},
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]], "packages": versions,
-    }  # fmt: skip
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "packages": versions,
+    }
 
 
 def inputs(recipe: Recipe, stage: str) -> Iterator[tuple[str, Path]]:

@@ -71,12 +71,16 @@ def group_hidden(backbone: Any, groups: Sequence[tuple[Ids, Sequence[Ids]]]) -> 
         own_k, own_v = (
             torch.cat([prompt[group], of_owns.filled(part[shared:])], dim=2) for prompt, part in ((k, key), (v, value))
         )  # (N, heads, P + R, D)
-        attended = torch.cat([
-            of_prompts.packed(functional.scaled_dot_product_attention(q, k, v, is_causal=True)),
-            of_owns.packed(functional.scaled_dot_product_attention(
-                of_owns.filled(query[shared:]), own_k, own_v, attn_mask=mask
-            )),
-        ]).flatten(1)  # (T, heads · D)  # fmt: skip
+        attended = torch.cat(
+            [
+                of_prompts.packed(functional.scaled_dot_product_attention(q, k, v, is_causal=True)),
+                of_owns.packed(
+                    functional.scaled_dot_product_attention(
+                        of_owns.filled(query[shared:]), own_k, own_v, attn_mask=mask
+                    )
+                ),
+            ]
+        ).flatten(1)  # (T, heads · D)
         if layer is backbone.layers[-1]:  # only the last tokens are read after this
             residual, attended = residual[last], attended[last]
         x = residual + layer.self_attn.o_proj(attended)

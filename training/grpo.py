@@ -45,9 +45,11 @@ def suite(problem: Problem) -> dict[str, Any]:
     lines = [*problem.test_setup.splitlines(), *problem.tests]
     body = "\n".join(f"    {line}" for text in lines for line in text.splitlines())
     return {
-        "kind": "check", "entry_point": problem.entry_point, "prompt": problem.prompt,
+        "kind": "check",
+        "entry_point": problem.entry_point,
+        "prompt": problem.prompt,
         "test": f"def check(candidate):\n    {problem.entry_point} = candidate\n{body}\n",
-    }  # fmt: skip
+    }
 
 
 def rows(problems: Sequence[Problem], head: Callable[[str], str]) -> list[dict[str, Any]]:
@@ -72,10 +74,20 @@ def reward_of(kind: str, url: str, api_key: str | None = None) -> Callable[..., 
 
 
 def train(
-    model: Path, problems: Sequence[Problem], reward: Callable[..., list[float | None]], output: Path, *, steps: int,
-    prompts: int = 8, samples: int = 4, lr: float = 5e-5, beta: float = 0.02, max_new_tokens: int = 72, seed: int = 1,
+    model: Path,
+    problems: Sequence[Problem],
+    reward: Callable[..., list[float | None]],
+    output: Path,
+    *,
+    steps: int,
+    prompts: int = 8,
+    samples: int = 4,
+    lr: float = 5e-5,
+    beta: float = 0.02,
+    max_new_tokens: int = 72,
+    seed: int = 1,
     use_cpu: bool | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Train and write `output/`; TRL's log, an entry a step."""
     import torch
     from datasets import Dataset
@@ -89,15 +101,31 @@ def train(
     chosen = list(problems)
     random.Random(seed).shuffle(chosen)
     trainer = GRPOTrainer(
-        model=str(model), reward_funcs=[reward], processing_class=tokenizer,
+        model=str(model),
+        reward_funcs=[reward],
+        processing_class=tokenizer,
         train_dataset=Dataset.from_list(rows(chosen, lambda prompt: opening.format(prompt=prompt))),
         args=GRPOConfig(
-            output_dir=str(output), max_steps=steps, per_device_train_batch_size=prompts * samples,
-            num_generations=samples, max_completion_length=max_new_tokens, temperature=1.0, top_k=0, beta=beta,
-            learning_rate=lr, lr_scheduler_type="constant", logging_steps=1, save_strategy="no", report_to=[],
-            seed=seed, use_cpu=cpu, bf16=not cpu, gradient_checkpointing=False, disable_tqdm=True,
+            output_dir=str(output),
+            max_steps=steps,
+            per_device_train_batch_size=prompts * samples,
+            num_generations=samples,
+            max_completion_length=max_new_tokens,
+            temperature=1.0,
+            top_k=0,
+            beta=beta,
+            learning_rate=lr,
+            lr_scheduler_type="constant",
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            seed=seed,
+            use_cpu=cpu,
+            bf16=not cpu,
+            gradient_checkpointing=False,
+            disable_tqdm=True,
         ),
-    )  # fmt: skip
+    )
     trainer.train()
     trainer.save_model(str(output))
     log: list[dict[str, Any]] = [entry for entry in trainer.state.log_history if "reward" in entry]
@@ -124,10 +152,17 @@ def main() -> None:
     options = parser.parse_args()
     problems = [problem for problem in read_problems(options.problems).values() if problem.fold == "train"]
     train(
-        options.model, problems, reward_of(options.reward, options.url, options.api_key), options.output,
-        steps=options.steps, prompts=options.prompts, samples=options.samples, lr=options.lr, beta=options.beta,
+        options.model,
+        problems,
+        reward_of(options.reward, options.url, options.api_key),
+        options.output,
+        steps=options.steps,
+        prompts=options.prompts,
+        samples=options.samples,
+        lr=options.lr,
+        beta=options.beta,
         seed=options.seed,
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -36,11 +36,17 @@ def collect_hub(recipe: Recipe, run: Run) -> dict[str, object]:
         write_jsonl(
             run.path("pairs.jsonl"),
             (
-                {"fold": folds[task_id], "task_id": task_id, "chosen": chosen, "rejected": rejected,
-                 "weight": 1 / by_problem[task_id] if recipe.pair.weighted else 1.0}
-                for task_id, chosen, rejected in pairs if folds[task_id] != "test"
+                {
+                    "fold": folds[task_id],
+                    "task_id": task_id,
+                    "chosen": chosen,
+                    "rejected": rejected,
+                    "weight": 1 / by_problem[task_id] if recipe.pair.weighted else 1.0,
+                }
+                for task_id, chosen, rejected in pairs
+                if folds[task_id] != "test"
             ),
-        )  # fmt: skip
+        )
         run.path("verified.jsonl").write_bytes(run.path("programs.jsonl").read_bytes())
         summary["pairs"] = len(pairs)
     return summary

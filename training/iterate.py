@@ -90,15 +90,21 @@ class Loop:
         reranker, sft = RewardModel.load(here.path("checkpoint/config.json").parent), self.run.path("iterate/sft")
         key = digest(key, recipe.ppo)
         self.step(
-            here, "ppo", key,
+            here,
+            "ppo",
+            key,
             lambda: policy.reinforce(recipe, here, self.encoder, self.train, sft, reranker),
-        )  # fmt: skip
+        )
         generator = here.path("ppo/config.json").parent
         self.step(here, "held_out", digest(key, self.report_key), lambda: self._answer(here, generator))
         self.step(here, "scores", digest(key, self.report_key), lambda: self._score(here, reranker))
         settings = recipe.iterate
         self.mined_key = digest(
-            key, settings.mined_problems, settings.mined_samples, settings.hard_quantile, settings.max_positives,
+            key,
+            settings.mined_problems,
+            settings.mined_samples,
+            settings.hard_quantile,
+            settings.max_positives,
             Path(settings.recorded).read_bytes() if settings.recorded and Path(settings.recorded).is_file() else b"",
             self.seen,
         )
@@ -157,9 +163,14 @@ class Loop:
         return {"completions": copies, "programs": len(found), "pass_rate": round(passing / max(1, copies), 4)}
 
     def _programs(
-        self, here: Run, name: str, generator: Path, asked: Sequence[Problem], count: int,
+        self,
+        here: Run,
+        name: str,
+        generator: Path,
+        asked: Sequence[Problem],
+        count: int,
         also: dict[str, list[str]] | None = None,
-    ) -> dict[str, list[Program]]:  # fmt: skip
+    ) -> dict[str, list[Program]]:
         model, recipe = policy.load_generator(generator), self.recipe if here is self.base else self.seeded
         drawn = policy.draw(model, self.encoder, asked, count, recipe, here, f"{here.folder.name}:{name}")
         texts = {problem.task_id: made for problem, made in zip(asked, drawn, strict=True)}
@@ -176,8 +187,9 @@ class Loop:
             shutil.copytree(self.run.path(name), here.path(name), dirs_exist_ok=True)
         data = read_programs(self.base.path("data.jsonl"))
         if number > 1:
-            added = [read_programs(self.folder(n).path(f"mined.{self.recipe.iterate.mode}.jsonl"))
-                     for n in range(1, number)]  # fmt: skip
+            added = [
+                read_programs(self.folder(n).path(f"mined.{self.recipe.iterate.mode}.jsonl")) for n in range(1, number)
+            ]
             data = merged(data, [program for programs in added for program in programs])
         used = {program.task_id for program in data}
         write_jsonl(here.path("problems.jsonl"), (row(p) for name, p in self.problems.items() if name in used))
@@ -209,8 +221,15 @@ class Loop:
             for program in read_programs(source.path("held_out.jsonl")):
                 problem = self.problems[program.task_id]
                 score = policy.scores_of(reranker, problem.prompt, [program.completion])[0]
-                rows.append({"pool": pool, "task_id": program.task_id, "score": score, "copies": program.copies,
-                             "passed": program.pass_rate == 1.0})  # fmt: skip
+                rows.append(
+                    {
+                        "pool": pool,
+                        "task_id": program.task_id,
+                        "score": score,
+                        "copies": program.copies,
+                        "passed": program.pass_rate == 1.0,
+                    }
+                )
         write_jsonl(here.path("scores.jsonl"), rows)
         return {"candidates": sum(r["copies"] for r in rows)}
 
@@ -257,5 +276,3 @@ def read_scores(here: Run, pool: str) -> dict[str, list[tuple[float, bool]]]:
         if r["pool"] == pool:
             found.setdefault(r["task_id"], []).extend([(r["score"], r["passed"])] * r["copies"])
     return found
-
-

@@ -63,7 +63,11 @@ def mean(values: Sequence[float]) -> float:
 
 
 def bootstrap(
-    values: Sequence[T], *, resamples: int, seed: int, statistic: Callable[[Sequence[T]], float] = mean  # type: ignore[assignment]
+    values: Sequence[T],
+    *,
+    resamples: int,
+    seed: int,
+    statistic: Callable[[Sequence[T]], float] = mean,  # type: ignore[assignment]
 ) -> tuple[float, float]:
     """The middle 95 % of `statistic` over resamples of these values (one a problem), with replacement."""
     draw = random.Random(seed)

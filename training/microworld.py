@@ -45,64 +45,149 @@ class Step:
 STEPS = tuple(
     Step(*parts)
     for parts in (
-        ("above", ("keep the numbers above {c}", "drop all numbers up to {c}"),
-         "[x for x in xs if x > {c}]", ("[x for x in xs if x >= {c}]", "[x for x in xs if x < {c}]"), 4),
-        ("below", ("keep the numbers below {c}", "drop all numbers from {c} on"),
-         "[x for x in xs if x < {c}]", ("[x for x in xs if x <= {c}]", "[x for x in xs if x > {c}]"), 7),
-        ("even", ("keep the even numbers", "drop the odd numbers"),
-         "[x for x in xs if x % 2 == 0]", ("[x for x in xs if x % 2 == 1]", "[x for x in xs if x // 2 == 0]")),
-        ("odd", ("keep the odd numbers", "drop the even numbers"),
-         "[x for x in xs if x % 2 == 1]", ("[x for x in xs if x % 2 == 0]", "[x for x in xs if x % 2 == 2]")),
-        ("multiples", ("keep the multiples of {c}", "drop what {c} does not divide"),
-         "[x for x in xs if x % {c} == 0]", ("[x for x in xs if x % {c} != 0]", "[x for x in xs if x // {c} == 0]"), 3),
-        ("add", ("add {c} to each", "raise each by {c}"),
-         "[x + {c} for x in xs]", ("[x - {c} for x in xs]", "xs + [{c}]"), 5),
-        ("times", ("multiply each by {c}", "take {c} times each"),
-         "[x * {c} for x in xs]", ("[x + {c} for x in xs]", "xs * {c}"), 3),
-        ("minus", ("subtract {c} from each", "lower each by {c}"),
-         "[x - {c} for x in xs]", ("[x + {c} for x in xs]", "[{c} - x for x in xs]"), 2),
-        ("square", ("square each", "replace each by its square"),
-         "[x * x for x in xs]", ("[x + x for x in xs]", "[2 * x for x in xs]")),
-        ("negate", ("negate each", "flip the sign of each"),
-         "[-x for x in xs]", ("[abs(x) for x in xs]", "[1 - x for x in xs]")),
-        ("absolute", ("take the absolute values", "drop the signs"),
-         "[abs(x) for x in xs]", ("[-x for x in xs]", "[max(x, 0) for x in xs]")),
-        ("remainder", ("take the remainders by {c}", "replace each by its remainder by {c}"),
-         "[x % {c} for x in xs]", ("[x // {c} for x in xs]", "[{c} % x for x in xs]"), 5),
-        ("atmost", ("cap each at {c}", "let no number exceed {c}"),
-         "[min(x, {c}) for x in xs]", ("[max(x, {c}) for x in xs]", "[x for x in xs if x <= {c}]"), 6),
-        ("atleast", ("lift each to at least {c}", "let no number be under {c}"),
-         "[max(x, {c}) for x in xs]", ("[min(x, {c}) for x in xs]", "[x for x in xs if x >= {c}]"), 2),
-        ("reverse", ("reverse the list", "turn the list around"),
-         "xs[::-1]", ("sorted(xs, reverse=True)", "xs[:-1]")),
-        ("ascending", ("sort ascending", "order from small to large"),
-         "sorted(xs)", ("sorted(xs, reverse=True)", "sorted(set(xs))")),
-        ("descending", ("sort descending", "order from large to small"),
-         "sorted(xs, reverse=True)", ("sorted(xs)", "xs[::-1]")),
-        ("first", ("keep the first {c}", "cut the list after {c} items"),
-         "xs[:{c}]", ("xs[{c}:]", "xs[-{c}:]"), 4),
-        ("last", ("keep the last {c}", "keep the final {c} items"),
-         "xs[-{c}:]", ("xs[{c}:]", "xs[:{c}]"), 3),
-        ("skip", ("skip the first {c}", "drop the leading {c} items"),
-         "xs[{c}:]", ("xs[:{c}]", "xs[:-{c}]"), 2),
-        ("distinct", ("drop repeated numbers", "keep each number once"),
-         "list(dict.fromkeys(xs))", ("sorted(set(xs))", "[x for x in xs if xs.count(x) == 1]")),
+        (
+            "above",
+            ("keep the numbers above {c}", "drop all numbers up to {c}"),
+            "[x for x in xs if x > {c}]",
+            ("[x for x in xs if x >= {c}]", "[x for x in xs if x < {c}]"),
+            4,
+        ),
+        (
+            "below",
+            ("keep the numbers below {c}", "drop all numbers from {c} on"),
+            "[x for x in xs if x < {c}]",
+            ("[x for x in xs if x <= {c}]", "[x for x in xs if x > {c}]"),
+            7,
+        ),
+        (
+            "even",
+            ("keep the even numbers", "drop the odd numbers"),
+            "[x for x in xs if x % 2 == 0]",
+            ("[x for x in xs if x % 2 == 1]", "[x for x in xs if x // 2 == 0]"),
+        ),
+        (
+            "odd",
+            ("keep the odd numbers", "drop the even numbers"),
+            "[x for x in xs if x % 2 == 1]",
+            ("[x for x in xs if x % 2 == 0]", "[x for x in xs if x % 2 == 2]"),
+        ),
+        (
+            "multiples",
+            ("keep the multiples of {c}", "drop what {c} does not divide"),
+            "[x for x in xs if x % {c} == 0]",
+            ("[x for x in xs if x % {c} != 0]", "[x for x in xs if x // {c} == 0]"),
+            3,
+        ),
+        (
+            "add",
+            ("add {c} to each", "raise each by {c}"),
+            "[x + {c} for x in xs]",
+            ("[x - {c} for x in xs]", "xs + [{c}]"),
+            5,
+        ),
+        (
+            "times",
+            ("multiply each by {c}", "take {c} times each"),
+            "[x * {c} for x in xs]",
+            ("[x + {c} for x in xs]", "xs * {c}"),
+            3,
+        ),
+        (
+            "minus",
+            ("subtract {c} from each", "lower each by {c}"),
+            "[x - {c} for x in xs]",
+            ("[x + {c} for x in xs]", "[{c} - x for x in xs]"),
+            2,
+        ),
+        (
+            "square",
+            ("square each", "replace each by its square"),
+            "[x * x for x in xs]",
+            ("[x + x for x in xs]", "[2 * x for x in xs]"),
+        ),
+        (
+            "negate",
+            ("negate each", "flip the sign of each"),
+            "[-x for x in xs]",
+            ("[abs(x) for x in xs]", "[1 - x for x in xs]"),
+        ),
+        (
+            "absolute",
+            ("take the absolute values", "drop the signs"),
+            "[abs(x) for x in xs]",
+            ("[-x for x in xs]", "[max(x, 0) for x in xs]"),
+        ),
+        (
+            "remainder",
+            ("take the remainders by {c}", "replace each by its remainder by {c}"),
+            "[x % {c} for x in xs]",
+            ("[x // {c} for x in xs]", "[{c} % x for x in xs]"),
+            5,
+        ),
+        (
+            "atmost",
+            ("cap each at {c}", "let no number exceed {c}"),
+            "[min(x, {c}) for x in xs]",
+            ("[max(x, {c}) for x in xs]", "[x for x in xs if x <= {c}]"),
+            6,
+        ),
+        (
+            "atleast",
+            ("lift each to at least {c}", "let no number be under {c}"),
+            "[max(x, {c}) for x in xs]",
+            ("[min(x, {c}) for x in xs]", "[x for x in xs if x >= {c}]"),
+            2,
+        ),
+        ("reverse", ("reverse the list", "turn the list around"), "xs[::-1]", ("sorted(xs, reverse=True)", "xs[:-1]")),
+        (
+            "ascending",
+            ("sort ascending", "order from small to large"),
+            "sorted(xs)",
+            ("sorted(xs, reverse=True)", "sorted(set(xs))"),
+        ),
+        (
+            "descending",
+            ("sort descending", "order from large to small"),
+            "sorted(xs, reverse=True)",
+            ("sorted(xs)", "xs[::-1]"),
+        ),
+        ("first", ("keep the first {c}", "cut the list after {c} items"), "xs[:{c}]", ("xs[{c}:]", "xs[-{c}:]"), 4),
+        ("last", ("keep the last {c}", "keep the final {c} items"), "xs[-{c}:]", ("xs[{c}:]", "xs[:{c}]"), 3),
+        ("skip", ("skip the first {c}", "drop the leading {c} items"), "xs[{c}:]", ("xs[:{c}]", "xs[:-{c}]"), 2),
+        (
+            "distinct",
+            ("drop repeated numbers", "keep each number once"),
+            "list(dict.fromkeys(xs))",
+            ("sorted(set(xs))", "[x for x in xs if xs.count(x) == 1]"),
+        ),
     )
-)  # fmt: skip
+)
 ENDS = tuple(
     Step(*parts)
     for parts in (
         ("list", ("return the list", "return the result"), "xs", ("len(xs)", "xs[0]")),
         ("sum", ("return the sum", "add up the rest"), "sum(xs)", ("len(xs)", "max(xs)")),
         ("count", ("return how many remain", "return the count"), "len(xs)", ("sum(xs)", "len(xs) - 1")),
-        ("largest", ("return the largest or 0", "return the maximum or 0"),
-         "max(xs, default=0)", ("min(xs, default=0)", "max(xs)")),
-        ("smallest", ("return the smallest or 0", "return the minimum or 0"),
-         "min(xs, default=0)", ("max(xs, default=0)", "min(xs)")),
-        ("spread", ("return largest minus smallest or 0", "return the spread or 0"),
-         "max(xs) - min(xs) if xs else 0", ("max(xs) - min(xs)", "max(xs) - len(xs) if xs else 0")),
+        (
+            "largest",
+            ("return the largest or 0", "return the maximum or 0"),
+            "max(xs, default=0)",
+            ("min(xs, default=0)", "max(xs)"),
+        ),
+        (
+            "smallest",
+            ("return the smallest or 0", "return the minimum or 0"),
+            "min(xs, default=0)",
+            ("max(xs, default=0)", "min(xs)"),
+        ),
+        (
+            "spread",
+            ("return largest minus smallest or 0", "return the spread or 0"),
+            "max(xs) - min(xs) if xs else 0",
+            ("max(xs) - min(xs)", "max(xs) - len(xs) if xs else 0"),
+        ),
     )
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +230,14 @@ def microworld(recipe: Recipe, run: Run) -> dict[str, object]:
     ]
     write_jsonl(run.path("text.jsonl"), rows)
     folds = {fold: sum(p.fold == fold for p in problems) for fold in ("train", "validation", "test")}
-    return {"problems": len(problems), "families": len({task.family for task in tasks}), **folds, "texts": len(rows),
-            "tokens": sum(len(r["ids"]) for r in rows), "vocabulary": len(tokenizer)}  # fmt: skip
+    return {
+        "problems": len(problems),
+        "families": len({task.family for task in tasks}),
+        **folds,
+        "texts": len(rows),
+        "tokens": sum(len(r["ids"]) for r in rows),
+        "vocabulary": len(tokenizer),
+    }
 
 
 def draw_tasks(settings: config.World, seed: int) -> list[MicroTask]:
@@ -179,10 +270,17 @@ def problem_of(task: MicroTask, settings: config.World, seed: int) -> Problem:
     tests = tuple(f"assert f({xs!r}) == {namespace['f'](list(xs))!r}" for xs in lists)
     name = hashlib.sha256(task.prompt.encode()).hexdigest()[:10]
     return Problem(
-        task_id=f"micro/{len(task.steps)}/{task.family}/{name}", base_id=f"micro/{task.family}", prompt=task.prompt,
-        entry_point="f", canonical=canonical, test_setup="", tests=tests, source="microworld", license=LICENSE,
+        task_id=f"micro/{len(task.steps)}/{task.family}/{name}",
+        base_id=f"micro/{task.family}",
+        prompt=task.prompt,
+        entry_point="f",
+        canonical=canonical,
+        test_setup="",
+        tests=tests,
+        source="microworld",
+        license=LICENSE,
         fold=fold_of(task.family, settings, seed),
-    )  # fmt: skip
+    )
 
 
 def written(task: MicroTask, slip: float, draw: random.Random) -> str:

@@ -43,11 +43,14 @@ class Mined:
 
     def summary(self) -> dict[str, Any]:
         return {
-            "completions": self.completions, "failures": self.failures, "high_scoring_failures": self.high_scoring,
+            "completions": self.completions,
+            "failures": self.failures,
+            "high_scoring_failures": self.high_scoring,
             "share_of_failures": round(self.high_scoring / max(1, self.failures), 4),
             "share_of_completions": round(self.high_scoring / max(1, self.completions), 4),
-            "positives_kept": len(self.positives), "hard_kept": len(self.hard),
-        }  # fmt: skip
+            "positives_kept": len(self.positives),
+            "hard_kept": len(self.hard),
+        }
 
 
 def execute(
@@ -79,9 +82,7 @@ def execute(
     return dict(judged)
 
 
-def mine(
-    executed: Mapping[str, Sequence[Program]], scores: Mapping[str, float], recipe: Recipe
-) -> Mined:
+def mine(executed: Mapping[str, Sequence[Program]], scores: Mapping[str, float], recipe: Recipe) -> Mined:
     """Sort executed programs by their scores (of program ids)."""
     settings = recipe.iterate
     passing = [p for programs in executed.values() for p in programs if p.pass_rate == 1.0]

@@ -18,19 +18,51 @@ from training.records import Problem, program_of, read_problems, read_programs, 
 from training.run import Run, write_jsonl
 
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
-    ast.Lt: (ast.LtE, ast.Gt), ast.LtE: (ast.Lt, ast.GtE), ast.Gt: (ast.GtE, ast.Lt), ast.GtE: (ast.Gt, ast.LtE),
-    ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,), ast.In: (ast.NotIn,), ast.NotIn: (ast.In,),
-    ast.Is: (ast.IsNot,), ast.IsNot: (ast.Is,),
-}  # fmt: skip
+    ast.Lt: (ast.LtE, ast.Gt),
+    ast.LtE: (ast.Lt, ast.GtE),
+    ast.Gt: (ast.GtE, ast.Lt),
+    ast.GtE: (ast.Gt, ast.LtE),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+    ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
+    ast.Is: (ast.IsNot,),
+    ast.IsNot: (ast.Is,),
+}
 OPERATORS: dict[type[ast.operator], tuple[type[ast.operator], ...]] = {
-    ast.Add: (ast.Sub, ast.Mult), ast.Sub: (ast.Add,), ast.Mult: (ast.Add, ast.Pow), ast.Div: (ast.FloorDiv, ast.Mult),
-    ast.FloorDiv: (ast.Div, ast.Mod), ast.Mod: (ast.FloorDiv,), ast.Pow: (ast.Mult,),
-    ast.BitAnd: (ast.BitOr,), ast.BitOr: (ast.BitAnd, ast.BitXor), ast.BitXor: (ast.BitAnd,),
-    ast.LShift: (ast.RShift,), ast.RShift: (ast.LShift,),
-}  # fmt: skip
-CALLS = {"min": "max", "max": "min", "sum": "len", "len": "sum", "any": "all", "all": "any", "sorted": "list",
-         "set": "list", "list": "set", "int": "float", "str": "int", "lower": "upper", "upper": "lower",
-         "append": "extend", "isdigit": "isalpha", "isalpha": "isdigit", "floor": "ceil", "ceil": "floor"}  # fmt: skip
+    ast.Add: (ast.Sub, ast.Mult),
+    ast.Sub: (ast.Add,),
+    ast.Mult: (ast.Add, ast.Pow),
+    ast.Div: (ast.FloorDiv, ast.Mult),
+    ast.FloorDiv: (ast.Div, ast.Mod),
+    ast.Mod: (ast.FloorDiv,),
+    ast.Pow: (ast.Mult,),
+    ast.BitAnd: (ast.BitOr,),
+    ast.BitOr: (ast.BitAnd, ast.BitXor),
+    ast.BitXor: (ast.BitAnd,),
+    ast.LShift: (ast.RShift,),
+    ast.RShift: (ast.LShift,),
+}
+CALLS = {
+    "min": "max",
+    "max": "min",
+    "sum": "len",
+    "len": "sum",
+    "any": "all",
+    "all": "any",
+    "sorted": "list",
+    "set": "list",
+    "list": "set",
+    "int": "float",
+    "str": "int",
+    "lower": "upper",
+    "upper": "lower",
+    "append": "extend",
+    "isdigit": "isalpha",
+    "isalpha": "isdigit",
+    "floor": "ceil",
+    "ceil": "floor",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,8 +92,13 @@ def _rows(
         sampled = [(p.pass_rate, p.iid_copies) for p in programs if p.iid_copies and p.pass_rate is not None]
         statistics.add(source, num_tests, len(found), sampled)
         for one in found:
-            yield {"fold": fold, "task_id": task_id, "chosen": one.chosen, "rejected": one.rejected,
-                   "weight": one.weight}  # fmt: skip
+            yield {
+                "fold": fold,
+                "task_id": task_id,
+                "chosen": one.chosen,
+                "rejected": one.rejected,
+                "weight": one.weight,
+            }
         progress.at(at + 1)
 
 
@@ -112,9 +117,11 @@ def preferences(task_id: str, rated: Sequence[tuple[str, float]], rule: config.P
     """The pairs of one problem's distinct programs (name, pass rate), at most `max_per_problem` of them (0: all)."""
     found = [
         (better, worse)
-        for better, high in rated if high >= rule.min_chosen - TINY
-        for worse, low in rated if qualifies(high, low, rule)
-    ]  # fmt: skip
+        for better, high in rated
+        if high >= rule.min_chosen - TINY
+        for worse, low in rated
+        if qualifies(high, low, rule)
+    ]
     if 0 < rule.max_per_problem < len(found):
         found = sorted(random.Random(f"{seed}:{task_id}").sample(found, rule.max_per_problem))
     weight = 1 / len(found) if rule.weighted and found else 1.0

@@ -50,10 +50,14 @@ def load_pairs(recipe: Recipe, run: Run, base: Path, cache: Path) -> Pairs:
     """The pairs of `pairs.jsonl`, encoded once and kept in `cache`. Raises `UsageError` where none is left."""
     encoder = encoder_of(recipe, base)
     made = {
-        fold: _kept(cache / f"{fold}.arrow", rows_of(recipe, run, encoder, fold), ids=("chosen", "rejected"),
-                    numbers=("weight", "margin"))
+        fold: _kept(
+            cache / f"{fold}.arrow",
+            rows_of(recipe, run, encoder, fold),
+            ids=("chosen", "rejected"),
+            numbers=("weight", "margin"),
+        )
         for fold in FOLDS
-    }  # fmt: skip
+    }
     held = _kept(cache / "held.arrow", held_rows(run, encoder), ids=("",))
     if not len(made["train"]):
         raise UsageError(f"no training pair is within fit.max_length, {recipe.fit.max_length} tokens")
@@ -115,9 +119,13 @@ def rows_of(recipe: Recipe, run: Run, encoder: Encoder, fold: str) -> Iterator[d
         if high and low:
             margin = margins_of(settings.margin, [(sides[0].pass_rate, sides[1].pass_rate)]) if settings.margin else [0]
             yield {
-                "chosen_ids": high, "rejected_ids": low, "chosen_end": high[-1], "rejected_end": low[-1],
-                "weight": r["weight"], "margin": margin[0],
-            }  # fmt: skip
+                "chosen_ids": high,
+                "rejected_ids": low,
+                "chosen_end": high[-1],
+                "rejected_end": low[-1],
+                "weight": r["weight"],
+                "margin": margin[0],
+            }
         progress.at(at + 1)
 
 
@@ -128,9 +136,12 @@ def _form(recipe: Recipe, pair: dict[str, Any], problem: Problem) -> str:
 
 
 def _encoded(
-    encoder: Encoder, problem: Problem, program: Program, form: str,
+    encoder: Encoder,
+    problem: Problem,
+    program: Program,
+    form: str,
     known: dict[tuple[str, str], tuple[int, ...] | None],
-) -> tuple[int, ...] | None:  # fmt: skip
+) -> tuple[int, ...] | None:
     """The ids, or None for a text that is too long."""
     key = program.program_id, form
     if key not in known:

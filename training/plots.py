@@ -47,8 +47,10 @@ def plot_best_of_n(rows: list[dict[str, Any]], path: Path) -> None:
 def plot_gap(rows: list[dict[str, Any]], path: Path) -> None:
     """Share of the mean-to-oracle gap that each ranker closes at the largest N, with intervals."""
     plt = _pyplot()
-    shown = sorted((row for row in rows if row["ranker"] not in (MEAN, ORACLE)),
-                   key=lambda row: float(row["points"][-1]["gap_closed"]["value"]))  # fmt: skip
+    shown = sorted(
+        (row for row in rows if row["ranker"] not in (MEAN, ORACLE)),
+        key=lambda row: float(row["points"][-1]["gap_closed"]["value"]),
+    )
     figure, axes = plt.subplots(figsize=(6.8, 0.6 + 0.3 * len(shown)))
     for at, row in enumerate(shown):
         found = row["points"][-1]["gap_closed"]
@@ -71,9 +73,11 @@ def plot_calibration(calibration: dict[str, Any], path: Path) -> None:
     total = max(1, sum(one["samples"] for one in bins))
     axes.plot([one["predicted"] for one in bins], [one["passing"] for one in bins], color="tab:red", linewidth=0.8)
     axes.scatter(
-        [one["predicted"] for one in bins], [one["passing"] for one in bins], color="tab:red",
+        [one["predicted"] for one in bins],
+        [one["passing"] for one in bins],
+        color="tab:red",
         s=[8 + 240 * one["samples"] / total for one in bins],
-    )  # fmt: skip
+    )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_xlabel("predicted pass probability")
@@ -87,8 +91,16 @@ def plot_length(length: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(5.2, 3.6))
     for ok, colour, label in ((False, "tab:gray", "failing"), (True, "tab:red", "passing")):
         points = [(size, score) for size, score, passed in length["points"] if passed is ok]
-        axes.scatter([size for size, _ in points], [score for _, score in points], s=3, alpha=0.35, color=colour,
-                     label=label, linewidths=0, rasterized=True)  # fmt: skip
+        axes.scatter(
+            [size for size, _ in points],
+            [score for _, score in points],
+            s=3,
+            alpha=0.35,
+            color=colour,
+            label=label,
+            linewidths=0,
+            rasterized=True,
+        )
     axes.set_xscale("log")
     axes.set_xlabel("characters of the completion")
     axes.set_ylabel("score")

@@ -59,9 +59,16 @@ def text_of(encoder: Encoder, ids: Sequence[int]) -> str:
 
 
 def draw(
-    model: Any, encoder: Encoder, problems: Sequence[Problem], count: int, recipe: Recipe, run: Run, name: str,
-    *, greedy: bool = False,
-) -> list[list[str]]:  # fmt: skip
+    model: Any,
+    encoder: Encoder,
+    problems: Sequence[Problem],
+    count: int,
+    recipe: Recipe,
+    run: Run,
+    name: str,
+    *,
+    greedy: bool = False,
+) -> list[list[str]]:
     """`count` completions of every problem, in the order of `problems`."""
     from training.ppo import sample
 
@@ -108,8 +115,13 @@ def scores_of(reranker: RewardModel, prompt: str, completions: Sequence[str]) ->
 
 
 def reinforce(
-    recipe: Recipe, run: Run, encoder: Encoder, problems: Sequence[Problem], start: Path, reranker: RewardModel,
-) -> dict[str, Any]:  # fmt: skip
+    recipe: Recipe,
+    run: Run,
+    encoder: Encoder,
+    problems: Sequence[Problem],
+    start: Path,
+    reranker: RewardModel,
+) -> dict[str, Any]:
     """PPO from the generator in `start` against the reranker; writes `ppo/` and `ppo.jsonl`, a line an iteration."""
     import torch
 
@@ -143,5 +155,9 @@ def reinforce(
             saved = time.monotonic()
     save_generator(policy.model, encoder.tokenizer, run.path("ppo/config.json").parent)
     state.unlink(missing_ok=True)
-    return {"iterations": len(log), "first_score": log[0]["score"], "last_score": log[-1]["score"],
-            "last_kl": log[-1]["kl"]}  # fmt: skip
+    return {
+        "iterations": len(log),
+        "first_score": log[0]["score"],
+        "last_score": log[-1]["score"],
+        "last_kl": log[-1]["kl"],
+    }

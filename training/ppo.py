@@ -147,9 +147,12 @@ class Learner:
         self.optimiser = torch.optim.AdamW(policy.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0)
 
     def learn(
-        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], scores: Sequence[float],
+        self,
+        prompts: Sequence[Sequence[int]],
+        completions: Sequence[Sequence[int]],
+        scores: Sequence[float],
         generator: torch.Generator,
-    ) -> dict[str, float]:  # fmt: skip
+    ) -> dict[str, float]:
         """One iteration on these completions of the current policy; `generator` orders the minibatches."""
         settings, device = self.settings, self.policy.value.weight.device
         rollout = rollout_of(prompts, completions, device)
@@ -172,10 +175,12 @@ class Learner:
                 part = rollout.rows(index)
                 with self._precision():
                     log_probs, values = self.policy(part)
-                losses = torch.stack([
-                    policy_loss(log_probs, old[index], gains[index], part.mask, settings.clip),
-                    value_loss(values, old_values[index], returns[index], part.mask, settings.value_clip),
-                ])  # fmt: skip
+                losses = torch.stack(
+                    [
+                        policy_loss(log_probs, old[index], gains[index], part.mask, settings.clip),
+                        value_loss(values, old_values[index], returns[index], part.mask, settings.value_clip),
+                    ]
+                )
                 torch.autograd.backward(losses[0] + settings.value_weight * losses[1])
                 nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
                 self.optimiser.step()
@@ -185,10 +190,14 @@ class Learner:
                 parts, steps = parts + losses.detach().cpu(), steps + 1
         actions = rollout.mask.sum()
         return {
-            "score": float(raw.mean()), "kl": float((old - reference).sum() / len(scores)),
-            "policy_loss": float(parts[0]) / steps, "value_loss": float(parts[1]) / steps, "clipped": clipped / steps,
-            "ended": float(ended.float().mean()), "tokens": float(actions) / len(scores),
-        }  # fmt: skip
+            "score": float(raw.mean()),
+            "kl": float((old - reference).sum() / len(scores)),
+            "policy_loss": float(parts[0]) / steps,
+            "value_loss": float(parts[1]) / steps,
+            "clipped": clipped / steps,
+            "ended": float(ended.float().mean()),
+            "tokens": float(actions) / len(scores),
+        }
 
     def _precision(self) -> Any:
         return torch.autocast(self.policy.value.weight.device.type, torch.bfloat16, enabled=self.bfloat16)
@@ -196,7 +205,7 @@ class Learner:
 
 def sample(
     model: Any, prompts: Sequence[Sequence[int]], settings: Any, end: int, seed: int, *, greedy: bool = False
-) -> list[list[int]]:  # fmt: skip
+) -> list[list[int]]:
     """One completion (ids, its end token included) of each of these prompts, all in one batch, by `seed`.
 
     `settings` has `max_new_tokens` and `temperature`; nothing else narrows the distribution.
@@ -211,7 +220,13 @@ def sample(
     torch.manual_seed(seed)
     with torch.no_grad():
         made = model.generate(
-            input_ids=ids.to(model.device), attention_mask=real.to(model.device), do_sample=not greedy,
-            max_new_tokens=settings.max_new_tokens, eos_token_id=end, pad_token_id=end, use_cache=True, **drawn,
-        )[:, width:].tolist()  # fmt: skip
+            input_ids=ids.to(model.device),
+            attention_mask=real.to(model.device),
+            do_sample=not greedy,
+            max_new_tokens=settings.max_new_tokens,
+            eos_token_id=end,
+            pad_token_id=end,
+            use_cache=True,
+            **drawn,
+        )[:, width:].tolist()
     return [row[: row.index(end) + 1] if end in row else row for row in made]

@@ -56,10 +56,12 @@ def pretrain(recipe: Recipe, run: Run) -> dict[str, object]:
     tokenizer.save_pretrained(run.path("pretrained"))
     state_path.unlink(missing_ok=True)
     return {
-        "parameters": sum(p.numel() for p in model.parameters()), "steps": len(plan), "sequences": done,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": len(plan),
+        "sequences": done,
         "tokens": sum(min(len(rows[at]["ids"]), settings.sequence_tokens) for batch in plan for at in batch),
         "final_loss": round(loss_sum / max(loss_steps, 1), 4),
-    }  # fmt: skip
+    }
 
 
 def new_model(recipe: Recipe, vocab_size: int, pad_token_id: int, eos_token_id: int) -> Any:
@@ -69,13 +71,20 @@ def new_model(recipe: Recipe, vocab_size: int, pad_token_id: int, eos_token_id: 
     shape = recipe.pretrain
     return Qwen2ForCausalLM(
         Qwen2Config(
-            vocab_size=vocab_size, hidden_size=shape.hidden_size, intermediate_size=shape.intermediate_size,
-            num_hidden_layers=shape.num_layers, num_attention_heads=shape.num_heads,
-            num_key_value_heads=shape.num_heads, max_position_embeddings=recipe.fit.max_length,
-            tie_word_embeddings=True, pad_token_id=pad_token_id, eos_token_id=eos_token_id, use_cache=False,
+            vocab_size=vocab_size,
+            hidden_size=shape.hidden_size,
+            intermediate_size=shape.intermediate_size,
+            num_hidden_layers=shape.num_layers,
+            num_attention_heads=shape.num_heads,
+            num_key_value_heads=shape.num_heads,
+            max_position_embeddings=recipe.fit.max_length,
+            tie_word_embeddings=True,
+            pad_token_id=pad_token_id,
+            eos_token_id=eos_token_id,
+            use_cache=False,
             bos_token_id=None,
         )
-    )  # fmt: skip
+    )
 
 
 def batches(rows: list[dict[str, Any]], recipe: Recipe) -> list[list[int]]:

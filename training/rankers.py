@@ -118,9 +118,11 @@ def _point(sampled: Sequence[Sampled], rate: Rate, n: int, settings: config.Eval
     closed = _share(gaps)
     low, high = bootstrap(gaps, resamples=settings.resamples, seed=seed, statistic=_share)
     return {
-        "n": n, **estimate(values, settings, seed), "gain": estimate(gains, settings, seed),
+        "n": n,
+        **estimate(values, settings, seed),
+        "gain": estimate(gains, settings, seed),
         "gap_closed": {"value": closed, "low": low, "high": high, "problems": len(values)},
-    }  # fmt: skip
+    }
 
 
 def _share(gaps: Sequence[tuple[float, float]]) -> float:

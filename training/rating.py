@@ -100,8 +100,12 @@ class Rating:
     def numbers(self, fallback: float | None = None) -> dict[str, float]:
         """Always the same keys, numbers only. Without a reward, `fallback` and `reward_ok` 0, or raises."""
         score = self.value() if self.reward is not None or fallback is None else fallback
-        return {"score": score, "reward_ok": float(self.reward is not None), "pass_rate": self.pass_rate or 0.0,
-                "rm": self.rm or 0.0}  # fmt: skip
+        return {
+            "score": score,
+            "reward_ok": float(self.reward is not None),
+            "pass_rate": self.pass_rate or 0.0,
+            "rm": self.rm or 0.0,
+        }
 
 
 class Options(TypedDict, total=False):
@@ -125,9 +129,17 @@ class Options(TypedDict, total=False):
 
 
 _DEFAULTS: Options = {
-    "reward": "auto", "spec": None, "language": "python", "extract": "last_fence", "limits": {}, "stop": "never",
-    "priority": "normal", "timeout_s": 120.0, "gather_s": 0.01, "max_connections": 64,
-}  # fmt: skip
+    "reward": "auto",
+    "spec": None,
+    "language": "python",
+    "extract": "last_fence",
+    "limits": {},
+    "stop": "never",
+    "priority": "normal",
+    "timeout_s": 120.0,
+    "gather_s": 0.01,
+    "max_connections": 64,
+}
 
 
 class Rater:
@@ -151,9 +163,12 @@ class Rater:
         if not isinstance(url, str) or not url.startswith(("http://", "https://")):
             raise Misconfigured(f"url: {url!r} does not begin with http:// or https://")
         self._connect: dict[str, Any] = {
-            "url": url, "api_key": api_key, "timeout_s": self.timeout_s, "max_tries": MAX_TRIES,
+            "url": url,
+            "api_key": api_key,
+            "timeout_s": self.timeout_s,
+            "max_tries": MAX_TRIES,
             "max_connections": connections,
-        }  # fmt: skip
+        }
         self._begin()
         _alive.add(self)
 
@@ -290,8 +305,9 @@ class Rater:
         found: dict[int, Rating] = {}
         for start in range(0, len(batches), MAX_ITEMS):
             batch = batches[start : start + MAX_ITEMS]
-            items = [one[0].item.model_copy(update={"completions": [e.item.completions[0] for e in one]})
-                     for one in batch]  # fmt: skip
+            items = [
+                one[0].item.model_copy(update={"completions": [e.item.completions[0] for e in one]}) for one in batch
+            ]
             left_ms = max(1, int(1000 * (until - time.monotonic())))
             wanted = {} if self.spec is None else {"spec": self.spec}
             request = RewardRequest(**wanted, items=items, priority=self.priority, deadline_ms=left_ms)
@@ -331,8 +347,15 @@ class Rater:
             extract, completion = self._program(completion, language, only=only)
         prompt = _prompt(row.prompt)
         tests = tested.graded(language, Grader()) if tested else None
-        item = RewardItem(prompt=prompt, completions=[completion], language=language, extract=extract,
-                          tests=tests, limits=self.limits, stop=self.stop)  # fmt: skip
+        item = RewardItem(
+            prompt=prompt,
+            completions=[completion],
+            language=language,
+            extract=extract,
+            tests=tests,
+            limits=self.limits,
+            stop=self.stop,
+        )
         return _Entry(at, item, item.model_dump_json(exclude={"completions"}))
 
     def _program(self, completion: str, language: str, *, only: bool) -> tuple[Extract, str]:

@@ -87,12 +87,19 @@ def public_problems(data: str) -> list[Problem]:
     """Every Python problem that has tests, in the file's order."""
     return [
         Problem(
-            task_id=r["task_id"], base_id=r["base_id"], prompt=r["prompt"], entry_point=r["entry_point"],
-            canonical=r["canonical_solution"], test_setup=r["test_setup"] or "", tests=tuple(r["tests"]),
-            source=r["source"], license=r["license"],
+            task_id=r["task_id"],
+            base_id=r["base_id"],
+            prompt=r["prompt"],
+            entry_point=r["entry_point"],
+            canonical=r["canonical_solution"],
+            test_setup=r["test_setup"] or "",
+            tests=tuple(r["tests"]),
+            source=r["source"],
+            license=r["license"],
         )
-        for r in read_jsonl(data_file(data, "problems.python.jsonl.gz")) if r["tests"]
-    ]  # fmt: skip
+        for r in read_jsonl(data_file(data, "problems.python.jsonl.gz"))
+        if r["tests"]
+    ]
 
 
 def public_programs(data: str, problems: dict[str, Problem]) -> Iterator[Program]:
@@ -105,9 +112,15 @@ def public_programs(data: str, problems: dict[str, Problem]) -> Iterator[Program
         if problem is None or r["sample_id"] not in rates:
             continue
         made = program_of(
-            problem, r["solution"], "sample", r["source"], r["license"], completion=r["completion"],
-            sample_id=r["sample_id"], pass_rate=rates[r["sample_id"]],
-        )  # fmt: skip
+            problem,
+            r["solution"],
+            "sample",
+            r["source"],
+            r["license"],
+            completion=r["completion"],
+            sample_id=r["sample_id"],
+            pass_rate=rates[r["sample_id"]],
+        )
         merged[made.program_id] = _merge(merged[made.program_id], made) if made.program_id in merged else made
     for problem in problems.values():
         if problem.canonical is not None:
@@ -117,17 +130,30 @@ def public_programs(data: str, problems: dict[str, Problem]) -> Iterator[Program
 
 
 def program_of(
-    problem: Problem, solution: str, origin: Origin, source: str, license_: str, *,
-    completion: str | None = None, sample_id: str | None = None, pass_rate: float | None = None,
-) -> Program:  # fmt: skip
+    problem: Problem,
+    solution: str,
+    origin: Origin,
+    source: str,
+    license_: str,
+    *,
+    completion: str | None = None,
+    sample_id: str | None = None,
+    pass_rate: float | None = None,
+) -> Program:
     name = hashlib.sha256(f"{problem.task_id}\0{solution}".encode()).hexdigest()[:20]
     return Program(
-        program_id=name, task_id=problem.task_id, origin=origin, source=source, license=license_, solution=solution,
+        program_id=name,
+        task_id=problem.task_id,
+        origin=origin,
+        source=source,
+        license=license_,
+        solution=solution,
         completion=completion_of(problem, solution) if completion is None else completion,
         sample_ids=() if sample_id is None else (sample_id,),
         iid_copies=int(sample_id is not None and sample_id.startswith(IID)),
-        pass_rate=pass_rate, label="none" if pass_rate is None else "shipped",
-    )  # fmt: skip
+        pass_rate=pass_rate,
+        label="none" if pass_rate is None else "shipped",
+    )
 
 
 def _merge(first: Program, again: Program) -> Program:
@@ -178,8 +204,9 @@ def completion_of(problem: Problem, solution: str) -> str:
 def _header_end(lines: list[str], function: ast.FunctionDef) -> int:
     """Index of the line after the signature; comments between it and the first statement belong to the body."""
     first = function.body[0].lineno - 1
-    return next((at + 1 for at in range(function.lineno - 1, first) if lines[at].split("#")[0].rstrip().endswith(":")),
-                first)  # fmt: skip
+    return next(
+        (at + 1 for at in range(function.lineno - 1, first) if lines[at].split("#")[0].rstrip().endswith(":")), first
+    )
 
 
 def _is_alias(node: ast.stmt) -> bool:

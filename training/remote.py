@@ -55,10 +55,11 @@ def _groups(tasks: Sequence[Task], size: int) -> list[list[Task]]:
 def _execute(client: Client, group: list[Task]) -> list[dict[str, Any]]:
     first = group[0]
     item = {
-        "language": first.language, "programs": [task.solution for task in group],
+        "language": first.language,
+        "programs": [task.solution for task in group],
         "tests": wire_suite(first.kind, first.tests, first.setup, first.entry_point),
         "limits": {"cpu_s": first.cpu_s},
-    }  # fmt: skip
+    }
     answer = client.execute([item])
     return [_row(task, one) for task, one in zip(group, answer.results[0].programs, strict=True)]
 
@@ -70,7 +71,10 @@ def _row(task: Task, one: ProgramResult) -> dict[str, Any]:
         return {**named, "status": "infra_error", "detail": detail}
     tests = one.tests or []
     return {
-        **named, "status": "ok", "pass_rate": one.pass_rate, "verdict": str(one.verdict),
+        **named,
+        "status": "ok",
+        "pass_rate": one.pass_rate,
+        "verdict": str(one.verdict),
         "verdicts": [str(test.verdict) for test in tests],
         "detail": next((test.detail for test in tests if test.detail), "")[:200],
-    }  # fmt: skip
+    }

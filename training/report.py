@@ -99,8 +99,14 @@ def _languages(rows: list[dict[str, Any]]) -> list[str]:
     names = list(rows[0]["languages"])
     if len(names) < 2:
         return []
-    lines = ["## By language", "", "Percent of problems solved.", "",
-             "| | " + " | ".join(names) + " | average |", "|---" + "|---:" * (len(names) + 1) + "|"]  # fmt: skip
+    lines = [
+        "## By language",
+        "",
+        "Percent of problems solved.",
+        "",
+        "| | " + " | ".join(names) + " | average |",
+        "|---" + "|---:" * (len(names) + 1) + "|",
+    ]
     for row in rows:
         cells = [f"{100 * row['languages'][name]:.1f}" for name in names]
         lines.append(f"| {row['way']} | " + " | ".join(cells) + f" | {100 * row['average']:.1f} |")

@@ -42,20 +42,24 @@ LONG_S = 600.0  # trainers that end when no reward comes are held for this long
 # --- TRL (GRPO, RLOO, AsyncGRPO) -------------------------------------------------------------------------------------
 
 
-def trl(url: str, api_key: str | None = None, *, column: str = "tests", name: str = "plaudit",
-        **options: Unpack[Options]) -> Callable[..., list[float | None]]:  # fmt: skip
+def trl(
+    url: str, api_key: str | None = None, *, column: str = "tests", name: str = "plaudit", **options: Unpack[Options]
+) -> Callable[..., list[float | None]]:
     """`reward_funcs=[trl(URL)]`: one request a batch, the tests from the data set's `column`."""
     function = partial(_trl, _rater("trl", url, api_key, options, column=column, name=name), column)
     function.__name__ = name  # type: ignore[attr-defined]  # what TRL logs it under
     return function
 
 
-def _trl(rater: Rater, column: str, *, prompts: Sequence[Any], completions: Sequence[Any],
-         **columns: Any) -> list[float | None]:  # fmt: skip
+def _trl(
+    rater: Rater, column: str, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
+) -> list[float | None]:
     labels = columns[column] if column in columns else [None] * len(completions)
     if column not in columns and rater.needs_tests:
-        raise Misconfigured(f"{column}: the data set has no such column, which is to hold the tests; there are "
-                            f"{', '.join(sorted(columns)) or 'none'}")  # fmt: skip
+        raise Misconfigured(
+            f"{column}: the data set has no such column, which is to hold the tests; there are "
+            f"{', '.join(sorted(columns)) or 'none'}"
+        )
     rows = [Row(*row, column) for row in zip(prompts, map(_said, completions), labels, strict=True)]
     ratings = rater.rate(rows)
     _heard(ratings)
@@ -69,44 +73,70 @@ def _trl(rater: Rater, column: str, *, prompts: Sequence[Any], completions: Sequ
 # --- verl ------------------------------------------------------------------------------------------------------------
 
 
-def verl(url: str, api_key: str | None = None, *, fallback: float | None = None,
-         **options: Unpack[Options]) -> Callable[..., Awaitable[Numbers]]:  # fmt: skip
+def verl(
+    url: str, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[Options]
+) -> Callable[..., Awaitable[Numbers]]:
     """`compute_score = verl(URL)` for `reward.custom_reward_function`: awaited; samples in flight share requests."""
     options.setdefault("timeout_s", LONG_S)
     return partial(_verl, _rater("verl", url, api_key, options, fallback=fallback), fallback)
 
 
-async def _verl(rater: Rater, fallback: float | None, /, data_source: str, solution_str: str, ground_truth: Any,
-                extra_info: Any = None, **_: Any) -> Numbers:  # fmt: skip
+async def _verl(
+    rater: Rater,
+    fallback: float | None,
+    /,
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Any = None,
+    **_: Any,
+) -> Numbers:
     rating = await rater.rate_one_async(_verl_row(solution_str, ground_truth, extra_info))
     _heard([rating])
     return rating.numbers(fallback)
 
 
-def verl_blocking(url: str, api_key: str | None = None, *, fallback: float | None = None,
-                  **options: Unpack[Options]) -> Callable[..., Numbers]:  # fmt: skip
+def verl_blocking(
+    url: str, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[Options]
+) -> Callable[..., Numbers]:
     """The same for managers that call plain functions (`remote`, the legacy `naive`, `prime` and `dapo`)."""
     options.setdefault("timeout_s", LONG_S)
     return partial(_verl_blocking, _rater("verl_blocking", url, api_key, options, fallback=fallback), fallback)
 
 
-def _verl_blocking(rater: Rater, fallback: float | None, /, data_source: str, solution_str: str, ground_truth: Any,
-                   extra_info: Any = None, **_: Any) -> Numbers:  # fmt: skip
+def _verl_blocking(
+    rater: Rater,
+    fallback: float | None,
+    /,
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Any = None,
+    **_: Any,
+) -> Numbers:
     rating = rater.rate_one(_verl_row(solution_str, ground_truth, extra_info))
     _heard([rating])
     return rating.numbers(fallback)
 
 
-def verl_batch(url: str, api_key: str | None = None, *, fallback: float | None = None,
-               **options: Unpack[Options]) -> Callable[..., list[Numbers]]:  # fmt: skip
+def verl_batch(
+    url: str, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[Options]
+) -> Callable[..., list[Numbers]]:
     """The same for the `batch` manager: one request for the whole batch."""
     options.setdefault("timeout_s", LONG_S)
     return partial(_verl_batch, _rater("verl_batch", url, api_key, options, fallback=fallback), fallback)
 
 
-def _verl_batch(rater: Rater, fallback: float | None, /, data_sources: Sequence[str], solution_strs: Sequence[str],
-                ground_truths: Sequence[Any], extra_infos: Sequence[Any] | None = None, **_: Any
-                ) -> list[Numbers]:  # fmt: skip
+def _verl_batch(
+    rater: Rater,
+    fallback: float | None,
+    /,
+    data_sources: Sequence[str],
+    solution_strs: Sequence[str],
+    ground_truths: Sequence[Any],
+    extra_infos: Sequence[Any] | None = None,
+    **_: Any,
+) -> list[Numbers]:
     infos = extra_infos if extra_infos is not None else [None] * len(solution_strs)
     ratings = rater.rate([_verl_row(*row) for row in zip(solution_strs, ground_truths, infos, strict=True)])
     _heard(ratings)
@@ -122,17 +152,27 @@ def _verl_row(solution: str, truth: Any, info: Any) -> Row:
 # --- OpenRLHF --------------------------------------------------------------------------------------------------------
 
 
-def openrlhf(url: str, api_key: str | None = None, *, fallback: float | None = None,
-             **options: Unpack[Options]) -> Callable[..., dict[str, Any]]:  # fmt: skip
+def openrlhf(
+    url: str, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[Options]
+) -> Callable[..., dict[str, Any]]:
     """`reward_func = openrlhf(URL)` in the file that `--reward.remote_url` names: `(queries, prompts, labels)`."""
     options.setdefault("timeout_s", LONG_S)
     return partial(_openrlhf, _rater("openrlhf", url, api_key, options, fallback=fallback), fallback)
 
 
-def _openrlhf(rater: Rater, fallback: float | None, /, queries: Sequence[str], prompts: Sequence[Any],
-              labels: Sequence[Any], **_: Any) -> dict[str, Any]:  # fmt: skip
-    rows = [Row(prompt, query.removeprefix(prompt) if isinstance(prompt, str) else query, label, "labels")
-            for query, prompt, label in zip(queries, prompts, labels, strict=True)]  # fmt: skip
+def _openrlhf(
+    rater: Rater,
+    fallback: float | None,
+    /,
+    queries: Sequence[str],
+    prompts: Sequence[Any],
+    labels: Sequence[Any],
+    **_: Any,
+) -> dict[str, Any]:
+    rows = [
+        Row(prompt, query.removeprefix(prompt) if isinstance(prompt, str) else query, label, "labels")
+        for query, prompt, label in zip(queries, prompts, labels, strict=True)
+    ]
     ratings = [rater.rate_one(rows[0])] if len(rows) == 1 else rater.rate(rows)
     _heard(ratings)
     numbers = [rating.numbers(fallback) for rating in ratings]
@@ -141,8 +181,9 @@ def _openrlhf(rater: Rater, fallback: float | None, /, queries: Sequence[str], p
     return {"rewards": scores, "scores": scores, "extra_logs": columns}
 
 
-def openrlhf_step(url: str, api_key: str | None = None, *, fallback: float | None = None,
-                  **options: Unpack[Options]) -> Callable[..., Awaitable[dict[str, Any]]]:  # fmt: skip
+def openrlhf_step(
+    url: str, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[Options]
+) -> Callable[..., Awaitable[dict[str, Any]]]:
     """`step` of an agent (`--train.agent_func_path`): one turn, then the reward."""
     options.setdefault("timeout_s", LONG_S)
     return partial(_openrlhf_step, _rater("openrlhf_step", url, api_key, options, fallback=fallback), fallback)
@@ -154,15 +195,22 @@ async def _openrlhf_step(rater: Rater, fallback: float | None, states: Mapping[s
     _heard([rating])
     numbers = rating.numbers(fallback)
     score = numbers.pop("score")
-    return {"rewards": score, "scores": score, "environment_feedback": "", "done": True, "extra_logs": numbers,
-            "sampling_params": states.get("sampling_params")}  # fmt: skip
+    return {
+        "rewards": score,
+        "scores": score,
+        "environment_feedback": "",
+        "done": True,
+        "extra_logs": numbers,
+        "sampling_params": states.get("sampling_params"),
+    }
 
 
 # --- slime and miles -------------------------------------------------------------------------------------------------
 
 
-def slime(url: str, api_key: str | None = None, *, fallback: float | None = None,
-          **options: Unpack[Options]) -> Callable[..., Awaitable[Any]]:  # fmt: skip
+def slime(
+    url: str, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[Options]
+) -> Callable[..., Awaitable[Any]]:
     """`custom_rm = slime(URL)` for `--custom-rm-path`: a sample or, under `--group-rm`, a list of them."""
     options.setdefault("timeout_s", LONG_S)
     return partial(_slime, _rater("slime", url, api_key, options, fallback=fallback), fallback)
@@ -184,15 +232,24 @@ async def _slime(rater: Rater, fallback: float | None, args: Any, sample: Any, *
 # --- AReaL -----------------------------------------------------------------------------------------------------------
 
 
-def areal(url: str, api_key: str | None = None, *, column: str = "tests",
-          **options: Unpack[Options]) -> Callable[..., float]:  # fmt: skip
+def areal(
+    url: str, api_key: str | None = None, *, column: str = "tests", **options: Unpack[Options]
+) -> Callable[..., float]:
     """`reward_fn = areal(URL)`: plain, picklable, and done before AReaL's own clock is."""
     options.setdefault("timeout_s", AREAL_S)
     return partial(_areal, _rater("areal", url, api_key, options, column=column), column)
 
 
-def _areal(rater: Rater, column: str, /, prompt: Any, completions: str, prompt_ids: Any = None,
-           completion_ids: Any = None, **row: Any) -> float:  # fmt: skip
+def _areal(
+    rater: Rater,
+    column: str,
+    /,
+    prompt: Any,
+    completions: str,
+    prompt_ids: Any = None,
+    completion_ids: Any = None,
+    **row: Any,
+) -> float:
     return rater.rate_one(Row(prompt, completions, row.get(column), column)).value()
 
 
@@ -231,8 +288,9 @@ def skyrl(url: str, api_key: str | None = None, **options: Unpack[Options]) -> t
 # --- verifiers -------------------------------------------------------------------------------------------------------
 
 
-def verifiers(url: str, api_key: str | None = None, *, name: str = "plaudit",
-              **options: Unpack[Options]) -> Callable[..., Awaitable[float]]:  # fmt: skip
+def verifiers(
+    url: str, api_key: str | None = None, *, name: str = "plaudit", **options: Unpack[Options]
+) -> Callable[..., Awaitable[float]]:
     """For `Rubric(funcs=[…])`, or to be awaited in a task's `@vf.reward`; the tests out of `info`, else `answer`."""
     options.setdefault("timeout_s", LONG_S)
     function = partial(_verifiers, _rater("verifiers", url, api_key, options, name=name))
@@ -240,8 +298,9 @@ def verifiers(url: str, api_key: str | None = None, *, name: str = "plaudit",
     return function
 
 
-async def _verifiers(rater: Rater, /, prompt: Any, completion: Any, answer: Any = None, info: Any = None,
-                     state: Any = None, **_: Any) -> float:  # fmt: skip
+async def _verifiers(
+    rater: Rater, /, prompt: Any, completion: Any, answer: Any = None, info: Any = None, state: Any = None, **_: Any
+) -> float:
     try:
         label, field = (answer, "answer") if not has_tests(info) and has_tests(answer) else (info or answer, "info")
         rating = await rater.rate_one_async(Row(_turns(prompt), _said(completion), label, field))
@@ -286,5 +345,9 @@ def _heard(ratings: Sequence[Rating]) -> None:
     """Say once a call how many rows have no reward, and why."""
     without = [rating for rating in ratings if rating.reward is None]
     if without:
-        log.warning("%d of %d rows without a reward: %s", len(without), len(ratings),
-                    "; ".join(sorted({str(rating.why) for rating in without}))[:1000])  # fmt: skip
+        log.warning(
+            "%d of %d rows without a reward: %s",
+            len(without),
+            len(ratings),
+            "; ".join(sorted({str(rating.why) for rating in without}))[:1000],
+        )

@@ -56,16 +56,27 @@ def write_report(loop: Loop) -> dict[str, object]:
     columns = columns_of(loop.held)
     table = [row_of(row, columns, seed) for row in rows]
     report = {
-        "mode": settings.mode, "seed": seed, "problems": len(loop.held), "candidates": settings.candidates,
-        "rows": table, "gap_closed": gaps, "mined": mined,
+        "mode": settings.mode,
+        "seed": seed,
+        "problems": len(loop.held),
+        "candidates": settings.candidates,
+        "rows": table,
+        "gap_closed": gaps,
+        "mined": mined,
         "samples": (loop.base.record("samples") or {})["summary"],
-    }  # fmt: skip
+    }
     folder = f"iterate/seed-{seed}/{settings.mode}"
     write_text(loop.run.path(f"{folder}/report.json"), json.dumps(report, indent=2) + "\n")
     write_text(loop.run.path(f"{folder}/report.md"), markdown(report))
     last = gaps[-2]
-    return {"mode": settings.mode, "rounds": settings.rounds, "gap_closed": last["value"], "gap_low": last["low"],
-            "gap_high": last["high"], "share_high_scoring": [m["share_of_failures"] for m in mined]}  # fmt: skip
+    return {
+        "mode": settings.mode,
+        "rounds": settings.rounds,
+        "gap_closed": last["value"],
+        "gap_low": last["low"],
+        "gap_high": last["high"],
+        "share_high_scoring": [m["share_of_failures"] for m in mined],
+    }
 
 
 def reranked(pool: Pool) -> Values:
@@ -120,19 +131,35 @@ def markdown(report: Mapping[str, Any]) -> str:
     """The report to read."""
     columns = [name for name in report["rows"][0] if name not in ("row", "all", "low", "high")]
     lines = [
-        f"# RewardRanker, {report['mode'].replace('_', ' ')}, seed {report['seed']}", "",
+        f"# RewardRanker, {report['mode'].replace('_', ' ')}, seed {report['seed']}",
+        "",
         f"{report['problems']} held-out problems, {report['candidates']} candidates each; per cent solved, "
-        "95 % intervals over problems.", "",
-        f"| | {' | '.join(columns)} | all | interval |", f"|---|{'---:|' * (len(columns) + 2)}",
-        *(f"| {r['row']} | {' | '.join(str(r.get(c, '')) for c in columns)} | {r['all']} | {r['low']} to {r['high']} |"
-          for r in report["rows"]), "",
-        "| round | candidates of | gap closed | interval |", "|---|---|---:|---:|",
-        *(f"| {g['round']} | {g['pool']} | {g['value']:.2f} | {g['low']:.2f} to {g['high']:.2f} |"
-          for g in report["gap_closed"]), "",
-        "| round | completions mined | failures | high-scoring | share of failures |", "|---|---:|---:|---:|---:|",
-        *(f"| {m['round']} | {m['completions']} | {m['failures']} | {m['high_scoring_failures']} | "
-          f"{100 * m['share_of_failures']:.1f} % |" for m in report["mined"]), "",
-    ]  # fmt: skip
+        "95 % intervals over problems.",
+        "",
+        f"| | {' | '.join(columns)} | all | interval |",
+        f"|---|{'---:|' * (len(columns) + 2)}",
+        *(
+            f"| {row['row']} | {' | '.join(str(row.get(column, '')) for column in columns)}"
+            f" | {row['all']} | {row['low']} to {row['high']} |"
+            for row in report["rows"]
+        ),
+        "",
+        "| round | candidates of | gap closed | interval |",
+        "|---|---|---:|---:|",
+        *(
+            f"| {g['round']} | {g['pool']} | {g['value']:.2f} | {g['low']:.2f} to {g['high']:.2f} |"
+            for g in report["gap_closed"]
+        ),
+        "",
+        "| round | completions mined | failures | high-scoring | share of failures |",
+        "|---|---:|---:|---:|---:|",
+        *(
+            f"| {m['round']} | {m['completions']} | {m['failures']} | {m['high_scoring_failures']} | "
+            f"{100 * m['share_of_failures']:.1f} % |"
+            for m in report["mined"]
+        ),
+        "",
+    ]
     return "\n".join(lines)
 
 

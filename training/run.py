@@ -56,8 +56,17 @@ class Run:
     def progress(self, part: str, done: float, total: float, rate: float, left_s: float | None, note: str) -> None:
         """Write down how far the stage is, where `status` looks."""
         if self.stage:
-            now = {"part": part, "done": done, "total": total, "rate": round(rate, 3), "left_s": left_s, "note": note,
-                   "pid": os.getpid(), "host": os.uname().nodename, "at": time.time()}  # fmt: skip
+            now = {
+                "part": part,
+                "done": done,
+                "total": total,
+                "rate": round(rate, 3),
+                "left_s": left_s,
+                "note": note,
+                "pid": os.getpid(),
+                "host": os.uname().nodename,
+                "at": time.time(),
+            }
             write_text(self.path(f"stages/{self.stage}.progress"), json.dumps(now) + "\n")
 
     def resumable_key(self, name: str, key: str) -> bool:

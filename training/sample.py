@@ -54,10 +54,14 @@ def sample(recipe: Recipe, run: Run) -> dict[str, object]:
         counts["distinct"] += len(programs)
         write_jsonl(shard_path(run, "samples", number, recipe), map(row, programs))
     return {
-        "problems": len(problems), **counts, "cut": usage.cut, "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens, "cost": round(usage.cost(recipe.sampler), 4),
+        "problems": len(problems),
+        **counts,
+        "cut": usage.cut,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cost": round(usage.cost(recipe.sampler), 4),
         "complete": len(numbers) == recipe.sample.shards,
-    }  # fmt: skip
+    }
 
 
 def ask_of(problem: Problem, recipe: Recipe) -> Ask:
@@ -78,9 +82,7 @@ def greedy_replies(recipe: Recipe, run: Run, name: str, problems: Sequence[Probl
     return ask_all(run, name.replace(".replies.", ".greedy."), settings, asks, usage)
 
 
-def programs_of(
-    problem: Problem, reply: Reply, sampler: config.Source, greedy: Reply | None = None
-) -> list[Program]:  # fmt: skip
+def programs_of(problem: Problem, reply: Reply, sampler: config.Source, greedy: Reply | None = None) -> list[Program]:
     """Distinct programs of a reply in the order they first came; a completion without code is an empty program.
 
     The greedy program stands last, or is one of the others; its sample_id ends with `GREEDY`.
@@ -113,10 +115,12 @@ def merged(problem: Problem, made: Sequence[Made], license_: str, *, independent
         program = program_of(problem, solution, "sample", source, license_, completion=completion, pass_rate=rate)
         programs.append(
             dataclasses.replace(
-                program, sample_ids=tuple(name for _, _, name, _, _ in same), copies=len(same),
+                program,
+                sample_ids=tuple(name for _, _, name, _, _ in same),
+                copies=len(same),
                 iid_copies=sum(not name.endswith(GREEDY) for _, _, name, _, _ in same) if independent else 0,
             )
-        )  # fmt: skip
+        )
     return programs
 
 

@@ -55,9 +55,14 @@ def read_seen(folder: str, known: Iterable[Problem], ngram: int) -> Seen:
                 continue
             problem = problems.setdefault(name, problem_of(name, prompt, line["tests"]))
             made = program_of(
-                problem, line["completion"], "sample", SOURCE, LICENSE, completion=line["completion"],
+                problem,
+                line["completion"],
+                "sample",
+                SOURCE,
+                LICENSE,
+                completion=line["completion"],
                 pass_rate=float(line["pass_rate"]),
-            )  # fmt: skip
+            )
             group = programs.setdefault(name, {})
             before = group.get(made.program_id)
             # Verdicts of one text differ when a run was cut by its time limit: the better one counts.
@@ -70,9 +75,17 @@ def read_seen(folder: str, known: Iterable[Problem], ngram: int) -> Seen:
 def problem_of(name: str, prompt: str, tests: Mapping[str, Any]) -> Problem:
     """A problem whose verdicts are known; its tests are kept as text, for the record."""
     return Problem(
-        task_id=name, base_id=name, prompt=prompt, entry_point=str(tests.get("entry_point") or ""), canonical=None,
-        test_setup="", tests=(json.dumps(tests, sort_keys=True),), source=SOURCE, license=LICENSE, fold="train",
-    )  # fmt: skip
+        task_id=name,
+        base_id=name,
+        prompt=prompt,
+        entry_point=str(tests.get("entry_point") or ""),
+        canonical=None,
+        test_setup="",
+        tests=(json.dumps(tests, sort_keys=True),),
+        source=SOURCE,
+        license=LICENSE,
+        fold="train",
+    )
 
 
 def text_of(prompt: Any) -> str:

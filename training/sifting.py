@@ -35,9 +35,16 @@ class Draft:
     def problem(self) -> Problem:
         prompt = example_prompt(self.question, self.tests[0]) if self.tests else self.question
         return Problem(
-            task_id=self.task_id, base_id=self.task_id, prompt=prompt, entry_point=self.entry_point,
-            canonical=self.program, test_setup="", tests=tuple(self.tests), source=self.source, license=self.license,
-        )  # fmt: skip
+            task_id=self.task_id,
+            base_id=self.task_id,
+            prompt=prompt,
+            entry_point=self.entry_point,
+            canonical=self.program,
+            test_setup="",
+            tests=tuple(self.tests),
+            source=self.source,
+            license=self.license,
+        )
 
 
 @dataclass(slots=True)
@@ -89,10 +96,14 @@ def extend(recipe: Recipe, run: Run, drafts: Sequence[Draft], account: Account, 
     """Ask for more tests where a suite is weak, and sift and measure those suites again, in place."""
     weak = [draft for draft in drafts if draft.tests and is_weak(draft, recipe)]
     asks = [
-        Ask(f"{draft.task_id}+{turn}", more_messages(draft.question, tuple(draft.tests), _survivors(draft)), 1,
-            seed_of(recipe.seed, f"{draft.task_id}+{turn}"))
+        Ask(
+            f"{draft.task_id}+{turn}",
+            more_messages(draft.question, tuple(draft.tests), _survivors(draft)),
+            1,
+            seed_of(recipe.seed, f"{draft.task_id}+{turn}"),
+        )
         for draft in weak
-    ]  # fmt: skip
+    ]
     replies = ask_all(run, "synthesis/extended.jsonl", recipe.writer, asks, usage)
     grown = []
     for draft in weak:
@@ -114,7 +125,7 @@ def extend(recipe: Recipe, run: Run, drafts: Sequence[Draft], account: Account, 
 
 def passes(
     recipe: Recipe, run: Run, wanted: Sequence[tuple[Draft, str]], journal: str, cpu_s: float
-) -> list[tuple[bool, ...] | None]:  # fmt: skip
+) -> list[tuple[bool, ...] | None]:
     """Which of its draft's tests each program passes; None where it could not be judged.
 
     Raises `InfraError` when that happens to more than the recipe's share of them.
@@ -122,11 +133,18 @@ def passes(
     settings = recipe.synthesize
     tasks = [
         Task(
-            key=digest(program, draft.tests, draft.entry_point, cpu_s), program_id=draft.task_id,
-            solution=program, setup="", tests=tuple(draft.tests), entry_point=draft.entry_point, cpu_s=cpu_s,
-        ) if draft.tests else None
+            key=digest(program, draft.tests, draft.entry_point, cpu_s),
+            program_id=draft.task_id,
+            solution=program,
+            setup="",
+            tests=tuple(draft.tests),
+            entry_point=draft.entry_point,
+            cpu_s=cpu_s,
+        )
+        if draft.tests
+        else None
         for draft, program in wanted
-    ]  # fmt: skip
+    ]
     real = [task for task in tasks if task is not None]
     results = judge_all(real, run, recipe.verify.processes, name=journal, settings=recipe.verify)
     failed = [result for result in results.values() if result["status"] != "ok"]

@@ -60,8 +60,12 @@ class Statistics:
 
 def markdown(tables: dict[str, Any]) -> str:
     """The tables for reading."""
-    lines = ["# Data", "", "| source | questions | tests a question | samples | pairs | questions with pairs |",
-             "|---|---:|---:|---:|---:|---:|"]  # fmt: skip
+    lines = [
+        "# Data",
+        "",
+        "| source | questions | tests a question | samples | pairs | questions with pairs |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for name, counts in tables["sources"].items():
         each = counts["tests"] / counts["questions"]
         lines.append(
@@ -69,8 +73,11 @@ def markdown(tables: dict[str, Any]) -> str:
             f" | {counts.get('questions_with_pairs', 0)} |"
         )
     if tables["samples"]:
-        names = {"mean_pass_rate": "mean test pass rate", "all_samples_pass": "questions where all samples pass",
-                 "no_sample_passes": "questions where none passes"}  # fmt: skip
+        names = {
+            "mean_pass_rate": "mean test pass rate",
+            "all_samples_pass": "questions where all samples pass",
+            "no_sample_passes": "questions where none passes",
+        }
         lines += ["", "| samples | % |", "|---|---:|"]
         lines += [f"| {names.get(name, name)} | {100 * value:.2f} |" for name, value in tables["samples"].items()]
     return "\n".join(lines) + "\n"

@@ -42,5 +42,3 @@ def strength(mutant_verdicts: Mapping[str, Sequence[bool] | None], stub: Sequenc
     num_tests = max(map(len, rows), default=0)
     useful = tuple(at for at in range(num_tests) if any(not passes[at] for passes in rows))
     return Strength(useful, tuple(program for program, passes in judged.items() if all(passes)), len(judged))
-
-

@@ -27,10 +27,14 @@ TESTS = {
 def markdown(report: dict[str, Any]) -> str:
     """`report.json` for reading."""
     counts = report["counts"]
-    lines = ["# Synthesis", "", f"Writer {report['models']['writer'] or 'unnamed'}, oracle "
-             f"{report['models']['oracle'] or 'unnamed'}.", "",
-             "| source | questions written | tests each | questions kept | tests each |",
-             "|---|---:|---:|---:|---:|"]  # fmt: skip
+    lines = [
+        "# Synthesis",
+        "",
+        f"Writer {report['models']['writer'] or 'unnamed'}, oracle {report['models']['oracle'] or 'unnamed'}.",
+        "",
+        "| source | questions written | tests each | questions kept | tests each |",
+        "|---|---:|---:|---:|---:|",
+    ]
     rows = dict(report["sources"])
     if len(rows) > 1:
         rows["all"] = {key: sum(one[key] for one in rows.values()) for key in next(iter(rows.values()))}
@@ -40,24 +44,40 @@ def markdown(report: dict[str, Any]) -> str:
             f"{_each(one['after_tests'], one['after'])} |"
         )
     seeds, repaired = counts.get("seeds", 0), counts.get("repaired", 0)
-    lines += ["", f"Seeds: {seeds}. Replies whose JSON had to be repaired: {repaired}.", "",
-              "| questions dropped because | |", "|---|---:|"]  # fmt: skip
+    lines += [
+        "",
+        f"Seeds: {seeds}. Replies whose JSON had to be repaired: {repaired}.",
+        "",
+        "| questions dropped because | |",
+        "|---|---:|",
+    ]
     lines += [f"| {why} | {counts.get(f'dropped_{reason}', 0)} |" for reason, why in WHY.items()]
     lines += ["", "| tests dropped because | |", "|---|---:|"]
     lines += [f"| {why} | {counts.get(name, 0)} |" for name, why in TESTS.items()]
     if report["killed"] is not None:
         killed, weak = f"{100 * report['killed']:.1f} %", report["weak"]
-        lines += ["", "## Strength", "",
-                  f"The suites kill {killed} of their mutants on average; {weak} are weak",
-                  f"and flagged in `suites.jsonl`. Suites extended: {counts.get('suites_extended', 0)}, by "
-                  f"{counts.get('tests_asked_later', 0)} tests."]  # fmt: skip
+        lines += [
+            "",
+            "## Strength",
+            "",
+            f"The suites kill {killed} of their mutants on average; {weak} are weak",
+            f"and flagged in `suites.jsonl`. Suites extended: {counts.get('suites_extended', 0)}, by "
+            f"{counts.get('tests_asked_later', 0)} tests.",
+        ]
     problems, sets = counts.get("evaluation_problems", 0), ", ".join(report["evaluation"]) or "no set"
     lines += ["", "## Evaluation sets kept out", "", f"{problems} problems of {sets}."]
     if report["examples"]:
-        lines += ["", "## Examples of what was dropped (all: `dropped.jsonl`)", "", "| question | because | detail |",
-                  "|---|---|---|"]  # fmt: skip
-        lines += [f"| {one['task_id']} | {one['reason']} | {one['detail'].replace('|', '/')[:100]} |"
-                  for one in report["examples"]]  # fmt: skip
+        lines += [
+            "",
+            "## Examples of what was dropped (all: `dropped.jsonl`)",
+            "",
+            "| question | because | detail |",
+            "|---|---|---|",
+        ]
+        lines += [
+            f"| {one['task_id']} | {one['reason']} | {one['detail'].replace('|', '/')[:100]} |"
+            for one in report["examples"]
+        ]
     tokens = "; ".join(f"{name} {prompt} in, {out} out" for name, (prompt, out) in report["tokens"].items())
     lines += ["", f"Tokens: {tokens}. Cost: {report['cost']:.2f}.", ""]
     return "\n".join(lines)

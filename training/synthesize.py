@@ -62,11 +62,14 @@ def synthesize(recipe: Recipe, run: Run) -> dict[str, object]:
     write_text(run.path("synthesis/report.json"), json.dumps(report, indent=1) + "\n")
     write_text(run.path("synthesis/report.md"), markdown(report))
     return {
-        "seeds": account.counts["seeds"], "problems": len(drafts), "tests": sum(len(d.tests) for d in drafts),
+        "seeds": account.counts["seeds"],
+        "problems": len(drafts),
+        "tests": sum(len(d.tests) for d in drafts),
         **{key: value for key, value in sorted(account.counts.items()) if key.startswith("dropped_")},
-        "weak": sum(is_weak(draft, recipe) for draft in drafts), "repaired": account.counts["repaired"],
+        "weak": sum(is_weak(draft, recipe) for draft in drafts),
+        "repaired": account.counts["repaired"],
         "cost": report["cost"],
-    }  # fmt: skip
+    }
 
 
 def written(recipe: Recipe, run: Run, account: Account, usage: Usage) -> list[Draft]:
@@ -166,9 +169,13 @@ def distinct(recipe: Recipe, drafts: Sequence[Draft], account: Account) -> list[
 def _suite_row(draft: Draft, recipe: Recipe) -> dict[str, Any]:
     found = draft.strength
     return {
-        "task_id": draft.task_id, "tests": len(draft.tests), "mutants": found.num_mutants if found else 0,
-        "killed": round(found.killed, 4) if found else None, "weak": is_weak(draft, recipe), "extended": draft.extended,
-    }  # fmt: skip
+        "task_id": draft.task_id,
+        "tests": len(draft.tests),
+        "mutants": found.num_mutants if found else 0,
+        "killed": round(found.killed, 4) if found else None,
+        "weak": is_weak(draft, recipe),
+        "extended": draft.extended,
+    }
 
 
 def _report(recipe: Recipe, drafts: Sequence[Draft], account: Account, spent: dict[str, Usage]) -> dict[str, Any]:
@@ -181,8 +188,10 @@ def _report(recipe: Recipe, drafts: Sequence[Draft], account: Account, spent: di
         "counts": dict(sorted(account.counts.items())),
         "sources": {
             source: {
-                "before": account.before[source], "before_tests": account.before_tests[source],
-                "after": after[source], "after_tests": after_tests[source],
+                "before": account.before[source],
+                "before_tests": account.before_tests[source],
+                "after": after[source],
+                "after_tests": after_tests[source],
             }
             for source in sorted(account.before)
         },
@@ -191,8 +200,9 @@ def _report(recipe: Recipe, drafts: Sequence[Draft], account: Account, spent: di
         "models": {"writer": recipe.writer.model, "oracle": recipe.oracle.model},
         "evaluation": [Path(entry.rpartition("=")[2]).name for entry in recipe.synthesize.evaluation],
         "tokens": {name: [usage.prompt_tokens, usage.completion_tokens] for name, usage in spent.items()},
-        "cost": round(sum(map(cost, spent)), 4), "examples": _examples(account),
-    }  # fmt: skip
+        "cost": round(sum(map(cost, spent)), 4),
+        "examples": _examples(account),
+    }
 
 
 def _examples(account: Account) -> list[dict[str, str]]:

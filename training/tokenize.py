@@ -21,10 +21,15 @@ PAD, PROMPT, COMPLETION, END = "<|pad|>", "<|prompt|>", "<|completion|>", "<|end
 TEMPLATE = f"{PROMPT}{{prompt}}{COMPLETION}{{completion}}{END}"
 # The same text for tools that only know chat templates; a test holds the two together.
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'assistant' %}" + COMPLETION + "{{ message['content'] }}"
-    + END + "{% else %}{% if loop.first %}" + PROMPT + "{% else %}{{ '\\n\\n' }}{% endif %}{{ message['content'] }}"
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}"
+    + COMPLETION
+    + "{{ message['content'] }}"
+    + END
+    + "{% else %}{% if loop.first %}"
+    + PROMPT
+    + "{% else %}{{ '\\n\\n' }}{% endif %}{{ message['content'] }}"
     "{% endif %}{% endfor %}{% if add_generation_prompt %}" + COMPLETION + "{% endif %}"
-)  # fmt: skip
+)
 
 
 def tokenize(recipe: Recipe, run: Run) -> dict[str, object]:
@@ -49,17 +54,24 @@ def tokenize(recipe: Recipe, run: Run) -> dict[str, object]:
     write_jsonl(run.path("text.jsonl"), rows)
     characters = sum(len(prompt) + len(completion) for prompt, completion, _ in documents)
     return {
-        "functions": len(functions), "dropped_for_held_out": dropped, "solutions": len(passing),
-        "tokens": sum(len(r["ids"]) for r in rows), "characters": characters,
-    }  # fmt: skip
+        "functions": len(functions),
+        "dropped_for_held_out": dropped,
+        "solutions": len(passing),
+        "tokens": sum(len(r["ids"]) for r in rows),
+        "characters": characters,
+    }
 
 
 def spec(recipe: Recipe, architecture: str) -> RewardModelSpec:
     """The treaty of this recipe's checkpoint; `fit` adds the calibration, `publish` writes the golden set it names."""
     return RewardModelSpec(
-        template=TEMPLATE, max_length=recipe.fit.max_length, architecture=architecture,
-        golden="golden.jsonl", license="Apache-2.0", provenance="README.md",
-    )  # fmt: skip
+        template=TEMPLATE,
+        max_length=recipe.fit.max_length,
+        architecture=architecture,
+        golden="golden.jsonl",
+        license="Apache-2.0",
+        provenance="README.md",
+    )
 
 
 def load_encoder(recipe: Recipe, folder: Path) -> Encoder:
@@ -87,14 +99,20 @@ def train_tokenizer(texts: list[str], recipe: Recipe) -> Any:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=recipe.tokenize.vocab_size, special_tokens=[PAD, PROMPT, COMPLETION, END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
-    )  # fmt: skip
+        vocab_size=recipe.tokenize.vocab_size,
+        special_tokens=[PAD, PROMPT, COMPLETION, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, padding_side="right",
-        model_max_length=recipe.fit.max_length, clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        padding_side="right",
+        model_max_length=recipe.fit.max_length,
+        clean_up_tokenization_spaces=False,
+    )
     fast.chat_template = CHAT_TEMPLATE
     return fast
 

@@ -97,9 +97,8 @@ class _Work:
             order = {task_id: at for at, task_id in enumerate(self.problems)}
             programs = sorted([*known, *sampled], key=lambda program: order[program.task_id])
         tasks = [
-            self._task(program) for program in programs
-            if program.pass_rate is None or program.program_id in self.check
-        ]  # fmt: skip
+            self._task(program) for program in programs if program.pass_rate is None or program.program_id in self.check
+        ]
         results = judge_all(tasks, self.run, recipe.verify.processes, name=name, settings=recipe.verify)
         failed = [result for result in results.values() if result["status"] != "ok"]
         if len(failed) > recipe.verify.max_infra_errors * max(1, len(tasks)):
@@ -138,15 +137,27 @@ def task_of(problem: Problem, program: Program, cpu_s: float, tests: tuple[str, 
     if (problem.language, problem.kind) != ("python", "assert"):
         parts += [problem.language, problem.kind]
     return Task(
-        key=digest(*parts), program_id=program.program_id, solution=program.solution, setup=problem.test_setup,
-        tests=tests, entry_point=problem.entry_point, cpu_s=cpu_s, language=problem.language, kind=problem.kind,
-    )  # fmt: skip
+        key=digest(*parts),
+        program_id=program.program_id,
+        solution=program.solution,
+        setup=problem.test_setup,
+        tests=tests,
+        entry_point=problem.entry_point,
+        cpu_s=cpu_s,
+        language=problem.language,
+        kind=problem.kind,
+    )
 
 
 def judge_all(
-    tasks: Sequence[Task], run: Run, processes: int, *, name: str = "verify.jsonl",
-    settings: config.Verify | None = None, judged: Callable[[Sequence[Task]], Iterable[dict[str, Any]]] | None = None,
-) -> dict[str, dict[str, Any]]:  # fmt: skip
+    tasks: Sequence[Task],
+    run: Run,
+    processes: int,
+    *,
+    name: str = "verify.jsonl",
+    settings: config.Verify | None = None,
+    judged: Callable[[Sequence[Task]], Iterable[dict[str, Any]]] | None = None,
+) -> dict[str, dict[str, Any]]:
     """Results by task key: from sandboxes of our own, from the service that the settings name, or from `judged`.
 
     What the journal `name` already holds is not judged again, infra errors excepted.
@@ -233,7 +244,10 @@ def judge_tasks(tasks: Sequence[Task], box: Sandbox) -> Iterator[dict[str, Any]]
             yield {**named, "status": "infra_error", "detail": f"{type(error).__name__}: {error}"}
             continue
         yield {
-            **named, "status": "ok", "pass_rate": report.pass_rate, "verdict": str(report.verdict),
+            **named,
+            "status": "ok",
+            "pass_rate": report.pass_rate,
+            "verdict": str(report.verdict),
             "verdicts": [str(test.verdict) for test in report.tests],
             "detail": next((test.detail for test in report.tests if test.detail), "")[:200],
-        }  # fmt: skip
+        }

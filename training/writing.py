@@ -71,8 +71,9 @@ def seed_messages(seed: dict[str, Any], tests: int) -> tuple[tuple[str, str], ..
     told = seed.get("instruction")
     instruction = f"\nIt was written for this task:\n\n{told.strip()}" if told else ""
     return ("system", SYSTEM), (
-        "user", REQUEST.format(instruction=instruction, program="\n".join(kept).strip(), tests=tests)
-    )  # fmt: skip
+        "user",
+        REQUEST.format(instruction=instruction, program="\n".join(kept).strip(), tests=tests),
+    )
 
 
 def more_messages(question: str, tests: tuple[str, ...], survivors: list[str]) -> tuple[tuple[str, str], ...]:

@@ -50,9 +50,17 @@ def evalplus(problem: dict[str, str], completion: str) -> bool:
     code = problem["prompt"] + completion
     times = [TIMEOUT_S / max(1, len(inputs))] * len(inputs)
     status, _ = untrusted_check(
-        "humaneval", code, inputs, problem["entry_point"], expected, atol=0, ref_time=times, fast_check=True,
-        min_time_limit=0.1, gt_time_limit_factor=1.0,
-    )  # fmt: skip
+        "humaneval",
+        code,
+        inputs,
+        problem["entry_point"],
+        expected,
+        atol=0,
+        ref_time=times,
+        fast_check=True,
+        min_time_limit=0.1,
+        gt_time_limit_factor=1.0,
+    )
     return bool(status == PASS)
 
 

@@ -36,6 +36,7 @@ class Reward(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    server = litserve.LitServer(Reward(sys.argv[1], int(sys.argv[3])), accelerator="cpu", workers_per_device=1,
-                                timeout=600)  # fmt: skip
+    server = litserve.LitServer(
+        Reward(sys.argv[1], int(sys.argv[3])), accelerator="cpu", workers_per_device=1, timeout=600
+    )
     server.run(host="127.0.0.1", port=int(sys.argv[2]), generate_client_file=False, log_level="warning")

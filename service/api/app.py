@@ -40,8 +40,10 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.redis_url is None:
         raise UsageError("the API needs --redis-url (`plaudit up` brings its own queue)")
     if not settings.loopback and not settings.api_key and not settings.accept_no_auth:
-        raise UsageError(f"refusing to listen on {settings.host} without API keys: give --api-key, or accept it with "
-                         "--accept-no-auth")  # fmt: skip
+        raise UsageError(
+            f"refusing to listen on {settings.host} without API keys: give --api-key, or accept it with "
+            "--accept-no-auth"
+        )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -55,14 +57,19 @@ def create_app(settings: Settings) -> FastAPI:
         replays = Replays(queue, settings.keep_replays_s, settings.max_replay_bytes)
         candidates = Candidates(settings.candidates_dir, settings.max_candidates_bytes, name)
         desk = Desk(queue, mailbox, fleet, settings, door, replays, candidates)
-        ledger = Ledger(queue, name, settings.keep_results_s,
-                        lambda *arguments: routes.durable(app.state.services, *arguments))  # fmt: skip
+        ledger = Ledger(
+            queue, name, settings.keep_results_s, lambda *arguments: routes.durable(app.state.services, *arguments)
+        )
         app.state.services = Services(settings, queue, fleet, door, desk, ledger, replays)
         metrics.build_info.labels(metadata.version("plaudit")).set(1)
         await fleet.refresh()
         gc.freeze()  # what is loaded stays: the collector need not look at it again and again
-        loops = (("replies", mailbox.turn, 0.0), ("fleet", fleet.refresh, REFRESH_S),
-                 ("requests", ledger.turn, BEAT_S), ("prove", desk.prove, REFRESH_S / 4))  # fmt: skip
+        loops = (
+            ("replies", mailbox.turn, 0.0),
+            ("fleet", fleet.refresh, REFRESH_S),
+            ("requests", ledger.turn, BEAT_S),
+            ("prove", desk.prove, REFRESH_S / 4),
+        )
         tasks = [asyncio.create_task(repeat(label, turn, every_s), name=label) for label, turn, every_s in loops]
         try:
             yield
@@ -73,8 +80,9 @@ def create_app(settings: Settings) -> FastAPI:
             await end(tasks)
             await client.aclose()
 
-    app = FastAPI(title="plaudit", version=metadata.version("plaudit"), description=DESCRIPTION, lifespan=lifespan,
-                  redoc_url=None)  # fmt: skip
+    app = FastAPI(
+        title="plaudit", version=metadata.version("plaudit"), description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+    )
     app.include_router(routes.router)
     dialects.install(app, settings.dialects_off)
     problems.install(app)

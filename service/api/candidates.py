@@ -42,8 +42,13 @@ class Candidates:
         if folder is not None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def keep(self, items: Sequence[RewardItem], scores: Sequence[Mapping[str, ScoreResult]],
-             runs: Sequence[ExecuteResult], models: Mapping[str, ModelRef]) -> None:  # fmt: skip
+    def keep(
+        self,
+        items: Sequence[RewardItem],
+        scores: Sequence[Mapping[str, ScoreResult]],
+        runs: Sequence[ExecuteResult],
+        models: Mapping[str, ModelRef],
+    ) -> None:
         """Log what was scored by the first score term and executed; `models` by score term."""
         if self.folder is None:
             return
@@ -86,8 +91,9 @@ class Candidates:
         await end(self._pending)
 
 
-def rows(item: RewardItem, scores: Mapping[str, ScoreResult], run: ExecuteResult,
-         models: Mapping[str, ModelRef]) -> list[dict[str, Any]]:  # fmt: skip
+def rows(
+    item: RewardItem, scores: Mapping[str, ScoreResult], run: ExecuteResult, models: Mapping[str, ModelRef]
+) -> list[dict[str, Any]]:
     """One line a completion that has both; the service's own faults are no evidence and leave none."""
     if not scores or item.tests is None:
         return []
@@ -96,10 +102,16 @@ def rows(item: RewardItem, scores: Mapping[str, ScoreResult], run: ExecuteResult
     tests = item.tests.model_dump(mode="json", exclude_defaults=False)
     return [
         {
-            "prompt": prompt, "completion": text, "language": item.language, "tests": tests, "score": scored.score,
-            "model": models[term].name, "revision": models[term].revision, "verdict": str(program.verdict),
+            "prompt": prompt,
+            "completion": text,
+            "language": item.language,
+            "tests": tests,
+            "score": scored.score,
+            "model": models[term].name,
+            "revision": models[term].revision,
+            "verdict": str(program.verdict),
             "pass_rate": program.pass_rate,
         }
         for text, scored, program in zip(item.completions, result.completions, run.programs, strict=True)
         if scored.score is not None and program.status == "ok" and program.pass_rate is not None
-    ]  # fmt: skip
+    ]

@@ -76,14 +76,24 @@ class Desk:
         return await self._of_one_revision(lambda: self._score(request, context))
 
     async def _score(self, request: ScoreRequest, context: Context) -> ScoreAnswer:
-        plan = ScorePlan(request.model, self.door.model(request.model).revision, request.items, request.on_overflow,
-                         request.calibrated)  # fmt: skip
+        plan = ScorePlan(
+            request.model,
+            self.door.model(request.model).revision,
+            request.items,
+            request.on_overflow,
+            request.calibrated,
+        )
         async with self._errand(context) as errand:
             await plan.submit(errand, self.queue)
             results = await _gather(context, (self._scored(plan, errand, at) for at in range(len(request.items))))
         statuses = (one.status for result in results for one in result.completions)
-        return ScoreAnswer(request_id=context.request_id, status=_completeness(statuses), model=plan.model_ref(),
-                           results=results, timing=context.timing)  # fmt: skip
+        return ScoreAnswer(
+            request_id=context.request_id,
+            status=_completeness(statuses),
+            model=plan.model_ref(),
+            results=results,
+            timing=context.timing,
+        )
 
     async def execute(self, request: ExecuteRequest, context: Context) -> ExecuteAnswer:
         self.door.check_execute(request)
@@ -94,8 +104,9 @@ class Desk:
             results = await _gather(context, (plan.item(errand, at) for at in range(len(request.items))))
         self.replays.keep(context, plan.toolchain, plan.groups, results)
         statuses = (one.status for result in results for one in result.programs)
-        return ExecuteAnswer(request_id=context.request_id, status=_completeness(statuses), results=results,
-                             timing=context.timing)  # fmt: skip
+        return ExecuteAnswer(
+            request_id=context.request_id, status=_completeness(statuses), results=results, timing=context.timing
+        )
 
     async def run(self, orders: Sequence[Order], context: Context) -> list[Ran]:
         """Run without judging; for dialects whose clients compare by themselves."""
@@ -108,13 +119,23 @@ class Desk:
 
     async def reward(self, request: RewardRequest, context: Context) -> RewardAnswer:
         results, models = await self._rewarded(request, context, lambda result: result, early_stop=False)
-        return RewardAnswer(request_id=context.request_id, status=_joined_completeness(results), models=models,
-                            results=results, timing=context.timing)  # fmt: skip
+        return RewardAnswer(
+            request_id=context.request_id,
+            status=_joined_completeness(results),
+            models=models,
+            results=results,
+            timing=context.timing,
+        )
 
     async def rank(self, request: RankRequest, context: Context) -> RankAnswer:
         results, models = await self._rewarded(request, context, rewards.ranked, early_stop=request.early_stop)
-        return RankAnswer(request_id=context.request_id, status=_joined_completeness(results), models=models,
-                          results=results, timing=context.timing)  # fmt: skip
+        return RankAnswer(
+            request_id=context.request_id,
+            status=_joined_completeness(results),
+            models=models,
+            results=results,
+            timing=context.timing,
+        )
 
     async def _rewarded(
         self, request: RewardRequest, context: Context, shape: Callable[[RewardResult], Shaped], *, early_stop: bool
@@ -143,10 +164,17 @@ class Desk:
         if any(spec.executes for spec in specs):
             self.door.executors()
             items_to_run = [
-                ExecuteItem(language=item.language, programs=item.completions, extract=item.extract, tests=item.tests,
-                            limits=item.limits, stop=item.stop)
-                for item, spec in zip(request.items, specs, strict=True) if spec.executes and item.tests is not None
-            ]  # fmt: skip
+                ExecuteItem(
+                    language=item.language,
+                    programs=item.completions,
+                    extract=item.extract,
+                    tests=item.tests,
+                    limits=item.limits,
+                    stop=item.stop,
+                )
+                for item, spec in zip(request.items, specs, strict=True)
+                if spec.executes and item.tests is not None
+            ]
             executed = [at for at, spec in enumerate(specs) if spec.executes]
             place = {at: where for where, at in enumerate(executed)}
             executing = await ExecutePlan.make(items_to_run, self.fleet, self.queue, self.settings, context)
@@ -165,8 +193,11 @@ class Desk:
                 scored.cancel()
             ran.update({at: run} if run else {})
             rated[at] = scores
-            missing = {name: _unscored(request.items[at], without[term.model]) for name, term in terms.items()
-                       if term.model in without}  # fmt: skip
+            missing = {
+                name: _unscored(request.items[at], without[term.model])
+                for name, term in terms.items()
+                if term.model in without
+            }
             return shape(rewards.join(specs[at], request.items[at], scores | missing, run))
 
         async with self._errand(context) as errand:
@@ -187,9 +218,14 @@ class Desk:
         if explicit or "default" in served or len(served) != 1:
             return spec
         (name,) = served
-        return spec.model_copy(update={"terms": [
-            term.model_copy(update={"model": name}) if isinstance(term, ScoreTerm) else term for term in spec.terms
-        ]})  # fmt: skip
+        return spec.model_copy(
+            update={
+                "terms": [
+                    term.model_copy(update={"model": name}) if isinstance(term, ScoreTerm) else term
+                    for term in spec.terms
+                ]
+            }
+        )
 
     def _revisions(self, specs: Sequence[RewardSpec]) -> tuple[dict[str, str], dict[str, NoWorker]]:
         """The models' revisions, all of one moment; and why a model that only breaks ties has none.
@@ -256,8 +292,16 @@ class Desk:
             if model is None:
                 raise NoWorker("no worker serves the active revision yet")
             task = encode(ScoreTask(model.name, model.revision, "Say yes.", [f"yes {nonce}"]))
-            return Job(digest(nonce), "score", queue_of_model(model.name), "high", task, 16.0, context.deadline_ms,
-                       tag=model.revision)  # fmt: skip
+            return Job(
+                digest(nonce),
+                "score",
+                queue_of_model(model.name),
+                "high",
+                task,
+                16.0,
+                context.deadline_ms,
+                tag=model.revision,
+            )
         suite = encode_suite(AssertSuite(("assert one() == 1",), entry_point="one"))
         await self.queue.put_suite(f"probe-{nonce}", suite, 120)
         program = "def one():\n    return 1\n"

@@ -68,9 +68,7 @@ class Door:
                 self._code(f"items.{at}.completions", item.completions)
                 self.check_tests(f"items.{at}.tests", item.tests, item.language, limits=item.limits)
 
-    def check_tests(
-        self, field: str, tests: Tests, language: str = "", *, limits: LimitsSpec | None = None
-    ) -> None:
+    def check_tests(self, field: str, tests: Tests, language: str = "", *, limits: LimitsSpec | None = None) -> None:
         """Raises TooLarge, and InvalidTests for what can assert nothing under any program."""
         if isinstance(tests, RefTests):
             return
@@ -121,8 +119,11 @@ class Door:
         if not self.fleet.of_kind("execute"):
             raise NoWorker("no executing worker is alive", retry_after_s=2.0)
         if self.fleet.isolation == "none" and not self.settings.loopback:
-            raise NoWorker("the executors run programs without walls (isolation none), which is for loopback only, and "
-                           f"this API listens on {self.settings.host}", retry_after_s=60.0)  # fmt: skip
+            raise NoWorker(
+                "the executors run programs without walls (isolation none), which is for loopback only, and "
+                f"this API listens on {self.settings.host}",
+                retry_after_s=60.0,
+            )
 
     def _broker(self) -> None:
         if not self.fleet.broker:

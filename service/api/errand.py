@@ -38,8 +38,9 @@ class Errand:
         self._futures: dict[str, asyncio.Future[Reply]] = {}
         self._readers: Counter[str] = Counter()  # how many items of the request wait for a job just now
 
-    async def submit(self, jobs: Iterable[Job], *, use_cache: bool = True, unbounded: bool = False,
-                     unless: Sequence[str] = ()) -> None:  # fmt: skip
+    async def submit(
+        self, jobs: Iterable[Job], *, use_cache: bool = True, unbounded: bool = False, unless: Sequence[str] = ()
+    ) -> None:
         """Admit these jobs; raises Overloaded or WouldMissDeadline with nothing of this errand left in the queue.
 
         `unless`, for jobs of one queue: raises Remembered if something is remembered under these keys, and then this
@@ -118,8 +119,9 @@ class Errand:
     async def __aenter__(self) -> Errand:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        trace: TracebackType | None) -> None:  # fmt: skip
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         # Shielded: a caller that is being cancelled must still get its jobs out of the queue.
         await asyncio.shield(self.release(list(self._futures)))
 

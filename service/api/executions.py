@@ -107,8 +107,9 @@ class ExecuteGroup:
         item = self.item
         source = text if item.extract == "none" else last_fence(text)
         if source is None:
-            return ProgramResult(status="ok", verdict=sandbox.Verdict.NO_CODE, passed=0, total=self.total,
-                                 pass_rate=0.0, trainable=True)  # fmt: skip
+            return ProgramResult(
+                status="ok", verdict=sandbox.Verdict.NO_CODE, passed=0, total=self.total, pass_rate=0.0, trainable=True
+            )
         try:
             language = resolve(item.language)
         except UnsupportedLanguage as error:
@@ -123,8 +124,17 @@ def execute_job(task: ExecuteTask, frame: bytes, total: int, context: Context) -
     """A task with its suite's frame, which holds `total` tests. The task's language is a canonical name."""
     times = 2 if task.options.check_determinism else 1
     cost = task.limits.cpu_s * total * times + (COMPILE_CPU_S if BY_NAME[task.language].compile else 0.0)
-    return Job(execute_job_id(task), "execute", EXECUTE_QUEUE, context.lane, encode(task), cost, context.deadline_ms,
-               (task.suite, frame), tenant=context.tenant)  # fmt: skip
+    return Job(
+        execute_job_id(task),
+        "execute",
+        EXECUTE_QUEUE,
+        context.lane,
+        encode(task),
+        cost,
+        context.deadline_ms,
+        (task.suite, frame),
+        tenant=context.tenant,
+    )
 
 
 class ExecutePlan:
@@ -133,8 +143,9 @@ class ExecutePlan:
         self.toolchain = toolchain
 
     @classmethod
-    async def make(cls, items: Sequence[ExecuteItem], fleet: Fleet, queue: Queue, settings: Settings,
-                   context: Context) -> ExecutePlan:  # fmt: skip
+    async def make(
+        cls, items: Sequence[ExecuteItem], fleet: Fleet, queue: Queue, settings: Settings, context: Context
+    ) -> ExecutePlan:
         """Resolve suites and make the jobs, which bring them along. Raises TestsetUnknown."""
         toolchain = fleet.toolchain
         groups = []
@@ -177,10 +188,17 @@ def to_program_result(reply: Reply) -> ProgramResult:
     assert isinstance(body, Executed)
     report = body.report
     return ProgramResult(
-        status="ok", verdict=report.verdict, passed=report.passed, total=report.total, pass_rate=report.pass_rate,
-        trainable=True, cached=reply.worker == "cache", judge=report.judge, isolation=report.isolation,
+        status="ok",
+        verdict=report.verdict,
+        passed=report.passed,
+        total=report.total,
+        pass_rate=report.pass_rate,
+        trainable=True,
+        cached=reply.worker == "cache",
+        judge=report.judge,
+        isolation=report.isolation,
         toolchain=body.toolchain or None,
         compile=None if report.compile is None else CompileResult(**asdict(report.compile)),
         tests=[TestResult(**{name: getattr(test, name) for name in TestResult.model_fields}) for test in report.tests],
         flags=list(report.flags),
-    )  # fmt: skip
+    )

@@ -146,11 +146,19 @@ class Frame:
         metrics.http_requests.labels(route, scope["method"], str(status)).inc()
         metrics.http_seconds.labels(route).observe(seconds)
         if route not in ("/health", "/ready", "/metrics"):
-            log.info("request", extra={
-                "request_id": state["request_id"], "method": scope["method"], "route": route, "status": status,
-                "ms": round(seconds * 1000, 1), "queue_ms": round(state["queue_ms"], 1),
-                "compute_ms": round(state["compute_ms"], 1), "tenant": state.get("tenant", ""),
-            })  # fmt: skip
+            log.info(
+                "request",
+                extra={
+                    "request_id": state["request_id"],
+                    "method": scope["method"],
+                    "route": route,
+                    "status": status,
+                    "ms": round(seconds * 1000, 1),
+                    "queue_ms": round(state["queue_ms"], 1),
+                    "compute_ms": round(state["compute_ms"], 1),
+                    "tenant": state.get("tenant", ""),
+                },
+            )
 
 
 def _key_of(authorization: str) -> str:

@@ -110,8 +110,18 @@ class Ledger:
         with broker_errors():
             await self._say_alive(keys=[self._alive], args=[ALIVE_MS])
             body_hash = hashlib.sha256(route.encode() + b"\0" + body).hexdigest()
-            arguments = [self.owner, body_hash, route, body, now_ms(), self.keep_ms + max(0, deadline_ms - now_ms()),
-                         tenant, deadline_ms, self.queue.keys.prefix, items]  # fmt: skip
+            arguments = [
+                self.owner,
+                body_hash,
+                route,
+                body,
+                now_ms(),
+                self.keep_ms + max(0, deadline_ms - now_ms()),
+                tenant,
+                deadline_ms,
+                self.queue.keys.prefix,
+                items,
+            ]
             word = await self._claim(keys=[self._key(request_id)], args=arguments)
         if word == b"conflict":
             raise Conflict("this Idempotency-Key was used with another body or route")
@@ -119,8 +129,13 @@ class Ledger:
             work = self._work(request_id, route, body, tenant, deadline_ms)
             task = asyncio.create_task(work, name=f"request-{request_id}")
             self._tasks[request_id] = task
-            self._records[request_id] = {"hash": body_hash, "route": route, "tenant": tenant, "items": items,
-                                         "owner": self.owner}  # fmt: skip
+            self._records[request_id] = {
+                "hash": body_hash,
+                "route": route,
+                "tenant": tenant,
+                "items": items,
+                "owner": self.owner,
+            }
             task.add_done_callback(functools.partial(self._ended, request_id))
 
     def _ended(self, request_id: str, task: asyncio.Task[None]) -> None:
@@ -248,8 +263,15 @@ class Ledger:
                     cursor, last = await self._read(request_id, cursor, 0.0)
                     events += last
                 items = [JobEvent.model_validate_json(fields[b"item"]) for fields in events if b"item" in fields]
-                return JobStatus(job_id=request_id, state=entry.state, cursor=cursor, items=items, total=entry.items,  # type: ignore[arg-type]
-                                 answer=entry.answer, error=entry.problem)  # fmt: skip
+                return JobStatus(
+                    job_id=request_id,
+                    state=entry.state,
+                    cursor=cursor,
+                    items=items,
+                    total=entry.items,  # type: ignore[arg-type]
+                    answer=entry.answer,
+                    error=entry.problem,
+                )
 
     async def events(self, request_id: str, tenant: str, cursor: str) -> AsyncIterator[JobStatus]:
         """Everything that is new, as it comes, until the request has ended."""

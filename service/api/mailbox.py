@@ -108,8 +108,11 @@ class Mailbox:
 
     async def _look_up(self, silent_s: float) -> None:
         before = time.monotonic() - silent_s
-        silent = [job for job, slot in self._slots.items()
-                  if slot.submitted and not slot.future.done() and slot.asked_at <= before]  # fmt: skip
+        silent = [
+            job
+            for job, slot in self._slots.items()
+            if slot.submitted and not slot.future.done() and slot.asked_at <= before
+        ]
         for start in range(0, len(silent), 512):
             chunk = silent[start : start + 512]
             for job, reply in (await self.queue.look_up(chunk)).items():

@@ -88,9 +88,17 @@ class ScoreGroup:
             return None
         task = encode(ScoreTask(self.model, revision, self.prompt, missing, self.on_overflow))
         cost = len(encode(self.prompt)) * len(missing) + sum(len(text.encode()) for text in missing)
-        self.job = Job(score_job_id(task), "score", queue_of_model(self.model), context.lane, task,
-                       cost / BYTES_PER_TOKEN + len(missing), context.deadline_ms, tag=revision,
-                       tenant=context.tenant)  # fmt: skip
+        self.job = Job(
+            score_job_id(task),
+            "score",
+            queue_of_model(self.model),
+            context.lane,
+            task,
+            cost / BYTES_PER_TOKEN + len(missing),
+            context.deadline_ms,
+            tag=revision,
+            tenant=context.tenant,
+        )
         return self.job
 
 
@@ -101,8 +109,9 @@ class ScorePlan:
     this one cannot score any more: the whole request begins anew, so that no answer has two.
     """
 
-    def __init__(self, model: str, revision: str, items: Sequence[ScoreItem], on_overflow: str,
-                 calibrated: bool) -> None:  # fmt: skip
+    def __init__(
+        self, model: str, revision: str, items: Sequence[ScoreItem], on_overflow: str, calibrated: bool
+    ) -> None:
         self.model = model
         self.revision = revision
         self.calibrated = calibrated
@@ -163,10 +172,18 @@ class ScorePlan:
                 code, _, detail = (problem or "invalid: no score").partition(": ")
                 fresh[text] = Problem(code=code, detail=detail)
             else:
-                fresh[text] = _Entry(score, scored.tokens[at], scored.truncated[at], scored.pass_probabilities[at],
-                                     scored.steps[at] if scored.steps else None)  # fmt: skip
-        found = {self._cache_key(queue, group.keys[text]): encode(entry)
-                 for text, entry in fresh.items() if isinstance(entry, _Entry)}  # fmt: skip
+                fresh[text] = _Entry(
+                    score,
+                    scored.tokens[at],
+                    scored.truncated[at],
+                    scored.pass_probabilities[at],
+                    scored.steps[at] if scored.steps else None,
+                )
+        found = {
+            self._cache_key(queue, group.keys[text]): encode(entry)
+            for text, entry in fresh.items()
+            if isinstance(entry, _Entry)
+        }
         queue.remember(found, keep_s)
         return self._result(group, fresh, None)
 
@@ -182,11 +199,18 @@ class ScorePlan:
         for text in group.item.completions:
             entry = group.known.get(text) or fresh.get(text)
             if isinstance(entry, _Entry):
-                completions.append(CompletionScore(
-                    status="ok", score=entry.score, tokens=entry.tokens, truncated=entry.truncated, trainable=True,
-                    cached=text in group.known, steps=entry.steps,
-                    pass_probability=entry.pass_probability if self.calibrated else None,
-                ))  # fmt: skip
+                completions.append(
+                    CompletionScore(
+                        status="ok",
+                        score=entry.score,
+                        tokens=entry.tokens,
+                        truncated=entry.truncated,
+                        trainable=True,
+                        cached=text in group.known,
+                        steps=entry.steps,
+                        pass_probability=entry.pass_probability if self.calibrated else None,
+                    )
+                )
             elif isinstance(entry, Problem):
                 completions.append(no_score("invalid", entry))
             else:
@@ -207,5 +231,6 @@ def _plain(prompt: Prompt) -> str | list[dict[str, str]]:
 
 def best(values: Sequence[float | None]) -> int | None:
     """Index of the highest value, the first of equals; None where there is none."""
-    return max((at for at, value in enumerate(values) if value is not None),
-               key=lambda at: (values[at], -at), default=None)  # fmt: skip
+    return max(
+        (at for at, value in enumerate(values) if value is not None), key=lambda at: (values[at], -at), default=None
+    )

@@ -23,9 +23,16 @@ MEDIA_TYPE = "application/problem+json"
 def problem_of(error: PlauditError, request_id: str, errors: list[dict[str, Any]] | None = None) -> ProblemDocument:
     retry_after_ms = None if error.retry_after_s is None else math.ceil(error.retry_after_s * 1000)
     return ProblemDocument(
-        type=f"urn:plaudit:problem:{error.code}", title=error.title, status=error.status, detail=error.detail,
-        code=error.code, retryable=error.retryable, retry_after_ms=retry_after_ms, request_id=request_id, errors=errors,
-    )  # fmt: skip
+        type=f"urn:plaudit:problem:{error.code}",
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        code=error.code,
+        retryable=error.retryable,
+        retry_after_ms=retry_after_ms,
+        request_id=request_id,
+        errors=errors,
+    )
 
 
 def respond(problem: ProblemDocument) -> Response:

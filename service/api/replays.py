@@ -66,8 +66,9 @@ class Replays:
         self._keep = queue.client.register_script(script("keep"))
         self._pending: set[asyncio.Task[None]] = set()
 
-    def keep(self, context: Context, toolchain: str, groups: Sequence[ExecuteGroup],
-             results: Sequence[ExecuteResult]) -> None:  # fmt: skip
+    def keep(
+        self, context: Context, toolchain: str, groups: Sequence[ExecuteGroup], results: Sequence[ExecuteResult]
+    ) -> None:
         """Remember what was judged, soon."""
         at = now_ms()
         self._soon(context.tenant, context.request_id, lambda: pack(at, toolchain, groups, results))
@@ -101,9 +102,12 @@ class Replays:
         await self.queue.keep_suites({item.suite: item.frame for item in record.items}, self.keep_s)
         expires_ms = record.answered_ms + 1000 * self.keep_s
         return ReplayAnswer(
-            request_id=request_id, answered_at=_clock(record.answered_ms), expires_at=_clock(expires_ms),
-            toolchain=record.toolchain, items=[unpack(item) for item in record.items],
-        )  # fmt: skip
+            request_id=request_id,
+            answered_at=_clock(record.answered_ms),
+            expires_at=_clock(expires_ms),
+            toolchain=record.toolchain,
+            items=[unpack(item) for item in record.items],
+        )
 
     async def _read(self, request_id: str, tenant: str) -> _Record | None:
         if not self.keep_s:
@@ -129,12 +133,14 @@ def pack(at_ms: int, toolchain: str, groups: Sequence[ExecuteGroup], results: Se
         toolchain = judged.pop()
     items = [
         _Item(
-            group.item.model_dump(mode="json", exclude={"tests"}), group.sha256, group.frame,
+            group.item.model_dump(mode="json", exclude={"tests"}),
+            group.sha256,
+            group.frame,
             [job.id if isinstance(job, Job) else None for job in group.jobs],
             [given(program) for program in result.programs],
         )
         for group, result in zip(groups, results, strict=True)
-    ]  # fmt: skip
+    ]
     return zlib.compress(encode(_Record(at_ms, toolchain, items)), 1)
 
 

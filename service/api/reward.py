@@ -53,8 +53,11 @@ def join(spec: RewardSpec, item: RewardItem, scores: dict[str, ScoreResult], run
     else:
         completions = [_combine(spec, row) for row in rows]
     best_first = _order(completions)
-    return RewardResult(id=item.id, completions=_decided(completions, best_first),
-                        group=statistics([one.reward for one in completions], best_first))  # fmt: skip
+    return RewardResult(
+        id=item.id,
+        completions=_decided(completions, best_first),
+        group=statistics([one.reward for one in completions], best_first),
+    )
 
 
 def ranked(result: RewardResult) -> RankResult:
@@ -87,11 +90,16 @@ def _decided(completions: list[CompletionReward], best_first: Sequence[int]) -> 
     if not gains[name] > 0:
         return completions
     return [
-        one.model_copy(update={"components": {
-            **one.components, name: one.components[name].model_copy(update={"decided": True}),
-        }})
+        one.model_copy(
+            update={
+                "components": {
+                    **one.components,
+                    name: one.components[name].model_copy(update={"decided": True}),
+                }
+            }
+        )
         for one in completions
-    ]  # fmt: skip
+    ]
 
 
 def statistics(rewards: Sequence[float | None], best_first: Sequence[int] | None = None) -> GroupStatistics:
@@ -100,11 +108,14 @@ def statistics(rewards: Sequence[float | None], best_first: Sequence[int] | None
     std = pstdev(known) if known else None
     top = sorted(known, reverse=True)[:2]
     return GroupStatistics(
-        n=len(rewards), n_ok=len(known), mean=fmean(known) if known else None, std=std,
+        n=len(rewards),
+        n_ok=len(known),
+        mean=fmean(known) if known else None,
+        std=std,
         degenerate=len(known) < 2 or max(known) == min(known),
         best=best_first[0] if best_first and known else best(rewards),
         margin=top[0] - top[1] if len(top) == 2 else None,
-    )  # fmt: skip
+    )
 
 
 # --- the value of each term ------------------------------------------------------------------------------------------
@@ -196,8 +207,9 @@ def _combine(spec: RewardSpec, components: dict[str, Component]) -> CompletionRe
     return CompletionReward(status="ok", reward=reward, trainable=not missing, components=counted)
 
 
-def _tests_first(spec: RewardSpec, components: dict[str, Component], program: ProgramResult,
-                 scale: float) -> CompletionReward:  # fmt: skip
+def _tests_first(
+    spec: RewardSpec, components: dict[str, Component], program: ProgramResult, scale: float
+) -> CompletionReward:
     """The pass rate, and less than half of one test for everything else; `scale` is that of the item's ties."""
     (tests,) = (term for term in spec.terms if isinstance(term, ExecuteTerm))
     if components[tests.name].value is None:

@@ -52,15 +52,25 @@ from service.schemas import (
 log = logging.getLogger("plaudit.api")
 
 REQUESTS: dict[str, type[ScoreRequest | ExecuteRequest | RewardRequest | RankRequest]] = {
-    "/score": ScoreRequest, "/execute": ExecuteRequest, "/reward": RewardRequest, "/rank": RankRequest,
-}  # fmt: skip
+    "/score": ScoreRequest,
+    "/execute": ExecuteRequest,
+    "/reward": RewardRequest,
+    "/rank": RankRequest,
+}
 
 _WORDS = {
-    400: "The body is not JSON in UTF-8", 401: "API key missing or unknown", 403: "This key may not do that",
-    404: "Not found", 405: "Method not allowed", 409: "Same idempotency key, another body", 413: "Over a limit",
-    422: "A field is wrong; `errors` has its path", 429: "Queue full; see Retry-After",
-    500: "Internal error", 503: "Not possible now; retryable",
-}  # fmt: skip
+    400: "The body is not JSON in UTF-8",
+    401: "API key missing or unknown",
+    403: "This key may not do that",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Same idempotency key, another body",
+    413: "Over a limit",
+    422: "A field is wrong; `errors` has its path",
+    429: "Queue full; see Retry-After",
+    500: "Internal error",
+    503: "Not possible now; retryable",
+}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -89,26 +99,46 @@ Prefer = Annotated[str | None, Header(description="`respond-async` for 202 and a
 
 
 @router.post("/score", response_model=ScoreAnswer, responses=WORK, summary="Score completions by a reward model")
-async def score(request: Request, body: ScoreRequest, idempotency_key: IdempotencyKey = None,
-                x_deadline_ms: DeadlineHeader = None, prefer: Prefer = None) -> Response:  # fmt: skip
+async def score(
+    request: Request,
+    body: ScoreRequest,
+    idempotency_key: IdempotencyKey = None,
+    x_deadline_ms: DeadlineHeader = None,
+    prefer: Prefer = None,
+) -> Response:
     return await _work(request, "/score", body, idempotency_key, x_deadline_ms, prefer)
 
 
 @router.post("/execute", response_model=ExecuteAnswer, responses=WORK, summary="Run programs against tests")
-async def execute(request: Request, body: ExecuteRequest, idempotency_key: IdempotencyKey = None,
-                  x_deadline_ms: DeadlineHeader = None, prefer: Prefer = None) -> Response:  # fmt: skip
+async def execute(
+    request: Request,
+    body: ExecuteRequest,
+    idempotency_key: IdempotencyKey = None,
+    x_deadline_ms: DeadlineHeader = None,
+    prefer: Prefer = None,
+) -> Response:
     return await _work(request, "/execute", body, idempotency_key, x_deadline_ms, prefer)
 
 
 @router.post("/reward", response_model=RewardAnswer, responses=WORK, summary="Join terms into rewards")
-async def reward(request: Request, body: RewardRequest, idempotency_key: IdempotencyKey = None,
-                 x_deadline_ms: DeadlineHeader = None, prefer: Prefer = None) -> Response:  # fmt: skip
+async def reward(
+    request: Request,
+    body: RewardRequest,
+    idempotency_key: IdempotencyKey = None,
+    x_deadline_ms: DeadlineHeader = None,
+    prefer: Prefer = None,
+) -> Response:
     return await _work(request, "/reward", body, idempotency_key, x_deadline_ms, prefer)
 
 
 @router.post("/rank", response_model=RankAnswer, responses=WORK, summary="Rewards, and the order they make")
-async def rank(request: Request, body: RankRequest, idempotency_key: IdempotencyKey = None,
-               x_deadline_ms: DeadlineHeader = None, prefer: Prefer = None) -> Response:  # fmt: skip
+async def rank(
+    request: Request,
+    body: RankRequest,
+    idempotency_key: IdempotencyKey = None,
+    x_deadline_ms: DeadlineHeader = None,
+    prefer: Prefer = None,
+) -> Response:
     return await _work(request, "/rank", body, idempotency_key, x_deadline_ms, prefer)
 
 
@@ -118,8 +148,9 @@ async def perform(desk: Any, route: str, body: BaseModel, context: Context) -> B
     return answer
 
 
-async def _work(request: Request, route: str, body: Any, key: str | None, deadline_header: str | None,
-                prefer: str | None) -> Response:  # fmt: skip
+async def _work(
+    request: Request, route: str, body: Any, key: str | None, deadline_header: str | None, prefer: str | None
+) -> Response:
     """Now, durably (an idempotency key), or later (`Prefer: respond-async`)."""
     these, state = services(request), request.state
     later = prefer is not None and "respond-async" in [part.strip() for part in prefer.split(",")]
@@ -138,8 +169,12 @@ async def _work(request: Request, route: str, body: Any, key: str | None, deadli
         these.replays.alias(state.tenant, state.request_id, job)
     if later:
         accepted = _accepted(job, these.settings.keep_results_s, until)
-        return Response(accepted.model_dump_json(), 202, {"Location": accepted.status_url,
-                        "Preference-Applied": "respond-async"}, "application/json")  # fmt: skip
+        return Response(
+            accepted.model_dump_json(),
+            202,
+            {"Location": accepted.status_url, "Preference-Applied": "respond-async"},
+            "application/json",
+        )
     entry = await these.ledger.wait(job, state.tenant)
     if entry.problem is not None:
         return respond(entry.problem.model_copy(update={"request_id": state.request_id}))
@@ -150,8 +185,9 @@ async def _work(request: Request, route: str, body: Any, key: str | None, deadli
     return JSONResponse(entry.answer)
 
 
-async def durable(these: Services, route: str, frame: bytes, request_id: str, tenant: str, until: int,
-                  progress: Progress) -> dict[str, Any]:  # fmt: skip
+async def durable(
+    these: Services, route: str, frame: bytes, request_id: str, tenant: str, until: int, progress: Progress
+) -> dict[str, Any]:
     """What the ledger runs: the same desk, from a stored body."""
     body = REQUESTS[route].model_validate_json(frame)
     context = Context(request_id, until, body.priority, tenant, progress)
@@ -161,30 +197,48 @@ async def durable(these: Services, route: str, frame: bytes, request_id: str, te
 
 def _accepted(job: str, keep_s: int, until_ms: int) -> JobAccepted:
     expires = datetime.fromtimestamp(until_ms / 1000, UTC) + timedelta(seconds=keep_s)
-    return JobAccepted(job_id=job, status_url=f"/jobs/{job}", events_url=f"/jobs/{job}/events",
-                       expires_at=expires.isoformat(timespec="seconds"))  # fmt: skip
+    return JobAccepted(
+        job_id=job,
+        status_url=f"/jobs/{job}",
+        events_url=f"/jobs/{job}/events",
+        expires_at=expires.isoformat(timespec="seconds"),
+    )
 
 
 # --- asynchronous jobs -----------------------------------------------------------------------------------------------
 
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 Cursor = Annotated[str, Query(pattern=r"^[0-9]{1,15}-[0-9]{1,15}$", description="from the last answer")]
-LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^[0-9]{1,15}-[0-9]{1,15}$",
-                                            description="a cursor, as an EventSource sends it")]  # fmt: skip
+LastEventId = Annotated[
+    str | None,
+    Header(
+        alias="Last-Event-ID", pattern=r"^[0-9]{1,15}-[0-9]{1,15}$", description="a cursor, as an EventSource sends it"
+    ),
+]
 
 
 @router.get("/jobs/{job_id}", response_model=JobStatus, responses=LOOK | problems(404))
-async def job(request: Request, job_id: JobId, wait_ms: Annotated[int, Query(ge=0, le=60_000)] = 0,
-              cursor: Cursor = START) -> JobStatus:  # fmt: skip
+async def job(
+    request: Request, job_id: JobId, wait_ms: Annotated[int, Query(ge=0, le=60_000)] = 0, cursor: Cursor = START
+) -> JobStatus:
     return await services(request).ledger.status(job_id, request.state.tenant, cursor, wait_ms / 1000)
 
 
-@router.get("/jobs/{job_id}/events", responses=LOOK | problems(404) | {
-    200: {"description": "Server-sent events: `item` per finished item, then `end`",
-          "content": {"text/event-stream": {}}},
-}, response_class=StreamingResponse)  # fmt: skip
-async def job_events(request: Request, job_id: JobId, cursor: Cursor = START,
-                     last_event_id: LastEventId = None) -> StreamingResponse:  # fmt: skip
+@router.get(
+    "/jobs/{job_id}/events",
+    responses=LOOK
+    | problems(404)
+    | {
+        200: {
+            "description": "Server-sent events: `item` per finished item, then `end`",
+            "content": {"text/event-stream": {}},
+        },
+    },
+    response_class=StreamingResponse,
+)
+async def job_events(
+    request: Request, job_id: JobId, cursor: Cursor = START, last_event_id: LastEventId = None
+) -> StreamingResponse:
     cursor = last_event_id or cursor
     ledger, tenant = services(request).ledger, request.state.tenant
     await ledger.entry(job_id, tenant)  # unknown: 404 before the stream begins
@@ -225,8 +279,9 @@ async def replay(request: Request, request_id: RequestId) -> Response:
 
 
 @router.put("/testsets/{sha256}", response_model=TestsetAnswer, responses=LOOK | problems(400, 413))
-async def put_testset(request: Request, sha256: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")],
-                      tests: InlineTests) -> TestsetAnswer:  # fmt: skip
+async def put_testset(
+    request: Request, sha256: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")], tests: InlineTests
+) -> TestsetAnswer:
     """Store a suite under the SHA-256 of the request's body, to be named by `{"kind": "ref", "sha256": …}`."""
     these = services(request)
     actual = hashlib.sha256(await request.body()).hexdigest()
@@ -248,10 +303,18 @@ async def models(request: Request) -> ModelsAnswer:
     return ModelsAnswer(models=list(services(request).fleet.models.values()))
 
 
-@router.post("/models/{name}/activate", response_model=ActivateAnswer,
-             responses=LOOK | problems(400, 403, 404, 409), summary="Swap in another revision (admin key)")  # fmt: skip
-async def activate(request: Request, name: Annotated[str, Path(min_length=1, max_length=256)], body: ActivateRequest,
-                   x_deadline_ms: DeadlineHeader = None) -> ActivateAnswer:  # fmt: skip
+@router.post(
+    "/models/{name}/activate",
+    response_model=ActivateAnswer,
+    responses=LOOK | problems(400, 403, 404, 409),
+    summary="Swap in another revision (admin key)",
+)
+async def activate(
+    request: Request,
+    name: Annotated[str, Path(min_length=1, max_length=256)],
+    body: ActivateRequest,
+    x_deadline_ms: DeadlineHeader = None,
+) -> ActivateAnswer:
     """Load a checkpoint beside the one that serves, prove it in every scoring worker, then swap between two batches."""
     these = services(request)
     until = deadline(these.settings, body.deadline_ms, x_deadline_ms, default_ms=ACTIVATE_MS)
@@ -284,10 +347,13 @@ def _queue_state(these: Services, name: str) -> QueueState:
     line, settings = these.fleet.line(name), these.settings
     executing = name == EXECUTE_QUEUE
     return QueueState(
-        depth=line.load.depth, cost=line.load.cost, oldest_ms=line.load.oldest_ms, drained_cost_per_s=line.rate or 0.0,
+        depth=line.load.depth,
+        cost=line.load.cost,
+        oldest_ms=line.load.oldest_ms,
+        drained_cost_per_s=line.rate or 0.0,
         max_depth=settings.max_queued_execute if executing else settings.max_queued_score,
         max_cost=settings.max_queued_execute_cpu_s if executing else settings.max_queued_score_tokens,
-    )  # fmt: skip
+    )
 
 
 @router.get("/health", response_model=Health, responses=problems(500))
@@ -315,8 +381,10 @@ async def prometheus(request: Request) -> Response:
     return Response(metrics.exposition(snapshot), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-_CSP = ("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")  # fmt: skip
+_CSP = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 @router.get("/", response_class=HTMLResponse, include_in_schema=False)

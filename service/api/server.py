@@ -53,9 +53,14 @@ def serve(settings: Settings) -> int:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{sock.getsockname()[1]}"
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=int(settings.drain_s) or 1,
-        backlog=4096, timeout_keep_alive=75,
-    )  # fmt: skip
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=int(settings.drain_s) or 1,
+        backlog=4096,
+        timeout_keep_alive=75,
+    )
     server = _Server(config)
 
     async def announce() -> None:

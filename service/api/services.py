@@ -41,5 +41,10 @@ class Services:
                 reasons.append(f"no {name} worker is alive")
             elif not fleet.proven(kind):
                 reasons.append(f"no {name} worker has answered the probe yet")
-        return Readiness(ready=not reasons, broker=fleet.broker, scorers=len(fleet.of_kind("score")),
-                         executors=len(fleet.of_kind("execute")), reasons=reasons)  # fmt: skip
+        return Readiness(
+            ready=not reasons,
+            broker=fleet.broker,
+            scorers=len(fleet.of_kind("score")),
+            executors=len(fleet.of_kind("execute")),
+            reasons=reasons,
+        )

@@ -51,8 +51,15 @@ class Client:
     A call takes `timeout_s` over all its tries unless its request brings a `deadline_ms`.
     """
 
-    def __init__(self, url: str, api_key: str | None = None, *, timeout_s: float = 120.0, max_tries: int = 6,
-                 max_connections: int = 64) -> None:  # fmt: skip
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = 120.0,
+        max_tries: int = 6,
+        max_connections: int = 64,
+    ) -> None:
         self.calls = Calls(Patience(timeout_s, max_tries))
         self._http = httpx.Client(**_http_options(url, api_key, max_connections))
 
@@ -119,8 +126,15 @@ class Client:
 class AsyncClient:
     """The same calls, awaited; for one event loop. An async context manager."""
 
-    def __init__(self, url: str, api_key: str | None = None, *, timeout_s: float = 120.0, max_tries: int = 6,
-                 max_connections: int = 64) -> None:  # fmt: skip
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = 120.0,
+        max_tries: int = 6,
+        max_connections: int = 64,
+    ) -> None:
         self.calls = Calls(Patience(timeout_s, max_tries))
         self._http = httpx.AsyncClient(**_http_options(url, api_key, max_connections))
         self._turns = asyncio.Semaphore(max_connections)

@@ -127,8 +127,11 @@ class News:
 
 
 _RESULTS: dict[type[Request], type[ScoreResult | ExecuteResult | RewardResult | RankResult]] = {
-    ScoreRequest: ScoreResult, ExecuteRequest: ExecuteResult, RewardRequest: RewardResult, RankRequest: RankResult,
-}  # fmt: skip
+    ScoreRequest: ScoreResult,
+    ExecuteRequest: ExecuteResult,
+    RewardRequest: RewardResult,
+    RankRequest: RankResult,
+}
 
 
 class Calls:
@@ -142,14 +145,16 @@ class Calls:
         key = options.pop("idempotency_key", None)
         return self._work("/score", _request(ScoreRequest, items, options), ScoreAnswer, key)
 
-    def execute(self, items: Items[ExecuteItem] | ExecuteRequest, /, **options: Unpack[ExecuteOptions]
-                ) -> Steps[ExecuteAnswer]:  # fmt: skip
+    def execute(
+        self, items: Items[ExecuteItem] | ExecuteRequest, /, **options: Unpack[ExecuteOptions]
+    ) -> Steps[ExecuteAnswer]:
         """`POST /execute`: items, or a whole request."""
         key = options.pop("idempotency_key", None)
         return self._work("/execute", _request(ExecuteRequest, items, options), ExecuteAnswer, key)
 
-    def reward(self, items: Items[RewardItem] | RewardRequest, /, **options: Unpack[RewardOptions]
-               ) -> Steps[RewardAnswer]:  # fmt: skip
+    def reward(
+        self, items: Items[RewardItem] | RewardRequest, /, **options: Unpack[RewardOptions]
+    ) -> Steps[RewardAnswer]:
         """`POST /reward`: items, or a whole request."""
         key = options.pop("idempotency_key", None)
         return self._work("/reward", _request(RewardRequest, items, options), RewardAnswer, key)
@@ -159,9 +164,14 @@ class Calls:
         key = options.pop("idempotency_key", None)
         return self._work("/rank", _request(RankRequest, items, options), RankAnswer, key)
 
-    def best_of_n(self, prompt: str | Sequence[Message | Mapping[str, Any]], completions: Sequence[str],
-                  tests: BaseModel | Mapping[str, Any] | None = None, /, **options: Unpack[BestOptions]
-                  ) -> Steps[Best]:  # fmt: skip
+    def best_of_n(
+        self,
+        prompt: str | Sequence[Message | Mapping[str, Any]],
+        completions: Sequence[str],
+        tests: BaseModel | Mapping[str, Any] | None = None,
+        /,
+        **options: Unpack[BestOptions],
+    ) -> Steps[Best]:
         """The best of several completions: by tests first, then by the model; without tests by the model alone.
 
         Raises InfraError if no completion got a reward (to take any of them would be a guess), TypeError for an option
@@ -189,8 +199,11 @@ class Calls:
     def submit(self, request: Request, /) -> Steps[JobAccepted]:
         """Hand work in now and come back for it later: `Prefer: respond-async`."""
         paths: dict[type[Request], str] = {
-            ScoreRequest: "/score", ExecuteRequest: "/execute", RewardRequest: "/reward", RankRequest: "/rank",
-        }  # fmt: skip
+            ScoreRequest: "/score",
+            ExecuteRequest: "/execute",
+            RewardRequest: "/reward",
+            RankRequest: "/rank",
+        }
         headers = {"Prefer": "respond-async", "Idempotency-Key": uuid.uuid4().hex}
         body = request.model_dump_json(exclude_unset=True).encode()
         return self._call("POST", paths[type(request)], JobAccepted, body, headers)
@@ -229,15 +242,17 @@ class Calls:
         """Stop a job; what is done of it stays done."""
         yield from attempt("DELETE", f"/jobs/{job_id}", {}, None, self.patience)
 
-    def activate(self, model: str, revision: str | None = None, /, *, path: str | None = None,
-                 timeout_s: float = 600.0) -> Steps[ActivateAnswer]:  # fmt: skip
+    def activate(
+        self, model: str, revision: str | None = None, /, *, path: str | None = None, timeout_s: float = 600.0
+    ) -> Steps[ActivateAnswer]:
         """Swap a model's revision (admin key): to a known digest, or to the checkpoint at a path that workers see."""
         if (revision, path) == (None, None):
             raise UsageError("activate takes a revision, a path, or both")
         body = to_json({key: value for key, value in (("revision", revision), ("path", path)) if value is not None})
         patience = replace(self.patience, timeout_s=timeout_s)
-        response = yield from attempt("POST", f"/models/{quote(model, safe='')}/activate", _JSON, body, patience,
-                                      tell_deadline=True)  # fmt: skip
+        response = yield from attempt(
+            "POST", f"/models/{quote(model, safe='')}/activate", _JSON, body, patience, tell_deadline=True
+        )
         return _parse(response, ActivateAnswer)
 
     def put_testset(self, tests: InlineTests, /) -> Steps[TestsetAnswer]:
@@ -280,8 +295,9 @@ class Calls:
         response = yield from attempt("POST", path, headers, body, patience, tell_deadline=True)
         return _parse(response, kind)
 
-    def _call(self, method: str, path: str, kind: type[A], body: bytes | None = None,
-              headers: Mapping[str, str] | None = None) -> Steps[A]:  # fmt: skip
+    def _call(
+        self, method: str, path: str, kind: type[A], body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Steps[A]:
         typed = _JSON if body is not None else {}
         response = yield from attempt(method, path, {**typed, **(headers or {})}, body, self.patience)
         return _parse(response, kind)

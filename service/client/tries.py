@@ -57,9 +57,17 @@ class Patience:
     max_tries: int = 6
 
 
-def attempt(method: str, path: str, headers: Mapping[str, str], body: bytes | None, patience: Patience, *,
-            tell_deadline: bool = False, also: int | None = None,
-            retryable: Set[int] = RETRYABLE) -> Steps[httpx.Response]:  # fmt: skip
+def attempt(
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    patience: Patience,
+    *,
+    tell_deadline: bool = False,
+    also: int | None = None,
+    retryable: Set[int] = RETRYABLE,
+) -> Steps[httpx.Response]:
     """Send, look at the outcome, wait, send again; `also` is an answer, too, though not a 2xx."""
     until = time.monotonic() + patience.timeout_s
     failures = 0
@@ -102,8 +110,15 @@ def judge(outcome: Outcome, retryable: Set[int] = RETRYABLE) -> tuple[PlauditErr
 
 def _of_status(status: int) -> type[PlauditError]:
     """The most general class of an HTTP status."""
-    codes = {401: "unauthorized", 403: "forbidden", 404: "not_found", 409: "idempotency_conflict", 413: "too_large",
-             422: "invalid", 429: "overloaded"}  # fmt: skip
+    codes = {
+        401: "unauthorized",
+        403: "forbidden",
+        404: "not_found",
+        409: "idempotency_conflict",
+        413: "too_large",
+        422: "invalid",
+        429: "overloaded",
+    }
     return by_code(codes.get(status, "")) or (BadRequest if status < 500 else InfraError)
 
 

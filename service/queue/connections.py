@@ -34,8 +34,10 @@ FORMS = (
 )
 
 _TIMEOUTS: dict[str, Any] = {
-    "protocol": 2, "socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S,
-}  # fmt: skip
+    "protocol": 2,
+    "socket_timeout": SOCKET_TIMEOUT_S,
+    "socket_connect_timeout": CONNECT_TIMEOUT_S,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,9 @@ def _sentinel(url: str) -> SentinelUrl:
     if not (db or "0").isdigit():
         raise ValueError(f"{db!r} is not the number of a database")
     named = (("username", user), ("password", password))
-    return SentinelUrl(tuple(sentinels), unquote(service), int(db or 0),
-                       {name: unquote(value) for name, value in named if value})  # fmt: skip
+    return SentinelUrl(
+        tuple(sentinels), unquote(service), int(db or 0), {name: unquote(value) for name, value in named if value}
+    )
 
 
 class _SentinelPool(redis.asyncio.sentinel.SentinelConnectionPool):
@@ -107,9 +110,14 @@ def connect_async(url: str, *, max_connections: int = 512) -> redis.asyncio.Redi
             named.sentinels, sentinel_kwargs=dict(_TIMEOUTS), **_TIMEOUTS, **named.credentials
         )
         pool: Any = _SentinelPool(  # type: ignore[no-untyped-call]
-            named.service, watch, db=named.db, retry=retry, max_connections=max_connections, **_TIMEOUTS,
+            named.service,
+            watch,
+            db=named.db,
+            retry=retry,
+            max_connections=max_connections,
+            **_TIMEOUTS,
             **named.credentials,
-        )  # fmt: skip
+        )
         return redis.asyncio.Redis.from_pool(pool)
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         url, max_connections=max_connections, timeout=5, retry=retry, **_TIMEOUTS
@@ -159,8 +167,9 @@ def greet(url: str, wait_s: float, asked_to_stop: Callable[[], bool] = bool) -> 
                 raise HostLacks(f"--redis-url {shown}: Redis answers with an error: {error}") from None
             except (RedisError, OSError) as error:
                 if time.monotonic() >= until:
-                    raise HostLacks(f"--redis-url {shown}: no Redis answered within {wait_s:g} s "
-                                    f"(--redis-wait-s): {error}") from None  # fmt: skip
+                    raise HostLacks(
+                        f"--redis-url {shown}: no Redis answered within {wait_s:g} s (--redis-wait-s): {error}"
+                    ) from None
                 time.sleep(min(0.5, max(0.0, until - time.monotonic())))
         else:
             return
@@ -168,5 +177,7 @@ def greet(url: str, wait_s: float, asked_to_stop: Callable[[], bool] = bool) -> 
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < LEAST_VERSION:
         raise HostLacks(f"--redis-url {shown}: Redis {version} is too old; plaudit needs 7.0 or newer, or any Valkey")
     if info.get("cluster_enabled"):
-        raise HostLacks(f"--redis-url {shown}: a Redis Cluster, which plaudit does not support; give it one primary, "
-                        "with Sentinel if it is to fail over")  # fmt: skip
+        raise HostLacks(
+            f"--redis-url {shown}: a Redis Cluster, which plaudit does not support; give it one primary, "
+            "with Sentinel if it is to fail over"
+        )

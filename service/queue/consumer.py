@@ -83,8 +83,16 @@ def _readable(frame: bytes) -> Task | None:
 class Consumer:
     """Reads one or more queues. Redis' errors come through as `redis.RedisError`; the worker loop waits and retries."""
 
-    def __init__(self, client: redis.Redis, namespace: str, name: str, queues: Sequence[str], *, lease_s: float,
-                 max_deliveries: int) -> None:  # fmt: skip
+    def __init__(
+        self,
+        client: redis.Redis,
+        namespace: str,
+        name: str,
+        queues: Sequence[str],
+        *,
+        lease_s: float,
+        max_deliveries: int,
+    ) -> None:
         self.client: Any = client  # redis-py types every reply as a union of all replies
         self.keys = Keys(namespace)
         self.name = name
@@ -140,9 +148,7 @@ class Consumer:
         """The first job to come, of any lane; one of each where several lanes get work in the same moment."""
         block = max(1, int(min(block_s, BLOCK_S) * 1000))
         found = self.client.xreadgroup(GROUP, self.name, dict.fromkeys(self._streams, ">"), count=1, block=block)
-        return self._admit([
-            (stream.decode(), entry.decode()) for stream, entries in found for entry, _ in entries
-        ])  # fmt: skip
+        return self._admit([(stream.decode(), entry.decode()) for stream, entries in found for entry, _ in entries])
 
     def _reclaim(self, limit: int) -> list[Lease]:
         """Entries whose worker has kept silent for longer than a lease."""
@@ -175,8 +181,16 @@ class Consumer:
         leases = []
         for state, raw, entry, job, task, deadline, deliveries, queued in answers:
             stream = raw.decode()
-            lease = Lease(job.decode(), entry.decode(), self._queue_of[stream], stream, _readable(task),
-                          int(deadline), int(deliveries), int(queued))  # fmt: skip
+            lease = Lease(
+                job.decode(),
+                entry.decode(),
+                self._queue_of[stream],
+                stream,
+                _readable(task),
+                int(deadline),
+                int(deliveries),
+                int(queued),
+            )
             if lease.task is None:
                 self.finish(lease, Failed(JobState.FAILED, "unreadable", "a job of another version", False))
             elif state == b"expired":
@@ -191,8 +205,9 @@ class Consumer:
             self._in_hand.update({lease.key: lease for lease in leases})
         return leases
 
-    def finish(self, lease: Lease, body: Any, *, cache_ms: int = 0, compute_ms: float = 0.0,
-               started_ms: int | None = None) -> bool:  # fmt: skip
+    def finish(
+        self, lease: Lease, body: Any, *, cache_ms: int = 0, compute_ms: float = 0.0, started_ms: int | None = None
+    ) -> bool:
         """End a job. False if it had ended before (another worker, or its deadline)."""
         return self.finish_all([Ending(lease, body, cache_ms, compute_ms, started_ms or now_ms())])[0]
 
@@ -214,8 +229,16 @@ class Consumer:
     def _end(self, ending: Ending, client: Any = None, *, spare: bool = False) -> Any:
         lease = ending.lease
         reply = encode(Reply(lease.id, ending.body, float(ending.queue_ms), ending.compute_ms, self.name))
-        arguments: list[Any] = [self.keys.prefix, lease.id, reply, ending.cache_ms, KEEP_REPLY_MS, GROUP, lease.entry,
-                                ending.cache_as]  # fmt: skip
+        arguments: list[Any] = [
+            self.keys.prefix,
+            lease.id,
+            reply,
+            ending.cache_ms,
+            KEEP_REPLY_MS,
+            GROUP,
+            lease.entry,
+            ending.cache_as,
+        ]
         finish = self._finish_spare if spare else self._finish
         return finish(keys=self.keys.book(lease.queue), args=arguments, client=client)
 
@@ -228,8 +251,11 @@ class Consumer:
         """Keep the leases in hand alive (heartbeat thread). Answers those whose job has ended without this worker."""
         with self._lock:
             leases = list(self._in_hand.values())
-        return [lease for lease in leases
-                if not self.client.xclaim(lease.stream, GROUP, self.name, 0, [lease.entry], justid=True)]  # fmt: skip
+        return [
+            lease
+            for lease in leases
+            if not self.client.xclaim(lease.stream, GROUP, self.name, 0, [lease.entry], justid=True)
+        ]
 
     def suite(self, sha256: str) -> bytes | None:
         frame: bytes | None = self.client.get(self.keys.suite(sha256))
@@ -246,8 +272,16 @@ class Consumer:
 class Heartbeat:
     """Announces a worker and renews its leases until closed; a context manager."""
 
-    def __init__(self, consumer: Consumer, kind: str, info: dict[str, Any], *, every_s: float, patience_s: float,
-                 on_lost: Callable[[Lease], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        consumer: Consumer,
+        kind: str,
+        info: dict[str, Any],
+        *,
+        every_s: float,
+        patience_s: float,
+        on_lost: Callable[[Lease], None],
+    ) -> None:
         self.consumer = consumer
         self.info = info  # what it says may change while it works
         info["kind"] = kind

@@ -126,8 +126,9 @@ class Queue:
         self._storing: asyncio.Task[None] | None = None
         self._strangers: set[bytes] = set()  # workers whose announcement cannot be read, and who were told of
 
-    async def submit(self, jobs: Mapping[str, Job], bound: Bound, *, use_cache: bool = True,
-                     unless: Sequence[str] = ()) -> dict[str, Reply]:  # fmt: skip
+    async def submit(
+        self, jobs: Mapping[str, Job], bound: Bound, *, use_cache: bool = True, unless: Sequence[str] = ()
+    ) -> dict[str, Reply]:
         """Admit jobs of one queue, tag and tenant, all or none; the replies of finished ones come back at once.
 
         `jobs` by the token under which this caller waits: leaving takes back that token and no later caller's.
@@ -140,8 +141,18 @@ class Queue:
             return {}
         first = next(iter(jobs.values()))
         queue, tag = first.queue, first.tag
-        arguments: list[Any] = [self.keys.prefix, self.channel, bound.max_depth, bound.max_cost, now_ms(), len(jobs),
-                                tag, first.tenant, len(unless), *unless]  # fmt: skip
+        arguments: list[Any] = [
+            self.keys.prefix,
+            self.channel,
+            bound.max_depth,
+            bound.max_cost,
+            now_ms(),
+            len(jobs),
+            tag,
+            first.tenant,
+            len(unless),
+            *unless,
+        ]
         for token, job in jobs.items():
             line = f"{queue}:{job.lane}"
             arguments += [job.id, line, job.task, job.cost, job.deadline_ms, "1" if use_cache else "0", token]
@@ -156,8 +167,10 @@ class Queue:
         if outcome[0] == b"known":
             raise Remembered(outcome[1])
         if outcome[0] == b"full" and (len(outcome) > 1 and isinstance(outcome[1], int)):
-            raise Overloaded(f"queue {queue} holds {outcome[1]} jobs (at most {bound.max_depth}) of cost "
-                             f"{float(outcome[2]):g} (at most {bound.max_cost:g})")  # fmt: skip
+            raise Overloaded(
+                f"queue {queue} holds {outcome[1]} jobs (at most {bound.max_depth}) of cost "
+                f"{float(outcome[2]):g} (at most {bound.max_cost:g})"
+            )
         words = (b"new", b"joined")
         found, unreadable = {}, {}
         for (token, job), word in zip(jobs.items(), outcome, strict=True):

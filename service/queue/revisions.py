@@ -86,10 +86,13 @@ class Registry:
                 pipe.hgetall(self._keys.tags(queue))
             answers = pipe.execute()
         return {
-            model: State(_active(answers[3 * at]), _order(answers[3 * at + 1]),
-                         {tag.decode(): int(count) for tag, count in answers[3 * at + 2].items()})
+            model: State(
+                _active(answers[3 * at]),
+                _order(answers[3 * at + 1]),
+                {tag.decode(): int(count) for tag, count in answers[3 * at + 2].items()},
+            )
             for at, model in enumerate(models)
-        }  # fmt: skip
+        }
 
     def announce(self, info: Mapping[str, Any]) -> None:
         """Say now, and not with the next heartbeat, what this worker serves."""
@@ -160,8 +163,9 @@ class Activations:
                 await asyncio.shield(self._withdraw(key, frame))
         return found, workers
 
-    async def _prepared(self, model: str, order: Order, key: str, revision: str | None,
-                        until: float) -> tuple[str, int]:  # fmt: skip
+    async def _prepared(
+        self, model: str, order: Order, key: str, revision: str | None, until: float
+    ) -> tuple[str, int]:
         """Wait until all live workers of the model have it ready."""
         client = self._queue.client
         while True:
@@ -175,8 +179,11 @@ class Activations:
                 raise CheckpointRefused(f"{order.path} is {wrong.pop()}, not {revision}")
             if len(found) > 1:
                 raise CheckpointRefused(f"workers find {' and '.join(sorted(found))} at {order.path}")
-            live = {worker.id for worker in await self._queue.workers()
-                    if any(one["name"] == model for one in worker.info.get("models", ()))}  # fmt: skip
+            live = {
+                worker.id
+                for worker in await self._queue.workers()
+                if any(one["name"] == model for one in worker.info.get("models", ()))
+            }
             if not live:
                 raise NoWorker(f"no scoring worker that serves {model!r} is alive", retry_after_s=2.0)
             if found and live <= reports.keys():

@@ -43,8 +43,19 @@ from service.scoring.packing import Packing
 
 NAME = "plaudit_packed"
 PIECE = 1024  # tokens
-KNOWN = frozenset({"dropout", "position_ids", "cache_position", "use_cache", "output_attentions", "past_key_values",
-                   "position_embeddings", "output_hidden_states", "return_dict"})  # fmt: skip
+KNOWN = frozenset(
+    {
+        "dropout",
+        "position_ids",
+        "cache_position",
+        "use_cache",
+        "output_attentions",
+        "past_key_values",
+        "position_embeddings",
+        "output_hidden_states",
+        "return_dict",
+    }
+)
 
 
 class Unsharable(Exception):
@@ -62,8 +73,14 @@ class Row:
     asked for. `layers`: how many have come.
     """
 
-    def __init__(self, packing: Packing, places: Sequence[int], depth: int, known: Sequence[Layers] = (),
-                 kept: Sequence[tuple[list[slice], Layers]] = ()) -> None:  # fmt: skip
+    def __init__(
+        self,
+        packing: Packing,
+        places: Sequence[int],
+        depth: int,
+        known: Sequence[Layers] = (),
+        kept: Sequence[tuple[list[slice], Layers]] = (),
+    ) -> None:
         self.packing = packing
         self.places = sorted(set(places))
         self.depth = depth
@@ -129,8 +146,13 @@ def places_in_last_layer(window: int | None) -> list[int] | None:
 
 
 @contextmanager
-def packed(backbone: Any, packing: Packing, places: Sequence[int] | None = None, known: Sequence[Layers] = (),
-           kept: Sequence[tuple[list[slice], Layers]] = ()) -> Iterator[Row]:  # fmt: skip
+def packed(
+    backbone: Any,
+    packing: Packing,
+    places: Sequence[int] | None = None,
+    known: Sequence[Layers] = (),
+    kept: Sequence[tuple[list[slice], Layers]] = (),
+) -> Iterator[Row]:
     """Inside, the backbone's attention is that of this row, and its last hidden state is good at these places only,
     or at the last token of every sequence. `known`, `kept`: see `Row`."""
     before = backbone.config._attn_implementation
@@ -237,8 +259,9 @@ def attend(
     return whole, None
 
 
-def _at_places(row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-               scaling: float | None) -> torch.Tensor:  # fmt: skip
+def _at_places(
+    row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
+) -> torch.Tensor:
     """What `_joined` gives at the row's places, from their queries alone: (1, Hq, P, D) → (1, P, Hq, D)."""
     _, heads, count, size = query.shape
     out = query.new_empty((1, count, heads, size), dtype=torch.float32)
@@ -247,15 +270,17 @@ def _at_places(row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Te
         first, behind = (bisect_left(row.places, at) for at in (segment.start, segment.stop))
         for at in range(first, behind):
             own = slice(segment.start, row.places[at] + 1)
-            part, part_lse = _flash(query[:, :, at : at + 1], key[:, :, own], value[:, :, own], causal=False,
-                                    scaling=scaling)  # fmt: skip
+            part, part_lse = _flash(
+                query[:, :, at : at + 1], key[:, :, own], value[:, :, own], causal=False, scaling=scaling
+            )
             out[:, at : at + 1], lse[:, at : at + 1] = part, part_lse
     for segment in row.packing.segments:
         behind, last = (bisect_left(row.places, at) for at in (segment.stop, segment.reach))
         if behind < last:
             above = slice(segment.start, segment.stop)
-            part, part_lse = _flash(query[:, :, behind:last], key[:, :, above], value[:, :, above], causal=False,
-                                    scaling=scaling)  # fmt: skip
+            part, part_lse = _flash(
+                query[:, :, behind:last], key[:, :, above], value[:, :, above], causal=False, scaling=scaling
+            )
             _join(out[:, behind:last], lse[:, behind:last], part, part_lse)
     for stretch, key, value in row.continued():
         first, behind = (bisect_left(row.places, end) for end in (stretch.start, stretch.stop))
@@ -265,8 +290,9 @@ def _at_places(row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Te
     return out.to(query.dtype)
 
 
-def _joined(row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-            scaling: float | None) -> torch.Tensor:  # fmt: skip
+def _joined(
+    row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
+) -> torch.Tensor:
     """Own, above and known, joined: (1, T, Hq, D)."""
     segments = row.packing.segments
     _, heads, tokens, size = query.shape
@@ -295,15 +321,21 @@ def _join(out: torch.Tensor, lse: torch.Tensor, part: torch.Tensor, part_lse: to
     torch.logaddexp(lse, part_lse, out=lse)
 
 
-def _flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, causal: bool,
-           scaling: float | None) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+def _flash(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, causal: bool, scaling: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(1, Hq, Q, D), (1, Hkv, K, D) twice → (1, Q, Hq, D) and the log-sum-exp (1, Q, Hq). Heads may be grouped."""
     if query.device.type != "cpu":  # flash kernels there know half precision only; this one wants equal heads
         groups = query.shape[1] // key.shape[1]
         out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
-            query, key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1), None,
-            compute_log_sumexp=True, is_causal=causal, scale=scaling,
-        )  # fmt: skip
+            query,
+            key.repeat_interleave(groups, 1),
+            value.repeat_interleave(groups, 1),
+            None,
+            compute_log_sumexp=True,
+            is_causal=causal,
+            scale=scaling,
+        )
         return out.transpose(1, 2), lse[:, :, : query.shape[2]].transpose(1, 2)  # its rows are padded
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, 0.0, causal, attn_mask=None, scale=scaling
@@ -311,8 +343,9 @@ def _flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, causa
     return out.transpose(1, 2), lse.transpose(1, 2)
 
 
-def _windowed(row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int,
-              scaling: float | None) -> torch.Tensor:  # fmt: skip
+def _windowed(
+    row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int, scaling: float | None
+) -> torch.Tensor:
     """Each segment with the keys of its line, under a mask: (1, T, Hq, D)."""
     _, heads, tokens, size = query.shape
     groups = heads // key.shape[1]
@@ -322,9 +355,12 @@ def _windowed(row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Ten
         keys = torch.cat([key[:, :, at] for at in line], dim=2).repeat_interleave(groups, dim=1)  # (1, Hq, line, D)
         values = torch.cat([value[:, :, at] for at in line], dim=2).repeat_interleave(groups, dim=1)
         part = torch.nn.functional.scaled_dot_product_attention(
-            query[:, :, own.start : own.stop], keys, values, scale=scaling,
+            query[:, :, own.start : own.stop],
+            keys,
+            values,
+            scale=scaling,
             attn_mask=row.mask(index, window, query.device),
-        )  # fmt: skip
+        )
         out[:, own.start : own.stop] = part.transpose(1, 2)
     return out
 

@@ -27,9 +27,19 @@ from service.scoring.device import CPU
 from service.scoring.spec import SPEC_FILE
 
 # What decides a score. Reports, golden sets and plots may change without making another model.
-IDENTITY = ("*.safetensors", "*.safetensors.index.json", "value_head.bin", "config.json", "tokenizer*",
-            "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*",
-            SPEC_FILE)  # fmt: skip
+IDENTITY = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "value_head.bin",
+    "config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "chat_template*",
+    SPEC_FILE,
+)
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 VALUE_HEAD, VALUE_HEAD_BIN = "value_head.safetensors", "value_head.bin"
 # Tensors that a reward checkpoint may hold and that no score needs: the vocabulary's logits, OpenRLHF's statistics,
@@ -48,8 +58,9 @@ def locate(path: str | Path) -> Path:
 
     try:
         # Not the weights in subfolders: other formats, or the same model once more.
-        return Path(snapshot_download(path, allow_patterns=[*IDENTITY, "golden*.jsonl"],
-                                      ignore_patterns=["*/*.safetensors"]))  # fmt: skip
+        return Path(
+            snapshot_download(path, allow_patterns=[*IDENTITY, "golden*.jsonl"], ignore_patterns=["*/*.safetensors"])
+        )
     except (OSError, ValueError) as error:
         raise HostLacks(f"{path} is neither a folder here nor a checkpoint that the hub gives: {error}") from error
 
@@ -98,8 +109,10 @@ def weight_files(folder: Path) -> list[Path]:
         files = shards
     if not files:
         pickles = any(folder.glob("*.bin")) or any(folder.glob("*.pt*"))
-        raise UsageError(f"{folder}: no weights in {WEIGHTS}, nor an index of shards"
-                         + ("; pickles are not read: write them as safetensors" if pickles else ""))  # fmt: skip
+        raise UsageError(
+            f"{folder}: no weights in {WEIGHTS}, nor an index of shards"
+            + ("; pickles are not read: write them as safetensors" if pickles else "")
+        )
     return sorted(files) + [head for head in (folder / VALUE_HEAD,) if head.is_file()]
 
 
@@ -187,8 +200,9 @@ def quiet() -> Iterator[None]:
         reports.setLevel(before)
 
 
-def load(kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = (),
-         device: torch.device | None = CPU) -> Any:  # fmt: skip
+def load(
+    kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = (), device: torch.device | None = CPU
+) -> Any:
     """A model by one of transformers' Auto classes, in eval mode, every weight there, finite, and accounted for.
 
     `used`: names or prefixes of tensors that somebody else reads. `device`: None splits it over all GPUs.
@@ -198,9 +212,14 @@ def load(kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = ()
     try:
         with quiet(), readable(folder):
             model, loading = kind.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
-                output_loading_info=True, **({"device_map": "auto"} if device is None else {}),
-            )  # fmt: skip
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                **({"device_map": "auto"} if device is None else {}),
+            )
     except (OSError, ValueError, RuntimeError, StrictDataclassError) as error:
         raise UsageError(f"{folder}: not a loadable checkpoint: {error}") from error
     if missing := sorted(loading["missing_keys"]):  # Hugging Face would fill them with random numbers
@@ -270,5 +289,7 @@ def check_vocabulary(folder: Path, tokenizer: Any, num_embeddings: int) -> None:
     added = set(tokenizer.added_tokens_decoder)
     largest = max((at for at in tokenizer.get_vocab().values() if at not in added), default=-1)
     if largest >= num_embeddings:
-        raise UsageError(f"{folder}: the tokenizer has ids up to {largest} and the model {num_embeddings} embeddings: "
-                         "it is another model's tokenizer")  # fmt: skip
+        raise UsageError(
+            f"{folder}: the tokenizer has ids up to {largest} and the model {num_embeddings} embeddings: "
+            "it is another model's tokenizer"
+        )

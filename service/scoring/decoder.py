@@ -52,9 +52,14 @@ class DecoderLayer(torch.nn.Module):
         self.post_attention_layernorm = layer.get_submodule("post_attention_layernorm")
         self.feed_forward = GatedMLP(layer.get_submodule("mlp"))
 
-    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None,
-                position_embeddings: Positions | None = None, past_key_values: Any = None,
-                **_: Any) -> torch.Tensor:  # fmt: skip
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_embeddings: Positions | None = None,
+        past_key_values: Any = None,
+        **_: Any,
+    ) -> torch.Tensor:
         """(B, T, H) → (B, T, H). Raises `ValueError` for a cache."""
         if past_key_values is not None or position_embeddings is None:
             raise ValueError("a layer for scoring takes rotary positions and no cache")
@@ -69,9 +74,15 @@ class DecoderLayer(torch.nn.Module):
             normed, hidden, turns = normed[:, places], hidden[:, places], turns[:, places]
         query = _turned(_normed(self.query_norm, self._heads(self.query(normed))), turns)
         mixed, _weights = AttentionInterface()[self.config._attn_implementation](
-            self, query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attention_mask,
-            dropout=0.0, scaling=self.scaling, sliding_window=self.window,
-        )  # fmt: skip
+            self,
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            attention_mask,
+            dropout=0.0,
+            scaling=self.scaling,
+            sliding_window=self.window,
+        )
         hidden.add_(self.out(mixed.flatten(2)))
         for part in torch.split(hidden, ROWS, dim=1):
             part.add_(self.feed_forward(_norm(self.post_attention_layernorm, part)))

@@ -29,8 +29,9 @@ def device_of(name: str) -> torch.device | None:
     return device
 
 
-def sent(values: Sequence[int] | Sequence[Sequence[int]], device: torch.device,
-         dtype: torch.dtype = torch.long) -> torch.Tensor:  # fmt: skip
+def sent(
+    values: Sequence[int] | Sequence[Sequence[int]], device: torch.device, dtype: torch.dtype = torch.long
+) -> torch.Tensor:
     """These numbers on a device; to a GPU by a pinned copy that nobody waits for."""
     tensor = torch.tensor(values, dtype=dtype)
     if device.type == "cuda":

@@ -74,9 +74,12 @@ class Encoder:
         pooled = tokenizer.convert_ids_to_tokens([example.ids[at] for at in example.steps or (-1,)])
         log.warning(
             "%s has no %s; derived from its own files: %s; an example text is %r, of which %s is pooled",
-            folder, SPEC_FILE, encoder.spec.as_json(), encoder.full_text("PROMPT", "COMPLETION"),
+            folder,
+            SPEC_FILE,
+            encoder.spec.as_json(),
+            encoder.full_text("PROMPT", "COMPLETION"),
             "what its own classifier takes" if encoder.spec.head == CLASSIFIER else pooled,
-        )  # fmt: skip
+        )
         return encoder
 
     def encode(self, prompt: Prompt, completion: str, on_overflow: Overflow = "error") -> Encoded:
@@ -216,9 +219,10 @@ def _seams(tokenizer: Any) -> tuple[str, ...]:
         return ()
     added = pipeline["added_tokens"]
     plain = [
-        token["content"] for token in added
+        token["content"]
+        for token in added
         if token["special"] and not (token["normalized"] or token["lstrip"] or token["rstrip"] or token["single_word"])
-    ]  # fmt: skip
+    ]
     return tuple(token for token in plain if sum(token in other["content"] for other in added) == 1)
 
 

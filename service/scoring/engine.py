@@ -36,9 +36,15 @@ DRAWN_TOKENS = 192
 SAMPLE = (
     "Write a function `add(a, b)` that returns the sum of two numbers. Both may be integers or floats, positive, "
     "negative or zero; whole numbers of any size must be exact.\n\ndef add(a, b):\n",
-    ["    return a + b\n", "    return a - b\n", "    pass\n", "    total = a\n    total += b\n    return total\n",
-     "    if b < 0:\n        return a - abs(b)\n    return a + b\n", "    return sum([a, b])  # the sum of both\n"],
-)  # fmt: skip
+    [
+        "    return a + b\n",
+        "    return a - b\n",
+        "    pass\n",
+        "    total = a\n    total += b\n    return total\n",
+        "    if b < 0:\n        return a - abs(b)\n    return a + b\n",
+        "    return sum([a, b])  # the sum of both\n",
+    ],
+)
 
 
 class EngineUnavailable(Exception):
@@ -116,8 +122,12 @@ def open_engine(name: str, path: str, settings: Settings) -> tuple[Engine, Parit
         from service.scoring.reward_model import RewardModel
 
         engine = RewardModel.load(
-            path, dtype=settings.dtype, threads=settings.torch_threads, deterministic=settings.deterministic,
-            max_prompt_bytes=settings.max_prompt_cache_bytes, device=settings.device,
+            path,
+            dtype=settings.dtype,
+            threads=settings.torch_threads,
+            deterministic=settings.deterministic,
+            max_prompt_bytes=settings.max_prompt_cache_bytes,
+            device=settings.device,
         )
     with contextlib.ExitStack() as undo:
         undo.callback(engine.close)
@@ -126,8 +136,10 @@ def open_engine(name: str, path: str, settings: Settings) -> tuple[Engine, Parit
         except EngineUnavailable as error:
             raise HostLacks(f"model {name!r}: {error}") from error
         if not parity.ok:
-            raise HostLacks(f"model {name!r}: scores here differ from its golden set by {parity.max_abs_error:.3g} "
-                            f"(at most {parity.tolerance:g}); not served")  # fmt: skip
+            raise HostLacks(
+                f"model {name!r}: scores here differ from its golden set by {parity.max_abs_error:.3g} "
+                f"(at most {parity.tolerance:g}); not served"
+            )
         undo.pop_all()
     return engine, parity
 

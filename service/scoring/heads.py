@@ -66,8 +66,14 @@ def read(tensors: Tensors, name: str, *, steps: bool = False) -> Head:
 
     `steps`: it scores steps, and may have two labels, of which the second is the good one.
     """
-    stack = sorted({int(part) for tensor in tensors if _starts(tensor, name)
-                    if (part := tensor.removeprefix(f"{name}.").split(".")[0]).isdigit()})  # fmt: skip
+    stack = sorted(
+        {
+            int(part)
+            for tensor in tensors
+            if _starts(tensor, name)
+            if (part := tensor.removeprefix(f"{name}.").split(".")[0]).isdigit()
+        }
+    )
     prefixes = [f"{name}.{at}" for at in stack] or [name]
     layers = []
     for prefix in prefixes:

@@ -95,8 +95,13 @@ class Packing:
         return line[::-1]
 
 
-def pack(sequences: Sequence[Ids], known: Sequence[int] | None = None, *, min_saved: int = MIN_SAVED,
-         max_depth: int = MAX_DEPTH) -> Packing:  # fmt: skip
+def pack(
+    sequences: Sequence[Ids],
+    known: Sequence[int] | None = None,
+    *,
+    min_saved: int = MIN_SAVED,
+    max_depth: int = MAX_DEPTH,
+) -> Packing:
     """The row of these sequences, none of them empty.
 
     `known`: how many tokens of each need not be in it; at least one token of a sequence must.

@@ -41,8 +41,17 @@ from service.scoring.packing import Ids, pack, rows
 from service.scoring.prompts import Layers, PromptCache
 from service.scoring.spec import SPEC_FILE, Calibration, RewardModelSpec
 
-__all__ = ["Calibration", "Encoded", "Encoder", "Message", "Overflow", "Parity", "Prompt", "RewardModel",
-           "RewardModelSpec"]  # fmt: skip
+__all__ = [
+    "Calibration",
+    "Encoded",
+    "Encoder",
+    "Message",
+    "Overflow",
+    "Parity",
+    "Prompt",
+    "RewardModel",
+    "RewardModelSpec",
+]
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +67,19 @@ class RewardModel:
     `unshared`: why prompts are not shared; None where they are. `num_computed`, `num_shared`: tokens since the load.
     """
 
-    def __init__(self, backbone: Any, head: heads.Head | None, encoder: Encoder, folder: Path, *, revision: str,
-                 dtype: str, parameters: int, unshared: str | None, prompts: PromptCache) -> None:  # fmt: skip
+    def __init__(
+        self,
+        backbone: Any,
+        head: heads.Head | None,
+        encoder: Encoder,
+        folder: Path,
+        *,
+        revision: str,
+        dtype: str,
+        parameters: int,
+        unshared: str | None,
+        prompts: PromptCache,
+    ) -> None:
         self.encoder = encoder
         self.spec = encoder.spec
         self.revision = revision
@@ -77,8 +97,16 @@ class RewardModel:
         self._head = head
 
     @classmethod
-    def load(cls, path: str | Path, *, dtype: str = "float32", threads: int = 1, deterministic: bool = False,
-             max_prompt_bytes: int = 0, device: str = "cpu") -> RewardModel:  # fmt: skip
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        dtype: str = "float32",
+        threads: int = 1,
+        deterministic: bool = False,
+        max_prompt_bytes: int = 0,
+        device: str = "cpu",
+    ) -> RewardModel:
         """The checkpoint at this folder or hub id: safetensors only, no remote code, every weight accounted for.
 
         `device`: where its backbone runs (`device_of`); the head, a product of a few rows, runs on the CPU.
@@ -97,9 +125,10 @@ class RewardModel:
         encoder = Encoder.load(folder)
         name = encoder.spec.head
         if name == heads.CLASSIFIER:
-            backbone, head = checkpoint.load(
-                AutoModelForSequenceClassification, folder, DTYPES[dtype], device=where
-            ), None
+            backbone, head = (
+                checkpoint.load(AutoModelForSequenceClassification, folder, DTYPES[dtype], device=where),
+                None,
+            )
             if backbone.config.num_labels != 1:
                 raise UsageError(f"{folder}: {backbone.config.num_labels} labels; a reward model has one")
             unshared: str | None = "an encoder reads both sides of every token: no beginning is independent of the rest"
@@ -133,8 +162,17 @@ class RewardModel:
             log.warning("%s: prompts are not shared: %s", path, unshared)
         elif deterministic:
             unshared = "deterministic: one sequence at a time"
-        return cls(backbone, head, encoder, folder, revision=revision, dtype=dtype, parameters=parameters,
-                   unshared=unshared, prompts=prompts)  # fmt: skip
+        return cls(
+            backbone,
+            head,
+            encoder,
+            folder,
+            revision=revision,
+            dtype=dtype,
+            parameters=parameters,
+            unshared=unshared,
+            prompts=prompts,
+        )
 
     def encode(self, prompt: Prompt, completion: str, on_overflow: Overflow = "error") -> Encoded:
         """Ids of one prompt and completion; raises `TooLong`. See `Encoder.encode`."""
@@ -163,8 +201,10 @@ class RewardModel:
     def _score_rows(self, batch: Sequence[Encoded]) -> list[float]:
         prompts = [encoded.ids[: encoded.prompt_tokens] for encoded in batch]
         found = {prompt: layers for prompt in set(prompts) if (layers := self.prompts.find(prompt)) is not None}
-        known = [len(prompt) if prompt in found and len(prompt) < len(one.ids) else 0
-                 for one, prompt in zip(batch, prompts, strict=True)]  # fmt: skip
+        known = [
+            len(prompt) if prompt in found and len(prompt) < len(one.ids) else 0
+            for one, prompt in zip(batch, prompts, strict=True)
+        ]
         behind = Counter(prompts)
         scores = [math.nan] * len(batch)
         for row in rows([one.ids for one in batch], MAX_ROW_TOKENS, known):
@@ -176,16 +216,19 @@ class RewardModel:
                 scores[at] = score
         return scores
 
-    def _score_row(self, batch: list[Encoded], known: list[int], found: dict[Ids, Layers],
-                   kept: dict[int, Layers]) -> list[float]:  # fmt: skip
+    def _score_row(
+        self, batch: list[Encoded], known: list[int], found: dict[Ids, Layers], kept: dict[int, Layers]
+    ) -> list[float]:
         """`known`: how many tokens of each need no computing, as their layers were `found`. `kept`: where the layers
         of the prompt of a sequence go, by the sequence's index."""
         from service.scoring.attention import packed
 
         assert self._head is not None
         packing = pack([encoded.ids for encoded in batch], known)
-        read = [[packing.place(at, step) for step in encoded.steps] or [packing.pooled[at]]
-                for at, encoded in enumerate(batch)]  # fmt: skip
+        read = [
+            [packing.place(at, step) for step in encoded.steps] or [packing.pooled[at]]
+            for at, encoded in enumerate(batch)
+        ]
         places = sorted({place for one in read for place in one})  # equal beginnings have one, and so the same bits
         tokens, positions = (sent([part], self._backbone.device) for part in (packing.ids, packing.positions))  # (1, T)
         above = [found[one.known] for one in packing.continued]
@@ -211,8 +254,9 @@ class RewardModel:
             return self._whole(self._head(hidden[0, list(encoded.steps) or [-1]].cpu()).tolist())
         sides: dict[str, torch.Tensor] = {}
         if getattr(self._backbone.config, "type_vocab_size", 1) > 1:  # BERT's: 0 for the prompt, 1 for the completion
-            sides["token_type_ids"] = sent([[int(at >= encoded.prompt_tokens) for at in range(len(encoded.ids))]],
-                                           self._backbone.device)  # (1, T)  # fmt: skip
+            sides["token_type_ids"] = sent(
+                [[int(at >= encoded.prompt_tokens) for at in range(len(encoded.ids))]], self._backbone.device
+            )  # (1, T)
         return float(self._backbone(input_ids=tokens, **sides).logits.float().item())
 
     def check_golden(self) -> Parity:

@@ -93,8 +93,13 @@ class Scheduler(Generic[S]):
     """`sharing`: whether the model computes a prompt once; without it every sequence is counted whole. `known`: whether
     it has a prompt already, and computes it not even once."""
 
-    def __init__(self, max_batch_tokens: int, *, sharing: bool = True,
-                 known: Callable[[tuple[int, ...]], bool] = lambda prompt: False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        max_batch_tokens: int,
+        *,
+        sharing: bool = True,
+        known: Callable[[tuple[int, ...]], bool] = lambda prompt: False,
+    ) -> None:
         self.max_batch_tokens = max_batch_tokens
         self._sharing = sharing
         self._known = known
@@ -117,8 +122,10 @@ class Scheduler(Generic[S]):
         """Queue a group behind those of its lane. A group of no sequences is an error of the caller."""
         if not group.sequences:
             raise ValueError(f"group {group.key} has no sequences")
-        at = next((i for i, other in enumerate(self._waiting) if other.lane > group.lane and not other.scheduled),
-                  len(self._waiting))  # fmt: skip
+        at = next(
+            (i for i, other in enumerate(self._waiting) if other.lane > group.lane and not other.scheduled),
+            len(self._waiting),
+        )
         self._waiting.insert(at, group)
 
     def drop_expired(self, now_ms: int) -> list[Group[S]]:
@@ -157,8 +164,9 @@ class Scheduler(Generic[S]):
             elif group.prompt in mates:
                 yield from mates.pop(group.prompt)
 
-    def _slice(self, group: Group[S], room: int, prompts: set[tuple[int, ...]], *,
-               whole: bool) -> tuple[Slice[S] | None, int]:  # fmt: skip
+    def _slice(
+        self, group: Group[S], room: int, prompts: set[tuple[int, ...]], *, whole: bool
+    ) -> tuple[Slice[S] | None, int]:
         """As much of a group as fits; at least one sequence for the first of a batch, all or nothing for later ones."""
         start, stop = group.scheduled, group.scheduled
         cost = self._cost(group.prompt) if self._sharing and group.prompt not in prompts else 0

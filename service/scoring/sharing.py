@@ -50,14 +50,22 @@ def _probe(backbone: Any, max_length: int) -> str | None:
     config = backbone.config
     size = config.vocab_size
     beginning, middle = _tokens(11, size), _tokens(5, size, 3)
-    sequences = [beginning + _tokens(9, size, 5), beginning + middle + _tokens(4, size, 7),
-                 beginning + middle + _tokens(6, size, 11), beginning, _tokens(8, size, 13)]  # fmt: skip
+    sequences = [
+        beginning + _tokens(9, size, 5),
+        beginning + middle + _tokens(4, size, 7),
+        beginning + middle + _tokens(6, size, 11),
+        beginning,
+        _tokens(8, size, 13),
+    ]
     packing = pack(sequences, min_saved=1)
     with packed(backbone, packing) as row:
         hidden = _last_states(backbone, packing)  # (5, H)
-    alone = torch.stack([
-        backbone(input_ids=sent([ids], backbone.device), use_cache=False).last_hidden_state[0, -1] for ids in sequences
-    ])  # fmt: skip
+    alone = torch.stack(
+        [
+            backbone(input_ids=sent([ids], backbone.device), use_cache=False).last_hidden_state[0, -1]
+            for ids in sequences
+        ]
+    )
     difference = (hidden - alone.float()).norm(dim=1) / alone.float().norm(dim=1)  # (5)
     if not bool((difference <= PROBE_TOLERANCE[alone.dtype]).all()):
         return f"the probe differs by {difference.max().item():.2g}: tokens meet outside of attention"

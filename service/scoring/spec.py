@@ -125,8 +125,14 @@ def derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
     if max_length is None:
         raise UsageError(f"{folder}: no {SPEC_FILE}, and nothing says how long a text may be")
     architecture = str((config.get("architectures") or ["unknown"])[0])
-    return RewardModelSpec(template=template, max_length=max_length, architecture=architecture, head=head,
-                           pooled="steps" if steps else "last", steps=steps)  # fmt: skip
+    return RewardModelSpec(
+        template=template,
+        max_length=max_length,
+        architecture=architecture,
+        head=head,
+        pooled="steps" if steps else "last",
+        steps=steps,
+    )
 
 
 def _derived_steps(folder: Path, config: dict[str, Any], tokenizer: Any) -> Steps | None:

@@ -27,9 +27,7 @@ from service.scoring.device import sent
 from service.scoring.packing import Packing
 
 # (T, Hq, D), (K, Hkv, D) twice, the call, the scale → (T, Hq, D) and the log-sum-exp (Hq, T)
-Kernel = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, "Call", float | None], tuple[torch.Tensor, torch.Tensor]
-]
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, "Call", float | None], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +86,15 @@ def plan(packing: Packing, device: torch.device) -> Plan:
     )
 
 
-def joined(plan: Plan, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None,
-           known: Sequence[Sequence[torch.Tensor]] = (), kernel: Kernel | None = None) -> torch.Tensor:  # fmt: skip
+def joined(
+    plan: Plan,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    known: Sequence[Sequence[torch.Tensor]] = (),
+    kernel: Kernel | None = None,
+) -> torch.Tensor:
     """(1, Hq, T, D), (1, Hkv, T, D) twice → (1, T, Hq, D). `known`: keys and values of what the row continues, in the
     plan's order, (1, Hkv, K, D) each."""
     attend = kernel or flash
@@ -104,34 +109,51 @@ def joined(plan: Plan, query: torch.Tensor, key: torch.Tensor, value: torch.Tens
     return out.to(query.dtype)[None]
 
 
-def flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: Call,
-          scaling: float | None) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+def flash(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: Call, scaling: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """torch's own kernel. Raises `RuntimeError` for a log-sum-exp of another shape than the one that is joined here."""
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
     out, lse = varlen_attn(
-        query, key, value, call.query_ends, call.key_ends, call.most_queries, call.most_keys,
-        return_aux=AuxRequest(lse=True), scale=scaling, window_size=(-1, 0) if call.causal else (-1, -1),
+        query,
+        key,
+        value,
+        call.query_ends,
+        call.key_ends,
+        call.most_queries,
+        call.most_keys,
+        return_aux=AuxRequest(lse=True),
+        scale=scaling,
+        window_size=(-1, 0) if call.causal else (-1, -1),
         enable_gqa=key.shape[1] != query.shape[1],
-    )  # fmt: skip
+    )
     if lse.shape != (query.shape[1], query.shape[0]):
         raise RuntimeError(f"varlen_attn: log-sum-exp of shape {tuple(lse.shape)}, not (heads, tokens)")
     return out, lse
 
 
-def _join(out: torch.Tensor, lse: torch.Tensor, at: slice | torch.Tensor, part: torch.Tensor,
-          part_lse: torch.Tensor) -> None:  # fmt: skip
+def _join(
+    out: torch.Tensor, lse: torch.Tensor, at: slice | torch.Tensor, part: torch.Tensor, part_lse: torch.Tensor
+) -> None:
     """Add attention over further keys to these rows: (Q, Hq, D) and (Hq, Q)."""
     mine, theirs = lse[at], part_lse.T
     out[at] = out[at].lerp(part.float(), torch.sigmoid(theirs - mine)[..., None])
     lse[at] = torch.logaddexp(mine, theirs)
 
 
-def _call(queries: slice | torch.Tensor, query_ends: list[int], key_ends: list[int], device: torch.device, *,
-          causal: bool) -> Call:  # fmt: skip
+def _call(
+    queries: slice | torch.Tensor, query_ends: list[int], key_ends: list[int], device: torch.device, *, causal: bool
+) -> Call:
     most_queries, most_keys = (max(b - a for a, b in pairwise(ends)) for ends in (query_ends, key_ends))
-    return Call(queries, sent(query_ends, device, torch.int32), sent(key_ends, device, torch.int32), most_queries,
-                most_keys, causal)  # fmt: skip
+    return Call(
+        queries,
+        sent(query_ends, device, torch.int32),
+        sent(key_ends, device, torch.int32),
+        most_queries,
+        most_keys,
+        causal,
+    )
 
 
 def _places(stretches: list[range], device: torch.device) -> slice | torch.Tensor:

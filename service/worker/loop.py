@@ -63,8 +63,16 @@ class Hands:
         self._consumer = consumer
         self._stop = stop
 
-    def answer(self, lease: Lease, body: Scored | Executed | Failed, *, cache_ms: int = 0, compute_ms: float = 0.0,
-               started_ms: int | None = None, cache_as: str = "") -> None:  # fmt: skip
+    def answer(
+        self,
+        lease: Lease,
+        body: Scored | Executed | Failed,
+        *,
+        cache_ms: int = 0,
+        compute_ms: float = 0.0,
+        started_ms: int | None = None,
+        cache_as: str = "",
+    ) -> None:
         """Hand in the ending of a job, waiting for Redis if it is away; dropped there if the job had ended."""
         self.answer_all([Ending(lease, body, cache_ms, compute_ms, started_ms or now_ms(), cache_as)])
 
@@ -131,12 +139,19 @@ def run(work: Work, settings: Settings, stop: Stop, name: str | None = None) -> 
     if settings.metrics_port:
         metrics.serve(settings.metrics_port)
     client = connect(settings.redis_url)
-    consumer = Consumer(client, settings.namespace, name or worker_name(work.kind), work.queues,
-                        lease_s=settings.lease_s, max_deliveries=settings.max_deliveries)  # fmt: skip
+    consumer = Consumer(
+        client,
+        settings.namespace,
+        name or worker_name(work.kind),
+        work.queues,
+        lease_s=settings.lease_s,
+        max_deliveries=settings.max_deliveries,
+    )
     patiently(consumer.ensure_groups, stop)
     work.info.update(pid=os.getpid(), host=socket.gethostname())
-    heartbeat = Heartbeat(consumer, work.kind, work.info, every_s=settings.heartbeat_s, patience_s=work.patience_s,
-                          on_lost=work.lost)  # fmt: skip
+    heartbeat = Heartbeat(
+        consumer, work.kind, work.info, every_s=settings.heartbeat_s, patience_s=work.patience_s, on_lost=work.lost
+    )
 
     hands = Hands(consumer, stop)
     gc.freeze()  # what is loaded stays: not looked at again while working, nor for seconds at the end (torch)

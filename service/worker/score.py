@@ -147,8 +147,10 @@ class ScoreWork:
         elapsed_ms = (time.perf_counter() - began) * 1000
         if outcome.halvings:
             scheduler.max_batch_tokens = max(1, min(scheduler.max_batch_tokens, batch.tokens >> outcome.halvings))
-            log.warning("out of memory", extra={"model": name, "tokens": batch.tokens,
-                                                "max_batch_tokens": scheduler.max_batch_tokens})  # fmt: skip
+            log.warning(
+                "out of memory",
+                extra={"model": name, "tokens": batch.tokens, "max_batch_tokens": scheduler.max_batch_tokens},
+            )
         for part in batch.slices:
             self.pending[part.group.key].compute_ms += elapsed_ms
         done = scheduler.finish(batch, outcome.scores)

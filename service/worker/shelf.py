@@ -57,8 +57,9 @@ class _Preparation:
     reported: bool = False
 
 
-def enrol(settings: Settings, registry: Registry, patiently: Callable[[Callable[[], Any]], Any],
-          stop: Stop) -> dict[str, Active]:  # fmt: skip
+def enrol(
+    settings: Settings, registry: Registry, patiently: Callable[[Callable[[], Any]], Any], stop: Stop
+) -> dict[str, Active]:
     """Which revision of each configured model to serve.
 
     It is the configured checkpoint, unless another one was activated upon it. A worker that is configured with a third
@@ -72,8 +73,11 @@ def enrol(settings: Settings, registry: Registry, patiently: Callable[[Callable[
         while revision not in (active.revision, active.base) and not stop.asked:
             log.warning(
                 "model %r: %s is active, and not upon the checkpoint configured here, %s; waiting for an activation, "
-                "or for the last worker that serves it to go", name, active.revision, revision,
-            )  # fmt: skip
+                "or for the last worker that serves it to go",
+                name,
+                active.revision,
+                revision,
+            )
             stop.sleep(WAIT_S)
             served: set[str] = patiently(lambda: registry.served(name))  # noqa: B023
             replaces = "" if active.revision in served else active.revision
@@ -243,12 +247,22 @@ class Shelf:
 
 def _describe(name: str, model: Engine, parity: Parity) -> dict[str, Any]:
     return {
-        "name": name, "revision": model.revision, "architecture": model.architecture, "dtype": model.dtype,
-        "parameters": model.parameters, "max_length": model.max_length,
-        "calibrated": model.spec.calibration is not None, "unshared": model.unshared, "engine": model.engine,
-        "parity": {"max_abs_error": parity.max_abs_error, "n": parity.n, "tolerance": parity.tolerance,
-                   "company": parity.company},
-    }  # fmt: skip
+        "name": name,
+        "revision": model.revision,
+        "architecture": model.architecture,
+        "dtype": model.dtype,
+        "parameters": model.parameters,
+        "max_length": model.max_length,
+        "calibrated": model.spec.calibration is not None,
+        "unshared": model.unshared,
+        "engine": model.engine,
+        "parity": {
+            "max_abs_error": parity.max_abs_error,
+            "n": parity.n,
+            "tolerance": parity.tolerance,
+            "company": parity.company,
+        },
+    }
 
 
 def _give_back() -> None:

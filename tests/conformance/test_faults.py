@@ -150,8 +150,9 @@ def clients(verl_sandbox: Any, verl_reward_loop: Any, openrlhf_agent: Any) -> di
     def verl(scripted: Scripted) -> Any:
         completion = "```python\nprint(1)\n```"
         tests = {"inputs": [""], "outputs": ["1"]}
-        value, metadata = verl_sandbox.compute_score(f"{scripted.url}/run_code", threading.Semaphore(1), 1024,
-                                                     completion, tests, timeout=1)  # fmt: skip
+        value, metadata = verl_sandbox.compute_score(
+            f"{scripted.url}/run_code", threading.Semaphore(1), 1024, completion, tests, timeout=1
+        )
         return value if metadata[0]["status"] == "success" else f"{value:g}, {metadata[0]['status']}"
 
     def loop(scripted: Scripted) -> Any:
@@ -165,9 +166,14 @@ def clients(verl_sandbox: Any, verl_reward_loop: Any, openrlhf_agent: Any) -> di
         (one,) = asyncio.run(_awaited(fetched))
         return one["rewards"] if one["extra_logs"]["reward_ok"] == [1.0] else f"{one['rewards'][0]:g}, `reward_ok` 0"
 
-    return {"**verl sandbox**": (verl, 1.0), "**verl reward loop**": (loop, 0.5), "**OpenRLHF**": (openrlhf, [1.0]),
-            "**sandbox-fusion**": (sandbox_fusion_package, "1\n"), "**cohere**": (cohere_package, 0),
-            **BY_RULE}  # fmt: skip
+    return {
+        "**verl sandbox**": (verl, 1.0),
+        "**verl reward loop**": (loop, 0.5),
+        "**OpenRLHF**": (openrlhf, [1.0]),
+        "**sandbox-fusion**": (sandbox_fusion_package, "1\n"),
+        "**cohere**": (cohere_package, 0),
+        **BY_RULE,
+    }
 
 
 async def _awaited(work: Awaitable[Any]) -> Any:
@@ -204,9 +210,11 @@ def test_what_goes_over_the_wire(scripted: Scripted, request: pytest.FixtureRequ
 
 @pytest.mark.timeout(300)
 def test_what_clients_end_up_with(
-    scripted: Scripted, clients: dict[str, tuple[Client, Any]], request: pytest.FixtureRequest,
+    scripted: Scripted,
+    clients: dict[str, tuple[Client, Any]],
+    request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     real = dialect.deadline
 
     def hurried(settings: Any, body_ms: int | None, header: str | None) -> int:
@@ -320,4 +328,3 @@ def test_a_key_may_stand_in_the_url() -> None:
         for user, status in (("", 401), ("plaudit:wrong@", 401), ("plaudit:k-1@", 200)):
             url = f"http://{user}{one.address}/run_code"
             assert httpx.post(url, json=RUN, trust_env=False).status_code == status
-

@@ -17,9 +17,11 @@ from training.run import Run
 from training.tokenize import load_encoder
 
 WORLD = dataclasses.replace(
-    Recipe(), world=World(problems=12, programs=1, tests=2), tokenize=Tokenize(vocab_size=300),
+    Recipe(),
+    world=World(problems=12, programs=1, tests=2),
+    tokenize=Tokenize(vocab_size=300),
     pretrain=Pretrain(hidden_size=16, intermediate_size=16, num_layers=1, num_heads=2),
-)  # fmt: skip
+)
 WRONG = "    return 12345\n"
 
 
@@ -64,8 +66,17 @@ def test_a_step_of_grpo_goes_over_http_and_saves_the_generator(
     pytest.importorskip("trl")
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     folder, problems = world
-    log = grpo.train(folder, problems, grpo.reward_of("combined", stack.url), tmp_path / "out", steps=1, prompts=2,
-                     samples=2, max_new_tokens=6, use_cpu=True)  # fmt: skip
+    log = grpo.train(
+        folder,
+        problems,
+        grpo.reward_of("combined", stack.url),
+        tmp_path / "out",
+        steps=1,
+        prompts=2,
+        samples=2,
+        max_new_tokens=6,
+        use_cpu=True,
+    )
     assert [entry["plaudit/reward_ok"] for entry in log] == [1.0]
     assert 0 < log[0]["reward"] < 1.2
     assert (tmp_path / "out" / "model.safetensors").is_file()

@@ -19,11 +19,18 @@ def slime(http: httpx.Client, code: str, label: Any, query: str = "", fenced: st
 
 
 def verify(http: httpx.Client, code: str, unit_tests: Any, query: str = "") -> Any:
-    message = {"id": "m", "type": "message", "role": "assistant", "status": "completed",
-               "content": [{"type": "output_text", "text": FENCED.format(code), "annotations": []}]}  # fmt: skip
-    body = {"responses_create_params": {"input": [{"role": "user", "content": "..."}]},
-            "response": {"id": "r", "object": "response", "output": [message]},
-            "verifier_metadata": {"unit_tests": unit_tests}}  # fmt: skip
+    message = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [{"type": "output_text", "text": FENCED.format(code), "annotations": []}],
+    }
+    body = {
+        "responses_create_params": {"input": [{"role": "user", "content": "..."}]},
+        "response": {"id": "r", "object": "response", "output": [message]},
+        "verifier_metadata": {"unit_tests": unit_tests},
+    }
     return http.post(f"/verify{query}", json=body).json()
 
 
@@ -62,11 +69,18 @@ def test_a_label_s_function_is_the_program_s_own(
 @pytest.mark.parametrize(
     ("answer", "given", "wanted", "reward"),
     [
-        ("[3]", [1], [3], 1.0), ("3", [1], [3], 1.0), ("(3,)", [1], [3], 1.0), ("[3, 3]", [1], [3], 0.0),
-        ("(1, 2)", [1], [1, 2], 1.0), ("None", [1], None, 1.0), ("0", [1], None, 0.0),
-        ("a - b", {"b": 2, "a": 5}, 3, 1.0), ("b - a", {"b": 2, "a": 5}, 3, 0.0), ("3", None, 3, 1.0),
+        ("[3]", [1], [3], 1.0),
+        ("3", [1], [3], 1.0),
+        ("(3,)", [1], [3], 1.0),
+        ("[3, 3]", [1], [3], 0.0),
+        ("(1, 2)", [1], [1, 2], 1.0),
+        ("None", [1], None, 1.0),
+        ("0", [1], None, 0.0),
+        ("a - b", {"b": 2, "a": 5}, 3, 1.0),
+        ("b - a", {"b": 2, "a": 5}, 3, 0.0),
+        ("3", None, 3, 1.0),
     ],
-)  # fmt: skip
+)
 def test_answers_and_arguments_are_read_as_apps_does(
     http: httpx.Client, answer: str, given: Any, wanted: Any, reward: float
 ) -> None:
@@ -110,10 +124,18 @@ def test_a_prelude_is_for_programs_of_python(http: httpx.Client) -> None:
 # --- comparison ------------------------------------------------------------------------------------------------------
 
 PRINTED = [  # printed, expected, alike for NeMo-Gym (1e-6), alike for LiveCodeBench
-    ("1.0", "1", 1, 1), ("2.50", "2.5", 1, 1), (" 5", "5", 1, 1), ("1  2", "1 2", 1, 1), ("\\n5\\n\\n", "5", 1, 1),
-    ("0.333333", "0.333333333333", 1, 0), ("0.30000000000000004", "0.3", 1, 0), ("1 2", "1\n2", 0, 0),
-    ("1000001", "1000000", 0, 0), ("yes", "YES", 0, 0), ("5", "6", 0, 0),
-]  # fmt: skip
+    ("1.0", "1", 1, 1),
+    ("2.50", "2.5", 1, 1),
+    (" 5", "5", 1, 1),
+    ("1  2", "1 2", 1, 1),
+    ("\\n5\\n\\n", "5", 1, 1),
+    ("0.333333", "0.333333333333", 1, 0),
+    ("0.30000000000000004", "0.3", 1, 0),
+    ("1 2", "1\n2", 0, 0),
+    ("1000001", "1000000", 0, 0),
+    ("yes", "YES", 0, 0),
+    ("5", "6", 0, 0),
+]
 
 
 def test_outputs_are_compared_as_each_grader_does(http: httpx.Client) -> None:
@@ -139,9 +161,16 @@ def test_a_url_says_how_outputs_are_compared(http: httpx.Client) -> None:
     assert verify(http, "print(1.01, 1)", {"inputs": [""], "outputs": ["1 1"]}, "?rel_tol=0.1")["reward"] == 1.0
 
 
-@pytest.mark.parametrize("query", [
-    "compare=fuzzy", "rel_tol=x", "rel_tol=-1", "compare=exact&rel_tol=0.1", "prelude=x",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "query",
+    [
+        "compare=fuzzy",
+        "rel_tol=x",
+        "rel_tol=-1",
+        "compare=exact&rel_tol=0.1",
+        "prelude=x",
+    ],
+)
 def test_a_comparison_that_does_not_exist_is_refused(http: httpx.Client, query: str) -> None:
     body = {"prompt": "p", "response": FENCED.format("print(1)"), "label": {"inputs": [""], "outputs": ["1"]}}
     for path, sent in (
@@ -163,15 +192,24 @@ def test_null_streams_are_empty(http: httpx.Client) -> None:
 # --- fences ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fenced", [
-    "```python\r\n{}\r\n```\r\n", "1. So:\n\n   ```python\n   {}\n   ```\n", "~~~python\n{}\n~~~",
-    "```python title=\"a.py\"\n{}\n```\nprints\n```text\n9\n```",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "fenced",
+    [
+        "```python\r\n{}\r\n```\r\n",
+        "1. So:\n\n   ```python\n   {}\n   ```\n",
+        "~~~python\n{}\n~~~",
+        '```python title="a.py"\n{}\n```\nprints\n```text\n9\n```',
+    ],
+)
 def test_completions_of_every_form_have_their_program(http: httpx.Client, fenced: str) -> None:
     body = {"prompt": "p", "response": fenced.format("print(8)"), "label": {"inputs": [""], "outputs": ["8"]}}
     assert http.post("/slime?reward=tests", json=body).json() == 1.0
-    item = {"language": "python", "extract": "last_fence", "programs": [fenced.format("print(8)")],
-            "tests": {"kind": "stdio", "cases": [{"stdin": "", "stdout": "8\n"}]}}  # fmt: skip
+    item = {
+        "language": "python",
+        "extract": "last_fence",
+        "programs": [fenced.format("print(8)")],
+        "tests": {"kind": "stdio", "cases": [{"stdin": "", "stdout": "8\n"}]},
+    }
     if "9" not in fenced:  # natively it is the last fence, whatever its tag
         (program,) = http.post("/execute", json={"items": [item]}).json()["results"][0]["programs"]
         assert program["verdict"] == "passed"
@@ -220,11 +258,12 @@ def test_packages_are_listed_and_missing_ones_are_named(http: httpx.Client) -> N
 @pytest.mark.parametrize(
     "tests",
     [
-        {"kind": "assert", "asserts": ["assert f([2]) == 2"]}, {"kind": "script", "source": "assert f([2]) == 2"},
+        {"kind": "assert", "asserts": ["assert f([2]) == 2"]},
+        {"kind": "script", "source": "assert f([2]) == 2"},
         {"kind": "check", "test": "def check(c):\n    assert c([2]) == 2", "entry_point": "f"},
         {"kind": "function", "entry_point": "f", "cases": [{"args": [[2]], "expected": 0, "also": [1, 2]}]},
     ],
-)  # fmt: skip
+)
 def test_a_prelude_is_seen_by_the_program(http: httpx.Client, tests: dict[str, Any]) -> None:
     tests = {**tests, "prelude": "from collections import *\nfrom typing import *\n"}
     assert execute(http, "python", "def f(a: List[int]):\n    return max(deque(a))", tests)["verdict"] == "passed"
@@ -246,14 +285,19 @@ def test_a_call_is_no_name(http: httpx.Client) -> None:
 
 def test_run_code_s_files_are_there_for_the_compiler(http: httpx.Client) -> None:
     header = base64.b64encode(b"inline int seven(){return 7;}\n").decode()
-    body = {"language": "cpp", "code": '#include "testlib.h"\n#include <iostream>\nint main(){ std::cout<<seven(); }',
-            "files": {"testlib.h": header}}  # fmt: skip
+    body = {
+        "language": "cpp",
+        "code": '#include "testlib.h"\n#include <iostream>\nint main(){ std::cout<<seven(); }',
+        "files": {"testlib.h": header},
+    }
     assert http.post("/run_code", json=body).json()["run_result"]["stdout"] == "7"
 
 
 def test_run_code_s_go_test_is_go_test(http: httpx.Client) -> None:
-    code = 'package add\nimport "testing"\nfunc Add(a, b int) int { return a + b }\n' \
-           'func TestAdd(t *testing.T) { if Add(1, 2) != %d { t.Fatal("no") } }'  # fmt: skip
+    code = (
+        'package add\nimport "testing"\nfunc Add(a, b int) int { return a + b }\n'
+        'func TestAdd(t *testing.T) { if Add(1, 2) != %d { t.Fatal("no") } }'
+    )
     for number, status in ((3, "Success"), (4, "Failed")):
         assert http.post("/run_code", json={"language": "go_test", "code": code % number}).json()["status"] == status
 
@@ -266,8 +310,12 @@ def test_piston_s_arguments_and_encodings(http: httpx.Client) -> None:
 
     code = "import sys\nprint(sys.argv[1:], open('data.bin', 'rb').read())"
     data = {"name": "data.bin", "content": "/wA=", "encoding": "base64"}
-    for text, encoding in ((code, None), (code, "utf8"), (base64.b64encode(code.encode()).decode(), "base64"),
-                           (code.encode().hex(), "hex")):  # fmt: skip
+    for text, encoding in (
+        (code, None),
+        (code, "utf8"),
+        (base64.b64encode(code.encode()).decode(), "base64"),
+        (code.encode().hex(), "hex"),
+    ):
         done = run(text, encoding, data, args=["a b", "c"]).json()
         assert done["run"]["stdout"] == "['a b', 'c'] b'\\xff\\x00'\n"
     assert run("!", "base64").status_code == 400

@@ -58,8 +58,11 @@ def test_openrlhf_takes_every_flag(tmp_path: Path, wheels: Path) -> None:
     (source,) = unpacked("openrlhf", wheels).rglob("train_ppo_ray.py")
     module, name, *flags = launched("openrlhf_ray.sh", tmp_path)
     assert (module, name) == ("-m", "openrlhf.cli.train_ppo_ray")
-    (block,) = (node for node in ast.parse(source.read_text()).body
-                if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))  # fmt: skip
+    (block,) = (
+        node
+        for node in ast.parse(source.read_text()).body
+        if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
+    )
     end = next(at for at, node in enumerate(block.body) if "parse_args" in ast.unparse(node))
     namespace: dict[str, Any] = {"argparse": argparse}
     own = [node for node in ast.parse(source.read_text()).body if isinstance(node, ast.FunctionDef | ast.ImportFrom)]

@@ -57,8 +57,9 @@ def asked(frail: Stack, verl_sandbox: Any, openrlhf_agent: Any) -> Callable[[int
     def verl(number: int) -> bool:
         tests = {"inputs": ["1\n", "2\n", "3\n"], "outputs": [f"{n * number}\n" for n in (1, 2, 3)]}
         completion = f"```python\n{sleeping(0.5, number)}\n```"
-        value, metadata = verl_sandbox.compute_score(f"{frail.url}/run_code", threading.Semaphore(8), 1024, completion,
-                                                     tests)  # fmt: skip
+        value, metadata = verl_sandbox.compute_score(
+            f"{frail.url}/run_code", threading.Semaphore(8), 1024, completion, tests
+        )
         return bool(value == 1.0) or metadata
 
     def openrlhf(number: int) -> bool:
@@ -112,8 +113,12 @@ def meets(frail: Stack, request: pytest.FixtureRequest) -> Iterator[Callable[[st
 
         def compare() -> None:
             cells = {f"`{probe.path}`": cell(name) for name, probe in PROBES.items()}
-            publish(PAGE, "outages", lambda old: with_column(old, fault, cells),
-                    rewrite=request.config.getoption("--rewrite"))  # fmt: skip
+            publish(
+                PAGE,
+                "outages",
+                lambda old: with_column(old, fault, cells),
+                rewrite=request.config.getoption("--rewrite"),
+            )
 
         return compare
 

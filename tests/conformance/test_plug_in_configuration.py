@@ -27,13 +27,25 @@ pytestmark = pytest.mark.usefixtures("nothing_left_open")
 # --- tests that are not there ----------------------------------------------------------------------------------------
 
 UNREADABLE = {
-    "nothing": None, "empty text": "", "blank text": "  ", "empty list": [], "empty object": {}, "a number": 42,
-    "a number as text": "42", "prose": "garbage", "lists in a list": [["assert add(1, 2) == 3"]],
-    "a list under test": {"test": ["assert add(1, 2) == 3"]}, "null under tests": {"tests": None},
-    "broken JSON": '["assert add(1, 2) == 3"', "asserts and more": "assert add(1, 2) == 3\nprint(1)",
-    "inputs alone": {"inputs": ["1"]}, "pairs that do not fit": {"inputs": ["1"], "outputs": []},
-    "an unknown kind": {"kind": "magic"}, "an empty assert": [""], "numbers": [1, 2],
-}  # fmt: skip
+    "nothing": None,
+    "empty text": "",
+    "blank text": "  ",
+    "empty list": [],
+    "empty object": {},
+    "a number": 42,
+    "a number as text": "42",
+    "prose": "garbage",
+    "lists in a list": [["assert add(1, 2) == 3"]],
+    "a list under test": {"test": ["assert add(1, 2) == 3"]},
+    "null under tests": {"tests": None},
+    "broken JSON": '["assert add(1, 2) == 3"',
+    "asserts and more": "assert add(1, 2) == 3\nprint(1)",
+    "inputs alone": {"inputs": ["1"]},
+    "pairs that do not fit": {"inputs": ["1"], "outputs": []},
+    "an unknown kind": {"kind": "magic"},
+    "an empty assert": [""],
+    "numbers": [1, 2],
+}
 
 
 @pytest.mark.parametrize("label", UNREADABLE.values(), ids=UNREADABLE.keys())
@@ -85,10 +97,18 @@ def test_a_bad_label_among_rows_in_flight_costs_its_own_row_only(scripted: Scrip
     assert isinstance(second, Misconfigured)
 
 
-@pytest.mark.parametrize("label", ["assert add(1, 2) == 3", "assert add(1, 2) == 3\nassert add(0, 0) == 0\n",
-                                   ("assert add(1, 2) == 3",), json.dumps(TESTS), numpy.array(TESTS),
-                                   {"inputs": numpy.array(["1\n2"]), "outputs": ["3"], "fn_name": "add"}],
-                         ids=repr)  # fmt: skip
+@pytest.mark.parametrize(
+    "label",
+    [
+        "assert add(1, 2) == 3",
+        "assert add(1, 2) == 3\nassert add(0, 0) == 0\n",
+        ("assert add(1, 2) == 3",),
+        json.dumps(TESTS),
+        numpy.array(TESTS),
+        {"inputs": numpy.array(["1\n2"]), "outputs": ["3"], "fn_name": "add"},
+    ],
+    ids=repr,
+)
 def test_what_can_be_read_is_read(label: Any, stack: Stack) -> None:
     found = rewards.trl(stack.url)(prompts=[PROMPT] * 2, completions=[GOOD, BAD], tests=[label] * 2)
     assert found[0] is not None
@@ -97,17 +117,35 @@ def test_what_can_be_read_is_read(label: Any, stack: Stack) -> None:
 
 # --- options ---------------------------------------------------------------------------------------------------------
 
-MAKERS = (rewards.trl, rewards.verl, rewards.verl_blocking, rewards.verl_batch, rewards.openrlhf,
-          rewards.openrlhf_step, rewards.slime, rewards.areal, rewards.skyrl, rewards.verifiers, Rater)  # fmt: skip
+MAKERS = (
+    rewards.trl,
+    rewards.verl,
+    rewards.verl_blocking,
+    rewards.verl_batch,
+    rewards.openrlhf,
+    rewards.openrlhf_step,
+    rewards.slime,
+    rewards.areal,
+    rewards.skyrl,
+    rewards.verifiers,
+    Rater,
+)
 URL = "http://127.0.0.1:9"
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 @pytest.mark.parametrize(
     ("wrong", "nearest"),
-    [("timeout", "timeout_s"), ("specs", "spec"), ("limit", "limits"), ("langage", "language"), ("rewards", "reward"),
-     ("extracts", "extract"), ("prio", "priority")],
-)  # fmt: skip
+    [
+        ("timeout", "timeout_s"),
+        ("specs", "spec"),
+        ("limit", "limits"),
+        ("langage", "language"),
+        ("rewards", "reward"),
+        ("extracts", "extract"),
+        ("prio", "priority"),
+    ],
+)
 def test_an_option_that_does_not_exist_is_raised_where_it_is_written(make: Any, wrong: str, nearest: str) -> None:
     with pytest.raises(TypeError, match=rf"{make.__name__}\(\) has no option '{wrong}'; did you mean '{nearest}'"):
         make(URL, **{wrong: 1})
@@ -123,16 +161,27 @@ def test_options_of_one_plug_in_are_suggested_and_not_taken_by_others() -> None:
 
 
 VALUES: list[tuple[dict[str, Any], str]] = [
-    ({"extract": "raw"}, "^extract: 'raw'; there are none, last_fence"), ({"extract": None}, "^extract: None"),
-    ({"language": "cobol"}, "^language: language 'cobol' is not one of"), ({"language": 3}, "^language: 3 is not"),
-    ({"limits": {"cpu_s": -1}}, "^limits.cpu_s: "), ({"limits": {"memory_mb": 1}}, "^limits.memory_mb: "),
-    ({"limits": {"cpu": 1}}, "^limits.cpu: .*did you mean 'cpu_s'"), ({"limits": {"cpu_s": "x"}}, "^limits.cpu_s: "),
-    ({"limits": None}, "^limits: "), ({"stop": "sometimes"}, "^stop"), ({"stop": {"after": 0}}, "^stop"),
+    ({"extract": "raw"}, "^extract: 'raw'; there are none, last_fence"),
+    ({"extract": None}, "^extract: None"),
+    ({"language": "cobol"}, "^language: language 'cobol' is not one of"),
+    ({"language": 3}, "^language: 3 is not"),
+    ({"limits": {"cpu_s": -1}}, "^limits.cpu_s: "),
+    ({"limits": {"memory_mb": 1}}, "^limits.memory_mb: "),
+    ({"limits": {"cpu": 1}}, "^limits.cpu: .*did you mean 'cpu_s'"),
+    ({"limits": {"cpu_s": "x"}}, "^limits.cpu_s: "),
+    ({"limits": None}, "^limits: "),
+    ({"stop": "sometimes"}, "^stop"),
+    ({"stop": {"after": 0}}, "^stop"),
     ({"priority": "urgent"}, "^priority: 'urgent'; there are high, normal, low"),
-    ({"timeout_s": 0}, "^timeout_s: 0 is not a number of seconds above 0"), ({"timeout_s": "5"}, "^timeout_s: '5'"),
-    ({"timeout_s": math.nan}, "^timeout_s"), ({"gather_s": -1}, "^gather_s"), ({"max_connections": 0}, "^max_conn"),
-    ({"reward": "both"}, "^reward: 'both'; there are auto, tests, model"), ({"spec": 1}, "^spec: "),
-    ({"spec": {"terms": []}}, "^spec.terms: "), ({"spec": {"term": []}}, "^spec.term: "),
+    ({"timeout_s": 0}, "^timeout_s: 0 is not a number of seconds above 0"),
+    ({"timeout_s": "5"}, "^timeout_s: '5'"),
+    ({"timeout_s": math.nan}, "^timeout_s"),
+    ({"gather_s": -1}, "^gather_s"),
+    ({"max_connections": 0}, "^max_conn"),
+    ({"reward": "both"}, "^reward: 'both'; there are auto, tests, model"),
+    ({"spec": 1}, "^spec: "),
+    ({"spec": {"terms": []}}, "^spec.terms: "),
+    ({"spec": {"term": []}}, "^spec.term: "),
     ({"spec": {}, "reward": "model"}, "^reward: 'model' and a spec exclude each other"),
 ]
 
@@ -145,21 +194,27 @@ def test_a_value_that_cannot_be_is_raised_where_it_is_written(options: dict[str,
 
 
 def test_an_address_a_column_or_a_fallback_that_cannot_be_is_raised() -> None:
-    for make, words in ((lambda: rewards.trl("127.0.0.1:8000"), "url: '127.0.0.1:8000' does not begin with http"),
-                        (lambda: rewards.trl(URL, column=""), "column: '' is not a name"),
-                        (lambda: rewards.verl(URL, fallback=math.nan), "fallback: nan is not a number")):  # fmt: skip
+    for make, words in (
+        (lambda: rewards.trl("127.0.0.1:8000"), "url: '127.0.0.1:8000' does not begin with http"),
+        (lambda: rewards.trl(URL, column=""), "column: '' is not a name"),
+        (lambda: rewards.verl(URL, fallback=math.nan), "fallback: nan is not a number"),
+    ):
         with pytest.raises(ValueError, match=words):
             make()
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"limits": {"cpu_s": 1000}}, r"limits\.cpu_s: 1000 is more than 60"),
-     ({"limits": {"memory_mb": 10**7}}, r"limits\.memory_mb: .* is more than"),
-     ({"spec": {"terms": [{"name": "t", "type": "execute"}, {"name": "m", "type": "score", "model": "nope"}]}},
-      "nope")],
+    [
+        ({"limits": {"cpu_s": 1000}}, r"limits\.cpu_s: 1000 is more than 60"),
+        ({"limits": {"memory_mb": 10**7}}, r"limits\.memory_mb: .* is more than"),
+        (
+            {"spec": {"terms": [{"name": "t", "type": "execute"}, {"name": "m", "type": "score", "model": "nope"}]}},
+            "nope",
+        ),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_this_service_does_not_take_is_raised_at_the_first_call(
     options: dict[str, Any], words: str, stack: Stack
 ) -> None:

@@ -36,9 +36,15 @@ def test_trl(stack: Stack) -> None:
     reward = rewards.trl(stack.url)
     assert reward.__name__ == "plaudit"
     logged: dict[str, Any] = {}
-    found = reward(prompts=[PROMPT] * 3, completions=[GOOD, BAD, NONE], completion_ids=[[1]] * 3,
-                   tests=[TESTS] * 3, trainer_state=None, log_extra=logged.__setitem__,
-                   log_metric=logged.__setitem__)  # fmt: skip
+    found = reward(
+        prompts=[PROMPT] * 3,
+        completions=[GOOD, BAD, NONE],
+        completion_ids=[[1]] * 3,
+        tests=[TESTS] * 3,
+        trainer_state=None,
+        log_extra=logged.__setitem__,
+        log_metric=logged.__setitem__,
+    )
     assert found == about(1.0, 0.5, 0.0)
     assert logged == {"pass_rate": [1.0, 0.5, 0.0], "plaudit/reward_ok": 1.0}
 
@@ -60,8 +66,10 @@ def test_trl_with_conversations_and_the_model_where_it_is_asked_for_by_name(stac
 async def test_verl(stack: Stack) -> None:
     compute_score = rewards.verl(stack.url)
     assert inspect.iscoroutinefunction(compute_score)  # by this verl tells the two ways apart
-    calls = [compute_score(data_source="taco", solution_str=text, ground_truth=TESTS, extra_info={"prompt": PROMPT})
-             for text in (GOOD, BAD, NONE)]  # fmt: skip
+    calls = [
+        compute_score(data_source="taco", solution_str=text, ground_truth=TESTS, extra_info={"prompt": PROMPT})
+        for text in (GOOD, BAD, NONE)
+    ]
     found = await asyncio.gather(*calls)
     for one, rate in zip(found, (1.0, 0.5, 0.0), strict=True):
         rm = one.pop("rm")
@@ -72,8 +80,9 @@ def test_verl_s_plain_and_batch_managers(stack: Stack) -> None:
     plain = rewards.verl_blocking(stack.url)
     assert not inspect.iscoroutinefunction(plain)
     one = plain(data_source="taco", solution_str=GOOD, ground_truth=TESTS, extra_info=None)
-    many = rewards.verl_batch(stack.url)(data_sources=["taco"] * 2, solution_strs=[GOOD, BAD],
-                                         ground_truths=[TESTS] * 2, extra_infos=[None] * 2)  # fmt: skip
+    many = rewards.verl_batch(stack.url)(
+        data_sources=["taco"] * 2, solution_strs=[GOOD, BAD], ground_truths=[TESTS] * 2, extra_infos=[None] * 2
+    )
     assert [one["score"], *(row["score"] for row in many)] == about(1.0, 1.0, 0.5)
 
 
@@ -83,8 +92,11 @@ async def test_openrlhf_loads_the_file_and_calls_it(stack: Stack, wheels: Path, 
     file.write_text(f"from training.rewards import openrlhf\nreward_func = openrlhf({stack.url!r}, reward='tests')\n")
     executor = agent.SingleTurnAgentExecutor(str(file))
     (found,) = await executor._fetch_rewards_via_func([PROMPT + BAD], [PROMPT], [TESTS])
-    assert found == {"rewards": [0.5], "scores": [0.5],
-                     "extra_logs": {"reward_ok": [1.0], "pass_rate": [0.5], "rm": [0.0]}}  # fmt: skip
+    assert found == {
+        "rewards": [0.5],
+        "scores": [0.5],
+        "extra_logs": {"reward_ok": [1.0], "pass_rate": [0.5], "rm": [0.0]},
+    }
     executor.reward_func.args[0].close()
 
 
@@ -219,8 +231,6 @@ def test_samples_of_many_threads_share_a_request(scripted: Scripted) -> None:
 OUTAGE = NoWorker("by the script", retry_after_s=0.05)
 
 
-
-
 @pytest.mark.parametrize("name", PLUG_INS)
 def test_an_outage_that_lasts_is_raised_and_one_that_passes_is_waited_for(name: str, scripted: Scripted) -> None:
     scripted.says(OUTAGE)
@@ -272,8 +282,17 @@ async def test_a_rubric_that_would_make_exceptions_zeros_gets_nan_and_an_error(s
 
 
 def test_every_plug_in_can_be_pickled() -> None:
-    for make in (rewards.trl, rewards.verl, rewards.verl_blocking, rewards.verl_batch, rewards.openrlhf,
-                 rewards.openrlhf_step, rewards.slime, rewards.areal, rewards.verifiers):  # fmt: skip
+    for make in (
+        rewards.trl,
+        rewards.verl,
+        rewards.verl_blocking,
+        rewards.verl_batch,
+        rewards.openrlhf,
+        rewards.openrlhf_step,
+        rewards.slime,
+        rewards.areal,
+        rewards.verifiers,
+    ):
         again = pickle.loads(pickle.dumps(make("http://127.0.0.1:9", timeout_s=3.0)))
         assert again.args[0].timeout_s == 3.0
 

@@ -59,17 +59,23 @@ def test_open_r1_s_scripts_have_a_value(http: httpx.Client, fits: Any) -> None:
     fits("ExecuteBatchResponse", items)
     assert [item["text"] for item in items] == ["0.5", "0.0", None, None]
     assert [item["execution"]["error"] and item["execution"]["error"]["name"] for item in items] == [
-        None, None, "ValueError", "SyntaxError",
-    ]  # fmt: skip
+        None,
+        None,
+        "ValueError",
+        "SyntaxError",
+    ]
 
 
 def test_e2b_s_models_read_the_items(http: httpx.Client) -> None:
     models = pytest.importorskip("e2b_code_interpreter.models")
     (item,) = http.post("/execute_batch", json=batch("    print('seen')\n    0.75")).json()
-    execution = models.Execution(**item["execution"] | {
-        "results": [models.Result(**result) for result in item["execution"]["results"]],
-        "logs": models.Logs(**item["execution"]["logs"]),
-    })  # fmt: skip
+    execution = models.Execution(
+        **item["execution"]
+        | {
+            "results": [models.Result(**result) for result in item["execution"]["results"]],
+            "logs": models.Logs(**item["execution"]["logs"]),
+        }
+    )
     assert (execution.text, execution.logs.stdout) == ("0.75", ["seen\n"])
 
 
@@ -117,11 +123,19 @@ def test_a_pickle_that_does_something_is_refused(http: httpx.Client) -> None:
 
 
 def verify(code: str, unit_tests: Any) -> dict[str, Any]:
-    message = {"id": "m", "type": "message", "role": "assistant", "status": "completed",
-               "content": [{"type": "output_text", "text": FENCED.format(code), "annotations": []}]}  # fmt: skip
-    return {"responses_create_params": {"input": [{"role": "user", "content": "..."}]},
-            "response": {"id": "r", "object": "response", "output": [{"type": "reasoning", "summary": []}, message]},
-            "verifier_metadata": {"unit_tests": unit_tests, "difficulty": "easy"}, "more": 1}  # fmt: skip
+    message = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [{"type": "output_text", "text": FENCED.format(code), "annotations": []}],
+    }
+    return {
+        "responses_create_params": {"input": [{"role": "user", "content": "..."}]},
+        "response": {"id": "r", "object": "response", "output": [{"type": "reasoning", "summary": []}, message]},
+        "verifier_metadata": {"unit_tests": unit_tests, "difficulty": "easy"},
+        "more": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -130,10 +144,14 @@ def verify(code: str, unit_tests: Any) -> dict[str, Any]:
         (ECHO, {"inputs": ["1\n", "2\n"], "outputs": ["2\n", "4\n"], "fn_name": None}, 1.0, [True, True]),
         (ECHO, {"inputs": ["1\n", "2\n"], "outputs": ["2\n", "5\n"]}, 0.0, [True, False]),
         (ADD, {"inputs": ["1\n2"], "outputs": ["3"], "fn_name": "add"}, 1.0, [True]),
-        (f"class Solution:\n    {ADD.replace('(a', '(self, a').replace(chr(10), chr(10) + '    ')}",
-         {"inputs": ["1\n2"], "outputs": ["3"], "fn_name": "add"}, 1.0, [True]),
+        (
+            f"class Solution:\n    {ADD.replace('(a', '(self, a').replace(chr(10), chr(10) + '    ')}",
+            {"inputs": ["1\n2"], "outputs": ["3"], "fn_name": "add"},
+            1.0,
+            [True],
+        ),
     ],
-)  # fmt: skip
+)
 def test_nemo_gym(http: httpx.Client, fits: Any, code: str, unit_tests: Any, reward: float, result: list[bool]) -> None:
     assert http.post("/seed_session", json={"a": 1}).json() == {}
     body = verify(code, unit_tests)
@@ -146,13 +164,16 @@ def test_nemo_gym(http: httpx.Client, fits: Any, code: str, unit_tests: Any, rew
 def test_nemo_gym_s_metrics_leave_out_what_was_not_measured(http: httpx.Client) -> None:
     assert http.get("/reverify_mode").json() == "stateless"
     failed = {"_ng_task_index": 1, "reward": 0.0, "_ng_failure_class": "judge_failed", "mask_sample": True}
-    answers = [{"_ng_task_index": task, "_ng_rollout_index": at, "reward": reward, "result": []}
-               for task, at, reward in ((0, 0, 1.0), (0, 1, 0.0), (1, 0, 1.0))]  # fmt: skip
+    answers = [
+        {"_ng_task_index": task, "_ng_rollout_index": at, "reward": reward, "result": []}
+        for task, at, reward in ((0, 0, 1.0), (0, 1, 0.0), (1, 0, 1.0))
+    ]
     told = http.post("/aggregate_metrics", json={"verify_responses": [*answers, failed]}).json()
     assert told["key_metrics"] == {"mean/reward": pytest.approx(2 / 3), "masked": 1.0}
     assert [(group["_ng_task_index"], group["mean/reward"]) for group in told["group_level_metrics"]] == [
-        (0, 0.5), (1, 1.0),
-    ]  # fmt: skip
+        (0, 0.5),
+        (1, 1.0),
+    ]
     assert told["agent_metrics"]["max/reward"] == 1.0
     nothing = {"group_level_metrics": [], "agent_metrics": {"masked": 0.0}, "key_metrics": {"masked": 0.0}}
     assert http.post("/aggregate_metrics", json={"verify_responses": []}).json() == nothing
@@ -168,8 +189,12 @@ def test_nemo_gym_without_code_or_tests(http: httpx.Client) -> None:
 
 
 def piston(http: httpx.Client, fits: Any, files: dict[str, str], language: str = "cf_python3", **more: Any) -> Any:
-    body = {"language": language, "version": "*", **more,
-            "files": [{"name": name, "content": content} for name, content in files.items()]}  # fmt: skip
+    body = {
+        "language": language,
+        "version": "*",
+        **more,
+        "files": [{"name": name, "content": content} for name, content in files.items()],
+    }
     fits("PistonExecuteRequest", body)
     answer = http.post("/api/v2/execute", json=body).json()
     fits("PistonExecuteResponse", answer)
@@ -199,10 +224,16 @@ CHECK = "import sys\nprint(int(open(sys.argv[3]).read().split()[0] == open(sys.a
         ("raise SystemExit(1)", {}, "stdio", "0"),
     ],
 )
-def test_piston_grades_codeforces(http: httpx.Client, fits: Any, program: str, more: dict[str, str], mode: str,
-                                  said: str) -> None:  # fmt: skip
-    files = {"main.py": program, **more, "input.txt": "1\n", "correct_output.txt": "2\n",
-             "grader_config": CONFIG.format(mode)}  # fmt: skip
+def test_piston_grades_codeforces(
+    http: httpx.Client, fits: Any, program: str, more: dict[str, str], mode: str, said: str
+) -> None:
+    files = {
+        "main.py": program,
+        **more,
+        "input.txt": "1\n",
+        "correct_output.txt": "2\n",
+        "grader_config": CONFIG.format(mode),
+    }
     answer = piston(http, fits, files, run_timeout=5000)
     assert (answer["compile"]["code"], answer["run"]["code"], answer["run"]["stdout"].strip()) == (0, 0, said)
 
@@ -217,16 +248,23 @@ def test_piston_compiles(http: httpx.Client, fits: Any) -> None:
 
 def test_piston_s_runtimes(http: httpx.Client) -> None:
     assert "python" in {one["language"] for one in http.get("/api/v2/runtimes").json()}
-    assert http.post("/api/v2/execute", json={"language": "cms_ioi", "version": "*", "files": [{"content": ""}]}
-                     ).status_code == 400  # fmt: skip
+    assert (
+        http.post(
+            "/api/v2/execute", json={"language": "cms_ioi", "version": "*", "files": [{"content": ""}]}
+        ).status_code
+        == 400
+    )
 
 
 # --- slime -----------------------------------------------------------------------------------------------------------
 
 
 def test_slime_s_reward_is_the_body(http: httpx.Client, fits: Any) -> None:
-    body = {"prompt": [{"role": "user", "content": "Write add."}], "response": FENCED.format(ADD),
-            "label": json.dumps(["assert add(1, 2) == 3", "assert add(0, 0) == 1"])}  # fmt: skip
+    body = {
+        "prompt": [{"role": "user", "content": "Write add."}],
+        "response": FENCED.format(ADD),
+        "label": json.dumps(["assert add(1, 2) == 3", "assert add(0, 0) == 1"]),
+    }
     fits("SlimeRequest", body)
     answer = http.post("/slime", json=body).json()
     fits("SlimeResponse", answer)
@@ -252,8 +290,14 @@ def test_spoilt_tests_are_heard_of(http: httpx.Client) -> None:
 
 
 def test_roll_submits_and_polls(http: httpx.Client) -> None:
-    task = {"priority": 1, "project_id": "p", "prompt": "Write add.", "response": FENCED.format(ADD), "timeout": 60,
-            "reward_info": {"test_list": ["assert add(1, 2) == 3", "assert add(1, 2) == 4"]}}  # fmt: skip
+    task = {
+        "priority": 1,
+        "project_id": "p",
+        "prompt": "Write add.",
+        "response": FENCED.format(ADD),
+        "timeout": 60,
+        "reward_info": {"test_list": ["assert add(1, 2) == 3", "assert add(1, 2) == 4"]},
+    }
     submitted = http.post("/roll/submit_task", json=task).json()
     assert submitted["errcode"] == 0
     assert http.post("/roll/submit_task", json=task).json() == submitted

@@ -48,8 +48,13 @@ def test_cohere_s_package_comes_back_after_overload(scripted: Scripted) -> None:
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
 def test_documents(http: httpx.Client, fits: Any, scores: list[float], path: str) -> None:
-    body = {"model": "m", "query": QUERY, "documents": [{"text": DOCUMENTS[0]}, *DOCUMENTS[1:]], "top_n": 0,
-            "return_documents": True}  # fmt: skip
+    body = {
+        "model": "m",
+        "query": QUERY,
+        "documents": [{"text": DOCUMENTS[0]}, *DOCUMENTS[1:]],
+        "top_n": 0,
+        "return_documents": True,
+    }
     fits("RerankRequest", body)
     answer = http.post(path, json=body).json()
     fits("RerankResponse", answer)

@@ -33,8 +33,7 @@ def native(stack: Stack) -> float:
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
-async def test_verl_s_loop_reads_the_raw_score(verl_reward_loop: Any, stack: Stack, native: float,
-                                               engine: str) -> None:  # fmt: skip
+async def test_verl_s_loop_reads_the_raw_score(verl_reward_loop: Any, stack: Stack, native: float, engine: str) -> None:
     worker = verl_reward_loop(stack.url.removeprefix("http://"), engine)
     assert await worker.compute_score_disrm(WHOLE) == {"reward_score": pytest.approx(native, abs=1e-4)}
 
@@ -81,8 +80,9 @@ async def test_openrlhf_scores_the_whole_query(openrlhf_agent: Any, stack: Stack
 
 
 @pytest.mark.parametrize(("answer", "rate"), [("return a + b", 1.0), ("return 3", 0.5)])
-async def test_openrlhf_is_judged_by_tests_in_the_label(openrlhf_agent: Any, stack: Stack, answer: str,
-                                                        rate: float) -> None:  # fmt: skip
+async def test_openrlhf_is_judged_by_tests_in_the_label(
+    openrlhf_agent: Any, stack: Stack, answer: str, rate: float
+) -> None:
     prompt = "<|im_start|>user\nWrite add.<|im_end|>\n<|im_start|>assistant\n"
     query = f"{prompt}Sure.\n```python\ndef add(a, b):\n    {answer}\n```<|im_end|>"
     label = ["assert add(1, 2) == 3", "assert add(2, 2) == 4"]
@@ -111,8 +111,10 @@ def test_openrlhf_s_url_says_how_to_reward(http: httpx.Client) -> None:
 
 UNREADABLE = [None, "", [], {}, 42, "42", "garbage", [["assert f() == 1"]], {"test": ["assert f() == 1"]}, {"a": 1}]
 CODE = "```python\ndef f():\n    return 1\n```"
-VERIFY = {"responses_create_params": {}, "response": {"output": [
-    {"type": "message", "content": [{"type": "output_text", "text": CODE}]}]}}  # fmt: skip
+VERIFY = {
+    "responses_create_params": {},
+    "response": {"output": [{"type": "message", "content": [{"type": "output_text", "text": CODE}]}]},
+}
 
 
 def labelled(path: str, label: Any) -> tuple[dict[str, Any], str]:
@@ -123,9 +125,11 @@ def labelled(path: str, label: Any) -> tuple[dict[str, Any], str]:
         "/submit_task": ({"prompt": "p", "response": CODE, "reward_info": label}, "reward_info"),
         "/verify": (VERIFY | {"verifier_metadata": {"unit_tests": label}}, "verifier_metadata.unit_tests"),
         "/test_program": ({"program": "def f():\n    return 1\n", "tests": label}, "tests"),
-        "/submit": ({"dataset": "d", "id": 1, "completion": CODE,
-                     "config": {"provided_data": {"id": 1, "test": label}}}, "provided_data"),
-    }[path]  # fmt: skip
+        "/submit": (
+            {"dataset": "d", "id": 1, "completion": CODE, "config": {"provided_data": {"id": 1, "test": label}}},
+            "provided_data",
+        ),
+    }[path]
 
 
 @pytest.mark.parametrize("path", ["/get_reward", "/slime", "/submit_task", "/verify", "/test_program", "/submit"])
@@ -154,10 +158,15 @@ def test_a_bare_assert_is_a_test(http: httpx.Client, label: str) -> None:
 
 @pytest.mark.parametrize(
     ("query", "words"),
-    [("rewrad=model", "did you mean 'reward'"), ("polcy=all_or_nothing", "did you mean 'policy'"),
-     ("shap=dict", "did you mean 'shape'"), ("language=cobol", "language 'cobol' is not one of"),
-     ("reward=modl", "URL parameter reward"), ("policy=some", "URL parameter policy")],
-)  # fmt: skip
+    [
+        ("rewrad=model", "did you mean 'reward'"),
+        ("polcy=all_or_nothing", "did you mean 'policy'"),
+        ("shap=dict", "did you mean 'shape'"),
+        ("language=cobol", "language 'cobol' is not one of"),
+        ("reward=modl", "URL parameter reward"),
+        ("policy=some", "URL parameter policy"),
+    ],
+)
 def test_a_parameter_that_cannot_be_is_an_error(http: httpx.Client, query: str, words: str) -> None:
     body, _ = labelled("/slime", ["assert f() == 1"])
     answer = http.post(f"/slime?{query}", json=body)
@@ -208,8 +217,12 @@ def test_a_text_that_is_too_long_is_an_error_unless_truncation_is_asked_for(http
     assert http.post("/classify", json={"input": long, "truncate_prompt_tokens": -1}).status_code == 200
 
 
-SAME = [{"text_1": PROMPT, "text_2": COMPLETION}, {"queries": PROMPT, "documents": [COMPLETION]},
-        {"queries": [PROMPT], "items": [COMPLETION]}, {"data_1": PROMPT, "data_2": COMPLETION}]  # fmt: skip
+SAME = [
+    {"text_1": PROMPT, "text_2": COMPLETION},
+    {"queries": PROMPT, "documents": [COMPLETION]},
+    {"queries": [PROMPT], "items": [COMPLETION]},
+    {"data_1": PROMPT, "data_2": COMPLETION},
+]
 
 
 @pytest.mark.parametrize("body", SAME, ids=["text", "documents", "items", "data"])

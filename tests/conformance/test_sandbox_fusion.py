@@ -42,10 +42,15 @@ def test_the_package_runs_code(fusion: Any) -> None:
 
 @pytest.mark.parametrize(
     ("code", "word"),
-    [("print(1)", "ok"), ("import sys; sys.exit(3)", "failed"), ("while True: pass", "late"),
-     ("import time; time.sleep(60)", "late"), ("x = bytearray(4 << 30)", "failed"),
-     ("while True: print('x' * 1000)", "failed")],
-)  # fmt: skip
+    [
+        ("print(1)", "ok"),
+        ("import sys; sys.exit(3)", "failed"),
+        ("while True: pass", "late"),
+        ("import time; time.sleep(60)", "late"),
+        ("x = bytearray(4 << 30)", "failed"),
+        ("while True: print('x' * 1000)", "failed"),
+    ],
+)
 def test_the_package_tells_endings_apart(fusion: Any, code: str, word: str) -> None:
     request = fusion.RunCodeRequest(code=code, language="python", run_timeout=1)
     done = fusion.run_code(request, max_attempts=1)
@@ -83,8 +88,13 @@ def test_output_that_is_no_text_is_readable(fusion: Any) -> None:
 
 
 def test_cells_share_one_notebook(fusion: Any) -> None:
-    cells = ["a = 20", "print(a)\na + 1", "import sys; print('aside', file=sys.stderr)", "raise RuntimeError('no')",
-             "import subprocess; _ = subprocess.run(['python3', '-c', 'print(a := 1)'])"]  # fmt: skip
+    cells = [
+        "a = 20",
+        "print(a)\na + 1",
+        "import sys; print('aside', file=sys.stderr)",
+        "raise RuntimeError('no')",
+        "import subprocess; _ = subprocess.run(['python3', '-c', 'print(a := 1)'])",
+    ]
     done = fusion.run_jupyter(fusion.RunJupyterRequest(cells=cells), max_attempts=1)
     assert done.status == "Success"
     assert [cell.stdout for cell in done.cells] == ["", "20\n", "", "", "1\n"]
@@ -103,10 +113,15 @@ def test_a_notebook_that_takes_too_long_keeps_what_it_did(fusion: Any) -> None:
     assert [[one["ename"] for one in cell.error] for cell in done.cells] == [["TimeoutError"], []]
 
 
-ROW = {"id": "1", "content": "double it", "labels": {}, "test": [
-    {"input": {"stdin": "1\n"}, "output": {"stdout": "2\n"}},
-    {"input": {"stdin": "4\n"}, "output": {"stdout": "8.0\n"}},
-]}  # fmt: skip
+ROW = {
+    "id": "1",
+    "content": "double it",
+    "labels": {},
+    "test": [
+        {"input": {"stdin": "1\n"}, "output": {"stdout": "2\n"}},
+        {"input": {"stdin": "4\n"}, "output": {"stdout": "8.0\n"}},
+    ],
+}
 
 
 def test_a_submission_is_judged_by_tests_that_come_along(fusion: Any) -> None:
@@ -127,8 +142,9 @@ def test_a_submission_is_judged_by_a_suite_that_is_stored(fusion: Any, http: htt
     sha256 = hashlib.sha256(suite).hexdigest()
     http.put(f"/testsets/{sha256}", content=suite, headers={"Content-Type": "application/json"}).raise_for_status()
     code = "def twice(x):\n    return 2 * x"
-    request = fusion.SubmitRequest(dataset="testsets", id=sha256, completion=FENCED.format(code),
-                                   config=fusion.TestConfig())  # fmt: skip
+    request = fusion.SubmitRequest(
+        dataset="testsets", id=sha256, completion=FENCED.format(code), config=fusion.TestConfig()
+    )
     assert fusion.submit(request, max_attempts=1).accepted
     assert http.get("/list_datasets").json() == ["testsets"]
     assert http.post("/get_prompt_by_id", json={"dataset": "testsets", "id": sha256}).json()["id"] == sha256
@@ -173,8 +189,9 @@ def test_verl_hears_of_a_program_s_end(verl_sandbox: Any, stack: Stack, code: st
 
 
 def test_verl_hears_of_a_program_that_does_not_compile(verl_sandbox: Any, stack: Stack) -> None:
-    results, _ = verl_sandbox.check_correctness(f"{stack.url}/run_code", {"inputs": ["", ""], "outputs": ["", ""]},
-                                                "int main( {", language="cpp")  # fmt: skip
+    results, _ = verl_sandbox.check_correctness(
+        f"{stack.url}/run_code", {"inputs": ["", ""], "outputs": ["", ""]}, "int main( {", language="cpp"
+    )
     assert results == [-4, -4]
 
 
@@ -205,8 +222,15 @@ def test_verl_sends_forty_calls_twice_and_forty_programs_run(verl_sandbox: Any, 
 
 
 def test_roll_s_fields_and_languages_are_taken(http: httpx.Client, fits: Any) -> None:
-    body = {"compile_timeout": 30, "run_timeout": 30, "code": "print(input())", "language": "python3", "stdin": "x",
-            "expected_stdout": "x", "some_new_field": {}}  # fmt: skip
+    body = {
+        "compile_timeout": 30,
+        "run_timeout": 30,
+        "code": "print(input())",
+        "language": "python3",
+        "stdin": "x",
+        "expected_stdout": "x",
+        "some_new_field": {},
+    }
     answer = http.post("/run_code", json=body).json()
     fits("RunCodeResponse", answer)
     assert answer["run_result"]["stdout"] == "x\n"

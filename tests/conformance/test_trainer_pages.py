@@ -1,8 +1,8 @@
 """`docs/trainers/`: what stands there can be pasted.
 
-  python trainer   all of a page together are one script, run by a fresh interpreter against the service
-  bash trainer     run; what it prints must have everything in it that the `text answer` behind it says
-  yaml NAME, sh    parsed; keys, flags and URLs must be those that the trainer (and the service) has
+python trainer   all of a page together are one script, run by a fresh interpreter against the service
+bash trainer     run; what it prints must have everything in it that the `text answer` behind it says
+yaml NAME, sh    parsed; keys, flags and URLs must be those that the trainer (and the service) has
 """
 
 from __future__ import annotations
@@ -31,16 +31,25 @@ BLOCKS = {page: list(blocks(page)) for page in PAGES}
 ANY = "…"
 # Keys and flags from each trainer's source, at the versions in `tests/support/clients.py` or as of 2026-11
 KEYS = {
-    "open-r1": {"e2b_router_url", "morph_router_url"}, "roll": {"rewards", "code_sandbox", "use_local", "code_url"},
-    "llama-factory": {"stage", "reward_model_type", "reward_model"}, "skyrl": {"environment", "env_class"},
+    "open-r1": {"e2b_router_url", "morph_router_url"},
+    "roll": {"rewards", "code_sandbox", "use_local", "code_url"},
+    "llama-factory": {"stage", "reward_model_type", "reward_model"},
+    "skyrl": {"environment", "env_class"},
     "nemo-gym": {"resources_url", "request_timeout"},
-}  # fmt: skip
+}
 FLAGS = {
-    "--reward.remote_url", "--rm-type", "--rm-url", "--code_api_url",
-    "reward.sandbox_fusion.url", "reward.sandbox_fusion.max_concurrent", "reward.sandbox_fusion.memory_limit_mb",
-    "reward.custom_reward_function.path", "reward.custom_reward_function.name",
-    "SANDBOX_FUSION_ENDPOINT", "PISTON_ENDPOINTS",
-}  # fmt: skip
+    "--reward.remote_url",
+    "--rm-type",
+    "--rm-url",
+    "--code_api_url",
+    "reward.sandbox_fusion.url",
+    "reward.sandbox_fusion.max_concurrent",
+    "reward.sandbox_fusion.memory_limit_mb",
+    "reward.custom_reward_function.path",
+    "reward.custom_reward_function.name",
+    "SANDBOX_FUSION_ENDPOINT",
+    "PISTON_ENDPOINTS",
+}
 
 
 def ids(values: list[Any]) -> list[Any]:
@@ -50,27 +59,42 @@ def ids(values: list[Any]) -> list[Any]:
 # --- what runs -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES
-                                  if any(block.info == "python trainer" for block in BLOCKS[page])])  # fmt: skip
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name)
+        for page in PAGES
+        if any(block.info == "python trainer" for block in BLOCKS[page])
+    ],
+)
 def test_the_python_of_a_page_runs(page: Path, stack: Stack) -> None:
     code = "\n".join(block.code for block in BLOCKS[page] if block.info == "python trainer")
     argv = [sys.executable, "-W", "ignore::ResourceWarning", "-c", code.replace(WRITTEN, stack.url)]
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=folder,
-                              env={**stack.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=60, cwd=folder, env={**stack.environ, "PYTHONPATH": str(ROOT)}
+        )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-SHELL = [(block, following) for page in PAGES for block, following in zip(BLOCKS[page], BLOCKS[page][1:], strict=False)
-         if block.info == "bash trainer"]  # fmt: skip
+SHELL = [
+    (block, following)
+    for page in PAGES
+    for block, following in zip(BLOCKS[page], BLOCKS[page][1:], strict=False)
+    if block.info == "bash trainer"
+]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 @pytest.mark.parametrize(("block", "answer"), ids(SHELL))
 def test_the_shell_of_a_page_answers_what_stands_there(block: Block, answer: Block, stack: Stack) -> None:
     assert answer.info == "text answer", "what does it answer?"
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", block.code.replace(WRITTEN, stack.url)],
-                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block.code.replace(WRITTEN, stack.url)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     assert lacking(json.loads(answer.code), json.loads(done.stdout)) == []
 
@@ -101,8 +125,9 @@ def test_yaml_has_keys_that_the_trainer_has(block: Block) -> None:
     assert keys(yaml.safe_load(block.code)) <= KEYS[block.info.split()[1]]
 
 
-@pytest.mark.parametrize("block", [pytest.param(block, id=block.name) for page in PAGES for block in BLOCKS[page]
-                                   if block.info == "sh"])  # fmt: skip
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, id=block.name) for page in PAGES for block in BLOCKS[page] if block.info == "sh"]
+)
 def test_launch_lines_have_flags_that_the_trainer_has(block: Block) -> None:
     words = shlex.split(block.code.replace("\\\n", " "))
     flags = {word.partition("=")[0] for word in words if word.startswith("--") or re.match(r"[\w.]+=", word)}

@@ -24,8 +24,12 @@ PROGRAMS = [
     "```python\ndef add(a, b):\n    return b + a\n```",
 ]
 PASS_RATES = [1.0, 0.5, 0.0, 1.0]
-SPEC = {"terms": [{"name": "tests", "type": "execute"},
-                  {"name": "rm", "type": "score", "weight": 0.1, "transform": "sigmoid"}]}  # fmt: skip
+SPEC = {
+    "terms": [
+        {"name": "tests", "type": "execute"},
+        {"name": "rm", "type": "score", "weight": 0.1, "transform": "sigmoid"},
+    ]
+}
 
 
 def policy(folder: Path) -> Path:
@@ -34,8 +38,15 @@ def policy(folder: Path) -> Path:
 
     write_tokenizer(folder, side="left")
     torch.manual_seed(3)
-    shape = {"vocab_size": 400, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
-             "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 256}  # fmt: skip
+    shape = {
+        "vocab_size": 400,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 256,
+    }
     Qwen2ForCausalLM(Qwen2Config(**shape, pad_token_id=0, bos_token_id=1, eos_token_id=2)).save_pretrained(folder)
     return folder
 
@@ -62,9 +73,11 @@ def test_rewards_arrive_and_an_outage_in_the_middle_is_no_reward(
 
     def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
         encode = trainer.processing_class
-        return {"prompt_ids": [encode(prompt)["input_ids"] for prompt in prompts],
-                "completion_ids": [encode(text, add_special_tokens=False)["input_ids"] for text in PROGRAMS],
-                "logprobs": None}  # fmt: skip
+        return {
+            "prompt_ids": [encode(prompt)["input_ids"] for prompt in prompts],
+            "completion_ids": [encode(text, add_special_tokens=False)["input_ids"] for text in PROGRAMS],
+            "logprobs": None,
+        }
 
     weights: list[torch.Tensor] = []
 
@@ -73,15 +86,30 @@ def test_rewards_arrive_and_an_outage_in_the_middle_is_no_reward(
             weights.append(torch.cat([one.detach().flatten().clone() for one in model.parameters()]))
 
     trainer = trl.GRPOTrainer(
-        model=str(policy(tmp_path / "policy")), reward_funcs=plaudit, rollout_func=rollout, callbacks=[Watch()],
+        model=str(policy(tmp_path / "policy")),
+        reward_funcs=plaudit,
+        rollout_func=rollout,
+        callbacks=[Watch()],
         train_dataset=datasets.Dataset.from_list([{"prompt": "Write add(a, b).", "tests": TESTS}] * 4),
         args=trl.GRPOConfig(
-            output_dir=str(tmp_path / "run"), use_cpu=True, bf16=False, report_to=[], save_strategy="no", max_steps=3,
-            per_device_train_batch_size=4, num_generations=4, max_completion_length=64, logging_steps=1, beta=0.0,
-            optim="sgd", learning_rate=0.1, lr_scheduler_type="constant", gradient_checkpointing=False,
+            output_dir=str(tmp_path / "run"),
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            save_strategy="no",
+            max_steps=3,
+            per_device_train_batch_size=4,
+            num_generations=4,
+            max_completion_length=64,
+            logging_steps=1,
+            beta=0.0,
+            optim="sgd",
+            learning_rate=0.1,
+            lr_scheduler_type="constant",
+            gradient_checkpointing=False,
             disable_tqdm=True,
         ),
-    )  # fmt: skip
+    )
     try:
         trainer.train()
     finally:

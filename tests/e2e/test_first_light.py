@@ -77,8 +77,18 @@ def test_the_command_line_judges_every_example_as_it_is_meant(
     url = re.search(r"http://[\d.]+:\d+", demo[1])
     assert url is not None
     out = tmp_path / "out.jsonl"
-    argv = [sys.executable, "-P", "-m", "service.cli", "rank", str(EXAMPLES / "problems.jsonl"), "--url", url[0],
-            "--out", str(out)]  # fmt: skip
+    argv = [
+        sys.executable,
+        "-P",
+        "-m",
+        "service.cli",
+        "rank",
+        str(EXAMPLES / "problems.jsonl"),
+        "--url",
+        url[0],
+        "--out",
+        str(out),
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "")
     assert "100%  3 items  16 completions" in done.stderr

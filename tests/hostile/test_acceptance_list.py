@@ -92,12 +92,15 @@ ROWS: dict[int, tuple[str, tuple[str, ...]]] = {
     ),
     56: (
         "compile bombs",
-        ("native:including_an_endless_file_is_a_compile_error", "native:endless_templates_are_a_compile_error",
-         "native:including_a_secret_compiles_to_nothing"),
+        (
+            "native:including_an_endless_file_is_a_compile_error",
+            "native:endless_templates_are_a_compile_error",
+            "native:including_a_secret_compiles_to_nothing",
+        ),
     ),
     57: ("what the last run left", ("reach:nothing_is_left_for_the_next_run", "reuse:the_next_program_does_not_see")),
     58: ("many copies at once", ("processes:many_copies_at_once_are_not_slow_programs",)),
-}  # fmt: skip
+}
 
 
 def names_in(module: str) -> set[str]:

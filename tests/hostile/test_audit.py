@@ -36,59 +36,90 @@ def run(box: Sandbox, source: str, suite: Suite, options: Options = AUDIT) -> Re
 
 SEEN = {
     "equal to everything": (
-        "class Y:\n    def __eq__(self, o): return True\ndef f(x): return Y()", "operators_overridden"),
+        "class Y:\n    def __eq__(self, o): return True\ndef f(x): return Y()",
+        "operators_overridden",
+    ),
     "equal to whatever equals itself": (
-        "class Y:\n    def __eq__(self, o): return o == o\ndef f(x): return Y()", "operators_overridden"),
+        "class Y:\n    def __eq__(self, o): return o == o\ndef f(x): return Y()",
+        "operators_overridden",
+    ),
     "never unequal": ("class Y:\n    __ne__ = lambda s, o: False\ndef f(x): return Y()", "operators_overridden"),
     "a type made on the spot": (
-        "def f(x): return type('Y', (), {'__eq__': lambda s, o: True})()", "operators_overridden"),
+        "def f(x): return type('Y', (), {'__eq__': lambda s, o: True})()",
+        "operators_overridden",
+    ),
     "made of a text": (
-        "exec('class Y:\\n    def __eq__(self, o): return True\\n')\ndef f(x): return Y()", "operators_overridden"),
+        "exec('class Y:\\n    def __eq__(self, o): return True\\n')\ndef f(x): return Y()",
+        "operators_overridden",
+    ),
     "frame walk": ("import sys\ndef f(x): return sys._getframe().f_back and None", "reads_frames"),
     "frame walk by another name": (
-        "import sys\ng = getattr(sys, '_get' + 'frame')\ndef f(x): return g(1) and None", "reads_frames"),
+        "import sys\ng = getattr(sys, '_get' + 'frame')\ndef f(x): return g(1) and None",
+        "reads_frames",
+    ),
     "frames through inspect": ("import inspect\ndef f(x): return len(inspect.stack())", "reads_frames"),
     "a traceback's frame": (
         "def f(x):\n    try: 1 / 0\n    except Exception as e: return getattr(e.__traceback__, 'tb' + '_frame') and 0",
-        "reads_frames"),
+        "reads_frames",
+    ),
     "gc walk": ("import gc\ndef f(x): return len([o for o in gc.get_objects() if 0])", "reads_frames"),
     "tracing": ("import sys\ndef f(x):\n    sys.settrace(None)\n    return 0", "reads_frames"),
     "patched builtins": ("import builtins\nbuiltins.all = lambda *a: True\ndef f(x): return 0", "patches_builtins"),
     "builtins through their dict": (
-        "import builtins\nvars(builtins)['a' + 'll'] = lambda *a: True\ndef f(x): return 0", "patches_builtins"),
-    "a patched operator": ("import operator\nsetattr(operator, 'eq', lambda a, b: True)\ndef f(x): return 0",
-                           "patches_modules"),
+        "import builtins\nvars(builtins)['a' + 'll'] = lambda *a: True\ndef f(x): return 0",
+        "patches_builtins",
+    ),
+    "a patched operator": (
+        "import operator\nsetattr(operator, 'eq', lambda a, b: True)\ndef f(x): return 0",
+        "patches_modules",
+    ),
     "patched json, in a roundabout way": (
-        "import json\nvars(json)['du' + 'mps'] = lambda *a, **k: '1'\ndef f(x): return 0", "patches_modules"),
-    "another code": ("import json\njson.dumps.__code__ = (lambda *a, **k: '1').__code__\ndef f(x): return 0",
-                     "patches_modules"),
+        "import json\nvars(json)['du' + 'mps'] = lambda *a, **k: '1'\ndef f(x): return 0",
+        "patches_modules",
+    ),
+    "another code": (
+        "import json\njson.dumps.__code__ = (lambda *a, **k: '1').__code__\ndef f(x): return 0",
+        "patches_modules",
+    ),
     "a fake pytest": (
-        "import sys, types\nsys.modules['pytest'] = types.ModuleType('pytest')\ndef f(x): return 0", "patches_modules"),
+        "import sys, types\nsys.modules['pytest'] = types.ModuleType('pytest')\ndef f(x): return 0",
+        "patches_modules",
+    ),
     "a patched unittest": (
-        "import unittest\nunittest.TestCase.assertEqual = lambda *a: None\ndef f(x): return 0", "patches_modules"),
+        "import unittest\nunittest.TestCase.assertEqual = lambda *a: None\ndef f(x): return 0",
+        "patches_modules",
+    ),
     "a report": ("open('/tmp/results.json', 'w').write('{\"passed\": true}')\ndef f(x): return 0", "writes_results"),
     "a conftest": ("open('conftest.py', 'w').write('x')\ndef f(x): return 0", "writes_results"),
     "a file elsewhere": (
-        "try: open('/usr/lib/python3/x', 'w')\nexcept OSError: pass\ndef f(x): return 0", "writes_results"),
+        "try: open('/usr/lib/python3/x', 'w')\nexcept OSError: pass\ndef f(x): return 0",
+        "writes_results",
+    ),
     "one descriptor after the other": (
         "import os\nfor n in range(10, 60):\n    try: os.write(n, b'1')\n    except OSError: pass\ndef f(x): return 0",
-        "writes_results"),
+        "writes_results",
+    ),
     "a descriptor by its number": ("import os\ndef f(x):\n    os.write(9, b'1')", "writes_results"),
     "its judge's files": ("import os\ndef f(x): return len(os.listdir('/harness'))", "reads_proc"),
     "its own memory": ("open('/pr' + 'oc/self/maps').read()\ndef f(x): return 0", "reads_proc"),
     "pytest's variable": (
-        "import os\ndef f(x): return x + 1 if 'PYTEST_CURRENT_TEST' in os.environ else 0", "detects_tests"),
+        "import os\ndef f(x): return x + 1 if 'PYTEST_CURRENT_TEST' in os.environ else 0",
+        "detects_tests",
+    ),
     "a loaded test runner": ("import sys\ndef f(x): return 0 if 'unittest' in sys.modules else 1", "detects_tests"),
-    "a signal to its parent": ("import os\ntry: os.kill(os.getppid(), 9)\nexcept OSError: pass\ndef f(x): return 0",
-                               "signals_others"),
+    "a signal to its parent": (
+        "import os\ntry: os.kill(os.getppid(), 9)\nexcept OSError: pass\ndef f(x): return 0",
+        "signals_others",
+    ),
     "a shell": ("import subprocess\nsubprocess.run(['true'])\ndef f(x): return 0", "starts_processes"),
     "the network": (
         "import socket\ntry: socket.getaddrinfo('example.org', 80)\nexcept OSError: pass\ndef f(x): return 0",
-        "uses_network"),
+        "uses_network",
+    ),
     "native code": ("import ctypes\nctypes.CDLL(None)\ndef f(x): return 0", "calls_native"),
     "an exit while it is loaded": ("import sys\nsys.exit(0)", "early_exit"),
     "an exit in a call": ("import os\ndef f(x): os._exit(0)", "early_exit"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SEEN)

@@ -111,7 +111,7 @@ MOVES = {
     "files without names": "import tempfile\nfor i in range(200): tempfile.TemporaryFile(dir='/dev/shm').close()",
     "sockets with names": "import os, socket\nfor i in range(50): socket.socket(socket.AF_UNIX).bind('/dev/shm/s'); "
     "os.unlink('/dev/shm/s')",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MOVES)

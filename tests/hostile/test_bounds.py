@@ -42,9 +42,13 @@ ROOT = Path(__file__).parent.parent.parent
 LIMITS = Limits(cpu_s=2)
 JUDGE_S = 1.0  # of the judge's own CPU time for one message; about 0.3 s on a machine that does nothing else
 FAILED = {
-    Verdict.INVALID_RESULT, Verdict.RUNTIME_ERROR, Verdict.WRONG_ANSWER, Verdict.NO_RESULT, Verdict.MEMORY_LIMIT,
+    Verdict.INVALID_RESULT,
+    Verdict.RUNTIME_ERROR,
+    Verdict.WRONG_ANSWER,
+    Verdict.NO_RESULT,
+    Verdict.MEMORY_LIMIT,
     Verdict.TIME_LIMIT,
-}  # fmt: skip
+}
 SUITES: dict[str, Suite] = {
     "function": FunctionSuite("f", (Case((1,), {}, 7),)),
     "literal": AssertSuite(("assert f(1) == 2",), entry_point="f"),
@@ -117,7 +121,7 @@ COSTLY = {
     "colliding numbers": """nest(1, lambda x: tagged("set", *x), [at * ((1 << 61) - 1) for at in range(140000)])""",
     "two million commas in a text": """b'"ok":"' + b',' * 15000000 + b'"'""",
     "a dict of a million": """b'"ok":{' + b','.join(b'"%d":1' % i for i in range(1000000)) + b'}'""",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ["function", "literal"])
@@ -228,7 +232,7 @@ SAID = {
     "an error that is a text": f"""b'"error":' + {LONG}""",
     "an argument that has changed": f"""b'"ok":1,"changed":[[0,{{"t":"float","v":' + {LONG} + b'}}]]'""",
     "a request": f"""b'"op":"call","h":0,"args":[],"names":' + {LONG}""",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", SUITES)
@@ -416,8 +420,13 @@ def test_bad_alloc_is_the_memory_limit(box: Sandbox) -> None:
 
 def test_integers_within_a_tolerance_compare_exactly(box: Sandbox) -> None:
     suite = StdioSuite((StdioCase("", "1000000 2.5"),), compare="float", rel_tol=1e-5)
-    for printed, right in (("1000000 2.5000001", True), ("1000001 2.5", False), ("1000000.0001 2.5", True),
-                           ("+1000000 2.50", True), ("-1000000 2.5", False)):  # fmt: skip
+    for printed, right in (
+        ("1000000 2.5000001", True),
+        ("1000001 2.5", False),
+        ("1000000.0001 2.5", True),
+        ("+1000000 2.50", True),
+        ("-1000000 2.5", False),
+    ):
         assert run(box, f"print('{printed}')", suite).passed == right, printed
     numbers = FunctionSuite("f", (Case((), {}, 1_000_000),), rel_tol=1e-5)
     assert run(box, "def f(): return 1000001", numbers).verdict is Verdict.WRONG_ANSWER
@@ -468,9 +477,14 @@ def test_an_executor_at_its_memory_limit_says_so_and_lives_on(more_mb: int) -> N
             orders += [(kind, serving(COSTLY[name])), (kind, right)]
         orders += [(kind, serving(SAID["a float"])), (kind, right)]
     process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(LIMITED), str(more_mb)], cwd=ROOT, capture_output=True, text=True,
-        input="".join(json.dumps(order) + "\n" for order in orders), timeout=170, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", textwrap.dedent(LIMITED), str(more_mb)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        input="".join(json.dumps(order) + "\n" for order in orders),
+        timeout=170,
+        check=False,
+    )
     assert process.returncode == 0, process.stderr
     told = [json.loads(line) for line in process.stdout.splitlines()]
     assert len(told) == len(orders)
@@ -484,6 +498,10 @@ def test_an_executor_at_its_memory_limit_says_so_and_lives_on(more_mb: int) -> N
 def test_a_slice_of_the_fuzz_breaks_no_bound() -> None:
     done = subprocess.run(
         [sys.executable, "benchmarks/fuzz.py", "--messages", "5000", "--seed", "2"],
-        cwd=ROOT, capture_output=True, text=True, timeout=170, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -146,7 +146,7 @@ ASSERTS = [
     "assert depth(900) == 900",
     "assert abs(half() - 0.5) < 1e-9 and identity('x' * 1_000_000) == 'x' * 1_000_000",
     "assert identity('\\ud800') == '\\ud800' and identity(int) is int and identity(...) is ...",
-]  # fmt: skip
+]
 
 
 def test_honest_tests_pass_across_the_wall(box: Sandbox) -> None:

@@ -51,7 +51,7 @@ SYSTEM_PYTHON = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info
 DEFAULT_DOCKER = (
     "chown,dac_override,fowner,fsetid,kill,setgid,setuid,setpcap,net_bind_service,net_raw,sys_chroot,mknod,"
     "audit_write,setfcap"
-)  # fmt: skip
+)
 NOBODY = 31_113
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which may lower itself")
@@ -131,38 +131,71 @@ def test_the_walls_that_each_level_claims_hold(low: Sandbox) -> None:
 SORTED = (
     "import sys\ngot, want = (sorted(open(name).read().split()) for name in sys.argv[2:4])\nsys.exit(got != want)\n"
 )
-REVERSED = (
-    "import sys\nword = open(sys.argv[1]).read()\nprint(word, flush=True)\nsys.exit(input() != word[::-1])\n"
-)
+REVERSED = "import sys\nword = open(sys.argv[1]).read()\nprint(word, flush=True)\nsys.exit(input() != word[::-1])\n"
 PLUS_ONE = (
     '#include "testlib.h"\nint main(int c, char** v) { registerInteraction(c, v); int n = inf.readInt();\n'
     'std::cout << n << std::endl; tout << n; if (ouf.readInt() != 2) quit(_wa, "not 2"); quit(_ok, "2"); }\n'
 )
 KINDS: list[tuple[str, str, Suite, list[str]]] = [
-    ("python", "print(int(input()) + 1)", StdioSuite((StdioCase("1\n", "2"), StdioCase("1\n", "3"))),
-     ["passed", "wrong_answer"]),
-    ("python", "def f(x):\n    return x + 1", FunctionSuite("f", (Case((1,), {}, 2), Case((1,), {}, 3))),
-     ["passed", "wrong_answer"]),
-    ("python", "def f(x):\n    return x + 1", AssertSuite(("assert f(1) == 2", "y = f(1)\nassert y == 3")),
-     ["passed", "wrong_answer"]),
-    ("python", "def f(x):\n    return x + 1",
-     CheckSuite("def check(candidate):\n    assert all(candidate(i) == i + 1 for i in range(5))", "f"), ["passed"]),
-    ("cpp", "#include <iostream>\nint main() { int x; std::cin >> x; std::cout << x + 1; }",
-     StdioSuite((StdioCase("1", "2"), StdioCase("1", "3"))), ["passed", "wrong_answer"]),
-    ("python", "print(*open('words').read().split(), 'c')",
-     StdioSuite((StdioCase("", "c b a", (("words", b"a b"),)), StdioCase("", "c", (("words", b"c"),))),
-                checker=Program("python", SORTED)), ["passed", "wrong_answer"]),
-    ("python", "print(*reversed(input()), sep='')",
-     StdioSuite((StdioCase("ab", ""), StdioCase("abc", "")), interactor=Program("python", REVERSED)),
-     ["passed", "passed"]),
-    ("cpp", "#include <iostream>\nint main() { int x; std::cin >> x; std::cout << x + 1; }",
-     StdioSuite((StdioCase("1", ""), StdioCase("5", "")), interactor=Program("cpp", PLUS_ONE)),
-     ["passed", "wrong_answer"]),
-]  # fmt: skip
+    (
+        "python",
+        "print(int(input()) + 1)",
+        StdioSuite((StdioCase("1\n", "2"), StdioCase("1\n", "3"))),
+        ["passed", "wrong_answer"],
+    ),
+    (
+        "python",
+        "def f(x):\n    return x + 1",
+        FunctionSuite("f", (Case((1,), {}, 2), Case((1,), {}, 3))),
+        ["passed", "wrong_answer"],
+    ),
+    (
+        "python",
+        "def f(x):\n    return x + 1",
+        AssertSuite(("assert f(1) == 2", "y = f(1)\nassert y == 3")),
+        ["passed", "wrong_answer"],
+    ),
+    (
+        "python",
+        "def f(x):\n    return x + 1",
+        CheckSuite("def check(candidate):\n    assert all(candidate(i) == i + 1 for i in range(5))", "f"),
+        ["passed"],
+    ),
+    (
+        "cpp",
+        "#include <iostream>\nint main() { int x; std::cin >> x; std::cout << x + 1; }",
+        StdioSuite((StdioCase("1", "2"), StdioCase("1", "3"))),
+        ["passed", "wrong_answer"],
+    ),
+    (
+        "python",
+        "print(*open('words').read().split(), 'c')",
+        StdioSuite(
+            (StdioCase("", "c b a", (("words", b"a b"),)), StdioCase("", "c", (("words", b"c"),))),
+            checker=Program("python", SORTED),
+        ),
+        ["passed", "wrong_answer"],
+    ),
+    (
+        "python",
+        "print(*reversed(input()), sep='')",
+        StdioSuite((StdioCase("ab", ""), StdioCase("abc", "")), interactor=Program("python", REVERSED)),
+        ["passed", "passed"],
+    ),
+    (
+        "cpp",
+        "#include <iostream>\nint main() { int x; std::cin >> x; std::cout << x + 1; }",
+        StdioSuite((StdioCase("1", ""), StdioCase("5", "")), interactor=Program("cpp", PLUS_ONE)),
+        ["passed", "wrong_answer"],
+    ),
+]
 
 
-@pytest.mark.parametrize(("language", "source", "suite", "verdicts"), KINDS, ids=[
-    f"{language}-{type(suite).__name__}-{at}" for at, (language, _, suite, _) in enumerate(KINDS)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("language", "source", "suite", "verdicts"),
+    KINDS,
+    ids=[f"{language}-{type(suite).__name__}-{at}" for at, (language, _, suite, _) in enumerate(KINDS)],
+)
 def test_every_kind_of_suite_gets_its_verdicts(
     low: Sandbox, language: str, source: str, suite: Suite, verdicts: list[str]
 ) -> None:
@@ -371,9 +404,18 @@ def test_a_locked_program_reads_the_toolchains_and_nothing_else(locked: Sandbox)
     hidden = locked.home / "secret"
     hidden.write_text("expected output")
     hidden.chmod(0o644)
-    places = ["/etc/passwd", "/etc/hostname", "/proc/meminfo", "/proc/1/status", "/proc/net/unix", str(hidden),
-              str(ROOT / "README.md"), "/sys/kernel/mm/transparent_hugepage/enabled", "/usr/lib/os-release",
-              "/proc/self/status"]  # fmt: skip
+    places = [
+        "/etc/passwd",
+        "/etc/hostname",
+        "/proc/meminfo",
+        "/proc/1/status",
+        "/proc/net/unix",
+        str(hidden),
+        str(ROOT / "README.md"),
+        "/sys/kernel/mm/transparent_hugepage/enabled",
+        "/usr/lib/os-release",
+        "/proc/self/status",
+    ]
     source = f"""
 for place in {places!r}:
     try:

@@ -42,7 +42,7 @@ OUTPUTS = {
     "newlines": "sys.stdout.reconfigure(newline='\\r\\n')\nout = sys.stdout",
     "wrapped": "sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')\nout = sys.stdout",
     "detached": "sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding='latin-1', errors='replace')\n"
-                "out = sys.stdout",
+    "out = sys.stdout",
     "codecs": "sys.stdout = codecs.getwriter('utf-8')(sys.stdout.buffer)\nout = sys.stdout",
     "codecs, detached": "sys.stdout = codecs.getwriter('utf-8')(sys.stdout.detach())\nout = sys.stdout",
     "open(1)": "out = open(1, 'w', closefd=False)",
@@ -50,32 +50,32 @@ OUTPUTS = {
     "fdopen of a copy": "out = os.fdopen(os.dup(1), 'w')",
     "fdopen by fileno": "out = os.fdopen(sys.stdout.fileno(), 'w', closefd=False)",
     "unbuffered bytes": "raw = open(1, 'wb', buffering=0, closefd=False)\n"
-                        "class Out:\n    def write(self, t): return raw.write(t.encode())\n    def flush(self): pass\n"
-                        "out = sys.stdout = Out()",
+    "class Out:\n    def write(self, t): return raw.write(t.encode())\n    def flush(self): pass\n"
+    "out = sys.stdout = Out()",
     "/dev/stdout": "out = open('/dev/stdout', 'w')",
     "/proc/self/fd/1": "out = open('/proc/self/fd/1', 'a')",
     "StringIO, at the end": "buffer = io.StringIO()\nsys.stdout = out = buffer\n"
-                            "atexit.register(lambda: sys.__stdout__.write(buffer.getvalue()))",
+    "atexit.register(lambda: sys.__stdout__.write(buffer.getvalue()))",
     "StringIO, by os.write": "buffer = io.StringIO()\nout = sys.stdout = buffer\n"
-                             "atexit.register(lambda: os.write(1, buffer.getvalue().encode()))",
+    "atexit.register(lambda: os.write(1, buffer.getvalue().encode()))",
     "BytesIO, at the end": "store = io.BytesIO()\nout = sys.stdout = io.TextIOWrapper(store, write_through=True)\n"
-                           "atexit.register(lambda: sys.__stdout__.buffer.write(store.getvalue()))",
+    "atexit.register(lambda: sys.__stdout__.buffer.write(store.getvalue()))",
     "a class with __del__": "class Out:\n    def __init__(self): self.parts = []\n"
-                            "    def write(self, t): self.parts.append(t)\n    def flush(self): pass\n"
-                            "    def __del__(self): os.write(1, ''.join(self.parts).encode())\nout = Out()",
+    "    def write(self, t): self.parts.append(t)\n    def flush(self): pass\n"
+    "    def __del__(self): os.write(1, ''.join(self.parts).encode())\nout = Out()",
     "finalize": "buffer = io.StringIO()\nclass Key: pass\nkey = Key()\n"
-                "weakref.finalize(key, lambda b: os.write(1, b.getvalue().encode()), buffer)\nout = buffer",
+    "weakref.finalize(key, lambda b: os.write(1, b.getvalue().encode()), buffer)\nout = buffer",
     "another file, copied": "out = open('copy.txt', 'w')\n"
-                            "atexit.register(lambda: (out.close(), print(open('copy.txt').read())))",
-}  # fmt: skip
+    "atexit.register(lambda: (out.close(), print(open('copy.txt').read())))",
+}
 WRITES = {
     "prints": "print('one', 2, file=out)\nprint('three', end='', file=out)",
     "mixed with the old one": "out.write('first\\n')\nsys.__stdout__ and not sys.__stdout__.closed and "
-                              "os.write(1, b'[raw]')\nout.write('second ü\\n')",
+    "os.write(1, b'[raw]')\nout.write('second ü\\n')",
     "much": "for i in range(3000): out.write(f'{i} ')",
     "in a thread": "t = threading.Thread(target=lambda: (time.sleep(0.02), out.write('late\\n')))\n"
-                   "t.start()\nout.write('early\\n')",
-}  # fmt: skip
+    "t.start()\nout.write('early\\n')",
+}
 ENDS = {
     "falls off": "",
     "sys.exit": "sys.exit(3)",

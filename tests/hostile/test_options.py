@@ -113,12 +113,15 @@ def bump():
     return helper(count)
 def helper(n): return n
 """
-POKES = AssertSuite((
-    "count = 41\nassert bump() == 42",
-    "bump()\nassert count == 1",
-    "import sys\nme = sys.modules['__main__']\nme.helper = lambda n: n * 100\nassert bump() == 100",
-    "assert bump() == 2",
-), entry_point="bump")  # fmt: skip
+POKES = AssertSuite(
+    (
+        "count = 41\nassert bump() == 42",
+        "bump()\nassert count == 1",
+        "import sys\nme = sys.modules['__main__']\nme.helper = lambda n: n * 100\nassert bump() == 100",
+        "assert bump() == 2",
+    ),
+    entry_point="bump",
+)
 
 
 def test_tests_that_poke_at_globals_need_the_shared_process_and_the_report_says_so(box: Sandbox) -> None:
@@ -327,8 +330,13 @@ def test_what_the_jail_itself_has_waited_for_is_not_the_next_runs_wait(box: Sand
 def test_the_second_try_counts_whatever_it_is(box: Sandbox) -> None:
     box.discard()
     with crowded(neighbours=6):
-        report = run(box, "def f(x):\n    while True: pass\n", AssertSuite(("assert f(1) == 2",)), Options(),
-                     Limits(cpu_s=20, wall_s=1))  # fmt: skip
+        report = run(
+            box,
+            "def f(x):\n    while True: pass\n",
+            AssertSuite(("assert f(1) == 2",)),
+            Options(),
+            Limits(cpu_s=20, wall_s=1),
+        )
     box.discard()
     assert (report.verdict, report.flags) == ("time_limit", ("rerun_alone",))
     assert report.tests[0].wall_ms < 1200 + 500  # the same limits as at first

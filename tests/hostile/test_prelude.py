@@ -52,9 +52,15 @@ KINDS: dict[str, Suite] = {
 }
 
 
-@pytest.mark.parametrize("options", [
-    NO_OPTIONS, Options(audit=True), Options(fresh_interpreter=True), Options(fresh_interpreter=True, audit=True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        NO_OPTIONS,
+        Options(audit=True),
+        Options(fresh_interpreter=True),
+        Options(fresh_interpreter=True, audit=True),
+    ],
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_program_sees_its_prelude_in_every_kind(box: Sandbox, kind: str, options: Options) -> None:
     assert run(box, USES, KINDS[kind], options).verdict == "passed"
@@ -96,9 +102,14 @@ def test_lines_of_a_traceback_are_the_program_s(box: Sandbox) -> None:
 
 @pytest.mark.parametrize(
     ("prelude", "why"),
-    [("import nowhere_at_all", "nowhere_at_all"), ("x =", "SyntaxError"), ("1 / 0", "ZeroDivisionError"),
-     ("raise SystemExit(3)", "exit code 3"), ("x" * 300_000, "at most")],
-)  # fmt: skip
+    [
+        ("import nowhere_at_all", "nowhere_at_all"),
+        ("x =", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("raise SystemExit(3)", "exit code 3"),
+        ("x" * 300_000, "at most"),
+    ],
+)
 @pytest.mark.parametrize("source", ["def f(x): return 1", "def f(", "raise SystemExit"])
 def test_a_prelude_that_does_not_run_is_the_suite_s_fault(box: Sandbox, prelude: str, why: str, source: str) -> None:
     with pytest.raises(InvalidSuite, match=f"(?s)prelude: .*{why}"):
@@ -112,10 +123,13 @@ def test_a_prelude_that_does_not_run_is_the_suite_s_fault(box: Sandbox, prelude:
         ("c++20", "#include <cstdio>\nint six() { return 6; }\n", 'int main() { printf("%d", six()); }'),
         ("javascript", "const six = 6", "console.log(six)"),
         ("ruby", "SIX = 6", "puts SIX"),
-        ("java", "import java.util.*;",
-         "class M { public static void main(String[] a) { System.out.println(List.of(6).get(0)); } }"),
+        (
+            "java",
+            "import java.util.*;",
+            "class M { public static void main(String[] a) { System.out.println(List.of(6).get(0)); } }",
+        ),
     ],
-)  # fmt: skip
+)
 def test_other_languages_have_it_before_the_program(box: Sandbox, language: str, prelude: str, source: str) -> None:
     assert run(box, source, StdioSuite((StdioCase("", "6"),), prelude=prelude), language=language).verdict == "passed"
 
@@ -141,18 +155,43 @@ def test_a_program_cannot_bring_a_prelude_of_its_own(box: Sandbox, source: str, 
 # --- whose names -----------------------------------------------------------------------------------------------------
 
 OWN: list[tuple[str, str, object, object, str]] = [  # method, program, argument, expected, verdict
-    ("merge", "from heapq import *\nclass Solution:\n    def merge(self, a):\n        return sorted(a)",
-     [2, 1], [1, 2], "passed"),
+    (
+        "merge",
+        "from heapq import *\nclass Solution:\n    def merge(self, a):\n        return sorted(a)",
+        [2, 1],
+        [1, 2],
+        "passed",
+    ),
     ("search", "from re import *\nclass Solution:\n    def search(self, a):\n        return a", 1, 1, "passed"),
-    ("factorial", "from math import *\nclass Solution:\n    def factorial(self, n):\n        return 0",
-     5, 120, "wrong_answer"),
-    ("gcd", "import math\nfrom math import *\nclass Solution:\n    def gcd(self, n):\n        return n",
-     5, 5, "passed"),
-    ("reduce", "from functools import *\nclass Solution:\n    def reduce(self, a):\n        return sum(a)",
-     [1, 2], 3, "passed"),
+    (
+        "factorial",
+        "from math import *\nclass Solution:\n    def factorial(self, n):\n        return 0",
+        5,
+        120,
+        "wrong_answer",
+    ),
+    (
+        "gcd",
+        "import math\nfrom math import *\nclass Solution:\n    def gcd(self, n):\n        return n",
+        5,
+        5,
+        "passed",
+    ),
+    (
+        "reduce",
+        "from functools import *\nclass Solution:\n    def reduce(self, a):\n        return sum(a)",
+        [1, 2],
+        3,
+        "passed",
+    ),
     ("f", "class Solution:\n    def f(self, a):\n        return a\ndef f(a):\n    return 0", 1, 1, "passed"),
-    ("f", "def f(a, lo):\n    return a + lo\nclass Solution:\n    def f(self, a):\n        return f(a, 0)",
-     1, 1, "passed"),
+    (
+        "f",
+        "def f(a, lo):\n    return a + lo\nclass Solution:\n    def f(self, a):\n        return f(a, 0)",
+        1,
+        1,
+        "passed",
+    ),
     ("f", "class Solution:\n    def g(self, a):\n        return 0\ndef f(a):\n    return a", 1, 1, "passed"),
     ("f", "f = lambda a: a", 1, 1, "passed"),
     ("f", "class Solution:\n    @staticmethod\n    def f(a):\n        return a", 1, 1, "passed"),
@@ -163,7 +202,7 @@ OWN: list[tuple[str, str, object, object, str]] = [  # method, program, argument
     ("factorial", "from math import *", 5, 120, "runtime_error"),
     ("heapify", "from heapq import *\ndef g():\n    heapify = 1", [1], None, "runtime_error"),
     ("dumps", "from json import *\nclass Solution:\n    pass", 1, "1", "runtime_error"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("prelude", ["", PRELUDE])
@@ -197,8 +236,10 @@ def test_tests_may_use_the_prelude_s_classes(box: Sandbox) -> None:
     assert [test.verdict for test in report.tests] == ["passed", "wrong_answer"]
 
 
-@pytest.mark.parametrize(("answer", "verdict"), [("[3]", "passed"), ("3", "passed"), ("(3,)", "passed"),
-                                                 ("[3, 3]", "wrong_answer"), ("4", "wrong_answer")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [("[3]", "passed"), ("3", "passed"), ("(3,)", "passed"), ("[3, 3]", "wrong_answer"), ("4", "wrong_answer")],
+)
 def test_several_values_may_be_right(box: Sandbox, answer: str, verdict: str) -> None:
     assert run(box, f"def f(x):\n    return {answer}", function("f", 1, [3], "", 3)).verdict == verdict
 
@@ -239,10 +280,17 @@ def test_who_pretends_to_lack_a_module_has_failed(box: Sandbox, source: str) -> 
     assert report.flags == ()
 
 
-@pytest.mark.parametrize("suite", [
-    function("f", 1, 1), AssertSuite(("assert f(1) == 1",)), AssertSuite(("x = 1\nassert f(x) == 1",)),
-    CheckSuite("def check(c):\n    assert c(1) == 1", "f"), ScriptSuite("assert f(1) == 1"), RunSuite(),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "suite",
+    [
+        function("f", 1, 1),
+        AssertSuite(("assert f(1) == 1",)),
+        AssertSuite(("x = 1\nassert f(x) == 1",)),
+        CheckSuite("def check(c):\n    assert c(1) == 1", "f"),
+        ScriptSuite("assert f(1) == 1"),
+        RunSuite(),
+    ],
+)
 def test_it_is_named_in_every_kind(box: Sandbox, suite: Suite) -> None:
     report = run(box, "import nowhere_at_all\ndef f(x):\n    return x", suite)
     assert report.flags == ("module_unavailable:nowhere_at_all",)
@@ -263,8 +311,12 @@ def test_node_s_missing_packages_are_named_too(box: Sandbox) -> None:
 def test_what_is_listed_can_be_imported(box: Sandbox) -> None:
     listed = dict(packages("python"))
     assert all(version for version in listed.values())
-    for name, module in (("numpy", "numpy"), ("pandas", "pandas"), ("matplotlib", "matplotlib.pyplot"),
-                         ("scikit-learn", "sklearn")):  # fmt: skip
+    for name, module in (
+        ("numpy", "numpy"),
+        ("pandas", "pandas"),
+        ("matplotlib", "matplotlib.pyplot"),
+        ("scikit-learn", "sklearn"),
+    ):
         report = run(box, f"import {module} as m\nprint(m.__name__)", StdioSuite((StdioCase("", module),)))
         assert (report.verdict == "passed") == (name in listed), report
         assert python_lacks(module.partition(".")[0]) == (name not in listed)

@@ -171,7 +171,7 @@ except (PermissionError, ProcessLookupError) as error:
         ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
     ],
     ids=["abort", "null pointer"],
-)  # fmt: skip
+)
 def test_a_crash_is_a_runtime_error_with_its_signal(box: Sandbox, source: str, name: str) -> None:
     report = run(box, source, limits=Limits(cpu_s=2))
     assert report.verdict is Verdict.RUNTIME_ERROR

@@ -220,7 +220,7 @@ ctypes.memset(id("left") + 40, 0, 1)
     "a forbidden call": "import ctypes\nctypes.CDLL(None).syscall(0x40000000 + 39)",
     "an end for want of memory": "hoard = []\nwhile True: hoard.append(bytes([7]) * (8 << 20))",
     "an end for too much output": "while True: print('x' * 60000)",
-}  # fmt: skip
+}
 
 
 def run(box: Sandbox, source: str, stdout: str = "", limits: Limits = LIMITS) -> Report:

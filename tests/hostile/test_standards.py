@@ -23,8 +23,9 @@ def prints(box: Sandbox, language: str, source: str, expected: str) -> Report:
     return judge(Program(language, source), StdioSuite((StdioCase("", expected),)), LIMITS, Stop(), box)
 
 
-def run(box: Sandbox, language: str, source: str, *, files: dict[str, bytes] | None = None, args: tuple[str, ...] = ()
-        ) -> Report:  # fmt: skip
+def run(
+    box: Sandbox, language: str, source: str, *, files: dict[str, bytes] | None = None, args: tuple[str, ...] = ()
+) -> Report:
     needs(box, language)
     suite = RunSuite(files=tuple((files or {}).items()), args=args)
     return judge(Program(language, source), suite, LIMITS, Stop(), box)
@@ -37,13 +38,25 @@ def printed(report: Report) -> str:
 
 # --- standards -------------------------------------------------------------------------------------------------------
 
-CPP = "#include <cstdio>\nint main() { std::printf(\"%ld\", __cplusplus); }"
-C = "#include <stdio.h>\nint main(void) { printf(\"%ld\", __STDC_VERSION__); return 0; }"
+CPP = '#include <cstdio>\nint main() { std::printf("%ld", __cplusplus); }'
+C = '#include <stdio.h>\nint main(void) { printf("%ld", __STDC_VERSION__); return 0; }'
 VERSIONS = {
-    "c++": "201703", "c++17": "201703", "cpp17": "201703", "c++98": "199711", "c++11": "201103", "cpp14": "201402",
-    "c++20": "202002", "cpp20": "202002", "C++23": "202100",
-    "c": "201710", "c99": "199901", "c11": "201112", "c17": "201710", "c23": "202000", "c2x": "202000",
-}  # fmt: skip
+    "c++": "201703",
+    "c++17": "201703",
+    "cpp17": "201703",
+    "c++98": "199711",
+    "c++11": "201103",
+    "cpp14": "201402",
+    "c++20": "202002",
+    "cpp20": "202002",
+    "C++23": "202100",
+    "c": "201710",
+    "c99": "199901",
+    "c11": "201112",
+    "c17": "201710",
+    "c23": "202000",
+    "c2x": "202000",
+}
 
 
 @pytest.mark.parametrize("name", VERSIONS)
@@ -55,16 +68,24 @@ def test_a_standard_in_a_name_is_the_compiler_s(box: Sandbox, name: str) -> None
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("c++20", "#include <ranges>\n#include <iostream>\n"
-         "int main(){ for(int i: std::views::iota(3,4)) std::cout<<i; }"),
-        ("cpp20", "#include <compare>\nstruct A { int x; auto operator<=>(const A&) const = default; };\n"
-         '#include <cstdio>\nint main() { if (A{1} < A{2}) puts("3"); }'),
-        ("c++20", "#include <concepts>\n#include <cstdio>\ntemplate<std::integral T> T f(T x) { return x; }\n"
-         'int main() { printf("%d", f(3)); }'),
-        ("c++23", "#include <cstdio>\nint main() { if consteval { puts(\"0\"); } else { puts(\"3\"); } }"),
+        (
+            "c++20",
+            "#include <ranges>\n#include <iostream>\nint main(){ for(int i: std::views::iota(3,4)) std::cout<<i; }",
+        ),
+        (
+            "cpp20",
+            "#include <compare>\nstruct A { int x; auto operator<=>(const A&) const = default; };\n"
+            '#include <cstdio>\nint main() { if (A{1} < A{2}) puts("3"); }',
+        ),
+        (
+            "c++20",
+            "#include <concepts>\n#include <cstdio>\ntemplate<std::integral T> T f(T x) { return x; }\n"
+            'int main() { printf("%d", f(3)); }',
+        ),
+        ("c++23", '#include <cstdio>\nint main() { if consteval { puts("0"); } else { puts("3"); } }'),
         ("c2x", '#include <stdio.h>\nint main() {\n#ifdef NO\n#elifdef __STDC__\nputs("3");\n#endif\n}'),
     ],
-)  # fmt: skip
+)
 def test_what_only_the_newer_standard_has_compiles_in_it(box: Sandbox, name: str, source: str) -> None:
     assert prints(box, name, source, "3").verdict == "passed"
 
@@ -91,7 +112,7 @@ GO_TESTS = [
     'package main\nimport "testing"\nfunc Add(a, b int) int { return a + b }\nfunc main() {}\n'
     'func TestAdd(t *testing.T) { if Add(1, 2) != %d { t.Errorf("no") } }',
     'package main\nimport ("testing"; "github.com/stretchr/testify/assert")\n'
-    'func TestAdd(t *testing.T) { assert.Equal(t, %d, 1 + 2) }',
+    "func TestAdd(t *testing.T) { assert.Equal(t, %d, 1 + 2) }",
     'package main\nimport "testing"\nfunc TestAll(t *testing.T) { for _, x := range []int{3} {\n'
     't.Run("one", func(t *testing.T) { if x != %d { t.Fail() } }) } }',
 ]
@@ -127,32 +148,48 @@ def test_a_script_of_go_test_has_tests(box: Sandbox) -> None:
 
 APPENDED = {
     "go": [
-        ("package main\nfunc Add(a, b int) int { return a + b }",
-         'import "testing"\nfunc TestAdd(t *testing.T) { if Add(1, 2) != %d { t.Fatal("no") } }'),
-        ('package main\nimport "fmt"\nfunc Add(a, b int) int { fmt.Sprint(a); return a + b }',
-         '// a test\nimport (\n\t"fmt"\n\t"testing"\n)\n'
-         'func TestAdd(t *testing.T) { if fmt.Sprint(Add(1, 2)) != "%d" { t.Fail() } }'),
-        ("// main\npackage main\n\nfunc Add(a, b int) int { return a + b }",
-         'package main\nimport str "strconv"\nfunc main() { if str.Itoa(Add(1, 2)) != "%d" { panic("no") } }'),
-        ("package main\nfunc Add(a, b int) int { return a + b }",
-         'import "os"; import ("fmt")\nfunc main() { fmt.Print(); if Add(1, 2) != %d { os.Exit(1) } }'),
+        (
+            "package main\nfunc Add(a, b int) int { return a + b }",
+            'import "testing"\nfunc TestAdd(t *testing.T) { if Add(1, 2) != %d { t.Fatal("no") } }',
+        ),
+        (
+            'package main\nimport "fmt"\nfunc Add(a, b int) int { fmt.Sprint(a); return a + b }',
+            '// a test\nimport (\n\t"fmt"\n\t"testing"\n)\n'
+            'func TestAdd(t *testing.T) { if fmt.Sprint(Add(1, 2)) != "%d" { t.Fail() } }',
+        ),
+        (
+            "// main\npackage main\n\nfunc Add(a, b int) int { return a + b }",
+            'package main\nimport str "strconv"\nfunc main() { if str.Itoa(Add(1, 2)) != "%d" { panic("no") } }',
+        ),
+        (
+            "package main\nfunc Add(a, b int) int { return a + b }",
+            'import "os"; import ("fmt")\nfunc main() { fmt.Print(); if Add(1, 2) != %d { os.Exit(1) } }',
+        ),
     ],
     "java": [
-        ("class P { static int add(int a, int b) { return a + b; } }",
-         "import java.util.*;\nimport static java.lang.Math.abs;\nclass T { public static void main(String[] a) {\n"
-         "assert List.of(abs(P.add(1, 2))).equals(List.of(%d)); } }"),
-        ("package p;\nimport java.util.List;\nclass P { static List<Integer> f() { return List.of(3); } }",
-         "import java.util.List;\n"
-         "class T { public static void main(String[] a) { assert P.f().equals(List.of(%d)); } }"),
+        (
+            "class P { static int add(int a, int b) { return a + b; } }",
+            "import java.util.*;\nimport static java.lang.Math.abs;\nclass T { public static void main(String[] a) {\n"
+            "assert List.of(abs(P.add(1, 2))).equals(List.of(%d)); } }",
+        ),
+        (
+            "package p;\nimport java.util.List;\nclass P { static List<Integer> f() { return List.of(3); } }",
+            "import java.util.List;\n"
+            "class T { public static void main(String[] a) { assert P.f().equals(List.of(%d)); } }",
+        ),
     ],
     "csharp": [
-        ("using System;\nclass P { public static int Add(int a, int b) { return a + b; } }",
-         "using System;\nusing System.Diagnostics;\n"
-         "class T { static void Main() { Debug.Assert(P.Add(1, 2) == %d); } }"),
-        ("class P { public static int Add(int a, int b) { return a + b; } }",
-         "using D = System.Diagnostics.Debug;\nclass T { static void Main() { D.Assert(P.Add(1, 2) == %d); } }"),
+        (
+            "using System;\nclass P { public static int Add(int a, int b) { return a + b; } }",
+            "using System;\nusing System.Diagnostics;\n"
+            "class T { static void Main() { Debug.Assert(P.Add(1, 2) == %d); } }",
+        ),
+        (
+            "class P { public static int Add(int a, int b) { return a + b; } }",
+            "using D = System.Diagnostics.Debug;\nclass T { static void Main() { D.Assert(P.Add(1, 2) == %d); } }",
+        ),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -179,35 +216,72 @@ def test_hoisted_imports_leave_the_program_s_line_numbers(box: Sandbox) -> None:
 # --- files for compilers ---------------------------------------------------------------------------------------------
 
 WITH_FILES: dict[str, tuple[str, str, dict[str, bytes]]] = {
-    "a header": ("cpp", '#include "testlib.h"\n#include <cstdio>\nint main() { printf("%d", seven()); }',
-                 {"testlib.h": b"inline int seven() { return 7; }\n"}),
-    "a header in a folder": ("c", '#include "lib/h.h"\n#include <stdio.h>\nint main() { printf("%d", SEVEN); }',
-                             {"lib/h.h": b"#define SEVEN 7\n"}),
-    "a second source": ("cpp", "#include <cstdio>\nint seven();\nint main() { printf(\"%d\", seven()); }",
-                        {"seven.cpp": b"int seven() { return 7; }", "other.cpp": b"int main() { return 1; }"}),
-    "an included source": ("c", '#include <stdio.h>\n#include "seven.c"\nint main() { printf("%d", seven()); }',
-                           {"seven.c": b"int seven() { return 7; }"}),
-    "data that is included": ("cpp", '#include <cstdio>\nint x[] = {\n#include "data.txt"\n};\n'
-                              'int main() { printf("%d", x[1]); }',
-                              {"data.txt": b"5, 7"}),
-    "a package": ("java", "import util.Seven;\npublic class Main { public static void main(String[] a) {\n"
-                  "System.out.println(Seven.f() + Zero.f()); } }",
-                  {"util/Seven.java": b"package util; public class Seven { public static int f() { return 7; } }",
-                   "Zero.java": b"class Zero { static int f() { return 0; } }"}),
-    "a second file of Go": ("go", 'package main\nimport "fmt"\nfunc main() { fmt.Println(Seven()) }',
-                            {"seven.go": b"package main\nfunc Seven() int { return 7 }"}),
-    "a module of Rust": ("rust", 'mod seven;\nfn main() { println!("{}", seven::f()); }',
-                         {"seven.rs": b"pub fn f() -> i32 { 7 }"}),
-    "text that Rust includes": ("rust", 'fn main() { println!("{}", include_str!("data.txt").trim()); }',
-                                {"data.txt": b"7\n"}),
-    "a second class of C#": ("csharp", "class P { static void Main() { System.Console.WriteLine(Seven.F()); } }",
-                             {"seven.cs": b"class Seven { public static int F() { return 7; } }"}),
-    "a module of TypeScript": ("typescript", 'import { seven } from "./lib/seven";\nconsole.log(seven())',
-                               {"lib/seven.ts": b"export function seven(): number { return 7 }", "notes.txt": b"x"}),
+    "a header": (
+        "cpp",
+        '#include "testlib.h"\n#include <cstdio>\nint main() { printf("%d", seven()); }',
+        {"testlib.h": b"inline int seven() { return 7; }\n"},
+    ),
+    "a header in a folder": (
+        "c",
+        '#include "lib/h.h"\n#include <stdio.h>\nint main() { printf("%d", SEVEN); }',
+        {"lib/h.h": b"#define SEVEN 7\n"},
+    ),
+    "a second source": (
+        "cpp",
+        '#include <cstdio>\nint seven();\nint main() { printf("%d", seven()); }',
+        {"seven.cpp": b"int seven() { return 7; }", "other.cpp": b"int main() { return 1; }"},
+    ),
+    "an included source": (
+        "c",
+        '#include <stdio.h>\n#include "seven.c"\nint main() { printf("%d", seven()); }',
+        {"seven.c": b"int seven() { return 7; }"},
+    ),
+    "data that is included": (
+        "cpp",
+        '#include <cstdio>\nint x[] = {\n#include "data.txt"\n};\nint main() { printf("%d", x[1]); }',
+        {"data.txt": b"5, 7"},
+    ),
+    "a package": (
+        "java",
+        "import util.Seven;\npublic class Main { public static void main(String[] a) {\n"
+        "System.out.println(Seven.f() + Zero.f()); } }",
+        {
+            "util/Seven.java": b"package util; public class Seven { public static int f() { return 7; } }",
+            "Zero.java": b"class Zero { static int f() { return 0; } }",
+        },
+    ),
+    "a second file of Go": (
+        "go",
+        'package main\nimport "fmt"\nfunc main() { fmt.Println(Seven()) }',
+        {"seven.go": b"package main\nfunc Seven() int { return 7 }"},
+    ),
+    "a module of Rust": (
+        "rust",
+        'mod seven;\nfn main() { println!("{}", seven::f()); }',
+        {"seven.rs": b"pub fn f() -> i32 { 7 }"},
+    ),
+    "text that Rust includes": (
+        "rust",
+        'fn main() { println!("{}", include_str!("data.txt").trim()); }',
+        {"data.txt": b"7\n"},
+    ),
+    "a second class of C#": (
+        "csharp",
+        "class P { static void Main() { System.Console.WriteLine(Seven.F()); } }",
+        {"seven.cs": b"class Seven { public static int F() { return 7; } }"},
+    ),
+    "a module of TypeScript": (
+        "typescript",
+        'import { seven } from "./lib/seven";\nconsole.log(seven())',
+        {"lib/seven.ts": b"export function seven(): number { return 7 }", "notes.txt": b"x"},
+    ),
     "a module of Python": ("python", "from seven import f\nprint(f())", {"seven.py": b"def f():\n    return 7\n"}),
-    "the main file's own name": ("cpp", '#include <cstdio>\n#include "main.cpp"\nint main() { printf("%d", seven()); }',
-                                 {"main.cpp": b"int seven() { return 7; }"}),
-}  # fmt: skip
+    "the main file's own name": (
+        "cpp",
+        '#include <cstdio>\n#include "main.cpp"\nint main() { printf("%d", seven()); }',
+        {"main.cpp": b"int seven() { return 7; }"},
+    ),
+}
 
 
 @pytest.mark.parametrize("case", WITH_FILES)
@@ -258,18 +332,18 @@ def test_arguments_have_bounds_that_are_named(box: Sandbox, args: tuple[str, ...
 
 
 JUDGES = {
-    "cpp": "#include <cstdio>\nint main() {\n#ifdef ONLINE_JUDGE\nputs(\"1\");\n#endif\n}",
+    "cpp": '#include <cstdio>\nint main() {\n#ifdef ONLINE_JUDGE\nputs("1");\n#endif\n}',
     "c++20": "#include <bits/stdc++.h>\nint main() {\n#ifndef ONLINE_JUDGE\n"
-    "freopen(\"in.txt\", \"r\", stdin);\n#endif\nputs(\"1\"); }",
-    "c": "#include <stdio.h>\nint main() {\n#ifdef ONLINE_JUDGE\nputs(\"1\");\n#endif\n}",
+    'freopen("in.txt", "r", stdin);\n#endif\nputs("1"); }',
+    "c": '#include <stdio.h>\nint main() {\n#ifdef ONLINE_JUDGE\nputs("1");\n#endif\n}',
     "python": "import os\nprint(os.environ.get('ONLINE_JUDGE'))",
     "java": 'class M { public static void main(String[] a) { if (System.getProperty("ONLINE_JUDGE") != null)\n'
     "System.out.println(1); } }",
     "javascript": "console.log(process.env.ONLINE_JUDGE)",
     "csharp": "class P { static void Main() {\n#if ONLINE_JUDGE\nSystem.Console.WriteLine(1);\n#endif\n} }",
-    "rust": "fn main() { if cfg!(ONLINE_JUDGE) { println!(\"1\"); } }",
+    "rust": 'fn main() { if cfg!(ONLINE_JUDGE) { println!("1"); } }',
     "bash": "echo $ONLINE_JUDGE",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("language", JUDGES)

@@ -77,11 +77,11 @@ SPLIT = {
     "another stdin": "sys.stdin = io.StringIO('3')\nassert asks() == 4",
     "a patched input": "with patch('builtins.input', return_value='3'):\n    assert asks() == 4",
     "its module": "from __main__ import plain as same\nassert same(3) == plain(3) == 3",
-}  # fmt: skip
+}
 
 UNSPLIT = {
     "arithmetic on an answer": ("assert number() + 1 == 2", "add"),
-}  # fmt: skip
+}
 
 IMPORTS = "import asyncio, contextlib, inspect, io, sys, types\nfrom unittest.mock import patch\n"
 
@@ -117,16 +117,22 @@ def test_a_test_that_needs_the_programs_process_is_an_invalid_result_with_the_re
 
 @pytest.mark.parametrize(
     "test",
-    ["assert asyncio.run(plain(1)) == 2",
-     "async def t():\n    return await plain(1)\nassert asyncio.run(t()) == 2",
-     "assert inspect.isgenerator(plain(1))",
-     "for x in plain(3):\n    assert x == 5\nassert inspect.isgenerator(plain(1))"],
-)  # fmt: skip
+    [
+        "assert asyncio.run(plain(1)) == 2",
+        "async def t():\n    return await plain(1)\nassert asyncio.run(t()) == 2",
+        "assert inspect.isgenerator(plain(1))",
+        "for x in plain(3):\n    assert x == 5\nassert inspect.isgenerator(plain(1))",
+    ],
+)
 @pytest.mark.parametrize(
     "answer",
-    ["Yes()", "type('coroutine', (), {'__await__': lambda s: iter(()), '__class__': type((lambda: 0))})()",
-     "type('generator', (Yes,), {})()", "Yes"],
-)  # fmt: skip
+    [
+        "Yes()",
+        "type('coroutine', (), {'__await__': lambda s: iter(()), '__class__': type((lambda: 0))})()",
+        "type('generator', (Yes,), {})()",
+        "Yes",
+    ],
+)
 def test_an_object_that_only_looks_like_a_coroutine_or_generator_passes_nothing(
     box: Sandbox, test: str, answer: str
 ) -> None:

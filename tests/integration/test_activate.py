@@ -40,10 +40,11 @@ class Versions:
         self.models = [RewardModel.load(one) for one in self.folders]
         self.revisions = [model.revision for model in self.models]
         self.scores = {
-            model.revision: list(zip(*(model.score([model.encode(prompt, way) for prompt in PROMPTS]) for way in WAYS),
-                                     strict=True))
+            model.revision: list(
+                zip(*(model.score([model.encode(prompt, way) for prompt in PROMPTS]) for way in WAYS), strict=True)
+            )
             for model in self.models
-        }  # fmt: skip
+        }
 
     def check(self, answer: dict[str, Any], numbers: list[int], path: str = "/score") -> str:
         """The one revision of an answer, if its scores are that revision's."""
@@ -150,8 +151,12 @@ def test_the_old_one_is_released_once_its_work_is_done(whole: Stack, versions: V
 
     def released() -> bool:
         lines = [line for worker in whole.of_kind("score") for line in worker.logged()]
-        return sum(line.get("revision") == versions.revisions[now] for line in lines
-                   if line["message"] == "model released") >= 2  # fmt: skip
+        return (
+            sum(
+                line.get("revision") == versions.revisions[now] for line in lines if line["message"] == "model released"
+            )
+            >= 2
+        )
 
     wait_for(released, 15, "both workers to release it")
 
@@ -186,8 +191,11 @@ def test_a_known_revision_is_activated_by_its_digest_alone(whole: Stack, version
         before = served(whole)["revision"]
         answer = activate(whole, revision=versions.revisions[to]).json()
         assert {name: answer[name] for name in ("name", "revision", "previous", "workers")} == {
-            "name": "default", "revision": versions.revisions[to], "previous": before, "workers": 2,
-        }  # fmt: skip
+            "name": "default",
+            "revision": versions.revisions[to],
+            "previous": before,
+            "workers": 2,
+        }
         assert score(whole, versions, to) == versions.revisions[to]
 
 
@@ -207,9 +215,13 @@ def test_a_process_reward_model_answers_with_its_steps(whole: Stack, tmp_path: P
                 assert one["cached"] is cached
             if not cached:
                 time.sleep(0.1)  # remembered soon, not at once
-        rerank = http.post("/reward", json={
-            "spec": {"terms": [{"name": "rm", "type": "score"}]}, "items": [{"prompt": "Add.", "completions": texts}],
-        }).json()  # fmt: skip
+        rerank = http.post(
+            "/reward",
+            json={
+                "spec": {"terms": [{"name": "rm", "type": "score"}]},
+                "items": [{"prompt": "Add.", "completions": texts}],
+            },
+        ).json()
     assert [one["reward"] for one in rerank["results"][0]["completions"]] == pytest.approx(list(want), abs=1e-4)
     assert activate(whole, revision=before).status_code == 200
 

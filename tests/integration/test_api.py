@@ -186,15 +186,27 @@ def test_asserts_are_judged_one_by_one_by_the_split_judge(http: httpx.Client) ->
     [
         (ASSERT, "split"),
         ({"kind": "assert", "asserts": ["assert add(one, 2) == 3"], "setup": "one = 1", "entry_point": "add"}, "split"),
-        ({"kind": "function", "entry_point": "add", "cases": [{"args": [1, 2], "expected": 3},
-          {"args": [2**80], "kwargs": {"b": 1}, "expected": 2**80 + 1}, {"args": [0.1, 0.2], "expected": 0.3}],
-          "rel_tol": 1e-9}, "split"),
-        ({"kind": "check", "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n", "entry_point": "add"},
-         "split"),
+        (
+            {
+                "kind": "function",
+                "entry_point": "add",
+                "cases": [
+                    {"args": [1, 2], "expected": 3},
+                    {"args": [2**80], "kwargs": {"b": 1}, "expected": 2**80 + 1},
+                    {"args": [0.1, 0.2], "expected": 0.3},
+                ],
+                "rel_tol": 1e-9,
+            },
+            "split",
+        ),
+        (
+            {"kind": "check", "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n", "entry_point": "add"},
+            "split",
+        ),
         ({"kind": "stdio", "cases": [{"stdin": "", "stdout": "hello\n"}]}, "bytes"),
     ],
     ids=["assert", "setup", "function", "check", "stdio"],
-)  # fmt: skip
+)
 def test_every_kind_of_tests_tells_right_from_wrong(http: httpx.Client, tests: Any, judge: str) -> None:
     right, wrong = execute(http, tests, ADD + "if __name__ == '__main__':\n    print('hello')\n", SUB)
     assert (right["verdict"], right["judge"]) == ("passed", judge)
@@ -204,9 +216,14 @@ def test_every_kind_of_tests_tells_right_from_wrong(http: httpx.Client, tests: A
 
 @pytest.mark.parametrize(
     ("compare", "stdout", "verdict"),
-    [("exact", "1.0 2", "wrong_answer"), ("rstrip", "1.0 2", "passed"), ("tokens", "1.0\n2", "passed"),
-     ("float", "1.00000000001   2.0", "passed"), ("tokens", "1 2", "wrong_answer")],
-)  # fmt: skip
+    [
+        ("exact", "1.0 2", "wrong_answer"),
+        ("rstrip", "1.0 2", "passed"),
+        ("tokens", "1.0\n2", "passed"),
+        ("float", "1.00000000001   2.0", "passed"),
+        ("tokens", "1 2", "wrong_answer"),
+    ],
+)
 def test_output_is_compared_as_asked(http: httpx.Client, compare: str, stdout: str, verdict: str) -> None:
     tests = {"kind": "stdio", "cases": [{"stdout": stdout}], "compare": compare}
     (one,) = execute(http, tests, "print('1.0 2')\n")
@@ -248,9 +265,12 @@ def test_code_is_taken_out_of_a_completion_when_asked(http: httpx.Client) -> Non
 
 @pytest.mark.parametrize(
     ("stop", "expected"),
-    [("never", ["wrong_answer", "passed", "wrong_answer"]), ("first_failure", ["wrong_answer", "skipped", "skipped"]),
-     ({"after": 2}, ["wrong_answer", "passed", "wrong_answer"])],
-)  # fmt: skip
+    [
+        ("never", ["wrong_answer", "passed", "wrong_answer"]),
+        ("first_failure", ["wrong_answer", "skipped", "skipped"]),
+        ({"after": 2}, ["wrong_answer", "passed", "wrong_answer"]),
+    ],
+)
 def test_judging_stops_where_asked_and_the_rate_divides_by_all(http: httpx.Client, stop: Any, expected: Any) -> None:
     asserts = ["assert add(1, 2) == 3", "assert add(0, 0) == 0", "assert add(2, 2) == 4"]
     (one,) = execute(http, {"kind": "assert", "asserts": asserts}, SUB, stop=stop)
@@ -261,8 +281,10 @@ def test_judging_stops_where_asked_and_the_rate_divides_by_all(http: httpx.Clien
 def test_a_stored_suite_is_named_by_its_digest(http: httpx.Client) -> None:
     body = json.dumps(ASSERT).encode()
     sha256 = hashlib.sha256(body).hexdigest()
-    unknown = http.post("/execute", json={"items": [{"language": "python", "programs": [ADD],
-                                                     "tests": {"kind": "ref", "sha256": "0" * 64}}]})  # fmt: skip
+    unknown = http.post(
+        "/execute",
+        json={"items": [{"language": "python", "programs": [ADD], "tests": {"kind": "ref", "sha256": "0" * 64}}]},
+    )
     assert (unknown.status_code, unknown.json()["code"]) == (404, "testset_unknown")
 
     stored = ok(http.put(f"/testsets/{sha256}", content=body, headers={"Content-Type": "application/json"}))
@@ -335,9 +357,14 @@ def test_a_reward_joins_its_terms_and_tells_about_the_group(http: httpx.Client) 
         assert (one["status"], one["trainable"]) == ("ok", True)
     mean = sum(expected) / 2
     assert result["group"] == {
-        "n": 2, "n_ok": 2, "mean": pytest.approx(mean), "std": pytest.approx(abs(expected[0] - mean)),
-        "degenerate": False, "best": 0, "margin": pytest.approx(expected[0] - expected[1]),
-    }  # fmt: skip
+        "n": 2,
+        "n_ok": 2,
+        "mean": pytest.approx(mean),
+        "std": pytest.approx(abs(expected[0] - mean)),
+        "degenerate": False,
+        "best": 0,
+        "margin": pytest.approx(expected[0] - expected[1]),
+    }
     assert answer["models"] == [scores["model"]]
     assert (answer["status"], result["id"]) == ("complete", "p1")
 
@@ -345,10 +372,12 @@ def test_a_reward_joins_its_terms_and_tells_about_the_group(http: httpx.Client) 
 def test_terms_that_need_no_tests_and_those_that_do(http: httpx.Client) -> None:
     texts = [f"```python\n{ADD}```", f"```python\n{ADD}```\n", "I do not know."]
     terms = [
-        {"name": "format", "type": "format"}, {"name": "same", "type": "consensus"},
-        {"name": "agree", "type": "agreement"}, {"name": "all", "type": "execute", "policy": "all_or_nothing"},
+        {"name": "format", "type": "format"},
+        {"name": "same", "type": "consensus"},
+        {"name": "agree", "type": "agreement"},
+        {"name": "all", "type": "execute", "policy": "all_or_nothing"},
         {"name": "z", "type": "score", "transform": "zscore_in_group"},
-    ]  # fmt: skip
+    ]
     item = {"prompt": "Add.", "completions": texts, "tests": ASSERT, "extract": "last_fence"}
     (result,) = ok(http.post("/reward", json={"spec": {"terms": terms}, "items": [item]}))["results"]
 
@@ -379,8 +408,10 @@ def test_a_term_without_a_value_is_null_and_never_0(http: httpx.Client) -> None:
 def test_a_gate_and_a_clip(http: httpx.Client) -> None:
     spec = {
         "terms": [{"name": "tests", "type": "execute"}, {"name": "code", "type": "format", "require": "non_empty"}],
-        "combine": "gated", "gate": {"term": "tests", "min": 1.0}, "clip": {"min": -1, "max": 1.5},
-    }  # fmt: skip
+        "combine": "gated",
+        "gate": {"term": "tests", "min": 1.0},
+        "clip": {"min": -1, "max": 1.5},
+    }
     item = {"prompt": "p", "completions": [ADD, SUB], "tests": ASSERT}
     (result,) = ok(http.post("/reward", json={"spec": spec, "items": [item]}))["results"]
     assert [one["reward"] for one in result["completions"]] == [1.5, 0.0]
@@ -389,8 +420,9 @@ def test_a_gate_and_a_clip(http: httpx.Client) -> None:
 def test_rank_adds_the_order(http: httpx.Client) -> None:
     spec = {"terms": [{"name": "tests", "type": "execute"}]}
     completions = [SUB, ADD, "no program", ADD + "\n"]
-    (result,) = ok(http.post("/rank", json={"spec": spec, "items": [
-        {"prompt": "p", "completions": completions, "tests": ASSERT}]}))["results"]  # fmt: skip
+    (result,) = ok(
+        http.post("/rank", json={"spec": spec, "items": [{"prompt": "p", "completions": completions, "tests": ASSERT}]})
+    )["results"]
     assert result["order"] == [1, 3, 0, 2]
     assert result["group"]["best"] == 1
 
@@ -399,8 +431,10 @@ def test_early_stop_takes_back_what_has_not_begun_and_spares_other_items(http: h
     spec = {"terms": [{"name": "tests", "type": "execute"}]}
     good, slow = unique(ADD), [unique("import time\ndef add(a, b):\n    time.sleep(0.4)\n") for _ in range(8)]
     one = {"kind": "assert", "asserts": ["assert add(1, 2) == 3"]}
-    items = [{"prompt": "p", "completions": [good, *slow], "tests": one},
-             {"prompt": "q", "completions": [slow[0]], "tests": one}]  # fmt: skip
+    items = [
+        {"prompt": "p", "completions": [good, *slow], "tests": one},
+        {"prompt": "q", "completions": [slow[0]], "tests": one},
+    ]
     began = time.perf_counter()
     stopped, shared = ok(http.post("/rank", json={"spec": spec, "items": items, "early_stop": True}))["results"]
     elapsed = time.perf_counter() - began

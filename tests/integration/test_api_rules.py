@@ -69,11 +69,20 @@ def executed(stack: Stack) -> float:
 @pytest.fixture(scope="module")
 def door() -> Iterator[Stack]:
     """An API with keys and small limits, and nobody behind it."""
-    limits = {"items": 2, "completions": 3, "total_completions": 4, "code_bytes": 100, "tests": 2, "stdin_bytes": 10,
-              "body_bytes": 5000}  # fmt: skip
+    limits = {
+        "items": 2,
+        "completions": 3,
+        "total_completions": 4,
+        "code_bytes": 100,
+        "tests": 2,
+        "stdin_bytes": 10,
+        "body_bytes": 5000,
+    }
     settings = {f"max_{name}": str(value) for name, value in limits.items()}
-    with Broker() as broker, Stack(broker, Path("none"), scorers=0, executors=0, api_key="plain,other",
-                                   admin_key="boss", **settings) as one:  # fmt: skip
+    with (
+        Broker() as broker,
+        Stack(broker, Path("none"), scorers=0, executors=0, api_key="plain,other", admin_key="boss", **settings) as one,
+    ):
         yield one
 
 
@@ -85,9 +94,15 @@ def guest(door: Stack) -> Iterator[httpx.Client]:
 
 JOB = f"/jobs/{'0' * 32}"
 PRIVATE = [("POST", path) for path in WORK] + [
-    ("GET", "/models"), ("GET", "/languages"), ("GET", "/info"), ("GET", JOB), ("DELETE", JOB),
-    ("GET", f"{JOB}/events"), ("PUT", f"/testsets/{'0' * 64}"), ("GET", "/nowhere"),
-]  # fmt: skip
+    ("GET", "/models"),
+    ("GET", "/languages"),
+    ("GET", "/info"),
+    ("GET", JOB),
+    ("DELETE", JOB),
+    ("GET", f"{JOB}/events"),
+    ("PUT", f"/testsets/{'0' * 64}"),
+    ("GET", "/nowhere"),
+]
 STRANGERS = [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic plain"}, {"Authorization": "plain"}]
 
 
@@ -133,21 +148,39 @@ def test_a_job_belongs_to_the_key_that_asked(door: Stack, guest: httpx.Client) -
     ("path", "body", "limit"),
     [
         ("/score", {"items": SCORE["items"] * 3}, "items: 3 is more than 2 (max_items)"),
-        ("/score", {"items": [{"prompt": "p", "completions": ["c"] * 4}]},
-         "items.0.completions: 4 is more than 3 (max_completions)"),
-        ("/score", {"items": [{"prompt": "p", "completions": ["c"] * 3}] * 2},
-         "items.*.completions: 6 is more than 4 (max_total_completions)"),
+        (
+            "/score",
+            {"items": [{"prompt": "p", "completions": ["c"] * 4}]},
+            "items.0.completions: 4 is more than 3 (max_completions)",
+        ),
+        (
+            "/score",
+            {"items": [{"prompt": "p", "completions": ["c"] * 3}] * 2},
+            "items.*.completions: 6 is more than 4 (max_total_completions)",
+        ),
         ("/execute", running("é" * 51), "items.0.programs.0: 102 is more than 100 (max_code_bytes)"),
-        ("/reward", {"items": [REWARD["items"][0] | {"completions": ["x", "y" * 101]}]},
-         "items.0.completions.1: 101 is more than 100 (max_code_bytes)"),
-        ("/execute", {"items": [EXECUTE["items"][0] | {"tests": {"kind": "assert", "asserts": ["a"] * 3}}]},
-         "items.0.tests: 3 is more than 2 (max_tests)"),
-        ("/execute", {"items": [EXECUTE["items"][0] | {"tests": {"kind": "stdio",
-                                                                 "cases": [{"stdin": "x" * 11, "stdout": ""}]}}]},
-         "items.0.tests.cases.0.stdin: 11 is more than 10 (max_stdin_bytes)"),
+        (
+            "/reward",
+            {"items": [REWARD["items"][0] | {"completions": ["x", "y" * 101]}]},
+            "items.0.completions.1: 101 is more than 100 (max_code_bytes)",
+        ),
+        (
+            "/execute",
+            {"items": [EXECUTE["items"][0] | {"tests": {"kind": "assert", "asserts": ["a"] * 3}}]},
+            "items.0.tests: 3 is more than 2 (max_tests)",
+        ),
+        (
+            "/execute",
+            {
+                "items": [
+                    EXECUTE["items"][0] | {"tests": {"kind": "stdio", "cases": [{"stdin": "x" * 11, "stdout": ""}]}}
+                ]
+            },
+            "items.0.tests.cases.0.stdin: 11 is more than 10 (max_stdin_bytes)",
+        ),
         ("/rank", {"items": REWARD["items"] * 3}, "items: 3 is more than 2 (max_items)"),
     ],
-)  # fmt: skip
+)
 def test_past_a_limit_is_413_with_the_limit_named(guest: httpx.Client, path: str, body: Any, limit: str) -> None:
     assert problem(guest.post(path, json=body), 413, "too_large")["detail"] == limit
 
@@ -198,13 +231,19 @@ def test_an_unknown_field_is_422_with_its_path(http: httpx.Client, path: str) ->
 @pytest.mark.parametrize(
     ("content", "status"),
     [
-        (b"{", 422), (b"", 422), (b"[]", 422), (b"null", 422), (b"\xff\xfe", 400), (b'{"items": "\xff"}', 400),
+        (b"{", 422),
+        (b"", 422),
+        (b"[]", 422),
+        (b"null", 422),
+        (b"\xff\xfe", 400),
+        (b'{"items": "\xff"}', 400),
         (b'{"items": [{"prompt": "\\ud800", "completions": ["c"]}]}', 422),
         (b'{"items": [{"prompt": "p", "completions": ["c"]}], "deadline_ms": NaN}', 422),
         (b'{"items": [{"prompt": "p", "completions": ["c"]}], "deadline_ms": 1e999}', 422),
-        (b'{"items": ' + b"[" * 100_000, 422), (b'{"items": ' + b"9" * 5000 + b"}", 400),
+        (b'{"items": ' + b"[" * 100_000, 422),
+        (b'{"items": ' + b"9" * 5000 + b"}", 400),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_json_or_not_a_request_is_the_callers_mistake(
     http: httpx.Client, content: bytes, status: int
 ) -> None:
@@ -223,8 +262,14 @@ def test_what_is_not_json_or_not_a_request_is_the_callers_mistake(
 def test_a_value_that_cannot_be_said_back_is_refused_and_nothing_breaks(
     http: httpx.Client, expected: str, key: str | None
 ) -> None:
-    body = json.dumps({"items": [EXECUTE["items"][0] | {"tests": {"kind": "function", "entry_point": "add", "cases": [
-        {"args": [1, 2], "expected": "HERE"}]}}]}).replace('"HERE"', expected)  # fmt: skip
+    body = json.dumps(
+        {
+            "items": [
+                EXECUTE["items"][0]
+                | {"tests": {"kind": "function", "entry_point": "add", "cases": [{"args": [1, 2], "expected": "HERE"}]}}
+            ]
+        }
+    ).replace('"HERE"', expected)
     headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": uuid.uuid4().hex} if key else {})
     response = http.post("/execute", content=body, headers=headers)
     assert problem(response, 422, "invalid")["errors"][0]["path"].startswith("items.0.tests.function.cases.0.expected")
@@ -419,8 +464,11 @@ def test_a_deadline_that_the_line_cannot_meet_is_503_at_once(small: Stack) -> No
         job = http.post("/execute", json=running(*(sleeper(1.2) for _ in range(4))), headers=LATER)
         wait_for(lambda: line(http)["drained_cost_per_s"] > 0 and 0 < line(http)["depth"] < 4)
         began = time.perf_counter()
-        document = problem(http.post("/execute", json=running(sleeper(0)), headers={"X-Deadline-Ms": "100"}),
-                           503, "deadline_unreachable")  # fmt: skip
+        document = problem(
+            http.post("/execute", json=running(sleeper(0)), headers={"X-Deadline-Ms": "100"}),
+            503,
+            "deadline_unreachable",
+        )
         assert time.perf_counter() - began < 0.5
         assert document["retryable"] is True
         assert document["retry_after_ms"] >= 1000

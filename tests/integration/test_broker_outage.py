@@ -35,8 +35,14 @@ def wait_for_jobs(stack: Stack, scores: int, executes: int) -> None:
     """Until exactly so many jobs are in the queue."""
     keys = Keys("plaudit")
     with stack.broker.client() as client:
-        wait_for(lambda: (client.zcard(keys.live(queue_of_model("default"))), client.zcard(keys.live(EXECUTE_QUEUE)))
-                 == (scores, executes), 20.0, f"{scores} and {executes} jobs")  # fmt: skip
+        wait_for(
+            lambda: (
+                (client.zcard(keys.live(queue_of_model("default"))), client.zcard(keys.live(EXECUTE_QUEUE)))
+                == (scores, executes)
+            ),
+            20.0,
+            f"{scores} and {executes} jobs",
+        )
 
 
 def some(asks: Asks) -> list[Ask]:
@@ -44,8 +50,9 @@ def some(asks: Asks) -> list[Ask]:
     return [make(number) for make in (asks.score, asks.execute, asks.rank) for number in range(6)]
 
 
-async def test_an_outage_of_three_seconds_is_said_and_what_was_accepted_ends_right(make_stack: MakeStack,
-                                                                                   asks: Asks) -> None:  # fmt: skip
+async def test_an_outage_of_three_seconds_is_said_and_what_was_accepted_ends_right(
+    make_stack: MakeStack, asks: Asks
+) -> None:
     stack = make_stack(append_only=True)
     plain = some(asks)
     later, keyed = [asks.score(100), asks.execute(100)], [asks.score(101), asks.execute(101)]

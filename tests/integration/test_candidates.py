@@ -44,12 +44,22 @@ def test_what_was_scored_and_executed_is_logged_when_asked_for_and_mined(
     completions = answer["results"][0]["completions"]
     assert [line["score"] for line in lines] == [one["components"]["rm"]["value"] for one in completions]
     assert [(line["completion"], line["verdict"], line["pass_rate"]) for line in lines] == [
-        (GOOD, "passed", 1.0), (BAD, "wrong_answer", 0.5),
-    ]  # fmt: skip
+        (GOOD, "passed", 1.0),
+        (BAD, "wrong_answer", 0.5),
+    ]
     assert {line["prompt"] for line in lines} == {"Add two numbers."}
     assert {line["revision"] for line in lines} == {answer["models"][0]["revision"]}
-    assert set(lines[0]) == {"prompt", "completion", "language", "tests", "score", "model", "revision", "verdict",
-                             "pass_rate"}  # fmt: skip
+    assert set(lines[0]) == {
+        "prompt",
+        "completion",
+        "language",
+        "tests",
+        "score",
+        "model",
+        "revision",
+        "verdict",
+        "pass_rate",
+    }
     assert KEY not in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -62,11 +72,25 @@ def test_what_was_scored_and_executed_is_logged_when_asked_for_and_mined(
 
 def test_a_problem_that_is_held_out_is_not_learnt_from_because_somebody_asked_about_it(tmp_path: Path) -> None:
     held = Problem(
-        task_id="T/1", base_id="T/1", prompt="Add two numbers.", entry_point="add", canonical=None, test_setup="",
-        tests=(), source="own", license="Apache-2.0", fold="test",
-    )  # fmt: skip
-    line = {"prompt": "Add two numbers.\n", "completion": GOOD, "language": "python", "tests": TESTS, "score": 1.0,
-            "pass_rate": 1.0}  # fmt: skip
+        task_id="T/1",
+        base_id="T/1",
+        prompt="Add two numbers.",
+        entry_point="add",
+        canonical=None,
+        test_setup="",
+        tests=(),
+        source="own",
+        license="Apache-2.0",
+        fold="test",
+    )
+    line = {
+        "prompt": "Add two numbers.\n",
+        "completion": GOOD,
+        "language": "python",
+        "tests": TESTS,
+        "score": 1.0,
+        "pass_rate": 1.0,
+    }
     other = line | {"prompt": "Subtract two numbers."}
     (tmp_path / "candidates-1.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (line, other)))
     seen = read_seen(str(tmp_path), [held], 13)

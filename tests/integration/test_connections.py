@@ -22,15 +22,29 @@ from support.broker import Broker
 from support.stack import free_port, wait_for
 
 GOOD = (
-    "redis://h", "redis://h:1/3", "redis://u:p@h", "rediss://h", "unix:///tmp/s", "redis://h/0?socket_timeout=3",
-    "sentinel://a,b:2/main", "sentinel://u:p@a/main/4", "sentinel://[::1]:9/main",
-)  # fmt: skip
+    "redis://h",
+    "redis://h:1/3",
+    "redis://u:p@h",
+    "rediss://h",
+    "unix:///tmp/s",
+    "redis://h/0?socket_timeout=3",
+    "sentinel://a,b:2/main",
+    "sentinel://u:p@a/main/4",
+    "sentinel://[::1]:9/main",
+)
 BAD = {
-    "h:6379": "no scheme", "http://h": "http:// is not", "redis://h:port": "", "redis://h:99999": "",
-    "redis://a,b": "several hosts", "redis://h/0?foo=1": "foo", "sentinel://a": "name of the service",
-    "redis+sentinel://a/m": "is written sentinel://", "sentinel://a:b:c/m": "HOST:PORT", "sentinel://a/m/x": "database",
+    "h:6379": "no scheme",
+    "http://h": "http:// is not",
+    "redis://h:port": "",
+    "redis://h:99999": "",
+    "redis://a,b": "several hosts",
+    "redis://h/0?foo=1": "foo",
+    "sentinel://a": "name of the service",
+    "redis+sentinel://a/m": "is written sentinel://",
+    "sentinel://a:b:c/m": "HOST:PORT",
+    "sentinel://a/m/x": "database",
     "": "no scheme",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("url", GOOD)
@@ -47,11 +61,18 @@ def test_a_url_not_understood_is_refused_by_the_flags_name(url: str, why: str) -
     assert "sentinel://" in caught.value.detail
 
 
-@pytest.mark.parametrize("url", [
-    "redis://u:secret@h/0", "redis://h/0?password=secret&socket_timeout=3", "unix://:secret@/tmp/s",
-    "sentinel://u:secret@a,b/main", "redis://h/0?PASSWORD=secret", "u:secret@h:1",
-    "sentinel://a/m?sentinel_password=secret",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:secret@h/0",
+        "redis://h/0?password=secret&socket_timeout=3",
+        "unix://:secret@/tmp/s",
+        "sentinel://u:secret@a,b/main",
+        "redis://h/0?PASSWORD=secret",
+        "u:secret@h:1",
+        "sentinel://a/m?sentinel_password=secret",
+    ],
+)
 def test_no_secret_of_a_url_is_shown(url: str) -> None:
     assert "secret" not in masked(url)
     assert "***" in masked(url)
@@ -59,8 +80,14 @@ def test_no_secret_of_a_url_is_shown(url: str) -> None:
 
 def plaudit(*argv: str) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PLAUDIT_")}
-    return subprocess.run([sys.executable, "-m", "service.cli", *argv], env=environ, capture_output=True, text=True,
-                          timeout=60, check=False)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "service.cli", *argv],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("command", [("serve", "--port", "0"), ("worker", "execute"), ("up", "--port", "0")])
@@ -103,8 +130,16 @@ class Sentinels:
         self.url = f"sentinel://127.0.0.1:{self.ports['sentinel']}/main"
 
     def _start(self, name: str, *argv: str) -> None:
-        command = [shutil.which("redis-server") or "redis-server", *argv, "--port", str(self.ports[name]),
-                   "--bind", "127.0.0.1", "--dir", str(self.folder)]  # fmt: skip
+        command = [
+            shutil.which("redis-server") or "redis-server",
+            *argv,
+            "--port",
+            str(self.ports[name]),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self.folder),
+        ]
         self.processes[name] = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         with redis.Redis(port=self.ports[name]) as client:
             wait_for(lambda: _answers(client), what=name)

@@ -27,8 +27,12 @@ def unique(program: str) -> str:
 def test_options_are_part_of_a_results_identity(http: httpx.Client) -> None:
     program = unique(ADD)
     ways: list[dict[str, bool]] = [
-        {}, {"fresh_interpreter": True}, {"grading": "together"}, {"check_determinism": True}, {"audit": True}
-    ]  # fmt: skip
+        {},
+        {"fresh_interpreter": True},
+        {"grading": "together"},
+        {"check_determinism": True},
+        {"audit": True},
+    ]
     first = [execute(http, ASSERT, program, options=options)[0] for options in ways]
     again = [execute(http, ASSERT, program, options=options)[0] for options in ways]
     none = execute(http, ASSERT, program)[0]

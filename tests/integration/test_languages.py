@@ -85,9 +85,13 @@ def test_a_script_rewards_as_other_tests_do(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     "tests",
-    [{"kind": "script"}, {"kind": "script", "source": ""}, {"kind": "script", "source": "x", "position": "prepend"},
-     {"kind": "script", "source": "x", "asserts": ["x"]}],
-)  # fmt: skip
+    [
+        {"kind": "script"},
+        {"kind": "script", "source": ""},
+        {"kind": "script", "source": "x", "position": "prepend"},
+        {"kind": "script", "source": "x", "asserts": ["x"]},
+    ],
+)
 def test_a_script_s_fields_are_checked(http: httpx.Client, tests: Any) -> None:
     body = {"items": [{"language": "python", "programs": ["x"], "tests": tests}]}
     answer = http.post("/execute", json=body)

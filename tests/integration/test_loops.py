@@ -25,8 +25,9 @@ def execute(stack: Stack, text: str, **options: Any) -> dict[str, Any]:
     """A program of its own, so that nothing kept answers for it."""
     program = f"def f():\n    return 1\n# {text}\n"
     with stack.client() as client:
-        answer = client.post("/execute", json={"items": [{"language": "python", "programs": [program],
-                                                          "tests": SUITE}], **options})
+        answer = client.post(
+            "/execute", json={"items": [{"language": "python", "programs": [program], "tests": SUITE}], **options}
+        )
     assert answer.status_code == 200, answer.text
     result: dict[str, Any] = answer.json()["results"][0]["programs"][0]
     return result
@@ -121,8 +122,15 @@ def test_a_remembered_score_of_another_version_is_a_miss(make_stack: MakeStack) 
 
 def test_a_full_redis_ends_no_process_and_no_work_in_hand(make_stack: MakeStack) -> None:
     stack = make_stack()
-    slow = {"items": [{"language": "python", "tests": SUITE, "programs": [
-        "import time\ntime.sleep(2.5)\ndef f():\n    return 1\n"]}]}  # fmt: skip
+    slow = {
+        "items": [
+            {
+                "language": "python",
+                "tests": SUITE,
+                "programs": ["import time\ntime.sleep(2.5)\ndef f():\n    return 1\n"],
+            }
+        ]
+    }
     answers: list[Any] = []
 
     def ask() -> None:
@@ -135,8 +143,9 @@ def test_a_full_redis_ends_no_process_and_no_work_in_hand(make_stack: MakeStack)
         wait_for(lambda: http.get("/info").json()["queues"]["execute"]["depth"] == 1, what="work in hand")
         redis.config_set("maxmemory", "1")  # everything is too much
         try:
-            refused = http.post("/execute", json={"items": [{"language": "python", "programs": ["x = 1"],
-                                                             "tests": SUITE}]})
+            refused = http.post(
+                "/execute", json={"items": [{"language": "python", "programs": ["x = 1"], "tests": SUITE}]}
+            )
             assert refused.status_code == 429, refused.text
             assert refused.json()["code"] == "overloaded"
             thread.join(20)
@@ -225,15 +234,24 @@ def test_connections_reset_by_a_proxy_end_no_process(make_stack: MakeStack) -> N
 def _works(stack: Stack) -> bool:
     program = f"def f():\n    return 1\n# {time.monotonic()}\n"
     with stack.client() as client:
-        answer = client.post("/execute", json={"items": [{"language": "python", "programs": [program],
-                                                          "tests": SUITE}]})
+        answer = client.post(
+            "/execute", json={"items": [{"language": "python", "programs": [program], "tests": SUITE}]}
+        )
         return answer.status_code == 200 and answer.json()["results"][0]["programs"][0]["verdict"] == "passed"
 
 
 def test_proof_outlives_an_outage_while_workers_are_busy(make_stack: MakeStack) -> None:
     stack = make_stack()
-    slow = {"items": [{"language": "python", "tests": SUITE, "limits": {"cpu_s": 5}, "programs": [
-        "import time\ntime.sleep(6)\ndef f():\n    return 1\n"]}]}  # fmt: skip
+    slow = {
+        "items": [
+            {
+                "language": "python",
+                "tests": SUITE,
+                "limits": {"cpu_s": 5},
+                "programs": ["import time\ntime.sleep(6)\ndef f():\n    return 1\n"],
+            }
+        ]
+    }
     with stack.client() as http, stack.broker.client():
         job = http.post("/execute", json=slow, headers={"Prefer": "respond-async"}).json()
         assert job["job_id"]

@@ -21,13 +21,22 @@ from schemathesis.specs.openapi.checks import (
 from support.stack import Stack
 
 METHODS = {
-    "/score": {"post"}, "/execute": {"post"}, "/reward": {"post"}, "/rank": {"post"},
-    "/jobs/{job_id}": {"get", "delete"}, "/jobs/{job_id}/events": {"get"}, "/testsets/{sha256}": {"put"},
+    "/score": {"post"},
+    "/execute": {"post"},
+    "/reward": {"post"},
+    "/rank": {"post"},
+    "/jobs/{job_id}": {"get", "delete"},
+    "/jobs/{job_id}/events": {"get"},
+    "/testsets/{sha256}": {"put"},
     "/requests/{request_id}/replay": {"get"},
-    "/models": {"get"}, "/models/{name}/activate": {"post"},
-    "/languages": {"get"}, "/info": {"get"}, "/health": {"get"}, "/ready": {"get"},
+    "/models": {"get"},
+    "/models/{name}/activate": {"post"},
+    "/languages": {"get"},
+    "/info": {"get"},
+    "/health": {"get"},
+    "/ready": {"get"},
     "/metrics": {"get"},
-}  # fmt: skip
+}
 
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 MANY, FEW = 25, 8
@@ -86,9 +95,13 @@ def test_no_answer_is_a_5xx_or_undocumented(
     operation = schemathesis.openapi.from_dict(document)[path][method.upper()]
 
     @settings(
-        max_examples=MANY if method in ("post", "put") else FEW, derandomize=True, deadline=None, database=None,
-        suppress_health_check=list(HealthCheck), phases=[Phase.generate],
-    )  # fmt: skip
+        max_examples=MANY if method in ("post", "put") else FEW,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
     @given(case=operation.as_strategy(generation_mode=mode))
     def probe(case: schemathesis.Case) -> None:
         response = case.call(base_url=stack.url, session=session, timeout=20)

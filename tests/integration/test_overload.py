@@ -59,8 +59,11 @@ async def post(port: int, ask: Ask) -> httpx.Response:
     """A request on a connection of its own; a client library for each of 2,000 would be most of the load."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     body = json.dumps(ask.body).encode()
-    writer.write(f"POST {ask.path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Type: application/json\r\n"
-                 f"X-Deadline-Ms: 60000\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)  # fmt: skip
+    writer.write(
+        f"POST {ask.path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        f"X-Deadline-Ms: 60000\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
     head, _, content = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
     await writer.wait_closed()
@@ -124,8 +127,9 @@ async def test_retry_after_is_what_the_queue_needs_at_its_rate(make_stack: MakeS
     """A request as large as the whole queue is told to wait about as long as so much takes to drain."""
     stack = make_stack(scorers=1, executors=1, max_queued_execute="24", max_queued_score="1000")
     big = slowly(asks.execute(0))
-    big.body["items"][0]["programs"] = [f"{program}# {at}\n" for at, program in
-                                        enumerate(big.body["items"][0]["programs"] * 24)]  # fmt: skip
+    big.body["items"][0]["programs"] = [
+        f"{program}# {at}\n" for at, program in enumerate(big.body["items"][0]["programs"] * 24)
+    ]
     async with stack.async_client() as client:
         working = asyncio.create_task(client.post("/execute", json=big.body))
         first: tuple[float, float] | None = None

@@ -28,8 +28,12 @@ def test_python_blocks_run_against_a_service(block: Block, stack: Stack) -> None
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 @pytest.mark.parametrize("block", of("bash service"))
 def test_shell_blocks_run_against_a_service(block: Block, stack: Stack) -> None:
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", block.code.replace(WRITTEN, stack.url)],
-                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block.code.replace(WRITTEN, stack.url)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     if block.page.name == "README.md":  # what the page says of this answer
         result = json.loads(done.stdout)["results"][0]

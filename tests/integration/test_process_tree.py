@@ -87,8 +87,11 @@ class Tree:
     def start(self) -> int:
         self.process = subprocess.Popen(
             [sys.executable, "-c", TREE, json.dumps(self.plan)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         return self.process.pid
 
     def notes(self, what: str) -> list[tuple[str, int]]:
@@ -272,10 +275,26 @@ class Service:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        argv = [sys.executable, "-P", "-m", "service.cli", "up", "--scorers", "0", "--executors", "0",
-                "--port", str(self.port), "--state-dir", str(state), "--drain-s", "5"]  # fmt: skip
-        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                        env={**os.environ, **environ})  # fmt: skip
+        argv = [
+            sys.executable,
+            "-P",
+            "-m",
+            "service.cli",
+            "up",
+            "--scorers",
+            "0",
+            "--executors",
+            "0",
+            "--port",
+            str(self.port),
+            "--state-dir",
+            str(state),
+            "--drain-s",
+            "5",
+        ]
+        self.process = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environ}
+        )
 
     def healthy(self) -> bool:
         with contextlib.suppress(httpx.TransportError):

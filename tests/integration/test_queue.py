@@ -463,11 +463,14 @@ async def test_a_full_memory_is_overload_and_not_an_outage(broker: Broker, queue
         await queue.submit(tokens(job("a")), WIDE)
 
 
-async def test_when_all_is_done_nothing_is_left_but_caches(queue: Queue, make_worker: Callable[..., Consumer],
-                                                           broker: Broker) -> None:  # fmt: skip
+async def test_when_all_is_done_nothing_is_left_but_caches(
+    queue: Queue, make_worker: Callable[..., Consumer], broker: Broker
+) -> None:
     worker = make_worker("w")
-    jobs = [job(str(at), lane=lane, cost=0.1, left_ms=-10 if at == 5 else 60_000)
-            for at, lane in enumerate(["high", "normal", "low"] * 3)]  # fmt: skip
+    jobs = [
+        job(str(at), lane=lane, cost=0.1, left_ms=-10 if at == 5 else 60_000)
+        for at, lane in enumerate(["high", "normal", "low"] * 3)
+    ]
     with Heartbeat(worker, "score", {"models": []}, every_s=10, patience_s=60, on_lost=print):
         await queue.submit(tokens(*jobs), WIDE)
         await queue.leave(QUEUE, {"t8": jobs[8].id})

@@ -32,11 +32,15 @@ SUB = "def add(a, b):\n    return a - b\n"
 ASSERT = {"kind": "assert", "asserts": ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]}
 KINDS: dict[str, Any] = {
     "assert": ASSERT,
-    "function": {"kind": "function", "entry_point": "add", "rel_tol": 1e-9,
-                 "cases": [{"args": [2**80], "kwargs": {"b": 1}, "expected": 2**80 + 1}]},
+    "function": {
+        "kind": "function",
+        "entry_point": "add",
+        "rel_tol": 1e-9,
+        "cases": [{"args": [2**80], "kwargs": {"b": 1}, "expected": 2**80 + 1}],
+    },
     "check": {"kind": "check", "test": "def check(c):\n    assert c(1, 2) == 3\n", "entry_point": "add", "prompt": ""},
     "stdio": {"kind": "stdio", "cases": [{"stdin": "é", "stdout": ""}], "compare": "exact"},
-}  # fmt: skip
+}
 
 
 def replayed(http: httpx.Client, request_id: str) -> Any:
@@ -55,8 +59,15 @@ def post(http: httpx.Client, path: str, item: dict[str, Any], **headers: str) ->
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_replay_holds_what_was_asked_and_what_was_answered(http: httpx.Client, kind: str) -> None:
     mark = f"# {uuid.uuid4().hex}\n"
-    item = {"id": "p1", "language": "py3", "programs": [ADD + mark, SUB + mark], "tests": KINDS[kind],
-            "limits": {"cpu_s": 2, "memory_mb": 256}, "stop": {"after": 2}, "options": {"audit": True}}  # fmt: skip
+    item = {
+        "id": "p1",
+        "language": "py3",
+        "programs": [ADD + mark, SUB + mark],
+        "tests": KINDS[kind],
+        "limits": {"cpu_s": 2, "memory_mb": 256},
+        "stop": {"after": 2},
+        "options": {"audit": True},
+    }
     response = post(http, "/execute", item)
     answer = response.json()["results"][0]["programs"]
     replay = replayed(http, response.headers["X-Request-Id"])
@@ -70,7 +81,8 @@ def test_a_replay_holds_what_was_asked_and_what_was_answered(http: httpx.Client,
         else:
             assert told["request"][name] == value
     assert [one["sha256"] for one in told["given"]] == [
-        hashlib.sha256(text.encode()).hexdigest() for text in item["programs"]  # type: ignore[attr-defined]
+        hashlib.sha256(text.encode()).hexdigest()
+        for text in item["programs"]  # type: ignore[attr-defined]
     ]
     for one, run in zip(told["given"], answer, strict=True):
         for name in ("status", "verdict", "passed", "total", "flags", "judge", "isolation", "cached", "toolchain"):
@@ -84,8 +96,12 @@ def test_a_replay_holds_what_was_asked_and_what_was_answered(http: httpx.Client,
 
 
 def test_a_program_taken_out_of_a_completion_is_named_by_its_own_digest(http: httpx.Client) -> None:
-    item = {"language": "python", "extract": "last_fence", "tests": ASSERT,
-            "programs": [f"So:\n```python\n{ADD}```\n", "no code"]}  # fmt: skip
+    item = {
+        "language": "python",
+        "extract": "last_fence",
+        "tests": ASSERT,
+        "programs": [f"So:\n```python\n{ADD}```\n", "no code"],
+    }
     fenced, bare = replayed(http, post(http, "/execute", item).headers["X-Request-Id"])["items"][0]["given"]
     assert fenced["sha256"] == hashlib.sha256(ADD.encode()).hexdigest()
     assert (bare["verdict"], bare["job"]) == ("no_code", None)
@@ -143,8 +159,11 @@ def test_an_unknown_request_is_404(http: httpx.Client) -> None:
 
 
 def test_a_replay_needs_a_key_where_keys_are_configured() -> None:
-    with Broker() as broker, Stack(broker, Path("none"), scorers=0, executors=0,
-                                   api_key="plain") as stack, stack.client() as http:  # fmt: skip
+    with (
+        Broker() as broker,
+        Stack(broker, Path("none"), scorers=0, executors=0, api_key="plain") as stack,
+        stack.client() as http,
+    ):
         assert http.get("/requests/x/replay").status_code == 401
         assert http.get("/requests/x/replay", headers={"Authorization": "Bearer plain"}).status_code == 404
 
@@ -163,8 +182,14 @@ def judged(program: str) -> tuple[list[ExecuteGroup], list[ExecuteResult]]:
     item = ExecuteItem.model_validate({"language": "python", "programs": [program], "tests": ASSERT})
     frame = encode_suite(to_suite(item.tests))
     group = ExecuteGroup(item, frame, hashlib.sha256(frame).hexdigest(), "tools", Context("r", now_ms() + 1000))
-    run = ProgramResult(status="ok", verdict=Verdict.PASSED, passed=1, total=1, trainable=True,
-                        tests=[TestResult(verdict=Verdict.PASSED)])  # fmt: skip
+    run = ProgramResult(
+        status="ok",
+        verdict=Verdict.PASSED,
+        passed=1,
+        total=1,
+        trainable=True,
+        tests=[TestResult(verdict=Verdict.PASSED)],
+    )
     return [group], [ExecuteResult(programs=[run])]
 
 

@@ -17,8 +17,10 @@ from service.tests_first import SMALLEST_STEP
 from support.stack import Stack
 
 PROMPT = "Write a function add(a, b) that returns the sum of two numbers."
-TESTS = {"kind": "assert", "asserts": [*(f"assert add({n}, 1) == {n + 1}" for n in range(9)),
-                                       "assert add(0.5, 0.25) == 0.75"]}  # fmt: skip
+TESTS = {
+    "kind": "assert",
+    "asserts": [*(f"assert add({n}, 1) == {n + 1}" for n in range(9)), "assert add(0.5, 0.25) == 0.75"],
+}
 RIGHT, ALSO = "def add(a, b):\n    return a + b\n", "def add(a, b):\n    return b + a\n"
 NEARLY = "def add(a, b):\n    return int(a) + int(b)\n"
 FAR = "def add(a, b):\n    return 1\n"
@@ -45,8 +47,13 @@ def rising(http: httpx.Client, *programs: str) -> list[str]:
 @pytest.mark.parametrize("weight", [1e9, 1.0, -1e9])
 @pytest.mark.parametrize("policy", ["pass_rate", "all_or_nothing"])
 def test_no_weight_of_the_model_puts_a_failure_first(http: httpx.Client, weight: float, policy: str) -> None:
-    spec = {"combine": "tests_first", "terms": [{"name": "tests", "type": "execute", "policy": policy},
-                                                {"name": "rm", "type": "score", "weight": weight}]}  # fmt: skip
+    spec = {
+        "combine": "tests_first",
+        "terms": [
+            {"name": "tests", "type": "execute", "policy": policy},
+            {"name": "rm", "type": "score", "weight": weight},
+        ],
+    }
     for completions in ((NEARLY, RIGHT, FAR), (FAR, NEARLY, RIGHT)):
         (result,) = ranked(http, item(*completions), spec=spec)
         assert [completions[at] for at in result["order"]] == [RIGHT, NEARLY, FAR]
@@ -74,17 +81,27 @@ def test_among_equals_the_model_decides(http: httpx.Client) -> None:
 
 def test_an_item_without_tests_is_ranked_by_the_model_beside_one_with_them(http: httpx.Client) -> None:
     low, high = rising(http, RIGHT, NEARLY)
-    without, with_tests, again = ranked(http, {"prompt": PROMPT, "completions": [low, high]}, item(NEARLY, RIGHT),
-                                        {"prompt": PROMPT, "completions": [high, low]})  # fmt: skip
+    without, with_tests, again = ranked(
+        http,
+        {"prompt": PROMPT, "completions": [low, high]},
+        item(NEARLY, RIGHT),
+        {"prompt": PROMPT, "completions": [high, low]},
+    )
     assert (without["order"], again["order"], with_tests["order"]) == ([1, 0], [0, 1], [1, 0])
     assert [list(one["completions"][0]["components"]) for one in (without, with_tests)] == [["rm"], ["tests", "rm"]]
 
 
 def test_tests_that_are_empty_or_none_of_the_kinds_are_refused(http: httpx.Client) -> None:
     bad: list[Any] = [
-        [], {}, "assert add(1, 2) == 3", {"kind": "assert", "asserts": []}, {"kind": "stdio", "cases": []},
-        {"kind": "assert"}, {"kind": "assert", "asserts": [""]}, {"kind": "magic"},
-    ]  # fmt: skip
+        [],
+        {},
+        "assert add(1, 2) == 3",
+        {"kind": "assert", "asserts": []},
+        {"kind": "stdio", "cases": []},
+        {"kind": "assert"},
+        {"kind": "assert", "asserts": [""]},
+        {"kind": "magic"},
+    ]
     for tests in bad:
         for path in ("/rank", "/reward"):
             response = http.post(path, json={"items": [{"prompt": "p", "completions": [RIGHT], "tests": tests}]})
@@ -146,8 +163,13 @@ def test_the_page_s_own_example_is_of_the_contract_and_right(http: httpx.Client)
     assert "weight: 0.7" not in page
     completions = [RIGHT, NEARLY, "def add(a, b):\n    return a - b\n"]
     asserts = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0", "assert add(0.5, 0.25) == 0.75"]
-    one = {"prompt": PROMPT, "completions": completions, "language": "python", "extract": "none",
-           "tests": {"kind": "assert", "asserts": asserts}}  # fmt: skip
+    one = {
+        "prompt": PROMPT,
+        "completions": completions,
+        "language": "python",
+        "extract": "none",
+        "tests": {"kind": "assert", "asserts": asserts},
+    }
     RewardItem.model_validate(one)
     (result,) = ranked(http, one, early_stop=False)
     assert result["order"] == [0, 1, 2]

@@ -36,10 +36,16 @@ needs_walls = pytest.mark.skipif(Walls.probe().level != "strong", reason="progra
 def toy(at: int) -> Problem:
     noun, k = NOUNS[at], at + 2
     return Problem(
-        task_id=f"T/{at}", base_id=f"T/{at}", prompt=f'def {noun}(x):\n    """Multiply by {k}."""\n', entry_point=noun,
-        canonical=f"def {noun}(x):\n    return x * {k}\n", test_setup="",
-        tests=tuple(f"assert {noun}({n}) == {n * k}" for n in (1, 5, 7)), source="toys", license="MIT",
-    )  # fmt: skip
+        task_id=f"T/{at}",
+        base_id=f"T/{at}",
+        prompt=f'def {noun}(x):\n    """Multiply by {k}."""\n',
+        entry_point=noun,
+        canonical=f"def {noun}(x):\n    return x * {k}\n",
+        test_setup="",
+        tests=tuple(f"assert {noun}({n}) == {n * k}" for n in (1, 5, 7)),
+        source="toys",
+        license="MIT",
+    )
 
 
 PROBLEMS = [toy(at) for at in range(len(NOUNS))]
@@ -59,8 +65,10 @@ def stage(name: str, recipe: Path, run: Path, *flags: str) -> subprocess.Popen[b
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "training.cli", name, str(recipe), "--run", str(run), *flags],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environ,
+    )
 
 
 def killed_after(lines: int, journal: Path, process: subprocess.Popen[bytes]) -> None:
@@ -96,9 +104,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sampling(folder: Path, url: str, shards: int) -> Path:
     return write_recipe(
-        folder, ["sample"], "[sample]", "n = 3", f"shards = {shards}", "[sampler]", f'url = "{url}"', 'model = "tiny"',
-        "chat = false", "max_tokens = 6", "concurrency = 2", "prompt_price = 1000.0",
-    )  # fmt: skip
+        folder,
+        ["sample"],
+        "[sample]",
+        "n = 3",
+        f"shards = {shards}",
+        "[sampler]",
+        f'url = "{url}"',
+        'model = "tiny"',
+        "chat = false",
+        "max_tokens = 6",
+        "concurrency = 2",
+        "prompt_price = 1000.0",
+    )
 
 
 def test_sampling_killed_in_the_middle_ends_as_if_it_had_not_been(tmp_path: Path, model: Path) -> None:
@@ -165,8 +183,9 @@ def to_verify(folder: Path) -> Run:
     write_jsonl(run.path("problems.jsonl"), map(row, PROBLEMS))
     programs = [
         program_of(p, p.prompt + "    " + body.format(k=at + 2) + "\n", "sample", "m", "")
-        for at, p in enumerate(PROBLEMS) for body in BODIES
-    ]  # fmt: skip
+        for at, p in enumerate(PROBLEMS)
+        for body in BODIES
+    ]
     programs.append(program_of(PROBLEMS[0], "", "sample", "m", "", completion="I do not know."))
     slow = f"import time\n{PROBLEMS[2].canonical}".replace("    return", "    time.sleep(0.3)\n    return")
     programs.append(program_of(PROBLEMS[2], slow, "sample", "m", ""))  # time to die in, on the fastest host
@@ -206,8 +225,10 @@ def test_verifying_killed_in_the_middle_ends_as_if_it_had_not_been(tmp_path: Pat
     assert summary["judged"] == NUM_PROGRAMS
     found = {p.program_id: p.pass_rate for p in read_programs(whole.path("verified.jsonl"))}
     for at, p in enumerate(PROBLEMS[1:], start=1):
-        rates = [found[program_of(p, p.prompt + "    " + body.format(k=at + 2) + "\n", "sample", "", "").program_id]
-                 for body in BODIES]  # fmt: skip
+        rates = [
+            found[program_of(p, p.prompt + "    " + body.format(k=at + 2) + "\n", "sample", "", "").program_id]
+            for body in BODIES
+        ]
         assert rates == pytest.approx(RATES)
 
 
@@ -343,8 +364,10 @@ def written_answer(body: dict[str, Any]) -> list[str]:
 
 @needs_walls
 def test_seeds_become_questions_whose_tests_were_run_and_a_kill_changes_nothing(tmp_path: Path) -> None:
-    seeds = [{"id": noun, "program": f"def {noun}(x):\n    return x\nprint(1)\n", "source": "evol", "license": "MIT"}
-             for noun in NOUNS]  # fmt: skip
+    seeds = [
+        {"id": noun, "program": f"def {noun}(x):\n    return x\nprint(1)\n", "source": "evol", "license": "MIT"}
+        for noun in NOUNS
+    ]
     seeds.append({"id": "again", "program": "def apple(x): ...", "source": "oss", "license": "MIT"})
     write_jsonl(tmp_path / "seeds.jsonl", seeds)
     statement = "Return the SMALLEST missing positive integer of an unsorted list in linear time please"
@@ -352,10 +375,22 @@ def test_seeds_become_questions_whose_tests_were_run_and_a_kill_changes_nothing(
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     with OpenAIServer(answer=written_answer) as server:
         recipe = write_recipe(
-            tmp_path, ["synthesize"], "[writer]", f'url = "{server.url}"', "[oracle]", f'url = "{server.url}"',
-            "[split]", "test = 0", "validation = 0", "validation_other = 0", "[synthesize]", "mutants = 4",
-            "min_killed = 0.9", f'seeds = "{tmp_path}/seeds.jsonl"', f'evaluation = ["{tmp_path}/evaluation.jsonl"]',
-        )  # fmt: skip
+            tmp_path,
+            ["synthesize"],
+            "[writer]",
+            f'url = "{server.url}"',
+            "[oracle]",
+            f'url = "{server.url}"',
+            "[split]",
+            "test = 0",
+            "validation = 0",
+            "validation_other = 0",
+            "[synthesize]",
+            "mutants = 4",
+            "min_killed = 0.9",
+            f'seeds = "{tmp_path}/seeds.jsonl"',
+            f'evaluation = ["{tmp_path}/evaluation.jsonl"]',
+        )
         assert main(["synthesize", str(recipe), "--run", str(whole)]) == 0
         server.least_s = 0.4  # of the asks that follow
         killed_after(4, cut / "synthesis" / "wrong.jsonl", stage("synthesize", recipe, cut))
@@ -370,8 +405,12 @@ def test_seeds_become_questions_whose_tests_were_run_and_a_kill_changes_nothing(
     assert files_of(whole, *kept) == files_of(cut, *kept)
     assert len(files_of(whole, *kept)) == 5
     dropped = {r["task_id"]: r["reason"] for r in read_jsonl(whole / "synthesis" / "dropped.jsonl")}
-    assert dropped == {"river": "evaluation_exact", "cloud": "no_oracle_program", "again": "duplicate",
-                       "stone": "too_few_tests"}  # fmt: skip
+    assert dropped == {
+        "river": "evaluation_exact",
+        "cloud": "no_oracle_program",
+        "again": "duplicate",
+        "stone": "too_few_tests",
+    }
     problems = read_problems(whole / "problems.jsonl")
     assert set(problems) == {"apple", "lemon", "tiger", "piano", "candle"}
     for noun, problem in problems.items():
@@ -388,5 +427,3 @@ def test_seeds_become_questions_whose_tests_were_run_and_a_kill_changes_nothing(
     assert {"return -1" in rejected for _, rejected in pairs} == {False}  # it passes nothing
     assert all(" * " in chosen and "return x * " not in rejected for chosen, rejected in pairs)
     assert json.loads((cut / "statistics.json").read_text())["sources"]["evol"]["samples"] == len(texts)
-
-

@@ -20,17 +20,37 @@ TINY = Recipe(
     name="tiny",
     world=World(problems=60, programs=2, tests=2, test=0.2, validation=0.2),
     tokenize=Tokenize(vocab_size=320),
-    pretrain=Pretrain(hidden_size=32, intermediate_size=48, num_layers=1, num_heads=2, max_tokens=12_000,
-                      sequence_tokens=200, batch_tokens=1024),
+    pretrain=Pretrain(
+        hidden_size=32,
+        intermediate_size=48,
+        num_layers=1,
+        num_heads=2,
+        max_tokens=12_000,
+        sequence_tokens=200,
+        batch_tokens=1024,
+    ),
     pair=Pair(min_chosen=0.5, min_gap=0.1, rejected_above_zero=False),
     fit=Fit(epochs=1, group_size=4, presentation=0.0, max_length=256),
     ppo=PPO(iterations=2, prompts=4, samples=2, epochs=1),
-    iterate=Iterate(rounds=2, sft_epochs=1, problems=12, samples=2, mined_problems=4, mined_samples=2, held_out=4,
-                    candidates=3, max_new_tokens=40),
-)  # fmt: skip
-LATE = ("iterate/seed-1/self_training/report.json", "iterate/seed-1/self_training/round-2/verified.jsonl",
-        "iterate/seed-1/self_training/round-2/ppo.jsonl", "iterate/seed-1/round-1/mined.self_training.jsonl",
-        "iterate/seed-1/round-1/ppo/model.safetensors")  # fmt: skip
+    iterate=Iterate(
+        rounds=2,
+        sft_epochs=1,
+        problems=12,
+        samples=2,
+        mined_problems=4,
+        mined_samples=2,
+        held_out=4,
+        candidates=3,
+        max_new_tokens=40,
+    ),
+)
+LATE = (
+    "iterate/seed-1/self_training/report.json",
+    "iterate/seed-1/self_training/round-2/verified.jsonl",
+    "iterate/seed-1/self_training/round-2/ppo.jsonl",
+    "iterate/seed-1/round-1/mined.self_training.jsonl",
+    "iterate/seed-1/round-1/ppo/model.safetensors",
+)
 
 
 COPY, WRONG = "    xs = list(xs)\n", "    return 12345\n"
@@ -66,9 +86,11 @@ def recipe_with_records(run: Run, **changes: Any) -> Recipe:
 def test_the_report_has_a_row_for_every_round_and_every_share(whole: Run) -> None:
     report = json.loads(whole.path(LATE[0]).read_text())
     assert [r["row"] for r in report["rows"] if "RewardRanker" in r["row"]] == [
-        "RewardRanker: SFT candidates", "RewardRanker: PPO candidates",
-        "RewardRanker 2 iter. self training: SFT candidates", "RewardRanker 2 iter. self training: PPO candidates",
-    ]  # fmt: skip
+        "RewardRanker: SFT candidates",
+        "RewardRanker: PPO candidates",
+        "RewardRanker 2 iter. self training: SFT candidates",
+        "RewardRanker 2 iter. self training: PPO candidates",
+    ]
     assert [m["round"] for m in report["mined"]] == [1, 2]
     assert all(0 <= m["high_scoring_failures"] <= m["failures"] <= m["completions"] for m in report["mined"])
 

@@ -159,9 +159,12 @@ def test_a_fit_that_was_killed_ends_like_one_that_was_not(tmp_path: Path) -> Non
 
 LAUNCHES = {
     "data parallel": ["--cpu", "--num_machines", "1", "--mixed_precision", "no", "-m", "training.cli"],
-    "sharded, by the recipe's own file": ["--config_file", str(RECIPES / "accelerate" / "fsdp.yaml"),
-                                          str(ROOT / "tests" / "support" / "fsdp_on_cpu.py")],
-}  # fmt: skip
+    "sharded, by the recipe's own file": [
+        "--config_file",
+        str(RECIPES / "accelerate" / "fsdp.yaml"),
+        str(ROOT / "tests" / "support" / "fsdp_on_cpu.py"),
+    ],
+}
 
 
 @pytest.mark.usefixtures("threads")
@@ -194,16 +197,28 @@ def test_two_processes_make_the_checkpoint_that_one_makes(kind: str, tmp_path: P
 def test_published_pairs_without_pass_rates_are_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_base(tmp_path / "base", "qwen2")
     rows = [
-        {"id": at, "instruction": f"Task {at // 2}: add {at // 2}.", "input": "",
-         "chosen": f"```python\nx += {at // 2}\n```",
-         "rejected": f"```python\nx -= {at}\n```" + "\n# so long" * 200 * (at == 1)}
+        {
+            "id": at,
+            "instruction": f"Task {at // 2}: add {at // 2}.",
+            "input": "",
+            "chosen": f"```python\nx += {at // 2}\n```",
+            "rejected": f"```python\nx -= {at}\n```" + "\n# so long" * 200 * (at == 1),
+        }
         for at in range(40)
-    ]  # fmt: skip
+    ]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = (RECIPES / "acecode-rm-7b.toml").read_text().replace("validation_share = 0.005", "validation_share = 0.2")
     (tmp_path / "rm.toml").write_text(text)
-    flags = ["--fit.base", str(tmp_path / "base"), "--hub.path", str(tmp_path / "pairs.jsonl"), "--fit.batch", "4",
-             "--fit.max_length", "256"]  # fmt: skip
+    flags = [
+        "--fit.base",
+        str(tmp_path / "base"),
+        "--hub.path",
+        str(tmp_path / "pairs.jsonl"),
+        "--fit.batch",
+        "4",
+        "--fit.max_length",
+        "256",
+    ]
     arguments = [str(tmp_path / "rm.toml"), "--run", str(tmp_path / "run"), *flags]
     assert main(["all", *arguments]) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])

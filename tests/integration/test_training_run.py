@@ -75,22 +75,41 @@ def toy_data(folder: Path) -> Path:
         prompt = f'def {noun}(x):\n    """Multiply the {noun} number by {k}."""\n'
         tests = [f"assert {noun}({n}) == {n * k}" for n in (1, 5, 7)]
         problems.append(
-            {"task_id": task, "base_id": task, "prompt": prompt, "entry_point": noun, "test_setup": "", "tests": tests,
-             "canonical_solution": prompt + f"    return x * {k}\n", "source": "own/toy", "license": "Apache-2.0"}
-        )  # fmt: skip
+            {
+                "task_id": task,
+                "base_id": task,
+                "prompt": prompt,
+                "entry_point": noun,
+                "test_setup": "",
+                "tests": tests,
+                "canonical_solution": prompt + f"    return x * {k}\n",
+                "source": "own/toy",
+                "license": "Apache-2.0",
+            }
+        )
         generated.append({"task_id": task, "tests": tests[:2]})
         for number, body in enumerate([*RIGHT, *WRONG]):
             sample, text = f"codet/toy/{at}/{number}", body.format(k=k)
             samples.append(
-                {"task_id": task, "sample_id": sample, "completion": text, "solution": prompt + text,
-                 "source": "own/toy", "license": "Apache-2.0"}
-            )  # fmt: skip
+                {
+                    "task_id": task,
+                    "sample_id": sample,
+                    "completion": text,
+                    "solution": prompt + text,
+                    "source": "own/toy",
+                    "license": "Apache-2.0",
+                }
+            )
             labels.append({"sample_id": sample, "gt_rate": float(body in RIGHT)})
     corpus = [
-        {"path": f"{n}.py", "source": "own/toy", "license": "Apache-2.0",
-         "text": f"def helper_{n}(a, b):\n    '''Add {n} to a and b.'''\n    return a + b + {n}\n"}
+        {
+            "path": f"{n}.py",
+            "source": "own/toy",
+            "license": "Apache-2.0",
+            "text": f"def helper_{n}(a, b):\n    '''Add {n} to a and b.'''\n    return a + b + {n}\n",
+        }
         for n in range(60)
-    ]  # fmt: skip
+    ]
     write_gz(folder / "problems.python.jsonl.gz", problems)
     write_gz(folder / "samples.python.jsonl.gz", samples)
     write_gz(folder / "labels.jsonl.gz", labels)
@@ -113,9 +132,14 @@ def judge_toys(tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
             else:
                 verdicts.append("passed")
         yield {
-            "key": task.key, "program_id": task.program_id, "status": "ok", "verdict": "", "verdicts": verdicts,
-            "pass_rate": verdicts.count("passed") / len(verdicts), "detail": "",
-        }  # fmt: skip
+            "key": task.key,
+            "program_id": task.program_id,
+            "status": "ok",
+            "verdict": "",
+            "verdicts": verdicts,
+            "pass_rate": verdicts.count("passed") / len(verdicts),
+            "detail": "",
+        }
 
 
 def test_all_stages_from_data_to_a_served_checkpoint(
@@ -132,8 +156,16 @@ def test_all_stages_from_data_to_a_served_checkpoint(
 
     out = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["stage"] for line in out] == [
-        "collect", "tokenize", "pretrain", "mutate", "verify", "pair", "fit", "evaluate", "publish",
-    ]  # fmt: skip
+        "collect",
+        "tokenize",
+        "pretrain",
+        "mutate",
+        "verify",
+        "pair",
+        "fit",
+        "evaluate",
+        "publish",
+    ]
     held = {r["task_id"] for r in read_jsonl(run / "problems.jsonl") if r["fold"] != "train"}
     test_fold = {r["task_id"] for r in read_jsonl(run / "problems.jsonl") if r["fold"] == "test"}
     assert {r["task_id"] for r in read_jsonl(run / "mutants.jsonl")}.isdisjoint(held)

@@ -107,9 +107,13 @@ class Asks:
         verdict = list(PROGRAMS)[number % len(PROGRAMS)]
         body = {"items": [{"language": "python", "programs": [self._program(verdict, number)], "tests": STDIO}]}
         want = [verdict, PASS_RATES[verdict]]
-        return Ask("/execute", body, want,
-                   lambda answer: [one[name] for one in _programs(answer) for name in ("verdict", "pass_rate")],
-                   _programs)  # fmt: skip
+        return Ask(
+            "/execute",
+            body,
+            want,
+            lambda answer: [one[name] for one in _programs(answer) for name in ("verdict", "pass_rate")],
+            _programs,
+        )
 
     def slow(self, number: int) -> Ask:
         """A program that takes half a second of the wall and no CPU: behind a few of these others have to wait."""
@@ -123,16 +127,22 @@ class Asks:
         """Two programs, of which the second passes, by a sum that needs both: without a score, no reward."""
         prompt = f"Task {number} of {self.salt}: add two numbers.\n"
         texts = [self._program(verdict, f"ranked {number}") for verdict in ("wrong_answer", "passed")]
-        terms = [{"name": "tests", "type": "execute", "weight": 0.7},
-                 {"name": "rm", "type": "score", "weight": 0.3, "transform": "sigmoid"}]  # fmt: skip
+        terms = [
+            {"name": "tests", "type": "execute", "weight": 0.7},
+            {"name": "rm", "type": "score", "weight": 0.3, "transform": "sigmoid"},
+        ]
         item = {"prompt": prompt, "completions": texts, "language": "python", "tests": STDIO}
         body = {"spec": {"terms": terms}, "items": [item]}
         shares = [0.3 / (1 + math.exp(-score)) for score in self._scores(prompt, texts)]
         rewards = [shares[0], 0.7 + shares[1]]
         order = sorted(range(2), key=lambda at: -rewards[at])
-        return Ask("/rank", body, [*rewards, *order],
-                   lambda answer: [*(one["reward"] for one in _completions(answer)), *answer["results"][0]["order"]],
-                   _completions)  # fmt: skip
+        return Ask(
+            "/rank",
+            body,
+            [*rewards, *order],
+            lambda answer: [*(one["reward"] for one in _completions(answer)), *answer["results"][0]["order"]],
+            _completions,
+        )
 
     def mix(self, scores: int, executes: int, ranks: int) -> list[Ask]:
         """Every request twice, kinds and manners mixed: plain, under an idempotency key, asynchronous, or both."""
@@ -183,8 +193,9 @@ async def follow(client: httpx.AsyncClient, ask: Ask, status_url: str, *, resets
             return ask.judge_answer(status["answer"])
 
 
-async def crowd(client: httpx.AsyncClient, asks: Sequence[Ask], *, resets: bool = False,
-                disturb: Callable[[], None] | None = None) -> None:  # fmt: skip
+async def crowd(
+    client: httpx.AsyncClient, asks: Sequence[Ask], *, resets: bool = False, disturb: Callable[[], None] | None = None
+) -> None:
     """Send all at once, and disturb (in a thread) meanwhile. Every ask gets its outcome."""
 
     async def one(ask: Ask) -> None:

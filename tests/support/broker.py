@@ -24,10 +24,21 @@ class Broker:
         self.socket = self.folder / "s"
         self.url = f"unix://{self.socket}"
         self.argv = (
-            shutil.which("redis-server") or find_server(), "--port", "0", "--unixsocket", str(self.socket),
-            "--dir", str(self.folder), "--save", "", "--appendonly", "yes" if append_only else "no",
-            "--logfile", str(self.folder / "log"), *options,
-        )  # fmt: skip
+            shutil.which("redis-server") or find_server(),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self.socket),
+            "--dir",
+            str(self.folder),
+            "--save",
+            "",
+            "--appendonly",
+            "yes" if append_only else "no",
+            "--logfile",
+            str(self.folder / "log"),
+            *options,
+        )
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -27,8 +27,9 @@ CHAT = (
 SPECIAL = ["<|pad|>", "<s>", "<|end|>", "<|prompt|>", "<|completion|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
-def write_tokenizer(folder: Path, *, pad: str = "<|pad|>", side: str = "right", chat: bool = True,
-                    limit: int = 256) -> None:  # fmt: skip
+def write_tokenizer(
+    folder: Path, *, pad: str = "<|pad|>", side: str = "right", chat: bool = True, limit: int = 256
+) -> None:
     """A byte-level BPE tokenizer that, asked for special tokens, adds a BOS of its own: the double-BOS trap."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -42,9 +43,13 @@ def write_tokenizer(folder: Path, *, pad: str = "<|pad|>", side: str = "right", 
         single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
     )
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="<|end|>", pad_token=pad, padding_side=side,
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="<|end|>",
+        pad_token=pad,
+        padding_side=side,
         model_max_length=limit,
-    )  # fmt: skip
+    )
     if chat:
         fast.chat_template = CHAT
     fast.save_pretrained(folder)
@@ -54,9 +59,16 @@ def write_model(folder: Path, kind: str = "qwen2", pad_token_id: int | None = 0,
     """Random weights from a fixed seed, with a head large enough that scores differ."""
     torch.manual_seed(seed)
     shape = {
-        "vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 256, "num_labels": 1, "pad_token_id": pad_token_id,
-    }  # fmt: skip
+        "vocab_size": 400,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "num_labels": 1,
+        "pad_token_id": pad_token_id,
+    }
     model: Any
     if kind == "llama":
         model = LlamaForSequenceClassification(LlamaConfig(**shape))
@@ -66,8 +78,9 @@ def write_model(folder: Path, kind: str = "qwen2", pad_token_id: int | None = 0,
     model.save_pretrained(folder)
 
 
-def write_family(folder: Path, family: str, *, positions: int = 256, shape: dict[str, Any] | None = None,
-                 **save: Any) -> Path:  # fmt: skip
+def write_family(
+    folder: Path, family: str, *, positions: int = 256, shape: dict[str, Any] | None = None, **save: Any
+) -> Path:
     """Weights of one of the families of `decoders`, config and tokenizer as the hub has them: nothing of ours."""
     write_tokenizer(folder, limit=positions)
     model = classifier(family, vocab_size=400, max_position_embeddings=positions, **shape or {})
@@ -75,8 +88,9 @@ def write_family(folder: Path, family: str, *, positions: int = 256, shape: dict
     return folder
 
 
-def checkpoint(folder: Path, *, kind: str = "qwen2", pad: str = "<|pad|>", side: str = "right", seed: int = 7,
-               **spec: Any) -> Path:  # fmt: skip
+def checkpoint(
+    folder: Path, *, kind: str = "qwen2", pad: str = "<|pad|>", side: str = "right", seed: int = 7, **spec: Any
+) -> Path:
     """Write a checkpoint; `spec` changes its `reward_model.json`. Answers the folder."""
     write_tokenizer(folder, pad=pad, side=side)
     write_model(folder, kind, pad_token_id=SPECIAL.index(pad), seed=seed)

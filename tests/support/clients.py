@@ -29,8 +29,21 @@ WHEELS = {"verl": "verl==0.9.1", "openrlhf": "openrlhf==0.11.2", "skyrl-gym": "s
 def unpacked(name: str, folder: Path) -> Path:
     """The wheel's contents in a folder; downloaded without its dependencies."""
     place = folder / name
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
-               "--python-version", "3.11", "--dest", str(place), WHEELS[name]]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--python-version",
+        "3.11",
+        "--dest",
+        str(place),
+        WHEELS[name],
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     wheels = list(place.glob("*.whl"))
     if not wheels:
@@ -66,8 +79,9 @@ def verl_reward_loop(folder: Path, address: str, engine: str, pauses: list[float
     aiohttp = pytest.importorskip("aiohttp")
     path = unpacked("verl", folder) / "verl" / "experimental" / "reward_loop" / "reward_loop.py"
     source = path.read_text("utf-8")
-    worker = next(node for node in ast.parse(source).body
-                  if isinstance(node, ast.ClassDef) and node.name == "RewardLoopWorker")  # fmt: skip
+    worker = next(
+        node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "RewardLoopWorker"
+    )
     wanted = {"_post_request", "compute_score_disrm"}
     methods = [node for node in worker.body if isinstance(node, ast.AsyncFunctionDef) and node.name in wanted]
     assert {method.name for method in methods} == wanted

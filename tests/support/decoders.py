@@ -12,10 +12,18 @@ MAX_LENGTH = 96
 WINDOW = 16
 
 _SHAPE = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "max_position_embeddings": MAX_LENGTH, "num_labels": 1, "pad_token_id": 0,
-    "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3,
-}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": MAX_LENGTH,
+    "num_labels": 1,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "initializer_range": 0.3,
+}
 
 
 def classifier(family: str, **changes: Any) -> Any:

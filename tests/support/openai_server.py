@@ -35,9 +35,16 @@ def causal_model(folder: Path) -> Path:
     write_tokenizer(folder)
     torch.manual_seed(11)
     config = Qwen2Config(
-        vocab_size=400, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, pad_token_id=0, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        pad_token_id=0,
+        eos_token_id=2,
+    )
     Qwen2ForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -45,8 +52,16 @@ def causal_model(folder: Path) -> Path:
 class OpenAIServer:
     """A context manager. `requests` is every body that came, `most` how many were in the house at once."""
 
-    def __init__(self, model: Path | None = None, *, answer: Answer | None = None, max_n: int = 99,
-                 faults: tuple[Fault, ...] = (), key: str | None = None, least_s: float = 0.0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        model: Path | None = None,
+        *,
+        answer: Answer | None = None,
+        max_n: int = 99,
+        faults: tuple[Fault, ...] = (),
+        key: str | None = None,
+        least_s: float = 0.0,
+    ) -> None:
         self.answer, self.max_n, self.faults, self.key, self.least_s = answer, max_n, list(faults), key, least_s
         self.requests: list[dict[str, Any]] = []
         self.tokens = 0
@@ -101,9 +116,12 @@ class OpenAIServer:
                 prompt = tuple((m["role"], m["content"]) for m in body["messages"])
             with self._lock:
                 self._model.settings = dataclasses.replace(
-                    self._model.settings, temperature=body["temperature"], top_p=body["top_p"],
-                    max_tokens=body["max_tokens"], stop=tuple(body.get("stop", ())),
-                )  # fmt: skip
+                    self._model.settings,
+                    temperature=body["temperature"],
+                    top_p=body["top_p"],
+                    max_tokens=body["max_tokens"],
+                    stop=tuple(body.get("stop", ())),
+                )
                 (reply,) = self._model.replies([Ask("", prompt, n, body["seed"])])
             texts, endings = list(reply.texts), list(reply.endings)
             prompt_tokens, tokens = reply.prompt_tokens, reply.completion_tokens
@@ -113,8 +131,7 @@ class OpenAIServer:
             | ({"message": {"role": "assistant", "content": text}} if "messages" in body else {"text": text})
             for at, (text, ending) in enumerate(zip(texts, endings, strict=False))
         ]
-        return {"id": "c", "choices": choices,
-                "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": tokens}}  # fmt: skip
+        return {"id": "c", "choices": choices, "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": tokens}}
 
     def __enter__(self) -> OpenAIServer:
         self._thread.start()
@@ -122,8 +139,9 @@ class OpenAIServer:
             time.sleep(0.01)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._server.should_exit = True
         self._thread.join(10)
         self._sock.close()

@@ -85,8 +85,13 @@ class PoolingServer:
             return 200, None
         if path == "/version":
             return 200, {"version": "0.0-test"}
-        card = {"id": self.name, "object": "model", "root": self.name, "parent": None,
-                "max_model_len": self.max_model_len}  # fmt: skip
+        card = {
+            "id": self.name,
+            "object": "model",
+            "root": self.name,
+            "parent": None,
+            "max_model_len": self.max_model_len,
+        }
         return (200, {"object": "list", "data": [card]}) if path == "/v1/models" else (404, {"detail": "Not Found"})
 
     def post(self, path: str, body: Any) -> tuple[int, Any]:

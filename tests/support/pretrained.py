@@ -43,22 +43,41 @@ def write_pairs(folder: Path) -> None:
     for k in range(16):
         fold: Any = "validation" if k % 4 == 0 else "train"
         problem = Problem(
-            task_id=f"T/{k}", base_id=f"T/{k}", prompt=f'def f{k}(x):\n    """Multiply by {k}."""\n',
-            entry_point=f"f{k}", canonical=None, test_setup="", tests=("assert True",), source="own", license=LICENSE,
+            task_id=f"T/{k}",
+            base_id=f"T/{k}",
+            prompt=f'def f{k}(x):\n    """Multiply by {k}."""\n',
+            entry_point=f"f{k}",
+            canonical=None,
+            test_setup="",
+            tests=("assert True",),
+            source="own",
+            license=LICENSE,
             fold=fold,
-        )  # fmt: skip
+        )
         made = [
-            program_of(problem, problem.prompt + body.format(k=k), "sample", "own", LICENSE,
-                       sample_id=f"codet/{k}#{at}", pass_rate=rate)
+            program_of(
+                problem,
+                problem.prompt + body.format(k=k),
+                "sample",
+                "own",
+                LICENSE,
+                sample_id=f"codet/{k}#{at}",
+                pass_rate=rate,
+            )
             for at, (body, rate) in enumerate(BODIES.items())
-        ]  # fmt: skip
+        ]
         problems.append(row(problem))
         programs += [row(program) for program in made]
         pairs += [
-            {"fold": fold, "task_id": problem.task_id, "chosen": made[0].program_id, "rejected": worse.program_id,
-             "weight": 0.5}
+            {
+                "fold": fold,
+                "task_id": problem.task_id,
+                "chosen": made[0].program_id,
+                "rejected": worse.program_id,
+                "weight": 0.5,
+            }
             for worse in made[1:]
-        ]  # fmt: skip
+        ]
     for name, rows in (("problems", problems), ("verified", programs), ("pairs", pairs)):
         write_jsonl(folder / f"{name}.jsonl", rows)
 
@@ -91,8 +110,12 @@ def write_encoder(folder: Path) -> Path:
     BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=256).save_pretrained(folder)
     torch.manual_seed(7)
     config = BertConfig(
-        vocab_size=len(tokenizer.get_vocab()), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=256,
-    )  # fmt: skip
+        vocab_size=len(tokenizer.get_vocab()),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+    )
     BertModel(config).save_pretrained(folder)
     return folder

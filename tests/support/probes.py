@@ -94,56 +94,79 @@ def _one(case: Case, number: int) -> Any:
 
 PROBES = {
     "sandbox_fusion": Probe(
-        "/run_code", lambda case, number: {"code": _program(case, number), "language": "python"},
-        lambda answer: answer["run_result"]["stdout"] if answer["run_result"] else answer["status"], _printed,
+        "/run_code",
+        lambda case, number: {"code": _program(case, number), "language": "python"},
+        lambda answer: answer["run_result"]["stdout"] if answer["run_result"] else answer["status"],
+        _printed,
     ),
     "openrlhf": Probe(
         "/get_reward",
         lambda case, number: {"query": [_fenced(case, number)], "prompts": [""], "labels": [_asserts(number)]},
-        lambda answer: (answer["rewards"], answer["extra_logs"]["reward_ok"]), lambda case, number: ([1.0], [1.0]),
+        lambda answer: (answer["rewards"], answer["extra_logs"]["reward_ok"]),
+        lambda case, number: ([1.0], [1.0]),
     ),
     "slime": Probe(
         "/slime",
         lambda case, number: {"prompt": "p", "response": _fenced(case, number), "label": _asserts(number)},
-        lambda answer: answer, _one,
+        lambda answer: answer,
+        _one,
     ),
     "vllm": Probe(
-        "/classify", lambda case, number: {"input": _text(case, number)}, lambda answer: answer["data"][-1]["probs"],
+        "/classify",
+        lambda case, number: {"input": _text(case, number)},
+        lambda answer: answer["data"][-1]["probs"],
     ),
     "rerank": Probe(
-        "/v2/rerank", lambda case, number: {"query": "q", "documents": [_text(case, number)]},
+        "/v2/rerank",
+        lambda case, number: {"query": "q", "documents": [_text(case, number)]},
         lambda answer: [(one["index"], one["relevance_score"]) for one in answer["results"]],
     ),
     "open_r1": Probe(
         "/execute_batch",
-        lambda case, number: {"scripts": [f"{case.before}\n{number}"], "languages": ["python"], "timeout": 20,
-                              "request_timeout": 20},
-        lambda answer: answer[0]["text"], lambda case, number: str(number),
+        lambda case, number: {
+            "scripts": [f"{case.before}\n{number}"],
+            "languages": ["python"],
+            "timeout": 20,
+            "request_timeout": 20,
+        },
+        lambda answer: answer[0]["text"],
+        lambda case, number: str(number),
     ),
     "nemo_gym": Probe(
         "/verify",
-        lambda case, number: {"responses_create_params": {}, "response": {"output": [_message(case, number)]},
-                              "verifier_metadata": {"unit_tests": _asserts(number)}},
-        lambda answer: (answer["reward"], answer.get("_ng_failure_class")), lambda case, number: (1.0, None),
+        lambda case, number: {
+            "responses_create_params": {},
+            "response": {"output": [_message(case, number)]},
+            "verifier_metadata": {"unit_tests": _asserts(number)},
+        },
+        lambda answer: (answer["reward"], answer.get("_ng_failure_class")),
+        lambda case, number: (1.0, None),
     ),
     "open_instruct": Probe(
         "/test_program",
         lambda case, number: {"program": _function(case, number), "tests": _asserts(number)},
-        lambda answer: answer["results"], lambda case, number: [1],
+        lambda answer: answer["results"],
+        lambda case, number: [1],
     ),
     "llama_factory": Probe(
-        "/v1/score/evaluation", lambda case, number: {"model": "m", "messages": [_text(case, number)]},
+        "/v1/score/evaluation",
+        lambda case, number: {"model": "m", "messages": [_text(case, number)]},
         lambda answer: answer["scores"],
     ),
     "piston": Probe(
         "/api/v2/execute",
         lambda case, number: {"language": "python", "version": "*", "files": [{"content": _program(case, number)}]},
-        lambda answer: answer["run"]["stdout"], _printed,
+        lambda answer: answer["run"]["stdout"],
+        _printed,
     ),
     "roll": Probe(
         "/roll/submit_task",
-        lambda case, number: {"prompt": "p", "response": _fenced(case, number),
-                              "reward_info": {"test_list": _asserts(number)}},
-        lambda answer: answer["reward_score"], _one,
+        lambda case, number: {
+            "prompt": "p",
+            "response": _fenced(case, number),
+            "reward_info": {"test_list": _asserts(number)},
+        },
+        lambda answer: answer["reward_score"],
+        _one,
     ),
-}  # fmt: skip
+}

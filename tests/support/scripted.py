@@ -53,8 +53,17 @@ from service.schemas import (
 from service.settings import Settings
 
 Word = PlauditError | str | Callable[[Any], Any]
-MODEL = ModelInfo(name="default", revision="sha256:0", architecture="tiny", dtype="float32", parameters=1,
-                  max_length=64, calibrated=False, parity={}, workers=1)  # fmt: skip
+MODEL = ModelInfo(
+    name="default",
+    revision="sha256:0",
+    architecture="tiny",
+    dtype="float32",
+    parameters=1,
+    max_length=64,
+    calibrated=False,
+    parity={},
+    workers=1,
+)
 
 
 class Fleet:
@@ -98,11 +107,19 @@ class Desk:
     async def execute(self, request: ExecuteRequest, context: Context) -> ExecuteAnswer:
         self.door.check_execute(request)
         word = await self._word(request, context)
-        good = ProgramResult(status="ok", verdict=Verdict.PASSED, passed=1, total=1, pass_rate=1.0, trainable=True,
-                             tests=[TestResult(verdict=Verdict.PASSED)])  # fmt: skip
+        good = ProgramResult(
+            status="ok",
+            verdict=Verdict.PASSED,
+            passed=1,
+            total=1,
+            pass_rate=1.0,
+            trainable=True,
+            tests=[TestResult(verdict=Verdict.PASSED)],
+        )
         bad = ProgramResult(status=word, trainable=False, error=_problem(word)) if isinstance(word, str) else good
-        results = [ExecuteResult(programs=[good if word == "ok" else bad for _ in item.programs])
-                   for item in request.items]  # fmt: skip
+        results = [
+            ExecuteResult(programs=[good if word == "ok" else bad for _ in item.programs]) for item in request.items
+        ]
         return ExecuteAnswer(request_id="r", status="complete", results=results, timing=Timing())
 
     async def score(self, request: ScoreRequest, context: Context) -> ScoreAnswer:
@@ -110,10 +127,12 @@ class Desk:
         word = await self._word(request, context)
         good = CompletionScore(status="ok", score=0.5, tokens=3, trainable=True)
         bad = CompletionScore(status=word, trainable=False, error=_problem(word)) if isinstance(word, str) else good
-        results = [ScoreResult(completions=[good if word == "ok" else bad for _ in item.completions])
-                   for item in request.items]  # fmt: skip
-        return ScoreAnswer(request_id="r", status="complete", model=ModelRef(name="default"), results=results,
-                           timing=Timing())  # fmt: skip
+        results = [
+            ScoreResult(completions=[good if word == "ok" else bad for _ in item.completions]) for item in request.items
+        ]
+        return ScoreAnswer(
+            request_id="r", status="complete", model=ModelRef(name="default"), results=results, timing=Timing()
+        )
 
     async def reward(self, request: RewardRequest, context: Context) -> RewardAnswer:
         self.door.check_reward(request)
@@ -142,8 +161,15 @@ def _problem(word: str) -> Problem:
 def ran(stdout: bytes, exit_code: int = 0) -> Ran:
     """A run that printed this."""
     verdict = Verdict.PASSED if exit_code == 0 else Verdict.RUNTIME_ERROR
-    report = Report(verdict, int(exit_code == 0), 1, (TestReport(verdict),), "bytes", "strong",
-                    output=Output(exit_code, None, stdout, b"", {}))  # fmt: skip
+    report = Report(
+        verdict,
+        int(exit_code == 0),
+        1,
+        (TestReport(verdict),),
+        "bytes",
+        "strong",
+        output=Output(exit_code, None, stdout, b"", {}),
+    )
     return Ran("ok", report)
 
 
@@ -171,8 +197,15 @@ class Ledger:
         except PlauditError as error:
             answer, problem = None, problem_of(error, job)
         self.started[job] = started
-        return JobStatus(job_id=job, state="failed" if problem else "done", cursor="0-1", items=[], total=1,
-                         answer=answer, error=problem)  # fmt: skip
+        return JobStatus(
+            job_id=job,
+            state="failed" if problem else "done",
+            cursor="0-1",
+            items=[],
+            total=1,
+            answer=answer,
+            error=problem,
+        )
 
     async def again(self, job: str, tenant: str) -> bool:
         """Whether there is time left: what has ended is performed whenever it is asked for."""
@@ -224,8 +257,9 @@ class Scripted:
         self.thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.server.should_exit = True
         self.thread.join(10)
         self.sock.close()

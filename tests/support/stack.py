@@ -108,9 +108,15 @@ class Stack:
         self.folder = Path(tempfile.mkdtemp(prefix="plaudit-stack-"))
         (self.folder / "metrics").mkdir()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PLAUDIT_")}
-        self.environ = inherited | {f"PLAUDIT_{name.upper()}": value for name, value in settings.items()} | {
-            "PROMETHEUS_MULTIPROC_DIR": str(self.folder / "metrics"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-        }  # fmt: skip
+        self.environ = (
+            inherited
+            | {f"PLAUDIT_{name.upper()}": value for name, value in settings.items()}
+            | {
+                "PROMETHEUS_MULTIPROC_DIR": str(self.folder / "metrics"),
+                "OMP_NUM_THREADS": "1",
+                "HF_HUB_OFFLINE": "1",
+            }
+        )
         self.processes: list[Process] = []
         self.api: Process | None = None
         self.url = ""
@@ -187,7 +193,8 @@ class Stack:
         for process in reversed(self.processes):
             process.close()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)

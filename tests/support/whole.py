@@ -49,9 +49,15 @@ class Whole:
         self.log = Path(tempfile.mkdtemp(prefix="pw-log-", dir="/tmp")) / "log"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PLAUDIT_")}
         told = {"namespace": self.mark, "isolation_accept": "userns", "model": f"default={model}", **settings}
-        self.environ = inherited | {f"PLAUDIT_{name.upper()}": value for name, value in told.items()} | {
-            "TMPDIR": str(self.tmp), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-        }  # fmt: skip
+        self.environ = (
+            inherited
+            | {f"PLAUDIT_{name.upper()}": value for name, value in told.items()}
+            | {
+                "TMPDIR": str(self.tmp),
+                "OMP_NUM_THREADS": "1",
+                "HF_HUB_OFFLINE": "1",
+            }
+        )
         self.seen: dict[int, int] = {}  # pid: start
         self.mounts = self._mounts()
 
@@ -120,8 +126,13 @@ class Whole:
 
     def left(self) -> dict[str, list[str]]:
         """Every trace of the tree on this host; empty lists when there is none."""
-        return {"processes": self._processes(), "mounts": sorted(self._mounts() - self.mounts),
-                "cgroups": self._cgroups(), "sockets": self._sockets(), "folders": self._folders()}  # fmt: skip
+        return {
+            "processes": self._processes(),
+            "mounts": sorted(self._mounts() - self.mounts),
+            "cgroups": self._cgroups(),
+            "sockets": self._sockets(),
+            "folders": self._folders(),
+        }
 
     def _owners(self) -> set[str]:
         """The names that sandboxes of this tree give to what they make."""
@@ -148,9 +159,11 @@ class Whole:
         trees = [line.split()[1] for line in _read("/proc/mounts").splitlines() if line.split()[2].startswith("cgroup")]
         return sorted(
             os.path.join(folder, name)
-            for tree in trees for folder, names, _ in os.walk(tree) for name in names
+            for tree in trees
+            for folder, names, _ in os.walk(tree)
+            for name in names
             if name.rpartition("-")[0] in owners
-        )  # fmt: skip
+        )
 
     def _sockets(self) -> list[str]:
         return [line for line in _read("/proc/net/unix").splitlines() if str(self.tmp) in line]

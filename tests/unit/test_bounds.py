@@ -59,10 +59,17 @@ def test_the_count_stops_where_the_limit_is_passed() -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("abc", "abc"), ("x" * 600, "x" * 500 + "…"), (None, "None"), (3, "3"), (True, "True"), (1.5, "1.5"),
-        ([1], "<a list>"), ({"a": 1}, "<a dict>"), (2**4000, "<a large int>"),
+        ("abc", "abc"),
+        ("x" * 600, "x" * 500 + "…"),
+        (None, "None"),
+        (3, "3"),
+        (True, "True"),
+        (1.5, "1.5"),
+        ([1], "<a list>"),
+        ({"a": 1}, "<a dict>"),
+        (2**4000, "<a large int>"),
     ],
-)  # fmt: skip
+)
 def test_a_text_of_anything_is_short(value: Any, said: str) -> None:
     assert bounds.text(value) == said
 
@@ -111,11 +118,19 @@ def test_last_words(stderr: bytes, memory: bool, parsed: bool) -> None:
 @pytest.mark.parametrize(
     ("got", "expected", "same"),
     [
-        (b"5", b"+5", True), (b"05", b"5", True), (b"-0", b"0", True), (b"-5", b"5", False), (b"5", b"6", False),
-        (b"1000001", b"1000000", False), (b"1000000.5", b"1000000", True), (b"9" * 500, b"9" * 500, True),
-        (b"9" * 500, b"9" * 499 + b"8", False), (b"+", b"-", False), (b"1_0", b"10", False),
+        (b"5", b"+5", True),
+        (b"05", b"5", True),
+        (b"-0", b"0", True),
+        (b"-5", b"5", False),
+        (b"5", b"6", False),
+        (b"1000001", b"1000000", False),
+        (b"1000000.5", b"1000000", True),
+        (b"9" * 500, b"9" * 500, True),
+        (b"9" * 500, b"9" * 499 + b"8", False),
+        (b"+", b"-", False),
+        (b"1_0", b"10", False),
     ],
-)  # fmt: skip
+)
 def test_integers_are_close_only_if_equal(got: bytes, expected: bytes, same: bool) -> None:
     assert close_words(got, expected, 1e-5) is same
 

@@ -14,8 +14,18 @@ import pytest
 from service import cli
 from service.settings import Settings
 
-COMMANDS = [[], ["up"], ["serve"], ["worker"], ["worker", "score"], ["worker", "execute"], ["score"], ["execute"],
-            ["rank"], ["check"]]  # fmt: skip
+COMMANDS = [
+    [],
+    ["up"],
+    ["serve"],
+    ["worker"],
+    ["worker", "score"],
+    ["worker", "execute"],
+    ["score"],
+    ["execute"],
+    ["rank"],
+    ["check"],
+]
 HEAVY = ("torch", "transformers", "fastapi", "uvicorn", "redis", "httpx", "numpy")
 
 
@@ -52,8 +62,11 @@ def test_help_takes_less_than_half_a_second() -> None:
 
 
 def test_every_flag_of_a_service_command_is_a_setting() -> None:
-    flags = vars(cli.parser({}).parse_args(["up", "--port", "1", "--api-key", "a", "b", "--accept-no-auth",
-                                            "--model", "x=y", "--executors", "2"]))  # fmt: skip
+    flags = vars(
+        cli.parser({}).parse_args(
+            ["up", "--port", "1", "--api-key", "a", "b", "--accept-no-auth", "--model", "x=y", "--executors", "2"]
+        )
+    )
     said = {name.removeprefix("setting_"): value for name, value in flags.items() if name.startswith("setting_")}
     assert said == {"port": "1", "api_key": ["a", "b"], "accept_no_auth": True, "model": ["x=y"], "executors": "2"}
     assert said.keys() <= Settings.model_fields.keys()
@@ -68,8 +81,12 @@ def test_a_flag_that_a_page_names_is_there(page: str) -> None:
 
 
 def test_client_flags_come_from_the_environment_too_and_flags_win() -> None:
-    environ = {"PLAUDIT_URL": "http://127.0.0.1:9", "PLAUDIT_API_KEY": "k1,k2", "PLAUDIT_CONCURRENCY": "3",
-               "PLAUDIT_EARLY_STOP": "true"}  # fmt: skip
+    environ = {
+        "PLAUDIT_URL": "http://127.0.0.1:9",
+        "PLAUDIT_API_KEY": "k1,k2",
+        "PLAUDIT_CONCURRENCY": "3",
+        "PLAUDIT_EARLY_STOP": "true",
+    }
     flags = cli.parser(environ).parse_args(["rank", "-", "--concurrency", "5"])
     assert (flags.url, flags.api_key, flags.concurrency) == ("http://127.0.0.1:9", "k1", 5)
     assert flags.early_stop is True

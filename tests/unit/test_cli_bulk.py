@@ -47,13 +47,15 @@ def item(n: int, prompt: str = "p", completion: str = "c") -> dict[str, Any]:
     return {"id": str(n), "prompt": prompt, "completions": [completion]}
 
 
-async def send(rows: list[Any], *, batch: int = 4, concurrency: int = 3, screen: io.StringIO | None = None
-               ) -> tuple[list[dict[str, Any]], Tally, Fake]:  # fmt: skip
+async def send(
+    rows: list[Any], *, batch: int = 4, concurrency: int = 3, screen: io.StringIO | None = None
+) -> tuple[list[dict[str, Any]], Tally, Fake]:
     fake, sink = Fake(), io.StringIO()
     text = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n"
     progress = Progress(len(text), screen or io.StringIO())
-    tally = await run(fake, ScoreItem, io.BytesIO(text.encode()), sink, batch=batch, concurrency=concurrency,
-                      progress=progress)  # fmt: skip
+    tally = await run(
+        fake, ScoreItem, io.BytesIO(text.encode()), sink, batch=batch, concurrency=concurrency, progress=progress
+    )
     return [json.loads(line) for line in sink.getvalue().splitlines()], tally, fake
 
 

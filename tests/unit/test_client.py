@@ -22,9 +22,12 @@ from service.schemas import RankAnswer, ScoreItem, ScoreRequest
 
 ITEM = {"prompt": "p", "completions": ["a", "b"]}
 SCORED = {
-    "request_id": "r", "status": "complete", "model": {"name": "default"}, "timing": {},
+    "request_id": "r",
+    "status": "complete",
+    "model": {"name": "default"},
+    "timing": {},
     "results": [{"best": 0, "completions": [{"status": "ok", "score": 1.0, "trainable": True}]}],
-}  # fmt: skip
+}
 
 
 def answer(status: int, body: Any = None, **headers: str) -> httpx.Response:
@@ -33,8 +36,19 @@ def answer(status: int, body: Any = None, **headers: str) -> httpx.Response:
 
 
 def problem(status: int, code: str, *, retryable: bool, retry_after_ms: int | None = None) -> httpx.Response:
-    return answer(status, {"type": "about:blank", "title": "t", "status": status, "detail": "because", "code": code,
-                           "retryable": retryable, "retry_after_ms": retry_after_ms, "request_id": "r7"})  # fmt: skip
+    return answer(
+        status,
+        {
+            "type": "about:blank",
+            "title": "t",
+            "status": status,
+            "detail": "because",
+            "code": code,
+            "retryable": retryable,
+            "retry_after_ms": retry_after_ms,
+            "request_id": "r7",
+        },
+    )
 
 
 def play(steps: Steps[Any], *outcomes: Outcome) -> tuple[Any, list[Send], list[float]]:

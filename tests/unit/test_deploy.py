@@ -76,8 +76,11 @@ def stages() -> dict[str, str]:
 
 
 def test_each_image_starts_the_process_that_the_contract_names_in_exec_form() -> None:
-    entrypoints = {name: json.loads(found.group(1)) for name, stage in stages().items()
-                   if (found := re.search(r"^ENTRYPOINT (.+)$", stage, re.MULTILINE))}  # fmt: skip
+    entrypoints = {
+        name: json.loads(found.group(1))
+        for name, stage in stages().items()
+        if (found := re.search(r"^ENTRYPOINT (.+)$", stage, re.MULTILINE))
+    }
     assert entrypoints == {
         "api": ["plaudit", "serve"],
         "scorer": ["plaudit", "worker", "score"],
@@ -194,8 +197,14 @@ def test_mounted_files_exist() -> None:
 def test_docker_compose_accepts_the_file(overlay: list[str]) -> None:
     files = [word for name in ("docker-compose.yml", *overlay) for word in ("-f", name)]
     environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PLAUDIT_API_KEY": "key", "GRAFANA_PASSWORD": "secret"}
-    done = subprocess.run(["docker-compose", *files, "config", "--quiet"], cwd=ROOT, env=environ, capture_output=True,
-                          text=True, timeout=60)  # fmt: skip
+    done = subprocess.run(
+        ["docker-compose", *files, "config", "--quiet"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -258,8 +267,15 @@ def test_alerts_and_panels_ask_only_for_metrics_that_exist() -> None:
     samples = set().union(*metric_names().values())
     assert samples, "service/metrics.py declares nothing that this test can read"
     asked = used_metrics("\n".join([*(rule["expr"] for rule in rules()), *dashboard_queries()]))
-    asked |= used_metrics("\n".join(m["query"] for t in manifests() if t["kind"] == "ScaledObject"
-                                    for trigger in t["spec"]["triggers"] for m in [trigger["metadata"]]))  # fmt: skip
+    asked |= used_metrics(
+        "\n".join(
+            m["query"]
+            for t in manifests()
+            if t["kind"] == "ScaledObject"
+            for trigger in t["spec"]["triggers"]
+            for m in [trigger["metadata"]]
+        )
+    )
     assert sorted(asked - samples) == []
 
 
@@ -296,8 +312,11 @@ def test_the_dashboards_panels_do_not_overlap_and_have_a_datasource_that_is_prov
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
 def test_promtool_accepts_the_rules_and_they_fire_when_they_should(tmp_path: Path) -> None:
-    board = [{"record": f"panel:{n}", "expr": re.sub(r"\$\w+", ".*", query)}
-             for n, query in enumerate(dashboard_queries()) if not query.startswith("label_values")]  # fmt: skip
+    board = [
+        {"record": f"panel:{n}", "expr": re.sub(r"\$\w+", ".*", query)}
+        for n, query in enumerate(dashboard_queries())
+        if not query.startswith("label_values")
+    ]
     panels = tmp_path / "panels.yml"
     panels.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": board}]}))
     folder = DEPLOY / "prometheus"
@@ -324,8 +343,11 @@ def test_kubernetes_injects_no_variables_and_no_tokens() -> None:
 
 def test_only_the_executor_pod_is_privileged_and_it_has_nodes_of_its_own() -> None:
     specs = dict(pod_specs())
-    privileged = [name for name, spec in specs.items()
-                  if any(c.get("securityContext", {}).get("privileged") for c in spec["containers"])]  # fmt: skip
+    privileged = [
+        name
+        for name, spec in specs.items()
+        if any(c.get("securityContext", {}).get("privileged") for c in spec["containers"])
+    ]
     assert privileged == ["plaudit-executor"]
     assert specs["plaudit-executor"]["nodeSelector"]
     assert specs["plaudit-executor"]["tolerations"]

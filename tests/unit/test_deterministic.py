@@ -64,8 +64,9 @@ def test_another_process_gives_the_same_bits(folders: dict[str, Path], batch: li
     done = subprocess.run([sys.executable, "-c", AGAIN], input=given, stdout=subprocess.PIPE, check=True, text=True)
     want = [
         [score.hex() for score in RewardModel.load(folder, dtype=dtype, deterministic=True).score(batch)]
-        for folder in folders.values() for dtype in DTYPES
-    ]  # fmt: skip
+        for folder in folders.values()
+        for dtype in DTYPES
+    ]
     assert json.loads(done.stdout) == want
 
 

@@ -26,8 +26,18 @@ from service.api import problems
 from service.settings import PREFIX, Settings
 from support.pages import PAGES, ROOT, Block, blocks
 
-KINDS = {"python", "python checker", "python service", "bash service", "sh", "text", "mermaid",
-         "python trainer", "bash trainer", "text answer"}  # fmt: skip
+KINDS = {
+    "python",
+    "python checker",
+    "python service",
+    "bash service",
+    "sh",
+    "text",
+    "mermaid",
+    "python trainer",
+    "bash trainer",
+    "text answer",
+}
 
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -43,8 +53,11 @@ def of(*kinds: str) -> list[Any]:
 
 
 def test_every_block_says_what_it_is() -> None:
-    unknown = [f"{block.name}: {block.info}" for block in BLOCKS
-               if block.info not in KINDS and not block.info.startswith(("json ", "yaml "))]  # fmt: skip
+    unknown = [
+        f"{block.name}: {block.info}"
+        for block in BLOCKS
+        if block.info not in KINDS and not block.info.startswith(("json ", "yaml "))
+    ]
     assert unknown == []
 
 
@@ -170,8 +183,10 @@ def families() -> str:
             labels = ", ".join(f"`{label}`" for label in one._labelnames)
             suffix = "_total" if one._type == "counter" else ""
             rows.append([f"`{one._name}{suffix}`", one._type, labels, one._documentation])
-    rows += [[f"`{name}`", "gauge", f"`{label}`", text] for name, text, label, _ in
-             metrics.queue_gauges({}, {}, {}, {}, {}).gauges]  # fmt: skip
+    rows += [
+        [f"`{name}`", "gauge", f"`{label}`", text]
+        for name, text, label, _ in metrics.queue_gauges({}, {}, {}, {}, {}).gauges
+    ]
     return table(["metric", "type", "labels", "what"], rows)
 
 
@@ -207,9 +222,15 @@ def grading() -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
-    "dialects": dialects, "languages": languages, "grading": grading,
-    "endpoints": endpoints, "errors": error_codes, "verdicts": verdicts, "settings": settings, "metrics": families,
-}  # fmt: skip
+    "dialects": dialects,
+    "languages": languages,
+    "grading": grading,
+    "endpoints": endpoints,
+    "errors": error_codes,
+    "verdicts": verdicts,
+    "settings": settings,
+    "metrics": families,
+}
 MARK = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -253,8 +274,12 @@ def test_files_that_the_pages_name_exist() -> None:
     named = re.compile(
         r"`((?:service|sandbox|training|deploy|docs|models|benchmarks|examples)/[\w./-]+|docker-compose\.yml)`"
     )
-    missing = [f"{page.name}: {name}" for page in PAGES for name in named.findall(page.read_text("utf-8"))
-               if not (ROOT / name).exists()]  # fmt: skip
+    missing = [
+        f"{page.name}: {name}"
+        for page in PAGES
+        for name in named.findall(page.read_text("utf-8"))
+        if not (ROOT / name).exists()
+    ]
     assert missing == []
 
 

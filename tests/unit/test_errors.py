@@ -9,21 +9,32 @@ from service.api.problems import problem_of
 from service.errors import PlauditError, by_code, exit_code
 
 TABLE = {
-    "Invalid": (422, "invalid", False), "InvalidTests": (422, "invalid_tests", False),
-    "TooLong": (422, "too_long", False), "BadRequest": (400, "bad_request", False),
-    "Unauthorized": (401, "unauthorized", False), "Forbidden": (403, "forbidden", False),
-    "NotFound": (404, "not_found", False), "TestsetUnknown": (404, "testset_unknown", False),
-    "RequestUnknown": (404, "request_unknown", False), "RevisionUnknown": (404, "revision_unknown", False),
-    "CheckpointRefused": (422, "checkpoint_refused", False), "ActivationRunning": (409, "activation_running", True),
+    "Invalid": (422, "invalid", False),
+    "InvalidTests": (422, "invalid_tests", False),
+    "TooLong": (422, "too_long", False),
+    "BadRequest": (400, "bad_request", False),
+    "Unauthorized": (401, "unauthorized", False),
+    "Forbidden": (403, "forbidden", False),
+    "NotFound": (404, "not_found", False),
+    "TestsetUnknown": (404, "testset_unknown", False),
+    "RequestUnknown": (404, "request_unknown", False),
+    "RevisionUnknown": (404, "revision_unknown", False),
+    "CheckpointRefused": (422, "checkpoint_refused", False),
+    "ActivationRunning": (409, "activation_running", True),
     "RevisionMoved": (503, "revision_moved", True),
-    "Conflict": (409, "idempotency_conflict", False), "Poisoned": (422, "poisoned", False),
+    "Conflict": (409, "idempotency_conflict", False),
+    "Poisoned": (422, "poisoned", False),
     "TooLarge": (413, "too_large", False),
-    "Overloaded": (429, "overloaded", True), "WouldMissDeadline": (503, "deadline_unreachable", True),
-    "BrokerUnavailable": (503, "broker_unavailable", True), "NoWorker": (503, "no_worker", True),
-    "ShuttingDown": (503, "shutting_down", True), "InfraError": (503, "infra_error", True),
-    "HostLacks": (500, "host_lacks", False), "UsageError": (500, "usage", False),
+    "Overloaded": (429, "overloaded", True),
+    "WouldMissDeadline": (503, "deadline_unreachable", True),
+    "BrokerUnavailable": (503, "broker_unavailable", True),
+    "NoWorker": (503, "no_worker", True),
+    "ShuttingDown": (503, "shutting_down", True),
+    "InfraError": (503, "infra_error", True),
+    "HostLacks": (500, "host_lacks", False),
+    "UsageError": (500, "usage", False),
     "PlauditError": (500, "internal", True),
-}  # fmt: skip
+}
 
 
 def kinds() -> list[type[PlauditError]]:
@@ -44,10 +55,16 @@ def test_a_problem_document_leads_back_to_the_class_that_made_it(kind: type[Plau
     problem = problem_of(kind("what happened", retry_after_s=0.25), "r1")
 
     assert problem.model_dump() == {
-        "type": f"urn:plaudit:problem:{kind.code}", "title": kind.title, "status": kind.status, "code": kind.code,
-        "detail": "what happened", "retryable": kind.retryable, "retry_after_ms": 250, "request_id": "r1",
+        "type": f"urn:plaudit:problem:{kind.code}",
+        "title": kind.title,
+        "status": kind.status,
+        "code": kind.code,
+        "detail": "what happened",
+        "retryable": kind.retryable,
+        "retry_after_ms": 250,
+        "request_id": "r1",
         "errors": None,
-    }  # fmt: skip
+    }
     assert by_code(problem.code) is kind
 
 

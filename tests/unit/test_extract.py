@@ -64,9 +64,18 @@ def test_a_fence_that_is_never_closed_ends_with_the_completion() -> None:
 
 @pytest.mark.parametrize(
     "completion",
-    ["", "def f(): pass", "use `x`", f"{F}python\n \n{F}", f"a {F}python\nb\n", f"    {F}python\n    b\n    {F}\n",
-     "``\nb\n``", f"{F}python b {F}\n", f"- a\n\nb\n\n    {F}python\n    c\n    {F}"],
-)  # fmt: skip
+    [
+        "",
+        "def f(): pass",
+        "use `x`",
+        f"{F}python\n \n{F}",
+        f"a {F}python\nb\n",
+        f"    {F}python\n    b\n    {F}\n",
+        "``\nb\n``",
+        f"{F}python b {F}\n",
+        f"- a\n\nb\n\n    {F}python\n    c\n    {F}",
+    ],
+)
 def test_no_fence_no_code(completion: str) -> None:
     assert code_of(completion, "python") is None
     assert last_fence(completion) is None
@@ -101,9 +110,24 @@ def test_answer_is_the_text_itself_where_nothing_is_to_be_taken() -> None:
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("piece", [
-    " ", "`", "```\n", "- ", "> ", "\t", "1. ", "\r\n", "</think> ", "<think>", "<|im_end|>", "~~~ \n```", "``` \t",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "piece",
+    [
+        " ",
+        "`",
+        "```\n",
+        "- ",
+        "> ",
+        "\t",
+        "1. ",
+        "\r\n",
+        "</think> ",
+        "<think>",
+        "<|im_end|>",
+        "~~~ \n```",
+        "``` \t",
+    ],
+)
 def test_no_text_takes_long(piece: str) -> None:
     code_of(piece * (400_000 // len(piece)) + "x", "python")
     code_of(piece * (400_000 // len(piece)), "python")

@@ -108,10 +108,18 @@ def test_padding_and_truncation_that_a_tokenizer_was_saved_with_are_off(tmp_path
     """Exports of sentence-transformers carry both."""
     checkpoint(tmp_path)
     plain = RewardModel.load(tmp_path)
-    edit(tmp_path / "tokenizer.json",
-         truncation={"direction": "Right", "max_length": 6, "strategy": "LongestFirst", "stride": 0},
-         padding={"strategy": {"Fixed": 200}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 0,
-                  "pad_type_id": 0, "pad_token": "<|pad|>"})  # fmt: skip
+    edit(
+        tmp_path / "tokenizer.json",
+        truncation={"direction": "Right", "max_length": 6, "strategy": "LongestFirst", "stride": 0},
+        padding={
+            "strategy": {"Fixed": 200},
+            "direction": "Left",
+            "pad_to_multiple_of": None,
+            "pad_id": 0,
+            "pad_type_id": 0,
+            "pad_token": "<|pad|>",
+        },
+    )
     model = RewardModel.load(tmp_path)
     for completion in COMPLETIONS:
         assert model.encode(PROMPT, completion) == plain.encode(PROMPT, completion)
@@ -161,27 +169,56 @@ def roberta(folder: Path, *, unigram: bool, separated: bool = True) -> Any:
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
         )
-        trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>",
-                                          show_progress=False)  # fmt: skip
+        trainer = trainers.UnigramTrainer(
+            vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False
+        )
     else:
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, show_progress=False,
-                                      initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
+        trainer = trainers.BpeTrainer(
+            vocab_size=300,
+            special_tokens=special,
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        )
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>" if separated else "<s> $A $B </s>",
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>" if separated else "<s> $A $B </s>",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")],
     )
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", cls_token="<s>",
-                            sep_token="</s>", pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)  # fmt: skip
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+    ).save_pretrained(folder)
     torch.manual_seed(7)
-    config, kind = ((XLMRobertaConfig, XLMRobertaForSequenceClassification) if unigram
-                    else (RobertaConfig, RobertaForSequenceClassification))  # fmt: skip
-    model = kind(config(vocab_size=tokenizer.get_vocab_size(), hidden_size=32, intermediate_size=48, num_labels=1,
-                        num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=66, pad_token_id=1,
-                        bos_token_id=0, eos_token_id=2, type_vocab_size=1, initializer_range=0.3)).eval()  # fmt: skip
+    config, kind = (
+        (XLMRobertaConfig, XLMRobertaForSequenceClassification)
+        if unigram
+        else (RobertaConfig, RobertaForSequenceClassification)
+    )
+    model = kind(
+        config(
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden_size=32,
+            intermediate_size=48,
+            num_labels=1,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=66,
+            pad_token_id=1,
+            bos_token_id=0,
+            eos_token_id=2,
+            type_vocab_size=1,
+            initializer_range=0.3,
+        )
+    ).eval()
     model.save_pretrained(folder)
     return model
 
@@ -271,8 +308,12 @@ class Hub:
                     files = [{"rfilename": one} for one in names]
                     found = json.dumps({"id": name, "sha": hub.COMMIT, "siblings": files}).encode()
                     if "/tree/" in path:
-                        found = json.dumps([{"type": "file", "path": one, "size": (folder / one).stat().st_size,
-                                             "oid": "0" * 40} for one in names]).encode()  # fmt: skip
+                        found = json.dumps(
+                            [
+                                {"type": "file", "path": one, "size": (folder / one).stat().st_size, "oid": "0" * 40}
+                                for one in names
+                            ]
+                        ).encode()
                 elif path.startswith(f"/{name}/resolve/") and (file := folder / path.split("/", 5)[5]).is_file():
                     found = file.read_bytes()
                     if body:
@@ -387,30 +428,33 @@ def write(name: str, text: str) -> Any:
     return lambda folder: (folder / name).write_text(text)
 
 
-@pytest.mark.parametrize(("spoil", "words"), [
-    (spoil_pickle, "pickles are not read"),
-    (spoil_shards, "two sets of weights"),
-    (spoil_one_shard, "weights are missing: model-00002"),
-    (spoil_header, "damaged safetensors"),
-    (spoil_tail, "differ from its golden set"),
-    (spoil_tokenizer, "its vocabulary is empty"),
-    (lambda folder: write_model(folder, seed=8), "differ from its golden set"),
-    (lambda folder: edit(folder / "config.json", hidden_act="relu"), "differ from its golden set"),
-    (lambda folder: edit(folder / "config.json", model_type="nonsense"), "not a loadable checkpoint"),
-    (lambda folder: edit(folder / "config.json", hidden_size="wide"), "Field 'hidden_size' expected int"),
-    (lambda folder: edit(folder / "reward_model.json", max_length="long"), "reward_model.json"),
-    (lambda folder: edit(folder / "reward_model.json", template=7), "reward_model.json"),
-    (write("adapter_config.json", "{}"), "an adapter; merge it"),
-    (write("tokenizer.json", "{"), "no loadable tokenizer"),
-    (write("config.json", "{"), "no readable config.json"),
-    (write("reward_model.json", "{"), "no JSON"),
-    (write("reward_model.json", "[]"), "no JSON object"),
-    (write("model.safetensors.index.json", "{"), "no index of weights"),
-    (write("golden.jsonl", ""), "without rows"),
-    (write("golden.jsonl", '{"prompt": "a"}'), "row 1 of the golden set: KeyError"),
-    (write("golden.jsonl", '{"prompt": '), "row 1 of the golden set: JSONDecodeError"),
-    (write("value_head.bin", "torch"), "not tensors alone"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoil_pickle, "pickles are not read"),
+        (spoil_shards, "two sets of weights"),
+        (spoil_one_shard, "weights are missing: model-00002"),
+        (spoil_header, "damaged safetensors"),
+        (spoil_tail, "differ from its golden set"),
+        (spoil_tokenizer, "its vocabulary is empty"),
+        (lambda folder: write_model(folder, seed=8), "differ from its golden set"),
+        (lambda folder: edit(folder / "config.json", hidden_act="relu"), "differ from its golden set"),
+        (lambda folder: edit(folder / "config.json", model_type="nonsense"), "not a loadable checkpoint"),
+        (lambda folder: edit(folder / "config.json", hidden_size="wide"), "Field 'hidden_size' expected int"),
+        (lambda folder: edit(folder / "reward_model.json", max_length="long"), "reward_model.json"),
+        (lambda folder: edit(folder / "reward_model.json", template=7), "reward_model.json"),
+        (write("adapter_config.json", "{}"), "an adapter; merge it"),
+        (write("tokenizer.json", "{"), "no loadable tokenizer"),
+        (write("config.json", "{"), "no readable config.json"),
+        (write("reward_model.json", "{"), "no JSON"),
+        (write("reward_model.json", "[]"), "no JSON object"),
+        (write("model.safetensors.index.json", "{"), "no index of weights"),
+        (write("golden.jsonl", ""), "without rows"),
+        (write("golden.jsonl", '{"prompt": "a"}'), "row 1 of the golden set: KeyError"),
+        (write("golden.jsonl", '{"prompt": '), "row 1 of the golden set: JSONDecodeError"),
+        (write("value_head.bin", "torch"), "not tensors alone"),
+    ],
+)
 def test_a_folder_that_is_no_checkpoint_any_more_is_refused_by_name_and_never_served(
     tmp_path: Path, spoil: Any, words: str
 ) -> None:

@@ -55,8 +55,10 @@ def configure(folder: Path, **changes: Any) -> None:
 
 def v_head(bias: float = 0.25) -> Weights:
     generator = torch.Generator().manual_seed(3)
-    return {"v_head.summary.weight": torch.randn(1, HIDDEN, generator=generator),
-            "v_head.summary.bias": torch.tensor([bias])}  # fmt: skip
+    return {
+        "v_head.summary.weight": torch.randn(1, HIDDEN, generator=generator),
+        "v_head.summary.bias": torch.tensor([bias]),
+    }
 
 
 def expected(folder: Path, head: Callable[[torch.Tensor], torch.Tensor]) -> list[float]:
@@ -134,8 +136,12 @@ def test_openrlhf_a_bare_linear_head_and_its_statistics(tmp_path: Path, name: st
 
 def test_two_linear_layers_with_a_relu_between(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(5)
-    parts = {"score.0.weight": (HIDDEN, HIDDEN), "score.0.bias": (HIDDEN,), "score.2.weight": (1, HIDDEN),
-             "score.2.bias": (1,)}  # fmt: skip
+    parts = {
+        "score.0.weight": (HIDDEN, HIDDEN),
+        "score.0.bias": (HIDDEN,),
+        "score.2.weight": (1, HIDDEN),
+        "score.2.bias": (1,),
+    }
     head = {name: torch.randn(shape, generator=generator) for name, shape in parts.items()}
     folder = rewrite(checkpoint(tmp_path), lambda w: without_head(w) | head)
 
@@ -166,9 +172,17 @@ def cross_encoder(folder: Path, **spec: Any) -> Any:
     BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=64).save_pretrained(folder)
     torch.manual_seed(7)
     model = BertForSequenceClassification(
-        BertConfig(vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-                   num_attention_heads=4, num_labels=1, max_position_embeddings=64, initializer_range=0.3)
-    ).eval()  # fmt: skip
+        BertConfig(
+            vocab_size=len(words),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_labels=1,
+            max_position_embeddings=64,
+            initializer_range=0.3,
+        )
+    ).eval()
     model.save_pretrained(folder)
     return model
 

@@ -30,11 +30,18 @@ from service.jobs import (
 )
 
 REPORT = sandbox.Report(
-    sandbox.Verdict.WRONG_ANSWER, 1, 2,
-    (sandbox.TestReport(sandbox.Verdict.PASSED, 1.5, 2.5, 11.0, "out", "err", ""),
-     sandbox.TestReport(sandbox.Verdict.WRONG_ANSWER, detail="1 != 2")),
-    "split", "strong", sandbox.CompileReport(True, 3.0, "", "warning"), ("shared_state",),
-)  # fmt: skip
+    sandbox.Verdict.WRONG_ANSWER,
+    1,
+    2,
+    (
+        sandbox.TestReport(sandbox.Verdict.PASSED, 1.5, 2.5, 11.0, "out", "err", ""),
+        sandbox.TestReport(sandbox.Verdict.WRONG_ANSWER, detail="1 != 2"),
+    ),
+    "split",
+    "strong",
+    sandbox.CompileReport(True, 3.0, "", "warning"),
+    ("shared_state",),
+)
 
 TEXT = st.text(st.characters(codec="utf-8"))
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -42,7 +49,7 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**60), 10**60) | FLOATS | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(
@@ -115,23 +122,35 @@ OTHERWISE: dict[str, Any] = {"grading": "auto", "control": False, "missing_modul
 def test_an_identity_depends_on_every_input() -> None:
     task = ExecuteTask("python", "x", "s", sandbox.Limits(), None)
     others = [
-        msgspec.structs.replace(task, language="cpp"), msgspec.structs.replace(task, source="y"),
-        msgspec.structs.replace(task, suite="t"), msgspec.structs.replace(task, stop_after=1),
-        *(msgspec.structs.replace(task, limits=replace(task.limits, **change)) for change in (
-            {"cpu_s": 4.0}, {"wall_s": 9.0}, {"memory_mb": 256}, {"output_kb": 1}, {"processes": 1},
-        )),
-        *(msgspec.structs.replace(task, options=sandbox.Options(**{one.name: one.default is not True}))
-          for one in fields(sandbox.Options)),
+        msgspec.structs.replace(task, language="cpp"),
+        msgspec.structs.replace(task, source="y"),
+        msgspec.structs.replace(task, suite="t"),
+        msgspec.structs.replace(task, stop_after=1),
+        *(
+            msgspec.structs.replace(task, limits=replace(task.limits, **change))
+            for change in (
+                {"cpu_s": 4.0},
+                {"wall_s": 9.0},
+                {"memory_mb": 256},
+                {"output_kb": 1},
+                {"processes": 1},
+            )
+        ),
+        *(
+            msgspec.structs.replace(task, options=sandbox.Options(**{one.name: one.default is not True}))
+            for one in fields(sandbox.Options)
+        ),
         msgspec.structs.replace(task, toolchain="sha256:0"),
-    ]  # fmt: skip
+    ]
     score = ScoreTask("default", "sha256:0", "p", ["a", "b"])
     others_too = [
-        msgspec.structs.replace(score, model="other"), msgspec.structs.replace(score, revision="r"),
+        msgspec.structs.replace(score, model="other"),
+        msgspec.structs.replace(score, revision="r"),
         msgspec.structs.replace(score, prompt="q"),
         msgspec.structs.replace(score, completions=["b", "a"]),
         msgspec.structs.replace(score, on_overflow="truncate_left"),
         msgspec.structs.replace(score, prompt=[{"role": "user", "content": "p"}]),
-    ]  # fmt: skip
+    ]
     tasks = [task, *others, score, *others_too]
     assert len({digest("tools", encode(one)) for one in tasks}) == len(tasks)
     assert digest("tools", encode(task)) != digest("other tools", encode(task))

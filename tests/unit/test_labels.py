@@ -91,8 +91,11 @@ def test_a_function_s_name_is_a_name(name: str) -> None:
 
 
 def test_a_call_for_a_name_is_told_how_to_be_written() -> None:
-    for kind in ({"kind": "assert", "asserts": ["assert f(1)"]}, {"kind": "check", "test": "def check(c): pass"},
-                 {"kind": "function", "cases": [{"args": [], "expected": 1}]}):  # fmt: skip
+    for kind in (
+        {"kind": "assert", "asserts": ["assert f(1)"]},
+        {"kind": "check", "test": "def check(c): pass"},
+        {"kind": "function", "cases": [{"args": [], "expected": 1}]},
+    ):
         with pytest.raises(Invalid, match=r"write 'Solution\.f'"):
             labels.tests_of(kind | {"entry_point": "Solution().f"})
 
@@ -105,12 +108,17 @@ def test_null_is_no_text(given: Any, text: str) -> None:
     assert streams([given], [given]) == [(text, text)]
 
 
-@pytest.mark.parametrize("label", [
-    {"inputs": [{"a": 1}], "outputs": ["1"]}, {"inputs": ["1"], "outputs": [{"a": 1}]},
-    {"inputs": None, "outputs": ["1"]},
-    {"inputs": ["1"], "outputs": []}, {"inputs": [{1: 2}], "outputs": [1], "fn_name": "f"},
-    {"inputs": ["x y"], "outputs": ["1"], "fn_name": "f"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "label",
+    [
+        {"inputs": [{"a": 1}], "outputs": ["1"]},
+        {"inputs": ["1"], "outputs": [{"a": 1}]},
+        {"inputs": None, "outputs": ["1"]},
+        {"inputs": ["1"], "outputs": []},
+        {"inputs": [{1: 2}], "outputs": [1], "fn_name": "f"},
+        {"inputs": ["x y"], "outputs": ["1"], "fn_name": "f"},
+    ],
+)
 def test_a_label_that_makes_no_sense_is_an_error(label: Any) -> None:
     with pytest.raises(Invalid, match="label: "):
         labels.tests_of(label)
@@ -153,10 +161,20 @@ def test_a_url_chooses_comparison_tolerance_and_prelude() -> None:
     assert graded(PAIRS, query="compare=tokens").compare == "tokens"
 
 
-@pytest.mark.parametrize("query", [
-    "compare=fuzzy", "compare=", "rel_tol=much", "rel_tol=-1", "rel_tol=1", "rel_tol=nan", "compare=exact&rel_tol=0.1",
-    "prelude=numpy", "compar=exact",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "query",
+    [
+        "compare=fuzzy",
+        "compare=",
+        "rel_tol=much",
+        "rel_tol=-1",
+        "rel_tol=1",
+        "rel_tol=nan",
+        "compare=exact&rel_tol=0.1",
+        "prelude=numpy",
+        "compar=exact",
+    ],
+)
 def test_a_url_parameter_that_means_nothing_is_refused(query: str) -> None:
     with pytest.raises(Invalid, match="URL parameter"):
         asked(query)
@@ -175,14 +193,32 @@ def test_the_imports_hide_nothing_that_python_has() -> None:
 @pytest.mark.parametrize(
     ("got", "expected", "same"),
     [
-        ("5", "5\n", True), (" 5", "5", True), ("5\n\n", "5", True), ("\n5", "5", True), ("1.0", "1", True),
-        ("2.50 1", "2.5 1", True), ("1  2", "1 2", True), ("1e3", "1000", True), ("a\n b ", "a\nb", True),
-        ("0.30000000000000004", "0.3", False), ("0.333333", "0.333333333333", False), ("1 2", "1\n2", False),
-        ("ab", "a b", False), ("a  b", "a b", False), ("YES", "Yes", False), ("1", "1 1", False), ("1\n1", "1", False),
-        ("nan", "1", False), ("1_0", "10", False), ("0x5", "5", False), ("", "0", False), ("5", "", False),
-        ("1" * 4990 + ".0", "1" * 4990, True), ("9" * 6000 + ".0", "9" * 6000, False),
+        ("5", "5\n", True),
+        (" 5", "5", True),
+        ("5\n\n", "5", True),
+        ("\n5", "5", True),
+        ("1.0", "1", True),
+        ("2.50 1", "2.5 1", True),
+        ("1  2", "1 2", True),
+        ("1e3", "1000", True),
+        ("a\n b ", "a\nb", True),
+        ("0.30000000000000004", "0.3", False),
+        ("0.333333", "0.333333333333", False),
+        ("1 2", "1\n2", False),
+        ("ab", "a b", False),
+        ("a  b", "a b", False),
+        ("YES", "Yes", False),
+        ("1", "1 1", False),
+        ("1\n1", "1", False),
+        ("nan", "1", False),
+        ("1_0", "10", False),
+        ("0x5", "5", False),
+        ("", "0", False),
+        ("5", "", False),
+        ("1" * 4990 + ".0", "1" * 4990, True),
+        ("9" * 6000 + ".0", "9" * 6000, False),
     ],
-)  # fmt: skip
+)
 def test_lines_are_compared_as_livecodebench_does(got: str, expected: str, same: bool) -> None:
     assert same_output(got.encode(), expected.encode(), "lines") is same
 
@@ -190,11 +226,17 @@ def test_lines_are_compared_as_livecodebench_does(got: str, expected: str, same:
 @pytest.mark.parametrize(
     ("got", "expected", "same"),
     [
-        ("0.30000000000000004", "0.3", True), ("0.333333", "0.333333333333", True), ("1 2", "1\n2", False),
-        ("1000001", "1000000", False), ("1000001.0", "1000000", True), ("0.5", "0.6", False), ("inf", "1", False),
-        ("1e400000", "1e400000.0", False), ("-0.0", "0", True),
+        ("0.30000000000000004", "0.3", True),
+        ("0.333333", "0.333333333333", True),
+        ("1 2", "1\n2", False),
+        ("1000001", "1000000", False),
+        ("1000001.0", "1000000", True),
+        ("0.5", "0.6", False),
+        ("inf", "1", False),
+        ("1e400000", "1e400000.0", False),
+        ("-0.0", "0", True),
     ],
-)  # fmt: skip
+)
 def test_a_tolerance_is_for_numbers_that_are_not_integers(got: str, expected: str, same: bool) -> None:
     assert same_output(got.encode(), expected.encode(), "lines", 1e-6) is same
 

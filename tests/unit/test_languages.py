@@ -15,12 +15,37 @@ from sandbox.recipes import BY_NAME, RECIPES, packages
 from sandbox.types import ScriptSuite
 
 SPELLINGS = {
-    "python3": "python", "js": "javascript", "NodeJS": "javascript", "node": "javascript", "c++": "cpp", "cs": "csharp",
-    "C#": "csharp", "sh": "bash", "ts": "typescript", "golang": "go", "go_test": "go_test", "rs": "rust", "rb": "ruby",
-    "pl": "perl", "R": "r", "rkt": "racket", "lua": "lua", "php": "php", "C": "c", "java": "java",
-    "c++17": "cpp", "cpp17": "cpp", "C++20": "c++20", "cpp20": "c++20", "c++2b": "c++23", "cpp11": "c++11",
-    "gnu99": "c99", "c2x": "c23", "c17": "c", "gotest": "go_test",
-}  # fmt: skip
+    "python3": "python",
+    "js": "javascript",
+    "NodeJS": "javascript",
+    "node": "javascript",
+    "c++": "cpp",
+    "cs": "csharp",
+    "C#": "csharp",
+    "sh": "bash",
+    "ts": "typescript",
+    "golang": "go",
+    "go_test": "go_test",
+    "rs": "rust",
+    "rb": "ruby",
+    "pl": "perl",
+    "R": "r",
+    "rkt": "racket",
+    "lua": "lua",
+    "php": "php",
+    "C": "c",
+    "java": "java",
+    "c++17": "cpp",
+    "cpp17": "cpp",
+    "C++20": "c++20",
+    "cpp20": "c++20",
+    "c++2b": "c++23",
+    "cpp11": "c++11",
+    "gnu99": "c99",
+    "c2x": "c23",
+    "c17": "c",
+    "gotest": "go_test",
+}
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -95,9 +120,31 @@ def test_java_s_classes_are_found_in_its_text(source: str, expected: tuple[str, 
 
 @pytest.mark.parametrize(
     "unit",
-    [b"\n", b" ", b"/*", b"//", b'"', b"'", b'"""', b"\\", b"{", b"public ", b"void ", b"class ", b"import",
-     b"package ", b"__END__", b"<?php", b"?>", b"import\n", b"\t\n", b"export ", b"void main", b"/*\n"],
-)  # fmt: skip
+    [
+        b"\n",
+        b" ",
+        b"/*",
+        b"//",
+        b'"',
+        b"'",
+        b'"""',
+        b"\\",
+        b"{",
+        b"public ",
+        b"void ",
+        b"class ",
+        b"import",
+        b"package ",
+        b"__END__",
+        b"<?php",
+        b"?>",
+        b"import\n",
+        b"\t\n",
+        b"export ",
+        b"void main",
+        b"/*\n",
+    ],
+)
 def test_reading_a_hostile_text_takes_time_in_proportion_to_it(unit: bytes) -> None:
     """A mebibyte of it, in the process that no limit guards."""
     source = b"import \n" + unit * ((1 << 20) // len(unit))

@@ -42,8 +42,12 @@ def test_a_line_is_one_json_object_with_its_fields() -> None:
 
     (line,) = lines
     assert {name: line[name] for name in ("level", "logger", "message", "job", "tokens")} == {
-        "level": "warning", "logger": "plaudit.test", "message": "1 of\n2", "job": "j1", "tokens": 7,
-    }  # fmt: skip
+        "level": "warning",
+        "logger": "plaudit.test",
+        "message": "1 of\n2",
+        "job": "j1",
+        "tokens": 7,
+    }
     assert line["time"].endswith("Z")
 
 
@@ -116,8 +120,9 @@ async def test_every_request_leaves_one_line_that_names_it() -> None:
 
     found = [line for line in lines if line["message"] == "request"]
     assert [(line["request_id"], line["status"], line["method"]) for line in found] == [
-        ("r1", 401, "GET"), ("r2", 200, "GET"),
-    ]  # fmt: skip
+        ("r1", 401, "GET"),
+        ("r2", 200, "GET"),
+    ]
     assert found[1]["route"] == "/models"
     assert found[1]["tenant"] != ""
     assert "k-one" not in json.dumps(lines)

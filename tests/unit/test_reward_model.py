@@ -106,7 +106,7 @@ def test_a_prompt_is_computed_once(tmp_path: Path) -> None:
     prompt=st.text(max_size=30) | st.sampled_from(["<|completion|", "<|end|>x", " ", "\n\n"]),
     completions=st.lists(st.text(max_size=20) | st.sampled_from(["\n", "|>", "<|completion|>", " a"]), max_size=3),
     template=st.sampled_from(["chat_template", TEMPLATE, "{prompt}\n{completion}<|end|>", "{prompt}<s>{completion}"]),
-)  # fmt: skip
+)
 def test_a_group_is_encoded_exactly_like_its_members(
     folder: Path, prompt: str, completions: list[str], template: str
 ) -> None:
@@ -301,10 +301,16 @@ def test_bfloat16_answers_float32_numbers_near_the_float32_ones(tmp_path: Path) 
         RewardModel.load(tmp_path, dtype="int8")
 
 
-@pytest.mark.parametrize(("options", "bound"), [
-    ({}, 1e-4), ({"dtype": "bfloat16"}, 0.5), ({"deterministic": True}, 0.0), ({"max_prompt_bytes": 2**20}, 1e-4),
-    ({"dtype": "bfloat16", "deterministic": True}, 0.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "bound"),
+    [
+        ({}, 1e-4),
+        ({"dtype": "bfloat16"}, 0.5),
+        ({"deterministic": True}, 0.0),
+        ({"max_prompt_bytes": 2**20}, 1e-4),
+        ({"dtype": "bfloat16", "deterministic": True}, 0.0),
+    ],
+)
 def test_what_company_does_to_a_score_is_measured_when_it_is_loaded(
     tmp_path: Path, options: dict[str, Any], bound: float
 ) -> None:

@@ -31,23 +31,34 @@ def item(*completions: str) -> RewardItem:
 
 
 def scored(*scores: float | None) -> ScoreResult:
-    return ScoreResult(completions=[
-        CompletionScore(status="ok", score=score, trainable=True) if score is not None
-        else CompletionScore(status="infra_error", trainable=False, error=LOST) for score in scores
-    ])  # fmt: skip
+    return ScoreResult(
+        completions=[
+            CompletionScore(status="ok", score=score, trainable=True)
+            if score is not None
+            else CompletionScore(status="infra_error", trainable=False, error=LOST)
+            for score in scores
+        ]
+    )
 
 
 def ran(*rows: str | None) -> ExecuteResult:
     """Programs by their tests: `+` passed, `-` wrong; None: the service lost it."""
-    return ExecuteResult(programs=[
-        ProgramResult(status="timeout_queue", trainable=False, error=Problem(code="deadline", detail="late"))
-        if row is None else
-        ProgramResult(
-            status="ok", verdict=Verdict.PASSED if "-" not in row else Verdict.WRONG_ANSWER, passed=row.count("+"),
-            total=len(row), pass_rate=row.count("+") / len(row), trainable=True,
-            tests=[TestResult(verdict=Verdict.PASSED if one == "+" else Verdict.WRONG_ANSWER) for one in row],
-        ) for row in rows
-    ])  # fmt: skip
+    return ExecuteResult(
+        programs=[
+            ProgramResult(status="timeout_queue", trainable=False, error=Problem(code="deadline", detail="late"))
+            if row is None
+            else ProgramResult(
+                status="ok",
+                verdict=Verdict.PASSED if "-" not in row else Verdict.WRONG_ANSWER,
+                passed=row.count("+"),
+                total=len(row),
+                pass_rate=row.count("+") / len(row),
+                trainable=True,
+                tests=[TestResult(verdict=Verdict.PASSED if one == "+" else Verdict.WRONG_ANSWER) for one in row],
+            )
+            for row in rows
+        ]
+    )
 
 
 def spec(*terms: dict[str, Any], **rest: Any) -> RewardSpec:
@@ -67,8 +78,9 @@ RM = {"name": "rm", "type": "score", "weight": 0.3}
 
 
 def test_tests_and_a_sigmoid_of_the_score_add_up() -> None:
-    result = join(spec(TESTS, RM | {"transform": "sigmoid"}), item("a", "b"), {"rm": scored(0.0, math.log(3))},
-                  ran("++", "+-"))  # fmt: skip
+    result = join(
+        spec(TESTS, RM | {"transform": "sigmoid"}), item("a", "b"), {"rm": scored(0.0, math.log(3))}, ran("++", "+-")
+    )
 
     assert rewards(result) == pytest.approx([0.7 * 1 + 0.3 * 0.5, 0.7 * 0.5 + 0.3 * 0.75])
     assert [one.status for one in result.completions] == ["ok", "ok"]
@@ -79,8 +91,12 @@ def test_tests_and_a_sigmoid_of_the_score_add_up() -> None:
 
 
 def test_without_clip_the_reward_is_exactly_the_sum_of_the_contributions() -> None:
-    result = join(spec(TESTS, RM, {"name": "code", "type": "format", "weight": -0.1}), item("a", "```\nx\n```"),
-                  {"rm": scored(-1.7, 0.1)}, ran("+--", "++-"))  # fmt: skip
+    result = join(
+        spec(TESTS, RM, {"name": "code", "type": "format", "weight": -0.1}),
+        item("a", "```\nx\n```"),
+        {"rm": scored(-1.7, 0.1)},
+        ran("+--", "++-"),
+    )
 
     for one in result.completions:
         assert one.reward == sum(part.contribution or 0.0 for part in one.components.values())
@@ -117,9 +133,12 @@ def test_zscore_uses_only_the_scores_that_are_there_and_a_flat_group_is_0() -> N
 
 @pytest.mark.parametrize(
     ("require", "expected"),
-    [("code_fence", [0.0, 1.0, 1.0, 0.0]), ("single_code_fence", [0.0, 1.0, 0.0, 0.0]),
-     ("non_empty", [1.0, 1.0, 1.0, 0.0])],
-)  # fmt: skip
+    [
+        ("code_fence", [0.0, 1.0, 1.0, 0.0]),
+        ("single_code_fence", [0.0, 1.0, 0.0, 0.0]),
+        ("non_empty", [1.0, 1.0, 1.0, 0.0]),
+    ],
+)
 def test_format_looks_at_the_text_alone(require: str, expected: list[float]) -> None:
     texts = ("plain", "```\nx = 1\n```", "```\nx = 1\n```\n```\ny = 2\n```", " \n")
     result = join(spec({"name": "format", "type": "format", "require": require}), item(*texts), {}, None)
@@ -196,8 +215,12 @@ def test_a_gate_that_is_missing_is_neither_open_nor_closed(on_missing: str) -> N
 
 
 def test_clip_bounds_the_reward_and_leaves_the_contributions() -> None:
-    result = join(spec(RM | {"weight": 1.0}, clip={"min": -1, "max": 1}), item("a", "b", "c"),
-                  {"rm": scored(5.0, -5.0, 0.25)}, None)  # fmt: skip
+    result = join(
+        spec(RM | {"weight": 1.0}, clip={"min": -1, "max": 1}),
+        item("a", "b", "c"),
+        {"rm": scored(5.0, -5.0, 0.25)},
+        None,
+    )
 
     assert rewards(result) == [1.0, -1.0, 0.25]
     assert [one.components["rm"].contribution for one in result.completions] == [5.0, -5.0, 0.25]
@@ -217,11 +240,23 @@ def test_what_early_stop_took_back_is_cancelled_and_has_no_reward() -> None:
 
 def test_group_statistics_by_hand() -> None:
     assert statistics([1.0, None, 3.0]) == GroupStatistics(
-        n=3, n_ok=2, mean=2.0, std=1.0, degenerate=False, best=2, margin=2.0,
-    )  # fmt: skip
+        n=3,
+        n_ok=2,
+        mean=2.0,
+        std=1.0,
+        degenerate=False,
+        best=2,
+        margin=2.0,
+    )
     assert statistics([2.0, 2.0]) == GroupStatistics(
-        n=2, n_ok=2, mean=2.0, std=0.0, degenerate=True, best=0, margin=0.0,
-    )  # fmt: skip
+        n=2,
+        n_ok=2,
+        mean=2.0,
+        std=0.0,
+        degenerate=True,
+        best=0,
+        margin=0.0,
+    )
     assert statistics([5.0]) == GroupStatistics(n=1, n_ok=1, mean=5.0, std=0.0, degenerate=True, best=0)
     assert statistics([None]) == GroupStatistics(n=1, n_ok=0, mean=None, std=None, degenerate=True, best=None)
 
@@ -240,5 +275,6 @@ def test_the_largest_numbers_that_a_spec_may_say_still_make_finite_statistics() 
 
 def test_a_reward_that_is_no_finite_number_is_refused() -> None:
     with pytest.raises(Invalid, match="not a finite number"):
-        join(spec(RM | {"weight": 1e9}, RM | {"name": "two"}), item("a"),
-             {"rm": scored(1e300), "two": scored(0.0)}, None)  # fmt: skip
+        join(
+            spec(RM | {"weight": 1e9}, RM | {"name": "two"}), item("a"), {"rm": scored(1e300), "two": scored(0.0)}, None
+        )

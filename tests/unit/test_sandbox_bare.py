@@ -190,8 +190,10 @@ def test_none_is_for_this_machine_only(host: str, redis_url: str | None, refused
     Settings(host=host, redis_url=redis_url, isolation_accept="landlock", model={}).refuse_open_none()
 
 
-@pytest.mark.parametrize(("host", "level", "refused"), [
-    ("127.0.0.1", "none", False), ("0.0.0.0", "none", True), ("0.0.0.0", "landlock", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("host", "level", "refused"),
+    [("127.0.0.1", "none", False), ("0.0.0.0", "none", True), ("0.0.0.0", "landlock", False)],
+)
 def test_an_open_api_takes_no_verdict_from_executors_without_walls(host: str, level: str, refused: bool) -> None:
     fleet: Any = SimpleNamespace(broker=True, isolation=level, of_kind=lambda kind: [kind])
     door = Door(Settings(host=host), fleet)

@@ -58,11 +58,13 @@ def run(scheduler: Scheduler[Text]) -> tuple[list[Batch[Text]], list[Group[Text]
 # lengths, lane, alone, tokens of the prompt: few prompts, so that some groups have the same
 GROUPS = st.lists(
     st.tuples(
-        st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(0, 2), st.booleans(),
+        st.lists(st.integers(1, 40), min_size=1, max_size=8),
+        st.integers(0, 2),
+        st.booleans(),
         st.sampled_from([0, 3, 7, 20]),
     ),
     max_size=12,
-)  # fmt: skip
+)
 Drawn = list[tuple[list[int], int, bool, int]]
 
 

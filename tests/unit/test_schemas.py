@@ -43,15 +43,21 @@ def locations(kind: type[BaseModel], value: Any) -> list[str]:
     [
         (ScoreRequest, SCORE | {"colour": 1}, "colour"),
         (ScoreRequest, {"items": [SCORE["items"][0] | {"completion": "c"}]}, "items.0.completion"),
-        (ScoreRequest, {"items": [{"prompt": [{"role": "user", "content": "p", "name": "x"}], "completions": ["c"]}]},
-         "items.0.prompt.list[Message].0.name"),
+        (
+            ScoreRequest,
+            {"items": [{"prompt": [{"role": "user", "content": "p", "name": "x"}], "completions": ["c"]}]},
+            "items.0.prompt.list[Message].0.name",
+        ),
         (ExecuteRequest, {"items": [EXECUTE["items"][0] | {"limits": {"cpu": 1}}]}, "items.0.limits.cpu"),
         (ExecuteRequest, {"items": [EXECUTE["items"][0] | {"tests": ASSERT | {"x": 1}}]}, "items.0.tests.assert.x"),
         (RewardRequest, REWARD | {"early_stop": True}, "early_stop"),
-        (RewardRequest, REWARD | {"spec": {"terms": [{"name": "a", "type": "format", "policy": "x"}]}},
-         "spec.terms.0.format.policy"),
+        (
+            RewardRequest,
+            REWARD | {"spec": {"terms": [{"name": "a", "type": "format", "policy": "x"}]}},
+            "spec.terms.0.format.policy",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_unknown_field_is_an_error_with_its_path(kind: type[BaseModel], value: Any, path: str) -> None:
     assert path in locations(kind, value)
 
@@ -59,12 +65,19 @@ def test_an_unknown_field_is_an_error_with_its_path(kind: type[BaseModel], value
 @pytest.mark.parametrize(
     "value",
     [
-        {"items": []}, {"items": [{"prompt": "p", "completions": []}]}, {"items": [{"completions": ["c"]}]},
-        {"items": [{"prompt": [], "completions": ["c"]}]}, SCORE | {"deadline_ms": 0}, SCORE | {"deadline_ms": 1.5},
-        SCORE | {"on_overflow": "truncate"}, SCORE | {"model": ""}, SCORE | {"priority": "urgent"},
-        {"items": [{"id": "", "prompt": "p", "completions": ["c"]}]}, {"items": [{"prompt": "p", "completions": [1]}]},
+        {"items": []},
+        {"items": [{"prompt": "p", "completions": []}]},
+        {"items": [{"completions": ["c"]}]},
+        {"items": [{"prompt": [], "completions": ["c"]}]},
+        SCORE | {"deadline_ms": 0},
+        SCORE | {"deadline_ms": 1.5},
+        SCORE | {"on_overflow": "truncate"},
+        SCORE | {"model": ""},
+        SCORE | {"priority": "urgent"},
+        {"items": [{"id": "", "prompt": "p", "completions": ["c"]}]},
+        {"items": [{"prompt": "p", "completions": [1]}]},
     ],
-)  # fmt: skip
+)
 def test_a_score_request_that_makes_no_sense_is_refused(value: Any) -> None:
     assert locations(ScoreRequest, value) != []
 
@@ -93,9 +106,11 @@ def test_nan_and_infinity_are_no_numbers_in_a_reward_spec(number: float) -> None
 
 def test_half_a_surrogate_pair_is_no_text_anywhere_in_a_suite() -> None:
     cases: list[dict[str, Any]] = [
-        {"expected": "\ud800"}, {"expected": {"\ud800": 1}},
-        {"args": [["\ud800"]], "expected": 1}, {"kwargs": {"\ud800": 1}, "expected": 1},
-    ]  # fmt: skip
+        {"expected": "\ud800"},
+        {"expected": {"\ud800": 1}},
+        {"args": [["\ud800"]], "expected": 1},
+        {"kwargs": {"\ud800": 1}, "expected": 1},
+    ]
     for case in cases:
         assert locations(FunctionTests, FUNCTION | {"cases": [case]}) != []
 
@@ -155,14 +170,19 @@ def test_the_kind_of_a_suite_decides_its_fields(value: dict[str, Any], kind: typ
 @pytest.mark.parametrize(
     "value",
     [
-        {"kind": "assert"}, {"kind": "assert", "asserts": []}, {"kind": "assert", "asserts": [""]},
-        {"kind": "ref", "sha256": "0" * 63}, {"kind": "ref", "sha256": "G" * 64}, {"kind": "poem"}, {},
+        {"kind": "assert"},
+        {"kind": "assert", "asserts": []},
+        {"kind": "assert", "asserts": [""]},
+        {"kind": "ref", "sha256": "0" * 63},
+        {"kind": "ref", "sha256": "G" * 64},
+        {"kind": "poem"},
+        {},
         {"kind": "function", "entry_point": "", "cases": [{"expected": 1}]},
         {"kind": "function", "entry_point": "f", "cases": [{"args": [1]}]},
         {"kind": "stdio", "cases": [{"stdout": "1"}], "compare": "fuzzy"},
         {"kind": "stdio", "cases": [{"stdout": "1"}], "rel_tol": 1.0},
     ],
-)  # fmt: skip
+)
 def test_a_suite_that_makes_no_sense_is_refused(value: Any) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Tests).validate_python(value)
@@ -204,9 +224,12 @@ def test_a_term_that_executes_needs_tests_and_says_for_which_item() -> None:
     spec = {"terms": [{"name": "tests", "type": "execute"}]}
     with pytest.raises(ValidationError, match=r"items\.1\.tests is missing and term 'tests' needs it"):
         RewardRequest.model_validate({"items": [*REWARD["items"], without], "spec": spec})
-    assert RewardRequest.model_validate(
-        {"items": [without], "spec": {"terms": [{"name": "c", "type": "consensus"}]}}
-    ).items[0].tests is None  # fmt: skip
+    assert (
+        RewardRequest.model_validate({"items": [without], "spec": {"terms": [{"name": "c", "type": "consensus"}]}})
+        .items[0]
+        .tests
+        is None
+    )
 
 
 def test_without_a_spec_an_item_is_rewarded_by_what_it_has() -> None:
@@ -214,8 +237,9 @@ def test_without_a_spec_an_item_is_rewarded_by_what_it_has() -> None:
     request = RewardRequest.model_validate({"items": [*REWARD["items"], without]})
     assert request.spec is None
     assert (request.spec_of(0).combine, [term.type for term in request.spec_of(0).terms]) == (
-        "tests_first", ["execute", "score"],
-    )  # fmt: skip
+        "tests_first",
+        ["execute", "score"],
+    )
     assert [term.type for term in request.spec_of(1).terms] == ["score"]
 
 
@@ -250,9 +274,14 @@ def test_rank_is_reward_with_early_stop() -> None:
 
 
 def test_an_answer_of_a_newer_server_is_read_without_its_news() -> None:
-    answer = ScoreAnswer.model_validate({
-        "request_id": "r", "status": "complete", "model": {"name": "default", "colour": "red"}, "weather": "fine",
-        "results": [{"completions": [{"status": "ok", "score": 1.0, "trainable": True, "mood": "good"}]}],
-        "timing": {"queue_ms": 1.0, "compute_ms": 2.0, "network_ms": 3.0},
-    })  # fmt: skip
+    answer = ScoreAnswer.model_validate(
+        {
+            "request_id": "r",
+            "status": "complete",
+            "model": {"name": "default", "colour": "red"},
+            "weather": "fine",
+            "results": [{"completions": [{"status": "ok", "score": 1.0, "trainable": True, "mood": "good"}]}],
+            "timing": {"queue_ms": 1.0, "compute_ms": 2.0, "network_ms": 3.0},
+        }
+    )
     assert answer.results[0].completions[0].score == 1.0

@@ -184,8 +184,9 @@ def test_what_comes_while_a_batch_waits_is_encoded_beside_it_and_loses_nothing()
         worker.step([], hands)
 
     assert {name: answer.scores for name, answer in hands.answers.items() if isinstance(answer, Scored)} == {
-        **{str(at): [10.0] for at in range(4)}, "late": [3.0],
-    }  # fmt: skip
+        **{str(at): [10.0] for at in range(4)},
+        "late": [3.0],
+    }
     assert (hands.answers["gone"].code, hands.answers["gone"].retryable) == ("revision_moved", True)
 
 

@@ -276,8 +276,9 @@ def test_a_row_longer_than_a_piece_scores_as_its_sequences_alone(family: str) ->
     assert len(packing.ids) > PIECE
     before = [dict(vars(layer.mlp)) for layer in model.model.layers]
     with torch.no_grad(), packed(model.model, packing):
-        hidden = model.model(input_ids=torch.tensor([packing.ids]), position_ids=torch.tensor([packing.positions]),
-                             use_cache=False).last_hidden_state[0, packing.pooled]  # fmt: skip
+        hidden = model.model(
+            input_ids=torch.tensor([packing.ids]), position_ids=torch.tensor([packing.positions]), use_cache=False
+        ).last_hidden_state[0, packing.pooled]
     alone = [model.model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1] for ids in sequences]
 
     torch.testing.assert_close(hidden, torch.stack(alone), atol=1e-4, rtol=1e-4)

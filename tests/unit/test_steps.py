@@ -33,9 +33,16 @@ MARKED = [
     f"pass{STEP}",
 ]
 SHAPE: dict[str, Any] = {
-    "vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": 0, "initializer_range": 0.3,
-}  # fmt: skip
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "initializer_range": 0.3,
+}
 
 
 def spec(folder: Path, head: str, labels: tuple[str, str] | None = None, aggregate: Aggregate = "min") -> None:
@@ -70,8 +77,12 @@ def two_layers(folder: Path) -> Any:
     torch.manual_seed(5)
     first, second = torch.nn.Linear(32, 32), torch.nn.Linear(32, 2)
     weights = {name: one for name, one in load_file(folder / "model.safetensors").items() if "score" not in name}
-    weights |= {"score.0.weight": first.weight.data, "score.0.bias": first.bias.data,
-                "score.2.weight": second.weight.data, "score.2.bias": second.bias.data}  # fmt: skip
+    weights |= {
+        "score.0.weight": first.weight.data,
+        "score.0.bias": first.bias.data,
+        "score.2.weight": second.weight.data,
+        "score.2.bias": second.bias.data,
+    }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     spec(folder, "score")
     backbone = AutoModel.from_pretrained(folder).eval()
@@ -118,10 +129,15 @@ def test_a_step_that_completions_share_has_the_same_bits_in_each(tmp_path: Path)
     assert first.steps[2] != second.steps[2]
 
 
-@pytest.mark.parametrize(("aggregate", "want"), [
-    ("min", -1.0), ("last", 0.5), ("mean", 0.5),
-    ("product", sum(math.log(1 / (1 + math.exp(-logit))) for logit in (2.0, -1.0, 0.5))),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("aggregate", "want"),
+    [
+        ("min", -1.0),
+        ("last", 0.5),
+        ("mean", 0.5),
+        ("product", sum(math.log(1 / (1 + math.exp(-logit))) for logit in (2.0, -1.0, 0.5))),
+    ],
+)
 def test_the_whole_is_made_of_the_steps(aggregate: Aggregate, want: float) -> None:
     whole = Steps(STEP, aggregate=aggregate).whole([2.0, -1.0, 0.5])
     assert whole == pytest.approx(want)
@@ -130,16 +146,19 @@ def test_the_whole_is_made_of_the_steps(aggregate: Aggregate, want: float) -> No
     assert math.isnan(Steps(STEP, aggregate=aggregate).whole([math.inf, 1.0]))
 
 
-@pytest.mark.parametrize(("steps", "completion", "want"), [
-    (Steps("#", "\n\n"), "one\n\ntwo", "one#two#"),
-    (Steps("#", "\n\n"), "one\n\n", "one#"),
-    (Steps("#", "\n\n"), "one", "one#"),
-    (Steps("#", "\n\n"), "", "#"),
-    (Steps("#", "\n\n"), "one#\n\ntwo", "one#\n\ntwo#"),
-    (Steps("#"), "one\n\ntwo", "one\n\ntwo#"),
-    (Steps("#"), "one#two#\n", "one#two#\n"),
-    (Steps("ки", "\n", " ки\n"), "one\ntwo", "one ки\ntwo ки\n"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("steps", "completion", "want"),
+    [
+        (Steps("#", "\n\n"), "one\n\ntwo", "one#two#"),
+        (Steps("#", "\n\n"), "one\n\n", "one#"),
+        (Steps("#", "\n\n"), "one", "one#"),
+        (Steps("#", "\n\n"), "", "#"),
+        (Steps("#", "\n\n"), "one#\n\ntwo", "one#\n\ntwo#"),
+        (Steps("#"), "one\n\ntwo", "one\n\ntwo#"),
+        (Steps("#"), "one#two#\n", "one#two#\n"),
+        (Steps("ки", "\n", " ки\n"), "one\ntwo", "one ки\ntwo ки\n"),
+    ],
+)
 def test_every_step_gets_its_mark_once(steps: Steps, completion: str, want: str) -> None:
     assert steps.marked(completion) == want
 
@@ -155,16 +174,19 @@ def test_truncation_keeps_the_last_steps(tmp_path: Path) -> None:
     assert 1 < len(encoded.steps) < 12
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"steps": None}, "`steps` goes with pooled 'steps'"),
-    ({"pooled": "last"}, "`steps` goes with pooled 'steps'"),
-    ({"steps": {"token": "<|nothing|>"}}, "no token of this tokenizer"),
-    ({"steps": {"token": STEP, "aggregate": "max"}}, "aggregate 'max'"),
-    ({"steps": {"token": STEP, "mark": "#"}}, "does not hold the token"),
-    ({"steps": {"tokens": STEP}}, "tokens"),
-    ({"head": "lm_head"}, "needs `labels`"),
-    ({"labels": ["+"]}, "unpack"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": None}, "`steps` goes with pooled 'steps'"),
+        ({"pooled": "last"}, "`steps` goes with pooled 'steps'"),
+        ({"steps": {"token": "<|nothing|>"}}, "no token of this tokenizer"),
+        ({"steps": {"token": STEP, "aggregate": "max"}}, "aggregate 'max'"),
+        ({"steps": {"token": STEP, "mark": "#"}}, "does not hold the token"),
+        ({"steps": {"tokens": STEP}}, "tokens"),
+        ({"head": "lm_head"}, "needs `labels`"),
+        ({"labels": ["+"]}, "unpack"),
+    ],
+)
 def test_a_spec_that_cannot_be_is_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     write_tokenizer(tmp_path)
     token_classifier(tmp_path)

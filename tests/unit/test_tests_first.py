@@ -30,25 +30,49 @@ Counts = list[tuple[int, int]]
 
 def ran(counts: Counts) -> ExecuteResult:
     """Programs by tests passed and counted."""
-    return ExecuteResult(programs=[
-        ProgramResult(status="ok", verdict=Verdict.PASSED if passed == total else Verdict.WRONG_ANSWER, passed=passed,
-                      total=total, pass_rate=passed / total, trainable=True)
-        for passed, total in counts
-    ])  # fmt: skip
+    return ExecuteResult(
+        programs=[
+            ProgramResult(
+                status="ok",
+                verdict=Verdict.PASSED if passed == total else Verdict.WRONG_ANSWER,
+                passed=passed,
+                total=total,
+                pass_rate=passed / total,
+                trainable=True,
+            )
+            for passed, total in counts
+        ]
+    )
 
 
 def scored(scores: list[float | None]) -> ScoreResult:
-    return ScoreResult(completions=[
-        CompletionScore(status="infra_error", trainable=False, error=LOST) if score is None
-        else CompletionScore(status="ok", score=score, trainable=True) for score in scores
-    ])  # fmt: skip
+    return ScoreResult(
+        completions=[
+            CompletionScore(status="infra_error", trainable=False, error=LOST)
+            if score is None
+            else CompletionScore(status="ok", score=score, trainable=True)
+            for score in scores
+        ]
+    )
 
 
-def joined(counts: Counts, scores: list[float | None], *, weight: float = 1.0, policy: str = "pass_rate",
-           rm_weight: float = 1.0, transform: str = "none", more: tuple[dict[str, Any], ...] = (),
-           texts: list[str] | None = None, **rest: Any) -> RewardResult:  # fmt: skip
-    terms = [{"name": "rm", "type": "score", "weight": rm_weight, "transform": transform},
-             {"name": "tests", "type": "execute", "weight": weight, "policy": policy}, *more]  # fmt: skip
+def joined(
+    counts: Counts,
+    scores: list[float | None],
+    *,
+    weight: float = 1.0,
+    policy: str = "pass_rate",
+    rm_weight: float = 1.0,
+    transform: str = "none",
+    more: tuple[dict[str, Any], ...] = (),
+    texts: list[str] | None = None,
+    **rest: Any,
+) -> RewardResult:
+    terms = [
+        {"name": "rm", "type": "score", "weight": rm_weight, "transform": transform},
+        {"name": "tests", "type": "execute", "weight": weight, "policy": policy},
+        *more,
+    ]
     spec = RewardSpec.model_validate({"terms": terms, "combine": "tests_first", **rest})
     item = RewardItem(prompt="p", completions=texts or [f"text {at}" for at in range(len(counts))])
     return join(spec, item, {"rm": scored(scores)}, ran(counts))
@@ -90,9 +114,14 @@ def holds(counts: Counts, result: RewardResult, weight: float, policy: str) -> N
 
 
 @settings(max_examples=400, deadline=None)
-@given(groups(sizes=False), st.floats(1e-6, 1e9), weights, weights,
-       st.sampled_from(["pass_rate", "all_or_nothing"]),
-       st.sampled_from(["none", "sigmoid", "zscore_in_group"]))  # fmt: skip
+@given(
+    groups(sizes=False),
+    st.floats(1e-6, 1e9),
+    weights,
+    weights,
+    st.sampled_from(["pass_rate", "all_or_nothing"]),
+    st.sampled_from(["none", "sigmoid", "zscore_in_group"]),
+)
 def test_a_higher_pass_rate_is_a_higher_reward_whatever_else_is_said(
     group: tuple[Counts, list[float | None]], weight: float, rm_weight: float, same: float, policy: str, transform: str
 ) -> None:
@@ -161,8 +190,12 @@ def test_tests_that_are_lost_are_no_reward_whatever_the_model_says(on_missing: s
 @pytest.mark.parametrize("spec", [{}, {"terms": [{"name": "tests", "type": "execute", "policy": "all_or_nothing"}]}])
 def test_a_suite_of_which_nothing_can_be_judged_is_no_reward(spec: dict[str, Any]) -> None:
     none = ProgramResult(status="ok", verdict=Verdict.UNJUDGEABLE, passed=0, total=0, pass_rate=0.0, trainable=True)
-    (one,) = join(RewardSpec.model_validate(spec), RewardItem(prompt="p", completions=["a"]), {"rm": scored([5.0])},
-                  ExecuteResult(programs=[none])).completions  # fmt: skip
+    (one,) = join(
+        RewardSpec.model_validate(spec),
+        RewardItem(prompt="p", completions=["a"]),
+        {"rm": scored([5.0])},
+        ExecuteResult(programs=[none]),
+    ).completions
     assert (one.status, one.reward, one.trainable) == ("invalid", None, False)
     assert one.components["tests"].error is not None
     assert one.components["tests"].error.code == "unjudgeable"

@@ -44,8 +44,9 @@ def test_acecode_gives_tests_and_samples_and_keeps_shipped_rates_only_on_request
     assert entry.problem.tests == ("assert double(1) == 2", "assert double(-2) == -4")
     assert entry.problem.prompt.endswith("For example:\n\nassert double(1) == 2\n")
     assert [(p.copies, p.pass_rate, p.solution) for p in entry.programs] == [
-        (2, None, DOUBLE), (1, None, "def double(x):\n    return x\n"),
-    ]  # fmt: skip
+        (2, None, DOUBLE),
+        (1, None, "def double(x):\n    return x\n"),
+    ]
     assert entry.programs[0].sample_ids == ("oss_7#0", "oss_7#1")
     (shipped,) = read(tmp_path, "acecode-87k", ACECODE, shipped_rates=True)
     assert [(p.pass_rate, p.label) for p in shipped.programs] == [(0.9, "shipped"), (0.0, "shipped")]
@@ -53,11 +54,20 @@ def test_acecode_gives_tests_and_samples_and_keeps_shipped_rates_only_on_request
 
 def test_pairs_of_one_question_stand_together_and_become_a_run_that_fit_reads(tmp_path: Path) -> None:
     rows = [
-        {"id": name, "instruction": f"Task {name}: write a function.", "input": "", "chosen": f"```python\n{good}\n```",
-         "rejected": f"```python\n{bad}\n```"}
-        for name, good, bad in [("a", "x = 1", "x = 2"), ("a", "x = 1", "x = 3"), ("a", "x = 1", "x = 2"),
-                                ("b", "y = 1", "y = 2")]
-    ]  # fmt: skip
+        {
+            "id": name,
+            "instruction": f"Task {name}: write a function.",
+            "input": "",
+            "chosen": f"```python\n{good}\n```",
+            "rejected": f"```python\n{bad}\n```",
+        }
+        for name, good, bad in [
+            ("a", "x = 1", "x = 2"),
+            ("a", "x = 1", "x = 3"),
+            ("a", "x = 1", "x = 2"),
+            ("b", "y = 1", "y = 2"),
+        ]
+    ]
     found = read(tmp_path, "acecodepair-300k", *rows)
     assert [len(entry.pairs) for entry in found] == [2, 1]
     recipe = Recipe(hub=Hub(adapter="acecodepair-300k", path=str(tmp_path / "rows.jsonl")))
@@ -80,7 +90,7 @@ def test_pairs_of_one_question_stand_together_and_become_a_run_that_fit_reads(tm
         ("livecodebench", lcb("1", LCB_STDIN, packed(json.dumps(LCB_STDIN)), {}), "stdio", 2),
         ("livecodebench", lcb("2", LCB_CALLS, json.dumps(LCB_CALLS), {"func_name": "has"}), "assert", 2),
     ],
-)  # fmt: skip
+)
 def test_every_schema_becomes_a_suite_that_engine_and_service_take(
     tmp_path: Path, adapter: str, row: dict[str, Any], kind: str, tests: int
 ) -> None:
@@ -131,11 +141,20 @@ def test_evaluation_sets_come_from_adapters_and_from_problem_files(tmp_path: Pat
 
 def test_a_share_of_a_hub_set_is_held_out_and_an_unknown_set_is_refused(tmp_path: Path) -> None:
     words = "red green blue black white pink gold grey teal cyan".split()  # noqa: SIM905
-    rows = [ACECODE | {"id": f"oss_{at}", "question": f"Write about {word} {word}s and {at}",
-                       "test_cases": [f"assert {word}({at}) == {at}"]} for at, word in enumerate(words)]  # fmt: skip
+    rows = [
+        ACECODE
+        | {
+            "id": f"oss_{at}",
+            "question": f"Write about {word} {word}s and {at}",
+            "test_cases": [f"assert {word}({at}) == {at}"],
+        }
+        for at, word in enumerate(words)
+    ]
     read(tmp_path, "acecode-87k", *rows)
-    recipe = Recipe(hub=Hub(adapter="acecode-87k", path=str(tmp_path / "rows.jsonl"), most=9),
-                    split=Split(test=0, validation=0, validation_other=0, validation_share=0.2))  # fmt: skip
+    recipe = Recipe(
+        hub=Hub(adapter="acecode-87k", path=str(tmp_path / "rows.jsonl"), most=9),
+        split=Split(test=0, validation=0, validation_other=0, validation_share=0.2),
+    )
     run = Run(tmp_path / "run", quiet=True)
     assert collect(recipe, run)["validation"] == 2
     assert len(read_problems(run.path("problems.jsonl"))) == 9

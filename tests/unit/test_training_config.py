@@ -155,8 +155,9 @@ def test_a_run_folder_stands_for_its_recipe_and_explains_itself(
 
 def test_what_a_killed_stage_left_half_written_is_swept(tmp_path: Path) -> None:
     host = os.uname().nodename
-    mine, gone, other = (tmp_path / f".pairs.jsonl.{name}" for name in (f"{host}.{os.getpid()}", f"{host}.4194305",
-                                                                      "elsewhere.4194305"))  # fmt: skip
+    mine, gone, other = (
+        tmp_path / f".pairs.jsonl.{name}" for name in (f"{host}.{os.getpid()}", f"{host}.4194305", "elsewhere.4194305")
+    )
     for path in (mine, gone, other):
         path.write_text("{")
     Run(tmp_path, quiet=True).begin("pair")

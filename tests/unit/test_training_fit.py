@@ -23,9 +23,16 @@ from training.records import Problem, program_of
 from training.tokenize import COMPLETION, END, PROMPT, presented, spec, train_tokenizer
 
 PROBLEM = Problem(
-    task_id="T/1", base_id="T/1", prompt='def double(x):\n    """Twice x."""\n', entry_point="double",
-    canonical=None, test_setup="", tests=("assert double(2) == 4",), source="own", license="Apache-2.0",
-)  # fmt: skip
+    task_id="T/1",
+    base_id="T/1",
+    prompt='def double(x):\n    """Twice x."""\n',
+    entry_point="double",
+    canonical=None,
+    test_setup="",
+    tests=("assert double(2) == 4",),
+    source="own",
+    license="Apache-2.0",
+)
 BODIES = ["    return 2 * x\n", "    return x + x\n", "    return x ** 2\n", "    y = x\n    return y\n"]
 TINY = dataclasses.replace(Recipe(), tokenize=Tokenize(vocab_size=300))
 
@@ -40,10 +47,16 @@ def tiny(kv_heads: int) -> Any:
     torch.manual_seed(3)
     model = Qwen2ForSequenceClassification(
         Qwen2Config(
-            vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=kv_heads, num_labels=1, pad_token_id=0,
+            vocab_size=300,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=kv_heads,
+            num_labels=1,
+            pad_token_id=0,
         )
-    )  # fmt: skip
+    )
     torch.nn.init.normal_(model.score.weight)
     return model
 
@@ -131,9 +144,7 @@ def test_the_chat_template_writes_the_same_text(encoder: Encoder) -> None:
     )
     assert text == encoder.full_text("a", "b") == f"{PROMPT}a{COMPLETION}b{END}"
     conversation: Any = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]
-    chat = encoder.tokenizer.apply_chat_template(
-        [*conversation, {"role": "assistant", "content": "b"}], tokenize=False
-    )
+    chat = encoder.tokenizer.apply_chat_template([*conversation, {"role": "assistant", "content": "b"}], tokenize=False)
     assert chat == encoder.full_text(conversation, "b")
 
 

@@ -13,9 +13,16 @@ from training.mining import merged, mine, quantile, recorded
 from training.records import Problem, Program, program_of
 
 PROBLEM = Problem(
-    task_id="T/1", base_id="T/1", prompt="def f(x):\n", entry_point="f", canonical=None, test_setup="",
-    tests=("assert f(1) == 1",), source="own", license="Apache-2.0",
-)  # fmt: skip
+    task_id="T/1",
+    base_id="T/1",
+    prompt="def f(x):\n",
+    entry_point="f",
+    canonical=None,
+    test_setup="",
+    tests=("assert f(1) == 1",),
+    source="own",
+    license="Apache-2.0",
+)
 RECIPE = dataclasses.replace(Recipe(), iterate=Iterate(hard_quantile=0.5, max_positives=1))
 
 

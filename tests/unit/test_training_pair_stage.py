@@ -36,14 +36,19 @@ def write(folder: Path, rows: list[dict[str, object]]) -> tuple[Recipe, Run]:
 
 
 def test_pairs_weights_and_tables(tmp_path: Path) -> None:
-    rows = [*programs("a", (1.0, 3), (0.4, 1), (0.0, 4)), *programs("b", (1.0, 8)), *programs("v", (0.9, 1), (0.5, 1)),
-            *programs("t", (1.0, 1), (0.5, 1))]  # fmt: skip
+    rows = [
+        *programs("a", (1.0, 3), (0.4, 1), (0.0, 4)),
+        *programs("b", (1.0, 8)),
+        *programs("v", (0.9, 1), (0.5, 1)),
+        *programs("t", (1.0, 1), (0.5, 1)),
+    ]
     recipe, run = write(tmp_path, rows)
     assert pair(recipe, run) == {"pairs": 2, "train_problems": 1, "validation_problems": 1}
     found = list(read_jsonl(tmp_path / "pairs.jsonl"))
     assert [(r["fold"], r["chosen"], r["rejected"], r["weight"]) for r in found] == [
-        ("train", "a-0", "a-1", 1.0), ("validation", "v-0", "v-1", 1.0),
-    ]  # fmt: skip
+        ("train", "a-0", "a-1", 1.0),
+        ("validation", "v-0", "v-1", 1.0),
+    ]
     tables = json.loads((tmp_path / "statistics.json").read_text())
     evol = {"questions": 3, "tests": 15, "pairs": 2, "questions_with_pairs": 2, "samples": 12}
     assert tables["sources"]["evol"] == evol

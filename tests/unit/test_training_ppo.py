@@ -32,10 +32,18 @@ def tiny(seed: int = 1) -> Any:
     torch.manual_seed(seed)
     return Qwen2ForCausalLM(
         Qwen2Config(
-            vocab_size=20, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=2, pad_token_id=0, eos_token_id=END, bos_token_id=None, tie_word_embeddings=True,
+            vocab_size=20,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            pad_token_id=0,
+            eos_token_id=END,
+            bos_token_id=None,
+            tie_word_embeddings=True,
         )
-    ).eval()  # fmt: skip
+    ).eval()
 
 
 def test_gae_by_hand() -> None:
@@ -59,9 +67,12 @@ def test_with_lambda_one_an_advantage_is_the_return_less_the_value() -> None:
 
 def test_the_score_stands_on_the_last_action_and_the_kl_penalty_on_all() -> None:
     found = token_rewards(
-        torch.tensor([2.0, -1.0]), torch.tensor([[-1.0, -2.0], [-3.0, 0.0]]), torch.tensor([[-1.5, -1.0], [-2.0, 0.0]]),
-        torch.tensor([[1.0, 1.0], [1.0, 0.0]]), kl=0.1,
-    )  # fmt: skip
+        torch.tensor([2.0, -1.0]),
+        torch.tensor([[-1.0, -2.0], [-3.0, 0.0]]),
+        torch.tensor([[-1.5, -1.0], [-2.0, 0.0]]),
+        torch.tensor([[1.0, 1.0], [1.0, 0.0]]),
+        kl=0.1,
+    )
     assert found[0].tolist() == pytest.approx([-0.05, 0.1 + 2.0])
     assert found[1].tolist() == pytest.approx([0.1 - 1.0, 0.0])
 

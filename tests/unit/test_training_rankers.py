@@ -21,11 +21,15 @@ def problem(name: str, passed: str, scores: list[float], language: str = "python
     """`passed`: a character a sample, 1 or 0. Two generated tests: the second is wrong, so passing it is failing."""
     good = [one == "1" for one in passed]
     return Sampled(
-        task_id=name, language=language, completions=["x" * (5 + at) for at in range(len(good))],
-        rates=[1.0 if ok else 0.25 for ok in good], scores=scores,
+        task_id=name,
+        language=language,
+        completions=["x" * (5 + at) for at in range(len(good))],
+        rates=[1.0 if ok else 0.25 for ok in good],
+        scores=scores,
         programs=[f"{name}-{'right' if ok else at}" for at, ok in enumerate(good)],
-        verdicts=[(ok, not ok) for ok in good], kept=(0,),
-    )  # fmt: skip
+        verdicts=[(ok, not ok) for ok in good],
+        kept=(0,),
+    )
 
 
 PROBLEMS = [problem("a", "1000", [4.0, 3.0, 2.0, 1.0]), problem("b", "0110", [1.0, 2.0, 3.0, 4.0])]
@@ -94,8 +98,11 @@ def test_the_table_by_language_averages_over_columns() -> None:
     more = [problem("c", "1111", [1.0, 2.0, 3.0, 4.0], "cpp"), problem("d", "0000", [1.0] * 4, "rust")]
     rows = by_language([*PROBLEMS, *more], (1, 2, 4))
     assert [row["way"] for row in rows] == [
-        "mean of the samples", "reward model, best of 2", "reward model, best of 4", "oracle, pass@4",
-    ]  # fmt: skip
+        "mean of the samples",
+        "reward model, best of 2",
+        "reward model, best of 4",
+        "oracle, pass@4",
+    ]
     assert list(rows[0]["languages"]) == ["python", "cpp", "rust"]
     assert rows[2]["languages"] == pytest.approx({"python": 0.5, "cpp": 1.0, "rust": 0.0})
     assert rows[2]["average"] == pytest.approx(0.5)
@@ -104,13 +111,21 @@ def test_the_table_by_language_averages_over_columns() -> None:
 def test_the_report_is_written_with_all_its_plots(tmp_path: Path) -> None:
     sampled = [*PROBLEMS, problem("c", "0101", [0.0, 2.0, 1.0, 3.0], "cpp")]
     report = {
-        "name": "toy", "parameters": 12, "revision": "sha256:" + "0" * 64, "problems": 3, "samples": 12,
-        "samplers": ["them"], "discrimination": discrimination(sampled, SETTINGS, Pair(), 1),
+        "name": "toy",
+        "parameters": 12,
+        "revision": "sha256:" + "0" * 64,
+        "problems": 3,
+        "samples": 12,
+        "samplers": ["them"],
+        "discrimination": discrimination(sampled, SETTINGS, Pair(), 1),
         "discrimination_other_models": discrimination([], SETTINGS, Pair(), 1),
-        "best_of_n": curves(sampled, SETTINGS, 1), "languages": by_language(sampled, (2, 4)),
-        "calibration": calibration(sampled, lambda score: score / 5), "length": length(sampled, SETTINGS, Pair(), 1),
-        "tests": against_tests(sampled, lambda score: score / 5), "stages": {},
-    }  # fmt: skip
+        "best_of_n": curves(sampled, SETTINGS, 1),
+        "languages": by_language(sampled, (2, 4)),
+        "calibration": calibration(sampled, lambda score: score / 5),
+        "length": length(sampled, SETTINGS, Pair(), 1),
+        "tests": against_tests(sampled, lambda score: score / 5),
+        "stages": {},
+    }
     write_report(report, tmp_path / "report.md")
     text = (tmp_path / "report.md").read_text()
     assert "| reward model and filtered tests, as in /reward |" in text

@@ -23,10 +23,16 @@ def problem(number: int, words: str, *, family: str = "HumanEval", name: str = "
     name = name or f"f{number}"
     prompt = f'def {name}(xs):\n    """{words}"""\n'
     return Problem(
-        task_id=f"{family}/{number}", base_id=f"{family}/{number}", prompt=prompt, entry_point=name,
-        canonical=prompt + canonical if canonical else None, test_setup="", tests=("assert True",),
-        source="own", license="Apache-2.0",
-    )  # fmt: skip
+        task_id=f"{family}/{number}",
+        base_id=f"{family}/{number}",
+        prompt=prompt,
+        entry_point=name,
+        canonical=prompt + canonical if canonical else None,
+        test_setup="",
+        tests=("assert True",),
+        source="own",
+        license="Apache-2.0",
+    )
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -100,13 +106,15 @@ TASK = problem(1, "Twice every element.", name="twice")
         (TASK.prompt + "    return [2 * x for x in xs]\n", "    return [2 * x for x in xs]\n"),
         ("import math\n\ndef twice(xs):\n    '''Other words.'''\n    return xs\n", "    return xs\n"),
         ("def twice(xs):\n    # a note\n    return xs\n", "    # a note\n    return xs\n"),
-        ("def help(x):\n    return x\n\ndef twice(xs):\n    return help(xs)\n",
-         "    return help(xs)\n\ndef help(x):\n    return x\n"),
+        (
+            "def help(x):\n    return x\n\ndef twice(xs):\n    return help(xs)\n",
+            "    return help(xs)\n\ndef help(x):\n    return x\n",
+        ),
         ("def twice(xs):\n    return xs[\n", "    return xs[\n"),
         ("def thrice(xs):\n    return xs\n", "def thrice(xs):\n    return xs\n"),
         ("twice = lambda xs: xs\n", "twice = lambda xs: xs\n"),
     ],
-)  # fmt: skip
+)
 def test_every_way_to_write_a_program_becomes_what_follows_the_prompt(solution: str, expected: str) -> None:
     assert completion_of(TASK, solution).replace("\n\n\n", "\n\n") == expected
 

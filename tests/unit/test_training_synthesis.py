@@ -70,9 +70,22 @@ def test_what_holds_no_question_with_tests_is_none(text: str) -> None:
 
 
 def test_a_test_is_one_assert_that_calls_something_and_stands_once() -> None:
-    found = written_of(json.dumps({"question": "q", "tests": [
-        "assert f(1)==2", "assert f(1) == 2", "assert 1 == 1", "f(1)", "assert f(", "import os\nassert f(1)", 7,
-    ]}))  # fmt: skip
+    found = written_of(
+        json.dumps(
+            {
+                "question": "q",
+                "tests": [
+                    "assert f(1)==2",
+                    "assert f(1) == 2",
+                    "assert 1 == 1",
+                    "f(1)",
+                    "assert f(",
+                    "import os\nassert f(1)",
+                    7,
+                ],
+            }
+        )
+    )
     assert found is not None
     assert found.tests == ("assert f(1) == 2",)
     assert found.dropped == 6

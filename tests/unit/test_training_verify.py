@@ -19,10 +19,16 @@ from training.run import Run, read_jsonl, write_jsonl
 from training.verify import Task, judge_all, task_of, verify
 
 PROBLEM = Problem(
-    task_id="T/1", base_id="T/1", prompt='def double(x):\n    """Twice x."""\n', entry_point="double",
+    task_id="T/1",
+    base_id="T/1",
+    prompt='def double(x):\n    """Twice x."""\n',
+    entry_point="double",
     canonical='def double(x):\n    """Twice x."""\n    if x < 0:\n        return -double(-x)\n    return 2 * x\n',
-    test_setup="", tests=("assert double(2) == 4", "assert double(-3) == -6"), source="own", license="Apache-2.0",
-)  # fmt: skip
+    test_setup="",
+    tests=("assert double(2) == 4", "assert double(-3) == -6"),
+    source="own",
+    license="Apache-2.0",
+)
 PROGRAMS = [program_of(PROBLEM, f"{PROBLEM.prompt}    return {n} * x\n", "sample", "own", "MIT") for n in range(6)]
 
 

@@ -25,8 +25,9 @@ HEADS, KEY_HEADS, SIZE = 4, 2, 16
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU and a torch that is built for it")
 
 
-def softmax_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: varlen.Call,
-                   scaling: float | None) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+def softmax_kernel(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: varlen.Call, scaling: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """What the kernels promise, a sequence at a time: (T, Hq, D) and the log-sum-exp (Hq, T)."""
     out, lse = torch.full_like(query, torch.nan), query.new_full((query.shape[1], query.shape[0]), torch.nan)
     repeat = query.shape[1] // key.shape[1]

@@ -143,9 +143,12 @@ def test_a_key_is_sent_and_a_wrong_one_is_told_at_once(opened: Opened, folder: P
 
 @pytest.mark.parametrize(
     ("changes", "told"),
-    [({"engine": "vllm"}, "needs --vllm-url"), ({"engine": "vllm", "deterministic": True}, "--deterministic"),
-     ({"engine": "vllm", "vllm_python": Path("/nowhere/python")}, "no interpreter")],
-)  # fmt: skip
+    [
+        ({"engine": "vllm"}, "needs --vllm-url"),
+        ({"engine": "vllm", "deterministic": True}, "--deterministic"),
+        ({"engine": "vllm", "vllm_python": Path("/nowhere/python")}, "no interpreter"),
+    ],
+)
 def test_settings_that_cannot_be_are_refused(folder: Path, changes: Any, told: str) -> None:
     with pytest.raises((UsageError, HostLacks), match=told):
         open_engine("default", str(folder), Settings(**changes))

@@ -22,10 +22,16 @@ def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
         if not tests:
             continue
         problem = Problem(
-            task_id=str(row["id"]), base_id=str(row["id"]), prompt=example_prompt(row["question"], tests[0]),
-            entry_point=entry_point_of(tests), canonical=None, test_setup="", tests=tests,
-            source=str(row["source"]), license="MIT",
-        )  # fmt: skip
+            task_id=str(row["id"]),
+            base_id=str(row["id"]),
+            prompt=example_prompt(row["question"], tests[0]),
+            entry_point=entry_point_of(tests),
+            canonical=None,
+            test_setup="",
+            tests=tests,
+            source=str(row["source"]),
+            license="MIT",
+        )
         yield Entry(problem, tuple(_programs(problem, row.get("inferences") or (), hub)))
 
 

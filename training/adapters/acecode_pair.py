@@ -23,13 +23,18 @@ def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
         members = list(group)
         task_id = str(members[0]["id"])
         problem = Problem(
-            task_id=task_id, base_id=task_id, prompt=prompt, entry_point="", canonical=None, test_setup="", tests=(),
-            source=SOURCE, license="MIT",
-        )  # fmt: skip
+            task_id=task_id,
+            base_id=task_id,
+            prompt=prompt,
+            entry_point="",
+            canonical=None,
+            test_setup="",
+            tests=(),
+            source=SOURCE,
+            license="MIT",
+        )
         texts = [str(row[side]) for row in members for side in ("chosen", "rejected")]
-        made = [
-            (last_fence(text) or text, text, f"{task_id}#{at}", SOURCE, None) for at, text in enumerate(texts)
-        ]
+        made = [(last_fence(text) or text, text, f"{task_id}#{at}", SOURCE, None) for at, text in enumerate(texts)]
         programs = merged(problem, made, "MIT", independent=False)
         names = {sample: program.program_id for program in programs for sample in program.sample_ids}
         pairs = [(names[f"{task_id}#{2 * at}"], names[f"{task_id}#{2 * at + 1}"]) for at in range(len(members))]

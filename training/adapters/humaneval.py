@@ -15,9 +15,15 @@ def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
         task_id = str(row["task_id"])
         yield Entry(
             Problem(
-                task_id=task_id, base_id=task_id, prompt=row["prompt"], entry_point=row["entry_point"],
-                canonical=row["prompt"] + row["canonical_solution"], test_setup="", tests=(row["test"],),
+                task_id=task_id,
+                base_id=task_id,
+                prompt=row["prompt"],
+                entry_point=row["entry_point"],
+                canonical=row["prompt"] + row["canonical_solution"],
+                test_setup="",
+                tests=(row["test"],),
                 source="HumanEval" if hub.adapter == "humaneval" else "HumanEval+",
-                license="MIT" if hub.adapter == "humaneval" else "Apache-2.0", kind="check",
+                license="MIT" if hub.adapter == "humaneval" else "Apache-2.0",
+                kind="check",
             )
-        )  # fmt: skip
+        )

@@ -36,11 +36,18 @@ def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
         task_id = f"LiveCodeBench/{row['question_id']}"
         yield Entry(
             Problem(
-                task_id=task_id, base_id=task_id, prompt=prompt, entry_point="Solution" if functional else "",
-                canonical=None, test_setup="", tests=tests, source="LiveCodeBench", license="see the data set's card",
+                task_id=task_id,
+                base_id=task_id,
+                prompt=prompt,
+                entry_point="Solution" if functional else "",
+                canonical=None,
+                test_setup="",
+                tests=tests,
+                source="LiveCodeBench",
+                license="see the data set's card",
                 kind="assert" if functional else "stdio",
             )
-        )  # fmt: skip
+        )
 
 
 def assert_of(name: str, case: dict[str, str]) -> str:

@@ -24,7 +24,13 @@ def problem_of(row: dict[str, Any]) -> Problem:
     tests = tuple(row["test_list"])
     setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or ())
     return Problem(
-        task_id=f"MBPP/{row['task_id']}", base_id=f"MBPP/{row['task_id']}",
-        prompt=example_prompt(row.get("text") or row["prompt"], tests[0]), entry_point=entry_point_of(tests),
-        canonical=row["code"], test_setup=setup, tests=tests, source="MBPP", license="CC-BY-4.0",
-    )  # fmt: skip
+        task_id=f"MBPP/{row['task_id']}",
+        base_id=f"MBPP/{row['task_id']}",
+        prompt=example_prompt(row.get("text") or row["prompt"], tests[0]),
+        entry_point=entry_point_of(tests),
+        canonical=row["code"],
+        test_setup=setup,
+        tests=tests,
+        source="MBPP",
+        license="CC-BY-4.0",
+    )

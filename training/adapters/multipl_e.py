@@ -29,8 +29,16 @@ def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
         function = called[1] if called else ""
         yield Entry(
             Problem(
-                task_id=f"{name}/{language}", base_id=base, prompt=row["prompt"], entry_point=function,
-                canonical=None, test_setup="", tests=("\n" + row["tests"],), source="MultiPL-E", license="MIT",
-                language=language, kind="script",
+                task_id=f"{name}/{language}",
+                base_id=base,
+                prompt=row["prompt"],
+                entry_point=function,
+                canonical=None,
+                test_setup="",
+                tests=("\n" + row["tests"],),
+                source="MultiPL-E",
+                license="MIT",
+                language=language,
+                kind="script",
             )
-        )  # fmt: skip
+        )

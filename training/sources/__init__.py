@@ -77,8 +77,17 @@ def seed_of(seed: int, key: str) -> int:
 
 def identity(settings: config.Source) -> tuple[object, ...]:
     """What of a section the texts depend on: where the server is and how patient we are is none of it."""
-    return (settings.kind, settings.model, settings.path, settings.chat, settings.json_mode, settings.temperature,
-            settings.top_p, settings.max_tokens, settings.stop)  # fmt: skip
+    return (
+        settings.kind,
+        settings.model,
+        settings.path,
+        settings.chat,
+        settings.json_mode,
+        settings.temperature,
+        settings.top_p,
+        settings.max_tokens,
+        settings.stop,
+    )
 
 
 @dataclass(slots=True)
@@ -100,9 +109,7 @@ class Usage:
 
     def cost(self, settings: config.Source) -> float:
         """In the currency of the recipe's prices, which are per million tokens."""
-        return (
-            self.prompt_tokens * settings.prompt_price + self.completion_tokens * settings.completion_price
-        ) / 1e6
+        return (self.prompt_tokens * settings.prompt_price + self.completion_tokens * settings.completion_price) / 1e6
 
     def note(self, settings: config.Source) -> str:
         """For a progress line."""

@@ -64,9 +64,13 @@ class LocalSource:
         torch.manual_seed(ask.seed)
         with torch.no_grad():
             made = self._model.generate(
-                **inputs, do_sample=drawn, num_return_sequences=ask.n if drawn else 1, max_new_tokens=room,
-                pad_token_id=self._pad(), **options,
-            )[:, length:]  # fmt: skip
+                **inputs,
+                do_sample=drawn,
+                num_return_sequences=ask.n if drawn else 1,
+                max_new_tokens=room,
+                pad_token_id=self._pad(),
+                **options,
+            )[:, length:]
         texts, endings, tokens = [], [], 0
         for ids in made.tolist():
             end = next((at for at, token in enumerate(ids) if token in self._ends()), len(ids))

@@ -78,9 +78,13 @@ class OpenAISource:
     def _body(self, ask: Ask, n: int, seed: int) -> dict[str, Any]:
         settings = self.settings
         body: dict[str, Any] = {
-            "model": settings.model, "n": n, "seed": seed, "temperature": settings.temperature,
-            "top_p": settings.top_p, "max_tokens": settings.max_tokens,
-        }  # fmt: skip
+            "model": settings.model,
+            "n": n,
+            "seed": seed,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "max_tokens": settings.max_tokens,
+        }
         if settings.stop:
             body["stop"] = list(settings.stop)
         if isinstance(ask.prompt, str):
@@ -98,10 +102,12 @@ class OpenAISource:
         try:
             answer = response.json()
             choices = [
-                (choice["text"] if "prompt" in body else choice["message"]["content"] or "",
-                 str(choice.get("finish_reason") or "stop"))
+                (
+                    choice["text"] if "prompt" in body else choice["message"]["content"] or "",
+                    str(choice.get("finish_reason") or "stop"),
+                )
                 for choice in answer["choices"]
-            ]  # fmt: skip
+            ]
             usage = answer.get("usage") or {}
             counts = (int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -159,8 +159,14 @@ class Visit:
             return "default" if "default" in served or not served else next(iter(served))
         return asked or "default"
 
-    def limits(self, cpu_s: float = 5.0, memory_mb: int | None = None, *, wall_s: float | None = None,
-               output_kb: int = OUTPUT_KB) -> LimitsSpec:  # fmt: skip
+    def limits(
+        self,
+        cpu_s: float = 5.0,
+        memory_mb: int | None = None,
+        *,
+        wall_s: float | None = None,
+        output_kb: int = OUTPUT_KB,
+    ) -> LimitsSpec:
         """What a client wishes, within what this deployment allows. No client's number is an error here."""
         settings = self.services.settings
         wished = {

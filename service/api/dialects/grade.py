@@ -59,8 +59,14 @@ class Grade:
 
     def numbers(self) -> dict[str, float]:
         """Always the same keys, and numbers only: trainers build columns of them."""
-        return {"score": self.score, "reward_ok": 1.0, "pass_rate": self.pass_rate or 0.0, "rm": self.rm or 0.0,
-                "tested": float(self.pass_rate is not None), "truncated": float(self.truncated)}  # fmt: skip
+        return {
+            "score": self.score,
+            "reward_ok": 1.0,
+            "pass_rate": self.pass_rate or 0.0,
+            "rm": self.rm or 0.0,
+            "tested": float(self.pass_rate is not None),
+            "truncated": float(self.truncated),
+        }
 
 
 def no_numbers(score: float) -> dict[str, float]:
@@ -88,8 +94,9 @@ async def by_tests(visit: Visit, completion: str, tested: Tested, options: Optio
     code = code_of(completion, language)
     if code is None:
         return Grade(0.0, 0.0, pass_rate=0.0)
-    item = ExecuteItem(language=language, programs=[code.text], tests=tested.graded(language, options),
-                       limits=visit.limits())  # fmt: skip
+    item = ExecuteItem(
+        language=language, programs=[code.text], tests=tested.graded(language, options), limits=visit.limits()
+    )
     answer = await visit.execute(ExecuteRequest(items=[item]))
     program = judged(answer.results[0].programs[0])
     rate = program.pass_rate or 0.0

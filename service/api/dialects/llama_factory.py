@@ -25,13 +25,20 @@ class Evaluate(Loose):
 async def evaluation(request: Request, body: Evaluate) -> JSONResponse:
     visit = Visit(request, DIALECT.deadline_s)
     scores = await visit.alive(visit.patiently(lambda: _scores(visit, body))) if body.messages else []
-    return JSONResponse({"id": f"scoreeval-{request.state.request_id}", "object": "score.evaluation",
-                         "model": body.model or visit.model(None), "scores": scores})  # fmt: skip
+    return JSONResponse(
+        {
+            "id": f"scoreeval-{request.state.request_id}",
+            "object": "score.evaluation",
+            "model": body.model or visit.model(None),
+            "scores": scores,
+        }
+    )
 
 
 async def _scores(visit: Visit, body: Evaluate) -> list[float]:
-    ask = ScoreRequest(model=visit.model(body.model), items=[WholeTexts(completions=body.messages)],
-                       on_overflow="truncate_left")  # fmt: skip
+    ask = ScoreRequest(
+        model=visit.model(body.model), items=[WholeTexts(completions=body.messages)], on_overflow="truncate_left"
+    )
     answer: ScoreAnswer = await visit.score(ask)
     found = []
     for one in answer.results[0].completions:

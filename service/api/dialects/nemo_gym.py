@@ -56,14 +56,24 @@ async def aggregate_metrics(body: Answers) -> dict[str, Any]:
         tasks.setdefault(answer.get(TASK), []).append(answer)
     whole = _statistics(body.verify_responses)
     headline = {name: value for name, value in whole.items() if name in ("mean/reward", "masked")}
-    return {"group_level_metrics": [{TASK: task, **_statistics(answers)} for task, answers in tasks.items()],
-            "agent_metrics": whole, "key_metrics": headline}  # fmt: skip
+    return {
+        "group_level_metrics": [{TASK: task, **_statistics(answers)} for task, answers in tasks.items()],
+        "agent_metrics": whole,
+        "key_metrics": headline,
+    }
 
 
 def _statistics(answers: Sequence[dict[str, Any]]) -> dict[str, float]:
     measured = [one for one in answers if "_ng_failure_class" not in one and not one.get("mask_sample")]
-    names = sorted({name for one in measured for name, value in one.items()
-                    if isinstance(value, int | float) and not name.startswith("_")} - {"mask_sample"})  # fmt: skip
+    names = sorted(
+        {
+            name
+            for one in measured
+            for name, value in one.items()
+            if isinstance(value, int | float) and not name.startswith("_")
+        }
+        - {"mask_sample"}
+    )
     told = {"masked": float(len(answers) - len(measured))}
     for name in names:
         told |= _of_column(name, (float(one[name]) for one in measured if isinstance(one.get(name), int | float)))
@@ -73,8 +83,13 @@ def _statistics(answers: Sequence[dict[str, Any]]) -> dict[str, float]:
 def _of_column(name: str, column: Iterable[float]) -> dict[str, float]:
     values = list(column)
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {f"mean/{name}": statistics.fmean(values), f"max/{name}": max(values), f"min/{name}": min(values),
-            f"median/{name}": statistics.median(values), f"std/{name}": spread}  # fmt: skip
+    return {
+        f"mean/{name}": statistics.fmean(values),
+        f"max/{name}": max(values),
+        f"min/{name}": min(values),
+        f"median/{name}": statistics.median(values),
+        f"std/{name}": spread,
+    }
 
 
 @DIALECT.router.post("/seed_session")
@@ -91,25 +106,44 @@ async def verify(request: Request, body: Verify) -> JSONResponse:
     code = code_of(written(body.response), language)
     given = body.model_dump(mode="json")
     if code is None:
-        return JSONResponse(given | {"reward": 0.0, "result": [], "metadata": {"error": "no code in the answer"},
-                                     "extracted_model_code": None, "unit_tests_time_taken": 0.0})  # fmt: skip
+        return JSONResponse(
+            given
+            | {
+                "reward": 0.0,
+                "result": [],
+                "metadata": {"error": "no code in the answer"},
+                "extracted_model_code": None,
+                "unit_tests_time_taken": 0.0,
+            }
+        )
     visit = Visit(request, DIALECT.deadline_s)
-    item = ExecuteItem(language=language, programs=[code.text], limits=visit.limits(),
-                       tests=tested.graded(language, grader, REL_TOL))  # fmt: skip
+    item = ExecuteItem(
+        language=language, programs=[code.text], limits=visit.limits(), tests=tested.graded(language, grader, REL_TOL)
+    )
     answer = await visit.alive(visit.execute(ExecuteRequest(items=[item])))
     program = answer.results[0].programs[0]
     if program.status == "infra_error" and program.error is not None and not program.error.retryable:
-        return JSONResponse(given | {"reward": 0.0, "mask_sample": True, "_ng_failure_class": "judge_failed",
-                                     "_ng_failure_judge_error": program.error.detail})  # fmt: skip
+        return JSONResponse(
+            given
+            | {
+                "reward": 0.0,
+                "mask_sample": True,
+                "_ng_failure_class": "judge_failed",
+                "_ng_failure_judge_error": program.error.detail,
+            }
+        )
     judged(program)
     failed = next((test for test in program.tests if test.verdict is not Verdict.PASSED), None)
-    return JSONResponse(given | {
-        "reward": float(program.passed == program.total),
-        "result": [test.verdict is Verdict.PASSED for test in program.tests],
-        "metadata": {} if failed is None else {"verdict": failed.verdict.value, "error": failed.detail},
-        "extracted_model_code": code.text,
-        "unit_tests_time_taken": sum(test.wall_ms for test in program.tests) / 1000,
-    })  # fmt: skip
+    return JSONResponse(
+        given
+        | {
+            "reward": float(program.passed == program.total),
+            "result": [test.verdict is Verdict.PASSED for test in program.tests],
+            "metadata": {} if failed is None else {"verdict": failed.verdict.value, "error": failed.detail},
+            "extracted_model_code": code.text,
+            "unit_tests_time_taken": sum(test.wall_ms for test in program.tests) / 1000,
+        }
+    )
 
 
 def written(response: dict[str, Any]) -> str:
@@ -117,7 +151,8 @@ def written(response: dict[str, Any]) -> str:
     texts = [
         "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
         for message in response.get("output") or []
-        if isinstance(message, dict) and message.get("type", "message") == "message"
+        if isinstance(message, dict)
+        and message.get("type", "message") == "message"
         and isinstance(parts := message.get("content"), list)
-    ]  # fmt: skip
+    ]
     return texts[-1] if texts else ""

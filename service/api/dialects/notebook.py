@@ -42,8 +42,16 @@ def _driver() -> str:
     return resources.files("service.api.dialects").joinpath("cells.py").read_text("utf-8")
 
 
-def order(visit: Visit, cells: list[str], *, total_s: float, cell_s: float = 0.0, memory_mb: int | None = None,
-          files: tuple[tuple[str, bytes], ...] = (), fetch: tuple[str, ...] = ()) -> Order:  # fmt: skip
+def order(
+    visit: Visit,
+    cells: list[str],
+    *,
+    total_s: float,
+    cell_s: float = 0.0,
+    memory_mb: int | None = None,
+    files: tuple[tuple[str, bytes], ...] = (),
+    fetch: tuple[str, ...] = (),
+) -> Order:
     """The run of some cells; 0 for `cell_s` is no limit of their own."""
     plan = json.dumps({"cells": cells, "cell_s": max(0.0, cell_s)}).encode()
     limits = visit.limits(total_s, memory_mb, wall_s=total_s, output_kb=OUTPUT_KB)

@@ -45,10 +45,12 @@ async def test_program(request: Request, body: Program) -> JSONResponse:
     tests = tested.graded(language, Grader.of(request))
     item = ExecuteItem(language=language, programs=[body.program], tests=tests, limits=limits)
     program = await visit.alive(visit.patiently(lambda: _program(visit, item)))
-    return JSONResponse({
-        "results": [int(test.verdict is Verdict.PASSED) for test in program.tests],
-        "runtimes": [round(test.wall_ms / 1000, 6) for test in program.tests],
-    })  # fmt: skip
+    return JSONResponse(
+        {
+            "results": [int(test.verdict is Verdict.PASSED) for test in program.tests],
+            "runtimes": [round(test.wall_ms / 1000, 6) for test in program.tests],
+        }
+    )
 
 
 async def _program(visit: Visit, item: ExecuteItem) -> ProgramResult:
@@ -72,6 +74,15 @@ def decoded(tests: Any) -> Any:
             raise Invalid(f"tests: more than {MAX_DECODED_BYTES} bytes when decoded")
         text = _TextOnly(io.BytesIO(data)).load()
         return json.loads(text) if isinstance(text, str) else text
-    except (binascii.Error, zlib.error, pickle.UnpicklingError, EOFError, ValueError, RecursionError, LookupError,
-            TypeError, AttributeError) as error:  # fmt: skip
+    except (
+        binascii.Error,
+        zlib.error,
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        RecursionError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise Invalid(f"tests: neither a list nor its encoding: {error}") from None

@@ -59,8 +59,12 @@ async def _one(visit: Visit, script: str, language: str, timeout: float) -> dict
         return {"execution": None, "text": None, "exception_str": str(error)}
     if not done.cells:
         why = done.run.note or f"the script ended with exit code {done.run.exit_code} before it had a value"
-        cell = notebook.Cell(stdout="", stderr=done.run.stderr, display=[],
-                             error=[{"ename": "ScriptEnded", "evalue": why, "traceback": [why]}])  # fmt: skip
+        cell = notebook.Cell(
+            stdout="",
+            stderr=done.run.stderr,
+            display=[],
+            error=[{"ename": "ScriptEnded", "evalue": why, "traceback": [why]}],
+        )
     else:
         cell = done.cells[0]
     text = cell.display[0].get("text/plain") if cell.display else None
@@ -68,10 +72,15 @@ async def _one(visit: Visit, script: str, language: str, timeout: float) -> dict
     raised = failed and {"name": failed["ename"], "value": failed["evalue"], "traceback": "".join(failed["traceback"])}
     results = [] if text is None else [{"text": text, "is_main_result": True}]
     return {
-        "execution": {"results": results, "error": raised, "execution_count": 1,
-                      "logs": {"stdout": _lines(cell.stdout), "stderr": _lines(cell.stderr)}},
-        "text": text, "exception_str": None if failed is None else f"{failed['ename']}: {failed['evalue']}",
-    }  # fmt: skip
+        "execution": {
+            "results": results,
+            "error": raised,
+            "execution_count": 1,
+            "logs": {"stdout": _lines(cell.stdout), "stderr": _lines(cell.stderr)},
+        },
+        "text": text,
+        "exception_str": None if failed is None else f"{failed['ename']}: {failed['evalue']}",
+    }
 
 
 def _lines(text: str) -> list[str]:

@@ -48,11 +48,13 @@ async def get_reward(request: Request, body: RewardsAsked) -> JSONResponse:
     work = [_one(visit, *row, options) for row in zip(body.query, prompts, tested, strict=True)]
     grades = await visit.alive(asyncio.gather(*work))
     numbers = [no_numbers(fallback) if grade is None else grade.numbers() for grade in grades]
-    return JSONResponse({
-        "rewards": [fallback if grade is None else grade.reward for grade in grades],
-        "scores": [row["score"] for row in numbers],
-        "extra_logs": {name: [row[name] for row in numbers] for name in numbers[0]} if numbers else {},
-    })  # fmt: skip
+    return JSONResponse(
+        {
+            "rewards": [fallback if grade is None else grade.reward for grade in grades],
+            "scores": [row["score"] for row in numbers],
+            "extra_logs": {name: [row[name] for row in numbers] for name in numbers[0]} if numbers else {},
+        }
+    )
 
 
 async def _one(visit: Visit, query: str, prompt: Any, tested: Tested | None, options: Options) -> Grade | None:
@@ -63,8 +65,9 @@ async def _one(visit: Visit, query: str, prompt: Any, tested: Tested | None, opt
         return await visit.patiently(lambda: by_model(visit, None, query, options))
     except PlauditError as error:
         metrics.infra_errors.labels("openrlhf", error.code).inc()
-        log.warning("answered the fallback reward: %s", error.detail,
-                    extra={"request_id": visit.request.state.request_id})  # fmt: skip
+        log.warning(
+            "answered the fallback reward: %s", error.detail, extra={"request_id": visit.request.state.request_id}
+        )
         return None
 
 

@@ -31,8 +31,12 @@ DIALECT = Dialect("piston", "open-r1 `PISTON_ENDPOINTS` (Codeforces), Piston cli
 PREFIXES = ("cf_", "codeforces_")
 FINE: dict[str, Any] = {"code": 0, "signal": None, "stdout": "", "stderr": "", "output": ""}
 INPUT, EXPECTED, ACTUAL, CHECKER, CONFIG = (
-    "input.txt", "correct_output.txt", "output.txt", "checker.py", "grader_config",
-)  # fmt: skip
+    "input.txt",
+    "correct_output.txt",
+    "output.txt",
+    "checker.py",
+    "grader_config",
+)
 CHECK = f"""\
 import runpy, sys
 sys.argv = ["{CHECKER}", "{INPUT}", "{EXPECTED}", "{ACTUAL}"]
@@ -82,8 +86,9 @@ async def runtimes(request: Request) -> JSONResponse:
     known = request.app.state.services.fleet.languages
     names = [(one.name, one.aliases, one.version) for one in known]
     names += [(name, spellings, one.version) for one in known for name, spellings in one.variants.items()]
-    return JSONResponse([{"language": name, "version": version, "aliases": spellings}
-                         for name, spellings, version in names])  # fmt: skip
+    return JSONResponse(
+        [{"language": name, "version": version, "aliases": spellings} for name, spellings, version in names]
+    )
 
 
 @DIALECT.router.post("/api/v2/execute")
@@ -169,8 +174,13 @@ def _compiled(report: Report) -> dict[str, Any]:
     made = report.compile
     if made is None:
         return FINE
-    return {"code": 0 if made.ok else 1, "signal": None, "stdout": made.stdout, "stderr": made.stderr,
-            "output": made.stdout + made.stderr}  # fmt: skip
+    return {
+        "code": 0 if made.ok else 1,
+        "signal": None,
+        "stdout": made.stdout,
+        "stderr": made.stderr,
+        "output": made.stdout + made.stderr,
+    }
 
 
 def signal_name(number: int) -> str:
@@ -186,5 +196,10 @@ def _stage(report: Report) -> dict[str, Any]:
         return {**FINE, "code": None}
     stderr = "\n".join(part for part in (run.stderr, run.note) if part)
     killed_by = "SIGKILL" if run.note else None if run.signal is None else signal_name(run.signal)
-    return {"code": None if killed_by else run.exit_code, "signal": killed_by, "stdout": run.stdout, "stderr": stderr,
-            "output": run.stdout + stderr}  # fmt: skip
+    return {
+        "code": None if killed_by else run.exit_code,
+        "signal": killed_by,
+        "stdout": run.stdout,
+        "stderr": stderr,
+        "output": run.stdout + stderr,
+    }

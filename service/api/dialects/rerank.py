@@ -19,8 +19,9 @@ from service.api.dialects.vllm import scored
 from service.errors import Invalid
 from service.schemas import ScoreItem
 
-DIALECT = Dialect("rerank", "Cohere SDK, LiteLLM, Jina, Infinity, vLLM, text-embeddings-inference", deadline_s=55,
-                  sheds=429)  # fmt: skip
+DIALECT = Dialect(
+    "rerank", "Cohere SDK, LiteLLM, Jina, Infinity, vLLM, text-embeddings-inference", deadline_s=55, sheds=429
+)
 
 
 class Rerank(Loose):
@@ -58,8 +59,9 @@ async def rerank(request: Request, body: Rerank) -> JSONResponse:
     model = body.model or "default"
     if documents:
         item = ScoreItem(prompt=body.query, completions=documents)
-        scores, model = await scored(request, body.model, [item], truncate=not tei or bool(body.truncate),
-                                     deadline_s=DIALECT.deadline_s)  # fmt: skip
+        scores, model = await scored(
+            request, body.model, [item], truncate=not tei or bool(body.truncate), deadline_s=DIALECT.deadline_s
+        )
         tokens, cut = sum(one.tokens or 0 for one in scores), sum(one.truncated for one in scores)
         values = [one.score or 0.0 for one in scores]
         order = sorted(range(len(values)), key=lambda at: (-values[at], at))
@@ -73,8 +75,13 @@ async def rerank(request: Request, body: Rerank) -> JSONResponse:
     if body.return_documents:
         results = [one | {"document": {"text": documents[one["index"]]}} for one in results]
     warned = [f"{cut} documents were longer than the model takes and lost their beginning"] if cut else None
-    return JSONResponse({
-        "id": request.state.request_id, "object": "rerank", "model": model, "results": results,
-        "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}, "warnings": warned},
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    })  # fmt: skip
+    return JSONResponse(
+        {
+            "id": request.state.request_id,
+            "object": "rerank",
+            "model": model,
+            "results": results,
+            "meta": {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}, "warnings": warned},
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+    )

@@ -50,13 +50,17 @@ async def submit_task(request: Request, task: Task) -> JSONResponse:
     language = (tested.language if tested is not None else None) or options.language
     term = (
         ScoreTerm(name="rm", type="score", model=visit.model(options.model), on_overflow="truncate_left")
-        if tested is None else ExecuteTerm(name="tests", type="execute", policy=options.policy)
-    )  # fmt: skip
+        if tested is None
+        else ExecuteTerm(name="tests", type="execute", policy=options.policy)
+    )
     item = RewardItem(
-        prompt=task.prompt if isinstance(task.prompt, str) else messages(task.prompt), completions=[task.response],
-        extract="last_fence", tests=None if tested is None else tested.graded(language, options),
-        language=language, limits=visit.limits(),
-    )  # fmt: skip
+        prompt=task.prompt if isinstance(task.prompt, str) else messages(task.prompt),
+        completions=[task.response],
+        extract="last_fence",
+        tests=None if tested is None else tested.graded(language, options),
+        language=language,
+        limits=visit.limits(),
+    )
     body = RewardRequest(spec=RewardSpec(terms=[term]), items=[item]).model_dump_json().encode()
     visit.services.door.check_reward(RewardRequest.model_validate_json(body))
     tenant = request.state.tenant
@@ -104,5 +108,11 @@ def _of(status: JobStatus) -> dict[str, Any]:
 
 def _result(errcode: int, errmsg: str, reward: float | None) -> dict[str, Any]:
     now = datetime.fromtimestamp(now_ms() / 1000, UTC).isoformat()
-    return {"errcode": errcode, "errmsg": errmsg, "reward_score": reward, "dimention_reward_score": {},
-            "start_time": now, "end_time": now}  # fmt: skip
+    return {
+        "errcode": errcode,
+        "errmsg": errmsg,
+        "reward_score": reward,
+        "dimention_reward_score": {},
+        "start_time": now,
+        "end_time": now,
+    }

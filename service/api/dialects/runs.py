@@ -33,10 +33,15 @@ def told(report: Report) -> Told | None:
     if limited and not code:
         code = -9  # it was stopped after it had ended, or in a process of its own
     return Told(
-        exit_code=code, signal=signal, timed_out=test.verdict is Verdict.TIME_LIMIT,
-        stdout=text(output.stdout), stderr=text(output.stderr), note=note,
-        seconds=test.wall_ms / 1000, cpu_s=test.cpu_ms / 1000,
-    )  # fmt: skip
+        exit_code=code,
+        signal=signal,
+        timed_out=test.verdict is Verdict.TIME_LIMIT,
+        stdout=text(output.stdout),
+        stderr=text(output.stderr),
+        note=note,
+        seconds=test.wall_ms / 1000,
+        cpu_s=test.cpu_ms / 1000,
+    )
 
 
 def text(data: bytes) -> str:

@@ -22,8 +22,12 @@ from service.api.dialects.runs import told
 from service.api.runs import Order
 from service.errors import Invalid, Poisoned, TooLarge
 
-DIALECT = Dialect("sandbox_fusion", "verl `reward.sandbox_fusion.url`, ROLL `code_sandbox`, `sandbox-fusion` package",
-                  deadline_s=27, sheds=504)  # fmt: skip
+DIALECT = Dialect(
+    "sandbox_fusion",
+    "verl `reward.sandbox_fusion.url`, ROLL `code_sandbox`, `sandbox-fusion` package",
+    deadline_s=27,
+    sheds=504,
+)
 SLACK_S = 7.0  # beyond the two timeouts; verl waits ten seconds beyond them
 ROLL_S = 27.0  # ROLL reads for 30 s whatever the timeouts are
 WALL_SLACK_S = 3.0  # a run is stopped by its CPU time; sleeping and waiting may take this much longer
@@ -86,26 +90,48 @@ def answer(report: Report) -> dict[str, Any]:
     ok = run is not None and run.exit_code == 0 and not run.timed_out
     compiled = None
     if report.compile is not None:
-        compiled = {"status": "Finished", "execution_time": report.compile.wall_ms / 1000,
-                    "return_code": 0 if report.compile.ok else 1, "stdout": report.compile.stdout,
-                    "stderr": report.compile.stderr}  # fmt: skip
+        compiled = {
+            "status": "Finished",
+            "execution_time": report.compile.wall_ms / 1000,
+            "return_code": 0 if report.compile.ok else 1,
+            "stdout": report.compile.stdout,
+            "stderr": report.compile.stderr,
+        }
     result = None
     if run is not None:
         result = {
-            "status": "TimeLimitExceeded" if run.timed_out else "Finished", "execution_time": run.seconds,
-            "cpu_time": run.cpu_s, "return_code": None if run.timed_out else run.exit_code, "stdout": run.stdout,
+            "status": "TimeLimitExceeded" if run.timed_out else "Finished",
+            "execution_time": run.seconds,
+            "cpu_time": run.cpu_s,
+            "return_code": None if run.timed_out else run.exit_code,
+            "stdout": run.stdout,
             "stderr": "\n".join(part for part in (run.stderr, run.note) if part),
-        }  # fmt: skip
+        }
     return {
-        "status": "Success" if ok else "Failed", "message": run.note if run is not None else "",
-        "compile_result": compiled, "run_result": result, "executor_pod_name": None,
+        "status": "Success" if ok else "Failed",
+        "message": run.note if run is not None else "",
+        "compile_result": compiled,
+        "run_result": result,
+        "executor_pod_name": None,
         "files": {name: base64.b64encode(content).decode() for name, content in files.items()},
-    }  # fmt: skip
+    }
 
 
 def refused(why: str) -> dict[str, Any]:
     """A program that was not run because of what it is: it has failed."""
-    result = {"status": "Error", "execution_time": 0.0, "cpu_time": 0.0, "return_code": 1, "stdout": "",
-              "stderr": f"plaudit: {why}"}  # fmt: skip
-    return {"status": "Failed", "message": why, "compile_result": None, "run_result": result,
-            "executor_pod_name": None, "files": {}}  # fmt: skip
+    result = {
+        "status": "Error",
+        "execution_time": 0.0,
+        "cpu_time": 0.0,
+        "return_code": 1,
+        "stdout": "",
+        "stderr": f"plaudit: {why}",
+    }
+    return {
+        "status": "Failed",
+        "message": why,
+        "compile_result": None,
+        "run_result": result,
+        "executor_pod_name": None,
+        "files": {},
+    }

@@ -57,19 +57,35 @@ async def run_jupyter(request: Request, body: RunJupyter) -> JSONResponse:
         raise Invalid(f"kernel: {body.kernel!r}; there is python3")
     visit = Visit(request, min(body.total_timeout + SLACK_S, MAX_DEADLINE_S))
     memory_mb = body.memory_limit_MB if body.memory_limit_MB > 0 else None
-    order = notebook.order(visit, body.cells, total_s=body.total_timeout, cell_s=body.cell_timeout, memory_mb=memory_mb,
-                           files=decoded(body.files), fetch=tuple(body.fetch_files))  # fmt: skip
+    order = notebook.order(
+        visit,
+        body.cells,
+        total_s=body.total_timeout,
+        cell_s=body.cell_timeout,
+        memory_mb=memory_mb,
+        files=decoded(body.files),
+        fetch=tuple(body.fetch_files),
+    )
     report = await visit.alive(visit.run(order))
     done = notebook.notebook(report, len(body.cells))
     files = report.output.files if report.output is not None else {}
     run = done.run
-    return JSONResponse({
-        "status": "Success" if run.exit_code == 0 and not run.timed_out else "Failed", "message": run.note,
-        "driver": {"status": "TimeLimitExceeded" if run.timed_out else "Finished", "execution_time": run.seconds,
-                   "return_code": None if run.timed_out else run.exit_code, "stdout": "", "stderr": run.stderr},
-        "cells": [cell.model_dump() for cell in done.cells], "executor_pod_name": None,
-        "files": {name: base64.b64encode(content).decode() for name, content in files.items()},
-    })  # fmt: skip
+    return JSONResponse(
+        {
+            "status": "Success" if run.exit_code == 0 and not run.timed_out else "Failed",
+            "message": run.note,
+            "driver": {
+                "status": "TimeLimitExceeded" if run.timed_out else "Finished",
+                "execution_time": run.seconds,
+                "return_code": None if run.timed_out else run.exit_code,
+                "stdout": "",
+                "stderr": run.stderr,
+            },
+            "cells": [cell.model_dump() for cell in done.cells],
+            "executor_pod_name": None,
+            "files": {name: base64.b64encode(content).decode() for name, content in files.items()},
+        }
+    )
 
 
 # --- judging ---------------------------------------------------------------------------------------------------------
@@ -105,20 +121,32 @@ async def submit(request: Request, body: Submit) -> JSONResponse:
     language = body.config.language or tested.language or named or "python"
     code = code_of(body.completion, language)
     if code is None:
-        return JSONResponse({"id": body.id, "accepted": False, "extracted_code": "", "tests": [],
-                             "extracted_type": "empty"})  # fmt: skip
+        return JSONResponse(
+            {"id": body.id, "accepted": False, "extracted_code": "", "tests": [], "extracted_type": "empty"}
+        )
     run_s = body.config.run_timeout or 10.0
     visit = Visit(request, MAX_DEADLINE_S)
     limits = visit.limits(run_s, wall_s=run_s + WALL_SLACK_S)
     tests = tested.graded(language, grader)
-    item = ExecuteItem(language=language, programs=[code.text], tests=tests, limits=limits,
-                       stop="never" if body.config.extra.get("run_all_cases") else "first_failure")  # fmt: skip
+    item = ExecuteItem(
+        language=language,
+        programs=[code.text],
+        tests=tests,
+        limits=limits,
+        stop="never" if body.config.extra.get("run_all_cases") else "first_failure",
+    )
     ran = await visit.alive(visit.execute(ExecuteRequest(items=[item])))
     program = judged(ran.results[0].programs[0])
-    return JSONResponse({
-        "id": body.id, "accepted": program.passed == program.total, "extracted_code": code.text,
-        "full_code": code.text, "tests": _cases(program), "extracted_type": code.kind,
-    })  # fmt: skip
+    return JSONResponse(
+        {
+            "id": body.id,
+            "accepted": program.passed == program.total,
+            "extracted_code": code.text,
+            "full_code": code.text,
+            "tests": _cases(program),
+            "extracted_type": code.kind,
+        }
+    )
 
 
 def _row(body: Submit) -> dict[str, Any] | None:
@@ -159,23 +187,47 @@ def _streams(case: dict[str, Any], side: str) -> dict[str, str]:
 def _cases(program: ProgramResult) -> list[dict[str, Any]]:
     """One entry a test that ran; a program that does not compile has one."""
     ran = [test for test in program.tests if test.verdict is not Verdict.SKIPPED]
-    return [{"passed": test.verdict is Verdict.PASSED, "exec_info": _exec_info(program.compile, test),
-             "test_info": {"verdict": test.verdict.value, "detail": test.detail}} for test in ran]  # fmt: skip
+    return [
+        {
+            "passed": test.verdict is Verdict.PASSED,
+            "exec_info": _exec_info(program.compile, test),
+            "test_info": {"verdict": test.verdict.value, "detail": test.detail},
+        }
+        for test in ran
+    ]
 
 
 def _exec_info(compiled: CompileResult | None, test: TestResult) -> dict[str, Any]:
     fine = test.verdict in (Verdict.PASSED, Verdict.WRONG_ANSWER)
     late = test.verdict is Verdict.TIME_LIMIT
-    run = {"status": "TimeLimitExceeded" if late else "Finished", "execution_time": test.wall_ms / 1000,
-           "cpu_time": test.cpu_ms / 1000, "return_code": None if late else 0 if fine else 1,
-           "stdout": test.stdout, "stderr": test.stderr}  # fmt: skip
-    built = None if compiled is None else {
-        "status": "Finished", "execution_time": compiled.wall_ms / 1000, "return_code": 0 if compiled.ok else 1,
-        "stdout": compiled.stdout, "stderr": compiled.stderr,
-    }  # fmt: skip
+    run = {
+        "status": "TimeLimitExceeded" if late else "Finished",
+        "execution_time": test.wall_ms / 1000,
+        "cpu_time": test.cpu_ms / 1000,
+        "return_code": None if late else 0 if fine else 1,
+        "stdout": test.stdout,
+        "stderr": test.stderr,
+    }
+    built = (
+        None
+        if compiled is None
+        else {
+            "status": "Finished",
+            "execution_time": compiled.wall_ms / 1000,
+            "return_code": 0 if compiled.ok else 1,
+            "stdout": compiled.stdout,
+            "stderr": compiled.stderr,
+        }
+    )
     broken = test.verdict is Verdict.COMPILE_ERROR
-    return {"status": "Success" if fine else "Failed", "message": test.detail, "compile_result": built,
-            "run_result": None if broken else run, "executor_pod_name": None, "files": {}}  # fmt: skip
+    return {
+        "status": "Success" if fine else "Failed",
+        "message": test.detail,
+        "compile_result": built,
+        "run_result": None if broken else run,
+        "executor_pod_name": None,
+        "files": {},
+    }
 
 
 # --- what is kept here -----------------------------------------------------------------------------------------------

@@ -20,8 +20,19 @@ from service.api.dialects import (
 from service.api.dialects.dialect import Dialect
 from service.errors import UsageError
 
-_MODULES = (sandbox_fusion_data, openrlhf, slime, vllm, rerank, open_r1, nemo_gym, open_instruct, llama_factory, piston,
-            roll)  # fmt: skip
+_MODULES = (
+    sandbox_fusion_data,
+    openrlhf,
+    slime,
+    vllm,
+    rerank,
+    open_r1,
+    nemo_gym,
+    open_instruct,
+    llama_factory,
+    piston,
+    roll,
+)
 DIALECTS: dict[str, Dialect] = {module.DIALECT.name: module.DIALECT for module in _MODULES}
 
 

@@ -62,8 +62,10 @@ class Pooled(Loose):
 @DIALECT.router.post("/v1/classify")
 async def classify(request: Request, body: Pooled) -> JSONResponse:
     scores, name = await scored(request, body.model, body.items(), truncate=body.truncate_prompt_tokens is not None)
-    data = [{"index": at, "label": "LABEL_0", "probs": [_value(one, body.activated(True))], "num_classes": 1}
-            for at, one in enumerate(scores)]  # fmt: skip
+    data = [
+        {"index": at, "label": "LABEL_0", "probs": [_value(one, body.activated(True))], "num_classes": 1}
+        for at, one in enumerate(scores)
+    ]
     return JSONResponse(_envelope(request, "classify", name, data, scores))
 
 
@@ -71,8 +73,10 @@ async def classify(request: Request, body: Pooled) -> JSONResponse:
 @DIALECT.router.post("/v1/pooling")
 async def pooling(request: Request, body: Pooled) -> JSONResponse:
     scores, name = await scored(request, body.model, body.items(), truncate=body.truncate_prompt_tokens is not None)
-    data = [{"index": at, "object": "pooling", "data": [_value(one, body.activated(False))]}
-            for at, one in enumerate(scores)]  # fmt: skip
+    data = [
+        {"index": at, "object": "pooling", "data": [_value(one, body.activated(False))]}
+        for at, one in enumerate(scores)
+    ]
     return JSONResponse(_envelope(request, "pool", name, data, scores))
 
 
@@ -86,8 +90,19 @@ async def embeddings(request: Request, body: Pooled) -> JSONResponse:
 @DIALECT.router.get("/v1/models")
 async def models(request: Request) -> JSONResponse:
     served = request.app.state.services.fleet.models.values()
-    data = [{"id": one.name, "object": "model", "created": 0, "owned_by": "plaudit", "root": one.revision,
-             "parent": None, "max_model_len": one.max_length, "permission": []} for one in served]  # fmt: skip
+    data = [
+        {
+            "id": one.name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "plaudit",
+            "root": one.revision,
+            "parent": None,
+            "max_model_len": one.max_length,
+            "permission": [],
+        }
+        for one in served
+    ]
     return JSONResponse({"object": "list", "data": data})
 
 
@@ -112,8 +127,9 @@ class Pairs(Loose):
     def sides(self) -> tuple[list[str], list[str]]:
         """Queries and texts, of the same number. Raises Invalid."""
         left = _texts(next((one for one in (self.text_1, self.queries, self.data_1) if one is not None), None))
-        right = _texts(next((one for one in (self.text_2, self.documents, self.items, self.data_2)
-                             if one is not None), None))  # fmt: skip
+        right = _texts(
+            next((one for one in (self.text_2, self.documents, self.items, self.data_2) if one is not None), None)
+        )
         if len(left) == 1:
             left = left * len(right)
         if len(left) != len(right):
@@ -153,8 +169,11 @@ class ScoreSwitch:
         while message["type"] == "http.request" and message.get("more_body", False):
             message = await receive()
             parts.append(message.get("body", b""))
-        whole: list[Message] = [message if message["type"] == "http.disconnect" else
-                                {"type": "http.request", "body": b"".join(parts), "more_body": False}]  # fmt: skip
+        whole: list[Message] = [
+            message
+            if message["type"] == "http.disconnect"
+            else {"type": "http.request", "body": b"".join(parts), "more_body": False}
+        ]
 
         async def again() -> Message:
             return whole.pop() if whole else await receive()
@@ -178,8 +197,14 @@ def _theirs(body: bytes) -> bool:
 # --- what they share -------------------------------------------------------------------------------------------------
 
 
-async def scored(request: Request, asked: str | None, items: Sequence[ScoreItem], *, truncate: bool,
-                 deadline_s: float = DIALECT.deadline_s) -> tuple[list[CompletionScore], str]:  # fmt: skip
+async def scored(
+    request: Request,
+    asked: str | None,
+    items: Sequence[ScoreItem],
+    *,
+    truncate: bool,
+    deadline_s: float = DIALECT.deadline_s,
+) -> tuple[list[CompletionScore], str]:
     """The scores of all completions, in order, and the model's name. All or an error: their answers know no gaps."""
     visit = Visit(request, deadline_s)
     name = visit.model(asked)
@@ -198,6 +223,16 @@ def _value(one: CompletionScore, activated: bool) -> float:
 
 def _envelope(request: Request, kind: str, model: str, data: list[Any], scores: Sequence[CompletionScore]) -> Any:
     tokens = sum(one.tokens or 0 for one in scores)
-    return {"id": f"{kind}-{request.state.request_id}", "object": "list", "created": int(time.time()), "model": model,
-            "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0,
-                                    "prompt_tokens_details": None}}  # fmt: skip
+    return {
+        "id": f"{kind}-{request.state.request_id}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": model,
+        "data": data,
+        "usage": {
+            "prompt_tokens": tokens,
+            "total_tokens": tokens,
+            "completion_tokens": 0,
+            "prompt_tokens_details": None,
+        },
+    }
