@@ -11,7 +11,7 @@
 #              brings the driver. A CUDA base image works as well, target by target.
 # PIP_ARGS     more words for `pip install`. For a scorer without a GPU, name PyTorch's CPU wheel index here
 #              (--extra-index-url ...): the image becomes several GB smaller.
-# TOOLCHAINS   Debian packages of the languages that the executor offers beside Python; `python3 -m sandbox.recipes` prints
+# TOOLCHAINS   Debian packages of the languages that the executor offers beside Python; `python3 -m sandbox.language_specs` prints
 #              those of all languages. TypeScript is npm's, so it is not among them (.ci/toolchains has it).
 ARG BASE=python:3.11-slim-bookworm
 

@@ -41,7 +41,7 @@ bench: .make/test  ## every benchmark, each printing its table
 
 reproduce-mini: .make/test  ## train models/plaudit-mini again from ../shared/data (half an hour) and compare
 	nice $(BIN)/plaudit-train all training/recipes/mini.toml --run runs/mini --publish runs/mini/published
-	$(BIN)/python -m training.reproduce models/plaudit-mini runs/mini/published
+	$(BIN)/python -m training.evaluation.reproduce models/plaudit-mini runs/mini/published
 
 toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's languages; quick when they are there
 	@PYTHON=$(BIN)/python .ci/toolchains
@@ -51,16 +51,16 @@ toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's lan
 .make/run: .venv/bin/python pyproject.toml constraints.txt .ci/need Makefile
 	@.ci/need $(TO_RUN)
 	@echo 'installing into .venv: plaudit[api,scorer,executor,client], torch included (some minutes the first time)'
-	@$(PIP) -e '.[api,scorer,executor,client]'
+	@$(PIP) -e client -e '.[api,scorer,executor,client]'
 	@mkdir -p .make && touch $@
 
 .make/test: .venv/bin/python pyproject.toml constraints.txt .ci/need Makefile
 	@.ci/need $(TO_RUN) $(TO_TEST)
 	@echo 'installing into .venv: plaudit[dev], torch included (some minutes the first time)'
-	@$(PIP) -e '.[dev]'
+	@$(PIP) -e client -e '.[dev]'
 	@mkdir -p .make && touch $@
 
-.make/toolchains: .venv/bin/python sandbox/recipes.py .ci/need .ci/toolchains .ci/science.txt
+.make/toolchains: .venv/bin/python sandbox/language_specs.py .ci/need .ci/toolchains .ci/science.txt
 	@PYTHON=$(BIN)/python .ci/toolchains || [ "$$(id -u)" -ne 0 ]  # who cannot install skips those tests
 	@mkdir -p .make && touch $@
 

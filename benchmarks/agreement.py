@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import AssertSuite, CheckSuite, Limits, Program, Stop, Suite
-from sandbox.walls import Sandbox
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("PLAUDIT_DATA", ROOT / ".." / "shared" / "data"))

@@ -30,13 +30,13 @@ from typing import Any
 from overhead import ROOT, machine
 
 from service.scoring.encoder import Encoder
-from training.cli import run_stage
-from training.config import Recipe, read_recipe
-from training.ending import finish_checkpoint
-from training.fit import preferences_of, validate
-from training.records import Program, read_problems, read_programs, row
-from training.report import interval
-from training.run import Run, read_jsonl, write_jsonl
+from training.evaluation.report import interval
+from training.pipeline.cli import run_stage
+from training.pipeline.config import Recipe, read_recipe
+from training.pipeline.records import Program, read_problems, read_programs, row
+from training.pipeline.run import Run, read_jsonl, write_jsonl
+from training.reward_model.finalize import finish_checkpoint
+from training.reward_model.trainer import preferences_of, validate
 
 RECIPE = "the recipe"
 SIZES = (4, 16, 64)

@@ -29,8 +29,8 @@ sys.path.append(str(ROOT / "tests"))
 
 from sandbox.judge import judge  # noqa: E402
 from sandbox.judge.audit import SEEN  # noqa: E402
+from sandbox.sandbox import Sandbox  # noqa: E402
 from sandbox.types import AssertSuite, CheckSuite, Limits, Options, Program, Report, Stop, Suite  # noqa: E402
-from sandbox.walls import Sandbox  # noqa: E402
 from support.exploits import FAMILIES, OURS, completion  # noqa: E402
 
 DATA = Path(os.environ.get("PLAUDIT_DATA", ROOT / ".." / "shared" / "data"))

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from agreement import machine, read, suites
 
 from sandbox.errors import InvalidSuite
-from sandbox.judge.control import Control, Controls, control_of
+from sandbox.judge.control_run import Control, Controls, control_of
 from sandbox.judge.judge import CodeSuite, judge, plan_of, size
 from sandbox.judge.suite_checks import flaw_of
+from sandbox.sandbox import Sandbox
 from sandbox.types import AssertSuite, CheckSuite, Limits, Program, ScriptSuite, Stop
-from sandbox.walls import Sandbox
 
 LIMITS = Limits(cpu_s=5)
 SCRIPTS = ("javascript", "ruby", "perl", "php", "lua", "bash")  # whose scripts always meet the control program

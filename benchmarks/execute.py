@@ -21,6 +21,7 @@ from typing import Any
 from overhead import ROOT, Connection, machine, service
 
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import (
     AssertSuite,
     CheckSuite,
@@ -35,7 +36,6 @@ from sandbox.types import (
     Suite,
     UnittestSuite,
 )
-from sandbox.walls import Sandbox
 
 NUM_PROGRAMS, NUM_TESTS = 32, 10
 ASSERTS = [f"assert total([{n}, {n + 1}], {n}) == {3 * n + 1}" for n in range(NUM_TESTS)]

@@ -33,8 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
 from sandbox.judge import judge  # noqa: E402
+from sandbox.sandbox import Sandbox  # noqa: E402
 from sandbox.types import CheckSuite, Limits, Program, Stop  # noqa: E402
-from sandbox.walls import Sandbox  # noqa: E402
 from support.exploits import FAMILIES, OURS, Problem, completion  # noqa: E402
 
 DATA = Path(os.environ.get("PLAUDIT_DATA", ROOT / ".." / "shared" / "data"))

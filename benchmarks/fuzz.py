@@ -21,12 +21,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sandbox.judge import bounds, codec, split
-from sandbox.judge.calls import Call, Undecided, greeting_fate, reply_fate, weigh_value
-from sandbox.judge.literals import weigh_literal
-from sandbox.judge.reports import bounded
+from plaudit.grading import Verdict
+from sandbox.judge import bounds, codec, isolated_tests
+from sandbox.judge.function_calls import Call, Undecided, greeting_fate, reply_fate, weigh_value
+from sandbox.judge.literal_asserts import weigh_literal
+from sandbox.judge.report_limits import bounded
 from sandbox.run import Fate
-from sandbox.types import Report, TestReport, Verdict
+from sandbox.types import Report, TestReport
 from service.jobs import Executed, encode
 
 HERE = Path(__file__).resolve().parent.parent
@@ -293,7 +294,7 @@ def test_process(data: bytes, number: int) -> Fate:
         raise AssertionError(f"a word of {len(word)} bytes")
     if verdict in ("lost", "invalid"):
         return Fate(None, verdict)
-    return split.verdict_of(codec.loads(word)["done"])
+    return isolated_tests.verdict_of(codec.loads(word)["done"])
 
 
 def check(fate: Fate, number: int) -> str:

@@ -33,16 +33,16 @@ from typing import Any
 import numpy as np
 from overhead import ROOT, machine
 
-from training import config
-from training.cli import run_stage
-from training.config import Recipe, read_recipe
-from training.diagnostics import discrimination
-from training.evaluate import gather
-from training.metrics import best_of_n, bootstrap, mean, pass_at_n
-from training.pair import Preference, preferences
-from training.records import Program, data_file, read_problems, read_programs, row
-from training.run import Run, read_jsonl, write_jsonl
-from training.split import CODE, cluster
+from training.data.collect import CODE, cluster
+from training.data.preferences import Preference, preferences
+from training.evaluation.diagnostics import discrimination
+from training.evaluation.evaluate import gather
+from training.pipeline import config
+from training.pipeline.cli import run_stage
+from training.pipeline.config import Recipe, read_recipe
+from training.pipeline.metrics import best_of_n, bootstrap, mean, pass_at_n
+from training.pipeline.records import Program, data_file, read_problems, read_programs, row
+from training.pipeline.run import Run, read_jsonl, write_jsonl
 
 SOURCES = ("raw", "raw, rescaled", "filtered", "ground truth")
 RULE = config.Pair(min_chosen=0.8, min_gap=0.4, rejected_above_zero=True, max_per_problem=2000)
@@ -217,8 +217,8 @@ def result(folder: Path, base: Run, recipe: Recipe, seed: int, pairs: Sequence[P
 def fit_and_ask(run: Run, base: Run, recipe: Recipe, pairs: Sequence[Preference]) -> dict[str, Any]:
     """Fit on these pairs (validation and calibration are by the truth for all sources), and score the test fold."""
     from service.scoring.reward_model import RewardModel
-    from training.ending import score_programs
-    from training.fit import fit
+    from training.reward_model.finalize import score_programs
+    from training.reward_model.trainer import fit
 
     for name in ("tokenizer", "pretrained"):
         shutil.copytree(base.path(name), run.path(name), dirs_exist_ok=True)

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, Report, ScriptSuite, Stop
-from sandbox.walls import Sandbox
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("PLAUDIT_DATA", ROOT / ".." / "shared" / "data"))

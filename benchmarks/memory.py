@@ -113,8 +113,8 @@ def growth(folder: Path, batches: int) -> dict[str, Any]:
     from service.queue.consumer import Lease
     from service.scoring.engine import open_engine
     from service.settings import Settings
+    from service.worker.model_manager import Shelf
     from service.worker.score import ScoreWork
-    from service.worker.shelf import Shelf
 
     settings = Settings(max_batch_tokens=2048, max_prompt_cache_bytes=8 * MIB)
     shelf = Shelf(settings)
@@ -138,10 +138,10 @@ def growth(folder: Path, batches: int) -> dict[str, Any]:
 
 def swaps(folder: Path, other: Path, count: int) -> dict[str, Any]:
     """`count` is even: checkpoints of other sizes are not compared with each other."""
-    from service.queue.revisions import Active, State
+    from service.queue.activation import Active, State
     from service.scoring.engine import open_engine
     from service.settings import Settings
-    from service.worker.shelf import Shelf
+    from service.worker.model_manager import Shelf
 
     settings = Settings()
     shelf = Shelf(settings)

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.config import read_recipe
-from training.iterate import iterate
-from training.mining import MODES
-from training.run import Run
+from training.pipeline.config import read_recipe
+from training.pipeline.run import Run
+from training.rewardranker.iterate import iterate
+from training.rewardranker.mining import MODES
 
 RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "micro.toml"
 

@@ -6,7 +6,8 @@ Needs `benchmarks/microworld.py` first: it takes the SFT generator, its executed
 first round's reranker from that run, serves the reranker (`plaudit up`), trains one generator a reward from the same
 start on the same order of prompts, and executes their samples on held-out families. A reward model that is being hacked
 shows as a rising score of samples whose pass rate does not rise with it, so both are printed: the mean score by the
-same reranker, its rise, and the share of failures that it scores like passing programs (`training/mining.py`).
+same reranker, its rise, and the share of failures that it scores like passing programs
+(`training/rewardranker/mining.py`).
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from typing import Any
 from overhead import service
 
 from service.scoring.reward_model import RewardModel
-from training import grpo, policy
-from training.config import read_recipe
-from training.iterate import Loop, mean_pass
-from training.metrics import bootstrap, mean
-from training.mining import execute, mine
-from training.records import Program, read_programs
-from training.run import Run
+from training.pipeline.config import read_recipe
+from training.pipeline.metrics import bootstrap, mean
+from training.pipeline.records import Program, read_programs
+from training.pipeline.run import Run
+from training.rewardranker import policy
+from training.rewardranker.iterate import Loop, mean_pass
+from training.rewardranker.mining import execute, mine
+from training.rl import grpo
 
 RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "micro.toml"
 

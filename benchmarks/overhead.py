@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, StdioCase, StdioSuite, Stop
-from sandbox.walls import Sandbox
 from service.scoring.reward_model import RewardModel
 from service.settings import Settings
 

@@ -84,7 +84,7 @@ def main() -> None:
         (folder / "recipe.toml").write_text(RECIPE)
         size = write_run(folder, flags.questions, flags.samples)
         began = time.perf_counter()
-        argv = [sys.executable, "-m", "training.cli", "pair", str(folder / "recipe.toml"), "--run", name]
+        argv = [sys.executable, "-m", "training.pipeline.cli", "pair", str(folder / "recipe.toml"), "--run", name]
         out = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=ROOT, env=dict(os.environ))
         took = time.perf_counter() - began
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024

@@ -38,8 +38,8 @@ if __name__ == "sandbox":  # another benchmark, next to this file, has asked for
 
 from sandbox import languages  # noqa: E402
 from sandbox.judge import judge  # noqa: E402
+from sandbox.sandbox import Sandbox  # noqa: E402
 from sandbox.types import AssertSuite, Case, FunctionSuite, Limits, Program, StdioCase, StdioSuite, Stop, Suite  # noqa: E402
-from sandbox.walls import Sandbox  # noqa: E402
 
 LIMITS, NEVER = Limits(), Stop()
 USUAL = (

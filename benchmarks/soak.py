@@ -17,7 +17,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from plaudit.grading import Verdict
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import (
     AssertSuite,
     Case,
@@ -29,9 +31,7 @@ from sandbox.types import (
     StdioSuite,
     Stop,
     Suite,
-    Verdict,
 )
-from sandbox.walls import Sandbox
 
 ROUND = 1000
 MAX_GROWTH_MB = 8.0

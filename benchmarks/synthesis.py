@@ -21,10 +21,10 @@ from typing import Any
 
 from overhead import ROOT, machine
 
-from training.config import Recipe, Source, read_recipe
-from training.records import data_file, read_problems
-from training.run import Run, read_jsonl, write_jsonl
-from training.synthesize import synthesize
+from training.pipeline.config import Recipe, Source, read_recipe
+from training.pipeline.records import data_file, read_problems
+from training.pipeline.run import Run, read_jsonl, write_jsonl
+from training.synthesis.synthesize import synthesize
 
 ORACLES = {"CodeLlama": "LDB:humaneval/seed/codellama", "GPT-4": "LDB:humaneval/seed/gpt-4-1106-preview"}
 PER_PROBLEM = 20

@@ -25,9 +25,9 @@ from typing import Any, Literal
 import httpx
 from overhead import ROOT, machine, service
 
-from service.errors import PlauditError
+from plaudit.errors import PlauditError
+from plaudit.integrations.rewards import trl
 from service.scoring.reward_model import RewardModel
-from training.rewards import trl
 
 Outcome = Literal["right", "wrong", "put off"]
 TESTS = ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]

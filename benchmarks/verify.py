@@ -19,12 +19,12 @@ from pathlib import Path
 from overhead import ROOT, machine, service
 
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, Stop
-from sandbox.walls import Sandbox
-from training import config
-from training.run import Run, digest
-from training.suites import sandbox_suite
-from training.verify import Task, judge_all, judge_tasks
+from training.data.test_formats import sandbox_suite
+from training.data.verify import Task, judge_all, judge_tasks
+from training.pipeline import config
+from training.pipeline.run import Run, digest
 
 NUM_PROGRAMS = NUM_TESTS = 16
 BODIES = ("sum(values) + start", "sum(values) - start", "len(values) + start", "sum(values, start)")

@@ -21,10 +21,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sandbox.probe import Walls
-from service.client import Client
-from service.schemas import CompletionReward, RewardItem
-from service.up.children import Child, command, spawn
+from plaudit.client import Client
+from plaudit.schemas import CompletionReward, RewardItem
+from sandbox.capabilities import Walls
+from service.up.process import Child, command, spawn
 
 HERE = Path(__file__).parent
 CURL = """curl -s {url}/rank -H 'Content-Type: application/json' -d '{{"items": [{{

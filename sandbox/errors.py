@@ -13,10 +13,6 @@ class Interrupted(SandboxError):
     """The caller asked for the work to stop (`Sandbox.interrupt`); there is no verdict."""
 
 
-class UnsupportedLanguage(SandboxError):
-    """The language is unknown, or its toolchain is not installed on this host; the message says which."""
-
-
 class Starved(SandboxError):
     """A run reached its wall limit because the host gave it no CPU: no verdict yet, it is to be run once more."""
 

@@ -29,15 +29,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sandbox import bare, languages
-from sandbox.bare import Bare, Folder
-from sandbox.census import Census, is_running, stands_back, tasks_of, waited_s
+from sandbox import languages, no_namespace
 from sandbox.cgroup import Cgroups, Counters, Group
 from sandbox.errors import SandboxError
-from sandbox.inside.broom import children
-from sandbox.inside.marks import is_plain
+from sandbox.inside.exit_marks import is_plain
+from sandbox.inside.reaper import children
 from sandbox.inside.zygote import ORDER
 from sandbox.limits import Fence
+from sandbox.no_namespace import Bare, Folder
+from sandbox.procfs import Census, is_running, stands_back, tasks_of, waited_s
 
 KIT = "/harness"  # where the zygote and the roles lie inside a jail
 KILL = marshal.dumps("kill")
@@ -315,10 +315,10 @@ class Jail:
             return
         place, uid = self.plan.bare, self.plan.uid_of(self.flavour)
         if uid is None and self.busy:
-            bare.end_below(self.process.pid)
+            no_namespace.end_below(self.process.pid)
         kill_bwrap(self.process)
         if uid is not None and place is not None and self.busy:
-            bare.end(self.plan.python, self.plan.kit, uid, place.broom)
+            no_namespace.end(self.plan.python, self.plan.kit, uid, place.broom)
         self.busy = False
 
     def close(self) -> None:

@@ -17,10 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from sandbox.errors import SandboxError, UnsupportedLanguage
-from sandbox.recipes import BY_NAME, EXTRAS, ONLINE_JUDGE, RECIPES, VARIANTS, VERSION, Recipe
+from plaudit.languages import ALIASES, base
+from sandbox.errors import SandboxError
+from sandbox.language_specs import BY_NAME, EXTRAS, ONLINE_JUDGE, RECIPES, VARIANTS, VERSION, Recipe
 
-ALIASES = {name: recipe.aliases for name, recipe in BY_NAME.items()}
 KINDS = {name: recipe.kinds for name, recipe in BY_NAME.items()}
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -82,20 +82,6 @@ class Language:
     aliases: tuple[str, ...]
     kinds: tuple[str, ...]
     variants: dict[str, tuple[str, ...]]  # names that mean another standard, or another way to run, and their spellings
-
-
-def resolve(name: str) -> str:
-    """The canonical name behind any spelling. Raises UnsupportedLanguage; knows nothing of what is installed."""
-    wanted = name.strip().lower()
-    for canonical, aliases in ALIASES.items():
-        if wanted == canonical or wanted in aliases:
-            return canonical
-    raise UnsupportedLanguage(f"language {name!r} is not one of {', '.join(ALIASES)}")
-
-
-def base(name: str) -> str:
-    """The language of a canonical name that may be a variant's."""
-    return BY_NAME[name].name
 
 
 def python_binary() -> Path:
@@ -162,7 +148,7 @@ def installed() -> list[Language]:
     """The languages whose toolchain is on this host. Takes some 300 ms at the first call, nothing after it."""
     found = [(recipe, version_of(recipe.name)) for recipe in RECIPES]
     return [
-        Language(recipe.name, version, recipe.aliases, recipe.kinds, variants_of(recipe))
+        Language(recipe.name, version, ALIASES[recipe.name], recipe.kinds, variants_of(recipe))
         for recipe, version in found
         if version
     ]
@@ -174,7 +160,7 @@ def is_installed(language: str) -> bool:
 
 
 def variants_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
-    return {name: one.aliases for name, one in VARIANTS.items() if one.name == recipe.name}
+    return {name: ALIASES[name] for name, one in VARIANTS.items() if one.name == recipe.name}
 
 
 def settings_folders() -> list[str]:

@@ -13,8 +13,8 @@ from functools import cache, lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from sandbox.language_specs import EXTRAS
 from sandbox.languages import python_home, python_packages
-from sandbox.recipes import EXTRAS
 
 NODE_MODULES = Path(EXTRAS, "node_modules")
 

@@ -23,11 +23,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from plaudit.grading import Verdict
 from sandbox.cgroup import Counters
 from sandbox.errors import Interrupted, SandboxError, Starved
 from sandbox.jail import DEATH_S, Ending, Job, Stay
 from sandbox.last_words import last_line, no_memory, not_parsed
-from sandbox.types import Verdict
 
 TICK_S = 0.02
 STARVED = 0.4  # the share of the second half of its wall time that a task stood in line behind others

@@ -13,12 +13,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from plaudit.grading import Level, Verdict
 from sandbox.errors import WallsMissing
 from sandbox.judge import judge
-from sandbox.types import AssertSuite, Level, Limits, Program, Report, StdioCase, StdioSuite, Stop, Suite, Verdict
+from sandbox.types import AssertSuite, Limits, Program, Report, StdioCase, StdioSuite, Stop, Suite
 
 if TYPE_CHECKING:
-    from sandbox.walls import Sandbox
+    from sandbox.sandbox import Sandbox
 
 # Tries every forbidden thing and prints the name of each that worked; {beacon} is a socket that listens outside, as is
 # the one at {door}; {kit} is a file of ours.
@@ -64,7 +65,7 @@ trials = {{
     "the system tree": lambda: opens("/usr/plaudit-probe", os.O_CREAT | os.O_WRONLY),
     "the root directory": lambda: opens("/plaudit-probe", os.O_CREAT | os.O_WRONLY),
     "our kit": lambda: opens("{kit}"),
-    "our sandbox": lambda: __import__("sandbox.walls"),  # an empty folder of that name may be there
+    "our sandbox": lambda: __import__("sandbox.sandbox"),  # an empty folder of that name may be there
     "our service": lambda: __import__("service.settings"),
 }}
 on_x86_64 = {{  # by number, and the numbers are this machine's

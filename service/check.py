@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from service.errors import EXIT_HOST, EXIT_OK, HostLacks, PlauditError
+from plaudit.errors import EXIT_HOST, EXIT_OK, HostLacks, PlauditError
 from service.settings import Settings
 from service.up import broker
 
@@ -93,8 +93,8 @@ def _broker(settings: Settings) -> dict[str, Any]:
 
 def _isolation(settings: Settings, missing: list[str]) -> dict[str, Any]:
     """Every level with what it lacks here, whether or not the accepted one is among those that can be had."""
+    from sandbox.capabilities import Walls
     from sandbox.errors import WallsMissing
-    from sandbox.probe import Walls
 
     settings.refuse_open_none()
     walls = Walls.probe()

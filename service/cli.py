@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, TextIO
 
-from service.errors import EXIT_FAILED, EXIT_OK, HostLacks, PlauditError, UsageError, exit_code
+from plaudit.errors import EXIT_FAILED, EXIT_OK, HostLacks, PlauditError, UsageError, exit_code
 from service.settings import PREFIX, Settings, load, parse_named
 
 DESCRIPTION = "A reward service for code models: scores from a reward model, verdicts from a sandbox."
@@ -268,7 +268,7 @@ def _settings(flags: argparse.Namespace) -> Settings:
 
 
 def _up(flags: argparse.Namespace) -> int:
-    from service.up.tree import up
+    from service.up.launcher import up
 
     settings = _service(flags)
     _refuse_open_door(settings)
@@ -297,7 +297,7 @@ def _worker_score(flags: argparse.Namespace) -> int:
 
 
 def _worker_execute(flags: argparse.Namespace) -> int:
-    from service.up.tree import num_executors
+    from service.up.launcher import num_executors
 
     settings = _service(flags, needs_redis=True)
     settings.refuse_open_none()
@@ -310,7 +310,7 @@ def _worker_execute(flags: argparse.Namespace) -> int:
 
 
 def _several(settings: Settings, kind: Any, count: int) -> int:
-    from service.up.tree import workers
+    from service.up.launcher import workers
 
     if count == 0:
         raise UsageError(f"no {kind} workers asked for, so there is nothing to start")
@@ -364,9 +364,9 @@ def _refuse_open_door(settings: Settings) -> None:
 def _send(flags: argparse.Namespace) -> int:
     import asyncio
 
-    from service import bulk, replay
-    from service.client import AsyncClient
-    from service.schemas import ExecuteItem, RewardItem, RewardSpec, ScoreItem
+    from plaudit import bulk, replay
+    from plaudit.client import AsyncClient
+    from plaudit.schemas import ExecuteItem, RewardItem, RewardSpec, ScoreItem
 
     if flags.batch < 1 or flags.concurrency < 1 or flags.deadline_ms < 1:
         raise UsageError("--batch, --concurrency and --deadline-ms take whole numbers from 1")
@@ -411,7 +411,7 @@ def _send(flags: argparse.Namespace) -> int:
 
 
 def _activate(flags: argparse.Namespace) -> int:
-    from service.client import Client
+    from plaudit.client import Client
 
     known, target = flags.checkpoint.startswith("sha256:"), flags.checkpoint
     if not known and os.path.isdir(target):

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.errors import UsageError
+from plaudit.errors import UsageError
 
 PREFIX = "PLAUDIT_"
 # Read by tests, examples and training recipes, not by the service; allowed to be set beside it.

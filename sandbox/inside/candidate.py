@@ -20,25 +20,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from sandbox.inside import ending, together
+    from sandbox.inside import in_process, interpreter_exit
     from sandbox.inside.audit import Watch
-    from sandbox.inside.marks import is_plain
-    from sandbox.inside.peer import Peer
-    from sandbox.inside.remote import peers
-    from sandbox.inside.scene import Program
-    from sandbox.inside.serving import OPERATIONS
-    from sandbox.inside.wire import Lost, attempt, describe_error, send_frame
+    from sandbox.inside.exit_marks import is_plain
+    from sandbox.inside.framing import Lost, attempt, describe_error, send_frame
+    from sandbox.inside.operations import OPERATIONS
+    from sandbox.inside.program_environment import Program
+    from sandbox.inside.proxy import peers
+    from sandbox.inside.rpc import Peer
     from sandbox.judge import codec
 else:
     import codec
-    import ending
-    import together
-    from marks import is_plain
-    from peer import Peer
-    from remote import peers
-    from scene import Program
-    from serving import OPERATIONS
-    from wire import Lost, attempt, describe_error, send_frame
+    import in_process
+    import interpreter_exit
+    from exit_marks import is_plain
+    from framing import Lost, attempt, describe_error, send_frame
+    from operations import OPERATIONS
+    from program_environment import Program
+    from proxy import peers
+    from rpc import Peer
 
 MAIN = "/tmp/main.py"
 PLAIN: bool | None = None  # whether nothing shows of the end of the program's objects; None: the text will tell
@@ -122,8 +122,8 @@ def rehearse() -> None:
     for _ in range(20):
         stage()
         run_main(b"pass\n")
-        ending.flush_quietly("stderr", "stdout")
-        ending.flush_streams()
+        interpreter_exit.flush_quietly("stderr", "stdout")
+        interpreter_exit.flush_streams()
         rehearse_serving()
     sys.modules["__main__"] = ours
     peers.clear()
@@ -166,9 +166,9 @@ def script(source: bytes, watch: Watch | None = None) -> NoReturn:
     main, error = run_main(source)
     if watch is not None:
         watch.look(main.__dict__)
-    code = 0 if error is None else ending.uncaught(error, MAIN)
+    code = 0 if error is None else interpreter_exit.uncaught(error, MAIN)
     del main, error  # what is held here would not be finalized
-    ending.finish(code, watch, plain=is_plain(source) if PLAIN is None else PLAIN)
+    interpreter_exit.finish(code, watch, plain=is_plain(source) if PLAIN is None else PLAIN)
 
 
 def audited_script(source: bytes) -> NoReturn:
@@ -197,15 +197,15 @@ def serve(source: bytes, watch: Watch | None = None) -> NoReturn:
         watch.look(main.__dict__)
     hello: dict[str, Any] = {"hello": True}
     if error is not None:
-        parsed = ending.own_frames(error, MAIN) is not None
-        code = ending.uncaught(error, MAIN)
+        parsed = interpreter_exit.own_frames(error, MAIN) is not None
+        code = interpreter_exit.uncaught(error, MAIN)
         if isinstance(error, SystemExit):
             hello["exit"] = code
         else:
             hello |= {"error": describe_error(error), "parsed": parsed}
         send_frame(wire, codec.dumps(hello))
         main = error = None
-        ending.finish(code, watch)
+        interpreter_exit.finish(code, watch)
     send_frame(wire, codec.dumps(hello))
 
     def ahead() -> None:
@@ -238,26 +238,26 @@ def shared(source: bytes, watch: Watch | None = None) -> NoReturn:
         send_frame(wire, codec.dumps(fields))
 
     try:
-        codes = together.prepare(plan)
+        codes = in_process.prepare(plan)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as fault:
         send_frame(wire, codec.dumps({"invalid": f"{type(fault).__name__}: {fault}"}))
         _exit(0)
     send_frame(wire, codec.dumps({"ready": True}))  # before the program's first line: nobody but us can have said it
     main, error = run_main(program_of(plan))
-    parsed = error is None or ending.own_frames(error, MAIN) is not None
+    parsed = error is None or interpreter_exit.own_frames(error, MAIN) is not None
     if error is None:
-        _, error = attempt(lambda: together.take(main, codes, plan, resolve))
+        _, error = attempt(lambda: in_process.take(main, codes, plan, resolve))
     if error is None:
         tell(done=["passed", ""])
     else:
         whose = blame(error) if parsed else "compile_error"
         text = f"{type(error).__name__}: {describe_error(error)['message']}"
-        code = ending.uncaught(error, MAIN)
+        code = interpreter_exit.uncaught(error, MAIN)
         if isinstance(error, SystemExit):
             whose, text = "no_result", f"the program exits with {code} instead of answering"
         tell(done=[whose, text[:2000]])
     main = error = None
-    ending.finish(0, watch)
+    interpreter_exit.finish(0, watch)
 
 
 def blame(error: BaseException) -> str:

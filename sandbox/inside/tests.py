@@ -20,27 +20,27 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from sandbox.inside import cases, fakes
-    from sandbox.inside.control import ControlPeer, Refused
-    from sandbox.inside.names import Names
-    from sandbox.inside.peer import Peer
-    from sandbox.inside.remote import Method, is_foreign, peers, revive_object
-    from sandbox.inside.serving import OPERATIONS
-    from sandbox.inside.wire import BeyondValues, Lost, Unsplittable, attempt, receive_frame, send_frame
-    from sandbox.inside.world import Tests, give_back_in_program, set_in_program
+    from sandbox.inside import mocks, test_runners
+    from sandbox.inside.control_run import ControlPeer, Refused
+    from sandbox.inside.framing import BeyondValues, Lost, Unsplittable, attempt, receive_frame, send_frame
+    from sandbox.inside.name_resolution import Names
+    from sandbox.inside.operations import OPERATIONS
+    from sandbox.inside.proxy import Method, is_foreign, peers, revive_object
+    from sandbox.inside.rpc import Peer
+    from sandbox.inside.shared_state import Tests, give_back_in_program, set_in_program
     from sandbox.judge import bounds, codec
 else:
     import bounds
-    import cases
     import codec
-    import fakes
-    from control import ControlPeer, Refused
-    from names import Names
-    from peer import Peer
-    from remote import Method, is_foreign, peers, revive_object
-    from serving import OPERATIONS
-    from wire import BeyondValues, Lost, Unsplittable, attempt, receive_frame, send_frame
-    from world import Tests, give_back_in_program, set_in_program
+    import mocks
+    import test_runners
+    from control_run import ControlPeer, Refused
+    from framing import BeyondValues, Lost, Unsplittable, attempt, receive_frame, send_frame
+    from name_resolution import Names
+    from operations import OPERATIONS
+    from proxy import Method, is_foreign, peers, revive_object
+    from rpc import Peer
+    from shared_state import Tests, give_back_in_program, set_in_program
 
 MAIN = "/tmp/main.py"  # where the program would lie
 WIRE_FD, HOST_FD = 3, 4
@@ -84,11 +84,11 @@ def perform(peer: Any, message: dict[str, Any]) -> Any:
     op, value = message["op"], peer.local(message)
     kind = type(value)
     ours = is_ours(value)
-    fakes.check(peer, value, message, callable_from_outside)
-    if op == "call" and fakes.mock_of(value) is not None:
+    mocks.check(peer, value, message, callable_from_outside)
+    if op == "call" and mocks.mock_of(value) is not None:
         args, named = peer.take_arguments(message)
         return (value if "method" not in message else getattr(value, message["method"]))(*args, **named)
-    if fakes.mock_of(value) is not None and op in OPERATIONS:
+    if mocks.mock_of(value) is not None and op in OPERATIONS:
         return OPERATIONS[op](value, peer, message)
     if op == "call":
         if "method" in message:
@@ -324,7 +324,7 @@ def judge(peer: Any, text: str, work: Any, texts: list[str]) -> tuple[str, str]:
         return "refused", bounds.text(str(error))
     if isinstance(error, (Unsplittable, BeyondValues)) and not peer.is_foreign(error):
         return "invalid_result", bounds.text(str(error))
-    if isinstance(error, cases.Skipped):
+    if isinstance(error, test_runners.Skipped):
         return "skipped", bounds.text(str(error))
     if peer.world is not None and peer.world.problems:
         unseen = bounds.text("; ".join(peer.world.problems))
@@ -443,7 +443,7 @@ def tests(source: bytes) -> NoReturn:
     install_program(peer, names, plan.get("files", ()))
     namespace = Namespace(peer, names)
     try:
-        suite: Any = (cases.ModuleTests if plan["kind"] in cases.KINDS else Suite)(plan, peer, namespace)
+        suite: Any = (test_runners.ModuleTests if plan["kind"] in test_runners.KINDS else Suite)(plan, peer, namespace)
         sys.modules["__main__"] = Main(suite.namespace)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         tell(invalid=f"{type(error).__name__}: {bounds.text(str(error), bounds.MAX_ERROR)}")

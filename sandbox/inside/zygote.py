@@ -588,11 +588,11 @@ def load(files: list[str]) -> dict[str, Any]:
     codec = sys.modules["codec"]
     for _ in range(20):  # code that has run adapts itself no more, and its pages stay shared after a fork
         codec.decode(codec.loads(codec.dumps(codec.encode({"a": [1, 2.5, "b"], "c": (True, None)}))))
-    for name in ("world", "scene"):
+    for name in ("shared_state", "program_environment"):
         if name in sys.modules:
             sys.modules[name].rehearse()
-    if "peer" in sys.modules:
-        sys.modules["peer"].warm()
+    if "rpc" in sys.modules:
+        sys.modules["rpc"].warm()
     for name in set(sys.modules) - before:
         if os.path.dirname(getattr(sys.modules[name], "__file__", None) or "/") == os.path.dirname(sys.argv[0]):
             del sys.modules[name]
@@ -684,10 +684,10 @@ def furnish(c: Any, setup: dict[str, Any]) -> tuple[Room, dict[str, Any]]:
         os.setgroups([])
         bequeath_nothing(c)
     if setup["bare"] is not None:
-        kit = load(["bare", *setup["kit"]])
-        return kit["bare"].BareRoom(c, setup["bare"]), kit
-    kit = load(["landlock", "broom", *setup["kit"]])
-    room = Room(c, kit["broom"], mounts=setup["privileged"])
+        kit = load(["no_namespace", *setup["kit"]])
+        return kit["no_namespace"].BareRoom(c, setup["bare"]), kit
+    kit = load(["landlock", "reaper", *setup["kit"]])
+    room = Room(c, kit["reaper"], mounts=setup["privileged"])
     room.lock = kit["landlock"].prepare(c, kit["landlock"].Reach())
     return room, kit
 

@@ -19,20 +19,20 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from sandbox import languages
+from plaudit.languages import UnsupportedLanguage, resolve
 from sandbox import limits as fences
-from sandbox.errors import InvalidSuite, UnsupportedLanguage
+from sandbox.errors import InvalidSuite
 from sandbox.jail import Job
-from sandbox.judge.output import path_of
-from sandbox.judge.programs import FOLDER, Text, ready
-from sandbox.judge.rulings import Ruling, ruling
+from sandbox.judge.build import FOLDER, Text, ready
+from sandbox.judge.checker_verdicts import Ruling, ruling
+from sandbox.judge.run_only import path_of
 from sandbox.judge.stdio import answers_of, encoded
-from sandbox.recipes import BY_NAME
+from sandbox.language_specs import BY_NAME
 from sandbox.run import Run, Starter
 from sandbox.types import NO_OPTIONS, Limits, Program, StdioCase, StdioSuite
 
 if TYPE_CHECKING:
-    from sandbox.walls import Sandbox
+    from sandbox.sandbox import Sandbox
 
 INPUT, OUTPUT, ANSWER = "input.txt", "output.txt", "answer.txt"
 MIN_CPU_S = 10.0  # what a checker or interactor may use at least, whatever the program may
@@ -64,7 +64,7 @@ def helper_limits(limits: Limits) -> Limits:
 def helper_job(who: str, program: Program, limits: Limits, box: Sandbox) -> Iterator[Job]:
     """The job of a checker or an interactor, compiled once. Raises InvalidSuite if it does not compile."""
     try:
-        language = languages.resolve(program.language)
+        language = resolve(program.language)
         box.require(language)
     except UnsupportedLanguage as error:
         raise UnsupportedLanguage(f"the {who}: {error}") from None

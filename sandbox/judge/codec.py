@@ -19,10 +19,10 @@ import json
 
 TYPE_CHECKING = False  # the real one costs the jail an import of ten milliseconds
 if TYPE_CHECKING or __name__ != "codec":
-    from sandbox.judge import bounds, frames
+    from sandbox.judge import bounds, pandas_codec
 else:
     import bounds
-    import frames
+    import pandas_codec
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -229,7 +229,7 @@ def _encode_library(value: Any, opaque: Opaque, depth: int) -> dict[str, Any]:
         tree = encoder(value, opaque, depth)
         return opaque(value) if tree is None else tree
     if str(kind.__module__).partition(".")[0] == "pandas":  # a class may have made its module's name a property
-        tree = frames.encode(value, opaque, depth, _Codec)
+        tree = pandas_codec.encode(value, opaque, depth, _Codec)
         return opaque(value) if tree is None else tree
     if kind.__module__ == "numpy" and hasattr(value, "dtype") and value.ndim == 0:
         tree = _encode_array(value, opaque, depth)
@@ -650,7 +650,7 @@ _DECODERS: dict[str, Callable[[dict[str, Any], Handle | None, int], Any]] = {
     "ndarray": _numpy,
     "numpy": _numpy,
     "namedtuple": _named_tuple,
-    **dict.fromkeys(frames.TAGS, lambda t, h, d: frames.decode(t, h, d, _Codec)),
+    **dict.fromkeys(pandas_codec.TAGS, lambda t, h, d: pandas_codec.decode(t, h, d, _Codec)),
 }
 
 

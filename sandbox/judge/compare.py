@@ -12,9 +12,9 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
+from plaudit.grading import Compare
 from sandbox.judge import bounds, codec
-from sandbox.judge.lines import same_by_lines
-from sandbox.types import Compare
+from sandbox.judge.compare_lines import same_by_lines
 
 DEFAULT_REL_TOL = 1e-6
 MAX_FLOAT_TEXT = 400

@@ -23,13 +23,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from plaudit.grading import Verdict
 from sandbox.jail import Job
 from sandbox.judge.audit import Watch
+from sandbox.judge.checker_verdicts import Ruling, ruling
 from sandbox.judge.checkers import with_case
-from sandbox.judge.rulings import Ruling, ruling
 from sandbox.judge.stdio import left_by_itself, readable, ruled, run_report
 from sandbox.run import Fate, Run, Starter, fate, flags, pump
-from sandbox.types import StdioCase, TestReport, Verdict
+from sandbox.types import StdioCase, TestReport
 
 UNFLUSHED = 120  # the exit code of a Python whose last output nobody takes
 SLACK_S = 5.0  # how much longer than its program an interactor may take

@@ -11,35 +11,37 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
+from plaudit.grading import SEVERITY, Verdict
+from plaudit.grading import Judge as JudgeName
+from plaudit.languages import UnsupportedLanguage, resolve
 from sandbox import languages
 from sandbox import limits as fences
-from sandbox.errors import InvalidOptions, InvalidSuite, ModuleUnavailable, SandboxError, Starved, UnsupportedLanguage
+from sandbox.errors import InvalidOptions, InvalidSuite, ModuleUnavailable, SandboxError, Starved
 from sandbox.jail import Job
-from sandbox.judge.calls import Undecided, calls_of, judge_calls
-from sandbox.judge.cases import check_cases, with_files
+from sandbox.judge.build import Text, ready
 from sandbox.judge.checkers import Checker, helper_job, helper_limits, tried
-from sandbox.judge.control import Control, control_of
-from sandbox.judge.forms import recognised
+from sandbox.judge.control_run import Control, control_of
+from sandbox.judge.function_calls import Undecided, calls_of, judge_calls
+from sandbox.judge.in_process_tests import judge_number, judge_shared
 from sandbox.judge.interactors import Interactor
-from sandbox.judge.literals import literal_calls
-from sandbox.judge.modules import FLAG, missing_modules
-from sandbox.judge.output import MAIN, check_run, given_files, path_of, run_once
+from sandbox.judge.isolated_tests import check_plan, judge_tests, num_tests
+from sandbox.judge.literal_asserts import literal_calls
+from sandbox.judge.missing_modules import FLAG, missing_modules
 from sandbox.judge.prelude import check_run as check_prelude_once
 from sandbox.judge.prelude import joined, prompted
-from sandbox.judge.programs import Text, ready
-from sandbox.judge.reading import check_entry_point, complete_part
-from sandbox.judge.reports import bounded
+from sandbox.judge.report_limits import bounded
+from sandbox.judge.run_only import MAIN, check_run, given_files, path_of, run_once
 from sandbox.judge.script import combined
 from sandbox.judge.script_control import check_script
-from sandbox.judge.shared import judge_number, judge_shared
-from sandbox.judge.split import check_plan, judge_tests, num_tests
 from sandbox.judge.stdio import judge_case, script_job
+from sandbox.judge.stdio_cases import check_cases, with_files
+from sandbox.judge.suite_analysis import check_entry_point, complete_part
 from sandbox.judge.suite_checks import flaw_of
-from sandbox.judge.texts import sayable, shown_tail
+from sandbox.judge.suite_kinds import recognised
+from sandbox.judge.truncate import sayable, shown_tail
 from sandbox.run import Run, fate
 from sandbox.types import (
     NO_OPTIONS,
-    SEVERITY,
     AssertSuite,
     CheckSuite,
     CompileReport,
@@ -56,12 +58,10 @@ from sandbox.types import (
     Suite,
     TestReport,
     UnittestSuite,
-    Verdict,
 )
-from sandbox.types import Judge as JudgeName
 
 if TYPE_CHECKING:
-    from sandbox.walls import Sandbox
+    from sandbox.sandbox import Sandbox
 
 SPLIT: JudgeName = "split"
 SHARED: JudgeName = "shared_process"
@@ -96,7 +96,7 @@ def judge(
     Raises UnsupportedLanguage, InvalidSuite (also for limits out of range), InvalidOptions, and SandboxError for our
     own faults.
     """
-    language = languages.resolve(program.language)
+    language = resolve(program.language)
     if isinstance(suite, AssertSuite | FunctionSuite | StdioSuite):
         size(suite)
     asked, suite = suite, recognised(suite, language)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sandbox.errors import InvalidSuite
-from sandbox.recipes import BY_NAME
+from sandbox.language_specs import BY_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable

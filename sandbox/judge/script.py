@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 
 from sandbox.errors import InvalidSuite
-from sandbox.judge.imports import hoisted
+from sandbox.judge.build import File, Text, is_module
+from sandbox.judge.import_hoisting import hoisted
 from sandbox.judge.java import classes
 from sandbox.judge.node_tests import with_runner
 from sandbox.judge.prelude import parted
-from sandbox.judge.programs import File, Text, is_module
-from sandbox.recipes import BY_NAME, Recipe
+from sandbox.language_specs import BY_NAME, Recipe
 from sandbox.types import ScriptSuite
 
 END = re.compile(rb"^__(?:END|DATA)__[ \t\r]*$", re.MULTILINE)  # Perl and Ruby read no further
@@ -110,7 +110,7 @@ def wants_runner(recipe: Recipe, test: str) -> bool:
 
     (A program may bring tests and a main function of its own; what counts is what the suite wants run.)
     """
-    if recipe.variant and recipe.variant in recipe.test_names:
+    if recipe.variant and recipe.variant == recipe.test_name:
         if not re.search(recipe.tests, test, re.MULTILINE):
             raise InvalidSuite(f"source: no tests that {recipe.variant} would run, so every program would pass")
         return True

@@ -15,11 +15,12 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
+from plaudit.grading import Verdict
 from sandbox.errors import InvalidSuite
-from sandbox.judge.control import Control, Controls
+from sandbox.judge.control_run import Control, Controls
 from sandbox.judge.suite_checks import bound, looks_at_raised, surely_asserts
-from sandbox.recipes import BY_NAME
-from sandbox.types import ScriptSuite, TestReport, Verdict
+from sandbox.language_specs import BY_NAME
+from sandbox.types import ScriptSuite, TestReport
 
 ANSWERS = ("None", "True", "False", "987654321", "'plaudit control'", "[987654321, 'plaudit']")
 QUICK = frozenset({"javascript", "ruby", "perl", "php", "lua", "bash"})  # start in some ten milliseconds

@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from plaudit.grading import Verdict
 from sandbox import languages
 from sandbox import limits as fences
 from sandbox.errors import InvalidSuite
 from sandbox.jail import KIT, Job, memory_file, reopen_read_only
 from sandbox.judge.audit import Watch
+from sandbox.judge.checker_verdicts import Ruling
 from sandbox.judge.compare import same_output
 from sandbox.judge.prelude import parted
-from sandbox.judge.rulings import Ruling
-from sandbox.judge.texts import shown_head, shown_tail
+from sandbox.judge.truncate import shown_head, shown_tail
 from sandbox.run import Fate, Run, Starter, fate, flags
-from sandbox.types import Limits, Options, StdioCase, StdioSuite, TestReport, Verdict
+from sandbox.types import Limits, Options, StdioCase, StdioSuite, TestReport
 
 PIPE_BYTES = 1 << 16  # what a pipe of Linux holds unless it is told otherwise
 
@@ -103,7 +104,7 @@ def fresh_job(role: str | None, source: bytes, limits: Limits, name: str = "__ma
     prelude, program = parted(source)
     if prelude:
         role = role or "script"
-    in_role = (python, "-S", f"{KIT}/fresh.pyc", str(role), name, *languages.python_packages())
+    in_role = (python, "-S", f"{KIT}/fresh_interpreter.pyc", str(role), name, *languages.python_packages())
     return Job(
         role="exec",
         argv=(python, "/tmp/main.py") if role is None else in_role,

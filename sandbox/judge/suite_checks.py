@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sandbox.judge.forms import has_tests
+from plaudit.test_code import has_tests
 from sandbox.types import AssertSuite, CheckSuite, PytestSuite, ScriptSuite, Suite, UnittestSuite
 
 MAX_TEXT = 1_000_000  # of a test that is read here; a longer one is left to the control run

@@ -12,24 +12,24 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
+from plaudit.errors import UsageError
+from plaudit.schemas import ProblemDocument
 from service import metrics
-from service.api import problems, routes
-from service.api.candidates import Candidates
-from service.api.desk import Desk
-from service.api.dialects import table as dialects
-from service.api.door import Door
-from service.api.ending import end
-from service.api.fleet import REFRESH_S, Fleet
-from service.api.frame import Drain, Frame
-from service.api.ledger import BEAT_S, Ledger
-from service.api.loops import repeat
-from service.api.mailbox import Mailbox
-from service.api.replays import Replays
-from service.api.services import Services
-from service.errors import UsageError
+from service.api import error_handlers, routes
+from service.api.compat import registry as dialects
+from service.api.dispatch.background import repeat
+from service.api.dispatch.fleet import REFRESH_S, Fleet
+from service.api.dispatch.reply_router import Mailbox
+from service.api.dispatch.tasks import end
+from service.api.handlers.replays import Replays
+from service.api.handlers.reward_service import Desk
+from service.api.handlers.validation import Door
+from service.api.middleware import Drain, Frame
+from service.api.state import Services
+from service.api.stores.durable_requests import BEAT_S, Ledger
+from service.api.stores.sample_log import Candidates
 from service.queue.connections import connect_async
 from service.queue.producer import Queue
-from service.schemas import ProblemDocument
 from service.settings import Settings
 
 DESCRIPTION = "A reward service for code models: reward-model scores and sandboxed tests, audited."
@@ -85,7 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.include_router(routes.router)
     dialects.install(app, settings.dialects_off)
-    problems.install(app)
+    error_handlers.install(app)
     app.state.drain = Drain()
     app.add_middleware(Frame, settings=settings, drain=app.state.drain)
     app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]

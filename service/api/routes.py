@@ -13,19 +13,8 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 
-from service import metrics
-from service.api.activation import ACTIVATE_MS
-from service.api.activation import activate as swap
-from service.api.connection import while_connected
-from service.api.context import Context, Progress, deadline, new_request_id
-from service.api.executions import to_suite
-from service.api.ledger import START, request_id_of
-from service.api.problems import respond
-from service.api.services import Services
-from service.errors import Invalid
-from service.jobs import encode_suite, num_tests
-from service.queue.keys import EXECUTE_QUEUE
-from service.schemas import (
+from plaudit.errors import Invalid
+from plaudit.schemas import (
     ActivateAnswer,
     ActivateRequest,
     ExecuteAnswer,
@@ -48,6 +37,17 @@ from service.schemas import (
     ScoreRequest,
     TestsetAnswer,
 )
+from service import metrics
+from service.api.dispatch.disconnect import while_connected
+from service.api.dispatch.request_context import Context, Progress, deadline, new_request_id
+from service.api.error_handlers import respond
+from service.api.handlers.activation import ACTIVATE_MS
+from service.api.handlers.activation import activate as swap
+from service.api.handlers.execute import to_suite
+from service.api.state import Services
+from service.api.stores.durable_requests import START, request_id_of
+from service.jobs import encode_suite, num_tests
+from service.queue.keys import EXECUTE_QUEUE
 
 log = logging.getLogger("plaudit.api")
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from plaudit.errors import UsageError
 from service.api.app import create_app
-from service.errors import UsageError
 from service.queue.connections import greet
 from service.settings import Settings
 

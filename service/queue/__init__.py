@@ -23,13 +23,13 @@ Keys, all under one prefix `{namespace}:`
   load:{queue}            hash cost, drained
   live:{queue}            zset of live jobs by deadline
   tags:{queue}            hash of live jobs by tag (of a model's queue: the revision that is to score them)
-  active:{queue}          hash of the one tag that is admitted (service.queue.revisions, with order, reports, sources)
+  active:{queue}          hash of the one tag that is admitted (service.queue.activation, with order, reports, sources)
   job:{id}                hash of one live job
   waiters:{id}            set of reply channels
   reply:{api}             list of reply frames of one API process
   cache:{id} last:{id}    finished replies (deterministic ones long, others briefly)
   suite:{sha}             test suites
   workers, workers:info   who is alive
-  request:{id}…, api:{id} asynchronous and idempotent requests, and their owners (service.api.ledger)
-  score:{key}             remembered scores (service.api.plans)
+  request:{id}…, api:{id} asynchronous and idempotent requests, and their owners (service.api.stores.durable_requests)
+  score:{key}             remembered scores (service.api.handlers.score)
 """

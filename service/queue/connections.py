@@ -21,7 +21,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 from redis.retry import Retry
 
-from service.errors import HostLacks, UsageError
+from plaudit.errors import HostLacks, UsageError
 from service.settings import masked
 
 SOCKET_TIMEOUT_S = 10.0

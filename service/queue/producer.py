@@ -15,12 +15,12 @@ import msgspec
 import redis.asyncio
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from sandbox.types import Level
+from plaudit.errors import BrokerUnavailable, Overloaded, RevisionMoved
+from plaudit.grading import Level
+from plaudit.schemas import LanguageInfo, ModelInfo
 from service import metrics
-from service.errors import BrokerUnavailable, Overloaded, RevisionMoved
 from service.jobs import Failed, Job, JobState, Kind, Reply, decode_reply, encode, read_reply
 from service.queue.keys import GROUP, Keys, kind_of_queue, script
-from service.schemas import LanguageInfo, ModelInfo
 
 log = logging.getLogger("plaudit.queue")
 

@@ -22,7 +22,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
-from service.errors import HostLacks, UsageError
+from plaudit.errors import HostLacks, UsageError
 from service.scoring.device import CPU
 from service.scoring.spec import SPEC_FILE
 

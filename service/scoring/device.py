@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from service.errors import HostLacks
+from plaudit.errors import HostLacks
 
 CPU = torch.device("cpu")
 

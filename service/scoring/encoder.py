@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from service.errors import Invalid, TooLong, UsageError
+from plaudit.errors import Invalid, TooLong, UsageError
 from service.scoring.packing import num_common
 from service.scoring.spec import CHAT_TEMPLATE, SPEC_FILE, RewardModelSpec, derive
 

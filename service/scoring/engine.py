@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from service.errors import HostLacks, Invalid, TooLong, UsageError
+from plaudit.errors import HostLacks, Invalid, TooLong, UsageError
 from service.scoring.encoder import Encoded, Encoder, Overflow, Prompt
-from service.scoring.prompts import PromptCache
+from service.scoring.prefix_cache import PromptCache
 from service.scoring.spec import SPEC_FILE, RewardModelSpec
 
 if TYPE_CHECKING:

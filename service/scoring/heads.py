@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 
-from service.errors import UsageError
+from plaudit.errors import UsageError
 from service.scoring.checkpoint import Tensors
 
 CLASSIFIER = "classifier"

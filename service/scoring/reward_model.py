@@ -31,14 +31,14 @@ from typing import Any
 import torch
 from transformers import __version__ as transformers_version
 
-from service.errors import TooLong, UsageError
+from plaudit.errors import TooLong, UsageError
 from service.scoring import checkpoint, decoder, heads
 from service.scoring.device import device_of, sent
 from service.scoring.encoder import Encoded, Encoder, Message, Overflow, Prompt, token_id
 from service.scoring.engine import Parity, compare, read_golden
-from service.scoring.isolation import out_of_memory
+from service.scoring.fault_isolation import out_of_memory
 from service.scoring.packing import Ids, pack, rows
-from service.scoring.prompts import Layers, PromptCache
+from service.scoring.prefix_cache import Layers, PromptCache
 from service.scoring.spec import SPEC_FILE, Calibration, RewardModelSpec
 
 __all__ = [
@@ -153,7 +153,7 @@ class RewardModel:
             raise UsageError(f"{folder}: was written to while it was loaded")
         prompts = PromptCache()
         if unshared is None and not deterministic:
-            from service.scoring.sharing import token_bytes, why_not
+            from service.scoring.prefix_sharing import token_bytes, why_not
 
             unshared = why_not(backbone, encoder.spec.max_length)
             if unshared is None and max_prompt_bytes:

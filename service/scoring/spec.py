@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from service.errors import UsageError
-from service.scoring.steps import Steps
+from plaudit.errors import UsageError
+from service.scoring.process_rewards import Steps
 
 SPEC_FILE = "reward_model.json"
 SPEC_FORMAT = 1

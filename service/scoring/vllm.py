@@ -24,11 +24,11 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.errors import HostLacks, TooLong, UsageError
+from plaudit.errors import HostLacks, TooLong, UsageError
 from service.scoring import checkpoint
 from service.scoring.encoder import Encoded, Encoder, Overflow, Prompt
 from service.scoring.engine import GOLDEN_TOLERANCE, EngineUnavailable, Parity, compare, read_golden
-from service.scoring.prompts import PromptCache
+from service.scoring.prefix_cache import PromptCache
 from service.scoring.vllm_server import Server, ServerDied
 from service.settings import Settings
 

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from service.errors import HostLacks
+from plaudit.errors import HostLacks
 from service.scoring.engine import EngineUnavailable
 from service.settings import PREFIX, Settings
 

@@ -12,7 +12,7 @@ import socket
 from importlib.util import find_spec
 from pathlib import Path
 
-from service.errors import HostLacks
+from plaudit.errors import HostLacks
 
 MAX_MEMORY = "1gb"  # past it, writes are refused (noeviction) and the door answers 429: nothing is lost in silence
 _ARCHITECTURES = {"x86_64": "linux-x86_64", "aarch64": "linux-arm64"}

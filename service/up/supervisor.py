@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.errors import EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE
-from service.up.children import Child, spawn
-from service.up.janitor import start_time
+from plaudit.errors import EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE
+from service.up.process import Child, spawn
+from service.up.reaper import start_time
 
 log = logging.getLogger("plaudit.up")
 
@@ -54,7 +54,7 @@ class Janitor:
         self._start()
 
     def _start(self) -> None:
-        script = Path(__file__).with_name("janitor.py")
+        script = Path(__file__).with_name("reaper.py")
         self.process = subprocess.Popen(
             [sys.executable, "-I", str(script), str(JANITOR_GRACE_S)],
             stdin=subprocess.PIPE,

@@ -10,19 +10,14 @@ from typing import Any
 
 import msgspec
 
-from sandbox.errors import (
-    Interrupted,
-    InvalidOptions,
-    InvalidSuite,
-    ModuleUnavailable,
-    SandboxError,
-    UnsupportedLanguage,
-)
+from plaudit.grading import TIMING_VERDICTS
+from plaudit.languages import UnsupportedLanguage
+from sandbox.errors import Interrupted, InvalidOptions, InvalidSuite, ModuleUnavailable, SandboxError
 from sandbox.judge import judge
-from sandbox.judge.modules import FLAG
+from sandbox.judge.missing_modules import FLAG
 from sandbox.packages import packages
-from sandbox.types import TIMING_VERDICTS, Program, Report, Stop, Suite
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
+from sandbox.types import Program, Report, Stop, Suite
 from service import metrics
 from service.jobs import Executed, ExecuteTask, Failed, JobState, Kind, decode_suite, encode, execute_job_id
 from service.queue.consumer import Lease

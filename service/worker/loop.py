@@ -22,8 +22,8 @@ from typing import Any, Protocol
 
 from redis.exceptions import ClusterDownError, ReadOnlyError, RedisError, ResponseError, TryAgainError
 
+from plaudit.errors import HostLacks, UsageError
 from service import metrics
-from service.errors import HostLacks, UsageError
 from service.jobs import Executed, Failed, JobState, Kind, Scored, encode
 from service.queue.connections import connect, greet
 from service.queue.consumer import Consumer, Ending, Heartbeat, Lease
@@ -212,9 +212,9 @@ def patiently(call: Callable[[], Any], stop: Stop, give_up_s: float = 60.0, refu
 
 def run_score(settings: Settings) -> int:
     """A scoring worker until SIGTERM. Raises HostLacks or UsageError when it cannot start."""
-    from service.queue.revisions import Registry
+    from service.queue.activation import Registry
+    from service.worker.model_manager import Shelf, enrol
     from service.worker.score import ScoreWork
-    from service.worker.shelf import Shelf, enrol
 
     if settings.redis_url is None:
         raise UsageError("a worker needs --redis-url")
@@ -242,7 +242,7 @@ def limit_memory(mb: int) -> None:
 def run_execute(settings: Settings) -> int:
     """An executing worker until SIGTERM. Raises HostLacks when this host's walls are not what is asked for."""
     from sandbox.errors import WallsMissing
-    from sandbox.walls import Sandbox
+    from sandbox.sandbox import Sandbox
     from service.worker.execute import ExecuteWork
 
     if settings.redis_url is None:

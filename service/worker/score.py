@@ -10,19 +10,19 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from plaudit.errors import Invalid, RevisionMoved, TooLong
 from service import metrics
-from service.errors import Invalid, RevisionMoved, TooLong
 from service.jobs import LANES, Failed, JobState, Kind, Scored, ScoreTask, encode, score_job_id
 from service.queue.consumer import Ending, Lease
 from service.queue.keys import queue_of_model
 from service.queue.producer import KEEP_REPLY_MS, now_ms
 from service.scoring.encoder import Encoded
-from service.scoring.isolation import score_apart
+from service.scoring.fault_isolation import score_apart
+from service.scoring.process_rewards import StepScores
 from service.scoring.scheduler import Batch, Group, Refused, Scheduler, Score
-from service.scoring.steps import StepScores
 from service.settings import Settings
 from service.worker.loop import Hands, failure
-from service.worker.shelf import Place, Shelf
+from service.worker.model_manager import Place, Shelf
 
 log = logging.getLogger("plaudit.score")
 

@@ -12,14 +12,14 @@ import httpx
 import jsonschema
 import pytest
 
-from sandbox.walls import Walls
+from plaudit.integrations import batcher
+from plaudit.integrations.batcher import Rater
+from sandbox.sandbox import Walls
 from support import clients
 from support.broker import Broker
 from support.checkpoints import checkpoint
 from support.scripted import Scripted
 from support.stack import Stack
-from training import rating
-from training.rating import Rater
 
 SCHEMAS = json.loads(Path(__file__).with_name("schemas.json").read_text("utf-8"))
 Fits = Callable[[str, Any], None]
@@ -77,7 +77,7 @@ def verl_reward_loop(wheels: Path) -> RewardLoop:
 async def nothing_left_open(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Plug-ins live as long as their trainer; here they give their connections back."""
     made: set[Rater] = set()
-    monkeypatch.setattr(rating, "_alive", made)
+    monkeypatch.setattr(batcher, "_alive", made)
     yield
     for rater in made:
         rater.close()

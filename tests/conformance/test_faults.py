@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from service.api.dialects import dialect
-from service.api.dialects.table import DIALECTS
-from service.errors import BrokerUnavailable, NoWorker, Overloaded, PlauditError, WouldMissDeadline
+from plaudit.errors import BrokerUnavailable, NoWorker, Overloaded, PlauditError, WouldMissDeadline
+from service.api.compat import base
+from service.api.compat.registry import DIALECTS
 from support.pages import ROOT, publish, table
 from support.probes import PROBES, Case
 from support.scripted import Scripted, Word, ran
@@ -215,7 +215,7 @@ def test_what_clients_end_up_with(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = dialect.deadline
+    real = base.deadline
 
     def hurried(settings: Any, body_ms: int | None, header: str | None) -> int:
         return real(settings, HURRY_MS, header)
@@ -227,7 +227,7 @@ def test_what_clients_end_up_with(
         scripted.says(fault, fault, "ok")
         passing.append(ends_with(client, right, scripted))
     assert set(passing) == {"right"}
-    monkeypatch.setattr(dialect, "deadline", hurried)
+    monkeypatch.setattr(base, "deadline", hurried)
     columns = [list(clients), passing]
     for word in (fault, "timeout_queue", "infra_error"):
         scripted.says(word)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from support.stack import Stack
-from training import grpo
-from training.config import Pretrain, Recipe, Tokenize, World
-from training.microworld import microworld
-from training.pretrain import new_model
-from training.records import Problem, read_problems
-from training.run import Run
-from training.tokenize import load_encoder
+from training.pipeline.config import Pretrain, Recipe, Tokenize, World
+from training.pipeline.records import Problem, read_problems
+from training.pipeline.run import Run
+from training.reward_model.pretrain import new_model
+from training.reward_model.tokenizer import load_encoder
+from training.rewardranker.microworld import microworld
+from training.rl import grpo
 
 WORLD = dataclasses.replace(
     Recipe(),

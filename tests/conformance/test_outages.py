@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.walls import Walls
-from service.api.dialects.table import DIALECTS
+from sandbox.sandbox import Walls
+from service.api.compat.registry import DIALECTS
 from support.broker import Broker
 from support.checkpoints import checkpoint
 from support.pages import ROOT, publish, with_column

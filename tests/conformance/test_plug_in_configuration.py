@@ -13,13 +13,13 @@ from typing import Any
 import numpy
 import pytest
 
-from service.errors import Invalid, PlauditError
-from service.schemas import CompletionReward, Component, Problem
+from plaudit.errors import Invalid, PlauditError
+from plaudit.integrations import rewards
+from plaudit.integrations.batcher import Misconfigured, Rater
+from plaudit.schemas import CompletionReward, Component, Problem
 from support.plug_ins import BAD, GOOD, PLUG_INS, PROMPT, TESTS, answered, rewards_of
 from support.scripted import Scripted
 from support.stack import Stack
-from training import rewards
-from training.rating import Misconfigured, Rater
 
 pytestmark = pytest.mark.usefixtures("nothing_left_open")
 

@@ -1,4 +1,4 @@
-"""`training.rewards` against the running service, called as each trainer calls its own reward function; and against a
+"""`plaudit.integrations` against the running service, called as each trainer calls its own reward function; against a
 scripted one for what happens when something of ours fails."""
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from service.errors import NoWorker, Overloaded, PlauditError, TooLarge, Unauthorized
-from service.schemas import CompletionReward, Component, Problem
-from service.tests_first import unit
+from plaudit.errors import NoWorker, Overloaded, PlauditError, TooLarge, Unauthorized
+from plaudit.integrations import rewards
+from plaudit.integrations.batcher import Rater, Row
+from plaudit.schemas import CompletionReward, Component, Problem
+from plaudit.tests_first import unit
 from support import clients
 from support.plug_ins import BAD, GOOD, NONE, PLUG_INS, PROMPT, TESTS, TIE, about, answered, rewards_of, sample
 from support.scripted import Scripted
 from support.stack import Stack
-from training import rewards
-from training.rating import Rater, Row
 
 pytestmark = pytest.mark.usefixtures("nothing_left_open")
 
@@ -89,7 +89,9 @@ def test_verl_s_plain_and_batch_managers(stack: Stack) -> None:
 async def test_openrlhf_loads_the_file_and_calls_it(stack: Stack, wheels: Path, tmp_path: Path) -> None:
     agent = clients.openrlhf_agent(wheels)
     file = tmp_path / "reward.py"
-    file.write_text(f"from training.rewards import openrlhf\nreward_func = openrlhf({stack.url!r}, reward='tests')\n")
+    file.write_text(
+        f"from plaudit.integrations.rewards import openrlhf\nreward_func = openrlhf({stack.url!r}, reward='tests')\n"
+    )
     executor = agent.SingleTurnAgentExecutor(str(file))
     (found,) = await executor._fetch_rewards_via_func([PROMPT + BAD], [PROMPT], [TESTS])
     assert found == {
@@ -301,6 +303,6 @@ def test_no_trainer_is_imported() -> None:
     import subprocess
 
     heavy = {"torch", "trl", "verl", "ray", "transformers", "fastapi", "redis"}
-    code = f"import sys, training.rewards; print(*{heavy} & set(sys.modules))"
+    code = f"import sys, plaudit.integrations.rewards; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.errors import Overloaded
+from plaudit.errors import Overloaded
 from support.scripted import Scripted
 from support.stack import Stack
 

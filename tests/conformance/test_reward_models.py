@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.errors import Overloaded, WouldMissDeadline
+from plaudit.errors import Overloaded, WouldMissDeadline
 from support.scripted import Scripted
 from support.stack import Stack
 

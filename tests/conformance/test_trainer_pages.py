@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.api.dialects.table import DIALECTS
+from service.api.compat.registry import DIALECTS
 from support import clients
 from support.pages import ROOT, Block, blocks
 from support.stack import Stack

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from plaudit.integrations import rewards
 from support.checkpoints import write_tokenizer
 from support.stack import Stack
-from training import rewards
 
 TESTS = ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]
 PROGRAMS = [

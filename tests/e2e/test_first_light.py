@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from service.schemas import RewardItem
-from service.up.janitor import start_time
+from plaudit.schemas import RewardItem
+from service.up.reaper import start_time
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.walls import Sandbox, Walls
+from sandbox.sandbox import Sandbox, Walls
 
 HERE = Path(__file__).parent
 

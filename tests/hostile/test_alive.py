@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import AssertSuite, Limits, Options, Program, PytestSuite, Report, Stop, Suite, UnittestSuite
-from sandbox.walls import Sandbox
 
 LIMITS = Limits(cpu_s=5)
 LIAR = """

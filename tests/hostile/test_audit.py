@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import (
     AssertSuite,
     Case,
@@ -20,7 +21,6 @@ from sandbox.types import (
     Stop,
     Suite,
 )
-from sandbox.walls import Sandbox
 
 LIMITS = Limits(cpu_s=1, wall_s=6)
 AUDIT = Options(audit=True)

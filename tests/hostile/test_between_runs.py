@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Options, Output, Program, RunSuite, Stop
-from sandbox.walls import Sandbox
 
 LIMITS = Limits(cpu_s=4)
 

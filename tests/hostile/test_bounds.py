@@ -18,8 +18,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from plaudit.grading import Verdict
 from sandbox.errors import InvalidSuite
 from sandbox.judge import bounds, codec, judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import (
     AssertSuite,
     Case,
@@ -34,9 +36,7 @@ from sandbox.types import (
     StdioSuite,
     Stop,
     Suite,
-    Verdict,
 )
-from sandbox.walls import Sandbox
 
 ROOT = Path(__file__).parent.parent.parent
 LIMITS = Limits(cpu_s=2)
@@ -450,7 +450,7 @@ import json, resource, sys
 from sandbox.errors import SandboxError
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
 from service.worker.loop import limit_memory
 suites = {"function": FunctionSuite("f", (Case((1,), {}, 1),)), "literal": AssertSuite(("assert f(1) == 1",)),
           "assert": AssertSuite(("x = f(1)\\nassert x == 1",), entry_point="f")}

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.errors import InvalidSuite, UnsupportedLanguage
+from plaudit.grading import Verdict
+from plaudit.languages import UnsupportedLanguage
+from sandbox.errors import InvalidSuite
 from sandbox.judge import judge
-from sandbox.judge.rulings import MAX_MESSAGE_CHARS, Ruling, ruling_of
+from sandbox.judge.checker_verdicts import MAX_MESSAGE_CHARS, Ruling, ruling_of
 from sandbox.run import Fate
-from sandbox.types import Limits, Options, Program, Report, StdioCase, StdioSuite, Stop, Verdict
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
+from sandbox.types import Limits, Options, Program, Report, StdioCase, StdioSuite, Stop
 from support.checker_problems import CHECKER_PROBLEMS, CheckerProblem
 
 LIMITS = Limits(cpu_s=2, output_kb=4096)

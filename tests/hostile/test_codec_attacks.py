@@ -11,9 +11,10 @@ import time
 
 import pytest
 
+from plaudit.grading import Verdict
 from sandbox.judge import judge
-from sandbox.types import AssertSuite, Case, FunctionSuite, Limits, Program, Report, Stop, Suite, Verdict
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
+from sandbox.types import AssertSuite, Case, FunctionSuite, Limits, Program, Report, Stop, Suite
 
 LIMITS = Limits(cpu_s=5)
 QUICK = Limits(cpu_s=0.5, wall_s=3)

@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import (
     AssertSuite,
     Case,
@@ -19,7 +20,6 @@ from sandbox.types import (
     StdioSuite,
     Stop,
 )
-from sandbox.walls import Sandbox
 
 LIMITS = Limits(cpu_s=2)
 

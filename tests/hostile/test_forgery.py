@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from plaudit.grading import Verdict
 from sandbox.judge import judge
-from sandbox.types import AssertSuite, Case, CheckSuite, FunctionSuite, Limits, Program, Report, Stop, Suite, Verdict
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
+from sandbox.types import AssertSuite, Case, CheckSuite, FunctionSuite, Limits, Program, Report, Stop, Suite
 from support.exploits import FAMILIES, OURS, Problem, completion
 
 DATA = Path(os.environ.get("PLAUDIT_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))

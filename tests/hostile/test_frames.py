@@ -8,8 +8,8 @@ import pytest
 
 from sandbox.judge import judge
 from sandbox.languages import python_packages
+from sandbox.sandbox import Sandbox
 from sandbox.types import AssertSuite, Limits, Options, Program, Report, Stop, UnittestSuite
-from sandbox.walls import Sandbox
 
 pytestmark = pytest.mark.skipif(
     not any(Path(place, "pandas").is_dir() for place in python_packages()),

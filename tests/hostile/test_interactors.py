@@ -6,10 +6,11 @@ import time
 
 import pytest
 
+from plaudit.grading import Verdict
 from sandbox.errors import InvalidSuite
 from sandbox.judge import judge
-from sandbox.types import Limits, Options, Program, Report, StdioCase, StdioSuite, Stop, Verdict
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
+from sandbox.types import Limits, Options, Program, Report, StdioCase, StdioSuite, Stop
 from support.interactive_problems import BISECT, GUESS, INTERACTIVE_PROBLEMS, InteractiveProblem
 
 LIMITS = Limits(cpu_s=1, wall_s=3)

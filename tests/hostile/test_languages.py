@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import pytest
 
+from plaudit.languages import UnsupportedLanguage
 from sandbox import languages
-from sandbox.errors import UnsupportedLanguage
 from sandbox.judge import judge
-from sandbox.recipes import BY_NAME, RECIPES
+from sandbox.language_specs import BY_NAME, RECIPES
+from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, Report, RunSuite, StdioCase, StdioSuite, Stop
-from sandbox.walls import Sandbox
 
 LIMITS = Limits(cpu_s=5, memory_mb=128)
 LANGUAGES = [recipe.name for recipe in RECIPES]

@@ -17,20 +17,20 @@ from pathlib import Path
 import pytest
 
 from hostile.test_languages import SUM
+from plaudit.grading import Grading, Level, Verdict
 from sandbox import languages
-from sandbox.bare import unreachable
+from sandbox.capabilities import landlock_lacks
 from sandbox.errors import SandboxError, WallsMissing
-from sandbox.inside.broom import descendants, processes_of
+from sandbox.inside.reaper import descendants, processes_of
 from sandbox.judge import judge
-from sandbox.probe import landlock_lacks
+from sandbox.no_namespace import unreachable
+from sandbox.sandbox import FIRST_BROOM, FIRST_UID, Sandbox, Walls, state_directory, sweep
 from sandbox.selftest import prove
 from sandbox.types import (
     AssertSuite,
     Case,
     CheckSuite,
     FunctionSuite,
-    Grading,
-    Level,
     Limits,
     Options,
     Program,
@@ -42,9 +42,7 @@ from sandbox.types import (
     Stop,
     Suite,
     UnittestSuite,
-    Verdict,
 )
-from sandbox.walls import FIRST_BROOM, FIRST_UID, Sandbox, Walls, state_directory, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM_PYTHON = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
@@ -361,7 +359,7 @@ def test_a_zygote_that_dies_is_our_fault_and_takes_its_job_along(low: Sandbox) -
 
 KILL_ZYGOTE = """
 import os, signal, sys, time
-from sandbox.inside.broom import children, descendants
+from sandbox.inside.reaper import children, descendants
 while True:
     for pid in descendants(int(sys.argv[1])):
         try:
@@ -464,8 +462,8 @@ def f(x):
 def test_our_packages_are_not_readable_where_they_lie_in_a_readable_folder(
     locked: Sandbox, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    from sandbox.bare import around
-    from sandbox.walls import hidden
+    from sandbox.no_namespace import around
+    from sandbox.sandbox import hidden
 
     assert locked.plan.bare is not None
     good = locked.plan
@@ -473,7 +471,7 @@ def test_our_packages_are_not_readable_where_they_lie_in_a_readable_folder(
     locked.discard()
     locked.plan = replace(good, bare=replace(good.bare, readable=readable, listable=listable))  # type: ignore[type-var]
     source = f"""
-for name in ("sandbox/walls.py", "service/settings.py", "training/__init__.py", "README.md"):
+for name in ("sandbox/sandbox.py", "service/settings.py", "training/__init__.py", "README.md"):
     try:
         open({str(ROOT)!r} + "/" + name).read()
         print(name)
@@ -502,7 +500,7 @@ OWNER = """
 import sys
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.walls import Sandbox, Walls, state_directory
+from sandbox.sandbox import Sandbox, Walls, state_directory
 with Sandbox(Walls("landlock", (), ""), state_directory()) as box:
     print(box.name, box.plan.uid, flush=True)
     source = "import os\\nif os.fork() == 0: os.setsid()\\nwhile True: pass"
@@ -560,7 +558,7 @@ import json
 from sandbox.errors import WallsMissing
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.walls import Sandbox, Walls
+from sandbox.sandbox import Sandbox, Walls
 walls = Walls.probe()
 said = []
 for accept in ("strong", "userns"):
@@ -597,7 +595,7 @@ import json
 from sandbox.judge import judge
 from sandbox.selftest import prove
 from sandbox.types import *
-from sandbox.walls import Sandbox, Walls, state_directory
+from sandbox.sandbox import Sandbox, Walls, state_directory
 lacks = Walls.probe().lacks
 with Sandbox(Walls("none", (), ""), state_directory()) as box:
     prove(box)

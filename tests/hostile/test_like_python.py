@@ -23,8 +23,8 @@ import pytest
 
 from sandbox import languages
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Options, Program, RunSuite, Stop
-from sandbox.walls import Sandbox
 
 STDIN = "3 4\nb\r\nlast without newline ü"
 BY_HAND = Path(__file__).with_name("like_python.txt")

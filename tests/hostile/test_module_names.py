@@ -6,6 +6,7 @@ import pytest
 
 from sandbox.errors import InvalidOptions
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import (
     AssertSuite,
     Case,
@@ -22,7 +23,6 @@ from sandbox.types import (
     Stop,
     Suite,
 )
-from sandbox.walls import Sandbox
 
 LIMITS = Limits(cpu_s=3)
 GUARDS = {

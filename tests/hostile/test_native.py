@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from plaudit.grading import Verdict
+from plaudit.languages import UnsupportedLanguage
 from sandbox import limits
-from sandbox.errors import UnsupportedLanguage
 from sandbox.judge import judge
-from sandbox.types import AssertSuite, Limits, Program, Report, StdioCase, StdioSuite, Stop, Verdict
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
+from sandbox.types import AssertSuite, Limits, Program, Report, StdioCase, StdioSuite, Stop
 
 LIMITS = Limits(cpu_s=1)
 
@@ -149,11 +150,11 @@ def test_a_program_that_is_sent_again_is_not_compiled_again(box: Sandbox) -> Non
 
 
 def test_executables_are_kept_within_bounds(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandbox.judge.artifacts.MAX_KEPT", 2)
+    monkeypatch.setattr("sandbox.judge.compile_cache.MAX_KEPT", 2)
     for number in range(4):
         assert run(box, f"int main() {{ return {number}; }}").tests[0].detail in ("", f"exit code {number}")
     assert len(box.artifacts) == 2
-    monkeypatch.setattr("sandbox.judge.artifacts.MAX_KEPT_BYTES", 1)
+    monkeypatch.setattr("sandbox.judge.compile_cache.MAX_KEPT_BYTES", 1)
     run(box, "int main() { return 9; }")
     assert len(box.artifacts) == 1
 

@@ -13,6 +13,7 @@ import pytest
 
 from sandbox.errors import InvalidOptions, InvalidSuite
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import (
     AssertSuite,
     Case,
@@ -28,7 +29,6 @@ from sandbox.types import (
     Stop,
     Suite,
 )
-from sandbox.walls import Sandbox
 
 LIMITS = Limits(cpu_s=1, wall_s=6)
 FRESH = Options(fresh_interpreter=True)

@@ -10,8 +10,8 @@ import contextlib
 import pytest
 
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import AssertSuite, CheckSuite, Limits, Program, Report, Stop, Suite
-from sandbox.walls import Sandbox
 from support.grading import AREAS as TABLE
 from support.grading import LIMITS as BOUNDARIES
 from support.grading import Limit, grading_rows

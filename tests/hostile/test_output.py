@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from plaudit.grading import Verdict
 from sandbox import limits as fences
 from sandbox.errors import InvalidSuite
 from sandbox.judge import judge
-from sandbox.types import Limits, Output, Program, Report, RunSuite, Stop, Verdict
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
+from sandbox.types import Limits, Output, Program, Report, RunSuite, Stop
 
 LIMITS = Limits(cpu_s=2, output_kb=2048)
 

@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 from sandbox import limits as fences
-from sandbox import walls
+from sandbox import sandbox
 from sandbox.errors import SandboxError, WallsMissing
 from sandbox.jail import Job
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox, Walls, state_directory, sweep
 from sandbox.types import Limits, Program, StdioCase, StdioSuite, Stop
-from sandbox.walls import Sandbox, Walls, state_directory, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 SPIN = """
 from sandbox.jail import Job
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
 with Sandbox.open() as box:
     print(box.name, box.plan.uid, flush=True)
     program = Program("python", "import os\\nos.fork()\\nwhile True: pass")
@@ -73,7 +73,7 @@ def test_nothing_survives_a_killed_owner_and_the_next_one_cleans_up(box: Sandbox
 
 def test_two_sandboxes_share_no_uid_and_no_name() -> None:
     code = """
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
 with Sandbox.open() as box:
     print(box.name, box.plan.uid, flush=True)
     input()
@@ -114,7 +114,7 @@ def test_a_wall_that_does_not_hold_is_found_at_the_start(monkeypatch: pytest.Mon
             filters.export_bpf(file)
             return os.pread(file.fileno(), 1 << 16, 0)
 
-    monkeypatch.setattr(walls, "build_filter", open_filter)
+    monkeypatch.setattr(sandbox, "build_filter", open_filter)
     with pytest.raises(WallsMissing, match="a vsock"):
         Sandbox.open()
 

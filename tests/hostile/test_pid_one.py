@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from plaudit.grading import Verdict
 from sandbox.judge import judge
-from sandbox.types import AssertSuite, Limits, Program, Report, StdioCase, StdioSuite, Stop, Verdict
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
+from sandbox.types import AssertSuite, Limits, Program, Report, StdioCase, StdioSuite, Stop
 
 LIMITS = Limits(cpu_s=5)
 QUICK = Limits(cpu_s=0.5, wall_s=3)
@@ -199,8 +200,8 @@ os.kill(os.getpid(), signal.SIGSTOP)
 
 def test_the_harness_files_can_be_read_and_not_changed(box: Sandbox) -> None:
     """They hold no secret: the same text is public. What matters is that they stay what they are."""
-    names = ["zygote", "candidate", "tests", "peer", "remote", "wire", "codec"]
-    trials = [f"open('/harness/{name}.pyc', 'r+b')" for name in names] + ["os.unlink('/harness/peer.pyc')"]
+    names = ["zygote", "candidate", "tests", "rpc", "proxy", "framing", "codec"]
+    trials = [f"open('/harness/{name}.pyc', 'r+b')" for name in names] + ["os.unlink('/harness/rpc.pyc')"]
     trials += ["open('/harness/__init__.py', 'w')", "os.rename('/harness', '/tmp/harness')"]
     assert set(tried(box, *trials)) <= {"EROFS", "EACCES", "EXDEV", "EPERM", "EBUSY"}
 

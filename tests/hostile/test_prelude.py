@@ -7,6 +7,7 @@ import pytest
 from sandbox.errors import InvalidSuite, ModuleUnavailable
 from sandbox.judge import judge
 from sandbox.packages import packages, python_lacks
+from sandbox.sandbox import Sandbox
 from sandbox.types import (
     NO_OPTIONS,
     AssertSuite,
@@ -24,7 +25,6 @@ from sandbox.types import (
     Stop,
     Suite,
 )
-from sandbox.walls import Sandbox
 
 LIMITS = Limits(cpu_s=5)
 PRELUDE = (

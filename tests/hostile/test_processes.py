@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from plaudit.grading import Verdict
 from sandbox.judge import judge
-from sandbox.types import Limits, Program, Report, StdioCase, StdioSuite, Stop, Verdict
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
+from sandbox.types import Limits, Program, Report, StdioCase, StdioSuite, Stop
 
 QUICK = Limits(cpu_s=0.5, wall_s=10)  # CPU time decides, also on a busy machine
 
@@ -200,7 +201,7 @@ def test_many_copies_at_once_are_not_slow_programs() -> None:
     script = """
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
 with Sandbox.open() as box:
     source = "x = 0\\nfor i in range(2_000_000): x += i\\nprint(x)"
     suite = StdioSuite((StdioCase("", "1999999000000"),))

@@ -10,9 +10,9 @@ import pytest
 
 from sandbox.errors import InvalidSuite
 from sandbox.judge import judge
-from sandbox.judge.reading import complete_part, read
+from sandbox.judge.suite_analysis import complete_part, read
+from sandbox.sandbox import Sandbox
 from sandbox.types import AssertSuite, CheckSuite, Limits, Program, Report, Stop, Suite
-from sandbox.walls import Sandbox
 
 LIMITS = Limits(cpu_s=5)
 

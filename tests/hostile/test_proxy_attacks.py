@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from plaudit.grading import Verdict
 from sandbox.judge import judge
-from sandbox.types import AssertSuite, Limits, Program, Report, Stop, Verdict
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
+from sandbox.types import AssertSuite, Limits, Program, Report, Stop
 
 LIMITS = Limits(cpu_s=5)
 QUICK = Limits(cpu_s=0.5, wall_s=3)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from plaudit.grading import Verdict
 from sandbox.judge import judge
-from sandbox.types import Limits, Program, Report, StdioCase, StdioSuite, Stop, Verdict
-from sandbox.walls import Sandbox, hidden
+from sandbox.sandbox import Sandbox, hidden
+from sandbox.types import Limits, Program, Report, StdioCase, StdioSuite, Stop
 
 LIMITS = Limits(cpu_s=2)
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,7 +107,7 @@ def test_the_product_is_covered_where_it_lies_in_a_bound_directory(box: Sandbox)
     source = f"""
 import os, sys
 sys.path.insert(0, {root!r})
-for name in ("sandbox.walls", "service.settings", "training.config"):
+for name in ("sandbox.sandbox", "service.settings", "training.pipeline.config"):
     try:
         __import__(name)
         print(name)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from plaudit.grading import Verdict
 from sandbox.judge import judge
-from sandbox.types import Limits, Program, Report, StdioCase, StdioSuite, Stop, Verdict
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
+from sandbox.types import Limits, Program, Report, StdioCase, StdioSuite, Stop
 
 SMALL = Limits(cpu_s=3, memory_mb=64, output_kb=256)
 

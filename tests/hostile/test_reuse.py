@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import pytest
 
+from plaudit.grading import Verdict
 from sandbox.judge import judge
-from sandbox.types import AssertSuite, CheckSuite, Limits, Program, Report, StdioCase, StdioSuite, Stop, Verdict
-from sandbox.walls import Sandbox, Walls, state_directory
+from sandbox.sandbox import Sandbox, Walls, state_directory
+from sandbox.types import AssertSuite, CheckSuite, Limits, Program, Report, StdioCase, StdioSuite, Stop
 
 LIMITS = Limits(cpu_s=5)
 

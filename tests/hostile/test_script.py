@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from plaudit.grading import Position
 from sandbox.judge import judge
-from sandbox.recipes import BY_NAME, RECIPES
-from sandbox.types import Limits, Position, Program, Report, ScriptSuite, Stop
-from sandbox.walls import Sandbox
+from sandbox.language_specs import BY_NAME, RECIPES
+from sandbox.sandbox import Sandbox
+from sandbox.types import Limits, Program, Report, ScriptSuite, Stop
 
 LIMITS = Limits(cpu_s=10)
 LANGUAGES = [recipe.name for recipe in RECIPES]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import AssertSuite, Limits, Options, Program, PytestSuite, Report, Stop
-from sandbox.walls import Sandbox
 
 SETUP = """
 import asyncio, builtins, contextlib, csv, datetime, decimal, inspect, io, json, logging, os, pickle, random, re

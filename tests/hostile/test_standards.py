@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from plaudit.languages import base, resolve
 from sandbox.errors import InvalidSuite
 from sandbox.judge import judge
-from sandbox.languages import base, resolve
+from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, Report, RunSuite, ScriptSuite, StdioCase, StdioSuite, Stop
-from sandbox.walls import Sandbox
 
 LIMITS = Limits(cpu_s=10)
 

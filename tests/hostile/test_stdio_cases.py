@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from plaudit.grading import Compare, Verdict
 from sandbox import limits as fences
 from sandbox.errors import InvalidSuite
 from sandbox.judge import judge
-from sandbox.judge.cases import MAX_ANSWERS
 from sandbox.judge.compare import least_output, same_output
-from sandbox.types import Compare, Limits, Program, Report, StdioCase, StdioSuite, Stop, Verdict
-from sandbox.walls import Sandbox
+from sandbox.judge.stdio_cases import MAX_ANSWERS
+from sandbox.sandbox import Sandbox
+from sandbox.types import Limits, Program, Report, StdioCase, StdioSuite, Stop
 
 
 def run(box: Sandbox, source: str, suite: StdioSuite, language: str = "python", output_kb: int = 1024) -> Report:

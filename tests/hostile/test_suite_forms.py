@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from plaudit.grading import Verdict
 from sandbox.errors import InvalidSuite
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import (
     AssertSuite,
     CheckSuite,
@@ -18,9 +20,7 @@ from sandbox.types import (
     Stop,
     Suite,
     UnittestSuite,
-    Verdict,
 )
-from sandbox.walls import Sandbox
 from support.suite_forms import BIGCODEBENCH, CLASSEVAL, KODCODE, Example
 
 ADD = "def add(a, b):\n    return a + b\n"

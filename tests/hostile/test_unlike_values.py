@@ -6,8 +6,8 @@ import pytest
 
 from sandbox.errors import InvalidSuite
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import AssertSuite, Limits, Program, Report, Stop
-from sandbox.walls import Sandbox
 
 PROGRAM = """
 import asyncio

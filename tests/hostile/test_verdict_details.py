@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from plaudit.grading import Compare, Verdict
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import (
     AssertSuite,
     Case,
-    Compare,
     FunctionSuite,
     Limits,
     Program,
@@ -18,9 +19,7 @@ from sandbox.types import (
     StdioSuite,
     Stop,
     Suite,
-    Verdict,
 )
-from sandbox.walls import Sandbox
 
 LIMITS = Limits(cpu_s=5)
 SMALL = Limits(cpu_s=5, memory_mb=64, output_kb=64)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from plaudit.grading import Verdict
 from sandbox.errors import InvalidSuite
 from sandbox.judge import judge
-from sandbox.types import AssertSuite, Case, CheckSuite, FunctionSuite, Limits, Program, Report, Stop, Suite, Verdict
-from sandbox.walls import Sandbox
+from sandbox.sandbox import Sandbox
+from sandbox.types import AssertSuite, Case, CheckSuite, FunctionSuite, Limits, Program, Report, Stop, Suite
 
 LIMITS = Limits(cpu_s=1, wall_s=4)
 THREE = AssertSuite(("assert f(1) == 2", "assert f(2) == 3", "assert f(3) == 4"))

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.probe import Walls
+from sandbox.capabilities import Walls
 from service.scoring.reward_model import Calibration, RewardModel
 from support.asks import Asks
 from support.broker import Broker

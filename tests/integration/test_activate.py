@@ -14,15 +14,15 @@ from typing import Any
 import httpx
 import pytest
 
+from service.queue.activation import Registry
 from service.queue.connections import connect
 from service.queue.keys import Keys
 from service.queue.producer import now_ms
-from service.queue.revisions import Registry
+from service.scoring.process_rewards import Steps
 from service.scoring.reward_model import RewardModel
-from service.scoring.steps import Steps
 from service.settings import Settings
 from service.worker.loop import Stop
-from service.worker.shelf import enrol
+from service.worker.model_manager import enrol
 from support.broker import Broker
 from support.checkpoints import checkpoint
 from support.stack import Stack, wait_for

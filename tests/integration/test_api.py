@@ -16,8 +16,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from service.scoring.agreement import consensus
-from service.tests_first import SMALLEST_STEP, unit
+from plaudit.tests_first import SMALLEST_STEP, unit
+from service.agreement import consensus
 from support.checkpoints import TEMPLATE
 from support.stack import Stack, wait_for
 

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from service.errors import UsageError
+from plaudit.errors import UsageError
 from support.stack import Stack, wait_for
-from training.records import Problem
-from training.run import read_jsonl
-from training.seen import read_seen
+from training.pipeline.records import Problem
+from training.pipeline.run import read_jsonl
+from training.rewardranker.from_service_log import read_seen
 
 GOOD, BAD = "def add(a, b):\n    return a + b\n", "def add(a, b):\n    return a - b\n"
 TESTS = {"kind": "assert", "asserts": ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]}

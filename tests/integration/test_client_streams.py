@@ -8,9 +8,9 @@ from contextlib import aclosing
 
 import pytest
 
-from service.client import AsyncClient, Client
-from service.errors import Conflict, NotFound
-from service.schemas import ExecuteItem, ExecuteRequest, ExecuteResult, StdioTestCase, StdioTests
+from plaudit.client import AsyncClient, Client
+from plaudit.errors import Conflict, NotFound
+from plaudit.schemas import ExecuteItem, ExecuteRequest, ExecuteResult, StdioTestCase, StdioTests
 from support.stack import Stack, wait_for
 
 TESTS = StdioTests(kind="stdio", cases=[StdioTestCase(stdout="done\n")])

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from service.errors import HostLacks, UsageError
+from plaudit.errors import HostLacks, UsageError
 from service.queue.connections import checked, connect, connect_async, greet
 from service.settings import masked
 from support.broker import Broker

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.probe import Walls
+from sandbox.capabilities import Walls
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
 from support.asks import Ask, Asks, crowd, insist
 from support.stack import wait_for

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.recipes import RECIPES
+from sandbox.language_specs import RECIPES
 
 
 def ok(response: httpx.Response) -> Any:

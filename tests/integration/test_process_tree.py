@@ -18,14 +18,14 @@ import httpx
 import pytest
 import redis
 
-from service.up.janitor import start_time
+from service.up.reaper import start_time
 from support.broker import Broker
 from support.checkpoints import checkpoint
 
 TREE = """
 import json, os, sys
 from pathlib import Path
-from service.up.children import Child
+from service.up.process import Child
 from service.up.supervisor import Supervisor
 plan = json.loads(sys.argv[1])
 children = [Child(c["name"], tuple(c["argv"]), dict(os.environ), c.get("stage", 0), c.get("announces", False))

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from sandbox.judge import judge
+from sandbox.sandbox import Sandbox
 from sandbox.types import AssertSuite, CheckSuite, Limits, Program, Stop, Suite
-from sandbox.walls import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("PLAUDIT_DATA", ROOT / ".." / "shared" / "data"))

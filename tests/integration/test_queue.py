@@ -13,8 +13,8 @@ import pytest
 import redis
 import redis.asyncio
 
-from service.api.ledger import Ledger
-from service.errors import BrokerUnavailable, Conflict, NotFound, Overloaded, RevisionMoved
+from plaudit.errors import BrokerUnavailable, Conflict, NotFound, Overloaded, RevisionMoved
+from service.api.stores.durable_requests import Ledger
 from service.jobs import Failed, Job, JobState, Scored, ScoreTask, digest, encode
 from service.queue import connections, keys
 from service.queue.connections import connect, connect_async

@@ -15,15 +15,15 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.types import Verdict
-from service.api.context import Context
-from service.api.executions import ExecuteGroup, to_suite
-from service.api.replays import MAX_PENDING, Replays
-from service.errors import RequestUnknown
+from plaudit.errors import RequestUnknown
+from plaudit.grading import Verdict
+from plaudit.schemas import ExecuteItem, ExecuteResult, ProgramResult, TestResult
+from service.api.dispatch.request_context import Context
+from service.api.handlers.execute import ExecuteGroup, to_suite
+from service.api.handlers.replays import MAX_PENDING, Replays
 from service.jobs import encode_suite
 from service.queue.connections import connect_async
 from service.queue.producer import Queue, now_ms
-from service.schemas import ExecuteItem, ExecuteResult, ProgramResult, TestResult
 from support.broker import Broker
 from support.stack import Stack, wait_for
 

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from service.client import Client
-from service.schemas import RewardItem
-from service.tests_first import SMALLEST_STEP
+from plaudit.client import Client
+from plaudit.schemas import RewardItem
+from plaudit.tests_first import SMALLEST_STEP
 from support.stack import Stack
 
 PROMPT = "Write a function add(a, b) that returns the sum of two numbers."

@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from sandbox.types import AssertSuite, Limits, Report, TestReport, Verdict
-from service.api.context import Context
-from service.api.executions import ExecuteGroup, ExecutePlan, execute_job
-from service.api.fleet import Fleet
-from service.api.replays import Replays
+from plaudit.grading import Verdict
+from plaudit.schemas import ExecuteItem
+from sandbox.types import AssertSuite, Limits, Report, TestReport
+from service.api.dispatch.fleet import Fleet
+from service.api.dispatch.request_context import Context
+from service.api.handlers.execute import ExecuteGroup, ExecutePlan, execute_job
+from service.api.handlers.replays import Replays
 from service.jobs import (
     Executed,
     ExecuteTask,
@@ -31,7 +33,6 @@ from service.queue.connections import connect, connect_async
 from service.queue.consumer import Consumer
 from service.queue.keys import EXECUTE_QUEUE
 from service.queue.producer import Bound, Queue, Worker, now_ms
-from service.schemas import ExecuteItem
 from service.settings import Settings
 from service.worker.execute import ExecuteWork
 from service.worker.loop import Hands, Stop

@@ -10,25 +10,25 @@ import torch
 
 from service.scoring.reward_model import Encoded, RewardModel
 from support.pretrained import write_base, write_encoder, write_run
-from training.cli import main
-from training.forward import group_scores
-from training.records import read_problems, read_programs
+from training.pipeline.cli import main
+from training.pipeline.records import read_problems, read_programs
+from training.reward_model.packed_forward import group_scores
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
 def fitted(monkeypatch: pytest.MonkeyPatch, recipe: Path, folder: Path) -> Any:
     """The model as the loop leaves it."""
-    from training import fit
+    from training.reward_model import trainer
 
     kept = []
-    write = fit.write_checkpoint
+    write = trainer.write_checkpoint
 
     def spy(run: Any, base: Path, model: Any, *rest: Any) -> None:
         kept.append(model)
         write(run, base, model, *rest)
 
-    monkeypatch.setattr(fit, "write_checkpoint", spy)
+    monkeypatch.setattr(trainer, "write_checkpoint", spy)
     assert main(["fit", str(recipe), "--run", str(folder), "--fit.loop", "groups", "--fit.lr", "0.003"]) == 0
     return kept[0]
 

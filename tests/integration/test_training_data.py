@@ -17,16 +17,16 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.probe import Walls
+from sandbox.capabilities import Walls
 from support.hub_rows import SOLVED
 from support.openai_server import OpenAIServer, causal_model
 from support.stack import Stack, free_port, wait_for
-from training.adapters import entries
-from training.cli import main
-from training.config import Hub
-from training.records import Problem, program_of, read_problems, read_programs, row
-from training.run import Run, read_jsonl, write_jsonl
-from training.verify import judge_all, task_of
+from training.data.adapters import entries
+from training.data.verify import judge_all, task_of
+from training.pipeline.cli import main
+from training.pipeline.config import Hub
+from training.pipeline.records import Problem, program_of, read_problems, read_programs, row
+from training.pipeline.run import Run, read_jsonl, write_jsonl
 
 ROOT = Path(__file__).parents[2]
 NOUNS = "apple river stone cloud lemon tiger piano candle".split()  # noqa: SIM905
@@ -64,7 +64,7 @@ def write_recipe(folder: Path, stages: list[str], *lines: str) -> Path:
 def stage(name: str, recipe: Path, run: Path, *flags: str) -> subprocess.Popen[bytes]:
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "training.cli", name, str(recipe), "--run", str(run), *flags],
+        [sys.executable, "-m", "training.pipeline.cli", name, str(recipe), "--run", str(run), *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environ,

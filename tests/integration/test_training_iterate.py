@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from service.errors import UsageError
-from training import policy
-from training.config import PPO, Fit, Iterate, Pair, Pretrain, Recipe, Tokenize, World
-from training.iterate import iterate
-from training.ppo import Learner
-from training.run import Run, read_jsonl
+from plaudit.errors import UsageError
+from training.pipeline.config import PPO, Fit, Iterate, Pair, Pretrain, Recipe, Tokenize, World
+from training.pipeline.run import Run, read_jsonl
+from training.rewardranker import policy
+from training.rewardranker.iterate import iterate
+from training.rewardranker.ppo import Learner
 
 TINY = Recipe(
     name="tiny",
@@ -70,7 +70,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def recipe_with_records(run: Run, **changes: Any) -> Recipe:
     """Completions on record: a program that passes and one that fails for every training task."""
-    from training.microworld import draw_tasks, problem_of
+    from training.rewardranker.microworld import draw_tasks, problem_of
 
     path = run.folder / "recorded.jsonl"
     rows = []

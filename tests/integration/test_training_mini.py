@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from service.scoring.reward_model import RewardModel
-from training.config import read_recipe
-from training.diagnostics import discrimination
-from training.ending import score_programs
-from training.evaluate import gather
-from training.records import data_file, read_problems, read_programs
-from training.run import Run
-from training.split import collect
+from training.data.collect import collect
+from training.evaluation.diagnostics import discrimination
+from training.evaluation.evaluate import gather
+from training.pipeline.config import read_recipe
+from training.pipeline.records import data_file, read_problems, read_programs
+from training.pipeline.run import Run
+from training.reward_model.finalize import score_programs
 
 ROOT = Path(__file__).parents[2]
 MINI = ROOT / "models" / "plaudit-mini"

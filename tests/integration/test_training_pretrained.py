@@ -17,14 +17,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from service.errors import UsageError
+from plaudit.errors import UsageError
 from service.scoring.encoder import load_tokenizer
 from service.scoring.reward_model import RewardModel
 from support.pretrained import write_base, write_run
-from training.cli import main
-from training.config import read_recipe
-from training.records import read_problems, read_programs
-from training.run import read_jsonl
+from training.pipeline.cli import main
+from training.pipeline.config import read_recipe
+from training.pipeline.records import read_problems, read_programs
+from training.pipeline.run import read_jsonl
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -55,7 +55,7 @@ def threads() -> Iterator[None]:
 
 def trained_scores(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, ...], tuple[float, int]]:
     """ids → (score, pooled token id) by the model that was trained, in right-padded batches as it was trained."""
-    from training.fit_pretrained import PairTrainer
+    from training.reward_model.trainer_hf import PairTrainer
 
     found: dict[tuple[int, ...], tuple[float, int]] = {}
     save = PairTrainer.save_model
@@ -140,7 +140,7 @@ def test_a_fit_that_was_killed_ends_like_one_that_was_not(tmp_path: Path) -> Non
     assert main(["fit", str(recipe), "--run", str(whole)]) == 0
 
     recipe, killed = write_run(tmp_path / "killed", base, epochs=8)
-    command = [sys.executable, "-m", "training.cli", "fit", str(recipe), "--run", str(killed)]
+    command = [sys.executable, "-m", "training.pipeline.cli", "fit", str(recipe), "--run", str(killed)]
     with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         while not (killed / "fit.trainer" / "checkpoint-8" / "whole").exists():
             assert process.poll() is None
@@ -158,7 +158,7 @@ def test_a_fit_that_was_killed_ends_like_one_that_was_not(tmp_path: Path) -> Non
 
 
 LAUNCHES = {
-    "data parallel": ["--cpu", "--num_machines", "1", "--mixed_precision", "no", "-m", "training.cli"],
+    "data parallel": ["--cpu", "--num_machines", "1", "--mixed_precision", "no", "-m", "training.pipeline.cli"],
     "sharded, by the recipe's own file": [
         "--config_file",
         str(RECIPES / "accelerate" / "fsdp.yaml"),
@@ -280,7 +280,7 @@ def test_several_processes_run_nothing_but_a_fit_of_a_base(
 
 
 def test_a_padding_that_closes_a_text_is_not_taken(tmp_path: Path) -> None:
-    from training.base import pad_token
+    from training.reward_model.base_model import pad_token
 
     tokenizer = load_tokenizer(write_base(tmp_path / "base"))
     end = tokenizer.convert_tokens_to_ids("<|end|>")

@@ -13,13 +13,13 @@ import torch
 from transformers import Qwen2ForSequenceClassification
 
 from service.scoring.reward_model import RewardModel
-from training.cli import main
-from training.config import read_recipe
-from training.forward import group_scores
-from training.records import read_problems, read_programs
-from training.run import read_jsonl
-from training.tokenize import load_encoder
-from training.verify import Task
+from training.data.verify import Task
+from training.pipeline.cli import main
+from training.pipeline.config import read_recipe
+from training.pipeline.records import read_problems, read_programs
+from training.pipeline.run import read_jsonl
+from training.reward_model.packed_forward import group_scores
+from training.reward_model.tokenizer import load_encoder
 
 RECIPE = """
 name = "toy"
@@ -145,7 +145,7 @@ def judge_toys(tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
 def test_all_stages_from_data_to_a_served_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("training.verify.judge_shard", judge_toys)
+    monkeypatch.setattr("training.data.verify.judge_shard", judge_toys)
     monkeypatch.setenv("PLAUDIT_DATA", str(toy_data(tmp_path / "data")))
     recipe = tmp_path / "toy.toml"
     recipe.write_text(RECIPE)
@@ -206,7 +206,7 @@ def test_a_fit_killed_in_the_middle_ends_like_one_that_was_not(tmp_path: Path, m
     import torch
     from safetensors.torch import load_file
 
-    monkeypatch.setattr("training.verify.judge_shard", judge_toys)
+    monkeypatch.setattr("training.data.verify.judge_shard", judge_toys)
     monkeypatch.setenv("PLAUDIT_DATA", str(toy_data(tmp_path / "data")))
     recipe = tmp_path / "toy.toml"
     recipe.write_text(RECIPE)
@@ -214,12 +214,12 @@ def test_a_fit_killed_in_the_middle_ends_like_one_that_was_not(tmp_path: Path, m
         assert main([stage, str(recipe), "--run", str(tmp_path / "run")]) == 0
     whole = load_file(tmp_path / "run" / "checkpoint" / "model.safetensors")
 
-    import training.fit
+    import training.reward_model.trainer
 
     (tmp_path / "run" / "stages" / "fit.json").unlink()
     (tmp_path / "run" / "stages" / "fit.begun").unlink()
-    monkeypatch.setattr("training.fit.SAVE_EVERY_S", 0.0)
-    step, calls = training.fit.train_step, []
+    monkeypatch.setattr("training.reward_model.trainer.SAVE_EVERY_S", 0.0)
+    step, calls = training.reward_model.trainer.train_step, []
 
     def killed(*arguments: Any) -> float:
         calls.append(1)
@@ -227,7 +227,7 @@ def test_a_fit_killed_in_the_middle_ends_like_one_that_was_not(tmp_path: Path, m
             raise KeyboardInterrupt
         return step(*arguments)
 
-    monkeypatch.setattr("training.fit.train_step", killed)
+    monkeypatch.setattr("training.reward_model.trainer.train_step", killed)
     with pytest.raises(KeyboardInterrupt):
         main(["fit", str(recipe), "--run", str(tmp_path / "run")])
     assert main(["fit", str(recipe), "--run", str(tmp_path / "run")]) == 0

@@ -1,4 +1,4 @@
-"""`training.cli` with FSDP on processes without accelerators, for `accelerate launch`.
+"""`training.pipeline.cli` with FSDP on processes without accelerators, for `accelerate launch`.
 
 accelerate turns FSDP off where there is no accelerator; here it is told that the gloo processes have one, and
 everything behind that (torch's sharding, gathering of weights, saving) is what runs on GPUs.
@@ -23,7 +23,7 @@ def _pretends(self: PartialState, *arguments: Any, **settings: Any) -> None:
 
 if __name__ == "__main__":
     PartialState.__init__ = _pretends
-    from training.cli import main
+    from training.pipeline.cli import main
 
     code = main(sys.argv[1:])
     print("sharded by", AcceleratorState().distributed_type.value, AcceleratorState().fsdp_plugin.fsdp_version)

@@ -22,9 +22,9 @@ from fastapi.responses import JSONResponse, Response
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from support.checkpoints import write_tokenizer
-from training.config import Source
-from training.sources import Ask
-from training.sources.local import LocalSource
+from training.generation.sources import Ask
+from training.generation.sources.local import LocalSource
+from training.pipeline.config import Source
 
 Fault = tuple[int, dict[str, str]] | str
 Answer = Callable[[dict[str, Any]], list[str]]

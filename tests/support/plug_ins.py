@@ -1,4 +1,4 @@
-"""Every plug-in of `training.rewards` as its trainer would call it, and what a scripted desk answers it."""
+"""Every plug-in of `plaudit.integrations.rewards` as its trainer would call it, and what a scripted desk answers it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from service.schemas import CompletionReward, Component, GroupStatistics, RewardAnswer, RewardResult, Timing
-from service.tests_first import SMALLEST_STEP
-from training import rewards
+from plaudit.integrations import rewards
+from plaudit.schemas import CompletionReward, Component, GroupStatistics, RewardAnswer, RewardResult, Timing
+from plaudit.tests_first import SMALLEST_STEP
 
 GOOD = "Sure:\n```python\ndef add(a, b):\n    return a + b\n```"
 BAD = "```python\ndef add(a, b):\n    return a - b\n```"

@@ -7,8 +7,8 @@ from typing import Any
 
 from support.checkpoints import write_tokenizer
 from support.decoders import causal
-from training.records import Problem, program_of, row
-from training.run import write_jsonl
+from training.pipeline.records import Problem, program_of, row
+from training.pipeline.run import write_jsonl
 
 LICENSE = "Apache-2.0"
 BODIES = {"    return {k} * x\n": 1.0, "    return x\n": 0.25, "    raise ValueError(x)\n": 0.5}

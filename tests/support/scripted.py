@@ -16,18 +16,9 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from sandbox.types import Output, Report, TestReport, Verdict
-from service.api import problems, routes
-from service.api.context import Context
-from service.api.dialects import table
-from service.api.door import Door
-from service.api.frame import Drain, Frame
-from service.api.ledger import Entry
-from service.api.problems import problem_of
-from service.api.runs import Order, Ran
-from service.errors import BrokerUnavailable, PlauditError
-from service.queue.producer import now_ms
-from service.schemas import (
+from plaudit.errors import BrokerUnavailable, PlauditError
+from plaudit.grading import Verdict
+from plaudit.schemas import (
     CompletionReward,
     CompletionScore,
     Component,
@@ -50,6 +41,16 @@ from service.schemas import (
     TestResult,
     Timing,
 )
+from sandbox.types import Output, Report, TestReport
+from service.api import error_handlers, routes
+from service.api.compat import registry
+from service.api.dispatch.request_context import Context
+from service.api.error_handlers import problem_of
+from service.api.handlers.run import Order, Ran
+from service.api.handlers.validation import Door
+from service.api.middleware import Drain, Frame
+from service.api.stores.durable_requests import Entry
+from service.queue.producer import now_ms
 from service.settings import Settings
 
 Word = PlauditError | str | Callable[[Any], Any]
@@ -238,8 +239,8 @@ class Scripted:
         app = FastAPI()
         app.state.services = self.services
         app.include_router(routes.router)
-        table.install(app, self.settings.dialects_off)
-        problems.install(app)
+        registry.install(app, self.settings.dialects_off)
+        error_handlers.install(app)
         app.add_middleware(Frame, settings=self.settings, drain=Drain())
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self.sock.getsockname()[1]}"

@@ -13,7 +13,7 @@ import httpx
 import redis
 
 from service.queue.keys import GROUP, Keys
-from service.up.janitor import stat_of
+from service.up.reaper import stat_of
 from support.stack import Process, wait_for
 
 STATE = Path("/run/plaudit")  # where sandboxes of root keep their directories

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import Invalid
-from service.scoring.agreement import agreement, consensus
+from plaudit.errors import Invalid
+from service.agreement import agreement, consensus
 
 
 def test_consensus_by_hand() -> None:

@@ -13,7 +13,7 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from sandbox.judge import bounds, codec
 from sandbox.judge.compare import close_words, least_output, same_output
-from sandbox.judge.reports import fair_share, shortened, written
+from sandbox.judge.report_limits import fair_share, shortened, written
 from sandbox.last_words import no_memory, not_parsed
 from service.worker.loop import refused
 

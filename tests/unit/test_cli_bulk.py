@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from service.bulk import AHEAD, Progress, Tally, run
-from service.errors import Invalid, Unauthorized
-from service.schemas import CompletionScore, ScoreItem, ScoreResult
+from plaudit.bulk import AHEAD, Progress, Tally, run
+from plaudit.errors import Invalid, Unauthorized
+from plaudit.schemas import CompletionScore, ScoreItem, ScoreResult
 
 
 class Fake:

@@ -14,11 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
-from service import errors
-from service.client import AsyncClient, Best, Client, Unreachable
-from service.client.calls import Calls
-from service.client.tries import GRACE_S, Outcome, Patience, Send, Steps
-from service.schemas import RankAnswer, ScoreItem, ScoreRequest
+from plaudit import errors
+from plaudit.calls import Calls
+from plaudit.client import AsyncClient, Best, Client, Unreachable
+from plaudit.retries import GRACE_S, Outcome, Patience, Send, Steps
+from plaudit.schemas import RankAnswer, ScoreItem, ScoreRequest
 
 ITEM = {"prompt": "p", "completions": ["a", "b"]}
 SCORED = {

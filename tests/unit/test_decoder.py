@@ -10,7 +10,7 @@ from service.scoring.decoder import FAMILIES as REPLACED
 from service.scoring.decoder import DecoderLayer, speed_up
 from service.scoring.linear import usable
 from service.scoring.packing import Ids, pack
-from service.scoring.sharing import why_not
+from service.scoring.prefix_sharing import why_not
 from support.decoders import FAMILIES, MAX_LENGTH, VOCABULARY, WINDOW, classifier
 
 pytestmark = pytest.mark.skipif(not usable(), reason="no AVX-512 here, or a torch without the operator")

@@ -390,7 +390,7 @@ def test_the_page_reads_only_metrics_that_exist() -> None:
 
 
 def test_the_page_shows_every_verdict_in_a_colour_of_its_own() -> None:
-    from sandbox.types import Verdict
+    from plaudit.grading import Verdict
 
     colours = re.search(r"const COLOURS = \{(.+?)\};", PAGE.read_text())
     assert colours

@@ -2,7 +2,7 @@
 
 Tables between `<!-- generated: NAME -->` and `<!-- end -->` are made here and written again by
 `PYTHONPATH=tests python tests/unit/test_docs.py`. Fences by their info string:
-  python          run, one namespace a page                  json NAME       a valid service.schemas.NAME
+  python          run, one namespace a page                  json NAME       a valid plaudit.schemas.NAME
   bash service    }  run by the integration tests            sh              for the reader's host; syntax checked
   python service  }  against a real service                  text, mermaid   read by people
   python trainer, bash trainer, text answer, yaml NAME       pages of trainers, run by the conformance tests
@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from sandbox.types import SEVERITY, Verdict
-from service import errors, metrics, schemas
-from service.api import problems
+from plaudit import errors, schemas
+from plaudit.grading import SEVERITY, Verdict
+from service import metrics
+from service.api import error_handlers
 from service.settings import PREFIX, Settings
 from support.pages import PAGES, ROOT, Block, blocks
 
@@ -136,7 +137,7 @@ def endpoints() -> str:
 
 
 def error_codes() -> str:
-    places = (errors.__name__, problems.__name__)  # not the client's own, nor those of some test
+    places = (errors.__name__, error_handlers.__name__)  # not the client's own, nor those of some test
     kinds = [kind for kind in errors._tree(errors.PlauditError) if kind.__module__ in places]
     kinds = [kind for kind in kinds if kind not in (errors.HostLacks, errors.UsageError)]  # these end a command
     kinds.sort(key=lambda kind: (kind.status, kind.code))
@@ -191,7 +192,7 @@ def families() -> str:
 
 
 def dialects() -> str:
-    from service.api.dialects.table import DIALECTS
+    from service.api.compat.registry import DIALECTS
 
     rows = []
     for name, one in DIALECTS.items():
@@ -202,7 +203,7 @@ def dialects() -> str:
 
 
 def languages() -> str:
-    from sandbox.recipes import RECIPES, VARIANTS
+    from sandbox.language_specs import RECIPES, VARIANTS
 
     rows = []
     for one in RECIPES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from service.api.ending import end
+from service.api.dispatch.tasks import end
 
 
 async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:

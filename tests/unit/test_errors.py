@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from service import errors
-from service.api.problems import problem_of
-from service.errors import PlauditError, by_code, exit_code
+from plaudit import errors
+from plaudit.errors import PlauditError, by_code, exit_code
+from service.api.error_handlers import problem_of
 
 TABLE = {
     "Invalid": (422, "invalid", False),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.extract import Code, answer, code_of, fences, last_fence
+from plaudit.extract import Code, answer, code_of, fences, last_fence
 
 F = "```"
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from service.errors import HostLacks, UsageError
+from plaudit.errors import HostLacks, UsageError
 from service.scoring.encoder import load_tokenizer
 from service.scoring.reward_model import RewardModel, RewardModelSpec
 from service.scoring.spec import derive

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from service.errors import UsageError
+from plaudit.errors import UsageError
 from service.scoring import heads
 from service.scoring.checkpoint import Tensors
 from service.scoring.reward_model import RewardModel

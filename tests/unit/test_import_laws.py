@@ -25,9 +25,12 @@ def loaded_by(*modules: str) -> set[str]:
     ("modules", "absent"),
     [
         (("service.api.app", "service.api.server", "service.cli"), {"torch", "transformers", "tokenizers", "numpy"}),
-        (("service.cli", "service.up.tree"), {"torch", "transformers", "fastapi", "redis", "pyseccomp"}),
+        (("service.cli", "service.up.launcher"), {"torch", "transformers", "fastapi", "redis", "pyseccomp"}),
         (("service.worker.loop", "service.worker.execute"), {"torch", "transformers", "fastapi", "uvicorn"}),
-        (("sandbox.judge", "sandbox.walls"), {"torch", "fastapi", "redis", "httpx", "pydantic", "service", "training"}),
+        (
+            ("sandbox.judge", "sandbox.sandbox"),
+            {"torch", "fastapi", "redis", "httpx", "pydantic", "service", "training"},
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -49,7 +52,7 @@ def needs_of(*packages: str) -> set[str]:
 
 def test_the_client_needs_httpx_and_pydantic_and_nothing_else() -> None:
     belongs_to = importlib.metadata.packages_distributions()
-    extra = loaded_by("service.client") - loaded_by("httpx", "pydantic")  # httpx takes rich along where it finds it
+    extra = loaded_by("plaudit.client") - loaded_by("httpx", "pydantic")  # httpx takes rich along where it finds it
     loaded = {canonicalize_name(name) for module in extra for name in belongs_to.get(module, ())}
     assert loaded - {"plaudit"} <= needs_of("httpx", "pydantic")
 

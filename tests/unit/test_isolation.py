@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.scoring.encoder import Encoded
-from service.scoring.isolation import CANARY, out_of_memory, score_apart
+from service.scoring.fault_isolation import CANARY, out_of_memory, score_apart
 from service.scoring.scheduler import Refused
 
 POISON, NAN, NAN_IN_COMPANY = 1001, 1002, 1003

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from plaudit import labels
+from plaudit.errors import Invalid
+from plaudit.graders import IMPORTS, Grader
+from plaudit.schemas import CheckTests, FunctionTests, StdioTests
 from sandbox.judge.compare import same_output
-from sandbox.judge.lines import same_by_lines
-from service import labels
-from service.errors import Invalid
-from service.graders import IMPORTS, Grader
-from service.schemas import CheckTests, FunctionTests, StdioTests
+from sandbox.judge.compare_lines import same_by_lines
 
 
 def called(label: Any) -> FunctionTests:

@@ -6,12 +6,13 @@ import time
 
 import pytest
 
+from plaudit.languages import resolve
 from sandbox import languages
-from sandbox.judge.artifacts import Work
+from sandbox.judge.build import is_module
+from sandbox.judge.compile_cache import Work
 from sandbox.judge.java import classes
-from sandbox.judge.programs import is_module
 from sandbox.judge.script import appended, combined, program_name
-from sandbox.recipes import BY_NAME, RECIPES, packages
+from sandbox.language_specs import BY_NAME, RECIPES, packages
 from sandbox.types import ScriptSuite
 
 SPELLINGS = {
@@ -50,7 +51,7 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_languages_have_the_names_people_use(spelling: str) -> None:
-    assert languages.resolve(spelling) == SPELLINGS[spelling]
+    assert resolve(spelling) == SPELLINGS[spelling]
 
 
 def test_every_language_can_be_installed_found_and_started() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.fleet import Line
+from service.api.dispatch.fleet import Line
 from service.queue.producer import Load
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from service.scoring.decoder import speed_up
 from service.scoring.heads import Head
-from service.scoring.prompts import ID_BYTES, MANY, PromptCache
+from service.scoring.prefix_cache import ID_BYTES, MANY, PromptCache
+from service.scoring.prefix_sharing import token_bytes
 from service.scoring.reward_model import Encoded, RewardModel, RewardModelSpec
-from service.scoring.sharing import token_bytes
 from support.checkpoints import checkpoint
 from support.decoders import FAMILIES, MAX_LENGTH, VOCABULARY, classifier
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from service.errors import HostLacks, Invalid, TooLong, UsageError
+from plaudit.errors import HostLacks, Invalid, TooLong, UsageError
 from service.scoring import checkpoint as checkpoint_files
 from service.scoring.reward_model import Calibration, Encoded, Encoder, RewardModel, RewardModelSpec
 from support.checkpoints import SPECIAL, TEMPLATE, checkpoint, write_golden, write_model, write_tokenizer

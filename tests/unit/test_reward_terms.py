@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from sandbox.types import Verdict
-from service.api.reward import join, order, statistics
-from service.errors import Invalid
-from service.schemas import (
+from plaudit.errors import Invalid
+from plaudit.grading import Verdict
+from plaudit.schemas import (
     CompletionScore,
     ExecuteResult,
     GroupStatistics,
@@ -22,6 +21,7 @@ from service.schemas import (
     ScoreResult,
     TestResult,
 )
+from service.api.handlers.reward import join, order, statistics
 
 LOST = Problem(code="model_failed", detail="RuntimeError in the model", retryable=True)
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from sandbox import probe
-from sandbox.bare import Folder, around, is_somebody, unreachable
-from sandbox.census import Census
-from sandbox.inside import broom
+from plaudit.errors import NoWorker, UsageError
+from sandbox import capabilities
+from sandbox.inside import reaper
+from sandbox.no_namespace import Folder, around, is_somebody, unreachable
+from sandbox.procfs import Census
 from sandbox.seccomp import build_filter
-from service.api.door import Door
-from service.errors import NoWorker, UsageError
+from service.api.handlers.validation import Door
 from service.settings import Settings
 
 
@@ -58,7 +58,7 @@ def test_a_folder_is_emptied_however_deep_and_whatever_its_modes(tmp_path: Path)
             os.chdir("d")
     finally:
         os.chdir(here)
-    assert broom.remove_below(str(place))
+    assert reaper.remove_below(str(place))
     assert list(place.iterdir()) == []
     assert [path.name for path in tmp_path.iterdir() if path != place] == ["beside"]
 
@@ -118,7 +118,7 @@ time.sleep(60)
     assert process.stdout is not None
     process.stdout.readline()
     yield process
-    broom.kill_below(process.pid)
+    reaper.kill_below(process.pid)
     process.kill()
     process.wait()
     process.stdout.close()
@@ -126,12 +126,12 @@ time.sleep(60)
 
 def test_descendants_are_found_whichever_thread_has_forked_them(parent: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 5
-    while len(list(broom.descendants(parent.pid))) < 2:
+    while len(list(reaper.descendants(parent.pid))) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert sorted(Census(parent.pid, 1 << 30).pids()) == sorted(broom.descendants(parent.pid))
-    broom.kill_below(parent.pid)
-    assert broom.processes_of(23_456) == []
+    assert sorted(Census(parent.pid, 1 << 30).pids()) == sorted(reaper.descendants(parent.pid))
+    reaper.kill_below(parent.pid)
+    assert reaper.processes_of(23_456) == []
 
 
 def test_the_filter_of_a_bare_jail_knows_no_sockets_but_pairs() -> None:
@@ -140,10 +140,10 @@ def test_the_filter_of_a_bare_jail_knows_no_sockets_but_pairs() -> None:
 
 
 def test_every_lack_says_what_would_give_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "capabilities", frozenset)
-    lacks = probe.capability_lacks(probe.FOR_NAMESPACES)
-    assert [lack.split(",")[0] for lack in lacks] == [f"CAP_{name}" for name in probe.FOR_NAMESPACES]
-    assert all(f"--cap-add {name}" in lack for name, lack in zip(probe.FOR_NAMESPACES, lacks, strict=True))
+    monkeypatch.setattr(capabilities, "capabilities", frozenset)
+    lacks = capabilities.capability_lacks(capabilities.FOR_NAMESPACES)
+    assert [lack.split(",")[0] for lack in lacks] == [f"CAP_{name}" for name in capabilities.FOR_NAMESPACES]
+    assert all(f"--cap-add {name}" in lack for name, lack in zip(capabilities.FOR_NAMESPACES, lacks, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_what_bubblewrap_says_becomes_a_flag(
     script.write_text(f'#!/bin/sh\necho "{said}" >&2\nexit 1\n')
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(probe, "capabilities", lambda: frozenset(probe.CAPABILITIES))
-    [lack] = probe.namespace_lacks()
+    monkeypatch.setattr(capabilities, "capabilities", lambda: frozenset(capabilities.CAPABILITIES))
+    [lack] = capabilities.namespace_lacks()
     assert said in lack
     assert flag in lack
 

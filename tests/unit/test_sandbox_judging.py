@@ -8,23 +8,16 @@ from typing import Any
 
 import pytest
 
+from plaudit.grading import SEVERITY, Verdict
+from plaudit.languages import ALIASES, UnsupportedLanguage, resolve
 from sandbox import languages
 from sandbox.cgroup import Counters
-from sandbox.errors import InvalidSuite, Starved, UnsupportedLanguage
+from sandbox.errors import InvalidSuite, Starved
 from sandbox.jail import Ending
 from sandbox.judge.judge import conclude, derived_entry_point, plan_of, size, worst
 from sandbox.limits import Fence, checked, for_run
 from sandbox.run import Budget, fate, flags
-from sandbox.types import (
-    SEVERITY,
-    AssertSuite,
-    CheckSuite,
-    FunctionSuite,
-    Limits,
-    StdioSuite,
-    TestReport,
-    Verdict,
-)
+from sandbox.types import AssertSuite, CheckSuite, FunctionSuite, Limits, StdioSuite, TestReport
 
 NOTHING = Counters(0, 0, 0, 0)
 
@@ -204,16 +197,16 @@ def test_the_wall_limit_follows_from_the_cpu_limit() -> None:
     [("python", "python"), ("Python3", "python"), (" py ", "python"), ("C++", "cpp"), ("cc", "cpp"), ("cxx", "cpp")],
 )
 def test_a_language_has_many_spellings(spelling: str, name: str) -> None:
-    assert languages.resolve(spelling) == name
+    assert resolve(spelling) == name
 
 
 def test_an_unknown_language_is_unsupported() -> None:
     with pytest.raises(UnsupportedLanguage, match="'cobol' is not one of python, cpp"):
-        languages.resolve("cobol")
+        resolve("cobol")
 
 
 def test_no_spelling_means_two_languages() -> None:
-    names = [name for canonical, aliases in languages.ALIASES.items() for name in (canonical, *aliases)]
+    names = [name for canonical, aliases in ALIASES.items() for name in (canonical, *aliases)]
     assert len(names) == len(set(names))
 
 

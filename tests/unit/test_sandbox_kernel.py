@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import cgroup, walls
+from sandbox import cgroup, sandbox
 from sandbox.cgroup import Cgroups, Group, Hierarchy, discover, remove_stale, start_time
 from sandbox.seccomp import DENIED, build_filter
 
@@ -122,15 +122,15 @@ def test_directories_of_the_dead_are_swept(tmp_path: Path) -> None:
     for home in (living, dead):
         (home / "kit").mkdir(parents=True)
     (tmp_path / "uid-0").touch()
-    assert walls.sweep(tmp_path) == 1
+    assert sandbox.sweep(tmp_path) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([living.name, "uid-0"])
 
 
 def test_uids_in_use_are_not_given_out_twice(tmp_path: Path) -> None:
-    first, lock_a = walls.claim_uids(tmp_path)
-    second, lock_b = walls.claim_uids(tmp_path)
+    first, lock_a = sandbox.claim_uids(tmp_path)
+    second, lock_b = sandbox.claim_uids(tmp_path)
     os.close(lock_a)
-    third, lock_c = walls.claim_uids(tmp_path)
+    third, lock_c = sandbox.claim_uids(tmp_path)
     os.close(lock_b)
     os.close(lock_c)
     assert (second - first, third) == (2, first)
@@ -155,9 +155,9 @@ def test_no_call_is_denied_twice_or_by_pattern() -> None:
 
 
 def test_our_own_packages_are_covered_where_a_bound_directory_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    root = Path(walls.__file__).resolve().parents[1]
-    assert str(root / "sandbox") in walls.hidden([str(root)])
-    assert walls.hidden(["/nowhere"]) == ()
+    root = Path(sandbox.__file__).resolve().parents[1]
+    assert str(root / "sandbox") in sandbox.hidden([str(root)])
+    assert sandbox.hidden(["/nowhere"]) == ()
 
 
 def test_artifacts_are_fetched_without_following_anything(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 import sandbox
+from plaudit.grading import Verdict
 from sandbox.judge import bounds, codec
-from sandbox.judge.reports import bounded
+from sandbox.judge.report_limits import bounded
 from sandbox.languages import flavour_of
-from sandbox.types import Report, TestReport, Verdict
+from sandbox.types import Report, TestReport
 
 HERE = Path(sandbox.__file__).parent
 
@@ -26,11 +27,11 @@ HERE = Path(sandbox.__file__).parent
 def wire() -> Iterator[Any]:
     """The jail's own file, loaded as it is there."""
     kit = {"bounds": bounds, "codec": codec}
-    before = {name: sys.modules.get(name) for name in (*kit, "wire")}
+    before = {name: sys.modules.get(name) for name in (*kit, "framing")}
     sys.modules.update(kit)
     sys.path.insert(0, str(HERE / "inside"))
     try:
-        yield importlib.import_module("wire")
+        yield importlib.import_module("framing")
     finally:
         sys.path.pop(0)
         for name, module in before.items():

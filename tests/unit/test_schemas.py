@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from service.schemas import (
+from plaudit.schemas import (
     AssertTests,
     CheckTests,
     ExecuteItem,

@@ -11,11 +11,11 @@ from service import metrics
 from service.jobs import Failed, JobState, Scored, ScoreTask
 from service.queue.consumer import Ending, Lease
 from service.queue.producer import now_ms
-from service.scoring.prompts import PromptCache
+from service.scoring.prefix_cache import PromptCache
 from service.scoring.reward_model import Encoded, Parity, RewardModelSpec
 from service.settings import Settings
+from service.worker.model_manager import Shelf
 from service.worker.score import ScoreWork
-from service.worker.shelf import Shelf
 
 FAR = 10**15
 

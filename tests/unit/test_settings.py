@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import UsageError
+from plaudit.errors import UsageError
 from service.settings import Settings, load, parse_named
-from service.up.children import environ_of
+from service.up.process import environ_of
 
 
 def test_flags_win_over_the_environment_and_the_environment_over_defaults() -> None:

@@ -12,10 +12,10 @@ import torch
 from service.scoring.attention import PIECE, Unsharable, packed
 from service.scoring.heads import Head
 from service.scoring.packing import Ids, pack
-from service.scoring.prompts import PromptCache
+from service.scoring.prefix_cache import PromptCache
+from service.scoring.prefix_sharing import why_not
 from service.scoring.reward_model import Encoded, RewardModel, RewardModelSpec
 from service.scoring.scheduler import Group, Scheduler
-from service.scoring.sharing import why_not
 from support.decoders import FAMILIES, MAX_LENGTH, VOCABULARY, WINDOW, classifier
 
 BOUND = 1e-4

@@ -18,9 +18,9 @@ from transformers import (
     Qwen2ForTokenClassification,
 )
 
-from service.errors import UsageError
+from plaudit.errors import UsageError
+from service.scoring.process_rewards import Aggregate, Steps, StepScores
 from service.scoring.reward_model import RewardModel, RewardModelSpec
-from service.scoring.steps import Aggregate, Steps, StepScores
 from support.checkpoints import SPECIAL, write_model, write_tokenizer
 
 STEP = "<|system|>"

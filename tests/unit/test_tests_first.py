@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.types import Verdict
-from service.api.reward import join, order
-from service.schemas import (
+from plaudit.grading import Verdict
+from plaudit.schemas import (
     CompletionScore,
     ExecuteResult,
     Problem,
@@ -21,7 +20,8 @@ from service.schemas import (
     RewardSpec,
     ScoreResult,
 )
-from service.tests_first import SMALLEST_STEP, tie_scale, unit
+from plaudit.tests_first import SMALLEST_STEP, tie_scale, unit
+from service.api.handlers.reward import join, order
 
 MOST = float.fromhex("0x1.fffffep127")  # the largest score: they are float32
 LOST = Problem(code="no_worker", detail="no scoring worker is alive", retryable=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import Invalid, UsageError
+from plaudit.errors import Invalid, UsageError
 from support.hub_rows import (
     ACECODE,
     DOUBLE,
@@ -23,13 +23,13 @@ from support.hub_rows import (
     lcb,
     packed,
 )
-from training.adapters import ADAPTERS, Entry, entries, evaluation_texts
-from training.adapters.livecodebench import cases_of
-from training.config import Hub, Recipe, Split
-from training.records import read_problems, read_programs
-from training.run import Run, read_jsonl, write_jsonl
-from training.split import collect
-from training.suites import sandbox_suite, wire_suite
+from training.data.adapters import ADAPTERS, Entry, entries, evaluation_texts
+from training.data.adapters.livecodebench import cases_of
+from training.data.collect import collect
+from training.data.test_formats import sandbox_suite, wire_suite
+from training.pipeline.config import Hub, Recipe, Split
+from training.pipeline.records import read_problems, read_programs
+from training.pipeline.run import Run, read_jsonl, write_jsonl
 
 
 def read(folder: Path, adapter: str, *rows: dict[str, Any], **fields: Any) -> list[Entry]:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import UsageError
-from training.cli import STAGES, main, run_stage
-from training.config import Recipe, Synthesize, override, read_recipe
-from training.folder import digest_of, inputs
-from training.run import Progress, Run, read_jsonl, write_jsonl
-from training.status import status_lines
+from plaudit.errors import UsageError
+from training.pipeline.cli import STAGES, main, run_stage
+from training.pipeline.config import Recipe, Synthesize, override, read_recipe
+from training.pipeline.manifest import digest_of, inputs
+from training.pipeline.run import Progress, Run, read_jsonl, write_jsonl
+from training.pipeline.status import status_lines
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 
@@ -70,7 +70,7 @@ def test_every_shipped_recipe_reads(recipe: Path) -> None:
 
 def test_help_of_every_stage_needs_no_torch() -> None:
     code = (
-        "import sys\nfrom training.cli import STAGES, main\n"
+        "import sys\nfrom training.pipeline.cli import STAGES, main\n"
         "assert main(['--help']) == 0\n"
         "assert all(main([name, '--help']) == 0 for name in [*STAGES, 'all'])\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
@@ -105,7 +105,7 @@ def test_a_finished_stage_is_not_run_again_until_its_recipe_changes(
         calls.append(recipe.pair.min_gap)
         return {"pairs": 1}
 
-    monkeypatch.setattr("training.pair.pair", pair)
+    monkeypatch.setattr("training.data.preferences.pair", pair)
     run = Run(tmp_path, quiet=True)
     run.finish("verify", "abc", {}, 1.0, 1.0)
     recipe = Recipe()
@@ -133,7 +133,7 @@ def test_a_run_folder_stands_for_its_recipe_and_explains_itself(
     def pair(recipe: Recipe, run: Run) -> dict[str, object]:
         return {"pairs": 7, "gap": recipe.pair.min_gap}
 
-    monkeypatch.setattr("training.pair.pair", pair)
+    monkeypatch.setattr("training.data.preferences.pair", pair)
     recipe = write(tmp_path, 'name = "n"\nstages = ["collect", "pair"]\n[pair]\nmin_gap = 0.3\n')
     folder = tmp_path / "run"
     assert main(["pair", str(recipe), "--run", str(folder)]) == 0

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from training.course import Course
-from training.run import Run, read_jsonl
+from training.pipeline.run import Run, read_jsonl
+from training.reward_model.metrics_log import Course
 
 
 def test_a_resumed_fit_goes_on_from_the_rows_of_its_step(tmp_path: Path) -> None:

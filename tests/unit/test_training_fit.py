@@ -11,16 +11,16 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForSequenceClassification
 
-from service.errors import UsageError
+from plaudit.errors import UsageError
 from service.scoring.reward_model import Encoder, RewardModel
 from support.checkpoints import checkpoint
-from training.config import Fit, Recipe, Tokenize
-from training.ending import write_golden
-from training.fit import bradley_terry, encode_programs, epoch_groups, pointwise
-from training.forward import group_scores
-from training.pretrain import batches, schedule
-from training.records import Problem, program_of
-from training.tokenize import COMPLETION, END, PROMPT, presented, spec, train_tokenizer
+from training.pipeline.config import Fit, Recipe, Tokenize
+from training.pipeline.records import Problem, program_of
+from training.reward_model.finalize import write_golden
+from training.reward_model.packed_forward import group_scores
+from training.reward_model.pretrain import batches, schedule
+from training.reward_model.tokenizer import COMPLETION, END, PROMPT, presented, spec, train_tokenizer
+from training.reward_model.trainer import bradley_terry, encode_programs, epoch_groups, pointwise
 
 PROBLEM = Problem(
     task_id="T/1",

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from service.errors import UsageError
-from training.fit import bradley_terry, margins_of
-from training.loss import preference_loss
+from plaudit.errors import UsageError
+from training.reward_model.loss import preference_loss
+from training.reward_model.trainer import bradley_terry, margins_of
 
 CHOSEN, REJECTED = torch.tensor([2.0, 0.5]), torch.tensor([1.0, 1.5])
 

@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from service.errors import UsageError
-from training.config import Iterate, Recipe, World
-from training.microworld import draw_tasks, problem_of, written
-from training.mining import merged, mine, quantile, recorded
-from training.records import Problem, Program, program_of
+from plaudit.errors import UsageError
+from training.pipeline.config import Iterate, Recipe, World
+from training.pipeline.records import Problem, Program, program_of
+from training.rewardranker.microworld import draw_tasks, problem_of, written
+from training.rewardranker.mining import merged, mine, quantile, recorded
 
 PROBLEM = Problem(
     task_id="T/1",

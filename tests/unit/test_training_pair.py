@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from training.config import Pair
-from training.pair import preferences, qualifies
+from training.data.preferences import preferences, qualifies
+from training.pipeline.config import Pair
 
 ACECODER = Pair()  # the defaults are the paper's thresholds
 

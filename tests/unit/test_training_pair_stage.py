@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import Invalid
-from training.config import Pair, Recipe
-from training.pair import pair
-from training.records import Problem, Program, row
-from training.run import Run, read_jsonl, write_jsonl
+from plaudit.errors import Invalid
+from training.data.preferences import pair
+from training.pipeline.config import Pair, Recipe
+from training.pipeline.records import Problem, Program, row
+from training.pipeline.run import Run, read_jsonl, write_jsonl
 
 
 def problem(name: str, fold: str = "train", source: str = "evol", tests: int = 5) -> dict[str, object]:

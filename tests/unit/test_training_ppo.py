@@ -1,4 +1,4 @@
-"""PPO by hand: every formula of training/ppo.py against numbers computed without it."""
+"""PPO by hand: every formula of training/rewardranker/ppo.py against numbers computed without it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from training.config import PPO, Iterate
-from training.ppo import (
+from training.pipeline.config import PPO, Iterate
+from training.rewardranker.ppo import (
     ActorCritic,
     Learner,
     advantages,

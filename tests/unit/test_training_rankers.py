@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from service.tests_first import SMALLEST_STEP, unit
-from training.config import Evaluate, Pair
-from training.diagnostics import against_tests, by_language, calibration, discrimination, kappa, length
-from training.plots import FILES
-from training.rankers import Sampled, curves, filtered_rate, joined, majority, raw_rate
-from training.report import write_report
+from plaudit.tests_first import SMALLEST_STEP, unit
+from training.evaluation.diagnostics import against_tests, by_language, calibration, discrimination, kappa, length
+from training.evaluation.plots import FILES
+from training.evaluation.rankers import Sampled, curves, filtered_rate, joined, majority, raw_rate
+from training.evaluation.report import write_report
+from training.pipeline.config import Evaluate, Pair
 
 SETTINGS = Evaluate(num_candidates=(1, 2, 4), resamples=60, draws=40)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from training.reproduce import compared, main
+from training.evaluation.reproduce import compared, main
 
 PUBLISHED = Path(__file__).parents[2] / "models" / "plaudit-mini"
 

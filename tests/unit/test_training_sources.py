@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import InfraError, Invalid, PlauditError, Unauthorized, UsageError
+from plaudit.errors import InfraError, Invalid, PlauditError, Unauthorized, UsageError
 from support.openai_server import OpenAIServer, causal_model
-from training.config import Source
-from training.journal import Journal
-from training.sources import Ask, Reply, Usage, open_source
+from training.generation.sources import Ask, Reply, Usage, open_source
+from training.pipeline.config import Source
+from training.pipeline.journal import Journal
 
 ASKS = [Ask(f"p{at}", f"def f{at}(x):\n", 3, 100 * at) for at in range(4)]
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training import config
-from training.config import Recipe
-from training.corpus import functions_of
-from training.records import Problem, completion_of, data_file, program_of
-from training.run import Run, read_jsonl
-from training.split import HeldOut, assign_folds, cluster, collect, near_pairs
+from training.data.collect import HeldOut, assign_folds, cluster, collect, near_pairs
+from training.data.corpus import functions_of
+from training.pipeline import config
+from training.pipeline.config import Recipe
+from training.pipeline.records import Problem, completion_of, data_file, program_of
+from training.pipeline.run import Run, read_jsonl
 
 WORDS = "reverse sort count merge rotate flatten invert shift scale trim join square halve double".split()  # noqa: SIM905
 

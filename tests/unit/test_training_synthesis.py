@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import InfraError
-from training.config import Recipe, Synthesize
-from training.decontaminate import Contamination
-from training.repair import object_of
-from training.run import Run
-from training.sifting import Account, Draft, extend, sifted
-from training.sources import Ask, Reply, Usage
-from training.strength import Strength, strength, wrong_programs
-from training.suites import entry_point_of
-from training.verify import Task
-from training.writing import assert_of, oracle_program, seed_messages, written_of
+from plaudit.errors import InfraError
+from training.data.decontaminate import Contamination
+from training.data.test_formats import entry_point_of
+from training.data.verify import Task
+from training.generation.sources import Ask, Reply, Usage
+from training.pipeline.config import Recipe, Synthesize
+from training.pipeline.run import Run
+from training.synthesis.filters import Account, Draft, extend, sifted
+from training.synthesis.json_repair import object_of
+from training.synthesis.mutation_score import Strength, strength, wrong_programs
+from training.synthesis.prompts import assert_of, oracle_program, seed_messages, written_of
 
 TESTS = ["assert f(1) == 2", 'assert f("a\\n") == {"k": [1, 2]}', "assert f(2) == 3"]
 REPLY = {"question": "Write f(x).", "tests": TESTS}
@@ -152,8 +152,8 @@ def test_tests_that_could_not_be_run_are_never_kept(tmp_path: Path, monkeypatch:
         for task in tasks:
             yield {"key": task.key, "program_id": "t", "status": "infra_error", "detail": "no slot"}
 
-    monkeypatch.setattr("training.sifting.ask_all", asked)
-    monkeypatch.setattr("training.verify.judge_shard", broken)
+    monkeypatch.setattr("training.synthesis.filters.ask_all", asked)
+    monkeypatch.setattr("training.data.verify.judge_shard", broken)
     recipe = Recipe(synthesize=Synthesize(max_infra_errors=1.0))
     extend(recipe, Run(tmp_path, quiet=True), [draft], Account(), Usage(), 1)
     assert draft.tests == ["assert f(1) == 3"]

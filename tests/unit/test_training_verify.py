@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from service.errors import InfraError
-from training.config import Recipe, Verify
-from training.mutate import mutants
-from training.records import Problem, program_of, row
-from training.run import Run, read_jsonl, write_jsonl
-from training.verify import Task, judge_all, task_of, verify
+from plaudit.errors import InfraError
+from training.data.mutate import mutants
+from training.data.verify import Task, judge_all, task_of, verify
+from training.pipeline.config import Recipe, Verify
+from training.pipeline.records import Problem, program_of, row
+from training.pipeline.run import Run, read_jsonl, write_jsonl
 
 PROBLEM = Problem(
     task_id="T/1",
@@ -53,7 +53,7 @@ class FakeSandbox:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, sandbox: FakeSandbox) -> FakeSandbox:
-    monkeypatch.setattr("training.verify.judge_shard", sandbox)
+    monkeypatch.setattr("training.data.verify.judge_shard", sandbox)
     return sandbox
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from service.errors import HostLacks
+from plaudit.errors import HostLacks
 from service.scoring import varlen
 from service.scoring.attention import Row, _joined, packed
 from service.scoring.device import device_of, sent

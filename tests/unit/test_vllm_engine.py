@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from service.errors import HostLacks, UsageError
+from plaudit.errors import HostLacks, UsageError
 from service.scoring.encoder import Encoded, Encoder
 from service.scoring.engine import EngineUnavailable, open_engine
-from service.scoring.isolation import score_apart
+from service.scoring.fault_isolation import score_apart
 from service.scoring.reward_model import Calibration, RewardModel
 from service.scoring.scheduler import Refused
 from service.scoring.vllm import VllmEngine

@@ -1,13 +1,13 @@
 """The reward of both launch files: `compute_score` for verl, `reward_func` for OpenRLHF; the service is at PLAUDIT_URL.
 
-Tests first, and the reward model breaks ties, as in `training/grpo.py`'s `combined`. On every node, `plaudit` is
+Tests first, and the reward model breaks ties, as in `training/rl/grpo.py`'s `combined`. On every node, `plaudit` is
 installed and PLAUDIT_URL set, before Ray starts.
 """
 
 import os
 
-from training.grpo import REWARDS
-from training.rewards import openrlhf, verl
+from plaudit.integrations.rewards import openrlhf, verl
+from training.rl.grpo import REWARDS
 
 URL = os.environ.get("PLAUDIT_URL", "http://127.0.0.1:8000")
 SPEC = REWARDS[os.environ.get("REWARD", "combined")]

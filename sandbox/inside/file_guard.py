@@ -1,0 +1,156 @@
+"""What tests may not do with files that the program has written: import, start or unpickle them in their own process.
+
+That would be to run the program where the verdict is made. The guard stands from the first such file on.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sandbox.inside.framing import Unsplittable, attempt
+else:
+    from framing import Unsplittable, attempt
+
+STARTS = frozenset(
+    {
+        "subprocess.Popen",
+        "os.system",
+        "os.exec",
+        "os.posix_spawn",
+        "os.spawn",
+        "os.fork",
+        "os.forkpty",
+        "pty.spawn",
+    }
+)
+HARMLESS = frozenset(
+    {  # modules whose classes only hold values
+        "builtins",
+        "collections",
+        "datetime",
+        "decimal",
+        "fractions",
+        "uuid",
+        "pathlib",
+        "array",
+        "zoneinfo",
+        "_datetime",
+        "_decimal",
+        "test_suite",
+        "pandas.core.frame",
+        "pandas.core.series",
+    }
+)
+HARMLESS_BELOW = ("pandas.core.indexes.", "pandas.core.internals.", "pandas.core.arrays.", "pandas._libs.")
+ARRAYS = frozenset({"ndarray", "dtype", "matrix"})
+MAKERS = frozenset(
+    {  # functions that pickles of values name, and that make values only
+        ("copyreg", "_reconstructor"),
+        ("copyreg", "__newobj__"),
+        ("_codecs", "encode"),
+        ("array", "_array_reconstructor"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy.core.multiarray", "scalar"),
+        ("numpy.core.numeric", "_frombuffer"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "scalar"),
+        ("numpy._core.numeric", "_frombuffer"),
+        ("pandas._libs.internals", "_unpickle_block"),
+        ("pandas.core.indexes.base", "_new_Index"),
+        ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"),
+    }
+)
+
+
+class Guard:
+    """Refuses to run what lies below `root`, once it stands."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.peer: Any = None
+
+    def stand(self, peer: Any) -> None:
+        if self.peer is None:
+            self.peer = peer
+            sys.path_hooks.insert(0, self.finder)
+            sys.path_importer_cache.clear()
+            sys.addaudithook(self.hear)
+
+    def refuse(self, what: str) -> BaseException:
+        error: BaseException = self.peer.fail(Unsplittable(f"the test {what} where the program has written"))
+        return error
+
+    def below(self, path: Any) -> bool:
+        """Whether a path leads into the folder; a relative one does from everywhere that tests may be."""
+        text, error = attempt(lambda: sys.modules["posix"].fspath(path))
+        if error is not None:
+            return False
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "surrogateescape")
+        real, error = attempt(lambda: sys.modules["posixpath"].realpath(text))
+        return bool(error is not None or real == self.root or real.startswith(self.root + "/"))
+
+    def finder(self, path: str) -> Any:
+        """In the list of path hooks: nothing is found in the common folder."""
+        about, error = attempt(lambda: sys.modules["posix"].stat(path or "."))
+        if not self.below(path or ".") or (error is None and about.st_mode & 0o170000 != 0o040000):
+            raise ImportError("not in the common folder")  # the next hook's turn; of an archive `hear` hears
+        return Nothing(self, path or ".")
+
+    def hear(self, event: str, args: Any) -> None:
+        if event in STARTS:
+            raise self.refuse("starts a process")
+        if event == "pickle.find_class" and not self.harmless(*args[:2]):
+            raise self.refuse(f"unpickles {args[0]!s:.60}.{args[1]!s:.60}")
+        if event == "exec" and self.is_file(getattr(args[0], "co_filename", "<")):
+            raise self.refuse("runs a file")
+        if event == "marshal.loads":
+            self.see_marshal(sys._getframe(1))
+        if event == "ctypes.dlopen" and args and args[0] and self.below(args[0]):
+            raise self.refuse("loads a library")
+        if event == "import" and args[1] and self.below(args[1]):
+            raise self.refuse("imports a library")
+
+    def is_file(self, name: str) -> bool:
+        """Whether code comes from a file in the folder; code without one has a name in brackets."""
+        return not name.startswith("<") and self.below(name)
+
+    def see_marshal(self, frame: Any) -> None:
+        """Compiled code is read by the importer from a file, and by nobody else."""
+        path = frame.f_locals.get("bytecode_path") if frame.f_code.co_name == "_compile_bytecode" else "."
+        if path is not None and self.below(path):
+            raise self.refuse("reads compiled code")
+
+    def harmless(self, module: Any, name: Any) -> bool:
+        if (module, name) in MAKERS:
+            return True
+        if type(module) is not str or type(name) is not str or "." in name:
+            return False
+        found, error = attempt(lambda: getattr(sys.modules[module], name))
+        if error is not None or not isinstance(found, type):
+            return False
+        if module == "numpy" or module.startswith("numpy.dtypes"):
+            numpy = sys.modules["numpy"]
+            return name in ARRAYS or issubclass(found, (numpy.generic, numpy.dtype))
+        return all(one in HARMLESS or one.startswith(HARMLESS_BELOW) for one in (module, found.__module__))
+
+
+class Nothing:
+    """A finder for a folder in which the program has written."""
+
+    def __init__(self, guard: Guard, path: str) -> None:
+        self.guard, self.path = guard, path
+
+    def find_spec(self, name: str, target: Any = None) -> Any:
+        last = name.rpartition(".")[2]
+        found, error = attempt(lambda: sys.modules["posix"].listdir(self.path))
+        if error is None and any(one.partition(".")[0] == last for one in found):
+            raise self.guard.refuse(f"imports {name!r}")
+        return None
+
+    def invalidate_caches(self) -> None:
+        """It keeps none."""

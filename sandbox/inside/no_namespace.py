@@ -1,0 +1,159 @@
+"""A jail without namespaces: what bubblewrap and PID 1 of a namespace do elsewhere, done by the zygote itself.
+
+Levels `landlock` and `none`. The zygote adopts whatever its jobs leave running (it is a subreaper), and ends it by uid,
+or where the programs share its uid, by descent. What a job may write to is one folder, private to the jail's uid.
+At `landlock` the zygote has loaded the seccomp filter for itself and all that it forks, and each forked process locks
+itself in: it reads the toolchains and its own folder in /proc, and writes to its folder. At `none` there is neither.
+
+Not promised, at either level: views of its own for a program of processes, mounts, host name and the sizes of folders.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sandbox.inside import landlock, reaper
+    from sandbox.inside.landlock import Step
+else:
+    import landlock
+    import reaper
+
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+FILTER_STEP = 8  # bytes of one instruction of a filter
+SWEEP_S = 5.0
+# What a locked process reads about itself; `net` and `mounts`, and `task` with another `net` in it, are about the host.
+OWN_PROC = tuple(
+    f"/proc/self/{name}"
+    for name in (
+        "auxv",
+        "cmdline",
+        "comm",
+        "environ",
+        "fd",
+        "fdinfo",
+        "limits",
+        "maps",
+        "smaps",
+        "stat",
+        "statm",
+        "status",
+    )
+)
+
+
+def demand(done: int, what: str) -> None:
+    if done != 0:
+        import ctypes
+
+        raise OSError(ctypes.get_errno(), what)
+
+
+def load_filter(c: Any, program: bytes) -> None:
+    """Put the seccomp filter on this process and all that it will fork."""
+    import ctypes
+
+    code = ctypes.create_string_buffer(program, len(program))
+    head = (len(program) // FILTER_STEP).to_bytes(2, sys.byteorder)  # struct sock_fprog: a count, and where they are
+    head += bytes(ctypes.sizeof(ctypes.c_void_p) - 2)
+    head += ctypes.addressof(code).to_bytes(ctypes.sizeof(ctypes.c_void_p), sys.byteorder)
+    demand(c.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head, 0, 0), "seccomp")
+
+
+class BareRoom:
+    """The place of one job after the other, with the interface of the zygote's own `Room`."""
+
+    def __init__(self, c: Any, setup: dict[str, Any]) -> None:
+        """`setup`: folder to work in, uid and broom (or None), filter (or empty), what is readable (or None)."""
+        self.c = c
+        self.mounts = False
+        self.next_inode = 0
+        self.work: str = setup["work"]
+        self.main = os.fsencode(f"{self.work}/main.py")
+        self.uid: int | None = setup["uid"]
+        self.broom: int = setup["broom"]
+        self.lock: Any = landlock.Lock(c, 0, -1, landlock.Reach())
+        self.make_folder()
+        demand(c.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
+        demand(c.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+        if setup["seccomp"]:
+            load_filter(c, setup["seccomp"])
+        self.locks = setup["readable"] is not None
+        if self.locks:
+            reach = landlock.Reach(setup["readable"], (self.work,), (*setup["listable"], "/proc/self"), OWN_PROC)
+            self.lock = landlock.prepare(c, reach)
+
+    def make_folder(self) -> None:
+        """The job's folder: ours, and open to the jail's uid alone, through its group, which cannot change its mode."""
+        if self.uid is None:
+            os.mkdir(self.work, 0o700)
+            return
+        ours = os.getegid()
+        os.setegid(self.uid)
+        try:
+            os.mkdir(self.work, 0o700)
+        finally:
+            os.setegid(ours)
+        os.chmod(self.work, 0o1770)
+
+    def readying(self) -> list[Step]:
+        """In the forked process, while it may still open everything: rules about its own folder in /proc."""
+        return [(self.renew_lock, ())] if self.locks else []
+
+    def renew_lock(self) -> None:
+        self.lock = self.lock.renewed()
+
+    def locking(self) -> list[Step]:
+        steps: list[Step] = self.lock.steps()  # by the number of a descriptor, which a renewed lock has as well
+        return steps
+
+    def resize(self, size: int, inodes: int) -> None:
+        """A folder of the host has no size of its own."""
+
+    def kill(self) -> None:
+        """SIGKILL to all processes of the job."""
+        if self.uid is None:
+            reaper.kill_below(os.getpid())
+        else:
+            reaper.kill_uid(self.uid, self.broom)
+
+    def sweep(self) -> int:
+        """Kill and reap what is left; returns how many were still there. Raises OSError if something does not go."""
+        found = 0
+        killed = False
+        deadline = time.monotonic() + SWEEP_S
+        while True:
+            try:
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    found += killed  # the others had ended by themselves, their parents gone before
+            except ChildProcessError:
+                return found
+            if time.monotonic() > deadline:
+                raise OSError("a process does not die")
+            self.kill()
+            if killed:
+                time.sleep(0.001)
+            killed = True
+
+    def stage(self, inode: int) -> bool:
+        """Inode numbers are the host's."""
+        return True
+
+    def before_fork(self) -> None:
+        """Pids are the host's."""
+
+    def tidy(self, files: list[bytes]) -> bool:
+        """Empty the folder; whether it is empty now."""
+        return reaper.remove_below(self.work)
+
+    def leave(self) -> None:
+        """The host is gone: nothing may outlive it."""
+        self.sweep()
+        self.tidy([])

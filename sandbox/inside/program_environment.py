@@ -1,0 +1,379 @@
+"""The program's world, as the tests say it should be; nothing happens here before they say anything.
+
+What the tests have replaced (a stream, an attribute of a module, the filters of warnings) is replaced here by a
+stand-in, and put back when the tests put it back. What the program prints, warns and logs meanwhile is kept for them.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sandbox.inside.argument_forms import in_form
+    from sandbox.inside.framing import attempt
+    from sandbox.inside.shared_state import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, resolve
+else:
+    from argument_forms import in_form
+    from framing import attempt
+    from shared_state import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, resolve
+
+
+class Program(World):
+    """One end's world where the program runs."""
+
+    def __init__(self, root: str, namespace: dict[str, Any]) -> None:
+        super().__init__(root)
+        self.namespace = namespace
+        self.active = False
+        self.said: list[list[Any]] = []
+        self.size = 0
+        self.cut = False
+        self.recorders: dict[str, Any] = {}
+        self.before: dict[str, Any] = {}  # what stood where the tests have put something else
+        self.kept: dict[Any, tuple[Any, str, Any]] = {}
+        self.globals: dict[str, Any] = {}
+        self.originals: dict[tuple[int, str], tuple[Any, str, Any]] = {}
+        self.input: Any = None
+        self.read = 0
+        self.collected: list[Any] = []
+        self.records: list[Any] = []
+        self.listener: Any = None
+        self.levels: dict[str, Any] = {}
+        self.silenced = 0
+
+    def news(self, peer: Any) -> dict[str, Any] | None:
+        if not self.active:
+            return None
+        told = self.said or self.cut or self.collected or self.records
+        if not told and self.input is None and self.keeps_still():
+            return None
+        news, error = attempt(self.common_news)
+        if error is not None:  # of its own making
+            self.folder.leave_out(str(error))
+            news = {}
+        if self.said:
+            news["said"], self.said, self.size = self.said, [], 0
+        if self.cut:
+            self.folder.leave_out(f"more than {MAX_TEXT} characters of printed text; the tests saw the first of it")
+            self.cut = False
+        if type(self.input) is io.StringIO and (at := position(self.input)) != self.read:
+            news["read"], self.read = max(at - self.read, 0), at
+        if self.collected:
+            news["warned"] = [
+                [peer.encode(kind), text, file, line] for kind, text, file, line in self.collected[:MAX_SAID]
+            ]
+            self.collected.clear()
+        if self.records:
+            news["logged"] = self.records[:MAX_SAID]
+            self.records.clear()
+        if self.folder.left_out:
+            news["left_out"] = list(self.folder.left_out)
+            self.folder.left_out.clear()
+        return news or None
+
+    def enter(self, peer: Any, tree: Any) -> None:
+        if type(tree) is not dict:
+            return
+        if not self.active:
+            self.active = True
+            variables, place = tree.get("hello", (False, False))
+            self.variables = {} if variables else None  # so that what was set at the start is told as well
+            self.place = self.root if place else None
+        if "files" in tree:
+            self.folder.repeat(tree["files"])
+            finders: list[Any] = list(sys.path_importer_cache.values())
+            for finder in finders:
+                if hasattr(finder, "invalidate_caches"):
+                    finder.invalidate_caches()
+        if "env" in tree:
+            self.set_variables(tree["env"])
+        if "place" in tree:
+            self.go(tree["place"])
+        if "path" in tree:
+            added = self.before.get("path", [])
+            sys.path[:] = [*tree["path"], *(entry for entry in sys.path if entry not in added)]
+            self.before["path"] = tree["path"]
+        if "argv" in tree:
+            self.before.setdefault("argv", list(sys.argv))
+            sys.argv[:] = self.before["argv"] if tree["argv"] is None else tree["argv"]
+        if "depth" in tree:
+            sys.setrecursionlimit(tree["depth"])
+        if "decimal" in tree and tree["decimal"] is not None:
+            import decimal
+
+            now = decimal.getcontext()
+            now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp = tree["decimal"]
+        for name, state in (tree.get("numbers") or {}).items():
+            set_numbers(name, peer.decode(state))
+        for name in STREAMS:
+            if name in tree:
+                self.listen(name, tree[name])
+        if "stdin" in tree:
+            self.feed(peer, tree["stdin"])
+        if "warnings" in tree:
+            self.warn(peer, tree["warnings"])
+        if "logs" in tree:
+            self.log(tree["logs"])
+        if "modules" in tree:
+            self.fake(peer, tree["modules"])
+        for module, qualname, name, how, *value in tree.get("slots") or ():
+            self.patch(peer, (module, qualname, name), how, *value)
+
+    def listen(self, name: str, how: str | None) -> None:
+        """Record what the program prints on a stream, or let it print as before."""
+        recorder = self.recorders.pop(name, None)
+        if recorder is not None and getattr(sys, name) is recorder:
+            setattr(sys, name, self.before[name])
+        if how is not None:
+            self.before[name] = getattr(sys, name)
+            self.recorders[name] = (BytesRecorder if how == "bytes" else Recorder)(self, name)
+            setattr(sys, name, self.recorders[name])
+
+    def record(self, name: str, text: str) -> None:
+        if self.cut or len(self.said) >= MAX_SAID:
+            self.cut = True
+            return
+        if self.size + len(text) > MAX_TEXT:
+            self.cut = True
+            text = text[: MAX_TEXT - self.size]
+        self.size += len(text)
+        self.said.append([name, text])
+
+    def feed(self, peer: Any, source: Any) -> None:
+        """Another stdin, or the one from before."""
+        if source is None:
+            if sys.stdin is self.input:
+                sys.stdin = self.before["stdin"]
+            self.input = None
+            return
+        if self.input is None:
+            self.before["stdin"] = sys.stdin
+        how, value = source
+        self.read = 0
+        if how == "text":
+            self.input = io.StringIO(value)
+        elif how == "bytes":
+            self.input = io.TextIOWrapper(io.BytesIO(value.encode("utf-8", "surrogateescape")), "utf-8")
+        else:
+            self.input = peer.decode(value)
+        sys.stdin = self.input
+
+    def warn(self, peer: Any, tree: Any) -> None:
+        import re
+        import warnings
+
+        module: Any = warnings
+        if "warnings" not in self.before:
+            self.before["warnings"] = (list(module.filters), module._showwarnmsg_impl, module.showwarning)
+        if tree is None:
+            module.filters[:], module._showwarnmsg_impl, module.showwarning = self.before.pop("warnings")
+        else:
+            listening, filters = tree
+            module.filters[:] = [
+                (
+                    action,
+                    None if message is None else re.compile(message, re.IGNORECASE),
+                    peer.decode(category),
+                    None if place is None else re.compile(place),
+                    line,
+                )
+                for action, message, category, place, line in filters
+            ]
+            if listening:
+                module._showwarnmsg_impl = self.collect
+                module.showwarning = module._showwarning_orig
+            else:
+                module._showwarnmsg_impl, module.showwarning = self.before["warnings"][1:]
+        module._filters_mutated()
+
+    def collect(self, message: Any) -> None:
+        self.collected.append((message.category, str(message.message), str(message.filename), int(message.lineno)))
+
+    def log(self, tree: Any) -> None:
+        import logging
+
+        root: Any = logging.root
+        if self.listener is None:
+            self.listener = listener(logging, self.records)
+            self.silenced = root.manager.disable
+        for name, (level, propagate, disabled, handled) in self.levels.items():
+            one = logging.getLogger(name or None)
+            one.setLevel(level)
+            one.propagate, one.disabled = propagate, disabled
+            if handled:
+                one.removeHandler(self.listener)
+        self.levels = {}
+        root.manager.disable = self.silenced
+        if tree is None:
+            return
+        listening, root.manager.disable, about = tree
+        for name, level, propagate, disabled in [["root", root.level, True, False], *about]:
+            key = "" if name == "root" else name
+            one = logging.getLogger(key or None)
+            handled = listening and (not key or not propagate)
+            if key not in self.levels:
+                self.levels[key] = (one.level, one.propagate, one.disabled, handled)
+                if handled:
+                    one.addHandler(self.listener)
+            one.setLevel(level)
+            one.propagate, one.disabled = propagate, disabled
+
+    def fake(self, peer: Any, items: Any) -> None:
+        for name, value in self.before.get("modules", {}).items():
+            if value is MISSING:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = value
+        self.before["modules"] = {name: sys.modules.get(name, MISSING) for name, _ in items}
+        for name, tree in items:
+            sys.modules[name] = peer.decode(tree)
+
+    def patch(self, peer: Any, key: tuple[str, str, str], how: str, *value: Any) -> None:
+        """Put the tests' object in the place that they have replaced, or what stood there back."""
+        module, qualname, name = key
+        target, error = attempt(lambda: resolve(module, qualname))
+        if error is not None:
+            return  # a module that the program cannot have met either
+        if how == "back":
+            if key in self.kept:
+                put_back(*self.kept.pop(key))
+            return
+        if key not in self.kept:
+            self.kept[key] = (target, name, target.__dict__.get(name, MISSING))
+        if how == "gone":
+            delattr(target, name)
+        else:
+            setattr(target, name, in_form(how, peer.decode(*value)))
+
+    def keep(self, target: Any, name: str) -> None:
+        """Remember what stands in a class of the program before the tests put something else there."""
+        self.originals.setdefault((id(target), name), (target, name, target.__dict__.get(name, MISSING)))
+
+    def give_back(self, target: Any, name: str) -> None:
+        if (id(target), name) in self.originals:
+            put_back(*self.originals.pop((id(target), name)))
+
+    def set_global(self, peer: Any, message: dict[str, Any]) -> bool:
+        """Set, or give back, a name of the program's module; whether it had one of that name."""
+        name = message["name"]
+        had = name in self.namespace
+        if "value" in message:
+            if had or message["create"]:
+                self.globals.setdefault(name, self.namespace.get(name, MISSING))
+                self.namespace[name] = peer.decode(message["value"])
+        elif name in self.globals:
+            before = self.globals.pop(name)
+            if before is MISSING:
+                self.namespace.pop(name, None)
+            else:
+                self.namespace[name] = before
+        else:
+            self.namespace.pop(name, None)
+        return had
+
+
+def put_back(target: Any, name: str, value: Any) -> None:
+    if value is not MISSING:
+        setattr(target, name, value)
+    elif name in target.__dict__:
+        delattr(target, name)
+
+
+def set_numbers(name: str, state: Any) -> None:
+    if name == "random":
+        import random
+
+        random.setstate(state)
+        return
+    numpy, missing = attempt(lambda: __import__("numpy.random"))
+    if missing is None:
+        numpy.random.set_state(state)
+
+
+def position(stream: Any) -> int:
+    at, error = attempt(stream.tell)  # it may be closed
+    return at if error is None else 0
+
+
+def listener(logging: Any, records: list[Any]) -> Any:
+    """A handler that keeps what is logged, each record once."""
+
+    class Listener(logging.Handler):  # type: ignore[misc]
+        last: Any = None
+
+        def emit(self, record: Any) -> None:
+            if record is self.last:
+                return
+            self.last = record
+            trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
+            records.append(
+                [
+                    record.name,
+                    record.levelno,
+                    record.getMessage(),
+                    str(record.pathname),
+                    record.lineno,
+                    str(record.funcName),
+                    trace,
+                ]
+            )
+
+    return Listener()
+
+
+class Recorder(io.TextIOBase):
+    """A stream of the program's that the tests hear."""
+
+    encoding = "utf-8"
+    errors = "strict"
+
+    def __init__(self, world: Program, name: str) -> None:
+        self._world, self._name = world, name
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"string argument expected, got {type(text).__name__!r}")
+        self._world.record(self._name, str(text))
+        return len(text)
+
+
+class BytesRecorder(Recorder):
+    """One that takes bytes as well, as a real one does."""
+
+    def __init__(self, world: Program, name: str) -> None:
+        super().__init__(world, name)
+        self.buffer = Bytes(self)
+
+    def reconfigure(self, **how: Any) -> None:
+        """Whatever it is, text is heard as text."""
+
+
+class Bytes(io.RawIOBase):
+    def __init__(self, text: Recorder) -> None:
+        self._text = text
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        part = bytes(data)
+        self._text.write(part.decode("utf-8", "replace"))
+        return len(part)
+
+
+def rehearse() -> None:
+    """Run once what every program runs, so that its code has adapted itself before this process is forked."""
+    for _ in range(10):
+        world = Program("/", {})
+        world.folder.root = "/dev/fd/nowhere"
+        for _ in range(3):
+            world.enter(None, {})
+            world.news(None)
+            attempt(lambda: None)

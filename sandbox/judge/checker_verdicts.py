@@ -1,0 +1,135 @@
+"""What a checker or an interactor says of a program, read from how its own process ended.
+
+| it ends with | it means |
+|---|---|
+| exit code 0 | accepted; or a score, where the last line on stdout is a number in [0, 1] |
+| 1, 2, 4, 8 | refused: wrong, not in the form asked for, more than was asked for, less than was asked for; also an
+  AssertionError that a Python checker lets out |
+| 7 | a score in [0, 1]: the first number on stderr, or on stdout, with or without `points` before it |
+| 3 | it failed, by its own words |
+| anything else: another code, a signal, a limit, another Python traceback | it broke |
+
+The codes are testlib's. The first line on stderr (or on stdout) is the message. Whoever judges says what a failed or
+broken checker means for the program: nothing here blames anybody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from plaudit.grading import Verdict
+from sandbox.judge.truncate import sayable
+from sandbox.run import Fate, Run, fate
+
+ACCEPTED, SCORED, FAILED = 0, 7, 3
+REFUSED = {
+    1: "wrong answer",
+    2: "not in the form asked for",
+    4: "more output than was asked for",
+    8: "less output than was asked for",
+}
+MAX_MESSAGE_CHARS = 400
+MAX_LINE_BYTES = 4 * MAX_MESSAGE_CHARS
+MAX_TRIED = 256
+NUMBER = re.compile(rb"[+-]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,3})?")
+POINTS = re.compile(rb"\s*(?:points\s+)?(" + NUMBER.pattern + rb")(?=\s|$)")
+TRACEBACK = b"Traceback (most recent call last):"
+# What no input can be the cause of: the program text itself does not load.
+UNLOADABLE = re.compile(rb"(?:SyntaxError|IndentationError|TabError|ImportError|ModuleNotFoundError)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """`score` is None where there is none because the checker failed or broke; only a score of 1 accepts."""
+
+    score: float | None
+    message: str = ""
+    failed: bool = False  # it said so itself: exit code 3
+    unloadable: bool = False  # its text cannot even be loaded, whatever it is given
+    transient: bool = False  # another run might end in another way
+
+    @property
+    def accepted(self) -> bool:
+        return self.score == 1
+
+
+def ruling(run: Run, *, speaks: bool) -> Ruling:
+    """What an ended run says. `speaks`: its stdout is its own to speak on, not the other end of a dialogue."""
+    end = fate(run)
+    out, err = bytes(run.stdout.data) if speaks else b"", bytes(run.stderr.data)
+    code = None if run.ending is None else run.ending.exit_code
+    return ruling_of(end, code, out, err)
+
+
+def ruling_of(end: Fate, code: int | None, out: bytes, err: bytes) -> Ruling:
+    """The table above. `end` says whether a limit was met; `code` is None for a signal."""
+    if end.verdict is Verdict.COMPILE_ERROR:
+        return Ruling(None, message_of(last_line(err)), unloadable=True)
+    if end.verdict not in (None, Verdict.RUNTIME_ERROR) or code is None:
+        return Ruling(None, end.detail, transient=end.detail.startswith("wall"))
+    last = last_line(out)
+    number = NUMBER.fullmatch(last)
+    if code == ACCEPTED and number is None:
+        return Ruling(1.0, message_of(err) or message_of(out))
+    if code == ACCEPTED:
+        return scored(last, message_of(err))
+    if code == SCORED:
+        said = POINTS.match(err[:MAX_LINE_BYTES]) or POINTS.match(out[:MAX_LINE_BYTES])
+        if said is None:
+            return Ruling(None, "it ends with code 7, and no score stands first on its stderr or stdout")
+        return scored(said[1], message_of(err) or message_of(out))
+    unloadable = code == 1 and UNLOADABLE.match(last_line(err)) is not None
+    if unloadable or (code == 1 and TRACEBACK in err and not last_line(err).startswith(b"AssertionError")):
+        return Ruling(None, message_of(last_line(err)), unloadable=unloadable)
+    if code in REFUSED:
+        complaint = last_line(err) if TRACEBACK in err else err
+        return Ruling(0.0, message_of(complaint) or ("" if number else message_of(out)) or REFUSED[code])
+    if code == FAILED:
+        return Ruling(None, message_of(err) or message_of(out) or "exit code 3", failed=True)
+    return Ruling(None, " ".join(filter(None, (end.detail, message_of(last_line(err))))))
+
+
+def scored(number: bytes, message: str) -> Ruling:
+    score = float(number)
+    if not 0 <= score <= 1:
+        return Ruling(None, f"it gives {number.decode()[:40]}, and a score lies in [0, 1]")
+    return Ruling(score, message)
+
+
+def last_line(data: bytes) -> bytes:
+    """The last line that is not blank, unless it is longer than anybody's message."""
+    tail = data[-MAX_LINE_BYTES:].rstrip()
+    line = tail[tail.rfind(b"\n") + 1 :]
+    return b"" if len(line) == len(tail) and len(data.rstrip()) > len(tail) else line.strip()
+
+
+def message_of(data: bytes) -> str:
+    """The first line that is not blank, cut to a size that can travel in a report."""
+    line = data[:MAX_LINE_BYTES].lstrip().split(b"\n", 1)[0].rstrip()
+    text = sayable(line.decode("utf-8", "replace"))
+    return text if len(text) <= MAX_MESSAGE_CHARS else text[:MAX_MESSAGE_CHARS] + "…"
+
+
+class TriedCheckers:
+    """Which suites' checkers have been tried and what came of it, the least recently asked for going first.
+
+    A value is the numbers of the vacuous cases, or a text that says why the suite cannot be used.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[bytes, frozenset[int] | str] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: bytes) -> frozenset[int] | str | None:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def keep(self, key: bytes, found: frozenset[int] | str) -> None:
+        self._kept[key] = found
+        while len(self._kept) > MAX_TRIED:
+            self._kept.popitem(last=False)

@@ -1,0 +1,275 @@
+"""The control run: a suite of code meets once a program that answers nothing, before it judges anybody.
+
+What comes of it is remembered by the suite's content (`Controls`, bounded, one for a sandbox). A test that passes
+without having looked at an answer is vacuous, and marked; a suite of nothing else is of no use. What the tests need
+beside any program (modules, a `check`, tests to collect) is found missing here, and only here or by reading is a suite
+invalid: whatever happens later, with a program, is the program's. What a test asks beyond values makes it unjudgeable.
+
+A test process that hangs or crashes in the control run ends it: what has not been tried is taken to be good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from sandbox.errors import InvalidSuite
+from sandbox.judge import codec
+from sandbox.judge.isolated_tests import MODULE_KINDS, Channel, bare_name, tests_job
+from sandbox.judge.program_methods import asked_beyond
+from sandbox.judge.suite_checks import looks_at_raised, surely_asserts
+from sandbox.run import Run, Starter, pump
+from sandbox.types import Limits
+
+# After the first round, which refuses: answers of which nothing is true, or everything, then plain ones.
+ROUNDS = ("no", "yes", "none", "true", "false", "number", "text", "list", "dict")
+MAX_REMEMBERED = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What is known of a suite's tests without any program."""
+
+    names: tuple[str, ...] = ()
+    vacuous: frozenset[int] = frozenset()
+    unjudgeable: Mapping[int, str] = field(default_factory=dict)
+    skipped: Mapping[int, str] = field(default_factory=dict)
+    invalid: str = ""
+
+    @property
+    def uncounted(self) -> frozenset[int]:
+        """The tests that say nothing of any program. Vacuous ones are not among them: a program can still fail one."""
+        return frozenset(self.unjudgeable) | frozenset(self.skipped)
+
+
+class Controls:
+    """What control runs have found, by the content of suite and mode; the oldest goes where there are too many."""
+
+    def __init__(self) -> None:
+        self.known: OrderedDict[str, Control] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def get(self, key: str) -> Control | None:
+        with self.lock:
+            found = self.known.get(key)
+            if found is not None:
+                self.known.move_to_end(key)
+            return found
+
+    def put(self, key: str, control: Control) -> None:
+        with self.lock:
+            self.known[key] = control
+            while len(self.known) > MAX_REMEMBERED:
+                self.known.popitem(last=False)
+
+
+@dataclass(slots=True)
+class Round:
+    """One pass over all tests with one kind of answers: verdict and reason by test, as far as it came."""
+
+    names: list[str]
+    verdicts: dict[int, tuple[str, str]]
+    invalid: str = ""
+    failed: str = ""
+    starved: bool = False
+
+
+def control_of(
+    starter: Starter,
+    controls: Controls,
+    plan: dict[str, Any],
+    limits: Limits,
+    *,
+    run: bool,
+    beyond: bool,
+    lenient: bool = False,
+) -> Control:
+    """What the control run of this plan has found, now or earlier. Raises InvalidSuite for a suite of no use.
+
+    Without `run` the tests of a file are only collected, and what reading finds is all. Without `beyond` nothing is
+    unjudgeable: the tests share the program's process. `lenient`: what is unjudgeable will be judged together.
+    """
+    texts = (plan["kind"], plan["entry_point"], plan["setup"], plan["helpers"], *plan["tests"])
+    key = key_of(texts, run, beyond, limits)
+    if plan.get("files"):
+        key = hashlib.sha256(repr((key, plan["files"])).encode("utf-8", "surrogatepass")).hexdigest()
+    control = controls.get(key)
+    if control is None:
+        control, lasting = tried(starter, plan, limits, run=run, beyond=beyond)
+        if lasting:
+            controls.put(key, control)
+    if control.invalid:
+        raise InvalidSuite(control.invalid)
+    total = len(control.names) if plan["kind"] in MODULE_KINDS else len(plan["tests"])
+    left_out = control.vacuous | frozenset(control.skipped if lenient else control.uncounted)
+    if run and len(left_out) >= total:
+        raise InvalidSuite(nothing_left(control))
+    return control
+
+
+@lru_cache(maxsize=64)
+def key_of(texts: tuple[str, ...], run: bool, beyond: bool, limits: Limits) -> str:
+    """A digest of all that a control run depends on, but for files."""
+    about = repr((texts, run, beyond, limits))
+    return hashlib.sha256(about.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def tried(starter: Starter, plan: dict[str, Any], limits: Limits, *, run: bool, beyond: bool) -> tuple[Control, bool]:
+    of_file = plan["kind"] in MODULE_KINDS
+    if not run and not of_file:
+        return Control(unjudgeable=asked_beyond(plan, ()) if beyond else {}), True
+    first = one_round(starter, plan, limits, "refuse", collect_only=not run)
+    lasting = not first.starved
+    if first.invalid:
+        return Control(invalid=f"the tests cannot be used: {first.invalid}"), lasting
+    if first.failed and of_file:
+        reason = "its tests depend on what the program answers while the file is loaded"
+        return Control(
+            invalid=f"the tests cannot be used: {reason} ({first.failed}); define them without asking the program"
+        ), lasting
+    if of_file and not first.names:
+        return Control(invalid="tests.source: no test is in it" if lasting else "the tests do not load"), lasting
+    unjudgeable = dict(asked_beyond(plan, first.names)) if beyond else {}
+    skipped = {}
+    for number, (verdict, reason) in first.verdicts.items():
+        if verdict == "invalid_result" and beyond:
+            unjudgeable.setdefault(number, reason)
+        elif verdict == "skipped":
+            skipped[number] = f"the suite skips it: {reason}"
+    vacuous = found_vacuous(starter, plan, limits, first, set(unjudgeable) | set(skipped))
+    return Control(tuple(first.names), vacuous, unjudgeable, skipped), lasting
+
+
+def nothing_left(control: Control) -> str:
+    if control.unjudgeable and not control.vacuous:
+        reason = next(iter(control.unjudgeable.values()))
+        return f"no test can be judged by values: {reason}; use options.grading together"
+    if control.skipped and not control.vacuous and not control.unjudgeable:
+        return "every test is skipped by the suite itself; take out a skip mark, or judge by another suite"
+    return (
+        "no test looks at what the program answers: every one passes for a program that answers nothing; "
+        "assert something of an answer, or set options.control to false"
+    )
+
+
+def found_vacuous(
+    starter: Starter, plan: dict[str, Any], limits: Limits, first: Round, left_out: set[int]
+) -> frozenset[int]:
+    """The tests that pass whatever is answered: unlooked at, or looked at by nothing that could fail."""
+    suspects = set()
+    for number, (verdict, _) in first.verdicts.items():
+        text, name = text_of(plan, number), name_of(plan, first, number)
+        if verdict == "passed" or (verdict == "refused" and not surely_asserts(text, name)):
+            suspects.add(number)
+    suspects -= left_out
+    for mode in ROUNDS:
+        if not suspects:
+            break
+        again = one_round(starter, plan, limits, mode, only=suspects)
+        suspects &= {number for number, (verdict, _) in again.verdicts.items() if verdict == "passed"}
+    return frozenset(
+        number for number in suspects if not looks_at_raised(text_of(plan, number), name_of(plan, first, number))
+    )
+
+
+def text_of(plan: dict[str, Any], number: int) -> str:
+    text: str = plan["tests"][0] if plan["kind"] in MODULE_KINDS else plan["tests"][number]
+    return text
+
+
+def name_of(plan: dict[str, Any], first: Round, number: int) -> str:
+    if plan["kind"] in MODULE_KINDS:
+        return bare_name(first.names[number])
+    return "check" if plan["kind"] == "check" else ""
+
+
+def one_round(
+    starter: Starter,
+    plan: dict[str, Any],
+    limits: Limits,
+    mode: str,
+    *,
+    collect_only: bool = False,
+    only: Collection[int] | None = None,
+) -> Round:
+    """Run the tests, or `only` some, against the control program in one process; it ends where that process does."""
+    ours, theirs = socket.socketpair()
+    nowhere = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+    channel = Channel(ours)
+    total = len(plan["tests"])
+    found = Round([], {})
+    try:
+        job = tests_job({**plan, "control": mode}, limits, max(total, 64), {1: nowhere, 4: theirs.fileno()})
+        with Run(starter, job) as run:
+            theirs.close()
+            word = next_word(run, channel)
+            if word is None or "ready" not in word:
+                word = word or {}
+                found.invalid = str(word.get("invalid", ""))
+                failed = word.get("failed")
+                found.failed = str(failed[1]) if isinstance(failed, list) and len(failed) == 2 else ""
+                found.starved = not word
+                return found
+            found.names = [str(name) for name in word.get("names") or ()]
+            if collect_only:
+                found.verdicts = dict.fromkeys(word.get("skips") or (), ("skipped", "by its decorator"))
+                return found
+            for number in range(len(found.names) if plan["kind"] in MODULE_KINDS else total):
+                if only is not None and number not in only:
+                    continue
+                run.grant()
+                order(channel, number)
+                word = next_word(run, channel)
+                if word is None:
+                    found.starved = run.starved
+                    return found
+                if "invalid" in word:
+                    found.invalid = str(word["invalid"])
+                    return found
+                done = word.get("done")
+                if isinstance(done, list) and len(done) == 2:
+                    found.verdicts[number] = (str(done[0]), str(done[1]))
+                if word.get("last"):
+                    return found
+            return found
+    finally:
+        theirs.close()
+        os.close(nowhere)
+        channel.close()
+
+
+def order(channel: Channel, number: int) -> None:
+    data = codec.dumps({"run": number})
+    channel.sock.setblocking(True)
+    try:
+        channel.sock.sendall(len(data).to_bytes(4, "big") + data)
+    except OSError:
+        channel.closed = True  # the process has ended; its last words may be there still
+    channel.sock.setblocking(False)
+
+
+def next_word(run: Run, channel: Channel) -> dict[str, Any] | None:
+    """The next message of the test process; None if it has ended, or says what cannot be read."""
+    while True:
+        if pump([run], None if channel.closed else channel.fileno()):
+            channel.fill()
+        try:
+            data = channel.frame()
+            message = None if data is None else codec.loads(data)
+        except codec.CodecError as error:
+            raise InvalidSuite(f"the tests cannot be used: they write to their judge's connection ({error})") from None
+        if isinstance(message, dict):
+            return message
+        if data is not None:
+            raise InvalidSuite("the tests cannot be used: they write to their judge's connection")
+        if run.ending is not None or channel.closed:
+            channel.fill()
+            if len(channel.pending) < 4:
+                return None

@@ -1,0 +1,88 @@
+"""open-instruct's code API: `/test_program` (asserts) and `/test_program_stdio` (inputs and outputs).
+
+A request that fails is a score of 0 to this client, after few tries; so the handler waits inside for as long as the
+client would. The tests may come encoded as LiveCodeBench's are: base64 of a zlib-compressed pickle of JSON text. That
+pickle is read by an unpickler that knows no name at all, so it can be nothing but text.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import pickle
+import zlib
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+
+from plaudit.errors import Invalid
+from plaudit.graders import Grader
+from plaudit.grading import Verdict
+from plaudit.labels import required_tests
+from plaudit.schemas import ExecuteItem, ExecuteRequest, ProgramResult
+from service.api.compat.base import Dialect, Loose, Text, Visit, judged
+
+DIALECT = Dialect("open_instruct", "open-instruct `code_api_url`", deadline_s=28, sheds=503)
+MAX_DECODED_BYTES = 64 * 1024 * 1024
+
+
+class Program(Loose):
+    program: Text
+    tests: Any
+    max_execution_time: float = 1.0
+
+
+@DIALECT.router.post("/test_program")
+@DIALECT.router.post("/test_program_stdio")
+async def test_program(request: Request, body: Program) -> JSONResponse:
+    tested = required_tests(decoded(body.tests), "tests")
+    visit = Visit(request, max(DIALECT.deadline_s, min(298.0, 10 * body.max_execution_time - 2)))
+    limits = visit.limits(body.max_execution_time)
+    language = tested.language or "python"
+    tests = tested.graded(language, Grader.of(request))
+    item = ExecuteItem(language=language, programs=[body.program], tests=tests, limits=limits)
+    program = await visit.alive(visit.patiently(lambda: _program(visit, item)))
+    return JSONResponse(
+        {
+            "results": [int(test.verdict is Verdict.PASSED) for test in program.tests],
+            "runtimes": [round(test.wall_ms / 1000, 6) for test in program.tests],
+        }
+    )
+
+
+async def _program(visit: Visit, item: ExecuteItem) -> ProgramResult:
+    answer = await visit.execute(ExecuteRequest(items=[item]))
+    return judged(answer.results[0].programs[0])
+
+
+class _TextOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"tests name {module}.{name}, and text has no such thing")
+
+
+def decoded(tests: Any) -> Any:
+    """Tests as they are, or out of LiveCodeBench's encoding. Raises Invalid."""
+    if not isinstance(tests, str) or tests.lstrip()[:1] in ("[", "{"):
+        return tests
+    try:
+        unpacker = zlib.decompressobj()
+        data = unpacker.decompress(base64.b64decode(tests, validate=True), MAX_DECODED_BYTES)
+        if unpacker.unconsumed_tail:
+            raise Invalid(f"tests: more than {MAX_DECODED_BYTES} bytes when decoded")
+        text = _TextOnly(io.BytesIO(data)).load()
+        return json.loads(text) if isinstance(text, str) else text
+    except (
+        binascii.Error,
+        zlib.error,
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        RecursionError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise Invalid(f"tests: neither a list nor its encoding: {error}") from None

@@ -1,0 +1,177 @@
+"""Around every request: its id, its key, its size, its time, its log line; and the last handler of all.
+
+Pure ASGI, so that nothing stands between a handler and its client's disconnect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import logging
+import re
+import time
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from plaudit.errors import Forbidden, PlauditError, ShuttingDown, TooLarge, Unauthorized
+from service import metrics
+from service.api.dispatch.request_context import new_request_id
+from service.api.error_handlers import problem_of, respond
+from service.settings import Settings
+
+log = logging.getLogger("plaudit.access")
+
+PUBLIC = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json"})
+ADMIN = re.compile(r"^/models/[^/]+/activate$")
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
+
+
+class Drain:
+    """The requests that are being answered; the process' last second ends them with a word instead of a broken line."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def enter(self) -> asyncio.Task[Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        return task
+
+    def leave(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+
+    def end(self) -> None:
+        """Every request still open is answered 503 `shutting_down`."""
+        self.over = True
+        for task in self._tasks:
+            task.cancel()
+
+
+class Frame:
+    def __init__(self, app: ASGIApp, settings: Settings, drain: Drain) -> None:
+        self.app = app
+        self.settings = settings
+        self.drain = drain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        asked = headers.get(b"x-request-id", b"").decode("latin-1")
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = asked if _REQUEST_ID.match(asked) else new_request_id()
+        state["queue_ms"], state["compute_ms"] = 0.0, 0.0
+        started: list[int] = []
+
+        async def framed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                started.append(message["status"])
+                timing = f"queue;dur={state['queue_ms']:.1f}, compute;dur={state['compute_ms']:.1f}"
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"x-request-id", state["request_id"].encode()),
+                    (b"server-timing", timing.encode()),
+                ]
+            await send(message)
+
+        task = self.drain.enter()
+        try:
+            state["tenant"] = self._admit(scope["path"], headers)
+            await self.app(scope, self._bounded(headers, receive), framed)
+        except asyncio.CancelledError:
+            if not self.drain.over or started:
+                raise
+            task.uncancel()
+            ending = ShuttingDown("this process is shutting down and did not get to the end of it", retry_after_s=1.0)
+            await respond(problem_of(ending, state["request_id"]))(scope, receive, framed)
+        except PlauditError as error:
+            await respond(problem_of(error, state["request_id"]))(scope, receive, framed)
+        except HTTPException as error:  # a body that outgrew its limit while a middleware read it
+            await respond(problem_of(TooLarge(str(error.detail)), state["request_id"]))(scope, receive, framed)
+        except Exception:  # the API's last handler
+            log.exception("unexpected error", extra={"request_id": state["request_id"], "path": scope["path"]})
+            metrics.infra_errors.labels("api", "internal").inc()
+            if not started:
+                problem = problem_of(PlauditError("an unexpected error; the log has it"), state["request_id"])
+                problem = problem.model_copy(update={"status": state.get("sheds") or problem.status})
+                await respond(problem)(scope, receive, framed)
+        finally:
+            self.drain.leave(task)
+            self._record(scope, state, started[0] if started else 499, time.perf_counter() - began)
+
+    def _admit(self, path: str, headers: dict[bytes, bytes]) -> str:
+        """The caller's tenant: a digest of its key, empty without keys. Raises Unauthorized, Forbidden, TooLarge."""
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self.settings.max_body_bytes:
+            raise _too_large(int(length), self.settings.max_body_bytes)
+        keys, admins = self.settings.api_key, self.settings.admin_key
+        needs_admin = ADMIN.match(path) is not None
+        if path in PUBLIC or not (keys or admins):
+            return ""
+        given = _key_of(headers.get(b"authorization", b"").decode("latin-1"))
+        matches = [key for key in (*keys, *admins) if hmac.compare_digest(key.encode(), given.encode())]
+        if not matches:
+            raise Unauthorized("send `Authorization: Bearer <key>`, or put the key into the URL as `user:<key>@host`")
+        if needs_admin and not any(hmac.compare_digest(key.encode(), given.encode()) for key in admins):
+            raise Forbidden("this call needs an admin key")
+        return hashlib.sha256(given.encode()).hexdigest()[:16]
+
+    def _bounded(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
+        """A body that claims no length is counted as it comes."""
+        if b"content-length" in headers:
+            return receive
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.settings.max_body_bytes:
+                raise HTTPException(413, _too_large(seen, self.settings.max_body_bytes).detail)
+            return message
+
+        return counted
+
+    @staticmethod
+    def _record(scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        metrics.http_requests.labels(route, scope["method"], str(status)).inc()
+        metrics.http_seconds.labels(route).observe(seconds)
+        if route not in ("/health", "/ready", "/metrics"):
+            log.info(
+                "request",
+                extra={
+                    "request_id": state["request_id"],
+                    "method": scope["method"],
+                    "route": route,
+                    "status": status,
+                    "ms": round(seconds * 1000, 1),
+                    "queue_ms": round(state["queue_ms"], 1),
+                    "compute_ms": round(state["compute_ms"], 1),
+                    "tenant": state.get("tenant", ""),
+                },
+            )
+
+
+def _key_of(authorization: str) -> str:
+    """The key of a Bearer header, or the password of a Basic one: what clients make of a URL `http://user:key@host`."""
+    word, _, given = authorization.partition(" ")
+    given = given.strip()
+    if word.lower() == "basic":
+        try:
+            return base64.b64decode(given, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return ""
+    return given if word.lower() == "bearer" else ""
+
+
+def _too_large(size: int, limit: int) -> TooLarge:
+    return TooLarge(f"body: {size} bytes are more than {limit} (max_body_bytes)")

@@ -1,0 +1,72 @@
+"""Process reward models: a score for each step of a completion, at the token that ends it, and one for the whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from plaudit.errors import UsageError
+
+Aggregate = Literal["min", "last", "mean", "product"]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How a completion is cut into steps.
+
+    `token`: the vocabulary entry at which a step is scored. `split`: what stands between two steps as clients write
+    them; without it, clients write the token. `mark`: what is put behind a step (the token, and around it what the
+    model was trained on). `aggregate`: the completion's own score: the least, the last or the mean of its steps'
+    logits, or the log of the product of their probabilities (Lightman et al. 2023, arXiv 2305.20050, section 4.1; the
+    least: Wang et al. 2023, Math-Shepherd, arXiv 2312.08935).
+    """
+
+    token: str
+    split: str | None = None
+    mark: str | None = None
+    aggregate: Aggregate = "min"
+
+    def __post_init__(self) -> None:
+        if self.aggregate not in get_args(Aggregate):
+            raise UsageError(f"aggregate {self.aggregate!r} is not one of {', '.join(get_args(Aggregate))}")
+        if self.token not in self.behind:
+            raise UsageError(f"the mark {self.mark!r} does not hold the token {self.token!r}")
+
+    @property
+    def behind(self) -> str:
+        return self.token if self.mark is None else self.mark
+
+    def marked(self, completion: str) -> str:
+        """The completion with a mark behind every step. One that holds the token already is only given its last."""
+        if self.token in completion:
+            return completion if completion.rstrip().endswith(self.token) else completion + self.behind
+        parts = completion.split(self.split) if self.split else [completion]
+        if len(parts) > 1 and not parts[-1].strip():
+            parts.pop()
+        return "".join(part + self.behind for part in parts)
+
+    def whole(self, logits: Sequence[float]) -> StepScores:
+        """The completion's score, not finite unless all of its steps' are."""
+        if not all(map(math.isfinite, logits)):
+            return StepScores(math.nan, logits)
+        if self.aggregate == "min":
+            return StepScores(min(logits), logits)
+        if self.aggregate == "last":
+            return StepScores(logits[-1], logits)
+        if self.aggregate == "mean":
+            return StepScores(sum(logits) / len(logits), logits)
+        # log sigmoid(x) = -log(1 + exp(-x)), written so that neither end overflows
+        return StepScores(sum(min(x, 0.0) - math.log1p(math.exp(-abs(x))) for x in logits), logits)
+
+
+class StepScores(float):
+    """A completion's score that knows its steps': wherever a number is expected it is the number."""
+
+    steps: tuple[float, ...]
+
+    def __new__(cls, score: float, steps: Sequence[float]) -> StepScores:
+        made = super().__new__(cls, score)
+        made.steps = tuple(steps)
+        return made

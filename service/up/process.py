@@ -1,0 +1,77 @@
+"""A child of the tree as plain data, how it is started so that it cannot outlive its parent, and its environment."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import IO
+
+from plaudit.errors import UsageError
+from service.settings import FOREIGN, PREFIX, Settings
+
+_prctl = ctypes.CDLL(None, use_errno=True).prctl  # resolved before any fork
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One process to keep alive. Stages start upwards and stop downwards, one after the other.
+
+    `probe` answers None once the child serves (the next one is started then), else why it does not yet.
+    `announces`: the child's standard output carries the line that says the tree is ready.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    stage: int = 0
+    announces: bool = False
+    probe: Callable[[], str | None] | None = None
+
+
+def spawn(child: Child, stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a child that gets SIGTERM when this process dies. For the main thread of a process without other threads.
+
+    The kernel ties that signal to the *thread* that forked: a child started from a thread that ends is ended with it.
+    """
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        if _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) or os.getppid() != parent:
+            os._exit(1)  # the parent is gone already: do not become an orphan
+
+    return subprocess.Popen(
+        child.argv,
+        env=child.env,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        process_group=0,
+        preexec_fn=die_with_parent,  # noqa: PLW1509 - its danger is other threads, and there are none
+    )
+
+
+def environ_of(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which `settings.load` gives exactly these settings. Secrets travel here, never in argv."""
+    env = {name: value for name, value in environ.items() if not name.startswith(PREFIX) or name in FOREIGN}
+    for name in Settings.model_fields:
+        value, default = getattr(settings, name), Settings.model_fields[name].get_default(call_default_factory=True)
+        if value == default:
+            continue
+        if isinstance(value, dict):
+            value = [f"{key}={path}" for key, path in value.items()]
+        if isinstance(value, list):
+            if any("," in part for part in value):
+                raise UsageError(f"{name}: a comma separates two values and cannot be part of one")
+            value = ",".join(value)
+        env[f"{PREFIX}{name.upper()}"] = str(value)
+    return env
+
+
+def command(*words: str) -> tuple[str, ...]:
+    """argv of a `plaudit` command under this interpreter; -P: a folder called `service` in the cwd is not ours."""
+    return (sys.executable, "-P", "-m", "service.cli", *words)

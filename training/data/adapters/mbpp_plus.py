@@ -1,0 +1,21 @@
+"""MBPP+: MBPP's fields and `test`, a program that calls the function on every input of EvalPlus, judged as one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from training.data.adapters import Entry
+from training.data.adapters.mbpp import problem_of
+from training.pipeline import config
+
+
+def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
+    for row in rows:
+        plain = problem_of(row)
+        yield Entry(
+            dataclasses.replace(
+                plain, tests=(row["test"],), test_setup="", kind="script", source="MBPP+", license="Apache-2.0"
+            )
+        )

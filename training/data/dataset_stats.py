@@ -1,0 +1,83 @@
+"""What AceCoder's tables say of its data, of ours: questions, tests, pairs by source, and how the samples fare.
+
+Kept as sums, so that it can be told of any number of candidates. pass@k is the unbiased estimate from the n samples
+of a question, averaged over the questions with at least k samples.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from training.pipeline.metrics import pass_at_n
+
+SIZES = (1, 4, 8, 16)
+
+
+class Statistics:
+    def __init__(self) -> None:
+        self._sources: dict[str, Counter[str]] = defaultdict(Counter)
+        self._solved = {n: [0.0, 0] for n in SIZES}
+        self._rates = [0.0, 0]
+        self._sampled = self._all_pass = self._none_pass = 0
+
+    def add(self, source: str, num_tests: int, num_pairs: int, sampled: Sequence[tuple[float, int]]) -> None:
+        """One question: its tests, its pairs, and its samples as (pass rate, how often)."""
+        counts = self._sources[source]
+        counts["questions"] += 1
+        counts["tests"] += num_tests
+        counts["pairs"] += num_pairs
+        counts["questions_with_pairs"] += num_pairs > 0
+        counts["samples"] += (size := sum(copies for _, copies in sampled))
+        if not size:
+            return
+        good = sum(copies for rate, copies in sampled if rate == 1.0)
+        passed = [True] * good + [False] * (size - good)
+        for n in SIZES:
+            if n <= size:
+                self._solved[n][0] += pass_at_n(passed, n)
+                self._solved[n][1] += 1
+        self._rates[0] += sum(rate * copies for rate, copies in sampled)
+        self._rates[1] += size
+        self._sampled += 1
+        self._all_pass += good == size
+        self._none_pass += good == 0
+
+    def tables(self) -> dict[str, Any]:
+        """`sources`: counts by source and for all; `samples`: shares in [0, 1], empty where nothing was sampled."""
+        sources = dict(sorted(self._sources.items()))
+        if len(sources) > 1:
+            sources["all"] = sum(self._sources.values(), Counter())
+        samples: dict[str, float] = {}
+        if self._sampled:
+            samples = {f"pass@{n}": total / count for n, (total, count) in self._solved.items() if count}
+            samples["mean_pass_rate"] = self._rates[0] / self._rates[1]
+            samples["all_samples_pass"] = self._all_pass / self._sampled
+            samples["no_sample_passes"] = self._none_pass / self._sampled
+        return {"sources": {name: dict(counts) for name, counts in sources.items()}, "samples": samples}
+
+
+def markdown(tables: dict[str, Any]) -> str:
+    """The tables for reading."""
+    lines = [
+        "# Data",
+        "",
+        "| source | questions | tests a question | samples | pairs | questions with pairs |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, counts in tables["sources"].items():
+        each = counts["tests"] / counts["questions"]
+        lines.append(
+            f"| {name} | {counts['questions']} | {each:.2f} | {counts.get('samples', 0)} | {counts.get('pairs', 0)}"
+            f" | {counts.get('questions_with_pairs', 0)} |"
+        )
+    if tables["samples"]:
+        names = {
+            "mean_pass_rate": "mean test pass rate",
+            "all_samples_pass": "questions where all samples pass",
+            "no_sample_passes": "questions where none passes",
+        }
+        lines += ["", "| samples | % |", "|---|---:|"]
+        lines += [f"| {names.get(name, name)} | {100 * value:.2f} |" for name, value in tables["samples"].items()]
+    return "\n".join(lines) + "\n"

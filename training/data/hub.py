@@ -1,0 +1,59 @@
+"""`collect` from a data set of the hub: the adapter's entries as the files that later stages read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from training.data.adapters import Entry, entries
+from training.data.collect import assign_folds
+from training.pipeline.config import Recipe
+from training.pipeline.records import Problem, row
+from training.pipeline.run import Progress, Run, write_jsonl
+
+
+def collect_hub(recipe: Recipe, run: Run) -> dict[str, object]:
+    """Write `problems.jsonl` and `programs.jsonl`; from a set of pairs `verified.jsonl` and `pairs.jsonl` too."""
+    problems: list[Problem] = []
+    pairs: list[tuple[str, str, str]] = []
+    progress = Progress(run, "collect", recipe.hub.most or 0)
+
+    def programs() -> Iterator[dict[str, Any]]:
+        for at, entry in enumerate(_limited(recipe)):
+            problems.append(entry.problem)
+            pairs.extend((entry.problem.task_id, *pair) for pair in entry.pairs)
+            yield from map(row, entry.programs if recipe.hub.programs else ())
+            progress.at(at + 1)
+
+    count = write_jsonl(run.path("programs.jsonl"), programs())
+    placed = assign_folds(problems, recipe.split, recipe.seed)
+    write_jsonl(run.path("problems.jsonl"), map(row, placed))
+    folds = {problem.task_id: problem.fold for problem in placed}
+    summary: dict[str, object] = {"problems": len(placed), "programs": count, **Counter(folds.values())}
+    if pairs:
+        by_problem = Counter(task_id for task_id, _, _ in pairs)
+        write_jsonl(
+            run.path("pairs.jsonl"),
+            (
+                {
+                    "fold": folds[task_id],
+                    "task_id": task_id,
+                    "chosen": chosen,
+                    "rejected": rejected,
+                    "weight": 1 / by_problem[task_id] if recipe.pair.weighted else 1.0,
+                }
+                for task_id, chosen, rejected in pairs
+                if folds[task_id] != "test"
+            ),
+        )
+        run.path("verified.jsonl").write_bytes(run.path("programs.jsonl").read_bytes())
+        summary["pairs"] = len(pairs)
+    return summary
+
+
+def _limited(recipe: Recipe) -> Iterator[Entry]:
+    for at, entry in enumerate(entries(recipe.hub)):
+        if recipe.hub.most and at >= recipe.hub.most:
+            return
+        yield entry

@@ -1,0 +1,170 @@
+"""What else a report asks: do scores tell good from bad, do they measure length, are they odds, what say the tests?"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from training.data.preferences import qualifies
+from training.evaluation.rankers import Sampled, estimate
+from training.pipeline import config
+from training.pipeline.metrics import auc, calibration_error, correlation, mean, pair_accuracy, pass_at_n
+from training.pipeline.metrics import best_of_n as expected_best
+
+SHOWN = 4000  # points of the length plot
+ORDER = ("python", "cpp", "java", "php", "typescript", "csharp", "bash", "javascript")  # MultiPL-E's usual columns
+
+
+def discrimination(
+    sampled: Sequence[Sampled], settings: config.Evaluate, rule: config.Pair, seed: int
+) -> dict[str, Any]:
+    """Pair accuracy and AUC inside a problem, averaged over problems that have both kinds."""
+    found = {problem.task_id: _one_problem(problem, rule) for problem in sampled}
+    return {
+        name: estimate([one[name] for one in found.values() if one[name] is not None], settings, seed)
+        for name in ("pair_accuracy", "auc")
+    } | {"by_problem": found}
+
+
+def _one_problem(problem: Sampled, rule: config.Pair) -> dict[str, Any]:
+    pairs = _pairs(problem, rule)
+    return {
+        "pair_accuracy": pair_accuracy(problem.scores, pairs) if pairs else None,
+        "auc": auc(problem.scores, problem.passed),
+    }
+
+
+def _pairs(problem: Sampled, rule: config.Pair) -> list[tuple[int, int]]:
+    """Places (better, worse) of the distinct programs that the rule pairs."""
+    first = {name: at for at, name in reversed(list(enumerate(problem.programs)))}
+    return [
+        (i, j) for i in first.values() for j in first.values() if qualifies(problem.rates[i], problem.rates[j], rule)
+    ]
+
+
+def calibration(sampled: Sequence[Sampled], probability: Callable[[float], float | None]) -> dict[str, Any]:
+    """ECE of the shipped calibration on the test samples, and the bins behind the plot."""
+    pairs = [(probability(s) or 0.0, ok) for p in sampled for s, ok in zip(p.scores, p.passed, strict=True)]
+    bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
+    for chance, ok in pairs:
+        bins[min(int(chance * 10), 9)].append((chance, ok))
+    return {
+        "ece": calibration_error([chance for chance, _ in pairs], [ok for _, ok in pairs]),
+        "bins": [
+            {
+                "predicted": mean([chance for chance, _ in part]),
+                "passing": mean([float(ok) for _, ok in part]),
+                "samples": len(part),
+            }
+            for _, part in sorted(bins.items())
+        ],
+    }
+
+
+def length(sampled: Sequence[Sampled], settings: config.Evaluate, rule: config.Pair, seed: int) -> dict[str, Any]:
+    """Is the model measuring length?
+
+    Rank correlations inside a problem; pair accuracy apart for pairs whose better program is the longer, and the
+    shorter (a model of length alone gets 1 on one of them and 0 on the other); and points for the plot.
+    """
+    longer: list[float] = []
+    shorter: list[float] = []
+    for problem in sampled:
+        pairs = _pairs(problem, rule)
+        sizes = [len(completion) for completion in problem.completions]
+        for kind, wanted in ((longer, 1), (shorter, -1)):
+            chosen = [(i, j) for i, j in pairs if (sizes[i] - sizes[j]) * wanted > 0]
+            if chosen:
+                kind.append(pair_accuracy(problem.scores, chosen))
+    points = [
+        [len(c), round(s, 4), ok] for p in sampled for c, s, ok in zip(p.completions, p.scores, p.passed, strict=True)
+    ]
+    if len(points) > SHOWN:
+        points = random.Random(seed).sample(points, SHOWN)
+    return {
+        "score": _correlation(sampled, lambda p: p.scores),
+        "passing": _correlation(sampled, lambda p: [float(ok) for ok in p.passed]),
+        "better_is_longer": estimate(longer, settings, seed),
+        "better_is_shorter": estimate(shorter, settings, seed),
+        "points": points,
+    }
+
+
+def _correlation(sampled: Sequence[Sampled], values: Callable[[Sampled], list[float]]) -> float | None:
+    """Mean rank correlation with length inside a problem, over problems in which the values vary."""
+    found = [correlation(values(p), [float(len(c)) for c in p.completions]) for p in sampled if len(set(values(p))) > 1]
+    return mean(found) if found else None
+
+
+def against_tests(sampled: Sequence[Sampled], probability: Callable[[float], float | None]) -> dict[str, Any]:
+    """Where the model and the tests agree and where not.
+
+    `table`: samples by (the model says pass: probability at least one half, the tests say pass). `kappa`: Cohen's, the
+    agreement beyond chance. `rank`: mean rank correlation of score and pass rate inside a problem. And the samples on
+    which they differ most, each problem once.
+    """
+    table = {"both_pass": 0, "model_only": 0, "tests_only": 0, "both_fail": 0}
+    high: list[dict[str, Any]] = []
+    low: list[dict[str, Any]] = []
+    for p in sampled:
+        chances = [probability(score) or 0.0 for score in p.scores]
+        for chance, ok in zip(chances, p.passed, strict=True):
+            says = chance >= 0.5
+            name = {(True, True): "both_pass", (True, False): "model_only", (False, True): "tests_only"}
+            table[name.get((says, ok), "both_fail")] += 1
+        order = sorted(range(len(chances)), key=lambda at: chances[at])
+        failing = next((at for at in reversed(order) if not p.passed[at]), None)
+        passing = next((at for at in order if p.passed[at]), None)
+        for at, kind in ((failing, high), (passing, low)):
+            if at is not None:
+                kind.append(
+                    {
+                        "task_id": p.task_id,
+                        "probability": round(chances[at], 4),
+                        "pass_rate": p.rates[at],
+                        "completion": p.completions[at],
+                    }
+                )
+    ranks = [correlation(p.scores, p.rates) for p in sampled if len(set(p.rates)) > 1]
+    return {
+        "table": table,
+        "kappa": kappa(table),
+        "rank": mean(ranks) if ranks else None,
+        "high_failures": sorted(high, key=lambda one: -one["probability"])[:5],
+        "low_passes": sorted(low, key=lambda one: one["probability"])[:5],
+    }
+
+
+def kappa(table: dict[str, int]) -> float | None:
+    """Cohen's kappa of a two-by-two table; None where chance alone explains everything."""
+    total = sum(table.values())
+    observed = (table["both_pass"] + table["both_fail"]) / total
+    model = (table["both_pass"] + table["model_only"]) / total
+    tests = (table["both_pass"] + table["tests_only"]) / total
+    expected = model * tests + (1 - model) * (1 - tests)
+    return (observed - expected) / (1 - expected) if expected < 1 else None
+
+
+def by_language(sampled: Sequence[Sampled], sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """RewardRanker's table in form: a row a way of choosing, a column a language, and the mean of the columns."""
+    languages = sorted(
+        {p.language for p in sampled},
+        key=lambda name: (name not in ORDER, ORDER.index(name) if name in ORDER else 0, name),
+    )
+    groups = {name: [p for p in sampled if p.language == name] for name in languages}
+    most = {name: min(len(p.scores) for p in group) for name, group in groups.items()}
+    ways: list[tuple[str, Callable[[Sampled], float]]] = [("mean of the samples", lambda p: p.pass_at_1)]
+    if all(p.greedy is not None for p in sampled):
+        ways.insert(0, ("greedy", lambda p: float(p.greedy == 1.0)))
+    usable = [n for n in sizes if 1 < n <= min(most.values())]
+    for n in usable:
+        ways.append((f"reward model, best of {n}", lambda p, n=n: expected_best(p.scores, p.passed, n)))  # type: ignore[misc]
+    if usable:
+        ways.append((f"oracle, pass@{usable[-1]}", lambda p: pass_at_n(p.passed, usable[-1])))
+    rows = []
+    for way, value in ways:
+        cells = {name: mean([value(p) for p in group]) for name, group in groups.items()}
+        rows.append({"way": way, "languages": cells, "average": mean(list(cells.values()))})
+    return rows

@@ -1,0 +1,128 @@
+"""`evaluate`: what the checkpoint does on problems it has never seen, as `report.json`, `report.md` and its plots.
+
+The test fold's independent samples carry everything (in the public data 100 a problem from one model). Every interval
+is a bootstrap over problems, because problems, not samples, are what there are few of. The scores are those of
+`RewardModel.score`, as served. No N is ever chosen by its result: the table has them all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from plaudit.errors import UsageError
+from training.data.verify import Task, judge_all, task_of
+from training.evaluation.diagnostics import against_tests, by_language, calibration, discrimination, length
+from training.evaluation.rankers import Sampled, curves
+from training.evaluation.report import write_report
+from training.generation.sample import GREEDY
+from training.pipeline.config import Recipe
+from training.pipeline.records import Problem, Program, data_file, read_problems, read_programs
+from training.pipeline.run import Run, read_jsonl, write_text
+from training.reward_model.finalize import score_programs
+
+MEASURED = ("collect", "synthesize", "tokenize", "pretrain", "sample", "mutate", "verify", "pair", "fit")
+
+
+def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
+    """Write `report.json`, `report.md` and the plots beside it."""
+    from service.scoring.reward_model import RewardModel
+
+    settings, rule, seed = recipe.evaluate, recipe.pair, recipe.seed
+    problems = read_problems(run.path("problems.jsonl"))
+    held = [
+        p
+        for p in read_programs(run.path("verified.jsonl"))
+        if problems[p.task_id].fold == "test" and p.origin == "sample" and p.pass_rate is not None
+    ]
+    model = RewardModel.load(run.path("checkpoint/config.json").parent, dtype=settings.dtype)
+    scores = dict(zip([p.program_id for p in held], score_programs(model, problems, held), strict=True))
+    sampled = gather([p for p in held if p.iid_copies], scores)
+    if not sampled:
+        raise UsageError("no problem of the test fold has independent samples: there is nothing to report on")
+    add_greedy(sampled, held)
+    for one in sampled:
+        one.language = problems[one.task_id].language
+    if settings.generated_tests:
+        add_generated_tests(recipe, run, problems, held, sampled)
+
+    report: dict[str, Any] = {
+        "name": recipe.name,
+        "seed": seed,
+        "revision": model.revision,
+        "parameters": model.parameters,
+        "folds": {fold: sum(p.fold == fold for p in problems.values()) for fold in ("train", "validation", "test")},
+        "problems": len(sampled),
+        "samples": sum(len(p.scores) for p in sampled),
+        "samplers": sorted({p.source for p in held if p.iid_copies}),
+        "discrimination": discrimination(sampled, settings, rule, seed),
+        "discrimination_other_models": discrimination(
+            gather([p for p in held if not p.iid_copies], scores), settings, rule, seed
+        ),
+        "best_of_n": curves(sampled, settings, seed),
+        "languages": by_language(sampled, settings.num_candidates),
+        "calibration": calibration(sampled, model.pass_probability),
+        "length": length(sampled, settings, rule, seed),
+        "tests": against_tests(sampled, model.pass_probability),
+        "stages": {name: run.record(name) for name in MEASURED},
+    }
+    write_text(run.path("report.json"), json.dumps(report, indent=1) + "\n")
+    write_report(report, run.path("report.md"))
+    found = report["discrimination"]
+    return {name: found[name]["value"] for name in ("pair_accuracy", "auc")} | {"problems": len(sampled)}
+
+
+def gather(programs: Sequence[Program], scores: dict[str, float]) -> list[Sampled]:
+    """Programs by problem, each as often as it was sampled."""
+    by_task: dict[str, Sampled] = {}
+    for program in programs:
+        entry = by_task.setdefault(program.task_id, Sampled(program.task_id))
+        for _ in range(program.iid_copies or 1):
+            entry.completions.append(program.completion)
+            entry.rates.append(program.pass_rate or 0.0)
+            entry.scores.append(scores[program.program_id])
+            entry.programs.append(program.program_id)
+    return list(by_task.values())
+
+
+def add_greedy(sampled: Sequence[Sampled], held: Sequence[Program]) -> None:
+    """The greedy program's pass rate, where one was asked for."""
+    rates = {p.task_id: p.pass_rate for p in held if any(name.endswith(GREEDY) for name in p.sample_ids)}
+    for one in sampled:
+        one.greedy = rates.get(one.task_id)
+
+
+def add_generated_tests(
+    recipe: Recipe, run: Run, problems: dict[str, Problem], held: Sequence[Program], sampled: Sequence[Sampled]
+) -> None:
+    """Which of their problem's first model-written tests the samples pass, judged in the sandbox.
+
+    A problem without such tests has empty verdicts: nothing to agree on, so the choice is random. If a program could
+    not be judged, its problem has none at all, and the report no ranker that needs them.
+    """
+    wanted = recipe.evaluate.generated_tests
+    rows = {r["task_id"]: r for r in read_jsonl(data_file(recipe.data, "generated_tests.jsonl.gz"))}
+    tests = {task_id: tuple(r["tests"][:wanted]) for task_id, r in rows.items()}
+    tasks: list[Task] = [
+        task_of(problems[p.task_id], p, recipe.verify.mutant_cpu_s, tests[p.task_id])
+        for p in held
+        if p.iid_copies and tests.get(p.task_id)
+    ]
+    results = judge_all(tasks, run, recipe.verify.processes, settings=recipe.verify)
+    judged = {
+        r["program_id"]: tuple(verdict == "passed" for verdict in r["verdicts"])
+        for r in results.values()
+        if r["status"] == "ok"
+    }
+    for one in sampled:
+        count = len(tests.get(one.task_id, ()))
+        found = [judged.get(name, () if not count else None) for name in one.programs]
+        one.verdicts = [_whole(row, count) for row in found if row is not None]
+        passes = rows.get(one.task_id, {}).get("passes_canonical") or ()
+        one.kept = tuple(at for at, ok in enumerate(passes[:count]) if ok)
+
+
+def _whole(row: tuple[bool, ...], count: int) -> tuple[bool, ...]:
+    """A program that never came to its tests passes none of them."""
+    return row if len(row) == count else (False,) * count

@@ -1,0 +1,124 @@
+"""The report's plots, as SVG with text, the same bytes for the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from training.evaluation.rankers import MEAN, MODEL, ORACLE
+
+FILES = ("bestofn.svg", "gap.svg", "calibration.svg", "length.svg")
+OTHERS = [f"tab:{name}" for name in ("blue", "orange", "green", "purple", "brown", "pink", "gray", "olive", "cyan")]
+STYLES = {ORACLE: ("k", "--"), MEAN: ("k", ":"), MODEL: ("tab:red", "-")}
+
+
+def plot_all(report: dict[str, Any], folder: Path) -> None:
+    """Write every plot of `FILES` into the folder."""
+    plot_best_of_n(report["best_of_n"], folder / "bestofn.svg")
+    plot_gap(report["best_of_n"], folder / "gap.svg")
+    plot_calibration(report["calibration"], folder / "calibration.svg")
+    plot_length(report["length"], folder / "length.svg")
+
+
+def plot_best_of_n(rows: list[dict[str, Any]], path: Path) -> None:
+    """Problems solved against N, exact rankers at every N; the band is the reward model's interval."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(8.4, 4.4))
+    axes.set_prop_cycle(color=OTHERS)
+    for row in rows:
+        points, whole = row["points"], row.get("whole")
+        sizes = list(range(1, len(whole) + 1)) if whole else [point["n"] for point in points]
+        values = whole or [point["value"] for point in points]
+        colour, line = STYLES.get(row["ranker"], (None, "-"))
+        look = {"color": colour, "linewidth": 2.2 if row["ranker"] == MODEL else 1.2, "marker": "" if whole else "o"}
+        axes.plot(sizes, [100 * value for value in values], line, label=row["ranker"], markersize=3, **look)
+        if row["ranker"] == MODEL:
+            low, high = ([100 * point[key] for point in points] for key in ("low", "high"))
+            axes.fill_between([point["n"] for point in points], low, high, alpha=0.12, color=colour)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set_xlabel("N candidates")
+    axes.set_ylabel("problems solved, %")
+    axes.grid(alpha=0.2)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    _save(figure, path)
+
+
+def plot_gap(rows: list[dict[str, Any]], path: Path) -> None:
+    """Share of the mean-to-oracle gap that each ranker closes at the largest N, with intervals."""
+    plt = _pyplot()
+    shown = sorted(
+        (row for row in rows if row["ranker"] not in (MEAN, ORACLE)),
+        key=lambda row: float(row["points"][-1]["gap_closed"]["value"]),
+    )
+    figure, axes = plt.subplots(figsize=(6.8, 0.6 + 0.3 * len(shown)))
+    for at, row in enumerate(shown):
+        found = row["points"][-1]["gap_closed"]
+        value, low, high = (100 * found[key] for key in ("value", "low", "high"))
+        axes.barh(at, value, color="tab:red" if row["ranker"] == MODEL else "tab:blue", alpha=0.7, height=0.65)
+        axes.plot([low, high], [at, at], "k-", linewidth=1)
+    axes.set_yticks(range(len(shown)), [row["ranker"] for row in shown], fontsize=8)
+    axes.axvline(0, color="k", linewidth=0.8)
+    size = rows[0]["points"][-1]["n"]
+    axes.set_xlabel(f"% of the gap to the oracle closed, N = {size}")
+    _save(figure, path)
+
+
+def plot_calibration(calibration: dict[str, Any], path: Path) -> None:
+    """Reliability: predicted probability against the share that passes; area is the number of samples."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(3.8, 3.6))
+    axes.plot([0, 1], [0, 1], "k:")
+    bins = calibration["bins"]
+    total = max(1, sum(one["samples"] for one in bins))
+    axes.plot([one["predicted"] for one in bins], [one["passing"] for one in bins], color="tab:red", linewidth=0.8)
+    axes.scatter(
+        [one["predicted"] for one in bins],
+        [one["passing"] for one in bins],
+        color="tab:red",
+        s=[8 + 240 * one["samples"] / total for one in bins],
+    )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("predicted pass probability")
+    axes.set_ylabel("share passing")
+    _save(figure, path)
+
+
+def plot_length(length: dict[str, Any], path: Path) -> None:
+    """Score against length, passing and failing programs apart."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(5.2, 3.6))
+    for ok, colour, label in ((False, "tab:gray", "failing"), (True, "tab:red", "passing")):
+        points = [(size, score) for size, score, passed in length["points"] if passed is ok]
+        axes.scatter(
+            [size for size, _ in points],
+            [score for _, score in points],
+            s=3,
+            alpha=0.35,
+            color=colour,
+            label=label,
+            linewidths=0,
+            rasterized=True,
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("characters of the completion")
+    axes.set_ylabel("score")
+    axes.legend(fontsize=8, frameon=False, markerscale=3)
+    _save(figure, path)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.hashsalt": "plaudit", "svg.fonttype": "none", "font.size": 9})
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None}, dpi=150)
+    _pyplot().close(figure)

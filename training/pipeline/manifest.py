@@ -1,0 +1,113 @@
+"""What makes a run folder explain itself: the recipe, the environment, the digests of what was read, and a README.
+
+`recipe.json` is the recipe as it was resolved, so a stage can be run again by the folder alone. `environment.json` and
+`inputs.json` hold what a stage found when it last ran: versions and machine, and the SHA-256 of every file from
+outside. `README.md` is written anew after every stage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from training.pipeline.config import Recipe
+from training.pipeline.run import Run, write_text
+
+PACKAGES = ("plaudit", "torch", "transformers", "tokenizers", "trl", "accelerate", "peft", "datasets", "numpy")
+FILES = {
+    "problems.jsonl": "problems with their tests and folds",
+    "programs.jsonl": "distinct programs that the data brought",
+    "samples": "programs that the sampler wrote, by shard, and its replies",
+    "synthesis": "replies, runs, what was dropped and why, and `report.md` of the synthesis",
+    "suites.jsonl": "strength of every synthesized suite",
+    "mutants.jsonl": "near misses of reference solutions",
+    "verified.jsonl": "programs with their pass rates",
+    "verify.disagreements.jsonl": "where shipped labels and the sandbox differ",
+    "pairs.jsonl": "which program is better than which",
+    "statistics.md": "the data in numbers",
+    "tokenizer": "the tokenizer",
+    "pretrained": "the language model",
+    "checkpoint": "the reward model, as the service loads it",
+    "fit.jsonl": "the course of the fit",
+    "tensorboard": "the same for TensorBoard",
+    "report.md": "the evaluation, with plots",
+    "recipe.json": "the recipe as it was resolved",
+    "environment.json": "versions and machine",
+    "inputs.json": "SHA-256 of every file that was read from outside",
+}
+
+
+def note(recipe: Recipe, run: Run, stage: str) -> None:
+    """Write down what this stage starts from."""
+    write_text(run.path("recipe.json"), json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
+    _update(run.path("environment.json"), stage, environment())
+    _update(run.path("inputs.json"), stage, {name: digest_of(path) for name, path in inputs(recipe, stage)})
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and time of this process."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": {name: value for name in ("OMP_NUM_THREADS",) if (value := os.environ.get(name))},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "packages": versions,
+    }
+
+
+def inputs(recipe: Recipe, stage: str) -> Iterator[tuple[str, Path]]:
+    """(name, path) of the files from outside that a stage may read."""
+    paths: list[Path] = []
+    if stage in ("collect", "tokenize", "evaluate") and not recipe.hub.adapter:
+        paths = sorted(Path(recipe.data).glob("*.jsonl.gz"))
+    elif stage == "collect":
+        paths = [Path(recipe.hub.path)]
+    elif stage == "synthesize":
+        paths = [Path(entry.rpartition("=")[2]) for entry in recipe.synthesize.evaluation]
+        paths.append(Path(recipe.synthesize.seeds))
+    elif stage == "sample" and recipe.sampler.kind == "recorded":
+        paths = [Path(recipe.sampler.path)]
+    yield from ((path.name, path) for path in paths if path.is_file())
+
+
+def digest_of(path: Path) -> str:
+    """`sha256:…` of a file."""
+    with path.open("rb") as stream:
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+
+
+def describe(recipe: Recipe, run: Run) -> None:
+    """Write `README.md`: what was done with what, and which file holds what."""
+    again = f"`plaudit-train STAGE {run.folder.name}` runs a stage again by this folder."
+    lines = [f"# Run of {recipe.name}", "", again, ""]
+    lines += ["| stage | result | wall s | CPU s |", "|---|---|---:|---:|"]
+    for name in recipe.stages:
+        record = run.record(name)
+        if record is not None:
+            result = ", ".join(f"{key} {value}" for key, value in record["summary"].items())
+            lines.append(f"| {name} | {result} | {record['wall_s']} | {record['cpu_s']} |")
+    lines += ["", "| file | |", "|---|---|"]
+    lines += [f"| {name} | {text} |" for name, text in FILES.items() if (run.folder / name).exists()]
+    write_text(run.path("README.md"), "\n".join(lines) + "\n")
+
+
+def _update(path: Path, stage: str, value: Mapping[str, Any]) -> None:
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_text(path, json.dumps({**known, stage: value}, indent=1) + "\n")

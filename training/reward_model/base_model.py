@@ -1,0 +1,108 @@
+"""A pretrained checkpoint to fit: its encoder, its weights under a new head, what is refused, and what is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from plaudit.errors import UsageError
+from service.scoring.checkpoint import check_length, check_vocabulary, quiet, read_config
+from service.scoring.encoder import Encoder, load_tokenizer
+from service.scoring.heads import CLASSIFIER
+from service.scoring.spec import CHAT_TEMPLATE, RewardModelSpec, pair_template
+from training.pipeline.config import Recipe
+from training.pipeline.run import Run, write_text
+
+HEADS = ("score.", "classifier.", "pooler.")  # what a base may lack
+TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*")
+
+
+def encoder_of(recipe: Recipe, base: Path) -> Encoder:
+    """The encoder of the checkpoint that is fitted from this base. Raises `UsageError` for a text that cannot be."""
+    settings = recipe.fit
+    tokenizer = load_tokenizer(base)
+    is_encoder = None not in (tokenizer.cls_token_id, tokenizer.sep_token_id)  # BERT's two texts
+    template = settings.template
+    if not template and is_encoder:
+        template = pair_template(base, tokenizer)
+    elif not template:
+        template = CHAT_TEMPLATE if tokenizer.chat_template else _plain(tokenizer)
+    origin = Path(settings.base).name if Path(settings.base).is_dir() else settings.base  # no path of this machine
+    family = str((read_config(base).get("architectures") or ["unknown"])[0])
+    try:
+        spec = RewardModelSpec(
+            template=template,
+            max_length=settings.max_length,
+            architecture=family,
+            system=settings.system or None,
+            golden="golden.jsonl",
+            provenance=f"fitted from {origin}",
+            head=CLASSIFIER if is_encoder else "score",
+        )
+    except UsageError as error:
+        raise UsageError(f"fit.template and fit.system: {error}") from error
+    return Encoder(tokenizer, spec)
+
+
+def _plain(tokenizer: Any) -> str:
+    """Prompt and completion as they are, begun as the tokenizer begins a text, and closed."""
+    opens = tokenizer.bos_token_id is not None and tokenizer.encode("a")[0] == tokenizer.bos_token_id
+    return f"{tokenizer.bos_token if opens else ''}{{prompt}}{{completion}}{tokenizer.eos_token or ''}"
+
+
+def load_base(base: Path) -> Any:
+    """The base in float32 under a head of one number, drawn by torch's generator where the base has none.
+
+    Raises `UsageError` for a base that lacks any other weight: transformers would fill it with random numbers.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    with quiet():
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=1, dtype=torch.float32, output_loading_info=True
+        )
+    if missing := sorted(name for name in loading["missing_keys"] if not any(part in name for part in HEADS)):
+        raise UsageError(f"{base}: weights are missing: {', '.join(missing[:5])}")
+    model.config.use_cache = False
+    return model
+
+
+def check_base(base: Path, model: Any, encoder: Encoder) -> None:
+    """What the service would refuse after the fit, before it. Raises `UsageError`."""
+    check_vocabulary(base, encoder.tokenizer, model.get_input_embeddings().num_embeddings)
+    try:
+        check_length(base, model, encoder.spec.max_length)
+    except UsageError as error:
+        raise UsageError(f"fit.max_length: {error}") from error
+
+
+def pad_token(tokenizer: Any, closing: set[int]) -> str:
+    """The tokenizer's own padding, or the first of its special tokens that closes no text.
+
+    Transformers' classifiers take the last token that is not padding for the end: a text that ends in it would be
+    pooled one token early. Raises `UsageError` where every special token closes a text.
+    """
+    for token in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, *tokenizer.all_special_tokens):
+        if token is not None and tokenizer.convert_tokens_to_ids(token) not in closing:
+            return str(token)
+    raise UsageError("every special token of the base closes a text, so none can pad: name another end in fit.template")
+
+
+def write_checkpoint(run: Run, base: Path, model: Any, encoder: Encoder, pad: str) -> None:
+    """`checkpoint/` with this model, the base's own tokenizer files, `pad` in them, and the encoder's spec."""
+    folder = run.path("checkpoint/config.json").parent
+    shutil.rmtree(folder)
+    folder.mkdir()
+    model.config.pad_token_id = encoder.tokenizer.convert_tokens_to_ids(pad)
+    model.save_pretrained(folder)
+    for file in {file for pattern in TOKENIZER for file in base.glob(pattern)}:
+        shutil.copyfile(file, folder / file.name)
+    path = folder / "tokenizer_config.json"
+    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if values.get("pad_token") != pad:
+        write_text(path, json.dumps({**values, "pad_token": pad}, indent=2, ensure_ascii=False) + "\n")
+    dataclasses.replace(encoder.spec, architecture=type(model).__name__).write(folder / "reward_model.json")

@@ -1,0 +1,169 @@
+"""GRPO of a generator on one machine, by TRL, with rewards from a running service: `python -m training.rl.grpo --help`.
+
+    python -m training.rl.grpo --model runs/micro/iterate/sft --problems runs/micro/problems.jsonl \\
+        --url http://127.0.0.1:8000 --reward combined --output runs/grpo
+
+The problems are the rows of `collect` or `microworld` (training fold); a completion continues the prompt, so its tests
+are a `check` suite that puts the prompt before it. Three rewards:
+
+  rule      1 if every test passes, else 0
+  rm        the reward model's score, as a sigmoid
+  combined  the service's `tests_first`: among programs that pass, or that all fail, the model decides, and no score is
+            worth as much as passing
+
+TRL subtracts the group's mean and divides by its deviation, so a reward's own scale does not matter within a row of the
+comparison. What the service cannot say is `None`, which TRL masks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from service.scoring.encoder import load_tokenizer
+from training.pipeline.records import Problem, read_problems
+
+REWARDS: dict[str, dict[str, Any]] = {
+    "rule": {"terms": [{"name": "tests", "type": "execute", "policy": "all_or_nothing"}]},
+    "rm": {"terms": [{"name": "rm", "type": "score", "transform": "sigmoid", "on_overflow": "truncate_left"}]},
+    "combined": {
+        "terms": [
+            {"name": "tests", "type": "execute", "policy": "all_or_nothing"},
+            {"name": "rm", "type": "score", "on_overflow": "truncate_left"},
+        ],
+        "combine": "tests_first",
+    },
+}
+
+
+def suite(problem: Problem) -> dict[str, Any]:
+    """The problem's asserts as a `check` suite over prompt + completion."""
+    lines = [*problem.test_setup.splitlines(), *problem.tests]
+    body = "\n".join(f"    {line}" for text in lines for line in text.splitlines())
+    return {
+        "kind": "check",
+        "entry_point": problem.entry_point,
+        "prompt": problem.prompt,
+        "test": f"def check(candidate):\n    {problem.entry_point} = candidate\n{body}\n",
+    }
+
+
+def rows(problems: Sequence[Problem], head: Callable[[str], str]) -> list[dict[str, Any]]:
+    """A data set of TRL's: `prompt` as the model reads it, and what the reward needs beside it."""
+    return [
+        {"prompt": head(problem.prompt), "asked": problem.prompt, "tests": json.dumps(suite(problem))}
+        for problem in problems
+    ]
+
+
+def reward_of(kind: str, url: str, api_key: str | None = None) -> Callable[..., list[float | None]]:
+    """A TRL reward function that asks the service under the plain prompt, without the generator's special tokens."""
+    from plaudit.integrations.rewards import trl
+
+    asking = trl(url, api_key, column="tests", name=kind, spec=REWARDS[kind], extract="none")
+
+    def reward(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        return asking(prompts=columns.pop("asked"), completions=completions, **columns)
+
+    reward.__name__ = kind
+    return reward
+
+
+def train(
+    model: Path,
+    problems: Sequence[Problem],
+    reward: Callable[..., list[float | None]],
+    output: Path,
+    *,
+    steps: int,
+    prompts: int = 8,
+    samples: int = 4,
+    lr: float = 5e-5,
+    beta: float = 0.02,
+    max_new_tokens: int = 72,
+    seed: int = 1,
+    use_cpu: bool | None = None,
+) -> list[dict[str, Any]]:
+    """Train and write `output/`; TRL's log, an entry a step."""
+    import torch
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    from training.reward_model.tokenizer import TEMPLATE
+
+    cpu = not torch.cuda.is_available() if use_cpu is None else use_cpu
+    tokenizer = load_tokenizer(model, padding_side="left")
+    opening = TEMPLATE.split("{completion}")[0]
+    chosen = list(problems)
+    random.Random(seed).shuffle(chosen)
+    trainer = GRPOTrainer(
+        model=str(model),
+        reward_funcs=[reward],
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(rows(chosen, lambda prompt: opening.format(prompt=prompt))),
+        args=GRPOConfig(
+            output_dir=str(output),
+            max_steps=steps,
+            per_device_train_batch_size=prompts * samples,
+            num_generations=samples,
+            max_completion_length=max_new_tokens,
+            temperature=1.0,
+            top_k=0,
+            beta=beta,
+            learning_rate=lr,
+            lr_scheduler_type="constant",
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            seed=seed,
+            use_cpu=cpu,
+            bf16=not cpu,
+            gradient_checkpointing=False,
+            disable_tqdm=True,
+        ),
+    )
+    trainer.train()
+    trainer.save_model(str(output))
+    log: list[dict[str, Any]] = [entry for entry in trainer.state.log_history if "reward" in entry]
+    return log
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.rl.grpo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="folder of the generator to start from")
+    parser.add_argument("--problems", type=Path, required=True, help="problems.jsonl; its training fold is used")
+    parser.add_argument("--url", required=True, help="the running service")
+    parser.add_argument("--api-key")
+    parser.add_argument("--reward", choices=sorted(REWARDS), default="combined")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--prompts", type=int, default=8, help="prompts of a step")
+    parser.add_argument("--samples", type=int, default=4, help="completions of each: the group")
+    parser.add_argument("--lr", type=float, default=5e-5)
+    parser.add_argument("--beta", type=float, default=0.02, help="weight of the KL to the start")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    problems = [problem for problem in read_problems(options.problems).values() if problem.fold == "train"]
+    train(
+        options.model,
+        problems,
+        reward_of(options.reward, options.url, options.api_key),
+        options.output,
+        steps=options.steps,
+        prompts=options.prompts,
+        samples=options.samples,
+        lr=options.lr,
+        beta=options.beta,
+        seed=options.seed,
+    )
+
+
+if __name__ == "__main__":
+    main()
