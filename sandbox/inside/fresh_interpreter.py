@@ -1,6 +1,6 @@
 """A role in an interpreter of its own, started by execve: nothing is imported that the role does not need.
 
-`fresh.pyc ROLE NAME PACKAGES...`: the program lies in the working folder and gets the name NAME, what is installed lies
+`fresh_interpreter.pyc ROLE NAME PACKAGES...`: the program lies in the working folder and gets the name NAME, what is installed lies
 in the folders named; everything else is as in a process of the zygote's.
 """
 
@@ -52,7 +52,7 @@ def main() -> None:
     candidate.NAME = sys.argv[2]
     sys.path[:] = ["/tmp", *sys.path[1:], *sys.argv[3:]]
     sys.argv[:] = [MAIN]
-    candidate.ending.remember()
+    candidate.interpreter_exit.remember()
     entry(text)
     os._exit(70)  # a role never returns
 

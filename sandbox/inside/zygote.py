@@ -666,7 +666,7 @@ def main() -> None:
             kit[name].rehearse()
         warm(setup, room.work)
         if "candidate" in kit:
-            kit["candidate"].ending.remember(c.fflush)
+            kit["candidate"].interpreter_exit.remember(c.fflush)
             kit["candidate"].stage()
     except (OSError, ImportError) as error:
         control.send(marshal.dumps({"fault": f"{type(error).__name__}: {error}"}))

@@ -203,11 +203,12 @@ def dialects() -> str:
 
 
 def languages() -> str:
+    from plaudit.languages import ALIASES
     from sandbox.language_specs import RECIPES, VARIANTS
 
     rows = []
     for one in RECIPES:
-        names = ", ".join(f"`{alias}`" for alias in one.aliases)
+        names = ", ".join(f"`{alias}`" for alias in ALIASES[one.name])
         packages = ", ".join(f"`{package}`" for package in (*one.packages, *one.libraries))
         variants = ", ".join(f"`{name}`" for name, variant in VARIANTS.items() if variant.name == one.name)
         compiled, managed = ("yes" if flag else "" for flag in (one.compile, one.managed))
@@ -273,7 +274,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_files_that_the_pages_name_exist() -> None:
     named = re.compile(
-        r"`((?:service|sandbox|training|deploy|docs|models|benchmarks|examples)/[\w./-]+|docker-compose\.yml)`"
+        r"`((?:service|sandbox|training|client|deploy|docs|models|benchmarks|examples)/[\w./-]+|docker-compose\.yml)`"
     )
     missing = [
         f"{page.name}: {name}"
@@ -292,7 +293,9 @@ def test_settings_and_variables_that_the_pages_name_exist() -> None:
 
 
 def test_codes_and_statuses_that_the_pages_branch_on_exist() -> None:
-    source = "\n".join(path.read_text("utf-8") for path in (ROOT / "service").rglob("*.py"))
+    source = "\n".join(
+        path.read_text("utf-8") for room in ("service", "client") for path in (ROOT / room).rglob("*.py")
+    )
     named = {code for page in PAGES for code in re.findall(r"code `(\w+)`", page.read_text("utf-8"))}
     assert [code for code in sorted(named) if f'"{code}"' not in source] == []
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from service.scoring.encoder import Encoded, Encoder
     from service.scoring.reward_model import RewardModel
 
-GOLDEN = Path(__file__).with_name("recipes") / "golden.jsonl"
+GOLDEN = Path(__file__).parents[1] / "recipes" / "golden.jsonl"
 
 
 def finish_checkpoint(

@@ -74,7 +74,7 @@ def test_every_flag_of_a_service_command_is_a_setting() -> None:
 
 @pytest.mark.parametrize("page", ["scoring", "engines", "operations", "sandbox"])
 def test_a_flag_that_a_page_names_is_there(page: str) -> None:
-    text = (Path(__file__).parents[2] / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / f"{page}.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(--[a-z][a-z-]*)", text))
     assert named
     assert named <= set(re.findall(r"--[a-z][a-z-]*", plaudit("up", "--help").stdout))

@@ -97,7 +97,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 def test_a_familys_special_tokens_are_none_where_tokenizer_json_has_them_not() -> None:
     """Programs of models that were not stopped are full of them; the shipped model has no embedding for this one."""
-    model = RewardModel.load(Path(__file__).parents[2] / "models" / "plaudit-mini")
+    model = RewardModel.load(Path(__file__).parents[4] / "models" / "plaudit-mini")
     plain, odd = (model.encode("Add.", f"return a + b\n{more}") for more in ("", "<|endoftext|>"))
     assert len(odd.ids) > len(plain.ids) + 1
     assert model.encoder.tokenizer.decode(odd.ids).count("<|endoftext|>") == 1

@@ -256,7 +256,7 @@ def interpreter(tmp_path: Path) -> Path:
     import sys
 
     path = tmp_path / "python"
-    path.write_text(CHILD.format(python=sys.executable, tests=str(Path(__file__).parents[1])))
+    path.write_text(CHILD.format(python=sys.executable, tests=str(Path(__file__).parents[3])))
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 

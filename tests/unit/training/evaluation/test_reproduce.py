@@ -12,7 +12,7 @@ import pytest
 
 from training.evaluation.reproduce import compared, main
 
-PUBLISHED = Path(__file__).parents[2] / "models" / "plaudit-mini"
+PUBLISHED = Path(__file__).parents[4] / "models" / "plaudit-mini"
 
 
 def changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:

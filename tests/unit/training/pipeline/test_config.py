@@ -17,7 +17,7 @@ from training.pipeline.manifest import digest_of, inputs
 from training.pipeline.run import Progress, Run, read_jsonl, write_jsonl
 from training.pipeline.status import status_lines
 
-RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+RECIPES = Path(__file__).parents[4] / "training" / "recipes"
 
 
 def write(folder: Path, text: str) -> Path:
