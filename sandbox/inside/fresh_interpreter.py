@@ -1,6 +1,7 @@
 """A role in an interpreter of its own, started by execve: nothing is imported that the role does not need.
 
-`fresh_interpreter.pyc ROLE NAME PACKAGES...`: the program lies in the working folder and gets the name NAME, what is installed lies
+`fresh_interpreter.pyc ROLE NAME PACKAGES...`: the program lies in the working folder and gets the name NAME, what is
+installed lies
 in the folders named; everything else is as in a process of the zygote's.
 """
 
