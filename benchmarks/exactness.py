@@ -15,7 +15,7 @@ Five families have a hundred groups in float32. Groups have 1 to 64 completions;
 from one token to the model's maximum, half of the completions with a common beginning. Float32 fails above 1e-4 (exit
 code 1). In bfloat16 nothing but `fixed` fails: the largest and the 99th percentile of every difference are printed
 beside the spread of the scores, the pairs of a group that change their order (of those that differ at all), and
-`parity.company`, which a worker publishes for this checkpoint: its own measurement of `singles`.
+`parity.max_batch_error`, which a worker publishes for this checkpoint: its own measurement of `singles`.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def measure(folder: Path, dtype: str, groups: int) -> dict[str, Any]:
     plain = exact if dtype == "float32" else kind.from_pretrained(folder, dtype=torch.bfloat16).eval()
     shared, fixed = RewardModel.load(folder, dtype=dtype), RewardModel.load(folder, dtype=dtype, deterministic=True)
     kept = RewardModel.load(folder, dtype=dtype, max_prompt_bytes=2**22)
-    assert shared.unshared is None, shared.unshared
+    assert shared.prefix_sharing_disabled_reason is None, shared.prefix_sharing_disabled_reason
     parity = shared.check_golden()
     draw, found = random.Random(folder.name), Differences()
     spread: list[float] = []
@@ -166,7 +166,7 @@ def measure(folder: Path, dtype: str, groups: int) -> dict[str, Any]:
     return {
         "found": found,
         "sd": statistics.pstdev(spread),
-        "company": parity.company,
+        "company": parity.max_batch_error,
         "flips": turned / pairs,
         "n": len(spread),
     }
@@ -196,7 +196,7 @@ def main() -> None:
         folders = {family: write_family(Path(temporary, family), family) for family in FAMILIES}
         for dtype, groups in GROUPS.items():
             rough = dtype != "float32"
-            columns = [*names, *(["alone", "published `company`", "pairs turned"] if rough else [])]
+            columns = [*names, *(["alone", "published `max_batch_error`", "pairs turned"] if rough else [])]
             lines += [
                 "",
                 f"## {dtype}",

@@ -28,7 +28,7 @@ import transformers
 from overhead import machine
 
 from service.scoring.attention import packed
-from service.scoring.device import sent
+from service.scoring.device import to_device
 from service.scoring.packing import Ids, Packing, pack
 
 SHAPES = {  # hidden, intermediate, layers, heads, key heads: Qwen2.5-0.5B and -7B
@@ -84,8 +84,8 @@ def padded(backbone: Any, head: torch.Tensor, sequences: list[Ids], *, by_length
     for start in range(0, len(sequences), PADDED_BATCH):
         some = list(order)[start : start + PADDED_BATCH]
         longest = max(len(sequences[at]) for at in some)
-        ids = sent([[*sequences[at], *[0] * (longest - len(sequences[at]))] for at in some], head.device)  # (B, L)
-        mask = sent([[1] * len(sequences[at]) + [0] * (longest - len(sequences[at])) for at in some], head.device)
+        ids = to_device([[*sequences[at], *[0] * (longest - len(sequences[at]))] for at in some], head.device)  # (B, L)
+        mask = to_device([[1] * len(sequences[at]) + [0] * (longest - len(sequences[at])) for at in some], head.device)
         hidden = backbone(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, L, H)
         last = hidden[torch.arange(len(some), device=head.device), mask.sum(1) - 1]  # (B, H)
         scores[some] = (last.float() @ head.float()).cpu()
@@ -101,10 +101,10 @@ def row(backbone: Any, head: torch.Tensor, sequences: list[Ids], *, share: bool)
             room -= len(sequences[stop])
             stop += 1
         packing = pack(sequences[start:stop], max_depth=8 if share else 0)
-        ids, positions = (sent([part], head.device) for part in (packing.ids, packing.positions))
+        ids, positions = (to_device([part], head.device) for part in (packing.ids, packing.positions))
         with packed(backbone, packing):
             hidden = backbone(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state  # (1, T, H)
-        scores[start:stop] = (hidden[0, sent(packing.pooled, head.device)].float() @ head.float()).cpu()
+        scores[start:stop] = (hidden[0, to_device(packing.pooled, head.device)].float() @ head.float()).cpu()
         packings.append(packing)
         start = stop
     return scores, packings

@@ -111,7 +111,7 @@ class Hands:
 def growth(folder: Path, batches: int) -> dict[str, Any]:
     from service.jobs import ScoreTask
     from service.queue.consumer import Lease
-    from service.scoring.engine import open_engine
+    from service.scoring.factory import open_engine
     from service.settings import Settings
     from service.worker.model_manager import Shelf
     from service.worker.score import ScoreWork
@@ -139,7 +139,7 @@ def growth(folder: Path, batches: int) -> dict[str, Any]:
 def swaps(folder: Path, other: Path, count: int) -> dict[str, Any]:
     """`count` is even: checkpoints of other sizes are not compared with each other."""
     from service.queue.activation import Active, State
-    from service.scoring.engine import open_engine
+    from service.scoring.factory import open_engine
     from service.settings import Settings
     from service.worker.model_manager import Shelf
 

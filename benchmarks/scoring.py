@@ -153,8 +153,8 @@ class Ways:
         self.pad: int = self.plain.config.pad_token_id
         self.served = RewardModel.load(folder)
         self.bare = RewardModel.load(folder, deterministic=True)
-        if self.served.unshared is not None:
-            raise SystemExit(f"{folder.name} is not shared: {self.served.unshared}")
+        if self.served.prefix_sharing_disabled_reason is not None:
+            raise SystemExit(f"{folder.name} is not shared: {self.served.prefix_sharing_disabled_reason}")
         self.by_name: dict[str, Callable[[list[Ids]], list[float]]] = {
             "padded": self.padded,
             "sorted": self.sorted,

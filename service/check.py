@@ -119,7 +119,7 @@ def _languages() -> dict[str, str]:
 def _model(settings: Settings, name: str, path: str) -> dict[str, Any]:
     """Load a model as a scorer would, and prove it against its golden set."""
     try:
-        from service.scoring.engine import open_engine
+        from service.scoring.factory import open_engine
     except ModuleNotFoundError as error:
         raise HostLacks(f"the package {error.name!r} is not installed; pip install 'plaudit[scorer]'") from error
     try:

@@ -38,7 +38,7 @@ import torch
 from transformers import AttentionInterface
 
 from service.scoring import varlen
-from service.scoring.device import sent
+from service.scoring.device import to_device
 from service.scoring.packing import Packing
 
 NAME = "plaudit_packed"
@@ -65,7 +65,7 @@ class Unsharable(Exception):
 Layers = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values of some tokens in each layer, (1, Hkv, K, D) each
 
 
-class Row:
+class PackedRow:
     """A packing on its way through `depth` layers; of the last one only `places` are read.
 
     `known`: keys and values of what the packing continues, in its order. `kept`: where in the row tokens are whose keys
@@ -89,7 +89,7 @@ class Row:
         self.windows: set[int] = set()
         self.layers = 0
         self._masks: dict[tuple[int, int, torch.device], torch.Tensor] = {}
-        self._plans: dict[torch.device, varlen.Plan] = {}
+        self._plans: dict[torch.device, varlen.VarlenPlan] = {}
         self._places: dict[torch.device, torch.Tensor] = {}
 
     def slides(self, window: int | None) -> bool:
@@ -126,17 +126,17 @@ class Row:
     def places_on(self, device: torch.device) -> torch.Tensor:
         """`places` as an index (P)."""
         if device not in self._places:
-            self._places[device] = sent(self.places, device)
+            self._places[device] = to_device(self.places, device)
         return self._places[device]
 
-    def plan_on(self, device: torch.device) -> varlen.Plan:
+    def plan_on(self, device: torch.device) -> varlen.VarlenPlan:
         """The kernel calls of a layer there."""
         if device not in self._plans:
             self._plans[device] = varlen.plan(self.packing, device)
         return self._plans[device]
 
 
-_row: ContextVar[Row | None] = ContextVar("plaudit_row", default=None)
+_row: ContextVar[PackedRow | None] = ContextVar("plaudit_row", default=None)
 
 
 def places_in_last_layer(window: int | None) -> list[int] | None:
@@ -152,12 +152,12 @@ def packed(
     places: Sequence[int] | None = None,
     known: Sequence[Layers] = (),
     kept: Sequence[tuple[list[slice], Layers]] = (),
-) -> Iterator[Row]:
+) -> Iterator[PackedRow]:
     """Inside, the backbone's attention is that of this row, and its last hidden state is good at these places only,
-    or at the last token of every sequence. `known`, `kept`: see `Row`."""
+    or at the last token of every sequence. `known`, `kept`: see `PackedRow`."""
     before = backbone.config._attn_implementation
     depth = backbone.config.num_hidden_layers
-    row = Row(packing, packing.pooled if places is None else places, depth, known, kept)
+    row = PackedRow(packing, packing.pooled if places is None else places, depth, known, kept)
     token = _row.set(row)
     backbone.config._attn_implementation = NAME
     blocks = _feed_forward(backbone)
@@ -197,7 +197,7 @@ def _in_pieces(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[tor
     return pieces
 
 
-def _pooled_only(block: Any, row: Row) -> list[Any]:
+def _pooled_only(block: Any, row: PackedRow) -> list[Any]:
     """Let the last layer's feed-forward block see pooled tokens only; the others get zeros from it."""
 
     def gather(_: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
@@ -260,7 +260,7 @@ def attend(
 
 
 def _at_places(
-    row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
+    row: PackedRow, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
 ) -> torch.Tensor:
     """What `_joined` gives at the row's places, from their queries alone: (1, Hq, P, D) → (1, P, Hq, D)."""
     _, heads, count, size = query.shape
@@ -291,7 +291,7 @@ def _at_places(
 
 
 def _joined(
-    row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
+    row: PackedRow, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
 ) -> torch.Tensor:
     """Own, above and known, joined: (1, T, Hq, D)."""
     segments = row.packing.segments
@@ -344,7 +344,7 @@ def _flash(
 
 
 def _windowed(
-    row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int, scaling: float | None
+    row: PackedRow, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int, scaling: float | None
 ) -> torch.Tensor:
     """Each segment with the keys of its line, under a mask: (1, T, Hq, D)."""
     _, heads, tokens, size = query.shape

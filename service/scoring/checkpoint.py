@@ -239,7 +239,7 @@ def load(
         raise HostLacks(f"device {device}: {folder} does not fit into its memory") from error
 
 
-def own(model: Any) -> None:
+def copy_mapped_weights(model: Any) -> None:
     """Copy what still lies in the checkpoint's files: they are mapped, and whoever wrote over one in place would change
     the scores of a model that is being served, under the revision of the old one."""
     for tensor in (*model.parameters(), *model.buffers()):

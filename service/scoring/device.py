@@ -29,7 +29,7 @@ def device_of(name: str) -> torch.device | None:
     return device
 
 
-def sent(
+def to_device(
     values: Sequence[int] | Sequence[Sequence[int]], device: torch.device, dtype: torch.dtype = torch.long
 ) -> torch.Tensor:
     """These numbers on a device; to a GPU by a pinned copy that nobody waits for."""

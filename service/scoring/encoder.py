@@ -11,18 +11,18 @@ from typing import Any, Literal, TypedDict
 
 from plaudit.errors import Invalid, TooLong, UsageError
 from service.scoring.packing import num_common
-from service.scoring.spec import CHAT_TEMPLATE, SPEC_FILE, RewardModelSpec, derive
+from service.scoring.spec import CHAT_TEMPLATE, SPEC_FILE, RewardModelSpec
 
 Overflow = Literal["error", "truncate_left"]
 log = logging.getLogger("plaudit.score")
 
 
-class Message(TypedDict):
+class ChatMessage(TypedDict):
     role: str
     content: str
 
 
-Prompt = str | list[Message]
+Prompt = str | list[ChatMessage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,10 @@ class Encoder:
         tokenizer = load_tokenizer(folder)
         if spec is not None or (folder / SPEC_FILE).is_file():
             return cls(tokenizer, spec or RewardModelSpec.read(folder / SPEC_FILE))
-        encoder = cls(tokenizer, derive(folder, tokenizer))
+        from service.scoring.derive_spec import derive  # reads tensors, so it imports torch
         from service.scoring.heads import CLASSIFIER
+
+        encoder = cls(tokenizer, derive(folder, tokenizer))
 
         example = encoder.encode("PROMPT", "COMPLETION")
         pooled = tokenizer.convert_ids_to_tokens([example.ids[at] for at in example.steps or (-1,)])
@@ -147,13 +149,13 @@ class Encoder:
         text = prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)
         return f"{self._before}{text}{self._between}"
 
-    def _messages(self, prompt: Prompt) -> list[Message]:
-        messages = [Message(role="user", content=prompt)] if isinstance(prompt, str) else list(prompt)
+    def _messages(self, prompt: Prompt) -> list[ChatMessage]:
+        messages = [ChatMessage(role="user", content=prompt)] if isinstance(prompt, str) else list(prompt)
         if self.spec.system is not None and not (messages and messages[0]["role"] == "system"):
-            messages.insert(0, Message(role="system", content=self.spec.system))
+            messages.insert(0, ChatMessage(role="system", content=self.spec.system))
         return messages
 
-    def _chat(self, messages: list[Message], *, opens_answer: bool = False) -> str:
+    def _chat(self, messages: list[ChatMessage], *, opens_answer: bool = False) -> str:
         from jinja2 import TemplateError
 
         try:

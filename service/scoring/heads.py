@@ -32,7 +32,7 @@ NAMES = ("score", "v_head.summary", "v_head", "value_head.summary", "value_head"
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class RewardHead:
     """One linear layer, or several with a ReLU between them; the last gives one number."""
 
     name: str
@@ -61,7 +61,7 @@ def find(tensors: Tensors) -> str:
     return found[0]
 
 
-def read(tensors: Tensors, name: str, *, steps: bool = False) -> Head:
+def read(tensors: Tensors, name: str, *, steps: bool = False) -> RewardHead:
     """The head with this name. Raises `UsageError` for one that is not there, or gives more than one number.
 
     `steps`: it scores steps, and may have two labels, of which the second is the good one.
@@ -89,10 +89,10 @@ def read(tensors: Tensors, name: str, *, steps: bool = False) -> Head:
         raise UsageError(f"{tensors.folder}: {labels} labels; a reward model has one")
     if not all(bool(torch.isfinite(part).all()) for layer in layers for part in layer if part is not None):
         raise UsageError(f"{tensors.folder}: weights that are not finite: {name}, the head")
-    return Head(name, tuple(layers))
+    return RewardHead(name, tuple(layers))
 
 
-def read_labels(tensors: Tensors, good: int, bad: int) -> Head:
+def read_labels(tensors: Tensors, good: int, bad: int) -> RewardHead:
     """The log-odds of one token over another, from a language model's own head or its tied embeddings."""
     found = [name for name in (f"{LM_HEAD}.weight", *TIED) if name in tensors]
     if not found:
@@ -100,7 +100,7 @@ def read_labels(tensors: Tensors, good: int, bad: int) -> Head:
     weight = tensors.row(found[0], good) - tensors.row(found[0], bad)  # (H)
     if not bool(torch.isfinite(weight).all()):
         raise UsageError(f"{tensors.folder}: weights that are not finite: {found[0]}, the head")
-    return Head(LM_HEAD, ((weight[None], None),))
+    return RewardHead(LM_HEAD, ((weight[None], None),))
 
 
 def _starts(tensor: str, name: str) -> bool:

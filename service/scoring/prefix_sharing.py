@@ -15,7 +15,7 @@ import torch
 
 from service.scoring.attention import Layers, Unsharable, packed
 from service.scoring.checkpoint import rope_types
-from service.scoring.device import sent
+from service.scoring.device import to_device
 from service.scoring.packing import Packing, pack
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def _probe(backbone: Any, max_length: int) -> str | None:
         hidden = _last_states(backbone, packing)  # (5, H)
     alone = torch.stack(
         [
-            backbone(input_ids=sent([ids], backbone.device), use_cache=False).last_hidden_state[0, -1]
+            backbone(input_ids=to_device([ids], backbone.device), use_cache=False).last_hidden_state[0, -1]
             for ids in sequences
         ]
     )
@@ -86,7 +86,7 @@ def _window(config: Any, max_length: int) -> int | None:
 
 
 @torch.inference_mode()
-def token_bytes(backbone: Any, max_length: int) -> int:
+def cache_bytes_per_token(backbone: Any, max_length: int) -> int:
     """Bytes of a token's keys and values in all layers, which later rows may continue; 0 where they may not.
 
     For a model that may be shared, without a sliding window; tried on it, as sharing is.
@@ -120,7 +120,7 @@ def _probe_continued(backbone: Any) -> int:
 
 def _last_states(backbone: Any, packing: Packing) -> torch.Tensor:
     """What the row's layers make of every sequence's last token: (N, H), in float32."""
-    ids, positions = (sent([part], backbone.device) for part in (packing.ids, packing.positions))
+    ids, positions = (to_device([part], backbone.device) for part in (packing.ids, packing.positions))
     hidden: torch.Tensor = backbone(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
     return hidden[0, packing.pooled].float()
 

@@ -47,7 +47,7 @@ class Steps:
             parts.pop()
         return "".join(part + self.behind for part in parts)
 
-    def whole(self, logits: Sequence[float]) -> StepScores:
+    def aggregated(self, logits: Sequence[float]) -> StepScores:
         """The completion's score, not finite unless all of its steps' are."""
         if not all(map(math.isfinite, logits)):
             return StepScores(math.nan, logits)

@@ -1,15 +1,16 @@
-"""Decides what is scored together. Plain Python over plain values: no torch, no clock of its own, no I/O.
+"""Decides which sequences are scored together. Plain Python over plain values: no torch, no clock of its own, no I/O.
 
-Groups (one prompt, its completions) wait by lane, then by arrival. `schedule` fills a batch up to a token budget and
-never waits for more: whatever is there when the model is free is what runs next. Whole groups go first when they fit;
-a group larger than the budget runs in slices, so nothing starves and no batch passes the budget but a single sequence
-that alone is longer. A group whose deadline passed before its first slice is handed back as expired.
+- Groups (one prompt, its completions) wait by lane, then by arrival.
+- `schedule` fills a batch up to a token budget and never waits for more: what is there when the model is free runs.
+- Whole groups go first when they fit. A group larger than the budget runs in slices, so nothing starves. A batch
+  exceeds the budget only for a single sequence that alone is longer.
+- A group whose deadline passed before its first slice is returned as expired.
 
-Groups of one prompt are scored together, whichever requests they came in: when a group is taken, those waiting with
-the same prompt are taken behind it as far as they fit whole, and the prompt is counted once for all of them, or not at
-all where the model still has it from an earlier batch. A trainer that sends one completion a call gets the batches of
-one that sends the group. The first that waits is always the first that runs, so being overtaken this way costs a group
-at most what one batch holds.
+Groups of one prompt are scored together, whichever requests they came in. When a group is taken, waiting groups of the
+same prompt are taken with it as far as they fit whole. The prompt is counted once for all of them, or not at all if the
+model has it cached from an earlier batch. So a trainer that sends one completion per call gets the batches of one that
+sends the group. The first group that waits is always the first that runs: being overtaken in this way costs a group at
+most one batch.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 
-class Sequence_(Protocol):
-    """What the scheduler needs to know of an encoded sequence: its tokens, and how many of them are its prompt's."""
+class TokenSequence(Protocol):
+    """What the scheduler needs of an encoded sequence: its tokens, and how many of them are its prompt's."""
 
     @property
     def ids(self) -> tuple[int, ...]: ...
@@ -29,24 +30,24 @@ class Sequence_(Protocol):
     def prompt_tokens(self) -> int: ...
 
 
-S = TypeVar("S", bound=Sequence_)
+S = TypeVar("S", bound=TokenSequence)
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """What stands in a score's place where there is none. `fault`: ours (the job fails), not the input's."""
+class ScoreFailure:
+    """The reason there is no score. `is_server_error`: the job fails; otherwise the input is invalid."""
 
     code: str
     detail: str
-    fault: bool = False
+    is_server_error: bool = False
 
 
-Score = float | Refused
+Score = float | ScoreFailure
 
 
 @dataclass(slots=True)
-class Group(Generic[S]):
-    """One job's sequences on their way. `alone`: runs without batch mates (it may be what killed a worker)."""
+class SequenceGroup(Generic[S]):
+    """The sequences of one job. `alone`: runs in a batch of its own, because it may have crashed a worker."""
 
     key: str
     sequences: list[S]
@@ -55,12 +56,12 @@ class Group(Generic[S]):
     alone: bool = False
     scores: list[Score] = field(default_factory=list)  # of sequences[:len(scores)]
     scheduled: int = 0
-    prompt: tuple[int, ...] = field(init=False)  # what all of its sequences begin with, and other groups may
+    prompt: tuple[int, ...] = field(init=False)  # what all of its sequences begin with
 
     def __post_init__(self) -> None:
-        shared = min((one.prompt_tokens for one in self.sequences), default=0)
-        self.prompt = self.sequences[0].ids[:shared] if self.sequences else ()
-        if any(one.ids[:shared] != self.prompt for one in self.sequences):  # cut on the left by different amounts
+        num_shared = min((sequence.prompt_tokens for sequence in self.sequences), default=0)
+        self.prompt = self.sequences[0].ids[:num_shared] if self.sequences else ()
+        if any(sequence.ids[:num_shared] != self.prompt for sequence in self.sequences):  # truncated differently
             self.prompt = ()
 
     @property
@@ -72,13 +73,13 @@ class Group(Generic[S]):
 class Slice(Generic[S]):
     """Consecutive sequences of one group."""
 
-    group: Group[S]
+    group: SequenceGroup[S]
     start: int
     stop: int
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Generic[S]):
+class ScheduledBatch(Generic[S]):
     """`tokens`: what is computed when each prompt is computed once."""
 
     slices: tuple[Slice[S], ...]
@@ -86,31 +87,36 @@ class Batch(Generic[S]):
 
     @property
     def sequences(self) -> list[S]:
-        return [one for part in self.slices for one in part.group.sequences[part.start : part.stop]]
+        return [sequence for piece in self.slices for sequence in piece.group.sequences[piece.start : piece.stop]]
 
 
 class Scheduler(Generic[S]):
-    """`sharing`: whether the model computes a prompt once; without it every sequence is counted whole. `known`: whether
-    it has a prompt already, and computes it not even once."""
+    """The waiting groups of one loaded model.
+
+    Args:
+        max_batch_tokens: the budget of a batch, in tokens to compute.
+        sharing: whether the model computes a prompt once; without it every sequence is counted whole.
+        is_cached: whether the model has a prompt cached, so that it costs nothing.
+    """
 
     def __init__(
         self,
         max_batch_tokens: int,
         *,
         sharing: bool = True,
-        known: Callable[[tuple[int, ...]], bool] = lambda prompt: False,
+        is_cached: Callable[[tuple[int, ...]], bool] = lambda prompt: False,
     ) -> None:
         self.max_batch_tokens = max_batch_tokens
         self._sharing = sharing
-        self._known = known
-        self._waiting: list[Group[S]] = []
+        self._is_cached = is_cached
+        self._waiting: list[SequenceGroup[S]] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     @property
     def waiting_tokens(self) -> int:
-        """What is left to compute if each prompt is computed once."""
+        """Tokens left to compute if each prompt is computed once."""
         prompts = {group.prompt for group in self._waiting} if self._sharing else set()
         return sum(self._cost(prompt) for prompt in prompts) + sum(
             self._own_tokens(group, index)
@@ -118,94 +124,88 @@ class Scheduler(Generic[S]):
             for index in range(group.scheduled, len(group.sequences))
         )
 
-    def add(self, group: Group[S]) -> None:
-        """Queue a group behind those of its lane. A group of no sequences is an error of the caller."""
+    def add(self, group: SequenceGroup[S]) -> None:
+        """Queue a group behind those of its lane. Raises `ValueError` for a group without sequences."""
         if not group.sequences:
             raise ValueError(f"group {group.key} has no sequences")
-        at = next(
+        index = next(
             (i for i, other in enumerate(self._waiting) if other.lane > group.lane and not other.scheduled),
             len(self._waiting),
         )
-        self._waiting.insert(at, group)
+        self._waiting.insert(index, group)
 
-    def drop_expired(self, now_ms: int) -> list[Group[S]]:
-        """Take out the groups whose deadline has passed and of which nothing has run yet."""
-        late = [group for group in self._waiting if group.deadline_ms < now_ms and not group.scheduled]
-        self._take_out(late)
-        return late
+    def drop_expired(self, now_ms: int) -> list[SequenceGroup[S]]:
+        """Remove and return the groups whose deadline has passed and of which nothing has run yet."""
+        expired = [group for group in self._waiting if group.deadline_ms < now_ms and not group.scheduled]
+        self._remove(expired)
+        return expired
 
-    def schedule(self) -> Batch[S]:
-        """The next batch; empty if nothing waits. Its groups stay here until `finish` has all their scores."""
+    def schedule(self) -> ScheduledBatch[S]:
+        """The next batch; empty if nothing waits. Its groups stay queued until `finish` has all their scores."""
         slices: list[Slice[S]] = []
         prompts: set[tuple[int, ...]] = set()
         room = self.max_batch_tokens
         for group in self._by_prompt():
             if group.alone and slices:
                 continue
-            part, cost = self._slice(group, room, prompts, whole=bool(slices))
-            if part is None:
+            piece, cost = self._slice(group, room, prompts, whole=bool(slices))
+            if piece is None:
                 continue
-            slices.append(part)
+            slices.append(piece)
             prompts.add(group.prompt)
-            group.scheduled = part.stop
+            group.scheduled = piece.stop
             room -= cost
             if group.alone or room <= 0:
                 break
-        return Batch(tuple(slices), self.max_batch_tokens - room)
+        return ScheduledBatch(tuple(slices), self.max_batch_tokens - room)
 
-    def _by_prompt(self) -> Iterator[Group[S]]:
-        """Those that wait, in their order, but each prompt's groups together where the first of them stands."""
-        mates: dict[tuple[int, ...], list[Group[S]]] = {}
+    def _by_prompt(self) -> Iterator[SequenceGroup[S]]:
+        """The waiting groups in order, with all groups of a prompt moved up to the first of them."""
+        same_prompt: dict[tuple[int, ...], list[SequenceGroup[S]]] = {}
         for group in self._waiting:
-            mates.setdefault(group.prompt, []).append(group)
+            same_prompt.setdefault(group.prompt, []).append(group)
         for group in self._waiting:
             if not (self._sharing and group.prompt):
                 yield group
-            elif group.prompt in mates:
-                yield from mates.pop(group.prompt)
+            elif group.prompt in same_prompt:
+                yield from same_prompt.pop(group.prompt)
 
     def _slice(
-        self, group: Group[S], room: int, prompts: set[tuple[int, ...]], *, whole: bool
+        self, group: SequenceGroup[S], room: int, prompts: set[tuple[int, ...]], *, whole: bool
     ) -> tuple[Slice[S] | None, int]:
         """As much of a group as fits; at least one sequence for the first of a batch, all or nothing for later ones."""
         start, stop = group.scheduled, group.scheduled
         cost = self._cost(group.prompt) if self._sharing and group.prompt not in prompts else 0
         while stop < len(group.sequences):
-            grown = cost + self._own_tokens(group, stop)
-            if grown > room and (whole or stop > start):
+            new_cost = cost + self._own_tokens(group, stop)
+            if new_cost > room and (whole or stop > start):
                 break
-            cost, stop = grown, stop + 1
+            cost, stop = new_cost, stop + 1
         if stop == start or (whole and stop < len(group.sequences)):
             return None, 0
         return Slice(group, start, stop), cost
 
     def _cost(self, prompt: tuple[int, ...]) -> int:
-        """Tokens that a prompt adds to a batch that is the first to have it."""
-        return 0 if self._known(prompt) else len(prompt)
+        """Tokens that a prompt adds to a batch that does not have it yet."""
+        return 0 if self._is_cached(prompt) else len(prompt)
 
-    def _own_tokens(self, group: Group[S], index: int) -> int:
+    def _own_tokens(self, group: SequenceGroup[S], index: int) -> int:
         """Tokens that a sequence adds to a batch that has its prompt."""
         return len(group.sequences[index].ids) - (len(group.prompt) if self._sharing else 0)
 
-    def finish(self, batch: Batch[S], scores: Sequence[Score]) -> list[Group[S]]:
-        """Hand a batch's scores to its groups; answers the groups that are complete, which leave."""
+    def finish(self, batch: ScheduledBatch[S], scores: Sequence[Score]) -> list[SequenceGroup[S]]:
+        """Give a batch's scores to its groups; removes and returns the groups that are complete."""
         if len(scores) != len(batch.sequences):
             raise ValueError(f"{len(scores)} scores for {len(batch.sequences)} sequences")
-        at = 0
-        for part in batch.slices:
-            count = part.stop - part.start
-            part.group.scores.extend(scores[at : at + count])
-            at += count
-        done = [part.group for part in batch.slices if part.group.done]
-        self._take_out(done)
+        first = 0
+        for piece in batch.slices:
+            count = piece.stop - piece.start
+            piece.group.scores.extend(scores[first : first + count])
+            first += count
+        done = [piece.group for piece in batch.slices if piece.group.done]
+        self._remove(done)
         return done
 
-    def abandon(self, batch: Batch[S]) -> list[Group[S]]:
-        """Take a failed batch's groups out, as if they had never come; answers them."""
-        groups = [part.group for part in batch.slices]
-        self._take_out(groups)
-        return groups
-
-    def _take_out(self, groups: list[Group[S]]) -> None:
-        gone = {id(group) for group in groups}  # groups are equal by value, and two jobs may be
-        self._waiting = [group for group in self._waiting if id(group) not in gone]
+    def _remove(self, groups: list[SequenceGroup[S]]) -> None:
+        removed = {id(group) for group in groups}  # by identity: the groups of two jobs may be equal
+        self._waiting = [group for group in self._waiting if id(group) not in removed]

@@ -23,15 +23,17 @@ from itertools import pairwise
 
 import torch
 
-from service.scoring.device import sent
+from service.scoring.device import to_device
 from service.scoring.packing import Packing
 
 # (T, Hq, D), (K, Hkv, D) twice, the call, the scale → (T, Hq, D) and the log-sum-exp (Hq, T)
-Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, "Call", float | None], tuple[torch.Tensor, torch.Tensor]]
+Kernel = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, "VarlenCall", float | None], tuple[torch.Tensor, torch.Tensor]
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class VarlenCall:
     """One kernel call: the i-th sequence of queries reads the i-th of keys.
 
     `queries`: where they are in the row; a tensor where they are no one stretch. `query_ends`, `key_ends`: cumulative
@@ -47,15 +49,15 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class VarlenPlan:
     """The calls of a row, the same in every layer."""
 
-    own: Call
-    above: tuple[Call, ...]
-    known: tuple[Call, ...]
+    own: VarlenCall
+    above: tuple[VarlenCall, ...]
+    known: tuple[VarlenCall, ...]
 
 
-def plan(packing: Packing, device: torch.device) -> Plan:
+def plan(packing: Packing, device: torch.device) -> VarlenPlan:
     """What `joined` does with a row, its tensors on this device."""
     segments = packing.segments
     own = [0, *(segment.stop for segment in segments)]
@@ -76,7 +78,7 @@ def plan(packing: Packing, device: torch.device) -> Plan:
             key_ends.append(one.stop)
             stretches.append(range(one.stop, one.reach))
         above.append(_call(_places(stretches, device), query_ends, key_ends, device, causal=False))
-    return Plan(
+    return VarlenPlan(
         _call(slice(0, len(packing.ids)), own, own, device, causal=True),
         tuple(above),
         tuple(
@@ -87,7 +89,7 @@ def plan(packing: Packing, device: torch.device) -> Plan:
 
 
 def joined(
-    plan: Plan,
+    plan: VarlenPlan,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -110,7 +112,7 @@ def joined(
 
 
 def flash(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: Call, scaling: float | None
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: VarlenCall, scaling: float | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """torch's own kernel. Raises `RuntimeError` for a log-sum-exp of another shape than the one that is joined here."""
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
@@ -144,12 +146,12 @@ def _join(
 
 def _call(
     queries: slice | torch.Tensor, query_ends: list[int], key_ends: list[int], device: torch.device, *, causal: bool
-) -> Call:
+) -> VarlenCall:
     most_queries, most_keys = (max(b - a for a, b in pairwise(ends)) for ends in (query_ends, key_ends))
-    return Call(
+    return VarlenCall(
         queries,
-        sent(query_ends, device, torch.int32),
-        sent(key_ends, device, torch.int32),
+        to_device(query_ends, device, torch.int32),
+        to_device(key_ends, device, torch.int32),
         most_queries,
         most_keys,
         causal,
@@ -160,4 +162,4 @@ def _places(stretches: list[range], device: torch.device) -> slice | torch.Tenso
     """These stretches of the row, one behind the other."""
     if all(one.stop == other.start for one, other in pairwise(stretches)):
         return slice(stretches[0].start, stretches[-1].stop)
-    return sent([at for one in stretches for at in one], device)
+    return to_device([at for one in stretches for at in one], device)

@@ -27,7 +27,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from plaudit.errors import HostLacks, TooLong, UsageError
 from service.scoring import checkpoint
 from service.scoring.encoder import Encoded, Encoder, Overflow, Prompt
-from service.scoring.engine import GOLDEN_TOLERANCE, EngineUnavailable, Parity, compare, read_golden
+from service.scoring.engine import EngineUnavailable
+from service.scoring.parity import GOLDEN_TOLERANCE, Parity, compare, read_golden
 from service.scoring.prefix_cache import PromptCache
 from service.scoring.vllm_server import Server, ServerDied
 from service.settings import Settings
@@ -65,7 +66,7 @@ class VllmEngine:
     `num_computed` counts every token that is sent: `/pooling` does not tell which of them the prefix cache had.
     """
 
-    unshared: str | None = None  # its prefix cache: whole blocks of a prompt are computed once
+    prefix_sharing_disabled_reason: str | None = None  # its prefix cache: whole blocks of a prompt are computed once
 
     def __init__(
         self,

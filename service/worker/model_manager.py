@@ -28,7 +28,9 @@ from service import metrics
 from service.queue.activation import Active, Order, Registry, Report, State
 from service.scoring import checkpoint
 from service.scoring.encoder import Encoded
-from service.scoring.engine import Engine, Parity, open_engine
+from service.scoring.engine import Engine
+from service.scoring.factory import open_engine
+from service.scoring.parity import Parity
 from service.scoring.scheduler import Scheduler
 from service.settings import Settings
 from service.worker.loop import Stop
@@ -233,8 +235,10 @@ class Shelf:
     # --- small things ------------------------------------------------------------------------------------------------
 
     def _scheduler(self, model: Engine) -> Scheduler[Encoded]:
-        sharing = model.unshared is None
-        return Scheduler[Encoded](self._settings.max_batch_tokens, sharing=sharing, known=model.prompts.__contains__)
+        sharing = model.prefix_sharing_disabled_reason is None
+        return Scheduler[Encoded](
+            self._settings.max_batch_tokens, sharing=sharing, is_cached=model.prompts.__contains__
+        )
 
     def _tell(self) -> None:
         """The active revision of each name first."""
@@ -254,13 +258,13 @@ def _describe(name: str, model: Engine, parity: Parity) -> dict[str, Any]:
         "parameters": model.parameters,
         "max_length": model.max_length,
         "calibrated": model.spec.calibration is not None,
-        "unshared": model.unshared,
+        "prefix_sharing_disabled_reason": model.prefix_sharing_disabled_reason,
         "engine": model.engine,
         "parity": {
             "max_abs_error": parity.max_abs_error,
             "n": parity.n,
             "tolerance": parity.tolerance,
-            "company": parity.company,
+            "max_batch_error": parity.max_batch_error,
         },
     }
 

@@ -19,7 +19,7 @@ from service.queue.producer import KEEP_REPLY_MS, now_ms
 from service.scoring.encoder import Encoded
 from service.scoring.fault_isolation import score_apart
 from service.scoring.process_rewards import StepScores
-from service.scoring.scheduler import Batch, Group, Refused, Scheduler, Score
+from service.scoring.scheduler import ScheduledBatch, Scheduler, Score, ScoreFailure, SequenceGroup
 from service.settings import Settings
 from service.worker.loop import Hands, failure
 from service.worker.model_manager import Place, Shelf
@@ -129,7 +129,7 @@ class ScoreWork:
             return
         self.pending[lease.key] = pending
         lane = LANES.index(lease.lane)
-        group = Group(lease.key, sequences, lane, lease.deadline_ms, alone=lease.deliveries > 1)
+        group = SequenceGroup(lease.key, sequences, lane, lease.deadline_ms, alone=lease.deliveries > 1)
         place.scheduler.add(group)
 
     def _end_expired(self, scheduler: Scheduler[Encoded], hands: Hands) -> None:
@@ -138,7 +138,7 @@ class ScoreWork:
             body = Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True)
             hands.answer(pending.lease, body, started_ms=pending.started_ms)
 
-    def _run(self, name: str, place: Place, batch: Batch[Encoded], hands: Hands) -> None:
+    def _run(self, name: str, place: Place, batch: ScheduledBatch[Encoded], hands: Hands) -> None:
         model, scheduler = place.model, place.scheduler
         computed, shared, prompts = model.num_computed, model.num_shared, model.prompts
         hits, misses = prompts.hits, prompts.misses
@@ -163,11 +163,11 @@ class ScoreWork:
         metrics.prompt_cache_lookups.labels("miss").inc(prompts.misses - misses)
         metrics.prompt_cache_bytes.set(sum(place.model.prompts.nbytes for _, place in self.shelf))
         for score in outcome.scores:
-            if not isinstance(score, Refused):
+            if not isinstance(score, ScoreFailure):
                 metrics.score_value.labels(name).observe(score)
 
     def _ending(self, pending: Pending, scores: list[Score]) -> Ending:
-        fault = next((one for one in scores if isinstance(one, Refused) and one.fault), None)
+        fault = next((one for one in scores if isinstance(one, ScoreFailure) and one.is_server_error), None)
         if fault is not None:  # ours, and no number
             body = failure(fault.code, fault.detail)
             return Ending(pending.lease, body, 0, pending.compute_ms, pending.started_ms)

@@ -105,7 +105,7 @@ def test_a_prompt_is_computed_once_for_all_its_completions_and_the_metrics_say_s
     model = ok(http.get("/models"))["models"][0]
     ok(http.post("/score", json={"items": [{"prompt": prompt, "completions": [f"x = {at}" for at in range(5)]}]}))
 
-    assert model["unshared"] is None
+    assert model["prefix_sharing_disabled_reason"] is None
     # The prompt is longer than ten tokens, and a worker counts after it has answered.
     wait_for(lambda: shared() - before >= 4 * 10)
 

@@ -141,5 +141,5 @@ def test_in_bfloat16_what_company_does_is_measured_and_published(folders: dict[s
         stack.start_scorer()
         model = wait_for(lambda: served(stack).get("default"), 60, "the model to be served")
     assert model["dtype"] == "bfloat16"
-    assert 0 < model["parity"]["company"] < 0.5
+    assert 0 < model["parity"]["max_batch_error"] < 0.5
     assert (model["parity"]["n"], model["parity"]["tolerance"]) == (0, 0.5)

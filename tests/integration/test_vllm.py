@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from service.scoring.engine import open_engine
+from service.scoring.factory import open_engine
 from service.scoring.reward_model import Encoded, RewardModel
 from service.scoring.vllm import VllmEngine
 from service.settings import Settings

@@ -54,8 +54,8 @@ def test_a_text_has_the_same_bits_in_any_company_and_order(
         order = draw.choices(range(len(batch)), k=draw.randint(1, 12))
         assert model.score([batch[at] for at in order]) == [alone[at] for at in order]
     assert RewardModel.load(folders[family], dtype=dtype, deterministic=True).score(batch) == alone
-    assert str(model.unshared).startswith("deterministic")
-    assert model.check_golden().company == 0.0
+    assert str(model.prefix_sharing_disabled_reason).startswith("deterministic")
+    assert model.check_golden().max_batch_error == 0.0
 
 
 def test_another_process_gives_the_same_bits(folders: dict[str, Path], batch: list[Encoded]) -> None:

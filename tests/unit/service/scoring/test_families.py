@@ -17,9 +17,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from plaudit.errors import HostLacks, UsageError
+from service.scoring.derive_spec import derive
 from service.scoring.encoder import load_tokenizer
 from service.scoring.reward_model import RewardModel, RewardModelSpec
-from service.scoring.spec import derive
 from support.checkpoints import SPECIAL, TEMPLATE, checkpoint, write_family, write_model
 from support.decoders import FAMILIES, UNSHARED, classifier
 
@@ -44,10 +44,10 @@ def test_a_classifier_of_every_family_scores_as_hugging_face_does(tmp_path: Path
         with torch.no_grad():
             assert score == pytest.approx(plain(input_ids=ids).logits.item(), abs=1e-4)
     if family in UNSHARED:
-        assert "softcap" in str(model.unshared)
+        assert "softcap" in str(model.prefix_sharing_disabled_reason)
         assert model.num_shared == 0
     else:
-        assert model.unshared is None
+        assert model.prefix_sharing_disabled_reason is None
         assert model.num_shared > 0
 
 
@@ -449,7 +449,7 @@ def write(name: str, text: str) -> Any:
         (write("reward_model.json", "{"), "no JSON"),
         (write("reward_model.json", "[]"), "no JSON object"),
         (write("model.safetensors.index.json", "{"), "no index of weights"),
-        (write("golden.jsonl", ""), "without rows"),
+        (write("golden.jsonl", ""), "has no rows"),
         (write("golden.jsonl", '{"prompt": "a"}'), "row 1 of the golden set: KeyError"),
         (write("golden.jsonl", '{"prompt": '), "row 1 of the golden set: JSONDecodeError"),
         (write("value_head.bin", "torch"), "not tensors alone"),
@@ -458,7 +458,7 @@ def write(name: str, text: str) -> Any:
 def test_a_folder_that_is_no_checkpoint_any_more_is_refused_by_name_and_never_served(
     tmp_path: Path, spoil: Any, words: str
 ) -> None:
-    from service.scoring.engine import open_engine
+    from service.scoring.factory import open_engine
     from service.settings import Settings
     from support.checkpoints import write_golden
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from service.scoring.encoder import Encoded
 from service.scoring.fault_isolation import CANARY, out_of_memory, score_apart
-from service.scoring.scheduler import Refused
+from service.scoring.scheduler import ScoreFailure
 
 POISON, NAN, NAN_IN_COMPANY = 1001, 1002, 1003
 
@@ -58,34 +58,38 @@ def test_a_sequence_that_alone_needs_too_much_memory_is_our_fault_and_its_own_on
     assert outcome.scores[0] == 1.0
     assert outcome.scores[2] == 3.0
     refused = outcome.scores[1]
-    assert isinstance(refused, Refused)
-    assert (refused.code, refused.fault) == ("out_of_memory", True)
+    assert isinstance(refused, ScoreFailure)
+    assert (refused.code, refused.is_server_error) == ("out_of_memory", True)
 
 
 def test_a_poisoned_sequence_is_invalid_and_its_mates_are_scored() -> None:
     outcome = score_apart(Fake(), [encoded(1), encoded(POISON), encoded(3), encoded(4), encoded(5)])
     refused = outcome.scores.pop(1)
     assert outcome.scores == [1.0, 3.0, 4.0, 5.0]
-    assert refused == Refused("invalid", "the model cannot score this text: IndexError")
+    assert refused == ScoreFailure("invalid", "the model cannot score this text: IndexError")
     assert outcome.halvings == 0
 
 
 def test_poison_alone_is_invalid_because_the_model_scores_something_else() -> None:
     fake = Fake()
     assert score_apart(fake, [encoded(POISON)]).scores == [
-        Refused("invalid", "the model cannot score this text: IndexError")
+        ScoreFailure("invalid", "the model cannot score this text: IndexError")
     ]
     assert fake([CANARY]) == [0.0]
 
 
 def test_a_model_that_scores_nothing_is_our_fault_and_blames_no_text() -> None:
     scores = score_apart(Fake(broken=True), [encoded(1), encoded(2)]).scores
-    assert scores == [Refused("model_failed", "the model scores nothing any more", fault=True)] * 2
+    assert scores == [ScoreFailure("model_failed", "the model no longer scores any text", is_server_error=True)] * 2
 
 
 def test_a_score_that_is_no_number_is_tried_alone_and_then_refused() -> None:
     scores = score_apart(Fake(), [encoded(1), encoded(NAN), encoded(NAN_IN_COMPANY)]).scores
-    assert scores == [1.0, Refused("not_finite", "the model gave no finite score", fault=True), float(NAN_IN_COMPANY)]
+    assert scores == [
+        1.0,
+        ScoreFailure("not_finite", "the model gave no finite score", is_server_error=True),
+        float(NAN_IN_COMPANY),
+    ]
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)

@@ -96,7 +96,7 @@ def test_acecoderm_a_causal_model_with_trls_value_head(tmp_path: Path, sharded: 
     assert scores(folder) == pytest.approx(expected(folder, linear(v_head())), abs=1e-5)
     model = RewardModel.load(folder)
     assert model.architecture == "Qwen2ForCausalRM"
-    assert model.unshared is None
+    assert model.prefix_sharing_disabled_reason is None
     assert not any("lm_head" in name for name, _ in model._backbone.named_parameters())
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.scoring.decoder import speed_up
-from service.scoring.heads import Head
+from service.scoring.heads import RewardHead
 from service.scoring.prefix_cache import ID_BYTES, MANY, PromptCache
-from service.scoring.prefix_sharing import token_bytes
+from service.scoring.prefix_sharing import cache_bytes_per_token
 from service.scoring.reward_model import Encoded, RewardModel, RewardModelSpec
 from support.checkpoints import checkpoint
 from support.decoders import FAMILIES, MAX_LENGTH, VOCABULARY, classifier
@@ -33,10 +33,10 @@ class Scorer(RewardModel):
     def __init__(self, model: Any, max_bytes: int = 2**20) -> None:
         self.spec = RewardModelSpec("{prompt}{completion}", MAX_LENGTH, "tiny")
         self._backbone = model.base_model
-        self._head = Head("score", ((model.score.weight.float(), None),))
-        self.unshared = None
+        self._head = RewardHead("score", ((model.score.weight.float(), None),))
+        self.prefix_sharing_disabled_reason = None
         self.num_computed = self.num_shared = 0
-        self.prompts = PromptCache(max_bytes, token_bytes(self._backbone, MAX_LENGTH))
+        self.prompts = PromptCache(max_bytes, cache_bytes_per_token(self._backbone, MAX_LENGTH))
 
 
 def alone(model: Any, batch: list[Encoded]) -> list[float]:
@@ -95,9 +95,11 @@ def test_under_a_sliding_window_nothing_is_kept(family: str) -> None:
 def test_a_model_that_does_not_continue_its_own_keys_keeps_nothing() -> None:
     """Its layers read where in the row a token is, which is another place once the prompt is not in it."""
     model = classifier("qwen2").base_model
-    assert token_bytes(model, MAX_LENGTH) == 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, size, float32
+    assert (
+        cache_bytes_per_token(model, MAX_LENGTH) == 2 * 2 * 2 * 8 * 4
+    )  # layers, keys and values, heads, size, float32
     model.embed_tokens.register_forward_hook(lambda module, given, out: out + torch.arange(out.shape[1])[:, None])
-    assert token_bytes(model, MAX_LENGTH) == 0
+    assert cache_bytes_per_token(model, MAX_LENGTH) == 0
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from service.scoring.attention import PIECE, Unsharable, packed
-from service.scoring.heads import Head
+from service.scoring.heads import RewardHead
 from service.scoring.packing import Ids, pack
 from service.scoring.prefix_cache import PromptCache
 from service.scoring.prefix_sharing import why_not
 from service.scoring.reward_model import Encoded, RewardModel, RewardModelSpec
-from service.scoring.scheduler import Group, Scheduler
+from service.scoring.scheduler import Scheduler, SequenceGroup
 from support.decoders import FAMILIES, MAX_LENGTH, VOCABULARY, WINDOW, classifier
 
 BOUND = 1e-4
@@ -33,8 +33,8 @@ class Scorer(RewardModel):
     def __init__(self, model: Any, *, deterministic: bool = False) -> None:
         self.spec = RewardModelSpec("{prompt}{completion}", MAX_LENGTH, "tiny")
         self._backbone = model.base_model
-        self._head = Head("score", ((model.score.weight.float(), None),))
-        self.unshared = "asked" if deterministic else None
+        self._head = RewardHead("score", ((model.score.weight.float(), None),))
+        self.prefix_sharing_disabled_reason = "asked" if deterministic else None
         self.num_computed = self.num_shared = 0
         self.prompts = PromptCache()
 
@@ -119,7 +119,7 @@ def test_single_requests_that_the_scheduler_puts_together_score_as_they_do_alone
     requests = []
     for at in range(30):
         ids = (*prompts[at % 3], *draw.choices(range(3, VOCABULARY), k=draw.randint(1, 30)))
-        requests.append(Group(str(at), [Encoded(ids, 40, truncated=False)], lane=1, deadline_ms=10**15))
+        requests.append(SequenceGroup(str(at), [Encoded(ids, 40, truncated=False)], lane=1, deadline_ms=10**15))
         scheduler.add(requests[-1])
     batches = 0
     while len(scheduler):

@@ -112,7 +112,7 @@ def test_steps_score_as_the_models_own_forward_says(tmp_path: Path, make: Any, d
         assert list(score.steps) == pytest.approx(plain(torch.tensor([ids]))[at].tolist(), abs=1e-4)
         assert score == min(score.steps)
     if not deterministic:
-        assert model.unshared is None
+        assert model.prefix_sharing_disabled_reason is None
         assert model.num_shared > len(batch[0].ids)
 
 
@@ -139,11 +139,11 @@ def test_a_step_that_completions_share_has_the_same_bits_in_each(tmp_path: Path)
     ],
 )
 def test_the_whole_is_made_of_the_steps(aggregate: Aggregate, want: float) -> None:
-    whole = Steps(STEP, aggregate=aggregate).whole([2.0, -1.0, 0.5])
+    whole = Steps(STEP, aggregate=aggregate).aggregated([2.0, -1.0, 0.5])
     assert whole == pytest.approx(want)
     assert whole.steps == (2.0, -1.0, 0.5)
-    assert math.isnan(Steps(STEP, aggregate=aggregate).whole([2.0, math.nan, 0.5]))
-    assert math.isnan(Steps(STEP, aggregate=aggregate).whole([math.inf, 1.0]))
+    assert math.isnan(Steps(STEP, aggregate=aggregate).aggregated([2.0, math.nan, 0.5]))
+    assert math.isnan(Steps(STEP, aggregate=aggregate).aggregated([math.inf, 1.0]))
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_prompt_is_computed_once(tmp_path: Path) -> None:
 
     model.score(batch)
 
-    assert model.unshared is None
+    assert model.prefix_sharing_disabled_reason is None
     assert model.num_computed + model.num_shared == sum(len(encoded.ids) for encoded in batch)
     assert model.num_shared >= shared * (len(batch) - 1)
 
@@ -322,8 +322,8 @@ def test_what_company_does_to_a_score_is_measured_when_it_is_loaded(
         parity = model.check_golden()
         assert (parity.n, parity.ok) == (rows, True)
         assert model.prompts.nbytes == 0
-        assert parity.company <= bound
-        assert (parity.company > 0) is (bound > 0), "what is alone in any case does not move, all others do"
+        assert parity.max_batch_error <= bound
+        assert (parity.max_batch_error > 0) is (bound > 0), "what is alone in any case does not move, all others do"
 
 
 @pytest.mark.parametrize("usable", [True, False], ids=["linear layers of ours", "linear layers of torch"])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.scoring.scheduler import Batch, Group, Refused, Scheduler
+from service.scoring.scheduler import ScheduledBatch, Scheduler, ScoreFailure, SequenceGroup
 
 FAR = 10**15
 
@@ -32,21 +32,21 @@ class Text:
 
 def group(
     key: str, lengths: list[int], *, lane: int = 1, deadline_ms: int = FAR, alone: bool = False, prompt: int = 0
-) -> Group[Text]:
+) -> SequenceGroup[Text]:
     """`prompt`: so many tokens that no other length of prompt begins with."""
     begin = (prompt,) * prompt
     texts = [Text(hash((key, at)) % 100_003 + at / 1000, length, begin) for at, length in enumerate(lengths)]
-    return Group(key, texts, lane, deadline_ms, alone=alone)
+    return SequenceGroup(key, texts, lane, deadline_ms, alone=alone)
 
 
-def keys(batch: Batch[Text]) -> list[str]:
+def keys(batch: ScheduledBatch[Text]) -> list[str]:
     return [part.group.key for part in batch.slices]
 
 
-def run(scheduler: Scheduler[Text]) -> tuple[list[Batch[Text]], list[Group[Text]]]:
+def run(scheduler: Scheduler[Text]) -> tuple[list[ScheduledBatch[Text]], list[SequenceGroup[Text]]]:
     """All batches until nothing waits, and the groups in the order in which they were done."""
-    batches: list[Batch[Text]] = []
-    done: list[Group[Text]] = []
+    batches: list[ScheduledBatch[Text]] = []
+    done: list[SequenceGroup[Text]] = []
     while len(scheduler):
         batch = scheduler.schedule()
         batches.append(batch)
@@ -68,7 +68,7 @@ GROUPS = st.lists(
 Drawn = list[tuple[list[int], int, bool, int]]
 
 
-def fill(scheduler: Scheduler[Text], groups: Drawn) -> list[Group[Text]]:
+def fill(scheduler: Scheduler[Text], groups: Drawn) -> list[SequenceGroup[Text]]:
     added = [
         group(str(at), lengths, lane=lane, alone=alone, prompt=prompt)
         for at, (lengths, lane, alone, prompt) in enumerate(groups)
@@ -78,7 +78,7 @@ def fill(scheduler: Scheduler[Text], groups: Drawn) -> list[Group[Text]]:
     return added
 
 
-def computed(batch: Batch[Text], *, sharing: bool = True, kept: int = -1) -> int:
+def computed(batch: ScheduledBatch[Text], *, sharing: bool = True, kept: int = -1) -> int:
     """What a model computes: each prompt once, or with every sequence; one of `kept` tokens not at all."""
     prompts = {text.prompt for text in batch.sequences} if sharing else [text.prompt for text in batch.sequences]
     prompts = [prompt for prompt in prompts if len(prompt) != kept or not sharing]
@@ -107,7 +107,7 @@ def test_a_batch_counts_what_is_computed_and_passes_the_budget_only_for_one_sequ
     groups: Drawn, budget: int, sharing: bool, kept: int
 ) -> None:
     """Also where the model has a prompt already, that of `kept` tokens."""
-    scheduler = Scheduler[Text](budget, sharing=sharing, known=lambda prompt: len(prompt) == kept)
+    scheduler = Scheduler[Text](budget, sharing=sharing, is_cached=lambda prompt: len(prompt) == kept)
     added = fill(scheduler, groups)
     first = {one.prompt: len(one.prompt) for one in added if len(one.prompt) != kept} if sharing else {}
     own = sum(len(text.ids) - len(one.prompt) * sharing for one in added for text in one.sequences)
@@ -190,7 +190,7 @@ def test_what_waits_is_counted_with_each_prompt_once() -> None:
 
 
 def test_a_group_whose_sequences_were_cut_to_different_beginnings_has_no_prompt() -> None:
-    made = Group("cut", [Text(0.0, 2, (1, 2)), Text(1.0, 2, (2, 2))], 1, FAR)
+    made = SequenceGroup("cut", [Text(0.0, 2, (1, 2)), Text(1.0, 2, (2, 2))], 1, FAR)
     assert made.prompt == ()
 
 
@@ -198,7 +198,7 @@ def test_a_refusal_stands_where_its_score_would() -> None:
     scheduler = Scheduler[Text](10)
     one = group("one", [4, 4])
     scheduler.add(one)
-    refused = Refused("invalid", "no")
+    refused = ScoreFailure("invalid", "no")
     assert scheduler.finish(scheduler.schedule(), [1.0, refused]) == [one]
     assert one.scores == [1.0, refused]
 
@@ -278,16 +278,6 @@ def test_a_suspect_runs_without_batch_mates_before_or_after_it() -> None:
     assert [keys(batch) for batch in run(scheduler)[0]] == [["suspect"], ["after"]]
 
 
-def test_an_abandoned_batch_takes_its_groups_with_it_and_nobody_else() -> None:
-    scheduler = Scheduler[Text](10)
-    for key in ("one", "two", "three"):
-        scheduler.add(group(key, [5]))
-    batch = scheduler.schedule()
-
-    assert [one.key for one in scheduler.abandon(batch)] == ["one", "two"]
-    assert [keys(batch) for batch in run(scheduler)[0]] == [["three"]]
-
-
 def test_two_groups_of_one_name_are_two_groups() -> None:
     scheduler = Scheduler[Text](10)
     twins = [group("same", [10]), group("same", [10])]
@@ -302,15 +292,15 @@ def test_two_groups_of_one_name_are_two_groups() -> None:
 
 def test_nothing_waits_nothing_runs() -> None:
     scheduler = Scheduler[Text](10)
-    assert scheduler.schedule() == Batch((), 0)
-    assert scheduler.finish(Batch((), 0), []) == []
+    assert scheduler.schedule() == ScheduledBatch((), 0)
+    assert scheduler.finish(ScheduledBatch((), 0), []) == []
     assert len(scheduler) == 0
 
 
 def test_an_empty_group_and_a_wrong_number_of_scores_are_the_callers_errors() -> None:
     scheduler = Scheduler[Text](10)
     with pytest.raises(ValueError, match="no sequences"):
-        scheduler.add(Group("empty", [], 1, FAR))
+        scheduler.add(SequenceGroup("empty", [], 1, FAR))
     scheduler.add(group("one", [1]))
     with pytest.raises(ValueError, match="2 scores for 1"):
         scheduler.finish(scheduler.schedule(), [0.0, 0.0])

@@ -13,8 +13,8 @@ import torch
 
 from plaudit.errors import HostLacks
 from service.scoring import varlen
-from service.scoring.attention import Row, _joined, packed
-from service.scoring.device import device_of, sent
+from service.scoring.attention import PackedRow, _joined, packed
+from service.scoring.device import device_of, to_device
 from service.scoring.packing import Ids, Packing, pack
 from service.scoring.reward_model import RewardModel
 from service.settings import Settings
@@ -26,7 +26,7 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU
 
 
 def softmax_kernel(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: varlen.Call, scaling: float | None
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: varlen.VarlenCall, scaling: float | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the kernels promise, a sequence at a time: (T, Hq, D) and the log-sum-exp (Hq, T)."""
     out, lse = torch.full_like(query, torch.nan), query.new_full((query.shape[1], query.shape[0]), torch.nan)
@@ -60,8 +60,8 @@ def tensors(tokens: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.T
     return query, key, value
 
 
-def layer_of(packing: Packing, known: list[list[tuple[torch.Tensor, torch.Tensor]]]) -> Row:
-    row = Row(packing, packing.pooled, 1, known)
+def layer_of(packing: Packing, known: list[list[tuple[torch.Tensor, torch.Tensor]]]) -> PackedRow:
+    row = PackedRow(packing, packing.pooled, 1, known)
     row.layers = 1
     return row
 
@@ -110,7 +110,7 @@ def test_torch_takes_the_calls_of_a_whole_model(family: str, dtype: torch.dtype)
     prompt = tuple(range(3, 23))
     packing = pack([(*prompt, at, at + 1) for at in range(30, 36)])
     kept: list[tuple[torch.Tensor, torch.Tensor]] = []
-    ids, positions = (sent([part], empty.device) for part in (packing.ids, packing.positions))
+    ids, positions = (to_device([part], empty.device) for part in (packing.ids, packing.positions))
     with packed(empty, packing, kept=[(packing.beginning(0, len(prompt)), kept)]) as row:
         hidden = empty(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
     assert row.layers == len(kept) == config.num_hidden_layers
@@ -119,7 +119,7 @@ def test_torch_takes_the_calls_of_a_whole_model(family: str, dtype: torch.dtype)
     if row.windows:  # what slides does not continue an earlier row
         return
     later = pack([(*prompt, 40, 41, 42)], [len(prompt)])
-    ids, positions = (sent([part], empty.device) for part in (later.ids, later.positions))
+    ids, positions = (to_device([part], empty.device) for part in (later.ids, later.positions))
     with packed(empty, later, known=[kept]):
         again = empty(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
 
@@ -157,7 +157,7 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
 def test_a_gpu_scores_as_the_cpu_does(tmp_path: Path, family: str, dtype: str, bound: float) -> None:
     folder = folder_of(tmp_path, kind=family)
     right, there = RewardModel.load(folder), RewardModel.load(folder, dtype=dtype, device="cuda")
-    assert there.unshared is None
+    assert there.prefix_sharing_disabled_reason is None
     batch = [right.encoder.encode("a prompt", "x = 1\n" * at) for at in range(1, 9)]
     assert there.score(batch) == pytest.approx(right.score(batch), abs=bound)
     assert there.score(batch) == pytest.approx([there.score([one])[0] for one in batch], abs=bound)

@@ -14,10 +14,11 @@ import pytest
 
 from plaudit.errors import HostLacks, UsageError
 from service.scoring.encoder import Encoded, Encoder
-from service.scoring.engine import EngineUnavailable, open_engine
+from service.scoring.engine import EngineUnavailable
+from service.scoring.factory import open_engine
 from service.scoring.fault_isolation import score_apart
 from service.scoring.reward_model import Calibration, RewardModel
-from service.scoring.scheduler import Refused
+from service.scoring.scheduler import ScoreFailure
 from service.scoring.vllm import VllmEngine
 from service.scoring.vllm_server import environ
 from service.settings import Settings
@@ -162,7 +163,9 @@ def test_a_server_that_is_down_fails_the_batch_as_ours_and_its_return_is_noticed
         server.hang_up()
 
     outcome = score_apart(engine.score, batch)
-    assert [one.code for one in outcome.scores if isinstance(one, Refused) and one.fault] == ["engine_unavailable"] * 3
+    assert [one.code for one in outcome.scores if isinstance(one, ScoreFailure) and one.is_server_error] == [
+        "engine_unavailable"
+    ] * 3
     with PoolingServer(folder, port=server.port) as again:
         assert engine.score(batch) == right
         assert len(again.asked[0]["input"]) == 1 + len(batch), "a golden row goes first, to a server that was away"
@@ -214,7 +217,7 @@ def test_a_number_that_is_none_is_not_handed_out(opened: Opened, folder: Path, s
     batch = encoded(engine)
     server.broken = lambda answer: answer | {"data": [row | {"data": [math.nan]} for row in answer["data"]]}
     outcome = score_apart(engine.score, batch)
-    assert all(isinstance(one, Refused) and one.fault for one in outcome.scores)
+    assert all(isinstance(one, ScoreFailure) and one.is_server_error for one in outcome.scores)
 
 
 def test_scores_follow_the_index_and_not_the_order_of_the_answer(
@@ -235,8 +238,8 @@ def test_an_input_that_vllm_refuses_is_invalid_alone(opened: Opened, folder: Pat
 
     first, refused, last = outcome.scores
     assert [first, last] == engine.score(batch[:2])
-    assert isinstance(refused, Refused)
-    assert (refused.code, refused.fault) == ("invalid", False)
+    assert isinstance(refused, ScoreFailure)
+    assert (refused.code, refused.is_server_error) == ("invalid", False)
 
 
 # --- a server of our own ----------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class Model:
 
     revision, architecture, dtype, parameters, max_length = "sha256:0", "Letters", "float32", 0, 100
     spec = RewardModelSpec(template="{prompt}{completion}", max_length=100, architecture="Letters")
-    unshared: str | None = None
+    prefix_sharing_disabled_reason: str | None = None
     engine = "letters"
 
     def __init__(self, room: int = 10**6) -> None:
@@ -72,7 +72,7 @@ def lease(name: str, prompt: str, *completions: str, deadline_ms: int = FAR, rev
 def work(model: Model, max_batch_tokens: int = 1000) -> ScoreWork:
     settings = Settings(max_batch_tokens=max_batch_tokens)
     shelf, loaded = Shelf(settings), cast(Any, model)
-    shelf.put("default", loaded, Parity(0.0, 0, 1e-4, ok=True, company=0.0))
+    shelf.put("default", loaded, Parity(0.0, 0, 1e-4, ok=True, max_batch_error=0.0))
     return ScoreWork(shelf, settings)
 
 
@@ -155,7 +155,7 @@ def test_what_is_too_much_alone_fails_as_ours_and_takes_nobody_with_it() -> None
 
 
 def test_a_model_without_sharing_is_scheduled_by_whole_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Model, "unshared", "an encoder")
+    monkeypatch.setattr(Model, "prefix_sharing_disabled_reason", "an encoder")
     model = Model()
     run(work(model, max_batch_tokens=30), *(lease(str(at), "p" * 9, "x") for at in range(6)))
 
