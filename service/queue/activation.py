@@ -24,7 +24,8 @@ import msgspec
 
 from plaudit.errors import ActivationRunning, CheckpointRefused, NoWorker
 from service.queue.keys import Keys, queue_of_model, script
-from service.queue.producer import Queue, broker_errors, now_ms
+from service.queue.producer import Queue
+from service.queue.protocol import broker_errors, now_ms
 
 ORDER_MS = 5000  # an order whose API is silent for so long is void
 KEEP_REPORTS_S = 600

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 from service import metrics
 from service.jobs import Failed, JobState, Kind, Lane, Reply, Task, decode_task, encode
 from service.queue.keys import BLOCK_S, GROUP, Keys, kind_of_queue, script
-from service.queue.producer import KEEP_REPLY_MS, count_ending, now_ms
+from service.queue.protocol import KEEP_REPLY_MS, count_finished_job, now_ms
 
 log = logging.getLogger("plaudit.queue")
 
@@ -223,7 +223,7 @@ class Consumer:
         for ending, ended in zip(endings, outcomes, strict=True):
             self.drop(ending.lease)
             if ended:
-                count_ending(ending.lease.kind, ending.body, ending.queue_ms / 1000, ending.compute_ms / 1000)
+                count_finished_job(ending.lease.kind, ending.body, ending.queue_ms / 1000, ending.compute_ms / 1000)
         return [bool(ended) for ended in outcomes]
 
     def _end(self, ending: Ending, client: Any = None, *, spare: bool = False) -> Any:

@@ -6,25 +6,23 @@ import asyncio
 import contextlib
 import json
 import logging
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import msgspec
 import redis.asyncio
-from redis.exceptions import OutOfMemoryError, RedisError
 
 from plaudit.errors import BrokerUnavailable, Overloaded, RevisionMoved
 from plaudit.grading import Level
 from plaudit.schemas import LanguageInfo, ModelInfo
 from service import metrics
-from service.jobs import Failed, Job, JobState, Kind, Reply, decode_reply, encode, read_reply
+from service.jobs import Failed, Job, JobState, Reply, decode_reply, encode, read_reply
 from service.queue.keys import GROUP, Keys, kind_of_queue, script
+from service.queue.protocol import KEEP_REPLY_MS, broker_errors, count_finished_job, now_ms
 
 log = logging.getLogger("plaudit.queue")
 
-KEEP_REPLY_MS = 120_000  # a reply waits so long for an API process that lost its connection
 REMEMBER_S = 0.002  # what is to be remembered waits so long for more of it, and lets the answer go first
 KEEP_SUITE_MS = 300_000  # a suite outlives its last job's deadline by so much
 
@@ -80,36 +78,6 @@ class Remembered(Exception):
     def __init__(self, frames: list[bytes | None]) -> None:
         super().__init__("remembered")
         self.frames = frames
-
-
-@contextlib.contextmanager
-def broker_errors() -> Iterator[None]:
-    """Redis' misfortunes in plaudit's words: full memory is overload, everything else is an outage."""
-    try:
-        yield
-    except OutOfMemoryError as error:
-        raise Overloaded("the queue's memory is full", retry_after_s=2.0) from error
-    except RuntimeError as error:  # uvloop's word for a connection that a proxy has reset
-        if "TCPTransport" not in str(error) and "UnixTransport" not in str(error):
-            raise
-        raise BrokerUnavailable("the queue's connection was reset", retry_after_s=1.0) from error
-    except (RedisError, OSError) as error:
-        raise BrokerUnavailable(f"the queue does not answer ({type(error).__name__})", retry_after_s=1.0) from error
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def count_ending(kind: Kind, body: Any, queue_s: float = 0.0, compute_s: float = 0.0) -> None:
-    """Count a job where it ends: in a worker, or here when its deadline ended it."""
-    state = body.state if isinstance(body, Failed) else JobState.DONE
-    metrics.jobs.labels(kind, state.value).inc()
-    if state is JobState.DONE:
-        metrics.job_queue_seconds.labels(kind).observe(queue_s)
-        metrics.job_compute_seconds.labels(kind).observe(compute_s)
-    elif isinstance(body, Failed) and state is JobState.FAILED:
-        metrics.infra_errors.labels(kind, body.code).inc()
 
 
 class Queue:
@@ -236,7 +204,7 @@ class Queue:
                 reply = Reply(job, Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True))
                 arguments = [self.keys.prefix, job, encode(reply), 0, KEEP_REPLY_MS, GROUP, ""]
                 if await self._finish(keys=keys, args=arguments):
-                    count_ending(kind_of_queue(queue), reply.body)
+                    count_finished_job(kind_of_queue(queue), reply.body)
                 else:
                     await self.client.zrem(keys[1], job)
         return len(late)

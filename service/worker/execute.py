@@ -22,7 +22,7 @@ from service import metrics
 from service.jobs import Executed, ExecuteTask, Failed, JobState, Kind, decode_suite, encode, execute_job_id
 from service.queue.consumer import Lease
 from service.queue.keys import EXECUTE_QUEUE
-from service.queue.producer import now_ms
+from service.queue.protocol import now_ms
 from service.settings import Settings
 from service.worker.loop import Hands, failure
 

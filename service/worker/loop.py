@@ -27,7 +27,7 @@ from service import metrics
 from service.jobs import Executed, Failed, JobState, Kind, Scored, encode
 from service.queue.connections import connect, greet
 from service.queue.consumer import Consumer, Ending, Heartbeat, Lease
-from service.queue.producer import now_ms
+from service.queue.protocol import now_ms
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.worker")

@@ -15,7 +15,7 @@ from service import metrics
 from service.jobs import LANES, Failed, JobState, Kind, Scored, ScoreTask, encode, score_job_id
 from service.queue.consumer import Ending, Lease
 from service.queue.keys import queue_of_model
-from service.queue.producer import KEEP_REPLY_MS, now_ms
+from service.queue.protocol import KEEP_REPLY_MS, now_ms
 from service.scoring.encoder import Encoded
 from service.scoring.fault_isolation import score_apart
 from service.scoring.process_rewards import StepScores

@@ -17,7 +17,7 @@ import pytest
 from service.queue.activation import Registry
 from service.queue.connections import connect
 from service.queue.keys import Keys
-from service.queue.producer import now_ms
+from service.queue.protocol import now_ms
 from service.scoring.process_rewards import Steps
 from service.scoring.reward_model import RewardModel
 from service.settings import Settings

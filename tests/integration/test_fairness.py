@@ -12,7 +12,8 @@ import pytest
 from service.jobs import Job, Scored, ScoreTask, digest, encode
 from service.queue.connections import connect, connect_async
 from service.queue.consumer import Consumer, Lease
-from service.queue.producer import Bound, Queue, now_ms
+from service.queue.producer import Bound, Queue
+from service.queue.protocol import now_ms
 from support.broker import Broker
 
 QUEUE = "score:default"

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.queue.producer import now_ms
+from service.queue.protocol import now_ms
 from support.stack import Stack, wait_for
 
 MakeStack = Callable[..., Stack]

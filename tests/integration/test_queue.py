@@ -19,7 +19,8 @@ from service.jobs import Failed, Job, JobState, Scored, ScoreTask, digest, encod
 from service.queue import connections, keys
 from service.queue.connections import connect, connect_async
 from service.queue.consumer import Consumer, Ending, Heartbeat
-from service.queue.producer import Bound, Queue, Remembered, now_ms
+from service.queue.producer import Bound, Queue, Remembered
+from service.queue.protocol import now_ms
 from support.broker import Broker
 
 QUEUE = "score:default"

@@ -23,7 +23,8 @@ from service.api.handlers.execute import ExecuteGroup, to_suite
 from service.api.handlers.replays import MAX_PENDING, Replays
 from service.jobs import encode_suite
 from service.queue.connections import connect_async
-from service.queue.producer import Queue, now_ms
+from service.queue.producer import Queue
+from service.queue.protocol import now_ms
 from support.broker import Broker
 from support.stack import Stack, wait_for
 

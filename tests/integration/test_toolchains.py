@@ -32,7 +32,8 @@ from service.jobs import (
 from service.queue.connections import connect, connect_async
 from service.queue.consumer import Consumer
 from service.queue.keys import EXECUTE_QUEUE
-from service.queue.producer import Bound, Queue, Worker, now_ms
+from service.queue.producer import Bound, Queue, Worker
+from service.queue.protocol import now_ms
 from service.settings import Settings
 from service.worker.execute import ExecuteWork
 from service.worker.loop import Hands, Stop

@@ -50,7 +50,7 @@ from service.api.handlers.run import Order, Ran
 from service.api.handlers.validation import Door
 from service.api.middleware import Drain, Frame
 from service.api.stores.durable_requests import Entry
-from service.queue.producer import now_ms
+from service.queue.protocol import now_ms
 from service.settings import Settings
 
 Word = PlauditError | str | Callable[[Any], Any]

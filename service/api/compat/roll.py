@@ -21,7 +21,7 @@ from service.api.compat.grade import Options, tested_by
 from service.api.compat.slime import Turn, messages
 from service.api.stores.durable_requests import START, request_id_of
 from service.jobs import digest
-from service.queue.producer import now_ms
+from service.queue.protocol import now_ms
 
 DIALECT = Dialect("roll", "ROLL `remote_reward_system_worker`", deadline_s=300, sheds=503)
 PENDING, NO_REWARD, UNKNOWN = 1, 2, 3

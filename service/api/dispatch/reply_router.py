@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 from plaudit.errors import BrokerUnavailable
 from service.jobs import Executed, Failed, JobState, Reply, Scored
 from service.queue.keys import BLOCK_S, kind_of_queue
-from service.queue.producer import Queue, count_ending
+from service.queue.producer import Queue
+from service.queue.protocol import count_finished_job
 
 log = logging.getLogger("plaudit.mailbox")
 
@@ -118,7 +119,7 @@ class Mailbox:
             for job, reply in (await self.queue.look_up(chunk)).items():
                 gone = Failed(JobState.FAILED, "job_lost", "the queue lost this job; did it restart empty?", True)
                 if reply is None and (slot := self._slots.get(job)):
-                    count_ending(kind_of_queue(slot.queue), gone)
+                    count_finished_job(kind_of_queue(slot.queue), gone)
                 self.deliver(reply or Reply(job, gone))
             for job in chunk:
                 if slot := self._slots.get(job):

@@ -11,7 +11,7 @@ from typing import Any
 from plaudit.errors import Invalid
 from plaudit.schemas import Timing
 from service.jobs import Lane
-from service.queue.producer import now_ms
+from service.queue.protocol import now_ms
 from service.settings import Settings
 
 Progress = Callable[[int, Any], None]

@@ -9,7 +9,7 @@ from plaudit.schemas import ActivateAnswer, ActivateRequest
 from service import metrics
 from service.api.dispatch.fleet import Fleet
 from service.api.handlers.validation import Door
-from service.queue.producer import now_ms
+from service.queue.protocol import now_ms
 
 ACTIVATE_MS = 600_000  # of a request that brings no deadline: large checkpoints are read from slow disks
 

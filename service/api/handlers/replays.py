@@ -31,7 +31,8 @@ from service.api.dispatch.tasks import end
 from service.api.handlers.execute import ExecuteGroup
 from service.jobs import Job, encode
 from service.queue.keys import script
-from service.queue.producer import Queue, broker_errors, now_ms
+from service.queue.producer import Queue
+from service.queue.protocol import broker_errors, now_ms
 
 log = logging.getLogger("plaudit.replays")
 

@@ -50,7 +50,8 @@ from service.api.handlers.validation import Door
 from service.api.stores.sample_log import Candidates
 from service.jobs import Executed, ExecuteTask, Job, Scored, ScoreTask, digest, encode, encode_suite
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
-from service.queue.producer import Queue, now_ms
+from service.queue.producer import Queue
+from service.queue.protocol import now_ms
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.desk")

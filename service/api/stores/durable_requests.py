@@ -26,7 +26,8 @@ from plaudit.schemas import JobEvent, JobStatus, ProblemDocument
 from service.api.dispatch.tasks import end
 from service.api.error_handlers import problem_of
 from service.queue.keys import BLOCK_S, script
-from service.queue.producer import Queue, broker_errors, now_ms
+from service.queue.producer import Queue
+from service.queue.protocol import broker_errors, now_ms
 
 log = logging.getLogger("plaudit.ledger")
 

@@ -10,7 +10,7 @@ import torch
 from service import metrics
 from service.jobs import Failed, JobState, Scored, ScoreTask
 from service.queue.consumer import Ending, Lease
-from service.queue.producer import now_ms
+from service.queue.protocol import now_ms
 from service.scoring.prefix_cache import PromptCache
 from service.scoring.reward_model import Encoded, Parity, RewardModelSpec
 from service.settings import Settings

@@ -1,0 +1,47 @@
+"""What both ends of the queue agree on: the clock, how long a reply is kept, Redis' errors, and how a job is counted."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from redis.exceptions import OutOfMemoryError, RedisError
+
+from plaudit.errors import BrokerUnavailable, Overloaded
+from service import metrics
+from service.jobs import Failed, JobState, Kind
+
+KEEP_REPLY_MS = 120_000  # how long a reply waits for an API process that lost its connection
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@contextlib.contextmanager
+def broker_errors() -> Iterator[None]:
+    """Redis' errors as plaudit's: full memory is `Overloaded`, everything else is `BrokerUnavailable`."""
+    try:
+        yield
+    except OutOfMemoryError as error:
+        raise Overloaded("the queue's memory is full", retry_after_s=2.0) from error
+    except RuntimeError as error:  # uvloop raises it for a connection that a proxy has reset
+        if "TCPTransport" not in str(error) and "UnixTransport" not in str(error):
+            raise
+        raise BrokerUnavailable("the queue's connection was reset", retry_after_s=1.0) from error
+    except (RedisError, OSError) as error:
+        raise BrokerUnavailable(f"the queue does not answer ({type(error).__name__})", retry_after_s=1.0) from error
+
+
+def count_finished_job(kind: Kind, body: Any, queue_s: float = 0.0, compute_s: float = 0.0) -> None:
+    """Count a job where it ends: in a worker, or in the API if its deadline ended it."""
+    state = body.state if isinstance(body, Failed) else JobState.DONE
+    metrics.jobs.labels(kind, state.value).inc()
+    if state is JobState.DONE:
+        metrics.job_queue_seconds.labels(kind).observe(queue_s)
+        metrics.job_compute_seconds.labels(kind).observe(compute_s)
+    elif isinstance(body, Failed) and state is JobState.FAILED:
+        metrics.infra_errors.labels(kind, body.code).inc()
