@@ -101,7 +101,7 @@ def prompts(folder: Path) -> dict[str, Any]:
     return {"prompts": count, "bound": bound, "held": model.prompts.nbytes, "grown": resident() - before}
 
 
-class Hands:
+class Context:
     """Takes answers and forgets them."""
 
     def answer_all(self, endings: list[Any]) -> None:
@@ -113,14 +113,14 @@ def growth(folder: Path, batches: int) -> dict[str, Any]:
     from service.queue.consumer import Lease
     from service.scoring.factory import open_engine
     from service.settings import Settings
-    from service.worker.model_manager import Shelf
-    from service.worker.score import ScoreWork
+    from service.worker.model_manager import ModelManager
+    from service.worker.score import ScoreRunner
 
     settings = Settings(max_batch_tokens=2048, max_prompt_cache_bytes=8 * MIB)
-    shelf = Shelf(settings)
-    shelf.put("default", *open_engine("default", str(folder), settings))
-    work, hands, draw = ScoreWork(shelf, settings), Hands(), random.Random(0)
-    revision = next(iter(shelf["default"]))
+    models = ModelManager(settings)
+    models.add("default", *open_engine("default", str(folder), settings))
+    work, context, draw = ScoreRunner(models, settings), Context(), random.Random(0)
+    revision = next(iter(models["default"]))
     after: dict[int, int] = {}
     for at in range(1, batches + 1):
         prompt = "".join(f"{draw.randrange(4096)} " for _ in range(draw.randint(4, 64)))
@@ -128,8 +128,8 @@ def growth(folder: Path, batches: int) -> dict[str, Any]:
         task = ScoreTask("default", revision, prompt, texts)
         name = str(at)
         lease = Lease(name, name, "score:default", "s:score:default:normal", task, 10**15, 1, 0)
-        work.step([lease], hands)  # type: ignore[arg-type]
-        assert not work.held
+        work.step([lease], context)  # type: ignore[arg-type]
+        assert not work.num_held
         if at in (batches // 10, batches):
             after[at] = resident()
     first, last = after.values()
@@ -138,22 +138,22 @@ def growth(folder: Path, batches: int) -> dict[str, Any]:
 
 def swaps(folder: Path, other: Path, count: int) -> dict[str, Any]:
     """`count` is even: checkpoints of other sizes are not compared with each other."""
-    from service.queue.activation import Active, State
+    from service.queue.activation import ActiveRevision, ModelState
     from service.scoring.factory import open_engine
     from service.settings import Settings
-    from service.worker.model_manager import Shelf
+    from service.worker.model_manager import ModelManager
 
     settings = Settings()
-    shelf = Shelf(settings)
+    models = ModelManager(settings)
     sizes = []
     for at in range(count + 1):
         engine, parity = open_engine("default", str((folder, other)[at % 2]), settings)
-        shelf.put("default", engine, parity)
-        active = shelf._active["default"] = Active(engine.revision, "", engine.revision)
+        models.add("default", engine, parity)
+        active = models._active["default"] = ActiveRevision(engine.revision, "", engine.revision)
         both = resident()
         del engine
-        shelf._drain("default", State(active, None, {}))
-        assert len(shelf["default"]) == 1
+        models._drain("default", ModelState(active, None, {}))
+        assert len(models["default"]) == 1
         sizes.append(resident())
     return {"swaps": count, "one": sizes[2], "last": sizes[-1], "both": both, "grown": sizes[-1] - sizes[2]}
 

@@ -291,7 +291,7 @@ def _worker_score(flags: argparse.Namespace) -> int:
     if settings.scorers != 1:
         return _several(settings, "score", settings.scorers)
     with _extra("scorer"):
-        from service.worker.loop import run_score
+        from service.worker.main import run_score
 
         return run_score(settings)
 
@@ -304,7 +304,7 @@ def _worker_execute(flags: argparse.Namespace) -> int:
     if num_executors(settings) != 1:
         return _several(settings, "execute", num_executors(settings))
     with _extra("executor"):
-        from service.worker.loop import run_execute
+        from service.worker.main import run_execute
 
         return run_execute(settings)
 

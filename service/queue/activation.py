@@ -1,14 +1,17 @@
-"""Which revision of a model is the active one, and how all workers move to another in one step.
+"""Which revision of a model is active, and how all workers move to another one in one step.
 
-The record `active:{queue}` says which revision a model's queue admits (`submit.lua` refuses jobs of any other), where
-its checkpoint lies, since when, and upon which configured revision (`base`) somebody activated it. It lasts as long as
+The record `active:{queue}` says which revision a model's queue admits (`submit.lua` rejects jobs of any other), where
+its checkpoint is, since when, and on top of which configured revision (`base`) it was activated. It lasts as long as
 the broker's data.
 
-An activation is an order with a short life that the API renews while it waits. Every worker of the model that sees it
-loads the checkpoint beside the one that it serves, proves it, announces that it has both, and reports. When all live
-workers have reported the same digest, `commit.lua` changes the record; from that moment nothing is admitted for the
-old revision, whose last jobs are done by whoever still has it. A refusal, or an order that ends (the API died), leaves
-everything as it was.
+An activation:
+1. The API stores a request that expires soon, and renews it while it waits.
+2. Every worker of the model loads the checkpoint beside the one that it serves, checks it against its golden set,
+   announces both, and reports.
+3. When all live workers have reported the same revision, `commit.lua` changes the record. From then on nothing is
+   admitted for the old revision; its last jobs are done by the workers that still have it.
+
+A worker that rejects the checkpoint, or a request that expires (the API crashed), leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -27,80 +30,84 @@ from service.queue.keys import Keys, queue_of_model, script
 from service.queue.producer import Queue
 from service.queue.protocol import broker_errors, now_ms
 
-ORDER_MS = 5000  # an order whose API is silent for so long is void
+REQUEST_MS = 5000  # a request that its API does not renew expires
 KEEP_REPORTS_S = 600
 POLL_S = 0.05
 
 
-class Active(msgspec.Struct, frozen=True):
-    """What a model's queue admits. `base`: the configured revision that it was activated upon."""
+class ActiveRevision(msgspec.Struct, frozen=True):
+    """What a model's queue admits. `base`: the configured revision on top of which it was activated."""
 
     revision: str
     path: str
     base: str
 
 
-class Order(msgspec.Struct, frozen=True):
-    """Load the checkpoint at `path` and say which revision it is."""
+class ActivationRequest(msgspec.Struct, frozen=True):
+    """Load the checkpoint at `path` and report which revision it is."""
 
     id: str
     path: str
 
 
-class Report(msgspec.Struct, frozen=True):
-    """A worker's answer to an order: the revision that it has ready, or why it has none."""
+class ActivationReport(msgspec.Struct, frozen=True):
+    """A worker's answer to a request: the revision that it has ready, or why it has none."""
 
     revision: str | None
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """What a worker sees of one model. `live`: jobs not ended yet, by revision."""
+class ModelState:
+    """What a worker sees of one model. `live_jobs`: how many have not ended yet, by revision."""
 
-    active: Active | None
-    order: Order | None
-    live: Mapping[str, int]
+    active: ActiveRevision | None
+    request: ActivationRequest | None
+    live_jobs: Mapping[str, int]
 
 
-class Registry:
-    """A worker's side; synchronous. Redis' errors come through."""
+class ModelRegistry:
+    """A worker's side; synchronous. Raises Redis' own errors."""
 
     def __init__(self, client: Any, namespace: str, worker: str) -> None:
         self._client = client
         self._keys = Keys(namespace)
         self._worker = worker
-        self._enrol = client.register_script(script("enrol"))
+        self._register = client.register_script(script("register"))
 
-    def enrol(self, model: str, mine: Active, replaces: str = "") -> Active:
-        """Come with a checkpoint; answers the active one, which is it if there was none or only `replaces`."""
+    def register(self, model: str, configured: ActiveRevision, replaces: str = "") -> ActiveRevision:
+        """Register a configured checkpoint and return the active one.
+
+        The configured one becomes active if none is, or if the active revision is `replaces`.
+        """
         keys = [self._keys.active(queue_of_model(model)), self._keys.sources]
-        found = self._enrol(keys=keys, args=[mine.revision, mine.path, mine.base, now_ms(), replaces])
-        return Active(*(field.decode() for field in found))
+        args = [configured.revision, configured.path, configured.base, now_ms(), replaces]
+        return ActiveRevision(*(field.decode() for field in self._register(keys=keys, args=args)))
 
-    def states(self, models: Sequence[str]) -> dict[str, State]:
-        """What each model's queue admits, is ordered to prepare, and still has to do; all of one moment."""
+    def states(self, models: Sequence[str]) -> dict[str, ModelState]:
+        """The active revision, the pending request and the live jobs of each model, all of one moment."""
         with self._client.pipeline(transaction=True) as pipe:
             for queue in map(queue_of_model, models):
                 pipe.hmget(self._keys.active(queue), "revision", "path", "base")
-                pipe.get(self._keys.order(queue))
+                pipe.get(self._keys.activation_request(queue))
                 pipe.hgetall(self._keys.tags(queue))
             answers = pipe.execute()
         return {
-            model: State(
-                _active(answers[3 * at]),
-                _order(answers[3 * at + 1]),
-                {tag.decode(): int(count) for tag, count in answers[3 * at + 2].items()},
+            model: ModelState(
+                _read_active(answers[3 * index]),
+                _read_request(answers[3 * index + 1]),
+                {tag.decode(): int(count) for tag, count in answers[3 * index + 2].items()},
             )
-            for at, model in enumerate(models)
+            for index, model in enumerate(models)
         }
 
     def announce(self, info: Mapping[str, Any]) -> None:
-        """Say now, and not with the next heartbeat, what this worker serves."""
+        """Announce what this worker serves now, without waiting for the next heartbeat."""
         self._client.hset(self._keys.workers_info, self._worker, msgspec.json.encode(info))
 
-    def report(self, order: Order, report: Report) -> None:
-        key = self._keys.reports(order.id)
+    def report(self, request: ActivationRequest, report: ActivationReport) -> None:
+        """Answer a request."""
+        key = self._keys.activation_reports(request.id)
         self._client.hset(key, self._worker, msgspec.json.encode(report))
         self._client.expire(key, KEEP_REPORTS_S)
 
@@ -108,94 +115,105 @@ class Registry:
         """Revisions of a model that live workers announce."""
         names = self._client.zrangebyscore(self._keys.workers, now_ms(), "+inf")
         infos = self._client.hmget(self._keys.workers_info, names) if names else []
-        found = [msgspec.json.decode(info) for info in infos if info]
-        return {one["revision"] for info in found for one in info.get("models", ()) if one["name"] == model}
+        served = [served for info in infos if info for served in msgspec.json.decode(info).get("models", ())]
+        return {info["revision"] for info in served if info["name"] == model}
 
 
-def _active(fields: Sequence[bytes | None]) -> Active | None:
-    return None if fields[0] is None else Active(*(field.decode() if field else "" for field in fields))
+def _read_active(fields: Sequence[bytes | None]) -> ActiveRevision | None:
+    return None if fields[0] is None else ActiveRevision(*(field.decode() if field else "" for field in fields))
 
 
-def _order(frame: bytes | None) -> Order | None:
-    return None if frame is None else msgspec.json.decode(frame, type=Order)
+def _read_request(frame: bytes | None) -> ActivationRequest | None:
+    return None if frame is None else msgspec.json.decode(frame, type=ActivationRequest)
 
 
 class Activations:
-    """The API's side: reads the records, and carries out an activation from order to commit."""
+    """The API's side: reads the records, and carries out an activation from request to commit."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._commit = queue.client.register_script(script("commit"))
 
-    async def active(self, models: Sequence[str]) -> dict[str, Active]:
-        """The records of these models; one without a record is not in the answer."""
+    async def active(self, models: Sequence[str]) -> dict[str, ActiveRevision]:
+        """The records of these models; a model without a record is left out."""
         with broker_errors():
             async with self._queue.client.pipeline(transaction=False) as pipe:
                 for model in models:
                     pipe.hmget(self._queue.keys.active(queue_of_model(model)), "revision", "path", "base")
                 answers = await pipe.execute() if models else []
-        found = {model: _active(fields) for model, fields in zip(models, answers, strict=True)}
-        return {model: one for model, one in found.items() if one is not None}
+        records = {model: _read_active(fields) for model, fields in zip(models, answers, strict=True)}
+        return {model: record for model, record in records.items() if record is not None}
 
     async def sources(self) -> dict[str, str]:
-        """Where the checkpoints lie that were configured or activated here, by revision."""
+        """Paths of the checkpoints that were configured or activated here, by revision."""
         with broker_errors():
-            found = await self._queue.client.hgetall(self._queue.keys.sources)
-        return {revision.decode(): path.decode() for revision, path in found.items()}
+            paths = await self._queue.client.hgetall(self._queue.keys.sources)
+        return {revision.decode(): path.decode() for revision, path in paths.items()}
 
     async def activate(self, model: str, path: str, revision: str | None, until: float) -> tuple[str, int]:
-        """Have every live worker load `path`, then make it the active one; answers its revision and how many they are.
+        """Have every live worker load a checkpoint, then make it the active one.
 
-        `revision`: what it must be, if that is known. `until`: by `time.monotonic`. Raises ActivationRunning,
-        CheckpointRefused and NoWorker, and then nothing has changed.
+        Args:
+            model: the model's name.
+            path: folder or hub id of the checkpoint, as the workers see it.
+            revision: what the checkpoint must be; None: any.
+            until: when to give up, by `time.monotonic`.
+
+        Returns:
+            The revision, and how many workers serve it.
+
+        Raises:
+            ActivationRunning, CheckpointRefused, NoWorker: nothing has changed.
         """
-        key, client = self._queue.keys.order(queue_of_model(model)), self._queue.client
-        order = Order(uuid.uuid4().hex, path)
-        frame = msgspec.json.encode(order)
+        key, client = self._queue.keys.activation_request(queue_of_model(model)), self._queue.client
+        request = ActivationRequest(uuid.uuid4().hex, path)
+        frame = msgspec.json.encode(request)
         with broker_errors():
-            if not await client.set(key, frame, nx=True, px=ORDER_MS):
-                raise ActivationRunning(f"another activation of {model!r} is under way", retry_after_s=1.0)
+            if not await client.set(key, frame, nx=True, px=REQUEST_MS):
+                raise ActivationRunning(f"another activation of {model!r} is running", retry_after_s=1.0)
             try:
-                found, workers = await self._prepared(model, order, key, revision, until)
+                ready, num_workers = await self._wait_for_workers(model, request, key, revision, until)
                 keys = [key, self._queue.keys.active(queue_of_model(model)), self._queue.keys.sources]
-                if not await self._commit(keys=keys, args=[frame, found, path, now_ms()]):
-                    raise NoWorker("the activation took too long to be heard of", retry_after_s=1.0)
+                if not await self._commit(keys=keys, args=[frame, ready, path, now_ms()]):
+                    raise NoWorker("the activation expired before it could be committed; try again", retry_after_s=1.0)
             finally:
                 await asyncio.shield(self._withdraw(key, frame))
-        return found, workers
+        return ready, num_workers
 
-    async def _prepared(
-        self, model: str, order: Order, key: str, revision: str | None, until: float
+    async def _wait_for_workers(
+        self, model: str, request: ActivationRequest, key: str, revision: str | None, until: float
     ) -> tuple[str, int]:
-        """Wait until all live workers of the model have it ready."""
+        """Wait until all live workers of the model have the checkpoint ready."""
         client = self._queue.client
         while True:
-            raw = await client.hgetall(self._queue.keys.reports(order.id))
-            reports = {name.decode(): msgspec.json.decode(frame, type=Report) for name, frame in raw.items()}
-            refusals = sorted({one.reason for one in reports.values() if one.revision is None})
-            if refusals:
-                raise CheckpointRefused("; ".join(refusals))
-            found = {one.revision for one in reports.values() if one.revision is not None}
-            if wrong := found - ({revision} if revision is not None else found):
-                raise CheckpointRefused(f"{order.path} is {wrong.pop()}, not {revision}")
-            if len(found) > 1:
-                raise CheckpointRefused(f"workers find {' and '.join(sorted(found))} at {order.path}")
+            raw = await client.hgetall(self._queue.keys.activation_reports(request.id))
+            reports = {name.decode(): msgspec.json.decode(frame, type=ActivationReport) for name, frame in raw.items()}
+            reasons = sorted({report.reason for report in reports.values() if report.revision is None})
+            if reasons:
+                raise CheckpointRefused("; ".join(reasons))
+            revisions = {report.revision for report in reports.values() if report.revision is not None}
+            if wrong := revisions - ({revision} if revision is not None else revisions):
+                raise CheckpointRefused(f"{request.path} is {wrong.pop()}, not {revision}")
+            if len(revisions) > 1:
+                raise CheckpointRefused(f"workers find {' and '.join(sorted(revisions))} at {request.path}")
             live = {
                 worker.id
                 for worker in await self._queue.workers()
-                if any(one["name"] == model for one in worker.info.get("models", ()))
+                if any(info["name"] == model for info in worker.info.get("models", ()))
             }
             if not live:
                 raise NoWorker(f"no scoring worker that serves {model!r} is alive", retry_after_s=2.0)
-            if found and live <= reports.keys():
-                return found.pop(), len(live)
+            if revisions and live <= reports.keys():
+                return revisions.pop(), len(live)
             if time.monotonic() > until:
-                waiting = len(live - reports.keys())
-                raise NoWorker(f"{waiting} of {len(live)} workers had not loaded it in time", retry_after_s=5.0)
-            await client.pexpire(key, ORDER_MS)
+                num_missing = len(live - reports.keys())
+                raise NoWorker(
+                    f"{num_missing} of {len(live)} workers had not loaded the checkpoint in time", retry_after_s=5.0
+                )
+            await client.pexpire(key, REQUEST_MS)
             await asyncio.sleep(POLL_S)
 
     async def _withdraw(self, key: str, frame: bytes) -> None:
-        """End the order if it is still ours; one that is not withdrawn is void in a few seconds."""
+        """Delete the request if it is still this one; one that is not deleted expires in a few seconds."""
         if await self._queue.client.get(key) == frame:
             await self._queue.client.delete(key)

@@ -1,16 +1,14 @@
-"""A worker's side of the queue: read, lease, keep alive, end once, take over from the dead. Synchronous.
+"""A worker's side of the queue: read jobs, lease them, end each once, take over those of crashed workers. Synchronous.
 
-One thread works; a second one (`Heartbeat`) announces the worker and keeps its leases alive, and stops announcing when
-the working thread has made no progress for too long, so that a stuck worker counts as dead while its process lives.
+The working thread calls everything here but `renew`, which the heartbeat's thread calls (`heartbeat.py`).
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +16,6 @@ import msgspec
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from service import metrics
 from service.jobs import Failed, JobState, Kind, Lane, Reply, Task, decode_task, encode
 from service.queue.keys import BLOCK_S, GROUP, Keys, kind_of_queue, script
 from service.queue.protocol import KEEP_REPLY_MS, count_finished_job, now_ms
@@ -28,20 +25,29 @@ log = logging.getLogger("plaudit.queue")
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A job in this worker's hands. `deliveries` counts this one too; `queued_ms` is when it was admitted."""
+    """A job that this worker holds.
+
+    Attributes:
+        id: of the job.
+        entry: of the stream; the lease is on it.
+        task: None if it cannot be read; such a job ends before it reaches the worker.
+        deadline_ms: Unix time.
+        deliveries: how often the job was handed to a worker, this one included.
+        queued_ms: Unix time at which it was admitted.
+    """
 
     id: str
     entry: str
     queue: str
     stream: str
-    task: Task | None  # None: unreadable, ended before anybody sees it
+    task: Task | None
     deadline_ms: int
     deliveries: int
     queued_ms: int
 
     @property
     def key(self) -> str:
-        """Names this delivery. The job's id does not: identical work may come again while an old lease is in hand."""
+        """Identifies this delivery. The job's id does not: an identical job may come while an old lease is held."""
         return f"{self.stream}/{self.entry}"
 
     @property
@@ -54,10 +60,15 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """How a job ended. `cache_ms`: how long the answer is good for others, 0: not at all. `started_ms`: Unix time.
+class FinishedJob:
+    """How a job ended.
 
-    `cache_as`: the job that it is the answer to, where that is another than was asked.
+    Attributes:
+        body: `Scored`, `Executed` or `Failed`.
+        cache_ms: how long identical jobs are answered from the cache; 0: never.
+        compute_ms: time spent on it.
+        started_ms: Unix time at which the worker began it.
+        cache_as: id to cache the answer under, if not the job's own.
     """
 
     lease: Lease
@@ -76,12 +87,12 @@ def _readable(frame: bytes) -> Task | None:
     try:
         return decode_task(frame)
     except msgspec.DecodeError:
-        log.exception("unreadable job ended")
+        log.exception("a job cannot be read; it ends as infra_error")
         return None
 
 
 class Consumer:
-    """Reads one or more queues. Redis' errors come through as `redis.RedisError`; the worker loop waits and retries."""
+    """Reads one or more queues. Redis' errors are raised as `redis.RedisError`; the worker loop waits and retries."""
 
     def __init__(
         self,
@@ -103,14 +114,14 @@ class Consumer:
         lanes = [self.keys.streams(queue) for queue in self.queues]
         self._streams = [streams[lane] for lane in range(3) for streams in lanes]
         self._queue_of = {stream: queue for queue in self.queues for stream in self.keys.streams(queue)}
-        self._lease = client.register_script(script("lease", spare=True))  # what is done is what makes room
+        self._lease = client.register_script(script("lease", spare=True))  # finishing jobs frees memory
         self._finish = client.register_script(script("finish"))
         self._finish_spare = client.register_script(script("finish", spare=True))
         self._in_hand: dict[str, Lease] = {}
         self._lock = threading.Lock()
         self._reclaimed_at = 0.0
-        self._idle = False  # the last look found nothing
-        self._cursors = dict.fromkeys(self._streams, "0-0")  # how far each stream has been searched for the abandoned
+        self._idle = False  # the last read found nothing
+        self._cursors = dict.fromkeys(self._streams, "0-0")  # how far each stream was searched
 
     def ensure_groups(self) -> None:
         for stream in self._streams:
@@ -121,9 +132,13 @@ class Consumer:
                     raise
 
     def take(self, limit: int, block_s: float = BLOCK_S) -> list[Lease]:
-        """Up to `limit` jobs worth doing, the abandoned ones first, then by lane; waits for the first if there is none.
+        """Up to `limit` jobs: those of crashed workers first, then by lane. Waits for the first if there is none.
 
-        Jobs past their deadline are ended here as `timeout_queue`, poisoned ones as `infra_error`.
+        Jobs past their deadline end here as `timeout_queue`, poisoned ones as `infra_error`.
+
+        Args:
+            limit: most jobs to lease.
+            block_s: how long to wait for the first, in seconds; 0: not at all.
         """
         with self._lock:
             held = set(self._in_hand)
@@ -134,24 +149,24 @@ class Consumer:
             if not leases and block_s > 0:
                 leases = self._await(block_s)
         except (RedisError, OSError, MemoryError) as error:
-            with self._lock:  # what was leased a moment ago is in nobody's hands: its lease must run out
+            with self._lock:  # jobs leased in this call will not be returned: their leases must run out
                 for key in self._in_hand.keys() - held:
                     del self._in_hand[key]
             if not (isinstance(error, ResponseError) and "NOGROUP" in str(error)):
                 raise
-            self.ensure_groups()  # the broker came back without its data
+            self.ensure_groups()  # the broker restarted without its data
             return []
         self._idle = not leases
         return leases
 
     def _await(self, block_s: float) -> list[Lease]:
-        """The first job to come, of any lane; one of each where several lanes get work in the same moment."""
+        """The first job to arrive, of any lane; one per lane if several lanes get work at the same moment."""
         block = max(1, int(min(block_s, BLOCK_S) * 1000))
         found = self.client.xreadgroup(GROUP, self.name, dict.fromkeys(self._streams, ">"), count=1, block=block)
         return self._admit([(stream.decode(), entry.decode()) for stream, entries in found for entry, _ in entries])
 
     def _reclaim(self, limit: int) -> list[Lease]:
-        """Entries whose worker has kept silent for longer than a lease."""
+        """Entries whose worker has not renewed them for longer than a lease."""
         if time.monotonic() - self._reclaimed_at < self.lease_ms / 4000:
             return []
         self._reclaimed_at = time.monotonic()
@@ -164,13 +179,13 @@ class Consumer:
             )
             self._cursors[stream] = answer[0].decode()
             entries = [(stream, entry.decode()) for entry, fields in answer[1] if fields]
-            with self._lock:  # a heartbeat that came too late makes our own work look abandoned
-                entries = [one for one in entries if f"{one[0]}/{one[1]}" not in self._in_hand]
+            with self._lock:  # after a late heartbeat, entries of this worker look abandoned
+                entries = [(stream, entry) for stream, entry in entries if f"{stream}/{entry}" not in self._in_hand]
             taken += self._admit(entries)
         return taken
 
     def _admit(self, entries: list[tuple[str, str]], num_new: int = 0) -> list[Lease]:
-        """Lease entries (stream, entry) and at most so many new ones; ends those that no one should begin."""
+        """Lease these entries (stream, entry) and at most `num_new` new ones; end those that should not begin."""
         if not entries and not num_new:
             return []
         words = [word for entry in entries for word in entry]
@@ -196,8 +211,8 @@ class Consumer:
             elif state == b"expired":
                 self.finish(lease, Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True))
             elif lease.deliveries > self.max_deliveries:
-                log.error("poisoned job ended", extra={"job": lease.id, "deliveries": lease.deliveries})
-                detail = f"given up after {self.max_deliveries} deliveries that no worker survived"
+                log.error("poisoned job ends as infra_error", extra={"job": lease.id, "deliveries": lease.deliveries})
+                detail = f"gave up after {self.max_deliveries} deliveries: every worker crashed or stalled"
                 self.finish(lease, Failed(JobState.FAILED, "poisoned", detail, False))
             else:
                 leases.append(lease)
@@ -208,47 +223,50 @@ class Consumer:
     def finish(
         self, lease: Lease, body: Any, *, cache_ms: int = 0, compute_ms: float = 0.0, started_ms: int | None = None
     ) -> bool:
-        """End a job. False if it had ended before (another worker, or its deadline)."""
-        return self.finish_all([Ending(lease, body, cache_ms, compute_ms, started_ms or now_ms())])[0]
+        """End a job. False if it had ended before (by another worker, or by its deadline)."""
+        return self.finish_all([FinishedJob(lease, body, cache_ms, compute_ms, started_ms or now_ms())])[0]
 
-    def finish_all(self, endings: Sequence[Ending], *, spare: bool = False) -> list[bool]:
-        """End jobs, each in a step of its own, in one round trip. `spare`: even where the broker's memory is full."""
-        if len(endings) == 1:
-            outcomes = [self._end(endings[0], spare=spare)]
+    def finish_all(self, jobs: Sequence[FinishedJob], *, spare: bool = False) -> list[bool]:
+        """End jobs, each atomically, in one round trip; False for those that had ended before.
+
+        `spare`: do it even if the broker's memory is full.
+        """
+        if len(jobs) == 1:
+            outcomes = [self._finish_one(jobs[0], spare=spare)]
         else:
             with self.client.pipeline(transaction=False) as pipe:
-                for ending in endings:
-                    self._end(ending, pipe, spare=spare)
+                for job in jobs:
+                    self._finish_one(job, pipe, spare=spare)
                 outcomes = pipe.execute()
-        for ending, ended in zip(endings, outcomes, strict=True):
-            self.drop(ending.lease)
+        for job, ended in zip(jobs, outcomes, strict=True):
+            self.drop(job.lease)
             if ended:
-                count_finished_job(ending.lease.kind, ending.body, ending.queue_ms / 1000, ending.compute_ms / 1000)
+                count_finished_job(job.lease.kind, job.body, job.queue_ms / 1000, job.compute_ms / 1000)
         return [bool(ended) for ended in outcomes]
 
-    def _end(self, ending: Ending, client: Any = None, *, spare: bool = False) -> Any:
-        lease = ending.lease
-        reply = encode(Reply(lease.id, ending.body, float(ending.queue_ms), ending.compute_ms, self.name))
+    def _finish_one(self, job: FinishedJob, client: Any = None, *, spare: bool = False) -> Any:
+        lease = job.lease
+        reply = encode(Reply(lease.id, job.body, float(job.queue_ms), job.compute_ms, self.name))
         arguments: list[Any] = [
             self.keys.prefix,
             lease.id,
             reply,
-            ending.cache_ms,
+            job.cache_ms,
             KEEP_REPLY_MS,
             GROUP,
             lease.entry,
-            ending.cache_as,
+            job.cache_as,
         ]
         finish = self._finish_spare if spare else self._finish
-        return finish(keys=self.keys.book(lease.queue), args=arguments, client=client)
+        return finish(keys=self.keys.accounting(lease.queue), args=arguments, client=client)
 
     def drop(self, lease: Lease) -> None:
-        """Let go of a job without ending it; it is redelivered when its lease runs out."""
+        """Stop renewing a job without ending it; it is redelivered when its lease runs out."""
         with self._lock:
             self._in_hand.pop(lease.key, None)
 
     def renew(self) -> list[Lease]:
-        """Keep the leases in hand alive (heartbeat thread). Answers those whose job has ended without this worker."""
+        """Renew all leases (from the heartbeat's thread). Returns those whose job has ended without this worker."""
         with self._lock:
             leases = list(self._in_hand.values())
         return [
@@ -258,91 +276,13 @@ class Consumer:
         ]
 
     def suite(self, sha256: str) -> bytes | None:
+        """The frame of a stored test suite; None if it has expired."""
         frame: bytes | None = self.client.get(self.keys.suite(sha256))
         return frame
 
     def retire(self) -> None:
-        """Leave the group in good order: nothing pending may be under this name any more."""
+        """Leave the consumer groups in which nothing is pending under this name."""
         for stream in self._streams:
             pending = self.client.xpending_range(stream, GROUP, "-", "+", 1, consumername=self.name)
             if not pending:
                 self.client.xgroup_delconsumer(stream, GROUP, self.name)
-
-
-class Heartbeat:
-    """Announces a worker and renews its leases until closed; a context manager."""
-
-    def __init__(
-        self,
-        consumer: Consumer,
-        kind: str,
-        info: dict[str, Any],
-        *,
-        every_s: float,
-        patience_s: float,
-        on_lost: Callable[[Lease], None],
-    ) -> None:
-        self.consumer = consumer
-        self.info = info  # what it says may change while it works
-        info["kind"] = kind
-        self.every_s = every_s
-        self.patience_s = patience_s
-        self.on_lost = on_lost
-        self._announce = consumer.client.register_script(script("announce", spare=True))
-        self._progress = time.monotonic()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-
-    def progress(self) -> None:
-        """The working thread tells that it lives."""
-        self._progress = time.monotonic()
-
-    def beat(self) -> None:
-        keys, client = self.consumer.keys, self.consumer.client
-        if time.monotonic() - self._progress > self.patience_s:
-            log.error("worker makes no progress; its announcement and its leases lapse")
-            return
-        expires = now_ms() + int(self.every_s * 3000)
-        arguments = [self.consumer.name, expires, json.dumps(self.info)]
-        self._announce(keys=[keys.workers, keys.workers_info], args=arguments)
-        sweep_announcements(client, keys)
-        for lease in self.consumer.renew():
-            self.on_lost(lease)
-
-    def _run(self) -> None:
-        pause_s = self.every_s
-        while not self._stop.wait(pause_s):
-            began = time.monotonic()
-            try:
-                self.beat()
-            except (RedisError, OSError, MemoryError) as error:  # the working thread may have reached the limit
-                log.warning("heartbeat missed: %s", error)
-            except Exception:  # a background loop outlives what it meets
-                metrics.loop_failures.labels("heartbeat").inc()
-                log.exception("heartbeat failed; it goes on")
-            # A beat that a silent Redis held up is old news when it arrives: the next one follows at once.
-            pause_s = max(0.1, self.every_s - (time.monotonic() - began))
-
-    def __enter__(self) -> Heartbeat:
-        self.beat()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        keys, client = self.consumer.keys, self.consumer.client
-        try:
-            client.zrem(keys.workers, self.consumer.name)
-            client.hdel(keys.workers_info, self.consumer.name)
-            self.consumer.retire()
-        except (RedisError, OSError) as error:
-            log.warning("worker could not sign off: %s", error)
-
-
-def sweep_announcements(client: Any, keys: Keys) -> None:
-    """Forget workers whose announcement ran out a minute ago."""
-    late = client.zrangebyscore(keys.workers, "-inf", now_ms() - 60_000)
-    if late:
-        client.zrem(keys.workers, *late)
-        client.hdel(keys.workers_info, *late)

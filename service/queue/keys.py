@@ -33,18 +33,18 @@ class Keys:
     def tags(self, queue: str) -> str:
         return f"{self.prefix}tags:{queue}"
 
-    def book(self, queue: str) -> list[str]:
-        """What the scripts keep of a queue's live jobs: load, live, tags."""
+    def accounting(self, queue: str) -> list[str]:
+        """The keys in which the scripts account for a queue's live jobs: load, live, tags."""
         return [self.load(queue), self.live(queue), self.tags(queue)]
 
     def active(self, queue: str) -> str:
         return f"{self.prefix}active:{queue}"
 
-    def order(self, queue: str) -> str:
+    def activation_request(self, queue: str) -> str:
         return f"{self.prefix}order:{queue}"
 
-    def reports(self, order: str) -> str:
-        return f"{self.prefix}reports:{order}"
+    def activation_reports(self, request: str) -> str:
+        return f"{self.prefix}reports:{request}"
 
     @property
     def sources(self) -> str:
@@ -67,9 +67,9 @@ class Keys:
 
 
 def script(name: str, *, spare: bool = False) -> str:
-    """Source of one of the scripts beside this module, after that of what it builds on.
+    """Source of a script in `lua/`, behind the source of what it builds on.
 
-    `spare`: one that runs even where the broker's memory is full, for what gives more back than it takes.
+    `spare`: let it run even if the broker's memory is full, for scripts that free more than they take.
     """
     folder = resources.files("service.queue").joinpath("lua")
     parts = [*BUILT_ON.get(name, ()), name]
@@ -82,7 +82,7 @@ def queue_of_model(model: str) -> str:
 
 
 EXECUTE_QUEUE = "execute"
-BUILT_ON = {"finish": ("book",), "leave": ("book",)}
+BUILT_ON = {"finish": ("accounting",), "leave": ("accounting",)}
 
 
 def kind_of_queue(queue: str) -> Kind:

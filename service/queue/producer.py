@@ -128,7 +128,7 @@ class Queue:
         for sha256, frame in dict(job.suite for job in jobs.values() if job.suite is not None).items():
             arguments += [sha256, frame, max(keep_ms, KEEP_SUITE_MS)]
         with broker_errors():
-            keys = [*self.keys.book(queue), self.keys.active(queue)]
+            keys = [*self.keys.accounting(queue), self.keys.active(queue)]
             outcome = await self._submit(keys=keys, args=arguments)
         if outcome[0] == b"moved":
             raise RevisionMoved(f"queue {queue} takes jobs of {outcome[1].decode()}, and these are of {tag}")
@@ -158,7 +158,7 @@ class Queue:
         if not jobs:
             return 0
         with broker_errors():
-            keys = self.keys.book(queue)
+            keys = self.keys.accounting(queue)
             pairs = [word for token, job in jobs.items() for word in (job, token)]
             return int(await self._leave(keys=keys, args=[self.keys.prefix, self.channel, GROUP, *pairs]))
 
@@ -196,7 +196,7 @@ class Queue:
 
     async def expire(self, queue: str, grace_ms: int = 250) -> int:
         """End jobs whose deadline has passed and that no worker has ended, as `timeout_queue`. Answers how many."""
-        keys = self.keys.book(queue)
+        keys = self.keys.accounting(queue)
         with broker_errors():
             late = await self.client.zrangebyscore(keys[1], "-inf", now_ms() - grace_ms, start=0, num=512)
             for raw in late:

@@ -1,4 +1,4 @@
-"""What both ends of the queue agree on: the clock, how long a reply is kept, Redis' errors, and how a job is counted."""
+"""What both ends of the queue agree on: the clock, how long replies are kept, Redis' errors, how jobs are counted."""
 
 from __future__ import annotations
 

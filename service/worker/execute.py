@@ -1,4 +1,4 @@
-"""The executing worker: one program and its suite at a time through the sandbox; the verdict goes back as a value."""
+"""The executing worker: one program and its suite at a time through the sandbox; the verdict returns as a value."""
 
 from __future__ import annotations
 
@@ -24,26 +24,28 @@ from service.queue.consumer import Lease
 from service.queue.keys import EXECUTE_QUEUE
 from service.queue.protocol import now_ms
 from service.settings import Settings
-from service.worker.loop import Hands, failure
+from service.worker.loop import WorkerContext, failure
 
 log = logging.getLogger("plaudit.execute")
 
 LARGE_REPORT_BYTES = 64 * 1024
 LARGE_REPORT_MS = 60_000
-MAX_MODULES = 100  # series of one metric
+MAX_MODULES = 100  # label values of one metric
 MAX_SUITES = 64  # decoded suites kept: a group's programs share one
 MAX_SUITES_BYTES = 64 * 1024 * 1024  # of their frames
 
 
-class ExecuteWork:
+class ExecuteRunner:
+    """One job per step. A job that is cancelled while it runs is interrupted."""
+
     kind: Kind = "execute"
-    held = 0
+    num_held = 0  # nothing is held between two steps
 
     def __init__(self, settings: Settings, box: Sandbox) -> None:
         self.queues = [EXECUTE_QUEUE]
-        self.patience_s = settings.max_deadline_ms / 1000  # a long suite of slow tests is one step
+        self.stuck_after_s = settings.max_deadline_ms / 1000  # a long suite of slow tests is one step
         self.box = box
-        self._at_work = threading.Lock()  # between the heartbeat's thread and the change from one job to the next
+        self._lease_lock = threading.Lock()  # a cancellation comes from the heartbeat's thread
         self._lease: Lease | None = None
         self.cache_ms = settings.cache_s * 1000
         self.missing: set[str] = set()  # modules that a metric has a series for
@@ -53,42 +55,42 @@ class ExecuteWork:
             "toolchain": box.toolchain_digest,
             "languages": [
                 {
-                    "name": one.name,
-                    "version": one.version,
-                    "aliases": list(one.aliases),
-                    "kinds": list(one.kinds),
-                    "variants": {name: list(spellings) for name, spellings in one.variants.items()},
-                    "packages": [{"name": name, "version": version} for name, version in packages(one.name)],
+                    "name": language.name,
+                    "version": language.version,
+                    "aliases": list(language.aliases),
+                    "kinds": list(language.kinds),
+                    "variants": {name: list(spellings) for name, spellings in language.variants.items()},
+                    "packages": [{"name": name, "version": version} for name, version in packages(language.name)],
                 }
-                for one in box.languages()
+                for language in box.languages()
             ],
         }
 
-    def lost(self, lease: Lease) -> None:
-        with self._at_work:
+    def on_cancelled(self, lease: Lease) -> None:
+        with self._lease_lock:
             if self._lease is not None and self._lease.key == lease.key:
                 self.box.interrupt.set()
 
-    def abandon(self) -> list[Lease]:
-        return []  # nothing is held between two steps
+    def reset(self) -> list[Lease]:
+        return []
 
-    def appetite(self) -> int:
+    def capacity(self) -> int:
         return 1
 
-    def step(self, leases: list[Lease], hands: Hands) -> None:
+    def step(self, leases: list[Lease], context: WorkerContext) -> None:
         for lease in leases:
-            with self._at_work:
+            with self._lease_lock:
                 self._lease = lease
                 self.box.interrupt.clear()
-            self._run(lease, hands)
+            self._run(lease, context)
 
-    def _run(self, lease: Lease, hands: Hands) -> None:
+    def _run(self, lease: Lease, context: WorkerContext) -> None:
         task = lease.task
         assert isinstance(task, ExecuteTask)
         started, began = now_ms(), time.perf_counter()
-        suite = self._suite(task.suite, hands)
+        suite = self._suite(task.suite, context)
         if suite is None:
-            hands.answer(lease, failure("testset_lost", "the test suite is no longer stored"), started_ms=started)
+            context.answer(lease, failure("testset_lost", "the test suite has expired"), started_ms=started)
             return
         try:
             report = self._judge(task, suite)
@@ -98,68 +100,70 @@ class ExecuteWork:
             if isinstance(error, ModuleUnavailable):
                 code = "module_unavailable"
                 self._count_missing(error.modules)
-            hands.answer(lease, Failed(JobState.INVALID, code, str(error), False), started_ms=started)
+            context.answer(lease, Failed(JobState.INVALID, code, str(error), False), started_ms=started)
             return
         except Interrupted:
-            log.info("job dropped: nobody waits for it", extra={"job": lease.id})
-            hands.drop(lease)
+            log.info("job interrupted: it was cancelled", extra={"job": lease.id})
+            context.drop(lease)
             return
         except SandboxError as error:
             log.exception("sandbox failed", extra={"job": lease.id})
-            hands.answer(lease, failure("sandbox", str(error)), started_ms=started)
+            context.answer(lease, failure("sandbox", str(error)), started_ms=started)
             return
         _count(task.language, report)
         self._count_missing([flag.removeprefix(FLAG) for flag in report.flags if flag.startswith(FLAG)])
         body = Executed(report, self.box.toolchain_digest)
-        hands.answer(
+        context.answer(
             lease,
             body,
             cache_ms=self._cache_ms(body),
-            cache_as=self._known_as(task),
+            cache_as=self._cache_as(task),
             compute_ms=(time.perf_counter() - began) * 1000,
             started_ms=started,
         )
 
     def _count_missing(self, modules: list[str]) -> None:
-        """Count programs by the module that they lack; past so many names as `other`."""
+        """Count programs by the module that they lack; beyond `MAX_MODULES` names as `other`."""
         for module in modules:
             if len(self.missing) < MAX_MODULES:
                 self.missing.add(module)
             metrics.module_unavailable.labels(module if module in self.missing else "other").inc()
 
-    def _known_as(self, task: ExecuteTask) -> str:
-        """Under which identity the answer is remembered: not the job's own if that was admitted for another toolchain.
+    def _cache_as(self, task: ExecuteTask) -> str:
+        """The id under which the answer is cached: not the job's own if it was admitted for another toolchain.
 
-        While a fleet is changed from one to another any executor takes any job, so that none waits; whose verdict it
-        is, is said with it.
+        While a fleet changes its toolchain any executor takes any job, so that none waits; the result names the
+        toolchain that judged.
         """
         own = self.box.toolchain_digest
         return "" if task.toolchain == own else execute_job_id(msgspec.structs.replace(task, toolchain=own))
 
     def _cache_ms(self, body: Executed) -> int:
-        """How long to remember it. A large one only until its caller's retries are over: memory is Redis'."""
+        """How long the answer is cached; a large one only until its client's retries are over, to save memory."""
         report = body.report
-        timed = report.verdict in TIMING_VERDICTS or any(test.verdict in TIMING_VERDICTS for test in report.tests)
-        if timed or "nondeterministic" in report.flags or len(report.tests) < report.total:
+        depends_on_time = report.verdict in TIMING_VERDICTS or any(
+            test.verdict in TIMING_VERDICTS for test in report.tests
+        )
+        if depends_on_time or "nondeterministic" in report.flags or len(report.tests) < report.total:
             return 0
         return min(self.cache_ms, LARGE_REPORT_MS) if len(encode(body)) > LARGE_REPORT_BYTES else self.cache_ms
 
     def _judge(self, task: ExecuteTask, suite: Suite) -> Report:
-        """One judgement; the sandbox's own fault is tried once more before it is an answer."""
+        """One judgement; a sandbox error is retried once before it becomes the answer."""
         program, stop = Program(task.language, task.source), Stop(task.stop_after)
         try:
             return judge(program, suite, task.limits, stop, self.box, task.options)
         except (InvalidSuite, UnsupportedLanguage, Interrupted):
             raise
         except SandboxError:
-            log.warning("sandbox failed once; trying again", exc_info=True)
+            log.warning("sandbox failed; trying once more", exc_info=True)
             return judge(program, suite, task.limits, stop, self.box, task.options)
 
-    def _suite(self, sha256: str, hands: Hands) -> Suite | None:
+    def _suite(self, sha256: str, context: WorkerContext) -> Suite | None:
         if sha256 in self.suites:
             self.suites.move_to_end(sha256)
             return self.suites[sha256][0]
-        frame = hands.suite(sha256)
+        frame = context.suite(sha256)
         if frame is None:
             return None
         suite = decode_suite(frame)

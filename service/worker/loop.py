@@ -1,8 +1,9 @@
-"""The life of a worker process: open, read, work, answer, until told to stop; then drain and leave.
+"""The loop of a worker process: read, work, answer, until told to stop; then finish what is held, and end.
 
-One thread works, one keeps the leases (queue.consumer.Heartbeat). SIGTERM and SIGINT let the work in hand finish and
-end the loop; what is not begun stays in the queue. When Redis is away the loop waits for it and keeps finished answers
-until they can be handed in; if another worker answered meanwhile, ours is dropped there.
+- One thread works; the heartbeat's thread renews the leases (`service.queue.heartbeat`).
+- SIGTERM and SIGINT let the current jobs finish and end the loop. Jobs that were not begun stay in the queue.
+- While Redis is away the loop waits for it, and keeps finished answers until they can be stored. If another worker
+  answered meanwhile, the answer of this one is dropped there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import time
@@ -22,23 +22,24 @@ from typing import Any, Protocol
 
 from redis.exceptions import ClusterDownError, ReadOnlyError, RedisError, ResponseError, TryAgainError
 
-from plaudit.errors import HostLacks, UsageError
+from plaudit.errors import UsageError
 from service import metrics
 from service.jobs import Executed, Failed, JobState, Kind, Scored, encode
-from service.queue.connections import connect, greet
-from service.queue.consumer import Consumer, Ending, Heartbeat, Lease
+from service.queue.connections import connect
+from service.queue.consumer import Consumer, FinishedJob, Lease
+from service.queue.heartbeat import Heartbeat
 from service.queue.protocol import now_ms
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.worker")
 
-REFUSED_S = 2.0  # how long a large answer that Redis does not take is tried again before it is given up
-SPARE_BYTES = 4096  # of an answer that is handed in even where Redis' memory is full
-TRANSIENT = ("MISCONF", "NOREPLICAS", "BUSY ")  # beginnings of refusals that pass
+RETRY_LARGE_S = 2.0  # how long a large answer that Redis rejects is tried again
+SMALL_BYTES = 4096  # of an answer that is stored even if Redis' memory is full
+TRANSIENT = ("MISCONF", "NOREPLICAS", "BUSY ")  # beginnings of errors that pass
 
 
-class Stop:
-    """Set by SIGTERM and SIGINT."""
+class StopSignal:
+    """`asked` is set by SIGTERM and SIGINT."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -51,15 +52,16 @@ class Stop:
         self.asked = True
 
     def sleep(self, seconds: float) -> None:
+        """Sleep, but no longer than until the signal."""
         until = time.monotonic() + seconds
         while not self.asked and time.monotonic() < until:
             time.sleep(min(0.05, seconds))
 
 
-class Hands:
-    """What a kind of work gets from the loop: a way to end a job, and the suites that jobs refer to."""
+class WorkerContext:
+    """What a runner gets from the loop: how to end jobs, and the test suites that jobs refer to."""
 
-    def __init__(self, consumer: Consumer, stop: Stop) -> None:
+    def __init__(self, consumer: Consumer, stop: StopSignal) -> None:
         self._consumer = consumer
         self._stop = stop
 
@@ -73,67 +75,67 @@ class Hands:
         started_ms: int | None = None,
         cache_as: str = "",
     ) -> None:
-        """Hand in the ending of a job, waiting for Redis if it is away; dropped there if the job had ended."""
-        self.answer_all([Ending(lease, body, cache_ms, compute_ms, started_ms or now_ms(), cache_as)])
+        """End a job, waiting for Redis if it is away; nothing happens if the job had ended. See `FinishedJob`."""
+        self.answer_all([FinishedJob(lease, body, cache_ms, compute_ms, started_ms or now_ms(), cache_as)])
 
-    def answer_all(self, endings: Sequence[Ending]) -> None:
-        """The same for the jobs of a batch, all at once.
+    def answer_all(self, jobs: Sequence[FinishedJob]) -> None:
+        """End the jobs of a batch, all at once.
 
-        For what Redis answers but does not take (its memory is full) there is a little room: a small answer is handed
-        in without being remembered, and a large one becomes a failure of its job.
+        If Redis answers but does not store them (its memory is full), small answers are stored without being cached,
+        and each large one is replaced by a failure of its job.
         """
-        if not endings:
+        if not jobs:
             return
-        small = all(len(encode(ending.body)) <= SPARE_BYTES for ending in endings)
+        small = all(len(encode(job.body)) <= SMALL_BYTES for job in jobs)
         try:
-            patiently(lambda: self._consumer.finish_all(endings), self._stop, refused_s=0.0 if small else REFUSED_S)
+            retry(lambda: self._consumer.finish_all(jobs), self._stop, rejected_s=0.0 if small else RETRY_LARGE_S)
         except ResponseError as error:
-            log.error("answers refused: %s", error, extra={"jobs": [ending.lease.id for ending in endings]})
-            refusal = failure("answer_refused", f"the queue does not store the answer ({type(error).__name__})")
-            spare = [
-                replace(ending, body=ending.body if small else refusal, cache_ms=0, cache_as="") for ending in endings
-            ]
-            patiently(lambda: self._consumer.finish_all(spare, spare=True), self._stop)
+            log.error("Redis rejected the answers: %s", error, extra={"jobs": [job.lease.id for job in jobs]})
+            rejection = failure("answer_refused", f"the queue does not store the answer ({type(error).__name__})")
+            spare = [replace(job, body=job.body if small else rejection, cache_ms=0, cache_as="") for job in jobs]
+            retry(lambda: self._consumer.finish_all(spare, spare=True), self._stop)
 
     def drop(self, lease: Lease) -> None:
-        """Let go of a job that has ended elsewhere."""
+        """Stop working on a job that has ended elsewhere."""
         self._consumer.drop(lease)
 
     def suite(self, sha256: str) -> bytes | None:
-        """The frame of a stored test suite; None if it is gone."""
-        frame: bytes | None = patiently(lambda: self._consumer.suite(sha256), self._stop)
+        """The frame of a stored test suite; None if it has expired."""
+        frame: bytes | None = retry(lambda: self._consumer.suite(sha256), self._stop)
         return frame
 
 
-class Work(Protocol):
-    """What a kind of worker does. `step` works on new leases and on what it still holds; `held` is how much that is."""
+class JobRunner(Protocol):
+    """What a kind of worker does with its jobs."""
 
     kind: Kind
-    info: dict[str, Any]
+    info: dict[str, Any]  # the announcement
     queues: list[str]
-    patience_s: float  # longer than any step: after that the worker counts as stuck
+    stuck_after_s: float  # longer than any step; a worker whose step takes longer counts as stuck
 
-    def appetite(self) -> int:
-        """How many more jobs it wants now."""
+    def capacity(self) -> int:
+        """How many more jobs it takes now."""
 
-    def step(self, leases: list[Lease], hands: Hands) -> None: ...
+    def step(self, leases: list[Lease], context: WorkerContext) -> None:
+        """Work on new leases and on those that it still holds."""
 
     @property
-    def held(self) -> int: ...
+    def num_held(self) -> int:
+        """Jobs that it holds between two steps."""
 
-    def abandon(self) -> list[Lease]:
-        """Forget what it holds; answers the jobs."""
+    def reset(self) -> list[Lease]:
+        """Drop the jobs that it holds, and return them."""
 
-    def lost(self, lease: Lease) -> None:
-        """A job in hand has ended elsewhere: nobody waits for it (called from the heartbeat's thread)."""
+    def on_cancelled(self, lease: Lease) -> None:
+        """A job has ended elsewhere, so no one waits for it. Called from the heartbeat's thread."""
 
 
 def worker_name(kind: Kind) -> str:
     return f"{kind}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
-def run(work: Work, settings: Settings, stop: Stop, name: str | None = None) -> None:
-    """Read and work until asked to stop. `name`: under which the worker is known already."""
+def run(runner: JobRunner, settings: Settings, stop: StopSignal, name: str | None = None) -> None:
+    """Read and work until asked to stop. `name`: of a worker that is registered already."""
     if settings.redis_url is None:
         raise UsageError("a worker needs --redis-url")
     if settings.metrics_port:
@@ -142,65 +144,74 @@ def run(work: Work, settings: Settings, stop: Stop, name: str | None = None) -> 
     consumer = Consumer(
         client,
         settings.namespace,
-        name or worker_name(work.kind),
-        work.queues,
+        name or worker_name(runner.kind),
+        runner.queues,
         lease_s=settings.lease_s,
         max_deliveries=settings.max_deliveries,
     )
-    patiently(consumer.ensure_groups, stop)
-    work.info.update(pid=os.getpid(), host=socket.gethostname())
+    retry(consumer.ensure_groups, stop)
+    runner.info.update(pid=os.getpid(), host=socket.gethostname())
     heartbeat = Heartbeat(
-        consumer, work.kind, work.info, every_s=settings.heartbeat_s, patience_s=work.patience_s, on_lost=work.lost
+        consumer,
+        runner.kind,
+        runner.info,
+        every_s=settings.heartbeat_s,
+        stuck_after_s=runner.stuck_after_s,
+        on_cancelled=runner.on_cancelled,
     )
-
-    hands = Hands(consumer, stop)
-    gc.freeze()  # what is loaded stays: not looked at again while working, nor for seconds at the end (torch)
+    context = WorkerContext(consumer, stop)
+    gc.freeze()  # what is loaded stays: the collector skips it while working, and at the end, where torch takes seconds
     with heartbeat:
-        log.info("worker ready", extra={"worker": consumer.name, "kind": work.kind})
-        while not stop.asked or work.held:
+        log.info("worker ready", extra={"worker": consumer.name, "kind": runner.kind})
+        while not stop.asked or runner.num_held:
             heartbeat.progress()
             leases: list[Lease] = []
             try:
-                if not stop.asked and (appetite := work.appetite()) > 0:
-                    leases = consumer.take(appetite, block_s=0.0 if work.held else 0.5)
+                if not stop.asked and (capacity := runner.capacity()) > 0:
+                    leases = consumer.take(capacity, block_s=0.0 if runner.num_held else 0.5)
             except (RedisError, OSError, MemoryError) as error:
                 log.warning("no jobs taken: %s: %s", type(error).__name__, error)
                 stop.sleep(0.25)
                 continue
             try:
-                work.step(leases, hands)
+                runner.step(leases, context)
             except Exception as error:  # the worker loop: a job must end, whatever its work raised
-                stuck = {lease.key: lease for lease in [*leases, *work.abandon()]}
-                log.exception("work failed", extra={"jobs": [lease.id for lease in stuck.values()]})
-                for lease in stuck.values():
-                    hands.answer(lease, failure("internal", f"{type(error).__name__} in the worker"))
+                failed = {lease.key: lease for lease in [*leases, *runner.reset()]}
+                log.exception("work failed", extra={"jobs": [lease.id for lease in failed.values()]})
+                for lease in failed.values():
+                    context.answer(lease, failure("internal", f"{type(error).__name__} in the worker"))
     log.info("worker stopped", extra={"worker": consumer.name})
 
 
 def failure(code: str, detail: str, *, retryable: bool = True) -> Failed:
+    """A server error as the result of a job."""
     return Failed(JobState.FAILED, code, detail, retryable)
 
 
-def refused(error: Exception) -> bool:
-    """Whether Redis has understood and does not want to: not one that is starting, a replica, or without its disk."""
+def is_rejection(error: Exception) -> bool:
+    """Whether Redis understood a command and rejects it; not if it is starting, a replica, or cannot write its disk."""
     if not isinstance(error, ResponseError) or isinstance(error, ReadOnlyError | ClusterDownError | TryAgainError):
         return False
     return not str(error).startswith(TRANSIENT)
 
 
-def patiently(call: Callable[[], Any], stop: Stop, give_up_s: float = 60.0, refused_s: float | None = None) -> Any:
-    """Call until Redis answers; once asked to stop, only for `give_up_s` more.
+def retry(call: Callable[[], Any], stop: StopSignal, give_up_s: float = 60.0, rejected_s: float | None = None) -> Any:
+    """Call until Redis answers.
 
-    With `refused_s`: what Redis refuses for so long raises its ResponseError.
+    Args:
+        call: raises Redis' errors.
+        stop: once it is set, the calls go on for `give_up_s` more, then the error is raised.
+        give_up_s: in seconds.
+        rejected_s: raise the ResponseError of a command that Redis rejects for so long; None: never.
     """
     stopping_since: float | None = None
-    refused_since: float | None = None
+    rejected_since: float | None = None
     while True:
         try:
             return call()
         except (RedisError, OSError) as error:
-            refused_since = (refused_since or time.monotonic()) if refused(error) else None
-            if refused_s is not None and refused_since and time.monotonic() - refused_since >= refused_s:
+            rejected_since = (rejected_since or time.monotonic()) if is_rejection(error) else None
+            if rejected_s is not None and rejected_since and time.monotonic() - rejected_since >= rejected_s:
                 raise
             if stop.asked:
                 stopping_since = stopping_since or time.monotonic()
@@ -208,53 +219,3 @@ def patiently(call: Callable[[], Any], stop: Stop, give_up_s: float = 60.0, refu
                     raise
             log.warning("queue does not answer: %s", error)
             time.sleep(0.25)
-
-
-def run_score(settings: Settings) -> int:
-    """A scoring worker until SIGTERM. Raises HostLacks or UsageError when it cannot start."""
-    from service.queue.activation import Registry
-    from service.worker.model_manager import Shelf, enrol
-    from service.worker.score import ScoreWork
-
-    if settings.redis_url is None:
-        raise UsageError("a worker needs --redis-url")
-    greet(settings.redis_url, settings.redis_wait_s)
-    stop = Stop()
-    stop.install()
-    name = worker_name("score")
-    registry = Registry(connect(settings.redis_url), settings.namespace, name)
-    active = enrol(settings, registry, lambda call: patiently(call, stop), stop)
-    if not stop.asked:
-        run(ScoreWork(Shelf.open(settings, active, registry), settings), settings, stop, name)
-    return 0
-
-
-def limit_memory(mb: int) -> None:
-    """Let this process have so much memory and no more: past it, what asks for more raises MemoryError.
-
-    Only the soft limit is set, and jailed programs begin with the hard one: theirs are limits of their own.
-    """
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    wanted = mb * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
-
-
-def run_execute(settings: Settings) -> int:
-    """An executing worker until SIGTERM. Raises HostLacks when this host's walls are not what is asked for."""
-    from sandbox.errors import WallsMissing
-    from sandbox.sandbox import Sandbox
-    from service.worker.execute import ExecuteWork
-
-    if settings.redis_url is None:
-        raise UsageError("a worker needs --redis-url")
-    greet(settings.redis_url, settings.redis_wait_s)
-    stop = Stop()
-    stop.install()
-    try:
-        with Sandbox.open(accept=settings.isolation_accept) as box:
-            if settings.executor_memory_mb is not None:
-                limit_memory(settings.executor_memory_mb)
-            run(ExecuteWork(settings, box), settings, stop)
-    except WallsMissing as error:
-        raise HostLacks(str(error)) from error
-    return 0

@@ -1,13 +1,13 @@
-"""The models of a scoring worker by name and revision: the active one, one being made ready, those that still drain.
+"""The models of a scoring worker by name and revision: the active one, one being loaded, and those that still drain.
 
-Which revision is active is not this worker's to say (`service.queue.activation`). `follow` looks between two batches:
+Which revision is active is decided elsewhere (`service.queue.activation`). `sync` reads it between two batches:
 
-    ordered    the checkpoint is loaded in a thread of its own, proven against its golden set, announced, reported
-    active     the record names a revision: jobs of it come from now on; a worker that has it not loads it first
-    draining   any other: kept while jobs of it live (at most `drain_s`), then its memory goes back to the system
+    requested  the checkpoint is loaded in a thread of its own, checked against its golden set, announced and reported
+    active     the record names a revision: its jobs come from now on; a worker without it loads it first
+    draining   any other: kept while it has live jobs (at most `drain_s`), then its memory returns to the system
 
-Every job says its revision, so both may be in hand at once and no batch mixes them. In another type than float32 the
-worker does not score while it loads: transformers sets torch's default type for the whole process as it builds a model.
+Every job names its revision, so several may be in progress at once and no batch mixes them. In a dtype other than
+float32 the worker does not score while it loads: transformers sets torch's default dtype for the whole process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 
 from plaudit.errors import HostLacks, PlauditError
 from service import metrics
-from service.queue.activation import Active, Order, Registry, Report, State
+from service.queue.activation import ActivationReport, ActivationRequest, ActiveRevision, ModelRegistry, ModelState
 from service.scoring import checkpoint
 from service.scoring.encoder import Encoded
 from service.scoring.engine import Engine
@@ -33,233 +33,255 @@ from service.scoring.factory import open_engine
 from service.scoring.parity import Parity
 from service.scoring.scheduler import Scheduler
 from service.settings import Settings
-from service.worker.loop import Stop
+from service.worker.loop import StopSignal
 
 log = logging.getLogger("plaudit.score")
 
-LOOK_S = 0.05
-WAIT_S = 1.0
+SYNC_EVERY_S = 0.05
+REGISTER_EVERY_S = 1.0
 
 
 @dataclass(slots=True)
-class Place:
-    """One revision on the shelf, and what waits for it. `info`: as it is announced."""
+class LoadedModel:
+    """One loaded revision, and what waits for it. `info`: its announcement."""
 
-    model: Engine
+    engine: Engine
     scheduler: Scheduler[Encoded]
     info: dict[str, Any]
-    replaced_at: float | None = None  # by time.monotonic; None: active, or being made so
+    replaced_at: float | None = None  # by time.monotonic; None: active, or about to be
 
 
 @dataclass(slots=True)
-class _Preparation:
-    order: Order
+class _PendingActivation:
+    request: ActivationRequest
     loading: concurrent.futures.Future[tuple[Engine, Parity]]
-    revision: str | None = None  # once it is on the shelf
+    revision: str | None = None  # once it is loaded
     reported: bool = False
 
 
-def enrol(
-    settings: Settings, registry: Registry, patiently: Callable[[Callable[[], Any]], Any], stop: Stop
-) -> dict[str, Active]:
+def register_models(
+    settings: Settings, registry: ModelRegistry, retry: Callable[[Callable[[], Any]], Any], stop: StopSignal
+) -> dict[str, ActiveRevision]:
     """Which revision of each configured model to serve.
 
-    It is the configured checkpoint, unless another one was activated upon it. A worker that is configured with a third
-    one waits until that is activated, or until nobody serves the active one any more, whose place it then takes.
+    It is the configured checkpoint, unless another one was activated on top of it. A worker that is configured with a
+    third one waits until that is activated, or until no worker serves the active one, and then replaces it.
+
+    Args:
+        settings: `models`, by name.
+        registry: where the active revisions are recorded.
+        retry: calls a function until Redis answers.
+        stop: ends the wait.
     """
-    found = {}
+    revisions = {}
     for name, path in settings.models.items():
         revision = checkpoint.revision_of(checkpoint.locate(path))
-        mine = Active(revision, path, revision)
-        active: Active = patiently(lambda: registry.enrol(name, mine))  # noqa: B023 - called at once
+        configured = ActiveRevision(revision, path, revision)
+        active: ActiveRevision = retry(lambda: registry.register(name, configured))  # noqa: B023 - called at once
         while revision not in (active.revision, active.base) and not stop.asked:
             log.warning(
-                "model %r: %s is active, and not upon the checkpoint configured here, %s; waiting for an activation, "
-                "or for the last worker that serves it to go",
+                "model %r: the active revision %s was not activated on top of the checkpoint configured here, %s; "
+                "waiting for an activation, or until no worker serves the active revision",
                 name,
                 active.revision,
                 revision,
             )
-            stop.sleep(WAIT_S)
-            served: set[str] = patiently(lambda: registry.served(name))  # noqa: B023
+            stop.sleep(REGISTER_EVERY_S)
+            served: set[str] = retry(lambda: registry.served(name))  # noqa: B023
             replaces = "" if active.revision in served else active.revision
-            active = patiently(lambda: registry.enrol(name, mine, replaces))  # noqa: B023
-        found[name] = Active(active.revision, path if active.revision == revision else active.path, active.base)
-    return found
+            active = retry(lambda: registry.register(name, configured, replaces))  # noqa: B023
+        path = path if active.revision == revision else active.path
+        revisions[name] = ActiveRevision(active.revision, path, active.base)
+    return revisions
 
 
-class Shelf:
-    """Opened with `open`; without a registry it serves what was put on it and follows nobody.
+class ModelManager:
+    """Opened with `open`. Without a registry it serves the models that were added, and `sync` does nothing.
 
-    `info` is the worker's announcement; it changes with what is on the shelf.
+    `info` is the worker's announcement; it changes with the loaded models.
     """
 
-    def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
+    def __init__(self, settings: Settings, registry: ModelRegistry | None = None) -> None:
         self._settings = settings
         self._registry = registry
-        self._places: dict[str, dict[str, Place]] = {}
-        self._active: dict[str, Active] = {}
-        self._preparing: dict[str, _Preparation] = {}
+        self._loaded: dict[str, dict[str, LoadedModel]] = {}  # by name, then by revision
+        self._active: dict[str, ActiveRevision] = {}
+        self._pending: dict[str, _PendingActivation] = {}
         self._loader = concurrent.futures.ThreadPoolExecutor(1, "loader")
-        self._look_at = 0.0
+        self._next_sync = 0.0
         self.info: dict[str, Any] = {"torch": str(torch.__version__), "models": []}
 
     @classmethod
-    def open(cls, settings: Settings, active: dict[str, Active], registry: Registry) -> Shelf:
-        """Load what is active. Raises HostLacks for a checkpoint that is not there, drifts or is another one."""
-        shelf = cls(settings, registry)
-        for name, one in active.items():
-            shelf._active[name] = one
-            shelf._have_active(name)
-        return shelf
+    def open(cls, settings: Settings, active: dict[str, ActiveRevision], registry: ModelRegistry) -> ModelManager:
+        """Load the active revisions.
 
-    def put(self, name: str, model: Engine, parity: Parity) -> None:
-        """A loaded and proven model, beside those of its name; the first one is the active one."""
-        self._active.setdefault(name, Active(model.revision, "", model.revision))
-        place = Place(model, self._scheduler(model), _describe(name, model, parity))
-        self._places.setdefault(name, {})[model.revision] = place
-        self._tell()
+        Raises:
+            HostLacks: a checkpoint is missing, differs from its golden set, or is of another revision.
+        """
+        manager = cls(settings, registry)
+        for name, revision in active.items():
+            manager._active[name] = revision
+            manager._load_active(name)
+        return manager
 
-    def __getitem__(self, name: str) -> dict[str, Place]:
-        """The places of a model, by revision."""
-        return self._places[name]
+    def add(self, name: str, engine: Engine, parity: Parity) -> None:
+        """Serve a loaded and checked model beside those of its name; the first of a name is the active one."""
+        self._active.setdefault(name, ActiveRevision(engine.revision, "", engine.revision))
+        loaded = LoadedModel(engine, self._new_scheduler(engine), _describe(name, engine, parity))
+        self._loaded.setdefault(name, {})[engine.revision] = loaded
+        self._update_info()
 
-    def __iter__(self) -> Iterator[tuple[str, Place]]:
-        """Every place with its model's name; of one name the oldest first, so that what drains is done first."""
-        return iter([(name, place) for name, places in self._places.items() for place in places.values()])
+    def __getitem__(self, name: str) -> dict[str, LoadedModel]:
+        """The loaded revisions of a model."""
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[tuple[str, LoadedModel]]:
+        """Every loaded model with its name; of one name the oldest first, so that draining ones finish first."""
+        return iter([(name, loaded) for name, revisions in self._loaded.items() for loaded in revisions.values()])
 
     @property
     def names(self) -> list[str]:
-        return list(self._places)
+        return list(self._loaded)
 
     def reset(self) -> None:
-        """Forget everything that waits."""
-        for _, place in self:
-            place.scheduler = self._scheduler(place.model)
+        """Drop everything that waits."""
+        for _, loaded in self:
+            loaded.scheduler = self._new_scheduler(loaded.engine)
 
-    def follow(self) -> None:
-        """Look what is ordered and what is active, and do it. For the working thread, between two batches.
+    def sync(self) -> None:
+        """Follow the activations: load what is requested, switch to what is active, release what has drained.
 
-        Raises HostLacks or UsageError when the active revision cannot be had: a worker that cannot follow must go.
+        For the working thread, between two batches.
+
+        Raises:
+            HostLacks, UsageError: the active revision cannot be loaded, so the worker must end.
         """
-        if self._registry is None or time.monotonic() < self._look_at:
+        if self._registry is None or time.monotonic() < self._next_sync:
             return
-        self._look_at = time.monotonic() + LOOK_S
+        self._next_sync = time.monotonic() + SYNC_EVERY_S
         for name, state in self._registry.states(self.names).items():
-            if state.active is None:  # the broker lost its data: what is served here is what is active
-                self._registry.enrol(name, self._active[name])
+            if state.active is None:  # the broker lost its data: what is served here becomes the active one
+                self._registry.register(name, self._active[name])
                 continue
-            self._heed(name, state.order)
+            self._handle_request(name, state.request)
             if state.active.revision != self._active[name].revision:
                 self._active[name] = state.active
-                self._have_active(name)
+                self._load_active(name)
                 log.info("model activated", extra={"model": name, "revision": state.active.revision})
             self._drain(name, state)
 
-    def _have_active(self, name: str) -> None:
-        one = self._active[name]
-        if one.revision in self._places.get(name, {}):
+    def _load_active(self, name: str) -> None:
+        """Load the active revision of a model unless it is loaded."""
+        active = self._active[name]
+        if active.revision in self._loaded.get(name, {}):
             return
         try:
-            model, parity = open_engine(name, one.path, self._settings)
+            engine, parity = open_engine(name, active.path, self._settings)
         except OSError as error:
-            raise HostLacks(f"model {name!r}: {one.path}: {error}") from error
-        if model.revision != one.revision:
-            model.close()
-            raise HostLacks(f"model {name!r}: {one.revision} is active, and at {one.path} is {model.revision}")
-        self.put(name, model, parity)
+            raise HostLacks(f"model {name!r}: {active.path}: {error}") from error
+        if engine.revision != active.revision:
+            engine.close()
+            raise HostLacks(
+                f"model {name!r}: revision {active.revision} is active, and {active.path} is {engine.revision}"
+            )
+        self.add(name, engine, parity)
 
-    # --- making ready ------------------------------------------------------------------------------------------------
+    # --- activation --------------------------------------------------------------------------------------------------
 
-    def _heed(self, name: str, order: Order | None) -> None:
-        """Begin what is ordered, and report once it is done. One order at a time; one that was withdrawn is let run."""
-        at_work = self._preparing.get(name)
-        if at_work is not None and at_work.order != order and at_work.loading.done():
-            if not at_work.reported and at_work.loading.exception() is None:
-                at_work.loading.result()[0].close()  # nobody waits for it any more
-            del self._preparing[name]
-            at_work = None
-        if at_work is None and order is not None:
-            log.info("loading a checkpoint", extra={"model": name, "path": order.path})
-            at_work = _Preparation(order, self._loader.submit(open_engine, name, order.path, self._settings))
-            self._preparing[name] = at_work
-        if at_work is None:
+    def _handle_request(self, name: str, request: ActivationRequest | None) -> None:
+        """Start loading what is requested, and report once it is loaded.
+
+        One request at a time. A request that was withdrawn is loaded to the end and then dropped.
+        """
+        pending = self._pending.get(name)
+        if pending is not None and pending.request != request and pending.loading.done():
+            if not pending.reported and pending.loading.exception() is None:
+                pending.loading.result()[0].close()
+            del self._pending[name]
+            pending = None
+        if pending is None and request is not None:
+            log.info("loading a checkpoint", extra={"model": name, "path": request.path})
+            pending = _PendingActivation(request, self._loader.submit(open_engine, name, request.path, self._settings))
+            self._pending[name] = pending
+        if pending is None:
             return
         if self._settings.engine == "transformers" and self._settings.dtype != "float32":
-            concurrent.futures.wait([at_work.loading])
-        if at_work.order == order and at_work.loading.done() and not at_work.reported:
-            self._report(name, at_work)
+            concurrent.futures.wait([pending.loading])
+        if pending.request == request and pending.loading.done() and not pending.reported:
+            self._report(name, pending)
 
-    def _report(self, name: str, done: _Preparation) -> None:
+    def _report(self, name: str, pending: _PendingActivation) -> None:
         assert self._registry is not None
-        error = done.loading.exception()
+        error = pending.loading.exception()
         if error is not None:
-            log.error("checkpoint refused", exc_info=error, extra={"model": name, "path": done.order.path})
+            log.error("checkpoint rejected", exc_info=error, extra={"model": name, "path": pending.request.path})
             reason = error.detail if isinstance(error, PlauditError) else f"{type(error).__name__}: {error}"
-            self._registry.report(done.order, Report(None, reason))
+            self._registry.report(pending.request, ActivationReport(None, reason))
         else:
-            model, parity = done.loading.result()
-            done.revision = model.revision
-            if model.revision in self._places[name]:
-                model.close()  # it is here already
+            engine, parity = pending.loading.result()
+            pending.revision = engine.revision
+            if engine.revision in self._loaded[name]:
+                engine.close()  # it is loaded already
             else:
-                self.put(name, model, parity)
-            self._registry.announce(self.info)  # whoever hears of the report must know that we have it
-            self._registry.report(done.order, Report(model.revision))
-        done.reported = True
+                self.add(name, engine, parity)
+            self._registry.announce(self.info)  # before the report, after which jobs of this revision may come
+            self._registry.report(pending.request, ActivationReport(engine.revision))
+        pending.reported = True
 
-    # --- giving back -------------------------------------------------------------------------------------------------
+    # --- draining ----------------------------------------------------------------------------------------------------
 
-    def _drain(self, name: str, state: State) -> None:
-        """Take from the shelf what is neither active nor ordered, once its jobs have ended or had their time."""
-        at_work = self._preparing.get(name)
-        keep = {self._active[name].revision, at_work.revision if at_work and at_work.order == state.order else None}
-        places, now = self._places[name], time.monotonic()
-        for revision in list(places):
-            place = places[revision]
+    def _drain(self, name: str, state: ModelState) -> None:
+        """Release what is neither active nor requested, once its jobs have ended or `drain_s` is over."""
+        pending = self._pending.get(name)
+        requested = pending.revision if pending and pending.request == state.request else None
+        keep = {self._active[name].revision, requested}
+        revisions, now = self._loaded[name], time.monotonic()
+        for revision in list(revisions):
+            loaded = revisions[revision]
             if revision in keep:
-                place.replaced_at = None
+                loaded.replaced_at = None
                 continue
-            place.replaced_at = place.replaced_at or now
-            overdue = now - place.replaced_at > self._settings.drain_s
-            if not len(place.scheduler) and (overdue or not state.live.get(revision)):
-                if at_work is not None and at_work.revision == revision:
-                    del self._preparing[name]  # it holds the model, too
-                place.model.close()
-                del places[revision], place
-                self._tell()
-                _give_back()
-                metrics.prompt_cache_bytes.set(sum(place.model.prompts.nbytes for _, place in self))
+            loaded.replaced_at = loaded.replaced_at or now
+            overdue = now - loaded.replaced_at > self._settings.drain_s
+            if not len(loaded.scheduler) and (overdue or not state.live_jobs.get(revision)):
+                if pending is not None and pending.revision == revision:
+                    del self._pending[name]  # it refers to the model, too
+                loaded.engine.close()
+                del revisions[revision], loaded
+                self._update_info()
+                _release_memory()
+                metrics.prompt_cache_bytes.set(sum(loaded.engine.prompts.nbytes for _, loaded in self))
                 log.info("model released", extra={"model": name, "revision": revision})
 
     # --- small things ------------------------------------------------------------------------------------------------
 
-    def _scheduler(self, model: Engine) -> Scheduler[Encoded]:
-        sharing = model.prefix_sharing_disabled_reason is None
+    def _new_scheduler(self, engine: Engine) -> Scheduler[Encoded]:
         return Scheduler[Encoded](
-            self._settings.max_batch_tokens, sharing=sharing, is_cached=model.prompts.__contains__
+            self._settings.max_batch_tokens,
+            sharing=engine.prefix_sharing_disabled_reason is None,
+            is_cached=engine.prompts.__contains__,
         )
 
-    def _tell(self) -> None:
-        """The active revision of each name first."""
+    def _update_info(self) -> None:
+        """The active revision of each name comes first."""
         self.info["models"] = [
-            place.info
-            for name, places in self._places.items()
-            for _, place in sorted(places.items(), key=lambda one: one[0] != self._active[name].revision)
+            loaded.info
+            for name, revisions in self._loaded.items()
+            for _, loaded in sorted(revisions.items(), key=lambda item: item[0] != self._active[name].revision)
         ]
 
 
-def _describe(name: str, model: Engine, parity: Parity) -> dict[str, Any]:
+def _describe(name: str, engine: Engine, parity: Parity) -> dict[str, Any]:
     return {
         "name": name,
-        "revision": model.revision,
-        "architecture": model.architecture,
-        "dtype": model.dtype,
-        "parameters": model.parameters,
-        "max_length": model.max_length,
-        "calibrated": model.spec.calibration is not None,
-        "prefix_sharing_disabled_reason": model.prefix_sharing_disabled_reason,
-        "engine": model.engine,
+        "revision": engine.revision,
+        "architecture": engine.architecture,
+        "dtype": engine.dtype,
+        "parameters": engine.parameters,
+        "max_length": engine.max_length,
+        "calibrated": engine.spec.calibration is not None,
+        "prefix_sharing_disabled_reason": engine.prefix_sharing_disabled_reason,
+        "engine": engine.engine,
         "parity": {
             "max_abs_error": parity.max_abs_error,
             "n": parity.n,
@@ -269,9 +291,9 @@ def _describe(name: str, model: Engine, parity: Parity) -> dict[str, Any]:
     }
 
 
-def _give_back() -> None:
-    """Return freed memory to the system: the collector looks at frozen objects again, glibc at its empty pages, torch
-    at its cache of a GPU's memory."""
+def _release_memory() -> None:
+    """Return freed memory to the system: frozen objects through the collector, empty pages from glibc, and torch's
+    cache of GPU memory."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()

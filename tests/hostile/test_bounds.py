@@ -34,7 +34,6 @@ from sandbox.types import (
     ScriptSuite,
     StdioCase,
     StdioSuite,
-    Stop,
     Suite,
 )
 
@@ -451,7 +450,7 @@ from sandbox.errors import SandboxError
 from sandbox.judge import judge
 from sandbox.types import *
 from sandbox.sandbox import Sandbox
-from service.worker.loop import limit_memory
+from service.worker.main import limit_memory
 suites = {"function": FunctionSuite("f", (Case((1,), {}, 1),)), "literal": AssertSuite(("assert f(1) == 1",)),
           "assert": AssertSuite(("x = f(1)\\nassert x == 1",), entry_point="f")}
 with Sandbox.open() as box:

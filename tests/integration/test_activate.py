@@ -14,15 +14,15 @@ from typing import Any
 import httpx
 import pytest
 
-from service.queue.activation import Registry
+from service.queue.activation import ModelRegistry
 from service.queue.connections import connect
 from service.queue.keys import Keys
 from service.queue.protocol import now_ms
 from service.scoring.process_rewards import Steps
 from service.scoring.reward_model import RewardModel
 from service.settings import Settings
-from service.worker.loop import Stop
-from service.worker.model_manager import enrol
+from service.worker.loop import StopSignal
+from service.worker.model_manager import register_models
 from support.broker import Broker
 from support.checkpoints import checkpoint
 from support.stack import Stack, wait_for
@@ -257,10 +257,10 @@ def test_a_worker_that_is_configured_with_another_checkpoint_waits_for_its_turn(
 ) -> None:
     """While somebody serves what is active; then it takes over."""
     client = connect(broker.url)
-    keys, registry = Keys("plaudit"), Registry(client, "plaudit", "second")
+    keys, registry = Keys("plaudit"), ModelRegistry(client, "plaudit", "second")
     paths = [str(one) for one in versions.folders]
 
-    class Waiting(Stop):
+    class Waiting(StopSignal):
         naps = 0
 
         def sleep(self, seconds: float) -> None:
@@ -268,11 +268,11 @@ def test_a_worker_that_is_configured_with_another_checkpoint_waits_for_its_turn(
             if self.naps == 3:
                 client.delete(keys.workers, keys.workers_info)
 
-    def come(path: str, stop: Stop) -> str:
+    def come(path: str, stop: StopSignal) -> str:
         settings = Settings(model={"default": path}, redis_url=broker.url)
-        return enrol(settings, registry, lambda call: call(), stop)["default"].revision
+        return register_models(settings, registry, lambda call: call(), stop)["default"].revision
 
-    assert come(paths[0], Stop()) == versions.revisions[0]
+    assert come(paths[0], StopSignal()) == versions.revisions[0]
     info = {"kind": "score", "models": [{"name": "default", "revision": versions.revisions[0]}]}
     client.hset(keys.workers_info, "first", json.dumps(info))
     client.zadd(keys.workers, {"first": now_ms() + 60_000})
@@ -280,5 +280,5 @@ def test_a_worker_that_is_configured_with_another_checkpoint_waits_for_its_turn(
 
     assert come(paths[1], stop) == versions.revisions[1]
     assert stop.naps == 3
-    assert come(paths[1], Stop()) == versions.revisions[1]
+    assert come(paths[1], StopSignal()) == versions.revisions[1]
     client.close()

@@ -18,7 +18,8 @@ from service.api.stores.durable_requests import Ledger
 from service.jobs import Failed, Job, JobState, Scored, ScoreTask, digest, encode
 from service.queue import connections, keys
 from service.queue.connections import connect, connect_async
-from service.queue.consumer import Consumer, Ending, Heartbeat
+from service.queue.consumer import Consumer, FinishedJob
+from service.queue.heartbeat import Heartbeat
 from service.queue.producer import Bound, Queue, Remembered
 from service.queue.protocol import now_ms
 from support.broker import Broker
@@ -307,7 +308,7 @@ async def test_jobs_of_a_batch_end_together_and_each_for_itself(queue: Queue, wo
     await queue.replies(1.0)
     worker.client.script_flush()
 
-    endings = [Ending(lease, DONE, 0, 1.0, now_ms()) for lease in leases]
+    endings = [FinishedJob(lease, DONE, 0, 1.0, now_ms()) for lease in leases]
     assert worker.finish_all(endings) == [True, False, True]
     told = []
     while len(told) < 2:
@@ -336,7 +337,7 @@ async def test_a_worker_that_keeps_its_lease_keeps_its_job(queue: Queue, make_wo
     busy, idle = make_worker("busy"), make_worker("idle")
     await queue.submit(tokens(job("a")), WIDE)
     (lease,) = busy.take(1)
-    with Heartbeat(busy, "score", {"models": []}, every_s=LEASE_S / 4, patience_s=60, on_lost=print):
+    with Heartbeat(busy, "score", {"models": []}, every_s=LEASE_S / 4, stuck_after_s=60, on_cancelled=print):
         until = time.monotonic() + LEASE_S * 4
         while time.monotonic() < until:
             assert await asyncio.to_thread(idle.take, 1, 0.05) == []
@@ -351,7 +352,7 @@ async def test_a_worker_that_is_stuck_loses_its_announcement_and_its_job(
     stuck, other = make_worker("stuck"), make_worker("other")
     await queue.submit(tokens(job("a")), WIDE)
     stuck.take(1)
-    with Heartbeat(stuck, "score", {"models": []}, every_s=LEASE_S / 4, patience_s=LEASE_S, on_lost=print):
+    with Heartbeat(stuck, "score", {"models": []}, every_s=LEASE_S / 4, stuck_after_s=LEASE_S, on_cancelled=print):
         await asyncio.sleep(LEASE_S * 4)
         assert await queue.workers() == []
         assert prompts(await asyncio.to_thread(other.take, 1)) == ["a"]
@@ -472,7 +473,7 @@ async def test_when_all_is_done_nothing_is_left_but_caches(
         job(str(at), lane=lane, cost=0.1, left_ms=-10 if at == 5 else 60_000)
         for at, lane in enumerate(["high", "normal", "low"] * 3)
     ]
-    with Heartbeat(worker, "score", {"models": []}, every_s=10, patience_s=60, on_lost=print):
+    with Heartbeat(worker, "score", {"models": []}, every_s=10, stuck_after_s=60, on_cancelled=print):
         await queue.submit(tokens(*jobs), WIDE)
         await queue.leave(QUEUE, {"t8": jobs[8].id})
         for at, lease in enumerate(worker.take(100)):

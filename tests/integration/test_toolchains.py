@@ -35,8 +35,8 @@ from service.queue.keys import EXECUTE_QUEUE
 from service.queue.producer import Bound, Queue, Worker
 from service.queue.protocol import now_ms
 from service.settings import Settings
-from service.worker.execute import ExecuteWork
-from service.worker.loop import Hands, Stop
+from service.worker.execute import ExecuteRunner
+from service.worker.loop import StopSignal, WorkerContext
 from support.broker import Broker
 
 OLD, NEW = "sha256:old", "sha256:new"
@@ -62,15 +62,15 @@ class Executor:
 
     def __init__(self, toolchain: str, consumer: Consumer, verdict: Verdict, size: int = 0) -> None:
         self.consumer = consumer
-        self.hands = Hands(consumer, Stop())
-        self.work = ExecuteWork(Settings(), FakeBox(toolchain))  # type: ignore[arg-type]
+        self.context = WorkerContext(consumer, StopSignal())
+        self.work = ExecuteRunner(Settings(), FakeBox(toolchain))  # type: ignore[arg-type]
         tests = (TestReport(verdict, detail="x" * size),)
         report = Report(verdict, int(verdict is Verdict.PASSED), 1, tests, "split", "strong")
         self.work._judge = lambda task, suite: report  # type: ignore[method-assign]
 
     def step(self) -> int:
         leases = self.consumer.take(8, block_s=0.2)
-        self.work.step(leases, self.hands)
+        self.work.step(leases, self.context)
         return len(leases)
 
 

@@ -26,7 +26,7 @@ def loaded_by(*modules: str) -> set[str]:
     [
         (("service.api.app", "service.api.server", "service.cli"), {"torch", "transformers", "tokenizers", "numpy"}),
         (("service.cli", "service.up.launcher"), {"torch", "transformers", "fastapi", "redis", "pyseccomp"}),
-        (("service.worker.loop", "service.worker.execute"), {"torch", "transformers", "fastapi", "uvicorn"}),
+        (("service.worker.main", "service.worker.execute"), {"torch", "transformers", "fastapi", "uvicorn"}),
         (
             ("sandbox.judge", "sandbox.sandbox"),
             {"torch", "fastapi", "redis", "httpx", "pydantic", "service", "training"},

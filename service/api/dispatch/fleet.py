@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from plaudit.errors import BrokerUnavailable, Overloaded
 from plaudit.schemas import LanguageInfo, ModelInfo
-from service.queue.activation import Activations, Active
+from service.queue.activation import Activations, ActiveRevision
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
 from service.queue.producer import Load, Queue, Worker
 from service.settings import Settings
@@ -69,7 +69,7 @@ class Fleet:
         self.broker = False
         self.activations = Activations(queue)
         self.workers: list[Worker] = []
-        self.active: dict[str, Active] = {}
+        self.active: dict[str, ActiveRevision] = {}
         self.lines: dict[str, Line] = {EXECUTE_QUEUE: Line()}
         self._proven: OrderedDict[str, None] = OrderedDict()  # ids of workers that have done a job
         self._refreshed = asyncio.Event()

@@ -1,4 +1,4 @@
--- An API process lives.
+-- An API process is alive.
 --
 -- KEYS[1] its key  ARGV[1] for how long, ms
 redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])

@@ -1,4 +1,4 @@
--- A worker lives, and says what it is.
+-- A worker is alive, and announces what it serves.
 --
 -- KEYS[1] zset of workers by the end of their announcement  [2] hash of announcements
 -- ARGV[1] worker  [2] until, Unix ms  [3] announcement

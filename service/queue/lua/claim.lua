@@ -1,10 +1,10 @@
--- Take charge of a durable request, or learn who has it.
+-- Become the owner of a durable request, or learn that it has one.
 --
 -- KEYS[1] request hash   ARGV[1] owner  [2] body hash  [3] route  [4] body  [5] now  [6] keep ms  [7] tenant  [8] deadline
 -- [9] prefix  [10] items
--- Answers "mine" (new, or its owner is dead), "theirs", or "conflict" (same key, another body).
+-- Returns "mine" (new, or its owner crashed), "theirs", or "conflict" (same key, another body).
 local known = redis.call('HMGET', KEYS[1], 'hash', 'state', 'owner', 'again')
-if known[4] == '1' and known[1] == ARGV[2] then  -- it ended in a way that a retry may better
+if known[4] == '1' and known[1] == ARGV[2] then  -- it ended in a way that a retry may improve
   redis.call('DEL', KEYS[1], KEYS[1] .. ':events')
   known = {}
 end

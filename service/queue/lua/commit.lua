@@ -1,8 +1,8 @@
--- Make a prepared revision the active one, in one step: what is admitted from now on is of it.
+-- Make a prepared revision the active one, in one step: from now on only its jobs are admitted.
 --
--- KEYS[1] the order to prepare it  [2] hash of what is active  [3] hash of known checkpoints
--- ARGV[1] the order's text  [2] revision  [3] path  [4] now, Unix ms
--- Answers 1, or 0 if the order is no longer in force.
+-- KEYS[1] the activation request  [2] hash of what is active  [3] hash of known checkpoints
+-- ARGV[1] the request's text  [2] revision  [3] path  [4] now, Unix ms
+-- Returns 1, or 0 if the request has expired.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end

@@ -1,18 +1,20 @@
--- A worker wants work: read new entries, if asked to, and see which of these and of the reclaimed ones are worth doing.
+-- A worker takes jobs: read new entries, if asked to, and choose the job of each of them and of each reclaimed entry.
 --
--- An entry of a stream is a seat, not a job: whoever's turn it is gets the first free one, and the job whose seat it was
--- gets theirs. So streams keep leases and wake workers, and `turns` says whose turn it is.
+-- An entry of a stream stands for a lease, not for a job: the job that is next by virtual time takes the first entry
+-- that is read, and the job that held that entry gets the other one. So streams keep leases and wake workers, and the
+-- virtual times of the tenants decide the order (start-time fair queueing). In Redis `seats` is the hash of entries,
+-- `turns` the zset of virtual times, and `clock` the hash of the virtual clock.
 --
 -- KEYS streams to read, highest lane first (none: read nothing)
 -- ARGV[1] prefix  [2] now, Unix ms  [3] worker  [4] group  [5] how many to read at most
 -- then, per entry that the worker holds already: stream, entry
--- Answers per entry {state, stream, entry, id, task, deadline, deliveries, queued}; state is "run" or "expired". What
--- is no job any more is dropped here.
+-- Returns per entry {state, stream, entry, id, task, deadline, deliveries, queued}; state is "run" or "expired". Entries
+-- whose job has ended are removed here.
 local prefix, now, worker, group, limit = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 
 local entries = {}
-for at = 6, #ARGV, 2 do
-  entries[#entries + 1] = {ARGV[at], ARGV[at + 1]}
+for arg = 6, #ARGV, 2 do
+  entries[#entries + 1] = {ARGV[arg], ARGV[arg + 1]}
 end
 for _, stream in ipairs(KEYS) do
   if limit > 0 then
@@ -24,31 +26,31 @@ for _, stream in ipairs(KEYS) do
   end
 end
 
--- Whose turn it is: the first job of the tenant that has been given least. Its turn moves on by what the job costs.
-local function next_of(line)
-  local turns, clock = prefix .. 'turns:' .. line, prefix .. 'clock:' .. line
-  local first = redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')
-  local tenant, turn = first[1], first[2]
+-- The next job: the first of the tenant with the least virtual time, which then advances by the job's cost.
+local function pop_next(line)
+  local virtual_times, virtual_clock = prefix .. 'turns:' .. line, prefix .. 'clock:' .. line
+  local first = redis.call('ZRANGE', virtual_times, 0, 0, 'WITHSCORES')
+  local tenant, start = first[1], first[2]
   local waiting = prefix .. 'waiting:' .. line .. ':' .. tenant
   local id = redis.call('ZPOPMIN', waiting)[1]
-  local after = string.format('%.17g', tonumber(turn) + tonumber(redis.call('HGET', prefix .. 'job:' .. id, 'cost')))
-  redis.call('HSET', clock, 'now', turn)
+  local finish = string.format('%.17g', tonumber(start) + tonumber(redis.call('HGET', prefix .. 'job:' .. id, 'cost')))
+  redis.call('HSET', virtual_clock, 'now', start)
   if redis.call('EXISTS', waiting) == 1 then
-    redis.call('ZADD', turns, after, tenant)
+    redis.call('ZADD', virtual_times, finish, tenant)
   else
-    redis.call('ZREM', turns, tenant)
-    redis.call('HSET', clock, 'tenant:' .. tenant, after)
-    if redis.call('EXISTS', turns) == 0 then
-      redis.call('DEL', clock)
+    redis.call('ZREM', virtual_times, tenant)
+    redis.call('HSET', virtual_clock, 'tenant:' .. tenant, finish)
+    if redis.call('EXISTS', virtual_times) == 0 then
+      redis.call('DEL', virtual_clock)
     end
   end
   return id
 end
 
--- The job that sits in this entry: the one that has begun in it, else the one whose turn it is now.
-local function seated(line, entry)
-  local seats = prefix .. 'seats:' .. line
-  local holder = redis.call('HGET', seats, entry)
+-- The job of this entry: the one that has begun on it, else the next one, which swaps entries with the holder.
+local function job_of_entry(line, entry)
+  local job_by_entry = prefix .. 'seats:' .. line
+  local holder = redis.call('HGET', job_by_entry, entry)
   if not holder then
     return nil
   end
@@ -56,10 +58,10 @@ local function seated(line, entry)
   if not redis.call('ZSCORE', prefix .. 'waiting:' .. line .. ':' .. tenant, holder) then
     return holder
   end
-  local id = next_of(line)
+  local id = pop_next(line)
   if id ~= holder then
     local other = redis.call('HGET', prefix .. 'job:' .. id, 'entry')
-    redis.call('HSET', seats, entry, id, other, holder)
+    redis.call('HSET', job_by_entry, entry, id, other, holder)
     redis.call('HSET', prefix .. 'job:' .. id, 'entry', entry)
     redis.call('HSET', prefix .. 'job:' .. holder, 'entry', other)
   end
@@ -67,10 +69,10 @@ local function seated(line, entry)
 end
 
 local answer = {}
-for _, one in ipairs(entries) do
-  local stream, entry = one[1], one[2]
+for _, leased in ipairs(entries) do
+  local stream, entry = leased[1], leased[2]
   local line = string.sub(stream, #prefix + #'stream:' + 1)
-  local id = seated(line, entry)
+  local id = job_of_entry(line, entry)
   local job = prefix .. 'job:' .. (id or '')
   local fields = redis.call('HMGET', job, 'task', 'deadline', 'queued', 'entry')
   if not fields[1] or fields[4] ~= entry then

@@ -1,7 +1,7 @@
--- End a durable request, once: the first ending stands.
+-- End a durable request once: the first call decides.
 --
--- KEYS[1] request hash  [2] its events  ARGV[1] state  [2] keep ms; then field, value of what the ending says
--- Answers the state that stands. A request that Redis has lost is written again, so that somebody can read its ending.
+-- KEYS[1] request hash  [2] its events  ARGV[1] state  [2] keep ms; then pairs of field and value to store
+-- Returns the state that it is in. A request that Redis has lost is written again, so that its result can be read.
 local state = redis.call('HGET', KEYS[1], 'state')
 if state and state ~= 'running' then
   return state

@@ -1,13 +1,13 @@
--- Admit jobs, all or none. One atomic step, so that a bound can never be passed by two callers at once.
+-- Admit jobs, all or none, in one atomic step: two callers at once cannot exceed a bound.
 --
 -- KEYS[1] load hash of the queue (cost, drained)      KEYS[2] zset of its live jobs, by deadline
 -- KEYS[3] hash of its live jobs by tag                KEYS[4] hash whose `revision` is the one tag that is admitted
 -- ARGV[1] prefix  [2] reply channel  [3] max depth  [4] max cost  [5] now, Unix ms  [6] number of jobs  [7] their tag
--- [8] their tenant  [9] number of keys of what may be remembered
+-- [8] their tenant  [9] number of cache keys to look up first
 -- then those keys, then seven per job: id, queue and lane, task, cost, deadline, use cache (1/0), the caller's token
 -- then three per test suite that the jobs refer to: digest, frame, keep for ms
--- Answers {"moved", the tag admitted}, {"known", what is remembered under each key} if anything is, and then nothing is
--- admitted, {"full", depth, cost} or a list with, per job, "new", "joined" or the frame of a finished reply.
+-- Returns one of: {"moved", the tag admitted}; {"known", the value of each cache key} if one has a value, with nothing
+-- admitted; {"full", depth, cost}; or a list with, per job, "new", "joined" or the frame of a finished reply.
 local prefix, channel = ARGV[1], ARGV[2]
 local max_depth, max_cost, now, count = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local tag, tenant = ARGV[7], ARGV[8]
@@ -55,13 +55,14 @@ for i = 0, count - 1 do
     local line = ARGV[at + 1]
     local entry = redis.call('XADD', prefix .. 'stream:' .. line, '*', 'id', id)
     redis.call('HSET', prefix .. 'seats:' .. line, entry, id)
-    local turns, clock = prefix .. 'turns:' .. line, prefix .. 'clock:' .. line
-    if not redis.call('ZSCORE', turns, tenant) then  -- its turn: where its last one ended, or now if that is past
-      local known = redis.call('HMGET', clock, 'now', 'tenant:' .. tenant)
-      local turn = math.max(tonumber(known[1] or '0'), tonumber(known[2] or '0'))
-      redis.call('ZADD', turns, string.format('%.17g', turn), tenant)
+    local virtual_times, virtual_clock = prefix .. 'turns:' .. line, prefix .. 'clock:' .. line
+    if not redis.call('ZSCORE', virtual_times, tenant) then  -- starts where its last job ended, or now
+      local times = redis.call('HMGET', virtual_clock, 'now', 'tenant:' .. tenant)
+      local start = math.max(tonumber(times[1] or '0'), tonumber(times[2] or '0'))
+      redis.call('ZADD', virtual_times, string.format('%.17g', start), tenant)
     end
-    redis.call('ZADD', prefix .. 'waiting:' .. line .. ':' .. tenant, redis.call('HINCRBY', clock, 'jobs', 1), id)
+    local arrival = redis.call('HINCRBY', virtual_clock, 'jobs', 1)
+    redis.call('ZADD', prefix .. 'waiting:' .. line .. ':' .. tenant, arrival, id)
     redis.call('HSET', job, 'task', ARGV[at + 2], 'cost', ARGV[at + 3], 'deadline', ARGV[at + 4], 'line', line,
       'entry', entry, 'queued', now, 'deliveries', 0, 'state', 'queued', 'tag', tag, 'tenant', tenant)
     redis.call('ZADD', KEYS[2], ARGV[at + 4], id)

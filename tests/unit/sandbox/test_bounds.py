@@ -15,7 +15,7 @@ from sandbox.judge import bounds, codec
 from sandbox.judge.compare import close_words, least_output, same_output
 from sandbox.judge.report_limits import fair_share, shortened, written
 from sandbox.last_words import no_memory, not_parsed
-from service.worker.loop import refused
+from service.worker.loop import is_rejection
 
 json_values = st.recursive(
     st.none() | st.integers() | st.text(alphabet='a,[{]}"\\\x00é\ud800'),
@@ -153,4 +153,4 @@ def test_no_more_is_taken_apart_than_was_expected() -> None:
     ],
 )
 def test_a_refusal_is_no_outage(error: Exception, said: bool) -> None:
-    assert refused(error) is said
+    assert is_rejection(error) is said

@@ -9,13 +9,13 @@ import torch
 
 from service import metrics
 from service.jobs import Failed, JobState, Scored, ScoreTask
-from service.queue.consumer import Ending, Lease
+from service.queue.consumer import FinishedJob, Lease
 from service.queue.protocol import now_ms
 from service.scoring.prefix_cache import PromptCache
 from service.scoring.reward_model import Encoded, Parity, RewardModelSpec
 from service.settings import Settings
-from service.worker.model_manager import Shelf
-from service.worker.score import ScoreWork
+from service.worker.model_manager import ModelManager
+from service.worker.score import ScoreRunner
 
 FAR = 10**15
 
@@ -51,7 +51,7 @@ class Model:
         return None
 
 
-class Hands:
+class Context:
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
 
@@ -59,7 +59,7 @@ class Hands:
         assert lease.id not in self.answers
         self.answers[lease.id] = body
 
-    def answer_all(self, endings: list[Ending]) -> None:
+    def answer_all(self, endings: list[FinishedJob]) -> None:
         for ending in endings:
             self.answer(ending.lease, ending.body)
 
@@ -69,19 +69,19 @@ def lease(name: str, prompt: str, *completions: str, deadline_ms: int = FAR, rev
     return Lease(name, name, "score:default", "s:score:default:normal", task, deadline_ms, 1, now_ms())
 
 
-def work(model: Model, max_batch_tokens: int = 1000) -> ScoreWork:
+def work(model: Model, max_batch_tokens: int = 1000) -> ScoreRunner:
     settings = Settings(max_batch_tokens=max_batch_tokens)
-    shelf, loaded = Shelf(settings), cast(Any, model)
-    shelf.put("default", loaded, Parity(0.0, 0, 1e-4, ok=True, max_batch_error=0.0))
-    return ScoreWork(shelf, settings)
+    models, loaded = ModelManager(settings), cast(Any, model)
+    models.add("default", loaded, Parity(0.0, 0, 1e-4, ok=True, max_batch_error=0.0))
+    return ScoreRunner(models, settings)
 
 
-def run(worker: ScoreWork, *leases: Lease) -> dict[str, Any]:
-    hands: Any = Hands()
-    worker.step(list(leases), hands)
-    while worker.held:
-        worker.step([], hands)
-    answers: dict[str, Any] = hands.answers
+def run(worker: ScoreRunner, *leases: Lease) -> dict[str, Any]:
+    context: Any = Context()
+    worker.step(list(leases), context)
+    while worker.num_held:
+        worker.step([], context)
+    answers: dict[str, Any] = context.answers
     return answers
 
 
@@ -142,7 +142,7 @@ def test_out_of_memory_is_learnt_from() -> None:
     answers = run(worker, *(lease(str(at), "p" * 9, "x") for at in range(16)))
 
     assert all(answers[str(at)].scores == [10.0] for at in range(16))
-    assert worker.shelf["default"]["sha256:0"].scheduler.max_batch_tokens <= 50
+    assert worker.models["default"]["sha256:0"].scheduler.max_batch_tokens <= 50
 
 
 def test_what_is_too_much_alone_fails_as_ours_and_takes_nobody_with_it() -> None:
@@ -174,27 +174,27 @@ def test_what_comes_while_a_batch_waits_is_encoded_beside_it_and_loses_nothing()
     """The next leases are encoded while a batch is computed, wherever that leads: scores, refusals, a full drain."""
     model = Model()
     worker = work(model, max_batch_tokens=11)
-    hands: Any = Hands()
-    worker.step([lease(str(at), "p" * 9, "x") for at in range(4)], hands)
+    context: Any = Context()
+    worker.step([lease(str(at), "p" * 9, "x") for at in range(4)], context)
     coming = [lease("late", "q", "xy"), lease("gone", "q", "x", revision="sha256:1")]
-    worker.step(coming, hands)
-    assert [one.id for one, *_ in worker.coming] == ["late"]
-    assert worker.held == len(worker.pending) + 1
-    while worker.held:
-        worker.step([], hands)
+    worker.step(coming, context)
+    assert [one.id for one, *_ in worker.encoding] == ["late"]
+    assert worker.num_held == len(worker.pending) + 1
+    while worker.num_held:
+        worker.step([], context)
 
-    assert {name: answer.scores for name, answer in hands.answers.items() if isinstance(answer, Scored)} == {
+    assert {name: answer.scores for name, answer in context.answers.items() if isinstance(answer, Scored)} == {
         **{str(at): [10.0] for at in range(4)},
         "late": [3.0],
     }
-    assert (hands.answers["gone"].code, hands.answers["gone"].retryable) == ("revision_moved", True)
+    assert (context.answers["gone"].code, context.answers["gone"].retryable) == ("revision_moved", True)
 
 
 def test_what_is_being_encoded_is_not_forgotten_when_the_work_fails() -> None:
     worker = work(Model(), max_batch_tokens=10)
-    hands: Any = Hands()
-    worker.step([lease("one", "p" * 9, "x"), lease("two", "q" * 9, "x")], hands)
-    worker.step([lease("three", "p", "x")], hands)
+    context: Any = Context()
+    worker.step([lease("one", "p" * 9, "x"), lease("two", "q" * 9, "x")], context)
+    worker.step([lease("three", "p", "x")], context)
 
-    assert {one.id for one in worker.abandon()} | set(hands.answers) == {"one", "two", "three"}
-    assert worker.held == 0
+    assert {one.id for one in worker.reset()} | set(context.answers) == {"one", "two", "three"}
+    assert worker.num_held == 0

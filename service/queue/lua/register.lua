@@ -1,8 +1,8 @@
--- A worker comes with the revision that it was configured with, and learns which one to serve.
+-- A worker registers the revision that it was configured with, and learns which one to serve.
 --
 -- KEYS[1] hash of what is active  [2] hash of known checkpoints
 -- ARGV[1] its revision  [2] its path  [3] its base  [4] now, Unix ms  [5] the revision that it may replace, or ""
--- Answers revision, path and the configured revision that the activation was made upon.
+-- Returns revision, path and base of the active one.
 local active = redis.call('HGET', KEYS[1], 'revision')
 if not active or active == ARGV[5] then
   redis.call('HSET', KEYS[1], 'revision', ARGV[1], 'path', ARGV[2], 'base', ARGV[3], 'since', ARGV[4])

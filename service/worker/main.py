@@ -1,0 +1,74 @@
+"""Entry points of the worker processes: one scores, one executes."""
+
+from __future__ import annotations
+
+import resource
+
+from plaudit.errors import HostLacks, UsageError
+from service.queue.connections import connect, greet
+from service.settings import Settings
+from service.worker.loop import StopSignal, retry, run, worker_name
+
+
+def run_score(settings: Settings) -> int:
+    """A scoring worker until SIGTERM; returns the exit code.
+
+    Raises:
+        HostLacks: Redis, the checkpoint or the device is missing, or the scores differ from the golden set.
+        UsageError: the settings or the checkpoint are invalid.
+    """
+    from service.queue.activation import ModelRegistry
+    from service.worker.model_manager import ModelManager, register_models
+    from service.worker.score import ScoreRunner
+
+    redis_url = _greeted(settings)
+    stop = StopSignal()
+    stop.install()
+    name = worker_name("score")
+    registry = ModelRegistry(connect(redis_url), settings.namespace, name)
+    active = register_models(settings, registry, lambda call: retry(call, stop), stop)
+    if not stop.asked:
+        run(ScoreRunner(ModelManager.open(settings, active, registry), settings), settings, stop, name)
+    return 0
+
+
+def run_execute(settings: Settings) -> int:
+    """An executing worker until SIGTERM; returns the exit code.
+
+    Raises:
+        HostLacks: Redis is missing, or this host cannot give the isolation that is asked for.
+        UsageError: the settings are invalid.
+    """
+    from sandbox.errors import WallsMissing
+    from sandbox.sandbox import Sandbox
+    from service.worker.execute import ExecuteRunner
+
+    _greeted(settings)
+    stop = StopSignal()
+    stop.install()
+    try:
+        with Sandbox.open(accept=settings.isolation_accept) as box:
+            if settings.executor_memory_mb is not None:
+                limit_memory(settings.executor_memory_mb)
+            run(ExecuteRunner(settings, box), settings, stop)
+    except WallsMissing as error:
+        raise HostLacks(str(error)) from error
+    return 0
+
+
+def _greeted(settings: Settings) -> str:
+    """The URL of a Redis that has answered."""
+    if settings.redis_url is None:
+        raise UsageError("a worker needs --redis-url")
+    greet(settings.redis_url, settings.redis_wait_s)
+    return settings.redis_url
+
+
+def limit_memory(mb: int) -> None:
+    """Limit this process's data to `mb` MiB; an allocation beyond it raises MemoryError.
+
+    Only the soft limit is set. Jailed programs start from the hard one and have limits of their own.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    wanted = mb * 1024 * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
