@@ -34,6 +34,7 @@ from sandbox.types import (
     ScriptSuite,
     StdioCase,
     StdioSuite,
+    Stop,
     Suite,
 )
 
