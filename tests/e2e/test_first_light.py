@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from plaudit.schemas import RewardItem
-from service.up.reaper import start_time
+from service.up.procfs import start_time
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -105,7 +105,7 @@ def test_the_command_line_judges_every_example_as_it_is_meant(
 def test_ctrl_c_stops_everything_that_the_demo_started(demo: tuple[subprocess.Popen[str], str]) -> None:
     process, _ = demo
     everyone = descendants(process.pid)
-    assert len(everyone) >= 6  # plaudit up, janitor, broker, API, scorer, executor
+    assert len(everyone) >= 6  # plaudit up, reaper, broker, API, scorer, executor
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 0
     until = time.monotonic() + 20

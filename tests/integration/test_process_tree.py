@@ -18,7 +18,7 @@ import httpx
 import pytest
 import redis
 
-from service.up.reaper import start_time
+from service.up.procfs import start_time
 from support.broker import Broker
 from support.checkpoints import checkpoint
 
@@ -116,7 +116,7 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
     yield one
     if one.process is not None:
         one.process.kill()
-        wait_for(lambda: not one.folder.exists())  # the janitor is through
+        wait_for(lambda: not one.folder.exists())  # the reaper is through
         one.process.communicate(timeout=10)
 
 
@@ -128,8 +128,8 @@ def argv_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
-def janitor_of(pid: int) -> int | None:
-    return next((child for child in children_of(pid) if "janitor.py" in argv_of(child)), None)
+def reaper_of(pid: int) -> int | None:
+    return next((child for child in children_of(pid) if "service.up.reaper" in argv_of(child)), None)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -164,33 +164,34 @@ def test_nothing_is_left_after_sigkill_of_the_parent(tree: Tree) -> None:
     pid = tree.start()
     pids = [*tree.up("polite", "deaf").values()]
     wait_for(lambda: len(children_of(pid)) == 4)
-    janitor = janitor_of(pid)
+    reaper = reaper_of(pid)
     everyone = {*pids, *children_of(pid), *(grand for child in children_of(pid) for grand in children_of(child))}
     assert len(everyone) == 5
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not any(map(start_time, everyone - {janitor})))
+    wait_for(lambda: not any(map(start_time, everyone - {reaper})))
     wait_for(lambda: not tree.folder.exists())
-    wait_for(lambda: start_time(janitor or 0) is None)
+    wait_for(lambda: start_time(reaper or 0) is None)
 
 
 def test_nothing_is_left_when_the_janitor_had_been_killed_before(tree: Tree) -> None:
     tree.child("deaf", linger=None)
     pid = tree.start()
     child = tree.up("deaf")["deaf"]
-    first = janitor_of(pid)
+    first = reaper_of(pid)
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: (now := janitor_of(pid)) is not None and now != first)
+    wait_for(lambda: (now := reaper_of(pid)) is not None and now != first)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: start_time(child) is None)
     wait_for(lambda: not tree.folder.exists())
 
 
 def test_the_janitor_spares_a_process_that_has_come_into_a_dead_childs_pid(tmp_path: Path) -> None:
-    script = Path(start_time.__code__.co_filename)
     with subprocess.Popen(["sleep", "1000"], process_group=0) as stranger:
         told = f"child {stranger.pid} 1\nfolder {tmp_path}\n"
-        subprocess.run([sys.executable, "-I", str(script), "0.1"], input=told, text=True, check=True, timeout=20)
+        subprocess.run(
+            [sys.executable, "-P", "-m", "service.up.reaper", "0.1"], input=told, text=True, check=True, timeout=20
+        )
         assert not tmp_path.exists()
         assert stranger.poll() is None
         stranger.kill()
@@ -384,7 +385,7 @@ def test_several_workers_are_one_tree_of_single_ones(tmp_path: Path) -> None:
         workers = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
         with broker.client() as client:
             wait_for(lambda: client.zcard("plaudit:workers") == 2, 60)
-            assert len(children_of(workers.pid)) == 3  # and the janitor
+            assert len(children_of(workers.pid)) == 3  # and the reaper
             workers.terminate()
             workers.communicate(timeout=30)
             assert (workers.returncode, client.zcard("plaudit:workers")) == (0, 0)

@@ -13,7 +13,7 @@ import httpx
 import redis
 
 from service.queue.keys import GROUP, Keys
-from service.up.reaper import stat_of
+from service.up.procfs import group_and_start
 from support.stack import Process, wait_for
 
 STATE = Path("/run/plaudit")  # where sandboxes of root keep their directories
@@ -90,7 +90,7 @@ class Whole:
         todo = [self.pid]
         while todo:
             pid = todo.pop()
-            if (stat := stat_of(pid)) is not None:
+            if (stat := group_and_start(pid)) is not None:
                 self.seen[pid] = stat[1]
             todo += children_of(pid)
 
@@ -141,7 +141,7 @@ class Whole:
     def _processes(self) -> list[str]:
         owners, found = self._owners(), []
         for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
-            stat = stat_of(pid)
+            stat = group_and_start(pid)
             if stat is None or pid == os.getpid():
                 continue
             text = _read(f"/proc/{pid}/environ") + argv_of(pid)
@@ -174,7 +174,7 @@ class Whole:
         return sorted([*map(str, self.tmp.iterdir()), *states])
 
     def assert_nothing_is_left(self, seconds: float = 15.0) -> None:
-        """Waits a little: after SIGKILL of the parent the janitor gives the children their time."""
+        """Waits a little: after SIGKILL of the parent the reaper gives the children their time."""
         nothing: dict[str, list[str]] = {"processes": [], "mounts": [], "cgroups": [], "sockets": [], "folders": []}
         try:
             wait_for(lambda: self.left() == nothing, seconds, "the last trace to go")
