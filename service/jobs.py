@@ -1,7 +1,7 @@
-"""What travels through the queue: one job per group to score or program to execute, one reply per job.
+"""What travels through the queue: one job per group to score or program to execute, and one reply per job.
 
-A job's id is the hash of its content, so identical work in flight is one job, whoever asks and however often.
-Frames are msgpack (msgspec); values are decoded into these types and nothing else, so a frame cannot carry code.
+- A job's id is the hash of its content, so identical jobs in flight are one job, whoever sends them.
+- Frames are msgpack (msgspec). They are decoded into these types only, so a frame cannot carry code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LANES: tuple[Lane, ...] = ("high", "normal", "low")
 
 
 class JobState(StrEnum):
-    """A job's life: queued → running → one of the endings. Only a lost lease goes back from running to queued."""
+    """States of a job: queued → running → one of `FINAL_STATES`. After a lost lease it is queued again."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -33,13 +33,13 @@ class JobState(StrEnum):
     INVALID = "invalid"
 
 
-ENDINGS = frozenset({JobState.DONE, JobState.TIMEOUT, JobState.FAILED, JobState.CANCELLED, JobState.INVALID})
+FINAL_STATES = frozenset({JobState.DONE, JobState.TIMEOUT, JobState.FAILED, JobState.CANCELLED, JobState.INVALID})
 
 
 class ScoreTask(msgspec.Struct, frozen=True, tag="score"):
-    """A prompt (text or chat messages) with the completions to score. Without one they are whole texts already.
+    """A prompt (text or chat messages) with the completions to score. Without a prompt the completions are whole texts.
 
-    `revision`: of the model; a worker that does not have it scores nothing.
+    `revision`: of the model; a worker that does not serve it scores nothing.
     """
 
     model: str
@@ -50,10 +50,10 @@ class ScoreTask(msgspec.Struct, frozen=True, tag="score"):
 
 
 class ExecuteTask(msgspec.Struct, frozen=True, tag="execute"):
-    """A program and where its suite lies: suites are stored once, by digest, for the many programs of a group.
+    """A program and the digest of its suite: a suite is stored once for all programs of a group.
 
-    `toolchain`: of the executors that it was admitted for. One of another toolchain may run it, but what comes of it is
-    known under its own toolchain then, never under this one. Empty in a frame of a version that did not say it.
+    `toolchain`: of the executors that the job was admitted for. An executor of another toolchain may run it, and caches
+    the result under its own toolchain. Empty in frames of older versions.
     """
 
     language: str
@@ -69,7 +69,7 @@ Task = ScoreTask | ExecuteTask
 
 
 class Scored(msgspec.Struct, frozen=True, tag="scored"):
-    """One entry a completion, in order: a score, or the reason there is none."""
+    """One entry per completion, in order: a score, or the reason there is none."""
 
     revision: str
     scores: list[float | None]
@@ -81,14 +81,14 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
 
 
 class Executed(msgspec.Struct, frozen=True, tag="executed"):
-    """`toolchain`: of the executor that judged; empty in a frame of a version that did not say it."""
+    """A verdict. `toolchain`: of the executor that judged; empty in frames of older versions."""
 
     report: sandbox.Report
     toolchain: str = ""
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """Why there is no result; `state` is one of ENDINGS but DONE."""
+    """Why there is no result. `state`: one of `FINAL_STATES`, but not `DONE`."""
 
     state: JobState
     code: str
@@ -105,10 +105,14 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A task with what the queue needs to know of it. `cost` is in tokens or CPU-seconds; `deadline` in Unix ms.
+    """A task with what the queue needs to know of it.
 
-    `suite`: digest and frame of what the task refers to, stored with it. `tag`: the revision of the model that is to do
-    it; a queue that has moved on to another admits it no more. `tenant`: on whose account it waits its turn.
+    Attributes:
+        cost: in tokens or CPU-seconds.
+        deadline_ms: Unix time.
+        suite: digest and frame of the suite that the task refers to; stored with the job.
+        tag: the revision of the model; a queue admits jobs of its active revision only.
+        tenant: whose share of the queue it counts to.
     """
 
     id: str
@@ -138,7 +142,7 @@ def decode_task(frame: bytes) -> Task:
 
 
 class _Addressed(msgspec.Struct, frozen=True):
-    """What every version's reply says: for which job it is."""
+    """The part of a reply that every version has: the job that it answers."""
 
     job: str
 
@@ -147,12 +151,12 @@ _address_decoder = msgspec.msgpack.Decoder(_Addressed)
 
 
 def decode_reply(frame: bytes) -> Reply:
-    """A reply. Raises msgspec.DecodeError for one of another version."""
+    """A reply. Raises msgspec.DecodeError for a frame of another version."""
     return _reply_decoder.decode(frame)
 
 
 def read_reply(frame: bytes) -> Reply | None:
-    """A reply, or where only its address can be read a failure of that job; None for what is no reply at all."""
+    """A reply; if only its job can be read, a failure of that job; None for a frame that is not a reply."""
     try:
         return decode_reply(frame)
     except msgspec.DecodeError:
@@ -160,23 +164,23 @@ def read_reply(frame: bytes) -> Reply | None:
             job = _address_decoder.decode(frame).job
         except msgspec.DecodeError:
             return None
-    detail = "the worker's reply cannot be read; it is of another version"
+    detail = "the worker's reply cannot be read: the worker is of another version"
     return Reply(job, Failed(JobState.FAILED, "reply_unreadable", detail, True))
 
 
-def digest(*parts: object) -> str:
-    """SHA-256 over the msgpack of the parts: the identity of a piece of work (hex)."""
+def content_hash(*parts: object) -> str:
+    """SHA-256 over the msgpack of the parts, in hex: the id of a job."""
     return hashlib.sha256(_encoder.encode(parts)).hexdigest()
 
 
 def score_job_id(task: bytes) -> str:
-    """The identity of scoring an encoded task, which names its revision."""
-    return digest("score", task)
+    """The job id of an encoded task, which names its revision."""
+    return content_hash("score", task)
 
 
 def execute_job_id(task: ExecuteTask) -> str:
-    """The identity of executing a task, which names its toolchain."""
-    return digest("execute", encode(task))
+    """The job id of a task, which names its toolchain."""
+    return content_hash("execute", encode(task))
 
 
 # --- suites ----------------------------------------------------------------------------------------------------------
@@ -208,7 +212,7 @@ _TEST_FUNCTION = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+test", re.MULTILIN
 
 
 def num_tests(suite: sandbox.Suite) -> int:
-    """How many tests a suite counts as before it has run; a `check` is one, and so are a script and a run."""
+    """How many tests a suite counts as before it has run; a check, a script and a run count as one."""
     match suite:
         case sandbox.AssertSuite():
             return len(suite.asserts)

@@ -1,1 +1,1 @@
-"""Processes that do the work: one scores, one executes; each reads its queues in one loop."""
+"""Worker processes: one kind scores, one executes; each takes jobs from its queues in one loop."""

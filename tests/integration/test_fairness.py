@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.jobs import Job, Scored, ScoreTask, digest, encode
+from service.jobs import Job, Scored, ScoreTask, content_hash, encode
 from service.queue.connections import connect, connect_async
 from service.queue.consumer import Consumer, Lease
 from service.queue.producer import Bound, Queue
@@ -36,7 +36,7 @@ class Line:
         for cost in costs:
             self.num += 1
             task = encode(ScoreTask("default", "r", f"{tenant} {self.num}", ["c"]))
-            made.append(Job(digest(task), "score", QUEUE, "normal", task, cost, now_ms() + 60_000, tenant=tenant))
+            made.append(Job(content_hash(task), "score", QUEUE, "normal", task, cost, now_ms() + 60_000, tenant=tenant))
         self.jobs |= {job.id: job for job in made}
         await self.queue.submit({job.id: job for job in made}, WIDE)
         return made

@@ -15,7 +15,7 @@ import redis.asyncio
 
 from plaudit.errors import BrokerUnavailable, Conflict, NotFound, Overloaded, RevisionMoved
 from service.api.stores.durable_requests import Ledger
-from service.jobs import Failed, Job, JobState, Scored, ScoreTask, digest, encode
+from service.jobs import Failed, Job, JobState, Scored, ScoreTask, content_hash, encode
 from service.queue import connections, keys
 from service.queue.connections import connect, connect_async
 from service.queue.consumer import Consumer, FinishedJob
@@ -32,7 +32,7 @@ DONE = Scored("r", [1.0], [1], [False], [None], [None])
 
 def job(name: str, *, lane: Any = "normal", cost: float = 1.0, left_ms: int = 60_000, queue: str = QUEUE) -> Job:
     task = encode(ScoreTask("default", "r", name, ["c"]))
-    return Job(digest(task), "score", queue, lane, task, cost, now_ms() + left_ms)
+    return Job(content_hash(task), "score", queue, lane, task, cost, now_ms() + left_ms)
 
 
 def tokens(*jobs: Job, mark: str = "t") -> dict[str, Job]:

@@ -20,7 +20,7 @@ from service.api.compat.base import Dialect, Loose, Text, Visit
 from service.api.compat.grade import Options, tested_by
 from service.api.compat.slime import Turn, messages
 from service.api.stores.durable_requests import START, request_id_of
-from service.jobs import digest
+from service.jobs import content_hash
 from service.queue.protocol import now_ms
 
 DIALECT = Dialect("roll", "ROLL `remote_reward_system_worker`", deadline_s=300, sheds=503)
@@ -64,7 +64,7 @@ async def submit_task(request: Request, task: Task) -> JSONResponse:
     body = RewardRequest(spec=RewardSpec(terms=[term]), items=[item]).model_dump_json().encode()
     visit.services.door.check_reward(RewardRequest.model_validate_json(body))
     tenant = request.state.tenant
-    job = request_id_of(tenant, digest("roll", body))
+    job = request_id_of(tenant, content_hash("roll", body))
     await visit.services.ledger.start(job, "/reward", body, tenant, visit.until_ms, 1)
     return JSONResponse({"errcode": 0, "errmsg": "", "reward_request_id": job})
 

@@ -48,7 +48,7 @@ from service.api.handlers.run import Order, Ran, RunPlan
 from service.api.handlers.score import ScorePlan, no_score
 from service.api.handlers.validation import Door
 from service.api.stores.sample_log import Candidates
-from service.jobs import Executed, ExecuteTask, Job, Scored, ScoreTask, digest, encode, encode_suite
+from service.jobs import Executed, ExecuteTask, Job, Scored, ScoreTask, content_hash, encode, encode_suite
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
 from service.queue.producer import Queue
 from service.queue.protocol import now_ms
@@ -294,7 +294,7 @@ class Desk:
                 raise NoWorker("no worker serves the active revision yet")
             task = encode(ScoreTask(model.name, model.revision, "Say yes.", [f"yes {nonce}"]))
             return Job(
-                digest(nonce),
+                content_hash(nonce),
                 "score",
                 queue_of_model(model.name),
                 "high",
@@ -307,7 +307,7 @@ class Desk:
         await self.queue.put_suite(f"probe-{nonce}", suite, 120)
         program = "def one():\n    return 1\n"
         task = encode(ExecuteTask("python", program, f"probe-{nonce}", Limits()))
-        return Job(digest(nonce), "execute", EXECUTE_QUEUE, "high", task, 5.0, context.deadline_ms)
+        return Job(content_hash(nonce), "execute", EXECUTE_QUEUE, "high", task, 5.0, context.deadline_ms)
 
 
 async def _gather(context: Context, items: Iterable[Awaitable[Result]]) -> list[Result]:

@@ -28,7 +28,7 @@ from service.jobs import (
     Job,
     Scored,
     ScoreTask,
-    digest,
+    content_hash,
     encode,
     score_job_id,
 )
@@ -72,8 +72,8 @@ class ScoreGroup:
         self.on_overflow = on_overflow
         self.model = model
         self.unique = list(dict.fromkeys(item.completions))
-        prefix = digest("score", revision, self.prompt, on_overflow)
-        self.keys = {text: digest(prefix, text) for text in self.unique}
+        prefix = content_hash("score", revision, self.prompt, on_overflow)
+        self.keys = {text: content_hash(prefix, text) for text in self.unique}
         self.known: dict[str, _Entry] = {}
         self.job: Job | None = None
 

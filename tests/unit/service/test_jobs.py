@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sandbox import types as sandbox
 from service.jobs import (
-    ENDINGS,
+    FINAL_STATES,
     Executed,
     ExecuteTask,
     Failed,
@@ -164,4 +164,4 @@ def test_an_identity_does_not_run_its_parts_together() -> None:
 
 
 def test_every_state_is_waiting_running_or_an_ending() -> None:
-    assert set(JobState) - ENDINGS == {JobState.QUEUED, JobState.RUNNING}
+    assert set(JobState) - FINAL_STATES == {JobState.QUEUED, JobState.RUNNING}
