@@ -1,29 +1,28 @@
-"""Attention over a packed row: a common beginning is computed once and everything behind it attends to it.
+"""Attention over a packed row: a common prefix is computed once, and everything behind it attends to it.
 
-It is plugged into unmodified Hugging Face decoders through `AttentionInterface`; the row's layout (`packing.py`) comes
+It is plugged into unmodified Hugging Face decoders through `AttentionInterface`. The row's layout (`packing.py`) comes
 by a context variable, because a model may drop keyword arguments that it does not know. Per layer:
 
     own    every segment attends causally to itself
     above  all descendants of a segment, which are one stretch of the row, attend to all of that segment
-
-    known  what continues a prompt that an earlier row computed (`prompts.py`) attends to all of its keys, too
+    known  tokens behind a cached prompt (`prefix_cache.py`) attend to all of its keys, too
 
 On a CPU each is a kernel call of its own; in half precision on a GPU a few calls do all (`varlen.py`). All are flash
-kernels that also return the log-sum-exp of their logits, and two partial softmaxes over disjoint keys
-are joined exactly: with w = sigmoid(lse_b - lse_a), out = (1 - w) · out_a + w · out_b and lse = logaddexp(lse_a, lse_b)
-(Dao et al., FlashAttention, 2022, section 3.1). No mask is built and no key or value is copied (but in float32
-on a GPU, whose kernel wants as many heads of both).
+kernels that also return the log-sum-exp of their logits, and two partial softmaxes over disjoint keys are joined
+exactly: with w = sigmoid(lse_b - lse_a), out = (1 - w) · out_a + w · out_b and lse = logaddexp(lse_a, lse_b) (Dao et
+al., FlashAttention, 2022, section 3.1). No mask is built and no key or value is copied. The exception is float32 on a
+GPU, whose kernel needs as many key heads as query heads.
 
-A sliding window that is shorter than a sequence cuts through the segments above; there each segment attends, under an
-explicit mask, to the keys of its own line only. Slower, still exact.
-
-Only pooled tokens are read behind the last layer, so there only they attend (`_at_places`), and the feed-forward block,
-three quarters of a layer, runs on those alone (`_pooled_only`); every other row of the last hidden state is unfinished.
-In the other layers that block runs in pieces, because its inside is several times as wide as the residual stream: less
-memory at the peak, and none of it too large to be used again. (`decoder.py` does both by itself.)
-
-What a model adds to attention that is not here (soft caps, sinks, position biases, no causality) raises `Unsharable`;
-the reward model tries a probe at load (`sharing.py`) and serves such a model unshared.
+Special cases:
+- A sliding window that is shorter than a sequence cuts through the segments above. There each segment attends, under an
+  explicit mask, to the keys of its own path only: slower, still exact.
+- Only pooled tokens are read behind the last layer. So only they attend there (`_at_places`), and the feed-forward
+  block, three quarters of a layer, runs on them alone (`_pooled_only`); every other row of the last hidden state is
+  unfinished.
+- In the other layers the feed-forward block runs in pieces, because its inside is several times as wide as the residual
+  stream: the peak of memory is lower, and the pieces are small enough to be reused. `decoder.py` does both by itself.
+- A model whose attention has more to it (soft caps, sinks, position biases, no causality) raises `Unsharable`. A probe
+  at load finds that out (`prefix_sharing.py`), and the model is served without sharing.
 """
 
 from __future__ import annotations
@@ -59,18 +58,22 @@ KNOWN = frozenset(
 
 
 class Unsharable(Exception):
-    """This model's attention is more than softmax over a causal past; the message says what."""
+    """This model's attention is not plain causal softmax attention; the message says what it is."""
 
 
 Layers = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values of some tokens in each layer, (1, Hkv, K, D) each
 
 
 class PackedRow:
-    """A packing on its way through `depth` layers; of the last one only `places` are read.
+    """The state of one forward over a packing.
 
-    `known`: keys and values of what the packing continues, in its order. `kept`: where in the row tokens are whose keys
-    and values are wanted, and the list that they go to, layer by layer. `windows`: the sliding windows that the layers
-    asked for. `layers`: how many have come.
+    Attributes:
+        places: rows of the last hidden state that are read.
+        depth: number of layers.
+        known: keys and values of the cached prompts that the packing continues, in its order.
+        kept: where in the row the tokens are whose keys and values are wanted, and the list for them, layer by layer.
+        windows: sliding windows that the layers asked for.
+        layers: how many layers have begun.
     """
 
     def __init__(
@@ -109,28 +112,28 @@ class PackedRow:
 
     def continued(self) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
         """Stretches of the row, with keys and values of this layer that come before all of each."""
-        for one, layers in zip(self.packing.continued, self.known, strict=True):
-            yield slice(one.start, one.stop), *layers[self.layers - 1]
+        for stretch, layers in zip(self.packing.continued, self.known, strict=True):
+            yield slice(stretch.start, stretch.stop), *layers[self.layers - 1]
 
     def mask(self, index: int, window: int, device: torch.device) -> torch.Tensor:
-        """Which tokens of its line a segment's tokens may see: (S, line), True where they may."""
+        """Which tokens of its path a segment's tokens may attend to: (S, path), True where they may."""
         key = index, window, device
         if key not in self._masks:
             segment = self.packing.segments[index]
             end = segment.offset + segment.stop - segment.start
             rows = torch.arange(segment.offset, end, device=device)[:, None]  # (S, 1)
-            columns = torch.arange(end, device=device)[None, :]  # (1, line)
+            columns = torch.arange(end, device=device)[None, :]  # (1, path)
             self._masks[key] = (columns <= rows) & (columns > rows - window)
         return self._masks[key]
 
     def places_on(self, device: torch.device) -> torch.Tensor:
-        """`places` as an index (P)."""
+        """`places` as an index on a device: (P)."""
         if device not in self._places:
             self._places[device] = to_device(self.places, device)
         return self._places[device]
 
     def plan_on(self, device: torch.device) -> varlen.VarlenPlan:
-        """The kernel calls of a layer there."""
+        """The kernel calls of a layer, for a device."""
         if device not in self._plans:
             self._plans[device] = varlen.plan(self.packing, device)
         return self._plans[device]
@@ -140,7 +143,7 @@ _row: ContextVar[PackedRow | None] = ContextVar("plaudit_row", default=None)
 
 
 def places_in_last_layer(window: int | None) -> list[int] | None:
-    """The places of which alone queries are needed, if the layer that comes next is the last; else None."""
+    """The only places whose queries are needed, if the next layer is the last; else None."""
     row = _row.get()
     return row.places if row is not None and row.prunes(row.layers + 1, window) else None
 
@@ -153,8 +156,10 @@ def packed(
     known: Sequence[Layers] = (),
     kept: Sequence[tuple[list[slice], Layers]] = (),
 ) -> Iterator[PackedRow]:
-    """Inside, the backbone's attention is that of this row, and its last hidden state is good at these places only,
-    or at the last token of every sequence. `known`, `kept`: see `PackedRow`."""
+    """Inside, the backbone's attention is that of this row, and its last hidden state is valid at these places only.
+
+    `places`: the last token of every sequence, by default. `known`, `kept`: see `PackedRow`.
+    """
     before = backbone.config._attn_implementation
     depth = backbone.config.num_hidden_layers
     row = PackedRow(packing, packing.pooled if places is None else places, depth, known, kept)
@@ -162,7 +167,7 @@ def packed(
     backbone.config._attn_implementation = NAME
     blocks = _feed_forward(backbone)
     hooks = _pooled_only(blocks[-1], row) if blocks else []
-    if len(packing.ids) > PIECE and backbone.device.type == "cpu":  # a GPU is the faster, the more it has at once
+    if len(packing.ids) > PIECE and backbone.device.type == "cpu":  # a GPU is faster on all of it at once
         for block in blocks:
             block.forward = _in_pieces(block.forward)
     try:
@@ -177,10 +182,10 @@ def packed(
 
 
 def _feed_forward(backbone: Any) -> list[Any]:
-    """Each layer's feed-forward block; none where they are not plain ones under their usual name.
+    """Each layer's feed-forward block; none if they are not plain blocks under the usual name.
 
-    A mixture of experts, or another layout, runs as it is: what the two functions below do needs a block that looks at
-    every token alone.
+    A mixture of experts, or another layout, runs as it is: the two functions below need a block that computes every
+    token on its own.
     """
     layers = list(getattr(backbone, "layers", None) or ())[: backbone.config.num_hidden_layers]
     blocks = [getattr(layer, "mlp", None) for layer in layers]
@@ -189,7 +194,7 @@ def _feed_forward(backbone: Any) -> list[Any]:
 
 
 def _in_pieces(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The same block over `PIECE` tokens at a time: what is wide in it is then never as long as the row."""
+    """The same block over `PIECE` tokens at a time, so that its wide tensors are never as long as the row."""
 
     def pieces(hidden: torch.Tensor) -> torch.Tensor:
         return torch.cat([forward(piece) for piece in torch.split(hidden, PIECE, dim=1)], dim=1)  # (1, T, H)
@@ -198,7 +203,7 @@ def _in_pieces(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[tor
 
 
 def _pooled_only(block: Any, row: PackedRow) -> list[Any]:
-    """Let the last layer's feed-forward block see pooled tokens only; the others get zeros from it."""
+    """Let the last layer's feed-forward block compute pooled tokens only; the others get zeros from it."""
 
     def gather(_: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         return (given[0][:, row.places_on(given[0].device)],)  # (1, T, H) → (1, P, H)
@@ -223,8 +228,10 @@ def attend(
     is_causal: bool | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The function behind `NAME`: (1, T, Hq, D), as transformers wants it; in the last layer of queries at the row's
-    places alone, (1, P, Hq, D), where only those are given."""
+    """The attention function `NAME`: (1, T, Hq, D), as transformers needs it.
+
+    If the last layer gives queries at the row's places only: (1, P, Hq, D).
+    """
     row = _row.get()
     assert row is not None
     if unknown := sorted(name for name, given in others.items() if given is not None and name not in KNOWN):
@@ -262,7 +269,7 @@ def attend(
 def _at_places(
     row: PackedRow, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
 ) -> torch.Tensor:
-    """What `_joined` gives at the row's places, from their queries alone: (1, Hq, P, D) → (1, P, Hq, D)."""
+    """`_joined` at the row's places, from their queries alone: (1, Hq, P, D) → (1, P, Hq, D)."""
     _, heads, count, size = query.shape
     out = query.new_empty((1, count, heads, size), dtype=torch.float32)
     lse = query.new_empty((1, count, heads), dtype=torch.float32)
@@ -293,7 +300,7 @@ def _at_places(
 def _joined(
     row: PackedRow, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
 ) -> torch.Tensor:
-    """Own, above and known, joined: (1, T, Hq, D)."""
+    """`own`, `above` and `known`, joined: (1, T, Hq, D)."""
     segments = row.packing.segments
     _, heads, tokens, size = query.shape
     out = query.new_empty((1, tokens, heads, size), dtype=torch.float32)
@@ -325,7 +332,7 @@ def _flash(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, causal: bool, scaling: float | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(1, Hq, Q, D), (1, Hkv, K, D) twice → (1, Q, Hq, D) and the log-sum-exp (1, Q, Hq). Heads may be grouped."""
-    if query.device.type != "cpu":  # flash kernels there know half precision only; this one wants equal heads
+    if query.device.type != "cpu":  # flash kernels are for half precision only; this one needs equal heads
         groups = query.shape[1] // key.shape[1]
         out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
             query,
@@ -346,14 +353,14 @@ def _flash(
 def _windowed(
     row: PackedRow, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int, scaling: float | None
 ) -> torch.Tensor:
-    """Each segment with the keys of its line, under a mask: (1, T, Hq, D)."""
+    """Each segment with the keys of its path, under a mask: (1, T, Hq, D)."""
     _, heads, tokens, size = query.shape
     groups = heads // key.shape[1]
     out = query.new_empty((1, tokens, heads, size))
     for index, own in enumerate(row.packing.segments):
-        line = [slice(segment.start, segment.stop) for segment in row.packing.path(index)]
-        keys = torch.cat([key[:, :, at] for at in line], dim=2).repeat_interleave(groups, dim=1)  # (1, Hq, line, D)
-        values = torch.cat([value[:, :, at] for at in line], dim=2).repeat_interleave(groups, dim=1)
+        path = [slice(segment.start, segment.stop) for segment in row.packing.path(index)]
+        keys = torch.cat([key[:, :, at] for at in path], dim=2).repeat_interleave(groups, dim=1)  # (1, Hq, path, D)
+        values = torch.cat([value[:, :, at] for at in path], dim=2).repeat_interleave(groups, dim=1)
         part = torch.nn.functional.scaled_dot_product_attention(
             query[:, :, own.start : own.stop],
             keys,

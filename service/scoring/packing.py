@@ -1,7 +1,7 @@
-"""Lays sequences out in one row so that what they begin with in common is computed once. Plain Python, no torch.
+"""Lays sequences out in one row so that common prefixes are computed once. Plain Python, no torch.
 
-Sequences are token ids. Sorted, those that begin alike are neighbours, and a radix tree over them falls out: a segment
-is a run of tokens that the same sequences share, its children continue it. The row holds the tree in preorder, so a
+Sequences are token ids. Sorted, sequences with a common prefix are neighbours and form a radix tree: a segment is a run
+of tokens that the same sequences share, and its children continue it. The row holds the tree in preorder, so a
 segment's descendants are one contiguous stretch directly behind it:
 
     prompt p, completions a, b, and b again with c behind it      row:  [ p ][ a ][ b ][ c ]
@@ -10,11 +10,11 @@ segment's descendants are one contiguous stretch directly behind it:
 A token attends to the earlier tokens of its own segment and to every token of the segments above it; these are exactly
 the tokens before it in its own sequence, and its position is the one it has there. Equal sequences are one leaf.
 
-What is known of a sequence's beginning from an earlier row (`prompts.py`) is left out: the trees behind each such
-beginning stand one after the other, and each is told what it continues.
+Cached prompts (`prefix_cache.py`) are left out of the row: the trees behind each of them stand one after the other, and
+`continued` says which tokens continue which prompt.
 
-A split pays for its extra kernel calls only if it saves enough tokens (`MIN_SAVED`), and chains of prefixes stop being
-split at `MAX_DEPTH`; both only cost tokens, never exactness.
+A split pays for its extra kernel calls only if it saves enough tokens (`MIN_SAVED`), and chains of prefixes are not
+split beyond `MAX_DEPTH`. Both cost tokens, never exactness.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Continued:
-    """Tokens `start:stop` of the row, all of which come behind these tokens that are not in it."""
+    """Tokens `start:stop` of the row, all of which continue `known`, tokens that are not in the row."""
 
     start: int
     stop: int
@@ -66,16 +66,16 @@ class Packing:
 
     @property
     def num_shared(self) -> int:
-        """Tokens that nobody has to compute."""
+        """Tokens that need no computing."""
         return self.num_given - len(self.ids)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence, with what is known of it."""
+        """Tokens of the longest sequence, known ones included."""
         return max(self.positions, default=-1) + 1
 
     def place(self, sequence: int, position: int) -> int:
-        """Where in the row a token of a given sequence is, one that is in it."""
+        """Where in the row a token of a given sequence is; the token must be in it."""
         segment = self.segments[self.leaves[sequence]]
         while segment.offset > position:
             assert segment.parent is not None
@@ -83,16 +83,16 @@ class Packing:
         return segment.start + position - segment.offset
 
     def beginning(self, sequence: int, tokens: int) -> list[slice]:
-        """Where in the row so many first tokens of a given sequence are, in their order."""
-        line = (one for one in self.path(self.leaves[sequence]) if one.offset < tokens)
-        return [slice(one.start, min(one.stop, one.start + tokens - one.offset)) for one in line]
+        """Where in the row the first `tokens` tokens of a given sequence are, in their order."""
+        path = (segment for segment in self.path(self.leaves[sequence]) if segment.offset < tokens)
+        return [slice(segment.start, min(segment.stop, segment.start + tokens - segment.offset)) for segment in path]
 
     def path(self, index: int) -> list[Segment]:
-        """The segments of one line of the tree, from its root down to this segment."""
-        line = [self.segments[index]]
-        while (parent := line[-1].parent) is not None:
-            line.append(self.segments[parent])
-        return line[::-1]
+        """The segments from the root of the tree down to this one."""
+        path = [self.segments[index]]
+        while (parent := path[-1].parent) is not None:
+            path.append(self.segments[parent])
+        return path[::-1]
 
 
 def pack(
@@ -102,9 +102,16 @@ def pack(
     min_saved: int = MIN_SAVED,
     max_depth: int = MAX_DEPTH,
 ) -> Packing:
-    """The row of these sequences, none of them empty.
+    """Lay sequences out in one row.
 
-    `known`: how many tokens of each need not be in it; at least one token of a sequence must.
+    Args:
+        sequences: token ids, none of them empty.
+        known: how many first tokens of each are left out of the row; fewer than it has.
+        min_saved: tokens that a split must save.
+        max_depth: of the tree.
+
+    Raises:
+        ValueError: a sequence is empty, or all of it is known.
     """
     beginnings = _beginnings(sequences, known)
     if not all(len(ids) > len(first) for ids, first in zip(sequences, beginnings, strict=True)):
@@ -126,8 +133,8 @@ def pack(
 
     def grow(low: int, high: int, done: int) -> None:
         """The tree of order[low:high], which agree on their first `done` tokens, behind these."""
-        # What is still to lay: order[low:high], which have their first `done` tokens in the line of `parent`, and agree
-        # on the first `agreed`. A stack, not recursion: text of others decides how deep the tree is.
+        # Still to lay out: order[low:high], whose first `done` tokens are in the path of `parent`, and which agree on
+        # the first `agreed`. A stack, not recursion: the depth of the tree depends on the input.
         todo: list[tuple[int, int, int, int, int | None, int]] = [(low, high, done, done, None, 0)]
         while todo:
             low, high, done, agreed, parent, depth = todo.pop()
@@ -165,7 +172,7 @@ def pack(
 
 
 def _beginnings(sequences: Sequence[Ids], known: Sequence[int] | None) -> list[Ids]:
-    """What is known of each sequence."""
+    """The known tokens of each sequence."""
     return [()] * len(sequences) if known is None else [s[:k] for s, k in zip(sequences, known, strict=True)]
 
 
@@ -211,20 +218,23 @@ def num_common(left: Ids, right: Ids, known: int = 0) -> int:
 
 
 def rows(sequences: Sequence[Ids], max_tokens: int, known: Sequence[int] | None = None) -> list[list[int]]:
-    """Indices of the sequences of each row: neighbours in the tree stay together, and a row computes at most
-    `max_tokens`, unless it is one sequence that alone is longer. `known`: tokens of each that need no computing."""
+    """Indices of the sequences of each row. Neighbours in the tree stay together.
+
+    A row computes at most `max_tokens`, unless it is one sequence that alone is longer. `known`: tokens of each that
+    need no computing.
+    """
     beginnings = _beginnings(sequences, known)
-    found: list[list[int]] = []
+    made: list[list[int]] = []
     room = 0
     before: Ids = ()
     for index in sorted(range(len(sequences)), key=lambda at: (beginnings[at], sequences[at])):
         ids, begun = sequences[index], len(beginnings[index])
-        beside = found and beginnings[found[-1][-1]] == beginnings[index]
+        beside = made and beginnings[made[-1][-1]] == beginnings[index]
         cost = len(ids) - (num_common(before, ids, begun) if beside else begun)
-        if not found or cost > room:
-            found.append([])
+        if not made or cost > room:
+            made.append([])
             room, cost = max_tokens, len(ids) - begun
-        found[-1].append(index)
+        made[-1].append(index)
         room -= cost
         before = ids
-    return found
+    return made

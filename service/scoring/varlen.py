@@ -1,18 +1,18 @@
-"""Attention over a packed row on a GPU: a handful of variable-length flash kernels a layer, however many segments.
+"""Attention over a packed row on a GPU: a few variable-length flash kernels per layer, however many segments it has.
 
-What `attention.py` asks of a segment at a time is asked here of all of them at once:
+What `attention.py` computes one segment at a time is computed here for all of them at once:
 
     own     one causal call; the segments are its sequences
     above   one call for each depth of the tree. Segments of one depth have descendants that do not overlap, so each is
             a sequence: its descendants' queries against its own keys
-    known   one call for each prompt that an earlier row computed
+    known   one call for each cached prompt
 
-Keys and values are read where they lie. In a call for a depth they are the whole row's: the stretches that nobody asks
-about there are sequences without a query, which a kernel passes over. Only queries of descendants are gathered, and
-only where they are not one stretch. The parts are joined by their log-sum-exp, as on a CPU.
+Keys and values are read in place. In a call for a depth they are the whole row's: stretches without descendants at that
+depth are sequences without a query, which the kernel skips. Only queries of descendants are gathered, and only if they
+are not one stretch. The parts are joined by their log-sum-exp, as on a CPU.
 
-The kernels are `torch.nn.attention.varlen` (flash attention, half precision). Where they are missing or differ, the
-probe at load says so (`sharing.py`), and the model is served unshared.
+The kernels are `torch.nn.attention.varlen` (flash attention, half precision). If they are missing or give other numbers
+the probe at load fails (`prefix_sharing.py`), and the model is served without sharing.
 """
 
 from __future__ import annotations
@@ -34,17 +34,19 @@ Kernel = Callable[
 
 @dataclass(frozen=True, slots=True)
 class VarlenCall:
-    """One kernel call: the i-th sequence of queries reads the i-th of keys.
+    """One kernel call: the i-th sequence of queries reads the i-th sequence of keys.
 
-    `queries`: where they are in the row; a tensor where they are no one stretch. `query_ends`, `key_ends`: cumulative
-    lengths from 0, int32.
+    Attributes:
+        queries: where they are in the row; a tensor if they are not one stretch.
+        query_ends, key_ends: cumulative lengths from 0, int32.
+        max_queries, max_keys: length of the longest sequence.
     """
 
     queries: slice | torch.Tensor
     query_ends: torch.Tensor
     key_ends: torch.Tensor
-    most_queries: int
-    most_keys: int
+    max_queries: int
+    max_keys: int
     causal: bool
 
 
@@ -58,7 +60,7 @@ class VarlenPlan:
 
 
 def plan(packing: Packing, device: torch.device) -> VarlenPlan:
-    """What `joined` does with a row, its tensors on this device."""
+    """The kernel calls of a row, their tensors on this device."""
     segments = packing.segments
     own = [0, *(segment.stop for segment in segments)]
     above = []
@@ -66,24 +68,24 @@ def plan(packing: Packing, device: torch.device) -> VarlenPlan:
     for segment in segments:  # a parent comes before its children
         depths.append(0 if segment.parent is None else depths[segment.parent] + 1)
     for depth in range(max(depths, default=0)):
-        at_depth = [one for one, own_depth in zip(segments, depths, strict=True) if own_depth == depth]
+        at_depth = [segment for segment, own_depth in zip(segments, depths, strict=True) if own_depth == depth]
         query_ends, key_ends, stretches = [0], [0], []
-        for one in at_depth:
-            if one.reach == one.stop:
+        for segment in at_depth:
+            if segment.reach == segment.stop:
                 continue
-            if one.start > key_ends[-1]:  # keys that nobody asks about here
+            if segment.start > key_ends[-1]:  # keys without a query at this depth
                 query_ends.append(query_ends[-1])
-                key_ends.append(one.start)
-            query_ends.append(query_ends[-1] + one.reach - one.stop)
-            key_ends.append(one.stop)
-            stretches.append(range(one.stop, one.reach))
+                key_ends.append(segment.start)
+            query_ends.append(query_ends[-1] + segment.reach - segment.stop)
+            key_ends.append(segment.stop)
+            stretches.append(range(segment.stop, segment.reach))
         above.append(_call(_places(stretches, device), query_ends, key_ends, device, causal=False))
     return VarlenPlan(
         _call(slice(0, len(packing.ids)), own, own, device, causal=True),
         tuple(above),
         tuple(
-            _call(slice(one.start, one.stop), [0, one.stop - one.start], [0, len(one.known)], device, causal=False)
-            for one in packing.continued
+            _call(slice(tail.start, tail.stop), [0, tail.stop - tail.start], [0, len(tail.known)], device, causal=False)
+            for tail in packing.continued
         ),
     )
 
@@ -97,8 +99,10 @@ def joined(
     known: Sequence[Sequence[torch.Tensor]] = (),
     kernel: Kernel | None = None,
 ) -> torch.Tensor:
-    """(1, Hq, T, D), (1, Hkv, T, D) twice → (1, T, Hq, D). `known`: keys and values of what the row continues, in the
-    plan's order, (1, Hkv, K, D) each."""
+    """(1, Hq, T, D), (1, Hkv, T, D) twice → (1, T, Hq, D).
+
+    `known`: keys and values of the cached prompts, in the plan's order, (1, Hkv, K, D) each.
+    """
     attend = kernel or flash
     rows, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))  # (T, heads, D)
     part, part_lse = attend(rows, keys, values, plan.own, scaling)
@@ -114,7 +118,7 @@ def joined(
 def flash(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: VarlenCall, scaling: float | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """torch's own kernel. Raises `RuntimeError` for a log-sum-exp of another shape than the one that is joined here."""
+    """torch's own kernel. Raises `RuntimeError` if its log-sum-exp has an unexpected shape."""
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
     out, lse = varlen_attn(
@@ -123,8 +127,8 @@ def flash(
         value,
         call.query_ends,
         call.key_ends,
-        call.most_queries,
-        call.most_keys,
+        call.max_queries,
+        call.max_keys,
         return_aux=AuxRequest(lse=True),
         scale=scaling,
         window_size=(-1, 0) if call.causal else (-1, -1),
@@ -139,27 +143,27 @@ def _join(
     out: torch.Tensor, lse: torch.Tensor, at: slice | torch.Tensor, part: torch.Tensor, part_lse: torch.Tensor
 ) -> None:
     """Add attention over further keys to these rows: (Q, Hq, D) and (Hq, Q)."""
-    mine, theirs = lse[at], part_lse.T
-    out[at] = out[at].lerp(part.float(), torch.sigmoid(theirs - mine)[..., None])
-    lse[at] = torch.logaddexp(mine, theirs)
+    old, new = lse[at], part_lse.T
+    out[at] = out[at].lerp(part.float(), torch.sigmoid(new - old)[..., None])
+    lse[at] = torch.logaddexp(old, new)
 
 
 def _call(
     queries: slice | torch.Tensor, query_ends: list[int], key_ends: list[int], device: torch.device, *, causal: bool
 ) -> VarlenCall:
-    most_queries, most_keys = (max(b - a for a, b in pairwise(ends)) for ends in (query_ends, key_ends))
+    max_queries, max_keys = (max(b - a for a, b in pairwise(ends)) for ends in (query_ends, key_ends))
     return VarlenCall(
         queries,
         to_device(query_ends, device, torch.int32),
         to_device(key_ends, device, torch.int32),
-        most_queries,
-        most_keys,
+        max_queries,
+        max_keys,
         causal,
     )
 
 
 def _places(stretches: list[range], device: torch.device) -> slice | torch.Tensor:
-    """These stretches of the row, one behind the other."""
-    if all(one.stop == other.start for one, other in pairwise(stretches)):
+    """The places of these stretches of the row."""
+    if all(left.stop == right.start for left, right in pairwise(stretches)):
         return slice(stretches[0].start, stretches[-1].stop)
-    return to_device([at for one in stretches for at in one], device)
+    return to_device([place for stretch in stretches for place in stretch], device)

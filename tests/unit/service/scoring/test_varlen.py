@@ -33,8 +33,8 @@ def softmax_kernel(
     repeat = query.shape[1] // key.shape[1]
     ends = zip(pairwise(call.query_ends.tolist()), pairwise(call.key_ends.tolist()), strict=True)
     for (q_from, q_to), (k_from, k_to) in ends:
-        assert q_to - q_from <= call.most_queries
-        assert k_to - k_from <= call.most_keys
+        assert q_to - q_from <= call.max_queries
+        assert k_to - k_from <= call.max_keys
         if q_from == q_to:
             continue
         keys, values = (part[k_from:k_to].repeat_interleave(repeat, 1) for part in (key, value))
