@@ -1,17 +1,17 @@
-"""A decoder layer of the Llama family in float32 through oneDNN, with fewer passes over memory than its original.
+"""A float32 decoder layer of the Llama family through oneDNN, with fewer passes over memory than the original.
 
     h ← h + O · attention(rope(Q · norm(h)), rope(K · norm(h)), V · norm(h))
     h ← h + down(silu(gate(norm(h))) · up(norm(h)))
 
-Both sums are made in place, and the feed-forward half runs `ROWS` tokens at a time, so that what lies between stays in
-the processor's cache. Rotary positions are one product of complex numbers: the rows of Q and K are put in an order in
-which the two numbers that are turned together lie side by side. Both are reordered alike, so their products stay.
+- Both sums are made in place, and the feed-forward half runs `ROWS` tokens at a time, so that intermediate values stay
+  in the processor's cache.
+- Rotary positions are one product of complex numbers: the rows of Q and K are reordered so that the two numbers that
+  are rotated together are neighbours. Both are reordered alike, so their dot products stay the same.
+- Behind the last layer of a packed row only pooled tokens are read: there queries, the output of attention and the
+  feed-forward half are computed for them alone (`attention.py`).
+- Attention itself is the one that the model's config names, as in the original.
 
-Behind the last layer of a packed row only pooled tokens are read: there queries, the output of attention and the
-feed-forward half are computed for those alone (`attention.py`).
-
-Attention itself is whatever the model's configuration names, as in the original. A layer is replaced only if it gives
-the original's numbers on a probe; any other stays as it is.
+A layer is replaced only if it gives the original's numbers on a probe.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PROBE_TOLERANCE = 1e-4  # largest difference, as a share of the largest number: 
 
 
 class DecoderLayer(torch.nn.Module):
-    """A layer's forward, without its gradient and without a cache. What it is given is changed in place."""
+    """A layer's forward, without its gradient and without a KV cache. Its input is changed in place."""
 
     is_causal = True
 
@@ -62,7 +62,7 @@ class DecoderLayer(torch.nn.Module):
     ) -> torch.Tensor:
         """(B, T, H) → (B, T, H). Raises `ValueError` for a cache."""
         if past_key_values is not None or position_embeddings is None:
-            raise ValueError("a layer for scoring takes rotary positions and no cache")
+            raise ValueError("a layer for scoring needs rotary positions and takes no cache")
         hidden = hidden_states
         places = attention.places_in_last_layer(self.window)
         normed = _norm(self.input_layernorm, hidden)
@@ -104,7 +104,7 @@ class Positions(tuple[torch.Tensor, torch.Tensor]):
 
 
 class Rotary(torch.nn.Module):
-    """A model's rotary positions, which its own layers read as ever, with what ours need made once for all of them."""
+    """A model's rotary positions, with the complex numbers that `DecoderLayer` needs, computed once for all layers."""
 
     def __init__(self, original: torch.nn.Module) -> None:
         super().__init__()
@@ -126,13 +126,13 @@ def _normed(norm: Any, heads: torch.Tensor) -> torch.Tensor:
 
 
 def _turned(heads: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """(B, T, heads, D), in pairs, turned in place."""
+    """(B, T, heads, D), in pairs, rotated in place."""
     torch.view_as_complex(heads.view(*heads.shape[:-1], -1, 2)).mul_(turns)
     return heads
 
 
 def _window(own: Any) -> int | None:
-    """Mistral's layers all slide or none does; Qwen's know by themselves; Llama's never do."""
+    """The layer's sliding window: Mistral's is in the config, Qwen's in the layer, and Llama has none."""
     if type(own).__name__ == "MistralAttention":
         window: int | None = own.config.sliding_window
         return window
@@ -163,14 +163,14 @@ def _paired_norm(norm: Any) -> torch.nn.Module:
 
 
 def _joined(layers: list[torch.nn.Linear]) -> torch.nn.Linear:
-    """One layer whose output is theirs, one behind the other."""
+    """One layer whose output is the concatenation of theirs."""
     biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
     weight = torch.cat([layer.weight.detach() for layer in layers])
     return _linear(weight, torch.cat(biases) if len(biases) == len(layers) else None)
 
 
 def _known(layer: torch.nn.Module) -> bool:
-    """Whether a layer is of a family whose forward is the one above, made of the parts that it has there."""
+    """Whether a layer is of a known family and has the parts of that family."""
     name = type(layer).__name__
     if name not in {f"{family}DecoderLayer" for family in FAMILIES}:
         return False
@@ -193,7 +193,7 @@ def _agree(fast: torch.nn.Module, layer: Any, rotary: Rotary) -> bool:
 
 
 def speed_up(backbone: torch.nn.Module) -> int:
-    """Replace a float32 model's layers, and what linear layers are left; answers how many parts were replaced."""
+    """Replace a float32 model's decoder layers, then its other linear layers; returns how many were replaced."""
     layers, rotary = getattr(backbone, "layers", None), getattr(backbone, "rotary_emb", None)
     count = 0
     if linear.usable() and isinstance(layers, torch.nn.ModuleList) and isinstance(rotary, torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Where scores are computed, and how ids get there."""
+"""Where scores are computed, and how token ids get there."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ CPU = torch.device("cpu")
 
 
 def device_of(name: str) -> torch.device | None:
-    """The device that a setting names: cpu, cuda, cuda:1; `auto`: the first GPU, or where there is none the CPU.
+    """The device that a setting names.
 
-    None for `split`: the layers go over all GPUs that there are. Raises `HostLacks` for a GPU that is not there.
+    Args:
+        name: cpu, cuda or cuda:N; `auto`: the first GPU, or the CPU if there is none; `split`: all GPUs.
+
+    Returns:
+        The device; None for `split`, which puts the layers on all GPUs.
+
+    Raises:
+        HostLacks: the GPU does not exist.
     """
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -32,7 +39,7 @@ def device_of(name: str) -> torch.device | None:
 def to_device(
     values: Sequence[int] | Sequence[Sequence[int]], device: torch.device, dtype: torch.dtype = torch.long
 ) -> torch.Tensor:
-    """These numbers on a device; to a GPU by a pinned copy that nobody waits for."""
+    """These numbers as a tensor on a device; to a GPU by a pinned, asynchronous copy."""
     tensor = torch.tensor(values, dtype=dtype)
     if device.type == "cuda":
         tensor = tensor.pin_memory()

@@ -1,13 +1,13 @@
-"""Linear layers in float32 through oneDNN, with weights laid out for it once: the same sums, about twice as fast.
+"""Float32 linear layers through oneDNN, with weights in its layout: the same sums, about twice as fast.
 
-torch multiplies float32 matrices on a CPU with MKL, which keeps to AVX2 on processors that are not Intel's; oneDNN,
-which torch ships for its compiler, uses AVX-512 wherever it is. Here a layer's weight is put into oneDNN's layout when
-the model is loaded (the plain one is let go), and its forward is that compiler's operator. Scores move by rounding.
+torch multiplies float32 matrices on a CPU with MKL, which uses only AVX2 on processors that are not Intel's. oneDNN,
+which torch ships for its compiler, uses AVX-512 wherever it exists. So a layer's weight is converted to oneDNN's layout
+at load (the original is freed), and its forward is the compiler's operator. Scores change by rounding.
 
-oneDNN keeps a kernel with its scratch memory for every number of rows that it has seen, 1,024 of them: gigabytes, since
-a packed row can have any length. The caches are made small before its first use: a forward's layers still share them.
+oneDNN caches a kernel with its scratch memory for every number of rows, 1,024 of them: gigabytes, since a packed row
+can have any length. The caches are made small before the first use; the layers of one forward still share them.
 
-Where the operator or AVX-512 is missing, or the arithmetic is not float32 on a CPU, models stay as they are.
+If the operator or AVX-512 is missing, or the arithmetic is not float32 on a CPU, models stay as they are.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ GATED = ("gate_proj", "up_proj", "down_proj")
 ROWS = 1024
 FLOAT32_CPU = (torch.float32, "cpu")
 CACHED_KERNELS = "16"
-for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's, and that of torch's layer above it
+for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's, and torch's above it
     os.environ.setdefault(_name, CACHED_KERNELS)
 
 
 class OneDNNLinear(torch.nn.Module):
-    """A linear layer's forward, without its gradient. `weight` is in a layout that only oneDNN reads."""
+    """A linear layer's forward, without its gradient. The weight is in a layout that only oneDNN reads."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -41,8 +41,8 @@ class OneDNNLinear(torch.nn.Module):
 
 
 class GatedMLP(torch.nn.Module):
-    """down(silu(gate(x)) · up(x)) of Llama-like decoders, in place and `ROWS` tokens at a time, so that what lies
-    between stays in the processor's cache and never grows with the batch."""
+    """down(silu(gate(x)) · up(x)) of Llama-like decoders, in place and `ROWS` tokens at a time, so that intermediate
+    values stay in the processor's cache and do not grow with the batch."""
 
     def __init__(self, block: torch.nn.Module) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class GatedMLP(torch.nn.Module):
 
 
 def is_gated(block: torch.nn.Module) -> bool:
-    """Whether a block is that and nothing else: its three layers, and silu, under the names that all of them use."""
+    """Whether a block is a plain gated MLP: three linear layers and silu, under their usual names."""
     children = dict(block.named_children())
     return (
         type(block).__name__.endswith("MLP")
@@ -69,12 +69,12 @@ def is_gated(block: torch.nn.Module) -> bool:
 
 
 def is_plain(layer: torch.nn.Module) -> bool:
-    """Whether it is a float32 linear layer on a CPU and no subclass of one."""
+    """Whether a layer is a float32 `torch.nn.Linear` on a CPU, and not a subclass."""
     return type(layer) is torch.nn.Linear and (layer.weight.dtype, layer.weight.device.type) == FLOAT32_CPU
 
 
 def usable() -> bool:
-    """Whether this torch on this processor gains from it."""
+    """Whether this torch has the operator and this processor AVX-512."""
     return (
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -83,7 +83,7 @@ def usable() -> bool:
 
 
 def speed_up(model: torch.nn.Module) -> int:
-    """Replace a float32 model's linear layers, one after the other; answers how many. Subclasses are left alone."""
+    """Replace a float32 model's linear layers, but not subclasses; returns how many were replaced."""
     if not usable():
         return 0
     count = 0

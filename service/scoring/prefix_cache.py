@@ -1,11 +1,11 @@
-"""Keys and values of prompts that were computed, for completions of them that come later. Bounded, the oldest go first.
+"""A cache of prompts' keys and values, for completions that come in later batches. Bounded, least recently used first.
 
-Clients such as OpenRLHF and verl send one completion a request, and those of one prompt arrive over several batches.
-Of the later ones only what is behind the prompt is computed. A prompt is found by its ids alone; a cache belongs to one
-loaded model, and what it holds never outlives it.
+Clients such as OpenRLHF and verl send one completion per request, and the completions of one prompt arrive over several
+batches. Of the later ones only the tokens behind the prompt are computed. A prompt is found by its token ids. A cache
+belongs to one loaded model.
 
-A prompt that many completions of one batch shared has paid for itself and may never come back, so it is kept only when
-it is seen a second time: traffic of whole groups leaves the cache empty. Plain Python, no torch.
+A prompt that many completions of one batch shared may never come back, so it is cached only when it is seen a second
+time: whole groups leave the cache empty. Plain Python, no torch.
 """
 
 from __future__ import annotations
@@ -17,17 +17,22 @@ from typing import Any
 
 from service.scoring.packing import MIN_SAVED, Ids
 
-MANY = 8  # completions
-SEEN = 4096  # prompts whose hash is remembered, to know one that comes back
+MANY = 8  # completions of one batch, after which a prompt is cached at its second sight only
+MAX_SEEN = 4096  # prompts whose hash is kept, to recognise one that comes back
 ID_BYTES = 36  # of one id in the key: a pointer and an int
 
 Layers = list[Any]
 
 
 class PromptCache:
-    """Layers by prompt, `max_bytes` at most; 0: none. `token_bytes`: what a token takes in all layers.
+    """Keys and values of all layers, by prompt.
 
-    `hits`, `misses`: prompts that were looked up, since it was made.
+    Args:
+        max_bytes: of all that is cached; 0: nothing is.
+        token_bytes: of one token in all layers.
+
+    Attributes:
+        hits, misses: look-ups since it was made.
     """
 
     def __init__(self, max_bytes: int = 0, token_bytes: int = 0) -> None:
@@ -47,7 +52,7 @@ class PromptCache:
         return self._tokens * self._token_bytes
 
     def find(self, prompt: Ids) -> Layers | None:
-        """What is kept of this prompt, which makes it the last to go."""
+        """The layers of a cached prompt, which becomes the most recently used; None if it is not cached."""
         if not (self._room and len(prompt) >= MIN_SAVED):
             return None
         layers = self._kept.get(prompt)
@@ -60,25 +65,31 @@ class PromptCache:
 
     @contextlib.contextmanager
     def admitted(self, prompts: Mapping[Ids, int]) -> Iterator[dict[Ids, Layers]]:
-        """Makes room for those of these prompts that are wanted, by how many completions each has, before there is
-        anything to put there: empty lists, to be filled inside. Where that raises they are not kept."""
-        layers = {prompt: self._admit(prompt) for prompt, count in prompts.items() if self._wants(prompt, count)}
+        """Make room for prompts before their layers are computed.
+
+        Args:
+            prompts: how many completions of the batch each has.
+
+        Yields:
+            Empty lists to be filled, for the prompts that are to be cached. If the block raises they are not.
+        """
+        layers = {prompt: self._admit(prompt) for prompt, count in prompts.items() if self._should_cache(prompt, count)}
         try:
-            yield {prompt: these for prompt, these in layers.items() if prompt in self._kept}
+            yield {prompt: lists for prompt, lists in layers.items() if prompt in self._kept}
         except BaseException:
             for prompt in layers:
                 if self._kept.pop(prompt, None) is not None:
                     self._tokens -= len(prompt)
             raise
 
-    def _wants(self, prompt: Ids, completions: int) -> bool:
+    def _should_cache(self, prompt: Ids, completions: int) -> bool:
         if not MIN_SAVED <= len(prompt) <= self._room or prompt in self._kept:
             return False
         name = hash(prompt)
         back = name in self._seen
         self._seen[name] = None
         self._seen.move_to_end(name)
-        if len(self._seen) > SEEN:
+        if len(self._seen) > MAX_SEEN:
             self._seen.popitem(last=False)
         return back or completions < MANY
 
@@ -91,8 +102,7 @@ class PromptCache:
         return layers
 
     def shrink(self) -> bool:
-        """Memory ran out: let go of everything, and keep half of that at most from now on; answers whether that was
-        anything."""
+        """Memory ran out: empty the cache and halve its bound. False if it was empty already."""
         if not self._tokens:
             return False
         self._room = self._tokens // 2
@@ -100,7 +110,7 @@ class PromptCache:
         return True
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Empty the cache."""
         self._kept.clear()
         self._seen.clear()
         self._tokens = 0

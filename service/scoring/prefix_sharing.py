@@ -1,9 +1,9 @@
-"""Whether a model may be scored with shared beginnings: what its files say, then a probe of the loaded model.
+"""Whether prompts may be shared when a model scores: what its config says, then a probe of the loaded model.
 
 Sharing is exact for a model whose every layer mixes tokens by causal softmax attention through transformers'
-`AttentionInterface` and whose positions are given by `position_ids`. A recurrence, a convolution, an attention of its
-own, a rotary scaling that looks at the longest sequence of the batch: each would make a score depend on its batch
-mates. Nothing is guessed: what is not known to be safe, or fails the probe, is scored one sequence at a time.
+`AttentionInterface`, and whose positions are given by `position_ids`. A recurrence, a convolution, an attention of its
+own, or a rotary scaling by the longest sequence of the batch would make a score depend on the rest of the batch. A
+model that is not known to be safe, or fails the probe, is scored one sequence at a time.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 
 def why_not(backbone: Any, max_length: int) -> str | None:
-    """The reason not to share, or None where sharing is exact."""
+    """The reason not to share prompts; None if sharing is exact."""
     config = backbone.config
     if other := set(getattr(config, "layer_types", None) or ()) - ATTENTION_LAYERS:
         return f"layers of type {', '.join(sorted(other))}"
     if not getattr(backbone, "_supports_attention_backend", False):
-        return f"{type(backbone).__name__} takes no attention from outside"
+        return f"{type(backbone).__name__} does not support transformers' AttentionInterface"
     scaled = rope_types(getattr(config, "rope_parameters", None)) & LENGTH_DEPENDENT
     known = getattr(config, "original_max_position_embeddings", None) or getattr(config, "max_position_embeddings", 0)
     if scaled and max_length > int(known or 0):
@@ -46,7 +46,7 @@ def why_not(backbone: Any, max_length: int) -> str | None:
 
 @torch.inference_mode()
 def _probe(backbone: Any, max_length: int) -> str | None:
-    """Score a small tree of sequences packed and one at a time; they must agree."""
+    """Score a small tree of sequences packed and one at a time; the results must agree."""
     config = backbone.config
     size = config.vocab_size
     beginning, middle = _tokens(11, size), _tokens(5, size, 3)
@@ -68,17 +68,17 @@ def _probe(backbone: Any, max_length: int) -> str | None:
     )
     difference = (hidden - alone.float()).norm(dim=1) / alone.float().norm(dim=1)  # (5)
     if not bool((difference <= PROBE_TOLERANCE[alone.dtype]).all()):
-        return f"the probe differs by {difference.max().item():.2g}: tokens meet outside of attention"
+        return f"the probe differs by {difference.max().item():.2g}: tokens interact outside of attention"
     if row.layers != config.num_hidden_layers:
-        return f"{row.layers} of {config.num_hidden_layers} layers take their attention from outside"
+        return f"{row.layers} of {config.num_hidden_layers} layers use transformers' AttentionInterface"
     window = _window(config, max_length)
     if window is not None and window not in row.windows:
-        return f"a sliding window of {window} tokens that attention is not told of"
+        return f"a sliding window of {window} tokens that is not passed to attention"
     return None
 
 
 def _window(config: Any, max_length: int) -> int | None:
-    """The sliding window, where one hides something of a text that is as long as texts may be."""
+    """The sliding window, if it is shorter than the longest text."""
     types = getattr(config, "layer_types", None)
     window: int | None = getattr(config, "sliding_window", None)
     slides = types is None or "sliding_attention" in types
@@ -87,16 +87,16 @@ def _window(config: Any, max_length: int) -> int | None:
 
 @torch.inference_mode()
 def cache_bytes_per_token(backbone: Any, max_length: int) -> int:
-    """Bytes of a token's keys and values in all layers, which later rows may continue; 0 where they may not.
+    """Bytes of one token's keys and values in all layers, if prompts may be cached between batches; else 0.
 
-    For a model that may be shared, without a sliding window; tried on it, as sharing is.
+    For a model whose prompts are shared, without a sliding window. It is proven by a probe, as sharing is.
     """
     if _window(backbone.config, max_length) is not None:
         return 0
     try:
         return _probe_continued(backbone)
     except FAILURES as error:
-        log.warning("prompts are not kept between batches: the probe failed: %s", error)
+        log.warning("prompts are not cached between batches: the probe failed: %s", error)
         return 0
 
 
@@ -119,7 +119,7 @@ def _probe_continued(backbone: Any) -> int:
 
 
 def _last_states(backbone: Any, packing: Packing) -> torch.Tensor:
-    """What the row's layers make of every sequence's last token: (N, H), in float32."""
+    """The last hidden state of every sequence's last token: (N, H), in float32."""
     ids, positions = (to_device([part], backbone.device) for part in (packing.ids, packing.positions))
     hidden: torch.Tensor = backbone(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
     return hidden[0, packing.pooled].float()

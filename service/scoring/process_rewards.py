@@ -1,4 +1,4 @@
-"""Process reward models: a score for each step of a completion, at the token that ends it, and one for the whole."""
+"""Process reward models: a score per step of a completion, at the token that ends the step, and one for all of it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ Aggregate = Literal["min", "last", "mean", "product"]
 class Steps:
     """How a completion is cut into steps.
 
-    `token`: the vocabulary entry at which a step is scored. `split`: what stands between two steps as clients write
-    them; without it, clients write the token. `mark`: what is put behind a step (the token, and around it what the
-    model was trained on). `aggregate`: the completion's own score: the least, the last or the mean of its steps'
-    logits, or the log of the product of their probabilities (Lightman et al. 2023, arXiv 2305.20050, section 4.1; the
-    least: Wang et al. 2023, Math-Shepherd, arXiv 2312.08935).
+    Attributes:
+        token: the vocabulary entry at which a step is scored.
+        split: the text between two steps as clients write them; None: clients write the token.
+        mark: the text put behind a step, which holds the token; None: the token alone.
+        aggregate: the completion's own score: the minimum, the last or the mean of its steps' logits, or the log of the
+            product of their probabilities (Lightman et al. 2023, arXiv 2305.20050, section 4.1; the minimum: Wang et
+            al. 2023, Math-Shepherd, arXiv 2312.08935).
     """
 
     token: str
@@ -32,14 +34,14 @@ class Steps:
         if self.aggregate not in get_args(Aggregate):
             raise UsageError(f"aggregate {self.aggregate!r} is not one of {', '.join(get_args(Aggregate))}")
         if self.token not in self.behind:
-            raise UsageError(f"the mark {self.mark!r} does not hold the token {self.token!r}")
+            raise UsageError(f"the mark {self.mark!r} does not contain the token {self.token!r}")
 
     @property
     def behind(self) -> str:
         return self.token if self.mark is None else self.mark
 
     def marked(self, completion: str) -> str:
-        """The completion with a mark behind every step. One that holds the token already is only given its last."""
+        """The completion with a mark behind every step. If it holds the token already, only a missing last is added."""
         if self.token in completion:
             return completion if completion.rstrip().endswith(self.token) else completion + self.behind
         parts = completion.split(self.split) if self.split else [completion]
@@ -48,7 +50,7 @@ class Steps:
         return "".join(part + self.behind for part in parts)
 
     def aggregated(self, logits: Sequence[float]) -> StepScores:
-        """The completion's score, not finite unless all of its steps' are."""
+        """The completion's score; NaN if the logit of one step is not finite."""
         if not all(map(math.isfinite, logits)):
             return StepScores(math.nan, logits)
         if self.aggregate == "min":
@@ -62,7 +64,7 @@ class Steps:
 
 
 class StepScores(float):
-    """A completion's score that knows its steps': wherever a number is expected it is the number."""
+    """A completion's score, with the logits of its steps."""
 
     steps: tuple[float, ...]
 

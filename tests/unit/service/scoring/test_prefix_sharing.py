@@ -194,14 +194,14 @@ def test_learned_biases_by_distance_are_not_shared() -> None:
     from transformers import BloomConfig, BloomModel
 
     model = BloomModel(BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4)).eval()
-    assert "takes no attention from outside" in str(why_not(model, MAX_LENGTH))
+    assert "does not support transformers' AttentionInterface" in str(why_not(model, MAX_LENGTH))
 
 
 def test_tokens_that_meet_outside_of_attention_are_found_by_the_probe() -> None:
     """A convolution over the row, as some models have one in a layer that is named attention."""
     model = classifier("qwen2").base_model
     model.embed_tokens.register_forward_hook(lambda module, given, out: out + out.roll(1, dims=1) * 0.1)
-    assert "tokens meet outside of attention" in str(why_not(model, MAX_LENGTH))
+    assert "tokens interact outside of attention" in str(why_not(model, MAX_LENGTH))
 
 
 def test_a_window_that_attention_is_not_told_of_is_not_shared() -> None:

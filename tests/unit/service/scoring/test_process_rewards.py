@@ -181,7 +181,7 @@ def test_truncation_keeps_the_last_steps(tmp_path: Path) -> None:
         ({"pooled": "last"}, "`steps` goes with pooled 'steps'"),
         ({"steps": {"token": "<|nothing|>"}}, "no token of this tokenizer"),
         ({"steps": {"token": STEP, "aggregate": "max"}}, "aggregate 'max'"),
-        ({"steps": {"token": STEP, "mark": "#"}}, "does not hold the token"),
+        ({"steps": {"token": STEP, "mark": "#"}}, "does not contain the token"),
         ({"steps": {"tokens": STEP}}, "tokens"),
         ({"head": "lm_head"}, "needs `labels`"),
         ({"labels": ["+"]}, "unpack"),
