@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.judge import judge
+from sandbox.open import open_sandbox
 from sandbox.sandbox import Sandbox
 from sandbox.types import AssertSuite, CheckSuite, Limits, Program, Stop, Suite
 
@@ -194,7 +195,7 @@ def main() -> None:
     if flags.samples:
         samples = stratified(samples, labels, flags.samples)
     began = time.monotonic()
-    with Sandbox.open(accept="userns") as box:
+    with open_sandbox(accept="userns") as box:
         lines = [] if flags.only else [*canonical(box), ""]
         lines += report(judge_samples(box, samples, labels, flags.long_way))
         level = box.level

@@ -29,6 +29,7 @@ sys.path.append(str(ROOT / "tests"))
 
 from sandbox.judge import judge  # noqa: E402
 from sandbox.judge.audit import SEEN  # noqa: E402
+from sandbox.open import open_sandbox  # noqa: E402
 from sandbox.sandbox import Sandbox  # noqa: E402
 from sandbox.types import AssertSuite, CheckSuite, Limits, Options, Program, Report, Stop, Suite  # noqa: E402
 from support.exploits import FAMILIES, OURS, completion  # noqa: E402
@@ -103,7 +104,7 @@ def main() -> None:
         "| programs | number | with a flag | verdicts that differ | wall ms, median: without, with, difference "
         "| CPU ms of the answers |\n|---|---:|---:|---:|---:|---:|"
     )
-    with Sandbox.open() as box:
+    with open_sandbox() as box:
         told = []
         for name, work, stop in (("reference solutions", references, Stop()), ("samples of models", sampled, Stop(1))):
             flags, costs, differing = watch_all(box, work, stop)

@@ -19,6 +19,7 @@ from sandbox.errors import InvalidSuite
 from sandbox.judge.control_run import Control, Controls, control_of
 from sandbox.judge.judge import CodeSuite, judge, plan_of, size
 from sandbox.judge.suite_checks import flaw_of
+from sandbox.open import open_sandbox
 from sandbox.sandbox import Sandbox
 from sandbox.types import AssertSuite, CheckSuite, Limits, Program, ScriptSuite, Stop
 
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument("--scripts", action="store_true", help="also the scripts of other languages that start quickly")
     flags = parser.parse_args()
     found: dict[str, Found] = {}
-    with Sandbox.open(accept="userns") as box:
+    with open_sandbox(accept="userns") as box:
         for kind, name, suite in plain_suites():
             look(box, name, suite, found.setdefault(kind, Found()))
         if flags.scripts:

@@ -21,6 +21,7 @@ from typing import Any
 from overhead import ROOT, Connection, machine, service
 
 from sandbox.judge import judge
+from sandbox.open import open_sandbox
 from sandbox.sandbox import Sandbox
 from sandbox.types import (
     AssertSuite,
@@ -169,7 +170,7 @@ def main() -> None:
     flags = parser.parse_args()
     with (
         service(ROOT / "models" / "plaudit-mini") as url,
-        Sandbox.open(accept="userns") as box,
+        open_sandbox(accept="userns") as box,
         contextlib.closing(Client(url, flags.in_flight)) as client,
     ):
         print(

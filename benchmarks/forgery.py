@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
 from sandbox.judge import judge  # noqa: E402
-from sandbox.sandbox import Sandbox  # noqa: E402
+from sandbox.open import open_sandbox  # noqa: E402
 from sandbox.types import CheckSuite, Limits, Program, Stop  # noqa: E402
 from support.exploits import FAMILIES, OURS, Problem, completion  # noqa: E402
 
@@ -67,7 +67,7 @@ def whole_solution(problem: Problem) -> str:
 
 @contextmanager
 def plaudit() -> Iterator[Attempt]:
-    with Sandbox.open(accept="userns") as box:
+    with open_sandbox(accept="userns") as box:
 
         def attempt(problem: Problem, text: str) -> bool:
             suite = CheckSuite(problem.test, problem.entry_point, problem.prompt)

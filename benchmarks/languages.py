@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.judge import judge
-from sandbox.sandbox import Sandbox
+from sandbox.open import open_sandbox
 from sandbox.types import Limits, Program, Report, ScriptSuite, Stop
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,7 +99,7 @@ def cause(report: Report) -> str:
 
 def work_through(share: list[dict[str, Any]]) -> list[tuple[str, bool, str, float]]:
     outcomes = []
-    with Sandbox.open("userns") as box:
+    with open_sandbox("userns") as box:
         here = {language.name for language in box.languages()}
         for row in share:
             if row["language"] not in here:

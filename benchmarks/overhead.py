@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.judge import judge
+from sandbox.open import open_sandbox
 from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, StdioCase, StdioSuite, Stop
 from service.scoring.reward_model import RewardModel
@@ -224,7 +225,7 @@ def main() -> None:
         if flags.score_pairs:
             measured.append(score_pairs(flags.score_pairs, model, connection))
         if flags.execute_pairs:
-            with Sandbox.open(accept="userns") as box:
+            with open_sandbox(accept="userns") as box:
                 measured.append(execute_pairs(flags.execute_pairs, box, connection))
     pairs = ", ".join(f"{len(one.direct)} pairs of {one.name}" for one in measured)
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {pairs}; model {flags.model.name}\n")

@@ -38,6 +38,7 @@ if __name__ == "sandbox":  # another benchmark, next to this file, has asked for
 
 from sandbox import languages  # noqa: E402
 from sandbox.judge import judge  # noqa: E402
+from sandbox.open import open_sandbox  # noqa: E402
 from sandbox.sandbox import Sandbox  # noqa: E402
 from sandbox.types import AssertSuite, Case, FunctionSuite, Limits, Program, StdioCase, StdioSuite, Stop, Suite  # noqa: E402
 
@@ -237,7 +238,7 @@ def table(box: Sandbox, rounds: int, peers: str | None) -> None:
 def runs_for(seconds: float, core: int, begin: object, out: object) -> None:
     """Judge for so long on one core, and tell how many runs that were."""
     os.sched_setaffinity(0, {core})
-    with Sandbox.open() as box:
+    with open_sandbox() as box:
         run = ours(box, "print(1 + 1)\n", StdioSuite((StdioCase("", "2"),)))
         run()
         begin.wait()  # type: ignore[attr-defined]
@@ -282,7 +283,7 @@ def main() -> None:
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.processor() or platform.machine()}, kernel {platform.release()}, "
         f"Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}\n"
     )
-    with Sandbox.open() as box:
+    with open_sandbox() as box:
         table(box, arguments.rounds, arguments.peers)
 
 

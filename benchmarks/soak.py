@@ -19,6 +19,7 @@ from pathlib import Path
 
 from plaudit.grading import Verdict
 from sandbox.judge import judge
+from sandbox.open import open_sandbox
 from sandbox.sandbox import Sandbox
 from sandbox.types import (
     AssertSuite,
@@ -143,7 +144,7 @@ def main() -> None:
     assert len(runs) == ROUND, len(runs)
     first: list[Verdict] = []
     began = time.monotonic()
-    with Sandbox.open() as box:
+    with open_sandbox() as box:
         verdicts: list[Verdict] = []
         for turn in range(flags.runs // ROUND):
             verdicts = []

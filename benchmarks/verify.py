@@ -19,6 +19,7 @@ from pathlib import Path
 from overhead import ROOT, machine, service
 
 from sandbox.judge import judge
+from sandbox.open import open_sandbox
 from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, Stop
 from training.data.test_formats import sandbox_suite
@@ -68,7 +69,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as name,
         service(ROOT / "models" / "plaudit-mini") as url,
-        Sandbox.open(accept="userns") as box,
+        open_sandbox(accept="userns") as box,
     ):
         run = Run(Path(name), quiet=True)
         remote = config.Verify(service=url, in_flight=4, group=NUM_PROGRAMS)

@@ -1,6 +1,6 @@
 """The sandbox: the walls of the best isolation level that this host can give, proven before the first program.
 
-`Walls.probe` (`probe.py`) looks at the host. `Sandbox.open` refuses to start below the accepted level, then
+`HostCapabilities.probe` (`probe.py`) looks at the host. `Sandbox.open` refuses to start below the accepted level, then
 proves the walls by running hostile programs through the very path that every program will take (`selftest.py`).
 
 A sandbox belongs to one process (open it after a fork, not before). It owns a directory (named by pid and start time,
@@ -42,9 +42,9 @@ from typing import get_args
 from plaudit.grading import Level
 from plaudit.languages import UnsupportedLanguage
 from sandbox import languages, no_namespace
-from sandbox.capabilities import Walls
+from sandbox.capabilities import HostCapabilities
 from sandbox.cgroup import NAME, Cgroups, remove_stale, start_time
-from sandbox.errors import SandboxError, WallsMissing
+from sandbox.errors import IsolationUnavailable, SandboxError
 from sandbox.inside import reaper
 from sandbox.jail import Blueprint, Flavour, Jail, Job, Stay, kill_bwrap
 from sandbox.judge.checker_verdicts import TriedCheckers
@@ -115,7 +115,7 @@ KIT_FILES = {
 class Sandbox:
     """The open sandbox: makes jails, knows the languages, and cleans up. Use as a context manager."""
 
-    def __init__(self, walls: Walls, state: Path) -> None:
+    def __init__(self, walls: HostCapabilities, state: Path) -> None:
         self.walls = walls
         self.level: Level = walls.level
         self.pid = os.getpid()
@@ -148,23 +148,6 @@ class Sandbox:
             self.close()
             raise
 
-    @classmethod
-    def open(cls, accept: Level = "strong") -> Sandbox:
-        """Build the walls and prove them. Raises WallsMissing below `accept`, or where a wall does not hold."""
-        from sandbox.selftest import prove
-
-        walls = Walls.probe()
-        walls.require(accept)
-        state = state_directory()
-        sweep(state)
-        box = cls(walls, state)
-        try:
-            prove(box)
-        except BaseException:
-            box.close()
-            raise
-        return box
-
     def _end_strangers(self) -> None:
         """End what a dead owner of our uids has left, where no namespace has ended it.
 
@@ -182,7 +165,7 @@ class Sandbox:
         for uid in (sweeper, plan.uid, plan.uid + 1):
             running = reaper.processes_of(uid)
             if no_namespace.is_somebody(uid) or (running and (not ours or uid == sweeper)):
-                raise WallsMissing(f"uid {uid} is used on this host; programs need one that is nobody's")
+                raise IsolationUnavailable(f"uid {uid} is used on this host; programs need one that is nobody's")
             if running:
                 no_namespace.end(plan.python, plan.kit, uid, sweeper)
         os.pwrite(self.lock, OURS, 0)
@@ -385,7 +368,7 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, l
     if level in ("landlock", "none"):
         without = bare_plan(level, uid, [*binds, str(kit / RUNNER)], masks)
     elif not bwrap:
-        raise WallsMissing("bubblewrap (the bwrap program)")
+        raise IsolationUnavailable("bubblewrap (the bwrap program)")
     return Blueprint(
         bwrap=bwrap,
         binds=tuple(binds),
@@ -446,9 +429,9 @@ def copy_runner(folder: Path) -> None:
 
 
 def bare_plan(level: Level, uid: int | None, binds: list[str], masks: tuple[str, ...]) -> Bare:
-    """What the jails of a level without namespaces share. Raises WallsMissing where `landlock` has no uids to use."""
+    """What the jails of a level without namespaces share. Raises IsolationUnavailable without uids for `landlock`."""
     if level == "landlock" and uid is None:
-        raise WallsMissing("root: a uid for programs alone needs it")
+        raise IsolationUnavailable("root: a uid for programs alone needs it")
     sweeper = 0 if uid is None else FIRST_BROOM + (uid - FIRST_UID) // 2
     if level == "none":
         return Bare(sweeper, landlock=False)

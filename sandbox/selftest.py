@@ -1,7 +1,7 @@
 """The proof of the walls: hostile programs through the real path, before any other program is let in.
 
 Each trial is a program, what must become of it, and the levels that claim so. A wall that is claimed and does not hold
-is WallsMissing, naming the wall. Takes about a second.
+is IsolationUnavailable, naming the wall. Takes about a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plaudit.grading import Level, Verdict
-from sandbox.errors import WallsMissing
+from sandbox.errors import IsolationUnavailable
 from sandbox.judge import judge
 from sandbox.types import AssertSuite, Limits, Program, Report, StdioCase, StdioSuite, Stop, Suite
 
@@ -210,7 +210,7 @@ def trials(names: Mapping[str, object]) -> list[Trial]:
 
 
 def prove(box: Sandbox) -> None:
-    """Raises WallsMissing for the first wall that does not hold."""
+    """Raises IsolationUnavailable for the first wall that does not hold."""
     beacon = f"{box.name}-{os.urandom(4).hex()}"
     door = str(box.home / "door")
     names = {
@@ -242,4 +242,4 @@ def prove(box: Sandbox) -> None:
             report = judge(Program("python", trial.source), trial.suite, trial.limits, Stop(), box)
             if not trial.holds(report):
                 said = "; ".join(f"{test.verdict}: {test.stdout or test.detail}" for test in report.tests)
-                raise WallsMissing(f"the wall around {trial.wall} does not hold here: {said} {report.flags}")
+                raise IsolationUnavailable(f"the wall around {trial.wall} does not hold here: {said} {report.flags}")

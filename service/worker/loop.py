@@ -241,8 +241,8 @@ def limit_memory(mb: int) -> None:
 
 def run_execute(settings: Settings) -> int:
     """An executing worker until SIGTERM. Raises HostLacks when this host's walls are not what is asked for."""
-    from sandbox.errors import WallsMissing
-    from sandbox.sandbox import Sandbox
+    from sandbox.errors import IsolationUnavailable
+    from sandbox.open import open_sandbox
     from service.worker.execute import ExecuteWork
 
     if settings.redis_url is None:
@@ -251,10 +251,10 @@ def run_execute(settings: Settings) -> int:
     stop = Stop()
     stop.install()
     try:
-        with Sandbox.open(accept=settings.isolation_accept) as box:
+        with open_sandbox(accept=settings.isolation_accept) as box:
             if settings.executor_memory_mb is not None:
                 limit_memory(settings.executor_memory_mb)
             run(ExecuteWork(settings, box), settings, stop)
-    except WallsMissing as error:
+    except IsolationUnavailable as error:
         raise HostLacks(str(error)) from error
     return 0

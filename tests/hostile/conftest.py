@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.sandbox import Sandbox, Walls
+from sandbox.capabilities import HostCapabilities
+from sandbox.open import open_sandbox
+from sandbox.sandbox import Sandbox
 
 HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    walls = Walls.probe()
+    walls = HostCapabilities.probe()
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.root)
@@ -27,5 +29,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def box() -> Iterator[Sandbox]:
-    with Sandbox.open() as sandbox:
+    with open_sandbox() as sandbox:
         yield sandbox

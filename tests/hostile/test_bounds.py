@@ -450,11 +450,11 @@ import json, resource, sys
 from sandbox.errors import SandboxError
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.sandbox import Sandbox
+from sandbox.open import open_sandbox
 from service.worker.loop import limit_memory
 suites = {"function": FunctionSuite("f", (Case((1,), {}, 1),)), "literal": AssertSuite(("assert f(1) == 1",)),
           "assert": AssertSuite(("x = f(1)\\nassert x == 1",), entry_point="f")}
-with Sandbox.open() as box:
+with open_sandbox() as box:
     status = dict(line.split(":") for line in open("/proc/self/status"))
     limit_memory(int(status["VmData"].split()[0]) // 1024 + int(sys.argv[1]))
     for line in sys.stdin:

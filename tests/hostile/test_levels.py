@@ -19,12 +19,12 @@ import pytest
 from hostile.test_languages import SUM
 from plaudit.grading import Grading, Level, Verdict
 from sandbox import languages
-from sandbox.capabilities import landlock_lacks
-from sandbox.errors import SandboxError, WallsMissing
+from sandbox.capabilities import HostCapabilities, landlock_lacks
+from sandbox.errors import IsolationUnavailable, SandboxError
 from sandbox.inside.reaper import descendants, processes_of
 from sandbox.judge import judge
 from sandbox.no_namespace import unreachable
-from sandbox.sandbox import FIRST_BROOM, FIRST_UID, Sandbox, Walls, state_directory, sweep
+from sandbox.sandbox import FIRST_BROOM, FIRST_UID, Sandbox, state_directory, sweep
 from sandbox.selftest import prove
 from sandbox.types import (
     AssertSuite,
@@ -91,11 +91,11 @@ def reachable() -> Iterator[None]:
 
 
 def made(level: Level) -> Sandbox:
-    if level == "userns" and Walls.probe().lacks["userns"]:
+    if level == "userns" and HostCapabilities.probe().lacks["userns"]:
         pytest.skip("needs namespaces")
     if level == "landlock" and landlock_lacks():
         pytest.skip("; ".join(landlock_lacks()))
-    return Sandbox(Walls(level, ("a better one",), ""), state_directory())
+    return Sandbox(HostCapabilities(level, ("a better one",), ""), state_directory())
 
 
 @pytest.fixture(scope="module", params=["userns", "landlock", "none"])
@@ -500,8 +500,9 @@ OWNER = """
 import sys
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.sandbox import Sandbox, Walls, state_directory
-with Sandbox(Walls("landlock", (), ""), state_directory()) as box:
+from sandbox.capabilities import HostCapabilities
+from sandbox.sandbox import Sandbox, state_directory
+with Sandbox(HostCapabilities("landlock", (), ""), state_directory()) as box:
     print(box.name, box.plan.uid, flush=True)
     source = "import os\\nif os.fork() == 0: os.setsid()\\nwhile True: pass"
     judge(Program("python", source), StdioSuite((StdioCase("", ""),)), Limits(60), Stop(), box)
@@ -543,8 +544,8 @@ def test_a_uid_that_somebody_else_uses_is_left_alone(reachable: None, tmp_path: 
     """Programs are ended by uid, and a stranger would go with them. A new state directory knows no uid as ours."""
     stranger = subprocess.Popen(["/bin/sleep", "60"], user=uid, group=uid, extra_groups=[])
     try:
-        with pytest.raises(WallsMissing, match="is used on this host"):
-            Sandbox(Walls("landlock", (), ""), tmp_path)
+        with pytest.raises(IsolationUnavailable, match="is used on this host"):
+            Sandbox(HostCapabilities("landlock", (), ""), tmp_path)
         assert stranger.poll() is None
     finally:
         stranger.kill()
@@ -555,19 +556,20 @@ def test_a_uid_that_somebody_else_uses_is_left_alone(reachable: None, tmp_path: 
 
 DOCKER = """
 import json
-from sandbox.errors import WallsMissing
+from sandbox.errors import IsolationUnavailable
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.sandbox import Sandbox, Walls
-walls = Walls.probe()
+from sandbox.capabilities import HostCapabilities
+from sandbox.open import open_sandbox
+walls = HostCapabilities.probe()
 said = []
 for accept in ("strong", "userns"):
     try:
-        Sandbox.open(accept=accept).close()
-    except WallsMissing as error:
+        open_sandbox(accept=accept).close()
+    except IsolationUnavailable as error:
         said.append(str(error))
 verdicts = []
-with Sandbox.open(accept="landlock") as box:
+with open_sandbox(accept="landlock") as box:
     for language, source in (("python", "print(1)"), ("cpp", "#include <cstdio>\\nint main() { puts(\\"1\\"); }")):
         report = judge(Program(language, source), StdioSuite((StdioCase("", "1"),)), Limits(), Stop(), box)
         verdicts.append([report.verdict, report.isolation])
@@ -595,9 +597,10 @@ import json
 from sandbox.judge import judge
 from sandbox.selftest import prove
 from sandbox.types import *
-from sandbox.sandbox import Sandbox, Walls, state_directory
-lacks = Walls.probe().lacks
-with Sandbox(Walls("none", (), ""), state_directory()) as box:
+from sandbox.capabilities import HostCapabilities
+from sandbox.sandbox import Sandbox, state_directory
+lacks = HostCapabilities.probe().lacks
+with Sandbox(HostCapabilities("none", (), ""), state_directory()) as box:
     prove(box)
     report = judge(Program("python", "print(1)"), StdioSuite((StdioCase("", "1"),)), Limits(), Stop(), box)
 print(json.dumps([box.plan.uid, report.verdict, lacks["none"], [lack.split(":")[0] for lack in lacks["landlock"]]]))
@@ -614,14 +617,14 @@ def test_a_plain_user_can_have_none_and_not_landlock() -> None:
 
 
 def test_what_is_not_to_be_had_is_refused_by_name() -> None:
-    walls = Walls("landlock", ("cgroups",), "ask for more", {"strong": ("cgroups",), "landlock": ()})
+    walls = HostCapabilities("landlock", ("cgroups",), "ask for more", {"strong": ("cgroups",), "landlock": ()})
     for accept in ("strong", "userns"):
-        with pytest.raises(WallsMissing, match=r"cgroups.*'landlock'.*ask for more"):
+        with pytest.raises(IsolationUnavailable, match=r"cgroups.*'landlock'.*ask for more"):
             walls.require(accept)  # type: ignore[arg-type]
     walls.require("landlock")
     walls.require("none")
-    nothing = Walls("none", ("cgroups",), "", {"none": ("a Python that other uids can reach",)})
-    with pytest.raises(WallsMissing, match="a Python"):
+    nothing = HostCapabilities("none", ("cgroups",), "", {"none": ("a Python that other uids can reach",)})
+    with pytest.raises(IsolationUnavailable, match="a Python"):
         nothing.require("none")
 
 

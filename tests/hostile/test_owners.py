@@ -13,10 +13,12 @@ import pytest
 
 from sandbox import limits as fences
 from sandbox import sandbox
-from sandbox.errors import SandboxError, WallsMissing
+from sandbox.capabilities import HostCapabilities
+from sandbox.errors import IsolationUnavailable, SandboxError
 from sandbox.jail import Job
 from sandbox.judge import judge
-from sandbox.sandbox import Sandbox, Walls, state_directory, sweep
+from sandbox.open import open_sandbox
+from sandbox.sandbox import Sandbox, state_directory, sweep
 from sandbox.types import Limits, Program, StdioCase, StdioSuite, Stop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,8 +26,8 @@ SPIN = """
 from sandbox.jail import Job
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.sandbox import Sandbox
-with Sandbox.open() as box:
+from sandbox.open import open_sandbox
+with open_sandbox() as box:
     print(box.name, box.plan.uid, flush=True)
     program = Program("python", "import os\\nos.fork()\\nwhile True: pass")
     judge(program, StdioSuite((StdioCase("", ""),)), Limits(60), Stop(), box)
@@ -73,8 +75,8 @@ def test_nothing_survives_a_killed_owner_and_the_next_one_cleans_up(box: Sandbox
 
 def test_two_sandboxes_share_no_uid_and_no_name() -> None:
     code = """
-from sandbox.sandbox import Sandbox
-with Sandbox.open() as box:
+from sandbox.open import open_sandbox
+with open_sandbox() as box:
     print(box.name, box.plan.uid, flush=True)
     input()
 """
@@ -93,13 +95,13 @@ with Sandbox.open() as box:
 
 def test_a_host_without_walls_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    probed = Walls.probe()
+    probed = HostCapabilities.probe()
     assert probed.level not in ("strong", "userns")
     assert any("bubblewrap" in lack for lack in probed.missing)
     assert "--cap-add SYS_ADMIN" in probed.advice
     for accept in ("strong", "userns"):
-        with pytest.raises(WallsMissing, match="bubblewrap"):
-            Sandbox.open(accept=accept)  # type: ignore[arg-type]
+        with pytest.raises(IsolationUnavailable, match="bubblewrap"):
+            open_sandbox(accept=accept)  # type: ignore[arg-type]
 
 
 def test_a_wall_that_does_not_hold_is_found_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,13 +117,13 @@ def test_a_wall_that_does_not_hold_is_found_at_the_start(monkeypatch: pytest.Mon
             return os.pread(file.fileno(), 1 << 16, 0)
 
     monkeypatch.setattr(sandbox, "build_filter", open_filter)
-    with pytest.raises(WallsMissing, match="a vsock"):
-        Sandbox.open()
+    with pytest.raises(IsolationUnavailable, match="a vsock"):
+        open_sandbox()
 
 
 def test_sandboxes_of_one_process_do_not_disturb_each_other(box: Sandbox) -> None:
     program, suite = Program("python", "print(1)"), StdioSuite((StdioCase("", "1"),))
-    with Sandbox.open() as second:
+    with open_sandbox() as second:
         assert second.name != box.name
         assert judge(program, suite, Limits(), Stop(), second).passed == 1
     assert judge(program, suite, Limits(), Stop(), box).passed == 1
@@ -139,7 +141,7 @@ def test_a_forked_child_cannot_close_its_parents_sandbox(box: Sandbox) -> None:
 
 def test_a_broken_instrument_is_an_exception_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     program, suite = Program("python", "print(1)"), StdioSuite((StdioCase("", "1"),))
-    with Sandbox.open() as box:
+    with open_sandbox() as box:
         from dataclasses import replace
 
         good = box.plan

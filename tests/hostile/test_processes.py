@@ -201,8 +201,8 @@ def test_many_copies_at_once_are_not_slow_programs() -> None:
     script = """
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.sandbox import Sandbox
-with Sandbox.open() as box:
+from sandbox.open import open_sandbox
+with open_sandbox() as box:
     source = "x = 0\\nfor i in range(2_000_000): x += i\\nprint(x)"
     suite = StdioSuite((StdioCase("", "1999999000000"),))
     print(judge(Program("python", source), suite, Limits(cpu_s=2), Stop(), box).verdict)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import pytest
 
 from plaudit.grading import Verdict
+from sandbox.capabilities import HostCapabilities
 from sandbox.judge import judge
-from sandbox.sandbox import Sandbox, Walls, state_directory
+from sandbox.sandbox import Sandbox, state_directory
 from sandbox.types import AssertSuite, CheckSuite, Limits, Program, Report, StdioCase, StdioSuite, Stop
 
 LIMITS = Limits(cpu_s=5)
@@ -247,7 +248,7 @@ def test_the_next_program_does_not_see(box: Sandbox, name: str) -> None:
 
 def test_the_next_program_does_not_see_at_the_weaker_level_either() -> None:
     """Without cgroups the jail sweeps alone; what uses up memory is left out, because nobody stops it at once there."""
-    with Sandbox(Walls("userns", ("cgroups",), ""), state_directory()) as low:
+    with Sandbox(HostCapabilities("userns", ("cgroups",), ""), state_directory()) as low:
         before = world(low)
         for name, source in LEAVINGS.items():
             if not name.startswith(("an end", "a full disk", "no inode")):

@@ -221,13 +221,13 @@ def _work(tasks: Sequence[Task], results: Any, parent: int) -> None:
 
 def judge_shard(tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
     """Judge these programs one after another in one sandbox of this process."""
-    from sandbox.errors import WallsMissing
-    from sandbox.sandbox import Sandbox
+    from sandbox.errors import IsolationUnavailable
+    from sandbox.open import open_sandbox
 
     try:
-        with Sandbox.open() as box:
+        with open_sandbox() as box:
             yield from judge_tasks(tasks, box)
-    except WallsMissing as error:
+    except IsolationUnavailable as error:
         raise HostLacks(str(error)) from error
 
 
