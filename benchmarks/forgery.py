@@ -67,11 +67,11 @@ def whole_solution(problem: Problem) -> str:
 
 @contextmanager
 def plaudit() -> Iterator[Attempt]:
-    with open_sandbox(accept="userns") as box:
+    with open_sandbox(accept="userns") as sandbox:
 
         def attempt(problem: Problem, text: str) -> bool:
             suite = CheckSuite(problem.test, problem.entry_point, problem.prompt)
-            return judge(Program("python", text), suite, Limits(cpu_s=3), Stop(), box).passed == 1
+            return judge(Program("python", text), suite, Limits(cpu_s=3), Stop(), sandbox).passed == 1
 
         yield attempt
 

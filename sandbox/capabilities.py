@@ -17,7 +17,7 @@ from pathlib import Path
 
 from plaudit.grading import Level
 from sandbox import languages
-from sandbox.cgroup import Cgroups
+from sandbox.cgroup import CgroupTrees
 from sandbox.errors import IsolationUnavailable, SandboxError
 from sandbox.inside.landlock import known_abi
 from sandbox.no_namespace import unreachable
@@ -149,7 +149,7 @@ def namespace_lacks() -> list[str]:
 def cgroup_lacks() -> list[str]:
     if os.geteuid() != 0:
         return ["root: own uids for programs and cgroups need it (Docker: --user root)"]
-    lacks = Cgroups.here().missing()
+    lacks = CgroupTrees.here().missing()
     more = capability_lacks(("DAC_OVERRIDE",)) if lacks else []
     return [*(f"{lack} ({NO_CGROUPS})" for lack in lacks), *more]
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from plaudit.grading import Level
 from sandbox.capabilities import HostCapabilities
-from sandbox.sandbox import Sandbox, state_directory, sweep
+from sandbox.owners import state_directory, sweep
+from sandbox.sandbox import Sandbox
 from sandbox.selftest import prove
 
 

@@ -89,7 +89,7 @@ def main() -> None:
         charges.hear(line)
     charges.see_off(grace_s=float(sys.argv[1]))
     if find_spec("sandbox") and find_spec("sandbox.sandbox"):  # jails of executors that could not clean up themselves
-        from sandbox.sandbox import sweep
+        from sandbox.owners import sweep
 
         sweep()
 

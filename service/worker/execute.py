@@ -39,18 +39,18 @@ class ExecuteWork:
     kind: Kind = "execute"
     held = 0
 
-    def __init__(self, settings: Settings, box: Sandbox) -> None:
+    def __init__(self, settings: Settings, sandbox: Sandbox) -> None:
         self.queues = [EXECUTE_QUEUE]
         self.patience_s = settings.max_deadline_ms / 1000  # a long suite of slow tests is one step
-        self.box = box
+        self.sandbox = sandbox
         self._at_work = threading.Lock()  # between the heartbeat's thread and the change from one job to the next
         self._lease: Lease | None = None
         self.cache_ms = settings.cache_s * 1000
         self.missing: set[str] = set()  # modules that a metric has a series for
         self.suites: OrderedDict[str, tuple[Suite, int]] = OrderedDict()  # and the size of its frame
         self.info: dict[str, Any] = {
-            "isolation": box.level,
-            "toolchain": box.toolchain_digest,
+            "isolation": sandbox.level,
+            "toolchain": sandbox.toolchain_digest,
             "languages": [
                 {
                     "name": one.name,
@@ -60,14 +60,14 @@ class ExecuteWork:
                     "variants": {name: list(spellings) for name, spellings in one.variants.items()},
                     "packages": [{"name": name, "version": version} for name, version in packages(one.name)],
                 }
-                for one in box.languages()
+                for one in sandbox.languages()
             ],
         }
 
     def lost(self, lease: Lease) -> None:
         with self._at_work:
             if self._lease is not None and self._lease.key == lease.key:
-                self.box.interrupt.set()
+                self.sandbox.interrupt.set()
 
     def abandon(self) -> list[Lease]:
         return []  # nothing is held between two steps
@@ -79,7 +79,7 @@ class ExecuteWork:
         for lease in leases:
             with self._at_work:
                 self._lease = lease
-                self.box.interrupt.clear()
+                self.sandbox.interrupt.clear()
             self._run(lease, hands)
 
     def _run(self, lease: Lease, hands: Hands) -> None:
@@ -110,7 +110,7 @@ class ExecuteWork:
             return
         _count(task.language, report)
         self._count_missing([flag.removeprefix(FLAG) for flag in report.flags if flag.startswith(FLAG)])
-        body = Executed(report, self.box.toolchain_digest)
+        body = Executed(report, self.sandbox.toolchain_digest)
         hands.answer(
             lease,
             body,
@@ -133,7 +133,7 @@ class ExecuteWork:
         While a fleet is changed from one to another any executor takes any job, so that none waits; whose verdict it
         is, is said with it.
         """
-        own = self.box.toolchain_digest
+        own = self.sandbox.toolchain_digest
         return "" if task.toolchain == own else execute_job_id(msgspec.structs.replace(task, toolchain=own))
 
     def _cache_ms(self, body: Executed) -> int:
@@ -148,12 +148,12 @@ class ExecuteWork:
         """One judgement; the sandbox's own fault is tried once more before it is an answer."""
         program, stop = Program(task.language, task.source), Stop(task.stop_after)
         try:
-            return judge(program, suite, task.limits, stop, self.box, task.options)
+            return judge(program, suite, task.limits, stop, self.sandbox, task.options)
         except (InvalidSuite, UnsupportedLanguage, Interrupted):
             raise
         except SandboxError:
             log.warning("sandbox failed once; trying again", exc_info=True)
-            return judge(program, suite, task.limits, stop, self.box, task.options)
+            return judge(program, suite, task.limits, stop, self.sandbox, task.options)
 
     def _suite(self, sha256: str, hands: Hands) -> Suite | None:
         if sha256 in self.suites:

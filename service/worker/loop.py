@@ -251,10 +251,10 @@ def run_execute(settings: Settings) -> int:
     stop = Stop()
     stop.install()
     try:
-        with open_sandbox(accept=settings.isolation_accept) as box:
+        with open_sandbox(accept=settings.isolation_accept) as sandbox:
             if settings.executor_memory_mb is not None:
                 limit_memory(settings.executor_memory_mb)
-            run(ExecuteWork(settings, box), settings, stop)
+            run(ExecuteWork(settings, sandbox), settings, stop)
     except IsolationUnavailable as error:
         raise HostLacks(str(error)) from error
     return 0
