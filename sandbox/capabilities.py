@@ -19,7 +19,6 @@ from plaudit.grading import Level
 from sandbox import languages
 from sandbox.cgroup import CgroupTrees
 from sandbox.errors import IsolationUnavailable, SandboxError
-from sandbox.inside.landlock import known_abi
 from sandbox.no_namespace import unreachable
 from sandbox.seccomp import build_filter
 
@@ -64,6 +63,7 @@ COMPLAINTS = (
     ("", "Docker: --security-opt apparmor=unconfined, --security-opt systempaths=unconfined"),
 )
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+LANDLOCK_CREATE_RULESET, LANDLOCK_ASK_VERSION = 444, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def landlock_lacks() -> list[str]:
     if os.geteuid() != 0:
         return ["root: a uid for programs alone needs it (Docker: --user root)"]
     c = ctypes.CDLL(None, use_errno=True)
-    abi = known_abi(c)
+    abi = max(0, int(c.syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_ASK_VERSION)))
     if abi >= LEAST_LANDLOCK:
         return []
     if abi:
