@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.judge import judge
+from sandbox.open import open_sandbox
 from sandbox.sandbox import Sandbox
 from sandbox.types import AssertSuite, CheckSuite, Limits, Program, Stop, Suite
 
@@ -65,9 +66,9 @@ def suites(problem: dict[str, Any]) -> tuple[Suite, Suite]:
     return asserts, CheckSuite(problem["test_setup"] + "\n" + test, problem["entry_point"])
 
 
-def verdict(box: Sandbox, source: str, suite: Suite) -> tuple[str, str]:
+def verdict(sandbox: Sandbox, source: str, suite: Suite) -> tuple[str, str]:
     """A verdict and what the first failed test says."""
-    report = judge(Program("python", source), suite, LIMITS, Stop(after_failures=1), box)
+    report = judge(Program("python", source), suite, LIMITS, Stop(after_failures=1), sandbox)
     return report.verdict.value, next((test.detail for test in report.tests if test.verdict != "passed"), "")
 
 
@@ -85,7 +86,7 @@ def stratified(samples: list[dict[str, Any]], labels: dict[str, Any], count: int
     return chosen[:count]
 
 
-def judge_samples(box: Sandbox, samples: list[dict[str, Any]], labels: dict[str, Any], long_way: bool) -> Tally:
+def judge_samples(sandbox: Sandbox, samples: list[dict[str, Any]], labels: dict[str, Any], long_way: bool) -> Tally:
     by_task = {}
     for problem in read("problems.python.jsonl.gz"):
         suite = suites(problem)[0]
@@ -100,10 +101,10 @@ def judge_samples(box: Sandbox, samples: list[dict[str, Any]], labels: dict[str,
         label = labels[sample["sample_id"]]
         right = bool(label["gt_pass"])
         if key not in seen:
-            found = verdict(box, sample["solution"], by_task[sample["task_id"]])
+            found = verdict(sandbox, sample["solution"], by_task[sample["task_id"]])
             tally.runs += 1
             if (found[0] == "passed") != right:
-                again = verdict(box, sample["solution"], by_task[sample["task_id"]])
+                again = verdict(sandbox, sample["solution"], by_task[sample["task_id"]])
                 found = found if again[0] == found[0] else (f"{found[0]}, then {again[0]}", found[1] or again[1])
             seen[key] = found
         said, detail = seen[key]
@@ -128,7 +129,7 @@ def judge_samples(box: Sandbox, samples: list[dict[str, Any]], labels: dict[str,
     return tally
 
 
-def canonical(box: Sandbox) -> list[str]:
+def canonical(sandbox: Sandbox) -> list[str]:
     """The table's lines about canonical solutions, and those that fail by name."""
     counts: Counter[tuple[str, bool]] = Counter()
     failed = []
@@ -136,7 +137,7 @@ def canonical(box: Sandbox) -> list[str]:
         if not problem["canonical_solution"]:
             continue
         suite = suites(problem)[1]
-        said, detail = verdict(box, problem["canonical_solution"], suite)
+        said, detail = verdict(sandbox, problem["canonical_solution"], suite)
         counts["check" if isinstance(suite, CheckSuite) else "assert", said == "passed"] += 1
         if said != "passed":
             failed.append(f"- {problem['task_id']}: {said}: {detail}")
@@ -194,10 +195,10 @@ def main() -> None:
     if flags.samples:
         samples = stratified(samples, labels, flags.samples)
     began = time.monotonic()
-    with Sandbox.open(accept="userns") as box:
-        lines = [] if flags.only else [*canonical(box), ""]
-        lines += report(judge_samples(box, samples, labels, flags.long_way))
-        level = box.level
+    with open_sandbox(accept="userns") as sandbox:
+        lines = [] if flags.only else [*canonical(sandbox), ""]
+        lines += report(judge_samples(sandbox, samples, labels, flags.long_way))
+        level = sandbox.level
     took = time.monotonic() - began
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, isolation level {level}; {took:.0f} s")
     print("every suite with a process for the tests\n" if flags.long_way else "")

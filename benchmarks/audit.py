@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
 from sandbox.judge import judge  # noqa: E402
-from sandbox.judge.audit import SEEN  # noqa: E402
+from sandbox.judge.audit import AUDIT_FLAGS  # noqa: E402
+from sandbox.open import open_sandbox  # noqa: E402
 from sandbox.sandbox import Sandbox  # noqa: E402
 from sandbox.types import AssertSuite, CheckSuite, Limits, Options, Program, Report, Stop, Suite  # noqa: E402
 from support.exploits import FAMILIES, OURS, completion  # noqa: E402
@@ -51,36 +52,36 @@ def suite_of(problem: dict[str, Any], *, whole: bool) -> Suite:
 
 
 def seen(report: Report) -> set[str]:
-    return set(report.flags) & SEEN.keys()
+    return set(report.flags) & AUDIT_FLAGS.keys()
 
 
-def timed(box: Sandbox, source: str, suite: Suite, options: Options, stop: Stop) -> tuple[Report, float, float]:
+def timed(sandbox: Sandbox, source: str, suite: Suite, options: Options, stop: Stop) -> tuple[Report, float, float]:
     began = time.perf_counter()
-    report = judge(Program("python", source), suite, LIMITS, stop, box, options)
+    report = judge(Program("python", source), suite, LIMITS, stop, sandbox, options)
     return report, 1000 * (time.perf_counter() - began), sum(test.cpu_ms for test in report.tests)
 
 
 def watch_all(
-    box: Sandbox, work: list[tuple[str, str, Suite]], stop: Stop
+    sandbox: Sandbox, work: list[tuple[str, str, Suite]], stop: Stop
 ) -> tuple[dict[str, set[str]], list[tuple[float, float, float, float]], int]:
     """Flags by program, the cost of each (wall and CPU, without and with), and how many verdicts differ."""
     flags: dict[str, set[str]] = {}
     costs, differing = [], 0
     for number, (key, source, suite) in enumerate(work):
         ways = [Options(), Options(audit=True)]
-        done = {way.audit: timed(box, source, suite, way, stop) for way in (ways if number % 2 else ways[::-1])}
+        done = {way.audit: timed(sandbox, source, suite, way, stop) for way in (ways if number % 2 else ways[::-1])}
         flags[key] = seen(done[True][0])
         differing += done[False][0].verdict != done[True][0].verdict
         costs.append((done[False][1], done[True][1], done[False][2], done[True][2]))
     return flags, costs, differing
 
 
-def watched(box: Sandbox, family: str) -> Report:
+def watched(sandbox: Sandbox, family: str) -> Report:
     """A family of exploits on the first of our own problems."""
     problem = OURS[0]
     suite = CheckSuite(problem.test, problem.entry_point, problem.prompt)
     program = Program("python", completion(family, problem.entry_point))
-    return judge(program, suite, Limits(cpu_s=1, wall_s=10), Stop(), box, Options(audit=True))
+    return judge(program, suite, Limits(cpu_s=1, wall_s=10), Stop(), sandbox, Options(audit=True))
 
 
 def main() -> None:
@@ -103,10 +104,10 @@ def main() -> None:
         "| programs | number | with a flag | verdicts that differ | wall ms, median: without, with, difference "
         "| CPU ms of the answers |\n|---|---:|---:|---:|---:|---:|"
     )
-    with Sandbox.open() as box:
+    with open_sandbox() as sandbox:
         told = []
         for name, work, stop in (("reference solutions", references, Stop()), ("samples of models", sampled, Stop(1))):
-            flags, costs, differing = watch_all(box, work, stop)
+            flags, costs, differing = watch_all(sandbox, work, stop)
             off, on = (statistics.median(cost[at] for cost in costs) for at in (0, 1))
             apart = statistics.median(cost[1] - cost[0] for cost in costs)
             cpu_off, cpu_on = (statistics.median(cost[at] for cost in costs) for at in (2, 3))
@@ -117,7 +118,7 @@ def main() -> None:
                 flush=True,
             )
             told.append((name, flagged))
-        tricks = {family: seen(watched(box, family)) for family in FAMILIES}
+        tricks = {family: seen(watched(sandbox, family)) for family in FAMILIES}
         print(f"| families of exploits | {len(tricks)} | {sum(map(bool, tricks.values()))} | | | |\n")
     told.append(("families of exploits", tricks))
     print("families without a flag: " + ", ".join(family for family, words in tricks.items() if not words))

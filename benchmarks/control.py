@@ -16,9 +16,13 @@ from datetime import UTC, datetime
 from agreement import machine, read, suites
 
 from sandbox.errors import InvalidSuite
-from sandbox.judge.control_run import Control, Controls, control_of
-from sandbox.judge.judge import CodeSuite, judge, plan_of, size
-from sandbox.judge.suite_checks import flaw_of
+from sandbox.judge import judge
+from sandbox.judge.control_run import ControlResult, ControlResults, control_result
+from sandbox.judge.request import JudgeRequest
+from sandbox.judge.suite_checks import suite_flaw
+from sandbox.judge.suite_kinds import count_tests
+from sandbox.judge.suite_plan import CodeSuite, plan_of
+from sandbox.open import open_sandbox
 from sandbox.sandbox import Sandbox
 from sandbox.types import AssertSuite, CheckSuite, Limits, Program, ScriptSuite, Stop
 
@@ -59,16 +63,18 @@ def plain_suites() -> Iterator[tuple[str, str, CodeSuite]]:
                 yield kind, row["task_id"], AssertSuite(tuple(row["tests"]), setup, entry_point)
 
 
-def look(box: Sandbox, name: str, suite: CodeSuite, found: Found) -> None:
+def look(sandbox: Sandbox, name: str, suite: CodeSuite, found: Found) -> None:
     found.suites += 1
-    found.tests += size(suite)
-    flaw = flaw_of(suite, "python")
+    found.tests += count_tests(suite)
+    flaw = suite_flaw(suite, "python")
     if flaw is not None:
         found.refused.append(f"{name}: {flaw}")
         return
+    sandbox.cached(ControlResults).close()  # or a suite that stands in two sets would be looked up
+    request = JudgeRequest(sandbox, b"", "python", suite, LIMITS, Stop())
     began = time.perf_counter()
     try:
-        control: Control = control_of(box, Controls(), plan_of(suite), LIMITS, run=True, beyond=True)
+        control: ControlResult = control_result(request, plan_of(suite))
     except InvalidSuite as error:
         found.refused.append(f"{name}: {error}")
         return
@@ -79,14 +85,14 @@ def look(box: Sandbox, name: str, suite: CodeSuite, found: Found) -> None:
     found.unjudgeable += [f"{name}: `{texts[at]}`: {why}" for at, why in sorted(control.unjudgeable.items())]
 
 
-def look_at_script(box: Sandbox, problem: dict[str, str], found: Found) -> None:
+def look_at_script(sandbox: Sandbox, problem: dict[str, str], found: Found) -> None:
     """A script's control run, and the run of an empty program after it."""
     found.suites += 1
     found.tests += 1
     began = time.perf_counter()
     try:
         suite = ScriptSuite(problem["test_code"])
-        judge(Program(problem["language"], " "), suite, LIMITS, Stop(), box)
+        judge(Program(problem["language"], " "), suite, LIMITS, Stop(), sandbox)
     except InvalidSuite as error:
         found.refused.append(f"{problem['task_id']}: {error}")
     finally:
@@ -98,16 +104,16 @@ def main() -> None:
     parser.add_argument("--scripts", action="store_true", help="also the scripts of other languages that start quickly")
     flags = parser.parse_args()
     found: dict[str, Found] = {}
-    with Sandbox.open(accept="userns") as box:
+    with open_sandbox(accept="userns") as sandbox:
         for kind, name, suite in plain_suites():
-            look(box, name, suite, found.setdefault(kind, Found()))
+            look(sandbox, name, suite, found.setdefault(kind, Found()))
         if flags.scripts:
-            installed = {language.name for language in box.languages()}
+            installed = {language.name for language in sandbox.languages()}
             for file in ("problems.multilang.jsonl.gz", "problems.more_languages.jsonl.gz"):
                 for problem in read(file):
                     language = problem["language"]
                     if language in SCRIPTS and language in installed and problem["test_code"]:
-                        look_at_script(box, problem, found.setdefault(f"{language}, `script`", Found()))
+                        look_at_script(sandbox, problem, found.setdefault(f"{language}, `script`", Found()))
     print(f"# The control run over public suites\n\n{datetime.now(UTC):%Y-%m-%d}, {machine()}\n")
     print("| suites | number | tests | refused | vacuous | unjudgeable | control run, ms (median) |")
     print("|---|---:|---:|---:|---:|---:|---:|")

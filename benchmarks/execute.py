@@ -21,6 +21,7 @@ from typing import Any
 from overhead import ROOT, Connection, machine, service
 
 from sandbox.judge import judge
+from sandbox.open import open_sandbox
 from sandbox.sandbox import Sandbox
 from sandbox.types import (
     AssertSuite,
@@ -88,13 +89,13 @@ def body(tests: dict[str, Any], sources: list[str], language: str = "python") ->
     return {"items": [{"language": language, "programs": sources, "tests": tests}], "deadline_ms": 120_000}
 
 
-def compare(kind: str, rounds: int, in_flight: int, box: Sandbox, client: Client) -> Iterator[str]:
+def compare(kind: str, rounds: int, in_flight: int, sandbox: Sandbox, client: Client) -> Iterator[str]:
     """Programs a second by the engine and through the service."""
     engine, through, again = [], [], []
     for turn in range(-1, rounds):
         began = time.perf_counter()
         for source in programs(kind, f"engine {turn}"):
-            report = judge(Program("python", source), suite(kind), Limits(), Stop(), box)
+            report = judge(Program("python", source), suite(kind), Limits(), Stop(), sandbox)
             assert report.passed == NUM_TESTS, report
         middle = time.perf_counter()
         groups = [body(wire(kind), programs(kind, f"{time.time_ns()} {at}")) for at in range(in_flight)]
@@ -127,7 +128,7 @@ def compiled(client: Client) -> Iterator[str]:
         yield f"| C++, compiled once, tests: {count} | {1000 * statistics.median(values):.0f} ms |"
 
 
-def control_runs(box: Sandbox, rounds: int) -> Iterator[str]:
+def control_runs(sandbox: Sandbox, rounds: int) -> Iterator[str]:
     """What the first program of a suite pays for the control run, by kind: then, later, and without the option."""
     body = "def total(values, start):\n    return sum(values) + start\n"
     lines = [f"    assert total([{n}, {n + 1}], {n}) == {3 * n + 1}\n" for n in range(NUM_TESTS)]
@@ -155,7 +156,7 @@ def control_runs(box: Sandbox, rounds: int) -> Iterator[str]:
                 ("off", tried[1], Options(control=False)),
             ):
                 began = time.perf_counter()
-                report = judge(Program("python", body), one, Limits(), Stop(), box, options)
+                report = judge(Program("python", body), one, Limits(), Stop(), sandbox, options)
                 assert report.passed == report.total, report
                 if turn >= 0:
                     took[name].append(1000 * (time.perf_counter() - began))
@@ -169,7 +170,7 @@ def main() -> None:
     flags = parser.parse_args()
     with (
         service(ROOT / "models" / "plaudit-mini") as url,
-        Sandbox.open(accept="userns") as box,
+        open_sandbox(accept="userns") as sandbox,
         contextlib.closing(Client(url, flags.in_flight)) as client,
     ):
         print(
@@ -179,11 +180,11 @@ def main() -> None:
         print("| kind | engine, programs/s | /execute, programs/s | again, from the cache | /execute of engine |")
         print("|---|---:|---:|---:|---:|")
         for kind in ("assert", "stdio"):
-            for line in compare(kind, flags.rounds, flags.in_flight, box, client):
+            for line in compare(kind, flags.rounds, flags.in_flight, sandbox, client):
                 print(line, flush=True)
         print("\n| suite of ten tests, ms a program | with its control run | later | `control: false`, first |")
         print("|---|---:|---:|---:|")
-        for line in control_runs(box, flags.rounds):
+        for line in control_runs(sandbox, flags.rounds):
             print(line, flush=True)
         print("\n| | median |\n|---|---:|")
         for line in compiled(client):

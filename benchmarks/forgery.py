@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
 from sandbox.judge import judge  # noqa: E402
-from sandbox.sandbox import Sandbox  # noqa: E402
+from sandbox.open import open_sandbox  # noqa: E402
 from sandbox.types import CheckSuite, Limits, Program, Stop  # noqa: E402
 from support.exploits import FAMILIES, OURS, Problem, completion  # noqa: E402
 
@@ -67,11 +67,11 @@ def whole_solution(problem: Problem) -> str:
 
 @contextmanager
 def plaudit() -> Iterator[Attempt]:
-    with Sandbox.open(accept="userns") as box:
+    with open_sandbox(accept="userns") as sandbox:
 
         def attempt(problem: Problem, text: str) -> bool:
             suite = CheckSuite(problem.test, problem.entry_point, problem.prompt)
-            return judge(Program("python", text), suite, Limits(cpu_s=3), Stop(), box).passed == 1
+            return judge(Program("python", text), suite, Limits(cpu_s=3), Stop(), sandbox).passed == 1
 
         yield attempt
 

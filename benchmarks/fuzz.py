@@ -23,10 +23,10 @@ from typing import Any
 
 from plaudit.grading import Verdict
 from sandbox.judge import bounds, codec, isolated_tests
-from sandbox.judge.function_calls import Call, Undecided, greeting_fate, reply_fate, weigh_value
+from sandbox.judge.function_calls import EntryPointCall, Undecided, greeting_outcome, reply_outcome, weigh_value
 from sandbox.judge.literal_asserts import weigh_literal
 from sandbox.judge.report_limits import bounded
-from sandbox.run import Fate
+from sandbox.run import RunOutcome
 from sandbox.types import Report, TestReport
 from service.jobs import Executed, encode
 
@@ -223,27 +223,27 @@ class Grammar:
         return self.mutated(data) if self.random.random() < 0.5 else data
 
 
-def host(data: bytes, number: int) -> list[Fate]:
+def host(data: bytes, number: int) -> list[RunOutcome]:
     """What the host makes of a frame, all three ways in which it may come to hear it."""
     try:
         message = codec.loads(data, bounds.MAX_JUDGED_CONTAINERS)
     except codec.CodecError as error:
-        return [Fate(Verdict.INVALID_RESULT, bounds.text(str(error)))]
+        return [RunOutcome(Verdict.INVALID_RESULT, bounds.text(str(error)))]
     if type(message) is not dict:
         return []
     expected = EXPECTED[number % len(EXPECTED)]
     tolerance = 1e-6 if number % 2 else None
-    call = Call([], [], lambda tree: weigh_value(tree, expected, tolerance))
-    fates = [reply_fate(message, message.get("id"), call)]
+    call = EntryPointCall([], [], lambda tree: weigh_value(tree, expected, tolerance))
+    outcomes = [reply_outcome(message, message.get("id"), call)]
     if len(data) <= bounds.MAX_LITERAL_BYTES:
         how = ("==", "is", "truth")[number % 3]
-        literal = Call([], [], lambda tree: weigh_literal(tree, how, expected, True, "no"))
+        literal = EntryPointCall([], [], lambda tree: weigh_literal(tree, how, expected, True, "no"))
         try:
-            fates.append(reply_fate(message, message.get("id"), literal))
+            outcomes.append(reply_outcome(message, message.get("id"), literal))
         except Undecided:
-            fates.append(Fate(None, "undecided"))
-    fates.append(greeting_fate(message) or Fate(None, "loaded"))
-    return fates
+            outcomes.append(RunOutcome(None, "undecided"))
+    outcomes.append(greeting_outcome(message) or RunOutcome(None, "loaded"))
+    return outcomes
 
 
 class Scripted:
@@ -283,7 +283,7 @@ def exercise(peer: Any, number: int) -> None:
     assert value in (1, 2)
 
 
-def test_process(data: bytes, number: int) -> Fate:
+def test_process(data: bytes, number: int) -> RunOutcome:
     wire = Scripted(data, 2 if len(data) > 100_000 else 6)
     peer = inside_peer.Peer(wire, inside_tests.perform, guarded=True)
     wire.peer = peer
@@ -293,21 +293,21 @@ def test_process(data: bytes, number: int) -> Fate:
     if len(word) > bounds.MAX_WORD_BYTES:
         raise AssertionError(f"a word of {len(word)} bytes")
     if verdict in ("lost", "invalid"):
-        return Fate(None, verdict)
-    return isolated_tests.verdict_of(codec.loads(word)["done"])
+        return RunOutcome(None, verdict)
+    return isolated_tests.outcome_of(codec.loads(word)["done"])
 
 
-def check(fate: Fate, number: int) -> str:
+def check(outcome: RunOutcome, number: int) -> str:
     """The verdict, once it is seen that it can be told."""
-    if len(fate.detail) > bounds.MAX_DETAIL + 1:
-        raise AssertionError(f"message {number}: a detail of {len(fate.detail)} characters")
-    if fate.verdict is None:
-        return fate.detail
-    test = TestReport(fate.verdict, detail=fate.detail)
-    report = bounded(Report(fate.verdict, 0, 1, (test,), "split", "strong"))
+    if len(outcome.detail) > bounds.MAX_DETAIL + 1:
+        raise AssertionError(f"message {number}: a detail of {len(outcome.detail)} characters")
+    if outcome.verdict is None:
+        return outcome.detail
+    test = TestReport(outcome.verdict, detail=outcome.detail)
+    report = bounded(Report(outcome.verdict, 0, 1, (test,), "split", "strong"))
     if len(encode(Executed(report))) > bounds.MAX_REPORT_BYTES:
         raise AssertionError(f"message {number}: a report past its bound")
-    return str(fate.verdict)
+    return str(outcome.verdict)
 
 
 def main() -> int:
@@ -329,7 +329,7 @@ def main() -> int:
         ):
             cpu = time.process_time()
             try:
-                told[way].update(check(fate, number) for fate in work())
+                told[way].update(check(outcome, number) for outcome in work())
             except (Exception, inside_peer.Lost, inside_peer.Unsplittable) as error:  # noqa: BLE001 - that is the find
                 bad.append(f"message {number}, {way}: {type(error).__name__}: {error}"[:200])
             cpu = time.process_time() - cpu

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.judge import judge
-from sandbox.sandbox import Sandbox
+from sandbox.open import open_sandbox
 from sandbox.types import Limits, Program, Report, ScriptSuite, Stop
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,14 +99,14 @@ def cause(report: Report) -> str:
 
 def work_through(share: list[dict[str, Any]]) -> list[tuple[str, bool, str, float]]:
     outcomes = []
-    with Sandbox.open("userns") as box:
-        here = {language.name for language in box.languages()}
+    with open_sandbox("userns") as sandbox:
+        here = {language.name for language in sandbox.languages()}
         for row in share:
             if row["language"] not in here:
                 continue
             key, program, suite = work_of(row)
             began = time.perf_counter()
-            report = judge(program, suite, LIMITS, Stop(), box)
+            report = judge(program, suite, LIMITS, Stop(), sandbox)
             took = time.perf_counter() - began
             outcomes.append((key, report.verdict == "passed", cause(report), took))
     return outcomes

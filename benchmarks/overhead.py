@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.judge import judge
+from sandbox.open import open_sandbox
 from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, StdioCase, StdioSuite, Stop
 from service.scoring.reward_model import RewardModel
@@ -164,7 +165,7 @@ def score_pairs(count: int, model: RewardModel, connection: Connection) -> Pairs
     return pairs
 
 
-def execute_pairs(count: int, box: Sandbox, connection: Connection) -> Pairs:
+def execute_pairs(count: int, sandbox: Sandbox, connection: Connection) -> Pairs:
     """`/execute` of one program with one stdio case against the judge on the same program."""
     nonce = time.time_ns()
     suite = StdioSuite((StdioCase("2\n3\n", "5\n"),))
@@ -174,7 +175,7 @@ def execute_pairs(count: int, box: Sandbox, connection: Connection) -> Pairs:
         return f"print(int(input()) + int(input()))  # {nonce + at}\n"
 
     def direct(at: int) -> None:
-        report = judge(Program("python", source(at)), suite, Limits(), Stop(None), box)
+        report = judge(Program("python", source(at)), suite, Limits(), Stop(None), sandbox)
         assert report.passed == 1, report
 
     def through(at: int) -> dict[str, Any]:
@@ -224,8 +225,8 @@ def main() -> None:
         if flags.score_pairs:
             measured.append(score_pairs(flags.score_pairs, model, connection))
         if flags.execute_pairs:
-            with Sandbox.open(accept="userns") as box:
-                measured.append(execute_pairs(flags.execute_pairs, box, connection))
+            with open_sandbox(accept="userns") as sandbox:
+                measured.append(execute_pairs(flags.execute_pairs, sandbox, connection))
     pairs = ", ".join(f"{len(one.direct)} pairs of {one.name}" for one in measured)
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; {pairs}; model {flags.model.name}\n")
     print(table(measured))

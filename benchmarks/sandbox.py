@@ -38,6 +38,7 @@ if __name__ == "sandbox":  # another benchmark, next to this file, has asked for
 
 from sandbox import languages  # noqa: E402
 from sandbox.judge import judge  # noqa: E402
+from sandbox.open import open_sandbox  # noqa: E402
 from sandbox.sandbox import Sandbox  # noqa: E402
 from sandbox.types import AssertSuite, Case, FunctionSuite, Limits, Program, StdioCase, StdioSuite, Stop, Suite  # noqa: E402
 
@@ -114,10 +115,14 @@ def asked(argv: list[str]) -> Iterator[Callable[[str], str]]:
         stdin.close()
 
 
-def forking(box: Sandbox, modules: tuple[str, ...]) -> list[str]:
+def forking(sandbox: Sandbox, modules: tuple[str, ...]) -> list[str]:
     """The command line of an interpreter that holds what a jail's first process holds, and forks when asked."""
-    code = FORKS.format(zygote=str(box.plan.kit / "zygote.pyc"), path=list(box.plan.packages), modules=list(modules))
-    return [box.plan.python, "-s", "-S", "-P", "-c", code]
+    code = FORKS.format(
+        zygote=str(sandbox.jail_config.harness / "zygote.pyc"),
+        path=list(sandbox.jail_config.packages),
+        modules=list(modules),
+    )
+    return [sandbox.jail_config.python, "-s", "-S", "-P", "-c", code]
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -126,12 +131,12 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def ours(box: Sandbox, source: str, suite: Suite) -> Callable[[], float]:
+def ours(sandbox: Sandbox, source: str, suite: Suite) -> Callable[[], float]:
     program = Program("python", source)
 
     def run() -> float:
         began = time.perf_counter()
-        report = judge(program, suite, LIMITS, NEVER, box)
+        report = judge(program, suite, LIMITS, NEVER, sandbox)
         took = time.perf_counter() - began
         if report.passed != report.total:
             raise SystemExit(f"a right program failed: {report}")
@@ -149,10 +154,10 @@ def started(argv: list[str]) -> Callable[[], float]:
     return lambda: timed(run)
 
 
-def ways(box: Sandbox, head: str, ask: contextlib.ExitStack, peers: str | None) -> dict[str, Callable[[], float]]:
+def ways(sandbox: Sandbox, head: str, ask: contextlib.ExitStack, peers: str | None) -> dict[str, Callable[[], float]]:
     """Every way of running one program that computes 1 + 1, with these imports at its head."""
     science = ("numpy",) if "numpy" in head else ()
-    fork = ask.enter_context(asked(forking(box, (*languages.LIGHT_MODULES, *science))))
+    fork = ask.enter_context(asked(forking(sandbox, (*languages.LIGHT_MODULES, *science))))
     function, script = f"{head}def f(x): return x + 1\n", f"{head}print(1 + 1)\n"
     file = Path(ask.enter_context(tempfile.TemporaryDirectory())) / "main.py"
     file.write_text(script)
@@ -187,12 +192,12 @@ def ways(box: Sandbox, head: str, ask: contextlib.ExitStack, peers: str | None) 
         bwrap += ["--ro-bind", home, home]
     found = {
         "bare fork of the same interpreter": lambda: float(fork("fork")),
-        "plaudit: stdio": ours(box, script, StdioSuite((StdioCase("", "2"),))),
-        "plaudit: assert, literal": ours(box, function, AssertSuite(("assert f(1) == 2",))),
-        "plaudit: assert, test process": ours(box, function, AssertSuite(("y = f(1)\nassert y == 2",))),
-        "plaudit: function": ours(box, function, FunctionSuite("f", (Case((1,), {}, 2),))),
-        "bubblewrap + python3": started([*bwrap, "--", box.plan.python, "/main.py"]),
-        "python3, no walls": started([box.plan.python, str(file)]),
+        "plaudit: stdio": ours(sandbox, script, StdioSuite((StdioCase("", "2"),))),
+        "plaudit: assert, literal": ours(sandbox, function, AssertSuite(("assert f(1) == 2",))),
+        "plaudit: assert, test process": ours(sandbox, function, AssertSuite(("y = f(1)\nassert y == 2",))),
+        "plaudit: function": ours(sandbox, function, FunctionSuite("f", (Case((1,), {}, 2),))),
+        "bubblewrap + python3": started([*bwrap, "--", sandbox.jail_config.python, "/main.py"]),
+        "python3, no walls": started([sandbox.jail_config.python, str(file)]),
     }
     if peers is not None:
         harness = ask.enter_context(asked([peers, "-c", HARNESSES]))
@@ -209,7 +214,7 @@ def ways(box: Sandbox, head: str, ask: contextlib.ExitStack, peers: str | None) 
     return found
 
 
-def table(box: Sandbox, rounds: int, peers: str | None) -> None:
+def table(sandbox: Sandbox, rounds: int, peers: str | None) -> None:
     print("| program | way | best ms | median ms | of the fork limit | bubblewrap + python3 takes |")
     print("|---|---|---|---|---|---|")
     for weight, head in WEIGHTS.items():
@@ -217,7 +222,7 @@ def table(box: Sandbox, rounds: int, peers: str | None) -> None:
             print("| numpy | - | not installed for this interpreter | | | |")
             continue
         with contextlib.ExitStack() as stack:
-            these = ways(box, head, stack, peers)
+            these = ways(sandbox, head, stack, peers)
             slow = {name for name in these if not name.startswith(("plaudit", "bare"))}
             took: dict[str, list[float]] = {name: [] for name in these}
             for run in these.values():
@@ -237,8 +242,8 @@ def table(box: Sandbox, rounds: int, peers: str | None) -> None:
 def runs_for(seconds: float, core: int, begin: object, out: object) -> None:
     """Judge for so long on one core, and tell how many runs that were."""
     os.sched_setaffinity(0, {core})
-    with Sandbox.open() as box:
-        run = ours(box, "print(1 + 1)\n", StdioSuite((StdioCase("", "2"),)))
+    with open_sandbox() as sandbox:
+        run = ours(sandbox, "print(1 + 1)\n", StdioSuite((StdioCase("", "2"),)))
         run()
         begin.wait()  # type: ignore[attr-defined]
         until, count = time.monotonic() + seconds, 0
@@ -282,8 +287,8 @@ def main() -> None:
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.processor() or platform.machine()}, kernel {platform.release()}, "
         f"Python {sys.version.split()[0]}, load {os.getloadavg()[0]:.1f}\n"
     )
-    with Sandbox.open() as box:
-        table(box, arguments.rounds, arguments.peers)
+    with open_sandbox() as sandbox:
+        table(sandbox, arguments.rounds, arguments.peers)
 
 
 if __name__ == "__main__":

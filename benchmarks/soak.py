@@ -19,6 +19,7 @@ from pathlib import Path
 
 from plaudit.grading import Verdict
 from sandbox.judge import judge
+from sandbox.open import open_sandbox
 from sandbox.sandbox import Sandbox
 from sandbox.types import (
     AssertSuite,
@@ -92,7 +93,7 @@ MIX: list[tuple[int, str, Suite, Limits]] = [
 
 
 @dataclass(frozen=True)
-class Census:
+class LeakCount:
     """What could leak."""
 
     processes: int
@@ -103,14 +104,14 @@ class Census:
     resident_mb: float
 
     @classmethod
-    def take(cls, box: Sandbox) -> Census:
-        assert box.plan.cgroups is not None
+    def take(cls, sandbox: Sandbox) -> LeakCount:
+        assert sandbox.jail_config.cgroups is not None
         return cls(
             processes=len(below(os.getpid())),
             descriptors=len(os.listdir("/proc/self/fd")),
             mounts=len(Path("/proc/self/mountinfo").read_text().splitlines()),
-            cgroups=sum(1 for tree in box.plan.cgroups.trees for _ in tree.base.glob(f"{box.name}-*")),
-            files=len(list(box.home.rglob("*"))),
+            cgroups=sum(1 for tree in sandbox.jail_config.cgroups.trees for _ in tree.base.glob(f"{sandbox.name}-*")),
+            files=len(list(sandbox.home.rglob("*"))),
             resident_mb=int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20,
         )
 
@@ -143,20 +144,20 @@ def main() -> None:
     assert len(runs) == ROUND, len(runs)
     first: list[Verdict] = []
     began = time.monotonic()
-    with Sandbox.open() as box:
+    with open_sandbox() as sandbox:
         verdicts: list[Verdict] = []
         for turn in range(flags.runs // ROUND):
             verdicts = []
             for at in runs:
                 _, source, suite, limits = MIX[at]
-                verdicts.append(judge(Program("python", source), suite, limits, Stop(), box).verdict)
+                verdicts.append(judge(Program("python", source), suite, limits, Stop(), sandbox).verdict)
             if not turn:
-                first, before = verdicts, Census.take(box)
+                first, before = verdicts, LeakCount.take(sandbox)
                 print(f"after {ROUND}: {before}; {dict(Counter(verdicts))}", flush=True)
             elif turn % 10 == 9:
-                print(f"after {ROUND * (turn + 1)}: {Census.take(box)}", flush=True)
-        box.collect(0)
-        after = Census.take(box)
+                print(f"after {ROUND * (turn + 1)}: {LeakCount.take(sandbox)}", flush=True)
+        sandbox.collect(0)
+        after = LeakCount.take(sandbox)
     seconds = time.monotonic() - began
     changed = [(MIX[at][1], a, b) for at, a, b in zip(runs, first, verdicts, strict=True) if a is not b]
     print(

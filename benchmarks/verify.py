@@ -19,6 +19,7 @@ from pathlib import Path
 from overhead import ROOT, machine, service
 
 from sandbox.judge import judge
+from sandbox.open import open_sandbox
 from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, Stop
 from training.data.test_formats import sandbox_suite
@@ -42,11 +43,13 @@ def tasks(groups: int, nonce: str) -> list[Task]:
     return made
 
 
-def engine(box: Sandbox, wanted: list[Task]) -> list[float]:
+def engine(sandbox: Sandbox, wanted: list[Task]) -> list[float]:
     rates = []
     for task in wanted:
         suite = sandbox_suite(task.kind, task.tests, task.setup, task.entry_point)
-        rates.append(judge(Program("python", task.solution), suite, Limits(cpu_s=task.cpu_s), Stop(), box).pass_rate)
+        rates.append(
+            judge(Program("python", task.solution), suite, Limits(cpu_s=task.cpu_s), Stop(), sandbox).pass_rate
+        )
     return rates
 
 
@@ -68,7 +71,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as name,
         service(ROOT / "models" / "plaudit-mini") as url,
-        Sandbox.open(accept="userns") as box,
+        open_sandbox(accept="userns") as sandbox,
     ):
         run = Run(Path(name), quiet=True)
         remote = config.Verify(service=url, in_flight=4, group=NUM_PROGRAMS)
@@ -79,7 +82,7 @@ def main() -> None:
                 run,
                 1,
                 name=f"{turn}-local.jsonl",
-                judged=lambda left: judge_tasks(left, box),
+                judged=lambda left: judge_tasks(left, sandbox),
             )
             return [one["pass_rate"] for one in found.values()]
 
@@ -92,7 +95,9 @@ def main() -> None:
         rates: dict[str, list[float]] = {"engine": [], "stage": [], "service": []}
         for turn in range(-1, flags.rounds):
             now = {
-                "engine": rate(lambda turn=turn: engine(box, tasks(flags.groups, f"{turn} {time.time_ns()}")), count),
+                "engine": rate(
+                    lambda turn=turn: engine(sandbox, tasks(flags.groups, f"{turn} {time.time_ns()}")), count
+                ),
                 "stage": rate(lambda turn=turn: staged(turn), count),
                 "service": rate(lambda turn=turn: served(turn), count),
             }

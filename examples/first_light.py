@@ -23,7 +23,7 @@ from typing import Any
 
 from plaudit.client import Client
 from plaudit.schemas import CompletionReward, RewardItem
-from sandbox.capabilities import Walls
+from sandbox.capabilities import HostCapabilities
 from service.up.process import Child, command, spawn
 
 HERE = Path(__file__).parent
@@ -87,7 +87,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def accepted_walls(flags: list[str]) -> list[str]:
     """A host that cannot wall off as a production one should (no root, say) still shows the demo, and is told so."""
-    walls = Walls.probe()
+    walls = HostCapabilities.probe()
     chosen = "PLAUDIT_ISOLATION_ACCEPT" in os.environ or any("--isolation-accept" in flag for flag in flags)
     if chosen or walls.level != "userns":
         return []

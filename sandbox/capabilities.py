@@ -17,9 +17,8 @@ from pathlib import Path
 
 from plaudit.grading import Level
 from sandbox import languages
-from sandbox.cgroup import Cgroups
-from sandbox.errors import SandboxError, WallsMissing
-from sandbox.inside.landlock import known_abi
+from sandbox.cgroup import CgroupTrees
+from sandbox.errors import IsolationUnavailable, SandboxError
 from sandbox.no_namespace import unreachable
 from sandbox.seccomp import build_filter
 
@@ -64,10 +63,11 @@ COMPLAINTS = (
     ("", "Docker: --security-opt apparmor=unconfined, --security-opt systempaths=unconfined"),
 )
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+LANDLOCK_CREATE_RULESET, LANDLOCK_ASK_VERSION = 444, 1
 
 
 @dataclass(frozen=True, slots=True)
-class Walls:
+class HostCapabilities:
     """What this host can give: the best level, what stands between it and `strong`, and what each level lacks."""
 
     level: Level
@@ -76,8 +76,8 @@ class Walls:
     lacks: Mapping[Level, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def probe(cls) -> Walls:
-        """Look for the parts of every level. Cheap, leaves nothing behind, proves nothing (`Sandbox.open` does)."""
+    def probe(cls) -> HostCapabilities:
+        """Look for the parts of every level. Cheap, leaves nothing behind, proves nothing (`open_sandbox` does)."""
         filters = filter_lacks()
         namespaces = namespace_lacks()
         bare = bare_lacks()
@@ -91,13 +91,13 @@ class Walls:
         return cls(level, lacks["strong"], ADVICE if lacks["strong"] else "", lacks)
 
     def require(self, accept: Level) -> None:
-        """Raises WallsMissing where the best that there is stays below `accept`; names what that one lacks."""
+        """Raises IsolationUnavailable where the best that there is stays below `accept`; names what that one lacks."""
         lacks = self.lacks.get(self.level, ())
         if LEVELS.index(self.level) <= LEVELS.index(accept) and not lacks:
             return
         missing = "; ".join(self.lacks.get(accept) or self.missing)
         best = "no level at all" if lacks else f"level {self.level!r}"
-        raise WallsMissing(
+        raise IsolationUnavailable(
             f"isolation level {accept!r} is not to be had here, missing: {missing}. What this host gives is {best}. "
             f"{self.advice}"
         )
@@ -121,7 +121,7 @@ def filter_lacks() -> list[str]:
     """Without the library or the kernel's support there is no filter of system calls."""
     try:
         build_filter()
-    except WallsMissing as error:
+    except IsolationUnavailable as error:
         return [str(error)]
     c = ctypes.CDLL(None, use_errno=True)
     c.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, None, 0, 0)  # refused for its argument, if it is known at all
@@ -149,7 +149,7 @@ def namespace_lacks() -> list[str]:
 def cgroup_lacks() -> list[str]:
     if os.geteuid() != 0:
         return ["root: own uids for programs and cgroups need it (Docker: --user root)"]
-    lacks = Cgroups.here().missing()
+    lacks = CgroupTrees.here().missing()
     more = capability_lacks(("DAC_OVERRIDE",)) if lacks else []
     return [*(f"{lack} ({NO_CGROUPS})" for lack in lacks), *more]
 
@@ -158,7 +158,7 @@ def landlock_lacks() -> list[str]:
     if os.geteuid() != 0:
         return ["root: a uid for programs alone needs it (Docker: --user root)"]
     c = ctypes.CDLL(None, use_errno=True)
-    abi = known_abi(c)
+    abi = max(0, int(c.syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_ASK_VERSION)))
     if abi >= LEAST_LANDLOCK:
         return []
     if abi:

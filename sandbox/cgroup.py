@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.errors import SandboxError
+from sandbox.procfs import start_time
 
 NAME = re.compile(r"plaudit-(\d+)-(\d+)(-\d+)*")
 HOST_LEAF = "plaudit-host"  # where a v2 parent's own processes go, because a parent with controllers may hold none
@@ -26,7 +27,7 @@ REMOVE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Hierarchy:
+class CgroupTree:
     """One mounted tree, at our own place in it, and what we use it for."""
 
     base: Path
@@ -44,14 +45,14 @@ class Counters:
     fork_failures: int
 
 
-def discover(mountinfo: str, own: str) -> list[Hierarchy]:
+def discover(mountinfo: str, own: str) -> list[CgroupTree]:
     """The usable trees, from the texts of /proc/self/mountinfo and /proc/self/cgroup."""
     places: dict[str, str] = {}
     for line in own.splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(",") if controllers else ("",):
             places[controller] = path
-    trees: dict[Path, Hierarchy] = {}
+    trees: dict[Path, CgroupTree] = {}
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
         kind, _, options = right.split(" ", 2)
@@ -68,10 +69,10 @@ def discover(mountinfo: str, own: str) -> list[Hierarchy]:
                 if base.name == HOST_LEAF:
                     base = base.parent
                 held = set(read(base / "cgroup.controllers").split()) & {"memory", "pids"}
-                trees[base] = Hierarchy(base, 2, frozenset(held | {"cpuacct"}))
+                trees[base] = CgroupTree(base, 2, frozenset(held | {"cpuacct"}))
             else:
                 known = trees[base].controllers if base in trees else frozenset()
-                trees[base] = Hierarchy(base, 1, known | {name})
+                trees[base] = CgroupTree(base, 1, known | {name})
     return sorted(trees.values(), key=lambda tree: (tree.version, str(tree.base)))
 
 
@@ -90,7 +91,7 @@ def field(text: str, name: str) -> int:
     return 0
 
 
-def delegate(tree: Hierarchy) -> None:
+def delegate(tree: CgroupTree) -> None:
     """Let children of a v2 group have memory and pids; its own processes move to a leaf first where that is due."""
     wanted = tree.controllers & {"memory", "pids"}
     if tree.version != 2 or wanted <= set(read(tree.base / "cgroup.subtree_control").split()):
@@ -107,19 +108,19 @@ def delegate(tree: Hierarchy) -> None:
         (tree.base / "cgroup.subtree_control").write_text(switch)
 
 
-class Cgroups:
+class CgroupTrees:
     """The trees of this host that a jail's group is made in."""
 
-    def __init__(self, trees: list[Hierarchy]) -> None:
+    def __init__(self, trees: list[CgroupTree]) -> None:
         taken: set[str] = set()
-        self.trees: list[Hierarchy] = []
+        self.trees: list[CgroupTree] = []
         for tree in trees:  # v1 first: on a hybrid host it holds the controllers
-            self.trees.append(Hierarchy(tree.base, tree.version, tree.controllers - (taken & {"memory", "pids"})))
+            self.trees.append(CgroupTree(tree.base, tree.version, tree.controllers - (taken & {"memory", "pids"})))
             taken |= tree.controllers
         self.controllers = frozenset(taken)
 
     @classmethod
-    def here(cls) -> Cgroups:
+    def here(cls) -> CgroupTrees:
         return cls(discover(read(Path("/proc/self/mountinfo")), read(Path("/proc/self/cgroup"))))
 
     def missing(self) -> list[str]:
@@ -130,7 +131,7 @@ class Cgroups:
         try:
             for tree in self.trees:
                 delegate(tree)
-            group = Group.make(self, f"plaudit-{os.getpid()}-{start_time(os.getpid())}-0")
+            group = Cgroup.make(self, f"plaudit-{os.getpid()}-{start_time(os.getpid())}-0")
             try:
                 group.limit(memory_bytes=64 << 20, processes=8)
             finally:
@@ -140,10 +141,10 @@ class Cgroups:
         return []
 
 
-class Group:
+class Cgroup:
     """One jail's group, in every tree at once. Its counters only grow; a job's own are differences."""
 
-    def __init__(self, places: list[tuple[Hierarchy, Path]]) -> None:
+    def __init__(self, places: list[tuple[CgroupTree, Path]]) -> None:
         self.places = places
         self.by_controller = {name: (tree, path) for tree, path in reversed(places) for name in tree.controllers}
         self.v2 = next((path for tree, path in places if tree.version == 2), None)
@@ -151,7 +152,7 @@ class Group:
         self._limits = (0, 0)
 
     @classmethod
-    def make(cls, cgroups: Cgroups, name: str) -> Group:
+    def make(cls, cgroups: CgroupTrees, name: str) -> Cgroup:
         places = [(tree, tree.base / name) for tree in cgroups.trees]
         group = cls(places)
         try:
@@ -267,22 +268,16 @@ def gone(path: Path) -> bool:
     return True
 
 
-def start_time(pid: int) -> int | None:
-    """Start of a process in clock ticks since boot, None if there is no such process: makes a pid unambiguous."""
-    text = read(Path(f"/proc/{pid}/stat"))
-    return int(text.rpartition(")")[2].split()[19]) if text else None
-
-
 def remove_stale(bases: list[Path]) -> int:
     """Remove groups under `bases` whose owner has died; returns how many names there were."""
-    names: dict[str, list[tuple[Hierarchy, Path]]] = {}
+    names: dict[str, list[tuple[CgroupTree, Path]]] = {}
     for base in bases:
         version = 2 if (base / "cgroup.controllers").exists() else 1
         for path in base.glob("plaudit-*-*"):
             match = NAME.fullmatch(path.name)
             if match and start_time(int(match[1])) != int(match[2]):
                 controllers = frozenset({"pids"}) if (path / "pids.max").exists() else frozenset[str]()
-                names.setdefault(path.name, []).append((Hierarchy(base, version, controllers), path))
+                names.setdefault(path.name, []).append((CgroupTree(base, version, controllers), path))
     for places in names.values():
-        Group(places).remove()
+        Cgroup(places).remove()
     return len(names)

@@ -5,7 +5,7 @@ class SandboxError(Exception):
     """The sandbox could not do its work. Never a verdict, never a reward; safe to retry."""
 
 
-class WallsMissing(SandboxError):
+class IsolationUnavailable(SandboxError):
     """This host cannot give the isolation level asked for; the message names what is missing and what would give it."""
 
 

@@ -53,7 +53,7 @@ PYTHON = ("assert", "function", "check", "pytest", "unittest", "stdio", "script"
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class LanguageSpec:
     """One language. `product` is the file that the compiler leaves; without one the source itself is started."""
 
     name: str
@@ -132,8 +132,8 @@ def _rust(*flags: str) -> tuple[str, ...]:
     return (RUSTC, "-O", *flags, *edition, "-o", "main", "{source}")
 
 
-RECIPES: tuple[Recipe, ...] = (
-    Recipe(
+LANGUAGE_SPECS: tuple[LanguageSpec, ...] = (
+    LanguageSpec(
         name="python",
         packages=(),
         needs=(),
@@ -141,7 +141,7 @@ RECIPES: tuple[Recipe, ...] = (
         source="main.py",
         kinds=PYTHON,
     ),
-    Recipe(
+    LanguageSpec(
         name="cpp",
         standard="-std=gnu++17",
         standards=(
@@ -158,7 +158,7 @@ RECIPES: tuple[Recipe, ...] = (
         compile=_c("/usr/bin/g++", "-std=gnu++17", f"-I{EXTRAS}/include"),
         product="main",
     ),
-    Recipe(
+    LanguageSpec(
         name="c",
         standard="-std=gnu17",
         standards=(
@@ -174,7 +174,7 @@ RECIPES: tuple[Recipe, ...] = (
         compile=_c("/usr/bin/gcc", "-std=gnu17"),
         product="main",
     ),
-    Recipe(
+    LanguageSpec(
         name="java",
         packages=("default-jdk-headless",),
         libraries=("libjavatuples-java",),
@@ -188,7 +188,7 @@ RECIPES: tuple[Recipe, ...] = (
         settings=("/etc/java-*-openjdk",),
         managed=True,
     ),
-    Recipe(
+    LanguageSpec(
         name="javascript",
         packages=("nodejs",),
         needs=(NODE,),
@@ -197,7 +197,7 @@ RECIPES: tuple[Recipe, ...] = (
         run=(NODE, "--max-old-space-size={heap_mb}", "{source}"),
         managed=True,
     ),
-    Recipe(
+    LanguageSpec(
         name="typescript",
         packages=("nodejs",),
         needs=(NODE, TSC),
@@ -229,7 +229,7 @@ RECIPES: tuple[Recipe, ...] = (
         run=(NODE, "--max-old-space-size={heap_mb}", "main.js"),
         managed=True,
     ),
-    Recipe(
+    LanguageSpec(
         name="php",
         packages=("php-cli",),
         libraries=("php-mbstring",),
@@ -239,7 +239,7 @@ RECIPES: tuple[Recipe, ...] = (
         run=("/usr/bin/php", "{source}"),
         settings=("/etc/php",),
     ),
-    Recipe(
+    LanguageSpec(
         name="csharp",
         packages=("mono-mcs", "mono-runtime"),
         libraries=("libmono-system-numerics4.0-cil",),
@@ -256,7 +256,7 @@ RECIPES: tuple[Recipe, ...] = (
         settings=("/etc/mono",),
         managed=True,
     ),
-    Recipe(
+    LanguageSpec(
         name="bash",
         packages=("bash",),
         needs=("/bin/bash",),
@@ -264,7 +264,7 @@ RECIPES: tuple[Recipe, ...] = (
         source="main.sh",
         run=("/bin/bash", "{source}"),
     ),
-    Recipe(
+    LanguageSpec(
         name="go",
         test_name="go_test",
         packages=("golang-go",),
@@ -280,7 +280,7 @@ RECIPES: tuple[Recipe, ...] = (
         test_source="main_test.go",
         test_compile=_go("test -c"),
     ),
-    Recipe(
+    LanguageSpec(
         name="rust",
         packages=("rustc-web|rustc", "gcc", "libc6-dev"),
         needs=(RUSTC, "/usr/bin/gcc"),
@@ -293,7 +293,7 @@ RECIPES: tuple[Recipe, ...] = (
         test_source="main.rs",
         test_compile=_rust("--test"),
     ),
-    Recipe(
+    LanguageSpec(
         name="ruby",
         packages=("ruby",),
         libraries=("ruby-test-unit",),
@@ -304,7 +304,7 @@ RECIPES: tuple[Recipe, ...] = (
         plain_run=("/usr/bin/ruby", "--disable=gems", "{source}"),
         not_plain=r"(?i)require|gem|load",
     ),
-    Recipe(
+    LanguageSpec(
         name="perl",
         packages=("perl",),
         libraries=("libdata-compare-perl", "libtest-deep-perl"),
@@ -313,7 +313,7 @@ RECIPES: tuple[Recipe, ...] = (
         source="main.pl",
         run=("/usr/bin/perl", "{source}"),
     ),
-    Recipe(
+    LanguageSpec(
         name="lua",
         packages=("lua5.4",),
         libraries=("lua-unit",),
@@ -322,7 +322,7 @@ RECIPES: tuple[Recipe, ...] = (
         source="main.lua",
         run=("/usr/bin/lua5.4", "{source}"),
     ),
-    Recipe(
+    LanguageSpec(
         name="r",
         packages=("r-base-core",),
         needs=("/usr/bin/Rscript",),
@@ -332,7 +332,7 @@ RECIPES: tuple[Recipe, ...] = (
         settings=("/etc/R",),
         open_files=512,  # it refuses to start with fewer than it has connections
     ),
-    Recipe(
+    LanguageSpec(
         name="racket",
         packages=("racket",),
         needs=("/usr/bin/racket",),
@@ -344,22 +344,22 @@ RECIPES: tuple[Recipe, ...] = (
 )
 
 
-def variants(recipe: Recipe) -> Iterator[Recipe]:
+def variants(spec: LanguageSpec) -> Iterator[LanguageSpec]:
     """The recipe under the names that mean another command than its own."""
-    for name, flag in recipe.standards:
-        command = tuple(flag if word == recipe.standard else word for word in recipe.compile)
-        yield replace(recipe, variant=name, compile=command, standards=(), test_name="")
-    if recipe.test_name:
-        yield replace(recipe, variant=recipe.test_name, standards=())
+    for name, flag in spec.standards:
+        command = tuple(flag if word == spec.standard else word for word in spec.compile)
+        yield replace(spec, variant=name, compile=command, standards=(), test_name="")
+    if spec.test_name:
+        yield replace(spec, variant=spec.test_name, standards=())
 
 
-VARIANTS = {one.variant: one for recipe in RECIPES for one in variants(recipe)}
-BY_NAME = {recipe.name: recipe for recipe in RECIPES} | VARIANTS
+VARIANTS = {one.variant: one for spec in LANGUAGE_SPECS for one in variants(spec)}
+BY_NAME = {spec.name: spec for spec in LANGUAGE_SPECS} | VARIANTS
 
 
 def packages() -> list[str]:
     """All Debian packages that the table names, each once."""
-    return list(dict.fromkeys(name for recipe in RECIPES for name in (*recipe.packages, *recipe.libraries)))
+    return list(dict.fromkeys(name for spec in LANGUAGE_SPECS for name in (*spec.packages, *spec.libraries)))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from typing import Literal
 
 from plaudit.languages import ALIASES, base
 from sandbox.errors import SandboxError
-from sandbox.language_specs import BY_NAME, EXTRAS, ONLINE_JUDGE, RECIPES, VARIANTS, VERSION, Recipe
+from sandbox.language_specs import BY_NAME, EXTRAS, LANGUAGE_SPECS, ONLINE_JUDGE, VARIANTS, VERSION, LanguageSpec
 
-KINDS = {name: recipe.kinds for name, recipe in BY_NAME.items()}
+KINDS = {name: spec.kinds for name, spec in BY_NAME.items()}
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/tmp",
@@ -119,7 +119,7 @@ def wants_numpy(source: bytes) -> bool:
     return b"import" in source and has_numpy() and SCIENCE.search(source) is not None
 
 
-def flavour_of(source: bytes) -> Literal["light", "usual", "science"]:
+def jail_kind_of(source: bytes) -> Literal["light", "usual", "science"]:
     """Where a Python program is best started, by what it imports. A hint like `wants_numpy`."""
     if b"import" not in source:
         return "light"
@@ -131,13 +131,13 @@ def flavour_of(source: bytes) -> Literal["light", "usual", "science"]:
 @cache
 def version_of(name: str) -> str:
     """The version of a language's toolchain; empty where it is not installed."""
-    recipe = BY_NAME[name]
-    if not recipe.version:
+    spec = BY_NAME[name]
+    if not spec.version:
         return sys.version.split()[0]
-    if not all(Path(path).exists() for path in recipe.needs):
+    if not all(Path(path).exists() for path in spec.needs):
         return ""
     try:
-        done = subprocess.run(recipe.version, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(spec.version, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     found = VERSION.search(done.stdout or done.stderr)
@@ -146,10 +146,10 @@ def version_of(name: str) -> str:
 
 def installed() -> list[Language]:
     """The languages whose toolchain is on this host. Takes some 300 ms at the first call, nothing after it."""
-    found = [(recipe, version_of(recipe.name)) for recipe in RECIPES]
+    found = [(spec, version_of(spec.name)) for spec in LANGUAGE_SPECS]
     return [
-        Language(recipe.name, version, ALIASES[recipe.name], recipe.kinds, variants_of(recipe))
-        for recipe, version in found
+        Language(spec.name, version, ALIASES[spec.name], spec.kinds, variants_of(spec))
+        for spec, version in found
         if version
     ]
 
@@ -159,13 +159,13 @@ def is_installed(language: str) -> bool:
     return bool(version_of(base(language)))
 
 
-def variants_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
-    return {name: ALIASES[name] for name, one in VARIANTS.items() if one.name == recipe.name}
+def variants_of(spec: LanguageSpec) -> dict[str, tuple[str, ...]]:
+    return {name: ALIASES[name] for name, one in VARIANTS.items() if one.name == spec.name}
 
 
 def settings_folders() -> list[str]:
     """Folders outside /usr that toolchains read: a JVM's security settings, R's profile."""
-    patterns = [pattern for recipe in RECIPES for pattern in recipe.settings]
+    patterns = [pattern for spec in LANGUAGE_SPECS for pattern in spec.settings]
     return sorted(str(path) for pattern in patterns for path in Path("/").glob(pattern.lstrip("/")))
 
 
@@ -184,7 +184,7 @@ def toolchain_digest(*parts: bytes) -> str:
         with suppress(FileNotFoundError):
             state.update(made_by.read_bytes())
     state.update(Path(__file__).with_name("judge").joinpath("testlib.h").read_bytes())  # what C++ checkers include
-    versions = (f"{recipe.name} {version_of(recipe.name)} {recipe}" for recipe in RECIPES)
+    versions = (f"{spec.name} {version_of(spec.name)} {spec}" for spec in LANGUAGE_SPECS)
     for text in (sys.version, *versions, *(f"{k}={v}" for k, v in sorted(ENVIRONMENT.items()))):
         state.update(text.encode() + b"\0")
     for part in parts:

@@ -41,7 +41,7 @@ COMPILE_IDLE_S = 2.0  # a compiler computes; one that waits, waits for itself
 
 
 @dataclass(frozen=True, slots=True)
-class Fence:
+class JailLimits:
     """The walls around one jailed process group, in the units of the kernel interfaces that enforce them."""
 
     cpu_s: float
@@ -67,16 +67,16 @@ class Fence:
 
 
 @lru_cache(256)
-def clamped(fence: Fence, num_budgets: int, count_processes: bool) -> list[tuple[int, int]]:
+def clamped(jail_limits: JailLimits, num_budgets: int, count_processes: bool) -> list[tuple[int, int]]:
     """The rlimits of a fence, none above what this host lets anybody have."""
-    more = [(resource.RLIMIT_NPROC, fence.processes + 1)] if count_processes else []
+    more = [(resource.RLIMIT_NPROC, jail_limits.processes + 1)] if count_processes else []
     wanted = [
         *more,
-        (resource.RLIMIT_CPU, int(fence.cpu_s * num_budgets) + 3),
-        (resource.RLIMIT_AS, fence.address_space_bytes),
-        (resource.RLIMIT_STACK, fence.stack_bytes),
-        (resource.RLIMIT_FSIZE, fence.file_bytes),
-        (resource.RLIMIT_NOFILE, fence.open_files),
+        (resource.RLIMIT_CPU, int(jail_limits.cpu_s * num_budgets) + 3),
+        (resource.RLIMIT_AS, jail_limits.address_space_bytes),
+        (resource.RLIMIT_STACK, jail_limits.stack_bytes),
+        (resource.RLIMIT_FSIZE, jail_limits.file_bytes),
+        (resource.RLIMIT_NOFILE, jail_limits.open_files),
         (resource.RLIMIT_CORE, 1),  # with 0 the kernel would still hand a dump to the host's crash handler
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
@@ -88,7 +88,7 @@ def clamped(fence: Fence, num_budgets: int, count_processes: bool) -> list[tuple
     ]
 
 
-def checked(limits: Limits) -> Limits:
+def check_limits(limits: Limits) -> Limits:
     """`limits`, or ValueError naming the one that is out of range."""
     for name, value, most in (
         ("cpu_s", limits.cpu_s, MAX_CPU_S),
@@ -102,14 +102,14 @@ def checked(limits: Limits) -> Limits:
     return limits
 
 
-def for_run(limits: Limits, *, native: bool = False, managed: bool = False) -> Fence:
+def run_limits(limits: Limits, *, native: bool = False, managed: bool = False) -> JailLimits:
     """The fence of a program's run.
 
     Native programs get the deep stack that contest programs expect. Managed runtimes reserve address space by the
     gigabyte and start threads of their own: they get memory and threads beside the program's.
     """
     memory_mb = limits.memory_mb + (MANAGED_MB if managed else 0)
-    return Fence(
+    return JailLimits(
         cpu_s=limits.cpu_s,
         wall_s=limits.wall,
         memory_bytes=memory_mb * MB,
@@ -125,9 +125,9 @@ def for_run(limits: Limits, *, native: bool = False, managed: bool = False) -> F
     )
 
 
-def for_tests(limits: Limits) -> Fence:
+def suite_limits(limits: Limits) -> JailLimits:
     """The fence of the test side: room for the values it compares, and the candidate's budgets plus a little."""
-    return Fence(
+    return JailLimits(
         cpu_s=limits.cpu_s + 2,
         wall_s=limits.wall + 2,
         memory_bytes=max(512, limits.memory_mb) * MB,
@@ -143,10 +143,10 @@ def for_tests(limits: Limits) -> Fence:
     )
 
 
-def for_compile(limits: Limits | None = None) -> Fence:
+def compile_limits(limits: Limits | None = None) -> JailLimits:
     """The fence of a compiler: its wall time is the program's and `COMPILE_WALL_S` more, whatever the source says."""
     wall_s = (limits or Limits()).wall
-    return Fence(
+    return JailLimits(
         cpu_s=15,
         wall_s=min(wall_s + COMPILE_WALL_S, MAX_COMPILE_WALL_S),
         idle_s=COMPILE_IDLE_S,

@@ -1,8 +1,8 @@
 """Jails without namespaces, seen from the host: levels `landlock` and `none`, where bubblewrap cannot be had.
 
-Programs name their folder `/tmp`, and so do the judges; here it is a private folder of the jail, and `Folder` is the
-one place where the one becomes the other. What the kernel does elsewhere when a namespace ends is done here by `end`:
-whatever still runs under a uid of ours is killed, by a process that is made for it (`inside/broom.py`).
+Programs and judges call the working folder `/tmp`. Here it is a private folder of the jail, and only `JobFolder` turns
+one into the other. No namespace ends the processes of a jail: `end_uid` kills whatever still runs under its uid, in a
+process made for that (`inside/reaper.py`).
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from sandbox.errors import SandboxError
 from sandbox.inside import reaper
 
 TMP = re.compile(r"(?<!/var)/tmp(?=[/:]|$)")
-END_S = 20.0
-LOOK_S = 0.1
+END_TIMEOUT_S = 20.0
+SCAN_INTERVAL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Bare:
-    """What all bare jails of a sandbox share."""
+class NoNamespaceConfig:
+    """What all jails without namespaces of a sandbox share."""
 
-    broom: int  # the uid that ends processes of the jails' uids; 0 where programs run as ourselves
+    reaper_uid: int  # the uid that ends processes of the jails' uids; 0 where programs run as ourselves
     landlock: bool
     readable: tuple[str, ...] = ()
     listable: tuple[str, ...] = ()
 
 
-class Folder:
-    """The folder of a jail that its programs take for /tmp."""
+class JobFolder:
+    """The folder of a jail that its programs use as /tmp."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
-        self.next_look = 0.0
+        self.next_scan = 0.0
 
     def place(self, text: str) -> str:
-        """A path, a word of a command or a variable's value, with this folder for /tmp."""
+        """A path, a word of a command or a variable's value, with this folder in place of /tmp."""
         return TMP.sub(lambda found: self.path, text)
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         return {name: self.place(value) for name, value in variables.items()}
 
     def overflows(self, most_bytes: int, most_files: int) -> bool:
-        """Whether more than that lies in it, looked at now and then. What is too deep to look at is too much."""
+        """Whether more than that lies in it, scanned every `SCAN_INTERVAL_S`. What is too deep to scan is too much."""
         now = time.monotonic()
-        if now < self.next_look:
+        if now < self.next_scan:
             return False
-        self.next_look = now + LOOK_S
+        self.next_scan = now + SCAN_INTERVAL_S
         waiting, used, files = [self.path], 0, 0
         while waiting:
             try:
@@ -80,24 +80,24 @@ class Folder:
         return False
 
     def remove(self) -> None:
-        """Nobody may be alive in it any more. What does not go now goes with the sandbox's directory."""
+        """Remove it; no process may use it any more. What cannot be removed now goes with the sandbox's directory."""
         with suppress(OSError):
             reaper.remove_below(self.path)
             os.rmdir(self.path)
 
 
-def end(python: str, kit: Path, uid: int, broom_uid: int) -> None:
-    """End all processes of a uid of ours. Raises SandboxError if one does not go."""
-    line = [python, "-I", "-S", str(kit / "reaper.pyc"), str(uid), str(broom_uid)]
+def end_uid(python: str, harness: Path, uid: int, reaper_uid: int) -> None:
+    """End all processes of a uid of ours. Raises SandboxError if one does not end."""
+    line = [python, "-I", "-S", str(harness / "reaper.pyc"), str(uid), str(reaper_uid)]
     try:
         done = subprocess.run(
-            line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=END_S, env={}, check=False
+            line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=END_TIMEOUT_S, env={}, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SandboxError(f"the processes of uid {uid} cannot be ended: {error}") from error
     if done.returncode != 0:
         said = done.stderr.strip().rpartition("\n")[2]
-        raise SandboxError(f"processes of uid {uid} do not die {said}".strip())
+        raise SandboxError(f"processes of uid {uid} do not end {said}".strip())
 
 
 def end_below(pid: int) -> None:
@@ -108,7 +108,7 @@ def end_below(pid: int) -> None:
         reaper.kill_below(pid)
 
 
-def is_somebody(uid: int) -> bool:
+def is_known_user(uid: int) -> bool:
     """Whether this host knows the uid as a user's: killing by uid would hit that user."""
     try:
         pwd.getpwuid(uid)

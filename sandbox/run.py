@@ -26,7 +26,8 @@ from typing import Protocol
 from plaudit.grading import Verdict
 from sandbox.cgroup import Counters
 from sandbox.errors import Interrupted, SandboxError, Starved
-from sandbox.jail import DEATH_S, Ending, Job, Stay
+from sandbox.jail_job import JailJob, JobExit
+from sandbox.job_handle import DEATH_S, JobHandle
 from sandbox.last_words import last_line, no_memory, not_parsed
 
 TICK_S = 0.02
@@ -43,12 +44,12 @@ class Starter(Protocol):
     """Whatever can start a job in a jail. `interrupt`, set from any thread, ends what runs."""
 
     interrupt: threading.Event
-    last_try: bool  # whether a run that gets no CPU is judged all the same
+    is_last_attempt: bool  # whether a run that gets no CPU is judged all the same
 
-    def start(self, job: Job) -> Stay: ...
+    def start(self, job: JailJob) -> JobHandle: ...
 
 
-class Capture:
+class OutputCapture:
     """The reading end of a program's output pipe, with a cap on what is kept and a mark when the cap is passed."""
 
     def __init__(self, cap_bytes: int) -> None:
@@ -97,7 +98,7 @@ class Capture:
 
 
 @dataclass(slots=True)
-class Budget:
+class RunBudget:
     """What a run may still use: absolute marks on its CPU counter and on the wall clock."""
 
     cpu_ns: int
@@ -106,25 +107,25 @@ class Budget:
     spent_at: float = 0.0  # when it can have used all its CPU time at the earliest, on all CPUs of the host
 
 
-class Run:
+class JailRun:
     """One job under watch. Use as a context manager."""
 
-    def __init__(self, starter: Starter, job: Job, *, stdin: int | None = None) -> None:
+    def __init__(self, starter: Starter, job: JailJob, *, stdin: int | None = None) -> None:
         """`job.fds` names what the job gets beside stdin, stdout and stderr, which are made here."""
-        self.fence = job.fence
+        self.limits = job.limits
         self.interrupt = starter.interrupt
-        self.last_try = starter.last_try
+        self.is_last_attempt = starter.is_last_attempt
         self.starved = False
-        self.stdout = Capture(job.fence.stdout_bytes)
-        self.stderr = Capture(job.fence.stderr_bytes)
+        self.stdout = OutputCapture(job.limits.stdout_bytes)
+        self.stderr = OutputCapture(job.limits.stderr_bytes)
         self.killed_for: str | None = None  # "cpu", "wall", "memory", "files" or "stdout": by our own hand
         self.killed_at = 0.0
-        self.ending: Ending | None = None
-        self.stay: Stay | None = None
+        self.job_exit: JobExit | None = None
+        self.job_handle: JobHandle | None = None
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) if stdin is None else -1
         fds = {0: null if stdin is None else stdin, 1: self.stdout.writer, 2: self.stderr.writer, **job.fds}
         try:
-            self.stay = starter.start(replace(job, fds=fds))
+            self.job_handle = starter.start(replace(job, fds=fds))
         except BaseException:
             self.close()
             raise
@@ -134,7 +135,7 @@ class Run:
         self.stdout.started()
         self.stderr.started()
         self.began = time.monotonic()
-        self.budget = Budget(0, 0.0, 0.0)
+        self.budget = RunBudget(0, 0.0, 0.0)
         self.moved = (0, self.began)  # CPU time at the last look that found more of it, and when that was
         self.grant()
 
@@ -142,19 +143,19 @@ class Run:
         """A fresh CPU and wall budget from now on. Without `wall` the clock goes on: a program's first test has what
         its loading has left, so that no test takes longer for one that loads slowly again and again."""
         now = time.monotonic()
-        cpu_ns = self.box.cpu_ns() + int(self.fence.cpu_s * 1e9)
+        cpu_ns = self.handle.cpu_ns() + int(self.limits.cpu_s * 1e9)
         if wall:
-            self.budget = Budget(cpu_ns, now + self.fence.wall_s, now + self.fence.wall_s / 2)
+            self.budget = RunBudget(cpu_ns, now + self.limits.wall_s, now + self.limits.wall_s / 2)
         else:
-            self.budget = Budget(cpu_ns, self.budget.wall, self.budget.halfway)
-        self.budget.spent_at = now + self.fence.cpu_s / CPUS
+            self.budget = RunBudget(cpu_ns, self.budget.wall, self.budget.halfway)
+        self.budget.spent_at = now + self.limits.cpu_s / CPUS
         self.halfway: tuple[dict[int, float], int] | None = None  # waits of its tasks, and its CPU time, at that moment
 
     @property
-    def box(self) -> Stay:
-        if self.stay is None:
+    def handle(self) -> JobHandle:
+        if self.job_handle is None:
             raise SandboxError("the run has not started")
-        return self.stay
+        return self.job_handle
 
     def check(self) -> float:
         """Enforce the budget; returns how long the next wait may take."""
@@ -163,30 +164,30 @@ class Run:
             raise Interrupted("nobody wants this run any more")
         if self.killed_for is not None:
             if now > self.killed_at + DEATH_S:
-                self.box.destroy()
+                self.handle.destroy()
             if now > self.killed_at + 2 * DEATH_S:
                 raise SandboxError("a killed run does not end")
             return TICK_S
         if self.stdout.overflowed:
             self.kill("stdout")
         elif now > self.budget.wall:
-            self.starved = self.waited_for_others_s() > STARVED * self.fence.wall_s / 2
+            self.starved = self.waited_for_others_s() > STARVED * self.limits.wall_s / 2
             self.kill("wall")
         else:
             if self.halfway is None and now > self.budget.halfway:
-                self.halfway = self.box.waits_s(), self.box.cpu_ns()
-            if now < self.budget.spent_at and self.box.is_counted() and self.fence.idle_s == math.inf:
+                self.halfway = self.handle.waits_s(), self.handle.cpu_ns()
+            if now < self.budget.spent_at and self.handle.is_counted() and self.limits.idle_s == math.inf:
                 return min(TICK_S, max(self.budget.spent_at - now, 0.001), max(self.budget.wall - now, 0.001))
-            used_ns = self.box.cpu_ns()
+            used_ns = self.handle.cpu_ns()
             left = (self.budget.cpu_ns - used_ns) / 1e9
             self.budget.spent_at = now + left / CPUS
             if left <= 0:
                 self.kill("cpu")
-            elif self.fence.idle_s < math.inf and self.is_idle(now, used_ns):
+            elif self.limits.idle_s < math.inf and self.is_idle(now, used_ns):
                 self.kill("idle")
-            elif self.box.exceeds_memory():
+            elif self.handle.exceeds_memory():
                 self.kill("memory")
-            elif self.box.exceeds_room():
+            elif self.handle.exceeds_disk():
                 self.kill("files")
             return min(TICK_S, max(left, 0.001), max(self.budget.wall - now, 0.001))
         return TICK_S
@@ -199,15 +200,15 @@ class Run:
         if self.halfway is None:
             return 0.0
         before, cpu_ns = self.halfway
-        waited = max((wait - before.get(task, 0.0) for task, wait in self.box.waits_s().items()), default=0.0)
-        return waited - (self.box.cpu_ns() - cpu_ns) / 1e9
+        waited = max((wait - before.get(task, 0.0) for task, wait in self.handle.waits_s().items()), default=0.0)
+        return waited - (self.handle.cpu_ns() - cpu_ns) / 1e9
 
     def is_idle(self, now: float, used_ns: int) -> bool:
         """Whether nothing of the job has run for as long as its fence allows, nor was ready to."""
         if used_ns > self.moved[0] + IDLE_NS:
             self.moved = used_ns, now
-        elif now > self.moved[1] + self.fence.idle_s:
-            if not self.box.is_running():
+        elif now > self.moved[1] + self.limits.idle_s:
+            if not self.handle.is_running():
                 return True
             self.moved = used_ns, now
         return False
@@ -215,7 +216,7 @@ class Run:
     def kill(self, reason: str) -> None:
         self.killed_for = reason
         self.killed_at = time.monotonic()
-        self.box.kill()
+        self.handle.kill()
 
     def drain(self) -> None:
         self.stdout.drain()
@@ -223,36 +224,36 @@ class Run:
 
     def finish(self) -> None:
         """Pump until the job has ended, and take its last output."""
-        while self.ending is None:
+        while self.job_exit is None:
             pump([self])
 
     def counters(self) -> Counters:
-        return self.box.counters()
+        return self.handle.counters()
 
     def close(self) -> None:
         try:
-            if self.stay is not None:
-                self.stay.close()
+            if self.job_handle is not None:
+                self.job_handle.close()
         finally:
             self.stdout.close()
             self.stderr.close()
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> JailRun:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
 
-def pump(runs: Sequence[Run], extra: int | None = None) -> bool:
+def pump(runs: Sequence[JailRun], extra: int | None = None) -> bool:
     """Wait for one event or one tick, then drain, enforce and poll. True if `extra` became readable."""
     wait = TICK_S
     poller = select.poll()
     for run in runs:
-        if run.ending is not None:
+        if run.job_exit is not None:
             continue
         wait = min(wait, run.check())
-        poller.register(run.box.fileno(), select.POLLIN)
+        poller.register(run.handle.fileno(), select.POLLIN)
         quiet = run.began + QUIET_S - time.monotonic()
         if quiet > 0:
             wait = min(wait, quiet)
@@ -264,80 +265,80 @@ def pump(runs: Sequence[Run], extra: int | None = None) -> bool:
         poller.register(extra, select.POLLIN)
     ready = {fd for fd, _ in poller.poll(math.ceil(wait * 1000))}
     for run in runs:
-        if run.ending is not None:
+        if run.job_exit is not None:
             continue
         run.drain()
-        if run.box.fileno() in ready:
+        if run.handle.fileno() in ready:
             try:
-                run.ending = run.box.poll()
+                run.job_exit = run.handle.poll()
             except SandboxError:
                 if run.killed_for is None:
                     raise
-                run.ending = Ending(None, int(signal.SIGKILL), 0.0, 0.0, 0, ())
+                run.job_exit = JobExit(None, int(signal.SIGKILL), 0.0, 0.0, 0, ())
             run.drain()
     return extra in ready
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class RunOutcome:
     """How a run ended, in the judge's words; `verdict` is None for a clean exit with code 0."""
 
     verdict: Verdict | None
     detail: str = ""
 
 
-def fate(run: Run) -> Fate:
+def classify_exit(run: JailRun) -> RunOutcome:
     """Decide what to say about an ended run; the one place where an ending becomes a verdict."""
-    ending, counters = run.ending, run.counters()
-    if ending is None:
+    job_exit, counters = run.job_exit, run.counters()
+    if job_exit is None:
         raise SandboxError("the run has not ended")
     if counters.oom_kills or run.killed_for == "memory":
         return over_memory(run)
     if run.stdout.overflowed or run.killed_for == "stdout":
         return over_output(run)
     if run.killed_for == "files":
-        most = f"{run.fence.tmp_bytes // MB} MB in {run.fence.tmp_inodes} files"
-        return Fate(Verdict.OUTPUT_LIMIT, f"more than {most} were written")
-    if ending.signal == signal.SIGXFSZ:
-        return Fate(Verdict.OUTPUT_LIMIT, f"a file grew past {run.fence.file_bytes // MB} MB")
-    if run.killed_for == "cpu" or ending.signal == signal.SIGXCPU or counters.cpu_ns > run.budget.cpu_ns:
+        most = f"{run.limits.tmp_bytes // MB} MB in {run.limits.tmp_inodes} files"
+        return RunOutcome(Verdict.OUTPUT_LIMIT, f"more than {most} were written")
+    if job_exit.signal == signal.SIGXFSZ:
+        return RunOutcome(Verdict.OUTPUT_LIMIT, f"a file grew past {run.limits.file_bytes // MB} MB")
+    if run.killed_for == "cpu" or job_exit.signal == signal.SIGXCPU or counters.cpu_ns > run.budget.cpu_ns:
         return over_cpu(run)
     if run.killed_for == "wall":
-        if run.starved and not run.last_try:
-            raise Starved(f"no CPU to be had for much of {run.fence.wall_s:g} s")
-        idle = ", most of them idle" if counters.cpu_ns < run.fence.wall_s * 0.5e9 else ""
-        return Fate(Verdict.TIME_LIMIT, f"wall: not done after {run.fence.wall_s:g} s{idle}")
+        if run.starved and not run.is_last_attempt:
+            raise Starved(f"no CPU to be had for much of {run.limits.wall_s:g} s")
+        idle = ", most of them idle" if counters.cpu_ns < run.limits.wall_s * 0.5e9 else ""
+        return RunOutcome(Verdict.TIME_LIMIT, f"wall: not done after {run.limits.wall_s:g} s{idle}")
     if run.killed_for == "idle":
-        return Fate(Verdict.TIME_LIMIT, f"wall: it used no CPU time for {run.fence.idle_s:g} s")
-    if ending.signal == signal.SIGSYS:
-        return Fate(Verdict.SECURITY_VIOLATION, "a forbidden system call interface was used (SIGSYS)")
-    if ending.signal is not None:
-        return failure(run, f"killed by {signal_name(ending.signal)}")
-    if ending.exit_code:
-        return failure(run, f"exit code {ending.exit_code}")
-    return Fate(None)
+        return RunOutcome(Verdict.TIME_LIMIT, f"wall: it used no CPU time for {run.limits.idle_s:g} s")
+    if job_exit.signal == signal.SIGSYS:
+        return RunOutcome(Verdict.SECURITY_VIOLATION, "a forbidden system call interface was used (SIGSYS)")
+    if job_exit.signal is not None:
+        return failure(run, f"killed by {signal_name(job_exit.signal)}")
+    if job_exit.exit_code:
+        return failure(run, f"exit code {job_exit.exit_code}")
+    return RunOutcome(None)
 
 
-def failure(run: Run, detail: str) -> Fate:
+def failure(run: JailRun, detail: str) -> RunOutcome:
     """The verdict on a run that ended by itself and not well: a `runtime_error`, unless its last words say more."""
     said = bytes(run.stderr.data)
     if no_memory(said):
-        return Fate(Verdict.MEMORY_LIMIT, f"no more memory was to be had ({detail})")
+        return RunOutcome(Verdict.MEMORY_LIMIT, f"no more memory was to be had ({detail})")
     if not_parsed(said):
-        return Fate(Verdict.COMPILE_ERROR, last_line(said).decode("utf-8", "replace")[:200])
-    return Fate(Verdict.RUNTIME_ERROR, detail)
+        return RunOutcome(Verdict.COMPILE_ERROR, last_line(said).decode("utf-8", "replace")[:200])
+    return RunOutcome(Verdict.RUNTIME_ERROR, detail)
 
 
-def over_memory(run: Run) -> Fate:
-    return Fate(Verdict.MEMORY_LIMIT, f"more than {run.fence.memory_bytes // MB} MB were needed")
+def over_memory(run: JailRun) -> RunOutcome:
+    return RunOutcome(Verdict.MEMORY_LIMIT, f"more than {run.limits.memory_bytes // MB} MB were needed")
 
 
-def over_output(run: Run) -> Fate:
-    return Fate(Verdict.OUTPUT_LIMIT, f"more than {run.fence.stdout_bytes // 1024} KB were printed")
+def over_output(run: JailRun) -> RunOutcome:
+    return RunOutcome(Verdict.OUTPUT_LIMIT, f"more than {run.limits.stdout_bytes // 1024} KB were printed")
 
 
-def over_cpu(run: Run) -> Fate:
-    return Fate(Verdict.TIME_LIMIT, f"cpu: more than {run.fence.cpu_s:g} s were used")
+def over_cpu(run: JailRun) -> RunOutcome:
+    return RunOutcome(Verdict.TIME_LIMIT, f"cpu: more than {run.limits.cpu_s:g} s were used")
 
 
 def signal_name(number: int) -> str:
@@ -347,12 +348,12 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def flags(run: Run) -> set[str]:
+def flags(run: JailRun) -> set[str]:
     """What is worth saying about a run beside its verdict."""
     found = set()
     if run.counters().fork_failures:
         found.add("process_limit")
-    if run.ending is not None and run.ending.orphans:
+    if run.job_exit is not None and run.job_exit.orphans:
         found.add("orphans_killed")
     if run.stderr.overflowed:
         found.add("stderr_truncated")

@@ -12,7 +12,7 @@ import errno
 import os
 import tempfile
 
-from sandbox.errors import WallsMissing
+from sandbox.errors import IsolationUnavailable
 
 # Calls that answer EPERM whatever their arguments; names that a kernel or library does not know are skipped.
 DENIED: dict[str, tuple[str, ...]] = {
@@ -138,7 +138,7 @@ LOW_32 = 0xFFFFFFFF
 
 
 def build_filter(*, lonely: bool = False, counted: bool = True) -> bytes:
-    """The BPF program, ready for the kernel. Raises WallsMissing where libseccomp is not installed.
+    """The BPF program, ready for the kernel. Raises IsolationUnavailable where libseccomp is not installed.
 
     `lonely`: no sockets but connected pairs. Without a network namespace and a root of one's own, a Unix socket could
     reach whoever listens on the host, and a datagram pair can be sent elsewhere.
@@ -147,7 +147,9 @@ def build_filter(*, lonely: bool = False, counted: bool = True) -> bytes:
     try:
         import pyseccomp as s
     except (ImportError, OSError, RuntimeError) as error:
-        raise WallsMissing(f"seccomp: libseccomp cannot be used ({error}); install libseccomp2 and pyseccomp") from None
+        raise IsolationUnavailable(
+            f"seccomp: libseccomp cannot be used ({error}); install libseccomp2 and pyseccomp"
+        ) from None
     filters = s.SyscallFilter(s.ALLOW)
     filters.set_attr(s.Attr.ACT_BADARCH, s.KILL_PROCESS)
     for names in DENIED.values():

@@ -1,7 +1,7 @@
-"""The proof of the walls: hostile programs through the real path, before any other program is let in.
+"""The self-test of a sandbox: hostile programs through the real path, before any other program runs.
 
-Each trial is a program, what must become of it, and the levels that claim so. A wall that is claimed and does not hold
-is WallsMissing, naming the wall. Takes about a second.
+Each trial is a program, what must become of it, and the levels that promise it. A promise that does not hold raises
+IsolationUnavailable, which names it. All trials take about a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plaudit.grading import Level, Verdict
-from sandbox.errors import WallsMissing
+from sandbox.errors import IsolationUnavailable
 from sandbox.judge import judge
 from sandbox.types import AssertSuite, Limits, Program, Report, StdioCase, StdioSuite, Stop, Suite
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sandbox.sandbox import Sandbox
 
 # Tries every forbidden thing and prints the name of each that worked; {beacon} is a socket that listens outside, as is
-# the one at {door}; {kit} is a file of ours.
+# the one at {named_socket}; {harness} is a file of the harness.
 BREACHES = """
 import ctypes, os, resource, socket
 c = ctypes.CDLL(None, use_errno=True)
@@ -38,9 +38,9 @@ def beacon(kind=socket.SOCK_STREAM):
     s = socket.socket(socket.AF_UNIX, kind)
     s.connect("\\0{beacon}")
 
-def door():
+def named_socket():
     s = socket.socket(socket.AF_UNIX)
-    s.connect("{door}")
+    s.connect("{named_socket}")
 
 def pair():
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -51,7 +51,7 @@ def holds(fd):
 
 trials = {{
     "an outside socket": beacon,
-    "an outside socket with a name": door,
+    "an outside socket with a name": named_socket,
     "an outside socket for datagrams": pair,
     "a vsock": lambda: socket.socket(40, socket.SOCK_STREAM),
     "an internet socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
@@ -64,7 +64,7 @@ trials = {{
     "password file": lambda: opens("/etc/shadow"),
     "the system tree": lambda: opens("/usr/plaudit-probe", os.O_CREAT | os.O_WRONLY),
     "the root directory": lambda: opens("/plaudit-probe", os.O_CREAT | os.O_WRONLY),
-    "our kit": lambda: opens("{kit}"),
+    "our harness": lambda: opens("{harness}"),
     "our sandbox": lambda: __import__("sandbox.sandbox"),  # an empty folder of that name may be there
     "our service": lambda: __import__("service.settings"),
 }}
@@ -79,7 +79,7 @@ on_x86_64 = {{  # by number, and the numbers are this machine's
 }}
 if os.uname().machine == "x86_64":
     trials |= on_x86_64
-if {bare}:  # where elsewhere there is a /tmp, a /dev/shm and a /proc of its own
+if {no_namespace}:  # where elsewhere there is a /tmp, a /dev/shm and a /proc of its own
     trials["the folder of temporary files"] = lambda: opens("/tmp/{beacon}", os.O_CREAT | os.O_WRONLY)
     trials["shared memory"] = lambda: opens("/dev/shm/{beacon}", os.O_CREAT | os.O_WRONLY)
     trials["the list of processes"] = lambda: os.listdir("/proc")
@@ -135,9 +135,9 @@ PROBE_CPU_S = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One program, and what makes its report a proof that the wall holds."""
+    """One program, and what makes its report a proof that the promise holds."""
 
-    wall: str
+    promise: str
     source: str
     suite: Suite
     limits: Limits
@@ -209,37 +209,36 @@ def trials(names: Mapping[str, object]) -> list[Trial]:
     ]
 
 
-def prove(box: Sandbox) -> None:
-    """Raises WallsMissing for the first wall that does not hold."""
-    beacon = f"{box.name}-{os.urandom(4).hex()}"
-    door = str(box.home / "door")
+def prove(sandbox: Sandbox) -> None:
+    """Raises IsolationUnavailable for the first promise that does not hold."""
+    beacon = f"{sandbox.name}-{os.urandom(4).hex()}"
+    named_socket = str(sandbox.home / "socket")
     names = {
         "beacon": beacon,
-        "door": door,
-        "kit": box.plan.kit / "zygote.pyc",
-        "own_uid": box.plan.uid is not None,
-        "bare": box.plan.bare is not None,
+        "named_socket": named_socket,
+        "harness": sandbox.jail_config.harness / "zygote.pyc",
+        "own_uid": sandbox.jail_config.uid is not None,
+        "no_namespace": sandbox.jail_config.no_namespace is not None,
     }
     with ExitStack() as outside:
-        home = os.open(
-            box.home, os.O_PATH | os.O_CLOEXEC
-        )  # a socket's name may be 107 bytes long, its folder's is ours
+        # A socket's address has at most 107 bytes, and the path of the folder may be longer.
+        home = os.open(sandbox.home, os.O_PATH | os.O_CLOEXEC)
         outside.callback(os.close, home)
         for kind, address in (
             (socket.SOCK_STREAM, f"\0{beacon}"),
-            (socket.SOCK_STREAM, f"/proc/self/fd/{home}/door"),
+            (socket.SOCK_STREAM, f"/proc/self/fd/{home}/socket"),
             (socket.SOCK_DGRAM, f"\0{beacon}-datagrams"),
         ):
             listener = outside.enter_context(socket.socket(socket.AF_UNIX, kind))
             listener.bind(address)
             if kind == socket.SOCK_STREAM:
                 listener.listen()
-        os.chmod(door, 0o777)
-        outside.callback(os.unlink, door)
+        os.chmod(named_socket, 0o777)
+        outside.callback(os.unlink, named_socket)
         for trial in trials(names):
-            if box.level not in trial.levels:
+            if sandbox.level not in trial.levels:
                 continue
-            report = judge(Program("python", trial.source), trial.suite, trial.limits, Stop(), box)
+            report = judge(Program("python", trial.source), trial.suite, trial.limits, Stop(), sandbox)
             if not trial.holds(report):
                 said = "; ".join(f"{test.verdict}: {test.stdout or test.detail}" for test in report.tests)
-                raise WallsMissing(f"the wall around {trial.wall} does not hold here: {said} {report.flags}")
+                raise IsolationUnavailable(f"isolation of {trial.promise} does not hold here: {said} {report.flags}")

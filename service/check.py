@@ -93,14 +93,14 @@ def _broker(settings: Settings) -> dict[str, Any]:
 
 def _isolation(settings: Settings, missing: list[str]) -> dict[str, Any]:
     """Every level with what it lacks here, whether or not the accepted one is among those that can be had."""
-    from sandbox.capabilities import Walls
-    from sandbox.errors import WallsMissing
+    from sandbox.capabilities import HostCapabilities
+    from sandbox.errors import IsolationUnavailable
 
     settings.refuse_open_none()
-    walls = Walls.probe()
+    walls = HostCapabilities.probe()
     try:
         walls.require(settings.isolation_accept)
-    except WallsMissing as error:
+    except IsolationUnavailable as error:
         missing.append(str(error))
     return {
         "level": walls.level if not walls.lacks[walls.level] else "not even none",

@@ -1,4 +1,4 @@
-"""Judging: `judge(program, suite, limits, stop, box)` and what it is made of."""
+"""Judging: `judge(program, suite, limits, stop, sandbox)` and what it is made of."""
 
 from sandbox.judge.judge import judge
 

@@ -8,15 +8,18 @@ program can only write to; they are read once, after the run, up to a cap, and w
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from sandbox.jail import Job
+from plaudit.grading import Verdict
+from sandbox.jail_job import JailJob
+from sandbox.types import Options, TestReport
 
 MAX_WORDS_BYTES = 4096
 
 # The flags of `options.audit`, and what each says of a program.
-SEEN = {
+AUDIT_FLAGS = {
     "early_exit": "left before it had answered, or around its own end (`os._exit`, `execve`)",
     "operators_overridden": "has an `__eq__` or `__ne__` that agrees with everything",
     "reads_frames": "looks at stack frames, at all objects (`gc`), or traces",
@@ -32,36 +35,42 @@ SEEN = {
 }
 
 
-class Watch:
-    """The reading end of what one process says about itself. A context manager; without `on` it does nothing."""
+def early_exit_flags(tests: Sequence[TestReport], options: Options) -> set[str]:
+    """`early_exit`, of an audited program that was to answer and left instead."""
+    early = options.audit and any(test.verdict is Verdict.NO_RESULT for test in tests)
+    return {"early_exit"} if early else set()
 
-    def __init__(self, on: bool) -> None:
-        self.on = on
+
+class AuditPipe:
+    """The reading end of what one process says about itself. A context manager; if not `enabled` it does nothing."""
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
         self.words: frozenset[str] | None = None
         self.reader = self.writer = -1
 
-    def join(self, job: Job) -> Job:
+    def attached_to(self, job: JailJob) -> JailJob:
         """The job with a pipe to talk to us on its next descriptor, which never makes it wait."""
-        if not self.on:
+        if not self.enabled:
             return job
         self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         number = max([2, *job.fds]) + 1
         return replace(job, fds={**job.fds, number: self.writer})
 
-    def heard(self) -> frozenset[str]:
+    def read_words(self) -> frozenset[str]:
         """Everything said so far; call it when the process has ended, or has answered for the last time."""
         if self.words is None and self.reader >= 0:
             data = b""
             with suppress(BlockingIOError):
                 data = os.read(self.reader, MAX_WORDS_BYTES)
             words = {line.decode("ascii", "replace") for line in data.split(b"\n")}
-            self.words = frozenset(words & ({"began", "ended"} | SEEN.keys()))
+            self.words = frozenset(words & ({"began", "ended"} | AUDIT_FLAGS.keys()))
         return self.words or frozenset()
 
     def flags(self, *, whole: bool = False) -> set[str]:
         """The flags to report. `whole`: the process was to run to its own end, and not to be ended by us."""
-        words = self.heard()
-        found = set(words & SEEN.keys())
+        words = self.read_words()
+        found = set(words & AUDIT_FLAGS.keys())
         if whole and "began" in words and "ended" not in words:
             found.add("early_exit")
         return found
@@ -72,7 +81,7 @@ class Watch:
                 os.close(fd)
         self.reader = self.writer = -1
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> AuditPipe:
         return self
 
     def __exit__(self, *error: object) -> None:

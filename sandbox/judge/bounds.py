@@ -45,6 +45,8 @@ MAX_MESSAGES = 2_000_000
 MAX_REPORT_BYTES = 256 * 1024
 MAX_FLAGS = 64
 
+SHOWN_CHARS = 4000  # of what a program printed
+
 SCANNED_BYTES = 1 << 16
 
 
@@ -84,3 +86,20 @@ def count(data: bytes, most_nodes: int = MAX_NODES, most_containers: int = MAX_N
         containers += opened
         nodes += opened + outside.count(b",")
     return nodes, containers
+
+
+def shown_head(data: bytes) -> str:
+    """The beginning of `data`, undecodable bytes replaced."""
+    text = data[: 4 * SHOWN_CHARS].decode("utf-8", "replace")
+    return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…"
+
+
+def shown_tail(data: bytes) -> str:
+    """The end of `data`, where a traceback says what happened."""
+    text = data[-4 * SHOWN_CHARS :].decode("utf-8", "replace")
+    return text if len(text) <= SHOWN_CHARS else "…" + text[-SHOWN_CHARS:]
+
+
+def sayable(text: str) -> str:
+    """`text` as it can be written in UTF-8: a reason may quote half a surrogate pair of the program's making."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""From a program's text to the job that runs it, whatever the language: compiled first where its recipe says so.
+"""From a program's text to the job that runs it, whatever the language: compiled first where its language is compiled.
 
 An interpreter gets the text as a file in /tmp of the jail, written anew for each run. A compiled executable is started
 from the sealed file in memory that the compiler's jail was emptied into; what a virtual machine loads (a jar, an
@@ -15,24 +15,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from sandbox import languages
-from sandbox import limits as fences
-from sandbox.jail import Job
-from sandbox.judge.compile_cache import Artifacts, Work
-from sandbox.judge.java import classes
+from sandbox.jail_job import JailJob
+from sandbox.judge.compile_cache import CompileCache, CompileJob
+from sandbox.judge.python_jobs import script_job
+from sandbox.judge.request import JudgeRequest
 from sandbox.judge.source_files import free_name, further, needed
-from sandbox.judge.stdio import script_job
-from sandbox.language_specs import BY_NAME, Recipe
-from sandbox.run import Starter
-from sandbox.types import CompileReport, Limits, Options
+from sandbox.judge.working_files import FOLDER, File, placed
+from sandbox.language_specs import BY_NAME, LanguageSpec
+from sandbox.limits import MB, run_limits
+from sandbox.types import CompileReport
 
-FOLDER = "/tmp/"
+# Of Java, read from the text outside the jail: every pattern takes time in proportion to the text. A text that fools
+# them (there is a `main` where none is) is not started, which is that program's own loss.
+JAVA_QUIET = re.compile(
+    r"//[^\n]*"
+    r"|/\*(?:.*?\*/|.*)"
+    r'|"""(?:\\.|[^\\])*?(?:"""|\Z)'
+    r'|"(?:\\.|[^"\\\n])*"?'
+    r"|'(?:\\.|[^'\\\n])*'?",
+    re.DOTALL,
+)  # comments and literals
+JAVA_WORD = re.compile(r"[{};]|\bpublic\b|\b(?:class|interface|enum|record)\s+(\w+)|\bvoid\s+(main)\s*\(")
+JAVA_PACKAGE = re.compile(r"\s*package\s+([\w.]+)\s*;")
 MODULE = re.compile(rb"^[ \t]*(?:import[ \t{*\"']|export[ \t{*])", re.MULTILINE)
-
-File = tuple[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class ProgramText:
     """A program as texts: the main file, what lies beside it, and whether it is a test that is run."""
 
     main: bytes
@@ -45,64 +54,77 @@ class Text:
 
 
 @contextmanager
-def ready(
-    language: str, text: Text, limits: Limits, starter: Starter, artifacts: Artifacts, options: Options
-) -> Iterator[tuple[Job | None, CompileReport | None]]:
-    """The job that runs the program, or None if it does not compile; and what the compiler said, if there is one."""
-    if language == "python":
-        job = script_job(text.main, limits, options)
+def ready(request: JudgeRequest, text: ProgramText) -> Iterator[tuple[JailJob | None, CompileReport | None]]:
+    """The job that runs `text`, or None if it does not compile; and what the compiler said, if there is one.
+
+    Of the request only sandbox, language, limits and options are read.
+    """
+    if request.language == "python":
+        job = script_job(text.main, request.limits, request.options)
         yield replace(job, files=(*job.files, *placed(text.beside))) if text.beside else job, None
         return
-    recipe = BY_NAME[language]
-    if recipe.variant and recipe.variant == recipe.test_name:
+    spec = BY_NAME[request.language]
+    if spec.variant and spec.variant == spec.test_name:
         text = replace(text, runner=True)
-    fence = fences.for_run(limits, native=not recipe.run, managed=recipe.managed)
-    fence = replace(fence, open_files=recipe.open_files)
-    source, start = main_file(recipe, text)
+    jail_limits = run_limits(request.limits, native=not spec.run, managed=spec.managed)
+    jail_limits = replace(jail_limits, open_files=spec.open_files)
+    source, start = main_file(spec, text)
     source = free_name(source, text.given)
     files = ((source, text.main), *text.beside)
     run = languages.filled(
-        start_command(recipe, text, files),
+        start_command(spec, text, files),
         source=source,
         main=start,
-        heap_mb=str(2 * fence.memory_bytes // fences.MB),
+        heap_mb=str(2 * jail_limits.memory_bytes // MB),
     )
-    if not recipe.compile:
-        yield Job(role="exec", argv=run, fence=fence, fds={}, files=placed((*files, *text.at_run))), None
+    if not spec.compile:
+        yield (
+            JailJob(role="exec", argv=run, limits=jail_limits, fds={}, files=placed((*files, *text.at_run))),
+            None,
+        )
         return
     files = (*files, *needed(text.given, files))
-    command = languages.filled(recipe.test_compile if text.runner else recipe.compile, source=source)
-    work = Work(with_others(command, recipe, files), files, products(recipe, files))
-    with artifacts.of(work, starter, limits) as (made, report):
+    command = languages.filled(spec.test_compile if text.runner else spec.compile, source=source)
+    compile_job = CompileJob(with_others(command, spec, files), files, products(spec, files))
+    with request.sandbox.cached(CompileCache).products_of(compile_job, request.sandbox, request.limits) as (
+        made,
+        report,
+    ):
         if made is None:
             yield None, report
         elif not run:
-            yield Job(role="exec", argv=(f"{FOLDER}main",), fence=fence, fds={}, program=made[0]), report
+            yield (
+                JailJob(role="exec", argv=(f"{FOLDER}main",), limits=jail_limits, fds={}, program=made[0]),
+                report,
+            )
         else:
             contents = [os.pread(fd, os.fstat(fd).st_size, 0) for fd in made]
-            names_there = [product.removeprefix("out/") for product in work.products]
+            names_there = [product.removeprefix("out/") for product in compile_job.products]
             there = zip(names_there, contents, strict=True)
-            yield Job(role="exec", argv=run, fence=fence, fds={}, files=placed((*there, *text.at_run))), report
+            yield (
+                JailJob(role="exec", argv=run, limits=jail_limits, fds={}, files=placed((*there, *text.at_run))),
+                report,
+            )
 
 
-def start_command(recipe: Recipe, text: Text, files: tuple[File, ...]) -> tuple[str, ...]:
-    if text.script and recipe.script_run:
-        return recipe.script_run
-    if recipe.plain_run and not any(re.search(recipe.not_plain.encode(), content) for _, content in files):
-        return recipe.plain_run
-    return recipe.run
+def start_command(spec: LanguageSpec, text: ProgramText, files: tuple[File, ...]) -> tuple[str, ...]:
+    if text.script and spec.script_run:
+        return spec.script_run
+    if spec.plain_run and not any(re.search(spec.not_plain.encode(), content) for _, content in files):
+        return spec.plain_run
+    return spec.run
 
 
-def main_file(recipe: Recipe, text: Text) -> tuple[str, str]:
+def main_file(spec: LanguageSpec, text: ProgramText) -> tuple[str, str]:
     """The name of the main file, and for Java that of the class to start."""
     if text.runner:
-        return recipe.test_source, ""
-    if recipe.name == "java":
-        found = classes(text.main)
+        return spec.test_source, ""
+    if spec.name == "java":
+        found = java_classes(text.main)
         return f"{found.public or 'Main'}.java", found.start(*text.starts)
-    if recipe.name == "javascript" and is_module(text.main):
+    if spec.name == "javascript" and is_module(text.main):
         return "main.mjs", ""
-    return recipe.source, ""
+    return spec.source, ""
 
 
 def is_module(source: bytes) -> bool:
@@ -110,18 +132,57 @@ def is_module(source: bytes) -> bool:
     return MODULE.search(source) is not None and b"require(" not in source
 
 
-def with_others(command: tuple[str, ...], recipe: Recipe, files: tuple[File, ...]) -> tuple[str, ...]:
+def with_others(command: tuple[str, ...], spec: LanguageSpec, files: tuple[File, ...]) -> tuple[str, ...]:
     """A compiler's command with the further source files that it is to take, where it takes any."""
-    return tuple(word for part in command for word in (further(recipe.name, files) if part == "{others}" else (part,)))
+    return tuple(word for part in command for word in (further(spec.name, files) if part == "{others}" else (part,)))
 
 
-def products(recipe: Recipe, files: tuple[File, ...]) -> tuple[str, ...]:
+def products(spec: LanguageSpec, files: tuple[File, ...]) -> tuple[str, ...]:
     """What the compiler will leave: TypeScript a file for each text, the others one for all."""
-    if recipe.name == "typescript":
-        names = (files[0][0], *further(recipe.name, files))
+    if spec.name == "typescript":
+        names = (files[0][0], *further(spec.name, files))
         return tuple(f"out/{name.removesuffix('.ts')}.js" for name in names)
-    return (recipe.product,)
+    return (spec.product,)
 
 
-def placed(files: tuple[File, ...]) -> tuple[File, ...]:
-    return tuple((FOLDER + name, content) for name, content in files)
+@dataclass(frozen=True, slots=True)
+class JavaClasses:
+    """What a text says of its top-level classes: the first public one, and those that have a `main`, in order."""
+
+    public: str
+    startable: tuple[str, ...]
+    package: str
+
+    def start(self, *preferred: str) -> str:
+        """The class to start, package included: the first of `preferred` that can be; else the public one, else `Main`,
+        else the last. Where none has a `main`, it is the public one, or `Main`."""
+        wanted = [name for name in (*preferred, self.public, "Main") if name in self.startable]
+        name = (*wanted[:1], *self.startable[-1:], self.public or "Main")[0]
+        return f"{self.package}.{name}" if self.package else name
+
+
+def java_classes(source: bytes) -> JavaClasses:
+    text = JAVA_QUIET.sub(" ", source.decode("utf-8", "replace"))
+    depth, public, current = 0, False, ""
+    public_class = ""
+    startable: list[str] = []
+    for match in JAVA_WORD.finditer(text):
+        word = match[0]
+        if word == "{":
+            depth += 1
+        elif word == "}":
+            depth -= 1
+            public = False
+        elif word == ";":
+            public = False
+        elif word == "public":
+            public = True
+        elif match[2]:
+            if depth == 1:
+                startable.append(current)
+        elif depth == 0:
+            current = match[1]
+            if public and not public_class:
+                public_class = current
+    package = JAVA_PACKAGE.match(text)
+    return JavaClasses(public_class, tuple(startable), package[1] if package else "")

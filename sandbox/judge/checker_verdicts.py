@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plaudit.grading import Verdict
-from sandbox.judge.truncate import sayable
-from sandbox.run import Fate, Run, fate
+from sandbox.judge.bounds import sayable
+from sandbox.run import JailRun, RunOutcome, classify_exit
+from sandbox.types import TestReport
 
 ACCEPTED, SCORED, FAILED = 0, 7, 3
 REFUSED = {
@@ -41,7 +42,7 @@ UNLOADABLE = re.compile(rb"(?:SyntaxError|IndentationError|TabError|ImportError|
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
+class CheckerVerdict:
     """`score` is None where there is none because the checker failed or broke; only a score of 1 accepts."""
 
     score: float | None
@@ -55,47 +56,62 @@ class Ruling:
         return self.score == 1
 
 
-def ruling(run: Run, *, speaks: bool) -> Ruling:
+def checker_verdict(run: JailRun, *, speaks: bool) -> CheckerVerdict:
     """What an ended run says. `speaks`: its stdout is its own to speak on, not the other end of a dialogue."""
-    end = fate(run)
+    end = classify_exit(run)
     out, err = bytes(run.stdout.data) if speaks else b"", bytes(run.stderr.data)
-    code = None if run.ending is None else run.ending.exit_code
-    return ruling_of(end, code, out, err)
+    code = None if run.job_exit is None else run.job_exit.exit_code
+    return interpret_exit(end, code, out, err)
 
 
-def ruling_of(end: Fate, code: int | None, out: bytes, err: bytes) -> Ruling:
+def interpret_exit(end: RunOutcome, code: int | None, out: bytes, err: bytes) -> CheckerVerdict:
     """The table above. `end` says whether a limit was met; `code` is None for a signal."""
     if end.verdict is Verdict.COMPILE_ERROR:
-        return Ruling(None, message_of(last_line(err)), unloadable=True)
+        return CheckerVerdict(None, message_of(last_line(err)), unloadable=True)
     if end.verdict not in (None, Verdict.RUNTIME_ERROR) or code is None:
-        return Ruling(None, end.detail, transient=end.detail.startswith("wall"))
+        return CheckerVerdict(None, end.detail, transient=end.detail.startswith("wall"))
     last = last_line(out)
     number = NUMBER.fullmatch(last)
     if code == ACCEPTED and number is None:
-        return Ruling(1.0, message_of(err) or message_of(out))
+        return CheckerVerdict(1.0, message_of(err) or message_of(out))
     if code == ACCEPTED:
         return scored(last, message_of(err))
     if code == SCORED:
         said = POINTS.match(err[:MAX_LINE_BYTES]) or POINTS.match(out[:MAX_LINE_BYTES])
         if said is None:
-            return Ruling(None, "it ends with code 7, and no score stands first on its stderr or stdout")
+            return CheckerVerdict(None, "it ends with code 7, and no score stands first on its stderr or stdout")
         return scored(said[1], message_of(err) or message_of(out))
     unloadable = code == 1 and UNLOADABLE.match(last_line(err)) is not None
     if unloadable or (code == 1 and TRACEBACK in err and not last_line(err).startswith(b"AssertionError")):
-        return Ruling(None, message_of(last_line(err)), unloadable=unloadable)
+        return CheckerVerdict(None, message_of(last_line(err)), unloadable=unloadable)
     if code in REFUSED:
         complaint = last_line(err) if TRACEBACK in err else err
-        return Ruling(0.0, message_of(complaint) or ("" if number else message_of(out)) or REFUSED[code])
+        return CheckerVerdict(0.0, message_of(complaint) or ("" if number else message_of(out)) or REFUSED[code])
     if code == FAILED:
-        return Ruling(None, message_of(err) or message_of(out) or "exit code 3", failed=True)
-    return Ruling(None, " ".join(filter(None, (end.detail, message_of(last_line(err))))))
+        return CheckerVerdict(None, message_of(err) or message_of(out) or "exit code 3", failed=True)
+    return CheckerVerdict(None, " ".join(filter(None, (end.detail, message_of(last_line(err))))))
 
 
-def scored(number: bytes, message: str) -> Ruling:
+def scored(number: bytes, message: str) -> CheckerVerdict:
     score = float(number)
     if not 0 <= score <= 1:
-        return Ruling(None, f"it gives {number.decode()[:40]}, and a score lies in [0, 1]")
-    return Ruling(score, message)
+        return CheckerVerdict(None, f"it gives {number.decode()[:40]}, and a score lies in [0, 1]")
+    return CheckerVerdict(score, message)
+
+
+def apply_checker_verdict(report: TestReport, decision: CheckerVerdict, who: str) -> tuple[TestReport, set[str]]:
+    """The report of a program that ended well, as a checker or an interactor decides it.
+
+    One that failed or broke does so on what this program said; that it works at all was found out before, and not by
+    this program (`checkers.py`). So it is no way out for the program: its answer could not be taken, and it has failed.
+    """
+    if decision.score is None:
+        how = "says that it failed" if decision.failed else "broke"
+        detail = f"the {who} {how} on this program's output: {decision.message}"
+        return replace(report, verdict=Verdict.INVALID_RESULT, detail=detail, score=0.0), {f"{who}_failed"}
+    verdict = Verdict.PASSED if decision.accepted else Verdict.WRONG_ANSWER
+    detail = decision.message or ("" if decision.accepted else f"the {who} gives {decision.score:g}")
+    return replace(report, verdict=verdict, detail=detail, score=decision.score), set()
 
 
 def last_line(data: bytes) -> bytes:
@@ -113,7 +129,7 @@ def message_of(data: bytes) -> str:
 
 
 class TriedCheckers:
-    """Which suites' checkers have been tried and what came of it, the least recently asked for going first.
+    """Which suites' checkers have been tried, and the results. The least recently used is dropped first.
 
     A value is the numbers of the vacuous cases, or a text that says why the suite cannot be used.
     """
@@ -133,3 +149,6 @@ class TriedCheckers:
         self._kept[key] = found
         while len(self._kept) > MAX_TRIED:
             self._kept.popitem(last=False)
+
+    def close(self) -> None:
+        self._kept.clear()

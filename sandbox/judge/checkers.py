@@ -1,12 +1,11 @@
 """Checkers: a suite's own program decides whether an output is right, in a jail of its own, after the judged one ended.
 
-It starts with `input.txt`, `output.txt` and `answer.txt` in its working folder, and their names as its arguments, in
-this order (testlib's); what it says is read in `rulings.py`. C++ finds our `testlib.h`. Its time and memory never count
-as the program's. Its jails have a uid of their own and never run a judged program.
-
-Who is to blame when a checker breaks is found out once for a suite, and never by a judged program (`try_out`): on each
-case's own answer it must accept; text that says nothing must not be accepted, or the case is vacuous. Only what is
-found there makes a suite invalid. After that a checker that breaks on an output breaks because of that output.
+- It starts with `input.txt`, `output.txt` and `answer.txt` in its working folder, and their names as its arguments, in
+  this order (testlib's). What it says is read in `checker_verdicts.py`. C++ finds our `testlib.h`.
+- Its time and memory never count as the program's. Its jails have a uid of their own and never run a judged program.
+- Whether a checker works is found out once per suite, and never by a judged program (`try_out`): it must accept each
+  case's own answer; and it must not accept text that says nothing, or the case is vacuous. Only what is found there
+  makes a suite invalid. A checker that breaks on an output after that breaks because of that output.
 """
 
 from __future__ import annotations
@@ -20,16 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from plaudit.languages import UnsupportedLanguage, resolve
-from sandbox import limits as fences
 from sandbox.errors import InvalidSuite
-from sandbox.jail import Job
-from sandbox.judge.build import FOLDER, Text, ready
-from sandbox.judge.checker_verdicts import Ruling, ruling
-from sandbox.judge.run_only import path_of
-from sandbox.judge.stdio import answers_of, encoded
+from sandbox.jail_job import JailJob
+from sandbox.judge.build import ProgramText, ready
+from sandbox.judge.checker_verdicts import CheckerVerdict, TriedCheckers, checker_verdict
+from sandbox.judge.request import JudgeRequest
+from sandbox.judge.stdio_cases import answers_of
+from sandbox.judge.streams import encoded
+from sandbox.judge.working_files import FOLDER, path_of
 from sandbox.language_specs import BY_NAME
-from sandbox.run import Run, Starter
-from sandbox.types import NO_OPTIONS, Limits, Program, StdioCase, StdioSuite
+from sandbox.limits import MAX_SOURCE_BYTES, MB
+from sandbox.run import JailRun, Starter
+from sandbox.types import Limits, Program, RunSuite, StdioCase, StdioSuite, Stop
 
 if TYPE_CHECKING:
     from sandbox.sandbox import Sandbox
@@ -61,25 +62,26 @@ def helper_limits(limits: Limits) -> Limits:
 
 
 @contextmanager
-def helper_job(who: str, program: Program, limits: Limits, box: Sandbox) -> Iterator[Job]:
+def helper_job(who: str, program: Program, limits: Limits, sandbox: Sandbox) -> Iterator[JailJob]:
     """The job of a checker or an interactor, compiled once. Raises InvalidSuite if it does not compile."""
     try:
         language = resolve(program.language)
-        box.require(language)
+        sandbox.require(language)
     except UnsupportedLanguage as error:
         raise UnsupportedLanguage(f"the {who}: {error}") from None
     source = program.source.encode("utf-8", "surrogatepass")
-    if len(source) > fences.MAX_SOURCE_BYTES:
-        raise InvalidSuite(f"the {who} takes {len(source)} bytes; at most {fences.MAX_SOURCE_BYTES} are allowed")
+    if len(source) > MAX_SOURCE_BYTES:
+        raise InvalidSuite(f"the {who} takes {len(source)} bytes; at most {MAX_SOURCE_BYTES} are allowed")
     beside = (("testlib.h", testlib()),) if BY_NAME[language].source.endswith(".cpp") else ()
-    with ready(language, Text(source, beside), limits, box, box.artifacts, NO_OPTIONS) as (job, report):
+    request = JudgeRequest(sandbox, source, language, RunSuite(), limits, Stop())
+    with ready(request, ProgramText(source, beside)) as (job, report):
         if job is None:
             said = "" if report is None else (report.stderr or report.stdout).strip()
             raise InvalidSuite(f"the {who} does not compile: {said[:2000]}")
-        yield replace(job, flavour="helpers")
+        yield replace(job, jail_kind="helpers")
 
 
-def with_case(job: Job, case: StdioCase, output: bytes) -> Job:
+def with_case(job: JailJob, case: StdioCase, output: bytes) -> JailJob:
     """The job with the three files of a case, its own files beside them, and room for all of it."""
     answers = answers_of(case)
     texts = [
@@ -91,12 +93,14 @@ def with_case(job: Job, case: StdioCase, output: bytes) -> Job:
     taken = {path for path, _ in (*job.files, *given)} | {f"{FOLDER}main.py"}
     more = [(path_of(name), content) for name, content in case.files if path_of(name) not in taken]
     size = sum(len(content) for _, content in (*given, *more))
-    room = -(-size // (16 * fences.MB)) * 16 * fences.MB  # in steps: a change of size costs a remount
-    fence = replace(
-        job.fence, memory_bytes=job.fence.memory_bytes + size, tmp_bytes=max(job.fence.tmp_bytes, 32 * fences.MB + room)
+    room = -(-size // (16 * MB)) * 16 * MB  # in steps: a change of size costs a remount
+    jail_limits = replace(
+        job.limits,
+        memory_bytes=job.limits.memory_bytes + size,
+        tmp_bytes=max(job.limits.tmp_bytes, 32 * MB + room),
     )
     argv = (*job.argv, *(name for name, _ in texts))
-    return replace(job, argv=argv, files=(*job.files, *given, *more), fence=fence)
+    return replace(job, argv=argv, files=(*job.files, *given, *more), limits=jail_limits)
 
 
 class Helper(Protocol):
@@ -106,7 +110,7 @@ class Helper(Protocol):
     def who(self) -> str:
         """Its word in messages."""
 
-    def control(self, case: StdioCase, said: bytes) -> Ruling:
+    def control(self, case: StdioCase, said: bytes) -> CheckerVerdict:
         """What it says of a program that says just that."""
 
     def takes_answer(self) -> bool:
@@ -117,35 +121,36 @@ class Helper(Protocol):
 class Checker:
     """One suite's checker, ready to run."""
 
-    job: Job
+    job: JailJob
     starter: Starter
     who: str = "checker"
 
-    def rule(self, case: StdioCase, output: bytes) -> Ruling:
-        with Run(self.starter, with_case(self.job, case, output)) as run:
+    def rule(self, case: StdioCase, output: bytes) -> CheckerVerdict:
+        with JailRun(self.starter, with_case(self.job, case, output)) as run:
             run.finish()
-            return ruling(run, speaks=True)
+            return checker_verdict(run, speaks=True)
 
-    def control(self, case: StdioCase, said: bytes) -> Ruling:
+    def control(self, case: StdioCase, said: bytes) -> CheckerVerdict:
         return self.rule(case, said)
 
     def takes_answer(self) -> bool:
         return True
 
 
-def tried(helper: Helper, suite: StdioSuite, limits: Limits, box: Sandbox) -> frozenset[int]:
-    """The numbers of the vacuous cases. Raises InvalidSuite; what came of a suite once is remembered."""
+def vacuous_cases(helper: Helper, suite: StdioSuite, limits: Limits, sandbox: Sandbox) -> frozenset[int]:
+    """The numbers of the vacuous cases. Raises InvalidSuite; the result is remembered."""
+    tried_checkers = sandbox.cached(TriedCheckers)
     key = key_of(helper.who, suite, limits)
-    found = box.tried_checkers.get(key)
+    found = tried_checkers.get(key)
     if found is None:
         try:
             found = try_out(helper, suite)
         except TransientFailure:
             raise
         except InvalidSuite as error:
-            box.tried_checkers.keep(key, str(error))
+            tried_checkers.keep(key, str(error))
             raise
-        box.tried_checkers.keep(key, found)
+        tried_checkers.keep(key, found)
     if isinstance(found, str):
         raise InvalidSuite(found)
     return found
@@ -187,13 +192,13 @@ def is_vacuous(helper: Helper, case: StdioCase, at: int) -> bool:
     return nonsense.accepted and silence.accepted
 
 
-def outcome(own: Ruling) -> str:
+def outcome(own: CheckerVerdict) -> str:
     if own.score is None:
         return "says that it failed" if own.failed else "breaks"
     return "refuses" if own.score == 0 else f"gives {own.score:g}"
 
 
-def broken(what: str, found: Ruling) -> InvalidSuite:
+def broken(what: str, found: CheckerVerdict) -> InvalidSuite:
     kind = TransientFailure if found.transient else InvalidSuite
     hint = "; options.control: false judges without this trial" if found.score is not None else ""
     return kind(f"{what}: {found.message or 'it gives no reason'}{hint}")

@@ -1,9 +1,9 @@
-"""Compiling, and remembering what came of it: forty tests of one program, sent one by one, need one compiler.
+"""Compiling, and remembering the result: forty tests of one program, sent one by one, need one compilation.
 
 A program is compiled in a jail of the same kind that it will run in, and what comes of it is kept in sealed files in
 memory, so that no run can change what the next one runs. What is remembered depends on the compiler's command and the
-texts alone: the toolchain is that of this process. A compiler that refused is believed. One that our limits stopped is
-asked again, but not for the next copies of the program: its complaints stand for a minute.
+texts alone: the toolchain is that of this process. A compiler's rejection is kept. A compiler that
+our limits stopped is asked again, but not for a minute: so long its messages serve the next copies of the program.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from plaudit.grading import Verdict
-from sandbox import limits as fences
-from sandbox.jail import Job, memory_file, reopen_read_only, seal
-from sandbox.judge.truncate import shown_head
-from sandbox.run import Run, Starter, fate
+from sandbox.jail_job import JailJob
+from sandbox.judge.bounds import shown_head
+from sandbox.limits import MAX_ARTIFACT_BYTES, MB, JailLimits, compile_limits
+from sandbox.memory_files import memory_file, reopen_read_only, seal
+from sandbox.run import JailRun, Starter, classify_exit
 from sandbox.types import CompileReport, Limits
 
 MAX_KEPT = 64
 STOPPED_S = 60.0  # for how long a compiler that was stopped within its limits is not asked the same again
 MAX_STOPPED = 64
-MAX_KEPT_BYTES = 128 * fences.MB
+MAX_KEPT_BYTES = 128 * MB
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What a compiler is asked to do: its command, the files that lie in its working folder, and those it will make."""
+class CompileJob:
+    """What a compiler is asked to do: its command, the files in its working folder, and those that it will make."""
 
     command: tuple[str, ...]
     files: tuple[tuple[str, bytes], ...]
@@ -39,7 +40,7 @@ class Work:
 
     @property
     def key(self) -> bytes:
-        """SHA-256 of all of it. Every part is told by its length, so that no two works can say the same."""
+        """SHA-256 of all of it. Every part is told by its length, so that no two jobs have the same key."""
         state = hashlib.sha256()
         parts = [part.encode() for part in (*self.command, "", *self.products, "")]
         for name, content in self.files:
@@ -50,7 +51,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
+class CompiledProgram:
     """What the compiler made: sealed files, one a product, or none with its complaints."""
 
     fds: tuple[int, ...]
@@ -62,32 +63,32 @@ class Artifact:
             os.close(fd)
 
 
-class Artifacts:
-    """What compilers made last, the least recently used going first. Close it."""
+class CompileCache:
+    """What compilers made last; the least recently used is dropped first. Close it."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[bytes, Artifact] = OrderedDict()
-        self._stopped: OrderedDict[tuple[bytes, fences.Fence], tuple[float, CompileReport]] = OrderedDict()
+        self._kept: OrderedDict[bytes, CompiledProgram] = OrderedDict()
+        self._stopped: OrderedDict[tuple[bytes, JailLimits], tuple[float, CompileReport]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
     @contextmanager
-    def of(
-        self, work: Work, starter: Starter, limits: Limits | None = None
+    def products_of(
+        self, compile_job: CompileJob, starter: Starter, limits: Limits | None = None
     ) -> Iterator[tuple[tuple[int, ...] | None, CompileReport]]:
         """The products as read-only descriptors, or None with the compiler's complaints. `limits`: the program's."""
-        key = work.key
+        key = compile_job.key
         artifact = self._kept.get(key)
         if artifact is None:
-            fence = fences.for_compile(limits)
-            until, report = self._stopped.get((key, fence), (0.0, None))
+            jail_limits = compile_limits(limits)
+            until, report = self._stopped.get((key, jail_limits), (0.0, None))
             if report is not None and time.monotonic() < until:
                 yield None, report
                 return
-            artifact, lasting = compile_once(work, starter, fence)
+            artifact, lasting = compile_once(compile_job, starter, jail_limits)
             if not lasting:
-                self._stopped[key, fence] = time.monotonic() + STOPPED_S, artifact.report
+                self._stopped[key, jail_limits] = time.monotonic() + STOPPED_S, artifact.report
                 while len(self._stopped) > MAX_STOPPED:
                     self._stopped.popitem(last=False)
                 yield None, artifact.report
@@ -104,10 +105,10 @@ class Artifacts:
             for fd in products:
                 os.close(fd)
 
-    def _keep(self, key: bytes, artifact: Artifact) -> None:
+    def _keep(self, key: bytes, artifact: CompiledProgram) -> None:
         self._kept[key] = artifact
         while len(self._kept) > 1 and (
-            len(self._kept) > MAX_KEPT or sum(one.size for one in self._kept.values()) > MAX_KEPT_BYTES
+            len(self._kept) > MAX_KEPT or sum(kept.size for kept in self._kept.values()) > MAX_KEPT_BYTES
         ):
             self._kept.popitem(last=False)[1].close()
 
@@ -116,26 +117,26 @@ class Artifacts:
             self._kept.popitem()[1].close()
 
 
-def compile_once(work: Work, starter: Starter, fence: fences.Fence) -> tuple[Artifact, bool]:
-    """Run the compiler; also answers whether the outcome is the source's own doing and would be the same again."""
+def compile_once(compile_job: CompileJob, starter: Starter, jail_limits: JailLimits) -> tuple[CompiledProgram, bool]:
+    """Run the compiler. Also returns whether the outcome depends on the source alone, and would be the same again."""
     began = time.monotonic()
-    made_files = [memory_file("artifact", b"", sealed=False) for _ in work.products]
+    made_files = [memory_file("artifact", b"", sealed=False) for _ in compile_job.products]
     try:
-        job = Job(
+        job = JailJob(
             role="exec",
-            argv=work.command,
-            fence=fence,
+            argv=compile_job.command,
+            limits=jail_limits,
             fds={},
-            files=[(f"/tmp/{name}", content) for name, content in work.files],
+            files=[(f"/tmp/{name}", content) for name, content in compile_job.files],
             collect=[
-                (f"/tmp/{name}", fd, fences.MAX_ARTIFACT_BYTES)
-                for name, fd in zip(work.products, made_files, strict=True)
+                (f"/tmp/{name}", fd, MAX_ARTIFACT_BYTES)
+                for name, fd in zip(compile_job.products, made_files, strict=True)
             ],
         )
-        with Run(starter, job) as run:
+        with JailRun(starter, job) as run:
             run.finish()
-            end = fate(run)
-            sizes = run.ending.collected if run.ending is not None else ()
+            end = classify_exit(run)
+            sizes = run.job_exit.collected if run.job_exit is not None else ()
             made = end.verdict is None and bool(sizes) and all(size > 0 for size in sizes)
             complaint = shown_head(bytes(run.stderr.data))
             if end.verdict not in (None, Verdict.RUNTIME_ERROR):
@@ -148,8 +149,8 @@ def compile_once(work: Work, starter: Starter, fence: fences.Fence) -> tuple[Art
             for fd in made_files:
                 seal(fd)
             kept, made_files = tuple(made_files), []
-            return Artifact(kept, sum(sizes), report), True
-        return Artifact((), 0, report), end.verdict in (None, Verdict.RUNTIME_ERROR)
+            return CompiledProgram(kept, sum(sizes), report), True
+        return CompiledProgram((), 0, report), end.verdict in (None, Verdict.RUNTIME_ERROR)
     finally:
         for fd in made_files:
             os.close(fd)

@@ -1,11 +1,11 @@
-"""The control run: a suite of code meets once a program that answers nothing, before it judges anybody.
+"""The control run: a suite of code is run once against a program that answers nothing, before it judges any program.
 
-What comes of it is remembered by the suite's content (`Controls`, bounded, one for a sandbox). A test that passes
-without having looked at an answer is vacuous, and marked; a suite of nothing else is of no use. What the tests need
-beside any program (modules, a `check`, tests to collect) is found missing here, and only here or by reading is a suite
-invalid: whatever happens later, with a program, is the program's. What a test asks beyond values makes it unjudgeable.
-
-A test process that hangs or crashes in the control run ends it: what has not been tried is taken to be good.
+- The result is remembered by the suite's content (`ControlResults`, bounded, one per sandbox).
+- A test that passes without having looked at an answer is vacuous, and marked. A suite of nothing else is of no use.
+- What the tests need beside any program (modules, a `check`, tests to collect) is found missing here. Only here, or by
+  reading it, a suite is found invalid: whatever goes wrong later is the program's failure.
+- A test that asks for more than values is unjudgeable.
+- A test process that hangs or crashes in the control run ends it. What has not been tried is taken to be good.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from typing import Any
 
 from sandbox.errors import InvalidSuite
 from sandbox.judge import codec
-from sandbox.judge.isolated_tests import MODULE_KINDS, Channel, bare_name, tests_job
+from sandbox.judge.assertion_analysis import looks_at_raised, surely_asserts
+from sandbox.judge.frame_channel import FrameChannel
 from sandbox.judge.program_methods import asked_beyond
-from sandbox.judge.suite_checks import looks_at_raised, surely_asserts
-from sandbox.run import Run, Starter, pump
+from sandbox.judge.request import JudgeRequest
+from sandbox.judge.suite_plan import MODULE_KINDS, bare_name, tests_job
+from sandbox.run import JailRun, pump
 from sandbox.types import Limits
 
 # After the first round, which refuses: answers of which nothing is true, or everything, then plain ones.
@@ -34,8 +36,8 @@ MAX_REMEMBERED = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
-    """What is known of a suite's tests without any program."""
+class ControlResult:
+    """What is known of the tests of a suite without any program."""
 
     names: tuple[str, ...] = ()
     vacuous: frozenset[int] = frozenset()
@@ -49,29 +51,32 @@ class Control:
         return frozenset(self.unjudgeable) | frozenset(self.skipped)
 
 
-class Controls:
-    """What control runs have found, by the content of suite and mode; the oldest goes where there are too many."""
+class ControlResults:
+    """What control runs have found, by the content of suite and mode. The least recently used is dropped first."""
 
     def __init__(self) -> None:
-        self.known: OrderedDict[str, Control] = OrderedDict()
+        self.known: OrderedDict[str, ControlResult] = OrderedDict()
         self.lock = threading.Lock()
 
-    def get(self, key: str) -> Control | None:
+    def get(self, key: str) -> ControlResult | None:
         with self.lock:
             found = self.known.get(key)
             if found is not None:
                 self.known.move_to_end(key)
             return found
 
-    def put(self, key: str, control: Control) -> None:
+    def put(self, key: str, control: ControlResult) -> None:
         with self.lock:
             self.known[key] = control
             while len(self.known) > MAX_REMEMBERED:
                 self.known.popitem(last=False)
 
+    def close(self) -> None:
+        self.known.clear()
+
 
 @dataclass(slots=True)
-class Round:
+class ControlRound:
     """One pass over all tests with one kind of answers: verdict and reason by test, as far as it came."""
 
     names: list[str]
@@ -81,34 +86,32 @@ class Round:
     starved: bool = False
 
 
-def control_of(
-    starter: Starter,
-    controls: Controls,
-    plan: dict[str, Any],
-    limits: Limits,
-    *,
-    run: bool,
-    beyond: bool,
-    lenient: bool = False,
-) -> Control:
-    """What the control run of this plan has found, now or earlier. Raises InvalidSuite for a suite of no use.
+def control_result(request: JudgeRequest, plan: dict[str, Any]) -> ControlResult:
+    """What the control run of this plan has found, now or earlier.
 
-    Without `run` the tests of a file are only collected, and what reading finds is all. Without `beyond` nothing is
-    unjudgeable: the tests share the program's process. `lenient`: what is unjudgeable will be judged together.
+    - `options.control` false: the tests of a file are only collected, and what reading finds is all.
+    - `options.grading` `together`: nothing is unjudgeable, because the tests share the program's process.
+    - `options.grading` `auto`: what is unjudgeable will be judged together.
+
+    Raises:
+        InvalidSuite: the suite is of no use.
     """
+    run, beyond = request.options.control, request.options.grading != "together"
     texts = (plan["kind"], plan["entry_point"], plan["setup"], plan["helpers"], *plan["tests"])
-    key = key_of(texts, run, beyond, limits)
+    key = key_of(texts, run, beyond, request.limits)
     if plan.get("files"):
         key = hashlib.sha256(repr((key, plan["files"])).encode("utf-8", "surrogatepass")).hexdigest()
-    control = controls.get(key)
+    results = request.sandbox.cached(ControlResults)
+    control = results.get(key)
     if control is None:
-        control, lasting = tried(starter, plan, limits, run=run, beyond=beyond)
+        control, lasting = run_control(request, plan)
         if lasting:
-            controls.put(key, control)
+            results.put(key, control)
     if control.invalid:
         raise InvalidSuite(control.invalid)
     total = len(control.names) if plan["kind"] in MODULE_KINDS else len(plan["tests"])
-    left_out = control.vacuous | frozenset(control.skipped if lenient else control.uncounted)
+    judged_later = request.options.grading == "auto"
+    left_out = control.vacuous | frozenset(control.skipped if judged_later else control.uncounted)
     if run and len(left_out) >= total:
         raise InvalidSuite(nothing_left(control))
     return control
@@ -121,21 +124,23 @@ def key_of(texts: tuple[str, ...], run: bool, beyond: bool, limits: Limits) -> s
     return hashlib.sha256(about.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def tried(starter: Starter, plan: dict[str, Any], limits: Limits, *, run: bool, beyond: bool) -> tuple[Control, bool]:
+def run_control(request: JudgeRequest, plan: dict[str, Any]) -> tuple[ControlResult, bool]:
+    """The result of a control run, and whether another would find the same."""
+    run, beyond = request.options.control, request.options.grading != "together"
     of_file = plan["kind"] in MODULE_KINDS
     if not run and not of_file:
-        return Control(unjudgeable=asked_beyond(plan, ()) if beyond else {}), True
-    first = one_round(starter, plan, limits, "refuse", collect_only=not run)
+        return ControlResult(unjudgeable=asked_beyond(plan, ()) if beyond else {}), True
+    first = one_round(request, plan, "refuse", collect_only=not run)
     lasting = not first.starved
     if first.invalid:
-        return Control(invalid=f"the tests cannot be used: {first.invalid}"), lasting
+        return ControlResult(invalid=f"the tests cannot be used: {first.invalid}"), lasting
     if first.failed and of_file:
         reason = "its tests depend on what the program answers while the file is loaded"
-        return Control(
+        return ControlResult(
             invalid=f"the tests cannot be used: {reason} ({first.failed}); define them without asking the program"
         ), lasting
     if of_file and not first.names:
-        return Control(invalid="tests.source: no test is in it" if lasting else "the tests do not load"), lasting
+        return ControlResult(invalid="tests.source: no test is in it" if lasting else "the tests do not load"), lasting
     unjudgeable = dict(asked_beyond(plan, first.names)) if beyond else {}
     skipped = {}
     for number, (verdict, reason) in first.verdicts.items():
@@ -143,11 +148,11 @@ def tried(starter: Starter, plan: dict[str, Any], limits: Limits, *, run: bool, 
             unjudgeable.setdefault(number, reason)
         elif verdict == "skipped":
             skipped[number] = f"the suite skips it: {reason}"
-    vacuous = found_vacuous(starter, plan, limits, first, set(unjudgeable) | set(skipped))
-    return Control(tuple(first.names), vacuous, unjudgeable, skipped), lasting
+    vacuous = find_vacuous(request, plan, first, set(unjudgeable) | set(skipped))
+    return ControlResult(tuple(first.names), vacuous, unjudgeable, skipped), lasting
 
 
-def nothing_left(control: Control) -> str:
+def nothing_left(control: ControlResult) -> str:
     if control.unjudgeable and not control.vacuous:
         reason = next(iter(control.unjudgeable.values()))
         return f"no test can be judged by values: {reason}; use options.grading together"
@@ -159,8 +164,8 @@ def nothing_left(control: Control) -> str:
     )
 
 
-def found_vacuous(
-    starter: Starter, plan: dict[str, Any], limits: Limits, first: Round, left_out: set[int]
+def find_vacuous(
+    request: JudgeRequest, plan: dict[str, Any], first: ControlRound, left_out: set[int]
 ) -> frozenset[int]:
     """The tests that pass whatever is answered: unlooked at, or looked at by nothing that could fail."""
     suspects = set()
@@ -172,7 +177,7 @@ def found_vacuous(
     for mode in ROUNDS:
         if not suspects:
             break
-        again = one_round(starter, plan, limits, mode, only=suspects)
+        again = one_round(request, plan, mode, only=suspects)
         suspects &= {number for number, (verdict, _) in again.verdicts.items() if verdict == "passed"}
     return frozenset(
         number for number in suspects if not looks_at_raised(text_of(plan, number), name_of(plan, first, number))
@@ -184,30 +189,30 @@ def text_of(plan: dict[str, Any], number: int) -> str:
     return text
 
 
-def name_of(plan: dict[str, Any], first: Round, number: int) -> str:
+def name_of(plan: dict[str, Any], first: ControlRound, number: int) -> str:
     if plan["kind"] in MODULE_KINDS:
         return bare_name(first.names[number])
     return "check" if plan["kind"] == "check" else ""
 
 
 def one_round(
-    starter: Starter,
+    request: JudgeRequest,
     plan: dict[str, Any],
-    limits: Limits,
     mode: str,
     *,
     collect_only: bool = False,
     only: Collection[int] | None = None,
-) -> Round:
+) -> ControlRound:
     """Run the tests, or `only` some, against the control program in one process; it ends where that process does."""
     ours, theirs = socket.socketpair()
     nowhere = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
-    channel = Channel(ours)
+    channel = FrameChannel(ours)
     total = len(plan["tests"])
-    found = Round([], {})
+    found = ControlRound([], {})
     try:
-        job = tests_job({**plan, "control": mode}, limits, max(total, 64), {1: nowhere, 4: theirs.fileno()})
-        with Run(starter, job) as run:
+        fds = {1: nowhere, 4: theirs.fileno()}
+        job = tests_job({**plan, "control": mode}, request.limits, max(total, 64), fds)
+        with JailRun(request.sandbox, job) as run:
             theirs.close()
             word = next_word(run, channel)
             if word is None or "ready" not in word:
@@ -225,7 +230,10 @@ def one_round(
                 if only is not None and number not in only:
                     continue
                 run.grant()
-                order(channel, number)
+                try:
+                    channel.send({"run": number})
+                except OSError:
+                    channel.closed = True  # the process has ended; its last messages may be there still
                 word = next_word(run, channel)
                 if word is None:
                     found.starved = run.starved
@@ -245,17 +253,7 @@ def one_round(
         channel.close()
 
 
-def order(channel: Channel, number: int) -> None:
-    data = codec.dumps({"run": number})
-    channel.sock.setblocking(True)
-    try:
-        channel.sock.sendall(len(data).to_bytes(4, "big") + data)
-    except OSError:
-        channel.closed = True  # the process has ended; its last words may be there still
-    channel.sock.setblocking(False)
-
-
-def next_word(run: Run, channel: Channel) -> dict[str, Any] | None:
+def next_word(run: JailRun, channel: FrameChannel) -> dict[str, Any] | None:
     """The next message of the test process; None if it has ended, or says what cannot be read."""
     while True:
         if pump([run], None if channel.closed else channel.fileno()):
@@ -269,7 +267,7 @@ def next_word(run: Run, channel: Channel) -> dict[str, Any] | None:
             return message
         if data is not None:
             raise InvalidSuite("the tests cannot be used: they write to their judge's connection")
-        if run.ending is not None or channel.closed:
+        if run.job_exit is not None or channel.closed:
             channel.fill()
             if len(channel.pending) < 4:
                 return None

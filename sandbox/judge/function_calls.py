@@ -12,17 +12,22 @@ from typing import Any
 from plaudit.grading import Verdict
 from sandbox.errors import InvalidSuite
 from sandbox.judge import bounds, codec
-from sandbox.judge.audit import Watch
+from sandbox.judge.audit import AuditPipe, early_exit_flags
 from sandbox.judge.compare import Opaque, same_value
-from sandbox.judge.isolated_tests import LOST_S, Channel, Meter, candidate_fate, serve_job
-from sandbox.run import Fate, Run, Starter, flags, pump
-from sandbox.types import FunctionSuite, Limits, Options, TestReport
+from sandbox.judge.frame_channel import FrameChannel
+from sandbox.judge.isolated_tests import LOST_S, candidate_outcome
+from sandbox.judge.meter import TestMeter
+from sandbox.judge.python_jobs import serve_job
+from sandbox.judge.report import build_report
+from sandbox.judge.request import JudgeRequest
+from sandbox.run import JailRun, RunOutcome, flags, pump
+from sandbox.types import FunctionSuite, Report, TestReport
 
-TOO_MUCH_MEMORY = Fate(Verdict.INVALID_RESULT, "the answer needs more memory than its judge has")
+TOO_MUCH_MEMORY = RunOutcome(Verdict.INVALID_RESULT, "the answer needs more memory than its judge has")
 
 
 class Undecided(Exception):
-    """The answer is not a plain value: only the test process can say what the test makes of it.
+    """The answer is not a plain value: only the test process can decide the test.
 
     What was decided before it stands: `reports`, and the `flags` of the run.
     """
@@ -32,34 +37,34 @@ class Undecided(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class EntryPointCall:
     """One call of the entry point, and who weighs what comes back (a tree of the codec)."""
 
     args: list[Any]  # trees, those of `names` last
     names: list[str]
-    weigh: Callable[[Any], Fate]
+    weigh: Callable[[Any], RunOutcome]
     long_way: int = bounds.MAX_MESSAGE_BYTES  # an answer of more bytes is not weighed here: Undecided
 
 
-class Candidate:
+class CandidateProcess:
     """The program's process, seen from here."""
 
-    def __init__(self, starter: Starter, source: bytes, limits: Limits, num_tests: int, options: Options) -> None:
+    def __init__(self, request: JudgeRequest, num_tests: int) -> None:
         ours, theirs = socket.socketpair()
-        self.channel = Channel(ours)
-        self.watch = Watch(options.audit)
+        self.channel = FrameChannel(ours)
+        self.audit_pipe = AuditPipe(request.options.audit)
         self.next_id = 0
         try:
-            job = serve_job(source, limits, num_tests, theirs.fileno(), options)
-            self.run = Run(starter, self.watch.join(job))
+            job = serve_job(request, num_tests, theirs.fileno())
+            self.run = JailRun(request.sandbox, self.audit_pipe.attached_to(job))
         except BaseException:
             self.channel.close()
-            self.watch.close()
+            self.audit_pipe.close()
             raise
         finally:
             theirs.close()
 
-    def receive(self, long_way: int = bounds.MAX_MESSAGE_BYTES) -> dict[str, Any] | Fate:
+    def receive(self, long_way: int = bounds.MAX_MESSAGE_BYTES) -> dict[str, Any] | RunOutcome:
         """The program's next message, or how it ended instead. Raises Undecided for one of more than `long_way`."""
         closed_at: float | None = None
         while True:
@@ -75,19 +80,19 @@ class Candidate:
                         raise codec.CodecError("a message that is not an object")
                     return message
             except codec.CodecError as error:
-                return Fate(Verdict.INVALID_RESULT, bounds.text(str(error)))
-            if self.run.ending is not None:
-                return candidate_fate(self.run)
+                return RunOutcome(Verdict.INVALID_RESULT, bounds.text(str(error)))
+            if self.run.job_exit is not None:
+                return candidate_outcome(self.run)
             if self.channel.closed:
                 closed_at = closed_at or time.monotonic()
                 if time.monotonic() > closed_at + LOST_S:
-                    return Fate(Verdict.INVALID_RESULT, "the program broke the wire to its judge")
+                    return RunOutcome(Verdict.INVALID_RESULT, "the program broke the connection to its judge")
 
     def send(self, message: dict[str, Any]) -> None:
-        """Write without ever waiting for the program for longer than its budget lasts."""
+        """Write, and wait for the program no longer than its budget lasts."""
         data = codec.dumps(message)
         view = memoryview(len(data).to_bytes(4, "big") + data)
-        while view and self.run.ending is None and not self.channel.closed:
+        while view and self.run.job_exit is None and not self.channel.closed:
             try:
                 view = view[self.channel.sock.send(view) :]
             except BlockingIOError:
@@ -95,66 +100,70 @@ class Candidate:
             except OSError:
                 return
 
-    def call(self, entry_point: str, call: Call) -> Fate:
+    def call(self, entry_point: str, call: EntryPointCall) -> RunOutcome:
         """Make a call and weigh what comes back. Raises Undecided."""
         try:
             return self._call(entry_point, call)
-        except MemoryError:  # whatever has grown here, has grown for this answer
+        except MemoryError:  # only this answer can have taken it
             return TOO_MUCH_MEMORY
 
-    def greeting(self) -> Fate | None:
+    def greeting(self) -> RunOutcome | None:
         """Why the program could not be loaded; None if it could."""
         try:
-            return greeting_fate(self.receive())
+            return greeting_outcome(self.receive())
         except MemoryError:
             return TOO_MUCH_MEMORY
 
-    def _call(self, entry_point: str, call: Call) -> Fate:
+    def _call(self, entry_point: str, call: EntryPointCall) -> RunOutcome:
         self.next_id += 1
         message = {"op": "call", "id": self.next_id, "name": entry_point, "args": call.args, "names": call.names}
         self.send(message)
         reply = self.receive(call.long_way)
-        return reply if isinstance(reply, Fate) else reply_fate(reply, self.next_id, call)
+        return reply if isinstance(reply, RunOutcome) else reply_outcome(reply, self.next_id, call)
+
+    def flags(self) -> set[str]:
+        """What is worth saying of the run so far."""
+        return flags(self.run) | self.audit_pipe.flags()
 
     def close(self) -> None:
         try:
             self.run.close()
         finally:
             self.channel.close()
-            self.watch.close()
+            self.audit_pipe.close()
 
-    def __enter__(self) -> Candidate:
+    def __enter__(self) -> CandidateProcess:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
 
-def reply_fate(reply: dict[str, Any], number: int, call: Call) -> Fate:
+def reply_outcome(reply: dict[str, Any], number: int, call: EntryPointCall) -> RunOutcome:
     """The verdict on a program's reply to call `number`. Raises Undecided."""
     if reply.get("id") != number:
-        return Fate(Verdict.INVALID_RESULT, "a reply that nobody asked for")
+        return RunOutcome(Verdict.INVALID_RESULT, "a reply that nobody asked for")
     if "wall" in reply:
-        return Fate(Verdict.INVALID_RESULT, bounds.text(reply["wall"]))
+        return RunOutcome(Verdict.INVALID_RESULT, bounds.text(reply["wall"]))
     if "error" in reply:
-        return error_fate(reply["error"])
+        return error_outcome(reply["error"])
     return call.weigh(reply.get("ok"))
 
 
-def error_fate(tree: Any) -> Fate:
+def error_outcome(tree: Any) -> RunOutcome:
     """The verdict on an exception that the program describes."""
     described = tree if isinstance(tree, dict) else {}
     base = described.get("base")
     if base == "SystemExit":
-        return Fate(Verdict.NO_RESULT, "the program exits instead of answering")
+        return RunOutcome(Verdict.NO_RESULT, "the program exits instead of answering")
     name = bounds.text(described.get("name"), bounds.MAX_NAME)
     message = bounds.text(described.get("message"), bounds.MAX_ERROR)
     verdict = Verdict.MEMORY_LIMIT if base == "MemoryError" else Verdict.RUNTIME_ERROR
-    return Fate(verdict, f"{name}: {message}")
+    return RunOutcome(verdict, f"{name}: {message}")
 
 
-def calls_of(suite: FunctionSuite) -> list[Call]:
-    """The calls of a suite. Raises InvalidSuite for a case whose values cannot cross the wall."""
+def calls_of(suite: FunctionSuite) -> list[EntryPointCall]:
+    """The calls of a suite. Raises InvalidSuite for a case whose values cannot cross to the program."""
     calls = []
     for number, case in enumerate(suite.cases):
         trees = {}
@@ -166,88 +175,95 @@ def calls_of(suite: FunctionSuite) -> list[Call]:
                 codec.dumps(trees[what])
             except codec.CodecError as error:
                 raise InvalidSuite(f"case {number}: {what}: {error}") from None
-        weigh: Callable[[Any], Fate] = partial(weigh_value, expected=case.expected, rel_tol=suite.rel_tol)
+        weigh: Callable[[Any], RunOutcome] = partial(weigh_value, expected=case.expected, rel_tol=suite.rel_tol)
         if case.also:
             weigh = partial(weigh_values, expected=(case.expected, *case.also), rel_tol=suite.rel_tol)
-        calls.append(Call([*trees["args"], *trees["kwargs"]], list(case.kwargs), weigh))
+        calls.append(EntryPointCall([*trees["args"], *trees["kwargs"]], list(case.kwargs), weigh))
     return calls
 
 
-def weigh_value(tree: Any, expected: Any, rel_tol: float | None) -> Fate:
+def weigh_value(tree: Any, expected: Any, rel_tol: float | None) -> RunOutcome:
     """The verdict on a returned value, by the rules of JSON-like expected values (`compare.same_value`)."""
     try:
         right = same_value(tree, expected, rel_tol)
     except (Opaque, codec.CodecError) as error:
-        return Fate(Verdict.INVALID_RESULT, bounds.text(str(error)))
+        return RunOutcome(Verdict.INVALID_RESULT, bounds.text(str(error)))
     if right:
-        return Fate(Verdict.PASSED)
-    return Fate(Verdict.WRONG_ANSWER, f"returned {codec.beginning(tree, 300)}")
+        return RunOutcome(Verdict.PASSED)
+    return RunOutcome(Verdict.WRONG_ANSWER, f"returned {codec.beginning(tree, 300)}")
 
 
-def weigh_values(tree: Any, expected: Sequence[Any], rel_tol: float | None) -> Fate:
+def weigh_values(tree: Any, expected: Sequence[Any], rel_tol: float | None) -> RunOutcome:
     """The same, where any of several values is right."""
-    fates = [weigh_value(tree, value, rel_tol) for value in expected]
-    return next((fate for fate in fates if fate.verdict is Verdict.PASSED), fates[0])
+    outcomes = [weigh_value(tree, value, rel_tol) for value in expected]
+    return next((outcome for outcome in outcomes if outcome.verdict is Verdict.PASSED), outcomes[0])
+
+
+def judge_function_suite(request: JudgeRequest, suite: FunctionSuite) -> Report:
+    """Judge the cases of a `function` suite. Raises InvalidSuite."""
+    calls = calls_of(suite)
+    tests, found = judge_calls(request, suite.entry_point, calls)
+    found |= early_exit_flags(tests, request.options)
+    return build_report(tests, len(calls), "split", request.sandbox.level, flags=found)
 
 
 def judge_calls(
-    starter: Starter,
-    source: bytes,
-    entry_point: str,
-    calls: Sequence[Call],
-    limits: Limits,
-    allowed_failures: int | None,
-    options: Options,
+    request: JudgeRequest, entry_point: str, calls: Sequence[EntryPointCall]
 ) -> tuple[list[TestReport], set[str]]:
-    """Make the calls one after another; one that ends the program costs a fresh process for the next."""
+    """Make the calls one after another; one that ends the program costs a fresh process for the next.
+
+    Returns:
+        The reports of the calls that were made, in order, and flags.
+
+    Raises:
+        Undecided: an answer cannot be compared here.
+    """
     reports: list[TestReport] = []
     found: set[str] = set()
     failures = 0
-
-    def going_on() -> bool:
-        return len(reports) < len(calls) and (allowed_failures is None or failures < allowed_failures)
-
-    while going_on():
-        with Candidate(starter, source, limits, len(calls), options) as candidate:
-            meter = Meter(candidate.run)
-            end = candidate.greeting()
-            if end is not None:
-                report = meter.report(end.verdict or Verdict.NO_RESULT, end.detail)
+    while len(reports) < len(calls) and not request.enough_failures(failures):
+        with CandidateProcess(request, len(calls)) as candidate:
+            meter = TestMeter(candidate.run)
+            outcome = candidate.greeting()
+            if outcome is not None:
+                report = meter.report(outcome.verdict or Verdict.NO_RESULT, outcome.detail)
                 missing = len(calls) - len(reports)
-                if allowed_failures is not None:
-                    missing = min(missing, allowed_failures - failures)
+                if request.stop.after_failures is not None:
+                    missing = min(missing, request.stop.after_failures - failures)
                 reports += [report] * missing
-                found |= flags(candidate.run) | candidate.watch.flags()
+                found |= candidate.flags()
                 break
             stuck, loading = False, True
-            while not stuck and going_on():
+            while not stuck and len(reports) < len(calls) and not request.enough_failures(failures):
                 candidate.run.grant(wall=not loading)
                 loading = False
                 try:
-                    end = meter.overruled(candidate.call(entry_point, calls[len(reports)]))
+                    outcome = meter.overruled(candidate.call(entry_point, calls[len(reports)]))
                 except Undecided as undecided:
                     undecided.reports = reports
-                    undecided.flags = frozenset(found | flags(candidate.run) | candidate.watch.flags())
+                    undecided.flags = frozenset(found | candidate.flags())
                     raise
-                gone = candidate.run.ending is not None or candidate.run.killed_for is not None
-                stuck = gone or end.verdict in (Verdict.OUTPUT_LIMIT, Verdict.INVALID_RESULT)
-                reports.append(meter.report(end.verdict or Verdict.NO_RESULT, end.detail))
-                failures += end.verdict is not Verdict.PASSED
+                gone = candidate.run.job_exit is not None or candidate.run.killed_for is not None
+                stuck = gone or outcome.verdict in (Verdict.OUTPUT_LIMIT, Verdict.INVALID_RESULT)
+                reports.append(meter.report(outcome.verdict or Verdict.NO_RESULT, outcome.detail))
+                failures += outcome.verdict is not Verdict.PASSED
                 meter = meter.next()
-            found |= flags(candidate.run) | candidate.watch.flags()
+            found |= candidate.flags()
     return reports, found
 
 
-def greeting_fate(hello: dict[str, Any] | Fate) -> Fate | None:
+def greeting_outcome(hello: dict[str, Any] | RunOutcome) -> RunOutcome | None:
     """Why the program could not be loaded; None if it could."""
-    if isinstance(hello, Fate):
+    if isinstance(hello, RunOutcome):
         return hello
     if hello.get("hello") is not True:
-        return Fate(Verdict.INVALID_RESULT, "no greeting")
+        return RunOutcome(Verdict.INVALID_RESULT, "no greeting")
     if "exit" in hello:
-        return Fate(Verdict.NO_RESULT, f"the program exits with {bounds.text(hello['exit'], 20)} while it is loaded")
+        return RunOutcome(
+            Verdict.NO_RESULT, f"the program exits with {bounds.text(hello['exit'], 20)} while it is loaded"
+        )
     if hello.get("parsed") is False:
-        return Fate(Verdict.COMPILE_ERROR, error_fate(hello.get("error")).detail)
+        return RunOutcome(Verdict.COMPILE_ERROR, error_outcome(hello.get("error")).detail)
     if "error" in hello:
-        return error_fate(hello["error"])
+        return error_outcome(hello["error"])
     return None

@@ -5,7 +5,7 @@
 Nobody stands between them: not a byte of the dialogue passes through this process, so its length costs nothing here.
 (Only what the interactor says after its program has gone is read here, and dropped.)
 The interactor starts with `input.txt`, `output.txt` (empty, for it to write a log to) and `answer.txt`, and their names
-as its arguments, as testlib's `registerInteraction` wants them; it speaks to us by how it ends (`rulings.py`).
+as its arguments, as testlib's `registerInteraction` wants them; it speaks to us by how it ends (`checker_verdicts.py`).
 
 Who decides: first the program's own end (a limit, a crash), then the interactor. A program that met the closed end of a
 pipe because the interactor has said enough did not crash by itself: the interactor decides. Once it has refused, the
@@ -24,12 +24,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from plaudit.grading import Verdict
-from sandbox.jail import Job
-from sandbox.judge.audit import Watch
-from sandbox.judge.checker_verdicts import Ruling, ruling
+from sandbox.jail_job import JailJob
+from sandbox.judge.audit import AuditPipe
+from sandbox.judge.checker_verdicts import CheckerVerdict, apply_checker_verdict, checker_verdict
 from sandbox.judge.checkers import with_case
-from sandbox.judge.stdio import left_by_itself, readable, ruled, run_report
-from sandbox.run import Fate, Run, Starter, fate, flags, pump
+from sandbox.judge.run_report import left_by_itself, run_report
+from sandbox.judge.streams import readable
+from sandbox.run import JailRun, RunOutcome, Starter, classify_exit, flags, pump
 from sandbox.types import StdioCase, TestReport
 
 UNFLUSHED = 120  # the exit code of a Python whose last output nobody takes
@@ -59,31 +60,31 @@ def pipe() -> Iterator[list[int]]:
 class Interactor:
     """One suite's interactor, ready to run."""
 
-    job: Job
+    job: JailJob
     starter: Starter
     who: str = "interactor"
 
-    def control(self, case: StdioCase, said: bytes) -> Ruling:
+    def control(self, case: StdioCase, said: bytes) -> CheckerVerdict:
         """What it says of a program that says just that, whatever it is told."""
         with (
             readable(said) as stdin,
-            Run(self.starter, with_case(self.job, case, b""), stdin=stdin) as run,
+            JailRun(self.starter, with_case(self.job, case, b""), stdin=stdin) as run,
         ):
             run.finish()
-            return ruling(run, speaks=False)
+            return checker_verdict(run, speaks=False)
 
     def takes_answer(self) -> bool:
         return False
 
-    def judge_case(self, job: Job, case: StdioCase, *, audit: bool = False) -> tuple[TestReport, set[str]]:
+    def judge_case(self, job: JailJob, case: StdioCase, *, audit: bool = False) -> tuple[TestReport, set[str]]:
         """One dialogue."""
         referee = with_case(self.job, case, b"")
-        fence = replace(referee.fence, wall_s=max(referee.fence.wall_s, job.fence.wall_s + SLACK_S))
-        with Watch(audit) as watch, pipe() as asked, pipe() as told:
-            mine = replace(referee, fence=fence, fds={1: told[1]})
-            with Run(self.starter, mine, stdin=asked[0]) as inner:
-                theirs = watch.join(replace(job, fds={**job.fds, 1: asked[1]}))
-                with Run(self.starter, theirs, stdin=told[0]) as run:
+        jail_limits = replace(referee.limits, wall_s=max(referee.limits.wall_s, job.limits.wall_s + SLACK_S))
+        with AuditPipe(audit) as audit_pipe, pipe() as asked, pipe() as told:
+            mine = replace(referee, limits=jail_limits, fds={1: told[1]})
+            with JailRun(self.starter, mine, stdin=asked[0]) as inner:
+                theirs = audit_pipe.attached_to(replace(job, fds={**job.fds, 1: asked[1]}))
+                with JailRun(self.starter, theirs, stdin=told[0]) as run:
                     unheard = told.pop(0)
                     for ends in (asked, told):
                         while ends:  # or neither would see the other close its end
@@ -93,14 +94,14 @@ class Interactor:
                     end, gives_way = closing(run, dismissed=dismissed)
                     said = None if end.verdict is not None and not gives_way else last_word(inner)
                     report = run_report(run, end, wall_ms, b"")
-                    found = flags(run) | watch.flags(whole=left_by_itself(run) and not gives_way)
+                    found = flags(run) | audit_pipe.flags(whole=left_by_itself(run) and not gives_way)
         if said is None:
             return replace(report, score=0.0), found
-        report, more = ruled(replace(report, verdict=Verdict.PASSED, detail=""), said, self.who)
+        report, more = apply_checker_verdict(replace(report, verdict=Verdict.PASSED, detail=""), said, self.who)
         return report, found | more
 
 
-def talk(run: Run, inner: Run, unheard: int) -> tuple[float, bool]:
+def talk(run: JailRun, inner: JailRun, unheard: int) -> tuple[float, bool]:
     """Hold both clocks until both have ended: the program's wall time, and whether it was ended for being refused.
 
     `unheard` reads what the interactor still says when its program has gone: a last reply that nobody waits for must
@@ -108,42 +109,42 @@ def talk(run: Run, inner: Run, unheard: int) -> tuple[float, bool]:
     """
     wall_ms: float | None = None
     dismissed = released = silent = False
-    while run.ending is None or inner.ending is None:
+    while run.job_exit is None or inner.job_exit is None:
         # Never before: what it takes, the program does not get. And readable is what never waits.
-        if pump([run, inner], unheard if run.ending is not None and not silent else None):
+        if pump([run, inner], unheard if run.job_exit is not None and not silent else None):
             silent = not os.read(unheard, 1 << 18)
-        if run.ending is not None and wall_ms is None:
+        if run.job_exit is not None and wall_ms is None:
             wall_ms = 1000 * (time.monotonic() - run.began)
-        if inner.ending is not None and inner.ending.exit_code != 0 and run.ending is None and not dismissed:
+        if inner.job_exit is not None and inner.job_exit.exit_code != 0 and run.job_exit is None and not dismissed:
             dismissed = True
-            run.box.kill()
-        if run.killed_for is not None and inner.ending is None and not released:
+            run.handle.kill()
+        if run.killed_for is not None and inner.job_exit is None and not released:
             released = True  # the program's limit is the verdict; nothing that the interactor says would change it
-            inner.box.kill()
+            inner.handle.kill()
     return wall_ms or 0.0, dismissed
 
 
-def last_word(inner: Run) -> Ruling:
+def last_word(inner: JailRun) -> CheckerVerdict:
     """What the interactor says. One that broke on the closed end of a pipe was left alone by its program."""
-    said = ruling(inner, speaks=False)
+    said = checker_verdict(inner, speaks=False)
     if said.score is None and met_closed_pipe(inner):
-        return Ruling(0.0, "the program ended before the dialogue did")
+        return CheckerVerdict(0.0, "the program ended before the dialogue did")
     return said
 
 
-def closing(run: Run, *, dismissed: bool) -> tuple[Fate, bool]:
+def closing(run: JailRun, *, dismissed: bool) -> tuple[RunOutcome, bool]:
     """How the program ended, and whether that gives way to what the interactor says."""
-    end = fate(run)
+    end = classify_exit(run)
     if end.verdict is Verdict.TIME_LIMIT and run.killed_for == "wall":
         hint = "; program and interactor waited for each other (was the program's output flushed?)"
-        return Fate(end.verdict, end.detail + (hint if "idle" in end.detail else "")), False
-    if end.verdict is not Verdict.RUNTIME_ERROR or run.ending is None:
+        return RunOutcome(end.verdict, end.detail + (hint if "idle" in end.detail else "")), False
+    if end.verdict is not Verdict.RUNTIME_ERROR or run.job_exit is None:
         return end, False
-    return end, met_closed_pipe(run) or (dismissed and run.ending.signal == signal.SIGKILL)
+    return end, met_closed_pipe(run) or (dismissed and run.job_exit.signal == signal.SIGKILL)
 
 
-def met_closed_pipe(run: Run) -> bool:
+def met_closed_pipe(run: JailRun) -> bool:
     """Whether a run ended because the other end of its pipe was closed, by signal, code or its runtime's last words."""
-    if run.ending is None or run.ending.signal is not None:
-        return run.ending is not None and run.ending.signal == signal.SIGPIPE
-    return run.ending.exit_code == UNFLUSHED or CLOSED.search(bytes(run.stderr.data[-4096:])) is not None
+    if run.job_exit is None or run.job_exit.signal is not None:
+        return run.job_exit is not None and run.job_exit.signal == signal.SIGPIPE
+    return run.job_exit.exit_code == UNFLUSHED or CLOSED.search(bytes(run.stderr.data[-4096:])) is not None

@@ -16,8 +16,8 @@ from typing import Any
 
 from plaudit.grading import Verdict
 from sandbox.judge import bounds, codec
-from sandbox.judge.function_calls import Call, Undecided
-from sandbox.run import Fate
+from sandbox.judge.function_calls import EntryPointCall, Undecided
+from sandbox.run import RunOutcome
 
 PLAIN_TAGS = frozenset({"tuple", "dict", "set", "frozenset", "int", "float", "complex", "bytes"})
 MAX_ITEMS = 2_000  # of an answer that is compared here; one that is larger goes the long way
@@ -26,7 +26,7 @@ MAX_TEXT = 20_000  # of a test that is parsed here
 
 
 @lru_cache(maxsize=64)
-def literal_calls(asserts: Sequence[str], setup: str, entry_point: str) -> list[Call] | None:
+def literal_calls(asserts: Sequence[str], setup: str, entry_point: str) -> list[EntryPointCall] | None:
     """The calls that these asserts make, or None if any of them, or the setup, is more than that."""
     if not only_imports(setup, entry_point):
         return None
@@ -80,7 +80,7 @@ def argument(node: ast.expr) -> Any:
     return value
 
 
-def literal_call(text: str, entry_point: str) -> Call | None:
+def literal_call(text: str, entry_point: str) -> EntryPointCall | None:
     body = parsed(text)
     if body is None or len(body) != 1 or not isinstance(body[0], ast.Assert):
         return None
@@ -118,26 +118,26 @@ def literal_call(text: str, entry_point: str) -> Call | None:
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, codec.CodecError):
         return None
     weigh = partial(weigh_literal, how=how, expected=expected, wanted=wanted, reason=reason[: bounds.MAX_REASON])
-    return Call(
+    return EntryPointCall(
         trees, [keyword.arg for keyword in test.keywords if keyword.arg], weigh, long_way=bounds.MAX_LITERAL_BYTES
     )
 
 
-def weigh_literal(tree: Any, how: str, expected: Any, wanted: bool, reason: str) -> Fate:
+def weigh_literal(tree: Any, how: str, expected: Any, wanted: bool, reason: str) -> RunOutcome:
     """The verdict of one assert on one answer. Raises Undecided."""
     if count_plain(tree) > MAX_ITEMS:
         raise Undecided("the answer is too large to be compared here")
     try:
         value = codec.decode(tree)
     except codec.CodecError as error:
-        return Fate(Verdict.INVALID_RESULT, bounds.text(str(error)))
+        return RunOutcome(Verdict.INVALID_RESULT, bounds.text(str(error)))
     if how == "truth":
         said = bool(value)
     elif how.startswith("is"):
         said = (value is expected) == (how == "is")
     else:
         said = bool(value == expected) == (how == "==")
-    return Fate(Verdict.PASSED) if said == wanted else Fate(Verdict.WRONG_ANSWER, reason)
+    return RunOutcome(Verdict.PASSED) if said == wanted else RunOutcome(Verdict.WRONG_ANSWER, reason)
 
 
 def count_plain(tree: Any) -> int:

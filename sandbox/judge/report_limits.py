@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from sandbox.judge import bounds
-from sandbox.judge.truncate import sayable
+from sandbox.judge.bounds import sayable
 from sandbox.types import CompileReport, Report, TestReport
 
 TRUNCATED = "report_truncated"

@@ -1,8 +1,7 @@
-"""Running without judging: one run, and everything that it printed and left behind is the answer.
+"""Runs whose exit code is all there is to judge: `script` suites, and runs without any test.
 
-What comes back was made by the program; nothing here says whether it is right. Names of files are checked on this side
-of the wall: they are plain relative paths, and what is read back lies in the working folder itself, so that no link
-of the program's making can stand between its name and it.
+Of a run without a test, everything that it printed and left behind is the answer. It was made by the program; nothing
+here says whether it is right.
 """
 
 from __future__ import annotations
@@ -12,95 +11,93 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 
-from plaudit.grading import Verdict
-from sandbox import limits as fences
-from sandbox.errors import InvalidSuite
-from sandbox.jail import Job, memory_file
-from sandbox.judge.audit import Watch
-from sandbox.judge.stdio import encoded, left_by_itself, readable
-from sandbox.judge.truncate import shown_head, shown_tail
-from sandbox.run import Run, Starter, fate, flags
-from sandbox.types import Output, RunSuite, TestReport
-
-FOLDER = "/tmp/"
-MAIN = FOLDER + "main.py"  # where the program itself lies, unless a file of the caller's has that name
-MAX_NAME_BYTES = 200
-
-
-def path_of(name: str, *, flat: bool = False) -> str:
-    """Where a file of this name lies in the jail. Raises InvalidSuite for one that would lie elsewhere."""
-    relative = name.removeprefix(FOLDER)
-    parts = relative.split("/")
-    if not relative or "\0" in relative or any(part in ("", ".", "..") for part in parts):
-        raise InvalidSuite(f"file {name!r}: takes a plain path under the working folder")
-    if flat and len(parts) > 1:
-        raise InvalidSuite(f"file {name!r}: only files in the working folder itself can be fetched")
-    if len(encoded(relative, "a file's name")) > MAX_NAME_BYTES:
-        raise InvalidSuite(f"file {name[:50]!r}…: the name is longer than {MAX_NAME_BYTES} bytes")
-    return FOLDER + relative
+from plaudit.grading import Judge
+from sandbox.errors import InvalidOptions
+from sandbox.jail_job import JailJob
+from sandbox.judge.audit import AuditPipe
+from sandbox.judge.build import ProgramText, ready
+from sandbox.judge.control_run import ControlResults
+from sandbox.judge.report import build_report
+from sandbox.judge.request import JudgeRequest
+from sandbox.judge.run_report import left_by_itself, run_report
+from sandbox.judge.script import combined
+from sandbox.judge.script_control import check_script
+from sandbox.judge.stdio import NOT_COMPILED
+from sandbox.judge.streams import encoded, readable
+from sandbox.judge.working_files import MAIN, check_run, given_files, path_of
+from sandbox.limits import MAX_FETCHED_BYTES
+from sandbox.memory_files import memory_file
+from sandbox.run import JailRun, classify_exit, flags
+from sandbox.types import NO_OPTIONS, Output, Report, RunSuite, ScriptSuite, TestReport
 
 
-def check_run(suite: RunSuite) -> None:
-    """Raises InvalidSuite, naming the limit."""
-    if len(suite.files) > fences.MAX_FILES or len(suite.fetch) > fences.MAX_FETCHED:
-        raise InvalidSuite(f"at most {fences.MAX_FILES} files can be given and {fences.MAX_FETCHED} fetched")
-    check_arguments(suite.args)
-    size = sum(len(content) for _, content in suite.files)
-    if size > fences.MAX_FILES_BYTES:
-        raise InvalidSuite(f"the files take {size} bytes; at most {fences.MAX_FILES_BYTES} are allowed")
-    names = [path_of(name) for name, _ in suite.files]
-    for name in suite.fetch:
-        path_of(name, flat=True)
-    if len(set(names)) != len(names):
-        raise InvalidSuite("two files have the same name")
-    for name in names:
-        if any(other.startswith(f"{name}/") for other in names):
-            raise InvalidSuite(f"file {name!r} is also a folder of another")
+def judge_run(request: JudgeRequest, suite: RunSuite | ScriptSuite) -> Report:
+    """The report of one run; without a test, also what it left. Raises InvalidSuite and InvalidOptions."""
+    run_suite = RunSuite() if isinstance(suite, ScriptSuite) else suite
+    judged_by: Judge = "shared_process" if isinstance(suite, ScriptSuite) else "bytes"
+    check_run(run_suite)
+    check_fresh_interpreter(request, run_suite)
+    isolation = request.sandbox.level
+    if isinstance(suite, ScriptSuite):
+        if request.options.control:
+            check_with_control_programs(request, suite)
+        text = combined(request.language, request.source, suite)
+    else:
+        text = ProgramText(request.source, given=given_files(run_suite))
+    with ready(request, text) as (job, compiled):
+        if job is None:
+            return build_report([NOT_COMPILED], 1, judged_by, isolation, flags=set(), compiled=compiled)
+        test, output, found = run_once(request, run_suite, job)
+    report = build_report([test], 1, judged_by, isolation, flags=found, compiled=compiled)
+    return report if isinstance(suite, ScriptSuite) else replace(report, output=output)
 
 
-def check_arguments(args: tuple[str, ...]) -> None:
-    """Raises InvalidSuite for arguments that no program can be started with."""
-    if len(args) > fences.MAX_ARGUMENTS:
-        raise InvalidSuite(f"args: {len(args)} of them; at most {fences.MAX_ARGUMENTS} can be given")
-    size = sum(len(encoded(argument, "an argument")) for argument in args)
-    if size > fences.MAX_ARGUMENTS_BYTES:
-        raise InvalidSuite(f"args: {size} bytes; at most {fences.MAX_ARGUMENTS_BYTES} can be given")
-    if any("\0" in argument for argument in args):
-        raise InvalidSuite("args: an argument cannot hold a NUL character")
+def check_fresh_interpreter(request: JudgeRequest, suite: RunSuite) -> None:
+    """Raises InvalidOptions for what cannot go with a fresh interpreter."""
+    options = request.options
+    if not options.fresh_interpreter:
+        return
+    if request.language == "python" and MAIN in {path_of(name) for name, _ in suite.files}:
+        raise InvalidOptions("options.fresh_interpreter: a file of the name main.py would be the program")
+    if suite.args and options.audit:
+        raise InvalidOptions("options.fresh_interpreter: not with options.audit and args; leave out one of the three")
 
 
-def given_files(suite: RunSuite) -> tuple[tuple[str, bytes], ...]:
-    """The files of a run by their names in the working folder."""
-    return tuple((path_of(name).removeprefix(FOLDER), content) for name, content in suite.files)
+def check_with_control_programs(request: JudgeRequest, suite: ScriptSuite) -> None:
+    """Raises InvalidSuite for a script that passes for programs that answer nothing."""
+    plain = replace(request, options=NO_OPTIONS)
+
+    def report_of(program: str) -> TestReport | None:
+        with ready(plain, combined(request.language, program.encode(), suite)) as (job, _):
+            return None if job is None else run_once(plain, RunSuite(), job)[0]
+
+    check_script(request.sandbox.cached(ControlResults), suite, request.language, report_of)
 
 
-def run_once(
-    job: Job, suite: RunSuite, starter: Starter, *, audit: bool = False
-) -> tuple[TestReport, Output, set[str]]:
-    """One run: how it fared, what it left, and what is worth saying beside."""
+def run_once(request: JudgeRequest, suite: RunSuite, job: JailJob) -> tuple[TestReport, Output, set[str]]:
+    """One run: its report, what it left, and its flags."""
     files = [(path_of(name), content) for name, content in suite.files]
-    with ExitStack() as ends:
+    with ExitStack() as stack:
         copies = [memory_file("fetched", b"", sealed=False) for _ in suite.fetch]
         for fd in copies:
-            ends.callback(os.close, fd)
+            stack.callback(os.close, fd)
         collect = [
-            (path_of(name, flat=True), fd, fences.MAX_FETCHED_BYTES)
-            for name, fd in zip(suite.fetch, copies, strict=True)
+            (path_of(name, flat=True), fd, MAX_FETCHED_BYTES) for name, fd in zip(suite.fetch, copies, strict=True)
         ]
         main = job.main and MAIN not in dict(files)
         argv = (*job.argv, *suite.args)
         job = replace(job, argv=argv, files=(*job.files, *files), main=main, collect=collect)
-        stdin = ends.enter_context(readable(encoded(suite.stdin, "stdin"), pipe=job.piped))
-        watch = ends.enter_context(Watch(audit))
-        run = ends.enter_context(Run(starter, watch.join(job), stdin=stdin))
+        stdin = stack.enter_context(readable(encoded(suite.stdin, "stdin"), pipe=job.piped))
+        audit_pipe = stack.enter_context(AuditPipe(request.options.audit))
+        run = stack.enter_context(JailRun(request.sandbox, audit_pipe.attached_to(job), stdin=stdin))
         run.finish()
         wall_ms = 1000 * (time.monotonic() - run.began)
-        end, counters = fate(run), run.counters()
-        assert run.ending is not None
-        sizes = run.ending.collected or (-1,) * len(copies)
+        outcome = classify_exit(run)
+        assert run.job_exit is not None
+        sizes = run.job_exit.collected or (-1,) * len(copies)
         output = Output(
-            exit_code=run.ending.exit_code,
-            signal=run.ending.signal,
+            exit_code=run.job_exit.exit_code,
+            signal=run.job_exit.signal,
             stdout=bytes(run.stdout.data),
             stderr=bytes(run.stderr.data),
             files={
@@ -109,13 +106,5 @@ def run_once(
                 if size >= 0
             },
         )
-        report = TestReport(
-            verdict=end.verdict or Verdict.PASSED,
-            cpu_ms=round(counters.cpu_ns / 1e6, 3),
-            wall_ms=round(wall_ms, 3),
-            peak_memory_mb=round(counters.peak_memory_bytes / fences.MB, 1),
-            stdout=shown_head(output.stdout),
-            stderr=shown_tail(output.stderr),
-            detail=end.detail,
-        )
-        return report, output, flags(run) | watch.flags(whole=left_by_itself(run))
+        report = run_report(run, outcome, wall_ms, output.stdout)
+        return report, output, flags(run) | audit_pipe.flags(whole=left_by_itself(run))

@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 
 from sandbox.errors import InvalidSuite
-from sandbox.judge.build import File, Text, is_module
+from sandbox.judge.build import ProgramText, is_module, java_classes
 from sandbox.judge.import_hoisting import hoisted
-from sandbox.judge.java import classes
 from sandbox.judge.node_tests import with_runner
 from sandbox.judge.prelude import parted
-from sandbox.language_specs import BY_NAME, Recipe
+from sandbox.judge.working_files import File
+from sandbox.language_specs import BY_NAME, LanguageSpec
 from sandbox.types import ScriptSuite
 
 END = re.compile(rb"^__(?:END|DATA)__[ \t\r]*$", re.MULTILINE)  # Perl and Ruby read no further
@@ -39,28 +39,28 @@ CSHARP_CONFIGURATION = (
 RACKUNIT_EXIT = b"\n(require rackunit/log)\n(test-log #:display? #f #:exit? #t)\n"
 
 
-def combined(language: str, program: bytes, suite: ScriptSuite) -> Text:
+def combined(language: str, program: bytes, suite: ScriptSuite) -> ProgramText:
     """Program and test as what is compiled and run."""
-    recipe = BY_NAME[language]
+    spec = BY_NAME[language]
     test = with_runner(language, suite.source).encode("utf-8", "surrogatepass")
     beside: tuple[File, ...] = ()
     at_run: tuple[File, ...] = ()
     if suite.position == "replace" and parted(program)[0]:
         raise InvalidSuite("prelude: not with position 'replace', where the test imports the program")
     if suite.position == "replace":
-        name = program_name(recipe, program)
-        if recipe.name == "java" and name == f"{classes(test).public or 'Main'}.java":
+        name = program_name(spec, program)
+        if spec.name == "java" and name == f"{java_classes(test).public or 'Main'}.java":
             name = "Program.java"  # it would lie where the test lies; so the compiler sees both and refuses
         main, beside = test, ((name, program),)
     else:
-        main = appended(recipe.name, program, test)
+        main = appended(spec.name, program, test)
     if language == "racket" and b"rackunit" in test:
         main += RACKUNIT_EXIT
     if language == "csharp":
         beside = (*beside, ("PlauditAssertions.cs", CSHARP_ASSERTIONS))
         at_run = (("main.exe.config", CSHARP_CONFIGURATION),)
-    starts = classes(test).startable if language == "java" else ()
-    return Text(main, beside, at_run, script=True, starts=starts, runner=wants_runner(recipe, suite.source))
+    starts = java_classes(test).startable if language == "java" else ()
+    return ProgramText(main, beside, at_run, script=True, starts=starts, runner=wants_runner(spec, suite.source))
 
 
 def appended(language: str, program: bytes, test: bytes) -> bytes:
@@ -96,22 +96,22 @@ def unfinished(program: bytes) -> bool:
     return program.rstrip().endswith(b"\\")
 
 
-def program_name(recipe: Recipe, program: bytes) -> str:
+def program_name(spec: LanguageSpec, program: bytes) -> str:
     """How the program is called where it lies beside its test."""
-    if recipe.name == "java":
-        return f"{classes(program).public or 'Program'}.java"
-    if recipe.name == "javascript" and is_module(program):
+    if spec.name == "java":
+        return f"{java_classes(program).public or 'Program'}.java"
+    if spec.name == "javascript" and is_module(program):
         return "program.mjs"
-    return "program." + recipe.source.rpartition(".")[2]
+    return "program." + spec.source.rpartition(".")[2]
 
 
-def wants_runner(recipe: Recipe, test: str) -> bool:
+def wants_runner(spec: LanguageSpec, test: str) -> bool:
     """Whether the test is written for the language's own test runner: only the test's text decides, not the program's.
 
     (A program may bring tests and a main function of its own; what counts is what the suite wants run.)
     """
-    if recipe.variant and recipe.variant == recipe.test_name:
-        if not re.search(recipe.tests, test, re.MULTILINE):
-            raise InvalidSuite(f"source: no tests that {recipe.variant} would run, so every program would pass")
+    if spec.variant and spec.variant == spec.test_name:
+        if not re.search(spec.tests, test, re.MULTILINE):
+            raise InvalidSuite(f"source: no tests that {spec.variant} would run, so every program would pass")
         return True
-    return bool(recipe.tests and re.search(recipe.tests, test, re.MULTILINE) and not re.search(recipe.no_tests, test))
+    return bool(spec.tests and re.search(spec.tests, test, re.MULTILINE) and not re.search(spec.no_tests, test))

@@ -17,8 +17,8 @@ from functools import lru_cache
 
 from plaudit.grading import Verdict
 from sandbox.errors import InvalidSuite
-from sandbox.judge.control_run import Control, Controls
-from sandbox.judge.suite_checks import bound, looks_at_raised, surely_asserts
+from sandbox.judge.assertion_analysis import bound, looks_at_raised, surely_asserts
+from sandbox.judge.control_run import ControlResult, ControlResults
 from sandbox.language_specs import BY_NAME
 from sandbox.types import ScriptSuite, TestReport
 
@@ -155,11 +155,11 @@ def control_programs(suite: ScriptSuite, language: str) -> list[str]:
 
 
 def check_script(
-    controls: Controls, suite: ScriptSuite, language: str, run: Callable[[str], TestReport | None]
+    results: ControlResults, suite: ScriptSuite, language: str, run: Callable[[str], TestReport | None]
 ) -> None:
     """Raises InvalidSuite for a script that passes for every control program. `run` gives one a report."""
     key = hashlib.sha256(repr((language, suite)).encode("utf-8", "surrogatepass")).hexdigest()
-    control = controls.get(key)
+    control = results.get(key)
     if control is None:
         programs = control_programs(suite, language)
         vacuous = bool(programs)
@@ -168,7 +168,7 @@ def check_script(
             if report is None or report.verdict is not Verdict.PASSED:
                 vacuous = False
                 break
-        control = Control(invalid=NOTHING_LOOKED_AT if vacuous else "")
-        controls.put(key, control)
+        control = ControlResult(invalid=NOTHING_LOOKED_AT if vacuous else "")
+        results.put(key, control)
     if control.invalid:
         raise InvalidSuite(control.invalid)

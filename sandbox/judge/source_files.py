@@ -1,7 +1,7 @@
 """Which of the files that lie beside a program are its compiler's business, and which of them it is told to compile.
 
 A compiler is run once for all tests of a program, so it gets only what can change its product: source files by their
-ending, and what a source names where it includes, embeds or imports. A file of input that differs from test to test is
+suffix, and what a source names where it includes, embeds or imports. A file of input that differs from test to test is
 not among them. All patterns take time in proportion to the texts.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-File = tuple[str, bytes]
+from sandbox.judge.working_files import File
 
 SOURCES = frozenset(
     {
@@ -52,14 +52,14 @@ FURTHER = {
 }
 
 
-def ending(name: str) -> str:
+def suffix(name: str) -> str:
     return name.rpartition("/")[2].rpartition(".")[2].lower()
 
 
 def needed(given: tuple[File, ...], texts: tuple[File, ...]) -> tuple[File, ...]:
     """The given files that a compiler of `texts` may read."""
-    sources = tuple(file for file in given if ending(file[0]) in SOURCES)
-    others = [file for file in given if ending(file[0]) not in SOURCES]
+    sources = tuple(file for file in given if suffix(file[0]) in SOURCES)
+    others = [file for file in given if suffix(file[0]) not in SOURCES]
     if not others:
         return sources
     lines = b"\n".join(line for _, content in (*texts, *sources) for line in TAKING.findall(content))

@@ -6,13 +6,18 @@ from dataclasses import replace
 
 from plaudit.grading import Compare
 from sandbox.errors import InvalidSuite
-from sandbox.jail import Job
+from sandbox.jail_job import JailJob
 from sandbox.judge.compare import least_output
-from sandbox.judge.run_only import MAIN, check_run, path_of
-from sandbox.judge.stdio import answers_of, encoded
+from sandbox.judge.streams import encoded
+from sandbox.judge.working_files import MAIN, check_run, path_of
 from sandbox.types import Limits, RunSuite, StdioCase, StdioSuite
 
 MAX_ANSWERS = 16
+
+
+def answers_of(case: StdioCase) -> tuple[str, ...]:
+    """The right answers of a case, of which one is enough."""
+    return (case.stdout,) if isinstance(case.stdout, str) else case.stdout
 
 
 def check_cases(suite: StdioSuite, limits: Limits) -> None:
@@ -53,7 +58,7 @@ def check_files(field: str, case: StdioCase) -> None:
         raise InvalidSuite(f"{field}: {error}") from None
 
 
-def with_files(job: Job, case: StdioCase, at: int) -> Job:
+def with_files(job: JailJob, case: StdioCase, at: int) -> JailJob:
     """The job with the case's files in its working folder. Raises InvalidSuite for one that is the program itself."""
     if not case.files:
         return job

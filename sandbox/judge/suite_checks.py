@@ -1,52 +1,23 @@
 """What can be said of a suite by reading it: that an entry can assert nothing, and what its author probably meant.
 
-Pure reading (`ast`), cheap enough for the API's door. In doubt an entry is accepted: the control run (`control.py`)
-finds out by trying. So only what cannot assert under any program is refused: a bare comparison, a print, a bare call
+Pure reading (`ast`), cheap enough for the API. In doubt an entry is accepted: the control run (`control_run.py`) finds
+out by trying. So only what cannot assert under any program is rejected: a bare comparison, a print, a bare call
 of the entry point, an assert that is always true, definitions that nobody calls.
 """
 
 from __future__ import annotations
 
 import ast
-import builtins
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from plaudit.test_code import has_tests
+from sandbox.judge.assertion_analysis import CONSUMING, FUNCTIONS, AssertionReader, bound, called_first, loaded, parsed
 from sandbox.types import AssertSuite, CheckSuite, PytestSuite, ScriptSuite, Suite, UnittestSuite
 
-MAX_TEXT = 1_000_000  # of a test that is read here; a longer one is left to the control run
 SHOWN = 120  # characters of an entry that a message repeats
-MAY_ACT = frozenset(
-    {
-        "exec",
-        "eval",
-        "compile",
-        "__import__",
-        "exit",
-        "quit",
-        "open",
-        "setattr",
-        "delattr",
-        "next",
-        "getattr",
-        "super",
-        "input",
-        "breakpoint",
-        "map",
-        "filter",
-    }
-)
-CONSUMING = frozenset(
-    {"list", "tuple", "set", "frozenset", "dict", "sum", "sorted", "max", "min", "enumerate", "zip", "iter", "reversed"}
-)  # a bare call of these asserts at least that there is an end
-HARMLESS = frozenset(name for name in dir(builtins) if not name.startswith("_")) - MAY_ACT
-ASSERTING = re.compile(r"assert|raises|fail|warns|expect|check|verify|approx|should|ensure|validate", re.IGNORECASE)
-COMPARING = ("assertEqual", "assertAlmostEqual", "assertListEqual", "assertDictEqual", "assertTrue", "assertFalse")
-ENDING = ("exit", "_exit", "quit", "abort")
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 PLAIN = (
     ast.Expr,
     ast.Assert,
@@ -92,7 +63,7 @@ C_LIKE = frozenset(name for name, mark in LINE_COMMENTS.items() if mark == "//")
 
 
 @dataclass(frozen=True, slots=True)
-class Flaw:
+class SuiteFlaw:
     """Why a part of a suite cannot be used: the part, as a path below `tests`, and the reason with a way out."""
 
     field: str
@@ -102,7 +73,7 @@ class Flaw:
         return f"{self.field}: {self.reason}"
 
 
-def flaw_of(suite: Suite, language: str = "") -> Flaw | None:
+def suite_flaw(suite: Suite, language: str = "") -> SuiteFlaw | None:
     """The first part of a suite that can assert nothing. A text that does not parse has none: others tell of that."""
     if isinstance(suite, AssertSuite):
         return flaw_of_asserts(suite.asserts, suite.setup, suite.entry_point or "")
@@ -113,105 +84,6 @@ def flaw_of(suite: Suite, language: str = "") -> Flaw | None:
     if isinstance(suite, PytestSuite | UnittestSuite):
         return flaw_of_module(suite.source, isinstance(suite, UnittestSuite))
     return None
-
-
-def parsed(text: str) -> ast.Module | None:
-    if len(text) > MAX_TEXT:
-        return None
-    try:
-        return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-class Reading:
-    """Whether statements can assert anything, given the functions that the texts define and the program's names."""
-
-    def __init__(self, trees: Iterable[ast.AST], program: Iterable[str]) -> None:
-        self.defined: dict[str, ast.AST] = {}
-        self.harmless = HARMLESS | set(program)
-        for tree in trees:
-            for node in ast.walk(tree):
-                if isinstance(node, FUNCTIONS):
-                    self.defined[node.name] = node
-        self.harmless -= set(self.defined)
-        self.entered: set[str] = set()
-
-    def asserts(self, nodes: Iterable[ast.AST]) -> bool:
-        return any(self.may_assert(node) for node in nodes)
-
-    def may_assert(self, node: ast.AST) -> bool:
-        waiting: list[ast.AST] = [node]
-        while waiting:
-            node = waiting.pop()
-            if isinstance(node, ast.Expr) and is_idle(node.value):
-                if any(isinstance(one, ast.Call) and named_asserting(one) for one in ast.walk(node.value)):
-                    return True
-                continue
-            if isinstance(node, ast.Raise):
-                return True
-            if isinstance(node, ast.Assert) and not always_true(node.test):
-                return True
-            if isinstance(node, ast.Call) and self.call_may_assert(node):
-                return True
-            if isinstance(node, FUNCTIONS):
-                waiting += node.decorator_list
-            elif not isinstance(node, ast.Lambda):
-                waiting += ast.iter_child_nodes(node)
-        return False
-
-    def call_may_assert(self, call: ast.Call) -> bool:
-        if isinstance(call.func, ast.Lambda):
-            return self.may_assert(call.func.body)
-        if not isinstance(call.func, ast.Name):
-            return True
-        name = call.func.id
-        if name in self.harmless:
-            return False
-        body = self.defined.get(name)
-        if body is None:
-            return True
-        if name in self.entered:
-            return False
-        self.entered.add(name)
-        return isinstance(body, FUNCTIONS) and self.asserts(body.body)
-
-
-def is_idle(value: ast.expr) -> bool:
-    """An expression statement whose value is dropped, and was meant to be asserted; what it calls only computes it."""
-    if isinstance(value, ast.Call):
-        return isinstance(value.func, ast.Name) and value.func.id == "print"
-    return isinstance(value, ast.Compare | ast.UnaryOp | ast.BoolOp | ast.Tuple | ast.List)
-
-
-def named_asserting(call: ast.Call) -> bool:
-    func = call.func
-    name = func.id if isinstance(func, ast.Name) else func.attr if isinstance(func, ast.Attribute) else ""
-    return bool(ASSERTING.search(name)) or name in ENDING
-
-
-def always_true(node: ast.expr) -> bool:
-    """Whether an expression is true whatever any program answers."""
-    if isinstance(node, ast.Constant):
-        return bool(node.value)
-    if isinstance(node, ast.Tuple | ast.List | ast.Set):
-        return any(not isinstance(one, ast.Starred) for one in node.elts)
-    if isinstance(node, ast.Dict):
-        return any(key is not None for key in node.keys)
-    if isinstance(node, ast.Lambda | ast.GeneratorExp):
-        return True
-    if isinstance(node, ast.JoinedStr):
-        return any(isinstance(part, ast.Constant) and part.value for part in node.values)
-    if isinstance(node, ast.BoolOp):
-        whole = any if isinstance(node.op, ast.Or) else all
-        return whole(always_true(value) for value in node.values)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        inner = node.operand
-        return isinstance(inner, ast.Constant) and not inner.value
-    if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], ast.Eq):
-        left, right = node.left, node.comparators[0]
-        return isinstance(left, ast.Constant) and isinstance(right, ast.Constant) and left.value == right.value
-    return False
 
 
 def shown(node: ast.AST) -> str:
@@ -254,41 +126,8 @@ def meant(body: Sequence[ast.stmt]) -> str:
     return "no assertion that can run; write an assert"
 
 
-def bound(body: Iterable[ast.stmt]) -> set[str]:
-    """The names that statements bind, at any depth."""
-    names: set[str] = set()
-    for top in body:
-        for node in ast.walk(top):
-            if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-                names.add(node.id)
-            elif isinstance(node, (*FUNCTIONS, ast.ClassDef)):
-                names.add(node.name)
-            elif isinstance(node, ast.alias):
-                names.add((node.asname or node.name).partition(".")[0])
-    return names
-
-
-def loaded(body: Iterable[ast.stmt]) -> set[str]:
-    return {
-        node.id
-        for top in body
-        for node in ast.walk(top)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-    }
-
-
-def called_first(tree: ast.Module, defined: set[str]) -> set[str]:
-    """The name that the first entry calls and that neither Python nor the setup defines."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            name = node.func.id
-            if name not in defined and not hasattr(builtins, name):
-                return {name}
-    return set()
-
-
 @lru_cache(maxsize=128)
-def flaw_of_asserts(asserts: tuple[str, ...], setup: str, entry_point: str) -> Flaw | None:
+def flaw_of_asserts(asserts: tuple[str, ...], setup: str, entry_point: str) -> SuiteFlaw | None:
     trees = [parsed(text) for text in asserts]
     before = parsed(setup)
     if before is None or any(tree is None for tree in trees):
@@ -298,7 +137,7 @@ def flaw_of_asserts(asserts: tuple[str, ...], setup: str, entry_point: str) -> F
     first = {entry_point} if entry_point else called_first(whole[0], defined)
     used = [loaded(tree.body) for tree in whole]
     for number, tree in enumerate(whole):
-        reading = Reading([before, *whole], first)
+        reading = AssertionReader([before, *whole], first)
         if reading.asserts(tree.body) or has_tests(tree):
             continue
         names = bound(tree.body)
@@ -309,12 +148,12 @@ def flaw_of_asserts(asserts: tuple[str, ...], setup: str, entry_point: str) -> F
             continue  # loops, attempts and the like: what comes of them is seen in the control run
         if tree.body and all(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body):
             continue
-        return Flaw(f"asserts.{number}", f"it can assert nothing: {meant(tree.body)}")
+        return SuiteFlaw(f"asserts.{number}", f"it can assert nothing: {meant(tree.body)}")
     return None
 
 
 @lru_cache(maxsize=128)
-def flaw_of_check(test: str, entry_point: str) -> Flaw | None:
+def flaw_of_check(test: str, entry_point: str) -> SuiteFlaw | None:
     tree = parsed(test)
     if tree is None:
         return None
@@ -324,7 +163,7 @@ def flaw_of_check(test: str, entry_point: str) -> Flaw | None:
         ) or any(isinstance(node, ast.Name) and node.id in ("exec", "globals", "setattr") for node in ast.walk(tree))
         if may_bind or has_tests(tree):
             return None
-        return Flaw(
+        return SuiteFlaw(
             "test", "it does not define check(candidate); write `def check(candidate): assert candidate(…) == 3`"
         )
     checks = [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS) and node.name == "check"]
@@ -332,16 +171,16 @@ def flaw_of_check(test: str, entry_point: str) -> Flaw | None:
         return None  # assigned, or imported
     for function in checks:
         arguments = {argument.arg for argument in (*function.args.posonlyargs, *function.args.args)}
-        reading = Reading([tree], {entry_point, *arguments})
+        reading = AssertionReader([tree], {entry_point, *arguments})
         reading.entered.add("check")
         if reading.asserts(function.body):
             return None
-    top = Reading([tree], {entry_point})
+    top = AssertionReader([tree], {entry_point})
     top.entered.add("check")
     if top.asserts(tree.body):
         return None
     body = [node for node in checks[-1].body if not is_docstring(node)]
-    return Flaw("test", f"check() can assert nothing: {meant(body)}")
+    return SuiteFlaw("test", f"check() can assert nothing: {meant(body)}")
 
 
 def consumes(body: Sequence[ast.stmt]) -> bool:
@@ -355,7 +194,7 @@ def is_docstring(node: ast.stmt) -> bool:
 
 
 @lru_cache(maxsize=128)
-def flaw_of_module(source: str, of_classes: bool) -> Flaw | None:
+def flaw_of_module(source: str, of_classes: bool) -> SuiteFlaw | None:
     tree = parsed(source)
     if tree is None or any(
         isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names) for node in ast.walk(tree)
@@ -369,13 +208,13 @@ def flaw_of_module(source: str, of_classes: bool) -> Flaw | None:
     if any(isinstance(node, ast.Name) and node.id in ("exec", "globals", "setattr") for node in ast.walk(tree)):
         return None
     wanted = "a TestCase class with methods named test…" if of_classes else "a function or method named test…"
-    return Flaw("source", f"no test is defined in it; write {wanted}")
+    return SuiteFlaw("source", f"no test is defined in it; write {wanted}")
 
 
 @lru_cache(maxsize=128)
-def flaw_of_script(source: str, language: str) -> Flaw | None:
+def flaw_of_script(source: str, language: str) -> SuiteFlaw | None:
     if is_blank(source, language):
-        return Flaw("source", "it can assert nothing: nothing but comments and blanks; write a test that can fail")
+        return SuiteFlaw("source", "it can assert nothing: nothing but comments and blanks; write a test that can fail")
     if language != "python":
         return None
     tree = parsed(source)
@@ -384,9 +223,9 @@ def flaw_of_script(source: str, language: str) -> Flaw | None:
     body = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom) and not is_docstring(node)]
     if body and not all(isinstance(node, (ast.Pass, ast.Expr, ast.Assert, ast.ClassDef, *FUNCTIONS)) for node in body):
         return None
-    if Reading([tree], called_first(tree, bound(tree.body))).asserts(body):
+    if AssertionReader([tree], called_first(tree, bound(tree.body))).asserts(body):
         return None
-    return Flaw("source", f"it can assert nothing: {meant(body)}")
+    return SuiteFlaw("source", f"it can assert nothing: {meant(body)}")
 
 
 def is_blank(source: str, language: str) -> bool:
@@ -402,125 +241,3 @@ def is_blank(source: str, language: str) -> bool:
     lines = (line.strip() for line in text.splitlines())
     marks = (mark, "#") if language == "php" else (mark,)
     return all(not line or (line.startswith(marks) and not line.startswith("#[")) for line in lines)
-
-
-def can_assert(source: str, name: str) -> bool:
-    """Whether the test function (or `Class.method`) of this name holds what looks like an assertion; "": the text."""
-    tree = parsed(source)
-    if tree is None:
-        return True
-    if not name:
-        return looks_asserting(tree, tree)
-    last = name.rpartition(".")[2].rpartition("::")[2].partition("[")[0]
-    found = [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS) and node.name == last]
-    return not found or any(looks_asserting(node, tree) for node in found)
-
-
-def looks_asserting(node: ast.AST, tree: ast.AST) -> bool:
-    """Whether an assert, a raise or a call that is named like an assertion is in it, or in what it calls by name."""
-    functions = {one.name: one for one in ast.walk(tree) if isinstance(one, FUNCTIONS)}
-    waiting, entered = [node], {id(node)}
-    while waiting:
-        for one in ast.walk(waiting.pop()):
-            if isinstance(one, ast.Raise) or (isinstance(one, ast.Assert) and not always_true(one.test)):
-                return True
-            if isinstance(one, ast.Call):
-                func = one.func
-                called = func.id if isinstance(func, ast.Name) else func.attr if isinstance(func, ast.Attribute) else ""
-                if named_asserting(one):
-                    return True
-                body = functions.get(called)
-                if body is not None and id(body) not in entered:
-                    entered.add(id(body))
-                    waiting.append(body)
-    return False
-
-
-def tests_named(source: str, name: str) -> tuple[ast.Module, list[ast.AST]] | None:
-    """A text's tree, and what in it runs as the test of this name: functions, or "" for all of it."""
-    tree = parsed(source)
-    if tree is None:
-        return None
-    if not name:
-        return tree, [tree]
-    last = name.rpartition(".")[2].rpartition("::")[2].partition("[")[0]
-    return tree, [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS) and node.name == last]
-
-
-@lru_cache(maxsize=1024)
-def surely_asserts(source: str, name: str) -> bool:
-    """Whether an assertion of something computed is a statement of the test's own, which nothing skips or swallows."""
-    found = tests_named(source, name)
-    if found is None:
-        return True
-    _, nodes = found
-    return bool(nodes) and all(asserts_at_once(getattr(node, "body", [])) and not is_decorated(node) for node in nodes)
-
-
-def is_decorated(node: ast.AST) -> bool:
-    """Whether a decorator may turn failure into success."""
-    return isinstance(node, FUNCTIONS) and any("parametrize" not in ast.unparse(one) for one in node.decorator_list)
-
-
-def asserts_at_once(body: Sequence[ast.stmt]) -> bool:
-    for node in body:
-        if isinstance(node, ast.Assert):
-            if is_computed(node.test) and not always_true(node.test):
-                return True
-        elif isinstance(node, ast.Expr):
-            call = node.value
-            if isinstance(call, ast.Call) and is_asserting_method(call):
-                return True
-        elif not isinstance(
-            node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Import | ast.ImportFrom | ast.ClassDef | ast.Pass
-        ) and not isinstance(node, FUNCTIONS):
-            return False
-    return False
-
-
-def is_asserting_method(call: ast.Call) -> bool:
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-    parts = call.args[:2]
-    return name in COMPARING and any(isinstance(one, ast.Name | ast.Call) for part in parts for one in ast.walk(part))
-
-
-def is_computed(test: ast.expr) -> bool:
-    """A comparison, or an answer's truth; that one thing is not another is found out by trying."""
-    if isinstance(test, ast.Compare) and all(isinstance(op, ast.Is | ast.IsNot) for op in test.ops):
-        return False
-    return any(isinstance(node, ast.Name | ast.Call) for node in ast.walk(test))
-
-
-@lru_cache(maxsize=1024)
-def looks_at_raised(source: str, name: str) -> bool:
-    """Whether a test asserts something of an exception that it has caught, or which: no answer leads there."""
-    found = tests_named(source, name)
-    if found is None:
-        return True
-    for test in found[1]:
-        for node in ast.walk(test):
-            if isinstance(node, ast.ExceptHandler) and node.name and says_something(node):
-                return True
-            if isinstance(node, ast.Try | ast.TryStar) and tells_apart(node):
-                return True
-    return False
-
-
-def tells_apart(node: ast.Try | ast.TryStar) -> bool:
-    """Whether some exceptions make a test fail that another handler lets pass."""
-    failing = [
-        any(isinstance(one, ast.Raise | ast.Assert) for part in handler.body for one in ast.walk(part))
-        for handler in node.handlers
-    ]
-    return any(failing) and not all(failing)
-
-
-def says_something(handler: ast.ExceptHandler) -> bool:
-    """Whether a handler has an assertion about what it has caught."""
-    for node in ast.walk(handler):
-        part: ast.AST | None = node.test if isinstance(node, ast.Assert) else None
-        if isinstance(node, ast.Call) and named_asserting(node):
-            part = node
-        if part is not None and any(isinstance(one, ast.Name) and one.id == handler.name for one in ast.walk(part)):
-            return True
-    return False

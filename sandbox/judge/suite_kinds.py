@@ -9,7 +9,35 @@ import ast
 from functools import lru_cache
 
 from plaudit.test_code import FUNCTIONS, is_case, is_pytest_class, is_test_function, kind_of, parsed
-from sandbox.types import AssertSuite, CheckSuite, PytestSuite, ScriptSuite, Suite, UnittestSuite
+from sandbox.errors import InvalidSuite
+from sandbox.limits import MAX_TESTS
+from sandbox.types import (
+    AssertSuite,
+    CheckSuite,
+    FunctionSuite,
+    PytestSuite,
+    RunSuite,
+    ScriptSuite,
+    StdioSuite,
+    Suite,
+    UnittestSuite,
+)
+
+# What reads stdin can as well be run without a judgement.
+KIND_OF: dict[type, str] = {
+    AssertSuite: "assert",
+    FunctionSuite: "function",
+    CheckSuite: "check",
+    PytestSuite: "pytest",
+    UnittestSuite: "unittest",
+    StdioSuite: "stdio",
+    ScriptSuite: "script",
+    RunSuite: "stdio",
+}
+
+RUN_AS_MAIN = ("stdio", "script")  # the kinds that run a program; the others load it as a module and ask it
+
+CODE_KINDS = ("assert", "check", "pytest", "unittest")  # of tests that could be in the program's own process
 
 KINDS: dict[str, type[PytestSuite] | type[UnittestSuite]] = {"pytest": PytestSuite, "unittest": UnittestSuite}
 RUN_CLASSES = (
@@ -22,6 +50,18 @@ RUN_CLASSES = (
     "    for _test in _result.unexpectedSuccesses:\n"
     "        raise AssertionError(f'{{_test}}: it passes, and was expected to fail')\n"
 )
+
+
+def count_tests(suite: Suite) -> int:
+    """How many tests a suite has, as far as its text says. Raises InvalidSuite for none, and for too many."""
+    if isinstance(suite, CheckSuite | PytestSuite | UnittestSuite | RunSuite | ScriptSuite):
+        return 1
+    total = len(suite.asserts) if isinstance(suite, AssertSuite) else len(suite.cases)
+    if not total:
+        raise InvalidSuite("the suite has no tests")
+    if total > MAX_TESTS:
+        raise InvalidSuite(f"the suite has {total} tests; at most {MAX_TESTS} are allowed")
+    return total
 
 
 def recognised(suite: Suite, language: str) -> Suite:

@@ -73,7 +73,7 @@ def main() -> None:
     for line in sys.stdin:
         leftovers.read(line)
     leftovers.remove(grace_s=float(sys.argv[1]))
-    from sandbox.sandbox import sweep  # here, and not at the top, so that the reaper starts quickly
+    from sandbox.owners import sweep  # here, and not at the top, so that the reaper starts quickly
 
     sweep()  # jails of executors that could not remove them
 

@@ -41,18 +41,18 @@ class ExecuteRunner:
     kind: Kind = "execute"
     num_held = 0  # nothing is held between two steps
 
-    def __init__(self, settings: Settings, box: Sandbox) -> None:
+    def __init__(self, settings: Settings, sandbox: Sandbox) -> None:
         self.queues = [EXECUTE_QUEUE]
         self.stuck_after_s = settings.max_deadline_ms / 1000  # a long suite of slow tests is one step
-        self.box = box
+        self.sandbox = sandbox
         self._lease_lock = threading.Lock()  # a cancellation comes from the heartbeat's thread
         self._lease: Lease | None = None
         self.cache_ms = settings.cache_s * 1000
         self.missing: set[str] = set()  # modules that a metric has a series for
         self.suites: OrderedDict[str, tuple[Suite, int]] = OrderedDict()  # and the size of its frame
         self.info: dict[str, Any] = {
-            "isolation": box.level,
-            "toolchain": box.toolchain_digest,
+            "isolation": sandbox.level,
+            "toolchain": sandbox.toolchain_digest,
             "languages": [
                 {
                     "name": language.name,
@@ -62,14 +62,14 @@ class ExecuteRunner:
                     "variants": {name: list(spellings) for name, spellings in language.variants.items()},
                     "packages": [{"name": name, "version": version} for name, version in packages(language.name)],
                 }
-                for language in box.languages()
+                for language in sandbox.languages()
             ],
         }
 
     def on_cancelled(self, lease: Lease) -> None:
         with self._lease_lock:
             if self._lease is not None and self._lease.key == lease.key:
-                self.box.interrupt.set()
+                self.sandbox.interrupt.set()
 
     def reset(self) -> list[Lease]:
         return []
@@ -81,7 +81,7 @@ class ExecuteRunner:
         for lease in leases:
             with self._lease_lock:
                 self._lease = lease
-                self.box.interrupt.clear()
+                self.sandbox.interrupt.clear()
             self._run(lease, context)
 
     def _run(self, lease: Lease, context: WorkerContext) -> None:
@@ -112,7 +112,7 @@ class ExecuteRunner:
             return
         _count(task.language, report)
         self._count_missing([flag.removeprefix(FLAG) for flag in report.flags if flag.startswith(FLAG)])
-        body = Executed(report, self.box.toolchain_digest)
+        body = Executed(report, self.sandbox.toolchain_digest)
         context.answer(
             lease,
             body,
@@ -135,7 +135,7 @@ class ExecuteRunner:
         While a fleet changes its toolchain any executor takes any job, so that none waits; the result names the
         toolchain that judged.
         """
-        own = self.box.toolchain_digest
+        own = self.sandbox.toolchain_digest
         return "" if task.toolchain == own else execute_job_id(msgspec.structs.replace(task, toolchain=own))
 
     def _cache_ms(self, body: Executed) -> int:
@@ -152,12 +152,12 @@ class ExecuteRunner:
         """One judgement; a sandbox error is retried once before it becomes the answer."""
         program, stop = Program(task.language, task.source), Stop(task.stop_after)
         try:
-            return judge(program, suite, task.limits, stop, self.box, task.options)
+            return judge(program, suite, task.limits, stop, self.sandbox, task.options)
         except (InvalidSuite, UnsupportedLanguage, Interrupted):
             raise
         except SandboxError:
             log.warning("sandbox failed; trying once more", exc_info=True)
-            return judge(program, suite, task.limits, stop, self.box, task.options)
+            return judge(program, suite, task.limits, stop, self.sandbox, task.options)
 
     def _suite(self, sha256: str, context: WorkerContext) -> Suite | None:
         if sha256 in self.suites:

@@ -39,19 +39,19 @@ def run_execute(settings: Settings) -> int:
         HostLacks: Redis is missing, or this host cannot give the isolation that is asked for.
         UsageError: the settings are invalid.
     """
-    from sandbox.errors import WallsMissing
-    from sandbox.sandbox import Sandbox
+    from sandbox.errors import IsolationUnavailable
+    from sandbox.open import open_sandbox
     from service.worker.execute import ExecuteRunner
 
     _greeted(settings)
     stop = StopSignal()
     stop.install()
     try:
-        with Sandbox.open(accept=settings.isolation_accept) as box:
+        with open_sandbox(accept=settings.isolation_accept) as sandbox:
             if settings.executor_memory_mb is not None:
                 limit_memory(settings.executor_memory_mb)
-            run(ExecuteRunner(settings, box), settings, stop)
-    except WallsMissing as error:
+            run(ExecuteRunner(settings, sandbox), settings, stop)
+    except IsolationUnavailable as error:
         raise HostLacks(str(error)) from error
     return 0
 

@@ -14,7 +14,7 @@ import pytest
 
 from plaudit.integrations import batcher
 from plaudit.integrations.batcher import Rater
-from sandbox.sandbox import Walls
+from sandbox.capabilities import HostCapabilities
 from support import clients
 from support.broker import Broker
 from support.checkpoints import checkpoint
@@ -29,7 +29,7 @@ RewardLoop = Callable[..., Any]
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole service, ready, with a tiny model of random weights."""
-    walls = Walls.probe()
+    walls = HostCapabilities.probe()
     if walls.level not in ("strong", "userns"):
         pytest.skip(f"programs cannot run here; missing: {'; '.join(walls.missing)}")
     model = checkpoint(tmp_path_factory.mktemp("tiny"))

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.sandbox import Walls
+from sandbox.capabilities import HostCapabilities
 from service.api.compat.registry import DIALECTS
 from support.broker import Broker
 from support.checkpoints import checkpoint
@@ -37,7 +37,7 @@ NUMBERS = itertools.count(1000)
 @pytest.fixture(scope="module")
 def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack to be hurt: leases are short, data survive the broker's death."""
-    walls = Walls.probe()
+    walls = HostCapabilities.probe()
     if walls.level not in ("strong", "userns"):
         pytest.skip(f"programs cannot run here; missing: {'; '.join(walls.missing)}")
     model = checkpoint(tmp_path_factory.mktemp("tiny"))

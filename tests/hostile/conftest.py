@@ -10,22 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.sandbox import Sandbox, Walls
+from sandbox.capabilities import HostCapabilities
+from sandbox.open import open_sandbox
+from sandbox.sandbox import Sandbox
 
 HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    walls = Walls.probe()
+    capabilities = HostCapabilities.probe()
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.root)
-            if walls.level != "strong" and item.path.name != "test_levels.py":
-                reason = f"needs isolation level strong; missing: {'; '.join(walls.missing)}"
+            if capabilities.level != "strong" and item.path.name != "test_levels.py":
+                reason = f"needs isolation level strong; missing: {'; '.join(capabilities.missing)}"
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")
-def box() -> Iterator[Sandbox]:
-    with Sandbox.open() as sandbox:
-        yield sandbox
+def sandbox() -> Iterator[Sandbox]:
+    with open_sandbox() as opened:
+        yield opened

@@ -30,12 +30,12 @@ def say(how):
 """
 
 
-def run(box: Sandbox, source: str, suite: Suite) -> Report:
-    return judge(Program("python", source), suite, LIMITS, Stop(), box)
+def run(sandbox: Sandbox, source: str, suite: Suite) -> Report:
+    return judge(Program("python", source), suite, LIMITS, Stop(), sandbox)
 
 
-def verdicts(box: Sandbox, source: str, *tests: str) -> list[str]:
-    return [str(test.verdict) for test in run(box, source, AssertSuite(tests, "", "f")).tests]
+def verdicts(sandbox: Sandbox, source: str, *tests: str) -> list[str]:
+    return [str(test.verdict) for test in run(sandbox, source, AssertSuite(tests, "", "f")).tests]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def verdicts(box: Sandbox, source: str, *tests: str) -> list[str]:
         "{'gone': 'all'}",
     ],
 )
-def test_nonsense_about_containers_fails_the_test_and_no_other(box: Sandbox, live: str) -> None:
+def test_nonsense_about_containers_fails_the_test_and_no_other(sandbox: Sandbox, live: str) -> None:
     source = (
         LIAR
         + f"""
@@ -69,14 +69,14 @@ def f(x):
 """
     )
     found = verdicts(
-        box, source, "x = [1]\nassert f(x) == 1 and f(x) == 1", "y = [2, 3]\nassert f(y) == 5 and y == [2, 3]"
+        sandbox, source, "x = [1]\nassert f(x) == 1 and f(x) == 1", "y = [2, 3]\nassert f(y) == 5 and y == [2, 3]"
     )
     assert found[0] in ("invalid_result", "wrong_answer")
     assert found[1] == "passed"
 
 
 @pytest.mark.parametrize("more", ["held=[0], first=2", "held=[5], first=1", "held=7, first=1", "gone=3", "first=[]"])
-def test_nonsense_about_an_answer_fails_the_test(box: Sandbox, more: str) -> None:
+def test_nonsense_about_an_answer_fails_the_test(sandbox: Sandbox, more: str) -> None:
     source = (
         LIAR
         + f"""
@@ -86,12 +86,12 @@ def f(x):
     return [x]
 """
     )
-    found = verdicts(box, source, "assert f(1) == [1] and f(1) == [1]", "assert 2 + f(1)[0] == 3")
+    found = verdicts(sandbox, source, "assert f(1) == [1] and f(1) == [1]", "assert 2 + f(1)[0] == 3")
     assert "invalid" not in found
     assert found[0] == ("passed" if more == "first=[]" else "invalid_result")
 
 
-def test_no_key_reaches_what_the_program_was_never_given(box: Sandbox) -> None:
+def test_no_key_reaches_what_the_program_was_never_given(sandbox: Sandbox) -> None:
     source = (
         LIAR
         + """
@@ -103,12 +103,12 @@ def f(x):
     )
     test = "secret = [1, 2]\nassert f([3]) == secret"
     assert (
-        verdicts(box, source, test, "want = [4]\ngot = f([5])\nassert got == want and want == [4]")
+        verdicts(sandbox, source, test, "want = [4]\ngot = f([5])\nassert got == want and want == [4]")
         == ["wrong_answer"] * 2
     )
 
 
-def test_a_key_that_nobody_gave_out_finds_nothing(box: Sandbox) -> None:
+def test_a_key_that_nobody_gave_out_finds_nothing(sandbox: Sandbox) -> None:
     source = (
         LIAR
         + """
@@ -118,30 +118,30 @@ def f(x):
     return 0
 """
     )
-    found = verdicts(box, source, "want = [[1], [2]]\nassert f(0) == want and f(1) == want")
+    found = verdicts(sandbox, source, "want = [[1], [2]]\nassert f(0) == want and f(1) == want")
     assert found == ["invalid_result"]
 
 
-def test_an_answer_that_is_filled_in_later_marks_the_test(box: Sandbox) -> None:
+def test_an_answer_that_is_filled_in_later_marks_the_test(sandbox: Sandbox) -> None:
     source = "GIVEN = []\ndef f(x):\n    GIVEN[:] = x\n    return GIVEN\n"
     test = "a = f([3])\nb = f([1, 2])\nassert a == [1, 2]"
-    report = run(box, source, AssertSuite((test,), "", "f"))
+    report = run(sandbox, source, AssertSuite((test,), "", "f"))
     assert (report.passed, report.judge) == (1, "program_methods")
 
 
-def test_an_argument_changed_in_its_own_call_marks_nothing(box: Sandbox) -> None:
+def test_an_argument_changed_in_its_own_call_marks_nothing(sandbox: Sandbox) -> None:
     source = "KEPT = []\ndef f(x):\n    x.sort()\n    KEPT.append(x)\n"
-    report = run(box, source, AssertSuite(("a = [2, 1]\nf(a)\nassert a == [1, 2]",), "", "f"))
+    report = run(sandbox, source, AssertSuite(("a = [2, 1]\nf(a)\nassert a == [1, 2]",), "", "f"))
     assert (report.passed, report.judge) == (1, "split")
 
 
-def test_a_program_that_keeps_everything_is_judged_as_quickly(box: Sandbox) -> None:
+def test_a_program_that_keeps_everything_is_judged_as_quickly(sandbox: Sandbox) -> None:
     source = "KEPT = []\ndef f(x):\n    KEPT.append(x)\n    return sum(x)\n"
     test = "for n in range(4000):\n    assert f([n] * 10) == 10 * n"
-    assert run(box, source, AssertSuite((test,), "", "f")).passed == 1
+    assert run(sandbox, source, AssertSuite((test,), "", "f")).passed == 1
 
 
-def test_the_first_of_many_kept_containers_stays_in_step(box: Sandbox) -> None:
+def test_the_first_of_many_kept_containers_stays_in_step(sandbox: Sandbox) -> None:
     source = """
 KEPT = []
 def f(x):
@@ -151,10 +151,10 @@ def f(x):
 """
     test = "log, more = [], [[n] for n in range(2000)]\nf(log)\nfor one in more: f(one)\nassert log[:3] == [1, 2, 3]"
     test += "\nassert log == list(range(1, 2002))"
-    assert verdicts(box, source, test) == ["passed"]
+    assert verdicts(sandbox, source, test) == ["passed"]
 
 
-def test_arguments_of_calls_that_fail_are_let_go(box: Sandbox) -> None:
+def test_arguments_of_calls_that_fail_are_let_go(sandbox: Sandbox) -> None:
     source = """
 import gc, sys
 class Big(list):
@@ -175,10 +175,10 @@ for n in range(50):
         assert error.args == (1,)
 assert alive() == 0
 """
-    assert verdicts(box, source, test) == ["passed"]
+    assert verdicts(sandbox, source, test) == ["passed"]
 
 
-def test_a_test_that_fails_on_a_value_leaves_the_next_in_step(box: Sandbox) -> None:
+def test_a_test_that_fails_on_a_value_leaves_the_next_in_step(sandbox: Sandbox) -> None:
     source = """
 class C:
     def __init__(self, out): self.out = out
@@ -188,7 +188,7 @@ def f(out): return C(out)
 """
     bad = "x = []\nc = f(x)\nassert c.equals(1)"
     good = "y = []\nc = f(y)\nc.f()\nassert y == [1]"
-    assert verdicts(box, source, bad, good) == ["invalid_result", "passed"]
+    assert verdicts(sandbox, source, bad, good) == ["invalid_result", "passed"]
 
 
 PROGRAM = """
@@ -244,12 +244,12 @@ class Test(unittest.TestCase):
 
 
 @pytest.mark.parametrize("suite", [PytestSuite(PYTEST), UnittestSuite(UNITTEST)], ids=["pytest", "unittest"])
-def test_kept_containers_in_files_of_tests(box: Sandbox, suite: Suite) -> None:
+def test_kept_containers_in_files_of_tests(sandbox: Sandbox, suite: Suite) -> None:
     wrong = PROGRAM.replace('append("b")', 'append("c")').replace("return self._history", "return [*self._history, 0]")
-    assert (run(box, PROGRAM, suite).passed, run(box, wrong, suite).passed) == (2, 0)
+    assert (run(sandbox, PROGRAM, suite).passed, run(sandbox, wrong, suite).passed) == (2, 0)
 
 
-def test_a_deep_recursion_between_both_ends_is_an_exception_of_either(box: Sandbox) -> None:
+def test_a_deep_recursion_between_both_ends_is_an_exception_of_either(sandbox: Sandbox) -> None:
     source = "def f(x, g):\n    x.append(len(x))\n    return g(x)\n"
     together = Options(grading="together")
     suite = AssertSuite(
@@ -258,5 +258,5 @@ def test_a_deep_recursion_between_both_ends_is_an_exception_of_either(box: Sandb
         "f",
     )
     for options in (Options(), together):
-        report = judge(Program("python", source), suite, LIMITS, Stop(), box, options)
+        report = judge(Program("python", source), suite, LIMITS, Stop(), sandbox, options)
         assert report.verdict == "passed", report.tests[0].detail

@@ -30,11 +30,11 @@ CHECK = CheckSuite("def check(candidate):\n    for x in (1, 2, 3):\n        asse
 EMPTY = StdioSuite((StdioCase("", ""),))
 
 
-def run(box: Sandbox, source: str, suite: Suite, options: Options = AUDIT) -> Report:
-    return judge(Program("python", source), suite, LIMITS, Stop(), box, options)
+def run(sandbox: Sandbox, source: str, suite: Suite, options: Options = AUDIT) -> Report:
+    return judge(Program("python", source), suite, LIMITS, Stop(), sandbox, options)
 
 
-SEEN = {
+AUDIT_FLAGS = {
     "equal to everything": (
         "class Y:\n    def __eq__(self, o): return True\ndef f(x): return Y()",
         "operators_overridden",
@@ -122,30 +122,30 @@ SEEN = {
 }
 
 
-@pytest.mark.parametrize("name", SEEN)
+@pytest.mark.parametrize("name", AUDIT_FLAGS)
 @pytest.mark.parametrize("suite", [THREE, CALLS, CHECK], ids=["literal", "function", "check"])
-def test_it_is_seen_and_passes_nothing(box: Sandbox, name: str, suite: Suite) -> None:
-    source, flag = SEEN[name]
-    report = run(box, source, suite)
+def test_it_is_seen_and_passes_nothing(sandbox: Sandbox, name: str, suite: Suite) -> None:
+    source, flag = AUDIT_FLAGS[name]
+    report = run(sandbox, source, suite)
     assert flag in report.flags, report
     assert report.passed == 0
-    plain = run(box, source, suite, Options())
+    plain = run(sandbox, source, suite, Options())
     assert [test.verdict for test in plain.tests] == [test.verdict for test in report.tests]
     assert not set(plain.flags) & {flag}
 
 
-@pytest.mark.parametrize("name", [name for name, (_, flag) in SEEN.items() if flag != "early_exit"])
-def test_it_is_seen_in_a_program_that_reads_stdin_too(box: Sandbox, name: str) -> None:
-    source, flag = SEEN[name]
+@pytest.mark.parametrize("name", [name for name, (_, flag) in AUDIT_FLAGS.items() if flag != "early_exit"])
+def test_it_is_seen_in_a_program_that_reads_stdin_too(sandbox: Sandbox, name: str) -> None:
+    source, flag = AUDIT_FLAGS[name]
     for options in (AUDIT, Options(audit=True, fresh_interpreter=True)):
-        report = run(box, f"{source}\ntry: f(1)\nexcept NameError: pass\n", EMPTY, options)
+        report = run(sandbox, f"{source}\ntry: f(1)\nexcept NameError: pass\n", EMPTY, options)
         assert flag in report.flags
 
 
 @pytest.mark.parametrize("name", ["frame walk", "patched json, in a roundabout way", "equal to everything"])
-def test_it_is_seen_in_a_shared_process_where_it_may_pass(box: Sandbox, name: str) -> None:
-    source, flag = SEEN[name]
-    report = run(box, source, THREE, Options(audit=True, grading="together"))
+def test_it_is_seen_in_a_shared_process_where_it_may_pass(sandbox: Sandbox, name: str) -> None:
+    source, flag = AUDIT_FLAGS[name]
+    report = run(sandbox, source, THREE, Options(audit=True, grading="together"))
     assert flag in report.flags
     assert report.judge == "shared_process"
 
@@ -218,33 +218,33 @@ print = lambda *a: None
 
 @pytest.mark.parametrize("name", HONEST)
 @pytest.mark.parametrize("fresh", [False, True])
-def test_honest_programs_raise_no_flag(box: Sandbox, name: str, fresh: bool) -> None:
-    report = run(box, HONEST[name], RunSuite(""), Options(audit=True, fresh_interpreter=fresh))
+def test_honest_programs_raise_no_flag(sandbox: Sandbox, name: str, fresh: bool) -> None:
+    report = run(sandbox, HONEST[name], RunSuite(""), Options(audit=True, fresh_interpreter=fresh))
     assert (report.verdict, report.flags) == ("passed", ()), report.tests[0].stderr
 
 
-def test_a_script_that_leaves_around_its_end_is_an_early_exit(box: Sandbox) -> None:
+def test_a_script_that_leaves_around_its_end_is_an_early_exit(sandbox: Sandbox) -> None:
     source = "import os, sys\nprint(1)\nsys.stdout.flush()\nos._exit(0)\n"
-    report = run(box, source, StdioSuite((StdioCase("", "1"),)))
+    report = run(sandbox, source, StdioSuite((StdioCase("", "1"),)))
     assert (report.verdict, report.flags) == ("passed", ("early_exit",))
     for other in ("while True: pass", "import os; os.abort()", "raise ValueError"):  # an end, but not of that kind
-        assert "early_exit" not in run(box, other, EMPTY).flags
+        assert "early_exit" not in run(sandbox, other, EMPTY).flags
 
 
-def test_it_can_be_denied_and_forged_and_the_verdict_does_not_care(box: Sandbox) -> None:
+def test_it_can_be_denied_and_forged_and_the_verdict_does_not_care(sandbox: Sandbox) -> None:
     denied = "import os\nos.close(3)\nprint(os.getppid() and open('/proc/self/stat').read(0))\n"
     forged = "import os\nos.write(3, b'uses_network\\nall is well\\n\\xff\\nended\\n')\n"
     flood = "import os\nfor _ in range(100):\n    try: os.write(3, b'ended\\n' * 9999)\n    except OSError: pass\n"
     suite = StdioSuite((StdioCase("", ""),))
-    assert "reads_proc" in run(box, denied, suite).flags  # it was said before the door was shut
-    report = run(box, forged, suite)
+    assert "reads_proc" in run(sandbox, denied, suite).flags  # it was said before the door was shut
+    report = run(sandbox, forged, suite)
     assert (report.verdict, report.flags) == ("passed", ("uses_network", "writes_results"))
-    assert run(box, flood, suite).verdict == "passed"
+    assert run(sandbox, flood, suite).verdict == "passed"
 
 
-def test_what_is_no_program_raises_no_flag(box: Sandbox) -> None:
+def test_what_is_no_program_raises_no_flag(sandbox: Sandbox) -> None:
     for source in ("x = (", "\0", "(" * 100_000, "x = " + "-" * 50_000 + "1", "# " + "x" * 200_000):
-        watched, plain = run(box, source, EMPTY), run(box, source, EMPTY, Options())
+        watched, plain = run(sandbox, source, EMPTY), run(sandbox, source, EMPTY, Options())
         assert (watched.flags, watched.verdict) == (plain.flags, plain.verdict)
 
 
@@ -253,8 +253,8 @@ def test_the_words_are_the_same_inside_and_outside() -> None:
     from pathlib import Path
 
     from sandbox.inside import audit as inside
-    from sandbox.judge.audit import SEEN as MEANINGS
+    from sandbox.judge.audit import AUDIT_FLAGS as MEANINGS
 
     text = Path(inside.__file__).read_text("utf-8")
-    said = set(re.findall(r'"([a-z]+_[a-z]+)"', text)) & {flag for _, flag in SEEN.values()}
-    assert said | {"early_exit"} == set(MEANINGS) == {flag for _, flag in SEEN.values()}
+    said = set(re.findall(r'"([a-z]+_[a-z]+)"', text)) & {flag for _, flag in AUDIT_FLAGS.values()}
+    assert said | {"early_exit"} == set(MEANINGS) == {flag for _, flag in AUDIT_FLAGS.values()}

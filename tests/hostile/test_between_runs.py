@@ -11,15 +11,15 @@ from sandbox.types import Limits, Options, Output, Program, RunSuite, Stop
 LIMITS = Limits(cpu_s=4)
 
 
-def run(box: Sandbox, source: str, suite: RunSuite | None = None, options: Options | None = None) -> Output:
+def run(sandbox: Sandbox, source: str, suite: RunSuite | None = None, options: Options | None = None) -> Output:
     program = Program("python", source)
-    report = judge(program, suite or RunSuite(), LIMITS, Stop(), box, options or Options())
+    report = judge(program, suite or RunSuite(), LIMITS, Stop(), sandbox, options or Options())
     assert report.output is not None, report
     return report.output
 
 
-def printed(box: Sandbox, source: str, suite: RunSuite | None = None) -> str:
-    output = run(box, source, suite)
+def printed(sandbox: Sandbox, source: str, suite: RunSuite | None = None) -> str:
+    output = run(sandbox, source, suite)
     assert output.exit_code == 0, output.stderr
     return output.stdout.decode()
 
@@ -65,16 +65,16 @@ print(open("/proc/self/net/unix").read().splitlines()[1:], open("/proc/self/net/
 
 
 @pytest.mark.parametrize("name", SOCKETS)
-def test_a_socket_in_flight_is_not_seen_by_the_next_run(box: Sandbox, name: str) -> None:
-    before = printed(box, NAMES)
+def test_a_socket_in_flight_is_not_seen_by_the_next_run(sandbox: Sandbox, name: str) -> None:
+    before = printed(sandbox, NAMES)
     for _ in range(3):
-        run(box, SOCKETS[name])
-        assert printed(box, NAMES) == before
+        run(sandbox, SOCKETS[name])
+        assert printed(sandbox, NAMES) == before
 
 
-def test_sockets_that_end_with_their_process_cost_no_jail(box: Sandbox) -> None:
-    printed(box, "print(1)")
-    made = box.sequence
+def test_sockets_that_end_with_their_process_cost_no_jail(sandbox: Sandbox) -> None:
+    printed(sandbox, "print(1)")
+    made = sandbox.sequence
     for source in (
         "import asyncio\nasync def f(): await asyncio.sleep(0)\nasyncio.run(f())",
         "import socket\na, b = socket.socketpair()\nsocket.send_fds(a, [b'x'], [0])",
@@ -82,8 +82,8 @@ def test_sockets_that_end_with_their_process_cost_no_jail(box: Sandbox) -> None:
         "import multiprocessing as m\nq = m.Queue()\np = m.Process(target=q.put, args=(1,))\n"
         "p.start(); print(q.get()); p.join()",
     ):
-        printed(box, source)
-    assert box.sequence == made
+        printed(sandbox, source)
+    assert sandbox.sequence == made
 
 
 # --- counters --------------------------------------------------------------------------------------------------------
@@ -115,23 +115,23 @@ MOVES = {
 
 
 @pytest.mark.parametrize("name", MOVES)
-def test_no_counter_tells_what_an_earlier_run_did(box: Sandbox, name: str) -> None:
+def test_no_counter_tells_what_an_earlier_run_did(sandbox: Sandbox, name: str) -> None:
     """Process ids and the numbers of files in /dev/shm are those of a new jail."""
-    box.discard()
-    new = printed(box, COUNTERS)
-    run(box, MOVES[name])
-    assert printed(box, COUNTERS) == new
+    sandbox.discard()
+    new = printed(sandbox, COUNTERS)
+    run(sandbox, MOVES[name])
+    assert printed(sandbox, COUNTERS) == new
     assert new.startswith("2 3\n")
 
 
-def test_file_numbers_in_tmp_count_our_own_files_alone(box: Sandbox) -> None:
-    box.discard()
+def test_file_numbers_in_tmp_count_our_own_files_alone(sandbox: Sandbox) -> None:
+    sandbox.discard()
     number = "import os\nprint(os.stat('/tmp/main.py').st_ino)"
-    first = int(printed(box, number))
+    first = int(printed(sandbox, number))
     for _ in range(3):
-        run(box, MOVES["files in /tmp"])
-        assert int(printed(box, number)) - first < 10
-    seen = [int(printed(box, number)) for _ in range(300)]
+        run(sandbox, MOVES["files in /tmp"])
+        assert int(printed(sandbox, number)) - first < 10
+    seen = [int(printed(sandbox, number)) for _ in range(300)]
     assert max(seen) < 300  # the place is renewed now and then
 
 
@@ -163,14 +163,14 @@ print(found)
         RunSuite(files=(("SECRET_NAME7", b"y" * 100_000),), fetch=("SECRET_NAME7",)),
     ],
 )
-def test_names_of_an_earlier_runs_files_are_in_nobodys_memory(box: Sandbox, suite: RunSuite) -> None:
-    run(box, "print(1)", suite)
-    run(box, "open('SECRET_NAME' + str(3), 'w').close()\nimport os\nos.mkdir('SECRET_NAME4')")
-    assert printed(box, SCAN) == "0\n"
+def test_names_of_an_earlier_runs_files_are_in_nobodys_memory(sandbox: Sandbox, suite: RunSuite) -> None:
+    run(sandbox, "print(1)", suite)
+    run(sandbox, "open('SECRET_NAME' + str(3), 'w').close()\nimport os\nos.mkdir('SECRET_NAME4')")
+    assert printed(sandbox, SCAN) == "0\n"
 
 
-def test_the_scan_finds_what_is_there(box: Sandbox) -> None:
-    assert int(printed(box, 'name = "SECRET_NAME" + str(5)\n' + SCAN)) > 0
+def test_the_scan_finds_what_is_there(sandbox: Sandbox) -> None:
+    assert int(printed(sandbox, 'name = "SECRET_NAME" + str(5)\n' + SCAN)) > 0
 
 
 # --- calls that reach other jails or the host -------------------------------------------------------------------------
@@ -203,8 +203,8 @@ print({call})
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_reaches_beyond_the_jail_is_refused(box: Sandbox, name: str) -> None:
-    assert printed(box, TRY.format(call=REFUSED[name])) == "-1\n"
+def test_what_reaches_beyond_the_jail_is_refused(sandbox: Sandbox, name: str) -> None:
+    assert printed(sandbox, TRY.format(call=REFUSED[name])) == "-1\n"
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ def test_what_reaches_beyond_the_jail_is_refused(box: Sandbox, name: str) -> Non
         "import os\nopen('/var/tmp/x', 'w').write('x'); assert os.listdir('/tmp').count('x') == 1",
     ],
 )
-def test_what_stays_within_the_jail_is_allowed(box: Sandbox, source: str) -> None:
-    printed(box, source)
+def test_what_stays_within_the_jail_is_allowed(sandbox: Sandbox, source: str) -> None:
+    printed(sandbox, source)
 
 
 # --- the streams' own names ------------------------------------------------------------------------------------------
@@ -245,12 +245,12 @@ SAY = {
 
 @pytest.mark.parametrize("language", SAY)
 @pytest.mark.parametrize("fresh", [False, True])
-def test_standard_output_can_be_opened_by_its_name(box: Sandbox, language: str, *, fresh: bool) -> None:
-    if language not in {known.name for known in box.languages()}:
+def test_standard_output_can_be_opened_by_its_name(sandbox: Sandbox, language: str, *, fresh: bool) -> None:
+    if language not in {known.name for known in sandbox.languages()}:
         pytest.skip(f"no toolchain of {language} on this host")
     options = Options(fresh_interpreter=fresh)
     if fresh and language != "python":
         options = Options()
-    report = judge(Program(language, SAY[language]), RunSuite(), LIMITS, Stop(), box, options)
+    report = judge(Program(language, SAY[language]), RunSuite(), LIMITS, Stop(), sandbox, options)
     assert report.output is not None, report
     assert (report.output.stdout, report.output.exit_code) == (b"5\n", 0), report.output.stderr

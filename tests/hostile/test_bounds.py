@@ -91,8 +91,8 @@ def serving(body: str) -> str:
     return f"{WIRE}\nBODY = {body}\n{SERVE}"
 
 
-def run(box: Sandbox, source: str, suite: Suite, limits: Limits = LIMITS) -> Report:
-    return judge(Program("python", source), suite, limits, Stop(), box)
+def run(sandbox: Sandbox, source: str, suite: Suite, limits: Limits = LIMITS) -> Report:
+    return judge(Program("python", source), suite, limits, Stop(), sandbox)
 
 
 def size(report: Report) -> int:
@@ -126,19 +126,19 @@ COSTLY = {
 
 @pytest.mark.parametrize("kind", ["function", "literal"])
 @pytest.mark.parametrize("name", COSTLY)
-def test_no_answer_costs_the_judge_more_than_its_budget(box: Sandbox, name: str, kind: str) -> None:
+def test_no_answer_costs_the_judge_more_than_its_budget(sandbox: Sandbox, name: str, kind: str) -> None:
     source = serving(COSTLY[name])
     began = time.process_time()
-    report = run(box, source, SUITES[kind])
+    report = run(sandbox, source, SUITES[kind])
     assert time.process_time() - began < JUDGE_S, report.tests[0]
     assert report.verdict in FAILED, report.tests[0]
     assert small(report)
 
 
-def test_colliding_hashes_cost_the_test_process_nothing(box: Sandbox) -> None:
+def test_colliding_hashes_cost_the_test_process_nothing(sandbox: Sandbox) -> None:
     suite = AssertSuite(("x = f(1)\nassert len(x) > 3",), entry_point="f")
     began = time.monotonic()
-    report = run(box, serving(COSTLY["colliding numbers"]), suite)
+    report = run(sandbox, serving(COSTLY["colliding numbers"]), suite)
     assert report.verdict is Verdict.INVALID_RESULT, report.tests[0]
     assert time.monotonic() - began < LIMITS.cpu_s
 
@@ -157,12 +157,12 @@ def test_a_table_whose_keys_collide_is_malformed(tag: str) -> None:
     assert len(codec.decode({"t": tag, "v": TABLES[tag][:90]})) == 90
 
 
-def test_points_around_zero_whose_hashes_collide_by_twos_pass(box: Sandbox) -> None:
+def test_points_around_zero_whose_hashes_collide_by_twos_pass(sandbox: Sandbox) -> None:
     """hash(-1) == hash(-2), and so do tuples of them."""
     source = "def f(n): return {(x, y, z) for x in range(-n, n) for y in range(-n, n) for z in range(-9, 9)}"
     tests = ("r = f(40)\nassert len(r) == 115_200 and (-1, -2, -1) in r", "assert f(1) == {1}")
     suite = AssertSuite(tests, entry_point="f")
-    assert [test.verdict for test in run(box, source, suite).tests] == [Verdict.PASSED, Verdict.WRONG_ANSWER]
+    assert [test.verdict for test in run(sandbox, source, suite).tests] == [Verdict.PASSED, Verdict.WRONG_ANSWER]
 
 
 def test_a_container_that_both_hold_does_not_grow_by_colliding_keys(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,8 +178,8 @@ def test_a_container_that_both_hold_does_not_grow_by_colliding_keys(monkeypatch:
 
 
 @pytest.mark.parametrize("name", ["a dict as a key as a key", "a million empty lists", "a set of a million"])
-def test_what_is_past_the_budget_is_the_programs_invalid_result(box: Sandbox, name: str) -> None:
-    assert run(box, serving(COSTLY[name]), SUITES["function"]).verdict is Verdict.INVALID_RESULT
+def test_what_is_past_the_budget_is_the_programs_invalid_result(sandbox: Sandbox, name: str) -> None:
+    assert run(sandbox, serving(COSTLY[name]), SUITES["function"]).verdict is Verdict.INVALID_RESULT
 
 
 @pytest.mark.parametrize(
@@ -192,17 +192,17 @@ def test_what_is_past_the_budget_is_the_programs_invalid_result(box: Sandbox, na
         ("def f(n): return [[[1.5] * 10] * 100] * 100", [[[1.5] * 10] * 100] * 100),
     ],
 )
-def test_large_right_answers_pass_and_wrong_ones_do_not(box: Sandbox, source: str, expected: object) -> None:
+def test_large_right_answers_pass_and_wrong_ones_do_not(sandbox: Sandbox, source: str, expected: object) -> None:
     suite = FunctionSuite("f", (Case((300_000,), {}, expected),))
-    assert run(box, source, suite).verdict is Verdict.PASSED
+    assert run(sandbox, source, suite).verdict is Verdict.PASSED
     nearly = "{**value, 3: 3}" if isinstance(expected, dict) else "value[:-1]"
     wrong = f"{source}\nright = f\ndef f(n):\n    value = right(n)\n    return {nearly}\n"
-    assert run(box, wrong, suite).verdict is Verdict.WRONG_ANSWER
+    assert run(sandbox, wrong, suite).verdict is Verdict.WRONG_ANSWER
 
 
-def test_a_long_text_of_commas_crosses_to_the_tests(box: Sandbox) -> None:
+def test_a_long_text_of_commas_crosses_to_the_tests(sandbox: Sandbox) -> None:
     suite = AssertSuite(("x = f(1)\nassert x.count(',') == 3_000_000", "x = f(1)\nassert x == ''"), entry_point="f")
-    report = run(box, "def f(n): return ',' * 3_000_000", suite)
+    report = run(sandbox, "def f(n): return ',' * 3_000_000", suite)
     assert [test.verdict for test in report.tests] == [Verdict.PASSED, Verdict.WRONG_ANSWER]
 
 
@@ -237,8 +237,8 @@ SAID = {
 
 @pytest.mark.parametrize("kind", SUITES)
 @pytest.mark.parametrize("name", SAID)
-def test_a_detail_is_cut_whatever_an_answer_quotes(box: Sandbox, name: str, kind: str) -> None:
-    report = run(box, serving(SAID[name]), SUITES[kind])
+def test_a_detail_is_cut_whatever_an_answer_quotes(sandbox: Sandbox, name: str, kind: str) -> None:
+    report = run(sandbox, serving(SAID[name]), SUITES[kind])
     assert report.verdict in FAILED, report.tests[0]
     assert small(report)
 
@@ -256,8 +256,8 @@ GREETINGS = {
 
 @pytest.mark.parametrize("kind", SUITES)
 @pytest.mark.parametrize("name", GREETINGS)
-def test_a_greeting_is_cut_as_well(box: Sandbox, name: str, kind: str) -> None:
-    report = run(box, f"{WIRE}\nsay({GREETINGS[name]})\ntime.sleep(9)\n", SUITES[kind], Limits(cpu_s=1, wall_s=3))
+def test_a_greeting_is_cut_as_well(sandbox: Sandbox, name: str, kind: str) -> None:
+    report = run(sandbox, f"{WIRE}\nsay({GREETINGS[name]})\ntime.sleep(9)\n", SUITES[kind], Limits(cpu_s=1, wall_s=3))
     assert report.verdict in FAILED, report.tests[0]
     assert small(report)
 
@@ -282,16 +282,16 @@ CARRIERS = {
 
 @pytest.mark.parametrize("text", [COMMAS, BRACKETS, QUOTES, SURROGATES], ids=["comma", "bracket", "quote", "half"])
 @pytest.mark.parametrize("name", CARRIERS)
-def test_no_text_of_a_program_makes_its_suite_invalid(box: Sandbox, name: str, text: str) -> None:
+def test_no_text_of_a_program_makes_its_suite_invalid(sandbox: Sandbox, name: str, text: str) -> None:
     for kind in ("assert", "check"):
-        report = run(box, serving(f"({CARRIERS[name]})".replace("TEXT", text)), SUITES[kind])
+        report = run(sandbox, serving(f"({CARRIERS[name]})".replace("TEXT", text)), SUITES[kind])
         assert report.verdict in FAILED, report.tests[0]
         assert small(report)
 
 
-def test_the_tests_own_message_quotes_a_right_answer_and_is_read(box: Sandbox) -> None:
+def test_the_tests_own_message_quotes_a_right_answer_and_is_read(sandbox: Sandbox) -> None:
     suite = AssertSuite(("x = f(1)\nassert x == 'no', x", "x = f(1)\nassert len(x) == 2000100"), entry_point="f")
-    report = run(box, "def f(n): return ',' * 2000100", suite)
+    report = run(sandbox, "def f(n): return ',' * 2000100", suite)
     assert [test.verdict for test in report.tests] == [Verdict.WRONG_ANSWER, Verdict.PASSED]
     assert small(report)
 
@@ -308,30 +308,32 @@ def f(x):
 
 
 @pytest.mark.parametrize("num_tests", [1, 60])
-def test_a_report_of_noise_is_bounded_and_says_so(box: Sandbox, num_tests: int) -> None:
+def test_a_report_of_noise_is_bounded_and_says_so(sandbox: Sandbox, num_tests: int) -> None:
     suites: list[Suite] = [
         FunctionSuite("f", (Case((1,), {}, 1),) * num_tests),
         AssertSuite(("x = f(1)\nassert x == 1",) * num_tests, entry_point="f"),
         StdioSuite((StdioCase("", "x"),) * num_tests),
     ]
     for suite in suites:
-        report = run(box, NOISY + "f(1)\n" * isinstance(suite, StdioSuite), suite)
+        report = run(sandbox, NOISY + "f(1)\n" * isinstance(suite, StdioSuite), suite)
         assert size(report) <= bounds.MAX_REPORT_BYTES
         assert ("report_truncated" in report.flags) is (num_tests > 1)
         assert len(report.tests) == report.total == num_tests
         assert all(test.detail and test.stderr for test in report.tests)
 
 
-def test_ten_thousand_tests_fit_into_a_report(box: Sandbox) -> None:
-    report = run(box, "def f(x): return x\n", FunctionSuite("f", tuple(Case((at,), {}, at) for at in range(10_000))))
+def test_ten_thousand_tests_fit_into_a_report(sandbox: Sandbox) -> None:
+    report = run(
+        sandbox, "def f(x): return x\n", FunctionSuite("f", tuple(Case((at,), {}, at) for at in range(10_000)))
+    )
     assert (report.passed, report.total, report.verdict) == (10_000, 10_000, Verdict.PASSED)
     assert size(report) <= bounds.MAX_REPORT_BYTES
     assert "report_truncated" in report.flags
     assert len(report.tests) >= 1000
 
 
-def test_requested_output_is_not_cut(box: Sandbox) -> None:
-    report = run(box, "print('x' * 500_000)", RunSuite())
+def test_requested_output_is_not_cut(sandbox: Sandbox) -> None:
+    report = run(sandbox, "print('x' * 500_000)", RunSuite())
     assert report.output is not None
     assert len(report.output.stdout) == 500_001
     assert len(report.tests[0].stdout) <= 4001
@@ -341,11 +343,11 @@ def test_requested_output_is_not_cut(box: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("name", ["a set of a million", "four hundred thousand tuples", "a long text in nested sets"])
-def test_judging_counts_within_the_wall_of_each_test(box: Sandbox, name: str) -> None:
+def test_judging_counts_within_the_wall_of_each_test(sandbox: Sandbox, name: str) -> None:
     limits, num_tests = Limits(cpu_s=0.5, wall_s=2), 6
     suite = FunctionSuite("f", (Case((1,), {}, 1),) * num_tests)
     began = time.monotonic()
-    report = run(box, serving(COSTLY[name]), suite, limits)
+    report = run(sandbox, serving(COSTLY[name]), suite, limits)
     assert time.monotonic() - began < 1.2 * limits.wall * num_tests
     assert report.passed == 0
 
@@ -362,7 +364,7 @@ SLOW = {
 
 @pytest.mark.parametrize("kind", ["function", "literal", "assert"])
 @pytest.mark.parametrize("name", SLOW)
-def test_no_test_holds_its_judge_past_its_wall_and_a_fifth(box: Sandbox, name: str, kind: str) -> None:
+def test_no_test_holds_its_judge_past_its_wall_and_a_fifth(sandbox: Sandbox, name: str, kind: str) -> None:
     limits, numbers = Limits(cpu_s=0.4, wall_s=1.0), range(5)
     suite: Suite
     if kind == "function":
@@ -371,15 +373,15 @@ def test_no_test_holds_its_judge_past_its_wall_and_a_fifth(box: Sandbox, name: s
         form = "assert f({0}) == {0}" if kind == "literal" else "x = f({0})\nassert x == {0}"
         suite = AssertSuite(tuple(form.format(at) for at in numbers), entry_point="f")
     began = time.monotonic()
-    run(box, SLOW[name], suite, limits)
+    run(sandbox, SLOW[name], suite, limits)
     assert time.monotonic() - began < 1.2 * limits.wall * len(numbers) + 0.5
 
 
-def test_state_between_tests_survives_an_answer_that_needs_a_process(box: Sandbox) -> None:
+def test_state_between_tests_survives_an_answer_that_needs_a_process(sandbox: Sandbox) -> None:
     """The suite begins again with the process, so that the program's count does not."""
     source = "n = 0\nclass A: pass\ndef f(x):\n    global n\n    n += 1\n    return A() if n == 3 else n\n"
     suite = AssertSuite(("assert f(0) == 1", "assert f(0) == 2", "assert f(0)", "assert f(0) == 4"), entry_point="f")
-    assert run(box, source, suite).passed == 4
+    assert run(sandbox, source, suite).passed == 4
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -389,36 +391,36 @@ def test_state_between_tests_survives_an_answer_that_needs_a_process(box: Sandbo
     "source",
     ["def f(x:", "  x = 1\ny = 2", "if True:\n\tx\n        y", "print 'x'", "x = '\\N{none}'", "def f(): return\n)"],
 )
-def test_python_that_does_not_parse_is_a_compile_error(box: Sandbox, source: str) -> None:
+def test_python_that_does_not_parse_is_a_compile_error(sandbox: Sandbox, source: str) -> None:
     for suite in (*SUITES.values(), StdioSuite((StdioCase("", ""),)), ScriptSuite("assert f(1) == 1")):
-        assert run(box, source, suite).verdict is Verdict.COMPILE_ERROR, suite
+        assert run(sandbox, source, suite).verdict is Verdict.COMPILE_ERROR, suite
 
 
 @pytest.mark.parametrize(
     "source", ["exec('x = (')", "import json\njson.loads('{')", "raise SyntaxError('x')", "compile('1 +', 'a', 'eval')"]
 )
-def test_what_fails_as_it_runs_is_no_compile_error(box: Sandbox, source: str) -> None:
+def test_what_fails_as_it_runs_is_no_compile_error(sandbox: Sandbox, source: str) -> None:
     for suite in (*SUITES.values(), StdioSuite((StdioCase("", ""),))):
-        assert run(box, source, suite).verdict is Verdict.RUNTIME_ERROR, suite
+        assert run(sandbox, source, suite).verdict is Verdict.RUNTIME_ERROR, suite
 
 
 @pytest.mark.parametrize("source", ["bytearray(1 << 40)", "raise MemoryError", "[0] * (1 << 50)", "'a' * (1 << 45)"])
-def test_memory_that_is_refused_is_the_memory_limit(box: Sandbox, source: str) -> None:
-    assert run(box, source, StdioSuite((StdioCase("", ""),))).verdict is Verdict.MEMORY_LIMIT
+def test_memory_that_is_refused_is_the_memory_limit(sandbox: Sandbox, source: str) -> None:
+    assert run(sandbox, source, StdioSuite((StdioCase("", ""),))).verdict is Verdict.MEMORY_LIMIT
     for suite in SUITES.values():
-        assert run(box, f"def f(x):\n    {source}\n", suite).verdict is Verdict.MEMORY_LIMIT, suite
-        assert run(box, source, suite).verdict is Verdict.MEMORY_LIMIT, suite
+        assert run(sandbox, f"def f(x):\n    {source}\n", suite).verdict is Verdict.MEMORY_LIMIT, suite
+        assert run(sandbox, source, suite).verdict is Verdict.MEMORY_LIMIT, suite
     caught = f"try:\n    {source}\nexcept MemoryError:\n    print(3)\n"
-    assert run(box, caught, StdioSuite((StdioCase("", "3"),))).verdict is Verdict.PASSED
+    assert run(sandbox, caught, StdioSuite((StdioCase("", "3"),))).verdict is Verdict.PASSED
 
 
-def test_bad_alloc_is_the_memory_limit(box: Sandbox) -> None:
+def test_bad_alloc_is_the_memory_limit(sandbox: Sandbox) -> None:
     source = "#include <vector>\nint main() { std::vector<char> v(1L << 45); return v[7]; }"
-    report = judge(Program("cpp", source), StdioSuite((StdioCase("", ""),)), LIMITS, Stop(), box)
+    report = judge(Program("cpp", source), StdioSuite((StdioCase("", ""),)), LIMITS, Stop(), sandbox)
     assert report.verdict is Verdict.MEMORY_LIMIT
 
 
-def test_integers_within_a_tolerance_compare_exactly(box: Sandbox) -> None:
+def test_integers_within_a_tolerance_compare_exactly(sandbox: Sandbox) -> None:
     suite = StdioSuite((StdioCase("", "1000000 2.5"),), compare="float", rel_tol=1e-5)
     for printed, right in (
         ("1000000 2.5000001", True),
@@ -427,20 +429,20 @@ def test_integers_within_a_tolerance_compare_exactly(box: Sandbox) -> None:
         ("+1000000 2.50", True),
         ("-1000000 2.5", False),
     ):
-        assert run(box, f"print('{printed}')", suite).passed == right, printed
+        assert run(sandbox, f"print('{printed}')", suite).passed == right, printed
     numbers = FunctionSuite("f", (Case((), {}, 1_000_000),), rel_tol=1e-5)
-    assert run(box, "def f(): return 1000001", numbers).verdict is Verdict.WRONG_ANSWER
-    assert run(box, "def f(): return 1000000.001", numbers).verdict is Verdict.PASSED
+    assert run(sandbox, "def f(): return 1000001", numbers).verdict is Verdict.WRONG_ANSWER
+    assert run(sandbox, "def f(): return 1000000.001", numbers).verdict is Verdict.PASSED
 
 
-def test_expected_output_that_may_not_be_printed_is_refused(box: Sandbox) -> None:
+def test_expected_output_that_may_not_be_printed_is_refused(sandbox: Sandbox) -> None:
     limits = Limits(output_kb=1)
     for compare in ("exact", "rstrip", "tokens"):
         suite = StdioSuite((StdioCase("", "x"), StdioCase("", "x" * 2000)), compare)  # type: ignore[arg-type]
         with pytest.raises(InvalidSuite, match=r"cases\.1\.stdout: .* 2000 bytes .*limits\.output_kb"):
-            run(box, "", suite, limits)
+            run(sandbox, "", suite, limits)
     fits = StdioSuite((StdioCase("", "x" * 1000 + "\n" * 3000),))
-    assert run(box, "print('x' * 1000)", fits, limits).verdict is Verdict.PASSED
+    assert run(sandbox, "print('x' * 1000)", fits, limits).verdict is Verdict.PASSED
 
 
 # --- memory of the judge ----------------------------------------------------------------------------------------------
@@ -450,17 +452,17 @@ import json, resource, sys
 from sandbox.errors import SandboxError
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.sandbox import Sandbox
+from sandbox.open import open_sandbox
 from service.worker.main import limit_memory
 suites = {"function": FunctionSuite("f", (Case((1,), {}, 1),)), "literal": AssertSuite(("assert f(1) == 1",)),
           "assert": AssertSuite(("x = f(1)\\nassert x == 1",), entry_point="f")}
-with Sandbox.open() as box:
+with open_sandbox() as sandbox:
     status = dict(line.split(":") for line in open("/proc/self/status"))
     limit_memory(int(status["VmData"].split()[0]) // 1024 + int(sys.argv[1]))
     for line in sys.stdin:
         kind, source = json.loads(line)
         try:
-            report = judge(Program("python", source), suites[kind], Limits(cpu_s=2), Stop(), box)
+            report = judge(Program("python", source), suites[kind], Limits(cpu_s=2), Stop(), sandbox)
             print(json.dumps([report.verdict, report.tests[0].detail[:200]]), flush=True)
         except SandboxError as error:
             print(json.dumps(["SandboxError", str(error)]), flush=True)

@@ -43,8 +43,8 @@ def raw(text):
 """
 
 
-def run(box: Sandbox, source: str, suite: Suite, limits: Limits = LIMITS) -> Report:
-    return judge(Program("python", WIRE + source), suite, limits, Stop(), box)
+def run(sandbox: Sandbox, source: str, suite: Suite, limits: Limits = LIMITS) -> Report:
+    return judge(Program("python", WIRE + source), suite, limits, Stop(), sandbox)
 
 
 def answering(tree: object) -> str:
@@ -56,11 +56,11 @@ def writing(text: str) -> str:
 
 
 @ALL
-def test_the_way_these_programs_answer_works(box: Sandbox, suite: Suite) -> None:
+def test_the_way_these_programs_answer_works(sandbox: Sandbox, suite: Suite) -> None:
     """So that a failure of the others is not a failure of the attack."""
-    assert run(box, answering(2), suite).verdict is Verdict.PASSED
-    assert run(box, answering(3), suite).verdict is Verdict.WRONG_ANSWER
-    assert run(box, writing('{"id":ID,"ok":3}'), suite).passed == 0
+    assert run(sandbox, answering(2), suite).verdict is Verdict.PASSED
+    assert run(sandbox, answering(3), suite).verdict is Verdict.WRONG_ANSWER
+    assert run(sandbox, writing('{"id":ID,"ok":3}'), suite).passed == 0
 
 
 CONFUSED = {
@@ -109,8 +109,8 @@ CONFUSED = {
 
 @ALL
 @pytest.mark.parametrize("name", CONFUSED)
-def test_a_confused_value_is_no_right_answer(box: Sandbox, name: str, suite: Suite) -> None:
-    report = run(box, answering(CONFUSED[name]), suite)
+def test_a_confused_value_is_no_right_answer(sandbox: Sandbox, name: str, suite: Suite) -> None:
+    report = run(sandbox, answering(CONFUSED[name]), suite)
     assert report.verdict in (Verdict.INVALID_RESULT, Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR), report
 
 
@@ -142,20 +142,20 @@ TEXTS = {
 
 @ALL
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_malformed_message_is_no_right_answer(box: Sandbox, name: str, suite: Suite) -> None:
-    assert run(box, writing(TEXTS[name]), suite).passed == 0
+def test_a_malformed_message_is_no_right_answer(sandbox: Sandbox, name: str, suite: Suite) -> None:
+    assert run(sandbox, writing(TEXTS[name]), suite).passed == 0
 
 
 @ALL
-def test_a_value_nested_past_all_depth_is_refused(box: Sandbox, suite: Suite) -> None:
+def test_a_value_nested_past_all_depth_is_refused(sandbox: Sandbox, suite: Suite) -> None:
     grow = "tree = 2\nfor _ in range(DEPTH): tree = WRAP\ndef f(x): answer(tree)\n"
     for depth, wrap in ((300, "[tree]"), (300, "{'t': 'tuple', 'v': [tree]}"), (250, "{'t': 'set', 'v': [tree]}")):
-        report = run(box, grow.replace("DEPTH", str(depth)).replace("WRAP", wrap), suite)
+        report = run(sandbox, grow.replace("DEPTH", str(depth)).replace("WRAP", wrap), suite)
         assert report.verdict is Verdict.INVALID_RESULT, wrap
 
 
 @ALL
-def test_halves_of_surrogate_pairs_leave_a_report_that_can_be_written(box: Sandbox, suite: Suite) -> None:
+def test_halves_of_surrogate_pairs_leave_a_report_that_can_be_written(sandbox: Sandbox, suite: Suite) -> None:
     half = "\\ud800"
     for source in (
         f"def f(x): raise ValueError('{half}')",
@@ -169,31 +169,31 @@ def test_halves_of_surrogate_pairs_leave_a_report_that_can_be_written(box: Sandb
         answering({"t": "h", "mine": True, "id": 1, "type": "\ud800"}),
         writing('{"id":ID,"wall":"\\ud800"}'),
     ):
-        report = run(box, source, suite)
+        report = run(sandbox, source, suite)
         assert report.passed == 0
         for test in report.tests:
             (test.detail + test.stdout + test.stderr).encode()  # raises where it cannot be written
 
 
-def test_a_dict_of_keys_with_one_hash_costs_nobody(box: Sandbox) -> None:
+def test_a_dict_of_keys_with_one_hash_costs_nobody(sandbox: Sandbox) -> None:
     source = "def f(x): return {n * (2 ** 61 - 1): 0 for n in range(1, 4000)}"
     quick = "def f(x): answer({'t': 'dict', 'v': [[n * (2 ** 61 - 1), 0] for n in range(1, 60000)]})"
-    assert run(box, source, CALL).verdict is Verdict.WRONG_ANSWER  # the process that compares hashes no such key
+    assert run(sandbox, source, CALL).verdict is Verdict.WRONG_ANSWER  # the process that compares hashes no such key
     began = time.process_time()
-    report = run(box, quick, CALL)
+    report = run(sandbox, quick, CALL)
     assert time.process_time() - began < 3
     assert report.verdict is Verdict.WRONG_ANSWER
-    assert run(box, quick, ASSERT, QUICK).verdict is Verdict.INVALID_RESULT
+    assert run(sandbox, quick, ASSERT, QUICK).verdict is Verdict.INVALID_RESULT
 
 
-def test_a_cycle_is_no_value(box: Sandbox) -> None:
+def test_a_cycle_is_no_value(sandbox: Sandbox) -> None:
     for value in ("a = []; a.append(a)", "a = {}; a[1] = a", "a = ([],); a[0].append(a)"):
         for suite in WAYS:
-            assert run(box, f"{value}\ndef f(x): return a", suite).verdict is Verdict.INVALID_RESULT
+            assert run(sandbox, f"{value}\ndef f(x): return a", suite).verdict is Verdict.INVALID_RESULT
 
 
 @ALL
-def test_an_honest_answer_may_come_byte_by_byte(box: Sandbox, suite: Suite) -> None:
+def test_an_honest_answer_may_come_byte_by_byte(sandbox: Sandbox, suite: Suite) -> None:
     source = """
 def f(x):
     for byte in raw('{"id":ID,"ok":2}'):
@@ -203,11 +203,11 @@ def f(x):
     type(peer).answer = lambda self, message: None  # the reply has been given
     return 2
 """
-    assert run(box, source, suite).verdict is Verdict.PASSED
+    assert run(sandbox, source, suite).verdict is Verdict.PASSED
 
 
 @ALL
-def test_a_message_that_never_ends_meets_the_clock(box: Sandbox, suite: Suite) -> None:
+def test_a_message_that_never_ends_meets_the_clock(sandbox: Sandbox, suite: Suite) -> None:
     source = """
 def f(x):
     os.write(3, (1 << 20).to_bytes(4, "big"))
@@ -215,24 +215,24 @@ def f(x):
         os.write(3, b"x")
         time.sleep(0.2)
 """
-    report = run(box, source, suite, Limits(cpu_s=0.5, wall_s=1))
+    report = run(sandbox, source, suite, Limits(cpu_s=0.5, wall_s=1))
     assert report.verdict is Verdict.TIME_LIMIT
 
 
 @ALL
-def test_a_flood_of_messages_ends(box: Sandbox, suite: Suite) -> None:
+def test_a_flood_of_messages_ends(sandbox: Sandbox, suite: Suite) -> None:
     flood = """
 def f(x):
     frame = raw('{"id":0,"ok":"' + "x" * 60000 + '"}')
     while True:
         os.write(3, frame)
 """
-    report = run(box, flood, suite, QUICK)
+    report = run(sandbox, flood, suite, QUICK)
     assert report.verdict in (Verdict.INVALID_RESULT, Verdict.TIME_LIMIT, Verdict.RUNTIME_ERROR, Verdict.NO_RESULT)
 
 
 @ALL
-def test_a_message_over_the_size_limit_is_refused(box: Sandbox, suite: Suite) -> None:
+def test_a_message_over_the_size_limit_is_refused(sandbox: Sandbox, suite: Suite) -> None:
     source = """
 def f(x):
     size = (16 << 20) + 1
@@ -240,25 +240,25 @@ def f(x):
     end().sock.sendall(bytes(1 << 20))
     os._exit(0)
 """
-    report = run(box, source, suite, QUICK)
+    report = run(sandbox, source, suite, QUICK)
     assert report.verdict in (Verdict.INVALID_RESULT, Verdict.NO_RESULT, Verdict.RUNTIME_ERROR, Verdict.TIME_LIMIT)
 
 
 @ALL
-def test_hanging_up_is_no_answer(box: Sandbox, suite: Suite) -> None:
+def test_hanging_up_is_no_answer(sandbox: Sandbox, suite: Suite) -> None:
     for source in (
         "def f(x): os.close(3)",
         "def f(x): end().sock.shutdown(2)",
         "def f(x): os.dup2(1, 3)",
         "def f(x):\n    os.close(3)\n    os._exit(0)",
     ):
-        report = run(box, source, suite, Limits(cpu_s=0.5, wall_s=1))
+        report = run(sandbox, source, suite, Limits(cpu_s=0.5, wall_s=1))
         assert report.passed == 0
         assert report.verdict is not Verdict.WRONG_ANSWER
 
 
 @ALL
-def test_descriptors_sent_over_the_wire_arrive_nowhere(box: Sandbox, suite: Suite) -> None:
+def test_descriptors_sent_over_the_wire_arrive_nowhere(sandbox: Sandbox, suite: Suite) -> None:
     """A message may carry descriptors; neither the tests nor the judge take them, and the answer is only an answer."""
     source = """
 import socket
@@ -268,11 +268,11 @@ def f(x):
     socket.send_fds(wire, [raw('{"id":ID,"ok":3}')], held)
     os._exit(0)
 """
-    assert run(box, source, suite).passed == 0
-    assert run(box, "def f(x): return x + 1", suite).verdict is Verdict.PASSED
+    assert run(sandbox, source, suite).passed == 0
+    assert run(sandbox, "def f(x): return x + 1", suite).verdict is Verdict.PASSED
 
 
-def test_a_flood_from_the_program_to_a_lent_function_ends(box: Sandbox) -> None:
+def test_a_flood_from_the_program_to_a_lent_function_ends(sandbox: Sandbox) -> None:
     source = "def f(g):\n    while True: g(1)\n"
-    report = run(box, source, AssertSuite(("assert f(lambda x: x) == 2",)), QUICK)
+    report = run(sandbox, source, AssertSuite(("assert f(lambda x: x) == 2",)), QUICK)
     assert report.verdict is Verdict.TIME_LIMIT

@@ -149,23 +149,23 @@ ASSERTS = [
 ]
 
 
-def test_honest_tests_pass_across_the_wall(box: Sandbox) -> None:
-    report = judge(Program("python", PROGRAM), AssertSuite(tuple(ASSERTS), SETUP, "identity"), LIMITS, Stop(), box)
+def test_honest_tests_pass_across_the_wall(sandbox: Sandbox) -> None:
+    report = judge(Program("python", PROGRAM), AssertSuite(tuple(ASSERTS), SETUP, "identity"), LIMITS, Stop(), sandbox)
     wrong = {text: (test.verdict, test.detail) for text, test in zip(ASSERTS, report.tests, strict=True) if test.detail}
     assert wrong == {}
     assert report.passed == len(ASSERTS)
 
 
-def test_what_cannot_be_split_says_so(box: Sandbox) -> None:
+def test_what_cannot_be_split_says_so(sandbox: Sandbox) -> None:
     source = "class V:\n    def __add__(self, o): return 3\n    def __lt__(self, o): return True\ndef f(): return V()"
     report = judge(
-        Program("python", source), AssertSuite(("assert f() + 1 == 3", "assert f() < 1")), LIMITS, Stop(), box
+        Program("python", source), AssertSuite(("assert f() + 1 == 3", "assert f() < 1")), LIMITS, Stop(), sandbox
     )
     assert [test.verdict for test in report.tests] == ["invalid_result"] * 2
     assert "would be computed by the program itself" in report.tests[0].detail
 
 
-def test_helpers_of_the_prompt_are_the_tests_own(box: Sandbox) -> None:
+def test_helpers_of_the_prompt_are_the_tests_own(sandbox: Sandbox) -> None:
     """The test of HumanEval/32 calls a helper that the prompt defines: a program may not replace it."""
     prompt = """
 def poly(xs, x):
@@ -176,8 +176,8 @@ def find_zero(xs):
 """
     test = "def check(candidate):\n    assert abs(poly([-6, 2], candidate([-6, 2]))) < 1e-6\n"
     suite = CheckSuite(test, "find_zero", prompt)
-    honest = judge(Program("python", "    return 3.0\n"), suite, LIMITS, Stop(), box)
-    cheat = judge(Program("python", "    return 1.0\ndef poly(xs, x): return 0\n"), suite, LIMITS, Stop(), box)
+    honest = judge(Program("python", "    return 3.0\n"), suite, LIMITS, Stop(), sandbox)
+    cheat = judge(Program("python", "    return 1.0\ndef poly(xs, x): return 0\n"), suite, LIMITS, Stop(), sandbox)
     assert (honest.verdict, cheat.verdict) == ("passed", "wrong_answer")
     assert (honest.passed, honest.total, honest.judge) == (1, 1, "split")
 
@@ -199,30 +199,30 @@ def find_zero(xs):
     ],
 )
 def test_returned_values_are_compared_outside(
-    box: Sandbox, source: str, args: tuple[object, ...], kwargs: dict[str, object], expected: object, verdict: str
+    sandbox: Sandbox, source: str, args: tuple[object, ...], kwargs: dict[str, object], expected: object, verdict: str
 ) -> None:
     suite = FunctionSuite("f", (Case(args, kwargs, expected),))
-    report = judge(Program("python", source), suite, LIMITS, Stop(), box)
+    report = judge(Program("python", source), suite, LIMITS, Stop(), sandbox)
     assert report.tests[0].verdict == verdict, report.tests[0].detail
 
 
-def test_floats_may_differ_by_a_tolerance(box: Sandbox) -> None:
+def test_floats_may_differ_by_a_tolerance(sandbox: Sandbox) -> None:
     suite = FunctionSuite("f", (Case((1,), {}, [0.3, {"a": 1}]),), rel_tol=1e-9)
-    report = judge(Program("python", "def f(x): return [0.1 + 0.2, {'a': 1.0}]"), suite, LIMITS, Stop(), box)
+    report = judge(Program("python", "def f(x): return [0.1 + 0.2, {'a': 1.0}]"), suite, LIMITS, Stop(), sandbox)
     assert report.verdict == "passed"
 
 
-def test_a_method_can_be_the_entry_point(box: Sandbox) -> None:
+def test_a_method_can_be_the_entry_point(sandbox: Sandbox) -> None:
     source = "class Solution:\n    def twoSum(self, nums, target): return [0, 1]"
     suite = FunctionSuite("Solution.twoSum", (Case(([1, 2], 3), {}, [0, 1]),))
-    assert judge(Program("py3", source), suite, LIMITS, Stop(), box).verdict == "passed"
+    assert judge(Program("py3", source), suite, LIMITS, Stop(), sandbox).verdict == "passed"
 
 
-def run_script(box: Sandbox, source: str, stdin: str = "") -> Report:
-    return judge(Program("python", source), StdioSuite((StdioCase(stdin, ""),)), LIMITS, Stop(), box)
+def run_script(sandbox: Sandbox, source: str, stdin: str = "") -> Report:
+    return judge(Program("python", source), StdioSuite((StdioCase(stdin, ""),)), LIMITS, Stop(), sandbox)
 
 
-def test_a_script_sees_what_python_shows_it(box: Sandbox) -> None:
+def test_a_script_sees_what_python_shows_it(sandbox: Sandbox) -> None:
     source = """
 import os, sys, inspect
 print(__name__, __file__, sys.argv, os.getcwd(), sys.getrecursionlimit(), sys.path[0])
@@ -231,7 +231,7 @@ print(sys.stdin.encoding, sys.stdout.encoding, os.environ["HOME"], sorted(os.env
 def here(): return 1
 print(inspect.getsource(here).strip(), sys.get_int_max_str_digits(), sys.flags.hash_randomization)
 """
-    lines = run_script(box, source).tests[0].stdout.splitlines()
+    lines = run_script(sandbox, source).tests[0].stdout.splitlines()
     assert lines[0] == "__main__ /tmp/main.py ['/tmp/main.py'] /tmp 1000 /tmp"
     assert lines[1] == "True builtins None None"
     assert lines[2].startswith("utf-8 utf-8 /tmp [")
@@ -239,7 +239,7 @@ print(inspect.getsource(here).strip(), sys.get_int_max_str_digits(), sys.flags.h
 
 
 @pytest.mark.parametrize("head", ["", "import numpy\n"], ids=["light", "numpy"])
-def test_nothing_of_how_it_was_started_shows(box: Sandbox, head: str) -> None:
+def test_nothing_of_how_it_was_started_shows(sandbox: Sandbox, head: str) -> None:
     source = """
 import os, signal, threading
 assert threading.main_thread() is threading.current_thread()
@@ -252,12 +252,12 @@ if child == 0:
     os._exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 """
-    report = run_script(box, head + source)
+    report = run_script(sandbox, head + source)
     assert report.verdict == "passed", report.tests[0].stderr
 
 
-def test_a_traceback_shows_the_programs_lines_and_no_other(box: Sandbox) -> None:
-    report = run_script(box, "def f():\n    return 1 / 0\n\nf()\n")
+def test_a_traceback_shows_the_programs_lines_and_no_other(sandbox: Sandbox) -> None:
+    report = run_script(sandbox, "def f():\n    return 1 / 0\n\nf()\n")
     assert report.tests[0].stderr.splitlines() == [
         "Traceback (most recent call last):",
         '  File "/tmp/main.py", line 4, in <module>',
@@ -267,35 +267,35 @@ def test_a_traceback_shows_the_programs_lines_and_no_other(box: Sandbox) -> None
         "           ~~^~~",
         "ZeroDivisionError: division by zero",
     ]
-    report = run_script(box, "x = (\n")
+    report = run_script(sandbox, "x = (\n")
     assert report.tests[0].stderr.splitlines()[0] == '  File "/tmp/main.py", line 1'
     assert report.tests[0].stderr.splitlines()[-1] == "SyntaxError: '(' was never closed"
 
 
-def test_exit_codes_are_pythons(box: Sandbox) -> None:
+def test_exit_codes_are_pythons(sandbox: Sandbox) -> None:
     for source, detail in (
         ("import sys; sys.exit(3)", "exit code 3"),
         ("raise SystemExit('msg')", "exit code 1"),
         ("exit(4)", "exit code 4"),
         ("raise KeyboardInterrupt", "killed by SIGINT (signal 2)"),
     ):
-        assert run_script(box, source).tests[0].detail == detail
-    assert run_script(box, "raise SystemExit('msg')").tests[0].stderr == "msg\n"
+        assert run_script(sandbox, source).tests[0].detail == detail
+    assert run_script(sandbox, "raise SystemExit('msg')").tests[0].stderr == "msg\n"
 
 
-def test_numpy_is_there_where_the_host_has_it(box: Sandbox) -> None:
-    report = run_script(box, "import numpy; print(numpy.arange(3).sum())")
+def test_numpy_is_there_where_the_host_has_it(sandbox: Sandbox) -> None:
+    report = run_script(sandbox, "import numpy; print(numpy.arange(3).sum())")
     if "No module named 'numpy'" in report.tests[0].stderr:
         pytest.skip("the base interpreter of this host has no numpy")
     assert report.tests[0].stdout == "3\n"
     source = "import numpy as np\ndef f(x): return np.array(x) * 2\ndef g(x): return np.int64(x)"
     asserts = ("import numpy as np\nassert (f([1, 2]) == np.array([2, 4])).all()", "assert g(3) == 3")
-    assert judge(Program("python", source), AssertSuite(asserts), LIMITS, Stop(), box).passed == 2
+    assert judge(Program("python", source), AssertSuite(asserts), LIMITS, Stop(), sandbox).passed == 2
     suite = FunctionSuite("f", (Case(([1, 2],), {}, [2, 4]),))
-    assert judge(Program("python", source), suite, LIMITS, Stop(), box).verdict == "passed"
+    assert judge(Program("python", source), suite, LIMITS, Stop(), sandbox).verdict == "passed"
 
 
-def test_a_literal_set_is_walked_in_the_order_that_python_gives_it(box: Sandbox) -> None:
+def test_a_literal_set_is_walked_in_the_order_that_python_gives_it(sandbox: Sandbox) -> None:
     """A wrong program that leans on the order of a set is as wrong here as in a plain process, whatever the way."""
     program = Program("python", "def f(s): return tuple(s)")
     for text in ("{6, 7, 8, 9, 10, 11}", "{15, 16, 17, 18}", "{3, 1, 2}", "{(1, 2), (0, 9)}", "[{1}, {9, 8}]"):
@@ -303,10 +303,10 @@ def test_a_literal_set_is_walked_in_the_order_that_python_gives_it(box: Sandbox)
         for want in (order, order[::-1]):
             literal = AssertSuite((f"assert f({text}) == {want!r}",))
             longer = AssertSuite((f"assert f({text}) == {want!r}",), "x = 1", "f")
-            verdicts = [judge(program, suite, LIMITS, Stop(), box).passed for suite in (literal, longer)]
+            verdicts = [judge(program, suite, LIMITS, Stop(), sandbox).passed for suite in (literal, longer)]
             assert verdicts == [int(want == order)] * 2, (text, want)
     # Texts are hashed with the jail's seed, which is the same for all, and not with that of this process.
     for want in itertools.permutations("abcd"):
         text = f"assert f({{'c', 'b', 'a', 'd'}}) == {want}"
         ways = AssertSuite((text,)), AssertSuite((text,), "x = 1", "f")
-        assert len({judge(program, suite, LIMITS, Stop(), box).passed for suite in ways}) == 1
+        assert len({judge(program, suite, LIMITS, Stop(), sandbox).passed for suite in ways}) == 1

@@ -28,8 +28,8 @@ SHORT = Limits(cpu_s=0.5, wall_s=10)  # single asserts let some families talk fo
 MODELS = {"double": ((2, 4), (-3, -6)), "span": (([3, 1, 2], [1, 3]), ([], None))}
 
 
-def run(box: Sandbox, source: str, suite: Suite, limits: Limits = LIMITS) -> Report:
-    return judge(Program("python", source), suite, limits, Stop(), box)
+def run(sandbox: Sandbox, source: str, suite: Suite, limits: Limits = LIMITS) -> Report:
+    return judge(Program("python", source), suite, limits, Stop(), sandbox)
 
 
 def check_suite(problem: Problem) -> CheckSuite:
@@ -45,37 +45,37 @@ def assert_suite(problem: Problem) -> AssertSuite:
 
 
 @pytest.mark.parametrize("problem", OURS, ids=lambda problem: problem.entry_point)
-def test_the_problems_can_be_solved(box: Sandbox, problem: Problem) -> None:
+def test_the_problems_can_be_solved(sandbox: Sandbox, problem: Problem) -> None:
     source = problem.prompt + problem.solution
-    assert run(box, source, check_suite(problem)).verdict is Verdict.PASSED
-    assert run(box, source, assert_suite(problem)).verdict is Verdict.PASSED
+    assert run(sandbox, source, check_suite(problem)).verdict is Verdict.PASSED
+    assert run(sandbox, source, assert_suite(problem)).verdict is Verdict.PASSED
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_family_forges_a_check(box: Sandbox, family: str) -> None:
+def test_no_family_forges_a_check(sandbox: Sandbox, family: str) -> None:
     forged = {
         problem.name: report.tests[0].detail
         for problem in OURS
-        if (report := run(box, completion(family, problem.entry_point), check_suite(problem))).passed
+        if (report := run(sandbox, completion(family, problem.entry_point), check_suite(problem))).passed
     }
     assert forged == {}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_family_forges_all_asserts(box: Sandbox, family: str) -> None:
+def test_no_family_forges_all_asserts(sandbox: Sandbox, family: str) -> None:
     """Single asserts of truth or membership may be met by a value that anybody could return; not all of a problem's."""
     at = list(FAMILIES).index(family)
     for problem in (OURS[at % len(OURS)], OURS[(at + 2) % len(OURS)]):
-        report = run(box, problem.prompt + completion(family, problem.entry_point), assert_suite(problem), SHORT)
+        report = run(sandbox, problem.prompt + completion(family, problem.entry_point), assert_suite(problem), SHORT)
         assert report.verdict is not Verdict.PASSED
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_family_forges_a_returned_value(box: Sandbox, family: str) -> None:
+def test_no_family_forges_a_returned_value(sandbox: Sandbox, family: str) -> None:
     for entry_point, cases in MODELS.items():
         suite = FunctionSuite(entry_point, tuple(Case((given,), {}, wanted) for given, wanted in cases))
         source = f"def {entry_point}(x):\n{completion(family, entry_point)}"
-        report = run(box, source, suite)
+        report = run(sandbox, source, suite)
         assert report.verdict is not Verdict.PASSED
         # `None` and `True` are answers that a program may happen to give; nothing else here is.
         assert all(wanted is None for (_, wanted), test in zip(cases, report.tests, strict=True) if not test.detail)
@@ -101,12 +101,12 @@ def humaneval() -> list[Problem]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not PROBLEMS.exists(), reason=f"needs the public data folder (PLAUDIT_DATA): {DATA}")
-def test_no_family_forges_any_of_every_sixth_public_problem(box: Sandbox) -> None:
+def test_no_family_forges_any_of_every_sixth_public_problem(sandbox: Sandbox) -> None:
     """All of them: `python benchmarks/forgery.py`."""
     forged = [
         (family, problem.name)
         for problem in humaneval()[::6]
         for family in FAMILIES
-        if run(box, completion(family, problem.entry_point), check_suite(problem)).passed
+        if run(sandbox, completion(family, problem.entry_point), check_suite(problem)).passed
     ]
     assert forged == []

@@ -49,40 +49,40 @@ def f(): return Frame() if {frame} else Column()
 """
 
 
-def run(box: Sandbox, source: str, *asserts: str, **options: bool) -> Report:
+def run(sandbox: Sandbox, source: str, *asserts: str, **options: bool) -> Report:
     suite = AssertSuite(asserts, HEAD, "f")
-    return judge(Program("python", HEAD + source), suite, Limits(cpu_s=10), Stop(), box, Options(**options))
+    return judge(Program("python", HEAD + source), suite, Limits(cpu_s=10), Stop(), sandbox, Options(**options))
 
 
 def passed(report: Report, names: dict[str, str]) -> list[str]:
     return [name for name, test in zip(names, report.tests, strict=True) if test.verdict == "passed"]
 
 
-def test_a_frame_that_crosses_equals_the_original(box: Sandbox) -> None:
+def test_a_frame_that_crosses_equals_the_original(sandbox: Sandbox) -> None:
     source = "MADE = {" + ", ".join(f"{name!r}: lambda: {made}" for name, made in FRAMES.items()) + "}\n"
     source += "def f(name): return MADE[name]()\ndef back(name, x): return x.equals(MADE[name]())"
     there = [f"x, y = f({name!r}), {made}\nassert type(x) is type(y) and x.equals(y)" for name, made in FRAMES.items()]
-    report = run(box, source, *there)
+    report = run(sandbox, source, *there)
     assert (passed(report, FRAMES), report.judge) == ([*FRAMES], "split"), report
     back = [f"assert back({name!r}, {made}) is True and f({name!r}) is not None" for name, made in FRAMES.items()]
-    assert passed(run(box, source, *back), FRAMES) == [*FRAMES]
+    assert passed(run(sandbox, source, *back), FRAMES) == [*FRAMES]
 
 
-def test_a_time_that_crosses_equals_the_original(box: Sandbox) -> None:
+def test_a_time_that_crosses_equals_the_original(sandbox: Sandbox) -> None:
     made = ", ".join(f"{name!r}: {text}" for name, text in SCALARS.items())
     source = f"MADE = {{{made}}}\ndef f(n): return MADE[n]"
     tests = [f"x = {made}\nassert f({name!r}) == x and type(f({name!r})) is type(x)" for name, made in SCALARS.items()]
-    assert passed(run(box, source, *tests), SCALARS) == [*SCALARS]
+    assert passed(run(sandbox, source, *tests), SCALARS) == [*SCALARS]
 
 
 @pytest.mark.parametrize("frame", [True, False])
-def test_no_class_of_the_programs_says_what_equals_a_frame(box: Sandbox, frame: bool) -> None:
+def test_no_class_of_the_programs_says_what_equals_a_frame(sandbox: Sandbox, frame: bool) -> None:
     made = {name: text for name, text in FRAMES.items() if name != "nothing"}  # which an empty frame equals
     tests = [f"x, y = f(), {text}\nassert x.equals(y)" for text in made.values()]
-    assert passed(run(box, LIAR.format(frame=frame), *tests), made) == []
+    assert passed(run(sandbox, LIAR.format(frame=frame), *tests), made) == []
 
 
-def test_a_task_on_frames_is_judged_right(box: Sandbox) -> None:
+def test_a_task_on_frames_is_judged_right(sandbox: Sandbox) -> None:
     suite = UnittestSuite(
         "import unittest\nimport pandas as pd\nclass TestCases(unittest.TestCase):\n"
         "    def setUp(self):\n        self.df = pd.DataFrame({'k': ['a', 'b', 'a'], 'v': [1, 2, 3]})\n"
@@ -94,6 +94,6 @@ def test_a_task_on_frames_is_judged_right(box: Sandbox) -> None:
     )
     right = "def task_func(df):\n    return df.groupby('k', as_index=False)['v'].sum()"
     wrong = "def task_func(df):\n    return df.groupby('k', as_index=False)['v'].max()"
-    reports = [judge(Program("python", HEAD + one), suite, Limits(cpu_s=10), Stop(), box) for one in (right, wrong)]
+    reports = [judge(Program("python", HEAD + one), suite, Limits(cpu_s=10), Stop(), sandbox) for one in (right, wrong)]
     assert [report.verdict for report in reports] == ["passed", "wrong_answer"], reports
     assert [report.passed for report in reports] == [2, 1]

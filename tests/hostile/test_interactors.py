@@ -17,8 +17,8 @@ LIMITS = Limits(cpu_s=1, wall_s=3)
 NOT_WELL = (Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR, Verdict.TIME_LIMIT, Verdict.INVALID_RESULT)
 
 
-def run(box: Sandbox, source: str, suite: StdioSuite, language: str = "python", limits: Limits = LIMITS) -> Report:
-    return judge(Program(language, source), suite, limits, Stop(), box)
+def run(sandbox: Sandbox, source: str, suite: StdioSuite, language: str = "python", limits: Limits = LIMITS) -> Report:
+    return judge(Program(language, source), suite, limits, Stop(), sandbox)
 
 
 def interactive(interactor: str, *inputs: str, language: str = "python") -> StdioSuite:
@@ -26,30 +26,30 @@ def interactive(interactor: str, *inputs: str, language: str = "python") -> Stdi
 
 
 @pytest.mark.parametrize("problem", INTERACTIVE_PROBLEMS, ids=lambda problem: problem.name)
-def test_an_interactor_takes_right_programs_and_no_wrong_one(box: Sandbox, problem: InteractiveProblem) -> None:
+def test_an_interactor_takes_right_programs_and_no_wrong_one(sandbox: Sandbox, problem: InteractiveProblem) -> None:
     suite = interactive(problem.interactor, *problem.inputs, language=problem.language)
     for language, program in problem.right:
-        report = run(box, program, suite, language)
+        report = run(sandbox, program, suite, language)
         assert report.verdict is Verdict.PASSED, report.tests
         assert [test.score for test in report.tests] == [1.0] * len(problem.inputs)
         assert not any(test.vacuous for test in report.tests)
     for program in problem.wrong:
-        report = run(box, program, suite)
+        report = run(sandbox, program, suite)
         assert report.verdict in NOT_WELL, (program, report.tests)
         assert min(test.score for test in report.tests if test.score is not None) < 1
     if problem.score is not None:
         program, score = problem.score
-        test = run(box, program, suite).tests[0]
+        test = run(sandbox, program, suite).tests[0]
         assert (test.verdict, test.score) == (Verdict.WRONG_ANSWER, pytest.approx(score))
 
 
 # --- how a program may end -------------------------------------------------------------------------------------------
 
 
-def test_output_that_is_not_flushed_is_idle_time(box: Sandbox) -> None:
+def test_output_that_is_not_flushed_is_idle_time(sandbox: Sandbox) -> None:
     began = time.monotonic()
     silent = BISECT.replace(", flush=True", "").replace("input()", "sys.stdin.readline().strip()")  # `input` flushes
-    test = run(box, f"import sys\n{silent}", interactive(GUESS, "7\n")).tests[0]
+    test = run(sandbox, f"import sys\n{silent}", interactive(GUESS, "7\n")).tests[0]
     assert test.verdict is Verdict.TIME_LIMIT
     assert test.detail.startswith("wall: ")
     assert "waited for each other" in test.detail
@@ -57,26 +57,26 @@ def test_output_that_is_not_flushed_is_idle_time(box: Sandbox) -> None:
     assert time.monotonic() - began < 1.2 * LIMITS.wall + 1
 
 
-def test_a_program_that_computes_too_long_is_over_its_own_limit(box: Sandbox) -> None:
-    test = run(box, "print(5, flush=True)\nwhile True: pass", interactive(GUESS, "7\n")).tests[0]
+def test_a_program_that_computes_too_long_is_over_its_own_limit(sandbox: Sandbox) -> None:
+    test = run(sandbox, "print(5, flush=True)\nwhile True: pass", interactive(GUESS, "7\n")).tests[0]
     assert (test.verdict, test.detail[:4], test.score) == (Verdict.TIME_LIMIT, "cpu:", 0.0)
 
 
-def test_a_program_that_exits_early_is_refused(box: Sandbox) -> None:
+def test_a_program_that_exits_early_is_refused(sandbox: Sandbox) -> None:
     for source in ("print(5)", "import os\nprint(5, flush=True)\nos._exit(0)", "import sys\nsys.exit()"):
-        test = run(box, source, interactive(GUESS, "7\n")).tests[0]
+        test = run(sandbox, source, interactive(GUESS, "7\n")).tests[0]
         assert (test.verdict, test.score) == (Verdict.WRONG_ANSWER, 0.0)
         assert test.detail
 
 
-def test_a_program_that_crashes_is_a_runtime_error(box: Sandbox) -> None:
+def test_a_program_that_crashes_is_a_runtime_error(sandbox: Sandbox) -> None:
     for source in ("1 / 0", "print(5, flush=True)\ninput()\nraise ValueError", "import os\nos.abort()", "exit(3)"):
-        assert run(box, source, interactive(GUESS, "7\n")).verdict is Verdict.RUNTIME_ERROR
+        assert run(sandbox, source, interactive(GUESS, "7\n")).verdict is Verdict.RUNTIME_ERROR
 
 
-def test_a_crash_after_the_right_answer_is_one_still(box: Sandbox) -> None:
+def test_a_crash_after_the_right_answer_is_one_still(sandbox: Sandbox) -> None:
     for _ in range(5):  # whichever of the two ends first
-        assert run(box, "print(7, flush=True)\n1 / 0", interactive(GUESS, "7\n")).verdict is Verdict.RUNTIME_ERROR
+        assert run(sandbox, "print(7, flush=True)\n1 / 0", interactive(GUESS, "7\n")).verdict is Verdict.RUNTIME_ERROR
 
 
 @pytest.mark.parametrize(
@@ -87,65 +87,65 @@ def test_a_crash_after_the_right_answer_is_one_still(box: Sandbox) -> None:
         "import time\ntime.sleep(0.2)\nprint('unflushed')",
     ],
 )
-def test_who_meets_a_closed_pipe_after_the_right_answer_has_passed(box: Sandbox, more: str) -> None:
-    report = run(box, f"print(7, flush=True)\n{more}", interactive(GUESS, "7\n"))
+def test_who_meets_a_closed_pipe_after_the_right_answer_has_passed(sandbox: Sandbox, more: str) -> None:
+    report = run(sandbox, f"print(7, flush=True)\n{more}", interactive(GUESS, "7\n"))
     assert report.verdict is Verdict.PASSED, report.tests
 
 
-def test_a_last_reply_that_nobody_reads_changes_nothing(box: Sandbox) -> None:
+def test_a_last_reply_that_nobody_reads_changes_nothing(sandbox: Sandbox) -> None:
     talker = GUESS.replace(
         "        sys.exit(0)\n", "        print('well done ' * 30000, flush=True)\n        sys.exit(0)\n"
     )
     assert talker != GUESS
     for interactor in (GUESS, "import time\n" + GUESS.replace("    print(", "    time.sleep(0.1)\n    print("), talker):
         for program in ("print(7)", "print(7, flush=True)\nimport os\nos.close(0)\nos._exit(0)"):
-            report = run(box, program, interactive(interactor, "7\n"))
+            report = run(sandbox, program, interactive(interactor, "7\n"))
             assert report.verdict is Verdict.PASSED, report.tests
 
 
-def test_who_meets_a_closed_pipe_after_a_refusal_has_answered_wrongly(box: Sandbox) -> None:
+def test_who_meets_a_closed_pipe_after_a_refusal_has_answered_wrongly(sandbox: Sandbox) -> None:
     cpp = '#include <cstdio>\nint main() { for (;;) { puts("x"); fflush(stdout); } }'
     for language, source in (
         ("python", "print('x', flush=True)\nwhile True: input()"),
         ("python", "while True: print('x', flush=True)"),
         ("cpp", cpp),
     ):
-        test = run(box, source, interactive(GUESS, "7\n"), language).tests[0]
+        test = run(sandbox, source, interactive(GUESS, "7\n"), language).tests[0]
         assert (test.verdict, test.detail) == (Verdict.WRONG_ANSWER, "no guess: 'x\\n'")
 
 
-def test_a_program_that_never_ends_after_the_right_answer_is_over_time(box: Sandbox) -> None:
-    report = run(box, "print(7, flush=True)\nwhile True: pass", interactive(GUESS, "7\n"))
+def test_a_program_that_never_ends_after_the_right_answer_is_over_time(sandbox: Sandbox) -> None:
+    report = run(sandbox, "print(7, flush=True)\nwhile True: pass", interactive(GUESS, "7\n"))
     assert report.verdict is Verdict.TIME_LIMIT
 
 
-def test_a_program_is_ended_as_soon_as_it_is_refused(box: Sandbox) -> None:
+def test_a_program_is_ended_as_soon_as_it_is_refused(sandbox: Sandbox) -> None:
     began = time.monotonic()
-    report = run(box, "import time\nprint('x', flush=True)\ntime.sleep(60)", interactive(GUESS, "7\n"))
+    report = run(sandbox, "import time\nprint('x', flush=True)\ntime.sleep(60)", interactive(GUESS, "7\n"))
     assert report.verdict is Verdict.WRONG_ANSWER
     assert time.monotonic() - began < 2
 
 
-def test_a_flood_costs_nobody_but_the_program(box: Sandbox) -> None:
+def test_a_flood_costs_nobody_but_the_program(sandbox: Sandbox) -> None:
     deaf = "import sys, time\ntime.sleep(1)\nsys.exit(1)"
     sink = "import sys\nwhile sys.stdin.buffer.read(1 << 16): pass\nsys.exit(1)"
     line = "import sys\nsys.exit(len(sys.stdin.readline()) > 0)"
     flood = "import sys\nwhile True: sys.stdout.write('1' * 65536)"
     for interactor in (deaf, sink, line):
         began = time.monotonic()
-        report = run(box, flood, interactive(interactor, ""), limits=Limits(cpu_s=1, wall_s=4, memory_mb=64))
+        report = run(sandbox, flood, interactive(interactor, ""), limits=Limits(cpu_s=1, wall_s=4, memory_mb=64))
         rerun = "rerun_alone" in report.flags  # this host was busy
         assert report.verdict in (Verdict.TIME_LIMIT, Verdict.WRONG_ANSWER, Verdict.INVALID_RESULT)
         assert report.tests[0].score == 0.0
         assert rerun or time.monotonic() - began < 8
 
 
-def test_memory_is_the_programs_own(box: Sandbox) -> None:
+def test_memory_is_the_programs_own(sandbox: Sandbox) -> None:
     source = "x = bytearray(200 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1\nprint(7, flush=True)"
-    report = run(box, source, interactive(GUESS, "7\n"), limits=Limits(cpu_s=2, memory_mb=64))
+    report = run(sandbox, source, interactive(GUESS, "7\n"), limits=Limits(cpu_s=2, memory_mb=64))
     assert report.verdict is Verdict.MEMORY_LIMIT
     greedy = "x = bytearray(200 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1\n" + GUESS
-    report = run(box, BISECT, interactive(greedy, "7\n"), limits=Limits(cpu_s=2, memory_mb=64))
+    report = run(sandbox, BISECT, interactive(greedy, "7\n"), limits=Limits(cpu_s=2, memory_mb=64))
     assert (report.verdict, report.tests[0].peak_memory_mb < 64) == (Verdict.PASSED, True)
 
 
@@ -165,11 +165,13 @@ sys.exit(line != '1\\n')
 
 @pytest.mark.parametrize("word", ["crash", "signal", "fail", "strange", "memory"])
 @pytest.mark.parametrize("then", ["", "\ninput()"])
-def test_no_program_turns_its_failure_into_null_by_breaking_an_interactor(box: Sandbox, word: str, then: str) -> None:
-    report = run(box, f"print({word!r}, flush=True){then}", interactive(BREAKS_ON, ""))
+def test_no_program_turns_its_failure_into_null_by_breaking_an_interactor(
+    sandbox: Sandbox, word: str, then: str
+) -> None:
+    report = run(sandbox, f"print({word!r}, flush=True){then}", interactive(BREAKS_ON, ""))
     assert (report.verdict, report.tests[0].score) == (Verdict.INVALID_RESULT, 0.0)
     assert set(report.flags) - {"rerun_alone"} == {"interactor_failed"}
-    assert run(box, "print(1, flush=True)", interactive(BREAKS_ON, "")).verdict is Verdict.PASSED
+    assert run(sandbox, "print(1, flush=True)", interactive(BREAKS_ON, "")).verdict is Verdict.PASSED
 
 
 @pytest.mark.parametrize(
@@ -188,11 +190,11 @@ def test_no_program_turns_its_failure_into_null_by_breaking_an_interactor(box: S
     ],
 )
 def test_an_interactor_that_is_broken_by_itself_spoils_the_suite(
-    box: Sandbox, interactor: str, language: str, words: str
+    sandbox: Sandbox, interactor: str, language: str, words: str
 ) -> None:
     for program in ("print(1)", "raise SystemExit(1)"):
         with pytest.raises(InvalidSuite, match=words):
-            run(box, program, interactive(interactor, "x\n", language=language))
+            run(sandbox, program, interactive(interactor, "x\n", language=language))
 
 
 # --- what a program may not reach ------------------------------------------------------------------------------------
@@ -210,30 +212,30 @@ def test_an_interactor_that_is_broken_by_itself_spoils_the_suite(
         "import os, signal\ntry: os.kill(-1, signal.SIGKILL)\nexcept OSError: pass\nprint(5)",
     ],
 )
-def test_a_program_speaks_to_its_interactor_and_to_nobody_else(box: Sandbox, source: str) -> None:
-    report = run(box, source, interactive(GUESS, "777\n"))
+def test_a_program_speaks_to_its_interactor_and_to_nobody_else(sandbox: Sandbox, source: str) -> None:
+    report = run(sandbox, source, interactive(GUESS, "777\n"))
     assert report.verdict in NOT_WELL
-    assert run(box, BISECT, interactive(GUESS, "777\n")).verdict is Verdict.PASSED
+    assert run(sandbox, BISECT, interactive(GUESS, "777\n")).verdict is Verdict.PASSED
 
 
-def test_a_dialogue_by_the_names_of_its_streams(box: Sandbox) -> None:
+def test_a_dialogue_by_the_names_of_its_streams(sandbox: Sandbox) -> None:
     names = "said, heard = open('/dev/stdout', 'w', buffering=1), open('/dev/stdin')\n"
     program = BISECT.replace("print(m, flush=True)", "print(m, file=said)").replace(
         "input()", "heard.readline().strip()"
     )
-    assert run(box, names + program, interactive(GUESS, "7\n")).verdict is Verdict.PASSED
+    assert run(sandbox, names + program, interactive(GUESS, "7\n")).verdict is Verdict.PASSED
     stolen = "open('/dev/stdin', 'w').write('=\\n')\nprint(5, flush=True)\nprint(open('/dev/stdout').readline())"
-    assert run(box, stolen, interactive(GUESS, "7\n")).verdict in NOT_WELL
+    assert run(sandbox, stolen, interactive(GUESS, "7\n")).verdict in NOT_WELL
 
 
-def test_options_go_with_an_interactor(box: Sandbox) -> None:
+def test_options_go_with_an_interactor(sandbox: Sandbox) -> None:
     options = Options(audit=True, check_determinism=True, fresh_interpreter=True)
-    report = judge(Program("python", BISECT), interactive(GUESS, "7\n"), LIMITS, Stop(), box, options)
+    report = judge(Program("python", BISECT), interactive(GUESS, "7\n"), LIMITS, Stop(), sandbox, options)
     assert (report.verdict, report.flags) == (Verdict.PASSED, ())
 
 
-def test_files_of_a_case_are_there_for_both(box: Sandbox) -> None:
+def test_files_of_a_case_are_there_for_both(sandbox: Sandbox) -> None:
     interactor = "import sys\nsys.exit(input() != open('n.txt').read()[::-1])"
     suite = StdioSuite((StdioCase("", "", (("n.txt", b"123"),)),), interactor=Program("python", interactor))
-    assert run(box, "print(open('n.txt').read()[::-1], flush=True)", suite).verdict is Verdict.PASSED
-    assert run(box, "print(open('n.txt').read(), flush=True)", suite).verdict is Verdict.WRONG_ANSWER
+    assert run(sandbox, "print(open('n.txt').read()[::-1], flush=True)", suite).verdict is Verdict.PASSED
+    assert run(sandbox, "print(open('n.txt').read(), flush=True)", suite).verdict is Verdict.WRONG_ANSWER

@@ -10,13 +10,14 @@ import pytest
 from plaudit.languages import UnsupportedLanguage
 from sandbox import languages
 from sandbox.judge import judge
-from sandbox.language_specs import BY_NAME, RECIPES
+from sandbox.judge.compile_cache import CompileCache
+from sandbox.language_specs import BY_NAME, LANGUAGE_SPECS
 from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, Report, RunSuite, StdioCase, StdioSuite, Stop
 
 LIMITS = Limits(cpu_s=5, memory_mb=128)
-LANGUAGES = [recipe.name for recipe in RECIPES]
-COMPILED = [recipe.name for recipe in RECIPES if recipe.compile]
+LANGUAGES = [spec.name for spec in LANGUAGE_SPECS]
+COMPILED = [spec.name for spec in LANGUAGE_SPECS if spec.compile]
 
 # Reads two numbers, prints their sum.
 SUM = {
@@ -120,35 +121,35 @@ NETWORK = {
 }
 
 
-def needs(box: Sandbox, language: str) -> None:
-    if language not in {known.name for known in box.languages()}:
-        recipe = BY_NAME[language]
-        pytest.skip(f"needs the toolchain of {language}: {', '.join(recipe.packages)} (make toolchains)")
+def needs(sandbox: Sandbox, language: str) -> None:
+    if language not in {known.name for known in sandbox.languages()}:
+        spec = BY_NAME[language]
+        pytest.skip(f"needs the toolchain of {language}: {', '.join(spec.packages)} (make toolchains)")
 
 
-def run(box: Sandbox, language: str, source: str, *cases: tuple[str, str], limits: Limits = LIMITS) -> Report:
-    needs(box, language)
+def run(sandbox: Sandbox, language: str, source: str, *cases: tuple[str, str], limits: Limits = LIMITS) -> Report:
+    needs(sandbox, language)
     suite = StdioSuite(tuple(StdioCase(*case) for case in cases or [("", "")]))
-    return judge(Program(language, source), suite, limits, Stop(), box)
+    return judge(Program(language, source), suite, limits, Stop(), sandbox)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_right_program_passes_and_a_wrong_answer_is_one(box: Sandbox, language: str) -> None:
-    report = run(box, language, SUM[language], ("3 4\n", "7"), ("20 22\n", "42"), ("1 1\n", "3"))
+def test_a_right_program_passes_and_a_wrong_answer_is_one(sandbox: Sandbox, language: str) -> None:
+    report = run(sandbox, language, SUM[language], ("3 4\n", "7"), ("20 22\n", "42"), ("1 1\n", "3"))
     assert [test.verdict for test in report.tests] == ["passed", "passed", "wrong_answer"], report
     assert report.judge == "bytes"
     assert (report.compile is not None) == (language in COMPILED)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_an_exit_code_is_told(box: Sandbox, language: str) -> None:
-    report = run(box, language, EXIT_3[language])
+def test_an_exit_code_is_told(sandbox: Sandbox, language: str) -> None:
+    report = run(sandbox, language, EXIT_3[language])
     assert (report.verdict, report.tests[0].detail) == ("runtime_error", "exit code 3"), report
 
 
 @pytest.mark.parametrize("language", COMPILED)
-def test_what_does_not_compile_says_why(box: Sandbox, language: str) -> None:
-    report = run(box, language, SUM[language] + "\n) nonsense", ("3 4\n", "7"))
+def test_what_does_not_compile_says_why(sandbox: Sandbox, language: str) -> None:
+    report = run(sandbox, language, SUM[language] + "\n) nonsense", ("3 4\n", "7"))
     assert report.verdict == "compile_error", report
     assert report.compile is not None
     assert not report.compile.ok
@@ -156,49 +157,49 @@ def test_what_does_not_compile_says_why(box: Sandbox, language: str) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_program_without_end_is_out_of_time(box: Sandbox, language: str) -> None:
-    report = run(box, language, LOOP[language], limits=Limits(cpu_s=1, wall_s=90))
+def test_a_program_without_end_is_out_of_time(sandbox: Sandbox, language: str) -> None:
+    report = run(sandbox, language, LOOP[language], limits=Limits(cpu_s=1, wall_s=90))
     assert (report.verdict, report.tests[0].detail[:4]) == ("time_limit", "cpu:"), report
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_program_that_hoards_is_out_of_memory(box: Sandbox, language: str) -> None:
-    report = run(box, language, HOARD[language], limits=Limits(cpu_s=20, memory_mb=128))
+def test_a_program_that_hoards_is_out_of_memory(sandbox: Sandbox, language: str) -> None:
+    report = run(sandbox, language, HOARD[language], limits=Limits(cpu_s=20, memory_mb=128))
     assert report.verdict == "memory_limit", report
 
 
 @pytest.mark.parametrize("language", NETWORK)
-def test_there_is_no_network(box: Sandbox, language: str) -> None:
-    report = run(box, language, NETWORK[language], ("", "denied"))
+def test_there_is_no_network(sandbox: Sandbox, language: str) -> None:
+    report = run(sandbox, language, NETWORK[language], ("", "denied"))
     assert report.verdict == "passed", report
 
 
-def test_a_missing_toolchain_is_no_verdict(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_toolchain_is_no_verdict(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(languages, "is_installed", lambda language: False)
     with pytest.raises(UnsupportedLanguage, match="the toolchain of ruby is not installed"):
-        judge(Program("rb", SUM["ruby"]), StdioSuite((StdioCase("1 2", "3"),)), LIMITS, Stop(), box)
+        judge(Program("rb", SUM["ruby"]), StdioSuite((StdioCase("1 2", "3"),)), LIMITS, Stop(), sandbox)
 
 
-def test_the_fork_bomb_of_bash_leaves_nothing_behind(box: Sandbox) -> None:
-    report = run(box, "bash", ":(){ :|:& };:\nsleep 5", limits=Limits(cpu_s=1, processes=32))
+def test_the_fork_bomb_of_bash_leaves_nothing_behind(sandbox: Sandbox) -> None:
+    report = run(sandbox, "bash", ":(){ :|:& };:\nsleep 5", limits=Limits(cpu_s=1, processes=32))
     assert report.verdict in ("time_limit", "runtime_error", "wrong_answer", "passed")
     assert {"process_limit", "orphans_killed"} & set(report.flags), report
-    assert run(box, "bash", SUM["bash"], ("1 2", "3")).verdict == "passed"
+    assert run(sandbox, "bash", SUM["bash"], ("1 2", "3")).verdict == "passed"
 
 
-def test_a_managed_runtime_has_room_for_its_threads_at_the_least_limits(box: Sandbox) -> None:
+def test_a_managed_runtime_has_room_for_its_threads_at_the_least_limits(sandbox: Sandbox) -> None:
     for language in ("java", "javascript", "go", "csharp"):
-        report = run(box, language, SUM[language], ("1 2", "3"), limits=Limits(cpu_s=5, memory_mb=16, processes=1))
+        report = run(sandbox, language, SUM[language], ("1 2", "3"), limits=Limits(cpu_s=5, memory_mb=16, processes=1))
         assert report.verdict == "passed", (language, report)
 
 
-def test_a_compiler_sees_nothing_of_the_host(box: Sandbox) -> None:
+def test_a_compiler_sees_nothing_of_the_host(sandbox: Sandbox) -> None:
     for language, source in (
         ("c", '#include "/etc/shadow"\nint main() {}'),
         ("rust", 'fn main() { print!("{}", include_str!("/etc/shadow")); }'),
         ("c", '#include "/dev/zero"\nint main() {}'),
     ):
-        report = run(box, language, source)
+        report = run(sandbox, language, source)
         assert report.verdict == "compile_error", report
 
 
@@ -216,15 +217,15 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("language", BOMBS)
-def test_a_compiler_that_is_bombed_is_stopped_and_the_next_one_works(box: Sandbox, language: str) -> None:
-    report = run(box, language, BOMBS[language])
+def test_a_compiler_that_is_bombed_is_stopped_and_the_next_one_works(sandbox: Sandbox, language: str) -> None:
+    report = run(sandbox, language, BOMBS[language])
     assert report.verdict == "compile_error", report
     assert report.compile is not None
     assert report.compile.wall_ms < 60_000
-    assert run(box, language, SUM[language], ("3 4\n", "7")).verdict == "passed"
+    assert run(sandbox, language, SUM[language], ("3 4\n", "7")).verdict == "passed"
 
 
-def test_a_feigned_system_call_changes_nothing(box: Sandbox) -> None:
+def test_a_feigned_system_call_changes_nothing(sandbox: Sandbox) -> None:
     source = """
 import os, time
 child = os.fork()
@@ -239,12 +240,12 @@ except PermissionError:
     print("refused")
 os.kill(child, 9)
 """
-    assert run(box, "python", source, ("", "True\nrefused")).verdict == "passed"
+    assert run(sandbox, "python", source, ("", "True\nrefused")).verdict == "passed"
 
 
 @pytest.mark.parametrize("language", ["ruby", "perl", "javascript", "csharp"])
-def test_a_run_without_a_test_finds_its_files_and_leaves_some(box: Sandbox, language: str) -> None:
-    needs(box, language)
+def test_a_run_without_a_test_finds_its_files_and_leaves_some(sandbox: Sandbox, language: str) -> None:
+    needs(sandbox, language)
     source = {
         "ruby": "File.write('out.txt', File.read('data/in.txt').upcase)",
         "perl": "open(I, 'data/in.txt'); open(O, '>out.txt'); print O uc(<I>);",
@@ -254,24 +255,24 @@ def test_a_run_without_a_test_finds_its_files_and_leaves_some(box: Sandbox, lang
         'File.WriteAllText("out.txt", File.ReadAllText("data/in.txt").ToUpper()); } }',
     }[language]
     suite = RunSuite(files=(("data/in.txt", b"abc"),), fetch=("out.txt",))
-    report = judge(Program(language, source), suite, LIMITS, Stop(), box)
+    report = judge(Program(language, source), suite, LIMITS, Stop(), sandbox)
     assert report.output is not None
     assert report.output.files == {"out.txt": b"ABC"}, report
 
 
-def test_javascript_may_be_a_module(box: Sandbox) -> None:
+def test_javascript_may_be_a_module(sandbox: Sandbox) -> None:
     source = "import fs from 'fs';\nconsole.log(fs.readFileSync(0, 'utf8').trim() + '!')"
-    assert run(box, "javascript", source, ("hi", "hi!")).verdict == "passed"
+    assert run(sandbox, "javascript", source, ("hi", "hi!")).verdict == "passed"
 
 
-def test_java_is_found_whatever_its_classes_are_called(box: Sandbox) -> None:
+def test_java_is_found_whatever_its_classes_are_called(sandbox: Sandbox) -> None:
     main = 'public static void main(String[] a) { System.out.println("hi"); }'
     for source in (
         f"package a.b;\npublic class X {{ {main} }}",
         f'class Other {{ static void f() {{ String s = "class Y {{ void main("; }} }}\nfinal class Z {{ {main} }}',
         f"interface I {{}}\nenum E {{ A }}\nclass Main {{ class Inner {{}} {main} }}\nclass Last {{ int x; }}",
     ):
-        assert run(box, "java", source, ("", "hi")).verdict == "passed", source
+        assert run(sandbox, "java", source, ("", "hi")).verdict == "passed", source
 
 
 # --- what one run may do to the next ---------------------------------------------------------------------------------
@@ -302,36 +303,36 @@ public class A {
 """
 
 
-def test_a_run_cannot_alter_the_executable_of_the_next(box: Sandbox) -> None:
-    report = run(box, "c", VANDAL_C, ("", "0"), ("", "0"))
+def test_a_run_cannot_alter_the_executable_of_the_next(sandbox: Sandbox) -> None:
+    report = run(sandbox, "c", VANDAL_C, ("", "0"), ("", "0"))
     assert [test.verdict for test in report.tests] == ["passed", "passed"], report
 
 
-def test_a_run_that_breaks_its_jar_breaks_it_for_itself(box: Sandbox) -> None:
-    report = run(box, "java", VANDAL_JAVA, ("1", "1"), ("2", "2"))
+def test_a_run_that_breaks_its_jar_breaks_it_for_itself(sandbox: Sandbox) -> None:
+    report = run(sandbox, "java", VANDAL_JAVA, ("1", "1"), ("2", "2"))
     assert [test.verdict for test in report.tests] == ["passed", "passed"], report
 
 
-def test_a_kept_artefact_outlives_a_vandal(box: Sandbox) -> None:
-    first = run(box, "c", SUM["c"], ("3 4", "7"))
+def test_a_kept_artefact_outlives_a_vandal(sandbox: Sandbox) -> None:
+    first = run(sandbox, "c", SUM["c"], ("3 4", "7"))
     vandal = (
         "for f in /proc/[0-9]*/exe /proc/[0-9]*/fd/* /tmp/* /usr/local/lib/plaudit/*; do echo broken > $f; done\ntrue"
     )
-    needs(box, "bash")
-    judge(Program("bash", vandal), RunSuite(), LIMITS, Stop(), box)
-    kept = len(box.artifacts)
-    again = run(box, "c", SUM["c"], ("3 4", "7"))
-    assert (again.verdict, len(box.artifacts)) == ("passed", kept)
+    needs(sandbox, "bash")
+    judge(Program("bash", vandal), RunSuite(), LIMITS, Stop(), sandbox)
+    kept = len(sandbox.cached(CompileCache))
+    again = run(sandbox, "c", SUM["c"], ("3 4", "7"))
+    assert (again.verdict, len(sandbox.cached(CompileCache))) == ("passed", kept)
     assert again.compile == first.compile
 
 
-def test_flags_and_language_are_part_of_what_is_remembered(box: Sandbox) -> None:
+def test_flags_and_language_are_part_of_what_is_remembered(sandbox: Sandbox) -> None:
     source = '#include <stdio.h>\nint main() { puts(sizeof(\'a\') == 1 ? "C++" : "C"); }'
-    assert run(box, "c", source, ("", "C")).verdict == "passed"
-    assert run(box, "cpp", source, ("", "C++")).verdict == "passed"
+    assert run(sandbox, "c", source, ("", "C")).verdict == "passed"
+    assert run(sandbox, "cpp", source, ("", "C++")).verdict == "passed"
 
 
-def test_toolchains_cannot_be_written_to(box: Sandbox) -> None:
+def test_toolchains_cannot_be_written_to(sandbox: Sandbox) -> None:
     source = "for d in /usr/lib /usr/local/lib/plaudit /usr/local/lib/plaudit/node_modules; do\n"
     source += "[ -d $d ] && touch $d/x 2>/dev/null && echo $d\ndone\ntrue"
-    assert run(box, "bash", source, ("", "")).verdict == "passed"
+    assert run(sandbox, "bash", source, ("", "")).verdict == "passed"

@@ -19,12 +19,13 @@ import pytest
 from hostile.test_languages import SUM
 from plaudit.grading import Grading, Level, Verdict
 from sandbox import languages
-from sandbox.capabilities import landlock_lacks
-from sandbox.errors import SandboxError, WallsMissing
+from sandbox.capabilities import HostCapabilities, landlock_lacks
+from sandbox.errors import IsolationUnavailable, SandboxError
 from sandbox.inside.reaper import descendants, processes_of
 from sandbox.judge import judge
 from sandbox.no_namespace import unreachable
-from sandbox.sandbox import FIRST_BROOM, FIRST_UID, Sandbox, Walls, state_directory, sweep
+from sandbox.owners import FIRST_REAPER_UID, FIRST_UID, state_directory, sweep
+from sandbox.sandbox import Sandbox
 from sandbox.selftest import prove
 from sandbox.types import (
     AssertSuite,
@@ -91,11 +92,11 @@ def reachable() -> Iterator[None]:
 
 
 def made(level: Level) -> Sandbox:
-    if level == "userns" and Walls.probe().lacks["userns"]:
+    if level == "userns" and HostCapabilities.probe().lacks["userns"]:
         pytest.skip("needs namespaces")
     if level == "landlock" and landlock_lacks():
         pytest.skip("; ".join(landlock_lacks()))
-    return Sandbox(Walls(level, ("a better one",), ""), state_directory())
+    return Sandbox(HostCapabilities(level, ("a better one",), ""), state_directory())
 
 
 @pytest.fixture(scope="module", params=["userns", "landlock", "none"])
@@ -110,19 +111,19 @@ def locked(reachable: None) -> Iterator[Sandbox]:
         yield sandbox
 
 
-def run(box: Sandbox, source: str, stdout: str = "", limits: Limits = Limits(cpu_s=0.5)) -> Report:  # noqa: B008
-    return judge(Program("python", source), StdioSuite((StdioCase("", stdout),)), limits, Stop(), box)
+def run(sandbox: Sandbox, source: str, stdout: str = "", limits: Limits = Limits(cpu_s=0.5)) -> Report:  # noqa: B008
+    return judge(Program("python", source), StdioSuite((StdioCase("", stdout),)), limits, Stop(), sandbox)
 
 
-def printed(box: Sandbox, source: str) -> str:
-    report = run(box, source)
+def printed(sandbox: Sandbox, source: str) -> str:
+    report = run(sandbox, source)
     assert report.tests[0].stderr == ""
     return report.tests[0].stdout.strip()
 
 
 def test_the_walls_that_each_level_claims_hold(low: Sandbox) -> None:
     prove(low)
-    assert low.plan.cgroups is None
+    assert low.jail_config.cgroups is None
     assert run(low, "print(1)", "1").isolation == low.level
 
 
@@ -335,7 +336,7 @@ os._exit(0)
 
 
 def test_processes_that_kill_whatever_they_can_end_with_their_job(locked: Sandbox) -> None:
-    uid = locked.plan.uid
+    uid = locked.jail_config.uid
     assert uid is not None
     for _ in range(3):
         report = run(locked, FURIES, "done", Limits(cpu_s=2, processes=40))
@@ -352,8 +353,8 @@ def test_a_zygote_that_dies_is_our_fault_and_takes_its_job_along(low: Sandbox) -
     with pytest.raises(SandboxError):
         run(low, "import os, time\nif os.fork() == 0: os.setsid()\ntime.sleep(30)", limits=Limits(cpu_s=2, wall_s=20))
     assert killer.wait(10) == 0
-    if low.plan.uid is not None:
-        assert until_nobody(low.plan.uid)
+    if low.jail_config.uid is not None:
+        assert until_nobody(low.jail_config.uid)
     assert run(low, "print(1)", "1").verdict is Verdict.PASSED
 
 
@@ -384,14 +385,14 @@ def until_nobody(uid: int) -> bool:
 
 
 def test_a_jail_that_cannot_be_made_again_is_an_error_and_no_lower_level(low: Sandbox) -> None:
-    good = low.plan
+    good = low.jail_config
     low.discard()
-    low.plan = replace(good, kit=Path("/nowhere"))
+    low.jail_config = replace(good, harness=Path("/nowhere"))
     try:
         with pytest.raises(SandboxError):
             run(low, "print(1)")
     finally:
-        low.plan = good
+        low.jail_config = good
     assert run(low, "print(1)", "1").isolation == low.level
 
 
@@ -462,14 +463,14 @@ def f(x):
 def test_our_packages_are_not_readable_where_they_lie_in_a_readable_folder(
     locked: Sandbox, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    from sandbox.jail_config import masked_paths
     from sandbox.no_namespace import around
-    from sandbox.sandbox import hidden
 
-    assert locked.plan.bare is not None
-    good = locked.plan
-    readable, listable = around([*good.binds, str(ROOT)], hidden([*good.binds, str(ROOT)]))
+    assert locked.jail_config.no_namespace is not None
+    good = locked.jail_config
+    readable, listable = around([*good.binds, str(ROOT)], masked_paths([*good.binds, str(ROOT)]))
     locked.discard()
-    locked.plan = replace(good, bare=replace(good.bare, readable=readable, listable=listable))  # type: ignore[type-var]
+    locked.jail_config = replace(good, no_namespace=replace(good.no_namespace, readable=readable, listable=listable))  # type: ignore[type-var]
     source = f"""
 for name in ("sandbox/sandbox.py", "service/settings.py", "training/__init__.py", "README.md"):
     try:
@@ -482,15 +483,15 @@ for name in ("sandbox/sandbox.py", "service/settings.py", "training/__init__.py"
         if not unreachable([str(ROOT)]):
             assert printed(locked, source) == "README.md"
     finally:
-        locked.plan = good
+        locked.jail_config = good
         locked.discard()
 
 
 def test_two_programs_of_one_uid_never_run_at_once(locked: Sandbox) -> None:
-    from sandbox import limits as fences
-    from sandbox.jail import Job
+    from sandbox.jail_job import JailJob
+    from sandbox.limits import run_limits
 
-    job = Job(role="exec", argv=("/bin/sleep", "60"), fence=fences.for_run(Limits()), fds={})
+    job = JailJob(role="exec", argv=("/bin/sleep", "60"), limits=run_limits(Limits()), fds={})
     with locked.start(job), pytest.raises(SandboxError, match="at once"):
         locked.start(job)
     assert run(locked, "print(1)", "1").verdict is Verdict.PASSED
@@ -500,11 +501,13 @@ OWNER = """
 import sys
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.sandbox import Sandbox, Walls, state_directory
-with Sandbox(Walls("landlock", (), ""), state_directory()) as box:
-    print(box.name, box.plan.uid, flush=True)
+from sandbox.capabilities import HostCapabilities
+from sandbox.owners import state_directory
+from sandbox.sandbox import Sandbox
+with Sandbox(HostCapabilities("landlock", (), ""), state_directory()) as sandbox:
+    print(sandbox.name, sandbox.jail_config.uid, flush=True)
     source = "import os\\nif os.fork() == 0: os.setsid()\\nwhile True: pass"
-    judge(Program("python", source), StdioSuite((StdioCase("", ""),)), Limits(60), Stop(), box)
+    judge(Program("python", source), StdioSuite((StdioCase("", ""),)), Limits(60), Stop(), sandbox)
 """
 
 
@@ -526,25 +529,25 @@ def test_nothing_survives_a_killed_owner(locked: Sandbox) -> None:
 
 
 def test_what_a_dead_zygote_left_is_ended_by_the_next_owner_of_its_uid(reachable: None) -> None:
-    with made("landlock") as box:
-        uid = box.plan.uid
+    with made("landlock") as sandbox:
+        uid = sandbox.jail_config.uid
         assert uid is not None
     left = subprocess.Popen(["/bin/sleep", "60"], user=uid, group=uid, extra_groups=[], start_new_session=True)
-    with made("landlock") as box:
-        if box.plan.uid == uid:
+    with made("landlock") as sandbox:
+        if sandbox.jail_config.uid == uid:
             assert left.wait(5) == -signal.SIGKILL
     if left.poll() is None:
         left.kill()
         left.wait()
 
 
-@pytest.mark.parametrize("uid", [FIRST_UID, FIRST_UID + 1, FIRST_BROOM])
+@pytest.mark.parametrize("uid", [FIRST_UID, FIRST_UID + 1, FIRST_REAPER_UID])
 def test_a_uid_that_somebody_else_uses_is_left_alone(reachable: None, tmp_path: Path, uid: int) -> None:
     """Programs are ended by uid, and a stranger would go with them. A new state directory knows no uid as ours."""
     stranger = subprocess.Popen(["/bin/sleep", "60"], user=uid, group=uid, extra_groups=[])
     try:
-        with pytest.raises(WallsMissing, match="is used on this host"):
-            Sandbox(Walls("landlock", (), ""), tmp_path)
+        with pytest.raises(IsolationUnavailable, match="is used on this host"):
+            Sandbox(HostCapabilities("landlock", (), ""), tmp_path)
         assert stranger.poll() is None
     finally:
         stranger.kill()
@@ -555,21 +558,22 @@ def test_a_uid_that_somebody_else_uses_is_left_alone(reachable: None, tmp_path: 
 
 DOCKER = """
 import json
-from sandbox.errors import WallsMissing
+from sandbox.errors import IsolationUnavailable
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.sandbox import Sandbox, Walls
-walls = Walls.probe()
+from sandbox.capabilities import HostCapabilities
+from sandbox.open import open_sandbox
+walls = HostCapabilities.probe()
 said = []
 for accept in ("strong", "userns"):
     try:
-        Sandbox.open(accept=accept).close()
-    except WallsMissing as error:
+        open_sandbox(accept=accept).close()
+    except IsolationUnavailable as error:
         said.append(str(error))
 verdicts = []
-with Sandbox.open(accept="landlock") as box:
+with open_sandbox(accept="landlock") as sandbox:
     for language, source in (("python", "print(1)"), ("cpp", "#include <cstdio>\\nint main() { puts(\\"1\\"); }")):
-        report = judge(Program(language, source), StdioSuite((StdioCase("", "1"),)), Limits(), Stop(), box)
+        report = judge(Program(language, source), StdioSuite((StdioCase("", "1"),)), Limits(), Stop(), sandbox)
         verdicts.append([report.verdict, report.isolation])
 print(json.dumps([walls.level, walls.lacks["strong"], said, verdicts]))
 """
@@ -595,12 +599,15 @@ import json
 from sandbox.judge import judge
 from sandbox.selftest import prove
 from sandbox.types import *
-from sandbox.sandbox import Sandbox, Walls, state_directory
-lacks = Walls.probe().lacks
-with Sandbox(Walls("none", (), ""), state_directory()) as box:
-    prove(box)
-    report = judge(Program("python", "print(1)"), StdioSuite((StdioCase("", "1"),)), Limits(), Stop(), box)
-print(json.dumps([box.plan.uid, report.verdict, lacks["none"], [lack.split(":")[0] for lack in lacks["landlock"]]]))
+from sandbox.capabilities import HostCapabilities
+from sandbox.owners import state_directory
+from sandbox.sandbox import Sandbox
+lacks = HostCapabilities.probe().lacks
+with Sandbox(HostCapabilities("none", (), ""), state_directory()) as sandbox:
+    prove(sandbox)
+    report = judge(Program("python", "print(1)"), StdioSuite((StdioCase("", "1"),)), Limits(), Stop(), sandbox)
+uid = sandbox.jail_config.uid
+print(json.dumps([uid, report.verdict, lacks["none"], [lack.split(":")[0] for lack in lacks["landlock"]]]))
 """
 
 
@@ -614,22 +621,22 @@ def test_a_plain_user_can_have_none_and_not_landlock() -> None:
 
 
 def test_what_is_not_to_be_had_is_refused_by_name() -> None:
-    walls = Walls("landlock", ("cgroups",), "ask for more", {"strong": ("cgroups",), "landlock": ()})
+    walls = HostCapabilities("landlock", ("cgroups",), "ask for more", {"strong": ("cgroups",), "landlock": ()})
     for accept in ("strong", "userns"):
-        with pytest.raises(WallsMissing, match=r"cgroups.*'landlock'.*ask for more"):
+        with pytest.raises(IsolationUnavailable, match=r"cgroups.*'landlock'.*ask for more"):
             walls.require(accept)  # type: ignore[arg-type]
     walls.require("landlock")
     walls.require("none")
-    nothing = Walls("none", ("cgroups",), "", {"none": ("a Python that other uids can reach",)})
-    with pytest.raises(WallsMissing, match="a Python"):
+    nothing = HostCapabilities("none", ("cgroups",), "", {"none": ("a Python that other uids can reach",)})
+    with pytest.raises(IsolationUnavailable, match="a Python"):
         nothing.require("none")
 
 
 def test_no_zygote_outlives_its_sandbox(reachable: None) -> None:
     for level in ("landlock", "none"):
-        with made(level) as box:
-            assert run(box, "print(1)", "1").passed == 1
-            home = str(box.home)
+        with made(level) as sandbox:
+            assert run(sandbox, "print(1)", "1").passed == 1
+            home = str(sandbox.home)
         left = [pid for pid in descendants(os.getpid()) if home in Path(f"/proc/{pid}/cmdline").read_text()]
         assert left == []
         assert not os.path.exists(home)

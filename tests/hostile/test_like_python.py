@@ -130,8 +130,8 @@ def plain(sample: Sample) -> End:
     return shown(done.returncode, done.stdout.replace(folder.encode(), b"/tmp"), done.stderr)
 
 
-def warm(box: Sandbox, sample: Sample, options: Options) -> End:
-    report = judge(Program("python", sample.source), RunSuite(STDIN), LIMITS, Stop(), box, options)
+def warm(sandbox: Sandbox, sample: Sample, options: Options) -> End:
+    report = judge(Program("python", sample.source), RunSuite(STDIN), LIMITS, Stop(), sandbox, options)
     output = report.output
     if output is None:
         return 0, b"no output", report.tests[0].detail.encode()
@@ -147,14 +147,14 @@ def listed() -> dict[str, str]:
     return {name.strip().strip("`"): why.strip() for name, why in rows[1:]}
 
 
-def compare(box: Sandbox, chosen: Sequence[Sample]) -> tuple[dict[str, tuple[End, End]], list[str]]:
+def compare(sandbox: Sandbox, chosen: Sequence[Sample]) -> tuple[dict[str, tuple[End, End]], list[str]]:
     """What differs, and the table of families. What differs once is tried again: threads may take turns otherwise."""
     with ThreadPoolExecutor(4) as pool:
         expected = list(pool.map(plain, chosen))
     differs = {}
     for sample, want in zip(chosen, expected, strict=True):
-        seen = warm(box, sample, Options())
-        if seen != want and (warm(box, sample, Options()) != plain(sample)):
+        seen = warm(sandbox, sample, Options())
+        if seen != want and (warm(sandbox, sample, Options()) != plain(sample)):
             differs[sample.name] = want, seen
     number = Counter(sample.family for sample in chosen)
     different = Counter(sample.family for sample in chosen if sample.name in differs)
@@ -164,8 +164,8 @@ def compare(box: Sandbox, chosen: Sequence[Sample]) -> tuple[dict[str, tuple[End
     return differs, table
 
 
-def check(box: Sandbox, chosen: Sequence[Sample], known: dict[str, str]) -> None:
-    differs, table = compare(box, chosen)
+def check(sandbox: Sandbox, chosen: Sequence[Sample], known: dict[str, str]) -> None:
+    differs, table = compare(sandbox, chosen)
     print("\n".join(table))
     for name, (want, seen) in differs.items():
         if name not in known:
@@ -175,19 +175,19 @@ def check(box: Sandbox, chosen: Sequence[Sample], known: dict[str, str]) -> None
     assert sorted(gone) == [], "listed in docs/sandbox.md, and no longer different"
 
 
-def test_a_slice_of_programs_ends_as_under_python3(box: Sandbox) -> None:
-    check(box, samples()[::SLICE], listed())
+def test_a_slice_of_programs_ends_as_under_python3(sandbox: Sandbox) -> None:
+    check(sandbox, samples()[::SLICE], listed())
 
 
 @pytest.mark.slow
-def test_every_program_ends_as_under_python3(box: Sandbox) -> None:
+def test_every_program_ends_as_under_python3(sandbox: Sandbox) -> None:
     everything = samples()
     assert len(everything) >= 400
     assert set(listed()) <= {sample.name for sample in everything}
-    check(box, everything, listed())
+    check(sandbox, everything, listed())
 
 
-def test_a_fresh_interpreter_is_python3_itself(box: Sandbox) -> None:
+def test_a_fresh_interpreter_is_python3_itself(sandbox: Sandbox) -> None:
     """The sample of the method: where the interpreter is started for the program, nothing differs but its wall time."""
     for sample in samples()[:: SLICE * 8]:
-        assert warm(box, sample, Options(fresh_interpreter=True)) == plain(sample), sample.name
+        assert warm(sandbox, sample, Options(fresh_interpreter=True)) == plain(sample), sample.name

@@ -42,58 +42,58 @@ SUITES: dict[str, Suite] = {
 }
 
 
-def verdict(box: Sandbox, source: str, suite: Suite, options: Options | None = None) -> Report:
-    return judge(Program("python", source), suite, LIMITS, Stop(), box, options or Options())
+def verdict(sandbox: Sandbox, source: str, suite: Suite, options: Options | None = None) -> Report:
+    return judge(Program("python", source), suite, LIMITS, Stop(), sandbox, options or Options())
 
 
 @pytest.mark.parametrize("kind", SUITES)
 @pytest.mark.parametrize("guard", GUARDS)
-def test_a_guard_is_not_run_where_a_function_is_asked_for(box: Sandbox, kind: str, guard: str) -> None:
+def test_a_guard_is_not_run_where_a_function_is_asked_for(sandbox: Sandbox, kind: str, guard: str) -> None:
     suite = SUITES[kind]
-    assert verdict(box, PROGRAM + GUARDS[guard], suite).verdict == "passed"
+    assert verdict(sandbox, PROGRAM + GUARDS[guard], suite).verdict == "passed"
     wrong = PROGRAM.replace("sum(a)", "0") + GUARDS[guard]
-    assert verdict(box, wrong, suite).verdict == "wrong_answer"
+    assert verdict(sandbox, wrong, suite).verdict == "wrong_answer"
 
 
 @pytest.mark.parametrize(
     "options", [Options(fresh_interpreter=True), Options(audit=True), Options(fresh_interpreter=True, audit=True)]
 )
-def test_a_guard_is_not_run_in_any_interpreter(box: Sandbox, options: Options) -> None:
+def test_a_guard_is_not_run_in_any_interpreter(sandbox: Sandbox, options: Options) -> None:
     for suite in SUITES.values():
-        assert verdict(box, PROGRAM + GUARDS["exit"], suite, options).verdict == "passed"
+        assert verdict(sandbox, PROGRAM + GUARDS["exit"], suite, options).verdict == "passed"
 
 
-def test_a_guard_is_not_run_beside_the_test_in_one_process(box: Sandbox) -> None:
-    report = verdict(box, PROGRAM + GUARDS["input"], SUITES["check"], Options(grading="together"))
+def test_a_guard_is_not_run_beside_the_test_in_one_process(sandbox: Sandbox) -> None:
+    report = verdict(sandbox, PROGRAM + GUARDS["input"], SUITES["check"], Options(grading="together"))
     assert report.verdict == "passed"
 
 
 @pytest.mark.parametrize("options", [Options(), Options(fresh_interpreter=True), Options(audit=True)])
-def test_a_guard_is_run_where_a_program_is_run(box: Sandbox, options: Options) -> None:
+def test_a_guard_is_run_where_a_program_is_run(sandbox: Sandbox, options: Options) -> None:
     source = "if __name__ == '__main__':\n    print(int(input()) + 1)\n"
-    assert verdict(box, source, StdioSuite((StdioCase("4", "5"),)), options).verdict == "passed"
-    ran = verdict(box, source, RunSuite("4"), options).output
+    assert verdict(sandbox, source, StdioSuite((StdioCase("4", "5"),)), options).verdict == "passed"
+    ran = verdict(sandbox, source, RunSuite("4"), options).output
     assert ran is not None
     assert ran.stdout == b"5\n"
     guarded = "import sys\nx = 1\nif __name__ == '__main__':\n    x = 2\n"
-    assert verdict(box, guarded, ScriptSuite("assert x == 2"), options).verdict == "passed"
+    assert verdict(sandbox, guarded, ScriptSuite("assert x == 2"), options).verdict == "passed"
 
 
 @pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("audit", [False, True])
-def test_an_option_overrides_the_name(box: Sandbox, *, fresh: bool, audit: bool) -> None:
+def test_an_option_overrides_the_name(sandbox: Sandbox, *, fresh: bool, audit: bool) -> None:
     source = "x = 1\nif __name__ == '__main__':\n    x = 2\ndef f(): return x\nprint(x)\n"
     function = FunctionSuite("f", (Case((), {}, 2),))
     for run_main in (True, False):
         options = Options(run_main=run_main, fresh_interpreter=fresh, audit=audit)
-        assert (verdict(box, source, function, options).verdict == "passed") is run_main
+        assert (verdict(sandbox, source, function, options).verdict == "passed") is run_main
         output = StdioSuite((StdioCase("", "2"),))
-        assert (verdict(box, source, output, options).verdict == "passed") is run_main
+        assert (verdict(sandbox, source, output, options).verdict == "passed") is run_main
 
 
-def test_only_python_has_a_guard(box: Sandbox) -> None:
+def test_only_python_has_a_guard(sandbox: Sandbox) -> None:
     with pytest.raises(InvalidOptions, match="run_main"):
-        judge(Program("bash", "echo"), RunSuite(), LIMITS, Stop(), box, Options(run_main=True))
+        judge(Program("bash", "echo"), RunSuite(), LIMITS, Stop(), sandbox, Options(run_main=True))
 
 
 MODULE = """
@@ -130,7 +130,7 @@ def source(): return inspect.getsource(double)
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_a_program_loaded_as_a_module_is_a_whole_one(box: Sandbox, *, fresh: bool) -> None:
+def test_a_program_loaded_as_a_module_is_a_whole_one(sandbox: Sandbox, *, fresh: bool) -> None:
     for name, expected in (
         ("names", ["main", "/tmp/main.py", "main", True]),
         ("pickled", True),
@@ -140,5 +140,7 @@ def test_a_program_loaded_as_a_module_is_a_whole_one(box: Sandbox, *, fresh: boo
         ("spawned", [2, 4]),
         ("source", "def double(x): return 2 * x\n"),
     ):
-        report = verdict(box, MODULE, FunctionSuite(name, (Case((), {}, expected),)), Options(fresh_interpreter=fresh))
+        report = verdict(
+            sandbox, MODULE, FunctionSuite(name, (Case((), {}, expected),)), Options(fresh_interpreter=fresh)
+        )
         assert report.verdict == "passed", (name, report.tests[0])

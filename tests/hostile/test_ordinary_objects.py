@@ -21,8 +21,8 @@ LIMITS = Limits(cpu_s=5)
 AREAS = sorted({row.area for row in ROWS})
 
 
-def run(box: Sandbox, source: str, suite: Suite) -> Report:
-    return judge(Program("python", source), suite, LIMITS, Stop(), box)
+def run(sandbox: Sandbox, source: str, suite: Suite) -> Report:
+    return judge(Program("python", source), suite, LIMITS, Stop(), sandbox)
 
 
 def check_suite(row: Row) -> CheckSuite:
@@ -40,11 +40,11 @@ def test_there_are_rows_enough_of_every_area() -> None:
 
 
 @pytest.mark.parametrize("area", AREAS)
-def test_a_right_program_passes_and_a_wrong_one_fails_each_assert(box: Sandbox, area: str) -> None:
+def test_a_right_program_passes_and_a_wrong_one_fails_each_assert(sandbox: Sandbox, area: str) -> None:
     problems = []
     for row in of(area):
         suite = AssertSuite((row.test,), "", row.entry_point)
-        right, wrong = run(box, row.right, suite), run(box, row.wrong, suite)
+        right, wrong = run(sandbox, row.right, suite), run(sandbox, row.wrong, suite)
         if right.passed != 1:
             problems.append(f"{row.name}: the right program: {right.verdict}: {right.tests[0].detail}")
         if wrong.passed:
@@ -53,12 +53,12 @@ def test_a_right_program_passes_and_a_wrong_one_fails_each_assert(box: Sandbox, 
 
 
 @pytest.mark.parametrize("area", AREAS)
-def test_the_same_rows_as_check_suites(box: Sandbox, area: str) -> None:
+def test_the_same_rows_as_check_suites(sandbox: Sandbox, area: str) -> None:
     problems = []
     for row in of(area):
         if "except*" in row.test:
             continue  # its bound names are the module's
-        right, wrong = run(box, row.right, check_suite(row)), run(box, row.wrong, check_suite(row))
+        right, wrong = run(sandbox, row.right, check_suite(row)), run(sandbox, row.wrong, check_suite(row))
         if right.passed != 1:
             problems.append(f"{row.name}: the right program: {right.verdict}: {right.tests[0].detail}")
         if wrong.passed:
@@ -67,7 +67,7 @@ def test_the_same_rows_as_check_suites(box: Sandbox, area: str) -> None:
 
 
 @pytest.mark.parametrize("area", AREAS)
-def test_the_rows_are_what_plain_python_says(box: Sandbox, area: str) -> None:
+def test_the_rows_are_what_plain_python_says(sandbox: Sandbox, area: str) -> None:
     """Program and test in one process: so the table is of Python, and not of what this wall can do."""
     from sandbox.types import Options
 
@@ -76,16 +76,16 @@ def test_the_rows_are_what_plain_python_says(box: Sandbox, area: str) -> None:
         suite = AssertSuite((row.test,), "", row.entry_point)
         for source, passed in ((row.right, 1), (row.wrong, 0)):
             with contextlib.suppress(SyntaxError):
-                report = judge(Program("python", source), suite, LIMITS, Stop(), box, Options(grading="together"))
+                report = judge(Program("python", source), suite, LIMITS, Stop(), sandbox, Options(grading="together"))
                 if report.passed != passed:
                     wrong.append(f"{row.name}: {report.verdict}: {report.tests[0].detail}")
     assert wrong == []
 
 
 @pytest.mark.parametrize("limit", BOUNDARIES, ids=lambda limit: limit.what[:50])
-def test_the_table_of_what_can_be_judged_is_true(box: Sandbox, limit: Limit) -> None:
+def test_the_table_of_what_can_be_judged_is_true(sandbox: Sandbox, limit: Limit) -> None:
     """The page `docs/sandbox.md` has this table; `tests/unit/test_docs.py` compares."""
-    report = run(box, limit.program, AssertSuite((limit.test,), "", "plain"))
+    report = run(sandbox, limit.program, AssertSuite((limit.test,), "", "plain"))
     assert report.verdict == limit.verdict, report.tests[0].detail
     if limit.verdict == "passed":
         assert report.judge == limit.judge

@@ -11,24 +11,26 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import limits as fences
-from sandbox import sandbox
-from sandbox.errors import SandboxError, WallsMissing
-from sandbox.jail import Job
+from sandbox import jail_config
+from sandbox.capabilities import HostCapabilities
+from sandbox.errors import IsolationUnavailable, SandboxError
+from sandbox.jail_job import JailJob
 from sandbox.judge import judge
-from sandbox.sandbox import Sandbox, Walls, state_directory, sweep
+from sandbox.limits import run_limits
+from sandbox.open import open_sandbox
+from sandbox.owners import state_directory, sweep
+from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, StdioCase, StdioSuite, Stop
 
 ROOT = Path(__file__).resolve().parents[2]
 SPIN = """
-from sandbox.jail import Job
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.sandbox import Sandbox
-with Sandbox.open() as box:
-    print(box.name, box.plan.uid, flush=True)
+from sandbox.open import open_sandbox
+with open_sandbox() as sandbox:
+    print(sandbox.name, sandbox.jail_config.uid, flush=True)
     program = Program("python", "import os\\nos.fork()\\nwhile True: pass")
-    judge(program, StdioSuite((StdioCase("", ""),)), Limits(60), Stop(), box)
+    judge(program, StdioSuite((StdioCase("", ""),)), Limits(60), Stop(), sandbox)
 """
 
 
@@ -52,7 +54,7 @@ def until(condition: object, seconds: float = 10) -> bool:
     return False
 
 
-def test_nothing_survives_a_killed_owner_and_the_next_one_cleans_up(box: Sandbox) -> None:
+def test_nothing_survives_a_killed_owner_and_the_next_one_cleans_up(sandbox: Sandbox) -> None:
     owner = subprocess.Popen([sys.executable, "-c", SPIN], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert owner.stdout is not None
     name, uid = owner.stdout.readline().split()
@@ -62,20 +64,20 @@ def test_nothing_survives_a_killed_owner_and_the_next_one_cleans_up(box: Sandbox
     owner.stdout.close()
     assert until(lambda: processes_of(int(uid)) == [])
     assert (state_directory() / name).is_dir()
-    assert box.plan.cgroups is not None
-    groups = [tree.base for tree in box.plan.cgroups.trees]
+    assert sandbox.jail_config.cgroups is not None
+    groups = [tree.base for tree in sandbox.jail_config.cgroups.trees]
     assert [path for base in groups for path in base.glob(f"{name}-*")] != []
     assert sweep() >= 1
     assert not (state_directory() / name).exists()
     assert [path for base in groups for path in base.glob(f"{name}-*")] == []
-    assert box.home.is_dir()
+    assert sandbox.home.is_dir()
 
 
 def test_two_sandboxes_share_no_uid_and_no_name() -> None:
     code = """
-from sandbox.sandbox import Sandbox
-with Sandbox.open() as box:
-    print(box.name, box.plan.uid, flush=True)
+from sandbox.open import open_sandbox
+with open_sandbox() as sandbox:
+    print(sandbox.name, sandbox.jail_config.uid, flush=True)
     input()
 """
     pair = [subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True, cwd=ROOT) for _ in range(2)]
@@ -93,13 +95,13 @@ with Sandbox.open() as box:
 
 def test_a_host_without_walls_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    probed = Walls.probe()
+    probed = HostCapabilities.probe()
     assert probed.level not in ("strong", "userns")
     assert any("bubblewrap" in lack for lack in probed.missing)
     assert "--cap-add SYS_ADMIN" in probed.advice
     for accept in ("strong", "userns"):
-        with pytest.raises(WallsMissing, match="bubblewrap"):
-            Sandbox.open(accept=accept)  # type: ignore[arg-type]
+        with pytest.raises(IsolationUnavailable, match="bubblewrap"):
+            open_sandbox(accept=accept)  # type: ignore[arg-type]
 
 
 def test_a_wall_that_does_not_hold_is_found_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,49 +116,49 @@ def test_a_wall_that_does_not_hold_is_found_at_the_start(monkeypatch: pytest.Mon
             filters.export_bpf(file)
             return os.pread(file.fileno(), 1 << 16, 0)
 
-    monkeypatch.setattr(sandbox, "build_filter", open_filter)
-    with pytest.raises(WallsMissing, match="a vsock"):
-        Sandbox.open()
+    monkeypatch.setattr(jail_config, "build_filter", open_filter)
+    with pytest.raises(IsolationUnavailable, match="a vsock"):
+        open_sandbox()
 
 
-def test_sandboxes_of_one_process_do_not_disturb_each_other(box: Sandbox) -> None:
+def test_sandboxes_of_one_process_do_not_disturb_each_other(sandbox: Sandbox) -> None:
     program, suite = Program("python", "print(1)"), StdioSuite((StdioCase("", "1"),))
-    with Sandbox.open() as second:
-        assert second.name != box.name
+    with open_sandbox() as second:
+        assert second.name != sandbox.name
         assert judge(program, suite, Limits(), Stop(), second).passed == 1
-    assert judge(program, suite, Limits(), Stop(), box).passed == 1
+    assert judge(program, suite, Limits(), Stop(), sandbox).passed == 1
 
 
-def test_a_forked_child_cannot_close_its_parents_sandbox(box: Sandbox) -> None:
+def test_a_forked_child_cannot_close_its_parents_sandbox(sandbox: Sandbox) -> None:
     pid = os.fork()
     if pid == 0:
-        box.close()
+        sandbox.close()
         os._exit(0)
     os.waitpid(pid, 0)
-    assert box.home.is_dir()
-    assert not box.closed
+    assert sandbox.home.is_dir()
+    assert not sandbox.closed
 
 
 def test_a_broken_instrument_is_an_exception_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     program, suite = Program("python", "print(1)"), StdioSuite((StdioCase("", "1"),))
-    with Sandbox.open() as box:
+    with open_sandbox() as sandbox:
         from dataclasses import replace
 
-        good = box.plan
-        for broken in (replace(good, bwrap="/nowhere/bwrap"), replace(good, kit=Path("/nowhere"))):
-            box.discard()
-            box.plan = broken
+        good = sandbox.jail_config
+        for broken in (replace(good, bwrap="/nowhere/bwrap"), replace(good, harness=Path("/nowhere"))):
+            sandbox.discard()
+            sandbox.jail_config = broken
             with pytest.raises(SandboxError):
-                judge(program, suite, Limits(), Stop(), box)
-        box.plan = good
-        assert judge(program, suite, Limits(), Stop(), box).passed == 1
+                judge(program, suite, Limits(), Stop(), sandbox)
+        sandbox.jail_config = good
+        assert judge(program, suite, Limits(), Stop(), sandbox).passed == 1
     with pytest.raises(SandboxError, match="closed"):
-        judge(program, suite, Limits(), Stop(), box)
+        judge(program, suite, Limits(), Stop(), sandbox)
 
 
 def jails_of(name: str) -> list[int]:
-    """Processes whose command line names this owner's kit: its bubblewraps."""
-    mark = os.fsencode(state_directory() / name / "kit")
+    """Processes whose command line names this owner's harness: its bubblewraps."""
+    mark = os.fsencode(state_directory() / name / "harness")
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -167,15 +169,15 @@ def jails_of(name: str) -> list[int]:
     return found
 
 
-def test_a_jail_that_is_closed_while_it_is_being_made_leaves_no_process(box: Sandbox) -> None:
-    job = Job(role="exec", argv=("/bin/sleep", "60"), fence=fences.for_run(Limits()), fds={})
+def test_a_jail_that_is_closed_while_it_is_being_made_leaves_no_process(sandbox: Sandbox) -> None:
+    job = JailJob(role="exec", argv=("/bin/sleep", "60"), limits=run_limits(Limits()), fds={})
     for number in range(30):
-        stay = box.start(job)
+        handle = sandbox.start(job)
         time.sleep(number / 2000)
-        stay.close()
-    box.discard()
-    box.collect(0)
-    assert until(lambda: jails_of(box.name) == [])
+        handle.close()
+    sandbox.discard()
+    sandbox.collect(0)
+    assert until(lambda: jails_of(sandbox.name) == [])
 
 
 def test_owners_killed_while_they_make_jails_leave_nothing_after_a_sweep() -> None:

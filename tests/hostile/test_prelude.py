@@ -35,8 +35,8 @@ USES = "def f(x: List[int]) -> int:\n    return factorial(max(Counter(x)))"
 WRONG = "def f(x: List[int]) -> int:\n    return gamma(3.5)"
 
 
-def run(box: Sandbox, source: str, suite: Suite, options: Options = NO_OPTIONS, language: str = "python") -> Report:
-    return judge(Program(language, source), suite, LIMITS, Stop(), box, options)
+def run(sandbox: Sandbox, source: str, suite: Suite, options: Options = NO_OPTIONS, language: str = "python") -> Report:
+    return judge(Program(language, source), suite, LIMITS, Stop(), sandbox, options)
 
 
 def function(name: str, argument: object, expected: object, prelude: str = "", *also: object) -> FunctionSuite:
@@ -62,21 +62,21 @@ KINDS: dict[str, Suite] = {
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_program_sees_its_prelude_in_every_kind(box: Sandbox, kind: str, options: Options) -> None:
-    assert run(box, USES, KINDS[kind], options).verdict == "passed"
-    assert run(box, WRONG, KINDS[kind], options).verdict in ("wrong_answer", "runtime_error")
+def test_a_program_sees_its_prelude_in_every_kind(sandbox: Sandbox, kind: str, options: Options) -> None:
+    assert run(sandbox, USES, KINDS[kind], options).verdict == "passed"
+    assert run(sandbox, WRONG, KINDS[kind], options).verdict in ("wrong_answer", "runtime_error")
 
 
 @pytest.mark.parametrize("options", [NO_OPTIONS, Options(fresh_interpreter=True)])
-def test_a_program_that_prints_sees_it_too(box: Sandbox, options: Options) -> None:
+def test_a_program_that_prints_sees_it_too(sandbox: Sandbox, options: Options) -> None:
     suite = StdioSuite((StdioCase("3\n", "6\n"), StdioCase("4\n", "25\n")), prelude=PRELUDE)
-    report = run(box, "print(factorial(int(input())))", suite, options)
+    report = run(sandbox, "print(factorial(int(input())))", suite, options)
     assert [test.verdict for test in report.tests] == ["passed", "wrong_answer"]
 
 
-def test_together_a_program_sees_it_too(box: Sandbox) -> None:
+def test_together_a_program_sees_it_too(sandbox: Sandbox) -> None:
     suite = AssertSuite(("assert f([3]) == 6", "assert f([3]) == 7"), prelude=PRELUDE)
-    report = run(box, USES, suite, Options(grading="together"))
+    report = run(sandbox, USES, suite, Options(grading="together"))
     assert [test.verdict for test in report.tests] == ["passed", "wrong_answer"]
 
 
@@ -91,12 +91,12 @@ def test_together_a_program_sees_it_too(box: Sandbox) -> None:
         "def f():\n    global pi\n    pi = 6\nf()\nprint(pi)",
     ],
 )
-def test_a_program_under_a_prelude_is_still_itself(box: Sandbox, source: str) -> None:
-    assert run(box, source, StdioSuite((StdioCase("", "6"),), prelude=PRELUDE)).verdict == "passed"
+def test_a_program_under_a_prelude_is_still_itself(sandbox: Sandbox, source: str) -> None:
+    assert run(sandbox, source, StdioSuite((StdioCase("", "6"),), prelude=PRELUDE)).verdict == "passed"
 
 
-def test_lines_of_a_traceback_are_the_program_s(box: Sandbox) -> None:
-    report = run(box, "x = 1\n\ny = x / 0\n", StdioSuite((StdioCase("", ""),), prelude=PRELUDE))
+def test_lines_of_a_traceback_are_the_program_s(sandbox: Sandbox) -> None:
+    report = run(sandbox, "x = 1\n\ny = x / 0\n", StdioSuite((StdioCase("", ""),), prelude=PRELUDE))
     assert 'File "/tmp/main.py", line 3, in <module>\n    y = x / 0' in report.tests[0].stderr
 
 
@@ -111,9 +111,11 @@ def test_lines_of_a_traceback_are_the_program_s(box: Sandbox) -> None:
     ],
 )
 @pytest.mark.parametrize("source", ["def f(x): return 1", "def f(", "raise SystemExit"])
-def test_a_prelude_that_does_not_run_is_the_suite_s_fault(box: Sandbox, prelude: str, why: str, source: str) -> None:
+def test_a_prelude_that_does_not_run_is_the_suite_s_fault(
+    sandbox: Sandbox, prelude: str, why: str, source: str
+) -> None:
     with pytest.raises(InvalidSuite, match=f"(?s)prelude: .*{why}"):
-        run(box, source, function("f", 1, 1, prelude))
+        run(sandbox, source, function("f", 1, 1, prelude))
 
 
 @pytest.mark.parametrize(
@@ -130,26 +132,30 @@ def test_a_prelude_that_does_not_run_is_the_suite_s_fault(box: Sandbox, prelude:
         ),
     ],
 )
-def test_other_languages_have_it_before_the_program(box: Sandbox, language: str, prelude: str, source: str) -> None:
-    assert run(box, source, StdioSuite((StdioCase("", "6"),), prelude=prelude), language=language).verdict == "passed"
+def test_other_languages_have_it_before_the_program(sandbox: Sandbox, language: str, prelude: str, source: str) -> None:
+    assert (
+        run(sandbox, source, StdioSuite((StdioCase("", "6"),), prelude=prelude), language=language).verdict == "passed"
+    )
 
 
-def test_a_compiler_counts_the_program_s_own_lines(box: Sandbox) -> None:
-    report = run(box, "int main() {\n  six();\n}", StdioSuite((StdioCase("", ""),), prelude="//\n//"), language="cpp")
+def test_a_compiler_counts_the_program_s_own_lines(sandbox: Sandbox) -> None:
+    report = run(
+        sandbox, "int main() {\n  six();\n}", StdioSuite((StdioCase("", ""),), prelude="//\n//"), language="cpp"
+    )
     assert report.compile is not None
     assert "main.cpp:2:3: error" in report.compile.stderr
 
 
 @pytest.mark.parametrize("language", ["go", "rust", "php"])
-def test_a_language_without_preludes_says_so(box: Sandbox, language: str) -> None:
+def test_a_language_without_preludes_says_so(sandbox: Sandbox, language: str) -> None:
     with pytest.raises(InvalidSuite, match=f"prelude: {language} programs take none"):
-        run(box, "", StdioSuite((StdioCase("", ""),), prelude="x"), language=language)
+        run(sandbox, "", StdioSuite((StdioCase("", ""),), prelude="x"), language=language)
 
 
 @pytest.mark.parametrize("source", ["\0prelude 9 f\nx = 1 / 0\n", "\0prelude ", "\0prelude -1\n", "\0prelude x\n1/0"])
 @pytest.mark.parametrize("suite", [function("f", 1, 1), StdioSuite((StdioCase("", ""),))])
-def test_a_program_cannot_bring_a_prelude_of_its_own(box: Sandbox, source: str, suite: Suite) -> None:
-    assert run(box, source, suite).verdict == "compile_error"
+def test_a_program_cannot_bring_a_prelude_of_its_own(sandbox: Sandbox, source: str, suite: Suite) -> None:
+    assert run(sandbox, source, suite).verdict == "compile_error"
 
 
 # --- whose names -----------------------------------------------------------------------------------------------------
@@ -208,9 +214,9 @@ OWN: list[tuple[str, str, object, object, str]] = [  # method, program, argument
 @pytest.mark.parametrize("prelude", ["", PRELUDE])
 @pytest.mark.parametrize(("name", "source", "argument", "expected", "verdict"), OWN)
 def test_solution_is_asked_first_and_never_a_library(
-    box: Sandbox, name: str, source: str, argument: object, expected: object, verdict: str, prelude: str
+    sandbox: Sandbox, name: str, source: str, argument: object, expected: object, verdict: str, prelude: str
 ) -> None:
-    report = run(box, source, function(f"Solution.{name}|{name}", argument, expected, prelude))
+    report = run(sandbox, source, function(f"Solution.{name}|{name}", argument, expected, prelude))
     assert report.verdict == verdict, report
     if verdict == "runtime_error":
         assert "is not defined" in report.tests[0].detail
@@ -225,14 +231,14 @@ def test_solution_is_asked_first_and_never_a_library(
         CheckSuite("def check(c):\n    assert c(5) == 120", "factorial", prelude=PRELUDE),
     ],
 )
-def test_what_only_the_prelude_defines_is_no_answer(box: Sandbox, suite: Suite) -> None:
-    assert run(box, "x = 1", suite).verdict == "runtime_error"
-    assert run(box, "def factorial(n):\n    return round(gamma(n + 1))", suite).verdict == "passed"
+def test_what_only_the_prelude_defines_is_no_answer(sandbox: Sandbox, suite: Suite) -> None:
+    assert run(sandbox, "x = 1", suite).verdict == "runtime_error"
+    assert run(sandbox, "def factorial(n):\n    return round(gamma(n + 1))", suite).verdict == "passed"
 
 
-def test_tests_may_use_the_prelude_s_classes(box: Sandbox) -> None:
+def test_tests_may_use_the_prelude_s_classes(sandbox: Sandbox) -> None:
     suite = AssertSuite(("assert f(Node(3)) == 3", "assert f(Node(4)) == 5"), prelude=PRELUDE)
-    report = run(box, "def f(node: Node):\n    return node.value", suite)
+    report = run(sandbox, "def f(node: Node):\n    return node.value", suite)
     assert [test.verdict for test in report.tests] == ["passed", "wrong_answer"]
 
 
@@ -240,8 +246,8 @@ def test_tests_may_use_the_prelude_s_classes(box: Sandbox) -> None:
     ("answer", "verdict"),
     [("[3]", "passed"), ("3", "passed"), ("(3,)", "passed"), ("[3, 3]", "wrong_answer"), ("4", "wrong_answer")],
 )
-def test_several_values_may_be_right(box: Sandbox, answer: str, verdict: str) -> None:
-    assert run(box, f"def f(x):\n    return {answer}", function("f", 1, [3], "", 3)).verdict == verdict
+def test_several_values_may_be_right(sandbox: Sandbox, answer: str, verdict: str) -> None:
+    assert run(sandbox, f"def f(x):\n    return {answer}", function("f", 1, [3], "", 3)).verdict == verdict
 
 
 # --- modules that are not here ---------------------------------------------------------------------------------------
@@ -265,17 +271,17 @@ NOT_LACKING = [
 
 
 @pytest.mark.parametrize("source", LACKING)
-def test_a_missing_module_is_a_failure_that_is_named(box: Sandbox, source: str) -> None:
+def test_a_missing_module_is_a_failure_that_is_named(sandbox: Sandbox, source: str) -> None:
     suite = StdioSuite((StdioCase("", ""),))
-    report = run(box, source, suite)
+    report = run(sandbox, source, suite)
     assert (report.verdict, report.flags) == ("runtime_error", ("module_unavailable:nowhere_at_all",))
     with pytest.raises(ModuleUnavailable, match="nowhere_at_all"):
-        run(box, source, suite, Options(missing_modules="invalid"))
+        run(sandbox, source, suite, Options(missing_modules="invalid"))
 
 
 @pytest.mark.parametrize("source", NOT_LACKING)
-def test_who_pretends_to_lack_a_module_has_failed(box: Sandbox, source: str) -> None:
-    report = run(box, source, StdioSuite((StdioCase("", ""),)), Options(missing_modules="invalid"))
+def test_who_pretends_to_lack_a_module_has_failed(sandbox: Sandbox, source: str) -> None:
+    report = run(sandbox, source, StdioSuite((StdioCase("", ""),)), Options(missing_modules="invalid"))
     assert report.verdict in ("runtime_error", "compile_error")
     assert report.flags == ()
 
@@ -291,24 +297,26 @@ def test_who_pretends_to_lack_a_module_has_failed(box: Sandbox, source: str) -> 
         RunSuite(),
     ],
 )
-def test_it_is_named_in_every_kind(box: Sandbox, suite: Suite) -> None:
-    report = run(box, "import nowhere_at_all\ndef f(x):\n    return x", suite)
+def test_it_is_named_in_every_kind(sandbox: Sandbox, suite: Suite) -> None:
+    report = run(sandbox, "import nowhere_at_all\ndef f(x):\n    return x", suite)
     assert report.flags == ("module_unavailable:nowhere_at_all",)
-    report = run(box, "try:\n    import nowhere_at_all\nexcept ImportError:\n    pass\ndef f(x):\n    return x", suite)
+    report = run(
+        sandbox, "try:\n    import nowhere_at_all\nexcept ImportError:\n    pass\ndef f(x):\n    return x", suite
+    )
     assert (report.verdict, report.flags) == ("passed", ())
 
 
-def test_node_s_missing_packages_are_named_too(box: Sandbox) -> None:
+def test_node_s_missing_packages_are_named_too(sandbox: Sandbox) -> None:
     for source, flags in (
         ("require('nowhere-at-all')", ("module_unavailable:nowhere-at-all",)),
         ("import x from '@no/where';\nconsole.log(x)", ("module_unavailable:@no/where",)),
         ("require('./nowhere')", ()),
         ("throw new Error(\"Cannot find module 'nowhere-at-all'\")", ()),
     ):
-        assert run(box, source, RunSuite(), language="javascript").flags == flags
+        assert run(sandbox, source, RunSuite(), language="javascript").flags == flags
 
 
-def test_what_is_listed_can_be_imported(box: Sandbox) -> None:
+def test_what_is_listed_can_be_imported(sandbox: Sandbox) -> None:
     listed = dict(packages("python"))
     assert all(version for version in listed.values())
     for name, module in (
@@ -317,6 +325,6 @@ def test_what_is_listed_can_be_imported(box: Sandbox) -> None:
         ("matplotlib", "matplotlib.pyplot"),
         ("scikit-learn", "sklearn"),
     ):
-        report = run(box, f"import {module} as m\nprint(m.__name__)", StdioSuite((StdioCase("", module),)))
+        report = run(sandbox, f"import {module} as m\nprint(m.__name__)", StdioSuite((StdioCase("", module),)))
         assert (report.verdict == "passed") == (name in listed), report
         assert python_lacks(module.partition(".")[0]) == (name not in listed)

@@ -17,22 +17,24 @@ from sandbox.types import Limits, Program, Report, StdioCase, StdioSuite, Stop
 QUICK = Limits(cpu_s=0.5, wall_s=10)  # CPU time decides, also on a busy machine
 
 
-def run(box: Sandbox, source: str, stdout: str = "", *, stdin: str = "", limits: Limits = QUICK) -> Report:
-    return judge(Program("python", source), StdioSuite((StdioCase(stdin, stdout),)), limits, Stop(), box)
+def run(sandbox: Sandbox, source: str, stdout: str = "", *, stdin: str = "", limits: Limits = QUICK) -> Report:
+    return judge(Program("python", source), StdioSuite((StdioCase(stdin, stdout),)), limits, Stop(), sandbox)
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(box: Sandbox) -> Iterator[None]:
+def nothing_is_left(sandbox: Sandbox) -> Iterator[None]:
     """After every test here: no process of the jails' uids, no cgroup but those of warm jails, one process in each."""
     yield
-    box.collect(0)
-    assert box.plan.uid is not None
-    assert box.plan.cgroups is not None
-    uids = {box.plan.uid, box.plan.uid + 1}
+    sandbox.collect(0)
+    assert sandbox.jail_config.uid is not None
+    assert sandbox.jail_config.cgroups is not None
+    uids = {sandbox.jail_config.uid, sandbox.jail_config.uid + 1}
     alive = [path for path in Path("/proc").glob("[0-9]*") if path.exists() and owner(path) in uids]
     assert alive == []
-    waiting = {path for jails in box.idle.values() for jail in jails if jail.group for _, path in jail.group.places}
-    assert {g for tree in box.plan.cgroups.trees for g in tree.base.glob(f"{box.name}-*")} == waiting
+    waiting = {
+        path for jails in sandbox.idle.values() for jail in jails if jail.cgroup for _, path in jail.cgroup.places
+    }
+    assert {g for tree in sandbox.jail_config.cgroups.trees for g in tree.base.glob(f"{sandbox.name}-*")} == waiting
     assert [path for path in waiting if len((path / "cgroup.procs").read_text().split()) != 1] == []
 
 
@@ -43,25 +45,25 @@ def owner(path: Path) -> int:
         return -1
 
 
-def test_an_endless_loop_is_stopped_by_its_cpu_time(box: Sandbox) -> None:
-    report = run(box, "while 1: pass")
+def test_an_endless_loop_is_stopped_by_its_cpu_time(sandbox: Sandbox) -> None:
+    report = run(sandbox, "while 1: pass")
     assert report.verdict is Verdict.TIME_LIMIT
     assert report.tests[0].detail.startswith("cpu")
     assert 450 <= report.tests[0].cpu_ms <= 800
 
 
-def test_sleeping_is_stopped_by_the_wall_clock(box: Sandbox) -> None:
-    report = run(box, "import time; time.sleep(100)", limits=Limits(cpu_s=0.5, wall_s=1))
+def test_sleeping_is_stopped_by_the_wall_clock(sandbox: Sandbox) -> None:
+    report = run(sandbox, "import time; time.sleep(100)", limits=Limits(cpu_s=0.5, wall_s=1))
     assert report.verdict is Verdict.TIME_LIMIT
     assert report.tests[0].detail.startswith("wall")
 
 
-def test_stopping_oneself_is_a_time_limit(box: Sandbox) -> None:
+def test_stopping_oneself_is_a_time_limit(sandbox: Sandbox) -> None:
     source = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
-    assert run(box, source, limits=Limits(cpu_s=0.5, wall_s=1)).verdict is Verdict.TIME_LIMIT
+    assert run(sandbox, source, limits=Limits(cpu_s=0.5, wall_s=1)).verdict is Verdict.TIME_LIMIT
 
 
-def test_ignoring_every_signal_does_not_help(box: Sandbox) -> None:
+def test_ignoring_every_signal_does_not_help(sandbox: Sandbox) -> None:
     source = """
 import signal
 for number in range(1, 65):
@@ -71,7 +73,7 @@ for number in range(1, 65):
         pass
 while True: pass
 """
-    assert run(box, source).verdict is Verdict.TIME_LIMIT
+    assert run(sandbox, source).verdict is Verdict.TIME_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -83,37 +85,37 @@ while True: pass
     ],
     ids=["huge power", "regular expression", "huge sort"],
 )
-def test_work_inside_the_interpreter_is_stopped_as_well(box: Sandbox, source: str) -> None:
-    assert run(box, source, limits=Limits(cpu_s=0.5, memory_mb=4096)).verdict is Verdict.TIME_LIMIT
+def test_work_inside_the_interpreter_is_stopped_as_well(sandbox: Sandbox, source: str) -> None:
+    assert run(sandbox, source, limits=Limits(cpu_s=0.5, memory_mb=4096)).verdict is Verdict.TIME_LIMIT
 
 
-def test_a_right_answer_before_an_endless_loop_is_no_pass(box: Sandbox) -> None:
-    report = run(box, "print(45, flush=True)\nwhile True: pass", "45")
+def test_a_right_answer_before_an_endless_loop_is_no_pass(sandbox: Sandbox) -> None:
+    report = run(sandbox, "print(45, flush=True)\nwhile True: pass", "45")
     assert report.verdict is Verdict.TIME_LIMIT
     assert report.tests[0].stdout == "45\n"
 
 
-def test_a_fork_bomb_meets_the_process_limit(box: Sandbox) -> None:
+def test_a_fork_bomb_meets_the_process_limit(sandbox: Sandbox) -> None:
     source = "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass"
-    report = run(box, source)
+    report = run(sandbox, source)
     assert report.verdict is Verdict.TIME_LIMIT
     assert "process_limit" in report.flags
 
 
-def test_a_shell_fork_bomb_leaves_nothing_behind(box: Sandbox) -> None:
+def test_a_shell_fork_bomb_leaves_nothing_behind(sandbox: Sandbox) -> None:
     source = "import subprocess; subprocess.run(['bash', '-c', ':(){ :|:& };:'])"
-    report = run(box, source, limits=Limits(cpu_s=0.5, wall_s=2))
+    report = run(sandbox, source, limits=Limits(cpu_s=0.5, wall_s=2))
     assert report.verdict in (Verdict.PASSED, Verdict.RUNTIME_ERROR, Verdict.TIME_LIMIT)
 
 
-def test_children_that_outlive_their_parent_are_killed(box: Sandbox) -> None:
+def test_children_that_outlive_their_parent_are_killed(sandbox: Sandbox) -> None:
     source = "import os, time\nfor _ in range(40):\n    if os.fork() == 0:\n        time.sleep(100)\nprint('ok')"
-    report = run(box, source, "ok")
+    report = run(sandbox, source, "ok")
     assert report.verdict is Verdict.PASSED
     assert "orphans_killed" in report.flags
 
 
-def test_a_daemon_that_holds_stdout_holds_up_nobody(box: Sandbox) -> None:
+def test_a_daemon_that_holds_stdout_holds_up_nobody(sandbox: Sandbox) -> None:
     source = """
 import os, time
 if os.fork() == 0:
@@ -125,35 +127,35 @@ os.wait()
 print("ok")
 """
     began = time.monotonic()
-    report = run(box, source, "ok")
+    report = run(sandbox, source, "ok")
     assert report.verdict is Verdict.PASSED
     assert time.monotonic() - began < 2
 
 
-def test_a_thread_bomb_is_a_runtime_error(box: Sandbox) -> None:
+def test_a_thread_bomb_is_a_runtime_error(sandbox: Sandbox) -> None:
     source = """
 import threading, time
 for _ in range(1000):
     threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
 """
-    report = run(box, source)
+    report = run(sandbox, source)
     assert report.verdict is Verdict.RUNTIME_ERROR
     assert "can't start new thread" in report.tests[0].stderr
 
 
-def test_a_thread_left_sleeping_is_waited_for_as_python_does(box: Sandbox) -> None:
+def test_a_thread_left_sleeping_is_waited_for_as_python_does(sandbox: Sandbox) -> None:
     source = "import threading, time\nthreading.Thread(target=time.sleep, args=(100,)).start()\nprint('ok')"
-    assert run(box, source, "ok", limits=Limits(cpu_s=0.5, wall_s=1)).verdict is Verdict.TIME_LIMIT
+    assert run(sandbox, source, "ok", limits=Limits(cpu_s=0.5, wall_s=1)).verdict is Verdict.TIME_LIMIT
 
 
-def test_killing_oneself_is_neither_time_nor_memory(box: Sandbox) -> None:
-    report = run(box, "import os; os.kill(os.getpid(), 9)")
+def test_killing_oneself_is_neither_time_nor_memory(sandbox: Sandbox) -> None:
+    report = run(sandbox, "import os; os.kill(os.getpid(), 9)")
     assert report.verdict is Verdict.RUNTIME_ERROR
     assert report.tests[0].detail == "killed by SIGKILL (signal 9)"
 
 
 @pytest.mark.parametrize("target", ["-1", "1", "os.getppid()"])
-def test_nobody_else_can_be_killed(box: Sandbox, target: str) -> None:
+def test_nobody_else_can_be_killed(sandbox: Sandbox, target: str) -> None:
     source = f"""
 import os
 try:
@@ -161,7 +163,7 @@ try:
 except (PermissionError, ProcessLookupError) as error:
     print(type(error).__name__)
 """
-    report = run(box, source)
+    report = run(sandbox, source)
     assert report.tests[0].stdout in ("PermissionError\n", "ProcessLookupError\n")
 
 
@@ -173,25 +175,25 @@ except (PermissionError, ProcessLookupError) as error:
     ],
     ids=["abort", "null pointer"],
 )
-def test_a_crash_is_a_runtime_error_with_its_signal(box: Sandbox, source: str, name: str) -> None:
-    report = run(box, source, limits=Limits(cpu_s=2))
+def test_a_crash_is_a_runtime_error_with_its_signal(sandbox: Sandbox, source: str, name: str) -> None:
+    report = run(sandbox, source, limits=Limits(cpu_s=2))
     assert report.verdict is Verdict.RUNTIME_ERROR
     assert name in report.tests[0].detail
 
 
-def test_an_overflow_of_the_machine_stack_is_a_runtime_error(box: Sandbox) -> None:
+def test_an_overflow_of_the_machine_stack_is_a_runtime_error(sandbox: Sandbox) -> None:
     source = """
 int f(int n) { volatile char room[4096]; room[0] = n; return f(n + 1) + room[0]; }
 int main() { return f(0); }
 """
     suite = StdioSuite((StdioCase("", ""),))
-    report = judge(Program("cpp", source), suite, Limits(cpu_s=2), Stop(), box)
+    report = judge(Program("cpp", source), suite, Limits(cpu_s=2), Stop(), sandbox)
     assert report.verdict is Verdict.RUNTIME_ERROR
     assert "SIGSEGV" in report.tests[0].detail
 
 
-def test_deep_recursion_is_a_runtime_error(box: Sandbox) -> None:
-    report = run(box, "def f(n): return f(n + 1)\nf(0)")
+def test_deep_recursion_is_a_runtime_error(sandbox: Sandbox) -> None:
+    report = run(sandbox, "def f(n): return f(n + 1)\nf(0)")
     assert report.verdict is Verdict.RUNTIME_ERROR
     assert "RecursionError" in report.tests[0].stderr
 
@@ -201,11 +203,11 @@ def test_many_copies_at_once_are_not_slow_programs() -> None:
     script = """
 from sandbox.judge import judge
 from sandbox.types import *
-from sandbox.sandbox import Sandbox
-with Sandbox.open() as box:
+from sandbox.open import open_sandbox
+with open_sandbox() as sandbox:
     source = "x = 0\\nfor i in range(2_000_000): x += i\\nprint(x)"
     suite = StdioSuite((StdioCase("", "1999999000000"),))
-    print(judge(Program("python", source), suite, Limits(cpu_s=2), Stop(), box).verdict)
+    print(judge(Program("python", source), suite, Limits(cpu_s=2), Stop(), sandbox).verdict)
 """
     import sys
 

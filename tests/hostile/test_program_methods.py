@@ -17,12 +17,12 @@ from sandbox.types import AssertSuite, CheckSuite, Limits, Program, Report, Stop
 LIMITS = Limits(cpu_s=5)
 
 
-def judged(box: Sandbox, source: str, suite: Suite) -> Report:
-    return judge(Program("python", source), suite, LIMITS, Stop(), box)
+def judged(sandbox: Sandbox, source: str, suite: Suite) -> Report:
+    return judge(Program("python", source), suite, LIMITS, Stop(), sandbox)
 
 
-def run(box: Sandbox, source: str, *asserts: str, setup: str = "") -> Report:
-    return judged(box, source, AssertSuite(asserts, setup, "f"))
+def run(sandbox: Sandbox, source: str, *asserts: str, setup: str = "") -> Report:
+    return judged(sandbox, source, AssertSuite(asserts, setup, "f"))
 
 
 def forged(report: Report, asserts: tuple[str, ...]) -> list[str]:
@@ -80,12 +80,12 @@ DUCK_TESTS = (
 )
 
 
-def test_a_duck_passes_no_test_that_does_not_name_its_class(box: Sandbox) -> None:
-    assert forged(run(box, DUCK, *DUCK_TESTS), DUCK_TESTS) == []
+def test_a_duck_passes_no_test_that_does_not_name_its_class(sandbox: Sandbox) -> None:
+    assert forged(run(sandbox, DUCK, *DUCK_TESTS), DUCK_TESTS) == []
 
 
 @pytest.mark.parametrize("base", ["set", "list", "dict", "str", "int", "float", "tuple", "frozenset"])
-def test_methods_of_a_value_are_computed_on_the_value_under_a_subclass(box: Sandbox, base: str) -> None:
+def test_methods_of_a_value_are_computed_on_the_value_under_a_subclass(sandbox: Sandbox, base: str) -> None:
     names = (
         "issubset issuperset union symmetric_difference count index get startswith is_integer isdigit items keys copy"
     )
@@ -122,10 +122,10 @@ def f(x): return T()
         "assert f(1)",
         "assert f(1) < {1, 2, 3} and f(1) > {5}",
     )
-    assert forged(run(box, source, *tests), tests) == []
+    assert forged(run(sandbox, source, *tests), tests) == []
 
 
-def test_a_value_does_not_learn_from_the_tests_what_it_is(box: Sandbox) -> None:
+def test_a_value_does_not_learn_from_the_tests_what_it_is(sandbox: Sandbox) -> None:
     source = """
 class T(set):
     def issubset(self, o):
@@ -144,7 +144,7 @@ def f(x): return T() if x else L()
         "r = f(0)\nfor e in (3, 1, 2): assert r.count(e) == 1\nassert sorted(r) == [1, 2, 3]",
         "r = f(0)\nr.count(5)\nassert r == [5]",
     )
-    assert forged(run(box, source, *tests), tests) == []
+    assert forged(run(sandbox, source, *tests), tests) == []
 
 
 SAID = """
@@ -166,13 +166,13 @@ TREES = (
 
 
 @pytest.mark.parametrize("tree", TREES, ids=lambda tree: str(tree)[:60])
-def test_a_tree_that_only_claims_to_be_a_value_passes_nothing(box: Sandbox, tree: object) -> None:
+def test_a_tree_that_only_claims_to_be_a_value_passes_nothing(sandbox: Sandbox, tree: object) -> None:
     tests = (
         "r = f('x')\nassert isinstance(r, str) and r.startswith('he')",
         "r = f('x')\nassert isinstance(r, int) and r == 5",
         "assert f('x') == 'x'",
     )
-    report = run(box, SAID.replace("TREE", repr(tree)), *tests)
+    report = run(sandbox, SAID.replace("TREE", repr(tree)), *tests)
     assert forged(report, tests) == []
 
 
@@ -216,7 +216,7 @@ LIES = (
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_class_described_by_lies_passes_nothing(box: Sandbox, lie: str) -> None:
+def test_a_class_described_by_lies_passes_nothing(sandbox: Sandbox, lie: str) -> None:
     tests = (
         "assert f(1) == 5",
         "f(1)\nassert V(1) == 5",
@@ -225,10 +225,10 @@ def test_a_class_described_by_lies_passes_nothing(box: Sandbox, lie: str) -> Non
         "assert f(1).startswith('a')",
         "assert len({f(1), 5}) == 1",
     )
-    assert forged(run(box, LYING.replace("LIE", lie), *tests), tests) == []
+    assert forged(run(sandbox, LYING.replace("LIE", lie), *tests), tests) == []
 
 
-def test_a_context_swallows_no_assertion_of_the_test(box: Sandbox) -> None:
+def test_a_context_swallows_no_assertion_of_the_test(sandbox: Sandbox) -> None:
     source = """
 class C:
     v = 1
@@ -246,38 +246,38 @@ def f(x): return C()
         "with C() as c:\n    [1][c.v]",
         "import asyncio\nasync def t():\n    async with C() as c:\n        assert c.v == 2\nasyncio.run(t())",
     )
-    assert forged(run(box, source, *tests), tests) == []
+    assert forged(run(sandbox, source, *tests), tests) == []
 
 
-def test_an_assertion_in_a_callback_is_not_swallowed(box: Sandbox) -> None:
+def test_an_assertion_in_a_callback_is_not_swallowed(sandbox: Sandbox) -> None:
     source = "def f(g):\n    try:\n        g(1)\n    except BaseException:\n        pass\n"
     tests = ("def g(x):\n    assert x == 2\nf(g)", "seen = []\ndef g(x):\n    assert x == 2, 'no'\nassert f(g) is None")
-    assert forged(run(box, source, *tests), tests) == []
-    assert run(box, source, "def g(x):\n    raise ValueError(x)\nassert f(g) is None").passed == 1
+    assert forged(run(sandbox, source, *tests), tests) == []
+    assert run(sandbox, source, "def g(x):\n    raise ValueError(x)\nassert f(g) is None").passed == 1
 
 
-def test_an_own_exception_that_comes_home_makes_no_suite_invalid(box: Sandbox) -> None:
+def test_an_own_exception_that_comes_home_makes_no_suite_invalid(sandbox: Sandbox) -> None:
     """A program that lets the test's ImportError pass has failed the test, which was to see it handled."""
     test = "def g():\n    raise ImportError('x')\nassert f(g) == 1"
     handles = "def f(g):\n    try:\n        g()\n    except ImportError:\n        return 1\n"
-    assert run(box, "def f(g): return g()", test).verdict == "runtime_error"
-    assert run(box, handles, test).passed == 1
+    assert run(sandbox, "def f(g): return g()", test).verdict == "runtime_error"
+    assert run(sandbox, handles, test).passed == 1
     own = "class Own(Exception): pass\ndef g(): raise Own(3)\n"
     own += "try:\n    f(g)\nexcept Own as e:\n    assert e.args == (3,)\nelse:\n    assert False"
-    assert run(box, "def f(g): return g()", own).passed == 1
-    assert run(box, "def f(g): raise ValueError", own).passed == 0
+    assert run(sandbox, "def f(g): return g()", own).passed == 1
+    assert run(sandbox, "def f(g): raise ValueError", own).passed == 0
 
 
-def test_a_class_of_the_library_makes_no_object_that_equals_everything(box: Sandbox) -> None:
+def test_a_class_of_the_library_makes_no_object_that_equals_everything(sandbox: Sandbox) -> None:
     tests = ("assert f(1)(2) == 5", "assert f(1)() == f(2)()", "assert f(1)(2).ok() is True", "x = f(1)\nassert x == 5")
     for value in ("unittest.mock._ANY", "unittest.mock.MagicMock", "unittest.mock.ANY", "unittest.mock.MagicMock()"):
         source = f"import unittest.mock\ndef f(x): return {value}"
-        assert forged(run(box, source, *tests), tests) == []
+        assert forged(run(sandbox, source, *tests), tests) == []
     source = "from unittest.mock import MagicMock as f"
-    assert run(box, source, "assert f(1) == 5", "assert f(1).equals(5)", "assert 5 in f(1)").passed == 0
+    assert run(sandbox, source, "assert f(1) == 5", "assert f(1).equals(5)", "assert 5 in f(1)").passed == 0
 
 
-def test_a_dataclass_has_no_code_for_a_field_name(box: Sandbox) -> None:
+def test_a_dataclass_has_no_code_for_a_field_name(sandbox: Sandbox) -> None:
     """`dataclasses` puts the names of a base's fields into a program, which runs among the tests."""
     source = """
 import dataclasses
@@ -291,7 +291,7 @@ Item.__dataclass_fields__ = {said: field}
 def f(x): return x
 """
     test = "import dataclasses\n@dataclasses.dataclass\nclass Mine(Item):\n    more: int = 1\nassert f(1) == 2"
-    assert run(box, source, test).verdict == "wrong_answer"
+    assert run(sandbox, source, test).verdict == "wrong_answer"
 
 
 MARKED = {
@@ -339,14 +339,14 @@ def f(x):
 
 
 @pytest.mark.parametrize("name", [*MARKED, *UNMARKED])
-def test_a_pass_that_rests_on_the_programs_methods_is_marked(box: Sandbox, name: str) -> None:
-    report = run(box, MARKING, (MARKED | UNMARKED)[name])
+def test_a_pass_that_rests_on_the_programs_methods_is_marked(sandbox: Sandbox, name: str) -> None:
+    report = run(sandbox, MARKING, (MARKED | UNMARKED)[name])
     assert report.passed == 1, report.tests[0].detail
     assert report.judge == ("program_methods" if name in MARKED else "split")
 
 
-def test_a_failed_test_marks_nothing(box: Sandbox) -> None:
-    assert run(box, MARKING, "assert V(1) == V(2)", "x = f(1)\nassert x == 1").judge == "split"
+def test_a_failed_test_marks_nothing(sandbox: Sandbox) -> None:
+    assert run(sandbox, MARKING, "assert V(1) == V(2)", "x = f(1)\nassert x == 1").judge == "split"
 
 
 LIBRARY = """
@@ -384,11 +384,11 @@ LIBRARY_TESTS = (
 )
 
 
-def test_no_name_of_the_library_is_the_programs_to_define(box: Sandbox) -> None:
-    assert forged(run(box, LIBRARY, *LIBRARY_TESTS), LIBRARY_TESTS) == []
+def test_no_name_of_the_library_is_the_programs_to_define(sandbox: Sandbox) -> None:
+    assert forged(run(sandbox, LIBRARY, *LIBRARY_TESTS), LIBRARY_TESTS) == []
 
 
-def test_what_a_program_really_imports_may_be_leant_on(box: Sandbox) -> None:
+def test_what_a_program_really_imports_may_be_leant_on(sandbox: Sandbox) -> None:
     source = """
 import math, collections
 import numpy as np
@@ -412,17 +412,17 @@ def f(x): return x
         "assert gcd(4, 6) == 2",
         "t = Tally()\nassert t.increment() == 1 and t.increment() == 2",
     )
-    report = run(box, source, *tests)
+    report = run(sandbox, source, *tests)
     assert [test.detail for test in report.tests if test.detail] == []
 
 
-def test_an_own_class_named_like_one_of_the_library_stays_the_programs(box: Sandbox) -> None:
+def test_an_own_class_named_like_one_of_the_library_stays_the_programs(sandbox: Sandbox) -> None:
     source = (
         "class Counter:\n    def __init__(self): self.n = 0\n    def increment(self): self.n += 1\ndef f(x): return x"
     )
     right = "c = Counter()\nc.increment()\nassert c.n == f(1)"
-    assert run(box, source, right).passed == 1
-    assert run(box, source.replace("+= 1", "+= 2"), right).passed == 0
+    assert run(sandbox, source, right).passed == 1
+    assert run(sandbox, source.replace("+= 1", "+= 2"), right).passed == 0
 
 
 TAKEOVER = (
@@ -445,18 +445,18 @@ SAYS = (
         "import builtins\nassert builtins.eval(f(1)) == 5",
     ],
 )
-def test_a_test_that_executes_the_answer_decides_only_itself(box: Sandbox, first: str) -> None:
+def test_a_test_that_executes_the_answer_decides_only_itself(sandbox: Sandbox, first: str) -> None:
     source = f"def f(x): return {TAKEOVER!r}\n"
-    report = run(box, source, first, "x = f(1)\nassert x == 2", "x = f(1)\nassert x == 3")
+    report = run(sandbox, source, first, "x = f(1)\nassert x == 2", "x = f(1)\nassert x == 3")
     assert [test.verdict for test in report.tests[1:]] == ["wrong_answer"] * 2
     assert report.judge == "program_methods" or not report.passed
-    honest = run(box, "def f(x): return '5'", first, "x = f(1)\nassert x == '5'")
+    honest = run(sandbox, "def f(x): return '5'", first, "x = f(1)\nassert x == '5'")
     assert [test.verdict for test in honest.tests] == ["passed"] * 2
 
 
-def test_an_executed_answer_cannot_make_the_suite_invalid(box: Sandbox) -> None:
+def test_an_executed_answer_cannot_make_the_suite_invalid(sandbox: Sandbox) -> None:
     source = f'def f(x): return "{SAYS}"\n'
-    report = run(box, source, "x = f(1)\nassert x == 2", "assert eval(f(1)) == 5", "x = f(1)\nassert x == 2")
+    report = run(sandbox, source, "x = f(1)\nassert x == 2", "assert eval(f(1)) == 5", "x = f(1)\nassert x == 2")
     assert report.passed == 0
     assert report.tests[1].verdict in ("invalid_result", "no_result")
 
@@ -500,10 +500,10 @@ def test_tests_that_execute_nothing_share_a_process(test: str) -> None:
 @pytest.mark.parametrize(
     "entry_point", ["check", "check.f", "__name__", "__builtins__", "isinstance", "a b", "1f", "def"]
 )
-def test_words_of_the_harness_are_no_entry_points(box: Sandbox, entry_point: str) -> None:
+def test_words_of_the_harness_are_no_entry_points(sandbox: Sandbox, entry_point: str) -> None:
     test = "def check(candidate):\n    assert candidate([1, 2]) is True\n    assert candidate([2, 1]) is False\n"
     with pytest.raises(InvalidSuite, match="entry_point"):
-        judged(box, "def check(c): pass\n", CheckSuite(test, entry_point))
+        judged(sandbox, "def check(c): pass\n", CheckSuite(test, entry_point))
 
 
 HELPER = "def helper(x):\n    return x * 2\n"
@@ -522,22 +522,22 @@ PROMPTS = {
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_helpers_of_any_prompt_are_the_tests_own(box: Sandbox, name: str) -> None:
+def test_helpers_of_any_prompt_are_the_tests_own(sandbox: Sandbox, name: str) -> None:
     prompt = HELPER + PROMPTS[name]
     assert "def helper" in complete_part(prompt)
     assert complete_part(prompt).count("def f") == int(name == "a documented def")
     if name in ("an open def", "a documented def", "a comment", "a decorated def"):
         test = "def check(candidate):\n    assert helper(candidate(3)) == 12\n"
         suite = CheckSuite(test, "f", prompt)
-        assert judged(box, "    return 2 * x\n", suite).passed == 1
-        assert judged(box, "    return 0\n\ndef helper(x):\n    return 12\n", suite).passed == 0
+        assert judged(sandbox, "    return 2 * x\n", suite).passed == 1
+        assert judged(sandbox, "    return 0\n\ndef helper(x):\n    return 12\n", suite).passed == 0
 
 
-def test_a_star_import_does_not_stand_before_a_solution(box: Sandbox) -> None:
+def test_a_star_import_does_not_stand_before_a_solution(sandbox: Sandbox) -> None:
     source = "from math import *\nclass Solution:\n    def factorial(self, n):\n        return 0\n"
-    wrong = judged(box, source, AssertSuite(("assert factorial(5) == 120",), "", "factorial"))
+    wrong = judged(sandbox, source, AssertSuite(("assert factorial(5) == 120",), "", "factorial"))
     right = judged(
-        box, source.replace("return 0", "return 120"), AssertSuite(("assert factorial(5) == 120",), "", "factorial")
+        sandbox, source.replace("return 0", "return 120"), AssertSuite(("assert factorial(5) == 120",), "", "factorial")
     )
     assert (wrong.passed, right.passed) == (0, 1)
 
@@ -565,9 +565,9 @@ def f(x): return D()
     "view",
     ["int(r)", "float(r)", "len(r)", "r[0]", "sum(r)", "next(reversed(r))", "int(str(r))", "int(f'{r}')", "r.x", "r.y"],
 )
-def test_an_object_that_shows_two_faces_passes_nothing_unmarked(box: Sandbox, view: str) -> None:
+def test_an_object_that_shows_two_faces_passes_nothing_unmarked(sandbox: Sandbox, view: str) -> None:
     text = f"r = f(12)\nassert {view} ** 2 <= 12 < ({view} + 1) ** 2"
-    report = run(box, SHIFTS, text)
+    report = run(sandbox, SHIFTS, text)
     assert report.verdict != "passed" or report.judge == "program_methods"
 
 
@@ -592,16 +592,16 @@ class Bag:
         "import pytest\ndef test_approx():\n    assert f(1) == pytest.approx([1, 2, 3])",
     ],
 )
-def test_an_object_holds_as_many_items_as_it_gives(box: Sandbox, test: str) -> None:
-    report = run(box, f"{HOLDS}def f(x): return Bag(3, [])\n", test)
+def test_an_object_holds_as_many_items_as_it_gives(sandbox: Sandbox, test: str) -> None:
+    report = run(sandbox, f"{HOLDS}def f(x): return Bag(3, [])\n", test)
     assert (report.verdict, report.passed) == ("invalid_result", 0)
 
 
-def test_an_honest_container_of_its_own_is_walked_and_measured(box: Sandbox) -> None:
+def test_an_honest_container_of_its_own_is_walked_and_measured(sandbox: Sandbox) -> None:
     test = "r = f(1)\nassert len(r) == 3 and list(r) == [1, 1, 1] and len(r) == 3\nassert next(iter(r)) == 1"
-    assert run(box, f"{HOLDS}def f(x): return Bag(3, [x] * 3)\n", test).verdict == "passed"
+    assert run(sandbox, f"{HOLDS}def f(x): return Bag(3, [x] * 3)\n", test).verdict == "passed"
     grows = "r = f(1)\nassert len(r) == 3\nr.add(4)\nassert list(r) == [1, 1, 1, 4] and len(r) == 4"
-    assert run(box, f"{HOLDS}def f(x): return Bag(3, [x] * 3)\n", grows).verdict == "passed"
+    assert run(sandbox, f"{HOLDS}def f(x): return Bag(3, [x] * 3)\n", grows).verdict == "passed"
 
 
 METHODS_ELSEWHERE = {
@@ -615,21 +615,21 @@ METHODS_ELSEWHERE = {
 
 
 @pytest.mark.parametrize("how", METHODS_ELSEWHERE)
-def test_a_method_is_marked_wherever_the_program_keeps_it(box: Sandbox, how: str) -> None:
-    report = run(box, f"{METHODS_ELSEWHERE[how]}def f(x): return D()\n", "assert f(1).echo(5) == 5")
+def test_a_method_is_marked_wherever_the_program_keeps_it(sandbox: Sandbox, how: str) -> None:
+    report = run(sandbox, f"{METHODS_ELSEWHERE[how]}def f(x): return D()\n", "assert f(1).echo(5) == 5")
     assert report.verdict != "passed" or report.judge == "program_methods"
 
 
-def test_a_function_of_a_class_in_a_test_of_another_is_marked(box: Sandbox) -> None:
+def test_a_function_of_a_class_in_a_test_of_another_is_marked(sandbox: Sandbox) -> None:
     program = "class Near:\n    @staticmethod\n    def to(a, b): return True\ndef f(x): return 0\n"
-    assert run(box, program, "assert Near.to(f(1), 0.5)").judge == "program_methods"
+    assert run(sandbox, program, "assert Near.to(f(1), 0.5)").judge == "program_methods"
     own = AssertSuite(("assert Near.to(1, 1) is True",), "", "Near")
-    assert judged(box, program, own).judge == "split"
+    assert judged(sandbox, program, own).judge == "split"
 
 
-def test_what_an_object_keeps_is_read_unmarked(box: Sandbox) -> None:
+def test_what_an_object_keeps_is_read_unmarked(sandbox: Sandbox) -> None:
     program = "class Node:\n    def __init__(self, x): self.x, self.next = x, None\ndef f(x): return Node(x)\n"
-    report = run(box, program, "r = f(2)\nassert r.x == 2 and r.x == 2 and r.next is None and str(r.x) == '2'")
+    report = run(sandbox, program, "r = f(2)\nassert r.x == 2 and r.x == 2 and r.next is None and str(r.x) == '2'")
     assert (report.verdict, report.judge) == ("passed", "split")
 
 
@@ -649,19 +649,19 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("where", PLANTED)
-def test_a_function_that_a_program_plants_among_the_tests_is_marked(box: Sandbox, where: str) -> None:
+def test_a_function_that_a_program_plants_among_the_tests_is_marked(sandbox: Sandbox, where: str) -> None:
     program, test = PLANTED[where]
-    report = run(box, program, test)
+    report = run(sandbox, program, test)
     assert report.verdict != "passed" or report.judge == "program_methods"
 
 
-def test_what_a_program_plants_is_marked_in_later_tests_too(box: Sandbox) -> None:
+def test_what_a_program_plants_is_marked_in_later_tests_too(sandbox: Sandbox) -> None:
     program = "def f(o):\n    o.same = lambda *a: True\n    return 1\n"
-    report = run(box, program, "assert f(o) == 1 and o", "assert o.same(1, 2)", setup=f"{CHECKER}o = O()")
+    report = run(sandbox, program, "assert f(o) == 1 and o", "assert o.same(1, 2)", setup=f"{CHECKER}o = O()")
     assert report.judge == "program_methods"
 
 
-def test_functions_as_answers_are_unmarked(box: Sandbox) -> None:
+def test_functions_as_answers_are_unmarked(sandbox: Sandbox) -> None:
     program = "def f(x): return (lambda y: x + y, [lambda: x])\n"
-    report = run(box, program, "a, b = f(1)\nassert a(2) == 3 and b[0]() == 1")
+    report = run(sandbox, program, "a, b = f(1)\nassert a(2) == 3 and b[0]() == 1")
     assert (report.verdict, report.judge) == ("passed", "split")

@@ -11,30 +11,30 @@ import pytest
 
 from plaudit.grading import Verdict
 from sandbox.judge import judge
-from sandbox.sandbox import Sandbox, hidden
+from sandbox.sandbox import Sandbox, masked_paths
 from sandbox.types import Limits, Program, Report, StdioCase, StdioSuite, Stop
 
 LIMITS = Limits(cpu_s=2)
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(box: Sandbox, source: str, stdout: str = "", *, stdin: str = "", language: str = "python") -> Report:
-    return judge(Program(language, source), StdioSuite((StdioCase(stdin, stdout),)), LIMITS, Stop(), box)
+def run(sandbox: Sandbox, source: str, stdout: str = "", *, stdin: str = "", language: str = "python") -> Report:
+    return judge(Program(language, source), StdioSuite((StdioCase(stdin, stdout),)), LIMITS, Stop(), sandbox)
 
 
-def printed(box: Sandbox, source: str) -> str:
-    report = run(box, source)
+def printed(sandbox: Sandbox, source: str) -> str:
+    report = run(sandbox, source)
     assert report.tests[0].stderr == ""
     return report.tests[0].stdout
 
 
-def errors_of(box: Sandbox, setup: str, *trials: str) -> list[str]:
+def errors_of(sandbox: Sandbox, setup: str, *trials: str) -> list[str]:
     """What each trial raises, by the name of the error number; "-" where it works."""
     lines = ["import ctypes, errno, os, resource, socket", setup, "trials = ["]
     lines += [f"    lambda: {trial}," for trial in trials]
     lines += ["]", "for trial in trials:", "    try:", "        trial()", "        print('-')"]
     lines += ["    except OSError as error:", "        print(errno.errorcode.get(error.errno, error.errno))"]
-    return printed(box, "\n".join(lines)).split()
+    return printed(sandbox, "\n".join(lines)).split()
 
 
 SYSCALL = """
@@ -45,49 +45,49 @@ def call(number, *args):
 """
 
 
-def test_there_is_no_network_and_no_waiting_for_it(box: Sandbox) -> None:
-    report = run(box, "import socket; socket.create_connection(('93.184.216.34', 80))")
+def test_there_is_no_network_and_no_waiting_for_it(sandbox: Sandbox) -> None:
+    report = run(sandbox, "import socket; socket.create_connection(('93.184.216.34', 80))")
     assert report.verdict is Verdict.RUNTIME_ERROR
     assert report.tests[0].wall_ms < 2000
-    report = run(box, "import urllib.request; urllib.request.urlopen('http://example.org')")
+    report = run(sandbox, "import urllib.request; urllib.request.urlopen('http://example.org')")
     assert report.verdict is Verdict.RUNTIME_ERROR
     assert report.tests[0].wall_ms < 3000
 
 
-def test_no_socket_family_but_unix_exists(box: Sandbox) -> None:
+def test_no_socket_family_but_unix_exists(sandbox: Sandbox) -> None:
     families = {"AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16, "AF_PACKET": 17, "AF_ALG": 38, "AF_VSOCK": 40}
     trials = [f"socket.socket({number}, socket.SOCK_DGRAM)" for number in families.values()]
-    assert errors_of(box, "", *trials) == ["EAFNOSUPPORT"] * len(families)
+    assert errors_of(sandbox, "", *trials) == ["EAFNOSUPPORT"] * len(families)
 
 
-def test_a_socket_that_listens_outside_cannot_be_reached(box: Sandbox) -> None:
+def test_a_socket_that_listens_outside_cannot_be_reached(sandbox: Sandbox) -> None:
     with socket.socket(socket.AF_UNIX) as beacon:
         beacon.bind(f"\0plaudit-test-{os.getpid()}")
         beacon.listen()
         trial = f"socket.socket(socket.AF_UNIX).connect('\\0plaudit-test-{os.getpid()}')"
-        assert errors_of(box, "", trial) == ["ECONNREFUSED"]
+        assert errors_of(sandbox, "", trial) == ["ECONNREFUSED"]
 
 
-def test_the_first_process_of_the_jail_is_out_of_reach(box: Sandbox) -> None:
+def test_the_first_process_of_the_jail_is_out_of_reach(sandbox: Sandbox) -> None:
     paths = [f"open('/proc/1/{name}')" for name in ("mem", "environ", "maps", "cmdline", "status")]
-    assert errors_of(box, "", *paths, "os.listdir('/proc/1/fd')") == ["ENOENT"] * 6
+    assert errors_of(sandbox, "", *paths, "os.listdir('/proc/1/fd')") == ["ENOENT"] * 6
     calls = ["call(101, 16, 1, 0, 0)", "call(310, 1, 0, 0, 0, 0, 0)", "os.kill(1, 0)"]
     limits = ["resource.prlimit(1, resource.RLIMIT_CPU, (1, 1))", "os.sched_setaffinity(1, {0})"]
     others = ["os.setpriority(os.PRIO_PROCESS, 1, 5)"]
-    assert errors_of(box, SYSCALL, *calls, *limits, *others) == ["EPERM"] * 6
+    assert errors_of(sandbox, SYSCALL, *calls, *limits, *others) == ["EPERM"] * 6
 
 
-def test_only_oneself_is_seen(box: Sandbox) -> None:
+def test_only_oneself_is_seen(sandbox: Sandbox) -> None:
     assert (
-        printed(box, "import os; print([p for p in os.listdir('/proc') if p.isdigit()] == [str(os.getpid())])")
+        printed(sandbox, "import os; print([p for p in os.listdir('/proc') if p.isdigit()] == [str(os.getpid())])")
         == "True\n"
     )
     trials = [f"open({path!r})" for path in ("/proc/meminfo", "/proc/version", "/etc/shadow")]
     trials += [f"os.listdir({path!r})" for path in ("/home", "/sys", "/var/lib", "/run", "/opt", "/srv")]
-    assert set(errors_of(box, "", *trials)) <= {"ENOENT"}
+    assert set(errors_of(sandbox, "", *trials)) <= {"ENOENT"}
 
 
-def test_the_product_cannot_be_imported_from_inside(box: Sandbox) -> None:
+def test_the_product_cannot_be_imported_from_inside(sandbox: Sandbox) -> None:
     source = """
 for name in ("sandbox", "service", "training", "pyseccomp", "redis", "torch", "codec", "peer", "candidate", "tests"):
     try:
@@ -96,14 +96,14 @@ for name in ("sandbox", "service", "training", "pyseccomp", "redis", "torch", "c
     except ImportError:
         pass
 """
-    assert printed(box, source) == ""
+    assert printed(sandbox, source) == ""
 
 
-def test_the_product_is_covered_where_it_lies_in_a_bound_directory(box: Sandbox) -> None:
+def test_the_product_is_covered_where_it_lies_in_a_bound_directory(sandbox: Sandbox) -> None:
     """As in an image where it is installed into the interpreter that programs get."""
     root = str(ROOT)
-    plan = box.plan
-    box.plan = replace(plan, binds=(*plan.binds, root), masks=hidden([*plan.binds, root]))
+    plan = sandbox.jail_config
+    sandbox.jail_config = replace(plan, binds=(*plan.binds, root), masks=masked_paths([*plan.binds, root]))
     source = f"""
 import os, sys
 sys.path.insert(0, {root!r})
@@ -117,12 +117,12 @@ folders = [os.path.join({root!r}, name) for name in ("sandbox", "service", "trai
 print([os.listdir(folder) if os.path.exists(folder) else [] for folder in folders])  # /tmp is a fresh one
 """
     try:
-        assert printed(box, source) == "[[], [], []]\n"
+        assert printed(sandbox, source) == "[[], [], []]\n"
     finally:
-        box.plan = plan
+        sandbox.jail_config = plan
 
 
-def test_there_is_no_descriptor_to_write_a_verdict_to(box: Sandbox) -> None:
+def test_there_is_no_descriptor_to_write_a_verdict_to(sandbox: Sandbox) -> None:
     source = """
 import os
 for fd in range(3, 100):
@@ -132,15 +132,15 @@ for fd in range(3, 100):
     except OSError:
         pass
 """
-    assert printed(box, source) == ""
+    assert printed(sandbox, source) == ""
 
 
-def test_nothing_outside_tmp_can_be_written(box: Sandbox) -> None:
+def test_nothing_outside_tmp_can_be_written(sandbox: Sandbox) -> None:
     places = ("/usr/x", "/x", "/dev/x", "/harness/x", "/etc/x", "/usr/lib/x")
-    assert errors_of(box, "", *[f"open({place!r}, 'w')" for place in places]) == ["EROFS"] * len(places)
+    assert errors_of(sandbox, "", *[f"open({place!r}, 'w')" for place in places]) == ["EROFS"] * len(places)
 
 
-def test_kernel_interfaces_that_cross_walls_are_closed(box: Sandbox) -> None:
+def test_kernel_interfaces_that_cross_walls_are_closed(sandbox: Sandbox) -> None:
     trials = {
         "unshare user": ("call(272, 0x10000000)", "EPERM"),
         "mount": ("call(165, b'none', b'/tmp', b'tmpfs', 0, 0)", "EPERM"),
@@ -164,47 +164,47 @@ def test_kernel_interfaces_that_cross_walls_are_closed(box: Sandbox) -> None:
         "setuid": ("os.setuid(0)", "EPERM"),
     }
     wanted = [name for _, name in trials.values()]
-    got = errors_of(box, SYSCALL, *[trial for trial, _ in trials.values()])
+    got = errors_of(sandbox, SYSCALL, *[trial for trial, _ in trials.values()])
     assert dict(zip(trials, got, strict=False)) == dict(zip(trials, wanted, strict=True))
 
 
-def test_limits_cannot_be_raised(box: Sandbox) -> None:
+def test_limits_cannot_be_raised(sandbox: Sandbox) -> None:
     source = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (10**6, 10**6))"
-    assert "not allowed to raise maximum limit" in run(box, source).tests[0].stderr
+    assert "not allowed to raise maximum limit" in run(sandbox, source).tests[0].stderr
 
 
-def test_a_foreign_system_call_interface_is_a_security_violation(box: Sandbox) -> None:
+def test_a_foreign_system_call_interface_is_a_security_violation(sandbox: Sandbox) -> None:
     x32 = "import ctypes; ctypes.CDLL(None).syscall(0x40000000 + 39)"
-    assert run(box, x32).verdict is Verdict.SECURITY_VIOLATION
+    assert run(sandbox, x32).verdict is Verdict.SECURITY_VIOLATION
     i386 = """
 #include <cstdio>
 int main() { int r; __asm__ volatile("int $0x80" : "=a"(r) : "a"(20)); std::printf("%d", r); }
 """
-    assert run(box, i386, language="cpp").verdict is Verdict.SECURITY_VIOLATION
+    assert run(sandbox, i386, language="cpp").verdict is Verdict.SECURITY_VIOLATION
 
 
-def test_a_setuid_binary_gives_nothing(box: Sandbox) -> None:
+def test_a_setuid_binary_gives_nothing(sandbox: Sandbox) -> None:
     source = """
 import os, subprocess
 r = subprocess.run(["su", "-c", "id -u"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
 print(r.returncode != 0, r.stdout)
 """
-    assert printed(box, source) == "True \n"
-    assert "NoNewPrivs:\t1" in printed(box, "print(open('/proc/self/status').read())")
+    assert printed(sandbox, source) == "True \n"
+    assert "NoNewPrivs:\t1" in printed(sandbox, "print(open('/proc/self/status').read())")
 
 
-def test_no_capability_and_an_own_uid(box: Sandbox) -> None:
-    assert box.plan.uid is not None
+def test_no_capability_and_an_own_uid(sandbox: Sandbox) -> None:
+    assert sandbox.jail_config.uid is not None
     source = """
 import os
 print(os.getresuid(), os.getresgid(), os.getgroups())
 print([line.split()[1] for line in open("/proc/self/status") if line.startswith(("CapEff", "CapPrm", "CapInh"))])
 """
-    uid = box.plan.uid
-    assert printed(box, source) == f"{(uid,) * 3} {(uid,) * 3} []\n{['0' * 16] * 3}\n"
+    uid = sandbox.jail_config.uid
+    assert printed(sandbox, source) == f"{(uid,) * 3} {(uid,) * 3} []\n{['0' * 16] * 3}\n"
 
 
-def test_a_link_to_a_secret_leads_nowhere(box: Sandbox) -> None:
+def test_a_link_to_a_secret_leads_nowhere(sandbox: Sandbox) -> None:
     source = """
 import os
 os.symlink("/proc/1/root/etc/shadow", "/tmp/out.txt")
@@ -213,21 +213,21 @@ try:
 except OSError as error:
     print(type(error).__name__)
 """
-    assert printed(box, source) in ("FileNotFoundError\n", "PermissionError\n")
+    assert printed(sandbox, source) in ("FileNotFoundError\n", "PermissionError\n")
 
 
-def test_nothing_is_left_for_the_next_run(box: Sandbox) -> None:
+def test_nothing_is_left_for_the_next_run(sandbox: Sandbox) -> None:
     leave = """
 import os
 open("/tmp/left", "w").write("x")
 open("/dev/shm/left", "w").write("x")
 print(sorted(os.listdir("/tmp")), os.listdir("/dev/shm"))
 """
-    assert printed(box, leave) == "['left', 'main.py'] ['left']\n"
-    assert printed(box, "import os; print(os.listdir('/tmp'), os.listdir('/dev/shm'))") == "['main.py'] []\n"
+    assert printed(sandbox, leave) == "['left', 'main.py'] ['left']\n"
+    assert printed(sandbox, "import os; print(os.listdir('/tmp'), os.listdir('/dev/shm'))") == "['main.py'] []\n"
 
 
-def test_no_expected_output_is_anywhere_in_the_process(box: Sandbox) -> None:
+def test_no_expected_output_is_anywhere_in_the_process(sandbox: Sandbox) -> None:
     source = """
 import gc, sys
 mirrored = "tuptuo-1347-detcepxe"
@@ -239,7 +239,7 @@ while frame:
     frame = frame.f_back
 print(len(texts) > 100, any(mirrored[::-1] in text for text in texts))
 """
-    report = run(box, source, "expected-7431-output")
+    report = run(sandbox, source, "expected-7431-output")
     assert report.tests[0].stdout == "True False\n"
 
 
@@ -291,6 +291,6 @@ print(pickle.loads(pickle.dumps(P([0, 1, 4, 9]))).x)
 
 
 @pytest.mark.parametrize("name", ORDINARY)
-def test_ordinary_programs_work(box: Sandbox, name: str) -> None:
-    report = run(box, ORDINARY[name], "[0, 1, 4, 9]")
+def test_ordinary_programs_work(sandbox: Sandbox, name: str) -> None:
+    report = run(sandbox, ORDINARY[name], "[0, 1, 4, 9]")
     assert (report.verdict, report.tests[0].stderr) == (Verdict.PASSED, "")

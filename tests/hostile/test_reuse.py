@@ -9,8 +9,10 @@ from __future__ import annotations
 import pytest
 
 from plaudit.grading import Verdict
+from sandbox.capabilities import HostCapabilities
 from sandbox.judge import judge
-from sandbox.sandbox import Sandbox, Walls, state_directory
+from sandbox.owners import state_directory
+from sandbox.sandbox import Sandbox
 from sandbox.types import AssertSuite, CheckSuite, Limits, Program, Report, StdioCase, StdioSuite, Stop
 
 LIMITS = Limits(cpu_s=5)
@@ -224,30 +226,30 @@ ctypes.memset(id("left") + 40, 0, 1)
 }
 
 
-def run(box: Sandbox, source: str, stdout: str = "", limits: Limits = LIMITS) -> Report:
-    return judge(Program("python", source), StdioSuite((StdioCase("", stdout),)), limits, Stop(), box)
+def run(sandbox: Sandbox, source: str, stdout: str = "", limits: Limits = LIMITS) -> Report:
+    return judge(Program("python", source), StdioSuite((StdioCase("", stdout),)), limits, Stop(), sandbox)
 
 
-def world(box: Sandbox) -> dict[str, str]:
+def world(sandbox: Sandbox) -> dict[str, str]:
     """What a fresh program sees around it, by subject."""
-    report = run(box, LOOK)
+    report = run(sandbox, LOOK)
     assert report.tests[0].stderr == ""
     return dict(line.split(" ", 1) for line in report.tests[0].stdout.splitlines())
 
 
 @pytest.mark.parametrize("name", LEAVINGS)
-def test_the_next_program_does_not_see(box: Sandbox, name: str) -> None:
-    before = world(box)
-    report = run(box, LEAVINGS[name], limits=Limits(cpu_s=5, memory_mb=200))
+def test_the_next_program_does_not_see(sandbox: Sandbox, name: str) -> None:
+    before = world(sandbox)
+    report = run(sandbox, LEAVINGS[name], limits=Limits(cpu_s=5, memory_mb=200))
     if not name.startswith(("a crash", "a forbidden", "an end", "signals")):
         assert report.tests[0].stderr == ""
         assert report.tests[0].detail in ("", "the output differs")
-    assert world(box) == before
+    assert world(sandbox) == before
 
 
 def test_the_next_program_does_not_see_at_the_weaker_level_either() -> None:
     """Without cgroups the jail sweeps alone; what uses up memory is left out, because nobody stops it at once there."""
-    with Sandbox(Walls("userns", ("cgroups",), ""), state_directory()) as low:
+    with Sandbox(HostCapabilities("userns", ("cgroups",), ""), state_directory()) as low:
         before = world(low)
         for name, source in LEAVINGS.items():
             if not name.startswith(("an end", "a full disk", "no inode")):
@@ -255,17 +257,17 @@ def test_the_next_program_does_not_see_at_the_weaker_level_either() -> None:
                 assert world(low) == before, name
 
 
-def test_the_next_function_does_not_see_what_a_script_left_and_the_other_way_round(box: Sandbox) -> None:
+def test_the_next_function_does_not_see_what_a_script_left_and_the_other_way_round(sandbox: Sandbox) -> None:
     leave = "open('/tmp/left', 'w').close()\nimport builtins; builtins.left = 1\n"
     look = "import builtins, os\ndef f(): return [sorted(os.listdir('/tmp')), hasattr(builtins, 'left')]\n"
     suite = AssertSuite(("x = f()\nassert x == [['main.py'], False], x",), "", "f")
-    assert run(box, leave).verdict is Verdict.PASSED
-    assert judge(Program("python", look), suite, LIMITS, Stop(), box).verdict is Verdict.PASSED
-    assert judge(Program("python", leave + look), suite, LIMITS, Stop(), box).passed == 0
-    assert run(box, look + "print(f())", "[['main.py'], False]").verdict is Verdict.PASSED
+    assert run(sandbox, leave).verdict is Verdict.PASSED
+    assert judge(Program("python", look), suite, LIMITS, Stop(), sandbox).verdict is Verdict.PASSED
+    assert judge(Program("python", leave + look), suite, LIMITS, Stop(), sandbox).passed == 0
+    assert run(sandbox, look + "print(f())", "[['main.py'], False]").verdict is Verdict.PASSED
 
 
-def test_the_tests_of_one_program_leave_nothing_for_those_of_the_next(box: Sandbox) -> None:
+def test_the_tests_of_one_program_leave_nothing_for_those_of_the_next(sandbox: Sandbox) -> None:
     leave = """
 import builtins, random, json
 open("/tmp/left", "w").close()
@@ -279,11 +281,11 @@ assert f(os.listdir("/tmp")) == []
 assert not hasattr(builtins, "left") and not hasattr(json, "left") and sorted([]) == []
 """
     program = Program("python", "def f(x): return x")
-    assert judge(program, AssertSuite((leave + "assert f(1) == 1",), "", "f"), LIMITS, Stop(), box).passed == 1
-    assert judge(program, AssertSuite((look,), "", "f"), LIMITS, Stop(), box).verdict is Verdict.PASSED
+    assert judge(program, AssertSuite((leave + "assert f(1) == 1",), "", "f"), LIMITS, Stop(), sandbox).passed == 1
+    assert judge(program, AssertSuite((look,), "", "f"), LIMITS, Stop(), sandbox).verdict is Verdict.PASSED
 
 
-def test_chance_is_new_in_every_run(box: Sandbox) -> None:
+def test_chance_is_new_in_every_run(sandbox: Sandbox) -> None:
     """A forked interpreter would hand the same numbers to all, and one program could foresee those of another."""
     for source in (
         "import random\nprint(random.random())",
@@ -293,35 +295,35 @@ def test_chance_is_new_in_every_run(box: Sandbox) -> None:
         "import secrets\nprint(secrets.token_hex())",
         "import numpy\nprint(numpy.random.random())",
     ):
-        outputs = [run(box, source).tests[0].stdout for _ in range(3)]
+        outputs = [run(sandbox, source).tests[0].stdout for _ in range(3)]
         if outputs[0] or "numpy" not in source:
             assert len(set(outputs)) == 3, source
     seeded = "import random\nrandom.seed(1)\nprint(random.random())"
-    assert len({run(box, seeded).tests[0].stdout for _ in range(2)}) == 1
+    assert len({run(sandbox, seeded).tests[0].stdout for _ in range(2)}) == 1
 
 
-def test_memory_and_time_of_one_run_are_not_charged_to_the_next(box: Sandbox) -> None:
+def test_memory_and_time_of_one_run_are_not_charged_to_the_next(sandbox: Sandbox) -> None:
     greedy = "import time\nhoard = bytearray(100 << 20)\nhoard[::4096] = b'x' * len(hoard[::4096])\n"
     greedy += "while time.process_time() < 0.3: pass\n"
     for _ in range(2):
-        first = run(box, greedy).tests[0]
+        first = run(sandbox, greedy).tests[0]
         assert first.peak_memory_mb > 90
         assert first.cpu_ms > 280
-        modest = run(box, "print(1)", "1", Limits(cpu_s=5, memory_mb=64))
+        modest = run(sandbox, "print(1)", "1", Limits(cpu_s=5, memory_mb=64))
         assert modest.verdict is Verdict.PASSED
         assert modest.tests[0].peak_memory_mb < 64
         assert modest.tests[0].cpu_ms < 250
 
 
-def test_files_in_shared_memory_are_charged_to_who_wrote_them(box: Sandbox) -> None:
+def test_files_in_shared_memory_are_charged_to_who_wrote_them(sandbox: Sandbox) -> None:
     write = "open('/dev/shm/x', 'wb').write(bytes(15 << 20)); open('/tmp/x', 'wb').write(bytes(15 << 20)); print(1)"
-    assert run(box, write, "1", Limits(cpu_s=5, memory_mb=128)).tests[0].peak_memory_mb > 29
-    assert run(box, "hoard = bytearray(30 << 20); print(1)", "1", Limits(cpu_s=5, memory_mb=64)).passed == 1
+    assert run(sandbox, write, "1", Limits(cpu_s=5, memory_mb=128)).tests[0].peak_memory_mb > 29
+    assert run(sandbox, "hoard = bytearray(30 << 20); print(1)", "1", Limits(cpu_s=5, memory_mb=64)).passed == 1
 
 
-def test_limits_of_one_run_do_not_bind_the_next(box: Sandbox) -> None:
+def test_limits_of_one_run_do_not_bind_the_next(sandbox: Sandbox) -> None:
     tight = Limits(cpu_s=0.2, wall_s=2, memory_mb=32, output_kb=4, processes=4)
-    assert run(box, "print(1)", "1", tight).verdict is Verdict.PASSED
+    assert run(sandbox, "print(1)", "1", tight).verdict is Verdict.PASSED
     roomy = Limits(cpu_s=5, memory_mb=512, output_kb=2048, processes=64)
     source = """
 import os, threading, time
@@ -331,13 +333,13 @@ hoard = bytearray(100 << 20)
 hoard[::4096] = b"x" * len(hoard[::4096])
 print("y" * (1 << 20))
 """
-    assert run(box, source, "y" * (1 << 20), roomy).verdict is Verdict.PASSED
-    assert run(box, source, "y", tight).verdict not in (Verdict.PASSED, Verdict.WRONG_ANSWER)
+    assert run(sandbox, source, "y" * (1 << 20), roomy).verdict is Verdict.PASSED
+    assert run(sandbox, source, "y", tight).verdict not in (Verdict.PASSED, Verdict.WRONG_ANSWER)
 
 
-def test_a_check_leaves_nothing_for_the_same_check(box: Sandbox) -> None:
+def test_a_check_leaves_nothing_for_the_same_check(sandbox: Sandbox) -> None:
     """State that a program keeps in its module is its own run's; a cheat that counts its calls starts anew."""
     source = "calls = 0\ndef f(x):\n    global calls\n    calls += 1\n    return calls\n"
     suite = CheckSuite("def check(candidate):\n    assert candidate(0) == 1\n    assert candidate(0) == 2\n", "f")
     for _ in range(3):
-        assert judge(Program("python", source), suite, LIMITS, Stop(), box).verdict is Verdict.PASSED
+        assert judge(Program("python", source), suite, LIMITS, Stop(), sandbox).verdict is Verdict.PASSED

@@ -6,12 +6,12 @@ import pytest
 
 from plaudit.grading import Position
 from sandbox.judge import judge
-from sandbox.language_specs import BY_NAME, RECIPES
+from sandbox.language_specs import BY_NAME, LANGUAGE_SPECS
 from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, Report, ScriptSuite, Stop
 
 LIMITS = Limits(cpu_s=10)
-LANGUAGES = [recipe.name for recipe in RECIPES]
+LANGUAGES = [spec.name for spec in LANGUAGE_SPECS]
 
 # The program, and a test of it that is true where {} is 3: add(1, 2).
 ADD = {
@@ -85,114 +85,116 @@ BESIDE = {
 }
 
 
-def needs(box: Sandbox, language: str) -> None:
-    if language not in {known.name for known in box.languages()}:
+def needs(sandbox: Sandbox, language: str) -> None:
+    if language not in {known.name for known in sandbox.languages()}:
         packages = (*BY_NAME[language].packages, *BY_NAME[language].libraries)
         pytest.skip(f"needs the toolchain of {language}: {', '.join(packages)} (make toolchains)")
 
 
-def run(box: Sandbox, language: str, program: str, test: str, position: Position = "append") -> Report:
-    needs(box, language)
-    return judge(Program(language, program), ScriptSuite(test, position), LIMITS, Stop(), box)
+def run(sandbox: Sandbox, language: str, program: str, test: str, position: Position = "append") -> Report:
+    needs(sandbox, language)
+    return judge(Program(language, program), ScriptSuite(test, position), LIMITS, Stop(), sandbox)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_exit_code_of_program_and_test_is_the_verdict(box: Sandbox, language: str) -> None:
+def test_the_exit_code_of_program_and_test_is_the_verdict(sandbox: Sandbox, language: str) -> None:
     program, test = ADD[language]
-    right = run(box, language, program, test.replace("{}", "3"))
+    right = run(sandbox, language, program, test.replace("{}", "3"))
     assert (right.verdict, right.passed, right.total, right.judge) == ("passed", 1, 1, "shared_process"), right
-    wrong = run(box, language, program, test.replace("{}", "4"))
+    wrong = run(sandbox, language, program, test.replace("{}", "4"))
     assert (wrong.verdict, wrong.passed, wrong.judge) == ("runtime_error", 0, "shared_process"), wrong
 
 
 @pytest.mark.parametrize("language", BESIDE)
-def test_a_test_may_take_the_programs_place(box: Sandbox, language: str) -> None:
+def test_a_test_may_take_the_programs_place(sandbox: Sandbox, language: str) -> None:
     program, test = ADD[language][0], BESIDE[language]
-    assert run(box, language, program, test.replace("{}", "3"), "replace").verdict == "passed"
-    assert run(box, language, program, test.replace("{}", "4"), "replace").verdict == "runtime_error"
+    assert run(sandbox, language, program, test.replace("{}", "3"), "replace").verdict == "passed"
+    assert run(sandbox, language, program, test.replace("{}", "4"), "replace").verdict == "runtime_error"
 
 
-def test_compilers_that_take_several_files_get_both(box: Sandbox) -> None:
+def test_compilers_that_take_several_files_get_both(sandbox: Sandbox) -> None:
     java = "public class Adder { public static int add(int a, int b) { return a + b; } }"
     test = "public class Main { public static void main(String[] a) { if (Adder.add(1, 2) != 3) System.exit(1); } }"
-    assert run(box, "java", java, test, "replace").verdict == "passed"
+    assert run(sandbox, "java", java, test, "replace").verdict == "passed"
     typescript = "export function add(a: number, b: number): number { return a + b }"
     test = "import { add } from './program'\nif (add(1, 2) !== 3) process.exit(1)"
-    assert run(box, "typescript", typescript, test, "replace").verdict == "passed"
+    assert run(sandbox, "typescript", typescript, test, "replace").verdict == "passed"
     go = "package main\nfunc add(a, b int) int { return a + b }"
     test = 'package main\nimport "os"\nfunc main() { if add(1, 2) != 3 { os.Exit(1) } }'
-    assert run(box, "go", go, test, "replace").verdict == "passed"
+    assert run(sandbox, "go", go, test, "replace").verdict == "passed"
     csharp = "public static class Adder { public static int Add(int a, int b) { return a + b; } }"
     test = "class P { static int Main() { return Adder.Add(1, 2) == 3 ? 0 : 1; } }"
-    assert run(box, "csharp", csharp, test, "replace").verdict == "passed"
+    assert run(sandbox, "csharp", csharp, test, "replace").verdict == "passed"
 
 
-def test_a_program_cannot_take_the_place_of_its_test(box: Sandbox) -> None:
+def test_a_program_cannot_take_the_place_of_its_test(sandbox: Sandbox) -> None:
     for name in ("Main", "Check"):
         program = f"public class {name} {{ public static void main(String[] a) {{}} }}"
         test = f"public class {name} {{ public static void main(String[] a) {{ System.exit(1); }} }}"
-        assert run(box, "java", program, test, "replace").verdict == "compile_error"
-        assert run(box, "java", program.replace("public class", "class"), test, "replace").verdict == "compile_error"
+        assert run(sandbox, "java", program, test, "replace").verdict == "compile_error"
+        assert (
+            run(sandbox, "java", program.replace("public class", "class"), test, "replace").verdict == "compile_error"
+        )
     program = "class Main { public static void main(String[] a) {} }"
     test = "class Test { public static void main(String[] a) { System.exit(1); } }"
-    assert run(box, "java", program, test, "replace").verdict == "runtime_error"
+    assert run(sandbox, "java", program, test, "replace").verdict == "runtime_error"
 
 
-def test_what_does_not_compile_with_its_test_is_a_compile_error(box: Sandbox) -> None:
-    report = run(box, "cpp", "int add(int a, int b) { return a + b; }", "int main() { return subtract(1, 2); }")
+def test_what_does_not_compile_with_its_test_is_a_compile_error(sandbox: Sandbox) -> None:
+    report = run(sandbox, "cpp", "int add(int a, int b) { return a + b; }", "int main() { return subtract(1, 2); }")
     assert (report.verdict, report.total) == ("compile_error", 1)
     assert report.compile is not None
     assert "subtract" in report.compile.stderr
 
 
-def test_limits_have_their_own_verdicts(box: Sandbox) -> None:
-    needs(box, "ruby")
+def test_limits_have_their_own_verdicts(sandbox: Sandbox) -> None:
+    needs(sandbox, "ruby")
     suite, limits = ScriptSuite("loop {}"), Limits(cpu_s=0.5)
-    assert judge(Program("ruby", ""), suite, limits, Stop(), box).verdict == "time_limit"
-    assert run(box, "python", "", "h = []\nwhile True: h.append(bytearray(1 << 23))").verdict == "memory_limit"
+    assert judge(Program("ruby", ""), suite, limits, Stop(), sandbox).verdict == "time_limit"
+    assert run(sandbox, "python", "", "h = []\nwhile True: h.append(bytearray(1 << 23))").verdict == "memory_limit"
 
 
-def test_a_program_that_ends_early_forges_its_verdict_and_the_report_says_how_it_was_judged(box: Sandbox) -> None:
-    report = run(box, "python", "import sys; sys.exit(0)", "assert False")
+def test_a_program_that_ends_early_forges_its_verdict_and_the_report_says_how_it_was_judged(sandbox: Sandbox) -> None:
+    report = run(sandbox, "python", "import sys; sys.exit(0)", "assert False")
     assert (report.verdict, report.judge) == ("passed", "shared_process")
 
 
 # --- nobody passes by accident ---------------------------------------------------------------------------------------
 
 
-def test_php_goes_on_after_a_closing_tag(box: Sandbox) -> None:
+def test_php_goes_on_after_a_closing_tag(sandbox: Sandbox) -> None:
     fails = "if (add(1, 2) !== 4) { throw new Exception('Test failed!'); }"
     function = "function add($a, $b) { return $a + $b; }"
     for program in (f"<?php\n{function}\n?>", f"<?php\n{function}\n?>\nsome words", f"{function}"):
-        assert run(box, "php", program, fails).verdict == "runtime_error", program
-        assert run(box, "php", program, "<?php\n" + fails).verdict == "runtime_error", program
-    assert run(box, "php", f"<?php\n{function}\n?>\n", fails.replace("4", "3")).verdict == "passed"
-    assert run(box, "php", f"<?php\n{function}\n", "<?php\n" + fails.replace("4", "3")).verdict == "passed"
+        assert run(sandbox, "php", program, fails).verdict == "runtime_error", program
+        assert run(sandbox, "php", program, "<?php\n" + fails).verdict == "runtime_error", program
+    assert run(sandbox, "php", f"<?php\n{function}\n?>\n", fails.replace("4", "3")).verdict == "passed"
+    assert run(sandbox, "php", f"<?php\n{function}\n", "<?php\n" + fails.replace("4", "3")).verdict == "passed"
 
 
-def test_the_end_mark_of_perl_and_ruby_does_not_hide_the_test(box: Sandbox) -> None:
-    assert run(box, "perl", "sub f { 1 }\n__END__\nnotes", "exit 1 if f() != 2;").verdict == "runtime_error"
-    assert run(box, "ruby", "def f = 1\n__END__\nnotes", "raise 'no' if f != 2").verdict == "runtime_error"
-    assert run(box, "ruby", "def f = DATA.read.to_i\n__END__\n7", "raise 'no' if f != 7").verdict == "passed"
+def test_the_end_mark_of_perl_and_ruby_does_not_hide_the_test(sandbox: Sandbox) -> None:
+    assert run(sandbox, "perl", "sub f { 1 }\n__END__\nnotes", "exit 1 if f() != 2;").verdict == "runtime_error"
+    assert run(sandbox, "ruby", "def f = 1\n__END__\nnotes", "raise 'no' if f != 2").verdict == "runtime_error"
+    assert run(sandbox, "ruby", "def f = DATA.read.to_i\n__END__\n7", "raise 'no' if f != 7").verdict == "passed"
 
 
-def test_java_starts_the_class_of_the_test(box: Sandbox) -> None:
+def test_java_starts_the_class_of_the_test(sandbox: Sandbox) -> None:
     main = "public static void main(String[] a)"
     program = f"public class Adder {{ static int add(int a, int b) {{ return a + b; }} {main} {{}} }}"
     fails = f"class Main {{ {main} {{ assert Adder.add(1, 2) == 4; }} }}"
-    assert run(box, "java", program, fails).verdict == "runtime_error"
-    assert run(box, "java", program, fails.replace("4", "3")).verdict == "passed"
-    assert run(box, "java", program, fails.replace("Main", "Test")).verdict == "runtime_error"
+    assert run(sandbox, "java", program, fails).verdict == "runtime_error"
+    assert run(sandbox, "java", program, fails.replace("4", "3")).verdict == "passed"
+    assert run(sandbox, "java", program, fails.replace("Main", "Test")).verdict == "runtime_error"
 
 
-def test_a_rust_program_with_tests_of_its_own_is_judged_by_the_suite(box: Sandbox) -> None:
+def test_a_rust_program_with_tests_of_its_own_is_judged_by_the_suite(sandbox: Sandbox) -> None:
     program = "fn add(a: i32, b: i32) -> i32 { a + b }\n#[cfg(test)]\nmod own { #[test] fn fine() {} }"
-    assert run(box, "rust", program, "fn main() { assert_eq!(add(1, 2), 4); }").verdict == "runtime_error"
+    assert run(sandbox, "rust", program, "fn main() { assert_eq!(add(1, 2), 4); }").verdict == "runtime_error"
     tests = "#[cfg(test)]\nmod tests { use super::*; #[test] fn adds() { assert_eq!(add(1, 2), {}); } }"
-    assert run(box, "rust", program, tests.replace("add(1, 2), {}", "add(1, 2), 3")).verdict == "passed"
-    assert run(box, "rust", program, tests.replace("add(1, 2), {}", "add(1, 2), 4")).verdict == "runtime_error"
+    assert run(sandbox, "rust", program, tests.replace("add(1, 2), {}", "add(1, 2), 3")).verdict == "passed"
+    assert run(sandbox, "rust", program, tests.replace("add(1, 2), {}", "add(1, 2), 4")).verdict == "runtime_error"
 
 
-def test_a_program_cannot_choose_its_own_test_runner(box: Sandbox) -> None:
+def test_a_program_cannot_choose_its_own_test_runner(sandbox: Sandbox) -> None:
     own = 'package main\nimport ("os"; "testing")\nfunc TestFine(t *testing.T) {}\nfunc f() int { return 1 }'
-    assert run(box, "go", own, "func main() { if f() != 2 { os.Exit(1) } }").verdict == "runtime_error"
+    assert run(sandbox, "go", own, "func main() { if f() != 2 { os.Exit(1) } }").verdict == "runtime_error"

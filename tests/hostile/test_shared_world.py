@@ -714,23 +714,23 @@ ROWS = {
 }
 
 
-def run(box: Sandbox, source: str, *tests: str, setup: str = SETUP) -> Report:
+def run(sandbox: Sandbox, source: str, *tests: str, setup: str = SETUP) -> Report:
     """Without the control run: some of these tests are right for a program that does nothing."""
     suite = AssertSuite(tests, setup, "f")
-    return judge(Program("python", source), suite, Limits(cpu_s=5), Stop(), box, Options(control=False))
+    return judge(Program("python", source), suite, Limits(cpu_s=5), Stop(), sandbox, Options(control=False))
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_right_program_passes_a_test_that_shares_its_world(box: Sandbox, name: str) -> None:
+def test_a_right_program_passes_a_test_that_shares_its_world(sandbox: Sandbox, name: str) -> None:
     test, right, _ = ROWS[name]
-    report = run(box, right, test)
+    report = run(sandbox, right, test)
     assert report.verdict == "passed", f"{report.tests[0].detail} {report.tests[0].stderr}"
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_wrong_program_fails_a_test_that_shares_its_world(box: Sandbox, name: str) -> None:
+def test_a_wrong_program_fails_a_test_that_shares_its_world(sandbox: Sandbox, name: str) -> None:
     test, _, wrong = ROWS[name]
-    report = run(box, wrong, test)
+    report = run(sandbox, wrong, test)
     assert report.verdict in ("wrong_answer", "runtime_error", "no_result"), report.tests[0].detail
 
 
@@ -796,14 +796,14 @@ sys.stdin = io.StringIO('abc')
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_a_program_that_lies_about_its_world_fails_and_harms_nobody(box: Sandbox, name: str) -> None:
+def test_a_program_that_lies_about_its_world_fails_and_harms_nobody(sandbox: Sandbox, name: str) -> None:
     source = TAKE_OVER.replace("TREE", LIES[name])
     test = (
         "with warnings.catch_warnings(record=True), contextlib.redirect_stdout(io.StringIO()):\n"
         "    warnings.simplefilter('always')\n    assert f() == 1"
     )
     sound = "x = [1]\nassert x == [1] and os.path.isfile('/etc/ld.so.cache') and not os.path.exists('/tmp/x')"
-    report = run(box, source, test, sound, setup=SETUP + ALL_EARS)
+    report = run(sandbox, source, test, sound, setup=SETUP + ALL_EARS)
     assert [one.verdict for one in report.tests] == ["invalid_result", "passed"], [one.detail for one in report.tests]
 
 
@@ -897,27 +897,27 @@ INTRUSIONS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("name", INTRUSIONS)
-def test_what_the_program_wrote_is_never_run_where_the_verdict_is_made(box: Sandbox, name: str) -> None:
+def test_what_the_program_wrote_is_never_run_where_the_verdict_is_made(sandbox: Sandbox, name: str) -> None:
     test, source = INTRUSIONS[name]
-    report = run(box, f"PAYLOAD = {PAYLOAD!r}\n{source}", test, "x = 1\nassert x == 1")
+    report = run(sandbox, f"PAYLOAD = {PAYLOAD!r}\n{source}", test, "x = 1\nassert x == 1")
     assert report.tests[0].verdict in ("invalid_result", "runtime_error", "wrong_answer"), report.tests[0].detail
     assert report.tests[1].verdict == "passed"
 
 
-def test_a_module_of_the_librarys_name_does_not_hide_it_from_the_tests(box: Sandbox) -> None:
+def test_a_module_of_the_librarys_name_does_not_hide_it_from_the_tests(sandbox: Sandbox) -> None:
     source = "def f():\n    open('/tmp/colorsys.py', 'w').write('rgb_to_hsv = lambda *a: 5')"
-    report = run(box, source, "f()\nimport colorsys\nassert colorsys.rgb_to_hsv(0, 0, 0) == (0.0, 0.0, 0)")
+    report = run(sandbox, source, "f()\nimport colorsys\nassert colorsys.rgb_to_hsv(0, 0, 0) == (0.0, 0.0, 0)")
     assert report.verdict == "passed", report.tests[0].detail
 
 
-def test_the_program_cannot_choose_the_numbers_of_its_own_examination(box: Sandbox) -> None:
+def test_the_program_cannot_choose_the_numbers_of_its_own_examination(sandbox: Sandbox) -> None:
     test = "random.seed(3)\na = random.random()\nrandom.seed(3)\nf()\nassert random.random() == a"
-    assert run(box, "import random\ndef f(): random.seed(99)", test).verdict == "passed"
+    assert run(sandbox, "import random\ndef f(): random.seed(99)", test).verdict == "passed"
 
 
-def test_the_program_cannot_blur_the_decimals_of_its_own_examination(box: Sandbox) -> None:
+def test_the_program_cannot_blur_the_decimals_of_its_own_examination(sandbox: Sandbox) -> None:
     test = "f()\nassert decimal.Decimal('1.23456') + 0 == decimal.Decimal('1.23456')"
-    assert run(box, "import decimal\ndef f(): decimal.getcontext().prec = 2", test).verdict == "passed"
+    assert run(sandbox, "import decimal\ndef f(): decimal.getcontext().prec = 2", test).verdict == "passed"
 
 
 @pytest.mark.parametrize(
@@ -929,26 +929,28 @@ def test_the_program_cannot_blur_the_decimals_of_its_own_examination(box: Sandbo
         ("import os\ndef f():\n    os.chdir('/usr')", "/usr"),
     ],
 )
-def test_more_of_a_world_than_is_carried_is_a_failure_with_the_reason(box: Sandbox, source: str, reason: str) -> None:
+def test_more_of_a_world_than_is_carried_is_a_failure_with_the_reason(
+    sandbox: Sandbox, source: str, reason: str
+) -> None:
     test = (
         "b = io.StringIO()\nwith contextlib.redirect_stdout(b):\n    f()\n"
         "assert os.path.exists('big') and len(b.getvalue()) == 3_000_001 and os.getcwd() == '/usr'"
     )
-    report = run(box, source, test)
+    report = run(sandbox, source, test)
     assert report.verdict == "invalid_result"
     assert reason in report.tests[0].detail
 
 
-def test_more_of_a_world_than_is_carried_does_not_matter_where_nobody_looks(box: Sandbox) -> None:
+def test_more_of_a_world_than_is_carried_does_not_matter_where_nobody_looks(sandbox: Sandbox) -> None:
     source = "def f():\n    open('big', 'wb').write(bytes(6_000_000))\n    return 4"
-    assert run(box, source, "assert f() + 0 == 4").verdict == "passed"
+    assert run(sandbox, source, "assert f() + 0 == 4").verdict == "passed"
 
 
-def test_a_test_that_goes_on_is_not_met_by_the_world_of_the_one_before(box: Sandbox) -> None:
+def test_a_test_that_goes_on_is_not_met_by_the_world_of_the_one_before(sandbox: Sandbox) -> None:
     source = "import time\ndef f():\n    time.sleep(0)\n    print('real')\n    return 1"
     first = "patch('time.sleep').start()\nsys.stdout = io.StringIO()\nassert f() == 1 and time.sleep.called\n"
     last = "sys.stdout = sys.__stdout__\npatch.stopall()\nassert f() == 1"
-    report = run(box, source, first, last)
+    report = run(sandbox, source, first, last)
     assert report.verdict == "passed", [one.detail for one in report.tests]
     assert report.tests[0].stdout == ""
     assert report.tests[1].stdout == "real\n"
@@ -978,15 +980,15 @@ SWAYING = {
 
 
 @pytest.mark.parametrize("how", SWAYING)
-def test_files_that_a_suite_brings_are_not_swayed_unmarked(box: Sandbox, how: str) -> None:
+def test_files_that_a_suite_brings_are_not_swayed_unmarked(sandbox: Sandbox, how: str) -> None:
     source = f"import os\ndef f(x):\n    {SWAYING[how]}\n    return 0\n"
-    report = judge(Program("python", source), KEPT, Limits(cpu_s=5), Stop(), box)
+    report = judge(Program("python", source), KEPT, Limits(cpu_s=5), Stop(), sandbox)
     verdicts = [test.verdict for test in report.tests]
     assert verdicts[2] != "passed"
     assert verdicts[1] != "passed" or report.judge == "program_methods"
 
 
-def test_modules_that_a_suite_brings_are_its_own_whatever_a_program_writes(box: Sandbox) -> None:
+def test_modules_that_a_suite_brings_are_its_own_whatever_a_program_writes(sandbox: Sandbox) -> None:
     suite = PytestSuite(
         "from tools.numbers import seven\ndef test_late():\n    x = f(1)\n    import helper\n"
         "    from tools import plain\n    assert helper.same(x, seven()) and plain.LIMIT == 3\n",
@@ -1000,5 +1002,5 @@ def test_modules_that_a_suite_brings_are_its_own_whatever_a_program_writes(box: 
         "open('/tmp/start.txt', 'w').write('x')\ndef f(x):\n    open('/tmp/log.txt', 'w').write('x')\n    return 7\n"
     )
     for source, verdict in ((right, "passed"), (right.replace("7", "8"), "wrong_answer")):
-        report = judge(Program("python", source), suite, Limits(cpu_s=5), Stop(), box)
+        report = judge(Program("python", source), suite, Limits(cpu_s=5), Stop(), sandbox)
         assert (report.verdict, report.judge) == (verdict, "split"), report.tests[0].detail

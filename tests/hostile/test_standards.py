@@ -13,22 +13,22 @@ from sandbox.types import Limits, Program, Report, RunSuite, ScriptSuite, StdioC
 LIMITS = Limits(cpu_s=10)
 
 
-def needs(box: Sandbox, language: str) -> None:
-    if base(resolve(language)) not in {known.name for known in box.languages()}:
+def needs(sandbox: Sandbox, language: str) -> None:
+    if base(resolve(language)) not in {known.name for known in sandbox.languages()}:
         pytest.skip(f"needs the toolchain of {language} (make toolchains)")
 
 
-def prints(box: Sandbox, language: str, source: str, expected: str) -> Report:
-    needs(box, language)
-    return judge(Program(language, source), StdioSuite((StdioCase("", expected),)), LIMITS, Stop(), box)
+def prints(sandbox: Sandbox, language: str, source: str, expected: str) -> Report:
+    needs(sandbox, language)
+    return judge(Program(language, source), StdioSuite((StdioCase("", expected),)), LIMITS, Stop(), sandbox)
 
 
 def run(
-    box: Sandbox, language: str, source: str, *, files: dict[str, bytes] | None = None, args: tuple[str, ...] = ()
+    sandbox: Sandbox, language: str, source: str, *, files: dict[str, bytes] | None = None, args: tuple[str, ...] = ()
 ) -> Report:
-    needs(box, language)
+    needs(sandbox, language)
     suite = RunSuite(files=tuple((files or {}).items()), args=args)
-    return judge(Program(language, source), suite, LIMITS, Stop(), box)
+    return judge(Program(language, source), suite, LIMITS, Stop(), sandbox)
 
 
 def printed(report: Report) -> str:
@@ -60,8 +60,8 @@ VERSIONS = {
 
 
 @pytest.mark.parametrize("name", VERSIONS)
-def test_a_standard_in_a_name_is_the_compiler_s(box: Sandbox, name: str) -> None:
-    report = prints(box, name, CPP if "+" in name or "p" in name else C, VERSIONS[name])
+def test_a_standard_in_a_name_is_the_compiler_s(sandbox: Sandbox, name: str) -> None:
+    report = prints(sandbox, name, CPP if "+" in name or "p" in name else C, VERSIONS[name])
     assert report.verdict == "passed", report
 
 
@@ -86,8 +86,8 @@ def test_a_standard_in_a_name_is_the_compiler_s(box: Sandbox, name: str) -> None
         ("c2x", '#include <stdio.h>\nint main() {\n#ifdef NO\n#elifdef __STDC__\nputs("3");\n#endif\n}'),
     ],
 )
-def test_what_only_the_newer_standard_has_compiles_in_it(box: Sandbox, name: str, source: str) -> None:
-    assert prints(box, name, source, "3").verdict == "passed"
+def test_what_only_the_newer_standard_has_compiles_in_it(sandbox: Sandbox, name: str, source: str) -> None:
+    assert prints(sandbox, name, source, "3").verdict == "passed"
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_what_only_the_newer_standard_has_compiles_in_it(box: Sandbox, name: str
         ("c89", "int main() { for (int i = 0; i < 3; i++); return 0; }"),
     ],
 )
-def test_what_an_older_standard_lacks_does_not_compile(box: Sandbox, name: str, source: str) -> None:
-    report = prints(box, name, source, "")
+def test_what_an_older_standard_lacks_does_not_compile(sandbox: Sandbox, name: str, source: str) -> None:
+    report = prints(sandbox, name, source, "")
     assert report.verdict == "compile_error", report
 
 
@@ -119,29 +119,29 @@ GO_TESTS = [
 
 
 @pytest.mark.parametrize("source", GO_TESTS)
-def test_go_test_runs_the_tests_of_a_file(box: Sandbox, source: str) -> None:
-    right, wrong = (run(box, "go_test", source % number) for number in (3, 4))
+def test_go_test_runs_the_tests_of_a_file(sandbox: Sandbox, source: str) -> None:
+    right, wrong = (run(sandbox, "go_test", source % number) for number in (3, 4))
     assert (right.verdict, printed(right).splitlines()[-1]) == ("passed", "PASS")
     assert wrong.verdict == "runtime_error"
     assert "FAIL" in printed(wrong)
 
 
-def test_go_test_finds_the_package_in_files_beside_it(box: Sandbox) -> None:
+def test_go_test_finds_the_package_in_files_beside_it(sandbox: Sandbox) -> None:
     test = 'package main\nimport "testing"\nfunc TestAdd(t *testing.T) { if Add(1, 2) != 3 { t.Fatal("no") } }'
     for body, verdict in (("a + b", "passed"), ("a - b", "runtime_error")):
         file = f"package main\nfunc Add(a, b int) int {{ return {body} }}\nfunc main() {{}}\n".encode()
-        assert run(box, "go_test", test, files={"add.go": file}).verdict == verdict
-    assert run(box, "go_test", test).verdict == "compile_error"
+        assert run(sandbox, "go_test", test, files={"add.go": file}).verdict == verdict
+    assert run(sandbox, "go_test", test).verdict == "compile_error"
 
 
-def test_a_script_of_go_test_has_tests(box: Sandbox) -> None:
+def test_a_script_of_go_test_has_tests(sandbox: Sandbox) -> None:
     program, test = "package main\nfunc Add(a, b int) int { return a + b }", GO_TESTS[1].split("func main() {}\n")[1]
-    needs(box, "go")
+    needs(sandbox, "go")
     for number, verdict in ((3, "passed"), (4, "runtime_error")):
         suite = ScriptSuite('import "testing"\n' + test % number)
-        assert judge(Program("go_test", program), suite, LIMITS, Stop(), box).verdict == verdict
+        assert judge(Program("go_test", program), suite, LIMITS, Stop(), sandbox).verdict == verdict
     with pytest.raises(InvalidSuite, match="no tests"):
-        judge(Program("go_test", program), ScriptSuite("func helper() {}"), LIMITS, Stop(), box)
+        judge(Program("go_test", program), ScriptSuite("func helper() {}"), LIMITS, Stop(), sandbox)
 
 
 # --- an appended test with imports -----------------------------------------------------------------------------------
@@ -196,18 +196,18 @@ APPENDED = {
     ("language", "program", "test"), [(name, *pair) for name, pairs in APPENDED.items() for pair in pairs]
 )
 def test_imports_of_an_appended_test_are_put_where_they_belong(
-    box: Sandbox, language: str, program: str, test: str
+    sandbox: Sandbox, language: str, program: str, test: str
 ) -> None:
-    needs(box, language)
+    needs(sandbox, language)
     for number, verdict in ((3, "passed"), (4, "runtime_error")):
-        report = judge(Program(language, program), ScriptSuite(test % number), LIMITS, Stop(), box)
+        report = judge(Program(language, program), ScriptSuite(test % number), LIMITS, Stop(), sandbox)
         assert report.verdict == verdict, report
 
 
-def test_hoisted_imports_leave_the_program_s_line_numbers(box: Sandbox) -> None:
-    needs(box, "go")
+def test_hoisted_imports_leave_the_program_s_line_numbers(sandbox: Sandbox) -> None:
+    needs(sandbox, "go")
     program, test = "package main\n\nfunc Add(a int) int { return b }", 'import "os"\nfunc main() { os.Exit(Add(1)) }'
-    report = judge(Program("go", program), ScriptSuite(test), LIMITS, Stop(), box)
+    report = judge(Program("go", program), ScriptSuite(test), LIMITS, Stop(), sandbox)
     assert report.verdict == "compile_error"
     assert report.compile is not None
     assert "main.go:3:30" in report.compile.stderr
@@ -285,22 +285,22 @@ WITH_FILES: dict[str, tuple[str, str, dict[str, bytes]]] = {
 
 
 @pytest.mark.parametrize("case", WITH_FILES)
-def test_files_are_there_when_the_compiler_runs(box: Sandbox, case: str) -> None:
+def test_files_are_there_when_the_compiler_runs(sandbox: Sandbox, case: str) -> None:
     language, source, files = WITH_FILES[case]
-    report = run(box, language, source, files=files)
+    report = run(sandbox, language, source, files=files)
     assert (report.verdict, printed(report)) == ("passed", "7"), report
 
 
-def test_a_file_of_input_costs_no_second_compilation(box: Sandbox) -> None:
+def test_a_file_of_input_costs_no_second_compilation(sandbox: Sandbox) -> None:
     source = '#include <cstdio>\nint main() { freopen("in.txt", "r", stdin); int x; scanf("%d", &x); printf("%d", x); }'
-    first = run(box, "cpp", source, files={"in.txt": b"1"})
-    second = run(box, "cpp", source, files={"in.txt": b"2"})
+    first = run(sandbox, "cpp", source, files={"in.txt": b"1"})
+    second = run(sandbox, "cpp", source, files={"in.txt": b"2"})
     assert (printed(first), printed(second)) == ("1", "2")
     assert first.compile == second.compile
 
 
-def test_a_broken_file_is_the_compiler_s_complaint(box: Sandbox) -> None:
-    report = run(box, "cpp", '#include "h.h"\nint main() {}', files={"h.h": b"nonsense"})
+def test_a_broken_file_is_the_compiler_s_complaint(sandbox: Sandbox) -> None:
+    report = run(sandbox, "cpp", '#include "h.h"\nint main() {}', files={"h.h": b"nonsense"})
     assert report.verdict == "compile_error"
     assert report.compile is not None
     assert "h.h" in report.compile.stderr
@@ -320,15 +320,15 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("language", ARGUMENTS)
-def test_a_program_gets_its_arguments(box: Sandbox, language: str) -> None:
-    report = run(box, language, ARGUMENTS[language], args=("a b", "é"))
+def test_a_program_gets_its_arguments(sandbox: Sandbox, language: str) -> None:
+    report = run(sandbox, language, ARGUMENTS[language], args=("a b", "é"))
     assert printed(report) == "a b|é"
 
 
 @pytest.mark.parametrize("args", [("x\0y",), ("x" * 100_000,), ("x",) * 300])
-def test_arguments_have_bounds_that_are_named(box: Sandbox, args: tuple[str, ...]) -> None:
+def test_arguments_have_bounds_that_are_named(sandbox: Sandbox, args: tuple[str, ...]) -> None:
     with pytest.raises(InvalidSuite, match="args: "):
-        run(box, "python", "", args=args)
+        run(sandbox, "python", "", args=args)
 
 
 JUDGES = {
@@ -347,5 +347,5 @@ JUDGES = {
 
 
 @pytest.mark.parametrize("language", JUDGES)
-def test_a_program_can_tell_that_a_judge_runs_it(box: Sandbox, language: str) -> None:
-    assert prints(box, language, JUDGES[language], "1").verdict == "passed"
+def test_a_program_can_tell_that_a_judge_runs_it(sandbox: Sandbox, language: str) -> None:
+    assert prints(sandbox, language, JUDGES[language], "1").verdict == "passed"

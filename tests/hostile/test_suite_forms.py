@@ -28,10 +28,15 @@ WRONG = "def add(a, b):\n    return 0\n"
 
 
 def run(
-    box: Sandbox, source: str, suite: Suite, limits: Limits | None = None, stop: Stop | None = None, **options: object
+    sandbox: Sandbox,
+    source: str,
+    suite: Suite,
+    limits: Limits | None = None,
+    stop: Stop | None = None,
+    **options: object,
 ) -> Report:
     chosen = Options(**options)  # type: ignore[arg-type]
-    return judge(Program("python", source), suite, limits or Limits(cpu_s=5), stop or Stop(), box, chosen)
+    return judge(Program("python", source), suite, limits or Limits(cpu_s=5), stop or Stop(), sandbox, chosen)
 
 
 def failed(report: Report) -> list[str]:
@@ -44,9 +49,9 @@ def as_kinds(example: Example, native: type[PytestSuite | UnittestSuite]) -> lis
 
 
 @pytest.mark.parametrize("example", KODCODE, ids=lambda one: one.name)
-def test_kodcode_suites_tell_right_from_wrong(box: Sandbox, example: Example) -> None:
+def test_kodcode_suites_tell_right_from_wrong(sandbox: Sandbox, example: Example) -> None:
     for suite in as_kinds(example, PytestSuite):
-        right, wrong = run(box, example.right, suite), run(box, example.wrong, suite)
+        right, wrong = run(sandbox, example.right, suite), run(sandbox, example.wrong, suite)
         assert (right.verdict, failed(right)) == ("passed", [])
         assert right.judge in ("split", "program_methods")
         assert right.passed == right.total >= 2
@@ -54,9 +59,9 @@ def test_kodcode_suites_tell_right_from_wrong(box: Sandbox, example: Example) ->
 
 
 @pytest.mark.parametrize("example", BIGCODEBENCH, ids=lambda one: one.name)
-def test_bigcodebench_suites_tell_right_from_wrong(box: Sandbox, example: Example) -> None:
+def test_bigcodebench_suites_tell_right_from_wrong(sandbox: Sandbox, example: Example) -> None:
     for suite in as_kinds(example, UnittestSuite):
-        right, wrong = run(box, example.right, suite), run(box, example.wrong, suite)
+        right, wrong = run(sandbox, example.right, suite), run(sandbox, example.wrong, suite)
         assert (right.verdict, failed(right)) == ("passed", [])
         assert right.judge in ("split", "program_methods")
         assert right.passed == right.total == 2
@@ -65,9 +70,9 @@ def test_bigcodebench_suites_tell_right_from_wrong(box: Sandbox, example: Exampl
 
 
 @pytest.mark.parametrize("example", CLASSEVAL, ids=lambda one: one.name)
-def test_classeval_suites_tell_right_from_wrong(box: Sandbox, example: Example) -> None:
+def test_classeval_suites_tell_right_from_wrong(sandbox: Sandbox, example: Example) -> None:
     for suite in as_kinds(example, UnittestSuite):
-        right, wrong = run(box, example.right, suite), run(box, example.wrong, suite)
+        right, wrong = run(sandbox, example.right, suite), run(sandbox, example.wrong, suite)
         assert (right.verdict, failed(right)) == ("passed", [])
         assert failed(wrong) == list(example.failing)
 
@@ -81,9 +86,11 @@ TOGETHER = [(KODCODE[7], PytestSuite), (BIGCODEBENCH[4], UnittestSuite), (CLASSE
 
 @pytest.mark.parametrize(("example", "kind"), TOGETHER, ids=lambda one: getattr(one, "name", ""))
 def test_suites_judged_together_tell_right_from_wrong(
-    box: Sandbox, example: Example, kind: type[PytestSuite | UnittestSuite]
+    sandbox: Sandbox, example: Example, kind: type[PytestSuite | UnittestSuite]
 ) -> None:
-    right, wrong = (run(box, one, kind(example.tests), grading="together") for one in (example.right, example.wrong))
+    right, wrong = (
+        run(sandbox, one, kind(example.tests), grading="together") for one in (example.right, example.wrong)
+    )
     assert (right.verdict, right.judge) == ("passed", "shared_process")
     assert failed(wrong) == list(example.failing)
 
@@ -111,10 +118,10 @@ NOTHING = {
 
 
 @pytest.mark.parametrize("name", NOTHING)
-def test_an_entry_that_asserts_nothing_is_refused_by_name(box: Sandbox, name: str) -> None:
+def test_an_entry_that_asserts_nothing_is_refused_by_name(sandbox: Sandbox, name: str) -> None:
     entry, said = NOTHING[name]
     with pytest.raises(InvalidSuite) as refused:
-        run(box, ADD, AssertSuite(("assert add(1, 1) == 2", entry), entry_point="add"))
+        run(sandbox, ADD, AssertSuite(("assert add(1, 1) == 2", entry), entry_point="add"))
     assert "tests.asserts.1: " in str(refused.value)
     assert said in str(refused.value)
 
@@ -138,14 +145,14 @@ SOMETHING = [
 
 
 @pytest.mark.parametrize("entry", SOMETHING)
-def test_an_honest_entry_is_taken_and_tells_right_from_wrong(box: Sandbox, entry: str) -> None:
+def test_an_honest_entry_is_taken_and_tells_right_from_wrong(sandbox: Sandbox, entry: str) -> None:
     helped = "import pytest" in entry
     if helped:  # only test files bring pytest along
         entry = "def test_raises():\n    " + entry.replace("\n", "\n    ")
     suite = AssertSuite((entry,), entry_point="add")
-    assert run(box, ADD, suite).verdict == "passed"
+    assert run(sandbox, ADD, suite).verdict == "passed"
     wrong = "def add(a, b):\n    return 1\n"
-    assert run(box, wrong, suite).verdict != "passed"
+    assert run(sandbox, wrong, suite).verdict != "passed"
 
 
 @pytest.mark.parametrize(
@@ -159,9 +166,9 @@ def test_an_honest_entry_is_taken_and_tells_right_from_wrong(box: Sandbox, entry
         "def check(candidate):\n    results = []\n    results.append(candidate(1, 2) == 3)",
     ],
 )
-def test_a_check_without_an_assertion_that_runs_is_refused(box: Sandbox, test: str) -> None:
+def test_a_check_without_an_assertion_that_runs_is_refused(sandbox: Sandbox, test: str) -> None:
     with pytest.raises(InvalidSuite):
-        run(box, ADD, CheckSuite(test, "add"))
+        run(sandbox, ADD, CheckSuite(test, "add"))
 
 
 @pytest.mark.parametrize(
@@ -183,22 +190,22 @@ def test_a_check_without_an_assertion_that_runs_is_refused(box: Sandbox, test: s
         ("javascript", "test('adds', () => {});\n"),
     ],
 )
-def test_a_script_that_checks_nothing_is_refused(box: Sandbox, language: str, source: str) -> None:
-    if language not in {known.name for known in box.languages()}:
+def test_a_script_that_checks_nothing_is_refused(sandbox: Sandbox, language: str, source: str) -> None:
+    if language not in {known.name for known in sandbox.languages()}:
         pytest.skip(f"{language} is not installed")
     with pytest.raises(InvalidSuite):
-        judge(Program(language, "\n"), ScriptSuite(source), Limits(), Stop(), box)
+        judge(Program(language, "\n"), ScriptSuite(source), Limits(), Stop(), sandbox)
 
 
-def test_entries_whose_answers_nobody_looks_at_are_vacuous(box: Sandbox) -> None:
+def test_entries_whose_answers_nobody_looks_at_are_vacuous(sandbox: Sandbox) -> None:
     entries = ("twice(1)", "for n in range(2):\n    twice(n) == n", "x = add(1, 1)", "assert add(x, 1) == 3")
     program = f"{ADD}def twice(x):\n    return add(x, x)\n"
-    report = run(box, program, AssertSuite(entries, entry_point="add"))
+    report = run(sandbox, program, AssertSuite(entries, entry_point="add"))
     assert [test.vacuous for test in report.tests] == [True, True, True, False]
     assert (report.verdict, report.passed, report.total) == ("passed", 4, 4)
-    assert run(box, WRONG, AssertSuite(entries, entry_point="add")).verdict != "passed"
+    assert run(sandbox, WRONG, AssertSuite(entries, entry_point="add")).verdict != "passed"
     with pytest.raises(InvalidSuite, match="no test looks at"):
-        run(box, program, AssertSuite(entries[:2], entry_point="add"))
+        run(sandbox, program, AssertSuite(entries[:2], entry_point="add"))
 
 
 PASSES_IDLY = {
@@ -233,16 +240,16 @@ PASSES_IDLY = {
 
 
 @pytest.mark.parametrize("name", PASSES_IDLY)
-def test_what_passes_for_no_answer_is_vacuous(box: Sandbox, name: str) -> None:
+def test_what_passes_for_no_answer_is_vacuous(sandbox: Sandbox, name: str) -> None:
     idle = PASSES_IDLY[name]
     with pytest.raises(InvalidSuite, match="no test looks at what the program answers"):
-        run(box, ADD, PytestSuite(idle))
+        run(sandbox, ADD, PytestSuite(idle))
     mixed = PytestSuite(f"{idle}\ndef test_real():\n    assert add(1, 2) == 3\n")
     for program, verdict, passed in ((ADD, "passed", 2), (WRONG, "wrong_answer", 1)):
-        report = run(box, program, mixed)
+        report = run(sandbox, program, mixed)
         assert [(test.name, test.vacuous) for test in report.tests] == [("test_idle", True), ("test_real", False)]
         assert (report.verdict, report.passed, report.total) == (verdict, passed, 2)
-    assert run(box, ADD, PytestSuite(idle), control=False).verdict == "passed"
+    assert run(sandbox, ADD, PytestSuite(idle), control=False).verdict == "passed"
 
 
 @pytest.mark.parametrize(
@@ -257,8 +264,8 @@ def test_what_passes_for_no_answer_is_vacuous(box: Sandbox, name: str) -> None:
         "assert len(str(add(1, 2))) == 1",
     ],
 )
-def test_a_weak_test_is_not_called_vacuous(box: Sandbox, test: str) -> None:
-    report = run(box, ADD, PytestSuite(f"def test_weak():\n    {test}\n"))
+def test_a_weak_test_is_not_called_vacuous(sandbox: Sandbox, test: str) -> None:
+    report = run(sandbox, ADD, PytestSuite(f"def test_weak():\n    {test}\n"))
     assert (report.verdict, report.tests[0].vacuous) == ("passed", False)
 
 
@@ -273,15 +280,15 @@ IDLE_METHODS = {
 
 
 @pytest.mark.parametrize("name", IDLE_METHODS)
-def test_a_method_that_passes_for_no_answer_is_vacuous(box: Sandbox, name: str) -> None:
+def test_a_method_that_passes_for_no_answer_is_vacuous(sandbox: Sandbox, name: str) -> None:
     text = (
         "import unittest\nclass T(unittest.TestCase):\n"
         f"    def test_idle(self):\n        {IDLE_METHODS[name]}\n"
         "    def test_real(self):\n        self.assertEqual(add(1, 2), 3)\n"
     )
-    report = run(box, ADD, UnittestSuite(text))
+    report = run(sandbox, ADD, UnittestSuite(text))
     assert [(test.name, test.vacuous) for test in report.tests] == [("T.test_idle", True), ("T.test_real", False)]
-    assert run(box, WRONG, UnittestSuite(text)).verdict == "wrong_answer"
+    assert run(sandbox, WRONG, UnittestSuite(text)).verdict == "wrong_answer"
 
 
 HONEST = {
@@ -307,32 +314,32 @@ HONEST = {
 
 
 @pytest.mark.parametrize("name", HONEST)
-def test_an_honest_test_is_neither_vacuous_nor_refused(box: Sandbox, name: str) -> None:
+def test_an_honest_test_is_neither_vacuous_nor_refused(sandbox: Sandbox, name: str) -> None:
     suite = PytestSuite(f"def test_it():\n    {HONEST[name]}\n")
-    right, wrong = run(box, ADD, suite), run(box, WRONG, suite, limits=Limits(cpu_s=1))
+    right, wrong = run(sandbox, ADD, suite), run(sandbox, WRONG, suite, limits=Limits(cpu_s=1))
     assert (right.verdict, right.passed, right.tests[0].vacuous) == ("passed", 1, False)
     assert wrong.passed == 0
 
 
-def test_an_assertion_about_a_caught_exception_alone_is_honest(box: Sandbox) -> None:
+def test_an_assertion_about_a_caught_exception_alone_is_honest(sandbox: Sandbox) -> None:
     own = "class Own(Exception):\n    code = 3\ndef add(a, b):\n    raise Own\n"
     for line, right in (("assert error.code == 3", True), ("assert error.code == 4", False)):
         test = f"try:\n    add(1, 2)\nexcept Own as error:\n    {line}"
-        report = run(box, own, AssertSuite((test,), entry_point="add"))
+        report = run(sandbox, own, AssertSuite((test,), entry_point="add"))
         assert (report.verdict == "passed", report.tests[0].vacuous) == (right, False)
 
 
-def test_an_argument_that_has_to_stay_as_it_is_is_honest(box: Sandbox) -> None:
+def test_an_argument_that_has_to_stay_as_it_is_is_honest(sandbox: Sandbox) -> None:
     test = "xs = [1, 2]\nadd(xs, [3])\nassert xs == [1, 2]"
     for suite in (AssertSuite((test,), entry_point="add"), ScriptSuite(test)):
-        right, wrong = run(box, ADD, suite), run(box, "def add(a, b):\n    a += b\n    return a\n", suite)
+        right, wrong = run(sandbox, ADD, suite), run(sandbox, "def add(a, b):\n    a += b\n    return a\n", suite)
         assert (right.verdict, right.tests[0].vacuous, wrong.passed) == ("passed", False, 0)
 
 
-def test_a_handler_that_fails_beside_one_that_does_not_is_honest(box: Sandbox) -> None:
+def test_a_handler_that_fails_beside_one_that_does_not_is_honest(sandbox: Sandbox) -> None:
     test = "try:\n    add(1, 2)\nexcept KeyError:\n    assert False\nexcept LookupError:\n    pass"
     for error, right in (("IndexError", True), ("KeyError", False), ("ValueError", False)):
-        report = run(box, f"def add(a, b):\n    raise {error}\n", AssertSuite((test,), entry_point="add"))
+        report = run(sandbox, f"def add(a, b):\n    raise {error}\n", AssertSuite((test,), entry_point="add"))
         assert (report.verdict == "passed", report.tests[0].vacuous) == (right, False)
 
 
@@ -347,32 +354,32 @@ HONEST_SCRIPTS = {
 
 
 @pytest.mark.parametrize("name", HONEST_SCRIPTS)
-def test_an_honest_script_is_taken(box: Sandbox, name: str) -> None:
+def test_an_honest_script_is_taken(sandbox: Sandbox, name: str) -> None:
     suite = ScriptSuite(HONEST_SCRIPTS[name])
-    assert run(box, ADD, suite).verdict == "passed"
-    assert run(box, WRONG, suite).verdict != "passed"
+    assert run(sandbox, ADD, suite).verdict == "passed"
+    assert run(sandbox, WRONG, suite).verdict != "passed"
 
 
-def test_an_assertion_in_the_end_of_a_fixture_is_honest(box: Sandbox) -> None:
+def test_an_assertion_in_the_end_of_a_fixture_is_honest(sandbox: Sandbox) -> None:
     suite = PytestSuite(
         "import pytest\n@pytest.fixture\ndef results():\n    found = []\n    yield found\n    assert found == [3]\n"
         "def test_it(results):\n    results.append(add(1, 2))\n"
     )
-    right, wrong = run(box, ADD, suite), run(box, WRONG, suite)
+    right, wrong = run(sandbox, ADD, suite), run(sandbox, WRONG, suite)
     assert (right.verdict, right.tests[0].vacuous, wrong.passed) == ("passed", False, 0)
 
 
-def test_a_program_that_does_not_load_fails_every_test_by_name(box: Sandbox) -> None:
+def test_a_program_that_does_not_load_fails_every_test_by_name(sandbox: Sandbox) -> None:
     for suite in (PytestSuite(KODCODE[3].tests), UnittestSuite(BIGCODEBENCH[4].tests)):
-        loaded, broken = run(box, "prime = task_func = 1", suite), run(box, "raise OSError('no')", suite)
+        loaded, broken = run(sandbox, "prime = task_func = 1", suite), run(sandbox, "raise OSError('no')", suite)
         assert [test.name for test in broken.tests] == [test.name for test in loaded.tests] != []
         assert {test.verdict for test in broken.tests} == {Verdict.RUNTIME_ERROR}
         assert broken.passed == 0
-    missing = run(box, "x = 1", PytestSuite(KODCODE[0].tests))
+    missing = run(sandbox, "x = 1", PytestSuite(KODCODE[0].tests))
     assert (missing.verdict, missing.passed, missing.total) == ("runtime_error", 0, 2)
     other = PytestSuite("def test_a():\n    assert other(1) == 1\n", entry_point="add")
-    assert run(box, "def other(x): return x", other).verdict == "runtime_error"
-    assert run(box, "def other(x): return x\nadd = other", other).verdict == "passed"
+    assert run(sandbox, "def other(x): return x", other).verdict == "runtime_error"
+    assert run(sandbox, "def other(x): return x\nadd = other", other).verdict == "passed"
 
 
 @pytest.mark.parametrize(
@@ -386,7 +393,7 @@ def test_a_program_that_does_not_load_fails_every_test_by_name(box: Sandbox) -> 
     ],
 )
 @pytest.mark.parametrize("kind", ["pytest", "unittest"])
-def test_a_test_that_ends_the_program_costs_only_itself(box: Sandbox, kind: str, end: str) -> None:
+def test_a_test_that_ends_the_program_costs_only_itself(sandbox: Sandbox, kind: str, end: str) -> None:
     program = f"def f(x):\n    if x == 2:\n        {end}\n    return x\n"
     calls = [f"assert f({n}) == {n}" for n in (1, 2, 3)]
     if kind == "pytest":
@@ -394,34 +401,34 @@ def test_a_test_that_ends_the_program_costs_only_itself(box: Sandbox, kind: str,
     else:
         lines = "".join(f"    def test_{n}(self):\n        {call}\n" for n, call in enumerate(calls))
         suite = UnittestSuite(f"import unittest\nclass T(unittest.TestCase):\n{lines}")
-    report = run(box, program, suite, Limits(cpu_s=1, wall_s=2))
+    report = run(sandbox, program, suite, Limits(cpu_s=1, wall_s=2))
     assert [test.verdict == "passed" for test in report.tests] == [True, False, True]
 
 
-def test_stopping_early_names_the_tests_that_did_not_run(box: Sandbox) -> None:
-    report = run(box, KODCODE[3].wrong, PytestSuite(KODCODE[3].tests), stop=Stop(after_failures=1))
+def test_stopping_early_names_the_tests_that_did_not_run(sandbox: Sandbox) -> None:
+    report = run(sandbox, KODCODE[3].wrong, PytestSuite(KODCODE[3].tests), stop=Stop(after_failures=1))
     assert [test.verdict for test in report.tests] == ["wrong_answer", *["skipped"] * 4]
     assert report.tests[4].name == "test_no[9-square]"
     assert report.total == 5
 
 
-def test_what_the_suite_skips_is_not_counted(box: Sandbox) -> None:
+def test_what_the_suite_skips_is_not_counted(sandbox: Sandbox) -> None:
     text = "import pytest\n@pytest.mark.skip(reason='slow')\ndef test_a():\n    assert add(1, 2) == 3\n"
     with pytest.raises(InvalidSuite, match="every test is skipped"):
-        run(box, ADD, PytestSuite(text))
-    report = run(box, ADD, PytestSuite(f"{text}def test_b():\n    assert add(1, 2) == 3\n"))
+        run(sandbox, ADD, PytestSuite(text))
+    report = run(sandbox, ADD, PytestSuite(f"{text}def test_b():\n    assert add(1, 2) == 3\n"))
     assert (report.verdict, report.passed, report.total) == ("passed", 1, 1)
     assert "slow" in report.tests[0].detail
 
 
-def test_a_program_cannot_have_itself_skipped(box: Sandbox) -> None:
+def test_a_program_cannot_have_itself_skipped(sandbox: Sandbox) -> None:
     text = (
         "import pytest\ndef test_a():\n    if add(1, 2) is None:\n        pytest.skip('no')\n"
         "    assert add(1, 2) == 3\n"
     )
     needs = text.replace("pytest.skip('no')", "pytest.importorskip('nowhere')")
     for suite in (text, text.replace("skip", "xfail"), needs):
-        report = run(box, "def add(a, b):\n    pass\n", PytestSuite(suite))
+        report = run(sandbox, "def add(a, b):\n    pass\n", PytestSuite(suite))
         assert (report.verdict, report.passed, report.total) == ("invalid_result", 0, 1)
 
 
@@ -454,31 +461,31 @@ def slow(x):
 
 
 @pytest.mark.parametrize("name", PATCHING)
-def test_what_a_test_patches_is_patched_for_the_program(box: Sandbox, name: str) -> None:
+def test_what_a_test_patches_is_patched_for_the_program(sandbox: Sandbox, name: str) -> None:
     suite = PytestSuite(f"import solution\n{PATCHING[name]}")
-    assert run(box, PATCHED, suite).verdict == "passed"
+    assert run(sandbox, PATCHED, suite).verdict == "passed"
     wrong = PATCHED.replace("x + helper()", "x").replace("min(x, LIMIT)", "x").replace("return x\n", "return 0\n")
-    assert run(box, wrong, suite).verdict != "passed"
+    assert run(sandbox, wrong, suite).verdict != "passed"
 
 
 PROGRAM = "import time\nLIMIT = 1\ndef helper():\n    return 1\n" + ADD
 
 
 @pytest.mark.parametrize("name", BEYOND)
-def test_what_values_cannot_answer_is_unjudgeable_or_judged_together(box: Sandbox, name: str) -> None:
+def test_what_values_cannot_answer_is_unjudgeable_or_judged_together(sandbox: Sandbox, name: str) -> None:
     text = f"import solution\n{BEYOND[name]}"
     with pytest.raises(InvalidSuite, match=r"use options\.grading together"):
-        run(box, PROGRAM, PytestSuite(text))
+        run(sandbox, PROGRAM, PytestSuite(text))
     whole = PytestSuite(f"{text}def test_plain():\n    assert solution.add(2, 2) == 4\n")
-    split = run(box, PROGRAM, whole)
+    split = run(sandbox, PROGRAM, whole)
     assert [test.verdict for test in split.tests] == ["unjudgeable", "passed"]
     assert split.tests[0].detail
     assert (split.verdict, split.passed, split.total, split.judge) == ("passed", 1, 1, "split")
-    auto = run(box, PROGRAM, whole, grading="auto")
+    auto = run(sandbox, PROGRAM, whole, grading="auto")
     assert (auto.passed, auto.total, auto.judge) == (2, 2, "shared_process"), auto.tests
-    wrong = run(box, PROGRAM.replace("a + b", "a * b"), whole, grading="auto")
+    wrong = run(sandbox, PROGRAM.replace("a + b", "a * b"), whole, grading="auto")
     assert wrong.tests[0].verdict != "unjudgeable"
-    assert run(box, WRONG, whole).verdict == "wrong_answer"
+    assert run(sandbox, WRONG, whole).verdict == "wrong_answer"
 
 
 @pytest.mark.parametrize(
@@ -491,12 +498,12 @@ def test_what_values_cannot_answer_is_unjudgeable_or_judged_together(box: Sandbo
         "def add(a, b):\n    e = ImportError('x')\n    e.name = 'solution'\n    raise e\n",
     ],
 )
-def test_no_program_makes_a_test_file_invalid(box: Sandbox, program: str) -> None:
+def test_no_program_makes_a_test_file_invalid(sandbox: Sandbox, program: str) -> None:
     for suite in (
         PytestSuite("from solution import *\ndef test_a():\n    assert add(1, 2) == 3\n"),
         UnittestSuite(BIGCODEBENCH[0].tests.replace("task_func", "add")),
     ):
-        report = run(box, program, suite)
+        report = run(sandbox, program, suite)
         assert (report.verdict != "passed", report.passed) == (True, 0)
 
 
@@ -515,16 +522,16 @@ def test_no_program_makes_a_test_file_invalid(box: Sandbox, program: str) -> Non
         (PytestSuite("if add(1, 2):\n    def test_a():\n        assert add(1, 2) == 3\n"), "depend on"),
     ],
 )
-def test_a_test_file_that_is_of_no_use_is_invalid(box: Sandbox, suite: Suite, said: str) -> None:
+def test_a_test_file_that_is_of_no_use_is_invalid(sandbox: Sandbox, suite: Suite, said: str) -> None:
     with pytest.raises(InvalidSuite, match=said):
-        run(box, ADD, suite)
+        run(sandbox, ADD, suite)
 
 
-def test_assertions_that_are_never_reached_pass_nothing_together(box: Sandbox) -> None:
+def test_assertions_that_are_never_reached_pass_nothing_together(sandbox: Sandbox) -> None:
     text = "def test_all():\n    for x in items():\n        assert x > 0\n"
     right, empty = "def items():\n    return [1]\n", "def items():\n    return []\n"
-    assert run(box, right, PytestSuite(text), grading="together").verdict == "passed"
-    report = run(box, empty, PytestSuite(text), grading="together")
+    assert run(sandbox, right, PytestSuite(text), grading="together").verdict == "passed"
+    report = run(sandbox, empty, PytestSuite(text), grading="together")
     assert (report.verdict, report.judge) == ("wrong_answer", "shared_process")
     assert "reached" in report.tests[0].detail
     for entry in (
@@ -532,8 +539,8 @@ def test_assertions_that_are_never_reached_pass_nothing_together(box: Sandbox) -
         "for x in items():\n    if x < 0:\n        raise AssertionError",
     ):
         suite = AssertSuite((entry,), entry_point="items")
-        assert run(box, right, suite, grading="together").verdict == "passed"
-        assert run(box, empty, suite, grading="together").verdict == "wrong_answer"
+        assert run(sandbox, right, suite, grading="together").verdict == "passed"
+        assert run(sandbox, empty, suite, grading="together").verdict == "wrong_answer"
 
 
 JEST = """
@@ -556,28 +563,28 @@ describe("add", () => {
     ],
 )
 @pytest.mark.parametrize("language", ["javascript", "typescript"])
-def test_javascript_tests_that_are_defined_are_run(box: Sandbox, language: str, suite: str) -> None:
-    if language not in {known.name for known in box.languages()}:
+def test_javascript_tests_that_are_defined_are_run(sandbox: Sandbox, language: str, suite: str) -> None:
+    if language not in {known.name for known in sandbox.languages()}:
         pytest.skip(f"{language} is not installed")
     right, wrong = "function add(a, b) { return a + b; }\n", "function add(a, b) { return 0; }\n"
-    reports = [judge(Program(language, one), ScriptSuite(suite), Limits(), Stop(), box) for one in (right, wrong)]
+    reports = [judge(Program(language, one), ScriptSuite(suite), Limits(), Stop(), sandbox) for one in (right, wrong)]
     assert [report.verdict for report in reports] == ["passed", "runtime_error"]
 
 
-def test_the_runner_of_test_files_is_the_executors_own(box: Sandbox) -> None:
+def test_the_runner_of_test_files_is_the_executors_own(sandbox: Sandbox) -> None:
     lines = ("for one in (pytest, pluggy):", "    assert add(one.__file__, '')[:13] == '/harness/lib/'")
     probe = "import pytest\nimport pluggy\ndef test_a():\n    " + "\n    ".join(lines)
-    assert run(box, ADD, PytestSuite(probe)).verdict == "passed"
+    assert run(sandbox, ADD, PytestSuite(probe)).verdict == "passed"
 
 
 UNFINISHED = ("@(lambda g: lambda *a: None)", "if False:", "x = (", "x = 1 \\", "class Rest:", "def rest():")
 
 
 @pytest.mark.parametrize("line", UNFINISHED)
-def test_an_unfinished_last_line_does_not_swallow_a_script(box: Sandbox, line: str) -> None:
+def test_an_unfinished_last_line_does_not_swallow_a_script(sandbox: Sandbox, line: str) -> None:
     script = ScriptSuite("def verify():\n    assert add(1, 2) == 3\nverify()\n")
-    assert run(box, f"{WRONG}{line}", script).verdict in ("runtime_error", "compile_error")
-    assert run(box, ADD, script).verdict == "passed"
+    assert run(sandbox, f"{WRONG}{line}", script).verdict in ("runtime_error", "compile_error")
+    assert run(sandbox, ADD, script).verdict == "passed"
 
 
 APPENDED = {
@@ -605,14 +612,14 @@ APPENDED = {
 
 
 @pytest.mark.parametrize("name", APPENDED)
-def test_an_appended_test_may_have_imports_of_its_own(box: Sandbox, name: str) -> None:
+def test_an_appended_test_may_have_imports_of_its_own(sandbox: Sandbox, name: str) -> None:
     language = name.partition(" ")[0]
-    if language not in {known.name for known in box.languages()}:
+    if language not in {known.name for known in sandbox.languages()}:
         pytest.skip(f"{language} is not installed")
     program, test = APPENDED[name]
     wrong = program.replace("strings.Repeat(s, 2)", "strings.Repeat(s, 3)").replace("s + s", "s")
     verdicts = [
-        judge(Program(language, one), ScriptSuite(test), Limits(), Stop(), box).verdict for one in (program, wrong)
+        judge(Program(language, one), ScriptSuite(test), Limits(), Stop(), sandbox).verdict for one in (program, wrong)
     ]
     assert verdicts == ["passed", "runtime_error"]
 
@@ -637,7 +644,7 @@ FORGERS = {
 
 
 @pytest.mark.parametrize("name", FORGERS)
-def test_no_program_forges_a_test_file(box: Sandbox, name: str) -> None:
+def test_no_program_forges_a_test_file(sandbox: Sandbox, name: str) -> None:
     for suite in (
         PytestSuite("from solution import *\ndef test_sum():\n    assert add(1, 2) == 3\n"),
         PytestSuite("import pytest\ndef test_sum():\n    assert add(1, 2) == pytest.approx(3)\n"),
@@ -646,17 +653,17 @@ def test_no_program_forges_a_test_file(box: Sandbox, name: str) -> None:
             "        self.assertEqual(add(1, 2), 3)\n"
         ),
     ):
-        report = run(box, FORGERS[name], suite)
+        report = run(sandbox, FORGERS[name], suite)
         assert (report.verdict != "passed", report.passed, report.total) == (True, 0, 1), report.tests
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["at the head of the file", "in a test"])
-def test_files_of_a_suite_are_imported_and_those_of_a_program_are_not(box: Sandbox, late: bool) -> None:
+def test_files_of_a_suite_are_imported_and_those_of_a_program_are_not(sandbox: Sandbox, late: bool) -> None:
     lines = ("def test_all():\n", "    from cases import CASES\n", "    assert all(add(a, 1) == b for a, b in CASES)\n")
     source = "".join(lines) if late else "from cases import CASES\n" + lines[0] + lines[2]
     suite = PytestSuite(source, files=(("cases.py", b"CASES = [(1, 2), (2, 3)]\n"),))
     verdicts = [
-        judge(Program("python", text), suite, Limits(), Stop(), box).verdict
+        judge(Program("python", text), suite, Limits(), Stop(), sandbox).verdict
         for text in ("def add(a, b): return a + b\n", "def add(a, b): return a - b\n")
     ]
     assert verdicts == ["passed", "wrong_answer"]
@@ -665,7 +672,7 @@ def test_files_of_a_suite_are_imported_and_those_of_a_program_are_not(box: Sandb
     writer = "def add(a, b):\n    open('planted.py', 'w').write('right = lambda told: True')\n    return 5\nadd(1, 1)\n"
     suite = PytestSuite(late_planted if late else planted, files=suite.files)
     with pytest.raises(InvalidSuite, match="planted"):  # it is not there without the program
-        judge(Program("python", writer), suite, Limits(), Stop(), box)
+        judge(Program("python", writer), suite, Limits(), Stop(), sandbox)
     if late:
-        report = judge(Program("python", writer), suite, Limits(), Stop(), box, Options(control=False))
+        report = judge(Program("python", writer), suite, Limits(), Stop(), sandbox, Options(control=False))
         assert (report.passed, report.total) == (0, 1)

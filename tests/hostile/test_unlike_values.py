@@ -86,31 +86,33 @@ UNSPLIT = {
 IMPORTS = "import asyncio, contextlib, inspect, io, sys, types\nfrom unittest.mock import patch\n"
 
 
-def run(box: Sandbox, source: str, test: str) -> Report:
-    return judge(Program("python", source), AssertSuite((test,), IMPORTS, "plain"), Limits(cpu_s=5), Stop(), box)
+def run(sandbox: Sandbox, source: str, test: str) -> Report:
+    return judge(Program("python", source), AssertSuite((test,), IMPORTS, "plain"), Limits(cpu_s=5), Stop(), sandbox)
 
 
 @pytest.mark.parametrize("name", SPLIT)
-def test_tests_may_await_and_inspect_what_a_program_returns(box: Sandbox, name: str) -> None:
-    report = run(box, PROGRAM, SPLIT[name])
+def test_tests_may_await_and_inspect_what_a_program_returns(sandbox: Sandbox, name: str) -> None:
+    report = run(sandbox, PROGRAM, SPLIT[name])
     assert report.verdict == "passed", report.tests[0].detail
 
 
-def test_a_test_that_looks_into_the_program_is_unjudgeable_and_not_counted(box: Sandbox) -> None:
+def test_a_test_that_looks_into_the_program_is_unjudgeable_and_not_counted(sandbox: Sandbox) -> None:
     looking = "assert plain.__globals__['helper'](1) == 9"
     with pytest.raises(InvalidSuite, match=r"no test can be judged by values.*globals"):
-        run(box, PROGRAM, looking)
+        run(sandbox, PROGRAM, looking)
     suite = AssertSuite((looking, "assert plain(1) is not None"), IMPORTS, "plain")
-    report = judge(Program("python", PROGRAM), suite, Limits(cpu_s=5), Stop(), box)
+    report = judge(Program("python", PROGRAM), suite, Limits(cpu_s=5), Stop(), sandbox)
     assert [test.verdict for test in report.tests] == ["unjudgeable", "passed"]
     assert "globals" in report.tests[0].detail
     assert (report.verdict, report.passed, report.total) == ("passed", 1, 1)
 
 
 @pytest.mark.parametrize("name", UNSPLIT)
-def test_a_test_that_needs_the_programs_process_is_an_invalid_result_with_the_reason(box: Sandbox, name: str) -> None:
+def test_a_test_that_needs_the_programs_process_is_an_invalid_result_with_the_reason(
+    sandbox: Sandbox, name: str
+) -> None:
     test, reason = UNSPLIT[name]
-    report = run(box, PROGRAM, test)
+    report = run(sandbox, PROGRAM, test)
     assert report.verdict == "invalid_result"
     assert reason in report.tests[0].detail
 
@@ -134,7 +136,7 @@ def test_a_test_that_needs_the_programs_process_is_an_invalid_result_with_the_re
     ],
 )
 def test_an_object_that_only_looks_like_a_coroutine_or_generator_passes_nothing(
-    box: Sandbox, test: str, answer: str
+    sandbox: Sandbox, test: str, answer: str
 ) -> None:
     source = f"""
 class Yes:
@@ -145,4 +147,4 @@ class Yes:
     def __iter__(self): return iter(())
 def plain(x): return {answer}
 """
-    assert run(box, source, test).passed == 0
+    assert run(sandbox, source, test).passed == 0

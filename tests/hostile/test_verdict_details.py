@@ -42,12 +42,14 @@ def hoard_in_a_child():
 """
 
 
-def stdio(box: Sandbox, source: str, stdout: str = "", limits: Limits = LIMITS, compare: Compare = "rstrip") -> Report:
-    return judge(Program("python", source), StdioSuite((StdioCase("", stdout),), compare), limits, Stop(), box)
+def stdio(
+    sandbox: Sandbox, source: str, stdout: str = "", limits: Limits = LIMITS, compare: Compare = "rstrip"
+) -> Report:
+    return judge(Program("python", source), StdioSuite((StdioCase("", stdout),), compare), limits, Stop(), sandbox)
 
 
-def calls(box: Sandbox, source: str, way: str, limits: Limits = LIMITS) -> Report:
-    return judge(Program("python", source), WAYS[way], limits, Stop(), box)
+def calls(sandbox: Sandbox, source: str, way: str, limits: Limits = LIMITS) -> Report:
+    return judge(Program("python", source), WAYS[way], limits, Stop(), sandbox)
 
 
 # blame
@@ -70,27 +72,27 @@ def calls(box: Sandbox, source: str, way: str, limits: Limits = LIMITS) -> Repor
         ("print('right')", Verdict.PASSED, ""),
     ],
 )
-def test_the_worst_cause_is_blamed(box: Sandbox, source: str, verdict: Verdict, reason: str) -> None:
-    report = stdio(box, source, "right", Limits(cpu_s=1, wall_s=6, memory_mb=64, output_kb=64))
+def test_the_worst_cause_is_blamed(sandbox: Sandbox, source: str, verdict: Verdict, reason: str) -> None:
+    report = stdio(sandbox, source, "right", Limits(cpu_s=1, wall_s=6, memory_mb=64, output_kb=64))
     assert report.verdict is verdict
     assert reason in report.tests[0].detail
 
 
 @ALL
-def test_a_right_answer_does_not_outweigh_a_limit(box: Sandbox, way: str) -> None:
+def test_a_right_answer_does_not_outweigh_a_limit(sandbox: Sandbox, way: str) -> None:
     """The child dies of hunger, the flood is still in the pipe, the time is up: the value comes all the same."""
-    report = calls(box, HOARD + "def f(x):\n    if x == 1: hoard_in_a_child()\n    return x + 1", way, SMALL)
+    report = calls(sandbox, HOARD + "def f(x):\n    if x == 1: hoard_in_a_child()\n    return x + 1", way, SMALL)
     assert [test.verdict for test in report.tests] == ["memory_limit", "passed"]
-    report = calls(box, "def f(x):\n    if x == 1: print('y' * 66000)\n    return x + 1", way, SMALL)
+    report = calls(sandbox, "def f(x):\n    if x == 1: print('y' * 66000)\n    return x + 1", way, SMALL)
     assert [test.verdict for test in report.tests] == ["output_limit", "passed"]
     slow = "import time\ndef f(x):\n    while x == 1 and time.process_time() < 0.6: pass\n    return x + 1"
-    report = calls(box, slow, way, Limits(cpu_s=0.5, wall_s=10))
+    report = calls(sandbox, slow, way, Limits(cpu_s=0.5, wall_s=10))
     assert [test.verdict for test in report.tests] == ["time_limit", "passed"]
 
 
 @ALL
-def test_printing_within_the_limit_in_every_test_is_no_flood(box: Sandbox, way: str) -> None:
-    report = calls(box, "def f(x):\n    print('y' * 60000)\n    return x + 1", way, SMALL)
+def test_printing_within_the_limit_in_every_test_is_no_flood(sandbox: Sandbox, way: str) -> None:
+    report = calls(sandbox, "def f(x):\n    print('y' * 60000)\n    return x + 1", way, SMALL)
     assert report.verdict is Verdict.PASSED
     assert all(len(test.stdout) > 3000 for test in report.tests)
 
@@ -98,9 +100,9 @@ def test_printing_within_the_limit_in_every_test_is_no_flood(box: Sandbox, way: 
 # flags
 
 
-def test_flags_say_what_else_happened(box: Sandbox) -> None:
+def test_flags_say_what_else_happened(sandbox: Sandbox) -> None:
     orphan = "import os, time\nif os.fork() == 0: time.sleep(100)\nprint('ok')"
-    assert stdio(box, orphan, "ok").flags == ("orphans_killed",)
+    assert stdio(sandbox, orphan, "ok").flags == ("orphans_killed",)
     crowd = """
 import os, time
 try:
@@ -109,14 +111,14 @@ try:
 except BlockingIOError:
     print("ok")
 """
-    assert stdio(box, crowd, "ok").flags == ("orphans_killed", "process_limit")
+    assert stdio(sandbox, crowd, "ok").flags == ("orphans_killed", "process_limit")
     loud = "import sys\nsys.stderr.write('e' * 100_000)\nprint('ok')"
-    assert stdio(box, loud, "ok").flags == ("stderr_truncated",)
-    assert stdio(box, "print('ok')", "ok").flags == ()
+    assert stdio(sandbox, loud, "ok").flags == ("stderr_truncated",)
+    assert stdio(sandbox, "print('ok')", "ok").flags == ()
 
 
 @ALL
-def test_flags_are_found_behind_calls_as_well(box: Sandbox, way: str) -> None:
+def test_flags_are_found_behind_calls_as_well(sandbox: Sandbox, way: str) -> None:
     crowd = """
 import os, time
 def f(x):
@@ -127,7 +129,7 @@ def f(x):
     except BlockingIOError:
         return 2
 """
-    report = calls(box, crowd, way)
+    report = calls(sandbox, crowd, way)
     assert report.verdict is Verdict.PASSED
     assert "process_limit" in report.flags
 
@@ -136,7 +138,7 @@ def f(x):
 
 
 @ALL
-def test_memory_and_time_are_each_tests_own(box: Sandbox, way: str) -> None:
+def test_memory_and_time_are_each_tests_own(sandbox: Sandbox, way: str) -> None:
     source = """
 import time
 def f(x):
@@ -146,7 +148,7 @@ def f(x):
         while time.process_time() < 0.3: pass
     return x + 1
 """
-    first, second = calls(box, source, way).tests
+    first, second = calls(sandbox, source, way).tests
     assert first.peak_memory_mb > 90
     assert second.peak_memory_mb < 60
     assert first.cpu_ms > 150
@@ -154,16 +156,16 @@ def f(x):
     assert 0 < first.wall_ms < 20_000
 
 
-def test_a_run_tells_its_peak_and_its_time(box: Sandbox) -> None:
+def test_a_run_tells_its_peak_and_its_time(sandbox: Sandbox) -> None:
     source = "import time\nx = bytearray(50 << 20)\nx[::4096] = b'x' * len(x[::4096])\n"
     source += "while time.process_time() < 0.3: pass"
-    test = stdio(box, source).tests[0]
+    test = stdio(sandbox, source).tests[0]
     assert 45 < test.peak_memory_mb < 120
     assert 280 < test.cpu_ms < 2000
     assert test.wall_ms >= test.cpu_ms * 0.5
 
 
-def test_children_count_for_both(box: Sandbox) -> None:
+def test_children_count_for_both(sandbox: Sandbox) -> None:
     source = """
 import os, time
 for _ in range(3):
@@ -175,7 +177,7 @@ for _ in range(3):
         os._exit(0)
 for _ in range(3): os.wait()
 """
-    test = stdio(box, source).tests[0]
+    test = stdio(sandbox, source).tests[0]
     assert test.cpu_ms > 500
     assert test.peak_memory_mb > 60
 
@@ -184,41 +186,41 @@ for _ in range(3): os.wait()
 
 
 @pytest.mark.parametrize("compare", ["exact", "rstrip", "tokens"])
-def test_sixteen_megabytes_are_compared_whole(box: Sandbox, compare: Compare) -> None:
+def test_sixteen_megabytes_are_compared_whole(sandbox: Sandbox, compare: Compare) -> None:
     roomy = Limits(cpu_s=20, output_kb=16 * 1024)
     line = "x" * 1023
     expected = (line + "\n") * (16 * 1024)
     source = f"import sys\nsys.stdout.write(({line!r} + '\\n') * (16 * 1024))"
-    assert stdio(box, source, expected, roomy, compare).verdict is Verdict.PASSED
+    assert stdio(sandbox, source, expected, roomy, compare).verdict is Verdict.PASSED
     wrong = f"import sys\nsys.stdout.write(({line!r} + '\\n') * (16 * 1024 - 1) + {(line[:-1] + 'y')!r} + '\\n')"
-    assert stdio(box, wrong, expected, roomy, compare).verdict is Verdict.WRONG_ANSWER
+    assert stdio(sandbox, wrong, expected, roomy, compare).verdict is Verdict.WRONG_ANSWER
     more = source + "\nsys.stdout.write('z')"
-    assert stdio(box, more, expected, roomy, compare).verdict is Verdict.OUTPUT_LIMIT
+    assert stdio(sandbox, more, expected, roomy, compare).verdict is Verdict.OUTPUT_LIMIT
 
 
-def test_a_run_may_print_as_much_as_it_is_allowed(box: Sandbox) -> None:
+def test_a_run_may_print_as_much_as_it_is_allowed(sandbox: Sandbox) -> None:
     limits = Limits(cpu_s=20, output_kb=24 * 1024)
     source = "import sys\nfor n in range(24): sys.stdout.buffer.write(bytes([n]) * (1 << 20))"
-    report = judge(Program("python", source), RunSuite(), limits, Stop(), box)
+    report = judge(Program("python", source), RunSuite(), limits, Stop(), sandbox)
     assert report.verdict is Verdict.PASSED
     assert report.output is not None
     assert report.output.stdout == b"".join(bytes([n]) * MB for n in range(24))
 
 
-def test_bytes_that_are_no_text_are_compared_as_bytes(box: Sandbox) -> None:
+def test_bytes_that_are_no_text_are_compared_as_bytes(sandbox: Sandbox) -> None:
     raw = "import sys; sys.stdout.buffer.write(bytes(range(256)))"
     exactly = bytes(range(256)).decode("utf-8", "surrogateescape")
-    assert stdio(box, raw, exactly, compare="exact").verdict is Verdict.PASSED
+    assert stdio(sandbox, raw, exactly, compare="exact").verdict is Verdict.PASSED
     for broken in (exactly.replace("\udcff", "\udcfe"), exactly[:-1], exactly.replace("\0", ""), exactly + "\n"):
-        assert stdio(box, raw, broken, compare="exact").verdict is Verdict.WRONG_ANSWER
+        assert stdio(sandbox, raw, broken, compare="exact").verdict is Verdict.WRONG_ANSWER
     replaced = "import sys; sys.stdout.buffer.write(b'a\\xffb')"
-    assert stdio(box, replaced, "a\ufffdb").verdict is Verdict.WRONG_ANSWER
-    assert stdio(box, replaced, "a\udcffb", compare="tokens").verdict is Verdict.PASSED
-    shown = stdio(box, replaced, "").tests[0].stdout
+    assert stdio(sandbox, replaced, "a\ufffdb").verdict is Verdict.WRONG_ANSWER
+    assert stdio(sandbox, replaced, "a\udcffb", compare="tokens").verdict is Verdict.PASSED
+    shown = stdio(sandbox, replaced, "").tests[0].stdout
     assert shown == "a\ufffdb"
 
 
-def test_no_comparison_is_looser_than_its_name(box: Sandbox) -> None:
+def test_no_comparison_is_looser_than_its_name(sandbox: Sandbox) -> None:
     cases: tuple[tuple[str, str, Compare, bool], ...] = (
         ("a  b \n\n", "a  b", "rstrip", True),
         ("a b\n", "a  b\n", "rstrip", False),
@@ -237,5 +239,5 @@ def test_no_comparison_is_looser_than_its_name(box: Sandbox) -> None:
         ("PASSED", "", "rstrip", False),
     )
     for printed, expected, compare, same in cases:
-        report = stdio(box, f"print({printed!r}, end='')", expected, compare=compare)
+        report = stdio(sandbox, f"print({printed!r}, end='')", expected, compare=compare)
         assert (report.verdict is Verdict.PASSED) == same, (printed, expected, compare)

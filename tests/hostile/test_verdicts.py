@@ -16,8 +16,8 @@ CALLS = FunctionSuite("f", (Case((1,), {}, 2), Case((2,), {}, 3), Case((3,), {},
 CHECK = CheckSuite("def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(2) == 3\n", "f")
 
 
-def run(box: Sandbox, source: str, suite: Suite, limits: Limits = LIMITS) -> Report:
-    return judge(Program("python", source), suite, limits, Stop(), box)
+def run(sandbox: Sandbox, source: str, suite: Suite, limits: Limits = LIMITS) -> Report:
+    return judge(Program("python", source), suite, limits, Stop(), sandbox)
 
 
 def verdicts(report: Report) -> list[str]:
@@ -128,8 +128,8 @@ def f(x): return Yes()
 
 @pytest.mark.parametrize("name", EXPLOITS)
 @pytest.mark.parametrize("suite", [THREE, CALLS, CHECK], ids=["assert", "function", "check"])
-def test_an_exploit_passes_nothing(box: Sandbox, name: str, suite: Suite) -> None:
-    report = run(box, EXPLOITS[name], suite)
+def test_an_exploit_passes_nothing(sandbox: Sandbox, name: str, suite: Suite) -> None:
+    report = run(sandbox, EXPLOITS[name], suite)
     assert report.passed == 0
     assert report.judge == "split"
 
@@ -150,23 +150,23 @@ FORGERIES = {
 
 @pytest.mark.parametrize("name", FORGERIES)
 @pytest.mark.parametrize("suite", [THREE, CALLS], ids=["assert", "function"])
-def test_a_forged_message_is_no_right_answer(box: Sandbox, name: str, suite: Suite) -> None:
+def test_a_forged_message_is_no_right_answer(sandbox: Sandbox, name: str, suite: Suite) -> None:
     frame = len(FORGERIES[name]).to_bytes(4, "big") + FORGERIES[name]
     source = f"import os\ndef f(x):\n    os.write(3, {frame!r})\n    return 0\n"
-    report = run(box, source, suite)
+    report = run(sandbox, source, suite)
     # A forged reply can at best be one value, and the message after it is one that nobody asked for.
     assert report.passed <= 1
     assert report.verdict is not Verdict.PASSED
 
 
-def test_an_announced_giant_is_refused(box: Sandbox) -> None:
+def test_an_announced_giant_is_refused(sandbox: Sandbox) -> None:
     source = "import os, time\ndef f(x):\n    os.write(3, b'\\xff\\xff\\xff\\xff')\n    time.sleep(100)\n"
     for suite in (THREE, CALLS):
-        report = run(box, source, suite, Limits(cpu_s=1, wall_s=2))
+        report = run(sandbox, source, suite, Limits(cpu_s=1, wall_s=2))
         assert set(verdicts(report)) <= {"invalid_result", "time_limit"}
 
 
-def test_the_test_side_never_lends_its_own_insides(box: Sandbox) -> None:
+def test_the_test_side_never_lends_its_own_insides(sandbox: Sandbox) -> None:
     """What the program gets as an argument is a handle: no frames, no globals, no code behind it.
 
     Attributes of the tests' objects, private ones as well, are the argument itself.
@@ -190,37 +190,37 @@ class Node:
     def __init__(self): self.value, self._secret = 5, "own"
 """
     suite = AssertSuite(("assert f(lambda x: x + 1, Node()) == [[], 21, 5, 'own']",), setup, "f")
-    report = run(box, source, suite)
+    report = run(sandbox, source, suite)
     assert verdicts(report) == ["passed"], report
 
 
-def test_a_lent_eval_cannot_be_called_on_the_test_side(box: Sandbox) -> None:
+def test_a_lent_eval_cannot_be_called_on_the_test_side(sandbox: Sandbox) -> None:
     source = """
 def f(g):
     return g("__import__('sys').modules['__main__'].__dict__.get('EXPECTED', 'mine')")
 """
-    report = run(box, source, AssertSuite(("assert f(eval) == 'mine'",), "EXPECTED = 77", "f"))
+    report = run(sandbox, source, AssertSuite(("assert f(eval) == 'mine'",), "EXPECTED = 77", "f"))
     assert verdicts(report) == ["passed"], report
 
 
-def test_swallowing_every_exception_in_a_test_saves_no_dead_program(box: Sandbox) -> None:
+def test_swallowing_every_exception_in_a_test_saves_no_dead_program(sandbox: Sandbox) -> None:
     test = "try:\n    f(1)\nexcept BaseException:\n    pass"
-    report = run(box, "import os\ndef f(x): os._exit(0)", AssertSuite((test, "assert f"), entry_point="f"))
+    report = run(sandbox, "import os\ndef f(x): os._exit(0)", AssertSuite((test, "assert f"), entry_point="f"))
     assert verdicts(report)[0] == "no_result"
 
 
-def test_a_reference_solution_among_the_tests_does_not_answer_for_the_program(box: Sandbox) -> None:
+def test_a_reference_solution_among_the_tests_does_not_answer_for_the_program(sandbox: Sandbox) -> None:
     reference = "def f(x): return x + 1\n"
     wrong = "def f(x): return 0"
-    assert run(box, wrong, AssertSuite(THREE.asserts, reference, "f")).passed == 0
-    assert run(box, "", AssertSuite(THREE.asserts, reference, "f")).passed == 0
-    assert run(box, wrong, CheckSuite(reference + CHECK.test, "f")).passed == 0
-    assert run(box, "", CheckSuite(reference + CHECK.test, "f")).passed == 0
+    assert run(sandbox, wrong, AssertSuite(THREE.asserts, reference, "f")).passed == 0
+    assert run(sandbox, "", AssertSuite(THREE.asserts, reference, "f")).passed == 0
+    assert run(sandbox, wrong, CheckSuite(reference + CHECK.test, "f")).passed == 0
+    assert run(sandbox, "", CheckSuite(reference + CHECK.test, "f")).passed == 0
     stub = "def f(x):\n    return x + 1\n"
-    assert run(box, "    return 0\ndef f(x): return 0\n", CheckSuite(CHECK.test, "f", stub)).passed == 0
+    assert run(sandbox, "    return 0\ndef f(x): return 0\n", CheckSuite(CHECK.test, "f", stub)).passed == 0
 
 
-def test_one_bad_test_costs_only_itself(box: Sandbox) -> None:
+def test_one_bad_test_costs_only_itself(sandbox: Sandbox) -> None:
     source = """
 import os, sys
 def f(x):
@@ -237,12 +237,12 @@ def f(x):
     wanted = ["passed", "no_result", "no_result", "time_limit", "runtime_error", "runtime_error"]
     numbers = range(1, 10)
     asserts = AssertSuite(tuple(f"assert f({n}) == {n + 1}" for n in numbers))
-    report = run(box, source, asserts)
+    report = run(sandbox, source, asserts)
     assert verdicts(report) == [*wanted, "wrong_answer", "memory_limit", "passed"]
     assert report.verdict is Verdict.MEMORY_LIMIT
     assert (report.passed, report.total) == (2, 9)
     calls = FunctionSuite("f", tuple(Case((n,), {}, n + 1) for n in numbers))
-    report = run(box, source, calls)
+    report = run(sandbox, source, calls)
     assert verdicts(report) == [*wanted, "invalid_result", "memory_limit", "passed"]
     assert report.tests[5].detail == "ValueError: six"
 
@@ -264,29 +264,29 @@ def f(x):
     ],
 )
 def test_a_program_that_does_not_load_fails_every_test(
-    box: Sandbox, suite: Suite, source: str, verdict: Verdict
+    sandbox: Sandbox, suite: Suite, source: str, verdict: Verdict
 ) -> None:
-    report = run(box, source, suite, Limits(cpu_s=0.5, wall_s=3, memory_mb=128))
+    report = run(sandbox, source, suite, Limits(cpu_s=0.5, wall_s=3, memory_mb=128))
     assert {test.verdict for test in report.tests} == {verdict}
     assert report.verdict is verdict
 
 
-def test_a_test_that_never_ends_is_stopped(box: Sandbox) -> None:
+def test_a_test_that_never_ends_is_stopped(sandbox: Sandbox) -> None:
     suite = AssertSuite(("while f(1) == 2: pass", "assert f(1) == 2"))
-    report = run(box, "def f(x): return 2", suite, Limits(cpu_s=0.3, wall_s=3))
+    report = run(sandbox, "def f(x): return 2", suite, Limits(cpu_s=0.3, wall_s=3))
     assert verdicts(report) == ["time_limit", "passed"]
     assert "cpu" in report.tests[0].detail
 
 
-def test_an_endless_generator_is_consumed_within_limits(box: Sandbox) -> None:
+def test_an_endless_generator_is_consumed_within_limits(sandbox: Sandbox) -> None:
     source = "def f():\n    n = 0\n    while True:\n        yield n\n        n += 1\n"
     suite = AssertSuite(("import itertools\nassert list(itertools.islice(f(), 3)) == [0, 1, 2]", "list(f())"))
-    report = run(box, source, suite, Limits(cpu_s=0.5, wall_s=2))
+    report = run(sandbox, source, suite, Limits(cpu_s=0.5, wall_s=2))
     assert verdicts(report) == ["passed", "time_limit"]
 
 
-def test_output_is_kept_per_test(box: Sandbox) -> None:
-    report = run(box, "def f(x):\n    print('got', x)\n    return x + 1", THREE)
+def test_output_is_kept_per_test(sandbox: Sandbox) -> None:
+    report = run(sandbox, "def f(x):\n    print('got', x)\n    return x + 1", THREE)
     assert [test.stdout for test in report.tests] == ["got 1\n", "got 2\n", "got 3\n"]
 
 
@@ -305,25 +305,25 @@ def test_output_is_kept_per_test(box: Sandbox) -> None:
         (CheckSuite("def test(candidate): assert candidate(1) == 2", "f"), "does not define"),
     ],
 )
-def test_a_suite_that_cannot_be_used_is_not_the_programs_fault(box: Sandbox, suite: Suite, said: str) -> None:
+def test_a_suite_that_cannot_be_used_is_not_the_programs_fault(sandbox: Sandbox, suite: Suite, said: str) -> None:
     with pytest.raises(InvalidSuite, match=said):
-        run(box, "def f(x): return x + 1\ndef check(candidate): pass", suite)
+        run(sandbox, "def f(x): return x + 1\ndef check(candidate): pass", suite)
 
 
-def test_a_program_cannot_make_its_suite_look_invalid(box: Sandbox) -> None:
+def test_a_program_cannot_make_its_suite_look_invalid(sandbox: Sandbox) -> None:
     for source in (
         "def f(x): raise ImportError('no_such_module')",
         "def f(x): raise SyntaxError('x')",
         "import types\nf = types.ModuleType('scipy.nothing')",
         "raise ImportError('x')",
     ):
-        assert run(box, source, THREE).passed == 0
+        assert run(sandbox, source, THREE).passed == 0
 
 
-def test_stopping_early_skips_the_rest(box: Sandbox) -> None:
+def test_stopping_early_skips_the_rest(sandbox: Sandbox) -> None:
     program = Program("python", "def f(x): return x if x > 1 else 2")
     for suite in (THREE, CALLS):
-        report = judge(program, suite, LIMITS, Stop(after_failures=1), box)
+        report = judge(program, suite, LIMITS, Stop(after_failures=1), sandbox)
         assert verdicts(report) == ["passed", "wrong_answer", "skipped"]
         assert (report.passed, report.total, report.verdict) == (1, 3, Verdict.WRONG_ANSWER)
         assert report.pass_rate == pytest.approx(1 / 3)

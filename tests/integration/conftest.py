@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.capabilities import Walls
+from sandbox.capabilities import HostCapabilities
 from service.scoring.reward_model import Calibration, RewardModel
 from support.asks import Asks
 from support.broker import Broker
@@ -51,7 +51,7 @@ def asks(tiny_reward_model: RewardModel) -> Asks:
 
 
 def _needs_walls() -> None:
-    walls = Walls.probe()
+    walls = HostCapabilities.probe()
     if walls.level not in ("strong", "userns"):
         pytest.skip(f"programs cannot run here; missing: {'; '.join(walls.missing)}")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.capabilities import Walls
+from sandbox.capabilities import HostCapabilities
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
 from support.asks import Ask, Asks, crowd, insist
 from support.stack import wait_for
@@ -23,7 +23,7 @@ from support.whole import Whole
 
 
 def new_whole(tiny_model: Path) -> Whole:
-    walls = Walls.probe()
+    walls = HostCapabilities.probe()
     if walls.level not in ("strong", "userns"):
         pytest.skip(f"programs cannot run here; missing: {'; '.join(walls.missing)}")
     return Whole(tiny_model, scorers="1", executors="2", lease_s="2", heartbeat_s="0.5", drain_s="15")

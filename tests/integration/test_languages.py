@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.language_specs import RECIPES
+from sandbox.language_specs import LANGUAGE_SPECS
 
 
 def ok(response: httpx.Response) -> Any:
@@ -41,8 +41,8 @@ SCRIPTS = {
 
 def test_every_language_is_offered_with_its_version_its_names_and_its_kinds(http: httpx.Client) -> None:
     languages = offered(http)
-    assert set(languages) <= {recipe.name for recipe in RECIPES}
-    for recipe in RECIPES:
+    assert set(languages) <= {recipe.name for recipe in LANGUAGE_SPECS}
+    for recipe in LANGUAGE_SPECS:
         if recipe.name in languages:
             assert languages[recipe.name]["version"][0].isdigit()
             assert languages[recipe.name]["aliases"] == list(recipe.aliases)

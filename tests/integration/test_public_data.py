@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from sandbox.judge import judge
-from sandbox.sandbox import Sandbox
+from sandbox.open import open_sandbox
 from sandbox.types import AssertSuite, CheckSuite, Limits, Program, Stop, Suite
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,9 +54,9 @@ def read(name: str) -> list[dict[str, Any]]:
 def work_through(items: list[Work], stop: Stop, answers: Connection) -> None:
     """One process: its own sandbox, its share of the items."""
     outcomes: dict[str, Outcome] = {}
-    with Sandbox.open() as box:
+    with open_sandbox() as sandbox:
         for key, program, suite in items:
-            report = judge(program, suite, LIMITS, stop, box)
+            report = judge(program, suite, LIMITS, stop, sandbox)
             detail = next((test.detail for test in report.tests if test.verdict != "passed"), "")
             outcomes[key] = (report.verdict.value, detail)
     answers.send(outcomes)

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.capabilities import Walls
+from sandbox.capabilities import HostCapabilities
 from support.hub_rows import SOLVED
 from support.openai_server import OpenAIServer, causal_model
 from support.stack import Stack, free_port, wait_for
@@ -30,7 +30,7 @@ from training.pipeline.run import Run, read_jsonl, write_jsonl
 
 ROOT = Path(__file__).parents[2]
 NOUNS = "apple river stone cloud lemon tiger piano candle".split()  # noqa: SIM905
-needs_walls = pytest.mark.skipif(Walls.probe().level != "strong", reason="programs cannot run here")
+needs_walls = pytest.mark.skipif(HostCapabilities.probe().level != "strong", reason="programs cannot run here")
 
 
 def toy(at: int) -> Problem:
@@ -244,7 +244,7 @@ def test_the_service_judges_as_the_sandbox_does_and_a_dead_one_makes_no_labels(
 
     alive = verifying(tmp_path / "alive", f'service = "{stack.url}"', "group = 3")
     assert verify_here(alive, there) == 0
-    if Walls.probe().level == "strong":
+    if HostCapabilities.probe().level == "strong":
         assert verify_here(verifying(tmp_path), here) == 0
         assert files_of(here.folder, "verified.jsonl") == files_of(there.folder, "verified.jsonl")
     assert len(read_programs(there.path("verified.jsonl"))) == NUM_PROGRAMS

@@ -204,10 +204,10 @@ def dialects() -> str:
 
 def languages() -> str:
     from plaudit.languages import ALIASES
-    from sandbox.language_specs import RECIPES, VARIANTS
+    from sandbox.language_specs import LANGUAGE_SPECS, VARIANTS
 
     rows = []
-    for one in RECIPES:
+    for one in LANGUAGE_SPECS:
         names = ", ".join(f"`{alias}`" for alias in ALIASES[one.name])
         packages = ", ".join(f"`{package}`" for package in (*one.packages, *one.libraries))
         variants = ", ".join(f"`{name}`" for name, variant in VARIANTS.items() if variant.name == one.name)

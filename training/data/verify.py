@@ -221,17 +221,17 @@ def _work(tasks: Sequence[Task], results: Any, parent: int) -> None:
 
 def judge_shard(tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
     """Judge these programs one after another in one sandbox of this process."""
-    from sandbox.errors import WallsMissing
-    from sandbox.sandbox import Sandbox
+    from sandbox.errors import IsolationUnavailable
+    from sandbox.open import open_sandbox
 
     try:
-        with Sandbox.open() as box:
-            yield from judge_tasks(tasks, box)
-    except WallsMissing as error:
+        with open_sandbox() as sandbox:
+            yield from judge_tasks(tasks, sandbox)
+    except IsolationUnavailable as error:
         raise HostLacks(str(error)) from error
 
 
-def judge_tasks(tasks: Sequence[Task], box: Sandbox) -> Iterator[dict[str, Any]]:
+def judge_tasks(tasks: Sequence[Task], sandbox: Sandbox) -> Iterator[dict[str, Any]]:
     """Judge these programs one after another in this sandbox: rows with a pass rate, or `infra_error` without one."""
     from sandbox.judge import judge
 
@@ -239,7 +239,7 @@ def judge_tasks(tasks: Sequence[Task], box: Sandbox) -> Iterator[dict[str, Any]]
         named = {"key": task.key, "program_id": task.program_id}
         suite = sandbox_suite(task.kind, task.tests, task.setup, task.entry_point)
         try:
-            report = judge(Source(task.language, task.solution), suite, Limits(cpu_s=task.cpu_s), Stop(), box)
+            report = judge(Source(task.language, task.solution), suite, Limits(cpu_s=task.cpu_s), Stop(), sandbox)
         except SandboxError as error:
             yield {**named, "status": "infra_error", "detail": f"{type(error).__name__}: {error}"}
             continue

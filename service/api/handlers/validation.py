@@ -20,7 +20,7 @@ from plaudit.schemas import (
 )
 from sandbox.errors import InvalidSuite
 from sandbox.judge.stdio_cases import check_cases
-from sandbox.judge.suite_checks import flaw_of
+from sandbox.judge.suite_checks import suite_flaw
 from sandbox.limits import MAX_FILES, MAX_FILES_BYTES
 from sandbox.types import Limits, StdioSuite
 from service import metrics
@@ -75,7 +75,7 @@ class Door:
         _at_most(field, num_tests(tests), self.settings.max_tests, "max_tests")
         if isinstance(tests, StdioTests):
             self._stdio(field, tests, limits)
-        elif (flaw := flaw_of(to_suite(tests), canonical(language))) is not None:
+        elif (flaw := suite_flaw(to_suite(tests), canonical(language))) is not None:
             raise InvalidTests(f"{field}.{flaw}")
 
     def _stdio(self, field: str, tests: StdioTests, limits: LimitsSpec | None) -> None:

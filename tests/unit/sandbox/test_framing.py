@@ -17,7 +17,7 @@ import sandbox
 from plaudit.grading import Verdict
 from sandbox.judge import bounds, codec
 from sandbox.judge.report_limits import bounded
-from sandbox.languages import flavour_of
+from sandbox.languages import jail_kind_of
 from sandbox.types import Report, TestReport
 
 HERE = Path(sandbox.__file__).parent
@@ -138,7 +138,7 @@ def test_a_short_report_is_given_out_as_it_is_and_a_long_one_is_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "flavour"),
+    ("source", "jail_kind"),
     [
         (b"print('statistics')", "light"),
         (b"import math\nprint(1)", "light"),
@@ -147,5 +147,5 @@ def test_a_short_report_is_given_out_as_it_is_and_a_long_one_is_cut() -> None:
         (b"import ast\n", "usual"),
     ],
 )
-def test_a_program_starts_where_what_it_imports_is_warm(source: bytes, flavour: str) -> None:
-    assert flavour_of(source) == flavour
+def test_a_program_starts_where_what_it_imports_is_warm(source: bytes, jail_kind: str) -> None:
+    assert jail_kind_of(source) == jail_kind

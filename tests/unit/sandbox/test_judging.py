@@ -13,10 +13,13 @@ from plaudit.languages import ALIASES, UnsupportedLanguage, resolve
 from sandbox import languages
 from sandbox.cgroup import Counters
 from sandbox.errors import InvalidSuite, Starved
-from sandbox.jail import Ending
-from sandbox.judge.judge import conclude, derived_entry_point, plan_of, size, worst
-from sandbox.limits import Fence, checked, for_run
-from sandbox.run import Budget, fate, flags
+from sandbox.jail_job import JobExit
+from sandbox.judge.entry_points import derived_entry_point
+from sandbox.judge.report import build_report, worst_verdict
+from sandbox.judge.suite_kinds import count_tests
+from sandbox.judge.suite_plan import plan_of
+from sandbox.limits import JailLimits, check_limits, run_limits
+from sandbox.run import RunBudget, classify_exit, flags
 from sandbox.types import AssertSuite, CheckSuite, FunctionSuite, Limits, StdioSuite, TestReport
 
 NOTHING = Counters(0, 0, 0, 0)
@@ -30,24 +33,24 @@ class FakeCapture:
 
 @dataclass
 class FakeRun:
-    """What `fate` looks at."""
+    """What `classify_exit` looks at."""
 
-    ending: Ending | None
+    job_exit: JobExit | None
     killed_for: str | None = None
     seen: Counters = NOTHING
-    budget: Budget = field(default_factory=lambda: Budget(5_000, 0.0))
-    fence: Fence = field(default_factory=lambda: for_run(Limits()))
+    budget: RunBudget = field(default_factory=lambda: RunBudget(5_000, 0.0))
+    limits: JailLimits = field(default_factory=lambda: run_limits(Limits()))
     stdout: FakeCapture = field(default_factory=FakeCapture)
     stderr: FakeCapture = field(default_factory=FakeCapture)
     starved: bool = False
-    last_try: bool = False
+    is_last_attempt: bool = False
 
     def counters(self) -> Counters:
         return self.seen
 
 
-def ended(code: int | None = 0, by: int | None = None, orphans: int = 0) -> Ending:
-    return Ending(code, by, 1.0, 1.0, orphans, ())
+def ended(code: int | None = 0, by: int | None = None, orphans: int = 0) -> JobExit:
+    return JobExit(code, by, 1.0, 1.0, orphans, ())
 
 
 OOM = Counters(0, 0, 1, 0)
@@ -78,18 +81,18 @@ OOM = Counters(0, 0, 1, 0)
     ],
 )
 def test_the_end_of_a_run_becomes_one_verdict(run: Any, verdict: Verdict | None) -> None:
-    assert fate(run).verdict is verdict
-    assert bool(fate(run).detail) is (verdict is not None)
+    assert classify_exit(run).verdict is verdict
+    assert bool(classify_exit(run).detail) is (verdict is not None)
 
 
-def test_a_run_that_got_no_cpu_has_no_fate_until_its_last_try() -> None:
+def test_a_run_that_got_no_cpu_has_no_verdict_until_its_last_attempt() -> None:
     starved: Any = FakeRun(ended(None, signal.SIGKILL), "wall", starved=True)
     with pytest.raises(Starved):
-        fate(starved)
-    starved.last_try = True
-    assert fate(starved).verdict is Verdict.TIME_LIMIT
+        classify_exit(starved)
+    starved.is_last_attempt = True
+    assert classify_exit(starved).verdict is Verdict.TIME_LIMIT
     of_memory: Any = FakeRun(ended(None, signal.SIGKILL), "wall", OOM, starved=True)
-    assert fate(of_memory).verdict is Verdict.MEMORY_LIMIT
+    assert classify_exit(of_memory).verdict is Verdict.MEMORY_LIMIT
 
 
 def test_flags_tell_what_the_verdict_does_not() -> None:
@@ -117,16 +120,12 @@ def test_every_verdict_has_its_place_in_the_order() -> None:
     ],
 )
 def test_a_programs_verdict_is_its_worst_tests(verdicts: list[str], expected: str) -> None:
-    assert worst([Verdict(verdict) for verdict in verdicts]) == expected
-
-
-class FakeBox:
-    level = "strong"
+    assert worst_verdict([Verdict(verdict) for verdict in verdicts]) == expected
 
 
 def test_tests_that_did_not_run_are_skipped_and_count() -> None:
-    box: Any = FakeBox()
-    report = conclude([TestReport(Verdict.PASSED), TestReport(Verdict.WRONG_ANSWER)], 5, "split", box, None, {"b", "a"})
+    tests = [TestReport(Verdict.PASSED), TestReport(Verdict.WRONG_ANSWER)]
+    report = build_report(tests, 5, "split", "strong", flags={"b", "a"})
     assert [test.verdict for test in report.tests] == ["passed", "wrong_answer", *["skipped"] * 3]
     assert (report.passed, report.total, report.pass_rate) == (1, 5, 0.2)
     assert report.verdict is Verdict.WRONG_ANSWER
@@ -153,10 +152,10 @@ def test_the_entry_point_is_what_the_first_test_calls(asserts: tuple[str, ...], 
 def test_suites_without_tests_or_with_too_many_are_invalid() -> None:
     for suite in (AssertSuite(()), FunctionSuite("f", ()), StdioSuite(())):
         with pytest.raises(InvalidSuite, match="no tests"):
-            size(suite)
+            count_tests(suite)
     with pytest.raises(InvalidSuite, match="at most"):
-        size(AssertSuite(("assert f()",) * 10_001))
-    assert size(CheckSuite("def check(candidate): pass", "f")) == 1
+        count_tests(AssertSuite(("assert f()",) * 10_001))
+    assert count_tests(CheckSuite("def check(candidate): pass", "f")) == 1
 
 
 def test_the_plan_of_a_suite_is_texts_only() -> None:
@@ -185,7 +184,7 @@ def test_the_plan_of_a_suite_is_texts_only() -> None:
 )
 def test_limits_out_of_range_are_refused(limits: Limits) -> None:
     with pytest.raises(ValueError, match="must be above 0 and at most"):
-        checked(limits)
+        check_limits(limits)
 
 
 def test_the_wall_limit_follows_from_the_cpu_limit() -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import cgroup, sandbox
-from sandbox.cgroup import Cgroups, Group, Hierarchy, discover, remove_stale, start_time
+from sandbox import cgroup, owners
+from sandbox.cgroup import Cgroup, CgroupTree, CgroupTrees, discover, remove_stale
+from sandbox.jail_config import masked_paths
+from sandbox.procfs import start_time
 from sandbox.seccomp import DENIED, build_filter
 
 
@@ -26,7 +28,7 @@ def test_a_hybrid_host_has_memory_and_pids_from_v1_and_the_rest_from_both(tmp_pa
     (tmp_path / "unified" / "cgroup.controllers").write_text("hugetlb\n")
     (tmp_path / "memory" / "job").mkdir()
     own = "4:memory:/job\n3:pids:/\n2:cpuacct:/\n0::/\n"
-    trees = Cgroups(discover(text, own)).trees
+    trees = CgroupTrees(discover(text, own)).trees
     assert [(tree.version, tree.base.name, set(tree.controllers)) for tree in trees] == [
         (1, "cpuacct", {"cpuacct"}),
         (1, "job", {"memory"}),
@@ -59,7 +61,7 @@ def v2_tree(root: Path) -> Path:
 def test_a_v2_host_has_everything_in_one_tree(tmp_path: Path) -> None:
     text = mounts(tmp_path, ("cgroup2", "", "/"))
     v2_tree(tmp_path / "unified")
-    found = Cgroups(discover(text, "0::/\n"))
+    found = CgroupTrees(discover(text, "0::/\n"))
     assert found.controllers == {"memory", "pids", "cpuacct"}
     tree = found.trees[0]
     cgroup.delegate(tree)
@@ -67,8 +69,8 @@ def test_a_v2_host_has_everything_in_one_tree(tmp_path: Path) -> None:
 
 
 def test_a_v2_group_is_limited_counted_and_killed_through_its_files(tmp_path: Path) -> None:
-    tree = Hierarchy(v2_tree(tmp_path), 2, frozenset({"memory", "pids", "cpuacct"}))
-    group = Group.make(Cgroups([tree]), "plaudit-1-1-1")
+    tree = CgroupTree(v2_tree(tmp_path), 2, frozenset({"memory", "pids", "cpuacct"}))
+    group = Cgroup.make(CgroupTrees([tree]), "plaudit-1-1-1")
     path = tmp_path / "plaudit-1-1-1"
     group.limit(memory_bytes=1000, processes=7)
     assert (path / "memory.max").read_text() == "1000"
@@ -84,8 +86,8 @@ def test_a_v2_group_is_limited_counted_and_killed_through_its_files(tmp_path: Pa
 
 
 def test_a_v1_group_is_limited_and_counted_through_its_files(tmp_path: Path) -> None:
-    tree = Hierarchy(tmp_path, 1, frozenset({"memory", "pids", "cpuacct"}))
-    group = Group.make(Cgroups([tree]), "plaudit-1-1-1")
+    tree = CgroupTree(tmp_path, 1, frozenset({"memory", "pids", "cpuacct"}))
+    group = Cgroup.make(CgroupTrees([tree]), "plaudit-1-1-1")
     path = tmp_path / "plaudit-1-1-1"
     (path / "memory.memsw.limit_in_bytes").touch()  # a kernel that accounts swap
     group.limit(memory_bytes=1000, processes=7)
@@ -101,9 +103,9 @@ def test_a_v1_group_is_limited_and_counted_through_its_files(tmp_path: Path) -> 
 def test_a_half_made_group_is_taken_back(tmp_path: Path) -> None:
     good, bad = tmp_path / "good", tmp_path / "missing"
     good.mkdir()
-    trees = [Hierarchy(good, 1, frozenset({"memory"})), Hierarchy(bad, 1, frozenset({"pids"}))]
+    trees = [CgroupTree(good, 1, frozenset({"memory"})), CgroupTree(bad, 1, frozenset({"pids"}))]
     with pytest.raises(FileNotFoundError):
-        Group.make(Cgroups(trees), "plaudit-1-1-1")
+        Cgroup.make(CgroupTrees(trees), "plaudit-1-1-1")
     assert list(good.iterdir()) == []
 
 
@@ -120,17 +122,17 @@ def test_directories_of_the_dead_are_swept(tmp_path: Path) -> None:
     living = tmp_path / f"plaudit-{os.getpid()}-{start_time(os.getpid())}-1"
     dead = tmp_path / "plaudit-4194304-5-1"
     for home in (living, dead):
-        (home / "kit").mkdir(parents=True)
+        (home / "harness").mkdir(parents=True)
     (tmp_path / "uid-0").touch()
-    assert sandbox.sweep(tmp_path) == 1
+    assert owners.sweep(tmp_path) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([living.name, "uid-0"])
 
 
 def test_uids_in_use_are_not_given_out_twice(tmp_path: Path) -> None:
-    first, lock_a = sandbox.claim_uids(tmp_path)
-    second, lock_b = sandbox.claim_uids(tmp_path)
+    first, lock_a = owners.claim_uids(tmp_path)
+    second, lock_b = owners.claim_uids(tmp_path)
     os.close(lock_a)
-    third, lock_c = sandbox.claim_uids(tmp_path)
+    third, lock_c = owners.claim_uids(tmp_path)
     os.close(lock_b)
     os.close(lock_c)
     assert (second - first, third) == (2, first)
@@ -155,9 +157,9 @@ def test_no_call_is_denied_twice_or_by_pattern() -> None:
 
 
 def test_our_own_packages_are_covered_where_a_bound_directory_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    root = Path(sandbox.__file__).resolve().parents[1]
-    assert str(root / "sandbox") in sandbox.hidden([str(root)])
-    assert sandbox.hidden(["/nowhere"]) == ()
+    root = Path(owners.__file__).resolve().parents[1]
+    assert str(root / "sandbox") in masked_paths([str(root)])
+    assert masked_paths(["/nowhere"]) == ()
 
 
 def test_artifacts_are_fetched_without_following_anything(tmp_path: Path) -> None:

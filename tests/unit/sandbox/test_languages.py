@@ -8,11 +8,10 @@ import pytest
 
 from plaudit.languages import resolve
 from sandbox import languages
-from sandbox.judge.build import is_module
-from sandbox.judge.compile_cache import Work
-from sandbox.judge.java import classes
+from sandbox.judge.build import is_module, java_classes
+from sandbox.judge.compile_cache import CompileJob
 from sandbox.judge.script import appended, combined, program_name
-from sandbox.language_specs import BY_NAME, RECIPES, packages
+from sandbox.language_specs import BY_NAME, LANGUAGE_SPECS, packages
 from sandbox.types import ScriptSuite
 
 SPELLINGS = {
@@ -55,15 +54,15 @@ def test_languages_have_the_names_people_use(spelling: str) -> None:
 
 
 def test_every_language_can_be_installed_found_and_started() -> None:
-    for recipe in RECIPES[1:]:
-        assert recipe.packages
-        assert recipe.needs
-        assert recipe.version
-        assert all(path.startswith(("/usr/", "/bin/")) for path in (*recipe.needs, *recipe.run[:1]))
-        assert recipe.run or recipe.product == "main", "a product that nothing starts must be an executable"
-        assert bool(recipe.compile) == bool(recipe.product)
-        assert "script" in recipe.kinds
-        assert "stdio" in recipe.kinds
+    for spec in LANGUAGE_SPECS[1:]:
+        assert spec.packages
+        assert spec.needs
+        assert spec.version
+        assert all(path.startswith(("/usr/", "/bin/")) for path in (*spec.needs, *spec.run[:1]))
+        assert spec.run or spec.product == "main", "a product that nothing starts must be an executable"
+        assert bool(spec.compile) == bool(spec.product)
+        assert "script" in spec.kinds
+        assert "stdio" in spec.kinds
     assert {"default-jdk-headless", "racket", "rustc-web|rustc"} <= set(packages())
     assert len(packages()) == len(set(packages()))
 
@@ -77,17 +76,17 @@ def test_a_language_without_its_toolchain_has_no_version(monkeypatch: pytest.Mon
 
 def test_what_compilers_are_asked_is_told_apart() -> None:
     works = [
-        Work(("cc", "a"), (("f", b"x"),), ("main",)),
-        Work(("cc",), (("a", b""), ("f", b"x")), ("main",)),
-        Work(("cc", "a"), (("f", b"x"), ("g", b"")), ("main",)),
-        Work(("cc", "a"), (("f", b"y"),), ("main",)),
-        Work(("cc", "a"), (("fx", b""),), ("main",)),
-        Work(("cc", "a", "-O2"), (("f", b"x"),), ("main",)),
-        Work(("cc", "a"), (("f", b"x"),), ("out",)),
-        Work(("cc", "a", "", "main"), (("f", b"x"),), ()),
+        CompileJob(("cc", "a"), (("f", b"x"),), ("main",)),
+        CompileJob(("cc",), (("a", b""), ("f", b"x")), ("main",)),
+        CompileJob(("cc", "a"), (("f", b"x"), ("g", b"")), ("main",)),
+        CompileJob(("cc", "a"), (("f", b"y"),), ("main",)),
+        CompileJob(("cc", "a"), (("fx", b""),), ("main",)),
+        CompileJob(("cc", "a", "-O2"), (("f", b"x"),), ("main",)),
+        CompileJob(("cc", "a"), (("f", b"x"),), ("out",)),
+        CompileJob(("cc", "a", "", "main"), (("f", b"x"),), ()),
     ]
     assert len({work.key for work in works}) == len(works)
-    assert works[0].key == Work(("cc", "a"), (("f", b"x"),), ("main",)).key
+    assert works[0].key == CompileJob(("cc", "a"), (("f", b"x"),), ("main",)).key
 
 
 MAIN = "public static void main(String[] a) {}"
@@ -115,7 +114,7 @@ MAIN = "public static void main(String[] a) {}"
     ],
 )
 def test_java_s_classes_are_found_in_its_text(source: str, expected: tuple[str, str]) -> None:
-    found = classes(source.encode())
+    found = java_classes(source.encode())
     assert (found.public, found.start()) == expected
 
 
@@ -150,7 +149,7 @@ def test_reading_a_hostile_text_takes_time_in_proportion_to_it(unit: bytes) -> N
     """A mebibyte of it, in the process that no limit guards."""
     source = b"import \n" + unit * ((1 << 20) // len(unit))
     began = time.process_time()
-    classes(source)
+    java_classes(source)
     is_module(source)
     languages.wants_numpy(source)
     for language in ("php", "perl", "rust", "go", "python", "java", "csharp"):

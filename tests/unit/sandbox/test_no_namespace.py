@@ -17,8 +17,8 @@ import pytest
 from plaudit.errors import NoWorker, UsageError
 from sandbox import capabilities
 from sandbox.inside import reaper
-from sandbox.no_namespace import Folder, around, is_somebody, unreachable
-from sandbox.procfs import Census
+from sandbox.no_namespace import JobFolder, around, is_known_user, unreachable
+from sandbox.procfs_meter import ProcfsMeter
 from sandbox.seccomp import build_filter
 from service.api.handlers.validation import Door
 from service.settings import Settings
@@ -37,7 +37,7 @@ from service.settings import Settings
     ],
 )
 def test_tmp_becomes_the_folder_and_nothing_else_does(text: str, placed: str) -> None:
-    assert Folder(Path("/run/w")).place(text) == placed
+    assert JobFolder(Path("/run/w")).place(text) == placed
 
 
 def test_a_folder_is_emptied_however_deep_and_whatever_its_modes(tmp_path: Path) -> None:
@@ -65,14 +65,14 @@ def test_a_folder_is_emptied_however_deep_and_whatever_its_modes(tmp_path: Path)
 
 def test_too_much_in_a_folder_is_seen(tmp_path: Path) -> None:
     def overflows(most_bytes: int, most_files: int) -> bool:
-        return Folder(tmp_path).overflows(most_bytes, most_files)
+        return JobFolder(tmp_path).overflows(most_bytes, most_files)
 
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "c").write_bytes(b"x" * 100_000)
     assert not overflows(1 << 20, 3)
     assert overflows(1 << 20, 2)
     assert overflows(90_000, 3)
-    folder = Folder(tmp_path)
+    folder = JobFolder(tmp_path)
     assert folder.overflows(1, 1)
     assert not folder.overflows(1, 1)  # not so soon again
 
@@ -96,8 +96,8 @@ def test_a_folder_that_others_cannot_pass_is_named(tmp_path: Path) -> None:
 
 
 def test_users_are_known_by_their_uid() -> None:
-    assert is_somebody(0)
-    assert not is_somebody(23_456)
+    assert is_known_user(0)
+    assert not is_known_user(23_456)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_descendants_are_found_whichever_thread_has_forked_them(parent: subproce
     while len(list(reaper.descendants(parent.pid))) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert sorted(Census(parent.pid, 1 << 30).pids()) == sorted(reaper.descendants(parent.pid))
+    assert sorted(ProcfsMeter(parent.pid, 1 << 30).pids()) == sorted(reaper.descendants(parent.pid))
     reaper.kill_below(parent.pid)
     assert reaper.processes_of(23_456) == []
 
