@@ -78,38 +78,8 @@ PYGMENTS = (  # the few files of it that pytest imports, of some 9 MB
     "styles/__init__.py",
     "styles/_mapping.py",
 )
-KIT_FILES = {
-    "zygote": "inside/zygote.py",
-    "no_namespace": "inside/no_namespace.py",
-    "reaper": "inside/reaper.py",
-    "landlock": "inside/landlock.py",
-    "candidate": "inside/candidate.py",
-    "interpreter_exit": "inside/interpreter_exit.py",
-    "exit_marks": "inside/exit_marks.py",
-    "fresh_interpreter": "inside/fresh_interpreter.py",
-    "audit": "inside/audit.py",
-    "tests": "inside/tests.py",
-    "test_runners": "inside/test_runners.py",
-    "control_run": "inside/control_run.py",
-    "in_process": "inside/in_process.py",
-    "async_bridge": "inside/async_bridge.py",
-    "rpc": "inside/rpc.py",
-    "proxy": "inside/proxy.py",
-    "class_mirrors": "inside/class_mirrors.py",
-    "operations": "inside/operations.py",
-    "shared_containers": "inside/shared_containers.py",
-    "name_resolution": "inside/name_resolution.py",
-    "framing": "inside/framing.py",
-    "shared_state": "inside/shared_state.py",
-    "program_environment": "inside/program_environment.py",
-    "argument_forms": "inside/argument_forms.py",
-    "shared_folder": "inside/shared_folder.py",
-    "file_guard": "inside/file_guard.py",
-    "mocks": "inside/mocks.py",
-    "codec": "judge/codec.py",
-    "bounds": "judge/bounds.py",
-    "pandas_codec": "judge/pandas_codec.py",
-}
+KIT_SCRIPTS = ("zygote", "fresh_interpreter", "reaper")  # of `inside`, which are started by their paths
+KIT_OF_JUDGE = ("bounds", "codec", "pandas_codec")
 
 
 class Sandbox:
@@ -349,8 +319,22 @@ def claim_uids(state: Path) -> tuple[int, int]:
     raise SandboxError(f"all {MAX_OWNERS} pairs of uids are taken")
 
 
-def kit_source(name: str) -> Path:
-    return Path(__file__).parent / name
+def compile_kit(kit: Path) -> None:
+    """Compile `inside`, and what it needs of `judge`, as a package `sandbox` of its own; scripts lie beside it."""
+    package = Path(__file__).parent
+    inside, empty = package / "inside", package / "inside" / "__init__.py"
+    sources = {f"sandbox/inside/{source.stem}": source for source in sorted(inside.glob("*.py"))}
+    sources |= {f"sandbox/judge/{name}": package / "judge" / f"{name}.py" for name in KIT_OF_JUDGE}
+    sources |= {"sandbox/__init__": empty, "sandbox/judge/__init__": empty}
+    sources |= {name: inside / f"{name}.py" for name in KIT_SCRIPTS}
+    for folder in ("sandbox", "sandbox/inside", "sandbox/judge"):
+        (kit / folder).mkdir(exist_ok=True)
+        (kit / folder).chmod(0o755)
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    for module, source in sources.items():
+        target = kit / f"{module}.pyc"
+        py_compile.compile(str(source), str(target), source.name, doraise=True, invalidation_mode=mode)
+        target.chmod(0o644)
 
 
 def own_code() -> bytes:
@@ -366,11 +350,7 @@ def blueprint(name: str, home: Path, uid: int | None, cgroups: Cgroups | None, l
     """Lay out the kit for the jails and everything that they share."""
     kit = home / "kit"
     kit.mkdir(mode=0o755, exist_ok=True)
-    for module, source in KIT_FILES.items():
-        target = kit / f"{module}.pyc"
-        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-        py_compile.compile(str(kit_source(source)), str(target), f"{module}.py", doraise=True, invalidation_mode=mode)
-        target.chmod(0o644)
+    compile_kit(kit)
     write_accounts(kit, [os.geteuid()] if uid is None else [uid, uid + 1])
     copy_runner(kit / RUNNER)
     binds = ["/usr", "/bin", "/lib", "/lib64", "/sbin", "/etc/ld.so.cache", "/etc/alternatives"]

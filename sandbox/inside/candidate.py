@@ -16,29 +16,20 @@ import builtins
 import os
 import sys
 
+from sandbox.inside import in_process, interpreter_exit
+from sandbox.inside.exit_marks import is_plain
+from sandbox.inside.framing import Lost, attempt, describe_error, send_frame
+from sandbox.inside.operations import OPERATIONS
+from sandbox.inside.program_environment import Program
+from sandbox.inside.proxy import peers
+from sandbox.inside.rpc import Peer
+from sandbox.judge import codec
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from sandbox.inside import in_process, interpreter_exit
     from sandbox.inside.audit import Watch
-    from sandbox.inside.exit_marks import is_plain
-    from sandbox.inside.framing import Lost, attempt, describe_error, send_frame
-    from sandbox.inside.operations import OPERATIONS
-    from sandbox.inside.program_environment import Program
-    from sandbox.inside.proxy import peers
-    from sandbox.inside.rpc import Peer
-    from sandbox.judge import codec
-else:
-    import codec
-    import in_process
-    import interpreter_exit
-    from exit_marks import is_plain
-    from framing import Lost, attempt, describe_error, send_frame
-    from operations import OPERATIONS
-    from program_environment import Program
-    from proxy import peers
-    from rpc import Peer
 
 MAIN = "/tmp/main.py"
 PLAIN: bool | None = None  # whether nothing shows of the end of the program's objects; None: the text will tell
@@ -97,10 +88,12 @@ def load(source: bytes, namespace: dict[str, Any]) -> None:
 def watch_over(source: bytes, fd: int) -> Watch:
     """Begin to watch this process; what is seen is said on `fd`."""
     sys.path.insert(0, HARNESS)
-    import audit  # type: ignore[import-not-found]
+    from sandbox.inside import audit
 
     sys.path.pop(0)
-    sys.modules.pop("audit")
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "sandbox":
+            del sys.modules[name]
     watch: Watch = audit.Watch(fd, parted(source)[1])
     return watch
 

@@ -10,51 +10,30 @@ from __future__ import annotations
 import abc
 import types
 
+from sandbox.inside import async_bridge
+from sandbox.inside.framing import attempt
+from sandbox.inside.operations import base_of
+from sandbox.inside.proxy import (
+    CLASS,
+    MUTABLE,
+    NUMBER,
+    PEER,
+    SHOWN,
+    Asked,
+    Foreign,
+    Method,
+    ask,
+    expect,
+    hear,
+    is_mirror,
+    method_for,
+    mirror_entry,
+    own,
+)
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from sandbox.inside import async_bridge
-    from sandbox.inside.framing import attempt
-    from sandbox.inside.operations import base_of
-    from sandbox.inside.proxy import (
-        CLASS,
-        MUTABLE,
-        NUMBER,
-        PEER,
-        SHOWN,
-        Asked,
-        Foreign,
-        Method,
-        ask,
-        expect,
-        hear,
-        is_mirror,
-        method_for,
-        mirror_entry,
-        own,
-    )
-else:
-    import async_bridge
-    from framing import attempt
-    from operations import base_of
-    from proxy import (
-        CLASS,
-        MUTABLE,
-        NUMBER,
-        PEER,
-        SHOWN,
-        Asked,
-        Foreign,
-        Method,
-        ask,
-        expect,
-        hear,
-        is_mirror,
-        method_for,
-        mirror_entry,
-        own,
-    )
 
 META = "\0meta"
 NATIVE: dict[str, type] = {  # what an object can be besides a value, and a test may ask about

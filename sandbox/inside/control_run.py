@@ -12,13 +12,11 @@ from __future__ import annotations
 
 from collections import abc
 
+from sandbox.inside.rpc import Peer
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from sandbox.inside.rpc import Peer
-else:
-    from rpc import Peer
 
 CONSTANTS: dict[str, Any] = {
     "none": None,

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import sys
 
+from sandbox.inside.framing import Unsplittable, attempt
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from sandbox.inside.framing import Unsplittable, attempt
-else:
-    from framing import Unsplittable, attempt
 
 STARTS = frozenset(
     {

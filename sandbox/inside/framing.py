@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import builtins
 
+from sandbox.judge import bounds, codec
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable
     from typing import Any
-
-    from sandbox.judge import bounds, codec
-else:
-    import bounds
-    import codec
 
 HEADER = 4
 READ = 1 << 14  # bytes of one reading: most messages are far smaller

@@ -11,15 +11,12 @@ from __future__ import annotations
 import os
 import sys
 
+from sandbox.inside import test_runners
+from sandbox.inside.framing import attempt
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from sandbox.inside import test_runners
-    from sandbox.inside.framing import attempt
-else:
-    import test_runners
-    from framing import attempt
 
 COUNT = "__assertion_reached__"
 NAMED = ("assert", "fail", "raises", "warns", "deprecated_call")

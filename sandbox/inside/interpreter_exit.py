@@ -21,14 +21,12 @@ import gc
 import os
 import sys
 
+from sandbox.inside.framing import attempt
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
-
-    from sandbox.inside.framing import attempt
-else:
-    from framing import attempt
 
 LOST_FLUSH = 120  # the exit code of an interpreter whose last flush fails
 SIGINT = 2

@@ -10,16 +10,13 @@ from __future__ import annotations
 import io
 import sys
 
+from sandbox.inside.argument_forms import is_stand_in
+from sandbox.inside.framing import Unsplittable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-    from sandbox.inside.argument_forms import is_stand_in
-    from sandbox.inside.framing import Unsplittable
-else:
-    from argument_forms import is_stand_in
-    from framing import Unsplittable
 
 MAKERS = frozenset(
     {  # attributes of mocks that are the tests'

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import sys
 
+from sandbox.inside.framing import attempt
+from sandbox.inside.proxy import CLASS, is_mirror, own
+from sandbox.inside.rpc import follow, import_module
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from sandbox.inside.framing import attempt
-    from sandbox.inside.proxy import CLASS, is_mirror, own
-    from sandbox.inside.rpc import Peer, follow, import_module
-else:
-    from framing import attempt
-    from proxy import CLASS, is_mirror, own
-    from rpc import follow, import_module
+    from sandbox.inside.rpc import Peer
 
 MODULES = {name: name for name in sys.stdlib_module_names if not name.startswith("_")} | {
     "np": "numpy",

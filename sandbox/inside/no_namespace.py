@@ -14,15 +14,13 @@ import os
 import sys
 import time
 
+from sandbox.inside import landlock, reaper
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from sandbox.inside import landlock, reaper
     from sandbox.inside.landlock import Step
-else:
-    import landlock
-    import reaper
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 PR_SET_CHILD_SUBREAPER = 36

@@ -9,15 +9,12 @@ import operator
 import sys
 import types
 
+from sandbox.inside import async_bridge
+from sandbox.inside.argument_forms import bound_form
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from sandbox.inside import async_bridge
-    from sandbox.inside.argument_forms import bound_form
-else:
-    import async_bridge
-    from argument_forms import bound_form
 
 BASES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 LIBRARY_BASES = {

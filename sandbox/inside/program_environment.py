@@ -9,17 +9,13 @@ from __future__ import annotations
 import io
 import sys
 
+from sandbox.inside.argument_forms import in_form
+from sandbox.inside.framing import attempt
+from sandbox.inside.shared_state import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, resolve
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from sandbox.inside.argument_forms import in_form
-    from sandbox.inside.framing import attempt
-    from sandbox.inside.shared_state import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, resolve
-else:
-    from argument_forms import in_form
-    from framing import attempt
-    from shared_state import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, resolve
 
 
 class Program(World):

@@ -19,19 +19,15 @@ from __future__ import annotations
 import sys
 import types
 
+from sandbox.inside import async_bridge
+from sandbox.inside.framing import Unsplittable
+from sandbox.inside.operations import BINARY
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeVar
 
-    from sandbox.inside import async_bridge
-    from sandbox.inside.framing import Unsplittable
-    from sandbox.inside.operations import BINARY
-
     Kind = TypeVar("Kind")
-else:
-    import async_bridge
-    from framing import Unsplittable
-    from operations import BINARY
 
 NUMBER, PEER, SYNCED, TAINTED, TEXT, LENGTH, GIVEN, ANSWER = (
     f"\0{name}" for name in ("number", "peer", "synced", "tainted", "text", "length", "given", "answer")

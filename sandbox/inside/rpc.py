@@ -31,62 +31,41 @@ from __future__ import annotations
 import _thread
 import sys
 
+from sandbox.inside import class_mirrors, mocks, proxy
+from sandbox.inside.framing import (
+    BeyondValues,
+    Frames,
+    Lost,
+    Unsplittable,
+    attempt,
+    build_error,
+    builtin_exception,
+    describe_error,
+    error_tree,
+    send_frame,
+)
+from sandbox.inside.operations import base_of, base_value, fill, instance_of
+from sandbox.inside.proxy import (
+    ANSWER,
+    CLASS,
+    MUTABLE,
+    NUMBER,
+    SYNCED,
+    Method,
+    get,
+    is_foreign,
+    is_mirror,
+    own,
+    peer_of,
+)
+from sandbox.inside.shared_containers import Twins, release_frames
+from sandbox.judge import bounds, codec
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable
     from typing import Any, NoReturn
-
-    from sandbox.inside import class_mirrors, mocks, proxy
-    from sandbox.inside.framing import (
-        BeyondValues,
-        Frames,
-        Lost,
-        Unsplittable,
-        attempt,
-        build_error,
-        builtin_exception,
-        describe_error,
-        error_tree,
-        send_frame,
-    )
-    from sandbox.inside.operations import base_of, base_value, fill, instance_of
-    from sandbox.inside.proxy import (
-        ANSWER,
-        CLASS,
-        MUTABLE,
-        NUMBER,
-        SYNCED,
-        Method,
-        get,
-        is_foreign,
-        is_mirror,
-        own,
-        peer_of,
-    )
-    from sandbox.inside.shared_containers import Twins, release_frames
-    from sandbox.judge import bounds, codec
-else:
-    import bounds
-    import class_mirrors
-    import codec
-    import mocks
-    import proxy
-    from framing import (
-        BeyondValues,
-        Frames,
-        Lost,
-        Unsplittable,
-        attempt,
-        build_error,
-        builtin_exception,
-        describe_error,
-        error_tree,
-        send_frame,
-    )
-    from operations import base_of, base_value, fill, instance_of
-    from proxy import ANSWER, CLASS, MUTABLE, NUMBER, SYNCED, Method, get, is_foreign, is_mirror, own, peer_of
-    from shared_containers import Twins, release_frames
 
 KNOWN_MODULES = frozenset(sys.stdlib_module_names) | {
     "numpy",

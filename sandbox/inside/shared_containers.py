@@ -17,19 +17,14 @@ from __future__ import annotations
 import operator
 import sys
 
+from sandbox.inside.framing import attempt
+from sandbox.inside.operations import base_value, fill
+from sandbox.judge import bounds, codec
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-    from sandbox.inside.framing import attempt
-    from sandbox.inside.operations import base_value, fill
-    from sandbox.judge import bounds, codec
-else:
-    import bounds
-    import codec
-    from framing import attempt
-    from operations import base_value, fill
 
 MAX_EXTENDED, MAX_EXTENDED_ITEMS = 100, 2_000  # objects whose classes extend containers, and what each may hold
 MAX_ALIVE, MAX_ALIVE_ITEMS = 1_000, 100_000  # containers, and what is in them, that stay after a call

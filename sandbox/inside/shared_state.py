@@ -20,25 +20,15 @@ import re
 import sys
 from posix import chdir, getcwd, listdir
 
+from sandbox.inside.argument_forms import is_stand_in
+from sandbox.inside.file_guard import Guard
+from sandbox.inside.framing import BeyondValues, Unsplittable, attempt
+from sandbox.inside.shared_folder import Folder, Refused, TooMuch, go_below
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-    from sandbox.inside.argument_forms import is_stand_in
-    from sandbox.inside.file_guard import Guard
-    from sandbox.inside.framing import Unsplittable, attempt
-    from sandbox.inside.shared_folder import Folder, Refused, TooMuch, go_below
-
-    BeyondValues = Unsplittable
-else:
-    import framing
-    from argument_forms import is_stand_in
-    from file_guard import Guard
-    from framing import Unsplittable, attempt
-    from shared_folder import Folder, Refused, TooMuch, go_below
-
-    BeyondValues = getattr(framing, "BeyondValues", Unsplittable)
 
 MAX_TEXT = 1 << 20  # characters printed, in one message
 MAX_SAID = 20_000  # writes, warnings or records in one message

@@ -10,17 +10,13 @@ from __future__ import annotations
 import os
 import sys
 
+from sandbox.inside.control_run import Named
+from sandbox.inside.framing import attempt
+from sandbox.inside.proxy import is_foreign, is_mirror
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from sandbox.inside.control_run import Named
-    from sandbox.inside.framing import attempt
-    from sandbox.inside.proxy import is_foreign, is_mirror
-else:
-    from control_run import Named
-    from framing import attempt
-    from proxy import is_foreign, is_mirror
 
 KINDS = ("pytest", "unittest")
 FILE = "test_suite.py"

@@ -16,31 +16,19 @@ import functools
 import os
 import sys
 
+from sandbox.inside import mocks, test_runners
+from sandbox.inside.control_run import ControlPeer, Refused
+from sandbox.inside.framing import BeyondValues, Lost, Unsplittable, attempt, receive_frame, send_frame
+from sandbox.inside.name_resolution import Names
+from sandbox.inside.operations import OPERATIONS
+from sandbox.inside.proxy import Method, is_foreign, peers, revive_object
+from sandbox.inside.rpc import Peer
+from sandbox.inside.shared_state import Tests, give_back_in_program, set_in_program
+from sandbox.judge import bounds, codec
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
-
-    from sandbox.inside import mocks, test_runners
-    from sandbox.inside.control_run import ControlPeer, Refused
-    from sandbox.inside.framing import BeyondValues, Lost, Unsplittable, attempt, receive_frame, send_frame
-    from sandbox.inside.name_resolution import Names
-    from sandbox.inside.operations import OPERATIONS
-    from sandbox.inside.proxy import Method, is_foreign, peers, revive_object
-    from sandbox.inside.rpc import Peer
-    from sandbox.inside.shared_state import Tests, give_back_in_program, set_in_program
-    from sandbox.judge import bounds, codec
-else:
-    import bounds
-    import codec
-    import mocks
-    import test_runners
-    from control_run import ControlPeer, Refused
-    from framing import BeyondValues, Lost, Unsplittable, attempt, receive_frame, send_frame
-    from name_resolution import Names
-    from operations import OPERATIONS
-    from proxy import Method, is_foreign, peers, revive_object
-    from rpc import Peer
-    from shared_state import Tests, give_back_in_program, set_in_program
 
 MAIN = "/tmp/main.py"  # where the program would lie
 WIRE_FD, HOST_FD = 3, 4

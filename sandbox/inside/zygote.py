@@ -44,7 +44,8 @@ MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 2, 4, 8, 32
 MNT_DETACH = 2
 PR_SET_DUMPABLE = 4
 CAPABILITY_VERSION = 0x20080522
-ROLES = {  # file of the kit → the roles that it plays
+KIT = "sandbox.inside"  # as the package is called, in a jail as well
+ROLES = {  # module of the kit → the roles that it plays
     "candidate": ("script", "serve", "shared", "audited_script", "audited_serve", "audited_shared"),
     "tests": ("tests",),
 }
@@ -579,22 +580,24 @@ def perform(job: dict[str, Any], fds: list[int], room: Room, forks: Forks) -> di
     }
 
 
-def load(files: list[str]) -> dict[str, Any]:
-    """Import files of the kit, and let no program find them among the modules."""
-    before = set(sys.modules)
+def load(names: list[str]) -> dict[str, Any]:
+    """Import modules of the kit, and let no program find them, or the kit's package, among the modules."""
     sys.path.insert(0, os.path.dirname(sys.argv[0]))
-    loaded = {name: __import__(name) for name in files}
+    loaded = {}
+    for name in names:
+        __import__(f"{KIT}.{name}")
+        loaded[name] = sys.modules[f"{KIT}.{name}"]
     sys.path.pop(0)
-    codec = sys.modules["codec"]
+    codec = sys.modules["sandbox.judge.codec"]
     for _ in range(20):  # code that has run adapts itself no more, and its pages stay shared after a fork
         codec.decode(codec.loads(codec.dumps(codec.encode({"a": [1, 2.5, "b"], "c": (True, None)}))))
     for name in ("shared_state", "program_environment"):
-        if name in sys.modules:
-            sys.modules[name].rehearse()
-    if "rpc" in sys.modules:
-        sys.modules["rpc"].warm()
-    for name in set(sys.modules) - before:
-        if os.path.dirname(getattr(sys.modules[name], "__file__", None) or "/") == os.path.dirname(sys.argv[0]):
+        if f"{KIT}.{name}" in sys.modules:
+            sys.modules[f"{KIT}.{name}"].rehearse()
+    if f"{KIT}.rpc" in sys.modules:
+        sys.modules[f"{KIT}.rpc"].warm()
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "sandbox":
             del sys.modules[name]
     return loaded
 
