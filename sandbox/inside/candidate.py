@@ -23,6 +23,7 @@ from sandbox.inside.operations import OPERATIONS
 from sandbox.inside.program_environment import Program
 from sandbox.inside.proxy import peers
 from sandbox.inside.rpc import Peer
+from sandbox.inside.warmup import RehearsalEnd, end_rehearsal
 from sandbox.judge import codec
 
 TYPE_CHECKING = False
@@ -122,10 +123,6 @@ def rehearse() -> None:
     peers.clear()
 
 
-class Rehearsed(BaseException):
-    """Raised where a rehearsed role would end its process."""
-
-
 def rehearse_serving() -> None:
     """Serve a judge and a test that have said all their lines beforehand."""
     global WIRE_FD, _exit
@@ -141,18 +138,14 @@ def rehearse_serving() -> None:
     ):
         send_frame(theirs, codec.dumps(message))
     theirs.shutdown(_socket.SHUT_WR)
-    WIRE_FD, _exit = ours.detach(), leave_rehearsal
+    WIRE_FD, _exit = ours.detach(), end_rehearsal
     try:
         _, end = attempt(lambda: serve(b"def f(x): return x\n"))
     finally:
         WIRE_FD, _exit = wire, exit_now
     theirs.close()
-    if not isinstance(end, Rehearsed):
+    if not isinstance(end, RehearsalEnd):
         raise OSError(0, f"a rehearsal fails: {end!r}")
-
-
-def leave_rehearsal(status: int) -> NoReturn:
-    raise Rehearsed(status)
 
 
 def script(source: bytes, watch: Watch | None = None) -> NoReturn:

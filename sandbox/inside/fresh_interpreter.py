@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import sys
 
+from sandbox.inside import candidate, interpreter_exit
+
 MAIN = "/tmp/main.py"
 TEXT = "/tmp/.prelude"  # prelude and program, where there is a prelude
 
 
 def main() -> None:
     import site
-
-    from sandbox.inside import candidate  # the kit's package lies beside this file, in the jail
 
     site.setquit()
     site.sethelper()
@@ -30,7 +30,7 @@ def main() -> None:
     candidate.NAME = sys.argv[2]
     sys.path[:] = ["/tmp", *sys.path[1:], *sys.argv[3:]]
     sys.argv[:] = [MAIN]
-    candidate.interpreter_exit.remember()
+    interpreter_exit.remember()
     entry(text)
     os._exit(70)  # a role never returns
 

@@ -13,6 +13,7 @@ import sys
 
 from sandbox.inside import test_runners
 from sandbox.inside.framing import attempt
+from sandbox.inside.program_modules import PROGRAM_MODULES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,17 +21,6 @@ if TYPE_CHECKING:
 
 COUNT = "__assertion_reached__"
 NAMED = ("assert", "fail", "raises", "warns", "deprecated_call")
-ALIASES = (
-    "solution",
-    "solutions",
-    "main",
-    "program",
-    "submission",
-    "candidate",
-    "your_module",
-    "my_module",
-    "answer",
-)
 
 
 class NothingAsserted(AssertionError):
@@ -116,7 +106,7 @@ def take(main: Any, codes: list[Any], plan: dict[str, Any], resolve: Any) -> Non
     namespace = main.__dict__
     count = Count()
     namespace[COUNT] = count
-    for name in ALIASES:
+    for name in PROGRAM_MODULES:
         if not os.path.exists(f"{os.getcwd()}/{name}.py") or name == "main":
             sys.modules[name] = main
     if plan["kind"] in test_runners.KINDS:

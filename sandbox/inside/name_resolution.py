@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 
 from sandbox.inside.framing import attempt
+from sandbox.inside.library_names import follow, import_module
 from sandbox.inside.proxy import CLASS, is_mirror, own
-from sandbox.inside.rpc import follow, import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,11 +7,13 @@ stand-in, and put back when the tests put it back. What the program prints, warn
 from __future__ import annotations
 
 import io
+import re
 import sys
 
 from sandbox.inside.argument_forms import in_form
 from sandbox.inside.framing import attempt
-from sandbox.inside.shared_state import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, resolve
+from sandbox.inside.patched_names import resolve
+from sandbox.inside.shared_state import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,7 +161,6 @@ class Program(World):
         sys.stdin = self.input
 
     def warn(self, peer: Any, tree: Any) -> None:
-        import re
         import warnings
 
         module: Any = warnings

@@ -31,34 +31,25 @@ from __future__ import annotations
 import _thread
 import sys
 
-from sandbox.inside import class_mirrors, mocks, proxy
+from sandbox.inside import proxy
 from sandbox.inside.framing import (
     BeyondValues,
     Frames,
     Lost,
     Unsplittable,
     attempt,
-    build_error,
     builtin_exception,
     describe_error,
-    error_tree,
     send_frame,
 )
-from sandbox.inside.operations import base_of, base_value, fill, instance_of
+from sandbox.inside.handles import HandleTable
 from sandbox.inside.proxy import (
-    ANSWER,
-    CLASS,
-    MUTABLE,
     NUMBER,
     SYNCED,
-    Method,
     get,
     is_foreign,
-    is_mirror,
-    own,
-    peer_of,
 )
-from sandbox.inside.shared_containers import Twins, release_frames
+from sandbox.inside.shared_containers import release_frames
 from sandbox.judge import bounds, codec
 
 TYPE_CHECKING = False
@@ -67,137 +58,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-KNOWN_MODULES = frozenset(sys.stdlib_module_names) | {
-    "numpy",
-    "scipy",
-    "sympy",
-    "networkx",
-    "sortedcontainers",
-    "pandas",
-    "builtins",
-}
-STREAMS = ("stdin", "stdout", "stderr")
-PLAIN_MODULES = frozenset(
-    {  # whose classes do nothing with an object but what it is for
-        "builtins",
-        "collections",
-        "_collections_abc",
-        "_collections",
-        "abc",
-        "enum",
-        "datetime",
-        "decimal",
-        "fractions",
-        "numbers",
-        "pathlib",
-        "uuid",
-        "ipaddress",
-        "array",
-        "io",
-        "_io",
-        "re",
-        "typing",
-        "types",
-        "dataclasses",
-        "queue",
-        "_queue",
-        "random",
-        "_random",
-        "zoneinfo",
-        "time",
-        "threading",
-        "_thread",
-        "itertools",
-        "functools",
-        "_functools",
-        "json",
-        "string",
-        "numpy",
-        "networkx",
-        "sympy",
-        "scipy",
-        "sortedcontainers",
-        "pandas",
-        "contextlib",
-        "heapq",
-        "os",
-        "asyncio",
-        "_asyncio",
-        "statistics",
-        "weakref",
-        "_weakref",
-        "graphlib",
-        "operator",
-        "_operator",
-        "logging",
-        "argparse",
-        "configparser",
-        "csv",
-        "_csv",
-        "sqlite3",
-        "hashlib",
-        "_hashlib",
-        "concurrent",
-        "subprocess",
-    }
-)
 # What asks an object of itself, and what may change one.
 LOOKING = frozenset({"attr", "item", "str", "repr", "format", "len", "int", "index", "float", "contains", "bytes"})
 ANSWERING = frozenset({"get", "poll", "complete"})
 CHANGING = frozenset({"set_attr", "del_attr", "set_item", "del_item", "set_content", "enter", "exit"})
-MAX_NESTED = 60  # objects within objects within one value
 
 
-def import_module(name: str) -> Any:
-    """A module of the other end's namespace is this end's own module of that name."""
-    __import__(name)
-    return sys.modules[name]
-
-
-def follow(module: str, qualname: str) -> Any:
-    value = import_module(module)
-    for name in qualname.split("."):
-        value = getattr(value, name)
-    return value
-
-
-def reference(value: Any) -> list[str] | None:
-    """Module and name under which a function or class of the standard library is found again on the other side."""
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    if module is None and isinstance(getattr(value, "__objclass__", None), type):  # str.upper and its like
-        module = value.__objclass__.__module__
-    if type(module) is not str or type(name) is not str or module.partition(".")[0] not in KNOWN_MODULES:
-        return None
-    found, error = attempt(lambda: follow(module, name))
-    return [module, name] if error is None and found is value else None
-
-
-def stream_name(value: Any) -> str | None:
-    """Which of the standard streams a value is; the other end means its own."""
-    return next((name for name in STREAMS if value is getattr(sys, name, None) and value is not None), None)
-
-
-def logger_name(value: Any) -> str | None:
-    """The name of a logger, by which the other end finds its own."""
-    logging = sys.modules.get("logging")
-    if logging is None or type(value) not in (logging.Logger, logging.RootLogger):
-        return None
-    name = value.name
-    known = type(name) is str and len(name) <= bounds.MAX_NAME and logging.root.manager.loggerDict.get(name) is value
-    return str(name) if known or value is logging.root else None
-
-
-def is_enum(kind: type) -> bool:
-    enum = sys.modules.get("enum")
-    return enum is not None and isinstance(kind, enum.EnumType)
-
-
-class Peer:
-    """One end of the wire. `policy` answers the other end's requests; `before_reply` runs ahead of every answer.
-
-    `follows_refs`: the other end may name what is to be used of our standard library. `guarded`: the other end is the
-    program, which must not decide about itself (`remote`).
-    """
+class Peer(HandleTable):
+    """One end of the wire. `policy` answers the other end's requests; `before_reply` runs ahead of every answer."""
 
     def __init__(
         self,
@@ -208,45 +76,26 @@ class Peer:
         guarded: bool = False,
         before_reply: Callable[[], object] = bool,
     ) -> None:
+        super().__init__(guarded=guarded, follows_refs=follows_refs)
         self.sock = sock
         self.frames = Frames(sock)
         self.policy = policy
-        self.follows_refs = follows_refs
-        self.guarded = guarded
         self.before_reply = before_reply
-        self.lent: dict[int, Any] = {}
-        self.numbers: dict[int, int] = {}
-        self.remotes: dict[int, Any] = {}  # stand-ins and mirrors by the other end's number
-        self.given: set[tuple[str, str]] = set()  # functions and loggers that this end has handed over, by name
-        self.natives: dict[type, Any] = dict(class_mirrors.READY)
-        self.came: dict[int, int] = {}  # id of an exception of the other end's, its number there
-        self.building: set[int] = set()
-        self.twins = Twins(0 if guarded else 1)
         self.depth = 0  # requests of the other end that are being done
         self.telling: Any = _thread.RLock()
         self.foreign: list[BaseException] = []  # exceptions that came from the other end
-        self.broken: BaseException | None = None  # the first Lost or Unsplittable; tests may not swallow it
         self.failed: BaseException | None = None  # an assertion that failed inside of what the program called
         self.world: Any = None  # what this end shares with the other besides values
         self.next_id = 0
         self.heard = 0  # messages in this test
-        self.nested = 0
         self.lends_stop = True  # whether a StopIteration of the other end is raised here as one
         self.leaned = False  # whether a verdict would rest on methods of the program's objects
         self.spoken: set[int] = set()  # numbers of the classes that the tests speak of
         self.entry: int | None = None  # the number of the entry point, where it is a class
         self.looks: dict[str, int] = {}  # what an object has said of itself, by what it was asked
-        self.answering = False  # whether what arrives is what a call has answered, or a name of the program's
         self.changes_made = 0  # how often anything was done that may change an object
         self.lock = _thread.allocate_lock()
         proxy.peers[:] = [self]
-
-    def fail(self, error: BaseException) -> BaseException:
-        """Remember that the wire could not do what was asked, and hand the reason back to be raised."""
-        if self.broken is None:
-            self.broken = error
-        self.twins.lose()
-        return error
 
     def is_foreign(self, error: BaseException) -> bool:
         return any(error is other for other in self.foreign)
@@ -263,261 +112,6 @@ class Peer:
         if isinstance(error, AssertionError) or trace is None:
             return False
         return bool(trace.tb_frame.f_code.co_code[trace.tb_lasti] == RAISE)
-
-    # values over the wire
-
-    def number_of(self, value: Any) -> int:
-        number = self.numbers.get(id(value))
-        if number is None:
-            number = len(self.lent)
-            if number >= bounds.MAX_HANDLES:
-                raise self.fail(Unsplittable(f"more than {bounds.MAX_HANDLES} objects are lent over the wire"))
-            self.numbers[id(value)] = number
-            self.lent[number] = value
-        return number
-
-    def lend(self, value: Any) -> dict[str, Any]:
-        kind = type(value)
-        if (stream := stream_name(value)) is not None:
-            name = kind.__name__[: bounds.MAX_NAME]
-            return {"t": "h", "mine": True, "id": self.number_of(value), "type": name, "stream": stream}
-        if kind is Method:
-            value = value.real()
-            kind = type(value)
-        if is_foreign(value) or (isinstance(value, type) and is_mirror(value)):
-            return self.send_home(value)
-        if isinstance(value, type) and (number := own(value, class_mirrors.SHADOW)) is not None:
-            return {"t": "h", "mine": False, "id": number}
-        if isinstance(value, BaseException) and id(value) in self.came:
-            return {"t": "h", "mine": False, "id": self.came[id(value)]}
-        number = self.number_of(value)
-        tree: dict[str, Any] = {"t": "h", "mine": True, "id": number, "type": kind.__name__[: bounds.MAX_NAME]}
-        if isinstance(value, type):
-            tree["class"] = True
-            if (found := reference(value)) is not None:
-                tree["ref"] = found
-        elif kind is type(codec):
-            tree["module"] = value.__name__
-        elif is_enum(kind):
-            tree |= {"c": self.encode(kind), "member": value._name_, "v": self.encode(value._value_)}
-        elif isinstance(value, BaseException):
-            tree["c"] = self.encode(kind)
-            if number not in self.building:
-                self.building.add(number)
-                try:
-                    tree["e"] = error_tree(value, self.encode)
-                finally:
-                    self.building.discard(number)
-        else:
-            if (seen := mocks.class_of(value)) is not None:
-                tree["c"] = self.encode(seen)
-                return tree
-            if class_mirrors.NATIVE.get(kind.__name__) is kind:
-                tree["native"] = kind.__name__
-            else:
-                tree["c"] = self.encode(kind)
-            if (found := reference(value)) is not None:
-                tree["ref"] = found
-                self.given.add((found[0], found[1]))
-            elif (logger := logger_name(value)) is not None:
-                tree["logger"] = logger
-                self.given.add(("logging", logger))
-            base = base_of(kind)
-            if base is not None:
-                tree |= {"base": base.__name__, "v": self.content(value, base)}
-                if base.__name__ in MUTABLE:
-                    self.twins.note(self.twins.lent, number, value, base)
-        return tree
-
-    def content(self, value: Any, base: type | None = None) -> Any:
-        """The tree of the builtin value that an instance of a subclass extends."""
-        if self.nested > MAX_NESTED:
-            raise codec.CodecError(f"objects nested deeper than {MAX_NESTED} levels")
-        self.nested += 1
-        try:
-            base = base or base_of(type(value)) or type(value)
-            return codec.encode(base_value(value, base), self.lend)
-        finally:
-            self.nested -= 1
-
-    def send_home(self, value: Any) -> dict[str, Any]:
-        """The tree of a stand-in: the other end finds its own object by it."""
-        home = own(value, proxy.PEER) if isinstance(value, type) else peer_of(value)
-        if home is not self:
-            raise self.fail(Unsplittable("a value of an earlier process"))
-        if isinstance(value, type):
-            return {"t": "h", "mine": False, "id": own(value, CLASS)}
-        number = get(value, NUMBER)
-        kind = type(value)
-        if is_enum(kind):
-            named = {"member": value._name_} if value._name_ in kind.__members__ else {"of": self.encode(value._value_)}
-            return {"t": "h", "mine": False, "id": own(kind, CLASS), **named}
-        if number is None:
-            if base_of(kind) is None or not is_mirror(kind):
-                raise self.fail(Unsplittable(f"a {kind.__name__} that the program has not made"))
-            return {"t": "h", "mine": False, "id": own(kind, CLASS), "v": self.content(value)}
-        proxy.push(value)
-        return {"t": "h", "mine": False, "id": number}
-
-    def borrow(self, tree: dict[str, Any]) -> Any:
-        if "live" in tree:
-            return self.twins.find(tree["live"])
-        number = tree.get("id")
-        if type(number) is not int:
-            raise codec.CodecError("a handle without a number")
-        if tree.get("mine") is False:  # one of ours comes home
-            if number not in self.lent:
-                raise codec.CodecError("a handle that was never lent")
-            return self.come_home(self.lent[number], tree)
-        if tree.get("stream") in STREAMS:
-            return getattr(sys, tree["stream"])
-        if type(tree.get("logger")) is str and (self.follows_refs or self.has_given(["logging", tree["logger"]])):
-            return import_module("logging").getLogger(None if tree["logger"] == "root" else tree["logger"])
-        if type(tree.get("module")) is str and tree["module"].partition(".")[0] in KNOWN_MODULES:
-            known, missing = attempt(lambda: import_module(tree["module"]))
-            if missing is None:
-                return known
-        ref = tree.get("ref")
-        if type(ref) is list and (self.follows_refs or tree.get("class") is True or self.has_given(ref)):
-            known, missing = attempt(lambda: follow(*map(str, tree["ref"])))
-            if missing is None and isinstance(known, type) and self.is_library(known):
-                return known
-            if missing is None and (self.follows_refs or not isinstance(known, type)):
-                return known
-        if tree.get("class") is True:
-            if number not in self.remotes:
-                self.make_room()
-                about = self.request("describe", h=number)
-                if type(about) is not dict or type(about.get("bases")) is not list:
-                    raise codec.CodecError("a class without a description")
-                self.remotes.setdefault(number, class_mirrors.mirror(self, number, about))
-            return self.remotes[number]
-        known = self.remotes.get(number)
-        if known is not None:
-            if get(known, SYNCED) is not None and "v" in tree:
-                self.refresh(known, tree["v"])
-            return known
-        return self.stand_in(number, tree)
-
-    def has_given(self, ref: list[Any]) -> bool:
-        """Whether what the other end names, a function of the library or a logger, this end has handed over."""
-        return len(ref) == 2 and all(type(part) is str for part in ref) and tuple(ref) in self.given
-
-    def is_library(self, kind: type) -> bool:
-        """Whether a class that the other end names is used here as it is: for the program, of few modules only.
-
-        What the program names it chooses, and a class such as `mock._ANY` makes objects that equal everything.
-        """
-        if not self.guarded or issubclass(kind, BaseException):
-            return str(kind.__module__).partition(".")[0] in KNOWN_MODULES
-        return str(kind.__module__).partition(".")[0] in PLAIN_MODULES
-
-    def come_home(self, value: Any, tree: dict[str, Any]) -> Any:
-        if isinstance(value, type) and ("member" in tree or "of" in tree) and is_enum(value):
-            kind: Any = value
-            return kind.__members__[str(tree["member"])] if "member" in tree else kind(self.decode(tree["of"]))
-        if isinstance(value, type) and "v" in tree:
-            base: Any = base_of(value)
-            if base is None:
-                raise codec.CodecError("a value of a class without values")
-            content = self.decode(tree["v"])
-            made = instance_of(value, content, base) if base.__name__ not in MUTABLE else base.__new__(value)
-            if base.__name__ in MUTABLE:
-                fill(made, content, base)
-            return made
-        return value
-
-    def stand_in(self, number: int, tree: dict[str, Any]) -> Any:
-        """The object here for one of the other end's that is met for the first time."""
-        native = tree.get("native")
-        if type(native) is str and native in class_mirrors.NATIVE:
-            kind: Any = class_mirrors.NATIVE[native]
-        elif "c" in tree:
-            kind = self.decode(tree["c"])
-        else:
-            kind = object
-        if not isinstance(kind, type):
-            raise codec.CodecError("an object whose class is none")
-        if is_enum(kind):
-            return self.member(kind, tree)
-        if issubclass(kind, BaseException):
-            return build_error(kind, tree.get("e"), self.decode, lambda error: self.arrived(number, error))
-        base = base_of(kind)
-        extends = own(kind, class_mirrors.SHADOW) is not None  # a class of ours, made by the other end
-        if base is None and not is_mirror(kind) and not extends:
-            if self.guarded and (base_of(type("_", (kind,), {})) if class_mirrors.plain_class(kind) else kind is bool):
-                raise codec.CodecError(f"a {kind.__name__} without a value")
-            if kind not in self.natives:
-                self.natives[kind] = class_mirrors.native_mirror(self, kind)
-            kind = self.natives[kind]
-        if base is None:
-            made = object.__new__(kind)
-        else:
-            if "v" not in tree:
-                raise codec.CodecError(f"a {base.__name__} without a value")
-            value = self.decode(tree["v"])
-            plain: Any = base
-            if type(value) is not base:
-                raise self.fail(Unsplittable(f"the builtin value behind a {kind.__name__}"))
-            if not is_mirror(kind) and not extends:
-                return value
-            made = plain.__new__(kind) if base.__name__ in MUTABLE else instance_of(kind, value, base)
-            if base.__name__ in MUTABLE:
-                fill(made, value, base)
-                object.__setattr__(made, SYNCED, self.content(made, base))
-                self.twins.note(self.twins.borrowed, number, made, base)
-        self.make_room()
-        object.__setattr__(made, NUMBER, number)
-        object.__setattr__(made, proxy.PEER, self)
-        if self.answering:
-            object.__setattr__(made, ANSWER, True)
-        self.remotes[number] = made
-        return made
-
-    def make_room(self) -> None:
-        """Raises CodecError where the other end has given as many objects as are kept."""
-        if len(self.remotes) >= bounds.MAX_HANDLES:
-            raise codec.CodecError(f"more than {bounds.MAX_HANDLES} objects of the program are in hand")
-
-    def member(self, kind: Any, tree: dict[str, Any]) -> Any:
-        name = tree.get("member")
-        if type(name) is str and name in kind.__members__:
-            return kind.__members__[name]
-        found, error = attempt(lambda: kind(self.decode(tree.get("v"))))
-        if error is not None:
-            raise codec.CodecError(f"no member of {kind.__name__}")
-        return found
-
-    def arrived(self, number: int, error: BaseException) -> None:
-        self.make_room()
-        object.__setattr__(error, NUMBER, number)
-        object.__setattr__(error, proxy.PEER, self)
-        self.remotes[number] = error
-        self.came[id(error)] = number
-
-    def refresh_all(self, reply: dict[str, Any]) -> None:
-        for number, tree in pairs_of(reply.get("content")):
-            if type(number) is int and number in self.remotes:
-                self.refresh(self.remotes[number], tree)
-
-    def refresh(self, value: Any, tree: Any) -> None:
-        base = base_of(type(value))
-        content = self.decode(tree)
-        if base is not None and type(content) is base and base.__name__ in MUTABLE:
-            fill(value, content, base)
-            object.__setattr__(value, SYNCED, self.content(value, base))
-
-    def encode(self, value: Any) -> Any:
-        try:
-            return codec.encode(value, self.lend)
-        except codec.CodecError as error:
-            raise self.fail(Unsplittable(str(error))) from None
-
-    def decode(self, tree: Any) -> Any:
-        try:
-            return codec.decode(tree, self.borrow)
-        except codec.CodecError as error:
-            raise self.fail(Unsplittable(str(error))) from None
 
     # requests and replies
 
@@ -822,15 +416,6 @@ class Peer:
         split = len(values) - len(names)
         return values[:split], dict(zip(names, values[split:], strict=True))
 
-    def local(self, message: dict[str, Any]) -> Any:
-        """The local object a request is about."""
-        number = message.get("h")
-        if type(number) is not int or number not in self.lent:
-            raise self.fail(Lost("a request about a handle that was never lent"))
-        if "member" in message or "of" in message or "v" in message:
-            return self.come_home(self.lent[number], message)
-        return self.lent[number]
-
 
 RAISE = compile("raise E", "", "exec").co_code[-2]  # the instruction; the module that names it costs each fork
 
@@ -850,57 +435,3 @@ def check_room() -> None:
 
 
 ROOM = 60
-
-
-def pairs_of(value: Any) -> list[Any]:
-    """Pairs that a message holds. Raises CodecError for anything else."""
-    if value is None:
-        return []
-    if type(value) is not list or not all(type(pair) is list and len(pair) == 2 for pair in value):
-        raise codec.CodecError("a reply that is malformed")
-    return value
-
-
-class Loop:
-    """Two ends without a socket between them, for `warm`."""
-
-    def __init__(self) -> None:
-        self.waiting = bytearray()
-        self.other: Any = None
-
-    def sendall(self, data: bytes) -> None:
-        message = codec.loads(data[4:])
-        if "op" not in message:
-            self.other.sock.waiting += data
-            return
-        with self.other.lock:
-            self.other.answer(message)
-
-    def recv(self, size: int) -> bytes:
-        part = bytes(self.waiting[:size])
-        del self.waiting[:size]
-        return part
-
-
-def warm(rounds: int = 20) -> None:
-    """Run what every call runs: code that has run adapts itself no more, and its pages stay shared after a fork."""
-
-    def call(peer: Peer, message: dict[str, Any]) -> Any:
-        if message["op"] == "get":
-            return sample
-        args, named = peer.take_arguments(message)
-        return peer.local(message)(*args, **named)
-
-    def sample(values: list[Any]) -> list[Any]:
-        values.append({"a": (1, 2.5)})
-        return sorted(map(str, values))
-
-    for _ in range(rounds):
-        loops = [Loop(), Loop()]
-        ends = [
-            Peer(loops[0], call, guarded=True),  # type: ignore[arg-type]
-            Peer(loops[1], call, follows_refs=True),  # type: ignore[arg-type]
-        ]
-        loops[0].other, loops[1].other = ends[1], ends[0]
-        ends[0].request("get", name="f")([3, 1, [2]])
-    proxy.peers.clear()

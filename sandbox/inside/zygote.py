@@ -36,12 +36,11 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from sandbox.inside.landlock import Step
+    from sandbox.inside.workspace import Workspace
 
     Steps = tuple[list[Step], list[Step]]
 
 FIRST_FREE_FD = 200  # job descriptors are moved above this number, out of the way of the numbers the job asks for
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 2, 4, 8, 32
-MNT_DETACH = 2
 PR_SET_DUMPABLE = 4
 CAPABILITY_VERSION = 0x20080522
 KIT = "sandbox.inside"  # as the package is called, in a jail as well
@@ -49,12 +48,8 @@ ROLES = {  # module of the kit → the roles that it plays
     "candidate": ("script", "serve", "shared", "audited_script", "audited_serve", "audited_shared"),
     "tests": ("tests",),
 }
-BYTES_HEADER = bytes.__basicsize__ - 1  # of a bytes object before its text
 POOL_MASK, POOL_HEADER = (1 << 14) - 1, 48  # of the interpreter's allocator: its pools, and where a block begins
 SMALLEST_LARGE, MOST_FILLING = 512, 1 << 20
-MOST_INODES = 256  # how far the inode numbers of a place may grow by our own files before it is renewed
-SOCKETS_S = 0.05  # how long the kernel may take to free the sockets of processes that have ended
-SHARED = {"/tmp": MS_NOSUID | MS_NODEV, "/dev/shm": MS_NOSUID | MS_NODEV | MS_NOEXEC}
 
 
 def libc() -> Any:
@@ -65,11 +60,6 @@ def untouched(c: Any, size: int) -> memoryview:
     """Memory of which only those pages exist that are written to."""
     c.calloc.restype = ctypes.c_void_p
     return memoryview((ctypes.c_char * size).from_address(c.calloc(1, 4 * size))).cast("B")
-
-
-def mount(c: Any, kind: str, target: str, flags: int, options: str) -> None:
-    if c.mount(kind.encode(), target.encode(), kind.encode(), flags, options.encode()) != 0:
-        raise OSError(ctypes.get_errno(), f"mount {kind} on {target}")
 
 
 ORDER = (  # the parts of a job, which come without their names
@@ -113,235 +103,6 @@ def receive(control: _socket.socket, said: memoryview) -> tuple[dict[str, Any], 
         return order, fds
 
 
-def forget(texts: list[bytes]) -> None:
-    """Overwrite bytes that nobody needs any more. Those of no or one byte are the interpreter's own."""
-    for text in texts:
-        if len(text) > 1:
-            ctypes.memset(id(text) + BYTES_HEADER, 0, len(text))
-
-
-class Room:
-    """What a job may write to: /tmp and /dev/shm, of a size, and empty when it begins; and how to end it."""
-
-    work = "/tmp"
-    main = b"/tmp/main.py"
-
-    def __init__(self, c: Any, broom: Any, *, mounts: bool) -> None:
-        self.c = c
-        self.broom = broom
-        self.lock: Any = None  # Landlock's, as soon as the folders stand
-        self.mounts = mounts  # whether this process may mount; otherwise bubblewrap has made both, of fixed size
-        self.size = (64 << 20, 4096)  # in bytes and inodes
-        self.options = "mode=1777,size=64m,nr_inodes=4096"
-        self.last_pid = -1
-        self.next_inode = 0  # the number that the next file in /tmp gets, if no job has made any but ours
-        self.changed_ns = 0  # when /dev/shm has changed last, if no job has changed it
-        if mounts:
-            mount(c, "proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "")
-            if os.path.exists("/proc/sys/kernel/ns_last_pid"):
-                self.last_pid = os.open("/proc/sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC)
-            c.umount2(b"/proc", MNT_DETACH)
-            mount(c, "proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=2,subset=pid")
-            for place, flags in SHARED.items():
-                mount(c, "tmpfs", place, flags, self.options)
-            self.settle()
-        self.sockets = os.open("/proc/self/net/sockstat", os.O_RDONLY | os.O_CLOEXEC)
-        self.num_sockets = self.used_sockets()
-
-    def used_sockets(self) -> bytes:
-        """The kernel's line about how many sockets there are in this network namespace, whoever holds them."""
-        return os.pread(self.sockets, 40, 0).partition(b"\n")[0]
-
-    def before_fork(self) -> None:
-        """Let the job's pids begin where those of every job begin."""
-        if self.last_pid >= 0:
-            os.pwrite(self.last_pid, b"1", 0)
-
-    def resize(self, size: int, inodes: int) -> None:
-        if self.mounts and (size, inodes) != self.size:
-            options = f"mode=1777,size={size},nr_inodes={inodes}"
-            for place, flags in SHARED.items():
-                mount(self.c, "tmpfs", place, flags | MS_REMOUNT, options)
-            self.options, self.size = options, (size, inodes)
-
-    def settle(self) -> None:
-        """Note how new file systems look."""
-        self.next_inode = spare_inode(self.work) + 1
-        self.changed_ns = os.stat("/dev/shm").st_ctime_ns
-
-    def stage(self, inode: int) -> bool:
-        """Whether a file of a job has a number that says nothing of earlier jobs; if not, it must be made again.
-
-        What a job makes and removes again moves the count on, and the next job could see that.
-        """
-        if not self.mounts or inode == self.next_inode < MOST_INODES:
-            self.next_inode += 1
-            return True
-        self.renew(self.work)
-        return False
-
-    def tidy(self, files: list[bytes]) -> bool:
-        """Empty both places, of `files` first, which are all that most jobs leave. False if something stays."""
-        for path in files:
-            try:
-                os.unlink(path)
-            except OSError:
-                continue  # what stands there instead, or was in a folder, goes with the rest
-        clean = self.empty("/tmp") and self.empty("/dev/shm")
-        if self.mounts and os.stat("/dev/shm").st_ctime_ns != self.changed_ns:
-            clean = self.renew("/dev/shm") and clean
-        return clean and self.has_no_sockets()
-
-    def has_no_sockets(self) -> bool:
-        """Whether every socket of the job is gone: one in flight in a cycle outlives its process, and can be seen."""
-        deadline = 0.0
-        while self.used_sockets() != self.num_sockets:
-            now = time.monotonic()
-            deadline = deadline or now + SOCKETS_S
-            if now > deadline:
-                return False
-            time.sleep(0.001)
-        return True
-
-    def renew(self, place: str) -> bool:
-        """A file system of its own, without anything in it, in the place of the old one."""
-        if self.c.umount2(place.encode(), MNT_DETACH) != 0:
-            return False
-        mount(self.c, "tmpfs", place, SHARED[place], self.options)
-        self.lock = self.lock.renewed()  # its rules were about the old folder
-        self.settle()
-        return is_empty(place)
-
-    def empty(self, place: str) -> bool:
-        if is_empty(place):
-            return True
-        if self.mounts:
-            return self.renew(place)
-        in_child(lambda: self.broom.remove_below(place))
-        return is_empty(place)
-
-    def readying(self) -> list[Step]:
-        """What the forked process does while it still has its privileges and no limits."""
-        return []
-
-    def locking(self) -> list[Step]:
-        """How it locks itself in."""
-        steps: list[Step] = self.lock.steps()
-        return steps
-
-    def kill(self) -> None:
-        """Kill everything else in this pid namespace."""
-        os.kill(-1, _signal.SIGKILL)
-
-    def sweep(self) -> int:
-        """Kill and reap everything else in this pid namespace; returns how many were still there."""
-        found = 0
-        while (pid := self.c.waitpid(-1, None, os.WNOHANG)) > 0:
-            pass  # ended by itself, its parent gone before
-        if pid < 0:
-            return 0
-        while True:
-            try:
-                os.kill(-1, _signal.SIGKILL)
-            except ProcessLookupError:
-                found += 0  # nobody but us
-            try:
-                while True:
-                    os.waitpid(-1, 0)
-                    found += 1
-            except ChildProcessError:
-                return found
-
-    def leave(self) -> None:
-        """The host is gone: the namespace ends with this process."""
-
-
-def spare_inode(place: str) -> int:
-    """The number of a file that is made in a folder and gone again."""
-    path = f"{place}/spare"
-    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    try:
-        return os.fstat(fd).st_ino
-    finally:
-        os.close(fd)
-        os.unlink(path)
-
-
-def in_child(work: Any) -> None:
-    """Do something in a forked process, so that what it sees stays out of this one's memory."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
-
-
-def is_empty(place: str) -> bool:
-    """Whether a tmpfs holds nothing but its root: one inode, no block."""
-    about = os.statvfs(place)
-    return about.f_files - about.f_ffree == 1 and about.f_blocks == about.f_bfree
-
-
-def write_files(job: dict[str, Any], fds: list[int], room: Any) -> int:
-    """The job's own files, in folders and with modes that let it change them. Returns a descriptor to write its main
-    file to, or -1 where it has none.
-    """
-    main = -1
-    if job["main"]:
-        main = make(room, room.main, first=True, uid=job["uid"])
-    first = main < 0
-    for path, index in job["files"]:
-        at = path.find(b"/", len(room.work) + 1)
-        while at > 0:
-            folder = path[:at]
-            if not os.path.isdir(folder):
-                if first:
-                    os.close(make(room, folder, first=True))  # a file in the folder's place, to begin with
-                    os.unlink(folder)
-                    first = False
-                os.mkdir(folder)
-                os.chmod(folder, 0o777)
-                room.next_inode += 1
-            forget([folder])
-            at = path.find(b"/", at + 1)
-        out = make(room, path, first=first)
-        first = False
-        try:
-            os.fchmod(out, 0o666)
-            size = os.fstat(fds[index]).st_size
-            copied = 0
-            while copied < size:
-                copied += os.sendfile(out, fds[index], copied, size - copied)
-        finally:
-            os.close(out)
-    if first and room.mounts:
-        room.stage(spare_inode(room.work))
-    return main
-
-
-def make(room: Any, path: bytes, *, first: bool, uid: int | None = None) -> int:
-    """A new file in the job's folder, to be written to; of the job's uid, if one is named."""
-    while True:
-        if uid is not None:
-            room.c.setfsgid(uid)
-            room.c.setfsuid(uid)
-        try:
-            out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        finally:
-            if uid is not None:
-                room.c.setfsuid(0)
-                room.c.setfsgid(0)
-        inode = os.fstat(out).st_ino
-        if not first:
-            room.next_inode = max(room.next_inode, inode + 1)
-        elif not room.stage(inode):
-            os.close(out)
-            continue
-        return out
-
-
 def bequeath_nothing(c: Any) -> None:
     """Empty the inheritable set: the only one that outlives the change of uid in the processes forked from here."""
     header = CAPABILITY_VERSION.to_bytes(4, sys.byteorder) + bytes(4)
@@ -360,7 +121,7 @@ ENTRIES: dict[str, Any] = {}  # role of a Python job → the function of the kit
 latest: list[Any] = [None, None]  # what the steps of the last job came of, and these
 
 
-def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, room: Room) -> Steps:
+def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, room: Workspace) -> Steps:
     """What the forked process will do, as calls with their arguments: looked up and put together before the fork, for
     it would be slower, and touch more pages, after it. The first steps arrange descriptors; of the others each that
     answers anything has failed. Most jobs take the same steps; words of their own they must not leave here.
@@ -378,7 +139,7 @@ def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, room: R
     return steps
 
 
-def steps_of(job: dict[str, Any], fds: list[int], status: int, main: int, room: Room) -> Steps:
+def steps_of(job: dict[str, Any], fds: list[int], status: int, main: int, room: Workspace) -> Steps:
     moves: list[Step] = [
         (_signal.pthread_sigmask, (_signal.SIG_SETMASK, ())),
         (os.dup2, (status, FIRST_FREE_FD - 1, False)),
@@ -476,7 +237,7 @@ class Forks:
             raise OSError(self.errno(), "fork")
         return pid
 
-    def wait(self, pid: int, room: Room) -> tuple[int, Any]:
+    def wait(self, pid: int, room: Workspace) -> tuple[int, Any]:
         """Wait for the main process, and kill everything if the host says so. Orphans that end meanwhile are reaped."""
         while True:
             for fd, _ in self.poller.poll():
@@ -492,7 +253,7 @@ class Forks:
                 reap_orphans(pid)
 
 
-def begin(job: dict[str, Any], fds: list[int], main: int, room: Room, forks: Forks) -> tuple[int, int]:
+def begin(job: dict[str, Any], fds: list[int], main: int, room: Workspace, forks: Forks) -> tuple[int, int]:
     """Fork the job's main process: its pid, and a descriptor that has a fault to tell if its program never began."""
     reader, writer = os.pipe()
     moves, drops = prepare(job, fds, writer, main, room)
@@ -547,10 +308,10 @@ def copy_out(path: bytes, target: int, max_bytes: int) -> int:
         os.close(fd)
 
 
-def perform(job: dict[str, Any], fds: list[int], room: Room, forks: Forks) -> dict[str, Any]:
+def perform(job: dict[str, Any], fds: list[int], room: Workspace, forks: Forks) -> dict[str, Any]:
     began_ns = time.process_time_ns()
     room.resize(job["tmp_bytes"], job["tmp_inodes"])
-    main = write_files(job, fds, room)
+    main = room.write_files(job, fds)
     pid, told = begin(job, fds, main, room, forks)
     if main >= 0:
         os.close(main)
@@ -565,7 +326,7 @@ def perform(job: dict[str, Any], fds: list[int], room: Room, forks: Forks) -> di
     files = [path for path, _ in job["files"]]
     clean = room.tidy([room.main, *files] if job["main"] else files)
     if files or collected or job["argv"] not in ([room.main], TESTS_ARGV):
-        forget([*job["argv"], *files, *(path for path, _, _ in job["collect"])])
+        room.forget([*job["argv"], *files, *(path for path, _, _ in job["collect"])])
     if fault:
         return {"fault": fault.decode(errors="replace"), "clean": clean}
     return {
@@ -591,11 +352,11 @@ def load(names: list[str]) -> dict[str, Any]:
     codec = sys.modules["sandbox.judge.codec"]
     for _ in range(20):  # code that has run adapts itself no more, and its pages stay shared after a fork
         codec.decode(codec.loads(codec.dumps(codec.encode({"a": [1, 2.5, "b"], "c": (True, None)}))))
-    for name in ("shared_state", "program_environment"):
+    for name in ("tests_state", "program_environment"):
         if f"{KIT}.{name}" in sys.modules:
             sys.modules[f"{KIT}.{name}"].rehearse()
-    if f"{KIT}.rpc" in sys.modules:
-        sys.modules[f"{KIT}.rpc"].warm()
+    if f"{KIT}.warmup" in sys.modules:
+        sys.modules[f"{KIT}.warmup"].warm()
     for name in list(sys.modules):
         if name.partition(".")[0] == "sandbox":
             del sys.modules[name]
@@ -681,21 +442,19 @@ def main() -> None:
         room.leave()
 
 
-def furnish(c: Any, setup: dict[str, Any]) -> tuple[Room, dict[str, Any]]:
+def furnish(c: Any, setup: dict[str, Any]) -> tuple[Workspace, dict[str, Any]]:
     """The place where jobs run, with its lock, and the files of the kit."""
     if setup["privileged"]:
         os.setgroups([])
         bequeath_nothing(c)
     if setup["bare"] is not None:
         kit = load(["no_namespace", *setup["kit"]])
-        return kit["no_namespace"].BareRoom(c, setup["bare"]), kit
-    kit = load(["landlock", "reaper", *setup["kit"]])
-    room = Room(c, kit["reaper"], mounts=setup["privileged"])
-    room.lock = kit["landlock"].prepare(c, kit["landlock"].Reach())
-    return room, kit
+        return kit["no_namespace"].HostWorkspace(c, setup["bare"]), kit
+    kit = load(["workspace", *setup["kit"]])
+    return kit["workspace"].JailWorkspace(c, mounts=setup["privileged"]), kit
 
 
-def serve(control: _socket.socket, room: Room, said: memoryview) -> None:
+def serve(control: _socket.socket, room: Workspace, said: memoryview) -> None:
     """One job after the other, until the host goes away."""
     forks = Forks(control)
     while True:

@@ -1,0 +1,368 @@
+"""The tests' half of the state that both ends share."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import io
+import sys
+from posix import listdir
+
+from sandbox.inside.argument_forms import is_stand_in
+from sandbox.inside.file_guard import Guard
+from sandbox.inside.framing import BeyondValues, Unsplittable, attempt
+from sandbox.inside.library_state import Logged, Warned, decimal_state, number_states, same_numbers
+from sandbox.inside.patched_names import APART, Slot, assigned, follow_dotted, place_of, resolve
+from sandbox.inside.shared_folder import Folder, Refused, TooMuch, go_below
+from sandbox.inside.shared_state import CLOSED, MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, environment, here
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Tests(World):
+    """The tests' world. What their texts never mention is not looked at."""
+
+    def __init__(self, root: str, texts: list[str]) -> None:
+        super().__init__(root)
+        text = "\n".join(texts)
+        self.greeted = False
+        self.brought = frozenset(listdir(root)) if root != "/" else frozenset()  # the suite's own files
+        self.swayed = False  # whether the program has changed them, or where the tests look for files
+        self.guard = Guard(root)
+        self.streams = {name: getattr(sys, name) for name in ("stdin", *STREAMS)}
+        self.told: dict[str, Any] = dict.fromkeys(STREAMS)  # how the program's streams are to be
+        self.input: Any = None  # the replaced stdin that the program has, and where it stood
+        self.argv = list(sys.argv)
+        self.path = list(sys.path)
+        self.sent: dict[str, Any] = {"argv": None, "path": [], "depth": sys.getrecursionlimit()}
+        self.slots: dict[tuple[str, str, str], Slot] = {}
+        self.problems: list[str] = []  # why the tests may have met another world than the program made
+        self.watches: list[Callable[[Any, dict[str, Any]], None]] = []
+        if speaks_of(text, "environ", "getenv", "putenv", "setenv", "delenv", "tzset"):
+            self.variables = dict(environment())
+        if speaks_of(text, "cwd", "chdir", "path", "Path", "open", "tmp"):
+            self.place = here()
+        self.warnings: Warned | None = None
+        if speaks_of(text, "warn"):
+            self.warnings = Warned()
+            self.watches.append(self.see_warnings)
+        self.logs: Any = None
+        self.numbers: dict[str, Any] = {}
+        if speaks_of(text, "seed", "setstate", "set_state"):
+            self.watches.append(self.see_numbers)
+            self.hook_numbers("random", ("seed", "setstate"))
+            if "numpy" in text:
+                self.hook_numbers("numpy.random", ("seed", "set_state"))
+            self.look_at_numbers()
+        if speaks_of(text, "decimal", "getcontext"):
+            self.watches.append(self.see_decimal)
+            self.sent["decimal"] = decimal_state()
+        if speaks_of(text, "assertLogs", "assertNoLogs", "caplog", "logging"):
+            import logging
+
+            self.logs = Logged(logging)
+            self.watches.append(self.see_logs)
+        if "sys.modules" in text:
+            self.modules = dict(sys.modules)
+            self.watches.append(self.see_modules)
+        for name in ("input", "print", "open"):
+            if name in text:
+                self.watch(builtins, name)
+        if speaks_of(text, "mock", "patch"):
+            self.hook_mock()
+        if speaks_of(text, "monkeypatch", "MonkeyPatch"):
+            self.hook_monkeypatch()
+        for target, name in assigned(text):
+            self.watch(target, name)
+
+    # patches
+
+    def watch(self, target: Any, name: str) -> None:
+        """Look from now on whether the tests have replaced `name` of a module or class that both ends have."""
+        key = place_of(target)
+        if key is not None and (key[0], name) not in APART and (*key, name) not in self.slots:
+            self.slots[(*key, name)] = Slot(target, name)
+
+    def hook_numbers(self, name: str, setters: tuple[str, ...]) -> None:
+        """Have a generator say when it is seeded: with the same number as before, it stands where it stood."""
+        module, missing = attempt(lambda: resolve(name, ""))
+        if missing is None:
+            for setter in setters:
+                setattr(module, setter, self.noting(name, getattr(module, setter)))
+
+    def noting(self, name: str, work: Any) -> Any:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            self.numbers.pop(name, None)
+            return work(*args, **kwargs)
+
+        return noted
+
+    def hook_mock(self) -> None:
+        """Have every `patch` say what it is about to replace."""
+        import unittest.mock
+
+        mock: Any = unittest.mock
+        kind = mock._patch
+        enter, is_async = kind.__enter__, mock._is_async_obj
+
+        def noted(patch: Any) -> Any:
+            target, error = attempt(patch.getter)
+            if error is None:
+                self.watch(target, patch.attribute)
+            return enter(patch)
+
+        def is_async_function(value: Any) -> Any:  # every stand-in can be awaited
+            return mock.iscoroutinefunction(value) if is_stand_in(value) else is_async(value)
+
+        kind.__enter__ = noted
+        mock._is_async_obj = is_async_function
+
+    def hook_monkeypatch(self) -> None:
+        """The same of pytest's own way to patch."""
+        module, missing = attempt(functools.partial(resolve, "_pytest.monkeypatch", ""))
+        if missing is not None:
+            return
+
+        def noting(work: Any) -> Any:
+            def noted(patch: Any, target: Any, *rest: Any, **more: Any) -> Any:
+                where, attribute = target, rest[0] if rest else more.get("name")
+                if type(target) is str:
+                    dotted, _, attribute = target.rpartition(".")
+                    where, _ = attempt(functools.partial(follow_dotted, dotted))
+                if where is not None and type(attribute) is str:
+                    self.watch(where, attribute)
+                return work(patch, target, *rest, **more)
+
+            return noted
+
+        for work in ("setattr", "delattr"):
+            setattr(module.MonkeyPatch, work, noting(getattr(module.MonkeyPatch, work)))
+
+    # what goes out
+
+    def is_still(self) -> bool:
+        """Whether there is certainly no news: watched is only what any test might change, and none of it has been."""
+        if not self.greeted or self.slots or self.watches or not self.keeps_still():
+            return False
+        streams, told, sent = self.streams, self.told, self.sent
+        if sys.stdin is not streams["stdin"] or self.input is not None:
+            return False
+        if sys.stdout is not streams["stdout"] or sys.stderr is not streams["stderr"]:
+            return False
+        if told["stdout"] is not None or told["stderr"] is not None or sent["argv"] is not None or sent["path"]:
+            return False
+        return sys.argv == self.argv and sys.path == self.path and sys.getrecursionlimit() == sent["depth"]
+
+    def news(self, peer: Any) -> dict[str, Any] | None:
+        if self.is_still():
+            return None
+        try:
+            news = self.common_news()
+        except TooMuch as error:
+            raise peer.fail(self.beyond(f"the tests' own folder holds {error}")) from None
+        if self.folder.left_out:
+            raise peer.fail(self.beyond(f"the tests' own file {self.folder.left_out[0]}"))
+        self.see_streams(peer, news)
+        if sys.argv != self.argv or self.sent["argv"] is not None:
+            self.send(news, "argv", None if sys.argv == self.argv else texts_only(sys.argv))
+        if sys.path != self.path or self.sent["path"]:
+            self.send(news, "path", [entry for entry in texts_only(sys.path) if entry not in self.path])
+        self.send(news, "depth", sys.getrecursionlimit())
+        for key, slot in self.slots.items():
+            value = slot.now()
+            if value is not slot.told:
+                slot.told = value
+                news.setdefault("slots", []).append([*key, *slot.tree(peer)])
+        for watch in self.watches:
+            watch(peer, news)
+        if not self.greeted:
+            self.greeted = True
+            news["hello"] = [self.variables is not None, self.place is not None]
+        return news or None
+
+    def beyond(self, what: str) -> BaseException:
+        """What the tests ask is too much; where the program has written among their files, that is its doing."""
+        error: BaseException = (BeyondValues if self.guard.peer is None else Unsplittable)(what)
+        return error
+
+    def send(self, news: dict[str, Any], name: str, value: Any) -> None:
+        if value != self.sent[name]:
+            self.sent[name] = value
+            news[name] = value
+
+    def see_streams(self, peer: Any, news: dict[str, Any]) -> None:
+        for name in STREAMS:
+            stream = getattr(sys, name)
+            how = None if stream is self.streams[name] else "bytes" if hasattr(stream, "buffer") else "text"
+            if how != self.told[name]:
+                self.told[name] = how
+                news[name] = how
+        stream = sys.stdin
+        if stream is self.streams["stdin"]:
+            if self.input is not None:
+                self.input = None
+                news["stdin"] = None
+            return
+        if isinstance(stream, io.TextIOBase) and stream.seekable():
+            at = stream.tell()
+            if self.input is None or self.input[0] is not stream or self.input[1] != at:
+                rest = stream.read()
+                stream.seek(at)
+                self.input = (stream, at)
+                news["stdin"] = ["bytes" if hasattr(stream, "buffer") else "text", rest]
+        elif self.input is None or self.input[0] is not stream:
+            self.input = (stream, None)
+            tree = peer.encode(stream)
+            if type(tree) is dict:
+                tree.pop("stream", None)  # not whatever the program has there
+            news["stdin"] = ["object", tree]
+
+    def see_warnings(self, peer: Any, news: dict[str, Any]) -> None:
+        if self.warnings is not None and self.warnings.changed():
+            news["warnings"] = self.warnings.tree(peer)
+
+    def see_logs(self, peer: Any, news: dict[str, Any]) -> None:
+        state = self.logs.state()
+        if state != self.logs.told:
+            self.logs.told = state
+            news["logs"] = None if state == self.logs.first else state
+
+    def see_decimal(self, peer: Any, news: dict[str, Any]) -> None:
+        self.send(news, "decimal", decimal_state())
+
+    def look_at_numbers(self) -> dict[str, Any]:
+        found = {}
+        for name, state in number_states().items():
+            if not same_numbers(self.numbers.get(name), state):
+                self.numbers[name] = found[name] = state
+        return found
+
+    def see_numbers(self, peer: Any, news: dict[str, Any]) -> None:
+        if found := self.look_at_numbers():
+            news["numbers"] = {name: peer.encode(state) for name, state in found.items()}
+
+    def see_modules(self, peer: Any, news: dict[str, Any]) -> None:
+        """Modules that the tests have put into `sys.modules` themselves, or hidden with None."""
+        made: dict[str, Any] = {
+            name: module
+            for name, module in sys.modules.items()
+            if name not in self.modules and (module is None or getattr(module, "__spec__", None) is None)
+        }
+        made |= {name: None for name in self.modules if sys.modules.get(name, MISSING) is None}
+        before = self.sent.setdefault("modules", {})
+        if made.keys() != before.keys() or any(made[name] is not before[name] for name in made):
+            self.sent["modules"] = made
+            news["modules"] = [[name, peer.encode(module)] for name, module in made.items()]
+
+    # what comes in
+
+    def enter(self, peer: Any, tree: Any) -> None:
+        """Take over what the program's end tells. Raises Unsplittable for what it cannot honestly tell."""
+        if tree is None:
+            return
+        try:
+            self.take(peer, tree)
+        except Refused as error:
+            raise peer.fail(Unsplittable(f"the program's end tells of {error}")) from None
+
+    def take(self, peer: Any, tree: Any) -> None:
+        if type(tree) is not dict:
+            raise Refused("a world that is no object")
+        if "files" in tree:
+            if self.folder.repeat(tree["files"]):
+                self.guard.stand(peer)
+            self.swayed = self.swayed or bool(self.folder.touched & self.brought)
+        if "env" in tree:
+            items = tree["env"]
+            if type(items) is list:
+                items = [one for one in items if type(one) is not list or not self.has(one)]
+            if items:
+                self.set_variables(items)
+                self.guard.stand(peer)  # some make a shell run what they hold
+        if "place" in tree:
+            self.follow(tree["place"])
+        if "read" in tree:
+            self.advance(tree["read"])
+        if "said" in tree:
+            self.say(tree["said"])
+        if "warned" in tree and self.warnings is not None:
+            self.warnings.repeat(peer, tree["warned"])
+        if "logged" in tree and self.logs is not None:
+            self.logs.repeat(tree["logged"])
+        left_out = tree.get("left_out", [])
+        if type(left_out) is not list or len(left_out) > 10:
+            raise Refused("what it left out, which is no list")
+        self.problems += [f"{why!s:.300}" for why in left_out if len(self.problems) < 5]
+        if self.folder.left_out:
+            self.problems = [*self.problems, *self.folder.left_out][:10]
+            self.folder.left_out.clear()
+
+    def has(self, item: list[Any]) -> bool:
+        """Whether a variable is as the program has it, or none that it may set."""
+        name, value = item if len(item) == 2 else (None, None)
+        if type(name) is not str:
+            return False
+        return name.startswith(CLOSED) or sys.modules["os"].environ.get(name) == value
+
+    def follow(self, target: Any) -> None:
+        """Only to a folder below the common one, and through no link."""
+        if type(target) is not list or len(target) != 2 or type(target[1]) is not str:
+            raise Refused("a working folder that is no name")
+        if target[0] is not True:
+            self.problems.append(f"the program went to {target[1]!r:.80}, where the tests do not follow")
+            return
+        if any(part in (".", "..") for part in target[1].split("/")) or "\0" in target[1]:
+            raise Refused(f"a working folder {target[1]!r:.80}")
+        self.swayed = self.swayed or bool(self.brought)
+        _, error = attempt(lambda: go_below(self.root, target[1]))
+        if error is not None:
+            self.problems.append(f"the working folder {target[1]!r:.80}: {error}")
+        self.place = here()
+
+    def advance(self, count: Any) -> None:
+        """The program has read so many characters of the tests' own stdin."""
+        if type(count) is not int or not 0 <= count <= 1 << 40:
+            raise Refused("how much of stdin it read, which is no number")
+        if self.input is not None and self.input[1] is not None:
+            stream, at = self.input
+            stream.seek(at)
+            stream.read(count)
+            self.input = (stream, stream.tell())
+
+    def say(self, items: Any) -> None:
+        """Write what the program printed to the streams that the tests have put in place."""
+        if type(items) is not list or len(items) > MAX_SAID:
+            raise Refused("printed text that is no list")
+        size = 0
+        for item in items:
+            if type(item) is not list or len(item) != 2 or item[0] not in STREAMS or type(item[1]) is not str:
+                raise Refused("printed text that is none")
+            name, text = item
+            size += len(text)
+            if size > MAX_TEXT:
+                raise Refused(f"more than {MAX_TEXT} characters of printed text")
+            stream = getattr(sys, name)
+            if self.told[name] is not None and stream is not self.streams[name] and stream is not None:
+                stream.write(text)
+
+
+def speaks_of(text: str, *words: str) -> bool:
+    return any(word in text for word in words)
+
+
+def texts_only(values: Any) -> list[str]:
+    return [value for value in values if type(value) is str]
+
+
+def rehearse() -> None:
+    """Run once what every test runs, so that its code has adapted itself before this process is forked."""
+    for _ in range(10):
+        world = Tests("/", ["y = f(1)"])
+        world.folder = Folder("/dev/fd/nowhere")
+        for _ in range(3):
+            world.news(None)
+            world.enter(None, {})
+            attempt(lambda: None)
