@@ -65,24 +65,24 @@ GO_BETWEEN = ("/inspect.py", "/traceback.py", "/ctypes/__init__.py", "/glob.py",
 _write, _getpid, _getframe, is_same = os.write, os.getpid, sys._getframe, _operator.is_
 
 
-class Watch:
+class ProgramAudit:
     """Watches this process from now on and says what it sees on descriptor `fd`."""
 
     def __init__(self, fd: int, source: bytes) -> None:
         self.fd = fd
         self.pid = os.getpid()
-        self.told: set[str] = set()
+        self.said_words: set[str] = set()
         self.busy = False
         self.texts = 20  # that the program compiles itself, and that are looked at
         os.set_inheritable(fd, False)
         self.say("began")
         self.look_at(source)
         self.before = {name: functions(sys.modules[name]) for name in GUARDED if name in sys.modules}
-        sys.addaudithook(self.hear)
+        sys.addaudithook(self.on_event)
 
     def say(self, word: str) -> None:
-        if word not in self.told:
-            self.told.add(word)
+        if word not in self.said_words:
+            self.said_words.add(word)
             try:
                 _write(self.fd, f"{word}\n".encode())
             except OSError:
@@ -99,7 +99,7 @@ class Watch:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return
 
-    def hear(self, event: str, args: tuple[Any, ...]) -> None:
+    def on_event(self, event: str, args: tuple[Any, ...]) -> None:
         """The audit hook. It must never raise: that would stop what the program does."""
         if event not in EVENTS or self.busy:
             return

@@ -13,17 +13,17 @@ import types
 from sandbox.inside.operations import base_of
 from sandbox.inside.proxy import (
     CLASS,
+    ENDPOINT,
     MUTABLE,
     NUMBER,
-    PEER,
     SHOWN,
-    Asked,
-    Foreign,
+    Proxy,
+    RemoteAttribute,
     expect,
-    hear,
     is_mirror,
     mirror_entry,
-    own,
+    note_attribute,
+    own_entry,
 )
 
 TYPE_CHECKING = False
@@ -77,7 +77,7 @@ class Mirror(abc.ABCMeta):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if is_mirror(cls):
-            return own(cls, PEER).call({"h": own(cls, CLASS)}, args, kwargs)
+            return own_entry(cls, ENDPOINT).call({"h": own_entry(cls, CLASS)}, args, kwargs)
         return extended(cls, args, kwargs)
 
     def __getattr__(cls, name: str) -> Any:
@@ -85,46 +85,46 @@ class Mirror(abc.ABCMeta):
             return signature_of(cls)
         if (name.startswith("__") and name.endswith("__") and name not in SHOWN) or name.startswith(("\0", "_abc_")):
             raise AttributeError(f"type object {cls.__name__!r} has no attribute {name!r} over the wire")
-        return hear(cls, mirror_entry(cls, PEER).request("attr", h=mirror_entry(cls, CLASS), name=name))
+        return note_attribute(cls, mirror_entry(cls, ENDPOINT).request("attr", h=mirror_entry(cls, CLASS), name=name))
 
     def __setattr__(cls, name: str, value: Any) -> None:
         if not is_mirror(cls) or name.startswith(("__", "_abc_", "\0")):
             super().__setattr__(name, value)
         else:
-            peer = own(cls, PEER)
-            if isinstance(value, Asked):  # what the mirror has of its own: the program's original
-                peer.request("give_back", h=own(cls, CLASS), name=name)
+            endpoint = own_entry(cls, ENDPOINT)
+            if isinstance(value, RemoteAttribute):  # what the mirror has of its own: the program's original
+                endpoint.request("give_back", h=own_entry(cls, CLASS), name=name)
             else:
-                peer.request("set_attr", h=own(cls, CLASS), name=name, given=[value])
+                endpoint.request("set_attr", h=own_entry(cls, CLASS), name=name, given=[value])
 
     def __delattr__(cls, name: str) -> None:
         if not is_mirror(cls):
             super().__delattr__(name)
         else:
-            own(cls, PEER).request("del_attr", h=own(cls, CLASS), name=name)
+            own_entry(cls, ENDPOINT).request("del_attr", h=own_entry(cls, CLASS), name=name)
 
     def __dir__(cls) -> Any:
-        return mirror_entry(cls, PEER).request("dir", h=mirror_entry(cls, CLASS))
+        return mirror_entry(cls, ENDPOINT).request("dir", h=mirror_entry(cls, CLASS))
 
     def __instancecheck__(cls, value: Any) -> bool:
         if type.__instancecheck__(cls, value):
             return True
-        return is_mirror(cls) and bool(own(cls, META)) and asked_about(cls, "instance", value)
+        return is_mirror(cls) and bool(own_entry(cls, META)) and asked_about(cls, "instance", value)
 
     def __subclasscheck__(cls, kind: Any) -> bool:
         if type.__subclasscheck__(cls, kind):
             return True
-        return is_mirror(cls) and bool(own(cls, META)) and asked_about(cls, "subclass", kind)
+        return is_mirror(cls) and bool(own_entry(cls, META)) and asked_about(cls, "subclass", kind)
 
 
-class Walked(Mirror):
+class IterableMirror(Mirror):
     """The class of mirrors whose own class has a class that can be walked, measured and asked for items."""
 
     def __iter__(cls) -> Any:
-        return iter(mirror_entry(cls, PEER).request("iter", h=mirror_entry(cls, CLASS)))
+        return iter(mirror_entry(cls, ENDPOINT).request("iter", h=mirror_entry(cls, CLASS)))
 
     def __len__(cls) -> int:
-        return expect(int, mirror_entry(cls, PEER).request("len", h=mirror_entry(cls, CLASS)))
+        return expect(int, mirror_entry(cls, ENDPOINT).request("len", h=mirror_entry(cls, CLASS)))
 
     def __bool__(cls) -> bool:
         return True
@@ -134,15 +134,15 @@ class Walked(Mirror):
 
 
 def item_of(cls: Any, key: Any) -> Any:
-    peer = mirror_entry(cls, PEER)
-    return peer.request("item", h=mirror_entry(cls, CLASS), key=peer.encode(key))
+    endpoint = mirror_entry(cls, ENDPOINT)
+    return endpoint.request("item", h=mirror_entry(cls, CLASS), key=endpoint.encode(key))
 
 
 def signature_of(cls: Any) -> Any:
     """The signature of a class, by its `__init__`. Raises AttributeError for one without."""
     import inspect
 
-    start = own(cls, PEER).request("attr", h=own(cls, CLASS), name="__init__")
+    start = own_entry(cls, ENDPOINT).request("attr", h=own_entry(cls, CLASS), name="__init__")
     if not isinstance(start, types.FunctionType):
         raise AttributeError("__signature__")
     whole = inspect.signature(start)
@@ -151,47 +151,47 @@ def signature_of(cls: Any) -> Any:
 
 def asked_about(cls: Any, op: str, value: Any) -> bool:
     """Whether a class with rules of its own (an ABC, a Protocol) takes something for its instance or subclass."""
-    peer = own(cls, PEER)
-    peer.leaned = peer.leaned or peer.guarded
-    return expect(bool, peer.request(op, h=own(cls, CLASS), value=peer.encode(value)))
+    endpoint = own_entry(cls, ENDPOINT)
+    endpoint.relied_on_program = endpoint.relied_on_program or endpoint.guarded
+    return expect(bool, endpoint.request(op, h=own_entry(cls, CLASS), value=endpoint.encode(value)))
 
 
 def extended(cls: Any, args: Any, kwargs: Any) -> Any:
     """An instance of a class of this end that extends mirrors. The other end gets an object that stands for it."""
     base = base_of(cls)
-    peer = mirror_entry(cls, PEER)
+    endpoint = mirror_entry(cls, ENDPOINT)
     made = cls.__new__(cls) if base is None and cls.__new__ is object.__new__ else cls.__new__(cls, *args, **kwargs)
     if type(made) is not cls:
         return made
     if not issubclass(cls, BaseException):
         plain = [base(made)] if base is not None and base.__name__ not in MUTABLE else []
-        number = peer.request("shadow", h=own(cls, SHADOW), args=[peer.encode(value) for value in plain])
-        object.__setattr__(made, PEER, peer)
+        number = endpoint.request("shadow", h=own_entry(cls, SHADOW), args=[endpoint.encode(value) for value in plain])
+        object.__setattr__(made, ENDPOINT, endpoint)
         object.__setattr__(made, NUMBER, expect(int, number))
-        peer.remotes[number] = made
+        endpoint.remotes[number] = made
     made.__init__(*args, **kwargs)
     return made
 
 
 def announce(cls: Any, named: dict[str, Any]) -> None:
     """Have a class made at the other end that stands for one of this end."""
-    peer = mirror_entry(cls, PEER)
+    endpoint = mirror_entry(cls, ENDPOINT)
     mirrors = [kind for kind in cls.__mro__ if is_mirror(kind)]
     nearest = [kind for kind in mirrors if not any(issubclass(other, kind) for other in mirrors if other is not kind)]
     body: dict[str, Any] = {}
     for kind in reversed(cls.__mro__):
-        if not is_mirror(kind) and issubclass(kind, Foreign) and kind is not Foreign:
+        if not is_mirror(kind) and issubclass(kind, Proxy) and kind is not Proxy:
             body.update(lent_body(kind))
-    number = peer.request(
+    number = endpoint.request(
         "extend",
-        h=own(nearest[0], CLASS),
+        h=own_entry(nearest[0], CLASS),
         name=cls.__name__,
-        bases=[peer.encode(kind) for kind in nearest],
-        body=peer.encode(body),
-        named=peer.encode(named),
+        bases=[endpoint.encode(kind) for kind in nearest],
+        body=endpoint.encode(body),
+        named=endpoint.encode(named),
     )
     type.__setattr__(cls, SHADOW, expect(int, number))
-    peer.remotes[number] = cls
+    endpoint.remotes[number] = cls
 
 
 def lent_body(kind: type) -> dict[str, Any]:

@@ -16,21 +16,21 @@ from sandbox.inside.library_names import (
     reference,
     stream_name,
 )
-from sandbox.inside.operations import base_of, base_value, fill, instance_of
+from sandbox.inside.operations import base_of, base_value, instance_of, replace_content
 from sandbox.inside.proxy import (
     ANSWER,
     CLASS,
     MUTABLE,
     NUMBER,
     SYNCED,
-    Method,
-    get,
-    is_foreign,
+    RemoteMethod,
+    endpoint_of,
+    instance_entry,
     is_mirror,
-    own,
-    peer_of,
+    is_proxy,
+    own_entry,
 )
-from sandbox.inside.shared_containers import Twins
+from sandbox.inside.shared_containers import SharedContainers
 from sandbox.judge import bounds, codec
 
 TYPE_CHECKING = False
@@ -72,7 +72,7 @@ class HandleTable:
         self.came: dict[int, int] = {}  # id of an exception of the other end's, its number there
         self.building: set[int] = set()  # numbers of the exceptions that are being written
         self.nested = 0
-        self.twins = Twins(0 if guarded else 1)
+        self.containers = SharedContainers(0 if guarded else 1)
         self.broken: BaseException | None = None  # the first Lost or Unsplittable; tests may not swallow it
         self.answering = False  # whether what arrives is what a call has answered, or a name of the program's
 
@@ -84,7 +84,7 @@ class HandleTable:
         """Remember that the wire could not do what was asked, and hand the reason back to be raised."""
         if self.broken is None:
             self.broken = error
-        self.twins.lose()
+        self.containers.lose()
         return error
 
     def number_of(self, value: Any) -> int:
@@ -102,12 +102,12 @@ class HandleTable:
         if (stream := stream_name(value)) is not None:
             name = kind.__name__[: bounds.MAX_NAME]
             return {"t": "h", "mine": True, "id": self.number_of(value), "type": name, "stream": stream}
-        if kind is Method:
+        if kind is RemoteMethod:
             value = value.real()
             kind = type(value)
-        if is_foreign(value) or (isinstance(value, type) and is_mirror(value)):
-            return self.send_home(value)
-        if isinstance(value, type) and (number := own(value, class_mirrors.SHADOW)) is not None:
+        if is_proxy(value) or (isinstance(value, type) and is_mirror(value)):
+            return self.encode_proxy(value)
+        if isinstance(value, type) and (number := own_entry(value, class_mirrors.SHADOW)) is not None:
             return {"t": "h", "mine": False, "id": number}
         if isinstance(value, BaseException) and id(value) in self.came:
             return {"t": "h", "mine": False, "id": self.came[id(value)]}
@@ -147,7 +147,7 @@ class HandleTable:
             if base is not None:
                 tree |= {"base": base.__name__, "v": self.content(value, base)}
                 if base.__name__ in MUTABLE:
-                    self.twins.note(self.twins.lent, number, value, base)
+                    self.containers.note(self.containers.lent, number, value, base)
         return tree
 
     def content(self, value: Any, base: type | None = None) -> Any:
@@ -161,35 +161,35 @@ class HandleTable:
         finally:
             self.nested -= 1
 
-    def send_home(self, value: Any) -> dict[str, Any]:
+    def encode_proxy(self, value: Any) -> dict[str, Any]:
         """The tree of a stand-in: the other end finds its own object by it."""
-        home = own(value, proxy.PEER) if isinstance(value, type) else peer_of(value)
+        home = own_entry(value, proxy.ENDPOINT) if isinstance(value, type) else endpoint_of(value)
         if home is not self:
             raise self.fail(Unsplittable("a value of an earlier process"))
         if isinstance(value, type):
-            return {"t": "h", "mine": False, "id": own(value, CLASS)}
-        number = get(value, NUMBER)
+            return {"t": "h", "mine": False, "id": own_entry(value, CLASS)}
+        number = instance_entry(value, NUMBER)
         kind = type(value)
         if is_enum(kind):
             named = {"member": value._name_} if value._name_ in kind.__members__ else {"of": self.encode(value._value_)}
-            return {"t": "h", "mine": False, "id": own(kind, CLASS), **named}
+            return {"t": "h", "mine": False, "id": own_entry(kind, CLASS), **named}
         if number is None:
             if base_of(kind) is None or not is_mirror(kind):
                 raise self.fail(Unsplittable(f"a {kind.__name__} that the program has not made"))
-            return {"t": "h", "mine": False, "id": own(kind, CLASS), "v": self.content(value)}
-        proxy.push(value)
+            return {"t": "h", "mine": False, "id": own_entry(kind, CLASS), "v": self.content(value)}
+        proxy.push_content(value)
         return {"t": "h", "mine": False, "id": number}
 
     def borrow(self, tree: dict[str, Any]) -> Any:
         if "live" in tree:
-            return self.twins.find(tree["live"])
+            return self.containers.find(tree["live"])
         number = tree.get("id")
         if type(number) is not int:
             raise codec.CodecError("a handle without a number")
         if tree.get("mine") is False:  # one of ours comes home
             if number not in self.lent:
                 raise codec.CodecError("a handle that was never lent")
-            return self.come_home(self.lent[number], tree)
+            return self.resolve_own(self.lent[number], tree)
         if tree.get("stream") in STANDARD_STREAMS:
             return getattr(sys, tree["stream"])
         if type(tree.get("logger")) is str and (self.follows_refs or self.has_given(["logging", tree["logger"]])):
@@ -207,7 +207,7 @@ class HandleTable:
                 return known
         if tree.get("class") is True:
             if number not in self.remotes:
-                self.make_room()
+                self.check_capacity()
                 about = self.request("describe", h=number)
                 if type(about) is not dict or type(about.get("bases")) is not list:
                     raise codec.CodecError("a class without a description")
@@ -215,7 +215,7 @@ class HandleTable:
             return self.remotes[number]
         known = self.remotes.get(number)
         if known is not None:
-            if get(known, SYNCED) is not None and "v" in tree:
+            if instance_entry(known, SYNCED) is not None and "v" in tree:
                 self.refresh(known, tree["v"])
             return known
         return self.stand_in(number, tree)
@@ -233,7 +233,7 @@ class HandleTable:
             return str(kind.__module__).partition(".")[0] in KNOWN_MODULES
         return str(kind.__module__).partition(".")[0] in PLAIN_MODULES
 
-    def come_home(self, value: Any, tree: dict[str, Any]) -> Any:
+    def resolve_own(self, value: Any, tree: dict[str, Any]) -> Any:
         if isinstance(value, type) and ("member" in tree or "of" in tree) and is_enum(value):
             kind: Any = value
             return kind.__members__[str(tree["member"])] if "member" in tree else kind(self.decode(tree["of"]))
@@ -244,7 +244,7 @@ class HandleTable:
             content = self.decode(tree["v"])
             made = instance_of(value, content, base) if base.__name__ not in MUTABLE else base.__new__(value)
             if base.__name__ in MUTABLE:
-                fill(made, content, base)
+                replace_content(made, content, base)
             return made
         return value
 
@@ -262,9 +262,9 @@ class HandleTable:
         if is_enum(kind):
             return self.member(kind, tree)
         if issubclass(kind, BaseException):
-            return build_error(kind, tree.get("e"), self.decode, lambda error: self.arrived(number, error))
+            return build_error(kind, tree.get("e"), self.decode, lambda error: self.add_error(number, error))
         base = base_of(kind)
-        extends = own(kind, class_mirrors.SHADOW) is not None  # a class of ours, made by the other end
+        extends = own_entry(kind, class_mirrors.SHADOW) is not None  # a class of ours, made by the other end
         if base is None and not is_mirror(kind) and not extends:
             if self.guarded and (base_of(type("_", (kind,), {})) if mirror_builder.plain_class(kind) else kind is bool):
                 raise codec.CodecError(f"a {kind.__name__} without a value")
@@ -284,18 +284,18 @@ class HandleTable:
                 return value
             made = plain.__new__(kind) if base.__name__ in MUTABLE else instance_of(kind, value, base)
             if base.__name__ in MUTABLE:
-                fill(made, value, base)
+                replace_content(made, value, base)
                 object.__setattr__(made, SYNCED, self.content(made, base))
-                self.twins.note(self.twins.borrowed, number, made, base)
-        self.make_room()
+                self.containers.note(self.containers.borrowed, number, made, base)
+        self.check_capacity()
         object.__setattr__(made, NUMBER, number)
-        object.__setattr__(made, proxy.PEER, self)
+        object.__setattr__(made, proxy.ENDPOINT, self)
         if self.answering:
             object.__setattr__(made, ANSWER, True)
         self.remotes[number] = made
         return made
 
-    def make_room(self) -> None:
+    def check_capacity(self) -> None:
         """Raises CodecError where the other end has given as many objects as are kept."""
         if len(self.remotes) >= bounds.MAX_HANDLES:
             raise codec.CodecError(f"more than {bounds.MAX_HANDLES} objects of the program are in hand")
@@ -309,10 +309,10 @@ class HandleTable:
             raise codec.CodecError(f"no member of {kind.__name__}")
         return found
 
-    def arrived(self, number: int, error: BaseException) -> None:
-        self.make_room()
+    def add_error(self, number: int, error: BaseException) -> None:
+        self.check_capacity()
         object.__setattr__(error, NUMBER, number)
-        object.__setattr__(error, proxy.PEER, self)
+        object.__setattr__(error, proxy.ENDPOINT, self)
         self.remotes[number] = error
         self.came[id(error)] = number
 
@@ -325,7 +325,7 @@ class HandleTable:
         base = base_of(type(value))
         content = self.decode(tree)
         if base is not None and type(content) is base and base.__name__ in MUTABLE:
-            fill(value, content, base)
+            replace_content(value, content, base)
             object.__setattr__(value, SYNCED, self.content(value, base))
 
     def encode(self, value: Any) -> Any:
@@ -346,5 +346,5 @@ class HandleTable:
         if type(number) is not int or number not in self.lent:
             raise self.fail(Lost("a request about a handle that was never lent"))
         if "member" in message or "of" in message or "v" in message:
-            return self.come_home(self.lent[number], message)
+            return self.resolve_own(self.lent[number], message)
         return self.lent[number]

@@ -122,7 +122,7 @@ def take(main: Any, codes: list[Any], plan: dict[str, Any], resolve: Any) -> Non
         raise NothingAsserted("the test ends without having reached any of its assertions")
 
 
-class Beside(dict):  # type: ignore[type-arg]
+class ProgramGlobals(dict):  # type: ignore[type-arg]
     """The globals of a test file: its own names, then the program's as they are now."""
 
     def __init__(self, main: Any) -> None:
@@ -133,7 +133,7 @@ class Beside(dict):  # type: ignore[type-arg]
         return self.main.__dict__[name]
 
 
-class Here:
+class LocalEndpoint:
     """What stands where the wire to the program would be: the program is here."""
 
     def __init__(self, main: Any) -> None:
@@ -148,7 +148,7 @@ class Here:
 def take_from_file(main: Any, code: Any, plan: dict[str, Any], count: Count) -> None:
     sys.path.insert(0, plan["runner"])
     whole = plan | {"tests": [plan["test"]]}
-    tests = test_runners.ModuleTests(whole, Here(main), Beside(main))
+    tests = test_runners.ModuleTests(whole, LocalEndpoint(main), ProgramGlobals(main))
     tests.code = code
     tests.prepare()
     count.reached = 0

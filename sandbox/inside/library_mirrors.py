@@ -6,7 +6,7 @@ import types
 
 from sandbox.inside import async_bridge
 from sandbox.inside.class_mirrors import META, Mirror
-from sandbox.inside.proxy import CLASS, PEER, Foreign, ask
+from sandbox.inside.proxy import CLASS, ENDPOINT, Proxy, ask
 from sandbox.inside.special_methods import method_for
 
 TYPE_CHECKING = False
@@ -115,9 +115,9 @@ PROTOCOL = frozenset(
 )
 
 
-def native_mirror(peer: Any, kind: type) -> Any:
+def native_mirror(endpoint: Any, kind: type) -> Any:
     """What stands for instances of a class of the library that is no value: functions, generators, locks, graphs."""
-    body: dict[str, Any] = {"__module__": kind.__module__, PEER: peer, CLASS: f"\0{kind.__name__}", META: False}
+    body: dict[str, Any] = {"__module__": kind.__module__, ENDPOINT: endpoint, CLASS: f"\0{kind.__name__}", META: False}
     body["__class__"] = property(lambda self: kind)
     for name in ("__doc__", "__module__"):  # which the class itself has
         body[name] = shown(name)
@@ -131,7 +131,7 @@ def native_mirror(peer: Any, kind: type) -> Any:
     elif kind is types.GeneratorType:
         for name in ("send", "throw", "close"):
             body[name] = in_pieces(name)
-    return types.new_class(kind.__name__, (Foreign,), {"metaclass": Mirror}, lambda namespace: namespace.update(body))
+    return types.new_class(kind.__name__, (Proxy,), {"metaclass": Mirror}, lambda namespace: namespace.update(body))
 
 
 def shown(name: str) -> Any:

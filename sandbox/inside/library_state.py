@@ -6,7 +6,7 @@ import functools
 import sys
 
 from sandbox.inside.framing import attempt
-from sandbox.inside.shared_folder import Refused
+from sandbox.inside.shared_folder import InvalidChange
 from sandbox.inside.shared_state import MAX_SAID, MAX_TEXT
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ def same_numbers(one: Any, other: Any) -> bool:
     return all(bool((a == b).all() if hasattr(a, "all") else a == b) for a, b in zip(one, other, strict=True))
 
 
-class Warned:
+class WarningState:
     """The tests' way with warnings: their filters, and whether they listen."""
 
     def __init__(self) -> None:
@@ -61,30 +61,30 @@ class Warned:
     def listening(self) -> bool:
         return bool(self.told[1] is not self.first[1] or self.told[2] is not self.first[2])
 
-    def tree(self, peer: Any) -> Any:
+    def tree(self, endpoint: Any) -> Any:
         """The filters and whether to listen; None when they are as the program's own once more."""
         if not self.listening() and self.told[0] == self.first[0]:
             return None
         filters = [
-            [action, pattern_of(message), peer.encode(category), pattern_of(module), line]
+            [action, pattern_of(message), endpoint.encode(category), pattern_of(module), line]
             for action, message, category, module, line in self.told[0]
         ]
         return [self.listening(), filters]
 
-    def repeat(self, peer: Any, items: Any) -> None:
+    def repeat(self, endpoint: Any, items: Any) -> None:
         if type(items) is not list or len(items) > MAX_SAID:
-            raise Refused("warnings that are no list")
+            raise InvalidChange("warnings that are no list")
         for item in items:
             if type(item) is not list or len(item) != 4 or type(item[1]) is not str or type(item[3]) is not int:
-                raise Refused("a warning that is none")
+                raise InvalidChange("a warning that is none")
             tree, text, file, line = item
-            kind = peer.decode(tree)
+            kind = endpoint.decode(tree)
             if type(kind) is not type or not issubclass(kind, Warning):
-                raise Refused("a warning whose class is none")
+                raise InvalidChange("a warning whose class is none")
             if self.listening():
                 message, error = attempt(functools.partial(kind, text))
                 if error is not None:
-                    raise Refused(f"a warning that cannot be made: {error}")
+                    raise InvalidChange(f"a warning that cannot be made: {error}")
                 show = self.module._showwarnmsg
                 show(self.module.WarningMessage(message, kind, f"{file!s:.200}", line))
 
@@ -93,7 +93,7 @@ def pattern_of(pattern: Any) -> Any:
     return pattern if pattern is None or type(pattern) is str else pattern.pattern
 
 
-class Logged:
+class LoggingState:
     """The tests' loggers: levels, and whether anything listens to them."""
 
     def __init__(self, logging: Any) -> None:
@@ -116,13 +116,13 @@ class Logged:
 
     def repeat(self, items: Any) -> None:
         if type(items) is not list or len(items) > MAX_SAID:
-            raise Refused("log records that are no list")
+            raise InvalidChange("log records that are no list")
         for item in items:
             if type(item) is not list or len(item) != 7 or type(item[1]) is not int:
-                raise Refused("a log record that is none")
+                raise InvalidChange("a log record that is none")
             name, level, text, path, line, function, trace = item
             if not all(type(one) is str and len(one) <= MAX_TEXT for one in (name, text, path, function, trace)):
-                raise Refused("a log record whose texts are none")
+                raise InvalidChange("a log record whose texts are none")
             logger = self.logging.getLogger(None if name == "root" else name)
             if logger.isEnabledFor(level):
                 record = logger.makeRecord(name, level, path, line, text, (), None, function)

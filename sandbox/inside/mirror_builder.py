@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import types
 
-from sandbox.inside.class_mirrors import META, SKIPPED, Mirror, Walked, item_of
+from sandbox.inside.class_mirrors import META, SKIPPED, IterableMirror, Mirror, item_of
 from sandbox.inside.framing import attempt
 from sandbox.inside.operations import base_of
-from sandbox.inside.proxy import CLASS, PEER, Asked, Foreign, Method, is_mirror, mirror_entry
+from sandbox.inside.proxy import CLASS, ENDPOINT, Proxy, RemoteAttribute, RemoteMethod, is_mirror, mirror_entry
 from sandbox.inside.special_methods import method_for
 
 TYPE_CHECKING = False
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Inherited(Asked):
+class InheritedInit(RemoteAttribute):
     """`__init__` of a mirror, which only classes of this end that extend it ever call."""
 
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
-            return Unbound(self.number, owner)
-        return Method(instance, self.name, self.number)
+            return UnboundInit(self.number, owner)
+        return RemoteMethod(instance, self.name, self.number)
 
 
-class Unbound:
+class UnboundInit:
     """`Base.__init__`, called by its class's name."""
 
     def __init__(self, number: int, owner: type) -> None:
@@ -32,7 +32,7 @@ class Unbound:
         self.owner = owner
 
     def __call__(self, instance: Any, *args: Any, **kwargs: Any) -> Any:
-        return Method(instance, "__init__", self.number)(*args, **kwargs)
+        return RemoteMethod(instance, "__init__", self.number)(*args, **kwargs)
 
 
 def usable(base: Any) -> bool:
@@ -42,12 +42,12 @@ def usable(base: Any) -> bool:
     return not (base.__module__ == "typing" or type(base).__name__ == "_ProtocolMeta" or base.__name__ == "Generic")
 
 
-def mirror(peer: Any, number: int, about: dict[str, Any]) -> Any:
+def mirror(endpoint: Any, number: int, about: dict[str, Any]) -> Any:
     """The mirror of a class that `about` describes (`serving.describe`)."""
     name = str(about["name"])
     bases = [base for base in about["bases"] if usable(base)]
     if type(about.get("members")) is list:
-        made = enumeration(peer, number, about, name, bases)
+        made = enumeration(endpoint, number, about, name, bases)
         if made is not None:
             return made
         bases = [base for base in bases if not hasattr(base, "__members__")]
@@ -59,22 +59,22 @@ def mirror(peer: Any, number: int, about: dict[str, Any]) -> Any:
     def probe(namespace: dict[str, Any]) -> None:
         namespace[CLASS] = number
 
-    meta = Walked if about.get("walked") else Mirror
-    _, error = attempt(lambda: types.new_class(name, (Foreign, *bases), {"metaclass": meta}, probe))
+    meta = IterableMirror if about.get("walked") else Mirror
+    _, error = attempt(lambda: types.new_class(name, (Proxy, *bases), {"metaclass": meta}, probe))
     if error is not None:
         bases = [base for base in bases if is_mirror(base) or base_of(base) or issubclass(base, BaseException)]
-    body = body_of(peer, number, about, bases)
-    lineage = bases if any(issubclass(base, Foreign) for base in bases) else [Foreign, *bases]
+    body = body_of(endpoint, number, about, bases)
+    lineage = bases if any(issubclass(base, Proxy) for base in bases) else [Proxy, *bases]
     made, error = attempt(
         lambda: types.new_class(name, tuple(lineage), {"metaclass": meta}, lambda ns: ns.update(body))
     )
     if error is not None:
-        made = types.new_class(name, (Foreign,), {"metaclass": meta}, lambda ns: ns.update(body))
-    dress(made, about)
+        made = types.new_class(name, (Proxy,), {"metaclass": meta}, lambda ns: ns.update(body))
+    set_dataclass_fields(made, about)
     return made
 
 
-def dress(made: Any, about: dict[str, Any]) -> None:
+def set_dataclass_fields(made: Any, about: dict[str, Any]) -> None:
     """What `dataclasses` and `typing` look for in a class."""
     type.__setattr__(made, "__qualname__", str(about["qualname"]))
     fields = about.get("fields")
@@ -99,7 +99,7 @@ def dress(made: Any, about: dict[str, Any]) -> None:
     type.__setattr__(made, "__match_args__", order)
 
 
-def body_of(peer: Any, number: int, about: dict[str, Any], bases: list[Any]) -> dict[str, Any]:
+def body_of(endpoint: Any, number: int, about: dict[str, Any], bases: list[Any]) -> dict[str, Any]:
     value_base = next((base if base_of(base) is None else base_of(base) for base in bases if is_value(base)), None)
     names = dict(about["names"])
     for base in bases:  # a class of the library that is no value and no interface: all of it is the other end's
@@ -118,14 +118,14 @@ def body_of(peer: Any, number: int, about: dict[str, Any], bases: list[Any]) -> 
         "__module__": module_of(about),
         "__doc__": about.get("doc"),
         CLASS: number,
-        PEER: peer,
+        ENDPOINT: endpoint,
         META: bool(about.get("meta")),
     }
     fields = set(about.get("tuple") or ()) if not any(is_mirror(base) for base in bases) else set()
     local = set(dir(tuple)) | {"_fields", "_asdict", "_replace", "_make", "_field_defaults"} if fields else set()
     for name, how in names.items():
         if name == "__init__":
-            body[name] = Inherited(name, bound=True, number=number, base=None)
+            body[name] = InheritedInit(name, bound=True, number=number, base=None)
         if name in SKIPPED or name in fields or name in local or "\0" in name or name.startswith("_abc_"):
             continue
         if name.startswith("__") and name.endswith("__"):
@@ -133,7 +133,7 @@ def body_of(peer: Any, number: int, about: dict[str, Any], bases: list[Any]) -> 
             if special is not None or (how == "none" and method_for(name, value_base) is not None):
                 body[name] = special
         else:
-            body[name] = Asked(name, bound=how == "function", number=number, base=value_base)
+            body[name] = RemoteAttribute(name, bound=how == "function", number=number, base=value_base)
     if any(base.__module__ == "typing" for base in about["bases"]):
         body["__class_getitem__"] = classmethod(item_of)
     notes = about.get("annotations")
@@ -166,7 +166,7 @@ def is_interface(base: Any) -> bool:
     return str(base.__module__) in ("abc", "collections.abc", "_collections_abc", "numbers", "contextlib", "os")
 
 
-def enumeration(peer: Any, number: int, about: dict[str, Any], name: str, bases: list[Any]) -> Any:
+def enumeration(endpoint: Any, number: int, about: dict[str, Any], name: str, bases: list[Any]) -> Any:
     """The same enumeration, with members of this end's own."""
     import enum
 
@@ -191,30 +191,32 @@ def enumeration(peer: Any, number: int, about: dict[str, Any], name: str, bases:
                 if special is not None:
                     namespace[attribute] = special
             else:
-                namespace[attribute] = Asked(attribute, bound=how == "function", number=number, base=value_base)
-        namespace["__getattr__"] = of_member
+                namespace[attribute] = RemoteAttribute(
+                    attribute, bound=how == "function", number=number, base=value_base
+                )
+        namespace["__getattr__"] = get_member_attribute
         if "_missing_" in about["names"]:
-            namespace["_missing_"] = classmethod(lambda cls, value: looked_up(peer, number, value))
+            namespace["_missing_"] = classmethod(lambda cls, value: missing_member(endpoint, number, value))
         return meta(name, lineage, namespace)
 
     made, error = attempt(make)
     if error is not None:
         return None
-    for key, value in ((CLASS, number), (PEER, peer), (META, False)):
+    for key, value in ((CLASS, number), (ENDPOINT, endpoint), (META, False)):
         type.__setattr__(made, key, value)
     return made
 
 
-def looked_up(peer: Any, number: int, value: Any) -> Any:
+def missing_member(endpoint: Any, number: int, value: Any) -> Any:
     """The member for a value that none has, which the program says."""
-    peer.leaned = peer.leaned or peer.guarded
-    return peer.call({"h": number, "method": "_missing_"}, (value,), {})
+    endpoint.relied_on_program = endpoint.relied_on_program or endpoint.guarded
+    return endpoint.call({"h": number, "method": "_missing_"}, (value,), {})
 
 
-def of_member(self: Any, name: str) -> Any:
+def get_member_attribute(self: Any, name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-    return Foreign.__getattr__(self, name)
+    return Proxy.__getattr__(self, name)
 
 
 def enum_mirror() -> Any:
@@ -224,9 +226,9 @@ def enum_mirror() -> Any:
 
         class EnumMirror(enum.EnumType):
             def __getattr__(cls, name: str) -> Any:
-                if name.startswith("__") or "\0" in name or mirror_entry(cls, PEER) is None:
+                if name.startswith("__") or "\0" in name or mirror_entry(cls, ENDPOINT) is None:
                     raise AttributeError(name)
-                return mirror_entry(cls, PEER).request("attr", h=mirror_entry(cls, CLASS), name=name)
+                return mirror_entry(cls, ENDPOINT).request("attr", h=mirror_entry(cls, CLASS), name=name)
 
         _enum_mirrors.append(EnumMirror)
     return _enum_mirrors[0]

@@ -42,7 +42,7 @@ APART = {  # what has a way of its own
 }
 
 
-class Slot:
+class PatchedName:
     """An attribute of a module or class that both ends have, and what the tests have made of it."""
 
     def __init__(self, target: Any, name: str) -> None:
@@ -52,7 +52,7 @@ class Slot:
     def now(self) -> Any:
         return self.target.__dict__.get(self.name, MISSING)
 
-    def tree(self, peer: Any) -> list[Any]:
+    def tree(self, endpoint: Any) -> list[Any]:
         if self.told is self.first:
             return ["back"]
         if self.told is MISSING:
@@ -60,13 +60,13 @@ class Slot:
         value = self.told
         if type(value) in (staticmethod, classmethod):
             value = value.__func__
-            return ["static", peer.encode(value)]
+            return ["static", endpoint.encode(value)]
         if type(value) is property:
-            return ["getter", peer.encode(value.fget)]
-        return [way_of(self.target, value), peer.encode(value)]
+            return ["getter", endpoint.encode(value.fget)]
+        return [form_of(self.target, value), endpoint.encode(value)]
 
 
-def way_of(target: Any, value: Any) -> str:
+def form_of(target: Any, value: Any) -> str:
     """How the other end has to put a stand-in of `value` in place, so that it is met there as here."""
     kind = type(value)
     if kind.__name__ == "PropertyMock":

@@ -4,7 +4,7 @@ Every class of the other end has a *mirror* here (`mirrors`): a real class of th
 object of the other end is an instance of its mirror, so `type(x) is N`, `isinstance`, `except N` and `class Sub(N)` are
 Python's own. What a mirror does not know of itself it asks of the other end.
 
-Who computes, on the tests' side (`peer.guarded`):
+Who computes, on the tests' side (`endpoint.guarded`):
 - An instance of a class that extends a type of values is that value here, rebuilt: an int, a text, a list. Operators
   and methods of these types are computed here, whatever the program's class makes of them.
 - An object is *spoken of* if the tests name its class (or one that it extends) as a class. Operators between two such
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Kind = TypeVar("Kind")
 
-NUMBER, PEER, SYNCED, TAINTED, TEXT, LENGTH, GIVEN, ANSWER = (
+NUMBER, ENDPOINT, SYNCED, TAINTED, TEXT, LENGTH, GIVEN, ANSWER = (
     f"\0{name}" for name in ("number", "peer", "synced", "tainted", "text", "length", "given", "answer")
 )
 CLASS = "\0class"  # the number of a mirror's class; instances have theirs under NUMBER
@@ -101,7 +101,7 @@ DECIDING = frozenset(
 MUTABLE = frozenset({"list", "dict", "set", "bytearray", "deque", "OrderedDict", "defaultdict", "Counter"})
 
 
-def get(value: Any, key: str) -> Any:
+def instance_entry(value: Any, key: str) -> Any:
     """What a stand-in knows of itself; None for anything else."""
     try:
         return object.__getattribute__(value, key)
@@ -109,88 +109,92 @@ def get(value: Any, key: str) -> Any:
         return None
 
 
-def own(kind: type, key: str) -> Any:
+def own_entry(kind: type, key: str) -> Any:
     """The same of a mirror, which its subclasses do not inherit."""
     return type.__getattribute__(kind, "__dict__").get(key)
 
 
-def peer_of(value: Any) -> Any:
-    return get(value, PEER) or mirror_entry(type(value), PEER)
+def endpoint_of(value: Any) -> Any:
+    return instance_entry(value, ENDPOINT) or mirror_entry(type(value), ENDPOINT)
 
 
 def mirror_entry(kind: type, key: str) -> Any:
     for base in kind.__mro__:
-        if (found := own(base, key)) is not None:
+        if (found := own_entry(base, key)) is not None:
             return found
     return None
 
 
 def is_mirror(kind: Any) -> bool:
     """Whether a class stands for one of the other end, rather than for a class of this end that extends such a one."""
-    return own(kind, CLASS) is not None
+    return own_entry(kind, CLASS) is not None
 
 
-def is_foreign(value: Any) -> bool:
+def is_proxy(value: Any) -> bool:
     """Whether a value stands for an object of the other end."""
-    return mirror_entry(type(value), PEER) is not None
+    return mirror_entry(type(value), ENDPOINT) is not None
 
 
-def spoken(value: Any) -> bool:
+def is_named(value: Any) -> bool:
     """Whether the tests speak of the class of a stand-in."""
-    peer = peer_of(value)
-    return not peer.guarded or any(own(base, CLASS) in peer.spoken for base in type(value).__mro__ if is_mirror(base))
+    endpoint = endpoint_of(value)
+    return not endpoint.guarded or any(
+        own_entry(base, CLASS) in endpoint.named_classes for base in type(value).__mro__ if is_mirror(base)
+    )
 
 
-def hear(owner: type, found: Any) -> Any:
+def note_attribute(owner: type, found: Any) -> Any:
     """A class within a class that the tests speak of is one they speak of; a function in it is a method."""
-    peer = mirror_entry(owner, PEER)
+    endpoint = mirror_entry(owner, ENDPOINT)
     number = mirror_entry(owner, CLASS)
     if isinstance(found, type):
-        if is_mirror(found) and number in peer.spoken:
-            peer.spoken.add(own(found, CLASS))
-    elif number != peer.entry:
+        if is_mirror(found) and number in endpoint.named_classes:
+            endpoint.named_classes.add(own_entry(found, CLASS))
+    elif number != endpoint.entry:
         as_method(owner, found)
-    elif is_foreign(found) and get(found, NUMBER) is not None:
+    elif is_proxy(found) and instance_entry(found, NUMBER) is not None:
         object.__setattr__(found, ANSWER, True)
     return found
 
 
 def as_method(owner: Any, found: Any) -> Any:
     """An attribute that can be called is a method, whatever the program has put it into."""
-    if is_foreign(found) and callable(found) and not isinstance(found, type):
-        peer = mirror_entry(owner, PEER) if isinstance(owner, type) else peer_of(owner)
-        peer.leaned = peer.leaned or peer.guarded
+    if is_proxy(found) and callable(found) and not isinstance(found, type):
+        endpoint = mirror_entry(owner, ENDPOINT) if isinstance(owner, type) else endpoint_of(owner)
+        endpoint.relied_on_program = endpoint.relied_on_program or endpoint.guarded
     return found
 
 
-def where(value: Any) -> dict[str, Any]:
+def address_of(value: Any) -> dict[str, Any]:
     """How the other end finds the object that a stand-in stands for."""
-    number = get(value, NUMBER)
+    number = instance_entry(value, NUMBER)
     if number is not None:
         return {"h": number}
-    if isinstance(value, Method):
-        return {"h": peer_of(value.obj).lend(value)["id"]}
-    tree = peer_of(value).lend(value)
+    if isinstance(value, RemoteMethod):
+        return {"h": endpoint_of(value.obj).lend(value)["id"]}
+    tree = endpoint_of(value).lend(value)
     return {"h": tree["id"]} | {name: tree[name] for name in ("member", "of", "v") if name in tree}
 
 
 def ask(value: Any, op: str, /, **fields: Any) -> Any:
-    peer = peer_of(value)
-    if get(value, SYNCED) is not None:  # a container of the tests' as well: its content goes there and comes back
-        push(value)
-        fields["sync"] = [get(value, NUMBER)]
-    return peer.request(op, **where(value), **fields)
+    endpoint = endpoint_of(value)
+    if (
+        instance_entry(value, SYNCED) is not None
+    ):  # a container of the tests' as well: its content goes there and comes back
+        push_content(value)
+        fields["sync"] = [instance_entry(value, NUMBER)]
+    return endpoint.request(op, **address_of(value), **fields)
 
 
-def push(value: Any) -> None:
+def push_content(value: Any) -> None:
     """Tell the other end of a container whose content has been changed here."""
-    said = get(value, SYNCED)
+    said = instance_entry(value, SYNCED)
     if said is not None:
-        peer = peer_of(value)
-        tree = peer.content(value)
+        endpoint = endpoint_of(value)
+        tree = endpoint.content(value)
         if tree != said:
             object.__setattr__(value, SYNCED, tree)
-            peer.request("set_content", h=get(value, NUMBER), value=tree)
+            endpoint.request("set_content", h=instance_entry(value, NUMBER), value=tree)
 
 
 def expect(kind: type[Kind], value: Any) -> Kind:
@@ -202,11 +206,11 @@ def expect(kind: type[Kind], value: Any) -> Kind:
 def refuse(value: Any, what: str) -> BaseException:
     name = type(value).__name__
     reason = f"{what} of a {name} would be computed by the program itself, and the tests do not speak of that class"
-    error: BaseException = peer_of(value).fail(Unsplittable(reason))
+    error: BaseException = endpoint_of(value).fail(Unsplittable(reason))
     return error
 
 
-class Method:
+class RemoteMethod:
     """A method of an object of the other end, bound. `owner`: of the class that defines it, for `super()`."""
 
     __slots__ = ("__weakref__", "name", "obj", "owner")
@@ -217,14 +221,14 @@ class Method:
         self.owner = owner
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        peer = peer_of(self.obj)
+        endpoint = endpoint_of(self.obj)
         if self.owner is not None:
-            return peer.call({"h": self.owner, "method": self.name}, (self.obj, *args), kwargs)
-        if peer.guarded:
-            if not spoken(self.obj) and (self.name in DECIDING or (self.name in ("get", "pop") and len(args) > 1)):
+            return endpoint.call({"h": self.owner, "method": self.name}, (self.obj, *args), kwargs)
+        if endpoint.guarded:
+            if not is_named(self.obj) and (self.name in DECIDING or (self.name in ("get", "pop") and len(args) > 1)):
                 raise refuse(self.obj, repr(self.name))
-            peer.leaned = True
-        return peer.call({**where(self.obj), "method": self.name}, args, kwargs, self.obj)
+            endpoint.relied_on_program = True
+        return endpoint.call({**address_of(self.obj), "method": self.name}, args, kwargs, self.obj)
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
@@ -249,13 +253,13 @@ class Method:
         return getattr(self.real(), name)
 
     def __eq__(self, other: Any) -> bool:
-        return type(other) is Method and other.obj is self.obj and other.name == self.name
+        return type(other) is RemoteMethod and other.obj is self.obj and other.name == self.name
 
     def __hash__(self) -> int:
         return hash((id(self.obj), self.name))
 
 
-class Asked:
+class RemoteAttribute:
     """An attribute that the class of the other end defines: a method is bound here, anything else asked for."""
 
     def __init__(self, name: str, *, bound: bool, number: int, base: type | None) -> None:
@@ -266,11 +270,13 @@ class Asked:
 
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
-            return hear(owner, mirror_entry(owner, PEER).request("attr", h=mirror_entry(owner, CLASS), name=self.name))
-        if self.base is not None and not spoken(instance):
+            return note_attribute(
+                owner, mirror_entry(owner, ENDPOINT).request("attr", h=mirror_entry(owner, CLASS), name=self.name)
+            )
+        if self.base is not None and not is_named(instance):
             return getattr(self.base, self.name).__get__(instance, owner)
         if self.bound:
-            return Method(instance, self.name, None if is_mirror(owner) else self.number)
+            return RemoteMethod(instance, self.name, None if is_mirror(owner) else self.number)
         return as_method(instance, ask(instance, "attr", name=self.name))
 
     def __set__(self, instance: Any, value: Any) -> None:
@@ -281,20 +287,20 @@ class Asked:
 
 
 def set_attribute(instance: Any, name: str, value: Any) -> None:
-    if isinstance(instance, BaseException) or get(instance, NUMBER) is None:
+    if isinstance(instance, BaseException) or instance_entry(instance, NUMBER) is None:
         object.__setattr__(instance, name, value)
     else:
         ask(instance, "set_attr", name=name, given=[value])
 
 
-class Foreign:
+class Proxy:
     """What every mirror of a class has."""
 
     def __getattr__(self, name: str) -> Any:
         if (name.startswith("__") and name.endswith("__") and name not in SHOWN) or "\0" in name:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r} over the wire")
-        peer = peer_of(self)
-        if peer.guarded and name in DECIDING and not spoken(self):
+        endpoint = endpoint_of(self)
+        if endpoint.guarded and name in DECIDING and not is_named(self):
             if not callable(found := ask(self, "attr", name=name)):
                 return found
             raise refuse(self, repr(name))
@@ -329,8 +335,8 @@ class Foreign:
         return revive_object, (ask(self, "pickle", protocol=int(protocol)),)
 
 
-peers: list[Any] = []  # the wire of this process, for objects that come out of a pickle
+endpoints: list[Any] = []  # the wire of this process, for objects that come out of a pickle
 
 
 def revive_object(data: bytes) -> Any:
-    return peers[0].request("revive", h=0, data=peers[0].encode(data))
+    return endpoints[0].request("revive", h=0, data=endpoints[0].encode(data))

@@ -56,13 +56,13 @@ def kill_below(pid: int) -> None:
             continue
 
 
-def strike(uid: int, broom: int) -> int:
+def strike(uid: int, sweeper_uid: int) -> int:
     """Become (broom, uid, broom) and kill everything that this may signal. For a process made for it, and root."""
-    if 0 in (uid, broom):
+    if 0 in (uid, sweeper_uid):
         return UNSAFE
     os.setgroups([])
-    os.setresuid(broom, uid, broom)
-    if os.getresuid() != (broom, uid, broom):
+    os.setresuid(sweeper_uid, uid, sweeper_uid)
+    if os.getresuid() != (sweeper_uid, uid, sweeper_uid):
         return UNSAFE
     try:
         os.kill(os.getppid(), 0)
@@ -72,13 +72,13 @@ def strike(uid: int, broom: int) -> int:
     return UNSAFE  # who may signal root's processes would kill the whole machine
 
 
-def kill_uid(uid: int, broom: int) -> None:
+def kill_uid(uid: int, sweeper_uid: int) -> None:
     """SIGKILL to all processes of a uid, by a child of this process, which is root. Raises OSError if it fails."""
     pid = os.fork()
     if pid == 0:
         status = UNSAFE
         try:
-            status = strike(uid, broom)
+            status = strike(uid, sweeper_uid)
         finally:
             os._exit(status)
     if os.waitpid(pid, 0)[1] != STRUCK:
@@ -157,13 +157,13 @@ def opened(parent: int, name: str) -> int:
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
 
 
-def end(uid: int, broom: int) -> bool:
+def end(uid: int, sweeper_uid: int) -> bool:
     """Kill the processes of a uid until none is left; whether none is. For a process made for it, and root."""
     deadline = time.monotonic() + END_S
     while processes_of(uid):
         if time.monotonic() > deadline:
             return False
-        kill_uid(uid, broom)
+        kill_uid(uid, sweeper_uid)
         time.sleep(0.001)
     return True
 

@@ -46,8 +46,8 @@ from sandbox.inside.handles import HandleTable
 from sandbox.inside.proxy import (
     NUMBER,
     SYNCED,
-    get,
-    is_foreign,
+    instance_entry,
+    is_proxy,
 )
 from sandbox.inside.shared_containers import release_frames
 from sandbox.judge import bounds, codec
@@ -64,13 +64,13 @@ ANSWERING = frozenset({"get", "poll", "complete"})
 CHANGING = frozenset({"set_attr", "del_attr", "set_item", "del_item", "set_content", "enter", "exit"})
 
 
-class Peer(HandleTable):
+class Endpoint(HandleTable):
     """One end of the wire. `policy` answers the other end's requests; `before_reply` runs ahead of every answer."""
 
     def __init__(
         self,
         sock: _socket.socket,
-        policy: Callable[[Peer, dict[str, Any]], Any],
+        policy: Callable[[Endpoint, dict[str, Any]], Any],
         *,
         follows_refs: bool = False,
         guarded: bool = False,
@@ -82,29 +82,29 @@ class Peer(HandleTable):
         self.policy = policy
         self.before_reply = before_reply
         self.depth = 0  # requests of the other end that are being done
-        self.telling: Any = _thread.RLock()
-        self.foreign: list[BaseException] = []  # exceptions that came from the other end
+        self.send_lock: Any = _thread.RLock()
+        self.remote_errors: list[BaseException] = []  # exceptions that came from the other end
         self.failed: BaseException | None = None  # an assertion that failed inside of what the program called
-        self.world: Any = None  # what this end shares with the other besides values
+        self.state: Any = None  # what this end shares with the other besides values
         self.next_id = 0
         self.heard = 0  # messages in this test
         self.lends_stop = True  # whether a StopIteration of the other end is raised here as one
-        self.leaned = False  # whether a verdict would rest on methods of the program's objects
-        self.spoken: set[int] = set()  # numbers of the classes that the tests speak of
+        self.relied_on_program = False  # whether a verdict would rest on methods of the program's objects
+        self.named_classes: set[int] = set()  # numbers of the classes that the tests speak of
         self.entry: int | None = None  # the number of the entry point, where it is a class
-        self.looks: dict[str, int] = {}  # what an object has said of itself, by what it was asked
+        self.answers_seen: dict[str, int] = {}  # what an object has said of itself, by what it was asked
         self.changes_made = 0  # how often anything was done that may change an object
         self.lock = _thread.allocate_lock()
-        proxy.peers[:] = [self]
+        proxy.endpoints[:] = [self]
 
-    def is_foreign(self, error: BaseException) -> bool:
-        return any(error is other for other in self.foreign)
+    def is_remote_error(self, error: BaseException) -> bool:
+        return any(error is other for other in self.remote_errors)
 
     def may_stop(self, error: BaseException) -> bool:
         """Whether a context of the program may swallow an exception: the program's own, or one raised on purpose."""
         if not self.guarded:
             return True
-        if self.is_foreign(error):  # but for what a wrong answer makes of the test's next step
+        if self.is_remote_error(error):  # but for what a wrong answer makes of the test's next step
             return not isinstance(error, (AttributeError, NameError, TypeError))
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
@@ -117,16 +117,16 @@ class Peer(HandleTable):
 
     def request(self, op: str, /, given: Any = None, **fields: Any) -> Any:
         """Ask the other end and wait; raises its exception here. `given`: values that it may keep."""
-        reply = self.open_reply(self.exchange(op, fields, given))
-        value = self.take(reply, answering=op in ANSWERING)
+        reply = self.raise_error_of(self.exchange(op, fields, given))
+        value = self.read_value(reply, answering=op in ANSWERING)
         if self.guarded:
-            self.look_again(op, fields, reply.get("ok"))
+            self.check_consistent(op, fields, reply.get("ok"))
         return value
 
-    def look_again(self, op: str, fields: dict[str, Any], tree: Any) -> None:
+    def check_consistent(self, op: str, fields: dict[str, Any], tree: Any) -> None:
         """An object that says of itself now this, now that, though nothing was done to it, computes what it says."""
         if op in CHANGING:
-            self.looks.clear()
+            self.answers_seen.clear()
             self.changes_made += 1
         elif op in LOOKING:
             if type(tree) is dict and tree.get("t") == "h" and "native" in tree:
@@ -135,39 +135,39 @@ class Peer(HandleTable):
             if said is not None and b'"live":' in said:
                 return  # a container that both ends hold: what changes in it is told, and marks the test
             asked = codec.dumps({**fields, "sync": None, "op": op}).decode()
-            if error is not None or self.looks.setdefault(asked, hash(said)) != hash(said):
-                self.leaned = True
+            if error is not None or self.answers_seen.setdefault(asked, hash(said)) != hash(said):
+                self.relied_on_program = True
 
     def exchange(self, op: str, fields: dict[str, Any], values: Any = None) -> dict[str, Any]:
         """Send a request and wait for its reply; with each goes what its sender has changed. `values`: arguments."""
-        reply = self.converse(op, fields, values)
-        self.hear(reply)
-        if "world" in reply and self.world is not None:
-            self.world.enter(self, reply["world"])
+        reply = self.send_and_wait(op, fields, values)
+        self.apply_changes(reply)
+        if "world" in reply and self.state is not None:
+            self.state.apply(self, reply["world"])
         return reply
 
-    def compose(self, fields: dict[str, Any], values: Any) -> dict[str, Any]:
+    def request_fields(self, fields: dict[str, Any], values: Any) -> dict[str, Any]:
         """What a request says besides what it asks."""
-        message = {**fields, "live": self.twins.news(self.lend)}
+        message = {**fields, "live": self.containers.changes(self.lend)}
         if "of" in message["live"] or "home" in message["live"]:  # the tests have changed what the program holds
-            self.looks.clear()
+            self.answers_seen.clear()
             self.changes_made += 1
         if values is not None:
-            lender = self.twins.lender(self.lend)
-            self.twins.since = self.twins.next
+            lender = self.containers.lender(self.lend)
+            self.containers.since = self.containers.next
             message["args"] = [codec.encode(value, lender) for value in values]
             if lender.kept:
-                message["first"] = self.twins.commit(lender.kept)
-        if self.world is not None and (news := self.world.news(self)) is not None:
+                message["first"] = self.containers.commit(lender.kept)
+        if self.state is not None and (news := self.state.changes(self)) is not None:
             message["world"] = news
         return message
 
-    def converse(self, op: str, fields: dict[str, Any], values: Any) -> dict[str, Any]:
-        check_room()
-        self.telling.acquire()  # until it is sent: what one thread tells of, the next takes for known
+    def send_and_wait(self, op: str, fields: dict[str, Any], values: Any) -> dict[str, Any]:
+        check_stack()
+        self.send_lock.acquire()  # until it is sent: what one thread tells of, the next takes for known
         has_wire = False
         try:
-            message = self.compose(fields, values)
+            message = self.request_fields(fields, values)
             self.lock.acquire()
             has_wire = True
             self.next_id += 1
@@ -182,7 +182,7 @@ class Peer(HandleTable):
                 raise self.fail(Unsplittable(str(error))) from None
             raise
         finally:
-            self.telling.release()
+            self.send_lock.release()
         try:
             while True:
                 reply = self.receive()
@@ -190,7 +190,7 @@ class Peer(HandleTable):
                 if self.heard > bounds.MAX_MESSAGES:
                     raise self.fail(Unsplittable(f"more than {bounds.MAX_MESSAGES} messages for one test"))
                 if "op" in reply:
-                    self.answer(reply)
+                    self.dispatch(reply)
                 elif reply.get("id") == number:
                     return reply
                 else:
@@ -198,19 +198,19 @@ class Peer(HandleTable):
         finally:
             self.lock.release()
 
-    def hear(self, message: dict[str, Any]) -> None:
+    def apply_changes(self, message: dict[str, Any]) -> None:
         """Make the changes of the other end in the containers that both hold."""
         if "live" not in message:
             return
         try:
-            for one in self.twins.hear(message["live"], self.borrow):
+            for one in self.containers.apply(message["live"], self.borrow):
                 object.__setattr__(one.value, SYNCED, self.content(one.value, one.base))
-            self.leaned = self.leaned or (self.guarded and self.twins.leaned)
-            self.twins.leaned = False
+            self.relied_on_program = self.relied_on_program or (self.guarded and self.containers.relied_on_program)
+            self.containers.relied_on_program = False
         except (codec.CodecError, TypeError, ValueError) as error:
             raise self.fail(Unsplittable(bounds.text(str(error)))) from None
 
-    def take(self, reply: dict[str, Any], *, answering: bool = False) -> Any:
+    def read_value(self, reply: dict[str, Any], *, answering: bool = False) -> Any:
         """The value that a reply brings, and which of its containers the other end holds on to.
 
         `answering`: it is what the program was asked for, so the functions in it may be called as a part of the answer.
@@ -222,27 +222,27 @@ class Peer(HandleTable):
                 value = codec.decode(reply.get("ok"), borrower)
             finally:
                 self.answering = False
-            held = self.twins.held(reply.get("held"), borrower.built)
-            self.twins.adopt(reply.get("first"), held)
-            self.settle(reply)
+            held = self.containers.held(reply.get("held"), borrower.built)
+            self.containers.adopt(reply.get("first"), held)
+            self.finish_reply(reply)
         except (codec.CodecError, TypeError, ValueError) as error:
             raise self.fail(Unsplittable(bounds.text(str(error)))) from None
         return value
 
-    def open_reply(self, reply: dict[str, Any]) -> dict[str, Any]:
+    def raise_error_of(self, reply: dict[str, Any]) -> dict[str, Any]:
         if "wall" in reply:
             raise self.fail(Unsplittable(bounds.text(reply["wall"])))
         if "error" in reply:
             error = self.rebuild_error(reply["error"])
-            self.settle(reply)
+            self.finish_reply(reply)
             raise error
         return reply
 
-    def settle(self, reply: dict[str, Any]) -> None:
+    def finish_reply(self, reply: dict[str, Any]) -> None:
         """Do what a reply asks for after its value has been read."""
         try:
             self.refresh_all(reply)
-            self.twins.forget(reply.get("gone", []))
+            self.containers.forget(reply.get("gone", []))
         except codec.CodecError as error:
             raise self.fail(Unsplittable(bounds.text(str(error)))) from None
 
@@ -251,17 +251,19 @@ class Peer(HandleTable):
         values = [*args, *kwargs.values()]
         fields = {**target, "names": list(kwargs)}
         alive = [
-            value for value in (owner, *values) if type(type(value)) is not type and get(value, SYNCED) is not None
+            value
+            for value in (owner, *values)
+            if type(type(value)) is not type and instance_entry(value, SYNCED) is not None
         ]
         if alive:
             for value in alive:
-                proxy.push(value)
-            fields["sync"] = [get(value, NUMBER) for value in alive]
+                proxy.push_content(value)
+            fields["sync"] = [instance_entry(value, NUMBER) for value in alive]
         reply = self.exchange("call", fields, values)
         self.changes_made += 1
-        if self.looks and (owner is not None or any(is_foreign(value) for value in values)):
-            self.looks.clear()
-        return self.take(self.open_reply(reply), answering=True)
+        if self.answers_seen and (owner is not None or any(is_proxy(value) for value in values)):
+            self.answers_seen.clear()
+        return self.read_value(self.raise_error_of(reply), answering=True)
 
     def rebuild_error(self, tree: Any) -> BaseException:
         if type(tree) is not dict:
@@ -271,15 +273,15 @@ class Peer(HandleTable):
             if not isinstance(found, BaseException):
                 raise self.fail(Lost("an error that is none"))
             error: BaseException = found
-            if id(error) not in self.came and get(error, NUMBER) is None:
+            if id(error) not in self.came and instance_entry(error, NUMBER) is None:
                 if not isinstance(error, AssertionError):  # which says of the tests that they fail, wherever it was
-                    self.foreign.append(error)
+                    self.remote_errors.append(error)
                 return error  # our own comes home, through the other end, which has let it pass
         else:
             error = builtin_exception(tree.get("base"))(bounds.text(tree.get("message"), bounds.MAX_ERROR))
         if isinstance(error, (StopIteration, StopAsyncIteration)) and not self.lends_stop:
             error = RuntimeError(f"{type(error).__name__} raised by the program")
-        self.foreign.append(error)
+        self.remote_errors.append(error)
         return error
 
     def receive(self) -> dict[str, Any]:
@@ -295,18 +297,18 @@ class Peer(HandleTable):
         """Do what the other end asks, until it is gone."""
         self.lock.acquire()
         while True:
-            self.answer(self.receive())
+            self.dispatch(self.receive())
 
-    def with_news(self, data: bytes, number: Any) -> bytes:
+    def with_state_changes(self, data: bytes, number: Any) -> bytes:
         """A reply, and what has changed in this end's world."""
-        if self.world is None or (news := self.world.news(self)) is None:
+        if self.state is None or (news := self.state.changes(self)) is None:
             return data
         try:
             return codec.dumps({**codec.loads(data), "world": news})
         except codec.CodecError as error:
             return codec.dumps({"id": number, "wall": bounds.text(str(error))})
 
-    def answer(self, message: dict[str, Any]) -> None:
+    def dispatch(self, message: dict[str, Any]) -> None:
         """Do what the other end asks and reply; anything the work raises becomes the reply. Called with the lock."""
         number = message.get("id")
         found: list[Any] = []
@@ -316,18 +318,18 @@ class Peer(HandleTable):
             _, error = attempt(lambda: found.append(self.work(message)))
             if isinstance(error, Lost):
                 raise error
-            self.telling.acquire()
+            self.send_lock.acquire()
             has_word = True
             data = self.reply(message, found, error)
             self.before_reply()
-            data, fault = attempt(lambda: self.with_news(data, number))
+            data, fault = attempt(lambda: self.with_state_changes(data, number))
             if fault is not None:
                 if not isinstance(fault, (codec.CodecError, Unsplittable, BeyondValues)):
                     raise fault
                 data = codec.dumps({"id": number, "wall": bounds.text(str(fault))})
         except BaseException:
             if has_word:
-                self.telling.release()
+                self.send_lock.release()
             raise
         finally:
             self.lock.acquire()
@@ -336,12 +338,12 @@ class Peer(HandleTable):
         except OSError as fault:
             raise self.fail(Lost(str(fault))) from None
         finally:
-            self.telling.release()
+            self.send_lock.release()
 
     def work(self, message: dict[str, Any]) -> Any:
-        if self.world is not None:
-            self.world.enter(self, message.get("world"))
-        self.hear(message)
+        if self.state is not None:
+            self.state.apply(self, message.get("world"))
+        self.apply_changes(message)
         self.depth += 1
         try:
             return self.policy(self, message)
@@ -352,7 +354,7 @@ class Peer(HandleTable):
         """The reply that says what work has returned, which is in `found`, or what it has raised."""
         number = message.get("id")
         if error is None:
-            data, error = attempt(lambda: codec.dumps(self.say(message, found)))
+            data, error = attempt(lambda: codec.dumps(self.value_reply(message, found)))
             if error is None:
                 return bytes(data)
         if isinstance(error, Lost):
@@ -361,21 +363,21 @@ class Peer(HandleTable):
             return codec.dumps({"id": number, "wall": bounds.text(str(error))})
         return self.error_reply(message, error)
 
-    def say(self, message: dict[str, Any], found: list[Any]) -> dict[str, Any]:
+    def value_reply(self, message: dict[str, Any], found: list[Any]) -> dict[str, Any]:
         """What is said of a value. Only here does anything of ours hold it: what is held besides, somebody keeps."""
         reply: dict[str, Any] = {"id": message.get("id")}
         if "live" not in message:  # the judge itself, who keeps nothing
             return reply | {"ok": codec.encode(found.pop(), self.lend)}
-        reply["live"] = self.twins.news(self.lend, forget=False)
-        lender = self.twins.lender(self.lend)
+        reply["live"] = self.containers.changes(self.lend, forget=False)
+        lender = self.containers.lender(self.lend)
         reply["ok"] = codec.encode(found.pop(), lender)
-        return reply | self.twins.keep(lender) | self.contents(message) | self.gone()
+        return reply | self.containers.held_in(lender) | self.contents(message) | self.gone()
 
     def gone(self) -> dict[str, Any]:
         """What both ends may forget once this reply has been read."""
-        gone = self.twins.prune() if self.twins.by_key else []
-        if not self.guarded and not self.depth and self.twins.by_key:
-            gone += self.twins.evict()
+        gone = self.containers.prune() if self.containers.by_key else []
+        if not self.guarded and not self.depth and self.containers.by_key:
+            gone += self.containers.evict()
         return {"gone": gone} if gone else {}
 
     def contents(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -384,7 +386,7 @@ class Peer(HandleTable):
         return {"content": [[number, self.content(self.lent[number])] for number in numbers]} if numbers else {}
 
     def error_reply(self, message: dict[str, Any], error: BaseException) -> bytes:
-        if self.guarded and isinstance(error, AssertionError) and not self.is_foreign(error):
+        if self.guarded and isinstance(error, AssertionError) and not self.is_remote_error(error):
             self.failed = self.failed or error
         if not self.guarded:
             release_frames(error)
@@ -396,13 +398,13 @@ class Peer(HandleTable):
             return codec.dumps(reply) if fault is not None else bytes(data)
 
         def whole() -> bytes:
-            live = self.twins.news(self.lend, forget=False)
+            live = self.containers.changes(self.lend, forget=False)
             it, _ = attempt(lambda: codec.encode(error, self.lend))
             return codec.dumps(reply | {"error": words | {"it": it}, "live": live} | self.gone())
 
         data, fault = attempt(whole)
         if fault is not None:
-            self.twins.lose()
+            self.containers.lose()
             return codec.dumps(reply)
         return bytes(data)
 
@@ -411,7 +413,7 @@ class Peer(HandleTable):
         borrower = codec.Borrower(self.borrow, [])
         values = [codec.decode(tree, borrower) for tree in message["args"]]
         if "live" in message:
-            self.twins.adopt(message.get("first"), borrower.built)
+            self.containers.adopt(message.get("first"), borrower.built)
         names = message.get("names") or []
         split = len(values) - len(names)
         return values[:split], dict(zip(names, values[split:], strict=True))
@@ -420,18 +422,18 @@ class Peer(HandleTable):
 RAISE = compile("raise E", "", "exec").co_code[-2]  # the instruction; the module that names it costs each fork
 
 
-def has_room(calls: int) -> bool:
+def has_stack(calls: int) -> bool:
     """Raise RecursionError here, before anything is said, where the stack would not hold an answer to be given."""
-    return calls == 0 or has_room(calls - 1)
+    return calls == 0 or has_stack(calls - 1)
 
 
-def check_room() -> None:
-    """`has_room`, except on a shallow stack, where counting frames (without a call each) shows it."""
+def check_stack() -> None:
+    """`has_stack`, except on a shallow stack, where counting frames (without a call each) shows it."""
     try:
         sys._getframe(sys.getrecursionlimit() // 4)
     except ValueError:
         return
-    has_room(ROOM)
+    has_stack(STACK_RESERVE)
 
 
-ROOM = 60
+STACK_RESERVE = 60

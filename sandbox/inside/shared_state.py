@@ -8,7 +8,7 @@ random numbers, their decimal context and their modules are out of its reach: it
 
 The program's end begins to speak when the tests' end has spoken: another judge on the wire never hears of a world.
 What the program's end says may be anything; it is checked here, and what it has written the tests neither import,
-start nor unpickle (`Guard`).
+start nor unpickle (`FileGuard`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from posix import chdir, getcwd
 
 from sandbox.inside.framing import attempt
-from sandbox.inside.shared_folder import Folder, Refused
+from sandbox.inside.shared_folder import InvalidChange, SharedFolder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,21 +32,21 @@ STREAMS = ("stdout", "stderr")
 MISSING: Any = object()
 
 
-class World:
+class SharedState:
     """One end's world, and what of it the other end knows."""
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.folder = Folder(root)
+        self.folder = SharedFolder(root)
         self.variables: Any = None  # the environment as the other end knows it; None while nobody looks at it
         self.place: Any = None  # the working folder, likewise
 
-    def keeps_still(self) -> bool:
-        """Whether `common_news` would certainly be none."""
+    def is_unchanged(self) -> bool:
+        """Whether `common_changes` would certainly be none."""
         folder = self.folder
         return self.variables is None and self.place is None and not folder.left_out and folder.untouched()
 
-    def common_news(self) -> dict[str, Any]:
+    def common_changes(self) -> dict[str, Any]:
         """Files, environment and working folder, as far as they have changed. Raises TooMuch."""
         news: dict[str, Any] = {}
         changes = self.folder.changes()
@@ -68,22 +68,22 @@ class World:
     def set_variables(self, items: Any) -> None:
         os = sys.modules["os"]
         if type(items) is not list or len(items) > MAX_VARIABLES:
-            raise Refused("an environment that is no list")
+            raise InvalidChange("an environment that is no list")
         for item in items:
             if type(item) is not list or len(item) != 2:
-                raise Refused("a variable without name and value")
+                raise InvalidChange("a variable without name and value")
             name, value = item
             if type(name) is not str or not 0 < len(name) <= 1_000 or "=" in name or "\0" in name:
-                raise Refused(f"a variable of the name {name!r:.80}")
+                raise InvalidChange(f"a variable of the name {name!r:.80}")
             if value is None:
                 os.environ.pop(name, None)
             elif type(value) is not str or len(value) > MAX_VARIABLE or "\0" in value:
-                raise Refused(f"the value of the variable {name!r:.80}")
+                raise InvalidChange(f"the value of the variable {name!r:.80}")
             else:
                 try:
                     os.environ[name] = value
                 except (OSError, ValueError) as error:
-                    raise Refused(f"the variable {name!r:.80}: {error}") from None
+                    raise InvalidChange(f"the variable {name!r:.80}: {error}") from None
             if name == "TZ":
                 sys.modules["time"].tzset()
         if self.variables is not None:
@@ -92,7 +92,7 @@ class World:
     def go(self, target: Any) -> None:
         """To the folder where the other end now works."""
         if type(target) is not list or len(target) != 2 or type(target[1]) is not str or "\0" in target[1]:
-            raise Refused("a working folder that is no name")
+            raise InvalidChange("a working folder that is no name")
         _, error = attempt(lambda: chdir(f"{self.root}/{target[1]}" if target[0] is True else target[1]))
         if isinstance(error, OSError):
             self.folder.leave_out(f"the working folder {target[1]!r:.80}: {error.strerror}")

@@ -15,15 +15,15 @@ from sandbox.inside.proxy import (
     NUMBER,
     TAINTED,
     TEXT,
+    address_of,
     ask,
+    endpoint_of,
     expect,
-    get,
-    is_foreign,
+    instance_entry,
+    is_named,
+    is_proxy,
     mirror_entry,
-    peer_of,
     refuse,
-    spoken,
-    where,
 )
 
 TYPE_CHECKING = False
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def lean(value: Any) -> None:
-    peer = peer_of(value)
-    peer.leaned = peer.leaned or peer.guarded
+def mark_reliance(value: Any) -> None:
+    endpoint = endpoint_of(value)
+    endpoint.relied_on_program = endpoint.relied_on_program or endpoint.guarded
 
 
-def lean_on_own(value: Any) -> None:
+def mark_reliance_on_own(value: Any) -> None:
     """The same, unless the class is the library's: a generator's `__next__` is no method of the program's."""
     if type(mirror_entry(type(value), CLASS)) is int:
-        lean(value)
+        mark_reliance(value)
 
 
 def is_plain(value: Any) -> bool:
     """Whether a value is of this end's library, and nobody's object."""
     kind = type(value)
-    return not is_foreign(value) and (
+    return not is_proxy(value) and (
         kind.__module__ == "builtins" or kind.__module__.partition(".")[0] in sys.stdlib_module_names
     )
 
@@ -59,20 +59,20 @@ def binary(dunder: str, base: type | None) -> Any:
     symbol = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}.get(name, name)
 
     def method(self: Any, other: Any, *rest: Any) -> Any:
-        peer = peer_of(self)
-        theirs = is_foreign(other) and peer_of(other) is peer
-        if base is not None and not (theirs and spoken(self)) and hasattr(base, dunder):
-            if not theirs and spoken(self) and not compares and peer.guarded:
+        endpoint = endpoint_of(self)
+        theirs = is_proxy(other) and endpoint_of(other) is endpoint
+        if base is not None and not (theirs and is_named(self)) and hasattr(base, dunder):
+            if not theirs and is_named(self) and not compares and endpoint.guarded:
                 return calculated(self, other)
             return getattr(base, dunder)(self, other, *rest)
-        if peer.guarded and not theirs:
+        if endpoint.guarded and not theirs:
             if name in ("eq", "ne") or not (is_plain(other) or hasattr(type(other), "__array__")):
                 return NotImplemented  # the other operand's word, if it is the tests' own; identity otherwise
-            if compares or not spoken(self):
+            if compares or not is_named(self):
                 raise (
                     refuse(self, repr(symbol))
-                    if not spoken(self)
-                    else peer.fail(
+                    if not is_named(self)
+                    else endpoint.fail(
                         Unsplittable(
                             f"{symbol!r} between a {type(self).__name__} and a plain value would be computed by "
                             "the program itself"
@@ -80,23 +80,25 @@ def binary(dunder: str, base: type | None) -> Any:
                     )
                 )
             return calculated(self, other)
-        if peer.guarded and not (spoken(self) or spoken(other)):
+        if endpoint.guarded and not (is_named(self) or is_named(other)):
             if name in ("eq", "ne") and self is other:
                 return name == "eq"
             raise refuse(self, repr(symbol))
-        lean(self)
-        return ask(self, "binary", name=name, turned=turned, other=peer.encode(other))
+        mark_reliance(self)
+        return ask(self, "binary", name=name, turned=turned, other=endpoint.encode(other))
 
     def calculated(self: Any, other: Any) -> Any:
         """Spoken-of object and plain value: an object comes out, or the program would do the test's sum."""
-        peer = peer_of(self)
-        peer.leaned = True
-        result = ask(self, "binary", name=name, turned=turned, other=peer.encode(other))
-        if not is_foreign(result):
+        endpoint = endpoint_of(self)
+        endpoint.relied_on_program = True
+        result = ask(self, "binary", name=name, turned=turned, other=endpoint.encode(other))
+        if not is_proxy(result):
             if base is None and type(result) in (int, float, complex, bool):
-                raise peer.fail(Unsplittable(f"{symbol!r} with a plain value would be computed by the program itself"))
+                raise endpoint.fail(
+                    Unsplittable(f"{symbol!r} with a plain value would be computed by the program itself")
+                )
             return result
-        if type(get(result, NUMBER)) is int and not isinstance(result, BaseException):
+        if type(instance_entry(result, NUMBER)) is int and not isinstance(result, BaseException):
             object.__setattr__(result, TAINTED, True)
         return result
 
@@ -109,7 +111,7 @@ def own_or_asked(dunder: str, base: type | None, work: Any) -> Any:
         return work
 
     def method(self: Any, *args: Any) -> Any:
-        if spoken(self):
+        if is_named(self):
             return work(self, *args)
         if hasattr(base, dunder):
             return getattr(base, dunder)(self, *args)
@@ -146,10 +148,10 @@ OF_VALUES = frozenset(
 
 def number_of_kind(op: str, kind: Any = None) -> Any:
     def method(self: Any, *args: Any) -> Any:
-        lean_on_own(self)
-        if get(self, TAINTED):
-            raise peer_of(self).fail(Unsplittable(f"{op} of what the program calculated with a value of the tests"))
-        value = ask(self, op, **({"args": peer_of(self).encode(list(args))} if op == "round" else {}))
+        mark_reliance_on_own(self)
+        if instance_entry(self, TAINTED):
+            raise endpoint_of(self).fail(Unsplittable(f"{op} of what the program calculated with a value of the tests"))
+        value = ask(self, op, **({"args": endpoint_of(self).encode(list(args))} if op == "round" else {}))
         return value if kind is None else expect(kind, value)
 
     return method
@@ -158,9 +160,9 @@ def number_of_kind(op: str, kind: Any = None) -> Any:
 def asked(op: str, kind: Any = None, *, leans: bool = False) -> Any:
     def method(self: Any) -> Any:
         if leans:
-            lean(self)
+            mark_reliance(self)
         else:
-            lean_on_own(self)
+            mark_reliance_on_own(self)
         value = ask(self, op)
         return value if kind is None else expect(kind, value)
 
@@ -169,49 +171,49 @@ def asked(op: str, kind: Any = None, *, leans: bool = False) -> Any:
 
 def length_of(self: Any) -> int:
     """`len`, which has to be as many items as the object gives when it is walked."""
-    lean_on_own(self)
+    mark_reliance_on_own(self)
     length = expect(int, ask(self, "len"))
-    peer = peer_of(self)
-    if peer.guarded and not spoken(self):
-        object.__setattr__(self, LENGTH, (peer.changes_made, length))
+    endpoint = endpoint_of(self)
+    if endpoint.guarded and not is_named(self):
+        object.__setattr__(self, LENGTH, (endpoint.changes_made, length))
         agree(self)
     return length
 
 
 def agree(self: Any) -> None:
     """Raises Unsplittable for an object that says it holds more or less than it gives, with nothing done between."""
-    said, given = get(self, LENGTH), get(self, GIVEN)
+    said, given = instance_entry(self, LENGTH), instance_entry(self, GIVEN)
     if said is not None and given is not None and said[0] == given[0] and said[1] != given[1]:
         name = type(self).__name__
-        raise peer_of(self).fail(Unsplittable(f"a {name} of the length {said[1]} that gives {given[1]} items"))
+        raise endpoint_of(self).fail(Unsplittable(f"a {name} of the length {said[1]} that gives {given[1]} items"))
 
 
 def walk(self: Any, iterator: Any) -> Any:
     """The items of an object, counted."""
-    peer = peer_of(self)
-    began, count = peer.changes_made, 0
+    endpoint = endpoint_of(self)
+    began, count = endpoint.changes_made, 0
     for item in iterator:
         count += 1
         yield item
-    if began == peer.changes_made:
+    if began == endpoint.changes_made:
         object.__setattr__(self, GIVEN, (began, count))
         agree(self)
 
 
 def call_it(self: Any, *args: Any, **kwargs: Any) -> Any:
-    if get(self, ANSWER) is None:  # not what a call has answered: the program has put it somewhere
-        lean(self)
-    return peer_of(self).call(where(self), args, kwargs)
+    if instance_entry(self, ANSWER) is None:  # not what a call has answered: the program has put it somewhere
+        mark_reliance(self)
+    return endpoint_of(self).call(address_of(self), args, kwargs)
 
 
 def missing(self: Any, key: Any) -> Any:
-    lean_on_own(self)
-    return peer_of(self).call({**where(self), "method": "__missing__"}, (key,), {}, self)
+    mark_reliance_on_own(self)
+    return endpoint_of(self).call({**address_of(self), "method": "__missing__"}, (key,), {}, self)
 
 
 def get_item(self: Any, key: Any) -> Any:
-    lean_on_own(self)
-    return ask(self, "item", key=peer_of(self).encode(key))
+    mark_reliance_on_own(self)
+    return ask(self, "item", key=endpoint_of(self).encode(key))
 
 
 def set_item(self: Any, key: Any, value: Any) -> None:
@@ -219,46 +221,48 @@ def set_item(self: Any, key: Any, value: Any) -> None:
 
 
 def delete_item(self: Any, key: Any) -> None:
-    ask(self, "del_item", key=peer_of(self).encode(key))
+    ask(self, "del_item", key=endpoint_of(self).encode(key))
 
 
 def contains(self: Any, value: Any) -> bool:
-    peer = peer_of(self)
-    if peer.guarded and not spoken(self) and any("__iter__" in base.__dict__ for base in type(self).__mro__):
+    endpoint = endpoint_of(self)
+    if endpoint.guarded and not is_named(self) and any("__iter__" in base.__dict__ for base in type(self).__mro__):
         return any(value is item or value == item for item in self)
-    lean(self)
-    found = expect(bool, ask(self, "contains", value=peer.encode(value)))
-    if found and peer.guarded and not spoken(self):
+    mark_reliance(self)
+    found = expect(bool, ask(self, "contains", value=endpoint.encode(value)))
+    if found and endpoint.guarded and not is_named(self):
         for decoy in (object, "\0no such thing", -1.5e300, (0, "\0")):
             if attempt_contains(self, decoy):
-                raise peer.fail(Unsplittable(f"a {type(self).__name__} that contains everything"))
+                raise endpoint.fail(Unsplittable(f"a {type(self).__name__} that contains everything"))
     return found
 
 
 def attempt_contains(self: Any, decoy: Any) -> bool:
     try:
-        return ask(self, "contains", value=peer_of(self).encode(decoy)) is True
+        return ask(self, "contains", value=endpoint_of(self).encode(decoy)) is True
     except Exception:  # noqa: BLE001 - a container may refuse what it cannot hold
         return False
 
 
 def iterate(self: Any) -> Any:
-    lean_on_own(self)
+    mark_reliance_on_own(self)
     iterator = ask(self, "iter")
     if iterator is self:
         return iterator
-    peer = peer_of(self)
-    if get(self, GIVEN) is not None:
-        lean(self)  # it may give other items now
-    if not is_foreign(iterator):
+    endpoint = endpoint_of(self)
+    if instance_entry(self, GIVEN) is not None:
+        mark_reliance(self)  # it may give other items now
+    if not is_proxy(iterator):
         iterator = iter(iterator)
     elif type(mirror_entry(type(iterator), CLASS)) is int:
         return iterator  # of a class of the program's, which may be what the test is about
-    return walk(self, iterator) if peer.guarded and not spoken(self) and hasattr(type(self), "__len__") else iterator
+    return (
+        walk(self, iterator) if endpoint.guarded and not is_named(self) and hasattr(type(self), "__len__") else iterator
+    )
 
 
 def step(self: Any) -> Any:
-    lean_on_own(self)
+    mark_reliance_on_own(self)
     found = ask(self, "next")
     if type(found) is tuple and len(found) == 1:
         return found[0]
@@ -267,15 +271,15 @@ def step(self: Any) -> Any:
 
 
 def hash_of(self: Any) -> int:
-    if not spoken(self):
-        return int(get(self, NUMBER) or 0) + 1
-    lean(self)
+    if not is_named(self):
+        return int(instance_entry(self, NUMBER) or 0) + 1
+    mark_reliance(self)
     return expect(int, ask(self, "hash"))
 
 
 def text_of(op: str) -> Any:
     def method(self: Any, *spec: str) -> str:
-        said = get(self, TEXT)
+        said = instance_entry(self, TEXT)
         if said is not None and op == "str":
             return expect(str, said)
         return expect(str, ask(self, op, **({"spec": spec[0]} if spec else {})))
@@ -288,17 +292,17 @@ def leave(self: Any, kind: Any = None, error: Any = None, trace: Any = None) -> 
 
     Otherwise a context of the program could swallow the very assertion that fails inside of it.
     """
-    peer = peer_of(self)
-    swallows = expect(bool, ask(self, "exit", error=peer.encode(error)))
-    lean(self)
-    return swallows and (error is None or peer.may_stop(error))
+    endpoint = endpoint_of(self)
+    swallows = expect(bool, ask(self, "exit", error=endpoint.encode(error)))
+    mark_reliance(self)
+    return swallows and (error is None or endpoint.may_stop(error))
 
 
 async def leave_async(self: Any, kind: Any = None, error: Any = None, trace: Any = None) -> bool:
-    peer = peer_of(self)
-    swallows = bool(await async_bridge.drive(self, "aexit", ask, error=peer.encode(error)))
-    lean(self)
-    return swallows and (error is None or peer.may_stop(error))
+    endpoint = endpoint_of(self)
+    swallows = bool(await async_bridge.drive(self, "aexit", ask, error=endpoint.encode(error)))
+    mark_reliance(self)
+    return swallows and (error is None or endpoint.may_stop(error))
 
 
 def in_place(dunder: str, base: type | None) -> Any:
@@ -306,7 +310,7 @@ def in_place(dunder: str, base: type | None) -> Any:
     ours = getattr(base, dunder, None)
 
     def method(self: Any, other: Any) -> Any:
-        if ours is not None and not spoken(self):
+        if ours is not None and not is_named(self):
             return ours(self, other)
         return work(self, other)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import sys
 
-from sandbox.inside.control_run import Named
+from sandbox.inside.control_run import ControlName
 from sandbox.inside.framing import attempt
-from sandbox.inside.proxy import is_foreign, is_mirror
+from sandbox.inside.proxy import is_mirror, is_proxy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Uncollected(Exception):
 
 def of_program(value: Any) -> bool:
     """Whether an object stands for one of the program's, which no runner should collect."""
-    return isinstance(value, Named) or is_foreign(value) or (isinstance(value, type) and is_mirror(value))
+    return isinstance(value, ControlName) or is_proxy(value) or (isinstance(value, type) and is_mirror(value))
 
 
 def make_module(namespace: Any) -> Any:
@@ -128,8 +128,8 @@ class OwnFile:
 class ModuleTests:
     """A test file: compiled, run once as a module, then collected by its runner."""
 
-    def __init__(self, plan: dict[str, Any], peer: Any, namespace: Any) -> None:
-        self.peer = peer
+    def __init__(self, plan: dict[str, Any], endpoint: Any, namespace: Any) -> None:
+        self.endpoint = endpoint
         self.kind: str = plan["kind"]
         self.source: str = plan["tests"][0]
         self.entry_point: str = plan["entry_point"]
@@ -146,7 +146,7 @@ class ModuleTests:
 
     def prepare(self) -> None:
         if self.entry_point:
-            self.peer.request("get", name=self.entry_point)
+            self.endpoint.request("get", name=self.entry_point)
         if self.kind == "pytest":
             prepare_pytest()
         exec(self.code, self.namespace)

@@ -6,7 +6,7 @@ import functools
 import sys
 
 from sandbox.inside import test_runners
-from sandbox.inside.control_run import ControlPeer, Refused
+from sandbox.inside.control_run import ControlEndpoint, ControlRefusal
 from sandbox.inside.framing import BeyondValues, Lost, Unsplittable, attempt
 from sandbox.inside.program_modules import PROGRAM_MODULES, ProgramModule
 from sandbox.judge import bounds, codec
@@ -35,31 +35,31 @@ def imports(texts: list[str]) -> set[str]:
     return found | {name.partition(".")[0] for name in found}
 
 
-def judge(peer: Any, text: str, work: Any, texts: list[str]) -> tuple[str, str]:
+def judge(endpoint: Any, text: str, work: Any, texts: list[str]) -> tuple[str, str]:
     """Do `work` and put what comes of it into a verdict and a reason, which is cut here."""
-    if peer.world is not None:
-        peer.world.problems.clear()
+    if endpoint.state is not None:
+        endpoint.state.problems.clear()
     _, error = attempt(work)
-    if peer.broken is not None:  # whatever the test made of it
-        return ("lost" if isinstance(peer.broken, Lost) else "invalid_result"), bounds.text(str(peer.broken))
-    if error is None and peer.failed is not None:
-        error = peer.failed  # in a function of the test's that the program called, and that it got no further with
+    if endpoint.broken is not None:  # whatever the test made of it
+        return ("lost" if isinstance(endpoint.broken, Lost) else "invalid_result"), bounds.text(str(endpoint.broken))
+    if error is None and endpoint.failed is not None:
+        error = endpoint.failed  # in a function of the test's that the program called, and that it got no further with
     if error is None:
         return "passed", ""
-    if isinstance(error, Refused):
+    if isinstance(error, ControlRefusal):
         return "refused", bounds.text(str(error))
-    if isinstance(error, (Unsplittable, BeyondValues)) and not peer.is_foreign(error):
+    if isinstance(error, (Unsplittable, BeyondValues)) and not endpoint.is_remote_error(error):
         return "invalid_result", bounds.text(str(error))
     if isinstance(error, test_runners.Skipped):
         return "skipped", bounds.text(str(error))
-    if peer.world is not None and peer.world.problems:
-        unseen = bounds.text("; ".join(peer.world.problems))
+    if endpoint.state is not None and endpoint.state.problems:
+        unseen = bounds.text("; ".join(endpoint.state.problems))
         return "invalid_result", f"the test did not see all that the program did: {unseen}"
     printed = bounds.text(attempt(lambda: str(error))[0] or "", bounds.MAX_ERROR)
     reason = f"{bounds.text(type(error).__name__, bounds.MAX_NAME)}: {printed}"
     if isinstance(error, codec.CodecError):
         return "invalid_result", bounds.text(printed)
-    if peer.is_foreign(error):
+    if endpoint.is_remote_error(error):
         if isinstance(error, SystemExit):
             return "no_result", "the program exits instead of answering"
         return ("memory_limit" if isinstance(error, MemoryError) else "runtime_error"), reason
@@ -67,10 +67,10 @@ def judge(peer: Any, text: str, work: Any, texts: list[str]) -> tuple[str, str]:
         if error.name in PROGRAM_MODULES and isinstance(sys.modules.get(error.name), ProgramModule):
             return "runtime_error", reason
         absent = isinstance(error, ModuleNotFoundError) or printed.startswith("cannot import name")
-        fault = isinstance(peer, ControlPeer) or (absent and error.name in imports(texts))
+        fault = isinstance(endpoint, ControlEndpoint) or (absent and error.name in imports(texts))
         return ("invalid" if fault else "invalid_result"), reason
     if isinstance(error, Unusable):
-        return ("invalid" if isinstance(peer, ControlPeer) else "invalid_result"), reason
+        return ("invalid" if isinstance(endpoint, ControlEndpoint) else "invalid_result"), reason
     if isinstance(error, AssertionError):
         return "wrong_answer", (printed or text.strip())[: bounds.MAX_REASON]
     if isinstance(error, NameError):

@@ -1,6 +1,6 @@
 """The test side of a split: runs the tests' own text and nothing of the program, in a jail of its own.
 
-A name that the tests do not define is asked of the candidate's process and arrives as a value or a proxy (`peer`).
+A name that the tests do not define is asked of the candidate's process and arrives as a value or a proxy (`endpoint`).
 The verdict of each test goes to the host on descriptor 4; the candidate is reached on descriptor 3. Because no line of
 the program ever runs in this process, an `assert` that passes here has passed.
 
@@ -16,22 +16,22 @@ import os
 import sys
 
 from sandbox.inside import test_runners
-from sandbox.inside.control_run import ControlPeer
+from sandbox.inside.control_run import ControlEndpoint
 from sandbox.inside.framing import BeyondValues, Lost, attempt, receive_frame, send_frame
 from sandbox.inside.lending_rules import perform
-from sandbox.inside.name_resolution import Names
+from sandbox.inside.name_resolution import ProgramNames
 from sandbox.inside.program_modules import (
     PROGRAM_MODULES,
-    Main,
-    Namespace,
+    MainModule,
+    TestNamespace,
     install_program,
 )
-from sandbox.inside.proxy import peers, revive_object
-from sandbox.inside.rpc import Peer
+from sandbox.inside.proxy import endpoints, revive_object
+from sandbox.inside.rpc import Endpoint
 from sandbox.inside.test_runners import MODULE
 from sandbox.inside.test_verdicts import Unusable, judge, not_loaded
-from sandbox.inside.tests_state import Tests
-from sandbox.inside.warmup import RehearsalEnd, end_rehearsal
+from sandbox.inside.tests_state import TestsState
+from sandbox.inside.warmup import WarmupExit, exit_warmup
 from sandbox.judge import bounds, codec
 
 TYPE_CHECKING = False
@@ -42,11 +42,11 @@ MAIN = "/tmp/main.py"  # where the program would lie
 WIRE_FD, HOST_FD = 3, 4
 
 
-class Suite:
+class AssertTests:
     """The compiled tests, their namespace and the wire to the program."""
 
-    def __init__(self, plan: dict[str, Any], peer: Any, namespace: Namespace) -> None:
-        self.peer = peer
+    def __init__(self, plan: dict[str, Any], endpoint: Any, namespace: TestNamespace) -> None:
+        self.endpoint = endpoint
         self.names = namespace.names
         self.namespace = namespace
         self.entry_point: str = plan["entry_point"]
@@ -70,7 +70,7 @@ class Suite:
 
     def bind(self) -> None:
         try:
-            self.namespace[self.entry_point] = self.names.entry_point(self.peer)
+            self.namespace[self.entry_point] = self.names.entry_point(self.endpoint)
         except NameError:
             self.namespace.pop(self.entry_point, None)
         else:
@@ -99,14 +99,14 @@ def compile_or_none(text: str) -> Any:
         return None
 
 
-def rehearse() -> None:
+def warm_up() -> None:
     """Run what every suite runs: code that has run adapts itself no more, and its pages stay shared after a fork."""
     path, modules, module = list(sys.path), dict(sys.modules), revive_object.__module__
     exit_now = os._exit
     try:
-        os._exit = end_rehearsal
+        os._exit = exit_warmup
         for _ in range(20):
-            rehearse_suite()
+            warm_up_suite()
     finally:
         os._exit = exit_now
         sys.path[:] = path
@@ -114,10 +114,10 @@ def rehearse() -> None:
             sys.modules.pop(name, None)
         sys.modules.update(modules)
         revive_object.__module__ = module
-        peers.clear()
+        endpoints.clear()
 
 
-def rehearse_suite() -> None:
+def warm_up_suite() -> None:
     """Play the role to a host and a program that have said all their lines beforehand."""
     global WIRE_FD, HOST_FD
     numbers = WIRE_FD, HOST_FD
@@ -147,7 +147,7 @@ def rehearse_suite() -> None:
     said = host.recv(1 << 16)
     host.close()
     program.close()
-    if not isinstance(end, RehearsalEnd) or b'"passed"' not in said:
+    if not isinstance(end, WarmupExit) or b'"passed"' not in said:
         raise OSError(0, f"a rehearsal fails: {end!r}, {said!r}")
 
 
@@ -156,94 +156,105 @@ def tests(source: bytes) -> NoReturn:
     host = _socket.socket(fileno=HOST_FD)
     plan = codec.loads(source)
     mode = plan.get("control")
-    peer: Any = ControlPeer(mode) if mode else Peer(_socket.socket(fileno=WIRE_FD), perform, guarded=True)
+    endpoint: Any = ControlEndpoint(mode) if mode else Endpoint(_socket.socket(fileno=WIRE_FD), perform, guarded=True)
 
-    def tell(**fields: Any) -> None:
+    def send_to_host(**fields: Any) -> None:
         """A word to the host, made of our own verdicts and of texts that have been cut."""
         send_frame(host, codec.dumps(fields))
 
     texts = [plan["setup"], plan["helpers"], *plan["tests"]]
     # The end of an iterator, raised where none was asked, would end an `all(map(f, ...))` of the tests early.
-    peer.lends_stop = any("StopIteration" in text for text in texts)
+    endpoint.lends_stop = any("StopIteration" in text for text in texts)
     sys.modules[MODULE] = type(sys)(MODULE)  # dataclasses and typing look a class's module up
     revive_object.__module__ = MODULE  # where a pickle finds it
     sys.modules[MODULE].__dict__["revive_object"] = revive_object
-    names = Names(plan)
-    install_program(peer, names, plan.get("files", ()))
-    namespace = Namespace(peer, names)
+    names = ProgramNames(plan)
+    install_program(endpoint, names, plan.get("files", ()))
+    namespace = TestNamespace(endpoint, names)
     try:
-        suite: Any = (test_runners.ModuleTests if plan["kind"] in test_runners.KINDS else Suite)(plan, peer, namespace)
-        sys.modules["__main__"] = Main(suite.namespace)
+        suite: Any = (test_runners.ModuleTests if plan["kind"] in test_runners.KINDS else AssertTests)(
+            plan, endpoint, namespace
+        )
+        sys.modules["__main__"] = MainModule(suite.namespace)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        tell(invalid=f"{type(error).__name__}: {bounds.text(str(error), bounds.MAX_ERROR)}")
+        send_to_host(invalid=f"{type(error).__name__}: {bounds.text(str(error), bounds.MAX_ERROR)}")
         os._exit(0)
     if any("random" in text for text in texts):
         import random
 
         random.seed(0)  # a report must not depend on the luck of the tests
     root = os.path.dirname(MAIN)
-    if not plan.get("files"):  # files of the suite are imported from there, until the program writes a file (`Guard`)
+    if not plan.get(
+        "files"
+    ):  # files of the suite are imported from there, until the program writes a file (`FileGuard`)
         sys.path[:] = [entry for entry in sys.path if entry != root]
     if not mode:
-        peer.world = Tests(root, texts)
+        endpoint.state = TestsState(root, texts)
     try:
-        hello = peer.receive()
+        hello = endpoint.receive()
     except Lost as error:
-        tell(lost=bounds.text(str(error)))
+        send_to_host(lost=bounds.text(str(error)))
         os._exit(0)
     if hello.get("hello") is not True:
-        tell(lost="no greeting")
+        send_to_host(lost="no greeting")
         os._exit(0)
     if "exit" in hello:
-        tell(failed=["no_result", f"the program exits with {bounds.text(hello['exit'], 20)} while it is loaded"])
+        send_to_host(
+            failed=["no_result", f"the program exits with {bounds.text(hello['exit'], 20)} while it is loaded"]
+        )
         os._exit(0)
     if "error" in hello:
-        tell(failed=not_loaded(hello))
+        send_to_host(failed=not_loaded(hello))
         os._exit(0)
-    verdict, reason = judge(peer, "", suite.prepare, texts)
+    verdict, reason = judge(endpoint, "", suite.prepare, texts)
     if verdict == "lost":
-        tell(lost=reason)
+        send_to_host(lost=reason)
     elif verdict == "invalid":
-        tell(invalid=f"in the setup: {reason}")
+        send_to_host(invalid=f"in the setup: {reason}")
     elif verdict != "passed":
-        tell(failed=[verdict, f"in the setup: {reason}"])
+        send_to_host(failed=[verdict, f"in the setup: {reason}"])
     else:
 
         def serve(found: list[str], skips: list[int], take: Any) -> None:
             """Take one test after the other, as the host names them; `skips` are decorated to be skipped."""
-            tell(ready=True, names=found, skips=skips)
+            send_to_host(ready=True, names=found, skips=skips)
             while True:
                 number = codec.loads(receive_frame(host))["run"]
-                peer.foreign.clear()
-                peer.broken = peer.failed = None
-                peer.heard = 0
-                peer.looks.clear()
+                endpoint.remote_errors.clear()
+                endpoint.broken = endpoint.failed = None
+                endpoint.heard = 0
+                endpoint.answers_seen.clear()
                 if mode:
-                    peer.echoes = 0
-                peer.leaned = names.leaned = False
+                    endpoint.echoes = 0
+                endpoint.relied_on_program = names.relied_on_program = False
                 verdict, reason = take(number)
                 if verdict == "lost":
-                    tell(lost=reason)
+                    send_to_host(lost=reason)
                     os._exit(0)
                 if verdict == "invalid":
-                    tell(invalid=f"test {found[number] if found else number}: {reason}")
+                    send_to_host(invalid=f"test {found[number] if found else number}: {reason}")
                     os._exit(0)
-                beyond = isinstance(peer.broken, BeyondValues)  # what the test asks, whatever the program answers
+                beyond = isinstance(endpoint.broken, BeyondValues)  # what the test asks, whatever the program answers
                 last = {"last": True} if suite.lost else {}
-                swayed = peer.world is not None and peer.world.swayed
-                tell(done=[verdict, reason], leaned=peer.leaned or names.leaned or swayed, beyond=beyond, **last)
+                files_replaced = endpoint.state is not None and endpoint.state.files_replaced
+                send_to_host(
+                    done=[verdict, reason],
+                    leaned=endpoint.relied_on_program or names.relied_on_program or files_replaced,
+                    beyond=beyond,
+                    **last,
+                )
                 if suite.lost:
                     os._exit(0)
 
         def judged(number: int, text: str, work: Any) -> tuple[str, str]:
-            return judge(peer, text, work, texts)
+            return judge(endpoint, text, work, texts)
 
         _, end = attempt(lambda: suite.serve(serve, judged))
         if isinstance(end, Lost):
             os._exit(0)  # the host wants no more
         reason = f"the tests cannot be collected: {bounds.text(str(end), bounds.MAX_ERROR)}"
-        if isinstance(peer, ControlPeer) and "Refused" not in reason:
-            tell(invalid=reason)
+        if isinstance(endpoint, ControlEndpoint) and "ControlRefusal" not in reason:
+            send_to_host(invalid=reason)
         else:  # what the program has answered, or would have to
-            tell(failed=["invalid_result", reason])
+            send_to_host(failed=["invalid_result", reason])
     os._exit(0)

@@ -9,12 +9,12 @@ import sys
 from posix import listdir
 
 from sandbox.inside.argument_forms import is_stand_in
-from sandbox.inside.file_guard import Guard
+from sandbox.inside.file_guard import FileGuard
 from sandbox.inside.framing import BeyondValues, Unsplittable, attempt
-from sandbox.inside.library_state import Logged, Warned, decimal_state, number_states, same_numbers
-from sandbox.inside.patched_names import APART, Slot, assigned, follow_dotted, place_of, resolve
-from sandbox.inside.shared_folder import Folder, Refused, TooMuch, go_below
-from sandbox.inside.shared_state import CLOSED, MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, environment, here
+from sandbox.inside.library_state import LoggingState, WarningState, decimal_state, number_states, same_numbers
+from sandbox.inside.patched_names import APART, PatchedName, assigned, follow_dotted, place_of, resolve
+from sandbox.inside.shared_folder import FolderTooLarge, InvalidChange, SharedFolder, go_below
+from sandbox.inside.shared_state import CLOSED, MAX_SAID, MAX_TEXT, MISSING, STREAMS, SharedState, environment, here
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,69 +22,69 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Tests(World):
+class TestsState(SharedState):
     """The tests' world. What their texts never mention is not looked at."""
 
     def __init__(self, root: str, texts: list[str]) -> None:
         super().__init__(root)
         text = "\n".join(texts)
-        self.greeted = False
+        self.has_greeted = False
         self.brought = frozenset(listdir(root)) if root != "/" else frozenset()  # the suite's own files
-        self.swayed = False  # whether the program has changed them, or where the tests look for files
-        self.guard = Guard(root)
+        self.files_replaced = False  # whether the program has changed them, or where the tests look for files
+        self.guard = FileGuard(root)
         self.streams = {name: getattr(sys, name) for name in ("stdin", *STREAMS)}
         self.told: dict[str, Any] = dict.fromkeys(STREAMS)  # how the program's streams are to be
         self.input: Any = None  # the replaced stdin that the program has, and where it stood
         self.argv = list(sys.argv)
         self.path = list(sys.path)
         self.sent: dict[str, Any] = {"argv": None, "path": [], "depth": sys.getrecursionlimit()}
-        self.slots: dict[tuple[str, str, str], Slot] = {}
+        self.slots: dict[tuple[str, str, str], PatchedName] = {}
         self.problems: list[str] = []  # why the tests may have met another world than the program made
         self.watches: list[Callable[[Any, dict[str, Any]], None]] = []
         if speaks_of(text, "environ", "getenv", "putenv", "setenv", "delenv", "tzset"):
             self.variables = dict(environment())
         if speaks_of(text, "cwd", "chdir", "path", "Path", "open", "tmp"):
             self.place = here()
-        self.warnings: Warned | None = None
+        self.warnings: WarningState | None = None
         if speaks_of(text, "warn"):
-            self.warnings = Warned()
-            self.watches.append(self.see_warnings)
+            self.warnings = WarningState()
+            self.watches.append(self.add_warnings)
         self.logs: Any = None
         self.numbers: dict[str, Any] = {}
         if speaks_of(text, "seed", "setstate", "set_state"):
-            self.watches.append(self.see_numbers)
+            self.watches.append(self.add_random_states)
             self.hook_numbers("random", ("seed", "setstate"))
             if "numpy" in text:
                 self.hook_numbers("numpy.random", ("seed", "set_state"))
             self.look_at_numbers()
         if speaks_of(text, "decimal", "getcontext"):
-            self.watches.append(self.see_decimal)
+            self.watches.append(self.add_decimal)
             self.sent["decimal"] = decimal_state()
         if speaks_of(text, "assertLogs", "assertNoLogs", "caplog", "logging"):
             import logging
 
-            self.logs = Logged(logging)
-            self.watches.append(self.see_logs)
+            self.logs = LoggingState(logging)
+            self.watches.append(self.add_logs)
         if "sys.modules" in text:
             self.modules = dict(sys.modules)
-            self.watches.append(self.see_modules)
+            self.watches.append(self.add_modules)
         for name in ("input", "print", "open"):
             if name in text:
-                self.watch(builtins, name)
+                self.watch_name(builtins, name)
         if speaks_of(text, "mock", "patch"):
             self.hook_mock()
         if speaks_of(text, "monkeypatch", "MonkeyPatch"):
             self.hook_monkeypatch()
         for target, name in assigned(text):
-            self.watch(target, name)
+            self.watch_name(target, name)
 
     # patches
 
-    def watch(self, target: Any, name: str) -> None:
+    def watch_name(self, target: Any, name: str) -> None:
         """Look from now on whether the tests have replaced `name` of a module or class that both ends have."""
         key = place_of(target)
         if key is not None and (key[0], name) not in APART and (*key, name) not in self.slots:
-            self.slots[(*key, name)] = Slot(target, name)
+            self.slots[(*key, name)] = PatchedName(target, name)
 
     def hook_numbers(self, name: str, setters: tuple[str, ...]) -> None:
         """Have a generator say when it is seeded: with the same number as before, it stands where it stood."""
@@ -111,7 +111,7 @@ class Tests(World):
         def noted(patch: Any) -> Any:
             target, error = attempt(patch.getter)
             if error is None:
-                self.watch(target, patch.attribute)
+                self.watch_name(target, patch.attribute)
             return enter(patch)
 
         def is_async_function(value: Any) -> Any:  # every stand-in can be awaited
@@ -133,7 +133,7 @@ class Tests(World):
                     dotted, _, attribute = target.rpartition(".")
                     where, _ = attempt(functools.partial(follow_dotted, dotted))
                 if where is not None and type(attribute) is str:
-                    self.watch(where, attribute)
+                    self.watch_name(where, attribute)
                 return work(patch, target, *rest, **more)
 
             return noted
@@ -145,7 +145,7 @@ class Tests(World):
 
     def is_still(self) -> bool:
         """Whether there is certainly no news: watched is only what any test might change, and none of it has been."""
-        if not self.greeted or self.slots or self.watches or not self.keeps_still():
+        if not self.has_greeted or self.slots or self.watches or not self.is_unchanged():
             return False
         streams, told, sent = self.streams, self.told, self.sent
         if sys.stdin is not streams["stdin"] or self.input is not None:
@@ -156,16 +156,16 @@ class Tests(World):
             return False
         return sys.argv == self.argv and sys.path == self.path and sys.getrecursionlimit() == sent["depth"]
 
-    def news(self, peer: Any) -> dict[str, Any] | None:
+    def changes(self, endpoint: Any) -> dict[str, Any] | None:
         if self.is_still():
             return None
         try:
-            news = self.common_news()
-        except TooMuch as error:
-            raise peer.fail(self.beyond(f"the tests' own folder holds {error}")) from None
+            news = self.common_changes()
+        except FolderTooLarge as error:
+            raise endpoint.fail(self.too_much(f"the tests' own folder holds {error}")) from None
         if self.folder.left_out:
-            raise peer.fail(self.beyond(f"the tests' own file {self.folder.left_out[0]}"))
-        self.see_streams(peer, news)
+            raise endpoint.fail(self.too_much(f"the tests' own file {self.folder.left_out[0]}"))
+        self.add_streams(endpoint, news)
         if sys.argv != self.argv or self.sent["argv"] is not None:
             self.send(news, "argv", None if sys.argv == self.argv else texts_only(sys.argv))
         if sys.path != self.path or self.sent["path"]:
@@ -175,17 +175,17 @@ class Tests(World):
             value = slot.now()
             if value is not slot.told:
                 slot.told = value
-                news.setdefault("slots", []).append([*key, *slot.tree(peer)])
-        for watch in self.watches:
-            watch(peer, news)
-        if not self.greeted:
-            self.greeted = True
+                news.setdefault("slots", []).append([*key, *slot.tree(endpoint)])
+        for watch_name in self.watches:
+            watch_name(endpoint, news)
+        if not self.has_greeted:
+            self.has_greeted = True
             news["hello"] = [self.variables is not None, self.place is not None]
         return news or None
 
-    def beyond(self, what: str) -> BaseException:
+    def too_much(self, what: str) -> BaseException:
         """What the tests ask is too much; where the program has written among their files, that is its doing."""
-        error: BaseException = (BeyondValues if self.guard.peer is None else Unsplittable)(what)
+        error: BaseException = (BeyondValues if self.guard.endpoint is None else Unsplittable)(what)
         return error
 
     def send(self, news: dict[str, Any], name: str, value: Any) -> None:
@@ -193,7 +193,7 @@ class Tests(World):
             self.sent[name] = value
             news[name] = value
 
-    def see_streams(self, peer: Any, news: dict[str, Any]) -> None:
+    def add_streams(self, endpoint: Any, news: dict[str, Any]) -> None:
         for name in STREAMS:
             stream = getattr(sys, name)
             how = None if stream is self.streams[name] else "bytes" if hasattr(stream, "buffer") else "text"
@@ -215,22 +215,22 @@ class Tests(World):
                 news["stdin"] = ["bytes" if hasattr(stream, "buffer") else "text", rest]
         elif self.input is None or self.input[0] is not stream:
             self.input = (stream, None)
-            tree = peer.encode(stream)
+            tree = endpoint.encode(stream)
             if type(tree) is dict:
                 tree.pop("stream", None)  # not whatever the program has there
             news["stdin"] = ["object", tree]
 
-    def see_warnings(self, peer: Any, news: dict[str, Any]) -> None:
+    def add_warnings(self, endpoint: Any, news: dict[str, Any]) -> None:
         if self.warnings is not None and self.warnings.changed():
-            news["warnings"] = self.warnings.tree(peer)
+            news["warnings"] = self.warnings.tree(endpoint)
 
-    def see_logs(self, peer: Any, news: dict[str, Any]) -> None:
+    def add_logs(self, endpoint: Any, news: dict[str, Any]) -> None:
         state = self.logs.state()
         if state != self.logs.told:
             self.logs.told = state
             news["logs"] = None if state == self.logs.first else state
 
-    def see_decimal(self, peer: Any, news: dict[str, Any]) -> None:
+    def add_decimal(self, endpoint: Any, news: dict[str, Any]) -> None:
         self.send(news, "decimal", decimal_state())
 
     def look_at_numbers(self) -> dict[str, Any]:
@@ -240,11 +240,11 @@ class Tests(World):
                 self.numbers[name] = found[name] = state
         return found
 
-    def see_numbers(self, peer: Any, news: dict[str, Any]) -> None:
+    def add_random_states(self, endpoint: Any, news: dict[str, Any]) -> None:
         if found := self.look_at_numbers():
-            news["numbers"] = {name: peer.encode(state) for name, state in found.items()}
+            news["numbers"] = {name: endpoint.encode(state) for name, state in found.items()}
 
-    def see_modules(self, peer: Any, news: dict[str, Any]) -> None:
+    def add_modules(self, endpoint: Any, news: dict[str, Any]) -> None:
         """Modules that the tests have put into `sys.modules` themselves, or hidden with None."""
         made: dict[str, Any] = {
             name: module
@@ -255,33 +255,33 @@ class Tests(World):
         before = self.sent.setdefault("modules", {})
         if made.keys() != before.keys() or any(made[name] is not before[name] for name in made):
             self.sent["modules"] = made
-            news["modules"] = [[name, peer.encode(module)] for name, module in made.items()]
+            news["modules"] = [[name, endpoint.encode(module)] for name, module in made.items()]
 
     # what comes in
 
-    def enter(self, peer: Any, tree: Any) -> None:
+    def apply(self, endpoint: Any, tree: Any) -> None:
         """Take over what the program's end tells. Raises Unsplittable for what it cannot honestly tell."""
         if tree is None:
             return
         try:
-            self.take(peer, tree)
-        except Refused as error:
-            raise peer.fail(Unsplittable(f"the program's end tells of {error}")) from None
+            self.take(endpoint, tree)
+        except InvalidChange as error:
+            raise endpoint.fail(Unsplittable(f"the program's end tells of {error}")) from None
 
-    def take(self, peer: Any, tree: Any) -> None:
+    def take(self, endpoint: Any, tree: Any) -> None:
         if type(tree) is not dict:
-            raise Refused("a world that is no object")
+            raise InvalidChange("a world that is no object")
         if "files" in tree:
             if self.folder.repeat(tree["files"]):
-                self.guard.stand(peer)
-            self.swayed = self.swayed or bool(self.folder.touched & self.brought)
+                self.guard.activate(endpoint)
+            self.files_replaced = self.files_replaced or bool(self.folder.touched & self.brought)
         if "env" in tree:
             items = tree["env"]
             if type(items) is list:
                 items = [one for one in items if type(one) is not list or not self.has(one)]
             if items:
                 self.set_variables(items)
-                self.guard.stand(peer)  # some make a shell run what they hold
+                self.guard.activate(endpoint)  # some make a shell run what they hold
         if "place" in tree:
             self.follow(tree["place"])
         if "read" in tree:
@@ -289,12 +289,12 @@ class Tests(World):
         if "said" in tree:
             self.say(tree["said"])
         if "warned" in tree and self.warnings is not None:
-            self.warnings.repeat(peer, tree["warned"])
+            self.warnings.repeat(endpoint, tree["warned"])
         if "logged" in tree and self.logs is not None:
             self.logs.repeat(tree["logged"])
         left_out = tree.get("left_out", [])
         if type(left_out) is not list or len(left_out) > 10:
-            raise Refused("what it left out, which is no list")
+            raise InvalidChange("what it left out, which is no list")
         self.problems += [f"{why!s:.300}" for why in left_out if len(self.problems) < 5]
         if self.folder.left_out:
             self.problems = [*self.problems, *self.folder.left_out][:10]
@@ -310,13 +310,13 @@ class Tests(World):
     def follow(self, target: Any) -> None:
         """Only to a folder below the common one, and through no link."""
         if type(target) is not list or len(target) != 2 or type(target[1]) is not str:
-            raise Refused("a working folder that is no name")
+            raise InvalidChange("a working folder that is no name")
         if target[0] is not True:
             self.problems.append(f"the program went to {target[1]!r:.80}, where the tests do not follow")
             return
         if any(part in (".", "..") for part in target[1].split("/")) or "\0" in target[1]:
-            raise Refused(f"a working folder {target[1]!r:.80}")
-        self.swayed = self.swayed or bool(self.brought)
+            raise InvalidChange(f"a working folder {target[1]!r:.80}")
+        self.files_replaced = self.files_replaced or bool(self.brought)
         _, error = attempt(lambda: go_below(self.root, target[1]))
         if error is not None:
             self.problems.append(f"the working folder {target[1]!r:.80}: {error}")
@@ -325,7 +325,7 @@ class Tests(World):
     def advance(self, count: Any) -> None:
         """The program has read so many characters of the tests' own stdin."""
         if type(count) is not int or not 0 <= count <= 1 << 40:
-            raise Refused("how much of stdin it read, which is no number")
+            raise InvalidChange("how much of stdin it read, which is no number")
         if self.input is not None and self.input[1] is not None:
             stream, at = self.input
             stream.seek(at)
@@ -335,15 +335,15 @@ class Tests(World):
     def say(self, items: Any) -> None:
         """Write what the program printed to the streams that the tests have put in place."""
         if type(items) is not list or len(items) > MAX_SAID:
-            raise Refused("printed text that is no list")
+            raise InvalidChange("printed text that is no list")
         size = 0
         for item in items:
             if type(item) is not list or len(item) != 2 or item[0] not in STREAMS or type(item[1]) is not str:
-                raise Refused("printed text that is none")
+                raise InvalidChange("printed text that is none")
             name, text = item
             size += len(text)
             if size > MAX_TEXT:
-                raise Refused(f"more than {MAX_TEXT} characters of printed text")
+                raise InvalidChange(f"more than {MAX_TEXT} characters of printed text")
             stream = getattr(sys, name)
             if self.told[name] is not None and stream is not self.streams[name] and stream is not None:
                 stream.write(text)
@@ -357,12 +357,12 @@ def texts_only(values: Any) -> list[str]:
     return [value for value in values if type(value) is str]
 
 
-def rehearse() -> None:
+def warm_up() -> None:
     """Run once what every test runs, so that its code has adapted itself before this process is forked."""
     for _ in range(10):
-        world = Tests("/", ["y = f(1)"])
-        world.folder = Folder("/dev/fd/nowhere")
+        state = TestsState("/", ["y = f(1)"])
+        state.folder = SharedFolder("/dev/fd/nowhere")
         for _ in range(3):
-            world.news(None)
-            world.enter(None, {})
+            state.changes(None)
+            state.apply(None, {})
             attempt(lambda: None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sandbox.inside import proxy
-from sandbox.inside.rpc import Peer
+from sandbox.inside.rpc import Endpoint
 from sandbox.judge import codec
 
 TYPE_CHECKING = False
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 
-class RehearsalEnd(BaseException):
+class WarmupExit(BaseException):
     """Raised where a rehearsed role would end its process."""
 
 
-def end_rehearsal(status: int) -> NoReturn:
-    raise RehearsalEnd(status)
+def exit_warmup(status: int) -> NoReturn:
+    raise WarmupExit(status)
 
 
 class Loopback:
@@ -32,7 +32,7 @@ class Loopback:
             self.other.sock.waiting += data
             return
         with self.other.lock:
-            self.other.answer(message)
+            self.other.dispatch(message)
 
     def recv(self, size: int) -> bytes:
         part = bytes(self.waiting[:size])
@@ -43,11 +43,11 @@ class Loopback:
 def warm(rounds: int = 20) -> None:
     """Run what every call runs: code that has run adapts itself no more, and its pages stay shared after a fork."""
 
-    def call(peer: Peer, message: dict[str, Any]) -> Any:
+    def call(endpoint: Endpoint, message: dict[str, Any]) -> Any:
         if message["op"] == "get":
             return sample
-        args, named = peer.take_arguments(message)
-        return peer.local(message)(*args, **named)
+        args, named = endpoint.take_arguments(message)
+        return endpoint.local(message)(*args, **named)
 
     def sample(values: list[Any]) -> list[Any]:
         values.append({"a": (1, 2.5)})
@@ -56,9 +56,9 @@ def warm(rounds: int = 20) -> None:
     for _ in range(rounds):
         loops = [Loopback(), Loopback()]
         ends = [
-            Peer(loops[0], call, guarded=True),  # type: ignore[arg-type]
-            Peer(loops[1], call, follows_refs=True),  # type: ignore[arg-type]
+            Endpoint(loops[0], call, guarded=True),  # type: ignore[arg-type]
+            Endpoint(loops[1], call, follows_refs=True),  # type: ignore[arg-type]
         ]
         loops[0].other, loops[1].other = ends[1], ends[0]
         ends[0].request("get", name="f")([3, 1, [2]])
-    proxy.peers.clear()
+    proxy.endpoints.clear()

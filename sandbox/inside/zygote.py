@@ -56,7 +56,7 @@ def libc() -> Any:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def untouched(c: Any, size: int) -> memoryview:
+def lazy_memory(c: Any, size: int) -> memoryview:
     """Memory of which only those pages exist that are written to."""
     c.calloc.restype = ctypes.c_void_p
     return memoryview((ctypes.c_char * size).from_address(c.calloc(1, 4 * size))).cast("B")
@@ -84,14 +84,14 @@ MOST_SAID = 1 << 17  # bytes; an order is never as long
 ROOM_FOR_FDS = _socket.CMSG_SPACE(4 * 64)
 
 
-def receive(control: _socket.socket, said: memoryview) -> tuple[dict[str, Any], list[int]]:
-    """The host's next order, by way of `said`; a "kill" that comes when nothing runs any more is none."""
+def receive(control: _socket.socket, buffer: memoryview) -> tuple[dict[str, Any], list[int]]:
+    """The host's next order, by way of `buffer`; a "kill" that comes when nothing runs any more is none."""
     while True:
-        size, ancillary, _, _ = control.recvmsg_into((said,), ROOM_FOR_FDS)
+        size, ancillary, _, _ = control.recvmsg_into((buffer,), ROOM_FOR_FDS)
         if not size:
             sys.exit(0)  # the host went away
-        order = marshal.loads(said[:size])
-        said[:size] = bytes(size)
+        order = marshal.loads(buffer[:size])
+        buffer[:size] = bytes(size)
         if order == "kill":
             continue
         if type(order) is tuple:
@@ -103,7 +103,7 @@ def receive(control: _socket.socket, said: memoryview) -> tuple[dict[str, Any], 
         return order, fds
 
 
-def bequeath_nothing(c: Any) -> None:
+def clear_inheritable_capabilities(c: Any) -> None:
     """Empty the inheritable set: the only one that outlives the change of uid in the processes forked from here."""
     header = CAPABILITY_VERSION.to_bytes(4, sys.byteorder) + bytes(4)
     import ctypes
@@ -121,7 +121,7 @@ ENTRIES: dict[str, Any] = {}  # role of a Python job → the function of the kit
 latest: list[Any] = [None, None]  # what the steps of the last job came of, and these
 
 
-def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, room: Workspace) -> Steps:
+def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, workspace: Workspace) -> Steps:
     """What the forked process will do, as calls with their arguments: looked up and put together before the fork, for
     it would be slower, and touch more pages, after it. The first steps arrange descriptors; of the others each that
     answers anything has failed. Most jobs take the same steps; words of their own they must not leave here.
@@ -129,17 +129,17 @@ def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, room: W
     if job["role"] != "exec":
         names = ENTRIES[job["role"]].__globals__
         names["NAME"], names["PLAIN"] = job["name"], job["plain"]
-    if job["files"] or job["argv"] not in ([room.main], TESTS_ARGV):
-        return steps_of(job, fds, status, main, room)
+    if job["files"] or job["argv"] not in ([workspace.main], TESTS_ARGV):
+        return steps_of(job, fds, status, main, workspace)
     parts = job["role"], job["fds"], job["rlimits"], job["uid"], job["program"], job["source"], job["argv"]
-    key = (parts, tuple(fds), status, main, room.lock)
+    key = (parts, tuple(fds), status, main, workspace.lock)
     if key != latest[0]:
-        latest[:] = key, steps_of(job, fds, status, main, room)
+        latest[:] = key, steps_of(job, fds, status, main, workspace)
     steps: Steps = latest[1]
     return steps
 
 
-def steps_of(job: dict[str, Any], fds: list[int], status: int, main: int, room: Workspace) -> Steps:
+def steps_of(job: dict[str, Any], fds: list[int], status: int, main: int, workspace: Workspace) -> Steps:
     moves: list[Step] = [
         (_signal.pthread_sigmask, (_signal.SIG_SETMASK, ())),
         (os.dup2, (status, FIRST_FREE_FD - 1, False)),
@@ -153,21 +153,21 @@ def steps_of(job: dict[str, Any], fds: list[int], status: int, main: int, room: 
     if main >= 0:
         moves.append((os.dup2, (main, FIRST_FREE_FD - 4, False)))
     moves += [(os.dup2, (FIRST_FREE_FD + target, target, True)) for target, _ in targets]
-    drops: list[Step] = [(os.setsid, ()), (os.chdir, (room.work,)), *room.readying()]
+    drops: list[Step] = [(os.setsid, ()), (os.chdir, (workspace.work,)), *workspace.readying()]
     for which, value in job["rlimits"]:
         hard = resource.getrlimit(which)[1] if which == resource.RLIMIT_STACK else value  # memory bounds the stack
         drops.append((resource.setrlimit, (which, (value, hard))))
     uid = job["uid"]
     if uid is not None:
         drops += [(os.setresgid, (uid, uid, uid)), (os.setresuid, (uid, uid, uid))]
-    drops += room.locking()
+    drops += workspace.locking()
     drops.append((os.closerange, (max(job["fds"]) + 1, FIRST_FREE_FD - 4)))
     drops.append((os.closerange, (FIRST_FREE_FD, 1 << 20)))
-    drops.append((room.c.prctl, (PR_SET_DUMPABLE, 1, 0, 0, 0)))
+    drops.append((workspace.c.prctl, (PR_SET_DUMPABLE, 1, 0, 0, 0)))
     if job["role"] != "exec":
         drops += renew
         drops.append((sys.path.extend, (search_path,)))
-        if job["argv"] in ([room.main], TESTS_ARGV):
+        if job["argv"] in ([workspace.main], TESTS_ARGV):
             sys.argv[:] = map(os.fsdecode, job["argv"])
         else:  # the job's own words, which this process must not keep
             drops.append((set_argv, (job["argv"],)))
@@ -209,7 +209,7 @@ def become(job: dict[str, Any], moves: list[Step], drops: list[Step], size: int,
     os._exit(70)  # a role never returns
 
 
-class Forks:
+class ForkServer:
     """How processes are made, and how their ends are heard of.
 
     The bare `fork` of the C library is enough here and a third cheaper than `os.fork`: all that the interpreter does
@@ -237,14 +237,14 @@ class Forks:
             raise OSError(self.errno(), "fork")
         return pid
 
-    def wait(self, pid: int, room: Workspace) -> tuple[int, Any]:
+    def wait(self, pid: int, workspace: Workspace) -> tuple[int, Any]:
         """Wait for the main process, and kill everything if the host says so. Orphans that end meanwhile are reaped."""
         while True:
             for fd, _ in self.poller.poll():
                 if fd != self.ends:
                     if not self.control.recv(1 << 10):
                         sys.exit(0)  # the host went away
-                    room.kill()
+                    workspace.kill()
                     continue
                 os.read(self.ends, 1 << 10)
                 ended, status, usage = os.wait4(pid, os.WNOHANG)
@@ -253,14 +253,16 @@ class Forks:
                 reap_orphans(pid)
 
 
-def begin(job: dict[str, Any], fds: list[int], main: int, room: Workspace, forks: Forks) -> tuple[int, int]:
+def begin(
+    job: dict[str, Any], fds: list[int], main: int, workspace: Workspace, fork_server: ForkServer
+) -> tuple[int, int]:
     """Fork the job's main process: its pid, and a descriptor that has a fault to tell if its program never began."""
     reader, writer = os.pipe()
-    moves, drops = prepare(job, fds, writer, main, room)
+    moves, drops = prepare(job, fds, writer, main, workspace)
     size = 0 if job["source"] is None else os.fstat(fds[job["source"]]).st_size
     entry = ENTRIES.get(job["role"])
-    room.before_fork()
-    pid = forks.fork()
+    workspace.before_fork()
+    pid = fork_server.fork()
     if pid == 0:
         try:
             become(job, moves, drops, size, main, entry)
@@ -308,25 +310,25 @@ def copy_out(path: bytes, target: int, max_bytes: int) -> int:
         os.close(fd)
 
 
-def perform(job: dict[str, Any], fds: list[int], room: Workspace, forks: Forks) -> dict[str, Any]:
+def perform(job: dict[str, Any], fds: list[int], workspace: Workspace, fork_server: ForkServer) -> dict[str, Any]:
     began_ns = time.process_time_ns()
-    room.resize(job["tmp_bytes"], job["tmp_inodes"])
-    main = room.write_files(job, fds)
-    pid, told = begin(job, fds, main, room, forks)
+    workspace.resize(job["tmp_bytes"], job["tmp_inodes"])
+    main = workspace.write_files(job, fds)
+    pid, fault_reader = begin(job, fds, main, workspace, fork_server)
     if main >= 0:
         os.close(main)
     for fd in fds[job["keep"] :]:  # what only the child needs
         os.close(fd)
     del fds[job["keep"] :]
-    status, usage = forks.wait(pid, room)
-    fault = os.read(told, 4096)
-    os.close(told)
-    orphans = room.sweep()
+    status, usage = fork_server.wait(pid, workspace)
+    fault = os.read(fault_reader, 4096)
+    os.close(fault_reader)
+    orphans = workspace.sweep()
     collected = collect(job, fds) if job["collect"] else []
     files = [path for path, _ in job["files"]]
-    clean = room.tidy([room.main, *files] if job["main"] else files)
-    if files or collected or job["argv"] not in ([room.main], TESTS_ARGV):
-        room.forget([*job["argv"], *files, *(path for path, _, _ in job["collect"])])
+    clean = workspace.tidy([workspace.main, *files] if job["main"] else files)
+    if files or collected or job["argv"] not in ([workspace.main], TESTS_ARGV):
+        workspace.forget([*job["argv"], *files, *(path for path, _, _ in job["collect"])])
     if fault:
         return {"fault": fault.decode(errors="replace"), "clean": clean}
     return {
@@ -352,9 +354,9 @@ def load(names: list[str]) -> dict[str, Any]:
     codec = sys.modules["sandbox.judge.codec"]
     for _ in range(20):  # code that has run adapts itself no more, and its pages stay shared after a fork
         codec.decode(codec.loads(codec.dumps(codec.encode({"a": [1, 2.5, "b"], "c": (True, None)}))))
-    for name in ("tests_state", "program_environment"):
+    for name in ("tests_state", "program_state"):
         if f"{KIT}.{name}" in sys.modules:
-            sys.modules[f"{KIT}.{name}"].rehearse()
+            sys.modules[f"{KIT}.{name}"].warm_up()
     if f"{KIT}.warmup" in sys.modules:
         sys.modules[f"{KIT}.warmup"].warm()
     for name in list(sys.modules):
@@ -387,7 +389,7 @@ def warm(setup: dict[str, Any], work: str) -> None:
     search_path[:] = [work, *sys.path]
     sys.path.clear()  # this process imports nothing any more, least of all from where programs write
     gc.collect()
-    fill_gaps()
+    fill_free_blocks()
     if hasattr(c := libc(), "malloc_trim"):
         c.malloc_trim(0)
     gc.freeze()
@@ -396,7 +398,7 @@ def warm(setup: dict[str, Any], work: str) -> None:
 filling: list[object] = []
 
 
-def fill_gaps() -> None:
+def fill_free_blocks() -> None:
     """Take the free blocks that lie among objects in use, so that a forked process gets its own from fresh pages: those
     of few pools, side by side, where each gap would cost it the copy of a page.
     """
@@ -417,36 +419,36 @@ def main() -> None:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # which the first process of a namespace never feels
     c = libc()
     c.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    said = untouched(c, MOST_SAID)
-    setup, fds = receive(control, said)
+    buffer = lazy_memory(c, MOST_SAID)
+    setup, fds = receive(control, buffer)
     try:
         for fd in fds:
             os.write(fd, b"0")
             os.close(fd)
-        room, kit = furnish(c, setup)
+        workspace, kit = open_workspace(c, setup)
         for name in setup["kit"]:
-            kit[name].MAIN, kit[name].HARNESS = os.fsdecode(room.main), os.path.dirname(sys.argv[0])
+            kit[name].MAIN, kit[name].HARNESS = os.fsdecode(workspace.main), os.path.dirname(sys.argv[0])
             ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
-            kit[name].rehearse()
-        warm(setup, room.work)
+            kit[name].warm_up()
+        warm(setup, workspace.work)
         if "candidate" in kit:
             kit["candidate"].interpreter_exit.remember(c.fflush)
             kit["candidate"].stage()
     except (OSError, ImportError) as error:
         control.send(marshal.dumps({"fault": f"{type(error).__name__}: {error}"}))
         return
-    control.send(marshal.dumps({"landlock": room.lock.abi}))
+    control.send(marshal.dumps({"landlock": workspace.lock.abi}))
     try:
-        serve(control, room, said)
+        serve(control, workspace, buffer)
     finally:
-        room.leave()
+        workspace.leave()
 
 
-def furnish(c: Any, setup: dict[str, Any]) -> tuple[Workspace, dict[str, Any]]:
+def open_workspace(c: Any, setup: dict[str, Any]) -> tuple[Workspace, dict[str, Any]]:
     """The place where jobs run, with its lock, and the files of the kit."""
     if setup["privileged"]:
         os.setgroups([])
-        bequeath_nothing(c)
+        clear_inheritable_capabilities(c)
     if setup["bare"] is not None:
         kit = load(["no_namespace", *setup["kit"]])
         return kit["no_namespace"].HostWorkspace(c, setup["bare"]), kit
@@ -454,15 +456,15 @@ def furnish(c: Any, setup: dict[str, Any]) -> tuple[Workspace, dict[str, Any]]:
     return kit["workspace"].JailWorkspace(c, mounts=setup["privileged"]), kit
 
 
-def serve(control: _socket.socket, room: Workspace, said: memoryview) -> None:
+def serve(control: _socket.socket, workspace: Workspace, buffer: memoryview) -> None:
     """One job after the other, until the host goes away."""
-    forks = Forks(control)
+    fork_server = ForkServer(control)
     while True:
-        job, fds = receive(control, said)
+        job, fds = receive(control, buffer)
         try:
-            answer = perform(job, fds, room, forks)
+            answer = perform(job, fds, workspace, fork_server)
         except OSError as error:
-            room.sweep()
+            workspace.sweep()
             answer = {"fault": f"{type(error).__name__}: {error.strerror}", "clean": False}
         for fd in fds:
             os.close(fd)

@@ -13,14 +13,14 @@ import sys
 from sandbox.inside.argument_forms import in_form
 from sandbox.inside.framing import attempt
 from sandbox.inside.patched_names import resolve
-from sandbox.inside.shared_state import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World
+from sandbox.inside.shared_state import MAX_SAID, MAX_TEXT, MISSING, STREAMS, SharedState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
-class Program(World):
+class ProgramState(SharedState):
     """One end's world where the program runs."""
 
     def __init__(self, root: str, namespace: dict[str, Any]) -> None:
@@ -43,13 +43,13 @@ class Program(World):
         self.levels: dict[str, Any] = {}
         self.silenced = 0
 
-    def news(self, peer: Any) -> dict[str, Any] | None:
+    def changes(self, endpoint: Any) -> dict[str, Any] | None:
         if not self.active:
             return None
         told = self.said or self.cut or self.collected or self.records
-        if not told and self.input is None and self.keeps_still():
+        if not told and self.input is None and self.is_unchanged():
             return None
-        news, error = attempt(self.common_news)
+        news, error = attempt(self.common_changes)
         if error is not None:  # of its own making
             self.folder.leave_out(str(error))
             news = {}
@@ -62,7 +62,7 @@ class Program(World):
             news["read"], self.read = max(at - self.read, 0), at
         if self.collected:
             news["warned"] = [
-                [peer.encode(kind), text, file, line] for kind, text, file, line in self.collected[:MAX_SAID]
+                [endpoint.encode(kind), text, file, line] for kind, text, file, line in self.collected[:MAX_SAID]
             ]
             self.collected.clear()
         if self.records:
@@ -73,7 +73,7 @@ class Program(World):
             self.folder.left_out.clear()
         return news or None
 
-    def enter(self, peer: Any, tree: Any) -> None:
+    def apply(self, endpoint: Any, tree: Any) -> None:
         if type(tree) is not dict:
             return
         if not self.active:
@@ -106,20 +106,20 @@ class Program(World):
             now = decimal.getcontext()
             now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp = tree["decimal"]
         for name, state in (tree.get("numbers") or {}).items():
-            set_numbers(name, peer.decode(state))
+            set_numbers(name, endpoint.decode(state))
         for name in STREAMS:
             if name in tree:
                 self.listen(name, tree[name])
         if "stdin" in tree:
-            self.feed(peer, tree["stdin"])
+            self.feed(endpoint, tree["stdin"])
         if "warnings" in tree:
-            self.warn(peer, tree["warnings"])
+            self.warn(endpoint, tree["warnings"])
         if "logs" in tree:
             self.log(tree["logs"])
         if "modules" in tree:
-            self.fake(peer, tree["modules"])
+            self.fake(endpoint, tree["modules"])
         for module, qualname, name, how, *value in tree.get("slots") or ():
-            self.patch(peer, (module, qualname, name), how, *value)
+            self.patch(endpoint, (module, qualname, name), how, *value)
 
     def listen(self, name: str, how: str | None) -> None:
         """Record what the program prints on a stream, or let it print as before."""
@@ -141,7 +141,7 @@ class Program(World):
         self.size += len(text)
         self.said.append([name, text])
 
-    def feed(self, peer: Any, source: Any) -> None:
+    def feed(self, endpoint: Any, source: Any) -> None:
         """Another stdin, or the one from before."""
         if source is None:
             if sys.stdin is self.input:
@@ -157,10 +157,10 @@ class Program(World):
         elif how == "bytes":
             self.input = io.TextIOWrapper(io.BytesIO(value.encode("utf-8", "surrogateescape")), "utf-8")
         else:
-            self.input = peer.decode(value)
+            self.input = endpoint.decode(value)
         sys.stdin = self.input
 
-    def warn(self, peer: Any, tree: Any) -> None:
+    def warn(self, endpoint: Any, tree: Any) -> None:
         import warnings
 
         module: Any = warnings
@@ -174,7 +174,7 @@ class Program(World):
                 (
                     action,
                     None if message is None else re.compile(message, re.IGNORECASE),
-                    peer.decode(category),
+                    endpoint.decode(category),
                     None if place is None else re.compile(place),
                     line,
                 )
@@ -219,7 +219,7 @@ class Program(World):
             one.setLevel(level)
             one.propagate, one.disabled = propagate, disabled
 
-    def fake(self, peer: Any, items: Any) -> None:
+    def fake(self, endpoint: Any, items: Any) -> None:
         for name, value in self.before.get("modules", {}).items():
             if value is MISSING:
                 sys.modules.pop(name, None)
@@ -227,9 +227,9 @@ class Program(World):
                 sys.modules[name] = value
         self.before["modules"] = {name: sys.modules.get(name, MISSING) for name, _ in items}
         for name, tree in items:
-            sys.modules[name] = peer.decode(tree)
+            sys.modules[name] = endpoint.decode(tree)
 
-    def patch(self, peer: Any, key: tuple[str, str, str], how: str, *value: Any) -> None:
+    def patch(self, endpoint: Any, key: tuple[str, str, str], how: str, *value: Any) -> None:
         """Put the tests' object in the place that they have replaced, or what stood there back."""
         module, qualname, name = key
         target, error = attempt(lambda: resolve(module, qualname))
@@ -244,24 +244,24 @@ class Program(World):
         if how == "gone":
             delattr(target, name)
         else:
-            setattr(target, name, in_form(how, peer.decode(*value)))
+            setattr(target, name, in_form(how, endpoint.decode(*value)))
 
-    def keep(self, target: Any, name: str) -> None:
+    def save_original(self, target: Any, name: str) -> None:
         """Remember what stands in a class of the program before the tests put something else there."""
         self.originals.setdefault((id(target), name), (target, name, target.__dict__.get(name, MISSING)))
 
-    def give_back(self, target: Any, name: str) -> None:
+    def restore_original(self, target: Any, name: str) -> None:
         if (id(target), name) in self.originals:
             put_back(*self.originals.pop((id(target), name)))
 
-    def set_global(self, peer: Any, message: dict[str, Any]) -> bool:
+    def set_global(self, endpoint: Any, message: dict[str, Any]) -> bool:
         """Set, or give back, a name of the program's module; whether it had one of that name."""
         name = message["name"]
         had = name in self.namespace
         if "value" in message:
             if had or message["create"]:
                 self.globals.setdefault(name, self.namespace.get(name, MISSING))
-                self.namespace[name] = peer.decode(message["value"])
+                self.namespace[name] = endpoint.decode(message["value"])
         elif name in self.globals:
             before = self.globals.pop(name)
             if before is MISSING:
@@ -328,8 +328,8 @@ class Recorder(io.TextIOBase):
     encoding = "utf-8"
     errors = "strict"
 
-    def __init__(self, world: Program, name: str) -> None:
-        self._world, self._name = world, name
+    def __init__(self, state: ProgramState, name: str) -> None:
+        self._state, self._name = state, name
 
     def writable(self) -> bool:
         return True
@@ -337,15 +337,15 @@ class Recorder(io.TextIOBase):
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"string argument expected, got {type(text).__name__!r}")
-        self._world.record(self._name, str(text))
+        self._state.record(self._name, str(text))
         return len(text)
 
 
 class BytesRecorder(Recorder):
     """One that takes bytes as well, as a real one does."""
 
-    def __init__(self, world: Program, name: str) -> None:
-        super().__init__(world, name)
+    def __init__(self, state: ProgramState, name: str) -> None:
+        super().__init__(state, name)
         self.buffer = Bytes(self)
 
     def reconfigure(self, **how: Any) -> None:
@@ -365,12 +365,12 @@ class Bytes(io.RawIOBase):
         return len(part)
 
 
-def rehearse() -> None:
+def warm_up() -> None:
     """Run once what every program runs, so that its code has adapted itself before this process is forked."""
     for _ in range(10):
-        world = Program("/", {})
-        world.folder.root = "/dev/fd/nowhere"
+        state = ProgramState("/", {})
+        state.folder.root = "/dev/fd/nowhere"
         for _ in range(3):
-            world.enter(None, {})
-            world.news(None)
+            state.apply(None, {})
+            state.changes(None)
             attempt(lambda: None)
