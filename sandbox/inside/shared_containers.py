@@ -8,8 +8,8 @@
 - Of an answer, only those containers get keys that the answering end still holds: an attribute, a cached result.
 - The program's end may send anything. It reaches only the containers that crossed; it can put only values into them;
   its keys are odd, the tests' keys are even; their number and size are bounded.
-- A change in what an earlier call was given, or has returned, marks the test: the program makes that change knowing what
-  the test has asked since.
+- A change in what an earlier call was given, or has returned, marks the test: the program makes that change knowing
+  what the test has asked since.
 """
 
 from __future__ import annotations
