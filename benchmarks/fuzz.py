@@ -3,8 +3,9 @@
 Half are made by a grammar of the wire (tags with right and wrong contents, handles, errors, walls, requests; small,
 deep, wide and long), half of those are mutated as bytes. Each message goes the host's way (`codec.loads`, then the
 verdict on an answer to a function, to a literal assert, to a greeting) and the test process' way (`Endpoint`, a few
-things that a test may do with what arrives, the message to the host, and that message read there). Nothing
-may be raised but what is declared, no text be longer than its bound, no message cost more CPU time or memory than the budget.
+things that a test may do with what arrives, the message to the host, and that message read there). Only declared
+exceptions may be raised; no text may be longer than its bound; no message may cost more CPU time or memory than the
+budget.
 
 Prints a table; exit code 1 where anything breaks a bound.
 """

@@ -275,7 +275,7 @@ def seen_in(tree: Any) -> Iterator[str]:
             for target in targets:
                 yield from patched(target, modules)
             if name == "Assign" and any(
-                answers_yes(getattr(one, "id", getattr(one, "attr", "")), node.value) for one in targets
+                answers_yes(getattr(target, "id", getattr(target, "attr", "")), node.value) for target in targets
             ):
                 yield "operators_overridden"
         elif name in ("FunctionDef", "AsyncFunctionDef"):
@@ -297,7 +297,8 @@ def constant(node: Any) -> Any:
 def is_modules(node: Any, modules: dict[str, str]) -> bool:
     """Whether an expression is `sys.modules`, or something made of it."""
     return any(
-        kind(one) == "Attribute" and one.attr == "modules" and modules.get(root_of(one)) == "sys" for one in walk(node)
+        kind(inner) == "Attribute" and inner.attr == "modules" and modules.get(root_of(inner)) == "sys"
+        for inner in walk(node)
     )
 
 
@@ -343,11 +344,15 @@ def looped(node: Any, modules: dict[str, str]) -> Iterator[str]:
     """`os.write` to one descriptor after the other."""
     if kind(node.target) != "Name" or kind(node.iter) != "Call" or getattr(node.iter.func, "id", "") != "range":
         return
-    for one in walk(node):
-        if kind(one) != "Call" or kind(one.func) != "Attribute" or not one.args:
+    for inner in walk(node):
+        if kind(inner) != "Call" or kind(inner.func) != "Attribute" or not inner.args:
             continue
-        first = getattr(one.args[0], "id", "")
-        if one.func.attr in ("write", "fdopen") and modules.get(root_of(one.func)) == "os" and first == node.target.id:
+        first = getattr(inner.args[0], "id", "")
+        if (
+            inner.func.attr in ("write", "fdopen")
+            and modules.get(root_of(inner.func)) == "os"
+            and first == node.target.id
+        ):
             yield "writes_results"
 
 
@@ -361,8 +366,10 @@ def answers_yes(name: Any, value: Any) -> bool:
         body, answers = [value.body], [value.body]
     else:
         body = value.body
-        answers = [one.value for part in body for one in walk(part) if kind(one) == "Return" and one.value is not None]
-    if any(kind(one) == "Name" and one.id in own for part in body for one in walk(part)):
+        answers = [
+            inner.value for part in body for inner in walk(part) if kind(inner) == "Return" and inner.value is not None
+        ]
+    if any(kind(inner) == "Name" and inner.id in own for part in body for inner in walk(part)):
         return False
     no = name == "__ne__"
     return any(not is_refusal(answer, no) for answer in answers)

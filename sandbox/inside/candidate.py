@@ -1,12 +1,12 @@
 """The candidate's side of a jail: loads the program as `__main__` or as a module, and runs it or serves its functions.
 
-This runs in the process that is judged, after every privilege is gone. Nothing here is trusted by anybody: the program
-may patch, read or replace all of it, and what it can produce that way is still only bytes, an exit status and values.
-
-`script` behaves like `python3 main.py` (module `__main__`, `__file__`, tracebacks, exit code, threads and atexit).
-`serve` loads the program and then answers the test side's requests on descriptor 3 until that side hangs up.
-`shared` runs the program and one test of it in this very process, for those who ask for that: what it says on
-descriptor 3 the program could say as well. The `audited` roles do the same watched by `audit`, on the next descriptor.
+- This runs in the process that is judged, after every privilege is gone. Nobody trusts anything here: the program may
+  patch, read or replace all of it, and can still produce only bytes, an exit status and values.
+- `script` behaves like `python3 main.py` (module `__main__`, `__file__`, tracebacks, exit code, threads and atexit).
+- `serve` loads the program and then serves the test side's requests on descriptor 3 until that side closes it.
+- `shared` runs the program and one test in this very process, for those who ask for that: the program could write
+  anything to descriptor 3 that this file writes.
+- The `audited` roles do the same watched by `audit`, on the next descriptor.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Classes of the other end, made again here so that Python's own rules for classes hold: mirrors.
+"""Mirrors: classes of the other end, made again here so that Python's own rules for classes hold.
 
-A mirror has the name, the bases and the special methods of its class, and nothing of what these do: each asks the other
-end (`remote`). Enumerations, named tuples, dataclasses and exceptions are rebuilt as what they are. A class of the
-library that the wall has no value for gets a mirror as well, whose instances say that they are of that class.
+- A mirror has the name, the bases and the special methods of its class, and none of their code: each asks the other
+  end.
+- A class of the tests that extends a mirror gets a class at the other end that stands for it (`announce`).
+- `mirror_builder` makes a mirror from a description, `library_mirrors` those of the library's classes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The program that answers nothing: what tests meet in the control run in place of a program.
 
-- Every name that the tests ask of the program exists (`ControlName`): it can be called, has attributes, can be a base.
+- Every name that the tests ask of the program exists (`ControlName`): it can be called, has attributes, can be a
+  base.
 - A call returns an `OpaqueAnswer` that rejects every operation, so a test that passes has never looked at it.
 - In the later rounds it is an `Echo`, of which everything is true, or nothing; or a plain constant: a test that only
   tells None from anything else, as in `is not None`, fails there.

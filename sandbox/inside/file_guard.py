@@ -134,7 +134,7 @@ class FileGuard:
         if module == "numpy" or module.startswith("numpy.dtypes"):
             numpy = sys.modules["numpy"]
             return name in ARRAYS or issubclass(found, (numpy.generic, numpy.dtype))
-        return all(one in HARMLESS or one.startswith(HARMLESS_BELOW) for one in (module, found.__module__))
+        return all(entry in HARMLESS or entry.startswith(HARMLESS_BELOW) for entry in (module, found.__module__))
 
 
 class BlockedFinder:
@@ -146,7 +146,7 @@ class BlockedFinder:
     def find_spec(self, name: str, target: Any = None) -> Any:
         last = name.rpartition(".")[2]
         found, error = attempt(lambda: sys.modules["posix"].listdir(self.path))
-        if error is None and any(one.partition(".")[0] == last for one in found):
+        if error is None and any(entry.partition(".")[0] == last for entry in found):
             raise self.guard.refuse(f"imports {name!r}")
         return None
 

@@ -3,8 +3,8 @@
 Three exceptions say why the wire cannot go on, and whose doing that is:
 - `Lost`: the other end is gone. How it went decides the verdict.
 - `Unsplittable`: this *answer* cannot be taken, or the program would have to decide about itself. `invalid_result`.
-- `BeyondValues`: the *test* asks for what no program could answer over a wire of values, whatever it answers (a patched
-  name of the program's module). A property of the test, found out before a program has any say in it.
+- `BeyondValues`: the *test* asks for what no program could answer over a wire of values, whatever it answers (a
+  patched name of the program's module). A property of the test, found out before a program has any say in it.
 """
 
 from __future__ import annotations

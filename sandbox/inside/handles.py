@@ -1,4 +1,12 @@
-"""Handles: the objects that one end has lent to the other, and what stands here for those that it was lent."""
+"""Handles: the objects that one end has lent to the other, and the proxies here for those that it was lent.
+
+Trees besides those of `codec`: {"t": "h", "mine": B, "id": H, ...}, an object of one of the two ends.
+- mine: the sender's. Then "type" (its name), "c" (its class), or "class" (it is one), "module", "ref" (module and
+  name where the library has it), "native", "member" (of the enumeration "c"), "e" (an exception: `error_tree`),
+  "base" and "v" (the builtin value that it extends).
+- not mine: the receiver's own object returns; with "member" or "of" (a value) that of the class H, with "v" an
+  instance of the class H that has that value.
+"""
 
 from __future__ import annotations
 

@@ -55,15 +55,15 @@ def counting_class() -> Any:
 
         def visit_If(self, node: ast.If) -> Any:
             self.generic_visit(node)
-            if any(isinstance(one, ast.Raise) for one in (*node.body, *node.orelse)):
+            if any(isinstance(child, ast.Raise) for child in (*node.body, *node.orelse)):
                 return [self.reached(), node]
             return node
 
         def visit_Try(self, node: ast.Try) -> Any:
             fails = any(
-                isinstance(one, (ast.Assert, ast.Raise))
-                for part in (*node.body, *node.orelse, *(one for other in node.handlers for one in other.body))
-                for one in ast.walk(part)
+                isinstance(child, (ast.Assert, ast.Raise))
+                for part in (*node.body, *node.orelse, *(child for other in node.handlers for child in other.body))
+                for child in ast.walk(part)
             )
             self.generic_visit(node)
             if fails:

@@ -4,7 +4,7 @@ Threads are waited for, atexit handlers run, the standard streams are flushed; t
 modules and what it made of the standard ones go, their objects are finalized (`__del__`, the `finally` of suspended
 generators, the buffers of open files), the streams are flushed again, and the process leaves.
 
-Where the program's text names nothing that has an end of its own (`marks`), there is nothing to finalize, and that
+Where the program's text names nothing that has an end of its own (`exit_marks`), there is nothing to finalize, and that
 part is left out: it would cost a run of a few milliseconds another twentieth.
 
 The interpreter itself is not torn down: it holds what the zygote has imported, and to free that would take longer than

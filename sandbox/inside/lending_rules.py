@@ -1,4 +1,8 @@
-"""What the program may do with the objects that the tests lend it."""
+"""What the program may do with the objects that the tests lend it (callbacks, instances of classes that they define).
+
+They can be called and, except for Python's own names with two underscores, read and written; nothing else of the test
+process can be reached through them.
+"""
 
 from __future__ import annotations
 

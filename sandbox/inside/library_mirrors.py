@@ -1,4 +1,7 @@
-"""Mirrors of classes of the library: functions, generators, coroutines, locks, graphs."""
+"""Mirrors of classes of the library that cross as objects: functions, generators, coroutines, locks, graphs.
+
+Their instances say that they are of the library's class. The mirrors that most programs need are made before the fork.
+"""
 
 from __future__ import annotations
 

@@ -32,10 +32,10 @@ def number_states() -> dict[str, Any]:
     return found
 
 
-def same_numbers(one: Any, other: Any) -> bool:
-    if one is None or len(one) != len(other):
+def same_numbers(before: Any, after: Any) -> bool:
+    if before is None or len(before) != len(after):
         return False
-    return all(bool((a == b).all() if hasattr(a, "all") else a == b) for a, b in zip(one, other, strict=True))
+    return all(bool((a == b).all() if hasattr(a, "all") else a == b) for a, b in zip(before, after, strict=True))
 
 
 class WarningState:
@@ -102,17 +102,20 @@ class LoggingState:
 
     def loggers(self) -> list[Any]:
         root = self.logging.root
-        return [root, *(one for one in list(root.manager.loggerDict.values()) if isinstance(one, self.logging.Logger))]
+        return [
+            root,
+            *(logger for logger in list(root.manager.loggerDict.values()) if isinstance(logger, self.logging.Logger)),
+        ]
 
     def state(self) -> list[Any]:
         """[whether anybody listens, what is disabled, [[name, level, propagate, disabled], ...]]"""
         loggers = self.loggers()
         about = [
-            [one.name, one.level, bool(one.propagate), bool(one.disabled)]
-            for one in loggers
-            if one.level or not one.propagate or one.disabled
+            [logger.name, logger.level, bool(logger.propagate), bool(logger.disabled)]
+            for logger in loggers
+            if logger.level or not logger.propagate or logger.disabled
         ]
-        return [any(one.handlers for one in loggers), self.logging.root.manager.disable, about]
+        return [any(logger.handlers for logger in loggers), self.logging.root.manager.disable, about]
 
     def repeat(self, items: Any) -> None:
         if type(items) is not list or len(items) > MAX_SAID:
@@ -121,7 +124,7 @@ class LoggingState:
             if type(item) is not list or len(item) != 7 or type(item[1]) is not int:
                 raise InvalidChange("a log record that is none")
             name, level, text, path, line, function, trace = item
-            if not all(type(one) is str and len(one) <= MAX_TEXT for one in (name, text, path, function, trace)):
+            if not all(type(field) is str and len(field) <= MAX_TEXT for field in (name, text, path, function, trace)):
                 raise InvalidChange("a log record whose texts are none")
             logger = self.logging.getLogger(None if name == "root" else name)
             if logger.isEnabledFor(level):

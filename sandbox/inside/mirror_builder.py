@@ -1,4 +1,7 @@
-"""Builds the mirror of a class from its description (`operations.describe`)."""
+"""Builds the mirror of a class from its description (`operations.describe`).
+
+Enumerations, named tuples, dataclasses and exceptions are rebuilt as what they are.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ def usable(base: Any) -> bool:
 
 
 def mirror(endpoint: Any, number: int, about: dict[str, Any]) -> Any:
-    """The mirror of a class that `about` describes (`serving.describe`)."""
+    """The mirror of a class that `about` describes (`operations.describe`)."""
     name = str(about["name"])
     bases = [base for base in about["bases"] if usable(base)]
     if type(about.get("members")) is list:

@@ -1,6 +1,6 @@
-"""What an end of the wire does with an object of its own when the other end asks: one entry an operation.
+"""What an end of the wire does with an object of its own when the other end asks: one entry per operation.
 
-The candidate's side does all of it. The tests' side does it for what the tests themselves define (`tests.perform`).
+The candidate's side does all of it. The tests' side does it for what the tests define (`lending_rules.perform`).
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def extend(kind: Any, endpoint: Any, message: Any) -> int:
         if how == "function":
             body[name] = relay(name, part)
         elif how == "property":
-            body[name] = property(*[None if one is None else relay(name, one) for one in part])
+            body[name] = property(*[None if accessor is None else relay(name, accessor) for accessor in part])
         elif how == "static":
             body[name] = staticmethod(part)
         else:

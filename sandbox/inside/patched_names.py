@@ -112,8 +112,8 @@ def assigned(text: str) -> list[tuple[Any, str]]:
         for module in more.replace(" ", "").split(","):
             names.setdefault(module, (module, ""))
     for module, imported in FROM.findall(text):
-        for one in imported.split(","):
-            words = one.split()
+        for clause in imported.split(","):
+            words = clause.split()
             if words:
                 names[words[-1]] = (module, words[0])
     found = []

@@ -1,7 +1,8 @@
-"""The program's world, as the tests say it should be; nothing happens here before they say anything.
+"""The program's half of the shared state; nothing happens here before the tests' end has sent something.
 
-What the tests have replaced (a stream, an attribute of a module, the filters of warnings) is replaced here by a
-stand-in, and put back when the tests put it back. What the program prints, warns and logs meanwhile is kept for them.
+- What the tests have replaced (a stream, an attribute of a module, the filters of warnings) is replaced here by a
+  proxy, and put back when the tests put it back.
+- What the program prints, warns and logs meanwhile is kept for the tests.
 """
 
 from __future__ import annotations
@@ -198,11 +199,11 @@ class ProgramState(SharedState):
             self.listener = listener(logging, self.records)
             self.silenced = root.manager.disable
         for name, (level, propagate, disabled, handled) in self.levels.items():
-            one = logging.getLogger(name or None)
-            one.setLevel(level)
-            one.propagate, one.disabled = propagate, disabled
+            logger = logging.getLogger(name or None)
+            logger.setLevel(level)
+            logger.propagate, logger.disabled = propagate, disabled
             if handled:
-                one.removeHandler(self.listener)
+                logger.removeHandler(self.listener)
         self.levels = {}
         root.manager.disable = self.silenced
         if tree is None:
@@ -210,14 +211,14 @@ class ProgramState(SharedState):
         listening, root.manager.disable, about = tree
         for name, level, propagate, disabled in [["root", root.level, True, False], *about]:
             key = "" if name == "root" else name
-            one = logging.getLogger(key or None)
+            logger = logging.getLogger(key or None)
             handled = listening and (not key or not propagate)
             if key not in self.levels:
-                self.levels[key] = (one.level, one.propagate, one.disabled, handled)
+                self.levels[key] = (logger.level, logger.propagate, logger.disabled, handled)
                 if handled:
-                    one.addHandler(self.listener)
-            one.setLevel(level)
-            one.propagate, one.disabled = propagate, disabled
+                    logger.addHandler(self.listener)
+            logger.setLevel(level)
+            logger.propagate, logger.disabled = propagate, disabled
 
     def fake(self, endpoint: Any, items: Any) -> None:
         for name, value in self.before.get("modules", {}).items():

@@ -1,17 +1,10 @@
-"""An object of the other process, as it looks from here.
+"""Proxies: an object of the other process, as it looks from here.
 
-Every class of the other end has a *mirror* here (`mirrors`): a real class of the same name with mirrors for bases. An
-object of the other end is an instance of its mirror, so `type(x) is N`, `isinstance`, `except N` and `class Sub(N)` are
-Python's own. What a mirror does not know of itself it asks of the other end.
-
-Who computes, on the tests' side (`endpoint.guarded`):
-- An instance of a class that extends a type of values is that value here, rebuilt: an int, a text, a list. Operators
-  and methods of these types are computed here, whatever the program's class makes of them.
-- An object is *spoken of* if the tests name its class (or one that it extends) as a class. Operators between two such
-  objects, and the containment, truth and order that the class defines, are asked of the program. That marks the test.
-- Of any other object the program is never asked to compare, to order or to calculate, nor for a method that belongs to
-  the types of values (`startswith`, `issubset`, `equals`). The answer is `invalid_result` then, and counts as failed.
-- A plain value equals an object never, and is never less or more than one.
+- Every class of the other end has a *mirror* here (`class_mirrors`): a real class of the same name, of mirrored bases.
+- An object of the other end is an instance of its mirror, so `type(x) is N`, `isinstance` and `except N` are Python's
+  own, and so is a class of the tests that extends N.
+- What a mirror does not know of itself it asks of the other end (`ask`).
+- What a proxy knows (its number, its endpoint) has keys that cannot be written as attributes (`NUMBER`, `ENDPOINT`).
 """
 
 from __future__ import annotations

@@ -1,29 +1,25 @@
-"""One end of the call wire between the test process and the candidate: requests, replies and handles.
+"""One end of the connection between the test process and the candidate: requests and replies.
 
-Both ends run this file inside their own jail; only trees of `codec` travel, each message in a frame of its own.
+- Both ends run this file, each in its own jail. Only trees of `codec` travel, each message in a frame of its own.
+- An end that waits for its reply serves the other end's requests meanwhile, in the same thread; so the program can
+  call a test's key function in the middle of a call.
+- One thread at a time holds the connection (`lock`). It releases it while it works for the other end.
+- `handles` says how objects are written and read; `shared_containers` keeps containers that both ends hold in step.
 
 Messages
-  {"op": O, "id": N, "h": H, ...}     do O with the object that you have lent under H; `serving.OPERATIONS` has each O
+  {"op": O, "id": N, "h": H, ...}     do O with the object that you have lent under H (`operations.OPERATIONS`)
   {"op": "get", "id": N, "name": S}   the program's object of that name; `call` takes a name instead of a handle as well
   {"op": "call", "id": N, "h": H, "method": S, "args": [...], "names": [...], "sync": [...]}
-                                      the last arguments are by name; `sync` are stand-ins whose content may change
-  {"id": N, "ok": TREE, "content": [[H, TREE]...]}   the answer
-  {"id": N, "error": {...}}           an exception: its words for the judge, and under "it" the exception itself
+                                      the last arguments are by name; `sync` are proxies whose content may change
+  {"id": N, "ok": TREE, "content": [[H, TREE]...]}   the value
+  {"id": N, "error": {...}}           an exception: its text for the judge, and under "it" the exception itself
   {"id": N, "wall": S}                what was asked for cannot cross
-While an end waits for its answer it does what the other asks, in the thread that waits; so a test's key function can be
-called by the program in the middle of a call. One thread at a time has the wire; it lets go of it while it works.
 
-Trees besides those of `codec`: {"t": "h", "mine": B, "id": H, ...}, an object of one of the two ends.
-  mine: of the sender's; then "type" (its name), "c" (its class), or "class" (it is one), "module", "ref" (module and
-        name where the library has it), "native", "member" (of the enumeration "c"), "e" (an exception: `error_tree`),
-        "base" and "v" (the builtin value that it extends)
-  not mine: the receiver's own comes home; with "member" or "of" (a value) that of the class H, with "v" an instance
-        of the class H that has that value
-
-Identity and change: containers that can change have keys at both ends (`alive`): {"t": "h", "live": K} is the one under
-the key K. In every message "live" tells what its sender has changed in them; "first" is the key of the first container
-of "args", in the order of `codec.Lender`, or of "ok", where "held" says which. After it is read, those in "gone" are
-forgotten. The judge itself, who calls by name, sends no "live" and hears of none.
+Shared containers
+  {"t": "h", "live": K} is the container under the key K. In every message "live" holds what its sender has changed;
+  "first" is the key of the first container of "args", in the order of `codec.Lender`, or of "ok", where "held" says
+  which. After the message is read, the keys in "gone" are forgotten. The judge itself, who calls by name, sends no
+  "live" and gets none.
 """
 
 from __future__ import annotations
@@ -203,8 +199,8 @@ class Endpoint(HandleTable):
         if "live" not in message:
             return
         try:
-            for one in self.containers.apply(message["live"], self.borrow):
-                object.__setattr__(one.value, SYNCED, self.content(one.value, one.base))
+            for changed in self.containers.apply(message["live"], self.borrow):
+                object.__setattr__(changed.value, SYNCED, self.content(changed.value, changed.base))
             self.relied_on_program = self.relied_on_program or (self.guarded and self.containers.relied_on_program)
             self.containers.relied_on_program = False
         except (codec.CodecError, TypeError, ValueError) as error:

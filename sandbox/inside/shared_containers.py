@@ -119,10 +119,10 @@ class SharedContainers:
         return found
 
     def of_extended(self, table: dict[int, ExtendedContainer], lender: Any) -> Any:
-        for number, one in table.items():
-            content = base_value(one.value, one.base)
-            if changed_from(content, one.before) is not None:
-                one.before = look(content)
+        for number, extended in table.items():
+            content = base_value(extended.value, extended.base)
+            if changed_from(content, extended.before) is not None:
+                extended.before = look(content)
                 yield [number, codec.encode(content, lender)]
 
     def note(self, table: dict[int, ExtendedContainer], number: int, value: Any, base: type) -> None:

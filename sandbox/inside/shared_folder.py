@@ -188,7 +188,7 @@ class SharedFolder:
     def repeat(self, tree: Any) -> int:
         """Do here what the other end says has happened there; returns how many files were written. Raises Refused."""
         gone, new, put = read_changes(tree)
-        self.touched = {str(name).partition("/")[0] for name in (*gone, *(one[0] for one in (*new, *put)))}
+        self.touched = {str(name).partition("/")[0] for name in (*gone, *(entry[0] for entry in (*new, *put)))}
         top = open_fd(self.root, SEARCH)
         try:
             for name in sorted(gone, key=len, reverse=True):
@@ -337,7 +337,7 @@ def read_changes(tree: Any) -> tuple[list[str], list[tuple[str, int]], list[tupl
     if type(tree) is not dict:
         raise InvalidChange("files that are no object")
     lists = [tree.get(name, []) for name in ("gone", "new", "put")]
-    if not all(type(one) is list for one in lists) or sum(map(len, lists)) > 2 * MAX_ENTRIES:
+    if not all(type(entry) is list for entry in lists) or sum(map(len, lists)) > 2 * MAX_ENTRIES:
         raise InvalidChange("more files than there can be")
     gone, new, put = lists
     return [safe(name) for name in gone], list(read_new(new)), list(read_put(put))

@@ -1,14 +1,14 @@
-"""What tests and program share besides values: the folder they work in, the environment, streams, and what is patched.
+"""What tests and program share besides values: the folder they work in, the environment, the working folder.
 
-In one process a test that writes a file, replaces `sys.stdin` or patches `time.sleep` changes the program's world with
-its own. Here each end keeps a world, and every message between them carries what has changed in the sender's since the
-last one. From the tests to the program goes all that can be told; from the program to the tests only files, variables,
-the working folder, and what it printed, warned and logged while the tests were listening. The tests' generators of
-random numbers, their decimal context and their modules are out of its reach: it would choose its own examination.
-
-The program's end begins to speak when the tests' end has spoken: another judge on the wire never hears of a world.
-What the program's end says may be anything; it is checked here, and what it has written the tests neither import,
-start nor unpickle (`FileGuard`).
+In one process a test that writes a file, replaces `sys.stdin` or patches `time.sleep` changes the program's state too.
+- Each end keeps a state, and every message carries what has changed in the sender's since its last message.
+- From the tests to the program goes all that can be described (`tests_state`).
+- From the program to the tests go only files, variables, the working folder, and what it printed, warned and logged
+  while the tests were listening (`program_state`). The tests' random generators, decimal context and modules are out
+  of its reach: the program would choose its own examination.
+- The program's end sends changes only after the tests' end has; the judge itself gets none.
+- What the program's end sends may be anything. It is checked here, and the tests neither import, start nor unpickle
+  what the program has written (`file_guard`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,14 @@
-"""The special methods of mirrors: who computes an operator, a comparison or a length."""
+"""The special methods of mirrors, and who computes their result on the tests' side (`endpoint.guarded`).
+
+- An instance of a class that extends a type of values is that value here, rebuilt: an int, a text, a list. Operators
+  and methods of these types are computed here, whatever the program's class defines.
+- A class is *named* if the tests use its name (or that of one that it extends) as a class. Operators between two such
+  objects, and the containment, truth and order that the class defines, are computed by the program. That marks the
+  test.
+- Of any other object the program never compares, orders or calculates, and never answers a method that belongs to the
+  types of values (`startswith`, `issubset`, `equals`). The verdict is `invalid_result` then, and counts as failed.
+- A plain value never equals an object, and is never less or more than one.
+"""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ def serve_unittest(module: Any, path: str, source: str, serve: Any, judged: Any)
             self.raised.append(AssertionError("it passes, and was expected to fail"))
 
     def flat(suite: Any) -> list[Any]:
-        return [one for part in suite for one in (flat(part) if isinstance(part, unittest.TestSuite) else [part])]
+        return [case for part in suite for case in (flat(part) if isinstance(part, unittest.TestSuite) else [part])]
 
     tests = flat(unittest.TestLoader().loadTestsFromModule(module))
     result = Result()

@@ -1,11 +1,9 @@
-"""The test side of a split: runs the tests' own text and nothing of the program, in a jail of its own.
+"""The test side of an isolated run: executes the tests' own text and nothing of the program, in a jail of its own.
 
-A name that the tests do not define is asked of the candidate's process and arrives as a value or a proxy (`endpoint`).
-The verdict of each test goes to the host on descriptor 4; the candidate is reached on descriptor 3. Because no line of
-the program ever runs in this process, an `assert` that passes here has passed.
-
-What the tests lend to the program (callbacks, instances of classes that the tests define) can be called and, but for
-Python's own underlined names, read and written by it; nothing else of this process can be reached through them.
+- A name that the tests do not define is asked of the candidate's process and arrives as a value or a proxy (`rpc`).
+- The verdict of each test goes to the host on descriptor 4; the candidate is reached on descriptor 3.
+- No line of the program ever runs in this process, so an `assert` that passes here has passed.
+- What the program may do with objects of the tests is in `lending_rules`.
 """
 
 from __future__ import annotations

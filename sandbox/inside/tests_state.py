@@ -1,4 +1,7 @@
-"""The tests' half of the state that both ends share."""
+"""The tests' half of the shared state: what their texts mention is watched, and changes are sent to the program.
+
+Nothing that the texts never mention is looked at. What comes from the program is checked before it is applied.
+"""
 
 from __future__ import annotations
 
@@ -278,7 +281,7 @@ class TestsState(SharedState):
         if "env" in tree:
             items = tree["env"]
             if type(items) is list:
-                items = [one for one in items if type(one) is not list or not self.has(one)]
+                items = [item for item in items if type(item) is not list or not self.has(item)]
             if items:
                 self.set_variables(items)
                 self.guard.activate(endpoint)  # some make a shell run what they hold

@@ -1,20 +1,28 @@
-"""PID 1 of a jail: a warm interpreter that forks one process a job, waits, sweeps, tidies up, and tells the host.
+"""PID 1 of a jail: a warm interpreter that forks one process per job, waits, sweeps, cleans up, and answers the host.
 
-Who runs where: bubblewrap starts this file as the first process of fresh namespaces. It runs no code but its own and
-reads nothing but orders from the control socket, whose other end only the host holds. At level `strong` it is root with
-four capabilities; the process it forks gives up all of them and takes another uid before it touches the job's program.
-Who may block: this process waits for its child and for the host's word without a deadline; the host holds the clock,
-says "kill" here first, and ends the whole jail from outside if that does not help.
-Who cleans up: after the main process has ended, everything else in the pid namespace is killed and reaped here, and
-/tmp and /dev/shm are emptied, before the answer is sent: an answer means "nothing of that job is left". Where that
-cannot be said the answer says so (`clean`), and the host throws the jail away.
-Without namespaces (levels `landlock` and `none`) this is an ordinary process of the host; `bare.py` has what differs.
-What stays: the heap of this process. So no text of a program or a test is ever read here; texts lie in files in memory
-whose descriptors pass through, and only the forked process reads them. Names of files and command lines are bytes that
-are overwritten when the job has ended (`forget`), and what a job has left is listed in a forked process, if at all.
-Not promised: that the answer comes (the host must not wait for it for ever).
+Who runs where
+- bubblewrap starts this file as the first process of fresh namespaces. It runs only code of the kit and reads only
+  orders from the control socket, whose other end only the host holds.
+- At level `strong` it is root with four capabilities. The process that it forks gives up all of them and takes
+  another uid before it touches the job's program.
+- Without namespaces (levels `landlock` and `none`) it is an ordinary process of the host; `no_namespace` has what
+  differs.
+Who may block
+- This process waits for its child and for the host without a deadline. The host holds the clock, sends "kill" first,
+  and ends the whole jail from outside if that does not help.
+Who cleans up
+- After the main process has ended, everything else in the pid namespace is killed and reaped here, and /tmp and
+  /dev/shm are emptied, before the answer is sent: an answer means "nothing of that job is left". Where that does not
+  hold, the answer says so (`clean`), and the host discards the jail.
+What stays from job to job
+- The heap of this process. So no text of a program or a test is ever read here: texts lie in files in memory whose
+  descriptors pass through, and only the forked process reads them.
+- Names of files and command lines are bytes that are overwritten when the job has ended (`workspace.forget`). What a
+  job has left is listed in a forked process, if at all.
+Not promised
+- That the answer comes; the host must not wait without a deadline.
 
-The wire to the host is `marshal` in both directions: this process is as trusted as the host.
+Messages with the host are `marshal` in both directions: this process is trusted as much as the host.
 """
 
 from __future__ import annotations
