@@ -12,7 +12,7 @@ def is_stand_in(value: Any) -> bool:
     return type(type(value)).__name__ == "Mirror"
 
 
-def native_kind(value: Any) -> str:
+def type_name_of(value: Any) -> str:
     """What the object is that a value stands for; nothing for a value of this end."""
     return type(value).__name__ if is_stand_in(value) else ""
 
@@ -38,4 +38,4 @@ def bound_form(target: Any, value: Any) -> Any:
     """What to set on an object of the program where the tests set one of theirs."""
     if not isinstance(target, type):
         return value
-    return in_form({"function": "method", "PropertyMock": "property"}.get(native_kind(value), "value"), value)
+    return in_form({"function": "method", "PropertyMock": "property"}.get(type_name_of(value), "value"), value)

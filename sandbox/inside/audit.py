@@ -152,7 +152,7 @@ class ProgramAudit:
         folder, _, name = place.rpartition("/")
         if not place.startswith(("/tmp/", "/dev/")):
             return "writes_results"
-        # Under the working folder only what a judge might read: its name says so, and it is no scratch of a library.
+        # Under the working folder only what a judge might read: its name says so, and no library writes it as scratch.
         word = name.lower().lstrip("._")
         return "writes_results" if folder == "/tmp" and word.startswith(REPORTS) else ""
 

@@ -169,7 +169,7 @@ def extended(cls: Any, args: Any, kwargs: Any) -> Any:
         number = endpoint.request("shadow", h=own_entry(cls, SHADOW), args=[endpoint.encode(value) for value in plain])
         object.__setattr__(made, ENDPOINT, endpoint)
         object.__setattr__(made, NUMBER, expect(int, number))
-        endpoint.remotes[number] = made
+        endpoint.proxies[number] = made
     made.__init__(*args, **kwargs)
     return made
 
@@ -192,7 +192,7 @@ def announce(cls: Any, named: dict[str, Any]) -> None:
         named=endpoint.encode(named),
     )
     type.__setattr__(cls, SHADOW, expect(int, number))
-    endpoint.remotes[number] = cls
+    endpoint.proxies[number] = cls
 
 
 def lent_body(kind: type) -> dict[str, Any]:

@@ -6,7 +6,7 @@
 - In the later rounds it is an `Echo`, of which everything is true, or nothing; or a plain constant: a test that only
   tells None from anything else, as in `is not None`, fails there.
 
-Nothing of any program is in this process; there is no wire.
+Nothing of any program is in this process, and no other end is connected.
 """
 
 from __future__ import annotations

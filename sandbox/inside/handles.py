@@ -74,10 +74,10 @@ class HandleTable:
         self.follows_refs = follows_refs
         self.lent: dict[int, Any] = {}
         self.numbers: dict[int, int] = {}  # id of a lent object, its number
-        self.remotes: dict[int, Any] = {}  # stand-ins and mirrors by the other end's number
+        self.proxies: dict[int, Any] = {}  # stand-ins and mirrors by the other end's number
         self.given: set[tuple[str, str]] = set()  # functions and loggers that this end has handed over, by name
         self.natives: dict[type, Any] = dict(library_mirrors.READY)
-        self.came: dict[int, int] = {}  # id of an exception of the other end's, its number there
+        self.error_numbers: dict[int, int] = {}  # id of an exception of the other end's, its number there
         self.building: set[int] = set()  # numbers of the exceptions that are being written
         self.nested = 0
         self.containers = SharedContainers(0 if guarded else 1)
@@ -117,8 +117,8 @@ class HandleTable:
             return self.encode_proxy(value)
         if isinstance(value, type) and (number := own_entry(value, class_mirrors.SHADOW)) is not None:
             return {"t": "h", "mine": False, "id": number}
-        if isinstance(value, BaseException) and id(value) in self.came:
-            return {"t": "h", "mine": False, "id": self.came[id(value)]}
+        if isinstance(value, BaseException) and id(value) in self.error_numbers:
+            return {"t": "h", "mine": False, "id": self.error_numbers[id(value)]}
         number = self.number_of(value)
         tree: dict[str, Any] = {"t": "h", "mine": True, "id": number, "type": kind.__name__[: bounds.MAX_NAME]}
         if isinstance(value, type):
@@ -214,14 +214,14 @@ class HandleTable:
             if missing is None and (self.follows_refs or not isinstance(known, type)):
                 return known
         if tree.get("class") is True:
-            if number not in self.remotes:
+            if number not in self.proxies:
                 self.check_capacity()
                 about = self.request("describe", h=number)
                 if type(about) is not dict or type(about.get("bases")) is not list:
                     raise codec.CodecError("a class without a description")
-                self.remotes.setdefault(number, mirror_builder.mirror(self, number, about))
-            return self.remotes[number]
-        known = self.remotes.get(number)
+                self.proxies.setdefault(number, mirror_builder.mirror(self, number, about))
+            return self.proxies[number]
+        known = self.proxies.get(number)
         if known is not None:
             if instance_entry(known, SYNCED) is not None and "v" in tree:
                 self.refresh(known, tree["v"])
@@ -266,7 +266,7 @@ class HandleTable:
         else:
             kind = object
         if not isinstance(kind, type):
-            raise codec.CodecError("an object whose class is none")
+            raise codec.CodecError("an object whose class is not a class")
         if is_enum(kind):
             return self.member(kind, tree)
         if issubclass(kind, BaseException):
@@ -300,12 +300,12 @@ class HandleTable:
         object.__setattr__(made, proxy.ENDPOINT, self)
         if self.answering:
             object.__setattr__(made, ANSWER, True)
-        self.remotes[number] = made
+        self.proxies[number] = made
         return made
 
     def check_capacity(self) -> None:
         """Raises CodecError where the other end has given as many objects as are kept."""
-        if len(self.remotes) >= bounds.MAX_HANDLES:
+        if len(self.proxies) >= bounds.MAX_HANDLES:
             raise codec.CodecError(f"more than {bounds.MAX_HANDLES} objects of the program are in hand")
 
     def member(self, kind: Any, tree: dict[str, Any]) -> Any:
@@ -321,13 +321,13 @@ class HandleTable:
         self.check_capacity()
         object.__setattr__(error, NUMBER, number)
         object.__setattr__(error, proxy.ENDPOINT, self)
-        self.remotes[number] = error
-        self.came[id(error)] = number
+        self.proxies[number] = error
+        self.error_numbers[id(error)] = number
 
     def refresh_all(self, reply: dict[str, Any]) -> None:
         for number, tree in pairs_of(reply.get("content")):
-            if type(number) is int and number in self.remotes:
-                self.refresh(self.remotes[number], tree)
+            if type(number) is int and number in self.proxies:
+                self.refresh(self.proxies[number], tree)
 
     def refresh(self, value: Any, tree: Any) -> None:
         base = base_of(type(value))

@@ -119,7 +119,7 @@ PROTOCOL = frozenset(
 
 
 def native_mirror(endpoint: Any, kind: type) -> Any:
-    """What stands for instances of a class of the library that is no value: functions, generators, locks, graphs."""
+    """What stands for instances of a class of the library that is not a value: functions, generators, locks, graphs."""
     body: dict[str, Any] = {"__module__": kind.__module__, ENDPOINT: endpoint, CLASS: f"\0{kind.__name__}", META: False}
     body["__class__"] = property(lambda self: kind)
     for name in ("__doc__", "__module__"):  # which the class itself has

@@ -7,7 +7,7 @@ import sys
 
 from sandbox.inside.framing import attempt
 from sandbox.inside.shared_folder import InvalidChange
-from sandbox.inside.shared_state import MAX_SAID, MAX_TEXT
+from sandbox.inside.shared_state import MAX_PRINTED, MAX_TEXT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def decimal_state() -> Any:
     return [now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp]
 
 
-def number_states() -> dict[str, Any]:
+def random_states_now() -> dict[str, Any]:
     """Where the generators of random numbers stand that both ends have."""
     found: dict[str, Any] = {}
     if "random" in sys.modules:
@@ -32,7 +32,7 @@ def number_states() -> dict[str, Any]:
     return found
 
 
-def same_numbers(before: Any, after: Any) -> bool:
+def same_random_state(before: Any, after: Any) -> bool:
     if before is None or len(before) != len(after):
         return False
     return all(bool((a == b).all() if hasattr(a, "all") else a == b) for a, b in zip(before, after, strict=True))
@@ -72,15 +72,15 @@ class WarningState:
         return [self.listening(), filters]
 
     def repeat(self, endpoint: Any, items: Any) -> None:
-        if type(items) is not list or len(items) > MAX_SAID:
-            raise InvalidChange("warnings that are no list")
+        if type(items) is not list or len(items) > MAX_PRINTED:
+            raise InvalidChange("warnings that are not a list")
         for item in items:
             if type(item) is not list or len(item) != 4 or type(item[1]) is not str or type(item[3]) is not int:
-                raise InvalidChange("a warning that is none")
+                raise InvalidChange("a malformed warning")
             tree, text, file, line = item
             kind = endpoint.decode(tree)
             if type(kind) is not type or not issubclass(kind, Warning):
-                raise InvalidChange("a warning whose class is none")
+                raise InvalidChange("a warning whose class is not a Warning")
             if self.listening():
                 message, error = attempt(functools.partial(kind, text))
                 if error is not None:
@@ -118,14 +118,14 @@ class LoggingState:
         return [any(logger.handlers for logger in loggers), self.logging.root.manager.disable, about]
 
     def repeat(self, items: Any) -> None:
-        if type(items) is not list or len(items) > MAX_SAID:
-            raise InvalidChange("log records that are no list")
+        if type(items) is not list or len(items) > MAX_PRINTED:
+            raise InvalidChange("log records that are not a list")
         for item in items:
             if type(item) is not list or len(item) != 7 or type(item[1]) is not int:
-                raise InvalidChange("a log record that is none")
+                raise InvalidChange("a malformed log record")
             name, level, text, path, line, function, trace = item
             if not all(type(field) is str and len(field) <= MAX_TEXT for field in (name, text, path, function, trace)):
-                raise InvalidChange("a log record whose texts are none")
+                raise InvalidChange("a log record whose texts are not strings")
             logger = self.logging.getLogger(None if name == "root" else name)
             if logger.isEnabledFor(level):
                 record = logger.makeRecord(name, level, path, line, text, (), None, function)

@@ -105,7 +105,7 @@ def set_dataclass_fields(made: Any, about: dict[str, Any]) -> None:
 def body_of(endpoint: Any, number: int, about: dict[str, Any], bases: list[Any]) -> dict[str, Any]:
     value_base = next((base if base_of(base) is None else base_of(base) for base in bases if is_value(base)), None)
     names = dict(about["names"])
-    for base in bases:  # a class of the library that is no value and no interface: all of it is the other end's
+    for base in bases:  # a class of the library that is neither a value nor an interface: all of it is the other end's
         if (
             not is_mirror(base)
             and not is_value(base)

@@ -1,6 +1,6 @@
 """What the program may do with the tests' stand-ins: mocks, and files in memory that they lend it.
 
-A mock can be called and asked for everything but what its makers need: how it answers and what it has noted is set and
+A mock can be called and asked for everything but its configuration: how it answers and what it has recorded is set and
 read by the tests alone. One that passes calls on (`wraps`, `side_effect`) does so only where that calls nothing of this
 process but the tests' own functions or such of the library that compute and touch nothing.
 """
@@ -109,7 +109,7 @@ NOT_PURE = frozenset(
         "dir",
     }
 )
-MOST_STEPS = 10_000
+MAX_STEPS = 10_000
 
 
 class MockShape:
@@ -233,7 +233,7 @@ def harmless(inner: Any, may_call: Callable[[Any], bool]) -> bool:
 
 def run_through(endpoint: Any, coroutine: Any) -> Any:
     """The value of a coroutine of the tests that waits for nothing outside of itself."""
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_STEPS):
         try:
             waits_for = coroutine.send(None)
         except StopIteration as end:

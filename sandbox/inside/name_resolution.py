@@ -95,7 +95,7 @@ class ProgramNames:
         found = endpoint.request("get", name=self.whole)
         self.note_class(endpoint, self.whole, found)
         if isinstance(found, type) and is_mirror(found):
-            endpoint.entry = own_entry(found, CLASS)
+            endpoint.entry_class = own_entry(found, CLASS)
         return found
 
     def imported(self, endpoint: Endpoint, name: str) -> Any:

@@ -100,7 +100,7 @@ class HostWorkspace(Workspace):
             os.setegid(ours)
         os.chmod(self.work, 0o1770)
 
-    def readying(self) -> list[Step]:
+    def steps_before_limits(self) -> list[Step]:
         """In the forked process, while it may still open everything: rules about its own folder in /proc.
 
         The renewed lock has the old one's number of a descriptor, so `locking` need not wait for it.
@@ -129,7 +129,7 @@ class HostWorkspace(Workspace):
             except ChildProcessError:
                 return found
             if time.monotonic() > deadline:
-                raise OSError("a process does not die")
+                raise OSError("a process does not end after SIGKILL")
             self.kill()
             if killed:
                 time.sleep(0.001)

@@ -14,7 +14,7 @@ import sys
 from sandbox.inside.argument_forms import in_form
 from sandbox.inside.framing import attempt
 from sandbox.inside.patched_names import resolve
-from sandbox.inside.shared_state import MAX_SAID, MAX_TEXT, MISSING, STREAMS, SharedState
+from sandbox.inside.shared_state import MAX_PRINTED, MAX_TEXT, MISSING, STREAMS, SharedState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,57 +22,57 @@ if TYPE_CHECKING:
 
 
 class ProgramState(SharedState):
-    """One end's world where the program runs."""
+    """The program's half: what the tests have changed in this process, and what they listen to."""
 
     def __init__(self, root: str, namespace: dict[str, Any]) -> None:
         super().__init__(root)
         self.namespace = namespace
         self.active = False
-        self.said: list[list[Any]] = []
+        self.printed: list[list[Any]] = []
         self.size = 0
-        self.cut = False
+        self.is_cut = False
         self.recorders: dict[str, Any] = {}
-        self.before: dict[str, Any] = {}  # what stood where the tests have put something else
-        self.kept: dict[Any, tuple[Any, str, Any]] = {}
+        self.previous: dict[str, Any] = {}  # what stood where the tests have put something else
+        self.patched: dict[Any, tuple[Any, str, Any]] = {}
         self.globals: dict[str, Any] = {}
         self.originals: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         self.input: Any = None
-        self.read = 0
-        self.collected: list[Any] = []
-        self.records: list[Any] = []
+        self.num_read = 0
+        self.warned: list[Any] = []
+        self.logged: list[Any] = []
         self.listener: Any = None
         self.levels: dict[str, Any] = {}
-        self.silenced = 0
+        self.disabled_level = 0
 
     def changes(self, endpoint: Any) -> dict[str, Any] | None:
         if not self.active:
             return None
-        told = self.said or self.cut or self.collected or self.records
-        if not told and self.input is None and self.is_unchanged():
+        has_output = self.printed or self.is_cut or self.warned or self.logged
+        if not has_output and self.input is None and self.is_unchanged():
             return None
-        news, error = attempt(self.common_changes)
+        changes, error = attempt(self.common_changes)
         if error is not None:  # of its own making
             self.folder.leave_out(str(error))
-            news = {}
-        if self.said:
-            news["said"], self.said, self.size = self.said, [], 0
-        if self.cut:
+            changes = {}
+        if self.printed:
+            changes["said"], self.printed, self.size = self.printed, [], 0
+        if self.is_cut:
             self.folder.leave_out(f"more than {MAX_TEXT} characters of printed text; the tests saw the first of it")
-            self.cut = False
-        if type(self.input) is io.StringIO and (at := position(self.input)) != self.read:
-            news["read"], self.read = max(at - self.read, 0), at
-        if self.collected:
-            news["warned"] = [
-                [endpoint.encode(kind), text, file, line] for kind, text, file, line in self.collected[:MAX_SAID]
+            self.is_cut = False
+        if type(self.input) is io.StringIO and (at := position(self.input)) != self.num_read:
+            changes["read"], self.num_read = max(at - self.num_read, 0), at
+        if self.warned:
+            changes["warned"] = [
+                [endpoint.encode(kind), text, file, line] for kind, text, file, line in self.warned[:MAX_PRINTED]
             ]
-            self.collected.clear()
-        if self.records:
-            news["logged"] = self.records[:MAX_SAID]
-            self.records.clear()
+            self.warned.clear()
+        if self.logged:
+            changes["logged"] = self.logged[:MAX_PRINTED]
+            self.logged.clear()
         if self.folder.left_out:
-            news["left_out"] = list(self.folder.left_out)
+            changes["left_out"] = list(self.folder.left_out)
             self.folder.left_out.clear()
-        return news or None
+        return changes or None
 
     def apply(self, endpoint: Any, tree: Any) -> None:
         if type(tree) is not dict:
@@ -81,7 +81,7 @@ class ProgramState(SharedState):
             self.active = True
             variables, place = tree.get("hello", (False, False))
             self.variables = {} if variables else None  # so that what was set at the start is told as well
-            self.place = self.root if place else None
+            self.working_folder = self.root if place else None
         if "files" in tree:
             self.folder.repeat(tree["files"])
             finders: list[Any] = list(sys.path_importer_cache.values())
@@ -91,14 +91,14 @@ class ProgramState(SharedState):
         if "env" in tree:
             self.set_variables(tree["env"])
         if "place" in tree:
-            self.go(tree["place"])
+            self.change_folder(tree["place"])
         if "path" in tree:
-            added = self.before.get("path", [])
+            added = self.previous.get("path", [])
             sys.path[:] = [*tree["path"], *(entry for entry in sys.path if entry not in added)]
-            self.before["path"] = tree["path"]
+            self.previous["path"] = tree["path"]
         if "argv" in tree:
-            self.before.setdefault("argv", list(sys.argv))
-            sys.argv[:] = self.before["argv"] if tree["argv"] is None else tree["argv"]
+            self.previous.setdefault("argv", list(sys.argv))
+            sys.argv[:] = self.previous["argv"] if tree["argv"] is None else tree["argv"]
         if "depth" in tree:
             sys.setrecursionlimit(tree["depth"])
         if "decimal" in tree and tree["decimal"] is not None:
@@ -107,52 +107,52 @@ class ProgramState(SharedState):
             now = decimal.getcontext()
             now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp = tree["decimal"]
         for name, state in (tree.get("numbers") or {}).items():
-            set_numbers(name, endpoint.decode(state))
+            set_random_state(name, endpoint.decode(state))
         for name in STREAMS:
             if name in tree:
-                self.listen(name, tree[name])
+                self.capture_stream(name, tree[name])
         if "stdin" in tree:
-            self.feed(endpoint, tree["stdin"])
+            self.replace_stdin(endpoint, tree["stdin"])
         if "warnings" in tree:
-            self.warn(endpoint, tree["warnings"])
+            self.set_warnings(endpoint, tree["warnings"])
         if "logs" in tree:
-            self.log(tree["logs"])
+            self.set_logging(tree["logs"])
         if "modules" in tree:
-            self.fake(endpoint, tree["modules"])
+            self.replace_modules(endpoint, tree["modules"])
         for module, qualname, name, how, *value in tree.get("slots") or ():
-            self.patch(endpoint, (module, qualname, name), how, *value)
+            self.patch_name(endpoint, (module, qualname, name), how, *value)
 
-    def listen(self, name: str, how: str | None) -> None:
+    def capture_stream(self, name: str, how: str | None) -> None:
         """Record what the program prints on a stream, or let it print as before."""
         recorder = self.recorders.pop(name, None)
         if recorder is not None and getattr(sys, name) is recorder:
-            setattr(sys, name, self.before[name])
+            setattr(sys, name, self.previous[name])
         if how is not None:
-            self.before[name] = getattr(sys, name)
+            self.previous[name] = getattr(sys, name)
             self.recorders[name] = (BytesRecorder if how == "bytes" else Recorder)(self, name)
             setattr(sys, name, self.recorders[name])
 
     def record(self, name: str, text: str) -> None:
-        if self.cut or len(self.said) >= MAX_SAID:
-            self.cut = True
+        if self.is_cut or len(self.printed) >= MAX_PRINTED:
+            self.is_cut = True
             return
         if self.size + len(text) > MAX_TEXT:
-            self.cut = True
+            self.is_cut = True
             text = text[: MAX_TEXT - self.size]
         self.size += len(text)
-        self.said.append([name, text])
+        self.printed.append([name, text])
 
-    def feed(self, endpoint: Any, source: Any) -> None:
+    def replace_stdin(self, endpoint: Any, source: Any) -> None:
         """Another stdin, or the one from before."""
         if source is None:
             if sys.stdin is self.input:
-                sys.stdin = self.before["stdin"]
+                sys.stdin = self.previous["stdin"]
             self.input = None
             return
         if self.input is None:
-            self.before["stdin"] = sys.stdin
+            self.previous["stdin"] = sys.stdin
         how, value = source
-        self.read = 0
+        self.num_read = 0
         if how == "text":
             self.input = io.StringIO(value)
         elif how == "bytes":
@@ -161,14 +161,14 @@ class ProgramState(SharedState):
             self.input = endpoint.decode(value)
         sys.stdin = self.input
 
-    def warn(self, endpoint: Any, tree: Any) -> None:
+    def set_warnings(self, endpoint: Any, tree: Any) -> None:
         import warnings
 
         module: Any = warnings
-        if "warnings" not in self.before:
-            self.before["warnings"] = (list(module.filters), module._showwarnmsg_impl, module.showwarning)
+        if "warnings" not in self.previous:
+            self.previous["warnings"] = (list(module.filters), module._showwarnmsg_impl, module.showwarning)
         if tree is None:
-            module.filters[:], module._showwarnmsg_impl, module.showwarning = self.before.pop("warnings")
+            module.filters[:], module._showwarnmsg_impl, module.showwarning = self.previous.pop("warnings")
         else:
             listening, filters = tree
             module.filters[:] = [
@@ -182,22 +182,22 @@ class ProgramState(SharedState):
                 for action, message, category, place, line in filters
             ]
             if listening:
-                module._showwarnmsg_impl = self.collect
+                module._showwarnmsg_impl = self.record_warning
                 module.showwarning = module._showwarning_orig
             else:
-                module._showwarnmsg_impl, module.showwarning = self.before["warnings"][1:]
+                module._showwarnmsg_impl, module.showwarning = self.previous["warnings"][1:]
         module._filters_mutated()
 
-    def collect(self, message: Any) -> None:
-        self.collected.append((message.category, str(message.message), str(message.filename), int(message.lineno)))
+    def record_warning(self, message: Any) -> None:
+        self.warned.append((message.category, str(message.message), str(message.filename), int(message.lineno)))
 
-    def log(self, tree: Any) -> None:
+    def set_logging(self, tree: Any) -> None:
         import logging
 
         root: Any = logging.root
         if self.listener is None:
-            self.listener = listener(logging, self.records)
-            self.silenced = root.manager.disable
+            self.listener = listener(logging, self.logged)
+            self.disabled_level = root.manager.disable
         for name, (level, propagate, disabled, handled) in self.levels.items():
             logger = logging.getLogger(name or None)
             logger.setLevel(level)
@@ -205,7 +205,7 @@ class ProgramState(SharedState):
             if handled:
                 logger.removeHandler(self.listener)
         self.levels = {}
-        root.manager.disable = self.silenced
+        root.manager.disable = self.disabled_level
         if tree is None:
             return
         listening, root.manager.disable, about = tree
@@ -220,28 +220,28 @@ class ProgramState(SharedState):
             logger.setLevel(level)
             logger.propagate, logger.disabled = propagate, disabled
 
-    def fake(self, endpoint: Any, items: Any) -> None:
-        for name, value in self.before.get("modules", {}).items():
+    def replace_modules(self, endpoint: Any, items: Any) -> None:
+        for name, value in self.previous.get("modules", {}).items():
             if value is MISSING:
                 sys.modules.pop(name, None)
             else:
                 sys.modules[name] = value
-        self.before["modules"] = {name: sys.modules.get(name, MISSING) for name, _ in items}
+        self.previous["modules"] = {name: sys.modules.get(name, MISSING) for name, _ in items}
         for name, tree in items:
             sys.modules[name] = endpoint.decode(tree)
 
-    def patch(self, endpoint: Any, key: tuple[str, str, str], how: str, *value: Any) -> None:
+    def patch_name(self, endpoint: Any, key: tuple[str, str, str], how: str, *value: Any) -> None:
         """Put the tests' object in the place that they have replaced, or what stood there back."""
         module, qualname, name = key
         target, error = attempt(lambda: resolve(module, qualname))
         if error is not None:
             return  # a module that the program cannot have met either
         if how == "back":
-            if key in self.kept:
-                put_back(*self.kept.pop(key))
+            if key in self.patched:
+                restore_attribute(*self.patched.pop(key))
             return
-        if key not in self.kept:
-            self.kept[key] = (target, name, target.__dict__.get(name, MISSING))
+        if key not in self.patched:
+            self.patched[key] = (target, name, target.__dict__.get(name, MISSING))
         if how == "gone":
             delattr(target, name)
         else:
@@ -253,7 +253,7 @@ class ProgramState(SharedState):
 
     def restore_original(self, target: Any, name: str) -> None:
         if (id(target), name) in self.originals:
-            put_back(*self.originals.pop((id(target), name)))
+            restore_attribute(*self.originals.pop((id(target), name)))
 
     def set_global(self, endpoint: Any, message: dict[str, Any]) -> bool:
         """Set, or give back, a name of the program's module; whether it had one of that name."""
@@ -274,14 +274,14 @@ class ProgramState(SharedState):
         return had
 
 
-def put_back(target: Any, name: str, value: Any) -> None:
+def restore_attribute(target: Any, name: str, value: Any) -> None:
     if value is not MISSING:
         setattr(target, name, value)
     elif name in target.__dict__:
         delattr(target, name)
 
 
-def set_numbers(name: str, state: Any) -> None:
+def set_random_state(name: str, state: Any) -> None:
     if name == "random":
         import random
 

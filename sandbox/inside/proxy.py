@@ -143,7 +143,7 @@ def note_attribute(owner: type, found: Any) -> Any:
     if isinstance(found, type):
         if is_mirror(found) and number in endpoint.named_classes:
             endpoint.named_classes.add(own_entry(found, CLASS))
-    elif number != endpoint.entry:
+    elif number != endpoint.entry_class:
         as_method(owner, found)
     elif is_proxy(found) and instance_entry(found, NUMBER) is not None:
         object.__setattr__(found, ANSWER, True)
@@ -198,7 +198,7 @@ def expect(kind: type[Kind], value: Any) -> Kind:
 
 def refuse(value: Any, what: str) -> BaseException:
     name = type(value).__name__
-    reason = f"{what} of a {name} would be computed by the program itself, and the tests do not speak of that class"
+    reason = f"{what} of a {name} would be computed by the program itself, and the tests do not name that class"
     error: BaseException = endpoint_of(value).fail(Unsplittable(reason))
     return error
 

@@ -80,15 +80,15 @@ class Endpoint(HandleTable):
         self.depth = 0  # requests of the other end that are being done
         self.send_lock: Any = _thread.RLock()
         self.remote_errors: list[BaseException] = []  # exceptions that came from the other end
-        self.failed: BaseException | None = None  # an assertion that failed inside of what the program called
+        self.failed_assertion: BaseException | None = None  # an assertion that failed inside of what the program called
         self.state: Any = None  # what this end shares with the other besides values
         self.next_id = 0
-        self.heard = 0  # messages in this test
-        self.lends_stop = True  # whether a StopIteration of the other end is raised here as one
+        self.num_messages = 0  # messages in this test
+        self.raises_stop_iteration = True  # whether a StopIteration of the other end is raised here as one
         self.relied_on_program = False  # whether a verdict would rest on methods of the program's objects
         self.named_classes: set[int] = set()  # numbers of the classes that the tests speak of
-        self.entry: int | None = None  # the number of the entry point, where it is a class
-        self.answers_seen: dict[str, int] = {}  # what an object has said of itself, by what it was asked
+        self.entry_class: int | None = None  # the number of the entry point, where it is a class
+        self.answers_seen: dict[str, int] = {}  # hashes of what objects have answered, by the question
         self.changes_made = 0  # how often anything was done that may change an object
         self.lock = _thread.allocate_lock()
         proxy.endpoints[:] = [self]
@@ -96,7 +96,7 @@ class Endpoint(HandleTable):
     def is_remote_error(self, error: BaseException) -> bool:
         return any(error is other for other in self.remote_errors)
 
-    def may_stop(self, error: BaseException) -> bool:
+    def may_swallow(self, error: BaseException) -> bool:
         """Whether a context of the program may swallow an exception: the program's own, or one raised on purpose."""
         if not self.guarded:
             return True
@@ -120,18 +120,18 @@ class Endpoint(HandleTable):
         return value
 
     def check_consistent(self, op: str, fields: dict[str, Any], tree: Any) -> None:
-        """An object that says of itself now this, now that, though nothing was done to it, computes what it says."""
+        """Mark the test where an object has answered one question in two ways, though nothing was done to it."""
         if op in CHANGING:
             self.answers_seen.clear()
             self.changes_made += 1
         elif op in LOOKING:
             if type(tree) is dict and tree.get("t") == "h" and "native" in tree:
                 tree = True  # a method, a generator: a new one each time
-            said, error = attempt(lambda: codec.dumps(tree))
-            if said is not None and b'"live":' in said:
+            encoded, error = attempt(lambda: codec.dumps(tree))
+            if encoded is not None and b'"live":' in encoded:
                 return  # a container that both ends hold: what changes in it is told, and marks the test
-            asked = codec.dumps({**fields, "sync": None, "op": op}).decode()
-            if error is not None or self.answers_seen.setdefault(asked, hash(said)) != hash(said):
+            question = codec.dumps({**fields, "sync": None, "op": op}).decode()
+            if error is not None or self.answers_seen.setdefault(question, hash(encoded)) != hash(encoded):
                 self.relied_on_program = True
 
     def exchange(self, op: str, fields: dict[str, Any], values: Any = None) -> dict[str, Any]:
@@ -154,8 +154,8 @@ class Endpoint(HandleTable):
             message["args"] = [codec.encode(value, lender) for value in values]
             if lender.kept:
                 message["first"] = self.containers.commit(lender.kept)
-        if self.state is not None and (news := self.state.changes(self)) is not None:
-            message["world"] = news
+        if self.state is not None and (changes := self.state.changes(self)) is not None:
+            message["world"] = changes
         return message
 
     def send_and_wait(self, op: str, fields: dict[str, Any], values: Any) -> dict[str, Any]:
@@ -182,15 +182,15 @@ class Endpoint(HandleTable):
         try:
             while True:
                 reply = self.receive()
-                self.heard += 1
-                if self.heard > bounds.MAX_MESSAGES:
+                self.num_messages += 1
+                if self.num_messages > bounds.MAX_MESSAGES:
                     raise self.fail(Unsplittable(f"more than {bounds.MAX_MESSAGES} messages for one test"))
                 if "op" in reply:
                     self.dispatch(reply)
                 elif reply.get("id") == number:
                     return reply
                 else:
-                    raise self.fail(Lost("a reply that nobody asked for"))
+                    raise self.fail(Lost("a reply to no request"))
         finally:
             self.lock.release()
 
@@ -235,7 +235,7 @@ class Endpoint(HandleTable):
         return reply
 
     def finish_reply(self, reply: dict[str, Any]) -> None:
-        """Do what a reply asks for after its value has been read."""
+        """Refresh and forget what a reply names, after its value has been read."""
         try:
             self.refresh_all(reply)
             self.containers.forget(reply.get("gone", []))
@@ -265,17 +265,17 @@ class Endpoint(HandleTable):
         if type(tree) is not dict:
             raise self.fail(Lost("an error without a description"))
         if tree.get("it") is not None:
-            found = self.decode(tree["it"])
-            if not isinstance(found, BaseException):
-                raise self.fail(Lost("an error that is none"))
-            error: BaseException = found
-            if id(error) not in self.came and instance_entry(error, NUMBER) is None:
+            result = self.decode(tree["it"])
+            if not isinstance(result, BaseException):
+                raise self.fail(Lost("an error that is not an exception"))
+            error: BaseException = result
+            if id(error) not in self.error_numbers and instance_entry(error, NUMBER) is None:
                 if not isinstance(error, AssertionError):  # which says of the tests that they fail, wherever it was
                     self.remote_errors.append(error)
                 return error  # our own comes home, through the other end, which has let it pass
         else:
             error = builtin_exception(tree.get("base"))(bounds.text(tree.get("message"), bounds.MAX_ERROR))
-        if isinstance(error, (StopIteration, StopAsyncIteration)) and not self.lends_stop:
+        if isinstance(error, (StopIteration, StopAsyncIteration)) and not self.raises_stop_iteration:
             error = RuntimeError(f"{type(error).__name__} raised by the program")
         self.remote_errors.append(error)
         return error
@@ -296,27 +296,27 @@ class Endpoint(HandleTable):
             self.dispatch(self.receive())
 
     def with_state_changes(self, data: bytes, number: Any) -> bytes:
-        """A reply, and what has changed in this end's world."""
-        if self.state is None or (news := self.state.changes(self)) is None:
+        """A reply, and what has changed in this end's state."""
+        if self.state is None or (changes := self.state.changes(self)) is None:
             return data
         try:
-            return codec.dumps({**codec.loads(data), "world": news})
+            return codec.dumps({**codec.loads(data), "world": changes})
         except codec.CodecError as error:
             return codec.dumps({"id": number, "wall": bounds.text(str(error))})
 
     def dispatch(self, message: dict[str, Any]) -> None:
         """Do what the other end asks and reply; anything the work raises becomes the reply. Called with the lock."""
         number = message.get("id")
-        found: list[Any] = []
-        has_word = False
+        result: list[Any] = []
+        has_send_lock = False
         self.lock.release()
         try:
-            _, error = attempt(lambda: found.append(self.work(message)))
+            _, error = attempt(lambda: result.append(self.perform(message)))
             if isinstance(error, Lost):
                 raise error
             self.send_lock.acquire()
-            has_word = True
-            data = self.reply(message, found, error)
+            has_send_lock = True
+            data = self.reply(message, result, error)
             self.before_reply()
             data, fault = attempt(lambda: self.with_state_changes(data, number))
             if fault is not None:
@@ -324,7 +324,7 @@ class Endpoint(HandleTable):
                     raise fault
                 data = codec.dumps({"id": number, "wall": bounds.text(str(fault))})
         except BaseException:
-            if has_word:
+            if has_send_lock:
                 self.send_lock.release()
             raise
         finally:
@@ -336,7 +336,7 @@ class Endpoint(HandleTable):
         finally:
             self.send_lock.release()
 
-    def work(self, message: dict[str, Any]) -> Any:
+    def perform(self, message: dict[str, Any]) -> Any:
         if self.state is not None:
             self.state.apply(self, message.get("world"))
         self.apply_changes(message)
@@ -346,11 +346,11 @@ class Endpoint(HandleTable):
         finally:
             self.depth -= 1
 
-    def reply(self, message: dict[str, Any], found: list[Any], error: BaseException | None) -> bytes:
+    def reply(self, message: dict[str, Any], result: list[Any], error: BaseException | None) -> bytes:
         """The reply that says what work has returned, which is in `found`, or what it has raised."""
         number = message.get("id")
         if error is None:
-            data, error = attempt(lambda: codec.dumps(self.value_reply(message, found)))
+            data, error = attempt(lambda: codec.dumps(self.value_reply(message, result)))
             if error is None:
                 return bytes(data)
         if isinstance(error, Lost):
@@ -359,14 +359,14 @@ class Endpoint(HandleTable):
             return codec.dumps({"id": number, "wall": bounds.text(str(error))})
         return self.error_reply(message, error)
 
-    def value_reply(self, message: dict[str, Any], found: list[Any]) -> dict[str, Any]:
-        """What is said of a value. Only here does anything of ours hold it: what is held besides, somebody keeps."""
+    def value_reply(self, message: dict[str, Any], result: list[Any]) -> dict[str, Any]:
+        """The reply for a value. Nothing else here holds it meanwhile, so whatever holds its containers has kept them."""
         reply: dict[str, Any] = {"id": message.get("id")}
         if "live" not in message:  # the judge itself, who keeps nothing
-            return reply | {"ok": codec.encode(found.pop(), self.lend)}
+            return reply | {"ok": codec.encode(result.pop(), self.lend)}
         reply["live"] = self.containers.changes(self.lend, forget=False)
         lender = self.containers.lender(self.lend)
-        reply["ok"] = codec.encode(found.pop(), lender)
+        reply["ok"] = codec.encode(result.pop(), lender)
         return reply | self.containers.held_in(lender) | self.contents(message) | self.gone()
 
     def gone(self) -> dict[str, Any]:
@@ -383,20 +383,20 @@ class Endpoint(HandleTable):
 
     def error_reply(self, message: dict[str, Any], error: BaseException) -> bytes:
         if self.guarded and isinstance(error, AssertionError) and not self.is_remote_error(error):
-            self.failed = self.failed or error
+            self.failed_assertion = self.failed_assertion or error
         if not self.guarded:
             release_frames(error)
-        words = describe_error(error)
-        reply = {"id": message.get("id"), "error": words}
+        described = describe_error(error)
+        reply = {"id": message.get("id"), "error": described}
         if "live" not in message:
             it, _ = attempt(lambda: codec.encode(error, self.lend))
-            data, fault = attempt(lambda: codec.dumps(reply | {"error": words | {"it": it}}))
+            data, fault = attempt(lambda: codec.dumps(reply | {"error": described | {"it": it}}))
             return codec.dumps(reply) if fault is not None else bytes(data)
 
         def whole() -> bytes:
             live = self.containers.changes(self.lend, forget=False)
             it, _ = attempt(lambda: codec.encode(error, self.lend))
-            return codec.dumps(reply | {"error": words | {"it": it}, "live": live} | self.gone())
+            return codec.dumps(reply | {"error": described | {"it": it}, "live": live} | self.gone())
 
         data, fault = attempt(whole)
         if fault is not None:
@@ -418,9 +418,9 @@ class Endpoint(HandleTable):
 RAISE = compile("raise E", "", "exec").co_code[-2]  # the instruction; the module that names it costs each fork
 
 
-def has_stack(calls: int) -> bool:
+def has_stack_for(calls: int) -> bool:
     """Raise RecursionError here, before anything is said, where the stack would not hold an answer to be given."""
-    return calls == 0 or has_stack(calls - 1)
+    return calls == 0 or has_stack_for(calls - 1)
 
 
 def check_stack() -> None:
@@ -429,7 +429,7 @@ def check_stack() -> None:
         sys._getframe(sys.getrecursionlimit() // 4)
     except ValueError:
         return
-    has_stack(STACK_RESERVE)
+    has_stack_for(STACK_RESERVE)
 
 
 STACK_RESERVE = 60

@@ -61,7 +61,7 @@ class ExtendedContainer:
 
     def change(self, content: Any) -> None:
         if type(content) is not self.base:
-            raise ValueError("a change that is none")
+            raise ValueError("a malformed change of a container")
         replace_content(self.value, content, self.base)
         self.look()
 
@@ -188,7 +188,7 @@ class SharedContainers:
 
     def forget(self, keys: Any) -> None:
         if type(keys) is not list:
-            raise codec.CodecError("what is forgotten is no list")
+            raise codec.CodecError("the keys to forget are not a list")
         for key in keys:
             container = self.by_key.pop(key, None) if type(key) is int else None
             if container is not None and self.by_id.get(id(container.value)) == key:
@@ -206,7 +206,7 @@ class SharedContainers:
         Raises CodecError, TypeError or ValueError for nonsense.
         """
         if type(news) is not dict or type(news.get("of", [])) is not list:
-            raise codec.CodecError("news of containers that are none")
+            raise codec.CodecError("malformed changes of containers")
         if not news:
             return []
         if news.get("reset") is True:
@@ -216,7 +216,7 @@ class SharedContainers:
         changed: list[ExtendedContainer] = []
         for entry in news.get("of", ()):
             if type(entry) is not list or len(entry) != 3 or type(entry[0]) is not int or type(entry[1]) is not int:
-                raise codec.CodecError("a change that is none")
+                raise codec.CodecError("a malformed change of a container")
             content = codec.decode(entry[2], borrower)
             container = self.by_key.get(entry[0])
             if container is not None:
@@ -241,7 +241,7 @@ class SharedContainers:
         if type(entries) is not list or not all(
             type(entry) is list and len(entry) == 2 and type(entry[0]) is int for entry in entries
         ):
-            raise codec.CodecError("a change that is none")
+            raise codec.CodecError("a malformed change of a container")
         return entries
 
     def adopt(self, first: Any, values: list[Any]) -> None:
@@ -249,7 +249,7 @@ class SharedContainers:
         if first is None or not values:
             return
         if type(first) is not int or not 0 <= first < 1 << 53 or first % 2 == self.next % 2:
-            raise codec.CodecError("a key that is none")
+            raise codec.CodecError("a malformed key of a container")
         if len(self.by_key) + len(values) > codec.MAX_NODES:
             raise codec.CodecError("more containers than are kept")
         for value in values:
@@ -263,7 +263,7 @@ class SharedContainers:
         if numbers is None:
             return []
         if type(numbers) is not list or not all(type(n) is int and 0 <= n < len(built) for n in numbers):
-            raise codec.CodecError("held containers that are none")
+            raise codec.CodecError("malformed numbers of held containers")
         if len(numbers) > bounds.MAX_HANDLES:
             raise codec.CodecError("more containers than are kept")
         return [built[number] for number in numbers]
@@ -353,7 +353,7 @@ def change(target: Any, content: Any, at: int = 0) -> None:
     """Give one of our containers the content that it has at the other end, from its part `at` on."""
     kind = type(target)
     if type(content) is not tuple or at < 0 or (at and (kind not in GROWING or at > len(target))):
-        raise ValueError("a change that is none")
+        raise ValueError("a malformed change of a container")
     if kind is list or kind is bytearray or kind.__name__ == "UserList":
         target[at:] = content
     elif kind.__name__ == "array":

@@ -335,7 +335,7 @@ def written(data: bytes) -> tuple[str, str]:
 def read_changes(tree: Any) -> tuple[list[str], list[tuple[str, int]], list[tuple[str, int, int, bytes]]]:
     """The three lists of a message, every part of it of its kind and within bounds. Raises Refused."""
     if type(tree) is not dict:
-        raise InvalidChange("files that are no object")
+        raise InvalidChange("files that are not an object")
     lists = [tree.get(name, []) for name in ("gone", "new", "put")]
     if not all(type(entry) is list for entry in lists) or sum(map(len, lists)) > 2 * MAX_ENTRIES:
         raise InvalidChange("more files than there can be")
@@ -357,11 +357,11 @@ def read_put(items: list[Any]) -> Iterator[tuple[str, int, int, bytes]]:
             raise InvalidChange("a file without name, mode, time and contents")
         name, mode, time, how, text = item
         if type(mode) is not int or type(time) is not int or not 0 <= time < 1 << 62 or type(text) is not str:
-            raise InvalidChange("a file whose mode, time or contents are none")
+            raise InvalidChange("a file with a malformed mode, time or contents")
         try:
             data = bytes.fromhex(text) if how == "hex" else text.encode()
         except ValueError:
-            raise InvalidChange("contents that are no text") from None
+            raise InvalidChange("contents that are not text") from None
         room -= len(data)
         if room < 0:
             raise InvalidChange(f"more than {MAX_BYTES} bytes of files")

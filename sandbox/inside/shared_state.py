@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_TEXT = 1 << 20  # characters printed, in one message
-MAX_SAID = 20_000  # writes, warnings or records in one message
+MAX_PRINTED = 20_000  # writes, warnings or records in one message
 MAX_VARIABLES = 1_000
 MAX_VARIABLE = 128 * 1024
 CLOSED = ("LD_", "PYTHON")  # variables that decide what is run; the program may not set them for the tests
@@ -33,18 +33,18 @@ MISSING: Any = object()
 
 
 class SharedState:
-    """One end's world, and what of it the other end knows."""
+    """One end's state, and what of it the other end knows."""
 
     def __init__(self, root: str) -> None:
         self.root = root
         self.folder = SharedFolder(root)
         self.variables: Any = None  # the environment as the other end knows it; None while nobody looks at it
-        self.place: Any = None  # the working folder, likewise
+        self.working_folder: Any = None  # the working folder, likewise
 
     def is_unchanged(self) -> bool:
         """Whether `common_changes` would certainly be none."""
         folder = self.folder
-        return self.variables is None and self.place is None and not folder.left_out and folder.untouched()
+        return self.variables is None and self.working_folder is None and not folder.left_out and folder.untouched()
 
     def common_changes(self) -> dict[str, Any]:
         """Files, environment and working folder, as far as they have changed. Raises TooMuch."""
@@ -59,8 +59,8 @@ class SharedState:
                 if now.get(name) != self.variables.get(name)
             ]
             self.variables = dict(now)
-        if self.place is not None and (place := here()) != self.place:
-            self.place = place
+        if self.working_folder is not None and (place := current_folder()) != self.working_folder:
+            self.working_folder = place
             below = place == self.root or place.startswith(self.root + "/")
             news["place"] = [below, place[len(self.root) + 1 :] if below else place]
         return news
@@ -68,7 +68,7 @@ class SharedState:
     def set_variables(self, items: Any) -> None:
         os = sys.modules["os"]
         if type(items) is not list or len(items) > MAX_VARIABLES:
-            raise InvalidChange("an environment that is no list")
+            raise InvalidChange("an environment that is not a list")
         for item in items:
             if type(item) is not list or len(item) != 2:
                 raise InvalidChange("a variable without name and value")
@@ -89,17 +89,17 @@ class SharedState:
         if self.variables is not None:
             self.variables = dict(environment())
 
-    def go(self, target: Any) -> None:
+    def change_folder(self, target: Any) -> None:
         """To the folder where the other end now works."""
         if type(target) is not list or len(target) != 2 or type(target[1]) is not str or "\0" in target[1]:
-            raise InvalidChange("a working folder that is no name")
+            raise InvalidChange("a malformed name of the working folder")
         _, error = attempt(lambda: chdir(f"{self.root}/{target[1]}" if target[0] is True else target[1]))
         if isinstance(error, OSError):
             self.folder.leave_out(f"the working folder {target[1]!r:.80}: {error.strerror}")
-        self.place = here()
+        self.working_folder = current_folder()
 
 
-def here() -> str:
+def current_folder() -> str:
     """The working folder; nothing where it has been removed."""
     place, error = attempt(getcwd)
     return "" if error is not None else str(place)

@@ -47,7 +47,7 @@ def mark_reliance(value: Any) -> None:
 
 
 def mark_reliance_on_own(value: Any) -> None:
-    """The same, unless the class is the library's: a generator's `__next__` is no method of the program's."""
+    """The same, unless the class is the library's: a generator's `__next__` is not a method of the program."""
     if type(mirror_entry(type(value), CLASS)) is int:
         mark_reliance(value)
 
@@ -305,14 +305,14 @@ def leave(self: Any, kind: Any = None, error: Any = None, trace: Any = None) -> 
     endpoint = endpoint_of(self)
     swallows = expect(bool, ask(self, "exit", error=endpoint.encode(error)))
     mark_reliance(self)
-    return swallows and (error is None or endpoint.may_stop(error))
+    return swallows and (error is None or endpoint.may_swallow(error))
 
 
 async def leave_async(self: Any, kind: Any = None, error: Any = None, trace: Any = None) -> bool:
     endpoint = endpoint_of(self)
     swallows = bool(await async_bridge.drive(self, "aexit", ask, error=endpoint.encode(error)))
     mark_reliance(self)
-    return swallows and (error is None or endpoint.may_stop(error))
+    return swallows and (error is None or endpoint.may_swallow(error))
 
 
 def in_place(dunder: str, base: type | None) -> Any:
@@ -328,7 +328,7 @@ def in_place(dunder: str, base: type | None) -> Any:
 
 
 def method_for(dunder: str, base: type | None) -> Any:
-    """What stands in a mirror for a special method that its class defines; None for one that is nobody's business."""
+    """What stands in a mirror for a special method that its class defines; None for one that is not forwarded."""
     name = dunder.strip("_")
     if name in BINARY or (name[:1] == "r" and name[1:] in BINARY):
         made = in_place(dunder, base) if name[:1] == "i" and name[1:] in BINARY else binary(dunder, base)

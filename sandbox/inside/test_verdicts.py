@@ -42,8 +42,8 @@ def judge(endpoint: Any, text: str, work: Any, texts: list[str]) -> tuple[str, s
     _, error = attempt(work)
     if endpoint.broken is not None:  # whatever the test made of it
         return ("lost" if isinstance(endpoint.broken, Lost) else "invalid_result"), bounds.text(str(endpoint.broken))
-    if error is None and endpoint.failed is not None:
-        error = endpoint.failed  # in a function of the test's that the program called, and that it got no further with
+    if error is None and endpoint.failed_assertion is not None:
+        error = endpoint.failed_assertion  # raised in a function of the tests that the program called
     if error is None:
         return "passed", ""
     if isinstance(error, ControlRefusal):

@@ -90,7 +90,7 @@ class AssertTests:
 
 
 def compile_or_none(text: str) -> Any:
-    """The helpers of a prompt; a prompt that is no program by itself has none."""
+    """The helpers of a prompt; a prompt that does not compile by itself has none."""
     try:
         return compile(text, "<prompt>", "exec", dont_inherit=True) if text else None
     except SyntaxError:
@@ -162,7 +162,7 @@ def tests(source: bytes) -> NoReturn:
 
     texts = [plan["setup"], plan["helpers"], *plan["tests"]]
     # The end of an iterator, raised where none was asked, would end an `all(map(f, ...))` of the tests early.
-    endpoint.lends_stop = any("StopIteration" in text for text in texts)
+    endpoint.raises_stop_iteration = any("StopIteration" in text for text in texts)
     sys.modules[MODULE] = type(sys)(MODULE)  # dataclasses and typing look a class's module up
     revive_object.__module__ = MODULE  # where a pickle finds it
     sys.modules[MODULE].__dict__["revive_object"] = revive_object
@@ -219,8 +219,8 @@ def tests(source: bytes) -> NoReturn:
             while True:
                 number = codec.loads(receive_frame(host))["run"]
                 endpoint.remote_errors.clear()
-                endpoint.broken = endpoint.failed = None
-                endpoint.heard = 0
+                endpoint.broken = endpoint.failed_assertion = None
+                endpoint.num_messages = 0
                 endpoint.answers_seen.clear()
                 if mode:
                     endpoint.echoes = 0

@@ -14,10 +14,19 @@ from posix import listdir
 from sandbox.inside.argument_forms import is_stand_in
 from sandbox.inside.file_guard import FileGuard
 from sandbox.inside.framing import BeyondValues, Unsplittable, attempt
-from sandbox.inside.library_state import LoggingState, WarningState, decimal_state, number_states, same_numbers
+from sandbox.inside.library_state import LoggingState, WarningState, decimal_state, random_states_now, same_random_state
 from sandbox.inside.patched_names import APART, PatchedName, assigned, follow_dotted, place_of, resolve
 from sandbox.inside.shared_folder import FolderTooLarge, InvalidChange, SharedFolder, go_below
-from sandbox.inside.shared_state import CLOSED, MAX_SAID, MAX_TEXT, MISSING, STREAMS, SharedState, environment, here
+from sandbox.inside.shared_state import (
+    CLOSED,
+    MAX_PRINTED,
+    MAX_TEXT,
+    MISSING,
+    STREAMS,
+    SharedState,
+    current_folder,
+    environment,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,17 +35,17 @@ if TYPE_CHECKING:
 
 
 class TestsState(SharedState):
-    """The tests' world. What their texts never mention is not looked at."""
+    """The tests' half. What their texts never mention is not looked at."""
 
     def __init__(self, root: str, texts: list[str]) -> None:
         super().__init__(root)
         text = "\n".join(texts)
         self.has_greeted = False
-        self.brought = frozenset(listdir(root)) if root != "/" else frozenset()  # the suite's own files
+        self.suite_files = frozenset(listdir(root)) if root != "/" else frozenset()  # the suite's own files
         self.files_replaced = False  # whether the program has changed them, or where the tests look for files
         self.guard = FileGuard(root)
         self.streams = {name: getattr(sys, name) for name in ("stdin", *STREAMS)}
-        self.told: dict[str, Any] = dict.fromkeys(STREAMS)  # how the program's streams are to be
+        self.stream_forms: dict[str, Any] = dict.fromkeys(STREAMS)  # how the program's streams are to be
         self.input: Any = None  # the replaced stdin that the program has, and where it stood
         self.argv = list(sys.argv)
         self.path = list(sys.path)
@@ -47,19 +56,19 @@ class TestsState(SharedState):
         if speaks_of(text, "environ", "getenv", "putenv", "setenv", "delenv", "tzset"):
             self.variables = dict(environment())
         if speaks_of(text, "cwd", "chdir", "path", "Path", "open", "tmp"):
-            self.place = here()
+            self.working_folder = current_folder()
         self.warnings: WarningState | None = None
         if speaks_of(text, "warn"):
             self.warnings = WarningState()
             self.watches.append(self.add_warnings)
         self.logs: Any = None
-        self.numbers: dict[str, Any] = {}
+        self.random_states: dict[str, Any] = {}
         if speaks_of(text, "seed", "setstate", "set_state"):
             self.watches.append(self.add_random_states)
-            self.hook_numbers("random", ("seed", "setstate"))
+            self.hook_random("random", ("seed", "setstate"))
             if "numpy" in text:
-                self.hook_numbers("numpy.random", ("seed", "set_state"))
-            self.look_at_numbers()
+                self.hook_random("numpy.random", ("seed", "set_state"))
+            self.changed_random_states()
         if speaks_of(text, "decimal", "getcontext"):
             self.watches.append(self.add_decimal)
             self.sent["decimal"] = decimal_state()
@@ -89,7 +98,7 @@ class TestsState(SharedState):
         if key is not None and (key[0], name) not in APART and (*key, name) not in self.slots:
             self.slots[(*key, name)] = PatchedName(target, name)
 
-    def hook_numbers(self, name: str, setters: tuple[str, ...]) -> None:
+    def hook_random(self, name: str, setters: tuple[str, ...]) -> None:
         """Have a generator say when it is seeded: with the same number as before, it stands where it stood."""
         module, missing = attempt(lambda: resolve(name, ""))
         if missing is None:
@@ -98,7 +107,7 @@ class TestsState(SharedState):
 
     def noting(self, name: str, work: Any) -> Any:
         def noted(*args: Any, **kwargs: Any) -> Any:
-            self.numbers.pop(name, None)
+            self.random_states.pop(name, None)
             return work(*args, **kwargs)
 
         return noted
@@ -150,7 +159,7 @@ class TestsState(SharedState):
         """Whether there is certainly no news: watched is only what any test might change, and none of it has been."""
         if not self.has_greeted or self.slots or self.watches or not self.is_unchanged():
             return False
-        streams, told, sent = self.streams, self.told, self.sent
+        streams, told, sent = self.streams, self.stream_forms, self.sent
         if sys.stdin is not streams["stdin"] or self.input is not None:
             return False
         if sys.stdout is not streams["stdout"] or sys.stderr is not streams["stderr"]:
@@ -170,10 +179,10 @@ class TestsState(SharedState):
             raise endpoint.fail(self.too_much(f"the tests' own file {self.folder.left_out[0]}"))
         self.add_streams(endpoint, news)
         if sys.argv != self.argv or self.sent["argv"] is not None:
-            self.send(news, "argv", None if sys.argv == self.argv else texts_only(sys.argv))
+            self.add_if_changed(news, "argv", None if sys.argv == self.argv else texts_only(sys.argv))
         if sys.path != self.path or self.sent["path"]:
-            self.send(news, "path", [entry for entry in texts_only(sys.path) if entry not in self.path])
-        self.send(news, "depth", sys.getrecursionlimit())
+            self.add_if_changed(news, "path", [entry for entry in texts_only(sys.path) if entry not in self.path])
+        self.add_if_changed(news, "depth", sys.getrecursionlimit())
         for key, slot in self.slots.items():
             value = slot.now()
             if value is not slot.told:
@@ -183,7 +192,7 @@ class TestsState(SharedState):
             watch_name(endpoint, news)
         if not self.has_greeted:
             self.has_greeted = True
-            news["hello"] = [self.variables is not None, self.place is not None]
+            news["hello"] = [self.variables is not None, self.working_folder is not None]
         return news or None
 
     def too_much(self, what: str) -> BaseException:
@@ -191,7 +200,7 @@ class TestsState(SharedState):
         error: BaseException = (BeyondValues if self.guard.endpoint is None else Unsplittable)(what)
         return error
 
-    def send(self, news: dict[str, Any], name: str, value: Any) -> None:
+    def add_if_changed(self, news: dict[str, Any], name: str, value: Any) -> None:
         if value != self.sent[name]:
             self.sent[name] = value
             news[name] = value
@@ -200,8 +209,8 @@ class TestsState(SharedState):
         for name in STREAMS:
             stream = getattr(sys, name)
             how = None if stream is self.streams[name] else "bytes" if hasattr(stream, "buffer") else "text"
-            if how != self.told[name]:
-                self.told[name] = how
+            if how != self.stream_forms[name]:
+                self.stream_forms[name] = how
                 news[name] = how
         stream = sys.stdin
         if stream is self.streams["stdin"]:
@@ -234,17 +243,17 @@ class TestsState(SharedState):
             news["logs"] = None if state == self.logs.first else state
 
     def add_decimal(self, endpoint: Any, news: dict[str, Any]) -> None:
-        self.send(news, "decimal", decimal_state())
+        self.add_if_changed(news, "decimal", decimal_state())
 
-    def look_at_numbers(self) -> dict[str, Any]:
+    def changed_random_states(self) -> dict[str, Any]:
         found = {}
-        for name, state in number_states().items():
-            if not same_numbers(self.numbers.get(name), state):
-                self.numbers[name] = found[name] = state
+        for name, state in random_states_now().items():
+            if not same_random_state(self.random_states.get(name), state):
+                self.random_states[name] = found[name] = state
         return found
 
     def add_random_states(self, endpoint: Any, news: dict[str, Any]) -> None:
-        if found := self.look_at_numbers():
+        if found := self.changed_random_states():
             news["numbers"] = {name: endpoint.encode(state) for name, state in found.items()}
 
     def add_modules(self, endpoint: Any, news: dict[str, Any]) -> None:
@@ -267,88 +276,88 @@ class TestsState(SharedState):
         if tree is None:
             return
         try:
-            self.take(endpoint, tree)
+            self.apply_checked(endpoint, tree)
         except InvalidChange as error:
-            raise endpoint.fail(Unsplittable(f"the program's end tells of {error}")) from None
+            raise endpoint.fail(Unsplittable(f"the program's end sent {error}")) from None
 
-    def take(self, endpoint: Any, tree: Any) -> None:
+    def apply_checked(self, endpoint: Any, tree: Any) -> None:
         if type(tree) is not dict:
-            raise InvalidChange("a world that is no object")
+            raise InvalidChange("a state that is not an object")
         if "files" in tree:
             if self.folder.repeat(tree["files"]):
                 self.guard.activate(endpoint)
-            self.files_replaced = self.files_replaced or bool(self.folder.touched & self.brought)
+            self.files_replaced = self.files_replaced or bool(self.folder.touched & self.suite_files)
         if "env" in tree:
             items = tree["env"]
             if type(items) is list:
-                items = [item for item in items if type(item) is not list or not self.has(item)]
+                items = [item for item in items if type(item) is not list or not self.has_variable(item)]
             if items:
                 self.set_variables(items)
                 self.guard.activate(endpoint)  # some make a shell run what they hold
         if "place" in tree:
-            self.follow(tree["place"])
+            self.follow_program(tree["place"])
         if "read" in tree:
-            self.advance(tree["read"])
+            self.skip_stdin(tree["read"])
         if "said" in tree:
-            self.say(tree["said"])
+            self.write_printed(tree["said"])
         if "warned" in tree and self.warnings is not None:
             self.warnings.repeat(endpoint, tree["warned"])
         if "logged" in tree and self.logs is not None:
             self.logs.repeat(tree["logged"])
         left_out = tree.get("left_out", [])
         if type(left_out) is not list or len(left_out) > 10:
-            raise InvalidChange("what it left out, which is no list")
+            raise InvalidChange("a malformed list of what it left out")
         self.problems += [f"{why!s:.300}" for why in left_out if len(self.problems) < 5]
         if self.folder.left_out:
             self.problems = [*self.problems, *self.folder.left_out][:10]
             self.folder.left_out.clear()
 
-    def has(self, item: list[Any]) -> bool:
+    def has_variable(self, item: list[Any]) -> bool:
         """Whether a variable is as the program has it, or none that it may set."""
         name, value = item if len(item) == 2 else (None, None)
         if type(name) is not str:
             return False
         return name.startswith(CLOSED) or sys.modules["os"].environ.get(name) == value
 
-    def follow(self, target: Any) -> None:
+    def follow_program(self, target: Any) -> None:
         """Only to a folder below the common one, and through no link."""
         if type(target) is not list or len(target) != 2 or type(target[1]) is not str:
-            raise InvalidChange("a working folder that is no name")
+            raise InvalidChange("a malformed name of the working folder")
         if target[0] is not True:
             self.problems.append(f"the program went to {target[1]!r:.80}, where the tests do not follow")
             return
         if any(part in (".", "..") for part in target[1].split("/")) or "\0" in target[1]:
             raise InvalidChange(f"a working folder {target[1]!r:.80}")
-        self.files_replaced = self.files_replaced or bool(self.brought)
+        self.files_replaced = self.files_replaced or bool(self.suite_files)
         _, error = attempt(lambda: go_below(self.root, target[1]))
         if error is not None:
             self.problems.append(f"the working folder {target[1]!r:.80}: {error}")
-        self.place = here()
+        self.working_folder = current_folder()
 
-    def advance(self, count: Any) -> None:
+    def skip_stdin(self, count: Any) -> None:
         """The program has read so many characters of the tests' own stdin."""
         if type(count) is not int or not 0 <= count <= 1 << 40:
-            raise InvalidChange("how much of stdin it read, which is no number")
+            raise InvalidChange("a malformed count of characters read from stdin")
         if self.input is not None and self.input[1] is not None:
             stream, at = self.input
             stream.seek(at)
             stream.read(count)
             self.input = (stream, stream.tell())
 
-    def say(self, items: Any) -> None:
+    def write_printed(self, items: Any) -> None:
         """Write what the program printed to the streams that the tests have put in place."""
-        if type(items) is not list or len(items) > MAX_SAID:
-            raise InvalidChange("printed text that is no list")
+        if type(items) is not list or len(items) > MAX_PRINTED:
+            raise InvalidChange("printed text that is not a list")
         size = 0
         for item in items:
             if type(item) is not list or len(item) != 2 or item[0] not in STREAMS or type(item[1]) is not str:
-                raise InvalidChange("printed text that is none")
+                raise InvalidChange("malformed printed text")
             name, text = item
             size += len(text)
             if size > MAX_TEXT:
                 raise InvalidChange(f"more than {MAX_TEXT} characters of printed text")
             stream = getattr(sys, name)
-            if self.told[name] is not None and stream is not self.streams[name] and stream is not None:
+            if self.stream_forms[name] is not None and stream is not self.streams[name] and stream is not None:
                 stream.write(text)
 
 

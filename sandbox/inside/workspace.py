@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 2, 4, 8, 32
 MNT_DETACH = 2
 BYTES_HEADER = bytes.__basicsize__ - 1  # of a bytes object before its text
-MOST_INODES = 256  # how far the inode numbers of a place may grow by our own files before it is renewed
+MAX_INODES = 256  # how far the inode numbers of a place may grow by our own files before it is renewed
 SOCKETS_S = 0.05  # how long the kernel may take to free the sockets of processes that have ended
 SHARED = {"/tmp": MS_NOSUID | MS_NODEV, "/dev/shm": MS_NOSUID | MS_NODEV | MS_NOEXEC}
 
@@ -61,11 +61,11 @@ class Workspace:
     def before_fork(self) -> None:
         """Let the job's pids begin where those of every job begin, if they are not the host's."""
 
-    def readying(self) -> list[Step]:
+    def steps_before_limits(self) -> list[Step]:
         """What the forked process does while it still has its privileges and no limits."""
         return []
 
-    def locking(self) -> list[Step]:
+    def lock_steps(self) -> list[Step]:
         """How it locks itself in."""
         steps: list[Step] = self.lock.steps()
         return steps
@@ -199,7 +199,7 @@ class JailWorkspace(Workspace):
 
         What a job makes and removes again moves the count on, and the next job could see that.
         """
-        if not self.mounts or inode == self.next_inode < MOST_INODES:
+        if not self.mounts or inode == self.next_inode < MAX_INODES:
             self.next_inode += 1
             return True
         self.renew(self.work)

@@ -57,7 +57,7 @@ ROLES = {  # module of the kit → the roles that it plays
     "tests": ("tests",),
 }
 POOL_MASK, POOL_HEADER = (1 << 14) - 1, 48  # of the interpreter's allocator: its pools, and where a block begins
-SMALLEST_LARGE, MOST_FILLING = 512, 1 << 20
+SMALLEST_LARGE, MAX_FILL_BYTES = 512, 1 << 20
 
 
 def libc() -> Any:
@@ -88,12 +88,12 @@ ORDER = (  # the parts of a job, which come without their names
     "files",
 )
 TESTS_ARGV = [b"tests"]  # the command line of the test side
-MOST_SAID = 1 << 17  # bytes; an order is never as long
+MAX_ORDER_BYTES = 1 << 17  # bytes; an order is never as long
 ROOM_FOR_FDS = _socket.CMSG_SPACE(4 * 64)
 
 
 def receive(control: _socket.socket, buffer: memoryview) -> tuple[dict[str, Any], list[int]]:
-    """The host's next order, by way of `buffer`; a "kill" that comes when nothing runs any more is none."""
+    """The host's next order, by way of `buffer`; a "kill" that comes when nothing runs is skipped."""
     while True:
         size, ancillary, _, _ = control.recvmsg_into((buffer,), ROOM_FOR_FDS)
         if not size:
@@ -161,14 +161,14 @@ def steps_of(job: dict[str, Any], fds: list[int], status: int, main: int, worksp
     if main >= 0:
         moves.append((os.dup2, (main, FIRST_FREE_FD - 4, False)))
     moves += [(os.dup2, (FIRST_FREE_FD + target, target, True)) for target, _ in targets]
-    drops: list[Step] = [(os.setsid, ()), (os.chdir, (workspace.work,)), *workspace.readying()]
+    drops: list[Step] = [(os.setsid, ()), (os.chdir, (workspace.work,)), *workspace.steps_before_limits()]
     for which, value in job["rlimits"]:
         hard = resource.getrlimit(which)[1] if which == resource.RLIMIT_STACK else value  # memory bounds the stack
         drops.append((resource.setrlimit, (which, (value, hard))))
     uid = job["uid"]
     if uid is not None:
         drops += [(os.setresgid, (uid, uid, uid)), (os.setresuid, (uid, uid, uid))]
-    drops += workspace.locking()
+    drops += workspace.lock_steps()
     drops.append((os.closerange, (max(job["fds"]) + 1, FIRST_FREE_FD - 4)))
     drops.append((os.closerange, (FIRST_FREE_FD, 1 << 20)))
     drops.append((workspace.c.prctl, (PR_SET_DUMPABLE, 1, 0, 0, 0)))
@@ -218,7 +218,7 @@ def become(job: dict[str, Any], moves: list[Step], drops: list[Step], size: int,
 
 
 class ForkServer:
-    """How processes are made, and how their ends are heard of.
+    """Makes processes, and learns how they ended.
 
     The bare `fork` of the C library is enough here and a third cheaper than `os.fork`: all that the interpreter does
     after it is to mend the locks of a process of several threads and to call its modules' hooks, and this one has a
@@ -285,7 +285,7 @@ def begin(
 
 
 def reap_orphans(main: int) -> None:
-    """Bury those that have ended, but for the main process: until then each counts against the job's limit."""
+    """Reap those that have ended, except the main process: until then each counts against the job's limit."""
     while True:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None or ended.si_pid == main:
@@ -412,7 +412,7 @@ def fill_free_blocks() -> None:
     """
     for size in range(16, SMALLEST_LARGE + 1, 16):
         taken = 0
-        while taken < MOST_FILLING:
+        while taken < MAX_FILL_BYTES:
             block = object() if size == 16 else complex(size) if size == 32 else bytes(size - bytes.__basicsize__)
             if (id(block) & POOL_MASK) == POOL_HEADER:
                 break
@@ -427,7 +427,7 @@ def main() -> None:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # which the first process of a namespace never feels
     c = libc()
     c.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    buffer = lazy_memory(c, MOST_SAID)
+    buffer = lazy_memory(c, MAX_ORDER_BYTES)
     setup, fds = receive(control, buffer)
     try:
         for fd in fds:
