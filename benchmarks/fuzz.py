@@ -2,9 +2,10 @@
 
 Half are made by a grammar of the wire (tags with right and wrong contents, handles, errors, walls, requests; small,
 deep, wide and long), half of those are mutated as bytes. Each message goes the host's way (`codec.loads`, then the
-verdict on an answer to a function, to a literal assert, to a greeting) and the test process' way (`Peer`, a few things
-that a test may do with what arrives, the word to the host, and that word read there). Nothing may be raised but what is
-declared, no text be longer than its bound, no message cost more CPU time or memory than the budget.
+verdict on an answer to a function, to a literal assert, to a greeting) and the test process' way (`Endpoint`, a few
+things that a test may do with what arrives, the message to the host, and that message read there). Only declared
+exceptions may be raised; no text may be longer than its bound; no message may cost more CPU time or memory than the
+budget.
 
 Prints a table; exit code 1 where anything breaks a bound.
 """
@@ -18,10 +19,13 @@ import resource
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from plaudit.grading import Verdict
+from sandbox.inside.framing import Lost, Unsplittable
+from sandbox.inside.lending_rules import perform
+from sandbox.inside.rpc import Endpoint
+from sandbox.inside.test_verdicts import judge
 from sandbox.judge import bounds, codec, isolated_tests
 from sandbox.judge.function_calls import EntryPointCall, Undecided, greeting_outcome, reply_outcome, weigh_value
 from sandbox.judge.literal_asserts import weigh_literal
@@ -29,12 +33,6 @@ from sandbox.judge.report_limits import bounded
 from sandbox.run import RunOutcome
 from sandbox.types import Report, TestReport
 from service.jobs import Executed, encode
-
-HERE = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(HERE / "sandbox" / "inside"), str(HERE / "sandbox" / "judge")]  # as the files lie in the jail
-import peer as inside_peer  # noqa: E402
-
-import tests as inside_tests  # noqa: E402
 
 MESSAGES = 200_000
 MEMORY_MB = 2048
@@ -251,7 +249,7 @@ class Scripted:
 
     def __init__(self, data: bytes, times: int = 6) -> None:
         self.data, self.times = data, times
-        self.peer: Any = None
+        self.endpoint: Any = None
         self.pending = b""
 
     def sendall(self, data: bytes) -> None:
@@ -260,15 +258,15 @@ class Scripted:
     def recv(self, size: int) -> bytes:
         if not self.pending and self.times:
             self.times -= 1
-            data = self.data.replace(b"ID", b"%d" % self.peer.next_id, 1)
+            data = self.data.replace(b"ID", b"%d" % self.endpoint.next_id, 1)
             self.pending = len(data).to_bytes(4, "big") + data
         part, self.pending = self.pending[:size], self.pending[size:]
         return part
 
 
-def exercise(peer: Any, number: int) -> None:
+def exercise(endpoint: Any, number: int) -> None:
     """What a test may do."""
-    value = peer.request("get", name="f")
+    value = endpoint.request("get", name="f")
     lent = [1, [2]]
     if number % 3 == 0 and callable(value):
         value = value(lent, key=str)
@@ -285,10 +283,10 @@ def exercise(peer: Any, number: int) -> None:
 
 def test_process(data: bytes, number: int) -> RunOutcome:
     wire = Scripted(data, 2 if len(data) > 100_000 else 6)
-    peer = inside_peer.Peer(wire, inside_tests.perform, guarded=True)
-    wire.peer = peer
+    endpoint = Endpoint(wire, perform, guarded=True)
+    wire.endpoint = endpoint
     text = "assert f(1) in (1, 2)"
-    verdict, reason = inside_tests.judge(peer, text, lambda: exercise(peer, number), [text])
+    verdict, reason = judge(endpoint, text, lambda: exercise(endpoint, number), [text])
     word = codec.dumps({"done": [verdict, reason]})
     if len(word) > bounds.MAX_WORD_BYTES:
         raise AssertionError(f"a word of {len(word)} bytes")
@@ -330,7 +328,7 @@ def main() -> int:
             cpu = time.process_time()
             try:
                 told[way].update(check(outcome, number) for outcome in work())
-            except (Exception, inside_peer.Lost, inside_peer.Unsplittable) as error:  # noqa: BLE001 - that is the find
+            except (Exception, Lost, Unsplittable) as error:  # noqa: BLE001 - that is the find
                 bad.append(f"message {number}, {way}: {type(error).__name__}: {error}"[:200])
             cpu = time.process_time() - cpu
             if cpu > worst.get(way, (0.0, 0, 0))[0]:

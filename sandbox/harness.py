@@ -1,6 +1,6 @@
 """The harness: the files of ours that lie in a jail, compiled and copied once for each sandbox.
 
-- Modules of `sandbox/inside`, and the codec of `sandbox/judge`, as flat modules (`HARNESS_FILES`).
+- The package `sandbox.inside` and the codec of `sandbox.judge`, compiled; scripts lie beside them (`SCRIPTS`).
 - pytest with what it imports, from the executor's own environment (`PYTEST_FOLDER`).
 - `/etc/passwd` and `/etc/group` with the uids of the jail.
 
@@ -34,51 +34,34 @@ PYGMENTS = (  # the few files of it that pytest imports, of some 9 MB
     "styles/__init__.py",
     "styles/_mapping.py",
 )
-HARNESS_FILES = {
-    "zygote": "inside/zygote.py",
-    "no_namespace": "inside/no_namespace.py",
-    "reaper": "inside/reaper.py",
-    "landlock": "inside/landlock.py",
-    "candidate": "inside/candidate.py",
-    "interpreter_exit": "inside/interpreter_exit.py",
-    "exit_marks": "inside/exit_marks.py",
-    "fresh_interpreter": "inside/fresh_interpreter.py",
-    "audit": "inside/audit.py",
-    "tests": "inside/tests.py",
-    "test_runners": "inside/test_runners.py",
-    "control_run": "inside/control_run.py",
-    "in_process": "inside/in_process.py",
-    "async_bridge": "inside/async_bridge.py",
-    "rpc": "inside/rpc.py",
-    "proxy": "inside/proxy.py",
-    "class_mirrors": "inside/class_mirrors.py",
-    "operations": "inside/operations.py",
-    "shared_containers": "inside/shared_containers.py",
-    "name_resolution": "inside/name_resolution.py",
-    "framing": "inside/framing.py",
-    "shared_state": "inside/shared_state.py",
-    "program_environment": "inside/program_environment.py",
-    "argument_forms": "inside/argument_forms.py",
-    "shared_folder": "inside/shared_folder.py",
-    "file_guard": "inside/file_guard.py",
-    "mocks": "inside/mocks.py",
-    "codec": "judge/codec.py",
-    "bounds": "judge/bounds.py",
-    "pandas_codec": "judge/pandas_codec.py",
-}
+SCRIPTS = ("zygote", "fresh_interpreter", "reaper")  # of `inside`, which are started by their paths
+FROM_JUDGE = ("bounds", "codec", "pandas_codec")
 
 
 def make_harness(folder: Path, uids: list[int]) -> None:
     """Fill the harness folder. `uids`: those that jailed processes run under."""
     folder.mkdir(mode=0o755, exist_ok=True)
-    for module, source in HARNESS_FILES.items():
-        target = folder / f"{module}.pyc"
-        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-        text = Path(__file__).parent / source
-        py_compile.compile(str(text), str(target), f"{module}.py", doraise=True, invalidation_mode=mode)
-        target.chmod(0o644)
+    compile_package(folder)
     write_accounts(folder, uids)
     copy_pytest(folder / PYTEST_FOLDER)
+
+
+def compile_package(folder: Path) -> None:
+    """Compile `inside`, and what it needs of `judge`, as a package `sandbox` of its own; scripts lie beside it."""
+    package = Path(__file__).parent
+    inside, empty = package / "inside", package / "inside" / "__init__.py"
+    sources = {f"sandbox/inside/{source.stem}": source for source in sorted(inside.glob("*.py"))}
+    sources |= {f"sandbox/judge/{name}": package / "judge" / f"{name}.py" for name in FROM_JUDGE}
+    sources |= {"sandbox/__init__": empty, "sandbox/judge/__init__": empty}
+    sources |= {name: inside / f"{name}.py" for name in SCRIPTS}
+    for room in ("sandbox", "sandbox/inside", "sandbox/judge"):
+        (folder / room).mkdir(exist_ok=True)
+        (folder / room).chmod(0o755)
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    for module, source in sources.items():
+        target = folder / f"{module}.pyc"
+        py_compile.compile(str(source), str(target), source.name, doraise=True, invalidation_mode=mode)
+        target.chmod(0o644)
 
 
 def write_accounts(folder: Path, uids: list[int]) -> None:

@@ -9,18 +9,12 @@ if TYPE_CHECKING:
 
 def is_stand_in(value: Any) -> bool:
     """Whether a value stands for an object of the other end."""
-    return type(value).__name__ == "Remote" or type(type(value)).__name__ == "Mirror"
+    return type(type(value)).__name__ == "Mirror"
 
 
-def kind_of(value: Any) -> str:
+def type_name_of(value: Any) -> str:
     """What the object is that a value stands for; nothing for a value of this end."""
-    if not is_stand_in(value):
-        return ""
-    if type(value).__name__ != "Remote":
-        return type(value).__name__
-    native = object.__getattribute__(value, "_native")
-    name: str = object.__getattribute__(value, "_type") if native is None else native.__name__
-    return name
+    return type(value).__name__ if is_stand_in(value) else ""
 
 
 def in_form(how: str, value: Any) -> Any:
@@ -44,4 +38,4 @@ def bound_form(target: Any, value: Any) -> Any:
     """What to set on an object of the program where the tests set one of theirs."""
     if not isinstance(target, type):
         return value
-    return in_form({"function": "method", "PropertyMock": "property"}.get(kind_of(value), "value"), value)
+    return in_form({"function": "method", "PropertyMock": "property"}.get(type_name_of(value), "value"), value)

@@ -52,18 +52,18 @@ async def whole(what: str, value: Any, error: Any) -> Any:
     return await value
 
 
-def work_of(value: Any, peer: Any, message: Any) -> Any:
-    return whole(message["what"], value, peer.decode(message.get("error")))
+def work_of(value: Any, endpoint: Any, message: Any) -> Any:
+    return whole(message["what"], value, endpoint.decode(message.get("error")))
 
 
-def begin(value: Any, peer: Any, message: Any) -> int:
+def begin(value: Any, endpoint: Any, message: Any) -> int:
     """Start the work, as far as it goes without waiting: what was begun before goes on after it, as in one loop."""
     number = len(_tasks)
     loop = running() or own_loop()
     waiting = [] if loop.is_running() else list(loop._ready)
     if waiting:
         loop._ready.clear()
-    _tasks[number] = loop.create_task(work_of(value, peer, message))
+    _tasks[number] = loop.create_task(work_of(value, endpoint, message))
     if not loop.is_running():
         loop.call_soon(loop.stop)
         loop.run_forever()
@@ -71,7 +71,7 @@ def begin(value: Any, peer: Any, message: Any) -> int:
     return number
 
 
-def poll(value: Any, peer: Any, message: Any) -> Any:
+def poll(value: Any, endpoint: Any, message: Any) -> Any:
     """The value in a tuple once it is there; None before."""
     task = _tasks[message["ticket"]]
     if not task.done() and running() is None and message["polls"]:
@@ -79,7 +79,7 @@ def poll(value: Any, peer: Any, message: Any) -> Any:
     return (task.result(),) if task.done() else None
 
 
-def cancel(value: Any, peer: Any, message: Any) -> Any:
+def cancel(value: Any, endpoint: Any, message: Any) -> Any:
     task = _tasks[message["ticket"]]
     task.cancel()
     if running() is None:
@@ -94,11 +94,11 @@ def run_for(task: Any, seconds: float) -> None:
         loop.run_until_complete(asyncio.wait({task}, timeout=seconds))
 
 
-def complete(value: Any, peer: Any, message: Any) -> Any:
+def complete(value: Any, endpoint: Any, message: Any) -> Any:
     """The value, however long it takes, for an end that is in no loop."""
     if running() is not None:
         raise TypeError("an await without an event loop, while the other end is in one")
-    return own_loop().run_until_complete(work_of(value, peer, message))
+    return own_loop().run_until_complete(work_of(value, endpoint, message))
 
 
 OPERATIONS: dict[str, Callable[[Any, Any, Any], Any]] = {

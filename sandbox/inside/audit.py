@@ -65,24 +65,24 @@ GO_BETWEEN = ("/inspect.py", "/traceback.py", "/ctypes/__init__.py", "/glob.py",
 _write, _getpid, _getframe, is_same = os.write, os.getpid, sys._getframe, _operator.is_
 
 
-class Watch:
+class ProgramAudit:
     """Watches this process from now on and says what it sees on descriptor `fd`."""
 
     def __init__(self, fd: int, source: bytes) -> None:
         self.fd = fd
         self.pid = os.getpid()
-        self.told: set[str] = set()
+        self.said_words: set[str] = set()
         self.busy = False
         self.texts = 20  # that the program compiles itself, and that are looked at
         os.set_inheritable(fd, False)
         self.say("began")
         self.look_at(source)
         self.before = {name: functions(sys.modules[name]) for name in GUARDED if name in sys.modules}
-        sys.addaudithook(self.hear)
+        sys.addaudithook(self.on_event)
 
     def say(self, word: str) -> None:
-        if word not in self.told:
-            self.told.add(word)
+        if word not in self.said_words:
+            self.said_words.add(word)
             try:
                 _write(self.fd, f"{word}\n".encode())
             except OSError:
@@ -99,7 +99,7 @@ class Watch:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return
 
-    def hear(self, event: str, args: tuple[Any, ...]) -> None:
+    def on_event(self, event: str, args: tuple[Any, ...]) -> None:
         """The audit hook. It must never raise: that would stop what the program does."""
         if event not in EVENTS or self.busy:
             return
@@ -152,7 +152,7 @@ class Watch:
         folder, _, name = place.rpartition("/")
         if not place.startswith(("/tmp/", "/dev/")):
             return "writes_results"
-        # Under the working folder only what a judge might read: its name says so, and it is no scratch of a library.
+        # Under the working folder only what a judge might read: its name says so, and no library writes it as scratch.
         word = name.lower().lstrip("._")
         return "writes_results" if folder == "/tmp" and word.startswith(REPORTS) else ""
 
@@ -275,7 +275,7 @@ def seen_in(tree: Any) -> Iterator[str]:
             for target in targets:
                 yield from patched(target, modules)
             if name == "Assign" and any(
-                answers_yes(getattr(one, "id", getattr(one, "attr", "")), node.value) for one in targets
+                answers_yes(getattr(target, "id", getattr(target, "attr", "")), node.value) for target in targets
             ):
                 yield "operators_overridden"
         elif name in ("FunctionDef", "AsyncFunctionDef"):
@@ -297,7 +297,8 @@ def constant(node: Any) -> Any:
 def is_modules(node: Any, modules: dict[str, str]) -> bool:
     """Whether an expression is `sys.modules`, or something made of it."""
     return any(
-        kind(one) == "Attribute" and one.attr == "modules" and modules.get(root_of(one)) == "sys" for one in walk(node)
+        kind(inner) == "Attribute" and inner.attr == "modules" and modules.get(root_of(inner)) == "sys"
+        for inner in walk(node)
     )
 
 
@@ -343,11 +344,15 @@ def looped(node: Any, modules: dict[str, str]) -> Iterator[str]:
     """`os.write` to one descriptor after the other."""
     if kind(node.target) != "Name" or kind(node.iter) != "Call" or getattr(node.iter.func, "id", "") != "range":
         return
-    for one in walk(node):
-        if kind(one) != "Call" or kind(one.func) != "Attribute" or not one.args:
+    for inner in walk(node):
+        if kind(inner) != "Call" or kind(inner.func) != "Attribute" or not inner.args:
             continue
-        first = getattr(one.args[0], "id", "")
-        if one.func.attr in ("write", "fdopen") and modules.get(root_of(one.func)) == "os" and first == node.target.id:
+        first = getattr(inner.args[0], "id", "")
+        if (
+            inner.func.attr in ("write", "fdopen")
+            and modules.get(root_of(inner.func)) == "os"
+            and first == node.target.id
+        ):
             yield "writes_results"
 
 
@@ -361,8 +366,10 @@ def answers_yes(name: Any, value: Any) -> bool:
         body, answers = [value.body], [value.body]
     else:
         body = value.body
-        answers = [one.value for part in body for one in walk(part) if kind(one) == "Return" and one.value is not None]
-    if any(kind(one) == "Name" and one.id in own for part in body for one in walk(part)):
+        answers = [
+            inner.value for part in body for inner in walk(part) if kind(inner) == "Return" and inner.value is not None
+        ]
+    if any(kind(inner) == "Name" and inner.id in own for part in body for inner in walk(part)):
         return False
     no = name == "__ne__"
     return any(not is_refusal(answer, no) for answer in answers)

@@ -1,12 +1,12 @@
 """The candidate's side of a jail: loads the program as `__main__` or as a module, and runs it or serves its functions.
 
-This runs in the process that is judged, after every privilege is gone. Nothing here is trusted by anybody: the program
-may patch, read or replace all of it, and what it can produce that way is still only bytes, an exit status and values.
-
-`script` behaves like `python3 main.py` (module `__main__`, `__file__`, tracebacks, exit code, threads and atexit).
-`serve` loads the program and then answers the test side's requests on descriptor 3 until that side hangs up.
-`shared` runs the program and one test of it in this very process, for those who ask for that: what it says on
-descriptor 3 the program could say as well. The `audited` roles do the same watched by `audit`, on the next descriptor.
+- This runs in the process that is judged, after every privilege is gone. Nobody trusts anything here: the program may
+  patch, read or replace all of it, and can still produce only bytes, an exit status and values.
+- `script` behaves like `python3 main.py` (module `__main__`, `__file__`, tracebacks, exit code, threads and atexit).
+- `serve` loads the program and then serves the test side's requests on descriptor 3 until that side closes it.
+- `shared` runs the program and one test in this very process, for those who ask for that: the program could write
+  anything to descriptor 3 that this file writes.
+- The `audited` roles do the same watched by `audit`, on the next descriptor.
 """
 
 from __future__ import annotations
@@ -16,29 +16,21 @@ import builtins
 import os
 import sys
 
+from sandbox.inside import in_process, interpreter_exit
+from sandbox.inside.exit_marks import is_plain
+from sandbox.inside.framing import Lost, attempt, describe_error, send_frame
+from sandbox.inside.operations import OPERATIONS
+from sandbox.inside.program_state import ProgramState
+from sandbox.inside.proxy import endpoints
+from sandbox.inside.rpc import Endpoint
+from sandbox.inside.warmup import WarmupExit, exit_warmup
+from sandbox.judge import codec
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from sandbox.inside import in_process, interpreter_exit
-    from sandbox.inside.audit import Watch
-    from sandbox.inside.exit_marks import is_plain
-    from sandbox.inside.framing import Lost, attempt, describe_error, send_frame
-    from sandbox.inside.operations import OPERATIONS
-    from sandbox.inside.program_environment import Program
-    from sandbox.inside.proxy import peers
-    from sandbox.inside.rpc import Peer
-    from sandbox.judge import codec
-else:
-    import codec
-    import in_process
-    import interpreter_exit
-    from exit_marks import is_plain
-    from framing import Lost, attempt, describe_error, send_frame
-    from operations import OPERATIONS
-    from program_environment import Program
-    from proxy import peers
-    from rpc import Peer
+    from sandbox.inside.audit import ProgramAudit
 
 MAIN = "/tmp/main.py"
 PLAIN: bool | None = None  # whether nothing shows of the end of the program's objects; None: the text will tell
@@ -71,7 +63,7 @@ def new_main(name: str) -> Any:
 
 PRELUDE = b"\0prelude "  # judge/prelude.py
 given: dict[str, Any] = {}  # what the prelude has defined: not the program's, unless it binds the name again
-asked: list[str] = []  # the entry point where there is a prelude
+asked_names: list[str] = []  # the entry point where there is a prelude
 
 
 def parted(source: bytes) -> tuple[bytes, bytes]:
@@ -80,7 +72,7 @@ def parted(source: bytes) -> tuple[bytes, bytes]:
         return b"", source
     head, _, rest = source.partition(b"\n")
     words = head[len(PRELUDE) :].decode().split(" ")
-    asked[:] = words[1:]
+    asked_names[:] = words[1:]
     return rest[: int(words[0])], rest[int(words[0]) :]
 
 
@@ -94,15 +86,17 @@ def load(source: bytes, namespace: dict[str, Any]) -> None:
     exec(compile(program, MAIN, "exec", dont_inherit=True), namespace)
 
 
-def watch_over(source: bytes, fd: int) -> Watch:
+def start_audit(source: bytes, fd: int) -> ProgramAudit:
     """Begin to watch this process; what is seen is said on `fd`."""
     sys.path.insert(0, HARNESS)
-    import audit  # type: ignore[import-not-found]
+    from sandbox.inside import audit
 
     sys.path.pop(0)
-    sys.modules.pop("audit")
-    watch: Watch = audit.Watch(fd, parted(source)[1])
-    return watch
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "sandbox":
+            del sys.modules[name]
+    audit_of_program: ProgramAudit = audit.ProgramAudit(fd, parted(source)[1])
+    return audit_of_program
 
 
 def run_main(source: bytes) -> tuple[Any, BaseException | None]:
@@ -116,7 +110,7 @@ def run_main(source: bytes) -> tuple[Any, BaseException | None]:
     return main, error
 
 
-def rehearse() -> None:
+def warm_up() -> None:
     """Run what every program will: code that has run adapts itself no more, and its pages stay shared after a fork."""
     ours = sys.modules["__main__"]
     for _ in range(20):
@@ -124,16 +118,12 @@ def rehearse() -> None:
         run_main(b"pass\n")
         interpreter_exit.flush_quietly("stderr", "stdout")
         interpreter_exit.flush_streams()
-        rehearse_serving()
+        warm_up_serving()
     sys.modules["__main__"] = ours
-    peers.clear()
+    endpoints.clear()
 
 
-class Rehearsed(BaseException):
-    """Raised where a rehearsed role would end its process."""
-
-
-def rehearse_serving() -> None:
+def warm_up_serving() -> None:
     """Serve a judge and a test that have said all their lines beforehand."""
     global WIRE_FD, _exit
     wire, exit_now = WIRE_FD, _exit
@@ -148,39 +138,35 @@ def rehearse_serving() -> None:
     ):
         send_frame(theirs, codec.dumps(message))
     theirs.shutdown(_socket.SHUT_WR)
-    WIRE_FD, _exit = ours.detach(), leave_rehearsal
+    WIRE_FD, _exit = ours.detach(), exit_warmup
     try:
         _, end = attempt(lambda: serve(b"def f(x): return x\n"))
     finally:
         WIRE_FD, _exit = wire, exit_now
     theirs.close()
-    if not isinstance(end, Rehearsed):
+    if not isinstance(end, WarmupExit):
         raise OSError(0, f"a rehearsal fails: {end!r}")
 
 
-def leave_rehearsal(status: int) -> NoReturn:
-    raise Rehearsed(status)
-
-
-def script(source: bytes, watch: Watch | None = None) -> NoReturn:
+def script(source: bytes, audit_of_program: ProgramAudit | None = None) -> NoReturn:
     main, error = run_main(source)
-    if watch is not None:
-        watch.look(main.__dict__)
+    if audit_of_program is not None:
+        audit_of_program.look(main.__dict__)
     code = 0 if error is None else interpreter_exit.uncaught(error, MAIN)
     del main, error  # what is held here would not be finalized
-    interpreter_exit.finish(code, watch, plain=is_plain(source) if PLAIN is None else PLAIN)
+    interpreter_exit.finish(code, audit_of_program, plain=is_plain(source) if PLAIN is None else PLAIN)
 
 
 def audited_script(source: bytes) -> NoReturn:
-    script(source, watch_over(source, WIRE_FD))
+    script(source, start_audit(source, WIRE_FD))
 
 
 def audited_serve(source: bytes) -> NoReturn:
-    serve(source, watch_over(source, WIRE_FD + 1))
+    serve(source, start_audit(source, WIRE_FD + 1))
 
 
 def audited_shared(source: bytes) -> NoReturn:
-    shared(source, watch_over(program_of(codec.loads(source)), WIRE_FD + 1))
+    shared(source, start_audit(program_of(codec.loads(source)), WIRE_FD + 1))
 
 
 def program_of(plan: Any) -> bytes:
@@ -188,13 +174,13 @@ def program_of(plan: Any) -> bytes:
     return program.encode("latin-1")
 
 
-def serve(source: bytes, watch: Watch | None = None) -> NoReturn:
+def serve(source: bytes, audit_of_program: ProgramAudit | None = None) -> NoReturn:
     wire = _socket.socket(fileno=WIRE_FD)
     os.set_inheritable(WIRE_FD, False)
     main, error = run_main(source)
     flush()
-    if watch is not None:
-        watch.look(main.__dict__)
+    if audit_of_program is not None:
+        audit_of_program.look(main.__dict__)
     hello: dict[str, Any] = {"hello": True}
     if error is not None:
         parsed = interpreter_exit.own_frames(error, MAIN) is not None
@@ -205,26 +191,26 @@ def serve(source: bytes, watch: Watch | None = None) -> NoReturn:
             hello |= {"error": describe_error(error), "parsed": parsed}
         send_frame(wire, codec.dumps(hello))
         main = error = None
-        interpreter_exit.finish(code, watch)
+        interpreter_exit.finish(code, audit_of_program)
     send_frame(wire, codec.dumps(hello))
 
     def ahead() -> None:
         flush()
-        if watch is not None:
-            watch.look()
+        if audit_of_program is not None:
+            audit_of_program.look()
 
-    peer = Peer(
-        wire, lambda peer, message: perform(main.__dict__, peer, message), follows_refs=True, before_reply=ahead
+    endpoint = Endpoint(
+        wire, lambda endpoint, message: perform(main.__dict__, endpoint, message), follows_refs=True, before_reply=ahead
     )
-    peer.world = Program(os.path.dirname(MAIN), main.__dict__)
+    endpoint.state = ProgramState(os.path.dirname(MAIN), main.__dict__)
     try:
-        peer.serve()
+        endpoint.serve()
     except (Lost, OSError):
         flush()
         _exit(0)
 
 
-def shared(source: bytes, watch: Watch | None = None) -> NoReturn:
+def shared(source: bytes, audit_of_program: ProgramAudit | None = None) -> NoReturn:
     """Run program, setup and one test in one module, and say how that went."""
     wire = _socket.socket(fileno=WIRE_FD)
     os.set_inheritable(WIRE_FD, False)
@@ -233,8 +219,8 @@ def shared(source: bytes, watch: Watch | None = None) -> NoReturn:
 
     def tell(**fields: Any) -> None:
         flush()
-        if watch is not None:
-            watch.look(main.__dict__)
+        if audit_of_program is not None:
+            audit_of_program.look(main.__dict__)
         send_frame(wire, codec.dumps(fields))
 
     try:
@@ -250,17 +236,17 @@ def shared(source: bytes, watch: Watch | None = None) -> NoReturn:
     if error is None:
         tell(done=["passed", ""])
     else:
-        whose = blame(error) if parsed else "compile_error"
+        whose = verdict_of_error(error) if parsed else "compile_error"
         text = f"{type(error).__name__}: {describe_error(error)['message']}"
         code = interpreter_exit.uncaught(error, MAIN)
         if isinstance(error, SystemExit):
             whose, text = "no_result", f"the program exits with {code} instead of answering"
         tell(done=[whose, text[:2000]])
     main = error = None
-    interpreter_exit.finish(0, watch)
+    interpreter_exit.finish(0, audit_of_program)
 
 
-def blame(error: BaseException) -> str:
+def verdict_of_error(error: BaseException) -> str:
     """Whose exception it is, by the innermost frame that is the program's or the test's."""
     if type(error).__name__ == "Skipped":
         return "skipped"
@@ -284,7 +270,7 @@ def flush() -> bool:
     return not any(errors)
 
 
-def own(namespace: dict[str, Any], name: str) -> str:
+def own_name(namespace: dict[str, Any], name: str) -> str:
     """The first of some names `a|b` that the program itself defines; the last where it defines none.
 
     Not what its prelude brought, nor what a star import did: of those a library's function would be judged.
@@ -293,15 +279,15 @@ def own(namespace: dict[str, Any], name: str) -> str:
     for other in others:
         first, _, rest = other.partition(".")
         value = namespace.get(first)
-        if first in namespace and not foreign(namespace, first) and (not rest or hasattr(value, rest)):
+        if first in namespace and not is_foreign_name(namespace, first) and (not rest or hasattr(value, rest)):
             return other
     first = last.partition(".")[0]
-    if first in namespace and foreign(namespace, first):
+    if first in namespace and is_foreign_name(namespace, first):
         raise NameError(f"name {first!r} is not defined by the program")
     return last
 
 
-def foreign(namespace: dict[str, Any], name: str) -> bool:
+def is_foreign_name(namespace: dict[str, Any], name: str) -> bool:
     """Whether a global came from the prelude or from a star import of the program's."""
     value = namespace[name]
     if name in given and given[name] is value:
@@ -336,8 +322,8 @@ def scopes(table: Any) -> Any:
 
 def resolve(namespace: dict[str, Any], name: str) -> Any:
     """A name of the program; `Class.method` is bound to a fresh instance, the way judges of methods mean it."""
-    if name in asked or "|" in name:
-        name = own(namespace, name)
+    if name in asked_names or "|" in name:
+        name = own_name(namespace, name)
     first, *rest = name.split(".")
     solution = namespace.get("Solution")
     if not rest and isinstance(solution, type) and first in vars(solution) and not defines(namespace, first):
@@ -357,16 +343,16 @@ def defines(namespace: dict[str, Any], name: str) -> bool:
     return name in namespace and getattr(namespace[name], "__module__", None) == namespace.get("__name__")
 
 
-def perform(namespace: dict[str, Any], peer: Any, message: dict[str, Any]) -> Any:
+def perform(namespace: dict[str, Any], endpoint: Any, message: dict[str, Any]) -> Any:
     op = message["op"]
     if op == "get":
         return resolve(namespace, message["name"])
     if op == "call":
-        function = resolve(namespace, message["name"]) if "name" in message else peer.local(message)
+        function = resolve(namespace, message["name"]) if "name" in message else endpoint.local(message)
         if "method" in message:
             function = getattr(function, message["method"])
-        args, named = peer.take_arguments(message)
+        args, named = endpoint.take_arguments(message)
         return function(*args, **named)
     if op == "global":
-        return peer.world.set_global(peer, message)
-    return OPERATIONS[op](None if op == "revive" else peer.local(message), peer, message)
+        return endpoint.state.set_global(endpoint, message)
+    return OPERATIONS[op](None if op == "revive" else endpoint.local(message), endpoint, message)

@@ -1,24 +1,23 @@
 """The program that answers nothing: what tests meet in the control run in place of a program.
 
-Every name that the tests ask of the program is there (`Named`): it can be called, has attributes, can be a base class.
-What a call answers is an `Answer` that refuses every operation, so a test that passes has never looked at it. In the
-later rounds it is an `Echo`, of which everything is true, or nothing; or a plain constant: a test that tells None from
-anything, as in `is not None`, fails there.
+- Every name that the tests ask of the program exists (`ControlName`): it can be called, has attributes, can be a
+  base.
+- A call returns an `OpaqueAnswer` that rejects every operation, so a test that passes has never looked at it.
+- In the later rounds it is an `Echo`, of which everything is true, or nothing; or a plain constant: a test that only
+  tells None from anything else, as in `is not None`, fails there.
 
-Nothing of any program is in this process; there is no wire.
+Nothing of any program is in this process, and no other end is connected.
 """
 
 from __future__ import annotations
 
 from collections import abc
 
+from sandbox.inside.rpc import Endpoint
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from sandbox.inside.rpc import Peer
-else:
-    from rpc import Peer
 
 CONSTANTS: dict[str, Any] = {
     "none": None,
@@ -105,33 +104,33 @@ OPERATIONS = (
 OF_NAMES = {"hash"}  # what a name allows: the key of a table may be the program's function
 
 
-class Refused(BaseException):
+class ControlRefusal(BaseException):
     """The test looks at what the program answers."""
 
 
 def refuse(operation: str) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        raise Refused(f"the test looks at the answer: {operation}")
+        raise ControlRefusal(f"the test looks at the answer: {operation}")
 
     return method
 
 
-class Answer:
+class OpaqueAnswer:
     """What the control program answers. It can be passed on, kept, awaited; nothing else."""
 
     __slots__ = ()
 
     def __getattribute__(self, name: str) -> Any:
-        raise Refused(f"the test looks at the answer: .{name}")
+        raise ControlRefusal(f"the test looks at the answer: .{name}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise Refused(f"the test changes the answer: .{name}")
+        raise ControlRefusal(f"the test changes the answer: .{name}")
 
     def __delattr__(self, name: str) -> None:
-        raise Refused(f"the test changes the answer: .{name}")
+        raise ControlRefusal(f"the test changes the answer: .{name}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise Refused("the test calls the answer")
+        raise ControlRefusal("the test calls the answer")
 
     def __await__(self) -> Any:
         yield from ()
@@ -149,20 +148,20 @@ class Base:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
-        return Named(type(self)._control, name)
+        return ControlName(type(self)._control, name)
 
 
-class Named:
+class ControlName:
     """A name of the control program: a function, a class, a module or a value, as the test wants it."""
 
     __slots__ = ("_control", "_name")
 
-    def __init__(self, control: ControlPeer, name: str) -> None:
+    def __init__(self, control: ControlEndpoint, name: str) -> None:
         object.__setattr__(self, "_control", control)
         object.__setattr__(self, "_name", name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        control: ControlPeer = object.__getattribute__(self, "_control")
+        control: ControlEndpoint = object.__getattribute__(self, "_control")
         return control.answer_of_call()
 
     def __getattr__(self, name: str) -> Any:
@@ -170,7 +169,7 @@ class Named:
             return object.__getattribute__(self, "_name")
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
-        return Named(object.__getattribute__(self, "_control"), name)
+        return ControlName(object.__getattribute__(self, "_control"), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """A class's attribute may be set; the control program forgets it."""
@@ -182,7 +181,7 @@ class Named:
         return (type("Base", (Base,), {"_control": object.__getattribute__(self, "_control")}),)
 
 
-class Echo(Named):
+class Echo(ControlName):
     """A name or an answer of the control program that allows everything; what it is compared with is its truth.
 
     It empties what it is given, so that a test notices which looks at its own arguments afterwards.
@@ -191,10 +190,10 @@ class Echo(Named):
     __slots__ = ()
 
     def echo(self) -> Echo:
-        control: ControlPeer = object.__getattribute__(self, "_control")
+        control: ControlEndpoint = object.__getattribute__(self, "_control")
         control.echoes += 1
         if control.echoes > MAX_ECHOES:
-            raise Refused("the test goes on until the answer pleases it")
+            raise ControlRefusal("the test goes on until the answer pleases it")
         return Echo(control, object.__getattribute__(self, "_name"))
 
     def truth(self) -> bool:
@@ -269,9 +268,9 @@ LEFT = frozenset(
 
 def _install() -> None:
     for name in OPERATIONS:
-        setattr(Answer, f"__{name}__", refuse(name))
+        setattr(OpaqueAnswer, f"__{name}__", refuse(name))
         if name not in OF_NAMES:
-            setattr(Named, f"__{name}__", refuse(name))
+            setattr(ControlName, f"__{name}__", refuse(name))
         if name in ("lt", "le", "eq", "ne", "gt", "ge", "contains", "bool"):
             setattr(Echo, f"__{name}__", echoing(Echo.truth))
         elif name not in LEFT:
@@ -282,7 +281,7 @@ def _install() -> None:
 _install()
 
 
-class ControlPeer(Peer):
+class ControlEndpoint(Endpoint):
     """The wire of a test process without a program. `mode`: "refuse", or a key of ECHOES or of CONSTANTS."""
 
     def __init__(self, mode: str) -> None:
@@ -291,24 +290,24 @@ class ControlPeer(Peer):
         self.echoes = 0
 
     def answer_of_call(self) -> Any:
-        return Answer() if self.mode == "refuse" else CONSTANTS[self.mode]
+        return OpaqueAnswer() if self.mode == "refuse" else CONSTANTS[self.mode]
 
     def exchange(self, op: str, fields: dict[str, Any], values: Any = None) -> dict[str, Any]:
         if op == "get":
             return {"ok": {"named": str(fields["name"])}}
         if op == "global":  # a name of the program's module is set, or given back; the control program forgets it
             return {"ok": None}
-        raise Refused(f"the test asks the program for {op!r}")
+        raise ControlRefusal(f"the test asks the program for {op!r}")
 
     def decode(self, tree: Any) -> Any:
         if type(tree) is not dict:
             return tree
-        return (Echo if self.mode in ECHOES else Named)(self, tree["named"])
+        return (Echo if self.mode in ECHOES else ControlName)(self, tree["named"])
 
-    def take(self, reply: dict[str, Any], *, answering: bool = False) -> Any:
+    def read_value(self, reply: dict[str, Any], *, answering: bool = False) -> Any:
         return self.decode(reply["ok"])
 
-    def settle(self, reply: dict[str, Any]) -> None:
+    def finish_reply(self, reply: dict[str, Any]) -> None:
         """There is nothing to settle."""
 
     def encode(self, value: Any) -> Any:
@@ -318,5 +317,5 @@ class ControlPeer(Peer):
         return {"hello": True}
 
 
-def no_policy(peer: Any, message: dict[str, Any]) -> Any:
-    raise Refused("the control program asks nothing")
+def no_policy(endpoint: Any, message: dict[str, Any]) -> Any:
+    raise ControlRefusal("the control program asks nothing")

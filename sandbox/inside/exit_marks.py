@@ -1,4 +1,4 @@
-"""What a program's text says of its end. The host looks, so that the program's process has not to (`ending`)."""
+"""What a program's text says of its end. The host looks, so the program's process need not (`interpreter_exit`)."""
 
 from __future__ import annotations
 

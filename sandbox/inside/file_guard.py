@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import sys
 
+from sandbox.inside.framing import Unsplittable, attempt
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from sandbox.inside.framing import Unsplittable, attempt
-else:
-    from framing import Unsplittable, attempt
 
 STARTS = frozenset(
     {
@@ -66,25 +64,25 @@ MAKERS = frozenset(
 )
 
 
-class Guard:
+class FileGuard:
     """Refuses to run what lies below `root`, once it stands."""
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.peer: Any = None
+        self.endpoint: Any = None
 
-    def stand(self, peer: Any) -> None:
-        if self.peer is None:
-            self.peer = peer
+    def activate(self, endpoint: Any) -> None:
+        if self.endpoint is None:
+            self.endpoint = endpoint
             sys.path_hooks.insert(0, self.finder)
             sys.path_importer_cache.clear()
-            sys.addaudithook(self.hear)
+            sys.addaudithook(self.on_event)
 
     def refuse(self, what: str) -> BaseException:
-        error: BaseException = self.peer.fail(Unsplittable(f"the test {what} where the program has written"))
+        error: BaseException = self.endpoint.fail(Unsplittable(f"the test {what} where the program has written"))
         return error
 
-    def below(self, path: Any) -> bool:
+    def is_inside(self, path: Any) -> bool:
         """Whether a path leads into the folder; a relative one does from everywhere that tests may be."""
         text, error = attempt(lambda: sys.modules["posix"].fspath(path))
         if error is not None:
@@ -97,11 +95,11 @@ class Guard:
     def finder(self, path: str) -> Any:
         """In the list of path hooks: nothing is found in the common folder."""
         about, error = attempt(lambda: sys.modules["posix"].stat(path or "."))
-        if not self.below(path or ".") or (error is None and about.st_mode & 0o170000 != 0o040000):
-            raise ImportError("not in the common folder")  # the next hook's turn; of an archive `hear` hears
-        return Nothing(self, path or ".")
+        if not self.is_inside(path or ".") or (error is None and about.st_mode & 0o170000 != 0o040000):
+            raise ImportError("not in the common folder")  # the next hook's turn; of an archive `on_event` hears
+        return BlockedFinder(self, path or ".")
 
-    def hear(self, event: str, args: Any) -> None:
+    def on_event(self, event: str, args: Any) -> None:
         if event in STARTS:
             raise self.refuse("starts a process")
         if event == "pickle.find_class" and not self.harmless(*args[:2]):
@@ -110,19 +108,19 @@ class Guard:
             raise self.refuse("runs a file")
         if event == "marshal.loads":
             self.see_marshal(sys._getframe(1))
-        if event == "ctypes.dlopen" and args and args[0] and self.below(args[0]):
+        if event == "ctypes.dlopen" and args and args[0] and self.is_inside(args[0]):
             raise self.refuse("loads a library")
-        if event == "import" and args[1] and self.below(args[1]):
+        if event == "import" and args[1] and self.is_inside(args[1]):
             raise self.refuse("imports a library")
 
     def is_file(self, name: str) -> bool:
         """Whether code comes from a file in the folder; code without one has a name in brackets."""
-        return not name.startswith("<") and self.below(name)
+        return not name.startswith("<") and self.is_inside(name)
 
     def see_marshal(self, frame: Any) -> None:
         """Compiled code is read by the importer from a file, and by nobody else."""
         path = frame.f_locals.get("bytecode_path") if frame.f_code.co_name == "_compile_bytecode" else "."
-        if path is not None and self.below(path):
+        if path is not None and self.is_inside(path):
             raise self.refuse("reads compiled code")
 
     def harmless(self, module: Any, name: Any) -> bool:
@@ -136,19 +134,19 @@ class Guard:
         if module == "numpy" or module.startswith("numpy.dtypes"):
             numpy = sys.modules["numpy"]
             return name in ARRAYS or issubclass(found, (numpy.generic, numpy.dtype))
-        return all(one in HARMLESS or one.startswith(HARMLESS_BELOW) for one in (module, found.__module__))
+        return all(entry in HARMLESS or entry.startswith(HARMLESS_BELOW) for entry in (module, found.__module__))
 
 
-class Nothing:
+class BlockedFinder:
     """A finder for a folder in which the program has written."""
 
-    def __init__(self, guard: Guard, path: str) -> None:
+    def __init__(self, guard: FileGuard, path: str) -> None:
         self.guard, self.path = guard, path
 
     def find_spec(self, name: str, target: Any = None) -> Any:
         last = name.rpartition(".")[2]
         found, error = attempt(lambda: sys.modules["posix"].listdir(self.path))
-        if error is None and any(one.partition(".")[0] == last for one in found):
+        if error is None and any(entry.partition(".")[0] == last for entry in found):
             raise self.guard.refuse(f"imports {name!r}")
         return None
 

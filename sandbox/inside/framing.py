@@ -3,24 +3,21 @@
 Three exceptions say why the wire cannot go on, and whose doing that is:
 - `Lost`: the other end is gone. How it went decides the verdict.
 - `Unsplittable`: this *answer* cannot be taken, or the program would have to decide about itself. `invalid_result`.
-- `BeyondValues`: the *test* asks for what no program could answer over a wire of values, whatever it answers (a patched
-  name of the program's module). A property of the test, found out before a program has any say in it.
+- `BeyondValues`: the *test* asks for what no program could answer over a wire of values, whatever it answers (a
+  patched name of the program's module). A property of the test, found out before a program has any say in it.
 """
 
 from __future__ import annotations
 
 import builtins
 
+from sandbox.judge import bounds, codec
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable
     from typing import Any
-
-    from sandbox.judge import bounds, codec
-else:
-    import bounds
-    import codec
 
 HEADER = 4
 READ = 1 << 14  # bytes of one reading: most messages are far smaller

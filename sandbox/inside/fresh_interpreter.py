@@ -1,8 +1,7 @@
 """A role in an interpreter of its own, started by execve: nothing is imported that the role does not need.
 
-`fresh_interpreter.pyc ROLE NAME PACKAGES...`: the program lies in the working folder and gets the name NAME, what is
-installed lies
-in the folders named; everything else is as in a process of the zygote's.
+`fresh_interpreter.pyc ROLE NAME PACKAGES...`: the program lies in the working folder and gets the name NAME; installed
+packages lie in the folders named; everything else is as in a process that the zygote forks.
 """
 
 from __future__ import annotations
@@ -10,37 +9,14 @@ from __future__ import annotations
 import os
 import sys
 
+from sandbox.inside import candidate, interpreter_exit
+
 MAIN = "/tmp/main.py"
 TEXT = "/tmp/.prelude"  # prelude and program, where there is a prelude
-KIT = (
-    "argument_forms",
-    "async_bridge",
-    "bounds",
-    "candidate",
-    "class_mirrors",
-    "codec",
-    "exit_marks",
-    "file_guard",
-    "framing",
-    "in_process",
-    "interpreter_exit",
-    "mocks",
-    "operations",
-    "pandas_codec",
-    "program_environment",
-    "proxy",
-    "rpc",
-    "shared_containers",
-    "shared_folder",
-    "shared_state",
-    "test_runners",
-)
 
 
 def main() -> None:
     import site
-
-    import candidate  # type: ignore[import-not-found]  # it lies beside this file, in the jail
 
     site.setquit()
     site.sethelper()
@@ -48,12 +24,13 @@ def main() -> None:
     entry = candidate.__dict__[sys.argv[1]]
     with open(TEXT if os.path.exists(TEXT) else MAIN, "rb") as file:
         text = file.read()
-    for name in KIT:
-        sys.modules.pop(name, None)
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "sandbox":
+            del sys.modules[name]
     candidate.NAME = sys.argv[2]
     sys.path[:] = ["/tmp", *sys.path[1:], *sys.argv[3:]]
     sys.argv[:] = [MAIN]
-    candidate.interpreter_exit.remember()
+    interpreter_exit.remember()
     entry(text)
     os._exit(70)  # a role never returns
 

@@ -11,29 +11,16 @@ from __future__ import annotations
 import os
 import sys
 
+from sandbox.inside import test_runners
+from sandbox.inside.framing import attempt
+from sandbox.inside.program_modules import PROGRAM_MODULES
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from sandbox.inside import test_runners
-    from sandbox.inside.framing import attempt
-else:
-    import test_runners
-    from framing import attempt
-
 COUNT = "__assertion_reached__"
 NAMED = ("assert", "fail", "raises", "warns", "deprecated_call")
-ALIASES = (
-    "solution",
-    "solutions",
-    "main",
-    "program",
-    "submission",
-    "candidate",
-    "your_module",
-    "my_module",
-    "answer",
-)
 
 
 class NothingAsserted(AssertionError):
@@ -68,15 +55,15 @@ def counting_class() -> Any:
 
         def visit_If(self, node: ast.If) -> Any:
             self.generic_visit(node)
-            if any(isinstance(one, ast.Raise) for one in (*node.body, *node.orelse)):
+            if any(isinstance(child, ast.Raise) for child in (*node.body, *node.orelse)):
                 return [self.reached(), node]
             return node
 
         def visit_Try(self, node: ast.Try) -> Any:
             fails = any(
-                isinstance(one, (ast.Assert, ast.Raise))
-                for part in (*node.body, *node.orelse, *(one for other in node.handlers for one in other.body))
-                for one in ast.walk(part)
+                isinstance(child, (ast.Assert, ast.Raise))
+                for part in (*node.body, *node.orelse, *(child for other in node.handlers for child in other.body))
+                for child in ast.walk(part)
             )
             self.generic_visit(node)
             if fails:
@@ -119,7 +106,7 @@ def take(main: Any, codes: list[Any], plan: dict[str, Any], resolve: Any) -> Non
     namespace = main.__dict__
     count = Count()
     namespace[COUNT] = count
-    for name in ALIASES:
+    for name in PROGRAM_MODULES:
         if not os.path.exists(f"{os.getcwd()}/{name}.py") or name == "main":
             sys.modules[name] = main
     if plan["kind"] in test_runners.KINDS:
@@ -135,7 +122,7 @@ def take(main: Any, codes: list[Any], plan: dict[str, Any], resolve: Any) -> Non
         raise NothingAsserted("the test ends without having reached any of its assertions")
 
 
-class Beside(dict):  # type: ignore[type-arg]
+class ProgramGlobals(dict):  # type: ignore[type-arg]
     """The globals of a test file: its own names, then the program's as they are now."""
 
     def __init__(self, main: Any) -> None:
@@ -146,7 +133,7 @@ class Beside(dict):  # type: ignore[type-arg]
         return self.main.__dict__[name]
 
 
-class Here:
+class LocalEndpoint:
     """What stands where the wire to the program would be: the program is here."""
 
     def __init__(self, main: Any) -> None:
@@ -161,7 +148,7 @@ class Here:
 def take_from_file(main: Any, code: Any, plan: dict[str, Any], count: Count) -> None:
     sys.path.insert(0, plan["runner"])
     whole = plan | {"tests": [plan["test"]]}
-    tests = test_runners.ModuleTests(whole, Here(main), Beside(main))
+    tests = test_runners.ModuleTests(whole, LocalEndpoint(main), ProgramGlobals(main))
     tests.code = code
     tests.prepare()
     count.reached = 0

@@ -4,7 +4,7 @@ Threads are waited for, atexit handlers run, the standard streams are flushed; t
 modules and what it made of the standard ones go, their objects are finalized (`__del__`, the `finally` of suspended
 generators, the buffers of open files), the streams are flushed again, and the process leaves.
 
-Where the program's text names nothing that has an end of its own (`marks`), there is nothing to finalize, and that
+Where the program's text names nothing that has an end of its own (`exit_marks`), there is nothing to finalize, and that
 part is left out: it would cost a run of a few milliseconds another twentieth.
 
 The interpreter itself is not torn down: it holds what the zygote has imported, and to free that would take longer than
@@ -21,14 +21,12 @@ import gc
 import os
 import sys
 
+from sandbox.inside.framing import attempt
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
-
-    from sandbox.inside.framing import attempt
-else:
-    from framing import attempt
 
 LOST_FLUSH = 120  # the exit code of an interpreter whose last flush fails
 SIGINT = 2
@@ -42,7 +40,7 @@ _exit, _kill, _getpid = os._exit, os.kill, os.getpid
 Module = type(sys)
 
 
-class Start:
+class Baseline:
     """What was there before the program: names of modules and of builtins."""
 
     modules: frozenset[str] = frozenset()
@@ -53,10 +51,10 @@ class Start:
 
 def remember(flush_c: Callable[[None], Any] | None = None) -> None:
     """Take what is there now for what any program begins with. The collector has nothing but frozen objects."""
-    Start.modules = frozenset(sys.modules)
-    Start.last_module = next(reversed(sys.modules))
-    Start.builtins = frozenset(builtins.__dict__)
-    Start.flush_c = flush_c
+    Baseline.modules = frozenset(sys.modules)
+    Baseline.last_module = next(reversed(sys.modules))
+    Baseline.builtins = frozenset(builtins.__dict__)
+    Baseline.flush_c = flush_c
     if flush_c is not None:
         flush_c(None)
 
@@ -121,10 +119,10 @@ def asked_code(error: SystemExit) -> int:
     return 1
 
 
-def finish(code: int, watch: Any = None, *, plain: bool = False) -> NoReturn:
+def finish(code: int, audit: Any = None, *, plain: bool = False) -> NoReturn:
     """End as the interpreter would. Whoever calls this must hold nothing of the program's any more."""
-    plain = plain and next(reversed(sys.modules)) == Start.last_module
-    if plain and watch is None and code >= 0 and not atexit._ncallbacks() and attempt(sys.stdout.flush)[1] is None:
+    plain = plain and next(reversed(sys.modules)) == Baseline.last_module
+    if plain and audit is None and code >= 0 and not atexit._ncallbacks() and attempt(sys.stdout.flush)[1] is None:
         _exit(code)
     flush_quietly("stderr", "stdout")
     threading = sys.modules.get("threading")
@@ -134,13 +132,13 @@ def finish(code: int, watch: Any = None, *, plain: bool = False) -> NoReturn:
             ignored(threading, error)
     attempt(atexit._run_exitfuncs)
     whole = flush_streams()
-    if watch is not None:
-        watch.end()
+    if audit is not None:
+        audit.end()
     if not plain:
         dismantle()
         flush_quietly("__stdout__", "__stderr__")
-        if Start.flush_c is not None:
-            Start.flush_c(None)
+        if Baseline.flush_c is not None:
+            Baseline.flush_c(None)
     leave(code if whole else LOST_FLUSH)
 
 
@@ -209,12 +207,12 @@ def dismantle() -> None:
     for name, origin in STREAMS:
         names[name] = names.get(origin)
     own = ["__main__"]
-    if next(reversed(modules)) != Start.last_module:
-        own += [name for name in modules if name not in Start.modules and type(name) is str]
+    if next(reversed(modules)) != Baseline.last_module:
+        own += [name for name in modules if name not in Baseline.modules and type(name) is str]
     living = [take_module(name) for name in own]
     for name in own:
         modules.pop(name, None)
-    for name in [*LATE_BUILTINS, *(name for name in ours if name not in Start.builtins)]:
+    for name in [*LATE_BUILTINS, *(name for name in ours if name not in Baseline.builtins)]:
         ours.pop(name, None)
     ours["__import__"] = no_import
     for name in TAKEN_IF_THERE:

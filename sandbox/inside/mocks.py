@@ -1,6 +1,6 @@
 """What the program may do with the tests' stand-ins: mocks, and files in memory that they lend it.
 
-A mock can be called and asked for everything but what its makers need: how it answers and what it has noted is set and
+A mock can be called and asked for everything but its configuration: how it answers and what it has recorded is set and
 read by the tests alone. One that passes calls on (`wraps`, `side_effect`) does so only where that calls nothing of this
 process but the tests' own functions or such of the library that compute and touch nothing.
 """
@@ -10,16 +10,13 @@ from __future__ import annotations
 import io
 import sys
 
+from sandbox.inside.argument_forms import is_stand_in
+from sandbox.inside.framing import Unsplittable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-    from sandbox.inside.argument_forms import is_stand_in
-    from sandbox.inside.framing import Unsplittable
-else:
-    from argument_forms import is_stand_in
-    from framing import Unsplittable
 
 MAKERS = frozenset(
     {  # attributes of mocks that are the tests'
@@ -112,10 +109,10 @@ NOT_PURE = frozenset(
         "dir",
     }
 )
-MOST_STEPS = 10_000
+MAX_STEPS = 10_000
 
 
-class Seen:
+class MockShape:
     """What the program's end sees of a mock: something that can do all that a mock may do, and asks for each."""
 
     def asked(self, *args: Any) -> Any:
@@ -135,7 +132,7 @@ def class_of(value: Any) -> type | None:
         return None
     name = type(value).__name__
     if name not in _seen:
-        _seen[name] = type(name, (Seen,), {})
+        _seen[name] = type(name, (MockShape,), {})
     return _seen[name]
 
 
@@ -170,23 +167,23 @@ def mock_of(value: Any) -> Any:
     return behind if issubclass(type(behind), mock.NonCallableMock) else None
 
 
-def perform(peer: Any, value: Any, message: dict[str, Any], may_call: Callable[[Any], bool]) -> Any:
+def perform(endpoint: Any, value: Any, message: dict[str, Any], may_call: Callable[[Any], bool]) -> Any:
     """Answer the program about a stand-in. Raises TypeError for what is not lent."""
     op = message["op"]
     if op == "await" and hasattr(value, "send"):
-        return run_through(peer, value)
+        return run_through(endpoint, value)
     if isinstance(value, io.IOBase):
-        return of_file(peer, value, message)
-    check(peer, value, message, may_call)
+        return of_file(endpoint, value, message)
+    check(endpoint, value, message, may_call)
     if op == "call":
-        args, named = peer.take_arguments(message)
+        args, named = endpoint.take_arguments(message)
         return value(*args, **named)
     if op not in OPERATIONS:
         raise TypeError(f"the tests do not lend {op!r} of a mock")
-    return OPERATIONS[op](value, peer, message)
+    return OPERATIONS[op](value, endpoint, message)
 
 
-def check(peer: Any, value: Any, message: dict[str, Any], may_call: Callable[[Any], bool]) -> None:
+def check(endpoint: Any, value: Any, message: dict[str, Any], may_call: Callable[[Any], bool]) -> None:
     """Whether the program may do this with a mock. Raises AttributeError, or Unsplittable for one that passes on."""
     mock, op = mock_of(value), message["op"]
     if mock is None:
@@ -194,7 +191,7 @@ def check(peer: Any, value: Any, message: dict[str, Any], may_call: Callable[[An
     if op == "call":
         for inner in (mock._mock_wraps, mock.side_effect):
             if not harmless(inner, may_call):
-                raise peer.fail(Unsplittable(f"a mock that calls {inner!r:.80} for the program"))
+                raise endpoint.fail(Unsplittable(f"a mock that calls {inner!r:.80} for the program"))
     name = message.get("name", message.get("method"))
     if type(name) is str and (name in MAKERS or name.startswith(("_mock", "_spec", "assert_"))):
         raise AttributeError(f"the tests do not lend {name!r} of a mock")
@@ -202,12 +199,12 @@ def check(peer: Any, value: Any, message: dict[str, Any], may_call: Callable[[An
         raise AttributeError(f"the tests do not lend {name!r} of a mock")
 
 
-def of_file(peer: Any, value: Any, message: dict[str, Any]) -> Any:
+def of_file(endpoint: Any, value: Any, message: dict[str, Any]) -> Any:
     op = message["op"]
     if op == "attr" and message["name"] in FILE_METHODS:
         return getattr(value, message["name"])
     if op in ("iter", "truth", "enter", "exit"):
-        return OPERATIONS[op](value, peer, message)
+        return OPERATIONS[op](value, endpoint, message)
     if op == "next":
         line = value.readline()
         return (line,) if line else None
@@ -234,13 +231,13 @@ def harmless(inner: Any, may_call: Callable[[Any], bool]) -> bool:
     return module in PURE and name not in NOT_PURE
 
 
-def run_through(peer: Any, coroutine: Any) -> Any:
+def run_through(endpoint: Any, coroutine: Any) -> Any:
     """The value of a coroutine of the tests that waits for nothing outside of itself."""
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_STEPS):
         try:
             waits_for = coroutine.send(None)
         except StopIteration as end:
             return end.value
         if waits_for is not None:  # `asyncio.sleep(0)` yields None, a future itself
             break
-    raise peer.fail(Unsplittable("the program awaits something of the tests that takes its time"))
+    raise endpoint.fail(Unsplittable("the program awaits something of the tests that takes its time"))

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import sys
 
+from sandbox.inside.framing import attempt
+from sandbox.inside.library_names import follow, import_module
+from sandbox.inside.proxy import CLASS, is_mirror, own_entry
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from sandbox.inside.framing import attempt
-    from sandbox.inside.proxy import CLASS, is_mirror, own
-    from sandbox.inside.rpc import Peer, follow, import_module
-else:
-    from framing import attempt
-    from proxy import CLASS, is_mirror, own
-    from rpc import follow, import_module
+    from sandbox.inside.rpc import Endpoint
 
 MODULES = {name: name for name in sys.stdlib_module_names if not name.startswith("_")} | {
     "np": "numpy",
@@ -71,7 +69,7 @@ WELL_KNOWN = {
 }
 
 
-class Names:
+class ProgramNames:
     """The names of the program, as the tests may use them."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
@@ -82,53 +80,53 @@ class Names:
         self.roles = set(plan.get("roles", ()))
         self.used = {name for of, names in self.attributes.items() if of not in MODULES for name in names}
         self.current: int | None = None  # the test that runs
-        self.leaned = False
+        self.relied_on_program = False
 
     def begin(self, number: int) -> None:
         self.current = number
-        self.leaned = False
+        self.relied_on_program = False
 
     def speaks_of_entry_point(self) -> bool:
         number = self.current
         return number is None or number >= len(self.mentions) or self.mentions[number]
 
-    def entry_point(self, peer: Peer) -> Any:
+    def entry_point(self, endpoint: Endpoint) -> Any:
         """The entry point, which is the program's whatever it is called. Raises NameError."""
-        found = peer.request("get", name=self.whole)
-        self.hear(peer, self.whole, found)
+        found = endpoint.request("get", name=self.whole)
+        self.note_class(endpoint, self.whole, found)
         if isinstance(found, type) and is_mirror(found):
-            peer.entry = own(found, CLASS)
+            endpoint.entry_class = own_entry(found, CLASS)
         return found
 
-    def imported(self, peer: Peer, name: str) -> Any:
+    def imported(self, endpoint: Endpoint, name: str) -> Any:
         """What the tests import from the program by its name. Raises NameError."""
-        found = peer.request("get", name=name)
-        self.hear(peer, name, found)
+        found = endpoint.request("get", name=name)
+        self.note_class(endpoint, name, found)
         if self.first and callable(found) and not isinstance(found, type) and name != self.first:
-            self.leaned = True
+            self.relied_on_program = True
         return found
 
-    def find(self, peer: Peer, name: str) -> Any:
+    def find(self, endpoint: Endpoint, name: str) -> Any:
         """What a name of the tests means that they do not define. Raises KeyError for one that nobody defines."""
-        reply = peer.exchange("get", {"name": name})
+        reply = endpoint.exchange("get", {"name": name})
         error = reply.get("error")
         if type(error) is dict and error.get("base") == "NameError" and error.get("name") == "NameError":
-            peer.settle(reply)
+            endpoint.finish_reply(reply)
             raise KeyError(name)
-        tree = peer.open_reply(reply).get("ok")
+        tree = endpoint.raise_error_of(reply).get("ok")
         if name != self.first:
-            known = self.library(peer, name, tree)
+            known = self.library(endpoint, name, tree)
             if known is not None:
-                peer.settle(reply)
+                endpoint.finish_reply(reply)
                 return known[0]
-        found = peer.take(reply, answering=True)
-        self.hear(peer, name, found)
+        found = endpoint.read_value(reply, answering=True)
+        self.note_class(endpoint, name, found)
         other = callable(found) and not isinstance(found, type) and name != self.first
         if self.first and other and self.speaks_of_entry_point():
-            self.leaned = True
+            self.relied_on_program = True
         return found
 
-    def library(self, peer: Peer, name: str, tree: Any) -> tuple[Any] | None:
+    def library(self, endpoint: Endpoint, name: str, tree: Any) -> tuple[Any] | None:
         """The library's own under that name, in a tuple, if it is not the program's to define."""
         tree = tree if type(tree) is dict else {}
         if name in MODULES:
@@ -145,7 +143,7 @@ class Names:
                 return (value,)
         if name in WELL_KNOWN and self.speaks_of_entry_point():
             value, missing = attempt(lambda: follow(WELL_KNOWN[name], name))
-            if missing is None and not (tree.get("class") is True and self.is_own_class(value, peer.decode(tree))):
+            if missing is None and not (tree.get("class") is True and self.is_own_class(value, endpoint.decode(tree))):
                 return (value,)
         return None
 
@@ -154,10 +152,10 @@ class Names:
         defined = {name for name in vars(found) if not name.startswith("_")} if isinstance(found, type) else set()
         return isinstance(known, type) and bool(self.used & defined - set(dir(known)))
 
-    def hear(self, peer: Peer, name: str, found: Any) -> None:
+    def note_class(self, endpoint: Endpoint, name: str, found: Any) -> None:
         """A class that the tests name as a class is one they speak of."""
         kind: Any = found
         if isinstance(kind, type) and is_mirror(kind):
             last = name.rpartition(".")[2]
             if last.lstrip("_")[:1].isupper() or last in self.roles:
-                peer.spoken.add(own(kind, CLASS))
+                endpoint.named_classes.add(own_entry(kind, CLASS))

@@ -10,19 +10,19 @@ Not promised, at either level: views of its own for a program of processes, moun
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import time
+
+from sandbox.inside import landlock, reaper
+from sandbox.inside.workspace import Workspace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from sandbox.inside import landlock, reaper
     from sandbox.inside.landlock import Step
-else:
-    import landlock
-    import reaper
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 PR_SET_CHILD_SUBREAPER = 36
@@ -58,7 +58,6 @@ def demand(done: int, what: str) -> None:
 
 def load_filter(c: Any, program: bytes) -> None:
     """Put the seccomp filter on this process and all that it will fork."""
-    import ctypes
 
     code = ctypes.create_string_buffer(program, len(program))
     head = (len(program) // FILTER_STEP).to_bytes(2, sys.byteorder)  # struct sock_fprog: a count, and where they are
@@ -67,19 +66,17 @@ def load_filter(c: Any, program: bytes) -> None:
     demand(c.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head, 0, 0), "seccomp")
 
 
-class BareRoom:
-    """The place of one job after the other, with the interface of the zygote's own `Room`."""
+class HostWorkspace(Workspace):
+    """The workspace without namespaces: one folder of the host."""
 
     def __init__(self, c: Any, setup: dict[str, Any]) -> None:
         """`setup`: folder to work in, uid and broom (or None), filter (or empty), what is readable (or None)."""
         self.c = c
-        self.mounts = False
-        self.next_inode = 0
-        self.work: str = setup["work"]
+        self.work = setup["work"]
         self.main = os.fsencode(f"{self.work}/main.py")
         self.uid: int | None = setup["uid"]
-        self.broom: int = setup["broom"]
-        self.lock: Any = landlock.Lock(c, 0, -1, landlock.Reach())
+        self.sweeper_uid: int = setup["broom"]
+        self.lock = landlock.Lock(c, 0, -1, landlock.Reach())
         self.make_folder()
         demand(c.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
         demand(c.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
@@ -103,26 +100,22 @@ class BareRoom:
             os.setegid(ours)
         os.chmod(self.work, 0o1770)
 
-    def readying(self) -> list[Step]:
-        """In the forked process, while it may still open everything: rules about its own folder in /proc."""
+    def steps_before_limits(self) -> list[Step]:
+        """In the forked process, while it may still open everything: rules about its own folder in /proc.
+
+        The renewed lock has the old one's number of a descriptor, so `locking` need not wait for it.
+        """
         return [(self.renew_lock, ())] if self.locks else []
 
     def renew_lock(self) -> None:
         self.lock = self.lock.renewed()
-
-    def locking(self) -> list[Step]:
-        steps: list[Step] = self.lock.steps()  # by the number of a descriptor, which a renewed lock has as well
-        return steps
-
-    def resize(self, size: int, inodes: int) -> None:
-        """A folder of the host has no size of its own."""
 
     def kill(self) -> None:
         """SIGKILL to all processes of the job."""
         if self.uid is None:
             reaper.kill_below(os.getpid())
         else:
-            reaper.kill_uid(self.uid, self.broom)
+            reaper.kill_uid(self.uid, self.sweeper_uid)
 
     def sweep(self) -> int:
         """Kill and reap what is left; returns how many were still there. Raises OSError if something does not go."""
@@ -136,18 +129,11 @@ class BareRoom:
             except ChildProcessError:
                 return found
             if time.monotonic() > deadline:
-                raise OSError("a process does not die")
+                raise OSError("a process does not end after SIGKILL")
             self.kill()
             if killed:
                 time.sleep(0.001)
             killed = True
-
-    def stage(self, inode: int) -> bool:
-        """Inode numbers are the host's."""
-        return True
-
-    def before_fork(self) -> None:
-        """Pids are the host's."""
 
     def tidy(self, files: list[bytes]) -> bool:
         """Empty the folder; whether it is empty now."""

@@ -1,6 +1,6 @@
-"""What an end of the wire does with an object of its own when the other end asks: one entry an operation.
+"""What an end of the wire does with an object of its own when the other end asks: one entry per operation.
 
-The candidate's side does all of it. The tests' side does it for what the tests themselves define (`tests.perform`).
+The candidate's side does all of it. The tests' side does it for what the tests define (`lending_rules.perform`).
 """
 
 from __future__ import annotations
@@ -9,15 +9,12 @@ import operator
 import sys
 import types
 
+from sandbox.inside import async_bridge
+from sandbox.inside.argument_forms import bound_form
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from sandbox.inside import async_bridge
-    from sandbox.inside.argument_forms import bound_form
-else:
-    import async_bridge
-    from argument_forms import bound_form
 
 BASES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 LIBRARY_BASES = {
@@ -71,7 +68,7 @@ def instance_of(kind: Any, value: Any, base: Any) -> Any:
     return base.__new__(kind, value)
 
 
-def fill(target: Any, value: Any, base: type) -> None:
+def replace_content(target: Any, value: Any, base: type) -> None:
     """Make the content of an instance of a subclass of a container that of `value`."""
     plain: Any = base
     if issubclass(base, dict):
@@ -147,32 +144,32 @@ def in_pieces(value: Any, method: str, args: list[Any]) -> Any:
         return [end.value]
 
 
-def leave(context: Any, peer: Any, message: Any) -> Any:
-    error = peer.decode(message["error"])
+def leave(context: Any, endpoint: Any, message: Any) -> Any:
+    error = endpoint.decode(message["error"])
     return bool(context.__exit__(None if error is None else type(error), error, None))
 
 
-def extend(kind: Any, peer: Any, message: Any) -> int:
+def extend(kind: Any, endpoint: Any, message: Any) -> int:
     """A class here for one, over there, that extends ours: what that class overrides, it does."""
-    bases = tuple(peer.decode(tree) for tree in message["bases"])
+    bases = tuple(endpoint.decode(tree) for tree in message["bases"])
     body: dict[str, Any] = {"__module__": kind.__module__}
-    for name, (how, part) in peer.decode(message["body"]).items():
+    for name, (how, part) in endpoint.decode(message["body"]).items():
         if how == "function":
             body[name] = relay(name, part)
         elif how == "property":
-            body[name] = property(*[None if one is None else relay(name, one) for one in part])
+            body[name] = property(*[None if accessor is None else relay(name, accessor) for accessor in part])
         elif how == "static":
             body[name] = staticmethod(part)
         else:
             body[name] = part
-    named = peer.decode(message["named"])
+    named = endpoint.decode(message["named"])
     made = types.new_class(str(message["name"]), bases, named, lambda namespace: namespace.update(body))
-    return int(peer.number_of(made))
+    return int(endpoint.number_of(made))
 
 
-def shadow(kind: Any, peer: Any, message: Any) -> int:
+def shadow(kind: Any, endpoint: Any, message: Any) -> int:
     """An object here for an instance of such a class, not yet begun."""
-    return int(peer.number_of(kind.__new__(kind, *[peer.decode(tree) for tree in message["args"]])))
+    return int(endpoint.number_of(kind.__new__(kind, *[endpoint.decode(tree) for tree in message["args"]])))
 
 
 def relay(name: str, function: Any) -> Any:
@@ -183,14 +180,14 @@ def relay(name: str, function: Any) -> Any:
     return method
 
 
-def revive(kind: Any, peer: Any, message: Any) -> Any:
-    return __import__("pickle").loads(peer.decode(message["data"]))
+def revive(kind: Any, endpoint: Any, message: Any) -> Any:
+    return __import__("pickle").loads(endpoint.decode(message["data"]))
 
 
-def set_content(value: Any, peer: Any, message: Any) -> None:
+def set_content(value: Any, endpoint: Any, message: Any) -> None:
     base = base_of(type(value))
     if base is not None:
-        fill(value, peer.decode(message["value"]), base)
+        replace_content(value, endpoint.decode(message["value"]), base)
 
 
 def deep_copy(value: Any) -> Any:
@@ -201,10 +198,10 @@ def has_truth(value: Any) -> bool:
     return bool(value)
 
 
-def set_attribute(target: Any, peer: Any, message: Any) -> None:
-    if isinstance(target, type) and peer.world is not None and not peer.guarded:
-        peer.world.keep(target, message["name"])
-    setattr(target, message["name"], bound_form(target, peer.take_arguments(message)[0][0]))
+def set_attribute(target: Any, endpoint: Any, message: Any) -> None:
+    if isinstance(target, type) and endpoint.state is not None and not endpoint.guarded:
+        endpoint.state.save_original(target, message["name"])
+    setattr(target, message["name"], bound_form(target, endpoint.take_arguments(message)[0][0]))
 
 
 ARITHMETIC = (
@@ -229,8 +226,8 @@ BINARY: dict[str, Any] = (
 )
 
 
-def binary(value: Any, peer: Any, message: Any) -> Any:
-    other = peer.decode(message["other"])
+def binary(value: Any, endpoint: Any, message: Any) -> Any:
+    other = endpoint.decode(message["other"])
     work = BINARY[message["name"]]
     return work(other, value) if message.get("turned") else work(value, other)
 
@@ -239,7 +236,7 @@ OPERATIONS: dict[str, Any] = {
     "describe": lambda o, p, m: describe(o),
     "attr": lambda o, p, m: getattr(o, m["name"]),
     "set_attr": set_attribute,
-    "give_back": lambda o, p, m: p.world.give_back(o, m["name"]),
+    "give_back": lambda o, p, m: p.state.restore_original(o, m["name"]),
     "del_attr": lambda o, p, m: delattr(o, m["name"]),
     "dir": lambda o, p, m: [str(name) for name in dir(o)],
     "item": lambda o, p, m: o[p.decode(m["key"])],

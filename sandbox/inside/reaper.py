@@ -1,13 +1,12 @@
-"""The broom: ending processes and emptying folders where no namespace does it for us.
+"""Ending processes and emptying folders where no namespace does it.
 
-Used by the zygote after every job of a bare jail, and run by the host as a program of its own to end whatever a uid of
-ours still has running. A process is found in one of two ways: by its uid, where jails have uids of their own (nothing
-that a program can do changes it), or by descent from the zygote, which adopts orphans.
-
-Killing by uid is `kill(-1)`, which at once reaches everything that the caller may signal. So the caller must be nobody
-before: a forked process whose effective uid is the programs' (so that it reaches them), and whose real and saved uid
-are a third one that no program has (so that they do not reach it). It makes sure that it could not even signal its own
-parent, and only then strikes.
+- Used by the zygote after every job of a jail without namespaces. The host runs this file as a program to end whatever
+  still runs under one of its uids.
+- A process is found by its uid, where jails have uids of their own (no program can change it), or by descent from the
+  zygote, which adopts orphans.
+- Killing by uid is `kill(-1)`, which reaches everything that the caller may signal. So a forked process takes the
+  programs' uid as its effective uid (to reach them) and a third uid, which no program has, as its real and saved uid
+  (so that they do not reach it). It checks that it could not even signal its own parent, and only then kills.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SIGKILL = 9
-TIDY_S = 10.0
-END_S = 5.0
-STRUCK, UNSAFE = 0, 3
+CLEANUP_S = 10.0
+END_DEADLINE_S = 5.0
+KILLED, UNSAFE = 0, 3
 REACHABLE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -56,32 +55,32 @@ def kill_below(pid: int) -> None:
             continue
 
 
-def strike(uid: int, broom: int) -> int:
+def kill_as_uid(uid: int, sweeper_uid: int) -> int:
     """Become (broom, uid, broom) and kill everything that this may signal. For a process made for it, and root."""
-    if 0 in (uid, broom):
+    if 0 in (uid, sweeper_uid):
         return UNSAFE
     os.setgroups([])
-    os.setresuid(broom, uid, broom)
-    if os.getresuid() != (broom, uid, broom):
+    os.setresuid(sweeper_uid, uid, sweeper_uid)
+    if os.getresuid() != (sweeper_uid, uid, sweeper_uid):
         return UNSAFE
     try:
         os.kill(os.getppid(), 0)
     except PermissionError:
         os.kill(-1, SIGKILL)
-        return STRUCK
+        return KILLED
     return UNSAFE  # who may signal root's processes would kill the whole machine
 
 
-def kill_uid(uid: int, broom: int) -> None:
+def kill_uid(uid: int, sweeper_uid: int) -> None:
     """SIGKILL to all processes of a uid, by a child of this process, which is root. Raises OSError if it fails."""
     pid = os.fork()
     if pid == 0:
         status = UNSAFE
         try:
-            status = strike(uid, broom)
+            status = kill_as_uid(uid, sweeper_uid)
         finally:
             os._exit(status)
-    if os.waitpid(pid, 0)[1] != STRUCK:
+    if os.waitpid(pid, 0)[1] != KILLED:
         raise OSError(f"the processes of uid {uid} cannot be killed")
 
 
@@ -107,7 +106,7 @@ def remove_below(place: str) -> bool:
     A folder in a folder is moved to the top before its own contents are looked at: no path gets longer than two names,
     and nothing here calls itself.
     """
-    deadline = time.monotonic() + TIDY_S
+    deadline = time.monotonic() + CLEANUP_S
     number = 0
     top = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -157,13 +156,13 @@ def opened(parent: int, name: str) -> int:
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
 
 
-def end(uid: int, broom: int) -> bool:
+def end(uid: int, sweeper_uid: int) -> bool:
     """Kill the processes of a uid until none is left; whether none is. For a process made for it, and root."""
-    deadline = time.monotonic() + END_S
+    deadline = time.monotonic() + END_DEADLINE_S
     while processes_of(uid):
         if time.monotonic() > deadline:
             return False
-        kill_uid(uid, broom)
+        kill_uid(uid, sweeper_uid)
         time.sleep(0.001)
     return True
 

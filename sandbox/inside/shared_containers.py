@@ -1,15 +1,15 @@
 """Containers that both ends hold: what one end changes in them is changed at the other with the next message.
 
-A container that can change and crosses the wire in a request gets a key; both ends then hold it, each its own copy of
-it, under that key (`Twins`). With every message its sender tells what it has changed in them since the last one. A
-container that crosses once more goes as its key, so it comes home as itself. Who holds a container for nothing but this
-table says so, and both ends forget it: what a call was given and has not kept costs nothing after the call.
-
-Of an answer only those containers get keys that the answerer itself still holds: an attribute, a cached result.
-
-The program's end may say what it likes here. It reaches the containers that crossed, none else; what it puts into them
-are values; the keys that it gives out are odd, the tests' even; what it keeps is bounded. A change of what an earlier
-call was given, or has answered, marks the test: the program makes it knowing what the test has asked since.
+- A container that can change and crosses the wire in a request gets a key. Both ends hold a copy of it under that key
+  (`SharedContainers`). Every message carries what its sender has changed in them since the last message.
+- A container that crosses again goes as its key, so it arrives as the same object.
+- An end that holds a container only in this table says so, and both ends forget it. An argument that a call has not
+  kept costs nothing after the call.
+- Of an answer, only those containers get keys that the answering end still holds: an attribute, a cached result.
+- The program's end may send anything. It reaches only the containers that crossed; it can put only values into them;
+  its keys are odd, the tests' keys are even; their number and size are bounded.
+- A change in what an earlier call was given, or has returned, marks the test: the program makes that change knowing
+  what the test has asked since.
 """
 
 from __future__ import annotations
@@ -17,19 +17,14 @@ from __future__ import annotations
 import operator
 import sys
 
+from sandbox.inside.framing import attempt
+from sandbox.inside.operations import base_value, replace_content
+from sandbox.judge import bounds, codec
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-    from sandbox.inside.framing import attempt
-    from sandbox.inside.operations import base_value, fill
-    from sandbox.judge import bounds, codec
-else:
-    import bounds
-    import codec
-    from framing import attempt
-    from operations import base_value, fill
 
 MAX_EXTENDED, MAX_EXTENDED_ITEMS = 100, 2_000  # objects whose classes extend containers, and what each may hold
 MAX_ALIVE, MAX_ALIVE_ITEMS = 1_000, 100_000  # containers, and what is in them, that stay after a call
@@ -40,7 +35,7 @@ NAMESPACES = ("SimpleNamespace", "Namespace")
 count_references: Any = sys.getrefcount
 
 
-class Twin:
+class SharedContainer:
     """One container, what it held when both ends last agreed, and whether it has ever been changed."""
 
     __slots__ = ("before", "changed", "value")
@@ -51,7 +46,7 @@ class Twin:
         self.changed = False
 
 
-class Extended:
+class ExtendedContainer:
     """An object whose class extends a container, and what was in it when both ends last agreed."""
 
     __slots__ = ("base", "before", "value")
@@ -66,22 +61,24 @@ class Extended:
 
     def change(self, content: Any) -> None:
         if type(content) is not self.base:
-            raise ValueError("a change that is none")
-        fill(self.value, content, self.base)
+            raise ValueError("a malformed change of a container")
+        replace_content(self.value, content, self.base)
         self.look()
 
 
-class Twins:
+class SharedContainers:
     """This end's half of the table."""
 
     def __init__(self, side: int) -> None:
         self.next = side
-        self.by_key: dict[int, Twin] = {}
+        self.by_key: dict[int, SharedContainer] = {}
         self.by_id: dict[int, int] = {}
         self.since = side  # the first key of what the last request has brought the other end
-        self.leaned = False  # whether the other end has changed what was not among that: an earlier argument or answer
-        self.lent: dict[int, Extended] = {}  # objects of this end that extend a container, by their handles
-        self.borrowed: dict[int, Extended] = {}  # stand-ins for such of the other end, likewise
+        self.relied_on_program = (
+            False  # whether the other end has changed what was not among that: an earlier argument or answer
+        )
+        self.lent: dict[int, ExtendedContainer] = {}  # objects of this end that extend a container, by their handles
+        self.borrowed: dict[int, ExtendedContainer] = {}  # stand-ins for such of the other end, likewise
         self.lost = False  # whether the ends may hold different tables: one of them could not say something
 
     def lose(self) -> None:
@@ -94,7 +91,7 @@ class Twins:
     def lender(self, lend: Any) -> Any:
         return codec.Lender(lend, [], self.by_id)
 
-    def news(self, lend: Any, *, forget: bool = True) -> dict[str, Any]:
+    def changes(self, lend: Any, *, forget: bool = True) -> dict[str, Any]:
         """What has changed here since the last message. Raises CodecError."""
         found: dict[str, Any] = {}
         if self.lost:
@@ -103,12 +100,12 @@ class Twins:
             return found
         changed = []
         lender = self.lender(lend)
-        for key, twin in list(self.by_key.items()):
-            value = twin.value
-            if (at := changed_from(value, twin.before)) is not None:
+        for key, container in list(self.by_key.items()):
+            value = container.value
+            if (at := changed_from(value, container.before)) is not None:
                 parts = lender if type(value).__name__ in WITH_PARTS or isinstance(value, dict) else lend
                 changed.append([key, at, codec.encode(inside(value, at), parts)])
-                twin.before, twin.changed = look(value), True
+                container.before, container.changed = look(value), True
         for name, table in (("lent", self.lent), ("home", self.borrowed)):
             if table and (told := [*self.of_extended(table, lender)]):
                 found[name] = told
@@ -121,17 +118,17 @@ class Twins:
             found["gone"] = gone
         return found
 
-    def of_extended(self, table: dict[int, Extended], lender: Any) -> Any:
-        for number, one in table.items():
-            content = base_value(one.value, one.base)
-            if changed_from(content, one.before) is not None:
-                one.before = look(content)
+    def of_extended(self, table: dict[int, ExtendedContainer], lender: Any) -> Any:
+        for number, extended in table.items():
+            content = base_value(extended.value, extended.base)
+            if changed_from(content, extended.before) is not None:
+                extended.before = look(content)
                 yield [number, codec.encode(content, lender)]
 
-    def note(self, table: dict[int, Extended], number: int, value: Any, base: type) -> None:
+    def note(self, table: dict[int, ExtendedContainer], number: int, value: Any, base: type) -> None:
         """Keep the content of an object in step, if that is not too much."""
         if number not in table and len(table) < MAX_EXTENDED and base.__len__(value) <= MAX_EXTENDED_ITEMS:  # type: ignore[attr-defined]
-            table[number] = Extended(value, base)
+            table[number] = ExtendedContainer(value, base)
 
     def commit(self, values: list[Any]) -> int:
         """Give keys to containers that the message holds which is about to go."""
@@ -142,10 +139,10 @@ class Twins:
         return first
 
     def add(self, key: int, value: Any) -> None:
-        self.by_key[key] = Twin(value)
+        self.by_key[key] = SharedContainer(value)
         self.by_id[id(value)] = key
 
-    def keep(self, lender: Any) -> dict[str, Any]:
+    def held_in(self, lender: Any) -> dict[str, Any]:
         """The containers of an answer that somebody here still holds, by their numbers in it."""
         kept, held = lender.kept, []
         for number in reversed(range(len(kept))):  # what holds others comes after them
@@ -172,7 +169,7 @@ class Twins:
 
     def evict(self) -> list[int]:
         """Forget what is more than both ends keep in step: the large ones, then those that were never changed."""
-        sizes = {key: size_of(twin.value) for key, twin in self.by_key.items()}
+        sizes = {key: size_of(container.value) for key, container in self.by_key.items()}
         total = sum(sizes.values())
         if len(sizes) <= MAX_ALIVE and total <= MAX_ALIVE_ITEMS:
             return []
@@ -191,47 +188,49 @@ class Twins:
 
     def forget(self, keys: Any) -> None:
         if type(keys) is not list:
-            raise codec.CodecError("what is forgotten is no list")
+            raise codec.CodecError("the keys to forget are not a list")
         for key in keys:
-            twin = self.by_key.pop(key, None) if type(key) is int else None
-            if twin is not None and self.by_id.get(id(twin.value)) == key:
-                del self.by_id[id(twin.value)]
+            container = self.by_key.pop(key, None) if type(key) is int else None
+            if container is not None and self.by_id.get(id(container.value)) == key:
+                del self.by_id[id(container.value)]
 
     def find(self, key: Any) -> Any:
-        twin = self.by_key.get(key) if type(key) is int else None
-        if twin is None:
+        container = self.by_key.get(key) if type(key) is int else None
+        if container is None:
             raise codec.CodecError("a container that is in nobody's hand")
-        return twin.value
+        return container.value
 
-    def hear(self, news: Any, borrow: Callable[[dict[str, Any]], Any]) -> list[Extended]:
+    def apply(self, news: Any, borrow: Callable[[dict[str, Any]], Any]) -> list[ExtendedContainer]:
         """Make the changes that the other end tells of, and say which stand-ins are among them.
 
         Raises CodecError, TypeError or ValueError for nonsense.
         """
         if type(news) is not dict or type(news.get("of", [])) is not list:
-            raise codec.CodecError("news of containers that are none")
+            raise codec.CodecError("malformed changes of containers")
         if not news:
             return []
         if news.get("reset") is True:
             self.lose()
             self.lost = False
         borrower = codec.Borrower(borrow, [])
-        changed: list[Extended] = []
+        changed: list[ExtendedContainer] = []
         for entry in news.get("of", ()):
             if type(entry) is not list or len(entry) != 3 or type(entry[0]) is not int or type(entry[1]) is not int:
-                raise codec.CodecError("a change that is none")
+                raise codec.CodecError("a malformed change of a container")
             content = codec.decode(entry[2], borrower)
-            twin = self.by_key.get(entry[0])
-            if twin is not None:
-                change(twin.value, content, entry[1])
-                self.leaned = self.leaned or entry[0] < self.since or entry[0] % 2 != self.since % 2
-                twin.before, twin.changed = look(twin.value), True
+            container = self.by_key.get(entry[0])
+            if container is not None:
+                change(container.value, content, entry[1])
+                self.relied_on_program = (
+                    self.relied_on_program or entry[0] < self.since or entry[0] % 2 != self.since % 2
+                )
+                container.before, container.changed = look(container.value), True
         for name, table in (("lent", self.borrowed), ("home", self.lent)):
             for entry in self.pairs(news.get(name, [])):
                 content = codec.decode(entry[1], borrower)
                 if entry[0] in table:
                     table[entry[0]].change(content)
-                    self.leaned = True
+                    self.relied_on_program = True
                     if table is self.borrowed:
                         changed.append(table[entry[0]])
         self.adopt(news.get("first"), borrower.built)
@@ -242,7 +241,7 @@ class Twins:
         if type(entries) is not list or not all(
             type(entry) is list and len(entry) == 2 and type(entry[0]) is int for entry in entries
         ):
-            raise codec.CodecError("a change that is none")
+            raise codec.CodecError("a malformed change of a container")
         return entries
 
     def adopt(self, first: Any, values: list[Any]) -> None:
@@ -250,7 +249,7 @@ class Twins:
         if first is None or not values:
             return
         if type(first) is not int or not 0 <= first < 1 << 53 or first % 2 == self.next % 2:
-            raise codec.CodecError("a key that is none")
+            raise codec.CodecError("a malformed key of a container")
         if len(self.by_key) + len(values) > codec.MAX_NODES:
             raise codec.CodecError("more containers than are kept")
         for value in values:
@@ -264,7 +263,7 @@ class Twins:
         if numbers is None:
             return []
         if type(numbers) is not list or not all(type(n) is int and 0 <= n < len(built) for n in numbers):
-            raise codec.CodecError("held containers that are none")
+            raise codec.CodecError("malformed numbers of held containers")
         if len(numbers) > bounds.MAX_HANDLES:
             raise codec.CodecError("more containers than are kept")
         return [built[number] for number in numbers]
@@ -354,7 +353,7 @@ def change(target: Any, content: Any, at: int = 0) -> None:
     """Give one of our containers the content that it has at the other end, from its part `at` on."""
     kind = type(target)
     if type(content) is not tuple or at < 0 or (at and (kind not in GROWING or at > len(target))):
-        raise ValueError("a change that is none")
+        raise ValueError("a malformed change of a container")
     if kind is list or kind is bytearray or kind.__name__ == "UserList":
         target[at:] = content
     elif kind.__name__ == "array":
@@ -389,5 +388,5 @@ def change(target: Any, content: Any, at: int = 0) -> None:
         target[...] = content[0]
 
 
-_sample = Twin([])
+_sample = SharedContainer([])
 ALONE: int = count_references(_sample.value)  # what it counts of a container that only one place holds

@@ -55,15 +55,15 @@ SEARCH = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 PUT = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
 
 
-class Refused(Exception):
+class InvalidChange(Exception):
     """What the other end tells of its folder is nothing that it could say in honesty."""
 
 
-class TooMuch(Exception):
+class FolderTooLarge(Exception):
     """The folder holds more than is carried; the message says what."""
 
 
-class Folder:
+class SharedFolder:
     """One end's copy of the folder, and what of it the other end knows."""
 
     def __init__(self, root: str) -> None:
@@ -117,7 +117,7 @@ class Folder:
                     except FileNotFoundError:
                         continue
             if len(files) + len(folders) + len(waiting) > MAX_ENTRIES:
-                raise TooMuch(f"more than {MAX_ENTRIES} files and folders")
+                raise FolderTooLarge(f"more than {MAX_ENTRIES} files and folders")
         return files, folders
 
     def is_bare(self, now: int) -> bool:
@@ -188,7 +188,7 @@ class Folder:
     def repeat(self, tree: Any) -> int:
         """Do here what the other end says has happened there; returns how many files were written. Raises Refused."""
         gone, new, put = read_changes(tree)
-        self.touched = {str(name).partition("/")[0] for name in (*gone, *(one[0] for one in (*new, *put)))}
+        self.touched = {str(name).partition("/")[0] for name in (*gone, *(entry[0] for entry in (*new, *put)))}
         top = open_fd(self.root, SEARCH)
         try:
             for name in sorted(gone, key=len, reverse=True):
@@ -335,10 +335,10 @@ def written(data: bytes) -> tuple[str, str]:
 def read_changes(tree: Any) -> tuple[list[str], list[tuple[str, int]], list[tuple[str, int, int, bytes]]]:
     """The three lists of a message, every part of it of its kind and within bounds. Raises Refused."""
     if type(tree) is not dict:
-        raise Refused("files that are no object")
+        raise InvalidChange("files that are not an object")
     lists = [tree.get(name, []) for name in ("gone", "new", "put")]
-    if not all(type(one) is list for one in lists) or sum(map(len, lists)) > 2 * MAX_ENTRIES:
-        raise Refused("more files than there can be")
+    if not all(type(entry) is list for entry in lists) or sum(map(len, lists)) > 2 * MAX_ENTRIES:
+        raise InvalidChange("more files than there can be")
     gone, new, put = lists
     return [safe(name) for name in gone], list(read_new(new)), list(read_put(put))
 
@@ -346,7 +346,7 @@ def read_changes(tree: Any) -> tuple[list[str], list[tuple[str, int]], list[tupl
 def read_new(items: list[Any]) -> Iterator[tuple[str, int]]:
     for item in items:
         if type(item) is not list or len(item) != 2 or type(item[1]) is not int:
-            raise Refused("a folder without name and mode")
+            raise InvalidChange("a folder without name and mode")
         yield safe(item[0]), item[1] & MODE
 
 
@@ -354,29 +354,29 @@ def read_put(items: list[Any]) -> Iterator[tuple[str, int, int, bytes]]:
     room = MAX_BYTES
     for item in items:
         if type(item) is not list or len(item) != 5:
-            raise Refused("a file without name, mode, time and contents")
+            raise InvalidChange("a file without name, mode, time and contents")
         name, mode, time, how, text = item
         if type(mode) is not int or type(time) is not int or not 0 <= time < 1 << 62 or type(text) is not str:
-            raise Refused("a file whose mode, time or contents are none")
+            raise InvalidChange("a file with a malformed mode, time or contents")
         try:
             data = bytes.fromhex(text) if how == "hex" else text.encode()
         except ValueError:
-            raise Refused("contents that are no text") from None
+            raise InvalidChange("contents that are not text") from None
         room -= len(data)
         if room < 0:
-            raise Refused(f"more than {MAX_BYTES} bytes of files")
+            raise InvalidChange(f"more than {MAX_BYTES} bytes of files")
         yield safe(name), mode & MODE, time, data
 
 
 def safe(name: Any) -> str:
     """A name below the folder. Raises Refused for one that leads elsewhere, or is the harness's."""
     if type(name) is not str or not 0 < len(name) <= MAX_NAME or "\0" in name or name in OURS:
-        raise Refused(f"a file of the name {name!r:.80}")
+        raise InvalidChange(f"a file of the name {name!r:.80}")
     parts = name.split("/")
     if len(parts) > MAX_DEPTH or any(part in ("", ".", "..") for part in parts):
-        raise Refused(f"a file of the name {name!r:.80}")
+        raise InvalidChange(f"a file of the name {name!r:.80}")
     try:
         name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        raise Refused(f"a file of the name {name!r:.80}") from None
+        raise InvalidChange(f"a file of the name {name!r:.80}") from None
     return name

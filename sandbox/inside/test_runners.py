@@ -10,17 +10,13 @@ from __future__ import annotations
 import os
 import sys
 
+from sandbox.inside.control_run import ControlName
+from sandbox.inside.framing import attempt
+from sandbox.inside.proxy import is_mirror, is_proxy
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from sandbox.inside.control_run import Named
-    from sandbox.inside.framing import attempt
-    from sandbox.inside.proxy import is_foreign, is_mirror
-else:
-    from control_run import Named
-    from framing import attempt
-    from proxy import is_foreign, is_mirror
 
 KINDS = ("pytest", "unittest")
 FILE = "test_suite.py"
@@ -60,7 +56,7 @@ class Uncollected(Exception):
 
 def of_program(value: Any) -> bool:
     """Whether an object stands for one of the program's, which no runner should collect."""
-    return isinstance(value, Named) or is_foreign(value) or (isinstance(value, type) and is_mirror(value))
+    return isinstance(value, ControlName) or is_proxy(value) or (isinstance(value, type) and is_mirror(value))
 
 
 def make_module(namespace: Any) -> Any:
@@ -132,8 +128,8 @@ class OwnFile:
 class ModuleTests:
     """A test file: compiled, run once as a module, then collected by its runner."""
 
-    def __init__(self, plan: dict[str, Any], peer: Any, namespace: Any) -> None:
-        self.peer = peer
+    def __init__(self, plan: dict[str, Any], endpoint: Any, namespace: Any) -> None:
+        self.endpoint = endpoint
         self.kind: str = plan["kind"]
         self.source: str = plan["tests"][0]
         self.entry_point: str = plan["entry_point"]
@@ -150,7 +146,7 @@ class ModuleTests:
 
     def prepare(self) -> None:
         if self.entry_point:
-            self.peer.request("get", name=self.entry_point)
+            self.endpoint.request("get", name=self.entry_point)
         if self.kind == "pytest":
             prepare_pytest()
         exec(self.code, self.namespace)
@@ -241,7 +237,7 @@ def serve_unittest(module: Any, path: str, source: str, serve: Any, judged: Any)
             self.raised.append(AssertionError("it passes, and was expected to fail"))
 
     def flat(suite: Any) -> list[Any]:
-        return [one for part in suite for one in (flat(part) if isinstance(part, unittest.TestSuite) else [part])]
+        return [case for part in suite for case in (flat(part) if isinstance(part, unittest.TestSuite) else [part])]
 
     tests = flat(unittest.TestLoader().loadTestsFromModule(module))
     result = Result()

@@ -1,20 +1,28 @@
-"""PID 1 of a jail: a warm interpreter that forks one process a job, waits, sweeps, tidies up, and tells the host.
+"""PID 1 of a jail: a warm interpreter that forks one process per job, waits, sweeps, cleans up, and answers the host.
 
-Who runs where: bubblewrap starts this file as the first process of fresh namespaces. It runs no code but its own and
-reads nothing but orders from the control socket, whose other end only the host holds. At level `strong` it is root with
-four capabilities; the process it forks gives up all of them and takes another uid before it touches the job's program.
-Who may block: this process waits for its child and for the host's word without a deadline; the host holds the clock,
-says "kill" here first, and ends the whole jail from outside if that does not help.
-Who cleans up: after the main process has ended, everything else in the pid namespace is killed and reaped here, and
-/tmp and /dev/shm are emptied, before the answer is sent: an answer means "nothing of that job is left". Where that
-cannot be said the answer says so (`clean`), and the host throws the jail away.
-Without namespaces (levels `landlock` and `none`) this is an ordinary process of the host; `bare.py` has what differs.
-What stays: the heap of this process. So no text of a program or a test is ever read here; texts lie in files in memory
-whose descriptors pass through, and only the forked process reads them. Names of files and command lines are bytes that
-are overwritten when the job has ended (`forget`), and what a job has left is listed in a forked process, if at all.
-Not promised: that the answer comes (the host must not wait for it for ever).
+Who runs where
+- bubblewrap starts this file as the first process of fresh namespaces. It runs only code of the kit and reads only
+  orders from the control socket, whose other end only the host holds.
+- At level `strong` it is root with four capabilities. The process that it forks gives up all of them and takes
+  another uid before it touches the job's program.
+- Without namespaces (levels `landlock` and `none`) it is an ordinary process of the host; `no_namespace` has what
+  differs.
+Who may block
+- This process waits for its child and for the host without a deadline. The host holds the clock, sends "kill" first,
+  and ends the whole jail from outside if that does not help.
+Who cleans up
+- After the main process has ended, everything else in the pid namespace is killed and reaped here, and /tmp and
+  /dev/shm are emptied, before the answer is sent: an answer means "nothing of that job is left". Where that does not
+  hold, the answer says so (`clean`), and the host discards the jail.
+What stays from job to job
+- The heap of this process. So no text of a program or a test is ever read here: texts lie in files in memory whose
+  descriptors pass through, and only the forked process reads them.
+- Names of files and command lines are bytes that are overwritten when the job has ended (`workspace.forget`). What a
+  job has left is listed in a forked process, if at all.
+Not promised
+- That the answer comes; the host must not wait without a deadline.
 
-The wire to the host is `marshal` in both directions: this process is as trusted as the host.
+Messages with the host are `marshal` in both directions: this process is trusted as much as the host.
 """
 
 from __future__ import annotations
@@ -36,39 +44,30 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from sandbox.inside.landlock import Step
+    from sandbox.inside.workspace import Workspace
 
     Steps = tuple[list[Step], list[Step]]
 
 FIRST_FREE_FD = 200  # job descriptors are moved above this number, out of the way of the numbers the job asks for
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 2, 4, 8, 32
-MNT_DETACH = 2
 PR_SET_DUMPABLE = 4
 CAPABILITY_VERSION = 0x20080522
-ROLES = {  # file of the kit → the roles that it plays
+KIT = "sandbox.inside"  # as the package is called, in a jail as well
+ROLES = {  # module of the kit → the roles that it plays
     "candidate": ("script", "serve", "shared", "audited_script", "audited_serve", "audited_shared"),
     "tests": ("tests",),
 }
-BYTES_HEADER = bytes.__basicsize__ - 1  # of a bytes object before its text
 POOL_MASK, POOL_HEADER = (1 << 14) - 1, 48  # of the interpreter's allocator: its pools, and where a block begins
-SMALLEST_LARGE, MOST_FILLING = 512, 1 << 20
-MOST_INODES = 256  # how far the inode numbers of a place may grow by our own files before it is renewed
-SOCKETS_S = 0.05  # how long the kernel may take to free the sockets of processes that have ended
-SHARED = {"/tmp": MS_NOSUID | MS_NODEV, "/dev/shm": MS_NOSUID | MS_NODEV | MS_NOEXEC}
+SMALLEST_LARGE, MAX_FILL_BYTES = 512, 1 << 20
 
 
 def libc() -> Any:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def untouched(c: Any, size: int) -> memoryview:
+def lazy_memory(c: Any, size: int) -> memoryview:
     """Memory of which only those pages exist that are written to."""
     c.calloc.restype = ctypes.c_void_p
     return memoryview((ctypes.c_char * size).from_address(c.calloc(1, 4 * size))).cast("B")
-
-
-def mount(c: Any, kind: str, target: str, flags: int, options: str) -> None:
-    if c.mount(kind.encode(), target.encode(), kind.encode(), flags, options.encode()) != 0:
-        raise OSError(ctypes.get_errno(), f"mount {kind} on {target}")
 
 
 ORDER = (  # the parts of a job, which come without their names
@@ -89,18 +88,18 @@ ORDER = (  # the parts of a job, which come without their names
     "files",
 )
 TESTS_ARGV = [b"tests"]  # the command line of the test side
-MOST_SAID = 1 << 17  # bytes; an order is never as long
+MAX_ORDER_BYTES = 1 << 17  # bytes; an order is never as long
 ROOM_FOR_FDS = _socket.CMSG_SPACE(4 * 64)
 
 
-def receive(control: _socket.socket, said: memoryview) -> tuple[dict[str, Any], list[int]]:
-    """The host's next order, by way of `said`; a "kill" that comes when nothing runs any more is none."""
+def receive(control: _socket.socket, buffer: memoryview) -> tuple[dict[str, Any], list[int]]:
+    """The host's next order, by way of `buffer`; a "kill" that comes when nothing runs is skipped."""
     while True:
-        size, ancillary, _, _ = control.recvmsg_into((said,), ROOM_FOR_FDS)
+        size, ancillary, _, _ = control.recvmsg_into((buffer,), ROOM_FOR_FDS)
         if not size:
             sys.exit(0)  # the host went away
-        order = marshal.loads(said[:size])
-        said[:size] = bytes(size)
+        order = marshal.loads(buffer[:size])
+        buffer[:size] = bytes(size)
         if order == "kill":
             continue
         if type(order) is tuple:
@@ -112,236 +111,7 @@ def receive(control: _socket.socket, said: memoryview) -> tuple[dict[str, Any], 
         return order, fds
 
 
-def forget(texts: list[bytes]) -> None:
-    """Overwrite bytes that nobody needs any more. Those of no or one byte are the interpreter's own."""
-    for text in texts:
-        if len(text) > 1:
-            ctypes.memset(id(text) + BYTES_HEADER, 0, len(text))
-
-
-class Room:
-    """What a job may write to: /tmp and /dev/shm, of a size, and empty when it begins; and how to end it."""
-
-    work = "/tmp"
-    main = b"/tmp/main.py"
-
-    def __init__(self, c: Any, broom: Any, *, mounts: bool) -> None:
-        self.c = c
-        self.broom = broom
-        self.lock: Any = None  # Landlock's, as soon as the folders stand
-        self.mounts = mounts  # whether this process may mount; otherwise bubblewrap has made both, of fixed size
-        self.size = (64 << 20, 4096)  # in bytes and inodes
-        self.options = "mode=1777,size=64m,nr_inodes=4096"
-        self.last_pid = -1
-        self.next_inode = 0  # the number that the next file in /tmp gets, if no job has made any but ours
-        self.changed_ns = 0  # when /dev/shm has changed last, if no job has changed it
-        if mounts:
-            mount(c, "proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "")
-            if os.path.exists("/proc/sys/kernel/ns_last_pid"):
-                self.last_pid = os.open("/proc/sys/kernel/ns_last_pid", os.O_WRONLY | os.O_CLOEXEC)
-            c.umount2(b"/proc", MNT_DETACH)
-            mount(c, "proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=2,subset=pid")
-            for place, flags in SHARED.items():
-                mount(c, "tmpfs", place, flags, self.options)
-            self.settle()
-        self.sockets = os.open("/proc/self/net/sockstat", os.O_RDONLY | os.O_CLOEXEC)
-        self.num_sockets = self.used_sockets()
-
-    def used_sockets(self) -> bytes:
-        """The kernel's line about how many sockets there are in this network namespace, whoever holds them."""
-        return os.pread(self.sockets, 40, 0).partition(b"\n")[0]
-
-    def before_fork(self) -> None:
-        """Let the job's pids begin where those of every job begin."""
-        if self.last_pid >= 0:
-            os.pwrite(self.last_pid, b"1", 0)
-
-    def resize(self, size: int, inodes: int) -> None:
-        if self.mounts and (size, inodes) != self.size:
-            options = f"mode=1777,size={size},nr_inodes={inodes}"
-            for place, flags in SHARED.items():
-                mount(self.c, "tmpfs", place, flags | MS_REMOUNT, options)
-            self.options, self.size = options, (size, inodes)
-
-    def settle(self) -> None:
-        """Note how new file systems look."""
-        self.next_inode = spare_inode(self.work) + 1
-        self.changed_ns = os.stat("/dev/shm").st_ctime_ns
-
-    def stage(self, inode: int) -> bool:
-        """Whether a file of a job has a number that says nothing of earlier jobs; if not, it must be made again.
-
-        What a job makes and removes again moves the count on, and the next job could see that.
-        """
-        if not self.mounts or inode == self.next_inode < MOST_INODES:
-            self.next_inode += 1
-            return True
-        self.renew(self.work)
-        return False
-
-    def tidy(self, files: list[bytes]) -> bool:
-        """Empty both places, of `files` first, which are all that most jobs leave. False if something stays."""
-        for path in files:
-            try:
-                os.unlink(path)
-            except OSError:
-                continue  # what stands there instead, or was in a folder, goes with the rest
-        clean = self.empty("/tmp") and self.empty("/dev/shm")
-        if self.mounts and os.stat("/dev/shm").st_ctime_ns != self.changed_ns:
-            clean = self.renew("/dev/shm") and clean
-        return clean and self.has_no_sockets()
-
-    def has_no_sockets(self) -> bool:
-        """Whether every socket of the job is gone: one in flight in a cycle outlives its process, and can be seen."""
-        deadline = 0.0
-        while self.used_sockets() != self.num_sockets:
-            now = time.monotonic()
-            deadline = deadline or now + SOCKETS_S
-            if now > deadline:
-                return False
-            time.sleep(0.001)
-        return True
-
-    def renew(self, place: str) -> bool:
-        """A file system of its own, without anything in it, in the place of the old one."""
-        if self.c.umount2(place.encode(), MNT_DETACH) != 0:
-            return False
-        mount(self.c, "tmpfs", place, SHARED[place], self.options)
-        self.lock = self.lock.renewed()  # its rules were about the old folder
-        self.settle()
-        return is_empty(place)
-
-    def empty(self, place: str) -> bool:
-        if is_empty(place):
-            return True
-        if self.mounts:
-            return self.renew(place)
-        in_child(lambda: self.broom.remove_below(place))
-        return is_empty(place)
-
-    def readying(self) -> list[Step]:
-        """What the forked process does while it still has its privileges and no limits."""
-        return []
-
-    def locking(self) -> list[Step]:
-        """How it locks itself in."""
-        steps: list[Step] = self.lock.steps()
-        return steps
-
-    def kill(self) -> None:
-        """Kill everything else in this pid namespace."""
-        os.kill(-1, _signal.SIGKILL)
-
-    def sweep(self) -> int:
-        """Kill and reap everything else in this pid namespace; returns how many were still there."""
-        found = 0
-        while (pid := self.c.waitpid(-1, None, os.WNOHANG)) > 0:
-            pass  # ended by itself, its parent gone before
-        if pid < 0:
-            return 0
-        while True:
-            try:
-                os.kill(-1, _signal.SIGKILL)
-            except ProcessLookupError:
-                found += 0  # nobody but us
-            try:
-                while True:
-                    os.waitpid(-1, 0)
-                    found += 1
-            except ChildProcessError:
-                return found
-
-    def leave(self) -> None:
-        """The host is gone: the namespace ends with this process."""
-
-
-def spare_inode(place: str) -> int:
-    """The number of a file that is made in a folder and gone again."""
-    path = f"{place}/spare"
-    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    try:
-        return os.fstat(fd).st_ino
-    finally:
-        os.close(fd)
-        os.unlink(path)
-
-
-def in_child(work: Any) -> None:
-    """Do something in a forked process, so that what it sees stays out of this one's memory."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
-
-
-def is_empty(place: str) -> bool:
-    """Whether a tmpfs holds nothing but its root: one inode, no block."""
-    about = os.statvfs(place)
-    return about.f_files - about.f_ffree == 1 and about.f_blocks == about.f_bfree
-
-
-def write_files(job: dict[str, Any], fds: list[int], room: Any) -> int:
-    """The job's own files, in folders and with modes that let it change them. Returns a descriptor to write its main
-    file to, or -1 where it has none.
-    """
-    main = -1
-    if job["main"]:
-        main = make(room, room.main, first=True, uid=job["uid"])
-    first = main < 0
-    for path, index in job["files"]:
-        at = path.find(b"/", len(room.work) + 1)
-        while at > 0:
-            folder = path[:at]
-            if not os.path.isdir(folder):
-                if first:
-                    os.close(make(room, folder, first=True))  # a file in the folder's place, to begin with
-                    os.unlink(folder)
-                    first = False
-                os.mkdir(folder)
-                os.chmod(folder, 0o777)
-                room.next_inode += 1
-            forget([folder])
-            at = path.find(b"/", at + 1)
-        out = make(room, path, first=first)
-        first = False
-        try:
-            os.fchmod(out, 0o666)
-            size = os.fstat(fds[index]).st_size
-            copied = 0
-            while copied < size:
-                copied += os.sendfile(out, fds[index], copied, size - copied)
-        finally:
-            os.close(out)
-    if first and room.mounts:
-        room.stage(spare_inode(room.work))
-    return main
-
-
-def make(room: Any, path: bytes, *, first: bool, uid: int | None = None) -> int:
-    """A new file in the job's folder, to be written to; of the job's uid, if one is named."""
-    while True:
-        if uid is not None:
-            room.c.setfsgid(uid)
-            room.c.setfsuid(uid)
-        try:
-            out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        finally:
-            if uid is not None:
-                room.c.setfsuid(0)
-                room.c.setfsgid(0)
-        inode = os.fstat(out).st_ino
-        if not first:
-            room.next_inode = max(room.next_inode, inode + 1)
-        elif not room.stage(inode):
-            os.close(out)
-            continue
-        return out
-
-
-def bequeath_nothing(c: Any) -> None:
+def clear_inheritable_capabilities(c: Any) -> None:
     """Empty the inheritable set: the only one that outlives the change of uid in the processes forked from here."""
     header = CAPABILITY_VERSION.to_bytes(4, sys.byteorder) + bytes(4)
     import ctypes
@@ -359,7 +129,7 @@ ENTRIES: dict[str, Any] = {}  # role of a Python job → the function of the kit
 latest: list[Any] = [None, None]  # what the steps of the last job came of, and these
 
 
-def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, room: Room) -> Steps:
+def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, workspace: Workspace) -> Steps:
     """What the forked process will do, as calls with their arguments: looked up and put together before the fork, for
     it would be slower, and touch more pages, after it. The first steps arrange descriptors; of the others each that
     answers anything has failed. Most jobs take the same steps; words of their own they must not leave here.
@@ -367,17 +137,17 @@ def prepare(job: dict[str, Any], fds: list[int], status: int, main: int, room: R
     if job["role"] != "exec":
         names = ENTRIES[job["role"]].__globals__
         names["NAME"], names["PLAIN"] = job["name"], job["plain"]
-    if job["files"] or job["argv"] not in ([room.main], TESTS_ARGV):
-        return steps_of(job, fds, status, main, room)
+    if job["files"] or job["argv"] not in ([workspace.main], TESTS_ARGV):
+        return steps_of(job, fds, status, main, workspace)
     parts = job["role"], job["fds"], job["rlimits"], job["uid"], job["program"], job["source"], job["argv"]
-    key = (parts, tuple(fds), status, main, room.lock)
+    key = (parts, tuple(fds), status, main, workspace.lock)
     if key != latest[0]:
-        latest[:] = key, steps_of(job, fds, status, main, room)
+        latest[:] = key, steps_of(job, fds, status, main, workspace)
     steps: Steps = latest[1]
     return steps
 
 
-def steps_of(job: dict[str, Any], fds: list[int], status: int, main: int, room: Room) -> Steps:
+def steps_of(job: dict[str, Any], fds: list[int], status: int, main: int, workspace: Workspace) -> Steps:
     moves: list[Step] = [
         (_signal.pthread_sigmask, (_signal.SIG_SETMASK, ())),
         (os.dup2, (status, FIRST_FREE_FD - 1, False)),
@@ -391,21 +161,21 @@ def steps_of(job: dict[str, Any], fds: list[int], status: int, main: int, room: 
     if main >= 0:
         moves.append((os.dup2, (main, FIRST_FREE_FD - 4, False)))
     moves += [(os.dup2, (FIRST_FREE_FD + target, target, True)) for target, _ in targets]
-    drops: list[Step] = [(os.setsid, ()), (os.chdir, (room.work,)), *room.readying()]
+    drops: list[Step] = [(os.setsid, ()), (os.chdir, (workspace.work,)), *workspace.steps_before_limits()]
     for which, value in job["rlimits"]:
         hard = resource.getrlimit(which)[1] if which == resource.RLIMIT_STACK else value  # memory bounds the stack
         drops.append((resource.setrlimit, (which, (value, hard))))
     uid = job["uid"]
     if uid is not None:
         drops += [(os.setresgid, (uid, uid, uid)), (os.setresuid, (uid, uid, uid))]
-    drops += room.locking()
+    drops += workspace.lock_steps()
     drops.append((os.closerange, (max(job["fds"]) + 1, FIRST_FREE_FD - 4)))
     drops.append((os.closerange, (FIRST_FREE_FD, 1 << 20)))
-    drops.append((room.c.prctl, (PR_SET_DUMPABLE, 1, 0, 0, 0)))
+    drops.append((workspace.c.prctl, (PR_SET_DUMPABLE, 1, 0, 0, 0)))
     if job["role"] != "exec":
         drops += renew
         drops.append((sys.path.extend, (search_path,)))
-        if job["argv"] in ([room.main], TESTS_ARGV):
+        if job["argv"] in ([workspace.main], TESTS_ARGV):
             sys.argv[:] = map(os.fsdecode, job["argv"])
         else:  # the job's own words, which this process must not keep
             drops.append((set_argv, (job["argv"],)))
@@ -447,8 +217,8 @@ def become(job: dict[str, Any], moves: list[Step], drops: list[Step], size: int,
     os._exit(70)  # a role never returns
 
 
-class Forks:
-    """How processes are made, and how their ends are heard of.
+class ForkServer:
+    """Makes processes, and learns how they ended.
 
     The bare `fork` of the C library is enough here and a third cheaper than `os.fork`: all that the interpreter does
     after it is to mend the locks of a process of several threads and to call its modules' hooks, and this one has a
@@ -475,14 +245,14 @@ class Forks:
             raise OSError(self.errno(), "fork")
         return pid
 
-    def wait(self, pid: int, room: Room) -> tuple[int, Any]:
+    def wait(self, pid: int, workspace: Workspace) -> tuple[int, Any]:
         """Wait for the main process, and kill everything if the host says so. Orphans that end meanwhile are reaped."""
         while True:
             for fd, _ in self.poller.poll():
                 if fd != self.ends:
                     if not self.control.recv(1 << 10):
                         sys.exit(0)  # the host went away
-                    room.kill()
+                    workspace.kill()
                     continue
                 os.read(self.ends, 1 << 10)
                 ended, status, usage = os.wait4(pid, os.WNOHANG)
@@ -491,14 +261,16 @@ class Forks:
                 reap_orphans(pid)
 
 
-def begin(job: dict[str, Any], fds: list[int], main: int, room: Room, forks: Forks) -> tuple[int, int]:
+def begin(
+    job: dict[str, Any], fds: list[int], main: int, workspace: Workspace, fork_server: ForkServer
+) -> tuple[int, int]:
     """Fork the job's main process: its pid, and a descriptor that has a fault to tell if its program never began."""
     reader, writer = os.pipe()
-    moves, drops = prepare(job, fds, writer, main, room)
+    moves, drops = prepare(job, fds, writer, main, workspace)
     size = 0 if job["source"] is None else os.fstat(fds[job["source"]]).st_size
     entry = ENTRIES.get(job["role"])
-    room.before_fork()
-    pid = forks.fork()
+    workspace.before_fork()
+    pid = fork_server.fork()
     if pid == 0:
         try:
             become(job, moves, drops, size, main, entry)
@@ -513,7 +285,7 @@ def begin(job: dict[str, Any], fds: list[int], main: int, room: Room, forks: For
 
 
 def reap_orphans(main: int) -> None:
-    """Bury those that have ended, but for the main process: until then each counts against the job's limit."""
+    """Reap those that have ended, except the main process: until then each counts against the job's limit."""
     while True:
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None or ended.si_pid == main:
@@ -546,25 +318,25 @@ def copy_out(path: bytes, target: int, max_bytes: int) -> int:
         os.close(fd)
 
 
-def perform(job: dict[str, Any], fds: list[int], room: Room, forks: Forks) -> dict[str, Any]:
+def perform(job: dict[str, Any], fds: list[int], workspace: Workspace, fork_server: ForkServer) -> dict[str, Any]:
     began_ns = time.process_time_ns()
-    room.resize(job["tmp_bytes"], job["tmp_inodes"])
-    main = write_files(job, fds, room)
-    pid, told = begin(job, fds, main, room, forks)
+    workspace.resize(job["tmp_bytes"], job["tmp_inodes"])
+    main = workspace.write_files(job, fds)
+    pid, fault_reader = begin(job, fds, main, workspace, fork_server)
     if main >= 0:
         os.close(main)
     for fd in fds[job["keep"] :]:  # what only the child needs
         os.close(fd)
     del fds[job["keep"] :]
-    status, usage = forks.wait(pid, room)
-    fault = os.read(told, 4096)
-    os.close(told)
-    orphans = room.sweep()
+    status, usage = fork_server.wait(pid, workspace)
+    fault = os.read(fault_reader, 4096)
+    os.close(fault_reader)
+    orphans = workspace.sweep()
     collected = collect(job, fds) if job["collect"] else []
     files = [path for path, _ in job["files"]]
-    clean = room.tidy([room.main, *files] if job["main"] else files)
-    if files or collected or job["argv"] not in ([room.main], TESTS_ARGV):
-        forget([*job["argv"], *files, *(path for path, _, _ in job["collect"])])
+    clean = workspace.tidy([workspace.main, *files] if job["main"] else files)
+    if files or collected or job["argv"] not in ([workspace.main], TESTS_ARGV):
+        workspace.forget([*job["argv"], *files, *(path for path, _, _ in job["collect"])])
     if fault:
         return {"fault": fault.decode(errors="replace"), "clean": clean}
     return {
@@ -579,22 +351,24 @@ def perform(job: dict[str, Any], fds: list[int], room: Room, forks: Forks) -> di
     }
 
 
-def load(files: list[str]) -> dict[str, Any]:
-    """Import files of the kit, and let no program find them among the modules."""
-    before = set(sys.modules)
+def load(names: list[str]) -> dict[str, Any]:
+    """Import modules of the kit, and let no program find them, or the kit's package, among the modules."""
     sys.path.insert(0, os.path.dirname(sys.argv[0]))
-    loaded = {name: __import__(name) for name in files}
+    loaded = {}
+    for name in names:
+        __import__(f"{KIT}.{name}")
+        loaded[name] = sys.modules[f"{KIT}.{name}"]
     sys.path.pop(0)
-    codec = sys.modules["codec"]
+    codec = sys.modules["sandbox.judge.codec"]
     for _ in range(20):  # code that has run adapts itself no more, and its pages stay shared after a fork
         codec.decode(codec.loads(codec.dumps(codec.encode({"a": [1, 2.5, "b"], "c": (True, None)}))))
-    for name in ("shared_state", "program_environment"):
-        if name in sys.modules:
-            sys.modules[name].rehearse()
-    if "rpc" in sys.modules:
-        sys.modules["rpc"].warm()
-    for name in set(sys.modules) - before:
-        if os.path.dirname(getattr(sys.modules[name], "__file__", None) or "/") == os.path.dirname(sys.argv[0]):
+    for name in ("tests_state", "program_state"):
+        if f"{KIT}.{name}" in sys.modules:
+            sys.modules[f"{KIT}.{name}"].warm_up()
+    if f"{KIT}.warmup" in sys.modules:
+        sys.modules[f"{KIT}.warmup"].warm()
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "sandbox":
             del sys.modules[name]
     return loaded
 
@@ -623,7 +397,7 @@ def warm(setup: dict[str, Any], work: str) -> None:
     search_path[:] = [work, *sys.path]
     sys.path.clear()  # this process imports nothing any more, least of all from where programs write
     gc.collect()
-    fill_gaps()
+    fill_free_blocks()
     if hasattr(c := libc(), "malloc_trim"):
         c.malloc_trim(0)
     gc.freeze()
@@ -632,13 +406,13 @@ def warm(setup: dict[str, Any], work: str) -> None:
 filling: list[object] = []
 
 
-def fill_gaps() -> None:
+def fill_free_blocks() -> None:
     """Take the free blocks that lie among objects in use, so that a forked process gets its own from fresh pages: those
     of few pools, side by side, where each gap would cost it the copy of a page.
     """
     for size in range(16, SMALLEST_LARGE + 1, 16):
         taken = 0
-        while taken < MOST_FILLING:
+        while taken < MAX_FILL_BYTES:
             block = object() if size == 16 else complex(size) if size == 32 else bytes(size - bytes.__basicsize__)
             if (id(block) & POOL_MASK) == POOL_HEADER:
                 break
@@ -653,54 +427,52 @@ def main() -> None:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # which the first process of a namespace never feels
     c = libc()
     c.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    said = untouched(c, MOST_SAID)
-    setup, fds = receive(control, said)
+    buffer = lazy_memory(c, MAX_ORDER_BYTES)
+    setup, fds = receive(control, buffer)
     try:
         for fd in fds:
             os.write(fd, b"0")
             os.close(fd)
-        room, kit = furnish(c, setup)
+        workspace, kit = open_workspace(c, setup)
         for name in setup["kit"]:
-            kit[name].MAIN, kit[name].HARNESS = os.fsdecode(room.main), os.path.dirname(sys.argv[0])
+            kit[name].MAIN, kit[name].HARNESS = os.fsdecode(workspace.main), os.path.dirname(sys.argv[0])
             ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
-            kit[name].rehearse()
-        warm(setup, room.work)
+            kit[name].warm_up()
+        warm(setup, workspace.work)
         if "candidate" in kit:
             kit["candidate"].interpreter_exit.remember(c.fflush)
             kit["candidate"].stage()
     except (OSError, ImportError) as error:
         control.send(marshal.dumps({"fault": f"{type(error).__name__}: {error}"}))
         return
-    control.send(marshal.dumps({"landlock": room.lock.abi}))
+    control.send(marshal.dumps({"landlock": workspace.lock.abi}))
     try:
-        serve(control, room, said)
+        serve(control, workspace, buffer)
     finally:
-        room.leave()
+        workspace.leave()
 
 
-def furnish(c: Any, setup: dict[str, Any]) -> tuple[Room, dict[str, Any]]:
+def open_workspace(c: Any, setup: dict[str, Any]) -> tuple[Workspace, dict[str, Any]]:
     """The place where jobs run, with its lock, and the files of the kit."""
     if setup["privileged"]:
         os.setgroups([])
-        bequeath_nothing(c)
+        clear_inheritable_capabilities(c)
     if setup["bare"] is not None:
         kit = load(["no_namespace", *setup["kit"]])
-        return kit["no_namespace"].BareRoom(c, setup["bare"]), kit
-    kit = load(["landlock", "reaper", *setup["kit"]])
-    room = Room(c, kit["reaper"], mounts=setup["privileged"])
-    room.lock = kit["landlock"].prepare(c, kit["landlock"].Reach())
-    return room, kit
+        return kit["no_namespace"].HostWorkspace(c, setup["bare"]), kit
+    kit = load(["workspace", *setup["kit"]])
+    return kit["workspace"].JailWorkspace(c, mounts=setup["privileged"]), kit
 
 
-def serve(control: _socket.socket, room: Room, said: memoryview) -> None:
+def serve(control: _socket.socket, workspace: Workspace, buffer: memoryview) -> None:
     """One job after the other, until the host goes away."""
-    forks = Forks(control)
+    fork_server = ForkServer(control)
     while True:
-        job, fds = receive(control, said)
+        job, fds = receive(control, buffer)
         try:
-            answer = perform(job, fds, room, forks)
+            answer = perform(job, fds, workspace, fork_server)
         except OSError as error:
-            room.sweep()
+            workspace.sweep()
             answer = {"fault": f"{type(error).__name__}: {error.strerror}", "clean": False}
         for fd in fds:
             os.close(fd)

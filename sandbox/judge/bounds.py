@@ -8,7 +8,7 @@ bound is the program's `invalid_result`.
 Sizes are counts of bytes, characters and parts, never seconds: the verdict of an answer must not depend on the load of
 the host. They are chosen so that the judge needs less than about 0.3 s of CPU time per message.
 
-This file also runs inside the jail (copied there as `bounds`), so it imports nothing.
+This file also runs inside the jail, so it imports nothing.
 """
 
 from __future__ import annotations

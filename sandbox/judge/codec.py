@@ -4,8 +4,7 @@ A value is encoded by its exact type (`type(v) is T`); whatever is not in the ta
 classes, subclasses, functions, iterators) goes to `opaque`, which answers with a handle or raises. Decoding rebuilds
 values of the table and nothing else: no import, no constructor of the sender's choosing, sizes and depth bounded.
 
-This file also runs inside the jail (copied there as `codec`), so it imports only the standard library and what lies
-beside it there.
+This file also runs inside the jail, so it imports only the standard library and what is copied there with it.
 
 A `Lender` and the `Borrower` that reads after it keep identity as well: both number the containers that can change, in
 the order in which these are finished, and one that has a number crosses as that (`same`). So `[[0]] * 3` arrives as
@@ -17,12 +16,9 @@ from __future__ import annotations
 import builtins
 import json
 
+from sandbox.judge import bounds, pandas_codec
+
 TYPE_CHECKING = False  # the real one costs the jail an import of ten milliseconds
-if TYPE_CHECKING or __name__ != "codec":
-    from sandbox.judge import bounds, pandas_codec
-else:
-    import bounds
-    import pandas_codec
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -655,7 +651,7 @@ _DECODERS: dict[str, Callable[[dict[str, Any], Handle | None, int], Any]] = {
 
 
 class _Codec:
-    """What `frames` needs of this file, which it cannot import in the jail."""
+    """What `pandas_codec` needs of this file, which imports it."""
 
     encode, decode = staticmethod(encode), staticmethod(decode)
 

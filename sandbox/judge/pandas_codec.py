@@ -4,7 +4,7 @@ A column crosses as the array of numbers that it is, or else as a list of its va
 as a range, as such a column, or as the columns of its levels. What is rebuilt equals the original by pandas' own
 `equals`. Columns of other types (sparse, Arrow, intervals, periods) do not cross; nor do `attrs` and flags.
 
-This file also runs inside the jail (copied there as `frames`), so it imports pandas only where there is some.
+This file also runs inside the jail, so it imports pandas only where there is some.
 """
 
 from __future__ import annotations

@@ -17,16 +17,16 @@ import gc
 WORDS = {}
 ARMED = []
 def end():
-    return next(one for one in gc.get_objects() if type(one).__name__ == "Peer")
+    return next(one for one in gc.get_objects() if type(one).__name__ == "Endpoint")
 def say(how):
-    peer = end()
-    honest = peer.say
+    endpoint = end()
+    honest = endpoint.value_reply
     def lie(message, found):
         reply = honest(message, found)
         if ARMED:
             how(reply)
         return reply
-    peer.say = lie
+    endpoint.value_reply = lie
 """
 
 
@@ -162,8 +162,8 @@ class Big(list):
 def f(x):
     raise ValueError(len(x))
 def alive():
-    peer = next(one for one in gc.get_objects() if type(one).__name__ == "Peer")
-    return len(peer.twins.by_key)
+    endpoint = next(one for one in gc.get_objects() if type(one).__name__ == "Endpoint")
+    return len(endpoint.containers.by_key)
 """
     test = """
 held = []

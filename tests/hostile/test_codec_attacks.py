@@ -27,7 +27,7 @@ ALL = pytest.mark.parametrize("suite", WAYS, ids=["assert", "literal", "function
 WIRE = """
 import gc, json, os, sys, time
 def end():
-    return next(thing for thing in gc.get_objects() if type(thing).__name__ == "Peer")
+    return next(thing for thing in gc.get_objects() if type(thing).__name__ == "Endpoint")
 def answer(tree):
     type(end()).encode.__globals__["codec"].encode = lambda value, *rest: tree
 def number():

@@ -203,8 +203,10 @@ os.kill(os.getpid(), signal.SIGSTOP)
 
 def test_the_harness_files_can_be_read_and_not_changed(sandbox: Sandbox) -> None:
     """They hold no secret: the same text is public. What matters is that they stay what they are."""
-    names = ["zygote", "candidate", "tests", "rpc", "proxy", "framing", "codec"]
-    trials = [f"open('/harness/{name}.pyc', 'r+b')" for name in names] + ["os.unlink('/harness/rpc.pyc')"]
+    inside = [f"sandbox/inside/{name}" for name in ("candidate", "tests", "rpc", "proxy", "framing")]
+    names = ["zygote", *inside, "sandbox/judge/codec"]
+    assert tried(sandbox, *[f"open('/harness/{name}.pyc', 'rb')" for name in names]) == ["-"] * len(names)
+    trials = [f"open('/harness/{name}.pyc', 'r+b')" for name in names] + [f"os.unlink('/harness/{names[1]}.pyc')"]
     trials += ["open('/harness/__init__.py', 'w')", "os.rename('/harness', '/tmp/harness')"]
     assert set(tried(sandbox, *trials)) <= {"EROFS", "EACCES", "EXDEV", "EPERM", "EBUSY"}
 

@@ -149,7 +149,7 @@ def f(x): return T() if x else L()
 
 SAID = """
 import gc, json
-def end(): return next(thing for thing in gc.get_objects() if type(thing).__name__ == "Peer")
+def end(): return next(thing for thing in gc.get_objects() if type(thing).__name__ == "Endpoint")
 def f(x): type(end()).work.__globals__["codec"].encode = lambda value, *rest: TREE
 """
 TREES = (
@@ -185,8 +185,8 @@ class V:
 def lie():
     if not done:
         done.append(1)
-        peer = next(thing for thing in gc.get_objects() if type(thing).__name__ == "Peer")
-        table = peer.policy.__globals__["OPERATIONS"]
+        endpoint = next(thing for thing in gc.get_objects() if type(thing).__name__ == "Endpoint")
+        table = endpoint.policy.__globals__["OPERATIONS"]
         truth = table["describe"]
         def describe(o, p, m):
             a = truth(o, p, m)

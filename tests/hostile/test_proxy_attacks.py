@@ -29,8 +29,8 @@ def content(self, value, base=None):
     tries += 1
     return VALUE
 def shift():
-    peer = next(thing for thing in gc.get_objects() if type(thing).__name__ == "Peer")
-    type(peer).content = content
+    endpoint = next(thing for thing in gc.get_objects() if type(thing).__name__ == "Endpoint")
+    type(endpoint).content = content
 """
 
 

@@ -738,13 +738,13 @@ def test_a_wrong_program_fails_a_test_that_shares_its_world(sandbox: Sandbox, na
 
 TAKE_OVER = """
 import os, sys
-def peer():
+def endpoint():
     frame = sys._getframe()
-    while "peer" not in frame.f_locals or not hasattr(frame.f_locals["peer"], "world"):
+    while "endpoint" not in frame.f_locals or not hasattr(frame.f_locals["endpoint"], "state"):
         frame = frame.f_back
-    return frame.f_locals["peer"]
+    return frame.f_locals["endpoint"]
 def tell(tree):
-    peer().world.news = lambda _: tree
+    endpoint().state.changes = lambda _: tree
 def f():
     tell(TREE)
     return 1

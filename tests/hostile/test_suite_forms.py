@@ -629,7 +629,8 @@ FORGERS = {
     "def add(a, b): return Yes()\n",
     "a skip": "import unittest\ndef add(a, b): raise unittest.SkipTest('no')\n",
     "a class named Skipped": "class Skipped(Exception): pass\ndef add(a, b): raise Skipped('no')\n",
-    "a class named Refused": "class Refused(BaseException): pass\ndef add(a, b): raise Refused('no')\n",
+    "a class named ControlRefusal": "class ControlRefusal(BaseException): pass\n"
+    "def add(a, b): raise ControlRefusal('no')\n",
     "an early end": "import os\ndef add(a, b): os._exit(0)\n",
     "an exit": "raise SystemExit(0)\n",
     "patched asserts": "import unittest\nunittest.TestCase.assertEqual = lambda *a: None\ndef add(a, b): return 0\n",

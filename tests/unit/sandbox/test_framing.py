@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import socket
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import sandbox
 from plaudit.grading import Verdict
+from sandbox.inside import framing
 from sandbox.judge import bounds, codec
 from sandbox.judge.report_limits import bounded
 from sandbox.languages import jail_kind_of
 from sandbox.types import Report, TestReport
-
-HERE = Path(sandbox.__file__).parent
-
-
-@pytest.fixture
-def wire() -> Iterator[Any]:
-    """The jail's own file, loaded as it is there."""
-    kit = {"bounds": bounds, "codec": codec}
-    before = {name: sys.modules.get(name) for name in (*kit, "framing")}
-    sys.modules.update(kit)
-    sys.path.insert(0, str(HERE / "inside"))
-    try:
-        yield importlib.import_module("framing")
-    finally:
-        sys.path.pop(0)
-        for name, module in before.items():
-            if module is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = module
 
 
 def frame(data: bytes) -> bytes:
@@ -55,7 +31,7 @@ def frame(data: bytes) -> bytes:
     ],
     ids=["one by one", "all at once", "in pieces", "across readings"],
 )
-def test_frames_come_out_as_they_went_in(wire: Any, parts: list[bytes]) -> None:
+def test_frames_come_out_as_they_went_in(parts: list[bytes]) -> None:
     class Pieces:
         def __init__(self) -> None:
             self.left = list(parts)
@@ -68,28 +44,28 @@ def test_frames_come_out_as_they_went_in(wire: Any, parts: list[bytes]) -> None:
                 self.left.pop(0)
             return part
 
-    frames = wire.Frames(Pieces())
+    frames = framing.Frames(Pieces())
     assert [frames.next() for _ in range(3)] == [b"one", b"two", b""]
-    with pytest.raises(wire.Lost):
+    with pytest.raises(framing.Lost):
         frames.next()
 
 
-def test_a_frame_larger_than_one_reading_comes_whole(wire: Any) -> None:
+def test_a_frame_larger_than_one_reading_comes_whole() -> None:
     data = bytes(range(256)) * 400
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(frame(data) + frame(b"next"))
-        frames = wire.Frames(ours)
+        frames = framing.Frames(ours)
         assert frames.next() == data
         assert frames.next() == b"next"
 
 
-def test_a_frame_that_is_announced_too_long_is_never_waited_for(wire: Any) -> None:
+def test_a_frame_that_is_announced_too_long_is_never_waited_for() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall((codec.MAX_MESSAGE_BYTES + 1).to_bytes(4, "big") + b"x")
-        with pytest.raises(wire.Lost, match="was announced"):
-            wire.Frames(ours).next()
+        with pytest.raises(framing.Lost, match="was announced"):
+            framing.Frames(ours).next()
 
 
 @pytest.mark.parametrize(

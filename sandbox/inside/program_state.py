@@ -1,88 +1,87 @@
-"""The program's world, as the tests say it should be; nothing happens here before they say anything.
+"""The program's half of the shared state; nothing happens here before the tests' end has sent something.
 
-What the tests have replaced (a stream, an attribute of a module, the filters of warnings) is replaced here by a
-stand-in, and put back when the tests put it back. What the program prints, warns and logs meanwhile is kept for them.
+- What the tests have replaced (a stream, an attribute of a module, the filters of warnings) is replaced here by a
+  proxy, and put back when the tests put it back.
+- What the program prints, warns and logs meanwhile is kept for the tests.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import sys
+
+from sandbox.inside.argument_forms import in_form
+from sandbox.inside.framing import attempt
+from sandbox.inside.patched_names import resolve
+from sandbox.inside.shared_state import MAX_PRINTED, MAX_TEXT, MISSING, STREAMS, SharedState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from sandbox.inside.argument_forms import in_form
-    from sandbox.inside.framing import attempt
-    from sandbox.inside.shared_state import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, resolve
-else:
-    from argument_forms import in_form
-    from framing import attempt
-    from shared_state import MAX_SAID, MAX_TEXT, MISSING, STREAMS, World, resolve
 
-
-class Program(World):
-    """One end's world where the program runs."""
+class ProgramState(SharedState):
+    """The program's half: what the tests have changed in this process, and what they listen to."""
 
     def __init__(self, root: str, namespace: dict[str, Any]) -> None:
         super().__init__(root)
         self.namespace = namespace
         self.active = False
-        self.said: list[list[Any]] = []
+        self.printed: list[list[Any]] = []
         self.size = 0
-        self.cut = False
+        self.is_cut = False
         self.recorders: dict[str, Any] = {}
-        self.before: dict[str, Any] = {}  # what stood where the tests have put something else
-        self.kept: dict[Any, tuple[Any, str, Any]] = {}
+        self.previous: dict[str, Any] = {}  # what stood where the tests have put something else
+        self.patched: dict[Any, tuple[Any, str, Any]] = {}
         self.globals: dict[str, Any] = {}
         self.originals: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         self.input: Any = None
-        self.read = 0
-        self.collected: list[Any] = []
-        self.records: list[Any] = []
+        self.num_read = 0
+        self.warned: list[Any] = []
+        self.logged: list[Any] = []
         self.listener: Any = None
         self.levels: dict[str, Any] = {}
-        self.silenced = 0
+        self.disabled_level = 0
 
-    def news(self, peer: Any) -> dict[str, Any] | None:
+    def changes(self, endpoint: Any) -> dict[str, Any] | None:
         if not self.active:
             return None
-        told = self.said or self.cut or self.collected or self.records
-        if not told and self.input is None and self.keeps_still():
+        has_output = self.printed or self.is_cut or self.warned or self.logged
+        if not has_output and self.input is None and self.is_unchanged():
             return None
-        news, error = attempt(self.common_news)
+        changes, error = attempt(self.common_changes)
         if error is not None:  # of its own making
             self.folder.leave_out(str(error))
-            news = {}
-        if self.said:
-            news["said"], self.said, self.size = self.said, [], 0
-        if self.cut:
+            changes = {}
+        if self.printed:
+            changes["said"], self.printed, self.size = self.printed, [], 0
+        if self.is_cut:
             self.folder.leave_out(f"more than {MAX_TEXT} characters of printed text; the tests saw the first of it")
-            self.cut = False
-        if type(self.input) is io.StringIO and (at := position(self.input)) != self.read:
-            news["read"], self.read = max(at - self.read, 0), at
-        if self.collected:
-            news["warned"] = [
-                [peer.encode(kind), text, file, line] for kind, text, file, line in self.collected[:MAX_SAID]
+            self.is_cut = False
+        if type(self.input) is io.StringIO and (at := position(self.input)) != self.num_read:
+            changes["read"], self.num_read = max(at - self.num_read, 0), at
+        if self.warned:
+            changes["warned"] = [
+                [endpoint.encode(kind), text, file, line] for kind, text, file, line in self.warned[:MAX_PRINTED]
             ]
-            self.collected.clear()
-        if self.records:
-            news["logged"] = self.records[:MAX_SAID]
-            self.records.clear()
+            self.warned.clear()
+        if self.logged:
+            changes["logged"] = self.logged[:MAX_PRINTED]
+            self.logged.clear()
         if self.folder.left_out:
-            news["left_out"] = list(self.folder.left_out)
+            changes["left_out"] = list(self.folder.left_out)
             self.folder.left_out.clear()
-        return news or None
+        return changes or None
 
-    def enter(self, peer: Any, tree: Any) -> None:
+    def apply(self, endpoint: Any, tree: Any) -> None:
         if type(tree) is not dict:
             return
         if not self.active:
             self.active = True
             variables, place = tree.get("hello", (False, False))
             self.variables = {} if variables else None  # so that what was set at the start is told as well
-            self.place = self.root if place else None
+            self.working_folder = self.root if place else None
         if "files" in tree:
             self.folder.repeat(tree["files"])
             finders: list[Any] = list(sys.path_importer_cache.values())
@@ -92,14 +91,14 @@ class Program(World):
         if "env" in tree:
             self.set_variables(tree["env"])
         if "place" in tree:
-            self.go(tree["place"])
+            self.change_folder(tree["place"])
         if "path" in tree:
-            added = self.before.get("path", [])
+            added = self.previous.get("path", [])
             sys.path[:] = [*tree["path"], *(entry for entry in sys.path if entry not in added)]
-            self.before["path"] = tree["path"]
+            self.previous["path"] = tree["path"]
         if "argv" in tree:
-            self.before.setdefault("argv", list(sys.argv))
-            sys.argv[:] = self.before["argv"] if tree["argv"] is None else tree["argv"]
+            self.previous.setdefault("argv", list(sys.argv))
+            sys.argv[:] = self.previous["argv"] if tree["argv"] is None else tree["argv"]
         if "depth" in tree:
             sys.setrecursionlimit(tree["depth"])
         if "decimal" in tree and tree["decimal"] is not None:
@@ -108,163 +107,162 @@ class Program(World):
             now = decimal.getcontext()
             now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp = tree["decimal"]
         for name, state in (tree.get("numbers") or {}).items():
-            set_numbers(name, peer.decode(state))
+            set_random_state(name, endpoint.decode(state))
         for name in STREAMS:
             if name in tree:
-                self.listen(name, tree[name])
+                self.capture_stream(name, tree[name])
         if "stdin" in tree:
-            self.feed(peer, tree["stdin"])
+            self.replace_stdin(endpoint, tree["stdin"])
         if "warnings" in tree:
-            self.warn(peer, tree["warnings"])
+            self.set_warnings(endpoint, tree["warnings"])
         if "logs" in tree:
-            self.log(tree["logs"])
+            self.set_logging(tree["logs"])
         if "modules" in tree:
-            self.fake(peer, tree["modules"])
+            self.replace_modules(endpoint, tree["modules"])
         for module, qualname, name, how, *value in tree.get("slots") or ():
-            self.patch(peer, (module, qualname, name), how, *value)
+            self.patch_name(endpoint, (module, qualname, name), how, *value)
 
-    def listen(self, name: str, how: str | None) -> None:
+    def capture_stream(self, name: str, how: str | None) -> None:
         """Record what the program prints on a stream, or let it print as before."""
         recorder = self.recorders.pop(name, None)
         if recorder is not None and getattr(sys, name) is recorder:
-            setattr(sys, name, self.before[name])
+            setattr(sys, name, self.previous[name])
         if how is not None:
-            self.before[name] = getattr(sys, name)
+            self.previous[name] = getattr(sys, name)
             self.recorders[name] = (BytesRecorder if how == "bytes" else Recorder)(self, name)
             setattr(sys, name, self.recorders[name])
 
     def record(self, name: str, text: str) -> None:
-        if self.cut or len(self.said) >= MAX_SAID:
-            self.cut = True
+        if self.is_cut or len(self.printed) >= MAX_PRINTED:
+            self.is_cut = True
             return
         if self.size + len(text) > MAX_TEXT:
-            self.cut = True
+            self.is_cut = True
             text = text[: MAX_TEXT - self.size]
         self.size += len(text)
-        self.said.append([name, text])
+        self.printed.append([name, text])
 
-    def feed(self, peer: Any, source: Any) -> None:
+    def replace_stdin(self, endpoint: Any, source: Any) -> None:
         """Another stdin, or the one from before."""
         if source is None:
             if sys.stdin is self.input:
-                sys.stdin = self.before["stdin"]
+                sys.stdin = self.previous["stdin"]
             self.input = None
             return
         if self.input is None:
-            self.before["stdin"] = sys.stdin
+            self.previous["stdin"] = sys.stdin
         how, value = source
-        self.read = 0
+        self.num_read = 0
         if how == "text":
             self.input = io.StringIO(value)
         elif how == "bytes":
             self.input = io.TextIOWrapper(io.BytesIO(value.encode("utf-8", "surrogateescape")), "utf-8")
         else:
-            self.input = peer.decode(value)
+            self.input = endpoint.decode(value)
         sys.stdin = self.input
 
-    def warn(self, peer: Any, tree: Any) -> None:
-        import re
+    def set_warnings(self, endpoint: Any, tree: Any) -> None:
         import warnings
 
         module: Any = warnings
-        if "warnings" not in self.before:
-            self.before["warnings"] = (list(module.filters), module._showwarnmsg_impl, module.showwarning)
+        if "warnings" not in self.previous:
+            self.previous["warnings"] = (list(module.filters), module._showwarnmsg_impl, module.showwarning)
         if tree is None:
-            module.filters[:], module._showwarnmsg_impl, module.showwarning = self.before.pop("warnings")
+            module.filters[:], module._showwarnmsg_impl, module.showwarning = self.previous.pop("warnings")
         else:
             listening, filters = tree
             module.filters[:] = [
                 (
                     action,
                     None if message is None else re.compile(message, re.IGNORECASE),
-                    peer.decode(category),
+                    endpoint.decode(category),
                     None if place is None else re.compile(place),
                     line,
                 )
                 for action, message, category, place, line in filters
             ]
             if listening:
-                module._showwarnmsg_impl = self.collect
+                module._showwarnmsg_impl = self.record_warning
                 module.showwarning = module._showwarning_orig
             else:
-                module._showwarnmsg_impl, module.showwarning = self.before["warnings"][1:]
+                module._showwarnmsg_impl, module.showwarning = self.previous["warnings"][1:]
         module._filters_mutated()
 
-    def collect(self, message: Any) -> None:
-        self.collected.append((message.category, str(message.message), str(message.filename), int(message.lineno)))
+    def record_warning(self, message: Any) -> None:
+        self.warned.append((message.category, str(message.message), str(message.filename), int(message.lineno)))
 
-    def log(self, tree: Any) -> None:
+    def set_logging(self, tree: Any) -> None:
         import logging
 
         root: Any = logging.root
         if self.listener is None:
-            self.listener = listener(logging, self.records)
-            self.silenced = root.manager.disable
+            self.listener = listener(logging, self.logged)
+            self.disabled_level = root.manager.disable
         for name, (level, propagate, disabled, handled) in self.levels.items():
-            one = logging.getLogger(name or None)
-            one.setLevel(level)
-            one.propagate, one.disabled = propagate, disabled
+            logger = logging.getLogger(name or None)
+            logger.setLevel(level)
+            logger.propagate, logger.disabled = propagate, disabled
             if handled:
-                one.removeHandler(self.listener)
+                logger.removeHandler(self.listener)
         self.levels = {}
-        root.manager.disable = self.silenced
+        root.manager.disable = self.disabled_level
         if tree is None:
             return
         listening, root.manager.disable, about = tree
         for name, level, propagate, disabled in [["root", root.level, True, False], *about]:
             key = "" if name == "root" else name
-            one = logging.getLogger(key or None)
+            logger = logging.getLogger(key or None)
             handled = listening and (not key or not propagate)
             if key not in self.levels:
-                self.levels[key] = (one.level, one.propagate, one.disabled, handled)
+                self.levels[key] = (logger.level, logger.propagate, logger.disabled, handled)
                 if handled:
-                    one.addHandler(self.listener)
-            one.setLevel(level)
-            one.propagate, one.disabled = propagate, disabled
+                    logger.addHandler(self.listener)
+            logger.setLevel(level)
+            logger.propagate, logger.disabled = propagate, disabled
 
-    def fake(self, peer: Any, items: Any) -> None:
-        for name, value in self.before.get("modules", {}).items():
+    def replace_modules(self, endpoint: Any, items: Any) -> None:
+        for name, value in self.previous.get("modules", {}).items():
             if value is MISSING:
                 sys.modules.pop(name, None)
             else:
                 sys.modules[name] = value
-        self.before["modules"] = {name: sys.modules.get(name, MISSING) for name, _ in items}
+        self.previous["modules"] = {name: sys.modules.get(name, MISSING) for name, _ in items}
         for name, tree in items:
-            sys.modules[name] = peer.decode(tree)
+            sys.modules[name] = endpoint.decode(tree)
 
-    def patch(self, peer: Any, key: tuple[str, str, str], how: str, *value: Any) -> None:
+    def patch_name(self, endpoint: Any, key: tuple[str, str, str], how: str, *value: Any) -> None:
         """Put the tests' object in the place that they have replaced, or what stood there back."""
         module, qualname, name = key
         target, error = attempt(lambda: resolve(module, qualname))
         if error is not None:
             return  # a module that the program cannot have met either
         if how == "back":
-            if key in self.kept:
-                put_back(*self.kept.pop(key))
+            if key in self.patched:
+                restore_attribute(*self.patched.pop(key))
             return
-        if key not in self.kept:
-            self.kept[key] = (target, name, target.__dict__.get(name, MISSING))
+        if key not in self.patched:
+            self.patched[key] = (target, name, target.__dict__.get(name, MISSING))
         if how == "gone":
             delattr(target, name)
         else:
-            setattr(target, name, in_form(how, peer.decode(*value)))
+            setattr(target, name, in_form(how, endpoint.decode(*value)))
 
-    def keep(self, target: Any, name: str) -> None:
+    def save_original(self, target: Any, name: str) -> None:
         """Remember what stands in a class of the program before the tests put something else there."""
         self.originals.setdefault((id(target), name), (target, name, target.__dict__.get(name, MISSING)))
 
-    def give_back(self, target: Any, name: str) -> None:
+    def restore_original(self, target: Any, name: str) -> None:
         if (id(target), name) in self.originals:
-            put_back(*self.originals.pop((id(target), name)))
+            restore_attribute(*self.originals.pop((id(target), name)))
 
-    def set_global(self, peer: Any, message: dict[str, Any]) -> bool:
+    def set_global(self, endpoint: Any, message: dict[str, Any]) -> bool:
         """Set, or give back, a name of the program's module; whether it had one of that name."""
         name = message["name"]
         had = name in self.namespace
         if "value" in message:
             if had or message["create"]:
                 self.globals.setdefault(name, self.namespace.get(name, MISSING))
-                self.namespace[name] = peer.decode(message["value"])
+                self.namespace[name] = endpoint.decode(message["value"])
         elif name in self.globals:
             before = self.globals.pop(name)
             if before is MISSING:
@@ -276,14 +274,14 @@ class Program(World):
         return had
 
 
-def put_back(target: Any, name: str, value: Any) -> None:
+def restore_attribute(target: Any, name: str, value: Any) -> None:
     if value is not MISSING:
         setattr(target, name, value)
     elif name in target.__dict__:
         delattr(target, name)
 
 
-def set_numbers(name: str, state: Any) -> None:
+def set_random_state(name: str, state: Any) -> None:
     if name == "random":
         import random
 
@@ -331,8 +329,8 @@ class Recorder(io.TextIOBase):
     encoding = "utf-8"
     errors = "strict"
 
-    def __init__(self, world: Program, name: str) -> None:
-        self._world, self._name = world, name
+    def __init__(self, state: ProgramState, name: str) -> None:
+        self._state, self._name = state, name
 
     def writable(self) -> bool:
         return True
@@ -340,15 +338,15 @@ class Recorder(io.TextIOBase):
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"string argument expected, got {type(text).__name__!r}")
-        self._world.record(self._name, str(text))
+        self._state.record(self._name, str(text))
         return len(text)
 
 
 class BytesRecorder(Recorder):
     """One that takes bytes as well, as a real one does."""
 
-    def __init__(self, world: Program, name: str) -> None:
-        super().__init__(world, name)
+    def __init__(self, state: ProgramState, name: str) -> None:
+        super().__init__(state, name)
         self.buffer = Bytes(self)
 
     def reconfigure(self, **how: Any) -> None:
@@ -368,12 +366,12 @@ class Bytes(io.RawIOBase):
         return len(part)
 
 
-def rehearse() -> None:
+def warm_up() -> None:
     """Run once what every program runs, so that its code has adapted itself before this process is forked."""
     for _ in range(10):
-        world = Program("/", {})
-        world.folder.root = "/dev/fd/nowhere"
+        state = ProgramState("/", {})
+        state.folder.root = "/dev/fd/nowhere"
         for _ in range(3):
-            world.enter(None, {})
-            world.news(None)
+            state.apply(None, {})
+            state.changes(None)
             attempt(lambda: None)
