@@ -1,8 +1,8 @@
-"""A checkpoint folder: where it is, which bytes decide a score, and its tensors by name, with every fault named.
+"""A checkpoint folder: where it is, which files decide a score, its tensors by name, and its checks.
 
-Only safetensors are read as weights, in one file or in the shards that an index names, as transformers reads them:
-what else lies in the folder is no part of the model. `value_head.bin`, which LLaMA-Factory may leave beside them, is a
-pickle and is read by torch's restricted loader, which builds tensors and nothing else.
+Only safetensors are read as weights, in one file or in the shards that an index names, as transformers does. Other
+files in the folder are not part of the model. `value_head.bin`, which LLaMA-Factory may write, is a pickle and is read
+by torch's restricted loader, which builds tensors only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from plaudit.errors import HostLacks, UsageError
 from service.scoring.device import CPU
 from service.scoring.spec import SPEC_FILE
 
-# What decides a score. Reports, golden sets and plots may change without making another model.
+# The files that decide a score. Reports, golden sets and plots may change without changing the revision.
 IDENTITY = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -42,13 +42,16 @@ IDENTITY = (
 )
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 VALUE_HEAD, VALUE_HEAD_BIN = "value_head.safetensors", "value_head.bin"
-# Tensors that a reward checkpoint may hold and that no score needs: the vocabulary's logits, OpenRLHF's statistics,
+# Tensors that a reward checkpoint may contain and that no score needs: the vocabulary's logits, OpenRLHF's statistics,
 # rotary frequencies of old exports.
 UNUSED = ("lm_head.", "mean", "std", "rotary_emb.inv_freq")
 
 
 def locate(path: str | Path) -> Path:
-    """A local folder as it is; a hub id as the snapshot that the hub's client downloads or has cached."""
+    """The folder of a checkpoint. For a hub id, the snapshot that the hub's client downloads or has cached.
+
+    Raises `HostLacks` if there is neither.
+    """
     folder = Path(path)
     if folder.is_dir():
         return folder
@@ -57,12 +60,12 @@ def locate(path: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        # Not the weights in subfolders: other formats, or the same model once more.
+        # Without the weights in subfolders, which are other formats or copies.
         return Path(
             snapshot_download(path, allow_patterns=[*IDENTITY, "golden*.jsonl"], ignore_patterns=["*/*.safetensors"])
         )
     except (OSError, ValueError) as error:
-        raise HostLacks(f"{path} is neither a folder here nor a checkpoint that the hub gives: {error}") from error
+        raise HostLacks(f"{path} is neither a folder on this host nor a checkpoint on the hub: {error}") from error
 
 
 def revision_of(folder: Path) -> str:
@@ -83,7 +86,7 @@ def _digest(file: Path, *_: int) -> str:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json`. Raises `UsageError` where there is none."""
+    """`config.json`. Raises `UsageError` if it is missing or is not JSON."""
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -92,32 +95,32 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the model's weights, and a value head's own. Raises `UsageError` where that is not clear."""
+    """The files with the weights of the model and of a value head. Raises `UsageError` if they are not unambiguous."""
     single, index = folder / WEIGHTS, folder / INDEX
     if (folder / "adapter_config.json").is_file():
-        raise UsageError(f"{folder}: an adapter; merge it into its base model (peft's `merge_and_unload`)")
+        raise UsageError(f"{folder}: is an adapter; merge it into its base model (peft's `merge_and_unload`)")
     files = {single} if single.is_file() else set()
     if index.is_file():
         try:
             shards = {folder / name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UsageError(f"{index}: no index of weights: {error}") from error
-        if lost := sorted(file.name for file in shards if not file.is_file()):
-            raise UsageError(f"{folder}: weights are missing: {_some(lost)}")
+            raise UsageError(f"{index}: not an index of weights: {error}") from error
+        if missing := sorted(file.name for file in shards if not file.is_file()):
+            raise UsageError(f"{folder}: weights are missing: {_first(missing)}")
         if files and files != shards:
-            raise UsageError(f"{folder}: {WEIGHTS} and the shards of {INDEX}: two sets of weights")
+            raise UsageError(f"{folder}: has two sets of weights, {WEIGHTS} and the shards of {INDEX}")
         files = shards
     if not files:
         pickles = any(folder.glob("*.bin")) or any(folder.glob("*.pt*"))
         raise UsageError(
-            f"{folder}: no weights in {WEIGHTS}, nor an index of shards"
-            + ("; pickles are not read: write them as safetensors" if pickles else "")
+            f"{folder}: neither {WEIGHTS} nor an index of shards"
+            + ("; pickled weights are not read, convert them to safetensors" if pickles else "")
         )
     return sorted(files) + [head for head in (folder / VALUE_HEAD,) if head.is_file()]
 
 
 class Tensors:
-    """The tensors of a checkpoint by name, read one at a time; opening reads the headers only."""
+    """The tensors of a checkpoint by name, read one at a time. Opening reads the headers only."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -128,13 +131,13 @@ class Tensors:
         self._pickled: dict[str, torch.Tensor] = {}
         if (file := folder / VALUE_HEAD_BIN).is_file():
             try:
-                found = torch.load(file, map_location="cpu", weights_only=True)
+                tensors = torch.load(file, map_location="cpu", weights_only=True)
             except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError, TypeError) as error:
-                raise UsageError(f"{file}: not tensors alone: {error}") from error
-            if not isinstance(found, dict) or not all(isinstance(one, torch.Tensor) for one in found.values()):
-                raise UsageError(f"{file}: not tensors by name")
-            self._add(found, file)
-            self._pickled = found
+                raise UsageError(f"{file}: contains more than tensors: {error}") from error
+            if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+                raise UsageError(f"{file}: is not a dict of tensors by name")
+            self._add(tensors, file)
+            self._pickled = tensors
 
     def _add(self, names: Iterable[str], file: Path) -> None:
         for name in names:
@@ -150,24 +153,24 @@ class Tensors:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers in all tensors together, from the headers."""
+        """Elements of all tensors, from the headers."""
         count = sum(tensor.numel() for tensor in self._pickled.values())
         for file in set(self._files.values()) - {self.folder / VALUE_HEAD_BIN}:
             with readable(file), safe_open(file, framework="pt") as stored:
                 count += sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118 - no mapping
         return count
 
-    def row(self, name: str, at: int) -> torch.Tensor:
-        """One row of a matrix, in float32, the others left on disk; not a view of the file."""
+    def row(self, name: str, index: int) -> torch.Tensor:
+        """One row of a matrix, in float32, copied; the others are not read."""
         if name in self._pickled:
-            return self._pickled[name][at].float()
+            return self._pickled[name][index].float()
         file = self._files[name]
         with readable(file), safe_open(file, framework="pt") as stored:
-            row: torch.Tensor = stored.get_slice(name)[at]
+            row: torch.Tensor = stored.get_slice(name)[index]
             return row.to(torch.float32, copy=True)
 
     def read(self, name: str) -> torch.Tensor:
-        """In float32, and not a view of the file."""
+        """A tensor in float32, copied."""
         if name in self._pickled:
             return self._pickled[name].float()
         file = self._files[name]
@@ -177,17 +180,17 @@ class Tensors:
 
 
 @contextmanager
-def readable(what: Path) -> Iterator[None]:
-    """A file or folder whose safetensors are damaged raises `UsageError` with its name."""
+def readable(path: Path) -> Iterator[None]:
+    """Raises `UsageError` with this path if its safetensors are damaged."""
     try:
         yield
     except SafetensorError as error:
-        raise UsageError(f"{what}: damaged safetensors: {error}") from error
+        raise UsageError(f"{path}: damaged safetensors: {error}") from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and its report of unexpected tensors: the caller judges those itself."""
+    """Without transformers' progress bars and its report of unexpected tensors, which the caller checks itself."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -203,10 +206,18 @@ def quiet() -> Iterator[None]:
 def load(
     kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = (), device: torch.device | None = CPU
 ) -> Any:
-    """A model by one of transformers' Auto classes, in eval mode, every weight there, finite, and accounted for.
+    """A model in eval mode, with every weight present, finite and used.
 
-    `used`: names or prefixes of tensors that somebody else reads. `device`: None splits it over all GPUs.
-    Raises `UsageError` for a checkpoint that cannot be, `HostLacks` for one that is too large for the device.
+    Args:
+        kind: one of transformers' Auto classes.
+        folder: of the checkpoint.
+        dtype: of the weights in memory.
+        used: names or prefixes of tensors that are read elsewhere.
+        device: where it runs; None: its layers are split over all GPUs.
+
+    Raises:
+        UsageError: the checkpoint is invalid.
+        HostLacks: it is too large for the device.
     """
     weight_files(folder)
     try:
@@ -223,15 +234,15 @@ def load(
     except (OSError, ValueError, RuntimeError, StrictDataclassError) as error:
         raise UsageError(f"{folder}: not a loadable checkpoint: {error}") from error
     if missing := sorted(loading["missing_keys"]):  # Hugging Face would fill them with random numbers
-        raise UsageError(f"{folder}: weights are missing: {_some(missing)}")
-    strange = sorted(name for name in loading["unexpected_keys"] if not _expected(name, used))
-    if strange:
-        raise UsageError(f"{folder}: weights that nothing would use: {_some(strange)}")
+        raise UsageError(f"{folder}: weights are missing: {_first(missing)}")
+    unused = sorted(name for name in loading["unexpected_keys"] if not _expected(name, used))
+    if unused:
+        raise UsageError(f"{folder}: weights that would not be used: {_first(unused)}")
     if {"cpu", "disk"} & {str(where) for where in getattr(model, "hf_device_map", {}).values()}:
         raise HostLacks(f"device split: {folder} is larger than all GPUs together")
     broken = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
     if broken:
-        raise UsageError(f"{folder}: weights that are not finite: {_some(broken)}")
+        raise UsageError(f"{folder}: weights that are not finite: {_first(broken)}")
     model = model.eval().requires_grad_(False)
     try:
         return model if device is None else model.to(device)
@@ -240,8 +251,8 @@ def load(
 
 
 def copy_mapped_weights(model: Any) -> None:
-    """Copy what still lies in the checkpoint's files: they are mapped, and whoever wrote over one in place would change
-    the scores of a model that is being served, under the revision of the old one."""
+    """Copy the weights that are mapped from the checkpoint's files: otherwise a file that is overwritten in place would
+    change the scores of a served model without changing its revision."""
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
@@ -251,30 +262,32 @@ def _expected(name: str, used: tuple[str, ...]) -> bool:
     return name.startswith((*used, *UNUSED[:1])) or name.endswith(UNUSED[-1]) or name in UNUSED
 
 
-def _some(names: list[str]) -> str:
+def _first(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def check_length(folder: Path, model: Any, max_length: int) -> None:
-    """Raises `UsageError` for a limit beyond the positions that a model has: past them a score would be a number, and
-    nothing else. Rotary positions may be scaled beyond; that is the model's to know."""
+    """Raises `UsageError` for a limit beyond the positions of a model, where scores would have no meaning.
+
+    Scaled rotary positions are not checked.
+    """
     config = model.config.get_text_config()
     scaled = rope_types(getattr(config, "rope_parameters", None)) - {"default"}
     limits = [None if scaled else getattr(config, "max_position_embeddings", None)]
     tables = [getattr(part, "position_embeddings", None) for part in model.modules()]
-    limits += [rows_of(one) for one in tables if isinstance(one, torch.nn.Embedding)]
-    limit = min((one for one in limits if one is not None), default=None)
+    limits += [num_positions(table) for table in tables if isinstance(table, torch.nn.Embedding)]
+    limit = min((limit for limit in limits if limit is not None), default=None)
     if limit is not None and max_length > limit:
         raise UsageError(f"{folder}: max_length {max_length} is more than the {limit} positions of the model")
 
 
-def rows_of(positions: torch.nn.Embedding) -> int:
-    """How many tokens a table of positions is for: RoBERTa's kin count from behind the padding token's id."""
+def num_positions(positions: torch.nn.Embedding) -> int:
+    """How many tokens a table of positions is for; models like RoBERTa count from behind the padding token's id."""
     return positions.num_embeddings - (0 if positions.padding_idx is None else positions.padding_idx + 1)
 
 
 def rope_types(parameters: Any) -> set[str]:
-    """Every `rope_type` in a model's rotary parameters, which may be one set for each type of layer."""
+    """Every `rope_type` in a model's rotary parameters, of which each type of layer may have its own."""
     if not isinstance(parameters, dict):
         return set()
     inner = set().union(*(rope_types(value) for value in parameters.values()))
@@ -282,9 +295,9 @@ def rope_types(parameters: Any) -> set[str]:
 
 
 def check_vocabulary(folder: Path, tokenizer: Any, num_embeddings: int) -> None:
-    """A tokenizer whose own vocabulary does not fit the embeddings is another model's; raises `UsageError`.
+    """Raises `UsageError` for a tokenizer whose vocabulary exceeds the embeddings: it belongs to another model.
 
-    Tokens added to it (a pad token that was never trained) may lie outside: no template uses them.
+    Added tokens (a pad token that was never trained) may be outside: no template uses them.
     """
     added = set(tokenizer.added_tokens_decoder)
     largest = max((at for at in tokenizer.get_vocab().values() if at not in added), default=-1)

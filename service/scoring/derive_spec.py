@@ -1,4 +1,4 @@
-"""The spec of a checkpoint that has no `reward_model.json`, as far as its own files say it."""
+"""Derives the spec of a checkpoint without `reward_model.json` from its other files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from service.scoring.process_rewards import Steps
 from service.scoring.spec import CHAT_TEMPLATE, SPEC_FILE, RewardModelSpec
 
 PAIRS = (("a", "b"), ("two words", "x = f(1)\n    return x\n"), (" blanks around ", "\ttab \n\n"), ("Ünï 漢", "É"))
-UNLIMITED = 10**9  # transformers' word for a tokenizer that names no limit is larger
+UNLIMITED = 10**9  # transformers' value for a tokenizer without a limit is larger
 OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"})  # begin behind the pad
 
 
 def derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
-    """What the files of a checkpoint of others say. Raises `UsageError` where that is too little."""
+    """The spec that a checkpoint's own files give. Raises `UsageError` if they do not say enough."""
     config = read_config(folder)
     head = heads.find(Tensors(folder))
     if head == heads.CLASSIFIER:
@@ -26,7 +26,7 @@ def derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
     elif getattr(tokenizer, "chat_template", None):
         template = CHAT_TEMPLATE
     else:
-        raise UsageError(f"{folder}: neither {SPEC_FILE} nor a chat template: nothing says how to write the text")
+        raise UsageError(f"{folder}: neither {SPEC_FILE} nor a chat template, so the template of the text is unknown")
     steps = _derived_steps(folder, config, tokenizer)
     positions = config.get("max_position_embeddings")
     if positions and config.get("model_type") in OFFSET_POSITIONS:
@@ -34,7 +34,7 @@ def derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
     limits = [positions, getattr(tokenizer, "model_max_length", None)]
     max_length = min((int(limit) for limit in limits if limit and limit < UNLIMITED), default=None)
     if max_length is None:
-        raise UsageError(f"{folder}: no {SPEC_FILE}, and nothing says how long a text may be")
+        raise UsageError(f"{folder}: no {SPEC_FILE} and no limit in the other files, so the longest text is unknown")
     architecture = str((config.get("architectures") or ["unknown"])[0])
     return RewardModelSpec(
         template=template,
@@ -47,25 +47,25 @@ def derive(folder: Path, tokenizer: Any) -> RewardModelSpec:
 
 
 def _derived_steps(folder: Path, config: dict[str, Any], tokenizer: Any) -> Steps | None:
-    """What a process reward model's own files say of its steps. Raises `UsageError` where they say too little."""
+    """The steps of a process reward model, by its own files. Raises `UsageError` if they do not say enough."""
     architecture = str((config.get("architectures") or [""])[0])
     if architecture == "Qwen2ForProcessRewardModel" and "<extra_0>" in tokenizer.get_vocab():
         return Steps(token="<extra_0>", split="\n\n")  # as its model card puts them together
     if "ProcessRewardModel" in architecture or "TokenClassification" in architecture:
-        raise UsageError(f"{folder}: scores tokens, and nothing says which; write `steps` into {SPEC_FILE}")
+        raise UsageError(f"{folder}: scores tokens, and its files do not say which; write `steps` into {SPEC_FILE}")
     return None
 
 
 def pair_template(folder: Path, tokenizer: Any) -> str:
     """How an encoder's tokenizer joins two texts, as a template: "[CLS]{prompt}[SEP]{completion}[SEP]".
 
-    Raises `UsageError` where a text of that template is not what the tokenizer makes of a pair.
+    Raises `UsageError` if the tokenizer encodes a pair in another way than that template.
     """
     left, right = "a", "b"
     pair = tokenizer(left, right)["input_ids"]
     alone = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (left, right)]
     special = set(tokenizer.all_special_ids)
-    unclear = UsageError(f"{folder}: how its tokenizer joins two texts cannot be read off; write {SPEC_FILE}")
+    unclear = UsageError(f"{folder}: how its tokenizer joins two texts cannot be derived; write {SPEC_FILE}")
     if [at for at in pair if at not in special] != alone[0] + alone[1]:
         raise unclear
     sides = iter(["{prompt}"] * len(alone[0]) + ["{completion}"] * len(alone[1]))

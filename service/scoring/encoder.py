@@ -1,4 +1,4 @@
-"""Text to token ids under one template. Training and serving both come through here, so they see the same text."""
+"""Text to token ids under one template. Training and serving both use it, so they see the same text."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ Prompt = str | list[ChatMessage]
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A prompt with its completion as token ids; the pooled position is the last.
+    """A prompt with its completion as token ids.
 
-    `prompt_tokens`: how many leading ids depend on the prompt alone, so that group mates share them. `steps`: where a
-    process reward model scores it; empty for others, which score it at its last token.
+    Attributes:
+        ids: of the whole text.
+        prompt_tokens: how many leading ids depend on the prompt alone, so that all completions of a group share them.
+        truncated: whether the prompt was cut on the left.
+        steps: positions at which a process reward model scores it; empty for others, which score its last token.
     """
 
     ids: tuple[int, ...]
@@ -40,7 +43,7 @@ class Encoded:
 
 
 class Encoder:
-    """Text to ids under one spec. Training and serving both come through here."""
+    """Text to token ids under one spec."""
 
     def __init__(self, tokenizer: Any, spec: RewardModelSpec) -> None:
         self.spec = spec
@@ -50,7 +53,7 @@ class Encoder:
         self._step_id: int | None = None if spec.steps is None else token_id(tokenizer, spec.steps.token)
         if spec.template == CHAT_TEMPLATE:
             if not getattr(tokenizer, "chat_template", None):
-                raise UsageError("the tokenizer ships no chat template, and reward_model.json asks for it")
+                raise UsageError(f"{SPEC_FILE} names the chat template, and the tokenizer has none")
             self._before, self._between, self._after = "", "", ""
         else:
             self._before, rest = spec.template.split("{prompt}")
@@ -60,9 +63,13 @@ class Encoder:
     def load(cls, folder: Path, spec: RewardModelSpec | None = None) -> Encoder:
         """The encoder of a checkpoint folder, without its weights.
 
-        Without a spec: that of `reward_model.json`, or for a checkpoint of others what its own files say. The latter
-        goes to the log as that file would have it, with the text that it makes of an example, to be checked.
-        Raises `UsageError` for what cannot be read.
+        Args:
+            folder: of the checkpoint.
+            spec: None: that of `reward_model.json`, or if there is none a spec derived from the other files. A derived
+                spec is logged as that file would hold it, with an example text, to be checked.
+
+        Raises:
+            UsageError: the tokenizer or the spec cannot be read.
         """
         tokenizer = load_tokenizer(folder)
         if spec is not None or (folder / SPEC_FILE).is_file():
@@ -75,17 +82,17 @@ class Encoder:
         example = encoder.encode("PROMPT", "COMPLETION")
         pooled = tokenizer.convert_ids_to_tokens([example.ids[at] for at in example.steps or (-1,)])
         log.warning(
-            "%s has no %s; derived from its own files: %s; an example text is %r, of which %s is pooled",
+            "%s has no %s; derived from its other files: %s; an example text is %r, of which %s is pooled",
             folder,
             SPEC_FILE,
             encoder.spec.as_json(),
             encoder.full_text("PROMPT", "COMPLETION"),
-            "what its own classifier takes" if encoder.spec.head == CLASSIFIER else pooled,
+            "the token of its own classifier" if encoder.spec.head == CLASSIFIER else pooled,
         )
         return encoder
 
     def encode(self, prompt: Prompt, completion: str, on_overflow: Overflow = "error") -> Encoded:
-        """`encode_group` of one; raises `TooLong` instead of returning it."""
+        """`encode_group` for one completion; raises `TooLong`."""
         encoded = self.encode_group(prompt, [completion], on_overflow)[0]
         if isinstance(encoded, TooLong):
             raise encoded
@@ -94,12 +101,18 @@ class Encoder:
     def encode_group(
         self, prompt: Prompt | None, completions: Sequence[str], on_overflow: Overflow = "error"
     ) -> list[Encoded | TooLong]:
-        """Each completion under this prompt; a completion that is too long gets its error as a value.
+        """Every completion of one prompt as token ids; for one that is too long its `TooLong`, as a value.
 
-        Without a prompt the completions are whole texts, closing included, and the template adds nothing.
+        The prompt is tokenised once if a special token separates it from what follows (see `_seams`). Otherwise every
+        full text is tokenised on its own, because merges may cross the seam. Both give the same ids.
 
-        The prompt is tokenised once where a special token separates it from what follows (see `_seams`); otherwise
-        every full text is tokenised on its own, because merges may cross the seam. Both give the same ids.
+        Args:
+            prompt: text or chat messages; None: the completions are whole texts, and the template adds nothing.
+            completions: texts.
+            on_overflow: "error", or "truncate_left" to cut the prompt on the left.
+
+        Raises:
+            Invalid: the text is empty, has no step, or the chat template rejects the conversation.
         """
         if prompt is None:
             return [self._fit(self._ids(self._opened(text)), 0, on_overflow) for text in completions]
@@ -117,9 +130,9 @@ class Encoder:
         return group
 
     def _head(self, head: str) -> tuple[int, list[int], bool]:
-        """Where what completions have in common ends, its ids, and whether a special token makes that an exact seam.
+        """Where the common part of the completions ends, its ids, and whether a special token makes that an exact seam.
 
-        The last answer is kept: completions that come one a request come one after the other.
+        The last result is cached: single completions of one prompt come one after the other.
         """
         known, answer = self._last_head
         if known == head:
@@ -128,14 +141,14 @@ class Encoder:
         seam_token = max(at, key=lambda token: at[token], default=None)
         seam = at[seam_token] if seam_token is not None else len(head)
         head_ids = self._ids(head[:seam])
-        # An added token that begins earlier may have eaten the start of the seam; then it is none.
+        # An added token that begins earlier may contain the start of the seam token; then the cut is not exact.
         proven = seam_token is not None and head_ids[-1:] == [self.tokenizer.convert_tokens_to_ids(seam_token)]
         answer = seam, head_ids, proven
-        self._last_head = head, answer  # in one step: two threads encode
+        self._last_head = head, answer  # in one assignment: two threads encode
         return answer
 
     def full_text(self, prompt: Prompt, completion: str) -> str:
-        """The whole text that is tokenised, closing and marks of steps included."""
+        """The whole text that is tokenised, with the closing and the marks of steps."""
         if self.spec.steps is not None:
             completion = self.spec.steps.marked(completion)
         if self.spec.template == CHAT_TEMPLATE:
@@ -161,10 +174,10 @@ class Encoder:
         try:
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens_answer))
         except TemplateError as error:
-            raise Invalid(f"the model's chat template refuses this conversation: {error}") from error
+            raise Invalid(f"the model's chat template rejects this conversation: {error}") from error
 
     def _opened(self, text: str) -> str:
-        """A whole text with the BOS that clients take off it for inference servers, where our template begins so."""
+        """A whole text with the BOS that clients remove for inference servers, if the template begins with it."""
         bos = getattr(self.tokenizer, "bos_token", None)
         if not (bos and text) or text.startswith(bos) or not self.head_text("x").startswith(bos):
             return text
@@ -192,26 +205,26 @@ class Encoder:
     def _steps(self, ids: list[int], prompt_tokens: int) -> tuple[int, ...]:
         if self._step_id is None:
             return ()
-        found = tuple(at for at in range(prompt_tokens, len(ids)) if ids[at] == self._step_id)
-        if not found:
+        steps = tuple(position for position in range(prompt_tokens, len(ids)) if ids[position] == self._step_id)
+        if not steps:
             raise Invalid(f"no step to score: the text has no token {self.spec.steps and self.spec.steps.token!r}")
-        return found
+        return steps
 
 
 def token_id(tokenizer: Any, token: str) -> int:
-    """The id of a vocabulary entry. Raises `UsageError` for what is none."""
+    """The id of a vocabulary entry. Raises `UsageError` if there is no such entry."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     if token not in vocabulary:
-        raise UsageError(f"{token!r} is no token of this tokenizer")
+        raise UsageError(f"{token!r} is not a token of this tokenizer")
     return vocabulary[token]
 
 
 def _seams(tokenizer: Any) -> tuple[str, ...]:
     """Special tokens at which a text may be cut so that ids(left) + ids(right) == ids(left + right), for any right.
 
-    True for a token that the tokenizer takes out of the raw text before anything else looks at it (not normalised,
-    swallowing no neighbouring blanks, part of no other added token), if every step after that treats the pieces alone:
-    no step may add a prefix to the first piece of a text. Whatever is not known to be so is not used.
+    True for a token that the tokenizer splits off the raw text first (not normalised, without neighbouring blanks, not
+    part of another added token), if every later step treats the pieces on their own: no step may add a prefix to the
+    first piece of a text. Tokens for which that is not known are not used.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -239,13 +252,19 @@ def _piecewise(step: dict[str, Any] | None) -> bool:
 
 
 def load_tokenizer(folder: Path, **settings: Any) -> Any:
-    """The tokenizer in this folder, by its `tokenizer.json` where it has one; training and serving load it here.
+    """The tokenizer in this folder, by its `tokenizer.json` if it has one. Training and serving both load it here.
 
     For some model types (Qwen2 is one) transformers 5 takes only the vocabulary from that file, puts the family's own
-    normaliser and pre-tokenizer around it, and adds the family's special tokens, whatever the file says. A checkpoint
-    whose tokenizer was made otherwise then gets other ids than it was trained on, without a word, or ids beyond its
-    embeddings. Where the two differ the file is right.
-    Raises `UsageError` for a folder whose tokenizer cannot be read, or is empty.
+    normaliser and pre-tokenizer around it, and adds the family's special tokens. A checkpoint whose tokenizer was made
+    otherwise then silently gets other ids than it was trained on, or ids beyond its embeddings. If the two differ, the
+    file is used.
+
+    Args:
+        folder: of the checkpoint.
+        settings: passed to transformers.
+
+    Raises:
+        UsageError: the tokenizer cannot be read, or its vocabulary is empty.
     """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -266,19 +285,19 @@ def load_tokenizer(folder: Path, **settings: Any) -> Any:
 
 
 def _shape(backend: Any) -> tuple[Any, ...]:
-    """What decides ids beside the vocabulary: the steps before it, as JSON, and the tokens that these never see."""
+    """What decides ids beside the vocabulary: the steps before it, and the tokens that are split off before them."""
     steps = (backend.normalizer, backend.pre_tokenizer)
     added = {token.content for token in backend.get_added_tokens_decoder().values()}
     return (*(b"" if step is None else step.__getstate__() for step in steps), added)
 
 
 def _without_vocabulary(path: Path) -> Any:
-    """A `tokenizer.json` as far as its shape goes: building the vocabulary is what takes long."""
+    """A `tokenizer.json` with a minimal vocabulary: building the whole one takes long."""
     from tokenizers import Tokenizer
 
     whole: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     rest = dict.fromkeys(("truncation", "padding", "post_processor", "decoder"))
-    added = [one | {"id": at} for at, one in enumerate(whole.get("added_tokens") or [])]
-    nothing = {"type": "WordLevel", "vocab": {one["content"]: one["id"] for one in added}, "unk_token": ""}
+    added = [token | {"id": index} for index, token in enumerate(whole.get("added_tokens") or [])]
+    minimal = {"type": "WordLevel", "vocab": {token["content"]: token["id"] for token in added}, "unk_token": ""}
     kept = {name: whole.get(name) for name in ("version", "normalizer", "pre_tokenizer")}
-    return Tokenizer.from_str(json.dumps(kept | rest | {"added_tokens": added, "model": nothing}))
+    return Tokenizer.from_str(json.dumps(kept | rest | {"added_tokens": added, "model": minimal}))

@@ -1,4 +1,4 @@
-"""What turns the pooled hidden state into a score, in the spellings that reward checkpoints use.
+"""The head that turns the pooled hidden state into a score, under the names that reward checkpoints use.
 
 | tensors                          | written by                                                        |
 |----------------------------------|-------------------------------------------------------------------|
@@ -8,11 +8,11 @@
 |                                  | weights or in `value_head.safetensors` / `value_head.bin`         |
 | `v_head.*`, `value_head.*`       | InternLM2 reward, OpenRLHF before its head was named `score`      |
 | `lm_head.weight`                 | process reward models that answer by a token (Math-Shepherd): the |
-|                                  | difference of two rows, one a label                               |
-| `classifier.*`                   | encoders (cross-encoders): the model's own classifier runs, whole |
+|                                  | difference of two rows, one per label                             |
+| `classifier.*`                   | encoders (cross-encoders): the model's own classifier runs        |
 
-The backbone is loaded without the rest, so logits over the vocabulary are never computed, and the head runs in float32
-on pooled positions only. A process reward model's two labels are one number: the log-odds of the good one, whose
+The backbone is loaded without its own head, so logits over the vocabulary are never computed. The head runs in float32
+on pooled positions only. A process reward model's two labels become one number: the log-odds of the good one, whose
 sigmoid is the softmax that its authors print.
 """
 
@@ -52,19 +52,27 @@ class RewardHead:
 
 def find(tensors: Tensors) -> str:
     """The name of the head that is in a checkpoint. Raises `UsageError` unless there is exactly one."""
-    found = [name for name in NAMES if any(_starts(tensor, name) for tensor in tensors) and not _inner(tensors, name)]
-    if len(found) != 1:
+    names = [
+        name for name in NAMES if any(_starts(tensor, name) for tensor in tensors) and not _is_outer(tensors, name)
+    ]
+    if len(names) != 1:
         raise UsageError(
-            f"{tensors.folder}: {' and '.join(found) or 'no tensor of a known head'} found; `head` in "
+            f"{tensors.folder}: {' and '.join(names) or 'no tensor of a known head'} found; `head` in "
             f"reward_model.json names one of {', '.join(NAMES)}"
         )
-    return found[0]
+    return names[0]
 
 
 def read(tensors: Tensors, name: str, *, steps: bool = False) -> RewardHead:
-    """The head with this name. Raises `UsageError` for one that is not there, or gives more than one number.
+    """Read the head with this name.
 
-    `steps`: it scores steps, and may have two labels, of which the second is the good one.
+    Args:
+        tensors: of the checkpoint.
+        name: one of `NAMES`.
+        steps: whether it scores steps; then it may have two labels, of which the second is the good one.
+
+    Raises:
+        UsageError: the head is missing, not finite, or gives more than one number.
     """
     stack = sorted(
         {
@@ -94,12 +102,12 @@ def read(tensors: Tensors, name: str, *, steps: bool = False) -> RewardHead:
 
 def read_labels(tensors: Tensors, good: int, bad: int) -> RewardHead:
     """The log-odds of one token over another, from a language model's own head or its tied embeddings."""
-    found = [name for name in (f"{LM_HEAD}.weight", *TIED) if name in tensors]
-    if not found:
+    names = [name for name in (f"{LM_HEAD}.weight", *TIED) if name in tensors]
+    if not names:
         raise UsageError(f"{tensors.folder}: weights are missing: {LM_HEAD}.weight, the head")
-    weight = tensors.row(found[0], good) - tensors.row(found[0], bad)  # (H)
+    weight = tensors.row(names[0], good) - tensors.row(names[0], bad)  # (H)
     if not bool(torch.isfinite(weight).all()):
-        raise UsageError(f"{tensors.folder}: weights that are not finite: {found[0]}, the head")
+        raise UsageError(f"{tensors.folder}: weights that are not finite: {names[0]}, the head")
     return RewardHead(LM_HEAD, ((weight[None], None),))
 
 
@@ -107,6 +115,6 @@ def _starts(tensor: str, name: str) -> bool:
     return tensor.startswith(f"{name}.")
 
 
-def _inner(tensors: Tensors, name: str) -> bool:
-    """Whether a longer name says it better: `v_head.summary.weight` is no `v_head`."""
+def _is_outer(tensors: Tensors, name: str) -> bool:
+    """Whether a longer name fits, too: `v_head.summary.weight` is not the head `v_head`."""
     return any(other.startswith(f"{name}.") and any(_starts(t, other) for t in tensors) for other in NAMES)

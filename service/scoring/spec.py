@@ -1,4 +1,4 @@
-"""`reward_model.json`: the part of a checkpoint that Hugging Face's own files do not say."""
+"""`reward_model.json`: what Hugging Face's own files do not say about a checkpoint."""
 
 from __future__ import annotations
 
@@ -30,12 +30,17 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class RewardModelSpec:
-    """`reward_model.json`, the part of a checkpoint that Hugging Face's own files do not say.
+    """`reward_model.json`, the contract between training and serving.
 
-    `template`: text with `{prompt}` and `{completion}` once each, in this order, special tokens included; or the word
-    "chat_template" for the tokenizer's own. `system` is put before a conversation that has no system message.
-    `pooled`: "last" token, or "steps", which `steps` describes. `labels`: where the head is the language model's own,
-    the tokens for a good step and for a bad one.
+    Attributes:
+        template: text with `{prompt}` and `{completion}` once each, in this order, special tokens included; or
+            "chat_template" for the tokenizer's own.
+        max_length: longest text, in tokens.
+        system: put before a conversation that has no system message.
+        pooled: "last" token, or "steps", which `steps` describes.
+        head: its name (`heads.py`).
+        labels: the tokens for a good and for a bad step, if the head is the language model's own.
+        golden: file name of the golden set.
     """
 
     template: str
@@ -54,11 +59,11 @@ class RewardModelSpec:
 
     def __post_init__(self) -> None:
         if self.format != SPEC_FORMAT:
-            raise UsageError(f"{SPEC_FILE}: format {self.format}, and this version reads {SPEC_FORMAT}")
+            raise UsageError(f"{SPEC_FILE}: format {self.format} is not supported; this version reads {SPEC_FORMAT}")
         if self.pooled not in ("last", "steps"):
             raise UsageError(f"{SPEC_FILE}: pooled {self.pooled!r}; known are 'last' and 'steps'")
         if (self.pooled == "steps") != (self.steps is not None):
-            raise UsageError(f"{SPEC_FILE}: `steps` goes with pooled 'steps', and with nothing else")
+            raise UsageError(f"{SPEC_FILE}: `steps` needs pooled 'steps', and pooled 'steps' needs `steps`")
         if self.max_length < 1:
             raise UsageError(f"{SPEC_FILE}: max_length must be positive")
         if self.template != CHAT_TEMPLATE:
@@ -67,17 +72,19 @@ class RewardModelSpec:
             if self.template.index("{prompt}") > self.template.index("{completion}"):
                 raise UsageError(f"{SPEC_FILE}: {{prompt}} comes before {{completion}}")
             if self.system is not None:
-                raise UsageError(f"{SPEC_FILE}: a text template holds its own system text")
+                raise UsageError(
+                    f"{SPEC_FILE}: `system` is for the chat template; a text template contains its own system text"
+                )
 
     @classmethod
     def read(cls, path: Path) -> RewardModelSpec:
-        """The spec in this file; unknown and missing keys fail with their name."""
+        """The spec in this file. Raises `UsageError` for a file that is not a spec; unknown keys are named."""
         try:
             values: Any = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise UsageError(f"{path}: no JSON: {error}") from error
+            raise UsageError(f"{path}: not JSON: {error}") from error
         if not isinstance(values, dict):
-            raise UsageError(f"{path}: no JSON object")
+            raise UsageError(f"{path}: not a JSON object")
         if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
             raise UsageError(f"{path.name}: unknown keys {', '.join(unknown)}")
         try:
@@ -89,7 +96,7 @@ class RewardModelSpec:
                 good, bad = values["labels"]
                 values["labels"] = (str(good), str(bad))
             return cls(**values)
-        except (TypeError, ValueError, AttributeError) as error:  # a number where there should be a text, and the like
+        except (TypeError, ValueError, AttributeError) as error:  # a value of another type
             raise UsageError(f"{path.name}: {error}") from error
 
     def write(self, path: Path) -> None:

@@ -1,16 +1,16 @@
-"""The engine `vllm`: raw scores from a vLLM server over HTTP, and nothing of vLLM in this process.
+"""The engine `vllm`: raw scores from a vLLM server over HTTP. Nothing of vLLM is imported into this process.
 
-The checkpoint is here too, for its template, tokenizer, revision, calibration and golden set; its weights are the
-server's. What goes over is token ids, what comes back one logit each: `POST /pooling` with `use_activation: false`,
-because vLLM's default for a head of one number is a sigmoid.
-
-Which weights a server really has is asked of its scores. The golden set is scored before anything is served; after a
-failure, or when the server has been silent for `PROOF_S` (no vLLM restarts in less), one golden row travels with the
-next batch, and the batch counts only if that row comes out right. A checkpoint without a golden set is refused here.
-
-A server that is down, overloaded or wrong raises `EngineUnavailable` at run time; one that never came up, or serves
-something else, is refused at start. What vLLM says is the input's fault (400) raises `Rejected`, and the worker finds
-out whose. One connection at a time: the worker's batches are vLLM's to schedule, and wait for nobody else here.
+- The checkpoint must be on this host too, for its template, tokenizer, revision, calibration and golden set. Only the
+  server loads its weights.
+- Token ids go out, and one logit per sequence comes back: `POST /pooling` with `use_activation: false`, because vLLM's
+  default for a head of one number is a sigmoid.
+- The scores prove which weights the server has. The golden set is scored before anything is served. After a failure,
+  or when the server has not answered for `PROOF_S` (no vLLM restarts in less), one golden row goes with the next
+  batch, and the batch counts only if the score of that row is right. A checkpoint without a golden set is rejected.
+- A server that is down, overloaded or wrong raises `EngineUnavailable` at run time. One that does not come up, or
+  serves another model, is rejected at start. An input that vLLM rejects (400) raises `Rejected`; the worker then finds
+  out which sequence it is (`fault_isolation.py`).
+- There is one connection: the worker sends one batch at a time, which vLLM schedules.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from service.scoring.encoder import Encoded, Encoder, Overflow, Prompt
 from service.scoring.engine import EngineUnavailable
 from service.scoring.parity import GOLDEN_TOLERANCE, Parity, compare, read_golden
 from service.scoring.prefix_cache import PromptCache
-from service.scoring.vllm_server import Server, ServerDied
+from service.scoring.vllm_server import ServerExited, VllmServer
 from service.settings import Settings
 
-CONNECT_S, ANSWER_S = 5.0, 480.0  # less than the worker's patience
+CONNECT_S, ANSWER_S = 5.0, 480.0  # less than `ScoreRunner.stuck_after_s`
 PROOF_S = 1.0
 POLL_S = 0.5
-STRANGE = {401, 403, 404, 405}
+PERMANENT_ERRORS = {401, 403, 404, 405}
 
 
 class Rejected(RuntimeError):
-    """vLLM refuses the input (HTTP 400)."""
+    """vLLM rejects the input (HTTP 400)."""
 
 
-class _Stranger(EngineUnavailable):
-    """What answers will not become a vLLM server that lets us in, however long one waits."""
+class _WrongServer(EngineUnavailable):
+    """What answers is not a vLLM server that lets this client in, and waiting does not change that."""
 
 
-class _Row(BaseModel):
+class _PooledRow(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     index: int
@@ -55,18 +55,18 @@ class _Row(BaseModel):
 
 
 class _Pooled(BaseModel):
-    """`/pooling`'s answer, as far as it is read."""
+    """The part of `/pooling`'s answer that is read."""
 
-    data: list[_Row]
+    data: list[_PooledRow]
 
 
 class VllmEngine:
-    """One checkpoint on one vLLM server. `server`: the child that serves it, None where somebody else runs it.
+    """One checkpoint on one vLLM server. An `Engine`.
 
-    `num_computed` counts every token that is sent: `/pooling` does not tell which of them the prefix cache had.
+    `num_computed` counts every token that is sent: `/pooling` does not say which of them were in the prefix cache.
     """
 
-    prefix_sharing_disabled_reason: str | None = None  # its prefix cache: whole blocks of a prompt are computed once
+    prefix_sharing_disabled_reason: str | None = None  # vLLM's prefix cache shares whole blocks of prompts
 
     def __init__(
         self,
@@ -75,8 +75,8 @@ class VllmEngine:
         client: httpx.Client,
         *,
         dtype: str,
-        patience_s: float,
-        server: Server | None = None,
+        start_timeout_s: float,
+        server: VllmServer | None = None,
     ) -> None:
         self.encoder = encoder
         self.spec = encoder.spec
@@ -88,38 +88,42 @@ class VllmEngine:
         self.engine = "vllm"
         self.num_computed = 0
         self.num_shared = 0
-        self.prompts = PromptCache()  # vLLM has one of its own
+        self.prompts = PromptCache()  # unused: vLLM has a cache of its own
         self.golden = read_golden(encoder, folder)
         if not self.golden:
-            raise UsageError(f"{folder}: no golden set, and nothing else tells whether a vLLM server has these weights")
+            raise UsageError(
+                f"{folder}: no golden set, without which nothing proves that a vLLM server has these weights"
+            )
         self._canary = min(self.golden, key=lambda row: len(row.encoded.ids))
         self._client = client
-        self._patience_s = patience_s
+        self._start_timeout_s = start_timeout_s
         self._server = server
-        self._served = ""  # the model's name over there
-        self._proven_at = -PROOF_S  # time.monotonic() of the last answer of a server that was proven before
+        self._served = ""  # the model's name on the server
+        self._proven_at = -PROOF_S  # time.monotonic() of the last answer of a proven server
 
     @classmethod
     def open(cls, name: str, path: str, settings: Settings) -> VllmEngine:
-        """Connect to the server of this model, or start one; answers once it serves.
+        """Connect to the server of this model, or start one, and wait until it serves.
 
-        Raises `HostLacks` where none comes up in time, `UsageError` where it serves another model, or shorter texts.
+        Raises:
+            HostLacks: no server comes up in time.
+            UsageError: it serves another model or shorter texts, or the settings are invalid.
         """
         if settings.deterministic:
-            raise UsageError("--deterministic is for the engine `transformers`: vLLM chooses its own batches")
+            raise UsageError("--deterministic needs --engine transformers: vLLM chooses its own batches")
         folder = checkpoint.locate(path)
         encoder = Encoder.load(folder)
         if encoder.spec.steps is not None:
-            raise UsageError(f"{folder}: a process reward model is for the engine `transformers`")
+            raise UsageError(f"{folder}: a process reward model needs --engine transformers")
         url, server = settings.vllm_url.get(name), None
         headers: dict[str, str] = {}
         transport: httpx.HTTPTransport | None = None
         if url is not None:
             if not url.startswith(("http://", "https://")):
-                raise UsageError(f"--vllm-url {name}={url}: not an http URL")
+                raise UsageError(f"--vllm-url {name}={url}: not an http:// or https:// URL")
             headers = {"authorization": f"Bearer {settings.vllm_api_key}"} if settings.vllm_api_key else {}
         elif settings.vllm_python is not None:
-            server = Server(settings.vllm_python, folder, encoder.spec.max_length, settings)
+            server = VllmServer(settings.vllm_python, folder, encoder.spec.max_length, settings)
             url, transport = "http://vllm", httpx.HTTPTransport(uds=str(server.socket))
         else:
             raise UsageError(f"--engine vllm needs --vllm-url {name}=URL, or --vllm-python to start a server for it")
@@ -136,7 +140,9 @@ class VllmEngine:
             undo.callback(client.close)
             if server is not None:
                 undo.callback(server.stop)
-            engine = cls(encoder, folder, client, dtype=settings.dtype, patience_s=settings.vllm_start_s, server=server)
+            engine = cls(
+                encoder, folder, client, dtype=settings.dtype, start_timeout_s=settings.vllm_start_s, server=server
+            )
             try:
                 engine.wait()
             except EngineUnavailable as error:
@@ -145,43 +151,47 @@ class VllmEngine:
         return engine
 
     def wait(self) -> None:
-        """Until the server serves, starting it where it is ours and not running.
+        """Wait until the server serves; start it first if it is a child that does not run.
 
-        Raises `EngineUnavailable` where it does not come up in time, `UsageError` where it serves another model.
+        Raises:
+            EngineUnavailable: it does not come up in time.
+            UsageError: it serves another model.
         """
         if self._server is not None:
             self._server.start()
-        until = time.monotonic() + self._patience_s
+        until = time.monotonic() + self._start_timeout_s
         while True:
             try:
                 if self._server is not None:
-                    self._server.listening()
+                    self._server.check_listening()
                 self._ask("GET", "/health")
                 break
-            except (_Stranger, ServerDied):
+            except (_WrongServer, ServerExited):
                 raise
             except EngineUnavailable as error:
                 if time.monotonic() > until:
-                    raise EngineUnavailable(f"no vLLM server within {self._patience_s:g} s: {error}") from error
+                    raise EngineUnavailable(f"no vLLM server within {self._start_timeout_s:g} s: {error}") from error
                 time.sleep(POLL_S)
         self._identify()
 
     def _identify(self) -> None:
-        """What it says of itself: version, name and longest text of its model."""
+        """Read the server's version, and the name and longest text of its model."""
         models = self._ask("GET", "/v1/models")
         try:
             cards = [card for card in models["data"] if card.get("parent") is None]
             (card,) = cards
             self._served, longest = str(card["id"]), card.get("max_model_len")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise EngineUnavailable(f"{self._client.base_url} lists no one model of a vLLM server") from error
+            raise EngineUnavailable(
+                f"{self._client.base_url} does not list exactly one model, as a vLLM server does"
+            ) from error
         if longest is not None and longest < self.max_length:
             raise UsageError(
-                f"the vLLM server takes {longest} tokens and the checkpoint {self.max_length}; start it "
+                f"the vLLM server accepts {longest} tokens and the checkpoint {self.max_length}; start it "
                 f"with --max-model-len {self.max_length}"
             )
-        said = self._ask("GET", "/version")
-        self.engine = f"vllm {said.get('version', '')}".strip() if isinstance(said, dict) else "vllm"
+        answer = self._ask("GET", "/version")
+        self.engine = f"vllm {answer.get('version', '')}".strip() if isinstance(answer, dict) else "vllm"
 
     def encode_group(
         self, prompt: Prompt | None, completions: Sequence[str], on_overflow: Overflow = "error"
@@ -190,36 +200,36 @@ class VllmEngine:
         return self.encoder.encode_group(prompt, completions, on_overflow)
 
     def score(self, batch: Sequence[Encoded]) -> list[float]:
-        """Raw logits, in the order of `batch`. Raises `EngineUnavailable`, and `Rejected` for what is the input's."""
+        """Raw logits, in the order of `batch`. Raises `EngineUnavailable`, and `Rejected` if vLLM rejects the input."""
         try:
             if self._server is not None and not self._server.alive:
                 self.wait()
                 self._proven_at = -PROOF_S
             proven = time.monotonic() - self._proven_at < PROOF_S
-            scores = self._pool(batch) if proven else self._proven(batch)
+            scores = self._pool(batch) if proven else self._pool_with_canary(batch)
         except EngineUnavailable:
             self._proven_at = -PROOF_S
             raise
         self._proven_at = time.monotonic()
         return scores
 
-    def _proven(self, batch: Sequence[Encoded]) -> list[float]:
-        """The batch beside a golden row, on a server that may have been away."""
+    def _pool_with_canary(self, batch: Sequence[Encoded]) -> list[float]:
+        """Score the batch together with a golden row: the server may have restarted."""
         canary, *scores = self._pool([self._canary.encoded, *batch])
         off = abs(canary - self._canary.score)
         if not off <= GOLDEN_TOLERANCE[self.dtype]:
-            raise EngineUnavailable(f"the vLLM server scores a golden row {off:.3g} off: it serves another model now")
+            raise EngineUnavailable(f"the vLLM server scores a golden row {off:.3g} off: it now serves another model")
         return scores
 
     def _pool(self, batch: Sequence[Encoded]) -> list[float]:
-        ids = [one.ids for one in batch]
+        ids = [encoded.ids for encoded in batch]
         answer = self._ask("POST", "/pooling", {"model": self._served, "input": ids, "use_activation": False})
         try:
             rows = sorted(_Pooled.model_validate(answer).data, key=lambda row: row.index)
         except ValidationError as error:
-            raise EngineUnavailable(f"/pooling answers something else than vLLM's: {error.errors()[0]}") from error
+            raise EngineUnavailable(f"/pooling does not answer as vLLM does: {error.errors()[0]}") from error
         if [row.index for row in rows] != list(range(len(batch))) or any(len(row.data) != 1 for row in rows):
-            raise EngineUnavailable("/pooling answers other than one number for each sequence: no reward model's head")
+            raise EngineUnavailable("/pooling does not answer one number per sequence: the model has no reward head")
         self.num_computed += sum(map(len, ids))
         return [row.data[0] for row in rows]
 
@@ -230,32 +240,32 @@ class VllmEngine:
         try:
             response = self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
-            told = str(error) or type(error).__name__
-            raise EngineUnavailable(f"the vLLM server at {self._client.base_url} does not answer: {told}") from error
+            reason = str(error) or type(error).__name__
+            raise EngineUnavailable(f"the vLLM server at {self._client.base_url} does not answer: {reason}") from error
         if response.status_code == httpx.codes.BAD_REQUEST:
             raise Rejected(f"vLLM: {response.text[:300]}")
         if response.status_code != httpx.codes.OK:
-            kind = _Stranger if response.status_code in STRANGE else EngineUnavailable
+            kind = _WrongServer if response.status_code in PERMANENT_ERRORS else EngineUnavailable
             raise kind(f"the vLLM server answers {path} with {response.status_code}: {response.text[:300]}")
         try:
             return response.json() if response.content else None
         except ValueError as error:
-            raise EngineUnavailable(f"the vLLM server answers {path} with something that is not JSON") from error
+            raise EngineUnavailable(f"the vLLM server does not answer {path} with JSON") from error
 
     def check_golden(self) -> Parity:
-        """Scores the golden set on the server and compares. Raises `EngineUnavailable`."""
-        self._proven_at = time.monotonic()  # proof is what this is
+        """Score the golden set on the server and compare. Raises `EngineUnavailable`."""
+        self._proven_at = time.monotonic()  # this is the proof, so no canary is needed
         parity = compare(self, self.encoder, self.golden)
         if not parity.ok:
             self._proven_at = -PROOF_S
         return parity
 
     def pass_probability(self, score: float) -> float | None:
-        """The shipped calibration's P(the program passes all its tests), or None where none is shipped."""
+        """The calibrated P(the program passes all its tests), or None for a checkpoint without a calibration."""
         return None if self.spec.calibration is None else self.spec.calibration.probability(score)
 
     def close(self) -> None:
-        """End the connection, and the server where it is ours."""
+        """Close the connection, and stop the server if it is a child."""
         self._client.close()
         if self._server is not None:
             self._server.stop()

@@ -1,12 +1,13 @@
-"""A vLLM server as a child of the scoring worker, in the environment that its interpreter stands in.
+"""A vLLM server as a child of the scoring worker, in the environment of its own interpreter.
 
-It listens on a Unix socket in a private folder, so no other user of the host can reach it and no port can be taken. It
-asks the kernel for SIGTERM at the worker's death (`setpriv`), and vLLM ends its own processes at SIGTERM. At SIGKILL it
-does not: it has a process group of its own, and what is left of that group is killed before a new server starts and at
-the end. If worker and server are both killed with SIGKILL at once, vLLM's engine process stays; nobody is left to act.
+- It listens on a Unix socket in a private folder, so no other user of the host can reach it and no port can be taken.
+- It asks the kernel for SIGTERM at the worker's end (`setpriv`), and vLLM ends its own processes at SIGTERM. At SIGKILL
+  it does not. So it has a process group of its own, and the rest of that group is killed before a new server starts and
+  at the end.
+- Its output goes to the log, line by line, at level debug. When it exits, the last lines are in the error.
+- A server that exits is restarted by the next batch, which waits until it serves.
 
-Its output goes to the log, line by line at level debug; the last lines are told when it dies. A server that dies is
-started again by the next batch, which waits until it serves.
+Not promised: if worker and server are both killed with SIGKILL at once, vLLM's engine process stays.
 """
 
 from __future__ import annotations
@@ -34,28 +35,30 @@ from service.settings import PREFIX, Settings
 log = logging.getLogger("plaudit.vllm")
 
 STOP_S = 15.0
-TOLD_LINES = 15
+MAX_LAST_LINES = 15
 
 
-class ServerDied(EngineUnavailable):
-    """Waiting does not help; starting it again may."""
+class ServerExited(EngineUnavailable):
+    """The server has exited. Waiting does not help; restarting it may."""
 
 
-class Server:
-    """Not started until `start`, from a thread that lives as long as the worker: a child's tie is to that thread."""
+class VllmServer:
+    """Not started until `start`, which needs a thread that lives as long as the worker: SIGTERM comes at its end."""
 
     def __init__(self, python: Path, folder: Path, max_length: int, settings: Settings) -> None:
         if not os.access(python, os.X_OK):
-            raise HostLacks(f"--vllm-python {python} is no interpreter")
+            raise HostLacks(f"--vllm-python {python}: not an executable interpreter")
         if shutil.which("setpriv") is None:
-            raise HostLacks("no setpriv (util-linux) on PATH; it ties a vLLM server to this process")
+            raise HostLacks(
+                "--vllm-python needs setpriv (util-linux) on PATH, which ties the vLLM server to this process"
+            )
         self._home = Path(tempfile.mkdtemp(prefix="plaudit-vllm-"))  # mode 0700
         self.socket = self._home / "s"
         self._argv = argv(python, folder, max_length, self.socket, settings)
         self._env = environ(os.environ, settings.torch_threads)
         self._process: subprocess.Popen[str] | None = None
-        self._ear: threading.Thread | None = None
-        self._last: deque[str] = deque(maxlen=TOLD_LINES)
+        self._log_reader: threading.Thread | None = None
+        self._last_lines: deque[str] = deque(maxlen=MAX_LAST_LINES)
         atexit.register(self.stop)
 
     @property
@@ -63,12 +66,12 @@ class Server:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start it unless it runs."""
+        """Start the server unless it runs."""
         if self.alive:
             return
-        self._sweep()
+        self._kill_group()
         self.socket.unlink(missing_ok=True)
-        self._last.clear()
+        self._last_lines.clear()
         self._process = subprocess.Popen(
             self._argv,
             env=self._env,
@@ -80,24 +83,26 @@ class Server:
             process_group=0,
         )
         log.info("vLLM server started", extra={"pid": self._process.pid})
-        self._ear = threading.Thread(target=self._listen, args=(self._process.stdout,), daemon=True, name="vllm-log")
-        self._ear.start()
+        self._log_reader = threading.Thread(
+            target=self._read_log, args=(self._process.stdout,), daemon=True, name="vllm-log"
+        )
+        self._log_reader.start()
 
-    def _listen(self, output: IO[str]) -> None:
+    def _read_log(self, output: IO[str]) -> None:
         with output:
             for line in output:
-                self._last.append(line.rstrip())
+                self._last_lines.append(line.rstrip())
                 log.debug("%s", line.rstrip())
 
     def check(self) -> None:
-        """Raises `ServerDied` with its last words if it has died."""
+        """Raises `ServerExited`, with its last lines, if it has exited."""
         if self._process is not None and (code := self._process.poll()) is not None:
-            if self._ear is not None:
-                self._ear.join(1.0)  # until it has heard all
-            raise ServerDied(f"the vLLM server ended with {code}:\n  " + "\n  ".join(self._last))
+            if self._log_reader is not None:
+                self._log_reader.join(1.0)  # until it has read all
+            raise ServerExited(f"the vLLM server exited with {code}:\n  " + "\n  ".join(self._last_lines))
 
-    def listening(self) -> None:
-        """Raises `EngineUnavailable` if it does not listen yet; vLLM binds its socket long before."""
+    def check_listening(self) -> None:
+        """Raises `EngineUnavailable` if it does not listen yet; vLLM binds its socket long before it listens."""
         self.check()
         with socket.socket(socket.AF_UNIX) as probe:
             try:
@@ -106,28 +111,31 @@ class Server:
                 raise EngineUnavailable(f"the vLLM server does not listen yet: {error.strerror}") from error
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL, then its folder; nothing of it is left. May be called again."""
+        """SIGTERM, then SIGKILL, then remove its folder. May be called again."""
         if self._process is not None and self.alive:
             self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_S)
-        self._sweep()
+        self._kill_group()
         shutil.rmtree(self._home, ignore_errors=True)
 
-    def _sweep(self) -> None:
-        """Kill what is left of its process group, and hear of its end."""
+    def _kill_group(self) -> None:
+        """Kill what is left of its process group, and wait for it."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
-        if self._ear is not None:
-            self._ear.join(1.0)
+        if self._log_reader is not None:
+            self._log_reader.join(1.0)
 
 
 def argv(python: Path, folder: Path, max_length: int, unix_socket: Path, settings: Settings) -> list[str]:
-    """The module and not the script `vllm`, which some builds ship broken; the caller's arguments last, so they win."""
+    """The command line. It runs the module, because some builds ship a broken script `vllm`.
+
+    `--vllm-args` comes last, so it overrides the rest.
+    """
     return [
         "setpriv",
         "--pdeathsig",
@@ -151,9 +159,9 @@ def argv(python: Path, folder: Path, max_length: int, unix_socket: Path, setting
     ]
 
 
-def environ(ours: Mapping[str, str], threads: int) -> dict[str, str]:
-    """The worker's environment without its settings, some of which are secrets; vLLM's own variables pass."""
-    env = {name: value for name, value in ours.items() if not name.startswith(PREFIX)}
+def environ(base: Mapping[str, str], threads: int) -> dict[str, str]:
+    """The worker's environment without plaudit's settings, some of which are secrets; vLLM's own variables stay."""
+    env = {name: value for name, value in base.items() if not name.startswith(PREFIX)}
     return {
         "OMP_NUM_THREADS": str(threads),
         **env,

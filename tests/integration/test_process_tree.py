@@ -173,7 +173,7 @@ def test_nothing_is_left_after_sigkill_of_the_parent(tree: Tree) -> None:
     wait_for(lambda: start_time(reaper or 0) is None)
 
 
-def test_nothing_is_left_when_the_janitor_had_been_killed_before(tree: Tree) -> None:
+def test_nothing_is_left_when_the_reaper_had_been_killed_before(tree: Tree) -> None:
     tree.child("deaf", linger=None)
     pid = tree.start()
     child = tree.up("deaf")["deaf"]
@@ -186,7 +186,7 @@ def test_nothing_is_left_when_the_janitor_had_been_killed_before(tree: Tree) -> 
     wait_for(lambda: not tree.folder.exists())
 
 
-def test_the_janitor_spares_a_process_that_has_come_into_a_dead_childs_pid(tmp_path: Path) -> None:
+def test_the_reaper_spares_a_process_that_has_come_into_a_dead_childs_pid(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "1000"], process_group=0) as stranger:
         told = f"child {stranger.pid} 1\nfolder {tmp_path}\n"
         subprocess.run(

@@ -256,7 +256,10 @@ def test_published_pairs_without_pass_rates_are_enough(tmp_path: Path, capsys: p
         (("--fit.batch", "6"), "fit.batch 6 is no multiple of 1 processes × fit.micro_batch 4"),
         (("--fit.precision", "float16"), "fit.precision is bfloat16 or float32"),
         (("--fit.max_length", "20"), "no training pair is within fit.max_length, 20 tokens"),
-        (("--fit.template", "{prompt} {completion}", "--fit.system", "x"), "a text template holds its own system text"),
+        (
+            ("--fit.template", "{prompt} {completion}", "--fit.system", "x"),
+            "a text template contains its own system text",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(

@@ -177,9 +177,9 @@ def test_truncation_keeps_the_last_steps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"steps": None}, "`steps` goes with pooled 'steps'"),
-        ({"pooled": "last"}, "`steps` goes with pooled 'steps'"),
-        ({"steps": {"token": "<|nothing|>"}}, "no token of this tokenizer"),
+        ({"steps": None}, "`steps` needs pooled 'steps'"),
+        ({"pooled": "last"}, "`steps` needs pooled 'steps'"),
+        ({"steps": {"token": "<|nothing|>"}}, "not a token of this tokenizer"),
         ({"steps": {"token": STEP, "aggregate": "max"}}, "aggregate 'max'"),
         ({"steps": {"token": STEP, "mark": "#"}}, "does not contain the token"),
         ({"steps": {"tokens": STEP}}, "tokens"),
@@ -201,7 +201,7 @@ def test_without_a_spec_a_token_classifier_is_refused_and_qwens_layout_is_known(
     write_tokenizer(tmp_path)
     token_classifier(tmp_path)
     (tmp_path / "reward_model.json").unlink()
-    with pytest.raises(UsageError, match="nothing says which"):
+    with pytest.raises(UsageError, match="do not say which"):
         RewardModel.load(tmp_path)
 
     two_layers(tmp_path)

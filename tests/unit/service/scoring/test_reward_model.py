@@ -211,7 +211,7 @@ def test_a_checkpoint_without_our_file_uses_its_chat_template_and_says_so(
 def test_a_checkpoint_that_says_nothing_about_its_text_is_refused(tmp_path: Path) -> None:
     write_tokenizer(tmp_path, chat=False)
     write_model(tmp_path)
-    with pytest.raises(UsageError, match="nothing says how to write the text"):
+    with pytest.raises(UsageError, match="the template of the text is unknown"):
         RewardModel.load(tmp_path)
 
 

@@ -147,7 +147,7 @@ def test_a_key_is_sent_and_a_wrong_one_is_told_at_once(opened: Opened, folder: P
     [
         ({"engine": "vllm"}, "needs --vllm-url"),
         ({"engine": "vllm", "deterministic": True}, "--deterministic"),
-        ({"engine": "vllm", "vllm_python": Path("/nowhere/python")}, "no interpreter"),
+        ({"engine": "vllm", "vllm_python": Path("/nowhere/python")}, "not an executable interpreter"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(folder: Path, changes: Any, told: str) -> None:
@@ -289,7 +289,7 @@ def test_a_server_that_dies_at_start_says_its_last_words(folder: Path, tmp_path:
     path = tmp_path / "python"
     path.write_text("#!/bin/sh\necho no module named vllm\nexit 1\n")
     path.chmod(0o755)
-    with pytest.raises(HostLacks, match=r"ended with 1(.|\n)*no module named vllm"):
+    with pytest.raises(HostLacks, match=r"exited with 1(.|\n)*no module named vllm"):
         open_engine("default", str(folder), Settings(engine="vllm", vllm_python=path))
 
 
