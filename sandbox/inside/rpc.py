@@ -360,7 +360,7 @@ class Endpoint(HandleTable):
         return self.error_reply(message, error)
 
     def value_reply(self, message: dict[str, Any], result: list[Any]) -> dict[str, Any]:
-        """The reply for a value. Nothing else here holds it, so whatever holds its containers has kept them."""
+        """The reply for a value. Nothing else here holds it meanwhile: what still holds its containers keeps them."""
         reply: dict[str, Any] = {"id": message.get("id")}
         if "live" not in message:  # the judge itself, who keeps nothing
             return reply | {"ok": codec.encode(result.pop(), self.lend)}

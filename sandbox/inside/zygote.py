@@ -35,7 +35,6 @@ import marshal
 import os
 import resource
 import select
-import stat
 import sys
 import time
 
@@ -293,31 +292,6 @@ def reap_orphans(main: int) -> None:
         os.waitpid(ended.si_pid, 0)
 
 
-def collect(job: dict[str, Any], fds: list[int]) -> list[int]:
-    """Copy the named files of the jail out through the host's descriptors; a size for each, -1 where there is none.
-
-    The files lie where the job could write, so the last component is never followed and must be a regular file.
-    """
-    return [copy_out(path, fds[index], max_bytes) for path, index, max_bytes in job["collect"]]
-
-
-def copy_out(path: bytes, target: int, max_bytes: int) -> int:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return -1
-    try:
-        about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode) or about.st_size > max_bytes:
-            return -1
-        copied = 0
-        while copied < about.st_size:
-            copied += os.sendfile(target, fd, copied, about.st_size - copied)
-        return copied
-    finally:
-        os.close(fd)
-
-
 def perform(job: dict[str, Any], fds: list[int], workspace: Workspace, fork_server: ForkServer) -> dict[str, Any]:
     began_ns = time.process_time_ns()
     workspace.resize(job["tmp_bytes"], job["tmp_inodes"])
@@ -332,7 +306,7 @@ def perform(job: dict[str, Any], fds: list[int], workspace: Workspace, fork_serv
     fault = os.read(fault_reader, 4096)
     os.close(fault_reader)
     orphans = workspace.sweep()
-    collected = collect(job, fds) if job["collect"] else []
+    collected = workspace.collect(job, fds) if job["collect"] else []
     files = [path for path, _ in job["files"]]
     clean = workspace.tidy([workspace.main, *files] if job["main"] else files)
     if files or collected or job["argv"] not in ([workspace.main], TESTS_ARGV):

@@ -164,7 +164,7 @@ def test_our_own_packages_are_covered_where_a_bound_directory_holds_them(monkeyp
 
 def test_artifacts_are_fetched_without_following_anything(tmp_path: Path) -> None:
     """What lies where a program could write may be a link, a pipe or a giant: none of it is copied out."""
-    from sandbox.inside.zygote import collect
+    from sandbox.inside.workspace import collect
 
     (tmp_path / "good").write_bytes(b"program")
     (tmp_path / "link").symlink_to("/etc/hostname")
