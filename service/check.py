@@ -96,7 +96,7 @@ def _isolation(settings: Settings, missing: list[str]) -> dict[str, Any]:
     from sandbox.capabilities import Walls
     from sandbox.errors import WallsMissing
 
-    settings.refuse_open_none()
+    settings.require_loopback_without_isolation()
     walls = Walls.probe()
     try:
         walls.require(settings.isolation_accept)

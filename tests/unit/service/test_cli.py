@@ -123,8 +123,11 @@ def test_wrong_usage_exits_with_2_and_says_why(words: list[str], message: str) -
 
 def test_a_misspelt_variable_is_wrong_usage_and_a_clients_variable_is_none_of_the_services_business() -> None:
     done = plaudit("worker", "score", PLAUDIT_REDISURL="redis://127.0.0.1:1")
-    assert (done.returncode, "PLAUDIT_REDISURL is no setting" in done.stderr) == (2, True)
-    assert "is no setting" not in plaudit("worker", "score", PLAUDIT_CONCURRENCY="2").stderr
+    assert (done.returncode, "PLAUDIT_REDISURL is not a setting; did you mean PLAUDIT_REDIS_URL?" in done.stderr) == (
+        2,
+        True,
+    )
+    assert "is not a setting" not in plaudit("worker", "score", PLAUDIT_CONCURRENCY="2").stderr
 
 
 def test_a_client_that_reaches_nothing_exits_with_1(tmp_path: Path) -> None:
