@@ -1,12 +1,13 @@
 """What is deployed agrees with itself and with the code: compose, Dockerfile, manifests, rules, dashboards.
 
-Two tests hand the files to the tool that will read them: `docker-compose config` (Debian: docker-compose; needs no
-daemon) and `promtool` (Debian: prometheus). They are skipped where that tool is not installed; all else always runs.
+Two tests hand the files to the tool that will read them: `docker-compose config` (it needs no daemon) and `promtool`.
+`make test` puts both into .make/bin (.ci/extract). Where a tool is missing its test is skipped; all others always run.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
+TOOLS = f"{ROOT / '.make' / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+DOCKER_COMPOSE, PROMTOOL = shutil.which("docker-compose", path=TOOLS), shutil.which("promtool", path=TOOLS)
 KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 
 
@@ -192,13 +195,13 @@ def test_mounted_files_exist() -> None:
                 assert (ROOT / option.removeprefix("seccomp=")).is_file()
 
 
-@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="needs docker-compose (Debian: docker-compose)")
+@pytest.mark.skipif(DOCKER_COMPOSE is None, reason="needs docker-compose; run .ci/extract")
 @pytest.mark.parametrize("overlay", [[], ["deploy/compose.gpu.yml"]])
 def test_docker_compose_accepts_the_file(overlay: list[str]) -> None:
     files = [word for name in ("docker-compose.yml", *overlay) for word in ("-f", name)]
     environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PLAUDIT_API_KEY": "key", "GRAFANA_PASSWORD": "secret"}
     done = subprocess.run(
-        ["docker-compose", *files, "config", "--quiet"],
+        [str(DOCKER_COMPOSE), *files, "config", "--quiet"],
         cwd=ROOT,
         env=environ,
         capture_output=True,
@@ -310,7 +313,7 @@ def test_the_dashboards_panels_do_not_overlap_and_have_a_datasource_that_is_prov
     assert board["templating"]["list"][0]["current"]["value"] == source["uid"]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
+@pytest.mark.skipif(PROMTOOL is None, reason="needs promtool; run .ci/extract")
 def test_promtool_accepts_the_rules_and_they_fire_when_they_should(tmp_path: Path) -> None:
     board = [
         {"record": f"panel:{n}", "expr": re.sub(r"\$\w+", ".*", query)}
@@ -321,7 +324,7 @@ def test_promtool_accepts_the_rules_and_they_fire_when_they_should(tmp_path: Pat
     panels.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": board}]}))
     folder = DEPLOY / "prometheus"
     for words in ("check config prometheus.yml", "test rules rules.test.yml", f"check rules {panels}"):
-        done = subprocess.run(["promtool", *words.split()], cwd=folder, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([str(PROMTOOL), *words.split()], cwd=folder, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
