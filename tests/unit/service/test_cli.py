@@ -121,7 +121,7 @@ def test_wrong_usage_exits_with_2_and_says_why(words: list[str], message: str) -
     assert done.stdout == ""
 
 
-def test_a_misspelt_variable_is_wrong_usage_and_a_clients_variable_is_none_of_the_services_business() -> None:
+def test_a_misspelt_variable_is_wrong_usage_and_a_clients_variable_is_not() -> None:
     done = plaudit("worker", "score", PLAUDIT_REDISURL="redis://127.0.0.1:1")
     assert (done.returncode, "PLAUDIT_REDISURL is not a setting; did you mean PLAUDIT_REDIS_URL?" in done.stderr) == (
         2,
