@@ -21,7 +21,10 @@ from support.stack import Process
 
 PAGES = sorted((ROOT / "docs" / "contributing").glob("*.md"))
 WRITTEN = "http://127.0.0.1:8000"  # where the pages say that the service is
-pytestmark = [pytest.mark.skipif(shutil.which(tool) is None, reason=f"needs {tool}") for tool in ("curl", "mawk")]
+pytestmark = [
+    pytest.mark.timeout(600),
+    *(pytest.mark.skipif(shutil.which(tool) is None, reason=f"needs {tool}") for tool in ("curl", "mawk")),
+]
 
 
 def of(info: str) -> list[Block]:
@@ -82,7 +85,7 @@ def url(copy: Path, environ: dict[str, str]) -> Iterator[str]:
 
 def run(block: Block, code: str, copy: Path, environ: dict[str, str]) -> str:
     argv = ["bash", "-euo", "pipefail", "-c", code]
-    done = subprocess.run(argv, cwd=copy, env=environ, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(argv, cwd=copy, env=environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{block.name}: {done.stdout}{done.stderr}"
     return done.stdout
 
