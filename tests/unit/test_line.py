@@ -26,7 +26,7 @@ def test_nothing_is_known_before_something_has_drained() -> None:
     assert seen((4, 100.0, 0.0), (4, 100.0, 0.0)).wait_s() is None
 
 
-def test_a_long_batch_does_not_lower_the_rate() -> None:
+def test_a_long_batch_is_not_a_slow_one() -> None:
     """Ten seconds in which nothing ends, then all of it at once."""
     steady = [(9, 900.0, 100.0 * at) for at in range(5)]
     during = seen(*steady, *[(9, 900.0, 400.0)] * 10)
@@ -35,17 +35,17 @@ def test_a_long_batch_does_not_lower_the_rate() -> None:
     assert after.rate == pytest.approx(100.0)
 
 
-def test_the_rate_falls_when_a_queue_becomes_slower() -> None:
+def test_a_queue_that_became_slower_is_found_out() -> None:
     line = seen(*[(9, 900.0, 100.0 * at) for at in range(5)], *[(9, 900.0, 400.0 + 10.0 * at) for at in range(1, 20)])
     assert line.rate == pytest.approx(10.0, abs=0.5)
 
 
-def test_an_empty_queue_gives_a_lower_bound_of_the_rate() -> None:
+def test_an_empty_queue_says_that_the_rate_is_at_least_so_high() -> None:
     line = seen((2, 20.0, 0.0), (1, 10.0, 10.0), (0, 0.0, 90.0))
     assert line.rate == pytest.approx(80.0)
     assert seen((2, 20.0, 0.0), (1, 10.0, 10.0), (0, 0.0, 11.0)).rate == pytest.approx(10.0)
     assert line.wait_s() == 0.0
 
 
-def test_a_drain_count_that_starts_again_from_zero_is_ignored() -> None:
+def test_a_drain_count_that_began_anew_is_no_rate() -> None:
     assert seen((4, 100.0, 500.0), (4, 100.0, 525.0), (4, 100.0, 3.0)).rate == pytest.approx(25.0)
