@@ -1,4 +1,4 @@
-# plaudit: two commands are enough, `make run` and `make test`; each installs what it needs and says so before.
+# plaudit: two commands are enough, `make run` and `make test`; each prints what it installs before it does.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -20,7 +20,7 @@ run: .make/run  ## start everything on a free port, rank eight programs, serve u
 up: .make/run  ## start everything on port 8000, and nothing else
 	@exec $(BIN)/plaudit up $(FLAGS)
 
-test: .make/test .make/toolchains check  ## lint, types, import laws and every test
+test: .make/test .make/toolchains check  ## lint, format, types, import laws and every test
 	$(PYTEST) $(ARGS)
 
 quick: check  ## the same without the tests that take minutes
@@ -54,8 +54,9 @@ toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's lan
 	@$(PIP) -e client -e '.[api,scorer,executor,client]'
 	@mkdir -p .make && touch $@
 
-.make/test: .venv/bin/python pyproject.toml constraints.txt .ci/need Makefile
+.make/test: .venv/bin/python pyproject.toml constraints.txt .ci/need .ci/extract Makefile
 	@.ci/need $(TO_RUN) $(TO_TEST)
+	@.ci/extract
 	@echo 'installing into .venv: plaudit[dev], torch included (some minutes the first time)'
 	@$(PIP) -e client -e '.[dev]'
 	@mkdir -p .make && touch $@

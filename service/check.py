@@ -1,4 +1,7 @@
-"""`plaudit check`: what this host, this installation and this configuration can do, and what is missing by name."""
+"""`plaudit check`: what this host, this installation and this configuration can do, and what is missing.
+
+It looks at everything that `plaudit up` would need, and goes on after what is missing, so that one run names all of it.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +33,23 @@ PACKAGES = (
 
 
 def run(settings: Settings, *, as_json: bool) -> int:
-    """Print the findings; exit code 3 if something needed is missing."""
-    found = findings(settings)
-    print(json.dumps(found, indent=2) if as_json else as_text(found))
-    return EXIT_HOST if found["missing"] else EXIT_OK
+    """Print the report.
+
+    Returns:
+        The exit code: 3 if something that `plaudit up` needs is missing.
+    """
+    report = check_all(settings)
+    print(json.dumps(report, indent=2) if as_json else as_text(report))
+    return EXIT_HOST if report["missing"] else EXIT_OK
 
 
-def findings(settings: Settings) -> dict[str, Any]:
-    """Everything as one document; `missing` names what `plaudit up` would stumble over."""
+def check_all(settings: Settings) -> dict[str, Any]:
+    """Everything as one document; `missing` lists why `plaudit up` would not start."""
     missing: list[str] = []
 
-    def section(look: Callable[[], Any]) -> Any:
+    def section(check: Callable[[], Any]) -> Any:
         try:
-            return look()
+            return check()
         except PlauditError as error:
             missing.append(error.detail)
             return {"missing": error.detail}
@@ -63,7 +70,7 @@ def findings(settings: Settings) -> dict[str, Any]:
 
 
 def _folder(name: str) -> str:
-    """Where a package of ours comes from: two distributions that both ship `service` would show here."""
+    """Where one of plaudit's packages was imported from; shows when another distribution's `service` is in the way."""
     return str(Path(str(importlib.import_module(name).__file__)).parent)
 
 
@@ -81,32 +88,32 @@ def _broker(settings: Settings) -> dict[str, Any]:
 
     from service.queue.connections import checked, connect
 
-    shown = settings.public()["redis_url"]
+    url = settings.public()["redis_url"]  # its secrets are hidden
     checked(settings.redis_url)
     try:
         with connect(settings.redis_url) as client:
             info = client.info("server")
     except (RedisError, OSError, ValueError) as error:
-        raise HostLacks(f"no Redis answers at {shown}: {error}") from error
-    return {"url": shown, "version": info.get("valkey_version", info["redis_version"])}
+        raise HostLacks(f"no Redis answers at {url}: {error}") from error
+    return {"url": url, "version": info.get("valkey_version", info["redis_version"])}
 
 
 def _isolation(settings: Settings, missing: list[str]) -> dict[str, Any]:
-    """Every level with what it lacks here, whether or not the accepted one is among those that can be had."""
+    """Every isolation level with what it lacks here, even where the accepted level is available."""
     from sandbox.capabilities import HostCapabilities
     from sandbox.errors import IsolationUnavailable
 
-    settings.refuse_open_none()
-    walls = HostCapabilities.probe()
+    settings.require_loopback_without_isolation()
+    host = HostCapabilities.probe()
     try:
-        walls.require(settings.isolation_accept)
+        host.require(settings.isolation_accept)
     except IsolationUnavailable as error:
         missing.append(str(error))
     return {
-        "level": walls.level if not walls.lacks[walls.level] else "not even none",
+        "level": host.level if not host.lacks[host.level] else "not even none",
         "accepted": settings.isolation_accept,
-        "lacking": {level: list(lacks) for level, lacks in walls.lacks.items()},
-        "advice": walls.advice,
+        "lacking": {level: list(lacks) for level, lacks in host.lacks.items()},
+        "advice": host.advice,
     }
 
 
@@ -117,15 +124,15 @@ def _languages() -> dict[str, str]:
 
 
 def _model(settings: Settings, name: str, path: str) -> dict[str, Any]:
-    """Load a model as a scorer would, and prove it against its golden set."""
+    """Load a model as a scorer does, and check it against its golden set."""
     try:
         from service.scoring.factory import open_engine
     except ModuleNotFoundError as error:
         raise HostLacks(f"the package {error.name!r} is not installed; pip install 'plaudit[scorer]'") from error
     try:
         engine, parity = open_engine(name, path, settings)
-    except (OSError, ValueError) as error:  # what transformers says of a folder that is half a checkpoint
-        raise HostLacks(f"{path}: not a loadable checkpoint: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError) as error:  # what transformers raises for an incomplete checkpoint folder
+        raise HostLacks(f"model {name}: {path} is not a loadable checkpoint: {str(error).splitlines()[0]}") from error
     return {
         "path": path,
         "revision": engine.revision,
@@ -138,18 +145,24 @@ def _model(settings: Settings, name: str, path: str) -> dict[str, Any]:
     }
 
 
-def as_text(found: dict[str, Any]) -> str:
-    """The document for a person: a heading a section, what is missing last."""
+def as_text(report: dict[str, Any]) -> str:
+    """The document for a person: one heading per section, what is missing last."""
     lines = []
-    for heading, body in found.items():
+    for heading, section in report.items():
         if heading == "missing":
             continue
         lines.append(f"{heading}:")
-        for name, value in body.items():
+        for name, value in section.items():
             if name == "lacking":
                 lines += [f"  {level} lacks: {'; '.join(lacks) or 'nothing'}" for level, lacks in value.items()]
                 continue
-            shown = ", ".join(f"{key}={part}" for key, part in value.items()) if isinstance(value, dict) else value
-            lines.append(f"  {name}: {'; '.join(map(str, shown)) if isinstance(shown, list) else shown}")
-    lines += ["missing:", *(f"  - {text}" for text in found["missing"])] if found["missing"] else ["nothing is missing"]
+            lines.append(f"  {name}: {_as_words(value)}")
+    missing = [f"  - {text}" for text in report["missing"]]
+    lines += ["missing:", *missing] if missing else ["nothing is missing"]
     return "\n".join(lines)
+
+
+def _as_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items())
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,6 +1,6 @@
-"""The command line `plaudit`: what each command may say, and the one function that each one calls.
+"""The command line `plaudit`: the flags of each command, and the one function that each command calls.
 
-Answers `--help` without loading anything heavy: torch, FastAPI and Redis are imported by the command that needs them.
+`--help` loads nothing heavy: torch, FastAPI and Redis are imported by the command that needs them.
 """
 
 from __future__ import annotations
@@ -14,45 +14,18 @@ from importlib.metadata import version
 from typing import Any, TextIO
 
 from plaudit.errors import EXIT_FAILED, EXIT_OK, HostLacks, PlauditError, UsageError, exit_code
-from service.settings import PREFIX, Settings, load, parse_named
+from service.settings import PREFIX, Settings, load, metadata
 
 DESCRIPTION = "A reward service for code models: scores from a reward model, verdicts from a sandbox."
 EPILOG = """\
-Every flag is also PLAUDIT_<NAME> in the environment (lists separated by commas); flags win. `plaudit check` shows the
-settings in force, those without a flag too. Logs go to stderr.
-Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 this host lacks something named in the message."""
+Every flag is also PLAUDIT_<NAME> in the environment (lists separated by commas); flags win. `plaudit check` shows all
+settings in force, including those without a flag. Logs go to stderr.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 this host lacks what the message names."""
 
-ADDRESS = ("host", "port")
-KEYS = ("api_key", "admin_key", "accept_no_auth")
-BROKER = ("redis_url", "redis_wait_s", "namespace")
-SCORING = (
-    "model",
-    "engine",
-    "vllm_url",
-    "vllm_python",
-    "vllm_args",
-    "vllm_api_key",
-    "vllm_start_s",
-    "dtype",
-    "device",
-    "deterministic",
-    "max_batch_tokens",
-    "max_prompt_cache_bytes",
-    "torch_threads",
-)
-EXECUTING = ("executors", "isolation_accept")
-TELLING = ("log_level", "log_payloads")
-HELP = {
-    "host": "address to listen on",
-    "port": "port to listen on; 0 picks a free one",
-    "scorers": "scoring processes",
-    "dtype": "arithmetic of the models",
-    "max_batch_tokens": "tokens computed in one batch, at most",
-    "torch_threads": "CPU threads of a scoring process",
-    "log_level": "least level that is logged",
-    "drain_s": "seconds to finish work after SIGTERM",
-    "metrics_port": "a worker's own /metrics; 0: off",
-}
+# Groups of settings that a command takes as flags; service/settings.py says which setting is in which group.
+SERVER = ("address", "broker", "keys")
+HOST = (*SERVER, "scoring", "executing", "state")
+PROCESS = ("drain", "logging")
 
 # Flags of the commands that talk to a running service. They are the caller's, not the service's, settings.
 CLIENT_FLAGS: dict[str, dict[str, Any]] = {
@@ -98,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
 
 
-# --- what may be said ------------------------------------------------------------------------------------------------
+# --- commands and flags ----------------------------------------------------------------------------------------------
 
 
 def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -109,7 +82,7 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"plaudit {version('plaudit')}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(place: Any, name: str, run: Any, text: str, *settings: str) -> argparse.ArgumentParser:
+    def command(place: Any, name: str, run: Any, text: str, *groups: str) -> argparse.ArgumentParser:
         one: argparse.ArgumentParser = place.add_parser(
             name,
             help=text,
@@ -119,8 +92,8 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
             argument_default=argparse.SUPPRESS,
         )
         one.set_defaults(run=run)
-        for setting in settings:
-            _add_setting(one, setting)
+        for group in groups:
+            _add_settings(one, group)
         return one
 
     command(
@@ -128,42 +101,15 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         "up",
         _up,
         "start everything on this host: broker, API, scorers and executors",
-        *ADDRESS,
-        *BROKER,
-        *KEYS,
-        "scorers",
-        *EXECUTING,
-        *SCORING,
-        "state_dir",
-        "drain_s",
-        *TELLING,
+        *HOST,
+        *PROCESS,
     )
-    command(commands, "serve", _serve, "start the API alone, on a Redis", *ADDRESS, *BROKER, *KEYS, "drain_s", *TELLING)
+    command(commands, "serve", _serve, "start the API alone, on a Redis", *SERVER, *PROCESS)
     worker = commands.add_parser("worker", help="start workers of one kind, on a Redis")
     kinds = worker.add_subparsers(title="kinds", metavar="KIND", required=True)
-    command(
-        kinds,
-        "score",
-        _worker_score,
-        "start scoring workers",
-        *BROKER,
-        "scorers",
-        *SCORING,
-        "metrics_port",
-        "drain_s",
-        *TELLING,
-    )
-    command(
-        kinds,
-        "execute",
-        _worker_execute,
-        "start executing workers",
-        *BROKER,
-        *EXECUTING,
-        "metrics_port",
-        "drain_s",
-        *TELLING,
-    )
+    worker_groups = ("metrics", *PROCESS)
+    command(kinds, "score", _worker_score, "start scoring workers", "broker", "scoring", *worker_groups)
+    command(kinds, "execute", _worker_execute, "start executing workers", "broker", "executing", *worker_groups)
     for name, (text, flags) in CLIENT_COMMANDS.items():
         one = command(commands, name, _send, f"{text}: JSONL in, JSONL out in the same order")
         one.add_argument(
@@ -185,62 +131,29 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     for flag in ("url", "api_key"):
         _add_client_flag(activate, flag, environ)
-    check = command(
-        commands,
-        "check",
-        _check,
-        "tell what this host, installation and configuration can do",
-        *ADDRESS,
-        *BROKER,
-        *KEYS,
-        "scorers",
-        *EXECUTING,
-        *SCORING,
-        "state_dir",
-    )
+    check = command(commands, "check", _check, "show what this host, installation and configuration can do", *HOST)
     check.add_argument("--json", action="store_true", default=False, help="one JSON document instead of text")
     return top
 
 
-def _add_setting(one: argparse.ArgumentParser, name: str) -> None:
-    """A setting as a flag. Values stay text here: `Settings` knows the types and says what is wrong with them."""
-    field = Settings.model_fields[name]
-    default = field.get_default(call_default_factory=True)
-    text = HELP.get(name) or field.description or ""
-    if default not in (None, "", [], {}, False):
-        text += f" (default: {default})"
-    options: dict[str, Any] = {"dest": f"setting_{name}", "help": text.replace("%", "%%")}
-    if isinstance(default, bool):
-        options |= {"action": argparse.BooleanOptionalAction} if default else {"action": "store_true"}
-    elif isinstance(default, dict):
-        options |= {"action": "extend", "nargs": "+", "metavar": f"NAME={'URL' if name.endswith('url') else 'PATH'}"}
-    elif isinstance(default, list):
-        options |= {"action": "extend", "nargs": "+", "metavar": "KEY"}
-    else:
-        options |= {"metavar": _metavar(name)}
-    one.add_argument(f"--{name.replace('_', '-')}", **options)
-
-
-def _metavar(name: str) -> str:
-    known = {
-        "redis_url": "URL",
-        "host": "ADDRESS",
-        "state_dir": "FOLDER",
-        "isolation_accept": "LEVEL",
-        "dtype": "TYPE",
-        "log_level": "LEVEL",
-        "namespace": "NAME",
-        "drain_s": "SECONDS",
-        "redis_wait_s": "SECONDS",
-        "port": "PORT",
-        "engine": "ENGINE",
-        "vllm_python": "PATH",
-        "vllm_args": "ARGS",
-        "vllm_api_key": "KEY",
-        "vllm_start_s": "SECONDS",
-        "device": "DEVICE",
-    }
-    return known.get(name, "N")
+def _add_settings(parser: argparse.ArgumentParser, group: str) -> None:
+    """The settings of a group as flags. Values stay text here: `Settings` checks them and describes what is wrong."""
+    flags = parser.add_argument_group(group)
+    for name, field in Settings.model_fields.items():
+        meta, default = metadata(name), field.get_default(call_default_factory=True)
+        if meta["group"] != group:
+            continue
+        text = field.description or ""
+        if default not in (None, "", [], {}, False):
+            text += f" (default: {default})"
+        options: dict[str, Any] = {"dest": f"setting_{name}", "help": text.replace("%", "%%")}
+        if isinstance(default, bool):
+            options |= {"action": "store_true"}
+        elif isinstance(default, dict | list):
+            options |= {"action": "extend", "nargs": "+", "metavar": meta["metavar"]}
+        else:
+            options |= {"metavar": meta["metavar"]}
+        flags.add_argument(f"--{name.replace('_', '-')}", **options)
 
 
 def _add_client_flag(one: argparse.ArgumentParser, name: str, environ: Mapping[str, str]) -> None:
@@ -257,29 +170,27 @@ def _add_client_flag(one: argparse.ArgumentParser, name: str, environ: Mapping[s
 
 def _settings(flags: argparse.Namespace) -> Settings:
     """Flags over environment over defaults. Raises UsageError."""
-    said = {name.removeprefix("setting_"): value for name, value in vars(flags).items() if name.startswith("setting_")}
-    for name in {"model", "vllm_url"} & said.keys():
-        said[name] = parse_named(name, said[name])
+    given = {name.removeprefix("setting_"): value for name, value in vars(flags).items() if name.startswith("setting_")}
     environ = {name: value for name, value in os.environ.items() if name not in CLIENT_VARIABLES}
-    return load(said, environ)
+    return load(given, environ)
 
 
-# --- what is done ----------------------------------------------------------------------------------------------------
+# --- what each command does ------------------------------------------------------------------------------------------
 
 
 def _up(flags: argparse.Namespace) -> int:
     from service.up.launcher import up
 
     settings = _service(flags)
-    _refuse_open_door(settings)
-    settings.refuse_open_none()
+    _require_keys_beyond_loopback(settings)
+    settings.require_loopback_without_isolation()
     return up(settings)
 
 
 def _serve(flags: argparse.Namespace) -> int:
     settings = _service(flags, needs_redis=True)
-    _refuse_open_door(settings)
-    settings.refuse_open_none()
+    _require_keys_beyond_loopback(settings)
+    settings.require_loopback_without_isolation()
     with _extra("api"):
         from service.api.server import serve
 
@@ -289,7 +200,7 @@ def _serve(flags: argparse.Namespace) -> int:
 def _worker_score(flags: argparse.Namespace) -> int:
     settings = _service(flags, needs_redis=True)
     if settings.scorers != 1:
-        return _several(settings, "score", settings.scorers)
+        return _start_workers(settings, "score", settings.scorers)
     with _extra("scorer"):
         from service.worker.main import run_score
 
@@ -300,30 +211,30 @@ def _worker_execute(flags: argparse.Namespace) -> int:
     from service.up.launcher import num_executors
 
     settings = _service(flags, needs_redis=True)
-    settings.refuse_open_none()
+    settings.require_loopback_without_isolation()
     if num_executors(settings) != 1:
-        return _several(settings, "execute", num_executors(settings))
+        return _start_workers(settings, "execute", num_executors(settings))
     with _extra("executor"):
         from service.worker.main import run_execute
 
         return run_execute(settings)
 
 
-def _several(settings: Settings, kind: Any, count: int) -> int:
+def _start_workers(settings: Settings, kind: Any, count: int) -> int:
     from service.up.launcher import workers
 
     if count == 0:
-        raise UsageError(f"no {kind} workers asked for, so there is nothing to start")
+        raise UsageError(f"the number of {kind} workers is 0, so there is nothing to start")
     return workers(settings, kind, count)
 
 
 def _service(flags: argparse.Namespace, *, needs_redis: bool = False) -> Settings:
-    """The settings of a service command, with logging set up by them."""
+    """The settings of a service command; sets up logging by them. Raises UsageError."""
     from service import logs
 
     settings = _settings(flags)
     if needs_redis and settings.redis_url is None:
-        raise UsageError("--redis-url is missing (or PLAUDIT_REDIS_URL); `plaudit up` brings its own broker")
+        raise UsageError("--redis-url is missing (or PLAUDIT_REDIS_URL); only `plaudit up` starts a broker of its own")
     logs.configure(settings.log_level)
     if settings.redis_url is not None:
         from service.queue.connections import checked
@@ -334,7 +245,7 @@ def _service(flags: argparse.Namespace, *, needs_redis: bool = False) -> Setting
 
 @contextlib.contextmanager
 def _extra(name: str) -> Iterator[None]:
-    """An import that fails because an extra is not installed is something this host lacks."""
+    """Turns an import that fails because an extra is not installed into HostLacks."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -343,8 +254,8 @@ def _extra(name: str) -> Iterator[None]:
         raise HostLacks(f"the package {error.name!r} is not installed; pip install 'plaudit[{name}]'") from error
 
 
-def _refuse_open_door(settings: Settings) -> None:
-    """Beyond loopback only with keys, or by a setting that says so. Raises UsageError."""
+def _require_keys_beyond_loopback(settings: Settings) -> None:
+    """Reject an address beyond loopback without keys, unless a setting accepts it. Raises UsageError."""
     import ipaddress
     import socket
 
@@ -356,8 +267,8 @@ def _refuse_open_door(settings: Settings) -> None:
         raise UsageError(f"--host {settings.host}: {error.strerror}") from error
     if not all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in addresses):
         raise UsageError(
-            f"--host {settings.host} is open to other machines and no --api-key is set; set one, or say "
-            "--accept-no-auth if something in front of plaudit asks for keys"
+            f"--host {settings.host} is open to other machines and no --api-key is set; set one, or pass "
+            "--accept-no-auth if a proxy in front of plaudit checks keys"
         )
 
 

@@ -1,4 +1,7 @@
-"""Structured logs: one JSON object a line on stderr. Prompts and programs stay out unless a setting asks for them."""
+"""Structured logs: one JSON object per line, on stderr.
+
+Prompts, completions and programs are not logged unless `log_payloads` is set.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,13 @@ import sys
 import time
 from typing import Any
 
+# Attributes that every record has; any other came with `extra` and becomes a field of the line.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 class JsonFormatter(logging.Formatter):
+    """A record as one line: time (UTC), level, logger, message, the fields of `extra`, and the exception if any."""
+
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
@@ -26,7 +32,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Send this process' logs to stderr as JSON."""
+    """Send the logs of this process to stderr as JSON, from a level on; replaces the root logger's handlers."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()

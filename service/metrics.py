@@ -1,7 +1,8 @@
-"""Every Prometheus metric of every process, in one place; names, labels and units are a contract with the dashboards.
+"""Every Prometheus metric of every process. Names, labels and units are a contract with the dashboards.
 
-Within one host's process tree (`plaudit up`) the values of all processes are summed through prometheus-client's
-multiprocess folder and the API's `/metrics` shows them; a worker on its own serves them on `metrics_port`.
+- Under `plaudit up` the values of all processes are summed through prometheus-client's multiprocess folder. The API's
+  `/metrics` shows the sums.
+- A worker that was started on its own serves its metrics on `metrics_port`.
 """
 
 from __future__ import annotations
@@ -23,24 +24,26 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter that nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # would double the series, and no dashboard reads them
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 http_requests = Counter("plaudit_http_requests_total", "HTTP requests answered", ["route", "method", "status"])
 http_seconds = Histogram("plaudit_http_request_seconds", "Time to answer", ["route"], buckets=_SECONDS)
-rejected = Counter("plaudit_rejected_total", "Requests refused at the door", ["reason"])
+rejected = Counter("plaudit_rejected_total", "Requests rejected, by reason", ["reason"])
 
-jobs = Counter("plaudit_jobs_total", "Jobs ended, by ending", ["kind", "state"])
-job_queue_seconds = Histogram("plaudit_job_queue_seconds", "Time from admission to work", ["kind"], buckets=_SECONDS)
+jobs = Counter("plaudit_jobs_total", "Jobs ended, by final state", ["kind", "state"])
+job_queue_seconds = Histogram(
+    "plaudit_job_queue_seconds", "Time from admission to the start of the work", ["kind"], buckets=_SECONDS
+)
 job_compute_seconds = Histogram("plaudit_job_compute_seconds", "Time of the work itself", ["kind"], buckets=_SECONDS)
-cache_hits = Counter("plaudit_cache_hits_total", "Results answered without work", ["kind"])
-infra_errors = Counter("plaudit_infra_errors_total", "Results lost to the service's own faults", ["kind", "code"])
+cache_hits = Counter("plaudit_cache_hits_total", "Results answered from the cache", ["kind"])
+infra_errors = Counter("plaudit_infra_errors_total", "Results lost to server errors", ["kind", "code"])
 
 unreadable = Counter("plaudit_unreadable_total", "Frames in Redis that this version cannot read, skipped", ["what"])
-loop_failures = Counter("plaudit_loop_failures_total", "Turns of a background loop that failed", ["loop"])
+loop_failures = Counter("plaudit_loop_failures_total", "Failed turns of a background loop", ["loop"])
 
-activations = Counter("plaudit_activations_total", "Swaps of a model's revision, by ending", ["model", "outcome"])
+activations = Counter("plaudit_activations_total", "Swaps of a model's revision, by outcome", ["model", "outcome"])
 
 score_batch_tokens = Histogram(
     "plaudit_score_batch_tokens", "Tokens computed in one batch", buckets=[2**n for n in range(5, 18)]
@@ -48,12 +51,16 @@ score_batch_tokens = Histogram(
 score_batch_groups = Histogram(
     "plaudit_score_batch_groups", "Groups in one batch", buckets=[1, 2, 4, 8, 16, 32, 64, 128]
 )
-score_tokens = Counter("plaudit_score_tokens_total", "Tokens: computed, padding, or shared (not computed)", ["kind"])
+score_tokens = Counter(
+    "plaudit_score_tokens_total", "Tokens of batches: computed, padding, or shared (not computed)", ["kind"]
+)
 prompt_cache_lookups = Counter(
-    "plaudit_prompt_cache_lookups_total", "Prompts of batches, by whether their keys and values were kept", ["outcome"]
+    "plaudit_prompt_cache_lookups_total",
+    "Prompts of batches, by whether their keys and values were cached",
+    ["outcome"],
 )
 prompt_cache_bytes = Gauge(
-    "plaudit_prompt_cache_bytes", "Keys and values of prompts that are kept", multiprocess_mode="livesum"
+    "plaudit_prompt_cache_bytes", "Size of the cached keys and values of prompts", multiprocess_mode="livesum"
 )
 score_value = Histogram(
     "plaudit_score_value", "Raw scores", ["model"], buckets=[-32, -16, -8, -4, -2, -1, 0, 1, 2, 4, 8, 16, 32]
@@ -61,15 +68,19 @@ score_value = Histogram(
 
 verdicts = Counter("plaudit_verdicts_total", "Verdicts of programs", ["language", "verdict"])
 module_unavailable = Counter(
-    "plaudit_module_unavailable_total", "Programs that failed for a module which the host lacks", ["module"]
+    "plaudit_module_unavailable_total", "Programs that failed because the host lacks a module", ["module"]
 )
 tests = Counter("plaudit_tests_total", "Verdicts of single tests", ["verdict"])
 
 build_info = Gauge("plaudit_build_info", "Version of the running code", ["version"], multiprocess_mode="max")
 
 
-class Snapshot(Collector):
-    """Gauges read at scrape time: (name, help, label, {label value: value})."""
+class GaugeSnapshot(Collector):
+    """Gauges whose values are known at scrape time.
+
+    Args:
+        gauges: Per gauge its name, its help text, its one label, and its value per value of that label.
+    """
 
     def __init__(self, gauges: Iterable[tuple[str, str, str, Mapping[str, float]]]) -> None:
         self.gauges = list(gauges)
@@ -88,20 +99,29 @@ def queue_gauges(
     oldest_s: Mapping[str, float],
     rate: Mapping[str, float],
     workers: Mapping[str, float],
-) -> Snapshot:
-    return Snapshot(
+) -> GaugeSnapshot:
+    """The gauges of queues and workers.
+
+    Args:
+        depth: Jobs per queue.
+        cost: Tokens or CPU seconds per queue.
+        oldest_s: Age of the oldest waiting job per queue.
+        rate: Cost drained per second, per queue.
+        workers: Live workers per kind.
+    """
+    return GaugeSnapshot(
         [
             ("plaudit_queue_depth", "Jobs waiting or running", "queue", depth),
-            ("plaudit_queue_cost", "Their cost: tokens or CPU-seconds", "queue", cost),
+            ("plaudit_queue_cost", "Cost of the jobs waiting or running: tokens or CPU seconds", "queue", cost),
             ("plaudit_queue_oldest_seconds", "Age of the oldest waiting job", "queue", oldest_s),
-            ("plaudit_queue_drain_rate", "Cost drained per second while busy", "queue", rate),
+            ("plaudit_queue_drain_rate", "Cost of the jobs that end per second while there is work", "queue", rate),
             ("plaudit_workers", "Live workers", "kind", workers),
         ]
     )
 
 
 def _registry() -> CollectorRegistry:
-    """This process' values, or those of its whole tree where `plaudit` has set prometheus-client's own switch."""
+    """The values of this process, or of its whole tree where `plaudit up` has set prometheus-client's own variable."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return LOCAL
     registry = CollectorRegistry()
@@ -109,13 +129,13 @@ def _registry() -> CollectorRegistry:
     return registry
 
 
-def exposition(snapshot: Snapshot) -> bytes:
-    """The text that Prometheus scrapes from the API."""
+def exposition(snapshot: GaugeSnapshot) -> bytes:
+    """What the API answers to a scrape, in Prometheus' text format."""
     gauges = CollectorRegistry()
     gauges.register(snapshot)
     return generate_latest(_registry()) + generate_latest(gauges)
 
 
 def serve(port: int) -> None:
-    """A worker's own `/metrics`, in a thread."""
+    """Serve a worker's own `/metrics` on a port, in a daemon thread."""
     start_http_server(port, registry=_registry())

@@ -1,7 +1,10 @@
-"""Every setting of every process: one frozen value, made once at the edge from flags, `PLAUDIT_*` and defaults.
+"""Every setting of every process: one frozen value, made once at the edge.
 
-Flags win over the environment, the environment over the defaults; an unknown `PLAUDIT_` variable is an error, so a
-typo cannot pass for a setting. Nobody else in the product reads the environment.
+- A setting is declared in one place: type, default, range, description, and the group of its flag. The flags, `--help`
+  and the table in docs/operations.md are made from that.
+- Flags win over `PLAUDIT_*` variables, and those win over the defaults.
+- An unknown `PLAUDIT_` variable is an error, so that a typo cannot pass for a setting.
+- Nothing else in the product reads the environment for a setting.
 """
 
 from __future__ import annotations
@@ -9,10 +12,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from plaudit.errors import UsageError
 
@@ -20,230 +24,304 @@ PREFIX = "PLAUDIT_"
 # Read by tests, examples and training recipes, not by the service; allowed to be set beside it.
 FOREIGN = frozenset({"PLAUDIT_DATA", "PLAUDIT_URL"})
 
-SECRETS = frozenset({"password", "sentinel_password"})  # parameters of a Redis URL
+URL_SECRETS = frozenset({"password", "sentinel_password"})  # parameters of a Redis URL
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
 
-def _list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def setting(
+    default: Any, description: str, *, group: str = "", metavar: str = "N", secret: bool = False, **bounds: Any
+) -> Any:
+    """Declare one setting.
+
+    Args:
+        default: Its value if neither a flag nor a variable sets it.
+        description: What it does, with its unit if the name has none. Shown in `--help` and docs/operations.md.
+        group: The group of flags it belongs to. Empty: it has a variable only, no flag.
+        metavar: What `--help` shows for its value.
+        secret: Whether `plaudit check` and error messages must hide its value.
+        bounds: Constraints as pydantic's `Field` takes them: `ge`, `gt`, `le`, `pattern`.
+    """
+    extra = {"group": group, "metavar": metavar, "secret": secret}
+    return Field(default, description=description, json_schema_extra=cast(Any, extra), **bounds)
 
 
 class Settings(BaseModel):
-    """Limits are `max_*`, counts `num_*`, and units are in the names."""
+    """Limits are `max_*`, counts are nouns in the plural, and units are in the names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # where things are
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    redis_url: str | None = Field(
+    host: str = setting("127.0.0.1", "address to listen on", group="address", metavar="ADDRESS")
+    port: int = setting(8000, "port to listen on; 0 picks a free one", group="address", metavar="PORT", ge=0, le=65535)
+
+    redis_url: str | None = setting(
         None,
-        description="redis://, rediss://, unix:// or sentinel:// of a Redis 7 or "
-        "Valkey; empty: `plaudit up` starts its own Valkey",
+        "redis://, rediss://, unix:// or sentinel:// of a Redis 7 or Valkey; empty: `plaudit up` starts its own Valkey",
+        group="broker",
+        metavar="URL",
     )
-    redis_wait_s: Annotated[float, Field(ge=0)] = Field(30.0, description="how long Redis may be away at the start")
-    namespace: str = Field("plaudit", pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of every Redis key")
-    model: dict[str, str] = Field(default_factory=dict, description="NAME=PATH_OR_HUB_ID of each model served")
-    state_dir: Path | None = Field(
+    redis_wait_s: float = setting(
+        30.0, "how long to wait at the start for a Redis that does not answer", group="broker", metavar="SECONDS", ge=0
+    )
+    namespace: str = setting(
+        "plaudit", "prefix of every Redis key", group="broker", metavar="NAME", pattern=r"^[A-Za-z0-9_.-]+$"
+    )
+    state_dir: Path | None = setting(
         None,
-        description="where `plaudit up` keeps its broker's append-only file; "
-        "empty: a fresh temporary folder, removed at the end",
+        "folder where `plaudit up` keeps its broker's append-only file; empty: a temporary folder, removed at the end",
+        group="state",
+        metavar="FOLDER",
     )
 
-    # who may ask
-    api_key: list[str] = Field(default_factory=list, description="keys that may call; none: open, loopback only")
-    admin_key: list[str] = Field(default_factory=list, description="keys that may also call admin routes")
-    accept_no_auth: bool = Field(False, description="allow binding beyond loopback without keys")
-
-    # how many
-    scorers: Annotated[int, Field(ge=0, le=64)] = 1
-    executors: Annotated[int, Field(ge=0, le=1024)] | None = Field(None, description="empty: one per core")
-    torch_threads: Annotated[int, Field(ge=1)] = 1
-
-    # bounds at the door
-    max_body_bytes: int = 64 * 1024 * 1024
-    max_items: int = 256
-    max_completions: int = Field(1024, description="completions or programs of one item")
-    max_total_completions: int = Field(8192, description="completions or programs of one request")
-    max_code_bytes: int = 256 * 1024
-    max_tests: int = 1000
-    max_stdin_bytes: int = 16 * 1024 * 1024
-    max_cpu_s: float = 60.0
-    max_wall_s: float = 180.0
-    max_memory_mb: int = 4096
-    max_output_kb: int = 16 * 1024
-    max_processes: int = 256
-
-    # bounds of the queues
-    max_queued_score: int = Field(4096, description="groups waiting or running")
-    max_queued_score_tokens: int = Field(16_000_000, description="their tokens, estimated at the door")
-    max_queued_execute: int = Field(16384, description="programs waiting or running")
-    max_queued_execute_cpu_s: float = Field(400_000.0, description="their CPU-seconds at worst, by their own limits")
-
-    # time
-    default_deadline_ms: int = Field(120_000, description="of a request that brings none")
-    max_deadline_ms: int = 3_600_000
-    async_deadline_ms: int = Field(3_600_000, description="of a `Prefer: respond-async` request that brings none")
-    keep_results_s: int = Field(3600, description="idempotent and async answers")
-    cache_s: int = Field(3600, description="finished deterministic results")
-    keep_replays_s: Annotated[int, Field(ge=0)] = Field(
-        3600, description="what is needed to reproduce a verdict, by request id; 0: kept nowhere"
+    api_key: list[str] = setting(
+        [], "keys that may call the API; none: no key is asked, loopback only", group="keys", metavar="KEY", secret=True
     )
-    max_replay_bytes: Annotated[int, Field(ge=1)] = Field(
-        128 * 1024 * 1024, description="all of that, compressed; past it the oldest go"
-    )
-    lease_s: Annotated[float, Field(gt=0)] = Field(6.0, description="a job whose worker is silent so long is retaken")
-    heartbeat_s: Annotated[float, Field(gt=0)] = 1.5
-    max_deliveries: Annotated[int, Field(ge=1)] = Field(3, description="deliveries before a job counts as poisoned")
-    drain_s: Annotated[float, Field(gt=0)] = Field(20.0, description="time to finish work at SIGTERM")
+    admin_key: list[str] = setting([], "keys that may also call admin routes", group="keys", metavar="KEY", secret=True)
+    accept_no_auth: bool = setting(False, "allow listening beyond loopback without keys", group="keys")
 
-    # scoring
-    max_batch_tokens: Annotated[int, Field(ge=1)] = 16384
-    max_prompt_cache_bytes: Annotated[int, Field(ge=0)] = Field(
-        256 * 1024 * 1024, description="keys and values of prompts that may come again, for each revision; 0: none"
+    # Limits of one request. A request beyond them is rejected with 413 or 422.
+    max_body_bytes: int = setting(64 * 1024 * 1024, "size of a request's body")
+    max_items: int = setting(256, "items per request")
+    max_completions: int = setting(1024, "completions or programs per item")
+    max_total_completions: int = setting(8192, "completions or programs per request")
+    max_code_bytes: int = setting(256 * 1024, "size of one completion or program")
+    max_tests: int = setting(1000, "tests per item")
+    max_stdin_bytes: int = setting(16 * 1024 * 1024, "size of one test's standard input")
+    max_cpu_s: float = setting(60.0, "largest CPU time limit that a request may set for a program")
+    max_wall_s: float = setting(180.0, "largest wall-clock limit that a request may set for a program")
+    max_memory_mb: int = setting(4096, "largest memory limit that a request may set for a program")
+    max_output_kb: int = setting(16 * 1024, "largest output limit that a request may set for a program")
+    max_processes: int = setting(256, "largest limit of processes that a request may set for a program")
+
+    # Limits of the queues. A request that does not fit is rejected with 429.
+    max_queued_score: int = setting(4096, "groups waiting or running")
+    max_queued_score_tokens: int = setting(16_000_000, "their tokens, as estimated on arrival")
+    max_queued_execute: int = setting(16384, "programs waiting or running")
+    max_queued_execute_cpu_s: float = setting(400_000.0, "their CPU seconds, if each used up its own limit")
+
+    default_deadline_ms: int = setting(120_000, "deadline of a request that sets none")
+    max_deadline_ms: int = setting(3_600_000, "largest deadline that a request may set")
+    async_deadline_ms: int = setting(3_600_000, "deadline of a `Prefer: respond-async` request that sets none")
+    keep_results_s: int = setting(3600, "how long answers of idempotent and asynchronous requests are kept")
+    cache_s: int = setting(3600, "how long finished deterministic results are kept")
+    keep_replays_s: int = setting(
+        3600, "how long the inputs that reproduce a verdict are kept, by request id; 0: not kept", ge=0
     )
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    device: str = Field(
+    max_replay_bytes: int = setting(
+        128 * 1024 * 1024, "total size of those inputs, compressed; beyond it the oldest are dropped", ge=1
+    )
+    lease_s: float = setting(6.0, "a job is given to another worker after its worker was silent for so long", gt=0)
+    heartbeat_s: float = setting(1.5, "interval at which a worker renews its leases", gt=0)
+    max_deliveries: int = setting(3, "deliveries of a job before it counts as poisoned", ge=1)
+    drain_s: float = setting(20.0, "time to finish running work after SIGTERM", group="drain", metavar="SECONDS", gt=0)
+
+    scorers: int = setting(1, "number of scoring processes", group="scoring", ge=0, le=64)
+    model: dict[str, str] = setting(
+        {},
+        "name and checkpoint of each served model; none: plaudit-mini",
+        group="scoring",
+        metavar="NAME=PATH_OR_HUB_ID",
+    )
+    engine: Literal["transformers", "vllm"] = setting(
+        "transformers",
+        "what computes scores: transformers or vllm (docs/engines.md)",
+        group="scoring",
+        metavar="ENGINE",
+    )
+    dtype: Literal["float32", "bfloat16"] = setting(
+        "float32", "arithmetic of the models: float32 or bfloat16", group="scoring", metavar="TYPE"
+    )
+    device: str = setting(
         "auto",
-        pattern=r"^(auto|cpu|split|cuda(:\d+)?)$",
-        description="where scores are computed: cpu, cuda, cuda:1, ...; auto: the first GPU, if there is one; split: a "
+        "where scores are computed: cpu, cuda, cuda:1, ...; auto: the first GPU, or the CPU if there is none; split: a "
         "model's layers over all GPUs",
+        group="scoring",
+        metavar="DEVICE",
+        pattern=r"^(auto|cpu|split|cuda(:\d+)?)$",
     )
-    engine: Literal["transformers", "vllm"] = Field(
-        "transformers", description="what computes scores (docs/engines.md)"
+    deterministic: bool = setting(
+        False,
+        "compute one sequence at a time: the same bits whatever else is in the batch, but slower",
+        group="scoring",
     )
-    vllm_url: dict[str, str] = Field(default_factory=dict, description="NAME=URL of the vLLM server of each model")
-    vllm_python: Path | None = Field(
+    max_batch_tokens: int = setting(16384, "largest number of tokens computed in one batch", group="scoring", ge=1)
+    max_prompt_cache_bytes: int = setting(
+        256 * 1024 * 1024,
+        "size of the cache for keys and values of prompts, per revision of a model; 0: no cache",
+        group="scoring",
+        ge=0,
+    )
+    torch_threads: int = setting(1, "CPU threads per scoring process", group="scoring", ge=1)
+    vllm_url: dict[str, str] = setting(
+        {}, "address of the vLLM server of each model", group="scoring", metavar="NAME=URL"
+    )
+    vllm_python: Path | None = setting(
         None,
-        description="interpreter of an environment with vLLM in it: models without "
-        "a URL get a server of their own, started and ended with the "
-        "worker",
+        "Python interpreter of an environment that has vLLM: the worker starts and stops a server for each model "
+        "without a URL",
+        group="scoring",
+        metavar="PATH",
     )
-    vllm_args: str = Field("", description="further arguments of a server that is started, as a shell would split them")
-    vllm_api_key: str | None = Field(None, description="key of the vLLM servers at the URLs")
-    vllm_start_s: Annotated[float, Field(gt=0)] = Field(300.0, description="time for a vLLM server to come up")
-    deterministic: bool = Field(False, description="one sequence at a time: the same bits in any company, and slower")
+    vllm_args: str = setting(
+        "", "further arguments for servers that the worker starts, split as by a shell", group="scoring", metavar="ARGS"
+    )
+    vllm_api_key: str | None = setting(
+        None, "key of the vLLM servers at the URLs", group="scoring", metavar="KEY", secret=True
+    )
+    vllm_start_s: float = setting(
+        300.0, "how long a vLLM server may take to start", group="scoring", metavar="SECONDS", gt=0
+    )
 
-    # executing
-    isolation_accept: Literal["strong", "userns", "landlock", "none"] = Field(
+    executors: int | None = setting(
+        None, "number of executing processes; empty: one per CPU core", group="executing", ge=0, le=1024
+    )
+    isolation_accept: Literal["strong", "userns", "landlock", "none"] = setting(
         "strong",
-        description="lowest isolation level this deployment accepts (docs/sandbox.md); executors with "
-        "anything weaker refuse to start, and `none` is for loopback only",
+        "lowest isolation level that executors accept: strong, userns, landlock or none (docs/sandbox.md). Executors "
+        "that have less refuse to start; none is for loopback only",
+        group="executing",
+        metavar="LEVEL",
     )
-    executor_memory_mb: Annotated[int, Field(ge=256)] | None = Field(
+    executor_memory_mb: int | None = setting(
         2048,
-        description="memory that an executor's own process may use, programs not counted; past it a program whose "
-        "answer takes so much is `invalid_result`, and anything else a retryable `infra_error`",
+        "memory of an executor's own process, programs not counted. A program whose answer needs more is "
+        "`invalid_result`; anything else that needs more is a retryable `infra_error`",
+        ge=256,
     )
 
-    # other people's protocols
-    dialects_off: list[str] = Field(default_factory=list, description="dialects not spoken here (docs/dialects.md)")
-    fallback_reward: float = Field(
-        0.0, description="told, beside `reward_ok` 0, to a trainer that would crash without a number"
+    dialects_off: list[str] = setting([], "compatibility endpoints that are switched off, by name (docs/dialects.md)")
+    fallback_reward: float = setting(
+        0.0, "reward, sent with `reward_ok` 0, for trainers that would crash without a number"
     )
 
-    # learning from what was asked
-    candidates_dir: Path | None = Field(
+    candidates_dir: Path | None = setting(
         None,
-        description="folder to log scored and executed candidates in, texts "
-        "and all (docs/operations.md); empty: nothing",
+        "folder for the log of scored and executed completions, texts included (docs/operations.md); empty: no log",
     )
-    max_candidates_bytes: Annotated[int, Field(ge=1)] = Field(
-        1024 * 1024 * 1024, description="of one API process; past it no more candidates are logged"
+    max_candidates_bytes: int = setting(
+        1024 * 1024 * 1024, "size of that log per API process; beyond it nothing more is logged", ge=1
     )
 
-    # telling
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_payloads: bool = Field(False, description="log prompts, completions and programs; off unless you ask")
-    metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(0, description="a worker's own /metrics; 0: off")
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "lowest level that is logged: debug, info, warning or error", group="logging", metavar="LEVEL"
+    )
+    log_payloads: bool = setting(False, "log prompts, completions and programs", group="logging")
+    metrics_port: int = setting(
+        0, "port of a worker's own /metrics; 0: none", group="metrics", metavar="PORT", ge=0, le=65535
+    )
+
+    @field_validator("api_key", "admin_key", "dialects_off", "model", "vllm_url", mode="before")
+    @classmethod
+    def _split(cls, value: Any, info: ValidationInfo) -> Any:
+        """A variable's text at its commas; then, for models and their servers, each NAME=VALUE at its first `=`."""
+        name = str(info.field_name)
+        words = [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value or []
+        return _pairs(name, words) if name in ("model", "vllm_url") and isinstance(words, list) else words
 
     @property
     def models(self) -> dict[str, str]:
-        """What is served: `model`, or the checkpoint that ships with plaudit."""
+        """The served models by name: `model`, or the checkpoint that ships with plaudit."""
         return self.model or {"default": str(PACKAGE_ROOT / "models" / "plaudit-mini")}
 
     @property
     def loopback(self) -> bool:
-        """Whether the API listens to this machine alone, said by a plain address and not by whom a name leads to."""
+        """Whether the API listens on this machine alone. Decided by the address as written; no name is resolved."""
         return is_loopback(self.host)
 
-    def refuse_open_none(self) -> None:
+    def require_loopback_without_isolation(self) -> None:
         """Level `none` is for one's own programs on one's own machine. Raises UsageError beyond it."""
         if self.isolation_accept != "none":
             return
+        rule = "--isolation-accept none runs programs without isolation and is for this machine only"
         if not self.loopback:
-            raise UsageError(
-                "--isolation-accept none runs programs without walls, so for this machine only; --host "
-                f"{self.host} is open to others: bind to 127.0.0.1, or accept landlock"
-            )
+            raise UsageError(f"{rule}, but --host {self.host} is open to others: bind to 127.0.0.1, or accept landlock")
         url = urlsplit(self.redis_url or "unix://")
         if url.scheme != "unix" and not is_loopback(url.hostname or "localhost"):
             raise UsageError(
-                "--isolation-accept none runs programs without walls, so for this machine only; the queue "
-                f"is on {url.hostname}: use one on 127.0.0.1, or accept landlock"
+                f"{rule}, but the Redis of --redis-url is on {url.hostname}: use one on 127.0.0.1, or accept landlock"
             )
 
     def public(self) -> dict[str, Any]:
-        """The effective settings with secrets hidden, for `plaudit check` and the logs."""
+        """The settings in force with secrets hidden, for `plaudit check` and the logs."""
         shown = self.model_dump(mode="json")
-        for name in ("api_key", "admin_key"):
-            shown[name] = ["***"] * len(shown[name])
-        if self.vllm_api_key:
-            shown["vllm_api_key"] = "***"
+        for name, value in shown.items():
+            if metadata(name)["secret"] and value:
+                shown[name] = ["***"] * len(value) if isinstance(value, list) else "***"
         if self.redis_url:
             shown["redis_url"] = masked(self.redis_url)
         return shown
 
 
+def metadata(name: str) -> Mapping[str, Any]:
+    """The `group`, `metavar` and `secret` of a setting."""
+    return cast(Mapping[str, Any], Settings.model_fields[name].json_schema_extra)
+
+
+def _pairs(setting_name: str, words: list[str]) -> dict[str, str]:
+    """`["default=models/x"]` → `{"default": "models/x"}`. Raises PydanticCustomError."""
+    pairs: dict[str, str] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if not (name and value):
+            raise PydanticCustomError("pair", "expected {form}", {"form": metadata(setting_name)["metavar"]})
+        if name in pairs:
+            raise PydanticCustomError("twice", "expected each name once")
+        pairs[name] = value
+    return pairs
+
+
 def masked(url: str) -> str:
-    """The URL with no secret in it, wherever it stands: before the host or among the parameters."""
+    """The URL without its secrets: those before the host, and those among the parameters."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return "***@" + url.rsplit("@", 1)[1] if "@" in url else url
     rest, mark, query = rest.partition("?")
     if "@" in rest:
         rest = f"***@{rest.rsplit('@', 1)[1]}"
-    pairs = [(name, "***" if name.lower() in SECRETS else value) for name, value in parse_qsl(query, True)]
+    pairs = [(name, "***" if name.lower() in URL_SECRETS else value) for name, value in parse_qsl(query, True)]
     return f"{scheme}://{rest}{mark}{urlencode(pairs, safe='*/:')}"
 
 
 def is_loopback(host: str) -> bool:
+    """Whether an address as written is this machine's loopback."""
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def parse_named(field: str, pairs: list[str]) -> dict[str, str]:
-    """`["default=models/x"]` → `{"default": "models/x"}`. Raises UsageError."""
-    flag, what = f"--{field.replace('_', '-')}", {"model": "PATH_OR_HUB_ID"}.get(field, "URL")
-    named: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name and equals and value):
-            raise UsageError(f"{flag} takes NAME={what}, not {pair!r}")
-        if name in named:
-            raise UsageError(f"{flag} names {name!r} twice")
-        named[name] = value
-    return named
-
-
 def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of this process. Raises UsageError naming the field and what it takes."""
-    environ = os.environ if environ is None else environ
+    """The settings of this process.
+
+    Args:
+        flags: Values by the setting's name, as text or typed; None means that the flag was not given.
+        environ: The environment; `os.environ` if None.
+
+    Raises:
+        UsageError: An unknown variable, or a value out of range; the message names the flag or variable.
+    """
     values: dict[str, Any] = {}
-    for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or variable in FOREIGN:
-            continue
-        name = variable.removeprefix(PREFIX).lower()
-        if name not in Settings.model_fields:
-            raise UsageError(f"{variable} is no setting; `plaudit check` lists them")
-        if name in ("model", "vllm_url"):
-            values[name] = parse_named(name, _list(text))
-        elif name in ("api_key", "admin_key", "dialects_off"):
-            values[name] = _list(text)
-        else:
+    for variable, text in (os.environ if environ is None else environ).items():
+        if variable.startswith(PREFIX) and variable not in FOREIGN:
+            name = variable.removeprefix(PREFIX).lower()
+            if name not in Settings.model_fields:
+                raise UsageError(_unknown(variable))
             values[name] = text or None
-    values.update({name: value for name, value in (flags or {}).items() if value is not None})
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
     try:
-        return Settings.model_validate(values)
+        return Settings.model_validate(values | given)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
-        raise UsageError(f"settings: {problems}") from None
+        raise UsageError("; ".join(_describe(problem, given) for problem in error.errors())) from None
+
+
+def _unknown(variable: str) -> str:
+    """The message for a variable that is not a setting."""
+    import difflib  # loaded only where the process ends with this message
+
+    nearest = difflib.get_close_matches(variable.removeprefix(PREFIX).lower(), Settings.model_fields, 1)
+    meant = f"; did you mean {PREFIX}{nearest[0].upper()}?" if nearest else ";"
+    return f"{variable} is not a setting{meant} `plaudit check` lists all settings"
+
+
+def _describe(problem: ErrorDetails, flags: Mapping[str, Any]) -> str:
+    """One invalid value: the flag or variable that brought it, what it takes, and the value itself unless secret."""
+    name = str(problem["loc"][0])
+    source = f"--{name.replace('_', '-')}" if name in flags else f"{PREFIX}{name.upper()}"
+    secret = name in Settings.model_fields and metadata(name)["secret"]
+    return f"{source}: {problem['msg']}, not {'***' if secret else repr(problem['input'])}"

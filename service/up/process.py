@@ -73,7 +73,7 @@ def environ_of(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]
             if any("," in part for part in value):
                 raise UsageError(f"{name}: a comma separates values and cannot be part of one")
             value = ",".join(value)
-        env[f"{PREFIX}{name.upper()}"] = str(value)
+        env[f"{PREFIX}{name.upper()}"] = "" if value is None else str(value)
     return env
 
 

@@ -53,7 +53,7 @@ def demo() -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.terminate()
 
 
-def test_the_examples_are_requests_of_the_contract_and_each_candidate_says_what_it_is_meant_to_be() -> None:
+def test_the_examples_are_requests_of_the_contract_with_a_label_for_each_completion() -> None:
     meant = json.loads((EXAMPLES / "meant.json").read_text())
     items = [RewardItem.model_validate_json(line) for line in (EXAMPLES / "problems.jsonl").read_text().splitlines()]
     assert [item.id for item in items] == list(meant)

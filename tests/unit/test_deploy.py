@@ -1,12 +1,13 @@
-"""What is deployed agrees with itself and with the code: compose, Dockerfile, manifests, rules, dashboards.
+"""Compose, Dockerfile, manifests, rules and dashboards agree with each other and with the code.
 
-Two tests hand the files to the tool that will read them: `docker-compose config` (Debian: docker-compose; needs no
-daemon) and `promtool` (Debian: prometheus). They are skipped where that tool is not installed; all else always runs.
+Two tests hand the files to the tool that will read them: `docker-compose config` (it needs no daemon) and `promtool`.
+`make test` puts both into .make/bin (.ci/extract). Where a tool is missing its test is skipped; all others always run.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -23,14 +24,16 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
+TOOLS = f"{ROOT / '.make' / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+DOCKER_COMPOSE, PROMTOOL = shutil.which("docker-compose", path=TOOLS), shutil.which("promtool", path=TOOLS)
 KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 
 
 def interpolate(text: str, **values: str) -> str:
     """Compose's ${NAME}, ${NAME:-default} and ${NAME:?message}."""
 
-    def fill(found: re.Match[str]) -> str:
-        name, kind, rest = found.group(1, 2, 3)
+    def fill(match: re.Match[str]) -> str:
+        name, kind, rest = match.group(1, 2, 3)
         return values.get(name) or (rest if kind == "-" else f"value-of-{name}")
 
     return re.sub(r"\$\{(\w+)(?::([-?])([^}]*))?\}", fill, text)
@@ -54,13 +57,13 @@ def pod_specs() -> Iterator[tuple[str, dict[str, Any]]]:
 def metric_names() -> dict[str, set[str]]:
     """Family → the names of its samples, as service/metrics.py declares them."""
     text = (ROOT / "service" / "metrics.py").read_text()
-    found: dict[str, set[str]] = {}
+    families: dict[str, set[str]] = {}
     for kind, name in re.findall(r"\b(Counter|Histogram|Gauge)\(\s*\"(plaudit_\w+)\"", text):
         samples = {f"{name}_bucket", f"{name}_sum", f"{name}_count"} if kind == "Histogram" else {name}
-        found[name] = samples
+        families[name] = samples
     for name in re.findall(r"^\s*\(\"(plaudit_\w+)\", \"", text, re.MULTILINE):
-        found[name] = {name}
-    return found
+        families[name] = {name}
+    return families
 
 
 def used_metrics(text: str) -> set[str]:
@@ -77,9 +80,9 @@ def stages() -> dict[str, str]:
 
 def test_each_image_starts_the_process_that_the_contract_names_in_exec_form() -> None:
     entrypoints = {
-        name: json.loads(found.group(1))
+        name: json.loads(match.group(1))
         for name, stage in stages().items()
-        if (found := re.search(r"^ENTRYPOINT (.+)$", stage, re.MULTILINE))
+        if (match := re.search(r"^ENTRYPOINT (.+)$", stage, re.MULTILINE))
     }
     assert entrypoints == {
         "api": ["plaudit", "serve"],
@@ -137,7 +140,7 @@ def test_settings_in_compose_are_accepted_as_they_stand() -> None:
         assert load(environ=environ).redis_url == "redis://redis:6379/0"
 
 
-def test_the_executor_reaches_redis_and_the_prometheus_that_reads_it_and_no_one_else() -> None:
+def test_the_executor_reaches_only_redis_and_prometheus() -> None:
     networks = set(SERVICES["executor"]["networks"])
     assert all(COMPOSE["networks"][name]["internal"] for name in networks)
     neighbours = {name for name, service in SERVICES.items() if networks & set(service["networks"])} - {"executor"}
@@ -154,7 +157,7 @@ def test_only_the_api_and_grafana_are_published_and_only_on_loopback() -> None:
     assert all("edge" in SERVICES[name]["networks"] for name in ports)  # an internal network publishes nothing
 
 
-def test_every_service_drops_capabilities_bounds_itself_and_writes_only_where_it_must() -> None:
+def test_every_service_drops_capabilities_has_limits_and_a_read_only_root() -> None:
     for name, service in SERVICES.items():
         assert service["cap_drop"] == ["ALL"], name
         assert service["read_only"] is True, name
@@ -192,18 +195,18 @@ def test_mounted_files_exist() -> None:
                 assert (ROOT / option.removeprefix("seccomp=")).is_file()
 
 
-@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="needs docker-compose (Debian: docker-compose)")
+@pytest.mark.skipif(DOCKER_COMPOSE is None, reason="needs docker-compose; run .ci/extract")
 @pytest.mark.parametrize("overlay", [[], ["deploy/compose.gpu.yml"]])
 def test_docker_compose_accepts_the_file(overlay: list[str]) -> None:
     files = [word for name in ("docker-compose.yml", *overlay) for word in ("-f", name)]
     environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PLAUDIT_API_KEY": "key", "GRAFANA_PASSWORD": "secret"}
     done = subprocess.run(
-        ["docker-compose", *files, "config", "--quiet"],
+        [str(DOCKER_COMPOSE), *files, "config", "--quiet"],
         cwd=ROOT,
         env=environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -259,7 +262,8 @@ def dashboard() -> dict[str, Any]:
 def dashboard_queries() -> list[str]:
     board = dashboard()
     queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
-    queries += [one["query"]["query"] for one in board["templating"]["list"] if one["type"] == "query"]
+    variables = board["templating"]["list"]
+    queries += [variable["query"]["query"] for variable in variables if variable["type"] == "query"]
     return queries
 
 
@@ -267,15 +271,8 @@ def test_alerts_and_panels_ask_only_for_metrics_that_exist() -> None:
     samples = set().union(*metric_names().values())
     assert samples, "service/metrics.py declares nothing that this test can read"
     asked = used_metrics("\n".join([*(rule["expr"] for rule in rules()), *dashboard_queries()]))
-    asked |= used_metrics(
-        "\n".join(
-            m["query"]
-            for t in manifests()
-            if t["kind"] == "ScaledObject"
-            for trigger in t["spec"]["triggers"]
-            for m in [trigger["metadata"]]
-        )
-    )
+    scaled = [manifest["spec"] for manifest in manifests() if manifest["kind"] == "ScaledObject"]
+    asked |= used_metrics("\n".join(trigger["metadata"]["query"] for spec in scaled for trigger in spec["triggers"]))
     assert sorted(asked - samples) == []
 
 
@@ -296,7 +293,7 @@ def test_every_alert_has_its_paragraph_in_the_operations_page() -> None:
     assert [rule["alert"] for rule in rules() if f"`{rule['alert']}`" not in page] == []
 
 
-def test_the_dashboards_panels_do_not_overlap_and_have_a_datasource_that_is_provisioned() -> None:
+def test_dashboard_panels_do_not_overlap_and_use_the_provisioned_datasource() -> None:
     board = dashboard()
     cells: set[tuple[int, int]] = set()
     for panel in board["panels"]:
@@ -310,7 +307,7 @@ def test_the_dashboards_panels_do_not_overlap_and_have_a_datasource_that_is_prov
     assert board["templating"]["list"][0]["current"]["value"] == source["uid"]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
+@pytest.mark.skipif(PROMTOOL is None, reason="needs promtool; run .ci/extract")
 def test_promtool_accepts_the_rules_and_they_fire_when_they_should(tmp_path: Path) -> None:
     board = [
         {"record": f"panel:{n}", "expr": re.sub(r"\$\w+", ".*", query)}
@@ -321,7 +318,7 @@ def test_promtool_accepts_the_rules_and_they_fire_when_they_should(tmp_path: Pat
     panels.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": board}]}))
     folder = DEPLOY / "prometheus"
     for words in ("check config prometheus.yml", "test rules rules.test.yml", f"check rules {panels}"):
-        done = subprocess.run(["promtool", *words.split()], cwd=folder, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([str(PROMTOOL), *words.split()], cwd=folder, capture_output=True, text=True, timeout=150)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -378,7 +375,7 @@ def test_the_page_is_one_small_file_that_fetches_nothing_from_elsewhere() -> Non
     assert not re.search(r"@import|url\(", text)
 
 
-def test_the_page_never_parses_what_the_service_says_as_html() -> None:
+def test_the_page_never_parses_an_answer_as_html() -> None:
     text = PAGE.read_text()
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", text)
 

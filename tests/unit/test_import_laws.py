@@ -40,14 +40,14 @@ def test_a_process_loads_nothing_that_it_does_not_need(modules: tuple[str, ...],
 
 def needs_of(*packages: str) -> set[str]:
     """These packages and all that they require, without their extras."""
-    found, left = set[str](), list(packages)
-    while left:
-        package = canonicalize_name(left.pop())
-        if package not in found:
-            found.add(package)
-            needed = [Requirement(line) for line in importlib.metadata.requires(package) or ()]
-            left += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
-    return found
+    required, todo = set[str](), list(packages)
+    while todo:
+        package = canonicalize_name(todo.pop())
+        if package not in required:
+            required.add(package)
+            lines = [Requirement(line) for line in importlib.metadata.requires(package) or ()]
+            todo += [line.name for line in lines if line.marker is None or line.marker.evaluate({"extra": ""})]
+    return required
 
 
 def test_the_client_needs_httpx_and_pydantic_and_nothing_else() -> None:

@@ -184,10 +184,10 @@ def test_none_is_for_this_machine_only(host: str, redis_url: str | None, refused
     settings = Settings(host=host, redis_url=redis_url, isolation_accept="none", model={})
     if refused:
         with pytest.raises(UsageError, match="for this machine only"):
-            settings.refuse_open_none()
+            settings.require_loopback_without_isolation()
     else:
-        settings.refuse_open_none()
-    Settings(host=host, redis_url=redis_url, isolation_accept="landlock", model={}).refuse_open_none()
+        settings.require_loopback_without_isolation()
+    Settings(host=host, redis_url=redis_url, isolation_accept="landlock", model={}).require_loopback_without_isolation()
 
 
 @pytest.mark.parametrize(

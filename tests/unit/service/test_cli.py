@@ -1,4 +1,4 @@
-"""The command line: quick help, flags that are settings, refusals at start, and the four exit codes."""
+"""The command line: quick help, flags that are settings, errors at start, and the four exit codes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from service import cli
+from service.check import as_text
 from service.settings import Settings
 
 COMMANDS = [
@@ -32,7 +33,7 @@ HEAVY = ("torch", "transformers", "fastapi", "uvicorn", "redis", "httpx", "numpy
 def plaudit(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("PLAUDIT_")}
     argv = [sys.executable, "-P", "-m", "service.cli", *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, env={**env, **environ})
+    return subprocess.run(argv, capture_output=True, text=True, timeout=150, env={**env, **environ})
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -46,7 +47,7 @@ except SystemExit as end:
     assert end.code == 0, end.code
 assert not [name for name in {HEAVY!r} if name in sys.modules], sorted(sys.modules)
 """
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=150)
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage: plaudit" in done.stdout
 
@@ -121,10 +122,13 @@ def test_wrong_usage_exits_with_2_and_says_why(words: list[str], message: str) -
     assert done.stdout == ""
 
 
-def test_a_misspelt_variable_is_wrong_usage_and_a_clients_variable_is_none_of_the_services_business() -> None:
+def test_a_misspelt_variable_is_wrong_usage_and_a_clients_variable_is_not() -> None:
     done = plaudit("worker", "score", PLAUDIT_REDISURL="redis://127.0.0.1:1")
-    assert (done.returncode, "PLAUDIT_REDISURL is no setting" in done.stderr) == (2, True)
-    assert "is no setting" not in plaudit("worker", "score", PLAUDIT_CONCURRENCY="2").stderr
+    assert (done.returncode, "PLAUDIT_REDISURL is not a setting; did you mean PLAUDIT_REDIS_URL?" in done.stderr) == (
+        2,
+        True,
+    )
+    assert "is not a setting" not in plaudit("worker", "score", PLAUDIT_CONCURRENCY="2").stderr
 
 
 def test_a_client_that_reaches_nothing_exits_with_1(tmp_path: Path) -> None:
@@ -144,7 +148,7 @@ def test_check_tells_paths_settings_and_what_is_missing_with_exit_code_3(tmp_pat
     assert "python" in found["languages"]
     assert any(f"{tmp_path}/none" in text for text in found["missing"])
     assert "sesame" not in done.stdout
-    assert "nothing is missing" not in plaudit("check", "--model", f"default={tmp_path}/none").stdout
+    assert "nothing is missing" not in as_text(found)
 
 
 def test_check_names_a_redis_that_does_not_answer(tmp_path: Path) -> None:

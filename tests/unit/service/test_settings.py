@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plaudit.errors import UsageError
-from service.settings import Settings, load, parse_named
+from service.settings import PREFIX, Settings, load, metadata
 from service.up.process import environ_of
 
 
@@ -21,7 +21,7 @@ def test_flags_win_over_the_environment_and_the_environment_over_defaults() -> N
 
 
 def test_an_unknown_variable_is_an_error_and_those_of_others_are_not() -> None:
-    with pytest.raises(UsageError, match="PLAUDIT_PROT is no setting"):
+    with pytest.raises(UsageError, match="PLAUDIT_PROT is not a setting; did you mean PLAUDIT_PORT"):
         load({}, {"PLAUDIT_PROT": "1"})
     assert load({}, {"PLAUDIT_URL": "http://127.0.0.1:1", "PATH": "/bin"}) == Settings()
 
@@ -31,13 +31,32 @@ def test_a_wrong_value_is_named_with_what_it_takes() -> None:
         load({"port": "70000"}, {})
 
 
+def test_a_wrong_value_is_named_by_the_flag_or_the_variable_that_brought_it() -> None:
+    with pytest.raises(UsageError, match=r"^--port: "):
+        load({"port": "no"}, {"PLAUDIT_PORT": "1"})
+    with pytest.raises(UsageError, match=r"^PLAUDIT_PORT: "):
+        load({}, {"PLAUDIT_PORT": "no"})
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if "key" in name.split("_")])
+def test_keys_are_secrets_and_a_wrong_one_is_not_shown(name: str) -> None:
+    assert metadata(name)["secret"]
+    with pytest.raises(UsageError) as caught:
+        load({name: {"sesame": 1}}, {f"{PREFIX}PORT": "1"})
+    assert "sesame" not in str(caught.value)
+
+
 def test_models_are_named_once_and_the_shipped_one_is_the_default() -> None:
-    assert parse_named("model", ["a=x", "b=y=z"]) == {"a": "x", "b": "y=z"}
+    assert load({"model": ["a=x", "b=y=z"]}, {}).models == {"a": "x", "b": "y=z"}
     assert list(Settings().models) == ["default"]
     assert load({}, {"PLAUDIT_MODEL": "a=x, b=y"}).models == {"a": "x", "b": "y"}
     for wrong in (["a"], ["=x"], ["a=x", "a=y"]):
         with pytest.raises(UsageError, match="--model"):
-            parse_named("model", wrong)
+            load({"model": wrong}, {})
 
 
 def test_secrets_are_hidden_where_settings_are_shown() -> None:
@@ -63,6 +82,7 @@ changes = st.fixed_dictionaries(
         "api_key": st.lists(words, min_size=1, max_size=3),
         "accept_no_auth": st.just(True),
         "executors": st.integers(0, 8),
+        "executor_memory_mb": st.none(),
         "state_dir": st.just(Path("/tmp/kept")),
         "max_cpu_s": st.floats(0.5, 100),
         "dtype": st.just("bfloat16"),

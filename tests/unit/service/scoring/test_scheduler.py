@@ -103,7 +103,7 @@ def test_every_sequence_is_scored_once_and_its_score_goes_back_in_order(
 
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(groups=GROUPS, budget=st.integers(1, 60), sharing=st.booleans(), kept=st.sampled_from([-1, 7, 20]))
-def test_a_batch_counts_what_is_computed_and_passes_the_budget_only_for_one_sequence_that_alone_is_longer(
+def test_batch_budget_counts_computed_tokens_and_only_a_longer_single_sequence_exceeds_it(
     groups: Drawn, budget: int, sharing: bool, kept: int
 ) -> None:
     """Also where the model has a prompt already, that of `kept` tokens."""
