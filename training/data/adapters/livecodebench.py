@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from plaudit.errors import Invalid
-from training.data.adapters import Entry
+from training.data.adapters.base import DatasetEntry
 from training.pipeline import config
 from training.pipeline.records import Problem
 
 
-def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
+def entries(rows: Iterable[dict[str, Any]], hub: config.HubConfig) -> Iterator[DatasetEntry]:
     for row in rows:
         cases = [*cases_of(row["public_test_cases"]), *cases_of(row["private_test_cases"])]
         name = json.loads(row.get("metadata") or "{}").get("func_name")
@@ -34,7 +34,7 @@ def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
         )
         prompt = row["question_content"] + (f"\n\nBegin with this code:\n\n{starter}\n" if starter.strip() else "")
         task_id = f"LiveCodeBench/{row['question_id']}"
-        yield Entry(
+        yield DatasetEntry(
             Problem(
                 task_id=task_id,
                 base_id=task_id,

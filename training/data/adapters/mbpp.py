@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from training.data.adapters import Entry
+from training.data.adapters.base import DatasetEntry
+from training.data.programs import example_prompt
 from training.data.test_formats import entry_point_of
 from training.pipeline import config
-from training.pipeline.records import Problem, example_prompt
+from training.pipeline.records import Problem
 
 
-def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
+def entries(rows: Iterable[dict[str, Any]], hub: config.HubConfig) -> Iterator[DatasetEntry]:
     for row in rows:
-        yield Entry(problem_of(row))
+        yield DatasetEntry(problem_of(row))
 
 
 def problem_of(row: dict[str, Any]) -> Problem:

@@ -6,15 +6,15 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from training.data.adapters import Entry
+from training.data.adapters.base import DatasetEntry
 from training.data.adapters.mbpp import problem_of
 from training.pipeline import config
 
 
-def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
+def entries(rows: Iterable[dict[str, Any]], hub: config.HubConfig) -> Iterator[DatasetEntry]:
     for row in rows:
         plain = problem_of(row)
-        yield Entry(
+        yield DatasetEntry(
             dataclasses.replace(
                 plain, tests=(row["test"],), test_setup="", kind="script", source="MBPP+", license="Apache-2.0"
             )

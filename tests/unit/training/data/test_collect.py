@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.collect import HeldOut, assign_folds, cluster, collect, near_pairs
+from training.data.collect import collect_problems
 from training.data.corpus import functions_of
+from training.data.decontaminate import HeldOut
+from training.data.folds import assign_folds, cluster, near_duplicates
+from training.data.programs import completion_of, program_of
+from training.data.public_data import data_file
 from training.pipeline import config
 from training.pipeline.config import Recipe
-from training.pipeline.records import Problem, completion_of, data_file, program_of
-from training.pipeline.run import Run, read_jsonl
+from training.pipeline.files import read_jsonl
+from training.pipeline.records import Problem
+from training.pipeline.run import Run
 
 WORDS = "reverse sort count merge rotate flatten invert shift scale trim join square halve double".split()  # noqa: SIM905
 
@@ -43,7 +48,7 @@ def problem(number: int, words: str, *, family: str = "HumanEval", name: str = "
 )
 def test_a_cluster_is_never_cut_by_a_fold(texts: list[list[str]], seed: int, held: int) -> None:
     problems = [problem(at, " ".join(words)) for at, words in enumerate(texts)]
-    split = config.Split(test=held, validation=held, validation_other=0)
+    split = config.SplitConfig(test=held, validation=held, validation_other=0)
 
     folded = assign_folds(problems, split, seed)
 
@@ -131,7 +136,7 @@ def test_the_public_data_splits_without_a_leak(tmp_path: Path) -> None:
 
     recipe = dataclasses.replace(Recipe(), data=os.environ.get("PLAUDIT_DATA", "../shared/data"))
     data_file(recipe.data, "problems.python.jsonl.gz")
-    summary = collect(recipe, Run(tmp_path, quiet=True))
+    summary = collect_problems(recipe, Run(tmp_path, quiet=True))
     assert int(str(summary["test"])) >= 30
     folds: dict[str, set[str]] = {}
     for row in read_jsonl(tmp_path / "problems.jsonl"):
@@ -153,13 +158,13 @@ def test_the_index_of_near_duplicates_finds_what_comparing_everything_finds(
         for i, left in enumerate(sets[:j])
         if left and right and len(left & right) / len(left | right) >= threshold
     }
-    assert set(near_pairs(sets, threshold)) == compared
+    assert set(near_duplicates(sets, threshold)) == compared
 
 
 def test_a_large_cluster_is_never_the_whole_validation_share() -> None:
     same = [problem(at, f"{word} the list", name="solve") for at, word in enumerate(WORDS[:8])]
     others = [problem(20 + at, f"{word} {word}ed {word}ing {word}er") for at, word in enumerate(WORDS[:12])]
-    split = config.Split(test=0, validation=0, validation_other=0, validation_share=0.1)
+    split = config.SplitConfig(test=0, validation=0, validation_other=0, validation_share=0.1)
     folds = {p.task_id: p.fold for p in assign_folds([*same, *others], split, 1)}
     assert sum(fold == "validation" for fold in folds.values()) == 2
     assert all(folds[p.task_id] == "train" for p in same)
