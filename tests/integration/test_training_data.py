@@ -235,7 +235,7 @@ def test_verifying_killed_in_the_middle_ends_as_if_it_had_not_been(tmp_path: Pat
         assert rates == pytest.approx(RATES)
 
 
-def test_the_service_judges_as_the_sandbox_does_and_a_dead_one_makes_no_labels(
+def test_service_judges_as_the_sandbox_and_a_dead_one_makes_no_labels(
     tmp_path: Path, stack: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here, there = to_verify(tmp_path / "here"), to_verify(tmp_path / "there")
@@ -366,7 +366,7 @@ def written_answer(body: dict[str, Any]) -> list[str]:
 
 
 @needs_walls
-def test_seeds_become_questions_whose_tests_were_run_and_a_kill_changes_nothing(tmp_path: Path) -> None:
+def test_seeds_become_tested_questions_and_a_kill_changes_nothing(tmp_path: Path) -> None:
     seeds = [
         {"id": noun, "program": f"def {noun}(x):\n    return x\nprint(1)\n", "source": "evol", "license": "MIT"}
         for noun in NOUNS

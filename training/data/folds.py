@@ -36,12 +36,12 @@ def assign_folds(problems: Sequence[Problem], split: config.SplitConfig, seed: i
     names = {number: min(p.base_id for p in group) for number, group in members.items()}
     order = sorted(members, key=lambda number: hashlib.sha256(f"{seed}:{names[number]}".encode()).digest())
     fold: dict[int, Fold] = {}
-    wanted: tuple[tuple[Fold, str, int], ...] = (
+    quotas: tuple[tuple[Fold, str, int], ...] = (
         ("test", "HumanEval/", split.test),
         ("validation", "HumanEval/", split.validation),
         ("validation", "MBPP/", split.validation_other),
     )
-    for name, family, count in wanted:
+    for name, family, count in quotas:
         for number in order:
             if count <= 0:
                 break
@@ -99,7 +99,7 @@ def near_duplicates(sets: Sequence[frozenset[str]], threshold: float) -> Iterato
 
 
 def _words(problem: Problem) -> list[str]:
-    # The examples of a docstring repeat the entry point and numbers; what is asked stands in the words.
+    # The examples of a docstring repeat the entry point and numbers; the task itself is in the words.
     text = "\n".join(line for line in problem.prompt.splitlines() if ">>>" not in line)
     return [word for word in map(str.lower, WORD.findall(text)) if word not in COMMON]
 

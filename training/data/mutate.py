@@ -126,9 +126,9 @@ def mutants(problem: Problem, count: int, draw: random.Random) -> list[str]:
 
 def _changes(tree: ast.Module) -> Iterator[Mutation]:
     names = sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})
-    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for part in ast.walk(node)}
+    inside = {id(child) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for child in ast.walk(node)}
     # An edit inside a `while` mostly makes an endless loop: seconds of judging for one easy negative.
-    inside -= {id(part) for node in ast.walk(tree) if isinstance(node, ast.While) for part in ast.walk(node)}
+    inside -= {id(child) for node in ast.walk(tree) if isinstance(node, ast.While) for child in ast.walk(node)}
     for place, node in enumerate(ast.walk(tree)):
         if id(node) not in inside:
             continue

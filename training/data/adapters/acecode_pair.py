@@ -44,4 +44,4 @@ def entries(rows: Iterable[dict[str, Any]], hub: config.HubConfig) -> Iterator[D
 
 
 def _prompt(row: dict[str, Any]) -> str:
-    return "\n\n".join(part for part in (row["instruction"], row.get("input")) if part)
+    return "\n\n".join(text for text in (row["instruction"], row.get("input")) if text)

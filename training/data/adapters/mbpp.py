@@ -1,6 +1,6 @@
 """MBPP, both forms: `task_id, text, code, test_list, test_setup_code` (full), `prompt, test_imports` (sanitized).
 
-The published few-shot convention shows the tests to the model; one is shown here, because only it names the function.
+The published few-shot convention shows the tests to the model. One test is shown here, because it names the function.
 """
 
 from __future__ import annotations

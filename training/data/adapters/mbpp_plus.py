@@ -1,4 +1,4 @@
-"""MBPP+: MBPP's fields and `test`, a program that calls the function on every input of EvalPlus, judged as one."""
+"""MBPP+: MBPP's fields and `test`, a program that calls the function on every input of EvalPlus, judged as one test."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from training.pipeline import config
 
 def entries(rows: Iterable[dict[str, Any]], hub: config.HubConfig) -> Iterator[DatasetEntry]:
     for row in rows:
-        plain = problem_of(row)
+        problem = problem_of(row)
         yield DatasetEntry(
             dataclasses.replace(
-                plain, tests=(row["test"],), test_setup="", kind="script", source="MBPP+", license="Apache-2.0"
+                problem, tests=(row["test"],), test_setup="", kind="script", source="MBPP+", license="Apache-2.0"
             )
         )

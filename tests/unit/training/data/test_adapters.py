@@ -40,7 +40,7 @@ def read(folder: Path, adapter: str, *rows: dict[str, Any], **fields: Any) -> li
     return list(entries(HubConfig(adapter=adapter, path=str(path), **fields)))
 
 
-def test_acecode_gives_tests_and_samples_and_keeps_shipped_rates_only_on_request(tmp_path: Path) -> None:
+def test_acecode_keeps_shipped_rates_only_on_request(tmp_path: Path) -> None:
     (entry,) = read(tmp_path, "acecode-87k", ACECODE)
     assert entry.problem.entry_point == "double"
     assert entry.problem.tests == ("assert double(1) == 2", "assert double(-2) == -4")
@@ -54,7 +54,7 @@ def test_acecode_gives_tests_and_samples_and_keeps_shipped_rates_only_on_request
     assert [(p.pass_rate, p.label) for p in shipped.programs] == [(0.9, "shipped"), (0.0, "shipped")]
 
 
-def test_pairs_of_one_question_stand_together_and_become_a_run_that_fit_reads(tmp_path: Path) -> None:
+def test_acecode_pairs_become_a_run_that_fit_reads(tmp_path: Path) -> None:
     rows = [
         {
             "id": name,
@@ -105,7 +105,7 @@ def test_every_schema_becomes_a_suite_that_engine_and_service_take(
     assert wire_suite(*parts).kind == kind
 
 
-def test_mbpp_takes_the_imports_of_either_form_and_multipl_e_the_engines_language(tmp_path: Path) -> None:
+def test_mbpp_has_its_imports_and_multipl_e_the_engines_language(tmp_path: Path) -> None:
     assert read(tmp_path, "mbpp", MBPP)[0].problem.test_setup == "import math"
     problem = read(tmp_path, "multipl-e", MULTIPL_E)[0].problem
     assert (problem.language, problem.base_id, problem.entry_point) == ("cpp", "HumanEval/900", "double")

@@ -149,9 +149,7 @@ def test_the_public_data_splits_without_a_leak(tmp_path: Path) -> None:
     st.lists(st.frozensets(st.sampled_from("abcdefgh"), max_size=6), max_size=12),
     st.sampled_from([0.2, 0.5, 0.6, 2 / 3, 0.75, 1.0]),
 )
-def test_the_index_of_near_duplicates_finds_what_comparing_everything_finds(
-    sets: list[frozenset[str]], threshold: float
-) -> None:
+def test_near_duplicates_equal_a_comparison_of_all_pairs(sets: list[frozenset[str]], threshold: float) -> None:
     compared = {
         (i, j)
         for j, right in enumerate(sets)

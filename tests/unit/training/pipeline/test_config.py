@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -188,6 +189,20 @@ def test_status_tells_a_running_stage_from_a_stopped_one(tmp_path: Path) -> None
     run.finish("pair", "k", {"pairs": 3}, 2.0, 1.0)
     assert "done     2 s  pairs 3" in status_lines(recipe, run)[1]
     assert status_lines(recipe, run)[2].endswith("to do")
+
+
+def test_progress_is_a_bar_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress = StageProgress(Run(tmp_path), "pair", 200)
+    progress.at(50)
+    progress.at(200, "so far")
+    lines = terminal.getvalue().split("\r")
+    assert "50/200" in lines[1]
+    assert lines[-1].startswith("pair: 100%")
+    assert "so far" in lines[-1]
+    assert lines[-1].endswith("\n")
 
 
 def test_what_was_read_from_outside_is_named_by_its_digest(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ TEXT = json.dumps(REPLY)
         (TEXT.replace("]}", ",]}").replace(', "tests"', ', "tests"'), True),
         (TEXT.replace("f(1)", "f('\\d')"), True),
         (str(REPLY), True),
+        (TEXT.replace('2", "assert f(\\"a', '2" "assert f(\\"a'), True),
+        (TEXT[:-1], True),
     ],
 )
 def test_json_as_models_write_it_is_read(text: str, repaired: bool) -> None:
@@ -63,7 +65,18 @@ def test_a_cut_anywhere_gives_only_tests_that_were_written(cut: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "no", "[1, 2]", '{"tests": []}', '{"question": 3, "tests": []}', '{"question": "q"}']
+    "text",
+    [
+        "",
+        "no",
+        "[1, 2]",
+        "[" * 5000,
+        '{"a":' * 5000,
+        str(REPLY)[:-20],
+        '{"tests": []}',
+        '{"question": 3, "tests": []}',
+        '{"question": "q"}',
+    ],
 )
 def test_what_holds_no_question_with_tests_is_none(text: str) -> None:
     assert parse_writer_reply(text) is None
@@ -124,7 +137,7 @@ def test_an_evaluation_problem_is_found_whole_and_in_parts() -> None:
     assert index.hit("Given a list of words return the longest one or None when the list is empty.") is None
 
 
-def test_strength_counts_the_mutants_that_fail_and_drops_tests_that_none_fails() -> None:
+def test_suite_strength_counts_killed_mutants_and_useful_tests() -> None:
     found = suite_strength({"a": (True, True, False), "b": (True, True, True), "c": None}, stub=(True, False, False))
     assert found.useful == (1, 2)
     assert found.survivors == ("b",)
