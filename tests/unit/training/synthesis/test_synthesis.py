@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from plaudit.errors import InfraError
 from training.data.decontaminate import ContaminationIndex
@@ -56,12 +54,13 @@ def test_a_reply_cut_at_the_token_limit_keeps_its_whole_tests() -> None:
     assert found.tests == ("assert f(1) == 2", "assert f('a\\n') == {'k': [1, 2]}")
 
 
-@given(st.integers(0, len(TEXT)))
-def test_a_cut_anywhere_gives_only_tests_that_were_written(cut: int) -> None:
-    found = parse_writer_reply(TEXT[:cut])
-    if found is not None:
-        assert set(found.tests) <= {normal_assert(test) for test in TESTS}
-        assert found.question == "Write f(x)."
+@pytest.mark.parametrize("text", [TEXT, json.dumps(REPLY, indent=1), f"```json\n{TEXT}\n```", str(REPLY)])
+def test_a_cut_anywhere_gives_only_tests_that_were_written(text: str) -> None:
+    for cut in range(len(text) + 1):
+        found = parse_writer_reply(text[:cut])
+        if found is not None:
+            assert set(found.tests) <= {normal_assert(test) for test in TESTS}
+            assert found.question == "Write f(x)."
 
 
 @pytest.mark.parametrize(
