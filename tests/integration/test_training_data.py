@@ -156,7 +156,7 @@ def test_shards_done_one_by_one_make_the_same_stage(tmp_path: Path, capsys: pyte
             assert json.loads(capsys.readouterr().out)["complete"] is False
         assert not (tmp_path / "run" / "stages" / "sample.json").exists()
         assert main(["status", str(tmp_path / "run")]) == 0
-        assert "part 0/3 is done" in capsys.readouterr().out
+        assert "shard 0/3 is done" in capsys.readouterr().out
         assert main([*arguments, "--shard", "3/3"]) == 2
         assert main(arguments) == 0
         assert len(server.requests) == len(PROBLEMS)

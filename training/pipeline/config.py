@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import tomllib
 import typing
@@ -16,8 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from plaudit.errors import UsageError
 
@@ -326,6 +323,8 @@ def _build(default: Any, values: dict[str, Any], path: Path, prefix: str = "") -
 
 def _convert(value: Any, owner: Any, name: str, where: str, *, strict: bool = True) -> Any:
     """A value of the field's type. Not `strict`: from the text of a flag."""
+    import msgspec
+
     try:
         return msgspec.convert(value, typing.get_type_hints(type(owner))[name], strict=strict)
     except msgspec.ValidationError as error:
@@ -333,5 +332,7 @@ def _convert(value: Any, owner: Any, name: str, where: str, *, strict: bool = Tr
 
 
 def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    import difflib
+
     names = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {prefix}{names[0]}?" if names else ""

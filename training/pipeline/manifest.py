@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import os
 import platform
@@ -39,8 +38,8 @@ FILES = {
     "tokenizer": "the tokenizer",
     "pretrained": "the language model",
     "checkpoint": "the reward model, as the service loads it",
-    "fit.jsonl": "the course of the fit",
-    "tensorboard": "the same for TensorBoard",
+    "fit.jsonl": "losses and accuracies of the fit, step by step",
+    "tensorboard": "fit.jsonl for TensorBoard",
     "report.md": "the evaluation, with plots",
     "recipe.json": "the recipe as it was resolved",
     "environment.json": "versions and machine",
@@ -57,6 +56,8 @@ def record_inputs(recipe: Recipe, run: Run, stage: str) -> None:
 
 def environment() -> dict[str, Any]:
     """Versions, machine and time of this process."""
+    import importlib.metadata
+
     versions = {}
     for name in PACKAGES:
         try:
@@ -90,8 +91,8 @@ def input_files(recipe: Recipe, stage: str) -> Iterator[tuple[str, Path]]:
 
 
 def write_readme(recipe: Recipe, run: Run) -> None:
-    """Write `README.md`: what was done with what, and which file holds what."""
-    again = f"`plaudit-train STAGE {run.folder.name}` runs a stage again by this folder."
+    """Write `README.md`: what was done, and which file holds what."""
+    again = f"`plaudit-train STAGE {run.folder.name}` runs a stage again from this folder."
     lines = [f"# Run of {recipe.name}", "", again, ""]
     lines += ["| stage | result | wall s | CPU s |", "|---|---|---:|---:|"]
     for name in recipe.stages:
