@@ -57,24 +57,24 @@ class LocalSource:
             raise Invalid(
                 f"{request.key}: the prompt has {length} tokens, and the model takes {longest} with the completion"
             )
-        drawn = settings.temperature > 0
+        do_sample = settings.temperature > 0
         options: dict[str, Any] = {}
-        if drawn:
+        if do_sample:
             options = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
         if settings.stop:
             options |= {"stop_strings": list(settings.stop), "tokenizer": self._tokenizer}
         torch.manual_seed(request.seed)
         with torch.no_grad():
-            made = self._model.generate(
+            generated = self._model.generate(
                 **inputs,
-                do_sample=drawn,
-                num_return_sequences=request.n if drawn else 1,
+                do_sample=do_sample,
+                num_return_sequences=request.n if do_sample else 1,
                 max_new_tokens=room,
                 pad_token_id=self._pad(),
                 **options,
             )[:, length:]
         texts, endings, tokens = [], [], 0
-        for ids in made.tolist():
+        for ids in generated.tolist():
             end = next((at for at, token in enumerate(ids) if token in self._ends()), len(ids))
             text = self._tokenizer.decode(ids[:end], skip_special_tokens=True)
             cut = min((at for stop in settings.stop if (at := text.find(stop)) >= 0), default=len(text))

@@ -54,8 +54,8 @@ def test_a_cluster_is_never_cut_by_a_fold(texts: list[list[str]], seed: int, hel
 
     clusters = cluster(problems, split.near_duplicate)
     fold_of: dict[int, set[str]] = {}
-    for one in folded:
-        fold_of.setdefault(clusters[one.task_id], set()).add(one.fold)
+    for folded_problem in folded:
+        fold_of.setdefault(clusters[folded_problem.task_id], set()).add(folded_problem.fold)
     assert all(len(folds) == 1 for folds in fold_of.values())
     assert folded == assign_folds(problems, split, seed)
 
@@ -125,9 +125,9 @@ def test_every_way_to_write_a_program_becomes_what_follows_the_prompt(solution: 
 
 
 def test_equal_text_is_one_program_and_other_text_another() -> None:
-    one = program_of(TASK, "a", "sample", "own", "MIT")
-    assert one.program_id == program_of(TASK, "a", "mutant", "other", "MIT").program_id
-    assert one.program_id != program_of(TASK, "b", "sample", "own", "MIT").program_id
+    program = program_of(TASK, "a", "sample", "own", "MIT")
+    assert program.program_id == program_of(TASK, "a", "mutant", "other", "MIT").program_id
+    assert program.program_id != program_of(TASK, "b", "sample", "own", "MIT").program_id
 
 
 @pytest.mark.data

@@ -27,8 +27,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(model: Path) -> Iterator[OpenAIServer]:
-    with OpenAIServer(model, max_n=2) as one:
-        yield one
+    with OpenAIServer(model, max_n=2) as server:
+        yield server
 
 
 def complete(settings: SourceConfig, requests: list[CompletionRequest] = REQUESTS) -> dict[str, CompletionReply]:
