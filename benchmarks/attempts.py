@@ -31,10 +31,11 @@ from overhead import ROOT, machine
 
 from service.scoring.encoder import Encoder
 from training.evaluation.report import interval
-from training.pipeline.cli import run_stage
 from training.pipeline.config import Recipe, read_recipe
-from training.pipeline.records import Program, read_problems, read_programs, row
-from training.pipeline.run import Run, read_jsonl, write_jsonl
+from training.pipeline.files import read_jsonl, write_jsonl
+from training.pipeline.records import ProgramRecord, as_row, read_problems, read_programs
+from training.pipeline.run import Run
+from training.pipeline.stages import run_stage
 from training.reward_model.finalize import finish_checkpoint
 from training.reward_model.trainer import preferences_of, validate
 
@@ -51,7 +52,7 @@ class Attempt:
     """
 
     change: Callable[[Recipe], Recipe] = lambda recipe: recipe
-    keeps: Callable[[Program], bool] = lambda program: True
+    keeps: Callable[[ProgramRecord], bool] = lambda program: True
     base: Callable[[Path], None] | None = None
     mean_of: tuple[str, ...] = ()
 
@@ -174,7 +175,7 @@ def attempt(name: str, recipe: Recipe, base: Run, work: Path) -> None:
         elif made.base is None:
             shutil.copytree(base.path("pretrained"), run.path("pretrained"), dirs_exist_ok=True)
         programs = filter(made.keeps, read_programs(base.path("verified.jsonl")))
-        write_jsonl(run.path("verified.jsonl"), map(row, programs))
+        write_jsonl(run.path("verified.jsonl"), map(as_row, programs))
         shutil.copyfile(base.path("problems.jsonl"), run.path("problems.jsonl"))
     for stage in stages:
         run_stage(stage, changed, run)

@@ -33,19 +33,22 @@ from typing import Any
 import numpy as np
 from overhead import ROOT, machine
 
-from training.data.collect import CODE, cluster
+from training.data.folds import cluster
 from training.data.preferences import Preference, preferences
+from training.data.public_data import data_file
+from training.data.tokens import CODE
 from training.evaluation.diagnostics import discrimination
 from training.evaluation.evaluate import gather
 from training.pipeline import config
-from training.pipeline.cli import run_stage
 from training.pipeline.config import Recipe, read_recipe
+from training.pipeline.files import read_jsonl, write_jsonl
 from training.pipeline.metrics import best_of_n, bootstrap, mean, pass_at_n
-from training.pipeline.records import Program, data_file, read_problems, read_programs, row
-from training.pipeline.run import Run, read_jsonl, write_jsonl
+from training.pipeline.records import ProgramRecord, as_row, read_problems, read_programs
+from training.pipeline.run import Run
+from training.pipeline.stages import run_stage
 
 SOURCES = ("raw", "raw, rescaled", "filtered", "ground truth")
-RULE = config.Pair(min_chosen=0.8, min_gap=0.4, rejected_above_zero=True, max_per_problem=2000)
+RULE = config.PairConfig(min_chosen=0.8, min_gap=0.4, rejected_above_zero=True, max_per_problem=2000)
 LEAST_KEPT = 5
 SIZES = (1, 4, 16, 64)
 FEATURES = 1 << 17
@@ -225,7 +228,7 @@ def fit_and_ask(run: Run, base: Run, recipe: Recipe, pairs: Sequence[Preference]
     shutil.copyfile(base.path("problems.jsonl"), run.path("problems.jsonl"))
     problems = read_problems(base.path("problems.jsonl"))
     programs = [p for p in read_programs(base.path("programs.jsonl")) if p.iid_copies]
-    write_jsonl(run.path("verified.jsonl"), map(row, programs))
+    write_jsonl(run.path("verified.jsonl"), map(as_row, programs))
     rows = [{"fold": "train", **dataclasses.asdict(pair)} for pair in pairs]
     rows += [{"fold": "validation", **dataclasses.asdict(pair)} for pair in validation_pairs(programs, problems)]
     write_jsonl(run.path("pairs.jsonl"), rows)
@@ -245,7 +248,7 @@ def fit_and_ask(run: Run, base: Run, recipe: Recipe, pairs: Sequence[Preference]
     return {"pair_accuracy": found["pair_accuracy"], "auc": found["auc"], "best_of_n": sizes}
 
 
-def validation_pairs(programs: Sequence[Program], problems: dict[str, Any]) -> list[Preference]:
+def validation_pairs(programs: Sequence[ProgramRecord], problems: dict[str, Any]) -> list[Preference]:
     by_task: dict[str, list[tuple[str, float]]] = defaultdict(list)
     for program in programs:
         if problems[program.task_id].fold == "validation" and program.pass_rate is not None:

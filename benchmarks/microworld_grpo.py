@@ -24,7 +24,7 @@ from overhead import service
 from service.scoring.reward_model import RewardModel
 from training.pipeline.config import read_recipe
 from training.pipeline.metrics import bootstrap, mean
-from training.pipeline.records import Program, read_programs
+from training.pipeline.records import ProgramRecord, read_programs
 from training.pipeline.run import Run
 from training.rewardranker import policy
 from training.rewardranker.iterate import Loop, mean_pass
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def row(
-    name: str, loop: Loop, reranker: RewardModel, programs: dict[str, list[Program]], log: list[dict[str, Any]]
+    name: str, loop: Loop, reranker: RewardModel, programs: dict[str, list[ProgramRecord]], log: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """What became of a generator, on held-out families."""
     scores: dict[str, float] = {}
@@ -112,8 +112,8 @@ def markdown(table: list[dict[str, Any]], steps: int) -> str:
     return "\n".join(lines)
 
 
-def _by_task(programs: list[Program]) -> dict[str, list[Program]]:
-    found: dict[str, list[Program]] = {}
+def _by_task(programs: list[ProgramRecord]) -> dict[str, list[ProgramRecord]]:
+    found: dict[str, list[ProgramRecord]] = {}
     for program in programs:
         found.setdefault(program.task_id, []).append(program)
     return found

@@ -21,10 +21,12 @@ from typing import Any
 
 from overhead import ROOT, machine
 
-from training.pipeline.config import Recipe, Source, read_recipe
-from training.pipeline.records import data_file, read_problems
-from training.pipeline.run import Run, read_jsonl, write_jsonl
-from training.synthesis.synthesize import synthesize
+from training.data.public_data import data_file
+from training.pipeline.config import Recipe, SourceConfig, read_recipe
+from training.pipeline.files import read_jsonl, write_jsonl
+from training.pipeline.records import read_problems
+from training.pipeline.run import Run
+from training.synthesis.synthesize import synthesize_problems
 
 ORACLES = {"CodeLlama": "LDB:humaneval/seed/codellama", "GPT-4": "LDB:humaneval/seed/gpt-4-1106-preview"}
 PER_PROBLEM = 20
@@ -99,15 +101,15 @@ def recorded(
     settings = dataclasses.replace(base.synthesize, seeds=str(run.path("seeds.jsonl")), extend=0, near_duplicate=1.0)
     return dataclasses.replace(
         base,
-        synthesize=settings,
-        writer=Source(kind="recorded", path=str(run.path("writer.jsonl"))),
-        oracle=Source(kind="recorded", path=str(run.path("oracle.jsonl"))),
+        synthesize_problems=settings,
+        writer=SourceConfig(kind="recorded", path=str(run.path("writer.jsonl"))),
+        oracle=SourceConfig(kind="recorded", path=str(run.path("oracle.jsonl"))),
     )
 
 
 def line(oracle: str, recipe: Recipe, run: Run, right: set[tuple[str, str]], solved: float) -> str:
     """One run of the stage as a row."""
-    synthesize(recipe, run)
+    synthesize_problems(recipe, run)
     report = json.loads(run.path("synthesis/report.json").read_text())
     problems = read_problems(run.path("problems.jsonl"))
     written = [

@@ -22,28 +22,31 @@ from sandbox.judge import judge
 from sandbox.open import open_sandbox
 from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, Stop
+from training.data.judge_local import judge_tasks
+from training.data.judge_task import JudgeTask
+from training.data.judging import judge_all
 from training.data.test_formats import sandbox_suite
-from training.data.verify import Task, judge_all, judge_tasks
 from training.pipeline import config
-from training.pipeline.run import Run, digest
+from training.pipeline.digests import content_key
+from training.pipeline.run import Run
 
 NUM_PROGRAMS = NUM_TESTS = 16
 BODIES = ("sum(values) + start", "sum(values) - start", "len(values) + start", "sum(values, start)")
 
 
-def tasks(groups: int, nonce: str) -> list[Task]:
+def tasks(groups: int, nonce: str) -> list[JudgeTask]:
     """Programs of which half are right, each new."""
     made = []
     for group in range(groups):
         asserts = tuple(f"assert total_{group}([{n}, {n + 1}], {n}) == {3 * n + 1}" for n in range(NUM_TESTS))
         for at in range(NUM_PROGRAMS):
             text = f"def total_{group}(values, start):\n    return {BODIES[at % 4]}  # {nonce} {at}\n"
-            key = digest(text, asserts)
-            made.append(Task(key, key, text, "", asserts, f"total_{group}", 5.0))
+            key = content_key(text, asserts)
+            made.append(JudgeTask(key, key, text, "", asserts, f"total_{group}", 5.0))
     return made
 
 
-def engine(sandbox: Sandbox, wanted: list[Task]) -> list[float]:
+def engine(sandbox: Sandbox, wanted: list[JudgeTask]) -> list[float]:
     rates = []
     for task in wanted:
         suite = sandbox_suite(task.kind, task.tests, task.setup, task.entry_point)
@@ -74,7 +77,7 @@ def main() -> None:
         open_sandbox(accept="userns") as sandbox,
     ):
         run = Run(Path(name), quiet=True)
-        remote = config.Verify(service=url, in_flight=4, group=NUM_PROGRAMS)
+        remote = config.VerifyConfig(service=url, in_flight=4, group=NUM_PROGRAMS)
 
         def staged(turn: int) -> list[float]:
             found = judge_all(

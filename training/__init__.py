@@ -1,1 +1,1 @@
-"""Problems in, checkpoint out: stages that meet only in files."""
+"""Training of reward models: data in, a checkpoint folder for the service out (docs/training.md)."""

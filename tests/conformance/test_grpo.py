@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.stack import Stack
-from training.pipeline.config import Pretrain, Recipe, Tokenize, World
+from training.pipeline.config import PretrainConfig, Recipe, TokenizeConfig, WorldConfig
 from training.pipeline.records import Problem, read_problems
 from training.pipeline.run import Run
 from training.reward_model.pretrain import new_model
@@ -18,9 +18,9 @@ from training.rl import grpo
 
 WORLD = dataclasses.replace(
     Recipe(),
-    world=World(problems=12, programs=1, tests=2),
-    tokenize=Tokenize(vocab_size=300),
-    pretrain=Pretrain(hidden_size=16, intermediate_size=16, num_layers=1, num_heads=2),
+    world=WorldConfig(problems=12, programs=1, tests=2),
+    tokenize=TokenizeConfig(vocab_size=300),
+    pretrain=PretrainConfig(hidden_size=16, intermediate_size=16, num_layers=1, num_heads=2),
 )
 WRONG = "    return 12345\n"
 

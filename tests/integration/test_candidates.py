@@ -13,8 +13,8 @@ import pytest
 
 from plaudit.errors import UsageError
 from support.stack import Stack, wait_for
+from training.pipeline.files import read_jsonl
 from training.pipeline.records import Problem
-from training.pipeline.run import read_jsonl
 from training.rewardranker.from_service_log import read_seen
 
 GOOD, BAD = "def add(a, b):\n    return a + b\n", "def add(a, b):\n    return a - b\n"

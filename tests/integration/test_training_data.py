@@ -22,11 +22,14 @@ from support.hub_rows import SOLVED
 from support.openai_server import OpenAIServer, causal_model
 from support.stack import Stack, free_port, wait_for
 from training.data.adapters import entries
-from training.data.verify import judge_all, task_of
+from training.data.judge_task import task_of
+from training.data.judging import judge_all
+from training.data.programs import program_of
 from training.pipeline.cli import main
-from training.pipeline.config import Hub
-from training.pipeline.records import Problem, program_of, read_problems, read_programs, row
-from training.pipeline.run import Run, read_jsonl, write_jsonl
+from training.pipeline.config import HubConfig
+from training.pipeline.files import read_jsonl, write_jsonl
+from training.pipeline.records import Problem, as_row, read_problems, read_programs
+from training.pipeline.run import Run
 
 ROOT = Path(__file__).parents[2]
 NOUNS = "apple river stone cloud lemon tiger piano candle".split()  # noqa: SIM905
@@ -122,7 +125,7 @@ def sampling(folder: Path, url: str, shards: int) -> Path:
 def test_sampling_killed_in_the_middle_ends_as_if_it_had_not_been(tmp_path: Path, model: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder in (whole, cut):
-        write_jsonl(Run(folder, quiet=True).path("problems.jsonl"), map(row, PROBLEMS))
+        write_jsonl(Run(folder, quiet=True).path("problems.jsonl"), map(as_row, PROBLEMS))
     with OpenAIServer(model) as server:
         recipe = sampling(tmp_path, server.url, 2)
         assert main(["sample", str(recipe), "--run", str(whole)]) == 0
@@ -145,7 +148,7 @@ def test_sampling_killed_in_the_middle_ends_as_if_it_had_not_been(tmp_path: Path
 
 
 def test_shards_done_one_by_one_make_the_same_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_jsonl(Run(tmp_path / "run", quiet=True).path("problems.jsonl"), map(row, PROBLEMS))
+    write_jsonl(Run(tmp_path / "run", quiet=True).path("problems.jsonl"), map(as_row, PROBLEMS))
     with OpenAIServer(answer=lambda body: ["    return x\n"] * body["n"]) as server:
         arguments = ["sample", str(sampling(tmp_path, server.url, 3)), "--run", str(tmp_path / "run")]
         for number in (2, 0):
@@ -153,7 +156,7 @@ def test_shards_done_one_by_one_make_the_same_stage(tmp_path: Path, capsys: pyte
             assert json.loads(capsys.readouterr().out)["complete"] is False
         assert not (tmp_path / "run" / "stages" / "sample.json").exists()
         assert main(["status", str(tmp_path / "run")]) == 0
-        assert "part 0/3 is done" in capsys.readouterr().out
+        assert "shard 0/3 is done" in capsys.readouterr().out
         assert main([*arguments, "--shard", "3/3"]) == 2
         assert main(arguments) == 0
         assert len(server.requests) == len(PROBLEMS)
@@ -163,7 +166,7 @@ def test_shards_done_one_by_one_make_the_same_stage(tmp_path: Path, capsys: pyte
 def test_chat_answers_become_programs_under_the_prompts_imports(tmp_path: Path) -> None:
     prompt = "from typing import List\n\n\ndef f(xs: List[int]):\n    ...\n"
     problem = Problem("T/l", "T/l", prompt, "f", None, "", ("assert f",), "toys", "MIT")
-    write_jsonl(Run(tmp_path / "run", quiet=True).path("problems.jsonl"), [row(problem)])
+    write_jsonl(Run(tmp_path / "run", quiet=True).path("problems.jsonl"), [as_row(problem)])
     answers = ["<think>hm</think>```python\ndef f(xs: List[int]):\n    return xs\n```", "I do not know."]
     with OpenAIServer(answer=lambda body: answers) as server:
         recipe = write_recipe(tmp_path, ["sample"], "[sample]", "n = 2", "[sampler]", f'url = "{server.url}"')
@@ -180,7 +183,7 @@ def test_chat_answers_become_programs_under_the_prompts_imports(tmp_path: Path) 
 def to_verify(folder: Path) -> Run:
     """A run folder after `sample`: right and wrong programs, one without code, and one that takes its time."""
     run = Run(folder, quiet=True)
-    write_jsonl(run.path("problems.jsonl"), map(row, PROBLEMS))
+    write_jsonl(run.path("problems.jsonl"), map(as_row, PROBLEMS))
     programs = [
         program_of(p, p.prompt + "    " + body.format(k=at + 2) + "\n", "sample", "m", "")
         for at, p in enumerate(PROBLEMS)
@@ -189,7 +192,7 @@ def to_verify(folder: Path) -> Run:
     programs.append(program_of(PROBLEMS[0], "", "sample", "m", "", completion="I do not know."))
     slow = f"import time\n{PROBLEMS[2].canonical}".replace("    return", "    time.sleep(0.3)\n    return")
     programs.append(program_of(PROBLEMS[2], slow, "sample", "m", ""))  # time to die in, on the fastest host
-    write_jsonl(run.path("samples/00000-of-00001.jsonl"), map(row, programs))
+    write_jsonl(run.path("samples/00000-of-00001.jsonl"), map(as_row, programs))
     return run
 
 
@@ -232,7 +235,7 @@ def test_verifying_killed_in_the_middle_ends_as_if_it_had_not_been(tmp_path: Pat
         assert rates == pytest.approx(RATES)
 
 
-def test_the_service_judges_as_the_sandbox_does_and_a_dead_one_makes_no_labels(
+def test_service_judges_as_the_sandbox_and_a_dead_one_makes_no_labels(
     tmp_path: Path, stack: Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here, there = to_verify(tmp_path / "here"), to_verify(tmp_path / "there")
@@ -304,14 +307,14 @@ def test_a_service_that_dies_in_the_middle_costs_nothing_that_was_judged(tmp_pat
 def test_what_the_service_could_not_judge_is_no_label_and_is_asked_again(tmp_path: Path, stack: Stack) -> None:
     run = to_verify(tmp_path / "run")
     odd = dataclasses.replace(PROBLEMS[0], language="klingon")
-    write_jsonl(run.path("problems.jsonl"), map(row, [odd, *PROBLEMS[1:]]))
+    write_jsonl(run.path("problems.jsonl"), map(as_row, [odd, *PROBLEMS[1:]]))
     recipe = verifying(tmp_path, f'service = "{stack.url}"')
     assert verify_here(recipe, run) == 1  # six of forty-one
     assert not run.path("verified.jsonl").exists()
     lenient = verifying(tmp_path, f'service = "{stack.url}"', "max_infra_errors = 0.5")
     assert verify_here(lenient, run) == 0
     assert {p.task_id for p in read_programs(run.path("verified.jsonl"))} == {p.task_id for p in PROBLEMS[1:]}
-    write_jsonl(run.path("problems.jsonl"), map(row, PROBLEMS))
+    write_jsonl(run.path("problems.jsonl"), map(as_row, PROBLEMS))
     (run.folder / "stages" / "verify.json").unlink()
     assert verify_here(recipe, run) == 0
     assert len(read_programs(run.path("verified.jsonl"))) == NUM_PROGRAMS
@@ -323,7 +326,7 @@ def test_every_data_sets_tests_tell_a_right_program_from_a_wrong_one(tmp_path: P
     for number, (adapter, hub_row, *programs) in enumerate(SOLVED):
         path = tmp_path / f"{number}.jsonl"
         write_jsonl(path, [hub_row])
-        (entry,) = entries(Hub(adapter=adapter, path=str(path)))
+        (entry,) = entries(HubConfig(adapter=adapter, path=str(path)))
         tasks += [task_of(entry.problem, program_of(entry.problem, text, "sample", "", ""), 5.0) for text in programs]
     results = judge_all(tasks, Run(tmp_path / "run", quiet=True), 1)
     rates = [results[task.key]["pass_rate"] for task in tasks]
@@ -363,7 +366,7 @@ def written_answer(body: dict[str, Any]) -> list[str]:
 
 
 @needs_walls
-def test_seeds_become_questions_whose_tests_were_run_and_a_kill_changes_nothing(tmp_path: Path) -> None:
+def test_seeds_become_tested_questions_and_a_kill_changes_nothing(tmp_path: Path) -> None:
     seeds = [
         {"id": noun, "program": f"def {noun}(x):\n    return x\nprint(1)\n", "source": "evol", "license": "MIT"}
         for noun in NOUNS

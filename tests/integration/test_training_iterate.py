@@ -10,17 +10,27 @@ from typing import Any
 import pytest
 
 from plaudit.errors import UsageError
-from training.pipeline.config import PPO, Fit, Iterate, Pair, Pretrain, Recipe, Tokenize, World
-from training.pipeline.run import Run, read_jsonl
+from training.pipeline.config import (
+    FitConfig,
+    IterateConfig,
+    PairConfig,
+    PPOConfig,
+    PretrainConfig,
+    Recipe,
+    TokenizeConfig,
+    WorldConfig,
+)
+from training.pipeline.files import read_jsonl
+from training.pipeline.run import Run
 from training.rewardranker import policy
 from training.rewardranker.iterate import iterate
 from training.rewardranker.ppo import Learner
 
 TINY = Recipe(
     name="tiny",
-    world=World(problems=60, programs=2, tests=2, test=0.2, validation=0.2),
-    tokenize=Tokenize(vocab_size=320),
-    pretrain=Pretrain(
+    world=WorldConfig(problems=60, programs=2, tests=2, test=0.2, validation=0.2),
+    tokenize=TokenizeConfig(vocab_size=320),
+    pretrain=PretrainConfig(
         hidden_size=32,
         intermediate_size=48,
         num_layers=1,
@@ -29,10 +39,10 @@ TINY = Recipe(
         sequence_tokens=200,
         batch_tokens=1024,
     ),
-    pair=Pair(min_chosen=0.5, min_gap=0.1, rejected_above_zero=False),
-    fit=Fit(epochs=1, group_size=4, presentation=0.0, max_length=256),
-    ppo=PPO(iterations=2, prompts=4, samples=2, epochs=1),
-    iterate=Iterate(
+    pair=PairConfig(min_chosen=0.5, min_gap=0.1, rejected_above_zero=False),
+    fit=FitConfig(epochs=1, group_size=4, presentation=0.0, max_length=256),
+    ppo=PPOConfig(iterations=2, prompts=4, samples=2, epochs=1),
+    iterate=IterateConfig(
         rounds=2,
         sft_epochs=1,
         problems=12,

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from service.scoring.reward_model import RewardModel
-from training.data.collect import collect
+from training.data.collect import collect_problems
+from training.data.public_data import data_file
 from training.evaluation.diagnostics import discrimination
 from training.evaluation.evaluate import gather
 from training.pipeline.config import read_recipe
-from training.pipeline.records import data_file, read_problems, read_programs
+from training.pipeline.records import read_problems, read_programs
 from training.pipeline.run import Run
 from training.reward_model.finalize import score_programs
 
@@ -55,7 +56,7 @@ def test_the_reported_pair_accuracy_holds_on_a_slice_of_the_unseen_problems(mini
         recipe = dataclasses.replace(recipe, data=str(ROOT / recipe.data))
     data_file(recipe.data, "samples.python.jsonl.gz")
     run = Run(tmp_path, quiet=True)
-    collect(recipe, run)
+    collect_problems(recipe, run)
     problems = read_problems(run.path("problems.jsonl"))
     reported = json.loads((MINI / "report.json").read_text())["discrimination"]["by_problem"]
     slice_ = sorted(task_id for task_id, one in reported.items() if one["auc"] is not None)[:3]

@@ -23,8 +23,8 @@ from service.scoring.reward_model import RewardModel
 from support.pretrained import write_base, write_run
 from training.pipeline.cli import main
 from training.pipeline.config import read_recipe
+from training.pipeline.files import read_jsonl
 from training.pipeline.records import read_problems, read_programs
-from training.pipeline.run import read_jsonl
 
 pytestmark = [
     pytest.mark.timeout(600),

@@ -13,11 +13,11 @@ import torch
 from transformers import Qwen2ForSequenceClassification
 
 from service.scoring.reward_model import RewardModel
-from training.data.verify import Task
+from training.data.judge_task import JudgeTask
 from training.pipeline.cli import main
 from training.pipeline.config import read_recipe
+from training.pipeline.files import read_jsonl
 from training.pipeline.records import read_problems, read_programs
-from training.pipeline.run import read_jsonl
 from training.reward_model.packed_forward import group_scores
 from training.reward_model.tokenizer import load_encoder
 
@@ -118,7 +118,7 @@ def toy_data(folder: Path) -> Path:
     return folder
 
 
-def judge_toys(tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
+def judge_toys(tasks: Sequence[JudgeTask]) -> Iterator[dict[str, Any]]:
     """A stand-in for the sandbox that runs these toys, which are our own text, in this process."""
     for task in tasks:
         verdicts = []
@@ -145,7 +145,7 @@ def judge_toys(tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
 def test_all_stages_from_data_to_a_served_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("training.data.verify.judge_shard", judge_toys)
+    monkeypatch.setattr("training.data.judge_local.judge_shard", judge_toys)
     monkeypatch.setenv("PLAUDIT_DATA", str(toy_data(tmp_path / "data")))
     recipe = tmp_path / "toy.toml"
     recipe.write_text(RECIPE)
@@ -206,7 +206,7 @@ def test_a_fit_killed_in_the_middle_ends_like_one_that_was_not(tmp_path: Path, m
     import torch
     from safetensors.torch import load_file
 
-    monkeypatch.setattr("training.data.verify.judge_shard", judge_toys)
+    monkeypatch.setattr("training.data.judge_local.judge_shard", judge_toys)
     monkeypatch.setenv("PLAUDIT_DATA", str(toy_data(tmp_path / "data")))
     recipe = tmp_path / "toy.toml"
     recipe.write_text(RECIPE)

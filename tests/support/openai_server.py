@@ -22,9 +22,9 @@ from fastapi.responses import JSONResponse, Response
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from support.checkpoints import write_tokenizer
-from training.generation.sources import Ask
+from training.generation.sources.base import CompletionRequest
 from training.generation.sources.local import LocalSource
-from training.pipeline.config import Source
+from training.pipeline.config import SourceConfig
 
 Fault = tuple[int, dict[str, str]] | str
 Answer = Callable[[dict[str, Any]], list[str]]
@@ -67,7 +67,7 @@ class OpenAIServer:
         self.tokens = 0
         self.most = self._inside = 0
         self._lock = threading.Lock()
-        self._model = LocalSource(Source(kind="hf", path=str(model))).__enter__() if model else None
+        self._model = LocalSource(SourceConfig(kind="hf", path=str(model))).__enter__() if model else None
         app = FastAPI()
         app.add_api_route("/v1/chat/completions", self._serve, methods=["POST"], response_model=None)
         app.add_api_route("/v1/completions", self._serve, methods=["POST"], response_model=None)
@@ -122,7 +122,7 @@ class OpenAIServer:
                     max_tokens=body["max_tokens"],
                     stop=tuple(body.get("stop", ())),
                 )
-                (reply,) = self._model.replies([Ask("", prompt, n, body["seed"])])
+                (reply,) = self._model.replies([CompletionRequest("", prompt, n, body["seed"])])
             texts, endings = list(reply.texts), list(reply.endings)
             prompt_tokens, tokens = reply.prompt_tokens, reply.completion_tokens
         self.tokens += tokens

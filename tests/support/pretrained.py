@@ -7,8 +7,9 @@ from typing import Any
 
 from support.checkpoints import write_tokenizer
 from support.decoders import causal
-from training.pipeline.records import Problem, program_of, row
-from training.pipeline.run import write_jsonl
+from training.data.programs import program_of
+from training.pipeline.files import write_jsonl
+from training.pipeline.records import Problem, as_row
 
 LICENSE = "Apache-2.0"
 BODIES = {"    return {k} * x\n": 1.0, "    return x\n": 0.25, "    raise ValueError(x)\n": 0.5}
@@ -66,8 +67,8 @@ def write_pairs(folder: Path) -> None:
             )
             for at, (body, rate) in enumerate(BODIES.items())
         ]
-        problems.append(row(problem))
-        programs += [row(program) for program in made]
+        problems.append(as_row(problem))
+        programs += [as_row(program) for program in made]
         pairs += [
             {
                 "fold": fold,

@@ -1,7 +1,7 @@
 """Python files as functions in the reward model's own form: a prompt that ends after the docstring, and a body.
 
-The language model then learns from its first step what the reward model is asked about later: this body after this
-description. Functions that touch a held-out problem are left out (`split.HeldOut`).
+So the language model learns from its first step what the reward model scores later: this body after this description.
+Functions that touch a held-out problem are left out (`decontaminate.HeldOut`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from training.data.collect import HeldOut
-from training.pipeline.records import data_file
-from training.pipeline.run import read_jsonl
+from training.data.decontaminate import HeldOut
+from training.data.public_data import data_file
+from training.pipeline.files import read_jsonl
 
 MAX_CHARACTERS = 4000
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
+class CorpusFunction:
     """One function of the corpus; `documented`: its prompt holds a docstring."""
 
     name: str
@@ -30,15 +30,15 @@ class Function:
     source: str
 
 
-def corpus_functions(data: str, held_out: HeldOut) -> tuple[list[Function], int]:
+def corpus_functions(data: str, held_out: HeldOut) -> tuple[list[CorpusFunction], int]:
     """Distinct functions of the corpus, and how many were dropped for touching a held-out problem."""
-    kept: dict[str, Function] = {}
+    kept: dict[str, CorpusFunction] = {}
     dropped = 0
     for r in read_jsonl(data_file(data, "corpus.python.jsonl.gz")):
         for function in functions_of(r["text"], r["source"]):
             text = function.prompt + function.completion
             if not function.documented and function.prompt.split("(", 1)[-1].startswith("self"):
-                continue  # methods without a description say little about functions with one
+                continue  # a method without a description teaches little about functions with one
             if held_out.touches(text, function.name):
                 dropped += 1
             else:
@@ -46,7 +46,7 @@ def corpus_functions(data: str, held_out: HeldOut) -> tuple[list[Function], int]
     return list(kept.values()), dropped
 
 
-def functions_of(text: str, source: str = "") -> Iterator[Function]:
+def functions_of(text: str, source: str = "") -> Iterator[CorpusFunction]:
     """Every function and method of a module, dedented, with at least one statement of its own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # old corpus files hold invalid escapes
@@ -68,4 +68,6 @@ def functions_of(text: str, source: str = "") -> Iterator[Function]:
             continue
         parts = whole.splitlines(keepends=True)
         head = cut - (node.lineno - 1)
-        yield Function(node.name, "".join(parts[:head]), "".join(parts[head:]).rstrip() + "\n", documented, source)
+        yield CorpusFunction(
+            node.name, "".join(parts[:head]), "".join(parts[head:]).rstrip() + "\n", documented, source
+        )

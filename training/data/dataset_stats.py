@@ -1,7 +1,7 @@
-"""What AceCoder's tables say of its data, of ours: questions, tests, pairs by source, and how the samples fare.
+"""The numbers of AceCoder's tables for this run's data: questions, tests and pairs by source, and how samples fare.
 
-Kept as sums, so that it can be told of any number of candidates. pass@k is the unbiased estimate from the n samples
-of a question, averaged over the questions with at least k samples.
+Kept as sums, so memory does not grow with the candidates. pass@k is the unbiased estimate from the n samples of a
+question, averaged over the questions with at least k samples.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from training.pipeline.metrics import pass_at_n
 SIZES = (1, 4, 8, 16)
 
 
-class Statistics:
+class DatasetStats:
+    """Sums over questions, added one by one."""
+
     def __init__(self) -> None:
         self._sources: dict[str, Counter[str]] = defaultdict(Counter)
         self._solved = {n: [0.0, 0] for n in SIZES}
@@ -23,7 +25,7 @@ class Statistics:
         self._sampled = self._all_pass = self._none_pass = 0
 
     def add(self, source: str, num_tests: int, num_pairs: int, sampled: Sequence[tuple[float, int]]) -> None:
-        """One question: its tests, its pairs, and its samples as (pass rate, how often)."""
+        """Add a question: its tests, its pairs, and its samples as (pass rate, copies)."""
         counts = self._sources[source]
         counts["questions"] += 1
         counts["tests"] += num_tests
@@ -32,8 +34,8 @@ class Statistics:
         counts["samples"] += (size := sum(copies for _, copies in sampled))
         if not size:
             return
-        good = sum(copies for rate, copies in sampled if rate == 1.0)
-        passed = [True] * good + [False] * (size - good)
+        num_passing = sum(copies for rate, copies in sampled if rate == 1.0)
+        passed = [True] * num_passing + [False] * (size - num_passing)
         for n in SIZES:
             if n <= size:
                 self._solved[n][0] += pass_at_n(passed, n)
@@ -41,8 +43,8 @@ class Statistics:
         self._rates[0] += sum(rate * copies for rate, copies in sampled)
         self._rates[1] += size
         self._sampled += 1
-        self._all_pass += good == size
-        self._none_pass += good == 0
+        self._all_pass += num_passing == size
+        self._none_pass += num_passing == 0
 
     def tables(self) -> dict[str, Any]:
         """`sources`: counts by source and for all; `samples`: shares in [0, 1], empty where nothing was sampled."""
@@ -58,12 +60,12 @@ class Statistics:
         return {"sources": {name: dict(counts) for name, counts in sources.items()}, "samples": samples}
 
 
-def markdown(tables: dict[str, Any]) -> str:
-    """The tables for reading."""
+def stats_markdown(tables: dict[str, Any]) -> str:
+    """The tables as Markdown."""
     lines = [
         "# Data",
         "",
-        "| source | questions | tests a question | samples | pairs | questions with pairs |",
+        "| source | questions | tests per question | samples | pairs | questions with pairs |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, counts in tables["sources"].items():
@@ -76,7 +78,7 @@ def markdown(tables: dict[str, Any]) -> str:
         names = {
             "mean_pass_rate": "mean test pass rate",
             "all_samples_pass": "questions where all samples pass",
-            "no_sample_passes": "questions where none passes",
+            "no_sample_passes": "questions where no sample passes",
         }
         lines += ["", "| samples | % |", "|---|---:|"]
         lines += [f"| {names.get(name, name)} | {100 * value:.2f} |" for name, value in tables["samples"].items()]

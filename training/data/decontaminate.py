@@ -1,8 +1,9 @@
-"""Is this question one of the evaluation problems, or does it contain one?
+"""Texts that touch a problem which must stay unseen: held-out problems, and evaluation sets.
 
-Exact: the same words in the same order, whatever the case and the punctuation. N-gram: a run of `n` code tokens in
-common with the statement or the reference solution of an evaluation problem. A hit names the problem and the run, so
-that a person can look at what was dropped and why.
+- `HeldOut` guards what the model learns from against the run's own held-out problems.
+- `ContaminationIndex` finds the evaluation problem that a question is, or contains. Exact: the same words in the same
+  order, whatever the case and the punctuation. N-gram: a run of `n` code tokens in common with the statement or the
+  reference solution. A hit names the problem and the run, so that a person can look at what was dropped and why.
 """
 
 from __future__ import annotations
@@ -10,11 +11,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from training.data.collect import WORD, ngrams
+from training.data.tokens import ngrams, words_of
+from training.pipeline.records import Problem
+
+
+class HeldOut:
+    """Token runs and function names of the held-out problems, which no training text may contain."""
+
+    def __init__(self, problems: Iterable[Problem], n: int) -> None:
+        self._n = n
+        held = [problem for problem in problems if problem.fold != "train"]
+        self._names = {problem.entry_point for problem in held}
+        self._runs = {run for p in held for text in (p.prompt, p.canonical or "") for run in ngrams(text, n)}
+
+    def touches(self, text: str, name: str | None = None) -> bool:
+        """Whether the text shares a token run with a held-out problem, or the function has the name of one."""
+        return name in self._names or not self._runs.isdisjoint(ngrams(text, self._n))
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class ContaminationHit:
     """Which evaluation problem a text touches, and by what."""
 
     task_id: str
@@ -22,7 +38,7 @@ class Hit:
     run: str
 
 
-class Contamination:
+class ContaminationIndex:
     """An index over evaluation problems: (task_id, its texts: statement, reference solution)."""
 
     def __init__(self, problems: Iterable[tuple[str, Iterable[str]]], n: int) -> None:
@@ -33,23 +49,18 @@ class Contamination:
         for task_id, texts in problems:
             self.size += 1
             for text in texts:
-                if words := normal(text):
+                if words := words_of(text):
                     self._whole.setdefault(words, task_id)
                 for run in ngrams(text.lower(), n):
                     self._runs.setdefault(hash(run), task_id)
 
-    def hit(self, text: str) -> Hit | None:
+    def hit(self, text: str) -> ContaminationHit | None:
         """The first reason to drop this text, None where there is none."""
-        task_id = self._whole.get(normal(text))
+        task_id = self._whole.get(words_of(text))
         if task_id is not None:
-            return Hit(task_id, "exact", text[:80])
+            return ContaminationHit(task_id, "exact", text[:80])
         for run in sorted(ngrams(text.lower(), self._n)):
             task_id = self._runs.get(hash(run))
             if task_id is not None:
-                return Hit(task_id, "ngram", " ".join(run))
+                return ContaminationHit(task_id, "ngram", " ".join(run))
         return None
-
-
-def normal(text: str) -> tuple[str, ...]:
-    """The words and numbers of a text, lower case."""
-    return tuple(WORD.findall(text.lower()))

@@ -1,4 +1,4 @@
-"""`collect` from a data set of the hub: the adapter's entries as the files that later stages read."""
+"""`collect` from a data set of the hub: the adapter's entries become the files that later stages read."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from training.data.adapters import Entry, entries
-from training.data.collect import assign_folds
+from training.data.adapters import entries
+from training.data.adapters.base import DatasetEntry
+from training.data.folds import assign_folds
 from training.pipeline.config import Recipe
-from training.pipeline.records import Problem, row
-from training.pipeline.run import Progress, Run, write_jsonl
+from training.pipeline.files import write_jsonl
+from training.pipeline.progress import StageProgress
+from training.pipeline.records import Problem, as_row
+from training.pipeline.run import Run
 
 
-def collect_hub(recipe: Recipe, run: Run) -> dict[str, object]:
+def collect_from_hub(recipe: Recipe, run: Run) -> dict[str, object]:
     """Write `problems.jsonl` and `programs.jsonl`; from a set of pairs `verified.jsonl` and `pairs.jsonl` too."""
     problems: list[Problem] = []
     pairs: list[tuple[str, str, str]] = []
-    progress = Progress(run, "collect", recipe.hub.most or 0)
+    progress = StageProgress(run, "collect", recipe.hub.most or 0)
 
     def programs() -> Iterator[dict[str, Any]]:
-        for at, entry in enumerate(_limited(recipe)):
+        for at, entry in enumerate(_entries(recipe)):
             problems.append(entry.problem)
             pairs.extend((entry.problem.task_id, *pair) for pair in entry.pairs)
-            yield from map(row, entry.programs if recipe.hub.programs else ())
+            yield from map(as_row, entry.programs if recipe.hub.programs else ())
             progress.at(at + 1)
 
     count = write_jsonl(run.path("programs.jsonl"), programs())
-    placed = assign_folds(problems, recipe.split, recipe.seed)
-    write_jsonl(run.path("problems.jsonl"), map(row, placed))
-    folds = {problem.task_id: problem.fold for problem in placed}
-    summary: dict[str, object] = {"problems": len(placed), "programs": count, **Counter(folds.values())}
+    folded = assign_folds(problems, recipe.split, recipe.seed)
+    write_jsonl(run.path("problems.jsonl"), map(as_row, folded))
+    folds = {problem.task_id: problem.fold for problem in folded}
+    summary: dict[str, object] = {"problems": len(folded), "programs": count, **Counter(folds.values())}
     if pairs:
         by_problem = Counter(task_id for task_id, _, _ in pairs)
         write_jsonl(
@@ -52,7 +55,7 @@ def collect_hub(recipe: Recipe, run: Run) -> dict[str, object]:
     return summary
 
 
-def _limited(recipe: Recipe) -> Iterator[Entry]:
+def _entries(recipe: Recipe) -> Iterator[DatasetEntry]:
     for at, entry in enumerate(entries(recipe.hub)):
         if recipe.hub.most and at >= recipe.hub.most:
             return

@@ -1,8 +1,8 @@
 """`mutate`: near misses of the training problems' reference solutions.
 
-Most problems here come with a handful of model samples. A reference solution with one operator, constant, name or
-statement changed reads like a correct program and mostly is none: exactly what a scorer must learn to tell. Mutants
-carry no label; `verify` runs them. Only training problems are mutated.
+Most problems of the public data come with a handful of model samples. A reference solution with one operator, constant,
+name or statement changed reads like a correct program and mostly is not: exactly what a scorer must learn to tell.
+Mutants have no label; `verify` runs them. Only training problems are mutated.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from training.data.programs import program_of
 from training.pipeline.config import Recipe
-from training.pipeline.records import Problem, program_of, read_problems, read_programs, row
-from training.pipeline.run import Run, write_jsonl
+from training.pipeline.files import write_jsonl
+from training.pipeline.records import Problem, as_row, read_problems, read_programs
+from training.pipeline.run import Run
 
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.Gt),
@@ -66,14 +68,14 @@ CALLS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Mutation:
     """One possible edit: applied to the node at this place of the walk."""
 
     place: int
     apply: Callable[[ast.AST], None]
 
 
-def mutate(recipe: Recipe, run: Run) -> dict[str, object]:
+def mutate_solutions(recipe: Recipe, run: Run) -> dict[str, object]:
     """Write `mutants.jsonl`: unlabelled programs, distinct from each other and from every known program."""
     problems = read_problems(run.path("problems.jsonl"))
     known = {program.program_id for program in read_programs(run.path("programs.jsonl"))}
@@ -85,7 +87,7 @@ def mutate(recipe: Recipe, run: Run) -> dict[str, object]:
             program = program_of(problem, solution, "mutant", problem.source, problem.license)
             if program.program_id not in known:
                 known.add(program.program_id)
-                rows.append(row(program))
+                rows.append(as_row(program))
     write_jsonl(run.path("mutants.jsonl"), rows)
     return {"mutants": len(rows), "problems": len({r["task_id"] for r in rows})}
 
@@ -93,8 +95,8 @@ def mutate(recipe: Recipe, run: Run) -> dict[str, object]:
 def mutants(problem: Problem, count: int, draw: random.Random) -> list[str]:
     """Up to `count` distinct programs, each one edit (now and then two) from the reference solution.
 
-    The text before the entry point's body stays as it was written; the body is printed anew, as is an unchanged copy
-    that heads the list: otherwise the printer's style alone would tell mutants from the rest.
+    The program is printed by `ast.unparse`, and so is an unchanged copy at the head of the list: otherwise the
+    printer's style alone would tell mutants from the rest.
     """
     assert problem.canonical is not None
     try:
@@ -102,36 +104,36 @@ def mutants(problem: Problem, count: int, draw: random.Random) -> list[str]:
     except SyntaxError:
         return []
     printed = ast.unparse(original)
-    found = [printed]
+    texts = [printed]
     for _ in range(count * 4):
-        if len(found) > count:
+        if len(texts) > count:
             break
         tree = copy.deepcopy(original)
         for _ in range(1 if draw.random() < 0.75 else 2):
             changes = list(_changes(tree))
             if not changes:
-                return found
+                return texts
             change = draw.choice(changes)
             change.apply(list(ast.walk(tree))[change.place])
         try:
             text = ast.unparse(ast.fix_missing_locations(tree))
         except ValueError:
             continue
-        if text not in found:
-            found.append(text)
-    return found
+        if text not in texts:
+            texts.append(text)
+    return texts
 
 
-def _changes(tree: ast.Module) -> Iterator[Change]:
+def _changes(tree: ast.Module) -> Iterator[Mutation]:
     names = sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})
-    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for part in ast.walk(node)}
-    # An edit inside a `while` mostly makes a program that never ends: seconds of judging for one easy negative.
-    inside -= {id(part) for node in ast.walk(tree) if isinstance(node, ast.While) for part in ast.walk(node)}
+    inside = {id(child) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for child in ast.walk(node)}
+    # An edit inside a `while` mostly makes an endless loop: seconds of judging for one easy negative.
+    inside -= {id(child) for node in ast.walk(tree) if isinstance(node, ast.While) for child in ast.walk(node)}
     for place, node in enumerate(ast.walk(tree)):
         if id(node) not in inside:
             continue
         for apply in _edits(node, names):
-            yield Change(place, apply)
+            yield Mutation(place, apply)
 
 
 def _edits(node: ast.AST, names: list[str]) -> Iterator[Callable[[ast.AST], None]]:

@@ -1,12 +1,12 @@
-"""A problem's tests in the three forms that they travel in: strings in a file, the sandbox's types, the service's JSON.
+"""A problem's tests in their three forms: strings in a file, the sandbox's types, and the contract's types.
 
 | kind | a string of `tests` | judged |
 |---|---|---|
-| assert | one assert statement (or block) | each alone |
-| function | JSON `{"args": [...], "expected": ...}`, called on the entry point | each alone |
-| stdio | JSON `{"stdin": "...", "stdout": "..."}` | each alone |
-| check | HumanEval's form, a module that defines `check(candidate)` | as one |
-| script | MultiPL-E's form, text that follows the program; exit code 0 | as one |
+| assert | one assert statement (or block) | each on its own |
+| function | JSON `{"args": [...], "expected": ...}`, called on the entry point | each on its own |
+| stdio | JSON `{"stdin": "...", "stdout": "..."}` | each on its own |
+| check | HumanEval's form, a module that defines `check(candidate)` | as one test |
+| script | MultiPL-E's form, text that follows the program; exit code 0 | as one test |
 """
 
 from __future__ import annotations
@@ -16,14 +16,19 @@ import builtins
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from pydantic import ValidationError
+
+from plaudit.errors import Invalid
+from plaudit.schemas import AssertTests, CheckTests, FunctionTests, ScriptTests, StdioTests
 from sandbox import types as sandbox
 from training.pipeline.records import TestKind
 
+WireSuite = AssertTests | FunctionTests | StdioTests | CheckTests | ScriptTests
+
 
 def sandbox_suite(kind: TestKind, tests: Sequence[str], setup: str, entry_point: str) -> sandbox.Suite:
-    """As the engine takes it."""
+    """As the sandbox takes it."""
     if kind == "assert":
         return sandbox.AssertSuite(tuple(tests), setup, entry_point)
     if kind == "function":
@@ -33,21 +38,25 @@ def sandbox_suite(kind: TestKind, tests: Sequence[str], setup: str, entry_point:
         )
     if kind == "stdio":
         return sandbox.StdioSuite(tuple(sandbox.StdioCase(**json.loads(test)) for test in tests))
-    (only,) = tests
-    return sandbox.CheckSuite(only, entry_point) if kind == "check" else sandbox.ScriptSuite(only)
+    (source,) = tests
+    return sandbox.CheckSuite(source, entry_point) if kind == "check" else sandbox.ScriptSuite(source)
 
 
-def wire_suite(kind: TestKind, tests: Sequence[str], setup: str, entry_point: str) -> dict[str, Any]:
-    """As `POST /execute` takes it."""
-    if kind == "assert":
-        return {"kind": kind, "asserts": list(tests), "setup": setup, "entry_point": entry_point}
-    if kind in ("function", "stdio"):
-        named = {"entry_point": entry_point} if kind == "function" else {}
-        return {"kind": kind, "cases": [json.loads(test) for test in tests], **named}
-    (only,) = tests
-    if kind == "check":
-        return {"kind": kind, "test": only, "entry_point": entry_point}
-    return {"kind": kind, "source": only}
+def wire_suite(kind: TestKind, tests: Sequence[str], setup: str, entry_point: str) -> WireSuite:
+    """As `POST /execute` takes it. Raises `Invalid` for tests that the contract does not allow."""
+    try:
+        if kind == "assert":
+            return AssertTests(kind=kind, asserts=list(tests), setup=setup, entry_point=entry_point)
+        if kind == "function":
+            return FunctionTests(kind=kind, entry_point=entry_point, cases=[json.loads(test) for test in tests])
+        if kind == "stdio":
+            return StdioTests(kind=kind, cases=[json.loads(test) for test in tests])
+        (source,) = tests
+        if kind == "check":
+            return CheckTests(kind=kind, test=source, entry_point=entry_point)
+        return ScriptTests(kind=kind, source=source)
+    except ValidationError as error:
+        raise Invalid(f"{kind} tests that POST /execute does not allow: {error}") from error
 
 
 def entry_point_of(asserts: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """Judging by a running plaudit: groups of one problem's programs to `POST /execute`, several in flight.
 
-What the service says of a program is a result; what it says of itself (no worker, a lost job, a language it does not
-have) is an `infra_error` and no pass rate. A service that does not answer at all raises, and nothing is written.
+- A verdict on a program is a result.
+- An error of the service (no worker, a lost job, a language it does not have) is an `infra_error` without a pass rate.
+- A service that does not answer raises, and nothing is written.
 """
 
 from __future__ import annotations
@@ -11,18 +12,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from plaudit.client import Client
 from plaudit.schemas import ProgramResult
+from training.data.judge_task import JudgeTask
 from training.data.test_formats import wire_suite
 from training.pipeline import config
 
-if TYPE_CHECKING:
-    from training.data.verify import Task
 
-
-def judge_remotely(tasks: Sequence[Task], settings: config.Verify) -> Iterator[dict[str, Any]]:
+def judge_remotely(tasks: Sequence[JudgeTask], settings: config.VerifyConfig) -> Iterator[dict[str, Any]]:
     """Results as they come, rows like those of the local sandbox. Raises what the client raises."""
     key = Path(settings.key_file).read_text(encoding="utf-8").strip() if settings.key_file else None
     groups = iter(_groups(tasks, settings.group))
@@ -45,14 +44,14 @@ def judge_remotely(tasks: Sequence[Task], settings: config.Verify) -> Iterator[d
                 future.cancel()
 
 
-def _groups(tasks: Sequence[Task], size: int) -> list[list[Task]]:
-    by_suite: dict[object, list[Task]] = defaultdict(list)
+def _groups(tasks: Sequence[JudgeTask], size: int) -> list[list[JudgeTask]]:
+    by_suite: dict[object, list[JudgeTask]] = defaultdict(list)
     for task in tasks:
         by_suite[task.language, task.kind, task.tests, task.setup, task.entry_point, task.cpu_s].append(task)
-    return [same[at : at + size] for same in by_suite.values() for at in range(0, len(same), size)]
+    return [group[at : at + size] for group in by_suite.values() for at in range(0, len(group), size)]
 
 
-def _execute(client: Client, group: list[Task]) -> list[dict[str, Any]]:
+def _execute(client: Client, group: list[JudgeTask]) -> list[dict[str, Any]]:
     first = group[0]
     item = {
         "language": first.language,
@@ -61,20 +60,20 @@ def _execute(client: Client, group: list[Task]) -> list[dict[str, Any]]:
         "limits": {"cpu_s": first.cpu_s},
     }
     answer = client.execute([item])
-    return [_row(task, one) for task, one in zip(group, answer.results[0].programs, strict=True)]
+    return [_row(task, result) for task, result in zip(group, answer.results[0].programs, strict=True)]
 
 
-def _row(task: Task, one: ProgramResult) -> dict[str, Any]:
-    named = {"key": task.key, "program_id": task.program_id}
-    if one.status != "ok" or one.pass_rate is None:
-        detail = f"{one.status}: {one.error.code}: {one.error.detail}" if one.error else one.status
-        return {**named, "status": "infra_error", "detail": detail}
-    tests = one.tests or []
+def _row(task: JudgeTask, result: ProgramResult) -> dict[str, Any]:
+    identity = {"key": task.key, "program_id": task.program_id}
+    if result.status != "ok" or result.pass_rate is None:
+        detail = f"{result.status}: {result.error.code}: {result.error.detail}" if result.error else result.status
+        return {**identity, "status": "infra_error", "detail": detail}
+    tests = result.tests or []
     return {
-        **named,
+        **identity,
         "status": "ok",
-        "pass_rate": one.pass_rate,
-        "verdict": str(one.verdict),
+        "pass_rate": result.pass_rate,
+        "verdict": str(result.verdict),
         "verdicts": [str(test.verdict) for test in tests],
         "detail": next((test.detail for test in tests if test.detail), "")[:200],
     }

@@ -18,7 +18,7 @@ ORDER = ("python", "cpp", "java", "php", "typescript", "csharp", "bash", "javasc
 
 
 def discrimination(
-    sampled: Sequence[Sampled], settings: config.Evaluate, rule: config.Pair, seed: int
+    sampled: Sequence[Sampled], settings: config.EvaluateConfig, rule: config.PairConfig, seed: int
 ) -> dict[str, Any]:
     """Pair accuracy and AUC inside a problem, averaged over problems that have both kinds."""
     found = {problem.task_id: _one_problem(problem, rule) for problem in sampled}
@@ -28,7 +28,7 @@ def discrimination(
     } | {"by_problem": found}
 
 
-def _one_problem(problem: Sampled, rule: config.Pair) -> dict[str, Any]:
+def _one_problem(problem: Sampled, rule: config.PairConfig) -> dict[str, Any]:
     pairs = _pairs(problem, rule)
     return {
         "pair_accuracy": pair_accuracy(problem.scores, pairs) if pairs else None,
@@ -36,7 +36,7 @@ def _one_problem(problem: Sampled, rule: config.Pair) -> dict[str, Any]:
     }
 
 
-def _pairs(problem: Sampled, rule: config.Pair) -> list[tuple[int, int]]:
+def _pairs(problem: Sampled, rule: config.PairConfig) -> list[tuple[int, int]]:
     """Places (better, worse) of the distinct programs that the rule pairs."""
     first = {name: at for at, name in reversed(list(enumerate(problem.programs)))}
     return [
@@ -63,7 +63,9 @@ def calibration(sampled: Sequence[Sampled], probability: Callable[[float], float
     }
 
 
-def length(sampled: Sequence[Sampled], settings: config.Evaluate, rule: config.Pair, seed: int) -> dict[str, Any]:
+def length(
+    sampled: Sequence[Sampled], settings: config.EvaluateConfig, rule: config.PairConfig, seed: int
+) -> dict[str, Any]:
     """Is the model measuring length?
 
     Rank correlations inside a problem; pair accuracy apart for pairs whose better program is the longer, and the

@@ -12,14 +12,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from plaudit.errors import UsageError
-from training.data.verify import Task, judge_all, task_of
+from training.data.judge_task import MUTANT_CPU_S, JudgeTask, task_of
+from training.data.judging import judge_all
+from training.data.programs import GREEDY
+from training.data.public_data import data_file
 from training.evaluation.diagnostics import against_tests, by_language, calibration, discrimination, length
 from training.evaluation.rankers import Sampled, curves
 from training.evaluation.report import write_report
-from training.generation.sample import GREEDY
 from training.pipeline.config import Recipe
-from training.pipeline.records import Problem, Program, data_file, read_problems, read_programs
-from training.pipeline.run import Run, read_jsonl, write_text
+from training.pipeline.files import read_jsonl, write_text
+from training.pipeline.records import Problem, ProgramRecord, read_problems, read_programs
+from training.pipeline.run import Run
 from training.reward_model.finalize import score_programs
 
 MEASURED = ("collect", "synthesize", "tokenize", "pretrain", "sample", "mutate", "verify", "pair", "fit")
@@ -73,7 +76,7 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
     return {name: found[name]["value"] for name in ("pair_accuracy", "auc")} | {"problems": len(sampled)}
 
 
-def gather(programs: Sequence[Program], scores: dict[str, float]) -> list[Sampled]:
+def gather(programs: Sequence[ProgramRecord], scores: dict[str, float]) -> list[Sampled]:
     """Programs by problem, each as often as it was sampled."""
     by_task: dict[str, Sampled] = {}
     for program in programs:
@@ -86,7 +89,7 @@ def gather(programs: Sequence[Program], scores: dict[str, float]) -> list[Sample
     return list(by_task.values())
 
 
-def add_greedy(sampled: Sequence[Sampled], held: Sequence[Program]) -> None:
+def add_greedy(sampled: Sequence[Sampled], held: Sequence[ProgramRecord]) -> None:
     """The greedy program's pass rate, where one was asked for."""
     rates = {p.task_id: p.pass_rate for p in held if any(name.endswith(GREEDY) for name in p.sample_ids)}
     for one in sampled:
@@ -94,7 +97,7 @@ def add_greedy(sampled: Sequence[Sampled], held: Sequence[Program]) -> None:
 
 
 def add_generated_tests(
-    recipe: Recipe, run: Run, problems: dict[str, Problem], held: Sequence[Program], sampled: Sequence[Sampled]
+    recipe: Recipe, run: Run, problems: dict[str, Problem], held: Sequence[ProgramRecord], sampled: Sequence[Sampled]
 ) -> None:
     """Which of their problem's first model-written tests the samples pass, judged in the sandbox.
 
@@ -104,8 +107,8 @@ def add_generated_tests(
     wanted = recipe.evaluate.generated_tests
     rows = {r["task_id"]: r for r in read_jsonl(data_file(recipe.data, "generated_tests.jsonl.gz"))}
     tests = {task_id: tuple(r["tests"][:wanted]) for task_id, r in rows.items()}
-    tasks: list[Task] = [
-        task_of(problems[p.task_id], p, recipe.verify.mutant_cpu_s, tests[p.task_id])
+    tasks: list[JudgeTask] = [
+        task_of(problems[p.task_id], p, MUTANT_CPU_S, tests[p.task_id])
         for p in held
         if p.iid_copies and tests.get(p.task_id)
     ]

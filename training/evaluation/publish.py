@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import UsageError
 from service.scoring.checkpoint import IDENTITY
+from training.data.public_data import data_file
 from training.evaluation.plots import FILES as PLOTS
 from training.evaluation.report import interval
 from training.pipeline.config import Recipe
-from training.pipeline.records import data_file, read_problems, read_programs
-from training.pipeline.run import Run, read_jsonl, write_text
+from training.pipeline.files import read_jsonl, write_text
+from training.pipeline.records import read_problems, read_programs
+from training.pipeline.run import Run
 
 if TYPE_CHECKING:
     from service.scoring.reward_model import RewardModel

@@ -53,7 +53,7 @@ Alone = Callable[[Sampled], list[float]]
 Together = Callable[[Sampled, list[int]], list[float]]
 
 
-def curves(sampled: Sequence[Sampled], settings: config.Evaluate, seed: int) -> list[dict[str, Any]]:
+def curves(sampled: Sequence[Sampled], settings: config.EvaluateConfig, seed: int) -> list[dict[str, Any]]:
     """Best-of-N of every ranker that the data allows, at the recipe's N.
 
     `points`: value, its gain over the mean and the share of the gap to the oracle that it closes, each with a 95 %
@@ -73,7 +73,7 @@ def curves(sampled: Sequence[Sampled], settings: config.Evaluate, seed: int) -> 
 Rate = Callable[[Sampled, int], float]
 
 
-def _rankers(sampled: Sequence[Sampled], settings: config.Evaluate, seed: int) -> list[tuple[str, Rate, bool]]:
+def _rankers(sampled: Sequence[Sampled], settings: config.EvaluateConfig, seed: int) -> list[tuple[str, Rate, bool]]:
     """(name, chance that the choice among N passes, whether that is exact) of every ranker that the data allows."""
 
     def alone(values: Alone) -> Rate:
@@ -109,7 +109,9 @@ def _rankers(sampled: Sequence[Sampled], settings: config.Evaluate, seed: int) -
     return [*found, (ORACLE, lambda p, n: pass_at_n(p.passed, n), True)]
 
 
-def _point(sampled: Sequence[Sampled], rate: Rate, n: int, settings: config.Evaluate, seed: int) -> dict[str, Any]:
+def _point(
+    sampled: Sequence[Sampled], rate: Rate, n: int, settings: config.EvaluateConfig, seed: int
+) -> dict[str, Any]:
     values = [rate(p, n) for p in sampled]
     base = [p.pass_at_1 for p in sampled]
     best = [pass_at_n(p.passed, n) for p in sampled]
@@ -131,7 +133,7 @@ def _share(gaps: Sequence[tuple[float, float]]) -> float:
     return sum(gain for gain, _ in gaps) / room if room > 1e-12 else 0.0
 
 
-def estimate(values: Sequence[float], settings: config.Evaluate, seed: int) -> dict[str, Any]:
+def estimate(values: Sequence[float], settings: config.EvaluateConfig, seed: int) -> dict[str, Any]:
     """The mean of one value a problem, with its interval; `value` None where there are none."""
     if not values:
         return {"value": None, "low": None, "high": None, "problems": 0}

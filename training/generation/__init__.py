@@ -1,1 +1,1 @@
-"""."""
+"""Programs from models: sources of completions, and the stage `sample`."""

@@ -1,8 +1,8 @@
-"""A recipe: one TOML file, read once at the edge into a frozen value. Unknown keys fail; nobody else reads the
-environment.
+"""A recipe: one TOML file, read once at the edge into a frozen value.
 
-A flag `--fit.epochs 3` (or `--seed 7` for a key of no section) overrides the file; `PLAUDIT_DATA` overrides the data
-folder that the file names.
+- A flag `--fit.epochs 3` (or `--seed 7` for a key outside of the sections) overrides the file.
+- `PLAUDIT_DATA` overrides the data folder that the file names; nothing else reads the environment.
+- Unknown keys and flags fail, and the nearest name is suggested; so do values of the wrong type.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import json
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def _doc(text: str, default: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class SplitConfig:
     test: int = _doc("sampled (HumanEval) problems held out for the report", 40)
     validation: int = _doc("sampled problems held out for choosing and calibrating", 18)
     validation_other: int = _doc("problems of the other source (MBPP) held out for choosing and calibrating", 60)
@@ -34,18 +34,17 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokenize:
+class TokenizeConfig:
     vocab_size: int = _doc("byte-level BPE entries, special tokens included", 4096)
 
 
 @dataclass(frozen=True, slots=True)
-class Pretrain:
+class PretrainConfig:
     hidden_size: int = _doc("width", 256)
     intermediate_size: int = _doc("width of the gated layer", 640)
     num_layers: int = _doc("depth", 6)
     num_heads: int = _doc("attention heads", 4)
     max_tokens: int = _doc("tokens to train on, repeats included", 2_600_000)
-    solution_passes: int = _doc("how often the training problems' passing programs are repeated in the text", 2)
     sequence_tokens: int = _doc("longest sequence; longer functions are cut here", 320)
     batch_tokens: int = _doc("tokens in an optimiser step", 4096)
     lr: float = _doc("peak learning rate", 2e-3)
@@ -53,90 +52,87 @@ class Pretrain:
 
 
 @dataclass(frozen=True, slots=True)
-class Hub:
-    adapter: str = _doc("data set of the hub that `collect` reads instead of `data`, by its schema", "")
+class HubConfig:
+    adapter: str = _doc("schema of the hub data set that `collect` reads instead of `data`", "")
     path: str = _doc("name at the hub, or a local file of the same schema", "")
     name: str = _doc("configuration of the data set, as humaneval-cpp of MultiPL-E", "")
     split: str = _doc("split of the data set", "train")
     most: int = _doc("problems to take; 0 takes all", 0)
-    programs: bool = _doc("take the data set's own candidates; they are held in memory when they are verified", True)
-    shipped_rates: bool = _doc("take pass rates over as they are shipped, instead of running the tests", False)
+    programs: bool = _doc("keep the data set's own candidates; `verify` holds them in memory", True)
+    shipped_rates: bool = _doc("use the pass rates that are shipped, instead of running the tests", False)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceConfig:
     kind: str = _doc("openai (a server), hf (a model in this process) or recorded (a file)", "openai")
     url: str = _doc("base URL of an OpenAI-compatible server, its version included", "http://127.0.0.1:8000/v1")
     model: str = _doc("the model's name at the server, and in the data", "")
     path: str = _doc("model folder or hub name (hf), or file of completions (recorded)", "")
     key_file: str = _doc("file with the server's API key", "")
-    chat: bool = _doc("ask by chat messages; false: let the model continue the prompt", True)
+    chat: bool = _doc("send chat messages; false: let the model continue the prompt", True)
     json_mode: bool = _doc("ask the server for a JSON object (synthesize)", False)
     temperature: float = _doc("sampling temperature; 0 is greedy", 1.0)
     top_p: float = _doc("nucleus sampling", 1.0)
     max_tokens: int = _doc("most tokens of a completion", 1024)
     stop: tuple[str, ...] = _doc("strings that end a completion", ())
     concurrency: int = _doc("requests in flight", 16)
-    max_tries: int = _doc("failures of a request that name no wait before it is given up", 6)
-    timeout_s: float = _doc("time of a request over all its tries", 600.0)
-    prompt_price: float = _doc("price of a million prompt tokens", 0.0)
-    completion_price: float = _doc("price of a million completion tokens", 0.0)
+    max_tries: int = _doc("tries of a request before it fails; tries that the server asked to repeat do not count", 6)
+    timeout_s: float = _doc("seconds for a request over all its tries", 600.0)
+    prompt_price: float = _doc("price per million prompt tokens", 0.0)
+    completion_price: float = _doc("price per million completion tokens", 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Synthesize:
-    seeds: str = _doc("JSONL of seed programs: program, and optionally id, instruction, source, license", "")
+class SynthesizeConfig:
+    seeds: str = _doc("JSONL of seed programs: program; optional id, instruction, source, license", "")
     tests: int = _doc("tests asked for", 20)
-    min_tests: int = _doc("tests that must be left of a question", 5)
+    min_tests: int = _doc("fewest tests of a kept question", 5)
     cpu_s: float = _doc("CPU seconds of one test of the oracle's program", 2.0)
-    mutant_cpu_s: float = _doc("CPU seconds of one test of its mutants: the original needs milliseconds", 0.5)
     mutants: int = _doc("wrong programs made from the oracle's, to measure a suite with", 12)
-    min_killed: float = _doc("share of the mutants that a suite kills, below which it is weak", 0.7)
-    extend: int = _doc("times that more tests are asked for a weak suite", 1)
-    keep_weak: bool = _doc("keep questions whose suite stays weak, flagged in suites.jsonl", True)
+    min_killed: float = _doc("a suite that kills a smaller share of the mutants is weak", 0.7)
+    extend: int = _doc("how often more tests are requested for a weak suite", 1)
     evaluation: tuple[str, ...] = _doc("evaluation sets to keep out: problem files, or adapter=path", ())
     ngram: int = _doc("a question that shares this many tokens in a row with an evaluation problem is dropped", 13)
     near_duplicate: float = _doc("word overlap (Jaccard) from which the later of two questions is dropped", 0.7)
-    max_infra_errors: float = _doc("share of the runs that may fail by our fault before the stage fails", 0.01)
+    max_infra_errors: float = _doc("share of the runs that may be impossible to judge before the stage fails", 0.01)
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    n: int = _doc("candidates of a problem (AceCoder: 16)", 16)
-    greedy: bool = _doc("ask for one greedy program a problem, too, for the report", False)
+class SampleConfig:
+    n: int = _doc("candidates per problem (AceCoder: 16)", 16)
+    greedy: bool = _doc("sample one greedy program per problem, too, for the report", False)
     shards: int = _doc("files that the candidates are spread over, by problem; --shard does one alone", 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Mutate:
+class MutateConfig:
     per_problem: int = _doc("mutants made from each training problem's reference solution", 4)
 
 
 @dataclass(frozen=True, slots=True)
-class Verify:
+class VerifyConfig:
     check: int = _doc("samples with a shipped label that the sandbox judges again, to measure agreement", 500)
     processes: int = _doc("sandboxes at work at once", 1)
-    service: str = _doc("URL of a running plaudit that judges instead of sandboxes of our own", "")
+    service: str = _doc("URL of a running plaudit that judges instead of local sandboxes", "")
     key_file: str = _doc("file with the service's API key", "")
-    in_flight: int = _doc("groups of programs that the service has at once", 4)
+    in_flight: int = _doc("requests to the service in flight, each a group of programs", 4)
     group: int = _doc("most programs of one problem in a request to the service", 32)
-    timeout_s: float = _doc("time of a request to the service over all its tries", 600.0)
+    timeout_s: float = _doc("seconds for a request to the service over all its tries", 600.0)
     cpu_s: float = _doc("CPU seconds of one test of a sample", 5.0)
-    mutant_cpu_s: float = _doc("CPU seconds of one test of a mutant: its original needs milliseconds", 0.5)
     max_infra_errors: float = _doc("share of programs the sandbox may fail to judge before the stage fails", 0.01)
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class PairConfig:
     min_chosen: float = _doc("lowest pass rate of a chosen program", 0.8)
     min_gap: float = _doc("smallest difference of the pass rates", 0.4)
     rejected_above_zero: bool = _doc("require that the rejected program passes something, as AceCoder does", True)
-    max_per_problem: int = _doc("most pairs kept of one problem, drawn by seed; 0 keeps all", 2000)
+    max_per_problem: int = _doc("most pairs kept per problem, drawn by seed; 0 keeps all", 2000)
     weighted: bool = _doc("give a pair the weight 1 / pairs of its problem; false: 1, as in AceCoder", True)
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class FitConfig:
     base: str = _doc("pretrained checkpoint (hub id or folder) to fit; empty: this run's own, by the group loop", "")
     loop: str = _doc("pairs (TRL's trainer, many processes), or groups (one CPU, prompts once) (base)", "pairs")
     epochs: int = _doc("passes over the groups or the pairs", 2)
@@ -158,15 +154,13 @@ class Fit:
     precision: str = _doc("bfloat16 (autocast over float32 weights) or float32 (base)", "bfloat16")
     gradient_checkpointing: bool = _doc("compute activations twice instead of keeping them (base)", False)
     lora_rank: int = _doc("rank of LoRA's matrices, merged at the end (base); 0 trains every weight", 0)
-    lora_alpha: float = _doc("LoRA's scale is this over the rank (base)", 32.0)
-    lora_targets: tuple[str, ...] = _doc("modules that LoRA adapts, by name; all-linear (base)", ("all-linear",))
     log_steps: int = _doc("steps from one row of fit.jsonl to the next (base)", 10)
     eval_steps: int = _doc("steps from one look at the validation pairs to the next (base)", 200)
     save_steps: int = _doc("steps from one resumable state to the next (base)", 200)
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluate:
+class EvaluateConfig:
     num_candidates: tuple[int, ...] = _doc("the N of best-of-N", (1, 2, 4, 8, 16, 32, 64))
     resamples: int = _doc("bootstrap resamples over problems", 2000)
     draws: int = _doc("subsets drawn per problem and N for rankers that look at the set", 100)
@@ -175,7 +169,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class WorldConfig:
     problems: int = _doc("tasks of the micro-world; 0: the problems come from `collect`", 0)
     programs: int = _doc("programs in the generator's text for each training task", 3)
     slip: float = _doc("chance that a step of a program in that text is written wrongly", 0.15)
@@ -185,7 +179,7 @@ class World:
 
 
 @dataclass(frozen=True, slots=True)
-class PPO:
+class PPOConfig:
     iterations: int = _doc("rounds of sampling and learning", 40)
     prompts: int = _doc("prompts of an iteration", 32)
     samples: int = _doc("completions of each of them", 2)
@@ -194,21 +188,16 @@ class PPO:
     lr: float = _doc("learning rate, constant", 1e-4)
     kl: float = _doc("weight of the per-token KL penalty against the reference", 0.05)
     clip: float = _doc("how far the ratio of new to old probability counts", 0.2)
-    value_clip: float = _doc("how far a value may move in one iteration", 0.2)
-    value_weight: float = _doc("weight of the value loss", 0.1)
     gamma: float = _doc("discount", 1.0)
     lam: float = _doc("GAE's lambda", 0.95)
-    whiten: bool = _doc("bring the scores of an iteration to mean 0 and variance 1", True)
-    no_end_penalty: float = _doc("taken off the score of a completion that does not end", 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Iterate:
+class IterateConfig:
     mode: str = _doc("what a round adds: self_training (positives too) or hard_negatives", "self_training")
     rounds: int = _doc("rounds of reranker and PPO", 2)
     seed: int = _doc("seed of rerankers, PPO and mining, over the same data; 0: the recipe's", 0)
     sft_epochs: int = _doc("passes over passing solutions of training problems before the first sample", 1)
-    sft_lr: float = _doc("peak learning rate of these", 3e-4)
     problems: int = _doc("training problems whose completions are executed", 1200)
     samples: int = _doc("completions of each before the first round", 6)
     mined_problems: int = _doc("training problems mined in a round", 400)
@@ -233,28 +222,37 @@ class Recipe:
         "what `all` runs; a stage reads the files of those before it that are named here",
         ("collect", "tokenize", "pretrain", "mutate", "verify", "pair", "fit", "evaluate", "publish"),
     )
-    shard: str = _doc("`3/16`: only this part of a stage that is done in parts; the stage ends without it", "")
-    split: Split = Split()
-    tokenize: Tokenize = Tokenize()
-    pretrain: Pretrain = Pretrain()
-    hub: Hub = Hub()
-    synthesize: Synthesize = Synthesize()
-    sample: Sample = Sample()
-    sampler: Source = Source()
-    writer: Source = Source(temperature=0.7, max_tokens=8192, json_mode=True)
-    oracle: Source = Source(temperature=0.0)
-    mutate: Mutate = Mutate()
-    verify: Verify = Verify()
-    pair: Pair = Pair()
-    fit: Fit = Fit()
-    evaluate: Evaluate = Evaluate()
-    world: World = World()
-    ppo: PPO = PPO()
-    iterate: Iterate = Iterate()
+    shard: str = _doc("`3/16`: only this shard of a stage; the command without it ends the stage", "")
+    split: SplitConfig = SplitConfig()
+    tokenize: TokenizeConfig = TokenizeConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    hub: HubConfig = HubConfig()
+    synthesize: SynthesizeConfig = SynthesizeConfig()
+    sample: SampleConfig = SampleConfig()
+    sampler: SourceConfig = SourceConfig()
+    writer: SourceConfig = SourceConfig(temperature=0.7, max_tokens=8192, json_mode=True)
+    oracle: SourceConfig = SourceConfig(temperature=0.0)
+    mutate: MutateConfig = MutateConfig()
+    verify: VerifyConfig = VerifyConfig()
+    pair: PairConfig = PairConfig()
+    fit: FitConfig = FitConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    world: WorldConfig = WorldConfig()
+    ppo: PPOConfig = PPOConfig()
+    iterate: IterateConfig = IterateConfig()
 
 
 def read_recipe(path: Path, flags: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Recipe:
-    """The recipe in this file under these `--field value` flags; raises `UsageError` naming what is wrong."""
+    """The recipe in a TOML file, or in a run's `recipe.json`.
+
+    Args:
+        path: the file.
+        flags: `--field value` and `--section.field value`, which override the file.
+        environ: where `PLAUDIT_DATA` is looked up, which overrides the file's `data`.
+
+    Raises:
+        UsageError: for a file that cannot be read, an unknown key or flag, and a value of the wrong type.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -264,71 +262,77 @@ def read_recipe(path: Path, flags: Sequence[str] = (), environ: Mapping[str, str
         raise UsageError(f"{path}: {error}") from error
     if environ and environ.get("PLAUDIT_DATA"):
         values["data"] = environ["PLAUDIT_DATA"]
-    recipe = typing.cast(Recipe, _build(Recipe(), values, str(path)))
-    return override(recipe, flags)
+    return override(_build(Recipe(), values, path), flags)
 
 
 def override(recipe: Recipe, flags: Sequence[str]) -> Recipe:
-    """`recipe` with `--field value` or `--section.field value` applied in order."""
+    """`recipe` with `--field value` or `--section.field value` applied in order. Raises `UsageError`."""
     if len(flags) % 2:
         raise UsageError(f"{flags[-1]} has no value")
+    known = {f"{prefix}{field.name}": (prefix, field.name) for _, prefix, field in _fields(_SECTIONS)}
     for flag, text in zip(flags[::2], flags[1::2], strict=True):
-        section, _, name = flag.removeprefix("--").replace("-", "_").rpartition(".")
-        owner: Any = getattr(recipe, section, None) if section else recipe
-        known = {f.name for f in dataclasses.fields(owner)} if dataclasses.is_dataclass(owner) else set()
-        if not flag.startswith("--") or name not in known or dataclasses.is_dataclass(getattr(owner, name)):
-            raise UsageError(f"unknown flag {flag}")
-        changed = dataclasses.replace(owner, **{name: _parse(getattr(owner, name), text, flag)})
+        name = flag.removeprefix("--").replace("-", "_")
+        if not flag.startswith("--") or name not in known:
+            raise UsageError(f"unknown flag {flag}{_nearest(name, known, '--')}")
+        prefix, field_name = known[name]
+        section = prefix.removesuffix(".")
+        owner: Any = getattr(recipe, section) if section else recipe
+        is_list = isinstance(getattr(owner, field_name), tuple)
+        value = [item for item in text.split(",") if item] if is_list else text
+        changed = dataclasses.replace(owner, **{field_name: _convert(value, owner, field_name, flag, strict=False)})
         recipe = dataclasses.replace(recipe, **{section: changed}) if section else changed
     return recipe
 
 
 def field_lines(sections: Sequence[str]) -> list[str]:
-    """One help line a field: the recipe's own, then those of these sections."""
+    """One help line per field: the recipe's own, then those of these sections."""
+    return [
+        f"  --{prefix}{field.name:<{28 - len(prefix)}} {field.metadata['doc']} (default {getattr(owner, field.name)})"
+        for owner, prefix, field in _fields(sections)
+    ]
+
+
+_SECTIONS = tuple(field.name for field in dataclasses.fields(Recipe) if dataclasses.is_dataclass(field.default))
+
+
+def _fields(sections: Sequence[str]) -> Iterator[tuple[Any, str, dataclasses.Field[Any]]]:
+    """(default, prefix of a flag, field) of the recipe's own fields, then of these sections'."""
     default = Recipe()
-    lines = []
-    for owner, prefix in [(default, ""), *((getattr(default, name), f"{name}.") for name in sections)]:
-        for f in dataclasses.fields(owner):
-            value = getattr(owner, f.name)
-            if not dataclasses.is_dataclass(value):
-                lines.append(f"  --{prefix}{f.name:<{28 - len(prefix)}} {f.metadata['doc']} (default {value})")
-    return lines
+    yield from ((default, "", field) for field in dataclasses.fields(default) if field.name not in _SECTIONS)
+    for name in sections:
+        section = getattr(default, name)
+        yield from ((section, f"{name}.", field) for field in dataclasses.fields(section))
 
 
-def _build(default: Any, values: dict[str, Any], where: str) -> Any:
-    known = {f.name for f in dataclasses.fields(default)}
-    if unknown := sorted(set(values) - known):
-        raise UsageError(f"{where}: unknown keys {', '.join(unknown)}")
-    made = {}
+def _build(default: Any, values: dict[str, Any], path: Path, prefix: str = "") -> Any:
+    """`default` with these values of a file. What a file does not name keeps its default, section by section."""
+    known = {field.name for field in dataclasses.fields(default)}
+    changes = {}
     for name, value in values.items():
+        if name not in known:
+            raise UsageError(f"{path}: unknown key {prefix}{name}{_nearest(name, known)}")
         current = getattr(default, name)
-        if dataclasses.is_dataclass(current):
-            if not isinstance(value, dict):
-                raise UsageError(f"{where}: {name} is a section")
-            made[name] = _build(current, value, f"{where} [{name}]")
+        if not dataclasses.is_dataclass(current):
+            changes[name] = _convert(value, default, name, f"{path}: {prefix}{name}")
+        elif isinstance(value, dict):
+            changes[name] = _build(current, value, path, f"{name}.")
         else:
-            made[name] = _typed(current, value, f"{where}: {name}")
-    return dataclasses.replace(default, **made)
+            raise UsageError(f"{path}: {name} is a section: write [{name}] and its keys below")
+    return dataclasses.replace(default, **changes)
 
 
-def _typed(current: Any, value: Any, where: str) -> Any:
-    if isinstance(current, tuple) and isinstance(value, list):
-        kind = type(current[0]) if current else str
-        if all(type(part) is kind for part in value):
-            return tuple(value)
-    if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not type(current):
-        raise UsageError(f"{where} must be {type(current).__name__}, not {value!r}")
-    return value
+def _convert(value: Any, owner: Any, name: str, where: str, *, strict: bool = True) -> Any:
+    """A value of the field's type. Not `strict`: from the text of a flag."""
+    import msgspec
 
-
-def _parse(current: Any, text: str, flag: str) -> Any:
     try:
-        if isinstance(current, bool):
-            return {"true": True, "false": False}[text.lower()]
-        if isinstance(current, tuple):
-            return tuple((type(current[0]) if current else str)(part) for part in text.split(",") if part)
-        return type(current)(text)
-    except (ValueError, KeyError) as error:
-        raise UsageError(f"{flag}: {text!r} is no {type(current).__name__}") from error
+        return msgspec.convert(value, typing.get_type_hints(type(owner))[name], strict=strict)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{where}: {str(error)[:1].lower()}{str(error)[1:]}; the value is {value!r}") from error
+
+
+def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    import difflib
+
+    names = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {prefix}{names[0]}?" if names else ""

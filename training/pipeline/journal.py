@@ -1,7 +1,8 @@
-"""Results by key, appended as they come: what a kill takes from a stage is what was in flight.
+"""Results by key, appended as they come, so that a kill costs a stage only what was in flight.
 
-A row is one line, flushed before the next begins; a last line that a kill cut short is taken off when the file is
-opened again, or the next row would be glued to it. Of two rows with one key the later counts.
+- A row is one line, flushed before the next begins.
+- A last line that a kill cut short is removed when the file is opened again.
+- Of two rows with one key the later counts.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
-from training.pipeline.run import read_jsonl
+from training.pipeline.files import read_jsonl
 
 
 class Journal:
-    """A context manager. `rows` is everything on record, by the row's `key`."""
+    """A context manager. `rows` holds every recorded row by its `key`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,6 +34,7 @@ class Journal:
         self._out.close()
 
     def add(self, row: dict[str, Any]) -> None:
+        """Append a row; from then on a kill of this process does not lose it."""
         self._out.write(json.dumps(row, ensure_ascii=False) + "\n")
         self._out.flush()
         self.rows[row["key"]] = row

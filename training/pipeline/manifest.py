@@ -1,15 +1,14 @@
-"""What makes a run folder explain itself: the recipe, the environment, the digests of what was read, and a README.
+"""What a run folder says about itself.
 
-`recipe.json` is the recipe as it was resolved, so a stage can be run again by the folder alone. `environment.json` and
-`inputs.json` hold what a stage found when it last ran: versions and machine, and the SHA-256 of every file from
-outside. `README.md` is written anew after every stage.
+- `recipe.json`: the recipe as it was resolved, so that a stage can be run again from the folder alone.
+- `environment.json`: versions and machine, per stage, when it last ran.
+- `inputs.json`: SHA-256 of every file from outside, per stage.
+- `README.md`: what was done and which file holds what; rewritten after every stage.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -20,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from training.pipeline.config import Recipe
-from training.pipeline.run import Run, write_text
+from training.pipeline.digests import file_digest
+from training.pipeline.files import write_text
+from training.pipeline.run import Run
 
 PACKAGES = ("plaudit", "torch", "transformers", "tokenizers", "trl", "accelerate", "peft", "datasets", "numpy")
 FILES = {
@@ -37,8 +38,8 @@ FILES = {
     "tokenizer": "the tokenizer",
     "pretrained": "the language model",
     "checkpoint": "the reward model, as the service loads it",
-    "fit.jsonl": "the course of the fit",
-    "tensorboard": "the same for TensorBoard",
+    "fit.jsonl": "losses and accuracies of the fit, step by step",
+    "tensorboard": "fit.jsonl for TensorBoard",
     "report.md": "the evaluation, with plots",
     "recipe.json": "the recipe as it was resolved",
     "environment.json": "versions and machine",
@@ -46,15 +47,17 @@ FILES = {
 }
 
 
-def note(recipe: Recipe, run: Run, stage: str) -> None:
-    """Write down what this stage starts from."""
+def record_inputs(recipe: Recipe, run: Run, stage: str) -> None:
+    """Write `recipe.json`, `environment.json` and `inputs.json` before a stage runs."""
     write_text(run.path("recipe.json"), json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
     _update(run.path("environment.json"), stage, environment())
-    _update(run.path("inputs.json"), stage, {name: digest_of(path) for name, path in inputs(recipe, stage)})
+    _update(run.path("inputs.json"), stage, {name: file_digest(path) for name, path in input_files(recipe, stage)})
 
 
 def environment() -> dict[str, Any]:
     """Versions, machine and time of this process."""
+    import importlib.metadata
+
     versions = {}
     for name in PACKAGES:
         try:
@@ -72,7 +75,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def inputs(recipe: Recipe, stage: str) -> Iterator[tuple[str, Path]]:
+def input_files(recipe: Recipe, stage: str) -> Iterator[tuple[str, Path]]:
     """(name, path) of the files from outside that a stage may read."""
     paths: list[Path] = []
     if stage in ("collect", "tokenize", "evaluate") and not recipe.hub.adapter:
@@ -87,15 +90,9 @@ def inputs(recipe: Recipe, stage: str) -> Iterator[tuple[str, Path]]:
     yield from ((path.name, path) for path in paths if path.is_file())
 
 
-def digest_of(path: Path) -> str:
-    """`sha256:…` of a file."""
-    with path.open("rb") as stream:
-        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
-
-
-def describe(recipe: Recipe, run: Run) -> None:
-    """Write `README.md`: what was done with what, and which file holds what."""
-    again = f"`plaudit-train STAGE {run.folder.name}` runs a stage again by this folder."
+def write_readme(recipe: Recipe, run: Run) -> None:
+    """Write `README.md`: what was done, and which file holds what."""
+    again = f"`plaudit-train STAGE {run.folder.name}` runs a stage again from this folder."
     lines = [f"# Run of {recipe.name}", "", again, ""]
     lines += ["| stage | result | wall s | CPU s |", "|---|---|---:|---:|"]
     for name in recipe.stages:

@@ -12,30 +12,30 @@ from training.pipeline.run import Run
 
 
 def status_lines(recipe: Recipe, run: Run) -> list[str]:
-    """One line a stage: done with its summary, running with its rate and time left, stopped, or to do."""
+    """One line per stage: done with its summary, running with its rate and time left, stopped, or to do."""
     lines = [f"{recipe.name}: {run.folder}"]
     for name in recipe.stages:
-        record, progress = run.record(name), progress_of(run, name)
-        if progress is not None and alive(progress):
-            lines.append(f"  {name:<11} running  {_far(progress)}")
+        record, progress = run.record(name), read_progress(run, name)
+        if progress is not None and is_running(progress):
+            lines.append(f"  {name:<11} running  {_progress_text(progress)}")
         elif record is not None:
             summary = ", ".join(f"{key} {value}" for key, value in record["summary"].items())
             lines.append(f"  {name:<11} done     {record['wall_s']:.0f} s  {summary}")
         elif progress is not None:
-            lines.append(f"  {name:<11} stopped  {_far(progress)}; the same command goes on from there")
+            lines.append(f"  {name:<11} stopped  {_progress_text(progress)}; run the same command again to go on")
         else:
             lines.append(f"  {name:<11} to do")
     return lines
 
 
-def progress_of(run: Run, stage: str) -> dict[str, Any] | None:
-    """What the stage last said of itself, None if it never began or has finished since."""
+def read_progress(run: Run, stage: str) -> dict[str, Any] | None:
+    """The last progress of a stage, or None where it has not begun or has finished."""
     path = run.folder / "stages" / f"{stage}.progress"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
-def alive(progress: dict[str, Any]) -> bool:
-    """Whether the process that wrote this is still there, as far as this host can see."""
+def is_running(progress: dict[str, Any]) -> bool:
+    """Whether the process that wrote this progress exists; on another host, whether it wrote in the last minute."""
     if progress["host"] != os.uname().nodename:
         return time.time() - float(progress["at"]) < 60.0
     try:
@@ -47,7 +47,7 @@ def alive(progress: dict[str, Any]) -> bool:
     return True
 
 
-def _far(progress: dict[str, Any]) -> str:
+def _progress_text(progress: dict[str, Any]) -> str:
     if not progress["total"]:
         return str(progress["note"] or "at its beginning")
     share = progress["done"] / progress["total"]

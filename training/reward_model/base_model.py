@@ -15,7 +15,8 @@ from service.scoring.encoder import Encoder, load_tokenizer
 from service.scoring.heads import CLASSIFIER
 from service.scoring.spec import CHAT_TEMPLATE, RewardModelSpec
 from training.pipeline.config import Recipe
-from training.pipeline.run import Run, write_text
+from training.pipeline.files import write_text
+from training.pipeline.run import Run
 
 HEADS = ("score.", "classifier.", "pooler.")  # what a base may lack
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*")

@@ -15,8 +15,10 @@ from typing import Any
 from plaudit.errors import TooLong, UsageError
 from service.scoring.encoder import Encoder
 from training.pipeline.config import Recipe
-from training.pipeline.records import Problem, Program, read_problems, read_programs
-from training.pipeline.run import Progress, Run, read_jsonl
+from training.pipeline.files import read_jsonl
+from training.pipeline.progress import StageProgress
+from training.pipeline.records import Problem, ProgramRecord, read_problems, read_programs
+from training.pipeline.run import Run
 from training.reward_model.base_model import encoder_of
 from training.reward_model.finalize import held_out
 from training.reward_model.tokenizer import presented
@@ -106,7 +108,7 @@ def rows_of(recipe: Recipe, run: Run, encoder: Encoder, fold: str) -> Iterator[d
     problems = read_problems(run.path("problems.jsonl"))
     programs = {program.program_id: program for program in read_programs(run.path("verified.jsonl"))}
     pairs = [r for r in read_jsonl(run.path("pairs.jsonl")) if r["fold"] == fold]
-    progress = Progress(run, f"fit: {fold} pairs encoded", len(pairs))
+    progress = StageProgress(run, f"fit: {fold} pairs encoded", len(pairs))
     known: dict[tuple[str, str], tuple[int, ...] | None] = {}
     task_id = ""
     for at, r in enumerate(pairs):
@@ -138,7 +140,7 @@ def _form(recipe: Recipe, pair: dict[str, Any], problem: Problem) -> str:
 def _encoded(
     encoder: Encoder,
     problem: Problem,
-    program: Program,
+    program: ProgramRecord,
     form: str,
     known: dict[tuple[str, str], tuple[int, ...] | None],
 ) -> tuple[int, ...] | None:

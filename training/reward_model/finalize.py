@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import TooLong, UsageError
+from training.pipeline.files import read_jsonl, write_jsonl
 from training.pipeline.metrics import platt
-from training.pipeline.records import Problem, Program
-from training.pipeline.run import Run, read_jsonl, write_jsonl
+from training.pipeline.records import Problem, ProgramRecord
+from training.pipeline.run import Run
 
 if TYPE_CHECKING:
     from service.scoring.encoder import Encoded, Encoder
@@ -23,7 +24,7 @@ GOLDEN = Path(__file__).parents[1] / "recipes" / "golden.jsonl"
 def finish_checkpoint(
     run: Run,
     problems: dict[str, Problem],
-    programs: Iterable[Program],
+    programs: Iterable[ProgramRecord],
     *,
     scores: Sequence[float] | None = None,
     threads: int = 1,
@@ -48,7 +49,7 @@ def finish_checkpoint(
     return found
 
 
-def held_out(problems: dict[str, Problem], programs: Iterable[Program]) -> list[Program]:
+def held_out(problems: dict[str, Problem], programs: Iterable[ProgramRecord]) -> list[ProgramRecord]:
     """The independent samples of validation problems that have a pass rate, in their order."""
     return [
         program
@@ -57,7 +58,9 @@ def held_out(problems: dict[str, Problem], programs: Iterable[Program]) -> list[
     ]
 
 
-def calibrate(model: RewardModel, folder: Path, held: Sequence[Program], scores: Sequence[float]) -> dict[str, float]:
+def calibrate(
+    model: RewardModel, folder: Path, held: Sequence[ProgramRecord], scores: Sequence[float]
+) -> dict[str, float]:
     """Fit Platt's a and b on these samples and their scores, each problem with the same weight."""
     from service.scoring.reward_model import Calibration
 
@@ -96,6 +99,6 @@ def golden_texts(encoder: Encoder) -> list[tuple[dict[str, Any], Encoded]]:
     return found
 
 
-def score_programs(model: RewardModel, problems: dict[str, Problem], programs: Sequence[Program]) -> list[float]:
+def score_programs(model: RewardModel, problems: dict[str, Problem], programs: Sequence[ProgramRecord]) -> list[float]:
     """The served scores of these programs, in their order; a prompt cut on the left where it does not fit."""
     return model.score([model.encode(problems[p.task_id].prompt, p.completion, "truncate_left") for p in programs])

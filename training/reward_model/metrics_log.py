@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Mapping
 from typing import Any, Self
 
-from training.pipeline.run import Run, read_jsonl, write_jsonl
+from training.pipeline.files import read_jsonl, write_jsonl
+from training.pipeline.run import Run
 
 
 class Course:

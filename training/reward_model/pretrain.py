@@ -16,10 +16,14 @@ from typing import Any
 
 from service.scoring.encoder import load_tokenizer
 from training.pipeline.config import Recipe
-from training.pipeline.run import Progress, Run, digest, read_jsonl
+from training.pipeline.digests import content_key
+from training.pipeline.files import read_jsonl
+from training.pipeline.progress import StageProgress
+from training.pipeline.run import Run
 
 IGNORED = -100
 SAVE_EVERY_S = 120.0
+SOLUTION_PASSES = 2  # how often the training problems' passing programs are repeated in a pass
 
 
 def pretrain(recipe: Recipe, run: Run) -> dict[str, object]:
@@ -36,9 +40,9 @@ def pretrain(recipe: Recipe, run: Run) -> dict[str, object]:
     model = new_model(recipe, len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id)
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     state_path = run.path("pretrain.state.pt")
-    resumed = run.resumable_key("pretrain", digest(settings, recipe.seed, len(rows)))
+    resumed = run.resumable_key("pretrain", content_key(settings, recipe.seed, len(rows)))
     first = load_state(state_path, model, optimiser) if resumed else 0
-    progress = Progress(run, "pretrain", sum(map(len, plan)))
+    progress = StageProgress(run, "pretrain", sum(map(len, plan)))
     saved, done, loss_sum, loss_steps = time.monotonic(), sum(map(len, plan[:first])), 0.0, 0
     tail = max(1, len(plan) // 20)
     for step, batch in enumerate(plan[first:], start=first):
@@ -97,7 +101,7 @@ def batches(rows: list[dict[str, Any]], recipe: Recipe) -> list[list[int]]:
     plan: list[list[int]] = []
     budget = settings.max_tokens
     while budget > 0 and rows:
-        order = corpus + solutions * settings.solution_passes
+        order = corpus + solutions * SOLUTION_PASSES
         draw.shuffle(order)
         # Sorting inside a window of many batches keeps padding low and the order of lengths random.
         window = 16 * settings.batch_tokens // max(1, sum(lengths) // len(lengths))

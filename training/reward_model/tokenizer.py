@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from service.scoring.reward_model import Encoder, RewardModelSpec
-from training.data.collect import HeldOut
 from training.data.corpus import corpus_functions
+from training.data.decontaminate import HeldOut
 from training.pipeline.config import Recipe
-from training.pipeline.records import Program, read_problems, read_programs
-from training.pipeline.run import Run, write_jsonl
+from training.pipeline.files import write_jsonl
+from training.pipeline.records import ProgramRecord, read_problems, read_programs
+from training.pipeline.run import Run
 
 PAD, PROMPT, COMPLETION, END = "<|pad|>", "<|prompt|>", "<|completion|>", "<|end|>"
 TEMPLATE = f"{PROMPT}{{prompt}}{COMPLETION}{{completion}}{END}"
@@ -117,7 +118,7 @@ def train_tokenizer(texts: list[str], recipe: Recipe) -> Any:
     return fast
 
 
-def presented(program: Program, prompt: str, entry_point: str, form: str) -> tuple[str, str]:
+def presented(program: ProgramRecord, prompt: str, entry_point: str, form: str) -> tuple[str, str]:
     """The same program as other clients would send it: (prompt, completion) for `body`, `program` or `fenced`."""
     if form == "body":
         return prompt, program.completion

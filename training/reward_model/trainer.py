@@ -23,10 +23,12 @@ from plaudit.errors import TooLong, UsageError
 from service.scoring.checkpoint import locate, revision_of
 from service.scoring.encoder import load_tokenizer
 from training.pipeline.config import Recipe
-from training.pipeline.manifest import digest_of
+from training.pipeline.digests import content_key, file_digest
+from training.pipeline.files import read_jsonl
 from training.pipeline.metrics import auc, mean
-from training.pipeline.records import Problem, Program, read_problems, read_programs
-from training.pipeline.run import Progress, Run, digest, read_jsonl
+from training.pipeline.progress import StageProgress
+from training.pipeline.records import Problem, ProgramRecord, read_problems, read_programs
+from training.pipeline.run import Run
 from training.reward_model.base_model import check_base, encoder_of, load_base, pad_token, write_checkpoint
 from training.reward_model.finalize import finish_checkpoint, golden_texts
 from training.reward_model.metrics_log import Course
@@ -87,12 +89,14 @@ def fit(recipe: Recipe, run: Run) -> dict[str, object]:
         model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
     )
     origin = [revision_of(base)] if base is not None else []
-    resumed = run.resumable_key("fit", digest(settings, recipe.seed, digest_of(run.path("pairs.jsonl")), *origin))
+    resumed = run.resumable_key(
+        "fit", content_key(settings, recipe.seed, file_digest(run.path("pairs.jsonl")), *origin)
+    )
     state_path = run.path("fit.state.pt")
     first = load_state(state_path, model, optimiser) if resumed else 0
     if not first:
         run.path("fit.jsonl").unlink(missing_ok=True)  # rows of another fit
-    progress, saved = Progress(run, "fit", len(steps)), time.monotonic()
+    progress, saved = StageProgress(run, "fit", len(steps)), time.monotonic()
     per_epoch = max(1, len(steps) // settings.epochs)
     with Course(run, "fit", first) as course:
         for step, groups in enumerate(steps[first:], start=first):
@@ -136,7 +140,7 @@ def _members(better: dict[str, set[tuple[str, str]]]) -> list[str]:
 Encodings = dict[tuple[str, str], tuple[tuple[int, ...], tuple[int, ...]]]
 
 
-def encode_programs(encoder: Encoder, problems: dict[str, Problem], programs: Sequence[Program]) -> Encodings:
+def encode_programs(encoder: Encoder, problems: dict[str, Problem], programs: Sequence[ProgramRecord]) -> Encodings:
     """(program, form) → (ids of the prompt, ids of the rest), for every program that is not too long."""
     made: Encodings = {}
     for program in programs:
@@ -184,7 +188,7 @@ def train_step(
     optimiser: Any,
     groups: Sequence[Group],
     encoded: Encodings,
-    programs: dict[str, Program],
+    programs: dict[str, ProgramRecord],
     better: dict[str, set[tuple[str, str]]],
     recipe: Recipe,
 ) -> float:
@@ -303,14 +307,14 @@ def base_model(base: Path) -> Any:
 
 
 def validate(
-    model: Any, encoder: Encoder, problems: dict[str, Problem], programs: dict[str, Program], held: set[str]
+    model: Any, encoder: Encoder, problems: dict[str, Problem], programs: dict[str, ProgramRecord], held: set[str]
 ) -> dict[str, float]:
     """Mean within-problem AUC on the validation fold, apart for sampled problems and the others."""
     import torch
 
     from training.reward_model.packed_forward import group_scores
 
-    by_task: dict[str, list[Program]] = defaultdict(list)
+    by_task: dict[str, list[ProgramRecord]] = defaultdict(list)
     for program in programs.values():
         if program.task_id in held and program.origin != "mutant":
             by_task[program.task_id].append(program)

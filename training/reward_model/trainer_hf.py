@@ -28,10 +28,11 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from plaudit.errors import UsageError
 from service.scoring.checkpoint import locate, revision_of
-from training.pipeline.config import Fit, Recipe
-from training.pipeline.manifest import digest_of
+from training.pipeline.config import FitConfig, Recipe
+from training.pipeline.digests import content_key, file_digest
+from training.pipeline.progress import StageProgress
 from training.pipeline.records import read_problems, read_programs
-from training.pipeline.run import Progress, Run, digest
+from training.pipeline.run import Run
 from training.reward_model.base_model import check_base, load_base, pad_token, write_checkpoint
 from training.reward_model.dataset import Pairs, load_pairs
 from training.reward_model.finalize import finish_checkpoint, golden_texts
@@ -40,6 +41,7 @@ from training.reward_model.metrics_log import Course
 
 WHOLE = "whole"  # the mark of a state that was written to its end
 UNTOLD = ("_runtime", "_per_second", "num_tokens")  # no two runs have these the same
+LORA_ALPHA = 32.0  # LoRA's scale is this over its rank
 WAIT_S = 6 * 3600  # ranks wait for the first one's encoding
 
 
@@ -54,7 +56,7 @@ def fit_pretrained(recipe: Recipe, run: Run) -> dict[str, object]:
     base = locate(settings.base)
     with args.main_process_first(local=False):
         if args.process_index == 0:
-            key = digest(settings, recipe.seed, digest_of(run.path("pairs.jsonl")), revision_of(base))
+            key = content_key(settings, recipe.seed, file_digest(run.path("pairs.jsonl")), revision_of(base))
             if not run.resumable_key("fit", key):
                 shutil.rmtree(states, ignore_errors=True)
                 run.path("fit.jsonl").unlink(missing_ok=True)
@@ -176,19 +178,18 @@ def keep_float32(trainer: Any) -> None:
         )
 
 
-def lora(settings: Fit) -> Any:
+def lora(settings: FitConfig) -> Any:
     """PEFT's configuration, or None for a fit of every weight. The head is trained whole in both."""
     if not settings.lora_rank:
         return None
     from peft import LoraConfig
 
-    targets = settings.lora_targets
     return LoraConfig(
         task_type="SEQ_CLS",
         r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
+        lora_alpha=LORA_ALPHA,
         lora_dropout=0.0,
-        target_modules=targets[0] if targets == ("all-linear",) else list(targets),
+        target_modules="all-linear",
         modules_to_save=["score"],
     )
 
@@ -263,7 +264,7 @@ class PairCollator:
 class PairTrainer(RewardTrainer):  # type: ignore[misc]
     """TRL's trainer with weights, and with our loss: the one that the group loop has."""
 
-    fit_settings: Fit
+    fit_settings: FitConfig
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None: a state of the trainer is read by nobody, and the checkpoint's card is `publish`'s."""
@@ -287,11 +288,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, run: Run, course: Course) -> None:
         self._run, self._course = run, course
-        self._progress: Progress | None = None
+        self._progress: StageProgress | None = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
-            self._progress = self._progress or Progress(self._run, "fit", state.max_steps)
+            self._progress = self._progress or StageProgress(self._run, "fit", state.max_steps)
             self._progress.at(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:

@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import UsageError
-from training.data.collect import HeldOut
-from training.pipeline.records import Problem, Program, program_of
-from training.pipeline.run import digest, read_jsonl
+from training.data.decontaminate import HeldOut
+from training.data.programs import program_of
+from training.pipeline.digests import content_key
+from training.pipeline.files import read_jsonl
+from training.pipeline.records import Problem, ProgramRecord
 
 SOURCE = "service"
 LICENSE = "the callers' own"
@@ -32,7 +34,7 @@ class Seen:
     """Groups of the log as problems of the training fold, with their judged programs, and how many were left out."""
 
     problems: dict[str, Problem]
-    programs: dict[str, list[Program]]
+    programs: dict[str, list[ProgramRecord]]
     held_out: int
 
 
@@ -44,12 +46,12 @@ def read_seen(folder: str, known: Iterable[Problem], ngram: int) -> Seen:
     held = HeldOut(known, ngram)
     prompts = {problem.prompt.strip() for problem in known if problem.fold != "train"}
     problems: dict[str, Problem] = {}
-    programs: dict[str, dict[str, Program]] = {}
+    programs: dict[str, dict[str, ProgramRecord]] = {}
     dropped: set[str] = set()
     for path in sorted(Path(folder).glob("candidates-*.jsonl")):
         for line in read_jsonl(path):
             prompt = text_of(line["prompt"])
-            name = f"seen/{digest(prompt, line['tests'], line['language'])}"
+            name = f"seen/{content_key(prompt, line['tests'], line['language'])}"
             if prompt.strip() in prompts or held.touches(prompt):
                 dropped.add(name)
                 continue

@@ -28,8 +28,10 @@ from typing import Any
 
 from plaudit.errors import UsageError
 from training.pipeline.config import Recipe
-from training.pipeline.records import Problem, Program, read_problems, read_programs, row
-from training.pipeline.run import Run, digest, read_jsonl, write_jsonl
+from training.pipeline.digests import content_key
+from training.pipeline.files import read_jsonl, write_jsonl
+from training.pipeline.records import Problem, ProgramRecord, as_row, read_problems, read_programs
+from training.pipeline.run import Run
 from training.reward_model.tokenizer import load_encoder
 from training.rewardranker import policy
 from training.rewardranker.from_service_log import Seen, read_seen
@@ -65,14 +67,14 @@ class Loop:
         settings = self.recipe.iterate
         self.train, self.held = self._fold("train", settings.problems), self._fold("test", settings.held_out)
         drawing = (settings.temperature, settings.max_new_tokens, self.recipe.seed)
-        self.key = digest(backbone, settings.sft_epochs, settings.sft_lr, self.recipe.seed)
+        self.key = content_key(backbone, settings.sft_epochs, policy.SFT_LR, self.recipe.seed)
         self.step(self.base, "sft", self.key, self._sft)
-        self.key = digest(self.key, drawing, settings.problems, settings.samples, self.recipe.verify.cpu_s)
+        self.key = content_key(self.key, drawing, settings.problems, settings.samples, self.recipe.verify.cpu_s)
         self.step(self.base, "samples", self.key, self._samples)
-        self.report_key = digest(settings.held_out, settings.candidates, drawing)
+        self.report_key = content_key(settings.held_out, settings.candidates, drawing)
         sft = self.run.path("iterate/sft")
-        self.step(self.base, "held_out", digest(self.key, self.report_key), lambda: self._answer(self.base, sft))
-        self.step(self.base, "greedy", digest(self.key, self.report_key), self._greedy)
+        self.step(self.base, "held_out", content_key(self.key, self.report_key), lambda: self._answer(self.base, sft))
+        self.step(self.base, "greedy", content_key(self.key, self.report_key), self._greedy)
 
     def folder(self, number: int) -> Run:
         """Where a round writes; the first is the same in every mode."""
@@ -84,11 +86,11 @@ class Loop:
         from service.scoring.reward_model import RewardModel
 
         recipe, here = self.seeded, self.folder(number)
-        data_key = self.key if number == 1 else digest(self.mined_key, recipe.iterate.mode)
-        key = digest(data_key, recipe.pair, recipe.fit, recipe.seed)
+        data_key = self.key if number == 1 else content_key(self.mined_key, recipe.iterate.mode)
+        key = content_key(data_key, recipe.pair, recipe.fit, recipe.seed)
         self.step(here, "reranker", key, lambda: self._reranker(here, number))
         reranker, sft = RewardModel.load(here.path("checkpoint/config.json").parent), self.run.path("iterate/sft")
-        key = digest(key, recipe.ppo)
+        key = content_key(key, recipe.ppo)
         self.step(
             here,
             "ppo",
@@ -96,10 +98,10 @@ class Loop:
             lambda: policy.reinforce(recipe, here, self.encoder, self.train, sft, reranker),
         )
         generator = here.path("ppo/config.json").parent
-        self.step(here, "held_out", digest(key, self.report_key), lambda: self._answer(here, generator))
-        self.step(here, "scores", digest(key, self.report_key), lambda: self._score(here, reranker))
+        self.step(here, "held_out", content_key(key, self.report_key), lambda: self._answer(here, generator))
+        self.step(here, "scores", content_key(key, self.report_key), lambda: self._score(here, reranker))
         settings = recipe.iterate
-        self.mined_key = digest(
+        self.mined_key = content_key(
             key,
             settings.mined_problems,
             settings.mined_samples,
@@ -126,18 +128,18 @@ class Loop:
         from training.rewardranker.microworld import microworld
 
         recipe = self.recipe
-        key = digest(recipe.world, recipe.tokenize, recipe.fit.max_length, recipe.seed)
+        key = content_key(recipe.world, recipe.tokenize, recipe.fit.max_length, recipe.seed)
         self.step(self.run, "microworld", key, lambda: microworld(recipe, self.run))
-        key = digest(key, recipe.pretrain)
+        key = content_key(key, recipe.pretrain)
         self.step(self.run, "pretrain", key, lambda: pretrain(recipe, self.run))
 
     def _fold(self, fold: str, count: int) -> list[Problem]:
         found = [p for p in self.problems.values() if p.fold == fold and p.task_id not in self.seen.problems]
-        return sorted(found, key=lambda problem: digest(self.recipe.seed, problem.task_id))[:count]
+        return sorted(found, key=lambda problem: content_key(self.recipe.seed, problem.task_id))[:count]
 
     def _sft(self) -> dict[str, Any]:
         """On one passing solution a problem, the reference first."""
-        chosen: dict[str, Program] = {}
+        chosen: dict[str, ProgramRecord] = {}
         for program in read_programs(self.run.path("programs.jsonl")):
             if self.problems[program.task_id].fold != "train" or program.pass_rate != 1.0:
                 continue
@@ -157,7 +159,7 @@ class Loop:
         found = [program for group in programs.values() for program in group]
         names = {problem.task_id for problem in self.train}
         known = [p for p in read_programs(self.run.path("programs.jsonl")) if p.task_id in names and p.pass_rate == 1.0]
-        write_jsonl(self.base.path("data.jsonl"), map(row, merged(found, known)))
+        write_jsonl(self.base.path("data.jsonl"), map(as_row, merged(found, known)))
         copies = sum(program.copies for program in found)
         passing = sum(program.copies for program in found if program.pass_rate == 1.0)
         return {"completions": copies, "programs": len(found), "pass_rate": round(passing / max(1, copies), 4)}
@@ -170,7 +172,7 @@ class Loop:
         asked: Sequence[Problem],
         count: int,
         also: dict[str, list[str]] | None = None,
-    ) -> dict[str, list[Program]]:
+    ) -> dict[str, list[ProgramRecord]]:
         model, recipe = policy.load_generator(generator), self.recipe if here is self.base else self.seeded
         drawn = policy.draw(model, self.encoder, asked, count, recipe, here, f"{here.folder.name}:{name}")
         texts = {problem.task_id: made for problem, made in zip(asked, drawn, strict=True)}
@@ -180,7 +182,7 @@ class Loop:
 
     def _reranker(self, here: Run, number: int) -> dict[str, Any]:
         """`pair` and `fit` as they are, on the data of this round."""
-        from training.data.preferences import pair
+        from training.data.preferences import build_pairs
         from training.reward_model.trainer import fit
 
         for name in ("tokenizer", "pretrained"):
@@ -192,9 +194,9 @@ class Loop:
             ]
             data = merged(data, [program for programs in added for program in programs])
         used = {program.task_id for program in data}
-        write_jsonl(here.path("problems.jsonl"), (row(p) for name, p in self.problems.items() if name in used))
-        write_jsonl(here.path("verified.jsonl"), map(row, data))
-        pairs = pair(self.seeded, here)
+        write_jsonl(here.path("problems.jsonl"), (as_row(p) for name, p in self.problems.items() if name in used))
+        write_jsonl(here.path("verified.jsonl"), map(as_row, data))
+        pairs = build_pairs(self.seeded, here)
         if not pairs.get("train_problems"):
             raise UsageError("no problem has a better and a worse program: sample more, or a stronger generator")
         return {"programs": len(data), "pairs": pairs["pairs"], **fit(self.seeded, here)}
@@ -202,7 +204,7 @@ class Loop:
     def _answer(self, here: Run, generator: Path) -> dict[str, Any]:
         """`held_out.jsonl`: executed candidates on the test problems."""
         programs = self._programs(here, "held_out", generator, self.held, self.recipe.iterate.candidates)
-        write_jsonl(here.path("held_out.jsonl"), (row(p) for group in programs.values() for p in group))
+        write_jsonl(here.path("held_out.jsonl"), (as_row(p) for group in programs.values() for p in group))
         rates = [mean_pass(group) for group in programs.values()]
         return {"problems": len(rates), "pass_rate": round(sum(rates) / max(1, len(rates)), 4)}
 
@@ -211,7 +213,7 @@ class Loop:
         made = policy.draw(model, self.encoder, self.held, 1, self.recipe, self.base, "greedy", greedy=True)
         drawn = {problem.task_id: texts for problem, texts in zip(self.held, made, strict=True)}
         programs = execute(self.recipe, self.base, self.problems, drawn)
-        write_jsonl(self.base.path("greedy.jsonl"), (row(p) for group in programs.values() for p in group))
+        write_jsonl(self.base.path("greedy.jsonl"), (as_row(p) for group in programs.values() for p in group))
         return {"pass_rate": sum(mean_pass(group) for group in programs.values()) / max(1, len(programs))}
 
     def _score(self, here: Run, reranker: Any) -> dict[str, Any]:
@@ -235,7 +237,9 @@ class Loop:
 
     def _mine(self, here: Run, number: int, generator: Path, reranker: Any) -> dict[str, Any]:
         settings = self.recipe.iterate
-        asked = sorted(self.train, key=lambda p: digest(self.seeded.seed, number, p.task_id))[: settings.mined_problems]
+        asked = sorted(self.train, key=lambda p: content_key(self.seeded.seed, number, p.task_id))[
+            : settings.mined_problems
+        ]
         trainable = {problem.task_id: problem for problem in self._fold("train", len(self.problems))}
         also = recorded(settings.recorded, trainable)
         executed = self._programs(here, "mine", generator, asked, settings.mined_samples, also)
@@ -249,7 +253,7 @@ class Loop:
         agreed = self.seen.problems.keys() - {program.task_id for program in mined.hard}
         for mode in MODES:
             added = [program for program in mined.added(mode) if program.task_id not in agreed]
-            write_jsonl(here.path(f"mined.{mode}.jsonl"), map(row, added))
+            write_jsonl(here.path(f"mined.{mode}.jsonl"), map(as_row, added))
         return mined.summary()
 
 
@@ -264,7 +268,7 @@ def iterate(recipe: Recipe, run: Run) -> dict[str, object]:
     return write_report(loop)
 
 
-def mean_pass(programs: Sequence[Program]) -> float:
+def mean_pass(programs: Sequence[ProgramRecord]) -> float:
     """Share of these programs' completions that pass everything."""
     return sum(p.copies for p in programs if p.pass_rate == 1.0) / sum(p.copies for p in programs)
 

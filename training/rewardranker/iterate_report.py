@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from training.pipeline.files import write_text
 from training.pipeline.metrics import best_of_n, bootstrap, mean
-from training.pipeline.records import Problem, Program, read_programs
-from training.pipeline.run import write_text
+from training.pipeline.records import Problem, ProgramRecord, read_programs
 from training.rewardranker.iterate import mean_pass, read_scores
 
 if TYPE_CHECKING:
@@ -163,12 +163,12 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _by_task(programs: Sequence[Program]) -> dict[str, list[Program]]:
-    found: dict[str, list[Program]] = {}
+def _by_task(programs: Sequence[ProgramRecord]) -> dict[str, list[ProgramRecord]]:
+    found: dict[str, list[ProgramRecord]] = {}
     for program in programs:
         found.setdefault(program.task_id, []).append(program)
     return found
 
 
-def _solved(groups: Mapping[str, Sequence[Program]]) -> Values:
+def _solved(groups: Mapping[str, Sequence[ProgramRecord]]) -> Values:
     return {task: mean_pass(group) for task, group in groups.items()}

@@ -20,10 +20,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from training.data.programs import program_of
 from training.pipeline import config
 from training.pipeline.config import Recipe
-from training.pipeline.records import Fold, Problem, program_of, row
-from training.pipeline.run import Run, write_jsonl
+from training.pipeline.files import write_jsonl
+from training.pipeline.records import Fold, Problem, as_row
+from training.pipeline.run import Run
 from training.reward_model.tokenizer import load_encoder, train_tokenizer
 
 LICENSE = "Apache-2.0"
@@ -209,10 +211,10 @@ def microworld(recipe: Recipe, run: Run) -> dict[str, object]:
     tasks = draw_tasks(settings, recipe.seed)
     problems = [problem_of(task, settings, recipe.seed) for task in tasks]
     pairs = list(zip(tasks, problems, strict=True))
-    write_jsonl(run.path("problems.jsonl"), map(row, problems))
+    write_jsonl(run.path("problems.jsonl"), map(as_row, problems))
     write_jsonl(
         run.path("programs.jsonl"),
-        (row(program_of(p, p.canonical or "", "canonical", p.source, p.license, pass_rate=1.0)) for p in problems),
+        (as_row(program_of(p, p.canonical or "", "canonical", p.source, p.license, pass_rate=1.0)) for p in problems),
     )
     draw = random.Random(f"{recipe.seed}:text")
     train = [(task, problem) for task, problem in pairs if problem.fold == "train"]
@@ -240,7 +242,7 @@ def microworld(recipe: Recipe, run: Run) -> dict[str, object]:
     }
 
 
-def draw_tasks(settings: config.World, seed: int) -> list[MicroTask]:
+def draw_tasks(settings: config.WorldConfig, seed: int) -> list[MicroTask]:
     """`problems` tasks of distinct prompts; chains of two and three steps, no step twice in a chain."""
     draw = random.Random(f"{seed}:tasks")
     made: dict[str, MicroTask] = {}
@@ -252,7 +254,7 @@ def draw_tasks(settings: config.World, seed: int) -> list[MicroTask]:
     return list(made.values())
 
 
-def fold_of(family: str, settings: config.World, seed: int) -> Fold:
+def fold_of(family: str, settings: config.WorldConfig, seed: int) -> Fold:
     """Whole families go to one fold, by a hash of their name."""
     at = int.from_bytes(hashlib.sha256(f"{seed}:{family}".encode()).digest()[:4], "big") / 2**32
     if at < settings.test:
@@ -260,7 +262,7 @@ def fold_of(family: str, settings: config.World, seed: int) -> Fold:
     return "validation" if at < settings.test + settings.validation else "train"
 
 
-def problem_of(task: MicroTask, settings: config.World, seed: int) -> Problem:
+def problem_of(task: MicroTask, settings: config.WorldConfig, seed: int) -> Problem:
     """The task with its reference solution and its tests, one of them on the empty list."""
     canonical = task.prompt + body([step.code.format(c=step.c) for step in task.steps], task.end.code)
     draw = random.Random(f"{seed}:{task.prompt}")

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import InfraError, UsageError
-from training.data.verify import judge_all, task_of
+from training.data.judge_task import task_of
+from training.data.judging import judge_all
+from training.data.programs import program_of
 from training.pipeline.config import Recipe
-from training.pipeline.records import Problem, Program, program_of
-from training.pipeline.run import Run, read_jsonl
+from training.pipeline.files import read_jsonl
+from training.pipeline.records import Problem, ProgramRecord
+from training.pipeline.run import Run
 
 MODES = ("self_training", "hard_negatives")
 
@@ -29,13 +32,13 @@ MODES = ("self_training", "hard_negatives")
 class Mined:
     """What a round found: `positives` and `hard` are distinct programs, the counts are of completions."""
 
-    positives: tuple[Program, ...]
-    hard: tuple[Program, ...]
+    positives: tuple[ProgramRecord, ...]
+    hard: tuple[ProgramRecord, ...]
     completions: int
     failures: int
     high_scoring: int
 
-    def added(self, mode: str) -> list[Program]:
+    def added(self, mode: str) -> list[ProgramRecord]:
         """The programs that this mode adds to the reranker's data."""
         if mode not in MODES:
             raise UsageError(f"iterate.mode {mode!r} is not one of {', '.join(MODES)}")
@@ -55,12 +58,12 @@ class Mined:
 
 def execute(
     recipe: Recipe, run: Run, problems: Mapping[str, Problem], drawn: Mapping[str, Sequence[str]]
-) -> dict[str, list[Program]]:
+) -> dict[str, list[ProgramRecord]]:
     """Distinct programs of every problem with their pass rates; `copies` counts equal completions.
 
     What the sandbox could not judge is left out, never labelled; raises `InfraError` past `max_infra_errors`.
     """
-    programs: dict[str, Program] = {}
+    programs: dict[str, ProgramRecord] = {}
     for task_id, completions in drawn.items():
         problem = problems[task_id]
         for text, copies in Counter(completions).items():
@@ -73,7 +76,7 @@ def execute(
     failed = [r for r in results.values() if r["status"] != "ok"]
     if len(failed) > recipe.verify.max_infra_errors * max(1, len(tasks)):
         raise InfraError(f"{len(failed)} of {len(tasks)} programs could not be judged; first: {failed[0]['detail']}")
-    judged: dict[str, list[Program]] = defaultdict(list)
+    judged: dict[str, list[ProgramRecord]] = defaultdict(list)
     for task, program in zip(tasks, programs.values(), strict=True):
         result = results[task.key]
         if result["status"] == "ok":
@@ -82,13 +85,13 @@ def execute(
     return dict(judged)
 
 
-def mine(executed: Mapping[str, Sequence[Program]], scores: Mapping[str, float], recipe: Recipe) -> Mined:
+def mine(executed: Mapping[str, Sequence[ProgramRecord]], scores: Mapping[str, float], recipe: Recipe) -> Mined:
     """Sort executed programs by their scores (of program ids)."""
     settings = recipe.iterate
     passing = [p for programs in executed.values() for p in programs if p.pass_rate == 1.0]
     anywhere = quantile([scores[p.program_id] for p in passing], settings.hard_quantile)
-    positives: list[Program] = []
-    hard: list[Program] = []
+    positives: list[ProgramRecord] = []
+    hard: list[ProgramRecord] = []
     failures = high = 0
     for programs in executed.values():
         good = sorted((p for p in programs if p.pass_rate == 1.0), key=lambda p: (scores[p.program_id], p.program_id))
@@ -110,9 +113,9 @@ def quantile(values: Sequence[float], at: float) -> float | None:
     return ordered[min(int(at * len(ordered)), len(ordered) - 1)] if ordered else None
 
 
-def merged(before: Sequence[Program], added: Sequence[Program]) -> list[Program]:
+def merged(before: Sequence[ProgramRecord], added: Sequence[ProgramRecord]) -> list[ProgramRecord]:
     """Both, distinct; a program that is known already counts once more often. Grouped by problem."""
-    by_id: dict[str, Program] = {}
+    by_id: dict[str, ProgramRecord] = {}
     for program in (*before, *added):
         known = by_id.get(program.program_id)
         by_id[program.program_id] = (

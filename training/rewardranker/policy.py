@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.pipeline.config import Recipe
+from training.pipeline.digests import content_key
+from training.pipeline.files import read_jsonl, write_jsonl
+from training.pipeline.progress import StageProgress
 from training.pipeline.records import Problem
-from training.pipeline.run import Progress, Run, digest, read_jsonl, write_jsonl
+from training.pipeline.run import Run
 from training.reward_model.pretrain import (
     SAVE_EVERY_S,
     keep_freed_memory,
@@ -31,11 +34,12 @@ if TYPE_CHECKING:
     from service.scoring.reward_model import Encoder, RewardModel
 
 BATCH = 128  # completions drawn at once
+SFT_LR = 3e-4  # peak learning rate of the supervised fine-tuning
 
 
 def seed_of(*parts: object) -> int:
     """A seed named by these parts."""
-    return int(digest(*parts)[:8], 16)
+    return int(content_key(*parts)[:8], 16)
 
 
 def load_generator(folder: Path) -> Any:
@@ -82,7 +86,7 @@ def draw(
 
     end = encoder.tokenizer.eos_token_id
     prompts = [prompt_ids(encoder, problem.prompt) for problem in problems for _ in range(count)]
-    progress, made = Progress(run, name, len(prompts)), list[str]()
+    progress, made = StageProgress(run, name, len(prompts)), list[str]()
     for start in range(0, len(prompts), BATCH):
         part = prompts[start : start + BATCH]
         seed = seed_of(recipe.seed, name, start)
@@ -103,11 +107,11 @@ def fine_tune(recipe: Recipe, run: Run, encoder: Encoder, documents: Sequence[tu
     for _ in range(settings.sft_epochs):
         shuffled.shuffle(order)
         plan += pack(order, [len(row) for row in rows], recipe.pretrain)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.sft_lr, betas=(0.9, 0.95), weight_decay=0.0)
-    progress, loss = Progress(run, "sft", len(plan)), 0.0
+    optimiser = torch.optim.AdamW(model.parameters(), lr=SFT_LR, betas=(0.9, 0.95), weight_decay=0.0)
+    progress, loss = StageProgress(run, "sft", len(plan)), 0.0
     for step, batch in enumerate(plan):
         for group in optimiser.param_groups:
-            group["lr"] = settings.sft_lr * schedule(step / len(plan), 0.05)
+            group["lr"] = SFT_LR * schedule(step / len(plan), 0.05)
         loss = train_step(model, optimiser, [rows[at] for at in batch], recipe.pretrain.sequence_tokens)
         progress.at(step + 1, f"loss {loss:.3f}")
     save_generator(model, encoder.tokenizer, run.path("iterate/sft/config.json").parent)
@@ -140,11 +144,11 @@ def reinforce(
     reference, end = load_generator(start), encoder.tokenizer.eos_token_id
     learner = Learner(policy, reference, settings, end, bfloat16=True)
     state = run.path("ppo.state.pt")
-    resumed = run.resumable_key("ppo", digest(settings, recipe.iterate, recipe.seed, reranker.revision))
+    resumed = run.resumable_key("ppo", content_key(settings, recipe.iterate, recipe.seed, reranker.revision))
     first = load_state(state, policy, learner.optimiser) if resumed else 0
     log = [r for r in read_jsonl(run.path("ppo.jsonl")) if r["iteration"] <= first] if first else []
     ids = [prompt_ids(encoder, problem.prompt) for problem in problems]
-    progress, saved = Progress(run, "ppo", settings.iterations), time.monotonic()
+    progress, saved = StageProgress(run, "ppo", settings.iterations), time.monotonic()
     for number in range(first, settings.iterations):
         seed = seed_of(recipe.seed, "ppo", reranker.revision, number)
         picks = random.Random(seed).sample(range(len(problems)), min(settings.prompts, len(problems)))

@@ -11,7 +11,7 @@ An iteration samples completions with the current policy, scores them, and makes
 The value head reads the policy's own hidden states: V_t is the value before token t. Advantages are whitened over the
 iteration's tokens. Scores are whitened over the iteration's completions (mean 0, variance 1), so the KL weight means
 the same for every reward model; the KL part is not whitened. A token is an action from the completion's first to its
-end token, which is one; a completion that was cut before its end has `no_end_penalty` taken off its whitened score.
+end token, which is one; a completion that was cut before its end has `NO_END_PENALTY` taken off its whitened score.
 π and ref are the distributions that are sampled from: both models' logits are divided by the sampling temperature.
 
 Everything is float32 unless the caller opens an autocast; the device is the model's. Only the CPU path has been run.
@@ -27,7 +27,11 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from training.pipeline.config import PPO
+    from training.pipeline.config import PPOConfig
+
+VALUE_CLIP = 0.2  # ε_V: how far a value may move in one iteration
+VALUE_WEIGHT = 0.1  # of L_V in the loss
+NO_END_PENALTY = 1.0
 
 # Completions' texts under their prompts' numbers → one score each.
 Scorer = Callable[[Sequence[int], Sequence[Sequence[int]]], list[float]]
@@ -142,7 +146,9 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip:
 class Learner:
     """A policy on its way: sample → score → learn, an iteration at a time."""
 
-    def __init__(self, policy: ActorCritic, reference: Any, settings: PPO, end: int, *, bfloat16: bool = False) -> None:
+    def __init__(
+        self, policy: ActorCritic, reference: Any, settings: PPOConfig, end: int, *, bfloat16: bool = False
+    ) -> None:
         self.policy, self.reference, self.settings, self.end, self.bfloat16 = policy, reference, settings, end, bfloat16
         self.optimiser = torch.optim.AdamW(policy.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0)
 
@@ -158,7 +164,7 @@ class Learner:
         rollout = rollout_of(prompts, completions, device)
         raw = torch.tensor(scores, dtype=torch.float32, device=device)
         ended = torch.tensor([ids[-1] == self.end for ids in completions], device=device)
-        whole = (whiten(raw) if settings.whiten else raw) - settings.no_end_penalty * (~ended).float()
+        whole = whiten(raw) - NO_END_PENALTY * (~ended).float()
         with torch.no_grad(), self._precision():
             old, old_values = self.policy(rollout)
             hidden = hidden_states(self.reference, rollout)
@@ -178,10 +184,10 @@ class Learner:
                 losses = torch.stack(
                     [
                         policy_loss(log_probs, old[index], gains[index], part.mask, settings.clip),
-                        value_loss(values, old_values[index], returns[index], part.mask, settings.value_clip),
+                        value_loss(values, old_values[index], returns[index], part.mask, VALUE_CLIP),
                     ]
                 )
-                torch.autograd.backward(losses[0] + settings.value_weight * losses[1])
+                torch.autograd.backward(losses[0] + VALUE_WEIGHT * losses[1])
                 nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
                 self.optimiser.step()
                 self.optimiser.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""The running half of `synthesize`: which tests of a draft stay, how strong they are, and what is asked for more."""
+"""The running half of `synthesize`: which tests of a draft stay, how strong they are, and where more are requested."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plaudit.errors import InfraError
-from training.data.verify import Task, judge_all
-from training.generation.batch import ask_all
-from training.generation.sources import Ask, Usage, seed_of
+from training.data.judge_task import MUTANT_CPU_S, JudgeTask
+from training.data.judging import judge_all
+from training.data.programs import example_prompt
+from training.generation.batch import complete_all
+from training.generation.sources.base import CompletionRequest, TokenUsage, request_seed
 from training.pipeline.config import Recipe
-from training.pipeline.records import Problem, example_prompt
-from training.pipeline.run import Run, digest
-from training.synthesis.mutation_score import Strength, strength, wrong_programs
-from training.synthesis.prompts import more_messages, written_of
+from training.pipeline.digests import content_key
+from training.pipeline.records import Problem
+from training.pipeline.run import Run
+from training.synthesis.mutation_score import SuiteStrength, suite_strength, wrong_programs
+from training.synthesis.prompts import more_messages, parse_writer_reply
 
 
 @dataclass(slots=True)
-class Draft:
-    """A question on its way. `tests` shrinks and grows; `program` is the oracle's."""
+class ProblemDraft:
+    """A question before it is a problem. `tests` shrinks and grows; `program` is the oracle's."""
 
     task_id: str
     source: str
@@ -29,10 +32,11 @@ class Draft:
     tests: list[str]
     entry_point: str
     program: str = ""
-    strength: Strength | None = None
+    strength: SuiteStrength | None = None
     extended: int = 0
 
     def problem(self) -> Problem:
+        """The problem as it would be kept now."""
         prompt = example_prompt(self.question, self.tests[0]) if self.tests else self.question
         return Problem(
             task_id=self.task_id,
@@ -48,8 +52,8 @@ class Draft:
 
 
 @dataclass(slots=True)
-class Account:
-    """What became of everything: counts, and a row for every question that was dropped."""
+class SynthesisLog:
+    """Counts of everything that `synthesize` did, and a row for every question that it dropped."""
 
     counts: Counter[str] = field(default_factory=Counter)
     dropped: list[dict[str, str]] = field(default_factory=list)
@@ -57,83 +61,95 @@ class Account:
     before_tests: Counter[str] = field(default_factory=Counter)
 
     def drop(self, task_id: str, reason: str, detail: str = "") -> None:
+        """Record that a question was dropped; `reason` is a key of `report.DROP_REASONS`."""
         self.counts[f"dropped_{reason}"] += 1
         self.dropped.append({"task_id": task_id, "reason": reason, "detail": detail})
 
 
-def sifted(recipe: Recipe, run: Run, drafts: Sequence[Draft], account: Account) -> list[Draft]:
-    """The drafts with the tests that the oracle's program passes, twice; those that could not be run are left out."""
+def filter_tests(recipe: Recipe, run: Run, drafts: Sequence[ProblemDraft], log: SynthesisLog) -> list[ProblemDraft]:
+    """The drafts with the tests that the oracle's program passes twice; those that could not be run are left out."""
     kept = list(drafts)
     for turn, count in ((1, "tests_failed_by_oracle"), (2, "tests_flaky")):
-        wanted = [(draft, draft.program) for draft in kept]
-        found = passes(recipe, run, wanted, f"synthesis/oracle-{turn}.jsonl", recipe.synthesize.cpu_s)
-        for draft, verdicts in zip(kept, found, strict=True):
-            if verdicts is not None:
-                account.counts[count] += verdicts.count(False)
-                draft.tests = [test for test, ok in zip(draft.tests, verdicts, strict=True) if ok]
-        kept = [draft for draft, verdicts in zip(kept, found, strict=True) if verdicts is not None]
+        programs = [(draft, draft.program) for draft in kept]
+        results = passed_tests(recipe, run, programs, f"synthesis/oracle-{turn}.jsonl", recipe.synthesize.cpu_s)
+        for draft, passed in zip(kept, results, strict=True):
+            if passed is not None:
+                log.counts[count] += passed.count(False)
+                draft.tests = [test for test, ok in zip(draft.tests, passed, strict=True) if ok]
+        kept = [draft for draft, passed in zip(kept, results, strict=True) if passed is not None]
     return kept
 
 
-def measured(recipe: Recipe, run: Run, drafts: Sequence[Draft], account: Account) -> list[Draft]:
-    """The drafts with the strength of their suites, and without the tests that no wrong program fails."""
-    wanted: list[tuple[Draft, str]] = []
-    wrong = []
+def measure_suites(recipe: Recipe, run: Run, drafts: Sequence[ProblemDraft], log: SynthesisLog) -> None:
+    """Set the strength of each draft's suite, and remove the tests that no wrong program fails."""
+    programs: list[tuple[ProblemDraft, str]] = []
+    mutants_of = []
     for draft in drafts:
-        found, stub = wrong_programs(draft.problem(), recipe.synthesize.mutants, recipe.seed)
-        wrong.append((found, stub))
-        wanted += [(draft, program) for program in (*found, stub)]
-    verdicts = iter(passes(recipe, run, wanted, "synthesis/wrong.jsonl", recipe.synthesize.mutant_cpu_s))
-    for draft, (found, _) in zip(drafts, wrong, strict=True):
-        by_mutant = {program: next(verdicts) for program in found}
-        draft.strength = strength(by_mutant, next(verdicts))
-        account.counts["tests_nothing_fails"] += len(draft.tests) - len(draft.strength.useful)
+        mutants, stub = wrong_programs(draft.problem(), recipe.synthesize.mutants, recipe.seed)
+        mutants_of.append(mutants)
+        programs += [(draft, program) for program in (*mutants, stub)]
+    results = iter(passed_tests(recipe, run, programs, "synthesis/wrong.jsonl", MUTANT_CPU_S))
+    for draft, mutants in zip(drafts, mutants_of, strict=True):
+        by_mutant = {program: next(results) for program in mutants}
+        draft.strength = suite_strength(by_mutant, next(results))
+        log.counts["tests_nothing_fails"] += len(draft.tests) - len(draft.strength.useful)
         draft.tests = [draft.tests[at] for at in draft.strength.useful]
-    return list(drafts)
 
 
-def extend(recipe: Recipe, run: Run, drafts: Sequence[Draft], account: Account, usage: Usage, turn: int) -> None:
-    """Ask for more tests where a suite is weak, and sift and measure those suites again, in place."""
-    weak = [draft for draft in drafts if draft.tests and is_weak(draft, recipe)]
-    asks = [
-        Ask(
-            f"{draft.task_id}+{turn}",
+def extend_weak_suites(
+    recipe: Recipe, run: Run, drafts: Sequence[ProblemDraft], log: SynthesisLog, usage: TokenUsage, turn: int
+) -> None:
+    """Request more tests where a suite is weak, and filter and measure those suites again, in place."""
+    weak = {f"{draft.task_id}+{turn}": draft for draft in drafts if draft.tests and is_weak(draft, recipe)}
+    requests = [
+        CompletionRequest(
+            key,
             more_messages(draft.question, tuple(draft.tests), _survivors(draft)),
             1,
-            seed_of(recipe.seed, f"{draft.task_id}+{turn}"),
+            request_seed(recipe.seed, key),
         )
-        for draft in weak
+        for key, draft in weak.items()
     ]
-    replies = ask_all(run, "synthesis/extended.jsonl", recipe.writer, asks, usage)
+    replies = complete_all(run, "synthesis/extended.jsonl", recipe.writer, requests, usage)
     grown = []
-    for draft in weak:
-        found = written_of(replies[f"{draft.task_id}+{turn}"].texts[0], question=draft.question)
-        fresh = [test for test in (found.tests if found else ()) if test not in draft.tests]
+    for key, draft in weak.items():
+        reply = parse_writer_reply(replies[key].texts[0], question=draft.question)
+        fresh = [test for test in (reply.tests if reply else ()) if test not in draft.tests]
         if fresh:
             grown.append((draft, list(draft.tests)))
             draft.tests += fresh
-    judged = sifted(recipe, run, [draft for draft, _ in grown], account)
+    judged = filter_tests(recipe, run, [draft for draft, _ in grown], log)
     for draft, before in grown:
-        if not any(draft is one for one in judged):
-            draft.tests = before  # the new ones are not known to be right
+        if not any(draft is other for other in judged):
+            draft.tests = before  # the new tests are not known to be right
             continue
         draft.extended = turn
-        account.counts["suites_extended"] += 1
-        account.counts["tests_asked_later"] += len(draft.tests) - len(before)
-    measured(recipe, run, judged, account)
+        log.counts["suites_extended"] += 1
+        log.counts["tests_asked_later"] += len(draft.tests) - len(before)
+    measure_suites(recipe, run, judged, log)
 
 
-def passes(
-    recipe: Recipe, run: Run, wanted: Sequence[tuple[Draft, str]], journal: str, cpu_s: float
+def passed_tests(
+    recipe: Recipe, run: Run, programs: Sequence[tuple[ProblemDraft, str]], journal: str, cpu_s: float
 ) -> list[tuple[bool, ...] | None]:
-    """Which of its draft's tests each program passes; None where it could not be judged.
+    """Which tests of its draft each program passes.
 
-    Raises `InfraError` when that happens to more than the recipe's share of them.
+    Args:
+        recipe: its `verify` section says where programs run.
+        run: holds the journal.
+        programs: a draft and a program that answers it.
+        journal: file of the run in which the results are kept.
+        cpu_s: limit of one test.
+
+    Returns:
+        One tuple per program, in the tests' order; None where the program could not be judged.
+
+    Raises:
+        InfraError: where more than `synthesize.max_infra_errors` of the programs could not be judged.
     """
-    settings = recipe.synthesize
     tasks = [
-        Task(
-            key=digest(program, draft.tests, draft.entry_point, cpu_s),
+        JudgeTask(
+            key=content_key(program, draft.tests, draft.entry_point, cpu_s),
             program_id=draft.task_id,
             solution=program,
             setup="",
@@ -143,27 +159,30 @@ def passes(
         )
         if draft.tests
         else None
-        for draft, program in wanted
+        for draft, program in programs
     ]
-    real = [task for task in tasks if task is not None]
-    results = judge_all(real, run, recipe.verify.processes, name=journal, settings=recipe.verify)
+    with_tests = [task for task in tasks if task is not None]
+    results = judge_all(with_tests, run, recipe.verify.processes, name=journal, settings=recipe.verify)
     failed = [result for result in results.values() if result["status"] != "ok"]
-    if len(failed) > settings.max_infra_errors * max(1, len(results)):
-        raise InfraError(f"{len(failed)} of {len(results)} programs could not be judged; first: {failed[0]['detail']}")
+    if len(failed) > recipe.synthesize.max_infra_errors * max(1, len(results)):
+        raise InfraError(
+            f"{len(failed)} of {len(results)} programs could not be judged, more than synthesize.max_infra_errors "
+            f"allows; the first: {failed[0]['detail']}"
+        )
     return [() if task is None else _passed(results[task.key], len(task.tests)) for task in tasks]
+
+
+def is_weak(draft: ProblemDraft, recipe: Recipe) -> bool:
+    """Whether the suite kills fewer mutants than the recipe wants."""
+    return draft.strength is not None and draft.strength.killed < recipe.synthesize.min_killed
 
 
 def _passed(result: dict[str, Any], num_tests: int) -> tuple[bool, ...] | None:
     if result["status"] != "ok":
         return None
-    verdicts = tuple(verdict == "passed" for verdict in result["verdicts"])
-    return verdicts if len(verdicts) == num_tests else (False,) * num_tests  # it never came to the tests
+    passed = tuple(verdict == "passed" for verdict in result["verdicts"])
+    return passed if len(passed) == num_tests else (False,) * num_tests  # the program ended before its tests
 
 
-def _survivors(draft: Draft) -> list[str]:
+def _survivors(draft: ProblemDraft) -> list[str]:
     return list(draft.strength.survivors) if draft.strength else []
-
-
-def is_weak(draft: Draft, recipe: Recipe) -> bool:
-    """Whether the suite kills fewer mutants than the recipe wants."""
-    return draft.strength is not None and draft.strength.killed < recipe.synthesize.min_killed

@@ -1,8 +1,9 @@
 """How strong a suite is: which wrong programs it tells from the right one.
 
-The wrong programs are mutants of the oracle's program and one stub that answers nothing. A test that none of them
-fails says nothing and goes; the share of the mutants that fail at least one test is the suite's strength. A mutant may
-happen to be right (equivalent to the original), so the share is a lower bound and 1.0 is not to be had everywhere.
+- The wrong programs are mutants of the oracle's program, and one stub that answers nothing.
+- A test that none of them fails is useless.
+- The suite's strength is the share of the mutants that fail a test. A mutant may be equivalent to the original, so the
+  share is a lower bound, and 1.0 cannot always be reached.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from training.pipeline.records import Problem
 
 
 @dataclass(frozen=True, slots=True)
-class Strength:
+class SuiteStrength:
     """`useful`: places of the tests that some wrong program fails; `survivors`: mutants that pass every test."""
 
     useful: tuple[int, ...]
@@ -31,14 +32,14 @@ class Strength:
 
 def wrong_programs(problem: Problem, count: int, seed: int) -> tuple[list[str], str]:
     """Mutants of the problem's reference solution, and a stub of its entry point."""
-    found = mutants(problem, count, random.Random(f"{seed}:{problem.task_id}"))[1:]
-    return found, f"def {problem.entry_point}(*args, **kwargs):\n    return NotImplemented\n"
+    wrong = mutants(problem, count, random.Random(f"{seed}:{problem.task_id}"))[1:]
+    return wrong, f"def {problem.entry_point}(*args, **kwargs):\n    return NotImplemented\n"
 
 
-def strength(mutant_verdicts: Mapping[str, Sequence[bool] | None], stub: Sequence[bool] | None) -> Strength:
-    """From who passes which test (in the tests' order); None: could not be judged, and says nothing."""
+def suite_strength(mutant_verdicts: Mapping[str, Sequence[bool] | None], stub: Sequence[bool] | None) -> SuiteStrength:
+    """Strength from the tests that each mutant and the stub pass, in the tests' order; None: could not be judged."""
     judged = {program: passes for program, passes in mutant_verdicts.items() if passes is not None}
     rows = [*judged.values(), *([stub] if stub is not None else [])]
     num_tests = max(map(len, rows), default=0)
     useful = tuple(at for at in range(num_tests) if any(not passes[at] for passes in rows))
-    return Strength(useful, tuple(program for program, passes in judged.items() if all(passes)), len(judged))
+    return SuiteStrength(useful, tuple(program for program, passes in judged.items() if all(passes)), len(judged))

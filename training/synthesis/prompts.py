@@ -1,4 +1,4 @@
-"""What the writer and the oracle of `synthesize` are asked, and what is made of their answers."""
+"""The prompts of `synthesize` to the writer and the oracle, and how their answers are read."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ Answer with one complete Python program in a single ```python code block, and no
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A question with its tests as the writer gave them; `dropped`: tests that are no assert, or that stood twice."""
+class WriterReply:
+    """A question with its tests as the writer gave them. `dropped` counts duplicates and what is not an assert."""
 
     question: str
     tests: tuple[str, ...]
@@ -66,10 +66,10 @@ class Written:
 
 
 def seed_messages(seed: dict[str, Any], tests: int) -> tuple[tuple[str, str], ...]:
-    """The writer's messages for a seed. Lines that print are taken out: they tempt to ask for output."""
+    """The writer's messages for a seed. Lines that print are removed: they lead to questions about output."""
     kept = [line for line in seed["program"].splitlines() if not line.startswith("print")]
-    told = seed.get("instruction")
-    instruction = f"\nIt was written for this task:\n\n{told.strip()}" if told else ""
+    task = seed.get("instruction")
+    instruction = f"\nIt was written for this task:\n\n{task.strip()}" if task else ""
     return ("system", SYSTEM), (
         "user",
         REQUEST.format(instruction=instruction, program="\n".join(kept).strip(), tests=tests),
@@ -77,7 +77,7 @@ def seed_messages(seed: dict[str, Any], tests: int) -> tuple[tuple[str, str], ..
 
 
 def more_messages(question: str, tests: tuple[str, ...], survivors: list[str]) -> tuple[tuple[str, str], ...]:
-    """The writer's messages for a suite that lets these wrong programs through."""
+    """The writer's messages for a suite that these wrong programs pass."""
     shown = "\n\n".join(f"```python\n{program.strip()}\n```" for program in survivors[:3])
     text = MORE.format(question=question, tests="\n".join(tests), survivors=shown, count=10)
     return ("system", SYSTEM), ("user", text)
@@ -88,22 +88,22 @@ def oracle_messages(question: str, tests: tuple[str, ...]) -> tuple[tuple[str, s
     return (("user", SOLVE.format(question=question, examples="\n".join(tests[:2]))),)
 
 
-def written_of(text: str, *, question: str | None = None) -> Written | None:
-    """A reply's question (or the known one) and tests; None where there is no such object in it."""
-    found = object_of(text)
-    if found is None:
+def parse_writer_reply(text: str, *, question: str | None = None) -> WriterReply | None:
+    """A reply's question (or the given one) and tests; None where the reply holds none."""
+    read = object_of(text)
+    if read is None:
         return None
-    value, repaired = found
+    value, repaired = read
     asked = value.get("question") if question is None else question
     tests = value.get("tests")
     if not isinstance(asked, str) or not asked.strip() or not isinstance(tests, list):
         return None
-    kept = list(dict.fromkeys(plain for test in tests if (plain := assert_of(test)) is not None))
-    return Written(asked.strip(), tuple(kept), repaired, len(tests) - len(kept))
+    kept = list(dict.fromkeys(spelled for test in tests if (spelled := normal_assert(test)) is not None))
+    return WriterReply(asked.strip(), tuple(kept), repaired, len(tests) - len(kept))
 
 
-def assert_of(test: object) -> str | None:
-    """The test in one spelling if it is a single assert that calls something; None otherwise."""
+def normal_assert(test: object) -> str | None:
+    """The test as `ast.unparse` spells it, if it is a single assert that calls something; None otherwise."""
     if not isinstance(test, str):
         return None
     try:
@@ -118,6 +118,6 @@ def assert_of(test: object) -> str | None:
 
 
 def oracle_program(text: str) -> str | None:
-    """The program of the oracle's answer, None where it gave none."""
+    """The program in the oracle's answer; None where there is none."""
     code = code_of(text, "python")
     return None if code is None else code.text

@@ -1,30 +1,29 @@
-"""The report of `synthesize`: how many came in, what was dropped and why, how strong the suites are."""
+"""The report of `synthesize`: how many questions were written, what was dropped and why, how strong the suites are."""
 
 from __future__ import annotations
 
 from typing import Any
 
-WHY = {
+DROP_REASONS = {
     "unreadable": "no question and tests in the reply",
-    "no_function": "the tests call no function of the question's",
+    "no_function": "the tests do not call a function of the question",
     "evaluation_exact": "is an evaluation problem",
     "evaluation_ngram": "shares a run of tokens with an evaluation problem",
     "no_oracle_program": "the oracle answered without code",
-    "not_judged": "could not be run (ours; a second run of the stage tries again)",
+    "not_judged": "could not be run, by a server error (a second run of the stage tries again)",
     "too_few_tests": "too few tests left",
-    "weak_suite": "the suite tells too few wrong programs from the right one",
     "duplicate": "the same question came before",
     "near_duplicate": "nearly the same question came before",
 }
-TESTS = {
-    "tests_no_single_assert": "no single assert that calls something, or written twice",
+TEST_DROP_REASONS = {
+    "tests_no_single_assert": "not a single assert that calls something, or written twice",
     "tests_failed_by_oracle": "failed by the oracle's program",
     "tests_flaky": "passed at first and failed the second time",
     "tests_nothing_fails": "failed by no wrong program",
 }
 
 
-def markdown(report: dict[str, Any]) -> str:
+def report_markdown(report: dict[str, Any]) -> str:
     """`report.json` for reading."""
     counts = report["counts"]
     lines = [
@@ -37,11 +36,11 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     rows = dict(report["sources"])
     if len(rows) > 1:
-        rows["all"] = {key: sum(one[key] for one in rows.values()) for key in next(iter(rows.values()))}
-    for source, one in rows.items():
+        rows["all"] = {key: sum(row[key] for row in rows.values()) for key in next(iter(rows.values()))}
+    for source, row in rows.items():
         lines.append(
-            f"| {source} | {one['before']} | {_each(one['before_tests'], one['before'])} | {one['after']} | "
-            f"{_each(one['after_tests'], one['after'])} |"
+            f"| {source} | {row['before']} | {_each(row['before_tests'], row['before'])} | {row['after']} | "
+            f"{_each(row['after_tests'], row['after'])} |"
         )
     seeds, repaired = counts.get("seeds", 0), counts.get("repaired", 0)
     lines += [
@@ -51,9 +50,9 @@ def markdown(report: dict[str, Any]) -> str:
         "| questions dropped because | |",
         "|---|---:|",
     ]
-    lines += [f"| {why} | {counts.get(f'dropped_{reason}', 0)} |" for reason, why in WHY.items()]
+    lines += [f"| {why} | {counts.get(f'dropped_{reason}', 0)} |" for reason, why in DROP_REASONS.items()]
     lines += ["", "| tests dropped because | |", "|---|---:|"]
-    lines += [f"| {why} | {counts.get(name, 0)} |" for name, why in TESTS.items()]
+    lines += [f"| {why} | {counts.get(name, 0)} |" for name, why in TEST_DROP_REASONS.items()]
     if report["killed"] is not None:
         killed, weak = f"{100 * report['killed']:.1f} %", report["weak"]
         lines += [
@@ -75,8 +74,8 @@ def markdown(report: dict[str, Any]) -> str:
             "|---|---|---|",
         ]
         lines += [
-            f"| {one['task_id']} | {one['reason']} | {one['detail'].replace('|', '/')[:100]} |"
-            for one in report["examples"]
+            f"| {row['task_id']} | {row['reason']} | {row['detail'].replace('|', '/')[:100]} |"
+            for row in report["examples"]
         ]
     tokens = "; ".join(f"{name} {prompt} in, {out} out" for name, (prompt, out) in report["tokens"].items())
     lines += ["", f"Tokens: {tokens}. Cost: {report['cost']:.2f}.", ""]

@@ -1,21 +1,21 @@
-"""Data sets of the hub as problems, programs and pairs: one module a schema, read by `datasets` without a copy.
+"""Data sets of the hub as problems, programs and pairs: one module per schema, streamed by `datasets`.
 
-`path` is a hub name, or a local file (`.jsonl`, `.json`, `.parquet`, gzipped or not) of the same schema. Nothing is
-trusted that can be run: a shipped pass rate is kept only if the recipe says so, otherwise `verify` makes a new one.
+`path` is a hub name, or a local file (`.jsonl`, `.json`, `.parquet`, gzipped or not) of the same schema. A shipped pass
+rate is used only if the recipe says so; otherwise `verify` runs the tests.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from plaudit.errors import HostLacks, UsageError
+from training.data.adapters.base import DatasetEntry
+from training.data.public_data import data_file
 from training.pipeline import config
-from training.pipeline.records import Problem, Program, data_file
-from training.pipeline.run import read_jsonl
+from training.pipeline.files import read_jsonl
 
 ADAPTERS = {
     "acecode-87k": "acecode",
@@ -29,48 +29,39 @@ ADAPTERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A problem with what the data set has of programs; `pairs`: (chosen, rejected) by program_id."""
-
-    problem: Problem
-    programs: tuple[Program, ...] = ()
-    pairs: tuple[tuple[str, str], ...] = ()
-
-
-def entries(hub: config.Hub) -> Iterator[Entry]:
+def entries(hub: config.HubConfig) -> Iterator[DatasetEntry]:
     """Every row of the data set that the recipe names, in its order. Raises `UsageError` for an unknown adapter."""
     if hub.adapter not in ADAPTERS:
         raise UsageError(f"hub.adapter must be one of {', '.join(ADAPTERS)}, not {hub.adapter!r}")
     module = importlib.import_module(f"training.data.adapters.{ADAPTERS[hub.adapter]}")
-    found: Iterator[Entry] = module.entries(rows(hub), hub)
-    return found
+    dataset_entries: Iterator[DatasetEntry] = module.entries(rows(hub), hub)
+    return dataset_entries
 
 
-def rows(hub: config.Hub) -> Iterable[dict[str, Any]]:
-    """The raw rows, streamed."""
+def rows(hub: config.HubConfig) -> Iterable[dict[str, Any]]:
+    """The raw rows, streamed. Raises `HostLacks` for a data set that cannot be loaded."""
     import datasets
 
     path = Path(hub.path)
     if path.is_file():
         kind = "parquet" if path.suffix == ".parquet" else "json"
-        found: Iterable[dict[str, Any]] = datasets.load_dataset(
+        dataset: Iterable[dict[str, Any]] = datasets.load_dataset(
             kind, data_files=str(path), split="train", streaming=True
         )
-        return found
+        return dataset
     try:
-        found = datasets.load_dataset(hub.path, hub.name or None, split=hub.split, streaming=True)
+        dataset = datasets.load_dataset(hub.path, hub.name or None, split=hub.split, streaming=True)
     except (OSError, ValueError) as error:
-        raise HostLacks(f"hub.path: {hub.path} is no file and cannot be had from the hub: {error}") from error
-    return found
+        raise HostLacks(f"hub.path: {hub.path} is not a local file, and the hub does not give it: {error}") from error
+    return dataset
 
 
 def evaluation_texts(entry: str) -> Iterator[tuple[str, list[str]]]:
     """(task_id, texts) of an evaluation set: `adapter=path`, or a problem file of the public data's form."""
     adapter, equals, path = entry.partition("=")
     if equals:
-        for one in entries(config.Hub(adapter=adapter, path=path, split="test")):
-            problem = one.problem
+        for dataset_entry in entries(config.HubConfig(adapter=adapter, path=path, split="test")):
+            problem = dataset_entry.problem
             yield problem.task_id, [text for text in (problem.prompt, problem.canonical) if text]
         return
     for row in read_jsonl(data_file(str(Path(entry).parent), Path(entry).name)):

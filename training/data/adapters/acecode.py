@@ -1,7 +1,7 @@
 """AceCode-87K: `id, source, question, test_cases, inferences [{model_name, completion_id, completion, pass_rate}]`.
 
-`pass_rate` divides by all tests that were once imagined, those that the filter removed included, so that a perfect
-program may show less than 1; unless `hub.shipped_rates` asks for it, it is not taken over.
+`pass_rate` divides by all tests that were generated, those that the filter removed included, so a perfect program may
+show less than 1. It is not used unless `hub.shipped_rates` asks for it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from training.data.adapters import Entry
+from training.data.adapters.base import DatasetEntry
+from training.data.programs import SampledText, distinct_programs, example_prompt, solution_of
 from training.data.test_formats import entry_point_of
-from training.generation.sample import merged, solution_of
 from training.pipeline import config
-from training.pipeline.records import Problem, Program, example_prompt
+from training.pipeline.records import Problem, ProgramRecord
 
 
-def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
+def entries(rows: Iterable[dict[str, Any]], hub: config.HubConfig) -> Iterator[DatasetEntry]:
     for row in rows:
         tests = tuple(row["test_cases"])
         if not tests:
@@ -32,16 +32,16 @@ def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
             source=str(row["source"]),
             license="MIT",
         )
-        yield Entry(problem, tuple(_programs(problem, row.get("inferences") or (), hub)))
+        yield DatasetEntry(problem, tuple(_programs(problem, row.get("inferences") or (), hub)))
 
 
-def _programs(problem: Problem, inferences: Iterable[dict[str, Any]], hub: config.Hub) -> list[Program]:
-    made = []
-    for one in inferences:
-        text, rate = str(one["completion"]), one.get("pass_rate")
+def _programs(problem: Problem, inferences: Iterable[dict[str, Any]], hub: config.HubConfig) -> list[ProgramRecord]:
+    samples = []
+    for inference in inferences:
+        text, rate = str(inference["completion"]), inference.get("pass_rate")
         chat = "```" in text
         solution = solution_of(problem, text, chat=True) if chat else text
-        name = f"{problem.task_id}#{one['completion_id']}"
+        name = f"{problem.task_id}#{inference['completion_id']}"
         shipped = float(rate) if hub.shipped_rates and rate is not None else None
-        made.append((solution, text, name, str(one["model_name"]), shipped))
-    return merged(problem, made, "MIT")
+        samples.append(SampledText(solution, text, name, str(inference["model_name"]), shipped))
+    return distinct_programs(problem, samples, "MIT")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from training.data.adapters import Entry
+from training.data.adapters.base import DatasetEntry
 from training.pipeline import config
 from training.pipeline.records import Problem
 
 
-def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
+def entries(rows: Iterable[dict[str, Any]], hub: config.HubConfig) -> Iterator[DatasetEntry]:
     for row in rows:
         task_id = str(row["task_id"])
-        yield Entry(
+        yield DatasetEntry(
             Problem(
                 task_id=task_id,
                 base_id=task_id,

@@ -2,7 +2,7 @@
 metadata`. Test cases are JSON lists of `{input, output, testtype}`; the private ones may come as base64 of a zlib
 stream of a pickled string, which is read by an unpickler that knows no classes.
 
-`stdin` cases become stdio tests. `functional` cases call a method of `Solution` (one JSON argument a line) and become
+`stdin` cases become stdio tests. `functional` cases call a method of `Solution` (one JSON argument per line) and become
 asserts, so a problem has tests of one kind.
 """
 
@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from plaudit.errors import Invalid
-from training.data.adapters import Entry
+from training.data.adapters.base import DatasetEntry
 from training.pipeline import config
 from training.pipeline.records import Problem
 
 
-def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
+def entries(rows: Iterable[dict[str, Any]], hub: config.HubConfig) -> Iterator[DatasetEntry]:
     for row in rows:
         cases = [*cases_of(row["public_test_cases"]), *cases_of(row["private_test_cases"])]
         name = json.loads(row.get("metadata") or "{}").get("func_name")
@@ -34,7 +34,7 @@ def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
         )
         prompt = row["question_content"] + (f"\n\nBegin with this code:\n\n{starter}\n" if starter.strip() else "")
         task_id = f"LiveCodeBench/{row['question_id']}"
-        yield Entry(
+        yield DatasetEntry(
             Problem(
                 task_id=task_id,
                 base_id=task_id,
@@ -57,20 +57,20 @@ def assert_of(name: str, case: dict[str, str]) -> str:
 
 
 def cases_of(text: str) -> list[dict[str, str]]:
-    """The test cases of a field, packed or not. Raises `Invalid` for what is neither."""
+    """The test cases of a field, packed or not. Raises `Invalid` for anything else."""
     try:
-        found = json.loads(text)
+        cases = json.loads(text)
     except ValueError:
         try:
             unpacked = _Plain(io.BytesIO(zlib.decompress(base64.b64decode(text, validate=True)))).load()
-            found = json.loads(unpacked)
+            cases = json.loads(unpacked)
         except (ValueError, TypeError, zlib.error, pickle.UnpicklingError, EOFError) as error:
-            raise Invalid(f"test cases that are neither JSON nor packed JSON: {text[:60]!r}") from error
-    return [dict(case) for case in found]
+            raise Invalid(f"LiveCodeBench test cases are neither JSON nor packed JSON: {text[:60]!r}") from error
+    return [dict(case) for case in cases]
 
 
 class _Plain(pickle.Unpickler):
-    """Builtin values only: a pickle that names a class or function is refused."""
+    """Builtin values only: a pickle that names a class or function is rejected."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"{module}.{name} in a file of test cases")

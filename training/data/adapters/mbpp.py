@@ -1,6 +1,6 @@
 """MBPP, both forms: `task_id, text, code, test_list, test_setup_code` (full), `prompt, test_imports` (sanitized).
 
-The published few-shot convention shows the tests to the model; one is shown here, because only it names the function.
+The published few-shot convention shows the tests to the model. One test is shown here, because it names the function.
 """
 
 from __future__ import annotations
@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from training.data.adapters import Entry
+from training.data.adapters.base import DatasetEntry
+from training.data.programs import example_prompt
 from training.data.test_formats import entry_point_of
 from training.pipeline import config
-from training.pipeline.records import Problem, example_prompt
+from training.pipeline.records import Problem
 
 
-def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
+def entries(rows: Iterable[dict[str, Any]], hub: config.HubConfig) -> Iterator[DatasetEntry]:
     for row in rows:
-        yield Entry(problem_of(row))
+        yield DatasetEntry(problem_of(row))
 
 
 def problem_of(row: dict[str, Any]) -> Problem:

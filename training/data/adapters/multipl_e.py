@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from plaudit.languages import UnsupportedLanguage, resolve
-from training.data.adapters import Entry
+from training.data.adapters.base import DatasetEntry
 from training.pipeline import config
 from training.pipeline.records import Problem
 
 
-def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
+def entries(rows: Iterable[dict[str, Any]], hub: config.HubConfig) -> Iterator[DatasetEntry]:
     for row in rows:
         name, language = str(row["name"]), str(row["language"])
         family = re.match(r"(HumanEval|mbpp)_(\d+)", name)
@@ -26,7 +26,7 @@ def entries(rows: Iterable[dict[str, Any]], hub: config.Hub) -> Iterator[Entry]:
             language = resolve(language)
         called = re.match(r"(?:HumanEval|mbpp)_\d+_(\w+)", name)
         function = called[1] if called else ""
-        yield Entry(
+        yield DatasetEntry(
             Problem(
                 task_id=f"{name}/{language}",
                 base_id=base,

@@ -1,7 +1,7 @@
 """Completions from a causal language model in this process, by transformers' own `generate`.
 
-For small models and for tests; a large one belongs behind vLLM. Every ask is generated alone from its own seed, so a
-run that was killed and begun again gives the same texts whatever was asked before.
+For small models and for tests; a large one belongs behind vLLM. Every request is generated alone from its own seed, so
+a run that was killed and started again gives the same texts.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any, Self
 from plaudit.errors import Invalid
 from service.scoring.checkpoint import locate
 from service.scoring.encoder import load_tokenizer
-from training.generation.sources import Ask, Reply
+from training.generation.sources.base import CompletionReply, CompletionRequest
 from training.pipeline import config
 
 
 class LocalSource:
-    """`path` is a model folder or hub name; the device is a GPU where torch sees one (not run here)."""
+    """`path` is a model folder or hub name; the device is a GPU where torch sees one (only the CPU has been run)."""
 
-    def __init__(self, settings: config.Source) -> None:
+    def __init__(self, settings: config.SourceConfig) -> None:
         self.settings = settings
 
     @property
@@ -41,60 +41,62 @@ class LocalSource:
     def __exit__(self, *error: object) -> None:
         del self._model
 
-    def replies(self, asks: Iterable[Ask]) -> Iterator[Reply]:
-        for ask in asks:
-            yield self._reply(ask)
+    def replies(self, requests: Iterable[CompletionRequest]) -> Iterator[CompletionReply]:
+        for request in requests:
+            yield self._reply(request)
 
-    def _reply(self, ask: Ask) -> Reply:
+    def _reply(self, request: CompletionRequest) -> CompletionReply:
         import torch
 
         settings = self.settings
-        inputs = self._encoded(ask)
+        inputs = self._encoded(request)
         length = inputs["input_ids"].shape[1]
         longest = getattr(self._model.config, "max_position_embeddings", None) or length + settings.max_tokens
         room = min(settings.max_tokens, longest - length)
         if room < 1:
-            raise Invalid(f"{ask.key}: a prompt of {length} tokens leaves no room in a model of {longest}")
-        drawn = settings.temperature > 0
+            raise Invalid(
+                f"{request.key}: the prompt has {length} tokens, and the model takes {longest} with the completion"
+            )
+        do_sample = settings.temperature > 0
         options: dict[str, Any] = {}
-        if drawn:
+        if do_sample:
             options = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
         if settings.stop:
             options |= {"stop_strings": list(settings.stop), "tokenizer": self._tokenizer}
-        torch.manual_seed(ask.seed)
+        torch.manual_seed(request.seed)
         with torch.no_grad():
-            made = self._model.generate(
+            generated = self._model.generate(
                 **inputs,
-                do_sample=drawn,
-                num_return_sequences=ask.n if drawn else 1,
+                do_sample=do_sample,
+                num_return_sequences=request.n if do_sample else 1,
                 max_new_tokens=room,
                 pad_token_id=self._pad(),
                 **options,
             )[:, length:]
         texts, endings, tokens = [], [], 0
-        for ids in made.tolist():
+        for ids in generated.tolist():
             end = next((at for at, token in enumerate(ids) if token in self._ends()), len(ids))
             text = self._tokenizer.decode(ids[:end], skip_special_tokens=True)
             cut = min((at for stop in settings.stop if (at := text.find(stop)) >= 0), default=len(text))
             texts.append(text[:cut])
             endings.append("stop" if end < len(ids) or cut < len(text) else "length")
             tokens += min(end + 1, len(ids))
-        copies = ask.n // len(texts)  # greedy: one text, asked for n times
-        return Reply(ask.key, tuple(texts * copies), tuple(endings * copies), length, tokens)
+        copies = request.n // len(texts)  # greedy: the same text n times
+        return CompletionReply(request.key, tuple(texts * copies), tuple(endings * copies), length, tokens)
 
-    def _encoded(self, ask: Ask) -> Any:
-        if isinstance(ask.prompt, str):
-            encoded = self._tokenizer(ask.prompt, return_tensors="pt", return_token_type_ids=False)
+    def _encoded(self, request: CompletionRequest) -> Any:
+        if isinstance(request.prompt, str):
+            encoded = self._tokenizer(request.prompt, return_tensors="pt", return_token_type_ids=False)
         else:
-            messages = [{"role": role, "content": content} for role, content in ask.prompt]
+            messages = [{"role": role, "content": content} for role, content in request.prompt]
             encoded = self._tokenizer.apply_chat_template(
                 messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
             )
         return encoded.to(self._device)
 
     def _ends(self) -> set[int]:
-        found = self._model.generation_config.eos_token_id
-        return {self._tokenizer.eos_token_id} | set([found] if isinstance(found, int) else found or [])
+        ids = self._model.generation_config.eos_token_id
+        return {self._tokenizer.eos_token_id} | set([ids] if isinstance(ids, int) else ids or [])
 
     def _pad(self) -> int | None:
         pad: int | None = self._tokenizer.pad_token_id

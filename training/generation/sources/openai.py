@@ -1,8 +1,9 @@
 """Completions from any server that speaks OpenAI's `/chat/completions` or `/completions`; vLLM is the one we document.
 
-As many requests in flight as the recipe says, on kept connections. Retries are those of plaudit's own client: a
-`Retry-After` is kept, 429 and 5xx and broken connections are tried again with jitter, within one time limit a request.
-Servers that give fewer choices than `n` (some know only 1) are asked for the rest.
+- As many requests are in flight as the recipe says, on kept connections.
+- Retries are those of plaudit's own client: `Retry-After` is obeyed; 429, 5xx and broken connections are tried again
+  with jitter, within one time limit per request.
+- A server that gives fewer choices than `n` (some give only 1) is sent another request for the rest.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from typing import Any, Self
 from plaudit.client import Client
 from plaudit.errors import InfraError
 from plaudit.retries import Patience, attempt
-from training.generation.sources import Ask, Reply
+from training.generation.sources.base import CompletionReply, CompletionRequest
 from training.pipeline import config
 
 RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
 class OpenAISource:
-    """Threads over one pooled client; `replies` keeps `concurrency` requests in flight and no more asks in memory."""
+    """Threads over one pooled client; `replies` keeps `concurrency` requests in flight and no more in memory."""
 
-    def __init__(self, settings: config.Source, api_key: str | None = None) -> None:
+    def __init__(self, settings: config.SourceConfig, api_key: str | None = None) -> None:
         self.settings = settings
         self._patience = Patience(settings.timeout_s, settings.max_tries)
         self._client = Client(settings.url, api_key, max_connections=settings.concurrency)
@@ -43,15 +44,15 @@ class OpenAISource:
         self._threads.shutdown(cancel_futures=True)
         self._client.close()
 
-    def replies(self, asks: Iterable[Ask]) -> Iterator[Reply]:
-        left = iter(asks)
-        running: set[Future[Reply]] = set()
-        done: deque[Future[Reply]] = deque()
+    def replies(self, requests: Iterable[CompletionRequest]) -> Iterator[CompletionReply]:
+        to_send = iter(requests)
+        running: set[Future[CompletionReply]] = set()
+        done: deque[Future[CompletionReply]] = deque()
         try:
             while True:
                 running |= {
-                    self._threads.submit(self._reply, ask)
-                    for ask in islice(left, self.settings.concurrency - len(running))
+                    self._threads.submit(self._reply, request)
+                    for request in islice(to_send, self.settings.concurrency - len(running))
                 }
                 if not running:
                     return
@@ -63,19 +64,19 @@ class OpenAISource:
             for future in running:
                 future.cancel()
 
-    def _reply(self, ask: Ask) -> Reply:
+    def _reply(self, request: CompletionRequest) -> CompletionReply:
         texts: list[str] = []
         endings: list[str] = []
         tokens = [0, 0]
-        while len(texts) < ask.n:
-            body = self._body(ask, ask.n - len(texts), ask.seed + len(texts))
+        while len(texts) < request.n:
+            body = self._body(request, request.n - len(texts), request.seed + len(texts))
             choices, usage = self._post(body)
             texts += [text for text, _ in choices]
             endings += [ending for _, ending in choices]
             tokens = [tokens[0] + usage[0], tokens[1] + usage[1]]
-        return Reply(ask.key, tuple(texts[: ask.n]), tuple(endings[: ask.n]), *tokens)
+        return CompletionReply(request.key, tuple(texts[: request.n]), tuple(endings[: request.n]), *tokens)
 
-    def _body(self, ask: Ask, n: int, seed: int) -> dict[str, Any]:
+    def _body(self, request: CompletionRequest, n: int, seed: int) -> dict[str, Any]:
         settings = self.settings
         body: dict[str, Any] = {
             "model": settings.model,
@@ -87,9 +88,9 @@ class OpenAISource:
         }
         if settings.stop:
             body["stop"] = list(settings.stop)
-        if isinstance(ask.prompt, str):
-            return body | {"prompt": ask.prompt}
-        messages = [{"role": role, "content": content} for role, content in ask.prompt]
+        if isinstance(request.prompt, str):
+            return body | {"prompt": request.prompt}
+        messages = [{"role": role, "content": content} for role, content in request.prompt]
         if settings.json_mode:
             body["response_format"] = {"type": "json_object"}
         return body | {"messages": messages}
@@ -111,7 +112,7 @@ class OpenAISource:
             usage = answer.get("usage") or {}
             counts = (int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InfraError(f"{path} did not answer as OpenAI's does: {response.text[:200]!r}") from error
+            raise InfraError(f"{path}: the answer is not of OpenAI's form: {response.text[:200]!r}") from error
         if not choices:
-            raise InfraError(f"{path} answered without a choice")
+            raise InfraError(f"{path}: the answer is without a choice")
         return choices, counts

@@ -1,7 +1,7 @@
-"""Completions of record: a JSONL file (gzipped or not) of `{"key", "texts"}` or `{"task_id", "completion"}` rows.
+"""Recorded completions: a JSONL file (gzipped or not) of `{"key", "texts"}` or `{"task_id", "completion"}` rows.
 
-For replaying what another run sampled, and for data sets that ship samples. A file of one completion a row gives each
-task its completions in the file's order. The file is indexed by byte offset, so that it may be larger than memory.
+For replaying what another run sampled, and for data sets that ship samples. A file of one completion per row gives each
+task its completions in the file's order. The file is indexed by byte offset, so it may be larger than memory.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from contextlib import ExitStack
 from typing import IO, Any, Self, cast
 
 from plaudit.errors import Invalid, UsageError
-from training.generation.sources import Ask, Reply
+from training.generation.sources.base import CompletionReply, CompletionRequest
 from training.pipeline import config
 
 
 class RecordedSource:
-    def __init__(self, settings: config.Source) -> None:
+    """`path` is the file; `model` names the writer in the data."""
+
+    def __init__(self, settings: config.SourceConfig) -> None:
         self._path = settings.path
         self._name = settings.model or "recorded"
         self._stack = ExitStack()
@@ -34,7 +36,7 @@ class RecordedSource:
             opened = gzip.open(self._path, "rb") if self._path.endswith(".gz") else open(self._path, "rb")
             self._rows = self._stack.enter_context(cast("IO[bytes]", opened))
         except OSError as error:
-            raise UsageError(f"source.path: {error}") from error
+            raise UsageError(f"source.path: cannot read it: {error}") from error
         place = 0
         for line in self._rows:
             row = json.loads(line)
@@ -46,17 +48,17 @@ class RecordedSource:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def replies(self, asks: Iterable[Ask]) -> Iterator[Reply]:
-        """Raises `Invalid` for an ask of which too few completions are on record."""
-        for ask in asks:
+    def replies(self, requests: Iterable[CompletionRequest]) -> Iterator[CompletionReply]:
+        """Raises `Invalid` for a request with too few recorded completions."""
+        for request in requests:
             texts: list[str] = []
-            for place in self._places.get(ask.key, ()):
+            for place in self._places.get(request.key, ()):
                 self._rows.seek(place)
                 row = json.loads(self._rows.readline())
                 texts += row["texts"] if "texts" in row else [row["completion"]]
-            if len(texts) < ask.n:
-                raise Invalid(f"{self._path} has {len(texts)} completions of {ask.key}, and {ask.n} were asked for")
-            yield Reply(ask.key, tuple(texts[: ask.n]), ("stop",) * ask.n)
+            if len(texts) < request.n:
+                raise Invalid(f"{self._path} has {len(texts)} completions of {request.key}; {request.n} are needed")
+            yield CompletionReply(request.key, tuple(texts[: request.n]), ("stop",) * request.n)
 
 
 def _key(row: dict[str, Any]) -> str:

@@ -23,22 +23,24 @@ from support.hub_rows import (
     lcb,
     packed,
 )
-from training.data.adapters import ADAPTERS, Entry, entries, evaluation_texts
+from training.data.adapters import ADAPTERS, entries, evaluation_texts
+from training.data.adapters.base import DatasetEntry
 from training.data.adapters.livecodebench import cases_of
-from training.data.collect import collect
+from training.data.collect import collect_problems
 from training.data.test_formats import sandbox_suite, wire_suite
-from training.pipeline.config import Hub, Recipe, Split
+from training.pipeline.config import HubConfig, Recipe, SplitConfig
+from training.pipeline.files import read_jsonl, write_jsonl
 from training.pipeline.records import read_problems, read_programs
-from training.pipeline.run import Run, read_jsonl, write_jsonl
+from training.pipeline.run import Run
 
 
-def read(folder: Path, adapter: str, *rows: dict[str, Any], **fields: Any) -> list[Entry]:
+def read(folder: Path, adapter: str, *rows: dict[str, Any], **fields: Any) -> list[DatasetEntry]:
     path = folder / "rows.jsonl"
     write_jsonl(path, rows)
-    return list(entries(Hub(adapter=adapter, path=str(path), **fields)))
+    return list(entries(HubConfig(adapter=adapter, path=str(path), **fields)))
 
 
-def test_acecode_gives_tests_and_samples_and_keeps_shipped_rates_only_on_request(tmp_path: Path) -> None:
+def test_acecode_keeps_shipped_rates_only_on_request(tmp_path: Path) -> None:
     (entry,) = read(tmp_path, "acecode-87k", ACECODE)
     assert entry.problem.entry_point == "double"
     assert entry.problem.tests == ("assert double(1) == 2", "assert double(-2) == -4")
@@ -52,7 +54,7 @@ def test_acecode_gives_tests_and_samples_and_keeps_shipped_rates_only_on_request
     assert [(p.pass_rate, p.label) for p in shipped.programs] == [(0.9, "shipped"), (0.0, "shipped")]
 
 
-def test_pairs_of_one_question_stand_together_and_become_a_run_that_fit_reads(tmp_path: Path) -> None:
+def test_acecode_pairs_become_a_run_that_fit_reads(tmp_path: Path) -> None:
     rows = [
         {
             "id": name,
@@ -70,9 +72,9 @@ def test_pairs_of_one_question_stand_together_and_become_a_run_that_fit_reads(tm
     ]
     found = read(tmp_path, "acecodepair-300k", *rows)
     assert [len(entry.pairs) for entry in found] == [2, 1]
-    recipe = Recipe(hub=Hub(adapter="acecodepair-300k", path=str(tmp_path / "rows.jsonl")))
+    recipe = Recipe(hub=HubConfig(adapter="acecodepair-300k", path=str(tmp_path / "rows.jsonl")))
     run = Run(tmp_path / "run", quiet=True)
-    assert collect(recipe, run)["pairs"] == 3
+    assert collect_problems(recipe, run)["pairs"] == 3
     texts = {p.program_id: p.solution for p in read_programs(run.path("verified.jsonl"))}
     pairs = [(texts[r["chosen"]], texts[r["rejected"]]) for r in read_jsonl(run.path("pairs.jsonl"))]
     assert pairs == [("x = 1\n", "x = 2\n"), ("x = 1\n", "x = 3\n"), ("y = 1\n", "y = 2\n")]
@@ -100,10 +102,10 @@ def test_every_schema_becomes_a_suite_that_engine_and_service_take(
     assert problem.prompt
     parts = (problem.kind, problem.tests, problem.test_setup, problem.entry_point)
     assert sandbox_suite(*parts)
-    assert wire_suite(*parts)["kind"] == kind
+    assert wire_suite(*parts).kind == kind
 
 
-def test_mbpp_takes_the_imports_of_either_form_and_multipl_e_the_engines_language(tmp_path: Path) -> None:
+def test_mbpp_has_its_imports_and_multipl_e_the_engines_language(tmp_path: Path) -> None:
     assert read(tmp_path, "mbpp", MBPP)[0].problem.test_setup == "import math"
     problem = read(tmp_path, "multipl-e", MULTIPL_E)[0].problem
     assert (problem.language, problem.base_id, problem.entry_point) == ("cpp", "HumanEval/900", "double")
@@ -126,7 +128,7 @@ def test_parquet_reads_like_jsonl(tmp_path: Path) -> None:
     import pyarrow.parquet as parquet
 
     parquet.write_table(arrow.Table.from_pylist([HUMANEVAL]), tmp_path / "rows.parquet")
-    (entry,) = entries(Hub(adapter="humaneval", path=str(tmp_path / "rows.parquet")))
+    (entry,) = entries(HubConfig(adapter="humaneval", path=str(tmp_path / "rows.parquet")))
     assert entry == read(tmp_path, "humaneval", HUMANEVAL)[0]
 
 
@@ -152,15 +154,15 @@ def test_a_share_of_a_hub_set_is_held_out_and_an_unknown_set_is_refused(tmp_path
     ]
     read(tmp_path, "acecode-87k", *rows)
     recipe = Recipe(
-        hub=Hub(adapter="acecode-87k", path=str(tmp_path / "rows.jsonl"), most=9),
-        split=Split(test=0, validation=0, validation_other=0, validation_share=0.2),
+        hub=HubConfig(adapter="acecode-87k", path=str(tmp_path / "rows.jsonl"), most=9),
+        split=SplitConfig(test=0, validation=0, validation_other=0, validation_share=0.2),
     )
     run = Run(tmp_path / "run", quiet=True)
-    assert collect(recipe, run)["validation"] == 2
+    assert collect_problems(recipe, run)["validation"] == 2
     assert len(read_problems(run.path("problems.jsonl"))) == 9
     assert len(read_programs(run.path("programs.jsonl"))) == 18
     bare = dataclasses.replace(recipe, hub=dataclasses.replace(recipe.hub, programs=False))
-    assert collect(bare, run)["programs"] == 0
+    assert collect_problems(bare, run)["programs"] == 0
     with pytest.raises(UsageError, match="acecode-87k"):
-        list(entries(Hub(adapter="humaneval++")))
+        list(entries(HubConfig(adapter="humaneval++")))
     assert len(set(ADAPTERS)) == 8

@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.collect import HeldOut, assign_folds, cluster, collect, near_pairs
+from training.data.collect import collect_problems
 from training.data.corpus import functions_of
+from training.data.decontaminate import HeldOut
+from training.data.folds import assign_folds, cluster, near_duplicates
+from training.data.programs import completion_of, program_of
+from training.data.public_data import data_file
 from training.pipeline import config
 from training.pipeline.config import Recipe
-from training.pipeline.records import Problem, completion_of, data_file, program_of
-from training.pipeline.run import Run, read_jsonl
+from training.pipeline.files import read_jsonl
+from training.pipeline.records import Problem
+from training.pipeline.run import Run
 
 WORDS = "reverse sort count merge rotate flatten invert shift scale trim join square halve double".split()  # noqa: SIM905
 
@@ -43,14 +48,14 @@ def problem(number: int, words: str, *, family: str = "HumanEval", name: str = "
 )
 def test_a_cluster_is_never_cut_by_a_fold(texts: list[list[str]], seed: int, held: int) -> None:
     problems = [problem(at, " ".join(words)) for at, words in enumerate(texts)]
-    split = config.Split(test=held, validation=held, validation_other=0)
+    split = config.SplitConfig(test=held, validation=held, validation_other=0)
 
     folded = assign_folds(problems, split, seed)
 
     clusters = cluster(problems, split.near_duplicate)
     fold_of: dict[int, set[str]] = {}
-    for one in folded:
-        fold_of.setdefault(clusters[one.task_id], set()).add(one.fold)
+    for folded_problem in folded:
+        fold_of.setdefault(clusters[folded_problem.task_id], set()).add(folded_problem.fold)
     assert all(len(folds) == 1 for folds in fold_of.values())
     assert folded == assign_folds(problems, split, seed)
 
@@ -120,9 +125,9 @@ def test_every_way_to_write_a_program_becomes_what_follows_the_prompt(solution: 
 
 
 def test_equal_text_is_one_program_and_other_text_another() -> None:
-    one = program_of(TASK, "a", "sample", "own", "MIT")
-    assert one.program_id == program_of(TASK, "a", "mutant", "other", "MIT").program_id
-    assert one.program_id != program_of(TASK, "b", "sample", "own", "MIT").program_id
+    program = program_of(TASK, "a", "sample", "own", "MIT")
+    assert program.program_id == program_of(TASK, "a", "mutant", "other", "MIT").program_id
+    assert program.program_id != program_of(TASK, "b", "sample", "own", "MIT").program_id
 
 
 @pytest.mark.data
@@ -131,7 +136,7 @@ def test_the_public_data_splits_without_a_leak(tmp_path: Path) -> None:
 
     recipe = dataclasses.replace(Recipe(), data=os.environ.get("PLAUDIT_DATA", "../shared/data"))
     data_file(recipe.data, "problems.python.jsonl.gz")
-    summary = collect(recipe, Run(tmp_path, quiet=True))
+    summary = collect_problems(recipe, Run(tmp_path, quiet=True))
     assert int(str(summary["test"])) >= 30
     folds: dict[str, set[str]] = {}
     for row in read_jsonl(tmp_path / "problems.jsonl"):
@@ -144,22 +149,20 @@ def test_the_public_data_splits_without_a_leak(tmp_path: Path) -> None:
     st.lists(st.frozensets(st.sampled_from("abcdefgh"), max_size=6), max_size=12),
     st.sampled_from([0.2, 0.5, 0.6, 2 / 3, 0.75, 1.0]),
 )
-def test_the_index_of_near_duplicates_finds_what_comparing_everything_finds(
-    sets: list[frozenset[str]], threshold: float
-) -> None:
+def test_near_duplicates_equal_a_comparison_of_all_pairs(sets: list[frozenset[str]], threshold: float) -> None:
     compared = {
         (i, j)
         for j, right in enumerate(sets)
         for i, left in enumerate(sets[:j])
         if left and right and len(left & right) / len(left | right) >= threshold
     }
-    assert set(near_pairs(sets, threshold)) == compared
+    assert set(near_duplicates(sets, threshold)) == compared
 
 
 def test_a_large_cluster_is_never_the_whole_validation_share() -> None:
     same = [problem(at, f"{word} the list", name="solve") for at, word in enumerate(WORDS[:8])]
     others = [problem(20 + at, f"{word} {word}ed {word}ing {word}er") for at, word in enumerate(WORDS[:12])]
-    split = config.Split(test=0, validation=0, validation_other=0, validation_share=0.1)
+    split = config.SplitConfig(test=0, validation=0, validation_other=0, validation_share=0.1)
     folds = {p.task_id: p.fold for p in assign_folds([*same, *others], split, 1)}
     assert sum(fold == "validation" for fold in folds.values()) == 2
     assert all(folds[p.task_id] == "train" for p in same)

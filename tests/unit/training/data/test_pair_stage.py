@@ -9,20 +9,25 @@ from pathlib import Path
 import pytest
 
 from plaudit.errors import Invalid
-from training.data.preferences import pair
-from training.pipeline.config import Pair, Recipe
-from training.pipeline.records import Problem, Program, row
-from training.pipeline.run import Run, read_jsonl, write_jsonl
+from training.data.preferences import build_pairs
+from training.pipeline.config import PairConfig, Recipe
+from training.pipeline.files import read_jsonl, write_jsonl
+from training.pipeline.records import Problem, ProgramRecord, as_row
+from training.pipeline.run import Run
 
 
 def problem(name: str, fold: str = "train", source: str = "evol", tests: int = 5) -> dict[str, object]:
     made = Problem(name, name, "p", "f", None, "", tuple(f"assert f({n})" for n in range(tests)), source, "MIT")
-    return row(made) | {"fold": fold}
+    return as_row(made) | {"fold": fold}
 
 
 def programs(name: str, *rates: tuple[float, int]) -> list[dict[str, object]]:
     return [
-        row(Program(f"{name}-{at}", name, "sample", "c", "s", "m", "", copies=times, iid_copies=times, pass_rate=rate))
+        as_row(
+            ProgramRecord(
+                f"{name}-{at}", name, "sample", "c", "s", "m", "", copies=times, iid_copies=times, pass_rate=rate
+            )
+        )
         for at, (rate, times) in enumerate(rates)
     ]
 
@@ -32,7 +37,7 @@ def write(folder: Path, rows: list[dict[str, object]]) -> tuple[Recipe, Run]:
     problems = [problem("a"), problem("b", source="oss", tests=9), problem("v", "validation"), problem("t", "test")]
     write_jsonl(folder / "problems.jsonl", problems)
     write_jsonl(folder / "verified.jsonl", rows)
-    return dataclasses.replace(Recipe(), pair=Pair(rejected_above_zero=True)), run
+    return dataclasses.replace(Recipe(), pair=PairConfig(rejected_above_zero=True)), run
 
 
 def test_pairs_weights_and_tables(tmp_path: Path) -> None:
@@ -43,7 +48,7 @@ def test_pairs_weights_and_tables(tmp_path: Path) -> None:
         *programs("t", (1.0, 1), (0.5, 1)),
     ]
     recipe, run = write(tmp_path, rows)
-    assert pair(recipe, run) == {"pairs": 2, "train_problems": 1, "validation_problems": 1}
+    assert build_pairs(recipe, run) == {"pairs": 2, "train_problems": 1, "validation_problems": 1}
     found = list(read_jsonl(tmp_path / "pairs.jsonl"))
     assert [(r["fold"], r["chosen"], r["rejected"], r["weight"]) for r in found] == [
         ("train", "a-0", "a-1", 1.0),
@@ -62,13 +67,13 @@ def test_pairs_weights_and_tables(tmp_path: Path) -> None:
 
 def test_no_cap_and_no_weights_are_the_papers_own(tmp_path: Path) -> None:
     recipe, run = write(tmp_path, programs("a", *[(1.0, 1)] * 3, *[(0.5, 1)] * 4))
-    papers = dataclasses.replace(recipe, pair=Pair(rejected_above_zero=True, max_per_problem=0, weighted=False))
-    assert pair(papers, run)["pairs"] == 12
+    papers = dataclasses.replace(recipe, pair=PairConfig(rejected_above_zero=True, max_per_problem=0, weighted=False))
+    assert build_pairs(papers, run)["pairs"] == 12
     assert {r["weight"] for r in read_jsonl(tmp_path / "pairs.jsonl")} == {1.0}
 
 
 def test_rows_of_a_problem_that_do_not_stand_together_are_refused(tmp_path: Path) -> None:
     recipe, run = write(tmp_path, [*programs("a", (1.0, 1)), *programs("b", (1.0, 1)), *programs("a", (0.5, 1))])
     with pytest.raises(Invalid, match="a do not stand together"):
-        pair(recipe, run)
+        build_pairs(recipe, run)
     assert not (tmp_path / "pairs.jsonl").exists()

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from training.data.preferences import preferences, qualifies
-from training.pipeline.config import Pair
+from training.pipeline.config import PairConfig
 
-ACECODER = Pair()  # the defaults are the paper's thresholds
+ACECODER = PairConfig()  # the defaults are the paper's thresholds
 
 
 def test_the_published_vector_gives_four_pairs() -> None:
@@ -21,7 +21,7 @@ def test_the_published_vector_gives_four_pairs() -> None:
 
 def test_our_recipe_also_learns_from_programs_that_pass_nothing() -> None:
     rated = [("a", 1.0), ("b", 0.8), ("c", 0.4), ("d", 0.4), ("e", 0.0)]
-    found = {(p.chosen, p.rejected) for p in preferences("t", rated, Pair(rejected_above_zero=False))}
+    found = {(p.chosen, p.rejected) for p in preferences("t", rated, PairConfig(rejected_above_zero=False))}
     assert len(found) == 6
     assert ("b", "e") in found
 

@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 
 from plaudit.errors import InfraError
+from training.data.judge_task import JudgeTask, task_of
+from training.data.judging import judge_all
 from training.data.mutate import mutants
-from training.data.verify import Task, judge_all, task_of, verify
-from training.pipeline.config import Recipe, Verify
-from training.pipeline.records import Problem, program_of, row
-from training.pipeline.run import Run, read_jsonl, write_jsonl
+from training.data.programs import program_of
+from training.data.verify import verify_programs
+from training.pipeline.config import Recipe, VerifyConfig
+from training.pipeline.files import read_jsonl, write_jsonl
+from training.pipeline.records import Problem, as_row
+from training.pipeline.run import Run
 
 PROBLEM = Problem(
     task_id="T/1",
@@ -39,7 +43,7 @@ class FakeSandbox:
         self.breaks, self.stop_after = breaks, stop_after
         self.judged: list[str] = []
 
-    def __call__(self, tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
+    def __call__(self, tasks: Sequence[JudgeTask]) -> Iterator[dict[str, Any]]:
         for task in tasks:
             if self.stop_after is not None and len(self.judged) >= self.stop_after:
                 raise KeyboardInterrupt
@@ -53,7 +57,7 @@ class FakeSandbox:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, sandbox: FakeSandbox) -> FakeSandbox:
-    monkeypatch.setattr("training.data.verify.judge_shard", sandbox)
+    monkeypatch.setattr("training.data.judge_local.judge_shard", sandbox)
     return sandbox
 
 
@@ -87,17 +91,17 @@ def test_the_same_program_is_judged_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 def prepare(folder: Path, infra: float) -> tuple[Recipe, Run]:
     run = Run(folder, quiet=True)
-    write_jsonl(folder / "problems.jsonl", [row(PROBLEM)])
-    write_jsonl(folder / "programs.jsonl", [row(dataclasses.replace(p, pass_rate=0.0)) for p in PROGRAMS[:3]])
-    write_jsonl(folder / "mutants.jsonl", [row(dataclasses.replace(p, origin="mutant")) for p in PROGRAMS[3:]])
-    return dataclasses.replace(Recipe(), verify=Verify(check=3, max_infra_errors=infra)), run
+    write_jsonl(folder / "problems.jsonl", [as_row(PROBLEM)])
+    write_jsonl(folder / "programs.jsonl", [as_row(dataclasses.replace(p, pass_rate=0.0)) for p in PROGRAMS[:3]])
+    write_jsonl(folder / "mutants.jsonl", [as_row(dataclasses.replace(p, origin="mutant")) for p in PROGRAMS[3:]])
+    return dataclasses.replace(Recipe(), verify=VerifyConfig(check=3, max_infra_errors=infra)), run
 
 
 def test_infra_errors_are_no_pass_rates_and_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, run = prepare(tmp_path, infra=0.5)
     use(monkeypatch, FakeSandbox(breaks="return 4"))
 
-    summary = verify(recipe, run)
+    summary = verify_programs(recipe, run)
 
     verified = {r["program_id"]: r for r in read_jsonl(tmp_path / "verified.jsonl")}
     assert PROGRAMS[4].program_id not in verified
@@ -107,7 +111,7 @@ def test_infra_errors_are_no_pass_rates_and_are_tried_again(tmp_path: Path, monk
     assert [r["shipped"] for r in read_jsonl(tmp_path / "verify.disagreements.jsonl")] == [0.0]
 
     again = use(monkeypatch, FakeSandbox())
-    assert verify(recipe, run)["infra_errors"] == 0
+    assert verify_programs(recipe, run)["infra_errors"] == 0
     assert again.judged == [PROGRAMS[4].program_id]
 
 
@@ -115,7 +119,7 @@ def test_too_many_infra_errors_fail_the_stage(tmp_path: Path, monkeypatch: pytes
     recipe, run = prepare(tmp_path, infra=0.01)
     use(monkeypatch, FakeSandbox(breaks="return"))
     with pytest.raises(InfraError, match="6 of 6"):
-        verify(recipe, run)
+        verify_programs(recipe, run)
     assert not (tmp_path / "verified.jsonl").exists()
 
 

@@ -12,9 +12,9 @@ from training.evaluation.diagnostics import against_tests, by_language, calibrat
 from training.evaluation.plots import FILES
 from training.evaluation.rankers import Sampled, curves, filtered_rate, joined, majority, raw_rate
 from training.evaluation.report import write_report
-from training.pipeline.config import Evaluate, Pair
+from training.pipeline.config import EvaluateConfig, PairConfig
 
-SETTINGS = Evaluate(num_candidates=(1, 2, 4), resamples=60, draws=40)
+SETTINGS = EvaluateConfig(num_candidates=(1, 2, 4), resamples=60, draws=40)
 
 
 def problem(name: str, passed: str, scores: list[float], language: str = "python") -> Sampled:
@@ -77,7 +77,7 @@ def test_majority_counts_equal_programs_of_the_subset() -> None:
 
 def test_a_model_of_length_alone_is_found_out() -> None:
     by_length = [dataclasses.replace(p, scores=[float(len(c)) for c in p.completions]) for p in PROBLEMS]
-    found = length(by_length, SETTINGS, Pair(), 1)
+    found = length(by_length, SETTINGS, PairConfig(), 1)
     assert found["score"] == pytest.approx(1.0)
     assert found["better_is_longer"]["value"] == 1.0
     assert found["better_is_shorter"]["value"] == 0.0
@@ -117,12 +117,12 @@ def test_the_report_is_written_with_all_its_plots(tmp_path: Path) -> None:
         "problems": 3,
         "samples": 12,
         "samplers": ["them"],
-        "discrimination": discrimination(sampled, SETTINGS, Pair(), 1),
-        "discrimination_other_models": discrimination([], SETTINGS, Pair(), 1),
+        "discrimination": discrimination(sampled, SETTINGS, PairConfig(), 1),
+        "discrimination_other_models": discrimination([], SETTINGS, PairConfig(), 1),
         "best_of_n": curves(sampled, SETTINGS, 1),
         "languages": by_language(sampled, (2, 4)),
         "calibration": calibration(sampled, lambda score: score / 5),
-        "length": length(sampled, SETTINGS, Pair(), 1),
+        "length": length(sampled, SETTINGS, PairConfig(), 1),
         "tests": against_tests(sampled, lambda score: score / 5),
         "stages": {},
     }

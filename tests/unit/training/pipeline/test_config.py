@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -11,10 +12,14 @@ from pathlib import Path
 import pytest
 
 from plaudit.errors import UsageError
-from training.pipeline.cli import STAGES, main, run_stage
-from training.pipeline.config import Recipe, Synthesize, override, read_recipe
-from training.pipeline.manifest import digest_of, inputs
-from training.pipeline.run import Progress, Run, read_jsonl, write_jsonl
+from training.pipeline.cli import main
+from training.pipeline.config import Recipe, SynthesizeConfig, override, read_recipe
+from training.pipeline.digests import file_digest
+from training.pipeline.files import read_jsonl, write_jsonl
+from training.pipeline.manifest import input_files
+from training.pipeline.progress import StageProgress
+from training.pipeline.run import Run
+from training.pipeline.stages import STAGES, run_stage
 from training.pipeline.status import status_lines
 
 RECIPES = Path(__file__).parents[4] / "training" / "recipes"
@@ -38,10 +43,11 @@ def test_flags_win_over_the_environment_and_both_over_the_file(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("colour = 1", "unknown keys colour"),
-        ("[fit]\nspeed = 1", r"unknown keys speed"),
-        ("seed = 1.5", "seed must be int"),
-        ("seed = true", "seed must be int"),
+        ("colour = 1", "unknown key colour"),
+        ("[fit]\nspeed = 1", r"unknown key fit\.speed"),
+        ("[fit]\nepoch = 1", r"unknown key fit\.epoch; did you mean epochs"),
+        ("seed = 1.5", "seed: expected `int`, got `float`"),
+        ("seed = true", "seed: expected `int`, got `bool`"),
         ("fit = 3", "fit is a section"),
         ("seed = ", "recipe.toml"),
     ],
@@ -57,6 +63,11 @@ def test_a_wrong_flag_is_refused(flags: list[str]) -> None:
         override(Recipe(), flags)
 
 
+def test_an_unknown_flag_names_the_nearest_one() -> None:
+    with pytest.raises(UsageError, match=r"unknown flag --fit\.epoch; did you mean --fit\.epochs"):
+        override(Recipe(), ["--fit.epoch", "1"])
+
+
 def test_flags_take_the_type_of_their_field() -> None:
     recipe = override(Recipe(), ["--pair.rejected-above-zero", "false", "--evaluate.num_candidates", "1,4"])
     assert recipe.pair.rejected_above_zero is False
@@ -70,7 +81,7 @@ def test_every_shipped_recipe_reads(recipe: Path) -> None:
 
 def test_help_of_every_stage_needs_no_torch() -> None:
     code = (
-        "import sys\nfrom training.pipeline.cli import STAGES, main\n"
+        "import sys\nfrom training.pipeline.cli import main\nfrom training.pipeline.stages import STAGES\n"
         "assert main(['--help']) == 0\n"
         "assert all(main([name, '--help']) == 0 for name in [*STAGES, 'all'])\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
@@ -105,7 +116,7 @@ def test_a_finished_stage_is_not_run_again_until_its_recipe_changes(
         calls.append(recipe.pair.min_gap)
         return {"pairs": 1}
 
-    monkeypatch.setattr("training.data.preferences.pair", pair)
+    monkeypatch.setattr("training.data.preferences.build_pairs", pair)
     run = Run(tmp_path, quiet=True)
     run.finish("verify", "abc", {}, 1.0, 1.0)
     recipe = Recipe()
@@ -133,7 +144,7 @@ def test_a_run_folder_stands_for_its_recipe_and_explains_itself(
     def pair(recipe: Recipe, run: Run) -> dict[str, object]:
         return {"pairs": 7, "gap": recipe.pair.min_gap}
 
-    monkeypatch.setattr("training.data.preferences.pair", pair)
+    monkeypatch.setattr("training.data.preferences.build_pairs", pair)
     recipe = write(tmp_path, 'name = "n"\nstages = ["collect", "pair"]\n[pair]\nmin_gap = 0.3\n')
     folder = tmp_path / "run"
     assert main(["pair", str(recipe), "--run", str(folder)]) == 0
@@ -168,7 +179,7 @@ def test_status_tells_a_running_stage_from_a_stopped_one(tmp_path: Path) -> None
     run = Run(tmp_path, quiet=True)
     run.begin("pair")
     recipe = Recipe(stages=("pair", "fit"))
-    progress = Progress(run, "pair", 200, every_s=0.0)
+    progress = StageProgress(run, "pair", 200, every_s=0.0)
     progress.at(0)
     progress.at(50, "so far")
     assert "running   25%  pair: 50 of 200" in status_lines(recipe, run)[1]
@@ -180,8 +191,22 @@ def test_status_tells_a_running_stage_from_a_stopped_one(tmp_path: Path) -> None
     assert status_lines(recipe, run)[2].endswith("to do")
 
 
+def test_progress_is_a_bar_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress = StageProgress(Run(tmp_path), "pair", 200)
+    progress.at(50)
+    progress.at(200, "so far")
+    lines = terminal.getvalue().split("\r")
+    assert "50/200" in lines[1]
+    assert lines[-1].startswith("pair: 100%")
+    assert "so far" in lines[-1]
+    assert lines[-1].endswith("\n")
+
+
 def test_what_was_read_from_outside_is_named_by_its_digest(tmp_path: Path) -> None:
     (tmp_path / "seeds.jsonl").write_text("{}\n")
-    recipe = Recipe(synthesize=Synthesize(seeds=str(tmp_path / "seeds.jsonl")))
-    found = {name: digest_of(path) for name, path in inputs(recipe, "synthesize")}
+    recipe = Recipe(synthesize=SynthesizeConfig(seeds=str(tmp_path / "seeds.jsonl")))
+    found = {name: file_digest(path) for name, path in input_files(recipe, "synthesize")}
     assert found == {"seeds.jsonl": "sha256:ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356"}

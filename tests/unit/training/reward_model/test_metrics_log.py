@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from training.pipeline.run import Run, read_jsonl
+from training.pipeline.files import read_jsonl
+from training.pipeline.run import Run
 from training.reward_model.metrics_log import Course
 
 

@@ -14,8 +14,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qw
 from plaudit.errors import UsageError
 from service.scoring.reward_model import Encoder, RewardModel
 from support.checkpoints import checkpoint
-from training.pipeline.config import Fit, Recipe, Tokenize
-from training.pipeline.records import Problem, program_of
+from training.data.programs import program_of
+from training.pipeline.config import FitConfig, Recipe, TokenizeConfig
+from training.pipeline.records import Problem
 from training.reward_model.finalize import write_golden
 from training.reward_model.packed_forward import group_scores
 from training.reward_model.pretrain import batches, schedule
@@ -34,7 +35,7 @@ PROBLEM = Problem(
     license="Apache-2.0",
 )
 BODIES = ["    return 2 * x\n", "    return x + x\n", "    return x ** 2\n", "    y = x\n    return y\n"]
-TINY = dataclasses.replace(Recipe(), tokenize=Tokenize(vocab_size=300))
+TINY = dataclasses.replace(Recipe(), tokenize=TokenizeConfig(vocab_size=300))
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,7 @@ def test_groups_hold_both_kinds_and_every_epoch_deals_anew() -> None:
     chosen, rejected = [f"g{i}" for i in range(5)], [f"b{i}" for i in range(30)]
     better = {"T/1": {(a, b) for a in chosen for b in rejected}}
     encoded: Any = {(name, form): ((1,), (2,)) for name in chosen + rejected for form in ("body", "program", "fenced")}
-    recipe = dataclasses.replace(TINY, fit=Fit(group_size=12, max_groups=3))
+    recipe = dataclasses.replace(TINY, fit=FitConfig(group_size=12, max_groups=3))
 
     groups = epoch_groups(better, encoded, recipe, epoch=0)
 

@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 
 from plaudit.errors import UsageError
-from training.pipeline.config import Iterate, Recipe, World
-from training.pipeline.records import Problem, Program, program_of
+from training.data.programs import program_of
+from training.pipeline.config import IterateConfig, Recipe, WorldConfig
+from training.pipeline.records import Problem, ProgramRecord
 from training.rewardranker.microworld import draw_tasks, problem_of, written
 from training.rewardranker.mining import merged, mine, quantile, recorded
 
@@ -23,10 +24,10 @@ PROBLEM = Problem(
     source="own",
     license="Apache-2.0",
 )
-RECIPE = dataclasses.replace(Recipe(), iterate=Iterate(hard_quantile=0.5, max_positives=1))
+RECIPE = dataclasses.replace(Recipe(), iterate=IterateConfig(hard_quantile=0.5, max_positives=1))
 
 
-def program(name: str, rate: float, copies: int = 1, task: str = "T/1") -> Program:
+def program(name: str, rate: float, copies: int = 1, task: str = "T/1") -> ProgramRecord:
     made = program_of(PROBLEM, name, "sample", "own", "Apache-2.0", completion=name, pass_rate=rate)
     return dataclasses.replace(made, program_id=name, task_id=task, copies=copies)
 
@@ -75,7 +76,7 @@ def test_a_file_of_records_that_is_not_there_is_a_mistake_not_an_empty_one() -> 
 
 
 def test_whole_families_of_the_world_are_held_out_and_its_tests_are_true_of_its_references() -> None:
-    world = World(problems=300, test=0.2, validation=0.2)
+    world = WorldConfig(problems=300, test=0.2, validation=0.2)
     problems = [problem_of(task, world, 1) for task in draw_tasks(world, 1)]
     assert {p.fold for p in problems} == {"train", "validation", "test"}
     assert len({(p.base_id, p.fold) for p in problems}) == len({p.base_id for p in problems})
@@ -87,7 +88,7 @@ def test_whole_families_of_the_world_are_held_out_and_its_tests_are_true_of_its_
 def test_without_slips_what_is_written_is_the_reference_and_with_them_it_often_is_not() -> None:
     import random
 
-    world = World(problems=200)
+    world = WorldConfig(problems=200)
     tasks = draw_tasks(world, 1)
     references = [(problem_of(t, world, 1).canonical or "").removeprefix(t.prompt) for t in tasks]
     assert [written(task, 0.0, random.Random(1)) for task in tasks] == references

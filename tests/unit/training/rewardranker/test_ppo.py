@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from training.pipeline.config import PPO, Iterate
+from training.pipeline.config import IterateConfig, PPOConfig
 from training.rewardranker.ppo import (
     ActorCritic,
     Learner,
@@ -128,7 +128,7 @@ def test_log_probabilities_are_of_the_distribution_that_is_sampled_at_this_tempe
     likeliest = int(logits.argmax())
     found, _ = ActorCritic(model, temperature=0.5)(rollout_of(PROMPTS[:1], [[likeliest]]))
     assert found.item() == pytest.approx(math.log(odds[likeliest] / odds.sum()), abs=1e-4)
-    drawing = dataclasses.replace(Iterate(), max_new_tokens=1, temperature=0.5)
+    drawing = dataclasses.replace(IterateConfig(), max_new_tokens=1, temperature=0.5)
     drawn = sample(model, PROMPTS[:1] * 2000, drawing, END, seed=1)
     share = sum(ids == [likeliest] for ids in drawn) / 2000
     assert share == pytest.approx(math.exp(found.item()), abs=0.05)  # more than four standard errors
@@ -137,14 +137,14 @@ def test_log_probabilities_are_of_the_distribution_that_is_sampled_at_this_tempe
 
 
 def test_the_reference_is_taken_at_the_same_temperature() -> None:
-    learner = Learner(ActorCritic(tiny(), temperature=0.25), tiny(), dataclasses.replace(PPO(), epochs=1), END)
+    learner = Learner(ActorCritic(tiny(), temperature=0.25), tiny(), dataclasses.replace(PPOConfig(), epochs=1), END)
     found = learner.learn(PROMPTS, COMPLETIONS, [1.0, -1.0], torch.Generator().manual_seed(1))
     assert found["kl"] == pytest.approx(0.0, abs=1e-5)
 
 
 def test_the_first_step_has_ratio_one_and_no_kl() -> None:
     policy = ActorCritic(tiny())
-    settings = dataclasses.replace(PPO(), epochs=1, minibatch=8)
+    settings = dataclasses.replace(PPOConfig(), epochs=1, minibatch=8)
     found = Learner(policy, tiny(), settings, END).learn(
         PROMPTS, COMPLETIONS, [1.0, -1.0], torch.Generator().manual_seed(1)
     )
@@ -156,8 +156,8 @@ def test_the_first_step_has_ratio_one_and_no_kl() -> None:
 def test_it_learns_to_say_the_token_that_is_rewarded_and_stays_near_the_reference_if_told_to() -> None:
     def share(kl: float) -> float:
         policy, prompts = ActorCritic(tiny()), [[5, 6]] * 32
-        learner = Learner(policy, tiny(), dataclasses.replace(PPO(), kl=kl, lr=5e-3, epochs=2), END)
-        drawing = dataclasses.replace(Iterate(), max_new_tokens=4)
+        learner = Learner(policy, tiny(), dataclasses.replace(PPOConfig(), kl=kl, lr=5e-3, epochs=2), END)
+        drawing = dataclasses.replace(IterateConfig(), max_new_tokens=4)
         for at in range(30):
             made = sample(policy.model, prompts, drawing, END, seed=at)
             scores = [sum(token == 7 for token in ids) / len(ids) for ids in made]
@@ -170,7 +170,7 @@ def test_it_learns_to_say_the_token_that_is_rewarded_and_stays_near_the_referenc
 
 
 def test_samples_are_a_function_of_the_seed_and_end_with_the_end_token() -> None:
-    drawing = dataclasses.replace(Iterate(), max_new_tokens=6)
+    drawing = dataclasses.replace(IterateConfig(), max_new_tokens=6)
     first, again, other = (sample(tiny(), PROMPTS * 4, drawing, END, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other

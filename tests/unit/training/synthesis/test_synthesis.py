@@ -7,20 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from plaudit.errors import InfraError
-from training.data.decontaminate import Contamination
+from training.data.decontaminate import ContaminationIndex
+from training.data.judge_task import JudgeTask
 from training.data.test_formats import entry_point_of
-from training.data.verify import Task
-from training.generation.sources import Ask, Reply, Usage
-from training.pipeline.config import Recipe, Synthesize
+from training.generation.sources.base import CompletionReply, CompletionRequest, TokenUsage
+from training.pipeline.config import Recipe, SynthesizeConfig
 from training.pipeline.run import Run
-from training.synthesis.filters import Account, Draft, extend, sifted
+from training.synthesis.filters import ProblemDraft, SynthesisLog, extend_weak_suites, filter_tests
 from training.synthesis.json_repair import object_of
-from training.synthesis.mutation_score import Strength, strength, wrong_programs
-from training.synthesis.prompts import assert_of, oracle_program, seed_messages, written_of
+from training.synthesis.mutation_score import SuiteStrength, suite_strength, wrong_programs
+from training.synthesis.prompts import normal_assert, oracle_program, parse_writer_reply, seed_messages
 
 TESTS = ["assert f(1) == 2", 'assert f("a\\n") == {"k": [1, 2]}', "assert f(2) == 3"]
 REPLY = {"question": "Write f(x).", "tests": TESTS}
@@ -37,6 +35,8 @@ TEXT = json.dumps(REPLY)
         (TEXT.replace("]}", ",]}").replace(', "tests"', ', "tests"'), True),
         (TEXT.replace("f(1)", "f('\\d')"), True),
         (str(REPLY), True),
+        (TEXT.replace('2", "assert f(\\"a', '2" "assert f(\\"a'), True),
+        (TEXT[:-1], True),
     ],
 )
 def test_json_as_models_write_it_is_read(text: str, repaired: bool) -> None:
@@ -48,29 +48,41 @@ def test_json_as_models_write_it_is_read(text: str, repaired: bool) -> None:
 
 
 def test_a_reply_cut_at_the_token_limit_keeps_its_whole_tests() -> None:
-    found = written_of(TEXT[: TEXT.rindex("assert") + 9])
+    found = parse_writer_reply(TEXT[: TEXT.rindex("assert") + 9])
     assert found is not None
     assert found.repaired
     assert found.tests == ("assert f(1) == 2", "assert f('a\\n') == {'k': [1, 2]}")
 
 
-@given(st.integers(0, len(TEXT)))
-def test_a_cut_anywhere_gives_only_tests_that_were_written(cut: int) -> None:
-    found = written_of(TEXT[:cut])
-    if found is not None:
-        assert set(found.tests) <= {assert_of(test) for test in TESTS}
-        assert found.question == "Write f(x)."
+@pytest.mark.parametrize("text", [TEXT, json.dumps(REPLY, indent=1), f"```json\n{TEXT}\n```", str(REPLY)])
+def test_a_cut_anywhere_gives_only_tests_that_were_written(text: str) -> None:
+    for cut in range(len(text) + 1):
+        found = parse_writer_reply(text[:cut])
+        if found is not None:
+            assert set(found.tests) <= {normal_assert(test) for test in TESTS}
+            assert found.question == "Write f(x)."
 
 
 @pytest.mark.parametrize(
-    "text", ["", "no", "[1, 2]", '{"tests": []}', '{"question": 3, "tests": []}', '{"question": "q"}']
+    "text",
+    [
+        "",
+        "no",
+        "[1, 2]",
+        "[" * 5000,
+        '{"a":' * 5000,
+        str(REPLY)[:-20],
+        '{"tests": []}',
+        '{"question": 3, "tests": []}',
+        '{"question": "q"}',
+    ],
 )
 def test_what_holds_no_question_with_tests_is_none(text: str) -> None:
-    assert written_of(text) is None
+    assert parse_writer_reply(text) is None
 
 
 def test_a_test_is_one_assert_that_calls_something_and_stands_once() -> None:
-    found = written_of(
+    found = parse_writer_reply(
         json.dumps(
             {
                 "question": "q",
@@ -113,7 +125,7 @@ STATEMENT = "Given a list of numbers return the second largest distinct value or
 
 
 def test_an_evaluation_problem_is_found_whole_and_in_parts() -> None:
-    index = Contamination([("Eval/1", [STATEMENT, "def second(xs):\n    return sorted(set(xs))[-2]\n"])], 8)
+    index = ContaminationIndex([("Eval/1", [STATEMENT, "def second(xs):\n    return sorted(set(xs))[-2]\n"])], 8)
     assert index.size == 1
     exact = index.hit(STATEMENT.upper().replace(" ", "\n"))
     assert exact is not None
@@ -124,16 +136,16 @@ def test_an_evaluation_problem_is_found_whole_and_in_parts() -> None:
     assert index.hit("Given a list of words return the longest one or None when the list is empty.") is None
 
 
-def test_strength_counts_the_mutants_that_fail_and_drops_tests_that_none_fails() -> None:
-    found = strength({"a": (True, True, False), "b": (True, True, True), "c": None}, stub=(True, False, False))
+def test_suite_strength_counts_killed_mutants_and_useful_tests() -> None:
+    found = suite_strength({"a": (True, True, False), "b": (True, True, True), "c": None}, stub=(True, False, False))
     assert found.useful == (1, 2)
     assert found.survivors == ("b",)
     assert found.killed == 0.5
-    assert strength({}, stub=(False,)).killed == 1.0
+    assert suite_strength({}, stub=(False,)).killed == 1.0
 
 
 def test_wrong_programs_are_not_the_right_one() -> None:
-    draft = Draft("t", "s", "l", "q", ["assert f(3) == 7"], "f", program="def f(x):\n    return 2 * x + 1\n")
+    draft = ProblemDraft("t", "s", "l", "q", ["assert f(3) == 7"], "f", program="def f(x):\n    return 2 * x + 1\n")
     found, stub = wrong_programs(draft.problem(), 6, 1)
     assert draft.program not in found
     assert len(found) == len(set(found)) >= 3
@@ -141,24 +153,26 @@ def test_wrong_programs_are_not_the_right_one() -> None:
 
 
 def test_tests_that_could_not_be_run_are_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    draft = Draft("t", "s", "l", "q", ["assert f(1) == 3"], "f", program="def f(x):\n    return 2 * x + 1\n")
-    draft.strength = Strength((0,), ("def f(x): return 3",), 2)
+    draft = ProblemDraft("t", "s", "l", "q", ["assert f(1) == 3"], "f", program="def f(x):\n    return 2 * x + 1\n")
+    draft.strength = SuiteStrength((0,), ("def f(x): return 3",), 2)
     more = json.dumps({"tests": ["assert f(2) == 99"]})
 
-    def asked(run: Run, name: str, settings: object, asks: list[Ask], usage: Usage) -> dict[str, Reply]:
-        return {ask.key: Reply(ask.key, (more,), ("stop",)) for ask in asks}
+    def asked(
+        run: Run, name: str, settings: object, asks: list[CompletionRequest], usage: TokenUsage
+    ) -> dict[str, CompletionReply]:
+        return {ask.key: CompletionReply(ask.key, (more,), ("stop",)) for ask in asks}
 
-    def broken(tasks: list[Task]) -> Iterator[dict[str, object]]:
+    def broken(tasks: list[JudgeTask]) -> Iterator[dict[str, object]]:
         for task in tasks:
             yield {"key": task.key, "program_id": "t", "status": "infra_error", "detail": "no slot"}
 
-    monkeypatch.setattr("training.synthesis.filters.ask_all", asked)
-    monkeypatch.setattr("training.data.verify.judge_shard", broken)
-    recipe = Recipe(synthesize=Synthesize(max_infra_errors=1.0))
-    extend(recipe, Run(tmp_path, quiet=True), [draft], Account(), Usage(), 1)
+    monkeypatch.setattr("training.synthesis.filters.complete_all", asked)
+    monkeypatch.setattr("training.data.judge_local.judge_shard", broken)
+    recipe = Recipe(synthesize=SynthesizeConfig(max_infra_errors=1.0))
+    extend_weak_suites(recipe, Run(tmp_path, quiet=True), [draft], SynthesisLog(), TokenUsage(), 1)
     assert draft.tests == ["assert f(1) == 3"]
     assert draft.extended == 0
-    assert sifted(recipe, Run(tmp_path, quiet=True), [draft], Account()) == []
-    strict = Recipe(synthesize=Synthesize())
+    assert filter_tests(recipe, Run(tmp_path, quiet=True), [draft], SynthesisLog()) == []
+    strict = Recipe(synthesize=SynthesizeConfig())
     with pytest.raises(InfraError, match="1 of 1"):
-        sifted(strict, Run(tmp_path, quiet=True), [draft], Account())
+        filter_tests(strict, Run(tmp_path, quiet=True), [draft], SynthesisLog())

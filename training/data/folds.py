@@ -1,0 +1,116 @@
+"""Folds of problems: the same or nearly the same problem never stands on both sides.
+
+- Folds are cut between clusters of problems: the same base problem or function name, nearly the same words, or the same
+  reference solution.
+- A hash of the seed and the cluster decides whether it is `test`, `validation` or `train`, so every machine cuts the
+  same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from training.data.tokens import CODE, WORD
+from training.pipeline import config
+from training.pipeline.records import Fold, Problem
+
+# Words of the task language, not of the task.
+COMMON = frozenset(
+    WORD.findall(
+        "a an the of to in is and or for if it be are as by on with from that this def return returns given write"
+        " python function int str list bool float none true false typing import any optional"
+    )
+)
+
+
+def assign_folds(problems: Sequence[Problem], split: config.SplitConfig, seed: int) -> list[Problem]:
+    """The problems with their folds. The counts are lower bounds: a cluster is never cut to meet one exactly."""
+    clusters = cluster(problems, split.near_duplicate)
+    members: dict[int, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        members[clusters[problem.task_id]].append(problem)
+    names = {number: min(p.base_id for p in group) for number, group in members.items()}
+    order = sorted(members, key=lambda number: hashlib.sha256(f"{seed}:{names[number]}".encode()).digest())
+    fold: dict[int, Fold] = {}
+    quotas: tuple[tuple[Fold, str, int], ...] = (
+        ("test", "HumanEval/", split.test),
+        ("validation", "HumanEval/", split.validation),
+        ("validation", "MBPP/", split.validation_other),
+    )
+    for name, family, count in quotas:
+        for number in order:
+            if count <= 0:
+                break
+            size = sum(p.base_id.startswith(family) for p in members[number])
+            if number not in fold and size:
+                fold[number] = name
+                count -= size
+    room = math.ceil(split.validation_share * len(problems))
+    for number in order:
+        if number not in fold and len(members[number]) <= room:  # a large cluster would be the whole fold
+            fold[number] = "validation"
+            room -= len(members[number])
+    return [dataclasses.replace(p, fold=fold.get(clusters[p.task_id], "train")) for p in problems]
+
+
+def cluster(problems: Sequence[Problem], threshold: float) -> dict[str, int]:
+    """task_id → cluster: linked by base problem, function name, words of the prompt, or reference solution."""
+    parent = list(range(len(problems)))
+
+    def root(at: int) -> int:
+        while parent[at] != at:
+            parent[at] = parent[parent[at]]
+            at = parent[at]
+        return at
+
+    words = [frozenset(_words(problem)) for problem in problems]
+    keys: dict[str, int] = {}
+    for at, problem in enumerate(problems):
+        for key in (problem.base_id, problem.entry_point.lower(), _canonical_key(problem)):
+            if key and key in keys:
+                parent[root(at)] = root(keys[key])
+            elif key:
+                keys[key] = at
+    for left, right in near_duplicates(words, threshold):
+        parent[root(right)] = root(left)
+    return {problem.task_id: root(at) for at, problem in enumerate(problems)}
+
+
+def near_duplicates(sets: Sequence[frozenset[str]], threshold: float) -> Iterator[tuple[int, int]]:
+    """Every pair of places (earlier, later) whose sets overlap by at least this Jaccard index.
+
+    Exact, by prefix filtering (Bayardo et al. 2007): with the words of every set in order of rarity, two sets of such
+    an overlap share a word within the first |s| - ceil(threshold * |s|) + 1 of each, so only those are looked up.
+    """
+    counts = Counter(word for words in sets for word in words)
+    holders: dict[str, list[int]] = defaultdict(list)
+    for at, words in enumerate(sets):
+        ordered = sorted(words, key=lambda word: (counts[word], word))
+        prefix = ordered[: len(ordered) - math.ceil(threshold * len(ordered) - 1e-9) + 1]
+        for other in sorted({other for word in prefix for other in holders[word]}):
+            if _jaccard(sets[other], words) >= threshold:
+                yield other, at
+        for word in prefix:
+            holders[word].append(at)
+
+
+def _words(problem: Problem) -> list[str]:
+    # The examples of a docstring repeat the entry point and numbers; the task itself is in the words.
+    text = "\n".join(line for line in problem.prompt.splitlines() if ">>>" not in line)
+    return [word for word in map(str.lower, WORD.findall(text)) if word not in COMMON]
+
+
+def _canonical_key(problem: Problem) -> str:
+    if problem.canonical is None:
+        return ""
+    body = problem.canonical.removeprefix(problem.prompt).replace(problem.entry_point, "f")
+    tokens = CODE.findall(body)
+    return " ".join(tokens) if len(tokens) > 12 else ""
+
+
+def _jaccard(left: frozenset[str], right: frozenset[str]) -> float:
+    return len(left & right) / len(left | right) if left and right else 0.0

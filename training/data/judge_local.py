@@ -1,0 +1,96 @@
+"""Judging in sandboxes of our own: one per process, in this process where `processes` is 1."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from plaudit.errors import HostLacks, InfraError
+from sandbox.errors import SandboxError
+from sandbox.types import Limits, Program, Stop
+from training.data.judge_task import JudgeTask
+from training.data.test_formats import sandbox_suite
+
+if TYPE_CHECKING:
+    from sandbox.sandbox import Sandbox
+
+
+def judge_locally(tasks: Sequence[JudgeTask], processes: int) -> Iterator[dict[str, Any]]:
+    """Results as they come. Raises `HostLacks` where there is no sandbox, `InfraError` if the processes end early."""
+    shards = [tasks[number::processes] for number in range(processes)]
+    if processes == 1:
+        yield from judge_shard(shards[0])
+        return
+    context = multiprocessing.get_context("spawn")
+    results: Any = context.Queue()
+    workers = [context.Process(target=_judge_in_child, args=(shard, results, os.getpid())) for shard in shards if shard]
+    for worker in workers:
+        worker.start()
+    try:
+        for _ in range(sum(map(len, shards))):
+            result = _next_result(results, workers)
+            if isinstance(result, Exception):
+                raise result
+            yield result
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+
+
+def _next_result(results: Any, workers: Sequence[Any]) -> Any:
+    while True:
+        try:
+            return results.get(timeout=2.0)
+        except queue.Empty:
+            if not any(worker.is_alive() for worker in workers):
+                raise InfraError(
+                    "the judging processes ended before all programs were judged; run the stage again"
+                ) from None
+
+
+def _judge_in_child(tasks: Sequence[JudgeTask], results: Any, parent: int) -> None:
+    try:
+        for result in judge_shard(tasks):
+            if os.getppid() != parent:
+                return  # the parent was killed: nobody reads the queue
+            results.put(result)
+    except (HostLacks, InfraError) as error:
+        results.put(error)
+
+
+def judge_shard(tasks: Sequence[JudgeTask]) -> Iterator[dict[str, Any]]:
+    """Judge these programs one after another in one sandbox of this process."""
+    from sandbox.errors import IsolationUnavailable
+    from sandbox.open import open_sandbox
+
+    try:
+        with open_sandbox() as sandbox:
+            yield from judge_tasks(tasks, sandbox)
+    except IsolationUnavailable as error:
+        raise HostLacks(str(error)) from error
+
+
+def judge_tasks(tasks: Sequence[JudgeTask], sandbox: Sandbox) -> Iterator[dict[str, Any]]:
+    """Judge these programs one after another in this sandbox: rows with a pass rate, or `infra_error` without one."""
+    from sandbox.judge import judge
+
+    for task in tasks:
+        identity = {"key": task.key, "program_id": task.program_id}
+        suite = sandbox_suite(task.kind, task.tests, task.setup, task.entry_point)
+        try:
+            report = judge(Program(task.language, task.solution), suite, Limits(cpu_s=task.cpu_s), Stop(), sandbox)
+        except SandboxError as error:
+            yield {**identity, "status": "infra_error", "detail": f"{type(error).__name__}: {error}"}
+            continue
+        yield {
+            **identity,
+            "status": "ok",
+            "pass_rate": report.pass_rate,
+            "verdict": str(report.verdict),
+            "verdicts": [str(test.verdict) for test in report.tests],
+            "detail": next((test.detail for test in report.tests if test.detail), "")[:200],
+        }
