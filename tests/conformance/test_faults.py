@@ -204,8 +204,8 @@ def test_what_goes_over_the_wire(scripted: Scripted, request: pytest.FixtureRequ
     made = table(["endpoint", *columns], rows)
     publish(PAGE, "wire", lambda _: made, rewrite=request.config.getoption("--rewrite"))
     for name, cell in zip(PROBES, columns["Redis gone"], strict=True):
-        sheds = DIALECTS[name].sheds
-        assert sheds is None or cell == f"{sheds} + Retry-After"
+        retry_status = DIALECTS[name].retry_status
+        assert retry_status is None or cell == f"{retry_status} + Retry-After"
 
 
 @pytest.mark.timeout(300)

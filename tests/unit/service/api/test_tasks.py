@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from service.api.dispatch.tasks import end
+from service.api.dispatch.tasks import cancel_and_wait
 
 
 async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
@@ -21,7 +21,7 @@ async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
 
     task = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
-    await asyncio.wait_for(end([task]), 5)
+    await asyncio.wait_for(cancel_and_wait([task]), 5)
     assert task.cancelled()
     assert lost == [1]
 
@@ -35,12 +35,12 @@ async def test_what_a_task_ends_with_is_not_raised() -> None:
 
     task = asyncio.create_task(broken())
     await asyncio.sleep(0)
-    await end([task])
+    await cancel_and_wait([task])
     assert isinstance(task.exception(), KeyError)
 
 
 async def test_nothing_to_end_is_nothing_to_wait_for() -> None:
     done = asyncio.get_running_loop().create_future()
     done.set_result(1)
-    await end([])
-    await end([done])
+    await cancel_and_wait([])
+    await cancel_and_wait([done])
