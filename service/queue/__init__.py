@@ -31,5 +31,5 @@ Keys, all under one prefix `{namespace}:`
   suite:{sha}             test suites
   workers, workers:info   who is alive
   request:{id}…, api:{id} asynchronous and idempotent requests, and their owners (service.api.stores.durable_requests)
-  score:{key}             remembered scores (service.api.handlers.score)
+  score:{key}             remembered scores (service.api.handlers.score_cache)
 """
