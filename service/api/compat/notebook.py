@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sandbox.types import Report
 from service.api.compat.base import CompatCall
-from service.api.compat.run_outcome import RunOutcome, run_outcome
+from service.api.compat.process_outcome import ProcessOutcome, process_outcome
 from service.api.handlers.run import RunRequest
 
 OUTPUT_KB = 8192
@@ -33,7 +33,7 @@ class NotebookCell(BaseModel):
 class NotebookRun:
     """The process, and the cells that it finished."""
 
-    process: RunOutcome
+    process: ProcessOutcome
     cells: list[NotebookCell]
 
 
@@ -70,7 +70,7 @@ def notebook_request(
 
 def notebook_run(report: Report, num_cells: int) -> NotebookRun:
     """The cells that a run finished. A line that is not a cell was printed by one, and ends the list."""
-    process = run_outcome(report)
+    process = process_outcome(report)
     assert process is not None  # Python does not compile first
     cells = []
     for line in process.stdout.splitlines()[:num_cells]:

@@ -24,7 +24,7 @@ from plaudit.schemas import LimitsSpec
 from sandbox.judge.compare import same_output
 from sandbox.types import Report
 from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
-from service.api.compat.run_outcome import as_text, run_outcome
+from service.api.compat.process_outcome import as_text, process_outcome
 from service.api.handlers.run import RunRequest
 from service.api.state import state_of
 
@@ -146,7 +146,7 @@ async def _run_test(call: CompatCall, body: PistonRequest, language: str, files:
         stdin, fetch = "", (ACTUAL,)
     run_request = RunRequest(language, source, stdin, tuple(beside.items()), fetch, limits, arguments)
     report = await call.run(run_request)
-    outcome = run_outcome(report)
+    outcome = process_outcome(report)
     if outcome is None or report.output is None:
         return _compile_stage(report), _run_stage(report)
     if outcome.exit_code != 0 or outcome.timed_out:
@@ -197,7 +197,7 @@ def signal_name(number: int) -> str:
 
 
 def _run_stage(report: Report) -> dict[str, Any]:
-    outcome = run_outcome(report)
+    outcome = process_outcome(report)
     if outcome is None:
         return {**PASSED_STAGE, "code": None}
     stderr = "\n".join(text for text in (outcome.stderr, outcome.note) if text)

@@ -15,7 +15,7 @@ from plaudit.labels import Tested, required_tests
 from plaudit.schemas import CompileResult, ProgramResult, StdioTestCase, StdioTests, TestResult
 from sandbox.types import Report
 from service.api.compat.notebook import NotebookRun
-from service.api.compat.run_outcome import run_outcome
+from service.api.compat.process_outcome import process_outcome
 
 REL_TOL = 1e-5
 STREAMS = {"stdin", "stdout"}
@@ -23,7 +23,7 @@ STREAMS = {"stdin", "stdout"}
 
 def run_code_answer(report: Report) -> dict[str, Any]:
     """A report as `RunCodeResponse`."""
-    outcome = run_outcome(report)
+    outcome = process_outcome(report)
     run_result = None
     if outcome is not None:
         run_result = {

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
 
-class Plan(Protocol[Result_co]):
+class RequestPlan(Protocol[Result_co]):
     """The jobs of one request, and their replies as results."""
 
     def __len__(self) -> int:
@@ -30,7 +30,7 @@ class Plan(Protocol[Result_co]):
         """Wait for an item's jobs, which have been submitted, and answer it."""
 
 
-async def collect(plan: Plan[Result], submission: Submission) -> list[Result]:
+async def collect(plan: RequestPlan[Result], submission: Submission) -> list[Result]:
     """All results of a submitted plan, in order. Each is reported to the request's `progress` as it is done."""
 
     async def reported(index: int) -> Result:

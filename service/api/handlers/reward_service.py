@@ -35,7 +35,7 @@ from service import metrics
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.submission import Dispatcher
 from service.api.handlers.execute import ExecutePlan
-from service.api.handlers.plan import Plan, collect, completeness
+from service.api.handlers.plan import RequestPlan, collect, completeness
 from service.api.handlers.replays import Replays
 from service.api.handlers.reward import RewardPlan, Shaped
 from service.api.handlers.reward_terms import ranked
@@ -166,7 +166,9 @@ class RewardService:
             {name: score_plan.model for name, score_plan in plan.score_plans.items()},
         )
 
-    async def _collect(self, plan: Plan[Result], context: RequestContext, *, use_cache: bool = True) -> list[Result]:
+    async def _collect(
+        self, plan: RequestPlan[Result], context: RequestContext, *, use_cache: bool = True
+    ) -> list[Result]:
         """Submit a plan's jobs, all or none, and wait for its results."""
         async with self.dispatcher.submission(context) as submission:
             await submission.submit(plan.jobs(), use_cache=use_cache)

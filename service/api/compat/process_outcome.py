@@ -11,7 +11,7 @@ KILLED = 9  # the signal that stands for a limit
 
 
 @dataclass(frozen=True, slots=True)
-class RunOutcome:
+class ProcessOutcome:
     """One run. `exit_code` is negative for a signal, as in `subprocess`; `note` is plaudit's remark, mostly empty."""
 
     exit_code: int
@@ -24,7 +24,7 @@ class RunOutcome:
     cpu_s: float
 
 
-def run_outcome(report: Report) -> RunOutcome | None:
+def process_outcome(report: Report) -> ProcessOutcome | None:
     """The run of a report; None where the program did not compile."""
     if report.output is None:
         return None
@@ -36,7 +36,7 @@ def run_outcome(report: Report) -> RunOutcome | None:
     exit_code = -signal if signal is not None else output.exit_code or 0
     if limited and not exit_code:
         exit_code = -KILLED  # a limit was hit by another process of the run, or after the program had exited
-    return RunOutcome(
+    return ProcessOutcome(
         exit_code=exit_code,
         signal=signal,
         timed_out=test.verdict is Verdict.TIME_LIMIT,
