@@ -50,6 +50,18 @@ class InvalidTests(Invalid):
     code, title = "invalid_tests", "Tests cannot be used"
 
 
+class RequestCancelled(Invalid):
+    """The request with this idempotency key was cancelled, so it has no answer; another key starts it again."""
+
+    code, title = "request_cancelled", "Request cancelled"
+
+
+class ClientClosed(PlauditError):
+    """The client closed the connection before it had an answer. No client reads this; logs and metrics have it."""
+
+    status, code, title, retryable = 499, "client_closed", "Client closed the connection", False
+
+
 class BadRequest(PlauditError):
     """The body is not what it claims to be (not JSON, not UTF-8)."""
 
@@ -78,6 +90,10 @@ class RequestUnknown(NotFound):
     """No replay is kept under this request id: never seen, of another caller, expired, or nothing in it was judged."""
 
     code, title = "request_unknown", "No such request"
+
+
+class MethodNotAllowed(PlauditError):
+    status, code, title, retryable = 405, "method_not_allowed", "Method not allowed", False
 
 
 class Conflict(PlauditError):

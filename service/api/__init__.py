@@ -1,1 +1,1 @@
-"""The front: requests in, jobs out, answers joined. Imports no torch, ever; a test holds it to that."""
+"""The HTTP API: requests in, jobs out, results joined into answers. It never imports torch; a test checks that."""

@@ -1,4 +1,4 @@
-"""The FastAPI application: what opens, closes on the same screen."""
+"""The FastAPI application: what the lifespan opens, it closes on the same screen."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from fastapi import FastAPI
 from plaudit.errors import UsageError
 from plaudit.schemas import ProblemDocument
 from service import metrics
-from service.api import error_handlers, routes
-from service.api.compat import registry as dialects
-from service.api.dispatch.background import repeat
+from service.api import error_handlers
+from service.api.compat import registry
 from service.api.dispatch.fleet import REFRESH_S, Fleet
-from service.api.dispatch.reply_router import Mailbox
-from service.api.dispatch.tasks import end
+from service.api.dispatch.reply_router import ReplyRouter
+from service.api.dispatch.submission import Dispatcher
+from service.api.dispatch.tasks import cancel_and_wait, repeat
+from service.api.handlers.operations import perform_stored
+from service.api.handlers.readiness import probe_workers
 from service.api.handlers.replays import Replays
-from service.api.handlers.reward_service import Desk
-from service.api.handlers.validation import Door
-from service.api.middleware import Drain, Frame
-from service.api.state import Services
-from service.api.stores.durable_requests import BEAT_S, Ledger
-from service.api.stores.sample_log import Candidates
+from service.api.handlers.reward_service import RewardService
+from service.api.handlers.score_cache import ScoreCache
+from service.api.handlers.validation import RequestValidator
+from service.api.middleware import Drain, RequestMiddleware
+from service.api.routes import native_router
+from service.api.state import AppState
+from service.api.stores.durable_requests import HEARTBEAT_S, DurableRequests
+from service.api.stores.sample_log import SampleLog
 from service.queue.connections import connect_async
 from service.queue.producer import Queue
 from service.settings import Settings
@@ -36,7 +40,7 @@ DESCRIPTION = "A reward service for code models: reward-model scores and sandbox
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application for these settings. Raises UsageError for a binding that would be open to the world."""
+    """The application for these settings. Raises UsageError for a binding that would be open to the network."""
     if settings.redis_url is None:
         raise UsageError("the API needs --redis-url (`plaudit up` brings its own queue)")
     if not settings.loopback and not settings.api_key and not settings.accept_no_auth:
@@ -52,48 +56,50 @@ def create_app(settings: Settings) -> FastAPI:
         client = connect_async(settings.redis_url)
         queue = Queue(client, settings.namespace, name)
         fleet = Fleet(queue, settings)
-        mailbox = Mailbox(queue, fleet.prove)
-        door = Door(settings, fleet)
+        reply_router = ReplyRouter(queue, on_worked=fleet.mark_proven)
+        dispatcher = Dispatcher(queue, reply_router, fleet, settings)
+        validator = RequestValidator(settings)
         replays = Replays(queue, settings.keep_replays_s, settings.max_replay_bytes)
-        candidates = Candidates(settings.candidates_dir, settings.max_candidates_bytes, name)
-        desk = Desk(queue, mailbox, fleet, settings, door, replays, candidates)
-        ledger = Ledger(
-            queue, name, settings.keep_results_s, lambda *arguments: routes.durable(app.state.services, *arguments)
+        sample_log = SampleLog(settings.candidates_dir, settings.max_candidates_bytes, name)
+        score_cache = ScoreCache(queue, settings.cache_s)
+        reward_service = RewardService(dispatcher, validator, score_cache, replays, sample_log)
+        durable_requests = DurableRequests(
+            queue, name, settings.keep_results_s, functools.partial(perform_stored, reward_service)
         )
-        app.state.services = Services(settings, queue, fleet, door, desk, ledger, replays)
+        app.state.plaudit = AppState(settings, queue, fleet, validator, reward_service, durable_requests, replays)
         metrics.build_info.labels(metadata.version("plaudit")).set(1)
         await fleet.refresh()
-        gc.freeze()  # what is loaded stays: the collector need not look at it again and again
+        gc.freeze()  # what is loaded stays loaded: the collector need not look at it again
         loops = (
-            ("replies", mailbox.turn, 0.0),
+            ("replies", reply_router.receive, 0.0),
             ("fleet", fleet.refresh, REFRESH_S),
-            ("requests", ledger.turn, BEAT_S),
-            ("prove", desk.prove, REFRESH_S / 4),
+            ("requests", durable_requests.heartbeat, HEARTBEAT_S),
+            ("prove", functools.partial(probe_workers, dispatcher), REFRESH_S / 4),
         )
-        tasks = [asyncio.create_task(repeat(label, turn, every_s), name=label) for label, turn, every_s in loops]
+        tasks = [asyncio.create_task(repeat(label, step, every_s), name=label) for label, step, every_s in loops]
         try:
             yield
         finally:
-            await ledger.close()
+            await durable_requests.close()
             await replays.close()
-            await candidates.close()
-            await end(tasks)
+            await sample_log.close()
+            await cancel_and_wait(tasks)
             await client.aclose()
 
     app = FastAPI(
         title="plaudit", version=metadata.version("plaudit"), description=DESCRIPTION, lifespan=lifespan, redoc_url=None
     )
-    app.include_router(routes.router)
-    dialects.install(app, settings.dialects_off)
+    app.include_router(native_router())
+    registry.install(app, settings.dialects_off)
     error_handlers.install(app)
     app.state.drain = Drain()
-    app.add_middleware(Frame, settings=settings, drain=app.state.drain)
+    app.add_middleware(RequestMiddleware, settings=settings, drain=app.state.drain)
     app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
     return app
 
 
 def _openapi(app: FastAPI) -> dict[str, object]:
-    """The framework's document, with our problem type in place of its validation error."""
+    """The framework's document, with plaudit's problem type in place of the framework's validation error."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         schemas = document["components"]["schemas"]

@@ -1,4 +1,4 @@
-"""Errors as HTTP: the one place where an exception becomes `application/problem+json` (RFC 9457)."""
+"""Errors over HTTP: the one place where an exception becomes `application/problem+json` (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from plaudit.errors import BadRequest, Invalid, NotFound, PlauditError, TooLarge
+from plaudit.errors import BadRequest, Invalid, MethodNotAllowed, NotFound, PlauditError, TooLarge
 from plaudit.schemas import ProblemDocument
 from service import metrics
 
@@ -20,7 +20,14 @@ log = logging.getLogger("plaudit.api")
 MEDIA_TYPE = "application/problem+json"
 
 
-def problem_of(error: PlauditError, request_id: str, errors: list[dict[str, Any]] | None = None) -> ProblemDocument:
+HTTP_ERRORS: dict[int, type[PlauditError]] = {400: BadRequest, 404: NotFound, 405: MethodNotAllowed, 413: TooLarge}
+MAX_FIELD_ERRORS = 50
+
+
+def problem_document(
+    error: PlauditError, request_id: str, errors: list[dict[str, Any]] | None = None
+) -> ProblemDocument:
+    """An error as the client reads it. `errors`: one entry per wrong field."""
     retry_after_ms = None if error.retry_after_s is None else math.ceil(error.retry_after_s * 1000)
     return ProblemDocument(
         type=f"urn:plaudit:problem:{error.code}",
@@ -36,6 +43,7 @@ def problem_of(error: PlauditError, request_id: str, errors: list[dict[str, Any]
 
 
 def respond(problem: ProblemDocument) -> Response:
+    """The HTTP answer of a problem."""
     headers = {}
     if problem.retry_after_ms is not None:
         headers["Retry-After"] = str(math.ceil(problem.retry_after_ms / 1000))
@@ -44,34 +52,32 @@ def respond(problem: ProblemDocument) -> Response:
     return Response(problem.model_dump_json(), problem.status, headers, MEDIA_TYPE)
 
 
-class MethodNotAllowed(PlauditError):
-    status, code, title, retryable = 405, "method_not_allowed", "Method not allowed", False
-
-
-def _path(location: tuple[Any, ...]) -> str:
-    return ".".join(str(part) for part in location if part != "body") or "body"
+def _field_path(location: tuple[Any, ...]) -> str:
+    return ".".join(str(name) for name in location if name != "body") or "body"
 
 
 def install(app: FastAPI) -> None:
-    """The handlers of our errors and of the framework's; what nobody expected ends in `frame`."""
+    """Handle plaudit's errors and the framework's. An unexpected one is handled by the middleware."""
 
     @app.exception_handler(PlauditError)
-    async def ours(request: Request, error: PlauditError) -> Response:
+    async def plaudit_error(request: Request, error: PlauditError) -> Response:
         if error.status >= 500:
             log.warning("%s: %s", error.code, error.detail, extra={"request_id": request.state.request_id})
-        return respond(problem_of(error, request.state.request_id))
+        return respond(problem_document(error, request.state.request_id))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        errors = [{"path": _path(one["loc"]), "message": one["msg"], "type": one["type"]} for one in error.errors()]
+    async def validation_error(request: Request, error: RequestValidationError) -> Response:
+        errors = [
+            {"path": _field_path(field["loc"]), "message": field["msg"], "type": field["type"]}
+            for field in error.errors()
+        ]
         metrics.rejected.labels("invalid").inc()
         first = errors[0]
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         detail = f"{first['path']}: {first['message']}{more}"
-        return respond(problem_of(Invalid(detail), request.state.request_id, errors[:50]))
+        return respond(problem_document(Invalid(detail), request.state.request_id, errors[:MAX_FIELD_ERRORS]))
 
     @app.exception_handler(HTTPException)
-    async def framework(request: Request, error: HTTPException) -> Response:
-        kinds: dict[int, type[PlauditError]] = {400: BadRequest, 404: NotFound, 405: MethodNotAllowed, 413: TooLarge}
-        kind = kinds.get(error.status_code, BadRequest)
-        return respond(problem_of(kind(str(error.detail)), request.state.request_id))
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        error_class = HTTP_ERRORS.get(error.status_code, BadRequest)
+        return respond(problem_document(error_class(str(error.detail)), request.state.request_id))

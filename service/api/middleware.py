@@ -1,6 +1,6 @@
-"""Around every request: its id, its key, its size, its time, its log line; and the last handler of all.
+"""Around every request: its id, its API key, its size, its time, its log line; and the last error handler.
 
-Pure ASGI, so that nothing stands between a handler and its client's disconnect.
+Pure ASGI, so that a handler sees its client's disconnect.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from plaudit.errors import Forbidden, PlauditError, ShuttingDown, TooLarge, Unauthorized
+from plaudit.errors import ClientClosed, Forbidden, PlauditError, ShuttingDown, TooLarge, Unauthorized
 from service import metrics
 from service.api.dispatch.request_context import new_request_id
-from service.api.error_handlers import problem_of, respond
+from service.api.error_handlers import problem_document, respond
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.access")
@@ -31,10 +31,10 @@ _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 
 
 class Drain:
-    """The requests that are being answered; the process' last second ends them with a word instead of a broken line."""
+    """The requests that are being answered. What the drain does not finish gets a 503, not a broken connection."""
 
     def __init__(self) -> None:
-        self.over = False
+        self.ended = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def enter(self) -> asyncio.Task[Any]:
@@ -47,13 +47,15 @@ class Drain:
         self._tasks.discard(task)
 
     def end(self) -> None:
-        """Every request still open is answered 503 `shutting_down`."""
-        self.over = True
+        """Answer every open request 503 `shutting_down`."""
+        self.ended = True
         for task in self._tasks:
             task.cancel()
 
 
-class Frame:
+class RequestMiddleware:
+    """The outermost layer of the application."""
+
     def __init__(self, app: ASGIApp, settings: Settings, drain: Drain) -> None:
         self.app = app
         self.settings = settings
@@ -63,17 +65,17 @@ class Frame:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         headers = {name.lower(): value for name, value in scope["headers"]}
-        asked = headers.get(b"x-request-id", b"").decode("latin-1")
+        given_id = headers.get(b"x-request-id", b"").decode("latin-1")
         state: dict[str, Any] = scope.setdefault("state", {})
-        state["request_id"] = asked if _REQUEST_ID.match(asked) else new_request_id()
+        state["request_id"] = given_id if _REQUEST_ID.match(given_id) else new_request_id()
         state["queue_ms"], state["compute_ms"] = 0.0, 0.0
-        started: list[int] = []
+        statuses: list[int] = []
 
-        async def framed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                started.append(message["status"])
+                statuses.append(message["status"])
                 timing = f"queue;dur={state['queue_ms']:.1f}, compute;dur={state['compute_ms']:.1f}"
                 message["headers"] = [
                     *message.get("headers", []),
@@ -84,31 +86,37 @@ class Frame:
 
         task = self.drain.enter()
         try:
-            state["tenant"] = self._admit(scope["path"], headers)
-            await self.app(scope, self._bounded(headers, receive), framed)
+            state["tenant"] = self._tenant(scope["path"], headers)
+            await self.app(scope, self._bounded(headers, receive), send_with_headers)
         except asyncio.CancelledError:
-            if not self.drain.over or started:
+            if not self.drain.ended or statuses:
                 raise
             task.uncancel()
-            ending = ShuttingDown("this process is shutting down and did not get to the end of it", retry_after_s=1.0)
-            await respond(problem_of(ending, state["request_id"]))(scope, receive, framed)
+            shutdown = ShuttingDown("the server is shutting down and did not finish this request", retry_after_s=1.0)
+            await respond(problem_document(shutdown, state["request_id"]))(scope, receive, send_with_headers)
         except PlauditError as error:
-            await respond(problem_of(error, state["request_id"]))(scope, receive, framed)
+            await respond(problem_document(error, state["request_id"]))(scope, receive, send_with_headers)
         except HTTPException as error:  # a body that outgrew its limit while a middleware read it
-            await respond(problem_of(TooLarge(str(error.detail)), state["request_id"]))(scope, receive, framed)
+            await respond(problem_document(TooLarge(str(error.detail)), state["request_id"]))(
+                scope, receive, send_with_headers
+            )
         except Exception:  # the API's last handler
             log.exception("unexpected error", extra={"request_id": state["request_id"], "path": scope["path"]})
             metrics.infra_errors.labels("api", "internal").inc()
-            if not started:
-                problem = problem_of(PlauditError("an unexpected error; the log has it"), state["request_id"])
-                problem = problem.model_copy(update={"status": state.get("sheds") or problem.status})
-                await respond(problem)(scope, receive, framed)
+            if not statuses:
+                problem = problem_document(
+                    PlauditError("unexpected error; the server's log has the traceback"), state["request_id"]
+                )
+                problem = problem.model_copy(update={"status": state.get("retry_status") or problem.status})
+                await respond(problem)(scope, receive, send_with_headers)
         finally:
             self.drain.leave(task)
-            self._record(scope, state, started[0] if started else 499, time.perf_counter() - began)
+            self._record(
+                scope, state, statuses[0] if statuses else ClientClosed.status, time.perf_counter() - started_at
+            )
 
-    def _admit(self, path: str, headers: dict[bytes, bytes]) -> str:
-        """The caller's tenant: a digest of its key, empty without keys. Raises Unauthorized, Forbidden, TooLarge."""
+    def _tenant(self, path: str, headers: dict[bytes, bytes]) -> str:
+        """A digest of the caller's key; empty without keys. Raises Unauthorized, Forbidden, TooLarge."""
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.settings.max_body_bytes:
             raise _too_large(int(length), self.settings.max_body_bytes)
@@ -116,26 +124,26 @@ class Frame:
         needs_admin = ADMIN.match(path) is not None
         if path in PUBLIC or not (keys or admins):
             return ""
-        given = _key_of(headers.get(b"authorization", b"").decode("latin-1"))
-        matches = [key for key in (*keys, *admins) if hmac.compare_digest(key.encode(), given.encode())]
+        given_key = _key_of(headers.get(b"authorization", b"").decode("latin-1"))
+        matches = [key for key in (*keys, *admins) if hmac.compare_digest(key.encode(), given_key.encode())]
         if not matches:
             raise Unauthorized("send `Authorization: Bearer <key>`, or put the key into the URL as `user:<key>@host`")
-        if needs_admin and not any(hmac.compare_digest(key.encode(), given.encode()) for key in admins):
+        if needs_admin and not any(hmac.compare_digest(key.encode(), given_key.encode()) for key in admins):
             raise Forbidden("this call needs an admin key")
-        return hashlib.sha256(given.encode()).hexdigest()[:16]
+        return hashlib.sha256(given_key.encode()).hexdigest()[:16]
 
     def _bounded(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
-        """A body that claims no length is counted as it comes."""
+        """Count a body without a `Content-Length` as it arrives."""
         if b"content-length" in headers:
             return receive
-        seen = 0
+        num_bytes = 0
 
         async def counted() -> Message:
-            nonlocal seen
+            nonlocal num_bytes
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.settings.max_body_bytes:
-                raise HTTPException(413, _too_large(seen, self.settings.max_body_bytes).detail)
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self.settings.max_body_bytes:
+                raise HTTPException(413, _too_large(num_bytes, self.settings.max_body_bytes).detail)
             return message
 
         return counted
@@ -162,15 +170,15 @@ class Frame:
 
 
 def _key_of(authorization: str) -> str:
-    """The key of a Bearer header, or the password of a Basic one: what clients make of a URL `http://user:key@host`."""
-    word, _, given = authorization.partition(" ")
-    given = given.strip()
-    if word.lower() == "basic":
+    """The key of a Bearer header, or the password of a Basic one, which clients send for `http://user:key@host`."""
+    scheme, _, credentials = authorization.partition(" ")
+    credentials = credentials.strip()
+    if scheme.lower() == "basic":
         try:
-            return base64.b64decode(given, validate=True).decode().partition(":")[2]
+            return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
         except ValueError:
             return ""
-    return given if word.lower() == "bearer" else ""
+    return credentials if scheme.lower() == "bearer" else ""
 
 
 def _too_large(size: int, limit: int) -> TooLarge:

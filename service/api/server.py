@@ -1,4 +1,4 @@
-"""The API process: bind, serve, say when ready, drain, leave."""
+"""The API process: bind, serve, announce readiness, drain, exit."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ import uvicorn
 
 from plaudit.errors import UsageError
 from service.api.app import create_app
+from service.api.handlers.readiness import readiness
+from service.api.state import AppState
 from service.queue.connections import greet
 from service.settings import Settings
 
-LAST_WORDS_S = 1.0  # of the drain, in which open requests are told that they will not be answered
+SHUTDOWN_NOTICE_S = 1.0  # the end of the drain, when requests that are still open get 503
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening address; port 0 takes a free one. Raises UsageError when it cannot be had."""
+    """A socket bound to this address; port 0 takes a free one. Raises UsageError when the address is not available."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -34,7 +36,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but a signal that it has drained for is not raised a second time."""
+    """uvicorn, but a signal that made it drain is not raised again afterwards."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -45,10 +47,10 @@ class _Server(uvicorn.Server):
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; then finish what is running, at most `drain_s`. Answers the exit code."""
+    """Serve until SIGTERM or SIGINT; then finish what is running, at most `drain_s`. Returns the exit code."""
     app = create_app(settings)
     sock = bind(settings.host, settings.port)
-    assert settings.redis_url is not None  # create_app has seen to it
+    assert settings.redis_url is not None  # checked by create_app
     greet(settings.redis_url, settings.redis_wait_s)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{sock.getsockname()[1]}"
@@ -63,24 +65,28 @@ def serve(settings: Settings) -> int:
     )
     server = _Server(config)
 
+    def is_ready() -> bool:
+        app_state: AppState = app.state.plaudit
+        return readiness(app_state.fleet, settings).ready
+
     async def announce() -> None:
-        while not (server.started and app.state.services.readiness().ready):  # noqa: ASYNC110
+        while not (server.started and is_ready()):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         print(json.dumps({"event": "ready", "url": url, "pid": os.getpid()}), flush=True)
 
     async def end_in_time() -> None:
-        """What the drain does not finish is told so while there is still a connection to tell it on."""
+        """Answer what the drain does not finish while its connection is still open."""
         while not server.should_exit:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        await asyncio.sleep(max(0.0, int(settings.drain_s) - LAST_WORDS_S))
+        await asyncio.sleep(max(0.0, int(settings.drain_s) - SHUTDOWN_NOTICE_S))
         app.state.drain.end()
 
     async def main() -> None:
-        beside = [asyncio.create_task(announce()), asyncio.create_task(end_in_time())]
+        background = [asyncio.create_task(announce()), asyncio.create_task(end_in_time())]
         try:
             await server.serve(sockets=[sock])
         finally:
-            for task in beside:
+            for task in background:
                 task.cancel()
 
     try:

@@ -46,7 +46,7 @@ def http(stack: Stack) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def scripted() -> Iterator[Scripted]:
-    """An API whose desk answers by a script; give it a new one with `says`."""
+    """An API whose service answers by a script; give it a new one with `says`."""
     with Scripted() as one:
         yield one
 

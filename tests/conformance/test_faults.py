@@ -2,7 +2,7 @@
 
 Two tables of `docs/dialects.md` are made here, by asking: what goes over the wire when a fault lasts, and what the
 clients end up with. They are written anew by `pytest tests/conformance/test_faults.py --rewrite`, and compared
-otherwise. The desk is scripted; everything from the socket to it is real, and so are the clients in bold.
+otherwise. The service is scripted; everything from the socket to it is real, and so are the clients in bold.
 """
 
 from __future__ import annotations
@@ -204,8 +204,8 @@ def test_what_goes_over_the_wire(scripted: Scripted, request: pytest.FixtureRequ
     made = table(["endpoint", *columns], rows)
     publish(PAGE, "wire", lambda _: made, rewrite=request.config.getoption("--rewrite"))
     for name, cell in zip(PROBES, columns["Redis gone"], strict=True):
-        sheds = DIALECTS[name].sheds
-        assert sheds is None or cell == f"{sheds} + Retry-After"
+        retry_status = DIALECTS[name].retry_status
+        assert retry_status is None or cell == f"{retry_status} + Retry-After"
 
 
 @pytest.mark.timeout(300)
@@ -273,20 +273,20 @@ def test_unknown_fields_are_nobody_s_business(scripted: Scripted, name: str) -> 
 
 @pytest.mark.parametrize("name", PROBES)
 def test_each_dialect_brings_its_own_deadline(scripted: Scripted, name: str) -> None:
-    desk = scripted.says("ok")
+    service = scripted.says("ok")
     began = time.time()
     PROBES[name].ask(scripted.url, Case(), 1)
-    left_s = desk.until_ms[0] / 1000 - began
+    left_s = service.until_ms[0] / 1000 - began
     assert DIALECTS[name].deadline_s <= left_s < DIALECTS[name].deadline_s + SLOW_S
 
 
 def test_rolls_deadline_is_below_its_thirty_seconds(scripted: Scripted) -> None:
-    desk = scripted.says("ok")
+    service = scripted.says("ok")
     began = time.time()
     body = {**RUN, "compile_timeout": 30, "run_timeout": 30, "expected_stdout": "1"}
     httpx.post(f"{scripted.url}/run_code", json=body, trust_env=False)
-    assert 27 <= desk.until_ms[0] / 1000 - began < 27 + SLOW_S
-    assert desk.calls[0][0].limits.wall_s < 27
+    assert 27 <= service.until_ms[0] / 1000 - began < 27 + SLOW_S
+    assert service.calls[0][0].limits.wall_s < 27
 
 
 def test_a_program_that_is_too_large_has_failed(scripted: Scripted) -> None:
@@ -296,7 +296,7 @@ def test_a_program_that_is_too_large_has_failed(scripted: Scripted) -> None:
     assert "max_code_bytes" in answer["message"]
 
 
-def test_an_error_of_ours_that_nobody_expected_sheds_too(scripted: Scripted) -> None:
+def test_an_unexpected_error_has_the_retry_status_too(scripted: Scripted) -> None:
     def broken(order: Any) -> Any:
         raise ZeroDivisionError
 

@@ -102,7 +102,7 @@ def meets(frail: Stack, request: pytest.FixtureRequest) -> Iterator[Callable[[st
         number = next(NUMBERS)
 
         def asked(name: str) -> Any:
-            return PROBES[name].outcome(frail.url, case, number, DIALECTS[name].sheds)
+            return PROBES[name].outcome(frail.url, case, number, DIALECTS[name].retry_status)
 
         calls = {name: pool.submit(asked, name) for name in PROBES}
 

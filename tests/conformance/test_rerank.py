@@ -39,11 +39,11 @@ def test_cohere_s_package(stack: Stack, scores: list[float]) -> None:
 
 def test_cohere_s_package_comes_back_after_overload(scripted: Scripted) -> None:
     cohere = pytest.importorskip("cohere")
-    desk = scripted.says(Overloaded("full", retry_after_s=1.0), "ok")
+    service = scripted.says(Overloaded("full", retry_after_s=1.0), "ok")
     with httpx.Client(trust_env=False) as http:
         client = cohere.ClientV2("key", base_url=scripted.url, httpx_client=http)
         answer = client.rerank(model="m", query="q", documents=["d"])
-    assert (len(answer.results), len(desk.calls)) == (1, 2)
+    assert (len(answer.results), len(service.calls)) == (1, 2)
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])

@@ -14,7 +14,8 @@ import redis
 import redis.asyncio
 
 from plaudit.errors import BrokerUnavailable, Conflict, NotFound, Overloaded, RevisionMoved
-from service.api.stores.durable_requests import Ledger
+from service.api.dispatch.request_context import RequestContext
+from service.api.stores.durable_requests import DurableRequests
 from service.jobs import Failed, Job, JobState, Scored, ScoreTask, content_hash, encode
 from service.queue import connections, keys
 from service.queue.connections import connect, connect_async
@@ -501,7 +502,7 @@ async def test_when_all_is_done_nothing_is_left_but_caches(
 
 
 class Item:
-    """A finished item, as far as the ledger looks."""
+    """A finished item, as far as durable requests look at it."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -514,9 +515,9 @@ async def test_a_request_that_breaks_our_own_code_ends_and_says_so(queue: Queue)
     async def broken(*_: Any) -> dict[str, Any]:
         raise RuntimeError("a bug")
 
-    ledger = Ledger(queue, "api", 60, broken)
-    await ledger.start("r1", "/score", b"{}", "", now_ms() + 10_000, 1)
-    entry = await asyncio.wait_for(ledger.wait("r1", ""), 5)
+    requests = DurableRequests(queue, "api", 60, broken)
+    await requests.start("r1", "/score", b"{}", "", now_ms() + 10_000, 1)
+    entry = await asyncio.wait_for(requests.wait("r1", ""), 5)
     assert entry.state == "failed"
     assert entry.problem is not None
     assert (entry.problem.code, entry.problem.status) == ("internal", 500)
@@ -529,11 +530,11 @@ async def test_a_dead_owners_request_is_taken_up_by_whoever_asks(make_queue: Cal
         await gate.wait()
         return {}
 
-    async def work(route: str, body: bytes, request: str, tenant: str, until: int, progress: Any) -> dict[str, Any]:
-        progress(0, Item(7))
+    async def work(route: str, body: bytes, context: RequestContext) -> dict[str, Any]:
+        context.report(0, Item(7))
         return {"route": route, "body": body.decode()}
 
-    dead, heir = Ledger(make_queue("a"), "a", 60, hang), Ledger(make_queue("b"), "b", 60, work)
+    dead, heir = DurableRequests(make_queue("a"), "a", 60, hang), DurableRequests(make_queue("b"), "b", 60, work)
     await dead.start("r1", "/score", b"{}", "tenant", now_ms() + 10_000, 1)
     await dead.close()
 
@@ -548,16 +549,16 @@ async def test_a_dead_owners_request_is_taken_up_by_whoever_asks(make_queue: Cal
 
 
 async def test_whoever_hears_the_end_has_heard_every_item(queue: Queue) -> None:
-    async def work(route: str, body: bytes, request: str, tenant: str, until: int, progress: Any) -> dict[str, Any]:
+    async def work(route: str, body: bytes, context: RequestContext) -> dict[str, Any]:
         for at in range(40):
-            progress(at, Item(at))
+            context.report(at, Item(at))
             await asyncio.sleep(0.001)
         return {}
 
-    ledger = Ledger(queue, "api", 60, work)
+    requests = DurableRequests(queue, "api", 60, work)
     for round_ in range(5):
-        await ledger.start(f"r{round_}", "/score", b"{}", "", now_ms() + 10_000, 40)
-        heard = [one.index async for status in ledger.events(f"r{round_}", "", "0-0") for one in status.items]
+        await requests.start(f"r{round_}", "/score", b"{}", "", now_ms() + 10_000, 40)
+        heard = [one.index async for status in requests.events(f"r{round_}", "", "0-0") for one in status.items]
         assert sorted(heard) == list(range(40))
 
 
@@ -568,7 +569,7 @@ async def test_cancel_and_done_are_one_step(make_queue: Callable[[str], Queue]) 
         await gate.wait()
         return {"status": "complete"}
 
-    owner, other = Ledger(make_queue("a"), "a", 60, work), Ledger(make_queue("b"), "b", 60, work)
+    owner, other = DurableRequests(make_queue("a"), "a", 60, work), DurableRequests(make_queue("b"), "b", 60, work)
     for at in range(40):
         gate.clear()
         name = f"{at:032x}"
@@ -579,7 +580,7 @@ async def test_cancel_and_done_are_one_step(make_queue: Callable[[str], Queue]) 
         told = await cancelling
         ended = await asyncio.wait_for(owner.wait(name, ""), 5)
         await asyncio.sleep(0.01)
-        assert (await other.entry(name, "")).state == ended.state == told.state
+        assert (await other.read(name, "")).state == ended.state == told.state
         assert (ended.answer is not None) == (ended.state == "done")
         events = await owner.queue.client.xrange(f"plaudit:request:{name}:events")
         assert [fields for _, fields in events if b"end" in fields] == [{b"end": told.state.encode()}]

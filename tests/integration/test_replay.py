@@ -18,7 +18,7 @@ import pytest
 from plaudit.errors import RequestUnknown
 from plaudit.grading import Verdict
 from plaudit.schemas import ExecuteItem, ExecuteResult, ProgramResult, TestResult
-from service.api.dispatch.request_context import Context
+from service.api.dispatch.request_context import RequestContext
 from service.api.handlers.execute import ExecuteGroup, to_suite
 from service.api.handlers.replays import MAX_PENDING, Replays
 from service.jobs import encode_suite
@@ -182,7 +182,7 @@ async def queue(broker: Broker) -> AsyncIterator[Queue]:
 def judged(program: str) -> tuple[list[ExecuteGroup], list[ExecuteResult]]:
     item = ExecuteItem.model_validate({"language": "python", "programs": [program], "tests": ASSERT})
     frame = encode_suite(to_suite(item.tests))
-    group = ExecuteGroup(item, frame, hashlib.sha256(frame).hexdigest(), "tools", Context("r", now_ms() + 1000))
+    group = ExecuteGroup(item, frame, hashlib.sha256(frame).hexdigest(), "tools", RequestContext("r", now_ms() + 1000))
     run = ProgramResult(
         status="ok",
         verdict=Verdict.PASSED,
@@ -195,7 +195,7 @@ def judged(program: str) -> tuple[list[ExecuteGroup], list[ExecuteResult]]:
 
 
 async def keep(replays: Replays, request_id: str, tenant: str, program: str) -> None:
-    replays.keep(Context(request_id, now_ms() + 1000, tenant=tenant), "tools", *judged(program))
+    replays.keep(RequestContext(request_id, now_ms() + 1000, tenant=tenant), "tools", *judged(program))
     await asyncio.wait(replays._pending)
 
 
@@ -216,7 +216,7 @@ async def test_records_expire_and_zero_keeps_none(queue: Queue) -> None:
     await keep(replays, "r", "", "x = 1")
     assert await queue.client.pttl("test:replay::r") <= 1000
     off = Replays(queue, 0, 1 << 20)
-    off.keep(Context("s", now_ms()), "tools", *judged("x"))
+    off.keep(RequestContext("s", now_ms()), "tools", *judged("x"))
     off.alias("", "t", "r")
     assert not off._pending
     with pytest.raises(RequestUnknown):
@@ -247,7 +247,7 @@ async def test_a_flood_or_an_absent_broker_costs_replays_and_nothing_else(broker
     replays = Replays(Queue(client, "test", "api"), 60, 1 << 20)
     broker.kill()
     for at in range(3 * MAX_PENDING):
-        replays.keep(Context(f"r{at}", now_ms()), "tools", *judged("x"))
+        replays.keep(RequestContext(f"r{at}", now_ms()), "tools", *judged("x"))
     assert len(replays._pending) == MAX_PENDING
     done, _ = await asyncio.wait(replays._pending)
     assert [task.exception() for task in done] == [None] * MAX_PENDING

@@ -14,7 +14,7 @@ from plaudit.grading import Verdict
 from plaudit.schemas import ExecuteItem
 from sandbox.types import AssertSuite, Limits, Report, TestReport
 from service.api.dispatch.fleet import Fleet
-from service.api.dispatch.request_context import Context
+from service.api.dispatch.request_context import RequestContext
 from service.api.handlers.execute import ExecuteGroup, ExecutePlan, execute_job
 from service.api.handlers.replays import Replays
 from service.jobs import (
@@ -95,8 +95,8 @@ def executor(broker: Broker) -> Iterator[Callable[..., Executor]]:
         yield make
 
 
-def context() -> Context:
-    return Context("r", now_ms() + 60_000)
+def context() -> RequestContext:
+    return RequestContext("r", now_ms() + 60_000)
 
 
 def job(toolchain: str, program: str = "p") -> Job:
@@ -189,11 +189,11 @@ async def test_a_replay_names_what_judged_and_not_what_was_meant_to(
     executor(NEW, Verdict.PASSED).step()
     (reply,) = await queue.replies(2.0)
 
-    class Errand:
+    class OneReply:
         async def replies(self, jobs: Any) -> dict[str, Reply]:
             return {reply.job: reply}
 
-    result = await plan.item(Errand(), 0)  # type: ignore[arg-type]
+    result = await plan.result(OneReply(), 0)  # type: ignore[arg-type]
     assert [program.toolchain for program in result.programs] == [NEW]
     replays = Replays(queue, 60, 1 << 20)
     replays.keep(context(), plan.toolchain, plan.groups, [result])

@@ -50,11 +50,11 @@ class Probe:
                 return answer
             time.sleep(PAUSE_S)
 
-    def outcome(self, url: str, case: Case, number: int, sheds: int | None, tries: int = 100) -> Any:
+    def outcome(self, url: str, case: Case, number: int, retry_status: int | None, tries: int = 100) -> Any:
         """What a client ends up with that comes back whenever it is asked to; an error status, or what it reads."""
         for _ in range(tries):
             answer = self.ask(url, case, number)
-            if answer.status_code != sheds:
+            if answer.status_code != retry_status:
                 break
             time.sleep(PAUSE_S)
         return self.read(answer.json()) if answer.is_success else answer.status_code

@@ -1,6 +1,6 @@
-"""An API process whose desk is scripted: everything of ours from the socket to the desk is real, nothing behind it is.
+"""An API process whose service is scripted: everything from the socket to the service is real, nothing behind it is.
 
-A script says what the next calls at the desk come to; its last word holds for all that follow. A word is an error to
+A script says what the next calls of the service come to; its last word holds for all that follow. A word is an error to
 raise, or a function from what was asked to its answer.
 """
 
@@ -42,14 +42,16 @@ from plaudit.schemas import (
     Timing,
 )
 from sandbox.types import Output, Report, TestReport
-from service.api import error_handlers, routes
+from service.api import error_handlers
 from service.api.compat import registry
-from service.api.dispatch.request_context import Context
-from service.api.error_handlers import problem_of
-from service.api.handlers.run import Order, Ran
-from service.api.handlers.validation import Door
-from service.api.middleware import Drain, Frame
-from service.api.stores.durable_requests import Entry
+from service.api.dispatch.request_context import RequestContext
+from service.api.error_handlers import problem_document
+from service.api.handlers.operations import perform_stored
+from service.api.handlers.run import RunRequest, RunResult
+from service.api.handlers.validation import RequestValidator
+from service.api.middleware import Drain, RequestMiddleware
+from service.api.routes import native_router
+from service.api.stores.durable_requests import DurableRequest
 from service.queue.protocol import now_ms
 from service.settings import Settings
 
@@ -67,7 +69,7 @@ MODEL = ModelInfo(
 )
 
 
-class Fleet:
+class ScriptedFleet:
     """A deployment with one model and Python."""
 
     broker = True
@@ -79,16 +81,16 @@ class Fleet:
         return ["one"]
 
 
-class Desk:
+class ScriptedService:
     """Answers by the script. `calls` is what it was asked, `until_ms` by when."""
 
-    def __init__(self, door: Door) -> None:
-        self.door = door
+    def __init__(self, validator: RequestValidator) -> None:
+        self.validator = validator
         self.script: list[Word] = ["ok"]
         self.calls: list[Any] = []
         self.until_ms: list[int] = []
 
-    async def _word(self, asked: Any, context: Context) -> Any:
+    async def _word(self, asked: Any, context: RequestContext) -> Any:
         self.calls.append(asked)
         self.until_ms.append(context.deadline_ms)
         word = self.script.pop(0) if len(self.script) > 1 else self.script[0]
@@ -98,15 +100,15 @@ class Desk:
             await asyncio.sleep(max(0.0, context.left_s))
         return word
 
-    async def run(self, orders: Sequence[Order], context: Context) -> list[Ran]:
-        self.door.check_orders(orders)
-        word = await self._word(orders, context)
+    async def run(self, run_requests: Sequence[RunRequest], context: RequestContext) -> list[RunResult]:
+        self.validator.check_runs(run_requests)
+        word = await self._word(run_requests, context)
         if isinstance(word, str) and word != "ok":
-            return [Ran(word, problem=_problem(word)) for _ in orders]  # type: ignore[arg-type]
-        return [word(order) if callable(word) else ran(_printed(order)) for order in orders]
+            return [RunResult(word, problem=_problem(word)) for _ in run_requests]  # type: ignore[arg-type]
+        return [word(order) if callable(word) else ran(_printed(order)) for order in run_requests]
 
-    async def execute(self, request: ExecuteRequest, context: Context) -> ExecuteAnswer:
-        self.door.check_execute(request)
+    async def execute(self, request: ExecuteRequest, context: RequestContext) -> ExecuteAnswer:
+        self.validator.check_execute(request)
         word = await self._word(request, context)
         good = ProgramResult(
             status="ok",
@@ -123,8 +125,8 @@ class Desk:
         ]
         return ExecuteAnswer(request_id="r", status="complete", results=results, timing=Timing())
 
-    async def score(self, request: ScoreRequest, context: Context) -> ScoreAnswer:
-        self.door.check_score(request)
+    async def score(self, request: ScoreRequest, context: RequestContext, *, whole_texts: bool = False) -> ScoreAnswer:
+        self.validator.check_score(request)
         word = await self._word(request, context)
         good = CompletionScore(status="ok", score=0.5, tokens=3, trainable=True)
         bad = CompletionScore(status=word, trainable=False, error=_problem(word)) if isinstance(word, str) else good
@@ -135,8 +137,8 @@ class Desk:
             request_id="r", status="complete", model=ModelRef(name="default"), results=results, timing=Timing()
         )
 
-    async def reward(self, request: RewardRequest, context: Context) -> RewardAnswer:
-        self.door.check_reward(request)
+    async def reward(self, request: RewardRequest, context: RequestContext) -> RewardAnswer:
+        self.validator.check_reward(request)
         word = await self._word(request, context)
         if callable(word):
             answer: RewardAnswer = word(request)
@@ -148,7 +150,7 @@ class Desk:
         return RewardAnswer(request_id="r", status="complete", results=results, timing=Timing())
 
 
-def _printed(order: Order) -> bytes:
+def _printed(order: RunRequest) -> bytes:
     """What `print(1)` prints, and what a notebook tells of the cell `1`."""
     cell = b'{"stdout": "", "stderr": "", "display": [{"text/plain": "1"}], "error": []}\n'
     return cell if any(name == "cells.json" for name, _ in order.files) else b"1\n"
@@ -159,7 +161,7 @@ def _problem(word: str) -> Problem:
     return Problem(code=codes.get(word, word), detail="by the script", retryable=word == "timeout_queue")
 
 
-def ran(stdout: bytes, exit_code: int = 0) -> Ran:
+def ran(stdout: bytes, exit_code: int = 0) -> RunResult:
     """A run that printed this."""
     verdict = Verdict.PASSED if exit_code == 0 else Verdict.RUNTIME_ERROR
     report = Report(
@@ -171,32 +173,33 @@ def ran(stdout: bytes, exit_code: int = 0) -> Ran:
         "strong",
         output=Output(exit_code, None, stdout, b"", {}),
     )
-    return Ran("ok", report)
+    return RunResult("ok", report)
 
 
-class Ledger:
+class ScriptedDurableRequests:
     """Durable requests, performed when they are waited for, and forgotten."""
 
-    def __init__(self, services: Any) -> None:
-        self.services = services
+    def __init__(self, service: Any) -> None:
+        self.service = service
         self.started: dict[str, tuple[str, bytes, str, int]] = {}
 
     async def start(self, job: str, route: str, body: bytes, tenant: str, until_ms: int, items: int) -> None:
-        if isinstance(gone := self.services.desk.script[0], BrokerUnavailable):
+        if isinstance(gone := self.service.script[0], BrokerUnavailable):
             raise gone  # what is durable is in Redis
         self.started[job] = (route, body, tenant, until_ms)
 
-    async def wait(self, job: str, tenant: str) -> Entry:
+    async def wait(self, job: str, tenant: str) -> DurableRequest:
         route, body, owner, until_ms = self.started.pop(job)
-        answer = await routes.durable(self.services, route, body, job, owner, until_ms, lambda *_: None)
-        return Entry("done", 1, "scripted", answer, None)
+        context = RequestContext(job, until_ms, tenant=owner)
+        answer = await perform_stored(self.service, route, body, context)
+        return DurableRequest("done", 1, "scripted", answer, None)
 
     async def status(self, job: str, tenant: str, cursor: str, wait_s: float) -> JobStatus:
         started = self.started[job]
         try:
             answer, problem = (await self.wait(job, tenant)).answer, None
         except PlauditError as error:
-            answer, problem = None, problem_of(error, job)
+            answer, problem = None, problem_document(error, job)
         self.started[job] = started
         return JobStatus(
             job_id=job,
@@ -208,26 +211,26 @@ class Ledger:
             error=problem,
         )
 
-    async def again(self, job: str, tenant: str) -> bool:
+    async def run_again(self, job: str, tenant: str) -> bool:
         """Whether there is time left: what has ended is performed whenever it is asked for."""
         return now_ms() < self.started[job][3]
 
 
-class Replays:
+class ScriptedReplays:
     """Nothing that was judged can be shown again."""
 
     def alias(self, tenant: str, request_id: str, job: str) -> None:
         assert request_id != job
 
 
-class Services:
+class ScriptedState:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.fleet: Any = Fleet()
-        self.door = Door(settings, self.fleet)
-        self.desk = Desk(self.door)
-        self.ledger = Ledger(self)
-        self.replays = Replays()
+        self.fleet: Any = ScriptedFleet()
+        self.validator = RequestValidator(settings)
+        self.reward_service: Any = ScriptedService(self.validator)
+        self.durable_requests = ScriptedDurableRequests(self.reward_service)
+        self.replays = ScriptedReplays()
 
 
 class Scripted:
@@ -235,24 +238,24 @@ class Scripted:
 
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings(**settings)
-        self.services = Services(self.settings)
+        self.state = ScriptedState(self.settings)
         app = FastAPI()
-        app.state.services = self.services
-        app.include_router(routes.router)
+        app.state.plaudit = self.state
+        app.include_router(native_router())
         registry.install(app, self.settings.dialects_off)
         error_handlers.install(app)
-        app.add_middleware(Frame, settings=self.settings, drain=Drain())
+        app.add_middleware(RequestMiddleware, settings=self.settings, drain=Drain())
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self.sock.getsockname()[1]}"
         self.url = f"http://{self.address}"
         self.server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", access_log=False))
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.sock]}, daemon=True)
 
-    def says(self, *words: Word) -> Desk:
-        """Begin a new script; answers the desk, which remembers what it is asked from now on."""
-        desk = self.services.desk
-        desk.script, desk.calls, desk.until_ms = list(words), [], []
-        return desk
+    def says(self, *words: Word) -> ScriptedService:
+        """Begin a new script; returns the service, which records what it is asked from now on."""
+        service: ScriptedService = self.state.reward_service
+        service.script, service.calls, service.until_ms = list(words), [], []
+        return service
 
     def __enter__(self) -> Scripted:
         self.thread.start()

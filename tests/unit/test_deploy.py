@@ -361,7 +361,7 @@ def test_pods_use_the_settings_and_ports_of_the_images() -> None:
 
 # --- the page at GET / -----------------------------------------------------------------------------------------------
 
-PAGE = ROOT / "service" / "api" / "dashboard" / "index.html"
+PAGE = ROOT / "service" / "api" / "routes" / "dashboard" / "index.html"
 
 
 def test_the_page_is_one_small_file_that_fetches_nothing_from_elsewhere() -> None:

@@ -24,7 +24,6 @@ from pydantic import BaseModel
 from plaudit import errors, schemas
 from plaudit.grading import SEVERITY, Verdict
 from service import metrics
-from service.api import error_handlers
 from service.settings import PREFIX, Settings
 from support.pages import PAGES, ROOT, Block, blocks
 
@@ -140,9 +139,9 @@ def endpoints() -> str:
 
 
 def error_codes() -> str:
-    places = (errors.__name__, error_handlers.__name__)  # not the client's own, nor those of some test
-    kinds = [kind for kind in errors._tree(errors.PlauditError) if kind.__module__ in places]
-    kinds = [kind for kind in kinds if kind not in (errors.HostLacks, errors.UsageError)]  # these end a command
+    unsent = (errors.HostLacks, errors.UsageError, errors.ClientClosed)  # two end a command; nobody reads the third
+    tree = errors._tree(errors.PlauditError)
+    kinds = [kind for kind in tree if kind.__module__ == errors.__name__ and kind not in unsent]
     kinds.sort(key=lambda kind: (kind.status, kind.code))
     rows = [[str(kind.status), f"`{kind.code}`", kind.title, "yes" if kind.retryable else "no"] for kind in kinds]
     return table(["status", "code", "title", "retryable"], rows)
@@ -202,9 +201,11 @@ def dialects() -> str:
     rows = []
     for name, one in DIALECTS.items():
         paths = sorted({route.path for route in one.router.routes})
-        sheds = "never; waits inside" if one.sheds is None else str(one.sheds)
-        rows.append([f"`{name}`", one.clients, " ".join(f"`{path}`" for path in paths), f"{one.deadline_s:g} s", sheds])
-    return table(["dialect", "who speaks it", "endpoints", "deadline", "sheds with"], rows)
+        retry_status = "none; waits inside" if one.retry_status is None else str(one.retry_status)
+        rows.append(
+            [f"`{name}`", one.clients, " ".join(f"`{path}`" for path in paths), f"{one.deadline_s:g} s", retry_status]
+        )
+    return table(["dialect", "clients", "endpoints", "deadline", "retry status"], rows)
 
 
 def languages() -> str:

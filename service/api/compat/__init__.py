@@ -1,1 +1,1 @@
-"""Other people's protocols, one file a client: each translates to the desk's requests and back, and nothing more."""
+"""Compatibility endpoints: other projects' protocols, one file each, translated to plaudit's own requests and back."""

@@ -1,18 +1,18 @@
-"""What all dialects share: an entry in the table, loose requests, a visit to the desk, and each client's word for "come
-back".
+"""What all dialects share: the dialect itself, lenient requests, a call of the service, and retries.
 
-A dialect's client brings no deadline, so its entry has one, below the client's own timeout and from the moment of
-arrival. Whatever of our own misfortunes another try may mend goes out under the one status that makes this client try
-again (`sheds`), with Retry-After; the caller's mistakes keep their own status. What a *program* does wrong never comes
-this way: it is an answer.
+A dialect is the set of compatibility endpoints that one protocol's clients use.
+
+- Its clients send no deadline. So a dialect has one, counted from arrival and shorter than its clients' own timeout.
+- A server error that a retry can mend is answered with the one status that makes these clients retry (`retry_status`)
+  and with Retry-After. A client error keeps its own status.
+- What a program does wrong never comes this way: it is an answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -21,30 +21,32 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from plaudit.errors import InfraError, Invalid, PlauditError, Poisoned, WouldMissDeadline
 from plaudit.schemas import (
-    ExecuteAnswer,
+    CompletionScore,
+    ExecuteItem,
     ExecuteRequest,
     LimitsSpec,
     Problem,
     ProgramResult,
-    ScoreAnswer,
+    ScoreItem,
     ScoreRequest,
     Status,
 )
 from sandbox.types import Report
-from service.api.dispatch.disconnect import while_connected
-from service.api.dispatch.request_context import Context, deadline
-from service.api.error_handlers import problem_of, respond
-from service.api.handlers.run import Order
-from service.api.state import Services
+from service.api.dispatch.request_context import RequestContext, deadline
+from service.api.dispatch.tasks import cancel_on_disconnect
+from service.api.error_handlers import problem_document, respond
+from service.api.handlers.run import RunRequest
+from service.api.state import state_of
 
-T = TypeVar("T")
-PAUSE_S = (0.2, 5.0)  # between our own tries, where a dialect waits inside
-OUTPUT_KB = 4096  # a program of a chatty model is judged by its answers, not by its noise
+Answered = TypeVar("Answered")
+
+MIN_PAUSE_S, MAX_PAUSE_S = 0.2, 5.0  # between our own tries, where a dialect waits inside
+OUTPUT_KB = 4096  # large, so that a program is judged by its answers and not by what else it prints
 MARGIN_S = 0.5  # left for writing the answer
 
 
-def _scrubbed(text: str) -> str:
-    """JSON may spell halves of surrogate pairs, which no encoding can write; they become question marks."""
+def _as_utf8(text: str) -> str:
+    """JSON can spell halves of surrogate pairs, which no encoding can write; they become question marks."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -52,112 +54,145 @@ def _scrubbed(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_scrubbed)]
+Text = Annotated[str, AfterValidator(_as_utf8)]
 
 
-class Loose(BaseModel):
-    """A request of somebody else's protocol: fields that we do not know are none of our business."""
+class CompatRequest(BaseModel):
+    """A request of another project's protocol. Unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-@dataclass(frozen=True, slots=True)
 class Dialect:
-    """An entry of the table. `sheds` None: its clients cannot take a refusal, so the handlers wait or say it inside."""
+    """An entry of the registry.
 
-    name: str
-    clients: str
-    deadline_s: float
-    sheds: int | None
-    router: APIRouter = field(init=False)
+    Args:
+        name: in the setting `dialects_off`.
+        clients: who uses it, for the docs.
+        deadline_s: of a request, from its arrival.
+        retry_status: the HTTP status of server errors that a retry can mend. None where a client cannot take an error:
+            then the handlers wait inside, or say it in the answer.
+    """
 
-    def __post_init__(self) -> None:
-        router = APIRouter(route_class=_route_class(self.sheds), include_in_schema=False)
-        object.__setattr__(self, "router", router)
+    def __init__(self, name: str, clients: str, *, deadline_s: float, retry_status: int | None) -> None:
+        self.name = name
+        self.clients = clients
+        self.deadline_s = deadline_s
+        self.retry_status = retry_status
+        self.router = APIRouter(route_class=_route_class(retry_status), include_in_schema=False)
 
 
-def _route_class(sheds: int | None) -> type[APIRoute]:
-    class Shedding(APIRoute):
-        """A route whose retryable misfortunes go out under the client's own status."""
+def _route_class(retry_status: int | None) -> type[APIRoute]:
+    class CompatRoute(APIRoute):
+        """A route that answers retryable errors with the dialect's own status."""
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handler = super().get_route_handler()
 
-            async def shedding(request: Request) -> Response:
-                request.state.sheds = sheds
+            async def with_retry_status(request: Request) -> Response:
+                request.state.retry_status = retry_status  # the middleware uses it for unexpected errors
                 try:
                     return await handler(request)
                 except PlauditError as error:
-                    if sheds is None or not error.retryable:
+                    if retry_status is None or not error.retryable:
                         raise
-                    problem = problem_of(error, request.state.request_id)
-                    return respond(problem.model_copy(update={"status": sheds}))
+                    problem = problem_document(error, request.state.request_id)
+                    return respond(problem.model_copy(update={"status": retry_status}))
 
-            return shedding
+            return with_retry_status
 
-    return Shedding
+    return CompatRoute
 
 
-class Visit:
-    """One client's call at the desk: everything asked through it shares the deadline and ends with the connection."""
+class CompatCall:
+    """One client's request. Everything done through it shares the deadline and ends with the connection."""
 
     def __init__(self, request: Request, deadline_s: float) -> None:
         self.request = request
-        self.services = cast(Services, request.app.state.services)
+        self.app_state = state_of(request)
         header = request.headers.get("x-deadline-ms")
-        self.until_ms = deadline(self.services.settings, int(deadline_s * 1000), header)
+        self.deadline_ms = deadline(self.app_state.settings, int(deadline_s * 1000), header)
 
-    async def run(self, order: Order) -> Report:
-        """Run one program. Raises what stood in the way."""
-        (ran,) = await self._ask(lambda context: self.services.desk.run([order], context))
-        raise_for(ran.status, ran.problem)
-        assert ran.report is not None
-        return ran.report
+    async def run(self, run_request: RunRequest) -> Report:
+        """Run one program. Raises the error that its status stands for."""
+        service = self.app_state.reward_service
+        (result,) = await self._timed(lambda context: service.run([run_request], context))
+        raise_for(result.status, result.problem)
+        assert result.report is not None
+        return result.report
 
-    async def execute(self, body: ExecuteRequest) -> ExecuteAnswer:
-        return await self._ask(lambda context: self.services.desk.execute(body, context))
+    async def judge(self, item: ExecuteItem) -> ProgramResult:
+        """Judge the only program of an item, whatever its status."""
+        service, execute_request = self.app_state.reward_service, ExecuteRequest(items=[item])
+        answer = await self._timed(lambda context: service.execute(execute_request, context))
+        return answer.results[0].programs[0]
 
-    async def score(self, body: ScoreRequest) -> ScoreAnswer:
-        return await self._ask(lambda context: self.services.desk.score(body, context))
+    async def score(
+        self, model: str, items: Sequence[ScoreItem], *, truncate: bool, whole_texts: bool = False
+    ) -> list[CompletionScore]:
+        """Score all completions.
 
-    async def _ask(self, ask: Callable[[Context], Awaitable[T]]) -> T:
+        Args:
+            model: its name.
+            items: prompts with completions.
+            truncate: whether what is too long loses its beginning; otherwise it is an error.
+            whole_texts: whether completions are texts of the client's own template, scored without the prompts.
+
+        Returns:
+            The scores in order.
+
+        Raises:
+            PlauditError: if one completion has no score, because these clients' answers have no gaps.
+        """
+        service = self.app_state.reward_service
+        score_request = ScoreRequest(
+            model=model, items=list(items), on_overflow="truncate_left" if truncate else "error"
+        )
+        answer = await self._timed(lambda context: service.score(score_request, context, whole_texts=whole_texts))
+        scores = [score for result in answer.results for score in result.completions]
+        for score in scores:
+            raise_for(score.status, score.error)
+        return scores
+
+    async def _timed(self, work: Callable[[RequestContext], Awaitable[Answered]]) -> Answered:
+        """Do it, and add its times to those of the HTTP request."""
         state = self.request.state
-        context = Context(state.request_id, self.until_ms, tenant=state.tenant)
+        context = RequestContext(state.request_id, self.deadline_ms, tenant=state.tenant)
         try:
-            return await ask(context)
+            return await work(context)
         finally:
             state.queue_ms = max(state.queue_ms, context.queue_ms)
             state.compute_ms += context.compute_ms
 
-    async def alive(self, work: Awaitable[T]) -> T:
-        """The whole of a handler's work, ended when the client hangs up."""
-        return await while_connected(self.request, work)
+    async def while_connected(self, work: Awaitable[Answered]) -> Answered:
+        """Do the whole of a handler's work; it is cancelled when the client closes the connection."""
+        return await cancel_on_disconnect(self.request, work)
 
-    async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Try until it works or the deadline is near, then raise what stood in the way."""
+    async def with_retries(self, work: Callable[[], Awaitable[Answered]]) -> Answered:
+        """Try until it works or the deadline is near, then raise the last error."""
         loop = asyncio.get_running_loop()
-        left_s = Context("", self.until_ms).left_s - MARGIN_S
+        left_s = RequestContext("", self.deadline_ms).left_s - MARGIN_S
         until = loop.time() + left_s
         while True:
             try:
                 async with asyncio.timeout_at(until):
-                    return await ask()
+                    return await work()
             except TimeoutError:
                 raise WouldMissDeadline(f"not done after {left_s:.0f} s") from None
             except PlauditError as error:
-                pause = min(PAUSE_S[1], max(PAUSE_S[0], error.retry_after_s or 0.0))
-                if not error.retryable or loop.time() + pause >= until:
+                pause_s = min(MAX_PAUSE_S, max(MIN_PAUSE_S, error.retry_after_s or 0.0))
+                if not error.retryable or loop.time() + pause_s >= until:
                     raise
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause_s)
 
-    def model(self, asked: str | None) -> str:
-        """The model that a client means: clients send paths and hub ids of their own, and mostly one is served."""
-        served = self.services.fleet.models
-        if asked is not None and asked in served:
-            return asked
-        if asked in (None, "") or len(served) == 1:
+    def model_name(self, requested: str | None) -> str:
+        """The model that a client means. Clients send paths and hub ids of their own, and mostly one is served."""
+        served = self.app_state.fleet.models
+        if requested is not None and requested in served:
+            return requested
+        if requested in (None, "") or len(served) == 1:
             return "default" if "default" in served or not served else next(iter(served))
-        return asked or "default"
+        return requested or "default"
 
     def limits(
         self,
@@ -167,19 +202,19 @@ class Visit:
         wall_s: float | None = None,
         output_kb: int = OUTPUT_KB,
     ) -> LimitsSpec:
-        """What a client wishes, within what this deployment allows. No client's number is an error here."""
-        settings = self.services.settings
-        wished = {
+        """A client's limits, cut to what this deployment allows; none of them is an error."""
+        settings = self.app_state.settings
+        limits = {
             "cpu_s": min(max(cpu_s, 0.1), settings.max_cpu_s),
             "wall_s": None if wall_s is None else min(max(wall_s, 0.2), settings.max_wall_s),
             "memory_mb": min(max(memory_mb or 1024, 16), settings.max_memory_mb),
             "output_kb": min(max(output_kb, 1), settings.max_output_kb),
         }
-        return LimitsSpec.model_validate(wished)
+        return LimitsSpec.model_validate(limits)
 
 
 def raise_for(status: Status, problem: Problem | None) -> None:
-    """Raise what a status other than "ok" means for a whole request."""
+    """Raise the error that a status other than "ok" stands for."""
     detail = f"{problem.code}: {problem.detail}" if problem is not None else status
     if status == "timeout_queue":
         raise WouldMissDeadline(detail, retry_after_s=1.0)
@@ -192,6 +227,6 @@ def raise_for(status: Status, problem: Problem | None) -> None:
 
 
 def judged(program: ProgramResult) -> ProgramResult:
-    """A program's result that says how the program fared. Raises what its status means elsewhere."""
+    """A program's result that has a verdict. Raises the error that another status stands for."""
     raise_for(program.status, program.error)
     return program

@@ -1,4 +1,4 @@
-"""Cells as one run: what `/run_jupyter` and open-r1's scripts need, the value of the last expression included."""
+"""Notebook cells as one run, for `/run_jupyter` and open-r1's scripts; a cell's last expression is its value."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sandbox.types import Report
-from service.api.compat.base import Visit
-from service.api.compat.runs import Told, told
-from service.api.handlers.run import Order
+from service.api.compat.base import CompatCall
+from service.api.compat.process_outcome import ProcessOutcome, process_outcome
+from service.api.handlers.run import RunRequest
 
 OUTPUT_KB = 8192
 
 
-class Cell(BaseModel):
-    """What a cell printed, showed and raised. Written by the jailed process, so it is checked like a request."""
+class NotebookCell(BaseModel):
+    """What a cell printed, displayed and raised. The jailed process writes it, so it is validated like a request."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,20 +30,20 @@ class Cell(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Notebook:
-    """The process, and its cells as far as they came."""
+class NotebookRun:
+    """The process, and the cells that it finished."""
 
-    run: Told
-    cells: list[Cell]
+    process: ProcessOutcome
+    cells: list[NotebookCell]
 
 
 @cache
-def _driver() -> str:
-    return resources.files("service.api.compat").joinpath("cells.py").read_text("utf-8")
+def _runner_source() -> str:
+    return resources.files("service.api.compat").joinpath("notebook_runner.py").read_text("utf-8")
 
 
-def order(
-    visit: Visit,
+def notebook_request(
+    call: CompatCall,
     cells: list[str],
     *,
     total_s: float,
@@ -51,21 +51,31 @@ def order(
     memory_mb: int | None = None,
     files: tuple[tuple[str, bytes], ...] = (),
     fetch: tuple[str, ...] = (),
-) -> Order:
-    """The run of some cells; 0 for `cell_s` is no limit of their own."""
+) -> RunRequest:
+    """The run of some cells.
+
+    Args:
+        call: whose deployment bounds the limits.
+        cells: their sources.
+        total_s: time for all cells, in seconds.
+        cell_s: time per cell, in seconds; 0 for no limit per cell.
+        memory_mb: of the process.
+        files: names and contents beside it.
+        fetch: names of files that are read back.
+    """
     plan = json.dumps({"cells": cells, "cell_s": max(0.0, cell_s)}).encode()
-    limits = visit.limits(total_s, memory_mb, wall_s=total_s, output_kb=OUTPUT_KB)
-    return Order("python", _driver(), files=(("cells.json", plan), *files), fetch=fetch, limits=limits)
+    limits = call.limits(total_s, memory_mb, wall_s=total_s, output_kb=OUTPUT_KB)
+    return RunRequest("python", _runner_source(), files=(("cells.json", plan), *files), fetch=fetch, limits=limits)
 
 
-def notebook(report: Report, num_cells: int) -> Notebook:
-    """The cells that a run told of; lines that are none are whatever a cell wrote there itself."""
-    run = told(report)
-    assert run is not None  # Python does not compile first
+def notebook_run(report: Report, num_cells: int) -> NotebookRun:
+    """The cells that a run finished. A line that is not a cell was printed by one, and ends the list."""
+    process = process_outcome(report)
+    assert process is not None  # Python does not compile first
     cells = []
-    for line in run.stdout.splitlines()[:num_cells]:
+    for line in process.stdout.splitlines()[:num_cells]:
         try:
-            cells.append(Cell.model_validate_json(line))
+            cells.append(NotebookCell.model_validate_json(line))
         except ValidationError:
             break
-    return Notebook(run, cells)
+    return NotebookRun(process, cells)

@@ -1,8 +1,9 @@
-"""A notebook in one process: runs cells one after another and tells of each what it printed, showed and raised.
+"""A notebook in one process: runs cells one after another and reports what each printed, displayed and raised.
 
-This file is the program that runs inside the jail (`notebook.py` sends its text there). Everything it knows is in
-`cells.json` beside it; for every cell it writes one line of JSON to the stdout it was started with. A cell's own
-output, its children's included, goes to files meanwhile. Nothing here is trusted: the cells live in the same process.
+- This file is the program that runs in the jail; `notebook.py` sends its text there.
+- Its input is `cells.json` beside it. Per cell it writes one line of JSON to the stdout that it was started with. A
+  cell's own output, its children's included, goes to files meanwhile.
+- Nothing that it writes is trusted: the cells run in the same process.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tempfile
 import traceback
 from typing import Any
 
-MAX_TEXT = 1 << 20  # bytes told of one stream of one cell
+MAX_TEXT_BYTES = 1 << 20  # reported per stream of a cell
 
 
 def dedented(source: str) -> str:
@@ -37,7 +38,7 @@ def execute(source: str, namespace: dict[str, Any], name: str) -> Any:
     return eval(compile(ast.Expression(tail.value), name, "eval", dont_inherit=True), namespace)
 
 
-def out_of_time(number: int, frame: Any) -> None:
+def raise_timeout(number: int, frame: Any) -> None:
     raise TimeoutError("the cell's time is up")
 
 
@@ -50,7 +51,7 @@ def own_frames(error: BaseException, name: str) -> Any:
 
 
 def run(source: str, namespace: dict[str, Any], name: str, seconds: float) -> dict[str, Any]:
-    """One cell, told."""
+    """Run one cell and report it."""
     display: list[dict[str, str]] = []
     errors: list[dict[str, Any]] = []
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -60,8 +61,8 @@ def run(source: str, namespace: dict[str, Any], name: str, seconds: float) -> di
             signal.setitimer(signal.ITIMER_REAL, seconds)
             value = execute(source, namespace, name)
             if value is not None:
-                display.append({"text/plain": repr(value)[:MAX_TEXT]})
-        except BaseException as error:  # noqa: BLE001 - whatever a cell raises, SystemExit too, is told
+                display.append({"text/plain": repr(value)[:MAX_TEXT_BYTES]})
+        except BaseException as error:  # noqa: BLE001 - whatever a cell raises, SystemExit too, is reported
             lines = traceback.format_exception(type(error), error, own_frames(error, name))
             errors.append({"ename": type(error).__name__, "evalue": str(error), "traceback": lines})
         finally:
@@ -70,18 +71,19 @@ def run(source: str, namespace: dict[str, Any], name: str, seconds: float) -> di
         for stream, file in ((sys.stdout, out), (sys.stderr, err)):
             stream.flush()
             file.seek(0)
-            streams.append(file.read(MAX_TEXT).decode("utf-8", "replace"))
+            streams.append(file.read(MAX_TEXT_BYTES).decode("utf-8", "replace"))
     return {"stdout": streams[0], "stderr": streams[1], "display": display, "error": errors}
 
 
 def main() -> None:
     with open("cells.json", encoding="utf-8") as file:
         plan = json.load(file)
-    signal.signal(signal.SIGALRM, out_of_time)
+    signal.signal(signal.SIGALRM, raise_timeout)
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    told = os.dup(1)
+    report_fd = os.dup(1)
     for number, source in enumerate(plan["cells"]):
-        write_all(told, json.dumps(run(source, namespace, f"<cell {number}>", plan["cell_s"])).encode() + b"\n")
+        report = run(source, namespace, f"<cell {number}>", plan["cell_s"])
+        write_all(report_fd, json.dumps(report).encode() + b"\n")
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -1,8 +1,9 @@
 """open-instruct's code API: `/test_program` (asserts) and `/test_program_stdio` (inputs and outputs).
 
-A request that fails is a score of 0 to this client, after few tries; so the handler waits inside for as long as the
-client would. The tests may come encoded as LiveCodeBench's are: base64 of a zlib-compressed pickle of JSON text. That
-pickle is read by an unpickler that knows no name at all, so it can be nothing but text.
+- This client counts a failed request as a score of 0, after a few tries. So the handler waits inside for as long as the
+  client would.
+- The tests may be encoded as LiveCodeBench's are: base64 of a zlib-compressed pickle of JSON text. That pickle is read
+  by an unpickler that resolves no names, so it can yield plain values only.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from plaudit.errors import Invalid
 from plaudit.graders import Grader
 from plaudit.grading import Verdict
 from plaudit.labels import required_tests
-from plaudit.schemas import ExecuteItem, ExecuteRequest, ProgramResult
-from service.api.compat.base import Dialect, Loose, Text, Visit, judged
+from plaudit.schemas import ExecuteItem, ProgramResult
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text, judged
 
-DIALECT = Dialect("open_instruct", "open-instruct `code_api_url`", deadline_s=28, sheds=503)
+DIALECT = Dialect("open_instruct", "open-instruct `code_api_url`", deadline_s=28, retry_status=503)
 MAX_DECODED_BYTES = 64 * 1024 * 1024
 
 
-class Program(Loose):
+class ProgramTestRequest(CompatRequest):
     program: Text
     tests: Any
     max_execution_time: float = 1.0
@@ -37,14 +38,14 @@ class Program(Loose):
 
 @DIALECT.router.post("/test_program")
 @DIALECT.router.post("/test_program_stdio")
-async def test_program(request: Request, body: Program) -> JSONResponse:
+async def test_program(request: Request, body: ProgramTestRequest) -> JSONResponse:
     tested = required_tests(decoded(body.tests), "tests")
-    visit = Visit(request, max(DIALECT.deadline_s, min(298.0, 10 * body.max_execution_time - 2)))
-    limits = visit.limits(body.max_execution_time)
+    call = CompatCall(request, max(DIALECT.deadline_s, min(298.0, 10 * body.max_execution_time - 2)))
+    limits = call.limits(body.max_execution_time)
     language = tested.language or "python"
     tests = tested.graded(language, Grader.of(request))
     item = ExecuteItem(language=language, programs=[body.program], tests=tests, limits=limits)
-    program = await visit.alive(visit.patiently(lambda: _program(visit, item)))
+    program = await call.while_connected(call.with_retries(lambda: _judged(call, item)))
     return JSONResponse(
         {
             "results": [int(test.verdict is Verdict.PASSED) for test in program.tests],
@@ -53,18 +54,17 @@ async def test_program(request: Request, body: Program) -> JSONResponse:
     )
 
 
-async def _program(visit: Visit, item: ExecuteItem) -> ProgramResult:
-    answer = await visit.execute(ExecuteRequest(items=[item]))
-    return judged(answer.results[0].programs[0])
+async def _judged(call: CompatCall, item: ExecuteItem) -> ProgramResult:
+    return judged(await call.judge(item))
 
 
 class _TextOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"tests name {module}.{name}, and text has no such thing")
+        raise pickle.UnpicklingError(f"the pickle names {module}.{name}, and only plain values are read")
 
 
 def decoded(tests: Any) -> Any:
-    """Tests as they are, or out of LiveCodeBench's encoding. Raises Invalid."""
+    """Tests as they are, or decoded from LiveCodeBench's form. Raises Invalid."""
     if not isinstance(tests, str) or tests.lstrip()[:1] in ("[", "{"):
         return tests
     try:
@@ -85,4 +85,4 @@ def decoded(tests: Any) -> Any:
         TypeError,
         AttributeError,
     ) as error:
-        raise Invalid(f"tests: neither a list nor its encoding: {error}") from None
+        raise Invalid(f"tests: takes a list, or one in LiveCodeBench's encoding: {error}") from None

@@ -1,9 +1,10 @@
 """Piston v2: `POST /api/v2/execute`, `GET /api/v2/runtimes`, as open-r1's Codeforces scorer posts to it.
 
-A plain request runs the first file; the others lie beside it, for the compiler too. A request that brings `input.txt`
-and `correct_output.txt` is a Codeforces test of open-r1's own package: the program reads the input, and `run.stdout` is
-"1" or "0", by `checker.py` where it is given and word by word elsewhere. IOI problems need their graders, which are not
-here. Times are milliseconds, memory bytes.
+- A plain request runs the first file. The others lie beside it, for the compiler, too.
+- A request with `input.txt` and `correct_output.txt` is a Codeforces test of open-r1's own package: the program reads
+  the input, and `run.stdout` is "1" or "0", by `checker.py` where it is given and word by word elsewhere.
+- IOI problems need their graders, which plaudit does not have.
+- Times are milliseconds, memory bytes.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from plaudit.languages import UnsupportedLanguage, base, resolve
 from plaudit.schemas import LimitsSpec
 from sandbox.judge.compare import same_output
 from sandbox.types import Report
-from service.api.compat.base import Dialect, Loose, Text, Visit
-from service.api.compat.runs import told
-from service.api.handlers.run import Order
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
+from service.api.compat.process_outcome import as_text, process_outcome
+from service.api.handlers.run import RunRequest
+from service.api.state import state_of
 
-DIALECT = Dialect("piston", "open-r1 `PISTON_ENDPOINTS` (Codeforces), Piston clients", deadline_s=27, sheds=503)
-PREFIXES = ("cf_", "codeforces_")
-FINE: dict[str, Any] = {"code": 0, "signal": None, "stdout": "", "stderr": "", "output": ""}
+DIALECT = Dialect("piston", "open-r1 `PISTON_ENDPOINTS` (Codeforces), Piston clients", deadline_s=27, retry_status=503)
+LANGUAGE_PREFIXES = ("cf_", "codeforces_")
+MAX_STDERR_CHARS = 2000  # of a program that failed its Codeforces test
+PASSED_STAGE: dict[str, Any] = {"code": 0, "signal": None, "stdout": "", "stderr": "", "output": ""}
 INPUT, EXPECTED, ACTUAL, CHECKER, CONFIG = (
     "input.txt",
     "correct_output.txt",
@@ -36,20 +39,20 @@ INPUT, EXPECTED, ACTUAL, CHECKER, CONFIG = (
     "checker.py",
     "grader_config",
 )
-CHECK = f"""\
+CHECKER_PROGRAM = f"""\
 import runpy, sys
 sys.argv = ["{CHECKER}", "{INPUT}", "{EXPECTED}", "{ACTUAL}"]
 runpy.run_path("{CHECKER}", run_name="__main__")
 """
 
 
-class File(Loose):
+class PistonFile(CompatRequest):
     content: Text
     name: str = ""
     encoding: Literal["utf8", "base64", "hex"] = "utf8"
 
     def data(self) -> bytes:
-        """The file itself. Raises BadRequest for what is not in its encoding."""
+        """The decoded content. Raises BadRequest for what is not in its encoding."""
         try:
             if self.encoding == "base64":
                 return base64.b64decode("".join(self.content.split()), validate=True)
@@ -58,10 +61,10 @@ class File(Loose):
             raise BadRequest(f"files: the content of {self.name!r} is not {self.encoding}: {error}") from None
 
 
-class Execute(Loose):
+class PistonRequest(CompatRequest):
     language: str
     version: str = "*"
-    files: list[File]
+    files: list[PistonFile]
     stdin: Text = ""
     args: list[Text] = Field(default_factory=list)
     run_timeout: float | None = None
@@ -72,89 +75,97 @@ class Execute(Loose):
         try:
             return self.files[0].data().decode()
         except UnicodeDecodeError as error:
-            raise BadRequest(f"files: the first is the program, and not UTF-8: {error}") from None
+            raise BadRequest(f"files: the first is the program, and it is not UTF-8: {error}") from None
 
-    def named(self) -> dict[str, bytes]:
+    def other_files(self) -> dict[str, bytes]:
         """The files beside the program, by name."""
         return {file.name: file.data() for file in self.files[1:] if file.name}
 
 
 @DIALECT.router.get("/api/v2/runtimes")
 async def runtimes(request: Request) -> JSONResponse:
-    """One entry a language, and one more for each of its variants."""
-    known = request.app.state.services.fleet.languages
-    names = [(one.name, one.aliases, one.version) for one in known]
-    names += [(name, spellings, one.version) for one in known for name, spellings in one.variants.items()]
+    """One entry per language, and one per variant of it."""
+    languages = state_of(request).fleet.languages
+    names = [(info.name, info.aliases, info.version) for info in languages]
+    names += [(name, aliases, info.version) for info in languages for name, aliases in info.variants.items()]
     return JSONResponse(
-        [{"language": name, "version": version, "aliases": spellings} for name, spellings, version in names]
+        [{"language": name, "version": version, "aliases": aliases} for name, aliases, version in names]
     )
 
 
 @DIALECT.router.post("/api/v2/execute")
-async def execute(request: Request, body: Execute) -> JSONResponse:
+async def execute(request: Request, body: PistonRequest) -> JSONResponse:
     if not body.files:
-        raise BadRequest("files: there is none to run")
+        raise BadRequest("files: there is no file to run")
     language = body.language
-    for prefix in PREFIXES:
+    for prefix in LANGUAGE_PREFIXES:
         language = language.removeprefix(prefix)
     try:
         language = resolve(language)
     except UnsupportedLanguage as error:
         raise BadRequest(f"{body.language}-{body.version} runtime is unknown: {error}") from None
-    visit = Visit(request, DIALECT.deadline_s)
-    files = body.named()
-    graded = INPUT in files and EXPECTED in files
-    work = _graded(visit, body, language, files) if graded else _plain(visit, body, language, files)
+    call = CompatCall(request, DIALECT.deadline_s)
+    files = body.other_files()
+    is_test = INPUT in files and EXPECTED in files
+    work = _run_test(call, body, language, files) if is_test else _run_plain(call, body, language, files)
     try:
-        compiled, run = await visit.alive(work)
+        compile_stage, run_stage = await call.while_connected(work)
     except Poisoned as error:
-        compiled, run = FINE, {**FINE, "code": None, "signal": "SIGKILL", "stderr": f"plaudit: {error.detail}"}
-    version = {one.name: one.version for one in visit.services.fleet.languages}.get(base(language), body.version)
-    return JSONResponse({"language": body.language, "version": version, "compile": compiled, "run": run})
+        compile_stage, run_stage = (
+            PASSED_STAGE,
+            {**PASSED_STAGE, "code": None, "signal": "SIGKILL", "stderr": f"plaudit: {error.detail}"},
+        )
+    versions = {info.name: info.version for info in call.app_state.fleet.languages}
+    version = versions.get(base(language), body.version)
+    return JSONResponse({"language": body.language, "version": version, "compile": compile_stage, "run": run_stage})
 
 
-Stages = tuple[dict[str, Any], dict[str, Any]]
+Stages = tuple[dict[str, Any], dict[str, Any]]  # of the compiler, of the run
 
 
-async def _plain(visit: Visit, body: Execute, language: str, files: dict[str, bytes]) -> Stages:
-    limits = _limits(visit, (body.run_timeout or 3000) / 1000, None, body)
-    order = Order(language, body.program(), body.stdin, tuple(files.items()), limits=limits, args=tuple(body.args))
-    report = await visit.run(order)
-    return _compiled(report), _stage(report)
+async def _run_plain(call: CompatCall, body: PistonRequest, language: str, files: dict[str, bytes]) -> Stages:
+    limits = _limits(call, (body.run_timeout or 3000) / 1000, None, body)
+    run_request = RunRequest(
+        language, body.program(), body.stdin, tuple(files.items()), limits=limits, args=tuple(body.args)
+    )
+    report = await call.run(run_request)
+    return _compile_stage(report), _run_stage(report)
 
 
-async def _graded(visit: Visit, body: Execute, language: str, files: dict[str, bytes]) -> Stages:
+async def _run_test(call: CompatCall, body: PistonRequest, language: str, files: dict[str, bytes]) -> Stages:
     """The program on its input, then the checker on what it printed."""
-    config = dict(line.split("=", 1) for line in _text(files.get(CONFIG, b"")).splitlines() if "=" in line)
-    by_file = config.get("INPUT_MODE", "stdio").strip().lower() == "file"
-    seconds = _number(config.get("TIME_LIMIT")) or (body.run_timeout or 3000) / 1000
-    limits = _limits(visit, seconds, _number(config.get("MEMORY_LIMIT")), body)
+    config = dict(line.split("=", 1) for line in as_text(files.get(CONFIG, b"")).splitlines() if "=" in line)
+    reads_file = config.get("INPUT_MODE", "stdio").strip().lower() == "file"
+    time_limit_s = _number(config.get("TIME_LIMIT")) or (body.run_timeout or 3000) / 1000
+    limits = _limits(call, time_limit_s, _number(config.get("MEMORY_LIMIT")), body)
     source, arguments = body.program(), tuple(body.args)
     beside = {name: data for name, data in files.items() if name not in (INPUT, EXPECTED, CHECKER, CONFIG)}
-    order = Order(language, source, _text(files[INPUT]), tuple(beside.items()), limits=limits, args=arguments)
-    if by_file:
+    stdin, fetch = as_text(files[INPUT]), tuple[str, ...]()
+    if reads_file:
         beside[INPUT] = files[INPUT]
-        order = Order(language, source, files=tuple(beside.items()), fetch=(ACTUAL,), limits=limits, args=arguments)
-    report = await visit.run(order)
-    run = told(report)
-    if run is None or report.output is None:
-        return _compiled(report), _stage(report)
-    if run.exit_code != 0 or run.timed_out:
-        return _compiled(report), {**FINE, "stdout": "0", "output": "0", "stderr": run.note or run.stderr[-2000:]}
-    actual = report.output.files.get(ACTUAL, b"") if by_file else report.output.stdout
+        stdin, fetch = "", (ACTUAL,)
+    run_request = RunRequest(language, source, stdin, tuple(beside.items()), fetch, limits, arguments)
+    report = await call.run(run_request)
+    outcome = process_outcome(report)
+    if outcome is None or report.output is None:
+        return _compile_stage(report), _run_stage(report)
+    if outcome.exit_code != 0 or outcome.timed_out:
+        stderr = outcome.note or outcome.stderr[-MAX_STDERR_CHARS:]
+        return _compile_stage(report), {**PASSED_STAGE, "stdout": "0", "output": "0", "stderr": stderr}
+    actual = report.output.files.get(ACTUAL, b"") if reads_file else report.output.stdout
     if CHECKER not in files:
         right = "1" if same_output(actual, files[EXPECTED], "tokens") else "0"
-        return _compiled(report), {**FINE, "stdout": right, "output": right}
-    shown = tuple((name, files[name]) for name in (CHECKER, INPUT, EXPECTED))
-    check = Order("python", CHECK, files=(*shown, (ACTUAL, actual)), limits=visit.limits(10))
-    return _compiled(report), _stage(await visit.run(check))
+        return _compile_stage(report), {**PASSED_STAGE, "stdout": right, "output": right}
+    checker_files = tuple((name, files[name]) for name in (CHECKER, INPUT, EXPECTED))
+    check = RunRequest("python", CHECKER_PROGRAM, files=(*checker_files, (ACTUAL, actual)), limits=call.limits(10))
+    return _compile_stage(report), _run_stage(await call.run(check))
 
 
-def _limits(visit: Visit, seconds: float, memory_mb: float | None, body: Execute) -> LimitsSpec:
+def _limits(call: CompatCall, time_limit_s: float, memory_mb: float | None, body: PistonRequest) -> LimitsSpec:
     if memory_mb is None and body.run_memory_limit and body.run_memory_limit > 0:
         memory_mb = body.run_memory_limit / (1 << 20)
-    wall_s = min(2 * seconds + 2, DIALECT.deadline_s - 4)
-    return visit.limits(min(seconds, wall_s), None if memory_mb is None else int(memory_mb), wall_s=wall_s)
+    wall_s = min(2 * time_limit_s + 2, DIALECT.deadline_s - 4)
+    return call.limits(min(time_limit_s, wall_s), None if memory_mb is None else int(memory_mb), wall_s=wall_s)
 
 
 def _number(text: str | None) -> float | None:
@@ -164,21 +175,17 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
-
-
-def _compiled(report: Report) -> dict[str, Any]:
-    """The stage of the compiler; one that was not needed went well."""
-    made = report.compile
-    if made is None:
-        return FINE
+def _compile_stage(report: Report) -> dict[str, Any]:
+    """The stage of the compiler; one that was not needed has passed."""
+    compiled = report.compile
+    if compiled is None:
+        return PASSED_STAGE
     return {
-        "code": 0 if made.ok else 1,
+        "code": 0 if compiled.ok else 1,
         "signal": None,
-        "stdout": made.stdout,
-        "stderr": made.stderr,
-        "output": made.stdout + made.stderr,
+        "stdout": compiled.stdout,
+        "stderr": compiled.stderr,
+        "output": compiled.stdout + compiled.stderr,
     }
 
 
@@ -189,16 +196,18 @@ def signal_name(number: int) -> str:
         return f"SIG{number}"
 
 
-def _stage(report: Report) -> dict[str, Any]:
-    run = told(report)
-    if run is None:
-        return {**FINE, "code": None}
-    stderr = "\n".join(part for part in (run.stderr, run.note) if part)
-    killed_by = "SIGKILL" if run.note else None if run.signal is None else signal_name(run.signal)
+def _run_stage(report: Report) -> dict[str, Any]:
+    outcome = process_outcome(report)
+    if outcome is None:
+        return {**PASSED_STAGE, "code": None}
+    stderr = "\n".join(text for text in (outcome.stderr, outcome.note) if text)
+    killed_by = None if outcome.signal is None else signal_name(outcome.signal)
+    if outcome.note:
+        killed_by = "SIGKILL"
     return {
-        "code": None if killed_by else run.exit_code,
+        "code": None if killed_by else outcome.exit_code,
         "signal": killed_by,
-        "stdout": run.stdout,
+        "stdout": outcome.stdout,
         "stderr": stderr,
-        "output": run.stdout + stderr,
+        "output": outcome.stdout + stderr,
     }

@@ -1,4 +1,4 @@
-"""The table: which dialects there are, and which are spoken here."""
+"""Which dialects there are, and which are switched on."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from service.api.compat import (
     piston,
     rerank,
     roll,
-    sandbox_fusion_data,
+    sandbox_fusion,
     slime,
     vllm,
 )
 from service.api.compat.base import Dialect
 
 _MODULES = (
-    sandbox_fusion_data,
+    sandbox_fusion,
     openrlhf,
     slime,
     vllm,
@@ -36,16 +36,16 @@ _MODULES = (
 DIALECTS: dict[str, Dialect] = {module.DIALECT.name: module.DIALECT for module in _MODULES}
 
 
-def spoken(off: list[str]) -> list[Dialect]:
-    """All but those that are switched off. Raises UsageError for a name that is none."""
+def enabled(off: list[str]) -> list[Dialect]:
+    """All but those that are switched off. Raises UsageError for an unknown name."""
     if unknown := sorted(set(off) - set(DIALECTS)):
-        raise UsageError(f"dialects_off: {', '.join(unknown)}: there are {', '.join(DIALECTS)}")
+        raise UsageError(f"dialects_off: {', '.join(unknown)}: unknown; the dialects are {', '.join(DIALECTS)}")
     return [dialect for name, dialect in DIALECTS.items() if name not in off]
 
 
 def install(app: FastAPI, off: list[str]) -> None:
-    """Put the dialects' routes into the application, beside the native ones."""
-    for dialect in spoken(off):
+    """Add the dialects' routes to the application, beside the native ones."""
+    for dialect in enabled(off):
         app.include_router(dialect.router)
     if vllm.DIALECT.name not in off:
         app.add_middleware(vllm.ScoreSwitch)

@@ -1,11 +1,12 @@
 """vLLM's and SGLang's reward-model endpoints: `/classify`, `/pooling`, `/v1/embeddings`, `/score`, `/v1/models`.
 
-`input` is a whole text, written by the reward model's own chat template on the client's side, so it is scored as it
-is; `messages` go through the checkpoint's template here. `use_activation: false` is the raw logit, as verl asks; the
-default is what each endpoint does in vLLM: a sigmoid for `/classify` and `/score`, the logit elsewhere. verl's loop
-tries again after 5xx only, so these shed with 503, never with 429.
-
-`/score` is ours too. Theirs is told by its keys (`text_1`, `queries`, `data_1`) before the routes are asked.
+- `input` is a whole text, which the client wrote with the reward model's own chat template, so it is scored as it is.
+  `messages` go through the checkpoint's template here.
+- `use_activation: false` asks for the raw logit, as verl does. The default is what each endpoint does in vLLM: a
+  sigmoid for `/classify` and `/score`, the logit elsewhere.
+- verl's loop retries after 5xx only, so the retry status is 503, never 429.
+- `/score` is plaudit's own route, too. `ScoreSwitch` recognises vLLM's form by its keys (`text_1`, `queries`, `data_1`)
+  before routing.
 """
 
 from __future__ import annotations
@@ -13,95 +14,97 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plaudit.errors import Invalid
-from plaudit.schemas import CompletionScore, ScoreItem, ScoreRequest
-from service.api.compat.base import Dialect, Loose, Text, Visit, raise_for
-from service.api.compat.grade import sigmoid
-from service.api.compat.slime import Turn, messages
-from service.api.handlers.score import WholeTexts
+from plaudit.schemas import CompletionScore, ScoreItem
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
+from service.api.compat.chat import ChatTurn, to_messages
+from service.api.compat.grading import sigmoid
+from service.api.state import state_of
 
-DIALECT = Dialect("vllm", "verl reward model (vLLM, SGLang), vLLM and SGLang clients", deadline_s=120, sheds=503)
-THEIRS = ("text_1", "queries", "data_1")
+DIALECT = Dialect("vllm", "verl reward model (vLLM, SGLang), vLLM and SGLang clients", deadline_s=120, retry_status=503)
+Value = TypeVar("Value")
+VLLM_SCORE_KEYS = ("text_1", "queries", "data_1")
 
 
-class Pooled(Loose):
+class PoolingRequest(CompatRequest):
     """What `/classify`, `/pooling` and `/v1/embeddings` have in common."""
 
     model: str | None = None
     input: Text | list[Any] | None = None
-    messages: list[Turn] | None = None
+    messages: list[ChatTurn] | None = None
     use_activation: bool | None = None
-    activation: bool | None = None  # two older names of the same
+    activation: bool | None = None  # two older names of `use_activation`
     softmax: bool | None = None
     truncate_prompt_tokens: int | None = None
 
     def activated(self, default: bool) -> bool:
-        said = (self.use_activation, self.activation, self.softmax)
-        return next((one for one in said if one is not None), default)
+        return _first((self.use_activation, self.activation, self.softmax), default)
 
-    def items(self) -> list[ScoreItem]:
-        """What is to be scored. Raises Invalid."""
+    def item(self) -> ScoreItem:
+        """What is to be scored: an assistant's message after the others, or whole texts. Raises Invalid."""
         if self.messages:
-            *before, last = messages(self.messages)
-            if not before or last.role != "assistant":
-                raise Invalid("messages: the last one is the assistant's, and there is one before it")
-            return [ScoreItem(prompt=before, completions=[last.content])]
+            *prompt, last = to_messages(self.messages)
+            if not prompt or last.role != "assistant":
+                raise Invalid("messages: the last one must be the assistant's, after at least one other")
+            return ScoreItem(prompt=prompt, completions=[last.content])
         texts = [self.input] if isinstance(self.input, str) else self.input
         if not texts or not all(isinstance(text, str) and text for text in texts):
             raise Invalid("input: takes a text or a list of texts, none of them empty; token ids are not taken")
-        return [WholeTexts(completions=list(texts))]
+        return ScoreItem(prompt="", completions=list(texts))
 
 
 @DIALECT.router.post("/classify")
 @DIALECT.router.post("/v1/classify")
-async def classify(request: Request, body: Pooled) -> JSONResponse:
-    scores, name = await scored(request, body.model, body.items(), truncate=body.truncate_prompt_tokens is not None)
+async def classify(request: Request, body: PoolingRequest) -> JSONResponse:
+    scores, model = await _pooled(request, body)
     data = [
-        {"index": at, "label": "LABEL_0", "probs": [_value(one, body.activated(True))], "num_classes": 1}
-        for at, one in enumerate(scores)
+        {"index": index, "label": "LABEL_0", "probs": [_value(score, body.activated(True))], "num_classes": 1}
+        for index, score in enumerate(scores)
     ]
-    return JSONResponse(_envelope(request, "classify", name, data, scores))
+    return _answer(request, "classify", model, data, scores)
 
 
 @DIALECT.router.post("/pooling")
 @DIALECT.router.post("/v1/pooling")
-async def pooling(request: Request, body: Pooled) -> JSONResponse:
-    scores, name = await scored(request, body.model, body.items(), truncate=body.truncate_prompt_tokens is not None)
+async def pooling(request: Request, body: PoolingRequest) -> JSONResponse:
+    scores, model = await _pooled(request, body)
     data = [
-        {"index": at, "object": "pooling", "data": [_value(one, body.activated(False))]}
-        for at, one in enumerate(scores)
+        {"index": index, "object": "pooling", "data": [_value(score, body.activated(False))]}
+        for index, score in enumerate(scores)
     ]
-    return JSONResponse(_envelope(request, "pool", name, data, scores))
+    return _answer(request, "pool", model, data, scores)
 
 
 @DIALECT.router.post("/v1/embeddings")
-async def embeddings(request: Request, body: Pooled) -> JSONResponse:
-    scores, name = await scored(request, body.model, body.items(), truncate=body.truncate_prompt_tokens is not None)
-    data = [{"index": at, "object": "embedding", "embedding": [_value(one, False)]} for at, one in enumerate(scores)]
-    return JSONResponse(_envelope(request, "embd", name, data, scores))
+async def embeddings(request: Request, body: PoolingRequest) -> JSONResponse:
+    scores, model = await _pooled(request, body)
+    data = [
+        {"index": index, "object": "embedding", "embedding": [_value(score, False)]}
+        for index, score in enumerate(scores)
+    ]
+    return _answer(request, "embd", model, data, scores)
 
 
 @DIALECT.router.get("/v1/models")
 async def models(request: Request) -> JSONResponse:
-    served = request.app.state.services.fleet.models.values()
-    data = [
+    data: list[Any] = [
         {
-            "id": one.name,
+            "id": model.name,
             "object": "model",
             "created": 0,
             "owned_by": "plaudit",
-            "root": one.revision,
+            "root": model.revision,
             "parent": None,
-            "max_model_len": one.max_length,
+            "max_model_len": model.max_length,
             "permission": [],
         }
-        for one in served
+        for model in state_of(request).fleet.models.values()
     ]
     return JSONResponse({"object": "list", "data": data})
 
@@ -109,7 +112,7 @@ async def models(request: Request) -> JSONResponse:
 # --- /score ----------------------------------------------------------------------------------------------------------
 
 
-class Pairs(Loose):
+class ScorePairsRequest(CompatRequest):
     """One query and its texts, or as many queries as texts."""
 
     model: str | None = None
@@ -124,38 +127,38 @@ class Pairs(Loose):
     activation: bool | None = None
     truncate_prompt_tokens: int | None = None
 
-    def sides(self) -> tuple[list[str], list[str]]:
-        """Queries and texts, of the same number. Raises Invalid."""
-        left = _texts(next((one for one in (self.text_1, self.queries, self.data_1) if one is not None), None))
-        right = _texts(
-            next((one for one in (self.text_2, self.documents, self.items, self.data_2) if one is not None), None)
-        )
-        if len(left) == 1:
-            left = left * len(right)
-        if len(left) != len(right):
-            raise Invalid(f"{len(left)} queries and {len(right)} texts: takes one query, or as many")
-        return left, right
+    def score_items(self) -> list[ScoreItem]:
+        """One item per pair. Raises Invalid."""
+        queries = _texts(_first((self.text_1, self.queries, self.data_1), None))
+        texts = _texts(_first((self.text_2, self.documents, self.items, self.data_2), None))
+        if len(queries) == 1:
+            queries = queries * len(texts)
+        if len(queries) != len(texts):
+            raise Invalid(f"{len(queries)} queries and {len(texts)} texts: takes one query, or one per text")
+        return [ScoreItem(prompt=query, completions=[text]) for query, text in zip(queries, texts, strict=True)]
 
 
 @DIALECT.router.post("/v1/score")
-async def score(request: Request, body: Pairs) -> JSONResponse:
-    queries, texts = body.sides()
-    items = [ScoreItem(prompt=query, completions=[text]) for query, text in zip(queries, texts, strict=True)]
-    scores, name = await scored(request, body.model, items, truncate=body.truncate_prompt_tokens is not None)
-    activated = next((one for one in (body.use_activation, body.activation) if one is not None), True)
-    data = [{"index": at, "object": "score", "score": _value(one, activated)} for at, one in enumerate(scores)]
-    return JSONResponse(_envelope(request, "score", name, data, scores))
+async def score_pairs(request: Request, body: ScorePairsRequest) -> JSONResponse:
+    call = CompatCall(request, DIALECT.deadline_s)
+    model, truncate = call.model_name(body.model), body.truncate_prompt_tokens is not None
+    scores = await call.while_connected(call.score(model, body.score_items(), truncate=truncate))
+    activated = _first((body.use_activation, body.activation), True)
+    data = [
+        {"index": index, "object": "score", "score": _value(score, activated)} for index, score in enumerate(scores)
+    ]
+    return _answer(request, "score", model, data, scores)
 
 
-def _texts(side: Any) -> list[str]:
-    texts = [side] if isinstance(side, str) else side
+def _texts(given: Any) -> list[str]:
+    texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise Invalid("takes a text or a list of texts on both sides")
     return [text.encode("utf-8", "replace").decode() for text in texts]
 
 
 class ScoreSwitch:
-    """Sends vLLM's form of `POST /score` to `/v1/score`; the native one passes by, read once and handed on."""
+    """ASGI middleware: sends vLLM's form of `POST /score` to `/v1/score`, and everything else on as it is."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -164,75 +167,74 @@ class ScoreSwitch:
         if scope["type"] != "http" or scope["path"] != "/score" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        parts: list[bytes] = []
+        chunks: list[bytes] = []
         message: Message = {"type": "http.request", "more_body": True}
         while message["type"] == "http.request" and message.get("more_body", False):
             message = await receive()
-            parts.append(message.get("body", b""))
-        whole: list[Message] = [
-            message
-            if message["type"] == "http.disconnect"
-            else {"type": "http.request", "body": b"".join(parts), "more_body": False}
+            chunks.append(message.get("body", b""))
+        body = b"".join(chunks)
+        disconnected = message["type"] == "http.disconnect"
+        unread: list[Message] = [
+            message if disconnected else {"type": "http.request", "body": body, "more_body": False}
         ]
 
-        async def again() -> Message:
-            return whole.pop() if whole else await receive()
+        async def receive_again() -> Message:
+            return unread.pop() if unread else await receive()
 
-        if _theirs(b"".join(parts)):
+        if _is_vllm_score(body):
             scope["path"], scope["raw_path"] = "/v1/score", b"/v1/score"
-        await self.app(scope, again, send)
+        await self.app(scope, receive_again, send)
 
 
-def _theirs(body: bytes) -> bool:
-    """Whether a body is vLLM's; only one that could be is parsed."""
-    if not any(f'"{key}"'.encode() in body for key in THEIRS):
+def _is_vllm_score(body: bytes) -> bool:
+    """Whether a body is vLLM's. Only one that could be is parsed."""
+    if not any(f'"{key}"'.encode() in body for key in VLLM_SCORE_KEYS):
         return False
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):
         return False
-    return isinstance(parsed, dict) and any(key in parsed for key in THEIRS)
+    return isinstance(parsed, dict) and any(key in parsed for key in VLLM_SCORE_KEYS)
 
 
-# --- what they share -------------------------------------------------------------------------------------------------
+# --- shared ----------------------------------------------------------------------------------------------------------
 
 
-async def scored(
-    request: Request,
-    asked: str | None,
-    items: Sequence[ScoreItem],
-    *,
-    truncate: bool,
-    deadline_s: float = DIALECT.deadline_s,
-) -> tuple[list[CompletionScore], str]:
-    """The scores of all completions, in order, and the model's name. All or an error: their answers know no gaps."""
-    visit = Visit(request, deadline_s)
-    name = visit.model(asked)
-    ask = ScoreRequest(model=name, items=list(items), on_overflow="truncate_left" if truncate else "error")
-    answer = await visit.alive(visit.score(ask))
-    scores = [one for result in answer.results for one in result.completions]
-    for one in scores:
-        raise_for(one.status, one.error)
-    return scores, name
+async def _pooled(request: Request, body: PoolingRequest) -> tuple[list[CompletionScore], str]:
+    """The scores and the model's name."""
+    item = body.item()
+    call = CompatCall(request, DIALECT.deadline_s)
+    model, truncate = call.model_name(body.model), body.truncate_prompt_tokens is not None
+    work = call.score(model, [item], truncate=truncate, whole_texts=not body.messages)
+    return await call.while_connected(work), model
 
 
-def _value(one: CompletionScore, activated: bool) -> float:
-    assert one.score is not None
-    return sigmoid(one.score) if activated else one.score
+def _first(values: Sequence[Value | None], default: Value) -> Value:
+    """The first value that is given."""
+    return next((value for value in values if value is not None), default)
 
 
-def _envelope(request: Request, kind: str, model: str, data: list[Any], scores: Sequence[CompletionScore]) -> Any:
-    tokens = sum(one.tokens or 0 for one in scores)
-    return {
-        "id": f"{kind}-{request.state.request_id}",
-        "object": "list",
-        "created": int(time.time()),
-        "model": model,
-        "data": data,
-        "usage": {
-            "prompt_tokens": tokens,
-            "total_tokens": tokens,
-            "completion_tokens": 0,
-            "prompt_tokens_details": None,
-        },
-    }
+def _value(score: CompletionScore, activated: bool) -> float:
+    assert score.score is not None
+    return sigmoid(score.score) if activated else score.score
+
+
+def _answer(
+    request: Request, kind: str, model: str, data: list[Any], scores: Sequence[CompletionScore]
+) -> JSONResponse:
+    num_tokens = sum(score.tokens or 0 for score in scores)
+    return JSONResponse(
+        {
+            "id": f"{kind}-{request.state.request_id}",
+            "object": "list",
+            "created": int(time.time()),
+            "model": model,
+            "data": data,
+            "usage": {
+                "prompt_tokens": num_tokens,
+                "total_tokens": num_tokens,
+                "completion_tokens": 0,
+                "prompt_tokens_details": None,
+            },
+        }
+    )

@@ -1,7 +1,10 @@
 """The jobs of one request, from admission to the last reply.
 
-`async with` it: leaving (an answer, an error, a cancelled caller) takes back every job that is unfinished and that
-nobody else waits for.
+- `async with` it. Leaving it (by an answer, an error or a cancelled caller) takes back every job that is unfinished and
+  that no other request waits for.
+- Admission is all or none per queue. A full queue or a deadline that cannot be met is an error at once, with the time
+  after which to come back; it is never a wait.
+- `Dispatcher` holds what every submission of this process needs.
 """
 
 from __future__ import annotations
@@ -10,147 +13,198 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from plaudit.errors import BrokerUnavailable, Overloaded, WouldMissDeadline
 from service import metrics
 from service.api.dispatch.fleet import Fleet
-from service.api.dispatch.reply_router import Mailbox
-from service.api.dispatch.request_context import Context
+from service.api.dispatch.reply_router import ReplyRouter
+from service.api.dispatch.request_context import RequestContext
 from service.jobs import Failed, Job, JobState, Reply
 from service.queue.keys import EXECUTE_QUEUE
 from service.queue.producer import Bound, Queue, Remembered
 from service.settings import Settings
 
-log = logging.getLogger("plaudit.errand")
+log = logging.getLogger("plaudit.submission")
 
-RETRY_AFTER_S = (1.0, 60.0)  # what we dare to promise, at least and at most
+MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 1.0, 60.0
+UNBOUNDED = Bound(2**31, float("inf"))
 
 
-class Errand:
-    def __init__(self, queue: Queue, mailbox: Mailbox, fleet: Fleet, settings: Settings, context: Context) -> None:
-        self.queue = queue
-        self.mailbox = mailbox
-        self.fleet = fleet
-        self.settings = settings
+@dataclass(frozen=True, slots=True)
+class Dispatcher:
+    """One per API process: the queue, who waits for its replies, and what is known of the workers."""
+
+    queue: Queue
+    reply_router: ReplyRouter
+    fleet: Fleet
+    settings: Settings
+
+    def submission(self, context: RequestContext) -> Submission:
+        return Submission(self, context)
+
+
+class Submission:
+    """One request's jobs, in the queue and out of it. An async context manager."""
+
+    def __init__(self, dispatcher: Dispatcher, context: RequestContext) -> None:
+        self.dispatcher = dispatcher
+        self.queue = dispatcher.queue
+        self.reply_router = dispatcher.reply_router
+        self.fleet = dispatcher.fleet
         self.context = context
         self._futures: dict[str, asyncio.Future[Reply]] = {}
-        self._readers: Counter[str] = Counter()  # how many items of the request wait for a job just now
+        self._num_readers: Counter[str] = Counter()  # by job: items of the request that wait for it now
 
-    async def submit(
-        self, jobs: Iterable[Job], *, use_cache: bool = True, unbounded: bool = False, unless: Sequence[str] = ()
-    ) -> None:
-        """Admit these jobs; raises Overloaded or WouldMissDeadline with nothing of this errand left in the queue.
+    async def submit(self, jobs: Iterable[Job], *, use_cache: bool = True, unbounded: bool = False) -> None:
+        """Admit these jobs.
 
-        `unless`, for jobs of one queue: raises Remembered if something is remembered under these keys, and then this
-        errand has none of the jobs.
+        Args:
+            jobs: of any queues.
+            use_cache: whether a finished job's reply may be answered again.
+            unbounded: whether to ignore the queue's bounds and the deadline.
+
+        Raises:
+            Overloaded: when a queue is full. Leaving takes back what was admitted to another one.
+            WouldMissDeadline: when a queue's expected wait exceeds the deadline.
+            RevisionMoved: when a queue admits jobs of another revision.
         """
         by_queue: dict[str, dict[str, Job]] = {}
         for job in jobs:
             by_queue.setdefault(job.queue, {})[job.id] = job
-        for name, wanted in by_queue.items():
-            fresh = [job for job in wanted.values() if job.id not in self._futures]
-            bound = Bound(2**31, float("inf")) if unbounded else self._bound(name)
-            if not unbounded:
-                await self._refuse_the_hopeless(name)
-            for job in fresh:
-                self._futures[job.id] = self.mailbox.hold(job.id, name)
-            try:
-                tokens = {self.mailbox.token(job.id): job for job in fresh}
-                finished = await self.queue.submit(tokens, bound, use_cache=use_cache, unless=unless)
-            except Remembered:
-                self.mailbox.let_go({job.id: self._futures.pop(job.id) for job in fresh})
-                raise
-            except Overloaded as error:
-                retry_after_s = error.retry_after_s or self._drain_time(name, sum(job.cost for job in fresh))
-                metrics.rejected.labels("queue_full").inc()
-                raise Overloaded(error.detail, retry_after_s=retry_after_s) from error
-            self.mailbox.submitted(job.id for job in fresh)
-            for reply in finished.values():
-                metrics.cache_hits.labels("execute" if name == EXECUTE_QUEUE else "score").inc()
-                self.mailbox.deliver(Reply(reply.job, reply.body, worker="cache"))
+        for queue, queue_jobs in by_queue.items():
+            await self._submit(queue, queue_jobs.values(), use_cache=use_cache, unbounded=unbounded)
+
+    async def submit_unless_cached(self, jobs: Sequence[Job], keys: Sequence[str]) -> list[bytes | None] | None:
+        """Admit these jobs of one queue if nothing is cached under these keys, in one step.
+
+        Returns:
+            None if the jobs are admitted. Otherwise none of them is, and this is the frame under each key.
+        """
+        by_id = {job.id: job for job in jobs}
+        if not by_id:
+            return None
+        try:
+            await self._submit(jobs[0].queue, by_id.values(), unless=keys)
+        except Remembered as remembered:
+            return remembered.frames
+        return None
+
+    async def _submit(
+        self,
+        queue: str,
+        jobs: Iterable[Job],
+        *,
+        use_cache: bool = True,
+        unbounded: bool = False,
+        unless: Sequence[str] = (),
+    ) -> None:
+        new_jobs = [job for job in jobs if job.id not in self._futures]
+        bound = UNBOUNDED if unbounded else self._bound(queue)
+        if not unbounded:
+            await self._check_deadline(queue)
+        for job in new_jobs:
+            self._futures[job.id] = self.reply_router.wait_for(job.id, queue)
+        try:
+            by_token = {self.reply_router.token(job.id): job for job in new_jobs}
+            finished = await self.queue.submit(by_token, bound, use_cache=use_cache, unless=unless)
+        except Remembered:
+            self.reply_router.release({job.id: self._futures.pop(job.id) for job in new_jobs})
+            raise
+        except Overloaded as error:
+            retry_after_s = error.retry_after_s or self._drain_time_s(queue, sum(job.cost for job in new_jobs))
+            metrics.rejected.labels("queue_full").inc()
+            raise Overloaded(error.detail, retry_after_s=retry_after_s) from error
+        self.reply_router.submitted(job.id for job in new_jobs)
+        for reply in finished.values():
+            metrics.cache_hits.labels("execute" if queue == EXECUTE_QUEUE else "score").inc()
+            self.reply_router.deliver(Reply(reply.job, reply.body, worker="cache"))
 
     async def reply(self, job: str) -> Reply:
         """The job's ending, or `timeout_queue` once the request's deadline passes."""
         future = self._futures[job]
-        self._readers[job] += 1
+        self._num_readers[job] += 1
         try:
             done, _ = await asyncio.wait([future], timeout=max(0.0, self.context.left_s))
         finally:
-            self._readers[job] -= 1
+            self._num_readers[job] -= 1
         if not done:
             return Reply(job, Failed(JobState.TIMEOUT, "deadline", "not done by the deadline", True))
         reply = future.result()
         if reply.worker != "cache":
-            self.context.saw(reply.queue_ms, reply.compute_ms)
+            self.context.add_timing(reply.queue_ms, reply.compute_ms)
         return reply
 
     async def replies(self, jobs: Iterable[str]) -> dict[str, Reply]:
-        """All their endings."""
-        ids = list(jobs)
-        return dict(zip(ids, await asyncio.gather(*map(self.reply, ids)), strict=True))
+        """The endings of all, by job."""
+        job_ids = list(jobs)
+        return dict(zip(job_ids, await asyncio.gather(*map(self.reply, job_ids)), strict=True))
 
-    async def replies_until(self, jobs: Iterable[str], enough: Callable[[Reply], bool]) -> dict[str, Reply]:
-        """Their endings until one is `enough`; the others are taken back as `cancelled`."""
+    async def replies_until(self, jobs: Iterable[str], is_enough: Callable[[Reply], bool]) -> dict[str, Reply]:
+        """The endings of all until one `is_enough`; the other jobs are taken back and end as `cancelled`."""
         waiting = {asyncio.ensure_future(self.reply(job)): job for job in jobs}
-        found: dict[str, Reply] = {}
+        replies: dict[str, Reply] = {}
         try:
-            while waiting and not any(map(enough, found.values())):
+            while waiting and not any(map(is_enough, replies.values())):
                 done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                found.update({waiting.pop(task): task.result() for task in done})
+                replies.update({waiting.pop(task): task.result() for task in done})
         finally:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-        await self.release(job for job in waiting.values() if not self._readers[job])  # another item may need it
+        await self.release(job for job in waiting.values() if not self._num_readers[job])  # another item may need it
         stopped = Failed(JobState.CANCELLED, "early_stop", "another completion of the group passed everything", False)
-        return found | {job: Reply(job, stopped) for job in waiting.values()}
+        return replies | {job: Reply(job, stopped) for job in waiting.values()}
 
     async def release(self, jobs: Iterable[str]) -> None:
         """Stop waiting for these jobs now."""
         futures = {job: self._futures.pop(job) for job in list(jobs) if job in self._futures}
-        for queue, orphans in self.mailbox.let_go(futures).items():
+        for queue, orphans in self.reply_router.release(futures).items():
             try:
                 await self.queue.leave(queue, orphans)
             except BrokerUnavailable as error:
-                log.warning("jobs not taken back, their deadline will end them: %s", error.detail)
+                log.warning("jobs are not taken back, their deadline will end them: %s", error.detail)
 
-    async def __aenter__(self) -> Errand:
+    async def __aenter__(self) -> Submission:
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Shielded: a caller that is being cancelled must still get its jobs out of the queue.
+        # Shielded: a caller that is being cancelled must still take its jobs out of the queue.
         await asyncio.shield(self.release(list(self._futures)))
 
     def _bound(self, queue: str) -> Bound:
+        settings = self.dispatcher.settings
         if queue == EXECUTE_QUEUE:
-            return Bound(self.settings.max_queued_execute, self.settings.max_queued_execute_cpu_s)
-        return Bound(self.settings.max_queued_score, self.settings.max_queued_score_tokens)
+            return Bound(settings.max_queued_execute, settings.max_queued_execute_cpu_s)
+        return Bound(settings.max_queued_score, settings.max_queued_score_tokens)
 
-    def _drain_time(self, queue: str, cost: float) -> float:
-        """How long until so much would have drained, at the measured rate."""
-        rate = self.fleet.line(queue).rate
-        low, high = RETRY_AFTER_S
-        return low if not rate else min(high, max(low, cost / rate))
+    def _drain_time_s(self, queue: str, cost: float) -> float:
+        """How long until so much work is done, at the measured rate."""
+        rate = self.fleet.queue_monitor(queue).rate
+        return MIN_RETRY_AFTER_S if not rate else _as_retry_after_s(cost / rate)
 
-    def hopeless(self, queue: str) -> bool:
-        """Whether this queue looks too long for this request's deadline."""
-        wait_s = self.fleet.line(queue).wait_s()
+    def would_miss_deadline(self, queue: str) -> bool:
+        """Whether the last measured wait of this queue exceeds the request's deadline."""
+        wait_s = self.fleet.queue_monitor(queue).wait_s()
         return wait_s is not None and wait_s > self.context.left_s
 
-    async def _refuse_the_hopeless(self, queue: str) -> None:
-        line = self.fleet.line(queue)
-        wait_s = line.wait_s()
-        if wait_s is not None and wait_s > self.context.left_s:
-            # The fleet looked up to a second ago: the line may be short by now, so look before saying no.
-            line.load = replace(await self.queue.load(queue), drained=line.load.drained)
-            wait_s = line.wait_s()
+    async def _check_deadline(self, queue: str) -> None:
+        if not self.would_miss_deadline(queue):
+            return
+        monitor = self.fleet.queue_monitor(queue)
+        # The queue was measured up to a second ago and may be shorter by now: measure before rejecting.
+        monitor.load = replace(await self.queue.load(queue), drained=monitor.load.drained)
+        wait_s = monitor.wait_s()
         if wait_s is not None and wait_s > self.context.left_s:
             metrics.rejected.labels("deadline").inc()
             raise WouldMissDeadline(
                 f"queue {queue} needs about {wait_s:.1f} s, and {max(0.0, self.context.left_s):.1f} s are left",
-                retry_after_s=min(RETRY_AFTER_S[1], max(RETRY_AFTER_S[0], wait_s - self.context.left_s)),
+                retry_after_s=_as_retry_after_s(wait_s - self.context.left_s),
             )
+
+
+def _as_retry_after_s(seconds: float) -> float:
+    return min(MAX_RETRY_AFTER_S, max(MIN_RETRY_AFTER_S, seconds))

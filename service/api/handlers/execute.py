@@ -1,7 +1,9 @@
-"""An executing request as jobs, and replies as results: the bookkeeping between the contract's types and the queue's.
+"""An executing request as jobs, and replies as results.
 
-Equal programs are one piece of work; what has been answered before is recalled by the queue itself, under the job's id:
-language, code, suite, limits, stop rule, options, toolchain.
+- One job per program. Equal programs of a request are one job.
+- A finished job's reply is cached by the queue itself, under the job's id: a digest of language, code, suite, limits,
+  stop rule, options and toolchain.
+- A suite is stored in Redis once, by digest, with the jobs that refer to it.
 """
 
 from __future__ import annotations
@@ -35,10 +37,9 @@ from plaudit.schemas import (
 )
 from sandbox import types as sandbox
 from sandbox.language_specs import BY_NAME
-from service.api.dispatch.fleet import Fleet
-from service.api.dispatch.request_context import Context
-from service.api.dispatch.submission import Errand
-from service.api.handlers.score import best, told
+from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.submission import Dispatcher, Submission
+from service.api.handlers.plan import best_index, problem_of
 from service.jobs import (
     Executed,
     ExecuteTask,
@@ -53,13 +54,12 @@ from service.jobs import (
 )
 from service.queue.keys import EXECUTE_QUEUE
 from service.queue.producer import Queue
-from service.settings import Settings
 
-COMPILE_CPU_S = 15.0  # at most, where there is a compiler
+MAX_COMPILE_CPU_S = 15.0  # of a language with a compiler
 
 
 def to_suite(tests: Tests) -> sandbox.Suite:
-    """The contract's test kinds in the sandbox's types (`ref` is resolved before)."""
+    """Tests of a request as the sandbox's types. Tests of kind `ref` have been replaced before."""
     if isinstance(tests, AssertTests):
         return sandbox.AssertSuite(tuple(tests.asserts), tests.setup, tests.entry_point, tests.prelude)
     if isinstance(tests, FunctionTests):
@@ -70,12 +70,12 @@ def to_suite(tests: Tests) -> sandbox.Suite:
     if isinstance(tests, CheckTests):
         return sandbox.CheckSuite(tests.test, tests.entry_point, tests.prompt, tests.prelude)
     if isinstance(tests, PytestTests | UnittestTests):
-        kind = sandbox.PytestSuite if isinstance(tests, PytestTests) else sandbox.UnittestSuite
-        return kind(tests.source, tuple(sorted(tests.files.items())), tests.entry_point, tests.prelude)
+        suite_class = sandbox.PytestSuite if isinstance(tests, PytestTests) else sandbox.UnittestSuite
+        return suite_class(tests.source, tuple(sorted(tests.files.items())), tests.entry_point, tests.prelude)
     if isinstance(tests, ScriptTests):
         return sandbox.ScriptSuite(tests.source, tests.position, tests.prelude)
     assert isinstance(tests, StdioTests)
-    stdio = tuple(
+    stdio_cases = tuple(
         sandbox.StdioCase(
             case.stdin,
             case.stdout if isinstance(case.stdout, str) else tuple(case.stdout),
@@ -84,7 +84,7 @@ def to_suite(tests: Tests) -> sandbox.Suite:
         for case in tests.cases
     )
     return sandbox.StdioSuite(
-        stdio, tests.compare, tests.rel_tol, _helper(tests.checker), _helper(tests.interactor), tests.prelude
+        stdio_cases, tests.compare, tests.rel_tol, _helper(tests.checker), _helper(tests.interactor), tests.prelude
     )
 
 
@@ -93,44 +93,61 @@ def _helper(program: HelperProgram | None) -> sandbox.Program | None:
 
 
 class ExecuteGroup:
-    """One item: a suite and, per program, a job or the result that is known without one."""
+    """One item: a suite and, per program, a job or the result that is known without one.
 
-    def __init__(self, item: ExecuteItem, frame: bytes, sha256: str, toolchain: str, context: Context) -> None:
+    Args:
+        item: as the request has it.
+        frame: the encoded suite.
+        sha256: the digest under which the suite is stored.
+        toolchain: the digest of the executors' toolchain.
+        context: of the request.
+    """
+
+    def __init__(self, item: ExecuteItem, frame: bytes, sha256: str, toolchain: str, context: RequestContext) -> None:
         self.item = item
         self.frame, self.sha256 = frame, sha256
-        self.total = num_tests(decode_suite(frame))
+        self.num_tests = num_tests(decode_suite(frame))
         self.limits = sandbox.Limits(**item.limits.model_dump())
         self.options = sandbox.Options(**item.options.model_dump())
         self.jobs: list[Job | ProgramResult] = [self._job(text, toolchain, context) for text in item.programs]
 
-    def _job(self, text: str, toolchain: str, context: Context) -> Job | ProgramResult:
+    def _job(self, text: str, toolchain: str, context: RequestContext) -> Job | ProgramResult:
         item = self.item
         source = text if item.extract == "none" else last_fence(text)
         if source is None:
             return ProgramResult(
-                status="ok", verdict=Verdict.NO_CODE, passed=0, total=self.total, pass_rate=0.0, trainable=True
+                status="ok", verdict=Verdict.NO_CODE, passed=0, total=self.num_tests, pass_rate=0.0, trainable=True
             )
         try:
             language = resolve(item.language)
         except UnsupportedLanguage as error:
             problem = Problem(code="language_unknown", detail=str(error))
             return ProgramResult(status="invalid", trainable=False, error=problem)
-        after = item.stop.after if isinstance(item.stop, StopAfter) else {"never": None, "first_failure": 1}[item.stop]
-        task = ExecuteTask(language, source, self.sha256, self.limits, after, self.options, toolchain)
-        return execute_job(task, self.frame, self.total, context)
+        stop_after = (
+            item.stop.after if isinstance(item.stop, StopAfter) else {"never": None, "first_failure": 1}[item.stop]
+        )
+        task = ExecuteTask(language, source, self.sha256, self.limits, stop_after, self.options, toolchain)
+        return execute_job(task, self.frame, self.num_tests, context)
 
 
-def execute_job(task: ExecuteTask, frame: bytes, total: int, context: Context) -> Job:
-    """A task with its suite's frame, which holds `total` tests. The task's language is a canonical name."""
-    times = 2 if task.options.check_determinism else 1
-    cost = task.limits.cpu_s * total * times + (COMPILE_CPU_S if BY_NAME[task.language].compile else 0.0)
+def execute_job(task: ExecuteTask, frame: bytes, num_tests: int, context: RequestContext) -> Job:
+    """The job of a task.
+
+    Args:
+        task: its language is a canonical name.
+        frame: the encoded suite, which the job brings along.
+        num_tests: how many tests the suite has, for the job's cost in CPU-seconds.
+        context: whose deadline, lane and tenant the job has.
+    """
+    num_runs = 2 if task.options.check_determinism else 1
+    compile_cpu_s = MAX_COMPILE_CPU_S if BY_NAME[task.language].compile else 0.0
     return Job(
         execute_job_id(task),
         "execute",
         EXECUTE_QUEUE,
         context.lane,
         encode(task),
-        cost,
+        task.limits.cpu_s * num_tests * num_runs + compile_cpu_s,
         context.deadline_ms,
         (task.suite, frame),
         tenant=context.tenant,
@@ -138,43 +155,63 @@ def execute_job(task: ExecuteTask, frame: bytes, total: int, context: Context) -
 
 
 class ExecutePlan:
-    def __init__(self, groups: list[ExecuteGroup], toolchain: str) -> None:
+    """The groups of a request.
+
+    Args:
+        groups: one per item.
+        toolchain: that the jobs are admitted for.
+        early_stop: whether the rest of a group is taken back once one of its programs passes everything.
+    """
+
+    def __init__(self, groups: list[ExecuteGroup], toolchain: str, *, early_stop: bool = False) -> None:
         self.groups = groups
         self.toolchain = toolchain
+        self.early_stop = early_stop
 
     @classmethod
     async def make(
-        cls, items: Sequence[ExecuteItem], fleet: Fleet, queue: Queue, settings: Settings, context: Context
+        cls,
+        items: Sequence[ExecuteItem],
+        dispatcher: Dispatcher,
+        context: RequestContext,
+        *,
+        early_stop: bool = False,
     ) -> ExecutePlan:
-        """Resolve suites and make the jobs, which bring them along. Raises TestsetUnknown."""
-        toolchain = fleet.toolchain
+        """Resolve the suites and make the jobs, which bring them along. Raises TestsetUnknown."""
+        toolchain = dispatcher.fleet.toolchain
         groups = []
         for item in items:
-            if isinstance(item.tests, RefTests):
-                sha256, stored = item.tests.sha256, await queue.get_suite(item.tests.sha256)
-                if stored is None:
-                    raise TestsetUnknown(f"no test set {sha256} is stored; PUT /testsets/{sha256} first")
-                frame = stored
-            else:
-                frame = encode_suite(to_suite(item.tests))
-                sha256 = hashlib.sha256(frame).hexdigest()
+            sha256, frame = await _encoded_suite(item.tests, dispatcher.queue)
             groups.append(ExecuteGroup(item, frame, sha256, toolchain, context))
-        return cls(groups, toolchain)
+        return cls(groups, toolchain, early_stop=early_stop)
+
+    def __len__(self) -> int:
+        return len(self.groups)
 
     def jobs(self) -> list[Job]:
         return [job for group in self.groups for job in group.jobs if isinstance(job, Job)]
 
-    async def item(self, errand: Errand, index: int, *, early_stop: bool = False) -> ExecuteResult:
-        """Wait for one item's programs. `early_stop`: once one passes everything, the others are taken back."""
+    async def result(self, submission: Submission, index: int) -> ExecuteResult:
         group = self.groups[index]
-        waiting = {job.id for job in group.jobs if isinstance(job, Job)}
-        if early_stop:
-            replies = await errand.replies_until(waiting, _passed_everything)
+        job_ids = {job.id for job in group.jobs if isinstance(job, Job)}
+        if self.early_stop:
+            replies = await submission.replies_until(job_ids, _passed_everything)
         else:
-            replies = await errand.replies(waiting)
+            replies = await submission.replies(job_ids)
         programs = [job if isinstance(job, ProgramResult) else to_program_result(replies[job.id]) for job in group.jobs]
-        rates = [one.pass_rate if one.status == "ok" else None for one in programs]
-        return ExecuteResult(id=group.item.id, best=best(rates), programs=programs)
+        pass_rates = [program.pass_rate if program.status == "ok" else None for program in programs]
+        return ExecuteResult(id=group.item.id, best=best_index(pass_rates), programs=programs)
+
+
+async def _encoded_suite(tests: Tests, queue: Queue) -> tuple[str, bytes]:
+    """A suite's digest and frame. Raises TestsetUnknown."""
+    if not isinstance(tests, RefTests):
+        frame = encode_suite(to_suite(tests))
+        return hashlib.sha256(frame).hexdigest(), frame
+    stored = await queue.get_suite(tests.sha256)
+    if stored is None:
+        raise TestsetUnknown(f"no test set {tests.sha256} is stored; PUT /testsets/{tests.sha256} first")
+    return tests.sha256, stored
 
 
 def _passed_everything(reply: Reply) -> bool:
@@ -182,9 +219,10 @@ def _passed_everything(reply: Reply) -> bool:
 
 
 def to_program_result(reply: Reply) -> ProgramResult:
+    """A job's ending as the contract tells it."""
     body = reply.body
     if isinstance(body, Failed):
-        return ProgramResult(status=body.state.value, trainable=False, error=told(body))  # type: ignore[arg-type]
+        return ProgramResult(status=body.state.value, trainable=False, error=problem_of(body))  # type: ignore[arg-type]
     assert isinstance(body, Executed)
     report = body.report
     return ProgramResult(

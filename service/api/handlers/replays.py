@@ -1,12 +1,12 @@
-"""What it takes to reproduce a verdict, kept by request id for a while.
+"""What it takes to reproduce a request's verdicts, kept by request id for a while.
 
-A record holds what was asked (items with their programs, limits, options), the suites, the toolchain digest and the
-verdicts given. It is packed and stored behind the answer's back: nobody waits for it, and where Redis is away or full,
-or more is to be kept than can be written, there is just no replay of that request. Records are bounded by age and by
-their sum of bytes; the oldest go first.
-
-A request id may be chosen by the client, so records are kept by tenant: no caller can read or replace another's. The
-same id used twice by one caller means the later request.
+- A record holds what was asked (items with their programs, limits, options), the suites, the toolchain digest and the
+  verdicts.
+- It is packed and stored after the answer; no request waits for it. Where Redis is away or full, or more is to be kept
+  than can be written, that request has no replay.
+- Records are bounded by age and by the sum of their bytes; the oldest are dropped first.
+- A client may choose its request ids, so records are kept per tenant: no caller can read or replace another's. If one
+  caller uses an id twice, the later request counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,8 +26,8 @@ import msgspec
 from plaudit.errors import BrokerUnavailable, Overloaded, RequestUnknown
 from plaudit.extract import last_fence
 from plaudit.schemas import ExecuteResult, GivenVerdict, ProgramResult, ReplayAnswer, ReplayItem
-from service.api.dispatch.request_context import Context
-from service.api.dispatch.tasks import end
+from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.tasks import cancel_and_wait
 from service.api.handlers.execute import ExecuteGroup
 from service.jobs import Job, encode
 from service.queue.keys import script
@@ -36,10 +36,10 @@ from service.queue.protocol import broker_errors, now_ms
 
 log = logging.getLogger("plaudit.replays")
 
-MAX_PENDING = 64  # records being written; while there are more, none is added
+MAX_PENDING = 64  # records being written at a time; further ones are not kept
 
 
-class _Item(msgspec.Struct, frozen=True):
+class _ReplayedItem(msgspec.Struct, frozen=True):
     request: dict[str, Any]  # without its tests
     suite: str
     frame: bytes  # of the suite
@@ -50,15 +50,15 @@ class _Item(msgspec.Struct, frozen=True):
 class _Record(msgspec.Struct, frozen=True):
     answered_ms: int
     toolchain: str
-    items: list[_Item]
-    other: str = ""  # the id under which it really is
+    items: list[_ReplayedItem]
+    other: str = ""  # the id of the record that this one stands for
 
 
 _decoder = msgspec.msgpack.Decoder(_Record)
 
 
 class Replays:
-    """One per API process. `keep_s` 0: nothing is kept, and everything is unknown."""
+    """One per API process. With `keep_s` 0 nothing is kept."""
 
     def __init__(self, queue: Queue, keep_s: int, max_bytes: int) -> None:
         self.queue = queue
@@ -68,33 +68,36 @@ class Replays:
         self._pending: set[asyncio.Task[None]] = set()
 
     def keep(
-        self, context: Context, toolchain: str, groups: Sequence[ExecuteGroup], results: Sequence[ExecuteResult]
+        self, context: RequestContext, toolchain: str, groups: Sequence[ExecuteGroup], results: Sequence[ExecuteResult]
     ) -> None:
-        """Remember what was judged, soon."""
-        at = now_ms()
-        self._soon(context.tenant, context.request_id, lambda: pack(at, toolchain, groups, results))
+        """Store a record of what was judged, soon."""
+        answered_ms = now_ms()
+        self._store_soon(context.tenant, context.request_id, lambda: pack(answered_ms, toolchain, groups, results))
 
     def alias(self, tenant: str, request_id: str, other: str) -> None:
-        """Let a request be found under another id of the same caller: a durable one has its own."""
+        """Let a durable request, which has an id of its own, be found under the caller's request id."""
         if request_id != other:
-            self._soon(tenant, request_id, lambda: zlib.compress(encode(_Record(now_ms(), "", [], other))))
+            self._store_soon(tenant, request_id, lambda: zlib.compress(encode(_Record(now_ms(), "", [], other))))
 
-    def _soon(self, tenant: str, request_id: str, make: Any) -> None:
+    def _store_soon(self, tenant: str, request_id: str, make_frame: Callable[[], bytes]) -> None:
         if not self.keep_s or len(self._pending) >= MAX_PENDING:
             return
-        task = asyncio.create_task(self._store(self._key(tenant, request_id), make), name="replay")
+        task = asyncio.create_task(self._store(self._key(tenant, request_id), make_frame), name="replay")
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
-    async def _store(self, key: str, make: Any) -> None:
-        frame = await asyncio.to_thread(make)  # the compression lets go of the interpreter
+    async def _store(self, key: str, make_frame: Callable[[], bytes]) -> None:
+        frame = await asyncio.to_thread(make_frame)  # compression releases the interpreter lock
         prefix = self.queue.keys.prefix
         keys = [key, f"{prefix}replays", f"{prefix}replays:sizes", f"{prefix}replays:bytes"]
         with contextlib.suppress(BrokerUnavailable, Overloaded), broker_errors():
             await self._keep(keys=keys, args=[frame, self.keep_s * 1000, now_ms(), self.max_bytes])
 
     async def of(self, request_id: str, tenant: str) -> ReplayAnswer:
-        """The replay of a request of this caller; its suites can be named by digest again. Raises RequestUnknown."""
+        """The replay of a request of this caller. Raises RequestUnknown.
+
+        Its suites are stored again, so that a client can refer to them by digest.
+        """
         record = await self._read(request_id, tenant)
         if record is not None and record.other:
             record = await self._read(record.other, tenant)
@@ -104,8 +107,8 @@ class Replays:
         expires_ms = record.answered_ms + 1000 * self.keep_s
         return ReplayAnswer(
             request_id=request_id,
-            answered_at=_clock(record.answered_ms),
-            expires_at=_clock(expires_ms),
+            answered_at=_iso_time(record.answered_ms),
+            expires_at=_iso_time(expires_ms),
             toolchain=record.toolchain,
             items=[unpack(item) for item in record.items],
         )
@@ -121,52 +124,52 @@ class Replays:
         return f"{self.queue.keys.prefix}replay:{tenant}:{request_id}"
 
     async def close(self) -> None:
-        """Let what is being written be written, for a moment."""
+        """Wait a second for what is being written, then stop."""
         if self._pending:
             await asyncio.wait(self._pending, timeout=1.0)
-        await end(self._pending)
+        await cancel_and_wait(self._pending)
 
 
-def pack(at_ms: int, toolchain: str, groups: Sequence[ExecuteGroup], results: Sequence[ExecuteResult]) -> bytes:
+def pack(answered_ms: int, toolchain: str, groups: Sequence[ExecuteGroup], results: Sequence[ExecuteResult]) -> bytes:
     """A record of what was asked and what was answered, compressed."""
-    judged = {program.toolchain for result in results for program in result.programs if program.toolchain}
-    if len(judged) == 1:
-        toolchain = judged.pop()
+    toolchains = {program.toolchain for result in results for program in result.programs if program.toolchain}
+    if len(toolchains) == 1:  # what judged, not what the jobs were admitted for
+        (toolchain,) = toolchains
     items = [
-        _Item(
+        _ReplayedItem(
             group.item.model_dump(mode="json", exclude={"tests"}),
             group.sha256,
             group.frame,
             [job.id if isinstance(job, Job) else None for job in group.jobs],
-            [given(program) for program in result.programs],
+            [given_verdict(program) for program in result.programs],
         )
         for group, result in zip(groups, results, strict=True)
     ]
-    return zlib.compress(encode(_Record(at_ms, toolchain, items)), 1)
+    return zlib.compress(encode(_Record(answered_ms, toolchain, items)), 1)
 
 
-def given(program: ProgramResult) -> dict[str, Any]:
-    """What was answered about a program, without what differs from run to run."""
-    known = {name: getattr(program, name) for name in GivenVerdict.model_fields if hasattr(program, name)}
-    return known | {"tests": [test.verdict for test in program.tests]}
+def given_verdict(program: ProgramResult) -> dict[str, Any]:
+    """What was answered about a program, without what differs between runs."""
+    fields = {name: getattr(program, name) for name in GivenVerdict.model_fields if hasattr(program, name)}
+    return fields | {"tests": [test.verdict for test in program.tests]}
 
 
-def unpack(item: _Item) -> ReplayItem:
-    """An item as `/execute` takes it, and what was answered. A suite's frame has the contract's own fields."""
+def unpack(item: _ReplayedItem) -> ReplayItem:
+    """An item as `/execute` takes it, and what was answered. The fields of an encoded suite are the contract's."""
     suite = json.loads(item.frame)
     tests = {"kind": suite["kind"], **suite["suite"]}
-    for holder in (tests, *tests.get("cases", ())):  # files are pairs in a suite, and names with contents in a request
-        if "files" in holder:
-            holder["files"] = dict(holder["files"])
-    answer = ReplayItem.model_validate({"request": {**item.request, "tests": tests}, "suite": item.suite, "given": []})
-    fenced = answer.request.extract != "none"
-    sources = [(last_fence(text) or "") if fenced else text for text in answer.request.programs]
+    for fields in (tests, *tests.get("cases", ())):  # files are pairs in a suite, and an object in a request
+        if "files" in fields:
+            fields["files"] = dict(fields["files"])
+    replay = ReplayItem.model_validate({"request": {**item.request, "tests": tests}, "suite": item.suite, "given": []})
+    is_fenced = replay.request.extract != "none"
+    sources = [(last_fence(text) or "") if is_fenced else text for text in replay.request.programs]
     verdicts = [
-        GivenVerdict(sha256=hashlib.sha256(source.encode()).hexdigest(), job=job, **told)
-        for source, job, told in zip(sources, item.jobs, item.given, strict=True)
+        GivenVerdict(sha256=hashlib.sha256(source.encode()).hexdigest(), job=job, **given)
+        for source, job, given in zip(sources, item.jobs, item.given, strict=True)
     ]
-    return answer.model_copy(update={"given": verdicts})
+    return replay.model_copy(update={"given": verdicts})
 
 
-def _clock(unix_ms: int) -> str:
+def _iso_time(unix_ms: int) -> str:
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="seconds")

@@ -1,246 +1,199 @@
-"""Terms become rewards: pure functions over the results of one item. Nothing is ever turned into 0 that is not one.
+"""A rewarding request as jobs, and replies as rewards.
 
-A term's value is None where the service could not get it (then its status says why); the reward is None too under
-`on_missing: null`, or the term is left out of the sum and named in `components` under `drop`. Without clipping the
-reward is the sum of the contributions; a closed gate makes every contribution 0, so that stays true.
-
-Under `tests_first` (formula: `plaudit.tests_first`) no failing program outranks one that passes more tests.
-Only the tests are needed there: a tie-breaker without a value adds 0, says why, and the reward stays.
+- Scores and executions go out together; an item is joined (`reward_terms`) when both have come back.
+- A term's model is asked under one revision for the whole request.
+- Under `tests_first` a model only breaks ties: if no worker serves it, the reward stays and its component says why.
+- One `RewardPlan` is for one attempt. It keeps the results of its parts, for the replay and for the sample log.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from statistics import fmean, pstdev
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from plaudit.errors import Invalid
-from plaudit.extract import fences
-from plaudit.grading import Verdict
+from plaudit.errors import NoWorker, PlauditError
 from plaudit.schemas import (
-    AgreementTerm,
-    CompletionReward,
-    CompletionScore,
-    Component,
-    ConsensusTerm,
+    ExecuteItem,
     ExecuteResult,
-    ExecuteTerm,
-    FormatTerm,
-    GroupStatistics,
+    ModelRef,
     Problem,
-    ProgramResult,
-    RankResult,
     RewardItem,
+    RewardRequest,
     RewardResult,
     RewardSpec,
+    ScoreItem,
     ScoreResult,
     ScoreTerm,
-    Term,
 )
-from plaudit.tests_first import base, tie_scale, unit
-from service.agreement import agreement, consensus
-from service.api.handlers.score import best
+from service.api.dispatch.fleet import Fleet
+from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.submission import Dispatcher, Submission
+from service.api.dispatch.tasks import gather_or_cancel
+from service.api.handlers.execute import ExecutePlan
+from service.api.handlers.reward_terms import join
+from service.api.handlers.score import ScorePlan, no_score
+from service.api.handlers.score_cache import ScoreCache
+from service.jobs import Job
+
+Shaped = TypeVar("Shaped", bound=RewardResult)
 
 
-def join(spec: RewardSpec, item: RewardItem, scores: dict[str, ScoreResult], run: ExecuteResult | None) -> RewardResult:
-    """One item's answer. `scores` by term name; `run` where a term executes."""
-    values = {term.name: _values(term, item, scores.get(term.name), run) for term in spec.terms}
-    rows = [{name: column[at] for name, column in values.items()} for at in range(len(item.completions))]
-    if spec.combine == "tests_first":
-        assert run is not None
-        scale = tie_scale({program.total for program in run.programs if program.total})
-        completions = [_tests_first(spec, row, run.programs[at], scale) for at, row in enumerate(rows)]
-    else:
-        completions = [_combine(spec, row) for row in rows]
-    best_first = _order(completions)
-    return RewardResult(
-        id=item.id,
-        completions=_decided(completions, best_first),
-        group=statistics([one.reward for one in completions], best_first),
-    )
+@dataclass(slots=True)
+class RewardPlan(Generic[Shaped]):
+    """The score and execute plans of a request, and how their results become rewards.
 
+    Args:
+        items: of the request.
+        specs: by which each item is rewarded.
+        shape: makes the answer's result of a joined one.
+        score_plans: by the score term's name; each scores all items.
+        execute_plan: of the items that are executed; None where no term executes.
+        executed: the indices of these items.
+        unavailable: why a score term that only breaks ties has no scores, by its name.
+        scores: of the items that are done.
+        executions: of the executed items that are done.
+    """
 
-def ranked(result: RewardResult) -> RankResult:
-    """The same with its completions' order."""
-    return RankResult(**dict(result), order=order(result))
+    items: Sequence[RewardItem]
+    specs: Sequence[RewardSpec]
+    shape: Callable[[RewardResult], Shaped]
+    score_plans: dict[str, ScorePlan] = field(default_factory=dict)
+    execute_plan: ExecutePlan | None = None
+    executed: list[int] = field(default_factory=list)
+    unavailable: dict[str, NoWorker] = field(default_factory=dict)
+    scores: dict[int, dict[str, ScoreResult]] = field(default_factory=dict)
+    executions: dict[int, ExecuteResult] = field(default_factory=dict)
 
+    @classmethod
+    async def make(
+        cls,
+        request: RewardRequest,
+        shape: Callable[[RewardResult], Shaped],
+        dispatcher: Dispatcher,
+        cache: ScoreCache,
+        context: RequestContext,
+        *,
+        early_stop: bool,
+    ) -> RewardPlan[Shaped]:
+        """Plan what the items' terms need. `early_stop`: as in `ExecutePlan`.
 
-def order(result: RewardResult) -> list[int]:
-    """Indices by reward, best first, the earlier of equals first; those without a reward last."""
-    return _order(result.completions)
+        Raises:
+            NoWorker: for a model, or executors, that a reward needs.
+            NotFound: for a model that is not served while others are.
+            RevisionMoved: when a model's active revision changes meanwhile.
+            TestsetUnknown: for a reference to a suite that is not stored.
+        """
+        fleet = dispatcher.fleet
+        specs = [request.spec_of(index) for index in range(len(request.items))]
+        if request.spec is None:
+            specs = [_with_served_model(spec, fleet) for spec in specs]
+        plan = cls(request.items, specs, shape)
+        await plan._plan_scores(fleet, cache, context)
+        plan.executed = [index for index, spec in enumerate(specs) if spec.executes]
+        if plan.executed:
+            fleet.require_executors()
+            execute_items = [_execute_item(request.items[index]) for index in plan.executed]
+            plan.execute_plan = await ExecutePlan.make(execute_items, dispatcher, context, early_stop=early_stop)
+        return plan
 
+    async def _plan_scores(self, fleet: Fleet, cache: ScoreCache, context: RequestContext) -> None:
+        models, unavailable = _models_of(self.specs, fleet)
+        for term in {term.name: term for spec in self.specs for term in _score_terms(spec)}.values():
+            if term.model in unavailable:
+                self.unavailable[term.name] = unavailable[term.model]
+                continue
+            score_items = [ScoreItem(prompt=item.prompt, completions=item.completions) for item in self.items]
+            score_plan = ScorePlan(models[term.model], score_items, term.on_overflow, context, cache)
+            await score_plan.look_up()
+            self.score_plans[term.name] = score_plan
 
-def _order(completions: Sequence[CompletionReward]) -> list[int]:
-    """Where a clip made rewards equal, what was clipped decides."""
+    def __len__(self) -> int:
+        return len(self.items)
 
-    def key(at: int) -> tuple[bool, float, float, int]:
-        one = completions[at]
-        return one.reward is None, -(one.reward or 0.0), -_sum(one.components), at
+    def jobs(self) -> list[Job]:
+        jobs = [job for score_plan in self.score_plans.values() for job in score_plan.jobs()]
+        return jobs if self.execute_plan is None else [*jobs, *self.execute_plan.jobs()]
 
-    return sorted(range(len(completions)), key=key)
+    async def result(self, submission: Submission, index: int) -> Shaped:
+        scoring = asyncio.ensure_future(self._scores(submission, index))
+        try:
+            execution = await self._execution(submission, index)
+            scores = await scoring
+        finally:
+            scoring.cancel()
+        return self.shape(join(self.specs[index], self.items[index], scores, execution))
 
-
-def _decided(completions: list[CompletionReward], best_first: Sequence[int]) -> list[CompletionReward]:
-    """The same, with the term marked that sets the best apart from the second; none where nothing does."""
-    if len(best_first) < 2 or any(completions[at].reward is None for at in best_first[:2]):
-        return completions
-    first, second = (completions[at].components for at in best_first[:2])
-    gains = {name: (part.contribution or 0.0) - (second[name].contribution or 0.0) for name, part in first.items()}
-    name = max(gains, key=lambda one: gains[one])
-    if not gains[name] > 0:
-        return completions
-    return [
-        one.model_copy(
-            update={
-                "components": {
-                    **one.components,
-                    name: one.components[name].model_copy(update={"decided": True}),
-                }
-            }
+    async def _scores(self, submission: Submission, index: int) -> dict[str, ScoreResult]:
+        """An item's scores, or why it has none, by term name."""
+        results = await gather_or_cancel(
+            score_plan.result(submission, index) for score_plan in self.score_plans.values()
         )
-        for one in completions
-    ]
+        scores = dict(zip(self.score_plans, results, strict=True))
+        self.scores[index] = scores
+        return scores | {name: _no_scores(self.items[index], error) for name, error in self.unavailable.items()}
+
+    async def _execution(self, submission: Submission, index: int) -> ExecuteResult | None:
+        if self.execute_plan is None or index not in self.executed:
+            return None
+        execution = await self.execute_plan.result(submission, self.executed.index(index))
+        self.executions[index] = execution
+        return execution
+
+    def models(self) -> list[ModelRef]:
+        """The models that scored, each once."""
+        by_name = {score_plan.model.name: score_plan.model for score_plan in self.score_plans.values()}
+        return list(by_name.values())
 
 
-def statistics(rewards: Sequence[float | None], best_first: Sequence[int] | None = None) -> GroupStatistics:
-    """What a group's rewards have in common. `best_first`: their order, where more than the rewards makes it."""
-    known = [reward for reward in rewards if reward is not None]
-    std = pstdev(known) if known else None
-    top = sorted(known, reverse=True)[:2]
-    return GroupStatistics(
-        n=len(rewards),
-        n_ok=len(known),
-        mean=fmean(known) if known else None,
-        std=std,
-        degenerate=len(known) < 2 or max(known) == min(known),
-        best=best_first[0] if best_first and known else best(rewards),
-        margin=top[0] - top[1] if len(top) == 2 else None,
+def _score_terms(spec: RewardSpec) -> list[ScoreTerm]:
+    return [term for term in spec.terms if isinstance(term, ScoreTerm)]
+
+
+def _with_served_model(spec: RewardSpec, fleet: Fleet) -> RewardSpec:
+    """A default spec; where exactly one model is served it asks that one, whatever its name."""
+    models = fleet.models
+    if "default" in models or len(models) != 1:
+        return spec
+    (name,) = models
+    terms = [term.model_copy(update={"model": name}) if isinstance(term, ScoreTerm) else term for term in spec.terms]
+    return spec.model_copy(update={"terms": terms})
+
+
+def _models_of(specs: Sequence[RewardSpec], fleet: Fleet) -> tuple[dict[str, ModelRef], dict[str, NoWorker]]:
+    """The models that specs ask for, with their revisions, and why a model that only breaks ties is missing.
+
+    Raises NoWorker for a model that a reward needs, and NotFound for one that is not served while others are.
+    """
+    models: dict[str, ModelRef] = {}
+    unavailable: dict[str, NoWorker] = {}
+    for spec in specs:
+        for term in _score_terms(spec):
+            if term.model in models:
+                continue
+            try:
+                models[term.model] = ModelRef(name=term.model, revision=fleet.require_model(term.model).revision)
+            except NoWorker as error:
+                if spec.combine != "tests_first":
+                    raise
+                unavailable[term.model] = error
+    return models, unavailable
+
+
+def _execute_item(item: RewardItem) -> ExecuteItem:
+    assert item.tests is not None  # the schema requires tests where a term executes
+    return ExecuteItem(
+        language=item.language,
+        programs=item.completions,
+        extract=item.extract,
+        tests=item.tests,
+        limits=item.limits,
+        stop=item.stop,
     )
 
 
-# --- the value of each term ------------------------------------------------------------------------------------------
-
-
-def _values(term: Term, item: RewardItem, scores: ScoreResult | None, run: ExecuteResult | None) -> list[Component]:
-    """One component a completion, without its contribution yet."""
-    match term:
-        case ScoreTerm():
-            assert scores is not None
-            return _score_values(term, scores.completions)
-        case ExecuteTerm():
-            assert run is not None
-            return [_execute_value(term, program) for program in run.programs]
-        case AgreementTerm():
-            assert run is not None
-            return _agreement_values(run.programs)
-        case ConsensusTerm():
-            return [Component(status="ok", value=value) for value in consensus(item.completions)]
-        case FormatTerm():
-            return [Component(status="ok", value=float(_well_formed(term, text))) for text in item.completions]
-
-
-def _score_values(term: ScoreTerm, completions: Sequence[CompletionScore]) -> list[Component]:
-    known = [one.score for one in completions if one.score is not None]
-    mean, std = (fmean(known), pstdev(known)) if known else (0.0, 0.0)
-
-    def transform(score: float) -> float:
-        if term.transform == "sigmoid":
-            return 1 / (1 + math.exp(-score)) if score >= 0 else math.exp(score) / (1 + math.exp(score))
-        if term.transform == "zscore_in_group":
-            return (score - mean) / std if std > 0 else 0.0
-        return score
-
-    return [
-        Component(status=one.status, value=None if one.score is None else transform(one.score), error=one.error)
-        for one in completions
-    ]
-
-
-def _execute_value(term: ExecuteTerm, program: ProgramResult) -> Component:
-    if program.status != "ok" or program.pass_rate is None:
-        return Component(status=program.status, error=program.error)
-    if program.total == 0:
-        problem = Problem(code="unjudgeable", detail="none of the tests can be judged, so there is no pass rate")
-        return Component(status="invalid", verdict=program.verdict, error=problem)
-    value = program.pass_rate if term.policy == "pass_rate" else float(program.passed == program.total)
-    return Component(status="ok", value=value, verdict=program.verdict)
-
-
-def _agreement_values(programs: Sequence[ProgramResult]) -> list[Component]:
-    """Among the programs that ran; a program without a verdict agrees with nobody and has no value."""
-    ran = [at for at, program in enumerate(programs) if program.status == "ok"]
-    total = max((programs[at].total or 0 for at in ran), default=0)
-    passes = [[test.verdict is Verdict.PASSED for test in programs[at].tests] or [False] * total for at in ran]
-    values = dict(zip(ran, agreement(passes), strict=True))
-    return [
-        Component(status=program.status, value=values.get(at), verdict=program.verdict, error=program.error)
-        for at, program in enumerate(programs)
-    ]
-
-
-def _well_formed(term: FormatTerm, text: str) -> bool:
-    if term.require == "non_empty":
-        return bool(text.strip())
-    blocks = [block for block in fences(text) if block.strip()]
-    return len(blocks) == 1 if term.require == "single_code_fence" else bool(blocks)
-
-
-# --- the sum ---------------------------------------------------------------------------------------------------------
-
-
-def _combine(spec: RewardSpec, components: dict[str, Component]) -> CompletionReward:
-    missing = [name for name, part in components.items() if part.value is None]
-    gate_unknown = spec.gate is not None and components[spec.gate.term].value is None
-    if missing and (spec.on_missing == "null" or len(missing) == len(components) or gate_unknown):
-        status = components[missing[0]].status
-        return CompletionReward(status=status, reward=None, trainable=False, components=components)
-    closed = spec.gate is not None and (components[spec.gate.term].value or 0.0) < spec.gate.min
-    counted: dict[str, Component] = {}
-    for term in spec.terms:
-        part = components[term.name]
-        contribution = None if part.value is None else 0.0 if closed else term.weight * part.value
-        counted[term.name] = part.model_copy(update={"contribution": contribution})
-    reward = _sum(counted)
-    if not math.isfinite(reward):
-        raise Invalid("spec: the weights make a reward that is not a finite number")
-    reward = _clipped(spec, reward)
-    return CompletionReward(status="ok", reward=reward, trainable=not missing, components=counted)
-
-
-def _tests_first(
-    spec: RewardSpec, components: dict[str, Component], program: ProgramResult, scale: float
-) -> CompletionReward:
-    """The pass rate, and less than half of one test for everything else; `scale` is that of the item's ties."""
-    (tests,) = (term for term in spec.terms if isinstance(term, ExecuteTerm))
-    if components[tests.name].value is None:
-        status = components[tests.name].status
-        return CompletionReward(status=status, reward=None, trainable=False, components=components)
-    assert program.pass_rate is not None
-    worth, within = base(program.pass_rate, all_or_nothing=tests.policy == "all_or_nothing")
-    others = sum(abs(term.weight) for term in spec.terms if term is not tests)
-    counted: dict[str, Component] = {}
-    for term in spec.terms:
-        part = components[term.name]
-        if term is tests:
-            contribution = tests.weight * worth
-        elif part.value is None or not others:
-            contribution = 0.0
-        else:
-            share = unit(part.value, bounded=_bounded(term), negative=term.weight < 0)
-            contribution = tests.weight * within * scale * (abs(term.weight) / others) * share
-        counted[term.name] = part.model_copy(update={"contribution": contribution})
-    reward = _clipped(spec, _sum(counted))
-    return CompletionReward(status="ok", reward=reward, trainable=True, components=counted)
-
-
-def _bounded(term: Term) -> bool:
-    """Whether a term's value lies in [0, 1] by itself."""
-    return not isinstance(term, ScoreTerm) or term.transform == "sigmoid"
-
-
-def _sum(components: Mapping[str, Component]) -> float:
-    return sum(part.contribution for part in components.values() if part.contribution is not None)
-
-
-def _clipped(spec: RewardSpec, reward: float) -> float:
-    return reward if spec.clip is None else min(spec.clip.max, max(spec.clip.min, reward))
+def _no_scores(item: RewardItem, error: PlauditError) -> ScoreResult:
+    problem = Problem(code=error.code, detail=error.detail, retryable=error.retryable)
+    missing = no_score("infra_error", problem)
+    return ScoreResult(id=item.id, best=None, completions=[missing] * len(item.completions))

@@ -1,8 +1,8 @@
-"""Programs that are run and not judged: what a dialect asks when its client compares outputs by itself.
+"""Programs that are run and not judged, for clients that compare outputs by themselves.
 
-The native contract judges, so this is no route of its own: `Desk.run` answers with the sandbox's report, whose
-`output` is whole up to the limits. Jobs are identified by content as everywhere, so a client that sends the same
-program and stdin again (a retry, a second opinion, forty tests of one program) is answered from what is known.
+The native contract judges, so no native route does this: `RewardService.run` answers with the sandbox's report, whose
+`output` is whole up to the limits. Jobs are identified by their content, as everywhere: the same program with the same
+stdin is run once, however often it is asked for.
 """
 
 from __future__ import annotations
@@ -15,15 +15,26 @@ from plaudit.errors import Invalid
 from plaudit.languages import UnsupportedLanguage, resolve
 from plaudit.schemas import LimitsSpec, Problem, Status
 from sandbox import types as sandbox
-from service.api.dispatch.request_context import Context
-from service.api.dispatch.submission import Errand
+from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.submission import Submission
 from service.api.handlers.execute import execute_job
-from service.jobs import Executed, ExecuteTask, Failed, Job, Reply, encode_suite
+from service.api.handlers.plan import problem_of
+from service.jobs import Executed, ExecuteTask, Failed, Job, encode_suite
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """A program with what it reads. `files` (name, content) lie beside it, `fetch` is read back, `args` are argv."""
+class RunRequest:
+    """A program with what it reads.
+
+    Args:
+        language: any name of it.
+        source: the program.
+        stdin: its standard input.
+        files: names and contents of the files beside it.
+        fetch: names of files that are read back.
+        limits: of the run.
+        args: its argv without argv[0].
+    """
 
     language: str
     source: str
@@ -35,8 +46,8 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """How it went: a report where `status` is "ok", a problem elsewhere."""
+class RunResult:
+    """A report where `status` is "ok", a problem elsewhere."""
 
     status: Status
     report: sandbox.Report | None = None
@@ -45,37 +56,34 @@ class Ran:
 
 
 class RunPlan:
-    """The jobs of some orders, and their replies as results."""
+    """One job per program."""
 
-    def __init__(self, jobs: list[Job]) -> None:
-        self.jobs = jobs
-
-    @classmethod
-    def make(cls, orders: Sequence[Order], toolchain: str, context: Context) -> RunPlan:
+    def __init__(self, run_requests: Sequence[RunRequest], toolchain: str, context: RequestContext) -> None:
         """Raises Invalid for a language that does not exist."""
-        jobs = []
-        for order in orders:
-            try:
-                language = resolve(order.language)
-            except UnsupportedLanguage as error:
-                raise Invalid(f"language: {error}") from None
-            frame = encode_suite(sandbox.RunSuite(order.stdin, order.files, order.fetch, order.args))
-            limits = sandbox.Limits(**order.limits.model_dump())
-            sha256 = hashlib.sha256(frame).hexdigest()
-            task = ExecuteTask(language, order.source, sha256, limits, toolchain=toolchain)
-            jobs.append(execute_job(task, frame, 1, context))
-        return cls(jobs)
+        self._jobs = [_run_job(run_request, toolchain, context) for run_request in run_requests]
 
-    async def results(self, errand: Errand) -> list[Ran]:
-        """Wait for all; in order."""
-        replies = await errand.replies({job.id for job in self.jobs})
-        return [_ran(replies[job.id]) for job in self.jobs]
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def jobs(self) -> list[Job]:
+        return self._jobs
+
+    async def result(self, submission: Submission, index: int) -> RunResult:
+        reply = await submission.reply(self._jobs[index].id)
+        if isinstance(reply.body, Failed):
+            return RunResult(reply.body.state.value, problem=problem_of(reply.body))  # type: ignore[arg-type]
+        assert isinstance(reply.body, Executed)
+        return RunResult("ok", reply.body.report, cached=reply.worker == "cache")
 
 
-def _ran(reply: Reply) -> Ran:
-    body = reply.body
-    if isinstance(body, Failed):
-        problem = Problem(code=body.code, detail=body.detail, retryable=body.retryable)
-        return Ran(body.state.value, problem=problem)  # type: ignore[arg-type]
-    assert isinstance(body, Executed)
-    return Ran("ok", body.report, cached=reply.worker == "cache")
+def _run_job(run_request: RunRequest, toolchain: str, context: RequestContext) -> Job:
+    try:
+        language = resolve(run_request.language)
+    except UnsupportedLanguage as error:
+        raise Invalid(f"language: {error}") from None
+    suite = sandbox.RunSuite(run_request.stdin, run_request.files, run_request.fetch, run_request.args)
+    frame = encode_suite(suite)
+    limits = sandbox.Limits(**run_request.limits.model_dump())
+    sha256 = hashlib.sha256(frame).hexdigest()
+    task = ExecuteTask(language, run_request.source, sha256, limits, toolchain=toolchain)
+    return execute_job(task, frame, 1, context)

@@ -1,236 +1,215 @@
-"""A scoring request as jobs, and replies as scores: the bookkeeping between the contract's types and the queue's.
+"""A scoring request as jobs, and replies as scores.
 
-Equal completions of a group are one piece of work; what has been scored before is recalled, not done again. Scores are
-remembered by completion: revision, prompt, text, overflow rule.
+- Equal completions of a group are scored once. Scores that are remembered (`score_cache`) are not computed again.
+- One job per group, with what is not remembered of it.
+- All of a request is scored under one revision of the model. When another revision takes over before all of it is
+  admitted, RevisionMoved is raised and the whole request is planned again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import msgspec
+from typing import Literal
 
 from plaudit.errors import RevisionMoved
-from plaudit.schemas import (
-    CompletionScore,
-    ModelRef,
-    Problem,
-    Prompt,
-    ScoreItem,
-    ScoreResult,
-)
-from service import metrics
-from service.api.dispatch.request_context import Context
-from service.api.dispatch.submission import Errand
-from service.jobs import (
-    Failed,
-    Job,
-    Scored,
-    ScoreTask,
-    content_hash,
-    encode,
-    score_job_id,
-)
+from plaudit.schemas import CompletionScore, ModelRef, Problem, Prompt, ScoreItem, ScoreResult, Status
+from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.submission import Submission
+from service.api.handlers.plan import best_index, problem_of
+from service.api.handlers.score_cache import CachedScore, ScoreCache
+from service.jobs import Failed, Job, Scored, ScoreTask, encode, score_job_id
 from service.queue.keys import queue_of_model
-from service.queue.producer import Queue, Remembered
 
-BYTES_PER_TOKEN = 3  # for the estimate at the door; the worker counts
-ONE_STEP = 64  # completions that are looked up by the step that admits them; the broker serves nobody else meanwhile
+BYTES_PER_TOKEN = 3  # for the estimate at admission; the worker counts
+MAX_KEYS_AT_ADMISSION = 64  # looked up in the step that admits the jobs, during which Redis serves nobody else
 
-
-def told(failed: Failed) -> Problem:
-    """A job's failure in the words of an answer."""
-    return Problem(code=failed.code, detail=failed.detail, retryable=failed.retryable)
-
-
-class _Entry(msgspec.Struct, frozen=True):
-    """A remembered score."""
-
-    score: float
-    tokens: int
-    truncated: bool
-    pass_probability: float | None
-    steps: list[float] | None = None
-
-
-_entry_decoder = msgspec.msgpack.Decoder(_Entry)
-
-
-class WholeTexts(ScoreItem):
-    """Completions that are whole texts, written by somebody else's template: scored as they are, no prompt added."""
-
-    prompt: Prompt = ""
+OnOverflow = Literal["error", "truncate_left"]
 
 
 class ScoreGroup:
-    """One item: its unique completions, those known already, and the job for the rest."""
+    """One item: its unique completions, those whose scores are cached, and the job for the rest.
 
-    def __init__(self, item: ScoreItem, model: str, revision: str, on_overflow: Any) -> None:
+    Args:
+        item: as the request has it.
+        whole_texts: whether the completions are whole texts, which are scored without the item's prompt.
+    """
+
+    def __init__(
+        self,
+        item: ScoreItem,
+        model: str,
+        revision: str,
+        on_overflow: OnOverflow,
+        cache: ScoreCache,
+        *,
+        whole_texts: bool = False,
+    ) -> None:
         self.item = item
-        self.prompt = None if isinstance(item, WholeTexts) else _plain(item.prompt)
-        self.on_overflow = on_overflow
         self.model = model
-        self.unique = list(dict.fromkeys(item.completions))
-        prefix = content_hash("score", revision, self.prompt, on_overflow)
-        self.keys = {text: content_hash(prefix, text) for text in self.unique}
-        self.known: dict[str, _Entry] = {}
+        self.revision = revision
+        self.on_overflow: OnOverflow = on_overflow
+        self.prompt = None if whole_texts else _plain_prompt(item.prompt)
+        unique_texts = list(dict.fromkeys(item.completions))
+        self.keys = dict(zip(unique_texts, cache.keys(revision, self.prompt, on_overflow, unique_texts), strict=True))
+        self.cached: dict[str, CachedScore] = {}
         self.job: Job | None = None
 
     @property
     def missing(self) -> list[str]:
-        return [text for text in self.unique if text not in self.known]
+        return [text for text in self.keys if text not in self.cached]
 
-    def make_job(self, revision: str, context: Context) -> Job | None:
-        missing = self.missing
-        if not missing:
-            self.job = None
-            return None
-        task = encode(ScoreTask(self.model, revision, self.prompt, missing, self.on_overflow))
-        cost = len(encode(self.prompt)) * len(missing) + sum(len(text.encode()) for text in missing)
-        self.job = Job(
-            score_job_id(task),
-            "score",
-            queue_of_model(self.model),
-            context.lane,
-            task,
-            cost / BYTES_PER_TOKEN + len(missing),
-            context.deadline_ms,
-            tag=revision,
-            tenant=context.tenant,
-        )
+    def make_job(self, context: RequestContext) -> Job | None:
+        """The job for what is missing; None where nothing is."""
+        self.job = None
+        if missing := self.missing:
+            task = encode(ScoreTask(self.model, self.revision, self.prompt, missing, self.on_overflow))
+            num_bytes = len(encode(self.prompt)) * len(missing) + sum(len(text.encode()) for text in missing)
+            self.job = Job(
+                score_job_id(task),
+                "score",
+                queue_of_model(self.model),
+                context.lane,
+                task,
+                num_bytes / BYTES_PER_TOKEN + len(missing),
+                context.deadline_ms,
+                tag=self.revision,
+                tenant=context.tenant,
+            )
         return self.job
 
 
 class ScorePlan:
-    """The groups of a request under one revision; scores that are remembered are not asked for again.
+    """The groups of a request under one revision.
 
-    `submit`, `recall`, the errand's `submit` and `item` raise RevisionMoved when another revision has taken over and
-    this one cannot score any more: the whole request begins anew, so that no answer has two.
+    `submit`, `look_up` and `result` raise RevisionMoved when another revision has taken over.
     """
 
     def __init__(
-        self, model: str, revision: str, items: Sequence[ScoreItem], on_overflow: str, calibrated: bool
+        self,
+        model: ModelRef,
+        items: Sequence[ScoreItem],
+        on_overflow: OnOverflow,
+        context: RequestContext,
+        cache: ScoreCache,
+        *,
+        calibrated: bool = False,
+        whole_texts: bool = False,
     ) -> None:
+        assert model.revision is not None
         self.model = model
-        self.revision = revision
+        self.revision = model.revision
+        self.context = context
+        self.cache = cache
         self.calibrated = calibrated
-        self.groups = [ScoreGroup(item, model, revision, on_overflow) for item in items]
+        self.groups = [
+            ScoreGroup(item, model.name, model.revision, on_overflow, cache, whole_texts=whole_texts) for item in items
+        ]
 
-    async def submit(self, errand: Errand, queue: Queue) -> None:
-        """Have scored what has not been scored before; in one step with the look-up where nothing has."""
-        keys = self._keys(queue)
-        if len(keys) > ONE_STEP or queue.remembers(keys) or errand.hopeless(queue_of_model(self.model)):
-            await self.recall(queue)
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    async def submit(self, submission: Submission) -> None:
+        """Admit the jobs for what is not cached. Where nothing is cached, look-up and admission are one step."""
+        keys = self._keys()
+        if (
+            len(keys) > MAX_KEYS_AT_ADMISSION
+            or self.cache.is_storing(keys)
+            or submission.would_miss_deadline(queue_of_model(self.model.name))
+        ):
+            await self.look_up()
         else:
-            try:
-                await errand.submit(self.jobs(errand.context), unless=keys)
+            frames = await submission.submit_unless_cached(self.jobs(), keys)
+            if frames is None:
                 return
-            except Remembered as known:
-                self._learn(known.frames)
-        await errand.submit(self.jobs(errand.context))
+            self._use(self.cache.decode(frames))
+        await submission.submit(self.jobs())
 
-    async def recall(self, queue: Queue) -> None:
-        """Look up what has been scored before under this revision, which must still be the active one."""
-        self._learn(await queue.recall(queue_of_model(self.model), self.revision, self._keys(queue)))
+    async def look_up(self) -> None:
+        """Find what has been scored before under this revision."""
+        self._use(await self.cache.look_up(self.model.name, self.revision, self._keys()))
 
-    def _keys(self, queue: Queue) -> list[str]:
-        return [self._cache_key(queue, group.keys[text]) for group in self.groups for text in group.unique]
+    def _keys(self) -> list[str]:
+        return [key for group in self.groups for key in group.keys.values()]
 
-    def _learn(self, frames: Sequence[bytes | None]) -> None:
-        """What was remembered under each of `_keys`."""
-        wanted = [(group, text) for group in self.groups for text in group.unique]
-        for (group, text), frame in zip(wanted, frames, strict=True):
-            if frame is None:
-                continue
-            try:
-                group.known[text] = _entry_decoder.decode(frame)
-            except msgspec.DecodeError:  # kept by another version: a miss
-                metrics.unreadable.labels("remembered_score").inc()
-            else:
-                metrics.cache_hits.labels("score").inc()
+    def _use(self, scores: Sequence[CachedScore | None]) -> None:
+        """Take the cached score of each of `_keys`."""
+        wanted = [(group, text) for group in self.groups for text in group.keys]
+        for (group, text), score in zip(wanted, scores, strict=True):
+            if score is not None:
+                group.cached[text] = score
 
-    def jobs(self, context: Context) -> list[Job]:
-        return [job for group in self.groups if (job := group.make_job(self.revision, context))]
+    def jobs(self) -> list[Job]:
+        return [job for group in self.groups if (job := group.make_job(self.context))]
 
-    async def item(self, errand: Errand, index: int, queue: Queue, keep_s: int) -> ScoreResult:
-        """Wait for one item and answer it."""
+    async def result(self, submission: Submission, index: int) -> ScoreResult:
         group = self.groups[index]
         if group.job is None:
             return self._result(group, {}, None)
-        reply = await errand.reply(group.job.id)
-        if not isinstance(reply.body, Scored):
-            assert isinstance(reply.body, Failed)
-            if reply.body.code == RevisionMoved.code and not errand.context.told:
+        reply = await submission.reply(group.job.id)
+        if isinstance(reply.body, Failed):
+            if reply.body.code == RevisionMoved.code and self.context.restartable:
                 raise RevisionMoved(reply.body.detail)
             return self._result(group, {}, reply.body)
-        scored = reply.body
-        fresh: dict[str, _Entry | Problem] = {}
-        for at, text in enumerate(group.missing):
-            score, problem = scored.scores[at], scored.problems[at]
-            if score is None:
-                code, _, detail = (problem or "invalid: no score").partition(": ")
-                fresh[text] = Problem(code=code, detail=detail)
-            else:
-                fresh[text] = _Entry(
-                    score,
-                    scored.tokens[at],
-                    scored.truncated[at],
-                    scored.pass_probabilities[at],
-                    scored.steps[at] if scored.steps else None,
-                )
-        found = {
-            self._cache_key(queue, group.keys[text]): encode(entry)
-            for text, entry in fresh.items()
-            if isinstance(entry, _Entry)
-        }
-        queue.remember(found, keep_s)
-        return self._result(group, fresh, None)
+        assert isinstance(reply.body, Scored)
+        computed = _computed(group.missing, reply.body)
+        self.cache.store(
+            {group.keys[text]: score for text, score in computed.items() if isinstance(score, CachedScore)}
+        )
+        return self._result(group, computed, None)
 
-    def model_ref(self) -> ModelRef:
-        return ModelRef(name=self.model, revision=self.revision)
-
-    @staticmethod
-    def _cache_key(queue: Queue, key: str) -> str:
-        return f"{queue.keys.prefix}score:{key}"
-
-    def _result(self, group: ScoreGroup, fresh: dict[str, _Entry | Problem], failed: Failed | None) -> ScoreResult:
+    def _result(
+        self, group: ScoreGroup, computed: dict[str, CachedScore | Problem], failed: Failed | None
+    ) -> ScoreResult:
         completions = []
         for text in group.item.completions:
-            entry = group.known.get(text) or fresh.get(text)
-            if isinstance(entry, _Entry):
-                completions.append(
-                    CompletionScore(
-                        status="ok",
-                        score=entry.score,
-                        tokens=entry.tokens,
-                        truncated=entry.truncated,
-                        trainable=True,
-                        cached=text in group.known,
-                        steps=entry.steps,
-                        pass_probability=entry.pass_probability if self.calibrated else None,
-                    )
-                )
-            elif isinstance(entry, Problem):
-                completions.append(no_score("invalid", entry))
+            score = group.cached.get(text) or computed.get(text)
+            if isinstance(score, CachedScore):
+                completions.append(self._completion_score(score, cached=text in group.cached))
+            elif isinstance(score, Problem):
+                completions.append(no_score("invalid", score))
             else:
                 assert failed is not None
-                completions.append(no_score(failed.state.value, told(failed)))
-        return ScoreResult(id=group.item.id, best=best([one.score for one in completions]), completions=completions)
+                completions.append(no_score(failed.state.value, problem_of(failed)))  # type: ignore[arg-type]
+        best = best_index([completion.score for completion in completions])
+        return ScoreResult(id=group.item.id, best=best, completions=completions)
+
+    def _completion_score(self, score: CachedScore, *, cached: bool) -> CompletionScore:
+        return CompletionScore(
+            status="ok",
+            score=score.score,
+            tokens=score.tokens,
+            truncated=score.truncated,
+            trainable=True,
+            cached=cached,
+            steps=score.steps,
+            pass_probability=score.pass_probability if self.calibrated else None,
+        )
 
 
-def no_score(status: Any, problem: Problem) -> CompletionScore:
+def _computed(texts: Sequence[str], scored: Scored) -> dict[str, CachedScore | Problem]:
+    """What a job found out about each of its texts."""
+    computed: dict[str, CachedScore | Problem] = {}
+    for index, text in enumerate(texts):
+        score = scored.scores[index]
+        if score is None:
+            code, _, detail = (scored.problems[index] or "invalid: no score").partition(": ")
+            computed[text] = Problem(code=code, detail=detail)
+        else:
+            computed[text] = CachedScore(
+                score,
+                scored.tokens[index],
+                scored.truncated[index],
+                scored.pass_probabilities[index],
+                scored.steps[index] if scored.steps else None,
+            )
+    return computed
+
+
+def no_score(status: Status, problem: Problem) -> CompletionScore:
     return CompletionScore(status=status, score=None, pass_probability=None, steps=None, trainable=False, error=problem)
 
 
-def _plain(prompt: Prompt) -> str | list[dict[str, str]]:
+def _plain_prompt(prompt: Prompt) -> str | list[dict[str, str]]:
     if isinstance(prompt, str):
         return prompt
     return [{"role": message.role, "content": message.content} for message in prompt]
-
-
-def best(values: Sequence[float | None]) -> int | None:
-    """Index of the highest value, the first of equals; None where there is none."""
-    return max(
-        (at for at, value in enumerate(values) if value is not None), key=lambda at: (values[at], -at), default=None
-    )

@@ -1,12 +1,12 @@
-"""Requests that outlive a connection, and this process: asynchronous ones, and those with an idempotency key.
+"""Requests that outlive a connection and this process: asynchronous ones, and those with an idempotency key.
 
-A durable request is a Redis hash with its body, its owner (an API process that keeps a short-lived key alive) and, at
-the end, its answer; finished items go into a stream beside it, which is what long-polls and server-sent events read.
-When the owner dies, whoever asks next takes the request over and runs it again: everything below is identified by
-content, so jobs in flight are joined and finished ones are recalled. An item that was told before is then told again.
-
-An answer that a retry could better (a `partial` one, or one with a failure of ours) goes to those who wait for it and
-stays readable, but the next request under the same idempotency key runs again.
+- A durable request is a Redis hash with its body, its owner (an API process that keeps a short-lived key alive) and, at
+  the end, its answer. Finished items go into a stream beside it, which long-polls and server-sent events read.
+- When the owner dies, the next process that is asked about the request takes it over and runs it again. All work is
+  identified by its content, so running jobs are joined and finished ones are answered from the cache. An item that was
+  sent before is then sent again.
+- An answer that a retry could improve (a `partial` one, or one with a server error in it) goes to those who wait for it
+  and stays readable. The next request under the same idempotency key runs again.
 """
 
 from __future__ import annotations
@@ -23,47 +23,57 @@ from typing import Any
 
 from plaudit.errors import BrokerUnavailable, Conflict, InfraError, NotFound, Overloaded, PlauditError
 from plaudit.schemas import JobEvent, JobStatus, ProblemDocument
-from service.api.dispatch.tasks import end
-from service.api.error_handlers import problem_of
+from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.tasks import cancel_and_wait
+from service.api.error_handlers import problem_document
 from service.queue.keys import BLOCK_S, script
 from service.queue.producer import Queue
 from service.queue.protocol import broker_errors, now_ms
 
-log = logging.getLogger("plaudit.ledger")
+log = logging.getLogger("plaudit.durable_requests")
 
-ALIVE_MS = 4000  # an owner that has not said so for this long is dead
-BEAT_S = ALIVE_MS / 8000
-START = "0-0"
+ALIVE_MS = 4000  # an owner without a heartbeat for so long is dead
+HEARTBEAT_S = ALIVE_MS / 8000
+START = "0-0"  # the cursor before the first item
+EVENTS_PER_READ = 1000
 
-Perform = Callable[[str, bytes, str, str, int, Callable[[int, Any], None]], Awaitable[dict[str, Any]]]
+Perform = Callable[[str, bytes, RequestContext], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """What is known of a durable request at one moment."""
+class DurableRequest:
+    """What is known of a durable request at one moment. `num_items` of them make it complete."""
 
     state: str
-    items: int
+    num_items: int
     owner: str
     answer: dict[str, Any] | None
     problem: ProblemDocument | None
 
 
 def request_id_of(tenant: str, idempotency_key: str) -> str:
+    """The id of a caller's request under its idempotency key."""
     return hashlib.sha256(f"{tenant}\0{idempotency_key}".encode()).hexdigest()[:32]
 
 
-def improvable(answer: Any) -> bool:
-    """Whether a retry might do better: something in it is partial, timed out, cancelled or failed on our side."""
+def is_improvable(answer: Any) -> bool:
+    """Whether a retry could improve an answer: something in it is partial, timed out, cancelled or a server error."""
     if isinstance(answer, dict):
         if answer.get("status") in ("partial", "timeout_queue", "infra_error", "cancelled"):
             return True
-        return any(improvable(value) for value in answer.values())
-    return isinstance(answer, list) and any(improvable(value) for value in answer)
+        return any(is_improvable(value) for value in answer.values())
+    return isinstance(answer, list) and any(is_improvable(value) for value in answer)
 
 
-class Ledger:
-    """One per API process. `perform(route, body, request_id, tenant, deadline_ms, progress)` does a request's work."""
+class DurableRequests:
+    """One per API process.
+
+    Args:
+        queue: whose Redis keeps the requests.
+        owner: this process's name.
+        keep_s: how long an ended request can be read, in seconds.
+        perform: `perform(route, body, context)` answers a request.
+    """
 
     def __init__(self, queue: Queue, owner: str, keep_s: int, perform: Perform) -> None:
         self.queue = queue
@@ -72,10 +82,10 @@ class Ledger:
         self.perform = perform
         self._claim = queue.client.register_script(script("claim"))
         self._end_once = queue.client.register_script(script("settle"))
-        self._say_alive = queue.client.register_script(script("alive", spare=True))
+        self._announce = queue.client.register_script(script("alive", spare=True))
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._records: dict[str, dict[str, Any]] = {}  # of the same requests: what Redis was told, should it forget
-        self._endings: set[asyncio.Future[None]] = set()
+        self._records: dict[str, dict[str, Any]] = {}  # of the same requests, in case Redis restarts empty
+        self._settling: set[asyncio.Future[None]] = set()
 
     def _key(self, request_id: str) -> str:
         return f"{self.queue.keys.prefix}request:{request_id}"
@@ -87,10 +97,10 @@ class Ledger:
     def _alive(self) -> str:
         return f"{self.queue.keys.prefix}api:{self.owner}"
 
-    async def turn(self) -> None:
-        """Say that this process lives, and drop what another process was told to cancel."""
+    async def heartbeat(self) -> None:
+        """Announce that this process lives, and stop the requests that another process has cancelled."""
         with contextlib.suppress(BrokerUnavailable), broker_errors():
-            await self._say_alive(keys=[self._alive], args=[ALIVE_MS])
+            await self._announce(keys=[self._alive], args=[ALIVE_MS])
             tasks = dict(self._tasks)
             async with self.queue.client.pipeline(transaction=False) as pipe:
                 for request_id in tasks:
@@ -101,15 +111,29 @@ class Ledger:
                     task.cancel()
 
     async def close(self) -> None:
-        """Hand over what is unfinished: the next process that is asked takes it up."""
-        await end(self._tasks.values())
+        """Stop what is unfinished; the next process that is asked takes it over."""
+        await cancel_and_wait(self._tasks.values())
         with contextlib.suppress(BrokerUnavailable, Overloaded), broker_errors():
             await self.queue.client.delete(self._alive)
 
-    async def start(self, request_id: str, route: str, body: bytes, tenant: str, deadline_ms: int, items: int) -> None:
-        """Make sure that this request is being worked on, here or elsewhere. Raises Conflict."""
+    async def start(
+        self, request_id: str, route: str, body: bytes, tenant: str, deadline_ms: int, num_items: int
+    ) -> None:
+        """Make sure that this request is worked on, by this process or another one.
+
+        Args:
+            request_id: new, or `request_id_of` an idempotency key.
+            route: of the operation.
+            body: of the request, as JSON.
+            tenant: whose request it is.
+            deadline_ms: Unix time in milliseconds.
+            num_items: how many results it will have.
+
+        Raises:
+            Conflict: when the id stands for another body or route.
+        """
         with broker_errors():
-            await self._say_alive(keys=[self._alive], args=[ALIVE_MS])
+            await self._announce(keys=[self._alive], args=[ALIVE_MS])
             body_hash = hashlib.sha256(route.encode() + b"\0" + body).hexdigest()
             arguments = [
                 self.owner,
@@ -121,12 +145,12 @@ class Ledger:
                 tenant,
                 deadline_ms,
                 self.queue.keys.prefix,
-                items,
+                num_items,
             ]
-            word = await self._claim(keys=[self._key(request_id)], args=arguments)
-        if word == b"conflict":
+            claim = await self._claim(keys=[self._key(request_id)], args=arguments)
+        if claim == b"conflict":
             raise Conflict("this Idempotency-Key was used with another body or route")
-        if word == b"mine" and request_id not in self._tasks:
+        if claim == b"mine" and request_id not in self._tasks:
             work = self._work(request_id, route, body, tenant, deadline_ms)
             task = asyncio.create_task(work, name=f"request-{request_id}")
             self._tasks[request_id] = task
@@ -134,144 +158,151 @@ class Ledger:
                 "hash": body_hash,
                 "route": route,
                 "tenant": tenant,
-                "items": items,
+                "items": num_items,
                 "owner": self.owner,
             }
             task.add_done_callback(functools.partial(self._ended, request_id))
 
     def _ended(self, request_id: str, task: asyncio.Task[None]) -> None:
-        """A request whose work ended in a way that nobody expected must end too, or its callers would wait for ever."""
+        """End a request whose work raised something unexpected; otherwise its callers would wait without end."""
         self._tasks.pop(request_id, None)
         record = self._records.pop(request_id, {})
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("request failed", exc_info=error, extra={"request_id": request_id})
-            problem = problem_of(PlauditError("an unexpected error; the log has it"), request_id).model_dump_json()
-            ending = asyncio.ensure_future(self._settle(request_id, "failed", **record, problem=problem, again="1"))
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
+            unexpected = PlauditError("unexpected error; the server's log has the traceback")
+            problem = problem_document(unexpected, request_id).model_dump_json()
+            settling = asyncio.ensure_future(self._settle(request_id, "failed", **record, problem=problem, again="1"))
+            self._settling.add(settling)
+            settling.add_done_callback(self._settling.discard)
 
     async def _work(self, request_id: str, route: str, body: bytes, tenant: str, deadline_ms: int) -> None:
-        told: set[int] = set()
         pending: set[asyncio.Task[None]] = set()
 
         def progress(index: int, result: Any) -> None:
-            told.add(index)
             event = JobEvent(index=index, result=result.model_dump(mode="json"))
-            task = asyncio.ensure_future(self._tell(request_id, {"item": event.model_dump_json()}))
+            task = asyncio.ensure_future(self._add_event(request_id, {"item": event.model_dump_json()}))
             pending.add(task)
             task.add_done_callback(pending.discard)
 
         try:
-            answer = await self.perform(route, body, request_id, tenant, deadline_ms, progress)
+            context = RequestContext(request_id, deadline_ms, tenant=tenant, progress=progress)
+            answer = await self.perform(route, body, context)
         except PlauditError as error:
-            problem = problem_of(error, request_id).model_dump_json()
+            problem = problem_document(error, request_id).model_dump_json()
             await self._settle(request_id, "failed", problem=problem, again="1" if error.retryable else "0")
             return
         finally:
             await asyncio.gather(*pending, return_exceptions=True)
-        await self._settle(request_id, "done", answer=json.dumps(answer), again="1" if improvable(answer) else "0")
+        await self._settle(request_id, "done", answer=json.dumps(answer), again="1" if is_improvable(answer) else "0")
 
-    async def _tell(self, request_id: str, fields: dict[str, str]) -> None:
+    async def _add_event(self, request_id: str, fields: dict[str, str]) -> None:
         with broker_errors():
             await self.queue.client.xadd(self._events(request_id), fields)
             await self.queue.client.pexpire(self._events(request_id), self.keep_ms)
 
     async def _settle(self, request_id: str, state: str, **fields: Any) -> None:
-        """Write the ending unless another one stands; waits for Redis if it is away or full: no answer may be lost.
+        """Write the ending unless there is one. Waits for Redis if it is away or full: no answer may be lost.
 
-        The record goes with it, so that even a Redis that came back empty has an answer to give.
+        The record is written with it, so that a Redis that came back empty has the answer, too.
         """
         fields = {**self._records.get(request_id, {}), **fields}
-        words = [word for pair in fields.items() for word in pair]
+        pairs = [name_or_value for pair in fields.items() for name_or_value in pair]
         while True:
             try:
                 with broker_errors():
                     keys = [self._key(request_id), self._events(request_id)]
-                    await self._end_once(keys=keys, args=[state, self.keep_ms, *words])
+                    await self._end_once(keys=keys, args=[state, self.keep_ms, *pairs])
                 return
             except (BrokerUnavailable, Overloaded) as error:
-                log.warning("answer of %s waits for the queue: %s", request_id, error.detail)
+                log.warning("the answer of request %s waits for the queue: %s", request_id, error.detail)
                 await asyncio.sleep(0.25)
 
-    async def entry(self, request_id: str, tenant: str) -> Entry:
+    async def read(self, request_id: str, tenant: str) -> DurableRequest:
         """Raises NotFound for a request that is unknown, expired or another caller's."""
         names = ("tenant", "state", "items", "owner", "answer", "problem")
         with broker_errors():
-            raw = await self.queue.client.hmget(self._key(request_id), names)
+            values = await self.queue.client.hmget(self._key(request_id), names)
+        stored_tenant, state, num_items, owner, answer, problem = values
         record = self._records.get(request_id)
-        if raw[0] is None and record is not None and record["tenant"] == tenant:  # Redis forgot what we work on
-            return Entry("running", record["items"], self.owner, None, None)
-        if raw[0] is None or raw[0].decode() != tenant:
+        if stored_tenant is None and record is not None and record["tenant"] == tenant:  # Redis restarted empty
+            return DurableRequest("running", record["items"], self.owner, None, None)
+        if stored_tenant is None or stored_tenant.decode() != tenant:
             raise NotFound(f"no request {request_id}")
-        problem = ProblemDocument.model_validate_json(raw[5]) if raw[5] else None
-        return Entry(raw[1].decode(), int(raw[2]), raw[3].decode(), json.loads(raw[4]) if raw[4] else None, problem)
+        return DurableRequest(
+            state.decode(),
+            int(num_items),
+            owner.decode(),
+            json.loads(answer) if answer else None,
+            ProblemDocument.model_validate_json(problem) if problem else None,
+        )
 
-    async def _adopt(self, request_id: str, entry: Entry) -> None:
-        """Take a running request over if the process that ran it is dead."""
-        if entry.owner == self.owner:
+    async def _adopt(self, request_id: str, durable: DurableRequest) -> None:
+        """Take over a running request whose owner is dead."""
+        if durable.owner == self.owner:
             return
         with broker_errors():
-            if await self.queue.client.exists(f"{self.queue.keys.prefix}api:{entry.owner}"):
+            if await self.queue.client.exists(f"{self.queue.keys.prefix}api:{durable.owner}"):
                 return
-        await self._take_up(request_id, entry.items)
+        await self._take_over(request_id, durable.num_items)
 
-    async def _take_up(self, request_id: str, items: int) -> None:
-        """Start a request from its record, if there still is one."""
+    async def _take_over(self, request_id: str, num_items: int) -> None:
+        """Start a request from its record, unless that has expired."""
         with broker_errors():
             names = ("route", "body", "tenant", "deadline")
             route, body, tenant, deadline = await self.queue.client.hmget(self._key(request_id), names)
         if route is not None:
-            await self.start(request_id, route.decode(), body, tenant.decode(), int(deadline), items)
+            await self.start(request_id, route.decode(), body, tenant.decode(), int(deadline), num_items)
 
-    async def again(self, request_id: str, tenant: str) -> bool:
-        """Run a request that ended in a way that a retry may better once more; False if its deadline has passed."""
-        entry = await self.entry(request_id, tenant)
+    async def run_again(self, request_id: str, tenant: str) -> bool:
+        """Run an ended request again whose answer a retry could improve. False if its deadline has passed."""
+        durable = await self.read(request_id, tenant)
         with broker_errors():
             deadline = await self.queue.client.hget(self._key(request_id), "deadline")
         if deadline is None or int(deadline) <= now_ms():
             return False
-        await self._take_up(request_id, entry.items)
+        await self._take_over(request_id, durable.num_items)
         return True
 
-    async def wait(self, request_id: str, tenant: str) -> Entry:
-        """Wait for the ending, taking the request over if its owner dies. Raises InfraError if Redis has lost it."""
+    async def wait(self, request_id: str, tenant: str) -> DurableRequest:
+        """Wait for the ending; take the request over if its owner dies. Raises InfraError if Redis has lost it."""
         cursor = START
         while True:
             if task := self._tasks.get(request_id):
                 await asyncio.wait([task])  # its ending is written by then
             try:
-                entry = await self.entry(request_id, tenant)
+                durable = await self.read(request_id, tenant)
             except NotFound as error:
                 raise InfraError("the queue lost this request; did it restart empty?", retry_after_s=1.0) from error
-            if entry.state != "running":
-                return entry
-            await self._adopt(request_id, entry)
-            cursor, _ = await self._read(request_id, cursor, BLOCK_S)
+            if durable.state != "running":
+                return durable
+            await self._adopt(request_id, durable)
+            cursor, _ = await self._read_events(request_id, cursor, BLOCK_S)
 
     async def status(self, request_id: str, tenant: str, cursor: str, wait_s: float) -> JobStatus:
-        """What is new since `cursor`, waiting at most so long for something."""
-        until = asyncio.get_running_loop().time() + wait_s
+        """What is new since `cursor`, waiting at most `wait_s` for something. Raises NotFound."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + wait_s
         while True:
-            entry = await self.entry(request_id, tenant)
-            if entry.state == "running":
-                await self._adopt(request_id, entry)
-            left = until - asyncio.get_running_loop().time()
-            block_s = min(BLOCK_S, left) if entry.state == "running" else 0.0
-            cursor, events = await self._read(request_id, cursor, max(0.0, block_s))
-            if events or left <= 0 or entry.state != "running":
-                entry = await self.entry(request_id, tenant)
-                if entry.state != "running":  # it may have ended since: then its last items are there too
-                    cursor, last = await self._read(request_id, cursor, 0.0)
-                    events += last
+            durable = await self.read(request_id, tenant)
+            if durable.state == "running":
+                await self._adopt(request_id, durable)
+            left_s = until - clock()
+            block_s = min(BLOCK_S, left_s) if durable.state == "running" else 0.0
+            cursor, events = await self._read_events(request_id, cursor, max(0.0, block_s))
+            if events or left_s <= 0 or durable.state != "running":
+                durable = await self.read(request_id, tenant)
+                if durable.state != "running":  # it may have ended since the events were read
+                    cursor, last_events = await self._read_events(request_id, cursor, 0.0)
+                    events += last_events
                 items = [JobEvent.model_validate_json(fields[b"item"]) for fields in events if b"item" in fields]
                 return JobStatus(
                     job_id=request_id,
-                    state=entry.state,  # type: ignore[arg-type]
+                    state=durable.state,  # type: ignore[arg-type]
                     cursor=cursor,
                     items=items,
-                    total=entry.items,
-                    answer=entry.answer,
-                    error=entry.problem,
+                    total=durable.num_items,
+                    answer=durable.answer,
+                    error=durable.problem,
                 )
 
     async def events(self, request_id: str, tenant: str, cursor: str) -> AsyncIterator[JobStatus]:
@@ -285,16 +316,18 @@ class Ledger:
 
     async def cancel(self, request_id: str, tenant: str) -> JobStatus:
         """End a running request as `cancelled`; one that has ended stays as it is."""
-        entry = await self.entry(request_id, tenant)
-        if entry.state == "running":
+        durable = await self.read(request_id, tenant)
+        if durable.state == "running":
             await self._settle(request_id, "cancelled")
             if task := self._tasks.get(request_id):
                 task.cancel()
         return await self.status(request_id, tenant, START, 0.0)
 
-    async def _read(self, request_id: str, cursor: str, block_s: float) -> tuple[str, list[dict[bytes, bytes]]]:
+    async def _read_events(self, request_id: str, cursor: str, block_s: float) -> tuple[str, list[dict[bytes, bytes]]]:
         with broker_errors():
             block = int(block_s * 1000) or None
-            found = await self.queue.client.xread({self._events(request_id): cursor}, count=1000, block=block)
-        events = [(entry.decode(), fields) for _, entries in found for entry, fields in entries]
+            streams = await self.queue.client.xread(
+                {self._events(request_id): cursor}, count=EVENTS_PER_READ, block=block
+            )
+        events = [(event_id.decode(), fields) for _, entries in streams for event_id, fields in entries]
         return (events[-1][0] if events else cursor), [fields for _, fields in events]

@@ -1,13 +1,12 @@
-"""The log of scored and executed candidates: off unless `candidates_dir` names a folder.
+"""The log of scored and executed samples: off unless the setting `candidates_dir` names a folder.
 
-Where a reward model and the tests disagree is what the next reward model should learn from, and the service is where
-both are seen. With the setting on, every completion of a `/reward` or `/rank` request that has both a score and a
-verdict becomes one line of `candidates-PROCESS.jsonl`: prompt, completion, language, tests, raw score, model,
-revision, verdict and pass rate. Nothing is kept of who asked. The lines are texts of the callers in the clear, for as
-long as the operator leaves them there; the folder and its files are for the service's own user only.
-
-Lines are written behind the answer's back. Where the disk is full or slow, or `max_candidates_bytes` of this process
-are reached, candidates are not logged, a warning says so once, and answers go on as before.
+- The next reward model should learn where the model and the tests disagree, and the service sees both. With the setting
+  on, every completion of a `/reward` or `/rank` request that has both a score and a verdict becomes one line of
+  `candidates-PROCESS.jsonl`: prompt, completion, language, tests, raw score, model, revision, verdict, pass rate.
+- Nothing says who asked. The lines hold the callers' texts in clear until the operator deletes them. The folder and its
+  files are readable by the service's own user only.
+- Lines are written after the answer. Where the disk is full or slow, or this process has written
+  `max_candidates_bytes`, samples are not logged, one warning says so, and answers go on as before.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.schemas import ExecuteResult, ModelRef, RewardItem, ScoreResult
-from service.api.dispatch.tasks import end
+from service.api.dispatch.tasks import cancel_and_wait
 
-log = logging.getLogger("plaudit.candidates")
+log = logging.getLogger("plaudit.sample_log")
 
-MAX_PENDING = 64  # requests being written; while there are more, none is added
+MAX_PENDING = 64  # requests being written at a time; further ones are not logged
 
 
-class Candidates:
-    """One per API process. `folder` None: nothing is kept."""
+class SampleLog:
+    """One per API process. With `folder` None nothing is logged."""
 
     def __init__(self, folder: Path | None, max_bytes: int, process: str) -> None:
         self.folder = folder
@@ -46,18 +45,27 @@ class Candidates:
         self,
         items: Sequence[RewardItem],
         scores: Sequence[Mapping[str, ScoreResult]],
-        runs: Sequence[ExecuteResult],
+        executions: Sequence[ExecuteResult],
         models: Mapping[str, ModelRef],
     ) -> None:
-        """Log what was scored by the first score term and executed; `models` by score term."""
+        """Log what was executed and scored by the first score term, soon.
+
+        Args:
+            items: of the request that were executed.
+            scores: per item, by score term.
+            executions: per item.
+            models: by score term.
+        """
         if self.folder is None:
             return
         if len(self._pending) >= MAX_PENDING:
-            self._warn("too many are being written")
+            self._warn(f"{MAX_PENDING} requests are being written already")
             return
-        lines = [line for parts in zip(items, scores, runs, strict=True) for line in rows(*parts, models)]
+        lines = [
+            line for results in zip(items, scores, executions, strict=True) for line in sample_lines(*results, models)
+        ]
         if lines:
-            task = asyncio.create_task(self._write(lines), name="candidates")
+            task = asyncio.create_task(self._write(lines), name="sample-log")
             self._pending.add(task)
             task.add_done_callback(self._pending.discard)
 
@@ -72,33 +80,35 @@ class Candidates:
         assert self.folder is not None
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode("utf-8", "surrogatepass")
         if self._written + len(text) > self.max_bytes:
-            self._warn(f"{self._written} bytes are written, and max_candidates_bytes is {self.max_bytes}")
+            self._warn(f"{self._written} bytes are written, and the limit is {self.max_bytes} (max_candidates_bytes)")
             return
         handle = os.open(self.folder / self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(handle, "ab") as out:
             out.write(text)
         self._written += len(text)
 
-    def _warn(self, why: str) -> None:
+    def _warn(self, reason: str) -> None:
         if not self._warned:
-            log.warning("candidates are not logged: %s", why)
+            log.warning("candidates are not logged: %s", reason)
             self._warned = True
 
     async def close(self) -> None:
-        """Let what is being written be written, for a moment."""
+        """Wait a second for what is being written, then stop."""
         if self._pending:
             await asyncio.wait(self._pending, timeout=1.0)
-        await end(self._pending)
+        await cancel_and_wait(self._pending)
 
 
-def rows(
-    item: RewardItem, scores: Mapping[str, ScoreResult], run: ExecuteResult, models: Mapping[str, ModelRef]
+def sample_lines(
+    item: RewardItem, scores: Mapping[str, ScoreResult], execution: ExecuteResult, models: Mapping[str, ModelRef]
 ) -> list[dict[str, Any]]:
-    """One line a completion that has both; the service's own faults are no evidence and leave none."""
+    """One line per completion that has a score and a verdict; a server error leaves no line."""
     if not scores or item.tests is None:
         return []
     term, result = next(iter(scores.items()))
-    prompt = item.prompt if isinstance(item.prompt, str) else [m.model_dump(mode="json") for m in item.prompt or []]
+    prompt = (
+        item.prompt if isinstance(item.prompt, str) else [message.model_dump(mode="json") for message in item.prompt]
+    )
     tests = item.tests.model_dump(mode="json", exclude_defaults=False)
     return [
         {
@@ -112,6 +122,6 @@ def rows(
             "verdict": str(program.verdict),
             "pass_rate": program.pass_rate,
         }
-        for text, scored, program in zip(item.completions, result.completions, run.programs, strict=True)
+        for text, scored, program in zip(item.completions, result.completions, execution.programs, strict=True)
         if scored.score is not None and program.status == "ok" and program.pass_rate is not None
     ]

@@ -6,12 +6,15 @@ import pytest
 
 from plaudit import errors
 from plaudit.errors import PlauditError, by_code, exit_code
-from service.api.error_handlers import problem_of
+from service.api.error_handlers import problem_document
 
 TABLE = {
     "Invalid": (422, "invalid", False),
     "InvalidTests": (422, "invalid_tests", False),
     "TooLong": (422, "too_long", False),
+    "RequestCancelled": (422, "request_cancelled", False),
+    "ClientClosed": (499, "client_closed", False),
+    "MethodNotAllowed": (405, "method_not_allowed", False),
     "BadRequest": (400, "bad_request", False),
     "Unauthorized": (401, "unauthorized", False),
     "Forbidden": (403, "forbidden", False),
@@ -52,7 +55,7 @@ def test_codes_and_titles_are_unique() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in kinds() if kind is not errors.TooLong], ids=lambda kind: kind.code)
 def test_a_problem_document_leads_back_to_the_class_that_made_it(kind: type[PlauditError]) -> None:
-    problem = problem_of(kind("what happened", retry_after_s=0.25), "r1")
+    problem = problem_document(kind("what happened", retry_after_s=0.25), "r1")
 
     assert problem.model_dump() == {
         "type": f"urn:plaudit:problem:{kind.code}",

@@ -9,8 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -20,7 +19,8 @@ from sandbox.inside import reaper
 from sandbox.no_namespace import JobFolder, around, is_known_user, unreachable
 from sandbox.procfs_meter import ProcfsMeter
 from sandbox.seccomp import build_filter
-from service.api.handlers.validation import Door
+from service.api.dispatch.fleet import Fleet
+from service.queue.producer import Worker
 from service.settings import Settings
 
 
@@ -195,10 +195,11 @@ def test_none_is_for_this_machine_only(host: str, redis_url: str | None, refused
     [("127.0.0.1", "none", False), ("0.0.0.0", "none", True), ("0.0.0.0", "landlock", False)],
 )
 def test_an_open_api_takes_no_verdict_from_executors_without_walls(host: str, level: str, refused: bool) -> None:
-    fleet: Any = SimpleNamespace(broker=True, isolation=level, of_kind=lambda kind: [kind])
-    door = Door(Settings(host=host), fleet)
+    fleet = Fleet(Mock(), Settings(host=host))
+    fleet.broker = True
+    fleet.workers = [Worker("w", "execute", {"isolation": level})]
     if refused:
         with pytest.raises(NoWorker, match="loopback only"):
-            door.executors()
+            fleet.require_executors()
     else:
-        door.executors()
+        fleet.require_executors()

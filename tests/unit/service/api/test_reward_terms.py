@@ -21,7 +21,7 @@ from plaudit.schemas import (
     ScoreResult,
     TestResult,
 )
-from service.api.handlers.reward import join, order, statistics
+from service.api.handlers.reward_terms import join, order, statistics
 
 LOST = Problem(code="model_failed", detail="RuntimeError in the model", retryable=True)
 

@@ -21,7 +21,7 @@ from plaudit.schemas import (
     ScoreResult,
 )
 from plaudit.tests_first import SMALLEST_STEP, tie_scale, unit
-from service.api.handlers.reward import join, order
+from service.api.handlers.reward_terms import join, order
 
 MOST = float.fromhex("0x1.fffffep127")  # the largest score: they are float32
 LOST = Problem(code="no_worker", detail="no scoring worker is alive", retryable=True)

@@ -1,9 +1,9 @@
 """One completion's reward in dialects that send a prompt, a completion and a data set's label: tests or the model.
 
-What is asked for rides in the URL that the user pastes, because these clients send nothing else: `?reward=tests` (the
-default, also spelled `auto`) or `model`, `&model=NAME`, `&policy=pass_rate | all_or_nothing`, `&language=cpp`. A label
-without tests is an error unless the URL asks for the model by name: pass rates and logits do not mix in one column.
-How a label's inputs and outputs are taken: `client/plaudit/graders.py`.
+These clients send nothing else, so what is asked for is in the URL that the user pastes: `?reward=tests` (the default,
+also spelled `auto`) or `model`, `&model=NAME`, `&policy=pass_rate | all_or_nothing`, `&language=cpp`. A label without
+tests is an error unless the URL asks for the model: pass rates and logits must not share a column. How a label's inputs
+and outputs are compared: `client/plaudit/graders.py`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from plaudit.extract import code_of
 from plaudit.graders import Grader
 from plaudit.labels import Tested, required_tests
 from plaudit.options import known_language, nearest
-from plaudit.schemas import ExecuteItem, ExecuteRequest, Prompt, ScoreItem, ScoreRequest
-from service.api.compat.base import Visit, judged, raise_for
-from service.api.handlers.score import WholeTexts
+from plaudit.schemas import ExecuteItem, Prompt, ScoreItem
+from service.api.compat.base import CompatCall, judged
 
 
-class Options(Grader):
+class GradeOptions(Grader):
     """What the URL's query asks for."""
 
     reward: Literal["auto", "tests", "model"] = "auto"
@@ -34,8 +33,8 @@ class Options(Grader):
     language: Annotated[str, AfterValidator(known_language)] = "python"
 
     @classmethod
-    def of(cls, request: Request, *more: str) -> Options:
-        """What the URL says; `more` are parameters that the dialect itself has. Raises Invalid, for a typo too."""
+    def of(cls, request: Request, *more: str) -> GradeOptions:
+        """The options in a URL; `more` are parameters of the dialect itself. Raises Invalid, for a typo too."""
         known = {*cls.model_fields, *more}
         if unknown := next((name for name in request.query_params if name not in known), None):
             raise Invalid(f"URL parameter {unknown}: there is none of this name; {nearest(unknown, known)}")
@@ -43,8 +42,8 @@ class Options(Grader):
             return cls.model_validate(dict(request.query_params))
         except ValidationError as error:
             first = error.errors()[0]
-            words = first["msg"].removeprefix("Value error, ")
-            raise Invalid(f"URL parameter {'.'.join(map(str, first['loc']))}: {words}") from None
+            message = first["msg"].removeprefix("Value error, ")
+            raise Invalid(f"URL parameter {'.'.join(map(str, first['loc']))}: {message}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Grade:
     rm: float | None = None
     truncated: bool = False
 
-    def numbers(self) -> dict[str, float]:
+    def columns(self) -> dict[str, float]:
         """Always the same keys, and numbers only: trainers build columns of them."""
         return {
             "score": self.score,
@@ -69,7 +68,7 @@ class Grade:
         }
 
 
-def no_numbers(score: float) -> dict[str, float]:
+def columns_without_grade(score: float) -> dict[str, float]:
     """The same keys where there is no grade."""
     return {"score": score, "reward_ok": 0.0, "pass_rate": 0.0, "rm": 0.0, "tested": 0.0, "truncated": 0.0}
 
@@ -78,8 +77,8 @@ def sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
 
 
-def tested_by(label: Any, options: Options, field: str) -> Tested | None:
-    """The tests to grade by; None where the URL asks for the model. Raises Invalid where there are none."""
+def tests_of(label: Any, options: GradeOptions, field: str) -> Tested | None:
+    """The tests in a label; None where the URL asks for the model. Raises Invalid where there are none."""
     if options.reward == "model":
         return None
     try:
@@ -88,28 +87,25 @@ def tested_by(label: Any, options: Options, field: str) -> Tested | None:
         raise Invalid(f"{error.detail}. To be scored by the model instead, put ?reward=model into the URL") from None
 
 
-async def by_tests(visit: Visit, completion: str, tested: Tested, options: Options) -> Grade:
+async def grade_by_tests(call: CompatCall, completion: str, tested: Tested, options: GradeOptions) -> Grade:
     """Run the completion's program; one without code fails every test."""
     language = tested.language or options.language
     code = code_of(completion, language)
     if code is None:
         return Grade(0.0, 0.0, pass_rate=0.0)
     item = ExecuteItem(
-        language=language, programs=[code.text], tests=tested.graded(language, options), limits=visit.limits()
+        language=language, programs=[code.text], tests=tested.graded(language, options), limits=call.limits()
     )
-    answer = await visit.execute(ExecuteRequest(items=[item]))
-    program = judged(answer.results[0].programs[0])
-    rate = program.pass_rate or 0.0
-    value = rate if options.policy == "pass_rate" else float(program.passed == program.total)
-    return Grade(value, value, pass_rate=rate)
+    program = judged(await call.judge(item))
+    pass_rate = program.pass_rate or 0.0
+    value = pass_rate if options.policy == "pass_rate" else float(program.passed == program.total)
+    return Grade(value, value, pass_rate=pass_rate)
 
 
-async def by_model(visit: Visit, prompt: Prompt | None, completion: str, options: Options) -> Grade:
+async def grade_by_model(call: CompatCall, prompt: Prompt | None, completion: str, options: GradeOptions) -> Grade:
     """Score a completion under its prompt, or a whole text. What is too long loses its beginning, and says so."""
-    texts = [completion]
-    item = WholeTexts(completions=texts) if prompt is None else ScoreItem(prompt=prompt, completions=texts)
-    ask = ScoreRequest(model=visit.model(options.model), items=[item], on_overflow="truncate_left")
-    one = (await visit.score(ask)).results[0].completions[0]
-    raise_for(one.status, one.error)
-    assert one.score is not None
-    return Grade(one.score, sigmoid(one.score), rm=one.score, truncated=one.truncated)
+    item = ScoreItem(prompt="" if prompt is None else prompt, completions=[completion])
+    model = call.model_name(options.model)
+    (score,) = await call.score(model, [item], truncate=True, whole_texts=prompt is None)
+    assert score.score is not None
+    return Grade(score.score, sigmoid(score.score), rm=score.score, truncated=score.truncated)

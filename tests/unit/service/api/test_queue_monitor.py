@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.dispatch.fleet import Line
+from service.api.dispatch.fleet import QueueMonitor
 from service.queue.producer import Load
 
 
-def seen(*looks: tuple[int, float, float]) -> Line:
+def seen(*looks: tuple[int, float, float]) -> QueueMonitor:
     """Depth, cost waiting and cost drained so far, a second apart."""
-    line = Line()
+    monitor = QueueMonitor()
     for at, (depth, cost, drained) in enumerate(looks):
-        line.update(Load(depth, cost, drained, 0.0), float(at))
-    return line
+        monitor.update(Load(depth, cost, drained, 0.0), float(at))
+    return monitor
 
 
 def test_the_rate_is_what_drained_while_there_was_work() -> None:
-    line = seen((4, 100.0, 0.0), (3, 75.0, 25.0), (2, 50.0, 50.0))
-    assert line.rate == pytest.approx(25.0)
-    assert line.wait_s() == pytest.approx(2.0)
+    monitor = seen((4, 100.0, 0.0), (3, 75.0, 25.0), (2, 50.0, 50.0))
+    assert monitor.rate == pytest.approx(25.0)
+    assert monitor.wait_s() == pytest.approx(2.0)
 
 
 def test_nothing_is_known_before_something_has_drained() -> None:
@@ -36,15 +36,17 @@ def test_a_long_batch_is_not_a_slow_one() -> None:
 
 
 def test_a_queue_that_became_slower_is_found_out() -> None:
-    line = seen(*[(9, 900.0, 100.0 * at) for at in range(5)], *[(9, 900.0, 400.0 + 10.0 * at) for at in range(1, 20)])
-    assert line.rate == pytest.approx(10.0, abs=0.5)
+    monitor = seen(
+        *[(9, 900.0, 100.0 * at) for at in range(5)], *[(9, 900.0, 400.0 + 10.0 * at) for at in range(1, 20)]
+    )
+    assert monitor.rate == pytest.approx(10.0, abs=0.5)
 
 
 def test_an_empty_queue_says_that_the_rate_is_at_least_so_high() -> None:
-    line = seen((2, 20.0, 0.0), (1, 10.0, 10.0), (0, 0.0, 90.0))
-    assert line.rate == pytest.approx(80.0)
+    monitor = seen((2, 20.0, 0.0), (1, 10.0, 10.0), (0, 0.0, 90.0))
+    assert monitor.rate == pytest.approx(80.0)
     assert seen((2, 20.0, 0.0), (1, 10.0, 10.0), (0, 0.0, 11.0)).rate == pytest.approx(10.0)
-    assert line.wait_s() == 0.0
+    assert monitor.wait_s() == 0.0
 
 
 def test_a_drain_count_that_began_anew_is_no_rate() -> None:

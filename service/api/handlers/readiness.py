@@ -1,0 +1,92 @@
+"""Whether this deployment is ready to work, and the probes that find out.
+
+A worker's announcement says that it lives. That it works is known once it has done a job, so a probe is sent to each
+kind of worker of which no live one has done any.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from plaudit.errors import NoWorker, PlauditError
+from plaudit.schemas import Readiness
+from sandbox.types import AssertSuite, Limits
+from service.api.dispatch.fleet import Fleet
+from service.api.dispatch.request_context import RequestContext, new_request_id
+from service.api.dispatch.submission import Dispatcher
+from service.jobs import Executed, ExecuteTask, Job, Scored, ScoreTask, content_hash, encode, encode_suite
+from service.queue.keys import EXECUTE_QUEUE, queue_of_model
+from service.queue.protocol import now_ms
+from service.settings import Settings
+
+log = logging.getLogger("plaudit.readiness")
+
+PROBE_TIMEOUT_S = 30.0
+KEEP_PROBE_SUITE_S = 120
+PROBE_PROGRAM = "def one():\n    return 1\n"
+PROBE_SUITE = AssertSuite(("assert one() == 1",), entry_point="one")
+
+
+def readiness(fleet: Fleet, settings: Settings) -> Readiness:
+    """Ready: the broker answers, and of each kind of worker that this deployment has a live one has done a job.
+
+    A deployment with `scorers` 0 is ready without scorers, one with `executors` 0 without executors. One with neither
+    has its workers elsewhere and waits for both kinds.
+    """
+    reasons = [] if fleet.broker else ["the queue does not answer"]
+    kinds = (("score", "scoring", settings.scorers), ("execute", "executing", settings.executors))
+    workers_elsewhere = all(num_workers == 0 for _, _, num_workers in kinds)
+    for kind, name, num_workers in kinds:
+        if num_workers == 0 and not workers_elsewhere:
+            continue
+        if not fleet.of_kind(kind):
+            reasons.append(f"no {name} worker is alive")
+        elif not fleet.proven(kind):
+            reasons.append(f"no {name} worker has answered the probe yet")
+    return Readiness(
+        ready=not reasons,
+        broker=fleet.broker,
+        scorers=len(fleet.of_kind("score")),
+        executors=len(fleet.of_kind("execute")),
+        reasons=reasons,
+    )
+
+
+async def probe_workers(dispatcher: Dispatcher) -> None:
+    """Send one real job to each kind of worker of which no live one has done a job."""
+    fleet = dispatcher.fleet
+    for kind in ("score", "execute"):
+        if not fleet.broker or not fleet.of_kind(kind) or fleet.proven(kind):
+            continue
+        context = RequestContext(new_request_id(), now_ms() + int(PROBE_TIMEOUT_S * 1000), lane="high")
+        try:
+            job = await (_score_probe(dispatcher, context) if kind == "score" else _execute_probe(dispatcher, context))
+            async with dispatcher.submission(context) as submission:
+                await submission.submit([job], use_cache=False, unbounded=True)
+                reply = await submission.reply(job.id)
+        except PlauditError as error:
+            log.warning("the probe of %s workers failed: %s", kind, error.detail)
+            continue
+        if not isinstance(reply.body, Scored | Executed):
+            log.warning("the probe of %s workers failed: %s", kind, reply.body.detail)
+
+
+# Probes have an identity of their own, so that no cached reply can answer them.
+
+
+async def _score_probe(dispatcher: Dispatcher, context: RequestContext) -> Job:
+    model = next(iter(dispatcher.fleet.models.values()), None)
+    if model is None:
+        raise NoWorker("no worker serves the active revision yet")
+    nonce = context.request_id
+    task = encode(ScoreTask(model.name, model.revision, "Say yes.", [f"yes {nonce}"]))
+    queue = queue_of_model(model.name)
+    return Job(content_hash(nonce), "score", queue, "high", task, 16.0, context.deadline_ms, tag=model.revision)
+
+
+async def _execute_probe(dispatcher: Dispatcher, context: RequestContext) -> Job:
+    nonce = context.request_id
+    suite = f"probe-{nonce}"
+    await dispatcher.queue.put_suite(suite, encode_suite(PROBE_SUITE), KEEP_PROBE_SUITE_S)
+    task = encode(ExecuteTask("python", PROBE_PROGRAM, suite, Limits()))
+    return Job(content_hash(nonce), "execute", EXECUTE_QUEUE, "high", task, 5.0, context.deadline_ms)

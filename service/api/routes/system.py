@@ -1,0 +1,90 @@
+"""What the deployment is and how it does: languages, info, health, readiness, metrics, the dashboard."""
+
+from __future__ import annotations
+
+from importlib import metadata, resources
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
+
+from plaudit.schemas import Health, InfoAnswer, LanguagesAnswer, QueueState, Readiness
+from service import metrics
+from service.api.dispatch.fleet import QueueMonitor
+from service.api.handlers.readiness import readiness
+from service.api.routes.openapi import READ_PROBLEMS, problems
+from service.api.state import state_of
+from service.queue.keys import EXECUTE_QUEUE
+from service.settings import Settings
+
+WORKER_KINDS = ("score", "execute")
+DASHBOARD_CSP = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+router = APIRouter()
+
+
+@router.get("/languages", response_model=LanguagesAnswer, responses=READ_PROBLEMS)
+async def languages(request: Request) -> LanguagesAnswer:
+    return LanguagesAnswer(languages=state_of(request).fleet.languages)
+
+
+@router.get("/info", response_model=InfoAnswer, responses=READ_PROBLEMS)
+async def info(request: Request) -> InfoAnswer:
+    app_state = state_of(request)
+    fleet, settings = app_state.fleet, app_state.settings
+    return InfoAnswer(
+        version=metadata.version("plaudit"),
+        versions={name: metadata.version(name) for name in ("fastapi", "pydantic", "redis")} | fleet.versions,
+        isolation=fleet.isolation,  # type: ignore[arg-type]
+        limits={name: float(value) for name, value in settings if name.startswith("max_")},
+        models=list(fleet.models.values()),
+        languages=fleet.languages,
+        queues={name: _queue_state(name, monitor, settings) for name, monitor in sorted(fleet.queues.items())},
+        workers={kind: len(fleet.of_kind(kind)) for kind in WORKER_KINDS},
+    )
+
+
+def _queue_state(name: str, monitor: QueueMonitor, settings: Settings) -> QueueState:
+    executes = name == EXECUTE_QUEUE
+    return QueueState(
+        depth=monitor.load.depth,
+        cost=monitor.load.cost,
+        oldest_ms=monitor.load.oldest_ms,
+        drained_cost_per_s=monitor.rate or 0.0,
+        max_depth=settings.max_queued_execute if executes else settings.max_queued_score,
+        max_cost=settings.max_queued_execute_cpu_s if executes else settings.max_queued_score_tokens,
+    )
+
+
+@router.get("/health", response_model=Health, responses=problems(500))
+async def health() -> Health:
+    return Health(status="ok")
+
+
+@router.get("/ready", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready"}})
+async def ready(request: Request) -> Response:
+    app_state = state_of(request)
+    state = readiness(app_state.fleet, app_state.settings)
+    return Response(state.model_dump_json(), 200 if state.ready else 503, media_type="application/json")
+
+
+@router.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
+async def prometheus(request: Request) -> Response:
+    fleet = state_of(request).fleet
+    monitors = fleet.queues
+    snapshot = metrics.queue_gauges(
+        depth={name: monitor.load.depth for name, monitor in monitors.items()},
+        cost={name: monitor.load.cost for name, monitor in monitors.items()},
+        oldest_s={name: monitor.load.oldest_ms / 1000 for name, monitor in monitors.items()},
+        rate={name: monitor.rate or 0.0 for name, monitor in monitors.items()},
+        workers={kind: len(fleet.of_kind(kind)) for kind in WORKER_KINDS},
+    )
+    return Response(metrics.exposition(snapshot), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/", response_class=HTMLResponse, include_in_schema=False)
+async def dashboard() -> HTMLResponse:
+    page = resources.files("service.api.routes").joinpath("dashboard", "index.html").read_text("utf-8")
+    return HTMLResponse(page, headers={"Content-Security-Policy": DASHBOARD_CSP})
