@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from service import cli
+from plaudit import cli
+from service.cli import add_commands
 from service.settings import Settings
 
 COMMANDS = [
@@ -63,7 +64,7 @@ def test_help_takes_less_than_half_a_second() -> None:
 
 def test_every_flag_of_a_service_command_is_a_setting() -> None:
     flags = vars(
-        cli.parser({}).parse_args(
+        cli.parser({}, add_commands).parse_args(
             ["up", "--port", "1", "--api-key", "a", "b", "--accept-no-auth", "--model", "x=y", "--executors", "2"]
         )
     )
