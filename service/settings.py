@@ -24,6 +24,12 @@ SECRETS = frozenset({"password", "sentinel_password"})  # parameters of a Redis 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
 
+def bundled_checkpoint() -> Path:
+    """The folder of plaudit-mini: inside the package where a wheel was installed, beside it in a clone."""
+    inside = Path(__file__).resolve().parent / "models" / "plaudit-mini"
+    return inside if inside.is_dir() else PACKAGE_ROOT / "models" / "plaudit-mini"
+
+
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -160,7 +166,7 @@ class Settings(BaseModel):
     @property
     def models(self) -> dict[str, str]:
         """What is served: `model`, or the checkpoint that ships with plaudit."""
-        return self.model or {"default": str(PACKAGE_ROOT / "models" / "plaudit-mini")}
+        return self.model or {"default": str(bundled_checkpoint())}
 
     @property
     def loopback(self) -> bool:
