@@ -167,7 +167,7 @@ def _send(flags: argparse.Namespace) -> int:
     import asyncio
 
     from plaudit import bulk, replay
-    from plaudit.client import AsyncClient
+    from plaudit.async_client import AsyncClient
     from plaudit.schemas import ExecuteItem, RewardItem, RewardSpec, ScoreItem
 
     if flags.batch < 1 or flags.concurrency < 1 or flags.deadline_ms < 1:

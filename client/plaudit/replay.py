@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from pydantic import ValidationError
 
-from plaudit.client import AsyncClient
+from plaudit.async_client import AsyncClient
 from plaudit.errors import EXIT_FAILED, EXIT_OK, UsageError
 from plaudit.schemas import GivenVerdict, ProgramResult, ReplayAnswer
 

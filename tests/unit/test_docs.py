@@ -139,7 +139,8 @@ def endpoints() -> str:
 def error_codes() -> str:
     places = (errors.__name__, error_handlers.__name__)  # not the client's own, nor those of some test
     kinds = [kind for kind in errors._tree(errors.PlauditError) if kind.__module__ in places]
-    kinds = [kind for kind in kinds if kind not in (errors.HostLacks, errors.UsageError)]  # these end a command
+    no_answers = (errors.HostLacks, errors.UsageError, errors.Unreachable)
+    kinds = [kind for kind in kinds if kind not in no_answers]
     kinds.sort(key=lambda kind: (kind.status, kind.code))
     rows = [[str(kind.status), f"`{kind.code}`", kind.title, "yes" if kind.retryable else "no"] for kind in kinds]
     return table(["status", "code", "title", "retryable"], rows)

@@ -31,15 +31,16 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from plaudit.async_client import AsyncClient
 from plaudit.calls import Calls
-from plaudit.client import AsyncClient, Client
+from plaudit.client import Client
 from plaudit.errors import InfraError, Invalid, PlauditError, Poisoned, TooLarge
 from plaudit.extract import answer as answer_of
 from plaudit.extract import code_of, last_fence
 from plaudit.graders import Grader
 from plaudit.labels import Tested, required_tests, tests_of
 from plaudit.options import known_language, nearest, refuse_unknown
-from plaudit.retries import Steps
+from plaudit.retries import CallSteps
 from plaudit.schemas import (
     BY_TESTS_FIRST,
     CompletionReward,
@@ -271,7 +272,7 @@ class Rater:
 
     # --- what is asked -----------------------------------------------------------------------------------------------
 
-    def _rating(self, calls: Calls, rows: Sequence[Row], *, together: bool) -> Steps[list[Rating]]:
+    def _rating(self, calls: Calls, rows: Sequence[Row], *, together: bool) -> CallSteps[list[Rating]]:
         """Ask for all rows, and again for those that a passing fault struck, until the deadline.
 
         Rows of one call stand `together`: what is wrong with one of them is raised before more is asked.
@@ -296,7 +297,9 @@ class Rater:
                 yield AGAIN_S
         return [rating or Rating(None, why=InfraError("not rated")) for rating in ratings]
 
-    def _asked(self, calls: Calls, entries: list[_Entry], until: float, *, together: bool) -> Steps[dict[int, Rating]]:
+    def _asked(
+        self, calls: Calls, entries: list[_Entry], until: float, *, together: bool
+    ) -> CallSteps[dict[int, Rating]]:
         """One request; or two halves of it where the service says that something in it cannot be."""
         groups: dict[str, list[_Entry]] = {}
         for entry in entries:
