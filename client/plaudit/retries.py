@@ -96,7 +96,7 @@ def send_with_retries(
 
 
 def classify(outcome: AttemptOutcome, retryable: Set[int] = RETRYABLE) -> tuple[PlauditError, bool, float | None]:
-    """What a failed attempt means: the error, whether a retry may help, and the wait in seconds that the server asks."""
+    """What a failed attempt means: the error, whether a retry may help, and the seconds to wait, if the server says."""
     if not isinstance(outcome, httpx.Response):
         text = str(outcome) or type(outcome).__name__
         if isinstance(outcome, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
