@@ -328,7 +328,9 @@ _JSON = {"Content-Type": "application/json"}
 def _request(kind: type[R], items: Any, options: Mapping[str, Any]) -> R:
     if isinstance(items, kind):
         if options:
-            raise UsageError(f"{kind.__name__} is whole already; {', '.join(options)} would be lost")
+            raise UsageError(
+                f"a whole {kind.__name__} was given, so {', '.join(options)} would be ignored; set it in the request"
+            )
         return items
     try:
         return kind(items=items, **options)

@@ -182,7 +182,7 @@ def _send(flags: argparse.Namespace) -> int:
     source = getattr(flags, "replay", None)
     if (source is None) == (flags.file is None):
         raise UsageError("give either FILE.jsonl or --replay ID|FILE")
-    kept_replay = None if source is None else replay.kept(source)
+    kept_replay = None if source is None else replay.read_file(source)
     kinds: dict[str, type[bulk.Item]] = {"score": ScoreItem, "execute": ExecuteItem, "rank": RewardItem}
 
     async def send() -> int:
@@ -190,7 +190,7 @@ def _send(flags: argparse.Namespace) -> int:
             if source is not None:
                 with _open_out(flags.out) as sink:
                     answer = kept_replay or await client.replay(source)
-                    return await replay.again(client, answer, sink, flags.deadline_ms)
+                    return await replay.run_again(client, answer, sink, flags.deadline_ms)
             method = getattr(client, flags.command)
 
             async def call(items: Sequence[Any]) -> Any:
@@ -205,7 +205,7 @@ def _send(flags: argparse.Namespace) -> int:
                     sink,
                     batch=flags.batch,
                     concurrency=flags.concurrency,
-                    progress=bulk.Progress(size),
+                    progress=bulk.ProgressBar(size),
                 )
         return tally.exit_code
 

@@ -17,7 +17,7 @@ from plaudit.errors import Invalid, PlauditError
 from plaudit.integrations import areal, openrlhf, skyrl, slime, trl, verifiers, verl
 from plaudit.integrations.batcher import RewardBatcher
 from plaudit.integrations.config import Misconfigured
-from plaudit.schemas import CompletionReward, Component, Problem
+from plaudit.schemas import CompletionReward, Component, ResultError
 from support.plug_ins import BAD, GOOD, PLUG_INS, PROMPT, TESTS, answered, rewards_of
 from support.scripted import Scripted
 from support.stack import Stack
@@ -227,7 +227,7 @@ def test_what_this_service_does_not_take_is_raised_at_the_first_call(
 
 def test_a_language_that_the_service_lacks_is_raised_and_no_column_of_none(scripted: Scripted) -> None:
     def lacks(asked: Any) -> Any:
-        error = Problem(code="language_unavailable", detail="rust is not installed")
+        error = ResultError(code="language_unavailable", detail="rust is not installed")
         part = Component(status="invalid", error=error)
         bad = CompletionReward(status="invalid", trainable=False, components={"tests": part})
         answer = answered(asked)

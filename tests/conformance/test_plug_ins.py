@@ -20,7 +20,7 @@ from plaudit.errors import NoWorker, Overloaded, PlauditError, TooLarge, Unautho
 from plaudit.integrations import areal, openrlhf, skyrl, slime, trl, verifiers, verl
 from plaudit.integrations.batcher import RewardBatcher
 from plaudit.integrations.rows import TrainerRow
-from plaudit.schemas import CompletionReward, Component, Problem
+from plaudit.schemas import CompletionReward, Component, ResultError
 from plaudit.tests_first import unit
 from support import clients
 from support.plug_ins import BAD, GOOD, NONE, PLUG_INS, PROMPT, TESTS, TIE, about, answered, rewards_of, sample
@@ -199,7 +199,7 @@ def test_a_row_that_cannot_be_rated_does_not_take_its_neighbours_along(stack: St
 def struck(asked: Any, *, retryable: bool = True) -> Any:
     """The same, but the last completion was struck by a fault of ours."""
     answer = answered(asked)
-    error = Problem(code="infra_error" if retryable else "poisoned", detail="by the script", retryable=retryable)
+    error = ResultError(code="infra_error" if retryable else "poisoned", detail="by the script", retryable=retryable)
     part = Component(status="infra_error", error=error)
     bad = CompletionReward(status="infra_error", trainable=False, components={"tests": part})
     last = answer.results[-1]
@@ -300,7 +300,7 @@ def test_every_plug_in_can_be_pickled() -> None:
         verifiers.reward_func,
     ):
         again = pickle.loads(pickle.dumps(make("http://127.0.0.1:9", timeout_s=3.0)))
-        assert again.args[0].timeout_s == 3.0
+        assert again.args[0].config.timeout_s == 3.0
 
 
 def test_no_trainer_is_imported() -> None:

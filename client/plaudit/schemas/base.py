@@ -35,7 +35,7 @@ class Message(Strict):
 Prompt = Annotated[Text | Annotated[list[Message], Field(min_length=1)], Field(description="text, or chat messages")]
 
 
-class Problem(Answer):
+class ResultError(Answer):
     """Why one result has no value: a code to branch on and a sentence to read."""
 
     code: str

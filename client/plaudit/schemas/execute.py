@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from plaudit.grading import Grading, Judge, Level, MissingModules, Verdict
-from plaudit.schemas.base import Answer, Completeness, DeadlineMs, Id, Priority, Problem, Status, Strict, Text, Timing
+from plaudit.schemas.base import (
+    Answer,
+    Completeness,
+    DeadlineMs,
+    Id,
+    Priority,
+    ResultError,
+    Status,
+    Strict,
+    Text,
+    Timing,
+)
 from plaudit.schemas.tests import Tests
 
 
@@ -110,7 +121,7 @@ class ProgramResult(Answer):
     compile: CompileResult | None = None
     tests: list[TestResult] = []
     flags: list[str] = []
-    error: Problem | None = None
+    error: ResultError | None = None
 
 
 class ExecuteResult(Answer):

@@ -14,8 +14,8 @@ from plaudit.schemas.base import (
     Id,
     ModelRef,
     Priority,
-    Problem,
     Prompt,
+    ResultError,
     Status,
     Strict,
     Text,
@@ -120,7 +120,7 @@ class RewardSpec(Strict):
         if (self.combine == "gated") != (self.gate is not None):
             raise ValueError("combine 'gated' and a gate go together")
         if self.gate is not None and self.gate.term not in names:
-            raise ValueError(f"gate.term {self.gate.term!r} is no term; there are {', '.join(names)}")
+            raise ValueError(f"gate.term {self.gate.term!r} is not a term; there are {', '.join(names)}")
         if self.combine != "tests_first" and "terms" not in self.model_fields_set:
             raise ValueError(f"terms are missing: combine {self.combine!r} has none of its own")
         if self.combine == "tests_first":
@@ -193,7 +193,7 @@ class Component(Answer):
     contribution: float | None = None
     verdict: Verdict | None = None
     decided: Annotated[bool, Field(description="this term set the group's best apart from its second")] = False
-    error: Problem | None = None
+    error: ResultError | None = None
 
 
 class CompletionReward(Answer):

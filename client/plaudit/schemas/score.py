@@ -13,8 +13,8 @@ from plaudit.schemas.base import (
     Id,
     ModelRef,
     Priority,
-    Problem,
     Prompt,
+    ResultError,
     Status,
     Strict,
     Text,
@@ -46,7 +46,7 @@ class CompletionScore(Answer):
     truncated: bool = False
     cached: bool = False
     trainable: bool
-    error: Problem | None = None
+    error: ResultError | None = None
 
 
 class ScoreResult(Answer):

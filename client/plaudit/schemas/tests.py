@@ -17,7 +17,7 @@ MAX_NESTING = 100  # lists and objects within each other; parsers and serializer
 
 
 def _exact(value: Any) -> Any:
-    """A value that JSON can say and say back: no NaN, no infinity, no half surrogate pair, no bottomless nesting."""
+    """A value that survives JSON: without NaN, infinity and half surrogate pairs, nested at most `MAX_NESTING` deep."""
     left = [(value, 0)]
     while left:
         part, depth = left.pop()
@@ -25,16 +25,16 @@ def _exact(value: Any) -> Any:
             raise ValueError(f"more than {MAX_NESTING} lists and objects within each other")
         match part:
             case float(number) if not math.isfinite(number):
-                raise ValueError("NaN and infinity are no JSON numbers")
+                raise ValueError("NaN and infinity are not JSON numbers")
             case str(text):
                 try:
                     text.encode()
                 except UnicodeEncodeError:
-                    raise ValueError("half of a surrogate pair is no text") from None
+                    raise ValueError("half of a surrogate pair is not text") from None
             case list(parts):
-                left += [(one, depth + 1) for one in parts]
+                left += [(child, depth + 1) for child in parts]
             case dict(fields):
-                left += [(one, depth + 1) for one in (*fields.keys(), *fields.values())]
+                left += [(child, depth + 1) for child in (*fields.keys(), *fields.values())]
     return value
 
 
@@ -43,7 +43,7 @@ class TestsBase(Strict):
 
 
 class StrictBase64(Base64Encoder):
-    """Line breaks aside, every letter counts: what is no base64 is an error, not other bytes."""
+    """Line breaks aside, every character counts: malformed base64 is an error, not other bytes."""
 
     @classmethod
     def decode(cls, data: bytes) -> bytes:

@@ -24,8 +24,8 @@ from plaudit.schemas import (
     ExecuteAnswer,
     ExecuteRequest,
     LimitsSpec,
-    Problem,
     ProgramResult,
+    ResultError,
     ScoreAnswer,
     ScoreRequest,
     Status,
@@ -178,7 +178,7 @@ class Visit:
         return LimitsSpec.model_validate(wished)
 
 
-def raise_for(status: Status, problem: Problem | None) -> None:
+def raise_for(status: Status, problem: ResultError | None) -> None:
     """Raise what a status other than "ok" means for a whole request."""
     detail = f"{problem.code}: {problem.detail}" if problem is not None else status
     if status == "timeout_queue":

@@ -22,9 +22,9 @@ from plaudit.schemas import (
     ExecuteRequest,
     ExecuteResult,
     ModelRef,
-    Problem,
     RankAnswer,
     RankRequest,
+    ResultError,
     RewardAnswer,
     RewardItem,
     RewardRequest,
@@ -334,7 +334,7 @@ async def _all(these: Iterable[Awaitable[Result]]) -> list[Result]:
 
 def _unscored(item: RewardItem, error: PlauditError) -> ScoreResult:
     """No scores for an item, and why."""
-    problem = Problem(code=error.code, detail=error.detail, retryable=error.retryable)
+    problem = ResultError(code=error.code, detail=error.detail, retryable=error.retryable)
     none = no_score("infra_error", problem)
     return ScoreResult(id=item.id, best=None, completions=[none] * len(item.completions))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from plaudit.errors import Invalid
 from plaudit.languages import UnsupportedLanguage, resolve
-from plaudit.schemas import LimitsSpec, Problem, Status
+from plaudit.schemas import LimitsSpec, ResultError, Status
 from sandbox import types as sandbox
 from service.api.dispatch.request_context import Context
 from service.api.dispatch.submission import Errand
@@ -40,7 +40,7 @@ class Ran:
 
     status: Status
     report: sandbox.Report | None = None
-    problem: Problem | None = None
+    problem: ResultError | None = None
     cached: bool = False
 
 
@@ -75,7 +75,7 @@ class RunPlan:
 def _ran(reply: Reply) -> Ran:
     body = reply.body
     if isinstance(body, Failed):
-        problem = Problem(code=body.code, detail=body.detail, retryable=body.retryable)
+        problem = ResultError(code=body.code, detail=body.detail, retryable=body.retryable)
         return Ran(body.state.value, problem=problem)  # type: ignore[arg-type]
     assert isinstance(body, Executed)
     return Ran("ok", body.report, cached=reply.worker == "cache")

@@ -15,8 +15,8 @@ from plaudit.errors import RevisionMoved
 from plaudit.schemas import (
     CompletionScore,
     ModelRef,
-    Problem,
     Prompt,
+    ResultError,
     ScoreItem,
     ScoreResult,
 )
@@ -39,9 +39,9 @@ BYTES_PER_TOKEN = 3  # for the estimate at the door; the worker counts
 ONE_STEP = 64  # completions that are looked up by the step that admits them; the broker serves nobody else meanwhile
 
 
-def told(failed: Failed) -> Problem:
+def told(failed: Failed) -> ResultError:
     """A job's failure in the words of an answer."""
-    return Problem(code=failed.code, detail=failed.detail, retryable=failed.retryable)
+    return ResultError(code=failed.code, detail=failed.detail, retryable=failed.retryable)
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -165,12 +165,12 @@ class ScorePlan:
                 raise RevisionMoved(reply.body.detail)
             return self._result(group, {}, reply.body)
         scored = reply.body
-        fresh: dict[str, _Entry | Problem] = {}
+        fresh: dict[str, _Entry | ResultError] = {}
         for at, text in enumerate(group.missing):
             score, problem = scored.scores[at], scored.problems[at]
             if score is None:
                 code, _, detail = (problem or "invalid: no score").partition(": ")
-                fresh[text] = Problem(code=code, detail=detail)
+                fresh[text] = ResultError(code=code, detail=detail)
             else:
                 fresh[text] = _Entry(
                     score,
@@ -194,7 +194,7 @@ class ScorePlan:
     def _cache_key(queue: Queue, key: str) -> str:
         return f"{queue.keys.prefix}score:{key}"
 
-    def _result(self, group: ScoreGroup, fresh: dict[str, _Entry | Problem], failed: Failed | None) -> ScoreResult:
+    def _result(self, group: ScoreGroup, fresh: dict[str, _Entry | ResultError], failed: Failed | None) -> ScoreResult:
         completions = []
         for text in group.item.completions:
             entry = group.known.get(text) or fresh.get(text)
@@ -211,7 +211,7 @@ class ScorePlan:
                         pass_probability=entry.pass_probability if self.calibrated else None,
                     )
                 )
-            elif isinstance(entry, Problem):
+            elif isinstance(entry, ResultError):
                 completions.append(no_score("invalid", entry))
             else:
                 assert failed is not None
@@ -219,7 +219,7 @@ class ScorePlan:
         return ScoreResult(id=group.item.id, best=best([one.score for one in completions]), completions=completions)
 
 
-def no_score(status: Any, problem: Problem) -> CompletionScore:
+def no_score(status: Any, problem: ResultError) -> CompletionScore:
     return CompletionScore(status=status, score=None, pass_probability=None, steps=None, trainable=False, error=problem)
 
 

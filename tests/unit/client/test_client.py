@@ -148,7 +148,7 @@ def test_an_error_names_the_request_it_belongs_to() -> None:
 def test_items_are_checked_before_they_are_sent() -> None:
     with pytest.raises(errors.Invalid, match="promt"):
         calls().score([{"promt": "p", "completions": ["c"]}])
-    with pytest.raises(errors.UsageError, match="calibrated would be lost"):
+    with pytest.raises(errors.UsageError, match="calibrated would be ignored"):
         calls().score(ScoreRequest(items=[ScoreItem(prompt="p", completions=["c"])]), calibrated=True)
 
 
