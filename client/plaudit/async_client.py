@@ -214,6 +214,7 @@ class AsyncClient:
         return await self.run(self.calls.ready())
 
     async def close(self) -> None:
+        """Close the connections."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:

@@ -344,6 +344,7 @@ class Client:
         return self.run(self.calls.ready())
 
     def close(self) -> None:
+        """Close the connections."""
         self._http.close()
 
     def __enter__(self) -> Self:
