@@ -15,21 +15,25 @@
 #              those of all languages. TypeScript is npm's, so it is not among them (.ci/toolchains has it).
 ARG BASE=python:3.11-slim-bookworm
 
-# --- the package, built once -------------------------------------------------------------------------------------------
+# --- both packages, built once -----------------------------------------------------------------------------------------
 FROM ${BASE} AS wheel
 ARG PIP_ARGS=""
 WORKDIR /src
 RUN python3 -m venv /build && /build/bin/pip install --no-cache-dir ${PIP_ARGS} hatchling
 COPY pyproject.toml constraints.txt README.md LICENSE CHANGELOG.md ./
 # What each process installs, by its own extra: `pip install -r` before the code is there, so that a change of code
-# does not install torch again.
+# does not install torch again. The client (`plaudit==...`) is not among it: it is built here, too.
 RUN for extra in api scorer executor; do /build/bin/python -c "import sys, tomllib; \
 p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-print(*p['dependencies'], *p['optional-dependencies'][sys.argv[1]], sep='\n')" $extra > /src/$extra.txt; done
+own = [line for line in p['dependencies'] if not line.startswith('plaudit==')]; \
+print(*own, *p['optional-dependencies'][sys.argv[1]], sep='\n')" $extra > /src/$extra.txt; done
 COPY sandbox sandbox
 COPY service service
 COPY training training
-RUN /build/bin/hatchling build --target wheel --directory /wheels
+COPY client client
+# Without models/: the weights go into the scorer's image alone.
+RUN /build/bin/hatchling build --target wheel --directory /wheels \
+ && cd client && /build/bin/hatchling build --target wheel --directory /wheels
 
 # --- what all three share ----------------------------------------------------------------------------------------------
 FROM ${BASE} AS common

@@ -48,16 +48,16 @@ toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's lan
 
 # What a command needs, once: a stamp each, older than what it was made from.
 
-.make/run: .venv/bin/python pyproject.toml constraints.txt .ci/need Makefile
+.make/run: .venv/bin/python pyproject.toml client/pyproject.toml constraints.txt .ci/need Makefile
 	@.ci/need $(TO_RUN)
-	@echo 'installing into .venv: plaudit[api,scorer,executor,client], torch included (some minutes the first time)'
-	@$(PIP) -e client -e '.[api,scorer,executor,client]'
+	@echo 'installing into .venv: plaudit and plaudit-server[api,scorer,executor], torch included (some minutes the first time)'
+	@$(PIP) -e client -e '.[api,scorer,executor]'
 	@mkdir -p .make && touch $@
 
-.make/test: .venv/bin/python pyproject.toml constraints.txt .ci/need .ci/extract Makefile
+.make/test: .venv/bin/python pyproject.toml client/pyproject.toml constraints.txt .ci/need .ci/extract Makefile
 	@.ci/need $(TO_RUN) $(TO_TEST)
 	@.ci/extract
-	@echo 'installing into .venv: plaudit[dev], torch included (some minutes the first time)'
+	@echo 'installing into .venv: plaudit and plaudit-server[dev], torch included (some minutes the first time)'
 	@$(PIP) -e client -e '.[dev]'
 	@mkdir -p .make && touch $@
 

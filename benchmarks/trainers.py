@@ -26,7 +26,7 @@ import httpx
 from overhead import ROOT, machine, service
 
 from plaudit.errors import PlauditError
-from plaudit.integrations.rewards import trl
+from plaudit.integrations import trl
 from service.scoring.reward_model import RewardModel
 
 Outcome = Literal["right", "wrong", "put off"]
@@ -121,7 +121,7 @@ def verl(http: httpx.AsyncClient) -> Crowd:
 
 def trl_groups(url: str) -> tuple[Crowd, Callable[..., Any]]:
     salt = f"trl {uuid.uuid4().hex}"
-    reward: Any = trl(url, spec=SPEC, timeout_s=60.0)
+    reward: Any = trl.reward_function(url, spec=SPEC, timeout_s=60.0)
 
     async def call(number: int) -> Outcome:
         prompt = f"Write add, for the {number}th time.\n"

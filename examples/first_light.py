@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from plaudit.client import Client
+from plaudit import Client
 from plaudit.schemas import CompletionReward, RewardItem
 from sandbox.capabilities import HostCapabilities
 from service.up.process import Child, command, spawn

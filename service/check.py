@@ -128,7 +128,7 @@ def _model(settings: Settings, name: str, path: str) -> dict[str, Any]:
     try:
         from service.scoring.factory import open_engine
     except ModuleNotFoundError as error:
-        raise HostLacks(f"the package {error.name!r} is not installed; pip install 'plaudit[scorer]'") from error
+        raise HostLacks(f"the package {error.name!r} is not installed; pip install 'plaudit-server[scorer]'") from error
     try:
         engine, parity = open_engine(name, path, settings)
     except (OSError, ValueError) as error:  # what transformers raises for an incomplete checkpoint folder

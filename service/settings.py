@@ -45,6 +45,12 @@ def setting(
     return Field(default, description=description, json_schema_extra=cast(Any, extra), **bounds)
 
 
+def bundled_checkpoint() -> Path:
+    """The folder of plaudit-mini: inside the package where a wheel was installed, beside it in a clone."""
+    inside = Path(__file__).resolve().parent / "models" / "plaudit-mini"
+    return inside if inside.is_dir() else PACKAGE_ROOT / "models" / "plaudit-mini"
+
+
 class Settings(BaseModel):
     """Limits are `max_*`, counts are nouns in the plural, and units are in the names."""
 
@@ -220,7 +226,7 @@ class Settings(BaseModel):
     @property
     def models(self) -> dict[str, str]:
         """The served models by name: `model`, or the checkpoint that ships with plaudit."""
-        return self.model or {"default": str(PACKAGE_ROOT / "models" / "plaudit-mini")}
+        return self.model or {"default": str(bundled_checkpoint())}
 
     @property
     def loopback(self) -> bool:

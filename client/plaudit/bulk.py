@@ -1,7 +1,8 @@
 """JSONL through the service: items in, results out in the same order, bounded in memory and in requests in flight.
 
-A line that is no item, and an item that the service refuses, becomes one line `{"id", "line", "error"}` in its place
-and costs its neighbours nothing. What would meet every item alike (no connection, a wrong key) ends the run.
+- A line that is not an item, and an item that the service rejects, becomes a line `{"id", "line", "error"}` in its
+  place and does not fail the others.
+- An error that every item would meet (no connection, a wrong key) ends the run.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from plaudit.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, BadRequest, Invalid
 from plaudit.schemas import ExecuteItem, ExecuteResult, RewardItem, RewardResult, ScoreItem, ScoreResult
 
 AHEAD = 4  # requests begun for each in flight, so that one slow request does not idle the others
-OURS = frozenset({"timeout_queue", "infra_error", "cancelled"})  # statuses that are not the caller's doing
+SERVER_FAULTS = frozenset({"timeout_queue", "infra_error", "cancelled"})
 
 Item = ScoreItem | ExecuteItem | RewardItem
 Result = ScoreResult | ExecuteResult | RewardResult
-Call = Callable[[Sequence[Any]], Awaitable[Sequence[Result]]]
+SendItems = Callable[[Sequence[Any]], Awaitable[Sequence[Result]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A line of the input: an item, or why it is none."""
+class InputLine:
+    """A line of the input: an item, or why it is not one."""
 
     number: int
     size: int
@@ -40,7 +41,7 @@ class Line:
 
 @dataclass(slots=True)
 class Tally:
-    """How far the run is. `failed`: items lost to the service's faults; `refused`: items that were never any good."""
+    """How far the run is. `failed`: items lost to server errors; `refused`: items that were rejected as invalid."""
 
     total_bytes: int | None = None
     read_bytes: int = 0
@@ -58,21 +59,28 @@ class Tally:
 
 
 async def run(
-    call: Call,
+    call: SendItems,
     kind: type[Item],
     source: IO[bytes],
     sink: TextIO,
     *,
     batch: int,
     concurrency: int,
-    progress: Progress,
+    progress: ProgressBar,
 ) -> Tally:
-    """Send every line of `source` through `call`, `batch` items a request, and write the results to `sink`."""
+    """Send every line of `source` through `call` and write the results to `sink`, in the same order.
+
+    Args:
+        call: Sends a batch of items, such as `AsyncClient.score`.
+        kind: The class of an item.
+        batch: Items per request.
+        concurrency: Requests in flight.
+    """
     tally = progress.tally
     slots = asyncio.Semaphore(concurrency)
-    window: deque[tuple[list[Line], asyncio.Task[list[str]]]] = deque()
+    window: deque[tuple[list[InputLine], asyncio.Task[list[str]]]] = deque()
 
-    async def send(lines: list[Line]) -> list[str]:
+    async def send(lines: list[InputLine]) -> list[str]:
         async with slots:
             return await _answers(call, lines, tally)
 
@@ -101,8 +109,8 @@ async def run(
     return tally
 
 
-def _batches(source: IO[bytes], kind: type[Item], size: int) -> Iterator[list[Line]]:
-    lines: list[Line] = []
+def _batches(source: IO[bytes], kind: type[Item], size: int) -> Iterator[list[InputLine]]:
+    lines: list[InputLine] = []
     for number, raw in enumerate(source, start=1):
         if not raw.strip():
             continue
@@ -114,24 +122,24 @@ def _batches(source: IO[bytes], kind: type[Item], size: int) -> Iterator[list[Li
         yield lines
 
 
-def _line(number: int, raw: bytes, kind: type[Item]) -> Line:
+def _line(number: int, raw: bytes, kind: type[Item]) -> InputLine:
     try:
-        return Line(number, len(raw), kind.model_validate_json(raw))
+        return InputLine(number, len(raw), kind.model_validate_json(raw))
     except ValidationError as error:
         causes = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" if e["loc"] else e["msg"] for e in error.errors()]
-        return Line(number, len(raw), None, Invalid("; ".join(causes)))
+        return InputLine(number, len(raw), None, Invalid("; ".join(causes)))
 
 
-async def _answers(call: Call, lines: list[Line], tally: Tally) -> list[str]:
-    """One line of output for each of these, in order."""
-    found = await _ask(call, [line for line in lines if line.item is not None])
+async def _answers(call: SendItems, lines: list[InputLine], tally: Tally) -> list[str]:
+    """One line of output for each line of input, in order."""
+    outcomes = await _send(call, [line for line in lines if line.item is not None])
     answers = []
     for line in lines:
-        outcome = found[line.number] if line.problem is None else line.problem
+        outcome = outcomes[line.number] if line.problem is None else line.problem
         if isinstance(outcome, BaseModel):
             statuses = _statuses(outcome)
             tally.completions += len(statuses)
-            tally.failed += not OURS.isdisjoint(statuses)
+            tally.failed += not SERVER_FAULTS.isdisjoint(statuses)
             answers.append(outcome.model_dump_json())
             continue
         tally.refused += 1
@@ -141,8 +149,8 @@ async def _answers(call: Call, lines: list[Line], tally: Tally) -> list[str]:
     return answers
 
 
-async def _ask(call: Call, lines: list[Line]) -> dict[int, Result | PlauditError]:
-    """By line number: a result, or why the service refused it. A refused batch is halved until the culprit is alone."""
+async def _send(call: SendItems, lines: list[InputLine]) -> dict[int, Result | PlauditError]:
+    """By line number: a result, or why the service rejected it. A rejected batch is halved down to the wrong item."""
     if not lines:
         return {}
     try:
@@ -151,15 +159,16 @@ async def _ask(call: Call, lines: list[Line]) -> dict[int, Result | PlauditError
         if len(lines) == 1:
             return {lines[0].number: error}
         half = len(lines) // 2
-        return await _ask(call, lines[:half]) | await _ask(call, lines[half:])
+        return await _send(call, lines[:half]) | await _send(call, lines[half:])
     return {line.number: result for line, result in zip(lines, results, strict=True)}
 
 
 def _statuses(result: Result) -> list[str]:
-    return [one.status for one in (result.programs if isinstance(result, ExecuteResult) else result.completions)]
+    entries = result.programs if isinstance(result, ExecuteResult) else result.completions
+    return [entry.status for entry in entries]
 
 
-class Progress:
+class ProgressBar:
     """A bar on a terminal, a plain line now and then elsewhere; always on standard error."""
 
     def __init__(self, total_bytes: int | None, stream: TextIO = sys.stderr, *, plain_every_s: float = 10.0) -> None:

@@ -1,8 +1,9 @@
-"""One tree of errors and one table from error to HTTP answer.
+"""One tree of errors, with what HTTP says about each.
 
-A program's misfortune is not here: it is a verdict, and travels as a value. These are the caller's mistakes
-(`retryable` False) and the service's misfortunes (`retryable` True); the API's one handler turns either into
-`application/problem+json` (RFC 9457), and the client library turns that back into the same classes.
+- Program failures are verdicts (return values), not exceptions.
+- Client errors are not retryable, server errors are.
+- The API's one handler turns either into `application/problem+json` (RFC 9457); the client library turns that back
+  into the same classes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class PlauditError(Exception):
         self.retry_after_s = retry_after_s
 
 
-# --- the caller's mistakes -------------------------------------------------------------------------------------------
+# --- client errors ---------------------------------------------------------------------------------------------------
 
 
 class Invalid(PlauditError):
@@ -124,7 +125,7 @@ class TooLarge(PlauditError):
     status, code, title, retryable = 413, "too_large", "Request too large", False
 
 
-# --- the service's misfortunes ---------------------------------------------------------------------------------------
+# --- server errors ---------------------------------------------------------------------------------------------------
 
 
 class Overloaded(PlauditError):
@@ -150,7 +151,7 @@ class NoWorker(PlauditError):
 
 
 class RevisionMoved(NoWorker):
-    """Another revision of the model has become the active one since this request began; it begins anew."""
+    """Another revision of the model has become the active one since this request began; it starts over."""
 
     code, title = "revision_moved", "Model changed"
 
@@ -160,7 +161,7 @@ class ShuttingDown(PlauditError):
 
 
 class InfraError(PlauditError):
-    """The work was accepted and our side failed at it; in an answer this is `status: infra_error`, never a reward."""
+    """The work was accepted and the server failed at it; in an answer this is `status: infra_error`, never a reward."""
 
     status, code, title = 503, "infra_error", "Internal failure"
 
@@ -169,6 +170,12 @@ class Poisoned(InfraError):
     """No worker survived this piece of work, several times over; trying again would cost more of them."""
 
     status, code, title, retryable = 422, "poisoned", "Given up", False
+
+
+class Unreachable(PlauditError):
+    """No answer arrived: no connection, or a broken one, for as many attempts as allowed or until the deadline."""
+
+    status, code, title = 503, "unreachable", "Service unreachable"
 
 
 class HostLacks(PlauditError):

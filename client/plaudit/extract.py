@@ -1,7 +1,7 @@
-"""How code is taken out of a completion. One module, so that every door and every training stage agree.
+"""How code is taken out of a completion. One module, so that every endpoint and every training stage agree.
 
 The rules, in this order:
-1. Special tokens of chat templates that a client left at the end (`<|im_end|>`, `</s>` …) are no part of the text.
+1. Special tokens of chat templates that a client left at the end (`<|im_end|>`, `</s>` …) are not part of the text.
 2. Thoughts do not answer. A completion that begins with `<think>` loses everything up to its `</think>`; one whose
    prompt had opened the tag already loses everything up to a `</think>` that ends its line. A thought that never ends
    leaves nothing.
@@ -109,7 +109,7 @@ def body(lines: Iterator[str], mark: str, margin: int, num_quotes: int, *, windo
     for raw in lines:
         line = unquoted(raw, num_quotes)[0]
         if closing.match(line) and width(line[: len(line) - len(line.lstrip())]) <= margin + 3:
-            return "".join(f"{one}\n" for one in code), True
+            return "".join(f"{code_line}\n" for code_line in code), True
         code.append(dedented(line.removesuffix("\r") if windows else line, margin))
     return "\n".join(code), False
 

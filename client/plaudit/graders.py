@@ -1,4 +1,4 @@
-"""How the graders of label dialects take a label's inputs and outputs: their prelude of imports, their comparison.
+"""How the graders of data sets treat a label's inputs and outputs: their prelude of imports, their comparison.
 
 Data sets with `inputs` and `outputs` (APPS, TACO, LiveCodeBench, NeMo-Gym, verl, open-instruct) are written for graders
 that put imports before every Python program and compare line by line, numbers by value. A URL may ask for another way:

@@ -1,8 +1,10 @@
-"""Tests out of a data set's own words: the shapes in which code data sets carry them, as the contract's kinds.
+"""Tests from the labels of code data sets, in the shapes that these have, as kinds of the contract.
 
-A label that holds no tests (a plain answer, nothing at all) is None; who needs tests calls `required_tests`, for which
-that is an error: nobody gets a model's score in their place. What sets out to be tests and cannot be used is Invalid,
-too. Understood:
+- A label without tests (a plain answer, nothing at all) is None; for `required_tests` it is Invalid, so that no model's
+  score takes the place of tests.
+- Malformed tests are Invalid, so that a broken data set is reported instead of skipped.
+
+Understood:
   {"kind": ...}                                   the contract's own, `ref` included
   {"tests": ..., "language"?}, {"unit_tests": ...}  any of the others, one level down
   ["assert ...", ...], {"assert_case": [...]}, {"test_list": [...], "test_setup_code"?}     MBPP, verl
@@ -36,7 +38,7 @@ from plaudit.schemas import (
     Tests,
     UnittestTests,
 )
-from plaudit.test_code import kind_of, parsed
+from plaudit.test_code import parsed, runner_of
 
 _native: TypeAdapter[Tests] = TypeAdapter(Tests)
 _WRAPPED = ("tests", "unit_tests", "test_cases", "ground_truth", "input_output")
@@ -44,7 +46,7 @@ _WRAPPED = ("tests", "unit_tests", "test_cases", "ground_truth", "input_output")
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """Tests, and the language where the label names it; `pairs` of inputs and outputs are their graders' business."""
+    """Tests, and the language where the label names it; `pairs`: inputs and outputs, compared as their graders do."""
 
     tests: Tests
     language: str | None = None
@@ -69,7 +71,7 @@ def tests_of(label: Any) -> Tested | None:
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise Invalid(f"label: tests that cannot be used: {why}") from None
+        raise Invalid(f"label: its tests cannot be used: {why}") from None
 
 
 FORMS = (
@@ -88,7 +90,7 @@ def required_tests(label: Any, field: str) -> Tested:
     if tested is None:
         empty = label is None or (isinstance(label, str | list | dict) and not label)
         seen = "nothing" if empty else ascii(label)
-        raise Invalid(f"{field}: no tests in it that are understood here, but {seen[:120]}; understood are {FORMS}")
+        raise Invalid(f"{field}: no tests in it that can be read, but {seen[:120]}; readable are {FORMS}")
     return tested
 
 
@@ -126,17 +128,17 @@ def _of_dict(label: dict[str, Any]) -> Tested | None:
         return tested
     for name in _WRAPPED:
         if name in label:
-            found = tests_of(label[name])
-            if found is not None and isinstance(label.get("language"), str):
-                return replace(found, language=label["language"])
-            return found
+            tested = tests_of(label[name])
+            if tested is not None and isinstance(label.get("language"), str):
+                return replace(tested, language=label["language"])
+            return tested
     return None
 
 
 def _of_file(text: str) -> Tested | None:
     """A text that defines tests for pytest or unittest and waits for a runner."""
     tree = parsed(text) if "def test" in text else None
-    kind = None if tree is None else kind_of(tree)
+    kind = None if tree is None else runner_of(tree)
     if kind is None:
         return None
     if kind == "unittest":
@@ -147,10 +149,10 @@ def _of_file(text: str) -> Tested | None:
 def _of_list(label: list[Any]) -> Tested | None:
     if not label:
         return None
-    if all(isinstance(one, str) for one in label):
+    if all(isinstance(entry, str) for entry in label):
         return Tested(AssertTests(kind="assert", asserts=label))
-    if all(isinstance(one, dict) and "input" in one and "output" in one for one in label):
-        return _of_pairs([one["input"] for one in label], [one["output"] for one in label], None)
+    if all(isinstance(entry, dict) and "input" in entry and "output" in entry for entry in label):
+        return _of_pairs([entry["input"] for entry in label], [entry["output"] for entry in label], None)
     return None
 
 
@@ -176,7 +178,7 @@ def _case(given: Any, wanted: Any) -> FunctionCase:
 
 
 def _arguments(given: Any) -> tuple[list[Any], dict[str, Any]]:
-    """A list of arguments, a dict of them by name, one JSON value a line, none at all (null), or just one."""
+    """A list of arguments, a dict of them by name, one JSON value per line, none at all (null), or just one."""
     if isinstance(given, str):
         return [json.loads(line) for line in given.split("\n") if line.strip()], {}
     if isinstance(given, dict):
@@ -187,7 +189,7 @@ def _arguments(given: Any) -> tuple[list[Any], dict[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    """Standard input and output are text; APPS has them as lists of lines too; null is no text at all."""
+    """Standard input and output are text; APPS has them as lists of lines, too; null is empty."""
     if isinstance(value, dict):
         raise ValueError("a stream is text or a list of lines, not a dict; fn_name says that values are meant")
     return "\n".join(map(_text, value)) if isinstance(value, list) else "" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Options are checked where they are written: a name that does not exist, or a value of the wrong form, is raised."""
+"""Checks of options where they are written: an unknown name, an unknown language."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def refuse_unknown(given: Iterable[str], known: Collection[str], function: str) 
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """`did you mean 'limits'?`, or the names that there are."""
-    starts = [one for one in sorted(known) if one.startswith(name) or name.startswith(one)]
+    """`did you mean 'limits'?`, or the known names."""
+    starts = [option for option in sorted(known) if option.startswith(name) or name.startswith(option)]
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6) or starts
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
 
 
 def known_language(name: object) -> str:
-    """The language as it was written, if there is one of that name. Raises ValueError."""
+    """The language as it was written. Raises ValueError for one that does not exist."""
     if not isinstance(name, str):
         raise ValueError(f"{name!r} is not a name")
     try:

@@ -1,7 +1,7 @@
-"""Judge once more what was judged before, and tell whether the verdicts are the same: `plaudit execute --replay`.
+"""Judge a request again and compare the verdicts: `plaudit execute --replay`.
 
-The material comes from `GET /requests/{id}/replay`, or from a file in which somebody kept that answer; it is run by
-the service that is asked now, whose cache has no say in it.
+The request comes from `GET /requests/{id}/replay`, or from a file with that answer. The service that is called now
+runs it, without its cache.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, TextIO
 
 from pydantic import ValidationError
 
-from plaudit.client import AsyncClient
+from plaudit.async_client import AsyncClient
 from plaudit.errors import EXIT_FAILED, EXIT_OK, UsageError
 from plaudit.schemas import GivenVerdict, ProgramResult, ReplayAnswer
 
 
-def kept(source: str) -> ReplayAnswer | None:
-    """The replay in a file of that name; None if there is no such file, so that it must be a request's id."""
+def read_file(source: str) -> ReplayAnswer | None:
+    """The replay in a file of that name; None if there is no such file, so that `source` is a request's id."""
     path = Path(source)
     if not path.is_file():
         return None
@@ -28,19 +28,19 @@ def kept(source: str) -> ReplayAnswer | None:
         raise UsageError(f"--replay {source}: {error}") from error
 
 
-async def again(client: AsyncClient, replay: ReplayAnswer, sink: TextIO, deadline_ms: int) -> int:
-    """Run it and write a line a program; answers the exit code, 1 where anything differs."""
+async def run_again(client: AsyncClient, replay: ReplayAnswer, sink: TextIO, deadline_ms: int) -> int:
+    """Run it and write a line per program. Returns the exit code: 1 where a verdict differs."""
     same = True
-    for at, item in enumerate(replay.items):
+    for index, item in enumerate(replay.items):
         answer = await client.execute([item.request], use_cache=False, deadline_ms=deadline_ms)
         for number, (given, now) in enumerate(zip(item.given, answer.results[0].programs, strict=True)):
-            line = compared(given, now)
+            line = compare(given, now)
             same = same and line["same"]
-            sink.write(json.dumps({"item": at, "program": number, "sha256": given.sha256, **line}) + "\n")
+            sink.write(json.dumps({"item": index, "program": number, "sha256": given.sha256, **line}) + "\n")
     return EXIT_OK if same else EXIT_FAILED
 
 
-def compared(given: GivenVerdict, now: ProgramResult) -> dict[str, Any]:
-    """The verdicts then and now; tests count as well where both have them."""
-    then, today = [given.verdict, *given.tests], [now.verdict, *(test.verdict for test in now.tests)]
-    return {"given": given.verdict, "now": now.verdict, "status": now.status, "same": then == today}
+def compare(given: GivenVerdict, now: ProgramResult) -> dict[str, Any]:
+    """The verdicts then and now; those of tests are compared, too."""
+    before, after = [given.verdict, *given.tests], [now.verdict, *(test.verdict for test in now.tests)]
+    return {"given": given.verdict, "now": now.verdict, "status": now.status, "same": before == after}

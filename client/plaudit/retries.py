@@ -1,8 +1,9 @@
-"""One logical call over its tries, decided without I/O: what to send, how long to wait, what the outcome means.
+"""One logical call over its attempts, decided without I/O: what to send, how long to wait, what an outcome means.
 
-Every logical call has one body and one idempotency key over all its tries, so a retry joins the first try's work or
-gets its answer; the time left travels beside the body, as `X-Deadline-Ms`. A wait that the server names (Retry-After)
-is kept and bounded by the deadline alone; failures that name none (no connection, a proxy's 502) count as `max_tries`.
+- Every logical call has one body and one idempotency key over all its attempts, so a retry joins the first attempt's
+  work or gets its answer. The time left travels beside the body, as `X-Deadline-Ms`.
+- A wait that the server names (Retry-After) is kept and bounded by the deadline alone.
+- Failures that name no wait (no connection, a proxy's 502) count: after `max_tries` of them the error is raised.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TypeVar
 import httpx
 from pydantic import ValidationError
 
-from plaudit.errors import BadRequest, InfraError, PlauditError, UsageError, by_code
+from plaudit.errors import BadRequest, InfraError, PlauditError, Unreachable, UsageError, by_code
 from plaudit.schemas import ProblemDocument
 
 T = TypeVar("T")
@@ -28,15 +29,9 @@ LEAST_WAIT_S = 0.02  # where the server says "at once"
 RETRYABLE = frozenset({429, 502, 503, 504})  # of answers that do not say it themselves
 
 
-class Unreachable(PlauditError):
-    """No answer came: no connection, or it broke, for as many tries as allowed or until the deadline."""
-
-    status, code, title = 503, "unreachable", "Service unreachable"
-
-
 @dataclass(frozen=True, slots=True)
-class Send:
-    """One try: what goes over the wire."""
+class Attempt:
+    """One HTTP request of a call: what goes over the wire."""
 
     method: str
     path: str
@@ -45,67 +40,82 @@ class Send:
     timeout_s: float
 
 
-Outcome = httpx.Response | httpx.TransportError | None
-Steps = Generator[Send | float, Outcome, T]  # a float is a pause in seconds; a pause has no outcome
+AttemptOutcome = httpx.Response | httpx.TransportError | None
+CallSteps = Generator[Attempt | float, AttemptOutcome, T]  # a float is a pause in seconds; a pause has no outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a logical call may take, and how many failures without a named wait it bears."""
+class RetryPolicy:
+    """How long a logical call may take, and how many failures without a named wait it tolerates."""
 
     timeout_s: float = 120.0
     max_tries: int = 6
 
 
-def attempt(
+def send_with_retries(
     method: str,
     path: str,
     headers: Mapping[str, str],
     body: bytes | None,
-    patience: Patience,
+    policy: RetryPolicy,
     *,
-    tell_deadline: bool = False,
-    also: int | None = None,
+    send_deadline: bool = False,
+    accept_status: int | None = None,
     retryable: Set[int] = RETRYABLE,
-) -> Steps[httpx.Response]:
-    """Send, look at the outcome, wait, send again; `also` is an answer, too, though not a 2xx."""
-    until = time.monotonic() + patience.timeout_s
+) -> CallSteps[httpx.Response]:
+    """Send, look at the outcome, wait, send again.
+
+    Args:
+        send_deadline: Whether each attempt says the time left, as `X-Deadline-Ms`.
+        accept_status: A status that is an answer, too, though not a 2xx.
+        retryable: Statuses to retry where the answer is not a problem document that says it.
+
+    Returns:
+        The response. Its steps are carried out by `Client.run` or `AsyncClient.run`.
+
+    Raises:
+        PlauditError: What the last attempt's outcome means.
+    """
+    until = time.monotonic() + policy.timeout_s
     failures = 0
     while True:
-        left = until - time.monotonic()
-        told = {"X-Deadline-Ms": str(max(1, int(left * 1000)))} if tell_deadline else {}
-        outcome = yield Send(method, path, {**headers, **told}, body, max(0.0, left) + GRACE_S)
-        if isinstance(outcome, httpx.Response) and (outcome.is_success or outcome.status_code == also):
+        left_s = until - time.monotonic()
+        deadline = {"X-Deadline-Ms": str(max(1, int(left_s * 1000)))} if send_deadline else {}
+        outcome = yield Attempt(method, path, {**headers, **deadline}, body, max(0.0, left_s) + GRACE_S)
+        if isinstance(outcome, httpx.Response) and (outcome.is_success or outcome.status_code == accept_status):
             return outcome
-        error, again, asked = judge(outcome, retryable)
-        failures += asked is None
-        pause = _pause(failures) if asked is None else max(asked, LEAST_WAIT_S) * random.uniform(1.0, 1.25)
-        if not again or failures >= patience.max_tries or pause >= until - time.monotonic():
+        error, may_retry, retry_after_s = classify(outcome, retryable)
+        if retry_after_s is None:
+            failures += 1
+            pause_s = _backoff_s(failures)
+        else:
+            pause_s = max(retry_after_s, LEAST_WAIT_S) * random.uniform(1.0, 1.25)
+        if not may_retry or failures >= policy.max_tries or pause_s >= until - time.monotonic():
             raise error
-        yield pause
+        yield pause_s
 
 
-def judge(outcome: Outcome, retryable: Set[int] = RETRYABLE) -> tuple[PlauditError, bool, float | None]:
-    """What a try that failed means: the error, whether another try may help, and the wait that the server names."""
+def classify(outcome: AttemptOutcome, retryable: Set[int] = RETRYABLE) -> tuple[PlauditError, bool, float | None]:
+    """What a failed attempt means: the error, whether a retry may help, and the seconds to wait, if the server says."""
     if not isinstance(outcome, httpx.Response):
         text = str(outcome) or type(outcome).__name__
         if isinstance(outcome, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
             return UsageError(text), False, None
         return Unreachable(text), True, None
-    asked = _retry_after(outcome.headers.get("Retry-After"))
+    retry_after_s = _retry_after_s(outcome.headers.get("Retry-After"))
     try:
         problem = ProblemDocument.model_validate_json(outcome.content)
-    except ValidationError:  # a proxy's page, not ours
+    except ValidationError:  # the page of a proxy, not an answer of plaudit
         status = outcome.status_code
-        error = _of_status(status)(f"HTTP {status}: {outcome.text[:200]}", retry_after_s=asked)
-        return error, status in retryable, asked
+        error = _of_status(status)(f"HTTP {status}: {outcome.text[:200]}", retry_after_s=retry_after_s)
+        return error, status in retryable, retry_after_s
     if problem.retry_after_ms is not None:
-        asked = problem.retry_after_ms / 1000
-    error = (by_code(problem.code) or _of_status(problem.status))(problem.detail, retry_after_s=asked)
-    for place in problem.errors or ():
-        error.add_note(str(place))
+        retry_after_s = problem.retry_after_ms / 1000
+    error = (by_code(problem.code) or _of_status(problem.status))(problem.detail, retry_after_s=retry_after_s)
+    for field_error in problem.errors or ():
+        error.add_note(str(field_error))
     error.add_note(f"request {problem.request_id}")
-    return error, problem.retryable, asked
+    return error, problem.retryable, retry_after_s
 
 
 def _of_status(status: int) -> type[PlauditError]:
@@ -122,7 +132,7 @@ def _of_status(status: int) -> type[PlauditError]:
     return by_code(codes.get(status, "")) or (BadRequest if status < 500 else InfraError)
 
 
-def _retry_after(header: str | None) -> float | None:
+def _retry_after_s(header: str | None) -> float | None:
     """Seconds, from either of the header's two forms."""
     if header is None:
         return None
@@ -134,6 +144,6 @@ def _retry_after(header: str | None) -> float | None:
         return None
 
 
-def _pause(failures: int) -> float:
+def _backoff_s(failures: int) -> float:
     """Full jitter: clients that failed together do not come back together."""
     return random.uniform(0.0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**failures))

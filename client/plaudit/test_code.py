@@ -32,7 +32,7 @@ def is_case(node: ast.stmt) -> bool:
 
 
 def has_methods(node: ast.ClassDef) -> bool:
-    return any(isinstance(one, FUNCTIONS) and one.name.startswith("test") for one in node.body)
+    return any(isinstance(child, FUNCTIONS) and child.name.startswith("test") for child in node.body)
 
 
 def is_pytest_class(node: ast.stmt) -> bool:
@@ -40,7 +40,7 @@ def is_pytest_class(node: ast.stmt) -> bool:
 
 
 def is_test_function(node: ast.stmt) -> bool:
-    """A function that pytest would collect; one that wants a candidate is something else's."""
+    """A function that pytest would collect, unless it takes a `candidate`: that is HumanEval's form."""
     if not isinstance(node, FUNCTIONS) or any(argument.arg == "candidate" for argument in node.args.args):
         return False
     rest = node.name.removeprefix("test")
@@ -49,11 +49,11 @@ def is_test_function(node: ast.stmt) -> bool:
 
 def has_tests(tree: ast.Module) -> bool:
     """Whether it defines tests and runs none of them itself."""
-    return kind_of(tree) is not None
+    return runner_of(tree) is not None
 
 
-def kind_of(tree: ast.Module) -> Literal["pytest", "unittest"] | None:
-    """The runner that these definitions wait for; None if they are no tests, or are run by the text itself."""
+def runner_of(tree: ast.Module) -> Literal["pytest", "unittest"] | None:
+    """The runner that these definitions wait for; None if they are not tests, or are run by the text itself."""
     functions = [node for node in tree.body if is_test_function(node)]
     cases = [node for node in tree.body if is_case(node)]
     classes = [node for node in tree.body if is_pytest_class(node)]

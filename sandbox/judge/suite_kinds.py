@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 from functools import lru_cache
 
-from plaudit.test_code import FUNCTIONS, is_case, is_pytest_class, is_test_function, kind_of, parsed
+from plaudit.test_code import FUNCTIONS, is_case, is_pytest_class, is_test_function, parsed, runner_of
 from sandbox.errors import InvalidSuite
 from sandbox.limits import MAX_TESTS
 from sandbox.types import (
@@ -70,11 +70,11 @@ def recognised(suite: Suite, language: str) -> Suite:
         return suite
     if isinstance(suite, ScriptSuite):
         tree = parsed(suite.source)
-        kind = None if tree is None else kind_of(tree)
+        kind = None if tree is None else runner_of(tree)
         return suite if kind is None else KINDS[kind](suite.source, prelude=suite.prelude)
     if isinstance(suite, CheckSuite):
         tree = parsed(suite.test)
-        kind = None if tree is None or defines_check(tree) else kind_of(tree)
+        kind = None if tree is None or defines_check(tree) else runner_of(tree)
         return suite if kind is None else KINDS[kind](suite.test, (), suite.entry_point, suite.prelude)
     return of_asserts(suite) if isinstance(suite, AssertSuite) else suite
 
@@ -89,7 +89,7 @@ def of_asserts(suite: AssertSuite) -> Suite:
     trees = [parsed(text) for text in suite.asserts]
     if any(tree is None for tree in trees):
         return suite
-    kinds = [None if tree is None else kind_of(tree) for tree in trees]
+    kinds = [None if tree is None else runner_of(tree) for tree in trees]
     if not any(kinds):
         return suite
     quiet = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.ClassDef, *FUNCTIONS)

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from plaudit.integrations import batcher
-from plaudit.integrations.batcher import Rater
+from plaudit.integrations.batcher import RewardBatcher
 from sandbox.capabilities import HostCapabilities
 from support import clients
 from support.broker import Broker
@@ -76,7 +76,7 @@ def verl_reward_loop(wheels: Path) -> RewardLoop:
 @pytest.fixture
 async def nothing_left_open(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Plug-ins live as long as their trainer; here they give their connections back."""
-    made: set[Rater] = set()
+    made: set[RewardBatcher] = set()
     monkeypatch.setattr(batcher, "_alive", made)
     yield
     for rater in made:

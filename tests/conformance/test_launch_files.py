@@ -14,7 +14,7 @@ import yaml
 
 from support.clients import unpacked
 
-RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+RECIPES = Path(__file__).parents[2] / "training" / "rl" / "recipes"
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,6 @@ def test_openrlhf_takes_every_flag(tmp_path: Path, wheels: Path) -> None:
 def test_both_name_the_function_that_the_reward_file_has(script: str, tmp_path: Path) -> None:
     import runpy
 
-    assert "training/recipes/reward_func.py" in "\n".join(launched(script, tmp_path))
+    assert "training/rl/recipes/reward_func.py" in "\n".join(launched(script, tmp_path))
     found = runpy.run_path(str(RECIPES / "reward_func.py"))
     assert callable(found["compute_score" if script == "verl_ray.sh" else "reward_func"])

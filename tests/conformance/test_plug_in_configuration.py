@@ -14,9 +14,10 @@ import numpy
 import pytest
 
 from plaudit.errors import Invalid, PlauditError
-from plaudit.integrations import rewards
-from plaudit.integrations.batcher import Misconfigured, Rater
-from plaudit.schemas import CompletionReward, Component, Problem
+from plaudit.integrations import areal, openrlhf, skyrl, slime, trl, verifiers, verl
+from plaudit.integrations.batcher import RewardBatcher
+from plaudit.integrations.config import Misconfigured
+from plaudit.schemas import CompletionReward, Component, ResultError
 from support.plug_ins import BAD, GOOD, PLUG_INS, PROMPT, TESTS, answered, rewards_of
 from support.scripted import Scripted
 from support.stack import Stack
@@ -53,17 +54,17 @@ def test_a_label_without_tests_is_raised_by_row_and_field(label: Any, scripted: 
     desk = scripted.says(answered)
     batch: dict[str, Any] = {"prompts": [PROMPT] * 3, "completions": [GOOD] * 3, "quiz": [TESTS, TESTS, label]}
     with pytest.raises(ValueError, match=r"^row 2: quiz: ") as raised:
-        rewards.trl(scripted.url, column="quiz")(**batch)
+        trl.reward_function(scripted.url, column="quiz")(**batch)
     assert isinstance(raised.value, Invalid)
     assert desk.calls == []  # nothing was asked for
-    assert rewards.trl(scripted.url, column="quiz", reward="model")(**batch) == [1.0] * 3
+    assert trl.reward_function(scripted.url, column="quiz", reward="model")(**batch) == [1.0] * 3
 
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are(scripted: Scripted) -> None:
     scripted.says(answered)
     with pytest.raises(Misconfigured, match=r"test: the data set has no such column.*; there are answer, tests"):
-        rewards.trl(scripted.url, column="test")(prompts=["p"], completions=[GOOD], tests=[TESTS], answer=[1])
-    assert rewards.trl(scripted.url, column="test", reward="model")(prompts=["p"], completions=[GOOD]) == [1.0]
+        trl.reward_function(scripted.url, column="test")(prompts=["p"], completions=[GOOD], tests=[TESTS], answer=[1])
+    assert trl.reward_function(scripted.url, column="test", reward="model")(prompts=["p"], completions=[GOOD]) == [1.0]
 
 
 WITH_FALLBACK = {"verl", "verl, plain", "verl, batch", "openrlhf", "slime"}
@@ -82,7 +83,7 @@ def test_every_plug_in_raises_a_label_without_tests_whatever_the_fallback(
 
 def test_a_bad_label_among_rows_in_flight_costs_its_own_row_only(scripted: Scripted) -> None:
     scripted.says(answered)
-    compute_score = rewards.verl(scripted.url, gather_s=0.2)
+    compute_score = verl.compute_score(scripted.url, gather_s=0.2)
 
     async def many() -> list[Any]:
         labels = [TESTS, None, TESTS]
@@ -110,7 +111,7 @@ def test_a_bad_label_among_rows_in_flight_costs_its_own_row_only(scripted: Scrip
     ids=repr,
 )
 def test_what_can_be_read_is_read(label: Any, stack: Stack) -> None:
-    found = rewards.trl(stack.url)(prompts=[PROMPT] * 2, completions=[GOOD, BAD], tests=[label] * 2)
+    found = trl.reward_function(stack.url)(prompts=[PROMPT] * 2, completions=[GOOD, BAD], tests=[label] * 2)
     assert found[0] is not None
     assert found[0] >= 1.0 > (found[1] or 0.0)
 
@@ -118,17 +119,17 @@ def test_what_can_be_read_is_read(label: Any, stack: Stack) -> None:
 # --- options ---------------------------------------------------------------------------------------------------------
 
 MAKERS = (
-    rewards.trl,
-    rewards.verl,
-    rewards.verl_blocking,
-    rewards.verl_batch,
-    rewards.openrlhf,
-    rewards.openrlhf_step,
-    rewards.slime,
-    rewards.areal,
-    rewards.skyrl,
-    rewards.verifiers,
-    Rater,
+    trl.reward_function,
+    verl.compute_score,
+    verl.compute_score_blocking,
+    verl.compute_score_batch,
+    openrlhf.reward_func,
+    openrlhf.agent_step,
+    slime.custom_rm,
+    areal.reward_fn,
+    skyrl.env_mixin,
+    verifiers.reward_func,
+    RewardBatcher,
 )
 URL = "http://127.0.0.1:9"
 
@@ -153,11 +154,11 @@ def test_an_option_that_does_not_exist_is_raised_where_it_is_written(make: Any, 
 
 def test_options_of_one_plug_in_are_suggested_and_not_taken_by_others() -> None:
     with pytest.raises(TypeError, match="did you mean 'column'"):
-        rewards.trl(URL, colum="x")  # type: ignore[call-arg]
+        trl.reward_function(URL, colum="x")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="did you mean 'fallback'"):
-        rewards.verl(URL, fall_back=0.0)  # type: ignore[call-arg]
+        verl.compute_score(URL, fall_back=0.0)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="no option 'fallback'"):
-        rewards.trl(URL, fallback=0.0)  # type: ignore[call-arg]
+        trl.reward_function(URL, fallback=0.0)  # type: ignore[call-arg]
 
 
 VALUES: list[tuple[dict[str, Any], str]] = [
@@ -195,9 +196,9 @@ def test_a_value_that_cannot_be_is_raised_where_it_is_written(options: dict[str,
 
 def test_an_address_a_column_or_a_fallback_that_cannot_be_is_raised() -> None:
     for make, words in (
-        (lambda: rewards.trl("127.0.0.1:8000"), "url: '127.0.0.1:8000' does not begin with http"),
-        (lambda: rewards.trl(URL, column=""), "column: '' is not a name"),
-        (lambda: rewards.verl(URL, fallback=math.nan), "fallback: nan is not a number"),
+        (lambda: trl.reward_function("127.0.0.1:8000"), "url: '127.0.0.1:8000' does not begin with http"),
+        (lambda: trl.reward_function(URL, column=""), "column: '' is not a name"),
+        (lambda: verl.compute_score(URL, fallback=math.nan), "fallback: nan is not a number"),
     ):
         with pytest.raises(ValueError, match=words):
             make()
@@ -219,14 +220,14 @@ def test_what_this_service_does_not_take_is_raised_at_the_first_call(
     options: dict[str, Any], words: str, stack: Stack
 ) -> None:
     with pytest.raises(PlauditError, match=words):
-        rewards.trl(stack.url, **options)(prompts=[PROMPT] * 4, completions=[GOOD] * 4, tests=[TESTS] * 4)
+        trl.reward_function(stack.url, **options)(prompts=[PROMPT] * 4, completions=[GOOD] * 4, tests=[TESTS] * 4)
     with pytest.raises(PlauditError, match=words):
-        rewards.verl_blocking(stack.url, fallback=0.0, **options)("taco", GOOD, TESTS)
+        verl.compute_score_blocking(stack.url, fallback=0.0, **options)("taco", GOOD, TESTS)
 
 
 def test_a_language_that_the_service_lacks_is_raised_and_no_column_of_none(scripted: Scripted) -> None:
     def lacks(asked: Any) -> Any:
-        error = Problem(code="language_unavailable", detail="rust is not installed")
+        error = ResultError(code="language_unavailable", detail="rust is not installed")
         part = Component(status="invalid", error=error)
         bad = CompletionReward(status="invalid", trainable=False, components={"tests": part})
         answer = answered(asked)
@@ -235,4 +236,4 @@ def test_a_language_that_the_service_lacks_is_raised_and_no_column_of_none(scrip
 
     scripted.says(lacks)
     with pytest.raises(ValueError, match="language: rust is not installed"):
-        rewards.trl(scripted.url, language="rust")(prompts=[PROMPT], completions=[GOOD], tests=[TESTS])
+        trl.reward_function(scripted.url, language="rust")(prompts=[PROMPT], completions=[GOOD], tests=[TESTS])

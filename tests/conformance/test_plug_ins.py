@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from plaudit.errors import NoWorker, Overloaded, PlauditError, TooLarge, Unauthorized
-from plaudit.integrations import rewards
-from plaudit.integrations.batcher import Rater, Row
-from plaudit.schemas import CompletionReward, Component, Problem
+from plaudit.integrations import areal, openrlhf, skyrl, slime, trl, verifiers, verl
+from plaudit.integrations.batcher import RewardBatcher
+from plaudit.integrations.rows import TrainerRow
+from plaudit.schemas import CompletionReward, Component, ResultError
 from plaudit.tests_first import unit
 from support import clients
 from support.plug_ins import BAD, GOOD, NONE, PLUG_INS, PROMPT, TESTS, TIE, about, answered, rewards_of, sample
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left_open")
 
 
 def test_trl(stack: Stack) -> None:
-    reward = rewards.trl(stack.url)
+    reward = trl.reward_function(stack.url)
     assert reward.__name__ == "plaudit"
     logged: dict[str, Any] = {}
     found = reward(
@@ -56,15 +57,17 @@ def test_trl_with_conversations_and_the_model_where_it_is_asked_for_by_name(stac
         body = {"items": [{"prompt": prompts[0], "completions": [GOOD, BAD, NONE]}]}
         scores = [one["score"] for one in http.post("/score", json=body).json()["results"][0]["completions"]]
     batch: dict[str, Any] = {"prompts": prompts, "completions": said, "unit_tests": [TESTS, TESTS, TESTS]}
-    assert rewards.trl(stack.url, column="unit_tests")(**batch) == about(1.0, 0.5, 0.0)
-    assert rewards.trl(stack.url, column="unit_tests", reward="tests")(**batch) == [1.0, 0.5, 0.0]
+    assert trl.reward_function(stack.url, column="unit_tests")(**batch) == about(1.0, 0.5, 0.0)
+    assert trl.reward_function(stack.url, column="unit_tests", reward="tests")(**batch) == [1.0, 0.5, 0.0]
     for asked in ({"reward": "model"}, {"spec": {"terms": [{"name": "m", "type": "score"}]}}):
-        found = rewards.trl(stack.url, column="unit_tests", **asked)(**batch | {"unit_tests": [TESTS, "no", None]})
+        found = trl.reward_function(stack.url, column="unit_tests", **asked)(
+            **batch | {"unit_tests": [TESTS, "no", None]}
+        )
         assert found == pytest.approx(scores, abs=1e-4)
 
 
 async def test_verl(stack: Stack) -> None:
-    compute_score = rewards.verl(stack.url)
+    compute_score = verl.compute_score(stack.url)
     assert inspect.iscoroutinefunction(compute_score)  # by this verl tells the two ways apart
     calls = [
         compute_score(data_source="taco", solution_str=text, ground_truth=TESTS, extra_info={"prompt": PROMPT})
@@ -77,10 +80,10 @@ async def test_verl(stack: Stack) -> None:
 
 
 def test_verl_s_plain_and_batch_managers(stack: Stack) -> None:
-    plain = rewards.verl_blocking(stack.url)
+    plain = verl.compute_score_blocking(stack.url)
     assert not inspect.iscoroutinefunction(plain)
     one = plain(data_source="taco", solution_str=GOOD, ground_truth=TESTS, extra_info=None)
-    many = rewards.verl_batch(stack.url)(
+    many = verl.compute_score_batch(stack.url)(
         data_sources=["taco"] * 2, solution_strs=[GOOD, BAD], ground_truths=[TESTS] * 2, extra_infos=[None] * 2
     )
     assert [one["score"], *(row["score"] for row in many)] == about(1.0, 1.0, 0.5)
@@ -90,7 +93,8 @@ async def test_openrlhf_loads_the_file_and_calls_it(stack: Stack, wheels: Path, 
     agent = clients.openrlhf_agent(wheels)
     file = tmp_path / "reward.py"
     file.write_text(
-        f"from plaudit.integrations.rewards import openrlhf\nreward_func = openrlhf({stack.url!r}, reward='tests')\n"
+        "from plaudit.integrations import openrlhf\n"
+        f"reward_func = openrlhf.reward_func({stack.url!r}, reward='tests')\n"
     )
     executor = agent.SingleTurnAgentExecutor(str(file))
     (found,) = await executor._fetch_rewards_via_func([PROMPT + BAD], [PROMPT], [TESTS])
@@ -104,7 +108,7 @@ async def test_openrlhf_loads_the_file_and_calls_it(stack: Stack, wheels: Path, 
 
 async def test_openrlhf_s_agents(stack: Stack, wheels: Path) -> None:
     agent = clients.openrlhf_agent(wheels)
-    judge = rewards.openrlhf_step(stack.url, reward="tests")
+    judge = openrlhf.agent_step(stack.url, reward="tests")
 
     class Coder(agent.AgentInstanceBase):
         def __init__(self) -> None: ...
@@ -118,7 +122,7 @@ async def test_openrlhf_s_agents(stack: Stack, wheels: Path) -> None:
 
 
 async def test_slime_alone_and_in_groups(stack: Stack) -> None:
-    custom_rm = rewards.slime(stack.url)
+    custom_rm = slime.custom_rm(stack.url)
     plain, keyed = types.SimpleNamespace(reward_key=None), types.SimpleNamespace(reward_key="score")
     assert [await custom_rm(plain, sample(BAD))] == about(0.5)
     assert await custom_rm(plain, [sample(GOOD), sample(BAD)]) == about(1.0, 0.5)
@@ -126,7 +130,7 @@ async def test_slime_alone_and_in_groups(stack: Stack) -> None:
 
 
 def test_areal_from_another_process(stack: Stack) -> None:
-    reward_fn = rewards.areal(stack.url)
+    reward_fn = areal.reward_fn(stack.url)
     assert [reward_fn(PROMPT, GOOD, [1], [2], tests=TESTS)] == about(1.0)  # connected, and pickled all the same
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         assert [pool.submit(reward_fn, PROMPT, BAD, [1], [2], tests=TESTS).result(60)] == about(0.5)
@@ -142,7 +146,7 @@ def test_skyrl_with_its_own_base_class(stack: Stack, wheels: Path) -> None:
     sys.modules["skyrl_gym"].Env = core.Env  # type: ignore[attr-defined]
     base = clients._load("skyrl_gym.envs.base_text_env", root / "envs" / "base_text_env.py")
 
-    class Code(rewards.skyrl(stack.url), base.BaseTextEnv):  # type: ignore[misc]
+    class Code(skyrl.env_mixin(stack.url), base.BaseTextEnv):  # type: ignore[misc]
         pass
 
     env = Code({}, {"reward_spec": {"ground_truth": TESTS}})
@@ -155,7 +159,7 @@ def test_skyrl_with_its_own_base_class(stack: Stack, wheels: Path) -> None:
 
 
 async def test_verifiers(stack: Stack) -> None:
-    reward = rewards.verifiers(stack.url)
+    reward = verifiers.reward_func(stack.url)
     said = [{"role": "assistant", "content": BAD}]
     ask: dict[str, Any] = {"prompt": PROMPT, "completion": said, "state": {}, "task": ""}
     assert [await reward(answer="", info={"tests": TESTS}, **ask)] == about(0.5)
@@ -169,24 +173,24 @@ def test_a_method_of_solution_is_found_by_its_name_and_the_asked_language_wins(s
     leet = "```python\nclass Solution:\n    def add(self, a, b):\n        return a + b\n```\n```text\n3\n```"
     label = {"inputs": ["1\n2"], "outputs": ["3"], "fn_name": "add"}
     for reward in ("auto", "tests"):
-        judge = rewards.trl(stack.url, reward=reward)  # type: ignore[typeddict-item]
+        judge = trl.reward_function(stack.url, reward=reward)  # type: ignore[typeddict-item]
         assert judge(prompts=[PROMPT], completions=[leet], tests=[label]) == about(1.0)
 
 
 def test_tests_and_model_together(stack: Stack) -> None:
     spec = {"terms": [{"name": "t", "type": "execute", "weight": 2.0}, {"name": "rm", "type": "score"}]}
-    rater = Rater(stack.url, spec=spec)
-    good, bad = rater.rate([Row(PROMPT, GOOD, TESTS), Row(PROMPT, BAD, TESTS)])
+    batcher = RewardBatcher(stack.url, spec=spec)
+    good, bad = batcher.rewards([TrainerRow(PROMPT, GOOD, TESTS), TrainerRow(PROMPT, BAD, TESTS)])
     assert (good.pass_rate, bad.pass_rate) == (1.0, 0.5)
     assert good.reward == pytest.approx(2.0 + (good.rm or 0))
 
 
 def test_a_row_that_cannot_be_rated_does_not_take_its_neighbours_along(stack: Stack) -> None:
     book = "```python\n" + "x = 1\n" * 60_000 + "```"
-    rows = [Row(PROMPT, GOOD, TESTS), Row(PROMPT, book, TESTS), Row(PROMPT, BAD, TESTS)]
-    first, second, third = Rater(stack.url).rate(rows)
+    rows = [TrainerRow(PROMPT, GOOD, TESTS), TrainerRow(PROMPT, book, TESTS), TrainerRow(PROMPT, BAD, TESTS)]
+    first, second, third = RewardBatcher(stack.url).rewards(rows)
     assert [first.reward, third.reward] == about(1.0, 0.5)
-    assert (second.reward, type(second.why)) == (None, TooLarge)
+    assert (second.reward, type(second.error)) == (None, TooLarge)
 
 
 # --- one request for a group -----------------------------------------------------------------------------------------
@@ -195,7 +199,7 @@ def test_a_row_that_cannot_be_rated_does_not_take_its_neighbours_along(stack: St
 def struck(asked: Any, *, retryable: bool = True) -> Any:
     """The same, but the last completion was struck by a fault of ours."""
     answer = answered(asked)
-    error = Problem(code="infra_error" if retryable else "poisoned", detail="by the script", retryable=retryable)
+    error = ResultError(code="infra_error" if retryable else "poisoned", detail="by the script", retryable=retryable)
     part = Component(status="infra_error", error=error)
     bad = CompletionReward(status="infra_error", trainable=False, components={"tests": part})
     last = answer.results[-1]
@@ -205,7 +209,7 @@ def struck(asked: Any, *, retryable: bool = True) -> Any:
 
 def test_a_batch_is_one_request_with_an_item_a_group(scripted: Scripted) -> None:
     desk = scripted.says(answered)
-    found = rewards.trl(scripted.url)(prompts=["a"] * 4 + ["b"] * 4, completions=[GOOD] * 8, tests=[TESTS] * 8)
+    found = trl.reward_function(scripted.url)(prompts=["a"] * 4 + ["b"] * 4, completions=[GOOD] * 8, tests=[TESTS] * 8)
     assert found == [1.0] * 8
     (asked,) = desk.calls
     assert [len(item.completions) for item in asked.items] == [4, 4]
@@ -213,14 +217,14 @@ def test_a_batch_is_one_request_with_an_item_a_group(scripted: Scripted) -> None
 
 async def test_samples_of_many_tasks_share_a_request(scripted: Scripted) -> None:
     desk = scripted.says(answered)
-    compute_score = rewards.verl(scripted.url, gather_s=0.05)
+    compute_score = verl.compute_score(scripted.url, gather_s=0.05)
     await asyncio.gather(*(compute_score("taco", GOOD, TESTS, {"prompt": PROMPT}) for _ in range(16)))
     assert [[len(item.completions) for item in asked.items] for asked in desk.calls] == [[16]]
 
 
 def test_samples_of_many_threads_share_a_request(scripted: Scripted) -> None:
     desk = scripted.says(answered)
-    reward_func = rewards.openrlhf(scripted.url, gather_s=0.3)
+    reward_func = openrlhf.reward_func(scripted.url, gather_s=0.3)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: reward_func([PROMPT + GOOD], [PROMPT], [TESTS]), range(8)))
     assert [one["rewards"] for one in found] == [[1.0]] * 8
@@ -244,65 +248,65 @@ def test_an_outage_that_lasts_is_raised_and_one_that_passes_is_waited_for(name: 
 
 def test_trl_gets_none_for_the_rows_that_were_struck_and_only_for_them(scripted: Scripted) -> None:
     scripted.says(struck)
-    reward = rewards.trl(scripted.url, timeout_s=1.5)
+    reward = trl.reward_function(scripted.url, timeout_s=1.5)
     ask: dict[str, Any] = {"prompts": [PROMPT] * 3, "completions": [GOOD] * 3, "tests": [TESTS] * 3}
     assert reward(**ask) == [1.0, 1.0, None]
     scripted.says(struck, answered)
-    assert rewards.trl(scripted.url, timeout_s=20.0)(**ask) == [1.0] * 3  # asked again, and mended
+    assert trl.reward_function(scripted.url, timeout_s=20.0)(**ask) == [1.0] * 3  # asked again, and mended
     desk = scripted.says(lambda asked: struck(asked, retryable=False))
-    assert rewards.trl(scripted.url, timeout_s=20.0)(**ask) == [1.0, 1.0, None]
+    assert trl.reward_function(scripted.url, timeout_s=20.0)(**ask) == [1.0, 1.0, None]
     assert len(desk.calls) == 1  # what no try mends is not tried again
     scripted.says(OUTAGE)
-    assert rewards.trl(scripted.url, timeout_s=0.5)(**ask) == [None] * 3
-    assert rewards.trl("http://127.0.0.1:9", timeout_s=0.5)(**ask) == [None] * 3  # nobody there
+    assert trl.reward_function(scripted.url, timeout_s=0.5)(**ask) == [None] * 3
+    assert trl.reward_function("http://127.0.0.1:9", timeout_s=0.5)(**ask) == [None] * 3  # nobody there
 
 
 def test_a_wrong_key_is_said_at_once(scripted: Scripted) -> None:
     scripted.says(Unauthorized("by the script"))
     with pytest.raises(Unauthorized):
-        rewards.trl(scripted.url)(prompts=[PROMPT], completions=[GOOD], tests=[TESTS])
+        trl.reward_function(scripted.url)(prompts=[PROMPT], completions=[GOOD], tests=[TESTS])
 
 
 async def test_a_fallback_says_that_it_is_one(scripted: Scripted) -> None:
     scripted.says(OUTAGE)
     options: dict[str, Any] = {"fallback": -1.0, "timeout_s": 0.5}
     numbers = {"score": -1.0, "reward_ok": 0.0, "pass_rate": 0.0, "rm": 0.0}
-    assert await rewards.verl(scripted.url, **options)("taco", GOOD, TESTS) == numbers
-    told = await asyncio.to_thread(rewards.openrlhf(scripted.url, **options), [GOOD], [PROMPT], [TESTS])
+    assert await verl.compute_score(scripted.url, **options)("taco", GOOD, TESTS) == numbers
+    told = await asyncio.to_thread(openrlhf.reward_func(scripted.url, **options), [GOOD], [PROMPT], [TESTS])
     assert (told["rewards"], told["extra_logs"]["reward_ok"]) == ([-1.0], [0.0])
     one = sample(GOOD)
-    assert await rewards.slime(scripted.url, **options)(types.SimpleNamespace(reward_key=None), one) == -1.0
+    assert await slime.custom_rm(scripted.url, **options)(types.SimpleNamespace(reward_key=None), one) == -1.0
     assert one.remove_sample is True
 
 
 async def test_a_rubric_that_would_make_exceptions_zeros_gets_nan_and_an_error(scripted: Scripted) -> None:
     scripted.says(OUTAGE)
     state: dict[str, Any] = {}
-    found = await rewards.verifiers(scripted.url, timeout_s=0.5)(PROMPT, GOOD, "", {"tests": TESTS}, state)
+    found = await verifiers.reward_func(scripted.url, timeout_s=0.5)(PROMPT, GOOD, "", {"tests": TESTS}, state)
     assert math.isnan(found)
     assert isinstance(state["error"], PlauditError)
 
 
 def test_every_plug_in_can_be_pickled() -> None:
     for make in (
-        rewards.trl,
-        rewards.verl,
-        rewards.verl_blocking,
-        rewards.verl_batch,
-        rewards.openrlhf,
-        rewards.openrlhf_step,
-        rewards.slime,
-        rewards.areal,
-        rewards.verifiers,
+        trl.reward_function,
+        verl.compute_score,
+        verl.compute_score_blocking,
+        verl.compute_score_batch,
+        openrlhf.reward_func,
+        openrlhf.agent_step,
+        slime.custom_rm,
+        areal.reward_fn,
+        verifiers.reward_func,
     ):
         again = pickle.loads(pickle.dumps(make("http://127.0.0.1:9", timeout_s=3.0)))
-        assert again.args[0].timeout_s == 3.0
+        assert again.args[0].config.timeout_s == 3.0
 
 
 def test_no_trainer_is_imported() -> None:
     import subprocess
 
     heavy = {"torch", "trl", "verl", "ray", "transformers", "fastapi", "redis"}
-    code = f"import sys, plaudit.integrations.rewards; print(*{heavy} & set(sys.modules))"
+    code = f"import sys, plaudit.integrations.trl, plaudit.integrations.verl; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -8,6 +8,7 @@ yaml NAME, sh    parsed; keys, flags and URLs must be those that the trainer (an
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -72,7 +73,12 @@ def test_the_python_of_a_page_runs(page: Path, stack: Stack) -> None:
     argv = [sys.executable, "-W", "ignore::ResourceWarning", "-c", code.replace(WRITTEN, stack.url)]
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=60, cwd=folder, env={**stack.environ, "PYTHONPATH": str(ROOT)}
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=folder,
+            env={**stack.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'client'}"},
         )
     assert done.returncode == 0, done.stderr[-2000:]
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from plaudit.client import AsyncClient, Client
+from plaudit import AsyncClient, Client
 from plaudit.errors import Conflict, NotFound
 from plaudit.schemas import ExecuteItem, ExecuteRequest, ExecuteResult, StdioTestCase, StdioTests
 from support.stack import Stack, wait_for

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from plaudit.client import Client
+from plaudit import Client
 from plaudit.schemas import RewardItem
 from plaudit.tests_first import SMALLEST_STEP
 from support.stack import Stack

@@ -1,4 +1,4 @@
-"""Every plug-in of `plaudit.integrations.rewards` as its trainer would call it, and what a scripted desk answers it."""
+"""Every plug-in of `plaudit.integrations` as its trainer would call it, and what a scripted desk answers it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from plaudit.integrations import rewards
+from plaudit.integrations import areal, openrlhf, skyrl, slime, verifiers, verl
 from plaudit.schemas import CompletionReward, Component, GroupStatistics, RewardAnswer, RewardResult, Timing
 from plaudit.tests_first import SMALLEST_STEP
 
@@ -58,15 +58,15 @@ def rewards_of(url: str, label: Any = TESTS, **options: Any) -> dict[str, Callab
     plain = types.SimpleNamespace(reward_key=None)
 
     def episode() -> Any:
-        return type("Env", (rewards.skyrl(url, **options),), {})({}, {"reward_spec": {"ground_truth": label}})
+        return type("Env", (skyrl.env_mixin(url, **options),), {})({}, {"reward_spec": {"ground_truth": label}})
 
     return {
-        "verl": lambda: run(rewards.verl(url, **options), "taco", GOOD, label),
-        "verl, plain": lambda: rewards.verl_blocking(url, **options)("taco", GOOD, label),
-        "verl, batch": lambda: rewards.verl_batch(url, **options)(["taco"], [GOOD], [label]),
-        "openrlhf": lambda: rewards.openrlhf(url, **options)([GOOD], [PROMPT], [label]),
-        "slime": lambda: run(rewards.slime(url, **options), plain, sample(GOOD, label)),
-        "areal": lambda: rewards.areal(url, **options)(PROMPT, GOOD, [1], [1], tests=label),
+        "verl": lambda: run(verl.compute_score(url, **options), "taco", GOOD, label),
+        "verl, plain": lambda: verl.compute_score_blocking(url, **options)("taco", GOOD, label),
+        "verl, batch": lambda: verl.compute_score_batch(url, **options)(["taco"], [GOOD], [label]),
+        "openrlhf": lambda: openrlhf.reward_func(url, **options)([GOOD], [PROMPT], [label]),
+        "slime": lambda: run(slime.custom_rm(url, **options), plain, sample(GOOD, label)),
+        "areal": lambda: areal.reward_fn(url, **options)(PROMPT, GOOD, [1], [1], tests=label),
         "skyrl": lambda: episode().step(GOOD),
-        "verifiers": lambda: run(rewards.verifiers(url, **options), PROMPT, GOOD, "", {"tests": label}),
+        "verifiers": lambda: run(verifiers.reward_func(url, **options), PROMPT, GOOD, "", {"tests": label}),
     }

@@ -30,8 +30,8 @@ from plaudit.schemas import (
     LanguageInfo,
     ModelInfo,
     ModelRef,
-    Problem,
     ProgramResult,
+    ResultError,
     RewardAnswer,
     RewardRequest,
     RewardResult,
@@ -156,9 +156,9 @@ def _printed(order: RunRequest) -> bytes:
     return cell if any(name == "cells.json" for name, _ in order.files) else b"1\n"
 
 
-def _problem(word: str) -> Problem:
+def _problem(word: str) -> ResultError:
     codes = {"infra_error": "poisoned", "timeout_queue": "deadline"}
-    return Problem(code=codes.get(word, word), detail="by the script", retryable=word == "timeout_queue")
+    return ResultError(code=codes.get(word, word), detail="by the script", retryable=word == "timeout_queue")
 
 
 def ran(stdout: bytes, exit_code: int = 0) -> RunResult:

@@ -139,7 +139,7 @@ def endpoints() -> str:
 
 
 def error_codes() -> str:
-    unsent = (errors.HostLacks, errors.UsageError, errors.ClientClosed)  # two end a command; nobody reads the third
+    unsent = (errors.HostLacks, errors.UsageError, errors.Unreachable, errors.ClientClosed)  # no answers
     tree = errors._tree(errors.PlauditError)
     kinds = [kind for kind in tree if kind.__module__ == errors.__name__ and kind not in unsent]
     kinds.sort(key=lambda kind: (kind.status, kind.code))

@@ -24,6 +24,14 @@ def loaded_by(*modules: str) -> set[str]:
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
+        (
+            ("plaudit", "plaudit.cli"),
+            {"pydantic", "httpx", "torch", "fastapi", "redis", "service", "sandbox", "training"},
+        ),
+        (
+            ("plaudit.client", "plaudit.integrations.trl", "plaudit.integrations.verl"),
+            {"torch", "trl", "verl", "fastapi", "redis", "service", "sandbox", "training"},
+        ),
         (("service.api.app", "service.api.server", "service.cli"), {"torch", "transformers", "tokenizers", "numpy"}),
         (("service.cli", "service.up.launcher"), {"torch", "transformers", "fastapi", "redis", "pyseccomp"}),
         (("service.worker.main", "service.worker.execute"), {"torch", "transformers", "fastapi", "uvicorn"}),

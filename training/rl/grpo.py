@@ -62,9 +62,9 @@ def rows(problems: Sequence[Problem], head: Callable[[str], str]) -> list[dict[s
 
 def reward_of(kind: str, url: str, api_key: str | None = None) -> Callable[..., list[float | None]]:
     """A TRL reward function that asks the service under the plain prompt, without the generator's special tokens."""
-    from plaudit.integrations.rewards import trl
+    from plaudit.integrations.trl import reward_function
 
-    asking = trl(url, api_key, column="tests", name=kind, spec=REWARDS[kind], extract="none")
+    asking = reward_function(url, api_key, column="tests", name=kind, spec=REWARDS[kind], extract="none")
 
     def reward(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
         return asking(prompts=columns.pop("asked"), completions=completions, **columns)

@@ -25,8 +25,8 @@ from plaudit.schemas import (
     ExecuteItem,
     ExecuteRequest,
     LimitsSpec,
-    Problem,
     ProgramResult,
+    ResultError,
     ScoreItem,
     ScoreRequest,
     Status,
@@ -213,7 +213,7 @@ class CompatCall:
         return LimitsSpec.model_validate(limits)
 
 
-def raise_for(status: Status, problem: Problem | None) -> None:
+def raise_for(status: Status, problem: ResultError | None) -> None:
     """Raise the error that a status other than "ok" stands for."""
     detail = f"{problem.code}: {problem.detail}" if problem is not None else status
     if status == "timeout_queue":

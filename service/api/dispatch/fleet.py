@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from plaudit.errors import BrokerUnavailable, NotFound, NoWorker, Overloaded
 from plaudit.schemas import LanguageInfo, ModelInfo
-from service.queue.activation import Activations
+from service.queue.activation import Activations, ActiveRevision
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
 from service.queue.producer import Load, Queue, Worker
 from service.settings import Settings

@@ -24,10 +24,10 @@ from plaudit.schemas import (
     ExecuteResult,
     FunctionTests,
     HelperProgram,
-    Problem,
     ProgramResult,
     PytestTests,
     RefTests,
+    ResultError,
     ScriptTests,
     StdioTests,
     StopAfter,
@@ -121,7 +121,7 @@ class ExecuteGroup:
         try:
             language = resolve(item.language)
         except UnsupportedLanguage as error:
-            problem = Problem(code="language_unknown", detail=str(error))
+            problem = ResultError(code="language_unknown", detail=str(error))
             return ProgramResult(status="invalid", trainable=False, error=problem)
         stop_after = (
             item.stop.after if isinstance(item.stop, StopAfter) else {"never": None, "first_failure": 1}[item.stop]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from plaudit.schemas import Completeness, Problem
+from plaudit.schemas import Completeness, ResultError
 from service.api.dispatch.submission import Submission
 from service.api.dispatch.tasks import gather_or_cancel
 from service.jobs import Failed, Job
@@ -41,9 +41,9 @@ async def collect(plan: RequestPlan[Result], submission: Submission) -> list[Res
     return await gather_or_cancel(map(reported, range(len(plan))))
 
 
-def problem_of(failed: Failed) -> Problem:
+def problem_of(failed: Failed) -> ResultError:
     """A job's failure as an answer tells it."""
-    return Problem(code=failed.code, detail=failed.detail, retryable=failed.retryable)
+    return ResultError(code=failed.code, detail=failed.detail, retryable=failed.retryable)
 
 
 def completeness(statuses: Iterable[str]) -> Completeness:

@@ -18,7 +18,7 @@ from plaudit.schemas import (
     ExecuteItem,
     ExecuteResult,
     ModelRef,
-    Problem,
+    ResultError,
     RewardItem,
     RewardRequest,
     RewardResult,
@@ -194,6 +194,6 @@ def _execute_item(item: RewardItem) -> ExecuteItem:
 
 
 def _no_scores(item: RewardItem, error: PlauditError) -> ScoreResult:
-    problem = Problem(code=error.code, detail=error.detail, retryable=error.retryable)
+    problem = ResultError(code=error.code, detail=error.detail, retryable=error.retryable)
     missing = no_score("infra_error", problem)
     return ScoreResult(id=item.id, best=None, completions=[missing] * len(item.completions))

@@ -27,9 +27,9 @@ from plaudit.schemas import (
     ExecuteTerm,
     FormatTerm,
     GroupStatistics,
-    Problem,
     ProgramResult,
     RankResult,
+    ResultError,
     RewardItem,
     RewardResult,
     RewardSpec,
@@ -165,7 +165,7 @@ def _execute_value(term: ExecuteTerm, program: ProgramResult) -> Component:
     if program.status != "ok" or program.pass_rate is None:
         return Component(status=program.status, error=program.error)
     if program.total == 0:
-        problem = Problem(code="unjudgeable", detail="none of the tests can be judged, so there is no pass rate")
+        problem = ResultError(code="unjudgeable", detail="none of the tests can be judged, so there is no pass rate")
         return Component(status="invalid", verdict=program.verdict, error=problem)
     value = program.pass_rate if term.policy == "pass_rate" else float(program.passed == program.total)
     return Component(status="ok", value=value, verdict=program.verdict)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from plaudit.errors import Invalid
 from plaudit.languages import UnsupportedLanguage, resolve
-from plaudit.schemas import LimitsSpec, Problem, Status
+from plaudit.schemas import LimitsSpec, ResultError, Status
 from sandbox import types as sandbox
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.submission import Submission
@@ -51,7 +51,7 @@ class RunResult:
 
     status: Status
     report: sandbox.Report | None = None
-    problem: Problem | None = None
+    problem: ResultError | None = None
     cached: bool = False
 
 

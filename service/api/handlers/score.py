@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from plaudit.errors import RevisionMoved
-from plaudit.schemas import CompletionScore, ModelRef, Problem, Prompt, ScoreItem, ScoreResult, Status
+from plaudit.schemas import CompletionScore, ModelRef, Prompt, ResultError, ScoreItem, ScoreResult, Status
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.submission import Submission
 from service.api.handlers.plan import best_index, problem_of
@@ -158,14 +158,14 @@ class ScorePlan:
         return self._result(group, computed, None)
 
     def _result(
-        self, group: ScoreGroup, computed: dict[str, CachedScore | Problem], failed: Failed | None
+        self, group: ScoreGroup, computed: dict[str, CachedScore | ResultError], failed: Failed | None
     ) -> ScoreResult:
         completions = []
         for text in group.item.completions:
             score = group.cached.get(text) or computed.get(text)
             if isinstance(score, CachedScore):
                 completions.append(self._completion_score(score, cached=text in group.cached))
-            elif isinstance(score, Problem):
+            elif isinstance(score, ResultError):
                 completions.append(no_score("invalid", score))
             else:
                 assert failed is not None
@@ -186,14 +186,14 @@ class ScorePlan:
         )
 
 
-def _computed(texts: Sequence[str], scored: Scored) -> dict[str, CachedScore | Problem]:
+def _computed(texts: Sequence[str], scored: Scored) -> dict[str, CachedScore | ResultError]:
     """What a job found out about each of its texts."""
-    computed: dict[str, CachedScore | Problem] = {}
+    computed: dict[str, CachedScore | ResultError] = {}
     for index, text in enumerate(texts):
         score = scored.scores[index]
         if score is None:
             code, _, detail = (scored.problems[index] or "invalid: no score").partition(": ")
-            computed[text] = Problem(code=code, detail=detail)
+            computed[text] = ResultError(code=code, detail=detail)
         else:
             computed[text] = CachedScore(
                 score,
@@ -205,7 +205,7 @@ def _computed(texts: Sequence[str], scored: Scored) -> dict[str, CachedScore | P
     return computed
 
 
-def no_score(status: Status, problem: Problem) -> CompletionScore:
+def no_score(status: Status, problem: ResultError) -> CompletionScore:
     return CompletionScore(status=status, score=None, pass_probability=None, steps=None, trainable=False, error=problem)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from plaudit.bulk import AHEAD, Progress, Tally, run
+from plaudit.bulk import AHEAD, ProgressBar, Tally, run
 from plaudit.errors import Invalid, Unauthorized
 from plaudit.schemas import CompletionScore, ScoreItem, ScoreResult
 
@@ -52,7 +52,7 @@ async def send(
 ) -> tuple[list[dict[str, Any]], Tally, Fake]:
     fake, sink = Fake(), io.StringIO()
     text = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n"
-    progress = Progress(len(text), screen or io.StringIO())
+    progress = ProgressBar(len(text), screen or io.StringIO())
     tally = await run(
         fake, ScoreItem, io.BytesIO(text.encode()), sink, batch=batch, concurrency=concurrency, progress=progress
     )
@@ -89,7 +89,7 @@ async def test_what_meets_every_item_alike_ends_the_run() -> None:
     lines = io.BytesIO(b"".join(json.dumps(item(n)).encode() + b"\n" for n in range(50)))
     with pytest.raises(Unauthorized):
         await run(
-            locked, ScoreItem, lines, io.StringIO(), batch=1, concurrency=2, progress=Progress(None, io.StringIO())
+            locked, ScoreItem, lines, io.StringIO(), batch=1, concurrency=2, progress=ProgressBar(None, io.StringIO())
         )
     assert len(lines.readlines()) >= 50 - 2 * AHEAD - 2
 
@@ -99,7 +99,7 @@ async def test_a_terminal_gets_a_bar_with_rate_and_time_left_and_a_file_gets_lin
     _, tally, _ = await send([item(n) for n in range(8)], screen=screen)
     assert "\r" in screen.getvalue()
     assert "[####################] 100%  8 items  8 completions" in screen.getvalue()
-    halfway = Progress(200, screen)
+    halfway = ProgressBar(200, screen)
     halfway.tally.read_bytes, halfway.tally.items, halfway.tally.completions = 100, 10, 40
     assert (
         halfway.text(halfway.tally.began + 4.0)

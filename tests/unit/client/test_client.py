@@ -14,10 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from plaudit import errors
+from plaudit import AsyncClient, BestOfN, Client, Unreachable, errors
 from plaudit.calls import Calls
-from plaudit.client import AsyncClient, Best, Client, Unreachable
-from plaudit.retries import GRACE_S, Outcome, Patience, Send, Steps
+from plaudit.retries import GRACE_S, Attempt, AttemptOutcome, CallSteps, RetryPolicy
 from plaudit.schemas import RankAnswer, ScoreItem, ScoreRequest
 
 ITEM = {"prompt": "p", "completions": ["a", "b"]}
@@ -51,12 +50,12 @@ def problem(status: int, code: str, *, retryable: bool, retry_after_ms: int | No
     )
 
 
-def play(steps: Steps[Any], *outcomes: Outcome) -> tuple[Any, list[Send], list[float]]:
+def play(steps: CallSteps[Any], *outcomes: AttemptOutcome) -> tuple[Any, list[Attempt], list[float]]:
     """Carry out a call against these outcomes; answers its result or error, what it sent, and how long it waited."""
-    sent: list[Send] = []
+    sent: list[Attempt] = []
     waits: list[float] = []
     left = iter(outcomes)
-    outcome: Outcome = None
+    outcome: AttemptOutcome = None
     try:
         while True:
             step = steps.send(outcome)
@@ -73,7 +72,7 @@ def play(steps: Steps[Any], *outcomes: Outcome) -> tuple[Any, list[Send], list[f
 
 
 def calls(timeout_s: float = 60.0, max_tries: int = 4) -> Calls:
-    return Calls(Patience(timeout_s, max_tries))
+    return Calls(RetryPolicy(timeout_s, max_tries))
 
 
 def test_a_retry_has_the_same_body_and_key_and_less_time() -> None:
@@ -149,7 +148,7 @@ def test_an_error_names_the_request_it_belongs_to() -> None:
 def test_items_are_checked_before_they_are_sent() -> None:
     with pytest.raises(errors.Invalid, match="promt"):
         calls().score([{"promt": "p", "completions": ["c"]}])
-    with pytest.raises(errors.UsageError, match="calibrated would be lost"):
+    with pytest.raises(errors.UsageError, match="calibrated would be ignored"):
         calls().score(ScoreRequest(items=[ScoreItem(prompt="p", completions=["c"])]), calibrated=True)
 
 
@@ -163,7 +162,7 @@ def ranking(best: int | None) -> dict[str, Any]:
 
 def test_best_of_n_takes_the_winner_by_tests_or_by_the_model_alone() -> None:
     best, sent, _ = play(calls().best_of_n("p", ["a", "b"]), answer(200, ranking(1)))
-    assert isinstance(best, Best)
+    assert isinstance(best, BestOfN)
     assert (best.index, best.completion, best.decided_by) == (1, "b", "rm")
     body = json.loads(sent[0].body or b"")
     assert ("spec" in body, "tests" in body["items"][0]) == (False, False)  # the service decides by what there is
@@ -221,7 +220,7 @@ def test_waiting_for_a_job_asks_only_for_what_is_new_until_it_has_ended() -> Non
     assert [one.path.split("?")[1] for one in sent] == ["wait_ms=20000", f"wait_ms={_wait_of(sent[1])}&cursor=c1"]
 
 
-def _wait_of(send: Send) -> str:
+def _wait_of(send: Attempt) -> str:
     return dict(httpx.QueryParams(send.path.split("?")[1]))["wait_ms"]
 
 
@@ -304,8 +303,8 @@ async def test_calls_beyond_the_connections_wait_for_their_turn_and_no_longer_th
         answers = await asyncio.gather(*(client.score([ITEM]) for _ in range(40)))
         assert [one.status for one in answers] == ["complete"] * 40
         assert len(server.connections) <= 2
-        async with client._turns, client._turns:
-            late = await client._send(Send("POST", "/score", {}, b"", timeout_s=0.05))
+        async with client._connections, client._connections:
+            late = await client._send(Attempt("POST", "/score", {}, b"", timeout_s=0.05))
     assert isinstance(late, httpx.ReadTimeout)
 
 

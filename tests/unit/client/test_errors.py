@@ -34,6 +34,7 @@ TABLE = {
     "NoWorker": (503, "no_worker", True),
     "ShuttingDown": (503, "shutting_down", True),
     "InfraError": (503, "infra_error", True),
+    "Unreachable": (503, "unreachable", True),
     "HostLacks": (500, "host_lacks", False),
     "UsageError": (500, "usage", False),
     "PlauditError": (500, "internal", True),

@@ -207,7 +207,7 @@ def test_a_stop_that_makes_no_sense_is_refused(stop: Any) -> None:
         ({"terms": [{"name": "a", "type": "format"}] * 2}, "same name"),
         ({"combine": "gated"}, "go together"),
         ({"gate": {"term": "tests", "min": 1}}, "go together"),
-        ({"combine": "gated", "gate": {"term": "x", "min": 1}}, "'x' is no term; there are tests, rm"),
+        ({"combine": "gated", "gate": {"term": "x", "min": 1}}, "'x' is not a term; there are tests, rm"),
         ({"clip": {"min": 1, "max": 0}}, "clip.min is greater"),
         ({"terms": [{"name": "a", "type": "format", "weight": 1e10}]}, "less than or equal"),
         ({"terms": []}, "at least 1"),

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from service import cli
+from plaudit import cli
 from service.check import as_text
+from service.cli import add_commands
 from service.settings import Settings
 
 COMMANDS = [
@@ -64,7 +65,7 @@ def test_help_takes_less_than_half_a_second() -> None:
 
 def test_every_flag_of_a_service_command_is_a_setting() -> None:
     flags = vars(
-        cli.parser({}).parse_args(
+        cli.parser({}, add_commands).parse_args(
             ["up", "--port", "1", "--api-key", "a", "b", "--accept-no-auth", "--model", "x=y", "--executors", "2"]
         )
     )
@@ -81,18 +82,6 @@ def test_a_flag_that_a_page_names_is_there(page: str) -> None:
     assert named <= set(re.findall(r"--[a-z][a-z-]*", plaudit("up", "--help").stdout))
 
 
-def test_client_flags_come_from_the_environment_too_and_flags_win() -> None:
-    environ = {
-        "PLAUDIT_URL": "http://127.0.0.1:9",
-        "PLAUDIT_API_KEY": "k1,k2",
-        "PLAUDIT_CONCURRENCY": "3",
-        "PLAUDIT_EARLY_STOP": "true",
-    }
-    flags = cli.parser(environ).parse_args(["rank", "-", "--concurrency", "5"])
-    assert (flags.url, flags.api_key, flags.concurrency) == ("http://127.0.0.1:9", "k1", 5)
-    assert flags.early_stop is True
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -107,10 +96,6 @@ def test_client_flags_come_from_the_environment_too_and_flags_win() -> None:
         (["up", "--port", "no"], "port: "),
         (["up", "--model", "nameless"], "NAME=PATH_OR_HUB_ID"),
         (["up", "--flag-of-no-use"], "unrecognized arguments"),
-        (["score", "/no/such/file.jsonl"], "No such file"),
-        (["rank", "-", "--spec", "/no/such/spec.json"], "No such file"),
-        (["score", "-", "--batch", "0"], "take whole numbers"),
-        ([], "COMMAND"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -129,14 +114,6 @@ def test_a_misspelt_variable_is_wrong_usage_and_a_clients_variable_is_not() -> N
         True,
     )
     assert "is not a setting" not in plaudit("worker", "score", PLAUDIT_CONCURRENCY="2").stderr
-
-
-def test_a_client_that_reaches_nothing_exits_with_1(tmp_path: Path) -> None:
-    file = tmp_path / "in.jsonl"
-    file.write_text('{"prompt": "p", "completions": ["c"]}\n')
-    done = plaudit("score", str(file), "--url", "http://127.0.0.1:9", "--deadline-ms", "300")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "Traceback" not in done.stderr
 
 
 def test_check_tells_paths_settings_and_what_is_missing_with_exit_code_3(tmp_path: Path) -> None:

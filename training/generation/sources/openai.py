@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from plaudit.client import Client
 from plaudit.errors import InfraError
-from plaudit.retries import Patience, attempt
+from plaudit.retries import RetryPolicy, send_with_retries
 from training.generation.sources.base import CompletionReply, CompletionRequest
 from training.pipeline import config
 
@@ -29,7 +29,7 @@ class OpenAISource:
 
     def __init__(self, settings: config.SourceConfig, api_key: str | None = None) -> None:
         self.settings = settings
-        self._patience = Patience(settings.timeout_s, settings.max_tries)
+        self._policy = RetryPolicy(settings.timeout_s, settings.max_tries)
         self._client = Client(settings.url, api_key, max_connections=settings.concurrency)
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="source")
 
@@ -98,7 +98,7 @@ class OpenAISource:
     def _post(self, body: dict[str, Any]) -> tuple[list[tuple[str, str]], tuple[int, int]]:
         path = "/completions" if "prompt" in body else "/chat/completions"
         headers = {"Content-Type": "application/json"}
-        steps = attempt("POST", path, headers, json.dumps(body).encode(), self._patience, retryable=RETRYABLE)
+        steps = send_with_retries("POST", path, headers, json.dumps(body).encode(), self._policy, retryable=RETRYABLE)
         response = self._client.run(steps)
         try:
             answer = response.json()

@@ -13,8 +13,8 @@ from plaudit.schemas import (
     CompletionScore,
     ExecuteResult,
     GroupStatistics,
-    Problem,
     ProgramResult,
+    ResultError,
     RewardItem,
     RewardResult,
     RewardSpec,
@@ -23,7 +23,7 @@ from plaudit.schemas import (
 )
 from service.api.handlers.reward_terms import join, order, statistics
 
-LOST = Problem(code="model_failed", detail="RuntimeError in the model", retryable=True)
+LOST = ResultError(code="model_failed", detail="RuntimeError in the model", retryable=True)
 
 
 def item(*completions: str) -> RewardItem:
@@ -45,7 +45,7 @@ def ran(*rows: str | None) -> ExecuteResult:
     """Programs by their tests: `+` passed, `-` wrong; None: the service lost it."""
     return ExecuteResult(
         programs=[
-            ProgramResult(status="timeout_queue", trainable=False, error=Problem(code="deadline", detail="late"))
+            ProgramResult(status="timeout_queue", trainable=False, error=ResultError(code="deadline", detail="late"))
             if row is None
             else ProgramResult(
                 status="ok",
@@ -227,7 +227,7 @@ def test_clip_bounds_the_reward_and_leaves_the_contributions() -> None:
 
 
 def test_what_early_stop_took_back_is_cancelled_and_has_no_reward() -> None:
-    stopped = ProgramResult(status="cancelled", trainable=False, error=Problem(code="early_stop", detail="enough"))
+    stopped = ProgramResult(status="cancelled", trainable=False, error=ResultError(code="early_stop", detail="enough"))
     run = ExecuteResult(programs=[*ran("++").programs, stopped])
 
     result = join(spec(TESTS), item("a", "b"), {}, run)

@@ -13,8 +13,8 @@ from plaudit.grading import Verdict
 from plaudit.schemas import (
     CompletionScore,
     ExecuteResult,
-    Problem,
     ProgramResult,
+    ResultError,
     RewardItem,
     RewardResult,
     RewardSpec,
@@ -24,7 +24,7 @@ from plaudit.tests_first import SMALLEST_STEP, tie_scale, unit
 from service.api.handlers.reward_terms import join, order
 
 MOST = float.fromhex("0x1.fffffep127")  # the largest score: they are float32
-LOST = Problem(code="no_worker", detail="no scoring worker is alive", retryable=True)
+LOST = ResultError(code="no_worker", detail="no scoring worker is alive", retryable=True)
 Counts = list[tuple[int, int]]
 
 

@@ -24,7 +24,7 @@ exec python -m verl.trainer.main_ppo \
     actor_rollout_ref.rollout.temperature=1.0 \
     actor_rollout_ref.rollout.tensor_model_parallel_size=2 \
     actor_rollout_ref.rollout.gpu_memory_utilization=0.6 \
-    reward.custom_reward_function.path="${REWARD_FILE:-training/recipes/reward_func.py}" \
+    reward.custom_reward_function.path="${REWARD_FILE:-training/rl/recipes/reward_func.py}" \
     reward.custom_reward_function.name=compute_score \
     trainer.nnodes=2 \
     trainer.n_gpus_per_node=8 \

@@ -6,7 +6,7 @@
 set -eu
 exec python -m openrlhf.cli.train_ppo_ray \
     --actor.model_name_or_path "${MODEL:?a model}" \
-    --reward.remote_url "${REWARD_FILE:-training/recipes/reward_func.py}" \
+    --reward.remote_url "${REWARD_FILE:-training/rl/recipes/reward_func.py}" \
     --data.prompt_dataset "${TRAIN:?a JSONL file}" \
     --data.input_key prompt \
     --data.label_key tests \

@@ -6,12 +6,12 @@ installed and PLAUDIT_URL set, before Ray starts.
 
 import os
 
-from plaudit.integrations.rewards import openrlhf, verl
+from plaudit.integrations import openrlhf, verl
 from training.rl.grpo import REWARDS
 
 URL = os.environ.get("PLAUDIT_URL", "http://127.0.0.1:8000")
 SPEC = REWARDS[os.environ.get("REWARD", "combined")]
 KEY = os.environ.get("API_KEY")
 
-compute_score = verl(URL, KEY, spec=SPEC)
-reward_func = openrlhf(URL, KEY, spec=SPEC)
+compute_score = verl.compute_score(URL, KEY, spec=SPEC)
+reward_func = openrlhf.reward_func(URL, KEY, spec=SPEC)

@@ -1,0 +1,266 @@
+"""The command line `plaudit`.
+
+- The client's commands are here: score, execute, rank, activate. They talk to a running service.
+- `plaudit-server`, where it is installed, adds up, serve, worker and check (`service.cli.add_commands`). Where it is
+  not, these commands exit with 3 and name the distribution to install.
+- `--help` imports nothing heavy: a command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, distribution, version
+from typing import Any, TextIO
+
+from plaudit.errors import EXIT_FAILED, EXIT_HOST, EXIT_OK, PlauditError, UsageError, exit_code
+
+PREFIX = "PLAUDIT_"
+SERVER = "plaudit-server"
+SERVER_COMMANDS = ("up", "serve", "worker", "check")
+
+DESCRIPTION = "A reward service for code models: scores from a reward model, verdicts from a sandbox."
+EPILOG = """\
+Every flag is also PLAUDIT_<NAME> in the environment (lists separated by commas); flags win. Logs go to stderr.
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 this host lacks something named in the message."""
+
+# Flags of the commands that talk to a running service. They are the caller's, not the service's, settings.
+CLIENT_FLAGS: dict[str, dict[str, Any]] = {
+    "url": {"default": "http://127.0.0.1:8000", "help": "the service (default: %(default)s)"},
+    "api_key": {"metavar": "KEY", "help": "key to call it with"},
+    "out": {"metavar": "FILE", "default": "-", "help": "where results go; '-': standard output (default)"},
+    "batch": {"type": int, "default": 8, "metavar": "N", "help": "items per request (default: %(default)s)"},
+    "concurrency": {"type": int, "default": 8, "metavar": "N", "help": "requests in flight (default: %(default)s)"},
+    "deadline_ms": {"type": int, "default": 600_000, "metavar": "MS", "help": "of a request (default: %(default)s)"},
+    "use_model": {"default": "default", "metavar": "NAME", "help": "served model to score with (default: %(default)s)"},
+    "on_overflow": {
+        "choices": ["error", "truncate_left"],
+        "default": "error",
+        "help": "what is too long is refused, or loses its beginning (default: %(default)s)",
+    },
+    "calibrated": {"action": "store_true", "help": "add pass_probability, where the checkpoint has a calibration"},
+    "spec": {"metavar": "FILE", "help": "JSON of the reward's terms; default: tests first, then the model"},
+    "replay": {"metavar": "ID|FILE", "help": "instead of a file of items: judge a request once more, and compare"},
+    "early_stop": {"action": "store_true", "help": "stop running a group once a completion passes everything"},
+}
+ALWAYS = ("url", "api_key", "out", "batch", "concurrency", "deadline_ms")
+BULK_COMMANDS = {
+    "score": ("score completions with the reward model", (*ALWAYS, "use_model", "on_overflow", "calibrated")),
+    "execute": ("run programs against their tests", (*ALWAYS, "replay")),
+    "rank": ("order completions by reward", (*ALWAYS, "spec", "early_stop")),
+}
+CLIENT_COMMANDS = (*BULK_COMMANDS, "activate")
+CLIENT_VARIABLES = {f"{PREFIX}{name.upper()}" for name in CLIENT_FLAGS} - {f"{PREFIX}API_KEY"}
+
+Subparsers = Any  # what `add_subparsers` returns has no public name
+AddCommands = Callable[[Subparsers], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. The server's commands are there where `plaudit-server` is installed."""
+    words = sys.argv[1:] if argv is None else argv
+    command = next((word for word in words if not word.startswith("-")), None)
+    if command in CLIENT_COMMANDS:
+        return run(words)
+    try:
+        distribution(SERVER)
+    except PackageNotFoundError:
+        if command not in SERVER_COMMANDS:
+            return run(words)
+        print(
+            f"plaudit: `plaudit {command}` is a command of the distribution {SERVER!r}, which is not installed here; "
+            f"pip install '{SERVER}[api,scorer,executor]'",
+            file=sys.stderr,
+        )
+        return EXIT_HOST
+    return run(words, importlib.import_module("service.cli").add_commands)
+
+
+def run(argv: Sequence[str] | None, add_server_commands: AddCommands | None = None) -> int:
+    """Parse `argv`, run its command and return the exit code: errors go to standard error, without a traceback."""
+    flags = parser(os.environ, add_server_commands).parse_args(argv)
+    try:
+        return int(flags.run(flags))
+    except PlauditError as error:
+        print(f"plaudit: {error.detail}", *getattr(error, "__notes__", ()), sep="\n  ", file=sys.stderr)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        print("plaudit: interrupted", file=sys.stderr)
+        return EXIT_FAILED
+    except BrokenPipeError:  # nobody reads our output any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+
+
+# --- the grammar -----------------------------------------------------------------------------------------------------
+
+
+def parser(environ: Mapping[str, str], add_server_commands: AddCommands | None = None) -> argparse.ArgumentParser:
+    """The whole grammar; client commands take their defaults from `environ`."""
+    top = argparse.ArgumentParser(
+        "plaudit", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    top.add_argument("--version", action="version", version=f"plaudit {version('plaudit')}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    if add_server_commands is not None:
+        add_server_commands(commands)
+    for name, (text, flags) in BULK_COMMANDS.items():
+        command = add_command(commands, name, _send, f"{text}: JSONL in, JSONL out in the same order")
+        command.add_argument(
+            "file",
+            metavar="FILE.jsonl",
+            nargs="?" if name == "execute" else None,
+            default=None,
+            help="one item per line, as in the API's requests; '-': stdin",
+        )
+        command.set_defaults(command=name)
+        for flag in flags:
+            _add_client_flag(command, flag, environ)
+    activate = add_command(commands, "activate", _activate, "swap a served model's checkpoint, between two batches")
+    activate.add_argument("name", metavar="NAME", help="the served model")
+    activate.add_argument(
+        "checkpoint",
+        metavar="REVISION|PATH",
+        help="digest known to the service, or folder or hub id as its workers see it",
+    )
+    for flag in ("url", "api_key"):
+        _add_client_flag(activate, flag, environ)
+    return top
+
+
+def add_command(
+    commands: Subparsers, name: str, function: Callable[[argparse.Namespace], int], text: str, epilog: str = EPILOG
+) -> argparse.ArgumentParser:
+    """A command of that name: `function` takes the parsed flags and returns the exit code."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    command.set_defaults(run=function)
+    return command
+
+
+def _add_client_flag(command: argparse.ArgumentParser, name: str, environ: Mapping[str, str]) -> None:
+    options = dict(CLIENT_FLAGS[name])
+    variable = environ.get(f"{PREFIX}{name.upper()}")
+    if options.get("action") == "store_true":
+        options["default"] = variable is not None and variable.lower() in ("1", "true", "yes", "on")
+    else:
+        options["default"] = variable or options.get("default")
+    if name == "api_key" and variable:
+        options["default"] = variable.split(",")[0].strip()
+    command.add_argument(f"--{name.replace('_', '-')}", **options)
+
+
+# --- the commands ----------------------------------------------------------------------------------------------------
+
+
+def _send(flags: argparse.Namespace) -> int:
+    import asyncio
+
+    from plaudit import bulk, replay
+    from plaudit.async_client import AsyncClient
+    from plaudit.schemas import ExecuteItem, RewardItem, RewardSpec, ScoreItem
+
+    if flags.batch < 1 or flags.concurrency < 1 or flags.deadline_ms < 1:
+        raise UsageError("--batch, --concurrency and --deadline-ms take whole numbers from 1")
+    options: dict[str, Any] = {"deadline_ms": flags.deadline_ms}
+    if flags.command == "score":
+        options |= {"model": flags.use_model, "on_overflow": flags.on_overflow, "calibrated": flags.calibrated}
+    elif flags.command == "rank":
+        options["early_stop"] = flags.early_stop
+        if flags.spec:
+            options["spec"] = _read_spec(flags.spec, RewardSpec)
+    source = getattr(flags, "replay", None)
+    if (source is None) == (flags.file is None):
+        raise UsageError("give either FILE.jsonl or --replay ID|FILE")
+    kept_replay = None if source is None else replay.read_file(source)
+    kinds: dict[str, type[bulk.Item]] = {"score": ScoreItem, "execute": ExecuteItem, "rank": RewardItem}
+
+    async def send() -> int:
+        async with AsyncClient(flags.url, flags.api_key) as client:
+            if source is not None:
+                with _open_out(flags.out) as sink:
+                    answer = kept_replay or await client.replay(source)
+                    return await replay.run_again(client, answer, sink, flags.deadline_ms)
+            method = getattr(client, flags.command)
+
+            async def call(items: Sequence[Any]) -> Any:
+                return (await method(items, **options)).results
+
+            with _open_in(flags.file) as lines, _open_out(flags.out) as sink:
+                size = os.fstat(lines.fileno()).st_size if flags.file != "-" else None
+                tally = await bulk.run(
+                    call,
+                    kinds[flags.command],
+                    lines,
+                    sink,
+                    batch=flags.batch,
+                    concurrency=flags.concurrency,
+                    progress=bulk.ProgressBar(size),
+                )
+        return tally.exit_code
+
+    return asyncio.run(send())
+
+
+def _activate(flags: argparse.Namespace) -> int:
+    from plaudit.client import Client
+
+    known, target = flags.checkpoint.startswith("sha256:"), flags.checkpoint
+    if not known and os.path.isdir(target):
+        target = os.path.abspath(target)  # the workers' working directory is another one
+    with Client(flags.url, flags.api_key) as client:
+        answer = client.activate(flags.name, target) if known else client.activate(flags.name, path=target)
+    print(answer.model_dump_json())
+    return EXIT_OK
+
+
+def _read_spec(path: str, kind: Any) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        with open(path, "rb") as file:
+            return kind.model_validate_json(file.read())
+    except OSError as error:
+        raise UsageError(f"--spec {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise UsageError(f"--spec {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def _open_in(path: str) -> Iterator[Any]:
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - opened here, closed below: only a failed opening is a usage error
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _open_out(path: str) -> Iterator[TextIO]:
+    if path == "-":
+        yield sys.stdout
+        return
+    try:
+        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - as above
+    except OSError as error:
+        raise UsageError(f"--out {path}: {error.strerror}") from error
+    with file:
+        yield file
+
+
+if __name__ == "__main__":
+    sys.exit(main())

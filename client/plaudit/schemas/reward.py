@@ -1,0 +1,239 @@
+"""`POST /reward` and `/rank`: terms, how they become a reward, and groups."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from plaudit.grading import Verdict
+from plaudit.schemas.base import (
+    Answer,
+    Completeness,
+    DeadlineMs,
+    Id,
+    ModelRef,
+    Priority,
+    Prompt,
+    ResultError,
+    Status,
+    Strict,
+    Text,
+    Timing,
+)
+from plaudit.schemas.execute import Extract, LimitsSpec, Stop
+from plaudit.schemas.tests import Tests
+
+# Large enough for any reward, small enough that sums and deviations of rewards stay finite.
+Amount = Annotated[float, Field(ge=-1e9, le=1e9)]
+
+
+class TermBase(Strict):
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    weight: Amount = 1.0
+
+
+class ExecuteTerm(TermBase):
+    type: Literal["execute"]
+    policy: Literal["pass_rate", "all_or_nothing"] = "pass_rate"
+
+
+class ScoreTerm(TermBase):
+    type: Literal["score"]
+    model: Id = "default"
+    transform: Literal["none", "sigmoid", "zscore_in_group"] = "none"
+    on_overflow: Literal["error", "truncate_left"] = "error"
+
+
+class FormatTerm(TermBase):
+    type: Literal["format"]
+    require: Literal["code_fence", "single_code_fence", "non_empty"] = "code_fence"
+
+
+class ConsensusTerm(TermBase):
+    type: Literal["consensus"]
+
+
+class AgreementTerm(TermBase):
+    type: Literal["agreement"]
+
+
+Term = Annotated[ExecuteTerm | ScoreTerm | FormatTerm | ConsensusTerm | AgreementTerm, Field(discriminator="type")]
+
+
+class Gate(Strict):
+    term: Text
+    min: float
+
+
+class Clip(Strict):
+    min: Amount
+    max: Amount
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Clip:
+        if self.min > self.max:
+            raise ValueError("clip.min is greater than clip.max")
+        return self
+
+
+MIN_TESTS_WEIGHT = 1e-6  # of the tests under `tests_first`: smaller ones leave no room for the steps between rates
+
+
+class RewardSpec(Strict):
+    """How terms become a reward. `tests_first`: by pass rate, the other terms break ties (docs/api.md has the formula).
+    `gated`: the weighted sum where the gate term's value reaches `min`, else 0.
+
+    Without `terms` it is `tests_first` by the tests, and the model breaks ties.
+    """
+
+    terms: Annotated[list[Term], Field(min_length=1, max_length=16)] = [
+        ExecuteTerm(name="tests", type="execute"),
+        ScoreTerm(name="rm", type="score"),
+    ]
+    combine: Annotated[
+        Literal["weighted_sum", "gated", "tests_first"],
+        Field(description="with terms of your own `weighted_sum` unless said otherwise; without, `tests_first`"),
+    ] = "weighted_sum"
+    gate: Gate | None = None
+    clip: Clip | None = None
+    on_missing: Annotated[
+        Literal["null", "drop"],
+        Field(
+            description="a term without a value: null makes the reward null; drop takes it from the sum and says so; "
+            "under `tests_first` a tie-breaker without a value adds 0, and the tests are always needed"
+        ),
+    ] = "null"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tests_first_by_default(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not {"terms", "combine"} & given.keys():
+            return {**given, "combine": "tests_first"}
+        return given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RewardSpec:
+        names = [term.name for term in self.terms]
+        if len(set(names)) != len(names):
+            raise ValueError("two terms have the same name")
+        if (self.combine == "gated") != (self.gate is not None):
+            raise ValueError("combine 'gated' and a gate go together")
+        if self.gate is not None and self.gate.term not in names:
+            raise ValueError(f"gate.term {self.gate.term!r} is not a term; there are {', '.join(names)}")
+        if self.combine != "tests_first" and "terms" not in self.model_fields_set:
+            raise ValueError(f"terms are missing: combine {self.combine!r} has none of its own")
+        if self.combine == "tests_first":
+            executing = [term for term in self.terms if isinstance(term, ExecuteTerm)]
+            if len(executing) != 1:
+                raise ValueError(f"combine 'tests_first' takes one execute term, and there are {len(executing)}")
+            if executing[0].weight < MIN_TESTS_WEIGHT:
+                raise ValueError(
+                    f"term {executing[0].name!r}: its weight under combine 'tests_first' is at least "
+                    f"{MIN_TESTS_WEIGHT:g}, not {executing[0].weight:g}"
+                )
+        return self
+
+    @property
+    def executes(self) -> bool:
+        """Whether a term needs tests."""
+        return any(isinstance(term, ExecuteTerm | AgreementTerm) for term in self.terms)
+
+
+BY_TESTS_FIRST = RewardSpec()
+BY_MODEL = RewardSpec(terms=[ScoreTerm(name="rm", type="score")])
+
+
+class RewardItem(Strict):
+    """One prompt with its completions; `language` and `tests` where a term executes."""
+
+    id: Id | None = None
+    prompt: Prompt
+    completions: Annotated[list[Text], Field(min_length=1)]
+    language: Annotated[str, Field(min_length=1, max_length=64)] = "python"
+    tests: Tests | None = None
+    extract: Extract = "none"
+    limits: LimitsSpec = LimitsSpec()
+    stop: Stop = "never"
+
+
+class RewardRequest(Strict):
+    spec: Annotated[
+        RewardSpec | None,
+        Field(description="without: by tests first, the model breaks ties; an item without tests by the model"),
+    ] = None
+    items: Annotated[list[RewardItem], Field(min_length=1)]
+    priority: Priority = "normal"
+    deadline_ms: DeadlineMs | None = None
+
+    @model_validator(mode="after")
+    def _tests_where_executed(self) -> RewardRequest:
+        if self.spec is None or not self.spec.executes:
+            return self
+        executing = [term.name for term in self.spec.terms if isinstance(term, ExecuteTerm | AgreementTerm)]
+        for index, item in enumerate(self.items):
+            if item.tests is None:
+                raise ValueError(f"items.{index}.tests is missing and term {executing[0]!r} needs it")
+        return self
+
+    def spec_of(self, index: int) -> RewardSpec:
+        """What an item is rewarded by: the request's spec, or by what the item has."""
+        if self.spec is not None:
+            return self.spec
+        return BY_MODEL if self.items[index].tests is None else BY_TESTS_FIRST
+
+
+class RankRequest(RewardRequest):
+    early_stop: bool = Field(False, description="stop executing a group once a completion passes everything")
+
+
+class Component(Answer):
+    status: Status
+    value: float | None = None
+    contribution: float | None = None
+    verdict: Verdict | None = None
+    decided: Annotated[bool, Field(description="this term set the group's best apart from its second")] = False
+    error: ResultError | None = None
+
+
+class CompletionReward(Answer):
+    status: Status
+    reward: float | None = None
+    trainable: bool
+    components: dict[str, Component]
+
+
+class GroupStatistics(Answer):
+    n: int
+    n_ok: int
+    mean: float | None = None
+    std: float | None = Field(None, description="population standard deviation of the group's rewards")
+    degenerate: bool = Field(description="no spread to learn from: fewer than two rewards, or all the same")
+    best: int | None = None
+    margin: Annotated[float | None, Field(description="best reward less the second best; null if fewer")] = None
+
+
+class RewardResult(Answer):
+    id: str | None = None
+    completions: list[CompletionReward]
+    group: GroupStatistics
+
+
+class RewardAnswer(Answer):
+    request_id: str
+    status: Completeness
+    models: list[ModelRef] = []
+    results: list[RewardResult]
+    timing: Timing
+
+
+class RankResult(RewardResult):
+    order: list[int] = Field(description="indices, best first; those without a reward last")
+
+
+class RankAnswer(Answer):
+    request_id: str
+    status: Completeness
+    models: list[ModelRef] = []
+    results: list[RankResult]
+    timing: Timing

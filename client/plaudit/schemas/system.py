@@ -1,0 +1,146 @@
+"""Jobs, models, languages, health: every call that sends no work."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from plaudit.grading import Level
+from plaudit.schemas.base import Answer, DeadlineMs, ProblemDocument, Strict
+
+
+class JobAccepted(Answer):
+    job_id: str
+    status_url: str
+    events_url: str
+    expires_at: str
+
+
+class JobEvent(Answer):
+    """One finished item of an asynchronous request: `result` is that item's entry of `results`."""
+
+    index: int
+    result: dict[str, Any]
+
+
+class JobStatus(Answer):
+    job_id: str
+    state: Literal["running", "done", "cancelled", "failed"]
+    cursor: str = Field(description="hand it back to get only what is new")
+    items: list[JobEvent]
+    total: int
+    answer: dict[str, Any] | None = Field(None, description="the whole answer, once done")
+    error: ProblemDocument | None = None
+
+
+class ModelInfo(Answer):
+    name: str
+    revision: str
+    architecture: str
+    dtype: str
+    parameters: int
+    max_length: int
+    calibrated: bool
+    x
+    engine: str = Field("", description="what computes the scores, with its version")
+    parity: Annotated[
+        dict[str, Any],
+        Field(
+            description="measured at start: `max_abs_error` to the golden set's `n` scores (at most `tolerance`), and "
+            "`company`, the largest difference between a score alone and among others"
+        ),
+    ]
+    workers: int
+
+
+class ModelsAnswer(Answer):
+    models: list[ModelInfo]
+
+
+class ActivateRequest(Strict):
+    """Which checkpoint is to take over: one that this deployment knows by its digest, or one at a path."""
+
+    revision: Annotated[
+        str | None, Field(pattern=r"^sha256:[0-9a-f]{64}$", description="digest; with `path`, what must be there")
+    ] = None
+    path: Annotated[
+        str | None, Field(min_length=1, max_length=4096, description="folder or hub id, as the scoring workers see it")
+    ] = None
+    deadline_ms: DeadlineMs | None = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> ActivateRequest:
+        if self.revision is None and self.path is None:
+            raise ValueError("give `revision`, or `path`, or both")
+        return self
+
+
+class ActivateAnswer(Answer):
+    """From here on, requests are scored by `revision`; those that were accepted before get what they were promised."""
+
+    name: str
+    revision: str
+    previous: str
+    workers: int = Field(description="scoring workers that have it")
+    took_ms: float = 0.0
+
+
+class PackageInfo(Answer):
+    name: str
+    version: str
+
+
+class LanguageInfo(Answer):
+    name: str
+    version: str
+    aliases: list[str]
+    kinds: list[str]
+    variants: dict[str, list[str]] = Field(
+        {}, description="names that mean another standard or another way to run (`c++20`, `go_test`): their spellings"
+    )
+    packages: list[PackageInfo] = Field([], description="what programs can import beside the standard library")
+
+
+class LanguagesAnswer(Answer):
+    languages: list[LanguageInfo]
+
+
+class TestsetAnswer(Answer):
+    sha256: str
+    tests: int
+    expires_at: str
+
+    __test__ = False
+
+
+class Health(Answer):
+    status: Literal["ok"]
+
+
+class Readiness(Answer):
+    ready: bool
+    broker: bool
+    scorers: int
+    executors: int
+    reasons: list[str]
+
+
+class QueueState(Answer):
+    depth: int
+    cost: float
+    max_depth: int
+    max_cost: float
+    oldest_ms: float
+    drained_cost_per_s: float
+
+
+class InfoAnswer(Answer):
+    version: str
+    versions: dict[str, str]
+    isolation: Level | None
+    limits: dict[str, float]
+    models: list[ModelInfo]
+    languages: list[LanguageInfo]
+    queues: dict[str, QueueState]
+    workers: dict[str, int]
