@@ -19,6 +19,8 @@ KIT = (
     "candidate",
     "class_mirrors",
     "codec",
+    "codec_decode",
+    "codec_wire",
     "exit_marks",
     "file_guard",
     "framing",
