@@ -63,6 +63,8 @@ HARNESS_FILES = {
     "file_guard": "inside/file_guard.py",
     "mocks": "inside/mocks.py",
     "codec": "judge/codec.py",
+    "codec_wire": "judge/codec_wire.py",
+    "codec_decode": "judge/codec_decode.py",
     "bounds": "judge/bounds.py",
     "pandas_codec": "judge/pandas_codec.py",
 }
