@@ -160,7 +160,7 @@ def is_installed(language: str) -> bool:
 
 
 def variants_of(spec: LanguageSpec) -> dict[str, tuple[str, ...]]:
-    return {name: ALIASES[name] for name, one in VARIANTS.items() if one.name == spec.name}
+    return {name: ALIASES[name] for name, variant in VARIANTS.items() if variant.name == spec.name}
 
 
 def settings_folders() -> list[str]:

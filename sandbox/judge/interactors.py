@@ -81,10 +81,10 @@ class Interactor:
         referee = with_case(self.job, case, b"")
         jail_limits = replace(referee.limits, wall_s=max(referee.limits.wall_s, job.limits.wall_s + SLACK_S))
         with AuditPipe(audit) as audit_pipe, pipe() as asked, pipe() as told:
-            mine = replace(referee, limits=jail_limits, fds={1: told[1]})
-            with JailRun(self.starter, mine, stdin=asked[0]) as inner:
-                theirs = audit_pipe.attached_to(replace(job, fds={**job.fds, 1: asked[1]}))
-                with JailRun(self.starter, theirs, stdin=told[0]) as run:
+            interactor_job = replace(referee, limits=jail_limits, fds={1: told[1]})
+            with JailRun(self.starter, interactor_job, stdin=asked[0]) as inner:
+                program_job = audit_pipe.attached_to(replace(job, fds={**job.fds, 1: asked[1]}))
+                with JailRun(self.starter, program_job, stdin=told[0]) as run:
                     unheard = told.pop(0)
                     for ends in (asked, told):
                         while ends:  # or neither would see the other close its end
