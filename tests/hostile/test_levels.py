@@ -70,7 +70,7 @@ def run_outside(code: str, *before: str, user: int | None = None) -> subprocess.
     python = outside_python()
     if python is None:
         pytest.skip(f"needs a Python that other uids can reach ({SYSTEM_PYTHON} is not there)")
-    path = os.pathsep.join([str(ROOT), *site.getsitepackages()])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "client"), *site.getsitepackages()])
     environ = {"PYTHONPATH": path, "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
     line = [*before, str(python), "-c", code]
     extra = {} if user is None else {"user": user, "group": user, "extra_groups": []}
@@ -513,7 +513,7 @@ with Sandbox(HostCapabilities("landlock", (), ""), state_directory()) as sandbox
 
 def test_nothing_survives_a_killed_owner(locked: Sandbox) -> None:
     python = outside_python()
-    path = os.pathsep.join([str(ROOT), *site.getsitepackages()])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "client"), *site.getsitepackages()])
     owner = subprocess.Popen([str(python), "-c", OWNER], stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": path})
     assert owner.stdout is not None
     name, uid = owner.stdout.readline().split()
