@@ -45,7 +45,7 @@ seen["interpreter"] = (sys.getrecursionlimit(), sys.getswitchinterval(), gc.get_
 seen["builtins"] = sorted(vars(builtins)), len([1, 2]), abs(-3), sorted([2, 1]), json.dumps({"a": 1}), hash("x")
 seen["language"] = locale.setlocale(locale.LC_ALL)
 held = []
-for path in ("/usr/bin/env", sys.executable, os.__file__, "/harness/wire.pyc"):
+for path in ("/usr/bin/env", sys.executable, os.__file__, "/harness/framing.pyc"):
     with open(path, "rb") as file:
         for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):
             try:
