@@ -1,7 +1,7 @@
-"""What this host can give: for each isolation level what it lacks, and which flag of a container would give it.
+"""The isolation levels of this host: what each of them lacks, and which flag of a container would give it.
 
-Looks without building anything lasting and proves nothing; the self-test does, when a sandbox opens. Every lack is a
-sentence for a person: what is missing, and in brackets what would give it.
+Probing leaves nothing behind and proves nothing; the self-test does, when a sandbox opens. Every lack is a text for a
+person: what is missing, and in brackets how to get it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sandbox.no_namespace import unreachable
 from sandbox.seccomp import build_filter
 
 LEVELS: tuple[Level, ...] = ("strong", "userns", "landlock", "none")
-LEAST_LANDLOCK = 4  # the first that knows TCP; signals and abstract sockets (6) are closed by uid and seccomp as well
+MIN_LANDLOCK_ABI = 4  # the first that knows TCP; signals and abstract sockets (6) are closed by uid and seccomp as well
 CAPABILITIES = {"DAC_OVERRIDE": 1, "FOWNER": 3, "KILL": 5, "SETGID": 6, "SETUID": 7, "NET_ADMIN": 12, "SYS_ADMIN": 21}
 FOR_NAMESPACES = ("SYS_ADMIN", "NET_ADMIN", "SETUID", "SETGID", "KILL")
 FOR_UIDS = ("SETUID", "SETGID", "DAC_OVERRIDE", "FOWNER")
@@ -48,7 +48,7 @@ NO_CGROUPS = (
 )
 SECCOMP = "--security-opt seccomp=unconfined or seccomp=deploy/seccomp-executor.json"
 # What bubblewrap says, and what stands behind it.
-COMPLAINTS = (
+BWRAP_ERRORS = (
     ("RTM_NEWADDR", "Docker: --cap-add NET_ADMIN"),
     ("loopback", "Docker: --cap-add NET_ADMIN"),
     ("mount proc", "Docker: --security-opt systempaths=unconfined"),
@@ -68,7 +68,7 @@ LANDLOCK_CREATE_RULESET, LANDLOCK_ASK_VERSION = 444, 1
 
 @dataclass(frozen=True, slots=True)
 class HostCapabilities:
-    """What this host can give: the best level, what stands between it and `strong`, and what each level lacks."""
+    """The best isolation level of this host, what `strong` lacks here, and what each level lacks."""
 
     level: Level
     missing: tuple[str, ...]
@@ -80,12 +80,12 @@ class HostCapabilities:
         """Look for the parts of every level. Cheap, leaves nothing behind, proves nothing (`open_sandbox` does)."""
         filters = filter_lacks()
         namespaces = namespace_lacks()
-        bare = bare_lacks()
+        no_namespace = no_namespace_lacks()
         lacks: dict[Level, tuple[str, ...]] = {
             "strong": (*namespaces, *filters, *cgroup_lacks()),
             "userns": (*namespaces, *filters),
-            "landlock": (*filters, *landlock_lacks(), *bare),
-            "none": tuple(bare if os.geteuid() == 0 else ()),
+            "landlock": (*filters, *landlock_lacks(), *no_namespace),
+            "none": tuple(no_namespace if os.geteuid() == 0 else ()),
         }
         level = next((level for level in LEVELS if not lacks[level]), LEVELS[-1])
         return cls(level, lacks["strong"], ADVICE if lacks["strong"] else "", lacks)
@@ -98,7 +98,7 @@ class HostCapabilities:
         missing = "; ".join(self.lacks.get(accept) or self.missing)
         best = "no level at all" if lacks else f"level {self.level!r}"
         raise IsolationUnavailable(
-            f"isolation level {accept!r} is not to be had here, missing: {missing}. What this host gives is {best}. "
+            f"isolation level {accept!r} is not available here, missing: {missing}. What this host gives is {best}. "
             f"{self.advice}"
         )
 
@@ -141,9 +141,9 @@ def namespace_lacks() -> list[str]:
     done = subprocess.run([*line, "/bin/true"], capture_output=True, text=True, timeout=20, check=False)
     if done.returncode == 0:
         return []
-    said = done.stderr.strip() or "bwrap fails without a word"
-    gives = next(gives for part, gives in COMPLAINTS if part in said)
-    return [f"namespaces ({said}) ({gives})"]
+    error = done.stderr.strip() or "bwrap fails without a message"
+    advice = next(advice for part, advice in BWRAP_ERRORS if part in error)
+    return [f"namespaces ({error}) ({advice})"]
 
 
 def cgroup_lacks() -> list[str]:
@@ -159,10 +159,10 @@ def landlock_lacks() -> list[str]:
         return ["root: a uid for programs alone needs it (Docker: --user root)"]
     c = ctypes.CDLL(None, use_errno=True)
     abi = max(0, int(c.syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_ASK_VERSION)))
-    if abi >= LEAST_LANDLOCK:
+    if abi >= MIN_LANDLOCK_ABI:
         return []
     if abi:
-        return [f"Landlock ABI {LEAST_LANDLOCK}; this kernel has {abi} (Linux 6.7 or newer)"]
+        return [f"Landlock ABI {MIN_LANDLOCK_ABI}; this kernel has {abi} (Linux 6.7 or newer)"]
     why = errno.errorcode.get(ctypes.get_errno(), "")
     return [
         f"Landlock ({why}: a kernel built with it and started with it in `lsm=`; a container's own seccomp profile "
@@ -170,7 +170,7 @@ def landlock_lacks() -> list[str]:
     ]
 
 
-def bare_lacks() -> list[str]:
+def no_namespace_lacks() -> list[str]:
     """What root needs to run programs as somebody else without a root directory of their own."""
     if os.geteuid() != 0:
         return []

@@ -1,7 +1,7 @@
-"""Control groups, v1, v2 and hybrid: one group a jail, its limits, its counters, its end.
+"""Control groups, v1, v2 and hybrid: one group per jail, its limits, its counters, its end.
 
-Groups are made under the group this process lives in, so that a container's own limits keep holding. Their names carry
-pid and start time of their owner: whoever finds a group whose owner is dead may kill and remove it.
+Groups are made under the group of this process, so that a container's own limits still hold. Their names carry pid and
+start time of their owner: any process that finds a group whose owner is dead may kill and remove it.
 
 Hybrid hosts mount v1 controllers next to a bare v2 tree; there memory and pids come from v1 while v2 still gives
 `cgroup.kill` and CPU time. A v2-only host needs memory and pids delegated to our group; see `delegate`.
@@ -142,7 +142,7 @@ class CgroupTrees:
 
 
 class Cgroup:
-    """One jail's group, in every tree at once. Its counters only grow; a job's own are differences."""
+    """One jail's group, in every tree at once. Its counters only grow; those of a job are differences."""
 
     def __init__(self, places: list[tuple[CgroupTree, Path]]) -> None:
         self.places = places
@@ -243,7 +243,7 @@ class Cgroup:
                 os.kill(pid, signal.SIGKILL)
 
     def remove(self) -> None:
-        """Kill what is left and take the group away. Raises SandboxError if it will not go."""
+        """Kill what is left and remove the group. Raises SandboxError if a process in it does not end."""
         while self._files:
             os.close(self._files.popitem()[1])
         deadline = time.monotonic() + REMOVE_S
@@ -253,7 +253,7 @@ class Cgroup:
             if not left:
                 return
             if time.monotonic() > deadline:
-                raise SandboxError(f"cgroup {left[0].name} cannot be removed: something in it does not die")
+                raise SandboxError(f"cgroup {left[0].name} cannot be removed: a process in it does not end")
             self.kill()
             time.sleep(0.001)
 

@@ -1,4 +1,4 @@
-"""The instrument's own misfortunes. A program's misfortune is a verdict (a value); these are never turned into one."""
+"""Errors of the sandbox itself. A wrong program is a value (a verdict), a broken judge is an error, never a verdict."""
 
 
 class SandboxError(Exception):
@@ -6,7 +6,7 @@ class SandboxError(Exception):
 
 
 class IsolationUnavailable(SandboxError):
-    """This host cannot give the isolation level asked for; the message names what is missing and what would give it."""
+    """This host cannot give the isolation level asked for. The message names what is missing and how to get it."""
 
 
 class Interrupted(SandboxError):

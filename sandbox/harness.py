@@ -35,7 +35,7 @@ PYGMENTS = (  # the few files of it that pytest imports, of some 9 MB
     "styles/_mapping.py",
 )
 SCRIPTS = ("zygote", "fresh_interpreter", "reaper")  # of `inside`, which are started by their paths
-FROM_JUDGE = ("bounds", "codec", "pandas_codec")
+FROM_JUDGE = ("bounds", "codec", "codec_decode", "codec_wire", "pandas_codec")
 
 
 def make_harness(folder: Path, uids: list[int]) -> None:

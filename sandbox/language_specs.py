@@ -1,13 +1,13 @@
 """The table of languages: what each is called, what a host needs for it, how a program is compiled and started.
 
-One entry a language, plain values. Paths are fixed and lie under /usr, which every jail sees read-only; a toolchain in
-somebody's home is none of ours. Every command runs in /tmp of a jail. In a command `{source}` stands for the main
-file's name, `{main}` for the class that is started (`judge/java.py`), `{python}` for our own interpreter, and
-`{heap_mb}` for what a garbage-collected heap may grow to: twice the memory limit, so that it is the kernel that says
-no, in a way that no program can feign.
+One entry per language, plain values. Paths are fixed and lie under /usr, which every jail sees read-only; a toolchain
+in a user's home is not used. Every command runs in /tmp of a jail. In a command `{source}` stands for the main file's
+name, `{main}` for the Java class that is started (`judge/build.py`), `{python}` for our own interpreter, and
+`{heap_mb}` for what a garbage-collected heap may grow to: twice the memory limit, so that the kernel enforces it, which
+no program can feign.
 
 A name that names a standard (`c++20`, `c99`) or a way of running (`go_test`) is a variant of its language: the same
-recipe with another command. `GET /languages` lists the variants beside the language.
+entry with another command. `GET /languages` lists the variants beside the language.
 
 `make toolchains` installs all of it, and puts under `EXTRAS` what Debian does not have or what only makes a compiler
 faster: without it programs are compiled more slowly, and there is no TypeScript.
@@ -345,7 +345,7 @@ LANGUAGE_SPECS: tuple[LanguageSpec, ...] = (
 
 
 def variants(spec: LanguageSpec) -> Iterator[LanguageSpec]:
-    """The recipe under the names that mean another command than its own."""
+    """The entry under the names that mean another command than its own."""
     for name, flag in spec.standards:
         command = tuple(flag if word == spec.standard else word for word in spec.compile)
         yield replace(spec, variant=name, compile=command, standards=(), test_name="")
@@ -353,7 +353,7 @@ def variants(spec: LanguageSpec) -> Iterator[LanguageSpec]:
         yield replace(spec, variant=spec.test_name, standards=())
 
 
-VARIANTS = {one.variant: one for spec in LANGUAGE_SPECS for one in variants(spec)}
+VARIANTS = {variant.variant: variant for spec in LANGUAGE_SPECS for variant in variants(spec)}
 BY_NAME = {spec.name: spec for spec in LANGUAGE_SPECS} | VARIANTS
 
 

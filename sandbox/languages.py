@@ -1,4 +1,4 @@
-"""The languages of this host: which of the table (`recipes.py`) are installed, and in which version.
+"""The languages of this host: which of the table (`language_specs.py`) are installed, and in which version.
 
 A toolchain lies in directories that are bound read-only into every jail. Python is the interpreter that this process's
 own environment was made from (never the environment itself), started without `site` so that nothing of the host runs.
@@ -160,7 +160,7 @@ def is_installed(language: str) -> bool:
 
 
 def variants_of(spec: LanguageSpec) -> dict[str, tuple[str, ...]]:
-    return {name: ALIASES[name] for name, one in VARIANTS.items() if one.name == spec.name}
+    return {name: ALIASES[name] for name, variant in VARIANTS.items() if variant.name == spec.name}
 
 
 def settings_folders() -> list[str]:

@@ -1,6 +1,6 @@
 """What a jailed process may use: the numbers behind `Limits`, mechanism by mechanism.
 
-A `Fence` is the full set for one jailed run; the rlimits in it are backstops for the cgroup and the watching host,
+`JailLimits` is the full set for one jailed run; the rlimits in it are backstops for the cgroup and the watching host,
 which decide the verdicts. Only CPU time decides `time_limit`; wall time is the net under it.
 """
 
@@ -42,7 +42,7 @@ COMPILE_IDLE_S = 2.0  # a compiler computes; one that waits, waits for itself
 
 @dataclass(frozen=True, slots=True)
 class JailLimits:
-    """The walls around one jailed process group, in the units of the kernel interfaces that enforce them."""
+    """The limits of one jailed process group, in the units of the kernel interfaces that enforce them."""
 
     cpu_s: float
     wall_s: float
@@ -68,7 +68,7 @@ class JailLimits:
 
 @lru_cache(256)
 def clamped(jail_limits: JailLimits, num_budgets: int, count_processes: bool) -> list[tuple[int, int]]:
-    """The rlimits of a fence, none above what this host lets anybody have."""
+    """The rlimits of a job, none above the hard limits of this host."""
     more = [(resource.RLIMIT_NPROC, jail_limits.processes + 1)] if count_processes else []
     wanted = [
         *more,
@@ -103,7 +103,7 @@ def check_limits(limits: Limits) -> Limits:
 
 
 def run_limits(limits: Limits, *, native: bool = False, managed: bool = False) -> JailLimits:
-    """The fence of a program's run.
+    """The limits of a program's run.
 
     Native programs get the deep stack that contest programs expect. Managed runtimes reserve address space by the
     gigabyte and start threads of their own: they get memory and threads beside the program's.
@@ -126,7 +126,7 @@ def run_limits(limits: Limits, *, native: bool = False, managed: bool = False) -
 
 
 def suite_limits(limits: Limits) -> JailLimits:
-    """The fence of the test side: room for the values it compares, and the candidate's budgets plus a little."""
+    """The limits of the test process: room for the values it compares, and the candidate's budgets plus a little."""
     return JailLimits(
         cpu_s=limits.cpu_s + 2,
         wall_s=limits.wall + 2,
@@ -144,7 +144,7 @@ def suite_limits(limits: Limits) -> JailLimits:
 
 
 def compile_limits(limits: Limits | None = None) -> JailLimits:
-    """The fence of a compiler: its wall time is the program's and `COMPILE_WALL_S` more, whatever the source says."""
+    """The limits of a compiler: its wall time is the program's and `COMPILE_WALL_S` more."""
     wall_s = (limits or Limits()).wall
     return JailLimits(
         cpu_s=15,

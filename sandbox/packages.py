@@ -1,4 +1,4 @@
-"""What programs can import here beside their language's standard library, and whether a module is not to be had at all.
+"""What programs can import here beside their language's standard library, and whether a module is missing here.
 
 Read from the folders that every jail sees: the same ones that a program's imports look through. A name is missing only
 if neither the standard library nor any of them has it.
@@ -24,9 +24,9 @@ def packages(language: str) -> tuple[tuple[str, str], ...]:
     """Name and version of each package that programs of the language can import, sorted; those that are listed."""
     if language == "python":
         found = {
-            str(one.metadata["Name"]): one.version
-            for one in importlib.metadata.distributions(path=[*reversed(python_packages())])
-            if one.metadata["Name"]
+            str(distribution.metadata["Name"]): distribution.version
+            for distribution in importlib.metadata.distributions(path=[*reversed(python_packages())])
+            if distribution.metadata["Name"]
         }
         return tuple(sorted(found.items(), key=lambda pair: pair[0].lower()))
     if language in ("javascript", "typescript"):

@@ -1,14 +1,13 @@
-"""The life of one run as the host sees it: start a jail, drain its output, hold the clock, and name its end last.
+"""The life of one run as the host sees it: start a job, drain its output, hold the clock, classify its exit.
 
-The host never waits for end-of-file (an orphan may hold a pipe open) and never without a deadline: `pump` waits for one
-tick at most, and a run past its budget is killed, then destroyed, then declared our fault.
-
-The order of blame when a run has ended: memory, output, time, security, then how the process itself ended. SIGKILL is
-blamed on memory or time only where the kernel's counter or our own hand says so.
-
-A run that was killed for wall time and waited for a CPU for much of it, because of others than its own processes,
-has no fate yet: `Starved` is raised, and the judge runs it once more. One that sleeps, crowds itself out or lets others
-go first waits for nothing that a host could give, and is a `time_limit`.
+- Who may block: nobody. The host never waits for end-of-file (an orphan may hold a pipe open), and never without a
+  deadline: `pump` waits for one tick at most. A run past its budget is killed, then its jail destroyed; if it does not
+  end even then, that is a SandboxError.
+- The order of causes when a run has ended: memory, output, time, security, then how the process itself ended. SIGKILL
+  means memory or time only where the kernel's counter or our own kill says so.
+- A run that was killed for wall time, and waited for a CPU for much of it because of other processes than its own, has
+  no verdict yet: `Starved` is raised, and the judge runs it once more. A run that sleeps, crowds itself out or yields
+  to others waits for nothing that a host could give: it is a `time_limit`.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from sandbox.job_handle import DEATH_S, JobHandle
 from sandbox.last_words import last_line, no_memory, not_parsed
 
 TICK_S = 0.02
-STARVED = 0.4  # the share of the second half of its wall time that a task stood in line behind others
+STARVED_SHARE = 0.4  # of the second half of its wall time, in which a task was ready and waited behind others
 QUIET_S = 0.004  # most programs end within it, and are worth one wake-up, not one for each line they print
 FIRST_READ_BYTES = 1 << 12  # what most programs print is less; a larger buffer costs more than the reading
-DRAIN_BYTES = 1 << 18  # most that one pump takes from one pipe, so that a flood cannot hold up the clock
+DRAIN_BYTES = 1 << 18  # what one pump takes from one pipe at most, so that a flood does not delay the clock
 IDLE_NS = 1_000_000  # less CPU time than this is no progress
 MB = 1024 * 1024
 CPUS = os.cpu_count() or 1
@@ -83,7 +82,7 @@ class OutputCapture:
                 self.overflowed = True
 
     def take(self) -> bytes:
-        """What has come since the last `take`; the cap starts anew."""
+        """What has come since the last `take`; the cap counts from here again."""
         self.drain()
         data = bytes(self.data)
         self.data.clear()
@@ -118,7 +117,7 @@ class JailRun:
         self.starved = False
         self.stdout = OutputCapture(job.limits.stdout_bytes)
         self.stderr = OutputCapture(job.limits.stderr_bytes)
-        self.killed_for: str | None = None  # "cpu", "wall", "memory", "files" or "stdout": by our own hand
+        self.killed_for: str | None = None  # "cpu", "wall", "idle", "memory", "files" or "stdout", if we killed it
         self.killed_at = 0.0
         self.job_exit: JobExit | None = None
         self.job_handle: JobHandle | None = None
@@ -136,12 +135,15 @@ class JailRun:
         self.stderr.started()
         self.began = time.monotonic()
         self.budget = RunBudget(0, 0.0, 0.0)
-        self.moved = (0, self.began)  # CPU time at the last look that found more of it, and when that was
+        self.last_progress = (0, self.began)  # CPU time when it last had grown, and when that was
         self.grant()
 
     def grant(self, *, wall: bool = True) -> None:
-        """A fresh CPU and wall budget from now on. Without `wall` the clock goes on: a program's first test has what
-        its loading has left, so that no test takes longer for one that loads slowly again and again."""
+        """A fresh CPU and wall budget from now on.
+
+        Without `wall` the clock goes on: a program's first test has what loading has left, so that a program that loads
+        slowly again and again gains no time.
+        """
         now = time.monotonic()
         cpu_ns = self.handle.cpu_ns() + int(self.limits.cpu_s * 1e9)
         if wall:
@@ -161,17 +163,17 @@ class JailRun:
         """Enforce the budget; returns how long the next wait may take."""
         now = time.monotonic()
         if self.interrupt.is_set():
-            raise Interrupted("nobody wants this run any more")
+            raise Interrupted("the run was interrupted by its caller")
         if self.killed_for is not None:
             if now > self.killed_at + DEATH_S:
                 self.handle.destroy()
             if now > self.killed_at + 2 * DEATH_S:
-                raise SandboxError("a killed run does not end")
+                raise SandboxError("a killed run does not end, although its jail was destroyed")
             return TICK_S
         if self.stdout.overflowed:
             self.kill("stdout")
         elif now > self.budget.wall:
-            self.starved = self.waited_for_others_s() > STARVED * self.limits.wall_s / 2
+            self.starved = self.waited_for_others_s() > STARVED_SHARE * self.limits.wall_s / 2
             self.kill("wall")
         else:
             if self.halfway is None and now > self.budget.halfway:
@@ -193,9 +195,9 @@ class JailRun:
         return TICK_S
 
     def waited_for_others_s(self) -> float:
-        """How long that task which waited longest has stood in line since halfway, at least, behind others' tasks.
+        """How long the task that waited longest has waited since halfway, at least, behind tasks of others.
 
-        Who waits for a CPU waits for another task on it. What the job itself has run cannot have been others'.
+        A task that waits for a CPU waits for another task on it. What the job itself ran meanwhile does not count.
         """
         if self.halfway is None:
             return 0.0
@@ -204,13 +206,13 @@ class JailRun:
         return waited - (self.handle.cpu_ns() - cpu_ns) / 1e9
 
     def is_idle(self, now: float, used_ns: int) -> bool:
-        """Whether nothing of the job has run for as long as its fence allows, nor was ready to."""
-        if used_ns > self.moved[0] + IDLE_NS:
-            self.moved = used_ns, now
-        elif now > self.moved[1] + self.limits.idle_s:
+        """Whether nothing of the job has run for as long as its limits allow, nor was ready to."""
+        if used_ns > self.last_progress[0] + IDLE_NS:
+            self.last_progress = used_ns, now
+        elif now > self.last_progress[1] + self.limits.idle_s:
             if not self.handle.is_running():
                 return True
-            self.moved = used_ns, now
+            self.last_progress = used_ns, now
         return False
 
     def kill(self, reason: str) -> None:
@@ -281,14 +283,14 @@ def pump(runs: Sequence[JailRun], extra: int | None = None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended, in the judge's words; `verdict` is None for a clean exit with code 0."""
+    """How a run, or one test in it, ended; `verdict` is None for a clean exit with code 0."""
 
     verdict: Verdict | None
     detail: str = ""
 
 
 def classify_exit(run: JailRun) -> RunOutcome:
-    """Decide what to say about an ended run; the one place where an ending becomes a verdict."""
+    """The outcome of an ended run: the one place where an exit becomes a verdict. Raises Starved."""
     job_exit, counters = run.job_exit, run.counters()
     if job_exit is None:
         raise SandboxError("the run has not ended")
@@ -305,7 +307,7 @@ def classify_exit(run: JailRun) -> RunOutcome:
         return over_cpu(run)
     if run.killed_for == "wall":
         if run.starved and not run.is_last_attempt:
-            raise Starved(f"no CPU to be had for much of {run.limits.wall_s:g} s")
+            raise Starved(f"the host gave the run no CPU for much of {run.limits.wall_s:g} s")
         idle = ", most of them idle" if counters.cpu_ns < run.limits.wall_s * 0.5e9 else ""
         return RunOutcome(Verdict.TIME_LIMIT, f"wall: not done after {run.limits.wall_s:g} s{idle}")
     if run.killed_for == "idle":
@@ -323,7 +325,7 @@ def failure(run: JailRun, detail: str) -> RunOutcome:
     """The verdict on a run that ended by itself and not well: a `runtime_error`, unless its last words say more."""
     said = bytes(run.stderr.data)
     if no_memory(said):
-        return RunOutcome(Verdict.MEMORY_LIMIT, f"no more memory was to be had ({detail})")
+        return RunOutcome(Verdict.MEMORY_LIMIT, f"the program was refused more memory ({detail})")
     if not_parsed(said):
         return RunOutcome(Verdict.COMPILE_ERROR, last_line(said).decode("utf-8", "replace")[:200])
     return RunOutcome(Verdict.RUNTIME_ERROR, detail)

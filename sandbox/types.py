@@ -1,4 +1,4 @@
-"""The values that cross the sandbox's door: a program, its suite, its limits, and the report that comes back.
+"""The values that enter and leave the sandbox: a program, its suite, its limits, and the report that comes back.
 
 Plain frozen dataclasses over builtin types, so that they travel through any queue and need no library to read.
 """
@@ -112,7 +112,7 @@ class StdioCase:
 class StdioSuite:
     """Runs on standard input. `checker` or `interactor`, at most one of them, takes the place of `compare`.
 
-    `checker`: a program that reads input, output and answer, and accepts, scores or refuses (`judge/checkers.py`).
+    `checker`: a program that reads input, output and answer, and accepts, scores or rejects (`judge/checkers.py`).
     `interactor`: a program joined to the judged one by pipes (`judge/interactors.py`).
     """
 
@@ -156,7 +156,7 @@ Suite = AssertSuite | FunctionSuite | CheckSuite | PytestSuite | UnittestSuite |
 
 @dataclass(frozen=True, slots=True)
 class TestReport:
-    """One test's fate. Times in milliseconds of the candidate's processes; stdout and stderr are cut for reading."""
+    """The result of one test. Times in milliseconds of the candidate's processes; stdout and stderr are shortened."""
 
     verdict: Verdict
     cpu_ms: float = 0.0
@@ -217,7 +217,7 @@ class Report:
 class Options:
     """What may be asked beside a verdict. Part of a result's identity; the defaults ask for nothing."""
 
-    fresh_interpreter: bool = False  # Python is started anew (execve) instead of forked from a warm one
+    fresh_interpreter: bool = False  # a new Python process is started (execve) instead of forked from a warm one
     grading: Grading = "split"  # `together`: program and tests in one process, forgeable. `auto`: where it is needed
     run_main: bool | None = None  # whether the program's `__main__` guard runs; None: as its kind of suite has it
     control: bool = True  # whether suites of code are first tried on a program that answers nothing

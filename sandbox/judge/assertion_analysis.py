@@ -72,7 +72,7 @@ class AssertionReader:
         while waiting:
             node = waiting.pop()
             if isinstance(node, ast.Expr) and is_idle(node.value):
-                if any(isinstance(one, ast.Call) and named_asserting(one) for one in ast.walk(node.value)):
+                if any(isinstance(child, ast.Call) and named_asserting(child) for child in ast.walk(node.value)):
                     return True
                 continue
             if isinstance(node, ast.Raise):
@@ -122,7 +122,7 @@ def always_true(node: ast.expr) -> bool:
     if isinstance(node, ast.Constant):
         return bool(node.value)
     if isinstance(node, ast.Tuple | ast.List | ast.Set):
-        return any(not isinstance(one, ast.Starred) for one in node.elts)
+        return any(not isinstance(child, ast.Starred) for child in node.elts)
     if isinstance(node, ast.Dict):
         return any(key is not None for key in node.keys)
     if isinstance(node, ast.Lambda | ast.GeneratorExp):
@@ -185,16 +185,16 @@ def can_assert(source: str, name: str) -> bool:
 
 def looks_asserting(node: ast.AST, tree: ast.AST) -> bool:
     """Whether an assert, a raise or a call that is named like an assertion is in it, or in what it calls by name."""
-    functions = {one.name: one for one in ast.walk(tree) if isinstance(one, FUNCTIONS)}
+    functions = {child.name: child for child in ast.walk(tree) if isinstance(child, FUNCTIONS)}
     waiting, entered = [node], {id(node)}
     while waiting:
-        for one in ast.walk(waiting.pop()):
-            if isinstance(one, ast.Raise) or (isinstance(one, ast.Assert) and not always_true(one.test)):
+        for child in ast.walk(waiting.pop()):
+            if isinstance(child, ast.Raise) or (isinstance(child, ast.Assert) and not always_true(child.test)):
                 return True
-            if isinstance(one, ast.Call):
-                func = one.func
+            if isinstance(child, ast.Call):
+                func = child.func
                 called = func.id if isinstance(func, ast.Name) else func.attr if isinstance(func, ast.Attribute) else ""
-                if named_asserting(one):
+                if named_asserting(child):
                     return True
                 body = functions.get(called)
                 if body is not None and id(body) not in entered:
@@ -226,7 +226,7 @@ def surely_asserts(source: str, name: str) -> bool:
 
 def is_decorated(node: ast.AST) -> bool:
     """Whether a decorator may turn failure into success."""
-    return isinstance(node, FUNCTIONS) and any("parametrize" not in ast.unparse(one) for one in node.decorator_list)
+    return isinstance(node, FUNCTIONS) and any("parametrize" not in ast.unparse(child) for child in node.decorator_list)
 
 
 def asserts_at_once(body: Sequence[ast.stmt]) -> bool:
@@ -248,7 +248,9 @@ def asserts_at_once(body: Sequence[ast.stmt]) -> bool:
 def is_asserting_method(call: ast.Call) -> bool:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
     parts = call.args[:2]
-    return name in COMPARING and any(isinstance(one, ast.Name | ast.Call) for part in parts for one in ast.walk(part))
+    return name in COMPARING and any(
+        isinstance(child, ast.Name | ast.Call) for part in parts for child in ast.walk(part)
+    )
 
 
 def is_computed(test: ast.expr) -> bool:
@@ -276,7 +278,7 @@ def looks_at_raised(source: str, name: str) -> bool:
 def tells_apart(node: ast.Try | ast.TryStar) -> bool:
     """Whether some exceptions make a test fail that another handler lets pass."""
     failing = [
-        any(isinstance(one, ast.Raise | ast.Assert) for part in handler.body for one in ast.walk(part))
+        any(isinstance(child, ast.Raise | ast.Assert) for part in handler.body for child in ast.walk(part))
         for handler in node.handlers
     ]
     return any(failing) and not all(failing)
@@ -288,6 +290,8 @@ def says_something(handler: ast.ExceptHandler) -> bool:
         part: ast.AST | None = node.test if isinstance(node, ast.Assert) else None
         if isinstance(node, ast.Call) and named_asserting(node):
             part = node
-        if part is not None and any(isinstance(one, ast.Name) and one.id == handler.name for one in ast.walk(part)):
+        if part is not None and any(
+            isinstance(child, ast.Name) and child.id == handler.name for child in ast.walk(part)
+        ):
             return True
     return False

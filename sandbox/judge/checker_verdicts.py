@@ -9,8 +9,8 @@
 | 3 | it failed, by its own words |
 | anything else: another code, a signal, a limit, another Python traceback | it broke |
 
-The codes are testlib's. The first line on stderr (or on stdout) is the message. Whoever judges says what a failed or
-broken checker means for the program: nothing here blames anybody.
+The codes are testlib's. The first line on stderr (or on stdout) is the message. The caller decides what a
+failed or broken checker means for the program.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def scored(number: bytes, message: str) -> CheckerVerdict:
 def apply_checker_verdict(report: TestReport, decision: CheckerVerdict, who: str) -> tuple[TestReport, set[str]]:
     """The report of a program that ended well, as a checker or an interactor decides it.
 
-    One that failed or broke does so on what this program said; that it works at all was found out before, and not by
-    this program (`checkers.py`). So it is no way out for the program: its answer could not be taken, and it has failed.
+    A checker that failed or broke did so on this program's output: that it works at all was found out before, without
+    this program (`checkers.py`). So this is not a way out for the program: its answer was not accepted, and it failed.
     """
     if decision.score is None:
         how = "says that it failed" if decision.failed else "broke"

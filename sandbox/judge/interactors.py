@@ -2,15 +2,15 @@
 
     program stdout → interactor stdin        interactor stdout → program stdin
 
-Nobody stands between them: not a byte of the dialogue passes through this process, so its length costs nothing here.
-(Only what the interactor says after its program has gone is read here, and dropped.)
-The interactor starts with `input.txt`, `output.txt` (empty, for it to write a log to) and `answer.txt`, and their names
-as its arguments, as testlib's `registerInteraction` wants them; it speaks to us by how it ends (`checker_verdicts.py`).
-
-Who decides: first the program's own end (a limit, a crash), then the interactor. A program that met the closed end of a
-pipe because the interactor has said enough did not crash by itself: the interactor decides. Once it has refused, the
-program is ended. Two that wait for each other wait until the program's wall limit, which is a `time_limit` like any
-other; the interactor's own limits are wider, so it is never the first to run out of time by waiting.
+- No byte of the dialogue passes through this process, so its length costs nothing here. (Only what the interactor says
+  after its program has ended is read here, and dropped.)
+- The interactor starts with `input.txt`, `output.txt` (empty, for a log) and `answer.txt`, and their names as its
+  arguments, as testlib's `registerInteraction` wants them. How it ends is its verdict (`checker_verdicts.py`).
+- Who decides: first the program's own end (a limit, a crash), then the interactor. A program that met the closed end of
+  a pipe because the interactor had ended did not crash by itself: the interactor decides. Once the interactor has
+  rejected, the program is ended.
+- Two that wait for each other wait until the program's wall limit, which is a `time_limit`. The interactor's own limits
+  are wider, so it is never the first to run out of time by waiting.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ class Interactor:
         referee = with_case(self.job, case, b"")
         jail_limits = replace(referee.limits, wall_s=max(referee.limits.wall_s, job.limits.wall_s + SLACK_S))
         with AuditPipe(audit) as audit_pipe, pipe() as asked, pipe() as told:
-            mine = replace(referee, limits=jail_limits, fds={1: told[1]})
-            with JailRun(self.starter, mine, stdin=asked[0]) as inner:
-                theirs = audit_pipe.attached_to(replace(job, fds={**job.fds, 1: asked[1]}))
-                with JailRun(self.starter, theirs, stdin=told[0]) as run:
+            interactor_job = replace(referee, limits=jail_limits, fds={1: told[1]})
+            with JailRun(self.starter, interactor_job, stdin=asked[0]) as inner:
+                program_job = audit_pipe.attached_to(replace(job, fds={**job.fds, 1: asked[1]}))
+                with JailRun(self.starter, program_job, stdin=told[0]) as run:
                     unheard = told.pop(0)
                     for ends in (asked, told):
                         while ends:  # or neither would see the other close its end

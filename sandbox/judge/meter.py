@@ -34,18 +34,22 @@ class TestMeter:
         """The meter of the test that follows the one reported."""
         return TestMeter(self.run, self.counted)
 
-    def overruled(self, end: RunOutcome) -> RunOutcome:
-        """An answer counts only within all limits: a child may have died for memory, a flood be still in the pipe."""
+    def overruled(self, outcome: RunOutcome) -> RunOutcome:
+        """The outcome within all limits: a child may have been killed for memory, a flood may still be in the pipe."""
         self.run.drain()
-        ends = [end]
+        outcomes = [outcome]
         counters = self.last = self.count()
         if counters.oom_kills > self.oom_kills:
-            ends.append(over_memory(self.run))
+            outcomes.append(over_memory(self.run))
         if self.run.stdout.overflowed:
-            ends.append(over_output(self.run))
+            outcomes.append(over_output(self.run))
         if self.run.handle.cpu_ns() > self.run.budget.cpu_ns:  # the clock looks every few milliseconds only
-            ends.append(over_cpu(self.run))
-        return end if len(ends) == 1 else min(ends, key=lambda one: SEVERITY.index(one.verdict or Verdict.NO_RESULT))
+            outcomes.append(over_cpu(self.run))
+        return (
+            outcome
+            if len(outcomes) == 1
+            else min(outcomes, key=lambda found: SEVERITY.index(found.verdict or Verdict.NO_RESULT))
+        )
 
     def report(self, verdict: Verdict, detail: str) -> TestReport:
         counters = self.counted = self.last or self.run.counters()

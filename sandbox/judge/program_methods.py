@@ -64,7 +64,7 @@ def of_file(source: str, names: tuple[str, ...]) -> dict[int, str]:
         reason = next(of_test(tree, path), "")
         if not reason:
             asked = {argument for node in functions_of(tree, path) for argument in arguments(node)}
-            reason = next((shared[one] for one in sorted(asked) if one in shared), "")
+            reason = next((shared[fixture] for fixture in sorted(asked) if fixture in shared), "")
         if reason:
             found[number] = reason
     return found
@@ -74,7 +74,9 @@ def fixtures(tree: ast.Module) -> dict[str, str]:
     """The fixtures of the file that ask beyond values."""
     found = {}
     for node in ast.walk(tree):
-        if isinstance(node, FUNCTIONS) and any("fixture" in ast.unparse(one) for one in node.decorator_list):
+        if isinstance(node, FUNCTIONS) and any(
+            "fixture" in ast.unparse(decorator) for decorator in node.decorator_list
+        ):
             reason = next(reasons(node), "")
             if reason:
                 found[node.name] = reason
@@ -82,7 +84,7 @@ def fixtures(tree: ast.Module) -> dict[str, str]:
 
 
 def arguments(node: ast.AST) -> list[str]:
-    return [one.arg for one in node.args.args] if isinstance(node, FUNCTIONS) else []
+    return [argument.arg for argument in node.args.args] if isinstance(node, FUNCTIONS) else []
 
 
 def functions_of(tree: ast.AST, path: list[str]) -> list[ast.AST]:
@@ -90,14 +92,16 @@ def functions_of(tree: ast.AST, path: list[str]) -> list[ast.AST]:
     body: list[ast.stmt] = list(getattr(tree, "body", []))
     found: list[ast.AST] = []
     for step in path:
-        node = next((one for one in body if isinstance(one, (*FUNCTIONS, ast.ClassDef)) and one.name == step), None)
+        node = next(
+            (child for child in body if isinstance(child, (*FUNCTIONS, ast.ClassDef)) and child.name == step), None
+        )
         if node is None:
             break
         body = list(node.body)
         if isinstance(node, ast.ClassDef):
             found += node.decorator_list
             around = ("setUp", "setUpClass", "setup_method", "setup_class", "asyncSetUp")
-            found += [one for one in node.body if isinstance(one, FUNCTIONS) and one.name in around]
+            found += [child for child in node.body if isinstance(child, FUNCTIONS) and child.name in around]
         else:
             found.append(node)
     return found

@@ -119,15 +119,15 @@ _Echo.__iter__ = _Echo.__reversed__ = lambda self: iter([self, self])
 def asked_names(source: str) -> tuple[str, ...]:
     """The names that a Python test uses and does not define: those of the program."""
     tree = ast.parse(source)
-    defined = bound(tree.body) | {one.arg for one in ast.walk(tree) if isinstance(one, ast.arg)}
-    used = {one.id for one in ast.walk(tree) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)}
+    defined = bound(tree.body) | {child.arg for child in ast.walk(tree) if isinstance(child, ast.arg)}
+    used = {child.id for child in ast.walk(tree) if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Load)}
     imported = {
         alias.name
-        for one in ast.walk(tree)
-        if isinstance(one, ast.ImportFrom) and one.module in ("program", "main", "solution")
-        for alias in one.names
+        for child in ast.walk(tree)
+        if isinstance(child, ast.ImportFrom) and child.module in ("program", "main", "solution")
+        for alias in child.names
     }
-    handled = {one.name for one in ast.walk(tree) if isinstance(one, ast.ExceptHandler) and one.name}
+    handled = {child.name for child in ast.walk(tree) if isinstance(child, ast.ExceptHandler) and child.name}
     names = (used - defined - handled) | imported
     return tuple(sorted(name for name in names if name.isidentifier() and not hasattr(builtins, name)))
 

@@ -117,8 +117,8 @@ def calls_of(tree: ast.Module) -> str:
     text += "".join(f"\n__import__('asyncio').run({name}())" for name in waiting)
     for node in classes:
         text += "".join(
-            f"\n{node.name}().{one.name}()"
-            for one in node.body
-            if isinstance(one, ast.FunctionDef) and one.name.startswith("test")
+            f"\n{node.name}().{child.name}()"
+            for child in node.body
+            if isinstance(child, ast.FunctionDef) and child.name.startswith("test")
         )
     return text + (RUN_CLASSES.format(names=", ".join(cases)) if cases else "\n")

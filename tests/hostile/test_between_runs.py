@@ -74,7 +74,7 @@ def test_a_socket_in_flight_is_not_seen_by_the_next_run(sandbox: Sandbox, name: 
 
 def test_sockets_that_end_with_their_process_cost_no_jail(sandbox: Sandbox) -> None:
     printed(sandbox, "print(1)")
-    made = sandbox.sequence
+    made = sandbox.num_made
     for source in (
         "import asyncio\nasync def f(): await asyncio.sleep(0)\nasyncio.run(f())",
         "import socket\na, b = socket.socketpair()\nsocket.send_fds(a, [b'x'], [0])",
@@ -83,7 +83,7 @@ def test_sockets_that_end_with_their_process_cost_no_jail(sandbox: Sandbox) -> N
         "p.start(); print(q.get()); p.join()",
     ):
         printed(sandbox, source)
-    assert sandbox.sequence == made
+    assert sandbox.num_made == made
 
 
 # --- counters --------------------------------------------------------------------------------------------------------

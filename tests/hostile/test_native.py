@@ -78,7 +78,7 @@ def test_what_one_compilation_leaves_no_other_finds(sandbox: Sandbox) -> None:
 
 def test_including_an_endless_file_is_a_compile_error(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     small = replace(limits.compile_limits(), memory_bytes=200 << 20)
-    monkeypatch.setattr(limits, "for_compile", lambda *_: small)
+    monkeypatch.setattr("sandbox.judge.compile_cache.compile_limits", lambda *_: small)
     report = run(sandbox, '#include "/dev/zero"\nint main() {}')
     assert report.verdict is Verdict.COMPILE_ERROR
     assert report.compile is not None
@@ -166,7 +166,7 @@ def test_a_compiler_that_was_stopped_is_asked_again_within_other_limits(
     source = f"{ADD}\n// stopped"
     slow = replace(limits.compile_limits(), cpu_s=0.01)
     with monkeypatch.context() as patched:
-        patched.setattr(limits, "for_compile", lambda *_: slow)
+        patched.setattr("sandbox.judge.compile_cache.compile_limits", lambda *_: slow)
         assert run(sandbox, source, ("1 2", "3")).verdict is Verdict.COMPILE_ERROR
     assert run(sandbox, source, ("1 2", "3")).verdict is Verdict.PASSED
 

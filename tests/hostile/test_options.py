@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from sandbox import job_handle
+from sandbox import job_handle, procfs
 from sandbox.errors import InvalidOptions, InvalidSuite
 from sandbox.judge import judge
 from sandbox.sandbox import Sandbox
@@ -285,8 +285,8 @@ def test_a_run_that_got_no_cpu_is_run_once_more_within_the_same_limits(sandbox: 
 def test_how_long_a_thread_has_waited_is_read_from_the_scheduler() -> None:
     if not os.path.exists("/proc/self/schedstat"):
         pytest.skip("this kernel keeps no account")
-    before = job_handle.waited_s(os.getpid())
-    assert 0 <= before <= job_handle.waited_s(os.getpid()) < time.monotonic()
+    before = procfs.waited_s(os.getpid())
+    assert 0 <= before <= procfs.waited_s(os.getpid()) < time.monotonic()
 
 
 CROWD = """

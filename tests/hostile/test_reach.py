@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from plaudit.grading import Verdict
+from sandbox.jail_config import masked_paths
 from sandbox.judge import judge
-from sandbox.sandbox import Sandbox, masked_paths
+from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, Program, Report, StdioCase, StdioSuite, Stop
 
 LIMITS = Limits(cpu_s=2)

@@ -42,13 +42,15 @@ class ModelInfo(Answer):
     parameters: int
     max_length: int
     calibrated: bool
-    x
+    prefix_sharing_disabled_reason: str | None = Field(
+        None, description="why prompts are computed for every completion; null: once"
+    )
     engine: str = Field("", description="what computes the scores, with its version")
     parity: Annotated[
         dict[str, Any],
         Field(
             description="measured at start: `max_abs_error` to the golden set's `n` scores (at most `tolerance`), and "
-            "`company`, the largest difference between a score alone and among others"
+            "`max_batch_error`, the largest difference between a score alone and among others"
         ),
     ]
     workers: int

@@ -77,7 +77,7 @@ def test_any_json_is_a_value_or_a_codec_error(tree: Any) -> None:
         codec.decode(codec.loads(json.dumps(tree).encode()))
 
 
-TAGS = st.sampled_from([*codec._DECODERS, "h", "pickle", ""])
+TAGS = st.sampled_from([*codec.DECODERS, "h", "pickle", ""])
 
 
 @given(TAGS, st.recursive(st.none() | st.integers() | st.text() | st.floats(), st.lists))
