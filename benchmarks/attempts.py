@@ -36,7 +36,8 @@ from training.pipeline.config import Recipe, read_recipe
 from training.pipeline.records import Program, read_problems, read_programs, row
 from training.pipeline.run import Run, read_jsonl, write_jsonl
 from training.reward_model.finalize import finish_checkpoint
-from training.reward_model.trainer import preferences_of, validate
+from training.reward_model.pair_groups import read_preferences
+from training.reward_model.trainer import validation_auc
 
 RECIPE = "the recipe"
 SIZES = (4, 16, 64)
@@ -197,9 +198,9 @@ def mean_of_weights(name: str, recipe: Recipe, base: Run, work: Path) -> None:
     problems, programs = read_problems(run.path("problems.jsonl")), list(read_programs(run.path("verified.jsonl")))
     finish_checkpoint(run, problems, programs)
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
-    _, held = preferences_of(run)
-    found = validate(model, Encoder.load(checkpoint), problems, {p.program_id: p for p in programs}, held)
-    write_jsonl(run.path("fit.jsonl"), [found])
+    _, validation_tasks = read_preferences(run)
+    areas = validation_auc(model, Encoder.load(checkpoint), problems, programs, validation_tasks)
+    write_jsonl(run.path("fit.jsonl"), [areas])
     evaluation = replace(recipe.evaluate, generated_tests=0)
     run.path("stages/evaluate.json").unlink(missing_ok=True)  # the others may be new
     run_stage("evaluate", replace(recipe, stages=("evaluate",), evaluate=evaluation), run)

@@ -218,7 +218,7 @@ def fit_and_ask(run: Run, base: Run, recipe: Recipe, pairs: Sequence[Preference]
     """Fit on these pairs (validation and calibration are by the truth for all sources), and score the test fold."""
     from service.scoring.reward_model import RewardModel
     from training.reward_model.finalize import score_programs
-    from training.reward_model.trainer import fit
+    from training.reward_model.fit import fit
 
     for name in ("tokenizer", "pretrained"):
         shutil.copytree(base.path(name), run.path(name), dirs_exist_ok=True)

@@ -12,7 +12,7 @@ from training.pipeline.config import Pretrain, Recipe, Tokenize, World
 from training.pipeline.records import Problem, read_problems
 from training.pipeline.run import Run
 from training.reward_model.pretrain import new_model
-from training.reward_model.tokenizer import load_encoder
+from training.reward_model.template import load_encoder
 from training.rewardranker.microworld import microworld
 from training.rl import grpo
 

@@ -12,7 +12,7 @@ import pytest
 from plaudit.errors import UsageError
 from training.pipeline.config import PPO, Fit, Iterate, Pair, Pretrain, Recipe, Tokenize, World
 from training.pipeline.run import Run, read_jsonl
-from training.rewardranker import policy
+from training.reward_model import checkpointing
 from training.rewardranker.iterate import iterate
 from training.rewardranker.ppo import Learner
 
@@ -119,7 +119,7 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(
 
     recipe = recipe_with_records(run)
     with monkeypatch.context() as patch:
-        patch.setattr(policy, "SAVE_EVERY_S", 0.0)
+        patch.setattr(checkpointing, "SAVE_EVERY_S", 0.0)
         patch.setattr(Learner, "learn", killed)
         for _ in range(2):
             with pytest.raises(Killed):

@@ -1,1 +1,1 @@
-"""."""
+"""Evaluation of a checkpoint on unseen problems, its report, and its publication."""

@@ -60,7 +60,7 @@ STAGES = {
     ),
     "pair": Stage("training.data.preferences:pair", ("pair",), ("verify",), "which program is better than which"),
     "fit": Stage(
-        "training.reward_model.trainer:fit",
+        "training.reward_model.fit:fit",
         ("fit",),
         ("collect", "pair", "pretrain"),
         "the reward model, of one's own or of the hub",

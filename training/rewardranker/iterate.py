@@ -30,7 +30,7 @@ from plaudit.errors import UsageError
 from training.pipeline.config import Recipe
 from training.pipeline.records import Problem, Program, read_problems, read_programs, row
 from training.pipeline.run import Run, digest, read_jsonl, write_jsonl
-from training.reward_model.tokenizer import load_encoder
+from training.reward_model.template import load_encoder
 from training.rewardranker import policy
 from training.rewardranker.from_service_log import Seen, read_seen
 from training.rewardranker.mining import MODES, execute, merged, mine, recorded
@@ -181,7 +181,7 @@ class Loop:
     def _reranker(self, here: Run, number: int) -> dict[str, Any]:
         """`pair` and `fit` as they are, on the data of this round."""
         from training.data.preferences import pair
-        from training.reward_model.trainer import fit
+        from training.reward_model.fit import fit
 
         for name in ("tokenizer", "pretrained"):
             shutil.copytree(self.run.path(name), here.path(name), dirs_exist_ok=True)

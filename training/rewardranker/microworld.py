@@ -24,7 +24,8 @@ from training.pipeline import config
 from training.pipeline.config import Recipe
 from training.pipeline.records import Fold, Problem, program_of, row
 from training.pipeline.run import Run, write_jsonl
-from training.reward_model.tokenizer import load_encoder, train_tokenizer
+from training.reward_model.template import load_encoder
+from training.reward_model.tokenizer import train_tokenizer
 
 LICENSE = "Apache-2.0"
 CONSTANTS = (2, 3, 4, 5, 6, 7)

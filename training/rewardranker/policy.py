@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +16,9 @@ from typing import TYPE_CHECKING, Any
 from training.pipeline.config import Recipe
 from training.pipeline.records import Problem
 from training.pipeline.run import Progress, Run, digest, read_jsonl, write_jsonl
-from training.reward_model.pretrain import (
-    SAVE_EVERY_S,
-    keep_freed_memory,
-    load_state,
-    pack,
-    save_state,
-    schedule,
-    train_step,
-)
+from training.reward_model.checkpointing import TrainingState
+from training.reward_model.optimization import cosine_schedule, keep_freed_memory, set_learning_rate
+from training.reward_model.pretrain import pack, train_step
 
 if TYPE_CHECKING:
     from service.scoring.reward_model import Encoder, RewardModel
@@ -106,8 +99,7 @@ def fine_tune(recipe: Recipe, run: Run, encoder: Encoder, documents: Sequence[tu
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.sft_lr, betas=(0.9, 0.95), weight_decay=0.0)
     progress, loss = Progress(run, "sft", len(plan)), 0.0
     for step, batch in enumerate(plan):
-        for group in optimiser.param_groups:
-            group["lr"] = settings.sft_lr * schedule(step / len(plan), 0.05)
+        set_learning_rate(optimiser, settings.sft_lr * cosine_schedule(step / len(plan), 0.05))
         loss = train_step(model, optimiser, [rows[at] for at in batch], recipe.pretrain.sequence_tokens)
         progress.at(step + 1, f"loss {loss:.3f}")
     save_generator(model, encoder.tokenizer, run.path("iterate/sft/config.json").parent)
@@ -139,12 +131,12 @@ def reinforce(
     policy = ActorCritic(load_generator(start), recipe.iterate.temperature)
     reference, end = load_generator(start), encoder.tokenizer.eos_token_id
     learner = Learner(policy, reference, settings, end, bfloat16=True)
-    state = run.path("ppo.state.pt")
+    state = TrainingState(run.path("ppo.state.pt"), policy, learner.optimiser)
     resumed = run.resumable_key("ppo", digest(settings, recipe.iterate, recipe.seed, reranker.revision))
-    first = load_state(state, policy, learner.optimiser) if resumed else 0
+    first = state.load() if resumed else 0
     log = [r for r in read_jsonl(run.path("ppo.jsonl")) if r["iteration"] <= first] if first else []
     ids = [prompt_ids(encoder, problem.prompt) for problem in problems]
-    progress, saved = Progress(run, "ppo", settings.iterations), time.monotonic()
+    progress = Progress(run, "ppo", settings.iterations)
     for number in range(first, settings.iterations):
         seed = seed_of(recipe.seed, "ppo", reranker.revision, number)
         picks = random.Random(seed).sample(range(len(problems)), min(settings.prompts, len(problems)))
@@ -158,11 +150,9 @@ def reinforce(
         log.append({"iteration": number + 1, **{name: round(value, 5) for name, value in found.items()}})
         write_jsonl(run.path("ppo.jsonl"), log)
         progress.at(number + 1, json.dumps(log[-1]))
-        if time.monotonic() - saved > SAVE_EVERY_S:
-            save_state(state, policy, learner.optimiser, number + 1)
-            saved = time.monotonic()
+        state.save_if_due(number + 1)
     save_generator(policy.model, encoder.tokenizer, run.path("ppo/config.json").parent)
-    state.unlink(missing_ok=True)
+    state.remove()
     return {
         "iterations": len(log),
         "first_score": log[0]["score"],

@@ -93,7 +93,7 @@ def train(
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    from training.reward_model.tokenizer import TEMPLATE
+    from training.reward_model.template import TEMPLATE
 
     cpu = not torch.cuda.is_available() if use_cpu is None else use_cpu
     tokenizer = load_tokenizer(model, padding_side="left")
