@@ -14,7 +14,7 @@ from training.pipeline.config import PPO, Fit, Iterate, Pair, Pretrain, Recipe, 
 from training.pipeline.run import Run, read_jsonl
 from training.reward_model import checkpointing
 from training.rewardranker.iterate import iterate
-from training.rewardranker.ppo import Learner
+from training.rewardranker.ppo import PPOTrainer
 
 TINY = Recipe(
     name="tiny",
@@ -70,12 +70,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def recipe_with_records(run: Run, **changes: Any) -> Recipe:
     """Completions on record: a program that passes and one that fails for every training task."""
-    from training.rewardranker.microworld import draw_tasks, problem_of
+    from training.rewardranker.microworld import draw_tasks, microworld_problem
 
     path = run.folder / "recorded.jsonl"
     rows = []
     for task in draw_tasks(TINY.world, TINY.seed):
-        problem = problem_of(task, TINY.world, TINY.seed)
+        problem = microworld_problem(task, TINY.world, TINY.seed)
         if problem.fold == "train":
             good = (problem.canonical or "").removeprefix(problem.prompt)
             rows += [{"task_id": problem.task_id, "completion": text} for text in (COPY + good, WRONG)]
@@ -109,7 +109,7 @@ def test_what_is_on_record_is_executed_and_joins_the_next_round(whole: Run) -> N
 def test_a_run_that_was_killed_ends_like_one_that_was_not(
     whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, learned, calls = Run(tmp_path, quiet=True), Learner.learn, []
+    run, learned, calls = Run(tmp_path, quiet=True), PPOTrainer.step, []
 
     def killed(*arguments: Any) -> Any:
         calls.append(1)
@@ -120,7 +120,7 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(
     recipe = recipe_with_records(run)
     with monkeypatch.context() as patch:
         patch.setattr(checkpointing, "SAVE_EVERY_S", 0.0)
-        patch.setattr(Learner, "learn", killed)
+        patch.setattr(PPOTrainer, "step", killed)
         for _ in range(2):
             with pytest.raises(Killed):
                 iterate(recipe, run)
