@@ -40,7 +40,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Problem]
 @pytest.mark.parametrize("kind", grpo.REWARDS)
 def test_a_reward_pays_what_its_name_says(stack: Stack, world: tuple[Path, list[Problem]], kind: str) -> None:
     problem = world[1][0]
-    (row,) = grpo.rows([problem], "<{}>".format)
+    (row,) = grpo.dataset_rows([problem], "<{}>".format)
     assert row["prompt"] == f"<{problem.prompt}>"
     good = (problem.canonical or "").removeprefix(problem.prompt)
     right, wrong = grpo.reward_of(kind, stack.url)(

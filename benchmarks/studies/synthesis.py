@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from overhead import ROOT, machine
+from benchmarks_path import ROOT
+from overhead import machine
 
 from training.pipeline.config import Recipe, Source, read_recipe
 from training.pipeline.records import data_file, read_problems

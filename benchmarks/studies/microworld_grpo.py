@@ -1,10 +1,10 @@
 """GRPO in the micro-world through TRL, rewards over HTTP: rows base, +RM, +rule, +combined.
 
-    python benchmarks/microworld_grpo.py --run runs/micro --steps 30
+    python benchmarks/studies/microworld_grpo.py --run runs/micro --steps 30
 
-Needs `benchmarks/microworld.py` first: it takes the SFT generator, its executed samples of held-out problems and the
-first round's reranker from that run, serves the reranker (`plaudit up`), trains one generator a reward from the same
-start on the same order of prompts, and executes their samples on held-out families. A reward model that is being hacked
+Needs `benchmarks/studies/microworld.py` first: it takes the SFT generator, its executed samples of held-out problems
+and the first round's reranker from that run, serves the reranker (`plaudit up`), trains one generator per reward from
+the same start on the same order of prompts, and executes their samples on held-out families. A hacked reward model
 shows as a rising score of samples whose pass rate does not rise with it, so both are printed: the mean score by the
 same reranker, its rise, and the share of failures that it scores like passing programs
 (`training/rewardranker/mining.py`).
@@ -19,6 +19,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from benchmarks_path import ROOT
 from overhead import service
 
 from service.scoring.reward_model import RewardModel
@@ -31,7 +32,7 @@ from training.rewardranker.iterate import RewardRankerLoop
 from training.rewardranker.mining import by_task, execute_completions, mean_pass_rate, mine
 from training.rl import grpo
 
-RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "micro.toml"
+RECIPE = ROOT / "training" / "recipes" / "micro.toml"
 
 
 def main() -> None:

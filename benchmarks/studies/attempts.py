@@ -27,10 +27,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from overhead import ROOT, machine
+from benchmarks_path import ROOT
+from overhead import machine
 
 from service.scoring.encoder import Encoder
-from training.evaluation.report import interval
+from training.evaluation.report import format_interval
 from training.pipeline.cli import run_stage
 from training.pipeline.config import Recipe, read_recipe
 from training.pipeline.records import Program, read_problems, read_programs, row
@@ -213,9 +214,9 @@ def table_row(name: str, run: Run) -> str:
     alone, joined = (rankers[ranker] for ranker in RANKERS)
     epochs = [line["validation_auc_sampled"] for line in read_jsonl(run.path("fit.jsonl"))]
     cells = [f"{epochs[-1]:.3f}"]
-    cells += [interval(report["discrimination"][key]) for key in ("pair_accuracy", "auc")]
-    cells += [interval(alone[n], 100, 1) for n in SIZES]
-    cells += [interval(which[SIZES[-1]]["gap_closed"], 100, 0) for which in (alone, joined)]
+    cells += [format_interval(report["discrimination"][key]) for key in ("pair_accuracy", "auc")]
+    cells += [format_interval(alone[n], 100, 1) for n in SIZES]
+    cells += [format_interval(which[SIZES[-1]]["gap_closed"], 100, 0) for which in (alone, joined)]
     return f"| {name} | {' | '.join(cells)} |"
 
 
