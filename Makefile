@@ -36,7 +36,7 @@ check: .make/test  ## lint, format, types, import laws
 format: .make/test  ## the code as ruff formats it
 	$(BIN)/ruff format .
 
-bench: .make/test  ## every benchmark, each printing its table
+bench: .make/test  ## every benchmark, each printing its table; the studies (hours) are run one at a time
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 reproduce-mini: .make/test  ## train models/plaudit-mini again from ../shared/data (half an hour) and compare

@@ -12,7 +12,7 @@ from training.pipeline.config import PretrainConfig, Recipe, TokenizeConfig, Wor
 from training.pipeline.records import Problem, read_problems
 from training.pipeline.run import Run
 from training.reward_model.pretrain import new_model
-from training.reward_model.tokenizer import load_encoder
+from training.reward_model.template import load_encoder
 from training.rewardranker.microworld import microworld
 from training.rl import grpo
 
@@ -40,7 +40,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Problem]
 @pytest.mark.parametrize("kind", grpo.REWARDS)
 def test_a_reward_pays_what_its_name_says(stack: Stack, world: tuple[Path, list[Problem]], kind: str) -> None:
     problem = world[1][0]
-    (row,) = grpo.rows([problem], "<{}>".format)
+    (row,) = grpo.dataset_rows([problem], "<{}>".format)
     assert row["prompt"] == f"<{problem.prompt}>"
     good = (problem.canonical or "").removeprefix(problem.prompt)
     right, wrong = grpo.reward_of(kind, stack.url)(

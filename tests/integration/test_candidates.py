@@ -15,7 +15,7 @@ from plaudit.errors import UsageError
 from support.stack import Stack, wait_for
 from training.pipeline.files import read_jsonl
 from training.pipeline.records import Problem
-from training.rewardranker.from_service_log import read_seen
+from training.rewardranker.from_service_log import read_logged_groups
 
 GOOD, BAD = "def add(a, b):\n    return a + b\n", "def add(a, b):\n    return a - b\n"
 TESTS = {"kind": "assert", "asserts": ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]}
@@ -64,7 +64,7 @@ def test_what_was_scored_and_executed_is_logged_when_asked_for_and_mined(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
-    seen = read_seen(str(folder), [], 13)
+    seen = read_logged_groups(str(folder), [], 13)
     ((name, problem),) = seen.problems.items()
     assert problem.prompt == "Add two numbers."
     assert {program.completion: program.pass_rate for program in seen.programs[name]} == {GOOD: 1.0, BAD: 0.5}
@@ -93,14 +93,14 @@ def test_a_problem_that_is_held_out_is_not_learnt_from_because_somebody_asked_ab
     }
     other = line | {"prompt": "Subtract two numbers."}
     (tmp_path / "candidates-1.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (line, other)))
-    seen = read_seen(str(tmp_path), [held], 13)
+    seen = read_logged_groups(str(tmp_path), [held], 13)
     assert [problem.prompt for problem in seen.problems.values()] == ["Subtract two numbers."]
     assert seen.held_out == 1
 
 
 def test_a_folder_of_logs_that_is_not_there_is_a_mistake() -> None:
     with pytest.raises(UsageError, match="no folder"):
-        read_seen("nowhere", [], 13)
+        read_logged_groups("nowhere", [], 13)
 
 
 def test_a_full_log_is_no_reason_to_refuse_an_answer(make_stack: Callable[..., Stack], tmp_path: Path) -> None:

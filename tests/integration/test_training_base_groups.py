@@ -19,16 +19,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 def fitted(monkeypatch: pytest.MonkeyPatch, recipe: Path, folder: Path) -> Any:
     """The model as the loop leaves it."""
-    from training.reward_model import trainer
+    from training.reward_model import initial_model
 
     kept = []
-    write = trainer.write_checkpoint
+    write = initial_model.write_checkpoint
 
     def spy(run: Any, base: Path, model: Any, *rest: Any) -> None:
         kept.append(model)
         write(run, base, model, *rest)
 
-    monkeypatch.setattr(trainer, "write_checkpoint", spy)
+    monkeypatch.setattr(initial_model, "write_checkpoint", spy)
     assert main(["fit", str(recipe), "--run", str(folder), "--fit.loop", "groups", "--fit.lr", "0.003"]) == 0
     return kept[0]
 
@@ -42,11 +42,13 @@ def test_what_the_group_loop_fits_is_what_is_served(kind: str, tmp_path: Path, m
     served = RewardModel.load(folder / "checkpoint")
     problems = read_problems(folder / "problems.jsonl")
     for program in list(read_programs(folder / "verified.jsonl"))[:12]:
-        one = served.encode(problems[program.task_id].prompt, program.completion)
+        encoded = served.encode(problems[program.task_id].prompt, program.completion)
         with torch.no_grad():
-            trained = group_scores(model, [(one.ids[: one.prompt_tokens], [one.ids[one.prompt_tokens :]])])
-        assert isinstance(one, Encoded)
-        assert served.score([one])[0] == pytest.approx(float(trained), abs=1e-5)
+            trained = group_scores(
+                model, [(encoded.ids[: encoded.prompt_tokens], [encoded.ids[encoded.prompt_tokens :]])]
+            )
+        assert isinstance(encoded, Encoded)
+        assert served.score([encoded])[0] == pytest.approx(float(trained), abs=1e-5)
     assert served.check_golden().ok
     assert served.spec.calibration is not None
     assert (folder / "checkpoint" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
@@ -54,7 +56,10 @@ def test_what_the_group_loop_fits_is_what_is_served(kind: str, tmp_path: Path, m
 
 @pytest.mark.parametrize(
     ("loop", "complaint"),
-    [("groups", "fit.loop groups knows llama, qwen2 and encoders, no gemma"), ("both", "fit.loop is pairs or groups")],
+    [
+        ("groups", "fit.loop groups fits llama, qwen2 and encoders, not gemma"),
+        ("both", "fit.loop is 'both'; it must be one of pairs, groups"),
+    ],
 )
 def test_what_no_loop_can_fit_is_refused_by_name(
     loop: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -22,9 +22,9 @@ from training.pipeline.config import (
 )
 from training.pipeline.files import read_jsonl
 from training.pipeline.run import Run
-from training.rewardranker import policy
+from training.reward_model import checkpointing
 from training.rewardranker.iterate import iterate
-from training.rewardranker.ppo import Learner
+from training.rewardranker.ppo import PPOTrainer
 
 TINY = Recipe(
     name="tiny",
@@ -80,12 +80,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def recipe_with_records(run: Run, **changes: Any) -> Recipe:
     """Completions on record: a program that passes and one that fails for every training task."""
-    from training.rewardranker.microworld import draw_tasks, problem_of
+    from training.rewardranker.microworld import draw_tasks, microworld_problem
 
     path = run.folder / "recorded.jsonl"
     rows = []
     for task in draw_tasks(TINY.world, TINY.seed):
-        problem = problem_of(task, TINY.world, TINY.seed)
+        problem = microworld_problem(task, TINY.world, TINY.seed)
         if problem.fold == "train":
             good = (problem.canonical or "").removeprefix(problem.prompt)
             rows += [{"task_id": problem.task_id, "completion": text} for text in (COPY + good, WRONG)]
@@ -97,9 +97,9 @@ def test_the_report_has_a_row_for_every_round_and_every_share(whole: Run) -> Non
     report = json.loads(whole.path(LATE[0]).read_text())
     assert [r["row"] for r in report["rows"] if "RewardRanker" in r["row"]] == [
         "RewardRanker: SFT candidates",
-        "RewardRanker: PPO candidates",
+        "RewardRanker: PPOConfig candidates",
         "RewardRanker 2 iter. self training: SFT candidates",
-        "RewardRanker 2 iter. self training: PPO candidates",
+        "RewardRanker 2 iter. self training: PPOConfig candidates",
     ]
     assert [m["round"] for m in report["mined"]] == [1, 2]
     assert all(0 <= m["high_scoring_failures"] <= m["failures"] <= m["completions"] for m in report["mined"])
@@ -119,18 +119,18 @@ def test_what_is_on_record_is_executed_and_joins_the_next_round(whole: Run) -> N
 def test_a_run_that_was_killed_ends_like_one_that_was_not(
     whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, learned, calls = Run(tmp_path, quiet=True), Learner.learn, []
+    run, learned, calls = Run(tmp_path, quiet=True), PPOTrainer.step, []
 
     def killed(*arguments: Any) -> Any:
         calls.append(1)
-        if len(calls) in (2, 4):  # in the middle of the first PPO; at the second's beginning, a run later
+        if len(calls) in (2, 4):  # in the middle of the first PPOConfig; at the second's beginning, a run later
             raise Killed
         return learned(*arguments)
 
     recipe = recipe_with_records(run)
     with monkeypatch.context() as patch:
-        patch.setattr(policy, "SAVE_EVERY_S", 0.0)
-        patch.setattr(Learner, "learn", killed)
+        patch.setattr(checkpointing, "SAVE_EVERY_S", 0.0)
+        patch.setattr(PPOTrainer, "step", killed)
         for _ in range(2):
             with pytest.raises(Killed):
                 iterate(recipe, run)

@@ -13,7 +13,7 @@ from service.scoring.reward_model import RewardModel
 from training.data.collect import collect_problems
 from training.data.public_data import data_file
 from training.evaluation.diagnostics import discrimination
-from training.evaluation.evaluate import gather
+from training.evaluation.evaluate import samples_by_problem
 from training.pipeline.config import read_recipe
 from training.pipeline.records import read_problems, read_programs
 from training.pipeline.run import Run
@@ -64,7 +64,7 @@ def test_the_reported_pair_accuracy_holds_on_a_slice_of_the_unseen_problems(mini
 
     programs = [p for p in read_programs(run.path("programs.jsonl")) if p.task_id in slice_ and p.iid_copies]
     scores = dict(zip([p.program_id for p in programs], score_programs(mini, problems, programs), strict=True))
-    found = discrimination(gather(programs, scores), recipe.evaluate, recipe.pair, 1)["by_problem"]
+    found = discrimination(samples_by_problem(programs, scores), recipe.evaluate, recipe.pair, 1)["by_problem"]
 
     for task_id in slice_:
         assert found[task_id] == pytest.approx(reported[task_id], abs=2e-3)

@@ -96,7 +96,7 @@ def test_what_was_trained_is_what_is_served(case: str, tmp_path: Path, monkeypat
             continue
         shown = [(problem.prompt, program.completion)]
         encoded = served.encode(*shown[0])
-        if encoded.ids not in trained:  # shown as a whole function, for which see test_training_fit
+        if encoded.ids not in trained:  # shown as a whole function, for which see test_template
             continue
         score, pooled = trained[encoded.ids]
         closing.add(pooled)
@@ -253,8 +253,8 @@ def test_published_pairs_without_pass_rates_are_enough(tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--fit.batch", "6"), "fit.batch 6 is no multiple of 1 processes × fit.micro_batch 4"),
-        (("--fit.precision", "float16"), "fit.precision is bfloat16 or float32"),
+        (("--fit.batch", "6"), "fit.batch 6 is not a multiple of 1 processes × fit.micro_batch 4"),
+        (("--fit.precision", "float16"), "fit.precision is 'float16'; it must be bfloat16 or float32"),
         (("--fit.max_length", "20"), "no training pair is within fit.max_length, 20 tokens"),
         (
             ("--fit.template", "{prompt} {completion}", "--fit.system", "x"),
@@ -289,7 +289,7 @@ def test_a_padding_that_closes_a_text_is_not_taken(tmp_path: Path) -> None:
     end = tokenizer.convert_tokens_to_ids("<|end|>")
     assert pad_token(tokenizer, {end}) == "<|pad|>"
     assert pad_token(tokenizer, {end, tokenizer.pad_token_id}) == "<s>"
-    with pytest.raises(UsageError, match=r"name another end in fit\.template"):
+    with pytest.raises(UsageError, match=r"end fit\.template in another token"):
         pad_token(tokenizer, set(tokenizer.all_special_ids))
 
 

@@ -19,7 +19,7 @@ from training.pipeline.config import read_recipe
 from training.pipeline.files import read_jsonl
 from training.pipeline.records import read_problems, read_programs
 from training.reward_model.packed_forward import group_scores
-from training.reward_model.tokenizer import load_encoder
+from training.reward_model.template import load_encoder
 
 RECIPE = """
 name = "toy"
@@ -218,7 +218,7 @@ def test_a_fit_killed_in_the_middle_ends_like_one_that_was_not(tmp_path: Path, m
 
     (tmp_path / "run" / "stages" / "fit.json").unlink()
     (tmp_path / "run" / "stages" / "fit.begun").unlink()
-    monkeypatch.setattr("training.reward_model.trainer.SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("training.reward_model.checkpointing.SAVE_EVERY_S", 0.0)
     step, calls = training.reward_model.trainer.train_step, []
 
     def killed(*arguments: Any) -> float:

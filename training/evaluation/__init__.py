@@ -1,1 +1,1 @@
-"""The report on held-out problems, its plots, the published folder, and the check against published numbers."""
+"""Evaluation of a checkpoint on unseen problems, its report, and its publication."""

@@ -1,4 +1,4 @@
-"""What else a report asks: do scores tell good from bad, do they measure length, are they odds, what say the tests?"""
+"""The report's diagnostics: discrimination, calibration, length bias, agreement with the tests, and languages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from training.data.preferences import qualifies
-from training.evaluation.rankers import Sampled, estimate
+from training.evaluation.rankers import SampledProblem, estimate
 from training.pipeline import config
 from training.pipeline.metrics import auc, calibration_error, correlation, mean, pair_accuracy, pass_at_n
 from training.pipeline.metrics import best_of_n as expected_best
@@ -18,17 +18,17 @@ ORDER = ("python", "cpp", "java", "php", "typescript", "csharp", "bash", "javasc
 
 
 def discrimination(
-    sampled: Sequence[Sampled], settings: config.EvaluateConfig, rule: config.PairConfig, seed: int
+    sampled: Sequence[SampledProblem], settings: config.EvaluateConfig, rule: config.PairConfig, seed: int
 ) -> dict[str, Any]:
     """Pair accuracy and AUC inside a problem, averaged over problems that have both kinds."""
-    found = {problem.task_id: _one_problem(problem, rule) for problem in sampled}
+    by_problem = {problem.task_id: _of_problem(problem, rule) for problem in sampled}
     return {
-        name: estimate([one[name] for one in found.values() if one[name] is not None], settings, seed)
+        name: estimate([numbers[name] for numbers in by_problem.values() if numbers[name] is not None], settings, seed)
         for name in ("pair_accuracy", "auc")
-    } | {"by_problem": found}
+    } | {"by_problem": by_problem}
 
 
-def _one_problem(problem: Sampled, rule: config.PairConfig) -> dict[str, Any]:
+def _of_problem(problem: SampledProblem, rule: config.PairConfig) -> dict[str, Any]:
     pairs = _pairs(problem, rule)
     return {
         "pair_accuracy": pair_accuracy(problem.scores, pairs) if pairs else None,
@@ -36,7 +36,7 @@ def _one_problem(problem: Sampled, rule: config.PairConfig) -> dict[str, Any]:
     }
 
 
-def _pairs(problem: Sampled, rule: config.PairConfig) -> list[tuple[int, int]]:
+def _pairs(problem: SampledProblem, rule: config.PairConfig) -> list[tuple[int, int]]:
     """Places (better, worse) of the distinct programs that the rule pairs."""
     first = {name: at for at, name in reversed(list(enumerate(problem.programs)))}
     return [
@@ -44,7 +44,7 @@ def _pairs(problem: Sampled, rule: config.PairConfig) -> list[tuple[int, int]]:
     ]
 
 
-def calibration(sampled: Sequence[Sampled], probability: Callable[[float], float | None]) -> dict[str, Any]:
+def calibration(sampled: Sequence[SampledProblem], probability: Callable[[float], float | None]) -> dict[str, Any]:
     """ECE of the shipped calibration on the test samples, and the bins behind the plot."""
     pairs = [(probability(s) or 0.0, ok) for p in sampled for s, ok in zip(p.scores, p.passed, strict=True)]
     bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
@@ -54,22 +54,24 @@ def calibration(sampled: Sequence[Sampled], probability: Callable[[float], float
         "ece": calibration_error([chance for chance, _ in pairs], [ok for _, ok in pairs]),
         "bins": [
             {
-                "predicted": mean([chance for chance, _ in part]),
-                "passing": mean([float(ok) for _, ok in part]),
-                "samples": len(part),
+                "predicted": mean([chance for chance, _ in members]),
+                "passing": mean([float(ok) for _, ok in members]),
+                "samples": len(members),
             }
-            for _, part in sorted(bins.items())
+            for _, members in sorted(bins.items())
         ],
     }
 
 
-def length(
-    sampled: Sequence[Sampled], settings: config.EvaluateConfig, rule: config.PairConfig, seed: int
+def length_bias(
+    sampled: Sequence[SampledProblem], settings: config.EvaluateConfig, rule: config.PairConfig, seed: int
 ) -> dict[str, Any]:
     """Is the model measuring length?
 
-    Rank correlations inside a problem; pair accuracy apart for pairs whose better program is the longer, and the
-    shorter (a model of length alone gets 1 on one of them and 0 on the other); and points for the plot.
+    - `score`, `passing`: rank correlation with length inside a problem.
+    - `better_is_longer`, `better_is_shorter`: pair accuracy on pairs whose better program is the longer or the shorter.
+      A model of length alone gets 1 on one of them and 0 on the other.
+    - `points`: (characters, score, passed), for the plot.
     """
     longer: list[float] = []
     shorter: list[float] = []
@@ -94,18 +96,23 @@ def length(
     }
 
 
-def _correlation(sampled: Sequence[Sampled], values: Callable[[Sampled], list[float]]) -> float | None:
+def _correlation(sampled: Sequence[SampledProblem], values: Callable[[SampledProblem], list[float]]) -> float | None:
     """Mean rank correlation with length inside a problem, over problems in which the values vary."""
-    found = [correlation(values(p), [float(len(c)) for c in p.completions]) for p in sampled if len(set(values(p))) > 1]
-    return mean(found) if found else None
+    correlations = [
+        correlation(values(p), [float(len(c)) for c in p.completions]) for p in sampled if len(set(values(p))) > 1
+    ]
+    return mean(correlations) if correlations else None
 
 
-def against_tests(sampled: Sequence[Sampled], probability: Callable[[float], float | None]) -> dict[str, Any]:
-    """Where the model and the tests agree and where not.
+def agreement_with_tests(
+    sampled: Sequence[SampledProblem], probability: Callable[[float], float | None]
+) -> dict[str, Any]:
+    """Where the model and the tests agree.
 
-    `table`: samples by (the model says pass: probability at least one half, the tests say pass). `kappa`: Cohen's, the
-    agreement beyond chance. `rank`: mean rank correlation of score and pass rate inside a problem. And the samples on
-    which they differ most, each problem once.
+    - `table`: samples by the model's verdict (probability at least one half) and the tests' verdict.
+    - `kappa`: Cohen's, the agreement beyond chance.
+    - `rank`: mean rank correlation of score and pass rate inside a problem.
+    - `high_failures`, `low_passes`: the samples on which they differ most, each problem once.
     """
     table = {"both_pass": 0, "model_only": 0, "tests_only": 0, "both_fail": 0}
     high: list[dict[str, Any]] = []
@@ -134,8 +141,8 @@ def against_tests(sampled: Sequence[Sampled], probability: Callable[[float], flo
         "table": table,
         "kappa": kappa(table),
         "rank": mean(ranks) if ranks else None,
-        "high_failures": sorted(high, key=lambda one: -one["probability"])[:5],
-        "low_passes": sorted(low, key=lambda one: one["probability"])[:5],
+        "high_failures": sorted(high, key=lambda sample: -sample["probability"])[:5],
+        "low_passes": sorted(low, key=lambda sample: sample["probability"])[:5],
     }
 
 
@@ -149,15 +156,15 @@ def kappa(table: dict[str, int]) -> float | None:
     return (observed - expected) / (1 - expected) if expected < 1 else None
 
 
-def by_language(sampled: Sequence[Sampled], sizes: Sequence[int]) -> list[dict[str, Any]]:
-    """RewardRanker's table in form: a row a way of choosing, a column a language, and the mean of the columns."""
+def by_language(sampled: Sequence[SampledProblem], sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """RewardRanker's table: one row per way of choosing, one column per language, and the mean of the columns."""
     languages = sorted(
         {p.language for p in sampled},
         key=lambda name: (name not in ORDER, ORDER.index(name) if name in ORDER else 0, name),
     )
     groups = {name: [p for p in sampled if p.language == name] for name in languages}
     most = {name: min(len(p.scores) for p in group) for name, group in groups.items()}
-    ways: list[tuple[str, Callable[[Sampled], float]]] = [("mean of the samples", lambda p: p.pass_at_1)]
+    ways: list[tuple[str, Callable[[SampledProblem], float]]] = [("mean of the samples", lambda p: p.pass_at_1)]
     if all(p.greedy is not None for p in sampled):
         ways.insert(0, ("greedy", lambda p: float(p.greedy == 1.0)))
     usable = [n for n in sizes if 1 < n <= min(most.values())]

@@ -1,8 +1,9 @@
 """`evaluate`: what the checkpoint does on problems it has never seen, as `report.json`, `report.md` and its plots.
 
-The test fold's independent samples carry everything (in the public data 100 a problem from one model). Every interval
-is a bootstrap over problems, because problems, not samples, are what there are few of. The scores are those of
-`RewardModel.score`, as served. No N is ever chosen by its result: the table has them all.
+- Every number is of the test fold's independent samples (in the public data 100 per problem from one model).
+- Every interval is a bootstrap over problems, because problems are few and samples are not.
+- The scores are those of `RewardModel.score`, as served.
+- No N is chosen by its result: the table has them all.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from training.data.judge_task import MUTANT_CPU_S, JudgeTask, task_of
 from training.data.judging import judge_all
 from training.data.programs import GREEDY
 from training.data.public_data import data_file
-from training.evaluation.diagnostics import against_tests, by_language, calibration, discrimination, length
-from training.evaluation.rankers import Sampled, curves
+from training.evaluation.diagnostics import agreement_with_tests, by_language, calibration, discrimination, length_bias
+from training.evaluation.rankers import SampledProblem, best_of_n_curves
 from training.evaluation.report import write_report
 from training.pipeline.config import Recipe
 from training.pipeline.files import read_jsonl, write_text
@@ -29,7 +30,10 @@ MEASURED = ("collect", "synthesize", "tokenize", "pretrain", "sample", "mutate",
 
 
 def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
-    """Write `report.json`, `report.md` and the plots beside it."""
+    """Write `report.json`, `report.md` and the plots beside it.
+
+    Raises `UsageError` without independent samples of test problems.
+    """
     from service.scoring.reward_model import RewardModel
 
     settings, rule, seed = recipe.evaluate, recipe.pair, recipe.seed
@@ -41,12 +45,12 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
     ]
     model = RewardModel.load(run.path("checkpoint/config.json").parent, dtype=settings.dtype)
     scores = dict(zip([p.program_id for p in held], score_programs(model, problems, held), strict=True))
-    sampled = gather([p for p in held if p.iid_copies], scores)
+    sampled = samples_by_problem([p for p in held if p.iid_copies], scores)
     if not sampled:
-        raise UsageError("no problem of the test fold has independent samples: there is nothing to report on")
+        raise UsageError("no problem of the test fold has independent samples: nothing to report on; see split.test")
     add_greedy(sampled, held)
-    for one in sampled:
-        one.language = problems[one.task_id].language
+    for problem in sampled:
+        problem.language = problems[problem.task_id].language
     if settings.generated_tests:
         add_generated_tests(recipe, run, problems, held, sampled)
 
@@ -61,48 +65,52 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
         "samplers": sorted({p.source for p in held if p.iid_copies}),
         "discrimination": discrimination(sampled, settings, rule, seed),
         "discrimination_other_models": discrimination(
-            gather([p for p in held if not p.iid_copies], scores), settings, rule, seed
+            samples_by_problem([p for p in held if not p.iid_copies], scores), settings, rule, seed
         ),
-        "best_of_n": curves(sampled, settings, seed),
+        "best_of_n": best_of_n_curves(sampled, settings, seed),
         "languages": by_language(sampled, settings.num_candidates),
         "calibration": calibration(sampled, model.pass_probability),
-        "length": length(sampled, settings, rule, seed),
-        "tests": against_tests(sampled, model.pass_probability),
+        "length": length_bias(sampled, settings, rule, seed),
+        "tests": agreement_with_tests(sampled, model.pass_probability),
         "stages": {name: run.record(name) for name in MEASURED},
     }
     write_text(run.path("report.json"), json.dumps(report, indent=1) + "\n")
     write_report(report, run.path("report.md"))
-    found = report["discrimination"]
-    return {name: found[name]["value"] for name in ("pair_accuracy", "auc")} | {"problems": len(sampled)}
+    numbers = report["discrimination"]
+    return {name: numbers[name]["value"] for name in ("pair_accuracy", "auc")} | {"problems": len(sampled)}
 
 
-def gather(programs: Sequence[ProgramRecord], scores: dict[str, float]) -> list[Sampled]:
+def samples_by_problem(programs: Sequence[ProgramRecord], scores: dict[str, float]) -> list[SampledProblem]:
     """Programs by problem, each as often as it was sampled."""
-    by_task: dict[str, Sampled] = {}
+    by_task: dict[str, SampledProblem] = {}
     for program in programs:
-        entry = by_task.setdefault(program.task_id, Sampled(program.task_id))
+        problem = by_task.setdefault(program.task_id, SampledProblem(program.task_id))
         for _ in range(program.iid_copies or 1):
-            entry.completions.append(program.completion)
-            entry.rates.append(program.pass_rate or 0.0)
-            entry.scores.append(scores[program.program_id])
-            entry.programs.append(program.program_id)
+            problem.completions.append(program.completion)
+            problem.rates.append(program.pass_rate or 0.0)
+            problem.scores.append(scores[program.program_id])
+            problem.programs.append(program.program_id)
     return list(by_task.values())
 
 
-def add_greedy(sampled: Sequence[Sampled], held: Sequence[ProgramRecord]) -> None:
-    """The greedy program's pass rate, where one was asked for."""
+def add_greedy(sampled: Sequence[SampledProblem], held: Sequence[ProgramRecord]) -> None:
+    """Set the greedy program's pass rate, where there is one."""
     rates = {p.task_id: p.pass_rate for p in held if any(name.endswith(GREEDY) for name in p.sample_ids)}
-    for one in sampled:
-        one.greedy = rates.get(one.task_id)
+    for problem in sampled:
+        problem.greedy = rates.get(problem.task_id)
 
 
 def add_generated_tests(
-    recipe: Recipe, run: Run, problems: dict[str, Problem], held: Sequence[ProgramRecord], sampled: Sequence[Sampled]
+    recipe: Recipe,
+    run: Run,
+    problems: dict[str, Problem],
+    held: Sequence[ProgramRecord],
+    sampled: Sequence[SampledProblem],
 ) -> None:
-    """Which of their problem's first model-written tests the samples pass, judged in the sandbox.
+    """Judge in the sandbox which of their problem's first model-written tests the samples pass.
 
-    A problem without such tests has empty verdicts: nothing to agree on, so the choice is random. If a program could
-    not be judged, its problem has none at all, and the report no ranker that needs them.
+    Sets `verdicts` and `kept`. A problem without such tests has empty verdicts: the choice is random. If a program
+    could not be judged, its problem has fewer verdicts than samples, and the report leaves out rankers that need them.
     """
     wanted = recipe.evaluate.generated_tests
     rows = {r["task_id"]: r for r in read_jsonl(data_file(recipe.data, "generated_tests.jsonl.gz"))}
@@ -118,14 +126,14 @@ def add_generated_tests(
         for r in results.values()
         if r["status"] == "ok"
     }
-    for one in sampled:
-        count = len(tests.get(one.task_id, ()))
-        found = [judged.get(name, () if not count else None) for name in one.programs]
-        one.verdicts = [_whole(row, count) for row in found if row is not None]
-        passes = rows.get(one.task_id, {}).get("passes_canonical") or ()
-        one.kept = tuple(at for at, ok in enumerate(passes[:count]) if ok)
+    for problem in sampled:
+        num_tests = len(tests.get(problem.task_id, ()))
+        verdicts = [judged.get(name, () if not num_tests else None) for name in problem.programs]
+        problem.verdicts = [_completed(passes, num_tests) for passes in verdicts if passes is not None]
+        reference_passes = rows.get(problem.task_id, {}).get("passes_canonical") or ()
+        problem.kept = tuple(at for at, passed in enumerate(reference_passes[:num_tests]) if passed)
 
 
-def _whole(row: tuple[bool, ...], count: int) -> tuple[bool, ...]:
-    """A program that never came to its tests passes none of them."""
-    return row if len(row) == count else (False,) * count
+def _completed(passes: tuple[bool, ...], num_tests: int) -> tuple[bool, ...]:
+    """A program that did not reach its tests passes none of them."""
+    return passes if len(passes) == num_tests else (False,) * num_tests

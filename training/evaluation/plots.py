@@ -53,8 +53,8 @@ def plot_gap(rows: list[dict[str, Any]], path: Path) -> None:
     )
     figure, axes = plt.subplots(figsize=(6.8, 0.6 + 0.3 * len(shown)))
     for at, row in enumerate(shown):
-        found = row["points"][-1]["gap_closed"]
-        value, low, high = (100 * found[key] for key in ("value", "low", "high"))
+        gap = row["points"][-1]["gap_closed"]
+        value, low, high = (100 * gap[key] for key in ("value", "low", "high"))
         axes.barh(at, value, color="tab:red" if row["ranker"] == MODEL else "tab:blue", alpha=0.7, height=0.65)
         axes.plot([low, high], [at, at], "k-", linewidth=1)
     axes.set_yticks(range(len(shown)), [row["ranker"] for row in shown], fontsize=8)
@@ -70,13 +70,13 @@ def plot_calibration(calibration: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(3.8, 3.6))
     axes.plot([0, 1], [0, 1], "k:")
     bins = calibration["bins"]
-    total = max(1, sum(one["samples"] for one in bins))
-    axes.plot([one["predicted"] for one in bins], [one["passing"] for one in bins], color="tab:red", linewidth=0.8)
+    total = max(1, sum(bin_["samples"] for bin_ in bins))
+    axes.plot([bin_["predicted"] for bin_ in bins], [bin_["passing"] for bin_ in bins], color="tab:red", linewidth=0.8)
     axes.scatter(
-        [one["predicted"] for one in bins],
-        [one["passing"] for one in bins],
+        [bin_["predicted"] for bin_ in bins],
+        [bin_["passing"] for bin_ in bins],
         color="tab:red",
-        s=[8 + 240 * one["samples"] / total for one in bins],
+        s=[8 + 240 * bin_["samples"] / total for bin_ in bins],
     )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)

@@ -1,7 +1,6 @@
-"""`publish`: the folder that is served, with everything that a reader needs to judge it.
+"""`publish`: the folder that is served: the checkpoint, the report where there is one, and a model card.
 
-What `fit` left in `checkpoint/`, the report where there is one, and a model card that names the recipe, the digests of
-the data and the licences of everything that was learnt from.
+The card names the recipe, the digests of the data, and the licences of everything that was learnt from.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from plaudit.errors import UsageError
 from service.scoring.checkpoint import IDENTITY
 from training.data.public_data import data_file
 from training.evaluation.plots import FILES as PLOTS
-from training.evaluation.report import interval
+from training.evaluation.report import format_interval
 from training.pipeline.config import Recipe
 from training.pipeline.files import read_jsonl, write_text
 from training.pipeline.records import read_problems, read_programs
@@ -32,15 +31,15 @@ REPORT = ("report.md", "report.json", *PLOTS)
 
 
 def publish(recipe: Recipe, run: Run) -> dict[str, object]:
-    """Write the folder named by `publish` and check that what was written scores as it says.
+    """Write the folder named by `publish`, and check that the copy reproduces its golden set.
 
-    Raises `UsageError` where nothing was fitted in this run, or what was does not score as it says.
+    Raises `UsageError` if this run has no complete checkpoint, or if the copy does not reproduce it.
     """
     from service.scoring.reward_model import RewardModel
 
     folder, checkpoint = Path(recipe.publish or f"models/{recipe.name}"), run.folder / "checkpoint"
     if not (checkpoint / "golden.jsonl").is_file():  # the last file that `fit` writes
-        raise UsageError(f"{checkpoint} is not there, or not whole: plaudit-train fit")
+        raise UsageError(f"{checkpoint} is missing or incomplete: run plaudit-train fit first")
     folder.mkdir(parents=True, exist_ok=True)
     for old in {file for pattern in (*IDENTITY, *REPORT) for file in folder.glob(pattern)}:  # of another model
         old.unlink()
@@ -48,18 +47,22 @@ def publish(recipe: Recipe, run: Run) -> dict[str, object]:
         shutil.copyfile(file, folder / file.name)
     model = RewardModel.load(folder)
     if recipe.fit.base or not (run.folder / "report.json").is_file():
-        text = plain_card(recipe, run, model)
+        text = model_card(recipe, run, model)
     else:
-        text = card(recipe, run, json.loads((folder / "report.json").read_text(encoding="utf-8")), model.revision)
+        text = model_card_with_report(
+            recipe, run, json.loads((folder / "report.json").read_text(encoding="utf-8")), model.revision
+        )
     write_text(folder / "README.md", text)
     parity = model.check_golden()
     if not parity.ok:
-        raise UsageError(f"{checkpoint}: its scores are {parity.max_abs_error:.3g} off its own golden set: fit again")
+        raise UsageError(
+            f"{checkpoint}: its scores are {parity.max_abs_error:.3g} off its own golden set: run fit again"
+        )
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     return {"folder": folder.name, "revision": model.revision, "megabytes": round(size / 1e6, 1), **asdict(parity)}
 
 
-def learnt_from(run: Run) -> Counter[tuple[str, str]]:
+def training_sources(run: Run) -> Counter[tuple[str, str]]:
     """Training programs by (source, licence)."""
     problems = read_problems(run.path("problems.jsonl"))
     learnt: Counter[tuple[str, str]] = Counter()
@@ -69,13 +72,15 @@ def learnt_from(run: Run) -> Counter[tuple[str, str]]:
     return learnt
 
 
-def plain_card(recipe: Recipe, run: Run, model: RewardModel) -> str:
-    """What is known of any checkpoint; numbers are the report's to tell."""
+def model_card(recipe: Recipe, run: Run, model: RewardModel) -> str:
+    """The card of a checkpoint without numbers: what it is, and what it was trained on."""
     base = recipe.fit.base
     name = Path(base).name if Path(base).is_dir() else base  # no path of this machine
     origin = f"fitted from {name}, whose licence holds here, too" if base else "trained from nothing"
-    told = "`report.md` tells how it chooses." if (run.folder / "report.md").is_file() else "It was not evaluated here."
-    sources = [f"| {source} | {license_} | {count} |" for (source, license_), count in sorted(learnt_from(run).items())]
+    note = "`report.md` tells how it chooses." if (run.folder / "report.md").is_file() else "It was not evaluated here."
+    sources = [
+        f"| {source} | {license_} | {count} |" for (source, license_), count in sorted(training_sources(run).items())
+    ]
     named: dict[str, str] = {}
     if (run.folder / "inputs.json").is_file():
         for files in json.loads((run.folder / "inputs.json").read_text(encoding="utf-8")).values():
@@ -83,7 +88,7 @@ def plain_card(recipe: Recipe, run: Run, model: RewardModel) -> str:
     digests = [f"| {name} | `{value}` |" for name, value in sorted(named.items())]
     return f"""# {recipe.name}
 
-A reward model for code: {model.parameters:,} parameters, {model.architecture}, one score a completion, {origin}. {told}
+A reward model for code: {model.parameters:,} parameters, {model.architecture}, one score a completion, {origin}. {note}
 
 Revision `{model.revision}`. `reward_model.json` holds the one template; `golden.jsonl` the scores that a scorer must
 give again before it serves.
@@ -100,14 +105,16 @@ give again before it serves.
 """
 
 
-def card(recipe: Recipe, run: Run, report: dict[str, Any], revision: str) -> str:
-    """The card of a checkpoint that the mini recipe made."""
-    learnt = learnt_from(run)
+def model_card_with_report(recipe: Recipe, run: Run, report: dict[str, Any], revision: str) -> str:
+    """The card of a checkpoint that the mini recipe made, with the numbers of its report."""
+    learnt = training_sources(run)
     for r in read_jsonl(data_file(recipe.data, "corpus.python.jsonl.gz")):
         learnt[_source(r["source"]), r["license"]] += 1
-    found, folds = report["discrimination"], report["folds"]
+    numbers, folds = report["discrimination"], report["folds"]
     best = {row["ranker"]: row["points"] for row in report["best_of_n"]}
     last = best["reward model"][-1]
+    accuracy, area = (format_interval(numbers[name]) for name in ("pair_accuracy", "auc"))
+    gain = format_interval(last["gain"], 100, 1)
     wall, cpu = (
         f"{sum(record[key] for record in report['stages'].values() if record) / 60:.0f}" for key in ("wall_s", "cpu_s")
     )
@@ -133,8 +140,8 @@ Revision `{revision}`.
 On {samples} problems that nothing in its training saw (100 samples each, CodeGen-16B-mono), with 95 % intervals over
 problems:
 
-- pair accuracy {interval(found["pair_accuracy"])}, AUC inside a problem {interval(found["auc"])}; chance is 0.5;
-- best of {last["n"]}: {start} to {end}, a gain of {interval(last["gain"], 100, 1)} points; the oracle has {most}.
+- pair accuracy {accuracy}, AUC inside a problem {area}; chance is 0.5;
+- best of {last["n"]}: {start} to {end}, a gain of {gain} points; the oracle has {most}.
 
 It throws out broken programs better than it orders good-looking ones. A score compares completions of one prompt;
 across prompts use the calibrated probability, and that with care. It has seen short Python functions only.

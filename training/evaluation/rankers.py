@@ -1,8 +1,9 @@
 """Rankers of a problem's samples, and what their choices are worth: best-of-N with intervals over problems.
 
-Two kinds. A ranker that looks at a program alone has one value a sample, and its best-of-N is the exact expectation
-over all N-subsets, for every N. A ranker that looks at the set (consensus, agreement, majority) ranks each drawn subset
-on its own, as the service would, and its best-of-N is the mean over the draws. Ties are averaged in both.
+- A ranker of single programs has one value per sample. Its best-of-N is the exact expectation over all N-subsets.
+- A ranker of sets (consensus, agreement, majority) ranks each drawn subset on its own, as the service would. Its
+  best-of-N is the mean over the draws.
+- Ties are averaged in both.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ MEAN, ORACLE, MODEL = "mean (no choice)", "oracle (pass@N)", "reward model"
 
 
 @dataclass(slots=True)
-class Sampled:
+class SampledProblem:
     """One test problem with its samples, duplicates kept: scores[i], rates[i] and so on belong together.
 
     `verdicts[i]`: which generated tests sample i passes; `kept`: places of those that the reference solution passes,
-    None where that is not known. `greedy`: pass rate of the greedy program, where there is one.
+    None where that is not known. `greedy`: pass rate of the greedy program, if it was sampled.
     """
 
     task_id: str
@@ -49,11 +50,13 @@ class Sampled:
         return mean([float(ok) for ok in self.passed])
 
 
-Alone = Callable[[Sampled], list[float]]
-Together = Callable[[Sampled, list[int]], list[float]]
+SampleRanker = Callable[[SampledProblem], list[float]]
+SetRanker = Callable[[SampledProblem, list[int]], list[float]]
 
 
-def curves(sampled: Sequence[Sampled], settings: config.EvaluateConfig, seed: int) -> list[dict[str, Any]]:
+def best_of_n_curves(
+    sampled: Sequence[SampledProblem], settings: config.EvaluateConfig, seed: int
+) -> list[dict[str, Any]]:
     """Best-of-N of every ranker that the data allows, at the recipe's N.
 
     `points`: value, its gain over the mean and the share of the gap to the oracle that it closes, each with a 95 %
@@ -70,24 +73,26 @@ def curves(sampled: Sequence[Sampled], settings: config.EvaluateConfig, seed: in
     return rows
 
 
-Rate = Callable[[Sampled, int], float]
+Rate = Callable[[SampledProblem, int], float]
 
 
-def _rankers(sampled: Sequence[Sampled], settings: config.EvaluateConfig, seed: int) -> list[tuple[str, Rate, bool]]:
+def _rankers(
+    sampled: Sequence[SampledProblem], settings: config.EvaluateConfig, seed: int
+) -> list[tuple[str, Rate, bool]]:
     """(name, chance that the choice among N passes, whether that is exact) of every ranker that the data allows."""
 
-    def alone(values: Alone) -> Rate:
+    def alone(values: SampleRanker) -> Rate:
         return lambda p, n: best_of_n(values(p), p.passed, n)
 
-    def together(values: Together) -> Rate:
-        return lambda p, n: drawn(p, n, values, settings.draws, seed)
+    def together(values: SetRanker) -> Rate:
+        return lambda p, n: drawn_best_of_n(p, n, values, settings.draws, seed)
 
     tested = all(len(p.verdicts) == len(p.scores) for p in sampled)
     filtered = tested and any(p.kept for p in sampled)
-    found: list[tuple[str, Rate, bool]] = [(MEAN, lambda p, n: p.pass_at_1, True)]
+    rankers: list[tuple[str, Rate, bool]] = [(MEAN, lambda p, n: p.pass_at_1, True)]
     if all(p.greedy is not None for p in sampled):
-        found.append(("greedy", lambda p, n: float(p.greedy == 1.0), True))
-    found += [
+        rankers.append(("greedy", lambda p, n: float(p.greedy == 1.0), True))
+    rankers += [
         ("shortest", alone(lambda p: [-len(c) for c in p.completions]), True),
         (MODEL, alone(lambda p: p.scores), True),
         ("majority of identical programs", together(majority), False),
@@ -95,22 +100,26 @@ def _rankers(sampled: Sequence[Sampled], settings: config.EvaluateConfig, seed: 
         ("reward model + consensus", together(_sum(_model, _consensus)), False),
     ]
     if tested:
-        found += [
+        rankers += [
             ("raw generated tests", alone(raw_rate), True),
             ("agreement on raw generated tests", together(_agreement), False),
             ("reward model + agreement", together(_sum(_model, _agreement)), False),
-            ("reward model and raw tests, as in /reward", alone(lambda p: joined(p, raw_rate(p))), True),
+            ("reward model and raw tests, as in /reward", alone(lambda p: combined_rewards(p, raw_rate(p))), True),
         ]
     if filtered:
-        found += [
+        rankers += [
             ("filtered generated tests", alone(filtered_rate), True),
-            ("reward model and filtered tests, as in /reward", alone(lambda p: joined(p, filtered_rate(p))), True),
+            (
+                "reward model and filtered tests, as in /reward",
+                alone(lambda p: combined_rewards(p, filtered_rate(p))),
+                True,
+            ),
         ]
-    return [*found, (ORACLE, lambda p, n: pass_at_n(p.passed, n), True)]
+    return [*rankers, (ORACLE, lambda p, n: pass_at_n(p.passed, n), True)]
 
 
 def _point(
-    sampled: Sequence[Sampled], rate: Rate, n: int, settings: config.EvaluateConfig, seed: int
+    sampled: Sequence[SampledProblem], rate: Rate, n: int, settings: config.EvaluateConfig, seed: int
 ) -> dict[str, Any]:
     values = [rate(p, n) for p in sampled]
     base = [p.pass_at_1 for p in sampled]
@@ -134,14 +143,14 @@ def _share(gaps: Sequence[tuple[float, float]]) -> float:
 
 
 def estimate(values: Sequence[float], settings: config.EvaluateConfig, seed: int) -> dict[str, Any]:
-    """The mean of one value a problem, with its interval; `value` None where there are none."""
+    """The mean of one value per problem, with its 95 % interval; `value` is None without values."""
     if not values:
         return {"value": None, "low": None, "high": None, "problems": 0}
     low, high = bootstrap(values, resamples=settings.resamples, seed=seed)
     return {"value": mean(values), "low": low, "high": high, "problems": len(values)}
 
 
-def drawn(problem: Sampled, n: int, rank: Together, draws: int, seed: int) -> float:
+def drawn_best_of_n(problem: SampledProblem, n: int, rank: SetRanker, draws: int, seed: int) -> float:
     """Mean over drawn N-subsets of the best's pass chance, the subset ranked on its own, ties averaged."""
     if n == 1:
         return problem.pass_at_1  # nothing to choose, nothing to draw
@@ -158,18 +167,18 @@ def drawn(problem: Sampled, n: int, rank: Together, draws: int, seed: int) -> fl
 # --- a program alone -------------------------------------------------------------------------------------------------
 
 
-def raw_rate(problem: Sampled) -> list[float]:
+def raw_rate(problem: SampledProblem) -> list[float]:
     """Share of the generated tests that each sample passes."""
     return [sum(passes) / len(passes) if passes else 0.0 for passes in problem.verdicts]
 
 
-def filtered_rate(problem: Sampled) -> list[float]:
+def filtered_rate(problem: SampledProblem) -> list[float]:
     """The same over the tests that the reference solution passes."""
     kept = problem.kept or ()
     return [sum(passes[at] for at in kept) / len(kept) if kept else 0.0 for passes in problem.verdicts]
 
 
-def joined(problem: Sampled, rates: Sequence[float]) -> list[float]:
+def combined_rewards(problem: SampledProblem, rates: Sequence[float]) -> list[float]:
     """The reward of `POST /reward` under its default spec, with these pass rates as the tests' value."""
     scale = tie_scale({len(passes) for passes in problem.verdicts})
     return [rate + scale * unit(score) for rate, score in zip(rates, problem.scores, strict=True)]
@@ -178,17 +187,17 @@ def joined(problem: Sampled, rates: Sequence[float]) -> list[float]:
 # --- a program in its set --------------------------------------------------------------------------------------------
 
 
-def majority(problem: Sampled, subset: list[int]) -> list[float]:
+def majority(problem: SampledProblem, subset: list[int]) -> list[float]:
     """How often the very same program stands in the subset."""
     counts = Counter(problem.programs[at] for at in subset)
     return [float(counts[problem.programs[at]]) for at in subset]
 
 
-def _model(problem: Sampled, subset: list[int]) -> list[float]:
+def _model(problem: SampledProblem, subset: list[int]) -> list[float]:
     return [problem.scores[at] for at in subset]
 
 
-def _consensus(problem: Sampled, subset: list[int]) -> list[float]:
+def _consensus(problem: SampledProblem, subset: list[int]) -> list[float]:
     return list(_consensus_once(tuple(problem.completions[at] for at in subset)))
 
 
@@ -198,14 +207,14 @@ def _consensus_once(completions: tuple[str, ...]) -> tuple[float, ...]:
     return tuple(consensus(completions))
 
 
-def _agreement(problem: Sampled, subset: list[int]) -> list[float]:
+def _agreement(problem: SampledProblem, subset: list[int]) -> list[float]:
     return agreement([problem.verdicts[at] for at in subset])
 
 
-def _sum(left: Together, right: Together) -> Together:
+def _sum(left: SetRanker, right: SetRanker) -> SetRanker:
     """Sum of z-scores in the subset: both parts weigh the same, and neither weight was tuned."""
 
-    def values(problem: Sampled, subset: list[int]) -> list[float]:
+    def values(problem: SampledProblem, subset: list[int]) -> list[float]:
         parts = zip(_standard(left(problem, subset)), _standard(right(problem, subset)), strict=True)
         return [a + b for a, b in parts]
 

@@ -1,4 +1,4 @@
-"""`report.md` from the numbers of `report.json`: what a person wants to know first, first."""
+"""`report.md` from the numbers of `report.json`, the most important first."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def write_report(report: dict[str, Any], path: Path) -> None:
     path.write_text("\n".join(_lines(report)) + "\n", encoding="utf-8")
 
 
-def interval(estimate: dict[str, Any], scale: float = 1.0, digits: int = 3) -> str:
-    """`0.701 (0.652 to 0.748)`."""
+def format_interval(estimate: dict[str, Any], scale: float = 1.0, digits: int = 3) -> str:
+    """An estimate with its interval, times `scale`: `0.701 (0.652 to 0.748)`."""
     if estimate["value"] is None:
         return "none"
     value, low, high = (f"{estimate[key] * scale:.{digits}f}" for key in ("value", "low", "high"))
@@ -70,9 +70,8 @@ def _best_of_n(rows: list[dict[str, Any]]) -> list[str]:
     ]
     for row in rows:
         point = row["points"][-1]
-        lines.append(
-            f"| {row['ranker']} | {interval(point['gain'], 100, 1)} | {interval(point['gap_closed'], 100, 0)} |"
-        )
+        gain, gap = format_interval(point["gain"], 100, 1), format_interval(point["gap_closed"], 100, 0)
+        lines.append(f"| {row['ranker']} | {gain} | {gap} |")
     return [*lines, "", "![Gap closed](gap.svg)", ""]
 
 
@@ -91,9 +90,9 @@ def _discrimination(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def _discrimination_row(name: str, found: dict[str, Any]) -> str:
-    pairs, area = found["pair_accuracy"], found["auc"]
-    return f"| {name} | {interval(pairs)} | {interval(area)} | {pairs['problems']}, {area['problems']} |"
+def _discrimination_row(name: str, numbers: dict[str, Any]) -> str:
+    pairs, area = numbers["pair_accuracy"], numbers["auc"]
+    return f"| {name} | {format_interval(pairs)} | {format_interval(area)} | {pairs['problems']}, {area['problems']} |"
 
 
 def _languages(rows: list[dict[str, Any]]) -> list[str]:
@@ -136,17 +135,18 @@ def _length(length: dict[str, Any]) -> list[str]:
         "",
         "| pairs whose better program is | pair accuracy | problems |",
         "|---|---|---:|",
-        f"| the longer | {interval(length['better_is_longer'])} | {length['better_is_longer']['problems']} |",
-        f"| the shorter | {interval(length['better_is_shorter'])} | {length['better_is_shorter']['problems']} |",
+        f"| the longer | {format_interval(length['better_is_longer'])} | {length['better_is_longer']['problems']} |",
+        f"| the shorter | {format_interval(length['better_is_shorter'])} | {length['better_is_shorter']['problems']} |",
         "",
         "![Score against length](length.svg)",
         "",
     ]
 
 
-def _tests(found: dict[str, Any]) -> list[str]:
-    table = found["table"]
-    kappa = "none" if found["kappa"] is None else f"{found['kappa']:.2f}"
+def _tests(agreement: dict[str, Any]) -> list[str]:
+    table = agreement["table"]
+    rank = _signed(agreement["rank"])
+    kappa = "none" if agreement["kappa"] is None else f"{agreement['kappa']:.2f}"
     lines = [
         "## Where the model and the tests agree",
         "",
@@ -155,18 +155,20 @@ def _tests(found: dict[str, Any]) -> list[str]:
         f"| model: pass (probability of one half or more) | {table['both_pass']} | {table['model_only']} |",
         f"| model: fail | {table['tests_only']} | {table['both_fail']} |",
         "",
-        f"Cohen's kappa {kappa}; rank correlation of score and pass rate inside a problem {_signed(found['rank'])}.",
+        f"Cohen's kappa {kappa}; rank correlation of score and pass rate inside a problem {rank}.",
         "",
         "The failures it likes best, one a problem: what it has not understood, or what the tests do not see.",
         "",
         "| problem | probability | pass rate |",
         "|---|---:|---:|",
     ]
-    failures = found["high_failures"]
-    lines += [f"| {one['task_id']} | {one['probability']:.2f} | {one['pass_rate']:.2f} |" for one in failures]
+    failures = agreement["high_failures"]
+    lines += [
+        f"| {sample['task_id']} | {sample['probability']:.2f} | {sample['pass_rate']:.2f} |" for sample in failures
+    ]
     lines.append("")
-    for one in failures[:2]:
-        lines += [f"`{one['task_id']}`, failing:", "", "```python", one["completion"].rstrip()[:600], "```", ""]
+    for sample in failures[:2]:
+        lines += [f"`{sample['task_id']}`, failing:", "", "```python", sample["completion"].rstrip()[:600], "```", ""]
     return lines
 
 

@@ -23,7 +23,7 @@ COUNTED = ("collect", "pair")  # stages whose numbers of rows are not up to chan
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class Comparison:
     """One line: what was published, what came now, and whether that is the same."""
 
     name: str
@@ -32,7 +32,7 @@ class Compared:
     same: bool
 
 
-def compared(published: Path, again: Path) -> list[Compared]:
+def compare(published: Path, again: Path) -> list[Comparison]:
     """Every line, data first. Raises `UsageError` for a folder that `publish` has not written."""
     (old_card, old), (new_card, new) = (_read(folder) for folder in (published, again))
     return [*_digests(old_card, new_card), *_counts(old, new), *_numbers(old, new)]
@@ -42,24 +42,24 @@ def _read(folder: Path) -> tuple[str, dict[str, Any]]:
     try:
         card, report = (folder / "README.md").read_text(), json.loads((folder / "report.json").read_text())
     except OSError as error:
-        raise UsageError(f"{folder} is no published checkpoint: {error}") from error
+        raise UsageError(f"{folder} is not a published checkpoint: {error}") from error
     return card, report
 
 
-def _digests(old: str, new: str) -> Iterator[Compared]:
+def _digests(old: str, new: str) -> Iterator[Comparison]:
     now = dict(DIGEST.findall(new))
     for name, digest in DIGEST.findall(old):
-        yield Compared(name, digest[:12], now.get(name, "missing")[:12], digest == now.get(name))
+        yield Comparison(name, digest[:12], now.get(name, "missing")[:12], digest == now.get(name))
 
 
-def _counts(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Compared]:
+def _counts(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Comparison]:
     for stage in COUNTED:
         before, after = ((report["stages"].get(stage) or {}).get("summary", {}) for report in (old, new))
         for name, count in before.items():
-            yield Compared(f"{stage}: {name}", str(count), str(after.get(name, "missing")), count == after.get(name))
+            yield Comparison(f"{stage}: {name}", str(count), str(after.get(name, "missing")), count == after.get(name))
 
 
-def _numbers(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Compared]:
+def _numbers(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Comparison]:
     """What has an interval: pair accuracy, AUC, and every ranker's share of problems solved at every N."""
     for name in ("pair_accuracy", "auc"):
         yield _inside(name, old["discrimination"][name], new["discrimination"][name]["value"])
@@ -70,10 +70,10 @@ def _numbers(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Compared]:
                 yield _inside(f"{row['ranker']}, N = {point['n']}", point, now[row["ranker"], point["n"]])
 
 
-def _inside(name: str, was: dict[str, float], value: float) -> Compared:
+def _inside(name: str, was: dict[str, float], value: float) -> Comparison:
     """Reports round nothing, but a sum in another order may differ in its last digits: hence the tolerance."""
     same = was["low"] - 1e-9 <= value <= was["high"] + 1e-9
-    return Compared(name, f"{was['value']:.3f} ({was['low']:.3f} to {was['high']:.3f})", f"{value:.3f}", same)
+    return Comparison(name, f"{was['value']:.3f} ({was['low']:.3f} to {was['high']:.3f})", f"{value:.3f}", same)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("usage: python -m training.evaluation.reproduce PUBLISHED AGAIN", file=sys.stderr)
         return 2
     try:
-        lines = compared(Path(arguments[0]), Path(arguments[1]))
+        lines = compare(Path(arguments[0]), Path(arguments[1]))
     except UsageError as error:
         print(f"reproduce: {error}", file=sys.stderr)
         return 2

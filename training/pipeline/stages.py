@@ -116,9 +116,9 @@ def pair(recipe: Recipe, run: Run) -> dict[str, object]:
 @stage("fit", after=("collect", "pair", "pretrain"))
 def fit(recipe: Recipe, run: Run) -> dict[str, object]:
     """the reward model, from this run's own language model or from one of the hub"""
-    from training.reward_model import trainer
+    from training.reward_model import fit
 
-    return trainer.fit(recipe, run)
+    return fit.fit(recipe, run)
 
 
 @stage("evaluate", "pair", after=("fit",))

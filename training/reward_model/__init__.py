@@ -1,1 +1,1 @@
-"""The reward model itself: tokenizer, language model, both trainers, calibration and the checkpoint folder."""
+"""The reward model: tokenizer, pretraining, the two trainers of `fit`, and what finishes a checkpoint."""

@@ -1,4 +1,4 @@
-"""A pretrained checkpoint to fit: its encoder, its weights under a new head, what is refused, and what is written."""
+"""A pretrained checkpoint to fit (`fit.base`): its encoder, its weights under a new head, its checks, and its files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,19 @@ from training.pipeline.config import Recipe
 from training.pipeline.files import write_text
 from training.pipeline.run import Run
 
-HEADS = ("score.", "classifier.", "pooler.")  # what a base may lack
-TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*")
+OPTIONAL_WEIGHTS = ("score.", "classifier.", "pooler.")  # the head, which a base may lack
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "chat_template*",
+)
 
 
 def encoder_of(recipe: Recipe, base: Path) -> Encoder:
-    """The encoder of the checkpoint that is fitted from this base. Raises `UsageError` for a text that cannot be."""
+    """The encoder of the checkpoint that is fitted from this base. Raises `UsageError` for an unusable template."""
     settings = recipe.fit
     tokenizer = load_tokenizer(base)
     is_encoder = None not in (tokenizer.cls_token_id, tokenizer.sep_token_id)  # BERT's two texts
@@ -50,7 +57,7 @@ def encoder_of(recipe: Recipe, base: Path) -> Encoder:
 
 
 def _plain(tokenizer: Any) -> str:
-    """Prompt and completion as they are, begun as the tokenizer begins a text, and closed."""
+    """Prompt and completion as they are, between the tokens with which the tokenizer opens and closes a text."""
     opens = tokenizer.bos_token_id is not None and tokenizer.encode("a")[0] == tokenizer.bos_token_id
     return f"{tokenizer.bos_token if opens else ''}{{prompt}}{{completion}}{tokenizer.eos_token or ''}"
 
@@ -58,7 +65,7 @@ def _plain(tokenizer: Any) -> str:
 def load_base(base: Path) -> Any:
     """The base in float32 under a head of one number, drawn by torch's generator where the base has none.
 
-    Raises `UsageError` for a base that lacks any other weight: transformers would fill it with random numbers.
+    Raises `UsageError` if any other weight is missing: transformers would fill it with random numbers.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -67,14 +74,16 @@ def load_base(base: Path) -> Any:
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             base, num_labels=1, dtype=torch.float32, output_loading_info=True
         )
-    if missing := sorted(name for name in loading["missing_keys"] if not any(part in name for part in HEADS)):
-        raise UsageError(f"{base}: weights are missing: {', '.join(missing[:5])}")
+    if missing := sorted(
+        name for name in loading["missing_keys"] if not any(part in name for part in OPTIONAL_WEIGHTS)
+    ):
+        raise UsageError(f"{base}: weights are missing from the checkpoint: {', '.join(missing[:5])}")
     model.config.use_cache = False
     return model
 
 
 def check_base(base: Path, model: Any, encoder: Encoder) -> None:
-    """What the service would refuse after the fit, before it. Raises `UsageError`."""
+    """Check before the fit what the service would reject after it. Raises `UsageError`."""
     check_vocabulary(base, encoder.tokenizer, model.get_input_embeddings().num_embeddings)
     try:
         check_length(base, model, encoder.spec.max_length)
@@ -82,26 +91,35 @@ def check_base(base: Path, model: Any, encoder: Encoder) -> None:
         raise UsageError(f"fit.max_length: {error}") from error
 
 
-def pad_token(tokenizer: Any, closing: set[int]) -> str:
+def pad_token(tokenizer: Any, last_ids: set[int]) -> str:
     """The tokenizer's own padding, or the first of its special tokens that closes no text.
 
-    Transformers' classifiers take the last token that is not padding for the end: a text that ends in it would be
-    pooled one token early. Raises `UsageError` where every special token closes a text.
+    Transformers' classifiers pool the last token that is not padding: a text that ends in the padding token would be
+    pooled one token early.
+
+    Args:
+        tokenizer: of the base.
+        last_ids: the last token ids of all texts.
+
+    Raises:
+        UsageError: every special token closes a text.
     """
     for token in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, *tokenizer.all_special_tokens):
-        if token is not None and tokenizer.convert_tokens_to_ids(token) not in closing:
+        if token is not None and tokenizer.convert_tokens_to_ids(token) not in last_ids:
             return str(token)
-    raise UsageError("every special token of the base closes a text, so none can pad: name another end in fit.template")
+    raise UsageError(
+        "every special token of the base closes a text, so none can pad: end fit.template in another token"
+    )
 
 
 def write_checkpoint(run: Run, base: Path, model: Any, encoder: Encoder, pad: str) -> None:
-    """`checkpoint/` with this model, the base's own tokenizer files, `pad` in them, and the encoder's spec."""
+    """Write `checkpoint/`: this model, the base's own tokenizer files with `pad` in them, and the encoder's spec."""
     folder = run.path("checkpoint/config.json").parent
     shutil.rmtree(folder)
     folder.mkdir()
     model.config.pad_token_id = encoder.tokenizer.convert_tokens_to_ids(pad)
     model.save_pretrained(folder)
-    for file in {file for pattern in TOKENIZER for file in base.glob(pattern)}:
+    for file in {file for pattern in TOKENIZER_FILES for file in base.glob(pattern)}:
         shutil.copyfile(file, folder / file.name)
     path = folder / "tokenizer_config.json"
     values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,7 +1,7 @@
-"""Pairs as token ids: what a fit of a pretrained checkpoint learns from is what the service will compute.
+"""Pairs as token ids, for TRL's trainer: the ids that are learnt from are the ids that the service will score.
 
-Ids come from the service's `Encoder` under the spec that is written beside the weights, closing included; the pooled
-token is the last of them. A pair with a side that is too long is left out, because a cut would take that token away.
+Ids come from the service's `Encoder` under the spec that is written beside the weights, closing tokens included. The
+last id is the pooled token. A pair with a side that is too long is left out: truncation would remove that token.
 """
 
 from __future__ import annotations
@@ -20,55 +20,66 @@ from training.pipeline.progress import StageProgress
 from training.pipeline.records import Problem, ProgramRecord, read_problems, read_programs
 from training.pipeline.run import Run
 from training.reward_model.base_model import encoder_of
-from training.reward_model.finalize import held_out
-from training.reward_model.tokenizer import presented
-from training.reward_model.trainer import FORMS, margins_of
+from training.reward_model.finalize import calibration_samples
+from training.reward_model.loss import margins_of
+from training.reward_model.template import FORMS, presented
 
 FOLDS = ("train", "validation")
+KnownIds = dict[tuple[str, str], tuple[int, ...] | None]  # (program id, form) → ids; None: too long
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
-    """Data sets with the columns of `rows_of`, and the encoder that made them. `too_long`: pairs left out.
+class PairDataset:
+    """Data sets with the columns of `pair_rows`, and the encoder that made them.
 
-    `held`: the ids of `ending.held_out`'s programs in their order, a prompt cut on the left where it does not fit.
+    `too_long`: number of pairs left out. `calibration`: ids of `finalize.calibration_samples` in their order, a prompt
+    truncated on the left where it does not fit.
     """
 
     train: Any
     validation: Any
-    held: Any
+    calibration: Any
     encoder: Encoder
     too_long: int
 
     @property
-    def closing(self) -> set[int]:
+    def last_ids(self) -> set[int]:
         """Every id that is pooled somewhere."""
-        columns = [(self.held, "end")]
+        columns = [(self.calibration, "end")]
         columns += [(fold, f"{side}_end") for fold in (self.train, self.validation) for side in ("chosen", "rejected")]
         return {int(end) for rows, name in columns for end in rows.unique(name)}
 
+    @property
+    def mean_weight(self) -> float:
+        """Mean weight of a training pair."""
+        return float(self.train.data.column("weight").to_numpy().mean())
 
-def load_pairs(recipe: Recipe, run: Run, base: Path, cache: Path) -> Pairs:
-    """The pairs of `pairs.jsonl`, encoded once and kept in `cache`. Raises `UsageError` where none is left."""
+
+def load_pairs(recipe: Recipe, run: Run, base: Path, cache: Path) -> PairDataset:
+    """The pairs of `pairs.jsonl`, encoded once and kept in the folder `cache`.
+
+    Raises `UsageError` if no training pair is short enough.
+    """
     encoder = encoder_of(recipe, base)
-    made = {
-        fold: _kept(
+    folds = {
+        fold: _cached(
             cache / f"{fold}.arrow",
-            rows_of(recipe, run, encoder, fold),
+            pair_rows(recipe, run, encoder, fold),
             ids=("chosen", "rejected"),
             numbers=("weight", "margin"),
         )
         for fold in FOLDS
     }
-    held = _kept(cache / "held.arrow", held_rows(run, encoder), ids=("",))
-    if not len(made["train"]):
-        raise UsageError(f"no training pair is within fit.max_length, {recipe.fit.max_length} tokens")
-    count = sum(1 for _ in read_jsonl(run.path("pairs.jsonl")))
-    return Pairs(made["train"], made["validation"], held, encoder, count - len(made["train"]) - len(made["validation"]))
+    calibration = _cached(cache / "held.arrow", calibration_rows(run, encoder), ids=("",))
+    if not len(folds["train"]):
+        raise UsageError(f"no training pair is within fit.max_length, {recipe.fit.max_length} tokens: raise it")
+    num_pairs = sum(1 for _ in read_jsonl(run.path("pairs.jsonl")))
+    too_long = num_pairs - len(folds["train"]) - len(folds["validation"])
+    return PairDataset(folds["train"], folds["validation"], calibration, encoder, too_long)
 
 
-def _kept(path: Path, rows: Iterator[dict[str, Any]], ids: Sequence[str], numbers: Sequence[str] = ()) -> Any:
-    """The data set in this file; where there is none, of these rows. Read from the disk as it is used.
+def _cached(path: Path, rows: Iterator[dict[str, Any]], ids: Sequence[str], numbers: Sequence[str] = ()) -> Any:
+    """The data set in this file, which is made of these rows if it does not exist. It is read from disk as it is used.
 
     For each of `ids` a column of ids and one of the last of them, and a column for each of `numbers`.
     """
@@ -90,64 +101,60 @@ def _kept(path: Path, rows: Iterator[dict[str, Any]], ids: Sequence[str], number
     return Dataset.from_file(str(path))
 
 
-def _column(name: str, what: str) -> str:
-    return f"{name}_{what}" if name else what
+def _column(name: str, kind: str) -> str:
+    return f"{name}_{kind}" if name else kind
 
 
-def held_rows(run: Run, encoder: Encoder) -> Iterator[dict[str, Any]]:
-    """One row a program that the calibration is fitted on."""
+def calibration_rows(run: Run, encoder: Encoder) -> Iterator[dict[str, Any]]:
+    """One row per program that the calibration is fitted on."""
     problems = read_problems(run.path("problems.jsonl"))
-    for program in held_out(problems, read_programs(run.path("verified.jsonl"))):
+    for program in calibration_samples(problems, read_programs(run.path("verified.jsonl"))):
         ids = encoder.encode(problems[program.task_id].prompt, program.completion, "truncate_left").ids
         yield {"ids": ids, "end": ids[-1]}
 
 
-def rows_of(recipe: Recipe, run: Run, encoder: Encoder, fold: str) -> Iterator[dict[str, Any]]:
-    """One row a pair of this fold: ids of both sides, their last ids, and the pair's weight and margin."""
+def pair_rows(recipe: Recipe, run: Run, encoder: Encoder, fold: str) -> Iterator[dict[str, Any]]:
+    """One row per pair of this fold: ids of both sides, their last ids, and the pair's weight and margin."""
     settings = recipe.fit
     problems = read_problems(run.path("problems.jsonl"))
     programs = {program.program_id: program for program in read_programs(run.path("verified.jsonl"))}
-    pairs = [r for r in read_jsonl(run.path("pairs.jsonl")) if r["fold"] == fold]
+    pairs = [pair for pair in read_jsonl(run.path("pairs.jsonl")) if pair["fold"] == fold]
     progress = StageProgress(run, f"fit: {fold} pairs encoded", len(pairs))
-    known: dict[tuple[str, str], tuple[int, ...] | None] = {}
+    known_ids: KnownIds = {}
     task_id = ""
-    for at, r in enumerate(pairs):
-        if r["task_id"] != task_id:  # pairs of a problem stand together: the ids of one are kept
-            task_id = r["task_id"]
-            known.clear()
-        form = _form(recipe, r, problems[task_id])
-        sides = [programs[r[side]] for side in ("chosen", "rejected")]
-        high, low = (_encoded(encoder, problems[task_id], program, form, known) for program in sides)
+    for number, pair in enumerate(pairs, start=1):
+        if pair["task_id"] != task_id:  # pairs of a problem are consecutive: the ids of one problem are kept
+            task_id = pair["task_id"]
+            known_ids.clear()
+        form = _form(recipe, pair, problems[task_id])
+        better, worse = programs[pair["chosen"]], programs[pair["rejected"]]
+        high, low = (_ids(encoder, problems[task_id], program, form, known_ids) for program in (better, worse))
         if high and low:
-            margin = margins_of(settings.margin, [(sides[0].pass_rate, sides[1].pass_rate)]) if settings.margin else [0]
+            rates = [(better.pass_rate, worse.pass_rate)]
             yield {
                 "chosen_ids": high,
                 "rejected_ids": low,
                 "chosen_end": high[-1],
                 "rejected_end": low[-1],
-                "weight": r["weight"],
-                "margin": margin[0],
+                "weight": pair["weight"],
+                "margin": margins_of(settings.margin, rates)[0] if settings.margin else 0,
             }
-        progress.at(at + 1)
+        progress.at(number)
 
 
 def _form(recipe: Recipe, pair: dict[str, Any], problem: Problem) -> str:
-    draw = random.Random(f"{recipe.seed}:{pair['chosen']}:{pair['rejected']}")
-    shown = problem.entry_point and pair["fold"] == "train" and draw.random() < recipe.fit.presentation
-    return draw.choice(FORMS) if shown else "body"
+    rng = random.Random(f"{recipe.seed}:{pair['chosen']}:{pair['rejected']}")
+    whole = problem.entry_point and pair["fold"] == "train" and rng.random() < recipe.fit.presentation
+    return rng.choice(FORMS) if whole else "body"
 
 
-def _encoded(
-    encoder: Encoder,
-    problem: Problem,
-    program: ProgramRecord,
-    form: str,
-    known: dict[tuple[str, str], tuple[int, ...] | None],
+def _ids(
+    encoder: Encoder, problem: Problem, program: ProgramRecord, form: str, known_ids: KnownIds
 ) -> tuple[int, ...] | None:
-    """The ids, or None for a text that is too long."""
+    """The program's ids, or None if it is too long; remembered in `known_ids`."""
     key = program.program_id, form
-    if key not in known:
+    if key not in known_ids:
         prompt, completion = presented(program, problem.prompt, problem.entry_point, form)
-        made = encoder.encode_group(prompt, [completion])[0]
-        known[key] = None if isinstance(made, TooLong) else made.ids
-    return known[key]
+        result = encoder.encode_group(prompt, [completion])[0]
+        known_ids[key] = None if isinstance(result, TooLong) else result.ids
+    return known_ids[key]

@@ -1,10 +1,10 @@
-"""What every fit ends with: the checkpoint's calibration, and the golden set that a scorer must give again."""
+"""How every fit ends: the checkpoint's calibration, and the golden set that a scorer must reproduce."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 GOLDEN = Path(__file__).parents[1] / "recipes" / "golden.jsonl"
 
 
+@dataclass(frozen=True, slots=True)
+class FittedModel:
+    """What a trainer leaves in `checkpoint/`: weights, tokenizer and spec, without calibration and golden set.
+
+    `summary`: the stage's numbers. `calibration_scores`: scores of `calibration_samples`, in their order; None:
+    the checkpoint is asked. `remove_state`: deletes the resumable state, once the checkpoint is whole.
+    """
+
+    summary: dict[str, Any]
+    remove_state: Callable[[], None]
+    calibration_scores: list[float] | None = None
+
+
 def finish_checkpoint(
     run: Run,
     problems: dict[str, Problem],
@@ -29,27 +42,35 @@ def finish_checkpoint(
     scores: Sequence[float] | None = None,
     threads: int = 1,
 ) -> dict[str, float]:
-    """Calibrate `checkpoint/` and write its golden set; the a and b of Platt's scaling.
+    """Calibrate `checkpoint/` and write its golden set.
 
-    `scores` are those of `held_out`, where they are known; otherwise the checkpoint is asked. Without any program held
-    out there is no calibration, and nothing is returned. Raises `UsageError` where no example of the golden set fits
-    into the length limit.
+    Args:
+        run: the run folder.
+        problems: by task id.
+        programs: all verified programs.
+        scores: of `calibration_samples`, in their order; None: the checkpoint is asked.
+        threads: torch's, for scoring.
+
+    Returns:
+        a and b of Platt's scaling; nothing, and no calibration, without a held-out program.
+
+    Raises:
+        UsageError: no example of the golden set fits into the length limit.
     """
     from service.scoring.reward_model import RewardModel
 
     folder = run.path("checkpoint/config.json").parent
     model = RewardModel.load(folder, threads=threads)
-    held, found = held_out(problems, programs), {}
-    if held:
-        known = score_programs(model, problems, held) if scores is None else scores
-        found = calibrate(model, folder, held, known)
+    samples, platt_ab = calibration_samples(problems, programs), dict[str, float]()
+    if samples:
+        platt_ab = calibrate(model, folder, samples, scores or score_programs(model, problems, samples))
     else:
         run.say("fit: no calibration: no validation problem has samples with a pass rate")
-    write_golden(model, folder)  # last: what has it is whole
-    return found
+    write_golden(model, folder)  # last: a checkpoint with a golden set is complete
+    return platt_ab
 
 
-def held_out(problems: dict[str, Problem], programs: Iterable[ProgramRecord]) -> list[ProgramRecord]:
+def calibration_samples(problems: dict[str, Problem], programs: Iterable[ProgramRecord]) -> list[ProgramRecord]:
     """The independent samples of validation problems that have a pass rate, in their order."""
     return [
         program
@@ -59,46 +80,51 @@ def held_out(problems: dict[str, Problem], programs: Iterable[ProgramRecord]) ->
 
 
 def calibrate(
-    model: RewardModel, folder: Path, held: Sequence[ProgramRecord], scores: Sequence[float]
+    model: RewardModel, folder: Path, samples: Sequence[ProgramRecord], scores: Sequence[float]
 ) -> dict[str, float]:
     """Fit Platt's a and b on these samples and their scores, each problem with the same weight."""
     from service.scoring.reward_model import Calibration
 
     copies: dict[str, int] = defaultdict(int)
-    for program in held:
+    for program in samples:
         copies[program.task_id] += program.iid_copies
     a, b = platt(
         scores,
-        [program.pass_rate == 1.0 for program in held],
-        [100 * program.iid_copies / copies[program.task_id] / len(copies) for program in held],
+        [program.pass_rate == 1.0 for program in samples],
+        [100 * program.iid_copies / copies[program.task_id] / len(copies) for program in samples],
     )
     replace(model.spec, calibration=Calibration(round(a, 6), round(b, 6))).write(folder / "reward_model.json")
     return {"platt_a": round(a, 4), "platt_b": round(b, 4)}
 
 
 def write_golden(model: RewardModel, folder: Path) -> None:
-    """`golden.jsonl`: prompts and completions of our own, as many as the length limit lets in, with this checkpoint's
-    scores, which a scorer must give again before it serves."""
+    """Write `golden.jsonl`: the examples that fit, with this checkpoint's scores.
+
+    A scorer must reproduce them before it serves.
+    """
     rows = [
-        {**r, "tokens": len(encoded.ids), "score": model.score([encoded])[0]}
-        for r, encoded in golden_texts(model.encoder)
+        {**example, "tokens": len(encoded.ids), "score": model.score([encoded])[0]}
+        for example, encoded in golden_examples(model.encoder)
     ]
     write_jsonl(folder / "golden.jsonl", rows)
 
 
-def golden_texts(encoder: Encoder) -> list[tuple[dict[str, Any], Encoded]]:
-    """The examples of a golden set that this encoder's limit lets in. Raises `UsageError` where it is none."""
-    found = []
-    for r in read_jsonl(GOLDEN):
-        encoded = encoder.encode_group(r["prompt"], [r["completion"]])[0]
+def golden_examples(encoder: Encoder) -> list[tuple[dict[str, Any], Encoded]]:
+    """The golden prompts and completions that fit into this encoder's limit, encoded.
+
+    Raises `UsageError` if none fits.
+    """
+    examples = []
+    for example in read_jsonl(GOLDEN):
+        encoded = encoder.encode_group(example["prompt"], [example["completion"]])[0]
         if not isinstance(encoded, TooLong):
-            found.append((r, encoded))
-    if not found:
+            examples.append((example, encoded))
+    if not examples:
         limit = encoder.spec.max_length
-        raise UsageError(f"fit.max_length is {limit} tokens: no example of the golden set is that short")
-    return found
+        raise UsageError(f"fit.max_length is {limit} tokens: no example of the golden set is that short; raise it")
+    return examples
 
 
 def score_programs(model: RewardModel, problems: dict[str, Problem], programs: Sequence[ProgramRecord]) -> list[float]:
-    """The served scores of these programs, in their order; a prompt cut on the left where it does not fit."""
+    """The served scores of these programs, in their order. A prompt that does not fit is truncated on the left."""
     return model.score([model.encode(problems[p.task_id].prompt, p.completion, "truncate_left") for p in programs])

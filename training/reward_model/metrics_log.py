@@ -1,4 +1,4 @@
-"""The course of a fit: its rows in `fit.jsonl`, and the same numbers as TensorBoard events in `tensorboard/`."""
+"""The metrics of a fit: rows in `fit.jsonl`, and the same numbers as TensorBoard events in `tensorboard/`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from training.pipeline.files import read_jsonl, write_jsonl
 from training.pipeline.run import Run
 
 
-class Course:
-    """A context manager. `rows` begins with what is on record up to step `first`, where a resumed fit goes on."""
+class MetricsLog:
+    """A context manager that keeps the rows of `NAME.jsonl`.
+
+    Args:
+        run: the run folder.
+        name: of the log, `fit`.
+        first: the step at which a resumed fit goes on, else 0. `rows` begins with the recorded rows up to it.
+    """
 
     def __init__(self, run: Run, name: str, first: int) -> None:
         self._path = run.path(f"{name}.jsonl")
         self._events = run.folder / "tensorboard" / name
         self._run = run
         self._first = first
-        known = read_jsonl(self._path) if first and self._path.is_file() else ()
-        self.rows = [row for row in known if row["step"] <= first]
+        recorded = read_jsonl(self._path) if first and self._path.is_file() else ()
+        self.rows = [row for row in recorded if row["step"] <= first]
         self._writer: Any = None
 
     def __enter__(self) -> Self:
@@ -31,7 +37,7 @@ class Course:
             self._writer.close()
 
     def add(self, row: Mapping[str, float]) -> None:
-        """One row, with its `step`; on disk when this returns."""
+        """Append a row with its `step`. It is on disk when this returns."""
         if self._writer is None:
             self._writer = self._events_writer()
         self.rows.append(dict(row))
@@ -50,5 +56,5 @@ class Course:
         from torch.utils.tensorboard import SummaryWriter
 
         if not self._first:
-            shutil.rmtree(self._events, ignore_errors=True)  # another fit's
+            shutil.rmtree(self._events, ignore_errors=True)  # of another fit
         return SummaryWriter(str(self._events), purge_step=self._first + 1 if self._first else None)

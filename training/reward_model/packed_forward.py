@@ -1,10 +1,9 @@
-"""Groups of completions through a Qwen2 backbone, the prompt of each group computed once.
+"""Groups of completions through a Llama or Qwen2 backbone, the prompt of each group computed once.
 
-Training scores a dozen completions under one prompt at a time. Each of them would otherwise carry its own copy of the
-prompt, which is most of the tokens. Here the prompts' tokens and every completion's own tokens stand in one pack, of as
-many groups as are given: the linear layers see the pack without padding, a prompt attends to itself, and each
-completion to its group's prompt and to its own past. That is the same sum as one sequence at a time (a test holds it to
-the plain forward), so the scores that are learnt are the scores that are served.
+- Training scores a dozen completions of one prompt at a time. Without sharing, copies of the prompt are most tokens.
+- One pack holds the tokens of all prompts and of all completions. The linear layers see it without padding.
+- A prompt attends to itself; a completion attends to its group's prompt and to its own past.
+- That computes the scores of one sequence at a time (a test compares both), so what is learnt is what is served.
 """
 
 from __future__ import annotations

@@ -1,36 +1,22 @@
 """`tokenize`: the checkpoint's own byte-level BPE, trained on training text only, and the language-model text as ids.
 
-The vocabulary is small on purpose: at this size an entry of the embedding costs as many parameters as it would take to
-learn something, and the language-model head is a third of the pretraining's work already.
+The vocabulary is small on purpose: in a model of this size the embedding is a large share of the parameters, and the
+language-model head a third of the pretraining's compute.
 """
 
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any
 
-from service.scoring.reward_model import Encoder, RewardModelSpec
+from service.scoring.reward_model import Encoder
 from training.data.corpus import corpus_functions
 from training.data.decontaminate import HeldOut
 from training.pipeline.config import Recipe
 from training.pipeline.files import write_jsonl
-from training.pipeline.records import ProgramRecord, read_problems, read_programs
+from training.pipeline.records import read_problems, read_programs
 from training.pipeline.run import Run
-
-PAD, PROMPT, COMPLETION, END = "<|pad|>", "<|prompt|>", "<|completion|>", "<|end|>"
-TEMPLATE = f"{PROMPT}{{prompt}}{COMPLETION}{{completion}}{END}"
-# The same text for tools that only know chat templates; a test holds the two together.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'assistant' %}"
-    + COMPLETION
-    + "{{ message['content'] }}"
-    + END
-    + "{% else %}{% if loop.first %}"
-    + PROMPT
-    + "{% else %}{{ '\\n\\n' }}{% endif %}{{ message['content'] }}"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}" + COMPLETION + "{% endif %}"
-)
+from training.reward_model.template import CHAT_TEMPLATE, COMPLETION, END, PAD, PROMPT, spec
 
 
 def tokenize(recipe: Recipe, run: Run) -> dict[str, object]:
@@ -47,7 +33,7 @@ def tokenize(recipe: Recipe, run: Run) -> dict[str, object]:
     random.Random(recipe.seed).shuffle(documents)
     tokenizer = train_tokenizer([prompt + completion for prompt, completion, _ in documents], recipe)
     tokenizer.save_pretrained(run.path("tokenizer"))
-    encoder = Encoder(tokenizer, spec(recipe, architecture="Qwen2ForSequenceClassification"))
+    encoder = Encoder(tokenizer, spec(recipe))
     rows: list[dict[str, Any]] = []
     for prompt, completion, kind in documents:
         ids = encoder.encode(prompt, completion, "truncate_left").ids
@@ -63,28 +49,11 @@ def tokenize(recipe: Recipe, run: Run) -> dict[str, object]:
     }
 
 
-def spec(recipe: Recipe, architecture: str) -> RewardModelSpec:
-    """The treaty of this recipe's checkpoint; `fit` adds the calibration, `publish` writes the golden set it names."""
-    return RewardModelSpec(
-        template=TEMPLATE,
-        max_length=recipe.fit.max_length,
-        architecture=architecture,
-        golden="golden.jsonl",
-        license="Apache-2.0",
-        provenance="README.md",
-    )
-
-
-def load_encoder(recipe: Recipe, folder: Path) -> Encoder:
-    """The encoder that training uses: the one that serving uses."""
-    return Encoder.load(folder, spec(recipe, "Qwen2ForSequenceClassification"))
-
-
 def train_tokenizer(texts: list[str], recipe: Recipe) -> Any:
-    """A byte-level BPE over these texts, with the template's special tokens first.
+    """A byte-level BPE over these texts, `tokenize.vocab_size` entries, with the template's special tokens first.
 
-    Text is normalised and cut into pieces as Qwen2's own tokenizer does it, because transformers 5 reads any tokenizer
-    beside a Qwen2 config that way: whatever loads this one, it gives the same ids.
+    Text is normalised and split as Qwen2's own tokenizer does it, because transformers 5 reads any tokenizer beside a
+    Qwen2 config that way: every loader gives the same ids.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -116,14 +85,3 @@ def train_tokenizer(texts: list[str], recipe: Recipe) -> Any:
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast
-
-
-def presented(program: ProgramRecord, prompt: str, entry_point: str, form: str) -> tuple[str, str]:
-    """The same program as other clients would send it: (prompt, completion) for `body`, `program` or `fenced`."""
-    if form == "body":
-        return prompt, program.completion
-    at = prompt.rfind(f"def {entry_point}")
-    stub = prompt[at if at >= 0 else 0 :]
-    header_end = next((at for at in (stub.find('"""'), stub.find("'''")) if at >= 0), len(stub))
-    whole = prompt[: max(at, 0)] + stub[:header_end].rstrip() + "\n" + program.completion.strip("\n") + "\n"
-    return prompt, f"```python\n{whole.strip()}\n```\n" if form == "fenced" else whole

@@ -1,1 +1,1 @@
-"""RewardRanker (arXiv 2504.09643): a reranker and a PPO generator that trains against it, round by round."""
+"""RewardRanker: a reranker, PPO against it, and mining of what PPO finds."""

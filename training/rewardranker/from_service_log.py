@@ -1,12 +1,9 @@
-"""Mining from what the service has seen: its log of scored and executed candidates (`candidates_dir`).
+"""Mining from the service's log of scored and executed candidates (`candidates_dir`).
 
-A group is a prompt with its tests; its candidates were judged by the sandbox already, so their verdicts are labels and
-nothing is run again. Groups in which reranker and tests disagree, and only those, are the next training set: a failing
-candidate that scores as high as a passing one, by the mining rule of `iterate`. The score that decides is the present
-reranker's, not the logged one, which may be an older model's.
-
-Held-out problems may have been asked about: a group whose prompt is a held-out prompt, or shares a run of `split.ngram`
-tokens with one, is left out.
+- A group is a prompt with its tests. The sandbox has judged its candidates, so nothing is run again.
+- Only groups in which reranker and tests disagree are learnt from: a failing candidate scores as high as a passing one,
+  by the rule of `mining`. The current reranker's score decides, not the logged one.
+- Groups whose prompt is a held-out prompt, or shares `split.ngram` consecutive tokens with one, are left out.
 """
 
 from __future__ import annotations
@@ -30,55 +27,63 @@ LICENSE = "the callers' own"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """Groups of the log as problems of the training fold, with their judged programs, and how many were left out."""
+class LoggedGroups:
+    """Groups of the log as problems of the training fold, and their judged programs, by task id.
+
+    `held_out`: number of groups left out.
+    """
 
     problems: dict[str, Problem]
     programs: dict[str, list[ProgramRecord]]
     held_out: int
 
 
-def read_seen(folder: str, known: Iterable[Problem], ngram: int) -> Seen:
-    """Everything logged in this folder. Raises `UsageError` where there is no such folder."""
+def read_logged_groups(folder: str, known: Iterable[Problem], ngram: int) -> LoggedGroups:
+    """Everything logged in this folder.
+
+    Args:
+        folder: of `candidates-*.jsonl`.
+        known: the problems of the run; those outside the training fold are held out.
+        ngram: consecutive tokens shared with a held-out problem from which a group is left out.
+
+    Raises:
+        UsageError: the folder does not exist.
+    """
     if not Path(folder).is_dir():
         raise UsageError(f"iterate.seen: no folder {folder}")
     known = list(known)
-    held = HeldOut(known, ngram)
+    held_out = HeldOut(known, ngram)
     prompts = {problem.prompt.strip() for problem in known if problem.fold != "train"}
     problems: dict[str, Problem] = {}
     programs: dict[str, dict[str, ProgramRecord]] = {}
     dropped: set[str] = set()
     for path in sorted(Path(folder).glob("candidates-*.jsonl")):
         for line in read_jsonl(path):
-            prompt = text_of(line["prompt"])
-            name = f"seen/{content_key(prompt, line['tests'], line['language'])}"
-            if prompt.strip() in prompts or held.touches(prompt):
-                dropped.add(name)
+            prompt = prompt_text(line["prompt"])
+            task_id = f"seen/{content_key(prompt, line['tests'], line['language'])}"
+            if prompt.strip() in prompts or held_out.touches(prompt):
+                dropped.add(task_id)
                 continue
-            problem = problems.setdefault(name, problem_of(name, prompt, line["tests"]))
-            made = program_of(
-                problem,
-                line["completion"],
-                "sample",
-                SOURCE,
-                LICENSE,
-                completion=line["completion"],
-                pass_rate=float(line["pass_rate"]),
-            )
-            group = programs.setdefault(name, {})
-            before = group.get(made.program_id)
-            # Verdicts of one text differ when a run was cut by its time limit: the better one counts.
-            best = made if before is None else max(before, made, key=lambda p: p.pass_rate or 0.0)
-            copies = 1 if before is None else before.copies + 1
-            group[made.program_id] = dataclasses.replace(best, copies=copies, label="sandbox")
-    return Seen(problems, {name: list(group.values()) for name, group in programs.items()}, len(dropped))
+            problem = problems.setdefault(task_id, logged_problem(task_id, prompt, line["tests"]))
+            _add(programs.setdefault(task_id, {}), problem, line)
+    return LoggedGroups(problems, {name: list(group.values()) for name, group in programs.items()}, len(dropped))
 
 
-def problem_of(name: str, prompt: str, tests: Mapping[str, Any]) -> Problem:
-    """A problem whose verdicts are known; its tests are kept as text, for the record."""
+def _add(group: dict[str, ProgramRecord], problem: Problem, line: Mapping[str, Any]) -> None:
+    """Count the logged candidate. Of two verdicts on one text (one cut by its time limit) the better one counts."""
+    text, rate = line["completion"], float(line["pass_rate"])
+    program = program_of(problem, text, "sample", SOURCE, LICENSE, completion=text, pass_rate=rate)
+    before = group.get(program.program_id)
+    best = program if before is None else max(before, program, key=lambda p: p.pass_rate or 0.0)
+    copies = 1 if before is None else before.copies + 1
+    group[program.program_id] = dataclasses.replace(best, copies=copies, label="sandbox")
+
+
+def logged_problem(task_id: str, prompt: str, tests: Mapping[str, Any]) -> Problem:
+    """A problem whose verdicts are known. Its tests are kept as text, for the record."""
     return Problem(
-        task_id=name,
-        base_id=name,
+        task_id=task_id,
+        base_id=task_id,
         prompt=prompt,
         entry_point=str(tests.get("entry_point") or ""),
         canonical=None,
@@ -90,6 +95,6 @@ def problem_of(name: str, prompt: str, tests: Mapping[str, Any]) -> Problem:
     )
 
 
-def text_of(prompt: Any) -> str:
-    """A conversation as the text templates join it: by blank lines."""
+def prompt_text(prompt: Any) -> str:
+    """The prompt as text: messages of a conversation are joined by blank lines, as text templates join them."""
     return prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)

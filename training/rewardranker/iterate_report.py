@@ -1,8 +1,9 @@
 """The report of `iterate`: rows as in RewardRanker's table, columns by kind of problem, intervals over problems.
 
-Every reranked row is best of `candidates`, by the exact expectation over ties; rows differ in whose candidates they
-choose from. *Gap closed* is (reranked - mean) / (oracle - mean) over the same candidates, a ratio of sums over
-problems, with a bootstrap over problems.
+- Every reranked row is best of `candidates`, by the exact expectation over ties. Rows differ in whose candidates they
+  choose from.
+- *Gap closed* is (reranked - mean) / (oracle - mean) over the same candidates: a ratio of sums over problems, with a
+  bootstrap over problems.
 """
 
 from __future__ import annotations
@@ -10,64 +11,71 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from training.pipeline.files import write_text
+from training.pipeline.config import Recipe
+from training.pipeline.files import read_jsonl, write_text
 from training.pipeline.metrics import best_of_n, bootstrap, mean
 from training.pipeline.records import Problem, ProgramRecord, read_programs
-from training.rewardranker.iterate import mean_pass, read_scores
+from training.pipeline.run import Run
+from training.rewardranker.mining import by_task, mean_pass_rate
 
-if TYPE_CHECKING:
-    from training.rewardranker.iterate import Loop
-
-Values = dict[str, float]  # task → share solved
-Pool = Mapping[str, Sequence[tuple[float, bool]]]
+Values = dict[str, float]  # task id → share solved
+Pool = Mapping[str, Sequence[tuple[float, bool]]]  # task id → (score, passed) of every candidate
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ReportRow:
+    """A row of the table: its name, and what it solves of every test problem."""
+
     name: str
     values: Values
 
 
-def write_report(loop: Loop) -> dict[str, object]:
-    """Write `iterate/seed-N/MODE/report.{json,md}`; the numbers of the last round."""
-    settings, seed = loop.recipe.iterate, loop.seeded.seed
-    sft = _by_task(read_programs(loop.base.path("held_out.jsonl")))
+def write_report(
+    recipe: Recipe, run: Run, shared: Run, rounds: Sequence[Run], problems: Sequence[Problem]
+) -> dict[str, object]:
+    """Write `iterate/seed-N/MODE/report.{json,md}`.
+
+    Args:
+        recipe: of the rounds; its seed names the folder.
+        run: the run folder.
+        shared: what all modes share: the SFT model's candidates.
+        rounds: the folders of the rounds, in their order.
+        problems: the test problems.
+
+    Returns:
+        numbers of the last round.
+    """
+    settings, seed = recipe.iterate, recipe.seed
+    sft = by_task(read_programs(shared.path("held_out.jsonl")))
     rows = [
-        Row("generator (SFT), greedy", _solved(_by_task(read_programs(loop.base.path("greedy.jsonl"))))),
-        Row("generator (SFT), mean of its samples", _solved(sft)),
-        Row("oracle over these", {t: float(any(p.pass_rate == 1.0 for p in group)) for t, group in sft.items()}),
+        ReportRow("generator (SFT), greedy", _solved(by_task(read_programs(shared.path("greedy.jsonl"))))),
+        ReportRow("generator (SFT), mean of its samples", _solved(sft)),
+        ReportRow("oracle over these", {t: float(any(p.pass_rate == 1.0 for p in group)) for t, group in sft.items()}),
     ]
     gaps, mined = [], []
-    for number in range(1, settings.rounds + 1):
-        here = loop.folder(number)
-        label = "RewardRanker" if number == 1 else f"RewardRanker {number} iter. {settings.mode.replace('_', ' ')}"
-        theirs, ours = read_scores(here, "sft"), read_scores(here, "ppo")
-        rows += [
-            Row(f"{label}: SFT candidates", reranked(theirs)),
-            Row(f"{label}: PPO candidates", reranked(ours)),
-            Row("its PPO generator, mean", {task: mean([float(ok) for _, ok in own]) for task, own in ours.items()}),
-        ]
-        for pool, scores in (("sft", theirs), ("ppo", ours)):
+    for number, folder in enumerate(rounds, start=1):
+        pools = {pool: read_scores(folder, pool) for pool in ("sft", "ppo")}
+        rows += round_rows(number, settings.mode, pools)
+        for pool, scores in pools.items():
             value, low, high = gap_closed(scores, seed)
             gaps.append({"round": number, "pool": pool, "value": value, "low": low, "high": high})
-        mined.append({"round": number, **(here.record("mine") or {})["summary"]})
-    columns = columns_of(loop.held)
-    table = [row_of(row, columns, seed) for row in rows]
+        mined.append({"round": number, **(folder.record("mine") or {})["summary"]})
+    columns = table_columns(problems)
     report = {
         "mode": settings.mode,
         "seed": seed,
-        "problems": len(loop.held),
+        "problems": len(problems),
         "candidates": settings.candidates,
-        "rows": table,
+        "rows": [table_row(row, columns, seed) for row in rows],
         "gap_closed": gaps,
         "mined": mined,
-        "samples": (loop.base.record("samples") or {})["summary"],
+        "samples": (shared.record("samples") or {})["summary"],
     }
-    folder = f"iterate/seed-{seed}/{settings.mode}"
-    write_text(loop.run.path(f"{folder}/report.json"), json.dumps(report, indent=2) + "\n")
-    write_text(loop.run.path(f"{folder}/report.md"), markdown(report))
+    folder_name = f"iterate/seed-{seed}/{settings.mode}"
+    write_text(run.path(f"{folder_name}/report.json"), json.dumps(report, indent=2) + "\n")
+    write_text(run.path(f"{folder_name}/report.md"), markdown(report))
     last = gaps[-2]
     return {
         "mode": settings.mode,
@@ -79,20 +87,40 @@ def write_report(loop: Loop) -> dict[str, object]:
     }
 
 
+def round_rows(number: int, mode: str, pools: Mapping[str, Pool]) -> list[ReportRow]:
+    """The rows of a round: its reranker on both pools of candidates, and its PPO generator without a choice."""
+    label = "RewardRanker" if number == 1 else f"RewardRanker {number} iter. {mode.replace('_', ' ')}"
+    means = {task_id: mean([float(passed) for _, passed in group]) for task_id, group in pools["ppo"].items()}
+    return [
+        ReportRow(f"{label}: SFT candidates", reranked(pools["sft"])),
+        ReportRow(f"{label}: PPO candidates", reranked(pools["ppo"])),
+        ReportRow("its PPO generator, mean", means),
+    ]
+
+
+def read_scores(folder: Run, pool: str) -> dict[str, list[tuple[float, bool]]]:
+    """(score, passed) of every candidate of the pool by task id, copies repeated."""
+    scores: dict[str, list[tuple[float, bool]]] = {}
+    for line in read_jsonl(folder.path("scores.jsonl")):
+        if line["pool"] == pool:
+            scores.setdefault(line["task_id"], []).extend([(line["score"], line["passed"])] * line["copies"])
+    return scores
+
+
 def reranked(pool: Pool) -> Values:
     """Best of all candidates of every problem."""
     return {
-        task: best_of_n([score for score, _ in group], [ok for _, ok in group], len(group))
-        for task, group in pool.items()
+        task_id: best_of_n([score for score, _ in group], [passed for _, passed in group], len(group))
+        for task_id, group in pool.items()
     }
 
 
 def gap_closed(pool: Pool, seed: int, resamples: int = 1000) -> tuple[float, float, float]:
-    """(value, low, high) of the share of the mean-to-oracle gap that choosing by score closes."""
+    """The share of the mean-to-oracle gap that choosing by score closes: (value, low, high), 95 % interval."""
     best = reranked(pool)
     triples = [
-        (best[task], mean([float(ok) for _, ok in group]), float(any(ok for _, ok in group)))
-        for task, group in pool.items()
+        (best[task_id], mean([float(passed) for _, passed in group]), float(any(passed for _, passed in group)))
+        for task_id, group in pool.items()
     ]
 
     def share(picks: Sequence[float]) -> float:
@@ -100,35 +128,38 @@ def gap_closed(pool: Pool, seed: int, resamples: int = 1000) -> tuple[float, flo
         gained, room = sum(b - m for b, m, _ in chosen), sum(o - m for _, m, o in chosen)
         return gained / room if room else 0.0
 
-    numbers = [float(at) for at in range(len(triples))]
-    low, high = bootstrap(numbers, resamples=resamples, seed=seed, statistic=share)
-    return round(share(numbers), 4), round(low, 4), round(high, 4)
+    places = [float(at) for at in range(len(triples))]
+    low, high = bootstrap(places, resamples=resamples, seed=seed, statistic=share)
+    return round(share(places), 4), round(low, 4), round(high, 4)
 
 
-def columns_of(problems: Sequence[Problem]) -> dict[str, Callable[[str], bool]]:
-    """Columns of the table: chain lengths in the micro-world, sources elsewhere."""
+def table_columns(problems: Sequence[Problem]) -> dict[str, Callable[[str], bool]]:
+    """Columns of the table, as predicates of task ids: chain lengths in the micro-world, sources elsewhere."""
     sources = {problem.task_id: problem.source for problem in problems}
     if set(sources.values()) == {"microworld"}:
-        lengths = {task: task.split("/")[1] for task in sources}
+        lengths = {task_id: task_id.split("/")[1] for task_id in sources}
         names = {length: f"{length} step{'s' if length != '1' else ''}" for length in sorted(set(lengths.values()))}
-        return {name: lambda task, length=length: lengths.get(task) == length for length, name in names.items()}  # type: ignore[misc]
-    return {name: lambda task, name=name: sources.get(task) == name for name in sorted(set(sources.values()))}  # type: ignore[misc]
-
-
-def row_of(row: Row, columns: Mapping[str, Callable[[str], bool]], seed: int) -> dict[str, Any]:
-    """Per cent solved, by column and over all problems, with the interval of the last."""
-    low, high = bootstrap(list(row.values.values()), resamples=1000, seed=seed)
-    found = {
-        name: round(100 * mean(part), 1)
-        for name, belongs in columns.items()
-        if (part := [value for task, value in row.values.items() if belongs(task)])
+        return {name: lambda task_id, length=length: lengths.get(task_id) == length for length, name in names.items()}  # type: ignore[misc]
+    return {
+        name: lambda task_id, name=name: sources.get(task_id) == name  # type: ignore[misc]
+        for name in sorted(set(sources.values()))
     }
-    all_ = round(100 * mean(list(row.values.values())), 1)
-    return {"row": row.name, **found, "all": all_, "low": round(100 * low, 1), "high": round(100 * high, 1)}
+
+
+def table_row(row: ReportRow, columns: Mapping[str, Callable[[str], bool]], seed: int) -> dict[str, Any]:
+    """Percent solved, by column and over all problems, with the interval of the last."""
+    low, high = bootstrap(list(row.values.values()), resamples=1000, seed=seed)
+    cells = {
+        name: round(100 * mean(values), 1)
+        for name, belongs in columns.items()
+        if (values := [value for task_id, value in row.values.items() if belongs(task_id)])
+    }
+    average = round(100 * mean(list(row.values.values())), 1)
+    return {"row": row.name, **cells, "all": average, "low": round(100 * low, 1), "high": round(100 * high, 1)}
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The report to read."""
+    """The report as Markdown."""
     columns = [name for name in report["rows"][0] if name not in ("row", "all", "low", "high")]
     lines = [
         f"# RewardRanker, {report['mode'].replace('_', ' ')}, seed {report['seed']}",
@@ -163,12 +194,5 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _by_task(programs: Sequence[ProgramRecord]) -> dict[str, list[ProgramRecord]]:
-    found: dict[str, list[ProgramRecord]] = {}
-    for program in programs:
-        found.setdefault(program.task_id, []).append(program)
-    return found
-
-
 def _solved(groups: Mapping[str, Sequence[ProgramRecord]]) -> Values:
-    return {task: mean_pass(group) for task, group in groups.items()}
+    return {task_id: mean_pass_rate(group) for task_id, group in groups.items()}

@@ -1,15 +1,13 @@
 """`microworld`: a closed world of small Python tasks, made by a grammar, for trying the loops end to end on a CPU.
 
-A task is a chain of steps over a list of integers and a last step that says what is returned; its prompt says so in
-English, its reference is the chain in Python, and its tests are what the reference returns on random lists. The chain
-of step names is the task's *family*: tasks of one family differ in wording only, and whole families are held out, so a
-model is asked about combinations that it has never seen. A step has one constant: to carry any number from a phrase to
-its line takes a small model far more text than to learn what a phrase means, and says less about programs.
-
-The text that a generator learns from holds mistakes, as text by people does: every step of every program may be a
-slip (a wrong comparison, another constant, a step left out, two steps exchanged). A generator that imitates it
-fails often and in readable ways, which is what a reranker is for. Nothing is labelled by how it was made: a slip may be
-harmless, and only the tests say.
+- A task is a chain of steps over a list of integers, and a last step that says what is returned. Its prompt says so in
+  English, its reference is the chain in Python, and its tests are what the reference returns on random lists.
+- The chain of step names is the task's *family*. Tasks of one family differ in wording only. Whole families are
+  held out, so a model is asked about combinations that it has never seen.
+- A step has one constant: a small model needs far more text to learn to copy numbers than to learn phrases.
+- The generator's training text holds mistakes, as text by people does. Every step may be a slip: a wrong comparison,
+  another constant, a step left out, two steps exchanged. A generator that imitates it fails often and in readable ways.
+- Nothing is labelled by how it was made. A slip may be harmless; only the tests decide.
 """
 
 from __future__ import annotations
@@ -26,7 +24,8 @@ from training.pipeline.config import Recipe
 from training.pipeline.files import write_jsonl
 from training.pipeline.records import Fold, Problem, as_row
 from training.pipeline.run import Run
-from training.reward_model.tokenizer import load_encoder, train_tokenizer
+from training.reward_model.template import load_encoder
+from training.reward_model.tokenizer import train_tokenizer
 
 LICENSE = "Apache-2.0"
 CONSTANTS = (2, 3, 4, 5, 6, 7)
@@ -34,19 +33,19 @@ LOW, HIGH = -9, 20  # the numbers in the lists of the tests
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One step: how it may be said, how it is written, and how it may be written wrongly; `{c}` is its constant."""
+class ChainStep:
+    """One step: its phrases, its code, and wrong code for it. `{c}` is its constant."""
 
     name: str
-    said: tuple[str, ...]
+    phrases: tuple[str, ...]
     code: str
     wrong: tuple[str, ...]
     c: int = 0
 
 
 STEPS = tuple(
-    Step(*parts)
-    for parts in (
+    ChainStep(*fields)
+    for fields in (
         (
             "above",
             ("keep the numbers above {c}", "drop all numbers up to {c}"),
@@ -165,8 +164,8 @@ STEPS = tuple(
     )
 )
 ENDS = tuple(
-    Step(*parts)
-    for parts in (
+    ChainStep(*fields)
+    for fields in (
         ("list", ("return the list", "return the result"), "xs", ("len(xs)", "xs[0]")),
         ("sum", ("return the sum", "add up the rest"), "sum(xs)", ("len(xs)", "max(xs)")),
         ("count", ("return how many remain", "return the count"), "len(xs)", ("sum(xs)", "len(xs) - 1")),
@@ -194,10 +193,10 @@ ENDS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class MicroTask:
-    """A drawn chain: steps, end, and the wording; `family` names the steps."""
+    """A chain: steps, end, and its prompt. `family` names the steps."""
 
-    steps: tuple[Step, ...]
-    end: Step
+    steps: tuple[ChainStep, ...]
+    end: ChainStep
     prompt: str
 
     @property
@@ -209,21 +208,21 @@ def microworld(recipe: Recipe, run: Run) -> dict[str, object]:
     """Write `problems.jsonl`, `programs.jsonl` (the references), `tokenizer/` and `text.jsonl` for `pretrain`."""
     settings = recipe.world
     tasks = draw_tasks(settings, recipe.seed)
-    problems = [problem_of(task, settings, recipe.seed) for task in tasks]
+    problems = [microworld_problem(task, settings, recipe.seed) for task in tasks]
     pairs = list(zip(tasks, problems, strict=True))
     write_jsonl(run.path("problems.jsonl"), map(as_row, problems))
     write_jsonl(
         run.path("programs.jsonl"),
         (as_row(program_of(p, p.canonical or "", "canonical", p.source, p.license, pass_rate=1.0)) for p in problems),
     )
-    draw = random.Random(f"{recipe.seed}:text")
+    rng = random.Random(f"{recipe.seed}:text")
     train = [(task, problem) for task, problem in pairs if problem.fold == "train"]
     documents = [
-        (problem.prompt, written(task, settings.slip, draw), "corpus")
+        (problem.prompt, write_with_slips(task, settings.slip, rng), "corpus")
         for _ in range(settings.programs)
         for task, problem in train
     ]
-    draw.shuffle(documents)
+    rng.shuffle(documents)
     tokenizer = train_tokenizer([prompt + completion for prompt, completion, _ in documents], recipe)
     tokenizer.save_pretrained(run.path("tokenizer"))
     encoder = load_encoder(recipe, run.path("tokenizer"))
@@ -243,32 +242,32 @@ def microworld(recipe: Recipe, run: Run) -> dict[str, object]:
 
 
 def draw_tasks(settings: config.WorldConfig, seed: int) -> list[MicroTask]:
-    """`problems` tasks of distinct prompts; chains of two and three steps, no step twice in a chain."""
-    draw = random.Random(f"{seed}:tasks")
-    made: dict[str, MicroTask] = {}
-    while len(made) < settings.problems:
-        steps, end = tuple(draw.sample(STEPS, draw.choice((1, 2, 2, 3)))), draw.choice(ENDS)
-        said = [draw.choice(step.said).format(c=step.c) for step in steps]
-        prompt = f'def f(xs):\n    """Take xs, {", then ".join(said)}, and {draw.choice(end.said)}."""\n'
-        made.setdefault(prompt, MicroTask(steps, end, prompt))
-    return list(made.values())
+    """`problems` tasks with distinct prompts; chains of one to three steps, no step twice in a chain."""
+    rng = random.Random(f"{seed}:tasks")
+    tasks: dict[str, MicroTask] = {}
+    while len(tasks) < settings.problems:
+        steps, end = tuple(rng.sample(STEPS, rng.choice((1, 2, 2, 3)))), rng.choice(ENDS)
+        phrases = [rng.choice(step.phrases).format(c=step.c) for step in steps]
+        prompt = f'def f(xs):\n    """Take xs, {", then ".join(phrases)}, and {rng.choice(end.phrases)}."""\n'
+        tasks.setdefault(prompt, MicroTask(steps, end, prompt))
+    return list(tasks.values())
 
 
 def fold_of(family: str, settings: config.WorldConfig, seed: int) -> Fold:
-    """Whole families go to one fold, by a hash of their name."""
+    """The fold of a whole family, by a hash of its name."""
     at = int.from_bytes(hashlib.sha256(f"{seed}:{family}".encode()).digest()[:4], "big") / 2**32
     if at < settings.test:
         return "test"
     return "validation" if at < settings.test + settings.validation else "train"
 
 
-def problem_of(task: MicroTask, settings: config.WorldConfig, seed: int) -> Problem:
+def microworld_problem(task: MicroTask, settings: config.WorldConfig, seed: int) -> Problem:
     """The task with its reference solution and its tests, one of them on the empty list."""
-    canonical = task.prompt + body([step.code.format(c=step.c) for step in task.steps], task.end.code)
-    draw = random.Random(f"{seed}:{task.prompt}")
-    lists = [[], *([draw.randint(LOW, HIGH) for _ in range(draw.randint(5, 9))] for _ in range(settings.tests - 1))]
+    canonical = task.prompt + function_body([step.code.format(c=step.c) for step in task.steps], task.end.code)
+    rng = random.Random(f"{seed}:{task.prompt}")
+    lists = [[], *([rng.randint(LOW, HIGH) for _ in range(rng.randint(5, 9))] for _ in range(settings.tests - 1))]
     namespace: dict[str, Any] = {}
-    exec(canonical, namespace)  # our own grammar's text
+    exec(canonical, namespace)  # the text of this grammar
     tests = tuple(f"assert f({xs!r}) == {namespace['f'](list(xs))!r}" for xs in lists)
     name = hashlib.sha256(task.prompt.encode()).hexdigest()[:10]
     return Problem(
@@ -285,25 +284,25 @@ def problem_of(task: MicroTask, settings: config.WorldConfig, seed: int) -> Prob
     )
 
 
-def written(task: MicroTask, slip: float, draw: random.Random) -> str:
-    """The task's body as somebody might write it: each step is a slip with this chance."""
-    steps = [_line(step, slip, draw) for step in task.steps]
-    if len(steps) > 1 and draw.random() < slip / 2:
-        at = draw.randrange(len(steps) - 1)
+def write_with_slips(task: MicroTask, slip: float, rng: random.Random) -> str:
+    """The task's body with mistakes: each step is a slip with probability `slip`."""
+    steps = [_line(step, slip, rng) for step in task.steps]
+    if len(steps) > 1 and rng.random() < slip / 2:
+        at = rng.randrange(len(steps) - 1)
         steps[at], steps[at + 1] = steps[at + 1], steps[at]
-    if len(steps) > 1 and draw.random() < slip / 2:
-        del steps[draw.randrange(len(steps))]
-    return body(steps, _line(task.end, slip, draw))
+    if len(steps) > 1 and rng.random() < slip / 2:
+        del steps[rng.randrange(len(steps))]
+    return function_body(steps, _line(task.end, slip, rng))
 
 
-def _line(step: Step, slip: float, draw: random.Random) -> str:
-    if draw.random() >= slip:
+def _line(step: ChainStep, slip: float, rng: random.Random) -> str:
+    if rng.random() >= slip:
         return step.code.format(c=step.c)
-    if step.c and draw.random() < 0.4:
-        return step.code.format(c=draw.choice([other for other in CONSTANTS if other != step.c]))
-    return draw.choice(step.wrong).format(c=step.c)
+    if step.c and rng.random() < 0.4:
+        return step.code.format(c=rng.choice([other for other in CONSTANTS if other != step.c]))
+    return rng.choice(step.wrong).format(c=step.c)
 
 
-def body(steps: Sequence[str], end: str) -> str:
-    """The indented body: one assignment a step, then the return."""
+def function_body(steps: Sequence[str], end: str) -> str:
+    """The indented body: one assignment per step, then the return."""
     return "".join(f"    xs = {code}\n" for code in steps) + f"    return {end}\n"

@@ -1,17 +1,17 @@
-"""What a round adds to the reranker's data: executed completions, sorted by what the reranker thought of them.
+"""Mining: which executed completions a round adds to the reranker's data.
 
-A *high-scoring failure* fails a test and scores at least as high as the `hard_quantile` of the passing programs of its
-problem; where the problem has none, of all passing programs seen in the round. The second paper says that failures
-which the reranker scores high are kept; the rule and its number are plaudit's own. `hard_negatives` adds these alone,
-`self_training` adds passing programs too, up to `max_positives` a problem, distinct, the lowest-scored first: what the
-reranker underrates teaches more than what it already likes.
+- A *hard negative* (high-scoring failure) fails a test and scores at least the `hard_quantile` of the passing programs
+  of its problem, or of the whole round where its problem has none.
+- The paper (arXiv 2504.09643) keeps failures with high scores. The rule and its number are plaudit's own.
+- `hard_negatives` adds these alone. `self_training` adds passing programs too, up to `max_positives` per problem,
+  distinct, the lowest-scored first: programs that the reranker underrates teach it more.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,51 +29,62 @@ MODES = ("self_training", "hard_negatives")
 
 
 @dataclass(frozen=True, slots=True)
-class Mined:
-    """What a round found: `positives` and `hard` are distinct programs, the counts are of completions."""
+class MinedPrograms:
+    """The result of a round: `positives` and `hard` are distinct programs, the counts are of completions."""
 
     positives: tuple[ProgramRecord, ...]
     hard: tuple[ProgramRecord, ...]
-    completions: int
-    failures: int
-    high_scoring: int
+    num_completions: int
+    num_failures: int
+    num_hard: int
 
     def added(self, mode: str) -> list[ProgramRecord]:
-        """The programs that this mode adds to the reranker's data."""
+        """The programs that this mode adds. Raises `UsageError` for an unknown mode."""
         if mode not in MODES:
             raise UsageError(f"iterate.mode {mode!r} is not one of {', '.join(MODES)}")
         return [*self.hard, *(self.positives if mode == "self_training" else ())]
 
     def summary(self) -> dict[str, Any]:
+        """Counts and shares, for the record of the round."""
         return {
-            "completions": self.completions,
-            "failures": self.failures,
-            "high_scoring_failures": self.high_scoring,
-            "share_of_failures": round(self.high_scoring / max(1, self.failures), 4),
-            "share_of_completions": round(self.high_scoring / max(1, self.completions), 4),
+            "completions": self.num_completions,
+            "failures": self.num_failures,
+            "high_scoring_failures": self.num_hard,
+            "share_of_failures": round(self.num_hard / max(1, self.num_failures), 4),
+            "share_of_completions": round(self.num_hard / max(1, self.num_completions), 4),
             "positives_kept": len(self.positives),
             "hard_kept": len(self.hard),
         }
 
 
-def execute(
-    recipe: Recipe, run: Run, problems: Mapping[str, Problem], drawn: Mapping[str, Sequence[str]]
+def execute_completions(
+    recipe: Recipe, run: Run, problems: Mapping[str, Problem], completions: Mapping[str, Sequence[str]]
 ) -> dict[str, list[ProgramRecord]]:
-    """Distinct programs of every problem with their pass rates; `copies` counts equal completions.
+    """Run completions with their problems' tests in the sandbox.
 
-    What the sandbox could not judge is left out, never labelled; raises `InfraError` past `max_infra_errors`.
+    Args:
+        recipe: CPU seconds per test, and the share of infrastructure errors that is tolerated.
+        run: the folder whose journal keeps verdicts; nothing is judged twice.
+        problems: by task id.
+        completions: by task id, in which equal texts count as copies.
+
+    Returns:
+        distinct programs by task id, with pass rates. Programs that could not be judged are left out, never labelled.
+
+    Raises:
+        InfraError: more than `verify.max_infra_errors` of the programs could not be judged.
     """
     programs: dict[str, ProgramRecord] = {}
-    for task_id, completions in drawn.items():
+    for task_id, texts in completions.items():
         problem = problems[task_id]
-        for text, copies in Counter(completions).items():
-            made = program_of(
+        for text, copies in Counter(texts).items():
+            program = program_of(
                 problem, problem.prompt + text, "sample", problem.source, problem.license, completion=text
             )
-            programs[made.program_id] = dataclasses.replace(made, copies=copies, iid_copies=copies)
+            programs[program.program_id] = dataclasses.replace(program, copies=copies, iid_copies=copies)
     tasks = [task_of(problems[p.task_id], p, recipe.verify.cpu_s) for p in programs.values()]
     results = judge_all(tasks, run, recipe.verify.processes)
-    failed = [r for r in results.values() if r["status"] != "ok"]
+    failed = [result for result in results.values() if result["status"] != "ok"]
     if len(failed) > recipe.verify.max_infra_errors * max(1, len(tasks)):
         raise InfraError(f"{len(failed)} of {len(tasks)} programs could not be judged; first: {failed[0]['detail']}")
     judged: dict[str, list[ProgramRecord]] = defaultdict(list)
@@ -85,36 +96,50 @@ def execute(
     return dict(judged)
 
 
-def mine(executed: Mapping[str, Sequence[ProgramRecord]], scores: Mapping[str, float], recipe: Recipe) -> Mined:
-    """Sort executed programs by their scores (of program ids)."""
+def mean_pass_rate(programs: Sequence[ProgramRecord]) -> float:
+    """Share of these programs' completions that pass every test."""
+    return sum(p.copies for p in programs if p.pass_rate == 1.0) / sum(p.copies for p in programs)
+
+
+def by_task(programs: Iterable[ProgramRecord]) -> dict[str, list[ProgramRecord]]:
+    """These programs by task id, in their order."""
+    groups: dict[str, list[ProgramRecord]] = defaultdict(list)
+    for program in programs:
+        groups[program.task_id].append(program)
+    return dict(groups)
+
+
+def mine(executed: Mapping[str, Sequence[ProgramRecord]], scores: Mapping[str, float], recipe: Recipe) -> MinedPrograms:
+    """Select positives and hard negatives from executed programs (by task id) and their scores (by program id)."""
     settings = recipe.iterate
     passing = [p for programs in executed.values() for p in programs if p.pass_rate == 1.0]
-    anywhere = quantile([scores[p.program_id] for p in passing], settings.hard_quantile)
+    round_threshold = quantile([scores[p.program_id] for p in passing], settings.hard_quantile)
     positives: list[ProgramRecord] = []
     hard: list[ProgramRecord] = []
-    failures = high = 0
+    num_failures = num_hard = 0
     for programs in executed.values():
         good = sorted((p for p in programs if p.pass_rate == 1.0), key=lambda p: (scores[p.program_id], p.program_id))
         positives += good[: settings.max_positives]
-        bar = quantile([scores[p.program_id] for p in good], settings.hard_quantile) if good else anywhere
+        own_threshold = quantile([scores[p.program_id] for p in good], settings.hard_quantile)
+        threshold = own_threshold if good else round_threshold
         for program in programs:
             if program.pass_rate != 1.0:
-                failures += program.copies
-                if bar is not None and scores[program.program_id] >= bar:
+                num_failures += program.copies
+                if threshold is not None and scores[program.program_id] >= threshold:
                     hard.append(program)
-                    high += program.copies
-    total = sum(p.copies for programs in executed.values() for p in programs)
-    return Mined(tuple(positives), tuple(hard), total, failures, high)
+                    num_hard += program.copies
+    num_completions = sum(p.copies for programs in executed.values() for p in programs)
+    return MinedPrograms(tuple(positives), tuple(hard), num_completions, num_failures, num_hard)
 
 
-def quantile(values: Sequence[float], at: float) -> float | None:
-    """The value with this share of the values below it (the lower of two neighbours); None of none."""
+def quantile(values: Sequence[float], share: float) -> float | None:
+    """The value with this share of the values below it (the lower of two neighbours); None without values."""
     ordered = sorted(values)
-    return ordered[min(int(at * len(ordered)), len(ordered) - 1)] if ordered else None
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else None
 
 
-def merged(before: Sequence[ProgramRecord], added: Sequence[ProgramRecord]) -> list[ProgramRecord]:
-    """Both, distinct; a program that is known already counts once more often. Grouped by problem."""
+def merge_programs(before: Sequence[ProgramRecord], added: Sequence[ProgramRecord]) -> list[ProgramRecord]:
+    """Both, distinct and sorted by problem; copies of a program that is in both are added up."""
     by_id: dict[str, ProgramRecord] = {}
     for program in (*before, *added):
         known = by_id.get(program.program_id)
@@ -124,14 +149,17 @@ def merged(before: Sequence[ProgramRecord], added: Sequence[ProgramRecord]) -> l
     return sorted(by_id.values(), key=lambda p: p.task_id)
 
 
-def recorded(path: str, problems: Mapping[str, Problem]) -> dict[str, list[str]]:
-    """Completions of record by problem: lines with `task_id` and `completion`; other problems' are left out."""
+def recorded_completions(path: str, problems: Mapping[str, Problem]) -> dict[str, list[str]]:
+    """Completions by task id from a JSONL file with `task_id` and `completion`, for these problems only.
+
+    Raises `UsageError` if the file does not exist. An empty path is no file and gives nothing.
+    """
     if not path:
         return {}
     if not Path(path).is_file():
         raise UsageError(f"iterate.recorded: no file {path}")
-    found: dict[str, list[str]] = defaultdict(list)
-    for r in read_jsonl(Path(path)):
-        if r["task_id"] in problems:
-            found[r["task_id"]].append(r["completion"])
-    return dict(found)
+    completions: dict[str, list[str]] = defaultdict(list)
+    for line in read_jsonl(Path(path)):
+        if line["task_id"] in problems:
+            completions[line["task_id"]].append(line["completion"])
+    return dict(completions)

@@ -1,53 +1,45 @@
-"""Generators of `iterate`: loading, drawing completions, supervised fine-tuning, and PPO against a reranker.
+"""Generators of `iterate`: loading, sampling, supervised fine-tuning (SFT), and PPO against a reranker.
 
-A generator reads and writes the reranker's own template, so a prompt's ids are the same in both, and a completion is
-everything up to the template's closing token. Every draw is a function of its seed parts alone: a step that was killed
-and is run again draws the same completions, whatever it had done before.
+- A generator uses the reranker's own template: a prompt's ids are the same in both, and a completion is everything up
+  to the template's closing token.
+- Every sample is a function of its seed alone: a step that was killed and is run again samples the same completions.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from transformers import Qwen2ForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from service.scoring.reward_model import Encoder, RewardModel
 from training.pipeline.config import Recipe
 from training.pipeline.digests import content_key
 from training.pipeline.files import read_jsonl, write_jsonl
 from training.pipeline.progress import StageProgress
 from training.pipeline.records import Problem
 from training.pipeline.run import Run
-from training.reward_model.pretrain import (
-    SAVE_EVERY_S,
-    keep_freed_memory,
-    load_state,
-    pack,
-    save_state,
-    schedule,
-    train_step,
-)
+from training.reward_model.checkpointing import TrainingState
+from training.reward_model.optimization import cosine_schedule, keep_freed_memory, set_learning_rate
+from training.reward_model.pretrain import pack, train_step
+from training.rewardranker.ppo import ActorCritic, PPOTrainer, generate
 
-if TYPE_CHECKING:
-    from service.scoring.reward_model import Encoder, RewardModel
-
-BATCH = 128  # completions drawn at once
 SFT_LR = 3e-4  # peak learning rate of the supervised fine-tuning
+BATCH = 128  # completions sampled at once
 
 
 def seed_of(*parts: object) -> int:
-    """A seed named by these parts."""
+    """A 32-bit seed, the digest of these parts."""
     return int(content_key(*parts)[:8], 16)
 
 
 def load_generator(folder: Path) -> Any:
-    """The causal language model in this folder, float32, evaluating."""
-    import torch
-    from transformers import Qwen2ForCausalLM
-    from transformers.utils import logging as transformers_logging
-
+    """The causal language model in this folder, in float32 and evaluation mode, on one CPU thread."""
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -55,78 +47,87 @@ def load_generator(folder: Path) -> Any:
 
 
 def save_generator(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Weights and tokenizer, loadable by transformers, TRL and vLLM."""
+    """Write weights and tokenizer, as transformers, TRL and vLLM load them."""
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def prompt_ids(encoder: Encoder, prompt: str) -> list[int]:
-    """The ids that a completion is drawn after."""
+    """The token ids that a completion follows."""
     return list(encoder.tokenizer.encode(encoder.head_text(prompt), add_special_tokens=False))
 
 
-def text_of(encoder: Encoder, ids: Sequence[int]) -> str:
-    """The completion's text, without its closing token."""
+def completion_text(encoder: Encoder, ids: Sequence[int]) -> str:
+    """The completion's text, without its end token."""
     return str(encoder.tokenizer.decode(ids, skip_special_tokens=True))
 
 
-def draw(
+def sample_completions(
     model: Any,
     encoder: Encoder,
     problems: Sequence[Problem],
-    count: int,
+    num_samples: int,
     recipe: Recipe,
     run: Run,
     name: str,
     *,
     greedy: bool = False,
 ) -> list[list[str]]:
-    """`count` completions of every problem, in the order of `problems`."""
-    from training.rewardranker.ppo import sample
+    """Sample from a generator.
 
+    Args:
+        model: the generator.
+        encoder: of its template.
+        problems: their prompts are continued.
+        num_samples: completions per problem.
+        recipe: temperature, `iterate.max_new_tokens`, seed.
+        run: for the progress.
+        name: of the step; part of the seed.
+        greedy: take the most likely token instead of sampling.
+
+    Returns:
+        texts of the completions of every problem, in the order of `problems`.
+    """
     end = encoder.tokenizer.eos_token_id
-    prompts = [prompt_ids(encoder, problem.prompt) for problem in problems for _ in range(count)]
-    progress, made = StageProgress(run, name, len(prompts)), list[str]()
+    prompts = [prompt_ids(encoder, problem.prompt) for problem in problems for _ in range(num_samples)]
+    progress, texts = StageProgress(run, name, len(prompts)), list[str]()
     for start in range(0, len(prompts), BATCH):
-        part = prompts[start : start + BATCH]
         seed = seed_of(recipe.seed, name, start)
-        made += [text_of(encoder, ids) for ids in sample(model, part, recipe.iterate, end, seed, greedy=greedy)]
-        progress.at(len(made))
-    return [made[at : at + count] for at in range(0, len(made), count)]
+        completions = generate(model, prompts[start : start + BATCH], recipe.iterate, end, seed, greedy=greedy)
+        texts += [completion_text(encoder, ids) for ids in completions]
+        progress.at(len(texts))
+    return [texts[at : at + num_samples] for at in range(0, len(texts), num_samples)]
 
 
 def fine_tune(recipe: Recipe, run: Run, encoder: Encoder, documents: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Supervised fine-tuning of `pretrained/` on (prompt, completion) pairs: next-token loss, as in pretraining."""
-    import torch
-
+    """SFT of `pretrained/` on (prompt, completion) pairs by the next-token loss; writes `iterate/sft/`."""
     settings = recipe.iterate
     model = load_generator(run.path("pretrained")).train()
     rows = [list(encoder.encode(prompt, completion).ids) for prompt, completion in documents]
-    shuffled, order = random.Random(recipe.seed), list(range(len(rows)))
+    rng, order = random.Random(recipe.seed), list(range(len(rows)))
     plan: list[list[int]] = []
     for _ in range(settings.sft_epochs):
-        shuffled.shuffle(order)
+        rng.shuffle(order)
         plan += pack(order, [len(row) for row in rows], recipe.pretrain)
     optimiser = torch.optim.AdamW(model.parameters(), lr=SFT_LR, betas=(0.9, 0.95), weight_decay=0.0)
     progress, loss = StageProgress(run, "sft", len(plan)), 0.0
     for step, batch in enumerate(plan):
-        for group in optimiser.param_groups:
-            group["lr"] = SFT_LR * schedule(step / len(plan), 0.05)
+        set_learning_rate(optimiser, SFT_LR * cosine_schedule(step / len(plan), 0.05))
         loss = train_step(model, optimiser, [rows[at] for at in batch], recipe.pretrain.sequence_tokens)
         progress.at(step + 1, f"loss {loss:.3f}")
     save_generator(model, encoder.tokenizer, run.path("iterate/sft/config.json").parent)
     return {"documents": len(rows), "steps": len(plan), "loss": round(loss, 4)}
 
 
-def scores_of(reranker: RewardModel, prompt: str, completions: Sequence[str]) -> list[float]:
+def score_completions(reranker: RewardModel, prompt: str, completions: Sequence[str]) -> list[float]:
     """The served score of each completion; equal texts are scored once."""
     texts = list(dict.fromkeys(completions))
-    found = reranker.score([reranker.encode(prompt, text, "truncate_left") for text in texts])
-    by_text = dict(zip(texts, found, strict=True))
+    scores = reranker.score([reranker.encode(prompt, text, "truncate_left") for text in texts])
+    by_text = dict(zip(texts, scores, strict=True))
     return [by_text[text] for text in completions]
 
 
-def reinforce(
+def train_ppo(
     recipe: Recipe,
     run: Run,
     encoder: Encoder,
@@ -134,39 +135,43 @@ def reinforce(
     start: Path,
     reranker: RewardModel,
 ) -> dict[str, Any]:
-    """PPO from the generator in `start` against the reranker; writes `ppo/` and `ppo.jsonl`, a line an iteration."""
-    import torch
+    """PPO against the reranker; writes `ppo/` and `ppo.jsonl`, a row per iteration.
 
-    from training.rewardranker.ppo import ActorCritic, Learner, sample
-
+    Args:
+        recipe: the sections `ppo` and `iterate`.
+        run: the round's folder.
+        encoder: of the generator's template.
+        problems: prompts are drawn from them.
+        start: folder of the generator to start from, which is also the reference of the KL penalty.
+        reranker: the reward model.
+    """
     settings = recipe.ppo
     policy = ActorCritic(load_generator(start), recipe.iterate.temperature)
     reference, end = load_generator(start), encoder.tokenizer.eos_token_id
-    learner = Learner(policy, reference, settings, end, bfloat16=True)
-    state = run.path("ppo.state.pt")
-    resumed = run.resumable_key("ppo", content_key(settings, recipe.iterate, recipe.seed, reranker.revision))
-    first = load_state(state, policy, learner.optimiser) if resumed else 0
-    log = [r for r in read_jsonl(run.path("ppo.jsonl")) if r["iteration"] <= first] if first else []
+    trainer = PPOTrainer(policy, reference, settings, end, bfloat16=True)
+    state = TrainingState(run.path("ppo.state.pt"), policy, trainer.optimiser)
+    key = content_key(settings, recipe.iterate, recipe.seed, reranker.revision)
+    first = state.load() if run.resumable_key("ppo", key) else 0
+    log = [line for line in read_jsonl(run.path("ppo.jsonl")) if line["iteration"] <= first] if first else []
     ids = [prompt_ids(encoder, problem.prompt) for problem in problems]
-    progress, saved = StageProgress(run, "ppo", settings.iterations), time.monotonic()
+    progress = StageProgress(run, "ppo", settings.iterations)
     for number in range(first, settings.iterations):
         seed = seed_of(recipe.seed, "ppo", reranker.revision, number)
         picks = random.Random(seed).sample(range(len(problems)), min(settings.prompts, len(problems)))
         picks = [at for at in picks for _ in range(settings.samples)]
-        made = sample(policy.model, [ids[at] for at in picks], recipe.iterate, end, seed)
-        texts = [text_of(encoder, tokens) for tokens in made]
+        completions = generate(policy.model, [ids[at] for at in picks], recipe.iterate, end, seed)
+        texts = [completion_text(encoder, tokens) for tokens in completions]
         scores = []
         for at in range(0, len(picks), settings.samples):
-            scores += scores_of(reranker, problems[picks[at]].prompt, texts[at : at + settings.samples])
-        found = learner.learn([ids[at] for at in picks], made, scores, torch.Generator().manual_seed(seed))
-        log.append({"iteration": number + 1, **{name: round(value, 5) for name, value in found.items()}})
+            prompt = problems[picks[at]].prompt
+            scores += score_completions(reranker, prompt, texts[at : at + settings.samples])
+        metrics = trainer.step([ids[at] for at in picks], completions, scores, torch.Generator().manual_seed(seed))
+        log.append({"iteration": number + 1, **{name: round(value, 5) for name, value in metrics.items()}})
         write_jsonl(run.path("ppo.jsonl"), log)
         progress.at(number + 1, json.dumps(log[-1]))
-        if time.monotonic() - saved > SAVE_EVERY_S:
-            save_state(state, policy, learner.optimiser, number + 1)
-            saved = time.monotonic()
+        state.save_if_due(number + 1)
     save_generator(policy.model, encoder.tokenizer, run.path("ppo/config.json").parent)
-    state.unlink(missing_ok=True)
+    state.remove()
     return {
         "iterations": len(log),
         "first_score": log[0]["score"],

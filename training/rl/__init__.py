@@ -1,1 +1,1 @@
-"""Reinforcement learning of a policy on the rewards of a running service."""
+"""Reinforcement learning of a generator on rewards from a running service."""

@@ -8,11 +8,10 @@ are a `check` suite that puts the prompt before it. Three rewards:
 
   rule      1 if every test passes, else 0
   rm        the reward model's score, as a sigmoid
-  combined  the service's `tests_first`: among programs that pass, or that all fail, the model decides, and no score is
-            worth as much as passing
+  combined  the service's `tests_first`: the model breaks ties among programs that pass the same tests
 
-TRL subtracts the group's mean and divides by its deviation, so a reward's own scale does not matter within a row of the
-comparison. What the service cannot say is `None`, which TRL masks.
+TRL subtracts the group's mean and divides by its standard deviation, so the scale of a reward does not matter. A
+completion that the service could not judge gets `None`, which TRL masks.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from plaudit.integrations import trl
 from service.scoring.encoder import load_tokenizer
 from training.pipeline.records import Problem, read_problems
 
@@ -40,7 +40,7 @@ REWARDS: dict[str, dict[str, Any]] = {
 }
 
 
-def suite(problem: Problem) -> dict[str, Any]:
+def check_suite(problem: Problem) -> dict[str, Any]:
     """The problem's asserts as a `check` suite over prompt + completion."""
     lines = [*problem.test_setup.splitlines(), *problem.tests]
     body = "\n".join(f"    {line}" for text in lines for line in text.splitlines())
@@ -52,22 +52,26 @@ def suite(problem: Problem) -> dict[str, Any]:
     }
 
 
-def rows(problems: Sequence[Problem], head: Callable[[str], str]) -> list[dict[str, Any]]:
-    """A data set of TRL's: `prompt` as the model reads it, and what the reward needs beside it."""
+def dataset_rows(problems: Sequence[Problem], head: Callable[[str], str]) -> list[dict[str, Any]]:
+    """Rows of TRL's data set: `prompt` as the model reads it, and what the reward function needs beside it.
+
+    Args:
+        problems: to train on.
+        head: makes the model's prompt from a problem's prompt.
+    """
     return [
-        {"prompt": head(problem.prompt), "asked": problem.prompt, "tests": json.dumps(suite(problem))}
+        {"prompt": head(problem.prompt), "asked": problem.prompt, "tests": json.dumps(check_suite(problem))}
         for problem in problems
     ]
 
 
 def reward_of(kind: str, url: str, api_key: str | None = None) -> Callable[..., list[float | None]]:
     """A TRL reward function that asks the service under the plain prompt, without the generator's special tokens."""
-    from plaudit.integrations.trl import reward_function
 
-    asking = reward_function(url, api_key, column="tests", name=kind, spec=REWARDS[kind], extract="none")
+    score = trl.reward_function(url, api_key, column="tests", name=kind, spec=REWARDS[kind], extract="none")
 
     def reward(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        return asking(prompts=columns.pop("asked"), completions=completions, **columns)
+        return score(prompts=columns.pop("asked"), completions=completions, **columns)
 
     reward.__name__ = kind
     return reward
@@ -88,23 +92,41 @@ def train(
     seed: int = 1,
     use_cpu: bool | None = None,
 ) -> list[dict[str, Any]]:
-    """Train and write `output/`; TRL's log, an entry a step."""
+    """Train by GRPO and write `output/`.
+
+    Args:
+        model: folder of the generator to start from.
+        problems: their prompts are continued.
+        reward: see `reward_of`.
+        output: folder of the trained generator.
+        steps: optimiser steps.
+        prompts: per step.
+        samples: completions per prompt, the group.
+        lr: constant learning rate.
+        beta: weight of the KL penalty against the start.
+        max_new_tokens: longest completion.
+        seed: of the order and of TRL.
+        use_cpu: None: where there is no GPU.
+
+    Returns:
+        TRL's log, one entry per step.
+    """
     import torch
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    from training.reward_model.tokenizer import TEMPLATE
+    from training.reward_model.template import TEMPLATE
 
     cpu = not torch.cuda.is_available() if use_cpu is None else use_cpu
     tokenizer = load_tokenizer(model, padding_side="left")
     opening = TEMPLATE.split("{completion}")[0]
-    chosen = list(problems)
-    random.Random(seed).shuffle(chosen)
+    shuffled = list(problems)
+    random.Random(seed).shuffle(shuffled)
     trainer = GRPOTrainer(
         model=str(model),
         reward_funcs=[reward],
         processing_class=tokenizer,
-        train_dataset=Dataset.from_list(rows(chosen, lambda prompt: opening.format(prompt=prompt))),
+        train_dataset=Dataset.from_list(dataset_rows(shuffled, lambda prompt: opening.format(prompt=prompt))),
         args=GRPOConfig(
             output_dir=str(output),
             max_steps=steps,

@@ -8,19 +8,33 @@ from pathlib import Path
 import pytest
 
 from plaudit.tests_first import SMALLEST_STEP, unit
-from training.evaluation.diagnostics import against_tests, by_language, calibration, discrimination, kappa, length
+from training.evaluation.diagnostics import (
+    agreement_with_tests,
+    by_language,
+    calibration,
+    discrimination,
+    kappa,
+    length_bias,
+)
 from training.evaluation.plots import FILES
-from training.evaluation.rankers import Sampled, curves, filtered_rate, joined, majority, raw_rate
+from training.evaluation.rankers import (
+    SampledProblem,
+    best_of_n_curves,
+    combined_rewards,
+    filtered_rate,
+    majority,
+    raw_rate,
+)
 from training.evaluation.report import write_report
 from training.pipeline.config import EvaluateConfig, PairConfig
 
 SETTINGS = EvaluateConfig(num_candidates=(1, 2, 4), resamples=60, draws=40)
 
 
-def problem(name: str, passed: str, scores: list[float], language: str = "python") -> Sampled:
+def problem(name: str, passed: str, scores: list[float], language: str = "python") -> SampledProblem:
     """`passed`: a character a sample, 1 or 0. Two generated tests: the second is wrong, so passing it is failing."""
     good = [one == "1" for one in passed]
-    return Sampled(
+    return SampledProblem(
         task_id=name,
         language=language,
         completions=["x" * (5 + at) for at in range(len(good))],
@@ -35,8 +49,8 @@ def problem(name: str, passed: str, scores: list[float], language: str = "python
 PROBLEMS = [problem("a", "1000", [4.0, 3.0, 2.0, 1.0]), problem("b", "0110", [1.0, 2.0, 3.0, 4.0])]
 
 
-def rows_of(sampled: list[Sampled]) -> dict[str, dict[str, object]]:
-    return {row["ranker"]: row for row in curves(sampled, SETTINGS, 1)}
+def rows_of(sampled: list[SampledProblem]) -> dict[str, dict[str, object]]:
+    return {row["ranker"]: row for row in best_of_n_curves(sampled, SETTINGS, 1)}
 
 
 def test_each_ranker_gets_what_its_choices_are_worth() -> None:
@@ -65,7 +79,7 @@ def test_rankers_that_lack_their_data_are_left_out() -> None:
 
 
 def test_the_combined_reward_is_that_of_the_service() -> None:
-    found = joined(PROBLEMS[0], filtered_rate(PROBLEMS[0]))
+    found = combined_rewards(PROBLEMS[0], filtered_rate(PROBLEMS[0]))
     assert found[0] == 1.0 + unit(PROBLEMS[0].scores[0]) / SMALLEST_STEP
     assert [int(value) for value in found] == filtered_rate(PROBLEMS[0])  # the score breaks ties, and no more
     assert raw_rate(PROBLEMS[0]) == [0.5] * 4
@@ -77,7 +91,7 @@ def test_majority_counts_equal_programs_of_the_subset() -> None:
 
 def test_a_model_of_length_alone_is_found_out() -> None:
     by_length = [dataclasses.replace(p, scores=[float(len(c)) for c in p.completions]) for p in PROBLEMS]
-    found = length(by_length, SETTINGS, PairConfig(), 1)
+    found = length_bias(by_length, SETTINGS, PairConfig(), 1)
     assert found["score"] == pytest.approx(1.0)
     assert found["better_is_longer"]["value"] == 1.0
     assert found["better_is_shorter"]["value"] == 0.0
@@ -85,7 +99,7 @@ def test_a_model_of_length_alone_is_found_out() -> None:
 
 
 def test_agreement_with_the_tests_is_counted_and_the_worst_cases_are_named() -> None:
-    found = against_tests(PROBLEMS, lambda score: score / 5)
+    found = agreement_with_tests(PROBLEMS, lambda score: score / 5)
     assert found["table"] == {"both_pass": 2, "model_only": 2, "tests_only": 1, "both_fail": 3}
     assert found["kappa"] == pytest.approx((5 / 8 - 0.5) / 0.5)
     assert found["high_failures"][0]["task_id"] == "b"
@@ -119,11 +133,11 @@ def test_the_report_is_written_with_all_its_plots(tmp_path: Path) -> None:
         "samplers": ["them"],
         "discrimination": discrimination(sampled, SETTINGS, PairConfig(), 1),
         "discrimination_other_models": discrimination([], SETTINGS, PairConfig(), 1),
-        "best_of_n": curves(sampled, SETTINGS, 1),
+        "best_of_n": best_of_n_curves(sampled, SETTINGS, 1),
         "languages": by_language(sampled, (2, 4)),
         "calibration": calibration(sampled, lambda score: score / 5),
-        "length": length(sampled, SETTINGS, PairConfig(), 1),
-        "tests": against_tests(sampled, lambda score: score / 5),
+        "length": length_bias(sampled, SETTINGS, PairConfig(), 1),
+        "tests": agreement_with_tests(sampled, lambda score: score / 5),
         "stages": {},
     }
     write_report(report, tmp_path / "report.md")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from training.evaluation.reproduce import compared, main
+from training.evaluation.reproduce import compare, main
 
 PUBLISHED = Path(__file__).parents[4] / "models" / "plaudit-mini"
 
@@ -35,7 +35,7 @@ def test_the_published_checkpoint_reproduces_itself(capsys: pytest.CaptureFixtur
 def test_a_number_may_move_inside_its_interval_and_not_outside(tmp_path: Path) -> None:
     def move(to: float) -> list[str]:
         again = changed(tmp_path, lambda report: report["discrimination"]["pair_accuracy"].update(value=to))
-        return [line.name for line in compared(PUBLISHED, again) if not line.same]
+        return [line.name for line in compare(PUBLISHED, again) if not line.same]
 
     published = json.loads((PUBLISHED / "report.json").read_text())["discrimination"]["pair_accuracy"]
     assert move(published["low"] + 0.001) == []

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from plaudit.errors import UsageError
-from training.reward_model.loss import preference_loss
-from training.reward_model.trainer import bradley_terry, margins_of
+from training.reward_model.loss import bradley_terry, margins_of, pointwise, preference_loss
 
 CHOSEN, REJECTED = torch.tensor([2.0, 0.5]), torch.tensor([1.0, 1.5])
 
@@ -45,3 +44,25 @@ def test_the_group_loop_gives_its_pairs_the_same_loss() -> None:
 def test_a_margin_without_pass_rates_is_refused() -> None:
     with pytest.raises(UsageError, match=r"fit\.margin needs pass rates"):
         margins_of(1.0, [(1.0, None)])
+
+
+def test_bradley_terry_by_hand() -> None:
+    scores = torch.tensor([2.0, 0.0, 1.0])
+    by_hand = (math.log(1 + math.exp(-2.0)) + math.log(1 + math.exp(1.0))) / 2
+    assert bradley_terry(scores, [(0, 1), (1, 2)]).item() == pytest.approx(by_hand)
+
+
+def test_bradley_terry_is_computed_in_float32() -> None:
+    assert bradley_terry(torch.tensor([1.0, 0.0], dtype=torch.bfloat16), [(0, 1)]).dtype == torch.float32
+
+
+def test_bradley_terry_pushes_only_the_difference() -> None:
+    scores = torch.tensor([0.3, -0.2, 0.9], requires_grad=True)
+    torch.autograd.backward(bradley_terry(scores, [(0, 1), (0, 2)]))
+    assert scores.grad is not None
+    assert scores.grad.sum().item() == pytest.approx(0.0, abs=1e-7)
+    assert scores.grad[0] < 0 < scores.grad[1]
+
+
+def test_pointwise_reads_a_score_as_log_odds() -> None:
+    assert pointwise(torch.tensor([0.0, 0.0]), [True, False]).item() == pytest.approx(math.log(2))

@@ -1,9 +1,8 @@
-"""The loss, the shared prompt, and the text: what is learnt is what is served."""
+"""The shared prompt, the text and the schedule: what is learnt is what is served."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,13 @@ from training.data.programs import program_of
 from training.pipeline.config import FitConfig, Recipe, TokenizeConfig
 from training.pipeline.records import Problem
 from training.reward_model.finalize import write_golden
+from training.reward_model.loss import bradley_terry
+from training.reward_model.optimization import cosine_schedule
 from training.reward_model.packed_forward import group_scores
-from training.reward_model.pretrain import batches, schedule
-from training.reward_model.tokenizer import COMPLETION, END, PROMPT, presented, spec, train_tokenizer
-from training.reward_model.trainer import bradley_terry, encode_programs, epoch_groups, pointwise
+from training.reward_model.pair_groups import encode_programs, epoch_groups
+from training.reward_model.pretrain import batches
+from training.reward_model.template import COMPLETION, END, PROMPT, presented, spec
+from training.reward_model.tokenizer import train_tokenizer
 
 PROBLEM = Problem(
     task_id="T/1",
@@ -41,7 +43,7 @@ TINY = dataclasses.replace(Recipe(), tokenize=TokenizeConfig(vocab_size=300))
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     tokenizer = train_tokenizer([Path(__file__).read_text(encoding="utf-8")], TINY)
-    return Encoder(tokenizer, spec(TINY, "Qwen2ForSequenceClassification"))
+    return Encoder(tokenizer, spec(TINY))
 
 
 def tiny(kv_heads: int) -> Any:
@@ -60,28 +62,6 @@ def tiny(kv_heads: int) -> Any:
     )
     torch.nn.init.normal_(model.score.weight)
     return model
-
-
-def test_bradley_terry_by_hand() -> None:
-    scores = torch.tensor([2.0, 0.0, 1.0])
-    by_hand = (math.log(1 + math.exp(-2.0)) + math.log(1 + math.exp(1.0))) / 2
-    assert bradley_terry(scores, [(0, 1), (1, 2)]).item() == pytest.approx(by_hand)
-
-
-def test_bradley_terry_is_computed_in_float32() -> None:
-    assert bradley_terry(torch.tensor([1.0, 0.0], dtype=torch.bfloat16), [(0, 1)]).dtype == torch.float32
-
-
-def test_bradley_terry_pushes_only_the_difference() -> None:
-    scores = torch.tensor([0.3, -0.2, 0.9], requires_grad=True)
-    torch.autograd.backward(bradley_terry(scores, [(0, 1), (0, 2)]))
-    assert scores.grad is not None
-    assert scores.grad.sum().item() == pytest.approx(0.0, abs=1e-7)
-    assert scores.grad[0] < 0 < scores.grad[1]
-
-
-def test_pointwise_reads_a_score_as_log_odds() -> None:
-    assert pointwise(torch.tensor([0.0, 0.0]), [True, False]).item() == pytest.approx(math.log(2))
 
 
 def several_groups(encoder: Encoder) -> list[tuple[tuple[int, ...], list[tuple[int, ...]]]]:
@@ -172,7 +152,7 @@ def test_groups_hold_both_kinds_and_every_epoch_deals_anew() -> None:
 
 
 def test_the_learning_rate_warms_up_and_ends_low() -> None:
-    values = [schedule(step / 100, 0.1) for step in range(100)]
+    values = [cosine_schedule(step / 100, 0.1) for step in range(100)]
     assert values[0] < 0.02
     assert max(values) == pytest.approx(1.0, abs=0.02)
     assert values[-1] < 0.06

@@ -10,8 +10,8 @@ from plaudit.errors import UsageError
 from training.data.programs import program_of
 from training.pipeline.config import IterateConfig, Recipe, WorldConfig
 from training.pipeline.records import Problem, ProgramRecord
-from training.rewardranker.microworld import draw_tasks, problem_of, written
-from training.rewardranker.mining import merged, mine, quantile, recorded
+from training.rewardranker.microworld import draw_tasks, microworld_problem, write_with_slips
+from training.rewardranker.mining import merge_programs, mine, quantile, recorded_completions
 
 PROBLEM = Problem(
     task_id="T/1",
@@ -36,7 +36,7 @@ def test_a_failure_is_high_scoring_from_the_quantile_of_its_own_problems_passing
     programs = [program("good", 1.0), program("better", 1.0), program("low", 0.5), program("high", 0.0, copies=3)]
     found = mine({"T/1": programs}, {"good": 1.0, "better": 3.0, "low": 2.9, "high": 3.0}, RECIPE)
     assert [p.program_id for p in found.hard] == ["high"]
-    assert (found.completions, found.failures, found.high_scoring) == (6, 4, 3)
+    assert (found.num_completions, found.num_failures, found.num_hard) == (6, 4, 3)
     assert [p.program_id for p in found.positives] == ["good"]  # the lowest-scored of two
 
 
@@ -59,7 +59,7 @@ def test_the_modes_add_failures_alone_or_positives_too() -> None:
 
 
 def test_a_program_that_is_known_already_counts_again_and_stays_one_row() -> None:
-    found = merged([program("a", 1.0, copies=2)], [program("a", 1.0, copies=3), program("b", 0.0)])
+    found = merge_programs([program("a", 1.0, copies=2)], [program("a", 1.0, copies=3), program("b", 0.0)])
     assert [(p.program_id, p.copies) for p in found] == [("a", 5), ("b", 1)]
 
 
@@ -71,13 +71,13 @@ def test_the_quantile_by_hand() -> None:
 
 def test_a_file_of_records_that_is_not_there_is_a_mistake_not_an_empty_one() -> None:
     with pytest.raises(UsageError, match=r"no\.jsonl"):
-        recorded("no.jsonl", {})
-    assert recorded("", {}) == {}
+        recorded_completions("no.jsonl", {})
+    assert recorded_completions("", {}) == {}
 
 
 def test_whole_families_of_the_world_are_held_out_and_its_tests_are_true_of_its_references() -> None:
     world = WorldConfig(problems=300, test=0.2, validation=0.2)
-    problems = [problem_of(task, world, 1) for task in draw_tasks(world, 1)]
+    problems = [microworld_problem(task, world, 1) for task in draw_tasks(world, 1)]
     assert {p.fold for p in problems} == {"train", "validation", "test"}
     assert len({(p.base_id, p.fold) for p in problems}) == len({p.base_id for p in problems})
     for problem in problems[:50]:
@@ -90,7 +90,9 @@ def test_without_slips_what_is_written_is_the_reference_and_with_them_it_often_i
 
     world = WorldConfig(problems=200)
     tasks = draw_tasks(world, 1)
-    references = [(problem_of(t, world, 1).canonical or "").removeprefix(t.prompt) for t in tasks]
-    assert [written(task, 0.0, random.Random(1)) for task in tasks] == references
-    slips = sum(written(t, 0.2, random.Random(n)) != r for n, (t, r) in enumerate(zip(tasks, references, strict=True)))
+    references = [(microworld_problem(t, world, 1).canonical or "").removeprefix(t.prompt) for t in tasks]
+    assert [write_with_slips(task, 0.0, random.Random(1)) for task in tasks] == references
+    slips = sum(
+        write_with_slips(t, 0.2, random.Random(n)) != r for n, (t, r) in enumerate(zip(tasks, references, strict=True))
+    )
     assert 60 < slips < 160

@@ -13,11 +13,11 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from training.pipeline.config import IterateConfig, PPOConfig
 from training.rewardranker.ppo import (
     ActorCritic,
-    Learner,
-    advantages,
+    PPOTrainer,
+    generalised_advantages,
+    generate,
+    make_rollout,
     policy_loss,
-    rollout_of,
-    sample,
     token_rewards,
     value_loss,
     whiten,
@@ -50,7 +50,7 @@ def test_gae_by_hand() -> None:
     rewards = torch.tensor([[0.0, 0.0, 1.0], [0.5, 2.0, 9.0]])
     values = torch.tensor([[0.2, 0.4, 0.6], [0.1, 0.3, 7.0]])
     mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
-    found = advantages(rewards, values, mask, gamma=0.9, lam=0.5)
+    found = generalised_advantages(rewards, values, mask, gamma=0.9, lam=0.5)
     third = 1.0 - 0.6
     second = (0.9 * 0.6 - 0.4) + 0.45 * third
     first = (0.9 * 0.4 - 0.2) + 0.45 * second
@@ -61,7 +61,7 @@ def test_gae_by_hand() -> None:
 
 def test_with_lambda_one_an_advantage_is_the_return_less_the_value() -> None:
     rewards, values = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.5, -0.5, 4.0]])
-    found = advantages(rewards, values, torch.ones(1, 3), gamma=1.0, lam=1.0)
+    found = generalised_advantages(rewards, values, torch.ones(1, 3), gamma=1.0, lam=1.0)
     assert found[0].tolist() == pytest.approx([6.0 - 0.5, 5.0 + 0.5, 3.0 - 4.0])
 
 
@@ -111,7 +111,7 @@ def test_whitening_by_hand_and_of_a_constant() -> None:
 
 def test_log_probabilities_under_left_padding_are_those_of_the_plain_forward() -> None:
     model = tiny()
-    found, values = ActorCritic(model)(rollout_of(PROMPTS, COMPLETIONS))
+    found, values = ActorCritic(model)(make_rollout(PROMPTS, COMPLETIONS))
     for row, (prompt, completion) in enumerate(zip(PROMPTS, COMPLETIONS, strict=True)):
         logits = model(input_ids=torch.tensor([[*prompt, *completion]])).logits[0].log_softmax(-1)
         plain = [logits[len(prompt) - 1 + at, token].item() for at, token in enumerate(completion)]
@@ -126,26 +126,26 @@ def test_log_probabilities_are_of_the_distribution_that_is_sampled_at_this_tempe
     logits = model(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1].detach()
     odds = (logits / 0.5).exp()
     likeliest = int(logits.argmax())
-    found, _ = ActorCritic(model, temperature=0.5)(rollout_of(PROMPTS[:1], [[likeliest]]))
+    found, _ = ActorCritic(model, temperature=0.5)(make_rollout(PROMPTS[:1], [[likeliest]]))
     assert found.item() == pytest.approx(math.log(odds[likeliest] / odds.sum()), abs=1e-4)
-    drawing = dataclasses.replace(IterateConfig(), max_new_tokens=1, temperature=0.5)
-    drawn = sample(model, PROMPTS[:1] * 2000, drawing, END, seed=1)
+    settings = dataclasses.replace(IterateConfig(), max_new_tokens=1, temperature=0.5)
+    drawn = generate(model, PROMPTS[:1] * 2000, settings, END, seed=1)
     share = sum(ids == [likeliest] for ids in drawn) / 2000
     assert share == pytest.approx(math.exp(found.item()), abs=0.05)  # more than four standard errors
-    at_one, _ = ActorCritic(model)(rollout_of(PROMPTS[:1], [[likeliest]]))
+    at_one, _ = ActorCritic(model)(make_rollout(PROMPTS[:1], [[likeliest]]))
     assert abs(share - math.exp(at_one.item())) > 0.1
 
 
 def test_the_reference_is_taken_at_the_same_temperature() -> None:
-    learner = Learner(ActorCritic(tiny(), temperature=0.25), tiny(), dataclasses.replace(PPOConfig(), epochs=1), END)
-    found = learner.learn(PROMPTS, COMPLETIONS, [1.0, -1.0], torch.Generator().manual_seed(1))
+    trainer = PPOTrainer(ActorCritic(tiny(), temperature=0.25), tiny(), dataclasses.replace(PPOConfig(), epochs=1), END)
+    found = trainer.step(PROMPTS, COMPLETIONS, [1.0, -1.0], torch.Generator().manual_seed(1))
     assert found["kl"] == pytest.approx(0.0, abs=1e-5)
 
 
 def test_the_first_step_has_ratio_one_and_no_kl() -> None:
     policy = ActorCritic(tiny())
     settings = dataclasses.replace(PPOConfig(), epochs=1, minibatch=8)
-    found = Learner(policy, tiny(), settings, END).learn(
+    found = PPOTrainer(policy, tiny(), settings, END).step(
         PROMPTS, COMPLETIONS, [1.0, -1.0], torch.Generator().manual_seed(1)
     )
     assert found["kl"] == pytest.approx(0.0, abs=1e-6)
@@ -156,22 +156,22 @@ def test_the_first_step_has_ratio_one_and_no_kl() -> None:
 def test_it_learns_to_say_the_token_that_is_rewarded_and_stays_near_the_reference_if_told_to() -> None:
     def share(kl: float) -> float:
         policy, prompts = ActorCritic(tiny()), [[5, 6]] * 32
-        learner = Learner(policy, tiny(), dataclasses.replace(PPOConfig(), kl=kl, lr=5e-3, epochs=2), END)
-        drawing = dataclasses.replace(IterateConfig(), max_new_tokens=4)
+        trainer = PPOTrainer(policy, tiny(), dataclasses.replace(PPOConfig(), kl=kl, lr=5e-3, epochs=2), END)
+        settings = dataclasses.replace(IterateConfig(), max_new_tokens=4)
         for at in range(30):
-            made = sample(policy.model, prompts, drawing, END, seed=at)
-            scores = [sum(token == 7 for token in ids) / len(ids) for ids in made]
-            learner.learn(prompts, made, scores, torch.Generator().manual_seed(at))
-        made = sample(policy.model, prompts, drawing, END, seed=99)
-        return sum(ids.count(7) for ids in made) / sum(map(len, made))
+            completions = generate(policy.model, prompts, settings, END, seed=at)
+            scores = [sum(token == 7 for token in ids) / len(ids) for ids in completions]
+            trainer.step(prompts, completions, scores, torch.Generator().manual_seed(at))
+        completions = generate(policy.model, prompts, settings, END, seed=99)
+        return sum(ids.count(7) for ids in completions) / sum(map(len, completions))
 
     assert share(kl=0.0) > 0.5  # chance is one in twenty
     assert share(kl=20.0) < 0.2
 
 
 def test_samples_are_a_function_of_the_seed_and_end_with_the_end_token() -> None:
-    drawing = dataclasses.replace(IterateConfig(), max_new_tokens=6)
-    first, again, other = (sample(tiny(), PROMPTS * 4, drawing, END, seed=seed) for seed in (1, 1, 2))
+    settings = dataclasses.replace(IterateConfig(), max_new_tokens=6)
+    first, again, other = (generate(tiny(), PROMPTS * 4, settings, END, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
     assert all(ids[-1] == END or len(ids) == 6 for ids in first)
@@ -180,4 +180,4 @@ def test_samples_are_a_function_of_the_seed_and_end_with_the_end_token() -> None
 
 def test_an_empty_completion_is_refused() -> None:
     with pytest.raises(ValueError, match="without a token"):
-        rollout_of([[1]], [[]])
+        make_rollout([[1]], [[]])

@@ -31,14 +31,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from overhead import ROOT, machine
+from benchmarks_path import ROOT
+from overhead import machine
 
 from training.data.folds import cluster
 from training.data.preferences import Preference, preferences
 from training.data.public_data import data_file
 from training.data.tokens import CODE
 from training.evaluation.diagnostics import discrimination
-from training.evaluation.evaluate import gather
+from training.evaluation.evaluate import samples_by_problem
 from training.pipeline import config
 from training.pipeline.config import Recipe, read_recipe
 from training.pipeline.files import read_jsonl, write_jsonl
@@ -154,7 +155,7 @@ def linear(made: dict[str, list[Preference]], base: Run, recipe: Recipe) -> None
             scores |= {
                 p.program_id: float(weights[features[p.program_id]].mean()) for p in programs if part[p.task_id] == fold
             }
-        sampled = gather(programs, scores)
+        sampled = samples_by_problem(programs, scores)
         found = discrimination(sampled, recipe.evaluate, recipe.pair, recipe.seed)["by_problem"]
         columns[source] = {
             name: {task: one[name] for task, one in found.items() if one[name] is not None}
@@ -221,7 +222,7 @@ def fit_and_ask(run: Run, base: Run, recipe: Recipe, pairs: Sequence[Preference]
     """Fit on these pairs (validation and calibration are by the truth for all sources), and score the test fold."""
     from service.scoring.reward_model import RewardModel
     from training.reward_model.finalize import score_programs
-    from training.reward_model.trainer import fit
+    from training.reward_model.fit import fit
 
     for name in ("tokenizer", "pretrained"):
         shutil.copytree(base.path(name), run.path(name), dirs_exist_ok=True)
@@ -237,7 +238,7 @@ def fit_and_ask(run: Run, base: Run, recipe: Recipe, pairs: Sequence[Preference]
     held = [p for p in programs if problems[p.task_id].fold == "test"]
     model = RewardModel.load(run.path("checkpoint/config.json").parent)
     scores = dict(zip([p.program_id for p in held], score_programs(model, problems, held), strict=True))
-    sampled = gather(held, scores)
+    sampled = samples_by_problem(held, scores)
     found = discrimination(sampled, recipe.evaluate, recipe.pair, recipe.seed)
     sizes = {}
     for n in SIZES:

@@ -27,17 +27,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from overhead import ROOT, machine
+from benchmarks_path import ROOT
+from overhead import machine
 
 from service.scoring.encoder import Encoder
-from training.evaluation.report import interval
+from training.evaluation.report import format_interval
 from training.pipeline.config import Recipe, read_recipe
 from training.pipeline.files import read_jsonl, write_jsonl
 from training.pipeline.records import ProgramRecord, as_row, read_problems, read_programs
 from training.pipeline.run import Run
 from training.pipeline.stages import run_stage
 from training.reward_model.finalize import finish_checkpoint
-from training.reward_model.trainer import preferences_of, validate
+from training.reward_model.pair_groups import read_preferences
+from training.reward_model.trainer import validation_auc
 
 RECIPE = "the recipe"
 SIZES = (4, 16, 64)
@@ -198,9 +200,9 @@ def mean_of_weights(name: str, recipe: Recipe, base: Run, work: Path) -> None:
     problems, programs = read_problems(run.path("problems.jsonl")), list(read_programs(run.path("verified.jsonl")))
     finish_checkpoint(run, problems, programs)
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
-    _, held = preferences_of(run)
-    found = validate(model, Encoder.load(checkpoint), problems, {p.program_id: p for p in programs}, held)
-    write_jsonl(run.path("fit.jsonl"), [found])
+    _, validation_tasks = read_preferences(run)
+    areas = validation_auc(model, Encoder.load(checkpoint), problems, programs, validation_tasks)
+    write_jsonl(run.path("fit.jsonl"), [areas])
     evaluation = replace(recipe.evaluate, generated_tests=0)
     run.path("stages/evaluate.json").unlink(missing_ok=True)  # the others may be new
     run_stage("evaluate", replace(recipe, stages=("evaluate",), evaluate=evaluation), run)
@@ -213,9 +215,9 @@ def table_row(name: str, run: Run) -> str:
     alone, joined = (rankers[ranker] for ranker in RANKERS)
     epochs = [line["validation_auc_sampled"] for line in read_jsonl(run.path("fit.jsonl"))]
     cells = [f"{epochs[-1]:.3f}"]
-    cells += [interval(report["discrimination"][key]) for key in ("pair_accuracy", "auc")]
-    cells += [interval(alone[n], 100, 1) for n in SIZES]
-    cells += [interval(which[SIZES[-1]]["gap_closed"], 100, 0) for which in (alone, joined)]
+    cells += [format_interval(report["discrimination"][key]) for key in ("pair_accuracy", "auc")]
+    cells += [format_interval(alone[n], 100, 1) for n in SIZES]
+    cells += [format_interval(which[SIZES[-1]]["gap_closed"], 100, 0) for which in (alone, joined)]
     return f"| {name} | {' | '.join(cells)} |"
 
 

@@ -1,10 +1,10 @@
 """GRPO in the micro-world through TRL, rewards over HTTP: rows base, +RM, +rule, +combined.
 
-    python benchmarks/microworld_grpo.py --run runs/micro --steps 30
+    python benchmarks/studies/microworld_grpo.py --run runs/micro --steps 30
 
-Needs `benchmarks/microworld.py` first: it takes the SFT generator, its executed samples of held-out problems and the
-first round's reranker from that run, serves the reranker (`plaudit up`), trains one generator a reward from the same
-start on the same order of prompts, and executes their samples on held-out families. A reward model that is being hacked
+Needs `benchmarks/studies/microworld.py` first: it takes the SFT generator, its executed samples of held-out problems
+and the first round's reranker from that run, serves the reranker (`plaudit up`), trains one generator per reward from
+the same start on the same order of prompts, and executes their samples on held-out families. A hacked reward model
 shows as a rising score of samples whose pass rate does not rise with it, so both are printed: the mean score by the
 same reranker, its rise, and the share of failures that it scores like passing programs
 (`training/rewardranker/mining.py`).
@@ -19,6 +19,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from benchmarks_path import ROOT
 from overhead import service
 
 from service.scoring.reward_model import RewardModel
@@ -27,11 +28,11 @@ from training.pipeline.metrics import bootstrap, mean
 from training.pipeline.records import ProgramRecord, read_programs
 from training.pipeline.run import Run
 from training.rewardranker import policy
-from training.rewardranker.iterate import Loop, mean_pass
-from training.rewardranker.mining import execute, mine
+from training.rewardranker.iterate import RewardRankerLoop
+from training.rewardranker.mining import by_task, execute_completions, mean_pass_rate, mine
 from training.rl import grpo
 
-RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "micro.toml"
+RECIPE = ROOT / "training" / "recipes" / "micro.toml"
 
 
 def main() -> None:
@@ -46,17 +47,17 @@ def main() -> None:
     recipe = read_recipe(RECIPE, environ=os.environ)
     recipe = dataclasses.replace(recipe, iterate=dataclasses.replace(recipe.iterate, seed=options.seed))
     run = Run(options.run, quiet=True)
-    loop = Loop(recipe, run)
-    loop.start()
-    checkpoint = loop.folder(1).path("checkpoint/config.json").parent
+    loop = RewardRankerLoop(recipe, run)
+    loop.prepare()
+    checkpoint = loop.round_folder(1).path("checkpoint/config.json").parent
     reranker = RewardModel.load(checkpoint)
-    table = [row("base", loop, reranker, _by_task(read_programs(loop.base.path("held_out.jsonl"))), [])]
+    table = [row("base", loop, reranker, by_task(read_programs(loop.shared.path("held_out.jsonl"))), [])]
     with service(checkpoint) as url:
         for kind in options.rewards.split(","):
             output = run.path(f"grpo/seed-{options.seed}/{kind}/config.json").parent
             log = grpo.train(
                 run.path("iterate/sft"),
-                loop.train,
+                loop.train_problems,
                 grpo.reward_of(kind, url),
                 output,
                 steps=options.steps,
@@ -66,22 +67,36 @@ def main() -> None:
                 use_cpu=True,
             )
             model = policy.load_generator(output)
-            drawn = policy.draw(model, loop.encoder, loop.held, recipe.iterate.candidates, recipe, run, f"grpo:{kind}")
-            texts = {problem.task_id: made for problem, made in zip(loop.held, drawn, strict=True)}
-            table.append(row(f"+{kind}", loop, reranker, execute(recipe, loop.base, loop.problems, texts), log))
+            samples = policy.sample_completions(
+                model, loop.encoder, loop.test_problems, recipe.iterate.candidates, recipe, run, f"grpo:{kind}"
+            )
+            completions = {problem.task_id: texts for problem, texts in zip(loop.test_problems, samples, strict=True)}
+            table.append(
+                row(
+                    f"+{kind}",
+                    loop,
+                    reranker,
+                    execute_completions(recipe, loop.shared, loop.problems, completions),
+                    log,
+                )
+            )
             print(json.dumps(table[-1]), flush=True)
     print(markdown(table, options.steps))
 
 
 def row(
-    name: str, loop: Loop, reranker: RewardModel, programs: dict[str, list[ProgramRecord]], log: list[dict[str, Any]]
+    name: str,
+    loop: RewardRankerLoop,
+    reranker: RewardModel,
+    programs: dict[str, list[ProgramRecord]],
+    log: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """What became of a generator, on held-out families."""
     scores: dict[str, float] = {}
     for task_id, group in programs.items():
-        found = policy.scores_of(reranker, loop.problems[task_id].prompt, [p.completion for p in group])
-        scores |= {p.program_id: score for p, score in zip(group, found, strict=True)}
-    rates = [mean_pass(group) for group in programs.values()]
+        values = policy.score_completions(reranker, loop.problems[task_id].prompt, [p.completion for p in group])
+        scores |= {p.program_id: score for p, score in zip(group, values, strict=True)}
+    rates = [mean_pass_rate(group) for group in programs.values()]
     low, high = bootstrap(rates, resamples=1000, seed=1)
     mined = mine(programs, scores, loop.recipe)
     weight = sum(p.copies for group in programs.values() for p in group)
@@ -91,7 +106,7 @@ def row(
         "low": low,
         "high": high,
         "score": sum(scores[p.program_id] * p.copies for group in programs.values() for p in group) / weight,
-        "high_scoring": mined.high_scoring / max(1, mined.failures),
+        "high_scoring": mined.num_hard / max(1, mined.num_failures),
         "first_reward": log[0]["reward"] if log else None,
         "last_reward": log[-1]["reward"] if log else None,
     }
@@ -110,13 +125,6 @@ def markdown(table: list[dict[str, Any]], steps: int) -> str:
             f"{100 * r['high_scoring']:.1f} % | {rewards} |"
         )
     return "\n".join(lines)
-
-
-def _by_task(programs: list[ProgramRecord]) -> dict[str, list[ProgramRecord]]:
-    found: dict[str, list[ProgramRecord]] = {}
-    for program in programs:
-        found.setdefault(program.task_id, []).append(program)
-    return found
 
 
 if __name__ == "__main__":

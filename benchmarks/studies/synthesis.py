@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from overhead import ROOT, machine
+from benchmarks_path import ROOT
+from overhead import machine
 
 from training.data.public_data import data_file
 from training.pipeline.config import Recipe, SourceConfig, read_recipe

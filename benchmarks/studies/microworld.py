@@ -1,6 +1,6 @@
 """RewardRanker's loop in the closed micro-world: both modes, several seeds, over the same generator and samples.
 
-    python benchmarks/microworld.py --run runs/micro --seeds 1,2,3
+    python benchmarks/studies/microworld.py --run runs/micro --seeds 1,2,3
 
 Runs `plaudit-train iterate training/recipes/micro.toml` for every seed and mode (what is there already is not made
 again) and prints, as Markdown, one table over all seeds: rows as in RewardRanker's, mean and range over seeds; the
@@ -18,12 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks_path import ROOT
+
 from training.pipeline.config import read_recipe
 from training.pipeline.run import Run
 from training.rewardranker.iterate import iterate
 from training.rewardranker.mining import MODES
 
-RECIPE = Path(__file__).parents[1] / "training" / "recipes" / "micro.toml"
+RECIPE = ROOT / "training" / "recipes" / "micro.toml"
 
 
 def main() -> None:
