@@ -40,7 +40,7 @@ MAIN = "/tmp/main.py"  # where the program would lie
 WIRE_FD, HOST_FD = 3, 4
 
 
-class AssertTests:
+class AssertRunner:
     """The compiled tests, their namespace and the wire to the program."""
 
     def __init__(self, plan: dict[str, Any], endpoint: Any, namespace: TestNamespace) -> None:
@@ -170,7 +170,7 @@ def tests(source: bytes) -> NoReturn:
     install_program(endpoint, names, plan.get("files", ()))
     namespace = TestNamespace(endpoint, names)
     try:
-        suite: Any = (test_runners.ModuleTests if plan["kind"] in test_runners.KINDS else AssertTests)(
+        suite: Any = (test_runners.ModuleTests if plan["kind"] in test_runners.KINDS else AssertRunner)(
             plan, endpoint, namespace
         )
         sys.modules["__main__"] = MainModule(suite.namespace)

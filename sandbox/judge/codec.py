@@ -145,7 +145,7 @@ def _encode_library(value: Any, opaque: Opaque, depth: int) -> dict[str, Any]:
         tree = encoder(value, opaque, depth)
         return opaque(value) if tree is None else tree
     if str(kind.__module__).partition(".")[0] == "pandas":  # a class may have made its module's name a property
-        tree = pandas_codec.encode(value, opaque, depth, _Codec)
+        tree = pandas_codec.encode(value, opaque, depth, _Encoder)
         return opaque(value) if tree is None else tree
     if kind.__module__ == "numpy" and hasattr(value, "dtype") and value.ndim == 0:
         tree = _encode_array(value, opaque, depth)
@@ -266,7 +266,7 @@ _LIBRARY: dict[str, Callable[[Any, Opaque, int], Any]] = {
 }
 
 
-class _Codec:
-    """What `pandas_codec` needs of this file, which it cannot import in the jail."""
+class _Encoder:
+    """What `pandas_codec` needs of this file, which imports it."""
 
     encode = staticmethod(encode)

@@ -318,12 +318,12 @@ DECODERS: dict[str, Callable[[dict[str, Any], Handle | None, int], Any]] = {
     "ndarray": _numpy,
     "numpy": _numpy,
     "namedtuple": _named_tuple,
-    **dict.fromkeys(pandas_codec.TAGS, lambda t, h, d: pandas_codec.decode(t, h, d, _Codec)),
+    **dict.fromkeys(pandas_codec.TAGS, lambda t, h, d: pandas_codec.decode(t, h, d, _Decoder)),
 }
 
 
-class _Codec:
-    """What `pandas_codec` needs of this file, which it cannot import in the jail."""
+class _Decoder:
+    """What `pandas_codec` needs of this file, which imports it."""
 
     decode = staticmethod(decode)
 

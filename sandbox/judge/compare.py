@@ -104,11 +104,11 @@ def same_value(tree: Any, expected: Any, rel_tol: float | None = None) -> bool:
     items, and a dict's int, float, bool and None keys equal their JSON spelling. Floats may differ by `rel_tol` where
     it is given; two integers never. Raises Opaque if the tree holds a handle, codec.CodecError if it is malformed.
     """
-    got, wanted = normal(tree, CompileJob(bounds.MAX_JUDGED_ITEMS)), normal(codec.encode(expected), CompileJob())
+    got, wanted = normal(tree, ItemBudget(bounds.MAX_JUDGED_ITEMS)), normal(codec.encode(expected), ItemBudget())
     return (rel_tol is None and bool(got == wanted)) or _same(got, wanted, rel_tol)
 
 
-class CompileJob:
+class ItemBudget:
     """How many more items of sets and keys may be spelled: what costs more than to be looked at."""
 
     __slots__ = ("left",)
@@ -122,7 +122,7 @@ class CompileJob:
             raise codec.CodecError(f"sets and keys of more than {bounds.MAX_JUDGED_ITEMS} items")
 
 
-def normal(tree: Any, work: CompileJob, depth: int = 0) -> Any:
+def normal(tree: Any, work: ItemBudget, depth: int = 0) -> Any:
     """A tree in one spelling.
 
     A scalar, ("seq", [...]), ("map", {key: value}), ("set", {digest}) or ("other", digest). A key is a text where JSON
@@ -156,7 +156,7 @@ def normal(tree: Any, work: CompileJob, depth: int = 0) -> Any:
     return ("other", spelled(tree, work, depth))
 
 
-def spelled(tree: Any, work: CompileJob, depth: int = 0) -> bytes:
+def spelled(tree: Any, work: ItemBudget, depth: int = 0) -> bytes:
     """A digest that two hashable trees share exactly if they are equal. Raises CodecError for one that is not hashable.
 
     Numbers that are equal are spelled alike whatever their type; items of a set in the order of their digests.
@@ -189,7 +189,7 @@ def spelled(tree: Any, work: CompileJob, depth: int = 0) -> bytes:
     return _digest(b"o", tag.encode(), codec.dumps(value))
 
 
-def key_of(tree: Any, work: CompileJob, depth: int) -> str | bytes:
+def key_of(tree: Any, work: ItemBudget, depth: int) -> str | bytes:
     """A dict's key: the way JSON would spell it, or a digest."""
     kind = type(tree)
     if kind is str:
@@ -214,7 +214,7 @@ SETS = frozenset({"set", "frozenset"})
 MAPS = frozenset({"dict", "Counter", "OrderedDict", "defaultdict"})
 
 
-def _items(values: list[Any], work: CompileJob, depth: int) -> list[Any]:
+def _items(values: list[Any], work: ItemBudget, depth: int) -> list[Any]:
     _check(depth)
     if SCALARS.issuperset(map(type, values)):
         return values

@@ -1,7 +1,4 @@
-"""House rules that a program can check: one meaning per class name, modules that can be read, nothing kept from ruff.
-
-An allow-set names what breaks a rule today. An entry that no longer breaks it fails the test too: the sets only shrink.
-"""
+"""House rules that a program can check: one meaning per class name, modules that can be read, ruff's format."""
 
 from __future__ import annotations
 
@@ -14,59 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("service", "sandbox", "training", "client")
 CODE = (*ROOMS, "benchmarks", "examples", "tests")
-MAX_LINES = 600
+MAX_LINES = 500
 MAX_TEST_NAME = 100
 
-# Class names with two meanings. To be emptied: give all but one a more specific name.
-AMBIGUOUS = {
-    "Answer",
-    "Ask",
-    "Batch",
-    "Call",
-    "Ending",
-    "Entry",
-    "Evaluate",
-    "Folder",
-    "Group",
-    "Head",
-    "Job",
-    "Line",
-    "Loop",
-    "Message",
-    "Options",
-    "Order",
-    "Pair",
-    "Pairs",
-    "Problem",
-    "Program",
-    "Progress",
-    "Recipe",
-    "Refused",
-    "Rehearsed",
-    "Reply",
-    "Report",
-    "Row",
-    "Run",
-    "Sample",
-    "Seen",
-    "Source",
-    "Stop",
-    "Task",
-    "Verify",
-    "Watch",
-    "Work",
-    "World",
-    "_Entry",
-}
-# Modules above MAX_LINES. To be emptied: split them where a reader would.
-LONG_MODULES = {
-    "client/plaudit/schemas.py",
-    "sandbox/inside/proxy.py",
-    "sandbox/inside/rpc.py",
-    "sandbox/inside/shared_state.py",
-    "sandbox/inside/zygote.py",
-    "sandbox/judge/codec.py",
-}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
 
 
@@ -84,12 +31,12 @@ def name_of(path: Path) -> str:
 def test_a_class_name_has_one_meaning() -> None:
     trees = [ast.parse(path.read_text("utf-8")) for path in modules(*ROOMS)]
     count = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
-    assert {name for name, times in count.items() if times > 1} == AMBIGUOUS
+    assert {name for name, times in count.items() if times > 1} == set()
 
 
 def test_modules_are_short_enough_to_be_read() -> None:
     lengths = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in modules(*ROOMS)}
-    assert {name for name, length in lengths.items() if length > MAX_LINES} == LONG_MODULES
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
 
 
 def test_module_names_say_what_is_inside() -> None:

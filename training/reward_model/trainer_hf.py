@@ -29,7 +29,7 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 from plaudit.errors import UsageError
 from service.scoring.checkpoint import locate, revision_of
 from training.pipeline.config import FitConfig, Recipe
-from training.pipeline.digests import content_key
+from training.pipeline.digests import content_key, file_digest
 from training.pipeline.progress import StageProgress
 from training.pipeline.run import Run
 from training.reward_model.base_model import check_base, load_base, pad_token, write_checkpoint
