@@ -23,7 +23,7 @@ from service.jobs import (
     decode_reply,
     decode_suite,
     decode_task,
-    digest,
+    content_hash,
     encode,
     encode_suite,
     num_tests,
@@ -152,15 +152,15 @@ def test_an_identity_depends_on_every_input() -> None:
         msgspec.structs.replace(score, prompt=[{"role": "user", "content": "p"}]),
     ]
     tasks = [task, *others, score, *others_too]
-    assert len({digest("tools", encode(one)) for one in tasks}) == len(tasks)
-    assert digest("tools", encode(task)) != digest("other tools", encode(task))
-    assert digest("tools", encode(task)) == digest("tools", encode(msgspec.structs.replace(task)))
+    assert len({content_hash("tools", encode(one)) for one in tasks}) == len(tasks)
+    assert content_hash("tools", encode(task)) != content_hash("other tools", encode(task))
+    assert content_hash("tools", encode(task)) == content_hash("tools", encode(msgspec.structs.replace(task)))
 
 
 def test_an_identity_does_not_run_its_parts_together() -> None:
-    assert digest("ab", "c") != digest("a", "bc")
-    assert digest("a", "b") != digest("b", "a")
-    assert len(digest("a")) == 64
+    assert content_hash("ab", "c") != content_hash("a", "bc")
+    assert content_hash("a", "b") != content_hash("b", "a")
+    assert len(content_hash("a")) == 64
 
 
 def test_every_state_is_waiting_running_or_an_ending() -> None:

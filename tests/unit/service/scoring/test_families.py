@@ -431,7 +431,7 @@ def write(name: str, text: str) -> Any:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (spoil_pickle, "pickles are not read"),
+        (spoil_pickle, "pickled weights are not read"),
         (spoil_shards, "two sets of weights"),
         (spoil_one_shard, "weights are missing: model-00002"),
         (spoil_header, "damaged safetensors"),
