@@ -1,18 +1,23 @@
--- Admit jobs, all or none, in one atomic step: two callers at once cannot exceed a bound.
+-- Admit jobs, all or none, in one atomic step: two callers at once cannot exceed a bound. (After accounting.lua.)
+--
+-- Who is admitted: whoever fits into the queue's bound; beyond it, up to twice the bound, a tenant whose own jobs stay
+-- within its share (the bound over the tenants that have live jobs, this one included); and always the single job of a
+-- tenant that has no live job. So one tenant alone may use the whole bound, and nobody can be shut out.
 --
 -- KEYS[1] load hash of the queue (cost, drained)      KEYS[2] zset of its live jobs, by deadline
--- KEYS[3] hash of its live jobs by tag                KEYS[4] hash whose `revision` is the one tag that is admitted
+-- KEYS[3] hash of its live jobs by tag                KEYS[4] hash of its live jobs, and their cost, by tenant
+-- KEYS[5] hash whose `revision` is the one tag that is admitted
 -- ARGV[1] prefix  [2] reply channel  [3] max depth  [4] max cost  [5] now, Unix ms  [6] number of jobs  [7] their tag
 -- [8] their tenant  [9] number of cache keys to look up first
 -- then those keys, then seven per job: id, queue and lane, task, cost, deadline, use cache (1/0), the caller's token
 -- then three per test suite that the jobs refer to: digest, frame, keep for ms
 -- Returns one of: {"moved", the tag admitted}; {"known", the value of each cache key} if one has a value, with nothing
--- admitted; {"full", depth, cost}; or a list with, per job, "new", "joined" or the frame of a finished reply.
+-- admitted; {"full", depth, cost, the tenant's own depth, its cost, tenants}; or a list with, per job, "new", "joined" or the frame of a finished reply.
 local prefix, channel = ARGV[1], ARGV[2]
 local max_depth, max_cost, now, count = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local tag, tenant = ARGV[7], ARGV[8]
 
-local admitted = redis.call('HGET', KEYS[4], 'revision')
+local admitted = redis.call('HGET', KEYS[5], 'revision')
 if admitted and admitted ~= tag then
   return {'moved', admitted}
 end
@@ -44,8 +49,15 @@ end
 
 local depth = redis.call('ZCARD', KEYS[2])
 local cost = tonumber(redis.call('HGET', KEYS[1], 'cost') or '0')
-if new > 0 and (depth + new > max_depth or (cost + new_cost > max_cost and depth > 0)) then
-  return {'full', depth, tostring(cost)}
+local own = redis.call('HMGET', KEYS[4], 'jobs:' .. tenant, 'cost:' .. tenant)
+local own_depth, own_cost = tonumber(own[1] or '0'), tonumber(own[2] or '0')
+local tenants = redis.call('HLEN', KEYS[4]) / 2 + (own_depth == 0 and 1 or 0)
+local fits = depth + new <= max_depth and (cost + new_cost <= max_cost or depth == 0)
+local fits_share = (own_depth + new) * tenants <= max_depth and (own_cost + new_cost) * tenants <= max_cost
+  and depth + new <= 2 * max_depth and cost + new_cost <= 2 * max_cost
+local newcomer = new == 1 and own_depth == 0
+if new > 0 and not (fits or fits_share or newcomer) then
+  return {'full', depth, tostring(cost), own_depth, tostring(own_cost), tenants}
 end
 
 for i = 0, count - 1 do
@@ -68,6 +80,7 @@ for i = 0, count - 1 do
     redis.call('ZADD', KEYS[2], ARGV[at + 4], id)
     redis.call('HINCRBYFLOAT', KEYS[1], 'cost', ARGV[at + 3])
     redis.call('HINCRBY', KEYS[3], tag, 1)
+    count_tenant(KEYS[4], tenant, 1, ARGV[at + 3])
     redis.call('DEL', prefix .. 'last:' .. id)
     redis.call('SADD', prefix .. 'waiters:' .. id, channel .. '|' .. ARGV[at + 6])
   elseif outcome[i + 1] == 'joined' then
