@@ -31,7 +31,7 @@ class Lease:
         id: of the job.
         entry: of the stream; the lease is on it.
         task: None if it cannot be read; such a job ends before it reaches the worker.
-        deadline_ms: Unix time.
+        deadline_ms: Unix time of Redis, as `now_ms` tells it.
         deliveries: how often the job was handed to a worker, this one included.
         queued_ms: Unix time at which it was admitted.
     """
@@ -191,7 +191,7 @@ class Consumer:
         words = [word for entry in entries for word in entry]
         answers = self._lease(
             keys=self._streams if num_new else [],
-            args=[self.keys.prefix, now_ms(), self.name, GROUP, num_new, *words],
+            args=[self.keys.prefix, self.name, GROUP, num_new, *words],
         )
         leases = []
         for state, raw, entry, job, task, deadline, deliveries, queued in answers:

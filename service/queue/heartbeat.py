@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from service import metrics
 from service.queue.consumer import Consumer, Lease
 from service.queue.keys import Keys, script
-from service.queue.protocol import now_ms
+from service.queue.protocol import now_ms, read_clock
 
 log = logging.getLogger("plaudit.queue")
 
@@ -68,8 +68,8 @@ class Heartbeat:
         if time.monotonic() - self._progress > self.stuck_after_s:
             log.error("worker makes no progress; its announcement and its leases expire")
             return
-        expires = now_ms() + int(self.every_s * 3000)
-        arguments = [self.consumer.name, expires, json.dumps(self.info)]
+        read_clock(client)
+        arguments = [self.consumer.name, int(self.every_s * 3000), json.dumps(self.info)]
         self._announce(keys=[keys.workers, keys.workers_info], args=arguments)
         remove_expired_announcements(client, keys)
         for lease in self.consumer.renew():

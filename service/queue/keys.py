@@ -85,7 +85,11 @@ def queue_of_model(model: str) -> str:
 
 
 EXECUTE_QUEUE = "execute"
-BUILT_ON = dict.fromkeys(("submit", "finish", "leave", "recount"), ("accounting",))
+BUILT_ON = {
+    **dict.fromkeys(("finish", "leave", "recount"), ("accounting",)),
+    **dict.fromkeys(("announce", "lease"), ("clock",)),
+    "submit": ("clock", "accounting"),
+}
 
 
 def kind_of_queue(queue: str) -> Kind:

@@ -19,7 +19,7 @@ from plaudit.schemas import LanguageInfo, ModelInfo
 from service import metrics
 from service.jobs import Failed, Job, JobState, Reply, decode_reply, encode, read_reply
 from service.queue.keys import GROUP, Keys, kind_of_queue, script
-from service.queue.protocol import KEEP_REPLY_MS, broker_errors, count_finished_job, now_ms
+from service.queue.protocol import KEEP_REPLY_MS, broker_errors, clock, count_finished_job, monotonic_ms, now_ms
 
 log = logging.getLogger("plaudit.queue")
 
@@ -143,7 +143,6 @@ class Queue:
             self.channel,
             bound.max_depth,
             bound.max_cost,
-            now_ms(),
             len(jobs),
             tag,
             first.tenant,
@@ -256,6 +255,13 @@ class Queue:
         oldest = min((int(head[0][0].split(b"-")[0]) for head in heads if head), default=None)
         oldest_ms = max(0.0, now_ms() - oldest) if oldest else 0.0
         return Load(depth, float(cost or 0), float(drained or 0), oldest_ms, cost_by_tenant)
+
+    async def read_clock(self) -> None:
+        """Measure Redis' clock, by which deadlines are set and compared."""
+        asked_ms = monotonic_ms()
+        with broker_errors():
+            time = await self.client.time()
+        clock.measured(time, asked_ms, monotonic_ms())
 
     async def workers(self) -> list[Worker]:
         """The workers whose announcement has not run out. One that cannot be read is as good as none."""

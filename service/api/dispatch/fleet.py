@@ -196,6 +196,7 @@ class Fleet:
         announcements were read too early and are read again.
         """
         async with self._look_lock:
+            await self.queue.read_clock()
             workers = await self.queue.workers()
             names = {name for name, _ in _served(workers)}
             self.active = await self.activations.active(sorted(names | self.active.keys()))

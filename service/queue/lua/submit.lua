@@ -1,4 +1,5 @@
--- Admit jobs, all or none, in one atomic step: two callers at once cannot exceed a bound. (After accounting.lua.)
+-- Admit jobs, all or none, in one atomic step: two callers at once cannot exceed a bound. (After clock.lua
+-- and accounting.lua.)
 --
 -- Who is admitted: whoever fits into the queue's bound; beyond it, up to twice the bound, a tenant whose own jobs stay
 -- within its share (the bound over the tenants that have live jobs, this one included); and always the single job of a
@@ -7,15 +8,15 @@
 -- KEYS[1] load hash of the queue (cost, drained)      KEYS[2] zset of its live jobs, by deadline
 -- KEYS[3] hash of its live jobs by tag                KEYS[4] hash of its live jobs, and their cost, by tenant
 -- KEYS[5] hash whose `revision` is the one tag that is admitted
--- ARGV[1] prefix  [2] reply channel  [3] max depth  [4] max cost  [5] now, Unix ms  [6] number of jobs  [7] their tag
--- [8] their tenant  [9] number of cache keys to look up first
+-- ARGV[1] prefix  [2] reply channel  [3] max depth  [4] max cost  [5] number of jobs  [6] their tag  [7] their tenant
+-- [8] number of cache keys to look up first
 -- then those keys, then seven per job: id, queue and lane, task, cost, deadline, use cache (1/0), the caller's token
 -- then three per test suite that the jobs refer to: digest, frame, keep for ms
 -- Returns one of: {"moved", the tag admitted}; {"known", the value of each cache key} if one has a value, with nothing
 -- admitted; {"full", depth, cost, the tenant's own depth, its cost, tenants}; or a list with, per job, "new", "joined" or the frame of a finished reply.
 local prefix, channel = ARGV[1], ARGV[2]
-local max_depth, max_cost, now, count = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local tag, tenant = ARGV[7], ARGV[8]
+local max_depth, max_cost, count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local tag, tenant, now = ARGV[6], ARGV[7], clock_ms()
 
 local admitted = redis.call('HGET', KEYS[5], 'revision')
 if admitted and admitted ~= tag then
@@ -23,15 +24,15 @@ if admitted and admitted ~= tag then
 end
 
 local known, any = {}, false
-for i = 1, tonumber(ARGV[9]) do
-  known[i] = redis.call('GET', ARGV[9 + i])
+for i = 1, tonumber(ARGV[8]) do
+  known[i] = redis.call('GET', ARGV[8 + i])
   any = any or known[i]
 end
 if any then
   return {'known', known}
 end
 
-local outcome, new, new_cost, first = {}, 0, 0, 10 + #known
+local outcome, new, new_cost, first = {}, 0, 0, 9 + #known
 for i = 0, count - 1 do
   local at = first + i * 7
   local id = ARGV[at]
