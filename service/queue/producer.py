@@ -128,7 +128,8 @@ class Queue:
     ) -> dict[str, Reply]:
         """Admit jobs of one queue, tag and tenant, all or none; the replies of finished ones come back at once.
 
-        `jobs` by the token under which this caller waits: leaving takes back that token and no later caller's.
+        `jobs` by the token under which this caller waits: leaving takes back that token and no later caller's. A job
+        that is live already is joined; it gets the later of the deadlines and, while it waits, the higher of the lanes.
 
         Raises Remembered, with nothing admitted, if anything is remembered under one of the keys `unless`; Overloaded,
         without a Retry-After (the caller knows the drain rate), when the bound would be passed; RevisionMoved when the
@@ -146,6 +147,7 @@ class Queue:
             len(jobs),
             tag,
             first.tenant,
+            GROUP,
             len(unless),
             *unless,
         ]

@@ -195,6 +195,43 @@ async def test_joining_a_job_gives_it_the_later_deadline(queue: Queue, worker: C
     assert [lease.deadline_ms for lease in worker.take(1)] == [later.deadline_ms]
 
 
+async def test_joining_a_waiting_job_gives_it_the_higher_lane(queue: Queue, worker: Consumer) -> None:
+    low = [job(f"low {at}", lane="low") for at in range(3)]
+    await queue.submit(tokens(job("normal"), *low), WIDE)
+    await queue.submit({"u1": job("low 2", lane="high"), "u2": job("low 1", lane="normal")}, WIDE)
+    await queue.submit({"v1": job("low 2", lane="low")}, WIDE)  # lowers nothing
+
+    assert (await queue.load(QUEUE)).depth == 4
+    assert prompts(worker.take(1)) == ["low 2"]
+    assert prompts([lease for _ in range(3) for lease in worker.take(1)]) == ["normal", "low 1", "low 0"]
+
+
+async def test_joining_a_job_that_has_begun_leaves_it_where_it_is(
+    queue: Queue, worker: Consumer, broker: Broker
+) -> None:
+    await queue.submit({"t1": job("same", lane="low")}, WIDE)
+    (lease,) = worker.take(1)
+    await queue.submit({"t2": job("same", lane="high")}, WIDE)
+    assert worker.take(1, block_s=0.0) == []
+    assert worker.renew() == []
+    assert worker.finish(lease, DONE) is True
+    assert [reply.body for reply in await queue.replies(1.0)] == [DONE]
+    assert not {key for key in left_in(broker) if "seats" in key or "waiting" in key or "turns" in key}
+
+
+async def test_a_worker_that_just_read_the_old_entry_of_a_lifted_job_goes_on(queue: Queue, worker: Consumer) -> None:
+    await queue.submit({"t1": job("same", lane="low")}, WIDE)
+    stream = queue.keys.stream(QUEUE, "low")
+    ((_, entries),) = worker.client.xreadgroup(keys.GROUP, worker.name, {stream: ">"}, count=1)
+    await queue.submit({"t2": job("same", lane="high")}, WIDE)
+
+    assert worker._admit([(stream, entries[0][0].decode())]) == []
+    (lease,) = worker.take(1)
+    assert (lease.lane, lease.deliveries) == ("high", 1)
+    assert worker.finish(lease, DONE) is True
+    assert worker.client.xpending(stream, keys.GROUP)["pending"] == 0
+
+
 async def test_a_cached_reply_comes_back_at_once_unless_it_is_not_wanted(queue: Queue, worker: Consumer) -> None:
     one = job("same")
     await queue.submit(tokens(one), WIDE)

@@ -149,6 +149,23 @@ def true_counts(client: Any) -> tuple[dict[str, int], dict[str, float]]:
     return dict(jobs), dict(cost)
 
 
+def seats(client: Any) -> set[tuple[str, str, str]]:
+    """The entries of all lanes: lane, entry and job. Every entry of a stream is a seat, and the reverse."""
+    found = set()
+    for lane in ("high", "normal", "low"):
+        held = client.hgetall(f"plaudit:seats:{QUEUE}:{lane}")
+        assert {entry for entry, _ in client.xrange(f"plaudit:stream:{QUEUE}:{lane}")} == set(held)
+        found |= {(f"{QUEUE}:{lane}", entry.decode(), id_.decode()) for entry, id_ in held.items()}
+    return found
+
+
+def live_seats(client: Any) -> set[tuple[str, str, str]]:
+    """The same, as the jobs say."""
+    ids = [id_.decode() for id_ in client.zrange(f"plaudit:live:{QUEUE}", 0, -1)]
+    places = [(id_, *client.hmget(f"plaudit:job:{id_}", "line", "entry")) for id_ in ids]
+    return {(line.decode(), entry.decode(), id_) for id_, line, entry in places}
+
+
 ACTIONS = st.lists(
     st.tuples(
         st.sampled_from(("submit", "submit", "late", "take", "finish", "finish", "leave", "expire", "crash")),
@@ -191,6 +208,7 @@ async def act(broker: Broker, actions: list[tuple[str, str, int]]) -> None:
             elif action == "crash":  # and another worker takes what it held
                 await asyncio.sleep(0.003)
                 worker = Consumer(client, "plaudit", f"w{seed}", [QUEUE], lease_s=0.001, max_deliveries=2)
+            assert seats(own) == live_seats(own)
             jobs_counted, cost_counted = counted(own)
             true_jobs, true_cost = true_counts(own)
             assert jobs_counted == true_jobs
@@ -199,6 +217,8 @@ async def act(broker: Broker, actions: list[tuple[str, str, int]]) -> None:
         await queue.leave(QUEUE, waiting)
         await queue.expire(QUEUE, grace_ms=-(10**9))
         assert counted(own) == ({}, {})
+        assert seats(own) == set()
+        assert not own.keys("plaudit:turns:*") + own.keys("plaudit:waiting:*")
     client.close()
     own.close()
 

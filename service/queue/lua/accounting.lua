@@ -14,9 +14,8 @@ local function count_tenant(tenants, tenant, num, cost)
   end
 end
 
--- Remove a job from every list. `keys`: load hash, zset of live jobs, hashes of live jobs by tag and by tenant.
-local function remove_job(keys, prefix, group, id, fields)
-  local line, entry, tag, tenant = fields[1], fields[2], fields[4] or '', fields[5] or ''
+-- Take a job out of its lane: its entry, its seat and, if it has not begun, its turn.
+local function leave_line(prefix, group, id, line, entry, tenant)
   redis.call('XACK', prefix .. 'stream:' .. line, group, entry)
   redis.call('XDEL', prefix .. 'stream:' .. line, entry)
   redis.call('HDEL', prefix .. 'seats:' .. line, entry)
@@ -29,6 +28,12 @@ local function remove_job(keys, prefix, group, id, fields)
       redis.call('DEL', virtual_clock)
     end
   end
+end
+
+-- Remove a job from every list. `keys`: load hash, zset of live jobs, hashes of live jobs by tag and by tenant.
+local function remove_job(keys, prefix, group, id, fields)
+  local tag, tenant = fields[4] or '', fields[5] or ''
+  leave_line(prefix, group, id, fields[1], fields[2], tenant)
   redis.call('DEL', prefix .. 'job:' .. id, prefix .. 'waiters:' .. id)
   redis.call('ZREM', keys[2], id)
   if redis.call('HINCRBY', keys[3], tag, -1) <= 0 then
