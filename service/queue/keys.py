@@ -87,7 +87,7 @@ def queue_of_model(model: str) -> str:
 EXECUTE_QUEUE = "execute"
 BUILT_ON = {
     **dict.fromkeys(("finish", "leave", "recount"), ("accounting",)),
-    **dict.fromkeys(("announce", "lease"), ("clock",)),
+    **dict.fromkeys(("announce", "lease", "sweep"), ("clock",)),
     "submit": ("clock", "accounting"),
 }
 

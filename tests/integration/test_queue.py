@@ -321,6 +321,35 @@ async def test_a_late_leave_does_not_take_a_newer_callers_job(queue: Queue) -> N
     assert await queue.leave(QUEUE, {"new": one.id}) == 1
 
 
+async def test_a_killed_workers_consumer_is_removed_once_its_jobs_are_taken_over(
+    queue: Queue, make_worker: Callable[..., Consumer]
+) -> None:
+    dead, alive = make_worker("dead"), make_worker("alive")
+    await queue.submit(tokens(job("first"), job("second")), WIDE)
+    assert len(dead.take(1)) == 1
+
+    def consumers() -> set[str]:
+        names = alive.client.xinfo_consumers(queue.keys.stream(QUEUE, "normal"), keys.GROUP)
+        return {consumer["name"].decode() for consumer in names}
+
+    for worker in (dead, alive):
+        Heartbeat(worker, "score", {}, every_s=60, stuck_after_s=60, on_cancelled=lambda lease: None).beat()
+    assert alive.sweep(0) == 0
+    alive.client.zadd(queue.keys.workers, {"dead": now_ms() - 1})  # as if it had been killed some time ago
+    alive.sweep(60_000)
+    assert alive.client.hexists(queue.keys.workers_info, "dead")  # its announcement is kept for a while
+    alive.sweep(0)
+    assert not alive.client.hexists(queue.keys.workers_info, "dead")
+    assert "dead" in consumers()  # it holds a job
+
+    await asyncio.sleep(LEASE_S * 1.5)
+    assert sorted(prompts(alive.take(2))) == ["first", "second"]
+    assert alive.sweep(0) >= 1
+    assert consumers() == {"alive"}
+    alive.client.flushall()
+    assert alive.sweep(0) == 0  # without a group there is none to remove
+
+
 # --- endings and redelivery ------------------------------------------------------------------------------------------
 
 
