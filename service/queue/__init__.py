@@ -12,6 +12,10 @@ a virtual time, which advances by the cost of its jobs. Next is the first job of
 A tenant that had nothing waiting starts at the current virtual time. While two tenants have work waiting, what each was
 given differs by no more than their largest jobs together; a tenant that is alone gets everything.
 
+Admission is fair, too: a tenant that is alone may fill the whole bound of a queue. Where several have live jobs, each
+is admitted up to its share of the bound however full the queue is, up to twice the bound together, and the single job
+of a tenant that has none is always admitted (`submit.lua`).
+
 Delivery is at least once: a job may be computed twice if a worker crashes or stalls. The first reply wins, so it is
 *answered* once. A job delivered too often is poisoned and ends as `infra_error`. What Redis acknowledged survives a
 crash of Redis as far as its append-only file does.
@@ -26,6 +30,7 @@ Keys, all under one prefix `{namespace}:`
   waiting:{queue}:{lane}:{tenant}   zset of jobs not begun, by arrival
   load:{queue}            hash cost, drained
   live:{queue}            zset of live jobs by deadline
+  tenants:{queue}         hash jobs:{tenant}, cost:{tenant}: the live jobs of each tenant that has any, and their cost
   tags:{queue}            hash of live jobs by tag (of a model's queue: the revision that is to score them)
   active:{queue}          hash of the one tag that is admitted (service.queue.activation)
   order:{queue} reports:{id} sources   activation requests, their reports, and known checkpoints

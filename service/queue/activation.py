@@ -28,7 +28,7 @@ import msgspec
 from plaudit.errors import ActivationRunning, CheckpointRefused, NoWorker
 from service.queue.keys import Keys, queue_of_model, script
 from service.queue.producer import Queue
-from service.queue.protocol import broker_errors, now_ms
+from service.queue.protocol import broker_errors, now_ms, read_clock
 
 REQUEST_MS = 5000  # a request that its API does not renew expires
 KEEP_REPORTS_S = 600
@@ -113,6 +113,7 @@ class ModelRegistry:
 
     def served(self, model: str) -> set[str]:
         """Revisions of a model that live workers announce."""
+        read_clock(self._client)
         names = self._client.zrangebyscore(self._keys.workers, now_ms(), "+inf")
         infos = self._client.hmget(self._keys.workers_info, names) if names else []
         served = [served for info in infos if info for served in msgspec.json.decode(info).get("models", ())]

@@ -1,6 +1,6 @@
 """A worker's side of the queue: read jobs, lease them, end each once, take over those of crashed workers. Synchronous.
 
-The working thread calls everything here but `renew`, which the heartbeat's thread calls (`heartbeat.py`).
+The working thread calls everything here but `renew` and `sweep`, which the heartbeat's thread calls (`heartbeat.py`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Lease:
         id: of the job.
         entry: of the stream; the lease is on it.
         task: None if it cannot be read; such a job ends before it reaches the worker.
-        deadline_ms: Unix time.
+        deadline_ms: Unix time of Redis, as `now_ms` tells it.
         deliveries: how often the job was handed to a worker, this one included.
         queued_ms: Unix time at which it was admitted.
     """
@@ -117,6 +117,7 @@ class Consumer:
         self._lease = client.register_script(script("lease", spare=True))  # finishing jobs frees memory
         self._finish = client.register_script(script("finish"))
         self._finish_spare = client.register_script(script("finish", spare=True))
+        self._sweep = client.register_script(script("sweep", spare=True))
         self._in_hand: dict[str, Lease] = {}
         self._lock = threading.Lock()
         self._reclaimed_at = 0.0
@@ -191,7 +192,7 @@ class Consumer:
         words = [word for entry in entries for word in entry]
         answers = self._lease(
             keys=self._streams if num_new else [],
-            args=[self.keys.prefix, now_ms(), self.name, GROUP, num_new, *words],
+            args=[self.keys.prefix, self.name, GROUP, num_new, *words],
         )
         leases = []
         for state, raw, entry, job, task, deadline, deliveries, queued in answers:
@@ -279,6 +280,14 @@ class Consumer:
         """The frame of a stored test suite; None if it has expired."""
         frame: bytes | None = self.client.get(self.keys.suite(sha256))
         return frame
+
+    def sweep(self, keep_ms: int) -> int:
+        """Remove announcements that ran out `keep_ms` ago, and this queue's consumers of crashed workers.
+
+        Only consumers without pending entries go: the others' jobs are taken over first. Answers how many went.
+        """
+        keys = [self.keys.workers, self.keys.workers_info, *self._streams]
+        return int(self._sweep(keys=keys, args=[GROUP, keep_ms]))
 
     def retire(self) -> None:
         """Leave the consumer groups in which nothing is pending under this name."""

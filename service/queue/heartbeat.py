@@ -1,5 +1,7 @@
 """A worker's second thread: announces the worker and renews its leases while the working thread makes progress.
 
+Now and then it also removes what crashed workers left behind.
+
 When the working thread has made no progress for too long, both stop, so a stuck worker counts as dead while its process
 lives, and its jobs go to other workers.
 """
@@ -17,12 +19,13 @@ from redis.exceptions import RedisError
 
 from service import metrics
 from service.queue.consumer import Consumer, Lease
-from service.queue.keys import Keys, script
-from service.queue.protocol import now_ms
+from service.queue.keys import script
+from service.queue.protocol import read_clock
 
 log = logging.getLogger("plaudit.queue")
 
 KEEP_EXPIRED_MS = 60_000  # how long an announcement that ran out is kept
+SWEEP_S = 30.0  # between two looks for what crashed workers left behind
 
 
 class Heartbeat:
@@ -55,6 +58,7 @@ class Heartbeat:
         self.on_cancelled = on_cancelled
         self._announce = consumer.client.register_script(script("announce", spare=True))
         self._progress = time.monotonic()
+        self._sweep_at = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -68,10 +72,12 @@ class Heartbeat:
         if time.monotonic() - self._progress > self.stuck_after_s:
             log.error("worker makes no progress; its announcement and its leases expire")
             return
-        expires = now_ms() + int(self.every_s * 3000)
-        arguments = [self.consumer.name, expires, json.dumps(self.info)]
+        read_clock(client)
+        arguments = [self.consumer.name, int(self.every_s * 3000), json.dumps(self.info)]
         self._announce(keys=[keys.workers, keys.workers_info], args=arguments)
-        remove_expired_announcements(client, keys)
+        if time.monotonic() >= self._sweep_at:
+            self._sweep_at = time.monotonic() + SWEEP_S
+            self.consumer.sweep(KEEP_EXPIRED_MS)
         for lease in self.consumer.renew():
             self.on_cancelled(lease)
 
@@ -104,11 +110,3 @@ class Heartbeat:
             self.consumer.retire()
         except (RedisError, OSError) as error:
             log.warning("worker could not sign off: %s", error)
-
-
-def remove_expired_announcements(client: Any, keys: Keys) -> None:
-    """Remove workers whose announcement ran out a minute ago."""
-    expired = client.zrangebyscore(keys.workers, "-inf", now_ms() - KEEP_EXPIRED_MS)
-    if expired:
-        client.zrem(keys.workers, *expired)
-        client.hdel(keys.workers_info, *expired)

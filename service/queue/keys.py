@@ -33,9 +33,12 @@ class Keys:
     def tags(self, queue: str) -> str:
         return f"{self.prefix}tags:{queue}"
 
+    def tenants(self, queue: str) -> str:
+        return f"{self.prefix}tenants:{queue}"
+
     def accounting(self, queue: str) -> list[str]:
-        """The keys in which the scripts account for a queue's live jobs: load, live, tags."""
-        return [self.load(queue), self.live(queue), self.tags(queue)]
+        """The keys in which the scripts account for a queue's live jobs: load, live, tags, tenants."""
+        return [self.load(queue), self.live(queue), self.tags(queue), self.tenants(queue)]
 
     def active(self, queue: str) -> str:
         return f"{self.prefix}active:{queue}"
@@ -82,7 +85,11 @@ def queue_of_model(model: str) -> str:
 
 
 EXECUTE_QUEUE = "execute"
-BUILT_ON = {"finish": ("accounting",), "leave": ("accounting",)}
+BUILT_ON = {
+    **dict.fromkeys(("finish", "leave", "recount"), ("accounting",)),
+    **dict.fromkeys(("announce", "lease", "sweep"), ("clock",)),
+    "submit": ("clock", "accounting"),
+}
 
 
 def kind_of_queue(queue: str) -> Kind:

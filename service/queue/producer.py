@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import msgspec
@@ -19,7 +19,7 @@ from plaudit.schemas import LanguageInfo, ModelInfo
 from service import metrics
 from service.jobs import Failed, Job, JobState, Reply, decode_reply, encode, read_reply
 from service.queue.keys import GROUP, Keys, kind_of_queue, script
-from service.queue.protocol import KEEP_REPLY_MS, broker_errors, count_finished_job, now_ms
+from service.queue.protocol import KEEP_REPLY_MS, broker_errors, clock, count_finished_job, monotonic_ms, now_ms
 
 log = logging.getLogger("plaudit.queue")
 
@@ -29,7 +29,10 @@ KEEP_SUITE_MS = 300_000  # a suite outlives its last job's deadline by so much
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """How much may wait or run in one queue: jobs, and their cost (tokens or CPU-seconds)."""
+    """How much may wait or run in one queue: jobs, and their cost (tokens or CPU-seconds).
+
+    Tenants share it: see `submit.lua`.
+    """
 
     max_depth: int
     max_cost: float
@@ -37,12 +40,21 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A queue at one moment. `oldest_ms`: how long its oldest waiting job has waited."""
+    """A queue at one moment.
+
+    Attributes:
+        depth: jobs waiting or running.
+        cost: of these jobs.
+        drained: cost of all jobs that workers have ended.
+        oldest_ms: how long the oldest waiting job has waited.
+        cost_by_tenant: the cost of the jobs waiting or running, of each tenant that has any.
+    """
 
     depth: int
     cost: float
     drained: float
     oldest_ms: float
+    cost_by_tenant: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,22 @@ def read_worker(name: str, announcement: bytes) -> Worker:
     return Worker(name, kind, info)
 
 
+def _full(
+    queue: str, bound: Bound, depth: float, cost: float, own_depth: float, own_cost: float, num_tenants: float
+) -> str:
+    """What a tenant is told that a full queue does not admit."""
+    detail = (
+        f"queue {queue} holds {depth:.0f} jobs (at most {bound.max_depth}) "
+        f"of cost {cost:g} (at most {bound.max_cost:g})"
+    )
+    if num_tenants > 1:
+        detail += (
+            f"; of them {own_depth:.0f} jobs of cost {own_cost:g} are under this key, whose share is "
+            f"{bound.max_depth / num_tenants:.0f} jobs of cost {bound.max_cost / num_tenants:g}"
+        )
+    return detail
+
+
 class Remembered(Exception):
     """Some of what was to be done is done already. `frames`: what is remembered under each key, None where nothing."""
 
@@ -90,6 +118,7 @@ class Queue:
         self._submit = client.register_script(script("submit"))
         self._leave = client.register_script(script("leave", spare=True))
         self._finish = client.register_script(script("finish", spare=True))  # what it says here is short
+        self._recount = client.register_script(script("recount", spare=True))
         self._fresh: dict[str, tuple[bytes, int]] = {}  # to be remembered: frame, for how long
         self._storing: asyncio.Task[None] | None = None
         self._strangers: set[bytes] = set()  # workers whose announcement cannot be read, and who were told of
@@ -99,7 +128,8 @@ class Queue:
     ) -> dict[str, Reply]:
         """Admit jobs of one queue, tag and tenant, all or none; the replies of finished ones come back at once.
 
-        `jobs` by the token under which this caller waits: leaving takes back that token and no later caller's.
+        `jobs` by the token under which this caller waits: leaving takes back that token and no later caller's. A job
+        that is live already is joined; it gets the later of the deadlines and, while it waits, the higher of the lanes.
 
         Raises Remembered, with nothing admitted, if anything is remembered under one of the keys `unless`; Overloaded,
         without a Retry-After (the caller knows the drain rate), when the bound would be passed; RevisionMoved when the
@@ -114,10 +144,10 @@ class Queue:
             self.channel,
             bound.max_depth,
             bound.max_cost,
-            now_ms(),
             len(jobs),
             tag,
             first.tenant,
+            GROUP,
             len(unless),
             *unless,
         ]
@@ -135,10 +165,7 @@ class Queue:
         if outcome[0] == b"known":
             raise Remembered(outcome[1])
         if outcome[0] == b"full" and (len(outcome) > 1 and isinstance(outcome[1], int)):
-            raise Overloaded(
-                f"queue {queue} holds {outcome[1]} jobs (at most {bound.max_depth}) of cost "
-                f"{float(outcome[2]):g} (at most {bound.max_cost:g})"
-            )
+            raise Overloaded(_full(queue, bound, *map(float, outcome[1:])))
         words = (b"new", b"joined")
         found, unreadable = {}, {}
         for (token, job), word in zip(jobs.items(), outcome, strict=True):
@@ -214,11 +241,29 @@ class Queue:
             async with self.client.pipeline(transaction=False) as pipe:
                 pipe.zcard(self.keys.live(queue))
                 pipe.hmget(self.keys.load(queue), "cost", "drained")
+                pipe.hgetall(self.keys.tenants(queue))
                 for stream in self.keys.streams(queue):
                     pipe.xrange(stream, count=1)
-                depth, (cost, drained), *heads = await pipe.execute()
+                depth, (cost, drained), tenants, *heads = await pipe.execute()
+            if depth != sum(int(num) for name, num in tenants.items() if name.startswith(b"jobs:")):
+                keys = [self.keys.live(queue), self.keys.tenants(queue)]
+                if await self._recount(keys=keys, args=[self.keys.prefix]):
+                    tenants = await self.client.hgetall(keys[1])
+        cost_by_tenant = {
+            name.removeprefix(b"cost:").decode(): float(own)
+            for name, own in tenants.items()
+            if name.startswith(b"cost:")
+        }
         oldest = min((int(head[0][0].split(b"-")[0]) for head in heads if head), default=None)
-        return Load(depth, float(cost or 0), float(drained or 0), max(0.0, now_ms() - oldest) if oldest else 0.0)
+        oldest_ms = max(0.0, now_ms() - oldest) if oldest else 0.0
+        return Load(depth, float(cost or 0), float(drained or 0), oldest_ms, cost_by_tenant)
+
+    async def read_clock(self) -> None:
+        """Measure Redis' clock, by which deadlines are set and compared."""
+        asked_ms = monotonic_ms()
+        with broker_errors():
+            time = await self.client.time()
+        clock.measured(time, asked_ms, monotonic_ms())
 
     async def workers(self) -> list[Worker]:
         """The workers whose announcement has not run out. One that cannot be read is as good as none."""

@@ -1,4 +1,9 @@
-"""What both ends of the queue agree on: the clock, how long replies are kept, Redis' errors, how jobs are counted."""
+"""What both ends of the queue agree on: the clock, how long replies are kept, Redis' errors, how jobs are counted.
+
+The clock is Redis' own, because the clocks of hosts differ. Scripts read it themselves. A process measures once per
+second, or per heartbeat, how far it is from its own monotonic clock; so a wall clock that is wrong, or that is put
+right, changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +21,49 @@ from service.jobs import Failed, JobState, Kind
 KEEP_REPLY_MS = 120_000  # how long a reply waits for an API process that lost its connection
 
 
+def monotonic_ms() -> float:
+    """Milliseconds since some moment, of this host."""
+    return time.monotonic_ns() / 1e6
+
+
+class Clock:
+    """Redis' clock, as one process knows it. Until it is measured, the host's own.
+
+    An answer of Redis came about between question and answer, so each measurement is a range. Ranges are narrowed down
+    by later ones; one that contradicts what is known (a clock was set, or another Redis answers) replaces it.
+    """
+
+    def __init__(self) -> None:
+        self._range_ms: tuple[float, float] | None = None  # how far Redis' clock is ahead of the monotonic one
+        self._own_ms = time.time_ns() / 1e6 - monotonic_ms()
+
+    def measured(self, answer: tuple[int, int], asked_ms: float, answered_ms: float) -> None:
+        """Take in what TIME answered (seconds, microseconds) between two moments of the monotonic clock."""
+        redis_ms = answer[0] * 1000 + answer[1] / 1000
+        new = redis_ms - answered_ms, redis_ms - asked_ms
+        old = self._range_ms or new
+        both = max(old[0], new[0]), min(old[1], new[1])
+        self._range_ms = both if both[0] <= both[1] else new
+
+    def now_ms(self) -> int:
+        """Unix time in milliseconds."""
+        ahead_ms = self._own_ms if self._range_ms is None else sum(self._range_ms) / 2
+        return int(monotonic_ms() + ahead_ms)
+
+
+clock = Clock()  # a process has one Redis
+
+
 def now_ms() -> int:
-    """Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000
+    """Unix time of Redis, in milliseconds."""
+    return clock.now_ms()
+
+
+def read_clock(client: Any) -> None:
+    """Measure Redis' clock. Raises Redis' own errors."""
+    asked_ms = monotonic_ms()
+    answer = client.time()
+    clock.measured(answer, asked_ms, monotonic_ms())
 
 
 @contextlib.contextmanager

@@ -195,6 +195,43 @@ async def test_joining_a_job_gives_it_the_later_deadline(queue: Queue, worker: C
     assert [lease.deadline_ms for lease in worker.take(1)] == [later.deadline_ms]
 
 
+async def test_joining_a_waiting_job_gives_it_the_higher_lane(queue: Queue, worker: Consumer) -> None:
+    low = [job(f"low {at}", lane="low") for at in range(3)]
+    await queue.submit(tokens(job("normal"), *low), WIDE)
+    await queue.submit({"u1": job("low 2", lane="high"), "u2": job("low 1", lane="normal")}, WIDE)
+    await queue.submit({"v1": job("low 2", lane="low")}, WIDE)  # lowers nothing
+
+    assert (await queue.load(QUEUE)).depth == 4
+    assert prompts(worker.take(1)) == ["low 2"]
+    assert prompts([lease for _ in range(3) for lease in worker.take(1)]) == ["normal", "low 1", "low 0"]
+
+
+async def test_joining_a_job_that_has_begun_leaves_it_where_it_is(
+    queue: Queue, worker: Consumer, broker: Broker
+) -> None:
+    await queue.submit({"t1": job("same", lane="low")}, WIDE)
+    (lease,) = worker.take(1)
+    await queue.submit({"t2": job("same", lane="high")}, WIDE)
+    assert worker.take(1, block_s=0.0) == []
+    assert worker.renew() == []
+    assert worker.finish(lease, DONE) is True
+    assert [reply.body for reply in await queue.replies(1.0)] == [DONE]
+    assert not {key for key in left_in(broker) if "seats" in key or "waiting" in key or "turns" in key}
+
+
+async def test_a_worker_that_just_read_the_old_entry_of_a_lifted_job_goes_on(queue: Queue, worker: Consumer) -> None:
+    await queue.submit({"t1": job("same", lane="low")}, WIDE)
+    stream = queue.keys.stream(QUEUE, "low")
+    ((_, entries),) = worker.client.xreadgroup(keys.GROUP, worker.name, {stream: ">"}, count=1)
+    await queue.submit({"t2": job("same", lane="high")}, WIDE)
+
+    assert worker._admit([(stream, entries[0][0].decode())]) == []
+    (lease,) = worker.take(1)
+    assert (lease.lane, lease.deliveries) == ("high", 1)
+    assert worker.finish(lease, DONE) is True
+    assert worker.client.xpending(stream, keys.GROUP)["pending"] == 0
+
+
 async def test_a_cached_reply_comes_back_at_once_unless_it_is_not_wanted(queue: Queue, worker: Consumer) -> None:
     one = job("same")
     await queue.submit(tokens(one), WIDE)
@@ -282,6 +319,35 @@ async def test_a_late_leave_does_not_take_a_newer_callers_job(queue: Queue) -> N
     await queue.submit({"new": one}, WIDE)
     assert await queue.leave(QUEUE, {"old": one.id}) == 0
     assert await queue.leave(QUEUE, {"new": one.id}) == 1
+
+
+async def test_a_killed_workers_consumer_is_removed_once_its_jobs_are_taken_over(
+    queue: Queue, make_worker: Callable[..., Consumer]
+) -> None:
+    dead, alive = make_worker("dead"), make_worker("alive")
+    await queue.submit(tokens(job("first"), job("second")), WIDE)
+    assert len(dead.take(1)) == 1
+
+    def consumers() -> set[str]:
+        names = alive.client.xinfo_consumers(queue.keys.stream(QUEUE, "normal"), keys.GROUP)
+        return {consumer["name"].decode() for consumer in names}
+
+    for worker in (dead, alive):
+        Heartbeat(worker, "score", {}, every_s=60, stuck_after_s=60, on_cancelled=lambda lease: None).beat()
+    assert alive.sweep(0) == 0
+    alive.client.zadd(queue.keys.workers, {"dead": now_ms() - 1})  # as if it had been killed some time ago
+    alive.sweep(60_000)
+    assert alive.client.hexists(queue.keys.workers_info, "dead")  # its announcement is kept for a while
+    alive.sweep(0)
+    assert not alive.client.hexists(queue.keys.workers_info, "dead")
+    assert "dead" in consumers()  # it holds a job
+
+    await asyncio.sleep(LEASE_S * 1.5)
+    assert sorted(prompts(alive.take(2))) == ["first", "second"]
+    assert alive.sweep(0) >= 1
+    assert consumers() == {"alive"}
+    alive.client.flushall()
+    assert alive.sweep(0) == 0  # without a group there is none to remove
 
 
 # --- endings and redelivery ------------------------------------------------------------------------------------------

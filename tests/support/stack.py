@@ -23,6 +23,7 @@ from support.broker import Broker
 
 READY_S = 90.0
 LEAVE_S = 40.0
+WRONG_CLOCK = Path(__file__).with_name("wrong_clock.py")
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 15.0, what: str = "the condition") -> Any:
@@ -42,13 +43,14 @@ def free_port() -> int:
 
 
 class Process:
-    """One `plaudit` process; its log is `log`, a JSON object a line."""
+    """One `plaudit` process; its log is `log`, a JSON object a line. Its clock may be off by `clock_s` seconds."""
 
-    def __init__(self, argv: list[str], log: Path, environ: dict[str, str]) -> None:
+    def __init__(self, argv: list[str], log: Path, environ: dict[str, str], clock_s: float = 0.0) -> None:
         self.log = log
+        program = [str(WRONG_CLOCK), str(clock_s)] if clock_s else ["-m", "service.cli"]
         with log.open("ab") as stderr:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "service.cli", *argv], stdout=subprocess.PIPE, stderr=stderr, env=environ
+                [sys.executable, *program, *argv], stdout=subprocess.PIPE, stderr=stderr, env=environ
             )
 
     @property
@@ -122,23 +124,23 @@ class Stack:
         self.url = ""
         self.num = {"score": scorers, "execute": executors}
 
-    def _start(self, name: str, argv: list[str]) -> Process:
+    def _start(self, name: str, argv: list[str], clock_s: float = 0.0) -> Process:
         log = self.folder / f"{name}-{len(self.processes)}.log"
-        process = Process([*argv, "--redis-url", self.broker.url], log, self.environ)
+        process = Process([*argv, "--redis-url", self.broker.url], log, self.environ, clock_s)
         self.processes.append(process)
         return process
 
     def start_scorer(self, *flags: str) -> Process:
         return self._start("score", ["worker", "score", "--model", f"default={self.model}", *flags])
 
-    def start_executor(self, *flags: str) -> Process:
+    def start_executor(self, *flags: str, clock_s: float = 0.0) -> Process:
         argv = ["worker", "execute", "--executors", "1", "--isolation-accept", "userns", *flags]
-        return self._start("execute", argv)
+        return self._start("execute", argv, clock_s)
 
-    def start_api(self, *flags: str, port: int = 0, wait: bool = True) -> Process:
+    def start_api(self, *flags: str, port: int = 0, wait: bool = True, clock_s: float = 0.0) -> Process:
         """Start the API; waits for its ready line, which needs a worker of each kind, or else only until it answers."""
         port = port or (0 if wait else free_port())
-        self.api = self._start("api", ["serve", "--port", str(port), *flags])
+        self.api = self._start("api", ["serve", "--port", str(port), *flags], clock_s)
         if wait:
             self.url = self.api.line()["url"]
         else:

@@ -59,11 +59,27 @@ class QueueMonitor:
             self.measured_from = now
         self.load = load
 
-    def wait_s(self, cost: float = 0.0) -> float | None:
-        """Expected time until `cost` more would be drained; None while unknown."""
-        if self.load.depth == 0 and not cost:
+    def wait_s(self, tenant: str) -> float | None:
+        """Expected time until a new job of this tenant begins; None while unknown.
+
+        Tenants take turns by cost, so until the tenant's own jobs are done each other tenant is given as much as the
+        tenant itself, or less if it has less. Before the first of them, one running job has to end.
+        """
+        load = self.load
+        if load.depth == 0:
             return 0.0
-        return (self.load.cost + cost) / self.rate if self.rate else None
+        own = load.cost_by_tenant.get(tenant, 0.0)
+        taking_turns = sum(min(cost, own) for cost in load.cost_by_tenant.values())
+        return min(load.cost, taking_turns + load.cost / load.depth) / self.rate if self.rate else None
+
+    def drain_s(self, tenant: str, cost: float) -> float | None:
+        """Expected time until work of so much cost is done for this tenant; None while unknown.
+
+        The tenant has an equal share of the rate, and all of it once the others' jobs are done.
+        """
+        others = sum(other for name, other in self.load.cost_by_tenant.items() if name != tenant)
+        num_tenants = len(self.load.cost_by_tenant.keys() | {tenant})
+        return min(cost * num_tenants, cost + others) / self.rate if self.rate else None
 
 
 class Fleet:
@@ -180,6 +196,7 @@ class Fleet:
         announcements were read too early and are read again.
         """
         async with self._look_lock:
+            await self.queue.read_clock()
             workers = await self.queue.workers()
             names = {name for name, _ in _served(workers)}
             self.active = await self.activations.active(sorted(names | self.active.keys()))

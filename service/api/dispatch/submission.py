@@ -3,7 +3,8 @@
 - `async with` it. Leaving it (by an answer, an error or a cancelled caller) takes back every job that is unfinished and
   that no other request waits for.
 - Admission is all or none per queue. A full queue or a deadline that cannot be met is an error at once, with the time
-  after which to come back; it is never a wait.
+  after which to come back; it is never a wait. Bounds and expected waits are the tenant's own: another's backlog shuts
+  nobody out.
 - `Dispatcher` holds what every submission of this process needs.
 """
 
@@ -182,13 +183,13 @@ class Submission:
         return Bound(settings.max_queued_score, settings.max_queued_score_tokens)
 
     def _drain_time_s(self, queue: str, cost: float) -> float:
-        """How long until so much work is done, at the measured rate."""
-        rate = self.fleet.queue_monitor(queue).rate
-        return MIN_RETRY_AFTER_S if not rate else _as_retry_after_s(cost / rate)
+        """How long until so much of the tenant's work is done, at the measured rate."""
+        drain_s = self.fleet.queue_monitor(queue).drain_s(self.context.tenant, cost)
+        return MIN_RETRY_AFTER_S if drain_s is None else _as_retry_after_s(drain_s)
 
     def would_miss_deadline(self, queue: str) -> bool:
-        """Whether the last measured wait of this queue exceeds the request's deadline."""
-        wait_s = self.fleet.queue_monitor(queue).wait_s()
+        """Whether the tenant's wait in this queue, as last measured, exceeds the request's deadline."""
+        wait_s = self.fleet.queue_monitor(queue).wait_s(self.context.tenant)
         return wait_s is not None and wait_s > self.context.left_s
 
     async def _check_deadline(self, queue: str) -> None:
@@ -197,7 +198,7 @@ class Submission:
         monitor = self.fleet.queue_monitor(queue)
         # The queue was measured up to a second ago and may be shorter by now: measure before rejecting.
         monitor.load = replace(await self.queue.load(queue), drained=monitor.load.drained)
-        wait_s = monitor.wait_s()
+        wait_s = monitor.wait_s(self.context.tenant)
         if wait_s is not None and wait_s > self.context.left_s:
             metrics.rejected.labels("deadline").inc()
             raise WouldMissDeadline(

@@ -1,13 +1,21 @@
--- Reads and removes what is stored of a live job. Not a script: it is put before those that end jobs.
+-- Counts, reads and removes what is stored of a live job. Not a script: it is put before those that admit or end jobs.
 
 -- What ending a job needs: line, entry, cost, tag, tenant; all nil if there is no such job.
 local function job_fields(prefix, id)
   return redis.call('HMGET', prefix .. 'job:' .. id, 'line', 'entry', 'cost', 'tag', 'tenant')
 end
 
--- Remove a job from every list. `keys`: load hash, zset of live jobs, hash of live jobs by tag.
-local function remove_job(keys, prefix, group, id, fields)
-  local line, entry, tag, tenant = fields[1], fields[2], fields[4] or '', fields[5] or ''
+-- Count live jobs of a tenant: `num` and `cost` are negative for a job that ends. Who has none has no fields.
+local function count_tenant(tenants, tenant, num, cost)
+  if redis.call('HINCRBY', tenants, 'jobs:' .. tenant, num) <= 0 then
+    redis.call('HDEL', tenants, 'jobs:' .. tenant, 'cost:' .. tenant)
+  else
+    redis.call('HINCRBYFLOAT', tenants, 'cost:' .. tenant, cost)
+  end
+end
+
+-- Take a job out of its lane: its entry, its seat and, if it has not begun, its turn.
+local function leave_line(prefix, group, id, line, entry, tenant)
   redis.call('XACK', prefix .. 'stream:' .. line, group, entry)
   redis.call('XDEL', prefix .. 'stream:' .. line, entry)
   redis.call('HDEL', prefix .. 'seats:' .. line, entry)
@@ -20,13 +28,21 @@ local function remove_job(keys, prefix, group, id, fields)
       redis.call('DEL', virtual_clock)
     end
   end
+end
+
+-- Remove a job from every list. `keys`: load hash, zset of live jobs, hashes of live jobs by tag and by tenant.
+local function remove_job(keys, prefix, group, id, fields)
+  local tag, tenant = fields[4] or '', fields[5] or ''
+  leave_line(prefix, group, id, fields[1], fields[2], tenant)
   redis.call('DEL', prefix .. 'job:' .. id, prefix .. 'waiters:' .. id)
   redis.call('ZREM', keys[2], id)
   if redis.call('HINCRBY', keys[3], tag, -1) <= 0 then
     redis.call('HDEL', keys[3], tag)
   end
+  count_tenant(keys[4], tenant, -1, -fields[3])
   if redis.call('ZCARD', keys[2]) == 0 then
     redis.call('HSET', keys[1], 'cost', 0)  -- rounding errors do not add up
+    redis.call('DEL', keys[4])
   else
     redis.call('HINCRBYFLOAT', keys[1], 'cost', -fields[3])
   end

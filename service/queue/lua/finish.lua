@@ -1,6 +1,6 @@
 -- End a job once: the first reply wins and goes to every waiter; everything but the reply is removed. (After accounting.lua.)
 --
--- KEYS[1] load hash  [2] zset of live jobs  [3] hash of live jobs by tag
+-- KEYS[1] load hash  [2] zset of live jobs  [3] hash of live jobs by tag  [4] hash of live jobs by tenant
 -- ARGV[1] prefix  [2] id  [3] reply frame  [4] cache for ms (0: never)  [5] keep the reply for ms  [6] group  [7] entry or ""
 -- [8] id to cache it under, if it answers another job than this one; "" or absent: its own
 -- Answers 1 if this call ended the job, 0 if it had ended before.

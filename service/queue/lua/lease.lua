@@ -1,4 +1,5 @@
 -- A worker takes jobs: read new entries, if asked to, and choose the job of each of them and of each reclaimed entry.
+-- (After clock.lua.)
 --
 -- An entry of a stream stands for a lease, not for a job: the job that is next by virtual time takes the first entry
 -- that is read, and the job that held that entry gets the other one. So streams keep leases and wake workers, and the
@@ -6,14 +7,14 @@
 -- `turns` the zset of virtual times, and `clock` the hash of the virtual clock.
 --
 -- KEYS streams to read, highest lane first (none: read nothing)
--- ARGV[1] prefix  [2] now, Unix ms  [3] worker  [4] group  [5] how many to read at most
+-- ARGV[1] prefix  [2] worker  [3] group  [4] how many to read at most
 -- then, per entry that the worker holds already: stream, entry
 -- Returns per entry {state, stream, entry, id, task, deadline, deliveries, queued}; state is "run" or "expired". Entries
 -- whose job has ended are removed here.
-local prefix, now, worker, group, limit = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
+local prefix, worker, group, limit, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), clock_ms()
 
 local entries = {}
-for arg = 6, #ARGV, 2 do
+for arg = 5, #ARGV, 2 do
   entries[#entries + 1] = {ARGV[arg], ARGV[arg + 1]}
 end
 for _, stream in ipairs(KEYS) do

@@ -1,7 +1,7 @@
 -- A caller stops waiting for jobs. A job without waiters is cancelled; a worker that has begun it learns that when it
 -- next renews its lease. (After accounting.lua.)
 --
--- KEYS[1] load hash  [2] zset of live jobs  [3] hash of live jobs by tag
+-- KEYS[1] load hash  [2] zset of live jobs  [3] hash of live jobs by tag  [4] hash of live jobs by tenant
 -- ARGV[1] prefix  [2] reply channel  [3] group; then pairs: id, token
 -- Returns how many jobs were cancelled.
 local prefix, cancelled = ARGV[1], 0

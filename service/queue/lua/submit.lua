@@ -1,18 +1,24 @@
--- Admit jobs, all or none, in one atomic step: two callers at once cannot exceed a bound.
+-- Admit jobs, all or none, in one atomic step: two callers at once cannot exceed a bound. (After clock.lua
+-- and accounting.lua.)
+--
+-- Who is admitted: whoever fits into the queue's bound; beyond it, up to twice the bound, a tenant whose own jobs stay
+-- within its share (the bound over the tenants that have live jobs, this one included); and always the single job of a
+-- tenant that has no live job. So one tenant alone may use the whole bound, and nobody can be shut out.
 --
 -- KEYS[1] load hash of the queue (cost, drained)      KEYS[2] zset of its live jobs, by deadline
--- KEYS[3] hash of its live jobs by tag                KEYS[4] hash whose `revision` is the one tag that is admitted
--- ARGV[1] prefix  [2] reply channel  [3] max depth  [4] max cost  [5] now, Unix ms  [6] number of jobs  [7] their tag
--- [8] their tenant  [9] number of cache keys to look up first
+-- KEYS[3] hash of its live jobs by tag                KEYS[4] hash of its live jobs, and their cost, by tenant
+-- KEYS[5] hash whose `revision` is the one tag that is admitted
+-- ARGV[1] prefix  [2] reply channel  [3] max depth  [4] max cost  [5] number of jobs  [6] their tag  [7] their tenant
+-- [8] group  [9] number of cache keys to look up first
 -- then those keys, then seven per job: id, queue and lane, task, cost, deadline, use cache (1/0), the caller's token
 -- then three per test suite that the jobs refer to: digest, frame, keep for ms
 -- Returns one of: {"moved", the tag admitted}; {"known", the value of each cache key} if one has a value, with nothing
--- admitted; {"full", depth, cost}; or a list with, per job, "new", "joined" or the frame of a finished reply.
+-- admitted; {"full", depth, cost, the tenant's own depth, its cost, tenants}; or a list with, per job, "new", "joined" or the frame of a finished reply.
 local prefix, channel = ARGV[1], ARGV[2]
-local max_depth, max_cost, now, count = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local tag, tenant = ARGV[7], ARGV[8]
+local max_depth, max_cost, count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local tag, tenant, group, now = ARGV[6], ARGV[7], ARGV[8], clock_ms()
 
-local admitted = redis.call('HGET', KEYS[4], 'revision')
+local admitted = redis.call('HGET', KEYS[5], 'revision')
 if admitted and admitted ~= tag then
   return {'moved', admitted}
 end
@@ -44,8 +50,42 @@ end
 
 local depth = redis.call('ZCARD', KEYS[2])
 local cost = tonumber(redis.call('HGET', KEYS[1], 'cost') or '0')
-if new > 0 and (depth + new > max_depth or (cost + new_cost > max_cost and depth > 0)) then
-  return {'full', depth, tostring(cost)}
+local own = redis.call('HMGET', KEYS[4], 'jobs:' .. tenant, 'cost:' .. tenant)
+local own_depth, own_cost = tonumber(own[1] or '0'), tonumber(own[2] or '0')
+local tenants = redis.call('HLEN', KEYS[4]) / 2 + (own_depth == 0 and 1 or 0)
+local fits = depth + new <= max_depth and (cost + new_cost <= max_cost or depth == 0)
+local fits_share = (own_depth + new) * tenants <= max_depth and (own_cost + new_cost) * tenants <= max_cost
+  and depth + new <= 2 * max_depth and cost + new_cost <= 2 * max_cost
+local newcomer = new == 1 and own_depth == 0
+if new > 0 and not (fits or fits_share or newcomer) then
+  return {'full', depth, tostring(cost), own_depth, tostring(own_cost), tenants}
+end
+
+-- Put a job at the end of its tenant's jobs in a lane. Returns its entry.
+local function join_line(id, line, owner)
+  local entry = redis.call('XADD', prefix .. 'stream:' .. line, '*', 'id', id)
+  redis.call('HSET', prefix .. 'seats:' .. line, entry, id)
+  local virtual_times, virtual_clock = prefix .. 'turns:' .. line, prefix .. 'clock:' .. line
+  if not redis.call('ZSCORE', virtual_times, owner) then  -- starts where its last job ended, or now
+    local times = redis.call('HMGET', virtual_clock, 'now', 'tenant:' .. owner)
+    local start = math.max(tonumber(times[1] or '0'), tonumber(times[2] or '0'))
+    redis.call('ZADD', virtual_times, string.format('%.17g', start), owner)
+  end
+  local arrival = redis.call('HINCRBY', virtual_clock, 'jobs', 1)
+  redis.call('ZADD', prefix .. 'waiting:' .. line .. ':' .. owner, arrival, id)
+  return entry
+end
+
+-- Move a job that waits in a lower lane than `line` there. One that has begun stays where it is.
+local RANK = {high = 1, normal = 2, low = 3}
+local function lift(id, job, line)
+  local fields = job_fields(prefix, id)
+  local old_line, owner = fields[1], fields[5] or ''
+  if RANK[string.match(line, '[^:]*$')] < RANK[string.match(old_line, '[^:]*$')]
+    and redis.call('ZSCORE', prefix .. 'waiting:' .. old_line .. ':' .. owner, id) then
+    leave_line(prefix, group, id, old_line, fields[2], owner)
+    redis.call('HSET', job, 'line', line, 'entry', join_line(id, line, owner))
+  end
 end
 
 for i = 0, count - 1 do
@@ -53,24 +93,17 @@ for i = 0, count - 1 do
   local id, job = ARGV[at], prefix .. 'job:' .. ARGV[at]
   if outcome[i + 1] == 'new' then
     local line = ARGV[at + 1]
-    local entry = redis.call('XADD', prefix .. 'stream:' .. line, '*', 'id', id)
-    redis.call('HSET', prefix .. 'seats:' .. line, entry, id)
-    local virtual_times, virtual_clock = prefix .. 'turns:' .. line, prefix .. 'clock:' .. line
-    if not redis.call('ZSCORE', virtual_times, tenant) then  -- starts where its last job ended, or now
-      local times = redis.call('HMGET', virtual_clock, 'now', 'tenant:' .. tenant)
-      local start = math.max(tonumber(times[1] or '0'), tonumber(times[2] or '0'))
-      redis.call('ZADD', virtual_times, string.format('%.17g', start), tenant)
-    end
-    local arrival = redis.call('HINCRBY', virtual_clock, 'jobs', 1)
-    redis.call('ZADD', prefix .. 'waiting:' .. line .. ':' .. tenant, arrival, id)
+    local entry = join_line(id, line, tenant)
     redis.call('HSET', job, 'task', ARGV[at + 2], 'cost', ARGV[at + 3], 'deadline', ARGV[at + 4], 'line', line,
       'entry', entry, 'queued', now, 'deliveries', 0, 'state', 'queued', 'tag', tag, 'tenant', tenant)
     redis.call('ZADD', KEYS[2], ARGV[at + 4], id)
     redis.call('HINCRBYFLOAT', KEYS[1], 'cost', ARGV[at + 3])
     redis.call('HINCRBY', KEYS[3], tag, 1)
+    count_tenant(KEYS[4], tenant, 1, ARGV[at + 3])
     redis.call('DEL', prefix .. 'last:' .. id)
     redis.call('SADD', prefix .. 'waiters:' .. id, channel .. '|' .. ARGV[at + 6])
   elseif outcome[i + 1] == 'joined' then
+    lift(id, job, ARGV[at + 1])
     if tonumber(ARGV[at + 4]) > tonumber(redis.call('HGET', job, 'deadline')) then
       redis.call('HSET', job, 'deadline', ARGV[at + 4])
       redis.call('ZADD', KEYS[2], ARGV[at + 4], id)
