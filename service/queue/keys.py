@@ -65,6 +65,10 @@ class Keys:
     def job(self, job: str) -> str:
         return f"{self.prefix}job:{job}"
 
+    @property
+    def budgets(self) -> str:
+        return f"{self.prefix}budgets"
+
 
 def script(name: str, *, spare: bool = False) -> str:
     """Source of a script in `lua/`, behind the source of what it builds on.
@@ -82,7 +86,11 @@ def queue_of_model(model: str) -> str:
 
 
 EXECUTE_QUEUE = "execute"
-BUILT_ON = {"finish": ("accounting",), "leave": ("accounting",)}
+BUILT_ON = {
+    "finish": ("accounting", "bytes"),
+    "leave": ("accounting",),
+    **dict.fromkeys(("claim", "event", "memory", "remember", "settle", "submit", "suite"), ("bytes",)),
+}
 
 
 def kind_of_queue(queue: str) -> Kind:

@@ -1,4 +1,4 @@
--- Admit jobs, all or none, in one atomic step: two callers at once cannot exceed a bound.
+-- Admit jobs, all or none, in one atomic step: two callers at once cannot exceed a bound. (After bytes.lua.)
 --
 -- KEYS[1] load hash of the queue (cost, drained)      KEYS[2] zset of its live jobs, by deadline
 -- KEYS[3] hash of its live jobs by tag                KEYS[4] hash whose `revision` is the one tag that is admitted
@@ -7,7 +7,8 @@
 -- then those keys, then seven per job: id, queue and lane, task, cost, deadline, use cache (1/0), the caller's token
 -- then three per test suite that the jobs refer to: digest, frame, keep for ms
 -- Returns one of: {"moved", the tag admitted}; {"known", the value of each cache key} if one has a value, with nothing
--- admitted; {"full", depth, cost}; or a list with, per job, "new", "joined" or the frame of a finished reply.
+-- admitted; {"full", depth, cost}; what `no_room` says of the suites; or a list with, per job, "new", "joined" or the
+-- frame of a finished reply.
 local prefix, channel = ARGV[1], ARGV[2]
 local max_depth, max_cost, now, count = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local tag, tenant = ARGV[7], ARGV[8]
@@ -48,6 +49,18 @@ if new > 0 and (depth + new > max_depth or (cost + new_cost > max_cost and depth
   return {'full', depth, tostring(cost)}
 end
 
+local clock, suite_bytes = clock_ms(), 0
+for at = first + count * 7, #ARGV, 3 do
+  local suite = prefix .. 'suite:' .. ARGV[at]
+  if redis.call('EXISTS', suite) == 0 then
+    suite_bytes = suite_bytes + #suite + #ARGV[at + 1] + OVERHEAD
+  end
+end
+local no_room_for_suites = new > 0 and suite_bytes > 0 and no_room(prefix, 'suites', suite_bytes, clock)
+if no_room_for_suites then
+  return no_room_for_suites
+end
+
 for i = 0, count - 1 do
   local at = first + i * 7
   local id, job = ARGV[at], prefix .. 'job:' .. ARGV[at]
@@ -80,12 +93,6 @@ for i = 0, count - 1 do
 end
 
 for at = first + count * 7, #ARGV, 3 do
-  local suite, keep = prefix .. 'suite:' .. ARGV[at], tonumber(ARGV[at + 2])
-  local left = redis.call('PTTL', suite)
-  if left == -2 then
-    redis.call('SET', suite, ARGV[at + 1], 'PX', keep)
-  elseif left < keep then
-    redis.call('PEXPIRE', suite, keep)
-  end
+  keep_counted(prefix, 'suites', prefix .. 'suite:' .. ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), clock)
 end
 return outcome
