@@ -21,9 +21,8 @@ from service.queue.memory import CACHES, FAMILIES, MemoryMonitor, budgets_of
 from service.queue.producer import KEEP_SCORE_MS, Bound, Queue
 from service.queue.protocol import KEEP_REPLY_MS, now_ms
 from service.settings import Settings
-from support.asks import Asks
 from support.broker import Broker
-from support.stack import Stack, wait_for
+from support.stack import READY_S, Stack, wait_for
 
 MakeStack = Callable[..., Stack]
 QUEUE = "score:default"
@@ -243,20 +242,25 @@ def test_caches_shrink_before_answers_as_redis_fills() -> None:
     assert sum(roomy.values()) < 0.85 * (1000 << 20)  # all families full: nothing shrinks
 
 
-async def test_a_full_redis_is_429_for_durable_requests_and_ends_no_process(make_stack: MakeStack, asks: Asks) -> None:
-    stack = make_stack(executors=0)
+def program(number: int) -> dict[str, Any]:
+    tests = {"kind": "stdio", "cases": [{"stdin": "", "stdout": f"{number}\n"}]}
+    return {"items": [{"language": "python", "programs": [f"print({number})"], "tests": tests}]}
+
+
+def test_a_full_redis_is_429_for_durable_requests_and_ends_no_process(make_stack: MakeStack) -> None:
+    stack = make_stack(scorers=0)
     assert stack.api is not None
     with stack.broker.client() as broker, stack.client() as http:
-        wait_for(lambda: http.get("/info").json()["workers"]["score"] == 1, 60, "the scorer")
-        assert http.post("/score", json=asks.score(0).body).status_code == 200
+        wait_for(lambda: http.get("/info").json()["workers"]["execute"] == 1, READY_S, "the executor")
+        assert http.post("/execute", json=program(0)).status_code == 200
         used = int(broker.info("memory")["used_memory"])  # type: ignore[index]
         broker.config_set("maxmemory", int(used / 0.95))  # caches have no budget, answers half of theirs
         wait_for(lambda: stack.metric('plaudit_redis_family_max_bytes{family="scores"}') == 0, what="the budgets")
-        assert http.post("/score", json=asks.score(1).body).status_code == 200
+        assert http.post("/execute", json=program(1)).status_code == 200
         broker.config_set("maxmemory", used // 2)  # what is there is already too much
         wait_for(lambda: stack.metric('plaudit_redis_family_max_bytes{family="answers"}') == 0, what="the budgets")
         for number in range(3):
-            refused = http.post("/score", json=asks.score(2).body, headers={"Idempotency-Key": f"k{number}"})
+            refused = http.post("/execute", json=program(2), headers={"Idempotency-Key": f"k{number}"})
             assert (refused.status_code, refused.json()["code"]) == (429, "overloaded"), refused.text
             assert int(refused.headers["Retry-After"]) >= 1
         assert http.get("/health").status_code == 200
@@ -264,7 +268,7 @@ async def test_a_full_redis_is_429_for_durable_requests_and_ends_no_process(make
         assert not [line for line in stack.api.logged() if "failed; it goes on" in str(line.get("message"))]
         broker.config_set("maxmemory", 0)
         wait_for(lambda: stack.metric('plaudit_redis_family_max_bytes{family="answers"}') > 0, what="the budgets")
-        answered = http.post("/score", json=asks.score(3).body, headers={"Idempotency-Key": "later"})
+        answered = http.post("/execute", json=program(3), headers={"Idempotency-Key": "later"})
         assert answered.status_code == 200
         assert stack.metric("plaudit_redis_used_bytes") > 0
         wait_for(lambda: stack.metric('plaudit_redis_family_bytes{family="answers"}') > 0, what="the count")
