@@ -60,8 +60,8 @@ class Connection:
 
 
 @contextlib.contextmanager
-def service(model: Path, executors: int = 1) -> Iterator[str]:
-    """`plaudit up` with a scorer and so many executors, from its ready line to its end."""
+def service(model: Path, executors: int = 1, *flags: str) -> Iterator[str]:
+    """`plaudit up` with a scorer and so many executors, and further flags, from its ready line to its end."""
     argv = [
         sys.executable,
         "-P",
@@ -80,6 +80,7 @@ def service(model: Path, executors: int = 1) -> Iterator[str]:
         "userns",
         "--log-level",
         "warning",
+        *flags,
     ]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PLAUDIT_")}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every `finally`, or the service would stay

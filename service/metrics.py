@@ -79,7 +79,8 @@ class GaugeSnapshot(Collector):
     """Gauges whose values are known at scrape time.
 
     Args:
-        gauges: Per gauge its name, its help text, its one label, and its value per value of that label.
+        gauges: Per gauge its name, its help text, its one label, and its value per value of that label. A gauge with
+            the label "" has one value, under "".
     """
 
     def __init__(self, gauges: Iterable[tuple[str, str, str, Mapping[str, float]]]) -> None:
@@ -87,9 +88,9 @@ class GaugeSnapshot(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         for name, text, label, values in self.gauges:
-            family = GaugeMetricFamily(name, text, labels=[label])
+            family = GaugeMetricFamily(name, text, labels=[label] if label else [])
             for key, value in values.items():
-                family.add_metric([key], value)
+                family.add_metric([key] if label else [], value)
             yield family
 
 
@@ -120,6 +121,20 @@ def queue_gauges(
     )
 
 
+def memory_gauges(
+    used_bytes: float, max_bytes: float, family_bytes: Mapping[str, float], family_max_bytes: Mapping[str, float]
+) -> GaugeSnapshot:
+    """The gauges of Redis' memory, as a whole and per family of keys."""
+    return GaugeSnapshot(
+        [
+            ("plaudit_redis_used_bytes", "Memory that Redis uses", "", {"": used_bytes}),
+            ("plaudit_redis_max_bytes", "Memory that Redis may use; 0: it has no limit", "", {"": max_bytes}),
+            ("plaudit_redis_family_bytes", "Bytes of the keys of a family", "family", family_bytes),
+            ("plaudit_redis_family_max_bytes", "Budget of a family of keys", "family", family_max_bytes),
+        ]
+    )
+
+
 def _registry() -> CollectorRegistry:
     """The values of this process, or of its whole tree where `plaudit up` has set prometheus-client's own variable."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
@@ -129,10 +144,11 @@ def _registry() -> CollectorRegistry:
     return registry
 
 
-def exposition(snapshot: GaugeSnapshot) -> bytes:
+def exposition(*snapshots: GaugeSnapshot) -> bytes:
     """What the API answers to a scrape, in Prometheus' text format."""
     gauges = CollectorRegistry()
-    gauges.register(snapshot)
+    for snapshot in snapshots:
+        gauges.register(snapshot)
     return generate_latest(_registry()) + generate_latest(gauges)
 
 

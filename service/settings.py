@@ -113,7 +113,30 @@ class Settings(BaseModel):
         3600, "how long the inputs that reproduce a verdict are kept, by request id; 0: not kept", ge=0
     )
     max_replay_bytes: int = setting(
-        128 * 1024 * 1024, "total size of those inputs, compressed; beyond it the oldest are dropped", ge=1
+        128 * 1024 * 1024,
+        "total size of those inputs, compressed, and at most 12.5 % of `max_redis_bytes`; beyond it the oldest are "
+        "dropped",
+        ge=1,
+    )
+    max_redis_bytes: int | None = setting(
+        None, "memory that the budgets in Redis are shares of; empty: Redis' maxmemory, or 1 GiB if it has none", ge=1
+    )
+    max_result_bytes: int | None = setting(
+        None, "memory for finished results in Redis; empty: 15 % of `max_redis_bytes`", ge=0
+    )
+    max_score_bytes: int | None = setting(
+        None, "memory for remembered scores in Redis; empty: 15 % of `max_redis_bytes`", ge=0
+    )
+    max_answer_bytes: int | None = setting(
+        None,
+        "memory for idempotent and asynchronous requests in Redis, bodies included; empty: 25 % of `max_redis_bytes`. "
+        "What does not fit is rejected with 429",
+        ge=0,
+    )
+    max_testset_bytes: int | None = setting(
+        None,
+        "memory for test suites in Redis; empty: 15 % of `max_redis_bytes`. What does not fit is rejected with 429",
+        ge=0,
     )
     lease_s: float = setting(6.0, "a job is given to another worker after its worker was silent for so long", gt=0)
     heartbeat_s: float = setting(1.5, "interval at which a worker renews its leases", gt=0)

@@ -68,6 +68,10 @@ class Keys:
     def job(self, job: str) -> str:
         return f"{self.prefix}job:{job}"
 
+    @property
+    def budgets(self) -> str:
+        return f"{self.prefix}budgets"
+
 
 def script(name: str, *, spare: bool = False) -> str:
     """Source of a script in `lua/`, behind the source of what it builds on.
@@ -86,9 +90,11 @@ def queue_of_model(model: str) -> str:
 
 EXECUTE_QUEUE = "execute"
 BUILT_ON = {
-    **dict.fromkeys(("finish", "leave", "recount"), ("accounting",)),
+    "finish": ("accounting", "clock", "bytes"),
+    "submit": ("accounting", "clock", "bytes"),
+    **dict.fromkeys(("leave", "recount"), ("accounting",)),
     **dict.fromkeys(("announce", "lease", "sweep"), ("clock",)),
-    "submit": ("clock", "accounting"),
+    **dict.fromkeys(("claim", "event", "memory", "remember", "settle", "suite"), ("clock", "bytes")),
 }
 
 

@@ -19,11 +19,21 @@ from plaudit.schemas import LanguageInfo, ModelInfo
 from service import metrics
 from service.jobs import Failed, Job, JobState, Reply, decode_reply, encode, read_reply
 from service.queue.keys import GROUP, Keys, kind_of_queue, script
-from service.queue.protocol import KEEP_REPLY_MS, broker_errors, clock, count_finished_job, monotonic_ms, now_ms
+from service.queue.protocol import (
+    KEEP_REPLY_MS,
+    broker_errors,
+    clock,
+    count_finished_job,
+    monotonic_ms,
+    no_room,
+    now_ms,
+)
 
 log = logging.getLogger("plaudit.queue")
 
 REMEMBER_S = 0.002  # what is to be remembered waits so long for more of it, and lets the answer go first
+MAX_REMEMBERED = 1000  # what one script stores
+KEEP_SCORE_MS = 60_000  # for so long at least a score is remembered, unless there is no room at all
 KEEP_SUITE_MS = 300_000  # a suite outlives its last job's deadline by so much
 
 
@@ -117,6 +127,8 @@ class Queue:
         self.channel = self.keys.reply(channel)
         self._submit = client.register_script(script("submit"))
         self._leave = client.register_script(script("leave", spare=True))
+        self._put_suites = client.register_script(script("suite"))
+        self._remember = client.register_script(script("remember"))
         self._finish = client.register_script(script("finish", spare=True))  # what it says here is short
         self._recount = client.register_script(script("recount", spare=True))
         self._fresh: dict[str, tuple[bytes, int]] = {}  # to be remembered: frame, for how long
@@ -164,6 +176,8 @@ class Queue:
             raise RevisionMoved(f"queue {queue} takes jobs of {outcome[1].decode()}, and these are of {tag}")
         if outcome[0] == b"known":
             raise Remembered(outcome[1])
+        if outcome[0] == b"no_room":
+            raise no_room(outcome)
         if outcome[0] == b"full" and (len(outcome) > 1 and isinstance(outcome[1], int)):
             raise Overloaded(_full(queue, bound, *map(float, outcome[1:])))
         words = (b"new", b"joined")
@@ -284,18 +298,17 @@ class Queue:
         self._strangers &= set(names)
         return live
 
-    async def put_suite(self, sha256: str, frame: bytes, keep_s: int) -> None:
-        with broker_errors():
-            await self.client.set(self.keys.suite(sha256), frame, ex=keep_s)
+    async def put_suites(self, frames: Mapping[str, bytes], keep_s: int, *, bounded: bool = True) -> None:
+        """Have suites stored, by digest, for at least so long.
 
-    async def keep_suites(self, frames: Mapping[str, bytes], keep_s: int) -> None:
-        """Have suites stored for at least so long."""
+        Raises Overloaded if all suites together would exceed their budget, unless not `bounded`.
+        """
         with broker_errors():
-            async with self.client.pipeline(transaction=True) as pipe:
-                for sha256, frame in frames.items():
-                    pipe.set(self.keys.suite(sha256), frame, ex=keep_s, nx=True)
-                    pipe.expire(self.keys.suite(sha256), keep_s, gt=True)
-                await pipe.execute()
+            keys = [self.keys.suite(sha256) for sha256 in frames]
+            arguments = [self.keys.prefix, keep_s * 1000, "1" if bounded else "0", *frames.values()]
+            outcome = await self._put_suites(keys=keys, args=arguments)
+        if outcome[0] == b"no_room":
+            raise no_room(outcome)
 
     async def get_suite(self, sha256: str) -> bytes | None:
         with broker_errors():
@@ -332,10 +345,11 @@ class Queue:
             await asyncio.sleep(REMEMBER_S)
             batch = dict(self._fresh)
             with contextlib.suppress(BrokerUnavailable, Overloaded), broker_errors():
-                async with self.client.pipeline(transaction=False) as pipe:
-                    for key, (frame, keep_s) in batch.items():
-                        pipe.set(key, frame, ex=keep_s)
-                    await pipe.execute()
+                for start in range(0, len(batch), MAX_REMEMBERED):
+                    keys = list(batch)[start : start + MAX_REMEMBERED]
+                    frames = [batch[key][0] for key in keys]
+                    keep_ms = 1000 * min(batch[key][1] for key in keys)
+                    await self._remember(keys=keys, args=[self.keys.prefix, keep_ms, KEEP_SCORE_MS, *frames])
             for key in batch:
                 del self._fresh[key]  # the same key has the same frame: scores are of their text and revision
 

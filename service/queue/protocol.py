@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from redis.exceptions import OutOfMemoryError, RedisError
@@ -79,6 +79,17 @@ def broker_errors() -> Iterator[None]:
         raise BrokerUnavailable("the queue's connection was reset", retry_after_s=1.0) from error
     except (RedisError, OSError) as error:
         raise BrokerUnavailable(f"the queue does not answer ({type(error).__name__})", retry_after_s=1.0) from error
+
+
+def no_room(answer: Sequence[Any]) -> Overloaded:
+    """The error for a script's answer `no_room`: a family of keys has as many bytes as it may have."""
+    family, live, budget, wait_ms = answer[1].decode(), int(answer[2]), int(float(answer[3])), int(answer[4])
+    what = {"answers": "answers of idempotent and asynchronous requests", "suites": "test suites"}[family]
+    setting = {"answers": "max_answer_bytes", "suites": "max_testset_bytes"}[family]
+    return Overloaded(
+        f"the queue's memory for {what} is full: {live} of {budget} bytes ({setting})",
+        retry_after_s=max(1.0, wait_ms / 1000),
+    )
 
 
 def count_finished_job(kind: Kind, body: Any, queue_s: float = 0.0, compute_s: float = 0.0) -> None:

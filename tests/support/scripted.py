@@ -183,7 +183,9 @@ class ScriptedDurableRequests:
         self.service = service
         self.started: dict[str, tuple[str, bytes, str, int]] = {}
 
-    async def start(self, job: str, route: str, body: bytes, tenant: str, until_ms: int, items: int) -> None:
+    async def start(
+        self, job: str, route: str, body: bytes, tenant: str, until_ms: int, items: int, *, brief: bool = False
+    ) -> None:
         if isinstance(gone := self.service.script[0], BrokerUnavailable):
             raise gone  # what is durable is in Redis
         self.started[job] = (route, body, tenant, until_ms)

@@ -189,8 +189,11 @@ def families() -> str:
             suffix = "_total" if metric._type == "counter" else ""
             rows.append([f"`{metric._name}{suffix}`", metric._type, labels, metric._documentation])
     rows += [
-        [f"`{name}`", "gauge", f"`{label}`", text]
-        for name, text, label, _ in metrics.queue_gauges({}, {}, {}, {}, {}).gauges
+        [f"`{name}`", "gauge", f"`{label}`" if label else "", text]
+        for name, text, label, _ in (
+            *metrics.queue_gauges({}, {}, {}, {}, {}).gauges,
+            *metrics.memory_gauges(0, 0, {}, {}).gauges,
+        )
     ]
     return table(["metric", "type", "labels", "what"], rows)
 

@@ -1,4 +1,4 @@
-"""What this API process knows of the deployment: live workers, served models, queue lengths and drain rates.
+"""What this API process knows of the deployment: live workers, served models, queues, drain rates, Redis' memory.
 
 - Refreshed once a second by a background loop. Everything else reads it without asking Redis.
 - A worker announces itself only after its own self-test (golden set, hostile programs).
@@ -20,6 +20,7 @@ from plaudit.errors import BrokerUnavailable, NotFound, NoWorker, Overloaded
 from plaudit.schemas import LanguageInfo, ModelInfo
 from service.queue.activation import Activations, ActiveRevision
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
+from service.queue.memory import MemoryMonitor
 from service.queue.producer import Load, Queue, Worker
 from service.settings import Settings
 
@@ -90,6 +91,7 @@ class Fleet:
         self.settings = settings
         self.broker = False
         self.activations = Activations(queue)
+        self.memory = MemoryMonitor(queue, settings)
         self.workers: list[Worker] = []
         self.active: dict[str, ActiveRevision] = {}
         self.queues: dict[str, QueueMonitor] = {EXECUTE_QUEUE: QueueMonitor()}
@@ -208,6 +210,7 @@ class Fleet:
         """Look once and measure the queues. An unreachable broker is a state (`broker`), not an error."""
         try:
             await self.look()
+            await self.memory.refresh()
             names = {EXECUTE_QUEUE, *map(queue_of_model, self.models), *self.queues}
             for name in sorted(names):
                 with contextlib.suppress(Overloaded):  # Redis is full; late jobs are ended when it has room again

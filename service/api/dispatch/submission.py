@@ -115,7 +115,7 @@ class Submission:
             raise
         except Overloaded as error:
             retry_after_s = error.retry_after_s or self._drain_time_s(queue, sum(job.cost for job in new_jobs))
-            metrics.rejected.labels("queue_full").inc()
+            metrics.rejected.labels("memory" if error.retry_after_s else "queue_full").inc()
             raise Overloaded(error.detail, retry_after_s=retry_after_s) from error
         self.reply_router.submitted(job.id for job in new_jobs)
         for reply in finished.values():

@@ -87,6 +87,6 @@ async def _score_probe(dispatcher: Dispatcher, context: RequestContext) -> Job:
 async def _execute_probe(dispatcher: Dispatcher, context: RequestContext) -> Job:
     nonce = context.request_id
     suite = f"probe-{nonce}"
-    await dispatcher.queue.put_suite(suite, encode_suite(PROBE_SUITE), KEEP_PROBE_SUITE_S)
+    await dispatcher.queue.put_suites({suite: encode_suite(PROBE_SUITE)}, KEEP_PROBE_SUITE_S, bounded=False)
     task = encode(ExecuteTask("python", PROBE_PROGRAM, suite, Limits()))
     return Job(content_hash(nonce), "execute", EXECUTE_QUEUE, "high", task, 5.0, context.deadline_ms)

@@ -89,7 +89,7 @@ class Replays:
     async def _store(self, key: str, make_frame: Callable[[], bytes]) -> None:
         frame = await asyncio.to_thread(make_frame)  # compression releases the interpreter lock
         prefix = self.queue.keys.prefix
-        keys = [key, f"{prefix}replays", f"{prefix}replays:sizes", f"{prefix}replays:bytes"]
+        keys = [key, f"{prefix}replays", f"{prefix}replays:sizes", f"{prefix}replays:bytes", self.queue.keys.budgets]
         with contextlib.suppress(BrokerUnavailable, Overloaded), broker_errors():
             await self._keep(keys=keys, args=[frame, self.keep_s * 1000, now_ms(), self.max_bytes])
 
@@ -103,7 +103,7 @@ class Replays:
             record = await self._read(record.other, tenant)
         if record is None:
             raise RequestUnknown(f"no replay of request {request_id} is kept")
-        await self.queue.keep_suites({item.suite: item.frame for item in record.items}, self.keep_s)
+        await self.queue.put_suites({item.suite: item.frame for item in record.items}, self.keep_s)
         expires_ms = record.answered_ms + 1000 * self.keep_s
         return ReplayAnswer(
             request_id=request_id,

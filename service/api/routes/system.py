@@ -38,7 +38,7 @@ async def info(request: Request) -> InfoAnswer:
         version=metadata.version("plaudit"),
         versions={name: metadata.version(name) for name in ("fastapi", "pydantic", "redis")} | fleet.versions,
         isolation=fleet.isolation,  # type: ignore[arg-type]
-        limits={name: float(value) for name, value in settings if name.startswith("max_")},
+        limits={name: float(value) for name, value in settings if name.startswith("max_") and value is not None},
         models=list(fleet.models.values()),
         languages=fleet.languages,
         queues={name: _queue_state(name, monitor, settings) for name, monitor in sorted(fleet.queues.items())},
@@ -73,15 +73,16 @@ async def ready(request: Request) -> Response:
 @router.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
 async def prometheus(request: Request) -> Response:
     fleet = state_of(request).fleet
-    monitors = fleet.queues
-    snapshot = metrics.queue_gauges(
+    monitors, memory = fleet.queues, fleet.memory.use
+    queues = metrics.queue_gauges(
         depth={name: monitor.load.depth for name, monitor in monitors.items()},
         cost={name: monitor.load.cost for name, monitor in monitors.items()},
         oldest_s={name: monitor.load.oldest_ms / 1000 for name, monitor in monitors.items()},
         rate={name: monitor.rate or 0.0 for name, monitor in monitors.items()},
         workers={kind: len(fleet.of_kind(kind)) for kind in WORKER_KINDS},
     )
-    return Response(metrics.exposition(snapshot), media_type="text/plain; version=0.0.4; charset=utf-8")
+    redis = metrics.memory_gauges(memory.used_bytes, memory.max_bytes, memory.families, memory.budgets)
+    return Response(metrics.exposition(queues, redis), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/", response_class=HTMLResponse, include_in_schema=False)

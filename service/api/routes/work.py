@@ -96,7 +96,7 @@ async def _answer(
         log.info("payload", extra={"request_id": request.state.request_id, "payload": payload})
     if headers.idempotency_key is None and not headers.prefers_async:
         return await _answer_now(request, operation, body, deadline_ms)
-    job_id = await _start_durable(request, operation, body, deadline_ms, headers.idempotency_key)
+    job_id = await _start_durable(request, operation, body, deadline_ms, headers)
     if headers.prefers_async:
         return _accepted(job_id, settings.keep_results_s, deadline_ms)
     return await _answer_durable(request, app_state, job_id)
@@ -117,13 +117,21 @@ async def _start_durable(
     operation: Operation[RequestT, AnswerT],
     body: RequestT,
     deadline_ms: int,
-    idempotency_key: str | None,
+    headers: WorkHeaders,
 ) -> str:
     """The id of the durable request, which is being worked on."""
     app_state, tenant = state_of(request), request.state.tenant
-    job_id = new_request_id() if idempotency_key is None else request_id_of(tenant, idempotency_key)
-    stored_body = body.model_dump_json().encode()
-    await app_state.durable_requests.start(job_id, operation.route, stored_body, tenant, deadline_ms, len(body.items))
+    key = headers.idempotency_key
+    job_id = new_request_id() if key is None else request_id_of(tenant, key)
+    await app_state.durable_requests.start(
+        job_id,
+        operation.route,
+        body.model_dump_json().encode(),
+        tenant,
+        deadline_ms,
+        len(body.items),
+        brief=not headers.prefers_async,
+    )
     if operation.executes:
         app_state.replays.alias(tenant, request.state.request_id, job_id)
     return job_id

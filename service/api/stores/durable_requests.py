@@ -2,6 +2,9 @@
 
 - A durable request is a Redis hash with its body, its owner (an API process that keeps a short-lived key alive) and, at
   the end, its answer. Finished items go into a stream beside it, which long-polls and server-sent events read.
+- The body is there while the request runs; the items are there while it runs, and are in its answer afterwards.
+  Answers are compressed. All of them together have a budget of bytes: a new request that does not fit is rejected.
+- An answer whose caller waits for it (`brief`) is kept for less long where memory is short, but for two minutes.
 - When the owner dies, the next process that is asked about the request takes it over and runs it again. All work is
   identified by its content, so running jobs are joined and finished ones are answered from the cache. An item that was
   sent before is then sent again.
@@ -17,18 +20,20 @@ import functools
 import hashlib
 import json
 import logging
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from plaudit.errors import BrokerUnavailable, Conflict, InfraError, NotFound, Overloaded, PlauditError
 from plaudit.schemas import JobEvent, JobStatus, ProblemDocument
+from service import metrics
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.tasks import cancel_and_wait
 from service.api.error_handlers import problem_document
 from service.queue.keys import BLOCK_S, script
 from service.queue.producer import Queue
-from service.queue.protocol import broker_errors, now_ms
+from service.queue.protocol import broker_errors, no_room, now_ms
 
 log = logging.getLogger("plaudit.durable_requests")
 
@@ -36,6 +41,8 @@ ALIVE_MS = 4000  # an owner without a heartbeat for so long is dead
 HEARTBEAT_S = ALIVE_MS / 8000
 START = "0-0"  # the cursor before the first item
 EVENTS_PER_READ = 1000
+KEEP_BRIEF_MS = 120_000  # longer than any client goes on retrying
+MAX_INLINE_BYTES = 256 * 1024  # of an answer that is compressed in the event loop; larger ones go to a thread
 
 Perform = Callable[[str, bytes, RequestContext], Awaitable[dict[str, Any]]]
 
@@ -49,6 +56,32 @@ class DurableRequest:
     owner: str
     answer: dict[str, Any] | None
     problem: ProblemDocument | None
+    order: str = ""  # of the items of an ended request: `event:index` each
+    end: str = ""  # the event that ended it
+
+    def items_after(self, cursor: str) -> tuple[str, list[JobEvent]]:
+        """The items of an ended request that ended after a cursor, from its answer, and the last cursor."""
+        assert self.answer is not None
+        read = _moment(cursor)
+        pairs = [pair.split(":") for pair in self.order.split()]
+        indexes = [int(index) for event_id, index in pairs if _moment(event_id) > read]
+        results = self.answer["results"]
+        events = [JobEvent(index=index, result=results[index]) for index in indexes]
+        return max(cursor, self.end, key=_moment), events
+
+
+def _moment(cursor: str) -> tuple[int, ...]:
+    return tuple(map(int, cursor.split("-")))
+
+
+def _pack(answer: dict[str, Any]) -> bytes:
+    return zlib.compress(json.dumps(answer).encode(), 1)
+
+
+def _unpack(stored: bytes) -> dict[str, Any]:
+    """An answer as it is stored; older versions store it as JSON."""
+    answer: dict[str, Any] = json.loads(stored if stored.startswith(b"{") else zlib.decompress(stored))
+    return answer
 
 
 def request_id_of(tenant: str, idempotency_key: str) -> str:
@@ -81,7 +114,8 @@ class DurableRequests:
         self.keep_ms = keep_s * 1000
         self.perform = perform
         self._claim = queue.client.register_script(script("claim"))
-        self._end_once = queue.client.register_script(script("settle"))
+        self._end_once = queue.client.register_script(script("settle", spare=True))  # it frees the body
+        self._add = queue.client.register_script(script("event"))
         self._announce = queue.client.register_script(script("alive", spare=True))
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._records: dict[str, dict[str, Any]] = {}  # of the same requests, in case Redis restarts empty
@@ -117,7 +151,15 @@ class DurableRequests:
             await self.queue.client.delete(self._alive)
 
     async def start(
-        self, request_id: str, route: str, body: bytes, tenant: str, deadline_ms: int, num_items: int
+        self,
+        request_id: str,
+        route: str,
+        body: bytes,
+        tenant: str,
+        deadline_ms: int,
+        num_items: int,
+        *,
+        brief: bool = False,
     ) -> None:
         """Make sure that this request is worked on, by this process or another one.
 
@@ -128,9 +170,11 @@ class DurableRequests:
             tenant: whose request it is.
             deadline_ms: Unix time in milliseconds.
             num_items: how many results it will have.
+            brief: whether its caller waits for the answer, so that it may be kept for less than `keep_s`.
 
         Raises:
             Conflict: when the id stands for another body or route.
+            Overloaded: when the memory for answers is full.
         """
         with broker_errors():
             await self._announce(keys=[self._alive], args=[ALIVE_MS])
@@ -146,8 +190,12 @@ class DurableRequests:
                 deadline_ms,
                 self.queue.keys.prefix,
                 num_items,
+                min(self.keep_ms, KEEP_BRIEF_MS) if brief else "",
             ]
             claim = await self._claim(keys=[self._key(request_id)], args=arguments)
+        if isinstance(claim, list):
+            metrics.rejected.labels("memory").inc()
+            raise no_room(claim)
         if claim == b"conflict":
             raise Conflict("this Idempotency-Key was used with another body or route")
         if claim == b"mine" and request_id not in self._tasks:
@@ -177,10 +225,17 @@ class DurableRequests:
 
     async def _work(self, request_id: str, route: str, body: bytes, tenant: str, deadline_ms: int) -> None:
         pending: set[asyncio.Task[None]] = set()
+        event_ids: dict[int, str] = {}
+
+        async def add_event(index: int, result: Any) -> None:
+            event = JobEvent(index=index, result=result.model_dump(mode="json"))
+            with broker_errors():
+                keys = [self._key(request_id), self._events(request_id)]
+                arguments = [self.queue.keys.prefix, event.model_dump_json(), self.keep_ms]
+                event_ids[index] = (await self._add(keys=keys, args=arguments)).decode()
 
         def progress(index: int, result: Any) -> None:
-            event = JobEvent(index=index, result=result.model_dump(mode="json"))
-            task = asyncio.ensure_future(self._add_event(request_id, {"item": event.model_dump_json()}))
+            task = asyncio.ensure_future(add_event(index, result))
             pending.add(task)
             task.add_done_callback(pending.discard)
 
@@ -193,12 +248,13 @@ class DurableRequests:
             return
         finally:
             await asyncio.gather(*pending, return_exceptions=True)
-        await self._settle(request_id, "done", answer=json.dumps(answer), again="1" if is_improvable(answer) else "0")
-
-    async def _add_event(self, request_id: str, fields: dict[str, str]) -> None:
-        with broker_errors():
-            await self.queue.client.xadd(self._events(request_id), fields)
-            await self.queue.client.pexpire(self._events(request_id), self.keep_ms)
+        fields: dict[str, Any] = {"again": "1" if is_improvable(answer) else "0"}
+        if len(event_ids) == len(answer.get("results", ())) > 0:  # the items are in the answer
+            order = sorted(event_ids.items(), key=lambda pair: _moment(pair[1]))
+            fields["order"] = " ".join(f"{event_id}:{index}" for index, event_id in order)
+        is_large = len(body) > MAX_INLINE_BYTES
+        fields["answer"] = await asyncio.to_thread(_pack, answer) if is_large else _pack(answer)
+        await self._settle(request_id, "done", **fields)
 
     async def _settle(self, request_id: str, state: str, **fields: Any) -> None:
         """Write the ending unless there is one. Waits for Redis if it is away or full: no answer may be lost.
@@ -211,7 +267,7 @@ class DurableRequests:
             try:
                 with broker_errors():
                     keys = [self._key(request_id), self._events(request_id)]
-                    await self._end_once(keys=keys, args=[state, self.keep_ms, *pairs])
+                    await self._end_once(keys=keys, args=[state, self.keep_ms, self.queue.keys.prefix, *pairs])
                 return
             except (BrokerUnavailable, Overloaded) as error:
                 log.warning("the answer of request %s waits for the queue: %s", request_id, error.detail)
@@ -219,10 +275,10 @@ class DurableRequests:
 
     async def read(self, request_id: str, tenant: str) -> DurableRequest:
         """Raises NotFound for a request that is unknown, expired or another caller's."""
-        names = ("tenant", "state", "items", "owner", "answer", "problem")
+        names = ("tenant", "state", "items", "owner", "answer", "problem", "order", "end")
         with broker_errors():
             values = await self.queue.client.hmget(self._key(request_id), names)
-        stored_tenant, state, num_items, owner, answer, problem = values
+        stored_tenant, state, num_items, owner, answer, problem, order, end = values
         record = self._records.get(request_id)
         if stored_tenant is None and record is not None and record["tenant"] == tenant:  # Redis restarted empty
             return DurableRequest("running", record["items"], self.owner, None, None)
@@ -232,8 +288,10 @@ class DurableRequests:
             state.decode(),
             int(num_items),
             owner.decode(),
-            json.loads(answer) if answer else None,
+            _unpack(answer) if answer else None,
             ProblemDocument.model_validate_json(problem) if problem else None,
+            order.decode() if order else "",
+            end.decode() if end else "",
         )
 
     async def _adopt(self, request_id: str, durable: DurableRequest) -> None:
@@ -250,7 +308,7 @@ class DurableRequests:
         with broker_errors():
             names = ("route", "body", "tenant", "deadline")
             route, body, tenant, deadline = await self.queue.client.hmget(self._key(request_id), names)
-        if route is not None:
+        if route is not None and body is not None:
             await self.start(request_id, route.decode(), body, tenant.decode(), int(deadline), num_items)
 
     async def run_again(self, request_id: str, tenant: str) -> bool:
@@ -291,10 +349,14 @@ class DurableRequests:
             cursor, events = await self._read_events(request_id, cursor, max(0.0, block_s))
             if events or left_s <= 0 or durable.state != "running":
                 durable = await self.read(request_id, tenant)
-                if durable.state != "running":  # it may have ended since the events were read
+                last_items: list[JobEvent] = []
+                if durable.order:
+                    cursor, last_items = durable.items_after(cursor)
+                elif durable.state != "running":  # it may have ended since the events were read
                     cursor, last_events = await self._read_events(request_id, cursor, 0.0)
                     events += last_events
                 items = [JobEvent.model_validate_json(fields[b"item"]) for fields in events if b"item" in fields]
+                items += last_items
                 return JobStatus(
                     job_id=request_id,
                     state=durable.state,  # type: ignore[arg-type]

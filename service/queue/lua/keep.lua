@@ -1,6 +1,6 @@
 -- Keep a record for a while and within a sum of bytes: the oldest records go first.
 --
--- KEYS[1] record  [2] zset of records by time  [3] hash of their sizes  [4] sum of the sizes
+-- KEYS[1] record  [2] zset of records by time  [3] hash of their sizes  [4] sum of the sizes  [5] hash of the budgets
 -- ARGV[1] frame  [2] keep for ms  [3] now, Unix ms  [4] most bytes of all records
 -- Answers 1 if the record is kept, 0 if it alone is too large.
 local function forget(record)
@@ -14,6 +14,7 @@ local function forget(record)
 end
 
 local size, keep, now, most = #ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+most = math.min(most, tonumber(redis.call('HGET', KEYS[5], 'replays') or most))
 forget(KEYS[1])
 if size > most then
   return 0

@@ -1,5 +1,5 @@
--- Admit jobs, all or none, in one atomic step: two callers at once cannot exceed a bound. (After clock.lua
--- and accounting.lua.)
+-- Admit jobs, all or none, in one atomic step: two callers at once cannot exceed a bound. (After accounting.lua,
+-- clock.lua and bytes.lua.)
 --
 -- Who is admitted: whoever fits into the queue's bound; beyond it, up to twice the bound, a tenant whose own jobs stay
 -- within its share (the bound over the tenants that have live jobs, this one included); and always the single job of a
@@ -13,7 +13,8 @@
 -- then those keys, then seven per job: id, queue and lane, task, cost, deadline, use cache (1/0), the caller's token
 -- then three per test suite that the jobs refer to: digest, frame, keep for ms
 -- Returns one of: {"moved", the tag admitted}; {"known", the value of each cache key} if one has a value, with nothing
--- admitted; {"full", depth, cost, the tenant's own depth, its cost, tenants}; or a list with, per job, "new", "joined" or the frame of a finished reply.
+-- admitted; {"full", depth, cost, the tenant's own depth, its cost, tenants}; what `no_room` says of the suites; or a list
+-- with, per job, "new", "joined" or the frame of a finished reply.
 local prefix, channel = ARGV[1], ARGV[2]
 local max_depth, max_cost, count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local tag, tenant, group, now = ARGV[6], ARGV[7], ARGV[8], clock_ms()
@@ -88,6 +89,18 @@ local function lift(id, job, line)
   end
 end
 
+local suite_bytes = 0
+for at = first + count * 7, #ARGV, 3 do
+  local suite = prefix .. 'suite:' .. ARGV[at]
+  if redis.call('EXISTS', suite) == 0 then
+    suite_bytes = suite_bytes + #suite + #ARGV[at + 1] + OVERHEAD
+  end
+end
+local no_room_for_suites = new > 0 and suite_bytes > 0 and no_room(prefix, 'suites', suite_bytes, now)
+if no_room_for_suites then
+  return no_room_for_suites
+end
+
 for i = 0, count - 1 do
   local at = first + i * 7
   local id, job = ARGV[at], prefix .. 'job:' .. ARGV[at]
@@ -113,12 +126,6 @@ for i = 0, count - 1 do
 end
 
 for at = first + count * 7, #ARGV, 3 do
-  local suite, keep = prefix .. 'suite:' .. ARGV[at], tonumber(ARGV[at + 2])
-  local left = redis.call('PTTL', suite)
-  if left == -2 then
-    redis.call('SET', suite, ARGV[at + 1], 'PX', keep)
-  elseif left < keep then
-    redis.call('PEXPIRE', suite, keep)
-  end
+  keep_counted(prefix, 'suites', prefix .. 'suite:' .. ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), now)
 end
 return outcome

@@ -1,0 +1,16 @@
+-- Remember scores, for less long the fuller their family is, and not at all once it is full. (After bytes.lua.)
+--
+-- KEYS their keys  ARGV[1] prefix  [2] keep for ms  [3] keep for ms, at least; then a frame per key
+-- Returns for how long they are kept, ms.
+local prefix, now = ARGV[1], clock_ms()
+local fill = fill_of(prefix, 'scores', now)
+if fill >= 1 then
+  return 0
+end
+local keep, size = shortened(tonumber(ARGV[2]), tonumber(ARGV[3]), fill), 0
+for at, key in ipairs(KEYS) do
+  redis.call('SET', key, ARGV[3 + at], 'PX', keep)
+  size = size + #key + #ARGV[3 + at] + OVERHEAD
+end
+count_bytes(prefix, 'scores', size, now + keep, now)
+return keep
