@@ -98,6 +98,12 @@ class Settings(BaseModel):
     max_output_kb: int = setting(16 * 1024, "largest output limit that a request may set for a program")
     max_processes: int = setting(256, "largest limit of processes that a request may set for a program")
 
+    # Limits of a connection. One beyond them is closed.
+    header_timeout_s: float = setting(10.0, "time for a client to send the head of its request", gt=0)
+    idle_timeout_s: float = setting(
+        75.0, "how long a connection may be idle between requests, pause in a body, or leave an answer unread", gt=0
+    )
+
     # Limits of the queues. A request that does not fit is rejected with 429.
     max_queued_score: int = setting(4096, "groups waiting or running")
     max_queued_score_tokens: int = setting(16_000_000, "their tokens, as estimated on arrival")

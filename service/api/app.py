@@ -31,6 +31,7 @@ from service.api.middleware import Drain, RequestMiddleware
 from service.api.routes import native_router
 from service.api.state import AppState
 from service.api.stores.durable_requests import HEARTBEAT_S, DurableRequests
+from service.api.stores.event_reader import CHECK_S, EventReader
 from service.api.stores.sample_log import SampleLog
 from service.queue.connections import connect_async
 from service.queue.producer import Queue
@@ -63,8 +64,10 @@ def create_app(settings: Settings) -> FastAPI:
         sample_log = SampleLog(settings.candidates_dir, settings.max_candidates_bytes, name)
         score_cache = ScoreCache(queue, settings.cache_s)
         reward_service = RewardService(dispatcher, validator, score_cache, replays, sample_log)
+        reader_client = connect_async(settings.redis_url, max_connections=1)
+        reader = EventReader(reader_client, queue, name)
         durable_requests = DurableRequests(
-            queue, name, settings.keep_results_s, functools.partial(perform_stored, reward_service)
+            queue, name, settings.keep_results_s, functools.partial(perform_stored, reward_service), reader
         )
         app.state.plaudit = AppState(settings, queue, fleet, validator, reward_service, durable_requests, replays)
         metrics.build_info.labels(metadata.version("plaudit")).set(1)
@@ -74,6 +77,8 @@ def create_app(settings: Settings) -> FastAPI:
             ("replies", reply_router.receive, 0.0),
             ("fleet", fleet.refresh, REFRESH_S),
             ("requests", durable_requests.heartbeat, HEARTBEAT_S),
+            ("events", reader.receive, 0.0),
+            ("owners", reader.check, CHECK_S),
             ("prove", functools.partial(probe_workers, dispatcher), REFRESH_S / 4),
         )
         tasks = [asyncio.create_task(repeat(label, step, every_s), name=label) for label, step, every_s in loops]
@@ -84,6 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
             await replays.close()
             await sample_log.close()
             await cancel_and_wait(tasks)
+            await reader_client.aclose()
             await client.aclose()
 
     app = FastAPI(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
 import socket
 from collections.abc import Iterator
+from typing import Any, cast
 
 import uvicorn
 
 from plaudit.errors import UsageError
+from service import descriptors
 from service.api.app import create_app
 from service.api.handlers.readiness import readiness
+from service.api.http_protocol import ConnectionLimits, TimedProtocol, max_connections
 from service.api.state import AppState
 from service.queue.connections import greet
 from service.settings import Settings
@@ -54,6 +58,9 @@ def serve(settings: Settings) -> int:
     greet(settings.redis_url, settings.redis_wait_s)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{sock.getsockname()[1]}"
+    limits = ConnectionLimits(
+        settings.header_timeout_s, settings.idle_timeout_s, max_connections(descriptors.raise_limit())
+    )
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -61,7 +68,8 @@ def serve(settings: Settings) -> int:
         lifespan="on",
         timeout_graceful_shutdown=int(settings.drain_s) or 1,
         backlog=4096,
-        timeout_keep_alive=75,
+        http=cast(Any, functools.partial(TimedProtocol, limits=limits)),
+        timeout_keep_alive=cast(Any, settings.idle_timeout_s),  # uvicorn's type is int, its timer takes any number
     )
     server = _Server(config)
 

@@ -59,6 +59,9 @@ class Keys:
     def reply(self, api: str) -> str:
         return f"{self.prefix}reply:{api}"
 
+    def wake(self, api: str) -> str:
+        return f"{self.prefix}wake:{api}"
+
     def cache(self, job: str) -> str:
         return f"{self.prefix}cache:{job}"
 

@@ -57,7 +57,7 @@ def up(settings: Settings) -> int:
         children += _workers("score", settings.scorers, env)
         children += _workers("execute", num_executors(settings), env)
         port = str(address.getsockname()[1])
-        children.append(Child("api", command("serve"), {**env, "PLAUDIT_PORT": port}, API, announces=True))
+        children.append(Child("api", command("serve"), {**env, "PLAUDIT_PORT": port}, API, announces=True, front=True))
 
         def on_exit(child: Child, pid: int, code: int) -> None:
             _remove_gauges(run, pid)
@@ -104,7 +104,7 @@ def _workers(kind: Literal["score", "execute"], count: int, env: dict[str, str])
     """One process each; their settings say that they are one, so that none of them supervises others."""
     setting, role = ("PLAUDIT_SCORERS", "scorer") if kind == "score" else ("PLAUDIT_EXECUTORS", "executor")
     single = {**env, setting: "1"}
-    return [Child(f"{role}-{n}", command("worker", kind), single, WORKERS) for n in range(1, count + 1)]
+    return [Child(f"{role}-{n}", command("worker", kind), single, WORKERS, announces=True) for n in range(1, count + 1)]
 
 
 def num_executors(settings: Settings) -> int:

@@ -27,7 +27,8 @@ class Child:
         argv: its command line.
         env: its environment.
         stage: stages start upwards and stop downwards, one after the other.
-        announces: its standard output carries the line that says the tree is ready.
+        announces: it prints a line when it is ready. Until then an exit that says why it cannot run ends the tree.
+        front: its ready line says that the tree is ready.
         probe: returns None once the child serves, and then the next one is started; else why it does not serve yet.
     """
 
@@ -36,6 +37,7 @@ class Child:
     env: Mapping[str, str]
     stage: int = 0
     announces: bool = False
+    front: bool = False
     probe: Callable[[], str | None] | None = None
 
 

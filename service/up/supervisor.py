@@ -23,8 +23,8 @@ from service.up.procfs import start_time
 log = logging.getLogger("plaudit.up")
 
 MIN_PAUSE_S, MAX_PAUSE_S = 0.2, 5.0  # before a child is restarted; doubled each time
-STEADY_S = 10.0  # a child that ran for so long can start
-MAX_FALSE_STARTS = 5  # exits in a row before a child ran for STEADY_S
+STEADY_S = 10.0  # a child that ran for so long can start, if it does not announce that it is ready
+MAX_FALSE_STARTS = 5  # exits in a row of a child that was never ready
 PROBE_S = 15.0
 REAPER_GRACE_S = 3.0  # how long children may take to end after the supervisor's own end
 MIN_STAGE_S = 2.0  # how long each stage may take to stop, however long the earlier ones took
@@ -40,7 +40,7 @@ class ManagedProcess:
     started_at: float = 0.0
     restart_at: float | None = None
     exits: int = 0  # in a row
-    proved: bool = False  # it was steady, or announced that it is ready
+    proved: bool = False  # it announced that it is ready; if it does not announce, it was steady
     line: bytes = b""  # of its standard output, not ended yet
 
 
@@ -106,7 +106,7 @@ class Supervisor:
         drain_s: how long they may take to stop, together, in seconds.
         folders: removed at the end, however the supervisor ends.
         keep_open: descriptors (locks) that are held until that is done.
-        on_ready: called once, with the line of the child that announces.
+        on_ready: called once, with the ready line of the front.
         on_exit: called with each child that exits, its pid and its exit code.
     """
 
@@ -174,8 +174,10 @@ class Supervisor:
             for managed in self.processes
             if managed.process and managed.process.stdout
         }
-        ready, _, _ = select.select([self._wake, *pipes], [], [], seconds)
-        for descriptor in ready:
+        poll = select.poll()  # `select` takes no descriptor beyond 1023
+        for descriptor in (self._wake, *pipes):
+            poll.register(descriptor, select.POLLIN)
+        for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000):
             if descriptor != self._wake:
                 self._read_output(pipes[descriptor])
                 continue
@@ -211,14 +213,13 @@ class Supervisor:
             self._restart_due()
 
     def _read_output(self, managed: ManagedProcess) -> None:
-        """Read what the announcing child printed; its ready line is passed on once, the rest goes to the logs."""
+        """Read what a child printed: the front's ready line is passed on once, the rest goes to the logs."""
         assert managed.process is not None
         assert managed.process.stdout is not None
         chunk = os.read(managed.process.stdout.fileno(), 65536)
         if not chunk:
             managed.process.stdout.close()
             managed.process.stdout = None
-            return
         *lines, managed.line = (managed.line + chunk).split(b"\n")
         for line in lines:
             try:
@@ -227,12 +228,23 @@ class Supervisor:
                 event = None
             if isinstance(event, dict) and event.get("event") == "ready":
                 managed.proved, managed.exits = True, 0
-                if self.on_ready is not None:
+                if managed.child.front and self.on_ready is not None:
                     self.on_ready(event)
                     self.on_ready = None
             else:
                 sys.stderr.buffer.write(line + b"\n")
                 sys.stderr.flush()
+
+    def _read_rest(self, managed: ManagedProcess) -> None:
+        """Read what a child that has exited left in its pipe, which a process beyond its group may hold open."""
+        assert managed.process is not None
+        if managed.process.stdout is not None:
+            os.set_blocking(managed.process.stdout.fileno(), False)
+        with contextlib.suppress(BlockingIOError):
+            while managed.process.stdout is not None:
+                self._read_output(managed)
+        if managed.process.stdout is not None:
+            managed.process.stdout.close()
 
     def _reap(self) -> None:
         """Collect the children that exited, kill what is left in their process groups, and act on each exit."""
@@ -242,8 +254,7 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(managed.process.pid, signal.SIGKILL)  # before `wait` frees the pid: it is still this group
             code, pid = managed.process.wait(), managed.process.pid
-            if managed.process.stdout is not None:
-                managed.process.stdout.close()
+            self._read_rest(managed)
             managed.process = None
             self.reaper.forget(pid)
             if self.on_exit is not None:
@@ -254,14 +265,14 @@ class Supervisor:
     def _handle_exit(self, managed: ManagedProcess, code: int) -> None:
         """A child exited unasked: restart it after a pause, or stop the tree."""
         ran_s = time.monotonic() - managed.started_at
-        if ran_s >= STEADY_S:
+        if ran_s >= STEADY_S and (managed.proved or not managed.child.announces):
             managed.proved, managed.exits = True, 0
         managed.exits += 1
         if not managed.proved and code in (EXIT_USAGE, EXIT_HOST):
             log.error("%s cannot run here (exit code %d, its message is above); stopping", managed.child.name, code)
             self.exit_code = code
         elif not managed.proved and managed.exits >= MAX_FALSE_STARTS:
-            log.error("%s exited %d times in a row before it was steady; stopping", managed.child.name, managed.exits)
+            log.error("%s exited %d times in a row and was never ready; stopping", managed.child.name, managed.exits)
             self.exit_code = EXIT_FAILED
         else:
             pause = min(MAX_PAUSE_S, MIN_PAUSE_S * 2 ** (managed.exits - 1))

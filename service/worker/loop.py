@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import signal
@@ -163,6 +164,7 @@ def run(runner: JobRunner, settings: Settings, stop: StopSignal, name: str | Non
     gc.freeze()  # what is loaded stays: the collector skips it while working, and at the end, where torch takes seconds
     with heartbeat:
         log.info("worker ready", extra={"worker": consumer.name, "kind": runner.kind})
+        announce_ready(consumer.name)
         while not stop.asked or runner.num_held:
             heartbeat.progress()
             leases: list[Lease] = []
@@ -181,6 +183,14 @@ def run(runner: JobRunner, settings: Settings, stop: StopSignal, name: str | Non
                 for lease in failed.values():
                     context.answer(lease, failure("internal", f"{type(error).__name__} in the worker"))
     log.info("worker stopped", extra={"worker": consumer.name})
+
+
+def announce_ready(worker: str) -> None:
+    """Print the line by which a supervisor or a script knows that this worker takes jobs."""
+    try:
+        print(json.dumps({"event": "ready", "worker": worker, "pid": os.getpid()}), flush=True)
+    except BrokenPipeError:
+        log.warning("standard output is closed; the ready line is not printed")
 
 
 def failure(code: str, detail: str, *, retryable: bool = True) -> Failed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 
 from plaudit.errors import HostLacks, UsageError
+from service import descriptors
 from service.queue.connections import connect, greet
 from service.settings import Settings
 from service.worker.loop import StopSignal, retry, run, worker_name
@@ -60,6 +61,7 @@ def _greeted(settings: Settings) -> str:
     """The URL of a Redis that has answered."""
     if settings.redis_url is None:
         raise UsageError("a worker needs --redis-url")
+    descriptors.raise_limit()
     greet(settings.redis_url, settings.redis_wait_s)
     return settings.redis_url
 

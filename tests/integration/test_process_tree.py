@@ -26,10 +26,12 @@ TREE = """
 import json, os, sys
 from pathlib import Path
 from service.up.process import Child
+from service.up import supervisor
 from service.up.supervisor import Supervisor
 plan = json.loads(sys.argv[1])
-children = [Child(c["name"], tuple(c["argv"]), dict(os.environ), c.get("stage", 0), c.get("announces", False))
-            for c in plan["children"]]
+supervisor.STEADY_S = plan.get("steady_s", supervisor.STEADY_S)
+children = [Child(c["name"], tuple(c["argv"]), dict(os.environ), c.get("stage", 0), c.get("announces", False),
+                  c.get("announces", False)) for c in plan["children"]]
 announce = lambda event: print(json.dumps({"event": "ready", "pid": os.getpid()}), flush=True)
 sys.exit(Supervisor(children, drain_s=plan.get("drain_s", 20), folders=[Path(plan["folder"])], on_ready=announce).run())
 """
@@ -81,8 +83,8 @@ class Tree:
         argv = [sys.executable, "-I", "-S", "-c", CHILD, told]
         self.plan["children"].append({"name": name, "argv": argv, "stage": stage, "announces": announces})
 
-    def command(self, name: str, shell: str) -> None:
-        self.plan["children"].append({"name": name, "argv": ["/bin/sh", "-c", shell]})
+    def command(self, name: str, shell: str, *, announces: bool = False) -> None:
+        self.plan["children"].append({"name": name, "argv": ["/bin/sh", "-c", shell], "announces": announces})
 
     def start(self) -> int:
         self.process = subprocess.Popen(
@@ -215,6 +217,52 @@ def test_a_child_that_cannot_run_here_ends_the_tree_with_its_exit_code(tree: Tre
     tree.start()
     assert tree.end()[0] == code
     assert not tree.folder.exists()
+
+
+@pytest.mark.parametrize("code", [2, 3])
+def test_a_child_that_was_never_ready_ends_the_tree_however_long_it_ran(tree: Tree, code: int) -> None:
+    tree.plan["steady_s"] = 0.2
+    tree.command("scorer", f"sleep 1; echo 'checkpoint refused' >&2; exit {code}", announces=True)
+    tree.start()
+    assert tree.process is not None
+    _, logs = tree.process.communicate(timeout=20)
+    assert tree.process.returncode == code
+    assert logs.count("checkpoint refused") == 1
+
+
+def test_a_child_that_was_ready_is_started_again_whatever_its_code(tree: Tree, tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    ready = json.dumps({"event": "ready"})
+    tree.command("scorer", f"echo x >> {starts}; echo '{ready}'; exit 3", announces=True)
+    pid = tree.start()
+    wait_for(lambda: starts.exists() and len(starts.read_text().split()) >= 3)
+    os.kill(pid, signal.SIGTERM)
+    assert tree.end()[0] == 0
+
+
+def test_a_child_that_crashes_before_it_is_ready_ends_the_tree_in_the_end(tree: Tree) -> None:
+    tree.plan["steady_s"] = 0.0
+    tree.command("scorer", "exit 1", announces=True)
+    tree.start()
+    assert tree.end()[0] == 1
+
+
+def test_a_checkpoint_refused_after_long_ends_the_tree(tree: Tree, tmp_path: Path) -> None:
+    """A real scorer, which is refused long after the time at which a child counts as steady."""
+    folder = checkpoint(tmp_path / "refused", golden="golden.jsonl")
+    row = {"prompt": "add", "completion": "a + b", "tokens": 1, "score": 99.0}
+    (folder / "golden.jsonl").write_text(json.dumps(row) + "\n")
+    tree.plan["steady_s"] = 0.2
+    with Broker() as broker:
+        argv = [sys.executable, "-P", "-m", "service.cli", "worker", "score", "--redis-url", broker.url]
+        argv += ["--scorers", "1", "--model", f"default={folder}"]
+        tree.plan["children"].append({"name": "scorer-1", "argv": argv, "announces": True})
+        tree.start()
+        assert tree.process is not None
+        _, logs = tree.process.communicate(timeout=90)
+    assert tree.process.returncode in (2, 3), logs
+    assert "golden" in logs
+    assert "restarting it" not in logs
 
 
 def test_a_child_that_never_gets_steady_ends_the_tree(tree: Tree) -> None:

@@ -15,7 +15,9 @@ import redis.asyncio
 
 from plaudit.errors import BrokerUnavailable, Conflict, NotFound, Overloaded, RevisionMoved
 from service.api.dispatch.request_context import RequestContext
-from service.api.stores.durable_requests import DurableRequests
+from service.api.dispatch.tasks import cancel_and_wait, repeat
+from service.api.stores.durable_requests import DurableRequests, Perform
+from service.api.stores.event_reader import EventReader
 from service.jobs import Failed, Job, JobState, Scored, ScoreTask, content_hash, encode
 from service.queue import connections, keys
 from service.queue.connections import connect, connect_async
@@ -50,6 +52,28 @@ async def make_queue(broker: Broker) -> AsyncIterator[Callable[[str], Queue]]:
         return Queue(clients[-1], "plaudit", channel)
 
     yield make
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.fixture
+async def make_requests(
+    make_queue: Callable[[str], Queue], broker: Broker
+) -> AsyncIterator[Callable[[str, Perform], DurableRequests]]:
+    """The durable requests of API processes, whose event readers run."""
+    clients: list[redis.asyncio.Redis] = []
+    loops: list[asyncio.Task[None]] = []
+
+    def make(owner: str, perform: Perform) -> DurableRequests:
+        clients.append(connect_async(broker.url, max_connections=1))
+        queue = make_queue(owner)
+        reader = EventReader(clients[-1], queue, owner)
+        steps = (("events", reader.receive, 0.0), ("owners", reader.check, 0.1))
+        loops.extend(asyncio.create_task(repeat(*step)) for step in steps)
+        return DurableRequests(queue, owner, 60, perform, reader)
+
+    yield make
+    await cancel_and_wait(loops)
     for client in clients:
         await client.aclose()
 
@@ -577,11 +601,14 @@ class Item:
         return {"value": self.value}
 
 
-async def test_a_request_that_breaks_our_own_code_ends_and_says_so(queue: Queue) -> None:
+MakeRequests = Callable[[str, Perform], DurableRequests]
+
+
+async def test_a_request_that_breaks_our_own_code_ends_and_says_so(make_requests: MakeRequests) -> None:
     async def broken(*_: Any) -> dict[str, Any]:
         raise RuntimeError("a bug")
 
-    requests = DurableRequests(queue, "api", 60, broken)
+    requests = make_requests("api", broken)
     await requests.start("r1", "/score", b"{}", "", now_ms() + 10_000, 1)
     entry = await asyncio.wait_for(requests.wait("r1", ""), 5)
     assert entry.state == "failed"
@@ -589,7 +616,7 @@ async def test_a_request_that_breaks_our_own_code_ends_and_says_so(queue: Queue)
     assert (entry.problem.code, entry.problem.status) == ("internal", 500)
 
 
-async def test_a_dead_owners_request_is_taken_up_by_whoever_asks(make_queue: Callable[[str], Queue]) -> None:
+async def test_a_dead_owners_request_is_taken_up_by_whoever_asks(make_requests: MakeRequests) -> None:
     gate = asyncio.Event()
 
     async def hang(*_: Any) -> dict[str, Any]:
@@ -600,7 +627,7 @@ async def test_a_dead_owners_request_is_taken_up_by_whoever_asks(make_queue: Cal
         context.report(0, Item(7))
         return {"route": route, "body": body.decode()}
 
-    dead, heir = DurableRequests(make_queue("a"), "a", 60, hang), DurableRequests(make_queue("b"), "b", 60, work)
+    dead, heir = make_requests("a", hang), make_requests("b", work)
     await dead.start("r1", "/score", b"{}", "tenant", now_ms() + 10_000, 1)
     await dead.close()
 
@@ -614,28 +641,28 @@ async def test_a_dead_owners_request_is_taken_up_by_whoever_asks(make_queue: Cal
         await heir.start("r1", "/score", b"{ }", "tenant", now_ms() + 10_000, 1)
 
 
-async def test_whoever_hears_the_end_has_heard_every_item(queue: Queue) -> None:
+async def test_whoever_hears_the_end_has_heard_every_item(make_requests: MakeRequests) -> None:
     async def work(route: str, body: bytes, context: RequestContext) -> dict[str, Any]:
         for at in range(40):
             context.report(at, Item(at))
             await asyncio.sleep(0.001)
         return {}
 
-    requests = DurableRequests(queue, "api", 60, work)
+    requests = make_requests("api", work)
     for round_ in range(5):
         await requests.start(f"r{round_}", "/score", b"{}", "", now_ms() + 10_000, 40)
         heard = [one.index async for status in requests.events(f"r{round_}", "", "0-0") for one in status.items]
         assert sorted(heard) == list(range(40))
 
 
-async def test_cancel_and_done_are_one_step(make_queue: Callable[[str], Queue]) -> None:
+async def test_cancel_and_done_are_one_step(make_requests: MakeRequests) -> None:
     gate = asyncio.Event()
 
     async def work(*_: Any) -> dict[str, Any]:
         await gate.wait()
         return {"status": "complete"}
 
-    owner, other = DurableRequests(make_queue("a"), "a", 60, work), DurableRequests(make_queue("b"), "b", 60, work)
+    owner, other = make_requests("a", work), make_requests("b", work)
     for at in range(40):
         gate.clear()
         name = f"{at:032x}"

@@ -137,7 +137,10 @@ def test_settings_in_compose_are_accepted_as_they_stand() -> None:
 
     for name in ("api", "scorer", "executor"):
         environ = {key: value or "" for key, value in SERVICES[name]["environment"].items()}
-        assert load(environ=environ).redis_url == "redis://redis:6379/0"
+        user, password = (
+            ("executor", "REDIS_EXECUTOR_PASSWORD") if name == "executor" else ("service", "REDIS_PASSWORD")
+        )
+        assert load(environ=environ).redis_url == f"redis://{user}:value-of-{password}@redis:6379/0"
 
 
 def test_the_executor_reaches_only_redis_and_prometheus() -> None:
@@ -199,7 +202,8 @@ def test_mounted_files_exist() -> None:
 @pytest.mark.parametrize("overlay", [[], ["deploy/compose.gpu.yml"]])
 def test_docker_compose_accepts_the_file(overlay: list[str]) -> None:
     files = [word for name in ("docker-compose.yml", *overlay) for word in ("-f", name)]
-    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PLAUDIT_API_KEY": "key", "GRAFANA_PASSWORD": "secret"}
+    chosen = ("PLAUDIT_API_KEY", "GRAFANA_PASSWORD", "REDIS_PASSWORD", "REDIS_EXECUTOR_PASSWORD")
+    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin"} | dict.fromkeys(chosen, "chosen")
     done = subprocess.run(
         [str(DOCKER_COMPOSE), *files, "config", "--quiet"],
         cwd=ROOT,
@@ -209,6 +213,33 @@ def test_docker_compose_accepts_the_file(overlay: list[str]) -> None:
         timeout=150,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- the users of Redis ----------------------------------------------------------------------------------------------
+
+USERS = {line.split()[1]: line.split()[2:] for line in (DEPLOY / "redis" / "users.acl").read_text().splitlines()}
+
+
+def test_every_command_of_an_executors_scripts_is_allowed() -> None:
+    from service.queue.keys import script
+
+    text = "\n".join(script(name) for name in ("lease", "finish", "announce"))
+    called = {name.lower() for name in re.findall(r"redis\.call\('(\w+)'", text)}
+    assert called
+    assert sorted(called - {word.removeprefix("+") for word in USERS["executor"]}) == []
+
+
+def test_pods_sign_in_as_the_user_that_compose_uses() -> None:
+    urls = {
+        name: entry["value"]
+        for name, spec in pod_specs()
+        for container in spec["containers"]
+        for entry in container.get("env", [])
+        if entry["name"] == "PLAUDIT_REDIS_URL"
+    }
+    users = {name: re.fullmatch(r"redis://(\w+):\$\(REDIS_PASSWORD\)@redis:6379/0", url) for name, url in urls.items()}
+    signed_in = {name.removeprefix("plaudit-"): match and match[1] for name, match in users.items()}
+    assert signed_in == {"api": "service", "scorer": "service", "executor": "executor"}
 
 
 # --- the executor's seccomp profile ----------------------------------------------------------------------------------

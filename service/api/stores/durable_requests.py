@@ -5,6 +5,7 @@
 - The body is there while the request runs; the items are there while it runs, and are in its answer afterwards.
   Answers are compressed. All of them together have a budget of bytes: a new request that does not fit is rejected.
 - An answer whose caller waits for it (`brief`) is kept for less long where memory is short, but for two minutes.
+- Who waits for a request waits for the process's one `EventReader`, which holds the only connection that blocks.
 - When the owner dies, the next process that is asked about the request takes it over and runs it again. All work is
   identified by its content, so running jobs are joined and finished ones are answered from the cache. An item that was
   sent before is then sent again.
@@ -31,7 +32,8 @@ from service import metrics
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.tasks import cancel_and_wait
 from service.api.error_handlers import problem_document
-from service.queue.keys import BLOCK_S, script
+from service.api.stores.event_reader import EventReader, Watched
+from service.queue.keys import script
 from service.queue.producer import Queue
 from service.queue.protocol import broker_errors, no_room, now_ms
 
@@ -39,10 +41,11 @@ log = logging.getLogger("plaudit.durable_requests")
 
 ALIVE_MS = 4000  # an owner without a heartbeat for so long is dead
 HEARTBEAT_S = ALIVE_MS / 8000
-START = "0-0"  # the cursor before the first item
 EVENTS_PER_READ = 1000
 KEEP_BRIEF_MS = 120_000  # longer than any client goes on retrying
 MAX_INLINE_BYTES = 256 * 1024  # of an answer that is compressed in the event loop; larger ones go to a thread
+START = "0-0"  # the cursor before the first item
+LONGEST_WAIT_S = 30.0  # after so long a waiter looks at its request, whatever the reader says
 
 Perform = Callable[[str, bytes, RequestContext], Awaitable[dict[str, Any]]]
 
@@ -106,10 +109,12 @@ class DurableRequests:
         owner: this process's name.
         keep_s: how long an ended request can be read, in seconds.
         perform: `perform(route, body, context)` answers a request.
+        reader: says when a request has new events.
     """
 
-    def __init__(self, queue: Queue, owner: str, keep_s: int, perform: Perform) -> None:
+    def __init__(self, queue: Queue, owner: str, keep_s: int, perform: Perform, reader: EventReader) -> None:
         self.queue = queue
+        self.reader = reader
         self.owner = owner
         self.keep_ms = keep_s * 1000
         self.perform = perform
@@ -127,14 +132,13 @@ class DurableRequests:
     def _events(self, request_id: str) -> str:
         return f"{self._key(request_id)}:events"
 
-    @property
-    def _alive(self) -> str:
-        return f"{self.queue.keys.prefix}api:{self.owner}"
+    def _alive_key(self, owner: str) -> str:
+        return f"{self.queue.keys.prefix}api:{owner}"
 
     async def heartbeat(self) -> None:
         """Announce that this process lives, and stop the requests that another process has cancelled."""
         with contextlib.suppress(BrokerUnavailable), broker_errors():
-            await self._announce(keys=[self._alive], args=[ALIVE_MS])
+            await self._announce(keys=[self._alive_key(self.owner)], args=[ALIVE_MS])
             tasks = dict(self._tasks)
             async with self.queue.client.pipeline(transaction=False) as pipe:
                 for request_id in tasks:
@@ -148,7 +152,7 @@ class DurableRequests:
         """Stop what is unfinished; the next process that is asked takes it over."""
         await cancel_and_wait(self._tasks.values())
         with contextlib.suppress(BrokerUnavailable, Overloaded), broker_errors():
-            await self.queue.client.delete(self._alive)
+            await self.queue.client.delete(self._alive_key(self.owner))
 
     async def start(
         self,
@@ -177,7 +181,7 @@ class DurableRequests:
             Overloaded: when the memory for answers is full.
         """
         with broker_errors():
-            await self._announce(keys=[self._alive], args=[ALIVE_MS])
+            await self._announce(keys=[self._alive_key(self.owner)], args=[ALIVE_MS])
             body_hash = hashlib.sha256(route.encode() + b"\0" + body).hexdigest()
             arguments = [
                 self.owner,
@@ -299,7 +303,7 @@ class DurableRequests:
         if durable.owner == self.owner:
             return
         with broker_errors():
-            if await self.queue.client.exists(f"{self.queue.keys.prefix}api:{durable.owner}"):
+            if await self.queue.client.exists(self._alive_key(durable.owner)):
                 return
         await self._take_over(request_id, durable.num_items)
 
@@ -334,7 +338,9 @@ class DurableRequests:
             if durable.state != "running":
                 return durable
             await self._adopt(request_id, durable)
-            cursor, _ = await self._read_events(request_id, cursor, BLOCK_S)
+            cursor, events = await self._read_events(request_id, cursor)
+            if not events:
+                await self._await_events(request_id, durable.owner, cursor, LONGEST_WAIT_S)
 
     async def status(self, request_id: str, tenant: str, cursor: str, wait_s: float) -> JobStatus:
         """What is new since `cursor`, waiting at most `wait_s` for something. Raises NotFound."""
@@ -344,16 +350,17 @@ class DurableRequests:
             durable = await self.read(request_id, tenant)
             if durable.state == "running":
                 await self._adopt(request_id, durable)
+            cursor, events = await self._read_events(request_id, cursor)
             left_s = until - clock()
-            block_s = min(BLOCK_S, left_s) if durable.state == "running" else 0.0
-            cursor, events = await self._read_events(request_id, cursor, max(0.0, block_s))
-            if events or left_s <= 0 or durable.state != "running":
+            if not events and durable.state == "running" and left_s > 0:
+                await self._await_events(request_id, durable.owner, cursor, min(left_s, LONGEST_WAIT_S))
+            else:
                 durable = await self.read(request_id, tenant)
                 last_items: list[JobEvent] = []
                 if durable.order:
                     cursor, last_items = durable.items_after(cursor)
                 elif durable.state != "running":  # it may have ended since the events were read
-                    cursor, last_events = await self._read_events(request_id, cursor, 0.0)
+                    cursor, last_events = await self._read_events(request_id, cursor)
                     events += last_events
                 items = [JobEvent.model_validate_json(fields[b"item"]) for fields in events if b"item" in fields]
                 items += last_items
@@ -385,11 +392,17 @@ class DurableRequests:
                 task.cancel()
         return await self.status(request_id, tenant, START, 0.0)
 
-    async def _read_events(self, request_id: str, cursor: str, block_s: float) -> tuple[str, list[dict[bytes, bytes]]]:
+    async def _await_events(self, request_id: str, owner: str, cursor: str, timeout_s: float) -> None:
+        """Wait for events of a running request. One that this process works on cannot lose its owner or its record."""
+        events = self._events(request_id)
+        if owner == self.owner:
+            watched = Watched(events)
+        else:
+            watched = Watched(events, self._key(request_id), self._alive_key(owner))
+        await self.reader.wait(watched, cursor, timeout_s)
+
+    async def _read_events(self, request_id: str, cursor: str) -> tuple[str, list[dict[bytes, bytes]]]:
         with broker_errors():
-            block = int(block_s * 1000) or None
-            streams = await self.queue.client.xread(
-                {self._events(request_id): cursor}, count=EVENTS_PER_READ, block=block
-            )
+            streams = await self.queue.client.xread({self._events(request_id): cursor}, count=EVENTS_PER_READ)
         events = [(event_id.decode(), fields) for _, entries in streams for event_id, fields in entries]
         return (events[-1][0] if events else cursor), [fields for _, fields in events]
