@@ -36,5 +36,5 @@ Keys, all under one prefix `{namespace}:`
   suite:{sha}             test suites
   workers, workers:info   live workers and their announcements
   request:{id}…, api:{id} asynchronous and idempotent requests, and their owners (service.api.stores.durable_requests)
-  score:{key}             cached scores (service.api.handlers.score_cache)
+  score:{key}             cached scores (service.queue.cached_scores)
 """
