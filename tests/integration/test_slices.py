@@ -50,7 +50,7 @@ def slices(large_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             with stack.client() as client:
                 return {model["name"] for model in client.get("/models").json()["models"]} >= {"default", "small"}
 
-        wait_for(served, 60, "the models to be served")
+        wait_for(served, 120, "the models to be served")
         yield stack
 
 
