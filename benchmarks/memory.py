@@ -119,7 +119,7 @@ def growth(folder: Path, batches: int) -> dict[str, Any]:
     settings = Settings(max_batch_tokens=2048, max_prompt_cache_bytes=8 * MIB)
     models = ModelManager(settings)
     models.add("default", *open_engine("default", str(folder), settings))
-    work, context, draw = ScoreRunner(models, settings), Context(), random.Random(0)
+    work, context, draw = ScoreRunner(models), Context(), random.Random(0)
     revision = next(iter(models["default"]))
     after: dict[int, int] = {}
     for at in range(1, batches + 1):

@@ -42,7 +42,7 @@ Keys, all under one prefix `{namespace}:`
   workers, workers:info   live workers and their announcements
   request:{id}…, api:{id} asynchronous and idempotent requests, and their owners (service.api.stores.durable_requests)
   wake:{api}              stream that wakes the event reader of an API process (service.api.stores.event_reader)
-  score:{key}             cached scores (service.api.handlers.score_cache)
+  score:{key}             cached scores (service.queue.cached_scores)
   replay:{…} replays…     what reproduces verdicts, and its sizes (service.api.handlers.replays)
   budgets                 hash of the most bytes per family of keys (service.queue.memory)
   bytes:{family}          hash of the bytes of a family, by when they expire

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ import msgspec
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from service.jobs import Failed, JobState, Kind, Lane, Reply, Task, decode_task, encode
+from service.jobs import LANES, Failed, JobState, Kind, Lane, Reply, Task, decode_task, encode
 from service.queue.keys import BLOCK_S, GROUP, Keys, kind_of_queue, script
 from service.queue.protocol import KEEP_REPLY_MS, count_finished_job, now_ms
 
@@ -113,14 +113,17 @@ class Consumer:
         # highest lane first, over all queues
         lanes = [self.keys.streams(queue) for queue in self.queues]
         self._streams = [streams[lane] for lane in range(3) for streams in lanes]
-        self._queue_of = {stream: queue for queue in self.queues for stream in self.keys.streams(queue)}
+        self._line_of: dict[str, tuple[str, Lane]] = {
+            self.keys.stream(queue, lane): (queue, lane) for queue in self.queues for lane in LANES
+        }
         self._lease = client.register_script(script("lease", spare=True))  # finishing jobs frees memory
+        self._held = client.register_script(script("held"))
         self._finish = client.register_script(script("finish"))
         self._finish_spare = client.register_script(script("finish", spare=True))
         self._sweep = client.register_script(script("sweep", spare=True))
         self._in_hand: dict[str, Lease] = {}
         self._lock = threading.Lock()
-        self._reclaimed_at = 0.0
+        self._reclaimed_at = dict.fromkeys(self._streams, 0.0)
         self._idle = False  # the last read found nothing
         self._cursors = dict.fromkeys(self._streams, "0-0")  # how far each stream was searched
 
@@ -132,7 +135,9 @@ class Consumer:
                 if "BUSYGROUP" not in str(error):
                     raise
 
-    def take(self, limit: int, block_s: float = BLOCK_S) -> list[Lease]:
+    def take(
+        self, limit: int, block_s: float = BLOCK_S, *, takes: Callable[[str, Lane], bool] = lambda queue, lane: True
+    ) -> list[Lease]:
         """Up to `limit` jobs: those of crashed workers first, then by lane. Waits for the first if there is none.
 
         Jobs past their deadline end here as `timeout_queue`, poisoned ones as `infra_error`.
@@ -140,15 +145,19 @@ class Consumer:
         Args:
             limit: most jobs to lease.
             block_s: how long to wait for the first, in seconds; 0: not at all.
+            takes: whether jobs of this queue and lane are taken now.
         """
+        streams = [stream for stream in self._streams if takes(*self._line_of[stream])]
+        if not streams:
+            return []
         with self._lock:
             held = set(self._in_hand)
         try:
-            leases = self._reclaim(limit)
+            leases = self._reclaim(streams, limit)
             if len(leases) < limit and not (self._idle and block_s > 0):
-                leases += self._admit([], limit - len(leases))
+                leases += self._admit([], streams, limit - len(leases))
             if not leases and block_s > 0:
-                leases = self._await(block_s)
+                leases = self._await(streams, block_s)
         except (RedisError, OSError, MemoryError) as error:
             with self._lock:  # jobs leased in this call will not be returned: their leases must run out
                 for key in self._in_hand.keys() - held:
@@ -160,21 +169,22 @@ class Consumer:
         self._idle = not leases
         return leases
 
-    def _await(self, block_s: float) -> list[Lease]:
+    def _await(self, streams: list[str], block_s: float) -> list[Lease]:
         """The first job to arrive, of any lane; one per lane if several lanes get work at the same moment."""
         block = max(1, int(min(block_s, BLOCK_S) * 1000))
-        found = self.client.xreadgroup(GROUP, self.name, dict.fromkeys(self._streams, ">"), count=1, block=block)
+        found = self.client.xreadgroup(GROUP, self.name, dict.fromkeys(streams, ">"), count=1, block=block)
         return self._admit([(stream.decode(), entry.decode()) for stream, entries in found for entry, _ in entries])
 
-    def _reclaim(self, limit: int) -> list[Lease]:
+    def _reclaim(self, streams: list[str], limit: int) -> list[Lease]:
         """Entries whose worker has not renewed them for longer than a lease."""
-        if time.monotonic() - self._reclaimed_at < self.lease_ms / 4000:
-            return []
-        self._reclaimed_at = time.monotonic()
+        now = time.monotonic()
         taken: list[Lease] = []
-        for stream in self._streams:
+        for stream in streams:
             if len(taken) >= limit:
                 break
+            if now - self._reclaimed_at[stream] < self.lease_ms / 4000:
+                continue
+            self._reclaimed_at[stream] = now
             answer = self.client.xautoclaim(
                 stream, GROUP, self.name, self.lease_ms, self._cursors[stream], count=limit - len(taken)
             )
@@ -185,13 +195,16 @@ class Consumer:
             taken += self._admit(entries)
         return taken
 
-    def _admit(self, entries: list[tuple[str, str]], num_new: int = 0) -> list[Lease]:
-        """Lease these entries (stream, entry) and at most `num_new` new ones; end those that should not begin."""
+    def _admit(self, entries: list[tuple[str, str]], streams: Sequence[str] = (), num_new: int = 0) -> list[Lease]:
+        """Lease these entries (stream, entry) and at most `num_new` new ones of these streams.
+
+        Those that should not begin end here.
+        """
         if not entries and not num_new:
             return []
         words = [word for entry in entries for word in entry]
         answers = self._lease(
-            keys=self._streams if num_new else [],
+            keys=streams if num_new else [],
             args=[self.keys.prefix, self.name, GROUP, num_new, *words],
         )
         leases = []
@@ -200,7 +213,7 @@ class Consumer:
             lease = Lease(
                 job.decode(),
                 entry.decode(),
-                self._queue_of[stream],
+                self._line_of[stream][0],
                 stream,
                 _readable(task),
                 int(deadline),
@@ -275,6 +288,18 @@ class Consumer:
             for lease in leases
             if not self.client.xclaim(lease.stream, GROUP, self.name, 0, [lease.entry], justid=True)
         ]
+
+    def deadlines(self, leases: Sequence[Lease]) -> list[int | None]:
+        """The deadline of each job in Unix time, which a later waiter may have moved; None: the job has ended."""
+        words = [word for lease in leases for word in (lease.id, lease.entry)]
+        return [deadline or None for deadline in self._held(keys=[], args=[self.keys.prefix, *words])]
+
+    def remember(self, frames: Mapping[str, bytes]) -> None:
+        """Store frames under their keys for as long as a reply, unless something is stored there."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for key, frame in frames.items():
+                pipe.set(key, frame, px=KEEP_REPLY_MS, nx=True)
+            pipe.execute()
 
     def suite(self, sha256: str) -> bytes | None:
         """The frame of a stored test suite; None if it has expired."""

@@ -340,6 +340,12 @@ class Queue:
             raise RevisionMoved(f"queue {queue} is at {admitted.decode()}, and this is of {tag}")
         return [mine if mine is not None else theirs for mine, theirs in zip(own, stored, strict=True)]
 
+    async def stored(self, keys: Sequence[str]) -> list[bytes | None]:
+        """What is stored under each key, whoever stored it."""
+        with broker_errors():
+            frames: list[bytes | None] = await self.client.mget(keys)
+        return frames
+
     async def _store(self) -> None:
         while self._fresh:
             await asyncio.sleep(REMEMBER_S)

@@ -2,9 +2,10 @@
 
 - Groups (one prompt, its completions) wait by lane, then by arrival.
 - `schedule` fills a batch up to a token budget and never waits for more: what is there when the model is free runs.
-- Whole groups go first when they fit. A group larger than the budget runs in slices, so nothing starves. A batch
-  exceeds the budget only for a single sequence that alone is longer.
-- A group whose deadline passed before its first slice is returned as expired.
+- Whole groups go first when they fit. A group larger than the budget runs in slices. A batch exceeds the budget only
+  for a single sequence that alone is longer.
+- Between two slices of a group a higher lane goes first, and a group that is late or that nobody waits for is removed,
+  with the scores that it has.
 
 Groups of one prompt are scored together, whichever requests they came in. When a group is taken, waiting groups of the
 same prompt are taken with it as far as they fit whole. The prompt is counted once for all of them, or not at all if the
@@ -115,30 +116,34 @@ class Scheduler(Generic[S]):
         return len(self._waiting)
 
     @property
-    def waiting_tokens(self) -> int:
-        """Tokens left to compute if each prompt is computed once."""
-        prompts = {group.prompt for group in self._waiting} if self._sharing else set()
+    def first_lane(self) -> int:
+        """The lane of the next batch. Only while something waits."""
+        return self._waiting[0].lane
+
+    def waiting_tokens(self, lane: int) -> int:
+        """Tokens left to compute of this lane and the higher ones, if each prompt is computed once."""
+        groups = [group for group in self._waiting if group.lane <= lane]
+        prompts = {group.prompt for group in groups} if self._sharing else set()
         return sum(self._cost(prompt) for prompt in prompts) + sum(
-            self._own_tokens(group, index)
-            for group in self._waiting
-            for index in range(group.scheduled, len(group.sequences))
+            self._own_tokens(group, index) for group in groups for index in range(group.scheduled, len(group.sequences))
         )
 
     def add(self, group: SequenceGroup[S]) -> None:
         """Queue a group behind those of its lane. Raises `ValueError` for a group without sequences."""
         if not group.sequences:
             raise ValueError(f"group {group.key} has no sequences")
-        index = next(
-            (i for i, other in enumerate(self._waiting) if other.lane > group.lane and not other.scheduled),
-            len(self._waiting),
-        )
+        index = next((i for i, other in enumerate(self._waiting) if other.lane > group.lane), len(self._waiting))
         self._waiting.insert(index, group)
 
     def drop_expired(self, now_ms: int) -> list[SequenceGroup[S]]:
-        """Remove and return the groups whose deadline has passed and of which nothing has run yet."""
-        expired = [group for group in self._waiting if group.deadline_ms < now_ms and not group.scheduled]
+        """Remove and return the groups whose deadline has passed. Not between `schedule` and `finish`."""
+        expired = [group for group in self._waiting if group.deadline_ms < now_ms]
         self._remove(expired)
         return expired
+
+    def drop(self, group: SequenceGroup[S]) -> None:
+        """Remove a group, whatever has run of it. Not between `schedule` and `finish`."""
+        self._remove([group])
 
     def schedule(self) -> ScheduledBatch[S]:
         """The next batch; empty if nothing waits. Its groups stay queued until `finish` has all their scores."""

@@ -19,7 +19,7 @@ from sandbox.packages import packages
 from sandbox.sandbox import Sandbox
 from sandbox.types import Program, Report, Stop, Suite
 from service import metrics
-from service.jobs import Executed, ExecuteTask, Failed, JobState, Kind, decode_suite, encode, execute_job_id
+from service.jobs import Executed, ExecuteTask, Failed, JobState, Kind, Lane, decode_suite, encode, execute_job_id
 from service.queue.consumer import Lease
 from service.queue.keys import EXECUTE_QUEUE
 from service.queue.protocol import now_ms
@@ -76,6 +76,9 @@ class ExecuteRunner:
 
     def capacity(self) -> int:
         return 1
+
+    def takes(self, queue: str, lane: Lane) -> bool:
+        return True
 
     def step(self, leases: list[Lease], context: WorkerContext) -> None:
         for lease in leases:

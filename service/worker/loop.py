@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import Any, Protocol
@@ -25,7 +25,8 @@ from redis.exceptions import ClusterDownError, ReadOnlyError, RedisError, Respon
 
 from plaudit.errors import UsageError
 from service import metrics
-from service.jobs import Executed, Failed, JobState, Kind, Scored, encode
+from service.jobs import Executed, Failed, JobState, Kind, Lane, Scored, ScoreTask, encode
+from service.queue.cached_scores import CachedScore, cached_score_keys
 from service.queue.connections import connect
 from service.queue.consumer import Consumer, FinishedJob, Lease
 from service.queue.heartbeat import Heartbeat
@@ -100,6 +101,24 @@ class WorkerContext:
         """Stop working on a job that has ended elsewhere."""
         self._consumer.drop(lease)
 
+    def deadlines(self, leases: Sequence[Lease]) -> list[int | None]:
+        """The deadline of each job, Unix ms; None: it has ended. As it was leased if Redis does not answer."""
+        try:
+            return self._consumer.deadlines(leases)
+        except (RedisError, OSError) as error:
+            log.warning("queue does not tell who waits: %s", error)
+            return [lease.deadline_ms for lease in leases]
+
+    def cache_scores(self, task: ScoreTask, scores: Mapping[str, CachedScore]) -> None:
+        """Store scores of a task by completion, for whoever asks for them next; what Redis rejects is lost."""
+        texts = list(scores)
+        keys = cached_score_keys(self._consumer.keys, task.revision, task.prompt, task.on_overflow, texts)
+        frames = {key: encode(scores[text]) for key, text in zip(keys, texts, strict=True)}
+        try:
+            self._consumer.remember(frames)
+        except (RedisError, OSError) as error:
+            log.warning("%d scores are not cached: %s", len(frames), error)
+
     def suite(self, sha256: str) -> bytes | None:
         """The frame of a stored test suite; None if it has expired."""
         frame: bytes | None = retry(lambda: self._consumer.suite(sha256), self._stop)
@@ -116,6 +135,9 @@ class JobRunner(Protocol):
 
     def capacity(self) -> int:
         """How many more jobs it takes now."""
+
+    def takes(self, queue: str, lane: Lane) -> bool:
+        """Whether jobs of this queue and lane are among them."""
 
     def step(self, leases: list[Lease], context: WorkerContext) -> None:
         """Work on new leases and on those that it still holds."""
@@ -170,7 +192,7 @@ def run(runner: JobRunner, settings: Settings, stop: StopSignal, name: str | Non
             leases: list[Lease] = []
             try:
                 if not stop.asked and (capacity := runner.capacity()) > 0:
-                    leases = consumer.take(capacity, block_s=0.0 if runner.num_held else 0.5)
+                    leases = consumer.take(capacity, block_s=0.0 if runner.num_held else 0.5, takes=runner.takes)
             except (RedisError, OSError, MemoryError) as error:
                 log.warning("no jobs taken: %s: %s", type(error).__name__, error)
                 stop.sleep(0.25)

@@ -29,7 +29,7 @@ def run_score(settings: Settings) -> int:
     registry = ModelRegistry(connect(redis_url), settings.namespace, name)
     active = register_models(settings, registry, lambda call: retry(call, stop), stop)
     if not stop.asked:
-        run(ScoreRunner(ModelManager.open(settings, active, registry), settings), settings, stop, name)
+        run(ScoreRunner(ModelManager.open(settings, active, registry)), settings, stop, name)
     return 0
 
 

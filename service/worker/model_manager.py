@@ -27,6 +27,8 @@ from plaudit.errors import HostLacks, PlauditError
 from service import metrics
 from service.queue.activation import ActivationReport, ActivationRequest, ActiveRevision, ModelRegistry, ModelState
 from service.scoring import checkpoint
+from service.scoring.batch_budget import MAX_BATCH_S, BatchBudget
+from service.scoring.device import CPU, device_of
 from service.scoring.encoder import Encoded
 from service.scoring.engine import Engine
 from service.scoring.factory import open_engine
@@ -43,11 +45,19 @@ REGISTER_EVERY_S = 1.0
 
 @dataclass(slots=True)
 class LoadedModel:
-    """One loaded revision, and what waits for it. `info`: its announcement."""
+    """One loaded revision, and what waits for it.
+
+    Attributes:
+        budget: of its batches.
+        info: its announcement.
+        used_s: computing time that counts when models take turns.
+    """
 
     engine: Engine
     scheduler: Scheduler[Encoded]
+    budget: BatchBudget
     info: dict[str, Any]
+    used_s: float = 0.0
     replaced_at: float | None = None  # by time.monotonic; None: active, or about to be
 
 
@@ -127,7 +137,9 @@ class ModelManager:
     def add(self, name: str, engine: Engine, parity: Parity) -> None:
         """Serve a loaded and checked model beside those of its name; the first of a name is the active one."""
         self._active.setdefault(name, ActiveRevision(engine.revision, "", engine.revision))
-        loaded = LoadedModel(engine, self._new_scheduler(engine), _describe(name, engine, parity))
+        on_cpu = self._settings.engine == "transformers" and device_of(self._settings.device) == CPU
+        budget = BatchBudget(self._settings.max_batch_tokens, MAX_BATCH_S if on_cpu else None)
+        loaded = LoadedModel(engine, self._new_scheduler(engine, budget), budget, _describe(name, engine, parity))
         self._loaded.setdefault(name, {})[engine.revision] = loaded
         self._update_info()
 
@@ -146,7 +158,7 @@ class ModelManager:
     def reset(self) -> None:
         """Drop everything that waits."""
         for _, loaded in self:
-            loaded.scheduler = self._new_scheduler(loaded.engine)
+            loaded.scheduler = self._new_scheduler(loaded.engine, loaded.budget)
 
     def sync(self) -> None:
         """Follow the activations: load what is requested, switch to what is active, release what has drained.
@@ -255,9 +267,9 @@ class ModelManager:
 
     # --- small things ------------------------------------------------------------------------------------------------
 
-    def _new_scheduler(self, engine: Engine) -> Scheduler[Encoded]:
+    def _new_scheduler(self, engine: Engine, budget: BatchBudget) -> Scheduler[Encoded]:
         return Scheduler[Encoded](
-            self._settings.max_batch_tokens,
+            budget.tokens,
             sharing=engine.prefix_sharing_disabled_reason is None,
             is_cached=engine.prompts.__contains__,
         )

@@ -12,21 +12,21 @@ from typing import Any
 
 from plaudit.errors import Invalid, RevisionMoved, TooLong
 from service import metrics
-from service.jobs import LANES, Failed, JobState, Kind, Scored, ScoreTask, encode, score_job_id
+from service.jobs import LANES, Failed, JobState, Kind, Lane, Scored, ScoreTask, encode, score_job_id
+from service.queue.cached_scores import CachedScore
 from service.queue.consumer import FinishedJob, Lease
 from service.queue.keys import queue_of_model
 from service.queue.protocol import KEEP_REPLY_MS, now_ms
 from service.scoring.encoder import Encoded
 from service.scoring.fault_isolation import Outcome, score_apart
 from service.scoring.process_rewards import StepScores
-from service.scoring.scheduler import ScheduledBatch, Scheduler, Score, ScoreFailure, SequenceGroup
-from service.settings import Settings
+from service.scoring.scheduler import ScheduledBatch, Score, ScoreFailure, SequenceGroup, Slice
 from service.worker.loop import WorkerContext, failure
 from service.worker.model_manager import LoadedModel, ModelManager
 
 log = logging.getLogger("plaudit.score")
 
-MAX_HELD_BATCHES = 2  # how many batches are encoded ahead; no other worker can take what is held here
+MAX_HELD_BATCHES = 2  # how many batches of a lane are encoded ahead; no other worker can take what is held here
 MAX_ENCODING = 64  # jobs that are being encoded
 
 
@@ -34,7 +34,7 @@ EncodedGroup = list[Encoded | TooLong]
 
 
 class PendingGroup:
-    """A leased group between encoding and its last score."""
+    """A leased group between encoding and its last score. `group`: those of its sequences that are not too long."""
 
     def __init__(self, lease: Lease, encoded: EncodedGroup, loaded: LoadedModel, started_ms: int) -> None:
         self.lease = lease
@@ -42,23 +42,38 @@ class PendingGroup:
         self.loaded = loaded
         self.started_ms = started_ms
         self.compute_ms = 0.0
+        sequences = [sequence for sequence in encoded if isinstance(sequence, Encoded)]
+        lane = LANES.index(lease.lane)
+        self.group = SequenceGroup(lease.key, sequences, lane, lease.deadline_ms, alone=lease.deliveries > 1)
+
+    @property
+    def task(self) -> ScoreTask:
+        assert isinstance(self.lease.task, ScoreTask)
+        return self.lease.task
 
 
 class ScoreRunner:
-    """One queue per model. A step computes one batch per loaded revision, so models take turns."""
+    """One queue per model. A step computes one batch; what waits elsewhere is looked at between two of them.
+
+    - Jobs that have ended elsewhere (nobody waits for them) and those that are late are dropped, whatever has run of
+      them. The scores of their finished slices are cached by then.
+    - A lane is read while less than two batches of it and the higher ones wait, so a higher lane is always read.
+    - The highest lane goes first; models with work in it take turns by computing time.
+    """
 
     kind: Kind = "score"
-    stuck_after_s = 600.0  # a batch is bounded in tokens
+    stuck_after_s = 600.0  # a batch is bounded in tokens, and on a CPU in time
 
-    def __init__(self, models: ModelManager, settings: Settings) -> None:
+    def __init__(self, models: ModelManager) -> None:
         self.models = models
         for tokens in ("computed", "padding", "shared"):
             metrics.score_tokens.labels(tokens)  # present from the first scrape on; padding stays 0, there is none
-        self.max_batch_tokens = settings.max_batch_tokens
         self.pending: dict[str, PendingGroup] = {}
         self.encoding: deque[tuple[Lease, LoadedModel, int, Future[EncodedGroup]]] = deque()  # during a batch
         self.encoders = ThreadPoolExecutor(1, "encoder")
-        self.queues = [queue_of_model(name) for name in models.names]
+        self.model_of = {queue_of_model(name): name for name in models.names}
+        self.queues = list(self.model_of)
+        self.turn_began_s = 0.0  # the `used_s` of the last model that had its turn, before it
         self.info = models.info
 
     @property
@@ -73,31 +88,60 @@ class ScoreRunner:
         return leases
 
     def on_cancelled(self, lease: Lease) -> None:
-        """Nothing: other groups need the batch, and the answer is dropped because the job has ended."""
+        """Nothing: the working thread asks by itself, between two batches."""
 
     def capacity(self) -> int:
         self.models.sync()
-        waiting = sum(loaded.scheduler.waiting_tokens for _, loaded in self.models)
-        return MAX_ENCODING - len(self.encoding) if waiting < MAX_HELD_BATCHES * self.max_batch_tokens else 0
+        return MAX_ENCODING - len(self.encoding)
+
+    def takes(self, queue: str, lane: Lane) -> bool:
+        return all(
+            loaded.scheduler.waiting_tokens(LANES.index(lane)) < MAX_HELD_BATCHES * loaded.budget.tokens
+            for loaded in self.models[self.model_of[queue]].values()
+        )
 
     def step(self, leases: list[Lease], context: WorkerContext) -> None:
-        """Compute one batch per loaded revision.
+        """Compute one batch.
 
-        While it is computed the new leases are encoded for the next step. If there is nothing to compute they are
-        encoded first.
+        While it is computed the new leases are encoded for the next step. Those of a higher lane than what waits, and
+        all if nothing waits, are encoded first.
         """
-        while self.encoding:
+        self._drop_ended(context)
+        next_lane = min((loaded.scheduler.first_lane for _, loaded in self._waiting()), default=len(LANES))
+        for lease in leases:
+            self._encode(lease, context, later=LANES.index(lease.lane) >= next_lane)
+        self._end_expired(context)
+        waiting = self._waiting()
+        if waiting:
+            name, loaded = min(waiting, key=lambda item: (item[1].scheduler.first_lane, item[1].used_s))
+            self._compute(name, loaded, loaded.scheduler.schedule(), context)
+        while self.encoding and (self.encoding[0][-1].done() or not self._waiting()):
             lease, loaded, started_ms, encoded = self.encoding[0]
             self._schedule(lease, loaded, started_ms, encoded.result, context)
             self.encoding.popleft()
-        busy = any(len(loaded.scheduler) for _, loaded in self.models)
-        for lease in leases:
-            self._encode(lease, context, later=busy)
-        for name, loaded in self.models:
-            self._end_expired(loaded.scheduler, context)
-            batch = loaded.scheduler.schedule()
-            if batch.slices:
-                self._compute(name, loaded, batch, context)
+
+    def _waiting(self) -> list[tuple[str, LoadedModel]]:
+        return [(name, loaded) for name, loaded in self.models if len(loaded.scheduler)]
+
+    def _drop_ended(self, context: WorkerContext) -> None:
+        """Drop the jobs that have ended elsewhere, and learn which deadlines a later waiter has moved."""
+        leases = [*(pending.lease for pending in self.pending.values()), *(lease for lease, *_ in self.encoding)]
+        if not leases:
+            return
+        ended = set()
+        for lease, deadline_ms in zip(leases, context.deadlines(leases), strict=True):
+            pending = self.pending.get(lease.key)
+            if deadline_ms is None:
+                log.info("job dropped: nobody waits for it", extra={"job": lease.id})
+                ended.add(lease.key)
+                context.drop(lease)
+                if pending is not None:
+                    pending.loaded.scheduler.drop(self.pending.pop(lease.key).group)
+            elif pending is not None:
+                pending.group.deadline_ms = deadline_ms
+        for entry in [entry for entry in self.encoding if entry[0].key in ended]:
+            entry[-1].cancel()
+            self.encoding.remove(entry)
 
     def _encode(self, lease: Lease, context: WorkerContext, *, later: bool) -> None:
         task = lease.task
@@ -134,37 +178,53 @@ class ScoreRunner:
             context.answer(lease, Failed(JobState.INVALID, error.code, error.detail, False), started_ms=started_ms)
             return
         pending = PendingGroup(lease, encoded, loaded, started_ms)
-        sequences = [sequence for sequence in encoded if isinstance(sequence, Encoded)]
-        if not sequences:
-            context.answer_all([_finished(pending, [])])
+        if not pending.group.sequences:
+            context.answer_all([_finished(pending)])
             return
+        self._join_turns(loaded)
         self.pending[lease.key] = pending
-        lane = LANES.index(lease.lane)
-        group = SequenceGroup(lease.key, sequences, lane, lease.deadline_ms, alone=lease.deliveries > 1)
-        loaded.scheduler.add(group)
+        loaded.scheduler.add(pending.group)
 
-    def _end_expired(self, scheduler: Scheduler[Encoded], context: WorkerContext) -> None:
-        for group in scheduler.drop_expired(now_ms()):
-            pending = self.pending.pop(group.key)
-            body = Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True)
-            context.answer(pending.lease, body, started_ms=pending.started_ms)
+    def _join_turns(self, loaded: LoadedModel) -> None:
+        """A model that had nothing to do has saved up nothing: it begins where the others are."""
+        if len(loaded.scheduler):
+            return
+        others = [other.used_s for _, other in self._waiting()]
+        if others:
+            loaded.used_s = max(loaded.used_s, min(self.turn_began_s, *others))
+        else:
+            for _, other in self.models:
+                other.used_s = 0.0
+
+    def _end_expired(self, context: WorkerContext) -> None:
+        for _, loaded in self.models:
+            for group in loaded.scheduler.drop_expired(now_ms()):
+                pending = self.pending.pop(group.key)
+                body = Failed(JobState.TIMEOUT, "deadline", "not done by the deadline", True)
+                context.answer(pending.lease, body, started_ms=pending.started_ms)
 
     def _compute(self, name: str, loaded: LoadedModel, batch: ScheduledBatch[Encoded], context: WorkerContext) -> None:
-        engine, scheduler = loaded.engine, loaded.scheduler
+        engine, scheduler, budget = loaded.engine, loaded.scheduler, loaded.budget
         before = _counters(loaded)
         began = time.perf_counter()
         outcome = score_apart(engine.score, batch.sequences)
-        elapsed_ms = (time.perf_counter() - began) * 1000
+        elapsed_s = time.perf_counter() - began
+        self.turn_began_s = loaded.used_s
+        loaded.used_s += elapsed_s
+        budget.took(batch.tokens, elapsed_s)
         if outcome.halvings:
-            scheduler.max_batch_tokens = max(1, min(scheduler.max_batch_tokens, batch.tokens >> outcome.halvings))
-            log.warning(
-                "out of memory",
-                extra={"model": name, "tokens": batch.tokens, "max_batch_tokens": scheduler.max_batch_tokens},
-            )
+            budget.ran_out_of_memory(batch.tokens, outcome.halvings)
+            extra = {"model": name, "tokens": batch.tokens, "max_batch_tokens": budget.tokens}
+            log.warning("out of memory", extra=extra)
+        scheduler.max_batch_tokens = budget.tokens
         for piece in batch.slices:
-            self.pending[piece.group.key].compute_ms += elapsed_ms
+            self.pending[piece.group.key].compute_ms += elapsed_s * 1000
         done = scheduler.finish(batch, outcome.scores)
-        context.answer_all([_finished(self.pending.pop(group.key), group.scores) for group in done])
+        context.answer_all([_finished(self.pending.pop(group.key)) for group in done])
+        for piece in batch.slices:
+            if not piece.group.done:
+                pending = self.pending[piece.group.key]
+                context.cache_scores(pending.task, _scores_of_slice(pending, piece))
         self._count(name, loaded, batch, outcome, before)  # after the answers, which clients wait for
 
     def _count(
@@ -194,17 +254,43 @@ def _counters(loaded: LoadedModel) -> tuple[int, int, int, int]:
     return engine.num_computed, engine.num_shared, engine.prompts.hits, engine.prompts.misses
 
 
-def _finished(pending: PendingGroup, scores: list[Score]) -> FinishedJob:
-    """The result of a group, from the scores of those of its sequences that were not too long."""
+def _scores_of_slice(pending: PendingGroup, piece: Slice[Encoded]) -> dict[str, CachedScore]:
+    """The scores of a slice by completion, as they are cached."""
+    texts = [
+        text
+        for text, sequence in zip(pending.task.completions, pending.encoded, strict=True)
+        if isinstance(sequence, Encoded)
+    ]
+    scores = {}
+    for index in range(piece.start, piece.stop):
+        sequence, score = piece.group.sequences[index], piece.group.scores[index]
+        if isinstance(score, float):
+            scores[texts[index]] = CachedScore(
+                float(score),
+                len(sequence.ids),
+                sequence.truncated,
+                pending.loaded.engine.pass_probability(float(score)),
+                _steps(score),
+            )
+    return scores
+
+
+def _steps(score: object) -> list[float] | None:
+    return list(score.steps) if isinstance(score, StepScores) else None
+
+
+def _finished(pending: PendingGroup) -> FinishedJob:
+    """The result of a group that is done."""
+    scores = pending.group.scores
     server_error = next((score for score in scores if isinstance(score, ScoreFailure) and score.is_server_error), None)
     if server_error is not None:
         body = failure(server_error.code, server_error.detail)
         return FinishedJob(pending.lease, body, 0, pending.compute_ms, pending.started_ms)
-    task = pending.lease.task
-    assert isinstance(task, ScoreTask)
     engine = pending.loaded.engine
     remaining = iter(scores)
-    ends = [sequence if isinstance(sequence, TooLong) else next(remaining) for sequence in pending.encoded]
+    ends: list[Score | TooLong] = [
+        sequence if isinstance(sequence, TooLong) else next(remaining) for sequence in pending.encoded
+    ]
     values = [float(end) if isinstance(end, float) else None for end in ends]
     scored = Scored(
         revision=engine.revision,
@@ -215,10 +301,10 @@ def _finished(pending: PendingGroup, scores: list[Score]) -> FinishedJob:
         truncated=[isinstance(sequence, Encoded) and sequence.truncated for sequence in pending.encoded],
         problems=[None if isinstance(end, float) else f"{end.code}: {end.detail}" for end in ends],
         pass_probabilities=[None if value is None else engine.pass_probability(value) for value in values],
-        steps=[list(end.steps) if isinstance(end, StepScores) else None for end in ends],
+        steps=[_steps(end) for end in ends],
     )
     # A client that asks again before the API has cached these scores gets them from the queue.
-    complete = score_job_id(encode(task)) == pending.lease.id and None not in values
+    complete = score_job_id(encode(pending.task)) == pending.lease.id and None not in values
     cache_ms = KEEP_REPLY_MS if complete else 0
     return FinishedJob(pending.lease, scored, cache_ms, pending.compute_ms, pending.started_ms)
 

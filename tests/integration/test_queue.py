@@ -20,6 +20,7 @@ from service.api.stores.durable_requests import DurableRequests, Perform
 from service.api.stores.event_reader import EventReader
 from service.jobs import Failed, Job, JobState, Scored, ScoreTask, content_hash, encode
 from service.queue import connections, keys
+from service.queue.cached_scores import cached_score_keys
 from service.queue.connections import connect, connect_async
 from service.queue.consumer import Consumer, FinishedJob
 from service.queue.heartbeat import Heartbeat
@@ -327,6 +328,50 @@ async def test_a_worker_learns_that_nobody_waits_for_what_it_has_begun(queue: Qu
     (anew,) = worker.take(1)
     assert anew.deliveries == 1
     assert worker.finish(anew, DONE) is True
+
+
+async def test_a_worker_can_ask_who_waits_for_what_it_holds_and_until_when(queue: Queue, worker: Consumer) -> None:
+    one, other = job("one", left_ms=10_000), job("other")
+    await queue.submit({"t1": one, "t2": other}, WIDE)
+    leases = worker.take(2)
+    assert worker.deadlines(leases) == [one.deadline_ms, other.deadline_ms]
+
+    later = job("one", left_ms=60_000)
+    await queue.submit({"t3": later}, WIDE)
+    await queue.leave(QUEUE, {"t2": other.id})
+    assert worker.deadlines(leases) == [later.deadline_ms, None]
+
+    await queue.submit({"t4": other}, WIDE)  # the same work again is another delivery
+    assert worker.deadlines(leases) == [later.deadline_ms, None]
+
+
+async def test_a_worker_takes_only_of_the_lanes_that_it_asks_for(queue: Queue, worker: Consumer) -> None:
+    await queue.submit(tokens(job("normal"), job("high", lane="high")), WIDE)
+
+    assert worker.take(10, 0.0, takes=lambda queue, lane: False) == []
+    assert prompts(worker.take(10, 0.0, takes=lambda queue, lane: lane == "high")) == ["high"]
+    assert prompts(worker.take(10, 0.0, takes=lambda queue, lane: lane == "high")) == []
+    assert prompts(worker.take(10, 0.0)) == ["normal"]
+
+
+async def test_what_a_crashed_worker_held_is_found_once_its_lane_is_asked_for(
+    queue: Queue, make_worker: Callable[..., Consumer]
+) -> None:
+    await queue.submit(tokens(job("normal")), WIDE)
+    dead, heir = make_worker("dead"), make_worker("heir")
+    assert prompts(dead.take(1)) == ["normal"]
+    await asyncio.sleep(1.5 * LEASE_S)
+
+    assert heir.take(10, 0.0, takes=lambda queue, lane: lane == "high") == []
+    assert prompts(heir.take(10, 0.0)) == ["normal"]
+
+
+async def test_a_worker_remembers_scores_and_replaces_none(queue: Queue, worker: Consumer) -> None:
+    names = cached_score_keys(worker.keys, "r", "p", "error", ["a", "b"])
+    await queue.client.set(names[0], b"before")
+    worker.remember({names[0]: b"after", names[1]: b"new"})
+    assert await queue.stored(names) == [b"before", b"new"]
+    assert 0 < await queue.client.ttl(names[1]) <= 120
 
 
 async def test_a_job_that_cannot_be_read_ends_and_takes_no_worker_along(queue: Queue, worker: Consumer) -> None:

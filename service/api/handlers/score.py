@@ -2,6 +2,7 @@
 
 - Equal completions of a group are scored once. Scores that are remembered (`score_cache`) are not computed again.
 - One job per group, with what is not remembered of it.
+- A group that is late is answered with what is finished of it.
 - All of a request is scored under one revision of the model. When another revision takes over before all of it is
   admitted, RevisionMoved is raised and the whole request is planned again.
 """
@@ -16,8 +17,9 @@ from plaudit.schemas import CompletionScore, ModelRef, Prompt, ResultError, Scor
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.submission import Submission
 from service.api.handlers.plan import best_index, problem_of
-from service.api.handlers.score_cache import CachedScore, ScoreCache
-from service.jobs import Failed, Job, Scored, ScoreTask, encode, score_job_id
+from service.api.handlers.score_cache import ScoreCache
+from service.jobs import Failed, Job, JobState, Scored, ScoreTask, encode, score_job_id
+from service.queue.cached_scores import CachedScore
 from service.queue.keys import queue_of_model
 
 BYTES_PER_TOKEN = 3  # for the estimate at admission; the worker counts
@@ -149,13 +151,21 @@ class ScorePlan:
         if isinstance(reply.body, Failed):
             if reply.body.code == RevisionMoved.code and self.context.restartable:
                 raise RevisionMoved(reply.body.detail)
-            return self._result(group, {}, reply.body)
+            return self._result(group, await self._finished(group, reply.body), reply.body)
         assert isinstance(reply.body, Scored)
         computed = _computed(group.missing, reply.body)
         self.cache.store(
             {group.keys[text]: score for text, score in computed.items() if isinstance(score, CachedScore)}
         )
         return self._result(group, computed, None)
+
+    async def _finished(self, group: ScoreGroup, failed: Failed) -> dict[str, CachedScore | ResultError]:
+        """What a scorer has finished of a late group: the slices before the one that it was at."""
+        missing = group.missing
+        if failed.state is not JobState.TIMEOUT or len(missing) == 1:
+            return {}
+        scores = await self.cache.look_up_late([group.keys[text] for text in missing])
+        return {text: score for text, score in zip(missing, scores, strict=True) if score is not None}
 
     def _result(
         self, group: ScoreGroup, computed: dict[str, CachedScore | ResultError], failed: Failed | None

@@ -1,31 +1,29 @@
-"""Scores that are remembered in Redis, per completion: by revision, prompt, overflow rule and text.
+"""The API's side of the cached scores: what is known already, and what is to be remembered.
 
 - Reading is part of a request: what is found is not scored again.
+- When a request's deadline passes, what a scorer has finished of its groups is read, too.
 - Writing is not: it happens soon after the answer. What is lost is computed again.
 - An entry that another version wrote and this one cannot read counts as missing.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from plaudit.errors import BrokerUnavailable
 from service import metrics
-from service.jobs import content_hash, encode
+from service.jobs import encode
+from service.queue.cached_scores import CachedScore, cached_score_keys
 from service.queue.keys import queue_of_model
 from service.queue.producer import Queue
 
+log = logging.getLogger("plaudit.score_cache")
 
-class CachedScore(msgspec.Struct, frozen=True):
-    """A completion's score as it is remembered."""
-
-    score: float
-    tokens: int
-    truncated: bool
-    pass_probability: float | None
-    steps: list[float] | None = None
-
+LATE_LOOK_UP_S = 0.25  # what is finished of a late group is looked up for so long at most
 
 _decoder = msgspec.msgpack.Decoder(CachedScore)
 
@@ -41,8 +39,7 @@ class ScoreCache:
         self, revision: str, prompt: str | list[dict[str, str]] | None, on_overflow: str, texts: Sequence[str]
     ) -> list[str]:
         """The key of each completion of a group."""
-        prefix = content_hash("score", revision, prompt, on_overflow)
-        return [f"{self.queue.keys.prefix}score:{content_hash(prefix, text)}" for text in texts]
+        return cached_score_keys(self.queue.keys, revision, prompt, on_overflow, texts)
 
     def is_storing(self, keys: Sequence[str]) -> bool:
         """Whether one of these is about to be stored, so that only `look_up` can see it."""
@@ -52,19 +49,30 @@ class ScoreCache:
         """What is remembered under each key. Raises RevisionMoved if another revision of the model is active."""
         return self.decode(await self.queue.recall(queue_of_model(model), revision, keys))
 
+    async def look_up_late(self, keys: Sequence[str]) -> list[CachedScore | None]:
+        """What is finished of a group that is late; nothing if Redis does not answer at once."""
+        try:
+            async with asyncio.timeout(LATE_LOOK_UP_S):
+                frames = await self.queue.stored(keys)
+        except (BrokerUnavailable, TimeoutError) as error:
+            log.warning("the finished part of a late group is not answered: %s", error)
+            return [None] * len(keys)
+        return [None if frame is None else _decode(frame) for frame in frames]
+
     def decode(self, frames: Sequence[bytes | None]) -> list[CachedScore | None]:
         """Stored frames as scores, counted as hits."""
-        return [None if frame is None else self._decode(frame) for frame in frames]
-
-    def _decode(self, frame: bytes) -> CachedScore | None:
-        try:
-            score = _decoder.decode(frame)
-        except msgspec.DecodeError:
-            metrics.unreadable.labels("remembered_score").inc()
-            return None
-        metrics.cache_hits.labels("score").inc()
-        return score
+        scores = [None if frame is None else _decode(frame) for frame in frames]
+        metrics.cache_hits.labels("score").inc(sum(score is not None for score in scores))
+        return scores
 
     def store(self, scores: Mapping[str, CachedScore]) -> None:
         """Remember scores by key, soon."""
         self.queue.remember({key: encode(score) for key, score in scores.items()}, self.keep_s)
+
+
+def _decode(frame: bytes) -> CachedScore | None:
+    try:
+        return _decoder.decode(frame)
+    except msgspec.DecodeError:
+        metrics.unreadable.labels("remembered_score").inc()
+        return None

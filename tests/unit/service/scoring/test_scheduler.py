@@ -98,7 +98,7 @@ def test_every_sequence_is_scored_once_and_its_score_goes_back_in_order(
     assert [one.scores for one in added] == [[text.name for text in one.sequences] for one in added]
     assert sorted(id(one) for one in done) == sorted(id(one) for one in added)
     assert sum(len(batch.sequences) for batch in batches) == sum(len(one.sequences) for one in added)
-    assert scheduler.waiting_tokens == 0
+    assert scheduler.waiting_tokens(2) == 0
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)
@@ -111,7 +111,7 @@ def test_batch_budget_counts_computed_tokens_and_only_a_longer_single_sequence_e
     added = fill(scheduler, groups)
     first = {one.prompt: len(one.prompt) for one in added if len(one.prompt) != kept} if sharing else {}
     own = sum(len(text.ids) - len(one.prompt) * sharing for one in added for text in one.sequences)
-    assert scheduler.waiting_tokens == sum(first.values()) + own
+    assert scheduler.waiting_tokens(2) == sum(first.values()) + own
 
     for batch in run(scheduler)[0]:
         assert batch.tokens == computed(batch, sharing=sharing, kept=kept)
@@ -185,8 +185,13 @@ def test_what_waits_is_counted_with_each_prompt_once() -> None:
         for key, prompt in (("a", 20), ("b", 7), ("a too", 20)):
             scheduler.add(group(key, [5, 1], prompt=prompt))
 
-    assert sharing.waiting_tokens == 20 + 7 + 3 * 6
-    assert whole.waiting_tokens == 2 * (20 + 7 + 20) + 3 * 6
+    assert sharing.waiting_tokens(1) == 20 + 7 + 3 * 6
+    assert whole.waiting_tokens(1) == 2 * (20 + 7 + 20) + 3 * 6
+    assert sharing.waiting_tokens(0) == 0
+
+    sharing.add(group("high", [2], lane=0, prompt=20))
+    assert sharing.waiting_tokens(0) == 20 + 2
+    assert sharing.waiting_tokens(1) == 20 + 7 + 3 * 6 + 2
 
 
 def test_a_group_whose_sequences_were_cut_to_different_beginnings_has_no_prompt() -> None:
@@ -227,14 +232,16 @@ def test_a_group_larger_than_the_budget_runs_in_slices_and_shares_what_is_left()
     assert [keys(batch) for batch in run(scheduler)[0]] == [["large", "small"], ["large"], ["large"]]
 
 
-def test_a_group_that_has_begun_is_not_overtaken_by_a_higher_lane() -> None:
+def test_a_higher_lane_goes_first_between_two_slices_of_a_group() -> None:
     scheduler = Scheduler[Text](10)
-    scheduler.add(group("begun", [10, 10], lane=2))
-    batch = scheduler.schedule()
-    scheduler.finish(batch, [0.0])
-    scheduler.add(group("high", [10], lane=0))
+    begun = group("begun", [10, 10, 10], lane=2)
+    scheduler.add(begun)
+    scheduler.finish(scheduler.schedule(), [begun.sequences[0].name])
+    for key, lane in (("low", 2), ("high", 0), ("normal", 1)):
+        scheduler.add(group(key, [10], lane=lane))
 
-    assert [keys(batch) for batch in run(scheduler)[0]] == [["begun"], ["high"]]
+    assert [keys(batch) for batch in run(scheduler)[0]] == [["high"], ["normal"], ["begun"], ["begun"], ["low"]]
+    assert begun.scores == [text.name for text in begun.sequences]
 
 
 @pytest.mark.parametrize("budget", [10, 16])
@@ -255,15 +262,36 @@ def test_a_large_group_does_not_starve_under_a_stream_of_small_ones(budget: int)
     assert rounds == 6
 
 
-def test_expired_groups_come_out_unless_they_have_begun() -> None:
+def test_expired_groups_come_out_with_the_scores_that_they_have() -> None:
     scheduler = Scheduler[Text](10)
     for key, deadline_ms in (("begun", 5), ("late", 5), ("on time", 6)):
         scheduler.add(group(key, [10, 10], deadline_ms=deadline_ms))
-    scheduler.finish(scheduler.schedule(), [0.0])
+    scheduler.finish(scheduler.schedule(), [7.0])
 
-    assert [one.key for one in scheduler.drop_expired(6)] == ["late"]
+    assert [(one.key, one.scores) for one in scheduler.drop_expired(6)] == [("begun", [7.0]), ("late", [])]
     assert scheduler.drop_expired(6) == []
-    assert [keys(batch) for batch in run(scheduler)[0]] == [["begun"], ["on time"], ["on time"]]
+    assert [keys(batch) for batch in run(scheduler)[0]] == [["on time"], ["on time"]]
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(groups=GROUPS, budget=st.integers(1, 60), dropped=st.sets(st.integers(0, 11)), after=st.integers(0, 5))
+def test_a_dropped_group_runs_no_more_and_takes_nothing_from_the_others(
+    groups: Drawn, budget: int, dropped: set[int], after: int
+) -> None:
+    scheduler = Scheduler[Text](budget)
+    added = fill(scheduler, groups)
+    for _ in range(after):
+        batch = scheduler.schedule()
+        scheduler.finish(batch, [text.name for text in batch.sequences])
+    gone = [added[at] for at in dropped if at < len(added) and not added[at].done]
+    before = [list(one.scores) for one in gone]
+    for one in gone:
+        scheduler.drop(one)
+    run(scheduler)
+
+    assert [one.scores for one in gone] == before
+    kept = [one for one in added if all(one is not other for other in gone)]
+    assert [one.scores for one in kept] == [[text.name for text in one.sequences] for one in kept]
 
 
 def test_a_suspect_runs_without_batch_mates_before_or_after_it() -> None:
