@@ -118,6 +118,7 @@ class Consumer:
         }
         self._lease = client.register_script(script("lease", spare=True))  # finishing jobs frees memory
         self._held = client.register_script(script("held"))
+        self._remember = client.register_script(script("remember"))
         self._finish = client.register_script(script("finish"))
         self._finish_spare = client.register_script(script("finish", spare=True))
         self._sweep = client.register_script(script("sweep", spare=True))
@@ -295,11 +296,9 @@ class Consumer:
         return [deadline or None for deadline in self._held(keys=[], args=[self.keys.prefix, *words])]
 
     def remember(self, frames: Mapping[str, bytes]) -> None:
-        """Store frames under their keys for as long as a reply, unless something is stored there."""
-        with self.client.pipeline(transaction=False) as pipe:
-            for key, frame in frames.items():
-                pipe.set(key, frame, px=KEEP_REPLY_MS, nx=True)
-            pipe.execute()
+        """Store cached scores under their keys for as long as a reply, where their family has room."""
+        keys = list(frames)
+        self._remember(keys=keys, args=[self.keys.prefix, KEEP_REPLY_MS, KEEP_REPLY_MS, *frames.values()])
 
     def suite(self, sha256: str) -> bytes | None:
         """The frame of a stored test suite; None if it has expired."""

@@ -44,12 +44,8 @@ local function count_bytes(prefix, family, size, expiry, now)
   end
 end
 
--- Store a string in place of the one that is there, counted.
+-- Store a string, counted. One that is replaced stays counted until it would have expired: an executor may not read it.
 local function set_counted(prefix, family, key, value, keep_ms, now)
-  local expiry = redis.call('PEXPIRETIME', key)
-  if expiry > 0 then
-    count_bytes(prefix, family, -(#key + redis.call('STRLEN', key) + OVERHEAD), expiry, now)
-  end
   redis.call('SET', key, value, 'PX', keep_ms)
   count_bytes(prefix, family, #key + #value + OVERHEAD, now + keep_ms, now)
 end

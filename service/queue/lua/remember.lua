@@ -7,10 +7,8 @@ local fill = fill_of(prefix, 'scores', now)
 if fill >= 1 then
   return 0
 end
-local keep, size = shortened(tonumber(ARGV[2]), tonumber(ARGV[3]), fill), 0
+local keep = shortened(tonumber(ARGV[2]), tonumber(ARGV[3]), fill)
 for at, key in ipairs(KEYS) do
-  redis.call('SET', key, ARGV[3 + at], 'PX', keep)
-  size = size + #key + #ARGV[3 + at] + OVERHEAD
+  keep_counted(prefix, 'scores', key, ARGV[3 + at], keep, now)
 end
-count_bytes(prefix, 'scores', size, now + keep, now)
 return keep
