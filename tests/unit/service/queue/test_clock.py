@@ -43,8 +43,8 @@ def test_a_slow_answer_does_not_blur_what_is_known() -> None:
 
 def test_slow_answers_narrow_each_other_down() -> None:
     clock = Clock()
-    measure(clock, HOUR_MS, to_ms=0.0, back_ms=5000.0)
-    measure(clock, HOUR_MS, to_ms=5000.0, back_ms=0.0)
+    measure(clock, HOUR_MS, to_ms=1.0, back_ms=5000.0)
+    measure(clock, HOUR_MS, to_ms=5000.0, back_ms=1.0)
     assert error_ms(clock, HOUR_MS) == pytest.approx(0.0, abs=3)
 
 
