@@ -24,7 +24,7 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 3 this host lacks what the mess
 
 # Groups of settings that a command takes as flags; service/settings.py says which setting is in which group.
 SERVER = ("address", "broker", "keys")
-HOST = (*SERVER, "scoring", "executing", "state")
+HOST = (*SERVER, "processes", "scoring", "executing", "state")
 PROCESS = ("drain", "logging")
 
 

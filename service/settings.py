@@ -58,6 +58,9 @@ class Settings(BaseModel):
 
     host: str = setting("127.0.0.1", "address to listen on", group="address", metavar="ADDRESS")
     port: int = setting(8000, "port to listen on; 0 picks a free one", group="address", metavar="PORT", ge=0, le=65535)
+    apis: int = setting(
+        1, "number of API processes that `plaudit up` starts on the port", group="processes", ge=1, le=64
+    )
 
     redis_url: str | None = setting(
         None,

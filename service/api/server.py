@@ -26,11 +26,15 @@ from service.settings import Settings
 SHUTDOWN_NOTICE_S = 1.0  # the end of the drain, when requests that are still open get 503
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to this address; port 0 takes a free one. Raises UsageError when the address is not available."""
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket bound to this address; port 0 takes a free one. Raises UsageError when the address is not available.
+
+    `shared`: with other API processes of this user, among which the kernel divides the connections.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
     try:
         sock.bind((host, port))
     except OSError as error:
@@ -53,7 +57,7 @@ class _Server(uvicorn.Server):
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; then finish what is running, at most `drain_s`. Returns the exit code."""
     app = create_app(settings)
-    sock = bind(settings.host, settings.port)
+    sock = bind(settings.host, settings.port, shared=settings.apis > 1)
     assert settings.redis_url is not None  # checked by create_app
     greet(settings.redis_url, settings.redis_wait_s)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host

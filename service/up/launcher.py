@@ -32,7 +32,7 @@ BROKER, WORKERS, API = 0, 1, 2  # stages: started upwards, stopped downwards
 def up(settings: Settings) -> int:
     """Broker, API, scorers and executors until SIGTERM; returns the exit code."""
     with contextlib.ExitStack() as stack:
-        address = stack.enter_context(_reserved(settings.host, settings.port))
+        address = stack.enter_context(_reserved(settings.host, settings.port, shared=settings.apis > 1))
         run = stack.enter_context(_run_folder())
         data = settings.state_dir or run
         locks = [stack.enter_context(_locked(settings.state_dir))] if settings.state_dir else []
@@ -57,7 +57,9 @@ def up(settings: Settings) -> int:
         children += _workers("score", settings.scorers, env)
         children += _workers("execute", num_executors(settings), env)
         port = str(address.getsockname()[1])
-        children.append(Child("api", command("serve"), {**env, "PLAUDIT_PORT": port}, API, announces=True, front=True))
+        names = ["api"] if settings.apis == 1 else [f"api-{n}" for n in range(1, settings.apis + 1)]
+        api_env = {**env, "PLAUDIT_PORT": port}
+        children += [Child(name, command("serve"), api_env, API, announces=True, front=True) for name in names]
 
         def on_exit(child: Child, pid: int, code: int) -> None:
             _remove_gauges(run, pid)
@@ -130,18 +132,31 @@ def _run_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _reserved(host: str, port: int) -> Iterator[socket.socket]:
+def _reserved(host: str, port: int, *, shared: bool) -> Iterator[socket.socket]:
     """A bound socket that never listens: it reserves the port while the API restarts, and finds a free one for port 0.
 
-    Linux lets the API bind beside it because both set SO_REUSEADDR and this one does not listen.
+    Linux lets the API bind beside it because both set SO_REUSEADDR and this one does not listen. `shared`: by several
+    APIs, which need SO_REUSEPORT on this one, too. It is set when the port is known to be nobody else's.
     """
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as reserved:
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            reserved.bind((host, port))
-        except OSError as error:
-            raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    with contextlib.ExitStack() as stack:
+        reserved = stack.enter_context(_bound(host, port, reuse_port=False))
+        if shared:
+            port = reserved.getsockname()[1]
+            reserved.close()
+            reserved = stack.enter_context(_bound(host, port, reuse_port=True))
         yield reserved
+
+
+def _bound(host: str, port: int, *, reuse_port: bool) -> socket.socket:
+    reserved = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuse_port))
+    try:
+        reserved.bind((host, port))
+    except OSError as error:
+        reserved.close()
+        raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return reserved
 
 
 @contextlib.contextmanager

@@ -320,7 +320,7 @@ def test_all_stages_share_one_time_to_drain(tree: Tree) -> None:
 class Service:
     """`plaudit up` without workers: the embedded broker and the API."""
 
-    def __init__(self, state: Path, **environ: str) -> None:
+    def __init__(self, state: Path, *flags: str, **environ: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -340,6 +340,7 @@ class Service:
             str(state),
             "--drain-s",
             "5",
+            *flags,
         ]
         self.process = subprocess.Popen(
             argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environ}
@@ -396,6 +397,38 @@ def test_a_killed_api_comes_back_on_its_port(service: Service) -> None:
     os.kill(api, signal.SIGKILL)
     wait_for(lambda: start_time(api) is None)
     wait_for(service.healthy)
+
+
+def listening(pid: int, port: int) -> bool:
+    """Whether a process has a socket of its own that listens on this port."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
+    with contextlib.suppress(FileNotFoundError):
+        return any(os.readlink(link) in inodes for link in Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
+def test_several_apis_share_one_port_and_each_is_restarted_alone(tmp_path: Path) -> None:
+    service = Service(tmp_path / "state", "--apis", "2")
+    try:
+
+        def apis() -> set[int]:
+            pids = {pid for pid in children_of(service.process.pid) if "serve" in argv_of(pid)}
+            return {pid for pid in pids if listening(pid, service.port)}
+
+        first, second = wait_for(lambda: len(found := apis()) == 2 and found, 60)
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: not listening(first, service.port))
+        assert all(service.healthy() for _ in range(20))  # by the other one
+        both = wait_for(lambda: len(found := apis()) == 2 and found, 60)
+        assert second in both
+        assert first not in both
+        assert all(service.healthy() for _ in range(20))
+        third = Service(tmp_path / "other", "--apis", "2", "--port", str(service.port))
+        _, logs = third.process.communicate(timeout=30)
+        assert (third.process.returncode, "cannot listen on" in logs) == (2, True)
+    finally:
+        assert service.end()[0] == 0
 
 
 def test_keys_are_in_no_command_line_and_the_children_got_them(service: Service) -> None:
