@@ -119,6 +119,12 @@ class CheckpointRefused(Invalid):
     code, title = "checkpoint_refused", "Checkpoint refused"
 
 
+class UnsupportedEncoding(PlauditError):
+    """The body is compressed in a way that is not read here."""
+
+    status, code, title, retryable = 415, "unsupported_encoding", "Unsupported content encoding", False
+
+
 class TooLarge(PlauditError):
     """More items, completions, tests or bytes than a limit allows; the detail names field, value and limit."""
 
