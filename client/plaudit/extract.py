@@ -71,8 +71,8 @@ def answer(completion: str) -> str:
 def closed(completion: str) -> str:
     """The completion without the closing tokens at its end."""
     end = len(completion)
-    while token := next((token for token in CLOSING if completion.endswith(token, 0, _bare_end(completion, end))), ""):
-        end = _bare_end(completion, end) - len(token)
+    while completion.endswith(CLOSING, 0, bare := _bare_end(completion, end)):
+        end = bare - len(next(token for token in CLOSING if completion.endswith(token, 0, bare)))
     return completion[:end]
 
 

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from plaudit.errors import Invalid
+from plaudit.errors import Invalid, TooLarge
 from plaudit.schemas import CompletionScore, ScoreItem
 from service.api import json_body
 from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
@@ -183,21 +182,19 @@ class ScoreSwitch:
         async def receive_again() -> Message:
             return unread.pop() if unread else await receive()
 
-        if await _is_vllm_score(body):
+        is_large = len(body) > SMALL_BYTES
+        if await in_thread(_is_vllm_score, body) if is_large else _is_vllm_score(body):
             scope["path"], scope["raw_path"] = "/v1/score", b"/v1/score"
         await self.app(scope, receive_again, send)
 
 
-async def _is_vllm_score(body: bytes) -> bool:
+def _is_vllm_score(body: bytes) -> bool:
     """Whether a body is vLLM's. Only one that could be is parsed."""
     if not any(f'"{key}"'.encode() in body for key in VLLM_SCORE_KEYS):
         return False
     try:
-        if len(body) > SMALL_BYTES:
-            parsed = await in_thread(json_body.load, body)
-        else:
-            parsed = json.loads(body)
-    except (ValueError, RecursionError):
+        parsed = json_body.load(body)
+    except (ValueError, RecursionError, TooLarge):
         return False
     return isinstance(parsed, dict) and any(key in parsed for key in VLLM_SCORE_KEYS)
 
