@@ -15,10 +15,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from plaudit.errors import Invalid
+from plaudit.errors import Invalid, TooLarge
 
 # A word, a number, the blanks that indent a line, or one other visible character: enough for any language.
 TOKEN = re.compile(r"[^\W\d]\w*|\d+(?:\.\d+)?|(?<=\n)[ \t]+|[^\w\s]")
+
+
+MAX_CONSENSUS_CHARACTERS = 4_000_000  # of one group: some seconds of work, in a thread
 
 
 def consensus(completions: Sequence[str]) -> list[float]:
@@ -32,16 +35,25 @@ def consensus(completions: Sequence[str]) -> list[float]:
 
     Returns:
         One value in [0, 1] per completion. It is 0.0 in a group of one, and for a completion without tokens.
+
+    Raises:
+        TooLarge: if the completions have more than `MAX_CONSENSUS_CHARACTERS` together.
     """
     num_completions = len(completions)
     if num_completions < 2:
         return [0.0] * num_completions
-    term_counts = [_terms(completion) for completion in completions]
+    num_characters = sum(map(len, completions))
+    if num_characters > MAX_CONSENSUS_CHARACTERS:
+        raise TooLarge(
+            f"the group has {num_characters} characters, and consensus compares at most {MAX_CONSENSUS_CHARACTERS}"
+        )
+    numbers: dict[str, int] = {}
+    term_counts = [_terms(completion, numbers) for completion in completions]
     document_counts = Counter(term for counts in term_counts for term in counts)
     idf = {term: math.log((1 + num_completions) / (1 + df)) + 1 for term, df in document_counts.items()}
     vectors = [_unit({term: count * idf[term] for term, count in counts.items()}) for counts in term_counts]
     # The cosines of one vector with all others add up to its product with the sum of all, less the one with itself.
-    total: dict[str, float] = {}
+    total: dict[int, float] = {}
     for vector in vectors:
         for term, weight in vector.items():
             total[term] = total.get(term, 0.0) + weight
@@ -75,11 +87,14 @@ def agreement(passes: Sequence[Sequence[bool]]) -> list[float]:
     return [group_sizes[row] * sum(row) / largest if largest else 0.0 for row in passed_tests]
 
 
-def _terms(text: str) -> Counter[str]:
-    tokens: list[str] = TOKEN.findall(text)
-    return Counter(tokens) + Counter(f"{left}\x00{right}" for left, right in itertools.pairwise(tokens))
+def _terms(text: str, numbers: dict[str, int]) -> Counter[int]:
+    """How often each token and each neighbouring pair occurs; `numbers` numbers the tokens, from 1 on."""
+    tokens = [numbers.setdefault(match[0], len(numbers) + 1) for match in TOKEN.finditer(text)]
+    counts = Counter(tokens)
+    counts.update(left << 32 | right for left, right in itertools.pairwise(tokens))
+    return counts
 
 
-def _unit(vector: dict[str, float]) -> dict[str, float]:
+def _unit(vector: dict[int, float]) -> dict[int, float]:
     norm = math.sqrt(sum(weight * weight for weight in vector.values()))
     return {term: weight / norm for term, weight in vector.items()}

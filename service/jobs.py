@@ -204,8 +204,12 @@ def encode_suite(suite: sandbox.Suite) -> bytes:
 
 
 def decode_suite(frame: bytes) -> sandbox.Suite:
-    raw = json.loads(frame)
-    return msgspec.convert(raw["suite"], _SUITES[raw["kind"]])
+    return suite_of(json.loads(frame))
+
+
+def suite_of(parsed: Any) -> sandbox.Suite:
+    """The suite of a frame that is parsed already."""
+    return msgspec.convert(parsed["suite"], _SUITES[parsed["kind"]])
 
 
 _TEST_FUNCTION = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+test", re.MULTILINE)

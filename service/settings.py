@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from plaudit.errors import UsageError
+from plaudit.schemas import MAX_COMPLETIONS, MAX_ITEMS, MAX_TESTS
 
 PREFIX = "PLAUDIT_"
 # Read by tests, examples and training recipes, not by the service; allowed to be set beside it.
@@ -89,11 +90,13 @@ class Settings(BaseModel):
 
     # Limits of one request. A request beyond them is rejected with 413 or 422.
     max_body_bytes: int = setting(64 * 1024 * 1024, "size of a request's body")
-    max_items: int = setting(256, "items per request")
-    max_completions: int = setting(1024, "completions or programs per item")
+    max_items: int = setting(256, "items per request", le=MAX_ITEMS)
+    max_completions: int = setting(1024, "completions or programs per item", le=MAX_COMPLETIONS)
     max_total_completions: int = setting(8192, "completions or programs per request")
-    max_code_bytes: int = setting(256 * 1024, "size of one completion or program")
-    max_tests: int = setting(1000, "tests per item")
+    max_code_bytes: int = setting(256 * 1024, "size of one program, or of one completion that is executed")
+    max_text_bytes: int = setting(2 * 1024 * 1024, "size of one prompt or completion", ge=1)
+    max_suite_bytes: int = setting(32 * 1024 * 1024, "size of one item's tests", ge=1)
+    max_tests: int = setting(1000, "tests per item", le=MAX_TESTS)
     max_stdin_bytes: int = setting(16 * 1024 * 1024, "size of one test's standard input")
     max_cpu_s: float = setting(60.0, "largest CPU time limit that a request may set for a program")
     max_wall_s: float = setting(180.0, "largest wall-clock limit that a request may set for a program")

@@ -39,8 +39,8 @@ class TooLong(Invalid):
 
     code, title = "too_long", "Input too long"
 
-    def __init__(self, tokens: int, limit: int) -> None:
-        super().__init__(f"{tokens} tokens, and the model takes at most {limit}")
+    def __init__(self, tokens: int, limit: int, *, at_least: bool = False) -> None:
+        super().__init__(f"{'at least ' if at_least else ''}{tokens} tokens, and the model takes at most {limit}")
         self.tokens = tokens
         self.limit = limit
 
@@ -117,6 +117,12 @@ class CheckpointRefused(Invalid):
     """A worker could not load this checkpoint, or its golden set fails there; the one before goes on serving."""
 
     code, title = "checkpoint_refused", "Checkpoint refused"
+
+
+class UnsupportedEncoding(PlauditError):
+    """The body is compressed in a way that is not read here."""
+
+    status, code, title, retryable = 415, "unsupported_encoding", "Unsupported content encoding", False
 
 
 class TooLarge(PlauditError):

@@ -70,10 +70,21 @@ def answer(completion: str) -> str:
 
 def closed(completion: str) -> str:
     """The completion without the closing tokens at its end."""
-    text = completion
-    while (bare := text.rstrip()).endswith(CLOSING):
-        text = bare[: -len(next(token for token in CLOSING if bare.endswith(token)))]
-    return text
+    end = len(completion)
+    while completion.endswith(CLOSING, 0, bare := _bare_end(completion, end)):
+        end = bare - len(next(token for token in CLOSING if completion.endswith(token, 0, bare)))
+    return completion[:end]
+
+
+def _bare_end(text: str, end: int) -> int:
+    """Where `text[:end]` ends without its trailing blanks. Copies a piece at a time, never the whole text."""
+    size = 64
+    while end and (blanks := (piece := text[max(0, end - size) : end]).rstrip()) != piece:
+        end -= len(piece) - len(blanks)
+        if blanks:
+            break
+        size *= 2
+    return end
 
 
 def blocks(completion: str) -> Iterator[Code]:

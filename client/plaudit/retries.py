@@ -126,6 +126,7 @@ def _of_status(status: int) -> type[PlauditError]:
         404: "not_found",
         409: "idempotency_conflict",
         413: "too_large",
+        415: "unsupported_encoding",
         422: "invalid",
         429: "overloaded",
     }

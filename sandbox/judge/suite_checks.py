@@ -17,6 +17,7 @@ from plaudit.test_code import has_tests
 from sandbox.judge.assertion_analysis import CONSUMING, FUNCTIONS, AssertionReader, bound, called_first, loaded, parsed
 from sandbox.types import AssertSuite, CheckSuite, PytestSuite, ScriptSuite, Suite, UnittestSuite
 
+MAX_READ = 128 * 1024  # characters of a suite's code
 SHOWN = 120  # characters of an entry that a message repeats
 PLAIN = (
     ast.Expr,
@@ -74,7 +75,12 @@ class SuiteFlaw:
 
 
 def suite_flaw(suite: Suite, language: str = "") -> SuiteFlaw | None:
-    """The first part of a suite that can assert nothing. A text that does not parse has none: others tell of that."""
+    """The first part of a suite that can assert nothing. A text that does not parse has none: others tell of that.
+
+    Nor has a suite of more than `MAX_READ` characters: reading it would take long, and the control run tries it anyway.
+    """
+    if _num_characters(suite) > MAX_READ:
+        return None
     if isinstance(suite, AssertSuite):
         return flaw_of_asserts(suite.asserts, suite.setup, suite.entry_point or "")
     if isinstance(suite, CheckSuite):
@@ -84,6 +90,14 @@ def suite_flaw(suite: Suite, language: str = "") -> SuiteFlaw | None:
     if isinstance(suite, PytestSuite | UnittestSuite):
         return flaw_of_module(suite.source, isinstance(suite, UnittestSuite))
     return None
+
+
+def _num_characters(suite: Suite) -> int:
+    if isinstance(suite, AssertSuite):
+        return len(suite.setup) + sum(map(len, suite.asserts))
+    if isinstance(suite, CheckSuite):
+        return len(suite.test)
+    return len(suite.source) if isinstance(suite, ScriptSuite | PytestSuite | UnittestSuite) else 0
 
 
 def shown(node: ast.AST) -> str:

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from plaudit.errors import BadRequest, Invalid, MethodNotAllowed, NotFound, PlauditError, TooLarge
-from plaudit.schemas import ProblemDocument
+from plaudit.schemas import MAX_COMPLETIONS, MAX_ITEMS, MAX_TESTS, ProblemDocument
 from service import metrics
 
 log = logging.getLogger("plaudit.api")
@@ -21,7 +21,8 @@ MEDIA_TYPE = "application/problem+json"
 
 
 HTTP_ERRORS: dict[int, type[PlauditError]] = {400: BadRequest, 404: NotFound, 405: MethodNotAllowed, 413: TooLarge}
-MAX_FIELD_ERRORS = 50
+MAX_FIELD_ERRORS = 10
+LIST_CEILINGS = frozenset({MAX_COMPLETIONS, MAX_ITEMS, MAX_TESTS})
 
 
 def problem_document(
@@ -56,6 +57,11 @@ def _field_path(location: tuple[Any, ...]) -> str:
     return ".".join(str(name) for name in location if name != "body") or "body"
 
 
+def _is_past_ceiling(field: Any) -> bool:
+    """Whether a list is longer than any deployment's limit for it."""
+    return field["type"] == "too_long" and (field.get("ctx") or {}).get("max_length") in LIST_CEILINGS
+
+
 def install(app: FastAPI) -> None:
     """Handle plaudit's errors and the framework's. An unexpected one is handled by the middleware."""
 
@@ -67,15 +73,17 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> Response:
+        fields = error.errors()
         errors = [
             {"path": _field_path(field["loc"]), "message": field["msg"], "type": field["type"]}
-            for field in error.errors()
+            for field in fields[:MAX_FIELD_ERRORS]
         ]
-        metrics.rejected.labels("invalid").inc()
         first = errors[0]
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
         detail = f"{first['path']}: {first['message']}{more}"
-        return respond(problem_document(Invalid(detail), request.state.request_id, errors[:MAX_FIELD_ERRORS]))
+        error_class = TooLarge if any(_is_past_ceiling(field) for field in fields) else Invalid
+        metrics.rejected.labels(error_class.code).inc()
+        return respond(problem_document(error_class(detail), request.state.request_id, errors))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:

@@ -17,10 +17,11 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from plaudit.errors import ClientClosed, Forbidden, PlauditError, ShuttingDown, TooLarge, Unauthorized
+from plaudit.errors import BadRequest, ClientClosed, Forbidden, PlauditError, ShuttingDown, TooLarge, Unauthorized
 from service import metrics
+from service.api.content_encoding import coding_of, expanded
 from service.api.dispatch.request_context import new_request_id
-from service.api.error_handlers import problem_document, respond
+from service.api.error_handlers import HTTP_ERRORS, problem_document, respond
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.access")
@@ -87,7 +88,7 @@ class RequestMiddleware:
         task = self.drain.enter()
         try:
             state["tenant"] = self._tenant(scope["path"], headers)
-            await self.app(scope, self._bounded(headers, receive), send_with_headers)
+            await self.app(scope, self._bounded(scope, headers, receive), send_with_headers)
         except asyncio.CancelledError:
             if not self.drain.ended or statuses:
                 raise
@@ -96,10 +97,11 @@ class RequestMiddleware:
             await respond(problem_document(shutdown, state["request_id"]))(scope, receive, send_with_headers)
         except PlauditError as error:
             await respond(problem_document(error, state["request_id"]))(scope, receive, send_with_headers)
-        except HTTPException as error:  # a body that outgrew its limit while a middleware read it
-            await respond(problem_document(TooLarge(str(error.detail)), state["request_id"]))(
-                scope, receive, send_with_headers
+        except HTTPException as error:  # a body that outgrew its limit, or is broken, while a middleware read it
+            problem = problem_document(
+                HTTP_ERRORS.get(error.status_code, BadRequest)(str(error.detail)), state["request_id"]
             )
+            await respond(problem)(scope, receive, send_with_headers)
         except Exception:  # the API's last handler
             log.exception("unexpected error", extra={"request_id": state["request_id"], "path": scope["path"]})
             metrics.infra_errors.labels("api", "internal").inc()
@@ -132,9 +134,14 @@ class RequestMiddleware:
             raise Forbidden("this call needs an admin key")
         return hashlib.sha256(given_key.encode()).hexdigest()[:16]
 
-    def _bounded(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
-        """Count a body without a `Content-Length` as it arrives."""
-        if b"content-length" in headers:
+    def _bounded(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
+        """Expand a compressed body, and count one whose size is not known beforehand. Raises UnsupportedEncoding."""
+        coding = coding_of(headers.get(b"content-encoding", b"").decode("latin-1"))
+        if coding is not None:
+            receive = expanded(receive, coding)
+            gone = (b"content-encoding", b"content-length")
+            scope["headers"] = [header for header in scope["headers"] if header[0].lower() not in gone]
+        elif b"content-length" in headers:
             return receive
         num_bytes = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ class Encoder:
         self.spec = spec
         self.tokenizer = tokenizer
         self._seams = _seams(tokenizer)
+        longest = longest_token(tokenizer)
+        self._max_bytes = None if longest is None else longest * spec.max_length  # a longer text has too many tokens
         self._last_head: tuple[str | None, tuple[int, list[int], bool]] = (None, (0, [], False))
         self._step_id: int | None = None if spec.steps is None else token_id(tokenizer, spec.steps.token)
         if spec.template == CHAT_TEMPLATE:
@@ -115,12 +118,17 @@ class Encoder:
             Invalid: the text is empty, has no step, or the chat template rejects the conversation.
         """
         if prompt is None:
-            return [self._fit(self._ids(self._opened(text)), 0, on_overflow) for text in completions]
+            return [self._whole(self._opened(text), on_overflow) for text in completions]
         head = self.head_text(prompt)
+        if on_overflow == "error" and self._is_too_long(head):
+            return [self._too_long(self.full_text(prompt, completion)) for completion in completions]
         seam, head_ids, proven = self._head(head)
         group: list[Encoded | TooLong] = []
         for completion in completions:
             text = self.full_text(prompt, completion)
+            if on_overflow == "error" and self._is_too_long(text):
+                group.append(self._too_long(text))
+                continue
             if proven and text.startswith(head[:seam]):
                 ids, prompt_tokens = head_ids + self._ids(text[seam:]), len(head_ids)
             else:
@@ -128,6 +136,26 @@ class Encoder:
                 prompt_tokens = num_common(tuple(head_ids), tuple(ids))
             group.append(self._fit(ids, prompt_tokens, on_overflow))
         return group
+
+    def _whole(self, text: str, on_overflow: Overflow) -> Encoded | TooLong:
+        if on_overflow == "error" and self._is_too_long(text):
+            return self._too_long(text)
+        return self._fit(self._ids(text), 0, on_overflow)
+
+    def _is_too_long(self, text: str) -> bool:
+        """Whether a text has too many tokens, by its size alone. Most that have are found so; none that has not."""
+        if self._max_bytes is None or len(text.encode()) <= self._max_bytes:
+            return False
+        return self._num_bytes(text) > self._max_bytes
+
+    @staticmethod
+    def _num_bytes(text: str) -> int:
+        return len(unicodedata.normalize("NFC", text).encode())
+
+    def _too_long(self, text: str) -> TooLong:
+        assert self._max_bytes is not None
+        fewest = -(-self._num_bytes(text) * self.spec.max_length // self._max_bytes)
+        return TooLong(tokens=fewest, limit=self.spec.max_length, at_least=True)
 
     def _head(self, head: str) -> tuple[int, list[int], bool]:
         """Where the common part of the completions ends, its ids, and whether a special token makes that an exact seam.
@@ -217,6 +245,36 @@ def token_id(tokenizer: Any, token: str) -> int:
     if token not in vocabulary:
         raise UsageError(f"{token!r} is not a token of this tokenizer")
     return vocabulary[token]
+
+
+def longest_token(tokenizer: Any) -> int | None:
+    """How many bytes of a text one token can stand for at most; None if that is not known for this tokenizer.
+
+    It is known if every byte of the text, or of its NFC form, ends up in a token: byte-level tokens, and nothing before
+    them that removes characters.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    pipeline = json.loads(backend.to_str())
+    steps = pipeline["pre_tokenizer"] or {}
+    kinds = [step["type"] for step in steps.get("pretokenizers") or [steps] if step]
+    added = pipeline["added_tokens"]
+    normalizer, model = pipeline["normalizer"], pipeline["model"]
+    if normalizer is not None and normalizer["type"] != "NFC":
+        return None
+    if "ByteLevel" not in kinds or not set(kinds) <= {"ByteLevel", "Split", "Digits"}:
+        return None
+    if any(step.get("behavior") == "Removed" for step in steps.get("pretokenizers") or [steps]):
+        return None
+    if any(token["lstrip"] or token["rstrip"] for token in added):
+        return None
+    if model["type"] != "BPE" or not set(ByteLevel.alphabet()) <= model["vocab"].keys():
+        return None
+    # A character of the vocabulary stands for one byte.
+    return max(*map(len, model["vocab"]), *(len(token["content"].encode()) for token in added))
 
 
 def _seams(tokenizer: Any) -> tuple[str, ...]:

@@ -19,9 +19,8 @@ from plaudit.errors import RequestUnknown
 from plaudit.grading import Verdict
 from plaudit.schemas import ExecuteItem, ExecuteResult, ProgramResult, TestResult
 from service.api.dispatch.request_context import RequestContext
-from service.api.handlers.execute import ExecuteGroup, to_suite
+from service.api.handlers.execute import EncodedSuite, ExecuteGroup
 from service.api.handlers.replays import MAX_PENDING, Replays
-from service.jobs import encode_suite
 from service.queue.connections import connect_async
 from service.queue.producer import Queue
 from service.queue.protocol import now_ms
@@ -181,8 +180,7 @@ async def queue(broker: Broker) -> AsyncIterator[Queue]:
 
 def judged(program: str) -> tuple[list[ExecuteGroup], list[ExecuteResult]]:
     item = ExecuteItem.model_validate({"language": "python", "programs": [program], "tests": ASSERT})
-    frame = encode_suite(to_suite(item.tests))
-    group = ExecuteGroup(item, frame, hashlib.sha256(frame).hexdigest(), "tools", RequestContext("r", now_ms() + 1000))
+    group = ExecuteGroup(item, EncodedSuite.of(item.tests), "tools", RequestContext("r", now_ms() + 1000))
     run = ProgramResult(
         status="ok",
         verdict=Verdict.PASSED,

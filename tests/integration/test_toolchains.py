@@ -15,7 +15,7 @@ from plaudit.schemas import ExecuteItem
 from sandbox.types import AssertSuite, Limits, Report, TestReport
 from service.api.dispatch.fleet import Fleet
 from service.api.dispatch.request_context import RequestContext
-from service.api.handlers.execute import ExecuteGroup, ExecutePlan, execute_job
+from service.api.handlers.execute import EncodedSuite, ExecuteGroup, ExecutePlan, execute_job
 from service.api.handlers.replays import Replays
 from service.jobs import (
     Executed,
@@ -183,7 +183,7 @@ async def test_a_replay_names_what_judged_and_not_what_was_meant_to(
             "tests": {"kind": "assert", "asserts": ["assert f(1) == 2"]},
         }
     )
-    plan = ExecutePlan([ExecuteGroup(item, SUITE, "s", OLD, context())], OLD)
+    plan = ExecutePlan([ExecuteGroup(item, EncodedSuite("s", SUITE, 1), OLD, context())], OLD)
     (one,) = plan.jobs()
     await ask(queue, one)
     executor(NEW, Verdict.PASSED).step()

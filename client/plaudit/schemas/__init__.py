@@ -8,8 +8,12 @@
 from __future__ import annotations
 
 from plaudit.schemas.base import (
+    MAX_COMPLETIONS,
+    MAX_ITEMS,
+    MAX_TESTS,
     Answer,
     Completeness,
+    Completions,
     DeadlineMs,
     Id,
     Message,
@@ -117,7 +121,10 @@ from plaudit.schemas.tests import (
 __all__ = [
     "BY_MODEL",
     "BY_TESTS_FIRST",
+    "MAX_COMPLETIONS",
+    "MAX_ITEMS",
     "MAX_NESTING",
+    "MAX_TESTS",
     "MIN_TESTS_WEIGHT",
     "ActivateAnswer",
     "ActivateRequest",
@@ -131,6 +138,7 @@ __all__ = [
     "Completeness",
     "CompletionReward",
     "CompletionScore",
+    "Completions",
     "Component",
     "ConsensusTerm",
     "DeadlineMs",

@@ -8,15 +8,16 @@ from pydantic import Field
 
 from plaudit.grading import Grading, Judge, Level, MissingModules, Verdict
 from plaudit.schemas.base import (
+    MAX_ITEMS,
     Answer,
     Completeness,
+    Completions,
     DeadlineMs,
     Id,
     Priority,
     ResultError,
     Status,
     Strict,
-    Text,
     Timing,
 )
 from plaudit.schemas.tests import Tests
@@ -70,7 +71,7 @@ Extract = Literal["none", "last_fence"]
 class ExecuteItem(Strict):
     id: Id | None = None
     language: Annotated[str, Field(min_length=1, max_length=64)]
-    programs: Annotated[list[Text], Field(min_length=1)]
+    programs: Completions
     extract: Extract = "none"
     tests: Tests
     limits: LimitsSpec = LimitsSpec()
@@ -79,7 +80,7 @@ class ExecuteItem(Strict):
 
 
 class ExecuteRequest(Strict):
-    items: Annotated[list[ExecuteItem], Field(min_length=1)]
+    items: Annotated[list[ExecuteItem], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
     use_cache: Annotated[bool, Field(description="false: run again what was judged before")] = True
     priority: Priority = "normal"
     deadline_ms: DeadlineMs | None = None

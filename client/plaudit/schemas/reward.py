@@ -8,8 +8,10 @@ from pydantic import Field, model_validator
 
 from plaudit.grading import Verdict
 from plaudit.schemas.base import (
+    MAX_ITEMS,
     Answer,
     Completeness,
+    Completions,
     DeadlineMs,
     Id,
     ModelRef,
@@ -87,7 +89,7 @@ class RewardSpec(Strict):
     Without `terms` it is `tests_first` by the tests, and the model breaks ties.
     """
 
-    terms: Annotated[list[Term], Field(min_length=1, max_length=16)] = [
+    terms: Annotated[list[Term], Field(min_length=1, max_length=16, fail_fast=True)] = [
         ExecuteTerm(name="tests", type="execute"),
         ScoreTerm(name="rm", type="score"),
     ]
@@ -149,7 +151,7 @@ class RewardItem(Strict):
 
     id: Id | None = None
     prompt: Prompt
-    completions: Annotated[list[Text], Field(min_length=1)]
+    completions: Completions
     language: Annotated[str, Field(min_length=1, max_length=64)] = "python"
     tests: Tests | None = None
     extract: Extract = "none"
@@ -162,7 +164,7 @@ class RewardRequest(Strict):
         RewardSpec | None,
         Field(description="without: by tests first, the model breaks ties; an item without tests by the model"),
     ] = None
-    items: Annotated[list[RewardItem], Field(min_length=1)]
+    items: Annotated[list[RewardItem], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
     priority: Priority = "normal"
     deadline_ms: DeadlineMs | None = None
 

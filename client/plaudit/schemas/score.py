@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from plaudit.schemas.base import (
+    MAX_ITEMS,
     Answer,
     Completeness,
+    Completions,
     DeadlineMs,
     Id,
     ModelRef,
@@ -17,7 +19,6 @@ from plaudit.schemas.base import (
     ResultError,
     Status,
     Strict,
-    Text,
     Timing,
 )
 
@@ -25,12 +26,12 @@ from plaudit.schemas.base import (
 class ScoreItem(Strict):
     id: Id | None = None
     prompt: Prompt
-    completions: Annotated[list[Text], Field(min_length=1)]
+    completions: Completions
 
 
 class ScoreRequest(Strict):
     model: Id = "default"
-    items: Annotated[list[ScoreItem], Field(min_length=1)]
+    items: Annotated[list[ScoreItem], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)]
     on_overflow: Literal["error", "truncate_left"] = "error"
     calibrated: bool = False
     priority: Priority = "normal"

@@ -7,11 +7,11 @@ import math
 from keyword import iskeyword
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Base64Encoder, EncodedBytes, Field, model_validator
+from pydantic import AfterValidator, Base64Encoder, BeforeValidator, EncodedBytes, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from plaudit.grading import Compare, Position
-from plaudit.schemas.base import Strict, Text
+from plaudit.schemas.base import MAX_FIELDS, MAX_TESTS, Strict, Text
 
 MAX_NESTING = 100  # lists and objects within each other; parsers and serializers give up somewhere beyond
 
@@ -53,8 +53,16 @@ class StrictBase64(Base64Encoder):
             raise PydanticCustomError("base64_decode", "not base64: {error}", {"error": str(error)}) from None
 
 
+def _few_entries(given: Any) -> Any:
+    if isinstance(given, dict) and len(given) > MAX_FIELDS:
+        raise ValueError(f"{len(given)} entries are more than {MAX_FIELDS}")
+    return given
+
+
+FewEntries = BeforeValidator(_few_entries)  # before the entries are looked at one by one
 File = Annotated[bytes, EncodedBytes(encoder=StrictBase64), Field(description="base64")]
 FileName = Annotated[str, Field(min_length=1, max_length=255)]
+Files = Annotated[dict[FileName, File], FewEntries]
 
 
 def _entry_point(name: str) -> str:
@@ -81,7 +89,9 @@ EntryPoints = Annotated[
 
 class AssertTests(TestsBase):
     kind: Literal["assert"]
-    asserts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    asserts: Annotated[
+        list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_TESTS, fail_fast=True)
+    ]
     setup: Text = ""
     entry_point: EntryPoint | None = None
 
@@ -90,16 +100,18 @@ Exact = Annotated[Any, AfterValidator(_exact)]
 
 
 class FunctionCase(Strict):
-    args: list[Exact] = []
-    kwargs: dict[Text, Exact] = {}
+    args: Annotated[list[Exact], Field(fail_fast=True)] = []
+    kwargs: Annotated[dict[Text, Exact], FewEntries] = {}
     expected: Exact
-    also: Annotated[list[Exact], Field(max_length=64, description="other values that are right, too")] = []
+    also: Annotated[
+        list[Exact], Field(max_length=64, fail_fast=True, description="other values that are right, too")
+    ] = []
 
 
 class FunctionTests(TestsBase):
     kind: Literal["function"]
     entry_point: EntryPoints
-    cases: Annotated[list[FunctionCase], Field(min_length=1)]
+    cases: Annotated[list[FunctionCase], Field(min_length=1, max_length=MAX_TESTS, fail_fast=True)]
     rel_tol: Annotated[float | None, Field(ge=0, lt=1)] = None
 
 
@@ -113,14 +125,14 @@ class CheckTests(TestsBase):
 class PytestTests(TestsBase):
     kind: Literal["pytest"]
     source: Annotated[Text, Field(min_length=1, description="a test file: functions, classes, fixtures")]
-    files: Annotated[dict[FileName, File], Field(description="beside the test file, by name")] = {}
+    files: Annotated[Files, Field(description="beside the test file, by name")] = {}
     entry_point: Annotated[EntryPoint | None, Field(description="a name that the program must have")] = None
 
 
 class UnittestTests(TestsBase):
     kind: Literal["unittest"]
     source: Annotated[Text, Field(min_length=1, description="a test file: TestCase classes")]
-    files: Annotated[dict[FileName, File], Field(description="beside the test file, by name")] = {}
+    files: Annotated[Files, Field(description="beside the test file, by name")] = {}
     entry_point: Annotated[EntryPoint | None, Field(description="a name that the program must have")] = None
 
 
@@ -132,15 +144,15 @@ class HelperProgram(Strict):
 class StdioTestCase(Strict):
     stdin: Text = ""
     stdout: Annotated[
-        Text | Annotated[list[Text], Field(min_length=1, max_length=16)],
+        Text | Annotated[list[Text], Field(min_length=1, max_length=16, fail_fast=True)],
         Field(description="the right answer, or several; with a checker or an interactor what its answer file holds"),
     ] = ""
-    files: Annotated[dict[FileName, File], Field(description="in the program's working folder, by name")] = {}
+    files: Annotated[Files, Field(description="in the program's working folder, by name")] = {}
 
 
 class StdioTests(TestsBase):
     kind: Literal["stdio"]
-    cases: Annotated[list[StdioTestCase], Field(min_length=1)]
+    cases: Annotated[list[StdioTestCase], Field(min_length=1, max_length=MAX_TESTS, fail_fast=True)]
     compare: Compare = "rstrip"
     rel_tol: Annotated[float | None, Field(ge=0, lt=1)] = None
     checker: Annotated[

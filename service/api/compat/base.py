@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from plaudit.errors import InfraError, Invalid, PlauditError, Poisoned, WouldMissDeadline
 from plaudit.schemas import (
@@ -32,6 +32,7 @@ from plaudit.schemas import (
     Status,
 )
 from sandbox.types import Report
+from service.api.body_route import BodyRoute
 from service.api.dispatch.request_context import RequestContext, deadline
 from service.api.dispatch.tasks import cancel_on_disconnect
 from service.api.error_handlers import problem_document, respond
@@ -54,7 +55,9 @@ def _as_utf8(text: str) -> str:
     return text
 
 
+Entry = TypeVar("Entry")
 Text = Annotated[str, AfterValidator(_as_utf8)]
+FailFastList = Annotated[list[Entry], Field(fail_fast=True)]  # one error for all its entries
 
 
 class CompatRequest(BaseModel):
@@ -83,7 +86,7 @@ class Dialect:
 
 
 def _route_class(retry_status: int | None) -> type[APIRoute]:
-    class CompatRoute(APIRoute):
+    class CompatRoute(BodyRoute):
         """A route that answers retryable errors with the dialect's own status."""
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

@@ -10,13 +10,13 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from plaudit.schemas import ScoreItem
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
 
 DIALECT = Dialect("llama_factory", "LLaMA-Factory `reward_model_type: api`", deadline_s=600, retry_status=None)
 
 
 class ScoreEvaluationRequest(CompatRequest):
-    messages: list[Text]
+    messages: FailFastList[Text]
     model: str | None = None
 
 

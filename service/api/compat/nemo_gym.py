@@ -22,7 +22,7 @@ from plaudit.graders import Grader
 from plaudit.grading import Verdict
 from plaudit.labels import required_tests
 from plaudit.schemas import ExecuteItem
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, judged
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, judged
 
 DIALECT = Dialect("nemo_gym", "NeMo-Gym, NeMo-RL, verifiers `nemo_gym` task set", deadline_s=55, retry_status=503)
 TASK = "_ng_task_index"
@@ -40,7 +40,7 @@ class VerifyRequest(CompatRequest):
 
 
 class AggregateMetricsRequest(CompatRequest):
-    verify_responses: list[dict[str, Any]]
+    verify_responses: FailFastList[dict[str, Any]]
 
 
 @DIALECT.router.get("/reverify_mode")

@@ -20,7 +20,7 @@ from pydantic import Field
 from plaudit.errors import Invalid, PlauditError
 from plaudit.languages import UnsupportedLanguage, resolve
 from service import metrics
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
 from service.api.compat.notebook import NotebookCell, NotebookRun, notebook_request, notebook_run
 
 log = logging.getLogger("plaudit.compat")
@@ -30,8 +30,8 @@ MEMORY_MB = 2048  # for the script and the programs that it starts
 
 
 class ExecuteBatchRequest(CompatRequest):
-    scripts: list[Text]
-    languages: list[str] = Field(default_factory=list)
+    scripts: FailFastList[Text]
+    languages: FailFastList[str] = Field(default_factory=list)
     timeout: float = 30
     request_timeout: float = 28
 

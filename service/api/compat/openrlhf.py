@@ -19,7 +19,7 @@ from pydantic import Field
 from plaudit.errors import Invalid, PlauditError
 from plaudit.labels import Tested
 from service import metrics
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
 from service.api.compat.grading import (
     Grade,
     GradeOptions,
@@ -38,9 +38,9 @@ MIN_TAIL_CHARS = 32  # a shorter end of the prompt could stand anywhere in the q
 
 
 class GetRewardRequest(CompatRequest):
-    query: list[Text]
-    prompts: list[Any] = Field(default_factory=list)
-    labels: list[Any] = Field(default_factory=list)
+    query: FailFastList[Text]
+    prompts: FailFastList[Any] = Field(default_factory=list)
+    labels: FailFastList[Any] = Field(default_factory=list)
 
 
 @DIALECT.router.post("/get_reward")

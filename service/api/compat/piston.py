@@ -23,7 +23,7 @@ from plaudit.languages import UnsupportedLanguage, base, resolve
 from plaudit.schemas import LimitsSpec
 from sandbox.judge.compare import same_output
 from sandbox.types import Report
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
 from service.api.compat.process_outcome import as_text, process_outcome
 from service.api.handlers.run import RunRequest
 from service.api.state import state_of
@@ -64,9 +64,9 @@ class PistonFile(CompatRequest):
 class PistonRequest(CompatRequest):
     language: str
     version: str = "*"
-    files: list[PistonFile]
+    files: FailFastList[PistonFile]
     stdin: Text = ""
-    args: list[Text] = Field(default_factory=list)
+    args: FailFastList[Text] = Field(default_factory=list)
     run_timeout: float | None = None
     run_memory_limit: float | None = None
 

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 
 from plaudit.errors import Invalid
 from plaudit.schemas import ScoreItem
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
 from service.api.compat.grading import sigmoid
 
 DIALECT = Dialect(
@@ -26,11 +26,11 @@ DIALECT = Dialect(
 
 class RerankRequest(CompatRequest):
     query: Text
-    documents: list[Text | dict[str, Any]] | None = None
-    texts: list[Text] | None = None
+    documents: FailFastList[Text | dict[str, Any]] | None = None
+    texts: FailFastList[Text] | None = None
     model: str | None = None
     top_n: int | None = None
-    rank_fields: list[str] | None = None
+    rank_fields: FailFastList[str] | None = None
     return_documents: bool | None = None
     return_text: bool = False
     raw_scores: bool = False

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 
 from plaudit.errors import NotFound
 from plaudit.schemas import ExecuteTerm, JobStatus, RewardItem, RewardRequest, RewardSpec, ScoreTerm
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
 from service.api.compat.chat import ChatTurn, to_messages
 from service.api.compat.grading import GradeOptions, tests_of
 from service.api.handlers.operations import REWARD
@@ -31,7 +31,7 @@ WAIT_S = 1.5  # the worker asks every two seconds
 
 
 class RollTask(CompatRequest):
-    prompt: Text | list[ChatTurn]
+    prompt: Text | FailFastList[ChatTurn]
     response: Text
     reward_info: Any = None
     data_id: Any = None

@@ -27,7 +27,7 @@ from plaudit.extract import code_of
 from plaudit.graders import Grader
 from plaudit.labels import Tested
 from plaudit.schemas import ExecuteItem, RefTests
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text, judged
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text, judged
 from service.api.compat.notebook import notebook_request, notebook_run
 from service.api.compat.sandbox_fusion_answers import (
     failed_run_answer,
@@ -62,7 +62,7 @@ class RunCodeRequest(CompatRequest):
     memory_limit_MB: int = -1
     stdin: Text | None = None
     files: Files = Field(default_factory=dict)
-    fetch_files: list[str] = Field(default_factory=list)
+    fetch_files: FailFastList[str] = Field(default_factory=list)
     expected_stdout: Any = None  # ROLL sends it and compares by itself
 
     def deadline_s(self) -> float:
@@ -97,13 +97,13 @@ async def ping() -> PlainTextResponse:
 
 
 class RunJupyterRequest(CompatRequest):
-    cells: list[Text]
+    cells: FailFastList[Text]
     cell_timeout: float = 0
     total_timeout: float = 45
     memory_limit_MB: int = -1
     kernel: str = "python3"
     files: Files = Field(default_factory=dict)
-    fetch_files: list[str] = Field(default_factory=list)
+    fetch_files: FailFastList[str] = Field(default_factory=list)
 
 
 @DIALECT.router.post("/run_jupyter")
@@ -144,7 +144,7 @@ class SubmitConfig(CompatRequest):
     compile_timeout: float | None = None
     run_timeout: float | None = None
     custom_extract_logic: str | None = None
-    provided_data: list[dict[str, Any]] | dict[str, Any] | None = None
+    provided_data: FailFastList[dict[str, Any]] | dict[str, Any] | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
 
 

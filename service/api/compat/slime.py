@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
 from service.api.compat.chat import ChatTurn, to_messages
 from service.api.compat.grading import Grade, GradeOptions, grade_by_model, grade_by_tests, tests_of
 
@@ -18,7 +18,7 @@ DIALECT = Dialect("slime", "slime, miles `--rm-type remote_rm --rm-url`", deadli
 
 
 class SlimeSample(CompatRequest):
-    prompt: Text | list[ChatTurn]
+    prompt: Text | FailFastList[ChatTurn]
     response: Text
     label: Any = None
 

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -20,11 +19,13 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from plaudit.errors import Invalid
+from plaudit.errors import Invalid, TooLarge
 from plaudit.schemas import CompletionScore, ScoreItem
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
+from service.api import json_body
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
 from service.api.compat.chat import ChatTurn, to_messages
 from service.api.compat.grading import sigmoid
+from service.api.dispatch.tasks import SMALL_BYTES, in_thread
 from service.api.state import state_of
 
 DIALECT = Dialect("vllm", "verl reward model (vLLM, SGLang), vLLM and SGLang clients", deadline_s=120, retry_status=503)
@@ -36,8 +37,8 @@ class PoolingRequest(CompatRequest):
     """What `/classify`, `/pooling` and `/v1/embeddings` have in common."""
 
     model: str | None = None
-    input: Text | list[Any] | None = None
-    messages: list[ChatTurn] | None = None
+    input: Text | FailFastList[Any] | None = None
+    messages: FailFastList[ChatTurn] | None = None
     use_activation: bool | None = None
     activation: bool | None = None  # two older names of `use_activation`
     softmax: bool | None = None
@@ -181,7 +182,8 @@ class ScoreSwitch:
         async def receive_again() -> Message:
             return unread.pop() if unread else await receive()
 
-        if _is_vllm_score(body):
+        is_large = len(body) > SMALL_BYTES
+        if await in_thread(_is_vllm_score, body) if is_large else _is_vllm_score(body):
             scope["path"], scope["raw_path"] = "/v1/score", b"/v1/score"
         await self.app(scope, receive_again, send)
 
@@ -191,8 +193,8 @@ def _is_vllm_score(body: bytes) -> bool:
     if not any(f'"{key}"'.encode() in body for key in VLLM_SCORE_KEYS):
         return False
     try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
+        parsed = json_body.load(body)
+    except (ValueError, RecursionError, TooLarge):
         return False
     return isinstance(parsed, dict) and any(key in parsed for key in VLLM_SCORE_KEYS)
 

@@ -1,6 +1,7 @@
 """asyncio tasks: how they are ended, run together, tied to a client's connection, and repeated.
 
 - `cancel_and_wait` ends tasks, `gather_or_cancel` runs them together and leaves none behind.
+- `off_loop` does work on a whole request: in a thread, if the request is large.
 - `cancel_on_disconnect` ties a handler's work to its client's connection.
 - `repeat` runs a background loop. A step that fails is logged and counted; the next one follows after a pause that
   doubles from `FIRST_PAUSE_S` to `LONGEST_PAUSE_S`, and the first step that returns resets the pause. A process whose
@@ -10,9 +11,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NoReturn, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from fastapi import Request
 
@@ -26,6 +30,34 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 
 AnyResult = TypeVar("AnyResult")
+Arguments = ParamSpec("Arguments")
+
+SMALL_BYTES = 64 * 1024  # what a request of up to so many bytes takes is done in the event loop
+MAX_THREADS = 2  # at work on large requests; the event loop takes turns with all of them
+_threads = ThreadPoolExecutor(MAX_THREADS, "large-request")
+_is_large: ContextVar[bool] = ContextVar("is_large", default=False)  # of the request that this task works for
+
+
+def mark_large() -> None:
+    """The request that this task works for is large."""
+    _is_large.set(True)
+
+
+async def in_thread(
+    function: Callable[Arguments, AnyResult], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> AnyResult:
+    """Call a function in one of the threads for large requests."""
+    call = functools.partial(function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_threads, call)
+
+
+async def off_loop(
+    function: Callable[Arguments, AnyResult], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> AnyResult:
+    """Call a function that takes as long as its request is large: in a thread, unless the request is small."""
+    if _is_large.get():
+        return await in_thread(function, *args, **kwargs)
+    return function(*args, **kwargs)
 
 
 async def cancel_and_wait(tasks: Iterable[asyncio.Future[Any]]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from plaudit.errors import TestsetUnknown
 from plaudit.extract import last_fence
@@ -37,8 +37,10 @@ from plaudit.schemas import (
 )
 from sandbox import types as sandbox
 from sandbox.language_specs import BY_NAME
+from service.api import json_body
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.submission import Dispatcher, Submission
+from service.api.dispatch.tasks import SMALL_BYTES, in_thread, off_loop
 from service.api.handlers.plan import best_index, problem_of
 from service.jobs import (
     Executed,
@@ -46,14 +48,13 @@ from service.jobs import (
     Failed,
     Job,
     Reply,
-    decode_suite,
     encode,
     encode_suite,
     execute_job_id,
     num_tests,
+    suite_of,
 )
 from service.queue.keys import EXECUTE_QUEUE
-from service.queue.producer import Queue
 
 MAX_COMPILE_CPU_S = 15.0  # of a language with a compiler
 
@@ -92,21 +93,39 @@ def _helper(program: HelperProgram | None) -> sandbox.Program | None:
     return None if program is None else sandbox.Program(program.language, program.source)
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedSuite:
+    """A suite as it is stored, and how many tests it counts as."""
+
+    sha256: str
+    frame: bytes
+    num_tests: int
+
+    @classmethod
+    def of(cls, tests: Tests) -> EncodedSuite:
+        """The suite of a request's tests, which are not a reference."""
+        suite = to_suite(tests)
+        frame = encode_suite(suite)
+        return cls(hashlib.sha256(frame).hexdigest(), frame, num_tests(suite))
+
+    @classmethod
+    def stored(cls, sha256: str, frame: bytes) -> EncodedSuite:
+        return cls(sha256, frame, num_tests(suite_of(json_body.load(frame))))
+
+
 class ExecuteGroup:
     """One item: a suite and, per program, a job or the result that is known without one.
 
     Args:
         item: as the request has it.
-        frame: the encoded suite.
-        sha256: the digest under which the suite is stored.
+        suite: what its programs are judged by.
         toolchain: the digest of the executors' toolchain.
         context: of the request.
     """
 
-    def __init__(self, item: ExecuteItem, frame: bytes, sha256: str, toolchain: str, context: RequestContext) -> None:
+    def __init__(self, item: ExecuteItem, suite: EncodedSuite, toolchain: str, context: RequestContext) -> None:
         self.item = item
-        self.frame, self.sha256 = frame, sha256
-        self.num_tests = num_tests(decode_suite(frame))
+        self.frame, self.sha256, self.num_tests = suite.frame, suite.sha256, suite.num_tests
         self.limits = sandbox.Limits(**item.limits.model_dump())
         self.options = sandbox.Options(**item.options.model_dump())
         self.jobs: list[Job | ProgramResult] = [self._job(text, toolchain, context) for text in item.programs]
@@ -179,10 +198,16 @@ class ExecutePlan:
     ) -> ExecutePlan:
         """Resolve the suites and make the jobs, which bring them along. Raises TestsetUnknown."""
         toolchain = dispatcher.fleet.toolchain
-        groups = []
-        for item in items:
-            sha256, frame = await _encoded_suite(item.tests, dispatcher.queue)
-            groups.append(ExecuteGroup(item, frame, sha256, toolchain, context))
+        stored = await _stored_suites(
+            {item.tests.sha256 for item in items if isinstance(item.tests, RefTests)}, dispatcher
+        )
+
+        def group(item: ExecuteItem) -> ExecuteGroup:
+            tests = item.tests
+            suite = stored[tests.sha256] if isinstance(tests, RefTests) else EncodedSuite.of(tests)
+            return ExecuteGroup(item, suite, toolchain, context)
+
+        groups = await off_loop(lambda: [group(item) for item in items])
         return cls(groups, toolchain, early_stop=early_stop)
 
     def __len__(self) -> int:
@@ -203,15 +228,18 @@ class ExecutePlan:
         return ExecuteResult(id=group.item.id, best=best_index(pass_rates), programs=programs)
 
 
-async def _encoded_suite(tests: Tests, queue: Queue) -> tuple[str, bytes]:
-    """A suite's digest and frame. Raises TestsetUnknown."""
-    if not isinstance(tests, RefTests):
-        frame = encode_suite(to_suite(tests))
-        return hashlib.sha256(frame).hexdigest(), frame
-    stored = await queue.get_suite(tests.sha256)
-    if stored is None:
-        raise TestsetUnknown(f"no test set {tests.sha256} is stored; PUT /testsets/{tests.sha256} first")
-    return tests.sha256, stored
+async def _stored_suites(digests: set[str], dispatcher: Dispatcher) -> dict[str, EncodedSuite]:
+    """Stored suites by digest; each is fetched and read once. Raises TestsetUnknown."""
+    suites = {}
+    for sha256 in sorted(digests):
+        frame = await dispatcher.queue.get_suite(sha256)
+        if frame is None:
+            raise TestsetUnknown(f"no test set {sha256} is stored; PUT /testsets/{sha256} first")
+        if len(frame) > SMALL_BYTES:
+            suites[sha256] = await in_thread(EncodedSuite.stored, sha256, frame)
+        else:
+            suites[sha256] = EncodedSuite.stored(sha256, frame)
+    return suites
 
 
 def _passed_everything(reply: Reply) -> bool:

@@ -20,7 +20,9 @@ from plaudit.schemas import (
     ScoreAnswer,
     ScoreRequest,
 )
+from service.api import json_body
 from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.tasks import SMALL_BYTES, mark_large, off_loop
 from service.api.handlers.reward_service import RewardService
 
 RequestT = TypeVar("RequestT", bound=ScoreRequest | ExecuteRequest | RewardRequest | RankRequest)
@@ -61,6 +63,10 @@ OPERATIONS: dict[str, Operation[Any, Any]] = {
 async def perform_stored(service: RewardService, route: str, body: bytes, context: RequestContext) -> dict[str, Any]:
     """Answer a durable request from its stored body."""
     operation = OPERATIONS[route]
-    request = operation.request.model_validate_json(body)
+    if len(body) > SMALL_BYTES:
+        mark_large()
+        request = await off_loop(lambda: operation.request.model_validate(json_body.load(body)))
+    else:
+        request = operation.request.model_validate_json(body)
     answer = await operation.handler(service, request, replace(context, lane=request.priority))
-    return answer.model_dump(mode="json")  # type: ignore[no-any-return]
+    return await off_loop(answer.model_dump, mode="json")

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import logging
 import zlib
 from collections.abc import Callable, Sequence
@@ -26,8 +25,9 @@ import msgspec
 from plaudit.errors import BrokerUnavailable, Overloaded, RequestUnknown
 from plaudit.extract import last_fence
 from plaudit.schemas import ExecuteResult, GivenVerdict, ProgramResult, ReplayAnswer, ReplayItem
+from service.api import json_body
 from service.api.dispatch.request_context import RequestContext
-from service.api.dispatch.tasks import cancel_and_wait
+from service.api.dispatch.tasks import cancel_and_wait, in_thread
 from service.api.handlers.execute import ExecuteGroup
 from service.jobs import Job, encode
 from service.queue.keys import script
@@ -42,7 +42,7 @@ MAX_PENDING = 64  # records being written at a time; further ones are not kept
 class _ReplayedItem(msgspec.Struct, frozen=True):
     request: dict[str, Any]  # without its tests
     suite: str
-    frame: bytes  # of the suite
+    frame: bytes  # of the suite; empty where an earlier item of the record has the same
     jobs: list[str | None]
     given: list[dict[str, Any]]
 
@@ -103,14 +103,14 @@ class Replays:
             record = await self._read(record.other, tenant)
         if record is None:
             raise RequestUnknown(f"no replay of request {request_id} is kept")
-        await self.queue.put_suites({item.suite: item.frame for item in record.items}, self.keep_s)
+        await self.queue.put_suites({item.suite: item.frame for item in record.items if item.frame}, self.keep_s)
         expires_ms = record.answered_ms + 1000 * self.keep_s
         return ReplayAnswer(
             request_id=request_id,
             answered_at=_iso_time(record.answered_ms),
             expires_at=_iso_time(expires_ms),
             toolchain=record.toolchain,
-            items=[unpack(item) for item in record.items],
+            items=await in_thread(lambda: list(map(unpack, record.items))),
         )
 
     async def _read(self, request_id: str, tenant: str) -> _Record | None:
@@ -135,11 +135,12 @@ def pack(answered_ms: int, toolchain: str, groups: Sequence[ExecuteGroup], resul
     toolchains = {program.toolchain for result in results for program in result.programs if program.toolchain}
     if len(toolchains) == 1:  # what judged, not what the jobs were admitted for
         (toolchain,) = toolchains
+    frames = {group.sha256: group.frame for group in groups}
     items = [
         _ReplayedItem(
             group.item.model_dump(mode="json", exclude={"tests"}),
             group.sha256,
-            group.frame,
+            frames.pop(group.sha256, b""),
             [job.id if isinstance(job, Job) else None for job in group.jobs],
             [given_verdict(program) for program in result.programs],
         )
@@ -155,12 +156,8 @@ def given_verdict(program: ProgramResult) -> dict[str, Any]:
 
 
 def unpack(item: _ReplayedItem) -> ReplayItem:
-    """An item as `/execute` takes it, and what was answered. The fields of an encoded suite are the contract's."""
-    suite = json.loads(item.frame)
-    tests = {"kind": suite["kind"], **suite["suite"]}
-    for fields in (tests, *tests.get("cases", ())):  # files are pairs in a suite, and an object in a request
-        if "files" in fields:
-            fields["files"] = dict(fields["files"])
+    """An item as `/execute` takes it, and what was answered. A suite that an earlier item has is named by digest."""
+    tests = _tests_of(item.frame) if item.frame else {"kind": "ref", "sha256": item.suite}
     replay = ReplayItem.model_validate({"request": {**item.request, "tests": tests}, "suite": item.suite, "given": []})
     is_fenced = replay.request.extract != "none"
     sources = [(last_fence(text) or "") if is_fenced else text for text in replay.request.programs]
@@ -169,6 +166,16 @@ def unpack(item: _ReplayedItem) -> ReplayItem:
         for source, job, given in zip(sources, item.jobs, item.given, strict=True)
     ]
     return replay.model_copy(update={"given": verdicts})
+
+
+def _tests_of(frame: bytes) -> dict[str, Any]:
+    """A suite as a request has it. The fields of an encoded suite are the contract's."""
+    suite = json_body.load(frame)
+    tests = {"kind": suite["kind"], **suite["suite"]}
+    for fields in (tests, *tests.get("cases", ())):  # files are pairs in a suite, and an object in a request
+        if "files" in fields:
+            fields["files"] = dict(fields["files"])
+    return tests
 
 
 def _iso_time(unix_ms: int) -> str:

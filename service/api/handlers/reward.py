@@ -30,7 +30,7 @@ from plaudit.schemas import (
 from service.api.dispatch.fleet import Fleet
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.submission import Dispatcher, Submission
-from service.api.dispatch.tasks import gather_or_cancel
+from service.api.dispatch.tasks import gather_or_cancel, off_loop
 from service.api.handlers.execute import ExecutePlan
 from service.api.handlers.reward_terms import join
 from service.api.handlers.score import ScorePlan, no_score
@@ -105,7 +105,7 @@ class RewardPlan(Generic[Shaped]):
                 self.unavailable[term.name] = unavailable[term.model]
                 continue
             score_items = [ScoreItem(prompt=item.prompt, completions=item.completions) for item in self.items]
-            score_plan = ScorePlan(models[term.model], score_items, term.on_overflow, context, cache)
+            score_plan = await off_loop(ScorePlan, models[term.model], score_items, term.on_overflow, context, cache)
             await score_plan.look_up()
             self.score_plans[term.name] = score_plan
 
@@ -123,7 +123,8 @@ class RewardPlan(Generic[Shaped]):
             scores = await scoring
         finally:
             scoring.cancel()
-        return self.shape(join(self.specs[index], self.items[index], scores, execution))
+        joined = await off_loop(join, self.specs[index], self.items[index], scores, execution)
+        return self.shape(joined)
 
     async def _scores(self, submission: Submission, index: int) -> dict[str, ScoreResult]:
         """An item's scores, or why it has none, by term name."""

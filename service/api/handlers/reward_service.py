@@ -34,6 +34,7 @@ from plaudit.schemas import (
 from service import metrics
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.submission import Dispatcher
+from service.api.dispatch.tasks import off_loop
 from service.api.handlers.execute import ExecutePlan
 from service.api.handlers.plan import RequestPlan, collect, completeness
 from service.api.handlers.replays import Replays
@@ -64,12 +65,13 @@ class RewardService:
 
     async def score(self, request: ScoreRequest, context: RequestContext, *, whole_texts: bool = False) -> ScoreAnswer:
         """Score completions. `whole_texts`: they are texts of a client's own template, scored without the prompts."""
-        self.validator.check_score(request)
+        await off_loop(self.validator.check_score, request)
 
         async def attempt() -> ScoreAnswer:
             revision = self.dispatcher.fleet.require_model(request.model).revision
             model = ModelRef(name=request.model, revision=revision)
-            plan = ScorePlan(
+            plan = await off_loop(
+                ScorePlan,
                 model,
                 request.items,
                 request.on_overflow,
@@ -93,7 +95,7 @@ class RewardService:
 
     async def execute(self, request: ExecuteRequest, context: RequestContext) -> ExecuteAnswer:
         """Run programs against tests."""
-        self.validator.check_execute(request)
+        await off_loop(self.validator.check_execute, request)
         self.dispatcher.fleet.require_executors()
         plan = await ExecutePlan.make(request.items, self.dispatcher, context)
         results = await self._collect(plan, context, use_cache=request.use_cache)
@@ -107,7 +109,7 @@ class RewardService:
 
     async def run(self, run_requests: Sequence[RunRequest], context: RequestContext) -> list[RunResult]:
         """Run without judging, for compatibility endpoints whose clients compare by themselves."""
-        self.validator.check_runs(run_requests)
+        await off_loop(self.validator.check_runs, run_requests)
         self.dispatcher.fleet.require_executors()
         return await self._collect(RunPlan(run_requests, self.dispatcher.fleet.toolchain, context), context)
 
@@ -141,7 +143,7 @@ class RewardService:
         *,
         early_stop: bool,
     ) -> tuple[list[Shaped], list[ModelRef]]:
-        self.validator.check_reward(request)
+        await off_loop(self.validator.check_reward, request)
 
         async def attempt() -> tuple[list[Shaped], list[ModelRef]]:
             plan = await RewardPlan.make(
@@ -171,7 +173,7 @@ class RewardService:
     ) -> list[Result]:
         """Submit a plan's jobs, all or none, and wait for its results."""
         async with self.dispatcher.submission(context) as submission:
-            await submission.submit(plan.jobs(), use_cache=use_cache)
+            await submission.submit(await off_loop(plan.jobs), use_cache=use_cache)
             return await collect(plan, submission)
 
     async def _with_one_revision(self, attempt: Callable[[], Awaitable[Result]]) -> Result:

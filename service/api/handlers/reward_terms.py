@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 
-from plaudit.errors import Invalid
+from plaudit.errors import Invalid, TooLarge
 from plaudit.extract import fences
 from plaudit.grading import Verdict
 from plaudit.schemas import (
@@ -135,9 +135,18 @@ def _values(
             assert execution is not None
             return _agreement_values(execution.programs)
         case ConsensusTerm():
-            return [Component(status="ok", value=value) for value in consensus(item.completions)]
+            return _consensus_values(item.completions)
         case FormatTerm():
             return [Component(status="ok", value=float(_well_formed(term, text))) for text in item.completions]
+
+
+def _consensus_values(completions: Sequence[str]) -> list[Component]:
+    """A group that is too large to compare has no values, and its components say so."""
+    try:
+        return [Component(status="ok", value=value) for value in consensus(completions)]
+    except TooLarge as error:
+        problem = ResultError(code=error.code, detail=error.detail)
+        return [Component(status="invalid", error=problem)] * len(completions)
 
 
 def _score_values(term: ScoreTerm, completions: Sequence[CompletionScore]) -> list[Component]:

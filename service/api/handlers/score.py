@@ -16,6 +16,7 @@ from plaudit.errors import RevisionMoved
 from plaudit.schemas import CompletionScore, ModelRef, Prompt, ResultError, ScoreItem, ScoreResult, Status
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.submission import Submission
+from service.api.dispatch.tasks import off_loop
 from service.api.handlers.plan import best_index, problem_of
 from service.api.handlers.score_cache import ScoreCache
 from service.jobs import Failed, Job, JobState, Scored, ScoreTask, encode, score_job_id
@@ -120,11 +121,11 @@ class ScorePlan:
         ):
             await self.look_up()
         else:
-            frames = await submission.submit_unless_cached(self.jobs(), keys)
+            frames = await submission.submit_unless_cached(await off_loop(self.jobs), keys)
             if frames is None:
                 return
             self._use(self.cache.decode(frames))
-        await submission.submit(self.jobs())
+        await submission.submit(await off_loop(self.jobs))
 
     async def look_up(self) -> None:
         """Find what has been scored before under this revision."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
 
 from plaudit.errors import Invalid, InvalidTests, TooLarge
 from plaudit.languages import UnsupportedLanguage, resolve
@@ -12,7 +15,9 @@ from plaudit.schemas import (
     LimitsSpec,
     PytestTests,
     RefTests,
+    RewardItem,
     RewardRequest,
+    ScoreItem,
     ScoreRequest,
     StdioTests,
     Tests,
@@ -44,6 +49,7 @@ class RequestValidator:
 
     def check_score(self, request: ScoreRequest) -> None:
         self._check_counts([item.completions for item in request.items], "completions")
+        self._check_texts(request.items)
 
     def check_execute(self, request: ExecuteRequest) -> None:
         self._check_counts([item.programs for item in request.items], "programs")
@@ -64,6 +70,7 @@ class RequestValidator:
 
     def check_reward(self, request: RewardRequest) -> None:
         self._check_counts([item.completions for item in request.items], "completions")
+        self._check_texts(request.items)
         for index, item in enumerate(request.items):
             self._check_limits(f"items.{index}.limits", item.limits)
             if item.tests is not None:
@@ -81,6 +88,7 @@ class RequestValidator:
         """
         if isinstance(tests, RefTests):
             return
+        _at_most(field, _num_bytes(tests), self.settings.max_suite_bytes, "max_suite_bytes")
         suite = to_suite(tests)
         if not isinstance(tests, PytestTests | UnittestTests):  # what a test file holds is known once it has run
             _at_most(field, num_tests(suite), self.settings.max_tests, "max_tests")
@@ -119,6 +127,15 @@ class RequestValidator:
         total = sum(map(len, groups))
         _at_most(f"items.*.{name}", total, settings.max_total_completions, "max_total_completions")
 
+    def _check_texts(self, items: Sequence[ScoreItem | RewardItem]) -> None:
+        limit = self.settings.max_text_bytes
+        for index, item in enumerate(items):
+            texts = [item.prompt] if isinstance(item.prompt, str) else [message.content for message in item.prompt]
+            _at_most(f"items.{index}.prompt", sum(len(text.encode()) for text in texts), limit, "max_text_bytes")
+            for number, completion in enumerate(item.completions):
+                field = f"items.{index}.completions.{number}"
+                _at_most(field, len(completion.encode()), limit, "max_text_bytes")
+
     def _check_code(self, field: str, programs: Sequence[str]) -> None:
         for index, program in enumerate(programs):
             _at_most(f"{field}.{index}", len(program.encode()), self.settings.max_code_bytes, "max_code_bytes")
@@ -128,6 +145,24 @@ class RequestValidator:
             value, ceiling = getattr(limits, name), getattr(self.settings, f"max_{name}")
             if value is not None and value > ceiling:
                 raise Invalid(f"{field}.{name}: {value:g} is more than {ceiling:g} (max_{name})")
+
+
+def _num_bytes(tests: Any) -> int:
+    """The size of the texts and files of a suite."""
+    num_bytes, left = 0, [tests]
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            num_bytes += len(part.encode())
+        elif isinstance(part, bytes):
+            num_bytes += len(part)
+        elif isinstance(part, list):
+            left += part
+        elif isinstance(part, dict):
+            left += [*part.keys(), *part.values()]
+        elif isinstance(part, BaseModel):
+            left += [value for _, value in part]
+    return num_bytes
 
 
 def _canonical(language: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 
 from plaudit.schemas import ActivateAnswer, ActivateRequest, ModelsAnswer
+from service.api.body_route import BodyRoute
 from service.api.dispatch.request_context import deadline
 from service.api.dispatch.tasks import cancel_on_disconnect
 from service.api.routes.openapi import READ_PROBLEMS, DeadlineHeader, problems
@@ -14,7 +15,7 @@ from service.api.state import state_of
 
 ACTIVATE_TIMEOUT_MS = 600_000  # of a request without a deadline: large checkpoints are read from slow disks
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 
 @router.get("/models", response_model=ModelsAnswer, responses=READ_PROBLEMS)

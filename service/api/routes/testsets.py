@@ -11,12 +11,14 @@ from fastapi import APIRouter, Path, Request
 from plaudit.errors import Invalid, Overloaded
 from plaudit.schemas import InlineTests, TestsetAnswer
 from service import metrics
+from service.api.body_route import BodyRoute
+from service.api.dispatch.tasks import off_loop
 from service.api.handlers.execute import to_suite
 from service.api.routes.openapi import READ_PROBLEMS, problems
 from service.api.state import state_of
 from service.jobs import encode_suite, num_tests
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 
 @router.put("/testsets/{sha256}", response_model=TestsetAnswer, responses=READ_PROBLEMS | problems(400, 413, 429))
@@ -25,14 +27,16 @@ async def put_testset(
 ) -> TestsetAnswer:
     """Store a suite under the SHA-256 of the request's body, to be named by `{"kind": "ref", "sha256": …}`."""
     app_state = state_of(request)
-    actual = hashlib.sha256(await request.body()).hexdigest()
+    body = await request.body()
+    actual = (await off_loop(hashlib.sha256, body)).hexdigest()
     if actual != sha256:
         raise Invalid(f"sha256: the body's digest is {actual}")
-    app_state.validator.check_tests("tests", tests)
-    suite = to_suite(tests)
+    await off_loop(app_state.validator.check_tests, "tests", tests)
+    suite = await off_loop(to_suite, tests)
     keep_s = app_state.settings.keep_results_s
+    frame = await off_loop(encode_suite, suite)
     try:
-        await app_state.queue.put_suites({sha256: encode_suite(suite)}, keep_s)
+        await app_state.queue.put_suites({sha256: frame}, keep_s)
     except Overloaded:
         metrics.rejected.labels("memory").inc()
         raise

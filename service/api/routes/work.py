@@ -26,8 +26,9 @@ from plaudit.schemas import (
     ScoreAnswer,
     ScoreRequest,
 )
+from service.api.body_route import BodyRoute
 from service.api.dispatch.request_context import RequestContext, deadline, new_request_id
-from service.api.dispatch.tasks import cancel_on_disconnect
+from service.api.dispatch.tasks import cancel_on_disconnect, off_loop
 from service.api.error_handlers import respond
 from service.api.handlers.operations import EXECUTE, RANK, REWARD, SCORE, AnswerT, Operation, RequestT
 from service.api.routes.openapi import DeadlineHeader, Responses, problems
@@ -40,7 +41,7 @@ WORK_PROBLEMS: Responses = problems(400, 401, 404, 409, 413, 422, 429, 500, 503)
     202: {"model": JobAccepted, "description": "Accepted"}
 }
 
-router = APIRouter()
+router = APIRouter(route_class=BodyRoute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +124,11 @@ async def _start_durable(
     app_state, tenant = state_of(request), request.state.tenant
     key = headers.idempotency_key
     job_id = new_request_id() if key is None else request_id_of(tenant, key)
+    stored_body = await off_loop(lambda: body.model_dump_json().encode())
     await app_state.durable_requests.start(
         job_id,
         operation.route,
-        body.model_dump_json().encode(),
+        stored_body,
         tenant,
         deadline_ms,
         len(body.items),

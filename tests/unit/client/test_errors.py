@@ -27,6 +27,7 @@ TABLE = {
     "RevisionMoved": (503, "revision_moved", True),
     "Conflict": (409, "idempotency_conflict", False),
     "Poisoned": (422, "poisoned", False),
+    "UnsupportedEncoding": (415, "unsupported_encoding", False),
     "TooLarge": (413, "too_large", False),
     "Overloaded": (429, "overloaded", True),
     "WouldMissDeadline": (503, "deadline_unreachable", True),
