@@ -70,7 +70,7 @@ def make_jail_config(name: str, home: Path, uid: int | None, cgroups: CgroupTree
         packages=languages.python_packages(),
         environment=languages.ENVIRONMENT,
         harness=harness,
-        seccomp=b"" if level == "none" else build_filter(lonely=without is not None, counted=cgroups is not None),
+        seccomp=b"" if level == "none" else build_filter(pairs_only=without is not None, counted=cgroups is not None),
         uid=uid,
         cgroups=cgroups,
         name=name,

@@ -1,8 +1,8 @@
-"""Jails without namespaces, seen from the host: levels `landlock` and `none`, where bubblewrap cannot be had.
+"""Jails without namespaces, as the host sees them: levels `landlock` and `none`, where bubblewrap does not work.
 
-Programs and judges call the working folder `/tmp`. Here it is a private folder of the jail, and only `JobFolder` turns
-one into the other. No namespace ends the processes of a jail: `end_uid` kills whatever still runs under its uid, in a
-process made for that (`inside/reaper.py`).
+Programs and judges call the working folder `/tmp`. Here it is a private folder of the jail, and only `JobFolder`
+translates between the two. No namespace ends the processes of a jail: `end_uid` kills whatever still runs under its
+uid, in a process of its own (`inside/reaper.py`).
 """
 
 from __future__ import annotations
@@ -118,10 +118,10 @@ def is_known_user(uid: int) -> bool:
 
 
 def around(binds: Sequence[str], masks: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What to let be read, and what to let be listed, so that all of `binds` is readable but what lies in `masks`.
+    """What may be read and what may be listed, so that all of `binds` except `masks` is readable.
 
-    A folder on the way to a masked one is named by its other entries, and may be listed with everything in it: the
-    importer lists folders before it opens a file. So the names of masked files can be seen, and nothing else of them.
+    A folder above a masked one is replaced by its other entries. It may be listed with everything in it, because the
+    importer lists folders before it opens a file. So programs can see the names of masked files, but not read them.
     """
     readable: list[str] = []
     listable: list[str] = []

@@ -1,7 +1,7 @@
-"""What programs can import here beside their language's standard library, and whether a module is missing here.
+"""What programs can import on this host beside their language's standard library, and whether a module is missing.
 
-Read from the folders that every jail sees: the same ones that a program's imports look through. A name is missing only
-if neither the standard library nor any of them has it.
+Both are read from the folders that every jail sees and that a program's imports search. A module is missing only if
+neither the standard library nor any of these folders has it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The self-test of a sandbox: hostile programs through the real path, before any other program runs.
+"""The self-test of a sandbox: hostile programs take the real path before any other program runs.
 
-Each trial is a program, what must become of it, and the levels that promise it. A promise that does not hold raises
-IsolationUnavailable, which names it. All trials take about a second.
+A trial has a program, its expected report, and the levels that promise it. If a promise does not hold, the test raises
+IsolationUnavailable and names it. All trials take about a second.
 """
 
 from __future__ import annotations

@@ -45,29 +45,29 @@ class WarningState:
         import warnings
 
         self.module: Any = warnings
-        self.first = self.told = self.state()
+        self.first = self.sent = self.state()
 
     def state(self) -> Any:
         module = self.module
         return [list(module.filters), module._showwarnmsg_impl, module.showwarning]
 
     def changed(self) -> bool:
-        module, (filters, impl, show) = self.module, self.told
+        module, (filters, impl, show) = self.module, self.sent
         if module._showwarnmsg_impl == impl and module.showwarning is show and module.filters == filters:
             return False
-        self.told = self.state()
+        self.sent = self.state()
         return True
 
     def listening(self) -> bool:
-        return bool(self.told[1] is not self.first[1] or self.told[2] is not self.first[2])
+        return bool(self.sent[1] is not self.first[1] or self.sent[2] is not self.first[2])
 
     def tree(self, endpoint: Any) -> Any:
         """The filters and whether to listen; None when they are as the program's own once more."""
-        if not self.listening() and self.told[0] == self.first[0]:
+        if not self.listening() and self.sent[0] == self.first[0]:
             return None
         filters = [
             [action, pattern_of(message), endpoint.encode(category), pattern_of(module), line]
-            for action, message, category, module, line in self.told[0]
+            for action, message, category, module, line in self.sent[0]
         ]
         return [self.listening(), filters]
 
@@ -98,7 +98,7 @@ class LoggingState:
 
     def __init__(self, logging: Any) -> None:
         self.logging = logging
-        self.first = self.told = self.state()
+        self.first = self.sent = self.state()
 
     def loggers(self) -> list[Any]:
         root = self.logging.root

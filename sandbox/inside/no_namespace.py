@@ -75,7 +75,7 @@ class HostWorkspace(Workspace):
         self.work = setup["work"]
         self.main = os.fsencode(f"{self.work}/main.py")
         self.uid: int | None = setup["uid"]
-        self.sweeper_uid: int = setup["broom"]
+        self.reaper_uid: int = setup["reaper_uid"]
         self.lock = landlock.Lock(c, 0, -1, landlock.Reach())
         self.make_folder()
         demand(c.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
@@ -115,7 +115,7 @@ class HostWorkspace(Workspace):
         if self.uid is None:
             reaper.kill_below(os.getpid())
         else:
-            reaper.kill_uid(self.uid, self.sweeper_uid)
+            reaper.kill_uid(self.uid, self.reaper_uid)
 
     def sweep(self) -> int:
         """Kill and reap what is left; returns how many were still there. Raises OSError if something does not go."""

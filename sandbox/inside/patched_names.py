@@ -47,17 +47,17 @@ class PatchedName:
 
     def __init__(self, target: Any, name: str) -> None:
         self.target, self.name = target, name
-        self.first = self.told = self.now()
+        self.first = self.sent = self.now()
 
     def now(self) -> Any:
         return self.target.__dict__.get(self.name, MISSING)
 
     def tree(self, endpoint: Any) -> list[Any]:
-        if self.told is self.first:
+        if self.sent is self.first:
             return ["back"]
-        if self.told is MISSING:
+        if self.sent is MISSING:
             return ["gone"]
-        value = self.told
+        value = self.sent
         if type(value) in (staticmethod, classmethod):
             value = value.__func__
             return ["static", endpoint.encode(value)]

@@ -107,8 +107,8 @@ class SharedContainers:
                 changed.append([key, at, codec.encode(inside(value, at), parts)])
                 container.before, container.changed = look(value), True
         for name, table in (("lent", self.lent), ("home", self.borrowed)):
-            if table and (told := [*self.of_extended(table, lender)]):
-                found[name] = told
+            if table and (changes := [*self.of_extended(table, lender)]):
+                found[name] = changes
         if changed:
             found["of"] = changed
         if lender.kept:

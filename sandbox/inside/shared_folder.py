@@ -46,8 +46,8 @@ MAX_ENTRIES = 2_000  # files and folders
 MAX_BYTES = 4 * 1024 * 1024  # of contents, in one message
 MAX_NAME = 4_096
 MAX_DEPTH = 40
-OURS = frozenset({"main.py"})  # what the harness has put there
-MAIN_ONLY = [*OURS]
+HARNESS_FILES = frozenset({"main.py"})  # what the harness has put there
+MAIN_ONLY = [*HARNESS_FILES]
 CACHES = frozenset({"__pycache__", ".pytest_cache"})
 COARSE = 5  # CLOCK_REALTIME_COARSE, by which the kernel dates files
 KIND, REGULAR, MODE = 0o170000, 0o100000, 0o777
@@ -107,7 +107,7 @@ class SharedFolder:
             folders[name] = about
             for entry in found:
                 child = f"{name}/{entry.name}" if name else entry.name
-                if child in OURS or entry.name in CACHES:
+                if child in HARNESS_FILES or entry.name in CACHES:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(child)
@@ -120,7 +120,7 @@ class SharedFolder:
                 raise FolderTooLarge(f"more than {MAX_ENTRIES} files and folders")
         return files, folders
 
-    def is_bare(self, now: int) -> bool:
+    def has_only_harness_files(self, now: int) -> bool:
         """Whether nothing lies there but what the harness has put there: as it is for most, and told in few steps."""
         try:
             about = lstat(self.root)
@@ -137,7 +137,7 @@ class SharedFolder:
         if self.untouched():
             return None
         now = clock_gettime_ns(COARSE)  # what is as young as this may change once more without a new date
-        if not self.files and len(self.folders) == 1 and self.is_bare(now):
+        if not self.files and len(self.folders) == 1 and self.has_only_harness_files(now):
             return None
         files, folders = self.look()
         gone = [name for name in (*self.files, *self.folders) if name and name not in files and name not in folders]
@@ -370,7 +370,7 @@ def read_put(items: list[Any]) -> Iterator[tuple[str, int, int, bytes]]:
 
 def safe(name: Any) -> str:
     """A name below the folder. Raises Refused for one that leads elsewhere, or is the harness's."""
-    if type(name) is not str or not 0 < len(name) <= MAX_NAME or "\0" in name or name in OURS:
+    if type(name) is not str or not 0 < len(name) <= MAX_NAME or "\0" in name or name in HARNESS_FILES:
         raise InvalidChange(f"a file of the name {name!r:.80}")
     parts = name.split("/")
     if len(parts) > MAX_DEPTH or any(part in ("", ".", "..") for part in parts):

@@ -132,7 +132,7 @@ def warm_up_suite() -> None:
         "entry_point": "f",
         "tests": ["y = f(1)\nassert y == 2"],
         "files": [],
-        "lonely": [False],
+        "executing": [False],
         "mentions": [True],
         "attributes": {},
         "roles": [],

@@ -159,12 +159,12 @@ class TestsState(SharedState):
         """Whether there is certainly no news: watched is only what any test might change, and none of it has been."""
         if not self.has_greeted or self.slots or self.watches or not self.is_unchanged():
             return False
-        streams, told, sent = self.streams, self.stream_forms, self.sent
+        streams, forms, sent = self.streams, self.stream_forms, self.sent
         if sys.stdin is not streams["stdin"] or self.input is not None:
             return False
         if sys.stdout is not streams["stdout"] or sys.stderr is not streams["stderr"]:
             return False
-        if told["stdout"] is not None or told["stderr"] is not None or sent["argv"] is not None or sent["path"]:
+        if forms["stdout"] is not None or forms["stderr"] is not None or sent["argv"] is not None or sent["path"]:
             return False
         return sys.argv == self.argv and sys.path == self.path and sys.getrecursionlimit() == sent["depth"]
 
@@ -174,9 +174,9 @@ class TestsState(SharedState):
         try:
             news = self.common_changes()
         except FolderTooLarge as error:
-            raise endpoint.fail(self.too_much(f"the tests' own folder holds {error}")) from None
+            raise endpoint.fail(self.limit_error(f"the tests' own folder holds {error}")) from None
         if self.folder.left_out:
-            raise endpoint.fail(self.too_much(f"the tests' own file {self.folder.left_out[0]}"))
+            raise endpoint.fail(self.limit_error(f"the tests' own file {self.folder.left_out[0]}"))
         self.add_streams(endpoint, news)
         if sys.argv != self.argv or self.sent["argv"] is not None:
             self.add_if_changed(news, "argv", None if sys.argv == self.argv else texts_only(sys.argv))
@@ -185,8 +185,8 @@ class TestsState(SharedState):
         self.add_if_changed(news, "depth", sys.getrecursionlimit())
         for key, slot in self.slots.items():
             value = slot.now()
-            if value is not slot.told:
-                slot.told = value
+            if value is not slot.sent:
+                slot.sent = value
                 news.setdefault("slots", []).append([*key, *slot.tree(endpoint)])
         for watch_name in self.watches:
             watch_name(endpoint, news)
@@ -195,7 +195,7 @@ class TestsState(SharedState):
             news["hello"] = [self.variables is not None, self.working_folder is not None]
         return news or None
 
-    def too_much(self, what: str) -> BaseException:
+    def limit_error(self, what: str) -> BaseException:
         """What the tests ask is too much; where the program has written among their files, that is its doing."""
         error: BaseException = (BeyondValues if self.guard.endpoint is None else Unsplittable)(what)
         return error
@@ -238,8 +238,8 @@ class TestsState(SharedState):
 
     def add_logs(self, endpoint: Any, news: dict[str, Any]) -> None:
         state = self.logs.state()
-        if state != self.logs.told:
-            self.logs.told = state
+        if state != self.logs.sent:
+            self.logs.sent = state
             news["logs"] = None if state == self.logs.first else state
 
     def add_decimal(self, endpoint: Any, news: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 FIRST_FREE_FD = 200  # job descriptors are moved above this number, out of the way of the numbers the job asks for
 PR_SET_DUMPABLE = 4
 CAPABILITY_VERSION = 0x20080522
-KIT = "sandbox.inside"  # as the package is called, in a jail as well
+PACKAGE = "sandbox.inside"  # as the package is called, in a jail as well
 ROLES = {  # module of the kit → the roles that it plays
     "candidate": ("script", "serve", "shared", "audited_script", "audited_serve", "audited_shared"),
     "tests": ("tests",),
@@ -330,17 +330,17 @@ def load(names: list[str]) -> dict[str, Any]:
     sys.path.insert(0, os.path.dirname(sys.argv[0]))
     loaded = {}
     for name in names:
-        __import__(f"{KIT}.{name}")
-        loaded[name] = sys.modules[f"{KIT}.{name}"]
+        __import__(f"{PACKAGE}.{name}")
+        loaded[name] = sys.modules[f"{PACKAGE}.{name}"]
     sys.path.pop(0)
     codec = sys.modules["sandbox.judge.codec"]
     for _ in range(20):  # code that has run adapts itself no more, and its pages stay shared after a fork
         codec.decode(codec.loads(codec.dumps(codec.encode({"a": [1, 2.5, "b"], "c": (True, None)}))))
     for name in ("tests_state", "program_state"):
-        if f"{KIT}.{name}" in sys.modules:
-            sys.modules[f"{KIT}.{name}"].warm_up()
-    if f"{KIT}.warmup" in sys.modules:
-        sys.modules[f"{KIT}.warmup"].warm()
+        if f"{PACKAGE}.{name}" in sys.modules:
+            sys.modules[f"{PACKAGE}.{name}"].warm_up()
+    if f"{PACKAGE}.warmup" in sys.modules:
+        sys.modules[f"{PACKAGE}.warmup"].warm()
     for name in list(sys.modules):
         if name.partition(".")[0] == "sandbox":
             del sys.modules[name]
@@ -355,11 +355,11 @@ def warm(setup: dict[str, Any], work: str) -> None:
     site.sethelper()
     site.setcopyright()
     sys.path[:] = [*setup["first"], *sys.path, *setup["path"]]
-    for name in setup["modules"]:
+    for name in setup["warm_modules"]:
         __import__(name)
     generator = sys.modules["random"].seed.__self__
     renew.append((super(type(generator), generator).seed, ()))  # what is left of its `seed` where nothing was drawn yet
-    if "numpy" in setup["modules"]:
+    if "numpy" in setup["warm_modules"]:
         renew.append((sys.modules["numpy"].random.seed, ()))
     if "threading" in sys.modules:
         renew.append((sys.modules["threading"].main_thread()._set_native_id, ()))
@@ -407,15 +407,15 @@ def main() -> None:
         for fd in fds:
             os.write(fd, b"0")
             os.close(fd)
-        workspace, kit = open_workspace(c, setup)
-        for name in setup["kit"]:
-            kit[name].MAIN, kit[name].HARNESS = os.fsdecode(workspace.main), os.path.dirname(sys.argv[0])
-            ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
-            kit[name].warm_up()
+        workspace, modules = open_workspace(c, setup)
+        for name in setup["package_modules"]:
+            modules[name].MAIN, modules[name].HARNESS = os.fsdecode(workspace.main), os.path.dirname(sys.argv[0])
+            ENTRIES.update((role, getattr(modules[name], role)) for role in ROLES[name])
+            modules[name].warm_up()
         warm(setup, workspace.work)
-        if "candidate" in kit:
-            kit["candidate"].interpreter_exit.remember(c.fflush)
-            kit["candidate"].stage()
+        if "candidate" in modules:
+            modules["candidate"].interpreter_exit.remember(c.fflush)
+            modules["candidate"].stage()
     except (OSError, ImportError) as error:
         control.send(marshal.dumps({"fault": f"{type(error).__name__}: {error}"}))
         return
@@ -431,11 +431,11 @@ def open_workspace(c: Any, setup: dict[str, Any]) -> tuple[Workspace, dict[str, 
     if setup["privileged"]:
         os.setgroups([])
         clear_inheritable_capabilities(c)
-    if setup["bare"] is not None:
-        kit = load(["no_namespace", *setup["kit"]])
-        return kit["no_namespace"].HostWorkspace(c, setup["bare"]), kit
-    kit = load(["workspace", *setup["kit"]])
-    return kit["workspace"].JailWorkspace(c, mounts=setup["privileged"]), kit
+    if setup["no_namespace"] is not None:
+        modules = load(["no_namespace", *setup["package_modules"]])
+        return modules["no_namespace"].HostWorkspace(c, setup["no_namespace"]), modules
+    modules = load(["workspace", *setup["package_modules"]])
+    return modules["workspace"].JailWorkspace(c, mounts=setup["privileged"]), modules
 
 
 def serve(control: _socket.socket, workspace: Workspace, buffer: memoryview) -> None:

@@ -1,6 +1,6 @@
-"""What a test's text says of its assertions: whether it has any, whether one must be reached, and on what it looks.
+"""Reads a test's assertions: whether it has any, whether one must be reached, and what they look at.
 
-Pure reading (`ast`). In doubt a test is taken to assert.
+Static analysis (`ast`). In doubt a test counts as asserting.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def tests_named(source: str, name: str) -> tuple[ast.Module, list[ast.AST]] | No
 
 @lru_cache(maxsize=1024)
 def surely_asserts(source: str, name: str) -> bool:
-    """Whether an assertion of something computed is a statement of the test's own, which nothing skips or swallows."""
+    """Whether the test itself has an assertion about a computed value, which nothing skips or swallows."""
     found = tests_named(source, name)
     if found is None:
         return True
@@ -254,7 +254,7 @@ def is_asserting_method(call: ast.Call) -> bool:
 
 
 def is_computed(test: ast.expr) -> bool:
-    """A comparison, or an answer's truth; that one thing is not another is found out by trying."""
+    """Whether an expression compares, or tests an answer's truth. `is not` alone is left to the control run."""
     if isinstance(test, ast.Compare) and all(isinstance(op, ast.Is | ast.IsNot) for op in test.ops):
         return False
     return any(isinstance(node, ast.Name | ast.Call) for node in ast.walk(test))
@@ -262,7 +262,7 @@ def is_computed(test: ast.expr) -> bool:
 
 @lru_cache(maxsize=1024)
 def looks_at_raised(source: str, name: str) -> bool:
-    """Whether a test asserts something of an exception that it has caught, or which: no answer leads there."""
+    """Whether a test asserts something about an exception that it caught: no returned value leads there."""
     found = tests_named(source, name)
     if found is None:
         return True

@@ -1,16 +1,16 @@
-"""What a checker or an interactor says of a program, read from how its own process ended.
+"""The verdict of a checker or an interactor, read from how its process ended.
 
-| it ends with | it means |
+| it ends with | meaning |
 |---|---|
 | exit code 0 | accepted; or a score, where the last line on stdout is a number in [0, 1] |
 | 1, 2, 4, 8 | refused: wrong, not in the form asked for, more than was asked for, less than was asked for; also an
   AssertionError that a Python checker lets out |
 | 7 | a score in [0, 1]: the first number on stderr, or on stdout, with or without `points` before it |
-| 3 | it failed, by its own words |
+| 3 | it reports that it failed |
 | anything else: another code, a signal, a limit, another Python traceback | it broke |
 
-The codes are testlib's. The first line on stderr (or on stdout) is the message. The caller decides what a
-failed or broken checker means for the program.
+The codes are testlib's. The first line on stderr (or on stdout) is the message. The caller decides what a failed or
+broken checker means for the program.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from plaudit.grading import Verdict
-from sandbox.judge.bounds import sayable
+from sandbox.judge.bounds import encodable
 from sandbox.run import JailRun, RunOutcome, classify_exit
 from sandbox.types import TestReport
 
@@ -43,7 +43,7 @@ UNLOADABLE = re.compile(rb"(?:SyntaxError|IndentationError|TabError|ImportError|
 
 @dataclass(frozen=True, slots=True)
 class CheckerVerdict:
-    """`score` is None where there is none because the checker failed or broke; only a score of 1 accepts."""
+    """`score` is None if the checker failed or broke. Only a score of 1 accepts."""
 
     score: float | None
     message: str = ""
@@ -57,7 +57,7 @@ class CheckerVerdict:
 
 
 def checker_verdict(run: JailRun, *, speaks: bool) -> CheckerVerdict:
-    """What an ended run says. `speaks`: its stdout is its own to speak on, not the other end of a dialogue."""
+    """The verdict of an ended run. `speaks`: its stdout holds its message, and is not one end of a dialogue."""
     end = classify_exit(run)
     out, err = bytes(run.stdout.data) if speaks else b"", bytes(run.stderr.data)
     code = None if run.job_exit is None else run.job_exit.exit_code
@@ -100,10 +100,10 @@ def scored(number: bytes, message: str) -> CheckerVerdict:
 
 
 def apply_checker_verdict(report: TestReport, decision: CheckerVerdict, who: str) -> tuple[TestReport, set[str]]:
-    """The report of a program that ended well, as a checker or an interactor decides it.
+    """The report of a program that ended well, decided by a checker or an interactor.
 
-    A checker that failed or broke did so on this program's output: that it works at all was found out before, without
-    this program (`checkers.py`). So this is not a way out for the program: its answer was not accepted, and it failed.
+    A checker that fails or breaks does so on this program's output: it was tried before, without this program
+    (`checkers.py`). So the program's answer was not accepted, and it has failed.
     """
     if decision.score is None:
         how = "says that it failed" if decision.failed else "broke"
@@ -124,7 +124,7 @@ def last_line(data: bytes) -> bytes:
 def message_of(data: bytes) -> str:
     """The first line that is not blank, cut to a size that can travel in a report."""
     line = data[:MAX_LINE_BYTES].lstrip().split(b"\n", 1)[0].rstrip()
-    text = sayable(line.decode("utf-8", "replace"))
+    text = encodable(line.decode("utf-8", "replace"))
     return text if len(text) <= MAX_MESSAGE_CHARS else text[:MAX_MESSAGE_CHARS] + "…"
 
 

@@ -1,11 +1,11 @@
-"""Checkers: a suite's own program decides whether an output is right, in a jail of its own, after the judged one ended.
+"""Checkers: a suite's own program decides whether an output is right, in its own jail, after the judged program ended.
 
 - It starts with `input.txt`, `output.txt` and `answer.txt` in its working folder, and their names as its arguments, in
   this order (testlib's). What it says is read in `checker_verdicts.py`. C++ finds our `testlib.h`.
 - Its time and memory never count as the program's. Its jails have a uid of their own and never run a judged program.
-- Whether a checker works is found out once per suite, and never by a judged program (`try_out`): it must accept each
-  case's own answer; and it must not accept text that says nothing, or the case is vacuous. Only what is found there
-  makes a suite invalid. A checker that breaks on an output after that breaks because of that output.
+- A checker is tried once per suite, without a judged program (`try_out`). It must accept each case's own answer. If it
+  accepts meaningless text, the case is vacuous. Only this trial can make a suite invalid: a checker that breaks on an
+  output later breaks because of that output.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def testlib() -> bytes:
 
 
 def helper_limits(limits: Limits) -> Limits:
-    """At least the program's own, so that what it may print can be read, and enough for a small program's checker."""
+    """Limits of a checker: at least the program's, so that it can read all output, and at least `MIN_CPU_S`."""
     cpu_s = max(limits.cpu_s, MIN_CPU_S)
     return Limits(
         cpu_s=cpu_s,
@@ -111,7 +111,7 @@ class Helper(Protocol):
         """Its word in messages."""
 
     def control(self, case: StdioCase, said: bytes) -> CheckerVerdict:
-        """What it says of a program that says just that."""
+        """Its verdict on a program that outputs exactly `said`."""
 
     def takes_answer(self) -> bool:
         """Whether a case's answer is an output that must be accepted."""
@@ -157,11 +157,11 @@ def vacuous_cases(helper: Helper, suite: StdioSuite, limits: Limits, sandbox: Sa
 
 
 class TransientFailure(InvalidSuite):
-    """A suite that cannot be used, for a reason that another run might not meet again: not to be remembered."""
+    """The suite cannot be used for a reason that may not recur. Not remembered."""
 
 
 def try_out(helper: Helper, suite: StdioSuite) -> frozenset[int]:
-    """Each case's own answer, then what no program would say. Raises InvalidSuite, naming case and reason."""
+    """Try each case's own answer, then meaningless text. Raises InvalidSuite, naming case and reason."""
     vacuous = {at for at, case in enumerate(suite.cases) if is_vacuous(helper, case, at)}
     if len(vacuous) == len(suite.cases):
         raise InvalidSuite(

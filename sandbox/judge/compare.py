@@ -1,8 +1,8 @@
-"""Comparison in the trusted process: what a program printed or returned against what was expected.
+"""Compares what a program printed or returned with what was expected, in the trusted process.
 
-Values arrive as trees of the codec and are compared as trees: nothing of the program's making is hashed, called or
-imported here. Time and memory are linear in the size of what is compared: items of sets and keys of dicts, which have
-to be found again, are known by digests, and each part of a tree is visited once.
+- Values arrive as trees of the codec and are compared as trees. No object of the program is hashed, called or imported.
+- Time and memory are linear in the size of the values: items of sets and keys of dicts are found by digests, and each
+  part of a tree is visited once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def same_output(got: bytes, expected: bytes, mode: Compare, rel_tol: float | Non
     blank-separated words. `float`: the same words, numbers within `rel_tol` (relative, or absolute below 1), but two
     integers only if they are equal.
 
-    No more of what was printed is taken apart than was expected.
+    Only as much of the output is split into words as was expected.
     """
     if mode == "lines":
         return same_by_lines(got, expected, rel_tol)
@@ -46,7 +46,7 @@ def same_output(got: bytes, expected: bytes, mode: Compare, rel_tol: float | Non
 
 
 def least_output(expected: bytes, mode: Compare) -> int:
-    """How many bytes a program must print at least to be right; for numbers that may be close nobody can say."""
+    """Lower bound of the bytes that a right program prints; 0 for numbers that only have to be close."""
     if mode == "float":
         return 0
     if mode == "tokens":
@@ -109,7 +109,7 @@ def same_value(tree: Any, expected: Any, rel_tol: float | None = None) -> bool:
 
 
 class ItemBudget:
-    """How many more items of sets and keys may be spelled: what costs more than to be looked at."""
+    """How many more items of sets and keys of dicts may be digested, which costs more than a comparison."""
 
     __slots__ = ("left",)
 

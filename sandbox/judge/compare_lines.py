@@ -1,7 +1,7 @@
-"""Comparison of printed text as the graders of LiveCodeBench and NeMo-Gym have it: line by line, numbers by value.
+"""Compares printed text as the graders of LiveCodeBench and NeMo-Gym do: line by line, numbers by value.
 
-Blank space around the whole and around each line does not count. Two lines are the same if they are equal, or if all
-their words are numbers and these are equal as decimals, one by one; within `rel_tol`, where one is given, unless both
+White space around the text and around each line does not count. Two lines are the same if they are equal, or if all
+their words are numbers that are pairwise equal as decimals. With `rel_tol` numbers may differ by that much, unless both
 are written as integers.
 """
 

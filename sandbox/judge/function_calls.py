@@ -1,4 +1,4 @@
-"""Judging by calls: arguments go to the program's process, the returned value comes back and is compared here."""
+"""Judges by calls: arguments go to the program's process, and the returned value is compared here."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ TOO_MUCH_MEMORY = RunOutcome(Verdict.INVALID_RESULT, "the answer needs more memo
 
 
 class Undecided(Exception):
-    """The answer is not a plain value: only the test process can decide the test.
+    """The answer is not a plain value: only the test process can decide this test.
 
-    What was decided before it stands: `reports`, and the `flags` of the run.
+    Verdicts before it are kept: `reports`, and the `flags` of the run.
     """
 
     reports: Sequence[TestReport] = ()
@@ -38,12 +38,12 @@ class Undecided(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EntryPointCall:
-    """One call of the entry point, and who weighs what comes back (a tree of the codec)."""
+    """One call of the entry point, and the function that judges the returned tree of the codec."""
 
     args: list[Any]  # trees, those of `names` last
     names: list[str]
     weigh: Callable[[Any], RunOutcome]
-    long_way: int = bounds.MAX_MESSAGE_BYTES  # an answer of more bytes is not weighed here: Undecided
+    max_bytes: int = bounds.MAX_MESSAGE_BYTES  # an answer of more bytes is not judged here: Undecided
 
 
 class CandidateProcess:
@@ -64,8 +64,8 @@ class CandidateProcess:
         finally:
             theirs.close()
 
-    def receive(self, long_way: int = bounds.MAX_MESSAGE_BYTES) -> dict[str, Any] | RunOutcome:
-        """The program's next message, or how it ended instead. Raises Undecided for one of more than `long_way`."""
+    def receive(self, max_bytes: int = bounds.MAX_MESSAGE_BYTES) -> dict[str, Any] | RunOutcome:
+        """The program's next message, or how it ended instead. Raises Undecided for more than `max_bytes`."""
         closed_at: float | None = None
         while True:
             if pump([self.run], None if self.channel.closed else self.channel.fileno()):
@@ -73,7 +73,7 @@ class CandidateProcess:
             try:
                 data = self.channel.frame()
                 if data is not None and self.run.killed_for is None:
-                    if len(data) > long_way:
+                    if len(data) > max_bytes:
                         raise Undecided("the answer is too large to be compared here")
                     message = codec.loads(data, bounds.MAX_JUDGED_CONTAINERS)
                     if not isinstance(message, dict):
@@ -89,7 +89,7 @@ class CandidateProcess:
                     return RunOutcome(Verdict.INVALID_RESULT, "the program broke the connection to its judge")
 
     def send(self, message: dict[str, Any]) -> None:
-        """Write, and wait for the program no longer than its budget lasts."""
+        """Write a message. Waits for the program at most until its budget is spent."""
         data = codec.dumps(message)
         view = memoryview(len(data).to_bytes(4, "big") + data)
         while view and self.run.job_exit is None and not self.channel.closed:
@@ -101,7 +101,7 @@ class CandidateProcess:
                 return
 
     def call(self, entry_point: str, call: EntryPointCall) -> RunOutcome:
-        """Make a call and weigh what comes back. Raises Undecided."""
+        """Make a call and judge the returned value. Raises Undecided."""
         try:
             return self._call(entry_point, call)
         except MemoryError:  # only this answer can have taken it
@@ -118,11 +118,11 @@ class CandidateProcess:
         self.next_id += 1
         message = {"op": "call", "id": self.next_id, "name": entry_point, "args": call.args, "names": call.names}
         self.send(message)
-        reply = self.receive(call.long_way)
+        reply = self.receive(call.max_bytes)
         return reply if isinstance(reply, RunOutcome) else reply_outcome(reply, self.next_id, call)
 
     def flags(self) -> set[str]:
-        """What is worth saying of the run so far."""
+        """The flags of the run so far."""
         return flags(self.run) | self.audit_pipe.flags()
 
     def close(self) -> None:
@@ -194,7 +194,7 @@ def weigh_value(tree: Any, expected: Any, rel_tol: float | None) -> RunOutcome:
 
 
 def weigh_values(tree: Any, expected: Sequence[Any], rel_tol: float | None) -> RunOutcome:
-    """The same, where any of several values is right."""
+    """The same if several values are right."""
     outcomes = [weigh_value(tree, value, rel_tol) for value in expected]
     return next((outcome for outcome in outcomes if outcome.verdict is Verdict.PASSED), outcomes[0])
 

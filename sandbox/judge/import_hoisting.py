@@ -1,8 +1,8 @@
-"""An appended test that begins with imports, in languages that want all imports before everything else (L13).
+"""Moves the imports of an appended test to the head of the program, in languages that require imports first.
 
-The imports are taken out of the test's head and put into the program's, on lines that are there already: the numbers of
-the program's lines stay. Only heads are read, token by token, in time proportional to the text; what does not look like
-a head is left where it is, and the compiler says what it thinks of it.
+The imports go on existing lines of the program's head, so that its line numbers do not change. Only heads are read,
+token by token, in time proportional to the text. Text that does not look like a head is not changed, and the compiler
+reports it.
 """
 
 from __future__ import annotations

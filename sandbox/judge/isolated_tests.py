@@ -4,9 +4,9 @@
   over a socket that only those two hold. T tells this process the verdict of each test over another socket. For
   `function` suites there is no T: this process sends the arguments itself and compares what comes back
   (`function_calls.py`).
-- A test that outlives its budget, or in which C ends, costs its own verdict only: both processes are thrown away, and a
-  fresh pair goes on with the next test.
-- Not promised: that state which the program kept between tests survives this.
+- A test that exceeds its budget, or in which C ends, fails alone: both processes are discarded, and a new pair
+  continues with the next test.
+- Not promised: that state which the program keeps between tests survives this.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sandbox.judge.suite_plan import MODULE_KINDS, check_plan, num_tests, same_t
 from sandbox.run import JailRun, RunOutcome, classify_exit, flags, pump
 from sandbox.types import TestReport
 
-LOST_S = 2.0  # how long after the loss of C its end may take to be told
+LOST_S = 2.0  # how long after C is lost its exit may take to be reported
 
 
 class ProcessPair:
@@ -62,7 +62,7 @@ class ProcessPair:
         self.channel.send({"run": number})
 
     def answer(self) -> dict[str, Any] | RunOutcome:
-        """T's next message, or how the candidate or the tests ended instead."""
+        """T's next message, or how the candidate or the test process ended instead."""
         t, c = self.runs()
         lost_at: float | None = None
         while True:
@@ -83,7 +83,7 @@ class ProcessPair:
                 return RunOutcome(Verdict.INVALID_RESULT, "the program broke the connection to its judge")
 
     def answer_alone(self) -> dict[str, Any] | RunOutcome:
-        """The same of a test that may have executed what the program said: whatever it says, the suite stays valid."""
+        """The same for a test that may have executed an answer: nothing that it reports makes the suite invalid."""
         answer = self.answer()
         if isinstance(answer, dict) and "done" not in answer:
             why = bounds.text(answer.get("invalid"))
@@ -93,8 +93,8 @@ class ProcessPair:
     def message(self) -> dict[str, Any] | RunOutcome | None:
         """T's next message if it is there.
 
-        T's own code makes messages that can be read. Where one cannot be read, a test has done what an answer made it
-        do (`eval` of it, say): the program's result, never a reason to call the suite invalid.
+        T's own code makes readable messages. An unreadable one means that a test has executed an answer (by `eval`,
+        for example): that is the program's result, and never makes the suite invalid.
         """
         try:
             data = self.channel.frame()
@@ -137,7 +137,7 @@ def candidate_outcome(run: JailRun) -> RunOutcome:
 
 
 def tests_outcome(run: JailRun) -> RunOutcome:
-    """The verdict of a test in which the test process itself ended, driven there by what the program answered."""
+    """The verdict of a test in which the test process ended, because of what the program answered."""
     outcome = classify_exit(run)
     if outcome.verdict in (Verdict.TIME_LIMIT, Verdict.MEMORY_LIMIT):
         return RunOutcome(outcome.verdict, f"in the test itself: {outcome.detail}")
@@ -161,8 +161,8 @@ def judge_isolated(
     uncounted = plan.get("uncounted", ())
     plan = plan | read(plan["setup"], plan["helpers"], tuple(plan["tests"]), plan["entry_point"])
     if plan["kind"] in MODULE_KINDS:  # where the file executes an answer somewhere, each of its tests is alone
-        plan["lonely"] = [any(plan["lonely"])] * total
-    lonely: list[bool] = plan["lonely"]
+        plan["executing"] = [any(plan["executing"])] * total
+    executing: list[bool] = plan["executing"]
     check_plan(plan)
     reports: list[TestReport] = [*decided]
     found: set[str] = set()
@@ -171,7 +171,7 @@ def judge_isolated(
         with ProcessPair(request, plan, total) as pair:
             t, c = pair.runs()
             meter = TestMeter(c)
-            start = started(pair.answer(), plan, lonely)
+            start = started(pair.answer(), plan, executing)
             if start is not None:
                 # Every further test would meet the same end: the program does not load, or the setup does not run.
                 report = meter.report(start.verdict or Verdict.NO_RESULT, start.detail)
@@ -182,7 +182,7 @@ def judge_isolated(
                 break
             stuck, loading = False, True
             while not stuck and len(reports) < total and not request.enough_failures(failures):
-                alone = lonely[len(reports)]  # it may execute what the program says, and decides only for itself
+                alone = executing[len(reports)]  # it may execute what the program says, and decides only for itself
                 if alone and not loading:
                     break
                 c.grant(wall=not loading)
@@ -210,13 +210,13 @@ def judge_isolated(
     return reports, found
 
 
-def started(answer: dict[str, Any] | RunOutcome, plan: dict[str, Any], lonely: list[bool]) -> RunOutcome | None:
+def started(answer: dict[str, Any] | RunOutcome, plan: dict[str, Any], executing: list[bool]) -> RunOutcome | None:
     """Why no test can run, from T's first message; None if T is ready. Raises InvalidSuite."""
     if isinstance(answer, RunOutcome):
         return answer
     if "invalid" in answer:
         why = bounds.text(answer["invalid"], bounds.MAX_DETAIL)
-        if not all(lonely):
+        if not all(executing):
             raise InvalidSuite(f"the tests cannot be used: {why}")
         # The setup executes answers, so this message may be the program's.
         return outcome_of(["invalid_result", f"in a setup that executes the answer: {why}"])

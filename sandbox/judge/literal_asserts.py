@@ -1,9 +1,9 @@
 """Asserts that need no test process: a call with literal arguments, compared with a literal.
 
-Most asserts of the benchmarks are `assert f(1, [2]) == 3`. What such a test computes, this process can: it sends the
-arguments and compares the value that comes back, rebuilt here as exact builtin types, by Python's own `==`. That saves
-the second process of a split. Anything else (a name, a helper, a comparison of two calls, an answer that is no plain
-value) is left to the test process; `Undecided` says so when only the answer shows it.
+Most asserts of the benchmarks are `assert f(1, [2]) == 3`. This process can judge them itself: it sends the arguments,
+rebuilds the returned value as exact builtin types, and compares with Python's own `==`. That saves the test process.
+Anything else (a name, a helper, a comparison of two calls, an answer that is not a plain value) is left to the test
+process. `Undecided` is raised if only the answer shows it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def parsed(text: str) -> list[ast.stmt] | None:
 
 
 def only_imports(setup: str, entry_point: str) -> bool:
-    """Whether a setup does nothing that literal tests could notice: it imports from the standard library."""
+    """Whether a setup only imports from the standard library, which literal tests cannot notice."""
     if not setup.strip():
         return True
     names: list[str] = []
@@ -64,10 +64,10 @@ def only_imports(setup: str, entry_point: str) -> bool:
 
 
 def argument(node: ast.expr) -> Any:
-    """The value that the compiled test would hand over. Raises what `ast.literal_eval` does for anything but a literal.
+    """The value that the compiled test would pass. Raises what `ast.literal_eval` does for anything but a literal.
 
-    A set is built the way the compiler builds it, because that decides the order in which a program will walk it. Where
-    the order depends on this process's hashes (of texts), only the test process can build it.
+    A set is built as the compiler builds it, because that decides its iteration order. If the order depends on this
+    process's hashes (of texts), only the test process can build it.
     """
     value = ast.literal_eval(node)
     sets = [part for part in ast.walk(node) if isinstance(part, ast.Set)]
@@ -119,7 +119,7 @@ def literal_call(text: str, entry_point: str) -> EntryPointCall | None:
         return None
     weigh = partial(weigh_literal, how=how, expected=expected, wanted=wanted, reason=reason[: bounds.MAX_REASON])
     return EntryPointCall(
-        trees, [keyword.arg for keyword in test.keywords if keyword.arg], weigh, long_way=bounds.MAX_LITERAL_BYTES
+        trees, [keyword.arg for keyword in test.keywords if keyword.arg], weigh, max_bytes=bounds.MAX_LITERAL_BYTES
     )
 
 

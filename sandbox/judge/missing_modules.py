@@ -1,8 +1,8 @@
-"""Programs that import what this host does not have: a failure like any other, and one that is named.
+"""Names the modules that programs import and this host does not have. The failure is judged like any other.
 
-The name comes out of what the program said when it failed, so it is believed only where all of this is so: it is a
-module of the top level, this host has none of that name, and the program's own text imports it. A program that pretends
-gains nothing: it has failed. (Under `missing_modules: invalid` it would get no verdict; that is for labelling data.)
+The name comes from the program's own error message, so it is reported only if it is a top-level module, this host has
+no such module, and the program's text imports it. A program that forges the message gains nothing: it has failed.
+(Under `missing_modules: invalid` it gets no verdict; that option is for labelling data.)
 """
 
 from __future__ import annotations

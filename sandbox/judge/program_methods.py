@@ -1,6 +1,6 @@
-"""What a test asks beyond values, found by reading it: no program's answers have a part in that.
+"""Reads what a test asks beyond values; the program's answers play no part in it.
 
-Such a test would need the program's own process: it looks at how the program is written, traces it or loads it again.
+Such a test needs the program's own process: it looks at the program's source, traces it or loads it again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def asked_beyond(plan: dict[str, Any], names: Sequence[str]) -> Mapping[int, str]:
-    """By test, what it asks that values cannot give."""
+    """Per test, what it asks that values cannot give."""
     if plan["kind"] in MODULE_KINDS:
         return of_file(plan["tests"][0], tuple(names))
     found = {}

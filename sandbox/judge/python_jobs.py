@@ -37,7 +37,7 @@ def script_job(source: bytes, limits: Limits, options: Options) -> JailJob:
 def fresh_job(role: str | None, source: bytes, limits: Limits, name: str = "__main__") -> JailJob:
     """A Python program in an interpreter started for it: in a role of the harness, or for None just `python3 main.py`.
 
-    The latter with all that this host's `site` does to `python3`, which may take longer than the program.
+    The latter includes all that this host's `site` does, which may take longer than the program.
     """
     python = str(languages.python_binary())
     prelude, program = parted(source)

@@ -52,7 +52,7 @@ def worst_verdict(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def deterministic_part(report: Report) -> object:
-    """What two runs of a deterministic program have in common: verdicts and output, but no time and no memory."""
+    """What two runs of a deterministic program have in common: verdicts and output, without time and memory."""
     return [(test.verdict, test.stdout) for test in report.tests], report.output
 
 

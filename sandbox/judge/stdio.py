@@ -1,7 +1,7 @@
-"""Judging by standard input and output: one run per case, bytes compared here, where the program never was.
+"""Judges by standard input and output: one run per case, and the bytes are compared here, outside the jail.
 
-Or by a checker, in a jail of its own, after the program has ended (`checkers.py`); or by an interactor, while it runs
-(`interactors.py`).
+A checker may decide instead, in its own jail, after the program has ended (`checkers.py`); or an interactor, while the
+program runs (`interactors.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Rule = Callable[[bytes], CheckerVerdict]  # a checker's verdict on the output of
 
 
 def judge_stdio(request: JudgeRequest, suite: StdioSuite) -> Report:
-    """Run the program once per case. Raises InvalidSuite, also for a checker or an interactor that is of no use."""
+    """Run the program once per case. Raises InvalidSuite, also for a checker or an interactor that does not work."""
     check_cases(suite, request.limits)
     isolation, total = request.sandbox.level, len(suite.cases)
     with (
@@ -53,7 +53,7 @@ def judge_stdio(request: JudgeRequest, suite: StdioSuite) -> Report:
 def referee_of(
     request: JudgeRequest, suite: StdioSuite
 ) -> Iterator[tuple[Checker | Interactor | None, frozenset[int]]]:
-    """What decides instead of a comparison, tried before any program is judged; and which cases are vacuous."""
+    """The checker or interactor, tried before any program is judged; and which cases are vacuous."""
     program = suite.checker or suite.interactor
     if program is None:
         yield None, frozenset()
@@ -90,7 +90,7 @@ def judge_cases(
 def judge_case(
     request: JudgeRequest, suite: StdioSuite, job: JailJob, case: StdioCase, rule: Rule | None
 ) -> tuple[TestReport, set[str]]:
-    """One run and what its output is worth: by `rule` where there is one, else by the suite's comparison."""
+    """One run and the verdict on its output: by `rule` if there is one, else by the suite's comparison."""
     with (
         readable(encoded(case.stdin, "a case's stdin"), pipe=job.piped) as stdin,
         AuditPipe(request.options.audit) as audit_pipe,
@@ -100,7 +100,7 @@ def judge_case(
         wall_ms = 1000 * (time.monotonic() - run.began)
         outcome = classify_exit(run)
         output = bytes(run.stdout.data)
-        found = flags(run) | audit_pipe.flags(whole=left_by_itself(run))
+        found = flags(run) | audit_pipe.flags(complete=left_by_itself(run))
     # The output is looked at only now, when nothing of the program is left.
     if outcome.verdict is None and rule is None:
         expected = [encoded(answer, "a case's stdout") for answer in answers_of(case)]

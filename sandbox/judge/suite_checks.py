@@ -1,8 +1,8 @@
-"""What can be said of a suite by reading it: that an entry can assert nothing, and what its author probably meant.
+"""Finds entries of a suite that cannot assert anything, and suggests what their author probably meant.
 
-Pure reading (`ast`), cheap enough for the API. In doubt an entry is accepted: the control run (`control_run.py`) finds
-out by trying. So only what cannot assert under any program is rejected: a bare comparison, a print, a bare call
-of the entry point, an assert that is always true, definitions that nobody calls.
+Static analysis (`ast`), cheap enough for the API. In doubt an entry is accepted, and the control run (`control_run.py`)
+finds out. Only what cannot assert under any program is rejected: a comparison without `assert`, a print, a plain call
+of the entry point, an assert that is always true, definitions that are not called.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class SuiteFlaw:
 
 
 def suite_flaw(suite: Suite, language: str = "") -> SuiteFlaw | None:
-    """The first part of a suite that can assert nothing. A text that does not parse has none: others tell of that."""
+    """The first part of a suite that cannot assert anything. None for a text that does not parse: that fails later."""
     if isinstance(suite, AssertSuite):
         return flaw_of_asserts(suite.asserts, suite.setup, suite.entry_point or "")
     if isinstance(suite, CheckSuite):
@@ -92,7 +92,7 @@ def shown(node: ast.AST) -> str:
 
 
 def meant(body: Sequence[ast.stmt]) -> str:
-    """What an entry that asserts nothing is, and what to write in its place."""
+    """Describes an entry that asserts nothing, and says what to write in its place."""
     if not body:
         return "nothing but comments and blanks; write an assert, or leave it out"
     if all(isinstance(node, (*FUNCTIONS, ast.ClassDef)) for node in body):
