@@ -79,7 +79,7 @@ class Jail:
                 cwd="/",
                 process_group=0,
             )
-            jail_end.close()  # or nobody would see the end of PID 1
+            jail_end.close()  # or this process would not see the end of PID 1
             os.close(stderr_writer)
             stderr_writer = -1
             self._setup()

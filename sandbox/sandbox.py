@@ -119,7 +119,9 @@ class Sandbox:
         for uid in (reaper_uid, config.uid, config.uid + 1):
             running = reaper.processes_of(uid)
             if no_namespace.is_known_user(uid) or (running and (not used_before or uid == reaper_uid)):
-                raise IsolationUnavailable(f"uid {uid} is used on this host; programs need one that nobody else uses")
+                raise IsolationUnavailable(
+                    f"uid {uid} is used on this host, and programs need a uid of their own: end its processes"
+                )
             if running:
                 no_namespace.end_uid(config.python, config.harness, uid, reaper_uid)
         os.pwrite(self.lock, UIDS_USED, 0)

@@ -112,7 +112,7 @@ NAMESPACE_FLAGS = (
     0x40000000,  # CLONE_NEWNET
 )
 # Calls about a process that would reach the jail's first process where it shares the programs' uid. It is number 1 of a
-# jail with a pid namespace; without one they are allowed for the caller itself (pid argument 0) and for nobody else.
+# jail with a pid namespace; without one they are allowed only for the caller itself (pid argument 0).
 OTHER_PROCESSES = {
     "prlimit64": 0,
     "sched_setparam": 0,

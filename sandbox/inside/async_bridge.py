@@ -1,8 +1,9 @@
-"""What one end awaits of the other: the work runs in a loop of its owner's, a slice at a time, until it has a value.
+"""Awaiting across the two ends: the work runs in an event loop of its owner, one slice at a time.
 
-The end that awaits asks the owner to begin, and then again and again whether it is done; in each slice the owner's loop
-runs all that has been begun. Between two slices the awaiting end's own loop goes on, so its time-outs fire, `gather`
-overlaps, and a cancelled wait cancels the work. Without a loop here the owner is asked once and runs to the end.
+- The awaiting end asks the owner to begin, and then polls until the work is done.
+- In each slice the owner's loop runs all work that has begun. Between two slices the awaiting end's own loop runs, so
+  its time-outs fire, `gather` overlaps, and a cancelled wait cancels the work.
+- If the awaiting end has no loop, the owner is asked once and runs the work to the end.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def work_of(value: Any, endpoint: Any, message: Any) -> Any:
 
 
 def begin(value: Any, endpoint: Any, message: Any) -> int:
-    """Start the work, as far as it goes without waiting: what was begun before goes on after it, as in one loop."""
+    """Start the work and run it until it waits. Work that began earlier runs after it, as in one loop."""
     number = len(_tasks)
     loop = running() or own_loop()
     waiting = [] if loop.is_running() else list(loop._ready)
@@ -95,7 +96,7 @@ def run_for(task: Any, seconds: float) -> None:
 
 
 def complete(value: Any, endpoint: Any, message: Any) -> Any:
-    """The value, however long it takes, for an end that is in no loop."""
+    """The value, for an end without an event loop. Runs until it is there."""
     if running() is not None:
         raise TypeError("an await without an event loop, while the other end is in one")
     return own_loop().run_until_complete(work_of(value, endpoint, message))
@@ -114,7 +115,7 @@ OPERATIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
 
 
 class Pause:
-    """Lets the loop go on for one round."""
+    """Lets the loop run one iteration."""
 
     def __await__(self) -> Any:
         yield

@@ -1,6 +1,6 @@
-"""What tests may not do with files that the program has written: import, start or unpickle them in their own process.
+"""Forbids the tests to import, start or unpickle files that the program has written, in their own process.
 
-That would be to run the program where the verdict is made. The guard stands from the first such file on.
+That would run the program where the verdict is made. The guard is active from the first such file on.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ MAKERS = frozenset(
 
 
 class FileGuard:
-    """Refuses to run what lies below `root`, once it stands."""
+    """Rejects to run what lies below `root`, once it is active."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -83,7 +83,7 @@ class FileGuard:
         return error
 
     def is_inside(self, path: Any) -> bool:
-        """Whether a path leads into the folder; a relative one does from everywhere that tests may be."""
+        """Whether a path leads into the folder. A relative path always counts as leading there."""
         text, error = attempt(lambda: sys.modules["posix"].fspath(path))
         if error is not None:
             return False
@@ -93,10 +93,10 @@ class FileGuard:
         return bool(error is not None or real == self.root or real.startswith(self.root + "/"))
 
     def finder(self, path: str) -> Any:
-        """In the list of path hooks: nothing is found in the common folder."""
+        """A path hook that finds nothing in the common folder."""
         about, error = attempt(lambda: sys.modules["posix"].stat(path or "."))
         if not self.is_inside(path or ".") or (error is None and about.st_mode & 0o170000 != 0o040000):
-            raise ImportError("not in the common folder")  # the next hook's turn; of an archive `on_event` hears
+            raise ImportError("not in the common folder")  # for the next hook; `on_event` sees archives
         return BlockedFinder(self, path or ".")
 
     def on_event(self, event: str, args: Any) -> None:
@@ -118,7 +118,7 @@ class FileGuard:
         return not name.startswith("<") and self.is_inside(name)
 
     def see_marshal(self, frame: Any) -> None:
-        """Compiled code is read by the importer from a file, and by nobody else."""
+        """Only the importer may read compiled code, from a file."""
         path = frame.f_locals.get("bytecode_path") if frame.f_code.co_name == "_compile_bytecode" else "."
         if path is not None and self.is_inside(path):
             raise self.refuse("reads compiled code")

@@ -1,7 +1,7 @@
 """What the program may do with the objects that the tests lend it (callbacks, instances of classes that they define).
 
-They can be called and, except for Python's own names with two underscores, read and written; nothing else of the test
-process can be reached through them.
+It can call them, and read and write their attributes, except Python's own names with two underscores. Nothing else of
+the test process can be reached through them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ METHOD: Any = type(FUNCTION.__get__(lambda self: self, 0))
 
 
 def perform(endpoint: Any, message: dict[str, Any]) -> Any:
-    """Answer the program about something lent to it: about what the tests define, nearly all; about others, little."""
+    """Do what the program asks with a lent object: nearly everything if the tests define its class, else little."""
     op, value = message["op"], endpoint.local(message)
     kind = type(value)
     ours = is_of_tests(value)
@@ -108,7 +108,7 @@ def is_of_tests(value: Any) -> bool:
 
 
 def is_lent_name(name: Any) -> bool:
-    """Whether an attribute may be read and written by the program: all but the underlined ones of Python's own."""
+    """Whether the program may read and write an attribute: all names except Python's own with two underscores."""
     closed = ("configure_mock", "reset_mock", "attach_mock", "mock_add_spec")
     return type(name) is str and name not in closed and not (name.startswith("__") and name.endswith("__"))
 
@@ -116,7 +116,7 @@ def is_lent_name(name: Any) -> bool:
 def callable_from_outside(value: Any) -> bool:
     """Whether the program may call it: what the tests define, bound methods of values, and key functions over those.
 
-    Functions of the standard library never get here, the program uses its own; `eval` and its like thus stay away.
+    Functions of the standard library are never lent, `eval` among them: the program uses its own.
     """
     if isinstance(value, type):
         return bool(value.__module__ == MODULE)

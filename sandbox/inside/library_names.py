@@ -92,7 +92,7 @@ PLAIN_MODULES = frozenset(
 
 
 def import_module(name: str) -> Any:
-    """A module of the other end's namespace is this end's own module of that name."""
+    """This end's own module of the name that the other end gave."""
     __import__(name)
     return sys.modules[name]
 
@@ -116,7 +116,7 @@ def reference(value: Any) -> list[str] | None:
 
 
 def stream_name(value: Any) -> str | None:
-    """Which of the standard streams a value is; the other end means its own."""
+    """The name of the standard stream that a value is; the other end uses its own."""
     return next((name for name in STANDARD_STREAMS if value is getattr(sys, name, None) and value is not None), None)
 
 

@@ -39,7 +39,7 @@ def same_random_state(before: Any, after: Any) -> bool:
 
 
 class WarningState:
-    """The tests' way with warnings: their filters, and whether they listen."""
+    """The tests' warnings: their filters, and whether they record warnings."""
 
     def __init__(self) -> None:
         import warnings
@@ -62,7 +62,7 @@ class WarningState:
         return bool(self.sent[1] is not self.first[1] or self.sent[2] is not self.first[2])
 
     def tree(self, endpoint: Any) -> Any:
-        """The filters and whether to listen; None when they are as the program's own once more."""
+        """The filters and whether to record; None if both are as at the start."""
         if not self.listening() and self.sent[0] == self.first[0]:
             return None
         filters = [
@@ -94,7 +94,7 @@ def pattern_of(pattern: Any) -> Any:
 
 
 class LoggingState:
-    """The tests' loggers: levels, and whether anything listens to them."""
+    """The tests' loggers: levels, and whether anything records them."""
 
     def __init__(self, logging: Any) -> None:
         self.logging = logging

@@ -1,9 +1,10 @@
-"""Whose a name is that the tests use and do not define: the program's, or the library's whatever the program calls so.
+"""Resolves names that the tests use and do not define: to the program's object, or to the library's.
 
-A module, and what the program has really imported from one, is the library's: the tests get their own. So are the names
-in `WELL_KNOWN` where a test speaks of the entry point as well: a program that defines its own `isclose` would otherwise
-decide what its answer is close to. In a test of that function alone, and as entry point, the name stays the program's.
-A class of the program keeps such a name if the tests use attributes of it that the library's class does not have.
+- Modules, and names that the program imported from one, are the library's: the tests get their own copy.
+- So are the names in `WELL_KNOWN` in a test that also uses the entry point: a program that defines its own `isclose`
+  would otherwise decide what its answer is close to.
+- In a test of such a function alone, and as entry point, the name is the program's. So is a class of the program of
+  which the tests use attributes that the library's class does not have.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class ProgramNames:
         return found
 
     def find(self, endpoint: Endpoint, name: str) -> Any:
-        """What a name of the tests means that they do not define. Raises KeyError for one that nobody defines."""
+        """The meaning of a name that the tests do not define. Raises KeyError if the program lacks it, too."""
         reply = endpoint.exchange("get", {"name": name})
         error = reply.get("error")
         if type(error) is dict and error.get("base") == "NameError" and error.get("name") == "NameError":
@@ -153,7 +154,7 @@ class ProgramNames:
         return isinstance(known, type) and bool(self.used & defined - set(dir(known)))
 
     def note_class(self, endpoint: Endpoint, name: str, found: Any) -> None:
-        """A class that the tests name as a class is one they speak of."""
+        """Record a class that the tests use by name, so that it counts as named (`special_methods`)."""
         kind: Any = found
         if isinstance(kind, type) and is_mirror(kind):
             last = name.rpartition(".")[2]

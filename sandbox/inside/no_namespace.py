@@ -1,11 +1,13 @@
-"""A jail without namespaces: what bubblewrap and PID 1 of a namespace do elsewhere, done by the zygote itself.
+"""A jail without namespaces: the zygote does what bubblewrap and PID 1 of a namespace do elsewhere.
 
-Levels `landlock` and `none`. The zygote adopts whatever its jobs leave running (it is a subreaper), and ends it by uid,
-or where the programs share its uid, by descent. What a job may write to is one folder, private to the jail's uid.
-At `landlock` the zygote has loaded the seccomp filter for itself and all that it forks, and each forked process locks
-itself in: it reads the toolchains and its own folder in /proc, and writes to its folder. At `none` there is neither.
-
-Not promised, at either level: views of its own for a program of processes, mounts, host name and the sizes of folders.
+- Levels `landlock` and `none`.
+- The zygote adopts the processes that its jobs leave running (it is a subreaper). It ends them by uid, or by descent if
+  programs share its uid.
+- A job may write to one folder, which is private to the jail's uid.
+- At `landlock` the zygote has loaded the seccomp filter for itself and all its children, and each forked process
+  applies Landlock to itself: it reads the toolchains and its own folder in /proc, and writes to its folder. `none` has
+  neither.
+- Not promised, at either level: a program's own view of processes, mounts, host name and the sizes of folders.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ class HostWorkspace(Workspace):
     """The workspace without namespaces: one folder of the host."""
 
     def __init__(self, c: Any, setup: dict[str, Any]) -> None:
-        """`setup`: folder to work in, uid and broom (or None), filter (or empty), what is readable (or None)."""
+        """`setup`: working folder, uid (or None) and reaper's uid, filter (or empty), readable paths (or None)."""
         self.c = c
         self.work = setup["work"]
         self.main = os.fsencode(f"{self.work}/main.py")
@@ -101,9 +103,9 @@ class HostWorkspace(Workspace):
         os.chmod(self.work, 0o1770)
 
     def steps_before_limits(self) -> list[Step]:
-        """In the forked process, while it may still open everything: rules about its own folder in /proc.
+        """In the forked process, while it may still open everything: add rules about its own folder in /proc.
 
-        The renewed lock has the old one's number of a descriptor, so `locking` need not wait for it.
+        The renewed lock has the old lock's descriptor number, so the calls that apply it need not change.
         """
         return [(self.renew_lock, ())] if self.locks else []
 
@@ -118,7 +120,7 @@ class HostWorkspace(Workspace):
             reaper.kill_uid(self.uid, self.reaper_uid)
 
     def sweep(self) -> int:
-        """Kill and reap what is left; returns how many were still there. Raises OSError if something does not go."""
+        """Kill and reap what is left. Returns how many were running. Raises OSError if a process does not end."""
         found = 0
         killed = False
         deadline = time.monotonic() + SWEEP_S
@@ -140,6 +142,6 @@ class HostWorkspace(Workspace):
         return reaper.remove_below(self.work)
 
     def leave(self) -> None:
-        """The host is gone: nothing may outlive it."""
+        """The host has ended: end everything."""
         self.sweep()
         self.tidy([])

@@ -43,7 +43,7 @@ APART = {  # what has a way of its own
 
 
 class PatchedName:
-    """An attribute of a module or class that both ends have, and what the tests have made of it."""
+    """An attribute of a module or class that both ends have, and the value that the tests have put there."""
 
     def __init__(self, target: Any, name: str) -> None:
         self.target, self.name = target, name
@@ -67,7 +67,7 @@ class PatchedName:
 
 
 def form_of(target: Any, value: Any) -> str:
-    """How the other end has to put a stand-in of `value` in place, so that it is met there as here."""
+    """The form in which the other end must put a stand-in of `value` in place, so that it works as it does here."""
     kind = type(value)
     if kind.__name__ == "PropertyMock":
         return "property"
@@ -97,7 +97,7 @@ def resolve(module: str, qualname: str) -> Any:
 
 
 def assigned(text: str) -> list[tuple[Any, str]]:
-    """Attributes of modules that the tests' text assigns to, or hands to `setattr`."""
+    """Attributes of modules that the tests' text assigns to, or passes to `setattr`."""
     places: list[tuple[str, str]] = ASSIGNED.findall(text) if "." in text else []
     if "setattr" in text:
         places += SET.findall(text)

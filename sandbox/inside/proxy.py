@@ -1,10 +1,10 @@
-"""Proxies: an object of the other process, as it looks from here.
+"""Proxies: objects of the other process, as this end sees them.
 
 - Every class of the other end has a *mirror* here (`class_mirrors`): a real class of the same name, of mirrored bases.
 - An object of the other end is an instance of its mirror, so `type(x) is N`, `isinstance` and `except N` are Python's
   own, and so is a class of the tests that extends N.
-- What a mirror does not know of itself it asks of the other end (`ask`).
-- What a proxy knows (its number, its endpoint) has keys that cannot be written as attributes (`NUMBER`, `ENDPOINT`).
+- What a mirror does not have itself, it asks of the other end (`ask`).
+- A proxy's own data (its number, its endpoint) has keys that cannot be written as attributes (`NUMBER`, `ENDPOINT`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SHOWN = frozenset(
     }
 )
 DECIDING = frozenset(
-    {  # methods that decide or calculate what the test is about, in types that the wall knows
+    {  # methods that decide or calculate what the test is about, in types that cross as values
         *(name for kind in (str, bytes, float, set) for name in dir(kind) if name.startswith("is")),
         "startswith",
         "endswith",
@@ -95,7 +95,7 @@ MUTABLE = frozenset({"list", "dict", "set", "bytearray", "deque", "OrderedDict",
 
 
 def instance_entry(value: Any, key: str) -> Any:
-    """What a stand-in knows of itself; None for anything else."""
+    """An entry of a stand-in's own data; None for anything else."""
     try:
         return object.__getattribute__(value, key)
     except AttributeError:
@@ -119,7 +119,7 @@ def mirror_entry(kind: type, key: str) -> Any:
 
 
 def is_mirror(kind: Any) -> bool:
-    """Whether a class stands for one of the other end, rather than for a class of this end that extends such a one."""
+    """Whether a class stands for one of the other end, rather than a class of this end that extends a mirror."""
     return own_entry(kind, CLASS) is not None
 
 
@@ -129,7 +129,7 @@ def is_proxy(value: Any) -> bool:
 
 
 def is_named(value: Any) -> bool:
-    """Whether the tests speak of the class of a stand-in."""
+    """Whether the tests use the class of a stand-in by name."""
     endpoint = endpoint_of(value)
     return not endpoint.guarded or any(
         own_entry(base, CLASS) in endpoint.named_classes for base in type(value).__mro__ if is_mirror(base)
@@ -137,7 +137,7 @@ def is_named(value: Any) -> bool:
 
 
 def note_attribute(owner: type, found: Any) -> Any:
-    """A class within a class that the tests speak of is one they speak of; a function in it is a method."""
+    """Record that a class nested in a named class is named; a function in it is a method."""
     endpoint = mirror_entry(owner, ENDPOINT)
     number = mirror_entry(owner, CLASS)
     if isinstance(found, type):
@@ -159,7 +159,7 @@ def as_method(owner: Any, found: Any) -> Any:
 
 
 def address_of(value: Any) -> dict[str, Any]:
-    """How the other end finds the object that a stand-in stands for."""
+    """The address by which the other end finds the object that a stand-in stands for."""
     number = instance_entry(value, NUMBER)
     if number is not None:
         return {"h": number}
@@ -180,7 +180,7 @@ def ask(value: Any, op: str, /, **fields: Any) -> Any:
 
 
 def push_content(value: Any) -> None:
-    """Tell the other end of a container whose content has been changed here."""
+    """Send the other end the content of a container that has been changed here."""
     said = instance_entry(value, SYNCED)
     if said is not None:
         endpoint = endpoint_of(value)

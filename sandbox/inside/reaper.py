@@ -56,7 +56,7 @@ def kill_below(pid: int) -> None:
 
 
 def kill_as_uid(uid: int, reaper_uid: int) -> int:
-    """Become (broom, uid, broom) and kill everything that this may signal. For a process made for it, and root."""
+    """Set the uids (reaper, uid, reaper) and kill everything that these may signal. Run as root, in its own process."""
     if 0 in (uid, reaper_uid):
         return UNSAFE
     os.setgroups([])
@@ -68,7 +68,7 @@ def kill_as_uid(uid: int, reaper_uid: int) -> int:
     except PermissionError:
         os.kill(-1, SIGKILL)
         return KILLED
-    return UNSAFE  # who may signal root's processes would kill the whole machine
+    return UNSAFE  # a process that may signal root's processes would kill the whole machine
 
 
 def kill_uid(uid: int, reaper_uid: int) -> None:
@@ -142,7 +142,7 @@ def remove(top: int, name: str, number: int) -> int:
             os.close(folder)
         os.rmdir(name, dir_fd=top)
     except OSError:
-        pass  # whoever called sees that it is still there
+        pass  # the caller sees that it is still there
     return number
 
 
@@ -157,7 +157,7 @@ def opened(parent: int, name: str) -> int:
 
 
 def end(uid: int, reaper_uid: int) -> bool:
-    """Kill the processes of a uid until none is left; whether none is. For a process made for it, and root."""
+    """Kill the processes of a uid until none is left. Returns whether none is. For a process of its own, as root."""
     deadline = time.monotonic() + END_DEADLINE_S
     while processes_of(uid):
         if time.monotonic() > deadline:

@@ -47,13 +47,13 @@ def mark_reliance(value: Any) -> None:
 
 
 def mark_reliance_on_own(value: Any) -> None:
-    """The same, unless the class is the library's: a generator's `__next__` is not a method of the program."""
+    """Mark the reliance, unless the class is the library's: a generator's `__next__` is not the program's method."""
     if type(mirror_entry(type(value), CLASS)) is int:
         mark_reliance(value)
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is of this end's library, and nobody's object."""
+    """Whether a value is of this end's library, and not an object of the tests or the program."""
     kind = type(value)
     return not is_proxy(value) and (
         kind.__module__ == "builtins" or kind.__module__.partition(".")[0] in sys.stdlib_module_names
@@ -61,7 +61,7 @@ def is_plain(value: Any) -> bool:
 
 
 def binary(dunder: str, base: type | None) -> Any:
-    """An operator of two operands: the value's, the program's under the rules above, or nobody's."""
+    """A binary operator: the value type's, the program's under the rules above, or none."""
     name = dunder.strip("_")
     turned = name not in BINARY and name.startswith("r")
     name = name[1:] if turned else name
@@ -98,7 +98,7 @@ def binary(dunder: str, base: type | None) -> Any:
         return ask(self, "binary", name=name, turned=turned, other=endpoint.encode(other))
 
     def calculated(self: Any, other: Any) -> Any:
-        """Spoken-of object and plain value: an object comes out, or the program would do the test's sum."""
+        """A named object and a plain value: the result must be an object, or the program would do the test's sum."""
         endpoint = endpoint_of(self)
         endpoint.relied_on_program = True
         result = ask(self, "binary", name=name, turned=turned, other=endpoint.encode(other))
@@ -116,7 +116,7 @@ def binary(dunder: str, base: type | None) -> Any:
 
 
 def own_or_asked(dunder: str, base: type | None, work: Any) -> Any:
-    """A special method: of the value where the class extends a type of values and is not spoken of, else asked for."""
+    """A special method: the value type's if the class extends one and is not named, else asked of the other end."""
     if base is None or (not hasattr(base, dunder) and dunder.strip("_") not in OF_VALUES):
         return work
 
@@ -133,7 +133,7 @@ def own_or_asked(dunder: str, base: type | None, work: Any) -> Any:
 
 
 OF_VALUES = frozenset(
-    {  # what a type of values does not have, a subclass that is not spoken of does not add
+    {  # methods that a subclass which is not named does not add to its type of values
         "bool",
         "len",
         "getitem",
@@ -180,7 +180,7 @@ def asked(op: str, kind: Any = None, *, leans: bool = False) -> Any:
 
 
 def length_of(self: Any) -> int:
-    """`len`, which has to be as many items as the object gives when it is walked."""
+    """`len`, which must equal the number of items that iteration gives."""
     mark_reliance_on_own(self)
     length = expect(int, ask(self, "len"))
     endpoint = endpoint_of(self)
@@ -191,7 +191,7 @@ def length_of(self: Any) -> int:
 
 
 def agree(self: Any) -> None:
-    """Raises Unsplittable for an object that says it holds more or less than it gives, with nothing done between."""
+    """Raises Unsplittable if an object's length differs from the number of its items, without a change in between."""
     said, given = instance_entry(self, LENGTH), instance_entry(self, GIVEN)
     if said is not None and given is not None and said[0] == given[0] and said[1] != given[1]:
         name = type(self).__name__
@@ -199,7 +199,7 @@ def agree(self: Any) -> None:
 
 
 def walk(self: Any, iterator: Any) -> Any:
-    """The items of an object, counted."""
+    """Iterate over the items of an object, and count them."""
     endpoint = endpoint_of(self)
     began, count = endpoint.changes_made, 0
     for item in iterator:
@@ -298,9 +298,9 @@ def text_of(op: str) -> Any:
 
 
 def leave(self: Any, kind: Any = None, error: Any = None, trace: Any = None) -> bool:
-    """`__exit__`, with the exception there is. One that the tests raise on purpose may stop here, or the program's.
+    """`__exit__` with the current exception. It may swallow the program's own, or one that the tests raise on purpose.
 
-    Otherwise a context of the program could swallow the very assertion that fails inside of it.
+    Otherwise a context of the program could swallow the assertion that fails inside it.
     """
     endpoint = endpoint_of(self)
     swallows = expect(bool, ask(self, "exit", error=endpoint.encode(error)))
@@ -328,7 +328,7 @@ def in_place(dunder: str, base: type | None) -> Any:
 
 
 def method_for(dunder: str, base: type | None) -> Any:
-    """What stands in a mirror for a special method that its class defines; None for one that is not forwarded."""
+    """The mirror's method for a special method that its class defines; None if it is not forwarded."""
     name = dunder.strip("_")
     if name in BINARY or (name[:1] == "r" and name[1:] in BINARY):
         made = in_place(dunder, base) if name[:1] == "i" and name[1:] in BINARY else binary(dunder, base)

@@ -1,6 +1,6 @@
 """The tests' half of the shared state: what their texts mention is watched, and changes are sent to the program.
 
-Nothing that the texts never mention is looked at. What comes from the program is checked before it is applied.
+What the texts do not mention is not watched. Changes from the program are checked before they are applied.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class TestsState(SharedState):
-    """The tests' half. What their texts never mention is not looked at."""
+    """The tests' half of the shared state."""
 
     def __init__(self, root: str, texts: list[str]) -> None:
         super().__init__(root)
@@ -93,13 +93,13 @@ class TestsState(SharedState):
     # patches
 
     def watch_name(self, target: Any, name: str) -> None:
-        """Look from now on whether the tests have replaced `name` of a module or class that both ends have."""
+        """Watch from now on whether the tests replace `name` of a module or class that both ends have."""
         key = place_of(target)
         if key is not None and (key[0], name) not in APART and (*key, name) not in self.slots:
             self.slots[(*key, name)] = PatchedName(target, name)
 
     def hook_random(self, name: str, setters: tuple[str, ...]) -> None:
-        """Have a generator say when it is seeded: with the same number as before, it stands where it stood."""
+        """Record when a generator is seeded: with the same number as before, its state is the same."""
         module, missing = attempt(lambda: resolve(name, ""))
         if missing is None:
             for setter in setters:
@@ -113,7 +113,7 @@ class TestsState(SharedState):
         return noted
 
     def hook_mock(self) -> None:
-        """Have every `patch` say what it is about to replace."""
+        """Record what every `patch` is about to replace."""
         import unittest.mock
 
         mock: Any = unittest.mock
@@ -156,7 +156,7 @@ class TestsState(SharedState):
     # what goes out
 
     def is_still(self) -> bool:
-        """Whether there is certainly no news: watched is only what any test might change, and none of it has been."""
+        """Whether there is certainly no change: a quick check of what any test might change."""
         if not self.has_greeted or self.slots or self.watches or not self.is_unchanged():
             return False
         streams, forms, sent = self.streams, self.stream_forms, self.sent
@@ -196,7 +196,7 @@ class TestsState(SharedState):
         return news or None
 
     def limit_error(self, what: str) -> BaseException:
-        """What the tests ask is too much; where the program has written among their files, that is its doing."""
+        """The error for more than can be carried: the tests', or the program's if it has written among their files."""
         error: BaseException = (BeyondValues if self.guard.endpoint is None else Unsplittable)(what)
         return error
 
@@ -272,7 +272,7 @@ class TestsState(SharedState):
     # what comes in
 
     def apply(self, endpoint: Any, tree: Any) -> None:
-        """Take over what the program's end tells. Raises Unsplittable for what it cannot honestly tell."""
+        """Take over the changes of the program's end. Raises Unsplittable for malformed or impossible ones."""
         if tree is None:
             return
         try:
@@ -313,14 +313,14 @@ class TestsState(SharedState):
             self.folder.left_out.clear()
 
     def has_variable(self, item: list[Any]) -> bool:
-        """Whether a variable is as the program has it, or none that it may set."""
+        """Whether a variable is as the program has it, or one that the program may not set."""
         name, value = item if len(item) == 2 else (None, None)
         if type(name) is not str:
             return False
         return name.startswith(CLOSED) or sys.modules["os"].environ.get(name) == value
 
     def follow_program(self, target: Any) -> None:
-        """Only to a folder below the common one, and through no link."""
+        """Change to the program's folder, if it lies below the common folder and is reached without a link."""
         if type(target) is not list or len(target) != 2 or type(target[1]) is not str:
             raise InvalidChange("a malformed name of the working folder")
         if target[0] is not True:
@@ -335,7 +335,7 @@ class TestsState(SharedState):
         self.working_folder = current_folder()
 
     def skip_stdin(self, count: Any) -> None:
-        """The program has read so many characters of the tests' own stdin."""
+        """Skip the characters of the tests' own stdin that the program has read."""
         if type(count) is not int or not 0 <= count <= 1 << 40:
             raise InvalidChange("a malformed count of characters read from stdin")
         if self.input is not None and self.input[1] is not None:
@@ -370,7 +370,7 @@ def texts_only(values: Any) -> list[str]:
 
 
 def warm_up() -> None:
-    """Run once what every test runs, so that its code has adapted itself before this process is forked."""
+    """Run once what every test runs, so that its code is specialised before this process is forked."""
     for _ in range(10):
         state = TestsState("/", ["y = f(1)"])
         state.folder = SharedFolder("/dev/fd/nowhere")

@@ -18,7 +18,7 @@ from sandbox.types import Options, TestReport
 
 MAX_WORDS_BYTES = 4096
 
-# The flags of `options.audit`, and what each says of a program.
+# The flags of `options.audit`, and what each means.
 AUDIT_FLAGS = {
     "early_exit": "left before it had answered, or around its own end (`os._exit`, `execve`)",
     "operators_overridden": "has an `__eq__` or `__ne__` that agrees with everything",

@@ -76,7 +76,7 @@ def judge_code(request: JudgeRequest, suite: CodeSuite) -> Report:
 
 
 def with_control_result(test: TestReport, number: int, control: ControlResult) -> TestReport:
-    """A test's report with its name and what the control run says of it."""
+    """A test's report with its name and the result of its control run."""
     name = control.names[number] if control.names else ""
     if number in control.unjudgeable:
         return replace(test, name=name, verdict=Verdict.UNJUDGEABLE, detail=encodable(control.unjudgeable[number]))

@@ -142,7 +142,7 @@ class CandidateProcess:
 def reply_outcome(reply: dict[str, Any], number: int, call: EntryPointCall) -> RunOutcome:
     """The verdict on a program's reply to call `number`. Raises Undecided."""
     if reply.get("id") != number:
-        return RunOutcome(Verdict.INVALID_RESULT, "a reply that nobody asked for")
+        return RunOutcome(Verdict.INVALID_RESULT, "a reply to no request")
     if "wall" in reply:
         return RunOutcome(Verdict.INVALID_RESULT, bounds.text(reply["wall"]))
     if "error" in reply:

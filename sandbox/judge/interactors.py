@@ -33,7 +33,7 @@ from sandbox.judge.streams import readable
 from sandbox.run import JailRun, RunOutcome, Starter, classify_exit, flags, pump
 from sandbox.types import StdioCase, TestReport
 
-UNFLUSHED = 120  # the exit code of a Python whose last output nobody takes
+UNFLUSHED = 120  # the exit code of a Python whose last flush fails
 SLACK_S = 5.0  # how much longer than its program an interactor may take
 # How the runtimes of the languages say that the other end of a pipe was closed.
 CLOSED = re.compile(
@@ -45,7 +45,7 @@ CLOSED = re.compile(
 def pipe() -> Iterator[list[int]]:
     """Both ends of a pipe; whoever has given one away removes it from the list.
 
-    Both sides can open it by name (`/dev/stdin`, `/dev/stdout`). A program that opens the wrong end hears itself.
+    Both sides can open it by name (`/dev/stdin`, `/dev/stdout`). One that opens the wrong end reads itself.
     """
     ends = list(os.pipe2(os.O_CLOEXEC))
     try:

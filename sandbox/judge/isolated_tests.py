@@ -223,7 +223,7 @@ def started(answer: dict[str, Any] | RunOutcome, plan: dict[str, Any], executing
     if "ready" not in answer:
         return outcome_of(answer.get("failed"))
     if not same_tests(answer.get("names"), plan.get("names")):
-        return RunOutcome(Verdict.INVALID_RESULT, "what the program answers changes which tests there are")
+        return RunOutcome(Verdict.INVALID_RESULT, "the program's answers change which tests the file has")
     return None
 
 

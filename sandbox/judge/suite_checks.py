@@ -109,18 +109,18 @@ def meant(body: Sequence[ast.stmt]) -> str:
     if isinstance(node, ast.Expr):
         value = node.value
         if isinstance(value, ast.Compare):
-            return f"a comparison whose outcome nobody looks at; write `assert {shown(value)}`"
+            return f"a comparison whose outcome is not checked; write `assert {shown(value)}`"
         if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "print":
             inner = shown(value.args[0]) if value.args else "…"
             wanted = inner if value.args and isinstance(value.args[0], ast.Compare) else f"{inner} == …"
-            return f"a print, which nobody reads; write `assert {wanted}`"
+            return f"a print, which checks nothing; write `assert {wanted}`"
         if isinstance(value, ast.Call):
-            return f"a call whose answer nobody looks at; write `assert {shown(value)} == …`"
+            return f"a call whose answer is not checked; write `assert {shown(value)} == …`"
         if isinstance(value, ast.Lambda):
-            return "a lambda that nobody calls; write an assert"
+            return "a lambda that is not called; write an assert"
         if isinstance(value, ast.Constant):
             return "a constant; write an assert"
-        return f"an expression whose value nobody looks at; write `assert {shown(value)}`"
+        return f"an expression whose value is not checked; write `assert {shown(value)}`"
     if isinstance(node, ast.Pass):
         return "`pass`; write an assert, or leave it out"
     return "no assertion that can run; write an assert"
