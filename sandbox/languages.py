@@ -140,16 +140,16 @@ def version_of(name: str) -> str:
         done = subprocess.run(spec.version, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    found = VERSION.search(done.stdout or done.stderr)
-    return found[0] if done.returncode == 0 and found else ""
+    match = VERSION.search(done.stdout or done.stderr)
+    return match[0] if done.returncode == 0 and match else ""
 
 
 def installed() -> list[Language]:
     """The languages whose toolchain is on this host. Takes some 300 ms at the first call, nothing after it."""
-    found = [(spec, version_of(spec.name)) for spec in LANGUAGE_SPECS]
+    versions = [(spec, version_of(spec.name)) for spec in LANGUAGE_SPECS]
     return [
         Language(spec.name, version, ALIASES[spec.name], spec.kinds, variants_of(spec))
-        for spec, version in found
+        for spec, version in versions
         if version
     ]
 

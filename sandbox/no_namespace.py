@@ -45,7 +45,7 @@ class JobFolder:
 
     def place(self, text: str) -> str:
         """A path, a word of a command or a variable's value, with this folder in place of /tmp."""
-        return TMP.sub(lambda found: self.path, text)
+        return TMP.sub(lambda _match: self.path, text)
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         return {name: self.place(value) for name, value in variables.items()}
@@ -148,10 +148,10 @@ def parts_of(place: Path, hidden: Sequence[Path]) -> Iterator[str]:
 
 def unreachable(paths: Sequence[str]) -> list[str]:
     """Folders on the way to `paths` that a uid without rights of its own cannot pass."""
-    found: list[str] = []
+    folders: list[str] = []
     for path in paths:
         place = Path(os.path.realpath(path))
         for folder in (*reversed(place.parents), place):
-            if folder.is_dir() and not folder.stat().st_mode & 0o001 and str(folder) not in found:
-                found.append(str(folder))
-    return found
+            if folder.is_dir() and not folder.stat().st_mode & 0o001 and str(folder) not in folders:
+                folders.append(str(folder))
+    return folders

@@ -352,11 +352,11 @@ def signal_name(number: int) -> str:
 
 def flags(run: JailRun) -> set[str]:
     """The flags of a run, beside its verdict."""
-    found = set()
+    reported = set()
     if run.counters().fork_failures:
-        found.add("process_limit")
+        reported.add("process_limit")
     if run.job_exit is not None and run.job_exit.orphans:
-        found.add("orphans_killed")
+        reported.add("orphans_killed")
     if run.stderr.overflowed:
-        found.add("stderr_truncated")
-    return found
+        reported.add("stderr_truncated")
+    return reported

@@ -126,9 +126,9 @@ async def drive(value: Any, what: str, ask: Any, **fields: Any) -> Any:
         return ask(value, "complete", what=what, **fields)
     ticket, polls = ask(value, "begin", what=what, **fields), 0
     while True:
-        found = ask(value, "poll", ticket=ticket, polls=polls)
-        if type(found) is tuple and len(found) == 1:
-            return found[0]
+        reply = ask(value, "poll", ticket=ticket, polls=polls)
+        if type(reply) is tuple and len(reply) == 1:
+            return reply[0]
         polls += 1
         try:
             await Pause()
@@ -160,10 +160,10 @@ def iterate(ask: Any) -> Any:
 
 def step(ask: Any) -> Any:
     async def method(self: Any) -> Any:
-        found = await drive(self, "anext", ask)
-        if type(found) is not tuple or len(found) != 1:
+        reply = await drive(self, "anext", ask)
+        if type(reply) is not tuple or len(reply) != 1:
             raise StopAsyncIteration
-        return found[0]
+        return reply[0]
 
     return method
 
@@ -185,18 +185,18 @@ def coroutine_methods(ask: Any) -> dict[str, Any]:
             ticket = ask(self, "begin", what="await")
             object.__setattr__(self, TICKET, ticket)
         object.__setattr__(self, POLLS, polls + 1)
-        found = ask(self, "poll", ticket=ticket, polls=polls)
-        if type(found) is tuple and len(found) == 1:
-            raise StopIteration(found[0])
+        reply = ask(self, "poll", ticket=ticket, polls=polls)
+        if type(reply) is tuple and len(reply) == 1:
+            raise StopIteration(reply[0])
         return None
 
     def throw(self: Any, kind: Any, value: Any = None, trace: Any = None) -> Any:
         error = value if isinstance(value, BaseException) else kind() if isinstance(kind, type) else kind
         ticket = known(self, TICKET, None)
         if ticket is not None:
-            found = ask(self, "cancel", ticket=ticket)
-            if type(found) is tuple and len(found) == 1:
-                raise StopIteration(found[0])
+            reply = ask(self, "cancel", ticket=ticket)
+            if type(reply) is tuple and len(reply) == 1:
+                raise StopIteration(reply[0])
         raise error
 
     def close(self: Any) -> None:

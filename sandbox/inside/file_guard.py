@@ -128,13 +128,13 @@ class FileGuard:
             return True
         if type(module) is not str or type(name) is not str or "." in name:
             return False
-        found, error = attempt(lambda: getattr(sys.modules[module], name))
-        if error is not None or not isinstance(found, type):
+        kind, error = attempt(lambda: getattr(sys.modules[module], name))
+        if error is not None or not isinstance(kind, type):
             return False
         if module == "numpy" or module.startswith("numpy.dtypes"):
             numpy = sys.modules["numpy"]
-            return name in ARRAYS or issubclass(found, (numpy.generic, numpy.dtype))
-        return all(entry in HARMLESS or entry.startswith(HARMLESS_BELOW) for entry in (module, found.__module__))
+            return name in ARRAYS or issubclass(kind, (numpy.generic, numpy.dtype))
+        return all(entry in HARMLESS or entry.startswith(HARMLESS_BELOW) for entry in (module, kind.__module__))
 
 
 class BlockedFinder:
@@ -145,8 +145,8 @@ class BlockedFinder:
 
     def find_spec(self, name: str, target: Any = None) -> Any:
         last = name.rpartition(".")[2]
-        found, error = attempt(lambda: sys.modules["posix"].listdir(self.path))
-        if error is None and any(entry.partition(".")[0] == last for entry in found):
+        entries, error = attempt(lambda: sys.modules["posix"].listdir(self.path))
+        if error is None and any(entry.partition(".")[0] == last for entry in entries):
             raise self.guard.refuse(f"imports {name!r}")
         return None
 

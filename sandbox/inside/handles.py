@@ -123,8 +123,8 @@ class HandleTable:
         tree: dict[str, Any] = {"t": "h", "mine": True, "id": number, "type": kind.__name__[: bounds.MAX_NAME]}
         if isinstance(value, type):
             tree["class"] = True
-            if (found := reference(value)) is not None:
-                tree["ref"] = found
+            if (ref := reference(value)) is not None:
+                tree["ref"] = ref
         elif kind is type(codec):
             tree["module"] = value.__name__
         elif is_enum(kind):
@@ -145,9 +145,9 @@ class HandleTable:
                 tree["native"] = kind.__name__
             else:
                 tree["c"] = self.encode(kind)
-            if (found := reference(value)) is not None:
-                tree["ref"] = found
-                self.given.add((found[0], found[1]))
+            if (ref := reference(value)) is not None:
+                tree["ref"] = ref
+                self.given.add((ref[0], ref[1]))
             elif (logger := logger_name(value)) is not None:
                 tree["logger"] = logger
                 self.given.add(("logging", logger))
@@ -312,10 +312,10 @@ class HandleTable:
         name = tree.get("member")
         if type(name) is str and name in kind.__members__:
             return kind.__members__[name]
-        found, error = attempt(lambda: kind(self.decode(tree.get("v"))))
+        member, error = attempt(lambda: kind(self.decode(tree.get("v"))))
         if error is not None:
             raise codec.CodecError(f"no member of {kind.__name__}")
-        return found
+        return member
 
     def add_error(self, number: int, error: BaseException) -> None:
         self.check_capacity()

@@ -111,8 +111,8 @@ def take(main: Any, codes: list[Any], plan: dict[str, Any], resolve: Any) -> Non
     if plan["kind"] in test_runners.KINDS:
         take_from_file(main, test, plan, count)
     else:
-        found, _ = attempt(lambda: resolve(namespace, plan["entry_point"]))
-        namespace.setdefault("candidate", found)
+        function, _ = attempt(lambda: resolve(namespace, plan["entry_point"]))
+        namespace.setdefault("candidate", function)
         exec(setup, namespace)
         exec(test, namespace)
         if plan["kind"] == "check":

@@ -145,12 +145,12 @@ def in_pieces(name: str) -> Any:
     def method(self: Any, *args: Any) -> Any:
         if name == "throw":
             args = args[:1] if len(args) < 2 or args[1] is None else args[1:2]
-        found = ask(self, "pieces", name=name, given=args)
-        if type(found) is tuple and len(found) == 1:
-            return found[0]
+        reply = ask(self, "pieces", name=name, given=args)
+        if type(reply) is tuple and len(reply) == 1:
+            return reply[0]
         if name == "close":
             return None
-        raise StopIteration(*([] if found[0] is None else found))
+        raise StopIteration(*([] if reply[0] is None else reply))
 
     method.__name__ = name
     return method

@@ -111,8 +111,8 @@ def reference(value: Any) -> list[str] | None:
         module = value.__objclass__.__module__
     if type(module) is not str or type(name) is not str or module.partition(".")[0] not in KNOWN_MODULES:
         return None
-    found, error = attempt(lambda: follow(module, name))
-    return [module, name] if error is None and found is value else None
+    same, error = attempt(lambda: follow(module, name))
+    return [module, name] if error is None and same is value else None
 
 
 def stream_name(value: Any) -> str | None:

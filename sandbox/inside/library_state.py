@@ -24,12 +24,12 @@ def decimal_state() -> Any:
 
 def random_states_now() -> dict[str, Any]:
     """Where the generators of random numbers stand that both ends have."""
-    found: dict[str, Any] = {}
+    states: dict[str, Any] = {}
     if "random" in sys.modules:
-        found["random"] = sys.modules["random"].getstate()
+        states["random"] = sys.modules["random"].getstate()
     if "numpy.random" in sys.modules:
-        found["numpy.random"] = sys.modules["numpy.random"].get_state()
-    return found
+        states["numpy.random"] = sys.modules["numpy.random"].get_state()
+    return states
 
 
 def same_random_state(before: Any, after: Any) -> bool:

@@ -86,7 +86,7 @@ def set_dataclass_fields(made: Any, about: dict[str, Any]) -> None:
     import dataclasses
     import keyword
 
-    found = {}
+    dataclass_fields = {}
     for name, note, is_init, is_repr, kw_only, which in fields:
         if not str(name).isidentifier() or keyword.iskeyword(str(name)):
             continue  # `dataclasses` writes programs with it
@@ -94,11 +94,11 @@ def set_dataclass_fields(made: Any, about: dict[str, Any]) -> None:
         field.name, field.type = str(name), note
         kinds = [dataclasses._FIELD, dataclasses._FIELD_CLASSVAR, dataclasses._FIELD_INITVAR]  # type: ignore[attr-defined]
         field._field_type = next((kind for kind in kinds if kind.name == which), kinds[0])
-        found[field.name] = field
-    type.__setattr__(made, "__dataclass_fields__", found)
+        dataclass_fields[field.name] = field
+    type.__setattr__(made, "__dataclass_fields__", dataclass_fields)
     plain = dataclasses.make_dataclass("_", [], frozen=bool(about.get("frozen")))
     type.__setattr__(made, "__dataclass_params__", plain.__dataclass_params__)  # type: ignore[attr-defined]
-    order = tuple(name for name, field in found.items() if field.init and not field.kw_only)
+    order = tuple(name for name, field in dataclass_fields.items() if field.init and not field.kw_only)
     type.__setattr__(made, "__match_args__", order)
 
 

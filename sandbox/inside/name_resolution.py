@@ -93,19 +93,19 @@ class ProgramNames:
 
     def entry_point(self, endpoint: Endpoint) -> Any:
         """The entry point, which is the program's whatever it is called. Raises NameError."""
-        found = endpoint.request("get", name=self.whole)
-        self.note_class(endpoint, self.whole, found)
-        if isinstance(found, type) and is_mirror(found):
-            endpoint.entry_class = own_entry(found, CLASS)
-        return found
+        value = endpoint.request("get", name=self.whole)
+        self.note_class(endpoint, self.whole, value)
+        if isinstance(value, type) and is_mirror(value):
+            endpoint.entry_class = own_entry(value, CLASS)
+        return value
 
     def imported(self, endpoint: Endpoint, name: str) -> Any:
         """What the tests import from the program by its name. Raises NameError."""
-        found = endpoint.request("get", name=name)
-        self.note_class(endpoint, name, found)
-        if self.first and callable(found) and not isinstance(found, type) and name != self.first:
+        value = endpoint.request("get", name=name)
+        self.note_class(endpoint, name, value)
+        if self.first and callable(value) and not isinstance(value, type) and name != self.first:
             self.relied_on_program = True
-        return found
+        return value
 
     def find(self, endpoint: Endpoint, name: str) -> Any:
         """The meaning of a name that the tests do not define. Raises KeyError if the program lacks it, too."""
@@ -120,12 +120,12 @@ class ProgramNames:
             if known is not None:
                 endpoint.finish_reply(reply)
                 return known[0]
-        found = endpoint.read_value(reply, answering=True)
-        self.note_class(endpoint, name, found)
-        other = callable(found) and not isinstance(found, type) and name != self.first
+        value = endpoint.read_value(reply, answering=True)
+        self.note_class(endpoint, name, value)
+        other = callable(value) and not isinstance(value, type) and name != self.first
         if self.first and other and self.speaks_of_entry_point():
             self.relied_on_program = True
-        return found
+        return value
 
     def library(self, endpoint: Endpoint, name: str, tree: Any) -> tuple[Any] | None:
         """The library's own under that name, in a tuple, if it is not the program's to define."""
@@ -148,14 +148,14 @@ class ProgramNames:
                 return (value,)
         return None
 
-    def is_own_class(self, known: Any, found: Any) -> bool:
+    def is_own_class(self, known: Any, value: Any) -> bool:
         """Whether the tests use attributes of the program's class that the library's does not have."""
-        defined = {name for name in vars(found) if not name.startswith("_")} if isinstance(found, type) else set()
+        defined = {name for name in vars(value) if not name.startswith("_")} if isinstance(value, type) else set()
         return isinstance(known, type) and bool(self.used & defined - set(dir(known)))
 
-    def note_class(self, endpoint: Endpoint, name: str, found: Any) -> None:
+    def note_class(self, endpoint: Endpoint, name: str, value: Any) -> None:
         """Record a class that the tests use by name, so that it counts as named (`special_methods`)."""
-        kind: Any = found
+        kind: Any = value
         if isinstance(kind, type) and is_mirror(kind):
             last = name.rpartition(".")[2]
             if last.lstrip("_")[:1].isupper() or last in self.roles:

@@ -121,15 +121,15 @@ class HostWorkspace(Workspace):
 
     def sweep(self) -> int:
         """Kill and reap what is left. Returns how many were running. Raises OSError if a process does not end."""
-        found = 0
+        count = 0
         killed = False
         deadline = time.monotonic() + SWEEP_S
         while True:
             try:
                 while os.waitpid(-1, os.WNOHANG)[0]:
-                    found += killed  # the others had ended by themselves, their parents gone before
+                    count += killed  # the others had ended by themselves, their parents gone before
             except ChildProcessError:
-                return found
+                return count
             if time.monotonic() > deadline:
                 raise OSError("a process does not end after SIGKILL")
             self.kill()

@@ -84,8 +84,8 @@ def place_of(target: Any) -> tuple[str, str] | None:
         return None
     if key[0] in ("__main__", "test_suite"):
         return None
-    found, error = attempt(lambda: resolve(*key))
-    return key if error is None and found is target else None
+    resolved, error = attempt(lambda: resolve(*key))
+    return key if error is None and resolved is target else None
 
 
 def resolve(module: str, qualname: str) -> Any:
@@ -116,15 +116,15 @@ def assigned(text: str) -> list[tuple[Any, str]]:
             words = clause.split()
             if words:
                 names[words[-1]] = (module, words[0])
-    found = []
+    assignments = []
     for base, attribute in places:
         first, _, rest = base.partition(".")
         key = names.get(base) or names.get(first) or (base, "")
         tail = "" if base in names else rest
         target, error = attempt(functools.partial(follow_names, key, tail))
         if error is None and place_of(target) is not None:
-            found.append((target, attribute))
-    return found
+            assignments.append((target, attribute))
+    return assignments
 
 
 def follow_dotted(dotted: str) -> Any:

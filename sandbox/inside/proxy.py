@@ -113,8 +113,8 @@ def endpoint_of(value: Any) -> Any:
 
 def mirror_entry(kind: type, key: str) -> Any:
     for base in kind.__mro__:
-        if (found := own_entry(base, key)) is not None:
-            return found
+        if (entry := own_entry(base, key)) is not None:
+            return entry
     return None
 
 
@@ -136,26 +136,26 @@ def is_named(value: Any) -> bool:
     )
 
 
-def note_attribute(owner: type, found: Any) -> Any:
+def note_attribute(owner: type, value: Any) -> Any:
     """Record that a class nested in a named class is named; a function in it is a method."""
     endpoint = mirror_entry(owner, ENDPOINT)
     number = mirror_entry(owner, CLASS)
-    if isinstance(found, type):
-        if is_mirror(found) and number in endpoint.named_classes:
-            endpoint.named_classes.add(own_entry(found, CLASS))
+    if isinstance(value, type):
+        if is_mirror(value) and number in endpoint.named_classes:
+            endpoint.named_classes.add(own_entry(value, CLASS))
     elif number != endpoint.entry_class:
-        as_method(owner, found)
-    elif is_proxy(found) and instance_entry(found, NUMBER) is not None:
-        object.__setattr__(found, ANSWER, True)
-    return found
+        as_method(owner, value)
+    elif is_proxy(value) and instance_entry(value, NUMBER) is not None:
+        object.__setattr__(value, ANSWER, True)
+    return value
 
 
-def as_method(owner: Any, found: Any) -> Any:
+def as_method(owner: Any, value: Any) -> Any:
     """An attribute that can be called is a method, whatever the program has put it into."""
-    if is_proxy(found) and callable(found) and not isinstance(found, type):
+    if is_proxy(value) and callable(value) and not isinstance(value, type):
         endpoint = mirror_entry(owner, ENDPOINT) if isinstance(owner, type) else endpoint_of(owner)
         endpoint.relied_on_program = endpoint.relied_on_program or endpoint.guarded
-    return found
+    return value
 
 
 def address_of(value: Any) -> dict[str, Any]:
@@ -294,16 +294,16 @@ class Proxy:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r} over the wire")
         endpoint = endpoint_of(self)
         if endpoint.guarded and name in DECIDING and not is_named(self):
-            if not callable(found := ask(self, "attr", name=name)):
-                return found
+            if not callable(attribute := ask(self, "attr", name=name)):
+                return attribute
             raise refuse(self, repr(name))
         return as_method(self, ask(self, "attr", name=name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not is_mirror(type(self)):  # of the tests' own class: its properties come first
             for base in type(self).__mro__:
-                found = base.__dict__.get(name)
-                if found is not None and not is_mirror(base) and hasattr(type(found), "__set__"):
+                attribute = base.__dict__.get(name)
+                if attribute is not None and not is_mirror(base) and hasattr(type(attribute), "__set__"):
                     object.__setattr__(self, name, value)
                     return
         set_attribute(self, name, value)

@@ -86,7 +86,7 @@ def kill_uid(uid: int, reaper_uid: int) -> None:
 
 def processes_of(uid: int) -> list[int]:
     """The processes of a uid that have not ended; by any of its four uids."""
-    found = []
+    pids = []
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
@@ -96,8 +96,8 @@ def processes_of(uid: int) -> list[int]:
         except OSError:
             continue
         if str(uid) in lines.get("Uid", "").split() and lines["State"].split()[0] not in "ZX":
-            found.append(int(name))
-    return found
+            pids.append(int(name))
+    return pids
 
 
 def remove_below(place: str) -> bool:

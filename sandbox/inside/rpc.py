@@ -347,7 +347,7 @@ class Endpoint(HandleTable):
             self.depth -= 1
 
     def reply(self, message: dict[str, Any], result: list[Any], error: BaseException | None) -> bytes:
-        """The reply that says what work has returned, which is in `found`, or what it has raised."""
+        """The reply that says what work has returned, which is in `result`, or what it has raised."""
         number = message.get("id")
         if error is None:
             data, error = attempt(lambda: codec.dumps(self.value_reply(message, result)))

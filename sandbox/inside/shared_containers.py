@@ -93,11 +93,11 @@ class SharedContainers:
 
     def changes(self, lend: Any, *, forget: bool = True) -> dict[str, Any]:
         """What has changed here since the last message. Raises CodecError."""
-        found: dict[str, Any] = {}
+        message: dict[str, Any] = {}
         if self.lost:
-            self.lost, found["reset"] = False, True
+            self.lost, message["reset"] = False, True
         if not self.by_key and not self.lent and not self.borrowed:
-            return found
+            return message
         changed = []
         lender = self.lender(lend)
         for key, container in list(self.by_key.items()):
@@ -108,15 +108,15 @@ class SharedContainers:
                 container.before, container.changed = look(value), True
         for name, table in (("lent", self.lent), ("home", self.borrowed)):
             if table and (changes := [*self.of_extended(table, lender)]):
-                found[name] = changes
+                message[name] = changes
         if changed:
-            found["of"] = changed
+            message["of"] = changed
         if lender.kept:
-            found["first"] = self.commit(lender.kept)
+            message["first"] = self.commit(lender.kept)
             lender.kept.clear()
         if forget and (gone := self.prune()):
-            found["gone"] = gone
-        return found
+            message["gone"] = gone
+        return message
 
     def of_extended(self, table: dict[int, ExtendedContainer], lender: Any) -> Any:
         for number, extended in table.items():

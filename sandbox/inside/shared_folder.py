@@ -99,14 +99,14 @@ class SharedFolder:
             name = waiting.pop()
             try:
                 about = lstat(self.path(name))
-                found = []
+                children = []
                 if about.st_size:  # of an empty folder in memory it is 0
                     with scandir(self.path(name)) as entries:
-                        found = list(entries)
+                        children = list(entries)
             except OSError:
                 continue  # it has gone meanwhile, or may not be read
             folders[name] = about
-            for entry in found:
+            for entry in children:
                 child = f"{name}/{entry.name}" if name else entry.name
                 if child in HARNESS_FILES or entry.name in CACHES:
                     continue

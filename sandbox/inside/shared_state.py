@@ -110,8 +110,8 @@ def environment() -> Any:
     variables: Any = sys.modules["os"].environ
     if type(variables).__name__ == "_Environ":
         return variables._data
-    found, error = attempt(lambda: {encoded(name): encoded(value) for name, value in dict(variables).items()})
-    return found if error is None else {}
+    stored, error = attempt(lambda: {encoded(name): encoded(value) for name, value in dict(variables).items()})
+    return stored if error is None else {}
 
 
 def encoded(text: Any) -> Any:

@@ -239,12 +239,12 @@ def contains(self: Any, value: Any) -> bool:
     if endpoint.guarded and not is_named(self) and any("__iter__" in base.__dict__ for base in type(self).__mro__):
         return any(value is item or value == item for item in self)
     mark_reliance(self)
-    found = expect(bool, ask(self, "contains", value=endpoint.encode(value)))
-    if found and endpoint.guarded and not is_named(self):
+    is_member = expect(bool, ask(self, "contains", value=endpoint.encode(value)))
+    if is_member and endpoint.guarded and not is_named(self):
         for decoy in (object, "\0no such thing", -1.5e300, (0, "\0")):
             if attempt_contains(self, decoy):
                 raise endpoint.fail(Unsplittable(f"a {type(self).__name__} that contains everything"))
-    return found
+    return is_member
 
 
 def attempt_contains(self: Any, decoy: Any) -> bool:
@@ -273,10 +273,10 @@ def iterate(self: Any) -> Any:
 
 def step(self: Any) -> Any:
     mark_reliance_on_own(self)
-    found = ask(self, "next")
-    if type(found) is tuple and len(found) == 1:
-        return found[0]
-    value = found[0] if type(found) is list and len(found) == 1 else None
+    reply = ask(self, "next")
+    if type(reply) is tuple and len(reply) == 1:
+        return reply[0]
+    value = reply[0] if type(reply) is list and len(reply) == 1 else None
     raise StopIteration(*(() if value is None else (value,)))
 
 

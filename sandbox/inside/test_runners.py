@@ -104,10 +104,10 @@ class OwnFiles:
         from importlib.machinery import ModuleSpec
 
         is_package = inits or place not in self.texts
-        found = f"{place}/__init__" if inits else place
-        spec = ModuleSpec(name, OwnFile(self.texts.get(found, b""), found), is_package=is_package)  # type: ignore[arg-type]
-        if found in self.texts:
-            spec.origin, spec.has_location = f"{self.root}/{found}.py", True
+        location = f"{place}/__init__" if inits else place
+        spec = ModuleSpec(name, OwnFile(self.texts.get(location, b""), location), is_package=is_package)  # type: ignore[arg-type]
+        if location in self.texts:
+            spec.origin, spec.has_location = f"{self.root}/{location}.py", True
         if is_package:
             spec.submodule_search_locations = [f"{self.root}/{place}"]
         return spec

@@ -213,9 +213,9 @@ def tests(source: bytes) -> NoReturn:
         send_to_host(failed=[verdict, f"in the setup: {reason}"])
     else:
 
-        def serve(found: list[str], skips: list[int], take: Any) -> None:
+        def serve(test_names: list[str], skips: list[int], take: Any) -> None:
             """Run the tests that the host names, one after the other; `skips` are decorated to be skipped."""
-            send_to_host(ready=True, names=found, skips=skips)
+            send_to_host(ready=True, names=test_names, skips=skips)
             while True:
                 number = codec.loads(receive_frame(host))["run"]
                 endpoint.remote_errors.clear()
@@ -230,7 +230,7 @@ def tests(source: bytes) -> NoReturn:
                     send_to_host(lost=reason)
                     os._exit(0)
                 if verdict == "invalid":
-                    send_to_host(invalid=f"test {found[number] if found else number}: {reason}")
+                    send_to_host(invalid=f"test {test_names[number] if test_names else number}: {reason}")
                     os._exit(0)
                 beyond = isinstance(endpoint.broken, BeyondValues)  # what the test asks, whatever the program answers
                 last = {"last": True} if suite.lost else {}

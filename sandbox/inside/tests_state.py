@@ -246,15 +246,15 @@ class TestsState(SharedState):
         self.add_if_changed(news, "decimal", decimal_state())
 
     def changed_random_states(self) -> dict[str, Any]:
-        found = {}
+        changed = {}
         for name, state in random_states_now().items():
             if not same_random_state(self.random_states.get(name), state):
-                self.random_states[name] = found[name] = state
-        return found
+                self.random_states[name] = changed[name] = state
+        return changed
 
     def add_random_states(self, endpoint: Any, news: dict[str, Any]) -> None:
-        if found := self.changed_random_states():
-            news["numbers"] = {name: endpoint.encode(state) for name, state in found.items()}
+        if states := self.changed_random_states():
+            news["numbers"] = {name: endpoint.encode(state) for name, state in states.items()}
 
     def add_modules(self, endpoint: Any, news: dict[str, Any]) -> None:
         """Modules that the tests have put into `sys.modules` themselves, or hidden with None."""

@@ -278,7 +278,7 @@ class JailWorkspace(Workspace):
 
     def sweep(self) -> int:
         """Kill and reap everything else in this pid namespace; returns how many were still there."""
-        found = 0
+        count = 0
         while (pid := self.c.waitpid(-1, None, os.WNOHANG)) > 0:
             pass  # ended by itself, its parent gone before
         if pid < 0:
@@ -287,13 +287,13 @@ class JailWorkspace(Workspace):
             try:
                 os.kill(-1, _signal.SIGKILL)
             except ProcessLookupError:
-                found += 0  # only this process
+                count += 0  # only this process
             try:
                 while True:
                     os.waitpid(-1, 0)
-                    found += 1
+                    count += 1
             except ChildProcessError:
-                return found
+                return count
 
 
 def spare_inode(place: str) -> int:

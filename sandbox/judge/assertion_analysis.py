@@ -176,10 +176,10 @@ def called_first(tree: ast.Module, defined: set[str]) -> set[str]:
 
 def can_assert(source: str, name: str) -> bool:
     """Whether the test function (or `Class.method`) of this name holds what looks like an assertion; "": the text."""
-    found = tests_named(source, name)
-    if found is None:
+    named_test = tests_named(source, name)
+    if named_test is None:
         return True
-    tree, nodes = found
+    tree, nodes = named_test
     return not nodes or any(looks_asserting(node, tree) for node in nodes)
 
 
@@ -217,10 +217,10 @@ def tests_named(source: str, name: str) -> tuple[ast.Module, list[ast.AST]] | No
 @lru_cache(maxsize=1024)
 def surely_asserts(source: str, name: str) -> bool:
     """Whether the test itself has an assertion about a computed value, which nothing skips or swallows."""
-    found = tests_named(source, name)
-    if found is None:
+    named_test = tests_named(source, name)
+    if named_test is None:
         return True
-    _, nodes = found
+    _, nodes = named_test
     return bool(nodes) and all(asserts_at_once(getattr(node, "body", [])) and not is_decorated(node) for node in nodes)
 
 
@@ -263,10 +263,10 @@ def is_computed(test: ast.expr) -> bool:
 @lru_cache(maxsize=1024)
 def looks_at_raised(source: str, name: str) -> bool:
     """Whether a test asserts something about an exception that it caught: no returned value leads there."""
-    found = tests_named(source, name)
-    if found is None:
+    named_test = tests_named(source, name)
+    if named_test is None:
         return True
-    for test in found[1]:
+    for test in named_test[1]:
         for node in ast.walk(test):
             if isinstance(node, ast.ExceptHandler) and node.name and says_something(node):
                 return True

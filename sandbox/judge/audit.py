@@ -70,10 +70,10 @@ class AuditPipe:
     def flags(self, *, complete: bool = False) -> set[str]:
         """The flags to report. `complete`: the process was expected to end by itself, not to be killed."""
         words = self.read_words()
-        found = set(words & AUDIT_FLAGS.keys())
+        reported = set(words & AUDIT_FLAGS.keys())
         if complete and "began" in words and "ended" not in words:
-            found.add("early_exit")
-        return found
+            reported.add("early_exit")
+        return reported
 
     def close(self) -> None:
         for fd in (self.reader, self.writer):

@@ -121,8 +121,8 @@ def main_file(spec: LanguageSpec, text: ProgramText) -> tuple[str, str]:
     if text.runner:
         return spec.test_source, ""
     if spec.name == "java":
-        found = java_classes(text.main)
-        return f"{found.public or 'Main'}.java", found.start(*text.starts)
+        classes = java_classes(text.main)
+        return f"{classes.public or 'Main'}.java", classes.start(*text.starts)
     if spec.name == "javascript" and is_module(text.main):
         return "main.mjs", ""
     return spec.source, ""

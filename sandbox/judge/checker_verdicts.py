@@ -145,8 +145,8 @@ class TriedCheckers:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    def keep(self, key: bytes, found: frozenset[int] | str) -> None:
-        self._kept[key] = found
+    def keep(self, key: bytes, result: frozenset[int] | str) -> None:
+        self._kept[key] = result
         while len(self._kept) > MAX_TRIED:
             self._kept.popitem(last=False)
 

@@ -141,19 +141,19 @@ def vacuous_cases(helper: Helper, suite: StdioSuite, limits: Limits, sandbox: Sa
     """The numbers of the vacuous cases. Raises InvalidSuite; the result is remembered."""
     tried_checkers = sandbox.cached(TriedCheckers)
     key = key_of(helper.who, suite, limits)
-    found = tried_checkers.get(key)
-    if found is None:
+    trial = tried_checkers.get(key)
+    if trial is None:
         try:
-            found = try_out(helper, suite)
+            trial = try_out(helper, suite)
         except TransientFailure:
             raise
         except InvalidSuite as error:
             tried_checkers.keep(key, str(error))
             raise
-        tried_checkers.keep(key, found)
-    if isinstance(found, str):
-        raise InvalidSuite(found)
-    return found
+        tried_checkers.keep(key, trial)
+    if isinstance(trial, str):
+        raise InvalidSuite(trial)
+    return trial
 
 
 class TransientFailure(InvalidSuite):
@@ -198,10 +198,10 @@ def outcome(own: CheckerVerdict) -> str:
     return "refuses" if own.score == 0 else f"gives {own.score:g}"
 
 
-def broken(what: str, found: CheckerVerdict) -> InvalidSuite:
-    kind = TransientFailure if found.transient else InvalidSuite
-    hint = "; options.control: false judges without this trial" if found.score is not None else ""
-    return kind(f"{what}: {found.message or 'it gives no reason'}{hint}")
+def broken(what: str, verdict: CheckerVerdict) -> InvalidSuite:
+    kind = TransientFailure if verdict.transient else InvalidSuite
+    hint = "; options.control: false judges without this trial" if verdict.score is not None else ""
+    return kind(f"{what}: {verdict.message or 'it gives no reason'}{hint}")
 
 
 def key_of(who: str, suite: StdioSuite, limits: Limits) -> bytes:

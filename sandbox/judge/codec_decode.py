@@ -234,15 +234,15 @@ def _match(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
     pos, endpos, start, end = _numbers(tree, depth, int)
     if type(pattern).__name__ != "Pattern" or type(string) not in (str, bytes):
         raise TypeError("not a match")
-    for found in (
+    for candidate in (
         pattern.match(string, pos, endpos),
         pattern.fullmatch(string, pos, endpos),
         pattern.search(string, pos, endpos),
         pattern.match(string, start, endpos),
         pattern.fullmatch(string, start, end),
     ):
-        if found is not None and found.span() == (start, end):
-            return found
+        if candidate is not None and candidate.span() == (start, end):
+            return candidate
     raise ValueError("a match that cannot be found again")
 
 

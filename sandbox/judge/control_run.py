@@ -60,10 +60,10 @@ class ControlResults:
 
     def get(self, key: str) -> ControlResult | None:
         with self.lock:
-            found = self.known.get(key)
-            if found is not None:
+            result = self.known.get(key)
+            if result is not None:
                 self.known.move_to_end(key)
-            return found
+            return result
 
     def put(self, key: str, control: ControlResult) -> None:
         with self.lock:
@@ -208,7 +208,7 @@ def one_round(
     nowhere = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
     channel = FrameChannel(ours)
     total = len(plan["tests"])
-    found = ControlRound([], {})
+    result = ControlRound([], {})
     try:
         fds = {1: nowhere, 4: theirs.fileno()}
         job = tests_job({**plan, "control": mode}, request.limits, max(total, 64), fds)
@@ -217,16 +217,16 @@ def one_round(
             word = next_message(run, channel)
             if word is None or "ready" not in word:
                 word = word or {}
-                found.invalid = str(word.get("invalid", ""))
+                result.invalid = str(word.get("invalid", ""))
                 failed = word.get("failed")
-                found.failed = str(failed[1]) if isinstance(failed, list) and len(failed) == 2 else ""
-                found.starved = not word
-                return found
-            found.names = [str(name) for name in word.get("names") or ()]
+                result.failed = str(failed[1]) if isinstance(failed, list) and len(failed) == 2 else ""
+                result.starved = not word
+                return result
+            result.names = [str(name) for name in word.get("names") or ()]
             if collect_only:
-                found.verdicts = dict.fromkeys(word.get("skips") or (), ("skipped", "by its decorator"))
-                return found
-            for number in range(len(found.names) if plan["kind"] in MODULE_KINDS else total):
+                result.verdicts = dict.fromkeys(word.get("skips") or (), ("skipped", "by its decorator"))
+                return result
+            for number in range(len(result.names) if plan["kind"] in MODULE_KINDS else total):
                 if only is not None and number not in only:
                     continue
                 run.grant()
@@ -236,17 +236,17 @@ def one_round(
                     channel.closed = True  # the process has ended; its last messages may be there still
                 word = next_message(run, channel)
                 if word is None:
-                    found.starved = run.starved
-                    return found
+                    result.starved = run.starved
+                    return result
                 if "invalid" in word:
-                    found.invalid = str(word["invalid"])
-                    return found
+                    result.invalid = str(word["invalid"])
+                    return result
                 done = word.get("done")
                 if isinstance(done, list) and len(done) == 2:
-                    found.verdicts[number] = (str(done[0]), str(done[1]))
+                    result.verdicts[number] = (str(done[0]), str(done[1]))
                 if word.get("last"):
-                    return found
-            return found
+                    return result
+            return result
     finally:
         theirs.close()
         os.close(nowhere)

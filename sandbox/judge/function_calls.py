@@ -202,9 +202,9 @@ def weigh_values(tree: Any, expected: Sequence[Any], rel_tol: float | None) -> R
 def judge_function_suite(request: JudgeRequest, suite: FunctionSuite) -> Report:
     """Judge the cases of a `function` suite. Raises InvalidSuite."""
     calls = calls_of(suite)
-    tests, found = judge_calls(request, suite.entry_point, calls)
-    found |= early_exit_flags(tests, request.options)
-    return build_report(tests, len(calls), "split", request.sandbox.level, flags=found)
+    tests, run_flags = judge_calls(request, suite.entry_point, calls)
+    run_flags |= early_exit_flags(tests, request.options)
+    return build_report(tests, len(calls), "split", request.sandbox.level, flags=run_flags)
 
 
 def judge_calls(
@@ -219,7 +219,7 @@ def judge_calls(
         Undecided: an answer cannot be compared here.
     """
     reports: list[TestReport] = []
-    found: set[str] = set()
+    run_flags: set[str] = set()
     failures = 0
     while len(reports) < len(calls) and not request.enough_failures(failures):
         with CandidateProcess(request, len(calls)) as candidate:
@@ -231,7 +231,7 @@ def judge_calls(
                 if request.stop.after_failures is not None:
                     missing = min(missing, request.stop.after_failures - failures)
                 reports += [report] * missing
-                found |= candidate.flags()
+                run_flags |= candidate.flags()
                 break
             stuck, loading = False, True
             while not stuck and len(reports) < len(calls) and not request.enough_failures(failures):
@@ -241,15 +241,15 @@ def judge_calls(
                     outcome = meter.overruled(candidate.call(entry_point, calls[len(reports)]))
                 except Undecided as undecided:
                     undecided.reports = reports
-                    undecided.flags = frozenset(found | candidate.flags())
+                    undecided.flags = frozenset(run_flags | candidate.flags())
                     raise
                 gone = candidate.run.job_exit is not None or candidate.run.killed_for is not None
                 stuck = gone or outcome.verdict in (Verdict.OUTPUT_LIMIT, Verdict.INVALID_RESULT)
                 reports.append(meter.report(outcome.verdict or Verdict.NO_RESULT, outcome.detail))
                 failures += outcome.verdict is not Verdict.PASSED
                 meter = meter.next()
-            found |= candidate.flags()
-    return reports, found
+            run_flags |= candidate.flags()
+    return reports, run_flags
 
 
 def greeting_outcome(hello: dict[str, Any] | RunOutcome) -> RunOutcome | None:

@@ -24,25 +24,25 @@ def hoisted(language: str, program: bytes, test: bytes) -> tuple[bytes, bytes]:
     if language == "go":
         return go_hoisted(program, test)
     pattern = JAVA_IMPORT if language == "java" else USING
-    found, rest = taken(test, pattern)
-    if not found:
+    imports, rest = taken(test, pattern)
+    if not imports:
         return program, test
     at = 0
     if language == "java":
         start = BLANK.match(program)
         package = JAVA_PACKAGE.match(program, start.end() if start else 0)
         at = package.end() if package else 0
-    return program[:at] + b" " + b" ".join(found) + b" " + program[at:], rest
+    return program[:at] + b" " + b" ".join(imports) + b" " + program[at:], rest
 
 
 def taken(text: bytes, pattern: re.Pattern[bytes]) -> tuple[list[bytes], bytes]:
     """What matches in the head of a text, and the rest of it."""
-    found = []
+    imports = []
     at = end_of_blank(text, 0)
     while match := pattern.match(text, at):
-        found.append(match[0].replace(b"\r", b" ").replace(b"\n", b" "))
+        imports.append(match[0].replace(b"\r", b" ").replace(b"\n", b" "))
         at = end_of_blank(text, match.end())
-    return found, text[at:] if found else text
+    return imports, text[at:] if imports else text
 
 
 def end_of_blank(text: bytes, at: int) -> int:

@@ -35,7 +35,7 @@ Files = Sequence[tuple[str, bytes]]
 def judge_in_process(request: JudgeRequest, plan: dict[str, Any]) -> tuple[list[TestReport], set[str]]:
     """Run each test of `plan` with the program. Raises InvalidSuite for tests that cannot be used."""
     reports: list[TestReport] = []
-    found: set[str] = set()
+    run_flags: set[str] = set()
     failures = 0
     uncounted = plan.get("uncounted", ())
     for number in range(num_tests(plan)):
@@ -43,9 +43,9 @@ def judge_in_process(request: JudgeRequest, plan: dict[str, Any]) -> tuple[list[
             break
         report, more = judge_test_in_process(request, plan, number)
         reports.append(report)
-        found |= more
+        run_flags |= more
         failures += report.verdict is not Verdict.PASSED and number not in uncounted
-    return reports, found
+    return reports, run_flags
 
 
 def judge_test_in_process(request: JudgeRequest, plan: dict[str, Any], number: int) -> tuple[TestReport, set[str]]:

@@ -165,7 +165,7 @@ def judge_isolated(
     executing: list[bool] = plan["executing"]
     check_plan(plan)
     reports: list[TestReport] = [*decided]
-    found: set[str] = set()
+    run_flags: set[str] = set()
     failures = sum(report.verdict is not Verdict.PASSED for report in reports)
     while len(reports) < total and not request.enough_failures(failures):
         with ProcessPair(request, plan, total) as pair:
@@ -178,7 +178,7 @@ def judge_isolated(
                 while len(reports) < total and not request.enough_failures(failures):
                     failures += len(reports) not in uncounted
                     reports.append(report)
-                found |= flags(c) | pair.audit_pipe.flags()
+                run_flags |= flags(c) | pair.audit_pipe.flags()
                 break
             stuck, loading = False, True
             while not stuck and len(reports) < total and not request.enough_failures(failures):
@@ -203,11 +203,11 @@ def judge_isolated(
                 reports.append(meter.report(outcome.verdict or Verdict.NO_RESULT, outcome.detail))
                 failures += outcome.verdict is not Verdict.PASSED and len(reports) - 1 not in uncounted
                 if leaned and outcome.verdict is Verdict.PASSED:
-                    found.add("program_methods")
+                    run_flags.add("program_methods")
                 stuck = stuck or alone or any(run.job_exit or run.killed_for for run in (t, c))
                 meter = meter.next()
-            found |= flags(c) | pair.audit_pipe.flags()
-    return reports, found
+            run_flags |= flags(c) | pair.audit_pipe.flags()
+    return reports, run_flags
 
 
 def started(answer: dict[str, Any] | RunOutcome, plan: dict[str, Any], executing: list[bool]) -> RunOutcome | None:

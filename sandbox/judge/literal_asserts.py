@@ -145,10 +145,10 @@ def count_plain(tree: Any) -> int:
 
     Raises Undecided for one that is not of the plain kinds.
     """
-    found, waiting = 0, [tree]
-    while waiting and found + len(waiting) <= MAX_ITEMS:
+    count, waiting = 0, [tree]
+    while waiting and count + len(waiting) <= MAX_ITEMS:
         tree = waiting.pop()
-        found += 1
+        count += 1
         if type(tree) is list:
             waiting += tree
         elif type(tree) is dict:
@@ -158,5 +158,5 @@ def count_plain(tree: Any) -> int:
             if type(tree.get("v")) is list:
                 waiting += tree["v"]
                 if tag in ("dict", "set", "frozenset"):
-                    found += (HASHED_WEIGHT - 1) * len(tree["v"])
-    return found + len(waiting)
+                    count += (HASHED_WEIGHT - 1) * len(tree["v"])
+    return count + len(waiting)

@@ -48,7 +48,7 @@ class TestMeter:
         return (
             outcome
             if len(outcomes) == 1
-            else min(outcomes, key=lambda found: SEVERITY.index(found.verdict or Verdict.NO_RESULT))
+            else min(outcomes, key=lambda candidate: SEVERITY.index(candidate.verdict or Verdict.NO_RESULT))
         )
 
     def report(self, verdict: Verdict, detail: str) -> TestReport:

@@ -29,13 +29,13 @@ def missing_modules(language: str, source: bytes, tests: list[TestReport] | tupl
     pattern, lacks, imports = NODE, node_lacks, needs_node
     if name == "python":
         pattern, lacks, imports = PYTHON, python_lacks, imports_python
-    found: set[str] = set()
+    names: set[str] = set()
     for report in tests:
-        if report.verdict in CLEAN or len(found) >= MAX_NAMED:
+        if report.verdict in CLEAN or len(names) >= MAX_NAMED:
             continue
         for text in (report.detail, report.stderr):
-            found |= {match[1] for match in pattern.finditer(text)}
-    return sorted(module for module in found if lacks(module) and imports(source, module))[:MAX_NAMED]
+            names |= {match[1] for match in pattern.finditer(text)}
+    return sorted(module for module in names if lacks(module) and imports(source, module))[:MAX_NAMED]
 
 
 def imports_python(source: bytes, module: str) -> bool:

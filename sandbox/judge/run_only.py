@@ -47,8 +47,8 @@ def judge_run(request: JudgeRequest, suite: RunSuite | ScriptSuite) -> Report:
     with ready(request, text) as (job, compiled):
         if job is None:
             return build_report([NOT_COMPILED], 1, judged_by, isolation, flags=set(), compiled=compiled)
-        test, output, found = run_once(request, run_suite, job)
-    report = build_report([test], 1, judged_by, isolation, flags=found, compiled=compiled)
+        test, output, run_flags = run_once(request, run_suite, job)
+    report = build_report([test], 1, judged_by, isolation, flags=run_flags, compiled=compiled)
     return report if isinstance(suite, ScriptSuite) else replace(report, output=output)
 
 

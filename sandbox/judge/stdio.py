@@ -43,10 +43,10 @@ def judge_stdio(request: JudgeRequest, suite: StdioSuite) -> Report:
     ):
         if job is None:
             return build_report([NOT_COMPILED], total, "bytes", isolation, flags=set(), compiled=compiled)
-        tests, found = judge_cases(request, suite, job, referee)
+        tests, run_flags = judge_cases(request, suite, job, referee)
         if vacuous:
             tests = [replace(test, vacuous=at in vacuous) for at, test in enumerate(tests)]
-        return build_report(tests, total, "bytes", isolation, flags=found, compiled=compiled)
+        return build_report(tests, total, "bytes", isolation, flags=run_flags, compiled=compiled)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def judge_cases(
 ) -> tuple[list[TestReport], set[str]]:
     """The reports of the cases, up to the failure that ends the judging."""
     reports: list[TestReport] = []
-    found: set[str] = set()
+    run_flags: set[str] = set()
     failures = 0
     for at, case in enumerate(suite.cases):
         if request.enough_failures(failures):
@@ -82,9 +82,9 @@ def judge_cases(
             rule = None if referee is None else partial(referee.rule, case)
             report, more = judge_case(request, suite, case_job, case, rule)
         reports.append(report)
-        found |= more
+        run_flags |= more
         failures += report.verdict is not Verdict.PASSED
-    return reports, found
+    return reports, run_flags
 
 
 def judge_case(
@@ -100,7 +100,7 @@ def judge_case(
         wall_ms = 1000 * (time.monotonic() - run.began)
         outcome = classify_exit(run)
         output = bytes(run.stdout.data)
-        found = flags(run) | audit_pipe.flags(complete=left_by_itself(run))
+        run_flags = flags(run) | audit_pipe.flags(complete=left_by_itself(run))
     # The output is looked at only now, when nothing of the program is left.
     if outcome.verdict is None and rule is None:
         expected = [encoded(answer, "a case's stdout") for answer in answers_of(case)]
@@ -109,5 +109,5 @@ def judge_case(
     report = run_report(run, outcome, wall_ms, output)
     if outcome.verdict is None and rule is not None:
         report, more = apply_checker_verdict(report, rule(output), "checker")
-        found |= more
-    return report if rule is None or report.score is not None else replace(report, score=0.0), found
+        run_flags |= more
+    return report if rule is None or report.score is not None else replace(report, score=0.0), run_flags

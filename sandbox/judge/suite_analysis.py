@@ -101,7 +101,7 @@ def read(setup: str, helpers: str, tests: tuple[str, ...], entry_point: str) -> 
     return {
         "executing": [everywhere or (tree is not None and executes(tree, aliases)) for tree in trees],
         "mentions": [tree is None or bool({first, "candidate"} & loaded(tree)) for tree in trees],
-        "attributes": {name: sorted(set(found)) for name, found in attributes.items()},
+        "attributes": {name: sorted(set(used)) for name, used in attributes.items()},
         "roles": sorted(set().union(*(class_roles(tree) for tree in (*context, *trees) if tree))),
     }
 
@@ -120,22 +120,22 @@ def loaded(tree: ast.AST) -> set[str]:
 
 def executing_names(tree: ast.AST) -> dict[str, str]:
     """Names under which a text has imported something that executes what it is given."""
-    found = {}
+    bindings = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 root = alias.name.partition(".")[0]
                 if root in EXECUTING_MODULES or alias.name in EXECUTING_MODULES:
-                    found[alias.asname or root] = root
+                    bindings[alias.asname or root] = root
         elif isinstance(node, ast.ImportFrom) and node.module:
             root = node.module.partition(".")[0]
             harmless = HARMLESS.get(root, set())
             for alias in node.names:
                 if root in EXECUTING_MODULES and alias.name not in harmless:
-                    found[alias.asname or alias.name] = ""
+                    bindings[alias.asname or alias.name] = ""
                 if alias.name in EXECUTING_ATTRIBUTES or (root == "builtins" and alias.name in EXECUTING_CALLS):
-                    found[alias.asname or alias.name] = ""
-    return found
+                    bindings[alias.asname or alias.name] = ""
+    return bindings
 
 
 def executes(tree: ast.AST, aliases: dict[str, str]) -> bool:
@@ -163,12 +163,12 @@ def executes(tree: ast.AST, aliases: dict[str, str]) -> bool:
 
 def class_roles(tree: ast.AST) -> set[str]:
     """Names that a text uses the way only classes are used: in `isinstance`, `except`, as a base, with attributes."""
-    found: set[str] = set()
+    names: set[str] = set()
 
     def note(node: ast.AST | None) -> None:
         for part in ast.walk(node) if node is not None else ():
             if isinstance(part, ast.Name):
-                found.add(part.id)
+                names.add(part.id)
 
     for node in ast.walk(tree):
         if isinstance(node, ast.ExceptHandler):
@@ -177,7 +177,7 @@ def class_roles(tree: ast.AST) -> set[str]:
             for base in node.bases:
                 note(base)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            found.add(node.value.id)
+            names.add(node.value.id)
         elif (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)
@@ -185,7 +185,7 @@ def class_roles(tree: ast.AST) -> set[str]:
             and len(node.args) == 2
         ):
             note(node.args[1])
-    return found
+    return names
 
 
 def complete_part(text: str) -> str:
