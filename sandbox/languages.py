@@ -105,8 +105,8 @@ def python_packages() -> tuple[str, ...]:
         Path("/usr/local/lib") / version / "dist-packages",
         Path("/usr/lib/python3/dist-packages"),
     )
-    theirs = places[: 1 if python_home() != Path("/usr") else 3]
-    return (*own, *(str(place) for place in theirs if place.is_dir()))
+    base_places = places[: 1 if python_home() != Path("/usr") else 3]
+    return (*own, *(str(place) for place in base_places if place.is_dir()))
 
 
 @cache

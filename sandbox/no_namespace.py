@@ -96,8 +96,8 @@ def end_uid(python: str, harness: Path, uid: int, reaper_uid: int) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SandboxError(f"the processes of uid {uid} cannot be ended: {error}") from error
     if done.returncode != 0:
-        said = done.stderr.strip().rpartition("\n")[2]
-        raise SandboxError(f"processes of uid {uid} do not end {said}".strip())
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise SandboxError(f"processes of uid {uid} do not end {reason}".strip())
 
 
 def end_below(pid: int) -> None:

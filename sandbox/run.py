@@ -323,11 +323,11 @@ def classify_exit(run: JailRun) -> RunOutcome:
 
 def failure(run: JailRun, detail: str) -> RunOutcome:
     """The verdict on a run that failed by itself: a `runtime_error`, unless its last lines on stderr say more."""
-    said = bytes(run.stderr.data)
-    if no_memory(said):
+    stderr = bytes(run.stderr.data)
+    if no_memory(stderr):
         return RunOutcome(Verdict.MEMORY_LIMIT, f"the program was refused more memory ({detail})")
-    if not_parsed(said):
-        return RunOutcome(Verdict.COMPILE_ERROR, last_line(said).decode("utf-8", "replace")[:200])
+    if not_parsed(stderr):
+        return RunOutcome(Verdict.COMPILE_ERROR, last_line(stderr).decode("utf-8", "replace")[:200])
     return RunOutcome(Verdict.RUNTIME_ERROR, detail)
 
 

@@ -240,5 +240,7 @@ def prove(sandbox: Sandbox) -> None:
                 continue
             report = judge(Program("python", trial.source), trial.suite, trial.limits, Stop(), sandbox)
             if not trial.holds(report):
-                said = "; ".join(f"{test.verdict}: {test.stdout or test.detail}" for test in report.tests)
-                raise IsolationUnavailable(f"isolation of {trial.promise} does not hold here: {said} {report.flags}")
+                outcomes = "; ".join(f"{test.verdict}: {test.stdout or test.detail}" for test in report.tests)
+                raise IsolationUnavailable(
+                    f"isolation of {trial.promise} does not hold here: {outcomes} {report.flags}"
+                )

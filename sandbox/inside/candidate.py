@@ -112,14 +112,14 @@ def run_main(source: bytes) -> tuple[Any, BaseException | None]:
 
 def warm_up() -> None:
     """Run what every program runs: code that has run is already specialised, so its pages stay shared after a fork."""
-    ours = sys.modules["__main__"]
+    own_main = sys.modules["__main__"]
     for _ in range(20):
         stage()
         run_main(b"pass\n")
         interpreter_exit.flush_quietly("stderr", "stdout")
         interpreter_exit.flush_streams()
         warm_up_serving()
-    sys.modules["__main__"] = ours
+    sys.modules["__main__"] = own_main
     endpoints.clear()
 
 
@@ -127,7 +127,7 @@ def warm_up_serving() -> None:
     """Serve a judge and a test whose messages were all written beforehand."""
     global WIRE_FD, _exit
     wire, exit_now = WIRE_FD, _exit
-    theirs, ours = _socket.socketpair()
+    peer, own_end = _socket.socketpair()
     hello = {"hello": [False, False], "depth": sys.getrecursionlimit()}
     call = {"op": "call", "args": [1], "names": []}
     for message in (
@@ -136,14 +136,14 @@ def warm_up_serving() -> None:
         {**call, "id": 3, "h": 0},
         {**call, "id": 4, "h": 0, "args": [[1, 2]]},
     ):
-        send_frame(theirs, codec.dumps(message))
-    theirs.shutdown(_socket.SHUT_WR)
-    WIRE_FD, _exit = ours.detach(), exit_warmup
+        send_frame(peer, codec.dumps(message))
+    peer.shutdown(_socket.SHUT_WR)
+    WIRE_FD, _exit = own_end.detach(), exit_warmup
     try:
         _, end = attempt(lambda: serve(b"def f(x): return x\n"))
     finally:
         WIRE_FD, _exit = wire, exit_now
-    theirs.close()
+    peer.close()
     if not isinstance(end, WarmupExit):
         raise OSError(0, f"the warm-up fails: {end!r}")
 

@@ -151,9 +151,9 @@ def build_error(
     kind: type[BaseException], tree: Any, decode: Callable[[Any], Any], made: Callable[[BaseException], object]
 ) -> BaseException:
     """An exception built from its `error_tree`; `made` is called with it before its cause is built."""
-    said = tree if type(tree) is dict else {}
-    message = str(said.get("m"))
-    args = decode(said["a"]) if said.get("a") is not None else (message,)
+    fields = tree if type(tree) is dict else {}
+    message = str(fields.get("m"))
+    args = decode(fields["a"]) if fields.get("a") is not None else (message,)
     args = args if type(args) is tuple else (message,)
     error: Any
     error, fault = attempt(lambda: kind.__new__(kind, *args))
@@ -166,14 +166,14 @@ def build_error(
     if not isinstance(error, OSError):
         attempt(lambda: setattr(error, "args", args))
     made(error)
-    for pair in said.get("d") or ():
+    for pair in fields.get("d") or ():
         name = pair[0] if type(pair) is list and len(pair) == 2 else None
         if type(name) is str and "\0" not in name and not hasattr(BaseException, name):
             object.__setattr__(error, name, decode(pair[1]))
     for key, place in (("cause", "__cause__"), ("context", "__context__")):
-        other = decode(said[key]) if key in said else None
+        other = decode(fields[key]) if key in fields else None
         if isinstance(other, BaseException) and other is not error:
             setattr(error, place, other)
-    error.__suppress_context__ = said.get("quiet") is True
+    error.__suppress_context__ = fields.get("quiet") is True
     built: BaseException = error
     return built

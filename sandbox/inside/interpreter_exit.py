@@ -202,7 +202,7 @@ def dismantle() -> None:
     """Finalize what is left of the program."""
     if gc.isenabled():
         collect()
-    names, modules, ours = sys.__dict__, sys.modules, builtins.__dict__
+    names, modules, builtin_names = sys.__dict__, sys.modules, builtins.__dict__
     for name in TAKEN:
         names[name] = None
     for name, origin in STREAMS:
@@ -213,9 +213,9 @@ def dismantle() -> None:
     living = [take_module(name) for name in own]
     for name in own:
         modules.pop(name, None)
-    for name in [*LATE_BUILTINS, *(name for name in ours if name not in Baseline.builtins)]:
-        ours.pop(name, None)
-    ours["__import__"] = no_import
+    for name in [*LATE_BUILTINS, *(name for name in builtin_names if name not in Baseline.builtins)]:
+        builtin_names.pop(name, None)
+    builtin_names["__import__"] = no_import
     for name in TAKEN_IF_THERE:
         names.pop(name, None)
     collect()

@@ -31,7 +31,7 @@ def perform(endpoint: Any, message: dict[str, Any]) -> Any:
     """Do what the program asks with a lent object: nearly everything if the tests define its class, else little."""
     op, value = message["op"], endpoint.local(message)
     kind = type(value)
-    ours = is_of_tests(value)
+    of_tests = is_of_tests(value)
     mocks.check(endpoint, value, message, callable_from_outside)
     if op == "call" and mocks.mock_of(value) is not None:
         args, named = endpoint.take_arguments(message)
@@ -40,26 +40,26 @@ def perform(endpoint: Any, message: dict[str, Any]) -> Any:
         return OPERATIONS[op](value, endpoint, message)
     if op == "call":
         if "method" in message:
-            if not (ours or kind.__module__ in LENDABLE) or not is_lent_name(message["method"]):
+            if not (of_tests or kind.__module__ in LENDABLE) or not is_lent_name(message["method"]):
                 raise TypeError(f"the tests do not lend {message['method']!r} of a {kind.__name__}")
             value = getattr(value, message["method"])
-        if not (ours or callable_from_outside(value)):
+        if not (of_tests or callable_from_outside(value)):
             raise TypeError(f"the tests do not lend 'call' of a {kind.__name__}")
         args, named = endpoint.take_arguments(message)
         return value(*args, **named)
     if op in ("attr", "set_attr", "del_attr"):
-        if op == "attr" and message["name"] in PLAIN_NAMES and (ours or isinstance(value, (FUNCTION, METHOD))):
+        if op == "attr" and message["name"] in PLAIN_NAMES and (of_tests or isinstance(value, (FUNCTION, METHOD))):
             return getattr(value, message["name"])
-        if not (ours or (op == "attr" and kind.__module__ in LENDABLE)) or not is_lent_name(message["name"]):
+        if not (of_tests or (op == "attr" and kind.__module__ in LENDABLE)) or not is_lent_name(message["name"]):
             raise AttributeError(f"the tests do not lend {message['name']!r} of a {kind.__name__}")
         return OPERATIONS[op](value, endpoint, message)
-    if op in ("repr", "str", "format") and not ours and kind.__module__ != "builtins":
+    if op in ("repr", "str", "format") and not of_tests and kind.__module__ != "builtins":
         return f"<{kind.__name__} of the tests>"
     if op == "describe" and isinstance(value, type):
         return OPERATIONS[op](value, endpoint, message)
     if op in ("repr", "str", "truth", "iter", "next", "hash", *AWAITED) or (op in GENERATOR and kind is GENERATED):
         return OPERATIONS[op](value, endpoint, message)
-    if ours and op in OPERATIONS and op not in ("extend", "shadow", "revive", "pickle"):
+    if of_tests and op in OPERATIONS and op not in ("extend", "shadow", "revive", "pickle"):
         return OPERATIONS[op](value, endpoint, message)
     if op in ("enter", "exit", "len", "item", "set_item", "contains") and kind.__module__ in LENDABLE:
         return OPERATIONS[op](value, endpoint, message)

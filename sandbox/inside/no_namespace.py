@@ -94,12 +94,12 @@ class HostWorkspace(Workspace):
         if self.uid is None:
             os.mkdir(self.work, 0o700)
             return
-        ours = os.getegid()
+        own_gid = os.getegid()
         os.setegid(self.uid)
         try:
             os.mkdir(self.work, 0o700)
         finally:
-            os.setegid(ours)
+            os.setegid(own_gid)
         os.chmod(self.work, 0o1770)
 
     def steps_before_limits(self) -> list[Step]:

@@ -56,11 +56,11 @@ class MainModule(type(sys)):  # type: ignore[misc]
 
     def __setattr__(self, name: str, value: Any) -> None:
         namespace = self.__dict__["_namespace"]
-        ours = name in namespace
-        if ours:
+        is_own = name in namespace
+        if is_own:
             self.__dict__["_before"].setdefault(name, namespace[name])
             namespace[name] = value
-        set_in_program(namespace.endpoint, name, value, create=not ours)
+        set_in_program(namespace.endpoint, name, value, create=not is_own)
 
     def __delattr__(self, name: str) -> None:
         namespace = self.__dict__["_namespace"]

@@ -181,11 +181,11 @@ def ask(value: Any, op: str, /, **fields: Any) -> Any:
 
 def push_content(value: Any) -> None:
     """Send the other end the content of a container that has been changed here."""
-    said = instance_entry(value, SYNCED)
-    if said is not None:
+    synced = instance_entry(value, SYNCED)
+    if synced is not None:
         endpoint = endpoint_of(value)
         tree = endpoint.content(value)
-        if tree != said:
+        if tree != synced:
             object.__setattr__(value, SYNCED, tree)
             endpoint.request("set_content", h=instance_entry(value, NUMBER), value=tree)
 

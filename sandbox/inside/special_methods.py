@@ -70,12 +70,12 @@ def binary(dunder: str, base: type | None) -> Any:
 
     def method(self: Any, other: Any, *rest: Any) -> Any:
         endpoint = endpoint_of(self)
-        theirs = is_proxy(other) and endpoint_of(other) is endpoint
-        if base is not None and not (theirs and is_named(self)) and hasattr(base, dunder):
-            if not theirs and is_named(self) and not compares and endpoint.guarded:
+        from_other_end = is_proxy(other) and endpoint_of(other) is endpoint
+        if base is not None and not (from_other_end and is_named(self)) and hasattr(base, dunder):
+            if not from_other_end and is_named(self) and not compares and endpoint.guarded:
                 return calculated(self, other)
             return getattr(base, dunder)(self, other, *rest)
-        if endpoint.guarded and not theirs:
+        if endpoint.guarded and not from_other_end:
             if name in ("eq", "ne") or not (is_plain(other) or hasattr(type(other), "__array__")):
                 return NotImplemented  # the other operand's word, if it is the tests' own; identity otherwise
             if compares or not is_named(self):
@@ -192,10 +192,10 @@ def length_of(self: Any) -> int:
 
 def agree(self: Any) -> None:
     """Raises Unsplittable if an object's length differs from the number of its items, without a change in between."""
-    said, given = instance_entry(self, LENGTH), instance_entry(self, GIVEN)
-    if said is not None and given is not None and said[0] == given[0] and said[1] != given[1]:
+    length, given = instance_entry(self, LENGTH), instance_entry(self, GIVEN)
+    if length is not None and given is not None and length[0] == given[0] and length[1] != given[1]:
         name = type(self).__name__
-        raise endpoint_of(self).fail(Unsplittable(f"a {name} of the length {said[1]} that gives {given[1]} items"))
+        raise endpoint_of(self).fail(Unsplittable(f"a {name} of the length {length[1]} that gives {given[1]} items"))
 
 
 def walk(self: Any, iterator: Any) -> Any:
@@ -289,9 +289,9 @@ def hash_of(self: Any) -> int:
 
 def text_of(op: str) -> Any:
     def method(self: Any, *spec: str) -> str:
-        said = instance_entry(self, TEXT)
-        if said is not None and op == "str":
-            return expect(str, said)
+        known = instance_entry(self, TEXT)
+        if known is not None and op == "str":
+            return expect(str, known)
         return expect(str, ask(self, op, **({"spec": spec[0]} if spec else {})))
 
     return method
@@ -317,11 +317,11 @@ async def leave_async(self: Any, kind: Any = None, error: Any = None, trace: Any
 
 def in_place(dunder: str, base: type | None) -> Any:
     work = binary(dunder, base)
-    ours = getattr(base, dunder, None)
+    base_method = getattr(base, dunder, None)
 
     def method(self: Any, other: Any) -> Any:
-        if ours is not None and not is_named(self):
-            return ours(self, other)
+        if base_method is not None and not is_named(self):
+            return base_method(self, other)
         return work(self, other)
 
     return method

@@ -142,11 +142,11 @@ def warm_up_suite() -> None:
         _, end = attempt(lambda: tests(codec.dumps(plan)))
     finally:
         WIRE_FD, HOST_FD = numbers
-    said = host.recv(1 << 16)
+    answer = host.recv(1 << 16)
     host.close()
     program.close()
-    if not isinstance(end, WarmupExit) or b'"passed"' not in said:
-        raise OSError(0, f"the warm-up fails: {end!r}, {said!r}")
+    if not isinstance(end, WarmupExit) or b'"passed"' not in answer:
+        raise OSError(0, f"the warm-up fails: {end!r}, {answer!r}")
 
 
 def tests(source: bytes) -> NoReturn:

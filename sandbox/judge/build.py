@@ -56,7 +56,7 @@ class ProgramText:
 
 @contextmanager
 def ready(request: JudgeRequest, text: ProgramText) -> Iterator[tuple[JailJob | None, CompileReport | None]]:
-    """The job that runs `text`, or None if it does not compile; and what the compiler said, if there is one.
+    """The job that runs `text`, or None if it does not compile; and the compiler's report, if there is one.
 
     Of the request only sandbox, language, limits and options are read.
     """

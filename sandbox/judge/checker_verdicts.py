@@ -47,7 +47,7 @@ class CheckerVerdict:
 
     score: float | None
     message: str = ""
-    failed: bool = False  # it said so itself: exit code 3
+    failed: bool = False  # it reports so: exit code 3
     unloadable: bool = False  # its text cannot even be loaded, whatever it is given
     transient: bool = False  # another run might end in another way
 
@@ -77,10 +77,10 @@ def interpret_exit(end: RunOutcome, code: int | None, out: bytes, err: bytes) ->
     if code == ACCEPTED:
         return scored(last, message_of(err))
     if code == SCORED:
-        said = POINTS.match(err[:MAX_LINE_BYTES]) or POINTS.match(out[:MAX_LINE_BYTES])
-        if said is None:
+        points = POINTS.match(err[:MAX_LINE_BYTES]) or POINTS.match(out[:MAX_LINE_BYTES])
+        if points is None:
             return CheckerVerdict(None, "it ends with code 7, and no score stands first on its stderr or stdout")
-        return scored(said[1], message_of(err) or message_of(out))
+        return scored(points[1], message_of(err) or message_of(out))
     unloadable = code == 1 and UNLOADABLE.match(last_line(err)) is not None
     if unloadable or (code == 1 and TRACEBACK in err and not last_line(err).startswith(b"AssertionError")):
         return CheckerVerdict(None, message_of(last_line(err)), unloadable=unloadable)

@@ -76,8 +76,8 @@ def helper_job(who: str, program: Program, limits: Limits, sandbox: Sandbox) -> 
     request = JudgeRequest(sandbox, source, language, RunSuite(), limits, Stop())
     with ready(request, ProgramText(source, beside)) as (job, report):
         if job is None:
-            said = "" if report is None else (report.stderr or report.stdout).strip()
-            raise InvalidSuite(f"the {who} does not compile: {said[:2000]}")
+            message = "" if report is None else (report.stderr or report.stdout).strip()
+            raise InvalidSuite(f"the {who} does not compile: {message[:2000]}")
         yield replace(job, jail_kind="helpers")
 
 
@@ -110,8 +110,8 @@ class Helper(Protocol):
     def who(self) -> str:
         """Its word in messages."""
 
-    def control(self, case: StdioCase, said: bytes) -> CheckerVerdict:
-        """Its verdict on a program that outputs exactly `said`."""
+    def control(self, case: StdioCase, output: bytes) -> CheckerVerdict:
+        """Its verdict on a program that outputs exactly `output`."""
 
     def takes_answer(self) -> bool:
         """Whether a case's answer is an output that must be accepted."""
@@ -130,8 +130,8 @@ class Checker:
             run.finish()
             return checker_verdict(run, speaks=True)
 
-    def control(self, case: StdioCase, said: bytes) -> CheckerVerdict:
-        return self.rule(case, said)
+    def control(self, case: StdioCase, output: bytes) -> CheckerVerdict:
+        return self.rule(case, output)
 
     def takes_answer(self) -> bool:
         return True

@@ -185,7 +185,10 @@ def _encode_array(value: Any, opaque: Opaque, depth: int) -> Any:
     if kind in "mM":
         value = value.reshape(-1).view("i8").reshape(value.shape) if value.ndim else value.astype("i8")
     elif kind == "f" and size > 8:
-        return tree | {"v": encode([repr(one)[_digits(repr(one))] for one in value.reshape(-1)]), "s": [*value.shape]}
+        return tree | {
+            "v": encode([repr(number)[_digits(repr(number))] for number in value.reshape(-1)]),
+            "s": [*value.shape],
+        }
     return tree | {"v": encode(value.tolist(), refuse, depth)}
 
 

@@ -204,16 +204,16 @@ def one_round(
     only: Collection[int] | None = None,
 ) -> ControlRound:
     """Run the tests, or `only` some, against the control program in one process; it ends where that process does."""
-    ours, theirs = socket.socketpair()
+    host_end, jail_end = socket.socketpair()
     nowhere = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
-    channel = FrameChannel(ours)
+    channel = FrameChannel(host_end)
     total = len(plan["tests"])
     result = ControlRound([], {})
     try:
-        fds = {1: nowhere, 4: theirs.fileno()}
+        fds = {1: nowhere, 4: jail_end.fileno()}
         job = tests_job({**plan, "control": mode}, request.limits, max(total, 64), fds)
         with JailRun(request.sandbox, job) as run:
-            theirs.close()
+            jail_end.close()
             word = next_message(run, channel)
             if word is None or "ready" not in word:
                 word = word or {}
@@ -248,7 +248,7 @@ def one_round(
                     return result
             return result
     finally:
-        theirs.close()
+        jail_end.close()
         os.close(nowhere)
         channel.close()
 

@@ -50,19 +50,19 @@ class CandidateProcess:
     """The program's process, seen from here."""
 
     def __init__(self, request: JudgeRequest, num_tests: int) -> None:
-        ours, theirs = socket.socketpair()
-        self.channel = FrameChannel(ours)
+        host_end, jail_end = socket.socketpair()
+        self.channel = FrameChannel(host_end)
         self.audit_pipe = AuditPipe(request.options.audit)
         self.next_id = 0
         try:
-            job = serve_job(request, num_tests, theirs.fileno())
+            job = serve_job(request, num_tests, jail_end.fileno())
             self.run = JailRun(request.sandbox, self.audit_pipe.attached_to(job))
         except BaseException:
             self.channel.close()
             self.audit_pipe.close()
             raise
         finally:
-            theirs.close()
+            jail_end.close()
 
     def receive(self, max_bytes: int = bounds.MAX_MESSAGE_BYTES) -> dict[str, Any] | RunOutcome:
         """The program's next message, or how it ended instead. Raises Undecided for more than `max_bytes`."""

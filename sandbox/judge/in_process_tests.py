@@ -67,15 +67,15 @@ def judge_test_in_process(request: JudgeRequest, plan: dict[str, Any], number: i
 
 
 def run_test(request: JudgeRequest, message: bytes, files: Files) -> tuple[TestReport, set[str]]:
-    ours, theirs = socket.socketpair()
-    channel = FrameChannel(ours, bounds.MAX_WORD_BYTES)
+    host_end, jail_end = socket.socketpair()
+    channel = FrameChannel(host_end, bounds.MAX_WORD_BYTES)
     try:
         with AuditPipe(request.options.audit) as audit_pipe:
             try:
-                job = shared_job(request, message, files, theirs.fileno())
+                job = shared_job(request, message, files, jail_end.fileno())
                 run = JailRun(request.sandbox, audit_pipe.attached_to(job))
             finally:
-                theirs.close()
+                jail_end.close()
             with run:
                 meter = TestMeter(run)
                 run.finish()

@@ -64,10 +64,10 @@ class Interactor:
     starter: Starter
     who: str = "interactor"
 
-    def control(self, case: StdioCase, said: bytes) -> CheckerVerdict:
-        """Its verdict on a program that outputs exactly `said`, whatever it reads."""
+    def control(self, case: StdioCase, output: bytes) -> CheckerVerdict:
+        """Its verdict on a program that outputs exactly `output`, whatever it reads."""
         with (
-            readable(said) as stdin,
+            readable(output) as stdin,
             JailRun(self.starter, with_case(self.job, case, b""), stdin=stdin) as run,
         ):
             run.finish()
@@ -131,10 +131,10 @@ def run_dialogue(run: JailRun, interactor: JailRun, replies: int) -> tuple[float
 
 def interactor_verdict(interactor: JailRun) -> CheckerVerdict:
     """The interactor's verdict. If it broke on a closed pipe, its program ended before the dialogue did."""
-    said = checker_verdict(interactor, speaks=False)
-    if said.score is None and met_closed_pipe(interactor):
+    verdict = checker_verdict(interactor, speaks=False)
+    if verdict.score is None and met_closed_pipe(interactor):
         return CheckerVerdict(0.0, "the program ended before the dialogue did")
-    return said
+    return verdict
 
 
 def program_outcome(run: JailRun, *, dismissed: bool) -> tuple[RunOutcome, bool]:

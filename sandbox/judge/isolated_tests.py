@@ -37,15 +37,15 @@ class ProcessPair:
     """T and C, started together, ended together."""
 
     def __init__(self, request: JudgeRequest, plan: dict[str, Any], num_tests: int) -> None:
-        ours, theirs = socket.socketpair()
+        host_end, jail_end = socket.socketpair()
         left, right = socket.socketpair()
         nowhere = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)  # what the tests print is dropped
-        self.channel = FrameChannel(ours, bounds.MAX_WORD_BYTES)
+        self.channel = FrameChannel(host_end, bounds.MAX_WORD_BYTES)
         self.audit_pipe = AuditPipe(request.options.audit)
         self.tests: JailRun | None = None
         self.candidate: JailRun | None = None
         try:
-            fds = {1: nowhere, 3: left.fileno(), 4: theirs.fileno()}
+            fds = {1: nowhere, 3: left.fileno(), 4: jail_end.fileno()}
             self.tests = JailRun(request.sandbox, tests_job(plan, request.limits, num_tests, fds))
             job = serve_job(request, num_tests, right.fileno())
             self.candidate = JailRun(request.sandbox, self.audit_pipe.attached_to(job))
@@ -54,7 +54,7 @@ class ProcessPair:
             raise
         finally:
             os.close(nowhere)
-            for sock in (theirs, left, right):
+            for sock in (jail_end, left, right):
                 sock.close()
 
     def order(self, number: int) -> None:

@@ -72,7 +72,7 @@ def argument(node: ast.expr) -> Any:
     value = ast.literal_eval(node)
     sets = [part for part in ast.walk(node) if isinstance(part, ast.Set)]
     if sets:
-        parts = (part for one in sets for part in ast.walk(one) if isinstance(part, ast.Constant))
+        parts = (part for item in sets for part in ast.walk(item) if isinstance(part, ast.Constant))
         if not all(isinstance(part.value, int | float | complex) for part in parts):
             raise ValueError("a set of other things than numbers")
         code = compile(ast.Expression(node), "<literal>", "eval", dont_inherit=True)
@@ -132,12 +132,12 @@ def weigh_literal(tree: Any, how: str, expected: Any, wanted: bool, reason: str)
     except codec.CodecError as error:
         return RunOutcome(Verdict.INVALID_RESULT, bounds.text(str(error)))
     if how == "truth":
-        said = bool(value)
+        holds = bool(value)
     elif how.startswith("is"):
-        said = (value is expected) == (how == "is")
+        holds = (value is expected) == (how == "is")
     else:
-        said = bool(value == expected) == (how == "==")
-    return RunOutcome(Verdict.PASSED) if said == wanted else RunOutcome(Verdict.WRONG_ANSWER, reason)
+        holds = bool(value == expected) == (how == "==")
+    return RunOutcome(Verdict.PASSED) if holds == wanted else RunOutcome(Verdict.WRONG_ANSWER, reason)
 
 
 def count_plain(tree: Any) -> int:
