@@ -40,7 +40,7 @@ CLIENT_FLAGS: dict[str, dict[str, Any]] = {
     "on_overflow": {
         "choices": ["error", "truncate_left"],
         "default": "error",
-        "help": "what is too long is refused, or loses its beginning (default: %(default)s)",
+        "help": "reject a text that is too long, or cut its beginning (default: %(default)s)",
     },
     "calibrated": {"action": "store_true", "help": "add pass_probability, where the checkpoint has a calibration"},
     "spec": {"metavar": "FILE", "help": "JSON of the reward's terms; default: tests first, then the model"},
