@@ -107,7 +107,7 @@ class FileGuard:
         if event == "exec" and self.is_file(getattr(args[0], "co_filename", "<")):
             raise self.refuse("runs a file")
         if event == "marshal.loads":
-            self.see_marshal(sys._getframe(1))
+            self.check_marshal(sys._getframe(1))
         if event == "ctypes.dlopen" and args and args[0] and self.is_inside(args[0]):
             raise self.refuse("loads a library")
         if event == "import" and args[1] and self.is_inside(args[1]):
@@ -117,7 +117,7 @@ class FileGuard:
         """Whether code comes from a file in the folder; code without one has a name in brackets."""
         return not name.startswith("<") and self.is_inside(name)
 
-    def see_marshal(self, frame: Any) -> None:
+    def check_marshal(self, frame: Any) -> None:
         """Only the importer may read compiled code, from a file."""
         path = frame.f_locals.get("bytecode_path") if frame.f_code.co_name == "_compile_bytecode" else "."
         if path is not None and self.is_inside(path):

@@ -136,7 +136,7 @@ def finish(code: int, audit: Any = None, *, plain: bool = False) -> NoReturn:
     if audit is not None:
         audit.end()
     if not plain:
-        dismantle()
+        finalize_program()
         flush_quietly("__stdout__", "__stderr__")
         if Baseline.flush_c is not None:
             Baseline.flush_c(None)
@@ -198,7 +198,7 @@ def collect() -> None:
     exec(COLLECT, NO_PLACE)
 
 
-def dismantle() -> None:
+def finalize_program() -> None:
     """Finalize what is left of the program."""
     if gc.isenabled():
         collect()

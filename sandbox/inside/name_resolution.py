@@ -87,7 +87,7 @@ class ProgramNames:
         self.current = number
         self.relied_on_program = False
 
-    def speaks_of_entry_point(self) -> bool:
+    def mentions_entry_point(self) -> bool:
         number = self.current
         return number is None or number >= len(self.mentions) or self.mentions[number]
 
@@ -123,7 +123,7 @@ class ProgramNames:
         value = endpoint.read_value(reply, answering=True)
         self.note_class(endpoint, name, value)
         other = callable(value) and not isinstance(value, type) and name != self.first
-        if self.first and other and self.speaks_of_entry_point():
+        if self.first and other and self.mentions_entry_point():
             self.relied_on_program = True
         return value
 
@@ -142,7 +142,7 @@ class ProgramNames:
             value, missing = attempt(lambda: follow(str(ref[0]), str(ref[1])))
             if missing is None:
                 return (value,)
-        if name in WELL_KNOWN and self.speaks_of_entry_point():
+        if name in WELL_KNOWN and self.mentions_entry_point():
             value, missing = attempt(lambda: follow(WELL_KNOWN[name], name))
             if missing is None and not (tree.get("class") is True and self.is_own_class(value, endpoint.decode(tree))):
                 return (value,)

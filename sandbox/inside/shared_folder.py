@@ -206,7 +206,7 @@ class SharedFolder:
     def remove(self, top: int, name: str) -> None:
         known = self.files.pop(name, None) is not None
         try:
-            with Below(top, name) as (folder, last):
+            with OpenFolder(top, name) as (folder, last):
                 if known:
                     unlink(last, dir_fd=folder)
                 else:
@@ -219,7 +219,7 @@ class SharedFolder:
 
     def make(self, top: int, name: str, mode: int) -> None:
         try:
-            with Below(top, name) as (folder, last):
+            with OpenFolder(top, name) as (folder, last):
                 try:  # its mode may have changed, or this end have made it as well
                     fd = open_fd(last, SEARCH, dir_fd=folder)
                 except FileNotFoundError:
@@ -235,7 +235,7 @@ class SharedFolder:
 
     def put(self, top: int, name: str, mode: int, time: int, data: bytes) -> None:
         try:
-            with Below(top, name) as (folder, last):
+            with OpenFolder(top, name) as (folder, last):
                 try:
                     fd = open_fd(last, PUT, 0o600, dir_fd=folder)
                 except PermissionError:  # of our own uid, and not writable
@@ -256,7 +256,7 @@ class SharedFolder:
             self.leave_out(f"{name!r:.80} is not written: {error.strerror}")
 
 
-class Below:
+class OpenFolder:
     """The folder in which a name below `top` lies, open, and the last part of the name; no link is followed."""
 
     def __init__(self, top: int, name: str) -> None:
@@ -292,7 +292,7 @@ def go_below(root: str, name: str) -> None:
     top = open_fd(root, SEARCH)
     try:
         if name:
-            with Below(top, f"{name}/.") as (folder, _):
+            with OpenFolder(top, f"{name}/.") as (folder, _):
                 fchdir(folder)
         else:
             fchdir(top)

@@ -53,26 +53,26 @@ class TestsState(SharedState):
         self.slots: dict[tuple[str, str, str], PatchedName] = {}
         self.problems: list[str] = []  # why the tests may have met another world than the program made
         self.watches: list[Callable[[Any, dict[str, Any]], None]] = []
-        if speaks_of(text, "environ", "getenv", "putenv", "setenv", "delenv", "tzset"):
+        if mentions_name(text, "environ", "getenv", "putenv", "setenv", "delenv", "tzset"):
             self.variables = dict(environment())
-        if speaks_of(text, "cwd", "chdir", "path", "Path", "open", "tmp"):
+        if mentions_name(text, "cwd", "chdir", "path", "Path", "open", "tmp"):
             self.working_folder = current_folder()
         self.warnings: WarningState | None = None
-        if speaks_of(text, "warn"):
+        if mentions_name(text, "warn"):
             self.warnings = WarningState()
             self.watches.append(self.add_warnings)
         self.logs: Any = None
         self.random_states: dict[str, Any] = {}
-        if speaks_of(text, "seed", "setstate", "set_state"):
+        if mentions_name(text, "seed", "setstate", "set_state"):
             self.watches.append(self.add_random_states)
             self.hook_random("random", ("seed", "setstate"))
             if "numpy" in text:
                 self.hook_random("numpy.random", ("seed", "set_state"))
             self.changed_random_states()
-        if speaks_of(text, "decimal", "getcontext"):
+        if mentions_name(text, "decimal", "getcontext"):
             self.watches.append(self.add_decimal)
             self.sent["decimal"] = decimal_state()
-        if speaks_of(text, "assertLogs", "assertNoLogs", "caplog", "logging"):
+        if mentions_name(text, "assertLogs", "assertNoLogs", "caplog", "logging"):
             import logging
 
             self.logs = LoggingState(logging)
@@ -83,9 +83,9 @@ class TestsState(SharedState):
         for name in ("input", "print", "open"):
             if name in text:
                 self.watch_name(builtins, name)
-        if speaks_of(text, "mock", "patch"):
+        if mentions_name(text, "mock", "patch"):
             self.hook_mock()
-        if speaks_of(text, "monkeypatch", "MonkeyPatch"):
+        if mentions_name(text, "monkeypatch", "MonkeyPatch"):
             self.hook_monkeypatch()
         for target, name in assigned(text):
             self.watch_name(target, name)
@@ -361,7 +361,7 @@ class TestsState(SharedState):
                 stream.write(text)
 
 
-def speaks_of(text: str, *words: str) -> bool:
+def mentions_name(text: str, *words: str) -> bool:
     return any(word in text for word in words)
 
 

@@ -268,14 +268,14 @@ def looks_at_raised(source: str, name: str) -> bool:
         return True
     for test in named_test[1]:
         for node in ast.walk(test):
-            if isinstance(node, ast.ExceptHandler) and node.name and says_something(node):
+            if isinstance(node, ast.ExceptHandler) and node.name and asserts_about_exception(node):
                 return True
-            if isinstance(node, ast.Try | ast.TryStar) and tells_apart(node):
+            if isinstance(node, ast.Try | ast.TryStar) and distinguishes_exceptions(node):
                 return True
     return False
 
 
-def tells_apart(node: ast.Try | ast.TryStar) -> bool:
+def distinguishes_exceptions(node: ast.Try | ast.TryStar) -> bool:
     """Whether some exceptions make a test fail that another handler lets pass."""
     failing = [
         any(isinstance(child, ast.Raise | ast.Assert) for part in handler.body for child in ast.walk(part))
@@ -284,7 +284,7 @@ def tells_apart(node: ast.Try | ast.TryStar) -> bool:
     return any(failing) and not all(failing)
 
 
-def says_something(handler: ast.ExceptHandler) -> bool:
+def asserts_about_exception(handler: ast.ExceptHandler) -> bool:
     """Whether a handler has an assertion about what it has caught."""
     for node in ast.walk(handler):
         part: ast.AST | None = node.test if isinstance(node, ast.Assert) else None

@@ -42,7 +42,7 @@ class EntryPointCall:
 
     args: list[Any]  # trees, those of `names` last
     names: list[str]
-    weigh: Callable[[Any], RunOutcome]
+    judge: Callable[[Any], RunOutcome]
     max_bytes: int = bounds.MAX_MESSAGE_BYTES  # an answer of more bytes is not judged here: Undecided
 
 
@@ -147,7 +147,7 @@ def reply_outcome(reply: dict[str, Any], number: int, call: EntryPointCall) -> R
         return RunOutcome(Verdict.INVALID_RESULT, bounds.text(reply["wall"]))
     if "error" in reply:
         return error_outcome(reply["error"])
-    return call.weigh(reply.get("ok"))
+    return call.judge(reply.get("ok"))
 
 
 def error_outcome(tree: Any) -> RunOutcome:
@@ -175,14 +175,14 @@ def calls_of(suite: FunctionSuite) -> list[EntryPointCall]:
                 codec.dumps(trees[what])
             except codec.CodecError as error:
                 raise InvalidSuite(f"case {number}: {what}: {error}") from None
-        weigh: Callable[[Any], RunOutcome] = partial(weigh_value, expected=case.expected, rel_tol=suite.rel_tol)
+        judge: Callable[[Any], RunOutcome] = partial(judge_value, expected=case.expected, rel_tol=suite.rel_tol)
         if case.also:
-            weigh = partial(weigh_values, expected=(case.expected, *case.also), rel_tol=suite.rel_tol)
-        calls.append(EntryPointCall([*trees["args"], *trees["kwargs"]], list(case.kwargs), weigh))
+            judge = partial(judge_values, expected=(case.expected, *case.also), rel_tol=suite.rel_tol)
+        calls.append(EntryPointCall([*trees["args"], *trees["kwargs"]], list(case.kwargs), judge))
     return calls
 
 
-def weigh_value(tree: Any, expected: Any, rel_tol: float | None) -> RunOutcome:
+def judge_value(tree: Any, expected: Any, rel_tol: float | None) -> RunOutcome:
     """The verdict on a returned value, by the rules of JSON-like expected values (`compare.same_value`)."""
     try:
         right = same_value(tree, expected, rel_tol)
@@ -193,9 +193,9 @@ def weigh_value(tree: Any, expected: Any, rel_tol: float | None) -> RunOutcome:
     return RunOutcome(Verdict.WRONG_ANSWER, f"returned {codec.beginning(tree, 300)}")
 
 
-def weigh_values(tree: Any, expected: Sequence[Any], rel_tol: float | None) -> RunOutcome:
+def judge_values(tree: Any, expected: Sequence[Any], rel_tol: float | None) -> RunOutcome:
     """The same if several values are right."""
-    outcomes = [weigh_value(tree, value, rel_tol) for value in expected]
+    outcomes = [judge_value(tree, value, rel_tol) for value in expected]
     return next((outcome for outcome in outcomes if outcome.verdict is Verdict.PASSED), outcomes[0])
 
 
@@ -238,7 +238,7 @@ def judge_calls(
                 candidate.run.grant(wall=not loading)
                 loading = False
                 try:
-                    outcome = meter.overruled(candidate.call(entry_point, calls[len(reports)]))
+                    outcome = meter.with_limits(candidate.call(entry_point, calls[len(reports)]))
                 except Undecided as undecided:
                     undecided.reports = reports
                     undecided.flags = frozenset(run_flags | candidate.flags())

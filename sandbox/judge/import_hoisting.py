@@ -19,10 +19,10 @@ JAVA_IMPORT = re.compile(rb"import[ \t\r\n]+(?:static[ \t\r\n]+)?[\w.]+(?:\.\*)?
 USING = re.compile(rb"using[ \t\r\n]+(?:static[ \t\r\n]+)?[\w.]+(?:[ \t\r\n]*=[ \t\r\n]*[\w.<>,]+)?[ \t\r\n]*;")
 
 
-def hoisted(language: str, program: bytes, test: bytes) -> tuple[bytes, bytes]:
+def with_hoisted_imports(language: str, program: bytes, test: bytes) -> tuple[bytes, bytes]:
     """Program and test, the imports of the test's head moved to the program's."""
     if language == "go":
-        return go_hoisted(program, test)
+        return with_hoisted_go_imports(program, test)
     pattern = JAVA_IMPORT if language == "java" else USING
     imports, rest = taken(test, pattern)
     if not imports:
@@ -70,7 +70,7 @@ def go_head(text: bytes) -> tuple[int, list[bytes], int]:
         at = end = match.end()
 
 
-def go_hoisted(program: bytes, test: bytes) -> tuple[bytes, bytes]:
+def with_hoisted_go_imports(program: bytes, test: bytes) -> tuple[bytes, bytes]:
     """Imports that the program has already are dropped: Go refuses a name that is imported twice."""
     clause, there, _ = go_head(program)
     test_clause, specs, end = go_head(test)

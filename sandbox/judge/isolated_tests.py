@@ -198,7 +198,7 @@ def judge_isolated(
                 else:
                     outcome = outcome_of(answer.get("done"))
                     stuck = bool(answer.get("last"))
-                outcome = meter.overruled(outcome)
+                outcome = meter.with_limits(outcome)
                 stuck = stuck or outcome.verdict is Verdict.OUTPUT_LIMIT
                 reports.append(meter.report(outcome.verdict or Verdict.NO_RESULT, outcome.detail))
                 failures += outcome.verdict is not Verdict.PASSED and len(reports) - 1 not in uncounted

@@ -117,13 +117,13 @@ def literal_call(text: str, entry_point: str) -> EntryPointCall | None:
         codec.dumps(trees)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, codec.CodecError):
         return None
-    weigh = partial(weigh_literal, how=how, expected=expected, wanted=wanted, reason=reason[: bounds.MAX_REASON])
+    judge = partial(judge_literal, how=how, expected=expected, wanted=wanted, reason=reason[: bounds.MAX_REASON])
     return EntryPointCall(
-        trees, [keyword.arg for keyword in test.keywords if keyword.arg], weigh, max_bytes=bounds.MAX_LITERAL_BYTES
+        trees, [keyword.arg for keyword in test.keywords if keyword.arg], judge, max_bytes=bounds.MAX_LITERAL_BYTES
     )
 
 
-def weigh_literal(tree: Any, how: str, expected: Any, wanted: bool, reason: str) -> RunOutcome:
+def judge_literal(tree: Any, how: str, expected: Any, wanted: bool, reason: str) -> RunOutcome:
     """The verdict of one assert on one answer. Raises Undecided."""
     if count_plain(tree) > MAX_ITEMS:
         raise Undecided("the answer is too large to be compared here")

@@ -20,7 +20,7 @@ class TestMeter:
         """`counted`: how the counters stand now, where that has just been read."""
         self.run = run
         self.counted = counted or self.count()
-        self.last: Counters | None = None  # read when the answer was weighed
+        self.last: Counters | None = None  # read when the answer was judged
         self.cpu_ns, self.oom_kills = self.counted.cpu_ns, self.counted.oom_kills
         run.handle.restart_peak()
         self.began = time.monotonic()
@@ -34,7 +34,7 @@ class TestMeter:
         """The meter of the test that follows the one reported."""
         return TestMeter(self.run, self.counted)
 
-    def overruled(self, outcome: RunOutcome) -> RunOutcome:
+    def with_limits(self, outcome: RunOutcome) -> RunOutcome:
         """The outcome after all limits: a child may have been killed for memory, or a pipe may hold too much output."""
         self.run.drain()
         outcomes = [outcome]

@@ -12,7 +12,7 @@ import re
 
 from sandbox.errors import InvalidSuite
 from sandbox.judge.build import ProgramText, is_module, java_classes
-from sandbox.judge.import_hoisting import hoisted
+from sandbox.judge.import_hoisting import with_hoisted_imports
 from sandbox.judge.node_tests import with_runner
 from sandbox.judge.prelude import parted
 from sandbox.judge.working_files import File
@@ -76,7 +76,7 @@ def appended(language: str, program: bytes, test: bytes) -> bytes:
             return program + b"\n" + test.removeprefix(b"<?php")
         return program + (b"\n" if test.startswith(b"<?") else b"\n<?php\n") + test
     if language in ("go", "java", "csharp"):  # whose imports stand before everything else
-        program, test = hoisted(language, program, test)
+        program, test = with_hoisted_imports(language, program, test)
     if language == "python" and unfinished(program):  # it would take the test's first line for its own
         return program + b"\npass\n" + test
     if language in ("javascript", "typescript"):  # or an unfinished line would take the test for its end, and run none

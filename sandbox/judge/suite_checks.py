@@ -91,7 +91,7 @@ def shown(node: ast.AST) -> str:
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
-def meant(body: Sequence[ast.stmt]) -> str:
+def suggestion(body: Sequence[ast.stmt]) -> str:
     """Describes an entry that asserts nothing, and says what to write in its place."""
     if not body:
         return "nothing but comments and blanks; write an assert, or leave it out"
@@ -148,7 +148,7 @@ def flaw_of_asserts(asserts: tuple[str, ...], setup: str, entry_point: str) -> S
             continue  # loops, attempts and the like: what comes of them is seen in the control run
         if tree.body and all(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body):
             continue
-        return SuiteFlaw(f"asserts.{number}", f"it can assert nothing: {meant(tree.body)}")
+        return SuiteFlaw(f"asserts.{number}", f"it can assert nothing: {suggestion(tree.body)}")
     return None
 
 
@@ -180,7 +180,7 @@ def flaw_of_check(test: str, entry_point: str) -> SuiteFlaw | None:
     if top.asserts(tree.body):
         return None
     body = [node for node in checks[-1].body if not is_docstring(node)]
-    return SuiteFlaw("test", f"check() can assert nothing: {meant(body)}")
+    return SuiteFlaw("test", f"check() can assert nothing: {suggestion(body)}")
 
 
 def consumes(body: Sequence[ast.stmt]) -> bool:
@@ -225,7 +225,7 @@ def flaw_of_script(source: str, language: str) -> SuiteFlaw | None:
         return None
     if AssertionReader([tree], called_first(tree, bound(tree.body))).asserts(body):
         return None
-    return SuiteFlaw("source", f"it can assert nothing: {meant(body)}")
+    return SuiteFlaw("source", f"it can assert nothing: {suggestion(body)}")
 
 
 def is_blank(source: str, language: str) -> bool:
