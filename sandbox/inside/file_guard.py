@@ -65,7 +65,7 @@ MAKERS = frozenset(
 
 
 class FileGuard:
-    """Rejects to run what lies below `root`, once it is active."""
+    """Forbids to run what lies below `root`, once it is active."""
 
     def __init__(self, root: str) -> None:
         self.root = root
