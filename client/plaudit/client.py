@@ -376,6 +376,9 @@ class Client:
         Returns:
             Per model its revision, limits and measured parity.
 
+        Raises:
+            PlauditError: The class that the server's answer names.
+
         Example:
             >>> [model.revision for model in client.models().models]
         """
@@ -411,6 +414,9 @@ class Client:
         Returns:
             Per language its version, aliases, kinds of tests and packages.
 
+        Raises:
+            PlauditError: The class that the server's answer names.
+
         Example:
             >>> [language.name for language in client.languages().languages]
         """
@@ -421,6 +427,9 @@ class Client:
 
         Returns:
             All of these.
+
+        Raises:
+            PlauditError: The class that the server's answer names.
 
         Example:
             >>> client.info().isolation
