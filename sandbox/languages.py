@@ -68,7 +68,7 @@ WARM_MODULES = {  # beside them, by what a jail is for
     "science": (*USUAL_MODULES, "numpy"),
     "pytest": ("pytest", "unittest", "unittest.mock", "asyncio", "inspect", "_pytest.unittest", "_pytest.python"),
 }
-SCIENCE = re.compile(  # in time proportional to the text, whoever wrote it: no blank that could be a line's end
+SCIENCE = re.compile(  # in time proportional to the text, for any text: no blank that could be a line's end
     rb"^[ \t]*(?:import|from)[ \t]+(?:numpy|scipy|pandas|sklearn|sympy|networkx|matplotlib)\b", re.MULTILINE
 )
 

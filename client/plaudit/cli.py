@@ -91,7 +91,7 @@ def run(argv: Sequence[str] | None, add_server_commands: AddCommands | None = No
     except KeyboardInterrupt:
         print("plaudit: interrupted", file=sys.stderr)
         return EXIT_FAILED
-    except BrokenPipeError:  # nobody reads our output any more
+    except BrokenPipeError:  # the reader of standard output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
 

@@ -43,7 +43,7 @@ CLOSED = re.compile(
 
 @contextmanager
 def pipe() -> Iterator[list[int]]:
-    """Both ends of a pipe; whoever has given one away removes it from the list.
+    """Both ends of a pipe; the caller removes an end that it has passed on.
 
     Both sides can open it by name (`/dev/stdin`, `/dev/stdout`). One that opens the wrong end reads itself.
     """
