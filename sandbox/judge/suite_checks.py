@@ -74,7 +74,7 @@ class SuiteFlaw:
 
 
 def suite_flaw(suite: Suite, language: str = "") -> SuiteFlaw | None:
-    """The first part of a suite that cannot assert anything. None for a text that does not parse: that fails later."""
+    """The first part of a suite that can assert nothing. A text that does not parse has none: others tell of that."""
     if isinstance(suite, AssertSuite):
         return flaw_of_asserts(suite.asserts, suite.setup, suite.entry_point or "")
     if isinstance(suite, CheckSuite):
