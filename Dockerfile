@@ -2,7 +2,7 @@
 #
 #   api       talks HTTP and Redis. No torch, no weights, no compiler; not root.
 #   scorer    holds the weights and the GPU. Not root.
-#   executor  runs strangers' programs. No torch, no weights, no key of the API. Isolation level `strong` needs root
+#   executor  runs untrusted programs. No torch, no weights, no key of the API. Isolation level `strong` needs root
 #             and the flags that docker-compose.yml gives it (docs/sandbox.md says what each is for); the programs
 #             themselves never run as root.
 #

@@ -27,8 +27,8 @@ from sandbox.inside.lending_rules import perform
 from sandbox.inside.rpc import Endpoint
 from sandbox.inside.test_verdicts import judge
 from sandbox.judge import bounds, codec, isolated_tests
-from sandbox.judge.function_calls import EntryPointCall, Undecided, greeting_outcome, reply_outcome, weigh_value
-from sandbox.judge.literal_asserts import weigh_literal
+from sandbox.judge.function_calls import EntryPointCall, Undecided, greeting_outcome, judge_value, reply_outcome
+from sandbox.judge.literal_asserts import judge_literal
 from sandbox.judge.report_limits import bounded
 from sandbox.run import RunOutcome
 from sandbox.types import Report, TestReport
@@ -231,11 +231,11 @@ def host(data: bytes, number: int) -> list[RunOutcome]:
         return []
     expected = EXPECTED[number % len(EXPECTED)]
     tolerance = 1e-6 if number % 2 else None
-    call = EntryPointCall([], [], lambda tree: weigh_value(tree, expected, tolerance))
+    call = EntryPointCall([], [], lambda tree: judge_value(tree, expected, tolerance))
     outcomes = [reply_outcome(message, message.get("id"), call)]
     if len(data) <= bounds.MAX_LITERAL_BYTES:
         how = ("==", "is", "truth")[number % 3]
-        literal = EntryPointCall([], [], lambda tree: weigh_literal(tree, how, expected, True, "no"))
+        literal = EntryPointCall([], [], lambda tree: judge_literal(tree, how, expected, True, "no"))
         try:
             outcomes.append(reply_outcome(message, message.get("id"), literal))
         except Undecided:

@@ -1,4 +1,4 @@
-"""`make run`: the whole service on this host, one real request through it, and then it stays up until Ctrl-C.
+"""`make run`: starts the whole service on this host, sends one real request, and serves until Ctrl-C.
 
 Ranks eight candidate programs for one problem: right, subtly wrong, too slow, and some that attack their judge. With
 `--data FOLDER` the problem is one of HumanEval's and the candidates are what a language model wrote for it.
@@ -43,8 +43,8 @@ class Demo:
     labels: list[str]
 
 
-def ours() -> Demo:
-    """The first of our own problems."""
+def own_problem() -> Demo:
+    """The first problem of `problems.jsonl`."""
     row = json.loads((HERE / "problems.jsonl").read_text().splitlines()[0])
     meant = json.loads((HERE / "meant.json").read_text())
     return Demo(row["id"], "meant to be", RewardItem.model_validate(row), meant[row["id"]])
@@ -82,32 +82,32 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             yield from map(json.loads, lines)
     except FileNotFoundError:
-        raise SystemExit(f"{path} is not there; DATA names the folder with the problems, samples and labels") from None
+        raise SystemExit(f"{path} does not exist: --data takes the folder with problems, samples and labels") from None
 
 
-def accepted_walls(flags: list[str]) -> list[str]:
-    """A host that cannot wall off as a production one should (no root, say) still shows the demo, and is told so."""
-    walls = HostCapabilities.probe()
+def isolation_flags(flags: list[str]) -> list[str]:
+    """Flags that accept level `userns` on a host without `strong` (no root, for example). Prints that."""
+    host = HostCapabilities.probe()
     chosen = "PLAUDIT_ISOLATION_ACCEPT" in os.environ or any("--isolation-accept" in flag for flag in flags)
-    if chosen or walls.level != "userns":
+    if chosen or host.level != "userns":
         return []
     print(
-        f"isolation here is {walls.level!r}, not 'strong', and good enough for a look; it lacks "
-        f"{'; '.join(walls.missing)}"
+        f"this host has isolation level {host.level!r}, which is enough for a demo; 'strong' needs "
+        f"{'; '.join(host.missing)}"
     )
     return ["--isolation-accept", "userns"]
 
 
 @contextmanager
 def service(flags: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """`plaudit up` as a child that cannot outlive us; answers it and its address once it is ready."""
+    """`plaudit up` as a child that ends with this process. Gives the process and its URL once it is ready."""
     process = spawn(Child("up", command("up", "--log-level", "warning", *flags), os.environ), subprocess.PIPE)
     assert process.stdout is not None
     with process.stdout:
         try:
             line = process.stdout.readline()
             if not line:
-                raise SystemExit(process.wait())  # it has said why
+                raise SystemExit(process.wait())  # it has printed the reason
             yield process, json.loads(line)["url"]
         finally:
             process.terminate()
@@ -115,16 +115,16 @@ def service(flags: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 
 
 def table(demo: Demo, results: list[CompletionReward], order: list[int], best: int | None) -> str:
-    """The ranking for a person, best first."""
+    """The ranking as text, best first."""
     heading = f"{'':2}{'place':>5}  {'candidate':>9}  {demo.known:<11}  {'verdict':<18}  {'pass_rate':>9}"
     rows = [f"{heading}  {'score':>7}  {'reward':>6}"]
     for place, index in enumerate(order, start=1):
-        one = results[index]
-        tests, score = one.components["tests"], one.components["rm"]
+        completion = results[index]
+        tests, score = completion.components["tests"], completion.components["rm"]
         rows.append(
             f"{'*' if index == best else '':2}{place:>5}  {index:>9}  {demo.labels[index]:<11}  "
             f"{tests.verdict or tests.status:<18}  {_number(tests.value, 9)}  {_number(score.value, 7)}  "
-            f"{_number(one.reward, 6, 4)}"
+            f"{_number(completion.reward, 6, 4)}"
         )
     return "\n".join(rows)
 
@@ -138,8 +138,8 @@ def main() -> int:
     options.add_argument("--data", type=Path, help="folder with HumanEval problems, samples and labels")
     options.add_argument("--once", action="store_true", help="stop after the table")
     options.add_argument("flags", nargs="*", metavar="-- FLAG", help="flags for `plaudit up`")
-    said = options.parse_args()
-    demo = human_eval(said.data) if said.data else ours()
+    arguments = options.parse_args()
+    demo = human_eval(arguments.data) if arguments.data else own_problem()
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(0)
@@ -147,7 +147,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
     print("starting plaudit: broker, API, scorer, executors ...", flush=True)
-    with service([*said.flags, *accepted_walls(said.flags)]) as (process, url):
+    with service([*arguments.flags, *isolation_flags(arguments.flags)]) as (process, url):
         with Client(url) as client:
             answer = client.rank([demo.item])
         result = answer.results[0]
@@ -159,13 +159,13 @@ def main() -> int:
         print(table(demo, result.completions, result.order, result.group.best))
         print(
             "\n* best. The reward is the pass rate, and the score breaks ties: it adds less than half of one test.\n"
-            "The tests are evidence, the score an opinion."
+            "The tests are the evidence, the score is an estimate."
         )
         print(f"\nplaudit is up at {url} (dashboard at /, reference at /docs). Ask it:\n\n{CURL.format(url=url)}\n")
-        if any(one.status != "ok" for one in result.completions):
-            print("some completions got no reward; this is a fault of the service", file=sys.stderr)
+        if any(completion.status != "ok" for completion in result.completions):
+            print("some completions got no reward: a server error, see the log above", file=sys.stderr)
             return 1
-        if said.once:
+        if arguments.once:
             return 0
         print("Ctrl-C stops everything.", flush=True)
         return process.wait()

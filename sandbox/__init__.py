@@ -1,1 +1,1 @@
-"""Runs programs that nobody trusts and judges them where they cannot reach: standard library and libseccomp only."""
+"""Runs untrusted programs and judges them outside their reach. Imports the standard library and libseccomp only."""

@@ -70,8 +70,8 @@ def zygote_command(python: str, harness: Path | str, control: int) -> list[str]:
 def kill_bwrap(process: subprocess.Popen[bytes]) -> None:
     """Kill bubblewrap with its process group.
 
-    Its child first waits for the parent, and only then asks to be killed with it. If the parent alone is killed in that
-    moment, the child waits without end. Until the child has a session of its own, it is still in the group.
+    Its child waits for the parent before it asks to be killed with it. If only the parent is killed in between, the
+    child waits without end. Until the child has a session of its own, it is in the group.
     """
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """The isolation levels of this host: what each of them lacks, and which flag of a container would give it.
 
-Probing leaves nothing behind and proves nothing; the self-test does, when a sandbox opens. Every lack is a text for a
-person: what is missing, and in brackets how to get it.
+Probing leaves nothing behind. It does not prove that a level works: the self-test does, when a sandbox opens. Each
+lack is described for an operator: what is missing, and in brackets how to get it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class HostCapabilities:
         return cls(level, lacks["strong"], ADVICE if lacks["strong"] else "", lacks)
 
     def require(self, accept: Level) -> None:
-        """Raises IsolationUnavailable where the best that there is stays below `accept`; names what that one lacks."""
+        """Raises IsolationUnavailable if the best level is below `accept`, and names what `accept` lacks."""
         lacks = self.lacks.get(self.level, ())
         if LEVELS.index(self.level) <= LEVELS.index(accept) and not lacks:
             return
@@ -104,7 +104,7 @@ class HostCapabilities:
 
 
 def capabilities() -> frozenset[str]:
-    """Those of ours that matter here and are in force."""
+    """The effective capabilities of this process that matter here."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
             effective = int(line.split()[1], 16)
@@ -118,7 +118,7 @@ def capability_lacks(wanted: tuple[str, ...]) -> list[str]:
 
 
 def filter_lacks() -> list[str]:
-    """Without the library or the kernel's support there is no filter of system calls."""
+    """What the system call filter lacks: the library, or the kernel's support."""
     try:
         build_filter()
     except IsolationUnavailable as error:
@@ -171,7 +171,7 @@ def landlock_lacks() -> list[str]:
 
 
 def no_namespace_lacks() -> list[str]:
-    """What root needs to run programs as somebody else without a root directory of their own."""
+    """What root needs to run programs under another uid, without a root directory of their own."""
     if os.geteuid() != 0:
         return []
     lacks = capability_lacks(FOR_UIDS)

@@ -1,10 +1,10 @@
 """Control groups, v1, v2 and hybrid: one group per jail, its limits, its counters, its end.
 
-Groups are made under the group of this process, so that a container's own limits still hold. Their names carry pid and
-start time of their owner: any process that finds a group whose owner is dead may kill and remove it.
+Groups are made under the group of this process, so that a container's own limits still hold. Their names contain the
+pid and start time of their owner: any process that finds a group whose owner has ended may kill and remove it.
 
-Hybrid hosts mount v1 controllers next to a bare v2 tree; there memory and pids come from v1 while v2 still gives
-`cgroup.kill` and CPU time. A v2-only host needs memory and pids delegated to our group; see `delegate`.
+Hybrid hosts mount v1 controllers next to a v2 tree without controllers. There memory and pids come from v1, and v2
+still gives `cgroup.kill` and CPU time. A v2-only host needs memory and pids delegated to our group; see `delegate`.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class CgroupTrees:
         return cls(discover(read(Path("/proc/self/mountinfo")), read(Path("/proc/self/cgroup"))))
 
     def missing(self) -> list[str]:
-        """What a limited and counted group lacks here, in words; empty if nothing. Tries by making a group."""
+        """What this host lacks for a limited and counted group; empty if nothing. Makes a group to find out."""
         lacks = [name for name in ("memory", "pids", "cpuacct") if name not in self.controllers]
         if lacks:
             return [f"cgroup controllers {', '.join(lacks)} (mounted and delegated)"]

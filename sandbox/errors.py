@@ -14,11 +14,11 @@ class Interrupted(SandboxError):
 
 
 class Starved(SandboxError):
-    """A run reached its wall limit because the host gave it no CPU: no verdict yet, it is to be run once more."""
+    """A run reached its wall limit because the host gave it no CPU: no verdict yet, the run is repeated once."""
 
 
 class InvalidSuite(SandboxError):
-    """The test suite itself cannot be used (a syntax error in a test, no entry point); the message says which part."""
+    """The test suite cannot be used (a syntax error in a test, no entry point); the message says which part."""
 
 
 class ModuleUnavailable(InvalidSuite):

@@ -1,10 +1,10 @@
-"""The harness: the files of ours that lie in a jail, compiled and copied once for each sandbox.
+"""The harness: plaudit's own files inside a jail, compiled and copied once per sandbox.
 
 - The package `sandbox.inside` and the codec of `sandbox.judge`, compiled; scripts lie beside them (`SCRIPTS`).
 - pytest with what it imports, from the executor's own environment (`PYTEST_FOLDER`).
 - `/etc/passwd` and `/etc/group` with the uids of the jail.
 
-Programs cannot read any of it but the last two.
+Programs can read only the last two.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ def pytest_version() -> bytes:
 
 
 def copy_pytest(folder: Path) -> None:
-    """pytest and what it imports, from our own environment; without pytest there are no jails for test files."""
+    """Copy pytest and what it imports from this environment. Without pytest there are no jails for test files."""
     if find_spec("pytest") is None:
         return
     for name in PYTEST_PACKAGES:
         spec = find_spec(name)
         if spec is None or spec.origin is None:
-            raise SandboxError(f"pytest is installed, and {name}, which it needs, is not")
+            raise SandboxError(f"pytest is installed without {name}, which it needs: install {name} as well")
         if spec.submodule_search_locations is None:  # a single file
             folder.mkdir(exist_ok=True)
             shutil.copy2(spec.origin, folder)

@@ -5,8 +5,8 @@
   drops to its uid and runs the program.
 - Who holds the clock: the worker (`run.py`). A kill goes to the zygote, which ends everything else in its namespace,
   and to the whole jail if that does not help.
-- Who cleans up: the zygote sweeps and tidies before it answers. A jail that cannot say that it is clean, or in which
-  anything unforeseen happened, is thrown away with bubblewrap and cgroup.
+- Who cleans up: the zygote kills and deletes what a job left before it answers. A jail that does not report that it is
+  clean, or in which anything unexpected happened, is discarded with its bubblewrap and cgroup.
 - If the worker is killed: bubblewrap ends with it, PID 1 with bubblewrap, the namespace with PID 1. The next `sweep`
   removes the empty cgroup.
 - Without namespaces (`no_namespace.py`, levels `landlock` and `none`): the worker starts the zygote itself, and /tmp
@@ -40,7 +40,7 @@ READY_S = 30.0  # from the start of bubblewrap to a warm interpreter, numpy impo
 
 
 class Jail:
-    """One warm jail. It takes one job at a time (`JobHandle`); `close` ends it with all that it holds."""
+    """One warm jail. It runs one job at a time (`JobHandle`). `close` ends it with everything in it."""
 
     def __init__(self, config: JailConfig, sequence: int, jail_kind: JailKind) -> None:
         self.jail_config = config
@@ -79,7 +79,7 @@ class Jail:
                 cwd="/",
                 process_group=0,
             )
-            jail_end.close()  # or nobody would see the end of PID 1
+            jail_end.close()  # or this process would not see the end of PID 1
             os.close(stderr_writer)
             stderr_writer = -1
             self._setup()
@@ -101,9 +101,9 @@ class Jail:
         procs = self.cgroup.open_procs() if self.cgroup is not None else []
         setup = {
             "privileged": self.jail_config.uid is not None,
-            "bare": self._no_namespace_setup(),
-            "kit": ["tests" if self.jail_kind in TEST_SIDE else "candidate"],
-            "modules": [*languages.LIGHT_MODULES, *languages.WARM_MODULES.get(self.jail_kind, ())],
+            "no_namespace": self._no_namespace_setup(),
+            "package_modules": ["tests" if self.jail_kind in TEST_SIDE else "candidate"],
+            "warm_modules": [*languages.LIGHT_MODULES, *languages.WARM_MODULES.get(self.jail_kind, ())],
             "first": [self._pytest_folder()] if self.jail_kind == "pytest" else [],
             "path": list(self.jail_config.packages),
         }
@@ -132,14 +132,14 @@ class Jail:
         return {
             "work": self.folder.path,
             "uid": config.uid_of(self.jail_kind),
-            "broom": shared.reaper_uid,
+            "reaper_uid": shared.reaper_uid,
             "seccomp": config.seccomp,
             "readable": shared.readable if shared.landlock else None,
             "listable": shared.listable,
         }
 
     def receive(self) -> dict[str, Any]:
-        """The next message of PID 1, which must be there. Raises SandboxError for a fault, or if PID 1 is gone."""
+        """The next message of PID 1, which has arrived. Raises SandboxError for a fault, or if PID 1 has ended."""
         try:
             data = self.control.recv(ANSWER_BYTES)
         except ConnectionResetError:  # it ended with our message unread

@@ -70,7 +70,7 @@ def make_jail_config(name: str, home: Path, uid: int | None, cgroups: CgroupTree
         packages=languages.python_packages(),
         environment=languages.ENVIRONMENT,
         harness=harness,
-        seccomp=b"" if level == "none" else build_filter(lonely=without is not None, counted=cgroups is not None),
+        seccomp=b"" if level == "none" else build_filter(pairs_only=without is not None, counted=cgroups is not None),
         uid=uid,
         cgroups=cgroups,
         name=name,
@@ -94,8 +94,8 @@ def no_namespace_config(level: Level, uid: int | None, binds: list[str], masks: 
 def masked_paths(binds: list[str]) -> tuple[str, ...]:
     """Directories of plaudit itself inside bound ones, to be covered: programs never see their judge."""
     root = Path(__file__).resolve().parent.parent
-    ours = [root / package for package in ("sandbox", "service", "training")]
+    own_folders = [root / package for package in ("sandbox", "service", "training")]
     if sys.prefix != sys.base_prefix:
-        ours.append(Path(sys.prefix).resolve())
+        own_folders.append(Path(sys.prefix).resolve())
     bound = [Path(path) for path in binds if not os.path.islink(path)]
-    return tuple(str(path) for path in ours if path.is_dir() and any(path.is_relative_to(top) for top in bound))
+    return tuple(str(path) for path in own_folders if path.is_dir() and any(path.is_relative_to(top) for top in bound))

@@ -35,7 +35,7 @@ class JailJob:
 
 @dataclass(frozen=True, slots=True)
 class JobExit:
-    """How a job's main process ended, told by the kernel to PID 1 of its jail."""
+    """How a job's main process ended, as the kernel reported it to PID 1 of its jail."""
 
     exit_code: int | None
     signal: int | None

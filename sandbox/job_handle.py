@@ -19,7 +19,7 @@ from sandbox.inside.zygote import ORDER
 from sandbox.jail import Jail
 from sandbox.jail_job import JailJob, JobExit
 from sandbox.memory_files import memory_file
-from sandbox.procfs import is_running, stands_back, tasks_of, waited_s
+from sandbox.procfs import is_running, tasks_of, waited_s, waits_by_choice
 from sandbox.procfs_meter import ProcfsMeter
 
 DEATH_S = 2.0  # from the kill of a job to the message of its jail's PID 1
@@ -137,7 +137,7 @@ class JobHandle:
     def meter(self) -> Cgroup | ProcfsMeter:
         meter = self.jail.cgroup or self.procfs_meter
         if meter is None:
-            raise SandboxError("the jail was never made")
+            raise SandboxError("the jail was not created")
         return meter
 
     def is_counted(self) -> bool:
@@ -153,7 +153,7 @@ class JobHandle:
         return self.procfs_meter is not None and self.procfs_meter.exceeded()
 
     def exceeds_disk(self) -> bool:
-        """The same for files. Where /tmp is a file system of its own, that has a fixed size."""
+        """The same for files. If /tmp is a file system of its own, its fixed size is the limit."""
         folder, jail_limits = self.jail.folder, self.limits
         return folder is not None and folder.overflows(jail_limits.tmp_bytes, jail_limits.tmp_inodes)
 
@@ -201,7 +201,7 @@ class JobHandle:
         except OSError:
             return {}
         tasks = [task for pid in self._members() for task in tasks_of(pid)]
-        return {task: waited_s(task) for task in tasks if not stands_back(task, cpus, nice)}
+        return {task: waited_s(task) for task in tasks if not waits_by_choice(task, cpus, nice)}
 
     def is_running(self) -> bool:
         """Whether a process of the job runs now, or is ready to."""
@@ -229,7 +229,7 @@ class JobHandle:
             self._give_back(self.jail)
 
     def _end_job(self) -> None:
-        """Kill a job that nobody waits for any more. A jail that does not confirm it soon is not used again."""
+        """Kill a job whose result is not needed. A jail that does not confirm it in time is not used again."""
         self.kill()
         try:
             if not select.select([self.jail.control], [], [], DEATH_S)[0] or self.poll() is None:

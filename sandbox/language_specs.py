@@ -38,8 +38,8 @@ def newest(version_flag: str, *places: str) -> str:
     versions = {}
     for place in there.values():
         done = subprocess.run((place, version_flag), capture_output=True, text=True, timeout=60, check=False)
-        found = VERSION.search(done.stdout) if done.returncode == 0 else None
-        versions[place] = tuple(map(int, found[0].split("."))) if found else ()
+        match = VERSION.search(done.stdout) if done.returncode == 0 else None
+        versions[place] = tuple(map(int, match[0].split("."))) if match else ()
     return max(versions, key=lambda place: versions[place])
 
 

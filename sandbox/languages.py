@@ -68,7 +68,7 @@ WARM_MODULES = {  # beside them, by what a jail is for
     "science": (*USUAL_MODULES, "numpy"),
     "pytest": ("pytest", "unittest", "unittest.mock", "asyncio", "inspect", "_pytest.unittest", "_pytest.python"),
 }
-SCIENCE = re.compile(  # in time proportional to the text, whoever wrote it: no blank that could be a line's end
+SCIENCE = re.compile(  # in time proportional to the text, for any text: no blank that could be a line's end
     rb"^[ \t]*(?:import|from)[ \t]+(?:numpy|scipy|pandas|sklearn|sympy|networkx|matplotlib)\b", re.MULTILINE
 )
 
@@ -105,8 +105,8 @@ def python_packages() -> tuple[str, ...]:
         Path("/usr/local/lib") / version / "dist-packages",
         Path("/usr/lib/python3/dist-packages"),
     )
-    theirs = places[: 1 if python_home() != Path("/usr") else 3]
-    return (*own, *(str(place) for place in theirs if place.is_dir()))
+    base_places = places[: 1 if python_home() != Path("/usr") else 3]
+    return (*own, *(str(place) for place in base_places if place.is_dir()))
 
 
 @cache
@@ -140,16 +140,16 @@ def version_of(name: str) -> str:
         done = subprocess.run(spec.version, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    found = VERSION.search(done.stdout or done.stderr)
-    return found[0] if done.returncode == 0 and found else ""
+    match = VERSION.search(done.stdout or done.stderr)
+    return match[0] if done.returncode == 0 and match else ""
 
 
 def installed() -> list[Language]:
     """The languages whose toolchain is on this host. Takes some 300 ms at the first call, nothing after it."""
-    found = [(spec, version_of(spec.name)) for spec in LANGUAGE_SPECS]
+    versions = [(spec, version_of(spec.name)) for spec in LANGUAGE_SPECS]
     return [
         Language(spec.name, version, ALIASES[spec.name], spec.kinds, variants_of(spec))
-        for spec, version in found
+        for spec, version in versions
         if version
     ]
 

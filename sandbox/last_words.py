@@ -1,8 +1,8 @@
-"""What a program's last words on stderr say of how it ended, where its exit status says too little.
+"""What the last lines on stderr say about how a program ended, where its exit status is ambiguous.
 
-Python ends with 1 for a text that it cannot parse as for any exception, and most runtimes end with 1 or SIGABRT where
-memory is refused to them. Both have a verdict of their own. A program can print the same words; it then chooses one
-failure over another.
+Python exits with 1 both for a text that it cannot parse and for any exception. Most runtimes exit with 1 or SIGABRT
+when they get no more memory. Both have a verdict of their own. A program can print the same lines; it then only chooses
+between two failures.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def last_line(stderr: bytes) -> bytes:
 
 
 def not_parsed(stderr: bytes) -> bool:
-    """Whether Python says that the text is not a program: without a traceback, for nothing of it has run."""
+    """Whether Python reports that the text does not parse: without a traceback, because nothing of it has run."""
     return NOT_PARSED.match(last_line(stderr)) is not None and TRACEBACK not in stderr
 
 

@@ -1,7 +1,7 @@
-"""What a jailed process may use: the numbers behind `Limits`, mechanism by mechanism.
+"""What a jailed process may use: the numbers behind `Limits`, per mechanism.
 
-`JailLimits` is the full set for one jailed run; the rlimits in it are backstops for the cgroup and the watching host,
-which decide the verdicts. Only CPU time decides `time_limit`; wall time is the net under it.
+`JailLimits` is the full set for one jailed run. The cgroup and the watching host decide the verdicts; the rlimits are
+backstops. CPU time decides `time_limit`; wall time is the safety net.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MANAGED_PROCESSES = 64
 MAX_FETCHED_BYTES = 4 * MB  # each
 COMPILE_WALL_S = 15.0  # beside the wall time of the program's limits
 MAX_COMPILE_WALL_S = 45.0
-COMPILE_IDLE_S = 2.0  # a compiler computes; one that waits, waits for itself
+COMPILE_IDLE_S = 2.0  # a compiler that uses no CPU for so long waits for itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""Jails without namespaces, seen from the host: levels `landlock` and `none`, where bubblewrap cannot be had.
+"""Jails without namespaces, as the host sees them: levels `landlock` and `none`, where bubblewrap does not work.
 
-Programs and judges call the working folder `/tmp`. Here it is a private folder of the jail, and only `JobFolder` turns
-one into the other. No namespace ends the processes of a jail: `end_uid` kills whatever still runs under its uid, in a
-process made for that (`inside/reaper.py`).
+Programs and judges call the working folder `/tmp`. Here it is a private folder of the jail, and only `JobFolder`
+translates between the two. No namespace ends the processes of a jail: `end_uid` kills whatever still runs under its
+uid, in a process of its own (`inside/reaper.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class JobFolder:
 
     def place(self, text: str) -> str:
         """A path, a word of a command or a variable's value, with this folder in place of /tmp."""
-        return TMP.sub(lambda found: self.path, text)
+        return TMP.sub(lambda _match: self.path, text)
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         return {name: self.place(value) for name, value in variables.items()}
@@ -96,8 +96,8 @@ def end_uid(python: str, harness: Path, uid: int, reaper_uid: int) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SandboxError(f"the processes of uid {uid} cannot be ended: {error}") from error
     if done.returncode != 0:
-        said = done.stderr.strip().rpartition("\n")[2]
-        raise SandboxError(f"processes of uid {uid} do not end {said}".strip())
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise SandboxError(f"processes of uid {uid} do not end {reason}".strip())
 
 
 def end_below(pid: int) -> None:
@@ -118,10 +118,10 @@ def is_known_user(uid: int) -> bool:
 
 
 def around(binds: Sequence[str], masks: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What to let be read, and what to let be listed, so that all of `binds` is readable but what lies in `masks`.
+    """What may be read and what may be listed, so that all of `binds` except `masks` is readable.
 
-    A folder on the way to a masked one is named by its other entries, and may be listed with everything in it: the
-    importer lists folders before it opens a file. So the names of masked files can be seen, and nothing else of them.
+    A folder above a masked one is replaced by its other entries. It may be listed with everything in it, because the
+    importer lists folders before it opens a file. So programs can see the names of masked files, but not read them.
     """
     readable: list[str] = []
     listable: list[str] = []
@@ -148,10 +148,10 @@ def parts_of(place: Path, hidden: Sequence[Path]) -> Iterator[str]:
 
 def unreachable(paths: Sequence[str]) -> list[str]:
     """Folders on the way to `paths` that a uid without rights of its own cannot pass."""
-    found: list[str] = []
+    folders: list[str] = []
     for path in paths:
         place = Path(os.path.realpath(path))
         for folder in (*reversed(place.parents), place):
-            if folder.is_dir() and not folder.stat().st_mode & 0o001 and str(folder) not in found:
-                found.append(str(folder))
-    return found
+            if folder.is_dir() and not folder.stat().st_mode & 0o001 and str(folder) not in folders:
+                folders.append(str(folder))
+    return folders

@@ -1,6 +1,6 @@
-"""Opening a sandbox: look at the host, make the sandbox, prove its isolation by hostile programs.
+"""Opens a sandbox: probes the host, makes the sandbox, and proves its isolation with hostile programs.
 
-`open_sandbox` is the way to get a `Sandbox` that may run programs of strangers. It takes about a second.
+`open_sandbox` is the way to get a `Sandbox` that may run untrusted programs. It takes about a second.
 """
 
 from __future__ import annotations

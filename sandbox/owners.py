@@ -1,9 +1,9 @@
-"""Who owns what on this host: directories, uids and cgroups of sandboxes, and how those of killed owners are removed.
+"""Which process owns which directories, uids and cgroups on this host, and how those of killed owners are removed.
 
 - A sandbox belongs to one process. Its directory is named by pid, start time and a number, so that a dead owner is not
-  mistaken for a living one; its cgroups carry the same name.
+  mistaken for a live one. Its cgroups have the same name.
 - A pair of uids belongs to the sandbox that holds the lock of its file.
-- `sweep` removes what killed owners have left. Any process of the same uid may call it.
+- `sweep` removes what killed owners left. Any process of the same uid may call it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def state_directory() -> Path:
     place.mkdir(mode=0o711, exist_ok=True)
     about = place.lstat()
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
-        raise SandboxError(f"{place} belongs to another user; remove it")
+        raise SandboxError(f"{place} belongs to another user: remove it")
     return place
 
 

@@ -1,7 +1,7 @@
-"""What programs can import here beside their language's standard library, and whether a module is missing here.
+"""What programs can import on this host beside their language's standard library, and whether a module is missing.
 
-Read from the folders that every jail sees: the same ones that a program's imports look through. A name is missing only
-if neither the standard library nor any of them has it.
+Both are read from the folders that every jail sees and that a program's imports search. A module is missing only if
+neither the standard library nor any of these folders has it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ NODE_MODULES = Path(EXTRAS, "node_modules")
 def packages(language: str) -> tuple[tuple[str, str], ...]:
     """Name and version of each package that programs of the language can import, sorted; those that are listed."""
     if language == "python":
-        found = {
+        versions = {
             str(distribution.metadata["Name"]): distribution.version
             for distribution in importlib.metadata.distributions(path=[*reversed(python_packages())])
             if distribution.metadata["Name"]
         }
-        return tuple(sorted(found.items(), key=lambda pair: pair[0].lower()))
+        return tuple(sorted(versions.items(), key=lambda pair: pair[0].lower()))
     if language in ("javascript", "typescript"):
         return node_packages()
     return ()
@@ -36,11 +36,11 @@ def packages(language: str) -> tuple[tuple[str, str], ...]:
 
 @cache
 def node_packages() -> tuple[tuple[str, str], ...]:
-    found = []
+    entries = []
     for file in sorted(NODE_MODULES.glob("*/package.json")):
         about = json.loads(file.read_text("utf-8"))
-        found.append((str(about["name"]), str(about["version"])))
-    return tuple(found)
+        entries.append((str(about["name"]), str(about["version"])))
+    return tuple(entries)
 
 
 @lru_cache(maxsize=1024)

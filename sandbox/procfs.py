@@ -1,4 +1,4 @@
-"""What the kernel says of a process under /proc: start, memory, threads, and how long they waited for a CPU."""
+"""What /proc says about a process: start time, memory, threads, and how long they waited for a CPU."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def waited_s(task: int) -> float:
         return 0.0
 
 
-def stands_back(task: int, cpus: set[int], nice: int) -> bool:
-    """Whether a thread has asked to wait: it keeps to fewer CPUs than it was given, or lets others go first."""
+def waits_by_choice(task: int, cpus: set[int], nice: int) -> bool:
+    """Whether a thread waits by choice: it uses fewer CPUs than it was given, or has a low scheduling priority."""
     try:
         with open(f"/proc/{task}/autogroup", encoding="ascii") as file:
             group_nice = int(file.read().rpartition(" ")[2])

@@ -1,8 +1,8 @@
-"""Counting a jail's processes through /proc, where no cgroup may be made (every level below `strong`).
+"""Measures a jail's processes through /proc, where no cgroup may be made (every level below `strong`).
 
-Coarser than a cgroup in every respect: CPU time in clock ticks; memory as a sum of resident sizes, sampled by the
-process that holds the clock; processes that start and end between two samples are seen only in their parent's totals.
-It decides the same verdicts, later.
+It is coarser than a cgroup: CPU time in clock ticks; memory as a sum of resident sizes, sampled by the process that
+holds the clock; a process that starts and ends between two samples is counted only in its parent's totals. The verdicts
+are the same, but later.
 """
 
 from __future__ import annotations

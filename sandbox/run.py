@@ -1,13 +1,13 @@
-"""The life of one run as the host sees it: start a job, drain its output, hold the clock, classify its exit.
+"""One run as the host sees it: start a job, drain its output, hold the clock, classify its exit.
 
 - Who may block: nobody. The host never waits for end-of-file (an orphan may hold a pipe open), and never without a
-  deadline: `pump` waits for one tick at most. A run past its budget is killed, then its jail destroyed; if it does not
-  end even then, that is a SandboxError.
-- The order of causes when a run has ended: memory, output, time, security, then how the process itself ended. SIGKILL
-  means memory or time only where the kernel's counter or our own kill says so.
-- A run that was killed for wall time, and waited for a CPU for much of it because of other processes than its own, has
-  no verdict yet: `Starved` is raised, and the judge runs it once more. A run that sleeps, crowds itself out or yields
-  to others waits for nothing that a host could give: it is a `time_limit`.
+  deadline: `pump` waits for one tick at most. A run past its budget is killed, then its jail is destroyed. If it does
+  not end even then, that is a SandboxError.
+- The order of causes after a run: memory, output, time, security, then how the process itself ended. SIGKILL means
+  memory or time only if the kernel's counter or our own kill says so.
+- A run that was killed for wall time, and waited for a CPU for much of it because of processes that are not its own,
+  has no verdict yet: `Starved` is raised, and the judge runs it once more. A run that sleeps, competes with its own
+  processes or yields to others would not be faster on an idle host: it is a `time_limit`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Starter(Protocol):
 
 
 class OutputCapture:
-    """The reading end of a program's output pipe, with a cap on what is kept and a mark when the cap is passed."""
+    """The reading end of a program's output pipe. It keeps up to a cap, and records when the cap is passed."""
 
     def __init__(self, cap_bytes: int) -> None:
         self.reader, self.writer = os.pipe2(os.O_CLOEXEC)
@@ -139,10 +139,10 @@ class JailRun:
         self.grant()
 
     def grant(self, *, wall: bool = True) -> None:
-        """A fresh CPU and wall budget from now on.
+        """Give the run a new CPU and wall budget, from now on.
 
-        Without `wall` the clock goes on: a program's first test has what loading has left, so that a program that loads
-        slowly again and again gains no time.
+        Without `wall` the wall clock is not reset: the first test gets the time that loading has left, so that a
+        program that loads slowly each time gains none.
         """
         now = time.monotonic()
         cpu_ns = self.handle.cpu_ns() + int(self.limits.cpu_s * 1e9)
@@ -195,9 +195,9 @@ class JailRun:
         return TICK_S
 
     def waited_for_others_s(self) -> float:
-        """How long the task that waited longest has waited since halfway, at least, behind tasks of others.
+        """Lower bound of how long the job's longest waiting task has waited behind other processes since halfway.
 
-        A task that waits for a CPU waits for another task on it. What the job itself ran meanwhile does not count.
+        A task that waits for a CPU waits for another task on it. Time that the job's own tasks ran does not count.
         """
         if self.halfway is None:
             return 0.0
@@ -206,7 +206,7 @@ class JailRun:
         return waited - (self.handle.cpu_ns() - cpu_ns) / 1e9
 
     def is_idle(self, now: float, used_ns: int) -> bool:
-        """Whether nothing of the job has run for as long as its limits allow, nor was ready to."""
+        """Whether no task of the job has run, or was ready to run, for as long as its limits allow."""
         if used_ns > self.last_progress[0] + IDLE_NS:
             self.last_progress = used_ns, now
         elif now > self.last_progress[1] + self.limits.idle_s:
@@ -322,12 +322,12 @@ def classify_exit(run: JailRun) -> RunOutcome:
 
 
 def failure(run: JailRun, detail: str) -> RunOutcome:
-    """The verdict on a run that ended by itself and not well: a `runtime_error`, unless its last words say more."""
-    said = bytes(run.stderr.data)
-    if no_memory(said):
+    """The verdict on a run that failed by itself: a `runtime_error`, unless its last lines on stderr say more."""
+    stderr = bytes(run.stderr.data)
+    if no_memory(stderr):
         return RunOutcome(Verdict.MEMORY_LIMIT, f"the program was refused more memory ({detail})")
-    if not_parsed(said):
-        return RunOutcome(Verdict.COMPILE_ERROR, last_line(said).decode("utf-8", "replace")[:200])
+    if not_parsed(stderr):
+        return RunOutcome(Verdict.COMPILE_ERROR, last_line(stderr).decode("utf-8", "replace")[:200])
     return RunOutcome(Verdict.RUNTIME_ERROR, detail)
 
 
@@ -351,12 +351,12 @@ def signal_name(number: int) -> str:
 
 
 def flags(run: JailRun) -> set[str]:
-    """What is worth saying about a run beside its verdict."""
-    found = set()
+    """The flags of a run, beside its verdict."""
+    reported = set()
     if run.counters().fork_failures:
-        found.add("process_limit")
+        reported.add("process_limit")
     if run.job_exit is not None and run.job_exit.orphans:
-        found.add("orphans_killed")
+        reported.add("orphans_killed")
     if run.stderr.overflowed:
-        found.add("stderr_truncated")
-    return found
+        reported.add("stderr_truncated")
+    return reported

@@ -1,4 +1,4 @@
-"""The open sandbox of one process: the place where jails are made, kept warm and thrown away.
+"""The open sandbox of one process: it makes jails, keeps them warm and discards them.
 
 - Who runs where: a sandbox belongs to one process. Open it after a fork, not before (`open_sandbox`).
 - Who cleans up: `close` removes the directory, the uids' lock and the cgroups. What a killed owner leaves, the next
@@ -103,10 +103,10 @@ class Sandbox:
             raise
 
     def _end_stale_processes(self) -> None:
-        """End what a dead owner of our uids has left running, where no namespace has ended it.
+        """End what a dead owner of our uids left running, where no namespace has ended it.
 
-        The lock says that the uids are ours, and the content of its file that an earlier owner used them like us.
-        Any other process under these uids is a stranger's: then the sandbox does not open.
+        The lock says that the uids are ours. The content of its file says that an earlier owner ran programs under
+        them. Otherwise a process under these uids belongs to something else, and the sandbox does not open.
         """
         config = self.jail_config
         if config.no_namespace is None or config.uid is None:
@@ -119,7 +119,9 @@ class Sandbox:
         for uid in (reaper_uid, config.uid, config.uid + 1):
             running = reaper.processes_of(uid)
             if no_namespace.is_known_user(uid) or (running and (not used_before or uid == reaper_uid)):
-                raise IsolationUnavailable(f"uid {uid} is used on this host; programs need one that nobody else uses")
+                raise IsolationUnavailable(
+                    f"uid {uid} is used on this host, and programs need a uid of their own: end its processes"
+                )
             if running:
                 no_namespace.end_uid(config.python, config.harness, uid, reaper_uid)
         os.pwrite(self.lock, UIDS_USED, 0)
@@ -144,7 +146,7 @@ class Sandbox:
         """Without namespaces two jobs of one uid could reach each other, and the sweep of one would end the other."""
         uid = self.jail_config.uid_of(job.jail_kind)
         if uid is not None and any(self.jail_config.uid_of(jail.jail_kind) == uid for jail in self.occupied):
-            raise SandboxError(f"at level {self.level!r} no two programs run at once in one sandbox")
+            raise SandboxError(f"at level {self.level!r} a sandbox runs one program at a time, and one is running")
 
     def _make_jail(self, jail_kind: JailKind) -> Jail:
         self.num_made += 1
@@ -152,7 +154,7 @@ class Sandbox:
         return Jail(self.jail_config, self.num_made, jail_kind)
 
     def _take_back(self, jail: Jail) -> None:
-        """Take a jail back after a job. It stays warm, unless it is worn out or not as it was before the job."""
+        """Take a jail back after a job. It is kept warm unless it is worn out or changed by the job."""
         if jail in self.occupied:
             self.occupied.remove(jail)
         if jail.reusable and jail.num_jobs < MAX_JOBS_PER_JAIL:
@@ -163,7 +165,7 @@ class Sandbox:
         jail.close()
 
     def discard(self) -> None:
-        """Throw away the idle jails; the next jobs get new ones."""
+        """Close the idle jails; the next jobs get new ones."""
         for jails in self.idle.values():
             while jails:
                 jail = jails.pop()
@@ -171,7 +173,7 @@ class Sandbox:
                 self._take_back(jail)
 
     def collect(self, max_left: int) -> None:
-        """Reap the jails that have dismantled themselves; wait until at most `max_left` are still at it."""
+        """Reap the jails whose teardown has finished, and wait until at most `max_left` teardowns are running."""
         deadline = time.monotonic() + TEARDOWN_S
         while True:
             self.teardowns[:] = [process for process in self.teardowns if process.poll() is None]
@@ -184,7 +186,7 @@ class Sandbox:
             time.sleep(0.001)
 
     def cached(self, kind: type[CacheType]) -> CacheType:
-        """The one `kind()` of this sandbox: made when first asked for, closed with the sandbox."""
+        """The sandbox's one instance of `kind`, made on first use and closed with the sandbox."""
         cache = self._caches.get(kind)
         if cache is None:
             cache = self._caches[kind] = kind()
@@ -192,7 +194,7 @@ class Sandbox:
 
     @contextmanager
     def last_attempt(self) -> Iterator[None]:
-        """A second attempt at what got no CPU: its result counts, whatever it is."""
+        """Context of the second attempt after `Starved`: its result counts, whatever it is."""
         self.is_last_attempt = True
         try:
             yield
@@ -202,7 +204,9 @@ class Sandbox:
     def require_pytest(self) -> None:
         """Raises UnsupportedLanguage where test files cannot be run."""
         if not (self.jail_config.harness / PYTEST_FOLDER / "pytest").is_dir():
-            raise UnsupportedLanguage("the kinds pytest and unittest need the package pytest beside the executor")
+            raise UnsupportedLanguage(
+                "tests of kind pytest and unittest need the package pytest in the executor's environment: install it"
+            )
 
     def languages(self) -> list[Language]:
         """The languages whose toolchain is installed on this host."""
@@ -214,7 +218,7 @@ class Sandbox:
             raise UnsupportedLanguage(f"the toolchain of {language} is not installed on this host")
 
     def close(self) -> None:
-        """Give everything back. Every job must be closed before. In a forked child this does nothing."""
+        """Release everything. Every job must be closed before. In a forked child this does nothing."""
         if self.closed or os.getpid() != self.pid:
             return
         self.closed = True

@@ -1,9 +1,9 @@
 """The system calls that no jailed program needs: one table, compiled to a BPF program by libseccomp.
 
-Default allow: this filter narrows the kernel surface that namespaces, the uid and rlimits leave open, above all what
-crosses namespace borders (vsock, io_uring, keyrings) or reaches the jail's own first process under a shared uid.
-`mount` and `umount2` stay out of the table because PID 1 of the jail mounts its own /proc and /tmp under the same
-filter; the program it forks has no capability and may not unshare, so they fail there for want of privilege.
+The default is to allow. The filter narrows the kernel surface that namespaces, the uid and rlimits leave open, above
+all what crosses namespace borders (vsock, io_uring, keyrings) or reaches the jail's first process under a shared uid.
+`mount` and `umount2` are not in the table because PID 1 of the jail mounts its own /proc and /tmp under the same
+filter. The program that it forks has no capability and may not unshare, so there they fail without privilege.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ NAMESPACE_FLAGS = (
     0x40000000,  # CLONE_NEWNET
 )
 # Calls about a process that would reach the jail's first process where it shares the programs' uid. It is number 1 of a
-# jail with a pid namespace; without one they are allowed for the caller itself (pid argument 0) and for nobody else.
+# jail with a pid namespace; without one they are allowed only for the caller itself (pid argument 0).
 OTHER_PROCESSES = {
     "prlimit64": 0,
     "sched_setparam": 0,
@@ -124,7 +124,7 @@ OTHER_PROCESSES = {
 # Whose: for a user, or a group of processes, these would reach the jail's first process where it shares the uid.
 ONE_PROCESS_ONLY = {"setpriority": 0, "ioprio_set": 1}  # PRIO_PROCESS, IOPRIO_WHO_PROCESS
 # Mono sets the priority of its threads by their ids, and a refusal makes it print a warning to the program's output.
-# Told that it is done, it prints nothing; nothing is done.
+# The filter answers that it was done, so Mono prints nothing; nothing is done.
 FEIGNED = {"sched_setscheduler": 0}
 FIRST_PROCESS = 1
 O_TMPFILE = 0o20000000
@@ -137,12 +137,12 @@ SOCK_TYPE_MASK, SOCK_DGRAM, SOCK_RAW = 0xF, 2, 3
 LOW_32 = 0xFFFFFFFF
 
 
-def build_filter(*, lonely: bool = False, counted: bool = True) -> bytes:
+def build_filter(*, pairs_only: bool = False, counted: bool = True) -> bytes:
     """The BPF program, ready for the kernel. Raises IsolationUnavailable where libseccomp is not installed.
 
-    `lonely`: no sockets but connected pairs. Without a network namespace and a root of one's own, a Unix socket could
-    reach whoever listens on the host, and a datagram pair can be sent elsewhere.
-    Not `counted`: no files in memory, which nobody but a cgroup would see.
+    `pairs_only`: only connected socket pairs. Without a network namespace and a root folder of its own, a Unix socket
+    could reach any server on the host, and a datagram pair can be sent elsewhere.
+    Not `counted`: no files in memory, because only a cgroup counts them.
     """
     try:
         import pyseccomp as s
@@ -173,7 +173,7 @@ def build_filter(*, lonely: bool = False, counted: bool = True) -> bytes:
     for name in ("sync", "syncfs"):  # of the whole machine's disks; nothing that a program writes lies on one
         filters.add_rule(s.ERRNO(0), name)
     filters.add_rule(s.ERRNO(errno.EAFNOSUPPORT), "socketpair", s.Arg(0, s.NE, AF_UNIX))
-    if lonely:
+    if pairs_only:
         filters.add_rule(s.ERRNO(errno.EAFNOSUPPORT), "socket")
         for kind in (SOCK_DGRAM, SOCK_RAW):
             deny(s, filters, "socketpair", s.Arg(1, s.MASKED_EQ, SOCK_TYPE_MASK, kind))
@@ -182,7 +182,7 @@ def build_filter(*, lonely: bool = False, counted: bool = True) -> bytes:
     for request in (TIOCSTI, TIOCLINUX):
         deny(s, filters, "ioctl", s.Arg(1, s.MASKED_EQ, LOW_32, request))
     for name, position in OTHER_PROCESSES.items():
-        others = s.Arg(position, s.NE, 0) if lonely else s.Arg(position, s.MASKED_EQ, LOW_32, FIRST_PROCESS)
+        others = s.Arg(position, s.NE, 0) if pairs_only else s.Arg(position, s.MASKED_EQ, LOW_32, FIRST_PROCESS)
         deny(s, filters, name, others)
     for name, process in ONE_PROCESS_ONLY.items():
         deny(s, filters, name, s.Arg(0, s.NE, process))
@@ -195,6 +195,6 @@ def build_filter(*, lonely: bool = False, counted: bool = True) -> bytes:
 
 
 def deny(s: object, filters: object, name: str, *args: object) -> None:
-    """Add one EPERM rule, unless this libseccomp has never heard of the call."""
+    """Add one EPERM rule, unless this libseccomp does not know the call."""
     if s.resolve_syscall(s.Arch.NATIVE, name) >= 0:  # type: ignore[attr-defined]
         filters.add_rule(s.ERRNO(errno.EPERM), name, *args)  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""The self-test of a sandbox: hostile programs through the real path, before any other program runs.
+"""The self-test of a sandbox: hostile programs take the real path before any other program runs.
 
-Each trial is a program, what must become of it, and the levels that promise it. A promise that does not hold raises
-IsolationUnavailable, which names it. All trials take about a second.
+A trial has a program, its expected report, and the levels that promise it. If a promise does not hold, the test raises
+IsolationUnavailable and names it. All trials take about a second.
 """
 
 from __future__ import annotations
@@ -240,5 +240,7 @@ def prove(sandbox: Sandbox) -> None:
                 continue
             report = judge(Program("python", trial.source), trial.suite, trial.limits, Stop(), sandbox)
             if not trial.holds(report):
-                said = "; ".join(f"{test.verdict}: {test.stdout or test.detail}" for test in report.tests)
-                raise IsolationUnavailable(f"isolation of {trial.promise} does not hold here: {said} {report.flags}")
+                outcomes = "; ".join(f"{test.verdict}: {test.stdout or test.detail}" for test in report.tests)
+                raise IsolationUnavailable(
+                    f"isolation of {trial.promise} does not hold here: {outcomes} {report.flags}"
+                )

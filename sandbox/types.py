@@ -76,7 +76,7 @@ class CheckSuite:
 
 @dataclass(frozen=True, slots=True)
 class ModuleSuite:
-    """A test file that imports or simply uses the program's names; one verdict a test, named as its runner names it.
+    """A test file that imports or just uses the program's names. One verdict per test, under its runner's name for it.
 
     `files` (name, content) lie in the working folder of the tests. `entry_point`, if given, must be there.
     """
@@ -215,7 +215,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What may be asked beside a verdict. Part of a result's identity; the defaults ask for nothing."""
+    """Requests beside a verdict. They are part of a result's identity; the defaults request nothing."""
 
     fresh_interpreter: bool = False  # a new Python process is started (execve) instead of forked from a warm one
     grading: Grading = "split"  # `together`: program and tests in one process, forgeable. `auto`: where it is needed

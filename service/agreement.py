@@ -1,4 +1,4 @@
-"""What the completions of one group say about each other: two rewards without a model or a reference solution.
+"""Two rewards from comparing the completions of one group, without a model or a reference solution.
 
 - `consensus` compares texts: the completion most like the others (the medoid) scores highest.
 - `agreement` compares behaviour: CodeT's dual execution agreement (Chen et al. 2022, arXiv 2207.10397). Programs that

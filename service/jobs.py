@@ -1,6 +1,6 @@
 """What travels through the queue: one job per group to score or program to execute, and one reply per job.
 
-- A job's id is the hash of its content, so identical jobs in flight are one job, whoever sends them.
+- A job's id is the hash of its content, so identical jobs in flight are one job, for all clients.
 - Frames are msgpack (msgspec). They are decoded into these types only, so a frame cannot carry code.
 """
 

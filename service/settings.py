@@ -218,7 +218,7 @@ class Settings(BaseModel):
     isolation_accept: Literal["strong", "userns", "landlock", "none"] = setting(
         "strong",
         "lowest isolation level that executors accept: strong, userns, landlock or none (docs/sandbox.md). Executors "
-        "that have less refuse to start; none is for loopback only",
+        "with less do not start; none is for loopback only",
         group="executing",
         metavar="LEVEL",
     )

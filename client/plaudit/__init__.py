@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from plaudit import errors, integrations, schemas
     from plaudit.async_client import AsyncClient
     from plaudit.calls import BestOfN, StreamedItem
-    from plaudit.client import Client, best_of_n
+    from plaudit.client import Client
     from plaudit.errors import (
         InfraError,
         Invalid,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         ScoreItem,
         ScoreRequest,
     )
+    from plaudit.single_call import best_of_n
 
 __version__ = "0.1.0"
 __all__ = [
@@ -97,7 +98,7 @@ _PLACES = {
     "Client": "client",
     "StreamedItem": "calls",
     "Verdict": "grading",
-    "best_of_n": "client",
+    "best_of_n": "single_call",
 }
 
 

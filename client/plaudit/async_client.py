@@ -104,7 +104,7 @@ class AsyncClient:
     async def score(self, items: Items[ScoreItem] | ScoreRequest, /, **options: Unpack[ScoreOptions]) -> ScoreAnswer:
         """Score completions with a reward model: `POST /score`.
 
-        Args, Returns and Raises as in `Client.score`.
+        Args, Returns, Raises and Example as in `Client.score`.
         """
         return await self.run(self.calls.score(items, **options))
 
@@ -113,7 +113,7 @@ class AsyncClient:
     ) -> ExecuteAnswer:
         """Run programs against tests in the sandbox: `POST /execute`.
 
-        Args, Returns and Raises as in `Client.execute`.
+        Args, Returns, Raises and Example as in `Client.execute`.
         """
         return await self.run(self.calls.execute(items, **options))
 
@@ -122,14 +122,14 @@ class AsyncClient:
     ) -> RewardAnswer:
         """Rewards of completions, by tests and by a model: `POST /reward`.
 
-        Args, Returns and Raises as in `Client.reward`.
+        Args, Returns, Raises and Example as in `Client.reward`.
         """
         return await self.run(self.calls.reward(items, **options))
 
     async def rank(self, items: Items[RewardItem] | RankRequest, /, **options: Unpack[RankOptions]) -> RankAnswer:
         """Order completions by reward, best first: `POST /rank`.
 
-        Args, Returns and Raises as in `Client.rank`.
+        Args, Returns, Raises and Example as in `Client.rank`.
         """
         return await self.run(self.calls.rank(items, **options))
 
@@ -142,12 +142,15 @@ class AsyncClient:
     ) -> BestOfN:
         """The best of several completions of one prompt.
 
-        Args, Returns and Raises as in `Client.best_of_n`.
+        Args, Returns, Raises and Example as in `Client.best_of_n`.
         """
         return await self.run(self.calls.best_of_n(prompt, completions, tests, **options))
 
     async def stream(self, request: Request, /, *, timeout_s: float = 3600.0) -> AsyncIterator[StreamedItem]:
-        """The items of a request as they finish, in that order. Closing it early (`aclosing`) cancels the rest."""
+        """The items of a request as they finish, in that order. Closing it early (`aclosing`) cancels the rest.
+
+        Args, Returns, Raises and Example as in `Client.stream`.
+        """
         until = time.monotonic() + timeout_s
         accepted = await self.submit(request)
         update = JobUpdate([], None, done=False)
@@ -161,31 +164,52 @@ class AsyncClient:
                 await self.cancel(accepted.job_id)
 
     async def submit(self, request: Request, /) -> JobAccepted:
-        """Send a whole request now and fetch its answer later, with `job` or `wait` (`Prefer: respond-async`)."""
+        """Send a whole request now and fetch its answer later, with `job` or `wait` (`Prefer: respond-async`).
+
+        Args, Returns, Raises and Example as in `Client.submit`.
+        """
         return await self.run(self.calls.submit(request))
 
     async def job(self, job_id: str, /, *, wait_s: float = 0.0, cursor: str | None = None) -> JobStatus:
-        """What is new of a job since `cursor`, waiting at most `wait_s` seconds for something to be."""
+        """A job's state, and its items that finished since `cursor`.
+
+        Args, Returns, Raises and Example as in `Client.job`.
+        """
         return await self.run(self.calls.job(job_id, wait_s=wait_s, cursor=cursor))
 
     async def wait(self, job_id: str, /, *, timeout_s: float = 3600.0) -> JobStatus:
-        """A job's last status, with its answer. Raises Unreachable if it still runs after `timeout_s` seconds."""
+        """Wait for a job to end.
+
+        Args, Returns, Raises and Example as in `Client.wait`.
+        """
         return await self.run(self.calls.wait(job_id, timeout_s=timeout_s))
 
     async def cancel(self, job_id: str, /) -> None:
-        """Stop a job; what is done of it stays done."""
+        """Stop a job. Items that have finished keep their results.
+
+        Args, Returns, Raises and Example as in `Client.cancel`.
+        """
         await self.run(self.calls.cancel(job_id))
 
     async def put_testset(self, tests: InlineTests, /) -> TestsetAnswer:
-        """Store a test suite; the answer's digest names it in `{"kind": "ref", "sha256": …}`."""
+        """Store a test suite, so that later requests can name it by its digest.
+
+        Args, Returns, Raises and Example as in `Client.put_testset`.
+        """
         return await self.run(self.calls.put_testset(tests))
 
     async def replay(self, request_id: str, /) -> ReplayAnswer:
-        """What it takes to reproduce a request's verdicts: `GET /requests/{id}/replay`. Raises RequestUnknown."""
+        """The items and verdicts of an earlier request, to judge it again: `GET /requests/{id}/replay`.
+
+        Args, Returns, Raises and Example as in `Client.replay`.
+        """
         return await self.run(self.calls.replay(request_id))
 
     async def models(self) -> ModelsAnswer:
-        """What is served: `GET /models`."""
+        """The served models: `GET /models`.
+
+        Args, Returns, Raises and Example as in `Client.models`.
+        """
         return await self.run(self.calls.models())
 
     async def activate(
@@ -193,24 +217,36 @@ class AsyncClient:
     ) -> ActivateAnswer:
         """Swap a served model's revision (admin key).
 
-        Args, Returns and Raises as in `Client.activate`.
+        Args, Returns, Raises and Example as in `Client.activate`.
         """
         return await self.run(self.calls.activate(model, revision, path=path, timeout_s=timeout_s))
 
     async def languages(self) -> LanguagesAnswer:
-        """What the executors run, with versions: `GET /languages`."""
+        """The languages that the executors run: `GET /languages`.
+
+        Args, Returns, Raises and Example as in `Client.languages`.
+        """
         return await self.run(self.calls.languages())
 
     async def info(self) -> InfoAnswer:
-        """Versions, limits, isolation level, models, queues: `GET /info`."""
+        """The deployment: versions, limits, isolation level, models, languages, queues: `GET /info`.
+
+        Args, Returns, Raises and Example as in `Client.info`.
+        """
         return await self.run(self.calls.info())
 
     async def health(self) -> Health:
-        """Whether the API's process answers: `GET /health`."""
+        """Whether the API's process answers: `GET /health`.
+
+        Args, Returns, Raises and Example as in `Client.health`.
+        """
         return await self.run(self.calls.health())
 
     async def ready(self) -> Readiness:
-        """Whether a scorer and an executor answer: `GET /ready`. "Not yet" is an answer, with its reasons."""
+        """Whether the deployment can work: `GET /ready`.
+
+        Args, Returns, Raises and Example as in `Client.ready`.
+        """
         return await self.run(self.calls.ready())
 
     async def close(self) -> None:

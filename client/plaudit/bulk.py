@@ -41,21 +41,21 @@ class InputLine:
 
 @dataclass(slots=True)
 class Tally:
-    """How far the run is. `failed`: items lost to server errors; `refused`: items that were rejected as invalid."""
+    """How far the run is. `failed`: items lost to server errors; `rejected`: items that were rejected as invalid."""
 
     total_bytes: int | None = None
     read_bytes: int = 0
     items: int = 0
     completions: int = 0
     failed: int = 0
-    refused: int = 0
+    rejected: int = 0
     began: float = field(default_factory=time.monotonic)
 
     @property
     def exit_code(self) -> int:
         if self.failed:
             return EXIT_FAILED
-        return EXIT_USAGE if self.refused else EXIT_OK
+        return EXIT_USAGE if self.rejected else EXIT_OK
 
 
 async def run(
@@ -142,7 +142,7 @@ async def _answers(call: SendItems, lines: list[InputLine], tally: Tally) -> lis
             tally.failed += not SERVER_FAULTS.isdisjoint(statuses)
             answers.append(outcome.model_dump_json())
             continue
-        tally.refused += 1
+        tally.rejected += 1
         error = {"code": outcome.code, "detail": outcome.detail, "retryable": outcome.retryable}
         name = line.item.id if line.item else None
         answers.append(json.dumps({"id": name, "line": line.number, "error": error}))
@@ -204,6 +204,6 @@ class ProgressBar:
                 parts.append(f"{elapsed / share - elapsed:.0f} s left")
         if tally.failed:
             parts.append(f"{tally.failed} failed")
-        if tally.refused:
-            parts.append(f"{tally.refused} refused")
+        if tally.rejected:
+            parts.append(f"{tally.rejected} rejected")
         return "  ".join(parts)

@@ -217,7 +217,7 @@ class Calls:
         return self._call("POST", paths[type(request)], JobAccepted, body, headers)
 
     def job(self, job_id: str, /, *, wait_s: float = 0.0, cursor: str | None = None) -> CallSteps[JobStatus]:
-        """What is new of a job since `cursor`, waiting at most `wait_s` for something to be."""
+        """A job's state, and its items that finished since `cursor`; waits at most `wait_s` for news."""
         query = httpx.QueryParams({"wait_ms": int(wait_s * 1000), **({"cursor": cursor} if cursor else {})})
         return self._call("GET", f"/jobs/{job_id}?{query}", JobStatus)
 
@@ -250,7 +250,7 @@ class Calls:
         return JobUpdate(items, status.cursor, status.state == "done")
 
     def cancel(self, job_id: str, /) -> CallSteps[None]:
-        """Stop a job; what is done of it stays done."""
+        """Stop a job. Items that have finished keep their results."""
         yield from send_with_retries("DELETE", f"/jobs/{job_id}", {}, None, self.policy)
 
     def activate(

@@ -40,7 +40,7 @@ CLIENT_FLAGS: dict[str, dict[str, Any]] = {
     "on_overflow": {
         "choices": ["error", "truncate_left"],
         "default": "error",
-        "help": "what is too long is refused, or loses its beginning (default: %(default)s)",
+        "help": "reject a text that is too long, or cut its beginning (default: %(default)s)",
     },
     "calibrated": {"action": "store_true", "help": "add pass_probability, where the checkpoint has a calibration"},
     "spec": {"metavar": "FILE", "help": "JSON of the reward's terms; default: tests first, then the model"},
@@ -91,7 +91,7 @@ def run(argv: Sequence[str] | None, add_server_commands: AddCommands | None = No
     except KeyboardInterrupt:
         print("plaudit: interrupted", file=sys.stderr)
         return EXIT_FAILED
-    except BrokenPipeError:  # nobody reads our output any more
+    except BrokenPipeError:  # the reader of standard output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
 

@@ -1,8 +1,8 @@
-"""`Client`, which blocks, and `best_of_n`, which opens one for a single call.
+"""`Client`: every call of the API, blocking.
 
 - What a call does is decided once, without I/O, in `plaudit.calls` and `plaudit.retries`; `run` carries it out.
 - One deadline bounds all attempts of a call.
-- The server's errors are raised as the classes that they were there (`plaudit.errors`).
+- A server error is raised here as the same class (`plaudit.errors`); no answer at all as `Unreachable`.
 - Needs httpx and pydantic, nothing else.
 """
 
@@ -65,48 +65,10 @@ def http_options(url: str, api_key: str | None, max_connections: int) -> dict[st
     return {"base_url": url, "headers": headers, "limits": limits}
 
 
-def best_of_n(
-    url: str,
-    prompt: str | Sequence[Message | Mapping[str, Any]],
-    completions: Sequence[str],
-    tests: BaseModel | Mapping[str, Any] | None = None,
-    *,
-    api_key: str | None = None,
-    timeout_s: float = 120.0,
-    **options: Unpack[BestOptions],
-) -> BestOfN:
-    """The best of several completions of one prompt, by the service at `url`. For many calls share a `Client`.
-
-    Args:
-        url: Where the service listens, such as "http://127.0.0.1:8000".
-        prompt: Text, or chat messages.
-        completions: What to choose from.
-        tests: Tests of the contract. With them the pass rate decides and the model breaks ties; without them the
-            model decides alone.
-        api_key: Key of the service, where it asks for one.
-        timeout_s: How long the call may take over all its attempts, in seconds.
-        **options: `BestOptions`: language, extract, limits, stop, spec, early_stop, …
-
-    Returns:
-        The winner with its index, the whole ranking, and the term that decided.
-
-    Raises:
-        InfraError: No completion got a reward, so that any choice would be a guess.
-        Invalid: A value that the contract does not allow.
-        Unreachable: No answer arrived in time.
-        TypeError: An option that does not exist.
-
-    Example:
-        >>> import plaudit
-        >>> tests = {"kind": "assert", "asserts": ["assert add(1, 2) == 3"]}
-        >>> plaudit.best_of_n("http://127.0.0.1:8000", "Add a and b.", completions, tests).completion
-    """
-    with Client(url, api_key, timeout_s=timeout_s) as client:
-        return client.best_of_n(prompt, completions, tests, **options)
-
-
 class Client:
     """A blocking client with pooled connections, safe to share between threads. A context manager.
+
+    Every call raises the class that the server's answer names, or Unreachable if no answer arrived in time.
 
     Args:
         url: Where the service listens.
@@ -234,6 +196,10 @@ class Client:
             Invalid: An item or an option has a value that the contract does not allow.
             Unreachable: No answer arrived in time.
             PlauditError: The class that the server's answer names.
+
+        Example:
+            >>> answer = client.rank([{"prompt": "Add.", "completions": completions, "tests": tests}])
+            >>> answer.results[0].order
         """
         return self.run(self.calls.rank(items, **options))
 
@@ -269,7 +235,23 @@ class Client:
         return self.run(self.calls.best_of_n(prompt, completions, tests, **options))
 
     def stream(self, request: Request, /, *, timeout_s: float = 3600.0) -> Iterator[StreamedItem]:
-        """The items of a request as they finish, in that order. Leaving the loop early cancels the rest."""
+        """The items of a request as they finish, in that order. Leaving the loop early cancels the rest.
+
+        Args:
+            request: A whole request: `ScoreRequest`, `ExecuteRequest`, `RewardRequest` or `RankRequest`.
+            timeout_s: How long all items may take together, in seconds.
+
+        Returns:
+            An iterator of items, each with its index in the request.
+
+        Raises:
+            Unreachable: Items are missing after `timeout_s`.
+            PlauditError: The error that ended the request.
+
+        Example:
+            >>> for item in client.stream(request):
+            ...     print(item.index, item.result)
+        """
         until = time.monotonic() + timeout_s
         accepted = self.submit(request)
         update = JobUpdate([], None, done=False)
@@ -282,31 +264,124 @@ class Client:
                 self.cancel(accepted.job_id)
 
     def submit(self, request: Request, /) -> JobAccepted:
-        """Send a whole request now and fetch its answer later, with `job` or `wait` (`Prefer: respond-async`)."""
+        """Send a whole request now and fetch its answer later, with `job` or `wait` (`Prefer: respond-async`).
+
+        Args:
+            request: A whole request, as for `stream`.
+
+        Returns:
+            The job's id, and how long its answer is kept.
+
+        Raises:
+            PlauditError: The class that the server's answer names, or Unreachable.
+
+        Example:
+            >>> accepted = client.submit(request)
+            >>> client.wait(accepted.job_id).answer
+        """
         return self.run(self.calls.submit(request))
 
     def job(self, job_id: str, /, *, wait_s: float = 0.0, cursor: str | None = None) -> JobStatus:
-        """What is new of a job since `cursor`, waiting at most `wait_s` seconds for something to be."""
+        """A job's state, and its items that finished since `cursor`.
+
+        Args:
+            job_id: Id of a job that `submit` returned.
+            wait_s: How long to wait for news, in seconds.
+            cursor: The `cursor` of an earlier answer. None: all items.
+
+        Returns:
+            The state, the new items, and once the job is done its whole answer.
+
+        Raises:
+            NotFound: No job of this caller has that id, or its answer has expired.
+
+        Example:
+            >>> status = client.job(accepted.job_id, wait_s=20)
+            >>> status.state, len(status.items)
+        """
         return self.run(self.calls.job(job_id, wait_s=wait_s, cursor=cursor))
 
     def wait(self, job_id: str, /, *, timeout_s: float = 3600.0) -> JobStatus:
-        """A job's last status, with its answer. Raises Unreachable if it still runs after `timeout_s` seconds."""
+        """Wait for a job to end.
+
+        Args:
+            job_id: Id of a job that `submit` returned.
+            timeout_s: How long to wait, in seconds.
+
+        Returns:
+            Its last status, with the answer.
+
+        Raises:
+            Unreachable: It still runs after `timeout_s`.
+            NotFound: No job of this caller has that id, or its answer has expired.
+
+        Example:
+            >>> client.wait(client.submit(request).job_id).state
+        """
         return self.run(self.calls.wait(job_id, timeout_s=timeout_s))
 
     def cancel(self, job_id: str, /) -> None:
-        """Stop a job; what is done of it stays done."""
+        """Stop a job. Items that have finished keep their results.
+
+        Args:
+            job_id: Id of a job that `submit` returned.
+
+        Raises:
+            NotFound: No job of this caller has that id, or its answer has expired.
+
+        Example:
+            >>> client.cancel(accepted.job_id)
+        """
         self.run(self.calls.cancel(job_id))
 
     def put_testset(self, tests: InlineTests, /) -> TestsetAnswer:
-        """Store a test suite; the answer's digest names it in `{"kind": "ref", "sha256": …}`."""
+        """Store a test suite, so that later requests can name it by its digest.
+
+        Args:
+            tests: The suite, as a type of `plaudit.schemas`.
+
+        Returns:
+            The digest, the number of tests, and how long the suite is kept.
+
+        Raises:
+            InvalidTests: No program can be judged by these tests.
+            PlauditError: The class that the server's answer names, or Unreachable.
+
+        Example:
+            >>> stored = client.put_testset(AssertTests(kind="assert", asserts=["assert add(1, 2) == 3"]))
+            >>> tests = {"kind": "ref", "sha256": stored.sha256}
+        """
         return self.run(self.calls.put_testset(tests))
 
     def replay(self, request_id: str, /) -> ReplayAnswer:
-        """What it takes to reproduce a request's verdicts: `GET /requests/{id}/replay`. Raises RequestUnknown."""
+        """The items and verdicts of an earlier request, to judge it again: `GET /requests/{id}/replay`.
+
+        Args:
+            request_id: The `X-Request-Id` of that request's answer.
+
+        Returns:
+            Per item the request, which can be posted again, and the verdicts that were given.
+
+        Raises:
+            RequestUnknown: No replay is kept under this id.
+
+        Example:
+            >>> [verdict.verdict for verdict in client.replay(request_id).items[0].given]
+        """
         return self.run(self.calls.replay(request_id))
 
     def models(self) -> ModelsAnswer:
-        """What is served: `GET /models`."""
+        """The served models: `GET /models`.
+
+        Returns:
+            Per model its revision, limits and measured parity.
+
+        Raises:
+            PlauditError: The class that the server's answer names.
+
+        Example:
+            >>> [model.revision for model in client.models().models]
+        """
         return self.run(self.calls.models())
 
     def activate(
@@ -320,27 +395,73 @@ class Client:
             path: Folder or hub id of a checkpoint, as the scoring workers see it.
             timeout_s: How long the workers may take, in seconds.
 
+        Returns:
+            The revision that scores from now on, and the previous one.
+
         Raises:
             UsageError: Neither a revision nor a path was given.
-            CheckpointRefused: A worker could not load the checkpoint; the one before stays.
+            CheckpointRefused: A worker could not load the checkpoint; the previous one continues to serve.
             RevisionUnknown, ActivationRunning, Forbidden: As the server answers.
+
+        Example:
+            >>> client.activate("default", path="/checkpoints/step-200").revision
         """
         return self.run(self.calls.activate(model, revision, path=path, timeout_s=timeout_s))
 
     def languages(self) -> LanguagesAnswer:
-        """What the executors run, with versions: `GET /languages`."""
+        """The languages that the executors run: `GET /languages`.
+
+        Returns:
+            Per language its version, aliases, kinds of tests and packages.
+
+        Raises:
+            PlauditError: The class that the server's answer names.
+
+        Example:
+            >>> [language.name for language in client.languages().languages]
+        """
         return self.run(self.calls.languages())
 
     def info(self) -> InfoAnswer:
-        """Versions, limits, isolation level, models, queues: `GET /info`."""
+        """The deployment: versions, limits, isolation level, models, languages, queues: `GET /info`.
+
+        Returns:
+            All of these.
+
+        Raises:
+            PlauditError: The class that the server's answer names.
+
+        Example:
+            >>> client.info().isolation
+        """
         return self.run(self.calls.info())
 
     def health(self) -> Health:
-        """Whether the API's process answers: `GET /health`."""
+        """Whether the API's process answers: `GET /health`.
+
+        Returns:
+            Its status, always "ok".
+
+        Raises:
+            Unreachable: It does not answer.
+
+        Example:
+            >>> client.health().status
+        """
         return self.run(self.calls.health())
 
     def ready(self) -> Readiness:
-        """Whether a scorer and an executor answer: `GET /ready`. "Not yet" is an answer, with its reasons."""
+        """Whether the deployment can work: `GET /ready`.
+
+        Returns:
+            `ready`, and the reasons if it is not. "Not ready" is an answer, not an exception.
+
+        Raises:
+            Unreachable: The API does not answer.
+
+        Example:
+            >>> client.ready().reasons
+        """
         return self.run(self.calls.ready())
 
     def close(self) -> None:

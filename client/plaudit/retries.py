@@ -1,4 +1,4 @@
-"""One logical call over its attempts, decided without I/O: what to send, how long to wait, what an outcome means.
+"""The retries of one logical call, without I/O: what to send, how long to wait, what an outcome means.
 
 - Every logical call has one body and one idempotency key over all its attempts, so a retry joins the first attempt's
   work or gets its answer. The time left travels beside the body, as `X-Deadline-Ms`.

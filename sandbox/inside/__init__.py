@@ -1,1 +1,1 @@
-"""What runs inside a jail. Copied there file by file; imported by nothing out here but tests."""
+"""The code that runs inside a jail. It is copied there; on the host only framing and reaper are imported."""

@@ -1,4 +1,4 @@
-"""What stands for an object of the other end, and in which form it has to be put in that object's place."""
+"""Recognises stand-ins for objects of the other end, and converts them to the form that a place needs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def is_stand_in(value: Any) -> bool:
 
 
 def type_name_of(value: Any) -> str:
-    """What the object is that a value stands for; nothing for a value of this end."""
+    """The type name of the object that a value stands for; empty for a value of this end."""
     return type(value).__name__ if is_stand_in(value) else ""
 
 
 def in_form(how: str, value: Any) -> Any:
-    """A stand-in of the tests' object that is met as the object itself would be."""
+    """A stand-in that behaves in its place as the tests' object itself would."""
     if how == "static":
         return staticmethod(value)
     if how == "getter":
@@ -35,7 +35,7 @@ def in_form(how: str, value: Any) -> Any:
 
 
 def bound_form(target: Any, value: Any) -> Any:
-    """What to set on an object of the program where the tests set one of theirs."""
+    """The value to set on an object of the program where the tests set an object of their own."""
     if not isinstance(target, type):
         return value
     return in_form({"function": "method", "PropertyMock": "property"}.get(type_name_of(value), "value"), value)

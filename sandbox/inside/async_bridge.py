@@ -1,8 +1,9 @@
-"""What one end awaits of the other: the work runs in a loop of its owner's, a slice at a time, until it has a value.
+"""Awaiting across the two ends: the work runs in an event loop of its owner, one slice at a time.
 
-The end that awaits asks the owner to begin, and then again and again whether it is done; in each slice the owner's loop
-runs all that has been begun. Between two slices the awaiting end's own loop goes on, so its time-outs fire, `gather`
-overlaps, and a cancelled wait cancels the work. Without a loop here the owner is asked once and runs to the end.
+- The awaiting end asks the owner to begin, and then polls until the work is done.
+- In each slice the owner's loop runs all work that has begun. Between two slices the awaiting end's own loop runs, so
+  its time-outs fire, `gather` overlaps, and a cancelled wait cancels the work.
+- If the awaiting end has no loop, the owner is asked once and runs the work to the end.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def work_of(value: Any, endpoint: Any, message: Any) -> Any:
 
 
 def begin(value: Any, endpoint: Any, message: Any) -> int:
-    """Start the work, as far as it goes without waiting: what was begun before goes on after it, as in one loop."""
+    """Start the work and run it until it waits. Work that began earlier runs after it, as in one loop."""
     number = len(_tasks)
     loop = running() or own_loop()
     waiting = [] if loop.is_running() else list(loop._ready)
@@ -95,7 +96,7 @@ def run_for(task: Any, seconds: float) -> None:
 
 
 def complete(value: Any, endpoint: Any, message: Any) -> Any:
-    """The value, however long it takes, for an end that is in no loop."""
+    """The value, for an end without an event loop. Runs until it is there."""
     if running() is not None:
         raise TypeError("an await without an event loop, while the other end is in one")
     return own_loop().run_until_complete(work_of(value, endpoint, message))
@@ -114,7 +115,7 @@ OPERATIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
 
 
 class Pause:
-    """Lets the loop go on for one round."""
+    """Lets the loop run one iteration."""
 
     def __await__(self) -> Any:
         yield
@@ -125,9 +126,9 @@ async def drive(value: Any, what: str, ask: Any, **fields: Any) -> Any:
         return ask(value, "complete", what=what, **fields)
     ticket, polls = ask(value, "begin", what=what, **fields), 0
     while True:
-        found = ask(value, "poll", ticket=ticket, polls=polls)
-        if type(found) is tuple and len(found) == 1:
-            return found[0]
+        reply = ask(value, "poll", ticket=ticket, polls=polls)
+        if type(reply) is tuple and len(reply) == 1:
+            return reply[0]
         polls += 1
         try:
             await Pause()
@@ -159,10 +160,10 @@ def iterate(ask: Any) -> Any:
 
 def step(ask: Any) -> Any:
     async def method(self: Any) -> Any:
-        found = await drive(self, "anext", ask)
-        if type(found) is not tuple or len(found) != 1:
+        reply = await drive(self, "anext", ask)
+        if type(reply) is not tuple or len(reply) != 1:
             raise StopAsyncIteration
-        return found[0]
+        return reply[0]
 
     return method
 
@@ -184,18 +185,18 @@ def coroutine_methods(ask: Any) -> dict[str, Any]:
             ticket = ask(self, "begin", what="await")
             object.__setattr__(self, TICKET, ticket)
         object.__setattr__(self, POLLS, polls + 1)
-        found = ask(self, "poll", ticket=ticket, polls=polls)
-        if type(found) is tuple and len(found) == 1:
-            raise StopIteration(found[0])
+        reply = ask(self, "poll", ticket=ticket, polls=polls)
+        if type(reply) is tuple and len(reply) == 1:
+            raise StopIteration(reply[0])
         return None
 
     def throw(self: Any, kind: Any, value: Any = None, trace: Any = None) -> Any:
         error = value if isinstance(value, BaseException) else kind() if isinstance(kind, type) else kind
         ticket = known(self, TICKET, None)
         if ticket is not None:
-            found = ask(self, "cancel", ticket=ticket)
-            if type(found) is tuple and len(found) == 1:
-                raise StopIteration(found[0])
+            reply = ask(self, "cancel", ticket=ticket)
+            if type(reply) is tuple and len(reply) == 1:
+                raise StopIteration(reply[0])
         raise error
 
     def close(self: Any) -> None:

@@ -1,11 +1,11 @@
-"""What a program is seen doing beside its work: a look at its text, and the interpreter's own audit events.
+"""Observes what a program does beside its work, from its text and from the interpreter's audit events.
 
-This runs in the process that is watched, so it is an observation and no proof: a program can deny it (patch this
-module, close the pipe) and it can forge it (write a word itself). No verdict depends on it. Words of a fixed vocabulary
-(`judge/audit.py` has their meanings) go down a write-only pipe that never blocks, each once.
-
-Most words are said only when the program's own code does the thing: the library looks at frames and opens files all
-the time. The text is looked at in here because a parser can be crashed by what it reads.
+- This runs in the observed process, so it is a hint and not a proof. A program can suppress it (patch this module,
+  close the pipe) and forge it (write a word itself). No verdict depends on it.
+- Words of a fixed vocabulary (`judge/audit.py` explains them) are written to a pipe that never blocks, each once.
+- Most words are written only if the program's own code does the thing: the library inspects frames and opens files all
+  the time.
+- The text is parsed in the jail because hostile text can crash a parser.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ RUNNERS = frozenset({"pytest", "_pytest", "unittest", "doctest", "nose", "evalpl
 TESTERS_MARKS = frozenset({"PYTEST_CURRENT_TEST", "PYTEST_VERSION", "PYTEST_XDIST_WORKER"})
 REPORTS = ("result", "report", "junit", "verdict", "score", "reward", "coverage", "conftest", "sitecustomize", "pytest")
 GUARDED = ("builtins", "operator", "json", "math", "os", "posix", "time", "random", "re", "functools", "itertools")
-QUIET = frozenset({"sys", "warnings", "decimal", "threading", "turtle", "socket", "resource"})  # set by honest programs
+QUIET = frozenset(
+    {"sys", "warnings", "decimal", "threading", "turtle", "socket", "resource"}
+)  # set by ordinary programs
 SPAWNS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty")
 NETWORK = ("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname")
 LOOKS = (
@@ -66,7 +68,7 @@ _write, _getpid, _getframe, is_same = os.write, os.getpid, sys._getframe, _opera
 
 
 class ProgramAudit:
-    """Watches this process from now on and says what it sees on descriptor `fd`."""
+    """Observes this process from now on, and writes words to descriptor `fd`."""
 
     def __init__(self, fd: int, source: bytes) -> None:
         self.fd = fd
@@ -89,7 +91,7 @@ class ProgramAudit:
                 return  # the program has closed it, or filled it: then this is not to be known
 
     def look_at(self, text: str | bytes) -> None:
-        """Say what the text of a program shows. What does not parse shows nothing; the program will say why."""
+        """Report what the text of a program shows. Text that does not parse shows nothing."""
         if len(text) > MAX_LOOKED_AT:
             return
         try:
@@ -157,7 +159,7 @@ class ProgramAudit:
         return "writes_results" if folder == "/tmp" and word.startswith(REPORTS) else ""
 
     def look(self, namespace: dict[str, Any] | None = None) -> None:
-        """Compare what others rely on with what it was, and look over the classes of the program's own module."""
+        """Compare functions that a judge relies on with their originals, and inspect the program's classes."""
         try:
             self.compare(namespace or {})
         except Exception:  # noqa: BLE001 # the program's own objects are in the way
@@ -181,7 +183,7 @@ class ProgramAudit:
                         self.say("operators_overridden")
 
     def end(self) -> None:
-        """The last look, and the word that the program has let itself be ended as usual."""
+        """The last check, and the word that says that the program ended as usual."""
         if _getpid() == self.pid:
             self.look()
             self.say("ended")
@@ -206,7 +208,7 @@ def is_own(frame: Any) -> bool:
 
 
 def is_private(path: Any) -> bool:
-    """Whether a path leads to what processes are told about each other, or to the judge's own files."""
+    """Whether a path leads to /proc files about other processes, or to the judge's own files."""
     if type(path) not in (str, bytes):
         return False
     return os.path.abspath(os.fsdecode(path)).startswith(("/proc", "/harness", "/sys/"))
@@ -243,7 +245,7 @@ def root_of(node: Any) -> str:
 
 
 def seen_in(tree: Any) -> Iterator[str]:
-    """The words that a program's tree of syntax gives rise to."""
+    """The words that a program's syntax tree gives rise to."""
     nodes = list(walk(tree))
     modules: dict[str, str] = {}  # names that stand for modules of the library
     for node in nodes:
@@ -303,7 +305,7 @@ def is_modules(node: Any, modules: dict[str, str]) -> bool:
 
 
 def patched(target: Any, modules: dict[str, str]) -> Iterator[str]:
-    """An assignment to somebody else's name."""
+    """An assignment to a name of a module that is not the program's."""
     if kind(target) == "Subscript":
         if kind(target.value) == "Attribute" and is_modules(target.value, modules):
             yield "patches_modules"
@@ -376,7 +378,7 @@ def answers_yes(name: Any, value: Any) -> bool:
 
 
 def is_refusal(answer: Any, no: bool) -> bool:
-    """`return False`, or `NotImplemented`, flatters nobody."""
+    """Whether a method only returns False or `NotImplemented`, which makes nothing equal."""
     if kind(answer) == "Constant":
         return answer.value is None or answer.value is no
     return kind(answer) == "Name" and answer.id == "NotImplemented"

@@ -1,12 +1,12 @@
 """The candidate's side of a jail: loads the program as `__main__` or as a module, and runs it or serves its functions.
 
-- This runs in the process that is judged, after every privilege is gone. Nobody trusts anything here: the program may
-  patch, read or replace all of it, and can still produce only bytes, an exit status and values.
+- This runs in the judged process, after it has given up every privilege. Nothing here is trusted: the program may
+  patch, read or replace all of it, and still produces only bytes, an exit status and values.
 - `script` behaves like `python3 main.py` (module `__main__`, `__file__`, tracebacks, exit code, threads and atexit).
 - `serve` loads the program and then serves the test side's requests on descriptor 3 until that side closes it.
-- `shared` runs the program and one test in this very process, for those who ask for that: the program could write
-  anything to descriptor 3 that this file writes.
-- The `audited` roles do the same watched by `audit`, on the next descriptor.
+- `shared` runs the program and one test in this process, if the request asks for that. The program could write
+  everything to descriptor 3 that this file writes.
+- The `audited` roles do the same, and `audit` observes them on the next descriptor.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sandbox.inside.audit import ProgramAudit
 
 MAIN = "/tmp/main.py"
-PLAIN: bool | None = None  # whether nothing shows of the end of the program's objects; None: the text will tell
+PLAIN: bool | None = None  # whether the end of the program's objects is invisible; None: decided by the text
 NAME = "__main__"  # or another, where the program is loaded as a module: its `__main__` guard is not run then
 HARNESS = "/harness"
 TEST_FILE = "/test_suite.py"
@@ -46,7 +46,7 @@ staged: dict[str, Any] = {}  # the program's module by its names, where it was m
 
 
 def stage() -> None:
-    """Make ready, in the process that is forked and after its last collection, what programs get."""
+    """Prepare what programs get, in the process that is forked, after its last garbage collection."""
     staged.update((name, new_main(name)) for name in ("__main__", "main"))
 
 
@@ -87,7 +87,7 @@ def load(source: bytes, namespace: dict[str, Any]) -> None:
 
 
 def start_audit(source: bytes, fd: int) -> ProgramAudit:
-    """Begin to watch this process; what is seen is said on `fd`."""
+    """Start to observe this process; words are written to `fd`."""
     sys.path.insert(0, HARNESS)
     from sandbox.inside import audit
 
@@ -100,7 +100,7 @@ def start_audit(source: bytes, fd: int) -> ProgramAudit:
 
 
 def run_main(source: bytes) -> tuple[Any, BaseException | None]:
-    """Run the program's module code: its module, and what it ended by, if not by its last line."""
+    """Run the program's module code. Returns its module, and the exception that ended it, if one did."""
     main = staged.pop(NAME) if staged else new_main(NAME)
     staged.clear()
     sys.modules["__main__"] = main  # also to be imported as that
@@ -111,23 +111,23 @@ def run_main(source: bytes) -> tuple[Any, BaseException | None]:
 
 
 def warm_up() -> None:
-    """Run what every program will: code that has run adapts itself no more, and its pages stay shared after a fork."""
-    ours = sys.modules["__main__"]
+    """Run what every program runs: code that has run is already specialised, so its pages stay shared after a fork."""
+    own_main = sys.modules["__main__"]
     for _ in range(20):
         stage()
         run_main(b"pass\n")
         interpreter_exit.flush_quietly("stderr", "stdout")
         interpreter_exit.flush_streams()
         warm_up_serving()
-    sys.modules["__main__"] = ours
+    sys.modules["__main__"] = own_main
     endpoints.clear()
 
 
 def warm_up_serving() -> None:
-    """Serve a judge and a test that have said all their lines beforehand."""
+    """Serve a judge and a test whose messages were all written beforehand."""
     global WIRE_FD, _exit
     wire, exit_now = WIRE_FD, _exit
-    theirs, ours = _socket.socketpair()
+    peer, own_end = _socket.socketpair()
     hello = {"hello": [False, False], "depth": sys.getrecursionlimit()}
     call = {"op": "call", "args": [1], "names": []}
     for message in (
@@ -136,16 +136,16 @@ def warm_up_serving() -> None:
         {**call, "id": 3, "h": 0},
         {**call, "id": 4, "h": 0, "args": [[1, 2]]},
     ):
-        send_frame(theirs, codec.dumps(message))
-    theirs.shutdown(_socket.SHUT_WR)
-    WIRE_FD, _exit = ours.detach(), exit_warmup
+        send_frame(peer, codec.dumps(message))
+    peer.shutdown(_socket.SHUT_WR)
+    WIRE_FD, _exit = own_end.detach(), exit_warmup
     try:
         _, end = attempt(lambda: serve(b"def f(x): return x\n"))
     finally:
         WIRE_FD, _exit = wire, exit_now
-    theirs.close()
+    peer.close()
     if not isinstance(end, WarmupExit):
-        raise OSError(0, f"a rehearsal fails: {end!r}")
+        raise OSError(0, f"the warm-up fails: {end!r}")
 
 
 def script(source: bytes, audit_of_program: ProgramAudit | None = None) -> NoReturn:
@@ -211,7 +211,7 @@ def serve(source: bytes, audit_of_program: ProgramAudit | None = None) -> NoRetu
 
 
 def shared(source: bytes, audit_of_program: ProgramAudit | None = None) -> NoReturn:
-    """Run program, setup and one test in one module, and say how that went."""
+    """Run program, setup and one test in one module, and report the outcome."""
     wire = _socket.socket(fileno=WIRE_FD)
     os.set_inheritable(WIRE_FD, False)
     plan = codec.loads(source)
@@ -228,7 +228,7 @@ def shared(source: bytes, audit_of_program: ProgramAudit | None = None) -> NoRet
     except (SyntaxError, ValueError, RecursionError, MemoryError) as fault:
         send_frame(wire, codec.dumps({"invalid": f"{type(fault).__name__}: {fault}"}))
         _exit(0)
-    send_frame(wire, codec.dumps({"ready": True}))  # before the program's first line: nobody but us can have said it
+    send_frame(wire, codec.dumps({"ready": True}))  # before the program's first line: so it cannot be forged
     main, error = run_main(program_of(plan))
     parsed = error is None or interpreter_exit.own_frames(error, MAIN) is not None
     if error is None:
@@ -247,7 +247,7 @@ def shared(source: bytes, audit_of_program: ProgramAudit | None = None) -> NoRet
 
 
 def verdict_of_error(error: BaseException) -> str:
-    """Whose exception it is, by the innermost frame that is the program's or the test's."""
+    """The verdict by whose exception it is: the innermost frame that belongs to the program or to the test decides."""
     if type(error).__name__ == "Skipped":
         return "skipped"
     place, trace = "", error.__traceback__
@@ -273,7 +273,7 @@ def flush() -> bool:
 def own_name(namespace: dict[str, Any], name: str) -> str:
     """The first of some names `a|b` that the program itself defines; the last where it defines none.
 
-    Not what its prelude brought, nor what a star import did: of those a library's function would be judged.
+    Names from its prelude or from a star import do not count: a library's function would be judged.
     """
     *others, last = name.split("|")
     for other in others:
@@ -321,7 +321,7 @@ def scopes(table: Any) -> Any:
 
 
 def resolve(namespace: dict[str, Any], name: str) -> Any:
-    """A name of the program; `Class.method` is bound to a fresh instance, the way judges of methods mean it."""
+    """A name of the program. `Class.method` is bound to a fresh instance, as judges of methods do."""
     if name in asked_names or "|" in name:
         name = own_name(namespace, name)
     first, *rest = name.split(".")

@@ -1,4 +1,4 @@
-"""Mirrors: classes of the other end, made again here so that Python's own rules for classes hold.
+"""Mirrors: classes of the other end, rebuilt here so that Python's own rules for classes hold.
 
 - A mirror has the name, the bases and the special methods of its class, and none of their code: each asks the other
   end.
@@ -119,7 +119,7 @@ class Mirror(abc.ABCMeta):
 
 
 class IterableMirror(Mirror):
-    """The class of mirrors whose own class has a class that can be walked, measured and asked for items."""
+    """The metaclass of mirrors of classes that can themselves be iterated, measured and indexed (enumerations)."""
 
     def __iter__(cls) -> Any:
         return iter(mirror_entry(cls, ENDPOINT).request("iter", h=mirror_entry(cls, CLASS)))
@@ -151,7 +151,7 @@ def signature_of(cls: Any) -> Any:
 
 
 def asked_about(cls: Any, op: str, value: Any) -> bool:
-    """Whether a class with rules of its own (an ABC, a Protocol) takes something for its instance or subclass."""
+    """Whether a class with rules of its own (an ABC, a Protocol) accepts something as instance or subclass."""
     endpoint = own_entry(cls, ENDPOINT)
     endpoint.relied_on_program = endpoint.relied_on_program or endpoint.guarded
     return expect(bool, endpoint.request(op, h=own_entry(cls, CLASS), value=endpoint.encode(value)))
@@ -175,7 +175,7 @@ def extended(cls: Any, args: Any, kwargs: Any) -> Any:
 
 
 def announce(cls: Any, named: dict[str, Any]) -> None:
-    """Have a class made at the other end that stands for one of this end."""
+    """Make the other end create a class that stands for a class of this end."""
     endpoint = mirror_entry(cls, ENDPOINT)
     mirrors = [kind for kind in cls.__mro__ if is_mirror(kind)]
     nearest = [kind for kind in mirrors if not any(issubclass(other, kind) for other in mirrors if other is not kind)]

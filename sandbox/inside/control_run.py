@@ -1,12 +1,12 @@
-"""The program that answers nothing: what tests meet in the control run in place of a program.
+"""The control program, which answers nothing: it takes the program's place in the control run.
 
-- Every name that the tests ask of the program exists (`ControlName`): it can be called, has attributes, can be a
-  base.
-- A call returns an `OpaqueAnswer` that rejects every operation, so a test that passes has never looked at it.
-- In the later rounds it is an `Echo`, of which everything is true, or nothing; or a plain constant: a test that only
-  tells None from anything else, as in `is not None`, fails there.
+- Every name that the tests ask of the program exists (`ControlName`): it can be called, has attributes, can be a base
+  class.
+- A call returns an `OpaqueAnswer` that rejects every operation, so a test that passes has not looked at it.
+- In later rounds it is an `Echo`, of which everything is true or nothing is, or a plain constant. A test that only
+  checks `is not None` fails there.
 
-Nothing of any program is in this process, and no other end is connected.
+No part of any program is in this process, and no other end is connected.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def refuse(operation: str) -> Any:
 
 
 class OpaqueAnswer:
-    """What the control program answers. It can be passed on, kept, awaited; nothing else."""
+    """The control program's answer. It can be passed on, kept and awaited, and nothing else."""
 
     __slots__ = ()
 
@@ -138,7 +138,7 @@ class OpaqueAnswer:
 
 
 class Base:
-    """What a test's own class extends where it extends a class of the program."""
+    """The base of a test's own class where the test extends a class of the program."""
 
     _control: Any = None
 
@@ -152,7 +152,7 @@ class Base:
 
 
 class ControlName:
-    """A name of the control program: a function, a class, a module or a value, as the test wants it."""
+    """A name of the control program: usable as a function, a class, a module or a value."""
 
     __slots__ = ("_control", "_name")
 
@@ -182,9 +182,9 @@ class ControlName:
 
 
 class Echo(ControlName):
-    """A name or an answer of the control program that allows everything; what it is compared with is its truth.
+    """A name or an answer of the control program that allows every operation; comparisons give a fixed truth value.
 
-    It empties what it is given, so that a test notices which looks at its own arguments afterwards.
+    It empties the containers that it is given, so that a test that looks at its arguments afterwards fails.
     """
 
     __slots__ = ()
@@ -308,7 +308,7 @@ class ControlEndpoint(Endpoint):
         return self.decode(reply["ok"])
 
     def finish_reply(self, reply: dict[str, Any]) -> None:
-        """There is nothing to settle."""
+        """Nothing to do."""
 
     def encode(self, value: Any) -> Any:
         return None

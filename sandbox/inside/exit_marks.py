@@ -1,4 +1,4 @@
-"""What a program's text says of its end. The host looks, so the program's process need not (`interpreter_exit`)."""
+"""Reads in a program's text whether its exit needs finalization. The host does that, before the program runs."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ MARKS = (
 
 
 def is_plain(source: bytes) -> bool:
-    """Whether the end of this program's objects cannot be seen, as far as it imports nothing more than is there."""
+    """Whether the end of this program's objects is invisible, provided that it only imports loaded modules."""
     return source.isascii() and not any(map(source.__contains__, MARKS))

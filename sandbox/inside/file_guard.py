@@ -1,6 +1,6 @@
-"""What tests may not do with files that the program has written: import, start or unpickle them in their own process.
+"""Forbids the tests to import, start or unpickle files that the program has written, in their own process.
 
-That would be to run the program where the verdict is made. The guard stands from the first such file on.
+That would run the program where the verdict is made. The guard is active from the first such file on.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ MAKERS = frozenset(
 
 
 class FileGuard:
-    """Refuses to run what lies below `root`, once it stands."""
+    """Forbids to run what lies below `root`, once it is active."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -83,7 +83,7 @@ class FileGuard:
         return error
 
     def is_inside(self, path: Any) -> bool:
-        """Whether a path leads into the folder; a relative one does from everywhere that tests may be."""
+        """Whether a path leads into the folder. A relative path always counts as leading there."""
         text, error = attempt(lambda: sys.modules["posix"].fspath(path))
         if error is not None:
             return False
@@ -93,10 +93,10 @@ class FileGuard:
         return bool(error is not None or real == self.root or real.startswith(self.root + "/"))
 
     def finder(self, path: str) -> Any:
-        """In the list of path hooks: nothing is found in the common folder."""
+        """A path hook that finds nothing in the common folder."""
         about, error = attempt(lambda: sys.modules["posix"].stat(path or "."))
         if not self.is_inside(path or ".") or (error is None and about.st_mode & 0o170000 != 0o040000):
-            raise ImportError("not in the common folder")  # the next hook's turn; of an archive `on_event` hears
+            raise ImportError("not in the common folder")  # for the next hook; `on_event` sees archives
         return BlockedFinder(self, path or ".")
 
     def on_event(self, event: str, args: Any) -> None:
@@ -107,7 +107,7 @@ class FileGuard:
         if event == "exec" and self.is_file(getattr(args[0], "co_filename", "<")):
             raise self.refuse("runs a file")
         if event == "marshal.loads":
-            self.see_marshal(sys._getframe(1))
+            self.check_marshal(sys._getframe(1))
         if event == "ctypes.dlopen" and args and args[0] and self.is_inside(args[0]):
             raise self.refuse("loads a library")
         if event == "import" and args[1] and self.is_inside(args[1]):
@@ -117,8 +117,8 @@ class FileGuard:
         """Whether code comes from a file in the folder; code without one has a name in brackets."""
         return not name.startswith("<") and self.is_inside(name)
 
-    def see_marshal(self, frame: Any) -> None:
-        """Compiled code is read by the importer from a file, and by nobody else."""
+    def check_marshal(self, frame: Any) -> None:
+        """Only the importer may read compiled code, from a file."""
         path = frame.f_locals.get("bytecode_path") if frame.f_code.co_name == "_compile_bytecode" else "."
         if path is not None and self.is_inside(path):
             raise self.refuse("reads compiled code")
@@ -128,13 +128,13 @@ class FileGuard:
             return True
         if type(module) is not str or type(name) is not str or "." in name:
             return False
-        found, error = attempt(lambda: getattr(sys.modules[module], name))
-        if error is not None or not isinstance(found, type):
+        kind, error = attempt(lambda: getattr(sys.modules[module], name))
+        if error is not None or not isinstance(kind, type):
             return False
         if module == "numpy" or module.startswith("numpy.dtypes"):
             numpy = sys.modules["numpy"]
-            return name in ARRAYS or issubclass(found, (numpy.generic, numpy.dtype))
-        return all(entry in HARMLESS or entry.startswith(HARMLESS_BELOW) for entry in (module, found.__module__))
+            return name in ARRAYS or issubclass(kind, (numpy.generic, numpy.dtype))
+        return all(entry in HARMLESS or entry.startswith(HARMLESS_BELOW) for entry in (module, kind.__module__))
 
 
 class BlockedFinder:
@@ -145,8 +145,8 @@ class BlockedFinder:
 
     def find_spec(self, name: str, target: Any = None) -> Any:
         last = name.rpartition(".")[2]
-        found, error = attempt(lambda: sys.modules["posix"].listdir(self.path))
-        if error is None and any(entry.partition(".")[0] == last for entry in found):
+        entries, error = attempt(lambda: sys.modules["posix"].listdir(self.path))
+        if error is None and any(entry.partition(".")[0] == last for entry in entries):
             raise self.guard.refuse(f"imports {name!r}")
         return None
 

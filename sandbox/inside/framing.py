@@ -1,10 +1,10 @@
-"""Frames, and exceptions as values: what both ends of the call wire inside the jails share below any meaning.
+"""Frames, and exceptions as values: the lowest layer of the wire between the two jails.
 
-Three exceptions say why the wire cannot go on, and whose doing that is:
-- `Lost`: the other end is gone. How it went decides the verdict.
-- `Unsplittable`: this *answer* cannot be taken, or the program would have to decide about itself. `invalid_result`.
-- `BeyondValues`: the *test* asks for what no program could answer over a wire of values, whatever it answers (a
-  patched name of the program's module). A property of the test, found out before a program has any say in it.
+Three exceptions say why a test cannot continue, and what caused it:
+- `Lost`: the other end has ended. How it ended decides the verdict.
+- `Unsplittable`: this *answer* cannot be used, or the program would have to decide about itself. `invalid_result`.
+- `BeyondValues`: the *test* asks for something that no program can answer over a wire of values (a patched name of the
+  program's module). A property of the test, found before any program runs.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ READ = 1 << 14  # bytes of one reading: most messages are far smaller
 
 
 class Lost(BaseException):
-    """The other end is gone, or speaks nonsense; nothing more can be asked of it."""
+    """The other end has ended, or sent a malformed message; it cannot be asked anything more."""
 
 
 class Unsplittable(BaseException):
-    """An answer that cannot be taken, or about which only the program itself could decide; the message says what."""
+    """An answer that cannot be used, or that only the program itself could judge; the message says what."""
 
 
 class BeyondValues(BaseException):
-    """The test itself asks for something besides values, whatever the program answers; the message says what."""
+    """The test itself asks for something other than values, whatever the program answers; the message says what."""
 
 
 def attempt(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """What `work` returns, and what it raises instead. The one place where anything a program may raise is a value."""
+    """What `work` returns, or what it raises. The one place where any exception of a program becomes a value."""
     try:
         return work(), None
     except BaseException as error:  # noqa: BLE001 - SystemExit and the program's own classes are answers as well
@@ -59,7 +59,7 @@ def receive_exactly(sock: _socket.socket, size: int) -> bytes:
 
 
 class Frames:
-    """The frames that come over a socket, for one who alone reads it: mostly one reading each."""
+    """Reads frames from a socket that nothing else reads; most frames take one read."""
 
     __slots__ = ("pending", "sock")
 
@@ -150,10 +150,10 @@ MAX_ATTRIBUTES = 50
 def build_error(
     kind: type[BaseException], tree: Any, decode: Callable[[Any], Any], made: Callable[[BaseException], object]
 ) -> BaseException:
-    """An exception with what `error_tree` says of it; `made` hears of it before its cause is looked at."""
-    said = tree if type(tree) is dict else {}
-    message = str(said.get("m"))
-    args = decode(said["a"]) if said.get("a") is not None else (message,)
+    """An exception built from its `error_tree`; `made` is called with it before its cause is built."""
+    fields = tree if type(tree) is dict else {}
+    message = str(fields.get("m"))
+    args = decode(fields["a"]) if fields.get("a") is not None else (message,)
     args = args if type(args) is tuple else (message,)
     error: Any
     error, fault = attempt(lambda: kind.__new__(kind, *args))
@@ -166,14 +166,14 @@ def build_error(
     if not isinstance(error, OSError):
         attempt(lambda: setattr(error, "args", args))
     made(error)
-    for pair in said.get("d") or ():
+    for pair in fields.get("d") or ():
         name = pair[0] if type(pair) is list and len(pair) == 2 else None
         if type(name) is str and "\0" not in name and not hasattr(BaseException, name):
             object.__setattr__(error, name, decode(pair[1]))
     for key, place in (("cause", "__cause__"), ("context", "__context__")):
-        other = decode(said[key]) if key in said else None
+        other = decode(fields[key]) if key in fields else None
         if isinstance(other, BaseException) and other is not error:
             setattr(error, place, other)
-    error.__suppress_context__ = said.get("quiet") is True
+    error.__suppress_context__ = fields.get("quiet") is True
     built: BaseException = error
     return built

@@ -1,4 +1,4 @@
-"""Handles: the objects that one end has lent to the other, and the proxies here for those that it was lent.
+"""Handles: the objects that one end has lent to the other, and the proxies for objects that it has borrowed.
 
 Trees besides those of `codec`: {"t": "h", "mine": B, "id": H, ...}, an object of one of the two ends.
 - mine: the sender's. Then "type" (its name), "c" (its class), or "class" (it is one), "module", "ref" (module and
@@ -63,7 +63,7 @@ def pairs_of(value: Any) -> list[Any]:
 
 
 class HandleTable:
-    """What one end has lent, and what it has of the other end's, by their numbers; how both are written and read.
+    """The objects that one end has lent and borrowed, by number, and their encoding.
 
     - `guarded`: the other end is the program, which must not decide about itself (`proxy`).
     - `follows_refs`: the other end may name what is to be used of this end's standard library.
@@ -89,7 +89,7 @@ class HandleTable:
         raise NotImplementedError
 
     def fail(self, error: BaseException) -> BaseException:
-        """Remember that the wire could not do what was asked, and hand the reason back to be raised."""
+        """Record that the wire could not do what was asked, and return the reason, which the caller raises."""
         if self.broken is None:
             self.broken = error
         self.containers.lose()
@@ -123,8 +123,8 @@ class HandleTable:
         tree: dict[str, Any] = {"t": "h", "mine": True, "id": number, "type": kind.__name__[: bounds.MAX_NAME]}
         if isinstance(value, type):
             tree["class"] = True
-            if (found := reference(value)) is not None:
-                tree["ref"] = found
+            if (ref := reference(value)) is not None:
+                tree["ref"] = ref
         elif kind is type(codec):
             tree["module"] = value.__name__
         elif is_enum(kind):
@@ -145,9 +145,9 @@ class HandleTable:
                 tree["native"] = kind.__name__
             else:
                 tree["c"] = self.encode(kind)
-            if (found := reference(value)) is not None:
-                tree["ref"] = found
-                self.given.add((found[0], found[1]))
+            if (ref := reference(value)) is not None:
+                tree["ref"] = ref
+                self.given.add((ref[0], ref[1]))
             elif (logger := logger_name(value)) is not None:
                 tree["logger"] = logger
                 self.given.add(("logging", logger))
@@ -229,13 +229,13 @@ class HandleTable:
         return self.stand_in(number, tree)
 
     def has_given(self, ref: list[Any]) -> bool:
-        """Whether what the other end names, a function of the library or a logger, this end has handed over."""
+        """Whether this end has handed over the library function or logger that the other end names."""
         return len(ref) == 2 and all(type(part) is str for part in ref) and tuple(ref) in self.given
 
     def is_library(self, kind: type) -> bool:
-        """Whether a class that the other end names is used here as it is: for the program, of few modules only.
+        """Whether a class that the other end names is used here directly; for the program, of few modules only.
 
-        What the program names it chooses, and a class such as `mock._ANY` makes objects that equal everything.
+        The program chooses the names, and a class such as `mock._ANY` makes objects that equal everything.
         """
         if not self.guarded or issubclass(kind, BaseException):
             return str(kind.__module__).partition(".")[0] in KNOWN_MODULES
@@ -257,7 +257,7 @@ class HandleTable:
         return value
 
     def stand_in(self, number: int, tree: dict[str, Any]) -> Any:
-        """The object here for one of the other end's that is met for the first time."""
+        """The proxy for an object of the other end that arrives for the first time."""
         native = tree.get("native")
         if type(native) is str and native in library_mirrors.NATIVE:
             kind: Any = library_mirrors.NATIVE[native]
@@ -306,16 +306,16 @@ class HandleTable:
     def check_capacity(self) -> None:
         """Raises CodecError where the other end has given as many objects as are kept."""
         if len(self.proxies) >= bounds.MAX_HANDLES:
-            raise codec.CodecError(f"more than {bounds.MAX_HANDLES} objects of the program are in hand")
+            raise codec.CodecError(f"more than {bounds.MAX_HANDLES} objects of the program are kept")
 
     def member(self, kind: Any, tree: dict[str, Any]) -> Any:
         name = tree.get("member")
         if type(name) is str and name in kind.__members__:
             return kind.__members__[name]
-        found, error = attempt(lambda: kind(self.decode(tree.get("v"))))
+        member, error = attempt(lambda: kind(self.decode(tree.get("v"))))
         if error is not None:
             raise codec.CodecError(f"no member of {kind.__name__}")
-        return found
+        return member
 
     def add_error(self, number: int, error: BaseException) -> None:
         self.check_capacity()

@@ -1,9 +1,8 @@
-"""Tests in the program's own process, with a count of the assertions that were executed.
+"""Runs tests in the program's own process, and counts the assertions that were executed.
 
-Nothing here is trusted: the program shares this process and may do to it what it likes. What is done is that nobody
-passes by accident. Each place of a test where it could fail (an assert, a call named like an assertion, an `if` that
-raises, a handler that stands for the expected outcome) counts when it is reached, and a test that reached none of its
-places has not passed.
+Nothing here is trusted: the program shares this process and can change all of it. This module only prevents accidental
+passes. Each place where a test could fail (an assert, a call named like an assertion, an `if` that raises, a handler
+that stands for the expected outcome) counts when it is reached. A test that reached none of its places has not passed.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ def compiled(text: str, name: str) -> tuple[Any, int]:
 
 
 class Count:
-    """How many places have been reached. Called with a function it hands that on."""
+    """Counts the places that have been reached. Called with a function, it returns that function."""
 
     def __init__(self) -> None:
         self.reached = 0
@@ -101,7 +100,7 @@ def prepare(plan: dict[str, Any]) -> list[Any]:
 
 
 def take(main: Any, codes: list[Any], plan: dict[str, Any], resolve: Any) -> None:
-    """Run one test of the plan in the program's process; raises what makes it fail."""
+    """Run one test of the plan in the program's process. Raises the exception that makes it fail."""
     setup, test, places = codes
     namespace = main.__dict__
     count = Count()
@@ -112,8 +111,8 @@ def take(main: Any, codes: list[Any], plan: dict[str, Any], resolve: Any) -> Non
     if plan["kind"] in test_runners.KINDS:
         take_from_file(main, test, plan, count)
     else:
-        found, _ = attempt(lambda: resolve(namespace, plan["entry_point"]))
-        namespace.setdefault("candidate", found)
+        function, _ = attempt(lambda: resolve(namespace, plan["entry_point"]))
+        namespace.setdefault("candidate", function)
         exec(setup, namespace)
         exec(test, namespace)
         if plan["kind"] == "check":
@@ -134,7 +133,7 @@ class ProgramGlobals(dict):  # type: ignore[type-arg]
 
 
 class LocalEndpoint:
-    """What stands where the wire to the program would be: the program is here."""
+    """Takes the place of the wire to the program, because the program is in this process."""
 
     def __init__(self, main: Any) -> None:
         self.main = main
@@ -160,7 +159,7 @@ def take_from_file(main: Any, code: Any, plan: dict[str, Any], count: Count) -> 
     def serve(names: list[str], skips: list[int], run: Any) -> None:
         wanted = [name.partition("[")[0] for name in plan["names"]]
         if [name.partition("[")[0] for name in names] != wanted:
-            raise AssertionError("what the program does changes which tests there are")
+            raise AssertionError("the program changes which tests the file has")
         outcome.append(run(plan["number"]))
         raise Done
 

@@ -1,14 +1,15 @@
-"""The end of a program: what `python3 main.py` does between its last line and its exit status, in CPython's order.
+"""The exit of a program: what `python3 main.py` does between its last line and its exit status, in CPython's order.
 
-Threads are waited for, atexit handlers run, the standard streams are flushed; then garbage is collected, the program's
-modules and what it made of the standard ones go, their objects are finalized (`__del__`, the `finally` of suspended
-generators, the buffers of open files), the streams are flushed again, and the process leaves.
+1. Wait for threads, run atexit handlers, flush the standard streams.
+2. Collect garbage, remove the program's modules and what it added to standard ones. Their objects are finalized:
+   `__del__`, the `finally` of suspended generators, the buffers of open files.
+3. Flush the streams again and exit.
 
-Where the program's text names nothing that has an end of its own (`exit_marks`), there is nothing to finalize, and that
-part is left out: it would cost a run of a few milliseconds another twentieth.
+If the program's text names nothing that needs finalization (`exit_marks`), the second step is skipped: it would make a
+run of a few milliseconds 5 % longer.
 
-The interpreter itself is not torn down: it holds what the zygote has imported, and to free that would take longer than
-most programs. What shows of the difference is listed in docs/sandbox.md and held to by a differential test.
+The interpreter is not torn down: it holds what the zygote has imported, and freeing that takes longer than most
+programs. docs/sandbox.md lists the visible differences, and a differential test checks them.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Baseline:
 
 
 def remember(flush_c: Callable[[None], Any] | None = None) -> None:
-    """Take what is there now for what any program begins with. The collector has nothing but frozen objects."""
+    """Record the current state as the baseline of every program. The collector has only frozen objects."""
     Baseline.modules = frozenset(sys.modules)
     Baseline.last_module = next(reversed(sys.modules))
     Baseline.builtins = frozenset(builtins.__dict__)
@@ -68,7 +69,7 @@ def own_frames(error: BaseException, path: str) -> Any:
 
 
 def uncaught(error: BaseException, path: str) -> int:
-    """Say of an exception that nobody has caught what `python3` says; the exit code, -SIGINT for an interrupt."""
+    """Print an uncaught exception as `python3` does. Returns the exit code; -SIGINT for an interrupt."""
     flush_quietly("stderr", "stdout")
     if isinstance(error, SystemExit):
         return asked_code(error)
@@ -120,7 +121,7 @@ def asked_code(error: SystemExit) -> int:
 
 
 def finish(code: int, audit: Any = None, *, plain: bool = False) -> NoReturn:
-    """End as the interpreter would. Whoever calls this must hold nothing of the program's any more."""
+    """End as the interpreter would. The caller must not hold any object of the program."""
     plain = plain and next(reversed(sys.modules)) == Baseline.last_module
     if plain and audit is None and code >= 0 and not atexit._ncallbacks() and attempt(sys.stdout.flush)[1] is None:
         _exit(code)
@@ -135,7 +136,7 @@ def finish(code: int, audit: Any = None, *, plain: bool = False) -> NoReturn:
     if audit is not None:
         audit.end()
     if not plain:
-        dismantle()
+        finalize_program()
         flush_quietly("__stdout__", "__stderr__")
         if Baseline.flush_c is not None:
             Baseline.flush_c(None)
@@ -172,14 +173,14 @@ def flush_streams() -> bool:
 
 
 def ignored(where: Any, error: BaseException) -> None:
-    """What the interpreter says of an exception that it cannot raise."""
+    """Print what the interpreter prints for an exception that it cannot raise."""
     text, _ = attempt(lambda: repr(where))
     print_to_stderr(f"Exception ignored in: {text}\n")
     attempt(lambda: sys.__excepthook__(type(error), error, foreign_frames(error)))
 
 
 def foreign_frames(error: BaseException) -> Any:
-    """A traceback without the frames of the kit's at its head."""
+    """A traceback without the leading frames of this package."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename in ("interpreter_exit.py", "framing.py"):
         trace = trace.tb_next
@@ -197,11 +198,11 @@ def collect() -> None:
     exec(COLLECT, NO_PLACE)
 
 
-def dismantle() -> None:
+def finalize_program() -> None:
     """Finalize what is left of the program."""
     if gc.isenabled():
         collect()
-    names, modules, ours = sys.__dict__, sys.modules, builtins.__dict__
+    names, modules, builtin_names = sys.__dict__, sys.modules, builtins.__dict__
     for name in TAKEN:
         names[name] = None
     for name, origin in STREAMS:
@@ -212,9 +213,9 @@ def dismantle() -> None:
     living = [take_module(name) for name in own]
     for name in own:
         modules.pop(name, None)
-    for name in [*LATE_BUILTINS, *(name for name in ours if name not in Baseline.builtins)]:
-        ours.pop(name, None)
-    ours["__import__"] = no_import
+    for name in [*LATE_BUILTINS, *(name for name in builtin_names if name not in Baseline.builtins)]:
+        builtin_names.pop(name, None)
+    builtin_names["__import__"] = no_import
     for name in TAKEN_IF_THERE:
         names.pop(name, None)
     collect()
@@ -225,7 +226,7 @@ def dismantle() -> None:
 
 
 def take_module(name: str) -> Any:
-    """Take a module from where imports find it; a weak reference, that tells whether anybody else holds it."""
+    """Remove a module from `sys.modules`. The returned weak reference shows whether anything else holds it."""
     module = sys.modules.get(name)
     sys.modules[name] = None  # type: ignore[assignment]
     return _weakref.ref(module) if isinstance(module, Module) else None
@@ -236,7 +237,7 @@ def no_import(name: str, *_: Any, **__: Any) -> Any:
 
 
 def clear(names: dict[str, Any]) -> None:
-    """Set the names of a module to None, as the interpreter does where somebody still holds the module."""
+    """Set the names of a module to None, as the interpreter does if something still holds the module."""
     for name in list(names):
         if type(name) is str and name[:1] == "_" and name[1:2] != "_":
             names[name] = None

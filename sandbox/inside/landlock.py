@@ -1,9 +1,11 @@
-"""Landlock: the kernel's own list of what a process may touch, as a second lock behind namespaces and uids.
+"""Landlock: the kernel's rules about what a process may access, as a second barrier behind namespaces and uids.
 
-The rules are made once in PID 1 of a jail; each forked process puts them on itself for good (about 50 µs). Everything
-may be read and executed, written only what a job may write to; TCP, abstract sockets and signals end at the jail's own
-processes. In a bare jail (level `landlock`) they are the only lock on files: readable is what is named (`Reach`). A
-right that this kernel does not know is left out; a kernel without Landlock gives `abi` 0 and no lock.
+- PID 1 of a jail makes the rules once. Each forked process applies them to itself, irrevocably (about 50 µs).
+- Everything may be read and executed; only a job's own folders may be written. TCP, abstract sockets and signals reach
+  only the jail's own processes.
+- In a jail without namespaces (level `landlock`) these rules are the only barrier on files: only the named trees can be
+  read (`Reach`).
+- A right that this kernel does not know is left out. A kernel without Landlock gives `abi` 0 and no rules.
 """
 
 from __future__ import annotations
@@ -35,9 +37,9 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
 class Reach:
-    """What a locked process may touch: whole trees to read, folders whose names alone it may list, trees to write to.
+    """What a locked process may access: trees to read, folders that it may only list, trees to write to.
 
-    Rules only ever add. To keep something in a readable tree from being read, the tree is named by its other parts.
+    Rules only add rights. To exclude a part of a readable tree, the tree's other parts are named instead.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Reach:
 
 
 class Lock:
-    """To be made in the process that is to be locked; `abi` says which of the rights this kernel knows."""
+    """The rules, for the process that is to be locked. `abi` says which rights this kernel knows."""
 
     def __init__(self, c: Any, abi: int, ruleset: int, reach: Reach) -> None:
         self.c = c
@@ -63,11 +65,11 @@ class Lock:
         self.reach = reach
 
     def steps(self) -> list[Step]:
-        """The calls that lock; one that answers anything but 0 has failed."""
+        """The calls that apply the rules; a result other than 0 is a failure."""
         return [(self.c.syscall, (RESTRICT_SELF, self.ruleset, 0))] if self.abi else []
 
     def renewed(self) -> Lock:
-        """The same lock about the folders that have those names now."""
+        """The same rules, for the folders that have these names now."""
         return prepare(self.c, self.reach)
 
 

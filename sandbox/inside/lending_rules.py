@@ -1,7 +1,7 @@
 """What the program may do with the objects that the tests lend it (callbacks, instances of classes that they define).
 
-They can be called and, except for Python's own names with two underscores, read and written; nothing else of the test
-process can be reached through them.
+It can call them, and read and write their attributes, except Python's own names with two underscores. Nothing else of
+the test process can be reached through them.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ METHOD: Any = type(FUNCTION.__get__(lambda self: self, 0))
 
 
 def perform(endpoint: Any, message: dict[str, Any]) -> Any:
-    """Answer the program about something lent to it: about what the tests define, nearly all; about others, little."""
+    """Do what the program asks with a lent object: nearly everything if the tests define its class, else little."""
     op, value = message["op"], endpoint.local(message)
     kind = type(value)
-    ours = is_of_tests(value)
+    of_tests = is_of_tests(value)
     mocks.check(endpoint, value, message, callable_from_outside)
     if op == "call" and mocks.mock_of(value) is not None:
         args, named = endpoint.take_arguments(message)
@@ -40,26 +40,26 @@ def perform(endpoint: Any, message: dict[str, Any]) -> Any:
         return OPERATIONS[op](value, endpoint, message)
     if op == "call":
         if "method" in message:
-            if not (ours or kind.__module__ in LENDABLE) or not is_lent_name(message["method"]):
+            if not (of_tests or kind.__module__ in LENDABLE) or not is_lent_name(message["method"]):
                 raise TypeError(f"the tests do not lend {message['method']!r} of a {kind.__name__}")
             value = getattr(value, message["method"])
-        if not (ours or callable_from_outside(value)):
+        if not (of_tests or callable_from_outside(value)):
             raise TypeError(f"the tests do not lend 'call' of a {kind.__name__}")
         args, named = endpoint.take_arguments(message)
         return value(*args, **named)
     if op in ("attr", "set_attr", "del_attr"):
-        if op == "attr" and message["name"] in PLAIN_NAMES and (ours or isinstance(value, (FUNCTION, METHOD))):
+        if op == "attr" and message["name"] in PLAIN_NAMES and (of_tests or isinstance(value, (FUNCTION, METHOD))):
             return getattr(value, message["name"])
-        if not (ours or (op == "attr" and kind.__module__ in LENDABLE)) or not is_lent_name(message["name"]):
+        if not (of_tests or (op == "attr" and kind.__module__ in LENDABLE)) or not is_lent_name(message["name"]):
             raise AttributeError(f"the tests do not lend {message['name']!r} of a {kind.__name__}")
         return OPERATIONS[op](value, endpoint, message)
-    if op in ("repr", "str", "format") and not ours and kind.__module__ != "builtins":
+    if op in ("repr", "str", "format") and not of_tests and kind.__module__ != "builtins":
         return f"<{kind.__name__} of the tests>"
     if op == "describe" and isinstance(value, type):
         return OPERATIONS[op](value, endpoint, message)
     if op in ("repr", "str", "truth", "iter", "next", "hash", *AWAITED) or (op in GENERATOR and kind is GENERATED):
         return OPERATIONS[op](value, endpoint, message)
-    if ours and op in OPERATIONS and op not in ("extend", "shadow", "revive", "pickle"):
+    if of_tests and op in OPERATIONS and op not in ("extend", "shadow", "revive", "pickle"):
         return OPERATIONS[op](value, endpoint, message)
     if op in ("enter", "exit", "len", "item", "set_item", "contains") and kind.__module__ in LENDABLE:
         return OPERATIONS[op](value, endpoint, message)
@@ -108,7 +108,7 @@ def is_of_tests(value: Any) -> bool:
 
 
 def is_lent_name(name: Any) -> bool:
-    """Whether an attribute may be read and written by the program: all but the underlined ones of Python's own."""
+    """Whether the program may read and write an attribute: all names except Python's own with two underscores."""
     closed = ("configure_mock", "reset_mock", "attach_mock", "mock_add_spec")
     return type(name) is str and name not in closed and not (name.startswith("__") and name.endswith("__"))
 
@@ -116,7 +116,7 @@ def is_lent_name(name: Any) -> bool:
 def callable_from_outside(value: Any) -> bool:
     """Whether the program may call it: what the tests define, bound methods of values, and key functions over those.
 
-    Functions of the standard library never get here, the program uses its own; `eval` and its like thus stay away.
+    Functions of the standard library are never lent, `eval` among them: the program uses its own.
     """
     if isinstance(value, type):
         return bool(value.__module__ == MODULE)

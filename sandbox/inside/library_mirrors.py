@@ -1,6 +1,6 @@
-"""Mirrors of classes of the library that cross as objects: functions, generators, coroutines, locks, graphs.
+"""Mirrors of library classes whose instances cross as objects: functions, generators, coroutines, locks, graphs.
 
-Their instances say that they are of the library's class. The mirrors that most programs need are made before the fork.
+Their instances report the library's class. The mirrors that most programs need are made before the fork.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ PROTOCOL = frozenset(
 
 
 def native_mirror(endpoint: Any, kind: type) -> Any:
-    """What stands for instances of a class of the library that is not a value: functions, generators, locks, graphs."""
+    """The mirror of a library class whose instances are not values: functions, generators, locks, graphs."""
     body: dict[str, Any] = {"__module__": kind.__module__, ENDPOINT: endpoint, CLASS: f"\0{kind.__name__}", META: False}
     body["__class__"] = property(lambda self: kind)
     for name in ("__doc__", "__module__"):  # which the class itself has
@@ -145,12 +145,12 @@ def in_pieces(name: str) -> Any:
     def method(self: Any, *args: Any) -> Any:
         if name == "throw":
             args = args[:1] if len(args) < 2 or args[1] is None else args[1:2]
-        found = ask(self, "pieces", name=name, given=args)
-        if type(found) is tuple and len(found) == 1:
-            return found[0]
+        reply = ask(self, "pieces", name=name, given=args)
+        if type(reply) is tuple and len(reply) == 1:
+            return reply[0]
         if name == "close":
             return None
-        raise StopIteration(*([] if found[0] is None else found))
+        raise StopIteration(*([] if reply[0] is None else reply))
 
     method.__name__ = name
     return method

@@ -92,7 +92,7 @@ PLAIN_MODULES = frozenset(
 
 
 def import_module(name: str) -> Any:
-    """A module of the other end's namespace is this end's own module of that name."""
+    """This end's own module of the name that the other end gave."""
     __import__(name)
     return sys.modules[name]
 
@@ -111,12 +111,12 @@ def reference(value: Any) -> list[str] | None:
         module = value.__objclass__.__module__
     if type(module) is not str or type(name) is not str or module.partition(".")[0] not in KNOWN_MODULES:
         return None
-    found, error = attempt(lambda: follow(module, name))
-    return [module, name] if error is None and found is value else None
+    same, error = attempt(lambda: follow(module, name))
+    return [module, name] if error is None and same is value else None
 
 
 def stream_name(value: Any) -> str | None:
-    """Which of the standard streams a value is; the other end means its own."""
+    """The name of the standard stream that a value is; the other end uses its own."""
     return next((name for name in STANDARD_STREAMS if value is getattr(sys, name, None) and value is not None), None)
 
 

@@ -24,12 +24,12 @@ def decimal_state() -> Any:
 
 def random_states_now() -> dict[str, Any]:
     """Where the generators of random numbers stand that both ends have."""
-    found: dict[str, Any] = {}
+    states: dict[str, Any] = {}
     if "random" in sys.modules:
-        found["random"] = sys.modules["random"].getstate()
+        states["random"] = sys.modules["random"].getstate()
     if "numpy.random" in sys.modules:
-        found["numpy.random"] = sys.modules["numpy.random"].get_state()
-    return found
+        states["numpy.random"] = sys.modules["numpy.random"].get_state()
+    return states
 
 
 def same_random_state(before: Any, after: Any) -> bool:
@@ -39,35 +39,35 @@ def same_random_state(before: Any, after: Any) -> bool:
 
 
 class WarningState:
-    """The tests' way with warnings: their filters, and whether they listen."""
+    """The tests' warnings: their filters, and whether they record warnings."""
 
     def __init__(self) -> None:
         import warnings
 
         self.module: Any = warnings
-        self.first = self.told = self.state()
+        self.first = self.sent = self.state()
 
     def state(self) -> Any:
         module = self.module
         return [list(module.filters), module._showwarnmsg_impl, module.showwarning]
 
     def changed(self) -> bool:
-        module, (filters, impl, show) = self.module, self.told
+        module, (filters, impl, show) = self.module, self.sent
         if module._showwarnmsg_impl == impl and module.showwarning is show and module.filters == filters:
             return False
-        self.told = self.state()
+        self.sent = self.state()
         return True
 
     def listening(self) -> bool:
-        return bool(self.told[1] is not self.first[1] or self.told[2] is not self.first[2])
+        return bool(self.sent[1] is not self.first[1] or self.sent[2] is not self.first[2])
 
     def tree(self, endpoint: Any) -> Any:
-        """The filters and whether to listen; None when they are as the program's own once more."""
-        if not self.listening() and self.told[0] == self.first[0]:
+        """The filters and whether to record; None if both are as at the start."""
+        if not self.listening() and self.sent[0] == self.first[0]:
             return None
         filters = [
             [action, pattern_of(message), endpoint.encode(category), pattern_of(module), line]
-            for action, message, category, module, line in self.told[0]
+            for action, message, category, module, line in self.sent[0]
         ]
         return [self.listening(), filters]
 
@@ -94,11 +94,11 @@ def pattern_of(pattern: Any) -> Any:
 
 
 class LoggingState:
-    """The tests' loggers: levels, and whether anything listens to them."""
+    """The tests' loggers: levels, and whether anything records them."""
 
     def __init__(self, logging: Any) -> None:
         self.logging = logging
-        self.first = self.told = self.state()
+        self.first = self.sent = self.state()
 
     def loggers(self) -> list[Any]:
         root = self.logging.root

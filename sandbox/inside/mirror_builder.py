@@ -39,7 +39,7 @@ class UnboundInit:
 
 
 def usable(base: Any) -> bool:
-    """Whether a class of the library can be a base of a mirror: it does nothing to instances that are made past it."""
+    """Whether a library class can be a base of a mirror: instances can be made without its constructor."""
     if not isinstance(base, type) or issubclass(base, type):
         return False
     return not (base.__module__ == "typing" or type(base).__name__ == "_ProtocolMeta" or base.__name__ == "Generic")
@@ -86,7 +86,7 @@ def set_dataclass_fields(made: Any, about: dict[str, Any]) -> None:
     import dataclasses
     import keyword
 
-    found = {}
+    dataclass_fields = {}
     for name, note, is_init, is_repr, kw_only, which in fields:
         if not str(name).isidentifier() or keyword.iskeyword(str(name)):
             continue  # `dataclasses` writes programs with it
@@ -94,11 +94,11 @@ def set_dataclass_fields(made: Any, about: dict[str, Any]) -> None:
         field.name, field.type = str(name), note
         kinds = [dataclasses._FIELD, dataclasses._FIELD_CLASSVAR, dataclasses._FIELD_INITVAR]  # type: ignore[attr-defined]
         field._field_type = next((kind for kind in kinds if kind.name == which), kinds[0])
-        found[field.name] = field
-    type.__setattr__(made, "__dataclass_fields__", found)
+        dataclass_fields[field.name] = field
+    type.__setattr__(made, "__dataclass_fields__", dataclass_fields)
     plain = dataclasses.make_dataclass("_", [], frozen=bool(about.get("frozen")))
     type.__setattr__(made, "__dataclass_params__", plain.__dataclass_params__)  # type: ignore[attr-defined]
-    order = tuple(name for name, field in found.items() if field.init and not field.kw_only)
+    order = tuple(name for name, field in dataclass_fields.items() if field.init and not field.kw_only)
     type.__setattr__(made, "__match_args__", order)
 
 
@@ -149,7 +149,7 @@ def body_of(endpoint: Any, number: int, about: dict[str, Any], bases: list[Any])
 
 
 def module_of(about: dict[str, Any]) -> str:
-    """The module that a class says it is of; what the tests define says `test_suite`, and nothing else does."""
+    """The module name of a class. Only what the tests define has `test_suite`."""
     module = str(about["module"])
     return "__main__" if module == "test_suite" else module
 
@@ -211,7 +211,7 @@ def enumeration(endpoint: Any, number: int, about: dict[str, Any], name: str, ba
 
 
 def missing_member(endpoint: Any, number: int, value: Any) -> Any:
-    """The member for a value that none has, which the program says."""
+    """The member for a value that no member has; the program decides."""
     endpoint.relied_on_program = endpoint.relied_on_program or endpoint.guarded
     return endpoint.call({"h": number, "method": "_missing_"}, (value,), {})
 

@@ -1,8 +1,9 @@
 """What the program may do with the tests' stand-ins: mocks, and files in memory that they lend it.
 
-A mock can be called and asked for everything but its configuration: how it answers and what it has recorded is set and
-read by the tests alone. One that passes calls on (`wraps`, `side_effect`) does so only where that calls nothing of this
-process but the tests' own functions or such of the library that compute and touch nothing.
+- The program can call a mock and use its attributes, except its configuration: only the tests set how it answers, and
+  only they read what it recorded.
+- A mock that passes calls on (`wraps`, `side_effect`) does so only to the tests' own functions, and to library
+  functions without side effects.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ MAX_STEPS = 10_000
 
 
 class MockShape:
-    """What the program's end sees of a mock: something that can do all that a mock may do, and asks for each."""
+    """A mock as the program's end sees it: it has a mock's operations, and asks the tests' end for each."""
 
     def asked(self, *args: Any) -> Any:
         raise TypeError("only the other end's stand-in is used")
@@ -127,7 +128,7 @@ _seen: dict[str, type] = {}
 
 
 def class_of(value: Any) -> type | None:
-    """The class that the program's end is told of, where a value is a mock."""
+    """The class that the program's end sees for a mock."""
     if mock_of(value) is not value:
         return None
     name = type(value).__name__
@@ -168,7 +169,7 @@ def mock_of(value: Any) -> Any:
 
 
 def perform(endpoint: Any, value: Any, message: dict[str, Any], may_call: Callable[[Any], bool]) -> Any:
-    """Answer the program about a stand-in. Raises TypeError for what is not lent."""
+    """Do what the program asks with a stand-in. Raises TypeError for an operation that is not lent."""
     op = message["op"]
     if op == "await" and hasattr(value, "send"):
         return run_through(endpoint, value)
@@ -240,4 +241,4 @@ def run_through(endpoint: Any, coroutine: Any) -> Any:
             return end.value
         if waits_for is not None:  # `asyncio.sleep(0)` yields None, a future itself
             break
-    raise endpoint.fail(Unsplittable("the program awaits something of the tests that takes its time"))
+    raise endpoint.fail(Unsplittable("the program awaits a coroutine of the tests that waits itself"))

@@ -1,9 +1,10 @@
-"""Whose a name is that the tests use and do not define: the program's, or the library's whatever the program calls so.
+"""Resolves names that the tests use and do not define: to the program's object, or to the library's.
 
-A module, and what the program has really imported from one, is the library's: the tests get their own. So are the names
-in `WELL_KNOWN` where a test speaks of the entry point as well: a program that defines its own `isclose` would otherwise
-decide what its answer is close to. In a test of that function alone, and as entry point, the name stays the program's.
-A class of the program keeps such a name if the tests use attributes of it that the library's class does not have.
+- Modules, and names that the program imported from one, are the library's: the tests get their own copy.
+- So are the names in `WELL_KNOWN` in a test that also uses the entry point: a program that defines its own `isclose`
+  would otherwise decide what its answer is close to.
+- In a test of such a function alone, and as entry point, the name is the program's. So is a class of the program of
+  which the tests use attributes that the library's class does not have.
 """
 
 from __future__ import annotations
@@ -86,28 +87,28 @@ class ProgramNames:
         self.current = number
         self.relied_on_program = False
 
-    def speaks_of_entry_point(self) -> bool:
+    def mentions_entry_point(self) -> bool:
         number = self.current
         return number is None or number >= len(self.mentions) or self.mentions[number]
 
     def entry_point(self, endpoint: Endpoint) -> Any:
         """The entry point, which is the program's whatever it is called. Raises NameError."""
-        found = endpoint.request("get", name=self.whole)
-        self.note_class(endpoint, self.whole, found)
-        if isinstance(found, type) and is_mirror(found):
-            endpoint.entry_class = own_entry(found, CLASS)
-        return found
+        value = endpoint.request("get", name=self.whole)
+        self.note_class(endpoint, self.whole, value)
+        if isinstance(value, type) and is_mirror(value):
+            endpoint.entry_class = own_entry(value, CLASS)
+        return value
 
     def imported(self, endpoint: Endpoint, name: str) -> Any:
         """What the tests import from the program by its name. Raises NameError."""
-        found = endpoint.request("get", name=name)
-        self.note_class(endpoint, name, found)
-        if self.first and callable(found) and not isinstance(found, type) and name != self.first:
+        value = endpoint.request("get", name=name)
+        self.note_class(endpoint, name, value)
+        if self.first and callable(value) and not isinstance(value, type) and name != self.first:
             self.relied_on_program = True
-        return found
+        return value
 
     def find(self, endpoint: Endpoint, name: str) -> Any:
-        """What a name of the tests means that they do not define. Raises KeyError for one that nobody defines."""
+        """The meaning of a name that the tests do not define. Raises KeyError if the program lacks it, too."""
         reply = endpoint.exchange("get", {"name": name})
         error = reply.get("error")
         if type(error) is dict and error.get("base") == "NameError" and error.get("name") == "NameError":
@@ -119,12 +120,12 @@ class ProgramNames:
             if known is not None:
                 endpoint.finish_reply(reply)
                 return known[0]
-        found = endpoint.read_value(reply, answering=True)
-        self.note_class(endpoint, name, found)
-        other = callable(found) and not isinstance(found, type) and name != self.first
-        if self.first and other and self.speaks_of_entry_point():
+        value = endpoint.read_value(reply, answering=True)
+        self.note_class(endpoint, name, value)
+        other = callable(value) and not isinstance(value, type) and name != self.first
+        if self.first and other and self.mentions_entry_point():
             self.relied_on_program = True
-        return found
+        return value
 
     def library(self, endpoint: Endpoint, name: str, tree: Any) -> tuple[Any] | None:
         """The library's own under that name, in a tuple, if it is not the program's to define."""
@@ -141,20 +142,20 @@ class ProgramNames:
             value, missing = attempt(lambda: follow(str(ref[0]), str(ref[1])))
             if missing is None:
                 return (value,)
-        if name in WELL_KNOWN and self.speaks_of_entry_point():
+        if name in WELL_KNOWN and self.mentions_entry_point():
             value, missing = attempt(lambda: follow(WELL_KNOWN[name], name))
             if missing is None and not (tree.get("class") is True and self.is_own_class(value, endpoint.decode(tree))):
                 return (value,)
         return None
 
-    def is_own_class(self, known: Any, found: Any) -> bool:
+    def is_own_class(self, known: Any, value: Any) -> bool:
         """Whether the tests use attributes of the program's class that the library's does not have."""
-        defined = {name for name in vars(found) if not name.startswith("_")} if isinstance(found, type) else set()
+        defined = {name for name in vars(value) if not name.startswith("_")} if isinstance(value, type) else set()
         return isinstance(known, type) and bool(self.used & defined - set(dir(known)))
 
-    def note_class(self, endpoint: Endpoint, name: str, found: Any) -> None:
-        """A class that the tests name as a class is one they speak of."""
-        kind: Any = found
+    def note_class(self, endpoint: Endpoint, name: str, value: Any) -> None:
+        """Record a class that the tests use by name, so that it counts as named (`special_methods`)."""
+        kind: Any = value
         if isinstance(kind, type) and is_mirror(kind):
             last = name.rpartition(".")[2]
             if last.lstrip("_")[:1].isupper() or last in self.roles:

@@ -1,11 +1,13 @@
-"""A jail without namespaces: what bubblewrap and PID 1 of a namespace do elsewhere, done by the zygote itself.
+"""A jail without namespaces: the zygote does what bubblewrap and PID 1 of a namespace do elsewhere.
 
-Levels `landlock` and `none`. The zygote adopts whatever its jobs leave running (it is a subreaper), and ends it by uid,
-or where the programs share its uid, by descent. What a job may write to is one folder, private to the jail's uid.
-At `landlock` the zygote has loaded the seccomp filter for itself and all that it forks, and each forked process locks
-itself in: it reads the toolchains and its own folder in /proc, and writes to its folder. At `none` there is neither.
-
-Not promised, at either level: views of its own for a program of processes, mounts, host name and the sizes of folders.
+- Levels `landlock` and `none`.
+- The zygote adopts the processes that its jobs leave running (it is a subreaper). It ends them by uid, or by descent if
+  programs share its uid.
+- A job may write to one folder, which is private to the jail's uid.
+- At `landlock` the zygote has loaded the seccomp filter for itself and all its children, and each forked process
+  applies Landlock to itself: it reads the toolchains and its own folder in /proc, and writes to its folder. `none` has
+  neither.
+- Not promised, at either level: a program's own view of processes, mounts, host name and the sizes of folders.
 """
 
 from __future__ import annotations
@@ -70,12 +72,12 @@ class HostWorkspace(Workspace):
     """The workspace without namespaces: one folder of the host."""
 
     def __init__(self, c: Any, setup: dict[str, Any]) -> None:
-        """`setup`: folder to work in, uid and broom (or None), filter (or empty), what is readable (or None)."""
+        """`setup`: working folder, uid (or None) and reaper's uid, filter (or empty), readable paths (or None)."""
         self.c = c
         self.work = setup["work"]
         self.main = os.fsencode(f"{self.work}/main.py")
         self.uid: int | None = setup["uid"]
-        self.sweeper_uid: int = setup["broom"]
+        self.reaper_uid: int = setup["reaper_uid"]
         self.lock = landlock.Lock(c, 0, -1, landlock.Reach())
         self.make_folder()
         demand(c.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
@@ -92,18 +94,18 @@ class HostWorkspace(Workspace):
         if self.uid is None:
             os.mkdir(self.work, 0o700)
             return
-        ours = os.getegid()
+        own_gid = os.getegid()
         os.setegid(self.uid)
         try:
             os.mkdir(self.work, 0o700)
         finally:
-            os.setegid(ours)
+            os.setegid(own_gid)
         os.chmod(self.work, 0o1770)
 
     def steps_before_limits(self) -> list[Step]:
-        """In the forked process, while it may still open everything: rules about its own folder in /proc.
+        """In the forked process, while it may still open everything: add rules about its own folder in /proc.
 
-        The renewed lock has the old one's number of a descriptor, so `locking` need not wait for it.
+        The renewed lock has the old lock's descriptor number, so the calls that apply it need not change.
         """
         return [(self.renew_lock, ())] if self.locks else []
 
@@ -115,19 +117,19 @@ class HostWorkspace(Workspace):
         if self.uid is None:
             reaper.kill_below(os.getpid())
         else:
-            reaper.kill_uid(self.uid, self.sweeper_uid)
+            reaper.kill_uid(self.uid, self.reaper_uid)
 
     def sweep(self) -> int:
-        """Kill and reap what is left; returns how many were still there. Raises OSError if something does not go."""
-        found = 0
+        """Kill and reap what is left. Returns how many were running. Raises OSError if a process does not end."""
+        count = 0
         killed = False
         deadline = time.monotonic() + SWEEP_S
         while True:
             try:
                 while os.waitpid(-1, os.WNOHANG)[0]:
-                    found += killed  # the others had ended by themselves, their parents gone before
+                    count += killed  # the others had ended by themselves, their parents gone before
             except ChildProcessError:
-                return found
+                return count
             if time.monotonic() > deadline:
                 raise OSError("a process does not end after SIGKILL")
             self.kill()
@@ -140,6 +142,6 @@ class HostWorkspace(Workspace):
         return reaper.remove_below(self.work)
 
     def leave(self) -> None:
-        """The host is gone: nothing may outlive it."""
+        """The host has ended: end everything."""
         self.sweep()
         self.tidy([])

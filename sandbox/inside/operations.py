@@ -1,6 +1,6 @@
-"""What an end of the wire does with an object of its own when the other end asks: one entry per operation.
+"""The operations that one end of the wire performs on its own objects for the other end: one entry each.
 
-The candidate's side does all of it. The tests' side does it for what the tests define (`lending_rules.perform`).
+The candidate's side performs all of them. The tests' side performs them for what the tests define (`lending_rules`).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def replace_content(target: Any, value: Any, base: type) -> None:
 
 
 def describe(kind: Any) -> dict[str, Any]:
-    """A class in words: what it is called, what it extends, what it defines."""
+    """The description of a class: its name, its bases, and what it defines."""
     names: dict[str, str] = {}
     for name, value in list(vars(kind).items()):
         if getattr(value, "__module__", None) == "enum" and type(value) is FUNCTION:
@@ -150,7 +150,7 @@ def leave(context: Any, endpoint: Any, message: Any) -> Any:
 
 
 def extend(kind: Any, endpoint: Any, message: Any) -> int:
-    """A class here for one, over there, that extends ours: what that class overrides, it does."""
+    """A class that stands for one of the other end that extends ours; it forwards what that class overrides."""
     bases = tuple(endpoint.decode(tree) for tree in message["bases"])
     body: dict[str, Any] = {"__module__": kind.__module__}
     for name, (how, part) in endpoint.decode(message["body"]).items():
@@ -168,7 +168,7 @@ def extend(kind: Any, endpoint: Any, message: Any) -> int:
 
 
 def shadow(kind: Any, endpoint: Any, message: Any) -> int:
-    """An object here for an instance of such a class, not yet begun."""
+    """An object that stands for an instance of such a class, before its `__init__`."""
     return int(endpoint.number_of(kind.__new__(kind, *[endpoint.decode(tree) for tree in message["args"]])))
 
 

@@ -43,21 +43,21 @@ APART = {  # what has a way of its own
 
 
 class PatchedName:
-    """An attribute of a module or class that both ends have, and what the tests have made of it."""
+    """An attribute of a module or class that both ends have, and the value that the tests have put there."""
 
     def __init__(self, target: Any, name: str) -> None:
         self.target, self.name = target, name
-        self.first = self.told = self.now()
+        self.first = self.sent = self.now()
 
     def now(self) -> Any:
         return self.target.__dict__.get(self.name, MISSING)
 
     def tree(self, endpoint: Any) -> list[Any]:
-        if self.told is self.first:
+        if self.sent is self.first:
             return ["back"]
-        if self.told is MISSING:
+        if self.sent is MISSING:
             return ["gone"]
-        value = self.told
+        value = self.sent
         if type(value) in (staticmethod, classmethod):
             value = value.__func__
             return ["static", endpoint.encode(value)]
@@ -67,7 +67,7 @@ class PatchedName:
 
 
 def form_of(target: Any, value: Any) -> str:
-    """How the other end has to put a stand-in of `value` in place, so that it is met there as here."""
+    """The form in which the other end must put a stand-in of `value` in place, so that it works as it does here."""
     kind = type(value)
     if kind.__name__ == "PropertyMock":
         return "property"
@@ -84,8 +84,8 @@ def place_of(target: Any) -> tuple[str, str] | None:
         return None
     if key[0] in ("__main__", "test_suite"):
         return None
-    found, error = attempt(lambda: resolve(*key))
-    return key if error is None and found is target else None
+    resolved, error = attempt(lambda: resolve(*key))
+    return key if error is None and resolved is target else None
 
 
 def resolve(module: str, qualname: str) -> Any:
@@ -97,7 +97,7 @@ def resolve(module: str, qualname: str) -> Any:
 
 
 def assigned(text: str) -> list[tuple[Any, str]]:
-    """Attributes of modules that the tests' text assigns to, or hands to `setattr`."""
+    """Attributes of modules that the tests' text assigns to, or passes to `setattr`."""
     places: list[tuple[str, str]] = ASSIGNED.findall(text) if "." in text else []
     if "setattr" in text:
         places += SET.findall(text)
@@ -116,15 +116,15 @@ def assigned(text: str) -> list[tuple[Any, str]]:
             words = clause.split()
             if words:
                 names[words[-1]] = (module, words[0])
-    found = []
+    assignments = []
     for base, attribute in places:
         first, _, rest = base.partition(".")
         key = names.get(base) or names.get(first) or (base, "")
         tail = "" if base in names else rest
         target, error = attempt(functools.partial(follow_names, key, tail))
         if error is None and place_of(target) is not None:
-            found.append((target, attribute))
-    return found
+            assignments.append((target, attribute))
+    return assignments
 
 
 def follow_dotted(dotted: str) -> Any:

@@ -1,4 +1,4 @@
-"""Where the tests find the program's names: their own globals, `__main__`, and the modules that they import."""
+"""The places where tests find the program's names: their own globals, `__main__`, and the modules that they import."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TestNamespace(dict):  # type: ignore[type-arg]  # no dict[...] here: this 
 
 
 class MainModule(type(sys)):  # type: ignore[misc]
-    """What the tests find as `__main__`: their own names and the program's, of which they may change their own."""
+    """The `__main__` of the tests: their own names and the program's. They may change only their own."""
 
     def __init__(self, namespace: TestNamespace) -> None:
         super().__init__("__main__")
@@ -56,11 +56,11 @@ class MainModule(type(sys)):  # type: ignore[misc]
 
     def __setattr__(self, name: str, value: Any) -> None:
         namespace = self.__dict__["_namespace"]
-        ours = name in namespace
-        if ours:
+        is_own = name in namespace
+        if is_own:
             self.__dict__["_before"].setdefault(name, namespace[name])
             namespace[name] = value
-        set_in_program(namespace.endpoint, name, value, create=not ours)
+        set_in_program(namespace.endpoint, name, value, create=not is_own)
 
     def __delattr__(self, name: str) -> None:
         namespace = self.__dict__["_namespace"]
@@ -71,7 +71,7 @@ class MainModule(type(sys)):  # type: ignore[misc]
 
 
 class ProgramModule(type(sys)):  # type: ignore[misc]
-    """What the tests import as `solution` and its like: the program's names, each asked for when it is used."""
+    """The module that the tests import as `solution` and similar names: each program name is requested on use."""
 
     def __init__(self, name: str, endpoint: Any, names: ProgramNames) -> None:
         super().__init__(name)
@@ -94,7 +94,7 @@ class ProgramModule(type(sys)):  # type: ignore[misc]
 
 
 def install_program(endpoint: Any, names: ProgramNames, hidden: Any = ()) -> None:
-    """Let the tests import the program by its usual names, but for those that the suite's own files have."""
+    """Let the tests import the program by its usual names, except names of the suite's own files."""
     for name in PROGRAM_MODULES:
         if f"{name}.py" not in hidden:
             sys.modules[name] = ProgramModule(name, endpoint, names)

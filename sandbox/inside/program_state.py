@@ -1,8 +1,8 @@
-"""The program's half of the shared state; nothing happens here before the tests' end has sent something.
+"""The program's half of the shared state. It does nothing before the tests' end has sent something.
 
-- What the tests have replaced (a stream, an attribute of a module, the filters of warnings) is replaced here by a
-  proxy, and put back when the tests put it back.
-- What the program prints, warns and logs meanwhile is kept for the tests.
+- Whatever the tests replace (a stream, an attribute of a module, the filters of warnings) is replaced here by a proxy,
+  and restored when the tests restore it.
+- What the program prints, warns and logs meanwhile is recorded for the tests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ProgramState(SharedState):
-    """The program's half: what the tests have changed in this process, and what they listen to."""
+    """The program's half: what the tests have changed in this process, and what they record."""
 
     def __init__(self, root: str, namespace: dict[str, Any]) -> None:
         super().__init__(root)
@@ -80,7 +80,7 @@ class ProgramState(SharedState):
         if not self.active:
             self.active = True
             variables, place = tree.get("hello", (False, False))
-            self.variables = {} if variables else None  # so that what was set at the start is told as well
+            self.variables = {} if variables else None  # so that variables set at the start are sent as well
             self.working_folder = self.root if place else None
         if "files" in tree:
             self.folder.repeat(tree["files"])
@@ -231,7 +231,7 @@ class ProgramState(SharedState):
             sys.modules[name] = endpoint.decode(tree)
 
     def patch_name(self, endpoint: Any, key: tuple[str, str, str], how: str, *value: Any) -> None:
-        """Put the tests' object in the place that they have replaced, or what stood there back."""
+        """Put the tests' object in the place that they have replaced, or restore the original."""
         module, qualname, name = key
         target, error = attempt(lambda: resolve(module, qualname))
         if error is not None:
@@ -248,7 +248,7 @@ class ProgramState(SharedState):
             setattr(target, name, in_form(how, endpoint.decode(*value)))
 
     def save_original(self, target: Any, name: str) -> None:
-        """Remember what stands in a class of the program before the tests put something else there."""
+        """Save what a class of the program has before the tests replace it."""
         self.originals.setdefault((id(target), name), (target, name, target.__dict__.get(name, MISSING)))
 
     def restore_original(self, target: Any, name: str) -> None:
@@ -298,7 +298,7 @@ def position(stream: Any) -> int:
 
 
 def listener(logging: Any, records: list[Any]) -> Any:
-    """A handler that keeps what is logged, each record once."""
+    """A handler that keeps each log record once."""
 
     class Listener(logging.Handler):  # type: ignore[misc]
         last: Any = None
@@ -324,7 +324,7 @@ def listener(logging: Any, records: list[Any]) -> Any:
 
 
 class Recorder(io.TextIOBase):
-    """A stream of the program's that the tests hear."""
+    """A stream of the program that is recorded for the tests."""
 
     encoding = "utf-8"
     errors = "strict"
@@ -350,7 +350,7 @@ class BytesRecorder(Recorder):
         self.buffer = Bytes(self)
 
     def reconfigure(self, **how: Any) -> None:
-        """Whatever it is, text is heard as text."""
+        """Accept any settings: text is recorded as text."""
 
 
 class Bytes(io.RawIOBase):
@@ -367,7 +367,7 @@ class Bytes(io.RawIOBase):
 
 
 def warm_up() -> None:
-    """Run once what every program runs, so that its code has adapted itself before this process is forked."""
+    """Run once what every program runs, so that its code is specialised before this process is forked."""
     for _ in range(10):
         state = ProgramState("/", {})
         state.folder.root = "/dev/fd/nowhere"

@@ -1,10 +1,10 @@
-"""Proxies: an object of the other process, as it looks from here.
+"""Proxies: objects of the other process, as this end sees them.
 
 - Every class of the other end has a *mirror* here (`class_mirrors`): a real class of the same name, of mirrored bases.
 - An object of the other end is an instance of its mirror, so `type(x) is N`, `isinstance` and `except N` are Python's
   own, and so is a class of the tests that extends N.
-- What a mirror does not know of itself it asks of the other end (`ask`).
-- What a proxy knows (its number, its endpoint) has keys that cannot be written as attributes (`NUMBER`, `ENDPOINT`).
+- What a mirror does not have itself, it asks of the other end (`ask`).
+- A proxy's own data (its number, its endpoint) has keys that cannot be written as attributes (`NUMBER`, `ENDPOINT`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SHOWN = frozenset(
     }
 )
 DECIDING = frozenset(
-    {  # methods that decide or calculate what the test is about, in types that the wall knows
+    {  # methods that decide or calculate what the test is about, in types that cross as values
         *(name for kind in (str, bytes, float, set) for name in dir(kind) if name.startswith("is")),
         "startswith",
         "endswith",
@@ -95,7 +95,7 @@ MUTABLE = frozenset({"list", "dict", "set", "bytearray", "deque", "OrderedDict",
 
 
 def instance_entry(value: Any, key: str) -> Any:
-    """What a stand-in knows of itself; None for anything else."""
+    """An entry of a stand-in's own data; None for anything else."""
     try:
         return object.__getattribute__(value, key)
     except AttributeError:
@@ -113,13 +113,13 @@ def endpoint_of(value: Any) -> Any:
 
 def mirror_entry(kind: type, key: str) -> Any:
     for base in kind.__mro__:
-        if (found := own_entry(base, key)) is not None:
-            return found
+        if (entry := own_entry(base, key)) is not None:
+            return entry
     return None
 
 
 def is_mirror(kind: Any) -> bool:
-    """Whether a class stands for one of the other end, rather than for a class of this end that extends such a one."""
+    """Whether a class stands for one of the other end, rather than a class of this end that extends a mirror."""
     return own_entry(kind, CLASS) is not None
 
 
@@ -129,37 +129,37 @@ def is_proxy(value: Any) -> bool:
 
 
 def is_named(value: Any) -> bool:
-    """Whether the tests speak of the class of a stand-in."""
+    """Whether the tests use the class of a stand-in by name."""
     endpoint = endpoint_of(value)
     return not endpoint.guarded or any(
         own_entry(base, CLASS) in endpoint.named_classes for base in type(value).__mro__ if is_mirror(base)
     )
 
 
-def note_attribute(owner: type, found: Any) -> Any:
-    """A class within a class that the tests speak of is one they speak of; a function in it is a method."""
+def note_attribute(owner: type, value: Any) -> Any:
+    """Record that a class nested in a named class is named; a function in it is a method."""
     endpoint = mirror_entry(owner, ENDPOINT)
     number = mirror_entry(owner, CLASS)
-    if isinstance(found, type):
-        if is_mirror(found) and number in endpoint.named_classes:
-            endpoint.named_classes.add(own_entry(found, CLASS))
+    if isinstance(value, type):
+        if is_mirror(value) and number in endpoint.named_classes:
+            endpoint.named_classes.add(own_entry(value, CLASS))
     elif number != endpoint.entry_class:
-        as_method(owner, found)
-    elif is_proxy(found) and instance_entry(found, NUMBER) is not None:
-        object.__setattr__(found, ANSWER, True)
-    return found
+        as_method(owner, value)
+    elif is_proxy(value) and instance_entry(value, NUMBER) is not None:
+        object.__setattr__(value, ANSWER, True)
+    return value
 
 
-def as_method(owner: Any, found: Any) -> Any:
+def as_method(owner: Any, value: Any) -> Any:
     """An attribute that can be called is a method, whatever the program has put it into."""
-    if is_proxy(found) and callable(found) and not isinstance(found, type):
+    if is_proxy(value) and callable(value) and not isinstance(value, type):
         endpoint = mirror_entry(owner, ENDPOINT) if isinstance(owner, type) else endpoint_of(owner)
         endpoint.relied_on_program = endpoint.relied_on_program or endpoint.guarded
-    return found
+    return value
 
 
 def address_of(value: Any) -> dict[str, Any]:
-    """How the other end finds the object that a stand-in stands for."""
+    """The address by which the other end finds the object that a stand-in stands for."""
     number = instance_entry(value, NUMBER)
     if number is not None:
         return {"h": number}
@@ -180,12 +180,12 @@ def ask(value: Any, op: str, /, **fields: Any) -> Any:
 
 
 def push_content(value: Any) -> None:
-    """Tell the other end of a container whose content has been changed here."""
-    said = instance_entry(value, SYNCED)
-    if said is not None:
+    """Send the other end the content of a container that has been changed here."""
+    synced = instance_entry(value, SYNCED)
+    if synced is not None:
         endpoint = endpoint_of(value)
         tree = endpoint.content(value)
-        if tree != said:
+        if tree != synced:
             object.__setattr__(value, SYNCED, tree)
             endpoint.request("set_content", h=instance_entry(value, NUMBER), value=tree)
 
@@ -294,16 +294,16 @@ class Proxy:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r} over the wire")
         endpoint = endpoint_of(self)
         if endpoint.guarded and name in DECIDING and not is_named(self):
-            if not callable(found := ask(self, "attr", name=name)):
-                return found
+            if not callable(attribute := ask(self, "attr", name=name)):
+                return attribute
             raise refuse(self, repr(name))
         return as_method(self, ask(self, "attr", name=name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not is_mirror(type(self)):  # of the tests' own class: its properties come first
             for base in type(self).__mro__:
-                found = base.__dict__.get(name)
-                if found is not None and not is_mirror(base) and hasattr(type(found), "__set__"):
+                attribute = base.__dict__.get(name)
+                if attribute is not None and not is_mirror(base) and hasattr(type(attribute), "__set__"):
                     object.__setattr__(self, name, value)
                     return
         set_attribute(self, name, value)

@@ -55,29 +55,29 @@ def kill_below(pid: int) -> None:
             continue
 
 
-def kill_as_uid(uid: int, sweeper_uid: int) -> int:
-    """Become (broom, uid, broom) and kill everything that this may signal. For a process made for it, and root."""
-    if 0 in (uid, sweeper_uid):
+def kill_as_uid(uid: int, reaper_uid: int) -> int:
+    """Set the uids (reaper, uid, reaper) and kill everything that these may signal. Run as root, in its own process."""
+    if 0 in (uid, reaper_uid):
         return UNSAFE
     os.setgroups([])
-    os.setresuid(sweeper_uid, uid, sweeper_uid)
-    if os.getresuid() != (sweeper_uid, uid, sweeper_uid):
+    os.setresuid(reaper_uid, uid, reaper_uid)
+    if os.getresuid() != (reaper_uid, uid, reaper_uid):
         return UNSAFE
     try:
         os.kill(os.getppid(), 0)
     except PermissionError:
         os.kill(-1, SIGKILL)
         return KILLED
-    return UNSAFE  # who may signal root's processes would kill the whole machine
+    return UNSAFE  # a process that may signal root's processes would kill the whole machine
 
 
-def kill_uid(uid: int, sweeper_uid: int) -> None:
+def kill_uid(uid: int, reaper_uid: int) -> None:
     """SIGKILL to all processes of a uid, by a child of this process, which is root. Raises OSError if it fails."""
     pid = os.fork()
     if pid == 0:
         status = UNSAFE
         try:
-            status = kill_as_uid(uid, sweeper_uid)
+            status = kill_as_uid(uid, reaper_uid)
         finally:
             os._exit(status)
     if os.waitpid(pid, 0)[1] != KILLED:
@@ -86,7 +86,7 @@ def kill_uid(uid: int, sweeper_uid: int) -> None:
 
 def processes_of(uid: int) -> list[int]:
     """The processes of a uid that have not ended; by any of its four uids."""
-    found = []
+    pids = []
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
@@ -96,8 +96,8 @@ def processes_of(uid: int) -> list[int]:
         except OSError:
             continue
         if str(uid) in lines.get("Uid", "").split() and lines["State"].split()[0] not in "ZX":
-            found.append(int(name))
-    return found
+            pids.append(int(name))
+    return pids
 
 
 def remove_below(place: str) -> bool:
@@ -142,7 +142,7 @@ def remove(top: int, name: str, number: int) -> int:
             os.close(folder)
         os.rmdir(name, dir_fd=top)
     except OSError:
-        pass  # whoever called sees that it is still there
+        pass  # the caller sees that it is still there
     return number
 
 
@@ -156,13 +156,13 @@ def opened(parent: int, name: str) -> int:
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
 
 
-def end(uid: int, sweeper_uid: int) -> bool:
-    """Kill the processes of a uid until none is left; whether none is. For a process made for it, and root."""
+def end(uid: int, reaper_uid: int) -> bool:
+    """Kill the processes of a uid until none is left. Returns whether none is. For a process of its own, as root."""
     deadline = time.monotonic() + END_DEADLINE_S
     while processes_of(uid):
         if time.monotonic() > deadline:
             return False
-        kill_uid(uid, sweeper_uid)
+        kill_uid(uid, reaper_uid)
         time.sleep(0.001)
     return True
 

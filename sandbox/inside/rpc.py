@@ -13,13 +13,13 @@ Messages
                                       the last arguments are by name; `sync` are proxies whose content may change
   {"id": N, "ok": TREE, "content": [[H, TREE]...]}   the value
   {"id": N, "error": {...}}           an exception: its text for the judge, and under "it" the exception itself
-  {"id": N, "wall": S}                what was asked for cannot cross
+  {"id": N, "wall": S}                what was asked for cannot cross, and why
 
 Shared containers
   {"t": "h", "live": K} is the container under the key K. In every message "live" holds what its sender has changed;
   "first" is the key of the first container of "args", in the order of `codec.Lender`, or of "ok", where "held" says
-  which. After the message is read, the keys in "gone" are forgotten. The judge itself, who calls by name, sends no
-  "live" and gets none.
+  which. After the message is read, the keys in "gone" are forgotten. The judge itself calls by name, and neither sends
+  nor gets "live".
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ CHANGING = frozenset({"set_attr", "del_attr", "set_item", "del_item", "set_conte
 
 
 class Endpoint(HandleTable):
-    """One end of the wire. `policy` answers the other end's requests; `before_reply` runs ahead of every answer."""
+    """One end of the wire. `policy` answers the other end's requests; `before_reply` runs before each answer."""
 
     def __init__(
         self,
@@ -80,13 +80,13 @@ class Endpoint(HandleTable):
         self.depth = 0  # requests of the other end that are being done
         self.send_lock: Any = _thread.RLock()
         self.remote_errors: list[BaseException] = []  # exceptions that came from the other end
-        self.failed_assertion: BaseException | None = None  # an assertion that failed inside of what the program called
+        self.failed_assertion: BaseException | None = None  # an assertion that failed in a function the program called
         self.state: Any = None  # what this end shares with the other besides values
         self.next_id = 0
         self.num_messages = 0  # messages in this test
         self.raises_stop_iteration = True  # whether a StopIteration of the other end is raised here as one
         self.relied_on_program = False  # whether a verdict would rest on methods of the program's objects
-        self.named_classes: set[int] = set()  # numbers of the classes that the tests speak of
+        self.named_classes: set[int] = set()  # numbers of the classes that the tests use by name
         self.entry_class: int | None = None  # the number of the entry point, where it is a class
         self.answers_seen: dict[str, int] = {}  # hashes of what objects have answered, by the question
         self.changes_made = 0  # how often anything was done that may change an object
@@ -120,7 +120,7 @@ class Endpoint(HandleTable):
         return value
 
     def check_consistent(self, op: str, fields: dict[str, Any], tree: Any) -> None:
-        """Mark the test where an object has answered one question in two ways, though nothing was done to it."""
+        """Mark the test if an object has answered one question in two ways without being changed in between."""
         if op in CHANGING:
             self.answers_seen.clear()
             self.changes_made += 1
@@ -129,7 +129,7 @@ class Endpoint(HandleTable):
                 tree = True  # a method, a generator: a new one each time
             encoded, error = attempt(lambda: codec.dumps(tree))
             if encoded is not None and b'"live":' in encoded:
-                return  # a container that both ends hold: what changes in it is told, and marks the test
+                return  # a container that both ends hold: its changes are sent, and mark the test
             question = codec.dumps({**fields, "sync": None, "op": op}).decode()
             if error is not None or self.answers_seen.setdefault(question, hash(encoded)) != hash(encoded):
                 self.relied_on_program = True
@@ -160,7 +160,7 @@ class Endpoint(HandleTable):
 
     def send_and_wait(self, op: str, fields: dict[str, Any], values: Any) -> dict[str, Any]:
         check_stack()
-        self.send_lock.acquire()  # until it is sent: what one thread tells of, the next takes for known
+        self.send_lock.acquire()  # until it is sent: the next thread relies on the changes that this one announces
         has_wire = False
         try:
             message = self.request_fields(fields, values)
@@ -243,7 +243,7 @@ class Endpoint(HandleTable):
             raise self.fail(Unsplittable(bounds.text(str(error)))) from None
 
     def call(self, target: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any], owner: Any = None) -> Any:
-        """Call something of the other end; arguments that it changes are changed here too, whatever comes of it."""
+        """Call something of the other end. Arguments that it changes are changed here too, even if it raises."""
         values = [*args, *kwargs.values()]
         fields = {**target, "names": list(kwargs)}
         alive = [
@@ -270,7 +270,7 @@ class Endpoint(HandleTable):
                 raise self.fail(Lost("an error that is not an exception"))
             error: BaseException = result
             if id(error) not in self.error_numbers and instance_entry(error, NUMBER) is None:
-                if not isinstance(error, AssertionError):  # which says of the tests that they fail, wherever it was
+                if not isinstance(error, AssertionError):  # an AssertionError fails the test, wherever it was raised
                     self.remote_errors.append(error)
                 return error  # our own comes home, through the other end, which has let it pass
         else:
@@ -290,7 +290,7 @@ class Endpoint(HandleTable):
         return message
 
     def serve(self) -> NoReturn:
-        """Do what the other end asks, until it is gone."""
+        """Do what the other end asks, until it has ended."""
         self.lock.acquire()
         while True:
             self.dispatch(self.receive())
@@ -347,7 +347,7 @@ class Endpoint(HandleTable):
             self.depth -= 1
 
     def reply(self, message: dict[str, Any], result: list[Any], error: BaseException | None) -> bytes:
-        """The reply that says what work has returned, which is in `found`, or what it has raised."""
+        """The reply that says what work has returned, which is in `result`, or what it has raised."""
         number = message.get("id")
         if error is None:
             data, error = attempt(lambda: codec.dumps(self.value_reply(message, result)))
@@ -360,7 +360,7 @@ class Endpoint(HandleTable):
         return self.error_reply(message, error)
 
     def value_reply(self, message: dict[str, Any], result: list[Any]) -> dict[str, Any]:
-        """The reply for a value. Nothing else here holds it meanwhile: what still holds its containers keeps them."""
+        """The reply for a value. Nothing else holds the value here, so only the program's own references count."""
         reply: dict[str, Any] = {"id": message.get("id")}
         if "live" not in message:  # the judge itself, who keeps nothing
             return reply | {"ok": codec.encode(result.pop(), self.lend)}
@@ -370,14 +370,14 @@ class Endpoint(HandleTable):
         return reply | self.containers.held_in(lender) | self.contents(message) | self.gone()
 
     def gone(self) -> dict[str, Any]:
-        """What both ends may forget once this reply has been read."""
+        """The keys that both ends may forget once this reply has been read."""
         gone = self.containers.prune() if self.containers.by_key else []
         if not self.guarded and not self.depth and self.containers.by_key:
             gone += self.containers.evict()
         return {"gone": gone} if gone else {}
 
     def contents(self, message: dict[str, Any]) -> dict[str, Any]:
-        """What containers of ours hold now that have a stand-in with content at the other end."""
+        """The current content of containers of ours that have a stand-in with content at the other end."""
         numbers = message.get("sync") or ()
         return {"content": [[number, self.content(self.lent[number])] for number in numbers]} if numbers else {}
 
@@ -419,7 +419,7 @@ RAISE = compile("raise E", "", "exec").co_code[-2]  # the instruction; the modul
 
 
 def has_stack_for(calls: int) -> bool:
-    """Raise RecursionError here, before anything is said, where the stack would not hold an answer to be given."""
+    """Raise RecursionError before anything is sent, if the stack has no room for the handling of an answer."""
     return calls == 0 or has_stack_for(calls - 1)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MAX_EXTENDED, MAX_EXTENDED_ITEMS = 100, 2_000  # objects whose classes extend containers, and what each may hold
 MAX_ALIVE, MAX_ALIVE_ITEMS = 1_000, 100_000  # containers, and what is in them, that stay after a call
-GROWING = frozenset({list, dict})  # of which only the end is told where only that is new
+GROWING = frozenset({list, dict})  # of which only the new end is sent if the rest is unchanged
 WITH_PARTS = frozenset({"list", "set", "dict", "deque", "UserList", "UserDict", "SimpleNamespace", "Namespace"})
 NAMESPACES = ("SimpleNamespace", "Namespace")
 
@@ -93,11 +93,11 @@ class SharedContainers:
 
     def changes(self, lend: Any, *, forget: bool = True) -> dict[str, Any]:
         """What has changed here since the last message. Raises CodecError."""
-        found: dict[str, Any] = {}
+        message: dict[str, Any] = {}
         if self.lost:
-            self.lost, found["reset"] = False, True
+            self.lost, message["reset"] = False, True
         if not self.by_key and not self.lent and not self.borrowed:
-            return found
+            return message
         changed = []
         lender = self.lender(lend)
         for key, container in list(self.by_key.items()):
@@ -107,16 +107,16 @@ class SharedContainers:
                 changed.append([key, at, codec.encode(inside(value, at), parts)])
                 container.before, container.changed = look(value), True
         for name, table in (("lent", self.lent), ("home", self.borrowed)):
-            if table and (told := [*self.of_extended(table, lender)]):
-                found[name] = told
+            if table and (changes := [*self.of_extended(table, lender)]):
+                message[name] = changes
         if changed:
-            found["of"] = changed
+            message["of"] = changed
         if lender.kept:
-            found["first"] = self.commit(lender.kept)
+            message["first"] = self.commit(lender.kept)
             lender.kept.clear()
         if forget and (gone := self.prune()):
-            found["gone"] = gone
-        return found
+            message["gone"] = gone
+        return message
 
     def of_extended(self, table: dict[int, ExtendedContainer], lender: Any) -> Any:
         for number, extended in table.items():
@@ -126,12 +126,12 @@ class SharedContainers:
                 yield [number, codec.encode(content, lender)]
 
     def note(self, table: dict[int, ExtendedContainer], number: int, value: Any, base: type) -> None:
-        """Keep the content of an object in step, if that is not too much."""
+        """Keep the content of an object in sync, if it is not too large."""
         if number not in table and len(table) < MAX_EXTENDED and base.__len__(value) <= MAX_EXTENDED_ITEMS:  # type: ignore[attr-defined]
             table[number] = ExtendedContainer(value, base)
 
     def commit(self, values: list[Any]) -> int:
-        """Give keys to containers that the message holds which is about to go."""
+        """Give keys to the containers in the message that is about to be sent."""
         first = self.next
         for value in values:
             self.add(self.next, value)
@@ -143,7 +143,7 @@ class SharedContainers:
         self.by_id[id(value)] = key
 
     def held_in(self, lender: Any) -> dict[str, Any]:
-        """The containers of an answer that somebody here still holds, by their numbers in it."""
+        """The containers of an answer that are still referenced here, by their numbers in it."""
         kept, held = lender.kept, []
         for number in reversed(range(len(kept))):  # what holds others comes after them
             if count_references(kept[number]) > ALONE:
@@ -156,7 +156,7 @@ class SharedContainers:
         return {"held": held, "first": self.commit([kept[number] for number in held])}
 
     def prune(self) -> list[int]:
-        """Forget what nobody here holds but this table."""
+        """Forget the containers that only this table references."""
         gone = []
         for key in reversed(list(self.by_key)):
             if self.alone(key):
@@ -168,7 +168,7 @@ class SharedContainers:
         return bool(count_references(self.by_key[key].value) <= ALONE)
 
     def evict(self) -> list[int]:
-        """Forget what is more than both ends keep in step: the large ones, then those that were never changed."""
+        """Forget what exceeds the limit that both ends keep in sync: large ones first, then those never changed."""
         sizes = {key: size_of(container.value) for key, container in self.by_key.items()}
         total = sum(sizes.values())
         if len(sizes) <= MAX_ALIVE and total <= MAX_ALIVE_ITEMS:
@@ -197,13 +197,13 @@ class SharedContainers:
     def find(self, key: Any) -> Any:
         container = self.by_key.get(key) if type(key) is int else None
         if container is None:
-            raise codec.CodecError("a container that is in nobody's hand")
+            raise codec.CodecError("an unknown key of a container")
         return container.value
 
     def apply(self, news: Any, borrow: Callable[[dict[str, Any]], Any]) -> list[ExtendedContainer]:
-        """Make the changes that the other end tells of, and say which stand-ins are among them.
+        """Make the changes that the other end has sent. Returns the stand-ins among them.
 
-        Raises CodecError, TypeError or ValueError for nonsense.
+        Raises CodecError, TypeError or ValueError for malformed changes.
         """
         if type(news) is not dict or type(news.get("of", [])) is not list:
             raise codec.CodecError("malformed changes of containers")
@@ -245,7 +245,7 @@ class SharedContainers:
         return entries
 
     def adopt(self, first: Any, values: list[Any]) -> None:
-        """Take over the keys that the other end has given to containers of its message; None is none."""
+        """Take over the keys that the other end has given to containers of its message, if any."""
         if first is None or not values:
             return
         if type(first) is not int or not 0 <= first < 1 << 53 or first % 2 == self.next % 2:
@@ -270,7 +270,7 @@ class SharedContainers:
 
 
 def release_frames(error: BaseException | None) -> None:
-    """Let go of what the finished frames of an exception hold: the arguments of a call that failed, say."""
+    """Release what the finished frames of an exception hold, such as the arguments of a failed call."""
     for _ in range(MAX_CHAIN):
         if error is None:
             return
@@ -305,7 +305,7 @@ def look(value: Any) -> Any:
 
 
 def changed_from(value: Any, before: Any) -> int | None:
-    """From which of its parts on a container is to be told; None for one that has not changed."""
+    """The index from which a container has changed; None if it has not changed."""
     after: Any = value if type(value) is list else look(value)
     if type(before) is bytes:
         return None if after == before else 0

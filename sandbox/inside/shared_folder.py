@@ -1,9 +1,10 @@
-"""A folder that two processes have in common though neither sees the other's: what has changed, told and repeated.
+"""Keeps the working folders of two jails in sync: one end sends its changes, the other repeats them.
 
-Both ends run this file inside their own jail. `changes` finds what is new since the last look, by the times that the
-kernel keeps; `repeat` does the same below its own folder. What is told comes from the other end and may be anything, so
-names are walked one component at a time without following a link, nothing but plain files and folders is made, and
-sizes and numbers are bounded. Links, devices and pipes are not carried, nor what lies outside of the folder.
+- Both ends run this file in their own jail. `changes` finds what is new since the last call, by the kernel's time
+  stamps; `repeat` makes the same changes below its own folder.
+- The other end may send anything. So names are walked one component at a time without following links, only plain files
+  and folders are made, and sizes and numbers are bounded.
+- Links, devices, pipes, and what lies outside the folder are not carried.
 
 The functions of `posix` are bound here once: tests replace those of `os`.
 """
@@ -46,8 +47,8 @@ MAX_ENTRIES = 2_000  # files and folders
 MAX_BYTES = 4 * 1024 * 1024  # of contents, in one message
 MAX_NAME = 4_096
 MAX_DEPTH = 40
-OURS = frozenset({"main.py"})  # what the harness has put there
-MAIN_ONLY = [*OURS]
+HARNESS_FILES = frozenset({"main.py"})  # what the harness has put there
+MAIN_ONLY = [*HARNESS_FILES]
 CACHES = frozenset({"__pycache__", ".pytest_cache"})
 COARSE = 5  # CLOCK_REALTIME_COARSE, by which the kernel dates files
 KIND, REGULAR, MODE = 0o170000, 0o100000, 0o777
@@ -56,7 +57,7 @@ PUT = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
 
 
 class InvalidChange(Exception):
-    """What the other end tells of its folder is nothing that it could say in honesty."""
+    """The other end has sent a change that its real folder cannot have."""
 
 
 class FolderTooLarge(Exception):
@@ -78,7 +79,7 @@ class SharedFolder:
         return f"{self.root}/{name}" if name else self.root
 
     def untouched(self) -> bool:
-        """Whether nothing has happened since the last look: a `stat` for each file and folder that is known."""
+        """Whether nothing has changed since the last call: one `stat` per known file and folder."""
         if self.young:
             return False
         try:
@@ -90,7 +91,7 @@ class SharedFolder:
         return True
 
     def look(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Files and folders as they stand. Raises TooMuch."""
+        """The files and folders as they are now. Raises FolderTooLarge."""
         files: dict[str, Any] = {}
         folders: dict[str, Any] = {}
         waiting = [""]
@@ -98,16 +99,16 @@ class SharedFolder:
             name = waiting.pop()
             try:
                 about = lstat(self.path(name))
-                found = []
+                children = []
                 if about.st_size:  # of an empty folder in memory it is 0
                     with scandir(self.path(name)) as entries:
-                        found = list(entries)
+                        children = list(entries)
             except OSError:
                 continue  # it has gone meanwhile, or may not be read
             folders[name] = about
-            for entry in found:
+            for entry in children:
                 child = f"{name}/{entry.name}" if name else entry.name
-                if child in OURS or entry.name in CACHES:
+                if child in HARNESS_FILES or entry.name in CACHES:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(child)
@@ -120,8 +121,8 @@ class SharedFolder:
                 raise FolderTooLarge(f"more than {MAX_ENTRIES} files and folders")
         return files, folders
 
-    def is_bare(self, now: int) -> bool:
-        """Whether nothing lies there but what the harness has put there: as it is for most, and told in few steps."""
+    def has_only_harness_files(self, now: int) -> bool:
+        """Whether the folder has only the harness's files. That is the usual case, and quick to find out."""
         try:
             about = lstat(self.root)
             if about.st_size and listdir(self.root) not in ([], MAIN_ONLY):
@@ -133,11 +134,11 @@ class SharedFolder:
         return True
 
     def changes(self) -> dict[str, Any] | None:
-        """What has changed since the last time this was asked, or None. Raises TooMuch."""
+        """What has changed since the last call, or None. Raises FolderTooLarge."""
         if self.untouched():
             return None
         now = clock_gettime_ns(COARSE)  # what is as young as this may change once more without a new date
-        if not self.files and len(self.folders) == 1 and self.is_bare(now):
+        if not self.files and len(self.folders) == 1 and self.has_only_harness_files(now):
             return None
         files, folders = self.look()
         gone = [name for name in (*self.files, *self.folders) if name and name not in files and name not in folders]
@@ -186,7 +187,7 @@ class SharedFolder:
             self.left_out.append(why)
 
     def repeat(self, tree: Any) -> int:
-        """Do here what the other end says has happened there; returns how many files were written. Raises Refused."""
+        """Make the other end's changes here. Returns how many files were written. Raises InvalidChange."""
         gone, new, put = read_changes(tree)
         self.touched = {str(name).partition("/")[0] for name in (*gone, *(entry[0] for entry in (*new, *put)))}
         top = open_fd(self.root, SEARCH)
@@ -205,7 +206,7 @@ class SharedFolder:
     def remove(self, top: int, name: str) -> None:
         known = self.files.pop(name, None) is not None
         try:
-            with Below(top, name) as (folder, last):
+            with OpenFolder(top, name) as (folder, last):
                 if known:
                     unlink(last, dir_fd=folder)
                 else:
@@ -218,7 +219,7 @@ class SharedFolder:
 
     def make(self, top: int, name: str, mode: int) -> None:
         try:
-            with Below(top, name) as (folder, last):
+            with OpenFolder(top, name) as (folder, last):
                 try:  # its mode may have changed, or this end have made it as well
                     fd = open_fd(last, SEARCH, dir_fd=folder)
                 except FileNotFoundError:
@@ -234,7 +235,7 @@ class SharedFolder:
 
     def put(self, top: int, name: str, mode: int, time: int, data: bytes) -> None:
         try:
-            with Below(top, name) as (folder, last):
+            with OpenFolder(top, name) as (folder, last):
                 try:
                     fd = open_fd(last, PUT, 0o600, dir_fd=folder)
                 except PermissionError:  # of our own uid, and not writable
@@ -255,7 +256,7 @@ class SharedFolder:
             self.leave_out(f"{name!r:.80} is not written: {error.strerror}")
 
 
-class Below:
+class OpenFolder:
     """The folder in which a name below `top` lies, open, and the last part of the name; no link is followed."""
 
     def __init__(self, top: int, name: str) -> None:
@@ -278,7 +279,7 @@ class Below:
 
 
 def mark_of(about: Any) -> Any:
-    """What cannot stay the same when a file or a folder changes, unless within one tick of the clock."""
+    """The attributes of which one differs after any change of a file or folder, except within one clock tick."""
     return (about.st_ctime_ns, about.st_size, about.st_ino, about.st_mode)
 
 
@@ -291,7 +292,7 @@ def go_below(root: str, name: str) -> None:
     top = open_fd(root, SEARCH)
     try:
         if name:
-            with Below(top, f"{name}/.") as (folder, _):
+            with OpenFolder(top, f"{name}/.") as (folder, _):
                 fchdir(folder)
         else:
             fchdir(top)
@@ -325,7 +326,7 @@ def contents(path: str, most: int) -> bytes:
 
 
 def written(data: bytes) -> tuple[str, str]:
-    """Contents as text, or as hexadecimal digits where they are none, and which."""
+    """Contents as text, or as hexadecimal digits if they are not text, and which of the two."""
     try:
         return "text", data.decode()
     except UnicodeDecodeError:
@@ -333,7 +334,7 @@ def written(data: bytes) -> tuple[str, str]:
 
 
 def read_changes(tree: Any) -> tuple[list[str], list[tuple[str, int]], list[tuple[str, int, int, bytes]]]:
-    """The three lists of a message, every part of it of its kind and within bounds. Raises Refused."""
+    """The three lists of a message, each part of the right type and within bounds. Raises InvalidChange."""
     if type(tree) is not dict:
         raise InvalidChange("files that are not an object")
     lists = [tree.get(name, []) for name in ("gone", "new", "put")]
@@ -369,8 +370,8 @@ def read_put(items: list[Any]) -> Iterator[tuple[str, int, int, bytes]]:
 
 
 def safe(name: Any) -> str:
-    """A name below the folder. Raises Refused for one that leads elsewhere, or is the harness's."""
-    if type(name) is not str or not 0 < len(name) <= MAX_NAME or "\0" in name or name in OURS:
+    """A name below the folder. Raises InvalidChange if it leads elsewhere, or is the harness's."""
+    if type(name) is not str or not 0 < len(name) <= MAX_NAME or "\0" in name or name in HARNESS_FILES:
         raise InvalidChange(f"a file of the name {name!r:.80}")
     parts = name.split("/")
     if len(parts) > MAX_DEPTH or any(part in ("", ".", "..") for part in parts):

@@ -1,14 +1,14 @@
-"""What tests and program share besides values: the folder they work in, the environment, the working folder.
+"""State that tests and program share besides values: files, the environment, the working folder.
 
 In one process a test that writes a file, replaces `sys.stdin` or patches `time.sleep` changes the program's state too.
-- Each end keeps a state, and every message carries what has changed in the sender's since its last message.
-- From the tests to the program goes all that can be described (`tests_state`).
-- From the program to the tests go only files, variables, the working folder, and what it printed, warned and logged
-  while the tests were listening (`program_state`). The tests' random generators, decimal context and modules are out
-  of its reach: the program would choose its own examination.
+- Each end has a state, and every message carries what has changed in the sender's state since its last message.
+- The tests' end sends everything that can be described (`tests_state`).
+- The program's end sends only files, variables, the working folder, and what it printed, warned and logged while the
+  tests recorded it (`program_state`). It cannot change the tests' random generators, decimal context and modules:
+  otherwise the program could choose its own test inputs.
 - The program's end sends changes only after the tests' end has; the judge itself gets none.
-- What the program's end sends may be anything. It is checked here, and the tests neither import, start nor unpickle
-  what the program has written (`file_guard`).
+- The program's end may send anything. It is checked here, and the tests neither import, start nor unpickle files that
+  the program has written (`file_guard`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SharedState:
     def __init__(self, root: str) -> None:
         self.root = root
         self.folder = SharedFolder(root)
-        self.variables: Any = None  # the environment as the other end knows it; None while nobody looks at it
+        self.variables: Any = None  # the environment as the other end knows it; None while it is not watched
         self.working_folder: Any = None  # the working folder, likewise
 
     def is_unchanged(self) -> bool:
@@ -47,7 +47,7 @@ class SharedState:
         return self.variables is None and self.working_folder is None and not folder.left_out and folder.untouched()
 
     def common_changes(self) -> dict[str, Any]:
-        """Files, environment and working folder, as far as they have changed. Raises TooMuch."""
+        """Files, environment and working folder, as far as they have changed. Raises FolderTooLarge."""
         news: dict[str, Any] = {}
         changes = self.folder.changes()
         if changes is not None:
@@ -90,7 +90,7 @@ class SharedState:
             self.variables = dict(environment())
 
     def change_folder(self, target: Any) -> None:
-        """To the folder where the other end now works."""
+        """Change to the folder where the other end now works."""
         if type(target) is not list or len(target) != 2 or type(target[1]) is not str or "\0" in target[1]:
             raise InvalidChange("a malformed name of the working folder")
         _, error = attempt(lambda: chdir(f"{self.root}/{target[1]}" if target[0] is True else target[1]))
@@ -100,18 +100,18 @@ class SharedState:
 
 
 def current_folder() -> str:
-    """The working folder; nothing where it has been removed."""
+    """The working folder; empty if it has been removed."""
     place, error = attempt(getcwd)
     return "" if error is not None else str(place)
 
 
 def environment() -> Any:
-    """`os.environ` as it is stored, which is cheap to compare; of another mapping in its place, the same."""
+    """The stored form of `os.environ`, or of a mapping in its place, which is cheap to compare."""
     variables: Any = sys.modules["os"].environ
     if type(variables).__name__ == "_Environ":
         return variables._data
-    found, error = attempt(lambda: {encoded(name): encoded(value) for name, value in dict(variables).items()})
-    return found if error is None else {}
+    stored, error = attempt(lambda: {encoded(name): encoded(value) for name, value in dict(variables).items()})
+    return stored if error is None else {}
 
 
 def encoded(text: Any) -> Any:

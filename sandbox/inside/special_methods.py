@@ -47,13 +47,13 @@ def mark_reliance(value: Any) -> None:
 
 
 def mark_reliance_on_own(value: Any) -> None:
-    """The same, unless the class is the library's: a generator's `__next__` is not a method of the program."""
+    """Mark the reliance, unless the class is the library's: a generator's `__next__` is not the program's method."""
     if type(mirror_entry(type(value), CLASS)) is int:
         mark_reliance(value)
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is of this end's library, and nobody's object."""
+    """Whether a value is of this end's library, and not an object of the tests or the program."""
     kind = type(value)
     return not is_proxy(value) and (
         kind.__module__ == "builtins" or kind.__module__.partition(".")[0] in sys.stdlib_module_names
@@ -61,7 +61,7 @@ def is_plain(value: Any) -> bool:
 
 
 def binary(dunder: str, base: type | None) -> Any:
-    """An operator of two operands: the value's, the program's under the rules above, or nobody's."""
+    """A binary operator: the value type's, the program's under the rules above, or none."""
     name = dunder.strip("_")
     turned = name not in BINARY and name.startswith("r")
     name = name[1:] if turned else name
@@ -70,12 +70,12 @@ def binary(dunder: str, base: type | None) -> Any:
 
     def method(self: Any, other: Any, *rest: Any) -> Any:
         endpoint = endpoint_of(self)
-        theirs = is_proxy(other) and endpoint_of(other) is endpoint
-        if base is not None and not (theirs and is_named(self)) and hasattr(base, dunder):
-            if not theirs and is_named(self) and not compares and endpoint.guarded:
+        from_other_end = is_proxy(other) and endpoint_of(other) is endpoint
+        if base is not None and not (from_other_end and is_named(self)) and hasattr(base, dunder):
+            if not from_other_end and is_named(self) and not compares and endpoint.guarded:
                 return calculated(self, other)
             return getattr(base, dunder)(self, other, *rest)
-        if endpoint.guarded and not theirs:
+        if endpoint.guarded and not from_other_end:
             if name in ("eq", "ne") or not (is_plain(other) or hasattr(type(other), "__array__")):
                 return NotImplemented  # the other operand's word, if it is the tests' own; identity otherwise
             if compares or not is_named(self):
@@ -98,7 +98,7 @@ def binary(dunder: str, base: type | None) -> Any:
         return ask(self, "binary", name=name, turned=turned, other=endpoint.encode(other))
 
     def calculated(self: Any, other: Any) -> Any:
-        """Spoken-of object and plain value: an object comes out, or the program would do the test's sum."""
+        """A named object and a plain value: the result must be an object, or the program would do the test's sum."""
         endpoint = endpoint_of(self)
         endpoint.relied_on_program = True
         result = ask(self, "binary", name=name, turned=turned, other=endpoint.encode(other))
@@ -116,7 +116,7 @@ def binary(dunder: str, base: type | None) -> Any:
 
 
 def own_or_asked(dunder: str, base: type | None, work: Any) -> Any:
-    """A special method: of the value where the class extends a type of values and is not spoken of, else asked for."""
+    """A special method: the value type's if the class extends one and is not named, else asked of the other end."""
     if base is None or (not hasattr(base, dunder) and dunder.strip("_") not in OF_VALUES):
         return work
 
@@ -133,7 +133,7 @@ def own_or_asked(dunder: str, base: type | None, work: Any) -> Any:
 
 
 OF_VALUES = frozenset(
-    {  # what a type of values does not have, a subclass that is not spoken of does not add
+    {  # methods that a subclass which is not named does not add to its type of values
         "bool",
         "len",
         "getitem",
@@ -180,7 +180,7 @@ def asked(op: str, kind: Any = None, *, leans: bool = False) -> Any:
 
 
 def length_of(self: Any) -> int:
-    """`len`, which has to be as many items as the object gives when it is walked."""
+    """`len`, which must equal the number of items that iteration gives."""
     mark_reliance_on_own(self)
     length = expect(int, ask(self, "len"))
     endpoint = endpoint_of(self)
@@ -191,15 +191,15 @@ def length_of(self: Any) -> int:
 
 
 def agree(self: Any) -> None:
-    """Raises Unsplittable for an object that says it holds more or less than it gives, with nothing done between."""
-    said, given = instance_entry(self, LENGTH), instance_entry(self, GIVEN)
-    if said is not None and given is not None and said[0] == given[0] and said[1] != given[1]:
+    """Raises Unsplittable if an object's length differs from the number of its items, without a change in between."""
+    length, given = instance_entry(self, LENGTH), instance_entry(self, GIVEN)
+    if length is not None and given is not None and length[0] == given[0] and length[1] != given[1]:
         name = type(self).__name__
-        raise endpoint_of(self).fail(Unsplittable(f"a {name} of the length {said[1]} that gives {given[1]} items"))
+        raise endpoint_of(self).fail(Unsplittable(f"a {name} of the length {length[1]} that gives {given[1]} items"))
 
 
 def walk(self: Any, iterator: Any) -> Any:
-    """The items of an object, counted."""
+    """Iterate over the items of an object, and count them."""
     endpoint = endpoint_of(self)
     began, count = endpoint.changes_made, 0
     for item in iterator:
@@ -239,12 +239,12 @@ def contains(self: Any, value: Any) -> bool:
     if endpoint.guarded and not is_named(self) and any("__iter__" in base.__dict__ for base in type(self).__mro__):
         return any(value is item or value == item for item in self)
     mark_reliance(self)
-    found = expect(bool, ask(self, "contains", value=endpoint.encode(value)))
-    if found and endpoint.guarded and not is_named(self):
+    is_member = expect(bool, ask(self, "contains", value=endpoint.encode(value)))
+    if is_member and endpoint.guarded and not is_named(self):
         for decoy in (object, "\0no such thing", -1.5e300, (0, "\0")):
             if attempt_contains(self, decoy):
                 raise endpoint.fail(Unsplittable(f"a {type(self).__name__} that contains everything"))
-    return found
+    return is_member
 
 
 def attempt_contains(self: Any, decoy: Any) -> bool:
@@ -273,10 +273,10 @@ def iterate(self: Any) -> Any:
 
 def step(self: Any) -> Any:
     mark_reliance_on_own(self)
-    found = ask(self, "next")
-    if type(found) is tuple and len(found) == 1:
-        return found[0]
-    value = found[0] if type(found) is list and len(found) == 1 else None
+    reply = ask(self, "next")
+    if type(reply) is tuple and len(reply) == 1:
+        return reply[0]
+    value = reply[0] if type(reply) is list and len(reply) == 1 else None
     raise StopIteration(*(() if value is None else (value,)))
 
 
@@ -289,18 +289,18 @@ def hash_of(self: Any) -> int:
 
 def text_of(op: str) -> Any:
     def method(self: Any, *spec: str) -> str:
-        said = instance_entry(self, TEXT)
-        if said is not None and op == "str":
-            return expect(str, said)
+        known = instance_entry(self, TEXT)
+        if known is not None and op == "str":
+            return expect(str, known)
         return expect(str, ask(self, op, **({"spec": spec[0]} if spec else {})))
 
     return method
 
 
 def leave(self: Any, kind: Any = None, error: Any = None, trace: Any = None) -> bool:
-    """`__exit__`, with the exception there is. One that the tests raise on purpose may stop here, or the program's.
+    """`__exit__` with the current exception. It may swallow the program's own, or one that the tests raise on purpose.
 
-    Otherwise a context of the program could swallow the very assertion that fails inside of it.
+    Otherwise a context of the program could swallow the assertion that fails inside it.
     """
     endpoint = endpoint_of(self)
     swallows = expect(bool, ask(self, "exit", error=endpoint.encode(error)))
@@ -317,18 +317,18 @@ async def leave_async(self: Any, kind: Any = None, error: Any = None, trace: Any
 
 def in_place(dunder: str, base: type | None) -> Any:
     work = binary(dunder, base)
-    ours = getattr(base, dunder, None)
+    base_method = getattr(base, dunder, None)
 
     def method(self: Any, other: Any) -> Any:
-        if ours is not None and not is_named(self):
-            return ours(self, other)
+        if base_method is not None and not is_named(self):
+            return base_method(self, other)
         return work(self, other)
 
     return method
 
 
 def method_for(dunder: str, base: type | None) -> Any:
-    """What stands in a mirror for a special method that its class defines; None for one that is not forwarded."""
+    """The mirror's method for a special method that its class defines; None if it is not forwarded."""
     name = dunder.strip("_")
     if name in BINARY or (name[:1] == "r" and name[1:] in BINARY):
         made = in_place(dunder, base) if name[:1] == "i" and name[1:] in BINARY else binary(dunder, base)

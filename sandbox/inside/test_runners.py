@@ -1,8 +1,9 @@
-"""Test files in the test process: pytest and unittest as they are, driven one test at a time by the host.
+"""Test files in the test process: unmodified pytest and unittest, driven one test at a time by the host.
 
-The file's text runs in the tests' own namespace, where a name that nobody has defined is asked of the program; then the
-runner collects it as it would collect a module. The host names each test to run; the runner's fixtures live on between
-two tests, as they would in a run of all of them. Coroutines are run to their end here, without a plugin.
+- The file's text runs in the tests' own namespace, where a name that the tests do not define is asked of the program.
+  Then the runner collects it as it would collect a module.
+- The host names each test to run. The runner's fixtures are kept between two tests, as in a run of all of them.
+- Coroutines are run to their end here, without a plugin.
 """
 
 from __future__ import annotations
@@ -51,16 +52,16 @@ class Skipped(BaseException):
 
 
 class Uncollected(Exception):
-    """The runner did not get as far as running tests; the message is what it said."""
+    """The runner failed before any test ran; the message is what it reported."""
 
 
 def of_program(value: Any) -> bool:
-    """Whether an object stands for one of the program's, which no runner should collect."""
+    """Whether an object stands for one of the program's, which a runner must not collect."""
     return isinstance(value, ControlName) or is_proxy(value) or (isinstance(value, type) and is_mirror(value))
 
 
 def make_module(namespace: Any) -> Any:
-    """A module whose names are those of `namespace`; what only the program has is not there for the runner."""
+    """A module with the names of `namespace`. The runner does not see names that only the program has."""
 
     class TestModule(type(sys)):  # type: ignore[misc]
         @property
@@ -83,7 +84,7 @@ def make_module(namespace: Any) -> Any:
 
 
 class OwnFiles:
-    """Finds the modules among a suite's files, as they are before the program has written anything beside them."""
+    """Finds the modules among a suite's files, as they were before the program wrote anything."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -103,17 +104,17 @@ class OwnFiles:
         from importlib.machinery import ModuleSpec
 
         is_package = inits or place not in self.texts
-        found = f"{place}/__init__" if inits else place
-        spec = ModuleSpec(name, OwnFile(self.texts.get(found, b""), found), is_package=is_package)  # type: ignore[arg-type]
-        if found in self.texts:
-            spec.origin, spec.has_location = f"{self.root}/{found}.py", True
+        location = f"{place}/__init__" if inits else place
+        spec = ModuleSpec(name, OwnFile(self.texts.get(location, b""), location), is_package=is_package)  # type: ignore[arg-type]
+        if location in self.texts:
+            spec.origin, spec.has_location = f"{self.root}/{location}.py", True
         if is_package:
             spec.submodule_search_locations = [f"{self.root}/{place}"]
         return spec
 
 
 class OwnFile:
-    """Loads one of them."""
+    """Loads a module of a suite's files."""
 
     def __init__(self, text: bytes, place: str) -> None:
         self.text, self.place = text, place
@@ -160,7 +161,7 @@ class ModuleTests:
         run(self.module, self.path, self.source, serve, whole)
 
     def watch(self, work: Any) -> None:
-        """Do `work`; what ends the runner itself, as a KeyboardInterrupt does, loses its state."""
+        """Do `work`. If an exception ends the runner itself, as a KeyboardInterrupt does, its state is lost."""
         _, error = attempt(work)
         if error is not None:
             self.lost = isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Exit"
@@ -168,7 +169,7 @@ class ModuleTests:
 
 
 def prepare_pytest() -> None:
-    """What tests for plugins import: the decorators that are pytest's own anyway."""
+    """Provide the modules of common pytest plugins, with decorators that pytest itself has."""
     pytest = __import__("pytest")
     if "pytest_asyncio" not in sys.modules:
         module = type(sys)("pytest_asyncio")
@@ -188,7 +189,7 @@ def place_of(error: BaseException, path: str, source: str) -> str:
 
 
 def plain(error: BaseException, path: str, source: str) -> BaseException:
-    """pytest's own ways to end a test, in the words that every judge of tests knows; an assert with its line."""
+    """pytest's own outcomes as plain exceptions; an assert with its line."""
     outcomes = sys.modules.get("_pytest.outcomes")
     if outcomes is not None and isinstance(error, outcomes.OutcomeException):
         if isinstance(error, outcomes.Skipped):

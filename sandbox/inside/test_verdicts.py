@@ -24,15 +24,15 @@ def imports(texts: list[str]) -> set[str]:
     """The modules that the tests name in import statements: whether those are here no program can decide."""
     import ast
 
-    found: set[str] = set()
+    modules: set[str] = set()
     for text in texts:
         tree, _ = attempt(functools.partial(ast.parse, text))
         for node in ast.walk(tree or ast.Module([], [])):
             if isinstance(node, ast.Import):
-                found.update(alias.name for alias in node.names)
+                modules.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module:
-                found.add(node.module)
-    return found | {name.partition(".")[0] for name in found}
+                modules.add(node.module)
+    return modules | {name.partition(".")[0] for name in modules}
 
 
 def judge(endpoint: Any, text: str, work: Any, texts: list[str]) -> tuple[str, str]:

@@ -58,7 +58,7 @@ class AssertRunner:
         ]
 
     def prepare(self) -> None:
-        """Run the helpers and the setup. Whatever they define, the entry point stays the program's."""
+        """Run the helpers and the setup. Whatever they define, the entry point is the program's."""
         if self.helpers is not None:
             exec(self.helpers, self.namespace)
         self.bind()
@@ -90,7 +90,7 @@ class AssertRunner:
 
 
 def compile_or_none(text: str) -> Any:
-    """The helpers of a prompt; a prompt that does not compile by itself has none."""
+    """The code of a prompt's helpers; None if the prompt does not compile by itself."""
     try:
         return compile(text, "<prompt>", "exec", dont_inherit=True) if text else None
     except SyntaxError:
@@ -98,7 +98,7 @@ def compile_or_none(text: str) -> Any:
 
 
 def warm_up() -> None:
-    """Run what every suite runs: code that has run adapts itself no more, and its pages stay shared after a fork."""
+    """Run what every suite runs: code that has run is already specialised, so its pages stay shared after a fork."""
     path, modules, module = list(sys.path), dict(sys.modules), revive_object.__module__
     exit_now = os._exit
     try:
@@ -116,7 +116,7 @@ def warm_up() -> None:
 
 
 def warm_up_suite() -> None:
-    """Play the role to a host and a program that have said all their lines beforehand."""
+    """Run the role against a host and a program whose messages were all written beforehand."""
     global WIRE_FD, HOST_FD
     numbers = WIRE_FD, HOST_FD
     (host, host_end), (program, program_end) = _socket.socketpair(), _socket.socketpair()
@@ -132,7 +132,7 @@ def warm_up_suite() -> None:
         "entry_point": "f",
         "tests": ["y = f(1)\nassert y == 2"],
         "files": [],
-        "lonely": [False],
+        "executing": [False],
         "mentions": [True],
         "attributes": {},
         "roles": [],
@@ -142,22 +142,22 @@ def warm_up_suite() -> None:
         _, end = attempt(lambda: tests(codec.dumps(plan)))
     finally:
         WIRE_FD, HOST_FD = numbers
-    said = host.recv(1 << 16)
+    answer = host.recv(1 << 16)
     host.close()
     program.close()
-    if not isinstance(end, WarmupExit) or b'"passed"' not in said:
-        raise OSError(0, f"a rehearsal fails: {end!r}, {said!r}")
+    if not isinstance(end, WarmupExit) or b'"passed"' not in answer:
+        raise OSError(0, f"the warm-up fails: {end!r}, {answer!r}")
 
 
 def tests(source: bytes) -> NoReturn:
-    """The role: read the plan from the host, meet the program, then run the tests that the host names, one by one."""
+    """The role: read the plan from the host, load the program, then run the tests that the host names, one by one."""
     host = _socket.socket(fileno=HOST_FD)
     plan = codec.loads(source)
     mode = plan.get("control")
     endpoint: Any = ControlEndpoint(mode) if mode else Endpoint(_socket.socket(fileno=WIRE_FD), perform, guarded=True)
 
     def send_to_host(**fields: Any) -> None:
-        """A word to the host, made of our own verdicts and of texts that have been cut."""
+        """Send a message to the host, made of our own verdicts and of texts that have been cut."""
         send_frame(host, codec.dumps(fields))
 
     texts = [plan["setup"], plan["helpers"], *plan["tests"]]
@@ -213,9 +213,9 @@ def tests(source: bytes) -> NoReturn:
         send_to_host(failed=[verdict, f"in the setup: {reason}"])
     else:
 
-        def serve(found: list[str], skips: list[int], take: Any) -> None:
-            """Take one test after the other, as the host names them; `skips` are decorated to be skipped."""
-            send_to_host(ready=True, names=found, skips=skips)
+        def serve(test_names: list[str], skips: list[int], take: Any) -> None:
+            """Run the tests that the host names, one after the other; `skips` are decorated to be skipped."""
+            send_to_host(ready=True, names=test_names, skips=skips)
             while True:
                 number = codec.loads(receive_frame(host))["run"]
                 endpoint.remote_errors.clear()
@@ -230,7 +230,7 @@ def tests(source: bytes) -> NoReturn:
                     send_to_host(lost=reason)
                     os._exit(0)
                 if verdict == "invalid":
-                    send_to_host(invalid=f"test {found[number] if found else number}: {reason}")
+                    send_to_host(invalid=f"test {test_names[number] if test_names else number}: {reason}")
                     os._exit(0)
                 beyond = isinstance(endpoint.broken, BeyondValues)  # what the test asks, whatever the program answers
                 last = {"last": True} if suite.lost else {}

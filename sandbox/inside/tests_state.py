@@ -1,6 +1,6 @@
 """The tests' half of the shared state: what their texts mention is watched, and changes are sent to the program.
 
-Nothing that the texts never mention is looked at. What comes from the program is checked before it is applied.
+What the texts do not mention is not watched. Changes from the program are checked before they are applied.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class TestsState(SharedState):
-    """The tests' half. What their texts never mention is not looked at."""
+    """The tests' half of the shared state."""
 
     def __init__(self, root: str, texts: list[str]) -> None:
         super().__init__(root)
@@ -53,26 +53,26 @@ class TestsState(SharedState):
         self.slots: dict[tuple[str, str, str], PatchedName] = {}
         self.problems: list[str] = []  # why the tests may have met another world than the program made
         self.watches: list[Callable[[Any, dict[str, Any]], None]] = []
-        if speaks_of(text, "environ", "getenv", "putenv", "setenv", "delenv", "tzset"):
+        if mentions_name(text, "environ", "getenv", "putenv", "setenv", "delenv", "tzset"):
             self.variables = dict(environment())
-        if speaks_of(text, "cwd", "chdir", "path", "Path", "open", "tmp"):
+        if mentions_name(text, "cwd", "chdir", "path", "Path", "open", "tmp"):
             self.working_folder = current_folder()
         self.warnings: WarningState | None = None
-        if speaks_of(text, "warn"):
+        if mentions_name(text, "warn"):
             self.warnings = WarningState()
             self.watches.append(self.add_warnings)
         self.logs: Any = None
         self.random_states: dict[str, Any] = {}
-        if speaks_of(text, "seed", "setstate", "set_state"):
+        if mentions_name(text, "seed", "setstate", "set_state"):
             self.watches.append(self.add_random_states)
             self.hook_random("random", ("seed", "setstate"))
             if "numpy" in text:
                 self.hook_random("numpy.random", ("seed", "set_state"))
             self.changed_random_states()
-        if speaks_of(text, "decimal", "getcontext"):
+        if mentions_name(text, "decimal", "getcontext"):
             self.watches.append(self.add_decimal)
             self.sent["decimal"] = decimal_state()
-        if speaks_of(text, "assertLogs", "assertNoLogs", "caplog", "logging"):
+        if mentions_name(text, "assertLogs", "assertNoLogs", "caplog", "logging"):
             import logging
 
             self.logs = LoggingState(logging)
@@ -83,9 +83,9 @@ class TestsState(SharedState):
         for name in ("input", "print", "open"):
             if name in text:
                 self.watch_name(builtins, name)
-        if speaks_of(text, "mock", "patch"):
+        if mentions_name(text, "mock", "patch"):
             self.hook_mock()
-        if speaks_of(text, "monkeypatch", "MonkeyPatch"):
+        if mentions_name(text, "monkeypatch", "MonkeyPatch"):
             self.hook_monkeypatch()
         for target, name in assigned(text):
             self.watch_name(target, name)
@@ -93,13 +93,13 @@ class TestsState(SharedState):
     # patches
 
     def watch_name(self, target: Any, name: str) -> None:
-        """Look from now on whether the tests have replaced `name` of a module or class that both ends have."""
+        """Watch from now on whether the tests replace `name` of a module or class that both ends have."""
         key = place_of(target)
         if key is not None and (key[0], name) not in APART and (*key, name) not in self.slots:
             self.slots[(*key, name)] = PatchedName(target, name)
 
     def hook_random(self, name: str, setters: tuple[str, ...]) -> None:
-        """Have a generator say when it is seeded: with the same number as before, it stands where it stood."""
+        """Record when a generator is seeded: with the same number as before, its state is the same."""
         module, missing = attempt(lambda: resolve(name, ""))
         if missing is None:
             for setter in setters:
@@ -113,7 +113,7 @@ class TestsState(SharedState):
         return noted
 
     def hook_mock(self) -> None:
-        """Have every `patch` say what it is about to replace."""
+        """Record what every `patch` is about to replace."""
         import unittest.mock
 
         mock: Any = unittest.mock
@@ -156,15 +156,15 @@ class TestsState(SharedState):
     # what goes out
 
     def is_still(self) -> bool:
-        """Whether there is certainly no news: watched is only what any test might change, and none of it has been."""
+        """Whether there is certainly no change: a quick check of what any test might change."""
         if not self.has_greeted or self.slots or self.watches or not self.is_unchanged():
             return False
-        streams, told, sent = self.streams, self.stream_forms, self.sent
+        streams, forms, sent = self.streams, self.stream_forms, self.sent
         if sys.stdin is not streams["stdin"] or self.input is not None:
             return False
         if sys.stdout is not streams["stdout"] or sys.stderr is not streams["stderr"]:
             return False
-        if told["stdout"] is not None or told["stderr"] is not None or sent["argv"] is not None or sent["path"]:
+        if forms["stdout"] is not None or forms["stderr"] is not None or sent["argv"] is not None or sent["path"]:
             return False
         return sys.argv == self.argv and sys.path == self.path and sys.getrecursionlimit() == sent["depth"]
 
@@ -174,9 +174,9 @@ class TestsState(SharedState):
         try:
             news = self.common_changes()
         except FolderTooLarge as error:
-            raise endpoint.fail(self.too_much(f"the tests' own folder holds {error}")) from None
+            raise endpoint.fail(self.limit_error(f"the tests' own folder holds {error}")) from None
         if self.folder.left_out:
-            raise endpoint.fail(self.too_much(f"the tests' own file {self.folder.left_out[0]}"))
+            raise endpoint.fail(self.limit_error(f"the tests' own file {self.folder.left_out[0]}"))
         self.add_streams(endpoint, news)
         if sys.argv != self.argv or self.sent["argv"] is not None:
             self.add_if_changed(news, "argv", None if sys.argv == self.argv else texts_only(sys.argv))
@@ -185,8 +185,8 @@ class TestsState(SharedState):
         self.add_if_changed(news, "depth", sys.getrecursionlimit())
         for key, slot in self.slots.items():
             value = slot.now()
-            if value is not slot.told:
-                slot.told = value
+            if value is not slot.sent:
+                slot.sent = value
                 news.setdefault("slots", []).append([*key, *slot.tree(endpoint)])
         for watch_name in self.watches:
             watch_name(endpoint, news)
@@ -195,8 +195,8 @@ class TestsState(SharedState):
             news["hello"] = [self.variables is not None, self.working_folder is not None]
         return news or None
 
-    def too_much(self, what: str) -> BaseException:
-        """What the tests ask is too much; where the program has written among their files, that is its doing."""
+    def limit_error(self, what: str) -> BaseException:
+        """The error for more than can be carried: the tests', or the program's if it has written among their files."""
         error: BaseException = (BeyondValues if self.guard.endpoint is None else Unsplittable)(what)
         return error
 
@@ -238,23 +238,23 @@ class TestsState(SharedState):
 
     def add_logs(self, endpoint: Any, news: dict[str, Any]) -> None:
         state = self.logs.state()
-        if state != self.logs.told:
-            self.logs.told = state
+        if state != self.logs.sent:
+            self.logs.sent = state
             news["logs"] = None if state == self.logs.first else state
 
     def add_decimal(self, endpoint: Any, news: dict[str, Any]) -> None:
         self.add_if_changed(news, "decimal", decimal_state())
 
     def changed_random_states(self) -> dict[str, Any]:
-        found = {}
+        changed = {}
         for name, state in random_states_now().items():
             if not same_random_state(self.random_states.get(name), state):
-                self.random_states[name] = found[name] = state
-        return found
+                self.random_states[name] = changed[name] = state
+        return changed
 
     def add_random_states(self, endpoint: Any, news: dict[str, Any]) -> None:
-        if found := self.changed_random_states():
-            news["numbers"] = {name: endpoint.encode(state) for name, state in found.items()}
+        if states := self.changed_random_states():
+            news["numbers"] = {name: endpoint.encode(state) for name, state in states.items()}
 
     def add_modules(self, endpoint: Any, news: dict[str, Any]) -> None:
         """Modules that the tests have put into `sys.modules` themselves, or hidden with None."""
@@ -272,7 +272,7 @@ class TestsState(SharedState):
     # what comes in
 
     def apply(self, endpoint: Any, tree: Any) -> None:
-        """Take over what the program's end tells. Raises Unsplittable for what it cannot honestly tell."""
+        """Take over the changes of the program's end. Raises Unsplittable for malformed or impossible ones."""
         if tree is None:
             return
         try:
@@ -313,14 +313,14 @@ class TestsState(SharedState):
             self.folder.left_out.clear()
 
     def has_variable(self, item: list[Any]) -> bool:
-        """Whether a variable is as the program has it, or none that it may set."""
+        """Whether a variable is as the program has it, or one that the program may not set."""
         name, value = item if len(item) == 2 else (None, None)
         if type(name) is not str:
             return False
         return name.startswith(CLOSED) or sys.modules["os"].environ.get(name) == value
 
     def follow_program(self, target: Any) -> None:
-        """Only to a folder below the common one, and through no link."""
+        """Change to the program's folder, if it lies below the common folder and is reached without a link."""
         if type(target) is not list or len(target) != 2 or type(target[1]) is not str:
             raise InvalidChange("a malformed name of the working folder")
         if target[0] is not True:
@@ -335,7 +335,7 @@ class TestsState(SharedState):
         self.working_folder = current_folder()
 
     def skip_stdin(self, count: Any) -> None:
-        """The program has read so many characters of the tests' own stdin."""
+        """Skip the characters of the tests' own stdin that the program has read."""
         if type(count) is not int or not 0 <= count <= 1 << 40:
             raise InvalidChange("a malformed count of characters read from stdin")
         if self.input is not None and self.input[1] is not None:
@@ -361,7 +361,7 @@ class TestsState(SharedState):
                 stream.write(text)
 
 
-def speaks_of(text: str, *words: str) -> bool:
+def mentions_name(text: str, *words: str) -> bool:
     return any(word in text for word in words)
 
 
@@ -370,7 +370,7 @@ def texts_only(values: Any) -> list[str]:
 
 
 def warm_up() -> None:
-    """Run once what every test runs, so that its code has adapted itself before this process is forked."""
+    """Run once what every test runs, so that its code is specialised before this process is forked."""
     for _ in range(10):
         state = TestsState("/", ["y = f(1)"])
         state.folder = SharedFolder("/dev/fd/nowhere")

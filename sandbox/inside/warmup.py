@@ -1,4 +1,4 @@
-"""What is run before the first fork, so that every forked process finds its code adapted and its pages shared."""
+"""Runs common code before the first fork, so that it is already specialised and its pages stay shared."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Loopback:
 
 
 def warm(rounds: int = 20) -> None:
-    """Run what every call runs: code that has run adapts itself no more, and its pages stay shared after a fork."""
+    """Run what every call runs: code that has run is already specialised, so its pages stay shared after a fork."""
 
     def call(endpoint: Endpoint, message: dict[str, Any]) -> Any:
         if message["op"] == "get":

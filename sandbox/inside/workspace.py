@@ -1,9 +1,9 @@
-"""Where the zygote runs one job after the other: what a job may write to, how that is emptied and its processes ended.
+"""The workspace of a jail's jobs: what a job may write to, how that is emptied, and how its processes are ended.
 
-- `JailWorkspace` is that of a jail with namespaces: /tmp and /dev/shm, made here where this process may mount.
-- `HostWorkspace` (`no_namespace`) is that of a jail without: one folder of the host.
-- The heap of the zygote stays from job to job, so no text of a program is read here; names of files are overwritten
-  once the job has ended (`forget`).
+- `JailWorkspace` is for a jail with namespaces: /tmp and /dev/shm, made here if this process may mount.
+- `HostWorkspace` (`no_namespace`) is for a jail without: one folder of the host.
+- The zygote's heap is kept from job to job, so no text of a program is read here. Names of files are overwritten once
+  the job has ended (`forget`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def mount(c: Any, kind: str, target: str, flags: int, options: str) -> None:
 
 
 def forget(texts: list[bytes]) -> None:
-    """Overwrite bytes that nobody needs any more. Those of no or one byte are the interpreter's own."""
+    """Overwrite bytes that are not needed any more. Those of zero or one byte are the interpreter's own."""
     for text in texts:
         if len(text) > 1:
             ctypes.memset(id(text) + BYTES_HEADER, 0, len(text))
@@ -85,14 +85,14 @@ class Workspace:
         """Give the file systems of the job this size, in bytes and inodes; a folder of the host has none of its own."""
 
     def before_fork(self) -> None:
-        """Let the job's pids begin where those of every job begin, if they are not the host's."""
+        """Reset the counter of pids, so that each job starts with the same pid. Not for the host's pids."""
 
     def steps_before_limits(self) -> list[Step]:
         """What the forked process does while it still has its privileges and no limits."""
         return []
 
     def lock_steps(self) -> list[Step]:
-        """How it locks itself in."""
+        """The steps with which the forked process applies Landlock to itself."""
         steps: list[Step] = self.lock.steps()
         return steps
 
@@ -112,7 +112,7 @@ class Workspace:
         raise NotImplementedError
 
     def leave(self) -> None:
-        """The host is gone. A namespace ends with this process."""
+        """The host has ended. A namespace ends with this process."""
 
     def write_files(self, job: dict[str, Any], fds: list[int]) -> int:
         """Make the job's own files, in folders and with modes that let it change them.
@@ -201,7 +201,7 @@ class JailWorkspace(Workspace):
         self.lock = landlock.prepare(c, landlock.Reach())
 
     def used_sockets(self) -> bytes:
-        """The kernel's line about how many sockets there are in this network namespace, whoever holds them."""
+        """The kernel's line about the number of sockets in this network namespace, whichever process holds them."""
         return os.pread(self.sockets, 40, 0).partition(b"\n")[0]
 
     def before_fork(self) -> None:
@@ -233,7 +233,7 @@ class JailWorkspace(Workspace):
         return False
 
     def tidy(self, files: list[bytes]) -> bool:
-        """Empty both places, of `files` first, which are all that most jobs leave. False if something stays."""
+        """Empty both places: `files` first, which are all that most jobs leave. False if something is left."""
         for path in files:
             try:
                 os.unlink(path)
@@ -256,7 +256,7 @@ class JailWorkspace(Workspace):
         return True
 
     def renew(self, place: str) -> bool:
-        """A file system of its own, without anything in it, in the place of the old one."""
+        """Mount a new, empty file system in the place of the old one."""
         if self.c.umount2(place.encode(), MNT_DETACH) != 0:
             return False
         mount(self.c, "tmpfs", place, SHARED[place], self.options)
@@ -278,7 +278,7 @@ class JailWorkspace(Workspace):
 
     def sweep(self) -> int:
         """Kill and reap everything else in this pid namespace; returns how many were still there."""
-        found = 0
+        count = 0
         while (pid := self.c.waitpid(-1, None, os.WNOHANG)) > 0:
             pass  # ended by itself, its parent gone before
         if pid < 0:
@@ -287,13 +287,13 @@ class JailWorkspace(Workspace):
             try:
                 os.kill(-1, _signal.SIGKILL)
             except ProcessLookupError:
-                found += 0  # nobody but us
+                count += 0  # only this process
             try:
                 while True:
                     os.waitpid(-1, 0)
-                    found += 1
+                    count += 1
             except ChildProcessError:
-                return found
+                return count
 
 
 def spare_inode(place: str) -> int:
@@ -308,7 +308,7 @@ def spare_inode(place: str) -> int:
 
 
 def in_child(work: Any) -> None:
-    """Do something in a forked process, so that what it sees stays out of this one's memory."""
+    """Do something in a forked process, so that what it reads does not stay in this process's memory."""
     pid = os.fork()
     if pid == 0:
         try:

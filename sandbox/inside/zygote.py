@@ -1,8 +1,8 @@
 """PID 1 of a jail: a warm interpreter that forks one process per job, waits, sweeps, cleans up, and answers the host.
 
 Who runs where
-- bubblewrap starts this file as the first process of fresh namespaces. It runs only code of the kit and reads only
-  orders from the control socket, whose other end only the host holds.
+- bubblewrap starts this file as the first process of new namespaces. It runs only code of this package, and reads only
+  the control socket, whose other end only the host holds.
 - At level `strong` it is root with four capabilities. The process that it forks gives up all of them and takes
   another uid before it touches the job's program.
 - Without namespaces (levels `landlock` and `none`) it is an ordinary process of the host; `no_namespace` has what
@@ -14,7 +14,7 @@ Who cleans up
 - After the main process has ended, everything else in the pid namespace is killed and reaped here, and /tmp and
   /dev/shm are emptied, before the answer is sent: an answer means "nothing of that job is left". Where that does not
   hold, the answer says so (`clean`), and the host discards the jail.
-What stays from job to job
+What is kept from job to job
 - The heap of this process. So no text of a program or a test is ever read here: texts lie in files in memory whose
   descriptors pass through, and only the forked process reads them.
 - Names of files and command lines are bytes that are overwritten when the job has ended (`workspace.forget`). What a
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 FIRST_FREE_FD = 200  # job descriptors are moved above this number, out of the way of the numbers the job asks for
 PR_SET_DUMPABLE = 4
 CAPABILITY_VERSION = 0x20080522
-KIT = "sandbox.inside"  # as the package is called, in a jail as well
-ROLES = {  # module of the kit → the roles that it plays
+PACKAGE = "sandbox.inside"  # the name of this package, in a jail as well
+ROLES = {  # module of the package → its roles
     "candidate": ("script", "serve", "shared", "audited_script", "audited_serve", "audited_shared"),
     "tests": ("tests",),
 }
@@ -122,7 +122,7 @@ def clear_inheritable_capabilities(c: Any) -> None:
 
 renew: list[Step] = []  # what a forked process calls to be another than its siblings: generators of random numbers
 search_path: list[str] = []  # where programs find their modules
-ENTRIES: dict[str, Any] = {}  # role of a Python job → the function of the kit that plays it
+ENTRIES: dict[str, Any] = {}  # role of a Python job → its function
 
 
 latest: list[Any] = [None, None]  # what the steps of the last job came of, and these
@@ -194,7 +194,7 @@ def hide_modules(files: list[tuple[bytes, int]]) -> None:
 
 
 def become(job: dict[str, Any], moves: list[Step], drops: list[Step], size: int, main: int, entry: Any) -> NoReturn:
-    """In the child: give up everything, then turn into the job's program, of which the source has so many bytes."""
+    """In the child: give up all privileges, then start the job's program, whose source has so many bytes."""
     for call, words in moves:
         call(*words)
     for call, words in drops:
@@ -277,7 +277,7 @@ def begin(
             error = sys.exc_info()[1]
             try:
                 os.write(FIRST_FREE_FD - 1, f"{type(error).__name__}: {error}".encode()[:2000])
-            finally:  # the program had begun, and nobody listens any more
+            finally:  # the program had started, and nothing reads the descriptor
                 os._exit(71)
     os.close(writer)
     return pid, reader
@@ -326,21 +326,21 @@ def perform(job: dict[str, Any], fds: list[int], workspace: Workspace, fork_serv
 
 
 def load(names: list[str]) -> dict[str, Any]:
-    """Import modules of the kit, and let no program find them, or the kit's package, among the modules."""
+    """Import modules of this package, and remove them and the package from `sys.modules`, for no program to find."""
     sys.path.insert(0, os.path.dirname(sys.argv[0]))
     loaded = {}
     for name in names:
-        __import__(f"{KIT}.{name}")
-        loaded[name] = sys.modules[f"{KIT}.{name}"]
+        __import__(f"{PACKAGE}.{name}")
+        loaded[name] = sys.modules[f"{PACKAGE}.{name}"]
     sys.path.pop(0)
     codec = sys.modules["sandbox.judge.codec"]
-    for _ in range(20):  # code that has run adapts itself no more, and its pages stay shared after a fork
+    for _ in range(20):  # code that has run is already specialised, so its pages stay shared after a fork
         codec.decode(codec.loads(codec.dumps(codec.encode({"a": [1, 2.5, "b"], "c": (True, None)}))))
     for name in ("tests_state", "program_state"):
-        if f"{KIT}.{name}" in sys.modules:
-            sys.modules[f"{KIT}.{name}"].warm_up()
-    if f"{KIT}.warmup" in sys.modules:
-        sys.modules[f"{KIT}.warmup"].warm()
+        if f"{PACKAGE}.{name}" in sys.modules:
+            sys.modules[f"{PACKAGE}.{name}"].warm_up()
+    if f"{PACKAGE}.warmup" in sys.modules:
+        sys.modules[f"{PACKAGE}.warmup"].warm()
     for name in list(sys.modules):
         if name.partition(".")[0] == "sandbox":
             del sys.modules[name]
@@ -348,18 +348,18 @@ def load(names: list[str]) -> dict[str, Any]:
 
 
 def warm(setup: dict[str, Any], work: str) -> None:
-    """Import what most programs would import themselves, let the compiler run once, and set the stage."""
+    """Import what most programs would import themselves, and run the compiler once."""
     import site
 
     site.setquit()
     site.sethelper()
     site.setcopyright()
     sys.path[:] = [*setup["first"], *sys.path, *setup["path"]]
-    for name in setup["modules"]:
+    for name in setup["warm_modules"]:
         __import__(name)
     generator = sys.modules["random"].seed.__self__
     renew.append((super(type(generator), generator).seed, ()))  # what is left of its `seed` where nothing was drawn yet
-    if "numpy" in setup["modules"]:
+    if "numpy" in setup["warm_modules"]:
         renew.append((sys.modules["numpy"].random.seed, ()))
     if "threading" in sys.modules:
         renew.append((sys.modules["threading"].main_thread()._set_native_id, ()))
@@ -407,15 +407,15 @@ def main() -> None:
         for fd in fds:
             os.write(fd, b"0")
             os.close(fd)
-        workspace, kit = open_workspace(c, setup)
-        for name in setup["kit"]:
-            kit[name].MAIN, kit[name].HARNESS = os.fsdecode(workspace.main), os.path.dirname(sys.argv[0])
-            ENTRIES.update((role, getattr(kit[name], role)) for role in ROLES[name])
-            kit[name].warm_up()
+        workspace, modules = open_workspace(c, setup)
+        for name in setup["package_modules"]:
+            modules[name].MAIN, modules[name].HARNESS = os.fsdecode(workspace.main), os.path.dirname(sys.argv[0])
+            ENTRIES.update((role, getattr(modules[name], role)) for role in ROLES[name])
+            modules[name].warm_up()
         warm(setup, workspace.work)
-        if "candidate" in kit:
-            kit["candidate"].interpreter_exit.remember(c.fflush)
-            kit["candidate"].stage()
+        if "candidate" in modules:
+            modules["candidate"].interpreter_exit.remember(c.fflush)
+            modules["candidate"].stage()
     except (OSError, ImportError) as error:
         control.send(marshal.dumps({"fault": f"{type(error).__name__}: {error}"}))
         return
@@ -427,19 +427,19 @@ def main() -> None:
 
 
 def open_workspace(c: Any, setup: dict[str, Any]) -> tuple[Workspace, dict[str, Any]]:
-    """The place where jobs run, with its lock, and the files of the kit."""
+    """The workspace of the jobs, with its Landlock rules, and the modules of this package."""
     if setup["privileged"]:
         os.setgroups([])
         clear_inheritable_capabilities(c)
-    if setup["bare"] is not None:
-        kit = load(["no_namespace", *setup["kit"]])
-        return kit["no_namespace"].HostWorkspace(c, setup["bare"]), kit
-    kit = load(["workspace", *setup["kit"]])
-    return kit["workspace"].JailWorkspace(c, mounts=setup["privileged"]), kit
+    if setup["no_namespace"] is not None:
+        modules = load(["no_namespace", *setup["package_modules"]])
+        return modules["no_namespace"].HostWorkspace(c, setup["no_namespace"]), modules
+    modules = load(["workspace", *setup["package_modules"]])
+    return modules["workspace"].JailWorkspace(c, mounts=setup["privileged"]), modules
 
 
 def serve(control: _socket.socket, workspace: Workspace, buffer: memoryview) -> None:
-    """One job after the other, until the host goes away."""
+    """Run one job after the other, until the host closes the connection."""
     fork_server = ForkServer(control)
     while True:
         job, fds = receive(control, buffer)

@@ -1,6 +1,6 @@
-"""What a test's text says of its assertions: whether it has any, whether one must be reached, and on what it looks.
+"""Reads a test's assertions: whether it has any, whether one must be reached, and what they look at.
 
-Pure reading (`ast`). In doubt a test is taken to assert.
+Static analysis (`ast`). In doubt a test counts as asserting.
 """
 
 from __future__ import annotations
@@ -176,10 +176,10 @@ def called_first(tree: ast.Module, defined: set[str]) -> set[str]:
 
 def can_assert(source: str, name: str) -> bool:
     """Whether the test function (or `Class.method`) of this name holds what looks like an assertion; "": the text."""
-    found = tests_named(source, name)
-    if found is None:
+    named_test = tests_named(source, name)
+    if named_test is None:
         return True
-    tree, nodes = found
+    tree, nodes = named_test
     return not nodes or any(looks_asserting(node, tree) for node in nodes)
 
 
@@ -216,11 +216,11 @@ def tests_named(source: str, name: str) -> tuple[ast.Module, list[ast.AST]] | No
 
 @lru_cache(maxsize=1024)
 def surely_asserts(source: str, name: str) -> bool:
-    """Whether an assertion of something computed is a statement of the test's own, which nothing skips or swallows."""
-    found = tests_named(source, name)
-    if found is None:
+    """Whether the test itself has an assertion about a computed value, which nothing skips or swallows."""
+    named_test = tests_named(source, name)
+    if named_test is None:
         return True
-    _, nodes = found
+    _, nodes = named_test
     return bool(nodes) and all(asserts_at_once(getattr(node, "body", [])) and not is_decorated(node) for node in nodes)
 
 
@@ -254,7 +254,7 @@ def is_asserting_method(call: ast.Call) -> bool:
 
 
 def is_computed(test: ast.expr) -> bool:
-    """A comparison, or an answer's truth; that one thing is not another is found out by trying."""
+    """Whether an expression compares, or tests an answer's truth. `is not` alone is left to the control run."""
     if isinstance(test, ast.Compare) and all(isinstance(op, ast.Is | ast.IsNot) for op in test.ops):
         return False
     return any(isinstance(node, ast.Name | ast.Call) for node in ast.walk(test))
@@ -262,20 +262,20 @@ def is_computed(test: ast.expr) -> bool:
 
 @lru_cache(maxsize=1024)
 def looks_at_raised(source: str, name: str) -> bool:
-    """Whether a test asserts something of an exception that it has caught, or which: no answer leads there."""
-    found = tests_named(source, name)
-    if found is None:
+    """Whether a test asserts something about an exception that it caught: no returned value leads there."""
+    named_test = tests_named(source, name)
+    if named_test is None:
         return True
-    for test in found[1]:
+    for test in named_test[1]:
         for node in ast.walk(test):
-            if isinstance(node, ast.ExceptHandler) and node.name and says_something(node):
+            if isinstance(node, ast.ExceptHandler) and node.name and asserts_about_exception(node):
                 return True
-            if isinstance(node, ast.Try | ast.TryStar) and tells_apart(node):
+            if isinstance(node, ast.Try | ast.TryStar) and distinguishes_exceptions(node):
                 return True
     return False
 
 
-def tells_apart(node: ast.Try | ast.TryStar) -> bool:
+def distinguishes_exceptions(node: ast.Try | ast.TryStar) -> bool:
     """Whether some exceptions make a test fail that another handler lets pass."""
     failing = [
         any(isinstance(child, ast.Raise | ast.Assert) for part in handler.body for child in ast.walk(part))
@@ -284,7 +284,7 @@ def tells_apart(node: ast.Try | ast.TryStar) -> bool:
     return any(failing) and not all(failing)
 
 
-def says_something(handler: ast.ExceptHandler) -> bool:
+def asserts_about_exception(handler: ast.ExceptHandler) -> bool:
     """Whether a handler has an assertion about what it has caught."""
     for node in ast.walk(handler):
         part: ast.AST | None = node.test if isinstance(node, ast.Assert) else None

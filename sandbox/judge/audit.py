@@ -1,8 +1,8 @@
-"""What a program was seen doing: the words that come out of its jail beside its answers, and what they mean.
+"""Flags of `options.audit`: what a program was seen doing, and what each flag means.
 
-The watching is done inside the candidate's own process (`inside/audit.py`), so a word is a hint and its absence proves
-nothing: a program can deny and forge all of it. Nothing here changes a verdict. The words come through a pipe that the
-program can only write to; they are read once, after the run, up to a cap, and whatever is no word of ours is dropped.
+The candidate's own process is the observer (`inside/audit.py`), so a flag is a hint, and its absence proves nothing: a
+program can suppress and forge flags. No flag changes a verdict. Flags arrive as words through a pipe that the program
+can only write to. They are read once, after the run, up to a cap; unknown words are dropped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sandbox.types import Options, TestReport
 
 MAX_WORDS_BYTES = 4096
 
-# The flags of `options.audit`, and what each says of a program.
+# The flags of `options.audit`, and what each means.
 AUDIT_FLAGS = {
     "early_exit": "left before it had answered, or around its own end (`os._exit`, `execve`)",
     "operators_overridden": "has an `__eq__` or `__ne__` that agrees with everything",
@@ -36,13 +36,13 @@ AUDIT_FLAGS = {
 
 
 def early_exit_flags(tests: Sequence[TestReport], options: Options) -> set[str]:
-    """`early_exit`, of an audited program that was to answer and left instead."""
+    """`early_exit`, for an audited program that exited instead of answering."""
     early = options.audit and any(test.verdict is Verdict.NO_RESULT for test in tests)
     return {"early_exit"} if early else set()
 
 
 class AuditPipe:
-    """The reading end of what one process says about itself. A context manager; if not `enabled` it does nothing."""
+    """The reading end of one process's audit words. A context manager; if not `enabled` it does nothing."""
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
@@ -50,7 +50,7 @@ class AuditPipe:
         self.reader = self.writer = -1
 
     def attached_to(self, job: JailJob) -> JailJob:
-        """The job with a pipe to talk to us on its next descriptor, which never makes it wait."""
+        """The job with the writing end on its next descriptor; writing there never blocks."""
         if not self.enabled:
             return job
         self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -58,7 +58,7 @@ class AuditPipe:
         return replace(job, fds={**job.fds, number: self.writer})
 
     def read_words(self) -> frozenset[str]:
-        """Everything said so far; call it when the process has ended, or has answered for the last time."""
+        """All words so far. Call it once the process has ended, or has answered for the last time."""
         if self.words is None and self.reader >= 0:
             data = b""
             with suppress(BlockingIOError):
@@ -67,13 +67,13 @@ class AuditPipe:
             self.words = frozenset(words & ({"began", "ended"} | AUDIT_FLAGS.keys()))
         return self.words or frozenset()
 
-    def flags(self, *, whole: bool = False) -> set[str]:
-        """The flags to report. `whole`: the process was to run to its own end, and not to be ended by us."""
+    def flags(self, *, complete: bool = False) -> set[str]:
+        """The flags to report. `complete`: the process was expected to end by itself, not to be killed."""
         words = self.read_words()
-        found = set(words & AUDIT_FLAGS.keys())
-        if whole and "began" in words and "ended" not in words:
-            found.add("early_exit")
-        return found
+        reported = set(words & AUDIT_FLAGS.keys())
+        if complete and "began" in words and "ended" not in words:
+            reported.add("early_exit")
+        return reported
 
     def close(self) -> None:
         for fd in (self.reader, self.writer):

@@ -1,12 +1,11 @@
-"""Bounds of what a program says: one table, and the functions that cut where it enters.
+"""Bounds of a program's output: one table, and the functions that cut output where it enters.
 
-A program speaks in messages (frames of JSON), in texts inside them (reasons, names) and on its standard streams. Each
-of the readers (the judge on the host, the test process, the codec between them) takes sizes from this table and texts
-through `text`, so that nothing of a program's making is longer in our hands than what is written here. What is past a
-bound is the program's `invalid_result`.
+A program sends messages (frames of JSON), texts inside them (reasons, names) and its standard streams. Every reader
+(the judge on the host, the test process, the codec between them) takes its sizes from this table and its texts through
+`text`. So nothing that a program made exceeds these bounds. Output past a bound is the program's `invalid_result`.
 
-Sizes are counts of bytes, characters and parts, never seconds: the verdict of an answer must not depend on the load of
-the host. They are chosen so that the judge needs less than about 0.3 s of CPU time per message.
+Bounds count bytes, characters and parts, never seconds: the verdict on an answer must not depend on the load of the
+host. They are chosen so that the judge needs less than about 0.3 s of CPU time per message.
 
 This file also runs inside the jail, so it imports nothing.
 """
@@ -33,8 +32,8 @@ MAX_ARRAY_BYTES = 64 * 1024 * 1024  # of a numpy array that a message describes
 MAX_NAME = 200  # of an exception, a type, a named tuple, a field, an attribute
 MAX_DTYPE = 40
 MAX_ERROR = 2_000  # message of an exception
-MAX_REASON = 500  # what a wall, a codec or a failed assert says
-MAX_DETAIL = 2_500  # of a test's report: a name, a message, and a few words of ours
+MAX_REASON = 500  # of a limit, the codec or a failed assert
+MAX_DETAIL = 2_500  # of a test's report: a name, a message, and a short explanation
 MAX_FIELDS = 255  # of a named tuple
 
 # Of one pair of processes, and of one test.
@@ -100,6 +99,6 @@ def shown_tail(data: bytes) -> str:
     return text if len(text) <= SHOWN_CHARS else "…" + text[-SHOWN_CHARS:]
 
 
-def sayable(text: str) -> str:
-    """`text` as it can be written in UTF-8: a reason may quote half a surrogate pair of the program's making."""
+def encodable(text: str) -> str:
+    """`text` in a form that UTF-8 can encode: a reason may quote half a surrogate pair that the program made."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,9 +1,10 @@
-"""From a program's text to the job that runs it, whatever the language: compiled first where its language is compiled.
+"""Turns a program's text into the job that runs it, and compiles it first if its language is compiled.
 
-An interpreter gets the text as a file in /tmp of the jail, written anew for each run. A compiled executable is started
-from the sealed file in memory that the compiler's jail was emptied into; what a virtual machine loads (a jar, an
-assembly, emitted JavaScript) is copied from such a file for each run. So whatever a run does to its files, the next one
-begins with what the compiler made.
+- An interpreter gets the text as a file in /tmp of the jail, written again for each run.
+- The compiler's products are copied from its jail into sealed files in memory. An executable is started from such a
+  file. What a virtual machine loads (a jar, an assembly, emitted JavaScript) is copied from it for each run.
+
+So a run cannot change what the next one starts.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ MODULE = re.compile(rb"^[ \t]*(?:import[ \t{*\"']|export[ \t{*])", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class ProgramText:
-    """A program as texts: the main file, what lies beside it, and whether it is a test that is run."""
+    """A program as texts: the main file, the files beside it, and whether it contains a test."""
 
     main: bytes
     beside: tuple[File, ...] = ()  # for the compiler, and where there is none for the run
@@ -55,7 +56,7 @@ class ProgramText:
 
 @contextmanager
 def ready(request: JudgeRequest, text: ProgramText) -> Iterator[tuple[JailJob | None, CompileReport | None]]:
-    """The job that runs `text`, or None if it does not compile; and what the compiler said, if there is one.
+    """The job that runs `text`, or None if it does not compile; and the compiler's report, if there is one.
 
     Of the request only sandbox, language, limits and options are read.
     """
@@ -120,15 +121,15 @@ def main_file(spec: LanguageSpec, text: ProgramText) -> tuple[str, str]:
     if text.runner:
         return spec.test_source, ""
     if spec.name == "java":
-        found = java_classes(text.main)
-        return f"{found.public or 'Main'}.java", found.start(*text.starts)
+        classes = java_classes(text.main)
+        return f"{classes.public or 'Main'}.java", classes.start(*text.starts)
     if spec.name == "javascript" and is_module(text.main):
         return "main.mjs", ""
     return spec.source, ""
 
 
 def is_module(source: bytes) -> bool:
-    """Whether Node has to be told, by the file's name, that this JavaScript imports and exports as modules do."""
+    """Whether this JavaScript uses module imports or exports, so that Node needs a file name ending in `.mjs`."""
     return MODULE.search(source) is not None and b"require(" not in source
 
 

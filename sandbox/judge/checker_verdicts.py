@@ -1,16 +1,16 @@
-"""What a checker or an interactor says of a program, read from how its own process ended.
+"""The verdict of a checker or an interactor, read from how its process ended.
 
-| it ends with | it means |
+| it ends with | meaning |
 |---|---|
 | exit code 0 | accepted; or a score, where the last line on stdout is a number in [0, 1] |
 | 1, 2, 4, 8 | refused: wrong, not in the form asked for, more than was asked for, less than was asked for; also an
   AssertionError that a Python checker lets out |
 | 7 | a score in [0, 1]: the first number on stderr, or on stdout, with or without `points` before it |
-| 3 | it failed, by its own words |
+| 3 | it reports that it failed |
 | anything else: another code, a signal, a limit, another Python traceback | it broke |
 
-The codes are testlib's. The first line on stderr (or on stdout) is the message. The caller decides what a
-failed or broken checker means for the program.
+The codes are testlib's. The first line on stderr (or on stdout) is the message. The caller decides what a failed or
+broken checker means for the program.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from plaudit.grading import Verdict
-from sandbox.judge.bounds import sayable
+from sandbox.judge.bounds import encodable
 from sandbox.run import JailRun, RunOutcome, classify_exit
 from sandbox.types import TestReport
 
@@ -43,11 +43,11 @@ UNLOADABLE = re.compile(rb"(?:SyntaxError|IndentationError|TabError|ImportError|
 
 @dataclass(frozen=True, slots=True)
 class CheckerVerdict:
-    """`score` is None where there is none because the checker failed or broke; only a score of 1 accepts."""
+    """`score` is None if the checker failed or broke. Only a score of 1 accepts."""
 
     score: float | None
     message: str = ""
-    failed: bool = False  # it said so itself: exit code 3
+    failed: bool = False  # it reports so: exit code 3
     unloadable: bool = False  # its text cannot even be loaded, whatever it is given
     transient: bool = False  # another run might end in another way
 
@@ -57,7 +57,7 @@ class CheckerVerdict:
 
 
 def checker_verdict(run: JailRun, *, speaks: bool) -> CheckerVerdict:
-    """What an ended run says. `speaks`: its stdout is its own to speak on, not the other end of a dialogue."""
+    """The verdict of an ended run. `speaks`: its stdout holds its message, and is not one end of a dialogue."""
     end = classify_exit(run)
     out, err = bytes(run.stdout.data) if speaks else b"", bytes(run.stderr.data)
     code = None if run.job_exit is None else run.job_exit.exit_code
@@ -77,10 +77,10 @@ def interpret_exit(end: RunOutcome, code: int | None, out: bytes, err: bytes) ->
     if code == ACCEPTED:
         return scored(last, message_of(err))
     if code == SCORED:
-        said = POINTS.match(err[:MAX_LINE_BYTES]) or POINTS.match(out[:MAX_LINE_BYTES])
-        if said is None:
+        points = POINTS.match(err[:MAX_LINE_BYTES]) or POINTS.match(out[:MAX_LINE_BYTES])
+        if points is None:
             return CheckerVerdict(None, "it ends with code 7, and no score stands first on its stderr or stdout")
-        return scored(said[1], message_of(err) or message_of(out))
+        return scored(points[1], message_of(err) or message_of(out))
     unloadable = code == 1 and UNLOADABLE.match(last_line(err)) is not None
     if unloadable or (code == 1 and TRACEBACK in err and not last_line(err).startswith(b"AssertionError")):
         return CheckerVerdict(None, message_of(last_line(err)), unloadable=unloadable)
@@ -100,10 +100,10 @@ def scored(number: bytes, message: str) -> CheckerVerdict:
 
 
 def apply_checker_verdict(report: TestReport, decision: CheckerVerdict, who: str) -> tuple[TestReport, set[str]]:
-    """The report of a program that ended well, as a checker or an interactor decides it.
+    """The report of a program that ended well, decided by a checker or an interactor.
 
-    A checker that failed or broke did so on this program's output: that it works at all was found out before, without
-    this program (`checkers.py`). So this is not a way out for the program: its answer was not accepted, and it failed.
+    A checker that fails or breaks does so on this program's output: it was tried before, without this program
+    (`checkers.py`). So the program's answer was not accepted, and it has failed.
     """
     if decision.score is None:
         how = "says that it failed" if decision.failed else "broke"
@@ -124,7 +124,7 @@ def last_line(data: bytes) -> bytes:
 def message_of(data: bytes) -> str:
     """The first line that is not blank, cut to a size that can travel in a report."""
     line = data[:MAX_LINE_BYTES].lstrip().split(b"\n", 1)[0].rstrip()
-    text = sayable(line.decode("utf-8", "replace"))
+    text = encodable(line.decode("utf-8", "replace"))
     return text if len(text) <= MAX_MESSAGE_CHARS else text[:MAX_MESSAGE_CHARS] + "…"
 
 
@@ -145,8 +145,8 @@ class TriedCheckers:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    def keep(self, key: bytes, found: frozenset[int] | str) -> None:
-        self._kept[key] = found
+    def keep(self, key: bytes, result: frozenset[int] | str) -> None:
+        self._kept[key] = result
         while len(self._kept) > MAX_TRIED:
             self._kept.popitem(last=False)
 

@@ -1,11 +1,11 @@
-"""Checkers: a suite's own program decides whether an output is right, in a jail of its own, after the judged one ended.
+"""Checkers: a suite's own program decides whether an output is right, in its own jail, after the judged program ended.
 
 - It starts with `input.txt`, `output.txt` and `answer.txt` in its working folder, and their names as its arguments, in
   this order (testlib's). What it says is read in `checker_verdicts.py`. C++ finds our `testlib.h`.
 - Its time and memory never count as the program's. Its jails have a uid of their own and never run a judged program.
-- Whether a checker works is found out once per suite, and never by a judged program (`try_out`): it must accept each
-  case's own answer; and it must not accept text that says nothing, or the case is vacuous. Only what is found there
-  makes a suite invalid. A checker that breaks on an output after that breaks because of that output.
+- A checker is tried once per suite, without a judged program (`try_out`). It must accept each case's own answer. If it
+  accepts meaningless text, the case is vacuous. Only this trial can make a suite invalid: a checker that breaks on an
+  output later breaks because of that output.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def testlib() -> bytes:
 
 
 def helper_limits(limits: Limits) -> Limits:
-    """At least the program's own, so that what it may print can be read, and enough for a small program's checker."""
+    """Limits of a checker: at least the program's, so that it can read all output, and at least `MIN_CPU_S`."""
     cpu_s = max(limits.cpu_s, MIN_CPU_S)
     return Limits(
         cpu_s=cpu_s,
@@ -76,8 +76,8 @@ def helper_job(who: str, program: Program, limits: Limits, sandbox: Sandbox) -> 
     request = JudgeRequest(sandbox, source, language, RunSuite(), limits, Stop())
     with ready(request, ProgramText(source, beside)) as (job, report):
         if job is None:
-            said = "" if report is None else (report.stderr or report.stdout).strip()
-            raise InvalidSuite(f"the {who} does not compile: {said[:2000]}")
+            message = "" if report is None else (report.stderr or report.stdout).strip()
+            raise InvalidSuite(f"the {who} does not compile: {message[:2000]}")
         yield replace(job, jail_kind="helpers")
 
 
@@ -110,8 +110,8 @@ class Helper(Protocol):
     def who(self) -> str:
         """Its word in messages."""
 
-    def control(self, case: StdioCase, said: bytes) -> CheckerVerdict:
-        """What it says of a program that says just that."""
+    def control(self, case: StdioCase, output: bytes) -> CheckerVerdict:
+        """Its verdict on a program that outputs exactly `output`."""
 
     def takes_answer(self) -> bool:
         """Whether a case's answer is an output that must be accepted."""
@@ -130,8 +130,8 @@ class Checker:
             run.finish()
             return checker_verdict(run, speaks=True)
 
-    def control(self, case: StdioCase, said: bytes) -> CheckerVerdict:
-        return self.rule(case, said)
+    def control(self, case: StdioCase, output: bytes) -> CheckerVerdict:
+        return self.rule(case, output)
 
     def takes_answer(self) -> bool:
         return True
@@ -141,27 +141,27 @@ def vacuous_cases(helper: Helper, suite: StdioSuite, limits: Limits, sandbox: Sa
     """The numbers of the vacuous cases. Raises InvalidSuite; the result is remembered."""
     tried_checkers = sandbox.cached(TriedCheckers)
     key = key_of(helper.who, suite, limits)
-    found = tried_checkers.get(key)
-    if found is None:
+    trial = tried_checkers.get(key)
+    if trial is None:
         try:
-            found = try_out(helper, suite)
+            trial = try_out(helper, suite)
         except TransientFailure:
             raise
         except InvalidSuite as error:
             tried_checkers.keep(key, str(error))
             raise
-        tried_checkers.keep(key, found)
-    if isinstance(found, str):
-        raise InvalidSuite(found)
-    return found
+        tried_checkers.keep(key, trial)
+    if isinstance(trial, str):
+        raise InvalidSuite(trial)
+    return trial
 
 
 class TransientFailure(InvalidSuite):
-    """A suite that cannot be used, for a reason that another run might not meet again: not to be remembered."""
+    """The suite cannot be used for a reason that may not recur. Not remembered."""
 
 
 def try_out(helper: Helper, suite: StdioSuite) -> frozenset[int]:
-    """Each case's own answer, then what no program would say. Raises InvalidSuite, naming case and reason."""
+    """Try each case's own answer, then meaningless text. Raises InvalidSuite, naming case and reason."""
     vacuous = {at for at, case in enumerate(suite.cases) if is_vacuous(helper, case, at)}
     if len(vacuous) == len(suite.cases):
         raise InvalidSuite(
@@ -198,10 +198,10 @@ def outcome(own: CheckerVerdict) -> str:
     return "refuses" if own.score == 0 else f"gives {own.score:g}"
 
 
-def broken(what: str, found: CheckerVerdict) -> InvalidSuite:
-    kind = TransientFailure if found.transient else InvalidSuite
-    hint = "; options.control: false judges without this trial" if found.score is not None else ""
-    return kind(f"{what}: {found.message or 'it gives no reason'}{hint}")
+def broken(what: str, verdict: CheckerVerdict) -> InvalidSuite:
+    kind = TransientFailure if verdict.transient else InvalidSuite
+    hint = "; options.control: false judges without this trial" if verdict.score is not None else ""
+    return kind(f"{what}: {verdict.message or 'it gives no reason'}{hint}")
 
 
 def key_of(who: str, suite: StdioSuite, limits: Limits) -> bytes:

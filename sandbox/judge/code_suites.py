@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from plaudit.grading import Judge, Verdict
 from sandbox.judge.audit import early_exit_flags
-from sandbox.judge.bounds import sayable
+from sandbox.judge.bounds import encodable
 from sandbox.judge.control_run import ControlResult, control_result
 from sandbox.judge.entry_points import derived_entry_point
 from sandbox.judge.function_calls import Undecided, judge_calls
@@ -42,8 +42,8 @@ def judge_code(request: JudgeRequest, suite: CodeSuite) -> Report:
                 flags |= early_exit_flags(tests, options)
                 return build_report(tests, len(calls), SPLIT, isolation, flags=flags)
             except Undecided as undecided:
-                # The tests begin again in a process of their own, with whatever state the program keeps between them.
-                # Where much time has gone already, what has been decided stands.
+                # The tests start again in a process of their own, with whatever state the program keeps between them.
+                # If much of the time limit is spent, the verdicts so far are kept.
                 flags = set(undecided.flags)
                 if time.monotonic() - began > MAX_SHARE_SPENT * request.limits.wall:
                     decided = tuple(undecided.reports)
@@ -76,12 +76,12 @@ def judge_code(request: JudgeRequest, suite: CodeSuite) -> Report:
 
 
 def with_control_result(test: TestReport, number: int, control: ControlResult) -> TestReport:
-    """A test's report with its name and what the control run says of it."""
+    """A test's report with its name and the result of its control run."""
     name = control.names[number] if control.names else ""
     if number in control.unjudgeable:
-        return replace(test, name=name, verdict=Verdict.UNJUDGEABLE, detail=sayable(control.unjudgeable[number]))
+        return replace(test, name=name, verdict=Verdict.UNJUDGEABLE, detail=encodable(control.unjudgeable[number]))
     if number in control.skipped:
-        return replace(test, name=name, verdict=Verdict.SKIPPED, detail=sayable(control.skipped[number]))
+        return replace(test, name=name, verdict=Verdict.SKIPPED, detail=encodable(control.skipped[number]))
     if number in control.vacuous:
         return replace(test, name=name, vacuous=True)
     return replace(test, name=name) if name else test

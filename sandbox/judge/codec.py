@@ -5,7 +5,7 @@
   classes, subclasses, functions, iterators) goes to `opaque`, which answers with a handle or raises.
 - A `Lender` and the `Borrower` that reads after it keep identity as well. Both number the containers that can change,
   in the order in which these are finished, and one that has a number crosses as that (`same`). So `[[0]] * 3` arrives
-  as one list three times, and an argument that comes back is the argument. The judge itself speaks without them.
+  as one list three times, and an argument that comes back is the argument. The judge itself does not use them.
 
 This file also runs inside the jail, so it imports only the standard library and what is copied there with it.
 """
@@ -71,7 +71,7 @@ _ATOMS = frozenset({type(None), bool, str})
 
 def refuse(value: Any) -> dict[str, Any]:
     """The `opaque` of a judge that takes plain values only."""
-    raise CodecError(f"a value of type {type(value).__name__} cannot cross the wall")
+    raise CodecError(f"a value of type {type(value).__name__} cannot cross between program and judge")
 
 
 def encode(value: Any, opaque: Opaque = refuse, depth: int = 0) -> Any:
@@ -185,7 +185,10 @@ def _encode_array(value: Any, opaque: Opaque, depth: int) -> Any:
     if kind in "mM":
         value = value.reshape(-1).view("i8").reshape(value.shape) if value.ndim else value.astype("i8")
     elif kind == "f" and size > 8:
-        return tree | {"v": encode([repr(one)[_digits(repr(one))] for one in value.reshape(-1)]), "s": [*value.shape]}
+        return tree | {
+            "v": encode([repr(number)[_digits(repr(number))] for number in value.reshape(-1)]),
+            "s": [*value.shape],
+        }
     return tree | {"v": encode(value.tolist(), refuse, depth)}
 
 

@@ -1,6 +1,6 @@
-"""Trees of the codec as values again: builtin types and those of the standard library, numpy and pandas, and no others.
+"""Rebuilds values from trees of the codec: builtin types and those of the standard library, numpy and pandas only.
 
-No import and no constructor is of the sender's choosing; sizes and depth are bounded.
+The sender chooses no import and no constructor. Sizes and depth are bounded.
 
 This file also runs inside the jail, so it imports only the standard library and what is copied there with it.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def decode(tree: Any, handle: Handle | None = None, depth: int = 0) -> Any:
-    """Rebuild a value in a process that may spend its time on it. Handles go to `handle`; None refuses them."""
+    """Rebuild a value. Handles go to `handle`; None rejects them. Takes time in proportion to the tree."""
     kind = type(tree)
     if kind is list:
         values = _members(tree, handle, depth)
@@ -86,9 +86,9 @@ def _two(tree: dict[str, Any], handle: Handle | None, depth: int) -> list[Any]:
 
 
 def check_hashes(keys: list[Any]) -> list[Any]:
-    """The keys. Raises ValueError where so many share a hash that a table of them takes the square of their number.
+    """The keys. Raises ValueError if so many share a hash that building a table of them takes quadratic time.
 
-    Hashes of numbers and tuples can be made to collide. Honest ones collide by twos: -1 and -2, and tuples of them.
+    Hashes of numbers and tuples can be made to collide. By chance only pairs do: -1 and -2, and tuples of them.
     """
     if len(keys) > bounds.MAX_ALIKE:
         from collections import Counter
@@ -100,7 +100,7 @@ def check_hashes(keys: list[Any]) -> list[Any]:
 
 
 def _in_order(kind: type, items: list[Any]) -> Any:
-    """A set that is walked in the order in which the sender walked his, if one of the usual ways to build it does that.
+    """A set with the sender's iteration order, if one of the usual ways to build it gives that order.
 
     The order depends on the size of the hash table, and that on how a set has grown: element by element or at once.
     """
@@ -190,7 +190,7 @@ def _numpy(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
     shape = tree.get("s")
     if shape is not None:
         if type(shape) is not list or not all(type(size) is int and 0 <= size < 1 << 40 for size in shape):
-            raise ValueError("a shape that is none")
+            raise ValueError("a malformed shape")
         array = array.reshape(shape)
     return array if tree["t"] == "ndarray" else array[()]
 
@@ -229,20 +229,20 @@ def _pattern(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
 
 
 def _match(tree: dict[str, Any], handle: Handle | None, depth: int) -> Any:
-    """The same match, found again; one that cannot be is malformed."""
+    """The same match, found by matching again. A match that is not found again is malformed."""
     pattern, string = decode(tree["p"], handle, depth), decode(tree["s"], handle, depth)
     pos, endpos, start, end = _numbers(tree, depth, int)
     if type(pattern).__name__ != "Pattern" or type(string) not in (str, bytes):
         raise TypeError("not a match")
-    for found in (
+    for candidate in (
         pattern.match(string, pos, endpos),
         pattern.fullmatch(string, pos, endpos),
         pattern.search(string, pos, endpos),
         pattern.match(string, start, endpos),
         pattern.fullmatch(string, start, end),
     ):
-        if found is not None and found.span() == (start, end):
-            return found
+        if candidate is not None and candidate.span() == (start, end):
+            return candidate
     raise ValueError("a match that cannot be found again")
 
 

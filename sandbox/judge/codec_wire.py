@@ -1,4 +1,4 @@
-"""Messages between a program and its judge as bytes: JSON text within bounds, and the errors of what is not.
+"""Messages between a program and its judge as bytes: JSON text within bounds, and the errors of malformed text.
 
 This file also runs inside the jail, so it imports only the standard library and what is copied there with it.
 """

@@ -1,8 +1,8 @@
-"""Comparison in the trusted process: what a program printed or returned against what was expected.
+"""Compares what a program printed or returned with what was expected, in the trusted process.
 
-Values arrive as trees of the codec and are compared as trees: nothing of the program's making is hashed, called or
-imported here. Time and memory are linear in the size of what is compared: items of sets and keys of dicts, which have
-to be found again, are known by digests, and each part of a tree is visited once.
+- Values arrive as trees of the codec and are compared as trees. No object of the program is hashed, called or imported.
+- Time and memory are linear in the size of the values: items of sets and keys of dicts are found by digests, and each
+  part of a tree is visited once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def same_output(got: bytes, expected: bytes, mode: Compare, rel_tol: float | Non
     blank-separated words. `float`: the same words, numbers within `rel_tol` (relative, or absolute below 1), but two
     integers only if they are equal.
 
-    No more of what was printed is taken apart than was expected.
+    Only as much of the output is split into words as was expected.
     """
     if mode == "lines":
         return same_by_lines(got, expected, rel_tol)
@@ -35,18 +35,18 @@ def same_output(got: bytes, expected: bytes, mode: Compare, rel_tol: float | Non
         return got == expected
     if mode == "rstrip":
         return same_lines(got.rstrip(), expected.rstrip())
-    theirs = expected.split()
-    ours = got.split(None, len(theirs))
+    expected_words = expected.split()
+    got_words = got.split(None, len(expected_words))
     if mode == "tokens":
-        return ours == theirs
+        return got_words == expected_words
     tolerance = DEFAULT_REL_TOL if rel_tol is None else rel_tol
-    return len(ours) == len(theirs) and all(
-        a == b or close_words(a, b, tolerance) for a, b in zip(ours, theirs, strict=True)
+    return len(got_words) == len(expected_words) and all(
+        a == b or close_words(a, b, tolerance) for a, b in zip(got_words, expected_words, strict=True)
     )
 
 
 def least_output(expected: bytes, mode: Compare) -> int:
-    """How many bytes a program must print at least to be right; for numbers that may be close nobody can say."""
+    """Lower bound of the bytes that a right program prints; 0 for numbers that only have to be close."""
     if mode == "float":
         return 0
     if mode == "tokens":
@@ -61,7 +61,8 @@ def same_lines(got: bytes, expected: bytes) -> bool:
     if got.count(b"\n") != expected.count(b"\n"):
         return False
     return all(
-        ours.rstrip() == theirs.rstrip() for ours, theirs in zip(got.split(b"\n"), expected.split(b"\n"), strict=True)
+        got_line.rstrip() == expected_line.rstrip()
+        for got_line, expected_line in zip(got.split(b"\n"), expected.split(b"\n"), strict=True)
     )
 
 
@@ -71,10 +72,10 @@ def close_words(got: bytes, expected: bytes, tolerance: float) -> bool:
     if max(len(got), len(expected)) > MAX_FLOAT_TEXT or b"_" in got + expected:  # `1_0` is a number in Python only
         return False
     try:
-        ours, theirs = float(got), float(expected)
+        got_number, expected_number = float(got), float(expected)
     except ValueError:
         return False
-    return close(ours, theirs, tolerance)
+    return close(got_number, expected_number, tolerance)
 
 
 def is_integer(word: bytes) -> bool:
@@ -83,14 +84,14 @@ def is_integer(word: bytes) -> bool:
 
 def same_integer(got: bytes, expected: bytes) -> bool:
     """Whether two spellings are of one integer: `+5` and `05`. Of any length, so as texts."""
-    ours, theirs = got.lstrip(b"+-0"), expected.lstrip(b"+-0")
-    return ours == theirs and (not ours or got.startswith(b"-") == expected.startswith(b"-"))
+    got_digits, expected_digits = got.lstrip(b"+-0"), expected.lstrip(b"+-0")
+    return got_digits == expected_digits and (not got_digits or got.startswith(b"-") == expected.startswith(b"-"))
 
 
-def close(ours: float, theirs: float, tolerance: float) -> bool:
-    if math.isnan(ours) or math.isnan(theirs):
-        return math.isnan(ours) and math.isnan(theirs)
-    return math.isclose(ours, theirs, rel_tol=tolerance, abs_tol=tolerance)
+def close(got: float, expected: float, tolerance: float) -> bool:
+    if math.isnan(got) or math.isnan(expected):
+        return math.isnan(got) and math.isnan(expected)
+    return math.isclose(got, expected, rel_tol=tolerance, abs_tol=tolerance)
 
 
 class Opaque(Exception):
@@ -109,7 +110,7 @@ def same_value(tree: Any, expected: Any, rel_tol: float | None = None) -> bool:
 
 
 class ItemBudget:
-    """How many more items of sets and keys may be spelled: what costs more than to be looked at."""
+    """How many more items of sets and keys of dicts may be digested, which costs more than a comparison."""
 
     __slots__ = ("left",)
 

@@ -1,7 +1,7 @@
-"""Comparison of printed text as the graders of LiveCodeBench and NeMo-Gym have it: line by line, numbers by value.
+"""Compares printed text as the graders of LiveCodeBench and NeMo-Gym do: line by line, numbers by value.
 
-Blank space around the whole and around each line does not count. Two lines are the same if they are equal, or if all
-their words are numbers and these are equal as decimals, one by one; within `rel_tol`, where one is given, unless both
+White space around the text and around each line does not count. Two lines are the same if they are equal, or if all
+their words are numbers that are pairwise equal as decimals. With `rel_tol` numbers may differ by that much, unless both
 are written as integers.
 """
 
@@ -17,18 +17,22 @@ NUMBER = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,6})?\Z|[+-]?(?:i
 
 
 def same_by_lines(got: bytes, expected: bytes, rel_tol: float | None) -> bool:
-    theirs = expected.strip().split(b"\n")
-    ours = got.strip().split(b"\n", len(theirs))
-    return len(ours) == len(theirs) and all(same_line(a, b, rel_tol) for a, b in zip(ours, theirs, strict=True))
+    expected_lines = expected.strip().split(b"\n")
+    got_lines = got.strip().split(b"\n", len(expected_lines))
+    return len(got_lines) == len(expected_lines) and all(
+        same_line(a, b, rel_tol) for a, b in zip(got_lines, expected_lines, strict=True)
+    )
 
 
 def same_line(got: bytes, expected: bytes, rel_tol: float | None) -> bool:
     got, expected = got.strip(), expected.strip()
     if got == expected:
         return True
-    theirs = expected.split()
-    ours = got.split(None, len(theirs))
-    return len(ours) == len(theirs) and all(same_number(a, b, rel_tol) for a, b in zip(ours, theirs, strict=True))
+    expected_words = expected.split()
+    got_words = got.split(None, len(expected_words))
+    return len(got_words) == len(expected_words) and all(
+        same_number(a, b, rel_tol) for a, b in zip(got_words, expected_words, strict=True)
+    )
 
 
 def same_number(got: bytes, expected: bytes, rel_tol: float | None) -> bool:

@@ -1,9 +1,10 @@
-"""Compiling, and remembering the result: forty tests of one program, sent one by one, need one compilation.
+"""Compiles programs and keeps the results: forty tests of one program, sent one by one, need one compilation.
 
-A program is compiled in a jail of the same kind that it will run in, and what comes of it is kept in sealed files in
-memory, so that no run can change what the next one runs. What is remembered depends on the compiler's command and the
-texts alone: the toolchain is that of this process. A compiler's rejection is kept. A compiler that
-our limits stopped is asked again, but not for a minute: so long its messages serve the next copies of the program.
+- A program is compiled in a jail of the kind that it will run in. The products are kept in sealed files in memory, so
+  that a run cannot change what the next one starts.
+- The key is the compiler's command and the texts; the toolchain does not change within this process.
+- A rejection by the compiler is kept. If a limit stopped the compiler, its messages are kept for `STOPPED_S` seconds;
+  after that it is tried again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MAX_KEPT_BYTES = 128 * MB
 
 @dataclass(frozen=True, slots=True)
 class CompileJob:
-    """What a compiler is asked to do: its command, the files in its working folder, and those that it will make."""
+    """One compilation: the command, the files in its working folder, and the files that it will make."""
 
     command: tuple[str, ...]
     files: tuple[tuple[str, bytes], ...]
@@ -40,7 +41,7 @@ class CompileJob:
 
     @property
     def key(self) -> bytes:
-        """SHA-256 of all of it. Every part is told by its length, so that no two jobs have the same key."""
+        """SHA-256 of all of it. Every part is preceded by its length, so that no two jobs have the same key."""
         state = hashlib.sha256()
         parts = [part.encode() for part in (*self.command, "", *self.products, "")]
         for name, content in self.files:
@@ -52,7 +53,7 @@ class CompileJob:
 
 @dataclass(frozen=True, slots=True)
 class CompiledProgram:
-    """What the compiler made: sealed files, one a product, or none with its complaints."""
+    """The result of a compilation: a sealed file per product, or no files and the compiler's messages."""
 
     fds: tuple[int, ...]
     size: int
@@ -64,7 +65,7 @@ class CompiledProgram:
 
 
 class CompileCache:
-    """What compilers made last; the least recently used is dropped first. Close it."""
+    """The latest compilations; the least recently used is dropped first. The owner closes it."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, CompiledProgram] = OrderedDict()
@@ -118,7 +119,7 @@ class CompileCache:
 
 
 def compile_once(compile_job: CompileJob, starter: Starter, jail_limits: JailLimits) -> tuple[CompiledProgram, bool]:
-    """Run the compiler. Also returns whether the outcome depends on the source alone, and would be the same again."""
+    """Run the compiler. Also returns whether the outcome depends on the source alone, so that it may be kept."""
     began = time.monotonic()
     made_files = [memory_file("artifact", b"", sealed=False) for _ in compile_job.products]
     try:

@@ -1,11 +1,11 @@
-"""The control run: a suite of code is run once against a program that answers nothing, before it judges any program.
+"""The control run: a suite of code runs once against a program that answers nothing, before it judges any program.
 
 - The result is remembered by the suite's content (`ControlResults`, bounded, one per sandbox).
-- A test that passes without having looked at an answer is vacuous, and marked. A suite of nothing else is of no use.
-- What the tests need beside any program (modules, a `check`, tests to collect) is found missing here. Only here, or by
-  reading it, a suite is found invalid: whatever goes wrong later is the program's failure.
+- A test that passes without looking at an answer is vacuous, and marked. A suite of vacuous tests only is invalid.
+- Anything that the tests need beside the program (modules, a `check`, tests to collect) is found missing here. A suite
+  can be found invalid only here or by reading it: whatever goes wrong later is the program's failure.
 - A test that asks for more than values is unjudgeable.
-- A test process that hangs or crashes in the control run ends it. What has not been tried is taken to be good.
+- A test process that hangs or crashes ends the control run. Tests that it did not reach count as valid.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sandbox.judge.assertion_analysis import looks_at_raised, surely_asserts
 from sandbox.judge.frame_channel import FrameChannel
 from sandbox.judge.program_methods import asked_beyond
 from sandbox.judge.request import JudgeRequest
-from sandbox.judge.suite_plan import MODULE_KINDS, bare_name, tests_job
+from sandbox.judge.suite_plan import MODULE_KINDS, tests_job, without_parameters
 from sandbox.run import JailRun, pump
 from sandbox.types import Limits
 
@@ -37,7 +37,7 @@ MAX_REMEMBERED = 512
 
 @dataclass(frozen=True, slots=True)
 class ControlResult:
-    """What is known of the tests of a suite without any program."""
+    """What a control run has found about a suite's tests."""
 
     names: tuple[str, ...] = ()
     vacuous: frozenset[int] = frozenset()
@@ -47,12 +47,12 @@ class ControlResult:
 
     @property
     def uncounted(self) -> frozenset[int]:
-        """The tests that say nothing of any program. Vacuous ones are not among them: a program can still fail one."""
+        """The tests that do not count. Vacuous tests do count: a program can still fail one."""
         return frozenset(self.unjudgeable) | frozenset(self.skipped)
 
 
 class ControlResults:
-    """What control runs have found, by the content of suite and mode. The least recently used is dropped first."""
+    """Results of control runs, by the content of suite and mode. The least recently used is dropped first."""
 
     def __init__(self) -> None:
         self.known: OrderedDict[str, ControlResult] = OrderedDict()
@@ -60,10 +60,10 @@ class ControlResults:
 
     def get(self, key: str) -> ControlResult | None:
         with self.lock:
-            found = self.known.get(key)
-            if found is not None:
+            result = self.known.get(key)
+            if result is not None:
                 self.known.move_to_end(key)
-            return found
+            return result
 
     def put(self, key: str, control: ControlResult) -> None:
         with self.lock:
@@ -77,7 +77,7 @@ class ControlResults:
 
 @dataclass(slots=True)
 class ControlRound:
-    """One pass over all tests with one kind of answers: verdict and reason by test, as far as it came."""
+    """One pass over all tests with one kind of answers: verdict and reason of each test that it reached."""
 
     names: list[str]
     verdicts: dict[int, tuple[str, str]]
@@ -87,14 +87,14 @@ class ControlRound:
 
 
 def control_result(request: JudgeRequest, plan: dict[str, Any]) -> ControlResult:
-    """What the control run of this plan has found, now or earlier.
+    """The result of this plan's control run, from memory if it has run before.
 
     - `options.control` false: the tests of a file are only collected, and what reading finds is all.
     - `options.grading` `together`: nothing is unjudgeable, because the tests share the program's process.
     - `options.grading` `auto`: what is unjudgeable will be judged together.
 
     Raises:
-        InvalidSuite: the suite is of no use.
+        InvalidSuite: the suite has no test that counts, or cannot run.
     """
     run, beyond = request.options.control, request.options.grading != "together"
     texts = (plan["kind"], plan["entry_point"], plan["setup"], plan["helpers"], *plan["tests"])
@@ -167,7 +167,7 @@ def nothing_left(control: ControlResult) -> str:
 def find_vacuous(
     request: JudgeRequest, plan: dict[str, Any], first: ControlRound, left_out: set[int]
 ) -> frozenset[int]:
-    """The tests that pass whatever is answered: unlooked at, or looked at by nothing that could fail."""
+    """The tests that pass whatever is answered: they do not look at the answer, or have no check that could fail."""
     suspects = set()
     for number, (verdict, _) in first.verdicts.items():
         text, name = text_of(plan, number), name_of(plan, first, number)
@@ -191,7 +191,7 @@ def text_of(plan: dict[str, Any], number: int) -> str:
 
 def name_of(plan: dict[str, Any], first: ControlRound, number: int) -> str:
     if plan["kind"] in MODULE_KINDS:
-        return bare_name(first.names[number])
+        return without_parameters(first.names[number])
     return "check" if plan["kind"] == "check" else ""
 
 
@@ -204,29 +204,29 @@ def one_round(
     only: Collection[int] | None = None,
 ) -> ControlRound:
     """Run the tests, or `only` some, against the control program in one process; it ends where that process does."""
-    ours, theirs = socket.socketpair()
+    host_end, jail_end = socket.socketpair()
     nowhere = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
-    channel = FrameChannel(ours)
+    channel = FrameChannel(host_end)
     total = len(plan["tests"])
-    found = ControlRound([], {})
+    result = ControlRound([], {})
     try:
-        fds = {1: nowhere, 4: theirs.fileno()}
+        fds = {1: nowhere, 4: jail_end.fileno()}
         job = tests_job({**plan, "control": mode}, request.limits, max(total, 64), fds)
         with JailRun(request.sandbox, job) as run:
-            theirs.close()
-            word = next_word(run, channel)
+            jail_end.close()
+            word = next_message(run, channel)
             if word is None or "ready" not in word:
                 word = word or {}
-                found.invalid = str(word.get("invalid", ""))
+                result.invalid = str(word.get("invalid", ""))
                 failed = word.get("failed")
-                found.failed = str(failed[1]) if isinstance(failed, list) and len(failed) == 2 else ""
-                found.starved = not word
-                return found
-            found.names = [str(name) for name in word.get("names") or ()]
+                result.failed = str(failed[1]) if isinstance(failed, list) and len(failed) == 2 else ""
+                result.starved = not word
+                return result
+            result.names = [str(name) for name in word.get("names") or ()]
             if collect_only:
-                found.verdicts = dict.fromkeys(word.get("skips") or (), ("skipped", "by its decorator"))
-                return found
-            for number in range(len(found.names) if plan["kind"] in MODULE_KINDS else total):
+                result.verdicts = dict.fromkeys(word.get("skips") or (), ("skipped", "by its decorator"))
+                return result
+            for number in range(len(result.names) if plan["kind"] in MODULE_KINDS else total):
                 if only is not None and number not in only:
                     continue
                 run.grant()
@@ -234,27 +234,27 @@ def one_round(
                     channel.send({"run": number})
                 except OSError:
                     channel.closed = True  # the process has ended; its last messages may be there still
-                word = next_word(run, channel)
+                word = next_message(run, channel)
                 if word is None:
-                    found.starved = run.starved
-                    return found
+                    result.starved = run.starved
+                    return result
                 if "invalid" in word:
-                    found.invalid = str(word["invalid"])
-                    return found
+                    result.invalid = str(word["invalid"])
+                    return result
                 done = word.get("done")
                 if isinstance(done, list) and len(done) == 2:
-                    found.verdicts[number] = (str(done[0]), str(done[1]))
+                    result.verdicts[number] = (str(done[0]), str(done[1]))
                 if word.get("last"):
-                    return found
-            return found
+                    return result
+            return result
     finally:
-        theirs.close()
+        jail_end.close()
         os.close(nowhere)
         channel.close()
 
 
-def next_word(run: JailRun, channel: FrameChannel) -> dict[str, Any] | None:
-    """The next message of the test process; None if it has ended, or says what cannot be read."""
+def next_message(run: JailRun, channel: FrameChannel) -> dict[str, Any] | None:
+    """The next message of the test process; None if it has ended or sent what cannot be read."""
     while True:
         if pump([run], None if channel.closed else channel.fileno()):
             channel.fill()

@@ -1,4 +1,4 @@
-"""The name that a suite asks of the program."""
+"""The entry point: the name that a suite requires of the program."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sandbox.types import AssertSuite, Suite
 
 
 def entry_point_of(suite: Suite) -> str:
-    """The name that a suite asks of the program; empty where it asks for none."""
+    """The name that a suite requires of the program; empty if it requires none."""
     if isinstance(suite, AssertSuite):
         return suite.entry_point or derived_entry_point(suite)
     return getattr(suite, "entry_point", None) or ""

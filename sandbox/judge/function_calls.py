@@ -1,4 +1,4 @@
-"""Judging by calls: arguments go to the program's process, the returned value comes back and is compared here."""
+"""Judges by calls: arguments go to the program's process, and the returned value is compared here."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ TOO_MUCH_MEMORY = RunOutcome(Verdict.INVALID_RESULT, "the answer needs more memo
 
 
 class Undecided(Exception):
-    """The answer is not a plain value: only the test process can decide the test.
+    """The answer is not a plain value: only the test process can decide this test.
 
-    What was decided before it stands: `reports`, and the `flags` of the run.
+    Verdicts before it are kept: `reports`, and the `flags` of the run.
     """
 
     reports: Sequence[TestReport] = ()
@@ -38,34 +38,34 @@ class Undecided(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EntryPointCall:
-    """One call of the entry point, and who weighs what comes back (a tree of the codec)."""
+    """One call of the entry point, and the function that judges the returned tree of the codec."""
 
     args: list[Any]  # trees, those of `names` last
     names: list[str]
-    weigh: Callable[[Any], RunOutcome]
-    long_way: int = bounds.MAX_MESSAGE_BYTES  # an answer of more bytes is not weighed here: Undecided
+    judge: Callable[[Any], RunOutcome]
+    max_bytes: int = bounds.MAX_MESSAGE_BYTES  # an answer of more bytes is not judged here: Undecided
 
 
 class CandidateProcess:
     """The program's process, seen from here."""
 
     def __init__(self, request: JudgeRequest, num_tests: int) -> None:
-        ours, theirs = socket.socketpair()
-        self.channel = FrameChannel(ours)
+        host_end, jail_end = socket.socketpair()
+        self.channel = FrameChannel(host_end)
         self.audit_pipe = AuditPipe(request.options.audit)
         self.next_id = 0
         try:
-            job = serve_job(request, num_tests, theirs.fileno())
+            job = serve_job(request, num_tests, jail_end.fileno())
             self.run = JailRun(request.sandbox, self.audit_pipe.attached_to(job))
         except BaseException:
             self.channel.close()
             self.audit_pipe.close()
             raise
         finally:
-            theirs.close()
+            jail_end.close()
 
-    def receive(self, long_way: int = bounds.MAX_MESSAGE_BYTES) -> dict[str, Any] | RunOutcome:
-        """The program's next message, or how it ended instead. Raises Undecided for one of more than `long_way`."""
+    def receive(self, max_bytes: int = bounds.MAX_MESSAGE_BYTES) -> dict[str, Any] | RunOutcome:
+        """The program's next message, or how it ended instead. Raises Undecided for more than `max_bytes`."""
         closed_at: float | None = None
         while True:
             if pump([self.run], None if self.channel.closed else self.channel.fileno()):
@@ -73,7 +73,7 @@ class CandidateProcess:
             try:
                 data = self.channel.frame()
                 if data is not None and self.run.killed_for is None:
-                    if len(data) > long_way:
+                    if len(data) > max_bytes:
                         raise Undecided("the answer is too large to be compared here")
                     message = codec.loads(data, bounds.MAX_JUDGED_CONTAINERS)
                     if not isinstance(message, dict):
@@ -89,7 +89,7 @@ class CandidateProcess:
                     return RunOutcome(Verdict.INVALID_RESULT, "the program broke the connection to its judge")
 
     def send(self, message: dict[str, Any]) -> None:
-        """Write, and wait for the program no longer than its budget lasts."""
+        """Write a message. Waits for the program at most until its budget is spent."""
         data = codec.dumps(message)
         view = memoryview(len(data).to_bytes(4, "big") + data)
         while view and self.run.job_exit is None and not self.channel.closed:
@@ -101,7 +101,7 @@ class CandidateProcess:
                 return
 
     def call(self, entry_point: str, call: EntryPointCall) -> RunOutcome:
-        """Make a call and weigh what comes back. Raises Undecided."""
+        """Make a call and judge the returned value. Raises Undecided."""
         try:
             return self._call(entry_point, call)
         except MemoryError:  # only this answer can have taken it
@@ -118,11 +118,11 @@ class CandidateProcess:
         self.next_id += 1
         message = {"op": "call", "id": self.next_id, "name": entry_point, "args": call.args, "names": call.names}
         self.send(message)
-        reply = self.receive(call.long_way)
+        reply = self.receive(call.max_bytes)
         return reply if isinstance(reply, RunOutcome) else reply_outcome(reply, self.next_id, call)
 
     def flags(self) -> set[str]:
-        """What is worth saying of the run so far."""
+        """The flags of the run so far."""
         return flags(self.run) | self.audit_pipe.flags()
 
     def close(self) -> None:
@@ -142,12 +142,12 @@ class CandidateProcess:
 def reply_outcome(reply: dict[str, Any], number: int, call: EntryPointCall) -> RunOutcome:
     """The verdict on a program's reply to call `number`. Raises Undecided."""
     if reply.get("id") != number:
-        return RunOutcome(Verdict.INVALID_RESULT, "a reply that nobody asked for")
+        return RunOutcome(Verdict.INVALID_RESULT, "a reply to no request")
     if "wall" in reply:
         return RunOutcome(Verdict.INVALID_RESULT, bounds.text(reply["wall"]))
     if "error" in reply:
         return error_outcome(reply["error"])
-    return call.weigh(reply.get("ok"))
+    return call.judge(reply.get("ok"))
 
 
 def error_outcome(tree: Any) -> RunOutcome:
@@ -175,14 +175,14 @@ def calls_of(suite: FunctionSuite) -> list[EntryPointCall]:
                 codec.dumps(trees[what])
             except codec.CodecError as error:
                 raise InvalidSuite(f"case {number}: {what}: {error}") from None
-        weigh: Callable[[Any], RunOutcome] = partial(weigh_value, expected=case.expected, rel_tol=suite.rel_tol)
+        judge: Callable[[Any], RunOutcome] = partial(judge_value, expected=case.expected, rel_tol=suite.rel_tol)
         if case.also:
-            weigh = partial(weigh_values, expected=(case.expected, *case.also), rel_tol=suite.rel_tol)
-        calls.append(EntryPointCall([*trees["args"], *trees["kwargs"]], list(case.kwargs), weigh))
+            judge = partial(judge_values, expected=(case.expected, *case.also), rel_tol=suite.rel_tol)
+        calls.append(EntryPointCall([*trees["args"], *trees["kwargs"]], list(case.kwargs), judge))
     return calls
 
 
-def weigh_value(tree: Any, expected: Any, rel_tol: float | None) -> RunOutcome:
+def judge_value(tree: Any, expected: Any, rel_tol: float | None) -> RunOutcome:
     """The verdict on a returned value, by the rules of JSON-like expected values (`compare.same_value`)."""
     try:
         right = same_value(tree, expected, rel_tol)
@@ -193,18 +193,18 @@ def weigh_value(tree: Any, expected: Any, rel_tol: float | None) -> RunOutcome:
     return RunOutcome(Verdict.WRONG_ANSWER, f"returned {codec.beginning(tree, 300)}")
 
 
-def weigh_values(tree: Any, expected: Sequence[Any], rel_tol: float | None) -> RunOutcome:
-    """The same, where any of several values is right."""
-    outcomes = [weigh_value(tree, value, rel_tol) for value in expected]
+def judge_values(tree: Any, expected: Sequence[Any], rel_tol: float | None) -> RunOutcome:
+    """The same if several values are right."""
+    outcomes = [judge_value(tree, value, rel_tol) for value in expected]
     return next((outcome for outcome in outcomes if outcome.verdict is Verdict.PASSED), outcomes[0])
 
 
 def judge_function_suite(request: JudgeRequest, suite: FunctionSuite) -> Report:
     """Judge the cases of a `function` suite. Raises InvalidSuite."""
     calls = calls_of(suite)
-    tests, found = judge_calls(request, suite.entry_point, calls)
-    found |= early_exit_flags(tests, request.options)
-    return build_report(tests, len(calls), "split", request.sandbox.level, flags=found)
+    tests, run_flags = judge_calls(request, suite.entry_point, calls)
+    run_flags |= early_exit_flags(tests, request.options)
+    return build_report(tests, len(calls), "split", request.sandbox.level, flags=run_flags)
 
 
 def judge_calls(
@@ -219,7 +219,7 @@ def judge_calls(
         Undecided: an answer cannot be compared here.
     """
     reports: list[TestReport] = []
-    found: set[str] = set()
+    run_flags: set[str] = set()
     failures = 0
     while len(reports) < len(calls) and not request.enough_failures(failures):
         with CandidateProcess(request, len(calls)) as candidate:
@@ -231,25 +231,25 @@ def judge_calls(
                 if request.stop.after_failures is not None:
                     missing = min(missing, request.stop.after_failures - failures)
                 reports += [report] * missing
-                found |= candidate.flags()
+                run_flags |= candidate.flags()
                 break
             stuck, loading = False, True
             while not stuck and len(reports) < len(calls) and not request.enough_failures(failures):
                 candidate.run.grant(wall=not loading)
                 loading = False
                 try:
-                    outcome = meter.overruled(candidate.call(entry_point, calls[len(reports)]))
+                    outcome = meter.with_limits(candidate.call(entry_point, calls[len(reports)]))
                 except Undecided as undecided:
                     undecided.reports = reports
-                    undecided.flags = frozenset(found | candidate.flags())
+                    undecided.flags = frozenset(run_flags | candidate.flags())
                     raise
                 gone = candidate.run.job_exit is not None or candidate.run.killed_for is not None
                 stuck = gone or outcome.verdict in (Verdict.OUTPUT_LIMIT, Verdict.INVALID_RESULT)
                 reports.append(meter.report(outcome.verdict or Verdict.NO_RESULT, outcome.detail))
                 failures += outcome.verdict is not Verdict.PASSED
                 meter = meter.next()
-            found |= candidate.flags()
-    return reports, found
+            run_flags |= candidate.flags()
+    return reports, run_flags
 
 
 def greeting_outcome(hello: dict[str, Any] | RunOutcome) -> RunOutcome | None:

@@ -1,8 +1,8 @@
-"""An appended test that begins with imports, in languages that want all imports before everything else (L13).
+"""Moves the imports of an appended test to the head of the program, in languages that require imports first.
 
-The imports are taken out of the test's head and put into the program's, on lines that are there already: the numbers of
-the program's lines stay. Only heads are read, token by token, in time proportional to the text; what does not look like
-a head is left where it is, and the compiler says what it thinks of it.
+The imports go on existing lines of the program's head, so that its line numbers do not change. Only heads are read,
+token by token, in time proportional to the text. Text that does not look like a head is not changed, and the compiler
+reports it.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ JAVA_IMPORT = re.compile(rb"import[ \t\r\n]+(?:static[ \t\r\n]+)?[\w.]+(?:\.\*)?
 USING = re.compile(rb"using[ \t\r\n]+(?:static[ \t\r\n]+)?[\w.]+(?:[ \t\r\n]*=[ \t\r\n]*[\w.<>,]+)?[ \t\r\n]*;")
 
 
-def hoisted(language: str, program: bytes, test: bytes) -> tuple[bytes, bytes]:
+def with_hoisted_imports(language: str, program: bytes, test: bytes) -> tuple[bytes, bytes]:
     """Program and test, the imports of the test's head moved to the program's."""
     if language == "go":
-        return go_hoisted(program, test)
+        return with_hoisted_go_imports(program, test)
     pattern = JAVA_IMPORT if language == "java" else USING
-    found, rest = taken(test, pattern)
-    if not found:
+    imports, rest = taken(test, pattern)
+    if not imports:
         return program, test
     at = 0
     if language == "java":
         start = BLANK.match(program)
         package = JAVA_PACKAGE.match(program, start.end() if start else 0)
         at = package.end() if package else 0
-    return program[:at] + b" " + b" ".join(found) + b" " + program[at:], rest
+    return program[:at] + b" " + b" ".join(imports) + b" " + program[at:], rest
 
 
 def taken(text: bytes, pattern: re.Pattern[bytes]) -> tuple[list[bytes], bytes]:
     """What matches in the head of a text, and the rest of it."""
-    found = []
+    imports = []
     at = end_of_blank(text, 0)
     while match := pattern.match(text, at):
-        found.append(match[0].replace(b"\r", b" ").replace(b"\n", b" "))
+        imports.append(match[0].replace(b"\r", b" ").replace(b"\n", b" "))
         at = end_of_blank(text, match.end())
-    return found, text[at:] if found else text
+    return imports, text[at:] if imports else text
 
 
 def end_of_blank(text: bytes, at: int) -> int:
@@ -70,7 +70,7 @@ def go_head(text: bytes) -> tuple[int, list[bytes], int]:
         at = end = match.end()
 
 
-def go_hoisted(program: bytes, test: bytes) -> tuple[bytes, bytes]:
+def with_hoisted_go_imports(program: bytes, test: bytes) -> tuple[bytes, bytes]:
     """Imports that the program has already are dropped: Go refuses a name that is imported twice."""
     clause, there, _ = go_head(program)
     test_clause, specs, end = go_head(test)

@@ -1,9 +1,9 @@
-"""Program and test in one process, for tests that cannot be told apart from it: those that poke at its globals.
+"""Program and test in one process, for tests that cannot be separated from it, such as those that set its globals.
 
-Every test gets a run of its own: the program, the setup and the test in one module (role `shared`). The outcome comes
-over a descriptor that the program holds as well, so it can be forged. That is what is asked for; the report says
-`judge: "shared_process"`, and nobody should train on it without thinking. What cannot be forged: limits, and that the
-tests themselves can be used, which is told before the program's first line.
+- Every test gets a run of its own: the program, the setup and the test in one module (role `shared`).
+- The outcome comes over a descriptor that the program holds as well, so it can be forged. The report says so with
+  `judge: "shared_process"`. Consider that before training on it.
+- The limits cannot be forged, nor that the tests themselves can be used: that is reported before the program starts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sandbox.judge.meter import TestMeter
 from sandbox.judge.prelude import parted
 from sandbox.judge.request import JudgeRequest
 from sandbox.judge.run_report import left_by_itself
-from sandbox.judge.suite_plan import MODULE_KINDS, bare_name, num_tests
+from sandbox.judge.suite_plan import MODULE_KINDS, num_tests, without_parameters
 from sandbox.limits import run_limits
 from sandbox.run import JailRun, RunOutcome, classify_exit, flags
 from sandbox.types import TestReport
@@ -35,7 +35,7 @@ Files = Sequence[tuple[str, bytes]]
 def judge_in_process(request: JudgeRequest, plan: dict[str, Any]) -> tuple[list[TestReport], set[str]]:
     """Run each test of `plan` with the program. Raises InvalidSuite for tests that cannot be used."""
     reports: list[TestReport] = []
-    found: set[str] = set()
+    run_flags: set[str] = set()
     failures = 0
     uncounted = plan.get("uncounted", ())
     for number in range(num_tests(plan)):
@@ -43,9 +43,9 @@ def judge_in_process(request: JudgeRequest, plan: dict[str, Any]) -> tuple[list[
             break
         report, more = judge_test_in_process(request, plan, number)
         reports.append(report)
-        found |= more
+        run_flags |= more
         failures += report.verdict is not Verdict.PASSED and number not in uncounted
-    return reports, found
+    return reports, run_flags
 
 
 def judge_test_in_process(request: JudgeRequest, plan: dict[str, Any], number: int) -> tuple[TestReport, set[str]]:
@@ -55,7 +55,7 @@ def judge_test_in_process(request: JudgeRequest, plan: dict[str, Any], number: i
     files: Files = ()
     if plan["kind"] in MODULE_KINDS:
         message |= {"test": plan["tests"][0], "number": number, "names": plan["names"]}
-        message["asserts"] = can_assert(plan["tests"][0], bare_name(plan["names"][number]))
+        message["asserts"] = can_assert(plan["tests"][0], without_parameters(plan["names"][number]))
         files = plan["files"]
     else:
         message["test"] = plan["tests"][number]
@@ -67,22 +67,22 @@ def judge_test_in_process(request: JudgeRequest, plan: dict[str, Any], number: i
 
 
 def run_test(request: JudgeRequest, message: bytes, files: Files) -> tuple[TestReport, set[str]]:
-    ours, theirs = socket.socketpair()
-    channel = FrameChannel(ours, bounds.MAX_WORD_BYTES)
+    host_end, jail_end = socket.socketpair()
+    channel = FrameChannel(host_end, bounds.MAX_WORD_BYTES)
     try:
         with AuditPipe(request.options.audit) as audit_pipe:
             try:
-                job = shared_job(request, message, files, theirs.fileno())
+                job = shared_job(request, message, files, jail_end.fileno())
                 run = JailRun(request.sandbox, audit_pipe.attached_to(job))
             finally:
-                theirs.close()
+                jail_end.close()
             with run:
                 meter = TestMeter(run)
                 run.finish()
                 channel.fill()
                 outcome = reported_outcome(channel, classify_exit(run))
                 report = meter.report(outcome.verdict or Verdict.NO_RESULT, outcome.detail)
-                return report, flags(run) | audit_pipe.flags(whole=left_by_itself(run))
+                return report, flags(run) | audit_pipe.flags(complete=left_by_itself(run))
     finally:
         channel.close()
 

@@ -2,15 +2,15 @@
 
     program stdout → interactor stdin        interactor stdout → program stdin
 
-- No byte of the dialogue passes through this process, so its length costs nothing here. (Only what the interactor says
+- The dialogue does not pass through this process, so its length costs nothing here. (Only what the interactor writes
   after its program has ended is read here, and dropped.)
 - The interactor starts with `input.txt`, `output.txt` (empty, for a log) and `answer.txt`, and their names as its
   arguments, as testlib's `registerInteraction` wants them. How it ends is its verdict (`checker_verdicts.py`).
 - Who decides: first the program's own end (a limit, a crash), then the interactor. A program that met the closed end of
   a pipe because the interactor had ended did not crash by itself: the interactor decides. Once the interactor has
   rejected, the program is ended.
-- Two that wait for each other wait until the program's wall limit, which is a `time_limit`. The interactor's own limits
-  are wider, so it is never the first to run out of time by waiting.
+- If the two wait for each other, the program reaches its wall limit, which is a `time_limit`. The interactor's limits
+  are wider, so it never reaches its own first by waiting.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sandbox.judge.streams import readable
 from sandbox.run import JailRun, RunOutcome, Starter, classify_exit, flags, pump
 from sandbox.types import StdioCase, TestReport
 
-UNFLUSHED = 120  # the exit code of a Python whose last output nobody takes
+UNFLUSHED = 120  # the exit code of a Python whose last flush fails
 SLACK_S = 5.0  # how much longer than its program an interactor may take
 # How the runtimes of the languages say that the other end of a pipe was closed.
 CLOSED = re.compile(
@@ -43,9 +43,9 @@ CLOSED = re.compile(
 
 @contextmanager
 def pipe() -> Iterator[list[int]]:
-    """Both ends of a pipe; whoever has given one away removes it from the list.
+    """Both ends of a pipe; the caller removes an end that it has passed on.
 
-    Both sides can open it by name (`/dev/stdin`, `/dev/stdout`). A program that opens the wrong end hears itself.
+    Both sides can open it by name (`/dev/stdin`, `/dev/stdout`). One that opens the wrong end reads itself.
     """
     ends = list(os.pipe2(os.O_CLOEXEC))
     try:
@@ -64,10 +64,10 @@ class Interactor:
     starter: Starter
     who: str = "interactor"
 
-    def control(self, case: StdioCase, said: bytes) -> CheckerVerdict:
-        """What it says of a program that says just that, whatever it is told."""
+    def control(self, case: StdioCase, output: bytes) -> CheckerVerdict:
+        """Its verdict on a program that outputs exactly `output`, whatever it reads."""
         with (
-            readable(said) as stdin,
+            readable(output) as stdin,
             JailRun(self.starter, with_case(self.job, case, b""), stdin=stdin) as run,
         ):
             run.finish()
@@ -80,60 +80,65 @@ class Interactor:
         """One dialogue."""
         referee = with_case(self.job, case, b"")
         jail_limits = replace(referee.limits, wall_s=max(referee.limits.wall_s, job.limits.wall_s + SLACK_S))
-        with AuditPipe(audit) as audit_pipe, pipe() as asked, pipe() as told:
-            interactor_job = replace(referee, limits=jail_limits, fds={1: told[1]})
-            with JailRun(self.starter, interactor_job, stdin=asked[0]) as inner:
-                program_job = audit_pipe.attached_to(replace(job, fds={**job.fds, 1: asked[1]}))
-                with JailRun(self.starter, program_job, stdin=told[0]) as run:
-                    unheard = told.pop(0)
-                    for ends in (asked, told):
+        with AuditPipe(audit) as audit_pipe, pipe() as to_interactor, pipe() as to_program:
+            interactor_job = replace(referee, limits=jail_limits, fds={1: to_program[1]})
+            with JailRun(self.starter, interactor_job, stdin=to_interactor[0]) as interactor:
+                program_job = audit_pipe.attached_to(replace(job, fds={**job.fds, 1: to_interactor[1]}))
+                with JailRun(self.starter, program_job, stdin=to_program[0]) as run:
+                    replies = to_program.pop(0)
+                    for ends in (to_interactor, to_program):
                         while ends:  # or neither would see the other close its end
                             os.close(ends.pop())
-                    told.append(unheard)
-                    wall_ms, dismissed = talk(run, inner, unheard)
-                    end, gives_way = closing(run, dismissed=dismissed)
-                    said = None if end.verdict is not None and not gives_way else last_word(inner)
+                    to_program.append(replies)
+                    wall_ms, dismissed = run_dialogue(run, interactor, replies)
+                    end, gives_way = program_outcome(run, dismissed=dismissed)
+                    verdict = None if end.verdict is not None and not gives_way else interactor_verdict(interactor)
                     report = run_report(run, end, wall_ms, b"")
-                    found = flags(run) | audit_pipe.flags(whole=left_by_itself(run) and not gives_way)
-        if said is None:
-            return replace(report, score=0.0), found
-        report, more = apply_checker_verdict(replace(report, verdict=Verdict.PASSED, detail=""), said, self.who)
-        return report, found | more
+                    run_flags = flags(run) | audit_pipe.flags(complete=left_by_itself(run) and not gives_way)
+        if verdict is None:
+            return replace(report, score=0.0), run_flags
+        report, more = apply_checker_verdict(replace(report, verdict=Verdict.PASSED, detail=""), verdict, self.who)
+        return report, run_flags | more
 
 
-def talk(run: JailRun, inner: JailRun, unheard: int) -> tuple[float, bool]:
-    """Hold both clocks until both have ended: the program's wall time, and whether it was ended for being refused.
+def run_dialogue(run: JailRun, interactor: JailRun, replies: int) -> tuple[float, bool]:
+    """Hold both clocks until both have ended. Returns the program's wall time, and whether a rejection ended it.
 
-    `unheard` reads what the interactor still says when its program has gone: a last reply that nobody waits for must
-    not end the interactor, or the verdict would hang on which of the two was quicker.
+    `replies` reads what the interactor writes after its program has ended. A last reply without a reader must not end
+    the interactor, or the verdict would depend on which of the two was quicker.
     """
     wall_ms: float | None = None
     dismissed = released = silent = False
-    while run.job_exit is None or inner.job_exit is None:
-        # Never before: what it takes, the program does not get. And readable is what never waits.
-        if pump([run, inner], unheard if run.job_exit is not None and not silent else None):
-            silent = not os.read(unheard, 1 << 18)
+    while run.job_exit is None or interactor.job_exit is None:
+        # Only after the program has ended: what is read here, the program would not get.
+        if pump([run, interactor], replies if run.job_exit is not None and not silent else None):
+            silent = not os.read(replies, 1 << 18)
         if run.job_exit is not None and wall_ms is None:
             wall_ms = 1000 * (time.monotonic() - run.began)
-        if inner.job_exit is not None and inner.job_exit.exit_code != 0 and run.job_exit is None and not dismissed:
+        if (
+            interactor.job_exit is not None
+            and interactor.job_exit.exit_code != 0
+            and run.job_exit is None
+            and not dismissed
+        ):
             dismissed = True
             run.handle.kill()
-        if run.killed_for is not None and inner.job_exit is None and not released:
+        if run.killed_for is not None and interactor.job_exit is None and not released:
             released = True  # the program's limit is the verdict; nothing that the interactor says would change it
-            inner.handle.kill()
+            interactor.handle.kill()
     return wall_ms or 0.0, dismissed
 
 
-def last_word(inner: JailRun) -> CheckerVerdict:
-    """What the interactor says. One that broke on the closed end of a pipe was left alone by its program."""
-    said = checker_verdict(inner, speaks=False)
-    if said.score is None and met_closed_pipe(inner):
+def interactor_verdict(interactor: JailRun) -> CheckerVerdict:
+    """The interactor's verdict. If it broke on a closed pipe, its program ended before the dialogue did."""
+    verdict = checker_verdict(interactor, speaks=False)
+    if verdict.score is None and met_closed_pipe(interactor):
         return CheckerVerdict(0.0, "the program ended before the dialogue did")
-    return said
+    return verdict
 
 
-def closing(run: JailRun, *, dismissed: bool) -> tuple[RunOutcome, bool]:
-    """How the program ended, and whether that gives way to what the interactor says."""
+def program_outcome(run: JailRun, *, dismissed: bool) -> tuple[RunOutcome, bool]:
+    """How the program ended, and whether the interactor's verdict takes precedence."""
     end = classify_exit(run)
     if end.verdict is Verdict.TIME_LIMIT and run.killed_for == "wall":
         hint = "; program and interactor waited for each other (was the program's output flushed?)"

@@ -4,9 +4,9 @@
   over a socket that only those two hold. T tells this process the verdict of each test over another socket. For
   `function` suites there is no T: this process sends the arguments itself and compares what comes back
   (`function_calls.py`).
-- A test that outlives its budget, or in which C ends, costs its own verdict only: both processes are thrown away, and a
-  fresh pair goes on with the next test.
-- Not promised: that state which the program kept between tests survives this.
+- A test that exceeds its budget, or in which C ends, fails alone: both processes are discarded, and a new pair
+  continues with the next test.
+- Not promised: that state which the program keeps between tests survives this.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from sandbox.judge.suite_plan import MODULE_KINDS, check_plan, num_tests, same_t
 from sandbox.run import JailRun, RunOutcome, classify_exit, flags, pump
 from sandbox.types import TestReport
 
-LOST_S = 2.0  # how long after the loss of C its end may take to be told
+LOST_S = 2.0  # how long after C is lost its exit may take to be reported
 
 
 class ProcessPair:
     """T and C, started together, ended together."""
 
     def __init__(self, request: JudgeRequest, plan: dict[str, Any], num_tests: int) -> None:
-        ours, theirs = socket.socketpair()
+        host_end, jail_end = socket.socketpair()
         left, right = socket.socketpair()
         nowhere = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)  # what the tests print is dropped
-        self.channel = FrameChannel(ours, bounds.MAX_WORD_BYTES)
+        self.channel = FrameChannel(host_end, bounds.MAX_WORD_BYTES)
         self.audit_pipe = AuditPipe(request.options.audit)
         self.tests: JailRun | None = None
         self.candidate: JailRun | None = None
         try:
-            fds = {1: nowhere, 3: left.fileno(), 4: theirs.fileno()}
+            fds = {1: nowhere, 3: left.fileno(), 4: jail_end.fileno()}
             self.tests = JailRun(request.sandbox, tests_job(plan, request.limits, num_tests, fds))
             job = serve_job(request, num_tests, right.fileno())
             self.candidate = JailRun(request.sandbox, self.audit_pipe.attached_to(job))
@@ -54,7 +54,7 @@ class ProcessPair:
             raise
         finally:
             os.close(nowhere)
-            for sock in (theirs, left, right):
+            for sock in (jail_end, left, right):
                 sock.close()
 
     def order(self, number: int) -> None:
@@ -62,7 +62,7 @@ class ProcessPair:
         self.channel.send({"run": number})
 
     def answer(self) -> dict[str, Any] | RunOutcome:
-        """T's next message, or how the candidate or the tests ended instead."""
+        """T's next message, or how the candidate or the test process ended instead."""
         t, c = self.runs()
         lost_at: float | None = None
         while True:
@@ -83,7 +83,7 @@ class ProcessPair:
                 return RunOutcome(Verdict.INVALID_RESULT, "the program broke the connection to its judge")
 
     def answer_alone(self) -> dict[str, Any] | RunOutcome:
-        """The same of a test that may have executed what the program said: whatever it says, the suite stays valid."""
+        """The same for a test that may have executed an answer: nothing that it reports makes the suite invalid."""
         answer = self.answer()
         if isinstance(answer, dict) and "done" not in answer:
             why = bounds.text(answer.get("invalid"))
@@ -93,8 +93,8 @@ class ProcessPair:
     def message(self) -> dict[str, Any] | RunOutcome | None:
         """T's next message if it is there.
 
-        T's own code makes messages that can be read. Where one cannot be read, a test has done what an answer made it
-        do (`eval` of it, say): the program's result, never a reason to call the suite invalid.
+        T's own code makes readable messages. An unreadable one means that a test has executed an answer (by `eval`,
+        for example): that is the program's result, and never makes the suite invalid.
         """
         try:
             data = self.channel.frame()
@@ -137,7 +137,7 @@ def candidate_outcome(run: JailRun) -> RunOutcome:
 
 
 def tests_outcome(run: JailRun) -> RunOutcome:
-    """The verdict of a test in which the test process itself ended, driven there by what the program answered."""
+    """The verdict of a test in which the test process ended, because of what the program answered."""
     outcome = classify_exit(run)
     if outcome.verdict in (Verdict.TIME_LIMIT, Verdict.MEMORY_LIMIT):
         return RunOutcome(outcome.verdict, f"in the test itself: {outcome.detail}")
@@ -161,28 +161,28 @@ def judge_isolated(
     uncounted = plan.get("uncounted", ())
     plan = plan | read(plan["setup"], plan["helpers"], tuple(plan["tests"]), plan["entry_point"])
     if plan["kind"] in MODULE_KINDS:  # where the file executes an answer somewhere, each of its tests is alone
-        plan["lonely"] = [any(plan["lonely"])] * total
-    lonely: list[bool] = plan["lonely"]
+        plan["executing"] = [any(plan["executing"])] * total
+    executing: list[bool] = plan["executing"]
     check_plan(plan)
     reports: list[TestReport] = [*decided]
-    found: set[str] = set()
+    run_flags: set[str] = set()
     failures = sum(report.verdict is not Verdict.PASSED for report in reports)
     while len(reports) < total and not request.enough_failures(failures):
         with ProcessPair(request, plan, total) as pair:
             t, c = pair.runs()
             meter = TestMeter(c)
-            start = started(pair.answer(), plan, lonely)
+            start = started(pair.answer(), plan, executing)
             if start is not None:
                 # Every further test would meet the same end: the program does not load, or the setup does not run.
                 report = meter.report(start.verdict or Verdict.NO_RESULT, start.detail)
                 while len(reports) < total and not request.enough_failures(failures):
                     failures += len(reports) not in uncounted
                     reports.append(report)
-                found |= flags(c) | pair.audit_pipe.flags()
+                run_flags |= flags(c) | pair.audit_pipe.flags()
                 break
             stuck, loading = False, True
             while not stuck and len(reports) < total and not request.enough_failures(failures):
-                alone = lonely[len(reports)]  # it may execute what the program says, and decides only for itself
+                alone = executing[len(reports)]  # it may execute what the program says, and decides only for itself
                 if alone and not loading:
                     break
                 c.grant(wall=not loading)
@@ -198,32 +198,32 @@ def judge_isolated(
                 else:
                     outcome = outcome_of(answer.get("done"))
                     stuck = bool(answer.get("last"))
-                outcome = meter.overruled(outcome)
+                outcome = meter.with_limits(outcome)
                 stuck = stuck or outcome.verdict is Verdict.OUTPUT_LIMIT
                 reports.append(meter.report(outcome.verdict or Verdict.NO_RESULT, outcome.detail))
                 failures += outcome.verdict is not Verdict.PASSED and len(reports) - 1 not in uncounted
                 if leaned and outcome.verdict is Verdict.PASSED:
-                    found.add("program_methods")
+                    run_flags.add("program_methods")
                 stuck = stuck or alone or any(run.job_exit or run.killed_for for run in (t, c))
                 meter = meter.next()
-            found |= flags(c) | pair.audit_pipe.flags()
-    return reports, found
+            run_flags |= flags(c) | pair.audit_pipe.flags()
+    return reports, run_flags
 
 
-def started(answer: dict[str, Any] | RunOutcome, plan: dict[str, Any], lonely: list[bool]) -> RunOutcome | None:
+def started(answer: dict[str, Any] | RunOutcome, plan: dict[str, Any], executing: list[bool]) -> RunOutcome | None:
     """Why no test can run, from T's first message; None if T is ready. Raises InvalidSuite."""
     if isinstance(answer, RunOutcome):
         return answer
     if "invalid" in answer:
         why = bounds.text(answer["invalid"], bounds.MAX_DETAIL)
-        if not all(lonely):
+        if not all(executing):
             raise InvalidSuite(f"the tests cannot be used: {why}")
         # The setup executes answers, so this message may be the program's.
         return outcome_of(["invalid_result", f"in a setup that executes the answer: {why}"])
     if "ready" not in answer:
         return outcome_of(answer.get("failed"))
     if not same_tests(answer.get("names"), plan.get("names")):
-        return RunOutcome(Verdict.INVALID_RESULT, "what the program answers changes which tests there are")
+        return RunOutcome(Verdict.INVALID_RESULT, "the program's answers change which tests the file has")
     return None
 
 

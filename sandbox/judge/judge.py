@@ -55,7 +55,7 @@ def judge(
     """Run the program against the suite and report. Blocks for the suite's budgets at most.
 
     Args:
-        program: the program of a stranger.
+        program: the untrusted program.
         suite: what it is judged by.
         limits: of each run, or of each test of a suite of code.
         stop: when to stop judging.
@@ -96,7 +96,7 @@ def judge(
     if options.run_main is None:
         options = with_run_main(options, kind in RUN_AS_MAIN)
     text = program.source if suite is asked or not isinstance(asked, CheckSuite) else asked.prompt + program.source
-    source = text.encode("utf-8", "surrogatepass")  # what is no UTF-8 the compiler will refuse
+    source = text.encode("utf-8", "surrogatepass")  # the compiler will reject what is not UTF-8
     if len(source) > MAX_SOURCE_BYTES:
         raise InvalidSuite(f"the program takes {len(source)} bytes; at most {MAX_SOURCE_BYTES} are allowed")
 
@@ -117,9 +117,9 @@ def judge(
             report = replace(report, flags=with_flags(report.flags, *second.flags, *differs))
         return bounded(with_missing_modules(report, language, program.source, options))
     except OSError as error:  # no descriptors, no memory, no disk: never the program's fault
-        raise SandboxError(f"the host fails the sandbox: {error}") from error
+        raise SandboxError(f"the sandbox met an operating system error: {error}") from error
     except MemoryError as error:  # of a suite or of our own; what an answer takes is judged where it is compared
-        raise SandboxError("the judge has reached its memory limit (executor_memory_mb)") from error
+        raise SandboxError("the judge has reached its memory limit: raise executor_memory_mb") from error
 
 
 def dispatch(request: JudgeRequest) -> Report:
@@ -152,7 +152,7 @@ def with_missing_modules(report: Report, language: str, source: str, options: Op
 
 
 def check_prelude(prelude: str, sandbox: Sandbox) -> None:
-    """Raises InvalidSuite for a prelude of Python that does not run alone: then no program is to blame."""
+    """Raises InvalidSuite for a Python prelude that does not run by itself, which is the suite's fault."""
 
     def run_alone(text: bytes) -> str:
         with JailRun(sandbox, script_job(text, Limits(cpu_s=10), NO_OPTIONS)) as run:
@@ -166,7 +166,7 @@ def check_prelude(prelude: str, sandbox: Sandbox) -> None:
 
 
 def check_options(options: Options, language: str, kind: str) -> None:
-    """Raises InvalidOptions, naming the field. What every run of the language does anyway may be asked for."""
+    """Raises InvalidOptions, naming the field. An option that the language always has may be set."""
     if options.audit and language != "python":
         raise InvalidOptions(f"options.audit: only Python programs are watched, not {language}")
     if options.run_main is not None and language != "python":
@@ -178,7 +178,7 @@ def check_options(options: Options, language: str, kind: str) -> None:
 
 
 def retry_if_starved(work: Callable[[], Report], sandbox: Sandbox) -> Report:
-    """Do it; if the host gave a run no CPU, once more from the start, within the same limits."""
+    """Do the work. If the host gave a run no CPU, do it once more from the start, within the same limits."""
     try:
         return work()
     except Starved:

@@ -1,9 +1,9 @@
 """Asserts that need no test process: a call with literal arguments, compared with a literal.
 
-Most asserts of the benchmarks are `assert f(1, [2]) == 3`. What such a test computes, this process can: it sends the
-arguments and compares the value that comes back, rebuilt here as exact builtin types, by Python's own `==`. That saves
-the second process of a split. Anything else (a name, a helper, a comparison of two calls, an answer that is no plain
-value) is left to the test process; `Undecided` says so when only the answer shows it.
+Most asserts of the benchmarks are `assert f(1, [2]) == 3`. This process can judge them itself: it sends the arguments,
+rebuilds the returned value as exact builtin types, and compares with Python's own `==`. That saves the test process.
+Anything else (a name, a helper, a comparison of two calls, an answer that is not a plain value) is left to the test
+process. `Undecided` is raised if only the answer shows it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def parsed(text: str) -> list[ast.stmt] | None:
 
 
 def only_imports(setup: str, entry_point: str) -> bool:
-    """Whether a setup does nothing that literal tests could notice: it imports from the standard library."""
+    """Whether a setup only imports from the standard library, which literal tests cannot notice."""
     if not setup.strip():
         return True
     names: list[str] = []
@@ -64,15 +64,15 @@ def only_imports(setup: str, entry_point: str) -> bool:
 
 
 def argument(node: ast.expr) -> Any:
-    """The value that the compiled test would hand over. Raises what `ast.literal_eval` does for anything but a literal.
+    """The value that the compiled test would pass. Raises what `ast.literal_eval` does for anything but a literal.
 
-    A set is built the way the compiler builds it, because that decides the order in which a program will walk it. Where
-    the order depends on this process's hashes (of texts), only the test process can build it.
+    A set is built as the compiler builds it, because that decides its iteration order. If the order depends on this
+    process's hashes (of texts), only the test process can build it.
     """
     value = ast.literal_eval(node)
     sets = [part for part in ast.walk(node) if isinstance(part, ast.Set)]
     if sets:
-        parts = (part for one in sets for part in ast.walk(one) if isinstance(part, ast.Constant))
+        parts = (part for item in sets for part in ast.walk(item) if isinstance(part, ast.Constant))
         if not all(isinstance(part.value, int | float | complex) for part in parts):
             raise ValueError("a set of other things than numbers")
         code = compile(ast.Expression(node), "<literal>", "eval", dont_inherit=True)
@@ -117,13 +117,13 @@ def literal_call(text: str, entry_point: str) -> EntryPointCall | None:
         codec.dumps(trees)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, codec.CodecError):
         return None
-    weigh = partial(weigh_literal, how=how, expected=expected, wanted=wanted, reason=reason[: bounds.MAX_REASON])
+    judge = partial(judge_literal, how=how, expected=expected, wanted=wanted, reason=reason[: bounds.MAX_REASON])
     return EntryPointCall(
-        trees, [keyword.arg for keyword in test.keywords if keyword.arg], weigh, long_way=bounds.MAX_LITERAL_BYTES
+        trees, [keyword.arg for keyword in test.keywords if keyword.arg], judge, max_bytes=bounds.MAX_LITERAL_BYTES
     )
 
 
-def weigh_literal(tree: Any, how: str, expected: Any, wanted: bool, reason: str) -> RunOutcome:
+def judge_literal(tree: Any, how: str, expected: Any, wanted: bool, reason: str) -> RunOutcome:
     """The verdict of one assert on one answer. Raises Undecided."""
     if count_plain(tree) > MAX_ITEMS:
         raise Undecided("the answer is too large to be compared here")
@@ -132,12 +132,12 @@ def weigh_literal(tree: Any, how: str, expected: Any, wanted: bool, reason: str)
     except codec.CodecError as error:
         return RunOutcome(Verdict.INVALID_RESULT, bounds.text(str(error)))
     if how == "truth":
-        said = bool(value)
+        holds = bool(value)
     elif how.startswith("is"):
-        said = (value is expected) == (how == "is")
+        holds = (value is expected) == (how == "is")
     else:
-        said = bool(value == expected) == (how == "==")
-    return RunOutcome(Verdict.PASSED) if said == wanted else RunOutcome(Verdict.WRONG_ANSWER, reason)
+        holds = bool(value == expected) == (how == "==")
+    return RunOutcome(Verdict.PASSED) if holds == wanted else RunOutcome(Verdict.WRONG_ANSWER, reason)
 
 
 def count_plain(tree: Any) -> int:
@@ -145,10 +145,10 @@ def count_plain(tree: Any) -> int:
 
     Raises Undecided for one that is not of the plain kinds.
     """
-    found, waiting = 0, [tree]
-    while waiting and found + len(waiting) <= MAX_ITEMS:
+    count, waiting = 0, [tree]
+    while waiting and count + len(waiting) <= MAX_ITEMS:
         tree = waiting.pop()
-        found += 1
+        count += 1
         if type(tree) is list:
             waiting += tree
         elif type(tree) is dict:
@@ -158,5 +158,5 @@ def count_plain(tree: Any) -> int:
             if type(tree.get("v")) is list:
                 waiting += tree["v"]
                 if tag in ("dict", "set", "frozenset"):
-                    found += (HASHED_WEIGHT - 1) * len(tree["v"])
-    return found + len(waiting)
+                    count += (HASHED_WEIGHT - 1) * len(tree["v"])
+    return count + len(waiting)

@@ -1,4 +1,4 @@
-"""What one test used of the process that serves many."""
+"""What one test used of a process that serves many tests."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import time
 from plaudit.grading import SEVERITY, Verdict
 from sandbox.cgroup import Counters
 from sandbox.judge import bounds
-from sandbox.judge.bounds import sayable, shown_head, shown_tail
+from sandbox.judge.bounds import encodable, shown_head, shown_tail
 from sandbox.limits import MB
 from sandbox.run import JailRun, RunOutcome, over_cpu, over_memory, over_output
 from sandbox.types import TestReport
 
 
 class TestMeter:
-    """What one test used: the candidate's counters between two moments."""
+    """What one test used: the difference of the candidate's counters."""
 
     def __init__(self, run: JailRun, counted: Counters | None = None) -> None:
         """`counted`: how the counters stand now, where that has just been read."""
         self.run = run
         self.counted = counted or self.count()
-        self.last: Counters | None = None  # read when the answer was weighed
+        self.last: Counters | None = None  # read when the answer was judged
         self.cpu_ns, self.oom_kills = self.counted.cpu_ns, self.counted.oom_kills
         run.handle.restart_peak()
         self.began = time.monotonic()
@@ -34,8 +34,8 @@ class TestMeter:
         """The meter of the test that follows the one reported."""
         return TestMeter(self.run, self.counted)
 
-    def overruled(self, outcome: RunOutcome) -> RunOutcome:
-        """The outcome within all limits: a child may have been killed for memory, a flood may still be in the pipe."""
+    def with_limits(self, outcome: RunOutcome) -> RunOutcome:
+        """The outcome after all limits: a child may have been killed for memory, or a pipe may hold too much output."""
         self.run.drain()
         outcomes = [outcome]
         counters = self.last = self.count()
@@ -48,7 +48,7 @@ class TestMeter:
         return (
             outcome
             if len(outcomes) == 1
-            else min(outcomes, key=lambda found: SEVERITY.index(found.verdict or Verdict.NO_RESULT))
+            else min(outcomes, key=lambda candidate: SEVERITY.index(candidate.verdict or Verdict.NO_RESULT))
         )
 
     def report(self, verdict: Verdict, detail: str) -> TestReport:
@@ -60,5 +60,5 @@ class TestMeter:
             peak_memory_mb=round(counters.peak_memory_bytes / MB, 1),
             stdout=shown_head(self.run.stdout.take()),
             stderr=shown_tail(self.run.stderr.take()),
-            detail=bounds.text(sayable(bounds.text(detail, bounds.MAX_DETAIL)), bounds.MAX_DETAIL),
+            detail=bounds.text(encodable(bounds.text(detail, bounds.MAX_DETAIL)), bounds.MAX_DETAIL),
         )

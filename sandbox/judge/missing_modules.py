@@ -1,8 +1,8 @@
-"""Programs that import what this host does not have: a failure like any other, and one that is named.
+"""Names the modules that programs import and this host does not have. The failure is judged like any other.
 
-The name comes out of what the program said when it failed, so it is believed only where all of this is so: it is a
-module of the top level, this host has none of that name, and the program's own text imports it. A program that pretends
-gains nothing: it has failed. (Under `missing_modules: invalid` it would get no verdict; that is for labelling data.)
+The name comes from the program's own error message, so it is reported only if it is a top-level module, this host has
+no such module, and the program's text imports it. A program that forges the message gains nothing: it has failed.
+(Under `missing_modules: invalid` it gets no verdict; that option is for labelling data.)
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def missing_modules(language: str, source: bytes, tests: list[TestReport] | tupl
     pattern, lacks, imports = NODE, node_lacks, needs_node
     if name == "python":
         pattern, lacks, imports = PYTHON, python_lacks, imports_python
-    found: set[str] = set()
+    names: set[str] = set()
     for report in tests:
-        if report.verdict in CLEAN or len(found) >= MAX_NAMED:
+        if report.verdict in CLEAN or len(names) >= MAX_NAMED:
             continue
         for text in (report.detail, report.stderr):
-            found |= {match[1] for match in pattern.finditer(text)}
-    return sorted(module for module in found if lacks(module) and imports(source, module))[:MAX_NAMED]
+            names |= {match[1] for match in pattern.finditer(text)}
+    return sorted(module for module in names if lacks(module) and imports(source, module))[:MAX_NAMED]
 
 
 def imports_python(source: bytes, module: str) -> bool:

@@ -1,8 +1,8 @@
-"""JavaScript suites in the form of jest and mocha, under Node's own runner.
+"""Runs JavaScript suites in the form of jest and mocha under Node's own runner.
 
-Such a suite calls `test`, `it` or `describe` as if they were there, and often `expect`. Where it neither imports nor
-defines them they are put in front of it: Node's `node:test`, and the usual matchers over `node:assert`. A test that
-fails sets the exit code; one that is only defined is run.
+Such a suite calls `test`, `it` or `describe` as globals, and often `expect`. If it neither imports nor defines them,
+they are put in front of it: Node's `node:test`, and the usual matchers over `node:assert`. A failing test sets the exit
+code.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ SHIM = r"""
 
 
 def with_runner(language: str, test: str) -> str:
-    """The test with what it takes for granted in front of it, where it is of this form."""
+    """The test with the globals that it uses in front of it, if it is of this form."""
     if language not in ("javascript", "typescript") or not CALLED.search(test) or FROM_ELSEWHERE.search(test):
         return test
     if re.search(r"(?:function|const|let|var)[ \t]+(?:test|it|describe)\b", test):

@@ -1,4 +1,4 @@
-"""What of pandas crosses the wall: data frames, series, indexes and single times, as their parts.
+"""The pandas values that cross between program and judge: data frames, series, indexes and single times, as parts.
 
 A column crosses as the array of numbers that it is, or else as a list of its values and the name of its type; an index
 as a range, as such a column, or as the columns of its levels. What is rebuilt equals the original by pandas' own

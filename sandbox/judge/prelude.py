@@ -1,12 +1,12 @@
-"""A suite's prelude: text that a program sees before its own first line.
+"""A suite's prelude: text that is run or put before a program.
 
-Python's is run in the program's namespace before the program is, from a text of its own: the program keeps its line
-numbers, its docstring and its imports from `__future__`. It travels in front of the program in one text, behind a NUL,
-which no Python program begins with. What it defines is not the program's: an entry point that only the prelude has is
-not defined. In most other languages a prelude is put before the program; where imports must follow a package clause
-(Go), and where a text begins with marks of its own (PHP, Racket, Rust), there is none.
-
-A prelude that does not run is the suite's fault. That is found out without the program: it is run once alone.
+- Python: the prelude is a text of its own, which runs first in the program's namespace. So the program keeps its line
+  numbers, its docstring and its imports from `__future__`. Both travel in one text, the prelude first, behind a NUL;
+  no Python program begins with one. The prelude's definitions are not the program's: an entry point that only the
+  prelude has is not defined.
+- Most other languages: the prelude is put before the program's text. Go (imports must follow a package clause), PHP,
+  Racket and Rust (the text begins with a marker) take no prelude.
+- A prelude that does not run is the suite's fault. To find that out it is run once, without the program.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def check_syntax(prelude: str) -> None:
 
 
 def check_run(prelude: str, run: Callable[[bytes], str]) -> None:
-    """Raises InvalidSuite for a prelude that does not run by itself; `run` says why, once for each prelude."""
+    """Raises InvalidSuite for a prelude that does not run by itself. `run` is called once per prelude."""
     if prelude not in _faults:
         _faults[prelude] = run(prelude.encode("utf-8", "surrogatepass"))
         while len(_faults) > MAX_KNOWN:

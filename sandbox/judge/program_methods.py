@@ -1,6 +1,6 @@
-"""What a test asks beyond values, found by reading it: no program's answers have a part in that.
+"""Reads what a test asks beyond values; the program's answers play no part in it.
 
-Such a test would need the program's own process: it looks at how the program is written, traces it or loads it again.
+Such a test needs the program's own process: it looks at the program's source, traces it or loads it again.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def asked_beyond(plan: dict[str, Any], names: Sequence[str]) -> Mapping[int, str]:
-    """By test, what it asks that values cannot give."""
+    """Per test, what it asks that values cannot give."""
     if plan["kind"] in MODULE_KINDS:
         return of_file(plan["tests"][0], tuple(names))
-    found = {}
+    asked = {}
     for number, text in enumerate(plan["tests"]):
         reason = of_text(text)
         if reason:
-            found[number] = reason
-    return found
+            asked[number] = reason
+    return asked
 
 
 def parsed(text: str) -> ast.Module | None:
@@ -57,7 +57,7 @@ def of_file(source: str, names: tuple[str, ...]) -> dict[int, str]:
     tree = parsed(source)
     if tree is None:
         return {}
-    found: dict[int, str] = {}
+    by_number: dict[int, str] = {}
     shared = fixtures(tree)
     for number, name in enumerate(names):
         path = name.partition("[")[0].replace("::", ".").split(".")
@@ -66,21 +66,21 @@ def of_file(source: str, names: tuple[str, ...]) -> dict[int, str]:
             asked = {argument for node in functions_of(tree, path) for argument in arguments(node)}
             reason = next((shared[fixture] for fixture in sorted(asked) if fixture in shared), "")
         if reason:
-            found[number] = reason
-    return found
+            by_number[number] = reason
+    return by_number
 
 
 def fixtures(tree: ast.Module) -> dict[str, str]:
     """The fixtures of the file that ask beyond values."""
-    found = {}
+    by_name = {}
     for node in ast.walk(tree):
         if isinstance(node, FUNCTIONS) and any(
             "fixture" in ast.unparse(decorator) for decorator in node.decorator_list
         ):
             reason = next(reasons(node), "")
             if reason:
-                found[node.name] = reason
-    return found
+                by_name[node.name] = reason
+    return by_name
 
 
 def arguments(node: ast.AST) -> list[str]:
@@ -90,7 +90,7 @@ def arguments(node: ast.AST) -> list[str]:
 def functions_of(tree: ast.AST, path: list[str]) -> list[ast.AST]:
     """The definitions that a test's name leads to: its classes, with what runs around their tests, and itself."""
     body: list[ast.stmt] = list(getattr(tree, "body", []))
-    found: list[ast.AST] = []
+    nodes: list[ast.AST] = []
     for step in path:
         node = next(
             (child for child in body if isinstance(child, (*FUNCTIONS, ast.ClassDef)) and child.name == step), None
@@ -99,12 +99,12 @@ def functions_of(tree: ast.AST, path: list[str]) -> list[ast.AST]:
             break
         body = list(node.body)
         if isinstance(node, ast.ClassDef):
-            found += node.decorator_list
+            nodes += node.decorator_list
             around = ("setUp", "setUpClass", "setup_method", "setup_class", "asyncSetUp")
-            found += [child for child in node.body if isinstance(child, FUNCTIONS) and child.name in around]
+            nodes += [child for child in node.body if isinstance(child, FUNCTIONS) and child.name in around]
         else:
-            found.append(node)
-    return found
+            nodes.append(node)
+    return nodes
 
 
 def of_test(tree: ast.Module, path: list[str]) -> Iterator[str]:

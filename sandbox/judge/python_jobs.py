@@ -18,7 +18,7 @@ def script_job(source: bytes, limits: Limits, options: Options) -> JailJob:
     name = "main" if options.run_main is False else "__main__"
     if options.fresh_interpreter:
         role = "audited_script" if options.audit else "script" if name == "main" else None
-        return fresh_job(role, source, limits, name)
+        return fresh_interpreter_job(role, source, limits, name)
     prelude, program = parted(source)
     return JailJob(
         role="audited_script" if options.audit else "script",
@@ -34,10 +34,10 @@ def script_job(source: bytes, limits: Limits, options: Options) -> JailJob:
     )
 
 
-def fresh_job(role: str | None, source: bytes, limits: Limits, name: str = "__main__") -> JailJob:
+def fresh_interpreter_job(role: str | None, source: bytes, limits: Limits, name: str = "__main__") -> JailJob:
     """A Python program in an interpreter started for it: in a role of the harness, or for None just `python3 main.py`.
 
-    The latter with all that this host's `site` does to `python3`, which may take longer than the program.
+    The latter includes all that this host's `site` does, which may take longer than the program.
     """
     python = str(languages.python_binary())
     prelude, program = parted(source)
@@ -59,7 +59,7 @@ def serve_job(request: JudgeRequest, num_tests: int, wire: int) -> JailJob:
     source, limits, options = request.source, request.limits, request.options
     name = "__main__" if options.run_main else "main"
     if options.fresh_interpreter:
-        fresh = fresh_job("audited_serve" if options.audit else "serve", source, limits, name)
+        fresh = fresh_interpreter_job("audited_serve" if options.audit else "serve", source, limits, name)
         return replace(fresh, fds={3: wire}, num_budgets=num_tests + 1)
     prelude, program = parted(source)
     return JailJob(

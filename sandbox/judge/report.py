@@ -27,7 +27,7 @@ def build_report(
         judged_by: what the verdicts rest on.
         isolation: the level of the sandbox.
         flags: what is worth saying beside the verdicts.
-        compiled: what the compiler said, if there is one.
+        compiled: the compiler's report, if there is one.
         uncounted: numbers of tests that are reported and do not count (unjudgeable, skipped by the suite).
         names: of the tests, where they have names.
     """
@@ -52,7 +52,7 @@ def worst_verdict(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def deterministic_part(report: Report) -> object:
-    """What two runs of a deterministic program have in common: verdicts and output, but no time and no memory."""
+    """What two runs of a deterministic program have in common: verdicts and output, without time and memory."""
     return [(test.verdict, test.stdout) for test in report.tests], report.output
 
 

@@ -1,4 +1,4 @@
-"""The largest size of a report, kept in one place whatever a program, a compiler or the number of tests made of it.
+"""Keeps a report within its size limit, whatever a program, a compiler or the number of tests puts into it.
 
 A report takes at most `bounds.MAX_REPORT_BYTES` written as JSON, its requested output (`Report.output`) apart. Where
 the texts are too long for that, the longest are cut first, all to the same length; where there are more tests than can
@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from sandbox.judge import bounds
-from sandbox.judge.bounds import sayable
+from sandbox.judge.bounds import encodable
 from sandbox.types import CompileReport, Report, TestReport
 
 TRUNCATED = "report_truncated"
@@ -30,24 +30,26 @@ Part = TypeVar("Part", TestReport, CompileReport)
 
 
 def bounded(report: Report) -> Report:
-    """`report`, or what fits of it; every text can be written as UTF-8."""
+    """`report`, cut to the size limit. Every text of it can be written as UTF-8."""
     if is_short(report):
         return report
-    flags = tuple(bounds.text(sayable(flag), bounds.MAX_NAME) for flag in report.flags[: bounds.MAX_FLAGS - 1])
-    listed = tuple(map(told, report.tests[:MAX_LISTED]))
-    compiled = None if report.compile is None else told(report.compile)
+    flags = tuple(bounds.text(encodable(flag), bounds.MAX_NAME) for flag in report.flags[: bounds.MAX_FLAGS - 1])
+    listed = tuple(map(with_encodable_texts, report.tests[:MAX_LISTED]))
+    compiled = None if report.compile is None else with_encodable_texts(report.compile)
     room = bounds.MAX_REPORT_BYTES - REST_BYTES - TEST_BYTES * len(listed)
     texts = [text for part in (*listed, compiled) for text in texts_of(part).values()]
-    whole = len(listed) == len(report.tests) and len(flags) == len(report.flags)
+    is_complete = len(listed) == len(report.tests) and len(flags) == len(report.flags)
     if WORST * sum(map(len, texts)) > room and sum(sizes := [*map(written, texts)]) > room:
-        most, whole = fair_share(sizes, room), False
+        most, is_complete = fair_share(sizes, room), False
         listed = tuple(cut(test, most) for test in listed)
         compiled = None if compiled is None else cut(compiled, most)
-    return replace(report, tests=listed, compile=compiled, flags=flags if whole else tuple(sorted({*flags, TRUNCATED})))
+    return replace(
+        report, tests=listed, compile=compiled, flags=flags if is_complete else tuple(sorted({*flags, TRUNCATED}))
+    )
 
 
 def is_short(report: Report) -> bool:
-    """Whether nothing has to be changed, seen at a glance: few tests and flags, short texts, all of them ASCII."""
+    """Whether nothing has to be changed, by a quick check: few tests and flags, short texts, all ASCII."""
     if len(report.tests) > SHORT_TESTS or len(report.flags) >= bounds.MAX_FLAGS or report.compile is not None:
         return False
     size, plain = 0, True
@@ -64,9 +66,9 @@ def texts_of(part: Any) -> dict[str, str]:
     return {name: text for name in names if (text := getattr(part, name, ""))}
 
 
-def told(part: Part) -> Part:
-    """The same with texts that can be written as UTF-8."""
-    changed: dict[str, Any] = {name: sayable(text) for name, text in texts_of(part).items() if not text.isascii()}
+def with_encodable_texts(part: Part) -> Part:
+    """The part with texts that can be written as UTF-8."""
+    changed: dict[str, Any] = {name: encodable(text) for name, text in texts_of(part).items() if not text.isascii()}
     return replace(part, **changed) if changed else part
 
 
@@ -76,7 +78,7 @@ def written(text: str) -> int:
 
 
 def fair_share(sizes: Sequence[int], room: int) -> int:
-    """The most that each may take so that all of them fit: those that take less leave the rest to the others."""
+    """The most that each text may take so that all of them fit. What short texts do not use goes to the others."""
     left = room
     for done, size in enumerate(ordered := sorted(sizes)):
         share = left // (len(ordered) - done)
@@ -87,7 +89,7 @@ def fair_share(sizes: Sequence[int], room: int) -> int:
 
 
 def cut(part: Part, most: int) -> Part:
-    """The same with no text of more than `most` bytes: the beginning of each, of stderr the end."""
+    """The part with each text cut to `most` bytes: its beginning is kept, of stderr the end."""
     changed: dict[str, Any] = {
         name: shortened(text, most, end=name == "stderr")
         for name, text in texts_of(part).items()

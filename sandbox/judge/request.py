@@ -1,4 +1,4 @@
-"""One program and its suite on the way through the judge."""
+"""The request that goes through the judge: one program and its suite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class JudgeRequest:
-    """What every way of judging is given.
+    """The argument of every judging function.
 
     Attributes:
         sandbox: where the program runs.

@@ -1,7 +1,7 @@
-"""Runs whose exit code is all there is to judge: `script` suites, and runs without any test.
+"""Runs that are judged by their exit code only: `script` suites, and runs without any test.
 
-Of a run without a test, everything that it printed and left behind is the answer. It was made by the program; nothing
-here says whether it is right.
+The answer of a run without a test is everything that it printed and the files that were asked for. The program made it;
+nothing here says whether it is right.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def judge_run(request: JudgeRequest, suite: RunSuite | ScriptSuite) -> Report:
     with ready(request, text) as (job, compiled):
         if job is None:
             return build_report([NOT_COMPILED], 1, judged_by, isolation, flags=set(), compiled=compiled)
-        test, output, found = run_once(request, run_suite, job)
-    report = build_report([test], 1, judged_by, isolation, flags=found, compiled=compiled)
+        test, output, run_flags = run_once(request, run_suite, job)
+    report = build_report([test], 1, judged_by, isolation, flags=run_flags, compiled=compiled)
     return report if isinstance(suite, ScriptSuite) else replace(report, output=output)
 
 
@@ -58,7 +58,7 @@ def check_fresh_interpreter(request: JudgeRequest, suite: RunSuite) -> None:
     if not options.fresh_interpreter:
         return
     if request.language == "python" and MAIN in {path_of(name) for name, _ in suite.files}:
-        raise InvalidOptions("options.fresh_interpreter: a file of the name main.py would be the program")
+        raise InvalidOptions("options.fresh_interpreter: the program lies in main.py; give that file another name")
     if suite.args and options.audit:
         raise InvalidOptions("options.fresh_interpreter: not with options.audit and args; leave out one of the three")
 
@@ -107,4 +107,4 @@ def run_once(request: JudgeRequest, suite: RunSuite, job: JailJob) -> tuple[Test
             },
         )
         report = run_report(run, outcome, wall_ms, output.stdout)
-        return report, output, flags(run) | audit_pipe.flags(whole=left_by_itself(run))
+        return report, output, flags(run) | audit_pipe.flags(complete=left_by_itself(run))

@@ -1,4 +1,4 @@
-"""What can be said of a run without judging what it printed."""
+"""The report of a run before its output is judged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sandbox.types import TestReport
 
 
 def run_report(run: JailRun, end: RunOutcome, wall_ms: float, out: bytes) -> TestReport:
-    """What can be said of a run without judging what it printed."""
+    """The report of a run before its output is judged."""
     counters = run.counters()
     return TestReport(
         verdict=end.verdict or Verdict.PASSED,
@@ -24,5 +24,5 @@ def run_report(run: JailRun, end: RunOutcome, wall_ms: float, out: bytes) -> Tes
 
 
 def left_by_itself(run: JailRun) -> bool:
-    """Whether a run ended by its own exit, and not by a signal of anybody's."""
+    """Whether a run ended by its own exit, and not by a signal."""
     return run.job_exit is not None and run.job_exit.signal is None

@@ -1,9 +1,9 @@
-"""The `script` kind: program and test share a process, as MultiPL-E's suites want it, and the exit code is the verdict.
+"""The `script` kind: program and test share a process, as in MultiPL-E's suites, and the exit code is the verdict.
 
-The program can end the process with code 0 before the test has run: this is the one kind whose verdict a program can
-forge, and `judge: "shared_process"` says so. What is done here is that nobody passes by accident: the test's text is
-put where the language will run it, and where a language's usual assertions do not reach the exit code (Java's and C#'s
-are off, RackUnit's only print), they are made to.
+The program can exit with code 0 before the test has run: this is the one kind whose verdict a program can forge, and
+the report says so with `judge: "shared_process"`. This module only prevents accidental passes: the test's text is put
+where the language runs it, and assertions that would not reach the exit code (Java's and C#'s are off, RackUnit's only
+print) are made to.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 
 from sandbox.errors import InvalidSuite
 from sandbox.judge.build import ProgramText, is_module, java_classes
-from sandbox.judge.import_hoisting import hoisted
+from sandbox.judge.import_hoisting import with_hoisted_imports
 from sandbox.judge.node_tests import with_runner
 from sandbox.judge.prelude import parted
 from sandbox.judge.working_files import File
@@ -76,7 +76,7 @@ def appended(language: str, program: bytes, test: bytes) -> bytes:
             return program + b"\n" + test.removeprefix(b"<?php")
         return program + (b"\n" if test.startswith(b"<?") else b"\n<?php\n") + test
     if language in ("go", "java", "csharp"):  # whose imports stand before everything else
-        program, test = hoisted(language, program, test)
+        program, test = with_hoisted_imports(language, program, test)
     if language == "python" and unfinished(program):  # it would take the test's first line for its own
         return program + b"\npass\n" + test
     if language in ("javascript", "typescript"):  # or an unfinished line would take the test for its end, and run none
@@ -97,7 +97,7 @@ def unfinished(program: bytes) -> bool:
 
 
 def program_name(spec: LanguageSpec, program: bytes) -> str:
-    """How the program is called where it lies beside its test."""
+    """The program's file name when it lies beside its test."""
     if spec.name == "java":
         return f"{java_classes(program).public or 'Program'}.java"
     if spec.name == "javascript" and is_module(program):
@@ -108,7 +108,7 @@ def program_name(spec: LanguageSpec, program: bytes) -> str:
 def wants_runner(spec: LanguageSpec, test: str) -> bool:
     """Whether the test is written for the language's own test runner: only the test's text decides, not the program's.
 
-    (A program may bring tests and a main function of its own; what counts is what the suite wants run.)
+    (A program may have tests and a main function of its own; the suite's text decides.)
     """
     if spec.variant and spec.variant == spec.test_name:
         if not re.search(spec.tests, test, re.MULTILINE):

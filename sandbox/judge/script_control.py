@@ -1,9 +1,8 @@
-"""The control run of scripts: the test once with a program that answers nothing; exit code 0 says it checks nothing.
+"""The control run of scripts: the test runs once with a program that answers nothing. Exit code 0: it checks nothing.
 
-Python: the program defines the names that the test asks for, and answers by the rules of `inside/control.py`. Another
-language: the program is empty. A test that names anything of its program cannot pass that; one that only defines tests
-which nobody runs does. Where the empty program would have to be compiled, it is tried only for a test in whose text
-nothing looks like an assertion.
+- Python: the program defines the names that the test asks for, and answers by the rules of `inside/control_run.py`.
+- Other languages: the program is empty. A test that uses a name of its program fails; a test that only defines tests
+  and does not run them passes. A compiled language is tried only if nothing in the test's text looks like an assertion.
 """
 
 from __future__ import annotations
@@ -133,7 +132,7 @@ def asked_names(source: str) -> tuple[str, ...]:
 
 
 def control_programs(suite: ScriptSuite, language: str) -> list[str]:
-    """The programs to try, in order: all must pass for the script to be vacuous. None where nothing is to be tried."""
+    """The programs to try, in order; the script is vacuous if all pass. None if there is nothing to try."""
     if language == "python":
         try:
             names = asked_names(suite.source)

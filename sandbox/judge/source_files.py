@@ -1,7 +1,7 @@
-"""Which of the files that lie beside a program are its compiler's business, and which of them it is told to compile.
+"""Which of the files beside a program its compiler may read, and which of them it compiles.
 
-A compiler is run once for all tests of a program, so it gets only what can change its product: source files by their
-suffix, and what a source names where it includes, embeds or imports. A file of input that differs from test to test is
+A compiler runs once for all tests of a program, so it gets only files that can change its product: source files, by
+their suffix, and files that a source includes, embeds or imports by name. Input files that differ from test to test are
 not among them. All patterns take time in proportion to the texts.
 """
 

@@ -1,7 +1,7 @@
-"""Judging by standard input and output: one run per case, bytes compared here, where the program never was.
+"""Judges by standard input and output: one run per case, and the bytes are compared here, outside the jail.
 
-Or by a checker, in a jail of its own, after the program has ended (`checkers.py`); or by an interactor, while it runs
-(`interactors.py`).
+A checker may decide instead, in its own jail, after the program has ended (`checkers.py`); or an interactor, while the
+program runs (`interactors.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Rule = Callable[[bytes], CheckerVerdict]  # a checker's verdict on the output of
 
 
 def judge_stdio(request: JudgeRequest, suite: StdioSuite) -> Report:
-    """Run the program once per case. Raises InvalidSuite, also for a checker or an interactor that is of no use."""
+    """Run the program once per case. Raises InvalidSuite, also for a checker or an interactor that does not work."""
     check_cases(suite, request.limits)
     isolation, total = request.sandbox.level, len(suite.cases)
     with (
@@ -43,17 +43,17 @@ def judge_stdio(request: JudgeRequest, suite: StdioSuite) -> Report:
     ):
         if job is None:
             return build_report([NOT_COMPILED], total, "bytes", isolation, flags=set(), compiled=compiled)
-        tests, found = judge_cases(request, suite, job, referee)
+        tests, run_flags = judge_cases(request, suite, job, referee)
         if vacuous:
             tests = [replace(test, vacuous=at in vacuous) for at, test in enumerate(tests)]
-        return build_report(tests, total, "bytes", isolation, flags=found, compiled=compiled)
+        return build_report(tests, total, "bytes", isolation, flags=run_flags, compiled=compiled)
 
 
 @contextmanager
 def referee_of(
     request: JudgeRequest, suite: StdioSuite
 ) -> Iterator[tuple[Checker | Interactor | None, frozenset[int]]]:
-    """What decides instead of a comparison, tried before any program is judged; and which cases are vacuous."""
+    """The checker or interactor, tried before any program is judged; and which cases are vacuous."""
     program = suite.checker or suite.interactor
     if program is None:
         yield None, frozenset()
@@ -70,7 +70,7 @@ def judge_cases(
 ) -> tuple[list[TestReport], set[str]]:
     """The reports of the cases, up to the failure that ends the judging."""
     reports: list[TestReport] = []
-    found: set[str] = set()
+    run_flags: set[str] = set()
     failures = 0
     for at, case in enumerate(suite.cases):
         if request.enough_failures(failures):
@@ -82,15 +82,15 @@ def judge_cases(
             rule = None if referee is None else partial(referee.rule, case)
             report, more = judge_case(request, suite, case_job, case, rule)
         reports.append(report)
-        found |= more
+        run_flags |= more
         failures += report.verdict is not Verdict.PASSED
-    return reports, found
+    return reports, run_flags
 
 
 def judge_case(
     request: JudgeRequest, suite: StdioSuite, job: JailJob, case: StdioCase, rule: Rule | None
 ) -> tuple[TestReport, set[str]]:
-    """One run and what its output is worth: by `rule` where there is one, else by the suite's comparison."""
+    """One run and the verdict on its output: by `rule` if there is one, else by the suite's comparison."""
     with (
         readable(encoded(case.stdin, "a case's stdin"), pipe=job.piped) as stdin,
         AuditPipe(request.options.audit) as audit_pipe,
@@ -100,7 +100,7 @@ def judge_case(
         wall_ms = 1000 * (time.monotonic() - run.began)
         outcome = classify_exit(run)
         output = bytes(run.stdout.data)
-        found = flags(run) | audit_pipe.flags(whole=left_by_itself(run))
+        run_flags = flags(run) | audit_pipe.flags(complete=left_by_itself(run))
     # The output is looked at only now, when nothing of the program is left.
     if outcome.verdict is None and rule is None:
         expected = [encoded(answer, "a case's stdout") for answer in answers_of(case)]
@@ -109,5 +109,5 @@ def judge_case(
     report = run_report(run, outcome, wall_ms, output)
     if outcome.verdict is None and rule is not None:
         report, more = apply_checker_verdict(report, rule(output), "checker")
-        found |= more
-    return report if rule is None or report.score is not None else replace(report, score=0.0), found
+        run_flags |= more
+    return report if rule is None or report.score is not None else replace(report, score=0.0), run_flags

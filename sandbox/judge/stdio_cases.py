@@ -1,4 +1,4 @@
-"""The cases of a `stdio` suite before anything runs: what cannot be is refused here, by the name of its field."""
+"""Checks the cases of a `stdio` suite before anything runs; an invalid field is rejected by its name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_ANSWERS = 16
 
 
 def answers_of(case: StdioCase) -> tuple[str, ...]:
-    """The right answers of a case, of which one is enough."""
+    """The right answers of a case; a program has to match one."""
     return (case.stdout,) if isinstance(case.stdout, str) else case.stdout
 
 

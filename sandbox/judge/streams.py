@@ -1,4 +1,4 @@
-"""What a program reads on stdin: texts as bytes, and bytes as a pipe or a file in memory."""
+"""A program's stdin: encodes text, and puts bytes into a pipe or a file in memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sandbox.errors import InvalidSuite
 from sandbox.limits import MAX_STDIN_BYTES
 from sandbox.memory_files import memory_file, reopen_read_only
 
-PIPE_BYTES = 1 << 16  # what a pipe of Linux holds unless it is told otherwise
+PIPE_BYTES = 1 << 16  # the default capacity of a pipe on Linux
 
 
 def piped(data: bytes) -> int | None:
-    """The reading end of a pipe that holds `data` whole; None where this host refuses a pipe of that size."""
+    """The reading end of a pipe that holds all of `data`; None if this host refuses a pipe of that size."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
         os.fchmod(reader, 0o644)  # so that programs of another uid can open /dev/stdin

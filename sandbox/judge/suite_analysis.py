@@ -1,11 +1,9 @@
-"""What the text of a suite says before anything runs: which tests would execute an answer, which names they speak of.
+"""Reads the text of a suite before anything runs: which tests would execute an answer, and which names they use.
 
-Nothing here is judged by what a program does; a suite reads the same for every program. The test process gets the
-result with its plan (`read`), because it has no parser at hand.
-
-`lonely`: the tests that would execute what a program answers (`eval`, `exec`, `pickle.loads`, doctest, a subprocess).
-Whoever is executed in the test process decides what that process says, so such a test gets a process of its own and
-decides nothing but itself.
+- The result is the same for every program. The test process gets it with its plan (`read`), because it has no parser.
+- `executing`: which tests would execute an answer of the program (`eval`, `exec`, `pickle.loads`, doctest, a
+  subprocess). Code that runs in the test process can decide what that process reports, so each such test gets a
+  process of its own and decides its own verdict only.
 """
 
 from __future__ import annotations
@@ -84,12 +82,12 @@ EXECUTING_ATTRIBUTES = frozenset(
         "runctx",
     }
 )
-MAX_CUTS = 200  # of a prompt that is no program by itself
+MAX_CUTS = 200  # of a prompt that is not a program by itself
 
 
 @lru_cache(maxsize=64)
 def read(setup: str, helpers: str, tests: tuple[str, ...], entry_point: str) -> dict[str, Any]:
-    """What the test process is told of the texts, besides the texts."""
+    """What the test process gets besides the texts."""
     context = [tree for text in (setup, helpers) if (tree := parsed(text)) is not None]
     trees = [parsed(text) for text in tests]
     aliases = {name: module for tree in (*context, *trees) if tree for name, module in executing_names(tree).items()}
@@ -101,15 +99,15 @@ def read(setup: str, helpers: str, tests: tuple[str, ...], entry_point: str) -> 
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 attributes.setdefault(node.value.id, []).append(node.attr)
     return {
-        "lonely": [everywhere or (tree is not None and executes(tree, aliases)) for tree in trees],
+        "executing": [everywhere or (tree is not None and executes(tree, aliases)) for tree in trees],
         "mentions": [tree is None or bool({first, "candidate"} & loaded(tree)) for tree in trees],
-        "attributes": {name: sorted(set(found)) for name, found in attributes.items()},
+        "attributes": {name: sorted(set(used)) for name, used in attributes.items()},
         "roles": sorted(set().union(*(class_roles(tree) for tree in (*context, *trees) if tree))),
     }
 
 
 def parsed(text: str) -> ast.Module | None:
-    """The tree of a text; None for one that the test process will refuse as well."""
+    """The tree of a text; None if it does not parse, in which case the test process rejects it as well."""
     try:
         return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -122,22 +120,22 @@ def loaded(tree: ast.AST) -> set[str]:
 
 def executing_names(tree: ast.AST) -> dict[str, str]:
     """Names under which a text has imported something that executes what it is given."""
-    found = {}
+    bindings = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 root = alias.name.partition(".")[0]
                 if root in EXECUTING_MODULES or alias.name in EXECUTING_MODULES:
-                    found[alias.asname or root] = root
+                    bindings[alias.asname or root] = root
         elif isinstance(node, ast.ImportFrom) and node.module:
             root = node.module.partition(".")[0]
             harmless = HARMLESS.get(root, set())
             for alias in node.names:
                 if root in EXECUTING_MODULES and alias.name not in harmless:
-                    found[alias.asname or alias.name] = ""
+                    bindings[alias.asname or alias.name] = ""
                 if alias.name in EXECUTING_ATTRIBUTES or (root == "builtins" and alias.name in EXECUTING_CALLS):
-                    found[alias.asname or alias.name] = ""
-    return found
+                    bindings[alias.asname or alias.name] = ""
+    return bindings
 
 
 def executes(tree: ast.AST, aliases: dict[str, str]) -> bool:
@@ -165,12 +163,12 @@ def executes(tree: ast.AST, aliases: dict[str, str]) -> bool:
 
 def class_roles(tree: ast.AST) -> set[str]:
     """Names that a text uses the way only classes are used: in `isinstance`, `except`, as a base, with attributes."""
-    found: set[str] = set()
+    names: set[str] = set()
 
     def note(node: ast.AST | None) -> None:
         for part in ast.walk(node) if node is not None else ():
             if isinstance(part, ast.Name):
-                found.add(part.id)
+                names.add(part.id)
 
     for node in ast.walk(tree):
         if isinstance(node, ast.ExceptHandler):
@@ -179,7 +177,7 @@ def class_roles(tree: ast.AST) -> set[str]:
             for base in node.bases:
                 note(base)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            found.add(node.value.id)
+            names.add(node.value.id)
         elif (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)
@@ -187,7 +185,7 @@ def class_roles(tree: ast.AST) -> set[str]:
             and len(node.args) == 2
         ):
             note(node.args[1])
-    return found
+    return names
 
 
 def complete_part(text: str) -> str:

@@ -1,8 +1,8 @@
-"""What can be said of a suite by reading it: that an entry can assert nothing, and what its author probably meant.
+"""Finds entries of a suite that cannot assert anything, and suggests what their author probably meant.
 
-Pure reading (`ast`), cheap enough for the API. In doubt an entry is accepted: the control run (`control_run.py`) finds
-out by trying. So only what cannot assert under any program is rejected: a bare comparison, a print, a bare call
-of the entry point, an assert that is always true, definitions that nobody calls.
+Static analysis (`ast`), cheap enough for the API. In doubt an entry is accepted, and the control run (`control_run.py`)
+finds out. Only what cannot assert under any program is rejected: a comparison without `assert`, a print, a plain call
+of the entry point, an assert that is always true, definitions that are not called.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def shown(node: ast.AST) -> str:
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
-def meant(body: Sequence[ast.stmt]) -> str:
-    """What an entry that asserts nothing is, and what to write in its place."""
+def suggestion(body: Sequence[ast.stmt]) -> str:
+    """Describes an entry that asserts nothing, and says what to write in its place."""
     if not body:
         return "nothing but comments and blanks; write an assert, or leave it out"
     if all(isinstance(node, (*FUNCTIONS, ast.ClassDef)) for node in body):
@@ -123,18 +123,18 @@ def meant(body: Sequence[ast.stmt]) -> str:
     if isinstance(node, ast.Expr):
         value = node.value
         if isinstance(value, ast.Compare):
-            return f"a comparison whose outcome nobody looks at; write `assert {shown(value)}`"
+            return f"a comparison whose outcome is not checked; write `assert {shown(value)}`"
         if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "print":
             inner = shown(value.args[0]) if value.args else "…"
             wanted = inner if value.args and isinstance(value.args[0], ast.Compare) else f"{inner} == …"
-            return f"a print, which nobody reads; write `assert {wanted}`"
+            return f"a print, which checks nothing; write `assert {wanted}`"
         if isinstance(value, ast.Call):
-            return f"a call whose answer nobody looks at; write `assert {shown(value)} == …`"
+            return f"a call whose answer is not checked; write `assert {shown(value)} == …`"
         if isinstance(value, ast.Lambda):
-            return "a lambda that nobody calls; write an assert"
+            return "a lambda that is not called; write an assert"
         if isinstance(value, ast.Constant):
             return "a constant; write an assert"
-        return f"an expression whose value nobody looks at; write `assert {shown(value)}`"
+        return f"an expression whose value is not checked; write `assert {shown(value)}`"
     if isinstance(node, ast.Pass):
         return "`pass`; write an assert, or leave it out"
     return "no assertion that can run; write an assert"
@@ -162,7 +162,7 @@ def flaw_of_asserts(asserts: tuple[str, ...], setup: str, entry_point: str) -> S
             continue  # loops, attempts and the like: what comes of them is seen in the control run
         if tree.body and all(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body):
             continue
-        return SuiteFlaw(f"asserts.{number}", f"it can assert nothing: {meant(tree.body)}")
+        return SuiteFlaw(f"asserts.{number}", f"it can assert nothing: {suggestion(tree.body)}")
     return None
 
 
@@ -194,7 +194,7 @@ def flaw_of_check(test: str, entry_point: str) -> SuiteFlaw | None:
     if top.asserts(tree.body):
         return None
     body = [node for node in checks[-1].body if not is_docstring(node)]
-    return SuiteFlaw("test", f"check() can assert nothing: {meant(body)}")
+    return SuiteFlaw("test", f"check() can assert nothing: {suggestion(body)}")
 
 
 def consumes(body: Sequence[ast.stmt]) -> bool:
@@ -239,7 +239,7 @@ def flaw_of_script(source: str, language: str) -> SuiteFlaw | None:
         return None
     if AssertionReader([tree], called_first(tree, bound(tree.body))).asserts(body):
         return None
-    return SuiteFlaw("source", f"it can assert nothing: {meant(body)}")
+    return SuiteFlaw("source", f"it can assert nothing: {suggestion(body)}")
 
 
 def is_blank(source: str, language: str) -> bool:

@@ -1,6 +1,6 @@
-"""Which runner a suite is written for: test functions and classes that are only defined are run by pytest or unittest.
+"""Finds the runner that a suite is written for: pytest and unittest run tests that the text itself does not run.
 
-A text that runs its tests itself (`unittest.main()`, `pytest.main()`, a call of the test function) stays what it is.
+A text that runs its tests itself (`unittest.main()`, `pytest.main()`, a call of the test function) stays a plain text.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def of_asserts(suite: AssertSuite) -> Suite:
 
 
 def calls_of(tree: ast.Module) -> str:
-    """Calls of the tests that a text defines, for a place where no runner runs."""
+    """Statements that call the tests of a text, for use without a runner."""
     functions = [node.name for node in tree.body if is_test_function(node) and isinstance(node, ast.FunctionDef)]
     waiting = [node.name for node in tree.body if is_test_function(node) and isinstance(node, ast.AsyncFunctionDef)]
     cases = [node.name for node in tree.body if is_case(node) and isinstance(node, ast.ClassDef)]

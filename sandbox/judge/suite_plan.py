@@ -1,4 +1,4 @@
-"""The plan of a suite of code: what the test process is told of it, and what only the host knows."""
+"""The plan of a suite of code: what the test process gets, and what only the host knows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from sandbox.types import AssertSuite, CheckSuite, Limits, PytestSuite, Unittest
 CodeSuite = AssertSuite | CheckSuite | PytestSuite | UnittestSuite
 
 MODULE_KINDS = ("pytest", "unittest")  # a test file, whose tests have names
-OF_THE_HOST = ("names", "uncounted")  # parts of a plan that the test process is not told
-SURELY_SMALL = 1 << 18  # characters of tests whose plan is no message that is too large, whatever is in them
+OF_THE_HOST = ("names", "uncounted")  # parts of a plan that the test process does not get
+SURELY_SMALL = 1 << 18  # characters of tests whose plan certainly fits into a message
 
 
 def plan_of(suite: CodeSuite) -> dict[str, Any]:
-    """What the test process is told: texts, and the files of a test file."""
+    """What the test process gets: texts, and the files of a test file."""
     if isinstance(suite, PytestSuite | UnittestSuite):
         own = ("/tmp/test_suite.py", suite.source.encode("utf-8", "surrogatepass"))
         return {
@@ -66,13 +66,13 @@ def tests_job(plan: dict[str, Any], limits: Limits, num_tests: int, fds: dict[in
 
 
 def sent_plan(plan: dict[str, Any]) -> dict[str, Any]:
-    """What of a plan the test process reads: texts, and of files their names."""
+    """The part of a plan that the test process reads: texts, and the names of files."""
     files = [path.rpartition("/")[2] for path, _ in plan.get("files", ())]
     return {name: value for name, value in plan.items() if name not in OF_THE_HOST} | {"files": files}
 
 
 def check_plan(plan: dict[str, Any]) -> None:
-    """Raises InvalidSuite for tests that are too large for their process to be told of."""
+    """Raises InvalidSuite for tests that are too large for one message to their process."""
     if sum(map(len, (plan["setup"], plan["helpers"], *plan["tests"]))) < SURELY_SMALL:
         return
     try:
@@ -86,13 +86,15 @@ def num_tests(plan: dict[str, Any]) -> int:
     return len(plan["names"]) if plan["kind"] in MODULE_KINDS else len(plan["tests"])
 
 
-def bare_name(name: Any) -> str:
+def without_parameters(name: Any) -> str:
     """A test's name without its parameters."""
     return str(name).partition("[")[0]
 
 
 def same_tests(names: Any, expected: Any) -> bool:
-    """Whether a test file has the tests that its control run had; what parameters are called may differ."""
+    """Whether a test file has the tests that its control run had; names of parameters may differ."""
     if not expected:
         return True
-    return isinstance(names, list) and [bare_name(name) for name in names] == [bare_name(name) for name in expected]
+    return isinstance(names, list) and [without_parameters(name) for name in names] == [
+        without_parameters(name) for name in expected
+    ]

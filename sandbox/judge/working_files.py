@@ -1,7 +1,7 @@
 """The files of a run by name: where they lie in the jail, and what names, sizes and arguments are allowed.
 
-Names are checked on this side of the wall: they are plain relative paths. What is read back lies in the working folder
-itself, so that no link of the program's making can stand between its name and it.
+Names are checked outside the jail: they are plain relative paths. Files that are read back lie in the working folder
+itself, so that no link made by the program can redirect them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def path_of(name: str, *, flat: bool = False) -> str:
     relative = name.removeprefix(FOLDER)
     parts = relative.split("/")
     if not relative or "\0" in relative or any(part in ("", ".", "..") for part in parts):
-        raise InvalidSuite(f"file {name!r}: takes a plain path under the working folder")
+        raise InvalidSuite(f"file {name!r}: the name must be a plain relative path below the working folder")
     if flat and len(parts) > 1:
         raise InvalidSuite(f"file {name!r}: only files in the working folder itself can be fetched")
     if len(encoded(relative, "a file's name")) > MAX_NAME_BYTES:

@@ -188,8 +188,8 @@ def _agree(fast: torch.nn.Module, layer: Any, rotary: Rotary) -> bool:
     given = torch.randn(1, PROBE_TOKENS, size, generator=torch.Generator().manual_seed(0))  # (1, T, H)
     positions = rotary(given, 7 * torch.arange(PROBE_TOKENS)[None])
     right = layer(given.clone(), attention_mask=None, position_embeddings=positions)
-    ours = fast(given.clone(), position_embeddings=positions)
-    return bool((ours - right).abs().max() <= PROBE_TOLERANCE * right.abs().max())
+    fast_output = fast(given.clone(), position_embeddings=positions)
+    return bool((fast_output - right).abs().max() <= PROBE_TOLERANCE * right.abs().max())
 
 
 def speed_up(backbone: torch.nn.Module) -> int:
@@ -197,11 +197,11 @@ def speed_up(backbone: torch.nn.Module) -> int:
     layers, rotary = getattr(backbone, "layers", None), getattr(backbone, "rotary_emb", None)
     count = 0
     if linear.usable() and isinstance(layers, torch.nn.ModuleList) and isinstance(rotary, torch.nn.Module):
-        ours = Rotary(rotary)
+        fast_rotary = Rotary(rotary)
         for at, layer in enumerate(layers):
-            if _known(layer) and _agree(fast := DecoderLayer(layer), layer, ours):
+            if _known(layer) and _agree(fast := DecoderLayer(layer), layer, fast_rotary):
                 layers[at] = fast
                 count += 1
         if count:
-            backbone.rotary_emb = ours
+            backbone.rotary_emb = fast_rotary
     return count + linear.speed_up(backbone)

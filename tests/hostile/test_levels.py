@@ -492,7 +492,7 @@ def test_two_programs_of_one_uid_never_run_at_once(locked: Sandbox) -> None:
     from sandbox.limits import run_limits
 
     job = JailJob(role="exec", argv=("/bin/sleep", "60"), limits=run_limits(Limits()), fds={})
-    with locked.start(job), pytest.raises(SandboxError, match="at once"):
+    with locked.start(job), pytest.raises(SandboxError, match="one program at a time"):
         locked.start(job)
     assert run(locked, "print(1)", "1").verdict is Verdict.PASSED
 

@@ -478,7 +478,7 @@ def test_an_executed_answer_cannot_make_the_suite_invalid(sandbox: Sandbox) -> N
     ],
 )
 def test_tests_that_execute_are_told_by_reading_them(setup: str, test: str) -> None:
-    assert read(setup, "", (test,), "f")["lonely"] == [True]
+    assert read(setup, "", (test,), "f")["executing"] == [True]
 
 
 @pytest.mark.parametrize(
@@ -494,7 +494,7 @@ def test_tests_that_execute_are_told_by_reading_them(setup: str, test: str) -> N
     ],
 )
 def test_tests_that_execute_nothing_share_a_process(test: str) -> None:
-    assert read("", "", (test,), "f")["lonely"] == [False]
+    assert read("", "", (test,), "f")["executing"] == [False]
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ NOTHING = {
     "a print": ("print(add(1, 2))", "a print"),
     "a printed comparison": ("print(add(1, 2) == 3)", "write `assert add(1, 2) == 3`"),
     "a tuple": ("assert (add(1, 2) == 3, 'sum')", "write `assert add(1, 2) == 3, 'sum'`"),
-    "a call": ("add(1, 2)", "a call whose answer nobody looks at"),
+    "a call": ("add(1, 2)", "a call whose answer is not checked"),
     "a lambda": ("lambda: add(1, 2) == 3", "a lambda"),
     "an asserted lambda": ("assert lambda: add(1, 2) == 3", "always true"),
     "a generator": ("assert (add(x, 1) == x for x in [1])", "always true"),
@@ -108,12 +108,12 @@ NOTHING = {
     "a class of no tests": ("class Cases:\n    def run(self):\n        assert add(1, 2) == 3", "only definitions"),
     "or True": ("assert add(1, 2) == 3 or True", "always true"),
     "a list": ("assert [add(1, 2) == 3]", "always true"),
-    "a negation": ("not add(0, 0)", "nobody looks at"),
+    "a negation": ("not add(0, 0)", "is not checked"),
     "a text": ("'assert add(1, 2) == 3'", "a constant"),
     "a late comparison": ("x = add(1, 2)\nx == 3", "write `assert x == 3`"),
     "another function's comparison": ("twice(1) == 2", "write `assert twice(1) == 2`"),
     "a method's comparison": ("Thing().size() == 2", "write `assert Thing().size() == 2`"),
-    "isinstance": ("isinstance(add(1, 2), int)", "nobody looks at"),
+    "isinstance": ("isinstance(add(1, 2), int)", "is not checked"),
 }
 
 

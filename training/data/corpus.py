@@ -1,6 +1,6 @@
 """Python files as functions in the reward model's own form: a prompt that ends after the docstring, and a body.
 
-So the language model learns from its first step what the reward model scores later: this body after this description.
+So the language model is trained on the form that the reward model scores later: this body after this description.
 Functions that touch a held-out problem are left out (`decontaminate.HeldOut`).
 """
 

@@ -1,4 +1,4 @@
-"""Texts that touch a problem which must stay unseen: held-out problems, and evaluation sets.
+"""Finds texts that overlap with problems that must not be trained on: held-out problems, and evaluation sets.
 
 - `HeldOut` guards what the model learns from against the run's own held-out problems.
 - `ContaminationIndex` finds the evaluation problem that a question is, or contains. Exact: the same words in the same

@@ -1,4 +1,4 @@
-"""Folds of problems: the same or nearly the same problem never stands on both sides.
+"""Folds of problems: equal or nearly equal problems are always in one fold.
 
 - Folds are cut between clusters of problems: the same base problem or function name, nearly the same words, or the same
   reference solution.

@@ -56,7 +56,7 @@ def _judge_in_child(tasks: Sequence[JudgeTask], results: Any, parent: int) -> No
     try:
         for result in judge_shard(tasks):
             if os.getppid() != parent:
-                return  # the parent was killed: nobody reads the queue
+                return  # the parent was killed, so nothing reads the queue
             results.put(result)
     except (HostLacks, InfraError) as error:
         results.put(error)

@@ -1,7 +1,7 @@
 """`mutate`: near misses of the training problems' reference solutions.
 
 Most problems of the public data come with a handful of model samples. A reference solution with one operator, constant,
-name or statement changed reads like a correct program and mostly is not: exactly what a scorer must learn to tell.
+name or statement changed reads like a correct program and mostly is not one: a scorer must learn that difference.
 Mutants have no label; `verify` runs them. Only training problems are mutated.
 """
 

@@ -66,7 +66,7 @@ def calibration(sampled: Sequence[SampledProblem], probability: Callable[[float]
 def length_bias(
     sampled: Sequence[SampledProblem], settings: config.EvaluateConfig, rule: config.PairConfig, seed: int
 ) -> dict[str, Any]:
-    """Is the model measuring length?
+    """Whether the model measures length.
 
     - `score`, `passing`: rank correlation with length inside a problem.
     - `better_is_longer`, `better_is_shorter`: pair accuracy on pairs whose better program is the longer or the shorter.

@@ -1,6 +1,6 @@
 """`plaudit-train STAGE RECIPE.toml [--run DIR] [--field value ...]`: one stage, or `all` of them, in one run folder.
 
-- A run folder stands for its recipe: `plaudit-train publish runs/mini`.
+- A run folder can be given instead of its recipe: `plaudit-train publish runs/mini`.
 - `plaudit-train status runs/mini` says how far a run is.
 - Exit codes: 0 success, 1 failure, 2 wrong usage, 3 this host lacks something that the message names.
 

@@ -1,4 +1,4 @@
-"""What a run folder says about itself.
+"""The files in which a run folder describes itself.
 
 - `recipe.json`: the recipe as it was resolved, so that a stage can be run again from the folder alone.
 - `environment.json`: versions and machine, per stage, when it last ran.

@@ -1,11 +1,11 @@
 """A run folder: what a stage wrote, and under which recipe it wrote it.
 
 - A stage is a function from files to files in one folder.
-- `stages/NAME.json` stands for a finished stage. Its key covers the recipe's sections that the stage read and the keys
-  of the stages before it. So a finished stage is not run again, and a changed recipe runs again what depends on it.
-- `stages/NAME.progress` is how far a stage is that has not finished.
-- A stage that was killed goes on from what is on disk: `verify` from the last program, `pretrain` and `fit` from the
-  last saved step, others from the last whole file.
+- `stages/NAME.json` is the record of a finished stage. Its key covers the recipe's sections that the stage read and the
+  keys of the stages before it. So a finished stage is not run again, and a changed recipe repeats what depends on it.
+- `stages/NAME.progress` is the progress of an unfinished stage.
+- A killed stage continues from what is on disk: `verify` from the last program, `pretrain` and `fit` from the last
+  saved step, others from the last whole file.
 """
 
 from __future__ import annotations

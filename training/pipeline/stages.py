@@ -1,4 +1,4 @@
-"""The stages of a recipe, and how one is run: not at all where it has finished with the same recipe before.
+"""The stages of a recipe. A stage that has finished with the same recipe is not run again.
 
 A stage function imports what it needs when it is called, so that the command line answers without torch. Its docstring
 is its line of help.

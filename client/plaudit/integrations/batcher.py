@@ -101,7 +101,20 @@ class RewardBatcher:
     # --- batches -----------------------------------------------------------------------------------------------------
 
     def rewards(self, rows: Sequence[TrainerRow]) -> list[RowReward]:
-        """One reward per row, in order. Raises Misconfigured for a wrong row."""
+        """Reward a batch of rows by one request.
+
+        Args:
+            rows: Completions with their prompts and labels.
+
+        Returns:
+            One reward per row, in order. A row that a server error hit has an error instead of a number.
+
+        Raises:
+            Misconfigured: A row's tests cannot be read, or an option is wrong for the service.
+
+        Example:
+            >>> [reward.value() for reward in batcher.rewards(rows)]
+        """
         return raise_misconfigured(self._rewards(rows, one_batch=True))
 
     def _rewards(self, rows: Sequence[TrainerRow], *, one_batch: bool) -> list[RowReward]:
@@ -109,7 +122,7 @@ class RewardBatcher:
         return client.run(rewards_of(client.calls, self.config, rows, one_batch=one_batch))
 
     async def rewards_async(self, rows: Sequence[TrainerRow]) -> list[RowReward]:
-        """The same, awaited."""
+        """Reward a batch of rows by one request, awaited. Args, Returns, Raises as in `rewards`."""
         return raise_misconfigured(await self._rewards_async(rows, one_batch=True))
 
     async def _rewards_async(self, rows: Sequence[TrainerRow], *, one_batch: bool) -> list[RowReward]:
@@ -119,7 +132,20 @@ class RewardBatcher:
     # --- one row at a time -------------------------------------------------------------------------------------------
 
     def reward(self, row: TrainerRow) -> RowReward:
-        """One row, sent with those of all other threads that arrive within `gather_s`."""
+        """Reward one row. Rows of other threads that arrive within `gather_s` share its request.
+
+        Args:
+            row: A completion with its prompt and label.
+
+        Returns:
+            The reward, or an error instead of a number.
+
+        Raises:
+            Misconfigured: The row's tests cannot be read, or an option is wrong for the service.
+
+        Example:
+            >>> batcher.reward(TrainerRow("Write add.", completion, ["assert add(1, 2) == 3"])).value()
+        """
         future: Future[RowReward] = Future()
         with self._lock:
             self._waiting.append((row, future))
@@ -141,7 +167,7 @@ class RewardBatcher:
         return raise_misconfigured([future.result()])[0]
 
     async def reward_async(self, row: TrainerRow) -> RowReward:
-        """One row, sent with those of all other tasks of this event loop that arrive within `gather_s`."""
+        """Reward one row, awaited. Rows of other tasks of this event loop share its request. Else as `reward`."""
         state = self._awaiting()
         future: asyncio.Future[RowReward] = asyncio.get_running_loop().create_future()
         state.waiting.append((row, future))

@@ -47,6 +47,10 @@ def agent_step(
 
     Returns:
         An awaited function of the agent's `states`, which returns what OpenRLHF takes from a step.
+
+    Example:
+        >>> from plaudit.integrations import openrlhf
+        >>> step = openrlhf.agent_step("http://127.0.0.1:8000")
     """
     options.setdefault("timeout_s", LONG_TIMEOUT_S)
     return partial(_step, batcher_for("openrlhf.agent_step", url, api_key, options, fallback=fallback), fallback)

@@ -45,7 +45,11 @@ def compute_score_blocking(
 ) -> Callable[..., Metrics]:
     """`compute_score` for managers that call plain functions (`remote`, the legacy `naive`, `prime` and `dapo`).
 
-    Args, Returns and Raises as in `compute_score`.
+    Args, Returns and Raises as in `compute_score`; the function is not awaited.
+
+    Example:
+        >>> from plaudit.integrations import verl
+        >>> compute_score = verl.compute_score_blocking("http://127.0.0.1:8000")
     """
     options.setdefault("timeout_s", LONG_TIMEOUT_S)
     batcher = batcher_for("verl.compute_score_blocking", url, api_key, options, fallback=fallback)
@@ -55,9 +59,17 @@ def compute_score_blocking(
 def compute_score_batch(
     url: str, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[BatcherOptions]
 ) -> Callable[..., list[Metrics]]:
-    """`compute_score` for the `batch` manager: one request for the whole batch, lists of what the others take.
+    """`compute_score` for the `batch` manager: one request per batch.
 
-    Args, Returns and Raises as in `compute_score`.
+    Args and Raises as in `compute_score`.
+
+    Returns:
+        A function of `data_sources, solution_strs, ground_truths, extra_infos`, which returns a list of what
+        `compute_score` returns.
+
+    Example:
+        >>> from plaudit.integrations import verl
+        >>> compute_score = verl.compute_score_batch("http://127.0.0.1:8000")
     """
     options.setdefault("timeout_s", LONG_TIMEOUT_S)
     batcher = batcher_for("verl.compute_score_batch", url, api_key, options, fallback=fallback)

@@ -168,7 +168,7 @@ class CompatCall:
             state.compute_ms += context.compute_ms
 
     async def while_connected(self, work: Awaitable[Answered]) -> Answered:
-        """Do the whole of a handler's work; it is cancelled when the client closes the connection."""
+        """Do a handler's work; it is cancelled when the client closes the connection."""
         return await cancel_on_disconnect(self.request, work)
 
     async def with_retries(self, work: Callable[[], Awaitable[Answered]]) -> Answered:

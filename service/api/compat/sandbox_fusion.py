@@ -232,7 +232,7 @@ async def list_datasets() -> list[str]:
 @DIALECT.router.post("/list_ids")
 @DIALECT.router.post("/get_prompts")
 async def list_ids(body: DatasetRequest) -> list[str]:
-    """Nothing: suites are known only to those who know their digests."""
+    """An empty list: a suite is found by its digest only."""
     body.check()
     return []
 

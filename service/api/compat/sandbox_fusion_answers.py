@@ -49,7 +49,7 @@ def run_code_answer(report: Report) -> dict[str, Any]:
 
 
 def failed_run_answer(reason: str) -> dict[str, Any]:
-    """The answer for a program that was not run because of what it is: it has failed."""
+    """The answer for an invalid program that was not run: it has failed."""
     run_result = {
         "status": "Error",
         "execution_time": 0.0,

@@ -1,4 +1,4 @@
-"""What a request's work looks like to the one who submits it: jobs out, one result per item back.
+"""The interface of a request's work: its jobs, and one result per item.
 
 `ScorePlan`, `ExecutePlan`, `RunPlan` and `RewardPlan` are plans. The words that their results share are here, too.
 """

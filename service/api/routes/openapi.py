@@ -1,4 +1,4 @@
-"""What several routes say of themselves in the OpenAPI document: their problems and their headers."""
+"""What several routes share in the OpenAPI document: their problems and their headers."""
 
 from __future__ import annotations
 

@@ -73,13 +73,13 @@ async def test_a_bad_line_costs_one_line_and_says_which() -> None:
     assert [one["line"] for one in answers if "error" in one] == [2, 3, 6]
     assert answers[2]["error"] == {"code": "invalid", "detail": "cannot be", "retryable": False}
     assert "prompt: Field required" in answers[4]["error"]["detail"]
-    assert (tally.refused, tally.exit_code) == (3, 2)
+    assert (tally.rejected, tally.exit_code) == (3, 2)
 
 
 async def test_an_outage_on_the_services_side_is_exit_code_1() -> None:
     answers, tally, _ = await send([item(0), item(1, completion="outage"), item(2, prompt="refuse")])
     assert answers[1]["completions"][0]["score"] is None
-    assert (tally.failed, tally.refused, tally.exit_code) == (1, 1, 1)
+    assert (tally.failed, tally.rejected, tally.exit_code) == (1, 1, 1)
 
 
 async def test_what_meets_every_item_alike_ends_the_run() -> None:

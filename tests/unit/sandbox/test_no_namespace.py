@@ -135,8 +135,8 @@ def test_descendants_are_found_whichever_thread_has_forked_them(parent: subproce
 
 
 def test_the_filter_of_a_bare_jail_knows_no_sockets_but_pairs() -> None:
-    assert build_filter(lonely=True) != build_filter()
-    assert len(build_filter(lonely=True)) // 8 < 400
+    assert build_filter(pairs_only=True) != build_filter()
+    assert len(build_filter(pairs_only=True)) // 8 < 400
 
 
 def test_every_lack_says_what_would_give_it(monkeypatch: pytest.MonkeyPatch) -> None:
