@@ -6,16 +6,24 @@ with `make_stack`. Both need a host on which programs may run at all; elsewhere 
 
 from __future__ import annotations
 
+import asyncio
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import redis.asyncio
 
 from sandbox.capabilities import HostCapabilities
+from service.api.dispatch.tasks import cancel_and_wait, repeat
+from service.api.stores import event_reader
+from service.api.stores.durable_requests import DurableRequests, Perform
+from service.api.stores.event_reader import EventReader
+from service.queue.connections import connect_async
+from service.queue.producer import Queue
 from service.scoring.reward_model import Calibration, RewardModel
 from support.asks import Asks
 from support.broker import Broker
@@ -30,6 +38,27 @@ def broker() -> Iterator[Broker]:
     """A Redis of the test's own, empty."""
     with Broker() as one:
         yield one
+
+
+@pytest.fixture
+async def make_requests(broker: Broker) -> AsyncIterator[Callable[..., DurableRequests]]:
+    """The durable requests of API processes by owner, each with 32 connections and an event reader that runs."""
+    clients: list[redis.asyncio.Redis] = []
+    loops: list[asyncio.Task[None]] = []
+
+    def make(owner: str, perform: Perform, keep_s: int = 3600) -> DurableRequests:
+        pool, reading = connect_async(broker.url, max_connections=32), connect_async(broker.url, max_connections=1)
+        clients.extend((pool, reading))
+        queue = Queue(pool, "plaudit", owner)
+        reader = EventReader(reading, queue, owner)
+        steps = (("events", reader.receive, 0.0), ("owners", reader.check, event_reader.CHECK_S))
+        loops.extend(asyncio.create_task(repeat(*step)) for step in steps)
+        return DurableRequests(queue, owner, keep_s, perform, reader)
+
+    yield make
+    await cancel_and_wait(loops)
+    for client in clients:
+        await client.aclose()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,39 +13,14 @@ import redis
 import redis.asyncio
 
 from plaudit.errors import NotFound
-from service.api.dispatch.tasks import cancel_and_wait, repeat
 from service.api.stores import event_reader
-from service.api.stores.durable_requests import START, DurableRequests, Perform
-from service.api.stores.event_reader import EventReader
-from service.queue.connections import connect_async
-from service.queue.producer import Queue
+from service.api.stores.durable_requests import START, DurableRequests
 from service.queue.protocol import now_ms
 from support.broker import Broker
 from support.stack import Stack, wait_for
 
-MakeRequests = Callable[[str, Perform], DurableRequests]
+MakeRequests = Callable[..., DurableRequests]
 NUM_POLLERS = 600
-
-
-@pytest.fixture
-async def make_requests(broker: Broker) -> AsyncIterator[MakeRequests]:
-    """API processes with 32 connections each, and a reader beside them."""
-    clients: list[redis.asyncio.Redis] = []
-    loops: list[asyncio.Task[None]] = []
-
-    def make(owner: str, perform: Perform) -> DurableRequests:
-        pool, reading = connect_async(broker.url, max_connections=32), connect_async(broker.url, max_connections=1)
-        clients.extend((pool, reading))
-        queue = Queue(pool, "plaudit", owner)
-        reader = EventReader(reading, queue, owner)
-        steps = (("events", reader.receive, 0.0), ("owners", reader.check, event_reader.CHECK_S))
-        loops.extend(asyncio.create_task(repeat(*step)) for step in steps)
-        return DurableRequests(queue, owner, 60, perform, reader)
-
-    yield make
-    await cancel_and_wait(loops)
-    for client in clients:
-        await client.aclose()
 
 
 async def hold(requests: DurableRequests, num_requests: int) -> None:

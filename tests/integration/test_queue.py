@@ -15,9 +15,7 @@ import redis.asyncio
 
 from plaudit.errors import BrokerUnavailable, Conflict, NotFound, Overloaded, RevisionMoved
 from service.api.dispatch.request_context import RequestContext
-from service.api.dispatch.tasks import cancel_and_wait, repeat
 from service.api.stores.durable_requests import DurableRequests, Perform
-from service.api.stores.event_reader import EventReader
 from service.jobs import Failed, Job, JobState, Scored, ScoreTask, content_hash, encode
 from service.queue import connections, keys
 from service.queue.cached_scores import cached_score_keys
@@ -53,28 +51,6 @@ async def make_queue(broker: Broker) -> AsyncIterator[Callable[[str], Queue]]:
         return Queue(clients[-1], "plaudit", channel)
 
     yield make
-    for client in clients:
-        await client.aclose()
-
-
-@pytest.fixture
-async def make_requests(
-    make_queue: Callable[[str], Queue], broker: Broker
-) -> AsyncIterator[Callable[[str, Perform], DurableRequests]]:
-    """The durable requests of API processes, whose event readers run."""
-    clients: list[redis.asyncio.Redis] = []
-    loops: list[asyncio.Task[None]] = []
-
-    def make(owner: str, perform: Perform) -> DurableRequests:
-        clients.append(connect_async(broker.url, max_connections=1))
-        queue = make_queue(owner)
-        reader = EventReader(clients[-1], queue, owner)
-        steps = (("events", reader.receive, 0.0), ("owners", reader.check, 0.1))
-        loops.extend(asyncio.create_task(repeat(*step)) for step in steps)
-        return DurableRequests(queue, owner, 60, perform, reader)
-
-    yield make
-    await cancel_and_wait(loops)
     for client in clients:
         await client.aclose()
 

@@ -25,6 +25,7 @@ from support.broker import Broker
 from support.stack import READY_S, Stack, wait_for
 
 MakeStack = Callable[..., Stack]
+MakeRequests = Callable[..., DurableRequests]
 QUEUE = "score:default"
 HOUR_MS = 3_600_000
 
@@ -52,11 +53,13 @@ async def monitor(queue: Queue, **settings: Any) -> MemoryMonitor:
     return memory
 
 
-async def test_the_counted_bytes_are_about_those_that_redis_uses(broker: Broker, queue: Queue) -> None:
+async def test_the_counted_bytes_are_about_those_that_redis_uses(
+    broker: Broker, queue: Queue, make_requests: MakeRequests
+) -> None:
     memory = await monitor(queue)
     queue.remember({f"plaudit:score:{at:064}": bytes(30) for at in range(500)}, 3600)
     await queue.put_suites({f"{at:064}": bytes(2000) for at in range(100)}, 3600)
-    requests = DurableRequests(queue, "api", 3600, answering(16))
+    requests = make_requests("api", answering(16))
     for at in range(50):
         await requests.start(f"{at:032}", "/rank", bytes(8000), "", now_ms() + 60_000, 16)
         await requests.wait(f"{at:032}", "")
@@ -154,8 +157,10 @@ def answering(num_items: int, gate: asyncio.Event | None = None) -> Any:
     return perform
 
 
-async def test_the_body_goes_with_the_end_and_items_come_from_the_answer(queue: Queue) -> None:
-    requests = DurableRequests(queue, "api", 60, answering(8))
+async def test_the_body_goes_with_the_end_and_items_come_from_the_answer(
+    queue: Queue, make_requests: MakeRequests
+) -> None:
+    requests = make_requests("api", answering(8), 60)
     await requests.start("r", "/rank", bytes(5000), "", now_ms() + 10_000, 8)
     assert await queue.client.hstrlen("plaudit:request:r", "body") == 5000
     entry = await asyncio.wait_for(requests.wait("r", ""), 5)
@@ -170,7 +175,7 @@ async def test_the_body_goes_with_the_end_and_items_come_from_the_answer(queue: 
     assert (await requests.status("r", "", status.cursor, 0.0)).items == []
 
 
-async def test_an_answer_of_an_older_version_is_read(queue: Queue) -> None:
+async def test_an_answer_of_an_older_version_is_read(queue: Queue, make_requests: MakeRequests) -> None:
     fields = {
         "hash": "x",
         "route": "/rank",
@@ -187,16 +192,18 @@ async def test_an_answer_of_an_older_version_is_read(queue: Queue) -> None:
     await queue.client.hset("plaudit:request:r", mapping=fields)
     await queue.client.xadd("plaudit:request:r:events", {"item": json.dumps({"index": 0, "result": {"value": 5}})})
     await queue.client.xadd("plaudit:request:r:events", {"end": "done"})
-    requests = DurableRequests(queue, "api", 60, answering(1))
+    requests = make_requests("api", answering(1), 60)
     assert (await requests.wait("r", "")).answer == {"results": [{"value": 5}]}
     status = await requests.status("r", "", "0-0", 0.0)
     assert [(item.index, item.result) for item in status.items] == [(0, {"value": 5})]
 
 
-async def test_a_request_over_the_budget_is_refused_and_running_ones_end(queue: Queue) -> None:
+async def test_a_request_over_the_budget_is_refused_and_running_ones_end(
+    queue: Queue, make_requests: MakeRequests
+) -> None:
     memory = await monitor(queue, max_answer_bytes=30_000)
     gate = asyncio.Event()
-    requests = DurableRequests(queue, "api", 3600, answering(2, gate))
+    requests = make_requests("api", answering(2, gate))
     for name in ("a", "b"):
         await requests.start(name, "/rank", bytes(12_000), "", now_ms() + 10_000, 2, brief=True)
     with pytest.raises(Overloaded, match="max_answer_bytes") as refusal:
@@ -213,9 +220,9 @@ async def test_a_request_over_the_budget_is_refused_and_running_ones_end(queue: 
     await requests.close()
 
 
-async def test_answers_that_somebody_waits_for_shorten_first(queue: Queue) -> None:
+async def test_answers_that_somebody_waits_for_shorten_first(queue: Queue, make_requests: MakeRequests) -> None:
     memory = await monitor(queue, max_answer_bytes=40_000)
-    requests = DurableRequests(queue, "api", 3600, answering(1))
+    requests = make_requests("api", answering(1))
     kept = []
     for at in range(20):
         await requests.start(f"r{at}", "/rank", b"{}", "", now_ms(), 1, brief=True)
