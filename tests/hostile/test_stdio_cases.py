@@ -98,10 +98,10 @@ def test_a_file_may_be_a_module_and_hold_any_bytes(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ((("../x", b""),), "plain path"),
-        ((("/etc/x", b""),), "plain path"),
-        ((("a/../../x", b""),), "plain path"),
-        ((("a\0b", b""),), "plain path"),
+        ((("../x", b""),), "plain relative path"),
+        ((("/etc/x", b""),), "plain relative path"),
+        ((("a/../../x", b""),), "plain relative path"),
+        ((("a\0b", b""),), "plain relative path"),
         ((("x" * 300, b""),), "longer than 200 bytes"),
         ((("a", b""), ("/tmp/a", b"")), "same name"),
         ((("a", b""), ("a/b", b"")), "folder of another"),

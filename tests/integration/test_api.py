@@ -163,7 +163,7 @@ def test_chat_messages_are_a_prompt(http: httpx.Client) -> None:
 def test_an_unknown_model_is_404_and_names_those_there_are(http: httpx.Client) -> None:
     response = http.post("/score", json={"model": "nobody", "items": [{"prompt": "p", "completions": ["c"]}]})
     assert response.status_code == 404
-    assert response.json()["detail"] == "model 'nobody' is not served here; there are default"
+    assert response.json()["detail"] == "model 'nobody' is not served here; the models are default"
 
 
 # --- POST /execute ---------------------------------------------------------------------------------------------------

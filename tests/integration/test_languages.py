@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from plaudit.languages import ALIASES
 from sandbox.language_specs import LANGUAGE_SPECS
 
 
@@ -45,7 +46,7 @@ def test_every_language_is_offered_with_its_version_its_names_and_its_kinds(http
     for recipe in LANGUAGE_SPECS:
         if recipe.name in languages:
             assert languages[recipe.name]["version"][0].isdigit()
-            assert languages[recipe.name]["aliases"] == list(recipe.aliases)
+            assert languages[recipe.name]["aliases"] == list(ALIASES[recipe.name])
             assert {"stdio", "script"} <= set(languages[recipe.name]["kinds"])
 
 

@@ -456,7 +456,7 @@ def test_two_trees_do_not_share_a_state_folder(tmp_path: Path, service: Service)
     second = Service(tmp_path / "state")
     _, logs = second.process.communicate(timeout=30)
     assert second.process.returncode == 2
-    assert "in use by another plaudit" in logs
+    assert "another plaudit uses it" in logs
 
 
 def test_several_workers_are_one_tree_of_single_ones(tmp_path: Path) -> None:

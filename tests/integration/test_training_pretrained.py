@@ -278,7 +278,7 @@ def test_several_processes_run_nothing_but_a_fit_of_a_base(
     assert main(["pair", str(recipe), "--run", str(folder)]) == 2
     assert main(["fit", str(recipe), "--run", str(folder), "--fit.base", ""]) == 2
     assert main(["fit", str(recipe), "--run", str(folder), "--fit.loop", "groups"]) == 2
-    complaint = "of all stages only `fit` with a base, by fit.loop pairs, runs as several processes"
+    complaint = "only `fit` with fit.base and fit.loop = pairs runs as several processes"
     assert capsys.readouterr().err.count(complaint) == 3
 
 

@@ -350,24 +350,23 @@ class DurableRequests:
             durable = await self.read(request_id, tenant)
             if durable.state == "running":
                 await self._adopt(request_id, durable)
-            cursor, events = await self._read_events(request_id, cursor)
+            last_cursor, events = await self._read_events(request_id, cursor)
             left_s = until - clock()
             if not events and durable.state == "running" and left_s > 0:
                 await self._await_events(request_id, durable.owner, cursor, min(left_s, LONGEST_WAIT_S))
             else:
                 durable = await self.read(request_id, tenant)
-                last_items: list[JobEvent] = []
-                if durable.order:
-                    cursor, last_items = durable.items_after(cursor)
-                elif durable.state != "running":  # it may have ended since the events were read
-                    cursor, last_events = await self._read_events(request_id, cursor)
-                    events += last_events
-                items = [JobEvent.model_validate_json(fields[b"item"]) for fields in events if b"item" in fields]
-                items += last_items
+                if durable.order:  # it has ended, and its stream was trimmed, maybe before it was read
+                    last_cursor, items = durable.items_after(cursor)
+                else:
+                    if durable.state != "running":  # it may have ended since the events were read
+                        last_cursor, last_events = await self._read_events(request_id, last_cursor)
+                        events += last_events
+                    items = [JobEvent.model_validate_json(fields[b"item"]) for fields in events if b"item" in fields]
                 return JobStatus(
                     job_id=request_id,
                     state=durable.state,  # type: ignore[arg-type]
-                    cursor=cursor,
+                    cursor=last_cursor,
                     items=items,
                     total=durable.num_items,
                     answer=durable.answer,
