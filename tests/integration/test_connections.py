@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 import redis
@@ -19,6 +16,7 @@ from plaudit.errors import HostLacks, UsageError
 from service.queue.connections import checked, connect, connect_async, greet
 from service.settings import masked
 from support.broker import Broker
+from support.sentinels import Sentinels
 from support.stack import free_port, wait_for
 
 GOOD = (
@@ -120,57 +118,6 @@ def test_a_cluster_is_refused_by_name() -> None:
     assert "Redis Cluster" in caught.value.detail
 
 
-class Sentinels:
-    """A primary, a replica and one sentinel, on loopback."""
-
-    def __init__(self) -> None:
-        self.ports = {name: free_port() for name in ("primary", "replica", "sentinel")}
-        self.folder = Path(tempfile.mkdtemp(prefix="plaudit-sentinel-"))
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.url = f"sentinel://127.0.0.1:{self.ports['sentinel']}/main"
-
-    def _start(self, name: str, *argv: str) -> None:
-        command = [
-            shutil.which("redis-server") or "redis-server",
-            *argv,
-            "--port",
-            str(self.ports[name]),
-            "--bind",
-            "127.0.0.1",
-            "--dir",
-            str(self.folder),
-        ]
-        self.processes[name] = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        with redis.Redis(port=self.ports[name]) as client:
-            wait_for(lambda: _answers(client), what=name)
-
-    def __enter__(self) -> Sentinels:
-        self._start("primary", "--save", "")
-        self._start("replica", "--save", "", "--replicaof", "127.0.0.1", str(self.ports["primary"]))
-        config = self.folder / "sentinel.conf"
-        config.write_text(
-            f"sentinel monitor main 127.0.0.1 {self.ports['primary']} 1\n"
-            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
-        )
-        self._start("sentinel", str(config), "--sentinel")
-        with redis.Redis(port=self.ports["sentinel"]) as client:
-            wait_for(lambda: client.execute_command("SENTINEL", "REPLICAS", "main"), what="the sentinel to see both")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.ConnectionError:
-        return False
-
-
 @pytest.fixture
 def sentinels() -> Iterator[Sentinels]:
     with ExitStack() as stack:
@@ -181,10 +128,9 @@ async def test_both_clients_follow_a_failover_by_sentinel(sentinels: Sentinels) 
     greet(sentinels.url, 5)
     with connect(sentinels.url) as client:
         client.set("before", 1)
-        with redis.Redis(port=sentinels.ports["replica"]) as replica:
+        with sentinels.client("b") as replica:
             wait_for(lambda: replica.get("before"), what="replication")
-        sentinels.processes["primary"].kill()
-        sentinels.processes["primary"].wait()
+        sentinels.kill("a")
 
         def writes() -> bool:
             try:
