@@ -532,7 +532,8 @@ def test_unknown_jobs_and_wrong_cursors(http: httpx.Client) -> None:
         assert http.request(method, f"/jobs/{'0' * 32}").status_code == 404
     assert http.get(f"/jobs/{'0' * 32}/events").status_code == 404
     assert http.get("/jobs/nothing").status_code == 422
-    assert http.get(f"/jobs/{'0' * 32}", params={"cursor": "later"}).status_code == 422
+    for cursor in ("later", "٣-٣", "1-", "9" * 5000 + "-0"):
+        assert http.get(f"/jobs/{'0' * 32}", params={"cursor": cursor}).status_code == 422
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------

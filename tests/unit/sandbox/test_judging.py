@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import plaudit
+import sandbox
 from plaudit.grading import SEVERITY, Verdict
 from plaudit.languages import ALIASES, UnsupportedLanguage, resolve
 from sandbox import languages
 from sandbox.cgroup import Counters
 from sandbox.errors import InvalidSuite, Starved
+from sandbox.harness import code_digest
 from sandbox.jail_job import JobExit
 from sandbox.judge.entry_points import derived_entry_point
 from sandbox.judge.report import build_report, worst_verdict
@@ -215,6 +222,23 @@ def test_the_interpreter_is_the_real_one_and_not_this_environment() -> None:
     assert languages.python_binary().is_file()
     assert not languages.python_binary().is_relative_to(sys.prefix) or sys.prefix == sys.base_prefix
     assert languages.installed()[0].name == "python"
+
+
+@pytest.mark.parametrize("file", ["judge/compare.py", "inside/tests.py", "limits.py"])
+def test_another_judge_has_another_digest(tmp_path: Path, file: str) -> None:
+    """A result that was cached by the version before is not taken for one of this version."""
+    shutil.copytree(Path(sandbox.__file__).parent, tmp_path / "sandbox")
+
+    def digest() -> bytes:
+        code = "import sys; from sandbox.harness import code_digest; sys.stdout.buffer.write(code_digest())"
+        environ = {"PYTHONPATH": f"{tmp_path}:{Path(plaudit.__file__).parents[1]}"}
+        return subprocess.run([sys.executable, "-P", "-c", code], env=environ, capture_output=True, check=True).stdout
+
+    before = digest()
+    assert before == code_digest()
+    with (tmp_path / "sandbox" / file).open("a") as code:
+        code.write("# changed\n")
+    assert digest() != before
 
 
 def test_the_digest_depends_on_what_it_is_told() -> None:
