@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from service.evidence.examples.blocks import labelled_examples, sentence_examples
 from service.evidence.examples.calls import call_examples
 from service.evidence.examples.signature import (
     Definition,
@@ -20,6 +21,7 @@ from service.evidence.examples.signature import (
     signature_of_completions,
 )
 from service.evidence.examples.source import MAX_EXAMPLES, Source, same
+from service.evidence.examples.tables import table_examples
 from service.evidence.examples.types import Example, Parameter, Reading
 
 __all__ = ["Example", "Parameter", "Reading", "read_examples"]
@@ -42,8 +44,10 @@ def read_examples(prompt: str, *, entry_point: str | None = None, completions: S
         return Reading()
     source = Source.of(prompt, signature, definitions)
     examples: list[Example] = []
-    for example in call_examples(source):
-        source.add(examples, example)
+    for form in (call_examples, table_examples, labelled_examples, sentence_examples):
+        for example in form(source):
+            if source.free(example.start, example.end):
+                source.add(examples, example)
     return Reading("function", signature.entry_point, signature.parameters, without_conflicts(examples)[:MAX_EXAMPLES])
 
 

@@ -11,14 +11,14 @@ from service.evidence.examples.types import Example
 
 MAX_EXPECTED_LINES = 200
 ARROW = r"-{1,3}>|={1,3}>|[→⇒➞➔➜⟶⟹↦]|~>"
-SAID = (
-    r"(?:(?:it|which|that|this|the (?:(?:expected )?(?:result|output)|answer|function|return(?:ed)? value))"
-    r"[ \t])?(?:(?:should|must|would|will|shall|has to|needs to|ought to)[ \t])?"
+VERB = (
+    r"(?:(?:should|must|would|will|shall|has to|needs to|ought to)[ \t])?"
     r"(?:returns?|gives?|yields?|be|is|equals?|evaluates? to|outputs?|produces?|results? in|becomes?|returning)"
     r"(?:[ \t](?:equal to|exactly|back))?"
     r"(?:[ \t]the (?:value|list|string|tuple|number|integer|boolean|dictionary|dict|set|array|result))?:?"
     r"(?=[ \t\[({'\"`“‘])"
 )
+SAID = rf"(?:(?:it|which|that|this|the (?:(?:expected )?(?:result|output)|answer|function|return(?:ed)? value))[ \t])?{VERB}"
 _RELATION = re.compile(
     rf"[ \t]{{0,40}}[`*\"”]{{0,3}},?[ \t]{{0,40}}(?:(?P<arrow>{ARROW})|(?P<equality>===?|≡|=(?![=>]))"
     rf"|(?P<returns>{SAID})|(?P<colon>:)(?=[ \t])"
