@@ -69,6 +69,11 @@ class HandleTable:
     - `follows_refs`: the other end may name what is to be used of this end's standard library.
     """
 
+    if TYPE_CHECKING:
+
+        def request(self, op: str, /, given: Any = None, **fields: Any) -> Any:
+            """Ask the other end and wait: `rpc.Endpoint` can."""
+
     def __init__(self, *, guarded: bool, follows_refs: bool) -> None:
         self.guarded = guarded
         self.follows_refs = follows_refs
@@ -83,10 +88,6 @@ class HandleTable:
         self.containers = SharedContainers(0 if guarded else 1)
         self.broken: BaseException | None = None  # the first Lost or Unsplittable; tests may not swallow it
         self.answering = False  # whether what arrives is what a call has answered, or a name of the program's
-
-    def request(self, op: str, /, given: Any = None, **fields: Any) -> Any:
-        """Ask the other end and wait (`rpc.Endpoint`)."""
-        raise NotImplementedError
 
     def fail(self, error: BaseException) -> BaseException:
         """Record that the wire could not do what was asked, and return the reason, which the caller raises."""

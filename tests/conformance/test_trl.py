@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from plaudit.integrations.trl import reward_function
 from support.checkpoints import write_tokenizer
 from support.stack import Stack
 
@@ -56,8 +57,8 @@ def test_rewards_arrive_and_an_outage_in_the_middle_is_no_reward(
 ) -> None:
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
-    judge = trl.reward_function(stack.url, spec=SPEC, timeout_s=60.0)
-    hasty = trl.reward_function(stack.url, spec=SPEC, timeout_s=1.0)
+    judge = reward_function(stack.url, spec=SPEC, timeout_s=60.0)
+    hasty = reward_function(stack.url, spec=SPEC, timeout_s=1.0)
     given: list[list[float | None]] = []
 
     def plaudit(**asked: Any) -> list[float | None]:

@@ -105,6 +105,18 @@ def test_a_cached_verdict_of_another_version_is_a_miss(make_stack: MakeStack) ->
         assert execute(stack, "kept")["cached"] is True
 
 
+def test_a_verdict_of_the_same_job_under_another_id_answers_at_once(make_stack: MakeStack) -> None:
+    """While a fleet changes its toolchain, a result is cached under the id of the toolchain that judged."""
+    stack = make_stack()
+    with unharmed(stack), stack.broker.client() as client:
+        execute(stack, "moved")
+        for key in client.keys("plaudit:cache:*"):  # type: ignore[union-attr]
+            reply = msgspec.msgpack.decode(client.get(key))
+            client.set(key, msgspec.msgpack.encode(reply | {"job": "admitted for another toolchain"}))
+        again = execute(stack, "moved", deadline_ms=10_000)
+        assert (again["verdict"], again["cached"]) == ("passed", True)
+
+
 def test_a_remembered_score_of_another_version_is_a_miss(make_stack: MakeStack) -> None:
     stack = make_stack()
     body = {"items": [{"prompt": "Say it.", "completions": ["it", "that"]}]}

@@ -97,9 +97,9 @@ def test_the_report_has_a_row_for_every_round_and_every_share(whole: Run) -> Non
     report = json.loads(whole.path(LATE[0]).read_text())
     assert [r["row"] for r in report["rows"] if "RewardRanker" in r["row"]] == [
         "RewardRanker: SFT candidates",
-        "RewardRanker: PPOConfig candidates",
+        "RewardRanker: PPO candidates",
         "RewardRanker 2 iter. self training: SFT candidates",
-        "RewardRanker 2 iter. self training: PPOConfig candidates",
+        "RewardRanker 2 iter. self training: PPO candidates",
     ]
     assert [m["round"] for m in report["mined"]] == [1, 2]
     assert all(0 <= m["high_scoring_failures"] <= m["failures"] <= m["completions"] for m in report["mined"])
@@ -123,7 +123,7 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(
 
     def killed(*arguments: Any) -> Any:
         calls.append(1)
-        if len(calls) in (2, 4):  # in the middle of the first PPOConfig; at the second's beginning, a run later
+        if len(calls) in (2, 4):  # in the middle of the first PPO; at the second's beginning, a run later
             raise Killed
         return learned(*arguments)
 

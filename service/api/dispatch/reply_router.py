@@ -13,6 +13,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 
+from msgspec import structs
+
 from plaudit.errors import BrokerUnavailable
 from service.jobs import Executed, Failed, JobState, Reply, Scored
 from service.queue.keys import BLOCK_S, kind_of_queue
@@ -127,7 +129,7 @@ class ReplyRouter:
                 lost = Failed(JobState.FAILED, "job_lost", "the queue lost this job; did it restart empty?", True)
                 if reply is None and (pending := self._pending.get(job)):
                     count_finished_job(kind_of_queue(pending.queue), lost)
-                self.deliver(reply or Reply(job, lost))
+                self.deliver(Reply(job, lost) if reply is None else structs.replace(reply, job=job))
             for job in jobs:
                 if pending := self._pending.get(job):
                     pending.checked_at = time.monotonic()

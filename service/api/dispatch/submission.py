@@ -118,9 +118,9 @@ class Submission:
             metrics.rejected.labels("memory" if error.retry_after_s else "queue_full").inc()
             raise Overloaded(error.detail, retry_after_s=retry_after_s) from error
         self.reply_router.submitted(job.id for job in new_jobs)
-        for reply in finished.values():
+        for job_id, reply in finished.items():  # its own id may be that of the same job under another toolchain
             metrics.cache_hits.labels("execute" if queue == EXECUTE_QUEUE else "score").inc()
-            self.reply_router.deliver(Reply(reply.job, reply.body, worker="cache"))
+            self.reply_router.deliver(Reply(job_id, reply.body, worker="cache"))
 
     async def reply(self, job: str) -> Reply:
         """The job's ending, or `timeout_queue` once the request's deadline passes."""

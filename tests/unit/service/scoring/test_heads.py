@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from plaudit.errors import UsageError
 from service.scoring import heads
 from service.scoring.checkpoint import Tensors
+from service.scoring.encoder import Encoded
 from service.scoring.reward_model import RewardModel
 from support.checkpoints import checkpoint
 
@@ -276,9 +277,8 @@ def test_a_tokenizer_of_a_larger_model_is_refused(tmp_path: Path) -> None:
         RewardModel.load(folder)
 
 
-def test_a_tokenizer_of_another_model_of_that_size_fails_the_golden_set(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "a", golden="golden.jsonl")
-    model = RewardModel.load(folder)
+def write_golden_row(folder: Path, model: RewardModel) -> Encoded:
+    """A golden set of one row: what the model itself answers."""
     encoded = model.encode(PROMPT, COMPLETIONS[0])
     row = {
         "prompt": PROMPT,
@@ -287,6 +287,13 @@ def test_a_tokenizer_of_another_model_of_that_size_fails_the_golden_set(tmp_path
         "score": model.score([encoded])[0],
     }
     (folder / "golden.jsonl").write_text(json.dumps(row) + "\n")
+    return encoded
+
+
+def test_a_tokenizer_of_another_model_of_that_size_fails_the_golden_set(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "a", golden="golden.jsonl")
+    model = RewardModel.load(folder)
+    encoded = write_golden_row(folder, model)
     assert RewardModel.load(folder).check_golden().ok
 
     vocabulary = json.loads((folder / "tokenizer.json").read_text())
@@ -301,14 +308,7 @@ def test_a_tokenizer_of_another_model_of_that_size_fails_the_golden_set(tmp_path
 def test_a_template_that_is_not_the_trained_one_fails_the_golden_set(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "a", golden="golden.jsonl")
     model = RewardModel.load(folder)
-    encoded = model.encode(PROMPT, COMPLETIONS[0])
-    row = {
-        "prompt": PROMPT,
-        "completion": COMPLETIONS[0],
-        "tokens": len(encoded.ids),
-        "score": model.score([encoded])[0],
-    }
-    (folder / "golden.jsonl").write_text(json.dumps(row) + "\n")
+    write_golden_row(folder, model)
     spec = json.loads((folder / "reward_model.json").read_text())
     spec["template"] = "<|user|>{prompt}<|completion|>{completion}<|end|>"
     (folder / "reward_model.json").write_text(json.dumps(spec))
