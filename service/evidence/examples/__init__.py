@@ -9,10 +9,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 
 from service.evidence.examples.blocks import labelled_examples, sentence_examples
 from service.evidence.examples.calls import call_examples
+from service.evidence.examples.render import ExplainedExample, as_assert, as_case, explain
+from service.evidence.examples.samples import sample_examples
 from service.evidence.examples.signature import (
     Definition,
     Signature,
@@ -24,7 +28,14 @@ from service.evidence.examples.source import MAX_EXAMPLES, Source, same
 from service.evidence.examples.tables import table_examples
 from service.evidence.examples.types import Example, Parameter, Reading
 
-__all__ = ["Example", "Parameter", "Reading", "read_examples"]
+__all__ = ["Example", "ExplainedExample", "Parameter", "Reading", "as_assert", "as_case", "explain", "read_examples"]
+
+_READS_STDIN = re.compile(
+    r"std(?:ard )?in|inputcopy|-----\s?(?:sample )?input|sample input|first line|input format"
+    r"|read(?:s|ing)? (?:from )?(?:the )?input"
+    r"|\binput file|per test",
+    re.IGNORECASE,
+)
 
 
 def read_examples(prompt: str, *, entry_point: str | None = None, completions: Sequence[str] = ()) -> Reading:
@@ -39,7 +50,16 @@ def read_examples(prompt: str, *, entry_point: str | None = None, completions: S
         The examples in the order of the prompt, at most `MAX_EXAMPLES` of them.
     """
     definitions = definitions_of(prompt)
-    signature = _signature(prompt, definitions, entry_point, completions)
+    signature = _signature(prompt, definitions, entry_point)
+    samples: tuple[Example, ...] = ()
+    if signature.entry_point is None:
+        samples = _samples(Source.of(prompt, signature, definitions))
+        if samples and (_READS_STDIN.search(prompt) or not completions):
+            return Reading("stdio", None, (), samples)
+    if not signature.parameters and completions and signature.definition is None:
+        signature = _completed(prompt, signature, completions)
+        if signature.entry_point is None:
+            return Reading("stdio", None, (), samples) if samples else Reading()
     if signature.entry_point is None:
         return Reading()
     source = Source.of(prompt, signature, definitions)
@@ -51,21 +71,22 @@ def read_examples(prompt: str, *, entry_point: str | None = None, completions: S
     return Reading("function", signature.entry_point, signature.parameters, without_conflicts(examples)[:MAX_EXAMPLES])
 
 
-def _signature(
-    prompt: str, definitions: Sequence[Definition], entry_point: str | None, completions: Sequence[str]
-) -> Signature:
-    name = entry_point.rpartition(".")[2] if entry_point else None
+def _samples(source: Source) -> tuple[Example, ...]:
+    return without_conflicts(list(itertools.islice(sample_examples(source), MAX_EXAMPLES)))
+
+
+def _signature(prompt: str, definitions: Sequence[Definition], entry_point: str | None) -> Signature:
     if entry_point is None:
-        signature = signature_of(prompt, definitions)
-    else:
-        own = [d for d in definitions if d.name.rpartition(".")[2] == name]
-        signature = Signature(entry_point)
-        if own:
-            signature = Signature(entry_point, own[-1].parameters, own[-1].returns, own[-1])
-    if not signature.parameters and completions and signature.definition is None:
-        given = signature_of_completions(completions, prompt, name or signature.entry_point)
-        signature = Signature(signature.entry_point or given.entry_point, given.parameters, given.returns)
-    return signature
+        return signature_of(prompt, definitions)
+    own = [d for d in definitions if d.name.rpartition(".")[2] == entry_point.rpartition(".")[2]]
+    return Signature(entry_point, own[-1].parameters, own[-1].returns, own[-1]) if own else Signature(entry_point)
+
+
+def _completed(prompt: str, signature: Signature, completions: Sequence[str]) -> Signature:
+    """The signature with what the completions say of it: its name where the prompt has none, and its parameters."""
+    name = signature.entry_point.rpartition(".")[2] if signature.entry_point else None
+    given = signature_of_completions(completions, prompt, name)
+    return Signature(signature.entry_point or given.entry_point, given.parameters, given.returns)
 
 
 def without_conflicts(examples: Sequence[Example]) -> tuple[Example, ...]:

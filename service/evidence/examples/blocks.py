@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from service.evidence.examples.source import Arguments, Source, rendered
 from service.evidence.examples.types import Example
 
 MAX_LINE = 4_000
+MAX_INPUT = 20_000  # characters between the two labels
 MAX_BETWEEN = 4  # lines between an assignment and its `return`
 
 LABEL = re.compile(
@@ -22,24 +24,34 @@ LABEL = re.compile(
 )
 _INPUT_WORDS = ("input", "argument", "arg")
 _OUTPUT_WORDS = ("output", "expected", "result", "return", "answer")
-_REMAINS = re.compile(rf"(?:[\s,;|*_`#.•()-]|{ARROW}|the\b|expected\b|sample\b|example\b|```\w{{0,20}}){{0,80}}\Z", re.IGNORECASE)
+_REMAINS = re.compile(
+    rf"(?:[\s,;|*_`#.•()-]|{ARROW}|the\b|expected\b|sample\b|example\b|```\w{{0,20}}){{0,80}}\Z", re.IGNORECASE
+)
 _FENCE = re.compile(r"[\s*_]{0,80}(?:`{3,}[\w+-]{0,20}[ \t]{0,9}\n)?[\s*_>]{0,80}")
 
-_HEADING = re.compile(r"\b(?:examples?|exampels?|examble|e\.g|eg|samples?|test cases?|tests?|usage|for instance|ex)\b", re.IGNORECASE)
+_HEADING = re.compile(
+    r"\b(?:examples?|exampels?|examble|e\.g|eg|samples?|test cases?|tests?|usage|for instance|ex)\b", re.IGNORECASE
+)
 _LEAD = re.compile(
     r"[ \t]{0,80}(?:(?:[*•#/>+-]{1,3}|\d{1,3}[.)])(?=[ \t]))?[ \t]{0,9}"
     r"(?P<heading>(?:(?:for )?(?:example|instance)|e\.g\.?|ex)[ \t]{0,3}\d{0,3}[ \t]{0,3}[,:.]?[ \t]{0,9})?"
-    r"(?P<word>(?:for|given|with|when|if|input|on|passing|where)\b(?:[ \t](?:the |an? )?(?:inputs?|arguments?)\b)?(?:[ \t](?:of|is)\b)?:?)?[ \t]{0,9}",
+    r"(?P<word>(?:for|given|with|when|if|input|on|passing|where)\b(?:[ \t](?:the |an? )?(?:inputs?|arguments?)\b)?"
+    r"(?:[ \t](?:of|is)\b)?:?)?[ \t]{0,9}",
     re.IGNORECASE,
 )
 _RELATED = re.compile(
     rf"[`*\"]{{0,2}}[ \t]{{0,9}}(?:[,:;][ \t]{{0,9}})?(?:then[ \t]|so[ \t])?(?:(?P<arrow>{ARROW})|"
     rf"(?P<said>(?:(?:the|your|our|it|we|you|this|that)\b[ \t]{{0,3}})?"
-    rf"(?:(?:expected |correct |final )?(?:function|output|result|answer|value|return value|call|method|code|response)[ \t]{{1,3}})?{VERB})"
-    rf"|(?P<label>(?:the )?(?:expected )?(?:output|result|answer|expected)[ \t]{{0,3}}(?:[:=]|(?=[\d\[({{'\"]))))[ \t]{{0,9}}",
+    rf"(?:(?:expected |correct |final )?"
+    rf"(?:function|output|result|answer|value|return value|call|method|code|response)[ \t]{{1,3}})?{VERB})"
+    rf"|(?P<label>(?:the )?(?:expected )?(?:output|result|answer|expected)[ \t]{{0,3}}(?:[:=]|(?=[\d\[({{'\"]))))"
+    rf"[ \t]{{0,9}}",
     re.IGNORECASE,
 )
-_RETURNED = re.compile(rf"[ \t]{{0,80}}(?:{ARROW})?[ \t]{{0,9}}(?:returns?|output|result|answer)[ \t]{{0,3}}[:=]?[ \t]{{1,9}}", re.IGNORECASE)
+_RETURNED = re.compile(
+    rf"[ \t]{{0,80}}(?:{ARROW})?[ \t]{{0,9}}(?:returns?|output|result|answer)[ \t]{{0,3}}[:=]?[ \t]{{1,9}}",
+    re.IGNORECASE,
+)
 _SHOWS = re.compile(rf"{ARROW}|\breturns?\b|==")
 _STRONG = ("return", "give", "yield", "output", "produce", "result", "evaluate")
 
@@ -47,11 +59,11 @@ _STRONG = ("return", "give", "yield", "output", "produce", "result", "evaluate")
 def labelled_examples(source: Source) -> Iterator[Example]:
     """The examples in blocks of an input and an output."""
     labels = list(LABEL.finditer(source.text))
-    for first, second in zip(labels, labels[1:], strict=False):
+    for first, second in itertools.pairwise(labels):
         words = first["word"].lower(), second["word"].lower()
         if words[0] not in _INPUT_WORDS or words[1] not in _OUTPUT_WORDS or not _ours(source, first.start()):
             continue
-        if second.start() - first.end() > source_limit or not source.free(first.start(), second.end()):
+        if second.start() - first.end() > MAX_INPUT or not source.free(first.start(), second.end()):
             continue
         try:
             arguments, end = inputs_at(source, _after_fence(source, first.end()), second.start())
@@ -62,9 +74,6 @@ def labelled_examples(source: Source) -> Iterator[Example]:
             continue
         style = "leetcode" if "." in (source.signature.entry_point or "") else "input_output"
         yield Example(first.start(), end, style, rendered(arguments), expected)
-
-
-source_limit = 20_000
 
 
 def _after_fence(source: Source, place: int) -> int:
@@ -142,7 +151,14 @@ def _sentence(source: Source, lead: re.Match[str], arguments: Arguments, end: in
         strong = relation["arrow"] is not None or (said is not None and any(word in said.lower() for word in _STRONG))
         if quiet or not strong:
             return None
-    elif lead["word"] is not None and not named and said is not None and said.strip() in ("is", "be", "equals", "becomes"):
+    elif (
+        lead["word"] is not None
+        and not named
+        and said is not None
+        and said.strip() in ("is", "be", "equals", "becomes")
+    ):
         return None  # "for 6 is 3" says too little
     expected, value_end = source.stated(relation.end())
-    return Example(lead.start() + len(lead[0]) - len(lead[0].lstrip()), value_end, "sentence", rendered(arguments), expected)
+    return Example(
+        lead.start() + len(lead[0]) - len(lead[0].lstrip()), value_end, "sentence", rendered(arguments), expected
+    )

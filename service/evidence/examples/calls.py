@@ -18,7 +18,8 @@ VERB = (
     r"(?:[ \t]the (?:value|list|string|tuple|number|integer|boolean|dictionary|dict|set|array|result))?:?"
     r"(?=[ \t\[({'\"`“‘])"
 )
-SAID = rf"(?:(?:it|which|that|this|the (?:(?:expected )?(?:result|output)|answer|function|return(?:ed)? value))[ \t])?{VERB}"
+_SUBJECT = r"(?:it|which|that|this|the (?:(?:expected )?(?:result|output)|answer|function|return(?:ed)? value))"
+SAID = rf"(?:{_SUBJECT}[ \t])?{VERB}"
 _RELATION = re.compile(
     rf"[ \t]{{0,40}}[`*\"”]{{0,3}},?[ \t]{{0,40}}(?:(?P<arrow>{ARROW})|(?P<equality>===?|≡|=(?![=>]))"
     rf"|(?P<returns>{SAID})|(?P<colon>:)(?=[ \t])"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from service.evidence.examples.literals import NotLiteral
+from service.evidence.examples.literals import LiteralReader, NotLiteral
 from service.evidence.examples.source import Arguments, Source, fits
 
 MAX_INPUTS = 20
@@ -14,7 +14,10 @@ _NOUN = re.compile(
     r"(?:(?:the|an?)[ \t])?(?:list|array|string|integer|int|number|tuple|dict|dictionary|matrix|set|value|word)[ \t]{1,4}",
     re.IGNORECASE,
 )
-_SEPARATOR = re.compile(r"[`*]{0,2}(?:[ \t]{0,9}(?:,|;|&|\band\b(?=[ \t]))(?:[ \t]{0,9}and(?=[ \t]))?|(?=[ \t]{0,9}\n))\s{0,40}")
+_SEPARATOR = re.compile(
+    r"[`*]{0,2}"
+    r"(?:[ \t]{0,9}(?:,|;|&|\band\b(?=[ \t]))(?:[ \t]{0,9}and(?=[ \t]))?|(?=[ \t]{0,9}\n))\s{0,40}"
+)
 _OPENING = re.compile(r"[\s`*]{0,80}(?:[-•][ \t]{1,4})?")
 
 
@@ -92,8 +95,6 @@ def as_arguments(source: Source, items: Arguments) -> Arguments:
 
 def _unpacked(value: str) -> Arguments:
     """The items of a tuple's source, for `Input: (1, 2)` of a function with two parameters."""
-    from service.evidence.examples.literals import LiteralReader
-
     arguments, end = LiteralReader(value, 2 * len(value) + 2).arguments(1)
     if end != len(value) or any(name is not None for name, _ in arguments):
         raise NotLiteral

@@ -16,7 +16,9 @@ MAX_COLUMNS = 20
 _RULE = re.compile(r"[ \t]{0,40}[|+]?[ \t:+=|-]{3,400}\Z")
 _OUTPUT = re.compile(r"(?:expected|output|out|result|returns?|return(?:ed)? value|answer|value)(?:[ ]\w{1,20})?\Z")
 _INPUT = re.compile(r"(?:sample |example )?(?:inputs?|arguments?|args|call|function call|expression|parameters?)\Z")
-_IGNORED = re.compile(r"(?:#|no\.?|case|test|test case|example|id|explanation|reason|notes?|comments?|why|description|name)?\Z")
+_IGNORED = re.compile(
+    r"(?:#|no\.?|case|test|test case|example|id|explanation|reason|notes?|comments?|why|description|name)?\Z"
+)
 _CLOSING = re.compile(r"[\s`*]{0,80}\Z")
 
 Cell = tuple[int, int]
@@ -47,8 +49,11 @@ def table_examples(source: Source) -> Iterator[Example]:
 
 def _is_rule(source: Source, number: int) -> bool:
     start, end = source.line(number)
-    return end - start < MAX_ROW and "-" in source.text[start:end] and "|" in source.text[start:end] and bool(
-        _RULE.match(source.text[start:end])
+    return (
+        end - start < MAX_ROW
+        and "-" in source.text[start:end]
+        and "|" in source.text[start:end]
+        and bool(_RULE.match(source.text[start:end]))
     )
 
 
@@ -73,9 +78,7 @@ def _row(source: Source, cells: list[Cell], columns: tuple[list[int], int, list[
     inputs, output, names = columns
     expected = _value(source, cells[output])
     if names:
-        items: Arguments = [
-            (name, _value(source, cells[place])) for name, place in zip(names, inputs, strict=True)
-        ]
+        items: Arguments = [(name, _value(source, cells[place])) for name, place in zip(names, inputs, strict=True)]
         arguments = as_arguments(source, items)
     else:
         start, limit = cells[inputs[0]]
