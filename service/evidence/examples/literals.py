@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 MAX_DEPTH = 40
 MAX_CHARACTERS = 20_000  # of one literal, or of the arguments of one call
 MAX_DIGITS = 1_000
+ATTEMPT = 30  # what one attempt costs of the budget, beside its characters
 MAX_CONSTANT = 10_000  # items or characters that a constant expression may grow to
 
 _NUMBER = re.compile(
@@ -94,7 +95,7 @@ class LiteralReader:
         try:
             return self._expression(0, constant=constant, lines=False), self._at
         finally:
-            self.budget -= self._at - start + 1
+            self.budget -= self._at - start + ATTEMPT
 
     def arguments(self, start: int, limit: int | None = None) -> tuple[list[tuple[str | None, str]], int]:
         """The arguments of a call, from behind its opening parenthesis.
@@ -120,7 +121,7 @@ class LiteralReader:
                 if not self._take(",") and not self._peek(")"):
                     raise NotLiteral
         finally:
-            self.budget -= self._at - start + 1
+            self.budget -= self._at - start + ATTEMPT
 
     def _begin(self, start: int, limit: int | None) -> None:
         if self.budget <= 0:
