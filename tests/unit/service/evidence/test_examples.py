@@ -48,6 +48,13 @@ def test_the_corpus_is_read_with_precision_and_recall_by_style() -> None:
         assert tally.right >= 0.95 * tally.gold, (style, tally, differences)
 
 
+def test_prompts_that_the_reader_was_not_written_with_are_read() -> None:
+    by_style, differences = tallies("held_out_prompts.txt")
+    gold, read, right = (sum(getattr(tally, name) for tally in by_style.values()) for name in ("gold", "read", "right"))
+    assert right >= 0.98 * read, differences
+    assert right >= 0.9 * gold, differences
+
+
 def test_entry_points_of_the_corpus_are_found() -> None:
     wrong = [p.entry_point for p in prompts("example_prompts.txt") if wrong_name(p, read_examples(p.text))]
     assert wrong == []
