@@ -96,6 +96,7 @@ def sentence_examples(source: Source) -> Iterator[Example]:
     """The examples of single lines, and of an assignment with its `return` below."""
     in_examples = False
     pending: tuple[int, int, Arguments] | None = None
+    listing = False  # below a line such as "Legend:"
     previous = ""
     for number in range(min(len(source.line_starts), MAX_LINES)):
         if source.reader.budget <= 0:
@@ -103,10 +104,12 @@ def sentence_examples(source: Source) -> Iterator[Example]:
         start, end = source.line(number)
         line = source.text[start : min(end, start + MAX_LINE)]
         if not line.strip():
+            listing, previous = False, ""
             continue
         heading = _HEADING.search(line[:200]) is not None
         in_examples = in_examples or heading
-        docstring = source.in_docstring(start) and not previous.rstrip().endswith(":")
+        listing = listing or (previous.rstrip().endswith(":") and _HEADING.search(previous[:200]) is None)
+        docstring = source.in_docstring(start) and not listing
         lead = _LEAD.match(source.text, start, end)
         example = None
         if lead is not None and _ours(source, start):
@@ -126,7 +129,7 @@ def sentence_examples(source: Source) -> Iterator[Example]:
             yield example
         elif not heading and not _SHOWS.search(line):
             in_examples = False
-        previous = line
+        previous = line if source.in_docstring(start) else ""
 
 
 def _returned(source: Source, pending: tuple[int, int, Arguments], place: int) -> Example | None:

@@ -48,7 +48,7 @@ _BARE_CALL = re.compile(
 )
 _TESTED = re.compile(
     r"^[ \t>*+-]{0,40}(?:assert[ \t(]{1,4}(?:not[ \t]{1,3})?|>>>[ \t]{0,4})(?:[^\W\d]\w{0,50}\(\)\.)?"
-    r"(?P<name>[^\W\d]\w{0,100})\(",
+    r"(?P<name>[^\W\d]\w{0,100})[ \t]?\(",
     re.MULTILINE,
 )
 _BUILTINS = frozenset(

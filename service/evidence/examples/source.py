@@ -22,7 +22,7 @@ _CONTINUED = re.compile(r"^([ \t]{0,80})\.\.\.(?=[ \t])", re.MULTILINE)  # a doc
 
 # A sentence goes on behind a value only in these ways; after anything else the value may be part of more.
 _END = re.compile(
-    r"[ \t`\"”*)\]]{0,8}(?:\Z|\n|[.;,:!?](?=[\s`\"”)]|\Z)|#|//|--|[—–(]|-[ \t]"
+    r"[ \t`\"”*)\]]{0,8}(?:\Z|\n|[.;,:!?](?=[\s`\"”)]|\Z)|#|//|--|[—–(](?!or\b)|-[ \t]"
     r"|(?:because|since|as|and|but|while|whereas|for|where|so|which|that is|with|when|due|given|after)\b)"
 )
 _MORE = re.compile(r"[ \t`]{0,8}(?:,|and|or)[ \t]{1,8}[`]?(?:[-+]?\d|['\"\[({“‘]|True\b|False\b|None\b)")
