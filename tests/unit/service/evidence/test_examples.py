@@ -84,6 +84,14 @@ def test_examples_are_written_as_asserts_and_cases() -> None:
         as_case(call)
 
 
+@pytest.mark.parametrize(
+    "value", ["{[1]: 2}", "{{1}: 2}", "{[1]}", "[{(1, [2])}]", "9**99999", "{[1]: 2} * 2", "[1] * 10**9"]
+)
+def test_what_has_no_value_is_not_an_example(value: str) -> None:
+    prompt = f"def f(x):\n    # f({value}) == 1\n    # f(2) == {value}\n    # f(3) == 4\n"
+    assert [(e.arguments, e.expected) for e in read_examples(prompt).examples] == [("3", "4")]
+
+
 HEAD = 'def f(x):\n    """'
 HOSTILE = {
     "brackets": HEAD + "f([" * 350_000,
