@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import random
 import time
 
 import pytest
 
 from service.evidence.examples import Example, Parameter, as_assert, as_case, explain, read_examples
 from service.evidence.examples.source import MAX_EXAMPLES
-from support.example_prompts import prompts, tallies, wrong_name
+from support.example_prompts import call_values, prompts, tallies, wrong_name
 
 PROMPT = '''from typing import List
 
@@ -123,3 +125,20 @@ def test_the_end_of_a_very_long_prompt_is_read_at_its_place() -> None:
     prompt = "words and words\n" * 60_000 + "def f(x):\n    '''\n    >>> f(1)\n    2\n    '''\n"
     (example,) = read_examples(prompt).examples
     assert prompt[example.start : example.end].split() == ["f(1)", "2"]
+
+
+def test_damaged_prompts_give_only_values_and_true_places() -> None:
+    texts = [prompt.text for prompt in prompts("example_prompts.txt")]
+    rng = random.Random(14)
+    for _ in range(500):
+        text = rng.choice(texts) + rng.choice(texts)
+        for _ in range(rng.randint(1, 8)):
+            place = rng.randrange(len(text))
+            text = (
+                text[:place] + rng.choice(["", *"[](){}\"'`\\|:,.=->#\n \t*1e²é"]) + text[place + rng.randint(0, 6) :]
+            )
+        for example in read_examples(text, completions=[rng.choice(texts)]).examples:
+            assert 0 <= example.start < example.end <= len(text)
+            if example.arguments is not None and example.expected is not None:
+                call_values(example.arguments)
+                ast.literal_eval(example.expected)
