@@ -1,0 +1,119 @@
+"""The examples that a prompt shows, read into calls with expected values or into stdin and stdout.
+
+- Precision first: where a text may mean something else, nothing is read.
+- Texts are untrusted and may be megabytes: every pattern is anchored and bounded, all literals share one budget, and
+  nothing of a prompt is evaluated.
+- `signature` finds the function that is asked for; `calls`, `blocks`, `tables` and `samples` read one family of forms
+  each; `render` writes what was read as tests and as data for an answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from service.evidence.examples.blocks import labelled_examples, sentence_examples
+from service.evidence.examples.calls import call_examples
+from service.evidence.examples.render import ExplainedExample, as_assert, as_case, explain
+from service.evidence.examples.samples import sample_examples
+from service.evidence.examples.signature import (
+    Definition,
+    Signature,
+    definitions_of,
+    signature_of,
+    signature_of_completions,
+)
+from service.evidence.examples.source import MAX_EXAMPLES, Source, same
+from service.evidence.examples.tables import table_examples
+from service.evidence.examples.types import Example, Parameter, Reading
+
+__all__ = ["Example", "ExplainedExample", "Parameter", "Reading", "as_assert", "as_case", "explain", "read_examples"]
+
+MAX_PROMPT = 200_000  # characters that are read
+
+_READS_STDIN = re.compile(
+    r"std(?:ard )?in|inputcopy|-----\s?(?:sample )?input|sample input|first line|input format"
+    r"|read(?:s|ing)? (?:from )?(?:the )?input"
+    r"|\binput file|per test",
+    re.IGNORECASE,
+)
+
+
+def read_examples(prompt: str, *, entry_point: str | None = None, completions: Sequence[str] = ()) -> Reading:
+    """Read what a prompt says by example about the program that it asks for.
+
+    Args:
+        prompt: text; chat messages are joined before.
+        entry_point: the function's name, "f" or "Class.method", where the caller knows it.
+        completions: code; asked only for what the prompt does not say: the entry point and its parameters.
+
+    Returns:
+        The examples in the order of the prompt, at most `MAX_EXAMPLES` of them. Of a prompt with more than `MAX_PROMPT`
+        characters the end is read, where the task stands.
+    """
+    offset = max(0, len(prompt) - MAX_PROMPT)
+    reading = _read(prompt[offset:], entry_point, completions)
+    if not offset:
+        return reading
+    moved = (replace(e, start=e.start + offset, end=e.end + offset) for e in reading.examples)
+    return replace(reading, examples=tuple(moved))
+
+
+def _read(prompt: str, entry_point: str | None, completions: Sequence[str]) -> Reading:
+    definitions = definitions_of(prompt)
+    signature = _signature(prompt, definitions, entry_point)
+    samples: tuple[Example, ...] = ()
+    if signature.entry_point is None:
+        samples = _samples(Source.of(prompt, signature, definitions))
+        if samples and (_READS_STDIN.search(prompt) or not completions):
+            return Reading("stdio", None, (), samples)
+    if not signature.parameters and completions and signature.definition is None:
+        signature = _completed(prompt, signature, completions)
+        if signature.entry_point is None:
+            return Reading("stdio", None, (), samples) if samples else Reading()
+    if signature.entry_point is None:
+        return Reading()
+    source = Source.of(prompt, signature, definitions)
+    examples: list[Example] = []
+    for form in (call_examples, table_examples, labelled_examples, sentence_examples):
+        for example in itertools.islice(form(source), MAX_EXAMPLES):
+            if source.free(example.start, example.end):
+                source.add(examples, example)
+    return Reading("function", signature.entry_point, signature.parameters, without_conflicts(examples)[:MAX_EXAMPLES])
+
+
+def _samples(source: Source) -> tuple[Example, ...]:
+    return without_conflicts(list(itertools.islice(sample_examples(source), MAX_EXAMPLES)))
+
+
+def _signature(prompt: str, definitions: Sequence[Definition], entry_point: str | None) -> Signature:
+    if entry_point is None:
+        return signature_of(prompt, definitions)
+    own = [d for d in definitions if d.name.rpartition(".")[2] == entry_point.rpartition(".")[2]]
+    return Signature(entry_point, own[-1].parameters, own[-1].returns, own[-1]) if own else Signature(entry_point)
+
+
+def _completed(prompt: str, signature: Signature, completions: Sequence[str]) -> Signature:
+    """The signature with what the completions say of it: its name where the prompt has none, and its parameters."""
+    name = signature.entry_point.rpartition(".")[2] if signature.entry_point else None
+    given = signature_of_completions(completions, prompt, name)
+    return Signature(signature.entry_point or given.entry_point, given.parameters, given.returns)
+
+
+def without_conflicts(examples: Sequence[Example]) -> tuple[Example, ...]:
+    """The examples in order, each once, without those that give one call two values."""
+    by_input: dict[tuple[str | None, str | None], list[Example]] = {}
+    for example in sorted(examples, key=lambda example: example.start):
+        by_input.setdefault((example.arguments, example.stdin), []).append(example)
+    return tuple(same_input[0] for same_input in by_input.values() if _agree(same_input))
+
+
+def _agree(examples: Sequence[Example]) -> bool:
+    first = examples[0]
+    return all(
+        example.stdout == first.stdout
+        and (example.expected is None or first.expected is None or same(example.expected, first.expected))
+        for example in examples
+    )

@@ -1,0 +1,268 @@
+"""Examples that show the call: doctests, `f(1) == 2`, `f(1) -> 2`, `f(1) returns 2`, `f(1)  # 2`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from service.evidence.examples.literals import NotLiteral
+from service.evidence.examples.source import MAX_EXAMPLES, Arguments, Source, rendered
+from service.evidence.examples.types import Example
+
+MAX_EXPECTED_LINES = 200
+ARROW = r"-{1,3}>|={1,3}>|[→⇒➞➔➜⟶⟹↦]|~>"
+VERB = (
+    r"(?:(?:should|must|would|will|shall|has to|needs to|ought to)[ \t])?"
+    r"(?:returns?|gives?|yields?|be|is|equals?|evaluates? to|outputs?|produces?|results? in|becomes?|returning)"
+    r"(?:[ \t](?:equal to|exactly|back))?"
+    r"(?:[ \t]the (?:value|list|string|tuple|number|integer|boolean|dictionary|dict|set|array|result))?:?"
+    r"(?=[ \t\[({'\"`“‘])"
+)
+_SUBJECT = r"(?:it|which|that|this|the (?:(?:expected )?(?:result|output)|answer|function|return(?:ed)? value))"
+SAID = rf"(?:{_SUBJECT}[ \t])?{VERB}"
+_RELATION = re.compile(
+    rf"[ \t]{{0,40}}[`*\"”]{{0,3}},?[ \t]{{0,40}}(?:(?P<arrow>{ARROW})|(?P<equality>===?|≡|=(?![=>]))"
+    rf"|(?P<returns>{SAID})|(?P<colon>:)(?=[ \t])"
+    rf"|;?[ \t]{{0,9}}(?P<comment>#|//|--)[ \t]{{0,20}}(?:(?:{ARROW}|==?)[ \t]{{0,9}})?"
+    rf"(?:(?:(?:expected )?(?:output|result|out|expected)|prints|{SAID})[ \t]{{0,3}}[:=]?[ \t]{{0,9}})?)"
+    rf"[ \t]{{0,40}}(?:returns?[ \t:]{{1,9}})?",
+    re.IGNORECASE,
+)
+_NEXT_LINE = re.compile(
+    rf"[ \t]{{0,80}}(?:(?:#|//|--|\*)[ \t]{{0,9}})?"
+    rf"(?:{ARROW}|==|(?:expected )?(?:output|result|out|expected|returns?|answer)(?:\[\d{{1,4}}\])?[ \t]{{0,3}}[:=]"
+    rf"|returns?(?=[ \t])|#)?"
+    rf"[ \t]{{0,40}}",
+    re.IGNORECASE,
+)
+_PROMPT = re.compile(
+    r"[ \t]{0,80}(?:[*#/|-]{1,3}[ \t]{1,4})?(?:>>>|>>|In ?\[\d{1,4}\]:|(?:js|irb|php|node)?[ \t]?>)[ \t]{0,9}"
+)
+_BULLET = re.compile(r"[ \t]{0,80}(?:[*•#/+-]{1,3}|\d{1,3}[.)]|\(?[a-z\d]\))?[ \t]{0,9}")
+_ASSIGNED = re.compile(r"(?:(?:var|let|const|auto)[ \t])?[^\W\d][\w.]{0,60}[ \t]{0,9}=[ \t]{0,9}\Z")
+_ASSIGNMENT = re.compile(r"[ \t]{0,9}([^\W\d]\w{0,60})[ \t]{0,9}=(?!=)[ \t]{0,9}")
+_BAD_WORD = re.compile(
+    r"(?:\b(?:not|if|while|return|elif|unless|until|lambda|in|whether|assume|suppose|yield|raise|or|was|were|del|await)"
+    r"|[-+/%<>&|^~@=\[{]|[\w)\]'\"][ \t]*\*)[ \t]*\Z",
+    re.IGNORECASE,
+)
+_FOLLOWING = re.compile(r"[ \t]{0,40}(?:#[^\n]{0,2000})?(?=\n|\Z)")
+_MESSAGE = re.compile(
+    r"[ \t]{0,40}\)?[ \t]{0,9}(?:,[ \t]{0,9}(?=[fr]?['\"])[^\n]{0,2000}|[;#][^\n]{0,2000})?[ \t]{0,40}(?=\n|\Z|`)"
+)
+_WRAPPER = re.compile(
+    r"(?<![\w.])((?:[^\W\d]\w{0,30}\.)?(?:print|pprint|assertEquals?|assert_equal|assertListEqual|eq))"
+    r"[ \t]?\([ \t]{0,9}\Z"
+)
+_CLOSED = re.compile(r"[ \t]{0,9}\)")
+
+
+def call_examples(source: Source) -> Iterator[Example]:
+    """The examples that call the entry point with literals, in the order of the text."""
+    method = "." in (source.signature.entry_point or "")
+    owner = r"(?:[^\W\d]\w{0,50}(?:\(\))?\.)?" if method else ""
+    call = re.compile(rf"(?<![\w.]){owner}{re.escape(source.name)}[ \t]?\(")
+    end = count = 0
+    names = _Names(source)
+    for match in call.finditer(source.text):
+        if count >= MAX_EXAMPLES or source.reader.budget <= 0:
+            break
+        if match.start() < end:
+            continue
+        source.reader.names = names.before(match.start())
+        try:
+            example = _example(source, match.start(), match.end())
+        except NotLiteral:
+            continue
+        finally:
+            source.reader.names = {}
+        count, end = count + 1, example.end
+        yield example
+
+
+def _example(source: Source, start: int, opening: int) -> Example:
+    """The example of the call that begins at `start`. Raises `NotLiteral` if there is none."""
+    text = source.text
+    line_start = source.line(source.line_number(start))[0]
+    if start - line_start > 2_000:
+        line_start = start - 2_000
+    before = text[line_start:start]
+    prompt = _PROMPT.match(before)
+    lead = before[prompt.end() :] if prompt else before[(bullet.end() if (bullet := _BULLET.match(before)) else 0) :]
+    arguments, end = source.arguments(opening)
+    wrapper = _WRAPPER.search(lead)
+    if wrapper is not None and "print" not in wrapper[1]:
+        return _asserted_equal(source, line_start, wrapper, arguments, start, end)
+    if lead.rstrip().endswith("assert") or lead.rstrip().endswith("assert("):
+        return _asserted(source, start, end, arguments)
+    reversed_value = _reversed(source, lead, start)
+    if reversed_value is not None:
+        if source.denied(start - len(lead)) or not source.ends(end):
+            raise NotLiteral
+        return Example(start - len(lead), end, "equality", rendered(arguments), reversed_value)
+    printed = wrapper is not None and lead[: wrapper.start()].strip() == ""
+    assigned = _ASSIGNED.match(lead) is not None
+    if printed:
+        closing = _CLOSED.match(text, end)
+        if closing is None:
+            raise NotLiteral
+        end = closing.end()
+    elif (not assigned and lead and (_BAD_WORD.search(lead[-60:]) or lead[-1:] in "\\")) or _inside_call(lead):
+        raise NotLiteral
+    if source.denied(start):
+        raise NotLiteral
+    alone = printed or assigned or not lead.strip()
+    relation = (
+        None if text[end : end + 1] in ("[", ".") and text[end + 1 : end + 2].isalnum() else _RELATION.match(text, end)
+    )
+    if relation is not None and "\n" not in relation[0]:
+        style = relation.lastgroup or "arrow"
+        if printed and style == "equality":
+            raise NotLiteral
+        if style != "comment" and not assigned:
+            expected, end = _related(source, relation, prompt=prompt is not None)
+            return Example(start, end, "arrow" if style == "colon" else style, rendered(arguments), expected)
+        if style == "comment" and alone and relation.end() < source.line_end(end):
+            try:
+                expected, comment_end = source.stated(relation.end())
+            except NotLiteral:
+                if prompt is None:
+                    raise
+            else:
+                return Example(
+                    start, comment_end, style, rendered(arguments), _printed(source, expected, printed=printed)
+                )
+    if not alone or assigned:
+        raise NotLiteral
+    expected, end = _below(source, end, prompt=prompt is not None)
+    return Example(
+        start, end, "doctest" if prompt else "comment", rendered(arguments), _printed(source, expected, printed=printed)
+    )
+
+
+def _related(source: Source, relation: re.Match[str], *, prompt: bool) -> tuple[str, int]:
+    """The value behind a relation; a doctest of an equality that shows False is none."""
+    expected, end = source.stated(relation.end())
+    if prompt:
+        below = source.line(source.line_number(end) + 1)
+        if source.text[slice(*below)].strip() == "False":
+            raise NotLiteral
+    return expected, end
+
+
+def _asserted(source: Source, start: int, end: int, arguments: Arguments) -> Example:
+    relation = re.compile(rf"[ \t]{{0,9}}(?:==|is(?=[ \t])|{ARROW})[ \t]{{0,9}}\\?\s{{0,40}}").match(source.text, end)
+    if relation is None or source.denied(start):
+        raise NotLiteral
+    expected, end = source.value(relation.end())
+    if _MESSAGE.match(source.text, end) is None:
+        raise NotLiteral
+    return Example(start, end, "equality", rendered(arguments), expected)
+
+
+def _asserted_equal(
+    source: Source, line_start: int, wrapper: re.Match[str], arguments: Arguments, start: int, end: int
+) -> Example:
+    comma = re.compile(r"[ \t]{0,9},\s{0,40}").match(source.text, end)
+    if comma is None:
+        raise NotLiteral
+    expected, end = source.value(comma.end())
+    if re.compile(r"\s{0,40}[),]").match(source.text, end) is None:
+        raise NotLiteral
+    return Example(start, end, "equality", rendered(arguments), expected)
+
+
+def _reversed(source: Source, lead: str, start: int) -> str | None:
+    """The literal of `5 == f(2)`, where nothing but it and perhaps `assert` stands before the call."""
+    bare = lead.rstrip()
+    if not bare.endswith("==") or bare.endswith("==="):
+        return None
+    at = start - len(lead)
+    word = re.compile(r"[ \t]{0,9}(?:assert\b[ \t(]{1,4})?").match(source.text, at)
+    value, end = source.value(word.end() if word else at, start)
+    if source.text[end:start].strip() != "==":
+        raise NotLiteral
+    return value
+
+
+def _inside_call(lead: str) -> bool:
+    """Whether the call is an argument of another."""
+    bare = lead.rstrip()
+    return bare.endswith("(") and bool(re.search(r"[\w\])]\Z", bare[:-1]))
+
+
+def _below(source: Source, end: int, *, prompt: bool) -> tuple[str, int]:
+    """The value on the line below a call that stands alone."""
+    text = source.text
+    following = re.compile(r"[ \t`;:]{0,9}(?=\n|\Z)").match(text, end) or (
+        _FOLLOWING.match(text, end) if prompt else None
+    )
+    number = source.line_number(end) + 1
+    if following is None or number >= len(source.line_starts) or "doctest:" in following[0]:
+        raise NotLiteral
+    start, line_end = source.line(number)
+    line = text[start : min(line_end, start + 4_000)]
+    if prompt and (not line.strip() or line.strip() in ('"""', "'''")) and _says_none(source):
+        return "None", end
+    second = _PROMPT.match(line)
+    mark = second if prompt and second else _NEXT_LINE.match(line)
+    at = start + (mark.end() if mark else 0)
+    if text[at : at + 3] in ('"""', "'''"):
+        raise NotLiteral
+    value, end = source.value(at)
+    if _FOLLOWING.match(text, end) is None and not (mark and mark[0].strip() and source.ends(end)):
+        raise NotLiteral
+    last = source.line_number(end)
+    after = text[slice(*source.line(last + 1))].strip()
+    bare_value = mark is None or not mark[0].strip()
+    if (
+        prompt
+        and bare_value
+        and after
+        and not _PROMPT.match(after)
+        and after[:3] not in ('"""', "'''", "```")
+        and _goes_on(after)
+    ):
+        raise NotLiteral  # the output has more lines
+    return value, end
+
+
+def _goes_on(line: str) -> bool:
+    """Whether a line below a doctest's value looks like more output, not like prose."""
+    return line[0] in "[({'\"-+0123456789" or line in ("True", "False", "None")
+
+
+def _says_none(source: Source) -> bool:
+    """Whether the signature or the text speaks of None, so that a doctest without output may show it."""
+    returns = source.signature.returns or ""
+    return "Optional" in returns or "None" in returns or re.search(r"\bNone\b", source.text) is not None
+
+
+def _printed(source: Source, expected: str, *, printed: bool) -> str:
+    """What was returned where this was printed. Raises `NotLiteral` where a text may have looked the same."""
+    if not printed:
+        return expected
+    returns = source.signature.returns or ""
+    if returns == "str" or expected[0] in "'\"" or expected.startswith(("b'", 'b"')):
+        raise NotLiteral
+    return expected
+
+
+class _Names:
+    """The literals that doctests before a place have given names."""
+
+    def __init__(self, source: Source) -> None:
+        self._given: list[tuple[int, str, str]] = []
+        for match in re.finditer(r">>>", source.text):
+            assignment = _ASSIGNMENT.match(source.text, match.end())
+            if assignment is None or len(self._given) >= MAX_EXAMPLES:
+                continue
+            try:
+                value, end = source.value(assignment.end())
+            except NotLiteral:
+                value, end = "", -1
+            usable = end >= 0 and _FOLLOWING.match(source.text, end) is not None
+            self._given.append((match.start(), assignment[1], value if usable else ""))
+
+    def before(self, place: int) -> dict[str, str]:
+        return {name: value for start, name, value in self._given if start < place and value}
