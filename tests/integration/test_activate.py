@@ -245,7 +245,7 @@ def test_a_worker_that_comes_later_and_one_that_comes_again_serve_what_is_active
     wait_for(lambda: served(whole).get("workers") == 1, 30, "the second to leave")
 
     assert score(whole, versions, 11, 12, 13) == versions.revisions[2]
-    assert served(whole)["revision"] == versions.revisions[2]
+    wait_for(lambda: served(whole).get("revision") == versions.revisions[2], 30, "the newcomer to be seen serving")
     third.kill()
     whole.start_scorer()
     wait_for(lambda: served(whole).get("workers") == 1, 60, "the last one to be started again")

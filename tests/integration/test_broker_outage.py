@@ -134,6 +134,7 @@ async def test_connections_survive_a_silence_of_four_seconds(make_stack: MakeSta
         finally:
             broker.send_signal(signal.SIGCONT)
         assert [ask.outcomes for ask in sent] == [["right"]] * len(sent)
+        await asyncio.to_thread(wait_for, lambda: ready(stack), 30.0, "workers that were silent, too, to be seen again")
         again = some(Asks(asks.model))
         await crowd(client, again)
         assert [ask.outcomes for ask in again] == [["right"]] * len(again)

@@ -106,7 +106,7 @@ async def test_workers_first(old_stack: Stack, asks: Asks) -> None:
         await insist(old_api, sent)
         replace_api(old_stack)
     async with old_stack.async_client() as new_api:
-        await crowd(new_api, sent)  # under the same keys: kept by the version before, and read by this one
+        await crowd(new_api, sent, resets=True)  # under the same keys: kept by the version before, and read by this one
         await insist(new_api, sent)
     assert_no_loop_broke(old_stack)
 
