@@ -153,3 +153,29 @@ def test_health_answers_while_a_large_body_is_read(door: Stack, guest: httpx.Cli
         done.set()
         thread.join()
     assert max(waits) < 1.0  # 0.1 s on a machine of its own; benchmarks/doors.py measures it
+
+
+def peak_mb(pid: int) -> float:
+    """The most resident memory of a process so far."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return float(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "def f():\n", "\U0001f600", "</s>"], ids=["letter", "code", "emoji", "closing tag"]
+)
+def test_completions_that_no_model_could_read_cost_the_scorer_little(
+    stack: Stack, http: httpx.Client, text: str
+) -> None:
+    """One request of one key ended all scorers when its texts were tokenised before they were measured."""
+    (scorer,) = stack.of_kind("score")
+    before = peak_mb(scorer.pid)
+    num_bytes = 8 * 1_900_000
+    completions = [text * (1_900_000 // len(text.encode())) + f" {number}" for number in range(8)]
+    response = http.post("/score", json={"items": [{"prompt": "p", "completions": completions}]})
+    assert response.status_code == 200, response.text[:300]
+    answered = response.json()["results"][0]["completions"]
+    assert {completion["error"]["code"] for completion in answered} == {"too_long"}
+    assert peak_mb(scorer.pid) - before < 8 * num_bytes / 1e6
+    after = http.post("/score", json={"items": [{"prompt": text, "completions": ["short"]}]}).json()
+    assert after["results"][0]["completions"][0]["status"] == "ok"
