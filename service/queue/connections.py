@@ -6,9 +6,10 @@ of silent retries, and no timeout at all would never notice a host that vanished
 
 from __future__ import annotations
 
+import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,6 +24,8 @@ from redis.retry import Retry
 
 from plaudit.errors import HostLacks, UsageError
 from service.settings import masked
+
+log = logging.getLogger("plaudit.queue")
 
 SOCKET_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 2.0
@@ -140,6 +143,35 @@ def connect(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, retry=retry, **_TIMEOUTS)
 
 
+class RedisAway(HostLacks):
+    """No Redis answers at a URL."""
+
+
+def greet_all(urls: Sequence[str], wait_s: float, asked_to_stop: Callable[[], bool] = bool) -> None:
+    """Wait until Redis answers at one of these URLs, and see that it is one plaudit can use.
+
+    Of several, one that does not answer is left out: it may come back at any time. Raises as `greet`.
+    """
+    if len(urls) == 1:
+        greet(urls[0], wait_s, asked_to_stop)
+        return
+    until = time.monotonic() + wait_s
+    while not asked_to_stop():
+        away: list[RedisAway] = []
+        for url in urls:
+            try:
+                greet(url, 0.0, asked_to_stop)
+            except RedisAway as error:
+                away.append(error)
+        if len(away) < len(urls):
+            for one in away:
+                log.warning("%s; the other shards are used until it does", one.detail)
+            return
+        if time.monotonic() >= until:
+            raise RedisAway("; ".join(one.detail for one in away))
+        time.sleep(min(0.5, max(0.0, until - time.monotonic())))
+
+
 def greet(url: str, wait_s: float, asked_to_stop: Callable[[], bool] = bool) -> None:
     """Wait until Redis answers, and see that it is one plaudit can use.
 
@@ -167,7 +199,7 @@ def greet(url: str, wait_s: float, asked_to_stop: Callable[[], bool] = bool) -> 
                 raise HostLacks(f"--redis-url {shown}: Redis answers with an error: {error}") from None
             except (RedisError, OSError) as error:
                 if time.monotonic() >= until:
-                    raise HostLacks(
+                    raise RedisAway(
                         f"--redis-url {shown}: no Redis answered within {wait_s:g} s (--redis-wait-s): {error}"
                     ) from None
                 time.sleep(min(0.5, max(0.0, until - time.monotonic())))
@@ -179,5 +211,5 @@ def greet(url: str, wait_s: float, asked_to_stop: Callable[[], bool] = bool) -> 
     if info.get("cluster_enabled"):
         raise HostLacks(
             f"--redis-url {shown}: a Redis Cluster, which plaudit does not support; give it one primary, "
-            "with Sentinel if it is to fail over"
+            "with Sentinel if it is to fail over, or several that know nothing of each other"
         )

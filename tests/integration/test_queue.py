@@ -345,7 +345,9 @@ async def test_what_a_crashed_worker_held_is_found_once_its_lane_is_asked_for(
 async def test_a_worker_remembers_scores_and_replaces_none(queue: Queue, worker: Consumer) -> None:
     names = cached_score_keys(worker.keys, "r", "p", "error", ["a", "b"])
     await queue.client.set(names[0], b"before")
-    worker.remember({names[0]: b"after", names[1]: b"new"})
+    await queue.submit(tokens(job("group")), WIDE)
+    (lease,) = worker.take(1, 0.0)
+    worker.remember(lease, {names[0]: b"after", names[1]: b"new"})
     assert await queue.stored(names) == [b"before", b"new"]
     assert 0 < await queue.client.ttl(names[1]) <= 120
 

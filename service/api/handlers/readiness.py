@@ -14,6 +14,7 @@ from sandbox.types import AssertSuite, Limits
 from service.api.dispatch.fleet import Fleet
 from service.api.dispatch.request_context import RequestContext, new_request_id
 from service.api.dispatch.submission import Dispatcher
+from service.api.dispatch.tasks import gather_or_cancel
 from service.jobs import Executed, ExecuteTask, Job, Scored, ScoreTask, content_hash, encode, encode_suite
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
 from service.queue.protocol import now_ms
@@ -53,14 +54,19 @@ def readiness(fleet: Fleet, settings: Settings) -> Readiness:
 
 
 async def probe_workers(dispatcher: Dispatcher) -> None:
-    """Send one real job to each kind of worker of which no live one has done a job."""
-    fleet = dispatcher.fleet
+    """Send one real job to each kind of worker of each shard of which no live one has done a job."""
+    await gather_or_cancel(_probe_shard(dispatcher, shard) for shard in range(len(dispatcher.shards)))
+
+
+async def _probe_shard(dispatcher: Dispatcher, shard: int) -> None:
+    monitor = dispatcher.fleet.monitors[shard]
     for kind in ("score", "execute"):
-        if not fleet.broker or not fleet.of_kind(kind) or fleet.proven(kind):
+        if not monitor.broker or not monitor.of_kind(kind) or monitor.proven(kind):
             continue
         context = RequestContext(new_request_id(), now_ms() + int(PROBE_TIMEOUT_S * 1000), lane="high")
+        make_probe = _score_probe if kind == "score" else _execute_probe
         try:
-            job = await (_score_probe(dispatcher, context) if kind == "score" else _execute_probe(dispatcher, context))
+            job = await make_probe(dispatcher, context, shard)
             async with dispatcher.submission(context) as submission:
                 await submission.submit([job], use_cache=False, unbounded=True)
                 reply = await submission.reply(job.id)
@@ -74,19 +80,21 @@ async def probe_workers(dispatcher: Dispatcher) -> None:
 # Probes have an identity of their own, so that no cached reply can answer them.
 
 
-async def _score_probe(dispatcher: Dispatcher, context: RequestContext) -> Job:
+async def _score_probe(dispatcher: Dispatcher, context: RequestContext, shard: int) -> Job:
     model = next(iter(dispatcher.fleet.models.values()), None)
     if model is None:
         raise NoWorker("no worker serves the active revision yet")
     nonce = context.request_id
     task = encode(ScoreTask(model.name, model.revision, "Say yes.", [f"yes {nonce}"]))
     queue = queue_of_model(model.name)
-    return Job(content_hash(nonce), "score", queue, "high", task, 16.0, context.deadline_ms, tag=model.revision)
+    return Job(
+        content_hash(nonce), "score", queue, "high", task, 16.0, context.deadline_ms, tag=model.revision, shard=shard
+    )
 
 
-async def _execute_probe(dispatcher: Dispatcher, context: RequestContext) -> Job:
+async def _execute_probe(dispatcher: Dispatcher, context: RequestContext, shard: int) -> Job:
     nonce = context.request_id
-    suite = f"probe-{nonce}"
-    await dispatcher.queue.put_suites({suite: encode_suite(PROBE_SUITE)}, KEEP_PROBE_SUITE_S, bounded=False)
+    suite, frame = f"probe-{nonce}", encode_suite(PROBE_SUITE)
+    await dispatcher.shards.queues[shard].put_suites({suite: frame}, KEEP_PROBE_SUITE_S, bounded=False)
     task = encode(ExecuteTask("python", PROBE_PROGRAM, suite, Limits()))
-    return Job(content_hash(nonce), "execute", EXECUTE_QUEUE, "high", task, 5.0, context.deadline_ms)
+    return Job(content_hash(nonce), "execute", EXECUTE_QUEUE, "high", task, 5.0, context.deadline_ms, shard=shard)

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from plaudit.schemas import Health, InfoAnswer, LanguagesAnswer, QueueState, Readiness
 from service import metrics
-from service.api.dispatch.fleet import QueueMonitor
+from service.api.dispatch.shard_monitor import QueueMonitor
 from service.api.handlers.readiness import readiness
 from service.api.routes.openapi import READ_PROBLEMS, problems
 from service.api.state import state_of
@@ -73,7 +73,7 @@ async def ready(request: Request) -> Response:
 @router.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
 async def prometheus(request: Request) -> Response:
     fleet = state_of(request).fleet
-    monitors, memory = fleet.queues, fleet.memory.use
+    monitors, memory = fleet.queues, fleet.memory
     queues = metrics.queue_gauges(
         depth={name: monitor.load.depth for name, monitor in monitors.items()},
         cost={name: monitor.load.cost for name, monitor in monitors.items()},
