@@ -135,6 +135,12 @@ def memory_gauges(
     )
 
 
+def shard_gauges(up: Mapping[str, bool]) -> GaugeSnapshot:
+    """The gauges of several Redis: whether each of them answers, by its name."""
+    gauge = ("plaudit_shard_up", "Whether a Redis of several answers", "shard", {k: float(v) for k, v in up.items()})
+    return GaugeSnapshot([gauge] if up else [])
+
+
 def _registry() -> CollectorRegistry:
     """The values of this process, or of its whole tree where `plaudit up` has set prometheus-client's own variable."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:

@@ -60,8 +60,8 @@ def create_app(settings: Settings) -> FastAPI:
         clients = [connect_async(address.url) for address in addresses]
         queues = [Queue(client, settings.namespace, name) for client in clients]
         shards = Shards({address.name: queue for address, queue in zip(addresses, queues, strict=True)})
-        shown = [address.shown if len(addresses) > 1 else "" for address in addresses]
-        monitors = [ShardMonitor(queue, settings, url) for queue, url in zip(queues, shown, strict=True)]
+        listed = addresses if len(addresses) > 1 else []
+        monitors = [ShardMonitor(queue, settings, listed, index) for index, queue in enumerate(queues)]
         fleet = Fleet(monitors, settings)
         reply_routers = [
             ReplyRouter(queue, on_worked=monitor.mark_proven) for queue, monitor in zip(queues, monitors, strict=True)

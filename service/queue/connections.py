@@ -6,6 +6,7 @@ of silent retries, and no timeout at all would never notice a host that vanished
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import time
@@ -23,7 +24,9 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.retry import Retry
 
 from plaudit.errors import HostLacks, UsageError
-from service.settings import masked
+from service.queue.keys import Keys
+from service.queue.shards import ShardAddress, addresses, list_of, served_shards
+from service.settings import Settings, masked
 
 log = logging.getLogger("plaudit.queue")
 
@@ -147,29 +150,50 @@ class RedisAway(HostLacks):
     """No Redis answers at a URL."""
 
 
-def greet_all(urls: Sequence[str], wait_s: float, asked_to_stop: Callable[[], bool] = bool) -> None:
-    """Wait until Redis answers at one of these URLs, and see that it is one plaudit can use.
+def greet_shards(settings: Settings) -> None:
+    """Wait until a shard that these settings use answers, and see that plaudit can use it.
 
-    Of several, one that does not answer is left out: it may come back at any time. Raises as `greet`.
+    Of several, one that does not answer is left out: it may come back at any time.
+
+    Raises:
+        UsageError, HostLacks: as `greet`.
+        UsageError: a running process of this deployment was given other shards.
     """
-    if len(urls) == 1:
-        greet(urls[0], wait_s, asked_to_stop)
+    shards, wait_s = served_shards(settings), settings.redis_wait_s
+    if len(shards) == 1:
+        greet(shards[0].url, wait_s)
+        _compare_lists(settings, shards)
         return
     until = time.monotonic() + wait_s
-    while not asked_to_stop():
+    while True:
         away: list[RedisAway] = []
-        for url in urls:
+        for shard in shards:
             try:
-                greet(url, 0.0, asked_to_stop)
+                greet(shard.url, 0.0)
             except RedisAway as error:
                 away.append(error)
-        if len(away) < len(urls):
+        if len(away) < len(shards):
+            _compare_lists(settings, shards)
             for one in away:
                 log.warning("%s; the other shards are used until it does", one.detail)
             return
         if time.monotonic() >= until:
             raise RedisAway("; ".join(one.detail for one in away))
         time.sleep(min(0.5, max(0.0, until - time.monotonic())))
+
+
+def _compare_lists(settings: Settings, shards: Sequence[ShardAddress]) -> None:
+    """Raises UsageError if a running API process was given other shards."""
+    own = list_of(addresses(settings.redis_urls))
+    for shard in shards:
+        with connect(shard.url) as client, contextlib.suppress(RedisError, OSError):  # away: it is compared later
+            told: Any = client.get(Keys(settings.namespace).shards)
+            if told is not None and told.decode() != own:
+                raise UsageError(
+                    f"--redis-url: this process is given the shards {own or shard.name}, and running processes of "
+                    f"this deployment have {told.decode()}; give all of them the same list, and stop those of the old "
+                    "one before others start (docs/operations.md)"
+                )
 
 
 def greet(url: str, wait_s: float, asked_to_stop: Callable[[], bool] = bool) -> None:

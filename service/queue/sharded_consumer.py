@@ -23,7 +23,7 @@ from service.jobs import Lane
 from service.queue.connections import connect
 from service.queue.consumer import Consumer, FinishedJob, Lease
 from service.queue.heartbeat import Heartbeat
-from service.queue.shards import ShardAddress, served_shards
+from service.queue.shards import ShardAddress, addresses, list_of, served_shards
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.queue")
@@ -255,6 +255,8 @@ def open_heartbeat(
     on_cancelled: Callable[[Lease], None],
 ) -> Heartbeat | ShardedHeartbeat:
     """The heartbeat of a worker. A context manager around its loop."""
+    if names := list_of(addresses(settings.redis_urls)):
+        info["shards"] = names
     options: dict[str, Any] = {"every_s": settings.heartbeat_s, "stuck_after_s": stuck_after_s}
     if isinstance(consumer, Consumer):
         return Heartbeat(consumer, kind, info, on_cancelled=on_cancelled, **options)

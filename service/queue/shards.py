@@ -6,7 +6,8 @@
   name-based mappings to increase hit rates", IEEE/ACM Transactions on Networking 6(1), 1998). A shard that is added
   to n others takes 1/(n+1) of the keys, equally from each of them; the other keys stay where they are. The order in
   which the shards are listed does not matter.
-- All processes of a deployment need the same list. `fingerprint` tells two lists apart.
+- All processes of a deployment need the same list. Every API process writes it to each shard once a second
+  (`Keys.shards`), a process that starts compares its own, and workers announce theirs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from plaudit.errors import UsageError
 from service.settings import Settings, masked
 
 MAX_SHARDS = 64
+KEEP_LIST_S = 15  # a list is forgotten so long after the last API process that had it
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,6 @@ def rank(names: Sequence[str], key: str) -> list[int]:
     return sorted(range(len(names)), key=lambda index: weights[index], reverse=True)
 
 
-def fingerprint(names: Sequence[str]) -> str:
-    """The same for every list of these shards, whatever its order."""
-    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
+def list_of(shards: Sequence[ShardAddress]) -> str:
+    """The names of these shards in one order, as each shard keeps them; "" for a Redis that is alone."""
+    return " ".join(sorted(shard.name for shard in shards)) if len(shards) > 1 else ""

@@ -94,9 +94,9 @@ def _brokers(settings: Settings, run: Path) -> tuple[list[Child], str, dict[str,
 
 def _greet(settings: Settings) -> None:
     """Wait for a Redis that is not part of the tree; the client is imported only if there is one."""
-    from service.queue.connections import greet_all
+    from service.queue.connections import greet_shards
 
-    greet_all([shard.url for shard in served_shards(settings)], settings.redis_wait_s)
+    greet_shards(settings)
 
 
 def workers(settings: Settings, kind: Literal["score", "execute"], count: int) -> int:

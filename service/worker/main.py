@@ -6,8 +6,7 @@ import resource
 
 from plaudit.errors import HostLacks, UsageError
 from service import descriptors
-from service.queue.connections import greet_all
-from service.queue.shards import served_shards
+from service.queue.connections import greet_shards
 from service.settings import Settings
 from service.worker.loop import StopSignal, retry, run, worker_name
 
@@ -63,7 +62,7 @@ def _greet(settings: Settings) -> None:
     if settings.redis_url is None:
         raise UsageError("a worker needs --redis-url")
     descriptors.raise_limit()
-    greet_all([shard.url for shard in served_shards(settings)], settings.redis_wait_s)
+    greet_shards(settings)
 
 
 def limit_memory(mb: int) -> None:

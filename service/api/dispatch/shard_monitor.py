@@ -18,6 +18,8 @@ from service.queue.activation import ActiveRevision, read_active
 from service.queue.keys import EXECUTE_QUEUE, queue_of_model
 from service.queue.memory import MemoryMonitor
 from service.queue.producer import Load, Queue, Worker
+from service.queue.protocol import broker_errors
+from service.queue.shards import KEEP_LIST_S, ShardAddress, list_of
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.fleet")
@@ -91,11 +93,25 @@ def merged(monitors: Sequence[QueueMonitor]) -> QueueMonitor:
 
 
 class ShardMonitor:
-    """One shard, as last seen. `broker`: whether it answered."""
+    """One shard, as last seen.
 
-    def __init__(self, queue: Queue, settings: Settings, name: str = "") -> None:
+    Args:
+        queue: of the shard.
+        settings: the budgets of its memory.
+        shards: all shards of this deployment; none if this one is alone.
+        index: of this one among them.
+
+    Attributes:
+        broker: whether it answered.
+        other_list: what differs, if a process of this deployment was given another list of shards.
+    """
+
+    def __init__(self, queue: Queue, settings: Settings, shards: Sequence[ShardAddress] = (), index: int = 0) -> None:
         self.queue = queue
-        self.name = name
+        self.name = shards[index].name if shards else ""
+        self.url = shards[index].shown if shards else ""
+        self.other_list = ""
+        self._list = list_of(shards)
         self.broker = False
         self.memory = MemoryMonitor(queue, settings)
         self.workers: list[Worker] = []
@@ -141,6 +157,8 @@ class ShardMonitor:
         try:
             await self.look()
             await self.memory.refresh()
+            if self.name:
+                await self._compare_lists()
             models = (info["name"] for worker in self.of_kind("score") for info in worker.info["models"])
             names = {EXECUTE_QUEUE, *map(queue_of_model, models), *self.queues}
             for name in sorted(names):
@@ -154,6 +172,20 @@ class ShardMonitor:
             if self.broker:
                 log.warning("the broker is lost%s: %s", self.name and f" ({self.name})", error.detail)
             self.broker = False
+
+    async def _compare_lists(self) -> None:
+        """Say which shards this process knows, and see whether the others know the same."""
+        with broker_errors():
+            told = await self.queue.client.set(self.queue.keys.shards, self._list, ex=KEEP_LIST_S, get=True)
+        others = [worker.id for worker in self.workers if worker.info.get("shards", "") != self._list]
+        problem = ""
+        if told is not None and told.decode() != self._list:
+            problem = f"another API process was given the shards {told.decode()}, and this one {self._list}"
+        elif others:
+            problem = f"worker {others[0]} was not given the shards {self._list}"
+        if problem and problem != self.other_list:
+            log.error("shard %s: %s; all processes need the same list", self.name, problem)
+        self.other_list = problem
 
 
 def _served(workers: Iterable[Worker]) -> set[tuple[str, str]]:

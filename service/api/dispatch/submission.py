@@ -86,18 +86,20 @@ class Submission:
         for job in jobs:
             by_shard.setdefault(job.shard, {}).setdefault(job.queue, {})[job.id] = job
 
+        alone = len(by_shard) == 1
+
         async def submit_to(shard: int, by_queue: dict[str, dict[str, Job]]) -> PlauditError | None:
             try:
                 for queue, queue_jobs in by_queue.items():
                     await self._submit(shard, queue, queue_jobs.values(), use_cache=use_cache, unbounded=unbounded)
             except (BrokerUnavailable, NoWorker) as error:
-                if len(by_shard) == 1:
+                if alone:
                     raise
                 return error
             return None
 
-        if len(by_shard) == 1:
-            await submit_to(*by_shard.popitem())
+        if alone:
+            await submit_to(*next(iter(by_shard.items())))
             return
         errors = await gather_or_cancel(submit_to(*pair) for pair in by_shard.items())
         if errors and all(errors):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 
 from plaudit.errors import NoWorker, PlauditError
-from plaudit.schemas import Readiness
+from plaudit.schemas import Readiness, ShardState
 from sandbox.types import AssertSuite, Limits
 from service.api.dispatch.fleet import Fleet
 from service.api.dispatch.request_context import RequestContext, new_request_id
+from service.api.dispatch.shard_monitor import ShardMonitor
 from service.api.dispatch.submission import Dispatcher
 from service.api.dispatch.tasks import gather_or_cancel
 from service.jobs import Executed, ExecuteTask, Job, Scored, ScoreTask, content_hash, encode, encode_suite
@@ -32,25 +33,58 @@ def readiness(fleet: Fleet, settings: Settings) -> Readiness:
     """Ready: the broker answers, and of each kind of worker that this deployment has a live one has done a job.
 
     A deployment with `scorers` 0 is ready without scorers, one with `executors` 0 without executors. One with neither
-    has its workers elsewhere and waits for both kinds.
+    has its workers elsewhere and waits for both kinds. Of several shards one is enough.
     """
-    reasons = [] if fleet.broker else ["the queue does not answer"]
+    problems = [_problems(monitor, settings) for monitor in fleet.monitors]
+    sharded = len(fleet.monitors) > 1
+    return Readiness(
+        ready=not all(problems),
+        broker=fleet.broker,
+        scorers=len(fleet.of_kind("score")),
+        executors=len(fleet.of_kind("execute")),
+        reasons=[
+            f"shard {monitor.name}: {problem}" if sharded else problem
+            for monitor, lacking in zip(fleet.monitors, problems, strict=True)
+            for problem in lacking
+        ],
+        shards=shard_states(fleet, settings),
+    )
+
+
+def shard_states(fleet: Fleet, settings: Settings) -> list[ShardState]:
+    """Every shard, if there are several."""
+    if len(fleet.monitors) == 1:
+        return []
+    return [
+        ShardState(
+            name=monitor.name,
+            url=monitor.url,
+            up=monitor.broker,
+            scorers=len(monitor.of_kind("score")) if monitor.broker else 0,
+            executors=len(monitor.of_kind("execute")) if monitor.broker else 0,
+            problems=_problems(monitor, settings),
+        )
+        for monitor in fleet.monitors
+    ]
+
+
+def _problems(monitor: ShardMonitor, settings: Settings) -> list[str]:
+    """Why no work can be done on a shard."""
+    problems = [] if monitor.broker else ["the queue does not answer"]
+    if monitor.name and not monitor.broker:
+        return problems
+    if monitor.other_list:
+        problems.append(monitor.other_list)
     kinds = (("score", "scoring", settings.scorers), ("execute", "executing", settings.executors))
     workers_elsewhere = all(num_workers == 0 for _, _, num_workers in kinds)
     for kind, name, num_workers in kinds:
         if num_workers == 0 and not workers_elsewhere:
             continue
-        if not fleet.of_kind(kind):
-            reasons.append(f"no {name} worker is alive")
-        elif not fleet.proven(kind):
-            reasons.append(f"no {name} worker has answered the probe yet")
-    return Readiness(
-        ready=not reasons,
-        broker=fleet.broker,
-        scorers=len(fleet.of_kind("score")),
-        executors=len(fleet.of_kind("execute")),
-        reasons=reasons,
-    )
+        if not monitor.of_kind(kind):
+            problems.append(f"no {name} worker is alive")
+        elif not monitor.proven(kind):
+            problems.append(f"no {name} worker has answered the probe yet")
+    return problems
 
 
 async def probe_workers(dispatcher: Dispatcher) -> None:
