@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,12 +19,17 @@ from pydantic import TypeAdapter
 from plaudit.schemas import InlineTests
 from sandbox.capabilities import HostCapabilities
 from service.api.handlers.execute import EncodedSuite
+from service.api.stores.durable_requests import request_id_of
 from service.jobs import content_hash
 from service.queue.shards import addresses, rank
+from service.scoring.reward_model import Calibration
+from support.asks import Asks
 from support.broker import Broker
+from support.checkpoints import checkpoint
 from support.stack import Stack, wait_for
 
 NUM_SHARDS = 2
+JSON = {"Content-Type": "application/json"}
 InlineTestsAdapter: TypeAdapter[Any] = TypeAdapter(InlineTests)
 
 
@@ -142,3 +151,145 @@ def test_a_killed_shard_takes_only_its_own_work_and_comes_back(sharded: ShardedS
         both = client.post("/execute", json=execute_body(*suites)).raise_for_status().json()
         assert statuses(both, "programs") == ["ok", "ok"]
     assert workers == [process.pid for kind in ("score", "execute") for process in sharded.of_kind(kind)]
+
+
+def request_on(stack: ShardedStack, shard: int) -> str:
+    """An idempotency key whose request is kept on this shard."""
+    while True:
+        key = uuid.uuid4().hex
+        if stack.place("request", request_id_of("", key)) == shard:
+            return key
+
+
+def test_durable_requests_are_on_the_shard_of_their_id(sharded: ShardedStack) -> None:
+    keys = [request_on(sharded, shard) for shard in (0, 1)]
+    with sharded.client() as client:
+        for shard, key in enumerate(keys):
+            headers = {"Idempotency-Key": key, "Prefer": "respond-async"}
+            body = score_body(prompt_on(sharded, 0), prompt_on(sharded, 1))
+            accepted = client.post("/score", json=body, headers=headers)
+            assert accepted.status_code == 202, accepted.text
+            job_id = accepted.json()["job_id"]
+            with client.stream("GET", f"/jobs/{job_id}/events") as stream:
+                events = [line for line in stream.iter_lines() if line.startswith("event:")]
+            assert events == ["event: item", "event: item", "event: end"]
+            status = client.get(f"/jobs/{job_id}", params={"wait_ms": 5000}).json()
+            assert status["state"] == "done"
+            kept = [bool(keys_of(broker, f"plaudit:request:{job_id}")) for broker in sharded.brokers]
+            assert kept == [shard == 0, shard == 1]
+            replayed = client.post("/score", json=body, headers={"Idempotency-Key": key})
+            assert replayed.json() == status["answer"]
+
+
+def test_a_dead_shard_takes_the_durable_requests_that_it_keeps(sharded: ShardedStack) -> None:
+    body = score_body(prompt_on(sharded, 0))
+    with sharded.client() as client:
+        sharded.brokers[1].kill()
+        wait_for(lambda: client.get("/ready").json()["shards"][1]["up"] is False, what="the API to notice")
+        kept = client.post("/score", json=body, headers={"Idempotency-Key": request_on(sharded, 0)})
+        lost = client.post("/score", json=body, headers={"Idempotency-Key": request_on(sharded, 1)})
+        sharded.brokers[1].start()
+        wait_for(lambda: client.get("/ready").json()["reasons"] == [], 30, "the shard to be served again")
+    assert kept.status_code == 200, kept.text
+    assert (lost.status_code, lost.json()["code"]) == (503, "broker_unavailable")
+
+
+def test_a_stored_suite_is_found_whichever_shard_dies(sharded: ShardedStack) -> None:
+    body = json.dumps(suite_on(sharded, 0)).encode()
+    sha256 = hashlib.sha256(body).hexdigest()
+    place = sharded.place("suite", sha256)
+    with sharded.client() as client:
+        client.put(f"/testsets/{sha256}", content=body, headers=JSON).raise_for_status()
+        assert all(keys_of(broker, f"plaudit:suite:{sha256}") for broker in sharded.brokers)
+        sharded.brokers[1 - place].kill()
+        wait_for(lambda: client.get("/ready").json()["shards"][1 - place]["up"] is False, what="the API to notice")
+        ran = client.post("/execute", json=execute_body({"kind": "ref", "sha256": sha256}))
+        sharded.brokers[1 - place].start()
+        wait_for(lambda: client.get("/ready").json()["reasons"] == [], 30, "the shard to be served again")
+        with sharded.brokers[place].client() as redis:
+            redis.delete(f"plaudit:suite:{sha256}")
+        again = client.post("/execute", json=execute_body({"kind": "ref", "sha256": sha256}))
+        unknown = client.post("/execute", json=execute_body({"kind": "ref", "sha256": "0" * 64}))
+    for answer in (ran, again):
+        assert statuses(answer.raise_for_status().json(), "programs") == ["ok"]
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "testset_unknown")
+
+
+def test_a_ranked_group_is_on_one_shard_scores_and_runs_alike(sharded: ShardedStack, asks: Asks) -> None:
+    before = [
+        [set(keys_of(broker, f"plaudit:{family}:*")) for family in ("score", "cache")] for broker in sharded.brokers
+    ]
+    ask = asks.rank(0)
+    with sharded.client() as client:
+        assert ask.judge(client.post(ask.path, json=ask.body)) == "right"
+    shard = sharded.place("prompt", ask.body["items"][0]["prompt"])
+
+    def new_keys(index: int) -> list[int]:
+        families = zip(("score", "cache"), before[index], strict=True)
+        return [len(set(keys_of(sharded.brokers[index], f"plaudit:{family}:*")) - old) for family, old in families]
+
+    wait_for(lambda: new_keys(shard)[0] == 2, what="two cached scores")
+    assert new_keys(shard)[1] >= 2
+    assert new_keys(1 - shard) == [0, 0]
+
+
+def test_replays_and_their_suites_are_found(sharded: ShardedStack) -> None:
+    with sharded.client() as client:
+        for shard in (0, 1):
+            answer = client.post("/execute", json=execute_body(suite_on(sharded, shard))).raise_for_status()
+            request_id = answer.headers["X-Request-Id"]
+            replay = wait_for(
+                lambda request_id=request_id: (
+                    found if (found := client.get(f"/requests/{request_id}/replay")).is_success else None
+                ),
+                what="the replay",
+            )
+            assert replay.json()["items"][0]["given"][0]["verdict"] == "passed"
+
+
+def test_another_list_of_shards_is_refused_by_name(sharded: ShardedStack) -> None:
+    for urls in ([sharded.redis_urls[0]], [*sharded.redis_urls, "redis://127.0.0.1:1/0"]):
+        for command in (["serve", "--port", "0"], ["worker", "execute", "--executors", "1"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "service.cli", *command, "--redis-url", *urls],
+                env=sharded.environ,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 2, done.stderr
+            assert all(name in done.stderr for name in sharded.names), done.stderr
+            assert "give all of them the same list" in done.stderr
+
+
+def test_a_revision_is_activated_on_all_shards_and_a_late_one_catches_up(
+    sharded: ShardedStack, tiny_model: Path, tmp_path: Path
+) -> None:
+    other = checkpoint(tmp_path / "other", calibration=Calibration(a=1.0, b=0.0))
+    prompts = [prompt_on(sharded, shard) for shard in (0, 1)]
+
+    def revisions() -> list[bytes | None]:
+        found = []
+        for broker in sharded.brokers:
+            with broker.client() as redis:
+                found.append(redis.hget("plaudit:active:score:default", "revision"))
+        return found
+
+    with sharded.client() as client:
+        first = client.get("/models").json()["models"][0]["revision"]
+        new = client.post("/models/default/activate", json={"path": str(other)}).raise_for_status().json()["revision"]
+        assert new != first
+        assert revisions() == [new.encode()] * 2
+        answer = client.post("/score", json=score_body(*prompts)).raise_for_status().json()
+        assert answer["model"]["revision"] == new
+        assert statuses(answer, "completions") == ["ok"] * 4
+
+        sharded.brokers[1].kill()
+        wait_for(lambda: client.get("/ready").json()["shards"][1]["up"] is False, what="the API to notice")
+        client.post("/models/default/activate", json={"path": str(tiny_model)}).raise_for_status()
+        sharded.brokers[1].start()
+        wait_for(lambda: revisions() == [first.encode()] * 2, 30, "the shard to catch up")
+        wait_for(lambda: client.get("/ready").json()["reasons"] == [], 30, "the shard to be served again")
+        answer = client.post("/score", json=score_body(*prompts)).raise_for_status().json()
+        assert answer["model"]["revision"] == first
+        assert statuses(answer, "completions") == ["ok"] * 4
