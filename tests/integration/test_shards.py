@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import TypeAdapter
 
@@ -26,7 +29,7 @@ from service.scoring.reward_model import Calibration
 from support.asks import Asks
 from support.broker import Broker
 from support.checkpoints import checkpoint
-from support.stack import Stack, wait_for
+from support.stack import Process, Stack, wait_for
 
 NUM_SHARDS = 2
 JSON = {"Content-Type": "application/json"}
@@ -293,3 +296,41 @@ def test_a_revision_is_activated_on_all_shards_and_a_late_one_catches_up(
         answer = client.post("/score", json=score_body(*prompts)).raise_for_status().json()
         assert answer["model"]["revision"] == first
         assert statuses(answer, "completions") == ["ok"] * 4
+
+
+def test_what_a_dying_shard_had_in_hand_holds_up_no_other(sharded: ShardedStack) -> None:
+    slow = execute_body(suite_on(sharded, 1))
+    slow["items"][0]["programs"] = [f"import time; time.sleep(2)\n{slow['items'][0]['programs'][0]}"]
+    with sharded.client() as client, ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(client.post, "/execute", json=slow)
+        wait_for(lambda: keys_of(sharded.brokers[1], "plaudit:job:*"), what="the job")
+        sharded.brokers[1].kill()
+        other = client.post("/execute", json=execute_body(suite_on(sharded, 0))).raise_for_status().json()
+        assert statuses(other, "programs") == ["ok"]
+        assert not waiting.done()
+        sharded.brokers[1].start()
+        assert statuses(waiting.result(60).raise_for_status().json(), "programs") == ["ok"]
+
+
+def test_plaudit_up_starts_shards_and_deals_them_to_its_workers(tiny_model: Path, tmp_path: Path) -> None:
+    """One scorer serves both shards, and each of two executors one; the data are there again after a restart."""
+    state = tmp_path / "state"
+    argv = ["up", "--port", "0", "--shards", "2", "--scorers", "1", "--executors", "2", "--state-dir", str(state)]
+    argv += ["--model", f"default={tiny_model}", "--isolation-accept", "userns"]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PLAUDIT_")}
+    environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    prompts = [uuid.uuid4().hex for _ in range(12)]
+    caches: list[list[bool]] = []
+    for number in range(2):
+        tree = Process(argv, tmp_path / f"up-{number}.log", environ)
+        try:
+            with httpx.Client(base_url=tree.line()["url"], timeout=60, trust_env=False) as client:
+                wait_for(lambda client=client: client.get("/ready").json()["reasons"] == [], 60, "both shards")
+                state_of_shards = client.get("/ready").json()["shards"]
+                assert [(shard["scorers"], shard["executors"]) for shard in state_of_shards] == [(1, 1)] * 2
+                answer = client.post("/score", json=score_body(*prompts)).raise_for_status().json()
+                caches.append([one["cached"] for result in answer["results"] for one in result["completions"]])
+        finally:
+            tree.close()
+    assert caches == [[False] * 24, [True] * 24]
+    assert (state / "shard-2").is_dir()
