@@ -137,8 +137,14 @@ def memory_gauges(
 
 def shard_gauges(up: Mapping[str, bool]) -> GaugeSnapshot:
     """The gauges of several Redis: whether each of them answers, by its name."""
-    gauge = ("plaudit_shard_up", "Whether a Redis of several answers", "shard", {k: float(v) for k, v in up.items()})
-    return GaugeSnapshot([gauge] if up else [])
+    if not up:
+        return GaugeSnapshot([])
+    values = {name: float(answers) for name, answers in up.items()}
+    return GaugeSnapshot(
+        [
+            ("plaudit_shard_up", "Whether a Redis of several answers", "shard", values),
+        ]
+    )
 
 
 def _registry() -> CollectorRegistry:

@@ -139,7 +139,7 @@ class Readiness(Answer):
     scorers: int
     executors: int
     reasons: list[str]
-    shards: list[ShardState] = Field(default_factory=list, description="empty if there is only one")
+    shards: list[ShardState] | None = Field(default=None, description="left out if there is only one")
 
 
 class QueueState(Answer):

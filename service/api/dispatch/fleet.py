@@ -75,15 +75,17 @@ class Fleet:
 
     @property
     def memory(self) -> MemoryUse:
-        """Of all shards that answer together."""
-        uses = [monitor.memory.use for monitor in self.live]
-        families = [(use.families, use.budgets) for use in uses]
-        return MemoryUse(
-            sum(use.used_bytes for use in uses),
-            sum(use.max_bytes for use in uses),
-            sum((Counter(live) for live, _ in families), Counter()),
-            sum((Counter(budgets) for _, budgets in families), Counter()),
-        )
+        """Of several shards: what the fullest one uses, and the families of all together."""
+        uses = [monitor.memory.use for monitor in self.live or self.monitors]
+        fullest = max(uses, key=lambda use: use.used_bytes / use.max_bytes if use.max_bytes else 0.0)
+        if len(uses) == 1:
+            return fullest
+        families: Counter[str] = Counter()
+        budgets: Counter[str] = Counter()
+        for use in uses:
+            families.update(use.families)
+            budgets.update(use.budgets)
+        return MemoryUse(fullest.used_bytes, fullest.max_bytes, families, budgets)
 
     def proven(self, kind: str) -> bool:
         """Whether a live worker of this kind has done a job."""

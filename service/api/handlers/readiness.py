@@ -47,7 +47,7 @@ def readiness(fleet: Fleet, settings: Settings) -> Readiness:
             for monitor, lacking in zip(fleet.monitors, problems, strict=True)
             for problem in lacking
         ],
-        shards=shard_states(fleet, settings),
+        shards=shard_states(fleet, settings) or None,
     )
 
 

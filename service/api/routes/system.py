@@ -68,7 +68,9 @@ async def health() -> Health:
 async def ready(request: Request) -> Response:
     app_state = state_of(request)
     state = readiness(app_state.fleet, app_state.settings)
-    return Response(state.model_dump_json(), 200 if state.ready else 503, media_type="application/json")
+    return Response(
+        state.model_dump_json(exclude_none=True), 200 if state.ready else 503, media_type="application/json"
+    )
 
 
 @router.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
