@@ -19,11 +19,15 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
+from plaudit.errors import BrokerUnavailable
 from plaudit.schemas import InlineTests
 from sandbox.capabilities import HostCapabilities
+from service.api.dispatch.shards import Shards
 from service.api.handlers.execute import EncodedSuite
 from service.api.stores.durable_requests import request_id_of
 from service.jobs import content_hash
+from service.queue.connections import connect_async
+from service.queue.producer import Queue
 from service.queue.shards import addresses, rank
 from service.scoring.reward_model import Calibration
 from support.asks import Asks
@@ -83,6 +87,12 @@ def score_body(*prompts: str) -> dict[str, Any]:
 def keys_of(broker: Broker, pattern: str) -> list[bytes]:
     with broker.client() as client:
         return list(client.scan_iter(pattern))
+
+
+def plaudit(*words: str) -> subprocess.CompletedProcess[str]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PLAUDIT_")}
+    argv = [sys.executable, "-m", "service.cli", *words]
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=120)
 
 
 def test_groups_spread_and_the_same_group_is_cached_on_its_shard(sharded: ShardedStack) -> None:
@@ -334,3 +344,67 @@ def test_plaudit_up_starts_shards_and_deals_them_to_its_workers(tiny_model: Path
             tree.close()
     assert caches == [[False] * 24, [True] * 24]
     assert (state / "shard-2").is_dir()
+
+
+def test_processes_start_while_one_shard_is_away_but_not_without_any(sharded: ShardedStack, tmp_path: Path) -> None:
+    argv = ["--redis-url", *sharded.redis_urls, "--redis-wait-s", "0.5"]
+    sharded.brokers[1].kill()
+    api = Process(["serve", "--port", "0", *argv], tmp_path / "api.log", sharded.environ)
+    executor = Process(
+        ["worker", "execute", "--executors", "1", "--isolation-accept", "userns", *argv],
+        tmp_path / "executor.log",
+        sharded.environ,
+    )
+    try:
+        with httpx.Client(base_url=api.line()["url"], timeout=60, trust_env=False) as client:
+            answer = client.post("/execute", json=execute_body(suite_on(sharded, 0))).raise_for_status().json()
+            assert statuses(answer, "programs") == ["ok"]
+            assert executor.line()["event"] == "ready"
+            sharded.brokers[1].start()
+            wait_for(lambda: client.get("/ready").json()["reasons"] == [], 30, "the shard to be served")
+            wait_for(lambda: client.get("/ready").json()["shards"][1]["executors"] == 2, 30, "the late executor")
+    finally:
+        executor.close()
+        api.close()
+        if sharded.brokers[1].process is None:
+            sharded.brokers[1].start()
+    nowhere = ["redis://127.0.0.1:1/0", "redis://127.0.0.1:1/1"]
+    done = plaudit("serve", "--redis-url", *nowhere, "--redis-wait-s", "0.2")
+    assert done.returncode == 3, done.stderr
+    assert all(url in done.stderr for url in nowhere)
+
+
+def test_check_says_which_shard_is_away_without_its_secrets(sharded: ShardedStack, tmp_path: Path) -> None:
+    away = "redis://me:secret@127.0.0.1:1/0#late"
+    done = plaudit("check", "--json", "--model", f"default={tmp_path}", "--redis-url", sharded.redis_urls[0], away)
+    report = json.loads(done.stdout)
+    assert report["broker"].keys() == {sharded.names[0], "late"}
+    assert [text for text in report["missing"] if text.startswith("shard late: no Redis answers at redis://***@")]
+    assert not any(name in text for text in report["missing"] for name in sharded.names)
+    assert "secret" not in done.stdout + done.stderr
+
+
+async def test_a_suite_has_two_copies_and_is_found_after_a_shard_is_added() -> None:
+    with ExitStack() as ends:
+        brokers = [ends.enter_context(Broker(append_only=True)) for _ in range(4)]
+        clients = [connect_async(broker.url, max_connections=4) for broker in brokers]
+        queues = {f"shard-{number}": Queue(client, "plaudit", "api") for number, client in enumerate(clients)}
+        three = Shards(dict(list(queues.items())[:3]))
+        digests = [hashlib.sha256(bytes([number])).hexdigest() for number in range(30)]
+        await three.put_suites(dict.fromkeys(digests, b"frame"), 60)
+        copies = [[bool(keys_of(broker, f"plaudit:suite:{sha256}")) for broker in brokers] for sha256 in digests]
+        assert {sum(row) for row in copies} == {2}
+        assert all(any(row[index] for row in copies) for index in range(3))
+
+        four = Shards(queues)
+        assert [await four.get_suite(sha256) for sha256 in digests] == [b"frame"] * 30
+        brokers[0].kill()
+        assert [await three.get_suite(sha256) for sha256 in digests] == [b"frame"] * 30
+        with pytest.raises(BrokerUnavailable, match="1 of 3 shards"):
+            await three.get_suite("f" * 64)
+        await three.put_suites({"e" * 64: b"late"}, 60)
+        assert await three.get_suite("e" * 64) == b"late"
+        brokers[0].start()
+        assert await three.get_suite("f" * 64) is None
+        for client in clients:
+            await client.aclose()
