@@ -35,7 +35,7 @@ from service.api.state import AppState
 from service.api.stores.durable_requests import HEARTBEAT_S, DurableRequests, ShardedDurableRequests
 from service.api.stores.event_reader import CHECK_S, EventReader
 from service.api.stores.sample_log import SampleLog
-from service.queue.connections import connect_async
+from service.queue.connections import SHARD_TIMEOUT_S, SOCKET_TIMEOUT_S, connect_async
 from service.queue.producer import Queue
 from service.queue.shards import addresses as shards_of
 from service.settings import Settings
@@ -57,7 +57,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         name = uuid.uuid4().hex
         addresses = shards_of(settings.redis_urls)
-        clients = [connect_async(address.url) for address in addresses]
+        timeout_s = SOCKET_TIMEOUT_S if len(addresses) == 1 else SHARD_TIMEOUT_S
+        clients = [connect_async(address.url, socket_timeout_s=timeout_s) for address in addresses]
         queues = [Queue(client, settings.namespace, name) for client in clients]
         shards = Shards({address.name: queue for address, queue in zip(addresses, queues, strict=True)})
         listed = addresses if len(addresses) > 1 else []

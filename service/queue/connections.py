@@ -31,6 +31,7 @@ from service.settings import Settings, masked
 log = logging.getLogger("plaudit.queue")
 
 SOCKET_TIMEOUT_S = 10.0
+SHARD_TIMEOUT_S = 3.0  # of one Redis of several: whoever waits for it holds up work of the others
 CONNECT_TIMEOUT_S = 2.0
 SENTINEL_PORT = 26379
 LEAST_VERSION = (7, 0)
@@ -39,11 +40,9 @@ FORMS = (
     "sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…]/SERVICE[/DB]"
 )
 
-_TIMEOUTS: dict[str, Any] = {
-    "protocol": 2,
-    "socket_timeout": SOCKET_TIMEOUT_S,
-    "socket_connect_timeout": CONNECT_TIMEOUT_S,
-}
+
+def _timeouts(socket_timeout_s: float) -> dict[str, Any]:
+    return {"protocol": 2, "socket_timeout": socket_timeout_s, "socket_connect_timeout": CONNECT_TIMEOUT_S}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +106,16 @@ class _SentinelPool(redis.asyncio.sentinel.SentinelConnectionPool):
             await sentinel.aclose()
 
 
-def connect_async(url: str, *, max_connections: int = 512) -> redis.asyncio.Redis:
+def connect_async(
+    url: str, *, max_connections: int = 512, socket_timeout_s: float = SOCKET_TIMEOUT_S
+) -> redis.asyncio.Redis:
     """A pooled client that fails fast: the caller decides whether to come back."""
+    timeouts = _timeouts(socket_timeout_s)
     retry = redis.asyncio.retry.Retry(ExponentialBackoff(cap=0.1, base=0.01), 1)
     if url.startswith("sentinel://"):
         named = _sentinel(url)
         watch = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
-            named.sentinels, sentinel_kwargs=dict(_TIMEOUTS), **_TIMEOUTS, **named.credentials
+            named.sentinels, sentinel_kwargs=dict(timeouts), **timeouts, **named.credentials
         )
         pool: Any = _SentinelPool(  # type: ignore[no-untyped-call]
             named.service,
@@ -121,29 +123,30 @@ def connect_async(url: str, *, max_connections: int = 512) -> redis.asyncio.Redi
             db=named.db,
             retry=retry,
             max_connections=max_connections,
-            **_TIMEOUTS,
+            **timeouts,
             **named.credentials,
         )
         return redis.asyncio.Redis.from_pool(pool)
     pool = redis.asyncio.BlockingConnectionPool.from_url(
-        url, max_connections=max_connections, timeout=5, retry=retry, **_TIMEOUTS
+        url, max_connections=max_connections, timeout=5, retry=retry, **timeouts
     )
     return redis.asyncio.Redis.from_pool(pool)  # closing the client closes the pool
 
 
-def connect(url: str) -> redis.Redis:
+def connect(url: str, *, socket_timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
     """A synchronous client for a worker; safe to share between its threads."""
+    timeouts = _timeouts(socket_timeout_s)
     retry = Retry(ExponentialBackoff(cap=0.1, base=0.01), 1)
     if url.startswith("sentinel://"):
         named = _sentinel(url)
         watch = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
-            named.sentinels, sentinel_kwargs=dict(_TIMEOUTS), **_TIMEOUTS, **named.credentials
+            named.sentinels, sentinel_kwargs=dict(timeouts), **timeouts, **named.credentials
         )
         client: redis.Redis = watch.master_for(  # type: ignore[no-untyped-call]
             named.service, db=named.db, retry=retry
         )
         return client
-    return redis.Redis.from_url(url, retry=retry, **_TIMEOUTS)
+    return redis.Redis.from_url(url, retry=retry, **timeouts)
 
 
 class RedisAway(HostLacks):

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from redis.exceptions import RedisError, ResponseError
 
 from service.jobs import Lane
-from service.queue.connections import connect
+from service.queue.connections import SHARD_TIMEOUT_S, SOCKET_TIMEOUT_S, connect
 from service.queue.consumer import Consumer, FinishedJob, Lease
 from service.queue.heartbeat import Heartbeat
 from service.queue.shards import ShardAddress, addresses, list_of, served_shards
@@ -231,9 +231,10 @@ class ShardedHeartbeat:
 def open_consumer(settings: Settings, name: str, queues: Sequence[str]) -> Consumer | ShardedConsumer:
     """The consumer of a worker: of its one shard, or of several."""
     shards = served_shards(settings)
+    timeout_s = SOCKET_TIMEOUT_S if len(shards) == 1 else SHARD_TIMEOUT_S
     consumers = [
         Consumer(
-            connect(shard.url),
+            connect(shard.url, socket_timeout_s=timeout_s),
             settings.namespace,
             name,
             queues,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from redis.exceptions import RedisError, ResponseError
 
 from service.queue.activation import ActivationReport, ActivationRequest, ActiveRevision, ModelRegistry, ModelState
-from service.queue.connections import connect
+from service.queue.connections import SHARD_TIMEOUT_S, SOCKET_TIMEOUT_S, connect
 from service.queue.sharded_consumer import dead_shards
 from service.queue.shards import ShardAddress, served_shards
 from service.settings import Settings
@@ -88,5 +88,7 @@ class ShardedRegistry(ModelRegistry):
 def open_registry(settings: Settings, worker: str) -> ModelRegistry:
     """The registry of a scoring worker: of its one shard, or of several."""
     shards = served_shards(settings)
-    registries = [ModelRegistry(connect(shard.url), settings.namespace, worker) for shard in shards]
+    timeout_s = SOCKET_TIMEOUT_S if len(shards) == 1 else SHARD_TIMEOUT_S
+    clients = [connect(shard.url, socket_timeout_s=timeout_s) for shard in shards]
+    registries = [ModelRegistry(client, settings.namespace, worker) for client in clients]
     return registries[0] if len(registries) == 1 else ShardedRegistry(shards, registries)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import uuid
@@ -164,6 +165,25 @@ def test_a_killed_shard_takes_only_its_own_work_and_comes_back(sharded: ShardedS
         both = client.post("/execute", json=execute_body(*suites)).raise_for_status().json()
         assert statuses(both, "programs") == ["ok", "ok"]
     assert workers == [process.pid for kind in ("score", "execute") for process in sharded.of_kind(kind)]
+
+
+def test_a_frozen_shard_takes_only_its_own_work(sharded: ShardedStack) -> None:
+    frozen = sharded.brokers[1].process
+    assert frozen is not None
+    here, there = prompt_on(sharded, 0), prompt_on(sharded, 1)
+    suites = [suite_on(sharded, shard) for shard in (0, 1)]
+    with sharded.client() as client:
+        frozen.send_signal(signal.SIGSTOP)
+        try:
+            both = client.post("/score", json=score_body(here, there)).raise_for_status().json()
+            assert statuses(both, "completions") == ["ok", "ok", "broker_unavailable", "broker_unavailable"]
+            both = client.post("/execute", json=execute_body(*suites)).raise_for_status().json()
+            assert statuses(both, "programs") == ["ok", "broker_unavailable"]
+        finally:
+            frozen.send_signal(signal.SIGCONT)
+        wait_for(lambda: client.get("/ready").json()["reasons"] == [], 30, "the shard to be served again")
+        both = client.post("/score", json=score_body(here, there)).raise_for_status().json()
+        assert statuses(both, "completions") == ["ok"] * 4
 
 
 def request_on(stack: ShardedStack, shard: int) -> str:
