@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import EXIT_HOST, EXIT_OK, HostLacks, PlauditError
-from service.settings import Settings
+from service.settings import Settings, masked
 from service.up import broker
 
 PACKAGES = (
@@ -58,7 +58,7 @@ def check_all(settings: Settings) -> dict[str, Any]:
         "packages": {name: _folder(name) for name in ("service", "training", "sandbox")},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "settings": settings.public(),
-        "broker": section(lambda: _broker(settings)),
+        "broker": section(lambda: _broker(settings, missing)),
         "isolation": section(lambda: _isolation(settings, missing)),
         "languages": section(_languages),
         "models": {
@@ -81,21 +81,37 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _broker(settings: Settings) -> dict[str, Any]:
+def _broker(settings: Settings, missing: list[str]) -> dict[str, Any]:
     if settings.redis_url is None:
         return {"embedded": broker.find_server()}
+    from service.queue.connections import checked
+    from service.queue.shards import addresses
+
+    shards = addresses([checked(url) for url in settings.redis_urls])
+    if len(shards) == 1:
+        return {"url": shards[0].shown, "version": _redis_version(shards[0].url)}
+    versions = {}
+    for shard in shards:
+        try:
+            versions[shard.name] = _redis_version(shard.url)
+        except HostLacks as error:
+            missing.append(f"shard {shard.name}: {error.detail}")
+            versions[shard.name] = error.detail
+    return versions
+
+
+def _redis_version(url: str) -> str:
+    """Raises HostLacks if no Redis answers."""
     from redis.exceptions import RedisError
 
-    from service.queue.connections import checked, connect
+    from service.queue.connections import connect
 
-    url = settings.public()["redis_url"]  # its secrets are hidden
-    checked(settings.redis_url)
     try:
-        with connect(settings.redis_url) as client:
-            info = client.info("server")
+        with connect(url) as client:
+            info: Any = client.info("server")
     except (RedisError, OSError, ValueError) as error:
-        raise HostLacks(f"no Redis answers at {url}: {error}") from error
-    return {"url": url, "version": info.get("valkey_version", info["redis_version"])}
+        raise HostLacks(f"no Redis answers at {masked(url)}: {error}") from error
+    return str(info.get("valkey_version", info["redis_version"]))
 
 
 def _isolation(settings: Settings, missing: list[str]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def add_commands(commands: cli.Subparsers) -> None:
     command(commands, "serve", _serve, "start the API alone, on a Redis", *SERVER, *PROCESS)
     worker = commands.add_parser("worker", help="start workers of one kind, on a Redis")
     kinds = worker.add_subparsers(title="kinds", metavar="KIND", required=True)
-    worker_groups = ("metrics", *PROCESS)
+    worker_groups = ("shard", "metrics", *PROCESS)
     command(kinds, "score", _worker_score, "start scoring workers", "broker", "scoring", *worker_groups)
     command(kinds, "execute", _worker_execute, "start executing workers", "broker", "executing", *worker_groups)
     check = command(commands, "check", _check, "show what this host, installation and configuration can do", *HOST)
@@ -78,7 +78,7 @@ def _add_settings(parser: argparse.ArgumentParser, group: str) -> None:
         options: dict[str, Any] = {"dest": f"setting_{name}", "help": text.replace("%", "%%")}
         if isinstance(default, bool):
             options |= {"action": "store_true"}
-        elif isinstance(default, dict | list):
+        elif isinstance(default, dict | list) or meta["repeatable"]:
             options |= {"action": "extend", "nargs": "+", "metavar": meta["metavar"]}
         else:
             options |= {"metavar": meta["metavar"]}
@@ -155,8 +155,11 @@ def _service(flags: argparse.Namespace, *, needs_redis: bool = False) -> Setting
     logs.configure(settings.log_level)
     if settings.redis_url is not None:
         from service.queue.connections import checked
+        from service.queue.shards import served_shards
 
-        checked(settings.redis_url)
+        for url in settings.redis_urls:
+            checked(url)
+        served_shards(settings)
     return settings
 
 

@@ -113,6 +113,7 @@ class Job(msgspec.Struct, frozen=True):
         suite: digest and frame of the suite that the task refers to; stored with the job.
         tag: the revision of the model; a queue admits jobs of its active revision only.
         tenant: whose share of the queue it counts to.
+        shard: the index of the Redis that it goes to.
     """
 
     id: str
@@ -125,6 +126,7 @@ class Job(msgspec.Struct, frozen=True):
     suite: tuple[str, bytes] | None = None
     tag: str = ""
     tenant: str = ""
+    shard: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -135,6 +135,18 @@ def memory_gauges(
     )
 
 
+def shard_gauges(up: Mapping[str, bool]) -> GaugeSnapshot:
+    """The gauges of several Redis: whether each of them answers, by its name."""
+    if not up:
+        return GaugeSnapshot([])
+    values = {name: float(answers) for name, answers in up.items()}
+    return GaugeSnapshot(
+        [
+            ("plaudit_shard_up", "Whether a Redis of several answers", "shard", values),
+        ]
+    )
+
+
 def _registry() -> CollectorRegistry:
     """The values of this process, or of its whole tree where `plaudit up` has set prometheus-client's own variable."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:

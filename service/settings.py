@@ -30,7 +30,14 @@ PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
 
 def setting(
-    default: Any, description: str, *, group: str = "", metavar: str = "N", secret: bool = False, **bounds: Any
+    default: Any,
+    description: str,
+    *,
+    group: str = "",
+    metavar: str = "N",
+    secret: bool = False,
+    repeatable: bool = False,
+    **bounds: Any,
 ) -> Any:
     """Declare one setting.
 
@@ -40,9 +47,10 @@ def setting(
         group: The group of flags it belongs to. Empty: it has a variable only, no flag.
         metavar: What `--help` shows for its value.
         secret: Whether `plaudit check` and error messages must hide its value.
+        repeatable: Whether its flag may be given several times; the variable separates the values by spaces.
         bounds: Constraints as pydantic's `Field` takes them: `ge`, `gt`, `le`, `pattern`.
     """
-    extra = {"group": group, "metavar": metavar, "secret": secret}
+    extra = {"group": group, "metavar": metavar, "secret": secret, "repeatable": repeatable}
     return Field(default, description=description, json_schema_extra=cast(Any, extra), **bounds)
 
 
@@ -65,9 +73,21 @@ class Settings(BaseModel):
 
     redis_url: str | None = setting(
         None,
-        "redis://, rediss://, unix:// or sentinel:// of a Redis 7 or Valkey; empty: `plaudit up` starts its own Valkey",
+        "redis://, rediss://, unix:// or sentinel:// of a Redis 7 or Valkey; empty: `plaudit up` starts its own "
+        "Valkey. Over several (in the variable: separated by spaces) the work is spread",
         group="broker",
         metavar="URL",
+        repeatable=True,
+    )
+    shards: int = setting(
+        1, "number of Valkeys that `plaudit up` starts if no Redis is given", group="processes", ge=1, le=64
+    )
+    serve_shard: str | None = setting(
+        None,
+        "name of the one Redis of several that a worker serves: what stands behind the # of its URL, or else its URL "
+        "without credentials and parameters; empty: all of them, dealt out if there are enough workers",
+        group="shard",
+        metavar="NAME",
     )
     redis_wait_s: float = setting(
         30.0, "how long to wait at the start for a Redis that does not answer", group="broker", metavar="SECONDS", ge=0
@@ -250,6 +270,12 @@ class Settings(BaseModel):
         0, "port of a worker's own /metrics; 0: none", group="metrics", metavar="PORT", ge=0, le=65535
     )
 
+    @field_validator("redis_url", mode="before")
+    @classmethod
+    def _joined(cls, value: Any) -> Any:
+        """Several URLs are one text, separated by spaces: a comma may be part of a URL."""
+        return " ".join(value) if isinstance(value, list) else value
+
     @field_validator("api_key", "admin_key", "dialects_off", "model", "vllm_url", mode="before")
     @classmethod
     def _split(cls, value: Any, info: ValidationInfo) -> Any:
@@ -257,6 +283,11 @@ class Settings(BaseModel):
         name = str(info.field_name)
         words = [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value or []
         return _pairs(name, words) if name in ("model", "vllm_url") and isinstance(words, list) else words
+
+    @property
+    def redis_urls(self) -> list[str]:
+        """The URLs of `redis_url`."""
+        return (self.redis_url or "").split()
 
     @property
     def models(self) -> dict[str, str]:
@@ -275,11 +306,12 @@ class Settings(BaseModel):
         rule = "--isolation-accept none runs programs without isolation and is for this machine only"
         if not self.loopback:
             raise UsageError(f"{rule}, but --host {self.host} is open to others: bind to 127.0.0.1, or accept landlock")
-        url = urlsplit(self.redis_url or "unix://")
-        if url.scheme != "unix" and not is_loopback(url.hostname or "localhost"):
-            raise UsageError(
-                f"{rule}, but the Redis of --redis-url is on {url.hostname}: use one on 127.0.0.1, or accept landlock"
-            )
+        for url in map(urlsplit, self.redis_urls):
+            if url.scheme != "unix" and not is_loopback(url.hostname or "localhost"):
+                raise UsageError(
+                    f"{rule}, but the Redis of --redis-url is on {url.hostname}: use one on 127.0.0.1, or accept "
+                    "landlock"
+                )
 
     def public(self) -> dict[str, Any]:
         """The settings in force with secrets hidden, for `plaudit check` and the logs."""
@@ -288,7 +320,7 @@ class Settings(BaseModel):
             if metadata(name)["secret"] and value:
                 shown[name] = ["***"] * len(value) if isinstance(value, list) else "***"
         if self.redis_url:
-            shown["redis_url"] = masked(self.redis_url)
+            shown["redis_url"] = " ".join(map(masked, self.redis_urls))
         return shown
 
 

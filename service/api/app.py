@@ -7,7 +7,7 @@ import contextlib
 import functools
 import gc
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import metadata
 
 from fastapi import FastAPI
@@ -19,6 +19,8 @@ from service.api import error_handlers
 from service.api.compat import registry
 from service.api.dispatch.fleet import REFRESH_S, Fleet
 from service.api.dispatch.reply_router import ReplyRouter
+from service.api.dispatch.shard_monitor import ShardMonitor
+from service.api.dispatch.shards import Shards
 from service.api.dispatch.submission import Dispatcher
 from service.api.dispatch.tasks import cancel_and_wait, repeat
 from service.api.handlers.operations import perform_stored
@@ -30,11 +32,12 @@ from service.api.handlers.validation import RequestValidator
 from service.api.middleware import Drain, RequestMiddleware
 from service.api.routes import native_router
 from service.api.state import AppState
-from service.api.stores.durable_requests import HEARTBEAT_S, DurableRequests
+from service.api.stores.durable_requests import HEARTBEAT_S, DurableRequests, ShardedDurableRequests
 from service.api.stores.event_reader import CHECK_S, EventReader
 from service.api.stores.sample_log import SampleLog
-from service.queue.connections import connect_async
+from service.queue.connections import SHARD_TIMEOUT_S, SOCKET_TIMEOUT_S, connect_async
 from service.queue.producer import Queue
+from service.queue.shards import addresses as shards_of
 from service.settings import Settings
 
 DESCRIPTION = "A reward service for code models: reward-model scores and sandboxed tests, audited."
@@ -53,34 +56,48 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         name = uuid.uuid4().hex
-        assert settings.redis_url is not None
-        client = connect_async(settings.redis_url)
-        queue = Queue(client, settings.namespace, name)
-        fleet = Fleet(queue, settings)
-        reply_router = ReplyRouter(queue, on_worked=fleet.mark_proven)
-        dispatcher = Dispatcher(queue, reply_router, fleet, settings)
+        addresses = shards_of(settings.redis_urls)
+        timeout_s = SOCKET_TIMEOUT_S if len(addresses) == 1 else SHARD_TIMEOUT_S
+        clients = [connect_async(address.url, socket_timeout_s=timeout_s) for address in addresses]
+        queues = [Queue(client, settings.namespace, name) for client in clients]
+        shards = Shards({address.name: queue for address, queue in zip(addresses, queues, strict=True)})
+        listed = addresses if len(addresses) > 1 else []
+        monitors = [ShardMonitor(queue, settings, listed, index) for index, queue in enumerate(queues)]
+        fleet = Fleet(monitors, settings)
+        reply_routers = [
+            ReplyRouter(queue, on_worked=monitor.mark_proven) for queue, monitor in zip(queues, monitors, strict=True)
+        ]
+        dispatcher = Dispatcher(shards, reply_routers, fleet, settings)
         validator = RequestValidator(settings)
-        replays = Replays(queue, settings.keep_replays_s, settings.max_replay_bytes)
+        replays = Replays(shards, settings.keep_replays_s, settings.max_replay_bytes)
         sample_log = SampleLog(settings.candidates_dir, settings.max_candidates_bytes, name)
-        score_cache = ScoreCache(queue, settings.cache_s)
+        score_cache = ScoreCache(shards, settings.cache_s)
         reward_service = RewardService(dispatcher, validator, score_cache, replays, sample_log)
-        reader_client = connect_async(settings.redis_url, max_connections=1)
-        reader = EventReader(reader_client, queue, name)
-        durable_requests = DurableRequests(
-            queue, name, settings.keep_results_s, functools.partial(perform_stored, reward_service), reader
-        )
-        app.state.plaudit = AppState(settings, queue, fleet, validator, reward_service, durable_requests, replays)
+        reader_clients = [connect_async(address.url, max_connections=1) for address in addresses]
+        readers = [EventReader(client, queue, name) for client, queue in zip(reader_clients, queues, strict=True)]
+        perform = functools.partial(perform_stored, reward_service)
+        of_shard = [
+            DurableRequests(queue, name, settings.keep_results_s, perform, reader)
+            for queue, reader in zip(queues, readers, strict=True)
+        ]
+        durable_requests = ShardedDurableRequests(shards, of_shard)
+        app.state.plaudit = AppState(settings, shards, fleet, validator, reward_service, durable_requests, replays)
         metrics.build_info.labels(metadata.version("plaudit")).set(1)
         await fleet.refresh()
         gc.freeze()  # what is loaded stays loaded: the collector need not look at it again
-        loops = (
-            ("replies", reply_router.receive, 0.0),
-            ("fleet", fleet.refresh, REFRESH_S),
-            ("requests", durable_requests.heartbeat, HEARTBEAT_S),
-            ("events", reader.receive, 0.0),
-            ("owners", reader.check, CHECK_S),
-            ("prove", functools.partial(probe_workers, dispatcher), REFRESH_S / 4),
-        )
+        loops: list[tuple[str, Callable[[], Awaitable[None]], float]] = [
+            ("prove", functools.partial(probe_workers, dispatcher), REFRESH_S / 4)
+        ]
+        for index in range(len(shards)):
+            loops += [
+                ("replies", reply_routers[index].receive, 0.0),
+                ("fleet", monitors[index].refresh, REFRESH_S),
+                ("requests", of_shard[index].heartbeat, HEARTBEAT_S),
+                ("events", readers[index].receive, 0.0),
+                ("owners", readers[index].check, CHECK_S),
+            ]
+        if len(shards) > 1:
+            loops.append(("reconcile", fleet.reconcile, REFRESH_S))
         tasks = [asyncio.create_task(repeat(label, step, every_s), name=label) for label, step, every_s in loops]
         try:
             yield
@@ -89,8 +106,8 @@ def create_app(settings: Settings) -> FastAPI:
             await replays.close()
             await sample_log.close()
             await cancel_and_wait(tasks)
-            await reader_client.aclose()
-            await client.aclose()
+            for client in (*reader_clients, *clients):
+                await client.aclose()
 
     app = FastAPI(
         title="plaudit", version=metadata.version("plaudit"), description=DESCRIPTION, lifespan=lifespan, redoc_url=None

@@ -20,7 +20,7 @@ from service.api.app import create_app
 from service.api.handlers.readiness import readiness
 from service.api.http_protocol import ConnectionLimits, TimedProtocol, max_connections
 from service.api.state import AppState
-from service.queue.connections import greet
+from service.queue.connections import greet_shards
 from service.settings import Settings
 
 SHUTDOWN_NOTICE_S = 1.0  # the end of the drain, when requests that are still open get 503
@@ -58,8 +58,7 @@ def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; then finish what is running, at most `drain_s`. Returns the exit code."""
     app = create_app(settings)
     sock = bind(settings.host, settings.port, shared=settings.apis > 1)
-    assert settings.redis_url is not None  # checked by create_app
-    greet(settings.redis_url, settings.redis_wait_s)
+    greet_shards(settings)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{sock.getsockname()[1]}"
     limits = ConnectionLimits(

@@ -8,22 +8,22 @@ from typing import cast
 from fastapi import Request
 
 from service.api.dispatch.fleet import Fleet
+from service.api.dispatch.shards import Shards
 from service.api.handlers.replays import Replays
 from service.api.handlers.reward_service import RewardService
 from service.api.handlers.validation import RequestValidator
-from service.api.stores.durable_requests import DurableRequests
-from service.queue.producer import Queue
+from service.api.stores.durable_requests import ShardedDurableRequests
 from service.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class AppState:
     settings: Settings
-    queue: Queue
+    shards: Shards
     fleet: Fleet
     validator: RequestValidator
     reward_service: RewardService
-    durable_requests: DurableRequests
+    durable_requests: ShardedDurableRequests
     replays: Replays
 
 

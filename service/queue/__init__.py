@@ -20,6 +20,9 @@ Delivery is at least once: a job may be computed twice if a worker crashes or st
 *answered* once. A job delivered too often is poisoned and ends as `infra_error`. What Redis acknowledged survives a
 crash of Redis as far as its append-only file does.
 
+All of this is about one Redis. Several are used side by side: which one a group goes to is decided by its content
+(`shards.py`, `service.api.dispatch.shards`), and a worker serves one of them or several (`sharded_consumer.py`).
+
 Not promised: order within a lane across redeliveries.
 
 Keys, all under one prefix `{namespace}:`
@@ -44,6 +47,7 @@ Keys, all under one prefix `{namespace}:`
   wake:{api}              stream that wakes the event reader of an API process (service.api.stores.event_reader)
   score:{key}             cached scores (service.queue.cached_scores)
   replay:{…} replays…     what reproduces verdicts, and its sizes (service.api.handlers.replays)
+  shards                  the names of all shards, if there are several (service.queue.shards)
   budgets                 hash of the most bytes per family of keys (service.queue.memory)
   bytes:{family}          hash of the bytes of a family, by when they expire
 """

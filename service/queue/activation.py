@@ -12,35 +12,51 @@ An activation:
    admitted for the old revision; its last jobs are done by the workers that still have it.
 
 A worker that rejects the checkpoint, or a request that expires (the API crashed), leaves everything as it was.
+
+With several shards each has a record, which admits by itself. A request's jobs are of one revision, so whatever shards
+it goes to, it is never answered by two. An activation asks the workers of all shards that answer, and commits on all of
+them at the same moment; the `epoch` of a record counts the activations. A shard that was away has an older epoch, and
+the API gives it the newest record when it comes back (`reconcile`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from plaudit.errors import ActivationRunning, CheckpointRefused, NoWorker
+from plaudit.errors import ActivationRunning, BrokerUnavailable, CheckpointRefused, NoWorker
 from service.queue.keys import Keys, queue_of_model, script
 from service.queue.producer import Queue
 from service.queue.protocol import broker_errors, now_ms, read_clock
 
+log = logging.getLogger("plaudit.queue")
+
 REQUEST_MS = 5000  # a request that its API does not renew expires
 KEEP_REPORTS_S = 600
+RECORD = ("revision", "path", "base", "epoch")  # fields of the hash
 POLL_S = 0.05
 
 
 class ActiveRevision(msgspec.Struct, frozen=True):
-    """What a model's queue admits. `base`: the configured revision on top of which it was activated."""
+    """What a model's queue admits.
+
+    Attributes:
+        base: the configured revision on top of which it was activated.
+        epoch: counts the activations; the record with the highest is the newest.
+    """
 
     revision: str
     path: str
     base: str
+    epoch: int = 0
 
 
 class ActivationRequest(msgspec.Struct, frozen=True):
@@ -81,14 +97,16 @@ class ModelRegistry:
         The configured one becomes active if none is, or if the active revision is `replaces`.
         """
         keys = [self._keys.active(queue_of_model(model)), self._keys.sources]
-        args = [configured.revision, configured.path, configured.base, now_ms(), replaces]
-        return ActiveRevision(*(field.decode() for field in self._register(keys=keys, args=args)))
+        args = [configured.revision, configured.path, configured.base, now_ms(), replaces, configured.epoch]
+        active = _read_active(self._register(keys=keys, args=args))
+        assert active is not None
+        return active
 
     def states(self, models: Sequence[str]) -> dict[str, ModelState]:
         """The active revision, the pending request and the live jobs of each model, all of one moment."""
         with self._client.pipeline(transaction=True) as pipe:
             for queue in map(queue_of_model, models):
-                pipe.hmget(self._keys.active(queue), "revision", "path", "base")
+                pipe.hmget(self._keys.active(queue), RECORD)
                 pipe.get(self._keys.activation_request(queue))
                 pipe.hgetall(self._keys.tags(queue))
             answers = pipe.execute()
@@ -121,35 +139,60 @@ class ModelRegistry:
 
 
 def _read_active(fields: Sequence[bytes | None]) -> ActiveRevision | None:
-    return None if fields[0] is None else ActiveRevision(*(field.decode() if field else "" for field in fields))
+    if fields[0] is None:
+        return None
+    revision, path, base, epoch = (field.decode() if field else "" for field in fields)
+    return ActiveRevision(revision, path, base, int(epoch or 0))  # older versions write no epoch
 
 
 def _read_request(frame: bytes | None) -> ActivationRequest | None:
     return None if frame is None else msgspec.json.decode(frame, type=ActivationRequest)
 
 
+async def read_active(queue: Queue, models: Sequence[str]) -> dict[str, ActiveRevision]:
+    """The records of these models in one Redis; a model without a record is left out."""
+    with broker_errors():
+        async with queue.client.pipeline(transaction=False) as pipe:
+            for model in models:
+                pipe.hmget(queue.keys.active(queue_of_model(model)), RECORD)
+            answers = await pipe.execute() if models else []
+    records = {model: _read_active(fields) for model, fields in zip(models, answers, strict=True)}
+    return {model: record for model, record in records.items() if record is not None}
+
+
+async def adopt(queue: Queue, model: str, record: ActiveRevision) -> None:
+    """Give one Redis the record of another one that is newer."""
+    keys = [queue.keys.active(queue_of_model(model)), queue.keys.sources]
+    args = [record.revision, record.path, record.base, now_ms(), record.epoch]
+    with broker_errors():
+        if await queue.client.register_script(script("adopt"))(keys=keys, args=args):
+            log.info("a shard that lagged behind has the active revision", extra={"model": model})
+
+
 class Activations:
-    """The API's side: reads the records, and carries out an activation from request to commit."""
+    """The API's side: carries out an activation from request to commit, on all shards that answer."""
 
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
-        self._commit = queue.client.register_script(script("commit"))
-
-    async def active(self, models: Sequence[str]) -> dict[str, ActiveRevision]:
-        """The records of these models; a model without a record is left out."""
-        with broker_errors():
-            async with self._queue.client.pipeline(transaction=False) as pipe:
-                for model in models:
-                    pipe.hmget(self._queue.keys.active(queue_of_model(model)), "revision", "path", "base")
-                answers = await pipe.execute() if models else []
-        records = {model: _read_active(fields) for model, fields in zip(models, answers, strict=True)}
-        return {model: record for model, record in records.items() if record is not None}
+    def __init__(self, queues: Sequence[Queue]) -> None:
+        self._queues = queues
+        self._commit = queues[0].client.register_script(script("commit"))
 
     async def sources(self) -> dict[str, str]:
         """Paths of the checkpoints that were configured or activated here, by revision."""
-        with broker_errors():
-            paths = await self._queue.client.hgetall(self._queue.keys.sources)
+        paths: dict[bytes, bytes] = {}
+        for queue in self._queues:
+            with self._one_may_fail(), broker_errors():
+                paths |= await queue.client.hgetall(queue.keys.sources)
         return {revision.decode(): path.decode() for revision, path in paths.items()}
+
+    @contextlib.contextmanager
+    def _one_may_fail(self) -> Iterator[None]:
+        """Of several shards those that do not answer are left out."""
+        try:
+            yield
+        except BrokerUnavailable as error:
+            if len(self._queues) == 1:
+                raise
+            log.warning("a shard is left out: %s", error.detail)
 
     async def activate(self, model: str, path: str, revision: str | None, until: float) -> tuple[str, int]:
         """Have every live worker load a checkpoint, then make it the active one.
@@ -165,56 +208,98 @@ class Activations:
 
         Raises:
             ActivationRunning, CheckpointRefused, NoWorker: nothing has changed.
+            BrokerUnavailable: no shard answers.
         """
-        key, client = self._queue.keys.activation_request(queue_of_model(model)), self._queue.client
+        name = queue_of_model(model)
         request = ActivationRequest(uuid.uuid4().hex, path)
         frame = msgspec.json.encode(request)
-        with broker_errors():
-            if not await client.set(key, frame, nx=True, px=REQUEST_MS):
-                raise ActivationRunning(f"another activation of {model!r} is running", retry_after_s=1.0)
-            try:
-                ready, num_workers = await self._wait_for_workers(model, request, key, revision, until)
-                keys = [key, self._queue.keys.active(queue_of_model(model)), self._queue.keys.sources]
-                if not await self._commit(keys=keys, args=[frame, ready, path, now_ms()]):
-                    raise NoWorker("the activation expired before it could be committed; try again", retry_after_s=1.0)
-            finally:
-                await asyncio.shield(self._withdraw(key, frame))
+        asked: list[Queue] = []
+        try:
+            for queue in self._queues:
+                with self._one_may_fail(), broker_errors():
+                    key = queue.keys.activation_request(name)
+                    if not await queue.client.set(key, frame, nx=True, px=REQUEST_MS):
+                        raise ActivationRunning(f"another activation of {model!r} is running", retry_after_s=1.0)
+                    asked.append(queue)
+            if not asked:
+                raise BrokerUnavailable("the queue does not answer", retry_after_s=1.0)
+            with broker_errors():
+                ready, num_workers = await self._wait_for_workers(model, request, asked, revision, until)
+                await self._commit_all(model, asked, frame, ready, path)
+        finally:
+            for queue in asked:
+                await asyncio.shield(self._withdraw(queue, name, frame))
         return ready, num_workers
 
+    async def _commit_all(self, model: str, queues: Sequence[Queue], frame: bytes, revision: str, path: str) -> None:
+        """Change the records of all shards at the same moment. One that does not answer just now is reconciled."""
+        records = [(await read_active(queue, [model])).get(model) for queue in queues]
+        epoch = 1 + max(record.epoch if record else 0 for record in records)
+        name, args = queue_of_model(model), [frame, revision, path, now_ms(), epoch]
+        outcomes = await asyncio.gather(
+            *(
+                self._commit(
+                    keys=[queue.keys.activation_request(name), queue.keys.active(name), queue.keys.sources],
+                    args=args,
+                    client=queue.client,
+                )
+                for queue in queues
+            ),
+            return_exceptions=True,
+        )
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if len(errors) == len(outcomes):
+            raise errors[0]
+        if not any(outcome == 1 for outcome in outcomes):
+            raise NoWorker("the activation expired before it could be committed; try again", retry_after_s=1.0)
+
     async def _wait_for_workers(
-        self, model: str, request: ActivationRequest, key: str, revision: str | None, until: float
+        self, model: str, request: ActivationRequest, queues: Sequence[Queue], revision: str | None, until: float
     ) -> tuple[str, int]:
-        """Wait until all live workers of the model have the checkpoint ready."""
-        client = self._queue.client
+        """Wait until all live workers of the model, on every shard, have the checkpoint ready."""
         while True:
-            raw = await client.hgetall(self._queue.keys.activation_reports(request.id))
-            reports = {name.decode(): msgspec.json.decode(frame, type=ActivationReport) for name, frame in raw.items()}
-            reasons = sorted({report.reason for report in reports.values() if report.revision is None})
-            if reasons:
-                raise CheckpointRefused("; ".join(reasons))
-            revisions = {report.revision for report in reports.values() if report.revision is not None}
-            if wrong := revisions - ({revision} if revision is not None else revisions):
-                raise CheckpointRefused(f"{request.path} is {wrong.pop()}, not {revision}")
-            if len(revisions) > 1:
-                raise CheckpointRefused(f"workers find {' and '.join(sorted(revisions))} at {request.path}")
-            live = {
-                worker.id
-                for worker in await self._queue.workers()
-                if any(info["name"] == model for info in worker.info.get("models", ()))
-            }
-            if not live:
-                raise NoWorker(f"no scoring worker that serves {model!r} is alive", retry_after_s=2.0)
-            if revisions and live <= reports.keys():
-                return revisions.pop(), len(live)
+            ready: set[str] = set()
+            live: set[str] = set()
+            num_missing = 0
+            for queue in queues:
+                shard_ready, shard_live, shard_missing = await self._progress(model, request, queue, revision)
+                ready, live, num_missing = ready | shard_ready, live | shard_live, num_missing + shard_missing
+            if len(ready) > 1:
+                raise CheckpointRefused(f"workers find {' and '.join(sorted(ready))} at {request.path}")
+            if ready and not num_missing:
+                return ready.pop(), len(live)
             if time.monotonic() > until:
-                num_missing = len(live - reports.keys())
                 raise NoWorker(
                     f"{num_missing} of {len(live)} workers had not loaded the checkpoint in time", retry_after_s=5.0
                 )
-            await client.pexpire(key, REQUEST_MS)
+            for queue in queues:
+                await queue.client.pexpire(queue.keys.activation_request(queue_of_model(model)), REQUEST_MS)
             await asyncio.sleep(POLL_S)
 
-    async def _withdraw(self, key: str, frame: bytes) -> None:
+    async def _progress(
+        self, model: str, request: ActivationRequest, queue: Queue, revision: str | None
+    ) -> tuple[set[str], set[str], int]:
+        """On one shard: the revisions that are ready, the live workers of the model, and how many have not reported."""
+        raw = await queue.client.hgetall(queue.keys.activation_reports(request.id))
+        reports = {name.decode(): msgspec.json.decode(frame, type=ActivationReport) for name, frame in raw.items()}
+        reasons = sorted({report.reason for report in reports.values() if report.revision is None})
+        if reasons:
+            raise CheckpointRefused("; ".join(reasons))
+        revisions = {report.revision for report in reports.values() if report.revision is not None}
+        if wrong := revisions - ({revision} if revision is not None else revisions):
+            raise CheckpointRefused(f"{request.path} is {wrong.pop()}, not {revision}")
+        live = {
+            worker.id
+            for worker in await queue.workers()
+            if any(info["name"] == model for info in worker.info.get("models", ()))
+        }
+        if not live:
+            raise NoWorker(f"no scoring worker that serves {model!r} is alive", retry_after_s=2.0)
+        return revisions, live, len(live - reports.keys())
+
+    async def _withdraw(self, queue: Queue, name: str, frame: bytes) -> None:
         """Delete the request if it is still this one; one that is not deleted expires in a few seconds."""
-        if await self._queue.client.get(key) == frame:
-            await self._queue.client.delete(key)
+        key = queue.keys.activation_request(name)
+        with self._one_may_fail(), broker_errors():
+            if await queue.client.get(key) == frame:
+                await queue.client.delete(key)

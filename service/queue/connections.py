@@ -6,9 +6,11 @@ of silent retries, and no timeout at all would never notice a host that vanished
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,9 +24,14 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.retry import Retry
 
 from plaudit.errors import HostLacks, UsageError
-from service.settings import masked
+from service.queue.keys import Keys
+from service.queue.shards import ShardAddress, addresses, list_of, served_shards
+from service.settings import Settings, masked
+
+log = logging.getLogger("plaudit.queue")
 
 SOCKET_TIMEOUT_S = 10.0
+SHARD_TIMEOUT_S = 3.0  # of one Redis of several: whoever waits for it holds up work of the others
 CONNECT_TIMEOUT_S = 2.0
 SENTINEL_PORT = 26379
 LEAST_VERSION = (7, 0)
@@ -33,11 +40,9 @@ FORMS = (
     "sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…]/SERVICE[/DB]"
 )
 
-_TIMEOUTS: dict[str, Any] = {
-    "protocol": 2,
-    "socket_timeout": SOCKET_TIMEOUT_S,
-    "socket_connect_timeout": CONNECT_TIMEOUT_S,
-}
+
+def _timeouts(socket_timeout_s: float) -> dict[str, Any]:
+    return {"protocol": 2, "socket_timeout": socket_timeout_s, "socket_connect_timeout": CONNECT_TIMEOUT_S}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +106,16 @@ class _SentinelPool(redis.asyncio.sentinel.SentinelConnectionPool):
             await sentinel.aclose()
 
 
-def connect_async(url: str, *, max_connections: int = 512) -> redis.asyncio.Redis:
+def connect_async(
+    url: str, *, max_connections: int = 512, socket_timeout_s: float = SOCKET_TIMEOUT_S
+) -> redis.asyncio.Redis:
     """A pooled client that fails fast: the caller decides whether to come back."""
+    timeouts = _timeouts(socket_timeout_s)
     retry = redis.asyncio.retry.Retry(ExponentialBackoff(cap=0.1, base=0.01), 1)
     if url.startswith("sentinel://"):
         named = _sentinel(url)
         watch = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]
-            named.sentinels, sentinel_kwargs=dict(_TIMEOUTS), **_TIMEOUTS, **named.credentials
+            named.sentinels, sentinel_kwargs=dict(timeouts), **timeouts, **named.credentials
         )
         pool: Any = _SentinelPool(  # type: ignore[no-untyped-call]
             named.service,
@@ -115,29 +123,80 @@ def connect_async(url: str, *, max_connections: int = 512) -> redis.asyncio.Redi
             db=named.db,
             retry=retry,
             max_connections=max_connections,
-            **_TIMEOUTS,
+            **timeouts,
             **named.credentials,
         )
         return redis.asyncio.Redis.from_pool(pool)
     pool = redis.asyncio.BlockingConnectionPool.from_url(
-        url, max_connections=max_connections, timeout=5, retry=retry, **_TIMEOUTS
+        url, max_connections=max_connections, timeout=5, retry=retry, **timeouts
     )
     return redis.asyncio.Redis.from_pool(pool)  # closing the client closes the pool
 
 
-def connect(url: str) -> redis.Redis:
+def connect(url: str, *, socket_timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
     """A synchronous client for a worker; safe to share between its threads."""
+    timeouts = _timeouts(socket_timeout_s)
     retry = Retry(ExponentialBackoff(cap=0.1, base=0.01), 1)
     if url.startswith("sentinel://"):
         named = _sentinel(url)
         watch = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
-            named.sentinels, sentinel_kwargs=dict(_TIMEOUTS), **_TIMEOUTS, **named.credentials
+            named.sentinels, sentinel_kwargs=dict(timeouts), **timeouts, **named.credentials
         )
         client: redis.Redis = watch.master_for(  # type: ignore[no-untyped-call]
             named.service, db=named.db, retry=retry
         )
         return client
-    return redis.Redis.from_url(url, retry=retry, **_TIMEOUTS)
+    return redis.Redis.from_url(url, retry=retry, **timeouts)
+
+
+class RedisAway(HostLacks):
+    """No Redis answers at a URL."""
+
+
+def greet_shards(settings: Settings) -> None:
+    """Wait until a shard that these settings use answers, and see that plaudit can use it.
+
+    Of several, one that does not answer is left out: it may come back at any time.
+
+    Raises:
+        UsageError, HostLacks: as `greet`.
+        UsageError: a running process of this deployment was given other shards.
+    """
+    shards, wait_s = served_shards(settings), settings.redis_wait_s
+    if len(shards) == 1:
+        greet(shards[0].url, wait_s)
+        _compare_lists(settings, shards)
+        return
+    until = time.monotonic() + wait_s
+    while True:
+        away: list[RedisAway] = []
+        for shard in shards:
+            try:
+                greet(shard.url, 0.0)
+            except RedisAway as error:
+                away.append(error)
+        if len(away) < len(shards):
+            _compare_lists(settings, shards)
+            for one in away:
+                log.warning("%s; the other shards are used until it does", one.detail)
+            return
+        if time.monotonic() >= until:
+            raise RedisAway("; ".join(one.detail for one in away))
+        time.sleep(min(0.5, max(0.0, until - time.monotonic())))
+
+
+def _compare_lists(settings: Settings, shards: Sequence[ShardAddress]) -> None:
+    """Raises UsageError if a running API process was given other shards."""
+    own = list_of(addresses(settings.redis_urls))
+    for shard in shards:
+        with connect(shard.url) as client, contextlib.suppress(RedisError, OSError):  # away: it is compared later
+            told: Any = client.get(Keys(settings.namespace).shards)
+            if told is not None and told.decode() != own:
+                raise UsageError(
+                    f"--redis-url: this process is given the shards {own or shard.name}, and running processes of "
+                    f"this deployment have {told.decode()}; give all of them the same list, and stop those of the old "
+                    "one before others start (docs/operations.md)"
+                )
 
 
 def greet(url: str, wait_s: float, asked_to_stop: Callable[[], bool] = bool) -> None:
@@ -167,7 +226,7 @@ def greet(url: str, wait_s: float, asked_to_stop: Callable[[], bool] = bool) -> 
                 raise HostLacks(f"--redis-url {shown}: Redis answers with an error: {error}") from None
             except (RedisError, OSError) as error:
                 if time.monotonic() >= until:
-                    raise HostLacks(
+                    raise RedisAway(
                         f"--redis-url {shown}: no Redis answered within {wait_s:g} s (--redis-wait-s): {error}"
                     ) from None
                 time.sleep(min(0.5, max(0.0, until - time.monotonic())))
@@ -179,5 +238,5 @@ def greet(url: str, wait_s: float, asked_to_stop: Callable[[], bool] = bool) -> 
     if info.get("cluster_enabled"):
         raise HostLacks(
             f"--redis-url {shown}: a Redis Cluster, which plaudit does not support; give it one primary, "
-            "with Sentinel if it is to fail over"
+            "with Sentinel if it is to fail over, or several that know nothing of each other"
         )

@@ -295,8 +295,8 @@ class Consumer:
         words = [word for lease in leases for word in (lease.id, lease.entry)]
         return [deadline or None for deadline in self._held(keys=[], args=[self.keys.prefix, *words])]
 
-    def remember(self, frames: Mapping[str, bytes]) -> None:
-        """Store cached scores under their keys for as long as a reply, where their family has room."""
+    def remember(self, lease: Lease, frames: Mapping[str, bytes]) -> None:
+        """Store a job's cached scores under their keys for as long as a reply, where their family has room."""
         keys = list(frames)
         self._remember(keys=keys, args=[self.keys.prefix, KEEP_REPLY_MS, KEEP_REPLY_MS, *frames.values()])
 

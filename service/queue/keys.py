@@ -72,6 +72,10 @@ class Keys:
         return f"{self.prefix}job:{job}"
 
     @property
+    def shards(self) -> str:
+        return f"{self.prefix}shards"
+
+    @property
     def budgets(self) -> str:
         return f"{self.prefix}budgets"
 

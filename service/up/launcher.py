@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plaudit.errors import UsageError
+from service.queue.shards import served_shards
 from service.settings import Settings
 from service.up import broker
 from service.up.process import Child, command, environ_of
@@ -34,28 +36,18 @@ def up(settings: Settings) -> int:
     with contextlib.ExitStack() as stack:
         address = stack.enter_context(_reserved(settings.host, settings.port, shared=settings.apis > 1))
         run = stack.enter_context(_run_folder())
-        data = settings.state_dir or run
         locks = [stack.enter_context(_locked(settings.state_dir))] if settings.state_dir else []
+        brokers: dict[str, Path] = {}
         children: list[Child] = []
         redis_url = settings.redis_url
         if redis_url is not None:
-            _greet(redis_url, settings.redis_wait_s)
+            _greet(settings)
         else:
-            server, unix_socket = broker.find_server(), run / "s"
-            redis_url = f"unix://{unix_socket}"
-            children.append(
-                Child(
-                    "broker",
-                    broker.argv(server, unix_socket, data),
-                    {"PATH": os.defpath},
-                    BROKER,
-                    probe=lambda: broker.ping(unix_socket),
-                )
-            )
+            children, redis_url, brokers = _brokers(settings, run)
         shared = settings.model_copy(update={"redis_url": redis_url, "metrics_port": 0, "state_dir": None})
         env = _environ(shared, run)
-        children += _workers("score", settings.scorers, env)
-        children += _workers("execute", num_executors(settings), env)
+        children += _workers("score", settings.scorers, shared, env)
+        children += _workers("execute", num_executors(settings), shared, env)
         port = str(address.getsockname()[1])
         names = ["api"] if settings.apis == 1 else [f"api-{n}" for n in range(1, settings.apis + 1)]
         api_env = {**env, "PLAUDIT_PORT": port}
@@ -64,7 +56,7 @@ def up(settings: Settings) -> int:
         def on_exit(child: Child, pid: int, code: int) -> None:
             _remove_gauges(run, pid)
             if child.stage == BROKER and code != 0:
-                _print_last_lines(data / "broker.log")
+                _print_last_lines(brokers[child.name] / "broker.log")
 
         supervisor = Supervisor(
             children,
@@ -77,20 +69,42 @@ def up(settings: Settings) -> int:
         return supervisor.run()
 
 
-def _greet(redis_url: str, wait_s: float) -> None:
-    """Wait for a Redis that is not part of the tree; the client is imported only if there is one."""
-    from service.queue.connections import greet
+def _brokers(settings: Settings, run: Path) -> tuple[list[Child], str, dict[str, Path]]:
+    """The embedded brokers, their URLs as `redis_url` has them, and the folder of each one's data by its name."""
+    server, data = broker.find_server(), settings.state_dir or run
+    children, urls, folders = [], [], {}
+    for number in range(1, settings.shards + 1):
+        alone = settings.shards == 1
+        name, unix_socket = ("broker", run / "s") if alone else (f"broker-{number}", run / f"s{number}")
+        folder = data if number == 1 else data / f"shard-{number}"  # one broker's data are the first's of several
+        folder.mkdir(mode=0o700, exist_ok=True)
+        children.append(
+            Child(
+                name,
+                broker.argv(server, unix_socket, folder),
+                {"PATH": os.defpath},
+                BROKER,
+                probe=functools.partial(broker.ping, unix_socket),
+            )
+        )
+        urls.append(f"unix://{unix_socket}" if alone else f"unix://{unix_socket}#{number}")
+        folders[name] = folder
+    return children, " ".join(urls), folders
 
-    greet(redis_url, wait_s)
+
+def _greet(settings: Settings) -> None:
+    """Wait for a Redis that is not part of the tree; the client is imported only if there is one."""
+    from service.queue.connections import greet_shards
+
+    greet_shards(settings)
 
 
 def workers(settings: Settings, kind: Literal["score", "execute"], count: int) -> int:
     """Several workers of one kind on this host; the first one serves the metrics of all. Returns the exit code."""
-    assert settings.redis_url is not None
-    _greet(settings.redis_url, settings.redis_wait_s)
+    _greet(settings)
     with _run_folder() as run:
         env = _environ(settings.model_copy(update={"metrics_port": 0}), run)
-        first, *others = _workers(kind, count, env)
+        first, *others = _workers(kind, count, settings, env)
         if settings.metrics_port:
             first = replace(first, env={**first.env, "PLAUDIT_METRICS_PORT": str(settings.metrics_port)})
         supervisor = Supervisor(
@@ -102,11 +116,21 @@ def workers(settings: Settings, kind: Literal["score", "execute"], count: int) -
         return supervisor.run()
 
 
-def _workers(kind: Literal["score", "execute"], count: int, env: dict[str, str]) -> list[Child]:
-    """One process each; their settings say that they are one, so that none of them supervises others."""
+def _workers(kind: Literal["score", "execute"], count: int, settings: Settings, env: dict[str, str]) -> list[Child]:
+    """One process each; their settings say that they are one, so that none of them supervises others.
+
+    If there are at least as many as shards, each serves one shard, in turn; otherwise each serves all of them.
+    """
     setting, role = ("PLAUDIT_SCORERS", "scorer") if kind == "score" else ("PLAUDIT_EXECUTORS", "executor")
-    single = {**env, setting: "1"}
-    return [Child(f"{role}-{n}", command("worker", kind), single, WORKERS, announces=True) for n in range(1, count + 1)]
+    shards = served_shards(settings)
+    dealt = len(shards) > 1 and count >= len(shards)
+    children = []
+    for index in range(count):
+        single = {**env, setting: "1"}
+        if dealt:
+            single["PLAUDIT_SERVE_SHARD"] = shards[index % len(shards)].name
+        children.append(Child(f"{role}-{index + 1}", command("worker", kind), single, WORKERS, announces=True))
+    return children
 
 
 def num_executors(settings: Settings) -> int:

@@ -27,10 +27,9 @@ from plaudit.errors import UsageError
 from service import metrics
 from service.jobs import Executed, Failed, JobState, Kind, Lane, Scored, ScoreTask, encode
 from service.queue.cached_scores import CachedScore, cached_score_keys
-from service.queue.connections import connect
 from service.queue.consumer import Consumer, FinishedJob, Lease
-from service.queue.heartbeat import Heartbeat
 from service.queue.protocol import now_ms
+from service.queue.sharded_consumer import ShardedConsumer, open_consumer, open_heartbeat
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.worker")
@@ -63,7 +62,7 @@ class StopSignal:
 class WorkerContext:
     """What a runner gets from the loop: how to end jobs, and the test suites that jobs refer to."""
 
-    def __init__(self, consumer: Consumer, stop: StopSignal) -> None:
+    def __init__(self, consumer: Consumer | ShardedConsumer, stop: StopSignal) -> None:
         self._consumer = consumer
         self._stop = stop
 
@@ -109,13 +108,14 @@ class WorkerContext:
             log.warning("queue does not tell who waits: %s", error)
             return [lease.deadline_ms for lease in leases]
 
-    def cache_scores(self, task: ScoreTask, scores: Mapping[str, CachedScore]) -> None:
-        """Store scores of a task by completion, for whoever asks for them next; what Redis rejects is lost."""
-        texts = list(scores)
+    def cache_scores(self, lease: Lease, scores: Mapping[str, CachedScore]) -> None:
+        """Store scores of a job by completion, for whoever asks for them next; what Redis rejects is lost."""
+        task, texts = lease.task, list(scores)
+        assert isinstance(task, ScoreTask)
         keys = cached_score_keys(self._consumer.keys, task.revision, task.prompt, task.on_overflow, texts)
         frames = {key: encode(scores[text]) for key, text in zip(keys, texts, strict=True)}
         try:
-            self._consumer.remember(frames)
+            self._consumer.remember(lease, frames)
         except (RedisError, OSError) as error:
             log.warning("%d scores are not cached: %s", len(frames), error)
 
@@ -163,22 +163,14 @@ def run(runner: JobRunner, settings: Settings, stop: StopSignal, name: str | Non
         raise UsageError("a worker needs --redis-url")
     if settings.metrics_port:
         metrics.serve(settings.metrics_port)
-    client = connect(settings.redis_url)
-    consumer = Consumer(
-        client,
-        settings.namespace,
-        name or worker_name(runner.kind),
-        runner.queues,
-        lease_s=settings.lease_s,
-        max_deliveries=settings.max_deliveries,
-    )
+    consumer = open_consumer(settings, name or worker_name(runner.kind), runner.queues)
     retry(consumer.ensure_groups, stop)
     runner.info.update(pid=os.getpid(), host=socket.gethostname())
-    heartbeat = Heartbeat(
+    heartbeat = open_heartbeat(
+        settings,
         consumer,
         runner.kind,
         runner.info,
-        every_s=settings.heartbeat_s,
         stuck_after_s=runner.stuck_after_s,
         on_cancelled=runner.on_cancelled,
     )

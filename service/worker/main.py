@@ -6,7 +6,7 @@ import resource
 
 from plaudit.errors import HostLacks, UsageError
 from service import descriptors
-from service.queue.connections import connect, greet
+from service.queue.connections import greet_shards
 from service.settings import Settings
 from service.worker.loop import StopSignal, retry, run, worker_name
 
@@ -18,15 +18,15 @@ def run_score(settings: Settings) -> int:
         HostLacks: Redis, the checkpoint or the device is missing, or the scores differ from the golden set.
         UsageError: the settings or the checkpoint are invalid.
     """
-    from service.queue.activation import ModelRegistry
+    from service.queue.sharded_registry import open_registry
     from service.worker.model_manager import ModelManager, register_models
     from service.worker.score import ScoreRunner
 
-    redis_url = _greeted(settings)
+    _greet(settings)
     stop = StopSignal()
     stop.install()
     name = worker_name("score")
-    registry = ModelRegistry(connect(redis_url), settings.namespace, name)
+    registry = open_registry(settings, name)
     active = register_models(settings, registry, lambda call: retry(call, stop), stop)
     if not stop.asked:
         run(ScoreRunner(ModelManager.open(settings, active, registry)), settings, stop, name)
@@ -44,7 +44,7 @@ def run_execute(settings: Settings) -> int:
     from sandbox.open import open_sandbox
     from service.worker.execute import ExecuteRunner
 
-    _greeted(settings)
+    _greet(settings)
     stop = StopSignal()
     stop.install()
     try:
@@ -57,13 +57,12 @@ def run_execute(settings: Settings) -> int:
     return 0
 
 
-def _greeted(settings: Settings) -> str:
-    """The URL of a Redis that has answered."""
+def _greet(settings: Settings) -> None:
+    """Wait for Redis."""
     if settings.redis_url is None:
         raise UsageError("a worker needs --redis-url")
     descriptors.raise_limit()
-    greet(settings.redis_url, settings.redis_wait_s)
-    return settings.redis_url
+    greet_shards(settings)
 
 
 def limit_memory(mb: int) -> None:

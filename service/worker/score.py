@@ -224,7 +224,7 @@ class ScoreRunner:
         for piece in batch.slices:
             if not piece.group.done:
                 pending = self.pending[piece.group.key]
-                context.cache_scores(pending.task, _scores_of_slice(pending, piece))
+                context.cache_scores(pending.lease, _scores_of_slice(pending, piece))
         self._count(name, loaded, batch, outcome, before)  # after the answers, which clients wait for
 
     def _count(

@@ -17,7 +17,7 @@ from plaudit.errors import BrokerUnavailable, Conflict, NotFound, Overloaded, Re
 from service.api.dispatch.request_context import RequestContext
 from service.api.stores.durable_requests import DurableRequests, Perform
 from service.jobs import Failed, Job, JobState, Scored, ScoreTask, content_hash, encode
-from service.queue import connections, keys
+from service.queue import keys
 from service.queue.cached_scores import cached_score_keys
 from service.queue.connections import connect, connect_async
 from service.queue.consumer import Consumer, FinishedJob
@@ -345,7 +345,9 @@ async def test_what_a_crashed_worker_held_is_found_once_its_lane_is_asked_for(
 async def test_a_worker_remembers_scores_and_replaces_none(queue: Queue, worker: Consumer) -> None:
     names = cached_score_keys(worker.keys, "r", "p", "error", ["a", "b"])
     await queue.client.set(names[0], b"before")
-    worker.remember({names[0]: b"after", names[1]: b"new"})
+    await queue.submit(tokens(job("group")), WIDE)
+    (lease,) = worker.take(1, 0.0)
+    worker.remember(lease, {names[0]: b"after", names[1]: b"new"})
     assert await queue.stored(names) == [b"before", b"new"]
     assert 0 < await queue.client.ttl(names[1]) <= 120
 
@@ -523,9 +525,10 @@ async def test_lanes_come_first_over_all_queues(queue: Queue, make_worker: Calla
     assert {lease.queue for lease in leases[:2]} == {"one", "two"}
 
 
-async def test_a_blocked_read_ends_before_the_socket_gives_up(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(connections._TIMEOUTS, "socket_timeout", keys.BLOCK_S + 0.3)
-    async_client, client = connect_async(broker.url), connect(broker.url)
+async def test_a_blocked_read_ends_before_the_socket_gives_up(broker: Broker) -> None:
+    timeout_s = keys.BLOCK_S + 0.3
+    async_client = connect_async(broker.url, socket_timeout_s=timeout_s)
+    client = connect(broker.url, socket_timeout_s=timeout_s)
     queue = Queue(async_client, "plaudit", "api")
     worker = Consumer(client, "plaudit", "w", [QUEUE], lease_s=5, max_deliveries=2)
     worker.ensure_groups()

@@ -19,6 +19,7 @@ from plaudit.errors import RequestUnknown
 from plaudit.grading import Verdict
 from plaudit.schemas import ExecuteItem, ExecuteResult, ProgramResult, TestResult
 from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.shards import Shards
 from service.api.handlers.execute import EncodedSuite, ExecuteGroup
 from service.api.handlers.replays import MAX_PENDING, Replays
 from service.queue.connections import connect_async
@@ -198,7 +199,7 @@ async def keep(replays: Replays, request_id: str, tenant: str, program: str) -> 
 
 
 async def test_one_callers_request_id_says_nothing_of_anothers(queue: Queue) -> None:
-    replays = Replays(queue, 60, 1 << 20)
+    replays = Replays(Shards({"": queue}), 60, 1 << 20)
     await keep(replays, "same", "one", "x = 1")
     await keep(replays, "same", "two", "x = 2")
     assert (await replays.of("same", "one")).items[0].request.programs == ["x = 1"]
@@ -210,10 +211,10 @@ async def test_one_callers_request_id_says_nothing_of_anothers(queue: Queue) -> 
 
 
 async def test_records_expire_and_zero_keeps_none(queue: Queue) -> None:
-    replays = Replays(queue, 1, 1 << 20)
+    replays = Replays(Shards({"": queue}), 1, 1 << 20)
     await keep(replays, "r", "", "x = 1")
     assert await queue.client.pttl("test:replay::r") <= 1000
-    off = Replays(queue, 0, 1 << 20)
+    off = Replays(Shards({"": queue}), 0, 1 << 20)
     off.keep(RequestContext("s", now_ms()), "tools", *judged("x"))
     off.alias("", "t", "r")
     assert not off._pending
@@ -222,7 +223,7 @@ async def test_records_expire_and_zero_keeps_none(queue: Queue) -> None:
 
 
 async def test_the_sum_of_all_records_is_bounded_and_the_oldest_go(queue: Queue) -> None:
-    replays = Replays(queue, 60, 4_000)
+    replays = Replays(Shards({"": queue}), 60, 4_000)
     programs = [f"x = {json.dumps([uuid.uuid4().hex for _ in range(20)])}" for _ in range(8)]
     for at, program in enumerate(programs):
         await keep(replays, f"r{at}", "", program)
@@ -242,7 +243,7 @@ async def test_the_sum_of_all_records_is_bounded_and_the_oldest_go(queue: Queue)
 
 async def test_a_flood_or_an_absent_broker_costs_replays_and_nothing_else(broker: Broker) -> None:
     client = connect_async(broker.url)
-    replays = Replays(Queue(client, "test", "api"), 60, 1 << 20)
+    replays = Replays(Shards({"": Queue(client, "test", "api")}), 60, 1 << 20)
     broker.kill()
     for at in range(3 * MAX_PENDING):
         replays.keep(RequestContext(f"r{at}", now_ms()), "tools", *judged("x"))

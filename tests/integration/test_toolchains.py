@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -15,6 +16,8 @@ from plaudit.schemas import ExecuteItem
 from sandbox.types import AssertSuite, Limits, Report, TestReport
 from service.api.dispatch.fleet import Fleet
 from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.shard_monitor import ShardMonitor
+from service.api.dispatch.shards import Shards
 from service.api.handlers.execute import EncodedSuite, ExecuteGroup, ExecutePlan, execute_job
 from service.api.handlers.replays import Replays
 from service.jobs import (
@@ -195,7 +198,7 @@ async def test_a_replay_names_what_judged_and_not_what_was_meant_to(
 
     result = await plan.result(OneReply(), 0)  # type: ignore[arg-type]
     assert [program.toolchain for program in result.programs] == [NEW]
-    replays = Replays(queue, 60, 1 << 20)
+    replays = Replays(Shards({"": queue}), 60, 1 << 20)
     replays.keep(context(), plan.toolchain, plan.groups, [result])
     await replays.close()
     replay = await replays.of("r", "")
@@ -204,11 +207,11 @@ async def test_a_replay_names_what_judged_and_not_what_was_meant_to(
 
 
 def test_a_fleet_of_two_toolchains_admits_for_the_one_most_have() -> None:
-    fleet = Fleet.__new__(Fleet)
-    fleet.workers = []
+    monitor = ShardMonitor(Mock(), Settings())
+    fleet = Fleet([monitor], Settings())
     assert fleet.toolchain == ""
     for toolchains, wanted in (([OLD], OLD), ([OLD, NEW, OLD], OLD), ([NEW, OLD, NEW], NEW), ([NEW, OLD], OLD)):
-        fleet.workers = [Worker(str(at), "execute", {"toolchain": one}) for at, one in enumerate(toolchains)]
+        monitor.workers = [Worker(str(at), "execute", {"toolchain": one}) for at, one in enumerate(toolchains)]
         assert fleet.toolchain == wanted
 
 

@@ -183,6 +183,9 @@ class ScriptedDurableRequests:
         self.service = service
         self.started: dict[str, tuple[str, bytes, str, int]] = {}
 
+    def of(self, job: str) -> ScriptedDurableRequests:
+        return self
+
     async def start(
         self, job: str, route: str, body: bytes, tenant: str, until_ms: int, items: int, *, brief: bool = False
     ) -> None:

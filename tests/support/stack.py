@@ -106,6 +106,7 @@ class Stack:
 
     def __init__(self, broker: Broker, model: Path, *, scorers: int = 1, executors: int = 1, **settings: str) -> None:
         self.broker = broker
+        self.redis_urls = [broker.url]
         self.model = model
         self.folder = Path(tempfile.mkdtemp(prefix="plaudit-stack-"))
         (self.folder / "metrics").mkdir()
@@ -126,7 +127,7 @@ class Stack:
 
     def _start(self, name: str, argv: list[str], clock_s: float = 0.0) -> Process:
         log = self.folder / f"{name}-{len(self.processes)}.log"
-        process = Process([*argv, "--redis-url", self.broker.url], log, self.environ, clock_s)
+        process = Process([*argv, "--redis-url", *self.redis_urls], log, self.environ, clock_s)
         self.processes.append(process)
         return process
 

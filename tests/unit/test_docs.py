@@ -193,6 +193,7 @@ def families() -> str:
         for name, text, label, _ in (
             *metrics.queue_gauges({}, {}, {}, {}, {}).gauges,
             *metrics.memory_gauges(0, 0, {}, {}).gauges,
+            *metrics.shard_gauges({"": True}).gauges,
         )
     ]
     return table(["metric", "type", "labels", "what"], rows)

@@ -92,6 +92,7 @@ from plaudit.schemas.system import (
     PackageInfo,
     QueueState,
     Readiness,
+    ShardState,
     TestsetAnswer,
 )
 from plaudit.schemas.tests import (
@@ -201,6 +202,7 @@ __all__ = [
     "ScoreResult",
     "ScoreTerm",
     "ScriptTests",
+    "ShardState",
     "Status",
     "StdioTestCase",
     "StdioTests",

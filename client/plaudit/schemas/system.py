@@ -120,12 +120,26 @@ class Health(Answer):
     status: Literal["ok"]
 
 
+class ShardState(Answer):
+    """One Redis of several. `url` is without its secrets; `problems`: what it lacks for work to be done on it."""
+
+    name: str
+    url: str
+    up: bool
+    scorers: int
+    executors: int
+    problems: list[str]
+
+
 class Readiness(Answer):
+    """`reasons`: why it is not ready; with several shards also what some of them lack while others are ready."""
+
     ready: bool
     broker: bool
     scorers: int
     executors: int
     reasons: list[str]
+    shards: list[ShardState] | None = Field(default=None, description="left out if there is only one")
 
 
 class QueueState(Answer):
@@ -146,3 +160,4 @@ class InfoAnswer(Answer):
     languages: list[LanguageInfo]
     queues: dict[str, QueueState]
     workers: dict[str, int]
+    shards: list[ShardState] = Field(default_factory=list, description="empty if there is only one")

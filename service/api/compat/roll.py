@@ -52,7 +52,7 @@ async def submit_task(request: Request, task: RollTask) -> JSONResponse:
     call.app_state.validator.check_reward(RewardRequest.model_validate_json(body))
     tenant = request.state.tenant
     job_id = request_id_of(tenant, content_hash("roll", body))
-    await call.app_state.durable_requests.start(job_id, REWARD.route, body, tenant, call.deadline_ms, 1)
+    await call.app_state.durable_requests.of(job_id).start(job_id, REWARD.route, body, tenant, call.deadline_ms, 1)
     return JSONResponse({"errcode": DONE, "errmsg": "", "reward_request_id": job_id})
 
 
@@ -84,8 +84,8 @@ async def task_result(request: Request, body: TaskResultRequest | None = None) -
     job_id = (body.reward_request_id if body is not None else "") or request.query_params.get("reward_request_id", "")
     call, tenant = CompatCall(request, DIALECT.deadline_s), request.state.tenant
     try:
-        status = await call.app_state.durable_requests.status(job_id, tenant, START, WAIT_S)
-        if _may_pass(status) and await call.app_state.durable_requests.run_again(job_id, tenant):
+        status = await call.app_state.durable_requests.of(job_id).status(job_id, tenant, START, WAIT_S)
+        if _may_pass(status) and await call.app_state.durable_requests.of(job_id).run_again(job_id, tenant):
             return JSONResponse(_result(PENDING, "pending", None))
     except NotFound as error:
         return JSONResponse(_result(UNKNOWN, error.detail, None))

@@ -240,7 +240,7 @@ async def list_ids(body: DatasetRequest) -> list[str]:
 @DIALECT.router.post("/get_prompt_by_id")
 async def get_prompt_by_id(request: Request, body: DatasetRequest) -> JSONResponse:
     body.check()
-    if body.id is None or await state_of(request).queue.get_suite(str(body.id)) is None:
+    if body.id is None or await state_of(request).shards.get_suite(str(body.id)) is None:
         raise BadRequest(f"id: no suite {body.id!r} is stored")
     return JSONResponse({"id": body.id, "prompt": "", "labels": {"sha256": body.id}})
 

@@ -1,6 +1,7 @@
 """What this API process knows of the deployment: live workers, served models, queues, drain rates, Redis' memory.
 
-- Refreshed once a second by a background loop. Everything else reads it without asking Redis.
+- Each shard is refreshed once a second (`shard_monitor`). Everything else reads it without asking Redis.
+- Of several shards those count that answered when they were last asked.
 - A worker announces itself only after its own self-test (golden set, hostile programs).
 - A worker is proven once it has done a job, a probe or a client's. The service is ready only with a proven worker of
   each kind.
@@ -9,105 +10,86 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import time
-from collections import Counter, OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
 
-from plaudit.errors import BrokerUnavailable, NotFound, NoWorker, Overloaded
+from plaudit.errors import BrokerUnavailable, NotFound, NoWorker
 from plaudit.schemas import LanguageInfo, ModelInfo
-from service.queue.activation import Activations, ActiveRevision
-from service.queue.keys import EXECUTE_QUEUE, queue_of_model
-from service.queue.memory import MemoryMonitor
-from service.queue.producer import Load, Queue, Worker
+from service.api.dispatch.shard_monitor import QueueMonitor, ShardMonitor, merged
+from service.queue.activation import Activations, ActiveRevision, adopt
+from service.queue.memory import MemoryUse
+from service.queue.producer import Worker
 from service.settings import Settings
 
-log = logging.getLogger("plaudit.fleet")
-
 REFRESH_S = 1.0
-MAX_PROVEN = 4096  # ids of proven workers that are kept
-RATE_SMOOTHING = 0.3  # weight of the newest second in the drain rate
 ISOLATION_LEVELS = ("none", "landlock", "userns", "strong")  # the weakest first
-
-
-@dataclass(slots=True)
-class QueueMonitor:
-    """A queue as last measured.
-
-    `rate` is the cost drained per second while there was work; None until measured. It is measured from one ending to
-    the next: a second in which nothing ended, because one long batch runs, does not count. When the queue has become
-    empty the rate is a lower bound: otherwise a single job per second would pass for all that the workers can do.
-    """
-
-    load: Load = field(default_factory=lambda: Load(0, 0.0, 0.0, 0.0))
-    rate: float | None = None
-    measured_from: float | None = None  # monotonic seconds: when work was last seen to end, or to arrive
-
-    def update(self, load: Load, now: float) -> None:
-        """Take in a measurement made at `now` (monotonic seconds)."""
-        drained = load.drained - self.load.drained
-        if self.load.depth > 0 and self.measured_from is not None and drained > 0:
-            seconds = max(1e-3, now - self.measured_from)
-            new_rate = drained / seconds
-            if load.depth > 0:
-                old_weight = (1 - RATE_SMOOTHING) ** seconds
-                self.rate = new_rate if self.rate is None else (1 - old_weight) * new_rate + old_weight * self.rate
-            elif self.rate is not None:
-                self.rate = max(self.rate, new_rate)
-        if self.load.depth == 0 or self.measured_from is None or drained != 0:
-            self.measured_from = now
-        self.load = load
-
-    def wait_s(self, tenant: str) -> float | None:
-        """Expected time until a new job of this tenant begins; None while unknown.
-
-        Tenants take turns by cost, so until the tenant's own jobs are done each other tenant is given as much as the
-        tenant itself, or less if it has less. Before the first of them, one running job has to end.
-        """
-        load = self.load
-        if load.depth == 0:
-            return 0.0
-        own = load.cost_by_tenant.get(tenant, 0.0)
-        taking_turns = sum(min(cost, own) for cost in load.cost_by_tenant.values())
-        return min(load.cost, taking_turns + load.cost / load.depth) / self.rate if self.rate else None
-
-    def drain_s(self, tenant: str, cost: float) -> float | None:
-        """Expected time until work of so much cost is done for this tenant; None while unknown.
-
-        The tenant has an equal share of the rate, and all of it once the others' jobs are done.
-        """
-        others = sum(other for name, other in self.load.cost_by_tenant.items() if name != tenant)
-        num_tenants = len(self.load.cost_by_tenant.keys() | {tenant})
-        return min(cost * num_tenants, cost + others) / self.rate if self.rate else None
 
 
 class Fleet:
     """The workers, models and queues of a deployment, as last seen."""
 
-    def __init__(self, queue: Queue, settings: Settings) -> None:
-        self.queue = queue
+    def __init__(self, monitors: Sequence[ShardMonitor], settings: Settings) -> None:
+        self.monitors = list(monitors)
         self.settings = settings
-        self.broker = False
-        self.activations = Activations(queue)
-        self.memory = MemoryMonitor(queue, settings)
-        self.workers: list[Worker] = []
-        self.active: dict[str, ActiveRevision] = {}
-        self.queues: dict[str, QueueMonitor] = {EXECUTE_QUEUE: QueueMonitor()}
-        self._proven: OrderedDict[str, None] = OrderedDict()  # ids of workers that have done a job
-        self._look_lock = asyncio.Lock()  # an older look must not overwrite a newer one
+        self.activations = Activations([monitor.queue for monitor in monitors])
 
-    def mark_proven(self, worker: str) -> None:
-        """A worker has done a job, so it works. This outlives an outage of the broker."""
-        self._proven[worker] = None
-        self._proven.move_to_end(worker)
-        while len(self._proven) > MAX_PROVEN:
-            self._proven.popitem(last=False)
+    @property
+    def live(self) -> list[ShardMonitor]:
+        """The shards that answered when they were last asked; of one shard what was last seen stays known."""
+        return self.monitors if len(self.monitors) == 1 else [one for one in self.monitors if one.broker]
+
+    @property
+    def broker(self) -> bool:
+        """Whether any shard answers."""
+        return any(monitor.broker for monitor in self.monitors)
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Live workers; one that serves several shards is one worker."""
+        if len(self.monitors) == 1:
+            return self.monitors[0].workers
+        return list({worker.id: worker for monitor in self.live for worker in monitor.workers}.values())
+
+    @property
+    def active(self) -> dict[str, ActiveRevision]:
+        """The active revision of each model: of all shards' records the newest."""
+        if len(self.monitors) == 1:
+            return self.monitors[0].active
+        newest: dict[str, ActiveRevision] = {}
+        for monitor in self.live:
+            for model, record in monitor.active.items():
+                if model not in newest or newest[model].epoch < record.epoch:
+                    newest[model] = record
+        return newest
+
+    @property
+    def queues(self) -> dict[str, QueueMonitor]:
+        """The queues by name; of several shards all together."""
+        if len(self.monitors) == 1:
+            return self.monitors[0].queues
+        by_name: dict[str, list[QueueMonitor]] = {}
+        for monitor in self.live or self.monitors:
+            for name, queue_monitor in monitor.queues.items():
+                by_name.setdefault(name, []).append(queue_monitor)
+        return {name: merged(queue_monitors) for name, queue_monitors in by_name.items()}
+
+    @property
+    def memory(self) -> MemoryUse:
+        """Of several shards: what the fullest one uses, and the families of all together."""
+        uses = [monitor.memory.use for monitor in self.live or self.monitors]
+        fullest = max(uses, key=lambda use: use.used_bytes / use.max_bytes if use.max_bytes else 0.0)
+        if len(uses) == 1:
+            return fullest
+        families: Counter[str] = Counter()
+        budgets: Counter[str] = Counter()
+        for use in uses:
+            families.update(use.families)
+            budgets.update(use.budgets)
+        return MemoryUse(fullest.used_bytes, fullest.max_bytes, families, budgets)
 
     def proven(self, kind: str) -> bool:
         """Whether a live worker of this kind has done a job."""
-        return any(worker.id in self._proven for worker in self.of_kind(kind))
+        return any(monitor.proven(kind) for monitor in self.live)
 
     def of_kind(self, kind: str) -> list[Worker]:
         return [worker for worker in self.workers if worker.kind == kind]
@@ -150,9 +132,6 @@ class Fleet:
         num_executors = Counter(str(worker.info["toolchain"]) for worker in self.of_kind("execute"))
         return max(num_executors, key=lambda toolchain: (num_executors[toolchain], toolchain), default="")
 
-    def queue_monitor(self, queue: str) -> QueueMonitor:
-        return self.queues.setdefault(queue, QueueMonitor())
-
     # --- what a request needs ----------------------------------------------------------------------------------------
 
     def require_model(self, name: str) -> ModelInfo:
@@ -191,40 +170,21 @@ class Fleet:
 
     # --- refreshing --------------------------------------------------------------------------------------------------
 
-    async def look(self) -> None:
-        """Read who is alive and which revisions are active. Raises BrokerUnavailable.
-
-        A worker announces a revision before it can become active. So if a revision is active that no worker has, the
-        announcements were read too early and are read again.
-        """
-        async with self._look_lock:
-            await self.queue.read_clock()
-            workers = await self.queue.workers()
-            names = {name for name, _ in _served(workers)}
-            self.active = await self.activations.active(sorted(names | self.active.keys()))
-            if {(name, active.revision) for name, active in self.active.items()} - _served(workers):
-                workers = await self.queue.workers()
-            self.workers = workers
-
     async def refresh(self) -> None:
-        """Look once and measure the queues. An unreachable broker is a state (`broker`), not an error."""
-        try:
-            await self.look()
-            await self.memory.refresh()
-            names = {EXECUTE_QUEUE, *map(queue_of_model, self.models), *self.queues}
-            for name in sorted(names):
-                with contextlib.suppress(Overloaded):  # Redis is full; late jobs are ended when it has room again
-                    await self.queue.expire(name)
-                self.queue_monitor(name).update(await self.queue.load(name), time.monotonic())
-            if not self.broker:
-                log.info("the broker answers")
-            self.broker = True
-        except BrokerUnavailable as error:
-            if self.broker:
-                log.warning("the broker is lost: %s", error.detail)
-            self.broker = False
+        """Look at all shards once."""
+        await asyncio.gather(*(monitor.refresh() for monitor in self.monitors))
 
+    async def look(self) -> None:
+        """Read who is alive and which revisions are active. Raises BrokerUnavailable if no shard answers."""
+        outcomes = await asyncio.gather(*(monitor.look() for monitor in self.live), return_exceptions=True)
+        errors = [outcome for outcome in outcomes if outcome is not None]
+        if len(errors) == len(outcomes):
+            raise errors[0] if errors else BrokerUnavailable("the queue does not answer", retry_after_s=1.0)
 
-def _served(workers: Iterable[Worker]) -> set[tuple[str, str]]:
-    """The models that workers have, by name and revision."""
-    return {(info["name"], info["revision"]) for worker in workers for info in worker.info.get("models", ())}
+    async def reconcile(self) -> None:
+        """Give shards that were away during an activation the newest record of each model."""
+        for model, record in self.active.items():
+            for monitor in self.live:
+                known = monitor.active.get(model)
+                if known is not None and known.epoch < record.epoch:
+                    await adopt(monitor.queue, model, record)

@@ -17,14 +17,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from plaudit.errors import BrokerUnavailable, Overloaded, WouldMissDeadline
+from plaudit.errors import BrokerUnavailable, NoWorker, Overloaded, PlauditError, WouldMissDeadline
 from service import metrics
 from service.api.dispatch.fleet import Fleet
 from service.api.dispatch.reply_router import ReplyRouter
 from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.shards import Shards
+from service.api.dispatch.tasks import gather_or_cancel
 from service.jobs import Failed, Job, JobState, Reply
-from service.queue.keys import EXECUTE_QUEUE
-from service.queue.producer import Bound, Queue, Remembered
+from service.queue.keys import EXECUTE_QUEUE, kind_of_queue
+from service.queue.producer import Bound, Remembered
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.submission")
@@ -35,10 +37,13 @@ UNBOUNDED = Bound(2**31, float("inf"))
 
 @dataclass(frozen=True, slots=True)
 class Dispatcher:
-    """One per API process: the queue, who waits for its replies, and what is known of the workers."""
+    """One per API process: the queues, who waits for their replies, and what is known of the workers.
 
-    queue: Queue
-    reply_router: ReplyRouter
+    `reply_routers`: one per shard, in the order of `shards`, as are the fleet's monitors.
+    """
+
+    shards: Shards
+    reply_routers: Sequence[ReplyRouter]
     fleet: Fleet
     settings: Settings
 
@@ -51,18 +56,23 @@ class Submission:
 
     def __init__(self, dispatcher: Dispatcher, context: RequestContext) -> None:
         self.dispatcher = dispatcher
-        self.queue = dispatcher.queue
-        self.reply_router = dispatcher.reply_router
+        self.shards = dispatcher.shards
+        self.reply_routers = dispatcher.reply_routers
         self.fleet = dispatcher.fleet
         self.context = context
         self._futures: dict[str, asyncio.Future[Reply]] = {}
+        self._shard_of: dict[str, int] = {}  # by job
+        self._lost: dict[str, Reply] = {}  # jobs that could not be given to their shard, and why
         self._num_readers: Counter[str] = Counter()  # by job: items of the request that wait for it now
 
     async def submit(self, jobs: Iterable[Job], *, use_cache: bool = True, unbounded: bool = False) -> None:
         """Admit these jobs.
 
+        Where a request has jobs of several shards, those of a shard that does not answer, or that has no worker for
+        them, are lost (`reply` says why), and the others go on.
+
         Args:
-            jobs: of any queues.
+            jobs: of any queues and shards.
             use_cache: whether a finished job's reply may be answered again.
             unbounded: whether to ignore the queue's bounds and the deadline.
 
@@ -70,15 +80,43 @@ class Submission:
             Overloaded: when a queue is full. Leaving takes back what was admitted to another one.
             WouldMissDeadline: when a queue's expected wait exceeds the deadline.
             RevisionMoved: when a queue admits jobs of another revision.
+            BrokerUnavailable, NoWorker: when no shard could be given its jobs.
         """
-        by_queue: dict[str, dict[str, Job]] = {}
+        by_shard: dict[int, dict[str, dict[str, Job]]] = {}
         for job in jobs:
-            by_queue.setdefault(job.queue, {})[job.id] = job
-        for queue, queue_jobs in by_queue.items():
-            await self._submit(queue, queue_jobs.values(), use_cache=use_cache, unbounded=unbounded)
+            by_shard.setdefault(job.shard, {}).setdefault(job.queue, {})[job.id] = job
+
+        alone = len(by_shard) == 1
+
+        async def submit_to(shard: int, by_queue: dict[str, dict[str, Job]]) -> PlauditError | None:
+            try:
+                for queue, queue_jobs in by_queue.items():
+                    await self._submit(shard, queue, queue_jobs.values(), use_cache=use_cache, unbounded=unbounded)
+            except (BrokerUnavailable, NoWorker) as error:
+                if alone:
+                    raise
+                return error
+            return None
+
+        if alone:
+            await submit_to(*next(iter(by_shard.items())))
+            return
+        errors = await gather_or_cancel(submit_to(*pair) for pair in by_shard.items())
+        if errors and all(errors):
+            raise next(filter(None, errors))
+        for by_queue, error in zip(by_shard.values(), errors, strict=True):
+            if error is not None:
+                await self._lose([job for queue_jobs in by_queue.values() for job in queue_jobs.values()], error)
+
+    async def _lose(self, jobs: Sequence[Job], error: PlauditError) -> None:
+        failed = Failed(JobState.FAILED, error.code, error.detail, error.retryable)
+        for job in jobs:
+            metrics.infra_errors.labels(job.kind, error.code).inc()
+            self._lost[job.id] = Reply(job.id, failed)
+        await self.release(job.id for job in jobs)
 
     async def submit_unless_cached(self, jobs: Sequence[Job], keys: Sequence[str]) -> list[bytes | None] | None:
-        """Admit these jobs of one queue if nothing is cached under these keys, in one step.
+        """Admit these jobs of one queue and shard if nothing is cached under these keys, in one step.
 
         Returns:
             None if the jobs are admitted. Otherwise none of them is, and this is the frame under each key.
@@ -87,13 +125,14 @@ class Submission:
         if not by_id:
             return None
         try:
-            await self._submit(jobs[0].queue, by_id.values(), unless=keys)
+            await self._submit(jobs[0].shard, jobs[0].queue, by_id.values(), unless=keys)
         except Remembered as remembered:
             return remembered.frames
         return None
 
     async def _submit(
         self,
+        shard: int,
         queue: str,
         jobs: Iterable[Job],
         *,
@@ -103,27 +142,42 @@ class Submission:
     ) -> None:
         new_jobs = [job for job in jobs if job.id not in self._futures]
         bound = UNBOUNDED if unbounded else self._bound(queue)
+        if len(self.shards) > 1:
+            self._require_shard(shard, queue)
         if not unbounded:
-            await self._check_deadline(queue)
+            await self._check_deadline(shard, queue)
+        reply_router = self.reply_routers[shard]
         for job in new_jobs:
-            self._futures[job.id] = self.reply_router.wait_for(job.id, queue)
+            self._futures[job.id] = reply_router.wait_for(job.id, queue)
+            self._shard_of[job.id] = shard
         try:
-            by_token = {self.reply_router.token(job.id): job for job in new_jobs}
-            finished = await self.queue.submit(by_token, bound, use_cache=use_cache, unless=unless)
+            by_token = {reply_router.token(job.id): job for job in new_jobs}
+            finished = await self.shards.queues[shard].submit(by_token, bound, use_cache=use_cache, unless=unless)
         except Remembered:
-            self.reply_router.release({job.id: self._futures.pop(job.id) for job in new_jobs})
+            reply_router.release({job.id: self._futures.pop(job.id) for job in new_jobs})
             raise
         except Overloaded as error:
-            retry_after_s = error.retry_after_s or self._drain_time_s(queue, sum(job.cost for job in new_jobs))
+            cost = sum(job.cost for job in new_jobs)
+            retry_after_s = error.retry_after_s or self._drain_time_s(shard, queue, cost)
             metrics.rejected.labels("memory" if error.retry_after_s else "queue_full").inc()
             raise Overloaded(error.detail, retry_after_s=retry_after_s) from error
-        self.reply_router.submitted(job.id for job in new_jobs)
+        reply_router.submitted(job.id for job in new_jobs)
         for job_id, reply in finished.items():  # its own id may be that of the same job under another toolchain
             metrics.cache_hits.labels("execute" if queue == EXECUTE_QUEUE else "score").inc()
-            self.reply_router.deliver(Reply(job_id, reply.body, worker="cache"))
+            reply_router.deliver(Reply(job_id, reply.body, worker="cache"))
+
+    def _require_shard(self, shard: int, queue: str) -> None:
+        """Raises BrokerUnavailable or NoWorker where one shard of several cannot do jobs of a queue."""
+        monitor, name = self.fleet.monitors[shard], self.shards.names[shard]
+        if not monitor.broker:
+            raise BrokerUnavailable(f"shard {name} of the queue does not answer", retry_after_s=1.0)
+        if not monitor.of_kind(kind_of_queue(queue)):
+            raise NoWorker(f"no worker of shard {name} is alive", retry_after_s=2.0)
 
     async def reply(self, job: str) -> Reply:
         """The job's ending, or `timeout_queue` once the request's deadline passes."""
+        if job in self._lost:
+            return self._lost[job]
         future = self._futures[job]
         self._num_readers[job] += 1
         try:
@@ -160,12 +214,16 @@ class Submission:
 
     async def release(self, jobs: Iterable[str]) -> None:
         """Stop waiting for these jobs now."""
-        futures = {job: self._futures.pop(job) for job in list(jobs) if job in self._futures}
-        for queue, orphans in self.reply_router.release(futures).items():
-            try:
-                await self.queue.leave(queue, orphans)
-            except BrokerUnavailable as error:
-                log.warning("jobs are not taken back, their deadline will end them: %s", error.detail)
+        by_shard: dict[int, dict[str, asyncio.Future[Reply]]] = {}
+        for job in list(jobs):
+            if job in self._futures:
+                by_shard.setdefault(self._shard_of[job], {})[job] = self._futures.pop(job)
+        for shard, futures in by_shard.items():
+            for queue, orphans in self.reply_routers[shard].release(futures).items():
+                try:
+                    await self.shards.queues[shard].leave(queue, orphans)
+                except BrokerUnavailable as error:
+                    log.warning("jobs are not taken back, their deadline will end them: %s", error.detail)
 
     async def __aenter__(self) -> Submission:
         return self
@@ -177,27 +235,28 @@ class Submission:
         await asyncio.shield(self.release(list(self._futures)))
 
     def _bound(self, queue: str) -> Bound:
-        settings = self.dispatcher.settings
+        """What one shard may hold: its part of the bounds."""
+        settings, num_shards = self.dispatcher.settings, len(self.shards)
         if queue == EXECUTE_QUEUE:
-            return Bound(settings.max_queued_execute, settings.max_queued_execute_cpu_s)
-        return Bound(settings.max_queued_score, settings.max_queued_score_tokens)
+            return Bound(-(-settings.max_queued_execute // num_shards), settings.max_queued_execute_cpu_s / num_shards)
+        return Bound(-(-settings.max_queued_score // num_shards), settings.max_queued_score_tokens / num_shards)
 
-    def _drain_time_s(self, queue: str, cost: float) -> float:
+    def _drain_time_s(self, shard: int, queue: str, cost: float) -> float:
         """How long until so much of the tenant's work is done, at the measured rate."""
-        drain_s = self.fleet.queue_monitor(queue).drain_s(self.context.tenant, cost)
+        drain_s = self.fleet.monitors[shard].queue_monitor(queue).drain_s(self.context.tenant, cost)
         return MIN_RETRY_AFTER_S if drain_s is None else _as_retry_after_s(drain_s)
 
-    def would_miss_deadline(self, queue: str) -> bool:
+    def would_miss_deadline(self, shard: int, queue: str) -> bool:
         """Whether the tenant's wait in this queue, as last measured, exceeds the request's deadline."""
-        wait_s = self.fleet.queue_monitor(queue).wait_s(self.context.tenant)
+        wait_s = self.fleet.monitors[shard].queue_monitor(queue).wait_s(self.context.tenant)
         return wait_s is not None and wait_s > self.context.left_s
 
-    async def _check_deadline(self, queue: str) -> None:
-        if not self.would_miss_deadline(queue):
+    async def _check_deadline(self, shard: int, queue: str) -> None:
+        if not self.would_miss_deadline(shard, queue):
             return
-        monitor = self.fleet.queue_monitor(queue)
+        monitor = self.fleet.monitors[shard].queue_monitor(queue)
         # The queue was measured up to a second ago and may be shorter by now: measure before rejecting.
-        monitor.load = replace(await self.queue.load(queue), drained=monitor.load.drained)
+        monitor.load = replace(await self.shards.queues[shard].load(queue), drained=monitor.load.drained)
         wait_s = monitor.wait_s(self.context.tenant)
         if wait_s is not None and wait_s > self.context.left_s:
             metrics.rejected.labels("deadline").inc()

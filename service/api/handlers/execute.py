@@ -121,10 +121,14 @@ class ExecuteGroup:
         suite: what its programs are judged by.
         toolchain: the digest of the executors' toolchain.
         context: of the request.
+        shard: the index of the Redis that its jobs go to.
     """
 
-    def __init__(self, item: ExecuteItem, suite: EncodedSuite, toolchain: str, context: RequestContext) -> None:
+    def __init__(
+        self, item: ExecuteItem, suite: EncodedSuite, toolchain: str, context: RequestContext, shard: int = 0
+    ) -> None:
         self.item = item
+        self.shard = shard
         self.frame, self.sha256, self.num_tests = suite.frame, suite.sha256, suite.num_tests
         self.limits = sandbox.Limits(**item.limits.model_dump())
         self.options = sandbox.Options(**item.options.model_dump())
@@ -146,10 +150,10 @@ class ExecuteGroup:
             item.stop.after if isinstance(item.stop, StopAfter) else {"never": None, "first_failure": 1}[item.stop]
         )
         task = ExecuteTask(language, source, self.sha256, self.limits, stop_after, self.options, toolchain)
-        return execute_job(task, self.frame, self.num_tests, context)
+        return execute_job(task, self.frame, self.num_tests, context, self.shard)
 
 
-def execute_job(task: ExecuteTask, frame: bytes, num_tests: int, context: RequestContext) -> Job:
+def execute_job(task: ExecuteTask, frame: bytes, num_tests: int, context: RequestContext, shard: int = 0) -> Job:
     """The job of a task.
 
     Args:
@@ -157,6 +161,7 @@ def execute_job(task: ExecuteTask, frame: bytes, num_tests: int, context: Reques
         frame: the encoded suite, which the job brings along.
         num_tests: how many tests the suite has, for the job's cost in CPU-seconds.
         context: whose deadline, lane and tenant the job has.
+        shard: the index of the Redis that it goes to.
     """
     num_runs = 2 if task.options.check_determinism else 1
     compile_cpu_s = MAX_COMPILE_CPU_S if BY_NAME[task.language].compile else 0.0
@@ -170,6 +175,7 @@ def execute_job(task: ExecuteTask, frame: bytes, num_tests: int, context: Reques
         context.deadline_ms,
         (task.suite, frame),
         tenant=context.tenant,
+        shard=shard,
     )
 
 
@@ -195,19 +201,24 @@ class ExecutePlan:
         context: RequestContext,
         *,
         early_stop: bool = False,
+        shards: Sequence[int] | None = None,
     ) -> ExecutePlan:
-        """Resolve the suites and make the jobs, which bring them along. Raises TestsetUnknown."""
+        """Resolve the suites and make the jobs, which bring them along. Raises TestsetUnknown.
+
+        `shards`: of the groups; None: each is placed by its suite.
+        """
         toolchain = dispatcher.fleet.toolchain
         stored = await _stored_suites(
             {item.tests.sha256 for item in items if isinstance(item.tests, RefTests)}, dispatcher
         )
 
-        def group(item: ExecuteItem) -> ExecuteGroup:
+        def group(index: int, item: ExecuteItem) -> ExecuteGroup:
             tests = item.tests
             suite = stored[tests.sha256] if isinstance(tests, RefTests) else EncodedSuite.of(tests)
-            return ExecuteGroup(item, suite, toolchain, context)
+            shard = dispatcher.shards.place("suite", suite.sha256) if shards is None else shards[index]
+            return ExecuteGroup(item, suite, toolchain, context, shard)
 
-        groups = await off_loop(lambda: [group(item) for item in items])
+        groups = await off_loop(lambda: [group(index, item) for index, item in enumerate(items)])
         return cls(groups, toolchain, early_stop=early_stop)
 
     def __len__(self) -> int:
@@ -232,7 +243,7 @@ async def _stored_suites(digests: set[str], dispatcher: Dispatcher) -> dict[str,
     """Stored suites by digest; each is fetched and read once. Raises TestsetUnknown."""
     suites = {}
     for sha256 in sorted(digests):
-        frame = await dispatcher.queue.get_suite(sha256)
+        frame = await dispatcher.shards.get_suite(sha256)
         if frame is None:
             raise TestsetUnknown(f"no test set {sha256} is stored; PUT /testsets/{sha256} first")
         if len(frame) > SMALL_BYTES:

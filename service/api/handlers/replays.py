@@ -27,6 +27,7 @@ from plaudit.extract import last_fence
 from plaudit.schemas import ExecuteResult, GivenVerdict, ProgramResult, ReplayAnswer, ReplayItem
 from service.api import json_body
 from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.shards import Shards
 from service.api.dispatch.tasks import cancel_and_wait, in_thread
 from service.api.handlers.execute import ExecuteGroup
 from service.jobs import Job, encode
@@ -58,13 +59,13 @@ _decoder = msgspec.msgpack.Decoder(_Record)
 
 
 class Replays:
-    """One per API process. With `keep_s` 0 nothing is kept."""
+    """One per API process. With `keep_s` 0 nothing is kept. A record is on the shard of its request id."""
 
-    def __init__(self, queue: Queue, keep_s: int, max_bytes: int) -> None:
-        self.queue = queue
+    def __init__(self, shards: Shards, keep_s: int, max_bytes: int) -> None:
+        self.shards = shards
         self.keep_s = keep_s
         self.max_bytes = max_bytes
-        self._keep = queue.client.register_script(script("keep"))
+        self._keep = shards.queues[0].client.register_script(script("keep"))
         self._pending: set[asyncio.Task[None]] = set()
 
     def keep(
@@ -82,16 +83,19 @@ class Replays:
     def _store_soon(self, tenant: str, request_id: str, make_frame: Callable[[], bytes]) -> None:
         if not self.keep_s or len(self._pending) >= MAX_PENDING:
             return
-        task = asyncio.create_task(self._store(self._key(tenant, request_id), make_frame), name="replay")
+        queue = self.shards.queue_of("replay", tenant, request_id)
+        key = self._key(queue, tenant, request_id)
+        task = asyncio.create_task(self._store(queue, key, make_frame), name="replay")
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
-    async def _store(self, key: str, make_frame: Callable[[], bytes]) -> None:
+    async def _store(self, queue: Queue, key: str, make_frame: Callable[[], bytes]) -> None:
         frame = await asyncio.to_thread(make_frame)  # compression releases the interpreter lock
-        prefix = self.queue.keys.prefix
-        keys = [key, f"{prefix}replays", f"{prefix}replays:sizes", f"{prefix}replays:bytes", self.queue.keys.budgets]
+        prefix = queue.keys.prefix
+        keys = [key, f"{prefix}replays", f"{prefix}replays:sizes", f"{prefix}replays:bytes", queue.keys.budgets]
         with contextlib.suppress(BrokerUnavailable, Overloaded), broker_errors():
-            await self._keep(keys=keys, args=[frame, self.keep_s * 1000, now_ms(), self.max_bytes])
+            arguments = [frame, self.keep_s * 1000, now_ms(), self.max_bytes]
+            await self._keep(keys=keys, args=arguments, client=queue.client)
 
     async def of(self, request_id: str, tenant: str) -> ReplayAnswer:
         """The replay of a request of this caller. Raises RequestUnknown.
@@ -103,7 +107,7 @@ class Replays:
             record = await self._read(record.other, tenant)
         if record is None:
             raise RequestUnknown(f"no replay of request {request_id} is kept")
-        await self.queue.put_suites({item.suite: item.frame for item in record.items if item.frame}, self.keep_s)
+        await self.shards.put_suites({item.suite: item.frame for item in record.items if item.frame}, self.keep_s)
         expires_ms = record.answered_ms + 1000 * self.keep_s
         return ReplayAnswer(
             request_id=request_id,
@@ -116,12 +120,14 @@ class Replays:
     async def _read(self, request_id: str, tenant: str) -> _Record | None:
         if not self.keep_s:
             return None
+        queue = self.shards.queue_of("replay", tenant, request_id)
         with broker_errors():
-            frame = await self.queue.client.get(self._key(tenant, request_id))
+            frame = await queue.client.get(self._key(queue, tenant, request_id))
         return None if frame is None else _decoder.decode(zlib.decompress(frame))
 
-    def _key(self, tenant: str, request_id: str) -> str:
-        return f"{self.queue.keys.prefix}replay:{tenant}:{request_id}"
+    @staticmethod
+    def _key(queue: Queue, tenant: str, request_id: str) -> str:
+        return f"{queue.keys.prefix}replay:{tenant}:{request_id}"
 
     async def close(self) -> None:
         """Wait a second for what is being written, then stop."""

@@ -33,7 +33,7 @@ from service.api.dispatch.submission import Dispatcher, Submission
 from service.api.dispatch.tasks import gather_or_cancel, off_loop
 from service.api.handlers.execute import ExecutePlan
 from service.api.handlers.reward_terms import join
-from service.api.handlers.score import ScorePlan, no_score
+from service.api.handlers.score import ScorePlan, no_score, prompt_shard
 from service.api.handlers.score_cache import ScoreCache
 from service.jobs import Job
 
@@ -95,7 +95,10 @@ class RewardPlan(Generic[Shaped]):
         if plan.executed:
             fleet.require_executors()
             execute_items = [_execute_item(request.items[index]) for index in plan.executed]
-            plan.execute_plan = await ExecutePlan.make(execute_items, dispatcher, context, early_stop=early_stop)
+            shards = [prompt_shard(dispatcher.shards, request.items[index].prompt) for index in plan.executed]
+            plan.execute_plan = await ExecutePlan.make(
+                execute_items, dispatcher, context, early_stop=early_stop, shards=shards
+            )
         return plan
 
     async def _plan_scores(self, fleet: Fleet, cache: ScoreCache, context: RequestContext) -> None:

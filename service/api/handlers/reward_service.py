@@ -111,7 +111,8 @@ class RewardService:
         """Run without judging, for compatibility endpoints whose clients compare by themselves."""
         await off_loop(self.validator.check_runs, run_requests)
         self.dispatcher.fleet.require_executors()
-        return await self._collect(RunPlan(run_requests, self.dispatcher.fleet.toolchain, context), context)
+        toolchain, shards = self.dispatcher.fleet.toolchain, self.dispatcher.shards
+        return await self._collect(RunPlan(run_requests, toolchain, context, shards), context)
 
     async def reward(self, request: RewardRequest, context: RequestContext) -> RewardAnswer:
         """Join terms into rewards."""

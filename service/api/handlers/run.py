@@ -16,6 +16,7 @@ from plaudit.languages import UnsupportedLanguage, resolve
 from plaudit.schemas import LimitsSpec, ResultError, Status
 from sandbox import types as sandbox
 from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.shards import Shards
 from service.api.dispatch.submission import Submission
 from service.api.handlers.execute import execute_job
 from service.api.handlers.plan import problem_of
@@ -58,9 +59,11 @@ class RunResult:
 class RunPlan:
     """One job per program."""
 
-    def __init__(self, run_requests: Sequence[RunRequest], toolchain: str, context: RequestContext) -> None:
+    def __init__(
+        self, run_requests: Sequence[RunRequest], toolchain: str, context: RequestContext, shards: Shards
+    ) -> None:
         """Raises Invalid for a language that does not exist."""
-        self._jobs = [_run_job(run_request, toolchain, context) for run_request in run_requests]
+        self._jobs = [_run_job(run_request, toolchain, context, shards) for run_request in run_requests]
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -76,7 +79,7 @@ class RunPlan:
         return RunResult("ok", reply.body.report, cached=reply.worker == "cache")
 
 
-def _run_job(run_request: RunRequest, toolchain: str, context: RequestContext) -> Job:
+def _run_job(run_request: RunRequest, toolchain: str, context: RequestContext, shards: Shards) -> Job:
     try:
         language = resolve(run_request.language)
     except UnsupportedLanguage as error:
@@ -86,4 +89,4 @@ def _run_job(run_request: RunRequest, toolchain: str, context: RequestContext) -
     limits = sandbox.Limits(**run_request.limits.model_dump())
     sha256 = hashlib.sha256(frame).hexdigest()
     task = ExecuteTask(language, run_request.source, sha256, limits, toolchain=toolchain)
-    return execute_job(task, frame, 1, context)
+    return execute_job(task, frame, 1, context, shards.place("run", language, run_request.source, sha256))

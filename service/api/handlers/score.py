@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from plaudit.errors import RevisionMoved
+from plaudit.errors import BrokerUnavailable, RevisionMoved
 from plaudit.schemas import CompletionScore, ModelRef, Prompt, ResultError, ScoreItem, ScoreResult, Status
 from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.shards import Shards
 from service.api.dispatch.submission import Submission
-from service.api.dispatch.tasks import off_loop
+from service.api.dispatch.tasks import gather_or_cancel, off_loop
 from service.api.handlers.plan import best_index, problem_of
 from service.api.handlers.score_cache import ScoreCache
 from service.jobs import Failed, Job, JobState, Scored, ScoreTask, encode, score_job_id
@@ -52,6 +53,11 @@ class ScoreGroup:
         self.revision = revision
         self.on_overflow: OnOverflow = on_overflow
         self.prompt = None if whole_texts else _plain_prompt(item.prompt)
+        # Groups of one prompt are on one shard, where the scores of their completions are cached.
+        if whole_texts:
+            self.shard = cache.shards.place("texts", item.completions)
+        else:
+            self.shard = prompt_shard(cache.shards, item.prompt)
         unique_texts = list(dict.fromkeys(item.completions))
         self.keys = dict(zip(unique_texts, cache.keys(revision, self.prompt, on_overflow, unique_texts), strict=True))
         self.cached: dict[str, CachedScore] = {}
@@ -77,6 +83,7 @@ class ScoreGroup:
                 context.deadline_ms,
                 tag=self.revision,
                 tenant=context.tenant,
+                shard=self.shard,
             )
         return self.job
 
@@ -113,30 +120,50 @@ class ScorePlan:
 
     async def submit(self, submission: Submission) -> None:
         """Admit the jobs for what is not cached. Where nothing is cached, look-up and admission are one step."""
-        keys = self._keys()
+        keys = self._keys(self.groups)
+        shard = self.groups[0].shard
         if (
             len(keys) > MAX_KEYS_AT_ADMISSION
-            or self.cache.is_storing(keys)
-            or submission.would_miss_deadline(queue_of_model(self.model.name))
+            or any(group.shard != shard for group in self.groups)
+            or self.cache.is_storing(shard, keys)
+            or submission.would_miss_deadline(shard, queue_of_model(self.model.name))
         ):
             await self.look_up()
         else:
             frames = await submission.submit_unless_cached(await off_loop(self.jobs), keys)
             if frames is None:
                 return
-            self._use(self.cache.decode(frames))
+            self._use(self.groups, self.cache.decode(frames))
         await submission.submit(await off_loop(self.jobs))
 
     async def look_up(self) -> None:
-        """Find what has been scored before under this revision."""
-        self._use(await self.cache.look_up(self.model.name, self.revision, self._keys()))
+        """Find what has been scored before under this revision.
 
-    def _keys(self) -> list[str]:
-        return [key for group in self.groups for key in group.keys.values()]
+        Of several shards, one that does not answer knows nothing; whether it takes jobs is seen when they are admitted.
+        """
+        by_shard: dict[int, list[ScoreGroup]] = {}
+        for group in self.groups:
+            by_shard.setdefault(group.shard, []).append(group)
 
-    def _use(self, scores: Sequence[CachedScore | None]) -> None:
-        """Take the cached score of each of `_keys`."""
-        wanted = [(group, text) for group in self.groups for text in group.keys]
+        async def look_up_on(shard: int, groups: list[ScoreGroup]) -> None:
+            try:
+                scores = await self.cache.look_up(shard, self.model.name, self.revision, self._keys(groups))
+            except BrokerUnavailable:
+                if len(by_shard) == 1:
+                    raise
+            else:
+                self._use(groups, scores)
+
+        await gather_or_cancel(look_up_on(shard, groups) for shard, groups in by_shard.items())
+
+    @staticmethod
+    def _keys(groups: Sequence[ScoreGroup]) -> list[str]:
+        return [key for group in groups for key in group.keys.values()]
+
+    @staticmethod
+    def _use(groups: Sequence[ScoreGroup], scores: Sequence[CachedScore | None]) -> None:
+        """Take the cached score of each of their `_keys`."""
+        wanted = [(group, text) for group in groups for text in group.keys]
         for (group, text), score in zip(wanted, scores, strict=True):
             if score is not None:
                 group.cached[text] = score
@@ -156,7 +183,8 @@ class ScorePlan:
         assert isinstance(reply.body, Scored)
         computed = _computed(group.missing, reply.body)
         self.cache.store(
-            {group.keys[text]: score for text, score in computed.items() if isinstance(score, CachedScore)}
+            group.shard,
+            {group.keys[text]: score for text, score in computed.items() if isinstance(score, CachedScore)},
         )
         return self._result(group, computed, None)
 
@@ -165,7 +193,7 @@ class ScorePlan:
         missing = group.missing
         if failed.state is not JobState.TIMEOUT or len(missing) == 1:
             return {}
-        scores = await self.cache.look_up_late([group.keys[text] for text in missing])
+        scores = await self.cache.look_up_late(group.shard, [group.keys[text] for text in missing])
         return {text: score for text, score in zip(missing, scores, strict=True) if score is not None}
 
     def _result(
@@ -218,6 +246,11 @@ def _computed(texts: Sequence[str], scored: Scored) -> dict[str, CachedScore | R
 
 def no_score(status: Status, problem: ResultError) -> CompletionScore:
     return CompletionScore(status=status, score=None, pass_probability=None, steps=None, trainable=False, error=problem)
+
+
+def prompt_shard(shards: Shards, prompt: Prompt) -> int:
+    """The index of the Redis of the groups of a prompt."""
+    return 0 if len(shards) == 1 else shards.place("prompt", _plain_prompt(prompt))
 
 
 def _plain_prompt(prompt: Prompt) -> str | list[dict[str, str]]:

@@ -16,10 +16,10 @@ import msgspec
 
 from plaudit.errors import BrokerUnavailable
 from service import metrics
+from service.api.dispatch.shards import Shards
 from service.jobs import encode
 from service.queue.cached_scores import CachedScore, cached_score_keys
 from service.queue.keys import queue_of_model
-from service.queue.producer import Queue
 
 log = logging.getLogger("plaudit.score_cache")
 
@@ -29,31 +29,31 @@ _decoder = msgspec.msgpack.Decoder(CachedScore)
 
 
 class ScoreCache:
-    """One per API process."""
+    """One per API process. Scores are on the shard of their group."""
 
-    def __init__(self, queue: Queue, keep_s: int) -> None:
-        self.queue = queue
+    def __init__(self, shards: Shards, keep_s: int) -> None:
+        self.shards = shards
         self.keep_s = keep_s
 
     def keys(
         self, revision: str, prompt: str | list[dict[str, str]] | None, on_overflow: str, texts: Sequence[str]
     ) -> list[str]:
         """The key of each completion of a group."""
-        return cached_score_keys(self.queue.keys, revision, prompt, on_overflow, texts)
+        return cached_score_keys(self.shards.queues[0].keys, revision, prompt, on_overflow, texts)
 
-    def is_storing(self, keys: Sequence[str]) -> bool:
+    def is_storing(self, shard: int, keys: Sequence[str]) -> bool:
         """Whether one of these is about to be stored, so that only `look_up` can see it."""
-        return self.queue.remembers(keys)
+        return self.shards.queues[shard].remembers(keys)
 
-    async def look_up(self, model: str, revision: str, keys: Sequence[str]) -> list[CachedScore | None]:
+    async def look_up(self, shard: int, model: str, revision: str, keys: Sequence[str]) -> list[CachedScore | None]:
         """What is remembered under each key. Raises RevisionMoved if another revision of the model is active."""
-        return self.decode(await self.queue.recall(queue_of_model(model), revision, keys))
+        return self.decode(await self.shards.queues[shard].recall(queue_of_model(model), revision, keys))
 
-    async def look_up_late(self, keys: Sequence[str]) -> list[CachedScore | None]:
+    async def look_up_late(self, shard: int, keys: Sequence[str]) -> list[CachedScore | None]:
         """What is finished of a group that is late; nothing if Redis does not answer at once."""
         try:
             async with asyncio.timeout(LATE_LOOK_UP_S):
-                frames = await self.queue.stored(keys)
+                frames = await self.shards.queues[shard].stored(keys)
         except (BrokerUnavailable, TimeoutError) as error:
             log.warning("the finished part of a late group is not answered: %s", error)
             return [None] * len(keys)
@@ -65,9 +65,9 @@ class ScoreCache:
         metrics.cache_hits.labels("score").inc(sum(score is not None for score in scores))
         return scores
 
-    def store(self, scores: Mapping[str, CachedScore]) -> None:
+    def store(self, shard: int, scores: Mapping[str, CachedScore]) -> None:
         """Remember scores by key, soon."""
-        self.queue.remember({key: encode(score) for key, score in scores.items()}, self.keep_s)
+        self.shards.queues[shard].remember({key: encode(score) for key, score in scores.items()}, self.keep_s)
 
 
 def _decode(frame: bytes) -> CachedScore | None:

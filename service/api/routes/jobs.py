@@ -30,7 +30,9 @@ router = APIRouter()
 async def job(
     request: Request, job_id: JobId, wait_ms: Annotated[int, Query(ge=0, le=60_000)] = 0, cursor: Cursor = START
 ) -> JobStatus:
-    return await state_of(request).durable_requests.status(job_id, request.state.tenant, cursor, wait_ms / 1000)
+    return (
+        await state_of(request).durable_requests.of(job_id).status(job_id, request.state.tenant, cursor, wait_ms / 1000)
+    )
 
 
 @router.get(
@@ -48,7 +50,7 @@ async def job(
 async def job_events(
     request: Request, job_id: JobId, cursor: Cursor = START, last_event_id: LastEventId = None
 ) -> StreamingResponse:
-    durable_requests, tenant = state_of(request).durable_requests, request.state.tenant
+    durable_requests, tenant = state_of(request).durable_requests.of(job_id), request.state.tenant
     await durable_requests.read(job_id, tenant)  # unknown: 404 before the stream begins
     events = _server_sent(durable_requests.events(job_id, tenant, last_event_id or cursor))
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
@@ -69,7 +71,7 @@ async def _server_sent(statuses: AsyncIterator[JobStatus]) -> AsyncIterator[str]
 
 @router.delete("/jobs/{job_id}", response_model=JobStatus, responses=READ_PROBLEMS | problems(404))
 async def cancel_job(request: Request, job_id: JobId) -> JobStatus:
-    return await state_of(request).durable_requests.cancel(job_id, request.state.tenant)
+    return await state_of(request).durable_requests.of(job_id).cancel(job_id, request.state.tenant)
 
 
 @router.get("/requests/{request_id}/replay", response_model=ReplayAnswer, responses=READ_PROBLEMS | problems(404))

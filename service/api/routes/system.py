@@ -9,8 +9,8 @@ from fastapi.responses import HTMLResponse, Response
 
 from plaudit.schemas import Health, InfoAnswer, LanguagesAnswer, QueueState, Readiness
 from service import metrics
-from service.api.dispatch.fleet import QueueMonitor
-from service.api.handlers.readiness import readiness
+from service.api.dispatch.shard_monitor import QueueMonitor
+from service.api.handlers.readiness import readiness, shard_states
 from service.api.routes.openapi import READ_PROBLEMS, problems
 from service.api.state import state_of
 from service.queue.keys import EXECUTE_QUEUE
@@ -43,6 +43,7 @@ async def info(request: Request) -> InfoAnswer:
         languages=fleet.languages,
         queues={name: _queue_state(name, monitor, settings) for name, monitor in sorted(fleet.queues.items())},
         workers={kind: len(fleet.of_kind(kind)) for kind in WORKER_KINDS},
+        shards=shard_states(fleet, settings),
     )
 
 
@@ -67,13 +68,15 @@ async def health() -> Health:
 async def ready(request: Request) -> Response:
     app_state = state_of(request)
     state = readiness(app_state.fleet, app_state.settings)
-    return Response(state.model_dump_json(), 200 if state.ready else 503, media_type="application/json")
+    return Response(
+        state.model_dump_json(exclude_none=True), 200 if state.ready else 503, media_type="application/json"
+    )
 
 
 @router.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
 async def prometheus(request: Request) -> Response:
     fleet = state_of(request).fleet
-    monitors, memory = fleet.queues, fleet.memory.use
+    monitors, memory = fleet.queues, fleet.memory
     queues = metrics.queue_gauges(
         depth={name: monitor.load.depth for name, monitor in monitors.items()},
         cost={name: monitor.load.cost for name, monitor in monitors.items()},
@@ -82,7 +85,8 @@ async def prometheus(request: Request) -> Response:
         workers={kind: len(fleet.of_kind(kind)) for kind in WORKER_KINDS},
     )
     redis = metrics.memory_gauges(memory.used_bytes, memory.max_bytes, memory.families, memory.budgets)
-    return Response(metrics.exposition(queues, redis), media_type="text/plain; version=0.0.4; charset=utf-8")
+    shards = metrics.shard_gauges({monitor.name: monitor.broker for monitor in fleet.monitors if monitor.name})
+    return Response(metrics.exposition(queues, redis, shards), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/", response_class=HTMLResponse, include_in_schema=False)

@@ -36,7 +36,7 @@ async def put_testset(
     keep_s = app_state.settings.keep_results_s
     frame = await off_loop(encode_suite, suite)
     try:
-        await app_state.queue.put_suites({sha256: frame}, keep_s)
+        await app_state.shards.put_suites({sha256: frame}, keep_s)
     except Overloaded:
         metrics.rejected.labels("memory").inc()
         raise

@@ -125,7 +125,7 @@ async def _start_durable(
     key = headers.idempotency_key
     job_id = new_request_id() if key is None else request_id_of(tenant, key)
     stored_body = await off_loop(lambda: body.model_dump_json().encode())
-    await app_state.durable_requests.start(
+    await app_state.durable_requests.of(job_id).start(
         job_id,
         operation.route,
         stored_body,
@@ -142,7 +142,7 @@ async def _start_durable(
 async def _answer_durable(request: Request, app_state: AppState, job_id: str) -> Response:
     """Wait for a durable request and answer it."""
     state = request.state
-    durable = await app_state.durable_requests.wait(job_id, state.tenant)
+    durable = await app_state.durable_requests.of(job_id).wait(job_id, state.tenant)
     if durable.problem is not None:
         return respond(durable.problem.model_copy(update={"request_id": state.request_id}))
     if durable.answer is None:

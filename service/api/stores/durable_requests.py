@@ -22,7 +22,7 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from plaudit.errors import BrokerUnavailable, Conflict, InfraError, NotFound, Ov
 from plaudit.schemas import JobEvent, JobStatus, ProblemDocument
 from service import metrics
 from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.shards import Shards
 from service.api.dispatch.tasks import cancel_and_wait
 from service.api.error_handlers import problem_document
 from service.api.stores.event_reader import EventReader, Watched
@@ -405,3 +406,23 @@ class DurableRequests:
             streams = await self.queue.client.xread({self._events(request_id): cursor}, count=EVENTS_PER_READ)
         events = [(event_id.decode(), fields) for _, entries in streams for event_id, fields in entries]
         return (events[-1][0] if events else cursor), [fields for _, fields in events]
+
+
+class ShardedDurableRequests:
+    """The durable requests of an API process: each lives on the shard of its id, whatever shards its jobs are on.
+
+    Args:
+        shards: in the order of `of_shard`.
+        of_shard: one per shard.
+    """
+
+    def __init__(self, shards: Shards, of_shard: Sequence[DurableRequests]) -> None:
+        self._shards = shards
+        self._of_shard = of_shard
+
+    def of(self, request_id: str) -> DurableRequests:
+        """Where this request is kept, or is to be."""
+        return self._of_shard[self._shards.place("request", request_id)]
+
+    async def close(self) -> None:
+        await asyncio.gather(*(durable_requests.close() for durable_requests in self._of_shard))

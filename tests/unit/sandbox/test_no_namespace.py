@@ -20,6 +20,7 @@ from sandbox.no_namespace import JobFolder, around, is_known_user, unreachable
 from sandbox.procfs_meter import ProcfsMeter
 from sandbox.seccomp import build_filter
 from service.api.dispatch.fleet import Fleet
+from service.api.dispatch.shard_monitor import ShardMonitor
 from service.queue.producer import Worker
 from service.settings import Settings
 
@@ -195,9 +196,10 @@ def test_none_is_for_this_machine_only(host: str, redis_url: str | None, refused
     [("127.0.0.1", "none", False), ("0.0.0.0", "none", True), ("0.0.0.0", "landlock", False)],
 )
 def test_an_open_api_takes_no_verdict_from_executors_without_walls(host: str, level: str, refused: bool) -> None:
-    fleet = Fleet(Mock(), Settings(host=host))
-    fleet.broker = True
-    fleet.workers = [Worker("w", "execute", {"isolation": level})]
+    monitor = ShardMonitor(Mock(), Settings())
+    fleet = Fleet([monitor], Settings(host=host))
+    monitor.broker = True
+    monitor.workers = [Worker("w", "execute", {"isolation": level})]
     if refused:
         with pytest.raises(NoWorker, match="loopback only"):
             fleet.require_executors()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.dispatch.fleet import QueueMonitor
+from service.api.dispatch.shard_monitor import QueueMonitor
 from service.queue.producer import Load
 
 

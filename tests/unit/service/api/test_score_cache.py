@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from plaudit.errors import BrokerUnavailable
+from service.api.dispatch.shards import Shards
 from service.api.handlers.score_cache import ScoreCache
 from service.jobs import encode
 from service.queue.cached_scores import CachedScore
@@ -33,14 +34,14 @@ class Silent(StoredScores):
 
 
 def cache(queue: Any) -> ScoreCache:
-    return ScoreCache(queue, 3600)
+    return ScoreCache(Shards({"": queue}), 3600)
 
 
 async def test_what_can_be_read_of_a_late_group_is_answered() -> None:
-    assert await cache(StoredScores()).look_up_late(["done", "missing", "garbage"]) == [DONE, None, None]
+    assert await cache(StoredScores()).look_up_late(0, ["done", "missing", "garbage"]) == [DONE, None, None]
 
 
 async def test_a_redis_that_is_away_or_silent_means_nothing_is_finished() -> None:
     for queue in (Away(), Silent()):
         async with asyncio.timeout(5):
-            assert await cache(queue).look_up_late(["done", "missing"]) == [None, None]
+            assert await cache(queue).look_up_late(0, ["done", "missing"]) == [None, None]

@@ -9,6 +9,7 @@ from typing import Any
 from plaudit.schemas import ExecuteItem, ExecuteResult, ProgramResult
 from sandbox.types import AssertSuite
 from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.shards import Shards
 from service.api.handlers.execute import ExecutePlan
 from service.api.handlers.replays import _decoder, pack, unpack
 from service.jobs import encode_suite
@@ -24,7 +25,8 @@ async def test_a_suite_named_by_many_items_is_fetched_and_kept_once() -> None:
         fetched.append(sha256)
         return FRAME
 
-    dispatcher: Any = SimpleNamespace(queue=SimpleNamespace(get_suite=get_suite), fleet=SimpleNamespace(toolchain="t"))
+    queue: Any = SimpleNamespace(get_suite=get_suite)
+    dispatcher: Any = SimpleNamespace(shards=Shards({"": queue}), fleet=SimpleNamespace(toolchain="t"))
     raw = {"language": "python", "programs": ["x = 1"], "tests": {"kind": "ref", "sha256": SHA256}}
     items = [ExecuteItem.model_validate(raw)] * 64
     plan = await ExecutePlan.make(items, dispatcher, RequestContext("r", 1))

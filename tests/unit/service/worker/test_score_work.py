@@ -78,7 +78,7 @@ class Context:
     def drop(self, lease: Lease) -> None:
         self.dropped.append(lease.id)
 
-    def cache_scores(self, task: ScoreTask, scores: dict[str, CachedScore]) -> None:
+    def cache_scores(self, lease: Lease, scores: dict[str, CachedScore]) -> None:
         self.cached |= scores
 
     def answer(self, lease: Lease, body: Any, **times: Any) -> None:
