@@ -23,14 +23,16 @@ from pydantic import TypeAdapter
 from plaudit.errors import BrokerUnavailable
 from plaudit.schemas import InlineTests
 from sandbox.capabilities import HostCapabilities
+from service.api.dispatch.shard_monitor import ShardMonitor
 from service.api.dispatch.shards import Shards
 from service.api.handlers.execute import EncodedSuite
 from service.api.stores.durable_requests import request_id_of
 from service.jobs import content_hash
 from service.queue.connections import connect_async
 from service.queue.producer import Queue
-from service.queue.shards import addresses, rank
+from service.queue.shards import addresses, list_of, rank
 from service.scoring.reward_model import Calibration
+from service.settings import Settings
 from support.asks import Asks
 from support.broker import Broker
 from support.checkpoints import checkpoint
@@ -428,3 +430,28 @@ async def test_a_suite_has_two_copies_and_is_found_after_a_shard_is_added() -> N
         assert await three.get_suite("f" * 64) is None
         for client in clients:
             await client.aclose()
+
+
+async def test_a_worker_or_api_of_another_list_is_named_by_the_shard_that_it_uses(broker: Broker) -> None:
+    shards = addresses([broker.url, "redis://127.0.0.1:1"])
+    client = connect_async(broker.url, max_connections=4)
+    monitor = ShardMonitor(Queue(client, "plaudit", "api"), Settings(), shards, 0)
+    info: dict[str, Any] = {"kind": "execute", "languages": [], "isolation": "strong", "toolchain": "t"}
+
+    async def announce(name: str, **more: str) -> None:
+        await client.delete("plaudit:workers")
+        await client.zadd("plaudit:workers", {name: 2**50})
+        await client.hset("plaudit:workers:info", name, json.dumps(info | more))  # type: ignore[misc]
+        await monitor.refresh()
+
+    try:
+        await announce("of-the-same-list", shards=list_of(shards))
+        assert (monitor.broker, monitor.other_list) == (True, "")
+        await announce("of-one-redis")
+        assert monitor.other_list.startswith("worker of-one-redis was not given the shards")
+        await announce("of-the-same-list", shards=list_of(shards))
+        await client.set("plaudit:shards", "somewhere else")
+        await monitor.refresh()
+        assert "another API process was given the shards somewhere else" in monitor.other_list
+    finally:
+        await client.aclose()

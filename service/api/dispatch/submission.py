@@ -23,7 +23,6 @@ from service.api.dispatch.fleet import Fleet
 from service.api.dispatch.reply_router import ReplyRouter
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.shards import Shards
-from service.api.dispatch.tasks import gather_or_cancel
 from service.jobs import Failed, Job, JobState, Reply
 from service.queue.keys import EXECUTE_QUEUE, kind_of_queue
 from service.queue.producer import Bound, Remembered
@@ -86,34 +85,34 @@ class Submission:
         for job in jobs:
             by_shard.setdefault(job.shard, {}).setdefault(job.queue, {})[job.id] = job
 
-        alone = len(by_shard) == 1
+        async def submit_to(shard: int, by_queue: dict[str, dict[str, Job]]) -> None:
+            for queue, queue_jobs in by_queue.items():
+                await self._submit(shard, queue, queue_jobs.values(), use_cache=use_cache, unbounded=unbounded)
 
-        async def submit_to(shard: int, by_queue: dict[str, dict[str, Job]]) -> PlauditError | None:
-            try:
-                for queue, queue_jobs in by_queue.items():
-                    await self._submit(shard, queue, queue_jobs.values(), use_cache=use_cache, unbounded=unbounded)
-            except (BrokerUnavailable, NoWorker) as error:
-                if alone:
-                    raise
-                return error
-            return None
-
-        if alone:
+        if len(by_shard) == 1:
             await submit_to(*next(iter(by_shard.items())))
             return
-        errors = await gather_or_cancel(submit_to(*pair) for pair in by_shard.items())
-        if errors and all(errors):
-            raise next(filter(None, errors))
-        for by_queue, error in zip(by_shard.values(), errors, strict=True):
-            if error is not None:
-                await self._lose([job for queue_jobs in by_queue.values() for job in queue_jobs.values()], error)
+        # None is cut off in the middle: leaving would not find what arrives later.
+        outcomes = await asyncio.gather(*(submit_to(*pair) for pair in by_shard.items()), return_exceptions=True)
+        away = {
+            shard: outcome
+            for shard, outcome in zip(by_shard, outcomes, strict=True)
+            if isinstance(outcome, BrokerUnavailable | NoWorker)
+        }
+        others = [outcome for outcome in outcomes if outcome is not None and outcome not in away.values()]
+        if others or len(away) == len(by_shard) > 0:
+            raise (others or list(away.values()))[0]
+        for shard, error in away.items():
+            await self._lose(shard, [job for jobs in by_shard[shard].values() for job in jobs.values()], error)
 
-    async def _lose(self, jobs: Sequence[Job], error: PlauditError) -> None:
+    async def _lose(self, shard: int, jobs: Iterable[Job], error: PlauditError) -> None:
+        """Fail the jobs that a shard could not be given, but those that were given to another shard as well."""
         failed = Failed(JobState.FAILED, error.code, error.detail, error.retryable)
-        for job in jobs:
+        lost = [job for job in jobs if self._shard_of.get(job.id, shard) == shard]
+        for job in lost:
             metrics.infra_errors.labels(job.kind, error.code).inc()
             self._lost[job.id] = Reply(job.id, failed)
-        await self.release(job.id for job in jobs)
+        await self.release(job.id for job in lost)
 
     async def submit_unless_cached(self, jobs: Sequence[Job], keys: Sequence[str]) -> list[bytes | None] | None:
         """Admit these jobs of one queue and shard if nothing is cached under these keys, in one step.
