@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from service.evidence.examples.blocks import labelled_examples, sentence_examples
 from service.evidence.examples.calls import call_examples
@@ -30,6 +31,8 @@ from service.evidence.examples.types import Example, Parameter, Reading
 
 __all__ = ["Example", "ExplainedExample", "Parameter", "Reading", "as_assert", "as_case", "explain", "read_examples"]
 
+MAX_PROMPT = 200_000  # characters that are read
+
 _READS_STDIN = re.compile(
     r"std(?:ard )?in|inputcopy|-----\s?(?:sample )?input|sample input|first line|input format"
     r"|read(?:s|ing)? (?:from )?(?:the )?input"
@@ -47,8 +50,18 @@ def read_examples(prompt: str, *, entry_point: str | None = None, completions: S
         completions: code; asked only for what the prompt does not say: the entry point and its parameters.
 
     Returns:
-        The examples in the order of the prompt, at most `MAX_EXAMPLES` of them.
+        The examples in the order of the prompt, at most `MAX_EXAMPLES` of them. Of a prompt with more than `MAX_PROMPT`
+        characters the end is read, where the task stands.
     """
+    offset = max(0, len(prompt) - MAX_PROMPT)
+    reading = _read(prompt[offset:], entry_point, completions)
+    if not offset:
+        return reading
+    moved = (replace(e, start=e.start + offset, end=e.end + offset) for e in reading.examples)
+    return replace(reading, examples=tuple(moved))
+
+
+def _read(prompt: str, entry_point: str | None, completions: Sequence[str]) -> Reading:
     definitions = definitions_of(prompt)
     signature = _signature(prompt, definitions, entry_point)
     samples: tuple[Example, ...] = ()
@@ -65,7 +78,7 @@ def read_examples(prompt: str, *, entry_point: str | None = None, completions: S
     source = Source.of(prompt, signature, definitions)
     examples: list[Example] = []
     for form in (call_examples, table_examples, labelled_examples, sentence_examples):
-        for example in form(source):
+        for example in itertools.islice(form(source), MAX_EXAMPLES):
             if source.free(example.start, example.end):
                 source.add(examples, example)
     return Reading("function", signature.entry_point, signature.parameters, without_conflicts(examples)[:MAX_EXAMPLES])

@@ -13,6 +13,7 @@ from service.evidence.examples.source import Arguments, Source, rendered
 from service.evidence.examples.types import Example
 
 MAX_LINE = 4_000
+MAX_LINES = 10_000  # that are looked at
 MAX_INPUT = 20_000  # characters between the two labels
 MAX_BETWEEN = 4  # lines between an assignment and its `return`
 
@@ -33,7 +34,7 @@ _HEADING = re.compile(
     r"\b(?:examples?|exampels?|examble|e\.g|eg|samples?|test cases?|tests?|usage|for instance|ex)\b", re.IGNORECASE
 )
 _LEAD = re.compile(
-    r"[ \t]{0,80}(?:(?:[*•#/>+-]{1,3}|\d{1,3}[.)])(?=[ \t]))?[ \t]{0,9}"
+    r"[ \t]{0,80}(?:[rR]?(?:\"{3}|'{3})[ \t]{0,9})?(?:(?:[*•#/>+-]{1,3}|\d{1,3}[.)])(?=[ \t]))?[ \t]{0,9}"
     r"(?P<heading>(?:(?:for )?(?:example|instance)|e\.g\.?|ex)[ \t]{0,3}\d{0,3}[ \t]{0,3}[,:.]?[ \t]{0,9})?"
     r"(?P<word>(?:for|given|with|when|if|input|on|passing|where)\b(?:[ \t](?:the |an? )?(?:inputs?|arguments?)\b)?"
     r"(?:[ \t](?:of|is)\b)?:?)?[ \t]{0,9}",
@@ -61,6 +62,8 @@ def labelled_examples(source: Source) -> Iterator[Example]:
     labels = list(LABEL.finditer(source.text))
     for first, second in itertools.pairwise(labels):
         words = first["word"].lower(), second["word"].lower()
+        if source.reader.budget <= 0:
+            break
         if words[0] not in _INPUT_WORDS or words[1] not in _OUTPUT_WORDS or not _ours(source, first.start()):
             continue
         if second.start() - first.end() > MAX_INPUT or not source.free(first.start(), second.end()):
@@ -93,18 +96,23 @@ def sentence_examples(source: Source) -> Iterator[Example]:
     """The examples of single lines, and of an assignment with its `return` below."""
     in_examples = False
     pending: tuple[int, int, Arguments] | None = None
+    listing = False  # below a line such as "Legend:"
     previous = ""
-    for number in range(len(source.line_starts)):
+    for number in range(min(len(source.line_starts), MAX_LINES)):
+        if source.reader.budget <= 0:
+            break
         start, end = source.line(number)
         line = source.text[start : min(end, start + MAX_LINE)]
         if not line.strip():
+            listing, previous = False, ""
             continue
         heading = _HEADING.search(line[:200]) is not None
         in_examples = in_examples or heading
-        docstring = source.in_docstring(start) and not previous.rstrip().endswith(":")
+        listing = listing or (previous.rstrip().endswith(":") and _HEADING.search(previous[:200]) is None)
+        docstring = source.in_docstring(start) and not listing
         lead = _LEAD.match(source.text, start, end)
         example = None
-        if lead is not None and source.reader.budget > 0 and _ours(source, start):
+        if lead is not None and _ours(source, start):
             returned = _RETURNED.match(source.text, start, end)
             if pending is not None and returned is not None and number - pending[0] <= MAX_BETWEEN:
                 example = _returned(source, pending, returned.end())
@@ -121,7 +129,7 @@ def sentence_examples(source: Source) -> Iterator[Example]:
             yield example
         elif not heading and not _SHOWS.search(line):
             in_examples = False
-        previous = line
+        previous = line if source.in_docstring(start) else ""
 
 
 def _returned(source: Source, pending: tuple[int, int, Arguments], place: int) -> Example | None:

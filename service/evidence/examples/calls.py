@@ -43,12 +43,12 @@ _ASSIGNED = re.compile(r"(?:(?:var|let|const|auto)[ \t])?[^\W\d][\w.]{0,60}[ \t]
 _ASSIGNMENT = re.compile(r"[ \t]{0,9}([^\W\d]\w{0,60})[ \t]{0,9}=(?!=)[ \t]{0,9}")
 _BAD_WORD = re.compile(
     r"(?:\b(?:not|if|while|return|elif|unless|until|lambda|in|whether|assume|suppose|yield|raise|or|was|were|del|await)"
-    r"|[-+/%<>&|^~@=\[{.]|[\w)\]'\"][ \t]*\*)[ \t]*\Z",
+    r"|[-+/%<>&|^~@=\[{]|[\w)\]'\"][ \t]*\*)[ \t]*\Z",
     re.IGNORECASE,
 )
 _FOLLOWING = re.compile(r"[ \t]{0,40}(?:#[^\n]{0,2000})?(?=\n|\Z)")
 _MESSAGE = re.compile(
-    r"[ \t]{0,40}\)?[ \t]{0,9}(?:,[ \t]{0,9}(?=[fr]?['\"])[^\n]{0,2000}|;|#[^\n]{0,2000})?[ \t]{0,40}(?=\n|\Z|`)"
+    r"[ \t]{0,40}\)?[ \t]{0,9}(?:,[ \t]{0,9}(?=[fr]?['\"])[^\n]{0,2000}|[;#][^\n]{0,2000})?[ \t]{0,40}(?=\n|\Z|`)"
 )
 _WRAPPER = re.compile(
     r"(?<![\w.])((?:[^\W\d]\w{0,30}\.)?(?:print|pprint|assertEquals?|assert_equal|assertListEqual|eq))"
@@ -65,7 +65,9 @@ def call_examples(source: Source) -> Iterator[Example]:
     end = count = 0
     names = _Names(source)
     for match in call.finditer(source.text):
-        if match.start() < end or count >= MAX_EXAMPLES or source.reader.budget <= 0:
+        if count >= MAX_EXAMPLES or source.reader.budget <= 0:
+            break
+        if match.start() < end:
             continue
         source.reader.names = names.before(match.start())
         try:

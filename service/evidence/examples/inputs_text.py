@@ -11,7 +11,8 @@ MAX_INPUTS = 20
 
 _NAME = re.compile(r"[`*]{0,2}([^\W\d]\w{0,60})[`*]{0,2}[ \t]{0,9}(?P<sign>=(?!=)|:|is(?=[ \t]))[ \t]{0,9}`?")
 _NOUN = re.compile(
-    r"(?:(?:the|an?)[ \t])?(?:list|array|string|integer|int|number|tuple|dict|dictionary|matrix|set|value|word)[ \t]{1,4}",
+    r"(?:(?:the|an?)[ \t])?(?:list|array|string|integer|int|number|tuple|dict|dictionary|matrix|set|value|word)"
+    r"[ \t]{1,4}",
     re.IGNORECASE,
 )
 _SEPARATOR = re.compile(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 MAX_DEPTH = 40
 MAX_CHARACTERS = 20_000  # of one literal, or of the arguments of one call
 MAX_DIGITS = 1_000
+ATTEMPT = 30  # what one attempt costs of the budget, beside its characters
 MAX_CONSTANT = 10_000  # items or characters that a constant expression may grow to
 
 _NUMBER = re.compile(
@@ -92,9 +93,9 @@ class LiteralReader:
         self._begin(start, limit)
         self._skip_line_blanks()
         try:
-            return self._expression(0, constant=constant, lines=False), self._at
+            return _checked(self._expression(0, constant=constant, lines=False)), self._at
         finally:
-            self.budget -= self._at - start + 1
+            self.budget -= self._at - start + ATTEMPT
 
     def arguments(self, start: int, limit: int | None = None) -> tuple[list[tuple[str | None, str]], int]:
         """The arguments of a call, from behind its opening parenthesis.
@@ -115,12 +116,12 @@ class LiteralReader:
                 name = self._keyword()
                 if name is None and given and given[-1][0] is not None:
                     raise NotLiteral
-                given.append((name, self._expression(0, constant=True, lines=True)))
+                given.append((name, _checked(self._expression(0, constant=True, lines=True))))
                 self._skip()
                 if not self._take(",") and not self._peek(")"):
                     raise NotLiteral
         finally:
-            self.budget -= self._at - start + 1
+            self.budget -= self._at - start + ATTEMPT
 
     def _begin(self, start: int, limit: int | None) -> None:
         if self.budget <= 0:
@@ -279,8 +280,6 @@ class LiteralReader:
         inside = ", ".join(items)
         if opening == "(" and len(items) == 1:
             return f"({inside},)" if comma else inside
-        if opening == "{" and not keyed and items:
-            _hashable(inside)
         return f"{opening}{inside}{closing}"
 
     def _curly(self) -> str:
@@ -336,7 +335,7 @@ class LiteralReader:
 
 def computed(sign: str, left: str, right: str) -> str:
     """The value of a constant expression with one operator, as source; its size is bounded before it is computed."""
-    first, second = ast.literal_eval(left), ast.literal_eval(right)
+    first, second = ast.literal_eval(_checked(left)), ast.literal_eval(_checked(right))
     if isinstance(first, set | dict) or isinstance(second, set | dict):
         raise NotLiteral
     sizes = [abs(x) if isinstance(x, int | float) else len(x) for x in (first, second) if x is not None]
@@ -369,8 +368,10 @@ def _signed(sign: str, operand: str) -> str:
     return operand if sign == "+" else f"-{operand}"
 
 
-def _hashable(inside: str) -> None:
+def _checked(source: str) -> str:
+    """The source, if it has a value: a list cannot be a key. Raises `NotLiteral` if it has none."""
     try:
-        ast.literal_eval(f"{{{inside}}}")
-    except (TypeError, SyntaxError, ValueError):
+        ast.literal_eval(source)
+    except (TypeError, SyntaxError, ValueError, RecursionError, MemoryError):
         raise NotLiteral from None
+    return source

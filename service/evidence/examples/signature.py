@@ -28,7 +28,7 @@ _EMPTY_LINE = re.compile(
 _DOCSTRING = re.compile(r"\s*[rRuUbB]{0,2}(\"\"\"|''')")
 _TICKS = "[`'\"“‘*]{0,3}"
 _NAMED = re.compile(
-    rf"\b(?:function|method|procedure|routine|def|func)s?[ \t]{{1,9}}"
+    rf"\b(?:function|method|procedure|routine)s?[ \t]{{1,9}}"
     rf"(?:that is |which is )?(?P<said>(?:called|named|with (?:the )?name)[ \t:]{{1,9}})?"
     rf"(?P<tick>{_TICKS})(?:def[ \t])?(?P<name>[^\W\d]\w{{0,100}})(?P<after>[ \t]{{0,3}}\(|[`'\"”’*])?",
     re.IGNORECASE,
@@ -48,7 +48,7 @@ _BARE_CALL = re.compile(
 )
 _TESTED = re.compile(
     r"^[ \t>*+-]{0,40}(?:assert[ \t(]{1,4}(?:not[ \t]{1,3})?|>>>[ \t]{0,4})(?:[^\W\d]\w{0,50}\(\)\.)?"
-    r"(?P<name>[^\W\d]\w{0,100})\(",
+    r"(?P<name>[^\W\d]\w{0,100})[ \t]?\(",
     re.MULTILINE,
 )
 _BUILTINS = frozenset(
@@ -293,7 +293,7 @@ def _is_empty(body: str) -> bool:
     if opening is not None:
         closing = body.find(opening[1], opening.end())
         body = "" if closing < 0 else body[closing + 3 :]
-    return all(_EMPTY_LINE.match(line[:400]) for line in body.splitlines())
+    return all(_EMPTY_LINE.match(line[:400]) for line in body.splitlines() if line.strip())
 
 
 def bracketed(text: str, start: int) -> tuple[str, int]:

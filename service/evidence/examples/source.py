@@ -13,6 +13,7 @@ from service.evidence.examples.signature import Definition, Signature
 from service.evidence.examples.types import Example, Parameter
 
 MAX_EXAMPLES = 64
+BUDGET = 200_000  # characters of literals that are looked at in one prompt, and the attempts
 Arguments = list[tuple[str | None, str]]  # keyword or None, source
 
 # One character for another, so that places stay as they are.
@@ -21,7 +22,7 @@ _CONTINUED = re.compile(r"^([ \t]{0,80})\.\.\.(?=[ \t])", re.MULTILINE)  # a doc
 
 # A sentence goes on behind a value only in these ways; after anything else the value may be part of more.
 _END = re.compile(
-    r"[ \t`\"”*)\]]{0,8}(?:\Z|\n|[.;,:!?](?=[\s`\"”)]|\Z)|#|//|--|[—–(]|-[ \t]"
+    r"[ \t`\"”*)\]]{0,8}(?:\Z|\n|[.;,:!?](?=[\s`\"”)]|\Z)|#|//|--|[—–(](?!or\b)|-[ \t]"
     r"|(?:because|since|as|and|but|while|whereas|for|where|so|which|that is|with|when|due|given|after)\b)"
 )
 _MORE = re.compile(r"[ \t`]{0,8}(?:,|and|or)[ \t]{1,8}[`]?(?:[-+]?\d|['\"\[({“‘]|True\b|False\b|None\b)")
@@ -62,7 +63,7 @@ class Source:
         """The prompt with everything that the forms share."""
         text = _CONTINUED.sub(r"\1   ", prompt.translate(_PLAIN))
         starts = [0, *(match.end() for match in re.finditer("\n", text))]
-        return cls(text, signature, definitions, LiteralReader(text, 4 * len(text) + 200_000), starts)
+        return cls(text, signature, definitions, LiteralReader(text, BUDGET), starts)
 
     @property
     def name(self) -> str:

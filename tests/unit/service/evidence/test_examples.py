@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from service.evidence.examples import Example, Parameter, read_examples
+import ast
+import random
+import time
+
+import pytest
+
+from service.evidence.examples import Example, Parameter, as_assert, as_case, explain, read_examples
+from service.evidence.examples.source import MAX_EXAMPLES
+from support.example_prompts import call_values, prompts, tallies, wrong_name
 
 PROMPT = '''from typing import List
 
@@ -32,3 +40,105 @@ def test_doctests_are_read_with_their_place_and_the_signature() -> None:
     assert PROMPT[first.start : first.end].startswith("largest_gap([1, 4,")
     assert PROMPT[second.start : second.end].split() == ["largest_gap([],", "floor=3)", "3"]
     assert isinstance(first, Example)
+
+
+def test_the_corpus_is_read_with_precision_and_recall_by_style() -> None:
+    by_style, differences = tallies("example_prompts.txt")
+    read, right = (sum(getattr(tally, name) for tally in by_style.values()) for name in ("read", "right"))
+    assert right >= 0.98 * read, differences
+    for style, tally in by_style.items():
+        assert tally.right >= 0.95 * tally.gold, (style, tally, differences)
+
+
+def test_prompts_that_the_reader_was_not_written_with_are_read() -> None:
+    by_style, differences = tallies("held_out_prompts.txt")
+    gold, read, right = (sum(getattr(tally, name) for tally in by_style.values()) for name in ("gold", "read", "right"))
+    assert right >= 0.98 * read, differences
+    assert right >= 0.9 * gold, differences
+
+
+def test_entry_points_of_the_corpus_are_found() -> None:
+    wrong = [p.entry_point for p in prompts("example_prompts.txt") if wrong_name(p, read_examples(p.text))]
+    assert wrong == []
+
+
+def test_an_examples_place_is_where_its_text_stands() -> None:
+    for prompt in prompts("example_prompts.txt"):
+        shift = "é" * 7 + "\n\n"
+        for example, moved in zip(
+            read_examples(prompt.text).examples, read_examples(shift + prompt.text).examples, strict=True
+        ):
+            text = prompt.text[example.start : example.end]
+            assert text.strip()
+            assert moved.start - example.start == len(shift)
+            shown = explain(example, prompt.text, prompt.entry_point)
+            assert shown["text"] == text[:400]
+            if example.expected is not None and example.expected.isdigit():
+                assert example.expected in text or "**" in text
+
+
+def test_examples_are_written_as_asserts_and_cases() -> None:
+    call = Example(0, 1, "equality", arguments="[1], k=2", expected="3")
+    assert as_assert(call, "f") == "assert f([1], k=2) == 3"
+    assert as_assert(call, "Solution.f") == "assert Solution().f([1], k=2) == 3"
+    assert as_case(Example(0, 1, "sample", stdin="1\n", stdout="2\n")) == ("1\n", "2\n")
+    with pytest.raises(ValueError, match="as_assert"):
+        as_case(call)
+
+
+@pytest.mark.parametrize(
+    "value", ["{[1]: 2}", "{{1}: 2}", "{[1]}", "[{(1, [2])}]", "9**99999", "{[1]: 2} * 2", "[1] * 10**9"]
+)
+def test_what_has_no_value_is_not_an_example(value: str) -> None:
+    prompt = f"def f(x):\n    # f({value}) == 1\n    # f(2) == {value}\n    # f(3) == 4\n"
+    assert [(e.arguments, e.expected) for e in read_examples(prompt).examples] == [("3", "4")]
+
+
+HEAD = 'def f(x):\n    """'
+HOSTILE = {
+    "brackets": HEAD + "f([" * 350_000,
+    "open strings": HEAD + 'f("a ' * 200_000,
+    "newlines": HEAD + "\n" * 1_000_000,
+    "prompts": HEAD + ">>> f(1)\n" * 120_000,
+    "doctests": HEAD + "".join(f">>> f({n})\n1\n" for n in range(80_000)),
+    "inputs and outputs": HEAD + "Input: 1 Output: 2 " * 55_000,
+    "rows": HEAD + "| input | output |\n|---|---|\n" + "| 1 | 2 |\n" * 100_000,
+    "definitions": 'def f(x): """\n' * 75_000,
+    "negations": HEAD + "not " * 250_000 + "f(1) == 1",
+    "samples": "Input\n1\nOutput\n2\n" * 60_000,
+    "fences": "Sample Input\n" + "```\n" * 250_000,
+    "sums": HEAD + "f(1) == " + "1 + " * 250_000,
+    "sentences": HEAD + "For x = 1 the output should be 2\n" * 30_000,
+    "backslashes": HEAD + 'f("' + "\\" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_megabyte_is_read_within_a_second(name: str) -> None:
+    began = time.process_time()
+    reading = read_examples(HOSTILE[name], completions=["def f(x):\n    return x\n"])
+    assert time.process_time() - began < 1.0
+    assert len(reading.examples) <= MAX_EXAMPLES
+
+
+def test_the_end_of_a_very_long_prompt_is_read_at_its_place() -> None:
+    prompt = "words and words\n" * 60_000 + "def f(x):\n    '''\n    >>> f(1)\n    2\n    '''\n"
+    (example,) = read_examples(prompt).examples
+    assert prompt[example.start : example.end].split() == ["f(1)", "2"]
+
+
+def test_damaged_prompts_give_only_values_and_true_places() -> None:
+    texts = [prompt.text for prompt in prompts("example_prompts.txt")]
+    rng = random.Random(14)
+    for _ in range(500):
+        text = rng.choice(texts) + rng.choice(texts)
+        for _ in range(rng.randint(1, 8)):
+            place = rng.randrange(len(text))
+            text = (
+                text[:place] + rng.choice(["", *"[](){}\"'`\\|:,.=->#\n \t*1e²é"]) + text[place + rng.randint(0, 6) :]
+            )
+        for example in read_examples(text, completions=[rng.choice(texts)]).examples:
+            assert 0 <= example.start < example.end <= len(text)
+            if example.arguments is not None and example.expected is not None:
+                call_values(example.arguments)
+                ast.literal_eval(example.expected)
