@@ -175,8 +175,8 @@ class ObserveSuite:
     entry_point: str | None
     calls: tuple[ObservedCall, ...]
     prelude: str = ""
-    call_cpu_s: float = 0.5
-    budget_cpu_s: float = 2.0
+    call_cpu_s: float = 0.25
+    budget_cpu_s: float = 0.75
 
 
 Suite = (

@@ -32,7 +32,7 @@ from sandbox.run import RunOutcome
 from sandbox.types import ObservedCall, ObserveSuite, Report, RunSuite, TestReport
 
 BUDGET_SPENT = "t:budget"
-MAX_LOST = 3  # processes of one program that its calls end; the rest of the calls is not made
+MAX_LOST = 2  # processes of one program that its calls end; the rest of the calls is not made
 MAX_CALLS = 1_000
 SHOWN_NAME = 60  # characters of an exception's or a type's name
 

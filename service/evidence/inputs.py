@@ -86,7 +86,8 @@ def mutated_inputs(
 
     Returns:
         Sources of arguments ("[1, 2], k=3"), or texts for stdin; each once, and none of the examples'. Fewer than
-        `count` where there is not so much to vary, none where nothing is known.
+        `count` where there is not so much to vary, none where nothing is known. Short ones come first: they are quick,
+        and a program that spends its budget has then answered most.
     """
     count = min(count, MAX_INPUTS)
     draw = random.Random(f"plaudit inputs {seed}")
@@ -114,7 +115,7 @@ def _distinct(inputs: Iterator[str], known: set[str], count: int) -> list[str]:
             chosen[source] = None
         if len(chosen) >= count:
             break
-    return list(chosen)
+    return sorted(chosen, key=len)
 
 
 def _call(example: Example) -> Call | None:

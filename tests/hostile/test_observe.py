@@ -104,23 +104,24 @@ def test_programs_that_cannot_be_loaded_answer_nothing(sandbox: Sandbox) -> None
 
 
 def test_a_call_that_ends_the_process_costs_only_itself(sandbox: Sandbox) -> None:
-    source = "import os\ndef f(x):\n    if x == 1: os._exit(0)\n    if x == 3: os.kill(os.getpid(), 9)\n    return x\n"
-    found = outcomes(sandbox, source, "0", "1", "2", "3", "4")
-    assert [outcome[0] for outcome in found] == ["v", "t", "v", "t", "v"]
+    for end in ("os._exit(0)", "os.kill(os.getpid(), 9)"):
+        source = f"import os\ndef f(x):\n    if x == 1: {end}\n    return x\n"
+        found = outcomes(sandbox, source, "0", "1", "2", "3")
+        assert [outcome[0] for outcome in found] == ["v", "t", "v", "v"]
 
 
 def test_endless_loops_stay_within_the_budget(sandbox: Sandbox) -> None:
     report = observe(sandbox, "def f(x):\n    while True: pass\n", *(ObservedCall(str(x)) for x in range(20)))
     found = [test.outcome for test in report.tests]
     assert found == ["t:time_limit"] * MAX_LOST + [BUDGET_SPENT] * (20 - MAX_LOST)
-    assert sum(test.cpu_ms for test in report.tests) < 3000
+    assert sum(test.cpu_ms for test in report.tests) < 1500
 
 
 def test_many_slow_calls_stop_at_the_budget_of_all_of_them(sandbox: Sandbox) -> None:
-    source = "import time\ndef f(x):\n    end = time.process_time() + 0.3\n    while time.process_time() < end: pass\n"
+    source = "import time\ndef f(x):\n    end = time.process_time() + 0.1\n    while time.process_time() < end: pass\n"
     report = observe(sandbox, source, *(ObservedCall(str(x)) for x in range(20)))
     made = [test for test in report.tests if test.outcome != BUDGET_SPENT]
-    assert 5 <= len(made) <= 8
+    assert 5 <= len(made) <= 9
     assert report.tests[-1].verdict is Verdict.SKIPPED
 
 
