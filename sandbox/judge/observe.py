@@ -116,7 +116,8 @@ def observe_calls(request: JudgeRequest, suite: ObserveSuite) -> Report:
             refused = candidate.greeting()
             if refused is not None:
                 failed = observed(meter.report(refused.verdict or Verdict.NO_RESULT, refused.detail), refused)
-                tests += [failed] * (len(calls) - len(tests))
+                free = replace(failed, cpu_ms=0.0, wall_ms=0.0)  # the one attempt to load it is counted once
+                tests += [failed, *[free] * (len(calls) - len(tests) - 1)]
                 run_flags |= candidate.flags()
                 break
             alive = True

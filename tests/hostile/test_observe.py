@@ -103,6 +103,12 @@ def test_programs_that_cannot_be_loaded_answer_nothing(sandbox: Sandbox) -> None
     assert outcomes(sandbox, "raise SystemExit(0)", "1") == ["t:no_result"]
 
 
+def test_loading_a_program_in_vain_is_counted_once(sandbox: Sandbox) -> None:
+    report = observe(sandbox, "while True: pass", *(ObservedCall(str(x)) for x in range(20)))
+    assert [test.outcome for test in report.tests] == ["t:time_limit"] * 20
+    assert sum(test.cpu_ms for test in report.tests) < 1000
+
+
 def test_a_call_that_ends_the_process_costs_only_itself(sandbox: Sandbox) -> None:
     for end in ("os._exit(0)", "os.kill(os.getpid(), 9)"):
         source = f"import os\ndef f(x):\n    if x == 1: {end}\n    return x\n"
