@@ -151,7 +151,45 @@ class RunSuite:
     args: tuple[str, ...] = ()
 
 
-Suite = AssertSuite | FunctionSuite | CheckSuite | PytestSuite | UnittestSuite | StdioSuite | ScriptSuite | RunSuite
+@dataclass(frozen=True, slots=True)
+class ObservedCall:
+    """One input, and the answer where it is known: `arguments` and `expected` of a function, or `stdin` and `stdout`.
+
+    `arguments`: the arguments of the call as Python source, literals only: "[1, 2], k=3". `expected`: a literal, too.
+    """
+
+    arguments: str = ""
+    expected: str | None = None
+    stdin: str | None = None
+    stdout: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObserveSuite:
+    """Inputs on which a program is watched: what it answers to each is the outcome of the test (`TestReport.outcome`).
+
+    An internal kind: `POST /execute` does not take it. With an `entry_point` one process makes all calls; without, the
+    program runs once per call on its `stdin`. `call_cpu_s` limits each call, `budget_cpu_s` all of them together.
+    """
+
+    entry_point: str | None
+    calls: tuple[ObservedCall, ...]
+    prelude: str = ""
+    call_cpu_s: float = 0.25
+    budget_cpu_s: float = 0.75
+
+
+Suite = (
+    AssertSuite
+    | FunctionSuite
+    | CheckSuite
+    | PytestSuite
+    | UnittestSuite
+    | StdioSuite
+    | ScriptSuite
+    | RunSuite
+    | ObserveSuite
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +206,7 @@ class TestReport:
     name: str = ""  # of a test that has one: of the kinds `pytest` and `unittest`
     vacuous: bool = False  # it passes for a program that answers nothing, so it says nothing of this one
     score: float | None = None  # in [0, 1], where a checker or an interactor gives one
+    outcome: str = ""  # of an observed call, short: `v:` and a digest of its value, or what came instead
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
 

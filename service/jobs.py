@@ -196,6 +196,7 @@ _SUITES: dict[str, type[sandbox.Suite]] = {
     "stdio": sandbox.StdioSuite,
     "script": sandbox.ScriptSuite,
     "run": sandbox.RunSuite,
+    "observe": sandbox.ObserveSuite,
 }
 _KINDS = {suite: kind for kind, suite in _SUITES.items()}
 
@@ -226,4 +227,6 @@ def num_tests(suite: sandbox.Suite) -> int:
             return max(1, len(_TEST_FUNCTION.findall(suite.source)))
         case sandbox.FunctionSuite() | sandbox.StdioSuite():
             return len(suite.cases)
+        case sandbox.ObserveSuite():
+            return len(suite.calls)
     return 1

@@ -15,6 +15,7 @@ from sandbox.judge.code_suites import judge_code
 from sandbox.judge.entry_points import derived_entry_point, entry_point_of
 from sandbox.judge.function_calls import judge_function_suite
 from sandbox.judge.missing_modules import FLAG, missing_modules
+from sandbox.judge.observe import judge_observed
 from sandbox.judge.prelude import check_run as check_prelude_once
 from sandbox.judge.prelude import joined, prompted
 from sandbox.judge.python_jobs import script_job
@@ -24,7 +25,7 @@ from sandbox.judge.request import JudgeRequest
 from sandbox.judge.run_only import judge_run
 from sandbox.judge.stdio import judge_stdio
 from sandbox.judge.suite_checks import suite_flaw
-from sandbox.judge.suite_kinds import CODE_KINDS, KIND_OF, RUN_AS_MAIN, count_tests, recognised
+from sandbox.judge.suite_kinds import CODE_KINDS, RUN_AS_MAIN, count_tests, kind_of, recognised
 from sandbox.limits import MAX_SOURCE_BYTES, check_limits
 from sandbox.run import JailRun, classify_exit
 from sandbox.types import (
@@ -33,6 +34,7 @@ from sandbox.types import (
     CheckSuite,
     FunctionSuite,
     Limits,
+    ObserveSuite,
     Options,
     Program,
     PytestSuite,
@@ -73,7 +75,7 @@ def judge(
         SandboxError: the sandbox failed; nothing is known of the program.
     """
     language = resolve(program.language)
-    if isinstance(suite, AssertSuite | FunctionSuite | StdioSuite):
+    if isinstance(suite, AssertSuite | FunctionSuite | StdioSuite | ObserveSuite):
         count_tests(suite)
     asked, suite = suite, recognised(suite, language)
     if isinstance(suite, AssertSuite) and not suite.entry_point:
@@ -81,7 +83,7 @@ def judge(
     flaw = suite_flaw(suite, language)
     if flaw is not None:
         raise InvalidSuite(f"tests.{flaw}")
-    kind = KIND_OF[type(suite)]
+    kind = kind_of(suite)
     if kind not in languages.KINDS[language]:
         raise UnsupportedLanguage(f"{language} programs cannot be judged by {kind!r} suites")
     sandbox.require(language)
@@ -131,6 +133,8 @@ def dispatch(request: JudgeRequest) -> Report:
         return judge_stdio(request, suite)
     if isinstance(suite, FunctionSuite):
         return judge_function_suite(request, suite)
+    if isinstance(suite, ObserveSuite):
+        return judge_observed(request, suite)
     if isinstance(suite, CheckSuite):
         request = replace(request, source=prompted(suite.prompt, request.source))
     return judge_code(request, suite)

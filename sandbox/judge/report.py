@@ -52,8 +52,8 @@ def worst_verdict(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def deterministic_part(report: Report) -> object:
-    """What two runs of a deterministic program have in common: verdicts and output, without time and memory."""
-    return [(test.verdict, test.stdout) for test in report.tests], report.output
+    """What two runs of a deterministic program have in common: all but time and memory."""
+    return [(test.verdict, test.stdout, test.outcome) for test in report.tests], report.output
 
 
 def with_flags(flags: Sequence[str], *more: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from sandbox.types import (
     AssertSuite,
     CheckSuite,
     FunctionSuite,
+    ObserveSuite,
     PytestSuite,
     RunSuite,
     ScriptSuite,
@@ -37,6 +38,14 @@ KIND_OF: dict[type, str] = {
 
 RUN_AS_MAIN = ("stdio", "script")  # the kinds that run a program; the others load it as a module and ask it
 
+
+def kind_of(suite: Suite) -> str:
+    """The kind by which languages say what they can be judged by."""
+    if isinstance(suite, ObserveSuite):
+        return "function" if suite.entry_point else "stdio"
+    return KIND_OF[type(suite)]
+
+
 CODE_KINDS = ("assert", "check", "pytest", "unittest")  # of tests that could be in the program's own process
 
 KINDS: dict[str, type[PytestSuite] | type[UnittestSuite]] = {"pytest": PytestSuite, "unittest": UnittestSuite}
@@ -56,7 +65,10 @@ def count_tests(suite: Suite) -> int:
     """How many tests a suite has, as far as its text says. Raises InvalidSuite for none, and for too many."""
     if isinstance(suite, CheckSuite | PytestSuite | UnittestSuite | RunSuite | ScriptSuite):
         return 1
-    total = len(suite.asserts) if isinstance(suite, AssertSuite) else len(suite.cases)
+    if isinstance(suite, ObserveSuite):
+        total = len(suite.calls)
+    else:
+        total = len(suite.asserts) if isinstance(suite, AssertSuite) else len(suite.cases)
     if not total:
         raise InvalidSuite("the suite has no tests")
     if total > MAX_TESTS:

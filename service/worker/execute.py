@@ -15,6 +15,7 @@ from plaudit.languages import UnsupportedLanguage
 from sandbox.errors import Interrupted, InvalidOptions, InvalidSuite, ModuleUnavailable, SandboxError
 from sandbox.judge import judge
 from sandbox.judge.missing_modules import FLAG
+from sandbox.judge.observe import BUDGET_SPENT
 from sandbox.packages import packages
 from sandbox.sandbox import Sandbox
 from sandbox.types import Program, Report, Stop, Suite
@@ -145,7 +146,7 @@ class ExecuteRunner:
         """How long the answer is cached; a large one only until its client's retries are over, to save memory."""
         report = body.report
         depends_on_time = report.verdict in TIMING_VERDICTS or any(
-            test.verdict in TIMING_VERDICTS for test in report.tests
+            test.verdict in TIMING_VERDICTS or test.outcome == BUDGET_SPENT for test in report.tests
         )
         if depends_on_time or "nondeterministic" in report.flags or len(report.tests) < report.total:
             return 0
