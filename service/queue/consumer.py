@@ -35,6 +35,7 @@ class Lease:
         deadline_ms: Unix time of Redis, as `now_ms` tells it.
         deliveries: how often the job was handed to a worker, this one included.
         queued_ms: Unix time at which it was admitted.
+        reclaimed: whether it was taken over from a worker that crashed or stalled.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Lease:
     deadline_ms: int
     deliveries: int
     queued_ms: int
+    reclaimed: bool = False
 
     @property
     def key(self) -> str:
@@ -82,6 +84,11 @@ class FinishedJob:
     @property
     def queue_ms(self) -> int:
         return max(0, self.started_ms - self.lease.queued_ms)
+
+
+def _mark(lease: Lease) -> str:
+    """What stands in Redis of the job that a worker of several has begun."""
+    return f"{lease.queue}:{lease.lane} {lease.entry}"
 
 
 def _readable(frame: bytes) -> Task | None:
@@ -211,10 +218,17 @@ class Consumer:
             entries = [(stream, entry.decode()) for entry, fields in answer[1] if fields]
             with self._lock:  # after a late heartbeat, entries of this worker look abandoned
                 entries = [(stream, entry) for stream, entry in entries if f"{stream}/{entry}" not in self._in_hand]
-            taken += self._admit(entries)
+            taken += self._admit(entries, reclaimed=True)
         return taken
 
-    def _admit(self, entries: list[tuple[str, str]], streams: Sequence[str] = (), num_new: int = 0) -> list[Lease]:
+    def _admit(
+        self,
+        entries: list[tuple[str, str]],
+        streams: Sequence[str] = (),
+        num_new: int = 0,
+        *,
+        reclaimed: bool = False,
+    ) -> list[Lease]:
         """Lease these entries (stream, entry) and at most `num_new` new ones of these streams.
 
         Those that should not begin end here.
@@ -248,6 +262,7 @@ class Consumer:
                 int(deadline),
                 int(deliveries),
                 int(queued),
+                reclaimed,
             )
             if lease.task is None:
                 self.finish(lease, Failed(JobState.FAILED, "unreadable", "a job of another version", False))
@@ -269,18 +284,24 @@ class Consumer:
         """End a job. False if it had ended before (by another worker, or by its deadline)."""
         return self.finish_all([FinishedJob(lease, body, cache_ms, compute_ms, started_ms or now_ms())])[0]
 
-    def finish_all(self, jobs: Sequence[FinishedJob], *, spare: bool = False) -> list[bool]:
+    def finish_all(self, jobs: Sequence[FinishedJob], *, begun: Lease | None = None, spare: bool = False) -> list[bool]:
         """End jobs, those of a queue in one script; False for those that had ended before.
 
-        `spare`: do it even if the broker's memory is full.
+        Args:
+            jobs: of any queues.
+            begun: a lease to `begin` in the same step.
+            spare: whether to do it even if the broker's memory is full.
         """
         outcomes: dict[str, bool] = {}
         for queue in dict.fromkeys(job.lease.queue for job in jobs):
             of_queue = [job for job in jobs if job.lease.queue == queue]
             words = [word for job in of_queue for word in self._ending(job)]
             finish = self._finish_spare if spare else self._finish
-            arguments = [self.keys.prefix, KEEP_REPLY_MS, GROUP, *words]
-            ended = finish(keys=self.keys.accounting(queue), args=arguments)
+            mark = _mark(begun) if begun is not None and begun.queue == queue else ""
+            arguments = [self.keys.prefix, KEEP_REPLY_MS, GROUP, self.name, mark, *words]
+            ended = finish(keys=[*self.keys.accounting(queue), self.keys.begun(queue)], args=arguments)
+            if begun is not None and mark:
+                self._begun = begun.key
             outcomes |= {job.lease.key: bool(one) for job, one in zip(of_queue, ended, strict=True)}
         for job in jobs:
             self.drop(job.lease)
@@ -297,7 +318,7 @@ class Consumer:
     def begin(self, lease: Lease) -> None:
         """Mark the job of a share that is worked on from now on: if this worker crashes, only that one was tried."""
         if lease.key != self._begun:
-            self.client.hset(self.keys.begun(lease.queue), self.name, f"{lease.queue}:{lease.lane} {lease.entry}")
+            self.client.hset(self.keys.begun(lease.queue), self.name, _mark(lease))
             self._begun = lease.key
 
     def hand_back(self, leases: Sequence[Lease]) -> int:

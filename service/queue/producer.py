@@ -243,10 +243,10 @@ class Queue:
             if not late:
                 return 0
             body = Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True)
-            arguments: list[Any] = [self.keys.prefix, KEEP_REPLY_MS, GROUP]
+            arguments: list[Any] = [self.keys.prefix, KEEP_REPLY_MS, GROUP, "", ""]
             for job in late:
                 arguments += [job, encode(Reply(job.decode(), body)), 0, "", ""]
-            outcomes = await self._finish(keys=keys, args=arguments)
+            outcomes = await self._finish(keys=[*keys, self.keys.begun(queue)], args=arguments)
             gone = [job for job, ended in zip(late, outcomes, strict=True) if not ended]
             if gone:
                 await self.client.zrem(keys[1], *gone)

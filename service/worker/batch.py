@@ -5,6 +5,9 @@
 - A second thread looks after what waits while a job runs: it sends the answers, and hands the waiting jobs back once
   the running one takes longer than `HAND_BACK_AFTER_S`. So no job waits behind a long one while a worker is idle.
 - When the worker is told to end, jobs that were not begun go back, too.
+- Redis is told which job is running: with the answers of those before it. Until then the oldest of those counts as
+  running. So a job that crashes its worker at once may hide behind one that has ended; therefore jobs of a crashed
+  worker are begun one by one: each is marked before it begins, and answered before the next one does.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ class JobEnder(Protocol):
 
     def begin(self, lease: Lease) -> None: ...
 
-    def answer_all(self, jobs: Sequence[FinishedJob]) -> None: ...
+    def answer_all(self, jobs: Sequence[FinishedJob], begun: Lease | None = None) -> None: ...
 
     def hand_back(self, leases: Sequence[Lease]) -> bool: ...
 
@@ -50,7 +53,9 @@ class JobBatch:
         self._lock = threading.Lock()
         self._sending = threading.Lock()  # held while answers are on their way
         self._waiting: deque[Lease] = deque()
+        self._running: Lease | None = None
         self._finished: list[FinishedJob] = []
+        self._one_by_one = False
         self._finished_at = self._began_at = 0.0
         self._handed_back = False  # whether it was tried since the running job began
         self._context: JobEnder | None = None
@@ -70,6 +75,7 @@ class JobBatch:
         self._context = context
         with self._lock:
             self._waiting.extend(leases)
+            self._one_by_one = any(lease.reclaimed for lease in self._waiting)
         if len(leases) > 1:
             if self._watcher is None:
                 self._watcher = threading.Thread(target=self._watch, name="batch", daemon=True)
@@ -85,8 +91,9 @@ class JobBatch:
         if stopping:
             self._hand_back()
         with self._lock:
-            lease = self._waiting.popleft() if self._waiting else None
-        if lease is not None:
+            lease = self._running = self._waiting.popleft() if self._waiting else None
+            unmarked = lease is not None and not self._finished
+        if lease is not None and unmarked:
             self._context.begin(lease)
         return lease
 
@@ -95,10 +102,11 @@ class JobBatch:
         with self._lock:
             now = time.monotonic()
             self._mean_s += WEIGHT * (min(MAX_TAKEN_S, now - self._began_at) - self._mean_s)
+            self._running = None
             if job is not None:
                 self._finished_at = self._finished_at if self._finished else now
                 self._finished.append(job)
-            due = not self._waiting or now - self._finished_at >= SEND_AFTER_S
+            due = self._one_by_one or not self._waiting or now - self._finished_at >= SEND_AFTER_S
         if due:
             self._send()
 
@@ -123,7 +131,8 @@ class JobBatch:
         with self._sending:
             with self._lock:
                 jobs, self._finished = self._finished, []
-            self._context.answer_all(jobs)
+                begun = self._running or (self._waiting[0] if self._waiting else None)
+            self._context.answer_all(jobs, begun)
 
     def _hand_back(self) -> None:
         assert self._context is not None

@@ -80,8 +80,8 @@ class WorkerContext:
         """End a job, waiting for Redis if it is away; nothing happens if the job had ended. See `FinishedJob`."""
         self.answer_all([FinishedJob(lease, body, cache_ms, compute_ms, started_ms or now_ms(), cache_as)])
 
-    def answer_all(self, jobs: Sequence[FinishedJob]) -> None:
-        """End the jobs of a batch, all at once.
+    def answer_all(self, jobs: Sequence[FinishedJob], begun: Lease | None = None) -> None:
+        """End the jobs of a batch, all at once. `begun`: a lease to mark as begun in the same step.
 
         If Redis answers but does not store them (its memory is full), small answers are stored without being cached,
         and each large one is replaced by a failure of its job.
@@ -89,7 +89,7 @@ class WorkerContext:
         if not jobs:
             return
         try:
-            retry(lambda: self._consumer.finish_all(jobs), self._stop, rejected_s=0.0)
+            retry(lambda: self._consumer.finish_all(jobs, begun=begun), self._stop, rejected_s=0.0)
         except ResponseError as error:
             log.error("Redis rejected the answers: %s", error, extra={"jobs": [job.lease.id for job in jobs]})
             large = [job for job in jobs if len(encode(job.body)) > SMALL_BYTES]

@@ -128,6 +128,36 @@ async def test_a_job_begun_later_in_a_share_counts_as_tried(queue: Queue, make_w
     assert [(lease.deliveries) for lease in make_worker("heir").take(16, 0.0, share=True)] == [2, 1]
 
 
+async def test_a_job_that_crashes_its_worker_at_once_is_found_out(
+    queue: Queue, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins while the answer of the job before it has not gone out, so at first only that one counts as tried."""
+    monkeypatch.setattr("service.worker.batch.SEND_AFTER_S", 1000.0)
+    await queue.submit(tokens("a", "killer", "c"), WIDE)
+
+    def crash_at_the_killer(name: str) -> list[tuple[str, int]]:
+        consumer = make_worker(name)
+        leases = consumer.take(16, 0.0, share=True)
+        batch, context = JobBatch(), WorkerContext(consumer, StopSignal())
+        batch.start(leases, context)
+        while (lease := batch.next()) is not None and sources([lease]) != ["killer"]:
+            batch.finished(FinishedJob(lease, DONE, 0, 1.0, now_ms()))
+        return [(sources([lease])[0], lease.deliveries) for lease in leases]
+
+    assert crash_at_the_killer("first") == [("a", 1), ("killer", 1), ("c", 1)]
+    await asyncio.sleep(1.3 * LEASE_S)
+    assert crash_at_the_killer("second") == [("a", 2), ("killer", 1), ("c", 1)]
+    assert [reply.body for reply in await queue.replies(1.0)] == [DONE]  # that of "a" went out at once
+    await asyncio.sleep(1.3 * LEASE_S)
+    assert crash_at_the_killer("third") == [("killer", 2), ("c", 1)]
+    await asyncio.sleep(1.3 * LEASE_S)
+    assert crash_at_the_killer("fourth") == [("c", 1)]
+    (poisoned, last) = [*(await queue.replies(1.0)), *(await queue.replies(1.0))][:2]
+    assert isinstance(poisoned.body, Failed)
+    assert poisoned.body.code == "poisoned"
+    assert last.body == DONE
+
+
 async def test_what_a_worker_without_marks_held_counts_as_tried(queue: Queue, make_worker: MakeWorker) -> None:
     """A worker of an older version marks nothing."""
     await queue.submit(tokens(*"ab"), WIDE)

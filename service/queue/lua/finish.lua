@@ -2,7 +2,8 @@
 -- (After accounting.lua, clock.lua and bytes.lua.)
 --
 -- KEYS[1] load hash  [2] zset of live jobs  [3] hash of live jobs by tag  [4] hash of live jobs by tenant
--- ARGV[1] prefix  [2] keep replies for ms  [3] group; then five per job: id, reply frame, cache for ms (0: never), entry
+-- [5] hash of what workers have begun
+-- ARGV[1] prefix  [2] keep replies for ms  [3] group  [4] worker  [5] what it works on from now on, or ""; then five per job: id, reply frame, cache for ms (0: never), entry
 -- or "", id to cache it under if it answers another job than this one, or ""
 -- Answers per job 1 if this call ended it, 0 if it had ended before.
 local LEAST_MS = 10000
@@ -15,7 +16,7 @@ local function keep_frame(name, frame, keep_ms)
   sizes[keep_ms] = (sizes[keep_ms] or 0) + #prefix + #name + #frame + OVERHEAD
 end
 
-for at = 4, #ARGV, 5 do
+for at = 6, #ARGV, 5 do
   local id, frame, cache_ms, entry, cache_id = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[at + 4]
   local job = not ended[id] and read_job(prefix, id)
   if not job or (entry ~= '' and job.entry ~= entry) then
@@ -61,5 +62,8 @@ end
 remove_jobs(KEYS, prefix, group, removed)
 if drained > 0 then
   redis.call('HINCRBYFLOAT', KEYS[1], 'drained', drained)
+end
+if ARGV[5] ~= '' then
+  redis.call('HSET', KEYS[5], ARGV[4], ARGV[5])
 end
 return outcome
