@@ -13,10 +13,10 @@ for at = #ARGV - 1, 4, -2 do  -- the last one first, so that they wait in the or
     local stream, seats = prefix .. 'stream:' .. line, prefix .. 'seats:' .. line
     local virtual_times, virtual_clock = prefix .. 'turns:' .. line, prefix .. 'clock:' .. line
     local waiting = prefix .. 'waiting:' .. line .. ':' .. tenant
+    local new_entry = redis.call('XADD', stream, '*', 'id', id)  -- first: a user of an older version may not do it
     redis.call('XACK', stream, group, entry)
     redis.call('XDEL', stream, entry)
     redis.call('HDEL', seats, entry)
-    local new_entry = redis.call('XADD', stream, '*', 'id', id)
     redis.call('HSET', seats, new_entry, id)
     local times = redis.call('HMGET', virtual_clock, 'tenant:' .. tenant, 'now')
     local time = redis.call('ZSCORE', virtual_times, tenant) or times[1] or times[2] or '0'
