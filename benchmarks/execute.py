@@ -3,7 +3,8 @@
 A group is one set of ten tests with 32 programs, new each time so that no cache answers. The engine's rate is what one
 sandbox judges in this process, one program after the other; the service has one executor and gets group after group,
 `--in-flight` of them at once. Both take turns, group by group, in one run. Beside that: an identical group sent again
-(the cache), and C++ with ten tests against C++ with one (compiled once, whatever the number).
+(the cache), C++ with ten tests against C++ with one (compiled once, whatever the number), and trivial programs two at a
+time: the engine with two sandboxes in two threads, `/execute` with two executors, and bubblewrap with `python3 -I -S`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shlex
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -163,11 +167,86 @@ def control_runs(sandbox: Sandbox, rounds: int) -> Iterator[str]:
         yield f"| {kind} | " + " | ".join(f"{statistics.median(values):.1f}" for values in took.values()) + " |"
 
 
+BUBBLEWRAP = shlex.split(
+    "bwrap --unshare-all --die-with-parent --ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib "
+    "--symlink usr/lib64 /lib64 --proc /proc --dev /dev --tmpfs /tmp -- /usr/bin/python3 -I -S -c"
+)
+TRIVIAL_CASE = {"stdin": "2\n3\n", "stdout": "5\n"}
+
+
+def trivial_program(nonce: object) -> str:
+    return f"print(int(input()) + int(input()))  # {time.time_ns()} {nonce}\n"
+
+
+def judge_trivial(source: str, sandbox: Sandbox) -> None:
+    suite = StdioSuite((StdioCase(TRIVIAL_CASE["stdin"], TRIVIAL_CASE["stdout"]),))
+    report = judge(Program("python", source), suite, Limits(), Stop(), sandbox)
+    assert report.passed == 1, report
+
+
+def bubblewrapped(source: str) -> None:
+    done = subprocess.run([*BUBBLEWRAP, source], input=TRIVIAL_CASE["stdin"].encode(), capture_output=True, check=False)
+    if done.stdout != TRIVIAL_CASE["stdout"].encode():
+        raise SystemExit(f"bwrap: {done.stderr.decode()[-500:]}")
+
+
+def trivial(rounds: int) -> Iterator[str]:
+    """Trivial programs a second, two at a time, three ways in turn."""
+    with (
+        service(ROOT / "models" / "plaudit-mini", 2) as url,
+        contextlib.closing(Client(url, 2)) as client,
+        open_sandbox(accept="userns") as one,
+        open_sandbox(accept="userns") as other,
+        ThreadPoolExecutor(2) as threads,
+    ):
+
+        def judge_half(sandbox: Sandbox, sources: list[str]) -> None:
+            for source in sources:
+                judge_trivial(source, sandbox)
+
+        def through(sources: list[str]) -> None:
+            halves = sources[::2], sources[1::2]
+            for answer in client.send([body({"kind": "stdio", "cases": [TRIVIAL_CASE]}, half) for half in halves]):
+                assert all(one["passed"] == 1 for one in answer["results"][0]["programs"]), answer
+
+        ways: dict[str, Callable[[list[str]], object]] = {
+            "engine": lambda sources: list(threads.map(judge_half, (one, other), (sources[::2], sources[1::2]))),
+            "/execute": through,
+            "bubblewrap": lambda sources: list(threads.map(bubblewrapped, sources)),
+        }
+        rates: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(-2, rounds):
+            for name, run in ways.items():
+                sources = [trivial_program(f"{turn} {at}") for at in range(2 * NUM_PROGRAMS)]
+                began = time.perf_counter()
+                run(sources)
+                if turn >= 0:
+                    rates[name].append(len(sources) / (time.perf_counter() - began))
+    medians = " | ".join(f"{statistics.median(values):.0f}" for values in rates.values())
+    ratios = [
+        statistics.median(a / b for a, b in zip(rates["/execute"], rates[name], strict=True))
+        for name in ("engine", "bubblewrap")
+    ]
+    yield f"| {medians} | {ratios[0]:.2f} | {ratios[1]:.1f} |"
+
+
+def print_trivial(rounds: int) -> None:
+    print("\n| trivial, two at a time, programs/s: engine | /execute | bubblewrap | of engine | times bubblewrap |")
+    print("|---:|---:|---:|---:|---:|")
+    for line in trivial(rounds):
+        print(line, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--in-flight", type=int, default=2, help="groups sent at once")
+    parser.add_argument("--trivial", action="store_true", help="only trivial programs, two at a time")
     flags = parser.parse_args()
+    if flags.trivial:
+        print(f"{datetime.now(UTC):%Y-%m-%d}, {machine()}")
+        print_trivial(flags.rounds)
+        sys.exit()
     with (
         service(ROOT / "models" / "plaudit-mini") as url,
         open_sandbox(accept="userns") as sandbox,
@@ -189,6 +268,7 @@ def main() -> None:
         print("\n| | median |\n|---|---:|")
         for line in compiled(client):
             print(line)
+    print_trivial(flags.rounds)
 
 
 if __name__ == "__main__":

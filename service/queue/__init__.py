@@ -5,20 +5,25 @@ Who does what:
   on one list per API process, cancels jobs that nobody waits for, and ends jobs whose deadline passed in the queue.
 - A worker (`consumer.Consumer`) reads entries and leases them, renews the leases while it works (`heartbeat`), ends
   each job once, and takes over entries whose worker stopped renewing them (XAUTOCLAIM).
-- Every state change is one script, so any process may crash between two of them.
+- Every state change is one script, so any process may crash between two of them. Scripts take many jobs at once, and
+  write each key once, not once per job.
+- An executor leases several small jobs at once: its share of the live ones. It marks which one it has begun, and hands
+  the others back when that one takes long (`service.worker.batch`).
 
 Fairness: tenants (API keys) share each lane by start-time fair queueing (Goyal et al., SIGCOMM 1996). Every tenant has
 a virtual time, which advances by the cost of its jobs. Next is the first job of the tenant with the least virtual time.
 A tenant that had nothing waiting starts at the current virtual time. While two tenants have work waiting, what each was
-given differs by no more than their largest jobs together; a tenant that is alone gets everything.
+given differs by no more than their largest jobs together, and by what was handed back meanwhile; a tenant that is
+alone gets everything.
 
 Admission is fair, too: a tenant that is alone may fill the whole bound of a queue. Where several have live jobs, each
 is admitted up to its share of the bound however full the queue is, up to twice the bound together, and the single job
 of a tenant that has none is always admitted (`submit.lua`).
 
 Delivery is at least once: a job may be computed twice if a worker crashes or stalls. The first reply wins, so it is
-*answered* once. A job delivered too often is poisoned and ends as `infra_error`. What Redis acknowledged survives a
-crash of Redis as far as its append-only file does.
+*answered* once. A job delivered too often is poisoned and ends as `infra_error`; a delivery to an executor that crashed
+before it had begun the job does not count. What Redis acknowledged survives a crash of Redis as far as its append-only
+file does.
 
 All of this is about one Redis. Several are used side by side: which one a group goes to is decided by its content
 (`shards.py`, `service.api.dispatch.shards`), and a worker serves one of them or several (`sharded_consumer.py`).
@@ -38,6 +43,7 @@ Keys, all under one prefix `{namespace}:`
   active:{queue}          hash of the one tag that is admitted (service.queue.activation)
   order:{queue} reports:{id} sources   activation requests, their reports, and known checkpoints
   job:{id}                hash of one live job
+  begun:{queue}           hash of the lane and entry that each worker of several jobs works on
   waiters:{id}            set of reply channels
   reply:{api}             list of reply frames of one API process
   cache:{id} last:{id}    finished replies (deterministic ones long, others briefly)

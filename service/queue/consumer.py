@@ -1,6 +1,7 @@
 """A worker's side of the queue: read jobs, lease them, end each once, take over those of crashed workers. Synchronous.
 
 The working thread calls everything here but `renew` and `sweep`, which the heartbeat's thread calls (`heartbeat.py`).
+An executor's second thread ends jobs and hands them back, too (`service.worker.batch`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Lease:
         deadline_ms: Unix time of Redis, as `now_ms` tells it.
         deliveries: how often the job was handed to a worker, this one included.
         queued_ms: Unix time at which it was admitted.
+        reclaimed: whether it was taken over from a worker that crashed or stalled.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Lease:
     deadline_ms: int
     deliveries: int
     queued_ms: int
+    reclaimed: bool = False
 
     @property
     def key(self) -> str:
@@ -81,6 +84,11 @@ class FinishedJob:
     @property
     def queue_ms(self) -> int:
         return max(0, self.started_ms - self.lease.queued_ms)
+
+
+def _mark(lease: Lease) -> str:
+    """What stands in Redis of the job that a worker of several has begun."""
+    return f"{lease.queue}:{lease.lane} {lease.entry}"
 
 
 def _readable(frame: bytes) -> Task | None:
@@ -121,12 +129,16 @@ class Consumer:
         self._remember = client.register_script(script("remember"))
         self._finish = client.register_script(script("finish"))
         self._finish_spare = client.register_script(script("finish", spare=True))
+        self._hand_back = client.register_script(script("hand_back", spare=True))
         self._sweep = client.register_script(script("sweep", spare=True))
         self._in_hand: dict[str, Lease] = {}
         self._lock = threading.Lock()
         self._reclaimed_at = dict.fromkeys(self._streams, 0.0)
         self._idle = False  # the last read found nothing
         self._cursors = dict.fromkeys(self._streams, "0-0")  # how far each stream was searched
+        self.num_workers = 1  # that share these queues, this one included; the heartbeat counts them
+        self._shares = False  # whether the last call asked for a share
+        self._begun = ""  # the key of the lease that is marked as begun
 
     def ensure_groups(self) -> None:
         for stream in self._streams:
@@ -137,7 +149,12 @@ class Consumer:
                     raise
 
     def take(
-        self, limit: int, block_s: float = BLOCK_S, *, takes: Callable[[str, Lane], bool] = lambda queue, lane: True
+        self,
+        limit: int,
+        block_s: float = BLOCK_S,
+        *,
+        takes: Callable[[str, Lane], bool] = lambda queue, lane: True,
+        share: bool = False,
     ) -> list[Lease]:
         """Up to `limit` jobs: those of crashed workers first, then by lane. Waits for the first if there is none.
 
@@ -147,7 +164,10 @@ class Consumer:
             limit: most jobs to lease.
             block_s: how long to wait for the first, in seconds; 0: not at all.
             takes: whether jobs of this queue and lane are taken now.
+            share: take no more than an equal share among the live workers: for a worker of one queue that does one job
+                after the other, and calls `begin` for each.
         """
+        self._shares = share
         streams = [stream for stream in self._streams if takes(*self._line_of[stream])]
         if not streams:
             return []
@@ -158,7 +178,7 @@ class Consumer:
             if len(leases) < limit and not (self._idle and block_s > 0):
                 leases += self._admit([], streams, limit - len(leases))
             if not leases and block_s > 0:
-                leases = self._await(streams, block_s)
+                leases = self._await(streams, limit, block_s)
         except (RedisError, OSError, MemoryError) as error:
             with self._lock:  # jobs leased in this call will not be returned: their leases must run out
                 for key in self._in_hand.keys() - held:
@@ -170,11 +190,16 @@ class Consumer:
         self._idle = not leases
         return leases
 
-    def _await(self, streams: list[str], block_s: float) -> list[Lease]:
-        """The first job to arrive, of any lane; one per lane if several lanes get work at the same moment."""
+    def _await(self, streams: list[str], limit: int, block_s: float) -> list[Lease]:
+        """The first job to arrive, of any lane; one per lane if several lanes get work at the same moment.
+
+        A worker that takes its share takes the rest of it in the same step.
+        """
         block = max(1, int(min(block_s, BLOCK_S) * 1000))
         found = self.client.xreadgroup(GROUP, self.name, dict.fromkeys(streams, ">"), count=1, block=block)
-        return self._admit([(stream.decode(), entry.decode()) for stream, entries in found for entry, _ in entries])
+        woken = [(stream.decode(), entry.decode()) for stream, entries in found for entry, _ in entries]
+        more = max(0, limit - len(woken)) if woken and self._shares else 0
+        return self._admit(woken, streams, more)
 
     def _reclaim(self, streams: list[str], limit: int) -> list[Lease]:
         """Entries whose worker has not renewed them for longer than a lease."""
@@ -193,10 +218,17 @@ class Consumer:
             entries = [(stream, entry.decode()) for entry, fields in answer[1] if fields]
             with self._lock:  # after a late heartbeat, entries of this worker look abandoned
                 entries = [(stream, entry) for stream, entry in entries if f"{stream}/{entry}" not in self._in_hand]
-            taken += self._admit(entries)
+            taken += self._admit(entries, reclaimed=True)
         return taken
 
-    def _admit(self, entries: list[tuple[str, str]], streams: Sequence[str] = (), num_new: int = 0) -> list[Lease]:
+    def _admit(
+        self,
+        entries: list[tuple[str, str]],
+        streams: Sequence[str] = (),
+        num_new: int = 0,
+        *,
+        reclaimed: bool = False,
+    ) -> list[Lease]:
         """Lease these entries (stream, entry) and at most `num_new` new ones of these streams.
 
         Those that should not begin end here.
@@ -206,8 +238,18 @@ class Consumer:
         words = [word for entry in entries for word in entry]
         answers = self._lease(
             keys=streams if num_new else [],
-            args=[self.keys.prefix, self.name, GROUP, num_new, *words],
+            args=[
+                self.keys.prefix,
+                self.name,
+                GROUP,
+                num_new,
+                self.name if self._shares else "",
+                self.num_workers if self._shares else 0,
+                *words,
+            ],
         )
+        if self._shares and answers:
+            self._begun = f"{answers[0][1].decode()}/{answers[0][2].decode()}"
         leases = []
         for state, raw, entry, job, task, deadline, deliveries, queued in answers:
             stream = raw.decode()
@@ -220,6 +262,7 @@ class Consumer:
                 int(deadline),
                 int(deliveries),
                 int(queued),
+                reclaimed,
             )
             if lease.task is None:
                 self.finish(lease, Failed(JobState.FAILED, "unreadable", "a job of another version", False))
@@ -241,39 +284,50 @@ class Consumer:
         """End a job. False if it had ended before (by another worker, or by its deadline)."""
         return self.finish_all([FinishedJob(lease, body, cache_ms, compute_ms, started_ms or now_ms())])[0]
 
-    def finish_all(self, jobs: Sequence[FinishedJob], *, spare: bool = False) -> list[bool]:
-        """End jobs, each atomically, in one round trip; False for those that had ended before.
+    def finish_all(self, jobs: Sequence[FinishedJob], *, begun: Lease | None = None, spare: bool = False) -> list[bool]:
+        """End jobs, those of a queue in one script; False for those that had ended before.
 
-        `spare`: do it even if the broker's memory is full.
+        Args:
+            jobs: of any queues.
+            begun: a lease to `begin` in the same step.
+            spare: whether to do it even if the broker's memory is full.
         """
-        if len(jobs) == 1:
-            outcomes = [self._finish_one(jobs[0], spare=spare)]
-        else:
-            with self.client.pipeline(transaction=False) as pipe:
-                for job in jobs:
-                    self._finish_one(job, pipe, spare=spare)
-                outcomes = pipe.execute()
-        for job, ended in zip(jobs, outcomes, strict=True):
+        outcomes: dict[str, bool] = {}
+        for queue in dict.fromkeys(job.lease.queue for job in jobs):
+            of_queue = [job for job in jobs if job.lease.queue == queue]
+            words = [word for job in of_queue for word in self._ending(job)]
+            finish = self._finish_spare if spare else self._finish
+            mark = _mark(begun) if begun is not None and begun.queue == queue else ""
+            arguments = [self.keys.prefix, KEEP_REPLY_MS, GROUP, self.name, mark, *words]
+            ended = finish(keys=[*self.keys.accounting(queue), self.keys.begun(queue)], args=arguments)
+            if begun is not None and mark:
+                self._begun = begun.key
+            outcomes |= {job.lease.key: bool(one) for job, one in zip(of_queue, ended, strict=True)}
+        for job in jobs:
             self.drop(job.lease)
-            if ended:
+            if outcomes[job.lease.key]:
                 count_finished_job(job.lease.kind, job.body, job.queue_ms / 1000, job.compute_ms / 1000)
-        return [bool(ended) for ended in outcomes]
+        return [outcomes[job.lease.key] for job in jobs]
 
-    def _finish_one(self, job: FinishedJob, client: Any = None, *, spare: bool = False) -> Any:
+    def _ending(self, job: FinishedJob) -> list[Any]:
+        """What the script that ends jobs is told of one."""
         lease = job.lease
         reply = encode(Reply(lease.id, job.body, float(job.queue_ms), job.compute_ms, self.name))
-        arguments: list[Any] = [
-            self.keys.prefix,
-            lease.id,
-            reply,
-            job.cache_ms,
-            KEEP_REPLY_MS,
-            GROUP,
-            lease.entry,
-            job.cache_as,
-        ]
-        finish = self._finish_spare if spare else self._finish
-        return finish(keys=self.keys.accounting(lease.queue), args=arguments, client=client)
+        return [lease.id, reply, job.cache_ms, lease.entry, job.cache_as]
+
+    def begin(self, lease: Lease) -> None:
+        """Mark the job of a share that is worked on from now on: if this worker crashes, only that one was tried."""
+        if lease.key != self._begun:
+            self.client.hset(self.keys.begun(lease.queue), self.name, _mark(lease))
+            self._begun = lease.key
+
+    def hand_back(self, leases: Sequence[Lease]) -> int:
+        """Give back jobs of a share that were not begun: other workers find them at once. Answers how many."""
+        words = [word for lease in leases for word in (lease.id, lease.entry)]
+        num = int(self._hand_back(keys=[], args=[self.keys.prefix, self.name, GROUP, *words]))
+        for lease in leases:
+            self.drop(lease)
+        return num
 
     def drop(self, lease: Lease) -> None:
         """Stop renewing a job without ending it; it is redelivered when its lease runs out."""
@@ -310,8 +364,9 @@ class Consumer:
 
         Only consumers without pending entries go: the others' jobs are taken over first. Answers how many went.
         """
-        keys = [self.keys.workers, self.keys.workers_info, *self._streams]
-        return int(self._sweep(keys=keys, args=[GROUP, keep_ms]))
+        begun = [self.keys.begun(queue) for queue in self.queues]
+        keys = [self.keys.workers, self.keys.workers_info, *begun, *self._streams]
+        return int(self._sweep(keys=keys, args=[GROUP, keep_ms, len(begun)]))
 
     def retire(self) -> None:
         """Leave the consumer groups in which nothing is pending under this name."""
@@ -319,3 +374,5 @@ class Consumer:
             pending = self.client.xpending_range(stream, GROUP, "-", "+", 1, consumername=self.name)
             if not pending:
                 self.client.xgroup_delconsumer(stream, GROUP, self.name)
+        for queue in self.queues:
+            self.client.hdel(self.keys.begun(queue), self.name)

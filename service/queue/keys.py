@@ -53,6 +53,9 @@ class Keys:
     def sources(self) -> str:
         return f"{self.prefix}sources"
 
+    def begun(self, queue: str) -> str:
+        return f"{self.prefix}begun:{queue}"
+
     def suite(self, sha256: str) -> str:
         return f"{self.prefix}suite:{sha256}"
 

@@ -240,14 +240,18 @@ class Queue:
         keys = self.keys.accounting(queue)
         with broker_errors():
             late = await self.client.zrangebyscore(keys[1], "-inf", now_ms() - grace_ms, start=0, num=512)
-            for raw in late:
-                job = raw.decode()
-                reply = Reply(job, Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True))
-                arguments = [self.keys.prefix, job, encode(reply), 0, KEEP_REPLY_MS, GROUP, ""]
-                if await self._finish(keys=keys, args=arguments):
-                    count_finished_job(kind_of_queue(queue), reply.body)
-                else:
-                    await self.client.zrem(keys[1], job)
+            if not late:
+                return 0
+            body = Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True)
+            arguments: list[Any] = [self.keys.prefix, KEEP_REPLY_MS, GROUP, "", ""]
+            for job in late:
+                arguments += [job, encode(Reply(job.decode(), body)), 0, "", ""]
+            outcomes = await self._finish(keys=[*keys, self.keys.begun(queue)], args=arguments)
+            gone = [job for job, ended in zip(late, outcomes, strict=True) if not ended]
+            if gone:
+                await self.client.zrem(keys[1], *gone)
+        for _ in range(len(late) - len(gone)):
+            count_finished_job(kind_of_queue(queue), body)
         return len(late)
 
     async def load(self, queue: str) -> Load:

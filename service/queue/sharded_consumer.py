@@ -81,7 +81,12 @@ class ShardedConsumer:
         self._of_live(lambda consumer: consumer.ensure_groups())
 
     def take(
-        self, limit: int, block_s: float = WAIT_S, *, takes: Callable[[str, Lane], bool] = lambda queue, lane: True
+        self,
+        limit: int,
+        block_s: float = WAIT_S,
+        *,
+        takes: Callable[[str, Lane], bool] = lambda queue, lane: True,
+        share: bool = False,
     ) -> list[Lease]:
         """As of `Consumer`, except that `block_s` only says whether to wait."""
         self._first = (self._first + 1) % len(self.consumers)
@@ -93,7 +98,7 @@ class ShardedConsumer:
                 if len(leases) >= limit or (wait_s and leases):
                     break
                 try:
-                    leases += self._take_from(index, limit - len(leases), wait_s, takes)
+                    leases += self._take_from(index, limit - len(leases), wait_s, takes, share)
                 except (ResponseError, MemoryError) as error:
                     rejection = error
                     log.warning("no jobs taken from shard %s: %s", self._names[index], error)
@@ -103,8 +108,11 @@ class ShardedConsumer:
             raise ConnectionError("no shard answers")
         return leases
 
-    def _take_from(self, index: int, limit: int, wait_s: float, takes: Callable[[str, Lane], bool]) -> list[Lease]:
-        taken: list[Lease] = self._from(index, lambda: self.consumers[index].take(limit, wait_s, takes=takes), [])
+    def _take_from(
+        self, index: int, limit: int, wait_s: float, takes: Callable[[str, Lane], bool], share: bool
+    ) -> list[Lease]:
+        consumer = self.consumers[index]
+        taken: list[Lease] = self._from(index, lambda: consumer.take(limit, wait_s, takes=takes, share=share), [])
         return [self.outer(index, lease) for lease in taken]
 
     def outer(self, index: int, lease: Lease) -> Lease:
@@ -123,17 +131,20 @@ class ShardedConsumer:
             by_shard.setdefault(index, []).append((position, inner))
         return by_shard
 
-    def finish_all(self, jobs: Sequence[FinishedJob], *, spare: bool = False) -> list[bool]:
+    def finish_all(self, jobs: Sequence[FinishedJob], *, begun: Lease | None = None, spare: bool = False) -> list[bool]:
         """As of `Consumer`; False also for jobs of shards that do not answer, which are dropped."""
         outcomes = [False] * len(jobs)
-        for index, leases in self._by_shard([job.lease for job in jobs]).items():
+        by_shard = self._by_shard([job.lease for job in jobs])
+        begun_on, begun_inner = (None, None) if begun is None else self._inner(begun)
+        for index, leases in by_shard.items():
             consumer = self.consumers[index]
             batch = [replace(jobs[position], lease=lease) for position, lease in leases]
             try:
                 if self._names[index] in dead_shards:
                     raise ConnectionError("it did not answer before")
                 with dead_shards.noting(self._names[index]):
-                    ended = consumer.finish_all(batch, spare=spare)
+                    mark = begun_inner if index == begun_on else None
+                    ended = consumer.finish_all(batch, begun=mark, spare=spare)
             except (RedisError, OSError) as error:
                 if isinstance(error, ResponseError):
                     raise
@@ -143,7 +154,25 @@ class ShardedConsumer:
                 continue
             for (position, _), is_new in zip(leases, ended, strict=True):
                 outcomes[position] = is_new
+        if begun is not None and begun_on not in by_shard:
+            self.begin(begun)
         return outcomes
+
+    def begin(self, lease: Lease) -> None:
+        """As of `Consumer`. If this worker crashes, one job of each shard that it has jobs of counts as tried."""
+        index, inner = self._inner(lease)
+        self._from(index, lambda: self.consumers[index].begin(inner), None)
+
+    def hand_back(self, leases: Sequence[Lease]) -> int:
+        """As of `Consumer`; jobs of a shard that does not answer come back when their leases have run out."""
+        total = 0
+        for index, pairs in self._by_shard(leases).items():
+            consumer, inner = self.consumers[index], [lease for _, lease in pairs]
+            num = self._from(index, lambda consumer=consumer, inner=inner: consumer.hand_back(inner), None)  # type: ignore[misc]
+            for lease in inner if num is None else ():
+                consumer.drop(lease)
+            total += num or 0
+        return total
 
     def drop(self, lease: Lease) -> None:
         index, inner = self._inner(lease)

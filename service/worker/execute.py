@@ -21,10 +21,11 @@ from sandbox.sandbox import Sandbox
 from sandbox.types import Program, Report, Stop, Suite
 from service import metrics
 from service.jobs import Executed, ExecuteTask, Failed, JobState, Kind, Lane, decode_suite, encode, execute_job_id
-from service.queue.consumer import Lease
+from service.queue.consumer import FinishedJob, Lease
 from service.queue.keys import EXECUTE_QUEUE
 from service.queue.protocol import now_ms
 from service.settings import Settings
+from service.worker.batch import JobBatch
 from service.worker.loop import WorkerContext, failure
 
 log = logging.getLogger("plaudit.execute")
@@ -37,10 +38,10 @@ MAX_SUITES_BYTES = 64 * 1024 * 1024  # of their frames
 
 
 class ExecuteRunner:
-    """One job per step. A job that is cancelled while it runs is interrupted."""
+    """One job after the other, of those it has in hand. A job that is cancelled while it runs is interrupted."""
 
     kind: Kind = "execute"
-    num_held = 0  # nothing is held between two steps
+    takes_share = True
 
     def __init__(self, settings: Settings, sandbox: Sandbox) -> None:
         self.queues = [EXECUTE_QUEUE]
@@ -48,6 +49,7 @@ class ExecuteRunner:
         self.sandbox = sandbox
         self._lease_lock = threading.Lock()  # a cancellation comes from the heartbeat's thread
         self._lease: Lease | None = None
+        self.batch = JobBatch()
         self.cache_ms = settings.cache_s * 1000
         self.missing: set[str] = set()  # modules that a metric has a series for
         self.suites: OrderedDict[str, tuple[Suite, int]] = OrderedDict()  # and the size of its frame
@@ -71,31 +73,41 @@ class ExecuteRunner:
         with self._lease_lock:
             if self._lease is not None and self._lease.key == lease.key:
                 self.sandbox.interrupt.set()
+                return
+        self.batch.cancel(lease)
+
+    @property
+    def num_held(self) -> int:
+        return self.batch.num_waiting
 
     def reset(self) -> list[Lease]:
         return []
 
     def capacity(self) -> int:
-        return 1
+        return self.batch.capacity()
 
     def takes(self, queue: str, lane: Lane) -> bool:
         return True
 
     def step(self, leases: list[Lease], context: WorkerContext) -> None:
-        for lease in leases:
-            with self._lease_lock:
-                self._lease = lease
-                self.sandbox.interrupt.clear()
-            self._run(lease, context)
+        self.batch.start(leases, context)
+        try:
+            while (lease := self.batch.next()) is not None:
+                with self._lease_lock:
+                    self._lease = lease
+                    self.sandbox.interrupt.clear()
+                self.batch.finished(self._run(lease, context))
+        finally:
+            self.batch.close()
 
-    def _run(self, lease: Lease, context: WorkerContext) -> None:
+    def _run(self, lease: Lease, context: WorkerContext) -> FinishedJob | None:
+        """How the job ended; None: it was cancelled."""
         task = lease.task
         assert isinstance(task, ExecuteTask)
         started, began = now_ms(), time.perf_counter()
         suite = self._suite(task.suite, context)
         if suite is None:
-            context.answer(lease, failure("testset_lost", "the test suite has expired"), started_ms=started)
-            return
+            return FinishedJob(lease, failure("testset_lost", "the test suite has expired"), 0, 0.0, started)
         try:
             report = self._judge(task, suite)
         except (InvalidSuite, UnsupportedLanguage) as error:
@@ -104,27 +116,19 @@ class ExecuteRunner:
             if isinstance(error, ModuleUnavailable):
                 code = "module_unavailable"
                 self._count_missing(error.modules)
-            context.answer(lease, Failed(JobState.INVALID, code, str(error), False), started_ms=started)
-            return
+            return FinishedJob(lease, Failed(JobState.INVALID, code, str(error), False), 0, 0.0, started)
         except Interrupted:
             log.info("job interrupted: it was cancelled", extra={"job": lease.id})
             context.drop(lease)
-            return
+            return None
         except SandboxError as error:
             log.exception("sandbox failed", extra={"job": lease.id})
-            context.answer(lease, failure("sandbox", str(error)), started_ms=started)
-            return
+            return FinishedJob(lease, failure("sandbox", str(error)), 0, 0.0, started)
         _count(task.language, report)
         self._count_missing([flag.removeprefix(FLAG) for flag in report.flags if flag.startswith(FLAG)])
         body = Executed(report, self.sandbox.toolchain_digest)
-        context.answer(
-            lease,
-            body,
-            cache_ms=self._cache_ms(body),
-            cache_as=self._cache_as(task),
-            compute_ms=(time.perf_counter() - began) * 1000,
-            started_ms=started,
-        )
+        compute_ms = (time.perf_counter() - began) * 1000
+        return FinishedJob(lease, body, self._cache_ms(body), compute_ms, started, self._cache_as(task))
 
     def _count_missing(self, modules: list[str]) -> None:
         """Count programs by the module that they lack; beyond `MAX_MODULES` names as `other`."""

@@ -79,22 +79,54 @@ class WorkerContext:
         """End a job, waiting for Redis if it is away; nothing happens if the job had ended. See `FinishedJob`."""
         self.answer_all([FinishedJob(lease, body, cache_ms, compute_ms, started_ms or now_ms(), cache_as)])
 
-    def answer_all(self, jobs: Sequence[FinishedJob]) -> None:
-        """End the jobs of a batch, all at once.
+    def answer_all(self, jobs: Sequence[FinishedJob], begun: Lease | None = None) -> None:
+        """End the jobs of a batch, all at once. `begun`: a lease to mark as begun in the same step.
 
         If Redis answers but does not store them (its memory is full), small answers are stored without being cached,
         and each large one is replaced by a failure of its job.
         """
         if not jobs:
             return
-        small = all(len(encode(job.body)) <= SMALL_BYTES for job in jobs)
         try:
-            retry(lambda: self._consumer.finish_all(jobs), self._stop, rejected_s=0.0 if small else RETRY_LARGE_S)
+            retry(lambda: self._consumer.finish_all(jobs, begun=begun), self._stop, rejected_s=0.0)
         except ResponseError as error:
             log.error("Redis rejected the answers: %s", error, extra={"jobs": [job.lease.id for job in jobs]})
+            large = [job for job in jobs if len(encode(job.body)) > SMALL_BYTES]
+            small = [replace(job, cache_ms=0, cache_as="") for job in jobs if job not in large]
+            if small:
+                retry(lambda: self._consumer.finish_all(small, spare=True), self._stop)
+            if large:
+                self._answer_large(large)
+
+    def _answer_large(self, jobs: Sequence[FinishedJob]) -> None:
+        """End jobs whose large answers Redis rejected once: try for a while, then as failures."""
+        try:
+            retry(lambda: self._consumer.finish_all(jobs), self._stop, rejected_s=RETRY_LARGE_S)
+        except ResponseError as error:
             rejection = failure("answer_refused", f"the queue does not store the answer ({type(error).__name__})")
-            spare = [replace(job, body=job.body if small else rejection, cache_ms=0, cache_as="") for job in jobs]
-            retry(lambda: self._consumer.finish_all(spare, spare=True), self._stop)
+            refused = [replace(job, body=rejection, cache_ms=0, cache_as="") for job in jobs]
+            retry(lambda: self._consumer.finish_all(refused, spare=True), self._stop)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker was told to end: no job is begun any more."""
+        return self._stop.asked
+
+    def begin(self, lease: Lease) -> None:
+        """Mark the job of a share that is worked on from now on. If Redis does not answer, it is not marked."""
+        try:
+            self._consumer.begin(lease)
+        except (RedisError, OSError) as error:
+            log.warning("a job is not marked as begun: %s", error, extra={"job": lease.id})
+
+    def hand_back(self, leases: Sequence[Lease]) -> bool:
+        """Give back jobs that were not begun. False if Redis does not do it: this worker still has them."""
+        try:
+            self._consumer.hand_back(leases)
+        except (RedisError, OSError) as error:
+            log.warning("%d jobs are not handed back: %s", len(leases), error)
+            return False
+        return True
 
     def drop(self, lease: Lease) -> None:
         """Stop working on a job that has ended elsewhere."""
@@ -132,6 +164,7 @@ class JobRunner(Protocol):
     info: dict[str, Any]  # the announcement
     queues: list[str]
     stuck_after_s: float  # longer than any step; a worker whose step takes longer counts as stuck
+    takes_share: bool  # whether it leaves other workers their part of the jobs, since it does one after the other
 
     def capacity(self) -> int:
         """How many more jobs it takes now."""
@@ -184,7 +217,12 @@ def run(runner: JobRunner, settings: Settings, stop: StopSignal, name: str | Non
             leases: list[Lease] = []
             try:
                 if not stop.asked and (capacity := runner.capacity()) > 0:
-                    leases = consumer.take(capacity, block_s=0.0 if runner.num_held else 0.5, takes=runner.takes)
+                    leases = consumer.take(
+                        capacity,
+                        block_s=0.0 if runner.num_held else 0.5,
+                        takes=runner.takes,
+                        share=runner.takes_share,
+                    )
             except (RedisError, OSError, MemoryError) as error:
                 log.warning("no jobs taken: %s: %s", type(error).__name__, error)
                 stop.sleep(0.25)

@@ -62,6 +62,7 @@ class ScoreRunner:
     """
 
     kind: Kind = "score"
+    takes_share = False
     stuck_after_s = 600.0  # a batch is bounded in tokens, and on a CPU in time
 
     def __init__(self, models: ModelManager) -> None:

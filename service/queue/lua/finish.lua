@@ -1,41 +1,69 @@
--- End a job once: the first reply wins and goes to every waiter; everything but the reply is removed. (After
--- accounting.lua and bytes.lua.)
+-- End jobs of one queue, each once: the first reply wins and goes to every waiter; everything but the reply is removed.
+-- (After accounting.lua, clock.lua and bytes.lua.)
 --
 -- KEYS[1] load hash  [2] zset of live jobs  [3] hash of live jobs by tag  [4] hash of live jobs by tenant
--- ARGV[1] prefix  [2] id  [3] reply frame  [4] cache for ms (0: never)  [5] keep the reply for ms  [6] group  [7] entry or ""
--- [8] id to cache it under, if it answers another job than this one; "" or absent: its own
--- Answers 1 if this call ended the job, 0 if it had ended before.
+-- [5] hash of what workers have begun
+-- ARGV[1] prefix  [2] keep replies for ms  [3] group  [4] worker  [5] what it works on from now on, or ""; then five per job: id, reply frame, cache for ms (0: never), entry
+-- or "", id to cache it under if it answers another job than this one, or ""
+-- Answers per job 1 if this call ended it, 0 if it had ended before.
 local LEAST_MS = 10000
-local prefix, id = ARGV[1], ARGV[2]
-local fields = job_fields(prefix, id)
-if not fields[1] or (ARGV[7] ~= '' and fields[2] ~= ARGV[7]) then
-  return 0
-end
-local cache_id = (ARGV[8] or '') ~= '' and ARGV[8] or id
-local now, cache_ms, keep_ms = clock_ms(), tonumber(ARGV[4]), tonumber(ARGV[5])
+local prefix, reply_ms, group, now = ARGV[1], tonumber(ARGV[2]), ARGV[3], clock_ms()
 local fill = fill_of(prefix, 'results', now)
-if fill >= 1 then  -- full: only for an API process whose connection was lost just now
-  cache_ms, keep_ms = 0, math.min(keep_ms, LEAST_MS)
-else
-  cache_ms = shortened(cache_ms, keep_ms, fill)
+local sizes, frames, removed, outcome, ended, drained = {}, {}, {}, {}, {}, 0
+
+local function keep_frame(name, frame, keep_ms)
+  redis.call('SET', prefix .. name, frame, 'PX', keep_ms)
+  sizes[keep_ms] = (sizes[keep_ms] or 0) + #prefix + #name + #frame + OVERHEAD
 end
-if cache_ms > 0 then
-  set_counted(prefix, 'results', prefix .. 'cache:' .. cache_id, ARGV[3], cache_ms, now)
-end
-if cache_ms == 0 or cache_id ~= id then
-  set_counted(prefix, 'results', prefix .. 'last:' .. id, ARGV[3], keep_ms, now)
-end
-local notified = {}
-for _, waiter in ipairs(redis.call('SMEMBERS', prefix .. 'waiters:' .. id)) do
-  local channel = string.match(waiter, '^(.*)|')
-  if not notified[channel] then
-    notified[channel] = true
-    redis.call('RPUSH', channel, ARGV[3])
-    redis.call('PEXPIRE', channel, ARGV[5])
+
+for at = 6, #ARGV, 5 do
+  local id, frame, cache_ms, entry, cache_id = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[at + 4]
+  local job = not ended[id] and read_job(prefix, id)
+  if not job or (entry ~= '' and job.entry ~= entry) then
+    outcome[#outcome + 1] = 0
+  else
+    outcome[#outcome + 1] = 1
+    ended[id] = true
+    removed[#removed + 1] = job
+    if entry ~= '' then  -- a worker did it; jobs that expired say nothing about the rate
+      drained = drained + job.cost
+    end
+    local keep_ms = reply_ms
+    if fill >= 1 then  -- full: only for an API process whose connection was lost just now
+      cache_ms, keep_ms = 0, math.min(keep_ms, LEAST_MS)
+    else
+      cache_ms = shortened(cache_ms, keep_ms, fill)
+    end
+    local own = cache_id == '' or cache_id == id
+    if cache_ms > 0 then
+      keep_frame('cache:' .. (own and id or cache_id), frame, cache_ms)
+    end
+    if cache_ms == 0 or not own then
+      keep_frame('last:' .. id, frame, keep_ms)
+    end
+    local notified = {}
+    for _, waiter in ipairs(redis.call('SMEMBERS', prefix .. 'waiters:' .. id)) do
+      local channel = string.match(waiter, '^(.*)|')
+      if not notified[channel] then
+        notified[channel] = true
+        frames[channel] = frames[channel] or {}
+        table.insert(frames[channel], frame)
+      end
+    end
   end
 end
-remove_job(KEYS, prefix, ARGV[6], id, fields)
-if ARGV[7] ~= '' then  -- a worker did it; jobs that expired say nothing about the rate
-  redis.call('HINCRBYFLOAT', KEYS[1], 'drained', fields[3])
+for keep_ms, size in pairs(sizes) do
+  count_bytes(prefix, 'results', size, now + keep_ms, now)
 end
-return 1
+for channel, replies in pairs(frames) do
+  call_with(replies, 'RPUSH', channel)
+  redis.call('PEXPIRE', channel, reply_ms)
+end
+remove_jobs(KEYS, prefix, group, removed)
+if drained > 0 then
+  redis.call('HINCRBYFLOAT', KEYS[1], 'drained', drained)
+end
+if ARGV[5] ~= '' then
+  redis.call('HSET', KEYS[5], ARGV[4], ARGV[5])
+end
+return outcome

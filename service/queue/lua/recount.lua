@@ -15,9 +15,9 @@ if num == redis.call('ZCARD', KEYS[1]) then
 end
 redis.call('DEL', KEYS[2])
 for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  local fields = job_fields(ARGV[1], id)
-  if fields[1] then
-    count_tenant(KEYS[2], fields[5] or '', 1, fields[3])
+  local job = read_job(ARGV[1], id)
+  if job then
+    count_tenant(KEYS[2], job.tenant, 1, job.cost)
   else  -- it has ended, and only this list still has it
     redis.call('ZREM', KEYS[1], id)
   end

@@ -33,19 +33,57 @@ if any then
   return {'known', known}
 end
 
+-- What is stored under each name, or false.
+local function stored(names)
+  local values = {}
+  for from = 1, #names, 1000 do
+    for _, value in ipairs(redis.call('MGET', unpack(names, from, math.min(from + 999, #names)))) do
+      values[#values + 1] = value
+    end
+  end
+  return values
+end
+
+-- Whether any of these exists.
+local function any_exists(names)
+  for from = 1, #names, 1000 do
+    if redis.call('EXISTS', unpack(names, from, math.min(from + 999, #names))) > 0 then
+      return true
+    end
+  end
+  return false
+end
+
 local outcome, new, new_cost, first = {}, 0, 0, 10 + #known
-for i = 0, count - 1 do
-  local at = first + i * 7
-  local id = ARGV[at]
-  local cached = ARGV[at + 5] == '1' and redis.call('GET', prefix .. 'cache:' .. id)
-  if cached then
-    outcome[i + 1] = cached
-  elseif redis.call('EXISTS', prefix .. 'job:' .. id) == 1 then
-    outcome[i + 1] = 'joined'
-  else
-    outcome[i + 1] = 'new'
-    new = new + 1
-    new_cost = new_cost + tonumber(ARGV[at + 3])
+local caches, uncached = {}, {}
+for i = 1, count do
+  local at = first + (i - 1) * 7
+  if ARGV[at + 5] == '1' then
+    caches[#caches + 1] = prefix .. 'cache:' .. ARGV[at]
+  end
+end
+local frames, next_frame = stored(caches), 1
+for i = 1, count do
+  local at = first + (i - 1) * 7
+  if ARGV[at + 5] == '1' then
+    outcome[i] = frames[next_frame]
+    next_frame = next_frame + 1
+  end
+  if not outcome[i] then
+    uncached[#uncached + 1] = prefix .. 'job:' .. ARGV[at]
+  end
+end
+local any_live = any_exists(uncached)
+for i = 1, count do
+  local at = first + (i - 1) * 7
+  if not outcome[i] then
+    if any_live and redis.call('EXISTS', prefix .. 'job:' .. ARGV[at]) == 1 then
+      outcome[i] = 'joined'
+    else
+      outcome[i] = 'new'
+      new = new + 1
+      new_cost = new_cost + tonumber(ARGV[at + 3])
+    end
   end
 end
 
@@ -62,30 +100,33 @@ if new > 0 and not (fits or fits_share or newcomer) then
   return {'full', depth, tostring(cost), own_depth, tostring(own_cost), tenants}
 end
 
--- Put a job at the end of its tenant's jobs in a lane. Returns its entry.
-local function join_line(id, line, owner)
-  local entry = redis.call('XADD', prefix .. 'stream:' .. line, '*', 'id', id)
-  redis.call('HSET', prefix .. 'seats:' .. line, entry, id)
+-- Put jobs at the end of a tenant's jobs in a lane. Returns their entries.
+local function join_line(ids, line, owner)
+  local entries, seats, waiting = {}, {}, {}
   local virtual_times, virtual_clock = prefix .. 'turns:' .. line, prefix .. 'clock:' .. line
   if not redis.call('ZSCORE', virtual_times, owner) then  -- starts where its last job ended, or now
     local times = redis.call('HMGET', virtual_clock, 'now', 'tenant:' .. owner)
     local start = math.max(tonumber(times[1] or '0'), tonumber(times[2] or '0'))
     redis.call('ZADD', virtual_times, string.format('%.17g', start), owner)
   end
-  local arrival = redis.call('HINCRBY', virtual_clock, 'jobs', 1)
-  redis.call('ZADD', prefix .. 'waiting:' .. line .. ':' .. owner, arrival, id)
-  return entry
+  local arrival = redis.call('HINCRBY', virtual_clock, 'jobs', #ids) - #ids
+  for at, id in ipairs(ids) do
+    entries[at] = redis.call('XADD', prefix .. 'stream:' .. line, '*', 'id', id)
+    seats[2 * at - 1], seats[2 * at] = entries[at], id
+    waiting[2 * at - 1], waiting[2 * at] = arrival + at, id
+  end
+  call_with(seats, 'HSET', prefix .. 'seats:' .. line)
+  call_with(waiting, 'ZADD', prefix .. 'waiting:' .. line .. ':' .. owner)
+  return entries
 end
 
 -- Move a job that waits in a lower lane than `line` there. One that has begun stays where it is.
 local RANK = {high = 1, normal = 2, low = 3}
-local function lift(id, job, line)
-  local fields = job_fields(prefix, id)
-  local old_line, owner = fields[1], fields[5] or ''
-  if RANK[string.match(line, '[^:]*$')] < RANK[string.match(old_line, '[^:]*$')]
-    and redis.call('ZSCORE', prefix .. 'waiting:' .. old_line .. ':' .. owner, id) then
-    leave_line(prefix, group, id, old_line, fields[2], owner)
-    redis.call('HSET', job, 'line', line, 'entry', join_line(id, line, owner))
+local function lift(id, line)
+  local job = read_job(prefix, id)
+  if not job.begun and RANK[string.match(line, '[^:]*$')] < RANK[string.match(job.line, '[^:]*$')] then
+    leave_lines(prefix, group, {job})
+    redis.call('HSET', prefix .. 'job:' .. id, 'line', line, 'entry', join_line({id}, line, job.tenant)[1])
   end
 end
 
@@ -101,22 +142,38 @@ if no_room_for_suites then
   return no_room_for_suites
 end
 
-for i = 0, count - 1 do
-  local at = first + i * 7
+local by_line, live, endings, entry_of = {}, {}, {}, {}
+for i = 1, count do
+  local at = first + (i - 1) * 7
+  if outcome[i] == 'new' then
+    local id, line = ARGV[at], ARGV[at + 1]
+    by_line[line] = by_line[line] or {}
+    table.insert(by_line[line], id)
+    live[#live + 1], live[#live + 2] = ARGV[at + 4], id
+    endings[#endings + 1] = prefix .. 'last:' .. id
+  end
+end
+for line, ids in pairs(by_line) do
+  for at, entry in ipairs(join_line(ids, line, tenant)) do
+    entry_of[ids[at]] = entry
+  end
+end
+if new > 0 then
+  call_with(live, 'ZADD', KEYS[2])
+  call_with(endings, 'DEL')
+  redis.call('HINCRBYFLOAT', KEYS[1], 'cost', new_cost)
+  redis.call('HINCRBY', KEYS[3], tag, new)
+  count_tenant(KEYS[4], tenant, new, new_cost)
+end
+for i = 1, count do
+  local at = first + (i - 1) * 7
   local id, job = ARGV[at], prefix .. 'job:' .. ARGV[at]
-  if outcome[i + 1] == 'new' then
-    local line = ARGV[at + 1]
-    local entry = join_line(id, line, tenant)
-    redis.call('HSET', job, 'task', ARGV[at + 2], 'cost', ARGV[at + 3], 'deadline', ARGV[at + 4], 'line', line,
-      'entry', entry, 'queued', now, 'deliveries', 0, 'state', 'queued', 'tag', tag, 'tenant', tenant)
-    redis.call('ZADD', KEYS[2], ARGV[at + 4], id)
-    redis.call('HINCRBYFLOAT', KEYS[1], 'cost', ARGV[at + 3])
-    redis.call('HINCRBY', KEYS[3], tag, 1)
-    count_tenant(KEYS[4], tenant, 1, ARGV[at + 3])
-    redis.call('DEL', prefix .. 'last:' .. id)
+  if outcome[i] == 'new' then
+    redis.call('HSET', job, 'task', ARGV[at + 2], 'cost', ARGV[at + 3], 'deadline', ARGV[at + 4], 'line', ARGV[at + 1],
+      'entry', entry_of[id], 'queued', now, 'deliveries', 0, 'state', 'queued', 'tag', tag, 'tenant', tenant)
     redis.call('SADD', prefix .. 'waiters:' .. id, channel .. '|' .. ARGV[at + 6])
-  elseif outcome[i + 1] == 'joined' then
-    lift(id, job, ARGV[at + 1])
+  elseif outcome[i] == 'joined' then
+    lift(id, ARGV[at + 1])
     if tonumber(ARGV[at + 4]) > tonumber(redis.call('HGET', job, 'deadline')) then
       redis.call('HSET', job, 'deadline', ARGV[at + 4])
       redis.call('ZADD', KEYS[2], ARGV[at + 4], id)
