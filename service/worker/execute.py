@@ -20,7 +20,18 @@ from sandbox.packages import packages
 from sandbox.sandbox import Sandbox
 from sandbox.types import Program, Report, Stop, Suite
 from service import metrics
-from service.jobs import Executed, ExecuteTask, Failed, JobState, Kind, Lane, decode_suite, encode, execute_job_id
+from service.jobs import (
+    SUITE_KINDS,
+    Executed,
+    ExecuteTask,
+    Failed,
+    JobState,
+    Kind,
+    Lane,
+    decode_suite,
+    encode,
+    execute_job_id,
+)
 from service.queue.consumer import Lease
 from service.queue.keys import EXECUTE_QUEUE
 from service.queue.protocol import now_ms
@@ -54,6 +65,7 @@ class ExecuteRunner:
         self.info: dict[str, Any] = {
             "isolation": sandbox.level,
             "toolchain": sandbox.toolchain_digest,
+            "suites": list(SUITE_KINDS),
             "languages": [
                 {
                     "name": language.name,
@@ -92,7 +104,12 @@ class ExecuteRunner:
         task = lease.task
         assert isinstance(task, ExecuteTask)
         started, began = now_ms(), time.perf_counter()
-        suite = self._suite(task.suite, context)
+        try:
+            suite = self._suite(task.suite, context)
+        except (KeyError, msgspec.ValidationError):
+            problem = failure("suite_unreadable", "this executor is of another version and cannot read the test suite")
+            context.answer(lease, problem, started_ms=started)
+            return
         if suite is None:
             context.answer(lease, failure("testset_lost", "the test suite has expired"), started_ms=started)
             return
