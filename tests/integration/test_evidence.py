@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from plaudit import Client
-from support.stack import Stack
+from support.stack import Stack, wait_for
 
 HUMAN_EVAL = '''from typing import List
 
@@ -178,7 +178,9 @@ def test_best_of_n_needs_no_tests(stack: Stack) -> None:
 
 
 def test_without_executors_the_rest_orders_and_says_why(make_stack: Callable[..., Stack]) -> None:
-    with make_stack(executors=0).client() as http:
+    stack = make_stack(executors=0)
+    with stack.client() as http:
+        wait_for(lambda: http.get("/models").json()["models"], what="a scorer")
         result = ranked(http, HUMAN_EVAL, SORTED, RIGHT)
         spec = {"terms": [{"name": "examples", "type": "examples"}]}
         refused = http.post(
@@ -192,5 +194,31 @@ def test_without_executors_the_rest_orders_and_says_why(make_stack: Callable[...
 
 def test_without_a_model_evidence_orders_alone(make_stack: Callable[..., Stack]) -> None:
     with make_stack(scorers=0).client() as http:
+        item = {"prompt": HUMAN_EVAL, "completions": [SORTED, RIGHT]}
+        spec = {"terms": [{"name": "examples", "type": "examples"}]}
+        wait_for(lambda: http.post("/reward", json={"items": [item], "spec": spec}).is_success, what="an executor")
         result = ranked(http, HUMAN_EVAL, SORTED, RIGHT)
     assert (result["order"], values(result, "rm")) == ([1, 0], [None, None])
+
+
+def test_a_deadline_leaves_no_reward_of_half_the_evidence(http: httpx.Client) -> None:
+    endless = [f"    while True:\n        {number}\n" for number in range(24)]
+    spec = {"terms": [{"name": "b", "type": "behavior", "budget_cpu_s": 10, "inputs": 200}], "on_missing": "null"}
+    items = [{"prompt": HUMAN_EVAL, "completions": [RIGHT, *endless]}]
+    answer = http.post("/reward", json={"items": items, "spec": spec, "deadline_ms": 1500})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["status"] == "partial"
+    late = [one for one in answer.json()["results"][0]["completions"] if one["status"] == "timeout_queue"]
+    assert late
+    assert {(one["reward"], one["trainable"]) for one in late} == {(None, False)}
+
+
+def test_evidence_is_cached_like_other_executions(http: httpx.Client) -> None:
+    first, again = (ranked(http, HUMAN_EVAL, LOOP, SORTED) for _ in range(2))
+    assert again == first
+
+
+def test_weights_under_auto_are_refused(http: httpx.Client) -> None:
+    spec = {"combine": "auto", "terms": [{"name": "b", "type": "behavior", "weight": 2}]}
+    answer = http.post("/rank", json={"spec": spec, "items": [{"prompt": "p", "completions": ["a"]}]})
+    assert (answer.status_code, "'b'" in answer.json()["detail"]) == (422, True)
