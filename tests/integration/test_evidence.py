@@ -64,6 +64,12 @@ def test_examples_of_the_prompt_put_the_right_program_first(http: httpx.Client) 
     assert 0 < evidence["cpu_s"] < 10
 
 
+def test_a_whole_function_needs_not_repeat_the_imports_of_the_prompt(http: httpx.Client) -> None:
+    signature = "def running_max(numbers: List[int]) -> List[int]:\n"
+    result = ranked(http, HUMAN_EVAL, signature + SORTED, signature + RIGHT)
+    assert values(result, "examples") == [0.0, 1.0]
+
+
 def test_examples_decide_and_say_so(http: httpx.Client) -> None:
     result = ranked(http, HUMAN_EVAL, SORTED, RIGHT)
     assert (result["order"], decided(result)) == ([1, 0], ["examples"])

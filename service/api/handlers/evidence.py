@@ -27,8 +27,9 @@ from service.evidence.examples import Reading, explain, read_examples
 from service.evidence.inputs import mutated_inputs
 from service.jobs import Executed, ExecuteTask, Failed, Job, encode_suite
 
-# A method of a class is LeetCode's form, where these names are there without an import.
-METHOD_PRELUDE = "from typing import *\nfrom collections import *\n"
+# A function's annotations are the prompt's, which imports them. A method is LeetCode's form, where both are there.
+FUNCTION_PRELUDE = "from typing import *\n"
+METHOD_PRELUDE = FUNCTION_PRELUDE + "from collections import *\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,9 @@ class EvidenceGroup:
         if not calls:
             return
         budget_cpu_s = (term or BehaviorTerm(name="behavior", type="behavior")).budget_cpu_s
-        prelude = METHOD_PRELUDE if reading.entry_point and "." in reading.entry_point else ""
+        prelude = ""
+        if reading.entry_point:
+            prelude = METHOD_PRELUDE if "." in reading.entry_point else FUNCTION_PRELUDE
         suite = sandbox.ObserveSuite(reading.entry_point, tuple(calls), prelude, budget_cpu_s=budget_cpu_s)
         frame = encode_suite(suite)
         sha256 = hashlib.sha256(frame).hexdigest()
