@@ -198,6 +198,7 @@ _SUITES: dict[str, type[sandbox.Suite]] = {
     "run": sandbox.RunSuite,
     "observe": sandbox.ObserveSuite,
 }
+SUITE_KINDS = tuple(_SUITES)  # executors announce them
 _KINDS = {suite: kind for kind, suite in _SUITES.items()}
 
 

@@ -216,7 +216,8 @@ class Client:
             prompt: Text, or chat messages.
             completions: What to choose from.
             tests: Tests of the contract (a type of `plaudit.schemas` or a dict). With them the pass rate decides and
-                the model breaks ties; without them the model decides alone.
+                the model breaks ties; without them the prompt's examples, then what most programs answer alike, then
+                consensus and the model.
             **options: `BestOptions`: language, extract, limits, stop, spec, early_stop, deadline_ms, …
 
         Returns:

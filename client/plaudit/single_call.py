@@ -29,7 +29,7 @@ def best_of_n(
         prompt: Text, or chat messages.
         completions: What to choose from.
         tests: Tests of the contract. With them the pass rate decides and the model breaks ties; without them the
-            model decides alone.
+            prompt's examples, then what most programs answer alike, then consensus and the model.
         api_key: Key of the service, where it asks for one.
         timeout_s: How long the call may take over all its attempts, in seconds.
         **options: `BestOptions`: language, extract, limits, stop, spec, early_stop, …

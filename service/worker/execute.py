@@ -20,7 +20,18 @@ from sandbox.packages import packages
 from sandbox.sandbox import Sandbox
 from sandbox.types import Program, Report, Stop, Suite
 from service import metrics
-from service.jobs import Executed, ExecuteTask, Failed, JobState, Kind, Lane, decode_suite, encode, execute_job_id
+from service.jobs import (
+    SUITE_KINDS,
+    Executed,
+    ExecuteTask,
+    Failed,
+    JobState,
+    Kind,
+    Lane,
+    decode_suite,
+    encode,
+    execute_job_id,
+)
 from service.queue.consumer import FinishedJob, Lease
 from service.queue.keys import EXECUTE_QUEUE
 from service.queue.protocol import now_ms
@@ -56,6 +67,7 @@ class ExecuteRunner:
         self.info: dict[str, Any] = {
             "isolation": sandbox.level,
             "toolchain": sandbox.toolchain_digest,
+            "suites": list(SUITE_KINDS),
             "languages": [
                 {
                     "name": language.name,
@@ -105,7 +117,11 @@ class ExecuteRunner:
         task = lease.task
         assert isinstance(task, ExecuteTask)
         started, began = now_ms(), time.perf_counter()
-        suite = self._suite(task.suite, context)
+        try:
+            suite = self._suite(task.suite, context)
+        except (KeyError, msgspec.ValidationError):
+            problem = failure("suite_unreadable", "this executor is of another version and cannot read the test suite")
+            return FinishedJob(lease, problem, 0, 0.0, started)
         if suite is None:
             return FinishedJob(lease, failure("testset_lost", "the test suite has expired"), 0, 0.0, started)
         try:

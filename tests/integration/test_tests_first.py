@@ -79,8 +79,8 @@ def test_among_equals_the_model_decides(http: httpx.Client) -> None:
     assert [name for name, part in result["completions"][1]["components"].items() if part["decided"]] == ["rm"]
 
 
-def test_an_item_without_tests_is_ranked_by_the_model_beside_one_with_them(http: httpx.Client) -> None:
-    low, high = rising(http, RIGHT, NEARLY)
+def test_an_item_without_tests_is_ranked_by_evidence_beside_one_with_them(http: httpx.Client) -> None:
+    low, high = rising(http, RIGHT, ALSO)
     without, with_tests, again = ranked(
         http,
         {"prompt": PROMPT, "completions": [low, high]},
@@ -88,7 +88,10 @@ def test_an_item_without_tests_is_ranked_by_the_model_beside_one_with_them(http:
         {"prompt": PROMPT, "completions": [high, low]},
     )
     assert (without["order"], again["order"], with_tests["order"]) == ([1, 0], [0, 1], [1, 0])
-    assert [list(one["completions"][0]["components"]) for one in (without, with_tests)] == [["rm"], ["tests", "rm"]]
+    assert [list(one["completions"][0]["components"]) for one in (without, with_tests)] == [
+        ["examples", "behavior", "consensus", "rm"],
+        ["tests", "rm"],
+    ]
 
 
 def test_tests_that_are_empty_or_none_of_the_kinds_are_refused(http: httpx.Client) -> None:
@@ -140,7 +143,7 @@ def test_without_a_scorer_the_tests_alone_make_the_reward(make_stack: Any) -> No
             rm = one["components"]["rm"]
             assert (rm["status"], rm["value"], rm["contribution"]) == ("infra_error", None, 0.0)
             assert rm["error"]["code"] == "no_worker"
-        alone = http.post("/rank", json={"items": [{"prompt": PROMPT, "completions": [RIGHT, ALSO]}]})
+        alone = http.post("/reward", json={"items": [{"prompt": PROMPT, "completions": [RIGHT, ALSO]}]})
         assert (alone.status_code, alone.json()["code"]) == (503, "no_worker")
         needed = {"terms": [{"name": "tests", "type": "execute"}, {"name": "rm", "type": "score"}]}
         assert http.post("/rank", json={"items": [item(RIGHT)], "spec": needed}).status_code == 503

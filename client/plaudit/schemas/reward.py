@@ -60,7 +60,28 @@ class AgreementTerm(TermBase):
     type: Literal["agreement"]
 
 
-Term = Annotated[ExecuteTerm | ScoreTerm | FormatTerm | ConsensusTerm | AgreementTerm, Field(discriminator="type")]
+class ExamplesTerm(TermBase):
+    """Share of the prompt's own examples that a completion passes."""
+
+    type: Literal["examples"]
+
+
+class BehaviorTerm(TermBase):
+    """How much of the group agrees with what a completion answers to inputs made from the prompt."""
+
+    type: Literal["behavior"]
+    inputs: Annotated[int, Field(ge=1, le=200, description="how many inputs are made")] = 32
+    budget_cpu_s: Annotated[
+        float, Field(gt=0, le=10, description="CPU-seconds that one program has for the examples and all inputs")
+    ] = 0.75
+
+
+EvidenceTerm = ExamplesTerm | BehaviorTerm
+
+Term = Annotated[
+    ExecuteTerm | ScoreTerm | FormatTerm | ConsensusTerm | AgreementTerm | ExamplesTerm | BehaviorTerm,
+    Field(discriminator="type"),
+]
 
 
 class Gate(Strict):
@@ -82,11 +103,21 @@ class Clip(Strict):
 MIN_TESTS_WEIGHT = 1e-6  # of the tests under `tests_first`: smaller ones leave no room for the steps between rates
 
 
+_AUTO_TERMS: list[dict[str, str]] = [
+    {"name": "examples", "type": "examples"},
+    {"name": "behavior", "type": "behavior"},
+    {"name": "consensus", "type": "consensus"},
+    {"name": "rm", "type": "score"},
+]
+
+
 class RewardSpec(Strict):
     """How terms become a reward. `tests_first`: by pass rate, the other terms break ties (docs/api.md has the formula).
-    `gated`: the weighted sum where the gate term's value reaches `min`, else 0.
+    `gated`: the weighted sum where the gate term's value reaches `min`, else 0. `auto`: the terms in their order, each
+    among those that the ones before find equal.
 
-    Without `terms` it is `tests_first` by the tests, and the model breaks ties.
+    Without `terms` it is `tests_first` by the tests, and the model breaks ties; `auto` without `terms` is what `/rank`
+    does without a spec.
     """
 
     terms: Annotated[list[Term], Field(min_length=1, max_length=16, fail_fast=True)] = [
@@ -94,7 +125,7 @@ class RewardSpec(Strict):
         ScoreTerm(name="rm", type="score"),
     ]
     combine: Annotated[
-        Literal["weighted_sum", "gated", "tests_first"],
+        Literal["weighted_sum", "gated", "tests_first", "auto"],
         Field(description="with terms of your own `weighted_sum` unless said otherwise; without, `tests_first`"),
     ] = "weighted_sum"
     gate: Gate | None = None
@@ -103,7 +134,8 @@ class RewardSpec(Strict):
         Literal["null", "drop"],
         Field(
             description="a term without a value: null makes the reward null; drop takes it from the sum and says so; "
-            "under `tests_first` a tie-breaker without a value adds 0, and the tests are always needed"
+            "under `tests_first` a tie-breaker without a value adds 0, and the tests are always needed; under `auto` "
+            "a term that the group has no evidence for is passed over"
         ),
     ] = "null"
 
@@ -112,6 +144,8 @@ class RewardSpec(Strict):
     def _tests_first_by_default(cls, given: Any) -> Any:
         if isinstance(given, dict) and not {"terms", "combine"} & given.keys():
             return {**given, "combine": "tests_first"}
+        if isinstance(given, dict) and given.get("combine") == "auto" and "terms" not in given:
+            return {**given, "terms": _AUTO_TERMS}
         return given
 
     @model_validator(mode="after")
@@ -125,6 +159,14 @@ class RewardSpec(Strict):
             raise ValueError(f"gate.term {self.gate.term!r} is not a term; there are {', '.join(names)}")
         if self.combine != "tests_first" and "terms" not in self.model_fields_set:
             raise ValueError(f"terms are missing: combine {self.combine!r} has none of its own")
+        if sum(isinstance(term, BehaviorTerm) for term in self.terms) > 1:
+            raise ValueError("one behavior term at most: a program is observed once")
+        if self.combine == "auto":
+            weighted = [term.name for term in self.terms if term.weight != 1.0]
+            if weighted:
+                raise ValueError(
+                    f"term {weighted[0]!r}: combine 'auto' goes by the order of the terms; leave out weight"
+                )
         if self.combine == "tests_first":
             executing = [term for term in self.terms if isinstance(term, ExecuteTerm)]
             if len(executing) != 1:
@@ -141,9 +183,15 @@ class RewardSpec(Strict):
         """Whether a term needs tests."""
         return any(isinstance(term, ExecuteTerm | AgreementTerm) for term in self.terms)
 
+    @property
+    def observes(self) -> bool:
+        """Whether a term needs what the programs answer to the prompt's examples, or to inputs made from them."""
+        return any(isinstance(term, EvidenceTerm) for term in self.terms)
+
 
 BY_TESTS_FIRST = RewardSpec()
 BY_MODEL = RewardSpec(terms=[ScoreTerm(name="rm", type="score")])
+BY_EVIDENCE = RewardSpec.model_validate({"combine": "auto"})
 
 
 class RewardItem(Strict):
@@ -180,13 +228,30 @@ class RewardRequest(Strict):
 
     def spec_of(self, index: int) -> RewardSpec:
         """What an item is rewarded by: the request's spec, or by what the item has."""
-        if self.spec is not None:
-            return self.spec
-        return BY_MODEL if self.items[index].tests is None else BY_TESTS_FIRST
+        if self.spec is None:
+            return self.default_spec if self.items[index].tests is None else BY_TESTS_FIRST
+        is_auto = self.spec == BY_EVIDENCE
+        return BY_TESTS_FIRST if is_auto and self.items[index].tests is not None else self.spec
+
+    @property
+    def default_spec(self) -> RewardSpec:
+        """What an item without tests is rewarded by where the request has no spec."""
+        return BY_MODEL
 
 
 class RankRequest(RewardRequest):
+    spec: Annotated[
+        RewardSpec | None,
+        Field(
+            description="without it `auto`: given tests first and the model breaks ties; an item without tests by the "
+            "prompt's examples, then behavior, then consensus, then the model"
+        ),
+    ] = None
     early_stop: bool = Field(False, description="stop executing a group once a completion passes everything")
+
+    @property
+    def default_spec(self) -> RewardSpec:
+        return BY_EVIDENCE
 
 
 class Component(Answer):
@@ -215,8 +280,30 @@ class GroupStatistics(Answer):
     margin: Annotated[float | None, Field(description="best reward less the second best; null if fewer")] = None
 
 
+class PromptExample(Answer):
+    style: str = Field(description="the form it is written in, such as doctest, equality, leetcode, sample")
+    start: int = Field(description="its first character in the prompt; messages are joined by blank lines")
+    end: int
+    text: str = Field(description="the prompt's text there, 400 characters at most")
+    test: str = Field(description="what it was read as, 400 characters at most")
+    passed: int = Field(description="how many completions pass it")
+    dropped: Annotated[
+        bool, Field(description="not counted: no completion passes it, and most agree on another answer")
+    ] = False
+
+
+class Evidence(Answer):
+    """What the prompt itself told about a group."""
+
+    entry_point: str | None = Field(None, description="the function that was called; null for programs on stdin")
+    examples: list[PromptExample] = []
+    inputs: int = Field(0, description="how many more inputs the programs were observed on")
+    cpu_s: float = Field(0.0, description="CPU-seconds of all programs of the group, when they ran")
+
+
 class RewardResult(Answer):
     id: str | None = None
+    evidence: Evidence | None = Field(None, description="where a term `examples` or `behavior` asked for it")
     completions: list[CompletionReward]
     group: GroupStatistics
 

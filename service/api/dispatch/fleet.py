@@ -164,6 +164,15 @@ class Fleet:
                 retry_after_s=60.0,
             )
 
+    def require_observers(self) -> None:
+        """Raises NoWorker or BrokerUnavailable where no program can be observed.
+
+        Any executor may take any job, so all have to know the kind. One of an older version does not announce it.
+        """
+        self.require_executors()
+        if not all("observe" in worker.info.get("suites", ()) for worker in self.of_kind("execute")):
+            raise NoWorker("an executing worker of an older version cannot observe programs yet", retry_after_s=2.0)
+
     def _require_broker(self) -> None:
         if not self.broker:
             raise BrokerUnavailable("the queue does not answer", retry_after_s=1.0)

@@ -150,20 +150,20 @@ class ExecuteGroup:
             item.stop.after if isinstance(item.stop, StopAfter) else {"never": None, "first_failure": 1}[item.stop]
         )
         task = ExecuteTask(language, source, self.sha256, self.limits, stop_after, self.options, toolchain)
-        return execute_job(task, self.frame, self.num_tests, context, self.shard)
+        num_runs = 2 if task.options.check_determinism else 1
+        return execute_job(task, self.frame, task.limits.cpu_s * self.num_tests * num_runs, context, self.shard)
 
 
-def execute_job(task: ExecuteTask, frame: bytes, num_tests: int, context: RequestContext, shard: int = 0) -> Job:
+def execute_job(task: ExecuteTask, frame: bytes, cpu_s: float, context: RequestContext, shard: int = 0) -> Job:
     """The job of a task.
 
     Args:
         task: its language is a canonical name.
         frame: the encoded suite, which the job brings along.
-        num_tests: how many tests the suite has, for the job's cost in CPU-seconds.
+        cpu_s: CPU-seconds that its runs may use, for the job's cost.
         context: whose deadline, lane and tenant the job has.
         shard: the index of the Redis that it goes to.
     """
-    num_runs = 2 if task.options.check_determinism else 1
     compile_cpu_s = MAX_COMPILE_CPU_S if BY_NAME[task.language].compile else 0.0
     return Job(
         execute_job_id(task),
@@ -171,7 +171,7 @@ def execute_job(task: ExecuteTask, frame: bytes, num_tests: int, context: Reques
         EXECUTE_QUEUE,
         context.lane,
         encode(task),
-        task.limits.cpu_s * num_tests * num_runs + compile_cpu_s,
+        cpu_s + compile_cpu_s,
         context.deadline_ms,
         (task.suite, frame),
         tenant=context.tenant,

@@ -3,6 +3,7 @@
 - Scores and executions go out together; an item is joined (`reward_terms`) when both have come back.
 - A term's model is asked under one revision for the whole request.
 - Under `tests_first` a model only breaks ties: if no worker serves it, the reward stays and its component says why.
+- Under `auto` that is so for each term but `execute`: without executors, evidence is passed over.
 - One `RewardPlan` is for one attempt. It keeps the results of its parts, for the replay and for the sample log.
 """
 
@@ -30,7 +31,8 @@ from plaudit.schemas import (
 from service.api.dispatch.fleet import Fleet
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.submission import Dispatcher, Submission
-from service.api.dispatch.tasks import gather_or_cancel, off_loop
+from service.api.dispatch.tasks import gather_or_cancel, in_thread, off_loop
+from service.api.handlers.evidence import EvidenceGroup, Observed
 from service.api.handlers.execute import ExecutePlan
 from service.api.handlers.reward_terms import join
 from service.api.handlers.score import ScorePlan, no_score, prompt_shard
@@ -54,6 +56,7 @@ class RewardPlan(Generic[Shaped]):
         unavailable: why a score term that only breaks ties has no scores, by its name.
         scores: of the items that are done.
         executions: of the executed items that are done.
+        observed: the items whose programs are observed, by index; or why they cannot be.
     """
 
     items: Sequence[RewardItem]
@@ -65,6 +68,7 @@ class RewardPlan(Generic[Shaped]):
     unavailable: dict[str, NoWorker] = field(default_factory=dict)
     scores: dict[int, dict[str, ScoreResult]] = field(default_factory=dict)
     executions: dict[int, ExecuteResult] = field(default_factory=dict)
+    observed: dict[int, EvidenceGroup | NoWorker] = field(default_factory=dict)
 
     @classmethod
     async def make(
@@ -99,7 +103,26 @@ class RewardPlan(Generic[Shaped]):
             plan.execute_plan = await ExecutePlan.make(
                 execute_items, dispatcher, context, early_stop=early_stop, shards=shards
             )
+        await plan._plan_evidence(dispatcher, context)
         return plan
+
+    async def _plan_evidence(self, dispatcher: Dispatcher, context: RequestContext) -> None:
+        fleet = dispatcher.fleet
+        observed = [index for index, spec in enumerate(self.specs) if spec.observes]
+        if not observed:
+            return
+        try:
+            fleet.require_observers()
+        except NoWorker as error:
+            if any(self.specs[index].combine != "auto" for index in observed):
+                raise
+            self.observed = dict.fromkeys(observed, error)
+            return
+        toolchain = fleet.toolchain
+        for index in observed:
+            item = self.items[index]
+            shard = prompt_shard(dispatcher.shards, item.prompt)
+            self.observed[index] = await in_thread(EvidenceGroup, item, self.specs[index], toolchain, context, shard)
 
     async def _plan_scores(self, fleet: Fleet, cache: ScoreCache, context: RequestContext) -> None:
         models, unavailable = _models_of(self.specs, fleet)
@@ -117,16 +140,19 @@ class RewardPlan(Generic[Shaped]):
 
     def jobs(self) -> list[Job]:
         jobs = [job for score_plan in self.score_plans.values() for job in score_plan.jobs()]
+        groups = [group for group in self.observed.values() if isinstance(group, EvidenceGroup)]
+        jobs += [job for group in groups for job in group.jobs.values()]
         return jobs if self.execute_plan is None else [*jobs, *self.execute_plan.jobs()]
 
     async def result(self, submission: Submission, index: int) -> Shaped:
         scoring = asyncio.ensure_future(self._scores(submission, index))
         try:
             execution = await self._execution(submission, index)
+            observed = await self._observed(submission, index)
             scores = await scoring
         finally:
             scoring.cancel()
-        joined = await off_loop(join, self.specs[index], self.items[index], scores, execution)
+        joined = await off_loop(join, self.specs[index], self.items[index], scores, execution, observed)
         return self.shape(joined)
 
     async def _scores(self, submission: Submission, index: int) -> dict[str, ScoreResult]:
@@ -144,6 +170,13 @@ class RewardPlan(Generic[Shaped]):
         execution = await self.execute_plan.result(submission, self.executed.index(index))
         self.executions[index] = execution
         return execution
+
+    async def _observed(self, submission: Submission, index: int) -> Observed | None:
+        group = self.observed.get(index)
+        if isinstance(group, NoWorker):
+            problem = ResultError(code=group.code, detail=group.detail, retryable=group.retryable)
+            return Observed([None] * len(self.items[index].completions), no_examples=problem, no_inputs=problem)
+        return None if group is None else await group.result(submission)
 
     def models(self) -> list[ModelRef]:
         """The models that scored, each once."""
@@ -179,7 +212,7 @@ def _models_of(specs: Sequence[RewardSpec], fleet: Fleet) -> tuple[dict[str, Mod
             try:
                 models[term.model] = ModelRef(name=term.model, revision=fleet.require_model(term.model).revision)
             except NoWorker as error:
-                if spec.combine != "tests_first":
+                if spec.combine not in ("tests_first", "auto"):
                     raise
                 unavailable[term.model] = error
     return models, unavailable

@@ -11,18 +11,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean, pstdev
 
-from plaudit.errors import Invalid, TooLarge
+from plaudit.errors import TooLarge
 from plaudit.extract import fences
 from plaudit.grading import Verdict
 from plaudit.schemas import (
     AgreementTerm,
+    BehaviorTerm,
     CompletionReward,
     CompletionScore,
     Component,
     ConsensusTerm,
+    ExamplesTerm,
     ExecuteResult,
     ExecuteTerm,
     FormatTerm,
@@ -37,26 +39,27 @@ from plaudit.schemas import (
     ScoreTerm,
     Term,
 )
-from plaudit.tests_first import base, tie_scale, unit
 from service.agreement import agreement, consensus
+from service.api.handlers.evidence import Observed
+from service.api.handlers.evidence_terms import evidence_values
 from service.api.handlers.plan import best_index
+from service.api.handlers.reward_combine import combined, sum_of
 
 
 def join(
-    spec: RewardSpec, item: RewardItem, scores: dict[str, ScoreResult], execution: ExecuteResult | None
+    spec: RewardSpec,
+    item: RewardItem,
+    scores: dict[str, ScoreResult],
+    execution: ExecuteResult | None,
+    observed: Observed | None = None,
 ) -> RewardResult:
-    """One item's answer. `scores` are by term name; `execution` is needed where a term executes."""
-    columns = {term.name: _values(term, item, scores.get(term.name), execution) for term in spec.terms}
-    rows = [{name: column[index] for name, column in columns.items()} for index in range(len(item.completions))]
-    if spec.combine == "tests_first":
-        assert execution is not None
-        scale = tie_scale({program.total for program in execution.programs if program.total})
-        completions = [_tests_first(spec, row, execution.programs[index], scale) for index, row in enumerate(rows)]
-    else:
-        completions = [_combine(spec, row) for row in rows]
+    """One item's answer. `scores` are by term name; `execution` and `observed` are there where a term needs them."""
+    columns = {term.name: _values(term, item, scores.get(term.name), execution, observed) for term in spec.terms}
+    completions = combined(spec, columns, execution, observed)
     best_first = _order(completions)
     return RewardResult(
         id=item.id,
+        evidence=None if observed is None else observed.evidence,
         completions=_with_decided_term(completions, best_first),
         group=statistics([completion.reward for completion in completions], best_first),
     )
@@ -77,7 +80,7 @@ def _order(completions: Sequence[CompletionReward]) -> list[int]:
 
     def key(index: int) -> tuple[bool, float, float, int]:
         completion = completions[index]
-        return completion.reward is None, -(completion.reward or 0.0), -_sum(completion.components), index
+        return completion.reward is None, -(completion.reward or 0.0), -sum_of(completion.components), index
 
     return sorted(range(len(completions)), key=key)
 
@@ -121,7 +124,11 @@ def statistics(rewards: Sequence[float | None], best_first: Sequence[int] | None
 
 
 def _values(
-    term: Term, item: RewardItem, scores: ScoreResult | None, execution: ExecuteResult | None
+    term: Term,
+    item: RewardItem,
+    scores: ScoreResult | None,
+    execution: ExecuteResult | None,
+    observed: Observed | None,
 ) -> list[Component]:
     """One component per completion, without its contribution yet."""
     match term:
@@ -136,6 +143,9 @@ def _values(
             return _agreement_values(execution.programs)
         case ConsensusTerm():
             return _consensus_values(item.completions)
+        case ExamplesTerm() | BehaviorTerm():
+            assert observed is not None
+            return evidence_values(term, observed)
         case FormatTerm():
             return [Component(status="ok", value=float(_well_formed(term, text))) for text in item.completions]
 
@@ -197,64 +207,3 @@ def _well_formed(term: FormatTerm, text: str) -> bool:
         return bool(text.strip())
     blocks = [block for block in fences(text) if block.strip()]
     return len(blocks) == 1 if term.require == "single_code_fence" else bool(blocks)
-
-
-# --- the sum ---------------------------------------------------------------------------------------------------------
-
-
-def _combine(spec: RewardSpec, components: dict[str, Component]) -> CompletionReward:
-    missing = [name for name, component in components.items() if component.value is None]
-    gate_missing = spec.gate is not None and components[spec.gate.term].value is None
-    if missing and (spec.on_missing == "null" or len(missing) == len(components) or gate_missing):
-        status = components[missing[0]].status
-        return CompletionReward(status=status, reward=None, trainable=False, components=components)
-    closed = spec.gate is not None and (components[spec.gate.term].value or 0.0) < spec.gate.min
-    counted: dict[str, Component] = {}
-    for term in spec.terms:
-        component = components[term.name]
-        contribution = None if component.value is None else 0.0 if closed else term.weight * component.value
-        counted[term.name] = component.model_copy(update={"contribution": contribution})
-    reward = _sum(counted)
-    if not math.isfinite(reward):
-        raise Invalid("spec: with these weights the reward is not a finite number")
-    reward = _clipped(spec, reward)
-    return CompletionReward(status="ok", reward=reward, trainable=not missing, components=counted)
-
-
-def _tests_first(
-    spec: RewardSpec, components: dict[str, Component], program: ProgramResult, scale: float
-) -> CompletionReward:
-    """The pass rate, and less than half of one test for everything else; `scale` is that of the item's ties."""
-    (tests,) = (term for term in spec.terms if isinstance(term, ExecuteTerm))
-    if components[tests.name].value is None:
-        status = components[tests.name].status
-        return CompletionReward(status=status, reward=None, trainable=False, components=components)
-    assert program.pass_rate is not None
-    base_value, tie_factor = base(program.pass_rate, all_or_nothing=tests.policy == "all_or_nothing")
-    sum_of_tie_weights = sum(abs(term.weight) for term in spec.terms if term is not tests)
-    counted: dict[str, Component] = {}
-    for term in spec.terms:
-        component = components[term.name]
-        if term is tests:
-            contribution = tests.weight * base_value
-        elif component.value is None or not sum_of_tie_weights:
-            contribution = 0.0
-        else:
-            share = unit(component.value, bounded=_bounded(term), negative=term.weight < 0)
-            contribution = tests.weight * tie_factor * scale * (abs(term.weight) / sum_of_tie_weights) * share
-        counted[term.name] = component.model_copy(update={"contribution": contribution})
-    reward = _clipped(spec, _sum(counted))
-    return CompletionReward(status="ok", reward=reward, trainable=True, components=counted)
-
-
-def _bounded(term: Term) -> bool:
-    """Whether a term's value lies in [0, 1] by itself."""
-    return not isinstance(term, ScoreTerm) or term.transform == "sigmoid"
-
-
-def _sum(components: Mapping[str, Component]) -> float:
-    return sum(component.contribution for component in components.values() if component.contribution is not None)
-
-
-def _clipped(spec: RewardSpec, reward: float) -> float:
-    return reward if spec.clip is None else min(spec.clip.max, max(spec.clip.min, reward))

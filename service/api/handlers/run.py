@@ -89,4 +89,4 @@ def _run_job(run_request: RunRequest, toolchain: str, context: RequestContext, s
     limits = sandbox.Limits(**run_request.limits.model_dump())
     sha256 = hashlib.sha256(frame).hexdigest()
     task = ExecuteTask(language, run_request.source, sha256, limits, toolchain=toolchain)
-    return execute_job(task, frame, 1, context, shards.place("run", language, run_request.source, sha256))
+    return execute_job(task, frame, limits.cpu_s, context, shards.place("run", language, run_request.source, sha256))

@@ -73,8 +73,9 @@ class RequestValidator:
         self._check_texts(request.items)
         for index, item in enumerate(request.items):
             self._check_limits(f"items.{index}.limits", item.limits)
-            if item.tests is not None:
+            if item.tests is not None or request.spec_of(index).observes:
                 self._check_code(f"items.{index}.completions", item.completions)
+            if item.tests is not None:
                 self.check_tests(f"items.{index}.tests", item.tests, item.language, limits=item.limits)
 
     def check_tests(self, field: str, tests: Tests, language: str = "", *, limits: LimitsSpec | None = None) -> None:

@@ -1,0 +1,177 @@
+"""The prompt's own evidence as jobs: each program of a group is watched on the prompt's examples and on made inputs.
+
+- A prompt is read and its inputs are made in a thread: prompts are untrusted and may be long.
+- One job per different program makes all calls, the examples' first. Identical programs share it.
+- What a group has no evidence of is a `ResultError` with the reason, never a value.
+- The verdicts and outcomes come from outside the jail; a program chooses its answers only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from plaudit.extract import last_fence
+from plaudit.grading import Verdict
+from plaudit.languages import UnsupportedLanguage, resolve
+from plaudit.schemas import BehaviorTerm, Evidence, PromptExample, ResultError, RewardItem, RewardSpec
+from sandbox import types as sandbox
+from service.api.dispatch.request_context import RequestContext
+from service.api.dispatch.submission import Submission
+from service.api.handlers.execute import execute_job
+from service.evidence.behavior import VALUE
+from service.evidence.examples import Reading, explain, read_examples
+from service.evidence.inputs import mutated_inputs
+from service.jobs import Executed, ExecuteTask, Failed, Job, encode_suite
+
+# A function's annotations are the prompt's, which imports them. A method is LeetCode's form, where both are there.
+FUNCTION_PRELUDE = "from typing import *\n"
+METHOD_PRELUDE = FUNCTION_PRELUDE + "from collections import *\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is known of a group.
+
+    Args:
+        reports: one per completion: the sandbox's, None without code, or why there is none.
+        kept: which of the examples count.
+        num_examples: calls of a report that are examples; the rest are inputs.
+        evidence: as the answer shows it.
+        no_examples: why no example counts.
+        no_inputs: why there is no input.
+    """
+
+    reports: Sequence[sandbox.Report | Failed | None]
+    kept: Sequence[int] = ()
+    num_examples: int = 0
+    evidence: Evidence | None = None
+    no_examples: ResultError | None = None
+    no_inputs: ResultError | None = None
+
+
+class EvidenceGroup:
+    """One item: what its prompt says, and a job per different program; `problem` says why there are no jobs."""
+
+    def __init__(self, item: RewardItem, spec: RewardSpec, toolchain: str, context: RequestContext, shard: int) -> None:
+        self.item = item
+        self.shard = shard
+        self.prompt = prompt_text(item)
+        self.sources = [text if item.extract == "none" else last_fence(text) for text in item.completions]
+        self.reading = Reading()
+        self.inputs: list[str] = []
+        self.jobs: dict[str, Job] = {}
+        self.problem: ResultError | None = None
+        try:
+            language = resolve(item.language)
+        except UnsupportedLanguage as error:
+            self.problem = ResultError(code="language_unknown", detail=str(error))
+            return
+        given = [source for source in self.sources if source is not None]
+        self.reading = read_examples(self.prompt, completions=given if language == "python" else ())
+        if self.reading.kind is None:
+            self.problem = ResultError(code="no_examples", detail="the prompt names no function and shows no sample")
+        elif self.reading.kind == "function" and language != "python":
+            detail = f"functions are called in Python only; {language} programs need samples of stdin and stdout"
+            self.problem = ResultError(code="no_examples", detail=detail)
+        else:
+            self._make_jobs(language, given, spec, toolchain, context)
+
+    def _make_jobs(
+        self, language: str, given: Sequence[str], spec: RewardSpec, toolchain: str, context: RequestContext
+    ) -> None:
+        reading = self.reading
+        term = next((term for term in spec.terms if isinstance(term, BehaviorTerm)), None)
+        if term is not None:
+            self.inputs = mutated_inputs(reading, given, prompt=self.prompt, count=term.inputs)
+        calls = [
+            sandbox.ObservedCall(example.arguments or "", example.expected, example.stdin, example.stdout)
+            for example in reading.examples
+        ]
+        field = "arguments" if reading.kind == "function" else "stdin"
+        calls += [sandbox.ObservedCall(**{field: text}) for text in self.inputs]
+        if not calls:
+            return
+        budget_cpu_s = (term or BehaviorTerm(name="behavior", type="behavior")).budget_cpu_s
+        prelude = ""
+        if reading.entry_point:
+            prelude = METHOD_PRELUDE if "." in reading.entry_point else FUNCTION_PRELUDE
+        suite = sandbox.ObserveSuite(reading.entry_point, tuple(calls), prelude, budget_cpu_s=budget_cpu_s)
+        frame = encode_suite(suite)
+        sha256 = hashlib.sha256(frame).hexdigest()
+        limits = sandbox.Limits(**self.item.limits.model_dump())
+        for source in dict.fromkeys(given):
+            program = whole_program(self.prompt, source, reading.entry_point)
+            task = ExecuteTask(language, program, sha256, limits, toolchain=toolchain)
+            self.jobs[source] = execute_job(task, frame, budget_cpu_s, context, self.shard)
+
+    async def result(self, submission: Submission) -> Observed:
+        """Wait for the programs."""
+        if self.problem is not None:
+            return Observed([None] * len(self.sources), no_examples=self.problem, no_inputs=self.problem)
+        replies = await submission.replies({job.id for job in self.jobs.values()})
+        bodies = {source: replies[job.id].body for source, job in self.jobs.items()}
+        reports: list[sandbox.Report | Failed | None] = []
+        for source in self.sources:
+            body = None if source is None else bodies.get(source)
+            assert body is None or isinstance(body, Executed | Failed)
+            reports.append(body.report if isinstance(body, Executed) else body)
+        return self._observed(reports, {source: body for source, body in bodies.items() if isinstance(body, Executed)})
+
+    def _observed(self, reports: Sequence[sandbox.Report | Failed | None], executed: dict[str, Executed]) -> Observed:
+        columns = [
+            [report.tests[at] for report in reports if isinstance(report, sandbox.Report)]
+            for at in range(len(self.reading.examples))
+        ]
+        examples = [
+            PromptExample(
+                **explain(example, self.prompt, self.reading.entry_point),
+                passed=sum(test.verdict is Verdict.PASSED for test in column),
+                dropped=is_misread(column),
+            )
+            for example, column in zip(self.reading.examples, columns, strict=True)
+        ]
+        kept = [at for at, example in enumerate(examples) if not example.dropped]
+        cpu_ms = sum(test.cpu_ms for body in executed.values() for test in body.report.tests)
+        evidence = Evidence(
+            entry_point=self.reading.entry_point, examples=examples, inputs=len(self.inputs), cpu_s=cpu_ms / 1000
+        )
+        detail = "all examples were dropped" if examples else "no example could be read from the prompt"
+        return Observed(
+            reports,
+            kept,
+            len(examples),
+            evidence,
+            None if kept else ResultError(code="no_examples", detail=detail),
+            None if self.inputs else ResultError(code="no_inputs", detail="no inputs can be made from the prompt"),
+        )
+
+
+def is_misread(tests: Sequence[sandbox.TestReport]) -> bool:
+    """Whether no program passes an example, and more than half of two or more programs agree on another answer."""
+    if len(tests) < 2 or any(test.verdict is Verdict.PASSED for test in tests):
+        return False
+    answers = Counter(test.outcome for test in tests if test.outcome.startswith(VALUE))
+    return max(answers.values(), default=0) * 2 > len(tests)
+
+
+def prompt_text(item: RewardItem) -> str:
+    """The prompt as one text; positions of examples are positions in it."""
+    if isinstance(item.prompt, str):
+        return item.prompt
+    return "\n\n".join(message.content for message in item.prompt)
+
+
+def whole_program(prompt: str, source: str, entry_point: str | None) -> str:
+    """The completion, after the prompt where only that defines the function: a body alone is no program."""
+    if entry_point is None:
+        return source
+    owner, _, name = entry_point.rpartition(".")
+    top = re.escape(owner or name)
+    definition = re.compile(rf"^(?:(?:async[ \t]+)?def|class)[ \t]+{top}\b|^{top}[ \t]*[:=]", re.MULTILINE)
+    if definition.search(source) or not definition.search(prompt):
+        return source
+    return prompt + source
