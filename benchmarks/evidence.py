@@ -110,12 +110,13 @@ def observe(
 def outcomes(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """What `observe` found, by problem: from the cache where it has it."""
     known: dict[str, dict[str, Any]] = {}
-    if arguments.cache.is_file():
+    if arguments.cache and arguments.cache.is_file():
         with gzip.open(arguments.cache, "rt", encoding="utf-8") as lines:
             known = {row["task_id"]: row for row in map(json.loads, lines)}
     missing = [pair for pair in problems(arguments.samples) if pair[0]["task_id"] not in known]
     if missing:
-        with open_sandbox() as sandbox, gzip.open(arguments.cache, "at", encoding="utf-8") as cache:
+        path = arguments.cache or os.devnull
+        with open_sandbox() as sandbox, gzip.open(path, "at", encoding="utf-8") as cache:
             for problem, samples in missing:
                 row = observe(problem, samples, arguments, sandbox)
                 cache.write(json.dumps(row) + "\n")
@@ -251,7 +252,9 @@ def table(observed: Sequence[Observed], arguments: argparse.Namespace) -> list[d
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, required=True, help="file of observed outcomes (.jsonl.gz), outside git")
+    parser.add_argument(
+        "--cache", type=Path, help="file of observed outcomes (.jsonl.gz), for another run; outside git"
+    )
     parser.add_argument("--n", type=int, default=32, help="candidates of a group")
     parser.add_argument("--draws", type=int, default=50, help="drawn groups per problem")
     parser.add_argument("--samples", type=int, default=100, help="samples of each problem that are observed")
