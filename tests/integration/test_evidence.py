@@ -70,6 +70,20 @@ def test_a_whole_function_needs_not_repeat_the_imports_of_the_prompt(http: httpx
     assert values(result, "examples") == [0.0, 1.0]
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_answers_of_a_chat_model_are_ranked_by_their_code(http: httpx.Client, chat: bool) -> None:
+    """Code in prose, with a usage example or an output behind it, and nobody has asked for `extract`."""
+    function = "def running_max(numbers):\n"
+    prompt: Any = HUMAN_EVAL
+    if chat:
+        prompt = [{"role": "user", "content": f"Complete this.\n```python\n{HUMAN_EVAL}```"}]
+    wrong = f"Sorted, that is:\n\n```python\n{function}{SORTED}```\n"
+    right = f"Here it is.\n\n```python\n{function}{LOOP}```\n\nIt prints\n\n```text\n[1, 3, 3]\n```\n"
+    result = ranked(http, prompt, wrong, "I would rather not.", right)
+    assert values(result, "examples") == [0.0, 0.0, 1.0]
+    assert result["order"][0] == 2
+
+
 def test_examples_decide_and_say_so(http: httpx.Client) -> None:
     result = ranked(http, HUMAN_EVAL, SORTED, RIGHT)
     assert (result["order"], decided(result)) == ([1, 0], ["examples"])

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from plaudit.extract import last_fence
+from plaudit.extract import code_of, last_fence
 from plaudit.grading import Verdict
 from plaudit.languages import UnsupportedLanguage, resolve
 from plaudit.schemas import BehaviorTerm, Evidence, PromptExample, ResultError, RewardItem, RewardSpec
@@ -60,7 +60,7 @@ class EvidenceGroup:
         self.item = item
         self.shard = shard
         self.prompt = prompt_text(item)
-        self.sources = [text if item.extract == "none" else last_fence(text) for text in item.completions]
+        self.sources = [source_of(completion, item) for completion in item.completions]
         self.reading = Reading()
         self.inputs: list[str] = []
         self.jobs: dict[str, Job] = {}
@@ -156,6 +156,14 @@ def is_misread(tests: Sequence[sandbox.TestReport]) -> bool:
         return False
     answers = Counter(test.outcome for test in tests if test.outcome.startswith(VALUE))
     return max(answers.values(), default=0) * 2 > len(tests)
+
+
+def source_of(completion: str, item: RewardItem) -> str | None:
+    """The program of a completion. Without `extract` a chat answer's code is taken, and other text is one program."""
+    if item.extract == "last_fence":
+        return last_fence(completion)
+    code = code_of(completion, item.language)
+    return completion if code is None else code.text
 
 
 def prompt_text(item: RewardItem) -> str:
