@@ -25,16 +25,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plaudit.grading import Verdict
-from sandbox.judge import judge
 from sandbox.open import open_sandbox
 from sandbox.sandbox import Sandbox
-from sandbox.types import Limits, ObservedCall, ObserveSuite, Program, Stop
 from service.agreement import consensus
-from service.evidence.behavior import behavior
-from service.evidence.examples import Reading, read_examples
-from service.evidence.inputs import mutated_inputs
-from training.evaluation.rankers import SampledProblem, SetRanker, drawn_best_of_n
+from training.evaluation.evidence import PromptEvidence
+from training.evaluation.rankers import (
+    SampledProblem,
+    SetRanker,
+    by_behavior,
+    by_behavior_alone,
+    by_examples,
+    drawn_best_of_n,
+    in_order,
+)
 from training.pipeline.metrics import bootstrap, mean, pass_at_n
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,8 +52,6 @@ class Observed(SampledProblem):
 
     prompt: str = ""
     base_id: str = ""
-    example_rates: list[float] = field(default_factory=list)
-    answers: list[list[str]] = field(default_factory=list)
     num_examples: int = 0
     cpu_s: list[float] = field(default_factory=list)  # of each sample's run; copies of a program have its time
 
@@ -79,31 +80,24 @@ def cpu_s() -> float:
 def observe(
     problem: dict[str, Any], samples: Sequence[dict[str, Any]], arguments: argparse.Namespace, sandbox: Sandbox
 ) -> dict[str, Any]:
-    """The outcomes of every different program of a problem."""
-    reading = read_examples(problem["prompt"], entry_point=problem["entry_point"])
-    if arguments.without_examples:
-        reading = Reading(reading.kind, reading.entry_point, reading.parameters)
-    completions = [sample["completion"] for sample in samples]
-    inputs = mutated_inputs(reading, completions, prompt=problem["prompt"], count=arguments.inputs)
-    calls = [ObservedCall(example.arguments or "", example.expected) for example in reading.examples]
-    calls += [ObservedCall(source) for source in inputs]
+    """What was observed of every different program of a problem."""
+    evidence = PromptEvidence.of(
+        problem["prompt"],
+        problem["entry_point"],
+        [sample["completion"] for sample in samples],
+        num_inputs=arguments.inputs,
+        use_examples=not arguments.without_examples,
+    )
     programs: dict[str, dict[str, Any]] = {}
-    for sample in samples:
-        source = sample["solution"]
-        if source not in programs and calls:
-            began = cpu_s()
-            suite = ObserveSuite(problem["entry_point"], tuple(calls))
-            report = judge(Program("python", source), suite, Limits(), Stop(), sandbox)
-            programs[source] = {
-                "outcomes": [test.outcome for test in report.tests],
-                "passed": [test.verdict is Verdict.PASSED for test in report.tests[: len(reading.examples)]],
-                "cpu_s": cpu_s() - began + sum(test.cpu_ms for test in report.tests) / 1000,
-            }
-    empty = {"outcomes": [], "passed": [], "cpu_s": 0.0}
+    for solution in dict.fromkeys(sample["solution"] for sample in samples):
+        began = cpu_s()
+        (observation,) = evidence.observe([solution], sandbox).values()
+        spent_s = cpu_s() - began + observation.cpu_ms / 1000
+        programs[solution] = {"rate": observation.example_rate, "answers": observation.answers, "cpu_s": spent_s}
     return {
         "task_id": problem["task_id"],
-        "num_examples": len(reading.examples),
-        "samples": {sample["sample_id"]: programs.get(sample["solution"], empty) for sample in samples},
+        "num_examples": len(evidence.reading.examples),
+        "samples": {sample["sample_id"]: programs[sample["solution"]] for sample in samples},
     }
 
 
@@ -139,8 +133,8 @@ def collected(arguments: argparse.Namespace) -> list[Observed]:
                 completions=[sample["completion"] for sample in samples],
                 rates=[float(labels[sample["sample_id"]]["gt_pass"]) for sample in samples],
                 scores=[0.0] * len(samples),
-                example_rates=[mean([float(passed) for passed in run["passed"]] or [0.0]) for run in runs],
-                answers=[run["outcomes"][num_examples:] for run in runs],
+                example_rates=[run["rate"] for run in runs],
+                answers=[run["answers"] for run in runs],
                 num_examples=num_examples,
                 cpu_s=[run["cpu_s"] for run in runs],
             )
@@ -161,33 +155,6 @@ def score(observed: Sequence[Observed]) -> None:
             problem.scores = model.score([one for one in encoded if not isinstance(one, TooLong)])
     finally:
         model.close()
-
-
-def in_order(*parts: SetRanker) -> SetRanker:
-    """The first part decides, and each later one among what is equal so far."""
-
-    def values(problem: SampledProblem, subset: list[int]) -> list[float]:
-        columns = [[round(value, 9) for value in part(problem, subset)] for part in parts]
-        keys = list(zip(*columns, strict=True))
-        places = {key: float(place) for place, key in enumerate(sorted(set(keys)))}
-        return [places[key] for key in keys]
-
-    return values
-
-
-def by_examples(problem: SampledProblem, subset: list[int]) -> list[float]:
-    assert isinstance(problem, Observed)
-    return [problem.example_rates[at] for at in subset]
-
-
-def by_behavior(problem: SampledProblem, subset: list[int]) -> list[float]:
-    assert isinstance(problem, Observed)
-    return behavior([problem.answers[at] for at in subset], [problem.example_rates[at] for at in subset])
-
-
-def by_behavior_alone(problem: SampledProblem, subset: list[int]) -> list[float]:
-    assert isinstance(problem, Observed)
-    return behavior([problem.answers[at] for at in subset])
 
 
 def by_consensus(problem: SampledProblem, subset: list[int]) -> list[float]:

@@ -56,6 +56,7 @@ num_candidates = [1, 2, 4]
 resamples = 50
 draws = 5
 generated_tests = 2
+evidence_inputs = 4
 """
 NOUNS = "apple river stone cloud lemon tiger piano candle garden window forest bridge".split()  # noqa: SIM905
 RIGHT = ["    return {k} * x\n", "    y = x * {k}\n    return y\n"]

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from plaudit.errors import UsageError
+from plaudit.errors import HostLacks, UsageError
 from training.data.judge_task import MUTANT_CPU_S, JudgeTask, task_of
 from training.data.judging import judge_all
 from training.data.programs import GREEDY
@@ -53,6 +53,8 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
         problem.language = problems[problem.task_id].language
     if settings.generated_tests:
         add_generated_tests(recipe, run, problems, held, sampled)
+    if settings.evidence_inputs:
+        add_evidence(sampled, problems, {p.program_id: p.solution for p in held}, settings.evidence_inputs)
 
     report: dict[str, Any] = {
         "name": recipe.name,
@@ -98,6 +100,35 @@ def add_greedy(sampled: Sequence[SampledProblem], held: Sequence[ProgramRecord])
     rates = {p.task_id: p.pass_rate for p in held if any(name.endswith(GREEDY) for name in p.sample_ids)}
     for problem in sampled:
         problem.greedy = rates.get(problem.task_id)
+
+
+def add_evidence(
+    sampled: Sequence[SampledProblem], problems: dict[str, Problem], solutions: dict[str, str], num_inputs: int
+) -> None:
+    """Observe the samples on their prompt's examples and on further inputs, in a sandbox of this process.
+
+    Sets `example_rates` and `answers`, those of problems that are not Python functions aside: the report leaves out the
+    rows of evidence if it has such problems. Raises `HostLacks` where there is no sandbox.
+    """
+    from sandbox.errors import IsolationUnavailable
+    from sandbox.open import open_sandbox
+    from training.evaluation.evidence import PromptEvidence
+
+    try:
+        with open_sandbox() as sandbox:
+            for sample in sampled:
+                problem = problems[sample.task_id]
+                if problem.language != "python" or not problem.entry_point:
+                    continue
+                evidence = PromptEvidence.of(
+                    problem.prompt, problem.entry_point, sample.completions, num_inputs=num_inputs
+                )
+                texts = [solutions[name] for name in sample.programs]
+                observed = evidence.observe(texts, sandbox)
+                sample.example_rates = [observed[text].example_rate for text in texts]
+                sample.answers = [observed[text].answers for text in texts]
+    except IsolationUnavailable as error:
+        raise HostLacks(str(error)) from error
 
 
 def add_generated_tests(

@@ -17,6 +17,7 @@ from typing import Any
 
 from plaudit.tests_first import tie_scale, unit
 from service.agreement import agreement, consensus
+from service.evidence.behavior import behavior
 from training.pipeline import config
 from training.pipeline.metrics import best_of_n, bootstrap, mean, pass_at_n
 
@@ -28,7 +29,8 @@ class SampledProblem:
     """One test problem with its samples, duplicates kept: scores[i], rates[i] and so on belong together.
 
     `verdicts[i]`: which generated tests sample i passes; `kept`: places of those that the reference solution passes,
-    None where that is not known. `greedy`: pass rate of the greedy program, if it was sampled.
+    None where that is not known. `example_rates[i]`, `answers[i]`: what `evidence` observed of sample i, if it did.
+    `greedy`: pass rate of the greedy program, if it was sampled.
     """
 
     task_id: str
@@ -38,6 +40,8 @@ class SampledProblem:
     scores: list[float] = field(default_factory=list)
     programs: list[str] = field(default_factory=list)
     verdicts: list[tuple[bool, ...]] = field(default_factory=list)
+    example_rates: list[float] = field(default_factory=list)
+    answers: list[list[str]] = field(default_factory=list)
     kept: tuple[int, ...] | None = None
     greedy: float | None = None
 
@@ -99,6 +103,8 @@ def _rankers(
         ("consensus", together(_consensus), False),
         ("reward model + consensus", together(_sum(_model, _consensus)), False),
     ]
+    if all(len(p.example_rates) == len(p.scores) for p in sampled):
+        rankers += [(name, together(values), False) for name, values in EVIDENCE_RANKERS.items()]
     if tested:
         rankers += [
             ("raw generated tests", alone(raw_rate), True),
@@ -211,6 +217,33 @@ def _agreement(problem: SampledProblem, subset: list[int]) -> list[float]:
     return agreement([problem.verdicts[at] for at in subset])
 
 
+def in_order(*parts: SetRanker) -> SetRanker:
+    """The first part decides, and each later one among what is equal so far: `combine: "auto"`."""
+
+    def values(problem: SampledProblem, subset: list[int]) -> list[float]:
+        columns = [[round(value, 9) for value in part(problem, subset)] for part in parts]
+        keys = list(zip(*columns, strict=True))
+        places = {key: float(place) for place, key in enumerate(sorted(set(keys)))}
+        return [places[key] for key in keys]
+
+    return values
+
+
+def by_examples(problem: SampledProblem, subset: list[int]) -> list[float]:
+    """Share of the prompt's examples that each sample passes."""
+    return [problem.example_rates[at] for at in subset]
+
+
+def by_behavior(problem: SampledProblem, subset: list[int]) -> list[float]:
+    """Agreement on further inputs, weighted by the examples passed."""
+    return behavior([problem.answers[at] for at in subset], by_examples(problem, subset))
+
+
+def by_behavior_alone(problem: SampledProblem, subset: list[int]) -> list[float]:
+    """The same, no example used as a test."""
+    return behavior([problem.answers[at] for at in subset])
+
+
 def _sum(left: SetRanker, right: SetRanker) -> SetRanker:
     """Sum of z-scores in the subset: both parts weigh the same, and neither weight was tuned."""
 
@@ -219,6 +252,14 @@ def _sum(left: SetRanker, right: SetRanker) -> SetRanker:
         return [a + b for a, b in parts]
 
     return values
+
+
+EVIDENCE_RANKERS: dict[str, SetRanker] = {
+    "behavior alone": by_behavior_alone,
+    "examples": by_examples,
+    "examples, behavior": in_order(by_examples, by_behavior),
+    "auto: examples, behavior, consensus, model": in_order(by_examples, by_behavior, _consensus, _model),
+}
 
 
 def _standard(values: Sequence[float]) -> list[float]:

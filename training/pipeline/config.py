@@ -166,6 +166,7 @@ class EvaluateConfig:
     draws: int = _doc("subsets drawn per problem and N for rankers that look at the set", 100)
     dtype: str = _doc("type in which the checkpoint is scored, as served: float32 or bfloat16", "float32")
     generated_tests: int = _doc("model-written tests of a problem that `agreement` runs; 0 leaves the row out", 20)
+    evidence_inputs: int = _doc("inputs on which samples are compared, beside the prompt's examples; 0: neither", 0)
 
 
 @dataclass(frozen=True, slots=True)
