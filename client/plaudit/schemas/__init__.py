@@ -7,6 +7,17 @@
 
 from __future__ import annotations
 
+from plaudit.schemas.audit import (
+    AuditAnswer,
+    AuditedTest,
+    AuditItem,
+    AuditRate,
+    AuditReport,
+    AuditRequest,
+    LabelledProgram,
+    SuiteVerdict,
+    Survivor,
+)
 from plaudit.schemas.base import (
     MAX_COMPLETIONS,
     MAX_ITEMS,
@@ -133,6 +144,12 @@ __all__ = [
     "Amount",
     "Answer",
     "AssertTests",
+    "AuditAnswer",
+    "AuditItem",
+    "AuditRate",
+    "AuditReport",
+    "AuditRequest",
+    "AuditedTest",
     "CheckTests",
     "Clip",
     "CompileResult",
@@ -168,6 +185,7 @@ __all__ = [
     "JobAccepted",
     "JobEvent",
     "JobStatus",
+    "LabelledProgram",
     "LanguageInfo",
     "LanguagesAnswer",
     "LimitsSpec",
@@ -210,6 +228,8 @@ __all__ = [
     "StopAfter",
     "Strict",
     "StrictBase64",
+    "SuiteVerdict",
+    "Survivor",
     "Term",
     "TermBase",
     "TestResult",
