@@ -66,6 +66,7 @@ def _rows(name: str) -> list[dict[str, Any]]:
 
 @needs_walls
 @pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "plus_tests.jsonl.gz").is_file(), reason="no public data")
 def test_three_asserts_are_a_weaker_suite_than_many(tmp_path: Path) -> None:
     plus = {row["task_id"]: row["tests"] for row in _rows("plus_tests.jsonl.gz")}
