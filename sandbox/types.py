@@ -263,6 +263,7 @@ class Options:
     missing_modules: MissingModules = "failure"  # of a program that imports what this host lacks
     check_determinism: bool = False  # everything twice; flag `nondeterministic` where the two differ
     audit: bool = False  # flags for what the program was seen doing (`judge/audit.py`)
+    hash_seed: int | None = None  # PYTHONHASHSEED of the program's fresh interpreter; None: 0, as everywhere
 
 
 NO_OPTIONS = Options()

@@ -27,6 +27,9 @@ from plaudit.client import http_options
 from plaudit.retries import Attempt, AttemptOutcome, CallSteps, RetryPolicy
 from plaudit.schemas import (
     ActivateAnswer,
+    AuditAnswer,
+    AuditItem,
+    AuditRequest,
     ExecuteAnswer,
     ExecuteItem,
     ExecuteRequest,
@@ -132,6 +135,13 @@ class AsyncClient:
         Args, Returns, Raises and Example as in `Client.rank`.
         """
         return await self.run(self.calls.rank(items, **options))
+
+    async def audit(self, items: Items[AuditItem] | AuditRequest, /, **options: Unpack[ExecuteOptions]) -> AuditAnswer:
+        """Say what test suites are worth before a policy is trained on them: `POST /audit`.
+
+        Args, Returns, Raises and Example as in `Client.audit`.
+        """
+        return await self.run(self.calls.audit(items, **options))
 
     async def best_of_n(
         self,

@@ -22,6 +22,10 @@ from plaudit.options import known_language, refuse_unknown
 from plaudit.retries import CallSteps, RetryPolicy, send_with_retries
 from plaudit.schemas import (
     ActivateAnswer,
+    AuditAnswer,
+    AuditItem,
+    AuditReport,
+    AuditRequest,
     ExecuteAnswer,
     ExecuteItem,
     ExecuteRequest,
@@ -57,10 +61,11 @@ from plaudit.schemas import (
 
 R = TypeVar("R", bound=BaseModel)
 A = TypeVar("A", bound=BaseModel)
-I = TypeVar("I", ScoreItem, ExecuteItem, RewardItem)  # noqa: E741
+I = TypeVar("I", ScoreItem, ExecuteItem, RewardItem, AuditItem)  # noqa: E741
 Items = Sequence[I | Mapping[str, Any]]
 
-Request = ScoreRequest | ExecuteRequest | RewardRequest | RankRequest
+Request = ScoreRequest | ExecuteRequest | RewardRequest | RankRequest | AuditRequest
+StreamedResult = ScoreResult | ExecuteResult | RewardResult | RankResult | AuditReport
 POLL_S = 20.0  # one long poll of a job
 
 
@@ -125,7 +130,7 @@ class StreamedItem:
     """One finished item of a request: `result` is that item's entry of the answer's `results`."""
 
     index: int
-    result: ScoreResult | ExecuteResult | RewardResult | RankResult
+    result: StreamedResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +142,12 @@ class JobUpdate:
     done: bool
 
 
-_RESULTS: dict[type[Request], type[ScoreResult | ExecuteResult | RewardResult | RankResult]] = {
+_RESULTS: dict[type[Request], type[StreamedResult]] = {
     ScoreRequest: ScoreResult,
     ExecuteRequest: ExecuteResult,
     RewardRequest: RewardResult,
     RankRequest: RankResult,
+    AuditRequest: AuditReport,
 }
 
 
@@ -175,6 +181,12 @@ class Calls:
     def rank(self, items: Items[RewardItem] | RankRequest, /, **options: Unpack[RankOptions]) -> CallSteps[RankAnswer]:
         """`POST /rank`: items, or a whole request."""
         return self._work("/rank", RankRequest, items, options, RankAnswer)
+
+    def audit(
+        self, items: Items[AuditItem] | AuditRequest, /, **options: Unpack[ExecuteOptions]
+    ) -> CallSteps[AuditAnswer]:
+        """`POST /audit`: items, or a whole request."""
+        return self._work("/audit", AuditRequest, items, options, AuditAnswer)
 
     def best_of_n(
         self,
@@ -211,6 +223,7 @@ class Calls:
             ExecuteRequest: "/execute",
             RewardRequest: "/reward",
             RankRequest: "/rank",
+            AuditRequest: "/audit",
         }
         headers = {"Prefer": "respond-async", "Idempotency-Key": uuid.uuid4().hex}
         body = request.model_dump_json(exclude_unset=True).encode()

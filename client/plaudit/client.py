@@ -31,6 +31,9 @@ from plaudit.calls import (
 from plaudit.retries import AttemptOutcome, CallSteps, RetryPolicy
 from plaudit.schemas import (
     ActivateAnswer,
+    AuditAnswer,
+    AuditItem,
+    AuditRequest,
     ExecuteAnswer,
     ExecuteItem,
     ExecuteRequest,
@@ -203,6 +206,27 @@ class Client:
         """
         return self.run(self.calls.rank(items, **options))
 
+    def audit(self, items: Items[AuditItem] | AuditRequest, /, **options: Unpack[ExecuteOptions]) -> AuditAnswer:
+        r"""Say what test suites are worth before a policy is trained on them: `POST /audit`.
+
+        Args:
+            items: Items as `AuditItem` or dicts: `tests`, `reference`, `prompt`, …; or a whole `AuditRequest`.
+            **options: Fields of the request (`ExecuteOptions`): use_cache, priority, deadline_ms, …
+
+        Returns:
+            Per item a report: verdict, problems, tests, mutation score, rates. A bad suite is a finding, no exception.
+
+        Raises:
+            Invalid, Unreachable, PlauditError: As `execute` raises them.
+
+        Example:
+            >>> tests = {"kind": "assert", "asserts": ["assert add(0, 0) == 0"]}
+            >>> reference = "def add(a, b):\n    return a + b"
+            >>> report = client.audit([{"tests": tests, "reference": reference}]).results[0]
+            >>> report.verdict, report.problems
+        """
+        return self.run(self.calls.audit(items, **options))
+
     def best_of_n(
         self,
         prompt: str | Sequence[Message | Mapping[str, Any]],
@@ -239,7 +263,8 @@ class Client:
         """The items of a request as they finish, in that order. Leaving the loop early cancels the rest.
 
         Args:
-            request: A whole request: `ScoreRequest`, `ExecuteRequest`, `RewardRequest` or `RankRequest`.
+            request: A whole request: `ScoreRequest`, `ExecuteRequest`, `RewardRequest`, `RankRequest` or
+                `AuditRequest`.
             timeout_s: How long all items may take together, in seconds.
 
         Returns:

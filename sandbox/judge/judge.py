@@ -175,6 +175,8 @@ def check_options(options: Options, language: str, kind: str) -> None:
         raise InvalidOptions(f"options.audit: only Python programs are watched, not {language}")
     if options.run_main is not None and language != "python":
         raise InvalidOptions(f"options.run_main: only Python programs have a __main__ guard, not {language}")
+    if options.hash_seed is not None and (language != "python" or not options.fresh_interpreter):
+        raise InvalidOptions("options.hash_seed: only of Python programs with options.fresh_interpreter")
     if options.grading != "split" and kind not in CODE_KINDS:
         raise InvalidOptions(f"options.grading: only {', '.join(CODE_KINDS)} suites, not {kind!r}, have use for it")
     if options.grading != "split" and options.fresh_interpreter:

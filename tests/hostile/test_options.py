@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +63,19 @@ def test_a_fresh_interpreter_is_python3_main_py(sandbox: Sandbox) -> None:
     assert report.judge == "bytes"
     warm = run(sandbox, SELF, StdioSuite((StdioCase("é\n", ""),)), Options())
     assert warm.tests[0].stdout.splitlines()[0].endswith("True True")  # a warm one holds what most programs import
+
+
+def test_a_hash_seed_is_that_of_python_with_this_seed(sandbox: Sandbox) -> None:
+    program = "print(hash('plaudit'))\n"
+    for seed in (0, 7):
+        environ = {**os.environ, "PYTHONHASHSEED": str(seed)}
+        plain = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
+        suite = StdioSuite((StdioCase("", plain.stdout),))
+        assert run(sandbox, program, suite, replace(FRESH, hash_seed=seed)).verdict.value == "passed"
+    value = FunctionSuite("f", (Case((), {}, int(plain.stdout)),))
+    served = "def f():\n    return hash('plaudit')\n"
+    assert run(sandbox, served, value, replace(FRESH, hash_seed=7)).verdict.value == "passed"
+    assert run(sandbox, served, value, FRESH).verdict.value == "wrong_answer"
 
 
 def test_a_fresh_interpreter_is_judged_and_limited_as_ever(sandbox: Sandbox) -> None:
@@ -221,6 +236,8 @@ def test_a_verdict_that_differs_from_run_to_run_is_said(sandbox: Sandbox) -> Non
         ("python", StdioSuite((StdioCase("", ""),)), SHARED, "options.grading"),
         ("python", FunctionSuite("f", (Case((), {}, 1),)), SHARED, "options.grading"),
         ("python", RunSuite("", (("main.py", b""),)), FRESH, "options.fresh_interpreter"),
+        ("python", THREE, Options(hash_seed=1), "options.hash_seed"),
+        ("cpp", StdioSuite((StdioCase("", ""),)), replace(FRESH, hash_seed=1), "options.hash_seed"),
         ("python", THREE, replace(SHARED, fresh_interpreter=True), "options.fresh_interpreter"),
     ],
 )

@@ -25,6 +25,7 @@ METHODS = {
     "/execute": {"post"},
     "/reward": {"post"},
     "/rank": {"post"},
+    "/audit": {"post"},
     "/jobs/{job_id}": {"get", "delete"},
     "/jobs/{job_id}/events": {"get"},
     "/testsets/{sha256}": {"put"},

@@ -29,6 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OK
     stage, rest = arguments[0], arguments[1:]
     try:
+        if stage == "audit":
+            from training.data.audit import audit_command
+
+            audit_command(rest)
+            return EXIT_OK
         if stage not in STAGES and stage not in ("all", "status"):
             raise UsageError(f"unknown stage {stage!r}: use one of {', '.join(STAGES)}, all, or status")
         if "-h" in rest or "--help" in rest:
@@ -79,7 +84,8 @@ def usage() -> str:
     return (
         "usage: plaudit-train STAGE RECIPE.toml [--run DIR] [--field value ...]\n"
         "       plaudit-train STAGE RUN          the recipe that the run folder holds\n"
-        "       plaudit-train status RUN         how far a run is\n\n"
+        "       plaudit-train status RUN         how far a run is\n"
+        "       plaudit-train audit FILE.jsonl --out FOLDER   what test suites are worth, before a run\n\n"
         f"{stages}\n  {'all':<10} the stages that the recipe names\n\n"
         "  --run DIR    the run folder (default runs/NAME); finished stages are not run again, killed ones go on\n"
         "  plaudit-train STAGE --help lists the fields of a stage"

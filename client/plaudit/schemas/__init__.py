@@ -7,6 +7,17 @@
 
 from __future__ import annotations
 
+from plaudit.schemas.audit import (
+    AuditAnswer,
+    AuditedTest,
+    AuditItem,
+    AuditRate,
+    AuditReport,
+    AuditRequest,
+    LabelledProgram,
+    SuiteVerdict,
+    Survivor,
+)
 from plaudit.schemas.base import (
     MAX_COMPLETIONS,
     MAX_ITEMS,
@@ -140,6 +151,12 @@ __all__ = [
     "Amount",
     "Answer",
     "AssertTests",
+    "AuditAnswer",
+    "AuditItem",
+    "AuditRate",
+    "AuditReport",
+    "AuditRequest",
+    "AuditedTest",
     "BehaviorTerm",
     "CheckTests",
     "Clip",
@@ -179,6 +196,7 @@ __all__ = [
     "JobAccepted",
     "JobEvent",
     "JobStatus",
+    "LabelledProgram",
     "LanguageInfo",
     "LanguagesAnswer",
     "LimitsSpec",
@@ -222,6 +240,8 @@ __all__ = [
     "StopAfter",
     "Strict",
     "StrictBase64",
+    "SuiteVerdict",
+    "Survivor",
     "Term",
     "TermBase",
     "TestResult",

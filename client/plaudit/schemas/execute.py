@@ -62,6 +62,9 @@ class OptionsSpec(Strict):
     ] = "failure"
     check_determinism: Annotated[bool, Field(description="judge twice; flag `nondeterministic` if they differ")] = False
     audit: Annotated[bool, Field(description="flags for what a Python program was seen doing: hints")] = False
+    hash_seed: Annotated[
+        int | None, Field(ge=0, le=2**32 - 1, description="PYTHONHASHSEED of the program, with `fresh_interpreter`")
+    ] = None
 
 
 Stop = Literal["never", "first_failure"] | StopAfter

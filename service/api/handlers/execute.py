@@ -10,30 +10,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from plaudit.errors import TestsetUnknown
 from plaudit.extract import last_fence
 from plaudit.grading import Verdict
 from plaudit.languages import UnsupportedLanguage, resolve
 from plaudit.schemas import (
-    AssertTests,
-    CheckTests,
-    CompileResult,
     ExecuteItem,
     ExecuteResult,
-    FunctionTests,
-    HelperProgram,
     ProgramResult,
-    PytestTests,
     RefTests,
     ResultError,
-    ScriptTests,
-    StdioTests,
     StopAfter,
-    TestResult,
     Tests,
-    UnittestTests,
 )
 from sandbox import types as sandbox
 from sandbox.language_specs import BY_NAME
@@ -54,43 +44,10 @@ from service.jobs import (
     num_tests,
     suite_of,
 )
+from service.judging import result_of, to_suite
 from service.queue.keys import EXECUTE_QUEUE
 
 MAX_COMPILE_CPU_S = 15.0  # of a language with a compiler
-
-
-def to_suite(tests: Tests) -> sandbox.Suite:
-    """Tests of a request as the sandbox's types. Tests of kind `ref` have been replaced before."""
-    if isinstance(tests, AssertTests):
-        return sandbox.AssertSuite(tuple(tests.asserts), tests.setup, tests.entry_point, tests.prelude)
-    if isinstance(tests, FunctionTests):
-        cases = tuple(
-            sandbox.Case(tuple(case.args), case.kwargs, case.expected, tuple(case.also)) for case in tests.cases
-        )
-        return sandbox.FunctionSuite(tests.entry_point, cases, tests.rel_tol, tests.prelude)
-    if isinstance(tests, CheckTests):
-        return sandbox.CheckSuite(tests.test, tests.entry_point, tests.prompt, tests.prelude)
-    if isinstance(tests, PytestTests | UnittestTests):
-        suite_class = sandbox.PytestSuite if isinstance(tests, PytestTests) else sandbox.UnittestSuite
-        return suite_class(tests.source, tuple(sorted(tests.files.items())), tests.entry_point, tests.prelude)
-    if isinstance(tests, ScriptTests):
-        return sandbox.ScriptSuite(tests.source, tests.position, tests.prelude)
-    assert isinstance(tests, StdioTests)
-    stdio_cases = tuple(
-        sandbox.StdioCase(
-            case.stdin,
-            case.stdout if isinstance(case.stdout, str) else tuple(case.stdout),
-            tuple(sorted(case.files.items())),
-        )
-        for case in tests.cases
-    )
-    return sandbox.StdioSuite(
-        stdio_cases, tests.compare, tests.rel_tol, _helper(tests.checker), _helper(tests.interactor), tests.prelude
-    )
-
-
-def _helper(program: HelperProgram | None) -> sandbox.Program | None:
-    return None if program is None else sandbox.Program(program.language, program.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,19 +220,4 @@ def to_program_result(reply: Reply) -> ProgramResult:
     if isinstance(body, Failed):
         return ProgramResult(status=body.state.value, trainable=False, error=problem_of(body))  # type: ignore[arg-type]
     assert isinstance(body, Executed)
-    report = body.report
-    return ProgramResult(
-        status="ok",
-        verdict=report.verdict,
-        passed=report.passed,
-        total=report.total,
-        pass_rate=report.pass_rate,
-        trainable=True,
-        cached=reply.worker == "cache",
-        judge=report.judge,
-        isolation=report.isolation,
-        toolchain=body.toolchain or None,
-        compile=None if report.compile is None else CompileResult(**asdict(report.compile)),
-        tests=[TestResult(**{name: getattr(test, name) for name in TestResult.model_fields}) for test in report.tests],
-        flags=list(report.flags),
-    )
+    return result_of(body.report, cached=reply.worker == "cache", toolchain=body.toolchain or None)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from plaudit.schemas import (
+    AuditAnswer,
+    AuditRequest,
     ExecuteAnswer,
     ExecuteRequest,
     RankAnswer,
@@ -25,8 +27,8 @@ from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.tasks import SMALL_BYTES, mark_large, off_loop
 from service.api.handlers.reward_service import RewardService
 
-RequestT = TypeVar("RequestT", bound=ScoreRequest | ExecuteRequest | RewardRequest | RankRequest)
-AnswerT = TypeVar("AnswerT", bound=ScoreAnswer | ExecuteAnswer | RewardAnswer | RankAnswer)
+RequestT = TypeVar("RequestT", bound=ScoreRequest | ExecuteRequest | RewardRequest | RankRequest | AuditRequest)
+AnswerT = TypeVar("AnswerT", bound=ScoreAnswer | ExecuteAnswer | RewardAnswer | RankAnswer | AuditAnswer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,12 @@ SCORE = Operation(
 EXECUTE = Operation("/execute", ExecuteRequest, ExecuteAnswer, lambda service, *arguments: service.execute(*arguments))
 REWARD = Operation("/reward", RewardRequest, RewardAnswer, lambda service, *arguments: service.reward(*arguments))
 RANK = Operation("/rank", RankRequest, RankAnswer, lambda service, *arguments: service.rank(*arguments))
+AUDIT = Operation(
+    "/audit", AuditRequest, AuditAnswer, lambda service, *arguments: service.audit(*arguments), executes=False
+)
 
 OPERATIONS: dict[str, Operation[Any, Any]] = {
-    operation.route: operation for operation in (SCORE, EXECUTE, REWARD, RANK)
+    operation.route: operation for operation in (SCORE, EXECUTE, REWARD, RANK, AUDIT)
 }
 
 

@@ -1,4 +1,4 @@
-"""The one path from a request to its answer: score, execute, run, reward, rank, activate.
+"""The one path from a request to its answer: score, execute, run, reward, rank, audit, activate.
 
 - Native routes, durable requests and the compatibility endpoints all call these methods.
 - Each rejects what cannot be done (`validation`, `Fleet.require_*`), plans the jobs (`plan`), submits them and collects
@@ -12,16 +12,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from plaudit.errors import ActivationRunning, CheckpointRefused, PlauditError, RevisionMoved, RevisionUnknown
 from plaudit.schemas import (
     ActivateAnswer,
     ActivateRequest,
+    AuditAnswer,
+    AuditRequest,
     Completeness,
     ExecuteAnswer,
+    ExecuteItem,
     ExecuteRequest,
+    ExecuteResult,
     ModelRef,
     RankAnswer,
     RankRequest,
@@ -35,6 +39,7 @@ from service import metrics
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.submission import Dispatcher
 from service.api.dispatch.tasks import off_loop
+from service.api.handlers.audit import audited
 from service.api.handlers.execute import ExecutePlan
 from service.api.handlers.plan import RequestPlan, collect, completeness
 from service.api.handlers.replays import Replays
@@ -135,6 +140,19 @@ class RewardService:
             results=results,
             timing=context.timing,
         )
+
+    async def audit(self, request: AuditRequest, context: RequestContext) -> AuditAnswer:
+        """Say what test suites are worth."""
+        self.dispatcher.fleet.require_executors()
+        runs_context = replace(context, progress=None)  # an audit's runs are not items of its answer
+
+        async def execute(items: Sequence[ExecuteItem]) -> list[ExecuteResult]:
+            plan = await ExecutePlan.make(items, self.dispatcher, runs_context)
+            return await self._collect(plan, runs_context, use_cache=request.use_cache)
+
+        reports, status = await audited(request, self.validator, execute, context.report)
+        context.add_timing(runs_context.queue_ms, runs_context.compute_ms)
+        return AuditAnswer(request_id=context.request_id, status=status, results=reports, timing=context.timing)
 
     async def _rewarded(
         self,

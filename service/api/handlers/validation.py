@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from plaudit.errors import Invalid, InvalidTests, TooLarge
 from plaudit.languages import UnsupportedLanguage, resolve
 from plaudit.schemas import (
+    AuditRequest,
     ExecuteRequest,
     LimitsSpec,
     PytestTests,
@@ -29,9 +30,9 @@ from sandbox.judge.suite_checks import suite_flaw
 from sandbox.limits import MAX_FILES, MAX_FILES_BYTES
 from sandbox.types import Limits, StdioSuite
 from service import metrics
-from service.api.handlers.execute import to_suite
 from service.api.handlers.run import RunRequest
 from service.jobs import num_tests
+from service.judging import to_suite
 from service.settings import Settings
 
 
@@ -57,6 +58,18 @@ class RequestValidator:
             self._check_code(f"items.{index}.programs", item.programs)
             self._check_limits(f"items.{index}.limits", item.limits)
             self.check_tests(f"items.{index}.tests", item.tests, item.language, limits=item.limits)
+
+    def check_audit(self, request: AuditRequest) -> None:
+        """Check all but the suites: one that can assert nothing is a finding."""
+        references = [[] if item.reference is None else [item.reference] for item in request.items]
+        given = [[program.source for program in item.programs] for item in request.items]
+        self._check_counts(given, "programs")
+        for index, item in enumerate(request.items):
+            self._check_code(f"items.{index}.reference", references[index])
+            self._check_code(f"items.{index}.programs", given[index])
+            self._check_limits(f"items.{index}.limits", item.limits)
+            num_bytes, limit = len(item.prompt.encode()), self.settings.max_text_bytes
+            _at_most(f"items.{index}.prompt", num_bytes, limit, "max_text_bytes")
 
     def check_runs(self, run_requests: Sequence[RunRequest]) -> None:
         settings = self.settings

@@ -13,10 +13,10 @@ from plaudit.schemas import InlineTests, TestsetAnswer
 from service import metrics
 from service.api.body_route import BodyRoute
 from service.api.dispatch.tasks import off_loop
-from service.api.handlers.execute import to_suite
 from service.api.routes.openapi import READ_PROBLEMS, problems
 from service.api.state import state_of
 from service.jobs import encode_suite, num_tests
+from service.judging import to_suite
 
 router = APIRouter(route_class=BodyRoute)
 

@@ -1,4 +1,4 @@
-"""The operations: `/score`, `/execute`, `/reward`, `/rank`.
+"""The operations: `/score`, `/execute`, `/reward`, `/rank`, `/audit`.
 
 A request is answered now, durably (an idempotency key: the answer can be read again), or later
 (`Prefer: respond-async`: 202 and a job).
@@ -16,6 +16,8 @@ from fastapi.responses import JSONResponse, Response
 
 from plaudit.errors import RequestCancelled
 from plaudit.schemas import (
+    AuditAnswer,
+    AuditRequest,
     ExecuteAnswer,
     ExecuteRequest,
     JobAccepted,
@@ -30,7 +32,7 @@ from service.api.body_route import BodyRoute
 from service.api.dispatch.request_context import RequestContext, deadline, new_request_id
 from service.api.dispatch.tasks import cancel_on_disconnect, off_loop
 from service.api.error_handlers import respond
-from service.api.handlers.operations import EXECUTE, RANK, REWARD, SCORE, AnswerT, Operation, RequestT
+from service.api.handlers.operations import AUDIT, EXECUTE, RANK, REWARD, SCORE, AnswerT, Operation, RequestT
 from service.api.routes.openapi import DeadlineHeader, Responses, problems
 from service.api.state import AppState, state_of
 from service.api.stores.durable_requests import request_id_of
@@ -83,6 +85,11 @@ async def reward(request: Request, body: RewardRequest, headers: Headers) -> Res
 @router.post("/rank", response_model=RankAnswer, responses=WORK_PROBLEMS, summary="Rewards, and the order they make")
 async def rank(request: Request, body: RankRequest, headers: Headers) -> Response:
     return await _answer(request, RANK, body, headers)
+
+
+@router.post("/audit", response_model=AuditAnswer, responses=WORK_PROBLEMS, summary="Say what test suites are worth")
+async def audit(request: Request, body: AuditRequest, headers: Headers) -> Response:
+    return await _answer(request, AUDIT, body, headers)
 
 
 async def _answer(

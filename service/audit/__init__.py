@@ -1,0 +1,1 @@
+"""The audit of a test suite: which programs to run, and what their results say of the suite."""
