@@ -220,10 +220,8 @@ class Client:
             Invalid, Unreachable, PlauditError: As `execute` raises them.
 
         Example:
-            >>> tests = {"kind": "assert", "asserts": ["assert add(0, 0) == 0"]}
-            >>> reference = "def add(a, b):\n    return a + b"
-            >>> report = client.audit([{"tests": tests, "reference": reference}]).results[0]
-            >>> report.verdict, report.problems
+            >>> item = {"tests": tests, "reference": "def add(a, b):\n    return a + b"}
+            >>> client.audit([item]).results[0].problems
         """
         return self.run(self.calls.audit(items, **options))
 

@@ -62,8 +62,15 @@ class OptionsSpec(Strict):
     ] = "failure"
     check_determinism: Annotated[bool, Field(description="judge twice; flag `nondeterministic` if they differ")] = False
     audit: Annotated[bool, Field(description="flags for what a Python program was seen doing: hints")] = False
+    # Left out where it is None: a retry must have the body that the version before has kept under its key.
     hash_seed: Annotated[
-        int | None, Field(ge=0, le=2**32 - 1, description="PYTHONHASHSEED of the program, with `fresh_interpreter`")
+        int | None,
+        Field(
+            ge=0,
+            le=2**32 - 1,
+            exclude_if=lambda seed: seed is None,
+            description="PYTHONHASHSEED of the program, with `fresh_interpreter`",
+        ),
     ] = None
 
 
