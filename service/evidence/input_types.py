@@ -44,11 +44,7 @@ _TYPICAL: dict[str, Sequence[Any]] = {
 _NOUNS: tuple[tuple[str, str], ...] = (
     (r"(?:matrix|grid|(?:list|array) of (?:lists|arrays)|2d|two.dimensional)", "list[list[int]]"),
     (r"(?:list|array|sequence|vector|collection)s? of (?:\w+ ){0,2}(?:strings?|words|names)", "list[str]"),
-    (
-        r"(?:list|array|sequence|vector|collection)s? of (?:\w+ ){0,2}(?:floats?|reals?|decimals?|grades|gpas?)"
-        r"|(?:list|array) of (?:\w+ ){0,3}gpas?",
-        "list[float]",
-    ),
+    (r"(?:list|array|sequence|vector|collection)s? of (?:\w+ ){0,2}(?:floats?|reals?|decimals?)", "list[float]"),
     (r"(?:list|array|sequence|vector)s?", "list[int]"),
     (r"(?:dictionary|dict|mapping)", "dict"),
     (r"(?:positive|non.?negative|natural) (?:integers?|numbers?|int)|natural number", "positive"),
@@ -61,7 +57,7 @@ _NOUNS: tuple[tuple[str, str], ...] = (
 _NAMES: tuple[tuple[str, str], ...] = (
     (r"(?:matrix|grid|board|mat)", "list[list[int]]"),
     (r"(?:strings|words|strs|names|tokens)", "list[str]"),
-    (r"(?:prices|floats|weights|scores|grades)", "list[float]"),
+    (r"(?:prices|floats|weights|scores)", "list[float]"),
     (
         r"(?:l|xs|ys|lst\w*|list\w*|arr\w*|array\w*|nums\w*|numbers|seq\w*|values|items|elements|data|\w+_list|l\d)",
         "list[int]",
