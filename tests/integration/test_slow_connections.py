@@ -72,7 +72,10 @@ def test_a_head_that_drips_is_closed_too(api: Stack) -> None:
 
 def test_line_ends_between_requests_do_not_keep_a_connection(api: Stack) -> None:
     one = connection(api, b"GET /health HTTP/1.1\r\nHost: plaudit\r\n\r\n")
-    assert one.recv(65536).startswith(b"HTTP/1.1 200")
+    answer = one.recv(65536)
+    while not answer.endswith(b"}"):  # head and body may come apart
+        answer += one.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 200")
     one.sendall(b"\r\n")
     began = time.monotonic()
     assert received(one) == b""

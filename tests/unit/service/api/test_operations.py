@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 
-from plaudit.schemas import ExecuteRequest, RankRequest, RewardRequest, ScoreRequest
+from plaudit.schemas import AuditRequest, ExecuteRequest, RankRequest, RewardRequest, ScoreRequest
 from service.api.dispatch.request_context import RequestContext
 from service.api.handlers.operations import OPERATIONS, perform_stored
 from service.api.routes import work
 
 ITEM = {"prompt": "p", "completions": ["c"]}
 PROGRAMS = {"language": "python", "programs": ["x = 1"], "tests": {"kind": "assert", "asserts": ["assert x == 1"]}}
-BODIES: dict[str, ScoreRequest | ExecuteRequest | RewardRequest | RankRequest] = {
+BODIES: dict[str, ScoreRequest | ExecuteRequest | RewardRequest | RankRequest | AuditRequest] = {
     "/score": ScoreRequest.model_validate({"items": [ITEM], "priority": "low"}),
     "/execute": ExecuteRequest.model_validate({"items": [PROGRAMS], "priority": "low"}),
     "/reward": RewardRequest.model_validate({"items": [ITEM], "priority": "low"}),
+    "/audit": AuditRequest.model_validate({"items": [{"tests": PROGRAMS["tests"]}], "priority": "low"}),
     "/rank": RankRequest.model_validate({"items": [ITEM], "priority": "low"}),
 }
 
