@@ -260,7 +260,7 @@ def test_a_full_redis_is_429_for_durable_requests_and_ends_no_process(make_stack
     with stack.broker.client() as broker, stack.client() as http:
         wait_for(lambda: http.get("/info").json()["workers"]["execute"] == 1, READY_S, "the executor")
         assert http.post("/execute", json=program(0)).status_code == 200
-        broker.set("ballast", b"x" * 20_000_000)  # so that a twentieth of it is more than buffers and scripts need
+        broker.setrange("ballast", 20_000_000, b"x")  # so that a twentieth of it is more than buffers and scripts need
         used = int(broker.info("memory")["used_memory"])  # type: ignore[index]
         broker.config_set("maxmemory", int(used / 0.95))  # caches have no budget, answers half of theirs
         wait_for(lambda: stack.metric('plaudit_redis_family_max_bytes{family="scores"}') == 0, what="the budgets")
