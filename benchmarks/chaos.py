@@ -48,7 +48,7 @@ CLOCK_S = 200.0
 
 @dataclass
 class Service:
-    """The processes, by the name of their post: a process that is killed is started again under it."""
+    """The processes by place: one that was ended is started again at its place."""
 
     sentinels: Sentinels
     stack: Stack

@@ -79,7 +79,7 @@ def typical_arguments(reading: Reading, prompt: str, completions: Sequence[str])
     Args:
         reading: its parameters.
         prompt: searched for nouns, near a parameter's name first.
-        completions: the group's code; a parameter that most of it iterates or compares is not asked for more here.
+        completions: the group's code; what it does with a parameter overrules a noun that says otherwise.
 
     Returns:
         Up to a dozen tuples of arguments, none without parameters.

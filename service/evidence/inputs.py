@@ -36,7 +36,7 @@ class Call:
 
     def source(self) -> str:
         """The arguments as Python source."""
-        texts = [source_of(value) for value in self.values]
+        texts = [literal_source(value) for value in self.values]
         num_plain = len(texts) - len(self.names)
         named = [f"{name}={text}" for name, text in zip(self.names, texts[num_plain:], strict=True)]
         return ", ".join([*texts[:num_plain], *named])
@@ -139,8 +139,6 @@ def _mutated_calls(calls: Sequence[Call], fresh: Sequence[str], draw: random.Ran
     for call in calls:
         for pool, value in zip(pools, call.values, strict=False):
             pool.add(value)
-    if all(not call.values for call in calls):
-        return
     while True:
         call = draw.choice(calls)
         if not call.values:
@@ -336,18 +334,20 @@ def _hashable(values: Sequence[Any]) -> list[Any]:
     return kept
 
 
-def source_of(value: Any) -> str:
+def literal_source(value: Any) -> str:
     """A value as a literal that `ast.literal_eval` reads back: infinity as 1e999."""
     match value:
         case float() if math.isinf(value):
             return "1e999" if value > 0 else "-1e999"
         case list():
-            return f"[{', '.join(map(source_of, value))}]"
+            return f"[{', '.join(map(literal_source, value))}]"
         case tuple():
-            inside = ", ".join(map(source_of, value))
+            inside = ", ".join(map(literal_source, value))
             return f"({inside},)" if len(value) == 1 else f"({inside})"
         case dict():
-            return "{" + ", ".join(f"{source_of(key)}: {source_of(item)}" for key, item in value.items()) + "}"
+            return (
+                "{" + ", ".join(f"{literal_source(key)}: {literal_source(item)}" for key, item in value.items()) + "}"
+            )
         case set() if value:
-            return "{" + ", ".join(sorted(map(source_of, value))) + "}"
+            return "{" + ", ".join(sorted(map(literal_source, value))) + "}"
     return repr(value)

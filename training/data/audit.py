@@ -13,18 +13,19 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from plaudit.client import Client
-from plaudit.errors import HostLacks, InfraError, UsageError
+from plaudit.errors import InfraError, UsageError
 from plaudit.languages import UnsupportedLanguage, resolve
 from plaudit.schemas import AuditItem, AuditReport, ExecuteItem, ExecuteResult, ProgramResult, ResultError, SuiteVerdict
 from service.audit.steps import audit_steps
 from service.judging import result_of, to_suite
+from training.data.judge_local import local_sandbox
 from training.pipeline.digests import content_key
 from training.pipeline.files import read_jsonl, write_text
 from training.pipeline.journal import Journal
@@ -127,20 +128,10 @@ def _by_service(url: str) -> Iterator[Audit]:
         yield audit
 
 
-def _by_sandbox() -> AbstractContextManager[Audit]:
-    from sandbox.errors import IsolationUnavailable
-    from sandbox.open import open_sandbox
-
-    @contextmanager
-    def opened() -> Iterator[Audit]:
-        try:
-            sandbox = open_sandbox()
-        except IsolationUnavailable as error:
-            raise HostLacks(str(error)) from error
-        with sandbox:
-            yield lambda item: _audited_here(item, sandbox)
-
-    return opened()
+@contextmanager
+def _by_sandbox() -> Iterator[Audit]:
+    with local_sandbox() as sandbox:
+        yield lambda item: _audited_here(item, sandbox)
 
 
 def _audited_here(item: AuditItem, sandbox: Sandbox) -> AuditReport:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import queue
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import HostLacks, InfraError
@@ -62,16 +63,24 @@ def _judge_in_child(tasks: Sequence[JudgeTask], results: Any, parent: int) -> No
         results.put(error)
 
 
-def judge_shard(tasks: Sequence[JudgeTask]) -> Iterator[dict[str, Any]]:
-    """Judge these programs one after another in one sandbox of this process."""
+@contextmanager
+def local_sandbox() -> Iterator[Sandbox]:
+    """A sandbox of this process. Raises `HostLacks` where there is none."""
     from sandbox.errors import IsolationUnavailable
     from sandbox.open import open_sandbox
 
     try:
-        with open_sandbox() as sandbox:
-            yield from judge_tasks(tasks, sandbox)
+        sandbox = open_sandbox()
     except IsolationUnavailable as error:
         raise HostLacks(str(error)) from error
+    with sandbox:
+        yield sandbox
+
+
+def judge_shard(tasks: Sequence[JudgeTask]) -> Iterator[dict[str, Any]]:
+    """Judge these programs one after another in one sandbox of this process."""
+    with local_sandbox() as sandbox:
+        yield from judge_tasks(tasks, sandbox)
 
 
 def judge_tasks(tasks: Sequence[JudgeTask], sandbox: Sandbox) -> Iterator[dict[str, Any]]:

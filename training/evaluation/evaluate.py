@@ -12,12 +12,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from plaudit.errors import HostLacks, UsageError
+from plaudit.errors import UsageError
+from training.data.judge_local import local_sandbox
 from training.data.judge_task import MUTANT_CPU_S, JudgeTask, task_of
 from training.data.judging import judge_all
 from training.data.programs import GREEDY
 from training.data.public_data import data_file
 from training.evaluation.diagnostics import agreement_with_tests, by_language, calibration, discrimination, length_bias
+from training.evaluation.evidence import PromptEvidence
 from training.evaluation.rankers import SampledProblem, best_of_n_curves
 from training.evaluation.report import write_report
 from training.pipeline.config import Recipe
@@ -107,28 +109,19 @@ def add_evidence(
 ) -> None:
     """Observe the samples on their prompt's examples and on further inputs, in a sandbox of this process.
 
-    Sets `example_rates` and `answers`, those of problems that are not Python functions aside: the report leaves out the
-    rows of evidence if it has such problems. Raises `HostLacks` where there is no sandbox.
+    Sets `example_rates` and `answers` of problems that are Python functions. If there are others, the report leaves out
+    the rows of evidence. Raises `HostLacks` where there is no sandbox.
     """
-    from sandbox.errors import IsolationUnavailable
-    from sandbox.open import open_sandbox
-    from training.evaluation.evidence import PromptEvidence
-
-    try:
-        with open_sandbox() as sandbox:
-            for sample in sampled:
-                problem = problems[sample.task_id]
-                if problem.language != "python" or not problem.entry_point:
-                    continue
-                evidence = PromptEvidence.of(
-                    problem.prompt, problem.entry_point, sample.completions, num_inputs=num_inputs
-                )
-                texts = [solutions[name] for name in sample.programs]
-                observed = evidence.observe(texts, sandbox)
-                sample.example_rates = [observed[text].example_rate for text in texts]
-                sample.answers = [observed[text].answers for text in texts]
-    except IsolationUnavailable as error:
-        raise HostLacks(str(error)) from error
+    with local_sandbox() as sandbox:
+        for sample in sampled:
+            problem = problems[sample.task_id]
+            if problem.language != "python" or not problem.entry_point:
+                continue
+            evidence = PromptEvidence.of(problem.prompt, problem.entry_point, sample.completions, num_inputs=num_inputs)
+            texts = [solutions[name] for name in sample.programs]
+            observed = evidence.observe(texts, sandbox)
+            sample.example_rates = [observed[text].example_rate for text in texts]
+            sample.answers = [observed[text].answers for text in texts]
 
 
 def add_generated_tests(

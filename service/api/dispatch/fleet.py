@@ -98,9 +98,10 @@ class Fleet:
     def models(self) -> dict[str, ModelInfo]:
         """The active revision of every model that live scorers serve; a scorer may hold another revision beside it."""
         models: dict[str, ModelInfo] = {}
+        active_revisions = self.active
         for worker in self.of_kind("score"):
             for info in worker.info["models"]:
-                active = self.active.get(info["name"])
+                active = active_revisions.get(info["name"])
                 if active is None or active.revision == info["revision"]:
                     num_workers = models[info["name"]].workers if info["name"] in models else 0
                     models[info["name"]] = ModelInfo(**info, workers=num_workers + 1)

@@ -60,7 +60,7 @@ class EvidenceGroup:
         self.item = item
         self.shard = shard
         self.prompt = prompt_text(item)
-        self.sources = [source_of(completion, item) for completion in item.completions]
+        self.sources = [program_of(completion, item) for completion in item.completions]
         self.reading = Reading()
         self.inputs: list[str] = []
         self.jobs: dict[str, Job] = {}
@@ -158,7 +158,7 @@ def is_misread(tests: Sequence[sandbox.TestReport]) -> bool:
     return max(answers.values(), default=0) * 2 > len(tests)
 
 
-def source_of(completion: str, item: RewardItem) -> str | None:
+def program_of(completion: str, item: RewardItem) -> str | None:
     """The program of a completion. Without `extract` a chat answer's code is taken, and other text is one program."""
     if item.extract == "last_fence":
         return last_fence(completion)

@@ -9,7 +9,6 @@ from service.evidence.examples.literals import NotLiteral
 from service.evidence.examples.source import MAX_EXAMPLES, Arguments, Source, rendered
 from service.evidence.examples.types import Example
 
-MAX_EXPECTED_LINES = 200
 ARROW = r"-{1,3}>|={1,3}>|[→⇒➞➔➜⟶⟹↦]|~>"
 VERB = (
     r"(?:(?:should|must|would|will|shall|has to|needs to|ought to)[ \t])?"

@@ -3,8 +3,9 @@
 --
 -- KEYS[1] load hash  [2] zset of live jobs  [3] hash of live jobs by tag  [4] hash of live jobs by tenant
 -- [5] hash of what workers have begun
--- ARGV[1] prefix  [2] keep replies for ms  [3] group  [4] worker  [5] what it works on from now on, or ""; then five per job: id, reply frame, cache for ms (0: never), entry
--- or "", id to cache it under if it answers another job than this one, or ""
+-- ARGV[1] prefix  [2] keep replies for ms  [3] group  [4] worker  [5] what it works on from now on, or ""
+-- then five per job: id, reply frame, cache for ms (0: never), entry or "", id to cache it under if it answers another job
+-- than this one, or ""
 -- Answers per job 1 if this call ended it, 0 if it had ended before.
 local LEAST_MS = 10000
 local prefix, reply_ms, group, now = ARGV[1], tonumber(ARGV[2]), ARGV[3], clock_ms()
