@@ -30,7 +30,6 @@ from plaudit.schemas import (
     ExecuteItem,
     ExecuteRequest,
     ExecuteResult,
-    Extract,
     Health,
     InfoAnswer,
     InlineTests,
@@ -47,6 +46,7 @@ from plaudit.schemas import (
     Readiness,
     ReplayAnswer,
     RewardAnswer,
+    RewardExtract,
     RewardItem,
     RewardRequest,
     RewardResult,
@@ -103,7 +103,7 @@ class RankOptions(RewardOptions, total=False):
 
 class BestOptions(RankOptions, total=False):
     language: str
-    extract: Extract
+    extract: RewardExtract
     limits: LimitsSpec
     stop: Stop
 

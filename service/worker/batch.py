@@ -24,7 +24,7 @@ from service.queue.consumer import FinishedJob, Lease
 
 log = logging.getLogger("plaudit.worker")
 
-SEND_AFTER_S = 0.01
+SEND_AFTER_S = 0.025
 HAND_BACK_AFTER_S = 0.05
 MAX_IN_HAND = 16
 MAX_TAKEN_S = 0.5  # of one job in the mean, so that a single long one is soon forgotten

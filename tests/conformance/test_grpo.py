@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from plaudit.errors import UsageError
 from support.stack import Stack
 from training.pipeline.config import PretrainConfig, Recipe, TokenizeConfig, WorldConfig
 from training.pipeline.records import Problem, read_problems
@@ -39,11 +40,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Problem]
 
 @pytest.mark.parametrize("kind", grpo.REWARDS)
 def test_a_reward_pays_what_its_name_says(stack: Stack, world: tuple[Path, list[Problem]], kind: str) -> None:
-    problem = world[1][0]
-    (row,) = grpo.dataset_rows([problem], "<{}>".format)
-    assert row["prompt"] == f"<{problem.prompt}>"
-    good = (problem.canonical or "").removeprefix(problem.prompt)
-    right, wrong = grpo.reward_of(kind, stack.url)(
+    asked = world[1][0]
+    (row,) = grpo.dataset_rows([asked], "<{}>".format)
+    assert row["prompt"] == f"<{asked.prompt}>"
+    good = (asked.canonical or "").removeprefix(asked.prompt)
+    right, wrong = grpo.reward_of(kind, stack.url, continues=grpo.continue_code([asked]))(
         prompts=[row["prompt"]] * 2, completions=[good, WRONG], asked=[row["asked"]] * 2, tests=[row["tests"]] * 2
     )
     assert right is not None
@@ -57,6 +58,74 @@ def test_a_reward_pays_what_its_name_says(stack: Stack, world: tuple[Path, list[
         case "combined":
             assert 1 < right < 1.2
             assert 0 < wrong < 0.2
+
+
+def problem(
+    kind: str, prompt: str, tests: tuple[str, ...], *, entry_point: str = "", setup: str = "", language: str = "python"
+) -> Problem:
+    return Problem(
+        f"t/{kind}", f"t/{kind}", prompt, entry_point, None, setup, tests, "own", "MIT", "train", language, kind
+    )  # type: ignore[arg-type]
+
+
+HEAD = 'def greet(name):\n    """Say hello."""\n'
+FORMS = {
+    "assert": (
+        problem(
+            "assert",
+            HEAD,
+            ('assert greet("Al") == """Hi,\n  Al"""', "assert greet(BO) == 'Hi,\\n  Bo'"),
+            entry_point="greet",
+            setup="BO = 'Bo'",
+        ),
+        '    return f"Hi,\\n  {name}"\n<|im_end|>',
+        "    return name\n",
+    ),
+    "check": (
+        problem("check", HEAD, ("def check(candidate):\n    assert candidate('Al') == 'Al!'\n",), entry_point="greet"),
+        "    return name + '!'\n<|im_end|>",
+        "    return -12345\n",
+    ),
+    "function": (
+        problem(
+            "function",
+            "Write twice(x), which doubles.",
+            ('{"args": [2], "expected": 4}', '{"args": ["a"], "expected": "aa"}'),
+            entry_point="twice",
+        ),
+        "def twice(x):\n    return 2 * x\n",
+        "def twice(x):\n    return 4\n",
+    ),
+    "stdio": (
+        problem("stdio", "Read two numbers and print their sum.", ('{"stdin": "1 2\\n", "stdout": "3\\n"}',)),
+        "print(sum(map(int, input().split())))\n",
+        "print(-12345)\n",
+    ),
+    "script": (
+        problem(
+            "script",
+            "function twice(x) {\n",
+            ("\nif (twice(2) !== 4) { process.exit(1) }\n",),
+            language="javascript",
+        ),
+        "  return 2 * x\n}\n",
+        "  return 5\n}\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tests_of_every_kind_pay_right_programs_and_no_others(stack: Stack, form: str) -> None:
+    asked, right, wrong = FORMS[form]
+    (row,) = grpo.dataset_rows([asked], str)
+    reward = grpo.reward_of("rule", stack.url, continues=grpo.continue_code([asked]))
+    columns = {"asked": [row["asked"]] * 2, "tests": [row["tests"]] * 2}
+    assert reward(prompts=[""] * 2, completions=[right, wrong], **columns) == [1.0, 0.0]
+
+
+def test_problems_of_both_forms_are_refused_by_name() -> None:
+    with pytest.raises(UsageError, match="t/stdio"):
+        grpo.continue_code([FORMS["check"][0], FORMS["stdio"][0]])
 
 
 @pytest.mark.filterwarnings("ignore")  # TRL's and its libraries' own

@@ -7,6 +7,7 @@ preamble of imports. `completion_of` brings all of them to the first.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import hashlib
 import re
@@ -99,6 +100,16 @@ def solution_of(problem: Problem, text: str, chat: bool) -> str:
     if code is None:
         return ""
     return imports_of(problem.prompt) + code.text if problem.language == "python" else code.text
+
+
+def opens_program(problem: Problem) -> bool:
+    """Whether the prompt is code that a completion goes on with, and not a question in words."""
+    if problem.language != "python":
+        return problem.kind == "script"  # MultiPL-E; the other sets ask in words
+    for body in ("", "    pass\n"):
+        with contextlib.suppress(SyntaxError, ValueError):
+            return bool(ast.parse(f"{problem.prompt}{body}").body)
+    return False
 
 
 def imports_of(prompt: str) -> str:

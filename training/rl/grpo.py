@@ -3,8 +3,8 @@
     python -m training.rl.grpo --model runs/micro/iterate/sft --problems runs/micro/problems.jsonl \\
         --url http://127.0.0.1:8000 --reward combined --output runs/grpo
 
-The problems are the rows of `collect` or `microworld` (training fold); a completion continues the prompt, so its tests
-are a `check` suite that puts the prompt before it. Three rewards:
+The problems are the rows of `collect` or `microworld` (training fold). Where prompts are code that has begun, a prompt
+and a completion together are the program that runs; if they are questions in words, the completion is. Three rewards:
 
   rule      1 if every test passes, else 0
   rm        the reward model's score, as a sigmoid
@@ -23,8 +23,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from plaudit.errors import UsageError
 from plaudit.integrations import trl
+from plaudit.schemas import RewardExtract
 from service.scoring.encoder import load_tokenizer
+from training.data.programs import opens_program
+from training.data.test_formats import wire_suite
 from training.pipeline.records import Problem, read_problems
 
 REWARDS: dict[str, dict[str, Any]] = {
@@ -40,16 +44,10 @@ REWARDS: dict[str, dict[str, Any]] = {
 }
 
 
-def check_suite(problem: Problem) -> dict[str, Any]:
-    """The problem's asserts as a `check` suite over prompt + completion."""
-    lines = [*problem.test_setup.splitlines(), *problem.tests]
-    body = "\n".join(f"    {line}" for text in lines for line in text.splitlines())
-    return {
-        "kind": "check",
-        "entry_point": problem.entry_point,
-        "prompt": problem.prompt,
-        "test": f"def check(candidate):\n    {problem.entry_point} = candidate\n{body}\n",
-    }
+def label_of(problem: Problem) -> str:
+    """The problem's tests, as a trainer's row has them. Raises `Invalid` for tests that the contract does not allow."""
+    suite = wire_suite(problem.kind, problem.tests, problem.test_setup, problem.entry_point)
+    return json.dumps({"tests": suite.model_dump(mode="json"), "language": problem.language})
 
 
 def dataset_rows(problems: Sequence[Problem], head: Callable[[str], str]) -> list[dict[str, Any]]:
@@ -60,21 +58,47 @@ def dataset_rows(problems: Sequence[Problem], head: Callable[[str], str]) -> lis
         head: makes the model's prompt from a problem's prompt.
     """
     return [
-        {"prompt": head(problem.prompt), "asked": problem.prompt, "tests": json.dumps(check_suite(problem))}
+        {
+            "prompt": head(problem.prompt),
+            "asked": problem.prompt,
+            "tests": label_of(problem),
+        }
         for problem in problems
     ]
 
 
-def reward_of(kind: str, url: str, api_key: str | None = None) -> Callable[..., list[float | None]]:
-    """A TRL reward function that asks the service under the plain prompt, without the generator's special tokens."""
+def reward_of(
+    kind: str, url: str, api_key: str | None = None, *, continues: bool = True
+) -> Callable[..., list[float | None]]:
+    """A TRL reward function that asks the service under the plain prompt, without the generator's special tokens.
 
-    score = trl.reward_function(url, api_key, column="tests", name=kind, spec=REWARDS[kind], extract="none")
+    Args:
+        kind: one of `REWARDS`.
+        url: where the service listens.
+        api_key: key of the service, where it asks for one.
+        continues: whether the prompt and a completion together are the program; otherwise the completion is.
+    """
+    extract: RewardExtract = "continuation" if continues else "none"
+    score = trl.reward_function(url, api_key, column="tests", name=kind, spec=REWARDS[kind], extract=extract)
 
     def reward(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
         return score(prompts=columns.pop("asked"), completions=completions, **columns)
 
     reward.__name__ = kind
     return reward
+
+
+def continue_code(problems: Sequence[Problem]) -> bool:
+    """Whether these prompts are code that completions go on with. Raises `UsageError` if only some are."""
+    if not problems:
+        raise UsageError("--problems: no problem of the training fold")
+    asked = [problem for problem in problems if not opens_program(problem)]
+    if asked and len(asked) < len(problems):
+        raise UsageError(
+            f"--problems: {len(asked)} prompts are questions in words (the first: {asked[0].task_id}), the others are "
+            "code to go on with; train on files of one kind"
+        )
+    return not asked
 
 
 def train(
@@ -176,7 +200,7 @@ def main() -> None:
     train(
         options.model,
         problems,
-        reward_of(options.reward, options.url, options.api_key),
+        reward_of(options.reward, options.url, options.api_key, continues=continue_code(problems)),
         options.output,
         steps=options.steps,
         prompts=options.prompts,

@@ -14,9 +14,9 @@ from plaudit.options import known_language, nearest, refuse_unknown
 from plaudit.schemas import (
     BY_TESTS_FIRST,
     ExecuteTerm,
-    Extract,
     LimitsSpec,
     Priority,
+    RewardExtract,
     RewardSpec,
     ScoreTerm,
     Stop,
@@ -51,7 +51,7 @@ class BatcherOptions(TypedDict, total=False):
     reward: RewardMode
     spec: RewardSpec | Mapping[str, Any] | None
     language: str
-    extract: Extract
+    extract: RewardExtract
     limits: LimitsSpec | Mapping[str, Any]
     stop: Stop
     priority: Priority
@@ -81,7 +81,7 @@ class BatcherConfig:
     spec: RewardSpec | None
     limits: LimitsSpec
     language: str
-    extract: Extract
+    extract: RewardExtract
     stop: Stop
     priority: Priority
     timeout_s: float
@@ -100,7 +100,7 @@ class BatcherConfig:
             spec=_spec(chosen["spec"], chosen["reward"]),
             limits=_valid("limits", TypeAdapter(LimitsSpec), chosen["limits"]),
             language=language_of("language", chosen["language"]),
-            extract=_one_of("extract", chosen["extract"], get_args(Extract)),
+            extract=_one_of("extract", chosen["extract"], get_args(RewardExtract)),
             stop=_valid("stop", TypeAdapter(Stop), chosen["stop"]),
             priority=_one_of("priority", chosen["priority"], get_args(Priority)),
             timeout_s=_seconds("timeout_s", chosen["timeout_s"]),

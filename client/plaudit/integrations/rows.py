@@ -12,7 +12,7 @@ from plaudit.extract import answer, code_of, last_fence
 from plaudit.graders import Grader
 from plaudit.integrations.config import BatcherConfig, Misconfigured, language_of
 from plaudit.labels import Tested, required_tests, tests_of
-from plaudit.schemas import ExecuteTerm, Extract, Message, RewardItem
+from plaudit.schemas import ExecuteTerm, Message, RewardExtract, RewardItem
 
 _ROLES = {"system": "system", "developer": "system", "assistant": "assistant", "tool": "tool", "function": "tool"}
 
@@ -87,10 +87,10 @@ def prompt_messages(prompt: Any) -> Any:
     return prompt if prompt is None or isinstance(prompt, str | list) else list(prompt)
 
 
-def _program(extract: Extract, completion: str, language: str, *, only_tests: bool) -> tuple[Extract, str]:
+def _program(extract: RewardExtract, completion: str, language: str, *, only_tests: bool) -> tuple[RewardExtract, str]:
     """What is sent of a completion: the program alone where no other term looks at the text."""
-    if extract == "none":
-        return "none", completion
+    if extract != "last_fence":
+        return extract, completion
     code = code_of(completion, language)
     if code is None:
         return "last_fence", "" if only_tests else answer(completion)

@@ -76,6 +76,7 @@ class OptionsSpec(Strict):
 
 Stop = Literal["never", "first_failure"] | StopAfter
 Extract = Literal["none", "last_fence"]
+RewardExtract = Literal["none", "last_fence", "continuation"]
 
 
 class ExecuteItem(Strict):

@@ -23,7 +23,7 @@ from plaudit.schemas.base import (
     Text,
     Timing,
 )
-from plaudit.schemas.execute import Extract, LimitsSpec, Stop
+from plaudit.schemas.execute import LimitsSpec, RewardExtract, Stop
 from plaudit.schemas.tests import Tests
 
 # Large enough for any reward, small enough that sums and deviations of rewards stay finite.
@@ -202,9 +202,17 @@ class RewardItem(Strict):
     completions: Completions
     language: Annotated[str, Field(min_length=1, max_length=64)] = "python"
     tests: Tests | None = None
-    extract: Extract = "none"
+    extract: Annotated[
+        RewardExtract, Field(description="continuation: the program is the prompt, which is a text, and the completion")
+    ] = "none"
     limits: LimitsSpec = LimitsSpec()
     stop: Stop = "never"
+
+    @model_validator(mode="after")
+    def _continuable(self) -> RewardItem:
+        if self.extract == "continuation" and not isinstance(self.prompt, str):
+            raise ValueError("extract 'continuation' takes a prompt that is a text, not messages")
+        return self
 
 
 class RewardRequest(Strict):

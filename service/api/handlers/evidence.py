@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from plaudit.extract import code_of, last_fence
+from plaudit.extract import closed, code_of, last_fence
 from plaudit.grading import Verdict
 from plaudit.languages import UnsupportedLanguage, resolve
 from plaudit.schemas import BehaviorTerm, Evidence, PromptExample, ResultError, RewardItem, RewardSpec
@@ -160,10 +160,17 @@ def is_misread(tests: Sequence[sandbox.TestReport]) -> bool:
 
 def program_of(completion: str, item: RewardItem) -> str | None:
     """The program of a completion. Without `extract` a chat answer's code is taken, and other text is one program."""
+    if item.extract == "continuation":
+        return continued(item, completion)
     if item.extract == "last_fence":
         return last_fence(completion)
     code = code_of(completion, item.language)
     return completion if code is None else code.text
+
+
+def continued(item: RewardItem, completion: str) -> str:
+    """The prompt with the completion behind it, without the closing tokens at its end."""
+    return prompt_text(item) + closed(completion)
 
 
 def prompt_text(item: RewardItem) -> str:

@@ -32,7 +32,7 @@ from service.api.dispatch.fleet import Fleet
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.submission import Dispatcher, Submission
 from service.api.dispatch.tasks import gather_or_cancel, in_thread, off_loop
-from service.api.handlers.evidence import EvidenceGroup, Observed
+from service.api.handlers.evidence import EvidenceGroup, Observed, continued
 from service.api.handlers.execute import ExecutePlan
 from service.api.handlers.reward_terms import join
 from service.api.handlers.score import ScorePlan, no_score, prompt_shard
@@ -220,10 +220,13 @@ def _models_of(specs: Sequence[RewardSpec], fleet: Fleet) -> tuple[dict[str, Mod
 
 def _execute_item(item: RewardItem) -> ExecuteItem:
     assert item.tests is not None  # the schema requires tests where a term executes
+    programs = item.completions
+    if item.extract == "continuation":
+        programs = [continued(item, completion) for completion in programs]
     return ExecuteItem(
         language=item.language,
-        programs=item.completions,
-        extract=item.extract,
+        programs=programs,
+        extract="last_fence" if item.extract == "last_fence" else "none",
         tests=item.tests,
         limits=item.limits,
         stop=item.stop,

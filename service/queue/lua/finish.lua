@@ -11,6 +11,7 @@ local LEAST_MS = 10000
 local prefix, reply_ms, group, now = ARGV[1], tonumber(ARGV[2]), ARGV[3], clock_ms()
 local fill = fill_of(prefix, 'results', now)
 local sizes, frames, removed, outcome, ended, drained = {}, {}, {}, {}, {}, 0
+local waiters, frame_of = {}, {}  -- of the jobs that end here
 
 local function keep_frame(name, frame, keep_ms)
   redis.call('SET', prefix .. name, frame, 'PX', keep_ms)
@@ -42,15 +43,28 @@ for at = 6, #ARGV, 5 do
     if cache_ms == 0 or not own then
       keep_frame('last:' .. id, frame, keep_ms)
     end
-    local notified = {}
-    for _, waiter in ipairs(redis.call('SMEMBERS', prefix .. 'waiters:' .. id)) do
-      local channel = string.match(waiter, '^(.*)|')
-      if not notified[channel] then
-        notified[channel] = true
-        frames[channel] = frames[channel] or {}
-        table.insert(frames[channel], frame)
-      end
+    frame_of[#frame_of + 1] = frame
+    waiters[#waiters + 1] = prefix .. 'waiters:' .. id
+  end
+end
+
+-- The reply channels in these sets of waiters.
+local function channels_of(sets)
+  local channels = {}
+  for from = 1, #sets, 1000 do
+    for _, waiter in ipairs(redis.call('SUNION', unpack(sets, from, math.min(from + 999, #sets)))) do
+      channels[string.match(waiter, '^(.*)|')] = true
     end
+  end
+  return channels
+end
+
+local channels = channels_of(waiters)
+local is_shared = next(channels) and next(channels, (next(channels)))  -- by several API processes
+for at, frame in ipairs(frame_of) do
+  for channel in pairs(is_shared and channels_of({waiters[at]}) or channels) do
+    frames[channel] = frames[channel] or {}
+    table.insert(frames[channel], frame)
   end
 end
 for keep_ms, size in pairs(sizes) do
