@@ -3,7 +3,8 @@
 Each request has a new prompt and 16 new completions of 2 kB, and every call of the client sends an idempotency key. The
 model is a random one of one layer, so that requests, not tokens, are what the machine is busy with. Every half minute:
 the requests so far, how many were rejected (by the API's own count) or failed, and what Redis uses. Exits with 1 if a
-request was rejected or failed, or if the memory of the last third of the time grew by more than a tenth of the limit.
+request failed or was rejected for lack of memory, or if the memory of the last third of the time grew by more than a
+tenth of the limit.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import random
+import re
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,9 +78,11 @@ class Load:
                     self.failures.append(f"{type(error).__name__}: {error}")
 
 
-def rejected(url: str) -> int:
+def rejected(url: str) -> Counter[str]:
+    """Rejected requests by reason, as the API counts them."""
     lines = httpx.get(f"{url}/metrics", trust_env=False).text.splitlines()
-    return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("plaudit_rejected_total{")))
+    found = re.findall(r'^plaudit_rejected_total\{.*?reason="(\w+)".*?\} (\S+)$', "\n".join(lines), re.MULTILINE)
+    return Counter({reason: int(float(count)) for reason, count in found})
 
 
 def measure(url: str, client: redis.Redis, minutes: float) -> tuple[list[str], bool]:
@@ -95,8 +100,9 @@ def measure(url: str, client: redis.Redis, minutes: float) -> tuple[list[str], b
         time.sleep(min(EVERY_S, max(0.1, 60 * minutes - passed)))
         bytes_now, answered = used(), load.answered
         per_request = (bytes_now - bytes_last) / max(1, answered - last)
+        total = rejected(url).total()
         rows.append(
-            f"| {time.monotonic() - begin:.0f} s | {answered} | {(answered - last) / EVERY_S:.1f} | {rejected(url)} | "
+            f"| {time.monotonic() - begin:.0f} s | {answered} | {(answered - last) / EVERY_S:.1f} | {total} | "
             f"{len(load.failures)} | {bytes_now / MIB:.1f} MiB | {per_request:.0f} |"
         )
         print(rows[-1], flush=True)
@@ -107,9 +113,11 @@ def measure(url: str, client: redis.Redis, minutes: float) -> tuple[list[str], b
         thread.join(60)
     for failure in load.failures[:3]:
         print(failure)
+    reasons = rejected(url)
+    print(f"\nRejected: {dict(reasons) or 'nothing'}.")
     limit = int(client.info("memory")["maxmemory"])  # type: ignore[index]
     flat = series[-1] - series[len(series) * 2 // 3] < limit / 10
-    return rows, flat and not load.failures and not rejected(url)
+    return rows, flat and not load.failures and not reasons["memory"]
 
 
 def main() -> None:
