@@ -28,7 +28,7 @@ COMMON = frozenset(
 
 
 def assign_folds(problems: Sequence[Problem], split: config.SplitConfig, seed: int) -> list[Problem]:
-    """The problems with their folds. The counts are lower bounds: a cluster is never cut to meet one exactly."""
+    """The problems with their folds. The counts are lower bounds, the shares upper ones: a cluster is never cut."""
     clusters = cluster(problems, split.near_duplicate)
     members: dict[int, list[Problem]] = defaultdict(list)
     for problem in problems:
@@ -49,11 +49,13 @@ def assign_folds(problems: Sequence[Problem], split: config.SplitConfig, seed: i
             if number not in fold and size:
                 fold[number] = name
                 count -= size
-    room = math.ceil(split.validation_share * len(problems))
-    for number in order:
-        if number not in fold and len(members[number]) <= room:  # a large cluster would be the whole fold
-            fold[number] = "validation"
-            room -= len(members[number])
+    shares: tuple[tuple[Fold, float], ...] = (("test", split.test_share), ("validation", split.validation_share))
+    for name, share in shares:
+        room = math.ceil(share * len(problems))
+        for number in order:
+            if number not in fold and len(members[number]) <= room:  # a large cluster would be the whole fold
+                fold[number] = name
+                room -= len(members[number])
     return [dataclasses.replace(p, fold=fold.get(clusters[p.task_id], "train")) for p in problems]
 
 

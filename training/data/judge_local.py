@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from plaudit.errors import HostLacks, InfraError
-from sandbox.errors import SandboxError
+from sandbox.errors import InvalidSuite, SandboxError
 from sandbox.types import Limits, Program, Stop
 from training.data.judge_task import JudgeTask
 from training.data.test_formats import sandbox_suite
@@ -84,14 +86,20 @@ def judge_shard(tasks: Sequence[JudgeTask]) -> Iterator[dict[str, Any]]:
 
 
 def judge_tasks(tasks: Sequence[JudgeTask], sandbox: Sandbox) -> Iterator[dict[str, Any]]:
-    """Judge these programs one after another in this sandbox: rows with a pass rate, or `infra_error` without one."""
+    """Judge these programs one after another in this sandbox.
+
+    Rows have a pass rate; or status `infra_error` without one, or `invalid` where no judge can use the tests.
+    """
     from sandbox.judge import judge
 
     for task in tasks:
         identity = {"key": task.key, "program_id": task.program_id}
-        suite = sandbox_suite(task.kind, task.tests, task.setup, task.entry_point)
         try:
+            suite = sandbox_suite(task.kind, task.tests, task.setup, task.entry_point)
             report = judge(Program(task.language, task.solution), suite, Limits(cpu_s=task.cpu_s), Stop(), sandbox)
+        except (InvalidSuite, ValidationError) as error:
+            yield {**identity, "status": "invalid", "detail": str(error)[:400]}
+            continue
         except SandboxError as error:
             yield {**identity, "status": "infra_error", "detail": f"{type(error).__name__}: {error}"}
             continue

@@ -3,6 +3,7 @@
 - A program is judged once, by the hash of its text, its tests and its limits, whichever stage asks.
 - Each result is in a journal before the next is waited for; a killed run loses only what was in flight.
 - What could not be judged is an `infra_error`: it has no pass rate, and the next run tries it again.
+- Tests that no judge can use are `invalid`: their programs have no pass rate, and are not tried again.
 - A service that does not answer raises.
 """
 
@@ -20,6 +21,13 @@ from training.pipeline.journal import Journal
 from training.pipeline.progress import StageProgress
 from training.pipeline.run import Run
 
+JUDGED = ("ok", "invalid")
+
+
+def not_judged(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results that another try may improve."""
+    return [result for result in results if result["status"] not in JUDGED]
+
 
 def judge_all(
     tasks: Sequence[JudgeTask],
@@ -30,7 +38,7 @@ def judge_all(
     settings: config.VerifyConfig | None = None,
     judged: Callable[[Sequence[JudgeTask]], Iterable[dict[str, Any]]] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Results by task key: rows with a pass rate, or with status `infra_error` and without one.
+    """Results by task key: rows with a pass rate, or with status `infra_error` or `invalid` and without one.
 
     Args:
         tasks: what to judge; a key is judged once.
@@ -50,7 +58,7 @@ def judge_all(
     by_key = {task.key: task for task in tasks}
     with Journal(run.path(name)) as journal:
         results = {key: row for key, row in journal.rows.items() if key in by_key}
-        to_judge = [task for key, task in by_key.items() if results.get(key, {}).get("status") != "ok"]
+        to_judge = [task for key, task in by_key.items() if results.get(key, {}).get("status") not in JUDGED]
         num_before = len(by_key) - len(to_judge)
         run.say(f"verify: {len(by_key)} programs, {num_before} judged before")
         progress = StageProgress(run, "verify", len(by_key))

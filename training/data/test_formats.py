@@ -7,6 +7,7 @@
 | stdio | JSON `{"stdin": "...", "stdout": "..."}` | each on its own |
 | check | HumanEval's form, a module that defines `check(candidate)` | as one test |
 | script | MultiPL-E's form, text that follows the program; exit code 0 | as one test |
+| suite | JSON of a whole suite as `POST /execute` takes it, of any kind | as that kind |
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from plaudit.errors import Invalid
-from plaudit.schemas import AssertTests, CheckTests, FunctionTests, ScriptTests, StdioTests
+from plaudit.schemas import AssertTests, CheckTests, FunctionTests, ScriptTests, StdioTests, Tests
 from sandbox import types as sandbox
+from service.judging import to_suite
 from training.pipeline.records import TestKind
 
-WireSuite = AssertTests | FunctionTests | StdioTests | CheckTests | ScriptTests
+WIRE: TypeAdapter[Tests] = TypeAdapter(Tests)
 
 
 def sandbox_suite(kind: TestKind, tests: Sequence[str], setup: str, entry_point: str) -> sandbox.Suite:
@@ -39,10 +41,12 @@ def sandbox_suite(kind: TestKind, tests: Sequence[str], setup: str, entry_point:
     if kind == "stdio":
         return sandbox.StdioSuite(tuple(sandbox.StdioCase(**json.loads(test)) for test in tests))
     (source,) = tests
+    if kind == "suite":
+        return to_suite(WIRE.validate_json(source))
     return sandbox.CheckSuite(source, entry_point) if kind == "check" else sandbox.ScriptSuite(source)
 
 
-def wire_suite(kind: TestKind, tests: Sequence[str], setup: str, entry_point: str) -> WireSuite:
+def wire_suite(kind: TestKind, tests: Sequence[str], setup: str, entry_point: str) -> Tests:
     """As `POST /execute` takes it. Raises `Invalid` for tests that the contract does not allow."""
     try:
         if kind == "assert":
@@ -52,6 +56,8 @@ def wire_suite(kind: TestKind, tests: Sequence[str], setup: str, entry_point: st
         if kind == "stdio":
             return StdioTests(kind=kind, cases=[json.loads(test) for test in tests])
         (source,) = tests
+        if kind == "suite":
+            return WIRE.validate_json(source)
         if kind == "check":
             return CheckTests(kind=kind, test=source, entry_point=entry_point)
         return ScriptTests(kind=kind, source=source)

@@ -4,6 +4,7 @@
 - Public samples have a shipped pass rate. A seeded slice of them is run again; the summary says how often the sandbox
   agrees, and `verify.disagreements.jsonl` holds every case where it does not.
 - Programs that could not be judged have no row. Past a share of `max_infra_errors` the stage fails.
+- Neither have programs whose tests no judge can use (a syntax error, no entry point); such suites are counted.
 - Samples are verified shard by shard, as they were sampled; memory holds one shard.
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 
 from plaudit.errors import InfraError
 from training.data.judge_task import MUTANT_CPU_S, JudgeTask, task_of
-from training.data.judging import judge_all
+from training.data.judging import judge_all, not_judged
 from training.pipeline.config import Recipe
 from training.pipeline.files import write_jsonl
 from training.pipeline.records import Problem, ProgramRecord, as_row, read_problems, read_programs
@@ -57,7 +58,9 @@ class _Verification:
 
     def __init__(self, recipe: Recipe, run: Run, problems: dict[str, Problem], check: frozenset[str]) -> None:
         self.recipe, self.run, self.problems, self.check = recipe, run, problems, check
-        self.counts = dict.fromkeys(("judged", "infra_errors", "mutants", "mutants_passing", "samples", "checked"), 0)
+        self.counts = dict.fromkeys(
+            ("judged", "infra_errors", "invalid_suites", "mutants", "mutants_passing", "samples", "checked"), 0
+        )
         self.disagreements: list[dict[str, Any]] = []
 
     def shard(self, number: int, known: list[ProgramRecord]) -> list[ProgramRecord]:
@@ -73,7 +76,7 @@ class _Verification:
             self._task(program) for program in programs if program.pass_rate is None or program.program_id in self.check
         ]
         results = judge_all(tasks, self.run, recipe.verify.processes, name=journal, settings=recipe.verify)
-        failed = [result for result in results.values() if result["status"] != "ok"]
+        failed = not_judged(results.values())
         if len(failed) > recipe.verify.max_infra_errors * max(1, len(tasks)):
             raise InfraError(
                 f"{len(failed)} of {len(tasks)} programs could not be judged, more than verify.max_infra_errors "
@@ -82,6 +85,7 @@ class _Verification:
         judged = {result["program_id"]: result for result in results.values() if result["status"] == "ok"}
         self.counts["judged"] += len(judged)
         self.counts["infra_errors"] += len(failed)
+        self.counts["invalid_suites"] += len({task.tests for task in tasks if results[task.key]["status"] == "invalid"})
         return [kept for program in programs if (kept := self._rated(program, judged.get(program.program_id)))]
 
     def _task(self, program: ProgramRecord) -> JudgeTask:

@@ -67,7 +67,8 @@ def _row(task: JudgeTask, result: ProgramResult) -> dict[str, Any]:
     identity = {"key": task.key, "program_id": task.program_id}
     if result.status != "ok" or result.pass_rate is None:
         detail = f"{result.status}: {result.error.code}: {result.error.detail}" if result.error else result.status
-        return {**identity, "status": "infra_error", "detail": detail}
+        status = "invalid" if result.error is not None and result.error.code == "invalid_tests" else "infra_error"
+        return {**identity, "status": status, "detail": detail}
     tests = result.tests or []
     return {
         **identity,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from training.data.preferences import qualifies
-from training.evaluation.rankers import SampledProblem, estimate
+from training.evaluation.rankers import SampledProblem, estimate, sizes_of
 from training.pipeline import config
 from training.pipeline.metrics import auc, calibration_error, correlation, mean, pair_accuracy, pass_at_n
 from training.pipeline.metrics import best_of_n as expected_best
@@ -44,9 +44,18 @@ def _pairs(problem: SampledProblem, rule: config.PairConfig) -> list[tuple[int, 
     ]
 
 
-def calibration(sampled: Sequence[SampledProblem], probability: Callable[[float], float | None]) -> dict[str, Any]:
-    """ECE of the shipped calibration on the test samples, and the bins behind the plot."""
-    pairs = [(probability(s) or 0.0, ok) for p in sampled for s, ok in zip(p.scores, p.passed, strict=True)]
+Probability = Callable[[float], float | None]  # of a score; None from a checkpoint without a calibration
+
+
+def calibration(sampled: Sequence[SampledProblem], probability: Probability) -> dict[str, Any] | None:
+    """ECE of the shipped calibration on the test samples, and the bins behind the plot; None without a calibration."""
+    pairs = []
+    for problem in sampled:
+        for score, ok in zip(problem.scores, problem.passed, strict=True):
+            chance = probability(score)
+            if chance is None:
+                return None
+            pairs.append((chance, ok))
     bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for chance, ok in pairs:
         bins[min(int(chance * 10), 9)].append((chance, ok))
@@ -104,10 +113,8 @@ def _correlation(sampled: Sequence[SampledProblem], values: Callable[[SampledPro
     return mean(correlations) if correlations else None
 
 
-def agreement_with_tests(
-    sampled: Sequence[SampledProblem], probability: Callable[[float], float | None]
-) -> dict[str, Any]:
-    """Where the model and the tests agree.
+def agreement_with_tests(sampled: Sequence[SampledProblem], probability: Probability) -> dict[str, Any]:
+    """Where the model and the tests agree. Without a calibration the model has no verdict: `table` is None.
 
     - `table`: samples by the model's verdict (probability at least one half) and the tests' verdict.
     - `kappa`: Cohen's, the agreement beyond chance.
@@ -117,8 +124,12 @@ def agreement_with_tests(
     table = {"both_pass": 0, "model_only": 0, "tests_only": 0, "both_fail": 0}
     high: list[dict[str, Any]] = []
     low: list[dict[str, Any]] = []
+    ranks = [correlation(p.scores, p.rates) for p in sampled if len(set(p.rates)) > 1]
+    rank = mean(ranks) if ranks else None
     for p in sampled:
-        chances = [probability(score) or 0.0 for score in p.scores]
+        chances = [chance for score in p.scores if (chance := probability(score)) is not None]
+        if len(chances) < len(p.scores):
+            return {"table": None, "kappa": None, "rank": rank, "high_failures": [], "low_passes": []}
         for chance, ok in zip(chances, p.passed, strict=True):
             says = chance >= 0.5
             name = {(True, True): "both_pass", (True, False): "model_only", (False, True): "tests_only"}
@@ -136,11 +147,10 @@ def agreement_with_tests(
                         "completion": p.completions[at],
                     }
                 )
-    ranks = [correlation(p.scores, p.rates) for p in sampled if len(set(p.rates)) > 1]
     return {
         "table": table,
         "kappa": kappa(table),
-        "rank": mean(ranks) if ranks else None,
+        "rank": rank,
         "high_failures": sorted(high, key=lambda sample: -sample["probability"])[:5],
         "low_passes": sorted(low, key=lambda sample: sample["probability"])[:5],
     }
@@ -163,15 +173,15 @@ def by_language(sampled: Sequence[SampledProblem], sizes: Sequence[int]) -> list
         key=lambda name: (name not in ORDER, ORDER.index(name) if name in ORDER else 0, name),
     )
     groups = {name: [p for p in sampled if p.language == name] for name in languages}
-    most = {name: min(len(p.scores) for p in group) for name, group in groups.items()}
     ways: list[tuple[str, Callable[[SampledProblem], float]]] = [("mean of the samples", lambda p: p.pass_at_1)]
     if all(p.greedy is not None for p in sampled):
         ways.insert(0, ("greedy", lambda p: float(p.greedy == 1.0)))
-    usable = [n for n in sizes if 1 < n <= min(most.values())]
+    usable = [n for n in sizes_of(sampled, sizes) if n > 1]
     for n in usable:
-        ways.append((f"reward model, best of {n}", lambda p, n=n: expected_best(p.scores, p.passed, n)))  # type: ignore[misc]
+        best = lambda p, n=n: expected_best(p.scores, p.passed, min(n, len(p.scores)))  # noqa: E731
+        ways.append((f"reward model, best of {n}", best))
     if usable:
-        ways.append((f"oracle, pass@{usable[-1]}", lambda p: pass_at_n(p.passed, usable[-1])))
+        ways.append((f"oracle, pass@{usable[-1]}", lambda p: pass_at_n(p.passed, min(usable[-1], len(p.scores)))))
     rows = []
     for way, value in ways:
         cells = {name: mean([value(p) for p in group]) for name, group in groups.items()}

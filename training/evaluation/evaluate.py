@@ -2,7 +2,7 @@
 
 - Every number is of the test fold's independent samples (in the public data 100 per problem from one model).
 - Every interval is a bootstrap over problems, because problems are few and samples are not.
-- The scores are those of `RewardModel.score`, as served.
+- The scores are those of `RewardModel.score`, as served, or of a running service (`scorers`).
 - No N is chosen by its result: the table has them all.
 """
 
@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from plaudit.errors import UsageError
+from plaudit.errors import HostLacks, UsageError
 from training.data.judge_local import local_sandbox
 from training.data.judge_task import MUTANT_CPU_S, JudgeTask, task_of
 from training.data.judging import judge_all
@@ -22,12 +22,13 @@ from training.evaluation.diagnostics import agreement_with_tests, by_language, c
 from training.evaluation.evidence import PromptEvidence
 from training.evaluation.rankers import SampledProblem, best_of_n_curves
 from training.evaluation.report import write_report
+from training.evaluation.scorers import scorer_of
 from training.pipeline.config import Recipe
 from training.pipeline.files import read_jsonl, write_text
 from training.pipeline.records import Problem, ProgramRecord, read_problems, read_programs
 from training.pipeline.run import Run
-from training.reward_model.finalize import score_programs
 
+GENERATED_TESTS = "generated_tests.jsonl.gz"
 MEASURED = ("collect", "synthesize", "tokenize", "pretrain", "sample", "mutate", "verify", "pair", "fit")
 
 
@@ -36,8 +37,6 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
 
     Raises `UsageError` without independent samples of test problems.
     """
-    from service.scoring.reward_model import RewardModel
-
     settings, rule, seed = recipe.evaluate, recipe.pair, recipe.seed
     problems = read_problems(run.path("problems.jsonl"))
     held = [
@@ -45,15 +44,18 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
         for p in read_programs(run.path("verified.jsonl"))
         if problems[p.task_id].fold == "test" and p.origin == "sample" and p.pass_rate is not None
     ]
-    model = RewardModel.load(run.path("checkpoint/config.json").parent, dtype=settings.dtype)
-    scores = dict(zip([p.program_id for p in held], score_programs(model, problems, held), strict=True))
+    model = scorer_of(settings, run)
+    scores = dict(zip([p.program_id for p in held], model.score(problems, held), strict=True))
     sampled = samples_by_problem([p for p in held if p.iid_copies], scores)
     if not sampled:
-        raise UsageError("no problem of the test fold has independent samples: nothing to report on; see split.test")
+        raise UsageError(
+            "no problem of the test fold has independent samples: nothing to report on; split.test takes problems of "
+            "HumanEval into the fold, split.test_share = 1.0 all problems of any set"
+        )
     add_greedy(sampled, held)
     for problem in sampled:
         problem.language = problems[problem.task_id].language
-    if settings.generated_tests:
+    if settings.generated_tests and has_generated_tests(recipe, run):
         add_generated_tests(recipe, run, problems, held, sampled)
     if settings.evidence_inputs:
         add_evidence(sampled, problems, {p.program_id: p.solution for p in held}, settings.evidence_inputs)
@@ -64,7 +66,9 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
         "revision": model.revision,
         "parameters": model.parameters,
         "folds": {fold: sum(p.fold == fold for p in problems.values()) for fold in ("train", "validation", "test")},
+        "own_checkpoint": not settings.checkpoint and not settings.service,
         "problems": len(sampled),
+        "shared_process": sum(problems[p.task_id].kind == "script" for p in sampled),
         "samples": sum(len(p.scores) for p in sampled),
         "samplers": sorted({p.source for p in held if p.iid_copies}),
         "discrimination": discrimination(sampled, settings, rule, seed),
@@ -73,9 +77,9 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
         ),
         "best_of_n": best_of_n_curves(sampled, settings, seed),
         "languages": by_language(sampled, settings.num_candidates),
-        "calibration": calibration(sampled, model.pass_probability),
+        "calibration": calibration(sampled, model.probability),
         "length": length_bias(sampled, settings, rule, seed),
-        "tests": agreement_with_tests(sampled, model.pass_probability),
+        "tests": agreement_with_tests(sampled, model.probability),
         "stages": {name: run.record(name) for name in MEASURED},
     }
     write_text(run.path("report.json"), json.dumps(report, indent=1) + "\n")
@@ -124,6 +128,18 @@ def add_evidence(
             sample.answers = [observed[text].answers for text in texts]
 
 
+def has_generated_tests(recipe: Recipe, run: Run) -> bool:
+    """Whether the data folder has model-written tests; sets of the hub come without."""
+    try:
+        data_file(recipe.data, GENERATED_TESTS)
+    except HostLacks as error:
+        if not recipe.hub.adapter:
+            raise
+        run.say(f"evaluate: no rows of generated tests, because there are none for this data set ({error.detail})")
+        return False
+    return True
+
+
 def add_generated_tests(
     recipe: Recipe,
     run: Run,
@@ -137,7 +153,7 @@ def add_generated_tests(
     could not be judged, its problem has fewer verdicts than samples, and the report leaves out rankers that need them.
     """
     wanted = recipe.evaluate.generated_tests
-    rows = {r["task_id"]: r for r in read_jsonl(data_file(recipe.data, "generated_tests.jsonl.gz"))}
+    rows = {r["task_id"]: r for r in read_jsonl(data_file(recipe.data, GENERATED_TESTS))}
     tests = {task_id: tuple(r["tests"][:wanted]) for task_id, r in rows.items()}
     tasks: list[JudgeTask] = [
         task_of(problems[p.task_id], p, MUTANT_CPU_S, tests[p.task_id])

@@ -13,10 +13,13 @@ STYLES = {ORACLE: ("k", "--"), MEAN: ("k", ":"), MODEL: ("tab:red", "-")}
 
 
 def plot_all(report: dict[str, Any], folder: Path) -> None:
-    """Write every plot of `FILES` into the folder."""
+    """Write the plots of `FILES` into the folder; without a calibration there is none of it."""
     plot_best_of_n(report["best_of_n"], folder / "bestofn.svg")
     plot_gap(report["best_of_n"], folder / "gap.svg")
-    plot_calibration(report["calibration"], folder / "calibration.svg")
+    if report["calibration"] is None:
+        (folder / "calibration.svg").unlink(missing_ok=True)
+    else:
+        plot_calibration(report["calibration"], folder / "calibration.svg")
     plot_length(report["length"], folder / "length.svg")
 
 

@@ -46,12 +46,18 @@ def publish(recipe: Recipe, run: Run) -> dict[str, object]:
     for file in (*checkpoint.iterdir(), *(run.folder / name for name in REPORT if (run.folder / name).is_file())):
         shutil.copyfile(file, folder / file.name)
     model = RewardModel.load(folder)
-    if recipe.fit.base or not (run.folder / "report.json").is_file():
+    report = (
+        json.loads((folder / "report.json").read_text(encoding="utf-8")) if (folder / "report.json").is_file() else None
+    )
+    if report is not None and not report.get("own_checkpoint", True):
+        raise UsageError(
+            f"{run.folder}/report.json is of another checkpoint (evaluate.checkpoint, evaluate.service): run evaluate "
+            "again on this run's own, or publish without it"
+        )
+    if recipe.fit.base or report is None:
         text = model_card(recipe, run, model)
     else:
-        text = model_card_with_report(
-            recipe, run, json.loads((folder / "report.json").read_text(encoding="utf-8")), model.revision
-        )
+        text = model_card_with_report(recipe, run, report, model.revision)
     write_text(folder / "README.md", text)
     parity = model.check_golden()
     if not parity.ok:

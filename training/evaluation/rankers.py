@@ -54,6 +54,9 @@ class SampledProblem:
         return mean([float(ok) for ok in self.passed])
 
 
+NEARLY = 0.9  # of N samples, from which on a problem counts for best of N
+
+Rate = Callable[[SampledProblem, int], float]
 SampleRanker = Callable[[SampledProblem], list[float]]
 SetRanker = Callable[[SampledProblem, list[int]], list[float]]
 
@@ -64,12 +67,17 @@ def best_of_n_curves(
     """Best-of-N of every ranker that the data allows, at the recipe's N.
 
     `points`: value, its gain over the mean and the share of the gap to the oracle that it closes, each with a 95 %
-    interval from resampling problems. `whole`: the value at every N, for rankers whose expectation is exact.
+    interval from resampling problems. `whole`: the value at every N, for rankers whose expectation is exact. A problem
+    with nearly N samples counts with those it has (`sizes_of`); `short`: how many do.
     """
     most = min(len(p.scores) for p in sampled)
-    sizes = [n for n in settings.num_candidates if n <= most]
+    sizes = sizes_of(sampled, settings.num_candidates)
     rows = []
-    for name, rate, exact in _rankers(sampled, settings, seed):
+    for name, full_rate, exact in _rankers(sampled, settings, seed):
+
+        def rate(problem: SampledProblem, n: int, full_rate: Rate = full_rate) -> float:
+            return full_rate(problem, min(n, len(problem.scores)))
+
         row: dict[str, Any] = {"ranker": name, "points": [_point(sampled, rate, n, settings, seed) for n in sizes]}
         if exact:
             row["whole"] = [mean([rate(p, n) for p in sampled]) for n in range(1, most + 1)]
@@ -77,7 +85,9 @@ def best_of_n_curves(
     return rows
 
 
-Rate = Callable[[SampledProblem, int], float]
+def sizes_of(sampled: Sequence[SampledProblem], wanted: Sequence[int]) -> list[int]:
+    """The N for which every problem has at least `NEARLY` of the samples: one that was lost removes no column."""
+    return [n for n in wanted if all(len(p.scores) >= NEARLY * n for p in sampled)]
 
 
 def _rankers(
@@ -129,13 +139,14 @@ def _point(
 ) -> dict[str, Any]:
     values = [rate(p, n) for p in sampled]
     base = [p.pass_at_1 for p in sampled]
-    best = [pass_at_n(p.passed, n) for p in sampled]
+    best = [pass_at_n(p.passed, min(n, len(p.scores))) for p in sampled]
     gains = [value - plain for value, plain in zip(values, base, strict=True)]
     gaps = list(zip(gains, [top - plain for top, plain in zip(best, base, strict=True)], strict=True))
     closed = _share(gaps)
     low, high = bootstrap(gaps, resamples=settings.resamples, seed=seed, statistic=_share)
     return {
         "n": n,
+        "short": sum(len(p.scores) < n for p in sampled),
         **estimate(values, settings, seed),
         "gain": estimate(gains, settings, seed),
         "gap_closed": {"value": closed, "low": low, "high": high, "problems": len(values)},

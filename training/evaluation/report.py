@@ -26,13 +26,21 @@ def format_interval(estimate: dict[str, Any], scale: float = 1.0, digits: int = 
 def _lines(report: dict[str, Any]) -> list[str]:
     stages = {name: record for name, record in report["stages"].items() if record}
     samplers = ", ".join(name or "unnamed" for name in report["samplers"][:4])
+    size = "" if report["parameters"] is None else f"{report['parameters']:,} parameters, "
+    unseen = "that nothing in the training saw" if report["own_checkpoint"] else "(another run's checkpoint: see there)"
+    forgeable = [
+        f"**{report['shared_process']} problems are judged by tests that run in the program's own process**, which a",
+        "program can forge (`shared_process`).",
+        "",
+    ]
     return [
         f"# {report['name']}: report",
         "",
-        f"{report['parameters']:,} parameters, revision `{report['revision'][:19]}`. Test fold: {report['problems']}",
-        f"problems that nothing in the training saw, {report['samples']} independent samples ({samplers}).",
+        f"{size}revision `{report['revision'][:19]}`. Test fold: {report['problems']} problems",
+        f"{unseen}, {report['samples']} independent samples ({samplers}).",
         "Intervals: 95 %, bootstrap over problems.",
         "",
+        *(forgeable if report["shared_process"] else ()),
         *_best_of_n(report["best_of_n"]),
         *_discrimination(report),
         *_languages(report["languages"]),
@@ -72,6 +80,11 @@ def _best_of_n(rows: list[dict[str, Any]]) -> list[str]:
         point = row["points"][-1]
         gain, gap = format_interval(point["gain"], 100, 1), format_interval(point["gap_closed"], 100, 0)
         lines.append(f"| {row['ranker']} | {gain} | {gap} |")
+    if any(point["short"] for point in rows[0]["points"]):
+        lines += [
+            "",
+            f"At N={sizes[-1]}, {rows[0]['points'][-1]['short']} problems have fewer samples, and count with those.",
+        ]
     return [*lines, "", "![Gap closed](gap.svg)", ""]
 
 
@@ -114,6 +127,8 @@ def _languages(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _calibration(report: dict[str, Any]) -> list[str]:
+    if report["calibration"] is None:
+        return ["## Is its probability one?", "", "The checkpoint has no calibration, so it gives no probability.", ""]
     return [
         "## Is its probability one?",
         "",
@@ -146,6 +161,14 @@ def _length(length: dict[str, Any]) -> list[str]:
 def _tests(agreement: dict[str, Any]) -> list[str]:
     table = agreement["table"]
     rank = _signed(agreement["rank"])
+    if table is None:
+        return [
+            "## Where the model and the tests agree",
+            "",
+            "Without a calibration the model gives no verdict. Rank correlation of score and pass rate inside a",
+            f"problem: {rank}.",
+            "",
+        ]
     kappa = "none" if agreement["kappa"] is None else f"{agreement['kappa']:.2f}"
     lines = [
         "## Where the model and the tests agree",

@@ -97,7 +97,8 @@ def platt(
 ) -> tuple[float, float]:
     """(a, b) of P(pass) = sigmoid(a · score + b), by Newton steps on the (weighted) likelihood.
 
-    Targets are Platt's smoothed ones, so a separable set has a finite answer.
+    Targets are Platt's smoothed ones, so a separable set has a finite answer. `a` is at least 0: probabilities order
+    programs as scores do, or, where the best line would fall, are all the same.
     """
     share = weights or [1.0] * len(scores)
     good = sum(w for w, ok in zip(share, passed, strict=True) if ok)
@@ -117,6 +118,9 @@ def platt(
         a, b = a - da, b - db
         if abs(da) + abs(db) < 1e-10:
             break
+    if a < 0:  # the smoothed mean target, the likeliest probability without the score
+        chance = sum(w * t for w, t in zip(share, target, strict=True)) / sum(share)
+        return 0.0, math.log(chance / (1 - chance))
     return a, b
 
 

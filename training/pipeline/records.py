@@ -13,7 +13,7 @@ from typing import Any, Literal
 from training.pipeline.files import read_jsonl
 
 Fold = Literal["train", "validation", "test"]
-TestKind = Literal["assert", "check", "function", "script", "stdio"]
+TestKind = Literal["assert", "check", "function", "script", "stdio", "suite"]
 Origin = Literal["sample", "canonical", "mutant"]
 
 

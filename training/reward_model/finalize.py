@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,11 @@ def finish_checkpoint(
     samples, platt_ab = calibration_samples(problems, programs), dict[str, float]()
     if samples:
         platt_ab = calibrate(model, folder, samples, scores or score_programs(model, problems, samples))
+        if platt_ab["platt_a"] <= 0:
+            run.say(
+                "fit: on the validation problems, programs with higher scores pass no more often: the calibration "
+                "gives every score the same probability"
+            )
     else:
         run.say("fit: no calibration: no validation problem has samples with a pass rate")
     write_golden(model, folder)  # last: a checkpoint with a golden set is complete
@@ -125,6 +130,8 @@ def golden_examples(encoder: Encoder) -> list[tuple[dict[str, Any], Encoded]]:
     return examples
 
 
-def score_programs(model: RewardModel, problems: dict[str, Problem], programs: Sequence[ProgramRecord]) -> list[float]:
+def score_programs(
+    model: RewardModel, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord]
+) -> list[float]:
     """The served scores of these programs, in their order. A prompt that does not fit is truncated on the left."""
     return model.score([model.encode(problems[p.task_id].prompt, p.completion, "truncate_left") for p in programs])

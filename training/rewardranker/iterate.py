@@ -19,11 +19,12 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from plaudit.errors import UsageError
+from training.data.programs import completion_of
 from training.pipeline.config import Recipe
 from training.pipeline.digests import content_key
 from training.pipeline.files import write_jsonl
@@ -75,7 +76,7 @@ class RewardRankerLoop:
             self.logged = read_logged_groups(settings.seen, self.problems.values(), self.recipe.split.ngram)
             self.problems |= self.logged.problems
         self.encoder = load_encoder(self.recipe, self.run.path("tokenizer"))
-        self.train_problems = self._fold("train", settings.problems)
+        self.train_problems = self._unforgeable(self._fold("train", settings.problems))
         self.test_problems = self._fold("test", settings.held_out)
         backbone_key = (self.run.record("pretrain") or {})["key"]
         sampling = (settings.temperature, settings.max_new_tokens, self.recipe.seed)
@@ -149,6 +150,21 @@ class RewardRankerLoop:
         """Up to `most` problems of this fold, the logged ones left out, in an order by the seed."""
         problems = [p for p in self.problems.values() if p.fold == fold and p.task_id not in self.logged.problems]
         return sorted(problems, key=lambda problem: content_key(self.recipe.seed, problem.task_id))[:most]
+
+    def _unforgeable(self, problems: list[Problem]) -> list[Problem]:
+        """Those whose verdict no program can forge, unless the recipe wants all. Raises `UsageError` if none is."""
+        kept = [problem for problem in problems if problem.kind != "script" or self.recipe.iterate.shared_process]
+        if len(kept) < len(problems):
+            self.run.say(
+                f"iterate: {len(problems) - len(kept)} training problems are left out: their tests run in the "
+                "program's process, and a policy would learn to forge them (iterate.shared_process = true takes them)"
+            )
+        if problems and not kept:
+            raise UsageError(
+                "iterate: the tests of all training problems run in the program's process, and a policy would learn to "
+                "forge them; iterate.shared_process = true trains on them nevertheless"
+            )
+        return kept
 
     def _sft(self) -> dict[str, Any]:
         """Fine-tune on one passing solution per problem, the reference first."""
@@ -268,7 +284,7 @@ class RewardRankerLoop:
             completions = [program.completion for program in programs]
             values = policy.score_completions(reranker, self.problems[task_id].prompt, completions)
             scores |= {program.program_id: value for program, value in zip(programs, values, strict=True)}
-        mined = mine(executed, scores, self.recipe)
+        mined = mine(executed, scores, self._reference_scores(executed, reranker), self.recipe)
         # Logged groups teach something new only where the reranker and the tests disagree.
         agreed = self.logged.problems.keys() - {program.task_id for program in mined.hard}
         for mode in MODES:
@@ -276,12 +292,28 @@ class RewardRankerLoop:
             write_jsonl(folder.path(f"mined.{mode}.jsonl"), map(as_row, added))
         return mined.summary()
 
+    def _reference_scores(self, executed: Mapping[str, Sequence[ProgramRecord]], reranker: Any) -> dict[str, float]:
+        """The score of the reference of each problem of which no program passes."""
+        scores = {}
+        for task_id, programs in executed.items():
+            problem = self.problems[task_id]
+            if problem.canonical is None or any(program.pass_rate == 1.0 for program in programs):
+                continue
+            completion = completion_of(problem, problem.canonical)
+            scores[task_id] = policy.score_completions(reranker, problem.prompt, [completion])[0]
+        return scores
+
 
 def iterate(recipe: Recipe, run: Run) -> dict[str, object]:
     """Run the loop and write `iterate/seed-N/MODE/report.md` and `report.json`. Returns the last round's numbers."""
     loop = RewardRankerLoop(recipe, run)
     loop.prepare()
+    rounds = []
     for number in range(1, recipe.iterate.rounds + 1):
         loop.round(number)
-    rounds = [loop.round_folder(number) for number in range(1, recipe.iterate.rounds + 1)]
+        rounds.append(loop.round_folder(number))
+        mined = (rounds[-1].record("mine") or {})["summary"]
+        if not mined["hard_kept"] and (recipe.iterate.mode == "hard_negatives" or not mined["positives_kept"]):
+            run.say(f"iterate: round {number} mined nothing, so the next one would be the same: the loop ends")
+            break
     return write_report(loop.round_recipe, run, loop.shared, rounds, loop.test_problems)

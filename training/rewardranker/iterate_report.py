@@ -79,7 +79,7 @@ def write_report(
     last = gaps[-2]
     return {
         "mode": settings.mode,
-        "rounds": settings.rounds,
+        "rounds": len(rounds),
         "gap_closed": last["value"],
         "gap_low": last["low"],
         "gap_high": last["high"],

@@ -1,7 +1,9 @@
 """Mining: which executed completions a round adds to the reranker's data.
 
 - A *hard negative* (high-scoring failure) fails a test and scores at least the `hard_quantile` of the passing programs
-  of its problem, or of the whole round where its problem has none.
+  of its problem. Where its problem has none, the problem's reference is what it must reach; without a reference nothing
+  is mined of that problem, because scores of different prompts cannot be compared: a Bradley-Terry model is free to add
+  any number to all scores of one prompt.
 - The paper (arXiv 2504.09643) keeps failures with high scores. The rule and its number are plaudit's own.
 - `hard_negatives` adds these alone. `self_training` adds passing programs too, up to `max_positives` per problem,
   distinct, the lowest-scored first: programs that the reranker underrates teach it more.
@@ -18,7 +20,7 @@ from typing import Any
 
 from plaudit.errors import InfraError, UsageError
 from training.data.judge_task import task_of
-from training.data.judging import judge_all
+from training.data.judging import judge_all, not_judged
 from training.data.programs import program_of
 from training.pipeline.config import Recipe
 from training.pipeline.files import read_jsonl
@@ -83,8 +85,8 @@ def execute_completions(
             )
             programs[program.program_id] = dataclasses.replace(program, copies=copies, iid_copies=copies)
     tasks = [task_of(problems[p.task_id], p, recipe.verify.cpu_s) for p in programs.values()]
-    results = judge_all(tasks, run, recipe.verify.processes)
-    failed = [result for result in results.values() if result["status"] != "ok"]
+    results = judge_all(tasks, run, recipe.verify.processes, settings=recipe.verify)
+    failed = not_judged(results.values())
     if len(failed) > recipe.verify.max_infra_errors * max(1, len(tasks)):
         raise InfraError(f"{len(failed)} of {len(tasks)} programs could not be judged; first: {failed[0]['detail']}")
     judged: dict[str, list[ProgramRecord]] = defaultdict(list)
@@ -109,19 +111,29 @@ def by_task(programs: Iterable[ProgramRecord]) -> dict[str, list[ProgramRecord]]
     return dict(groups)
 
 
-def mine(executed: Mapping[str, Sequence[ProgramRecord]], scores: Mapping[str, float], recipe: Recipe) -> MinedPrograms:
-    """Select positives and hard negatives from executed programs (by task id) and their scores (by program id)."""
+def mine(
+    executed: Mapping[str, Sequence[ProgramRecord]],
+    scores: Mapping[str, float],
+    references: Mapping[str, float],
+    recipe: Recipe,
+) -> MinedPrograms:
+    """Select positives and hard negatives.
+
+    Args:
+        executed: programs by task id.
+        scores: of these programs, by program id.
+        references: the score of a problem's reference, by task id, where it has one.
+        recipe: its `iterate` section has the quantile and the bounds.
+    """
     settings = recipe.iterate
-    passing = [p for programs in executed.values() for p in programs if p.pass_rate == 1.0]
-    round_threshold = quantile([scores[p.program_id] for p in passing], settings.hard_quantile)
     positives: list[ProgramRecord] = []
     hard: list[ProgramRecord] = []
     num_failures = num_hard = 0
-    for programs in executed.values():
+    for task_id, programs in executed.items():
         good = sorted((p for p in programs if p.pass_rate == 1.0), key=lambda p: (scores[p.program_id], p.program_id))
         positives += good[: settings.max_positives]
         own_threshold = quantile([scores[p.program_id] for p in good], settings.hard_quantile)
-        threshold = own_threshold if good else round_threshold
+        threshold = own_threshold if good else references.get(task_id)
         for program in programs:
             if program.pass_rate != 1.0:
                 num_failures += program.copies

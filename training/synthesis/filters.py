@@ -9,7 +9,7 @@ from typing import Any
 
 from plaudit.errors import InfraError
 from training.data.judge_task import MUTANT_CPU_S, JudgeTask
-from training.data.judging import judge_all
+from training.data.judging import judge_all, not_judged
 from training.data.programs import example_prompt
 from training.generation.batch import complete_all
 from training.generation.sources.base import CompletionRequest, TokenUsage, request_seed
@@ -163,7 +163,7 @@ def passed_tests(
     ]
     with_tests = [task for task in tasks if task is not None]
     results = judge_all(with_tests, run, recipe.verify.processes, name=journal, settings=recipe.verify)
-    failed = [result for result in results.values() if result["status"] != "ok"]
+    failed = not_judged(results.values())
     if len(failed) > recipe.synthesize.max_infra_errors * max(1, len(results)):
         raise InfraError(
             f"{len(failed)} of {len(results)} programs could not be judged, more than synthesize.max_infra_errors "

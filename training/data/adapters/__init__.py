@@ -1,4 +1,4 @@
-"""Data sets of the hub as problems, programs and pairs: one module per schema, streamed by `datasets`.
+"""Data sets of the hub as problems, programs and pairs: a module per schema or kind of schema, streamed by `datasets`.
 
 `path` is a hub name, or a local file (`.jsonl`, `.json`, `.parquet`, gzipped or not) of the same schema. A shipped pass
 rate is used only if the recipe says so; otherwise `verify` runs the tests.
@@ -7,6 +7,7 @@ rate is used only if the recipe says so; otherwise `verify` runs the tests.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ ADAPTERS = {
     "mbpp+": "mbpp_plus",
     "multipl-e": "multipl_e",
     "livecodebench": "livecodebench",
+    **dict.fromkeys(("apps", "taco", "codecontests", "codeforces", "deepcoder", "prime", "synthetic-1"), "contests"),
+    **dict.fromkeys(("bigcodebench", "bigcodebench-instruct", "kodcode", "leetcode", "classeval"), "functions"),
 }
 
 
@@ -42,7 +45,7 @@ def rows(hub: config.HubConfig) -> Iterable[dict[str, Any]]:
     """The raw rows, streamed. Raises `HostLacks` for a data set that cannot be loaded."""
     import datasets
 
-    path = Path(hub.path)
+    path, files = Path(hub.path), _files(hub)
     if path.is_file():
         kind = "parquet" if path.suffix == ".parquet" else "json"
         dataset: Iterable[dict[str, Any]] = datasets.load_dataset(
@@ -50,10 +53,29 @@ def rows(hub: config.HubConfig) -> Iterable[dict[str, Any]]:
         )
         return dataset
     try:
-        dataset = datasets.load_dataset(hub.path, hub.name or None, split=hub.split, streaming=True)
-    except (OSError, ValueError) as error:
+        if files:
+            folder = path if path.is_dir() else f"hf://datasets/{hub.path}"
+            named = [f"{folder}/{name}" for name in files]
+            kind = "parquet" if all(name.endswith(".parquet") for name in files) else "json"
+            dataset = datasets.load_dataset(kind, data_files=named, split="train", streaming=True)
+        else:
+            dataset = datasets.load_dataset(hub.path, hub.name or None, split=hub.split, streaming=True)
+    except (OSError, ValueError, RuntimeError) as error:
         raise HostLacks(f"hub.path: {hub.path} is not a local file, and the hub does not give it: {error}") from error
     return dataset
+
+
+def _files(hub: config.HubConfig) -> tuple[str, ...]:
+    """The files to read: those that are named, or those of LiveCodeBench's release. Raises `UsageError`."""
+    if not hub.version:
+        return hub.files
+    number = re.fullmatch(r"release_v([1-9])", hub.version)
+    if hub.adapter != "livecodebench" or hub.files or number is None:
+        raise UsageError(
+            f"hub.version: {hub.version!r} is for the adapter livecodebench, release_v1, release_v2 and so on, and not "
+            "beside hub.files"
+        )
+    return ("test.jsonl", *(f"test{at}.jsonl" for at in range(2, int(number[1]) + 1)))
 
 
 def evaluation_texts(entry: str) -> Iterator[tuple[str, list[str]]]:

@@ -2,8 +2,9 @@
 metadata`. Test cases are JSON lists of `{input, output, testtype}`; the private ones may come as base64 of a zlib
 stream of a pickled string, which is read by an unpickler that knows no classes.
 
-`stdin` cases become stdio tests. `functional` cases call a method of `Solution` (one JSON argument per line) and become
-asserts, so a problem has tests of one kind.
+A problem is judged as LiveCodeBench's own harness judges it: imports stand before the program, `functional` cases call
+a method of `Solution` (one JSON argument per line), and printed lines are compared without surrounding blanks, numbers
+by value.
 """
 
 from __future__ import annotations
@@ -17,43 +18,29 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from plaudit.errors import Invalid
-from training.data.adapters.base import DatasetEntry
+from training.data.adapters.base import DatasetEntry, labelled_entry, question
 from training.pipeline import config
-from training.pipeline.records import Problem
 
 
 def entries(rows: Iterable[dict[str, Any]], hub: config.HubConfig) -> Iterator[DatasetEntry]:
     for row in rows:
         cases = [*cases_of(row["public_test_cases"]), *cases_of(row["private_test_cases"])]
         name = json.loads(row.get("metadata") or "{}").get("func_name")
-        starter = row.get("starter_code") or ""
         functional = any(case["testtype"] == "functional" for case in cases)
-        tests = tuple(
-            assert_of(name, case) if functional else json.dumps({"stdin": case["input"], "stdout": case["output"]})
-            for case in cases
+        label = {
+            "inputs": [case["input"] for case in cases],
+            "outputs": [case["output"] for case in cases],
+            "fn_name": name if functional else None,
+        }
+        yield labelled_entry(
+            f"LiveCodeBench/{row['question_id']}",
+            question(row["question_content"], row.get("starter_code")),
+            label,
+            "public_test_cases, private_test_cases",
+            source="LiveCodeBench",
+            license_="see the data set's card",
+            entry_point="Solution" if functional else "",
         )
-        prompt = row["question_content"] + (f"\n\nBegin with this code:\n\n{starter}\n" if starter.strip() else "")
-        task_id = f"LiveCodeBench/{row['question_id']}"
-        yield DatasetEntry(
-            Problem(
-                task_id=task_id,
-                base_id=task_id,
-                prompt=prompt,
-                entry_point="Solution" if functional else "",
-                canonical=None,
-                test_setup="",
-                tests=tests,
-                source="LiveCodeBench",
-                license="see the data set's card",
-                kind="assert" if functional else "stdio",
-            )
-        )
-
-
-def assert_of(name: str, case: dict[str, str]) -> str:
-    """A functional case as an assert on a fresh `Solution`."""
-    arguments = ", ".join(repr(json.loads(line)) for line in case["input"].splitlines() if line.strip())
-    return f"assert Solution().{name}({arguments}) == {json.loads(case['output'])!r}"
 
 
 def cases_of(text: str) -> list[dict[str, str]]:

@@ -12,6 +12,11 @@ import pytest
 from plaudit.errors import Invalid, UsageError
 from support.hub_rows import (
     ACECODE,
+    ADD,
+    APPS,
+    BIGCODEBENCH,
+    CODECONTESTS,
+    CODEFORCES,
     DOUBLE,
     HUMANEVAL,
     LCB_CALLS,
@@ -20,12 +25,14 @@ from support.hub_rows import (
     MBPP_PLUS,
     MBPP_SANITIZED,
     MULTIPL_E,
+    SOLVED,
     lcb,
     packed,
 )
 from training.data.adapters import ADAPTERS, entries, evaluation_texts
 from training.data.adapters.base import DatasetEntry
 from training.data.adapters.livecodebench import cases_of
+from training.data.adapters.mbpp_plus import check_of
 from training.data.collect import collect_problems
 from training.data.test_formats import sandbox_suite, wire_suite
 from training.pipeline.config import HubConfig, Recipe, SplitConfig
@@ -87,10 +94,10 @@ def test_acecode_pairs_become_a_run_that_fit_reads(tmp_path: Path) -> None:
         ("humaneval+", HUMANEVAL, "check", 1),
         ("mbpp", MBPP, "assert", 1),
         ("mbpp", MBPP_SANITIZED, "assert", 1),
-        ("mbpp+", MBPP_PLUS, "script", 1),
+        ("mbpp+", MBPP_PLUS, "check", 1),
         ("multipl-e", MULTIPL_E, "script", 1),
-        ("livecodebench", lcb("1", LCB_STDIN, packed(json.dumps(LCB_STDIN)), {}), "stdio", 2),
-        ("livecodebench", lcb("2", LCB_CALLS, json.dumps(LCB_CALLS), {"func_name": "has"}), "assert", 2),
+        ("livecodebench", lcb("1", LCB_STDIN, packed(json.dumps(LCB_STDIN)), {}), "suite", 1),
+        ("livecodebench", lcb("2", LCB_CALLS, json.dumps(LCB_CALLS), {"func_name": "has"}), "suite", 1),
     ],
 )
 def test_every_schema_becomes_a_suite_that_engine_and_service_take(
@@ -102,7 +109,7 @@ def test_every_schema_becomes_a_suite_that_engine_and_service_take(
     assert problem.prompt
     parts = (problem.kind, problem.tests, problem.test_setup, problem.entry_point)
     assert sandbox_suite(*parts)
-    assert wire_suite(*parts).kind == kind
+    assert kind in ("suite", wire_suite(*parts).kind)
 
 
 def test_mbpp_has_its_imports_and_multipl_e_the_engines_language(tmp_path: Path) -> None:
@@ -111,9 +118,82 @@ def test_mbpp_has_its_imports_and_multipl_e_the_engines_language(tmp_path: Path)
     assert (problem.language, problem.base_id, problem.entry_point) == ("cpp", "HumanEval/900", "double")
 
 
-def test_functional_cases_call_a_fresh_solution_by_value(tmp_path: Path) -> None:
+def suite(entry: DatasetEntry) -> Any:
+    return json.loads(entry.problem.tests[0])
+
+
+def test_livecodebench_is_judged_as_by_its_own_harness(tmp_path: Path) -> None:
     (entry,) = read(tmp_path, "livecodebench", lcb("2", LCB_CALLS, "[]", {"func_name": "has"}))
-    assert entry.problem.tests == ("assert Solution().has([1, 2], 1) == True",)
+    assert suite(entry)["entry_point"] == "Solution.has|has"
+    assert suite(entry)["cases"] == [{"args": [[1, 2], 1], "expected": True}]
+    assert "from typing import *" in suite(entry)["prelude"]
+    (entry,) = read(tmp_path, "livecodebench", lcb("1", LCB_STDIN, "[]", {}))
+    assert suite(entry)["compare"] == "lines"
+
+
+def test_livecodebench_comes_by_files_and_by_release(tmp_path: Path) -> None:
+    for name in ("test", "test2", "test3"):
+        write_jsonl(tmp_path / f"{name}.jsonl", [lcb(name, LCB_STDIN, "[]", {})])
+    hub = HubConfig(adapter="livecodebench", path=str(tmp_path))
+    names = [entry.problem.task_id for entry in entries(dataclasses.replace(hub, version="release_v2"))]
+    assert names == ["LiveCodeBench/test", "LiveCodeBench/test2"]
+    (entry,) = entries(dataclasses.replace(hub, files=("test3.jsonl",)))
+    assert entry.problem.task_id == "LiveCodeBench/test3"
+    for wrong in (
+        {"version": "v4"},
+        {"version": "release_v2", "files": ("test.jsonl",)},
+        {"adapter": "apps", "version": "release_v2"},
+    ):
+        with pytest.raises(UsageError, match=r"hub\.version"):
+            list(entries(dataclasses.replace(hub, **wrong)))
+
+
+def test_contest_sets_keep_what_they_call_right_and_wrong(tmp_path: Path) -> None:
+    (entry,) = read(tmp_path, "codecontests", CODECONTESTS)
+    assert entry.problem.canonical == ADD
+    assert [(program.sample_ids, program.pass_rate) for program in entry.programs] == [
+        (("CodeContests/1_A. Sum#wrong-0",), None)
+    ]
+    assert len(suite(entry)["cases"]) == 2
+    (entry,) = read(tmp_path, "codeforces", CODEFORCES)
+    assert suite(entry)["checker"]["source"].startswith("from __future__ import annotations\nimport sys\nsys.argv[2]")
+    assert read(tmp_path, "codeforces", CODEFORCES | {"interaction_format": "Ask and answer."}) == []
+    (entry,) = read(tmp_path, "bigcodebench-instruct", BIGCODEBENCH)
+    assert entry.problem.prompt == BIGCODEBENCH["instruct_prompt"]
+
+
+def test_a_problem_whose_tests_cannot_be_used_is_left_out_and_named(tmp_path: Path) -> None:
+    broken = APPS | {"problem_id": 6, "input_output": json.dumps({"inputs": ["1"], "outputs": []})}
+    none = APPS | {"problem_id": 7, "input_output": ""}
+    write_jsonl(tmp_path / "rows.jsonl", [APPS, broken, none])
+    run = Run(tmp_path / "run", quiet=True)
+    summary = collect_problems(Recipe(hub=HubConfig(adapter="apps", path=str(tmp_path / "rows.jsonl"))), run)
+    assert (summary["problems"], summary["unusable"]) == (1, 2)
+    reasons = {row["task_id"]: row["reason"] for row in read_jsonl(run.path("unusable.jsonl"))}
+    assert "1 inputs and 0 outputs" in reasons["APPS/6"]
+    assert "input_output" in reasons["APPS/7"]
+
+
+@pytest.mark.parametrize(
+    ("test", "inside"),
+    [
+        ("inputs = [[1]]\nresults = [2]\nfor i, o in zip(inputs, results):\n    assert double(*i) == o\n", "for i, o"),
+        (
+            "def ref(x):\n    return 2 * x\nfor x in (1, 2):\n    assert double(x) == ref(x)\nassert ref(1) == 2\n",
+            "ref(1)",
+        ),
+    ],
+)
+def test_a_test_program_becomes_a_check(test: str, inside: str) -> None:
+    source = check_of(test, "double")
+    assert inside in source.partition("def check(candidate):\n    double = candidate\n")[2]
+    scope: dict[str, Any] = {}
+    exec(source, scope)
+    scope["check"](lambda x: 2 * x)
+    with pytest.raises(AssertionError):
+        scope["check"](lambda x: x)
+    with pytest.raises(ValueError, match="calls"):
+        check_of(test, "triple")
 
 
 def test_packed_cases_that_hold_more_than_text_are_refused() -> None:
@@ -165,4 +245,4 @@ def test_a_share_of_a_hub_set_is_held_out_and_an_unknown_set_is_refused(tmp_path
     assert collect_problems(bare, run)["programs"] == 0
     with pytest.raises(UsageError, match="acecode-87k"):
         list(entries(HubConfig(adapter="humaneval++")))
-    assert len(set(ADAPTERS)) == 8
+    assert {row[0] for row in SOLVED} | {"acecodepair-300k", "humaneval+"} == set(ADAPTERS)

@@ -24,6 +24,7 @@ from training.evaluation.rankers import (
     filtered_rate,
     majority,
     raw_rate,
+    sizes_of,
 )
 from training.evaluation.report import write_report
 from training.pipeline.config import EvaluateConfig, PairConfig
@@ -128,7 +129,9 @@ def test_the_report_is_written_with_all_its_plots(tmp_path: Path) -> None:
         "name": "toy",
         "parameters": 12,
         "revision": "sha256:" + "0" * 64,
+        "own_checkpoint": True,
         "problems": 3,
+        "shared_process": 0,
         "samples": 12,
         "samplers": ["them"],
         "discrimination": discrimination(sampled, SETTINGS, PairConfig(), 1),
@@ -148,3 +151,37 @@ def test_the_report_is_written_with_all_its_plots(tmp_path: Path) -> None:
     first = {name: (tmp_path / name).read_bytes() for name in FILES}
     write_report(report, tmp_path / "report.md")
     assert first == {name: (tmp_path / name).read_bytes() for name in FILES}
+
+    def no_probability(score: float) -> None:
+        return None
+
+    bare = report | {
+        "own_checkpoint": False,
+        "shared_process": 2,
+        "parameters": None,
+        "calibration": calibration(sampled, no_probability),
+        "tests": agreement_with_tests(sampled, no_probability),
+    }
+    write_report(bare, tmp_path / "report.md")
+    text = (tmp_path / "report.md").read_text()
+    assert "2 problems are judged by tests that run in the program's own process" in text
+    assert "no calibration" in text
+    assert "nothing in the training saw" not in text
+    assert "model: fail" not in text
+    assert not (tmp_path / "calibration.svg").exists()
+
+
+SETTINGS_16 = dataclasses.replace(SETTINGS, num_candidates=(1, 16))
+
+
+def test_a_lost_sample_removes_no_column() -> None:
+    problems = [SampledProblem(str(at), rates=[1.0] + [0.0] * 15, scores=[1.0] + [0.0] * 15) for at in range(3)]
+    for problem in problems:
+        problem.completions = problem.programs = [str(at) for at in range(16)]
+    del problems[0].rates[-1], problems[0].scores[-1], problems[0].completions[-1]
+    assert sizes_of(problems, (1, 8, 16, 32)) == [1, 8, 16]
+    assert sizes_of(problems, (18,)) == []
+    rows = {row["ranker"]: row for row in best_of_n_curves(problems, SETTINGS_16, 1)}
+    assert [point["short"] for point in rows["reward model"]["points"]] == [0, 1]
+    assert rows["reward model"]["points"][-1]["value"] == 1.0
+    assert rows["oracle (pass@N)"]["points"][-1]["value"] == 1.0

@@ -96,6 +96,12 @@ def test_platt_recovers_the_curve_that_made_the_labels() -> None:
     assert b == pytest.approx(-0.5, abs=0.15)
 
 
+def test_platt_never_ranks_against_the_scores() -> None:
+    a, b = platt([3.0, 2.0, 1.0, 0.0], [False, False, False, True])
+    assert a == 0.0
+    assert 1 / (1 + math.exp(-b)) == pytest.approx(0.3, abs=0.1)
+
+
 def test_platt_stays_finite_on_separable_scores_and_follows_weights() -> None:
     a, b = platt([-1.0, -2.0, 1.0, 2.0], [False, False, True, True])
     assert math.isfinite(a)

@@ -34,24 +34,21 @@ def program(name: str, rate: float, copies: int = 1, task: str = "T/1") -> Progr
 
 def test_a_failure_is_high_scoring_from_the_quantile_of_its_own_problems_passing_programs() -> None:
     programs = [program("good", 1.0), program("better", 1.0), program("low", 0.5), program("high", 0.0, copies=3)]
-    found = mine({"T/1": programs}, {"good": 1.0, "better": 3.0, "low": 2.9, "high": 3.0}, RECIPE)
+    found = mine({"T/1": programs}, {"good": 1.0, "better": 3.0, "low": 2.9, "high": 3.0}, {}, RECIPE)
     assert [p.program_id for p in found.hard] == ["high"]
     assert (found.num_completions, found.num_failures, found.num_hard) == (6, 4, 3)
     assert [p.program_id for p in found.positives] == ["good"]  # the lowest-scored of two
 
 
-def test_a_problem_without_a_passing_program_is_held_to_those_of_all_problems() -> None:
+def test_a_problem_without_a_passing_program_is_held_to_its_reference() -> None:
     executed = {"T/1": [program("good", 1.0)], "T/2": [program("a", 0.0, task="T/2"), program("b", 0.0, task="T/2")]}
-    found = mine(executed, {"good": 1.0, "a": 1.0, "b": 0.9}, RECIPE)
-    assert [p.program_id for p in found.hard] == ["a"]
-
-
-def test_where_nothing_passes_nothing_is_high_scoring() -> None:
-    assert mine({"T/1": [program("a", 0.0)]}, {"a": 9.0}, RECIPE).hard == ()
+    scores = {"good": -5.0, "a": 1.0, "b": 0.9}
+    assert [p.program_id for p in mine(executed, scores, {"T/2": 1.0}, RECIPE).hard] == ["a"]
+    assert mine(executed, scores, {}, RECIPE).hard == ()  # scores of two prompts cannot be compared
 
 
 def test_the_modes_add_failures_alone_or_positives_too() -> None:
-    found = mine({"T/1": [program("good", 1.0), program("bad", 0.0)]}, {"good": 1.0, "bad": 2.0}, RECIPE)
+    found = mine({"T/1": [program("good", 1.0), program("bad", 0.0)]}, {"good": 1.0, "bad": 2.0}, {}, RECIPE)
     assert [p.program_id for p in found.added("hard_negatives")] == ["bad"]
     assert [p.program_id for p in found.added("self_training")] == ["bad", "good"]
     with pytest.raises(UsageError, match="self_training"):

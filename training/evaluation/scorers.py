@@ -1,0 +1,132 @@
+"""Who scores in `evaluate`: a checkpoint in this process, on any device, or the model of a running service.
+
+A checkpoint is the run's own, a folder, or a hub id (`evaluate.checkpoint`); the service is asked under the same
+prompts. Both truncate a prompt that does not fit on the left, as the golden set's examples are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from plaudit.client import Client
+from plaudit.errors import InfraError, UsageError
+from plaudit.schemas import ScoreResult
+from training.pipeline import config
+from training.pipeline.records import Problem, ProgramRecord
+from training.pipeline.run import Run
+from training.reward_model.finalize import score_programs
+
+ITEMS = 64  # problems in a request to the service
+
+
+class Scorer(Protocol):
+    """Scores programs, and says under which revision."""
+
+    @property
+    def revision(self) -> str: ...
+
+    @property
+    def parameters(self) -> int | None: ...
+
+    def score(self, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord]) -> list[float]:
+        """One score per program, in their order."""
+        ...
+
+    def probability(self, score: float) -> float | None:
+        """The calibrated chance of passing; None without a calibration."""
+        ...
+
+
+def scorer_of(settings: config.EvaluateConfig, run: Run) -> Scorer:
+    """The scorer that the recipe names. Raises `UsageError` for settings that do not go together."""
+    if settings.service:
+        if settings.checkpoint:
+            raise UsageError(
+                "evaluate.checkpoint and evaluate.service: name one of them; the service has its own models"
+            )
+        return ServiceScorer(settings)
+    return CheckpointScorer(settings, run)
+
+
+class CheckpointScorer:
+    """A checkpoint in this process. Raises what `RewardModel.load` raises."""
+
+    def __init__(self, settings: config.EvaluateConfig, run: Run) -> None:
+        from service.scoring.reward_model import RewardModel
+
+        self._model = RewardModel.load(
+            settings.checkpoint or run.path("checkpoint/config.json").parent,
+            dtype=settings.dtype,
+            device=settings.device,
+            threads=settings.threads,
+        )
+
+    @property
+    def revision(self) -> str:
+        return self._model.revision
+
+    @property
+    def parameters(self) -> int | None:
+        return self._model.parameters
+
+    def score(self, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord]) -> list[float]:
+        return score_programs(self._model, problems, programs)
+
+    def probability(self, score: float) -> float | None:
+        return self._model.pass_probability(score)
+
+
+class ServiceScorer:
+    """The model `evaluate.model` of a running service."""
+
+    def __init__(self, settings: config.EvaluateConfig) -> None:
+        self._settings = settings
+        self._probabilities: dict[float, float | None] = {}
+        self._revision = ""
+
+    @property
+    def revision(self) -> str:
+        return self._revision
+
+    @property
+    def parameters(self) -> int | None:
+        return None
+
+    def score(self, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord]) -> list[float]:
+        """Raises `InfraError` for a program without a score, and what the client raises."""
+        by_task: dict[str, list[ProgramRecord]] = {}
+        for program in programs:
+            by_task.setdefault(program.task_id, []).append(program)
+        groups = list(by_task.values())
+        settings, scores = self._settings, dict[str, float]()
+        key = Path(settings.key_file).read_text(encoding="utf-8").strip() if settings.key_file else None
+        with Client(settings.service, key, timeout_s=settings.timeout_s) as client:
+            for at in range(0, len(groups), ITEMS):
+                part = groups[at : at + ITEMS]
+                items = [
+                    {"prompt": problems[group[0].task_id].prompt, "completions": [p.completion for p in group]}
+                    for group in part
+                ]
+                answer = client.score(items, model=settings.model, on_overflow="truncate_left", calibrated=True)
+                revision = answer.model.revision or ""
+                if self._revision not in ("", revision):
+                    raise InfraError(f"{settings.model}: another revision was activated while the programs were scored")
+                self._revision = revision
+                for group, result in zip(part, answer.results, strict=True):
+                    scores |= self._read(group, result)
+        return [scores[program.program_id] for program in programs]
+
+    def _read(self, group: Sequence[ProgramRecord], result: ScoreResult) -> dict[str, float]:
+        scores = {}
+        for program, completion in zip(group, result.completions, strict=True):
+            if completion.score is None:
+                reason = completion.error.detail if completion.error else completion.status
+                raise InfraError(f"{program.task_id}: a program has no score: {reason}")
+            scores[program.program_id] = completion.score
+            self._probabilities[completion.score] = completion.pass_probability
+        return scores
+
+    def probability(self, score: float) -> float | None:
+        return self._probabilities[score]
