@@ -50,6 +50,47 @@ def test_trl(stack: Stack) -> None:
     assert logged == {"pass_rate": [1.0, 0.5, 0.0], "plaudit/reward_ok": 1.0}
 
 
+MARKED = {
+    "chatml": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
+    "chatml, thought closed": (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    ),
+    "llama 3": (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|><|start_header_id|>user<|end_header_id|>"
+        "\n\n{}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    ),
+    "phi": "<|system|>\nS<|end|>\n<|user|>\n{}<|end|>\n<|assistant|>\n",
+    "deepseek": "<｜begin▁of▁sentence｜>S<｜User｜>{}<｜Assistant｜><think>\n",
+    "gemma": "<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n",
+    "mistral": "<s>[INST] {} [/INST]",
+}
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_a_prompt_that_was_rendered_is_scored_under_the_reward_models_template_alone(stack: Stack, name: str) -> None:
+    """OpenRLHF's `--data.apply_chat_template` hands over what the policy reads."""
+    system = [] if name in ("gemma", "mistral") else [{"role": "system", "content": "S"}]
+    prompt = MARKED[name].format(PROMPT)
+    with stack.client() as http:
+        asked = [*system, {"role": "user", "content": PROMPT}]
+        body = {"items": [{"prompt": asked, "completions": [GOOD]}]}
+        score = http.post("/score", json=body).json()["results"][0]["completions"][0]["score"]
+    reward = openrlhf.reward_func(stack.url, reward="model")
+    answer = reward([prompt + GOOD], [prompt], [TESTS])
+    assert answer["extra_logs"]["rm"] == [pytest.approx(score, abs=1e-4)]
+
+
+def test_a_rendered_prompt_in_an_unknown_markup_is_no_silent_score(stack: Stack) -> None:
+    prompt = "<|im_start|>oracle\nX<|im_end|>\n<|im_start|>assistant\n"
+    with pytest.raises(PlauditError, match="under a template twice"):
+        openrlhf.reward_func(stack.url, reward="model")([prompt + GOOD], [prompt], [TESTS])
+    assert openrlhf.reward_func(stack.url, reward="tests")([prompt + GOOD], [prompt], [TESTS])["rewards"] == [1.0]
+    about_tokens = "Explain <|im_start|> to me."
+    assert openrlhf.reward_func(stack.url)([about_tokens + GOOD], [about_tokens], [TESTS])["extra_logs"][
+        "reward_ok"
+    ] == [1.0]
+
+
 def test_trl_with_conversations_and_the_model_where_it_is_asked_for_by_name(stack: Stack) -> None:
     said = [[{"role": "assistant", "content": text}] for text in (GOOD, BAD, NONE)]
     prompts = [[{"role": "user", "content": PROMPT}]] * 3

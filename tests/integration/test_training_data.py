@@ -26,10 +26,11 @@ from training.data.judge_task import task_of
 from training.data.judging import judge_all
 from training.data.programs import program_of
 from training.pipeline.cli import main
-from training.pipeline.config import HubConfig
+from training.pipeline.config import HubConfig, Recipe
 from training.pipeline.files import read_jsonl, write_jsonl
 from training.pipeline.records import Problem, as_row, read_problems, read_programs
 from training.pipeline.run import Run
+from training.synthesis.filters import ProblemDraft, SynthesisLog, filter_tests
 
 ROOT = Path(__file__).parents[2]
 NOUNS = "apple river stone cloud lemon tiger piano candle".split()  # noqa: SIM905
@@ -332,6 +333,34 @@ def test_every_data_sets_tests_tell_a_right_program_from_a_wrong_one(tmp_path: P
     rates = [results[task.key]["pass_rate"] for task in tasks]
     assert rates[::2] == [1.0] * len(SOLVED), [results[task.key] for task in tasks]
     assert max(rates[1::2]) < 1.0
+
+
+@needs_walls
+@pytest.mark.parametrize("processes", [1, 2])
+def test_tests_that_no_judge_can_use_are_counted_and_end_nothing(tmp_path: Path, processes: int) -> None:
+    broken = dataclasses.replace(toy(1), tests=("assert river(2) ==",))
+    tasks = [
+        task_of(problem, program_of(problem, problem.canonical or "", "sample", "", ""), 5.0)
+        for problem in (toy(0), broken)
+    ]
+    run = Run(tmp_path, quiet=True)
+    results = judge_all(tasks, run, processes)
+    assert [results[task.key]["status"] for task in tasks] == ["ok", "invalid"]
+    assert "line 1" in results[tasks[1].key]["detail"] or "syntax" in results[tasks[1].key]["detail"].lower()
+
+
+@needs_walls
+def test_a_test_of_a_sets_order_is_flaky(tmp_path: Path) -> None:
+    """The order of a set of texts depends on the hash seed, which is the same in every ordinary run."""
+    letters = list("abcdefgh")
+    command = [sys.executable, "-c", f"print(''.join(set({letters})), end='')"]
+    order = subprocess.run(command, env={"PYTHONHASHSEED": "0"}, capture_output=True, text=True, check=True).stdout
+    tests = [f"assert join({letters}) == {order!r}", f"assert sorted(join({letters})) == {letters}"]
+    draft = ProblemDraft("t", "s", "MIT", "Join.", tests, "join", "def join(xs):\n    return ''.join(set(xs))\n")
+    log = SynthesisLog()
+    (kept,) = filter_tests(Recipe(), Run(tmp_path, quiet=True), [draft], log)
+    assert kept.tests == tests[1:]
+    assert (log.counts["tests_failed_by_oracle"], log.counts["tests_flaky"]) == (0, 1)
 
 
 # --- synthesize ------------------------------------------------------------------------------------------------------

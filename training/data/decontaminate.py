@@ -4,15 +4,21 @@
 - `ContaminationIndex` finds the evaluation problem that a question is, or contains. Exact: the same words in the same
   order, whatever the case and the punctuation. N-gram: a run of `n` code tokens in common with the statement or the
   reference solution. A hit names the problem and the run, so that a person can look at what was dropped and why.
+- A run in which hardly a word stands is a literal, such as a list of numbers. It says nothing, and does not count.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from training.data.tokens import ngrams, words_of
 from training.pipeline.records import Problem
+
+_QUOTED = re.compile(
+    r"""(?<![\w'"])(?:'[^'\n]*'|"[^"\n]*")(?![\w'"])"""
+)  # a text in a list of texts, and no apostrophe
 
 
 class HeldOut:
@@ -27,6 +33,12 @@ class HeldOut:
     def touches(self, text: str, name: str | None = None) -> bool:
         """Whether the text shares a token run with a held-out problem, or the function has the name of one."""
         return name in self._names or not self._runs.isdisjoint(ngrams(text, self._n))
+
+
+def telling_runs(text: str, n: int) -> set[tuple[str, ...]]:
+    """The runs of `n` code tokens, in lower case, in which at least a third are different words."""
+    runs = ngrams(_QUOTED.sub("''", text.lower()), n)
+    return {run for run in runs if 3 * len({token for token in run if token[0].isalpha() or token[0] == "_"}) >= n}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +63,7 @@ class ContaminationIndex:
             for text in texts:
                 if words := words_of(text):
                     self._whole.setdefault(words, task_id)
-                for run in ngrams(text.lower(), n):
+                for run in telling_runs(text, n):
                     self._runs.setdefault(hash(run), task_id)
 
     def hit(self, text: str) -> ContaminationHit | None:
@@ -59,7 +71,7 @@ class ContaminationIndex:
         task_id = self._whole.get(words_of(text))
         if task_id is not None:
             return ContaminationHit(task_id, "exact", text[:80])
-        for run in sorted(ngrams(text.lower(), self._n)):
+        for run in sorted(telling_runs(text, self._n)):
             task_id = self._runs.get(hash(run))
             if task_id is not None:
                 return ContaminationHit(task_id, "ngram", " ".join(run))

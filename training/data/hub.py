@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from plaudit.errors import Invalid
-from training.data.adapters import entries
+from training.data.adapters import entries, evaluation_texts
 from training.data.adapters.base import DatasetEntry
+from training.data.decontaminate import ContaminationIndex
 from training.data.folds import assign_folds
 from training.data.test_formats import wire_suite
 from training.pipeline.config import Recipe
@@ -21,26 +22,40 @@ from training.pipeline.run import Run
 def collect_from_hub(recipe: Recipe, run: Run) -> dict[str, object]:
     """Write `problems.jsonl` and `programs.jsonl`; from a set of pairs `verified.jsonl` and `pairs.jsonl` too.
 
-    A problem whose tests cannot be used is left out, counted, and named with the reason in `unusable.jsonl`.
+    A problem whose tests cannot be used, or that touches an evaluation set (`hub.evaluation`), is left out, counted,
+    and named with the reason in `unusable.jsonl`.
     """
-    problems: list[Problem] = []
+    by_id: dict[str, Problem] = {}
+    seen: set[str] = set()
     pairs: list[tuple[str, str, str]] = []
     unusable: list[dict[str, str]] = []
+    index = ContaminationIndex(
+        (pair for entry in recipe.hub.evaluation for pair in evaluation_texts(entry)), recipe.hub.ngram
+    )
     progress = StageProgress(run, "collect", recipe.hub.most or 0)
 
     def programs() -> Iterator[dict[str, Any]]:
         for at, entry in enumerate(_entries(recipe)):
-            if reason := entry.unusable or unusable_tests(entry.problem):
+            hit = index.hit(entry.problem.prompt)
+            touched = f"the same text as {hit.task_id} ({hit.how}): {hit.run}" if hit else ""
+            if reason := entry.unusable or unusable_tests(entry.problem) or touched:
                 unusable.append({"task_id": entry.problem.task_id, "reason": reason})
                 continue
-            problems.append(entry.problem)
+            known = by_id.setdefault(entry.problem.task_id, entry.problem)
+            if known.prompt != entry.problem.prompt:
+                reason = "the data set has another problem of this id"
+                unusable.append({"task_id": entry.problem.task_id, "reason": reason})
+                continue
             pairs.extend((entry.problem.task_id, *pair) for pair in entry.pairs)
-            yield from map(as_row, entry.programs if recipe.hub.programs else ())
+            for program in entry.programs if recipe.hub.programs else ():
+                if program.program_id not in seen:  # rows of one problem need not stand together
+                    seen.add(program.program_id)
+                    yield as_row(program)
             progress.at(at + 1)
 
     count = write_jsonl(run.path("programs.jsonl"), programs())
     write_jsonl(run.path("unusable.jsonl"), unusable)
-    folded = assign_folds(problems, recipe.split, recipe.seed)
+    folded = assign_folds(list(by_id.values()), recipe.split, recipe.seed)
     write_jsonl(run.path("problems.jsonl"), map(as_row, folded))
     folds = {problem.task_id: problem.fold for problem in folded}
     summary: dict[str, object] = {"problems": len(folded), "programs": count, **Counter(folds.values())}

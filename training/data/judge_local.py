@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from plaudit.errors import HostLacks, InfraError
 from sandbox.errors import InvalidSuite, SandboxError
-from sandbox.types import Limits, Program, Stop
+from sandbox.types import Limits, Options, Program, Stop
 from training.data.judge_task import JudgeTask
 from training.data.test_formats import sandbox_suite
 
@@ -23,17 +23,22 @@ if TYPE_CHECKING:
 
 def judge_locally(tasks: Sequence[JudgeTask], processes: int) -> Iterator[dict[str, Any]]:
     """Results as they come. Raises `HostLacks` where there is no sandbox, `InfraError` if the processes end early."""
-    shards = [tasks[number::processes] for number in range(processes)]
     if processes == 1:
-        yield from judge_shard(shards[0])
+        yield from judge_shard(tasks)
         return
     context = multiprocessing.get_context("spawn")
+    to_judge: Any = context.Queue()  # and not an argument: a child that dies while it starts would block its parent
     results: Any = context.Queue()
-    workers = [context.Process(target=_judge_in_child, args=(shard, results, os.getpid())) for shard in shards if shard]
+    workers = [
+        context.Process(target=_judge_in_child, args=(to_judge, results, os.getpid()))
+        for _ in range(min(processes, len(tasks)))
+    ]
+    for task in (*tasks, *[None] * len(workers)):
+        to_judge.put(task)
     for worker in workers:
         worker.start()
     try:
-        for _ in range(sum(map(len, shards))):
+        for _ in tasks:
             result = _next_result(results, workers)
             if isinstance(result, Exception):
                 raise result
@@ -42,6 +47,7 @@ def judge_locally(tasks: Sequence[JudgeTask], processes: int) -> Iterator[dict[s
         for worker in workers:
             worker.terminate()
             worker.join()
+        to_judge.cancel_join_thread()  # what nobody has taken is not waited for
 
 
 def _next_result(results: Any, workers: Sequence[Any]) -> Any:
@@ -55,9 +61,9 @@ def _next_result(results: Any, workers: Sequence[Any]) -> Any:
                 ) from None
 
 
-def _judge_in_child(tasks: Sequence[JudgeTask], results: Any, parent: int) -> None:
+def _judge_in_child(to_judge: Any, results: Any, parent: int) -> None:
     try:
-        for result in judge_shard(tasks):
+        for result in judge_shard(iter(to_judge.get, None)):
             if os.getppid() != parent:
                 return  # the parent was killed, so nothing reads the queue
             results.put(result)
@@ -79,13 +85,13 @@ def local_sandbox() -> Iterator[Sandbox]:
         yield sandbox
 
 
-def judge_shard(tasks: Sequence[JudgeTask]) -> Iterator[dict[str, Any]]:
+def judge_shard(tasks: Iterable[JudgeTask]) -> Iterator[dict[str, Any]]:
     """Judge these programs one after another in one sandbox of this process."""
     with local_sandbox() as sandbox:
         yield from judge_tasks(tasks, sandbox)
 
 
-def judge_tasks(tasks: Sequence[JudgeTask], sandbox: Sandbox) -> Iterator[dict[str, Any]]:
+def judge_tasks(tasks: Iterable[JudgeTask], sandbox: Sandbox) -> Iterator[dict[str, Any]]:
     """Judge these programs one after another in this sandbox.
 
     Rows have a pass rate; or status `infra_error` without one, or `invalid` where no judge can use the tests.
@@ -96,7 +102,9 @@ def judge_tasks(tasks: Sequence[JudgeTask], sandbox: Sandbox) -> Iterator[dict[s
         identity = {"key": task.key, "program_id": task.program_id}
         try:
             suite = sandbox_suite(task.kind, task.tests, task.setup, task.entry_point)
-            report = judge(Program(task.language, task.solution), suite, Limits(cpu_s=task.cpu_s), Stop(), sandbox)
+            options = Options(fresh_interpreter=task.hash_seed is not None, hash_seed=task.hash_seed)
+            program = Program(task.language, task.solution)
+            report = judge(program, suite, Limits(cpu_s=task.cpu_s), Stop(), sandbox, options)
         except (InvalidSuite, ValidationError) as error:
             yield {**identity, "status": "invalid", "detail": str(error)[:400]}
             continue

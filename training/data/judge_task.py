@@ -23,6 +23,7 @@ class JudgeTask:
     cpu_s: float
     language: str = "python"
     kind: TestKind = "assert"
+    hash_seed: int | None = None
 
 
 def task_of(problem: Problem, program: ProgramRecord, cpu_s: float, tests: tuple[str, ...] | None = None) -> JudgeTask:

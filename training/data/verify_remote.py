@@ -47,7 +47,9 @@ def judge_remotely(tasks: Sequence[JudgeTask], settings: config.VerifyConfig) ->
 def _groups(tasks: Sequence[JudgeTask], size: int) -> list[list[JudgeTask]]:
     by_suite: dict[object, list[JudgeTask]] = defaultdict(list)
     for task in tasks:
-        by_suite[task.language, task.kind, task.tests, task.setup, task.entry_point, task.cpu_s].append(task)
+        by_suite[task.language, task.kind, task.tests, task.setup, task.entry_point, task.cpu_s, task.hash_seed].append(
+            task
+        )
     return [group[at : at + size] for group in by_suite.values() for at in range(0, len(group), size)]
 
 
@@ -59,6 +61,8 @@ def _execute(client: Client, group: list[JudgeTask]) -> list[dict[str, Any]]:
         "tests": wire_suite(first.kind, first.tests, first.setup, first.entry_point),
         "limits": {"cpu_s": first.cpu_s},
     }
+    if first.hash_seed is not None:
+        item["options"] = {"fresh_interpreter": True, "hash_seed": first.hash_seed}
     answer = client.execute([item])
     return [_row(task, result) for task, result in zip(group, answer.results[0].programs, strict=True)]
 

@@ -73,7 +73,7 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
         "samplers": sorted({p.source for p in held if p.iid_copies}),
         "discrimination": discrimination(sampled, settings, rule, seed),
         "discrimination_other_models": discrimination(
-            samples_by_problem([p for p in held if not p.iid_copies], scores), settings, rule, seed
+            samples_by_problem([p for p in held if not p.iid_copies and not is_greedy(p)], scores), settings, rule, seed
         ),
         "best_of_n": best_of_n_curves(sampled, settings, seed),
         "languages": by_language(sampled, settings.num_candidates),
@@ -99,6 +99,11 @@ def samples_by_problem(programs: Sequence[ProgramRecord], scores: dict[str, floa
             problem.scores.append(scores[program.program_id])
             problem.programs.append(program.program_id)
     return list(by_task.values())
+
+
+def is_greedy(program: ProgramRecord) -> bool:
+    """Whether a program is the greedy one of its problem and nothing else."""
+    return bool(program.sample_ids) and all(name.endswith(GREEDY) for name in program.sample_ids)
 
 
 def add_greedy(sampled: Sequence[SampledProblem], held: Sequence[ProgramRecord]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import tomllib
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,37 +20,40 @@ from typing import Any
 from plaudit.errors import UsageError
 
 
-def _doc(text: str, default: Any) -> Any:
-    return field(default=default, metadata={"doc": text})
+def _doc(text: str, default: Any, *, least: float = 0.0, most: float = math.inf) -> Any:
+    """A field with its help, and the least and the most that a number may be."""
+    return field(default=default, metadata={"doc": text, "least": least, "most": most})
 
 
 @dataclass(frozen=True, slots=True)
 class SplitConfig:
     test: int = _doc("sampled (HumanEval) problems held out for the report", 40)
-    test_share: float = _doc("share of all problems held out for the report, whatever set they are of", 0.0)
+    test_share: float = _doc("share of all problems held out for the report, whatever set they are of", 0.0, most=1.0)
     validation: int = _doc("sampled problems held out for choosing and calibrating", 18)
     validation_other: int = _doc("problems of the other source (MBPP) held out for choosing and calibrating", 60)
-    near_duplicate: float = _doc("word overlap (Jaccard) from which two problems share a fold", 0.6)
-    validation_share: float = _doc("share of the remaining problems held out for choosing and calibrating", 0.0)
+    near_duplicate: float = _doc("word overlap (Jaccard) from which two problems share a fold", 0.6, most=1.0)
+    validation_share: float = _doc(
+        "share of the remaining problems held out for choosing and calibrating", 0.0, most=1.0
+    )
     ngram: int = _doc("corpus functions sharing this many tokens in a row with a held-out problem are dropped", 13)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizeConfig:
-    vocab_size: int = _doc("byte-level BPE entries, special tokens included", 4096)
+    vocab_size: int = _doc("byte-level BPE entries, special tokens included", 4096, least=1)
 
 
 @dataclass(frozen=True, slots=True)
 class PretrainConfig:
-    hidden_size: int = _doc("width", 256)
+    hidden_size: int = _doc("width", 256, least=1)
     intermediate_size: int = _doc("width of the gated layer", 640)
-    num_layers: int = _doc("depth", 6)
-    num_heads: int = _doc("attention heads", 4)
+    num_layers: int = _doc("depth", 6, least=1)
+    num_heads: int = _doc("attention heads", 4, least=1)
     max_tokens: int = _doc("tokens to train on, repeats included", 2_600_000)
     sequence_tokens: int = _doc("longest sequence; longer functions are cut here", 320)
     batch_tokens: int = _doc("tokens in an optimiser step", 4096)
     lr: float = _doc("peak learning rate", 2e-3)
-    warmup: float = _doc("share of the steps that warms up", 0.04)
+    warmup: float = _doc("share of the steps that warms up", 0.04, most=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ class HubConfig:
     version: str = _doc("LiveCodeBench's release, as release_v4: its first four files", "")
     most: int = _doc("problems to take; 0 takes all", 0)
     programs: bool = _doc("keep the data set's own candidates; `verify` holds them in memory", True)
+    evaluation: tuple[str, ...] = _doc("evaluation sets to keep out: problem files, or adapter=path", ())
+    ngram: int = _doc("a problem that shares this many tokens in a row with an evaluation problem is left out", 13)
     shipped_rates: bool = _doc("use the pass rates that are shipped, instead of running the tests", False)
 
 
@@ -75,11 +81,13 @@ class SourceConfig:
     chat: bool = _doc("send chat messages; false: let the model continue the prompt", True)
     json_mode: bool = _doc("ask the server for a JSON object (synthesize)", False)
     temperature: float = _doc("sampling temperature; 0 is greedy", 1.0)
-    top_p: float = _doc("nucleus sampling", 1.0)
+    top_p: float = _doc("nucleus sampling", 1.0, most=1.0)
     max_tokens: int = _doc("most tokens of a completion", 1024)
     stop: tuple[str, ...] = _doc("strings that end a completion", ())
-    concurrency: int = _doc("requests in flight", 16)
-    max_tries: int = _doc("tries of a request before it fails; tries that the server asked to repeat do not count", 6)
+    concurrency: int = _doc("requests in flight", 16, least=1)
+    max_tries: int = _doc(
+        "tries of a request before it fails; tries that the server asked to repeat do not count", 6, least=1
+    )
     timeout_s: float = _doc("seconds for a request over all its tries", 600.0)
     prompt_price: float = _doc("price per million prompt tokens", 0.0)
     completion_price: float = _doc("price per million completion tokens", 0.0)
@@ -92,19 +100,23 @@ class SynthesizeConfig:
     min_tests: int = _doc("fewest tests of a kept question", 5)
     cpu_s: float = _doc("CPU seconds of one test of the oracle's program", 2.0)
     mutants: int = _doc("wrong programs made from the oracle's, to measure a suite with", 12)
-    min_killed: float = _doc("a suite that kills a smaller share of the mutants is weak", 0.7)
+    min_killed: float = _doc("a suite that kills a smaller share of the mutants is weak", 0.7, most=1.0)
     extend: int = _doc("how often more tests are requested for a weak suite", 1)
     evaluation: tuple[str, ...] = _doc("evaluation sets to keep out: problem files, or adapter=path", ())
     ngram: int = _doc("a question that shares this many tokens in a row with an evaluation problem is dropped", 13)
-    near_duplicate: float = _doc("word overlap (Jaccard) from which the later of two questions is dropped", 0.7)
-    max_infra_errors: float = _doc("share of the runs that may be impossible to judge before the stage fails", 0.01)
+    near_duplicate: float = _doc(
+        "word overlap (Jaccard) from which the later of two questions is dropped", 0.7, most=1.0
+    )
+    max_infra_errors: float = _doc(
+        "share of the runs that may be impossible to judge before the stage fails", 0.01, most=1.0
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class SampleConfig:
-    n: int = _doc("candidates per problem (AceCoder: 16)", 16)
+    n: int = _doc("candidates per problem (AceCoder: 16)", 16, least=1)
     greedy: bool = _doc("sample one greedy program per problem, too, for the report", False)
-    shards: int = _doc("files that the candidates are spread over, by problem; --shard does one alone", 1)
+    shards: int = _doc("files that the candidates are spread over, by problem; --shard does one alone", 1, least=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +127,22 @@ class MutateConfig:
 @dataclass(frozen=True, slots=True)
 class VerifyConfig:
     check: int = _doc("samples with a shipped label that the sandbox judges again, to measure agreement", 500)
-    processes: int = _doc("sandboxes at work at once", 1)
+    processes: int = _doc("sandboxes at work at once", 1, least=1)
     service: str = _doc("URL of a running plaudit that judges instead of local sandboxes", "")
     key_file: str = _doc("file with the service's API key", "")
-    in_flight: int = _doc("requests to the service in flight, each a group of programs", 4)
-    group: int = _doc("most programs of one problem in a request to the service", 32)
+    in_flight: int = _doc("requests to the service in flight, each a group of programs", 4, least=1)
+    group: int = _doc("most programs of one problem in a request to the service", 32, least=1)
     timeout_s: float = _doc("seconds for a request to the service over all its tries", 600.0)
     cpu_s: float = _doc("CPU seconds of one test of a sample", 5.0)
-    max_infra_errors: float = _doc("share of programs the sandbox may fail to judge before the stage fails", 0.01)
+    max_infra_errors: float = _doc(
+        "share of programs the sandbox may fail to judge before the stage fails", 0.01, most=1.0
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class PairConfig:
-    min_chosen: float = _doc("lowest pass rate of a chosen program", 0.8)
-    min_gap: float = _doc("smallest difference of the pass rates", 0.4)
+    min_chosen: float = _doc("lowest pass rate of a chosen program", 0.8, most=1.0)
+    min_gap: float = _doc("smallest difference of the pass rates", 0.4, most=1.0)
     rejected_above_zero: bool = _doc("require that the rejected program passes something, as AceCoder does", True)
     max_per_problem: int = _doc("most pairs kept per problem, drawn by seed; 0 keeps all", 2000)
     weighted: bool = _doc("give a pair the weight 1 / pairs of its problem; false: 1, as in AceCoder", True)
@@ -138,23 +152,28 @@ class PairConfig:
 class FitConfig:
     base: str = _doc("pretrained checkpoint (hub id or folder) to fit; empty: this run's own, by the group loop", "")
     loop: str = _doc("pairs (TRL's trainer, many processes), or groups (one CPU, prompts once) (base)", "pairs")
-    epochs: int = _doc("passes over the groups or the pairs", 2)
+    epochs: int = _doc("passes over the groups or the pairs", 2, least=1)
     lr: float = _doc("peak learning rate", 5e-4)
     weight_decay: float = _doc("AdamW weight decay", 0.05)
-    warmup: float = _doc("share of the steps that warms up", 0.06)
+    warmup: float = _doc("share of the steps that warms up", 0.06, most=1.0)
     margin: float = _doc("margin of a pair: this times the gap of its pass rates; 0: none", 0.0)
     centre: float = _doc("weight of (chosen + rejected)², which draws scores to zero; 0.01 is usual", 0.0)
-    presentation: float = _doc("share of groups or pairs shown as a whole function, half of them fenced", 0.2)
-    max_length: int = _doc("longest sequence that the checkpoint scores; pairs with a longer one are dropped", 1024)
-    group_size: int = _doc("completions under one prompt in a forward (group loop)", 12)
+    presentation: float = _doc("share of groups or pairs shown as a whole function, half of them fenced", 0.2, most=1.0)
+    max_length: int = _doc(
+        "longest sequence that the checkpoint scores; pairs with a longer one are dropped", 1024, least=1
+    )
+    group_size: int = _doc("completions under one prompt in a forward (group loop)", 12, least=1)
     max_groups: int = _doc("groups of one problem in an epoch (group loop)", 8)
     groups_per_step: int = _doc("groups in an optimiser step (group loop)", 8)
     pointwise: float = _doc("weight of the pass / fail cross-entropy beside the Bradley-Terry loss (group loop)", 0.5)
     template: str = _doc("{prompt} and {completion} in text (base); empty: the base's chat template, or BOS … EOS", "")
     system: str = _doc("system message of a conversation without one (base); empty: the chat template's own", "")
-    batch: int = _doc("pairs in an optimiser step, over all processes (base)", 128)
-    micro_batch: int = _doc("pairs in a forward of one process (base)", 4)
+    batch: int = _doc("pairs in an optimiser step, over all processes (base)", 128, least=1)
+    micro_batch: int = _doc("pairs in a forward of one process (base)", 4, least=1)
     precision: str = _doc("bfloat16 (autocast over float32 weights) or float32 (base)", "bfloat16")
+    save_dtype: str = _doc(
+        "type of the weights in the checkpoint: float32 or bfloat16, half the size (base)", "float32"
+    )
     gradient_checkpointing: bool = _doc("compute activations twice instead of keeping them (base)", False)
     lora_rank: int = _doc("rank of LoRA's matrices, merged at the end (base); 0 trains every weight", 0)
     log_steps: int = _doc("steps from one row of fit.jsonl to the next (base)", 10)
@@ -165,8 +184,8 @@ class FitConfig:
 @dataclass(frozen=True, slots=True)
 class EvaluateConfig:
     num_candidates: tuple[int, ...] = _doc("the N of best-of-N", (1, 2, 4, 8, 16, 32, 64))
-    resamples: int = _doc("bootstrap resamples over problems", 2000)
-    draws: int = _doc("subsets drawn per problem and N for rankers that look at the set", 100)
+    resamples: int = _doc("bootstrap resamples over problems", 2000, least=1)
+    draws: int = _doc("subsets drawn per problem and N for rankers that look at the set", 100, least=1)
     checkpoint: str = _doc("folder or hub id of the checkpoint to report on; empty: the run's own", "")
     service: str = _doc("URL of a running plaudit that scores instead", "")
     model: str = _doc("which of the service's models", "default")
@@ -174,7 +193,7 @@ class EvaluateConfig:
     timeout_s: float = _doc("seconds for a request to the service over all its tries", 600.0)
     dtype: str = _doc("type in which the checkpoint is scored, as served: float32 or bfloat16", "float32")
     device: str = _doc("where the checkpoint is scored: auto, cpu or cuda", "auto")
-    threads: int = _doc("torch's threads for scoring", 1)
+    threads: int = _doc("torch's threads for scoring", 1, least=1)
     generated_tests: int = _doc("model-written tests of a problem that `agreement` runs; 0 leaves the row out", 20)
     evidence_inputs: int = _doc("inputs on which samples are compared, beside the prompt's examples; 0: neither", 0)
 
@@ -183,7 +202,7 @@ class EvaluateConfig:
 class WorldConfig:
     problems: int = _doc("tasks of the micro-world; 0: the problems come from `collect`", 0)
     programs: int = _doc("programs in the generator's text for each training task", 3)
-    slip: float = _doc("chance that a step of a program in that text is written wrongly", 0.15)
+    slip: float = _doc("chance that a step of a program in that text is written wrongly", 0.15, most=1.0)
     tests: int = _doc("tests of a task", 5)
     test: float = _doc("share of the families held out for the report", 0.15)
     validation: float = _doc("share of the families held out for choosing and calibrating", 0.1)
@@ -194,13 +213,13 @@ class PPOConfig:
     iterations: int = _doc("rounds of sampling and learning", 40)
     prompts: int = _doc("prompts of an iteration", 32)
     samples: int = _doc("completions of each of them", 2)
-    epochs: int = _doc("passes over an iteration's completions", 2)
+    epochs: int = _doc("passes over an iteration's completions", 2, least=1)
     minibatch: int = _doc("completions in an optimiser step", 32)
     lr: float = _doc("learning rate, constant", 1e-4)
     kl: float = _doc("weight of the per-token KL penalty against the reference", 0.05)
     clip: float = _doc("how far the ratio of new to old probability counts", 0.2)
-    gamma: float = _doc("discount", 1.0)
-    lam: float = _doc("GAE's lambda", 0.95)
+    gamma: float = _doc("discount", 1.0, most=1.0)
+    lam: float = _doc("GAE's lambda", 0.95, most=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +233,9 @@ class IterateConfig:
     samples: int = _doc("completions of each before the first round", 6)
     mined_problems: int = _doc("training problems mined in a round", 400)
     mined_samples: int = _doc("completions of each of them", 6)
-    hard_quantile: float = _doc("a failure is high-scoring from this quantile of the passing programs' scores", 0.25)
+    hard_quantile: float = _doc(
+        "a failure is high-scoring from this quantile of the passing programs' scores", 0.25, most=1.0
+    )
     max_positives: int = _doc("most mined positives kept of a problem and a round", 2)
     recorded: str = _doc("a JSONL of completions (task_id, completion) mined in every round; empty: none", "")
     seen: str = _doc("folder of the service's candidate logs, mined in every round; empty: none", "")
@@ -338,9 +359,20 @@ def _convert(value: Any, owner: Any, name: str, where: str, *, strict: bool = Tr
     import msgspec
 
     try:
-        return msgspec.convert(value, typing.get_type_hints(type(owner))[name], strict=strict)
+        converted = msgspec.convert(value, typing.get_type_hints(type(owner))[name], strict=strict)
     except msgspec.ValidationError as error:
         raise UsageError(f"{where}: {str(error)[:1].lower()}{str(error)[1:]}; the value is {value!r}") from error
+    bounds = next(field.metadata for field in dataclasses.fields(owner) if field.name == name)
+    numbers = converted if isinstance(converted, tuple) else (converted,)
+    for number in numbers:
+        if isinstance(number, int | float) and not bounds["least"] <= number <= bounds["most"]:
+            limit = (
+                f"from {bounds['least']:g} to {bounds['most']:g}"
+                if bounds["most"] < math.inf
+                else f"{bounds['least']:g} or more"
+            )
+            raise UsageError(f"{where}: must be {limit}, and is {number!r}")
+    return converted
 
 
 def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:

@@ -112,8 +112,20 @@ def pad_token(tokenizer: Any, last_ids: set[int]) -> str:
     )
 
 
-def write_checkpoint(run: Run, base: Path, model: Any, encoder: Encoder, pad: str) -> None:
-    """Write `checkpoint/`: this model, the base's own tokenizer files with `pad` in them, and the encoder's spec."""
+def write_checkpoint(run: Run, base: Path, model: Any, encoder: Encoder, pad: str, dtype: str = "float32") -> None:
+    """Write `checkpoint/`: this model, the base's own tokenizer files with `pad` in them, and the encoder's spec.
+
+    Args:
+        run: the run folder.
+        base: whose tokenizer files are copied.
+        model: its weights are cast to `dtype` in place.
+        encoder: its spec is written.
+        pad: the padding token.
+        dtype: of the weights in the file: float32 or bfloat16.
+    """
+    import torch
+
+    model.to(getattr(torch, dtype))
     folder = run.path("checkpoint/config.json").parent
     shutil.rmtree(folder)
     folder.mkdir()

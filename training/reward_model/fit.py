@@ -20,6 +20,7 @@ from training.pipeline.run import Run
 from training.reward_model.finalize import FittedModel, finish_checkpoint
 
 LOOPS = ("pairs", "groups")
+SAVED = ("float32", "bfloat16")
 
 
 def fit(recipe: Recipe, run: Run) -> dict[str, object]:
@@ -42,6 +43,8 @@ def fit(recipe: Recipe, run: Run) -> dict[str, object]:
 def _trainer(recipe: Recipe) -> Callable[[Recipe, Run], FittedModel | None]:
     if recipe.fit.loop not in LOOPS:
         raise UsageError(f"fit.loop is {recipe.fit.loop!r}; it must be one of {', '.join(LOOPS)}")
+    if recipe.fit.save_dtype not in SAVED:
+        raise UsageError(f"fit.save_dtype is {recipe.fit.save_dtype!r}; it must be one of {', '.join(SAVED)}")
     if recipe.fit.base and recipe.fit.loop == "pairs":
         from training.reward_model import trainer_hf
 

@@ -234,7 +234,7 @@ def save_checkpoint(recipe: Recipe, run: Run, base: Path, trained: Path, pairs: 
         model = PeftModel.from_pretrained(load_classifier(base, recipe), trained).merge_and_unload()
     else:
         model = load_classifier(trained, recipe)
-    write_checkpoint(run, base, model, pairs.encoder, pad)
+    write_checkpoint(run, base, model, pairs.encoder, pad, recipe.fit.save_dtype)
 
 
 def last_state(states: Path) -> Path | None:

@@ -29,6 +29,7 @@ from plaudit.schemas import RewardExtract
 from service.scoring.encoder import load_tokenizer
 from training.data.programs import opens_program
 from training.data.test_formats import wire_suite
+from training.pipeline.files import write_text
 from training.pipeline.records import Problem, read_problems
 
 REWARDS: dict[str, dict[str, Any]] = {
@@ -197,7 +198,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     problems = [problem for problem in read_problems(options.problems).values() if problem.fold == "train"]
-    train(
+    log = train(
         options.model,
         problems,
         reward_of(options.reward, options.url, options.api_key, continues=continue_code(problems)),
@@ -209,6 +210,7 @@ def main() -> None:
         beta=options.beta,
         seed=options.seed,
     )
+    write_text(options.output / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in log))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from training.pipeline.run import Run
 from training.synthesis.mutation_score import SuiteStrength, suite_strength, wrong_programs
 from training.synthesis.prompts import more_messages, parse_writer_reply
 
+HASH_SEEDS = (None, 1, 2)
+
 
 @dataclass(slots=True)
 class ProblemDraft:
@@ -67,11 +69,16 @@ class SynthesisLog:
 
 
 def filter_tests(recipe: Recipe, run: Run, drafts: Sequence[ProblemDraft], log: SynthesisLog) -> list[ProblemDraft]:
-    """The drafts with the tests that the oracle's program passes twice; those that could not be run are left out."""
+    """The drafts with the tests that the oracle's program passes under every hash seed; those not run are left out.
+
+    A program that prints a set in its order passes under one seed and fails under another: such a test is flaky.
+    """
     kept = list(drafts)
-    for turn, count in ((1, "tests_failed_by_oracle"), (2, "tests_flaky")):
+    for turn, seed in enumerate(HASH_SEEDS, start=1):
+        count = "tests_failed_by_oracle" if turn == 1 else "tests_flaky"
         programs = [(draft, draft.program) for draft in kept]
-        results = passed_tests(recipe, run, programs, f"synthesis/oracle-{turn}.jsonl", recipe.synthesize.cpu_s)
+        journal = f"synthesis/oracle-{turn}.jsonl"
+        results = passed_tests(recipe, run, programs, journal, recipe.synthesize.cpu_s, hash_seed=seed)
         for draft, passed in zip(kept, results, strict=True):
             if passed is not None:
                 log.counts[count] += passed.count(False)
@@ -130,7 +137,13 @@ def extend_weak_suites(
 
 
 def passed_tests(
-    recipe: Recipe, run: Run, programs: Sequence[tuple[ProblemDraft, str]], journal: str, cpu_s: float
+    recipe: Recipe,
+    run: Run,
+    programs: Sequence[tuple[ProblemDraft, str]],
+    journal: str,
+    cpu_s: float,
+    *,
+    hash_seed: int | None = None,
 ) -> list[tuple[bool, ...] | None]:
     """Which tests of its draft each program passes.
 
@@ -140,6 +153,7 @@ def passed_tests(
         programs: a draft and a program that answers it.
         journal: file of the run in which the results are kept.
         cpu_s: limit of one test.
+        hash_seed: PYTHONHASHSEED of the programs; None: 0, as everywhere.
 
     Returns:
         One tuple per program, in the tests' order; None where the program could not be judged.
@@ -149,13 +163,16 @@ def passed_tests(
     """
     tasks = [
         JudgeTask(
-            key=content_key(program, draft.tests, draft.entry_point, cpu_s),
+            key=content_key(
+                program, draft.tests, draft.entry_point, cpu_s, *(() if hash_seed is None else (hash_seed,))
+            ),
             program_id=draft.task_id,
             solution=program,
             setup="",
             tests=tuple(draft.tests),
             entry_point=draft.entry_point,
             cpu_s=cpu_s,
+            hash_seed=hash_seed,
         )
         if draft.tests
         else None

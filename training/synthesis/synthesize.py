@@ -5,7 +5,8 @@ tests, an oracle writes one greedy program per question, tests that it fails are
 fewer than five tests left. Not in the paper:
 
 - Questions that touch an evaluation problem are dropped before anything is spent on them.
-- Every program runs twice; a test that passes once and fails once is flaky, and dropped.
+- Every program runs under three hash seeds; a test that it passes under one and fails under another is flaky, and
+  dropped.
 - Mutants of the oracle's program measure what a suite can tell apart (`mutation_score.py`). A test that no wrong
   program fails is dropped, and a weak suite is extended with the programs that it passes in view.
 

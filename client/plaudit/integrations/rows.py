@@ -10,6 +10,7 @@ from typing import Any
 from plaudit.errors import Invalid
 from plaudit.extract import answer, code_of, last_fence
 from plaudit.graders import Grader
+from plaudit.integrations.chat_markup import is_rendered, messages_of
 from plaudit.integrations.config import BatcherConfig, Misconfigured, language_of
 from plaudit.labels import Tested, required_tests, tests_of
 from plaudit.schemas import ExecuteTerm, Message, RewardExtract, RewardItem
@@ -46,8 +47,15 @@ def item_of(config: BatcherConfig, index: int, row: TrainerRow) -> RowItem:
         language = language_of("label", tested.language or config.language)
         only_tests = all(isinstance(term, ExecuteTerm) for term in spec.terms)
         extract, completion = _program(config.extract, completion, language, only_tests=only_tests)
+    prompt = _prompt(row.prompt)
+    if spec.scores and isinstance(prompt, str) and is_rendered(prompt):
+        raise Misconfigured(
+            f"row {index}: the prompt was rendered by a chat template that is not known here ({prompt[:80]!r}), and a "
+            "reward model would be asked under a template twice: pass messages or the plain question, or say "
+            'reward="tests"'
+        )
     item = RewardItem(
-        prompt=_prompt(row.prompt),
+        prompt=prompt,
         completions=[completion],
         language=language,
         extract=extract,
@@ -122,9 +130,10 @@ def _plain(label: Any) -> Any:
 
 
 def _prompt(prompt: Any) -> str | list[Message]:
-    """Text, or messages in the contract's roles; of parts of a message, the text."""
+    """Text, or messages in the contract's roles: of parts the text, of a rendered prompt the messages in it."""
     if isinstance(prompt, str):
-        return _encodable(prompt)
+        text = _encodable(prompt)
+        return messages_of(text) or text
     if prompt is None:
         return ""
     return [

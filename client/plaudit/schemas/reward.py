@@ -184,6 +184,11 @@ class RewardSpec(Strict):
         return any(isinstance(term, ExecuteTerm | AgreementTerm) for term in self.terms)
 
     @property
+    def scores(self) -> bool:
+        """Whether a term asks a reward model."""
+        return any(isinstance(term, ScoreTerm) for term in self.terms)
+
+    @property
     def observes(self) -> bool:
         """Whether a term needs what the programs answer to the prompt's examples, or to inputs made from them."""
         return any(isinstance(term, EvidenceTerm) for term in self.terms)

@@ -11,9 +11,9 @@ exec python -m openrlhf.cli.train_ppo_ray \
     --data.input_key prompt \
     --data.label_key tests \
     --data.apply_chat_template \
-    --data.max_len 2048 \
+    --data.max_len 4096 \
     --algo.advantage.estimator reinforce \
-    --algo.kl.init_coef 0.001 \
+    --algo.kl.init_coef 0.01 \
     --actor.adam.lr 5e-7 \
     --actor.num_nodes 1 \
     --actor.num_gpus_per_node 8 \
@@ -29,7 +29,7 @@ exec python -m openrlhf.cli.train_ppo_ray \
     --rollout.batch_size 256 \
     --rollout.n_samples_per_prompt 8 \
     --rollout.temperature 1.0 \
-    --rollout.max_new_tokens 1024 \
+    --rollout.max_new_tokens 2048 \
     --train.batch_size 128 \
     --train.max_epochs 1 \
     --train.num_episodes 1 \

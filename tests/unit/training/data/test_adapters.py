@@ -212,6 +212,40 @@ def test_parquet_reads_like_jsonl(tmp_path: Path) -> None:
     assert entry == read(tmp_path, "humaneval", HUMANEVAL)[0]
 
 
+def test_a_problem_of_an_evaluation_set_is_left_out(tmp_path: Path) -> None:
+    question = "Given a list of numbers return the second largest distinct value or None when there is no such value."
+    write_jsonl(tmp_path / "held.jsonl", [HUMANEVAL | {"prompt": f'def second(xs):\n    """{question}"""\n'}])
+    rows = [ACECODE, ACECODE | {"id": "oss_8", "question": f"Please: {question} Be quick."}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    hub = HubConfig(
+        adapter="acecode-87k", path=str(tmp_path / "rows.jsonl"), evaluation=(f"humaneval={tmp_path}/held.jsonl",)
+    )
+    run = Run(tmp_path / "run", quiet=True)
+    assert collect_problems(Recipe(hub=hub), run)["problems"] == 1
+    (left_out,) = read_jsonl(run.path("unusable.jsonl"))
+    assert left_out["task_id"] == "oss_8"
+    assert "HumanEval/900" in left_out["reason"]
+
+
+def test_rows_of_one_question_need_not_stand_together(tmp_path: Path) -> None:
+    def pair(name: str, question: str, chosen: str, rejected: str) -> dict[str, str]:
+        return {"id": name, "instruction": question, "input": "", "chosen": chosen, "rejected": rejected}
+
+    rows = [
+        pair("a", "A?", "1", "2"),
+        pair("b", "B?", "1", "2"),
+        pair("a", "A?", "1", "3"),
+        pair("b", "Other?", "1", "2"),
+    ]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    hub = HubConfig(adapter="acecodepair-300k", path=str(tmp_path / "rows.jsonl"))
+    run = Run(tmp_path / "run", quiet=True)
+    summary = collect_problems(Recipe(hub=hub, split=SplitConfig(test=0, validation=0)), run)
+    assert (summary["problems"], summary["programs"], summary["pairs"], summary["unusable"]) == (2, 5, 3, 1)
+    weights = {(row["task_id"], row["weight"]) for row in read_jsonl(run.path("pairs.jsonl"))}
+    assert weights == {("a", 0.5), ("b", 1.0)}
+
+
 def test_evaluation_sets_come_from_adapters_and_from_problem_files(tmp_path: Path) -> None:
     read(tmp_path, "humaneval", HUMANEVAL)
     whole = HUMANEVAL["prompt"] + HUMANEVAL["canonical_solution"]

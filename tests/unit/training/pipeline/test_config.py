@@ -49,6 +49,10 @@ def test_flags_win_over_the_environment_and_both_over_the_file(tmp_path: Path) -
         ("seed = 1.5", "seed: expected `int`, got `float`"),
         ("seed = true", "seed: expected `int`, got `bool`"),
         ("fit = 3", "fit is a section"),
+        ("[pair]\nmin_chosen = 1.5", r"pair\.min_chosen: must be from 0 to 1, and is 1\.5"),
+        ("[pair]\nmin_gap = -3.0", r"pair\.min_gap: must be from 0 to 1"),
+        ("[sample]\nn = 0", r"sample\.n: must be 1 or more, and is 0"),
+        ("[evaluate]\nnum_candidates = [4, -1]", r"evaluate\.num_candidates: must be 0 or more, and is -1"),
         ("seed = ", "recipe.toml"),
     ],
 )

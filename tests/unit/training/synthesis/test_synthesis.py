@@ -136,6 +136,21 @@ def test_an_evaluation_problem_is_found_whole_and_in_parts() -> None:
     assert index.hit("Given a list of words return the longest one or None when the list is empty.") is None
 
 
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert second([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]) == 9",
+        "assert second(['ab', 'bc', 'cd', 'de', 'ef', 'fg', 'gh']) == 'fg'",
+        "assert second({'a': 1, 'b': 2, 'c': 3, 'd': 4, 'e': 5}) == 4",
+    ],
+)
+def test_a_literal_is_nobodys_text(test: str) -> None:
+    index = ContaminationIndex([("Eval/1", [test.replace("second", "other")])], 8)
+    assert index.hit(test) is None
+    loop = "for index in range(len(values)): total = total + values[index]"
+    assert ContaminationIndex([("Eval/1", [loop])], 8).hit(f"def f(values):\n    {loop}\n") is not None
+
+
 def test_suite_strength_counts_killed_mutants_and_useful_tests() -> None:
     found = suite_strength({"a": (True, True, False), "b": (True, True, True), "c": None}, stub=(True, False, False))
     assert found.useful == (1, 2)
