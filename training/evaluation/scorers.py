@@ -21,7 +21,7 @@ from training.reward_model.finalize import score_programs
 ITEMS = 64  # problems in a request to the service
 
 
-class Scorer(Protocol):
+class ProgramScorer(Protocol):
     """Scores programs, and says under which revision."""
 
     @property
@@ -39,7 +39,7 @@ class Scorer(Protocol):
         ...
 
 
-def scorer_of(settings: config.EvaluateConfig, run: Run) -> Scorer:
+def scorer_of(settings: config.EvaluateConfig, run: Run) -> ProgramScorer:
     """The scorer that the recipe names. Raises `UsageError` for settings that do not go together."""
     if settings.service:
         if settings.checkpoint:
