@@ -24,7 +24,7 @@ from plaudit.errors import Invalid
 from plaudit.schemas import AssertTests, CheckTests, FunctionTests, ScriptTests, StdioTests, Tests
 from sandbox import types as sandbox
 from service.judging import to_suite
-from training.pipeline.records import TestKind
+from training.pipeline.records import Problem, TestKind
 
 WIRE: TypeAdapter[Tests] = TypeAdapter(Tests)
 
@@ -63,6 +63,12 @@ def wire_suite(kind: TestKind, tests: Sequence[str], setup: str, entry_point: st
         return ScriptTests(kind=kind, source=source)
     except ValidationError as error:
         raise Invalid(f"{kind} tests that POST /execute does not allow: {error}") from error
+
+
+def label_of(problem: Problem) -> str:
+    """A problem's tests as a trainer's row has them, in JSON. Raises `Invalid` for tests that are not allowed."""
+    suite = wire_suite(problem.kind, problem.tests, problem.test_setup, problem.entry_point)
+    return json.dumps({"tests": suite.model_dump(mode="json"), "language": problem.language})
 
 
 def entry_point_of(asserts: Iterable[str]) -> str:

@@ -14,11 +14,34 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from plaudit.errors import EXIT_HOST, EXIT_OK, PlauditError, UsageError, exit_code
+from plaudit.errors import EXIT_FAILED, EXIT_HOST, EXIT_OK, PlauditError, UsageError, exit_code
 from training.pipeline.config import Recipe, field_lines, read_recipe
 from training.pipeline.run import Run
 from training.pipeline.stages import STAGES, run_stage
 from training.pipeline.status import status_lines
+
+
+def _audit(arguments: Sequence[str]) -> int:
+    from training.data.audit import audit_command
+
+    audit_command(arguments)
+    return EXIT_OK
+
+
+def _export(arguments: Sequence[str]) -> int:
+    from training.data.export import export_command
+
+    export_command(arguments)
+    return EXIT_OK
+
+
+def _diff(arguments: Sequence[str]) -> int:
+    from training.pipeline.compare import diff_command
+
+    return EXIT_OK if diff_command(arguments) else EXIT_FAILED
+
+
+COMMANDS = {"audit": _audit, "export": _export, "diff": _diff}  # with arguments of their own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,13 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OK
     stage, rest = arguments[0], arguments[1:]
     try:
-        if stage == "audit":
-            from training.data.audit import audit_command
-
-            audit_command(rest)
-            return EXIT_OK
+        if stage in COMMANDS:
+            return COMMANDS[stage](rest)
         if stage not in STAGES and stage not in ("all", "status"):
-            raise UsageError(f"unknown stage {stage!r}: use one of {', '.join(STAGES)}, all, or status")
+            raise UsageError(f"unknown stage {stage!r}: use one of {', '.join([*STAGES, 'all', 'status', *COMMANDS])}")
         if "-h" in rest or "--help" in rest:
             print(stage_usage(stage))
             return EXIT_OK
@@ -85,7 +105,9 @@ def usage() -> str:
         "usage: plaudit-train STAGE RECIPE.toml [--run DIR] [--field value ...]\n"
         "       plaudit-train STAGE RUN          the recipe that the run folder holds\n"
         "       plaudit-train status RUN         how far a run is\n"
-        "       plaudit-train audit FILE.jsonl --out FOLDER   what test suites are worth, before a run\n\n"
+        "       plaudit-train audit FILE.jsonl --out FOLDER   what test suites are worth, before a run\n"
+        "       plaudit-train export RUN FORMAT --out FILE    a trainer's own file of pairs or problems\n"
+        "       plaudit-train diff RUN RUN                    where two runs differ (exit code 1 if they do)\n\n"
         f"{stages}\n  {'all':<10} the stages that the recipe names\n\n"
         "  --run DIR    the run folder (default runs/NAME); finished stages are not run again, killed ones go on\n"
         "  plaudit-train STAGE --help lists the fields of a stage"

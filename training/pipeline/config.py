@@ -157,6 +157,9 @@ class FitConfig:
     weight_decay: float = _doc("AdamW weight decay", 0.05)
     warmup: float = _doc("share of the steps that warms up", 0.06, most=1.0)
     margin: float = _doc("margin of a pair: this times the gap of its pass rates; 0: none", 0.0)
+    scale: float = _doc(
+        "weight of a pair beside its own: this times the gap of its pass rates (ScaleBT: 3); 0: none", 0.0
+    )
     centre: float = _doc("weight of (chosen + rejected)², which draws scores to zero; 0.01 is usual", 0.0)
     presentation: float = _doc("share of groups or pairs shown as a whole function, half of them fenced", 0.2, most=1.0)
     max_length: int = _doc(

@@ -21,7 +21,7 @@ from training.pipeline.records import Problem, ProgramRecord, read_problems, rea
 from training.pipeline.run import Run
 from training.reward_model.base_model import encoder_of
 from training.reward_model.finalize import calibration_samples
-from training.reward_model.loss import margins_of
+from training.reward_model.loss import gaps_of
 from training.reward_model.template import FORMS, presented
 
 FOLDS = ("train", "validation")
@@ -136,8 +136,8 @@ def pair_rows(recipe: Recipe, run: Run, encoder: Encoder, fold: str) -> Iterator
                 "rejected_ids": low,
                 "chosen_end": high[-1],
                 "rejected_end": low[-1],
-                "weight": pair["weight"],
-                "margin": margins_of(settings.margin, rates)[0] if settings.margin else 0,
+                "weight": pair["weight"] * (gaps_of(settings.scale, rates)[0] if settings.scale else 1),
+                "margin": gaps_of(settings.margin, rates)[0] if settings.margin else 0,
             }
         progress.at(number)
 

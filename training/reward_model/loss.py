@@ -20,7 +20,8 @@ def preference_loss(
         chosen: scores of the better completions, (P,).
         rejected: scores of the worse ones, (P,).
         margin: the margin of Llama 2 (arXiv 2307.09288, eq. 2), (P,).
-        weight: weight of each pair, (P,). The mean divides by the number of pairs, not by their weights.
+        weight: weight of each pair, (P,). The mean divides by the number of pairs, not by their weights. A multiple of
+            the gap of the pass rates gives AceCoder's ScaleBT.
         centre: weight of the term that draws scores to a mean of zero (Eisenstein et al., arXiv 2312.09244, eq. 2).
 
     Returns:
@@ -34,12 +35,17 @@ def preference_loss(
 
 
 def bradley_terry(
-    scores: Tensor, pairs: Sequence[tuple[int, int]], margins: Sequence[float] | None = None, centre: float = 0.0
+    scores: Tensor,
+    pairs: Sequence[tuple[int, int]],
+    margins: Sequence[float] | None = None,
+    centre: float = 0.0,
+    weights: Sequence[float] | None = None,
 ) -> Tensor:
     """`preference_loss` over index pairs (better, worse) of these scores (N,)."""
     better, worse = torch.tensor(pairs).T  # (P,), (P,)
     margin = None if margins is None else torch.tensor(margins)
-    return preference_loss(scores[better], scores[worse], margin=margin, centre=centre)
+    weight = None if weights is None else torch.tensor(weights)
+    return preference_loss(scores[better], scores[worse], margin=margin, weight=weight, centre=centre)
 
 
 def pointwise(scores: Tensor, passed: Sequence[bool]) -> Tensor:
@@ -48,11 +54,13 @@ def pointwise(scores: Tensor, passed: Sequence[bool]) -> Tensor:
     return functional.binary_cross_entropy_with_logits(scores.float(), target)
 
 
-def margins_of(factor: float, rates: Sequence[tuple[float | None, float | None]]) -> list[float]:
-    """The margins of pairs: `factor` times the gap of their pass rates (better, worse).
+def gaps_of(factor: float, rates: Sequence[tuple[float | None, float | None]]) -> list[float]:
+    """The margins (`fit.margin`) or weights (`fit.scale`) of pairs: `factor` times the gap of their pass rates.
 
     Raises `UsageError` where a pass rate is missing.
     """
     if any(rate is None for pair in rates for rate in pair):
-        raise UsageError("fit.margin needs pass rates, and programs of these pairs have none: set fit.margin to 0")
+        raise UsageError(
+            "fit.margin and fit.scale need pass rates, and programs of these pairs have none: set them to 0"
+        )
     return [factor * (high - low) for high, low in rates if high is not None and low is not None]

@@ -26,7 +26,7 @@ from training.pipeline.run import Run
 from training.reward_model.checkpointing import TrainingState
 from training.reward_model.finalize import FittedModel, golden_examples
 from training.reward_model.initial_model import initial_model
-from training.reward_model.loss import bradley_terry, margins_of, pointwise
+from training.reward_model.loss import bradley_terry, gaps_of, pointwise
 from training.reward_model.metrics_log import MetricsLog
 from training.reward_model.optimization import cosine_schedule, keep_freed_memory, set_learning_rate
 from training.reward_model.packed_forward import group_scores
@@ -132,9 +132,13 @@ def group_loss(
         if (better.program_id, worse.program_id) in pairs
     ]
     rates = [program.pass_rate for program in programs]
-    margins = margins_of(settings.margin, [(rates[i], rates[j]) for i, j in indices]) if settings.margin else None
+    gaps = [(rates[i], rates[j]) for i, j in indices]
+    margins = gaps_of(settings.margin, gaps) if settings.margin else None
+    weights = gaps_of(settings.scale, gaps) if settings.scale else None
     passed = [rate == 1.0 for rate in rates]
-    return bradley_terry(scores, indices, margins, settings.centre) + settings.pointwise * pointwise(scores, passed)
+    return bradley_terry(scores, indices, margins, settings.centre, weights) + settings.pointwise * pointwise(
+        scores, passed
+    )
 
 
 def validation_auc(

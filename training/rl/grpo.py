@@ -28,7 +28,7 @@ from plaudit.integrations import trl
 from plaudit.schemas import RewardExtract
 from service.scoring.encoder import load_tokenizer
 from training.data.programs import opens_program
-from training.data.test_formats import wire_suite
+from training.data.test_formats import label_of
 from training.pipeline.files import write_text
 from training.pipeline.records import Problem, read_problems
 
@@ -43,12 +43,6 @@ REWARDS: dict[str, dict[str, Any]] = {
         "combine": "tests_first",
     },
 }
-
-
-def label_of(problem: Problem) -> str:
-    """The problem's tests, as a trainer's row has them. Raises `Invalid` for tests that the contract does not allow."""
-    suite = wire_suite(problem.kind, problem.tests, problem.test_setup, problem.entry_point)
-    return json.dumps({"tests": suite.model_dump(mode="json"), "language": problem.language})
 
 
 def dataset_rows(problems: Sequence[Problem], head: Callable[[str], str]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from plaudit.errors import UsageError
 from training.pipeline.cli import main
 from training.pipeline.config import Recipe, SynthesizeConfig, override, read_recipe
 from training.pipeline.digests import file_digest
-from training.pipeline.files import read_jsonl, write_jsonl
+from training.pipeline.files import read_jsonl, write_jsonl, write_text
 from training.pipeline.manifest import input_files
 from training.pipeline.progress import StageProgress
 from training.pipeline.run import Run
@@ -214,3 +214,17 @@ def test_what_was_read_from_outside_is_named_by_its_digest(tmp_path: Path) -> No
     recipe = Recipe(synthesize=SynthesizeConfig(seeds=str(tmp_path / "seeds.jsonl")))
     found = {name: file_digest(path) for name, path in input_files(recipe, "synthesize")}
     assert found == {"seeds.jsonl": "sha256:ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356"}
+
+
+def test_diff_names_what_differs_between_two_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, epochs, loss in (("left", 1, 0.5), ("right", 2, 0.4)):
+        run = Run(tmp_path / name, quiet=True)
+        write_text(run.path("recipe.json"), json.dumps({"seed": 1, "fit": {"epochs": epochs, "lr": 0.1}}))
+        write_text(run.path("environment.json"), json.dumps({"packages": {"torch": "2.13.0"}}))
+        run.finish("fit", "key", {"loss": loss}, 1.0, 2.0)
+    assert main(["diff", str(tmp_path / "left"), str(tmp_path / "right")]) == 1
+    assert capsys.readouterr().out.splitlines() == ["recipe: fit.epochs: 1 → 2", "stages/fit: loss: 0.5 → 0.4"]
+    assert main(["diff", str(tmp_path / "left"), str(tmp_path / "left")]) == 0
+    assert "the same" in capsys.readouterr().out
+    assert main(["diff", str(tmp_path), str(tmp_path / "left")]) == 2
+    assert "is not a run folder" in capsys.readouterr().err

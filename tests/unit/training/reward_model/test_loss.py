@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from plaudit.errors import UsageError
-from training.reward_model.loss import bradley_terry, margins_of, pointwise, preference_loss
+from training.reward_model.loss import bradley_terry, gaps_of, pointwise, preference_loss
 
 CHOSEN, REJECTED = torch.tensor([2.0, 0.5]), torch.tensor([1.0, 1.5])
 
@@ -36,14 +36,21 @@ def test_the_loss_is_computed_in_float32() -> None:
 
 def test_the_group_loop_gives_its_pairs_the_same_loss() -> None:
     scores = torch.tensor([2.0, 1.0, 0.0])
-    found = bradley_terry(scores, [(0, 1), (1, 2)], margins_of(0.5, [(1.0, 0.4), (0.4, 0.0)]), 0.02)
+    found = bradley_terry(scores, [(0, 1), (1, 2)], gaps_of(0.5, [(1.0, 0.4), (0.4, 0.0)]), 0.02)
     expected = preference_loss(scores[[0, 1]], scores[[1, 2]], margin=torch.tensor([0.3, 0.2]), centre=0.02)
     assert found.item() == pytest.approx(expected.item())
 
 
+def test_scale_bt_multiplies_a_pairs_loss_by_its_gap() -> None:
+    """AceCoder's ScaleBT: m · -log sigmoid(difference), m three times the gap."""
+    scores = torch.tensor([2.0, 1.0, 0.0])
+    found = bradley_terry(scores, [(0, 1), (1, 2)], weights=gaps_of(3.0, [(1.0, 0.4), (0.4, 0.0)]))
+    assert found.item() == pytest.approx((1.8 + 1.2) * math.log(1 + math.exp(-1.0)) / 2)
+
+
 def test_a_margin_without_pass_rates_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"fit\.margin needs pass rates"):
-        margins_of(1.0, [(1.0, None)])
+    with pytest.raises(UsageError, match=r"fit\.margin and fit\.scale need pass rates"):
+        gaps_of(1.0, [(1.0, None)])
 
 
 def test_bradley_terry_by_hand() -> None:
