@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,15 @@ from typing import Any
 import pytest
 from datasets import load_dataset
 
-from plaudit.integrations import openrlhf, verl
 from plaudit import labels
+from plaudit.integrations import openrlhf, verl
 from support.stack import Stack
 from training.data.export import hard_problems
 from training.pipeline.cli import main
 from training.pipeline.files import write_jsonl
 from training.pipeline.records import Problem, ProgramRecord, as_row
 
+pytestmark = pytest.mark.usefixtures("nothing_left_open")
 QUESTION = "Write twice(x), which doubles."
 TESTS = ("assert twice(2) == 4", "assert twice('ab') == 'abab'")
 RIGHT, WRONG = "```python\ndef twice(x):\n    return 2 * x\n```", "```python\ndef twice(x):\n    return 4\n```"
@@ -81,10 +81,8 @@ def test_problems_carry_labels_that_the_plug_ins_pay_by(run: Path, stack: Stack)
     assert "<think>" in row["prompt"][0]["content"]
     label = row["reward_model"]["ground_truth"]
     assert labels.tests_of(label) is not None
-    score = verl.compute_score(stack.url, reward="tests")
-    found = [
-        asyncio.run(score(row["data_source"], text, label, extra_info=row["extra_info"])) for text in (RIGHT, WRONG)
-    ]
+    score = verl.compute_score_blocking(stack.url, reward="tests")
+    found = [score(row["data_source"], text, label, extra_info=row["extra_info"]) for text in (RIGHT, WRONG)]
     assert [one["score"] for one in found] == [1.0, 0.5]
 
 

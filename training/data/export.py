@@ -24,8 +24,8 @@ from statistics import median
 from typing import Any
 
 from plaudit.errors import UsageError
+from training.data.programs import chat_question
 from training.data.test_formats import label_of
-from training.generation.sample import PROMPT
 from training.pipeline.files import read_jsonl, write_jsonl, write_text
 from training.pipeline.records import Problem, ProgramRecord, read_problems, read_programs
 
@@ -90,11 +90,6 @@ def _messages(system: str | None, *turns: tuple[str, str]) -> list[dict[str, str
     return [{"role": role, "content": content} for role, content in said]
 
 
-def asked(problem: Problem) -> str:
-    """The question as `sample` asks a chat model."""
-    return PROMPT.format(language=problem.language, prompt=problem.prompt)
-
-
 def _trl(run: Path, problems: Mapping[str, Problem], system: str | None, out: Path) -> int:
     return write_jsonl(
         out,
@@ -138,7 +133,7 @@ def _openrlhf(run: Path, problems: Mapping[str, Problem], system: str | None, ou
         out,
         (
             {
-                "prompt": _messages(system, ("user", asked(problem))) if system else asked(problem),
+                "prompt": _messages(system, ("user", chat_question(problem))) if system else chat_question(problem),
                 "tests": label_of(problem),
                 "task_id": problem.task_id,
             }
@@ -154,14 +149,14 @@ def _verl(run: Path, problems: Mapping[str, Problem], system: str | None, out: P
     rows = [
         {
             "data_source": problem.source,
-            "prompt": _messages(system, ("user", asked(problem))),
+            "prompt": _messages(system, ("user", chat_question(problem))),
             "ability": "code",
             "reward_model": {"style": "rule", "ground_truth": label_of(problem)},
             "extra_info": {
                 "index": at,
                 "split": problem.fold,
                 "task_id": problem.task_id,
-                "prompt": _messages(system, ("user", asked(problem))),
+                "prompt": _messages(system, ("user", chat_question(problem))),
             },
         }
         for at, problem in enumerate(problem for problem in problems.values() if problem.tests)

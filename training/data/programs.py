@@ -50,6 +50,18 @@ def program_of(
     )
 
 
+PROMPT = (
+    "Solve the task below in {language}. Answer with one complete program in a single ```{language} code block: all"
+    " imports and helpers it needs, no example calls, nothing read or printed that the task does not ask for.\n\n"
+    "{prompt}"
+)
+
+
+def chat_question(problem: Problem) -> str:
+    """The question as a chat model is asked it."""
+    return PROMPT.format(language=problem.language, prompt=problem.prompt)
+
+
 class SampledText(NamedTuple):
     """One sample of a problem: the program that runs, the completion that is scored, and where it comes from."""
 

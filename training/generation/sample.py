@@ -16,7 +16,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from plaudit.extract import answer, closed
-from training.data.programs import GREEDY, SampledText, distinct_programs, solution_of
+from training.data.programs import GREEDY, SampledText, chat_question, distinct_programs, solution_of
 from training.generation.batch import complete_all
 from training.generation.sources.base import CompletionReply, CompletionRequest, TokenUsage, request_seed
 from training.pipeline import config
@@ -25,12 +25,6 @@ from training.pipeline.files import write_jsonl
 from training.pipeline.records import Problem, ProgramRecord, as_row, read_problems
 from training.pipeline.run import Run
 from training.pipeline.shards import shard_name, shard_of, shard_path, shards_to_run
-
-PROMPT = (
-    "Solve the task below in {language}. Answer with one complete program in a single ```{language} code block: all"
-    " imports and helpers it needs, no example calls, nothing read or printed that the task does not ask for.\n\n"
-    "{prompt}"
-)
 
 
 def sample_programs(recipe: Recipe, run: Run) -> dict[str, object]:
@@ -68,8 +62,7 @@ def sampling_request(problem: Problem, recipe: Recipe) -> CompletionRequest:
     seed = request_seed(recipe.seed, problem.task_id)
     if not recipe.sampler.chat:
         return CompletionRequest(problem.task_id, problem.prompt, recipe.sample.n, seed)
-    content = PROMPT.format(language=problem.language, prompt=problem.prompt)
-    return CompletionRequest(problem.task_id, (("user", content),), recipe.sample.n, seed)
+    return CompletionRequest(problem.task_id, (("user", chat_question(problem)),), recipe.sample.n, seed)
 
 
 def greedy_replies(
