@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,18 @@ def test_codes_and_statuses_that_the_pages_branch_on_exist() -> None:
     )
     named = {code for page in PAGES for code in re.findall(r"code `(\w+)`", page.read_text("utf-8"))}
     assert [code for code in sorted(named) if f'"{code}"' not in source] == []
+
+
+def test_the_picture_of_the_front_page_is_drawn_from_the_results() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import pictures
+
+    text = pictures.RESULTS.read_text("utf-8")
+    assert pictures.PICTURE.read_text("utf-8") == pictures.draw(text), "run: python benchmarks/pictures.py"
+    programs, paid = pictures.false_passes(text)
+    front = (ROOT / "README.md").read_text("utf-8")
+    assert all(f"{name} {count:,}" in front for name, count in paid.items())
+    assert f"of {programs:,} wrong" in front
 
 
 def test_no_page_names_a_path_of_somebodys_machine() -> None:
