@@ -156,10 +156,12 @@ class ObservedCall:
     """One input, and the answer where it is known: `arguments` and `expected` of a function, or `stdin` and `stdout`.
 
     `arguments`: the arguments of the call as Python source, literals only: "[1, 2], k=3". `expected`: a literal, too.
+    `tolerance`: how far a number may be from `expected`; without it nine digits have to be equal.
     """
 
     arguments: str = ""
     expected: str | None = None
+    tolerance: float | None = None
     stdin: str | None = None
     stdout: str | None = None
 

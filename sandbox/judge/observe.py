@@ -45,6 +45,7 @@ class PlannedCall:
     names: list[str]
     is_judged: bool
     expected: Any
+    tolerance: float | None = None
 
 
 class Observation:
@@ -57,7 +58,7 @@ class Observation:
     def judge(self, tree: Any) -> RunOutcome:
         try:
             self.outcome = f"v:{digest_of(tree)}"
-            right = not self.planned.is_judged or same(tree, self.planned.expected)
+            right = not self.planned.is_judged or same(tree, self.planned.expected, self.planned.tolerance)
         except Opaque:
             kind = codec.describe_handle(tree) if type(tree) is dict and tree.get("t") == "h" else "nested"
             self.outcome = shortened("o", kind)
@@ -98,7 +99,7 @@ def planned_calls(calls: Sequence[ObservedCall]) -> list[PlannedCall]:
             codec.dumps(trees)
         except (ValueError, codec.CodecError) as error:
             raise InvalidSuite(f"calls[{number}]: {error}") from None
-        planned.append(PlannedCall(trees, list(named), call.expected is not None, expected))
+        planned.append(PlannedCall(trees, list(named), call.expected is not None, expected, call.tolerance))
     return planned
 
 
