@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -76,7 +77,10 @@ def judge_observed(request: JudgeRequest, suite: ObserveSuite) -> Report:
     check_budgets(suite)
     limits = replace(request.limits, cpu_s=min(suite.call_cpu_s, suite.budget_cpu_s))
     request = replace(request, limits=limits)
-    return observe_calls(request, suite) if suite.entry_point else observe_runs(request, suite)
+    began_s, jobs_ns = time.thread_time(), request.sandbox.jobs_cpu_ns
+    report = observe_calls(request, suite) if suite.entry_point else observe_runs(request, suite)
+    cpu_s = time.thread_time() - began_s + (request.sandbox.jobs_cpu_ns - jobs_ns) / 1e9
+    return replace(report, cpu_ms=round(1000 * cpu_s, 3))
 
 
 def check_budgets(suite: ObserveSuite) -> None:

@@ -14,6 +14,10 @@ from plaudit.grading import Verdict
 from sandbox.types import Limits, ObservedCall, ObserveSuite, Program, Stop
 from service.evidence.examples import Reading, read_examples
 from service.evidence.inputs import mutated_inputs
+from service.evidence.rounds import ObservationRounds, Round
+
+BUDGET_CPU_S = 1.5  # of a group, as in a request
+GROUP = 32
 
 if TYPE_CHECKING:
     from sandbox.sandbox import Sandbox
@@ -25,7 +29,7 @@ class ProgramObservation:
 
     example_rate: float = 0.0
     answers: list[str] = field(default_factory=list)
-    cpu_ms: float = 0.0  # of its calls
+    cpu_ms: float = 0.0  # what observing it cost: the program, its jail, the judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +59,40 @@ class PromptEvidence:
         return cls(entry_point, reading, mutated_inputs(reading, completions, prompt=prompt, count=num_inputs))
 
     def observe(self, solutions: Sequence[str], sandbox: Sandbox) -> dict[str, ProgramObservation]:
-        """Run each different program once; by its text."""
+        """Run each different program once, and what was cut short among the examples once more; by its text.
+
+        A program's share of CPU time is that of one of `GROUP` programs in a request.
+        """
         from sandbox.judge import judge
 
         examples = self.reading.examples
-        calls = [ObservedCall(example.arguments or "", example.expected) for example in examples]
+        calls = [ObservedCall(e.arguments or "", e.expected, tolerance=e.tolerance) for e in examples]
         calls += [ObservedCall(source) for source in self.inputs]
+        programs = list(dict.fromkeys(solutions))
+        observations = {solution: ProgramObservation() for solution in programs}
         if not calls:
-            return {solution: ProgramObservation() for solution in solutions}
-        suite = ObserveSuite(self.entry_point, tuple(calls))
-        observations = {}
-        for solution in dict.fromkeys(solutions):
-            tests = judge(Program("python", solution), suite, Limits(), Stop(), sandbox).tests
+            return observations
+        budget_cpu_s = BUDGET_CPU_S * max(1.0, len(programs) / GROUP)
+        rounds = ObservationRounds(
+            [1] * len(programs),
+            len(examples),
+            len(self.inputs),
+            is_stdio=False,
+            budget_cpu_s=budget_cpu_s,
+            complete=True,
+        )
+        current: Round | None = rounds.first()
+        while current is not None:
+            chosen = tuple(calls[at] for at in current.calls)
+            suite = ObserveSuite(self.entry_point, chosen, call_cpu_s=current.call_cpu_s, budget_cpu_s=current.share_s)
+            for program in current.programs:
+                report = judge(Program("python", programs[program]), suite, Limits(), Stop(), sandbox)
+                rounds.add(current, program, report.tests, report.cpu_ms / 1000)
+                observations[programs[program]].cpu_ms += report.cpu_ms
+            current = rounds.next()
+        for program, solution in enumerate(programs):
+            tests = rounds.known(program)
             passed = [test.verdict is Verdict.PASSED for test in tests[: len(examples)]]
-            observations[solution] = ProgramObservation(
-                sum(passed) / len(passed) if passed else 0.0,
-                [test.outcome for test in tests[len(examples) :]],
-                sum(test.cpu_ms for test in tests),
-            )
+            observations[solution].example_rate = sum(passed) / len(passed) if passed else 0.0
+            observations[solution].answers = [test.outcome for test in tests[len(examples) :]]
         return observations

@@ -1,4 +1,4 @@
-"""Examples in the words of test frameworks: `assert`, unittest, `assert_eq!`, `expect(...).toBe`, and nearly equal values.
+"""Examples in the words of test frameworks: `assert`, unittest, `assert_eq!`, `expect(...).toBe`, nearly equal values.
 
 A call stands in such words, or in `round(...)` or `abs(... - value)`. What is before the call decides which it is.
 """
@@ -88,13 +88,13 @@ def with_tolerance(example: Example, tolerance: float | None) -> Example:
 
 
 def asserted_example(source: Source, call: ShownCall) -> Example | None:
-    """The example of a call in an assertion; None where it stands in none. Raises `NotLiteral` where it cannot be read."""
+    """The example of a call in an assertion, None outside of one. Raises `NotLiteral` where it cannot be read."""
     lead = call.lead
     if (equal := _EQUAL.search(lead)) is not None:
         return _equal(source, call, call.lead_start + equal.end())
     if (nearly := _NEARLY.search(lead)) is not None:
         return _nearly(source, call, denied="not" in nearly["head"])
-    if (absolute := _ABSOLUTE.search(lead)) is not None:
+    if _ABSOLUTE.search(lead):
         return _absolute(source, call)
     if _NONE.search(lead):
         return _closed(source, call, "None")

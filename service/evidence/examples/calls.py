@@ -145,7 +145,8 @@ def _shown_by_name(source: Source, call: ShownCall, name: str, *, prompt: bool) 
     if source.text[call.end : start].strip("\n ;\t"):
         raise NotLiteral
     shown = re.compile(
-        rf"[ \t]{{0,80}}(?:>>>[ \t]{{0,9}})?(?:(?:assert[ \t]{{1,9}})?{re.escape(name)}[ \t]{{0,9}}(?P<equal>===?)[ \t]{{0,9}}"
+        rf"[ \t]{{0,80}}(?:>>>[ \t]{{0,9}})?"
+        rf"(?:(?:assert[ \t]{{1,9}})?{re.escape(name)}[ \t]{{0,9}}(?P<equal>===?)[ \t]{{0,9}}"
         rf"|(?P<print>(?:print|console\.log)\()?{re.escape(name)}(?(print)\));?[ \t]{{0,9}}"
         rf"(?P<comment>(?:#|//)[ \t]{{0,9}}(?:(?:{ARROW}|==?|[Oo]utputs?:?|[Pp]rints:?)[ \t]{{0,9}})?)?)"
     ).match(source.text, start, end)

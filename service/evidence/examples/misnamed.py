@@ -14,17 +14,48 @@ STEM = 4  # letters that two words share at least
 
 # A call that begins a line, as examples do; in the middle of a sentence another function may be meant.
 _CALL = re.compile(
-    r"^[ \t]{0,80}(?:[*•#/+-]{1,3}[ \t]{1,4}|\d{1,3}[.)][ \t]{1,4})?(?:>>>[ \t]{0,4})?(?:assert[ \t(]{1,4})?(?:print\()?`?"
+    r"^[ \t]{0,80}(?:[*•#/+-]{1,3}[ \t]{1,4}|\d{1,3}[.)][ \t]{1,4})?"
+    r"(?:>>>[ \t]{0,4})?(?:assert[ \t(]{1,4})?(?:print\()?`?"
     r"(?P<name>[^\W\d]\w{1,100})[ \t]?\(",
     re.MULTILINE,
 )
-_IMPORTED = re.compile(r"^[ \t]{0,40}(?:from[ \t]{1,9}[\w.]{1,100}[ \t]{1,9})?import[ \t]{1,9}([^\n]{1,400})", re.MULTILINE)
+_IMPORTED = re.compile(
+    r"^[ \t]{0,40}(?:from[ \t]{1,9}[\w.]{1,100}[ \t]{1,9})?import[ \t]{1,9}([^\n]{1,400})", re.MULTILINE
+)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 _STANDS_FOR_ANY = frozenset(
-    ["candidate", "solution", "solve", "func", "function", "foo", "fn", "my_func", "my_function", "your_function", "task_func"]
+    [
+        "candidate",
+        "solution",
+        "solve",
+        "func",
+        "function",
+        "foo",
+        "fn",
+        "my_func",
+        "my_function",
+        "your_function",
+        "task_func",
+    ]
 )
 _SAYS_LITTLE = frozenset(
-    ["get", "set", "make", "find", "check", "count", "list", "string", "str", "num", "number", "int", "word", "words", "the"]
+    [
+        "get",
+        "set",
+        "make",
+        "find",
+        "check",
+        "count",
+        "list",
+        "string",
+        "str",
+        "num",
+        "number",
+        "int",
+        "word",
+        "words",
+        "the",
+    ]
 )
 
 

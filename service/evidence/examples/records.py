@@ -15,10 +15,14 @@ _INPUTS = ("input", "inputs", "args", "arguments", "params", "kwargs")
 _OUTPUTS = ("output", "outputs", "expected", "expected_output", "result", "returns", "answer", "return")
 _RECORD = re.compile(rf"\{{\s{{0,40}}['\"](?:{'|'.join(_INPUTS)})['\"]\s{{0,9}}:", re.IGNORECASE)
 _PARAMETRIZE = re.compile(
-    r"@pytest\.mark\.parametrize\(\s{0,40}(?P<names>(['\"])[\w, ]{1,200}\2|[(\[][\w, '\"]{1,200}[)\]])\s{0,9},\s{0,40}(?=[\[(])[\[(]"
+    r"@pytest\.mark\.parametrize\(\s{0,40}(?P<names>(['\"])[\w, ]{1,200}\2|[(\[][\w, '\"]{1,200}[)\]])\s{0,9},"
+    r"\s{0,40}[\[(]"
 )
 _ROW = re.compile(r"\s{0,80},?\s{0,80}(?=[\[(])")
-_TEST = re.compile(r"\s{0,80},?\s{0,80}[\])],?\s{0,80}\)\s{0,40}def[ \t]{1,9}\w{1,100}\([^()\n]{0,400}\)[^\n:]{0,80}:\s{0,80}assert[ \t]{1,9}")
+_TEST = re.compile(
+    r"\s{0,80},?\s{0,80}[\])],?\s{0,80}\)\s{0,40}def[ \t]{1,9}\w{1,100}\([^()\n]{0,400}\)[^\n:]{0,80}:"
+    r"\s{0,80}assert[ \t]{1,9}"
+)
 
 
 def record_examples(source: Source) -> Iterator[Example]:
@@ -50,9 +54,7 @@ def _record(source: Source, start: int) -> Example:
     names = [parameter.name for parameter in source.parameters]
     if isinstance(given, dict) and set(given) <= set(names) and given:
         items: Arguments = [(str(name), as_source(item)) for name, item in given.items()]
-    elif isinstance(given, list) and len(names) > 1:
-        items = [(None, as_source(item)) for item in given]
-    elif isinstance(given, list) and inputs[0].lower() in ("args", "arguments", "params") and len(given) == len(names):
+    elif isinstance(given, list) and (len(names) > 1 or str(inputs[0]).lower() in ("args", "arguments", "params")):
         items = [(None, as_source(item)) for item in given]
     elif len(names) == 1:
         items = [(None, as_source(given))]

@@ -32,7 +32,8 @@ _FUNCTION = (
     r"|Methode|функци[юяи]|метод"
 )
 _CALLED = (
-    r"called|named|with (?:the )?name|nomm[ée]e?|appel[ée]e?|llamad[ao]|chamad[ao]|denominad[ao]|chiamata|namens|mit (?:dem )?Namen?"
+    r"called|named|with (?:the )?name|nomm[ée]e?|appel[ée]e?|llamad[ao]|chamad[ao]|denominad[ao]|chiamata|namens"
+    r"|mit (?:dem )?Namen?"
     r"|под названием|с именем"
 )
 _NAMED = re.compile(
