@@ -92,6 +92,31 @@ def _support(outcomes: Sequence[Sequence[str]], weights: Sequence[float]) -> tup
     return values, counted
 
 
+def confidence(
+    outcomes: Sequence[Sequence[str]], example_rates: Sequence[float] | None, best: int, formula: Formula = SHIPPED
+) -> float:
+    """How sure it is that a candidate is right: what it passes, times the share of the group that answers as it does.
+
+    It measures a whole answer where `behavior` counts input by input: among programs that agree on most inputs, few may
+    agree on all. `benchmarks/results/evidence.md` says how often the best candidate is right by this number.
+
+    Args:
+        outcomes: of each candidate on all inputs.
+        example_rates: the share of the examples that each candidate passes; None without examples.
+        best: the candidate.
+        formula: its weights.
+
+    Returns:
+        A number in [0, 1].
+    """
+    rates = [0.0] * len(outcomes) if example_rates is None else list(example_rates)
+    weights = [rate**formula.exponent + formula.unproven for rate in rates]
+    alike = sum(weight for row, weight in zip(outcomes, weights, strict=True) if list(row) == list(outcomes[best]))
+    answered = any(answer.startswith(VALUE) for answer in outcomes[best])
+    passes = 1.0 if example_rates is None else rates[best]
+    return passes * alike / sum(weights) if answered else 0.0
+
+
 def is_settled(outcomes: Sequence[Sequence[str]], weights: Sequence[float], num_left: int) -> bool:
     """Whether no answers to the inputs that are left can change which candidate is best.
 

@@ -296,7 +296,13 @@ class GroupStatistics(Answer):
     std: float | None = Field(None, description="population standard deviation of the group's rewards")
     degenerate: bool = Field(description="no spread to learn from: fewer than two rewards, or all the same")
     best: int | None = None
-    margin: Annotated[float | None, Field(description="best reward less the second best; null if fewer")] = None
+    margin: Annotated[
+        float | None,
+        Field(
+            description="best reward less the second best; null if fewer. By a prompt's evidence under `auto`: how sure "
+            "the best is, in [0, 1]: its share of the examples, times the share of the group that answers as it does"
+        ),
+    ] = None
 
 
 class PromptExample(Answer):
