@@ -299,8 +299,8 @@ class GroupStatistics(Answer):
     margin: Annotated[
         float | None,
         Field(
-            description="best reward less the second best; null if fewer. By a prompt's evidence under `auto`: how sure "
-            "the best is, in [0, 1]: its share of the examples, times the share of the group that answers as it does"
+            description="best reward less the second best; null if fewer. By a prompt's evidence under `auto` how sure "
+            "the best is, in [0, 1]: its share of the examples times the share of the group that answers alike"
         ),
     ] = None
 
