@@ -21,9 +21,16 @@ from sandbox.judge.observe import not_reached
 from sandbox.types import TestReport
 from service.evidence.behavior import VALUE, is_settled
 
+GROUP_BUDGET_S = 1.5  # of a group, and of each further `GROUP` programs
+GROUP = 32
 MIN_SHARE_S = 0.02  # of one program in a round, however many programs share the budget
 MAX_SHARE_S = 0.3
 STDIN_INPUTS = 4  # of a round
+
+
+def default_budget_s(num_programs: int) -> float:
+    """The CPU-seconds of a group of so many different programs."""
+    return GROUP_BUDGET_S * max(1.0, num_programs / GROUP)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,7 @@ from plaudit.grading import Verdict
 from sandbox.types import Limits, ObservedCall, ObserveSuite, Program, Stop
 from service.evidence.examples import Reading, read_examples
 from service.evidence.inputs import mutated_inputs
-from service.evidence.rounds import ObservationRounds, Round
-
-BUDGET_CPU_S = 1.5  # of a group, as in a request
-GROUP = 32
+from service.evidence.rounds import ObservationRounds, Round, default_budget_s
 
 if TYPE_CHECKING:
     from sandbox.sandbox import Sandbox
@@ -61,7 +58,7 @@ class PromptEvidence:
     def observe(self, solutions: Sequence[str], sandbox: Sandbox) -> dict[str, ProgramObservation]:
         """Run each different program once, and what was cut short among the examples once more; by its text.
 
-        A program's share of CPU time is that of one of `GROUP` programs in a request.
+        A program's share of CPU time is that of one of 32 in a request.
         """
         from sandbox.judge import judge
 
@@ -72,13 +69,12 @@ class PromptEvidence:
         observations = {solution: ProgramObservation() for solution in programs}
         if not calls:
             return observations
-        budget_cpu_s = BUDGET_CPU_S * max(1.0, len(programs) / GROUP)
         rounds = ObservationRounds(
             [1] * len(programs),
             len(examples),
             len(self.inputs),
             is_stdio=False,
-            budget_cpu_s=budget_cpu_s,
+            budget_cpu_s=default_budget_s(len(programs)),
             complete=True,
         )
         current: Round | None = rounds.first()

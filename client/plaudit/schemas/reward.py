@@ -72,14 +72,14 @@ class BehaviorTerm(TermBase):
     type: Literal["behavior"]
     inputs: Annotated[int, Field(ge=1, le=200, description="how many inputs are made")] = 64
     budget_cpu_s: Annotated[
-        float,
+        float | None,
         Field(
             gt=0,
             le=120,
-            description="CPU-seconds that the group has for the examples and all inputs; each different program has an "
-            "equal share of it, 0.02 at least",
+            description="CPU-seconds that the group has for the examples and all inputs, an equal share of it for each "
+            "different program, 0.02 at least; without it 1.5 for 32 programs or fewer, and as much again for 32 more",
         ),
-    ] = 1.5
+    ] = None
 
 
 EvidenceTerm = ExamplesTerm | BehaviorTerm

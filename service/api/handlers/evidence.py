@@ -27,7 +27,7 @@ from service.api.dispatch.tasks import in_thread
 from service.api.handlers.execute import execute_job
 from service.evidence.examples import Reading, explain, read_examples
 from service.evidence.inputs import mutated_inputs
-from service.evidence.rounds import ObservationRounds, Round, is_misread
+from service.evidence.rounds import ObservationRounds, Round, default_budget_s, is_misread
 from service.jobs import Executed, ExecuteTask, Failed, Job, encode_suite
 
 # A function's annotations are the prompt's, which imports them. A method is LeetCode's form, where both are there.
@@ -109,7 +109,7 @@ class EvidenceGroup:
             len(calls),
             len(self.inputs),
             is_stdio=is_stdio,
-            budget_cpu_s=(term or BehaviorTerm(name="behavior", type="behavior")).budget_cpu_s,
+            budget_cpu_s=(term and term.budget_cpu_s) or default_budget_s(len(self.programs)),
             complete=spec.combine != "auto",
         )
         self.round = self.rounds.first()
