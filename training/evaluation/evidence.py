@@ -25,6 +25,7 @@ class ProgramObservation:
     """A program's share of the prompt's examples that it passes, and its outcome on each further input."""
 
     example_rate: float = 0.0
+    passes: list[bool] = field(default_factory=list)  # of the examples
     answers: list[str] = field(default_factory=list)
     cpu_ms: float = 0.0  # what observing it cost: the program, its jail, the judge
 
@@ -55,10 +56,12 @@ class PromptEvidence:
             reading = Reading(reading.kind, reading.entry_point, reading.parameters)
         return cls(entry_point, reading, mutated_inputs(reading, completions, prompt=prompt, count=num_inputs))
 
-    def observe(self, solutions: Sequence[str], sandbox: Sandbox) -> dict[str, ProgramObservation]:
-        """Run each different program once, and what was cut short among the examples once more; by its text.
+    def observe(
+        self, solutions: Sequence[str], sandbox: Sandbox, *, complete: bool = True
+    ) -> dict[str, ProgramObservation]:
+        """Run each different program in rounds, within the budget that a request of as many has; by its text.
 
-        A program's share of CPU time is that of one of 32 in a request.
+        `complete`: all on all inputs, as where subsets are ranked later; else only those that can still be best.
         """
         from sandbox.judge import judge
 
@@ -70,12 +73,12 @@ class PromptEvidence:
         if not calls:
             return observations
         rounds = ObservationRounds(
-            [1] * len(programs),
+            [solutions.count(program) for program in programs],
             len(examples),
             len(self.inputs),
             is_stdio=False,
             budget_cpu_s=default_budget_s(len(programs)),
-            complete=True,
+            complete=complete,
         )
         current: Round | None = rounds.first()
         while current is not None:
@@ -89,6 +92,7 @@ class PromptEvidence:
         for program, solution in enumerate(programs):
             tests = rounds.known(program)
             passed = [test.verdict is Verdict.PASSED for test in tests[: len(examples)]]
+            observations[solution].passes = passed
             observations[solution].example_rate = sum(passed) / len(passed) if passed else 0.0
             observations[solution].answers = [test.outcome for test in tests[len(examples) :]]
         return observations
