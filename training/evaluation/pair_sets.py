@@ -171,7 +171,12 @@ def pair_set_report(
         names = [getattr(pair, field) for pair in pairs]
         if len(set(names)) > 1:
             slices += [(name, [at for at, own in enumerate(names) if own == name]) for name in sorted(set(names))]
-    return {"set": entry, "slices": [_slice(name, pairs, wins, places, settings, seed) for name, places in slices]}
+    form, _, place = entry.partition("=")
+    name = Path(place).name if Path(place).exists() else place
+    return {
+        "set": f"{form}={name}",
+        "slices": [_slice(name, pairs, wins, places, settings, seed) for name, places in slices],
+    }
 
 
 def _slice(

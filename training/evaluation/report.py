@@ -124,8 +124,7 @@ def _pair_sets(sets: list[dict[str, Any]]) -> list[str]:
     for code, whole in zip(sets[::2], sets[1::2], strict=True):
         for part, other in zip(code["slices"], whole["slices"], strict=True):
             cells = format_interval(part), format_interval(other)
-            name = Path(code["set"].partition("=")[2]).name
-            form = code["set"].partition("=")[0]
+            form, _, name = code["set"].partition("=")
             lines.append(
                 f"| {form}, {name} | {part['slice']} | {' | '.join(cells)} | {part['pairs']} | {part['prompts']} |"
             )

@@ -22,11 +22,8 @@ WORSE = "def add(a, b):\n    return a - b\n"
 
 def styled(code: str, tag: str = "python") -> list[str]:
     concise = f"{FENCE}{tag}\n{code}{FENCE}"
-    return [
-        concise,
-        f"This adds them.\n\n{concise}\n\nIt runs in O(1).",
-        f"## Answer\n\n{concise}\n\n- **fast**, and\n- **short**, with nothing to import",
-    ]
+    markdown = f"## Answer\n\n{concise}\n\n- **fast**, and\n- **short**, with nothing to import"
+    return [concise, f"This adds them.\n\n{concise}\n\nIt runs in O(1).", markdown]
 
 
 def rm_bench_row(number: int, domain: str = "code") -> dict[str, Any]:
