@@ -14,7 +14,7 @@ ARROW = r"-{1,3}>|={1,3}>|[→⇒➞➔➜⟶⟹↦]|~>"
 VERB = (
     r"(?:(?:should|must|would|will|shall|has to|needs to|ought to)[ \t])?"
     r"(?:returns?|gives?|yields?|be|is|equals?|evaluates? to|outputs?|produces?|results? in|becomes?|returning"
-    r"|(?:you|we|I)(?:'ll|[ \t]will|[ \t]should)?[ \t]get)"
+    r"|(?:you|we|I)(?:'ll|'d|[ \t]will|[ \t]would|[ \t]should)?[ \t](?:get|expect|want))"
     r"(?:[ \t](?:equal to|exactly|back))?"
     r"(?:[ \t]the (?:value|list|string|tuple|number|integer|boolean|dictionary|dict|set|array|result))?:?"
     r"(?=[ \t\[({'\"`“‘])"
@@ -39,7 +39,11 @@ _NEXT_LINE = re.compile(
 _PROMPT = re.compile(
     r"[ \t]{0,80}(?:[*#/|-]{1,3}[ \t]{1,4})?(?:>>>|>>|In ?\[\d{1,4}\]:|(?:js|irb|php|node)?[ \t]?>)[ \t]{0,9}"
 )
-_BULLET = re.compile(r"[ \t]{0,80}(?:[*•#/+-]{1,3}|\d{1,3}[.)]|\(?[a-z\d]\))?[ \t]{0,9}")
+_BULLET = re.compile(
+    r"[ \t]{0,80}(?:[*•#/+-]{1,3}|\d{1,3}[.)]|\(?[a-z\d]\))?[ \t]{0,9}"
+    r"(?:(?:@example|(?:for )?examples?[ \t]?\d{0,3}[:.]|e\.g\.?[:,]?|ex[.:])[ \t]{1,9})?",
+    re.IGNORECASE,
+)
 _ASSIGNED = re.compile(r"(?:(?:var|let|const|auto)[ \t])?([^\W\d][\w.]{0,60})[ \t]{0,9}=[ \t]{0,9}\Z")
 _ASSIGNMENT = re.compile(r"^[ \t]{0,80}(?:>>>[ \t]{0,9})?([^\W\d]\w{0,60})[ \t]{0,9}=(?!=)[ \t]{0,9}", re.MULTILINE)
 _BAD_WORD = re.compile(

@@ -70,7 +70,7 @@ def _item(source: Source, at: int, limit: int) -> tuple[tuple[str | None, str], 
         try:
             value, end = source.value(named.end(), limit)
         except NotLiteral:
-            known = named["sign"] == "=" and named[1] in names and _may_be_text(source, named[1])
+            known = named["sign"] == "=" and (named[1] in names or not names) and _may_be_text(source, named[1])
             value, end = bare_text(source, named.end(), limit, known=known)
         return (named[1], value), end
     noun = _NOUN.match(source.text, at, limit)

@@ -58,12 +58,13 @@ _ENTRY = re.compile(
     rf"[ \t]{{0,3}}(?P<tick>{_TICKS})(?P<name>[^\W\d]\w{{0,100}})(?P<after>\()?",
     re.IGNORECASE,
 )
-# Definitions of other languages: Rust, Go, Kotlin, Swift, JavaScript, PHP; then Java, C# and C.
+# Definitions of other languages: Rust, Go, Kotlin, Swift, JavaScript, PHP; then Java, C# and C; then Ruby.
 _FOREIGN = re.compile(
     r"^[ \t]{0,40}(?:(?:export|pub|public|private|static|async|default)[ \t]{1,3}){0,4}"
     r"(?:(?:fn|func|fun|function)[ \t]{1,3}(?P<name>[^\W\d]\w{0,100})"
     r"|[A-Za-z_][\w<>,\[\]]{0,60}[ \t]{1,3}(?P<typed>[^\W\d]\w{0,100}))"
-    r"[ \t]{0,3}\([^()\n]{0,400}\)[^\n;=]{0,80}\{[ \t]{0,9}\}?[ \t]{0,9}$",
+    r"[ \t]{0,3}\([^()\n]{0,400}\)[^\n;=]{0,80}\{[ \t]{0,9}\}?[ \t]{0,9}$"
+    r"|^[ \t]{0,40}def[ \t]{1,3}(?P<ruby>[^\W\d]\w{0,100})[ \t]{0,3}\([^()\n]{0,400}\)[ \t]{0,9}$",
     re.MULTILINE,
 )
 _QUOTED_CALL = re.compile(
@@ -175,7 +176,7 @@ def signature_of(prompt: str, definitions: Sequence[Definition]) -> Signature:
         names = Counter(match["name"] for match in _TESTED.finditer(prompt) if match["name"] not in BUILTINS)
         name = names.most_common(1)[0][0] if names else None
     if name is None and (foreign := _FOREIGN.search(prompt)):
-        name = foreign["name"] or foreign["typed"]
+        name = foreign["name"] or foreign["typed"] or foreign["ruby"]
     defined = [definition for definition in definitions if definition.name.split(".")[-1] == name]
     if defined:
         return _of(defined[-1])
@@ -260,7 +261,7 @@ def _quoted_signature(prompt: str, name: str) -> tuple[tuple[Parameter, ...], st
             plain = [p.name for p in parameters if p.name not in ("None", "True", "False", "true", "false", "null")]
             if len(plain) == len(parameters):
                 returns = _RETURNS.match(prompt, end)
-                return parameters, returns[1] if returns else None
+                return parameters, returns[1].strip(" .,") if returns else None
     return (), None
 
 

@@ -52,14 +52,15 @@ def _is_rule(source: Source, number: int) -> bool:
     return (
         end - start < MAX_ROW
         and "-" in source.text[start:end]
-        and "|" in source.text[start:end]
+        and ("|" in source.text[start:end] or "+" in source.text[start:end])
         and bool(_RULE.match(source.text[start:end]))
     )
 
 
 def _columns(source: Source, header: list[str]) -> tuple[list[int], int, list[str]] | None:
     """The columns of the inputs and of the output, and the parameters' names; None for another table."""
-    outputs = [place for place, name in enumerate(header) if _OUTPUT.match(name)]
+    called = source.name.lower()
+    outputs = [place for place, name in enumerate(header) if _OUTPUT.match(name) or name == called != ""]
     if not outputs:
         return None
     own = {parameter.name.lower() for parameter in source.parameters}
