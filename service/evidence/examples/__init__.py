@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from service.evidence.examples.blocks import labelled_examples, sentence_examples
-from service.evidence.examples.calls import call_examples
+from service.evidence.examples.calls import bare_call_examples, call_examples
 from service.evidence.examples.misnamed import misnamed
 from service.evidence.examples.records import record_examples
 from service.evidence.examples.render import ExplainedExample, as_assert, as_case, explain
@@ -79,7 +79,7 @@ def _read(prompt: str, entry_point: str | None, completions: Sequence[str]) -> R
     if signature.entry_point is None:
         return Reading()
     source = Source.of(prompt, signature, definitions)
-    examples = _examples(source)
+    examples = _examples(source) or list(bare_call_examples(source))
     if not examples:
         defined = [definition.name.rpartition(".")[2] for definition in definitions]
         source.called = misnamed(prompt, source.name, defined) or ""

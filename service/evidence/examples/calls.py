@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from service.evidence.examples.asserted import ShownCall, asserted_example, rounded_call, with_tolerance
+from service.evidence.examples.inputs_text import may_be_text
 from service.evidence.examples.literals import NotLiteral
 from service.evidence.examples.source import MAX_EXAMPLES, Source, rendered
 from service.evidence.examples.types import Example
@@ -53,6 +54,7 @@ _BAD_WORD = re.compile(
 )
 _FOLLOWING = re.compile(r"[ \t]{0,40}(?:#[^\n]{0,2000})?(?=\n|\Z)")
 _WRAPPER = re.compile(r"(?<![\w.])(?:print|pprint(?:\.pprint)?|console\.log|println!?|puts)[ \t]?\([ \t]{0,9}\Z")
+_BARE_WORD = re.compile(r"[^\W\d_]+(?: [^\W\d_]+){0,8}")
 _CLOSED = re.compile(r"[ \t]{0,9}\)")
 
 
@@ -77,6 +79,30 @@ def call_examples(source: Source) -> Iterator[Example]:
             source.reader.names = {}
         count, end = count + 1, example.end
         yield example
+
+
+def bare_call_examples(source: Source) -> Iterator[Example]:
+    """The examples whose calls have a text without quotes: `is_happy(abcd) => True`.
+
+    Only of a function of one text, where all its calls are written so, with different words.
+    """
+    names = {parameter.name for parameter in source.parameters}
+    if len(names) != 1 or not may_be_text(source, *names):
+        return
+    call = re.compile(rf"(?<![\w.]){re.escape(source.name)}[ \t]?\((?P<word>[^()\n]{{1,80}})\)")
+    matches = [m for m in call.finditer(source.text) if m["word"].split(":")[0].strip() not in names][:MAX_EXAMPLES]
+    words = {match["word"] for match in matches}
+    if len(words) < 2 or max(map(len, words)) < 2 or not all(_BARE_WORD.fullmatch(word) for word in words):
+        return
+    for match in matches:
+        relation = _RELATION.match(source.text, match.end())
+        if relation is None or source.denied(match.start()):
+            continue
+        try:
+            expected, end = source.stated(relation.end())
+        except NotLiteral:
+            continue
+        yield Example(match.start(), end, relation.lastgroup or "arrow", repr(match["word"]), expected)
 
 
 def _example(source: Source, start: int, opening: int) -> Example:

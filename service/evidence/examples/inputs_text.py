@@ -70,7 +70,7 @@ def _item(source: Source, at: int, limit: int) -> tuple[tuple[str | None, str], 
         try:
             value, end = source.value(named.end(), limit)
         except NotLiteral:
-            known = named["sign"] == "=" and (named[1] in names or not names) and _may_be_text(source, named[1])
+            known = named["sign"] == "=" and (named[1] in names or not names) and may_be_text(source, named[1])
             value, end = bare_text(source, named.end(), limit, known=known)
         return (named[1], value), end
     noun = _NOUN.match(source.text, at, limit)
@@ -99,7 +99,8 @@ def bare_text(source: Source, start: int, limit: int, *, known: bool) -> tuple[s
     return repr(words), text.end()
 
 
-def _may_be_text(source: Source, name: str) -> bool:
+def may_be_text(source: Source, name: str) -> bool:
+    """Whether a parameter may take a text: it is annotated so, or it is not and the prompt speaks of texts."""
     annotation = next((p.annotation for p in source.parameters if p.name == name), None)
     return annotation == "str" or (annotation is None and _SPEAKS_OF_TEXT.search(source.text) is not None)
 
