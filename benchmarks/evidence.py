@@ -161,17 +161,19 @@ def collected(arguments: argparse.Namespace) -> list[Observed]:
     return collected_problems
 
 
-def score(observed: Sequence[Observed]) -> None:
-    """Put the shipped model's scores in place."""
+def score(observed: Sequence[Observed]) -> float:
+    """Put the shipped model's scores in place. Returns CPU-seconds per completion."""
     from plaudit.errors import TooLong
     from service.scoring.reward_model import RewardModel
 
     model = RewardModel.load(MODEL)
     try:
+        began = time.process_time()
         for problem in observed:
             encoded = model.encode_group(problem.prompt, problem.completions, "truncate_left")
             assert not any(isinstance(one, TooLong) for one in encoded)
             problem.scores = model.score([one for one in encoded if not isinstance(one, TooLong)])
+        return (time.process_time() - began) / sum(len(problem.completions) for problem in observed)
     finally:
         model.close()
 
@@ -320,6 +322,37 @@ def margins(observed: Sequence[Observed], arguments: argparse.Namespace) -> list
     return lines
 
 
+def costs(model_cpu_s: float, arguments: argparse.Namespace) -> dict[str, float]:
+    """CPU-seconds of one group of N by kind of evidence, the mean over some problems; printed."""
+    chosen = problems(arguments.n)[:: arguments.cost_every]
+    tests = {row["task_id"]: row["tests"][:GENERATED_TESTS] for row in rows("generated_tests.jsonl.gz")}
+    spent: dict[str, list[float]] = defaultdict(list)
+    with open_sandbox() as sandbox:
+        for problem, samples in chosen:
+            name, completions = problem["entry_point"], [sample["completion"] for sample in samples]
+            solutions = [sample["solution"] for sample in samples]
+            whole = PromptEvidence.of(problem["prompt"], name, completions, num_inputs=max(NUM_INPUTS))
+            shown = read_examples("\n".join(tests.get(problem["task_id"], ())) + "\n", entry_point=name)
+            kinds = {
+                "examples": PromptEvidence(name, whole.reading, ()),
+                "examples, behavior": whole,
+                f"{GENERATED_TESTS} generated tests": PromptEvidence(name, shown, ()),
+            }
+            for kind, evidence in kinds.items():
+                runs = evidence.observe(solutions, sandbox, complete=False).values()
+                spent[kind].append(sum(one.cpu_ms for one in runs) / 1000)
+            began = time.process_time()
+            consensus(completions)
+            spent["consensus"].append(time.process_time() - began)
+    if model_cpu_s:
+        spent["model, on the CPU"].append(model_cpu_s * arguments.n)
+    print("\nCPU-seconds of a group: mean, median, most")
+    for kind, values in spent.items():
+        ordered = sorted(values)
+        print(f"  {kind:24} {mean(values):.3f}  {ordered[len(ordered) // 2]:.3f}  {ordered[-1]:.3f}")
+    return {kind: mean(values) for kind, values in spent.items()}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -328,6 +361,7 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=32, help="candidates of a group")
     parser.add_argument("--draws", type=int, default=15, help="drawn groups per problem and seed")
     parser.add_argument("--choose-draws", type=int, default=5, help="the same where constants are chosen; 0: do not")
+    parser.add_argument("--cost-every", type=int, default=6, help="costs are those of each such problem's group")
     parser.add_argument("--samples", type=int, default=100, help="samples of each problem that are observed")
     parser.add_argument("--without-examples", action="store_true", help="as if no prompt had any; needs its own cache")
     parser.add_argument("--no-model", action="store_true", help="do not load the model: its scores are 0")
@@ -335,20 +369,20 @@ def main() -> int:
     arguments = parser.parse_args()
     began = time.perf_counter()
     observed = collected(arguments)
-    if not arguments.no_model:
-        score(observed)
-    costs = sorted(problem.group_cpu_s for problem in observed)
-    quantiles = {share: costs[int(share * (len(costs) - 1))] for share in (0.25, 0.5, 0.75, 0.9, 1.0)}
+    model_cpu_s = 0.0 if arguments.no_model else score(observed)
+    group_costs = sorted(problem.group_cpu_s for problem in observed)
+    quantiles = {share: group_costs[int(share * (len(group_costs) - 1))] for share in (0.25, 0.5, 0.75, 0.9, 1.0)}
     print(f"{len(observed)} problems, {sum(p.num_examples > 0 for p in observed)} with examples; {len(SEEDS)} seeds")
     print(f"CPU-seconds of a group: {', '.join(f'{share:.0%}: {value:.2f}' for share, value in quantiles.items())}\n")
     by_ranker = table(observed, arguments)
     chosen = held_out(observed, by_ranker, arguments) if arguments.choose_draws else None
     by_margin = margins(observed, arguments)
+    by_kind = costs(model_cpu_s, arguments)
     print(f"{time.perf_counter() - began:.0f} s")
     if arguments.output:
         rankers = {name: (mean(values), *interval(values)) for name, values in by_ranker.items()}
         result = {"n": arguments.n, "problems": len(observed), "cpu_s": quantiles, "rankers": rankers}
-        result |= {"held_out": chosen, "margins": by_margin}
+        result |= {"held_out": chosen, "margins": by_margin, "costs": by_kind}
         arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0
 
