@@ -7,8 +7,9 @@ file (`--cache`), so that a second run only ranks.
 
 - Rankers: best-of-N with a 95 % interval over problems, the value in each of five folds by problem, and the problems
   without an example apart. Draws of three seeds.
-- Held out: the constants of `behavior` and the number of inputs are chosen on four folds, and `auto` is measured on the
-  fifth. Differences to every single part are paired: a bootstrap over problems.
+- Held out: the constants of `behavior` and the number of inputs are chosen on four folds, by what behavior solves behind
+  examples and without any, and measured on the fifth. Differences to every single part are paired: a bootstrap over
+  problems.
 - Margin: how often the best is right, by what `margin` says.
 - Cost: one group of 32 per problem is observed as `/rank` does it; CPU time of programs, of their jails on their
   behalf, and of the judge. Starting a jail, once per some thousand programs, is not in it.
@@ -269,28 +270,34 @@ def held_out(
 ) -> dict[str, Any]:
     """`auto` with constants chosen on the other folds, and its paired differences to each part; printed."""
     configurations = list(itertools.product(GRID, NUM_INPUTS))
-    short, whole = [[0.0] * len(observed) for _ in configurations], [[0.0] * len(observed) for _ in configurations]
+    short, alone, whole = ([[0.0] * len(observed) for _ in configurations] for _ in range(3))
     for at, problem in enumerate(observed):
         groups = list(drawn(problem, arguments.n, arguments.choose_draws))
         for number, (formula, num_inputs) in enumerate(configurations):
             columns = [columns_of(problem, subset, formula, num_inputs) for subset in groups]
             pairs = list(zip(groups, columns, strict=True))
             short[number][at] = mean([solved(problem, *pair, AUTO[:2]) for pair in pairs])
+            alone[number][at] = mean([solved(problem, *pair, ("behavior alone",)) for pair in pairs])
             whole[number][at] = mean([solved(problem, *pair, AUTO) for pair in pairs])
-    values, chosen = [0.0] * len(observed), []
+    values, unaided, chosen = [0.0] * len(observed), [0.0] * len(observed), []
     for fold in range(FOLDS):
         train = [at for at, problem in enumerate(observed) if fold_of(problem) != fold]
-        best = max(range(len(configurations)), key=lambda number: mean([short[number][at] for at in train]))
+        best = max(
+            range(len(configurations)),
+            key=lambda number: mean([short[number][at] + alone[number][at] for at in train]),
+        )
         chosen.append(configurations[best])
         for at, problem in enumerate(observed):
             if fold_of(problem) == fold:
-                values[at] = whole[best][at]
+                values[at], unaided[at] = whole[best][at], alone[best][at]
     low, high = interval(values)
     print(f"\nauto, constants chosen on the other folds: {mean(values):.3f} [{low:.2f}, {high:.2f}]")
+    print(f"  behavior alone: {mean(unaided):.3f} [{interval(unaided)[0]:.2f}, {interval(unaided)[1]:.2f}]")
     for fold, (formula, num_inputs) in enumerate(chosen):
         print(f"  fold {fold}: {formula}, {num_inputs} inputs")
-    spread = [mean(one) for one in short]
-    print(f"  examples, behavior over all {len(spread)} configurations: {min(spread):.3f} to {max(spread):.3f}")
+    for name, column in (("examples, behavior", short), ("behavior alone", alone)):
+        spread = [mean(one) for one in column]
+        print(f"  {name} over all {len(spread)} configurations: {min(spread):.3f} to {max(spread):.3f}")
     differences = {}
     for name, other in [("auto, held out", values), ("with generated tests", by_ranker[", ".join(WITH_TESTS)])]:
         for part in SINGLE:
