@@ -7,9 +7,9 @@ file (`--cache`), so that a second run only ranks.
 
 - Rankers: best-of-N with a 95 % interval over problems, the value in each of five folds by problem, and the problems
   without an example apart. Draws of three seeds.
-- Held out: the constants of `behavior` and the number of inputs are chosen on four folds, by what behavior solves behind
-  examples and without any, and measured on the fifth. Differences to every single part are paired: a bootstrap over
-  problems.
+- Held out: the constants of `behavior` and the number of inputs are chosen on four folds, by what behavior solves
+  behind examples and without any, and measured on the fifth. Differences to every single part are paired: a bootstrap
+  over problems.
 - Margin: how often the best is right, by what `margin` says.
 - Cost: one group of 32 per problem is observed as `/rank` does it; CPU time of programs, of their jails on their
   behalf, and of the judge. Starting a jail, once per some thousand programs, is not in it.
@@ -360,6 +360,57 @@ def costs(model_cpu_s: float, arguments: argparse.Namespace) -> dict[str, float]
     return {kind: mean(values) for kind, values in spent.items()}
 
 
+SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (  # ranker, its name in the picture, what it costs
+    ("generated tests", "generated tests, their pass rate", ("40 generated tests",)),
+    ("consensus", "consensus: like the other texts", ("consensus",)),
+    ("model", "the shipped model", ("model, on the CPU",)),
+    ("agreement", "agreement on generated tests", ("40 generated tests",)),
+    ("behavior alone", "behavior, without examples", ("examples, behavior",)),
+    ("examples", "examples", ("examples",)),
+    ("examples, behavior", "examples, then behavior", ("examples, behavior",)),
+    (", ".join(AUTO), "auto", ("examples, behavior", "consensus", "model, on the CPU")),
+    (
+        ", ".join(WITH_TESTS),
+        "auto with generated tests",
+        ("examples, behavior", "40 generated tests", "consensus", "model, on the CPU"),
+    ),
+)
+
+
+def draw_picture(result: Mapping[str, Any], path: Path) -> None:
+    """Share solved with its interval for each kind of evidence, and what a group of it costs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.hashsalt": "plaudit", "svg.fonttype": "none", "font.size": 9})
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.6, 3.8))
+    for at, (name, label, kinds) in enumerate(SHOWN):
+        value, low, high = result["rankers"][name]
+        colour = "#0072b2" if label.startswith("auto") else "#555555"
+        axes.plot([100 * low, 100 * high], [at, at], color=colour, linewidth=1.6, alpha=0.5)
+        axes.plot([100 * value], [at], "o", color=colour, markersize=5)
+        axes.text(100 * value, at + 0.2, f"{100 * value:.0f}", color=colour, fontsize=8, ha="center")
+        spent = sum(result["costs"].get(kind, 0.0) for kind in kinds)
+        axes.text(82.5, at, f"{spent:.2f} s", fontsize=8, va="center", ha="right", color="#333333")
+    for name, label in (("mean (no choice)", "no choice"), ("oracle (pass@N)", "one is right")):
+        value = 100 * result["rankers"][name][0]
+        axes.axvline(value, color="#999999", linestyle=":", linewidth=1)
+        axes.text(value, len(SHOWN) - 0.3, f"{label}, {value:.0f}", fontsize=8, ha="center", color="#777777")
+    axes.text(82.5, len(SHOWN) - 0.3, "CPU", fontsize=8, ha="right", color="#333333")
+    axes.set_yticks(range(len(SHOWN)), [label for _, label, _ in SHOWN])
+    axes.set_xlim(10, 84)
+    axes.set_ylim(-0.6, len(SHOWN) + 0.2)
+    axes.set_xlabel(f"problems solved by the best of {result['n']}, %, with 95 % intervals over problems")
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    plt.close(figure)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -373,7 +424,12 @@ def main() -> int:
     parser.add_argument("--without-examples", action="store_true", help="as if no prompt had any; needs its own cache")
     parser.add_argument("--no-model", action="store_true", help="do not load the model: its scores are 0")
     parser.add_argument("--output", type=Path, help="also write the numbers as JSON")
+    parser.add_argument("--picture", type=Path, help="also draw them (.svg); needs the model")
+    parser.add_argument("--numbers", type=Path, help="draw the picture of these numbers, and measure nothing")
     arguments = parser.parse_args()
+    if arguments.numbers:
+        draw_picture(json.loads(arguments.numbers.read_text("utf-8")), arguments.picture)
+        return 0
     began = time.perf_counter()
     observed = collected(arguments)
     model_cpu_s = 0.0 if arguments.no_model else score(observed)
@@ -386,11 +442,14 @@ def main() -> int:
     by_margin = margins(observed, arguments)
     by_kind = costs(model_cpu_s, arguments)
     print(f"{time.perf_counter() - began:.0f} s")
-    if arguments.output:
+    if arguments.output or arguments.picture:
         rankers = {name: (mean(values), *interval(values)) for name, values in by_ranker.items()}
         result = {"n": arguments.n, "problems": len(observed), "cpu_s": quantiles, "rankers": rankers}
         result |= {"held_out": chosen, "margins": by_margin, "costs": by_kind}
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        if arguments.output:
+            arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        if arguments.picture:
+            draw_picture(result, arguments.picture)
     return 0
 
 
