@@ -29,7 +29,7 @@ BASE_STEP = 16 << 20  # how far a jail's own memory may shrink before its limit 
 class JobHandle:
     """One job in a jail, from start to sweep: what a judge sees of a jail. Use as a context manager."""
 
-    def __init__(self, jail: Jail, job: JailJob, give_back: Callable[[Jail], None]) -> None:
+    def __init__(self, jail: Jail, job: JailJob, give_back: Callable[[Jail, int], None]) -> None:
         self.jail = jail
         self.limits = job.limits
         self._give_back = give_back
@@ -226,7 +226,8 @@ class JobHandle:
             if self.jail.reusable:
                 self.counters()  # where the next job starts counting
         finally:
-            self._give_back(self.jail)
+            spent_ns = 0 if self._last is None else self._last.cpu_ns
+            self._give_back(self.jail, spent_ns + self.own_ns)
 
     def _end_job(self) -> None:
         """Kill a job whose result is not needed. A jail that does not confirm it in time is not used again."""

@@ -67,6 +67,7 @@ class Sandbox:
         interrupt: set from any thread, it ends what runs with `Interrupted`.
         is_last_attempt: whether a run that gets no CPU is judged all the same.
         toolchain_digest: what a cached result depends on besides its inputs.
+        jobs_cpu_ns: CPU time of all jobs that have ended, and of their jails on their behalf; not of starting jails.
     """
 
     def __init__(self, capabilities: HostCapabilities, state: Path) -> None:
@@ -76,6 +77,7 @@ class Sandbox:
         self.name = f"plaudit-{self.pid}-{start_time(self.pid)}-{next(SANDBOX_NUMBERS)}"
         self.home = state / self.name
         self.num_made = 0
+        self.jobs_cpu_ns = 0
         self.idle: dict[JailKind, list[Jail]] = {jail_kind: [] for jail_kind in get_args(JailKind)}
         self.occupied: list[Jail] = []  # jails without namespaces that have a job
         self.teardowns: list[subprocess.Popen[bytes]] = []
@@ -153,8 +155,9 @@ class Sandbox:
         self.collect(MAX_TEARDOWNS)
         return Jail(self.jail_config, self.num_made, jail_kind)
 
-    def _take_back(self, jail: Jail) -> None:
-        """Take a jail back after a job. It is kept warm unless it is worn out or changed by the job."""
+    def _take_back(self, jail: Jail, cpu_ns: int = 0) -> None:
+        """Take a jail back after a job of so much CPU time. It stays warm unless worn out or changed by the job."""
+        self.jobs_cpu_ns += cpu_ns
         if jail in self.occupied:
             self.occupied.remove(jail)
         if jail.reusable and jail.num_jobs < MAX_JOBS_PER_JAIL:

@@ -156,10 +156,12 @@ class ObservedCall:
     """One input, and the answer where it is known: `arguments` and `expected` of a function, or `stdin` and `stdout`.
 
     `arguments`: the arguments of the call as Python source, literals only: "[1, 2], k=3". `expected`: a literal, too.
+    `tolerance`: how far a number may be from `expected`; without it nine digits have to be equal.
     """
 
     arguments: str = ""
     expected: str | None = None
+    tolerance: float | None = None
     stdin: str | None = None
     stdout: str | None = None
 
@@ -170,6 +172,7 @@ class ObserveSuite:
 
     An internal kind: `POST /execute` does not take it. With an `entry_point` one process makes all calls; without, the
     program runs once per call on its `stdin`. `call_cpu_s` limits each call, `budget_cpu_s` all of them together.
+    `Report.cpu_ms` says what observing the program cost.
     """
 
     entry_point: str | None
@@ -234,7 +237,8 @@ class Output:
 class Report:
     """A program against its suite. `pass_rate` divides by all tests sent, skipped ones included.
 
-    `output` is there for a `RunSuite` whose program ran; `passed` then means that it ended with exit code 0.
+    `output` is there for a `RunSuite` whose program ran; `passed` then means that it ended with exit code 0. `cpu_ms`
+    is there for an `ObserveSuite`: CPU time of the program, of its jail on its behalf, and of the judge.
     """
 
     verdict: Verdict
@@ -246,6 +250,7 @@ class Report:
     compile: CompileReport | None = None
     flags: tuple[str, ...] = ()
     output: Output | None = None
+    cpu_ms: float = 0.0
 
     @property
     def pass_rate(self) -> float:

@@ -117,12 +117,17 @@ class BestOfN:
     result: the whole ranking, as `/rank` answered it.
     decided_by: the term that set it apart from the second: "tests", or "rm" where the model broke a tie or there were
         no tests; None where the two are worth the same, and the earlier one was taken.
+    margin: how sure the choice is, `result.group.margin`; by a prompt's evidence from 0 to 1, else in units of rewards.
     """
 
     index: int
     completion: str
     result: RankResult
     decided_by: str | None = None
+
+    @property
+    def margin(self) -> float | None:
+        return self.result.group.margin
 
 
 @dataclass(frozen=True, slots=True)

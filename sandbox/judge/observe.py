@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -45,6 +46,7 @@ class PlannedCall:
     names: list[str]
     is_judged: bool
     expected: Any
+    tolerance: float | None = None
 
 
 class Observation:
@@ -57,7 +59,7 @@ class Observation:
     def judge(self, tree: Any) -> RunOutcome:
         try:
             self.outcome = f"v:{digest_of(tree)}"
-            right = not self.planned.is_judged or same(tree, self.planned.expected)
+            right = not self.planned.is_judged or same(tree, self.planned.expected, self.planned.tolerance)
         except Opaque:
             kind = codec.describe_handle(tree) if type(tree) is dict and tree.get("t") == "h" else "nested"
             self.outcome = shortened("o", kind)
@@ -75,7 +77,10 @@ def judge_observed(request: JudgeRequest, suite: ObserveSuite) -> Report:
     check_budgets(suite)
     limits = replace(request.limits, cpu_s=min(suite.call_cpu_s, suite.budget_cpu_s))
     request = replace(request, limits=limits)
-    return observe_calls(request, suite) if suite.entry_point else observe_runs(request, suite)
+    began_s, jobs_ns = time.thread_time(), request.sandbox.jobs_cpu_ns
+    report = observe_calls(request, suite) if suite.entry_point else observe_runs(request, suite)
+    cpu_s = time.thread_time() - began_s + (request.sandbox.jobs_cpu_ns - jobs_ns) / 1e9
+    return replace(report, cpu_ms=round(1000 * cpu_s, 3))
 
 
 def check_budgets(suite: ObserveSuite) -> None:
@@ -98,7 +103,7 @@ def planned_calls(calls: Sequence[ObservedCall]) -> list[PlannedCall]:
             codec.dumps(trees)
         except (ValueError, codec.CodecError) as error:
             raise InvalidSuite(f"calls[{number}]: {error}") from None
-        planned.append(PlannedCall(trees, list(named), call.expected is not None, expected))
+        planned.append(PlannedCall(trees, list(named), call.expected is not None, expected, call.tolerance))
     return planned
 
 

@@ -132,9 +132,22 @@ _KIND_OF_TAG = {
 }
 
 
-def same(got: Any, expected: Any) -> bool:
-    """Whether two trees are of equal values, floats within `REL_TOL`. Raises as `digest_of`."""
-    return _part(got, 0) == _part(expected, 0) or _close(got, expected)
+def same(got: Any, expected: Any, tolerance: float | None = None) -> bool:
+    """Whether two trees are of equal values, floats within `REL_TOL`. Raises as `digest_of`.
+
+    `tolerance`: two numbers may differ by as much, and by `REL_TOL` of that more: the value itself was rounded.
+    """
+    return _part(got, 0) == _part(expected, 0) or _close(got, expected) or _near(got, expected, tolerance)
+
+
+def _near(got: Any, expected: Any, tolerance: float | None) -> bool:
+    first, second = _plain(got), _plain(expected)
+    if tolerance is None or not (isinstance(first, int | float) and isinstance(second, int | float)):
+        return False
+    try:
+        return abs(float(first) - float(second)) <= tolerance * (1 + REL_TOL)
+    except OverflowError:
+        return False
 
 
 def _close(got: Any, expected: Any) -> bool:

@@ -64,6 +64,7 @@ def report_of(item: AuditItem, runs: AuditRuns, *, python: bool) -> AuditReport:
         hack=runs.hack,
         cpu_ms=None if reference is None else round(sum(test.cpu_ms for test in reference.tests), 2),
         spent_cpu_ms=round(runs.spent_cpu_ms, 2),
+        server_errors=sum(result.status not in ("ok", "invalid") for result in runs.all()),
     )
     verdict, problems, unmeasured = findings_of(item, runs, report, python=python)
     return report.model_copy(update={"verdict": verdict, "problems": problems, "unmeasured": unmeasured})

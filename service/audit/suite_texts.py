@@ -13,6 +13,21 @@ from pydantic_core import to_json
 from plaudit.schemas import AssertTests, CheckTests, FunctionTests, InlineTests, PytestTests, StdioTests, UnittestTests
 from plaudit.test_code import parsed
 
+EQUALITIES = frozenset(
+    [
+        "assertEqual",
+        "assertEquals",
+        "assertIs",
+        "assertListEqual",
+        "assertDictEqual",
+        "assertTupleEqual",
+        "assertSetEqual",
+        "assertSequenceEqual",
+        "assertMultiLineEqual",
+        "assertAlmostEqual",
+    ]
+)
+SAID = {"assertTrue": True, "assertFalse": False, "assertIsNone": None}
 MAX_NAME = 300  # characters of a test in a report
 
 
@@ -91,29 +106,60 @@ def entry_point_of(tests: InlineTests) -> str | None:
 
 
 def shown_calls(source: str, called: str | None = None) -> Iterator[tuple[str, str, str]]:
-    """The asserts of the form `f(arguments) == value` in a text: (f, arguments, value).
+    """What the assertions of a text show: (f, arguments, value) of `assert f(arguments) == value` and its like.
 
-    `called`: only calls of this name.
+    Read are `assert` with `==` or `is`, also bare and with `not`, and unittest's assertEqual, assertIs, assertTrue,
+    assertFalse and assertIsNone, with the call on either side.
+
+    Args:
+        source: Python, or else nothing is shown.
+        called: only calls of this name.
     """
     tree = parsed(source)
     for node in () if tree is None else ast.walk(tree):
-        if not isinstance(node, ast.Assert) or not isinstance(node.test, ast.Compare):
-            continue
-        compare = node.test
-        call = compare.left
-        if not isinstance(call, ast.Call) or len(compare.ops) != 1 or not isinstance(compare.ops[0], ast.Eq | ast.Is):
-            continue
-        try:
-            name = ast.unparse(call.func).replace("()", "")
-            arguments = ", ".join(
-                [*map(ast.unparse, call.args)]
-                + [f"{k.arg}={ast.unparse(k.value)}" if k.arg else f"**{ast.unparse(k.value)}" for k in call.keywords]
-            )
-            value = ast.unparse(compare.comparators[0])
-        except RecursionError:
-            continue
-        if called is None or name == called:
-            yield name, arguments, value
+        for call, value in _asserted(node):
+            try:
+                name = ast.unparse(call.func).replace("()", "")
+                arguments = ", ".join(
+                    [*map(ast.unparse, call.args)]
+                    + [
+                        f"{k.arg}={ast.unparse(k.value)}" if k.arg else f"**{ast.unparse(k.value)}"
+                        for k in call.keywords
+                    ]
+                )
+                shown = ast.unparse(value)
+            except RecursionError:
+                continue
+            if called is None or name == called:
+                yield name, arguments, shown
+
+
+def _asserted(node: ast.AST) -> Iterator[tuple[ast.Call, ast.expr]]:
+    """The calls that a statement or an expression compares with a value, each with the value."""
+    match node:
+        case ast.Assert(test=ast.Compare(left=left, ops=[ast.Eq() | ast.Is()], comparators=[right])):
+            yield from _call_of(left, right)
+        case ast.Assert(test=ast.UnaryOp(op=ast.Not(), operand=ast.Call() as call)):
+            yield call, ast.Constant(False)
+        case ast.Assert(test=ast.Call() as call):
+            yield call, ast.Constant(True)
+        case ast.Call(func=ast.Attribute(attr=name), args=[left, right, *_]) if name in EQUALITIES:
+            yield from _call_of(left, right)
+        case ast.Call(func=ast.Attribute(attr=name), args=[ast.Call() as call, *_]) if name in SAID:
+            yield call, ast.Constant(SAID[name])
+        case ast.Call(
+            func=ast.Attribute(attr="assertTrue"),
+            args=[ast.Compare(left=left, ops=[ast.Eq() | ast.Is()], comparators=[right]), *_],
+        ):
+            yield from _call_of(left, right)
+
+
+def _call_of(left: ast.expr, right: ast.expr) -> Iterator[tuple[ast.Call, ast.expr]]:
+    """The call of an equality, on whichever side it stands, and the value; the left one of two calls."""
+    if isinstance(left, ast.Call):
+        yield left, right
+    elif isinstance(right, ast.Call):
+        yield right, left
 
 
 def shown_answers(tests: InlineTests, entry_point: str | None) -> list[tuple[str, str]]:

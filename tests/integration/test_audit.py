@@ -222,3 +222,13 @@ def test_the_clients_audit_answers_item_by_item(stack: Stack) -> None:
     assert [report.id for report in answer.results] == ["1", "2", "3"]
     assert [len(report.tests) for report in answer.results] == [1, 2, 3]
     assert answer.status == "complete"
+
+
+def test_a_look_up_table_of_unittests_values_is_tried(http: httpx.Client) -> None:
+    one = "        self.assertEqual(double(2), 4)\n"
+    source = f"import unittest\nclass T(unittest.TestCase):\n    def test_double(self):\n{one}"
+    tests = {"kind": "unittest", "source": source, "entry_point": "double"}
+    report = audit(http, tests, reference="def double(x):\n    return x * 2\n")
+    assert report.hackable is True
+    assert report.hack is not None
+    assert "4" in report.hack

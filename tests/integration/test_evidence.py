@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -242,3 +243,87 @@ def test_weights_under_auto_are_refused(http: httpx.Client) -> None:
     spec = {"combine": "auto", "terms": [{"name": "b", "type": "behavior", "weight": 2}]}
     answer = http.post("/rank", json={"spec": spec, "items": [{"prompt": "p", "completions": ["a"]}]})
     assert (answer.status_code, "'b'" in answer.json()["detail"]) == (422, True)
+
+
+SLEEPY = "    import time\n    time.sleep(0.4)\n    return [{}]\n"
+
+
+@pytest.mark.parametrize("stdin", [False, True])
+def test_hanging_up_stops_the_programs_that_are_observed(http: httpx.Client, stdin: bool) -> None:
+    """Also between rounds: no program starts for a caller who has gone."""
+
+    def depth() -> int:
+        return int(http.get("/info").json()["queues"]["execute"]["depth"])
+
+    wait_for(lambda: depth() == 0, what="an empty queue")
+    prompt, programs = HUMAN_EVAL, [SLEEPY.format(number) for number in range(24)]
+    if stdin:
+        prompt, programs = STDIN, [f"import time\ntime.sleep(0.4)\nprint(7)  # {number}\n" for number in range(24)]
+    item = {"prompt": prompt, "completions": programs}
+    with contextlib.suppress(httpx.ReadTimeout):
+        http.post("/rank", json={"items": [item]}, timeout=1.5)
+    wait_for(lambda: depth() == 0, 6, "the queue to be empty")
+    assert ranked(http, HUMAN_EVAL, SORTED, RIGHT)["order"] == [1, 0]
+
+
+def test_a_group_stays_within_its_budget_whatever_its_programs_do(http: httpx.Client) -> None:
+    programs = [RIGHT, *(f"    while True:\n        {number}\n" for number in range(15))]
+    result = ranked(http, HUMAN_EVAL, *programs)
+    evidence = result["evidence"]
+    assert result["order"][0] == 0
+    assert (evidence["cut_short"], evidence["settled"]) == (15, False)
+    assert 0.3 < evidence["cpu_s"] < 1.5 + 16 * 0.04  # a killed program may run on for a tick
+    spec = {"combine": "auto", "terms": [{"name": "e", "type": "examples"}, {"name": "b", "type": "behavior"}]}
+    spec["terms"][1]["budget_cpu_s"] = 0.4  # type: ignore[index]
+    assert ranked(http, HUMAN_EVAL, *programs, spec=spec)["evidence"]["cpu_s"] < evidence["cpu_s"]
+
+
+def test_a_slow_program_that_is_right_is_given_a_second_try(http: httpx.Client) -> None:
+    """It needs more than its share of the budget, and less than what the others leave."""
+    slow = (
+        "    import time\n    began = time.process_time()\n    while time.process_time() - began < 0.06: pass\n" + LOOP
+    )
+    quick = [SORTED.replace("sorted", name) for name in ("list", "set", "tuple", "sum", "len", "min", "max", "str")]
+    result = ranked(http, HUMAN_EVAL, *quick, *(f"{wrong}    # {at}\n" for at in range(12) for wrong in quick), slow)
+    assert result["order"][0] == len(result["order"]) - 1
+    assert values(result, "examples")[-1] == 1.0
+
+
+def test_stdin_inputs_go_to_those_who_can_still_win(http: httpx.Client) -> None:
+    adds = ["a, b = map(int, input().split())\nprint(a + b)\n", "print(sum(map(int, input().split())))\n"]
+    luck = "a, b = map(int, input().split())\nprint(7)\n"
+    wrong = [f"print({number})\n" for number in range(8, 14)]
+    result = ranked(http, STDIN, *wrong, luck, *adds)
+    assert set(result["order"][:2]) == {7, 8}
+    assert result["order"][2] == 6
+    assert result["evidence"]["cpu_s"] < 3
+
+
+def test_one_program_that_passes_settles_it(http: httpx.Client) -> None:
+    result = ranked(http, STDIN, "print(8)\n", "print(sum(map(int, input().split())))\n")
+    assert result["evidence"]["settled"] is True
+    assert decided(result) == ["examples"]
+
+
+def test_the_margin_says_how_sure_the_best_is(http: httpx.Client) -> None:
+    """All agree; one against one; nobody passes."""
+    same = [RIGHT, LOOP, "    out = []\n    for n in numbers:\n        out.append(max([n, *out]))\n    return out\n"]
+    sure = ranked(http, HUMAN_EVAL, *same)
+    split = ranked(http, 'def triple(n: int) -> int:\n    """Thrice."""\n', "    return n * 3\n", "    return n * 4\n")
+    lost = ranked(http, HUMAN_EVAL, SORTED, CRASH)
+    assert sure["group"]["margin"] == pytest.approx(1.0)
+    assert split["group"]["margin"] == pytest.approx(0.5)
+    assert lost["group"]["margin"] == 0.0
+    with_tests = {"kind": "assert", "asserts": ["assert f(1) == 2"]}
+    tested = ranked(http, "Write f(x).", "def f(x): return x", "def f(x): return x + 1", tests=with_tests)
+    rewards = sorted(one["reward"] for one in tested["completions"])
+    assert tested["group"]["margin"] == pytest.approx(rewards[1] - rewards[0])
+
+
+def test_rounded_examples_allow_for_what_rounding_takes_away(http: httpx.Client) -> None:
+    prompt = (
+        "def mean(xs):\n    '''\n    >>> round(mean([1, 2, 2]), 2)\n    1.67\n"
+        "    >>> round(mean([1, 1, 2]), 1)\n    1.3\n    '''\n"
+    )
+    result = ranked(http, prompt, "    return sum(xs) // len(xs)\n", "    return sum(xs) / len(xs)\n")
+    assert values(result, "examples") == [0.0, 1.0]

@@ -151,3 +151,32 @@ async def test_both_versions_beside_each_other(old_stack: Stack, asks: Asks) -> 
                 await asyncio.gather(crowd(first, mixed[::2]), crowd(second, mixed[1::2]))
                 await asyncio.gather(insist(first, mixed[::2]), insist(second, mixed[1::2]))
     assert_no_loop_broke(old_stack)
+
+
+async def test_prompts_without_tests_are_ranked_while_old_executors_remain(old_stack: Stack) -> None:
+    """An old executor cannot observe programs and may take any job: evidence is passed over, and the answer says so."""
+    prompt = 'def double(x):\n    """\n    >>> double(2)\n    4\n    >>> double(3)\n    6\n    """\n'
+    body = {"items": [{"prompt": prompt, "completions": ["    return x + 2\n", "    return x * 2\n"]}]}
+    old_executors = old_stack.of_kind("execute")
+    old_stack.start_executor().line()
+    replace_api(old_stack)
+
+    async def codes(client: httpx.AsyncClient) -> set[str | None]:
+        response = await client.post("/rank", json=body)
+        assert response.status_code == 200, response.text
+        completions = response.json()["results"][0]["completions"]
+        assert all(one["reward"] is not None for one in completions)
+        return {(one["components"]["examples"]["error"] or {}).get("code") for one in completions}
+
+    async with old_stack.async_client() as client:
+        assert await codes(client) == {"no_worker"}
+        spec = {"terms": [{"name": "shown", "type": "examples"}]}
+        assert (await client.post("/reward", json=body | {"spec": spec})).status_code == 503
+        for executor in old_executors:
+            assert await asyncio.to_thread(executor.stop) == 0
+        for _ in range(100):
+            if (found := await codes(client)) == {None}:
+                break
+            await asyncio.sleep(0.1)
+        assert found == {None}
+    assert_no_loop_broke(old_stack)

@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+import sandbox.judge
 from sandbox.capabilities import HostCapabilities
+from sandbox.errors import SandboxError
+from sandbox.types import Program, Report
+from support.stack import Stack
 from training.pipeline.cli import main
 from training.pipeline.files import read_jsonl, write_jsonl
 
@@ -51,6 +55,55 @@ def test_the_audit_of_a_file_resumes_and_writes_its_page(tmp_path: Path, capsys:
     assert page.index(">wrong<") < page.index(">weak<") < page.index(">good<")
     assert "<script>" not in page
     assert "http" not in page
+
+
+@needs_walls
+def test_a_running_service_audits_as_the_sandbox_does(tmp_path: Path, stack: Stack) -> None:
+    rows = [
+        toy("good", "assert add(1, 2) == 3", "assert add(5, 2) == 7"),
+        toy("wrong", "assert add(1, 2) == 4"),
+        {"id": "unreadable", "tests": {"kind": "assert", "asserts": ["assert add("]}},
+    ]
+    write_jsonl(tmp_path / "suites.jsonl", rows)
+    reports = []
+    for name, more in (("here", []), ("there", ["--url", stack.url])):
+        out = tmp_path / name
+        assert main(["audit", str(tmp_path / "suites.jsonl"), "--out", str(out), *more]) == 0
+        found = {row["id"]: row for row in read_jsonl(out / "reports.jsonl")}
+        reports.append({key: (row["verdict"], row["mutation_score"], row["hackable"]) for key, row in found.items()})
+        assert (out / "report.html").is_file()
+    assert reports[0] == reports[1]
+    assert {key: row[0] for key, row in reports[0].items()} == {
+        "good": "good",
+        "wrong": "broken",
+        "unreadable": "broken",
+    }
+
+
+@needs_walls
+def test_a_report_with_server_errors_is_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = sandbox.judge.judge
+
+    def failing(program: Program, suite: Any, *more: Any) -> Report:
+        if "9" in "".join(getattr(suite, "asserts", ())):
+            raise SandboxError("no jail can be made")
+        return judge(program, suite, *more)
+
+    write_jsonl(
+        tmp_path / "suites.jsonl", [toy("unlucky", "assert add(4, 5) == 9"), toy("good", "assert add(1, 2) == 3")]
+    )
+    arguments = ["audit", str(tmp_path / "suites.jsonl"), "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patched:
+        patched.setattr(sandbox.judge, "judge", failing)
+        assert main(arguments) != 0
+    assert "1 of 2 suites met server errors (unlucky)" in capsys.readouterr().err
+    assert [row["id"] for row in read_jsonl(tmp_path / "out" / "reports.jsonl")] == ["good"]
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["server_errors"] == 1
+    assert main(arguments) == 0
+    assert "2 suites, 1 audited before" in capsys.readouterr().err
+    assert {row["server_errors"] for row in read_jsonl(tmp_path / "out" / "reports.jsonl")} == {0}
 
 
 def test_a_line_that_is_no_item_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

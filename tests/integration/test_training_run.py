@@ -16,7 +16,7 @@ from service.scoring.reward_model import RewardModel
 from training.data.judge_task import JudgeTask
 from training.pipeline.cli import main
 from training.pipeline.config import read_recipe
-from training.pipeline.files import read_jsonl
+from training.pipeline.files import read_jsonl, write_jsonl
 from training.pipeline.records import read_problems, read_programs
 from training.reward_model.packed_forward import group_scores
 from training.reward_model.template import load_encoder
@@ -149,7 +149,9 @@ def test_all_stages_from_data_to_a_served_checkpoint(
     monkeypatch.setattr("training.data.judge_local.judge_shard", judge_toys)
     monkeypatch.setenv("PLAUDIT_DATA", str(toy_data(tmp_path / "data")))
     recipe = tmp_path / "toy.toml"
-    recipe.write_text(RECIPE)
+    pairs = [{"prompt": "def f(x):\n", "chosen": "```python\n    return 2 * x\n```", "rejected": "Nothing."}]
+    write_jsonl(tmp_path / "answers.jsonl", pairs)
+    recipe.write_text(f"{RECIPE}pairs = ['pairs={tmp_path / 'answers.jsonl'}']\n")
     run, served = tmp_path / "run", tmp_path / "served"
     arguments = ["all", str(recipe), "--run", str(run), "--publish", str(served)]
 
@@ -182,6 +184,11 @@ def test_all_stages_from_data_to_a_served_checkpoint(
     assert rankers["mean (no choice)"][0]["value"] == pytest.approx(2 / 6)
     assert rankers["oracle (pass@N)"][1]["value"] == pytest.approx(1 - 6 / 15)
     assert rankers["agreement on raw generated tests"][2]["value"] > rankers["mean (no choice)"][2]["value"]
+    code, whole = report["pair_sets"]
+    assert (code["set"], code["slices"][0]["pairs"]) == ("pairs=answers.jsonl", 1)
+    assert "answers.jsonl | all |" in (served / "report.md").read_text()
+    assert {part["value"] for one in (code, whole) for part in one["slices"]} <= {0.0, 0.5, 1.0}
+    assert str(tmp_path) not in (served / "report.json").read_text()
     assert model.revision in (served / "README.md").read_text()
     assert str(tmp_path) not in (served / "README.md").read_text() + (served / "report.md").read_text()
 

@@ -8,6 +8,7 @@ source of stdin and stdout. The style is that of the prompt, "none" where a care
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Tally:
 
 def prompts(name: str) -> list[GoldPrompt]:
     """The prompts of one of the two files, in order."""
-    parts = (Path(__file__).parent / name).read_text("utf-8").split("=== ")[1:]
+    parts = re.split(r"^=== ", (Path(__file__).parent / name).read_text("utf-8"), flags=re.MULTILINE)[1:]
     return [_prompt(part) for part in parts]
 
 

@@ -2,6 +2,8 @@
 
 - A line of the file is an item of `POST /audit` (`docs/audit.md`), judged here in a sandbox, or by a service (`--url`).
 - `FOLDER/reports.jsonl` has a report per item, written as it is done; a killed audit goes on where it was.
+- A report with server errors says less than it should. It is in the summary and on the page, and the next run of the
+  command makes it again.
 - `FOLDER/summary.json` counts the verdicts, and `FOLDER/report.html` shows the worst suites first.
 """
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from sandbox.sandbox import Sandbox
 
 Audit = Callable[[AuditItem], AuditReport]
+MAX_NAMED = 5  # suites that an error names
 ORDER: tuple[SuiteVerdict, ...] = ("broken", "weak", "unknown", "good")
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Audit of test suites</title>
 <style>body{{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
@@ -47,13 +50,18 @@ border-bottom:1px solid #ccc}}pre{{overflow:auto;background:#f4f4f4;padding:.5re
 
 
 def audit_command(arguments: Sequence[str]) -> None:
-    """Run the command. Raises `UsageError` for a line that is not an item, and what judging raises."""
+    """Run the command.
+
+    Raises `UsageError` for a line that is not an item, `InfraError` after all else is done if suites met server errors,
+    and what judging raises.
+    """
     parser = argparse.ArgumentParser(prog="plaudit-train audit", description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path, help="JSON lines, each an item of POST /audit")
     parser.add_argument("--out", type=Path, required=True, help="folder of the reports; an old one is resumed")
     parser.add_argument("--url", help="a running service that judges; by default a sandbox of this host does")
     options = parser.parse_args(arguments)
     items = _items(options.file)
+    unfinished: dict[str, AuditReport] = {}
     options.out.mkdir(parents=True, exist_ok=True)
     with Journal(options.out / "reports.jsonl") as journal:
         left = {key: item for key, item in items.items() if key not in journal.rows}
@@ -62,11 +70,20 @@ def audit_command(arguments: Sequence[str]) -> None:
             with _by_service(options.url) if options.url else _by_sandbox() as audit:
                 for at, (key, item) in enumerate(left.items(), start=1):
                     report = audit(item)
-                    journal.add({"key": key, **report.model_dump(mode="json")})
+                    if report.server_errors:
+                        unfinished[key] = report
+                    else:
+                        journal.add({"key": key, **report.model_dump(mode="json")})
                     print(f"audit: {at} of {len(left)}: {item.id}: {report.verdict}", file=sys.stderr)
-        reports = [AuditReport.model_validate(journal.rows[key]) for key in items]
+        reports = [unfinished.get(key) or AuditReport.model_validate(journal.rows[key]) for key in items]
     write_text(options.out / "summary.json", json.dumps(summary_of(reports), indent=1) + "\n")
     write_text(options.out / "report.html", page_of(reports))
+    if unfinished:
+        names = ", ".join(str(report.id) for report in list(unfinished.values())[:MAX_NAMED])
+        raise InfraError(
+            f"{len(unfinished)} of {len(items)} suites met server errors ({names}): run the command again, it audits "
+            "these only"
+        )
 
 
 def summary_of(reports: Sequence[AuditReport]) -> dict[str, Any]:
@@ -81,6 +98,7 @@ def summary_of(reports: Sequence[AuditReport]) -> dict[str, Any]:
         "hackable": sum(report.hackable is True for report in reports),
         "flaky": sum(any(test.flaky for test in report.tests) for report in reports),
         "vacuous": sum(any(test.vacuous for test in report.tests) for report in reports),
+        "server_errors": sum(report.server_errors > 0 for report in reports),
         "duplicates": sum(any(test.duplicate_of is not None for test in report.tests) for report in reports),
         "spent_cpu_s": round(sum(report.spent_cpu_ms for report in reports) / 1000, 2),
     }
@@ -120,10 +138,7 @@ def _by_service(url: str) -> Iterator[Audit]:
     with Client(url, timeout_s=3600) as client:
 
         def audit(item: AuditItem) -> AuditReport:
-            answer = client.audit([item])
-            if answer.status != "complete":
-                raise InfraError(f"{url} did not finish the audit of {item.id}; run the command again")
-            return answer.results[0]
+            return client.audit([item]).results[0]
 
         yield audit
 

@@ -20,6 +20,7 @@ from training.data.programs import GREEDY
 from training.data.public_data import data_file
 from training.evaluation.diagnostics import agreement_with_tests, by_language, calibration, discrimination, length_bias
 from training.evaluation.evidence import PromptEvidence
+from training.evaluation.pair_sets import pair_set_report
 from training.evaluation.rankers import SampledProblem, best_of_n_curves
 from training.evaluation.report import write_report
 from training.evaluation.scorers import scorer_of
@@ -80,6 +81,11 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
         "calibration": calibration(sampled, model.probability),
         "length": length_bias(sampled, settings, rule, seed),
         "tests": agreement_with_tests(sampled, model.probability),
+        "pair_sets": [
+            pair_set_report(model, entry, settings, seed, whole=whole)
+            for entry in settings.pairs
+            for whole in (False, True)
+        ],
         "stages": {name: run.record(name) for name in MEASURED},
     }
     write_text(run.path("report.json"), json.dumps(report, indent=1) + "\n")

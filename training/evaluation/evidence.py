@@ -14,6 +14,7 @@ from plaudit.grading import Verdict
 from sandbox.types import Limits, ObservedCall, ObserveSuite, Program, Stop
 from service.evidence.examples import Reading, read_examples
 from service.evidence.inputs import mutated_inputs
+from service.evidence.rounds import ObservationRounds, Round, default_budget_s
 
 if TYPE_CHECKING:
     from sandbox.sandbox import Sandbox
@@ -24,8 +25,9 @@ class ProgramObservation:
     """A program's share of the prompt's examples that it passes, and its outcome on each further input."""
 
     example_rate: float = 0.0
+    passes: list[bool] = field(default_factory=list)  # of the examples
     answers: list[str] = field(default_factory=list)
-    cpu_ms: float = 0.0  # of its calls
+    cpu_ms: float = 0.0  # what observing it cost: the program, its jail, the judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +56,43 @@ class PromptEvidence:
             reading = Reading(reading.kind, reading.entry_point, reading.parameters)
         return cls(entry_point, reading, mutated_inputs(reading, completions, prompt=prompt, count=num_inputs))
 
-    def observe(self, solutions: Sequence[str], sandbox: Sandbox) -> dict[str, ProgramObservation]:
-        """Run each different program once; by its text."""
+    def observe(
+        self, solutions: Sequence[str], sandbox: Sandbox, *, complete: bool = True
+    ) -> dict[str, ProgramObservation]:
+        """Run each different program in rounds, within the budget that a request of as many has; by its text.
+
+        `complete`: all on all inputs, as where subsets are ranked later; else only those that can still be best.
+        """
         from sandbox.judge import judge
 
         examples = self.reading.examples
-        calls = [ObservedCall(example.arguments or "", example.expected) for example in examples]
+        calls = [ObservedCall(e.arguments or "", e.expected, tolerance=e.tolerance) for e in examples]
         calls += [ObservedCall(source) for source in self.inputs]
+        programs = list(dict.fromkeys(solutions))
+        observations = {solution: ProgramObservation() for solution in programs}
         if not calls:
-            return {solution: ProgramObservation() for solution in solutions}
-        suite = ObserveSuite(self.entry_point, tuple(calls))
-        observations = {}
-        for solution in dict.fromkeys(solutions):
-            tests = judge(Program("python", solution), suite, Limits(), Stop(), sandbox).tests
+            return observations
+        rounds = ObservationRounds(
+            [solutions.count(program) for program in programs],
+            len(examples),
+            len(self.inputs),
+            is_stdio=False,
+            budget_cpu_s=default_budget_s(len(programs)),
+            complete=complete,
+        )
+        current: Round | None = rounds.first()
+        while current is not None:
+            chosen = tuple(calls[at] for at in current.calls)
+            suite = ObserveSuite(self.entry_point, chosen, call_cpu_s=current.call_cpu_s, budget_cpu_s=current.share_s)
+            for program in current.programs:
+                report = judge(Program("python", programs[program]), suite, Limits(), Stop(), sandbox)
+                rounds.add(current, program, report.tests, report.cpu_ms / 1000)
+                observations[programs[program]].cpu_ms += report.cpu_ms
+            current = rounds.next()
+        for program, solution in enumerate(programs):
+            tests = rounds.known(program)
             passed = [test.verdict is Verdict.PASSED for test in tests[: len(examples)]]
-            observations[solution] = ProgramObservation(
-                sum(passed) / len(passed) if passed else 0.0,
-                [test.outcome for test in tests[len(examples) :]],
-                sum(test.cpu_ms for test in tests),
-            )
+            observations[solution].passes = passed
+            observations[solution].example_rate = sum(passed) / len(passed) if passed else 0.0
+            observations[solution].answers = [test.outcome for test in tests[len(examples) :]]
         return observations

@@ -5,11 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from training.evaluation.rankers import MEAN, MODEL, ORACLE
+from training.evaluation.rankers import EVIDENCE, MEAN, MODEL, ORACLE
 
 FILES = ("bestofn.svg", "gap.svg", "calibration.svg", "length.svg")
-OTHERS = [f"tab:{name}" for name in ("blue", "orange", "green", "purple", "brown", "pink", "gray", "olive", "cyan")]
-STYLES = {ORACLE: ("k", "--"), MEAN: ("k", ":"), MODEL: ("tab:red", "-")}
+# The rankers that matter, each with a colour of its own and whether its interval is drawn. The table has all of them.
+LOOKS: dict[str, tuple[str, bool]] = {
+    ORACLE: ("black", False),
+    EVIDENCE: ("#0072b2", True),
+    "examples": ("#56b4e9", False),
+    "behavior alone": ("#009e73", False),
+    "filtered generated tests": ("#cc79a7", False),
+    "agreement on raw generated tests": ("#e69f00", False),
+    MODEL: ("#d55e00", True),
+    "consensus": ("#8c6d31", False),
+    MEAN: ("gray", False),
+}
+LABEL_GAP = 0.045  # between two labels, as a share of the axis
 
 
 def plot_all(report: dict[str, Any], folder: Path) -> None:
@@ -24,27 +35,47 @@ def plot_all(report: dict[str, Any], folder: Path) -> None:
 
 
 def plot_best_of_n(rows: list[dict[str, Any]], path: Path) -> None:
-    """Problems solved against N, exact rankers at every N; the band is the reward model's interval."""
+    """Problems solved at each measured N, for the rankers of `LOOKS`; each line is named at its end."""
     plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(8.4, 4.4))
-    axes.set_prop_cycle(color=OTHERS)
-    for row in rows:
-        points, whole = row["points"], row.get("whole")
-        sizes = list(range(1, len(whole) + 1)) if whole else [point["n"] for point in points]
-        values = whole or [point["value"] for point in points]
-        colour, line = STYLES.get(row["ranker"], (None, "-"))
-        look = {"color": colour, "linewidth": 2.2 if row["ranker"] == MODEL else 1.2, "marker": "" if whole else "o"}
-        axes.plot(sizes, [100 * value for value in values], line, label=row["ranker"], markersize=3, **look)
-        if row["ranker"] == MODEL:
+    figure, axes = plt.subplots(figsize=(8.4, 4.6))
+    shown = [row for name in LOOKS for row in rows if row["ranker"] == name]
+    for row in shown:
+        colour, with_band = LOOKS[row["ranker"]]
+        points = row["points"]
+        sizes = [point["n"] for point in points]
+        line = "--" if row["ranker"] in (ORACLE, MEAN) else "-"
+        values = [100 * point["value"] for point in points]
+        axes.plot(sizes, values, line, color=colour, marker="o", markersize=3, linewidth=2.0 if with_band else 1.2)
+        if with_band:
             low, high = ([100 * point[key] for point in points] for key in ("low", "high"))
-            axes.fill_between([point["n"] for point in points], low, high, alpha=0.12, color=colour)
+            axes.fill_between(sizes, low, high, alpha=0.12, color=colour, linewidth=0)
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set_xticks([point["n"] for point in rows[0]["points"]], [str(point["n"]) for point in rows[0]["points"]])
+    axes.minorticks_off()
+    axes.set_ylim(0, 100)
     axes.set_xlabel("N candidates")
     axes.set_ylabel("problems solved, %")
     axes.grid(alpha=0.2)
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    ends = [row["points"][-1]["value"] for row in shown]
+    for row, place in zip(shown, label_places(ends), strict=True):
+        name = "auto" if row["ranker"] == EVIDENCE else row["ranker"]
+        colour = LOOKS[row["ranker"]][0]
+        axes.text(1.02, place, name, color=colour, fontsize=8, va="center", transform=axes.transAxes)
     _save(figure, path)
+
+
+def label_places(values: list[float]) -> list[float]:
+    """Heights of labels in [0, 1]: near these values, in their order, and at least `LABEL_GAP` apart."""
+    order = sorted(range(len(values)), key=lambda at: (values[at], -at))
+    places = [0.0] * len(values)
+    last = -LABEL_GAP
+    for at in order:
+        last = places[at] = max(values[at], last + LABEL_GAP)
+    top = 1.0 + LABEL_GAP / 2
+    for at in reversed(order):
+        top = places[at] = min(places[at], top - LABEL_GAP / 2)
+        top -= LABEL_GAP / 2
+    return places
 
 
 def plot_gap(rows: list[dict[str, Any]], path: Path) -> None:
@@ -58,7 +89,7 @@ def plot_gap(rows: list[dict[str, Any]], path: Path) -> None:
     for at, row in enumerate(shown):
         gap = row["points"][-1]["gap_closed"]
         value, low, high = (100 * gap[key] for key in ("value", "low", "high"))
-        axes.barh(at, value, color="tab:red" if row["ranker"] == MODEL else "tab:blue", alpha=0.7, height=0.65)
+        axes.barh(at, value, color=LOOKS.get(row["ranker"], ("silver", False))[0], alpha=0.7, height=0.65)
         axes.plot([low, high], [at, at], "k-", linewidth=1)
     axes.set_yticks(range(len(shown)), [row["ranker"] for row in shown], fontsize=8)
     axes.axvline(0, color="k", linewidth=0.8)

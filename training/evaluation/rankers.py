@@ -22,6 +22,7 @@ from training.pipeline import config
 from training.pipeline.metrics import best_of_n, bootstrap, mean, pass_at_n
 
 MEAN, ORACLE, MODEL = "mean (no choice)", "oracle (pass@N)", "reward model"
+EVIDENCE = "auto: examples, behavior, consensus, model"
 
 
 @dataclass(slots=True)
@@ -269,7 +270,7 @@ EVIDENCE_RANKERS: dict[str, SetRanker] = {
     "behavior alone": by_behavior_alone,
     "examples": by_examples,
     "examples, behavior": in_order(by_examples, by_behavior),
-    "auto: examples, behavior, consensus, model": in_order(by_examples, by_behavior, _consensus, _model),
+    EVIDENCE: in_order(by_examples, by_behavior, _consensus, _model),
 }
 
 

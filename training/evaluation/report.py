@@ -43,6 +43,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         *(forgeable if report["shared_process"] else ()),
         *_best_of_n(report["best_of_n"]),
         *_discrimination(report),
+        *_pair_sets(report.get("pair_sets", [])),
         *_languages(report["languages"]),
         *_calibration(report),
         *_length(report["length"]),
@@ -106,6 +107,28 @@ def _discrimination(report: dict[str, Any]) -> list[str]:
 def _discrimination_row(name: str, numbers: dict[str, Any]) -> str:
     pairs, area = numbers["pair_accuracy"], numbers["auc"]
     return f"| {name} | {format_interval(pairs)} | {format_interval(area)} | {pairs['problems']}, {area['problems']} |"
+
+
+def _pair_sets(sets: list[dict[str, Any]]) -> list[str]:
+    if not sets:
+        return []
+    lines = [
+        "## Pair sets",
+        "",
+        "How often the better of two answers has the higher score; 0.5 is chance. Hard pairs of RM-Bench are those in",
+        "which the worse answer has the richer style. The code of an answer is scored, or all of it.",
+        "",
+        "| set | slice | code | whole answer | pairs | prompts |",
+        "|---|---|---|---|---:|---:|",
+    ]
+    for code, whole in zip(sets[::2], sets[1::2], strict=True):
+        for part, other in zip(code["slices"], whole["slices"], strict=True):
+            cells = format_interval(part), format_interval(other)
+            form, _, name = code["set"].partition("=")
+            lines.append(
+                f"| {form}, {name} | {part['slice']} | {' | '.join(cells)} | {part['pairs']} | {part['prompts']} |"
+            )
+    return [*lines, ""]
 
 
 def _languages(rows: list[dict[str, Any]]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from plaudit.client import Client
-from plaudit.errors import InfraError, UsageError
+from plaudit.errors import InfraError, TooLong, UsageError
 from plaudit.schemas import ScoreResult
 from training.pipeline import config
 from training.pipeline.records import Problem, ProgramRecord
@@ -19,6 +19,9 @@ from training.pipeline.run import Run
 from training.reward_model.finalize import score_programs
 
 ITEMS = 64  # problems in a request to the service
+
+
+AnswerGroup = tuple[str, Sequence[str]]  # a prompt, and answers to it
 
 
 class ProgramScorer(Protocol):
@@ -32,6 +35,10 @@ class ProgramScorer(Protocol):
 
     def score(self, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord]) -> list[float]:
         """One score per program, in their order."""
+        ...
+
+    def score_answers(self, groups: Sequence[AnswerGroup]) -> list[list[float]]:
+        """The scores of every group's answers, in their order."""
         ...
 
     def probability(self, score: float) -> float | None:
@@ -74,6 +81,17 @@ class CheckpointScorer:
     def score(self, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord]) -> list[float]:
         return score_programs(self._model, problems, programs)
 
+    def score_answers(self, groups: Sequence[AnswerGroup]) -> list[list[float]]:
+        """Raises `UsageError` for an answer that does not fit, however much of its prompt is cut."""
+        scores = []
+        for prompt, answers in groups:
+            encoded = self._model.encode_group(prompt, answers, "truncate_left")
+            fitting = [one for one in encoded if not isinstance(one, TooLong)]
+            if len(fitting) < len(answers):
+                raise UsageError(f"an answer is longer than the model takes; its prompt begins {prompt[:60]!r}")
+            scores.append(self._model.score(fitting))
+        return scores
+
     def probability(self, score: float) -> float | None:
         return self._model.pass_probability(score)
 
@@ -99,32 +117,36 @@ class ServiceScorer:
         by_task: dict[str, list[ProgramRecord]] = {}
         for program in programs:
             by_task.setdefault(program.task_id, []).append(program)
-        groups = list(by_task.values())
-        settings, scores = self._settings, dict[str, float]()
+        groups = [(problems[name].prompt, [p.completion for p in group]) for name, group in by_task.items()]
+        scored = zip(by_task.values(), self.score_answers(groups), strict=True)
+        scores = {
+            program.program_id: score for group, values in scored for program, score in zip(group, values, strict=True)
+        }
+        return [scores[program.program_id] for program in programs]
+
+    def score_answers(self, groups: Sequence[AnswerGroup]) -> list[list[float]]:
+        """Raises `InfraError` for an answer without a score, and what the client raises."""
+        settings, scores = self._settings, list[list[float]]()
         key = Path(settings.key_file).read_text(encoding="utf-8").strip() if settings.key_file else None
         with Client(settings.service, key, timeout_s=settings.timeout_s) as client:
             for at in range(0, len(groups), ITEMS):
                 part = groups[at : at + ITEMS]
-                items = [
-                    {"prompt": problems[group[0].task_id].prompt, "completions": [p.completion for p in group]}
-                    for group in part
-                ]
+                items = [{"prompt": prompt, "completions": list(answers)} for prompt, answers in part]
                 answer = client.score(items, model=settings.model, on_overflow="truncate_left", calibrated=True)
                 revision = answer.model.revision or ""
                 if self._revision not in ("", revision):
                     raise InfraError(f"{settings.model}: another revision was activated while the programs were scored")
                 self._revision = revision
-                for group, result in zip(part, answer.results, strict=True):
-                    scores |= self._read(group, result)
-        return [scores[program.program_id] for program in programs]
+                scores += [self._read(prompt, result) for (prompt, _), result in zip(part, answer.results, strict=True)]
+        return scores
 
-    def _read(self, group: Sequence[ProgramRecord], result: ScoreResult) -> dict[str, float]:
-        scores = {}
-        for program, completion in zip(group, result.completions, strict=True):
+    def _read(self, prompt: str, result: ScoreResult) -> list[float]:
+        scores = []
+        for completion in result.completions:
             if completion.score is None:
                 reason = completion.error.detail if completion.error else completion.status
-                raise InfraError(f"{program.task_id}: a program has no score: {reason}")
-            scores[program.program_id] = completion.score
+                raise InfraError(f"an answer has no score: {reason}; its prompt begins {prompt[:60]!r}")
+            scores.append(completion.score)
             self._probabilities[completion.score] = completion.pass_probability
         return scores
 

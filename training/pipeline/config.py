@@ -199,6 +199,7 @@ class EvaluateConfig:
     threads: int = _doc("torch's threads for scoring", 1, least=1)
     generated_tests: int = _doc("model-written tests of a problem that `agreement` runs; 0 leaves the row out", 20)
     evidence_inputs: int = _doc("inputs on which samples are compared, beside the prompt's examples; 0: neither", 0)
+    pairs: tuple[str, ...] = _doc("pair sets: rm-bench=FILE, reward-bench=FILE or pairs=FILE, or a name at the hub", ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,9 @@ class AuditReport(Answer):
     hack: str | None = Field(default=None, description="that program")
     cpu_ms: float | None = Field(default=None, description="of the reference, all tests")
     spent_cpu_ms: float = Field(description="of all runs of this audit")
+    server_errors: int = Field(
+        default=0, description="runs without a verdict for the service's reasons, a deadline too: audit again"
+    )
 
 
 class AuditAnswer(Answer):

@@ -70,10 +70,16 @@ class BehaviorTerm(TermBase):
     """How much of the group agrees with what a completion answers to inputs made from the prompt."""
 
     type: Literal["behavior"]
-    inputs: Annotated[int, Field(ge=1, le=200, description="how many inputs are made")] = 32
+    inputs: Annotated[int, Field(ge=1, le=200, description="how many inputs are made")] = 64
     budget_cpu_s: Annotated[
-        float, Field(gt=0, le=10, description="CPU-seconds that one program has for the examples and all inputs")
-    ] = 0.75
+        float | None,
+        Field(
+            gt=0,
+            le=120,
+            description="CPU-seconds that the group has for the examples and all inputs, an equal share of it for each "
+            "different program, 0.02 at least; without it 1.5 for 32 programs or fewer, and as much again for 32 more",
+        ),
+    ] = None
 
 
 EvidenceTerm = ExamplesTerm | BehaviorTerm
@@ -290,7 +296,13 @@ class GroupStatistics(Answer):
     std: float | None = Field(None, description="population standard deviation of the group's rewards")
     degenerate: bool = Field(description="no spread to learn from: fewer than two rewards, or all the same")
     best: int | None = None
-    margin: Annotated[float | None, Field(description="best reward less the second best; null if fewer")] = None
+    margin: Annotated[
+        float | None,
+        Field(
+            description="best reward less the second best; null if fewer. By a prompt's evidence under `auto` how sure "
+            "the best is, in [0, 1]: its share of the examples times the share of the group that answers alike"
+        ),
+    ] = None
 
 
 class PromptExample(Answer):
@@ -311,7 +323,11 @@ class Evidence(Answer):
     entry_point: str | None = Field(None, description="the function that was called; null for programs on stdin")
     examples: list[PromptExample] = []
     inputs: int = Field(0, description="how many more inputs the programs were observed on")
-    cpu_s: float = Field(0.0, description="CPU-seconds of all programs of the group, when they ran")
+    cpu_s: float = Field(
+        0.0, description="CPU-seconds that observing the group cost when it ran: programs, their jails, the judge"
+    )
+    settled: bool = Field(False, description="nothing left to observe could change which completion is best")
+    cut_short: int = Field(0, description="different programs that have not answered everything for lack of budget")
 
 
 class RewardResult(Answer):

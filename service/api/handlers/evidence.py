@@ -1,7 +1,9 @@
 """The prompt's own evidence as jobs: each program of a group is watched on the prompt's examples and on made inputs.
 
 - A prompt is read and its inputs are made in a thread: prompts are untrusted and may be long.
-- One job per different program makes all calls, the examples' first. Identical programs share it.
+- One job per different program and round makes the round's calls (`service.evidence.rounds`), the examples' first.
+  Identical programs share it. Rounds after the first are admitted whatever the queue's bounds: the first one's jobs
+  have been admitted with the whole budget.
 - What a group has no evidence of is a `ResultError` with the reason, never a value.
 - The verdicts and outcomes come from outside the jail; a program chooses its answers only.
 """
@@ -12,7 +14,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plaudit.extract import closed, code_of, last_fence
 from plaudit.grading import Verdict
@@ -21,10 +23,11 @@ from plaudit.schemas import BehaviorTerm, Evidence, PromptExample, ResultError, 
 from sandbox import types as sandbox
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.submission import Submission
+from service.api.dispatch.tasks import in_thread
 from service.api.handlers.execute import execute_job
-from service.evidence.behavior import VALUE
 from service.evidence.examples import Reading, explain, read_examples
 from service.evidence.inputs import mutated_inputs
+from service.evidence.rounds import ObservationRounds, Round, default_budget_s, is_misread
 from service.jobs import Executed, ExecuteTask, Failed, Job, encode_suite
 
 # A function's annotations are the prompt's, which imports them. A method is LeetCode's form, where both are there.
@@ -54,7 +57,7 @@ class Observed:
 
 
 class EvidenceGroup:
-    """One item: what its prompt says, and a job per different program; `problem` says why there are no jobs."""
+    """One item: what its prompt says, and the first jobs of its programs; `problem` says why there are none."""
 
     def __init__(self, item: RewardItem, spec: RewardSpec, toolchain: str, context: RequestContext, shard: int) -> None:
         self.item = item
@@ -63,7 +66,7 @@ class EvidenceGroup:
         self.sources = [program_of(completion, item) for completion in item.completions]
         self.reading = Reading()
         self.inputs: list[str] = []
-        self.jobs: dict[str, Job] = {}
+        self.jobs: dict[int, Job] = {}  # of the current round, by program
         self.problem: ResultError | None = None
         try:
             language = resolve(item.language)
@@ -78,50 +81,94 @@ class EvidenceGroup:
             detail = f"functions are called in Python only; {language} programs need samples of stdin and stdout"
             self.problem = ResultError(code="no_examples", detail=detail)
         else:
-            self._make_jobs(language, given, spec, toolchain, context)
+            self._plan(language, given, spec, toolchain, context)
 
-    def _make_jobs(
+    def _plan(
         self, language: str, given: Sequence[str], spec: RewardSpec, toolchain: str, context: RequestContext
     ) -> None:
+        """Make the calls, and the jobs of the first round."""
         reading = self.reading
         term = next((term for term in spec.terms if isinstance(term, BehaviorTerm)), None)
         if term is not None:
             self.inputs = mutated_inputs(reading, given, prompt=self.prompt, count=term.inputs)
         calls = [
-            sandbox.ObservedCall(example.arguments or "", example.expected, example.stdin, example.stdout)
+            sandbox.ObservedCall(
+                example.arguments or "", example.expected, example.tolerance, example.stdin, example.stdout
+            )
             for example in reading.examples
         ]
-        field = "arguments" if reading.kind == "function" else "stdin"
-        calls += [sandbox.ObservedCall(**{field: text}) for text in self.inputs]
-        if not calls:
+        is_stdio = reading.kind == "stdio"
+        self.calls = calls + [observed_input(text, is_stdio=is_stdio) for text in self.inputs]
+        if not self.calls:
             return
-        budget_cpu_s = (term or BehaviorTerm(name="behavior", type="behavior")).budget_cpu_s
+        self.toolchain, self.context, self.language = toolchain, context, language
+        self.programs = list(dict.fromkeys(given))
+        copies = Counter(given)
+        self.rounds = ObservationRounds(
+            [copies[source] for source in self.programs],
+            len(calls),
+            len(self.inputs),
+            is_stdio=is_stdio,
+            budget_cpu_s=(term and term.budget_cpu_s) or default_budget_s(len(self.programs)),
+            complete=spec.combine != "auto",
+        )
+        self.round = self.rounds.first()
+        self.jobs = self._jobs(self.round)
+
+    def _jobs(self, current: Round) -> dict[int, Job]:
+        """A job per program of a round."""
+        entry_point = self.reading.entry_point
         prelude = ""
-        if reading.entry_point:
-            prelude = METHOD_PRELUDE if "." in reading.entry_point else FUNCTION_PRELUDE
-        suite = sandbox.ObserveSuite(reading.entry_point, tuple(calls), prelude, budget_cpu_s=budget_cpu_s)
+        if entry_point:
+            prelude = METHOD_PRELUDE if "." in entry_point else FUNCTION_PRELUDE
+        suite = sandbox.ObserveSuite(
+            entry_point,
+            tuple(self.calls[at] for at in current.calls),
+            prelude,
+            call_cpu_s=current.call_cpu_s,
+            budget_cpu_s=current.share_s,
+        )
         frame = encode_suite(suite)
         sha256 = hashlib.sha256(frame).hexdigest()
         limits = sandbox.Limits(**self.item.limits.model_dump())
-        for source in dict.fromkeys(given):
-            program = whole_program(self.prompt, source, reading.entry_point)
-            task = ExecuteTask(language, program, sha256, limits, toolchain=toolchain)
-            self.jobs[source] = execute_job(task, frame, budget_cpu_s, context, self.shard)
+        jobs = {}
+        for program in current.programs:
+            source = whole_program(self.prompt, self.programs[program], entry_point)
+            task = ExecuteTask(self.language, source, sha256, limits, toolchain=self.toolchain)
+            jobs[program] = execute_job(task, frame, current.share_s, self.context, self.shard)
+        return jobs
 
     async def result(self, submission: Submission) -> Observed:
-        """Wait for the programs."""
+        """Wait for the programs, round after round."""
         if self.problem is not None:
             return Observed([None] * len(self.sources), no_examples=self.problem, no_inputs=self.problem)
-        replies = await submission.replies({job.id for job in self.jobs.values()})
-        bodies = {source: replies[job.id].body for source, job in self.jobs.items()}
-        reports: list[sandbox.Report | Failed | None] = []
-        for source in self.sources:
-            body = None if source is None else bodies.get(source)
-            assert body is None or isinstance(body, Executed | Failed)
-            reports.append(body.report if isinstance(body, Executed) else body)
-        return self._observed(reports, {source: body for source, body in bodies.items() if isinstance(body, Executed)})
+        if not self.jobs:
+            return self._observed([None] * len(self.sources))
+        reports: dict[int, sandbox.Report | Failed] = {}
+        current: Round | None = self.round
+        while current is not None:
+            replies = await submission.replies({job.id for job in self.jobs.values()})
+            for program, job in self.jobs.items():
+                body = replies[job.id].body
+                assert isinstance(body, Executed | Failed)
+                if isinstance(body, Failed):
+                    self.rounds.fail(program)
+                    reports[program] = body
+                else:
+                    self.rounds.add(current, program, body.report.tests, body.report.cpu_ms / 1000)
+                    reports[program] = body.report
+            current = self.rounds.next()
+            if current is not None:
+                self.jobs = await in_thread(self._jobs, current)
+                await submission.submit(self.jobs.values(), unbounded=True)
+        whole = {
+            program: report if isinstance(report, Failed) else replace(report, tests=tuple(self.rounds.known(program)))
+            for program, report in reports.items()
+        }
+        number = {source: program for program, source in enumerate(self.programs)}
+        return self._observed([None if source is None else whole[number[source]] for source in self.sources])
 
-    def _observed(self, reports: Sequence[sandbox.Report | Failed | None], executed: dict[str, Executed]) -> Observed:
+    def _observed(self, reports: Sequence[sandbox.Report | Failed | None]) -> Observed:
         columns = [
             [report.tests[at] for report in reports if isinstance(report, sandbox.Report)]
             for at in range(len(self.reading.examples))
@@ -135,9 +182,13 @@ class EvidenceGroup:
             for example, column in zip(self.reading.examples, columns, strict=True)
         ]
         kept = [at for at, example in enumerate(examples) if not example.dropped]
-        cpu_ms = sum(test.cpu_ms for body in executed.values() for test in body.report.tests)
         evidence = Evidence(
-            entry_point=self.reading.entry_point, examples=examples, inputs=len(self.inputs), cpu_s=cpu_ms / 1000
+            entry_point=self.reading.entry_point,
+            examples=examples,
+            inputs=len(self.inputs),
+            cpu_s=round(self.rounds.spent_s, 6) if self.jobs else 0.0,
+            settled=not self.jobs or self.rounds.settled,
+            cut_short=self.rounds.num_cut if self.jobs else 0,
         )
         detail = "all examples were dropped" if examples else "no example could be read from the prompt"
         return Observed(
@@ -150,12 +201,9 @@ class EvidenceGroup:
         )
 
 
-def is_misread(tests: Sequence[sandbox.TestReport]) -> bool:
-    """Whether no program passes an example, and more than half of two or more programs agree on another answer."""
-    if len(tests) < 2 or any(test.verdict is Verdict.PASSED for test in tests):
-        return False
-    answers = Counter(test.outcome for test in tests if test.outcome.startswith(VALUE))
-    return max(answers.values(), default=0) * 2 > len(tests)
+def observed_input(text: str, *, is_stdio: bool) -> sandbox.ObservedCall:
+    """A call on an input of which nobody knows the answer."""
+    return sandbox.ObservedCall(stdin=text) if is_stdio else sandbox.ObservedCall(text)
 
 
 def program_of(completion: str, item: RewardItem) -> str | None:

@@ -13,7 +13,7 @@ from plaudit.schemas import BehaviorTerm, Component, EvidenceTerm, ResultError, 
 from sandbox.types import Report
 from service.api.handlers.evidence import Observed
 from service.api.handlers.plan import problem_of
-from service.evidence.behavior import behavior
+from service.evidence.behavior import behavior, confidence
 from service.jobs import Failed
 
 NO_CODE = f"t:{Verdict.NO_CODE}"
@@ -40,6 +40,18 @@ def evidence_values(term: EvidenceTerm, observed: Observed) -> list[Component]:
     return [_component(report, values.get(index)) for index, report in enumerate(observed.reports)]
 
 
+def margin(observed: Observed, best: int) -> float | None:
+    """How sure the choice of a completion is by what was observed; None where nothing was, or not of this one."""
+    known = [index for index, report in enumerate(observed.reports) if not isinstance(report, Failed)]
+    if observed.evidence is None or not (observed.kept or observed.evidence.inputs) or best not in known:
+        return None
+    rows = [_answers(observed, index) for index in known]
+    if not observed.evidence.inputs:
+        rows = [_example_answers(observed, index) for index in known]
+    rates = [example_rate(observed, index) for index in known] if observed.kept else None
+    return confidence(rows, rates, known.index(best))
+
+
 def _component(report: Report | Failed | None, value: float | None) -> Component:
     if isinstance(report, Failed):
         return Component(status=report.state.value, error=problem_of(report))  # type: ignore[arg-type]
@@ -60,3 +72,10 @@ def _answers(observed: Observed, index: int) -> Sequence[str]:
     if not isinstance(report, Report):
         return [NO_CODE] * evidence.inputs
     return [test.outcome for test in report.tests[observed.num_examples :]]
+
+
+def _example_answers(observed: Observed, index: int) -> Sequence[str]:
+    report = observed.reports[index]
+    if not isinstance(report, Report):
+        return [NO_CODE] * observed.num_examples
+    return [test.outcome for test in report.tests[: observed.num_examples]]

@@ -41,7 +41,7 @@ from plaudit.schemas import (
 )
 from service.agreement import agreement, consensus
 from service.api.handlers.evidence import Observed
-from service.api.handlers.evidence_terms import evidence_values
+from service.api.handlers.evidence_terms import evidence_values, margin
 from service.api.handlers.plan import best_index
 from service.api.handlers.reward_combine import combined, sum_of
 
@@ -57,11 +57,15 @@ def join(
     columns = {term.name: _values(term, item, scores.get(term.name), execution, observed) for term in spec.terms}
     completions = combined(spec, columns, execution, observed)
     best_first = _order(completions)
+    group = statistics([completion.reward for completion in completions], best_first)
+    if spec.combine == "auto" and observed is not None and group.best is not None:
+        sure = margin(observed, group.best)
+        group = group if sure is None else group.model_copy(update={"margin": sure})
     return RewardResult(
         id=item.id,
         evidence=None if observed is None else observed.evidence,
         completions=_with_decided_term(completions, best_first),
-        group=statistics([completion.reward for completion in completions], best_first),
+        group=group,
     )
 
 

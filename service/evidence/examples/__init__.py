@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from service.evidence.examples.blocks import labelled_examples, sentence_examples
-from service.evidence.examples.calls import call_examples
+from service.evidence.examples.calls import bare_call_examples, call_examples
+from service.evidence.examples.misnamed import misnamed
+from service.evidence.examples.records import record_examples
 from service.evidence.examples.render import ExplainedExample, as_assert, as_case, explain
 from service.evidence.examples.samples import sample_examples
 from service.evidence.examples.signature import (
@@ -36,7 +38,8 @@ MAX_PROMPT = 200_000  # characters that are read
 _READS_STDIN = re.compile(
     r"std(?:ard )?in|inputcopy|-----\s?(?:sample )?input|sample input|first line|input format"
     r"|read(?:s|ing)? (?:from )?(?:the )?input"
-    r"|\binput file|per test",
+    r"|\binput file|per test"
+    r"|entrée standard|standardeingabe|entrada est[áa]ndar|entrada padr[ãa]o|стандартного ввода|标准输入|標準入力",
     re.IGNORECASE,
 )
 
@@ -76,12 +79,22 @@ def _read(prompt: str, entry_point: str | None, completions: Sequence[str]) -> R
     if signature.entry_point is None:
         return Reading()
     source = Source.of(prompt, signature, definitions)
+    examples = _examples(source) or list(bare_call_examples(source))
+    if not examples:
+        defined = [definition.name.rpartition(".")[2] for definition in definitions]
+        source.called = misnamed(prompt, source.name, defined) or ""
+        examples = _examples(source) if source.called else []
+    return Reading("function", signature.entry_point, signature.parameters, without_conflicts(examples)[:MAX_EXAMPLES])
+
+
+def _examples(source: Source) -> list[Example]:
+    """What all forms read; of what two forms read, the first one's."""
     examples: list[Example] = []
-    for form in (call_examples, table_examples, labelled_examples, sentence_examples):
+    for form in (record_examples, call_examples, table_examples, labelled_examples, sentence_examples):
         for example in itertools.islice(form(source), MAX_EXAMPLES):
             if source.free(example.start, example.end):
                 source.add(examples, example)
-    return Reading("function", signature.entry_point, signature.parameters, without_conflicts(examples)[:MAX_EXAMPLES])
+    return examples
 
 
 def _samples(source: Source) -> tuple[Example, ...]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from service.evidence.examples.calls import ARROW, VERB
-from service.evidence.examples.inputs_text import inputs_at
+from service.evidence.examples.inputs_text import bare_text, inputs_at
 from service.evidence.examples.literals import NotLiteral
 from service.evidence.examples.source import Arguments, Source, rendered
 from service.evidence.examples.types import Example
@@ -17,14 +17,19 @@ MAX_LINES = 10_000  # that are looked at
 MAX_INPUT = 20_000  # characters between the two labels
 MAX_BETWEEN = 4  # lines between an assignment and its `return`
 
+_FOREIGN_INPUT = "entrée|entree|eingabe|entrada|ingresso|ввод|входные данные|вход|输入|輸入|入力|입력"
+_FOREIGN_OUTPUT = "sortie|ausgabe|salida|saída|saida|uscita|вывод|выходные данные|выход|输出|輸出|出力|출력"
 LABEL = re.compile(
-    r"(?<![\w.])(?:(?:sample|example|expected|test)[ \t])?"
-    r"(?P<word>input|output|expected|result|return|answer|argument|arg|explanation|note|constraint|reason)s?"
-    r"(?:[ \t]{0,3}#?\d{1,3})?[*_`]{0,3}[ \t]{0,3}(?:\([^()\n]{0,60}\)[ \t]{0,3})?(?::|=(?!=))[*_`]{0,3}",
-    re.IGNORECASE,
+    r"(?:(?<![\w.])|(?<=[样示范]例))(?:(?:sample|example|expected|test)[ \t])?"
+    r"(?P<word>input|output|expected|result|return|answer|argument|arg|explanation|note|constraint|reason"
+    rf"|{_FOREIGN_INPUT}|{_FOREIGN_OUTPUT})s?"
+    r"(?:[ \t]{0,3}#?\d{1,3})?[*_`]{0,3}[ \t]{0,3}(?:\([^()\n]{0,60}\)[ \t]{0,3})?"
+    r"(?:(?P<sign>[:：]|=(?!=))[*_`]{0,3}|[ \t]{0,9}$)",
+    re.IGNORECASE | re.MULTILINE,
 )
-_INPUT_WORDS = ("input", "argument", "arg")
-_OUTPUT_WORDS = ("output", "expected", "result", "return", "answer")
+_INPUT_WORDS = ("input", "argument", "arg", *_FOREIGN_INPUT.split("|"))
+_OUTPUT_WORDS = ("output", "expected", "result", "return", "answer", *_FOREIGN_OUTPUT.split("|"))
+_HEADLINE = re.compile(r"[\s#*_`>-]{0,80}\Z")  # before a label that ends its line without a colon
 _REMAINS = re.compile(
     rf"(?:[\s,;|*_`#.•()-]|{ARROW}|the\b|expected\b|sample\b|example\b|```\w{{0,20}}){{0,80}}\Z", re.IGNORECASE
 )
@@ -41,7 +46,7 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _RELATED = re.compile(
-    rf"[`*\"]{{0,2}}[ \t]{{0,9}}(?:[,:;][ \t]{{0,9}})?(?:then[ \t]|so[ \t])?(?:(?P<arrow>{ARROW})|"
+    rf"[`*\"]{{0,2}}[ \t]{{0,80}}(?:[,:;][ \t]{{0,9}})?(?:then[ \t]|so[ \t])?(?:(?P<arrow>{ARROW})|"
     rf"(?P<said>(?:(?:the|your|our|it|we|you|this|that)\b[ \t]{{0,3}})?"
     rf"(?:(?:expected |correct |final )?"
     rf"(?:function|output|result|answer|value|return value|call|method|code|response)[ \t]{{1,3}})?{VERB})"
@@ -53,13 +58,14 @@ _RETURNED = re.compile(
     rf"[ \t]{{0,80}}(?:{ARROW})?[ \t]{{0,9}}(?:returns?|output|result|answer)[ \t]{{0,3}}[:=]?[ \t]{{1,9}}",
     re.IGNORECASE,
 )
+_PLAIN_FENCE = re.compile(r"\s{0,80}`{3,}(?:te?xt|plain|plaintext|console|output)?[ \t]{0,9}\Z")
 _SHOWS = re.compile(rf"{ARROW}|\breturns?\b|==")
 _STRONG = ("return", "give", "yield", "output", "produce", "result", "evaluate")
 
 
 def labelled_examples(source: Source) -> Iterator[Example]:
     """The examples in blocks of an input and an output."""
-    labels = list(LABEL.finditer(source.text))
+    labels = [label for label in LABEL.finditer(source.text) if label["sign"] or _is_headline(source, label.start())]
     for first, second in itertools.pairwise(labels):
         words = first["word"].lower(), second["word"].lower()
         if source.reader.budget <= 0:
@@ -70,13 +76,35 @@ def labelled_examples(source: Source) -> Iterator[Example]:
             continue
         try:
             arguments, end = inputs_at(source, _after_fence(source, first.end()), second.start())
+            bare = _is_bare(source, arguments, first.end(), end)
             if _REMAINS.match(source.text[end : second.start()]) is None or source.denied(first.start()):
                 continue
-            expected, end = source.stated(_after_fence(source, second.end()))
+            expected, end = _stated(source, _after_fence(source, second.end()), bare=bare)
         except NotLiteral:
             continue
         style = "leetcode" if "." in (source.signature.entry_point or "") else "input_output"
         yield Example(first.start(), end, style, rendered(arguments), expected)
+
+
+def _is_headline(source: Source, place: int) -> bool:
+    """Whether nothing but marks stands before a label on its line."""
+    start = source.line(source.line_number(place))[0]
+    return place - start <= 80 and _HEADLINE.match(source.text[start:place]) is not None
+
+
+def _is_bare(source: Source, arguments: Arguments, start: int, end: int) -> bool:
+    """Whether a text among the arguments is written without quotes."""
+    return any(value[0] in "'\"" and value not in source.text[start:end] for _, value in arguments) and not re.search(
+        r"['\"“‘]", source.text[start:end]
+    )
+
+
+def _stated(source: Source, place: int, *, bare: bool) -> tuple[str, int]:
+    """The stated value, or a text without quotes where the function returns a text, or its inputs have no quotes."""
+    try:
+        return source.stated(place)
+    except NotLiteral:
+        return bare_text(source, place, source.line_end(place), known=bare or source.signature.returns == "str")
 
 
 def _after_fence(source: Source, place: int) -> int:
@@ -94,7 +122,7 @@ def _ours(source: Source, place: int) -> bool:
 
 def sentence_examples(source: Source) -> Iterator[Example]:
     """The examples of single lines, and of an assignment with its `return` below."""
-    in_examples = False
+    in_examples = fenced = False
     pending: tuple[int, int, Arguments] | None = None
     listing = False  # below a line such as "Legend:"
     previous = ""
@@ -106,7 +134,10 @@ def sentence_examples(source: Source) -> Iterator[Example]:
         if not line.strip():
             listing, previous = False, ""
             continue
-        heading = _HEADING.search(line[:200]) is not None
+        if line.lstrip().startswith("```"):
+            fenced = not fenced and _PLAIN_FENCE.match(line) is not None
+            continue
+        heading = fenced or _HEADING.search(line[:200]) is not None
         in_examples = in_examples or heading
         listing = listing or (previous.rstrip().endswith(":") and _HEADING.search(previous[:200]) is None)
         docstring = source.in_docstring(start) and not listing

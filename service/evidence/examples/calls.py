@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from service.evidence.examples.asserted import ShownCall, asserted_example, rounded_call, with_tolerance
+from service.evidence.examples.inputs_text import may_be_text
 from service.evidence.examples.literals import NotLiteral
-from service.evidence.examples.source import MAX_EXAMPLES, Arguments, Source, rendered
+from service.evidence.examples.source import MAX_EXAMPLES, Source, rendered
 from service.evidence.examples.types import Example
 
 ARROW = r"-{1,3}>|={1,3}>|[→⇒➞➔➜⟶⟹↦]|~>"
 VERB = (
     r"(?:(?:should|must|would|will|shall|has to|needs to|ought to)[ \t])?"
-    r"(?:returns?|gives?|yields?|be|is|equals?|evaluates? to|outputs?|produces?|results? in|becomes?|returning)"
+    r"(?:returns?|gives?|yields?|be|is|equals?|evaluates? to|outputs?|produces?|results? in|becomes?|returning"
+    r"|(?:you|we|I)(?:'ll|'d|[ \t]will|[ \t]would|[ \t]should)?[ \t](?:get|expect|want))"
     r"(?:[ \t](?:equal to|exactly|back))?"
     r"(?:[ \t]the (?:value|list|string|tuple|number|integer|boolean|dictionary|dict|set|array|result))?:?"
     r"(?=[ \t\[({'\"`“‘])"
@@ -37,22 +40,21 @@ _NEXT_LINE = re.compile(
 _PROMPT = re.compile(
     r"[ \t]{0,80}(?:[*#/|-]{1,3}[ \t]{1,4})?(?:>>>|>>|In ?\[\d{1,4}\]:|(?:js|irb|php|node)?[ \t]?>)[ \t]{0,9}"
 )
-_BULLET = re.compile(r"[ \t]{0,80}(?:[*•#/+-]{1,3}|\d{1,3}[.)]|\(?[a-z\d]\))?[ \t]{0,9}")
-_ASSIGNED = re.compile(r"(?:(?:var|let|const|auto)[ \t])?[^\W\d][\w.]{0,60}[ \t]{0,9}=[ \t]{0,9}\Z")
-_ASSIGNMENT = re.compile(r"[ \t]{0,9}([^\W\d]\w{0,60})[ \t]{0,9}=(?!=)[ \t]{0,9}")
+_BULLET = re.compile(
+    r"[ \t]{0,80}(?:[*•#/+-]{1,3}|\d{1,3}[.)]|\(?[a-z\d]\))?[ \t]{0,9}"
+    r"(?:(?:@example|(?:for )?examples?[ \t]?\d{0,3}[:.]|e\.g\.?[:,]?|ex[.:])[ \t]{1,9})?",
+    re.IGNORECASE,
+)
+_ASSIGNED = re.compile(r"(?:(?:var|let|const|auto)[ \t])?([^\W\d][\w.]{0,60})[ \t]{0,9}=[ \t]{0,9}\Z")
+_ASSIGNMENT = re.compile(r"^[ \t]{0,80}(?:>>>[ \t]{0,9})?([^\W\d]\w{0,60})[ \t]{0,9}=(?!=)[ \t]{0,9}", re.MULTILINE)
 _BAD_WORD = re.compile(
     r"(?:\b(?:not|if|while|return|elif|unless|until|lambda|in|whether|assume|suppose|yield|raise|or|was|were|del|await)"
     r"|[-+/%<>&|^~@=\[{]|[\w)\]'\"][ \t]*\*)[ \t]*\Z",
     re.IGNORECASE,
 )
 _FOLLOWING = re.compile(r"[ \t]{0,40}(?:#[^\n]{0,2000})?(?=\n|\Z)")
-_MESSAGE = re.compile(
-    r"[ \t]{0,40}\)?[ \t]{0,9}(?:,[ \t]{0,9}(?=[fr]?['\"])[^\n]{0,2000}|[;#][^\n]{0,2000})?[ \t]{0,40}(?=\n|\Z|`)"
-)
-_WRAPPER = re.compile(
-    r"(?<![\w.])((?:[^\W\d]\w{0,30}\.)?(?:print|pprint|assertEquals?|assert_equal|assertListEqual|eq))"
-    r"[ \t]?\([ \t]{0,9}\Z"
-)
+_WRAPPER = re.compile(r"(?<![\w.])(?:print|pprint(?:\.pprint)?|console\.log|println!?|puts)[ \t]?\([ \t]{0,9}\Z")
+_BARE_WORD = re.compile(r"[^\W\d_]+(?: [^\W\d_]+){0,8}")
 _CLOSED = re.compile(r"[ \t]{0,9}\)")
 
 
@@ -79,6 +81,30 @@ def call_examples(source: Source) -> Iterator[Example]:
         yield example
 
 
+def bare_call_examples(source: Source) -> Iterator[Example]:
+    """The examples whose calls have a text without quotes: `is_happy(abcd) => True`.
+
+    Only of a function of one text, where all its calls are written so, with different words.
+    """
+    names = {parameter.name for parameter in source.parameters}
+    if len(names) != 1 or not may_be_text(source, *names):
+        return
+    call = re.compile(rf"(?<![\w.]){re.escape(source.name)}[ \t]?\((?P<word>[^()\n]{{1,80}})\)")
+    matches = [m for m in call.finditer(source.text) if m["word"].split(":")[0].strip() not in names][:MAX_EXAMPLES]
+    words = {match["word"] for match in matches}
+    if len(words) < 2 or max(map(len, words)) < 2 or not all(_BARE_WORD.fullmatch(word) for word in words):
+        return
+    for match in matches:
+        relation = _RELATION.match(source.text, match.end())
+        if relation is None or source.denied(match.start()):
+            continue
+        try:
+            expected, end = source.stated(relation.end())
+        except NotLiteral:
+            continue
+        yield Example(match.start(), end, relation.lastgroup or "arrow", repr(match["word"]), expected)
+
+
 def _example(source: Source, start: int, opening: int) -> Example:
     """The example of the call that begins at `start`. Raises `NotLiteral` if there is none."""
     text = source.text
@@ -89,28 +115,34 @@ def _example(source: Source, start: int, opening: int) -> Example:
     prompt = _PROMPT.match(before)
     lead = before[prompt.end() :] if prompt else before[(bullet.end() if (bullet := _BULLET.match(before)) else 0) :]
     arguments, end = source.arguments(opening)
-    wrapper = _WRAPPER.search(lead)
-    if wrapper is not None and "print" not in wrapper[1]:
-        return _asserted_equal(source, line_start, wrapper, arguments, start, end)
-    if lead.rstrip().endswith("assert") or lead.rstrip().endswith("assert("):
-        return _asserted(source, start, end, arguments)
-    reversed_value = _reversed(source, lead, start)
+    call, tolerance = rounded_call(source, ShownCall(start, end, lead, start - len(lead), arguments))
+    example = asserted_example(source, call)
+    if example is None:
+        example = _shown(source, call, prompt=prompt is not None)
+    return with_tolerance(example, tolerance)
+
+
+def _shown(source: Source, call: ShownCall, *, prompt: bool) -> Example:
+    """The example of a call that stands in no assertion. `prompt`: behind an interpreter's prompt."""
+    text, lead, end = source.text, call.lead, call.end
+    reversed_value = _reversed(source, call)
     if reversed_value is not None:
-        if source.denied(start - len(lead)) or not source.ends(end):
+        if source.denied(call.lead_start) or not source.ends(end):
             raise NotLiteral
-        return Example(start - len(lead), end, "equality", rendered(arguments), reversed_value)
+        return Example(call.lead_start, end, "equality", rendered(call.arguments), reversed_value)
+    wrapper = _WRAPPER.search(lead)
     printed = wrapper is not None and lead[: wrapper.start()].strip() == ""
-    assigned = _ASSIGNED.match(lead) is not None
+    assigned = _ASSIGNED.match(lead)
     if printed:
         closing = _CLOSED.match(text, end)
         if closing is None:
             raise NotLiteral
         end = closing.end()
-    elif (not assigned and lead and (_BAD_WORD.search(lead[-60:]) or lead[-1:] in "\\")) or _inside_call(lead):
+    elif (assigned is None and lead and (_BAD_WORD.search(lead[-60:]) or lead[-1:] in "\\")) or _inside_call(lead):
         raise NotLiteral
-    if source.denied(start):
+    if source.denied(call.start):
         raise NotLiteral
-    alone = printed or assigned or not lead.strip()
+    alone = printed or assigned is not None or not lead.strip()
     relation = (
         None if text[end : end + 1] in ("[", ".") and text[end + 1 : end + 2].isalnum() else _RELATION.match(text, end)
     )
@@ -118,25 +150,44 @@ def _example(source: Source, start: int, opening: int) -> Example:
         style = relation.lastgroup or "arrow"
         if printed and style == "equality":
             raise NotLiteral
-        if style != "comment" and not assigned:
-            expected, end = _related(source, relation, prompt=prompt is not None)
-            return Example(start, end, "arrow" if style == "colon" else style, rendered(arguments), expected)
+        if style != "comment" and assigned is None:
+            expected, end = _related(source, relation, prompt=prompt)
+            return call.example(end, expected, "arrow" if style == "colon" else style)
         if style == "comment" and alone and relation.end() < source.line_end(end):
             try:
                 expected, comment_end = source.stated(relation.end())
             except NotLiteral:
-                if prompt is None:
+                if not prompt:
                     raise
             else:
-                return Example(
-                    start, comment_end, style, rendered(arguments), _printed(source, expected, printed=printed)
-                )
-    if not alone or assigned:
+                return call.example(comment_end, _printed(source, expected, printed=printed), style)
+    if assigned is not None:
+        return _shown_by_name(source, call, assigned[1], prompt=prompt)
+    if not alone:
         raise NotLiteral
-    expected, end = _below(source, end, prompt=prompt is not None)
-    return Example(
-        start, end, "doctest" if prompt else "comment", rendered(arguments), _printed(source, expected, printed=printed)
-    )
+    expected, end = _below(source, end, prompt=prompt)
+    return call.example(end, _printed(source, expected, printed=printed), "doctest" if prompt else "comment")
+
+
+def _shown_by_name(source: Source, call: ShownCall, name: str, *, prompt: bool) -> Example:
+    """The example of `x = f(1)`, whose value the next line shows: `x`, `print(x)  # 2`, `x == 2` or `assert x == 2`."""
+    start, end = source.line(source.line_number(call.end) + 1)
+    if source.text[call.end : start].strip("\n ;\t"):
+        raise NotLiteral
+    shown = re.compile(
+        rf"[ \t]{{0,80}}(?:>>>[ \t]{{0,9}})?"
+        rf"(?:(?:assert[ \t]{{1,9}})?{re.escape(name)}[ \t]{{0,9}}(?P<equal>===?)[ \t]{{0,9}}"
+        rf"|(?P<print>(?:print|console\.log)\()?{re.escape(name)}(?(print)\));?[ \t]{{0,9}}"
+        rf"(?P<comment>(?:#|//)[ \t]{{0,9}}(?:(?:{ARROW}|==?|[Oo]utputs?:?|[Pp]rints:?)[ \t]{{0,9}})?)?)"
+    ).match(source.text, start, end)
+    if shown is None:
+        raise NotLiteral
+    if shown["equal"] or shown["comment"]:
+        expected, value_end = source.stated(shown.end())
+    else:
+        expected, value_end = _below(source, shown.end(), prompt=prompt)
+    printed = shown["print"] is not None
+    return call.example(value_end, _printed(source, expected, printed=printed), "doctest" if prompt else "comment")
 
 
 def _related(source: Source, relation: re.Match[str], *, prompt: bool) -> tuple[str, int]:
@@ -149,37 +200,15 @@ def _related(source: Source, relation: re.Match[str], *, prompt: bool) -> tuple[
     return expected, end
 
 
-def _asserted(source: Source, start: int, end: int, arguments: Arguments) -> Example:
-    relation = re.compile(rf"[ \t]{{0,9}}(?:==|is(?=[ \t])|{ARROW})[ \t]{{0,9}}\\?\s{{0,40}}").match(source.text, end)
-    if relation is None or source.denied(start):
-        raise NotLiteral
-    expected, end = source.value(relation.end())
-    if _MESSAGE.match(source.text, end) is None:
-        raise NotLiteral
-    return Example(start, end, "equality", rendered(arguments), expected)
-
-
-def _asserted_equal(
-    source: Source, line_start: int, wrapper: re.Match[str], arguments: Arguments, start: int, end: int
-) -> Example:
-    comma = re.compile(r"[ \t]{0,9},\s{0,40}").match(source.text, end)
-    if comma is None:
-        raise NotLiteral
-    expected, end = source.value(comma.end())
-    if re.compile(r"\s{0,40}[),]").match(source.text, end) is None:
-        raise NotLiteral
-    return Example(start, end, "equality", rendered(arguments), expected)
-
-
-def _reversed(source: Source, lead: str, start: int) -> str | None:
+def _reversed(source: Source, call: ShownCall) -> str | None:
     """The literal of `5 == f(2)`, where nothing but it and perhaps `assert` stands before the call."""
-    bare = lead.rstrip()
+    bare = call.lead.rstrip()
     if not bare.endswith("==") or bare.endswith("==="):
         return None
-    at = start - len(lead)
+    at = call.lead_start
     word = re.compile(r"[ \t]{0,9}(?:assert\b[ \t(]{1,4})?").match(source.text, at)
-    value, end = source.value(word.end() if word else at, start)
-    if source.text[end:start].strip() != "==":
+    value, end = source.value(word.end() if word else at, call.start)
+    if source.text[end : call.start].strip() != "==":
         raise NotLiteral
     return value
 
@@ -248,20 +277,20 @@ def _printed(source: Source, expected: str, *, printed: bool) -> str:
 
 
 class _Names:
-    """The literals that doctests before a place have given names."""
+    """The literals that lines of their own before a place have given names."""
 
     def __init__(self, source: Source) -> None:
         self._given: list[tuple[int, str, str]] = []
-        for match in re.finditer(r">>>", source.text):
-            assignment = _ASSIGNMENT.match(source.text, match.end())
-            if assignment is None or len(self._given) >= MAX_EXAMPLES:
-                continue
+        for assignment in _ASSIGNMENT.finditer(source.text):
+            if len(self._given) >= MAX_EXAMPLES:
+                break
             try:
                 value, end = source.value(assignment.end())
             except NotLiteral:
                 value, end = "", -1
             usable = end >= 0 and _FOLLOWING.match(source.text, end) is not None
-            self._given.append((match.start(), assignment[1], value if usable else ""))
+            self._given.append((assignment.start(), assignment[1], value if usable else ""))
 
     def before(self, place: int) -> dict[str, str]:
-        return {name: value for start, name, value in self._given if start < place and value}
+        names = {name: value for start, name, value in self._given if start < place}  # the last one counts
+        return {name: value for name, value in names.items() if value}

@@ -8,6 +8,7 @@ from service.evidence.examples.literals import LiteralReader, NotLiteral
 from service.evidence.examples.source import Arguments, Source, fits
 
 MAX_INPUTS = 20
+MAX_BARE = 80  # characters of a text without quotes
 
 _NAME = re.compile(r"[`*]{0,2}([^\W\d]\w{0,60})[`*]{0,2}[ \t]{0,9}(?P<sign>=(?!=)|:|is(?=[ \t]))[ \t]{0,9}`?")
 _NOUN = re.compile(
@@ -19,6 +20,16 @@ _SEPARATOR = re.compile(
     r"[`*]{0,2}"
     r"(?:[ \t]{0,9}(?:,|;|&|\band\b(?=[ \t]))(?:[ \t]{0,9}and(?=[ \t]))?|(?=[ \t]{0,9}\n))\s{0,40}"
 )
+_BARE = re.compile(rf"[^\W_][^\n`'\"“”\[\](){{}}=,;:|<>]{{0,{MAX_BARE}}}")
+_BARE_END = re.compile(r"[ \t]{0,9}(?=\n|\Z|,[ \t]{0,9}[^\W\d]\w{0,60}[ \t]{0,9}=|\|)")
+_DESCRIBES = re.compile(
+    r"\b(?:the|an?|of|is|are|some|each|any|all|with|or|and|to|in|one|no|not|if|contain\w*|represent\w*|denot\w*|given"
+    r"|returns?|raises?|errors?|exception|lists?|strings?|str|texts?|words?|sentences?|characters?|integers?|int|numbers?"
+    r"|floats?|arrays?|tuples?|dict\w*|sets?|bool\w*|values?|size|length|none|null|true|false|inputs?|outputs?|same"
+    r"|un|une|eine?|el|la|les?|der|die|das|los)\b",
+    re.IGNORECASE,
+)
+_SPEAKS_OF_TEXT = re.compile(r"\b(?:strings?|texts?|words?|sentences?|characters?|letters?)\b", re.IGNORECASE)
 _OPENING = re.compile(r"[\s`*]{0,80}(?:[-•][ \t]{1,4})?")
 
 
@@ -56,11 +67,42 @@ def _item(source: Source, at: int, limit: int) -> tuple[tuple[str | None, str], 
     named = _NAME.match(source.text, at, limit)
     names = {parameter.name for parameter in source.parameters}
     if named is not None and (named["sign"] == "=" or named[1] in names):
-        value, end = source.value(named.end(), limit)
+        try:
+            value, end = source.value(named.end(), limit)
+        except NotLiteral:
+            known = named["sign"] == "=" and (named[1] in names or not names) and may_be_text(source, named[1])
+            value, end = bare_text(source, named.end(), limit, known=known)
         return (named[1], value), end
     noun = _NOUN.match(source.text, at, limit)
-    value, end = source.value(noun.end() if noun else at, limit)
+    try:
+        value, end = source.value(noun.end() if noun else at, limit)
+    except NotLiteral:
+        known = len(source.parameters) == 1 and source.parameters[0].annotation == "str"
+        value, end = bare_text(source, at, limit, known=known)
     return (None, value), end
+
+
+def bare_text(source: Source, start: int, limit: int, *, known: bool) -> tuple[str, int]:
+    """A text that is written without quotes, to the end of its line or to the next `name =`, as a literal.
+
+    `known`: that a text stands here. Raises `NotLiteral` where that is not known, or where words describe a value.
+    """
+    while start < limit and source.text[start] in " \t":
+        start += 1
+    text = _BARE.match(source.text, start, limit)
+    if not known or text is None or _BARE_END.match(source.text, text.end(), limit) is None:
+        raise NotLiteral
+    words = text[0].strip()
+    names = {parameter.name for parameter in source.parameters}
+    if (len(words) > 1 and _DESCRIBES.search(words)) or words in names or words.endswith((".", "...")):
+        raise NotLiteral
+    return repr(words), text.end()
+
+
+def may_be_text(source: Source, name: str) -> bool:
+    """Whether a parameter may take a text: it is annotated so, or it is not and the prompt speaks of texts."""
+    annotation = next((p.annotation for p in source.parameters if p.name == name), None)
+    return annotation == "str" or (annotation is None and _SPEAKS_OF_TEXT.search(source.text) is not None)
 
 
 def as_arguments(source: Source, items: Arguments) -> Arguments:

@@ -36,6 +36,8 @@ def as_assert(example: Example, entry_point: str) -> str:
         raise ValueError("an example of stdin and stdout is not an assert: use as_case")
     owner, _, name = entry_point.rpartition(".")
     called = f"{owner}().{name}" if owner else name
+    if example.tolerance is not None:
+        return f"assert abs({called}({example.arguments}) - {example.expected}) <= {example.tolerance:g}"
     return f"assert {called}({example.arguments}) == {example.expected}"
 
 

@@ -18,11 +18,14 @@ MAX_LABEL = 80
 
 _LABEL = re.compile(
     r"[ \t]{0,40}(?:[-=]{2,20}|#{1,6}|[*_>-]{1,3}|\d{1,3}[.)])?[ \t]{0,9}[*_`]{0,3}"
-    r"(?P<lead>(?:sample|examples?|test|expected)(?:[ \t]case)?[ \t]{1,3}(?:\d{1,3}[ \t]{0,3}[:.-]?[ \t]{0,3})?)?"
+    r"(?P<lead>(?:sample|examples?|test|expected)(?:[ \t]case)?[ \t]{1,3}(?:\d{1,3}[ \t]{0,3}[:.-]?[ \t]{0,3})?"
+    r"|exemple (?:d['’]|de )|beispiel[- ]?|ejemplo de |exemplo de |esempio di |пример(?:ы)? |[样示范]例)?"
     r"(?:"
-    r"(?P<input>std(?:ard )?in(?:put)?|inputcopy|input|入力例|entrada)"
-    r"|(?P<output>std(?:ard )?out(?:put)?|outputcopy|output|出力例|saida|salida))"
-    r"(?P<tail>[ \t]{1,3}(?:sample|example|copy|data|format|specification|description))?"
+    r"(?P<input>std(?:ard )?in(?:put)?|inputcopy|input|入力例|入力|entrada|entrée|eingabe|ввода?|входные данные"
+    r"|входных данных|输入|輸入|입력)"
+    r"|(?P<output>std(?:ard )?out(?:put)?|outputcopy|output|出力例|出力|saida|saída|salida|sortie|ausgabe|вывода?"
+    r"|выходные данные|выходных данных|输出|輸出|출력))"
+    r"(?P<tail>[ \t]{1,3}(?:sample|example|copy|data|format|specification|description)|[ \t]?(?:[样示范]例|格式))?"
     r"(?:[ \t]{0,3}[#(]?\d{1,3}\)?)?[*_`]{0,3}[ \t]{0,3}"
     r"(?P<colon>[:：])?[*_`]{0,3}[ \t]{0,9}(?:[-=]{2,20}|#{1,6})?[ \t]{0,9}",
     re.IGNORECASE,
@@ -90,6 +93,10 @@ def _is_data(text: str, *, sample: bool) -> bool:
     )
 
 
+def _is_format(tail: str | None) -> bool:
+    return "format" in (tail or "").lower() or "格式" in (tail or "")
+
+
 def _is_variable(token: str) -> bool:
     return len(token) == 1 and token.isalpha()
 
@@ -103,7 +110,7 @@ def _blocks(source: Source) -> list[Block]:
         line = source.text[start : min(end, start + 400)]
         label = _LABEL.match(line)
         rest = line[label.end() :].strip() if label else ""
-        if label is None or (rest and not label["colon"]) or "format" in (label["tail"] or "").lower():
+        if label is None or (rest and not label["colon"]) or _is_format(label["tail"]):
             section = _SECTION.match(line)
             if section is not None and (not section["rest"].strip() or ":" in line[:MAX_LABEL]):
                 heading = "ample" in line.lower() or "test case" in line.lower()
@@ -127,6 +134,7 @@ def _content(source: Source, number: int, *, is_input: bool) -> tuple[str, int, 
     while number < last and not source.text[slice(*source.line(number))].strip():
         number += 1
     fence = _FENCE.match(source.text[slice(*source.line(number))][:40])
+    indent = 0 if fence is None else len(fence[0]) - len(fence[0].lstrip(" "))
     lines: list[str] = []
     size = 0
     first = number
@@ -137,7 +145,8 @@ def _content(source: Source, number: int, *, is_input: bool) -> tuple[str, int, 
         if fence is not None and number > first:
             if line.strip().startswith(fence[1]):
                 return "\n".join(lines), number, True
-            lines.append(line)
+            margin = min(indent, len(line) - len(line.lstrip(" ")))
+            lines.append(line[margin:])
         elif fence is None:
             if _stops(line) or (not is_input and not line):
                 break

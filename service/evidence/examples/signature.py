@@ -27,16 +27,45 @@ _EMPTY_LINE = re.compile(
 )
 _DOCSTRING = re.compile(r"\s*[rRuUbB]{0,2}(\"\"\"|''')")
 _TICKS = "[`'\"“‘*]{0,3}"
+_FUNCTION = (
+    r"(?:function|func|method|procedure|routine)s?|fonction|m[ée]thode|funci[oó]n|m[eé]todo|fun[cç][aã]o|funzione|Funktion"
+    r"|Methode|функци[юяи]|метод"
+)
+_CALLED = (
+    r"called|named|with (?:the )?name|nomm[ée]e?|appel[ée]e?|llamad[ao]|chamad[ao]|denominad[ao]|chiamata|namens"
+    r"|mit (?:dem )?Namen?"
+    r"|под названием|с именем"
+)
 _NAMED = re.compile(
-    rf"\b(?:function|method|procedure|routine)s?[ \t]{{1,9}}"
-    rf"(?:that is |which is )?(?P<said>(?:called|named|with (?:the )?name)[ \t:]{{1,9}})?"
-    rf"(?P<tick>{_TICKS})(?:def[ \t])?(?P<name>[^\W\d]\w{{0,100}})(?P<after>[ \t]{{0,3}}\(|[`'\"”’*])?",
+    rf"(?:\b(?:{_FUNCTION}),?[ \t]{{1,9}}(?:that is |which is )?|(?:函数|函數|関数|方法|함수)[ \t：:]{{0,9}})"
+    rf"(?P<said>(?:(?:{_CALLED})[ \t:]{{1,9}}|名为[ \t]{{0,9}}))?"
+    rf"(?P<tick>{_TICKS})(?:def[ \t])?(?P<name>[^\W\d][a-zA-Z0-9_]{{0,100}})(?P<after>[ \t]{{0,3}}\(|[`'\"”’*])?",
+    re.IGNORECASE,
+)
+_BEFORE_NOUN = re.compile(
+    rf"\b(?:complete|implement|write|finish|define|create|fill in)[ \t]{{1,3}}the[ \t]{{1,3}}"
+    rf"(?P<tick>{_TICKS})(?P<name>[^\W\d]\w{{0,100}})(?P<after>\(\)|[`'\"”’*])?[`'\"”’*]{{0,3}}[ \t]{{1,3}}"
+    rf"(?:function|method)\b",
+    re.IGNORECASE,
+)
+_IMPERATIVE = re.compile(
+    rf"\b(?:implement|complete|write|define|create|finish)[ \t]{{1,3}}(?P<tick>{_TICKS})"
+    rf"(?P<name>[^\W\d]\w{{0,100}})(?P<after>[`'\"”’*])?(?=[ \t]{{0,3}}(?:[.:,;\n]|\Z|so that|such that|in Python))",
     re.IGNORECASE,
 )
 _ENTRY = re.compile(
     rf"\b(?:entry point|function name|name (?:it|the function)|call (?:it|the function))[ \t]{{0,3}}(?:is|:|=|as)?"
-    rf"[ \t]{{0,3}}{_TICKS}(?P<name>[^\W\d]\w{{0,100}})",
+    rf"[ \t]{{0,3}}(?P<tick>{_TICKS})(?P<name>[^\W\d]\w{{0,100}})(?P<after>\()?",
     re.IGNORECASE,
+)
+# Definitions of other languages: Rust, Go, Kotlin, Swift, JavaScript, PHP; then Java, C# and C; then Ruby.
+_FOREIGN = re.compile(
+    r"^[ \t]{0,40}(?:(?:export|pub|public|private|static|async|default)[ \t]{1,3}){0,4}"
+    r"(?:(?:fn|func|fun|function)[ \t]{1,3}(?P<name>[^\W\d]\w{0,100})"
+    r"|[A-Za-z_][\w<>,\[\]]{0,60}[ \t]{1,3}(?P<typed>[^\W\d]\w{0,100}))"
+    r"[ \t]{0,3}\([^()\n]{0,400}\)[^\n;=]{0,80}\{[ \t]{0,9}\}?[ \t]{0,9}$"
+    r"|^[ \t]{0,40}def[ \t]{1,3}(?P<ruby>[^\W\d]\w{0,100})[ \t]{0,3}\([^()\n]{0,400}\)[ \t]{0,9}$",
+    re.MULTILINE,
 )
 _QUOTED_CALL = re.compile(
     r"`(?:def[ \t]{1,3})?(?P<name>[^\W\d]\w{0,100})\((?P<inside>[^()`\n]{0,400})\)(?:[ \t]{0,3}->[^`\n]{1,80})?:?`"
@@ -46,12 +75,14 @@ _BARE_CALL = re.compile(
     r"(?P<name>[^\W\d]\w{0,100})\((?P<inside>[^()\n]{0,400})\)",
     re.IGNORECASE,
 )
+_RETURNS = re.compile(r"[ \t]{0,3}->[ \t]{0,3}([A-Za-z][\w.\[\], ]{0,80})")
 _TESTED = re.compile(
-    r"^[ \t>*+-]{0,40}(?:assert[ \t(]{1,4}(?:not[ \t]{1,3})?|>>>[ \t]{0,4})(?:[^\W\d]\w{0,50}\(\)\.)?"
+    r"^[ \t>*+/-]{0,40}(?:assert[ \t(]{1,4}(?:not[ \t]{1,3})?|>>>[ \t]{0,4}"
+    r"|(?:self\.|console\.)?(?:assert\w{0,30}!?|expect)[ \t]?\([ \t]{0,9})(?:[^\W\d]\w{0,50}\(\)\.)?"
     r"(?P<name>[^\W\d]\w{0,100})[ \t]?\(",
     re.MULTILINE,
 )
-_BUILTINS = frozenset(
+BUILTINS = frozenset(
     [
         "print",
         "len",
@@ -142,13 +173,15 @@ def signature_of(prompt: str, definitions: Sequence[Definition]) -> Signature:
         return _of(unfinished[-1])
     name = named_in_text(prompt)
     if name is None:
-        names = Counter(match["name"] for match in _TESTED.finditer(prompt) if match["name"] not in _BUILTINS)
+        names = Counter(match["name"] for match in _TESTED.finditer(prompt) if match["name"] not in BUILTINS)
         name = names.most_common(1)[0][0] if names else None
+    if name is None and (foreign := _FOREIGN.search(prompt)):
+        name = foreign["name"] or foreign["typed"] or foreign["ruby"]
     defined = [definition for definition in definitions if definition.name.split(".")[-1] == name]
     if defined:
         return _of(defined[-1])
     if name is not None:
-        return Signature(name, _quoted_parameters(prompt, name))
+        return Signature(name, *_quoted_signature(prompt, name))
     return _of(definitions[0]) if len(definitions) == 1 else Signature(None)
 
 
@@ -189,10 +222,10 @@ def _of(definition: Definition) -> Signature:
 
 def named_in_text(prompt: str) -> str | None:
     """The name that the words around it make a function's name."""
-    for pattern in (_ENTRY, _NAMED, _QUOTED_CALL, _BARE_CALL):
+    for pattern in (_ENTRY, _NAMED, _BEFORE_NOUN, _QUOTED_CALL, _BARE_CALL, _IMPERATIVE):
         for match in pattern.finditer(prompt):
             name = match["name"]
-            if name not in _BUILTINS and name.lower() not in _SMALL_WORDS and _is_name(pattern, match):
+            if name not in BUILTINS and name.lower() not in _SMALL_WORDS and _is_name(pattern, match):
                 return str(name)
     return None
 
@@ -202,13 +235,16 @@ def _is_name(pattern: re.Pattern[str], match: re.Match[str]) -> bool:
     name, shaped = match["name"], "_" in match["name"]
     if pattern is _QUOTED_CALL:
         return _are_names(match["inside"])
+    if pattern is _BARE_CALL:
+        return True
+    opened, closed = match["tick"] or "", match["after"] or ""
+    camel = name[0].islower() and not name.islower()
     if pattern is _ENTRY:
-        return shaped or match.string[match.start("name") - 1] in "`'\""
-    if pattern is _NAMED:
-        opened, closed = match["tick"] or "", match["after"] or ""
-        camel = name[0].islower() and not name.islower()
-        return bool(match["said"] or (opened and closed) or closed.endswith("(") or shaped or camel)
-    return True
+        return shaped or opened != "" or closed == "("
+    if pattern is _IMPERATIVE:
+        return shaped or camel
+    said = match["said"] if pattern is _NAMED else None
+    return bool(said or (opened and closed) or "(" in closed or shaped or camel)
 
 
 def _are_names(inside: str) -> bool:
@@ -216,16 +252,17 @@ def _are_names(inside: str) -> bool:
     return all(part.isidentifier() for part in parts) and inside.strip() != ""
 
 
-def _quoted_parameters(prompt: str, name: str) -> tuple[Parameter, ...]:
-    """The parameters of a call in the text that names them: `name(a, b)`."""
+def _quoted_signature(prompt: str, name: str) -> tuple[tuple[Parameter, ...], str | None]:
+    """The parameters of a call in the text that names them, `name(a, b)`, and what it returns where that is said."""
     for match in re.finditer(rf"\b{re.escape(name)}[ \t]{{0,3}}\(", prompt):
         inside, end = bracketed(prompt, match.end())
         parameters = parameters_of(inside) if end else ()
         if parameters and all(p.name.lstrip("*").isidentifier() for p in parameters):
             plain = [p.name for p in parameters if p.name not in ("None", "True", "False", "true", "false", "null")]
             if len(plain) == len(parameters):
-                return parameters
-    return ()
+                returns = _RETURNS.match(prompt, end)
+                return parameters, returns[1].strip(" .,") if returns else None
+    return (), None
 
 
 def definitions_of(text: str) -> list[Definition]:

@@ -19,12 +19,15 @@ Arguments = list[tuple[str | None, str]]  # keyword or None, source
 # One character for another, so that places stay as they are.
 _PLAIN = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\r": " ", "\u2212": "-", "\u200b": " "})
 _CONTINUED = re.compile(r"^([ \t]{0,80})\.\.\.(?=[ \t])", re.MULTILINE)  # a doctest's second line
+_QUOTED = re.compile(r"(?:^[ \t]{0,9}>(?!>)[^\n]{0,4000}(?:\n|\Z)){2,400}", re.MULTILINE)  # a block quote of Markdown
+_QUOTE_MARK = re.compile(r"^([ \t]{0,9})>(?!>)", re.MULTILINE)
 
 # A sentence goes on behind a value only in these ways; after anything else the value may be part of more.
 _END = re.compile(
-    r"[ \t`\"”*)\]]{0,8}(?:\Z|\n|[.;,:!?](?=[\s`\"”)]|\Z)|#|//|--|[—–(](?!or\b)|-[ \t]"
+    r"[ \t`\"”*)\]]{0,8}(?:\Z|\n|[.;,:!?](?=[\s`\"”)]|\Z)|#|//|--|[—–(](?!or\b)|-[ \t]|[✓✔✅。；，]"
     r"|(?:because|since|as|and|but|while|whereas|for|where|so|which|that is|with|when|due|given|after)\b)"
 )
+_STEP = re.compile(r"[ \t`]{0,8}(?:-{1,3}>|={1,3}>|[→⇒➞])")  # the value is a step on the way to another
 _MORE = re.compile(r"[ \t`]{0,8}(?:,|and|or)[ \t]{1,8}[`]?(?:[-+]?\d|['\"\[({“‘]|True\b|False\b|None\b)")
 _TAKEN_BACK = re.compile(
     r"[^\n]{0,80}\b(?:but|which is|instead|however|though|rather)\b[^\n]{0,80}"
@@ -49,6 +52,9 @@ class Source:
         signature: what is called.
         definitions: the functions of the prompt.
         reader: reads literals, on one budget for the whole prompt.
+        line_starts: where its lines begin.
+        taken: the places that examples were read from.
+        called: the function's name in the examples, where that is not the signature's.
     """
 
     text: str
@@ -57,18 +63,20 @@ class Source:
     reader: LiteralReader
     line_starts: list[int] = field(default_factory=list)
     taken: list[tuple[int, int]] = field(default_factory=list)
+    called: str = ""
 
     @classmethod
     def of(cls, prompt: str, signature: Signature, definitions: Sequence[Definition]) -> Source:
         """The prompt with everything that the forms share."""
         text = _CONTINUED.sub(r"\1   ", prompt.translate(_PLAIN))
+        text = _QUOTED.sub(lambda quote: _QUOTE_MARK.sub(r"\1 ", quote[0]), text)
         starts = [0, *(match.end() for match in re.finditer("\n", text))]
         return cls(text, signature, definitions, LiteralReader(text, BUDGET), starts)
 
     @property
     def name(self) -> str:
         """The entry point without its class."""
-        return (self.signature.entry_point or "").rpartition(".")[2]
+        return self.called or (self.signature.entry_point or "").rpartition(".")[2]
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -124,6 +132,7 @@ class Source:
         """Whether a value that ends here is all of the value."""
         return (
             _END.match(self.text, place) is not None
+            and _STEP.match(self.text, place) is None
             and _MORE.match(self.text, place) is None
             and _TAKEN_BACK.match(self.text, place) is None
         )

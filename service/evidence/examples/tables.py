@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from service.evidence.examples.inputs_text import as_arguments, inputs_at
+from service.evidence.examples.inputs_text import as_arguments, bare_text, inputs_at
 from service.evidence.examples.literals import NotLiteral
 from service.evidence.examples.source import MAX_EXAMPLES, Arguments, Source, rendered
 from service.evidence.examples.types import Example
@@ -52,17 +52,19 @@ def _is_rule(source: Source, number: int) -> bool:
     return (
         end - start < MAX_ROW
         and "-" in source.text[start:end]
-        and "|" in source.text[start:end]
+        and ("|" in source.text[start:end] or "+" in source.text[start:end])
         and bool(_RULE.match(source.text[start:end]))
     )
 
 
 def _columns(source: Source, header: list[str]) -> tuple[list[int], int, list[str]] | None:
     """The columns of the inputs and of the output, and the parameters' names; None for another table."""
-    outputs = [place for place, name in enumerate(header) if _OUTPUT.match(name)]
+    called = source.name.lower()
+    outputs = [place for place, name in enumerate(header) if _OUTPUT.match(name) or name == called != ""]
     if not outputs:
         return None
-    ignored = [place for place, name in enumerate(header) if _IGNORED.match(name)]
+    own = {parameter.name.lower() for parameter in source.parameters}
+    ignored = [place for place, name in enumerate(header) if _IGNORED.match(name) and name not in own]
     inputs = [place for place in range(len(header)) if place != outputs[-1] and place not in ignored]
     known = [parameter.name for parameter in source.parameters]
     originals = {name.lower(): name for name in known}
@@ -76,9 +78,13 @@ def _columns(source: Source, header: list[str]) -> tuple[list[int], int, list[st
 
 def _row(source: Source, cells: list[Cell], columns: tuple[list[int], int, list[str]]) -> Example:
     inputs, output, names = columns
-    expected = _value(source, cells[output])
+    expected = _value(source, cells[output], is_text=source.signature.returns == "str")
     if names:
-        items: Arguments = [(name, _value(source, cells[place])) for name, place in zip(names, inputs, strict=True)]
+        texts = {parameter.name for parameter in source.parameters if parameter.annotation == "str"}
+        items: Arguments = [
+            (name, _value(source, cells[place], is_text=name in texts))
+            for name, place in zip(names, inputs, strict=True)
+        ]
         arguments = as_arguments(source, items)
     else:
         start, limit = cells[inputs[0]]
@@ -88,11 +94,14 @@ def _row(source: Source, cells: list[Cell], columns: tuple[list[int], int, list[
     return Example(cells[0][0], cells[-1][1], "table", rendered(arguments), expected)
 
 
-def _value(source: Source, cell: Cell) -> str:
+def _value(source: Source, cell: Cell, *, is_text: bool) -> str:
     start, limit = cell
     while start < limit and source.text[start] in " \t`*":
         start += 1
-    value, end = source.value(start, limit)
+    try:
+        value, end = source.value(start, limit)
+    except NotLiteral:
+        value, end = bare_text(source, start, limit, known=is_text)
     if _CLOSING.match(source.text[end:limit]) is None:
         raise NotLiteral
     return value

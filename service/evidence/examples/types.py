@@ -16,9 +16,10 @@ class Example:
         start: the first of the prompt's characters that belong to the example.
         end: the character after the last.
         style: the form it is written in: "doctest", "equality", "arrow", "returns", "comment", "input_output",
-            "sentence", "table", "leetcode" or "sample".
+            "sentence", "table", "leetcode", "record" or "sample".
         arguments: Python source of the call's arguments, literals only: `f({arguments})` is a call.
         expected: Python source of the value, a literal.
+        tolerance: how far from `expected` the value may be, where the prompt rounds or compares nearly: absolute.
         stdin: of a program that reads its standard input.
         stdout: what that program has to print.
     """
@@ -30,6 +31,7 @@ class Example:
     expected: str | None = None
     stdin: str | None = None
     stdout: str | None = None
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

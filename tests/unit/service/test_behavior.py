@@ -7,7 +7,7 @@ import random
 import pytest
 
 from plaudit.errors import Invalid
-from service.evidence.behavior import behavior
+from service.evidence.behavior import behavior, confidence
 
 
 def drawn_group(seed: int) -> tuple[list[list[str]], list[float]]:
@@ -83,3 +83,21 @@ def test_rows_and_rates_must_fit() -> None:
         behavior([["v:1"], ["v:1", "v:2"]])
     with pytest.raises(Invalid):
         behavior([["v:1"], ["v:2"]], [1.0])
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_confidence_lies_in_the_unit_interval(seed: int) -> None:
+    outcomes, rates = drawn_group(seed)
+    for best in range(len(outcomes)):
+        assert 0.0 <= confidence(outcomes, rates, best) <= 1.0
+
+
+def test_confidence_is_the_share_that_answers_alike() -> None:
+    one, other = ["v:1", "v:2"], ["v:1", "v:3"]
+    assert confidence([one, one, one, other], None, 0) == pytest.approx(0.75)
+    assert confidence([one, one, one, other], None, 3) == pytest.approx(0.25)
+    assert confidence([one, other], [0.5, 0.0], 0) == pytest.approx(0.5 * 0.52 / 0.54)
+
+
+def test_nothing_is_sure_of_a_program_that_answers_nothing() -> None:
+    assert confidence([["e:E", "t:time_limit"]] * 3, None, 0) == 0.0

@@ -57,6 +57,84 @@ def test_prompts_that_the_reader_was_not_written_with_are_read() -> None:
     assert right >= 0.9 * gold, differences
 
 
+@pytest.mark.parametrize("name", ["stranger_prompts.txt", "fresh_prompts.txt"])
+def test_styles_that_others_bring_are_read(name: str) -> None:
+    """Before the reader was mended for them, recall was 0.33 and 0.78, precision 0.91 and 1."""
+    by_style, differences = tallies(name)
+    gold, read, right = (sum(getattr(tally, key) for tally in by_style.values()) for key in ("gold", "read", "right"))
+    assert right >= 0.98 * read, differences
+    assert right >= 0.95 * gold, differences
+
+
+@pytest.mark.parametrize(
+    ("example", "tolerance"),
+    [
+        (">>> round(f(1), 2)\n    1.25", 0.005),
+        ("assert round(f(1), 1) == 1.2", 0.05),
+        ("assert abs(f(1) - 1.2) < 1e-3", 1e-3),
+        ("assert math.isclose(f(1), 1.2, abs_tol=0.1)", 0.1),
+        ("assert math.isclose(f(1), 2.0, rel_tol=0.1)", 0.2),
+        ("assert f(1) == pytest.approx(1.2, abs=0.01)", 0.01),
+        ("self.assertAlmostEqual(f(1), 1.2, places=3)", 5e-4),
+        ("self.assertAlmostEqual(f(1), 1.2, delta=0.5)", 0.5),
+        ("assert math.isclose(f(1), 1.2)", None),
+        ("f(1) == 1.2", None),
+    ],
+)
+def test_nearly_equal_values_have_a_tolerance(example: str, tolerance: float | None) -> None:
+    (found,) = read_examples(f'def f(x):\n    """\n    {example}\n    """\n').examples
+    assert found.tolerance == pytest.approx(tolerance)
+    assert ("abs(f(1) - " if tolerance else "assert f(1) ==") in as_assert(found, "f")
+
+
+@pytest.mark.parametrize(
+    "example",
+    ["round(f(1), 2) == 'a'", "round(f(g(1)), 2) == 3", "abs(f(1) - 1.2) > 1", "round(f(1)) == 3", "abs(f(1)) == 3"],
+)
+def test_what_is_not_near_a_number_is_left(example: str) -> None:
+    assert read_examples(f'def f(x):\n    """\n    assert {example}\n    """\n').examples == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "called"),
+    [
+        ("list_sort([2, 1]) == [1, 2]", 1),
+        ("candidate([2, 1]) == [1, 2]", 1),
+        ("see list_sort([2, 1]) == [1, 2]", 0),
+        ("other([2, 1]) == [1, 2]", 0),
+        ("sorted([2, 1]) == [1, 2]", 0),
+        ("list_sort([2, 1]) == [1, 2]\n    sorted_by(1) == 2", 0),
+        ("list_sort(1, 2) == [1, 2]", 0),
+        ("list_sort([2, 1]) == [1, 2]\n    sorted_list([1]) == [1]", 1),
+    ],
+)
+def test_a_call_by_another_name_is_read_if_only_it_can_be_meant(text: str, called: int) -> None:
+    assert len(read_examples(f'def sorted_list(xs):\n    """\n    {text}\n    """\n').examples) == called
+
+
+def test_a_helper_that_the_prompt_imports_or_defines_is_another_function() -> None:
+    tail = 'def sorted_list(xs):\n    """\n    list_sort([2, 1]) == [1, 2]\n    """\n'
+    assert read_examples(f"from tools import list_sort\n\n{tail}").examples == ()
+    assert read_examples(f"def list_sort(xs):\n    return xs\n\n\n{tail}").examples == ()
+
+
+@pytest.mark.parametrize(
+    ("block", "read"),
+    [
+        ("Input: text = ab\nOutput: ba", True),
+        ("Input: ab\nOutput: ba", True),
+        ("Input: a text\nOutput: the same reversed", False),
+        ("Input: text\nOutput: string", False),
+        ("Input: ab...\nOutput: ...ba", False),
+        ("Input: the word\nOutput: ba", False),
+    ],
+)
+def test_texts_without_quotes_are_read_and_descriptions_are_not(block: str, read: bool) -> None:
+    prompt = f'def reverse(text: str) -> str:\n    """Reverse a text.\n\n{block}\n"""\n'
+    expected = [("'ab'", "'ba'")] if read else []
+    assert [(e.arguments, e.expected) for e in read_examples(prompt).examples] == expected
+
+
 def test_entry_points_of_the_corpus_are_found() -> None:
     wrong = [p.entry_point for p in prompts("example_prompts.txt") if wrong_name(p, read_examples(p.text))]
     assert wrong == []
@@ -109,6 +187,16 @@ HOSTILE = {
     "fences": "Sample Input\n" + "```\n" * 250_000,
     "sums": HEAD + "f(1) == " + "1 + " * 250_000,
     "sentences": HEAD + "For x = 1 the output should be 2\n" * 30_000,
+    "records": HEAD + '{"input": 1, ' * 80_000,
+    "parametrized": "@pytest.mark.parametrize('x, y', [" * 25_000,
+    "quotes": "> Input: a\n" * 90_000,
+    "labels": HEAD + "Input\n" * 160_000,
+    "bare texts": 'def f(s: str) -> str:\n    """' + "Input: s = ab\nOutput: ba\n" * 40_000,
+    "calls of many names": HEAD + "\n".join(f"f{n}(1) == 2" for n in range(70_000)),
+    "rounds": HEAD + "round(" * 160_000 + "f(1), 2) == 3",
+    "assignments": HEAD + "x = 1\n" * 160_000,
+    "foreign": "public static int f(int x) { " * 35_000,
+    "imports": "import a, b, c\n" * 70_000 + HEAD,
     "backslashes": HEAD + 'f("' + "\\" * 1_000_000,
 }
 
