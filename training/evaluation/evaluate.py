@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from plaudit.errors import HostLacks, UsageError
@@ -63,6 +64,8 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
 
     report: dict[str, Any] = {
         "name": recipe.name,
+        "set": set_name(recipe),
+        "reward_model": model_name(recipe),
         "seed": seed,
         "revision": model.revision,
         "parameters": model.parameters,
@@ -92,6 +95,20 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
     write_report(report, run.path("report.md"))
     numbers = report["discrimination"]
     return {name: numbers[name]["value"] for name in ("pair_accuracy", "auc")} | {"problems": len(sampled)}
+
+
+def set_name(recipe: Recipe) -> str:
+    """The data set by its adapter's name, `-hard` where its path says so; `public` for the public data."""
+    name = recipe.hub.adapter or "public"
+    return f"{name}-hard" if "hard" in Path(recipe.hub.path).name.lower() and "hard" not in name else name
+
+
+def model_name(recipe: Recipe) -> str:
+    """The reward model that is reported on, without a path of this machine."""
+    settings = recipe.evaluate
+    if settings.service:
+        return settings.model
+    return Path(settings.checkpoint).name if Path(settings.checkpoint).is_dir() else settings.checkpoint or recipe.name
 
 
 def samples_by_problem(programs: Sequence[ProgramRecord], scores: dict[str, float]) -> list[SampledProblem]:

@@ -36,7 +36,7 @@ def plot_all(report: dict[str, Any], folder: Path) -> None:
 
 def plot_best_of_n(rows: list[dict[str, Any]], path: Path) -> None:
     """Problems solved at each measured N, for the rankers of `LOOKS`; each line is named at its end."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(8.4, 4.6))
     shown = [row for name in LOOKS for row in rows if row["ranker"] == name]
     for row in shown:
@@ -61,7 +61,7 @@ def plot_best_of_n(rows: list[dict[str, Any]], path: Path) -> None:
         name = "auto" if row["ranker"] == EVIDENCE else row["ranker"]
         colour = LOOKS[row["ranker"]][0]
         axes.text(1.02, place, name, color=colour, fontsize=8, va="center", transform=axes.transAxes)
-    _save(figure, path)
+    save(figure, path)
 
 
 def label_places(values: list[float]) -> list[float]:
@@ -80,7 +80,7 @@ def label_places(values: list[float]) -> list[float]:
 
 def plot_gap(rows: list[dict[str, Any]], path: Path) -> None:
     """Share of the mean-to-oracle gap that each ranker closes at the largest N, with intervals."""
-    plt = _pyplot()
+    plt = pyplot()
     shown = sorted(
         (row for row in rows if row["ranker"] not in (MEAN, ORACLE)),
         key=lambda row: float(row["points"][-1]["gap_closed"]["value"]),
@@ -95,12 +95,12 @@ def plot_gap(rows: list[dict[str, Any]], path: Path) -> None:
     axes.axvline(0, color="k", linewidth=0.8)
     size = rows[0]["points"][-1]["n"]
     axes.set_xlabel(f"% of the gap to the oracle closed, N = {size}")
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_calibration(calibration: dict[str, Any], path: Path) -> None:
     """Reliability: predicted probability against the share that passes; area is the number of samples."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(3.8, 3.6))
     axes.plot([0, 1], [0, 1], "k:")
     bins = calibration["bins"]
@@ -116,12 +116,12 @@ def plot_calibration(calibration: dict[str, Any], path: Path) -> None:
     axes.set_ylim(0, 1)
     axes.set_xlabel("predicted pass probability")
     axes.set_ylabel("share passing")
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_length(length: dict[str, Any], path: Path) -> None:
     """Score against length, passing and failing programs apart."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(5.2, 3.6))
     for ok, colour, label in ((False, "tab:gray", "failing"), (True, "tab:red", "passing")):
         points = [(size, score) for size, score, passed in length["points"] if passed is ok]
@@ -139,10 +139,11 @@ def plot_length(length: dict[str, Any], path: Path) -> None:
     axes.set_xlabel("characters of the completion")
     axes.set_ylabel("score")
     axes.legend(fontsize=8, frameon=False, markerscale=3)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib without a display, which writes the same bytes for the same numbers."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -152,7 +153,8 @@ def _pyplot() -> Any:
     return plt
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write a figure and close it."""
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None}, dpi=150)
-    _pyplot().close(figure)
+    pyplot().close(figure)

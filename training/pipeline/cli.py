@@ -35,13 +35,20 @@ def _export(arguments: Sequence[str]) -> int:
     return EXIT_OK
 
 
+def _table(arguments: Sequence[str]) -> int:
+    from training.evaluation.tables import table_command
+
+    table_command(arguments)
+    return EXIT_OK
+
+
 def _diff(arguments: Sequence[str]) -> int:
     from training.pipeline.compare import diff_command
 
     return EXIT_OK if diff_command(arguments) else EXIT_FAILED
 
 
-COMMANDS = {"audit": _audit, "export": _export, "diff": _diff}  # with arguments of their own
+COMMANDS = {"audit": _audit, "export": _export, "table": _table, "diff": _diff}  # with arguments of their own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,6 +114,7 @@ def usage() -> str:
         "       plaudit-train status RUN         how far a run is\n"
         "       plaudit-train audit FILE.jsonl --out FOLDER   what test suites are worth, before a run\n"
         "       plaudit-train export RUN FORMAT --out FILE    a trainer's own file of pairs or problems\n"
+        "       plaudit-train table RUN... --out FOLDER       the papers' tables, from several runs' reports\n"
         "       plaudit-train diff RUN RUN                    where two runs differ (exit code 1 if they do)\n\n"
         f"{stages}\n  {'all':<10} the stages that the recipe names\n\n"
         "  --run DIR    the run folder (default runs/NAME); finished stages are not run again, killed ones go on\n"
