@@ -55,7 +55,10 @@ def runs(tmp_path: Path) -> list[str]:
 
 def cells(text: str, block: str, name: str) -> list[str]:
     lines = text.partition(f"## {block}\n")[2].splitlines()
-    return [cell.strip() for cell in next(line for line in lines if line.startswith(f"| {name} |")).split("|")[2:-1]]
+    return [
+        cell.strip()
+        for cell in next(line for line in lines if line.startswith(f"| {name} |".replace("  ", " "))).split("|")[2:-1]
+    ]
 
 
 def test_rows_columns_and_gains(runs: list[str], tmp_path: Path) -> None:
