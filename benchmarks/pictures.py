@@ -34,7 +34,7 @@ def draw(text: str) -> str:
         lines.append(f'<rect x="{LEFT}" y="{top}" width="{width}" height="{BAR_HEIGHT}" fill="{colour}"/>')
         lines.append(f'<text x="{LEFT + width + 10}" y="{top + 16}" class="ink">{count:,}</text>')
     height = 58 + len(paid) * ROW + 10
-    title = f"Wrong programs that were paid, of {programs:,} that attack their judge and compute nothing"
+    title = f"Paid, of {programs:,} wrong programs that attack the judge"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{title}">'
         "<style>text{font:15px system-ui,sans-serif}.ink{fill:#24292f}"

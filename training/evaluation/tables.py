@@ -199,6 +199,7 @@ def draw(blocks: Sequence[PolicyBlock], columns: Sequence[str], path: Path) -> N
     names = [f"{block.policy}: {column}" if len(blocks) > 1 else column for block, column in places]
     axes.set_yticks([-at for at in range(len(places))], names, fontsize=8)
     axes.set_xlim(0, 100)
+    axes.set_ylim(0.4 - len(places), 0.6)
     axes.set_xlabel("problems solved, %; the number at a point is its N")
     axes.grid(axis="x", alpha=0.2)
     axes.legend(fontsize=7, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
