@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
 
-.PHONY: help run up test quick check format bench reproduce-mini toolchains
+.PHONY: help run up test quick check format clean bench reproduce-mini toolchains
 .DELETE_ON_ERROR:
 
 help:  ## this text
@@ -35,6 +35,10 @@ check: .make/test  ## lint, format, types, import laws
 
 format: .make/test  ## the code as ruff formats it
 	$(BIN)/ruff format .
+
+clean:  ## remove what was built and cached here; the environment and the toolchains stay
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 bench: .make/test  ## every benchmark, each printing its table; the studies (hours) are run one at a time
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
