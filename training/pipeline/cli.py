@@ -35,6 +35,13 @@ def _export(arguments: Sequence[str]) -> int:
     return EXIT_OK
 
 
+def _seeds(arguments: Sequence[str]) -> int:
+    from training.synthesis.seeds import seeds_command
+
+    seeds_command(arguments)
+    return EXIT_OK
+
+
 def _table(arguments: Sequence[str]) -> int:
     from training.evaluation.tables import table_command
 
@@ -48,7 +55,13 @@ def _diff(arguments: Sequence[str]) -> int:
     return EXIT_OK if diff_command(arguments) else EXIT_FAILED
 
 
-COMMANDS = {"audit": _audit, "export": _export, "table": _table, "diff": _diff}  # with arguments of their own
+COMMANDS = {
+    "audit": _audit,
+    "seeds": _seeds,
+    "export": _export,
+    "table": _table,
+    "diff": _diff,
+}  # with arguments of their own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,6 +126,7 @@ def usage() -> str:
         "       plaudit-train STAGE RUN          the recipe that the run folder holds\n"
         "       plaudit-train status RUN         how far a run is\n"
         "       plaudit-train audit FILE.jsonl --out FOLDER   what test suites are worth, before a run\n"
+        "       plaudit-train seeds FORM FILE --out FILE      seed programs for synthesize, from code data\n"
         "       plaudit-train export RUN FORMAT --out FILE    a trainer's own file of pairs or problems\n"
         "       plaudit-train table RUN... --out FOLDER       the papers' tables, from several runs' reports\n"
         "       plaudit-train diff RUN RUN                    where two runs differ (exit code 1 if they do)\n\n"
