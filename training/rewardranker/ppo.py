@@ -157,7 +157,7 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip:
 
 
 class PPOTrainer:
-    """Trains a policy, one iteration per `step`.
+    """Trains a policy, one iteration per `step`; memory is bounded by `settings.micro_batch`.
 
     Args:
         policy: trained in place.
@@ -197,9 +197,8 @@ class PPOTrainer:
         ended = torch.tensor([ids[-1] == self.end for ids in completions], device=device)  # (B,)
         rewards = whiten(raw) - NO_END_PENALTY * (~ended).float()
         with torch.no_grad(), self._precision():
-            old, old_values = self.policy(rollout)  # (B, A) each
-            hidden = hidden_states(self.reference, rollout)
-            reference = log_probabilities(self.reference, hidden, rollout, self.policy.temperature)  # (B, A)
+            parts = [self._before(rollout.rows(index)) for index in self._micro_batches(torch.arange(len(scores)))]
+            old, old_values, reference = map(torch.cat, zip(*parts, strict=True))  # (B, A) each
         per_token = token_rewards(rewards, old, reference, rollout.mask, settings.kl)
         advantages = generalised_advantages(per_token, old_values, rollout.mask, settings.gamma, settings.lam)
         returns = advantages + old_values
@@ -209,10 +208,7 @@ class PPOTrainer:
             order = torch.randperm(len(scores), generator=generator)
             for start in range(0, len(scores), settings.minibatch):
                 index = order[start : start + settings.minibatch]
-                batch = rollout.rows(index)
-                losses, clipped = self._minibatch(
-                    batch, old[index], old_values[index], advantages[index], returns[index]
-                )
+                losses, clipped = self._minibatch(rollout, index, old, old_values, advantages, returns)
                 num_clipped, sums, num_steps = num_clipped + clipped, sums + losses, num_steps + 1
         return {
             "score": float(raw.mean()),
@@ -224,25 +220,44 @@ class PPOTrainer:
             "tokens": float(rollout.mask.sum()) / len(scores),
         }
 
+    def _micro_batches(self, index: Tensor) -> Sequence[Tensor]:
+        """What goes through the models at a time: logits are (rows, A, V), so this bounds the memory."""
+        size = self.settings.micro_batch or len(index)
+        return [index[at : at + size] for at in range(0, len(index), size)]
+
+    def _before(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities and values of the policy, and log-probabilities of the reference, each (rows, A)."""
+        log_probs, values = self.policy(rollout)
+        hidden = hidden_states(self.reference, rollout)
+        return log_probs, values, log_probabilities(self.reference, hidden, rollout, self.policy.temperature)
+
     def _minibatch(
-        self, batch: Rollout, old: Tensor, old_values: Tensor, advantages: Tensor, returns: Tensor
+        self, rollout: Rollout, index: Tensor, old: Tensor, old_values: Tensor, advantages: Tensor, returns: Tensor
     ) -> tuple[Tensor, float]:
-        """One optimiser step. Policy and value loss (2,), and the share of ratios outside the clip."""
-        settings = self.settings
-        with self._precision():
-            log_probs, values = self.policy(batch)
-        losses = torch.stack(
-            [
-                policy_loss(log_probs, old, advantages, batch.mask, settings.clip),
-                value_loss(values, old_values, returns, batch.mask, VALUE_CLIP),
-            ]
-        )
-        torch.autograd.backward(losses[0] + VALUE_WEIGHT * losses[1])
+        """One optimiser step on these rows. Policy and value loss (2,), and the share of ratios outside the clip.
+
+        Losses are means over the actions of the whole minibatch: each micro-batch adds its share to the gradient.
+        """
+        settings, num_actions = self.settings, rollout.mask[index].sum()
+        sums, num_outside = torch.zeros(2), 0.0
+        for rows in self._micro_batches(index):
+            batch = rollout.rows(rows)
+            share = batch.mask.sum() / num_actions
+            with self._precision():
+                log_probs, values = self.policy(batch)
+            losses = share * torch.stack(
+                [
+                    policy_loss(log_probs, old[rows], advantages[rows], batch.mask, settings.clip),
+                    value_loss(values, old_values[rows], returns[rows], batch.mask, VALUE_CLIP),
+                ]
+            )
+            torch.autograd.backward(losses[0] + VALUE_WEIGHT * losses[1])
+            outside = ((log_probs.detach() - old[rows]).exp() - 1).abs() > settings.clip
+            sums, num_outside = sums + losses.detach().cpu(), num_outside + float((outside * batch.mask).sum())
         nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        outside = ((log_probs - old).exp() - 1).abs() > settings.clip
-        return losses.detach().cpu(), float((outside * batch.mask).sum() / batch.mask.sum())
+        return sums, num_outside / float(num_actions)
 
     def _precision(self) -> Any:
         return torch.autocast(self.policy.value.weight.device.type, torch.bfloat16, enabled=self.bfloat16)

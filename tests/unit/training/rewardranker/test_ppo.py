@@ -153,6 +153,26 @@ def test_the_first_step_has_ratio_one_and_no_kl() -> None:
     assert found["ended"] == 1.0
 
 
+@pytest.mark.parametrize("micro_batch", [1, 2, 3])
+def test_micro_batches_take_the_step_of_the_whole_minibatch(micro_batch: int) -> None:
+    """Completions of different lengths, so that a mean of means would be another step."""
+    prompts, completions = [[5, 6]] * 5, [[7, END], [8, 9, 10, 11, END], [7, 7, END], [END], [9, 9, 9, END]]
+    scores = [1.0, -1.0, 0.5, 0.0, 2.0]
+
+    def stepped(size: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        policy = ActorCritic(tiny())
+        settings = dataclasses.replace(PPOConfig(), epochs=2, minibatch=4, micro_batch=size, lr=1e-3)
+        found = PPOTrainer(policy, tiny(), settings, END).step(
+            prompts, completions, scores, torch.Generator().manual_seed(1)
+        )
+        return found, policy.state_dict()
+
+    (found, weights), (whole, expected) = stepped(micro_batch), stepped(0)
+    assert found == pytest.approx(whole, abs=1e-5)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, atol=1e-4, rtol=1e-3)
+
+
 def test_it_learns_to_say_the_token_that_is_rewarded_and_stays_near_the_reference_if_told_to() -> None:
     def share(kl: float) -> float:
         policy, prompts = ActorCritic(tiny()), [[5, 6]] * 32
