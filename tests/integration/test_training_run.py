@@ -184,6 +184,7 @@ def test_all_stages_from_data_to_a_served_checkpoint(
     assert rankers["mean (no choice)"][0]["value"] == pytest.approx(2 / 6)
     assert rankers["oracle (pass@N)"][1]["value"] == pytest.approx(1 - 6 / 15)
     assert rankers["agreement on raw generated tests"][2]["value"] > rankers["mean (no choice)"][2]["value"]
+    assert "for a group of 32 different programs" in (served / "report.md").read_text()
     code, whole = report["pair_sets"]
     assert (code["set"], code["slices"][0]["pairs"]) == ("pairs=answers.jsonl", 1)
     assert "answers.jsonl | all |" in (served / "report.md").read_text()

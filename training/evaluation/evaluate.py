@@ -27,6 +27,7 @@ from training.evaluation.report import write_report
 from training.evaluation.scorers import scorer_of
 from training.pipeline.config import Recipe
 from training.pipeline.files import read_jsonl, write_text
+from training.pipeline.metrics import mean
 from training.pipeline.records import Problem, ProgramRecord, read_problems, read_programs
 from training.pipeline.run import Run
 
@@ -80,6 +81,7 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
             samples_by_problem([p for p in held if not p.iid_copies and not is_greedy(p)], scores), settings, rule, seed
         ),
         "best_of_n": best_of_n_curves(sampled, settings, seed),
+        "evidence_cpu_s": evidence_cost(sampled),
         "languages": by_language(sampled, settings.num_candidates),
         "calibration": calibration(sampled, model.probability),
         "length": length_bias(sampled, settings, rule, seed),
@@ -154,6 +156,7 @@ def add_evidence(
             observed = evidence.observe(texts, sandbox)
             sample.example_rates = [observed[text].example_rate for text in texts]
             sample.answers = [observed[text].answers for text in texts]
+            sample.evidence_cpu_s = [one.cpu_ms / 1000 for one in observed.values()]
 
 
 def has_generated_tests(recipe: Recipe, run: Run) -> bool:
@@ -166,6 +169,12 @@ def has_generated_tests(recipe: Recipe, run: Run) -> bool:
         run.say(f"evaluate: no rows of generated tests, because there are none for this data set ({error.detail})")
         return False
     return True
+
+
+def evidence_cost(sampled: Sequence[SampledProblem]) -> dict[str, float] | None:
+    """CPU-seconds of one different program's observation: the mean, and the mean of the costliest problem."""
+    costs = [mean(problem.evidence_cpu_s) for problem in sampled if problem.evidence_cpu_s]
+    return {"mean": mean(costs), "most": max(costs)} if costs else None
 
 
 def add_generated_tests(

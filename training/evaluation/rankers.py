@@ -30,7 +30,8 @@ class SampledProblem:
     """One test problem with its samples, duplicates kept: scores[i], rates[i] and so on belong together.
 
     `verdicts[i]`: which generated tests sample i passes; `kept`: places of those that the reference solution passes,
-    None where that is not known. `example_rates[i]`, `answers[i]`: what `evidence` observed of sample i, if it did.
+    None where that is not known. `example_rates[i]`, `answers[i]`: what `evidence` observed of sample i, if it did, and
+    `evidence_cpu_s[i]`: what that cost, for each different program once.
     `greedy`: pass rate of the greedy program, if it was sampled.
     """
 
@@ -43,6 +44,7 @@ class SampledProblem:
     verdicts: list[tuple[bool, ...]] = field(default_factory=list)
     example_rates: list[float] = field(default_factory=list)
     answers: list[list[str]] = field(default_factory=list)
+    evidence_cpu_s: list[float] = field(default_factory=list)
     kept: tuple[int, ...] | None = None
     greedy: float | None = None
 

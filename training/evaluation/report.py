@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from service.evidence.rounds import GROUP
 from training.evaluation.plots import plot_all
 from training.evaluation.rankers import MEAN, MODEL, ORACLE
 
@@ -42,6 +43,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         "",
         *(forgeable if report["shared_process"] else ()),
         *_best_of_n(report["best_of_n"]),
+        *_evidence_cost(report.get("evidence_cpu_s")),
         *_discrimination(report),
         *_pair_sets(report.get("pair_sets", [])),
         *_languages(report["languages"]),
@@ -87,6 +89,17 @@ def _best_of_n(rows: list[dict[str, Any]]) -> list[str]:
             f"At N={sizes[-1]}, {rows[0]['points'][-1]['short']} problems have fewer samples, and count with those.",
         ]
     return [*lines, "", "![Gap closed](gap.svg)", ""]
+
+
+def _evidence_cost(cost: dict[str, float] | None) -> list[str]:
+    if not cost:
+        return []
+    group, most = (GROUP * cost[key] for key in ("mean", "most"))
+    return [
+        f"Examples and behavior cost {group:.2f} CPU-seconds for a group of {GROUP} different programs in the mean,",
+        f"{most:.2f} at the costliest problem.",
+        "",
+    ]
 
 
 def _discrimination(report: dict[str, Any]) -> list[str]:

@@ -28,7 +28,7 @@ from service.evidence.examples.signature import (
     signature_of_completions,
 )
 from service.evidence.examples.source import MAX_EXAMPLES, Source, same
-from service.evidence.examples.tables import table_examples
+from service.evidence.examples.tables import table_examples, table_samples
 from service.evidence.examples.types import Example, Parameter, Reading
 
 __all__ = ["Example", "ExplainedExample", "Parameter", "Reading", "as_assert", "as_case", "explain", "read_examples"]
@@ -98,7 +98,8 @@ def _examples(source: Source) -> list[Example]:
 
 
 def _samples(source: Source) -> tuple[Example, ...]:
-    return without_conflicts(list(itertools.islice(sample_examples(source), MAX_EXAMPLES)))
+    samples = list(itertools.islice(sample_examples(source), MAX_EXAMPLES))
+    return without_conflicts(samples or list(itertools.islice(table_samples(source), MAX_EXAMPLES)))
 
 
 def _signature(prompt: str, definitions: Sequence[Definition], entry_point: str | None) -> Signature:

@@ -27,10 +27,10 @@ _NEARLY = re.compile(
 )
 _TRUE = re.compile(
     r"(?P<not>(?:self\.)?assertFalse[ \t]?\([ \t]{0,9}|assert[ \t]{1,4}not[ \t]{1,4})\Z"
-    r"|(?:(?:self\.)?assertTrue|console\.assert|assert!|assert)(?:[ \t]{0,9}\([ \t]{0,9}|[ \t]{1,9})\Z"
+    r"|(?:(?:self\.)?assertTrue|console\.assert|assert!|assert|[Tt]est\.expect)(?:[ \t]{0,9}\([ \t]{0,9}|[ \t]{1,9})\Z"
 )
 _NONE = re.compile(r"(?:self\.)?assertIsNone[ \t]?\([ \t]{0,9}\Z")
-_EXPECT = re.compile(r"expect[ \t]?\([ \t]{0,9}\Z")
+_EXPECT = re.compile(r"(?<![Tt]est\.)expect[ \t]?\([ \t]{0,9}\Z")
 _TO_BE = re.compile(
     r"[ \t]{0,9}\)[ \t]{0,9}\.(?:(?P<word>toBeTruthy|toBeFalsy|toBeNull|toBeUndefined)\(|"
     r"(?:toBe|toEqual|toStrictEqual|to\.equal|to\.eql|to\.deep\.equal)\([ \t]{0,9})"

@@ -151,7 +151,7 @@ def sentence_examples(source: Source) -> Iterator[Example]:
             else:
                 try:
                     arguments, inputs_end = inputs_at(source, lead.end(), end)
-                    if not source.text[inputs_end:end].strip():
+                    if not source.text[inputs_end:end].strip(" \t,.;"):
                         pending = (number, start, arguments) if "=" in line else None
                     example = _sentence(source, lead, arguments, inputs_end, quiet=not (in_examples or docstring))
                 except NotLiteral:

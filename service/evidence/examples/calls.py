@@ -14,9 +14,9 @@ from service.evidence.examples.types import Example
 ARROW = r"-{1,3}>|={1,3}>|[→⇒➞➔➜⟶⟹↦]|~>"
 VERB = (
     r"(?:(?:should|must|would|will|shall|has to|needs to|ought to)[ \t])?"
-    r"(?:returns?|gives?|yields?|be|is|equals?|evaluates? to|outputs?|produces?|results? in|becomes?|returning"
+    r"(?:returns?|gives?|yields?|be|is|equals?(?: to)?|evaluates? to|outputs?|produces?|results? in|becomes?|returning"
     r"|(?:you|we|I)(?:'ll|'d|[ \t]will|[ \t]would|[ \t]should)?[ \t](?:get|expect|want))"
-    r"(?:[ \t](?:equal to|exactly|back))?"
+    r"(?:[ \t](?:equal(?: to)?|exactly|back))?"
     r"(?:[ \t]the (?:value|list|string|tuple|number|integer|boolean|dictionary|dict|set|array|result))?:?"
     r"(?=[ \t\[({'\"`“‘])"
 )
@@ -42,7 +42,8 @@ _PROMPT = re.compile(
 )
 _BULLET = re.compile(
     r"[ \t]{0,80}(?:[*•#/+-]{1,3}|\d{1,3}[.)]|\(?[a-z\d]\))?[ \t]{0,9}"
-    r"(?:(?:@example|(?:for )?examples?[ \t]?\d{0,3}[:.]|e\.g\.?[:,]?|ex[.:])[ \t]{1,9})?",
+    r"(?:(?:@example|(?:for )?(?:examples?|samples?|tests?|test cases?|cases?)[ \t]?#?\d{0,3}[:.]|e\.g\.?[:,]?|ex[.:])"
+    r"[ \t]{1,9})?",
     re.IGNORECASE,
 )
 _ASSIGNED = re.compile(r"(?:(?:var|let|const|auto)[ \t])?([^\W\d][\w.]{0,60})[ \t]{0,9}=[ \t]{0,9}\Z")

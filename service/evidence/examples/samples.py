@@ -43,6 +43,7 @@ _PROSE_WORD = re.compile(
     r"|you|where|separated|followed|string|one|will|an?|for|of)\b",
     re.IGNORECASE,
 )
+_VARIABLE = re.compile(r"[A-Za-z](?:_\{?\w{1,9}\}?)?|[A-Za-z]\d|\\?[a-z]?dots|[.:…]{1,3}|\w{1,9}_\w{1,9}")
 _DATA = re.compile(r"[-+]?\d[\d.,eE+-]*|[-+#.*@_/\\|<>=!?^~$%&]+|YES|NO|Yes|No|true|false|True|False|[A-Za-z]")
 
 
@@ -93,6 +94,16 @@ def _is_data(text: str, *, sample: bool) -> bool:
     )
 
 
+def _is_code_block(source: Source, number: int, text: str) -> bool:
+    """Whether the text that begins below is fenced or indented as code is, and more than names of variables."""
+    last = len(source.line_starts) - 1
+    while number < last and not source.text[slice(*source.line(number))].strip():
+        number += 1
+    first = source.text[slice(*source.line(number))]
+    is_code = _FENCE.match(first[:40]) is not None or first.startswith(("    ", "\t"))
+    return is_code and any(_VARIABLE.fullmatch(token) is None for token in text[:2_000].split())
+
+
 def _is_format(tail: str | None) -> bool:
     return "format" in (tail or "").lower() or "格式" in (tail or "")
 
@@ -123,6 +134,7 @@ def _blocks(source: Source) -> list[Block]:
             certain = not below.strip() or _LABEL.match(below) is not None or _SECTION.match(below) is not None
         else:
             text, last, certain = _content(source, number + 1, is_input=bool(label["input"]))
+            sample = sample or _is_code_block(source, number + 1, text)
         blocks.append(Block(start, source.line(last)[1], bool(label["input"]), sample, text, certain))
         number = last + 1
     return blocks

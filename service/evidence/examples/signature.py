@@ -78,7 +78,8 @@ _BARE_CALL = re.compile(
 _RETURNS = re.compile(r"[ \t]{0,3}->[ \t]{0,3}([A-Za-z][\w.\[\], ]{0,80})")
 _TESTED = re.compile(
     r"^[ \t>*+/-]{0,40}(?:assert[ \t(]{1,4}(?:not[ \t]{1,3})?|>>>[ \t]{0,4}"
-    r"|(?:self\.|console\.)?(?:assert\w{0,30}!?|expect)[ \t]?\([ \t]{0,9})(?:[^\W\d]\w{0,50}\(\)\.)?"
+    r"|(?:self\.|console\.|[Tt]est\.)?(?:assert\w{0,30}!?|expect)[ \t]?\([ \t]{0,9}"
+    r"|(?:[Ee]xample|[Ss]ample|[Tt]est|[Cc]ase)s?[ \t]?#?\d{0,3}[:.)][ \t]{1,9})(?:[^\W\d]\w{0,50}\(\)\.)?"
     r"(?P<name>[^\W\d]\w{0,100})[ \t]?\(",
     re.MULTILINE,
 )

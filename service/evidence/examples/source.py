@@ -19,12 +19,14 @@ Arguments = list[tuple[str | None, str]]  # keyword or None, source
 # One character for another, so that places stay as they are.
 _PLAIN = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\r": " ", "\u2212": "-", "\u200b": " "})
 _CONTINUED = re.compile(r"^([ \t]{0,80})\.\.\.(?=[ \t])", re.MULTILINE)  # a doctest's second line
+_TAG = re.compile(r"</?(?:input|output|example)s?>", re.IGNORECASE)
+_WORD_OF_TAG = {"<input>": "Input: ", "<output>": "Output: "}  # as long as the tags
 _QUOTED = re.compile(r"(?:^[ \t]{0,9}>(?!>)[^\n]{0,4000}(?:\n|\Z)){2,400}", re.MULTILINE)  # a block quote of Markdown
 _QUOTE_MARK = re.compile(r"^([ \t]{0,9})>(?!>)", re.MULTILINE)
 
 # A sentence goes on behind a value only in these ways; after anything else the value may be part of more.
 _END = re.compile(
-    r"[ \t`\"”*)\]]{0,8}(?:\Z|\n|[.;,:!?](?=[\s`\"”)]|\Z)|#|//|--|[—–(](?!or\b)|-[ \t]|[✓✔✅。；，]"
+    r"[ \t`\"”*)\]]{0,12}(?:\Z|\n|[.;,:!?](?=[\s`\"”)]|\Z)|#|//|--|[—–(](?!or\b)|-[ \t]|[✓✔✅。；，]"
     r"|(?:because|since|as|and|but|while|whereas|for|where|so|which|that is|with|when|due|given|after)\b)"
 )
 _STEP = re.compile(r"[ \t`]{0,8}(?:-{1,3}>|={1,3}>|[→⇒➞])")  # the value is a step on the way to another
@@ -69,6 +71,7 @@ class Source:
     def of(cls, prompt: str, signature: Signature, definitions: Sequence[Definition]) -> Source:
         """The prompt with everything that the forms share."""
         text = _CONTINUED.sub(r"\1   ", prompt.translate(_PLAIN))
+        text = _TAG.sub(lambda tag: _WORD_OF_TAG.get(tag[0].lower(), " " * len(tag[0])), text)
         text = _QUOTED.sub(lambda quote: _QUOTE_MARK.sub(r"\1 ", quote[0]), text)
         starts = [0, *(match.end() for match in re.finditer("\n", text))]
         return cls(text, signature, definitions, LiteralReader(text, BUDGET), starts)

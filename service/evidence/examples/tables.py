@@ -47,6 +47,38 @@ def table_examples(source: Source) -> Iterator[Example]:
             count += 1
 
 
+def table_samples(source: Source) -> Iterator[Example]:
+    """The samples of a program on stdin in a table of one input and one output column."""
+    number = 0
+    while number + 1 < len(source.line_starts):
+        number += 1
+        if not _is_rule(source, number):
+            continue
+        header = [source.text[slice(*cell)].strip(" \t`*").lower() for cell in _cells(source, number - 1)]
+        inputs = [
+            place for place, name in enumerate(header) if re.fullmatch(r"(?:sample |example )?(?:std)?in(?:put)?", name)
+        ]
+        outputs = [
+            place
+            for place, name in enumerate(header)
+            if re.fullmatch(r"(?:sample |expected )?(?:std)?out(?:put)?", name)
+        ]
+        if len(inputs) != 1 or len(outputs) != 1:
+            continue
+        while "|" in source.text[slice(*source.line(number + 1))]:
+            number += 1
+            cells = _cells(source, number)
+            if len(cells) == len(header):
+                given, shown = (_lines(source, cells[place]) for place in (inputs[0], outputs[0]))
+                yield Example(cells[0][0], cells[-1][1], "table", stdin=given, stdout=shown)
+
+
+def _lines(source: Source, cell: Cell) -> str:
+    """A cell's text as lines."""
+    text = source.text[slice(*cell)].strip(" \t`")
+    return re.sub(r"[ \t]*<br[ ]?/?>[ \t]*", "\n", text) + "\n"
+
+
 def _is_rule(source: Source, number: int) -> bool:
     start, end = source.line(number)
     return (
