@@ -94,9 +94,14 @@ def bare_text(source: Source, start: int, limit: int, *, known: bool) -> tuple[s
         raise NotLiteral
     words = text[0].strip()
     names = {parameter.name for parameter in source.parameters}
-    if (len(words) > 1 and _DESCRIBES.search(words)) or words in names or words.endswith((".", "...")):
+    if describes(words) or words in names or words.endswith((".", "...")):
         raise NotLiteral
     return repr(words), text.end()
+
+
+def describes(words: str) -> bool:
+    """Whether words say what a value is like, and are none themselves."""
+    return len(words) > 1 and _DESCRIBES.search(words) is not None
 
 
 def may_be_text(source: Source, name: str) -> bool:

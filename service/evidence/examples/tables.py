@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from service.evidence.examples.inputs_text import as_arguments, bare_text, inputs_at
+from service.evidence.examples.inputs_text import as_arguments, bare_text, describes, inputs_at
 from service.evidence.examples.literals import NotLiteral
 from service.evidence.examples.source import MAX_EXAMPLES, Arguments, Source, rendered
 from service.evidence.examples.types import Example
@@ -68,7 +68,8 @@ def table_samples(source: Source) -> Iterator[Example]:
         while "|" in source.text[slice(*source.line(number + 1))]:
             number += 1
             cells = _cells(source, number)
-            if len(cells) == len(header):
+            texts = [source.text[slice(*cell)].strip(" \t`") for cell in cells]
+            if len(cells) == len(header) and not any(describes(texts[place]) for place in (inputs[0], outputs[0])):
                 given, shown = (_lines(source, cells[place]) for place in (inputs[0], outputs[0]))
                 yield Example(cells[0][0], cells[-1][1], "table", stdin=given, stdout=shown)
 
