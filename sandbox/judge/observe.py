@@ -35,6 +35,7 @@ from sandbox.types import ObservedCall, ObserveSuite, Report, RunSuite, TestRepo
 BUDGET_SPENT = "t:budget"
 MAX_LOST = 2  # processes of one program that its calls end; the rest of the calls is not made
 MAX_CALLS = 1_000
+MAX_WALL_S = 5.0  # of all calls of one program, which may sleep; the rest is skipped like beyond the CPU budget
 SHOWN_NAME = 60  # characters of an exception's or a type's name
 
 
@@ -113,8 +114,12 @@ def observe_calls(request: JudgeRequest, suite: ObserveSuite) -> Report:
     assert suite.entry_point
     tests: list[TestReport] = []
     run_flags: set[str] = set()
-    spent_s, num_lost = 0.0, 0
-    while len(tests) < len(calls) and num_lost < MAX_LOST and spent_s < suite.budget_cpu_s:
+    spent_s, num_lost, ends_s = 0.0, 0, time.monotonic() + MAX_WALL_S
+
+    def is_left() -> bool:
+        return len(tests) < len(calls) and spent_s < suite.budget_cpu_s and time.monotonic() < ends_s
+
+    while is_left() and num_lost < MAX_LOST:
         num_lost += 1
         with CandidateProcess(request, len(calls)) as candidate:
             meter = TestMeter(candidate.run)
@@ -126,7 +131,7 @@ def observe_calls(request: JudgeRequest, suite: ObserveSuite) -> Report:
                 run_flags |= candidate.flags()
                 break
             alive = True
-            while alive and len(tests) < len(calls) and spent_s < suite.budget_cpu_s:
+            while alive and is_left():
                 candidate.run.grant()
                 observation = Observation(calls[len(tests)])
                 outcome = observe(candidate, suite.entry_point, observation)
@@ -169,9 +174,9 @@ def observe_runs(request: JudgeRequest, suite: ObserveSuite) -> Report:
             return build_report([failed] * total, total, "bytes", isolation, flags=set(), compiled=compiled)
         tests: list[TestReport] = []
         run_flags: set[str] = set()
-        spent_s, num_lost = 0.0, 0
+        spent_s, num_lost, ends_s = 0.0, 0, time.monotonic() + MAX_WALL_S
         for call in suite.calls:
-            if spent_s >= suite.budget_cpu_s or num_lost >= MAX_LOST:
+            if spent_s >= suite.budget_cpu_s or num_lost >= MAX_LOST or time.monotonic() >= ends_s:
                 break
             test, output, more = run_once(request, RunSuite(call.stdin or ""), job)
             run_flags |= more

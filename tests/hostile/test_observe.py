@@ -9,7 +9,7 @@ import pytest
 from plaudit.grading import Verdict
 from sandbox.errors import InvalidSuite
 from sandbox.judge import judge
-from sandbox.judge.observe import BUDGET_SPENT, MAX_LOST
+from sandbox.judge.observe import BUDGET_SPENT, MAX_LOST, MAX_WALL_S
 from sandbox.judge.values import digest_of
 from sandbox.sandbox import Sandbox
 from sandbox.types import Limits, ObservedCall, ObserveSuite, Options, Program, Report, Stop
@@ -219,3 +219,16 @@ def test_an_observe_suite_travels_as_a_job() -> None:
     suite = ObserveSuite("f", (ObservedCall("1", "2"), ObservedCall(stdin="x")), budget_cpu_s=1.5)
     assert jobs.decode_suite(jobs.encode_suite(suite)) == suite
     assert jobs.num_tests(suite) == 2
+
+
+@pytest.mark.parametrize("entry_point", ["f", None])
+def test_a_program_that_sleeps_keeps_no_executor_for_long(sandbox: Sandbox, entry_point: str | None) -> None:
+    """Sleeping costs no CPU time, so that no budget of that ends it."""
+    nap = "import time\ntime.sleep(0.9)\nprint(1)\n"
+    source = nap if entry_point is None else "import time\ndef f(x):\n    time.sleep(0.9)\n    return x\n"
+    calls = [ObservedCall(str(at)) if entry_point else ObservedCall(stdin=str(at)) for at in range(60)]
+    began = time.monotonic()
+    report = observe(sandbox, source, *calls, entry_point=entry_point)
+    assert time.monotonic() - began < MAX_WALL_S + 4
+    assert report.tests[0].outcome.startswith("v:")
+    assert report.tests[-1].outcome == BUDGET_SPENT
