@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from plaudit.grading import Verdict
 from sandbox.judge.observe import not_reached
-from sandbox.types import TestReport
+from sandbox.types import Report, TestReport
 from service.evidence.behavior import VALUE, is_settled
 
 GROUP_BUDGET_S = 1.5  # of a group, and of each further `GROUP` programs
@@ -61,7 +61,8 @@ class ObservationRounds:
 
     Attributes:
         tests: by program, what is known of each call; None where it has not been made.
-        spent_s: CPU-seconds so far.
+        spent_s: CPU-seconds of the budget so far.
+        cpu_s: CPU-seconds of everything, compilers too, which no budget bounds.
         settled: whether it ended because nothing left can change which program is best.
     """
 
@@ -73,6 +74,7 @@ class ObservationRounds:
     complete: bool = False
     tests: list[list[TestReport | None]] = field(init=False)
     spent_s: float = 0.0
+    cpu_s: float = 0.0
     settled: bool = False
     _failed: set[int] = field(default_factory=set)
     _retried: bool = False
@@ -87,13 +89,15 @@ class ObservationRounds:
             num_calls = self.num_examples or min(STDIN_INPUTS, self.num_inputs)
         return self._round(range(len(self.copies)), range(num_calls))
 
-    def add(self, observed: Round, program: int, tests: Sequence[TestReport], cpu_s: float) -> None:
+    def add(self, observed: Round, program: int, report: Report) -> None:
         """Note what a program did in a round. What an earlier round knows is kept where this one did not get as far."""
         row = self.tests[program]
-        for call, test in zip(observed.calls, tests, strict=True):
+        for call, test in zip(observed.calls, report.tests, strict=True):
             if row[call] is None or not _is_cut(test):
                 row[call] = test
-        self.spent_s += cpu_s
+        compiled = report.compile is not None
+        self.cpu_s += report.cpu_ms / 1000
+        self.spent_s += (sum(test.cpu_ms for test in report.tests) if compiled else report.cpu_ms) / 1000
 
     def fail(self, program: int) -> None:
         """A program that could not be run: later rounds are without it."""

@@ -327,3 +327,18 @@ def test_rounded_examples_allow_for_what_rounding_takes_away(http: httpx.Client)
     )
     result = ranked(http, prompt, "    return sum(xs) // len(xs)\n", "    return sum(xs) / len(xs)\n")
     assert values(result, "examples") == [0.0, 1.0]
+
+
+def test_compiled_programs_are_observed_on_inputs_too(http: httpx.Client) -> None:
+    """Compilers cost more than the budget of the group."""
+    head = "#include <iostream>\nint main() {{ int a, b; std::cin >> a >> b; std::cout << ({}); }}\n"
+    programs = [head.format(text) for text in ("7", "a + b", "b + a", "a - (-b)")]
+    spec = {"combine": "auto", "terms": [{"name": name, "type": name} for name in ("examples", "behavior")]}
+    spec["terms"][1]["budget_cpu_s"] = 0.3  # type: ignore[index]
+    result = ranked(http, STDIN, *programs, language="cpp", spec=spec)
+    assert result["order"][-1] == 0
+    assert decided(result) == []  # three answer alike
+    behaviors = values(result, "behavior")
+    assert behaviors[0] is not None
+    assert behaviors[1:] == pytest.approx([behaviors[1]] * 3)
+    assert result["evidence"]["cpu_s"] > 0.3

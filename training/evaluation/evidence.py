@@ -86,7 +86,7 @@ class PromptEvidence:
             suite = ObserveSuite(self.entry_point, chosen, call_cpu_s=current.call_cpu_s, budget_cpu_s=current.share_s)
             for program in current.programs:
                 report = judge(Program("python", programs[program]), suite, Limits(), Stop(), sandbox)
-                rounds.add(current, program, report.tests, report.cpu_ms / 1000)
+                rounds.add(current, program, report)
                 observations[programs[program]].cpu_ms += report.cpu_ms
             current = rounds.next()
         for program, solution in enumerate(programs):

@@ -324,7 +324,7 @@ class Evidence(Answer):
     examples: list[PromptExample] = []
     inputs: int = Field(0, description="how many more inputs the programs were observed on")
     cpu_s: float = Field(
-        0.0, description="CPU-seconds that observing the group cost when it ran: programs, their jails, the judge"
+        0.0, description="CPU-seconds that observing the group cost when it ran: programs, compilers, jails, the judge"
     )
     settled: bool = Field(False, description="nothing left to observe could change which completion is best")
     cut_short: int = Field(0, description="different programs that have not answered everything for lack of budget")

@@ -155,7 +155,7 @@ class EvidenceGroup:
                     self.rounds.fail(program)
                     reports[program] = body
                 else:
-                    self.rounds.add(current, program, body.report.tests, body.report.cpu_ms / 1000)
+                    self.rounds.add(current, program, body.report)
                     reports[program] = body.report
             current = self.rounds.next()
             if current is not None:
@@ -186,7 +186,7 @@ class EvidenceGroup:
             entry_point=self.reading.entry_point,
             examples=examples,
             inputs=len(self.inputs),
-            cpu_s=round(self.rounds.spent_s, 6) if self.jobs else 0.0,
+            cpu_s=round(self.rounds.cpu_s, 6) if self.jobs else 0.0,
             settled=not self.jobs or self.rounds.settled,
             cut_short=self.rounds.num_cut if self.jobs else 0,
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from plaudit.grading import Verdict
-from sandbox.types import TestReport
+from sandbox.types import CompileReport, Report, TestReport
 from service.evidence.behavior import behavior
 from service.evidence.rounds import MIN_SHARE_S, ObservationRounds, Round, is_misread
 
@@ -22,6 +23,13 @@ def value(answer: str) -> TestReport:
     return TestReport(Verdict.PASSED, outcome=f"v:{answer}")
 
 
+def report_of(tests: Sequence[TestReport], cpu_s: float, compile_s: float = 0.0) -> Report:
+    ran = tuple(replace(test, cpu_ms=1000 * cpu_s / len(tests)) for test in tests)
+    compiled = CompileReport(True, 1000 * compile_s, "", "") if compile_s else None
+    cpu_ms = 1000 * (cpu_s + compile_s)
+    return Report(Verdict.PASSED, 0, len(ran), ran, "split", "strong", compile=compiled, cpu_ms=cpu_ms)
+
+
 def rounds_of(rounds: ObservationRounds, answer: Answer, cost_s: float = 0.001) -> list[Round]:
     """All rounds, each program answering each call."""
     made: list[Round] = []
@@ -29,7 +37,7 @@ def rounds_of(rounds: ObservationRounds, answer: Answer, cost_s: float = 0.001) 
     while current is not None:
         made.append(current)
         for program in current.programs:
-            rounds.add(current, program, [answer(program, call) for call in current.calls], cost_s)
+            rounds.add(current, program, report_of([answer(program, call) for call in current.calls], cost_s))
         current = rounds.next()
     return made
 
@@ -56,7 +64,9 @@ def test_the_shares_of_all_rounds_stay_within_the_budget(num: int, is_stdio: boo
     current: Round | None = rounds.first()
     while current is not None:
         for program in current.programs:
-            rounds.add(current, program, [SLOW if program % 2 else PASSED for _ in current.calls], current.share_s)
+            rounds.add(
+                current, program, report_of([SLOW if program % 2 else PASSED for _ in current.calls], current.share_s)
+            )
         current = rounds.next()
     assert rounds.spent_s <= 1.5 + MIN_SHARE_S * num
 
@@ -76,11 +86,11 @@ def test_programs_cut_short_are_tried_once_more_if_they_can_still_win() -> None:
 def test_what_a_shorter_second_try_does_not_reach_stays_known() -> None:
     rounds = group(2, 2, 0)
     first = rounds.first()
-    rounds.add(first, 0, [PASSED, SLOW], 0.1)
-    rounds.add(first, 1, [PASSED, SLOW], 0.1)
+    rounds.add(first, 0, report_of([PASSED, SLOW], 0.1))
+    rounds.add(first, 1, report_of([PASSED, SLOW], 0.1))
     second = rounds.next()
     assert second is not None
-    rounds.add(second, 0, [SLOW, PASSED], 0.1)
+    rounds.add(second, 0, report_of([SLOW, PASSED], 0.1))
     assert [test.verdict for test in rounds.known(0)] == [Verdict.PASSED, Verdict.PASSED]
 
 
@@ -152,7 +162,17 @@ def test_a_program_that_could_not_be_run_is_left_out_of_later_rounds() -> None:
     first = rounds.first()
     rounds.fail(1)
     for program in (0, 2):
-        rounds.add(first, program, [value(f"{program} {call}") for call in first.calls], 0.001)
+        rounds.add(first, program, report_of([value(f"{program} {call}") for call in first.calls], 0.001))
     second = rounds.next()
     assert second is not None
     assert second.programs == (0, 2)
+
+
+def test_compilers_are_in_the_cost_and_not_in_the_budget() -> None:
+    rounds = group(4, 1, 4, is_stdio=True)
+    first = rounds.first()
+    for program in range(4):
+        rounds.add(first, program, report_of([PASSED], 0.01, compile_s=1.0))
+    assert rounds.next() is not None
+    assert rounds.cpu_s == pytest.approx(4.04)
+    assert rounds.spent_s == pytest.approx(0.04)
