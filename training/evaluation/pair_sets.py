@@ -6,13 +6,19 @@
 - `reward-bench`: RewardBench (Lambert et al. 2024, arXiv 2403.13787): `prompt, chosen, rejected, subset, id`. Its code
   subsets are `hep-python`, `hep-cpp` and so on; other rows are left out.
 - `pairs`: `prompt, chosen, rejected`, and where it is known `id, difficulty, language`.
+- In the last two a side may have several answers, each compared with each of the other side, and all texts may be chat
+  messages.
 - An answer's code is scored, as the model was trained on programs; an answer without fenced code is scored whole.
+- `python -m training.evaluation.pair_sets MODEL SET=FILE` prints the accuracies by themselves.
 - Intervals are a bootstrap over prompts, whose pairs are alike. A tie counts half.
 """
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +28,7 @@ from plaudit.errors import UsageError
 from plaudit.extract import blocks, code_of
 from plaudit.languages import UnsupportedLanguage, resolve
 from training.data import adapters
-from training.evaluation.scorers import ProgramScorer
+from training.evaluation.scorers import ProgramScorer, scorer_of
 from training.pipeline import config
 from training.pipeline.files import read_jsonl
 from training.pipeline.metrics import bootstrap, mean
@@ -98,22 +104,45 @@ def _rm_bench(row: dict[str, Any]) -> Iterator[AnswerPair]:
     for style, better in enumerate(chosen):
         for other, worse in enumerate(rejected):
             difficulty = "normal" if style == other else "hard" if other > style else "easy"
-            yield AnswerPair(str(row["id"]), str(row["prompt"]), str(better), str(worse), difficulty, language)
+            yield AnswerPair(str(row["id"]), _prompt(row["prompt"]), str(better), str(worse), difficulty, language)
 
 
 def _reward_bench(row: dict[str, Any]) -> Iterator[AnswerPair]:
     subset = str(row["subset"])
-    if subset.startswith(SUBSET):
-        name = subset.removeprefix(SUBSET)
-        language = _canonical(LANGUAGES.get(name, name))
-        yield AnswerPair(str(row["id"]), str(row["prompt"]), str(row["chosen"]), str(row["rejected"]), "", language)
+    if not subset.startswith(SUBSET):
+        return
+    name = subset.removeprefix(SUBSET)
+    language = _canonical(LANGUAGES.get(name, name))
+    for better, worse in itertools.product(_answers(row["chosen"]), _answers(row["rejected"])):
+        yield AnswerPair(str(row["id"]), _prompt(row["prompt"]), better, worse, "", language)
 
 
 def _plain(row: dict[str, Any]) -> Iterator[AnswerPair]:
-    chosen, rejected = str(row["chosen"]), str(row["rejected"])
-    language = _canonical(str(row["language"])) if row.get("language") else _language_of([chosen, rejected])
-    group = str(row.get("id", row["prompt"]))
-    yield AnswerPair(group, str(row["prompt"]), chosen, rejected, str(row.get("difficulty", "")), language)
+    prompt, chosen, rejected = _prompt(row["prompt"]), _answers(row["chosen"]), _answers(row["rejected"])
+    language = _canonical(str(row["language"])) if row.get("language") else _language_of([*chosen, *rejected])
+    group = str(row.get("id", prompt))
+    for better, worse in itertools.product(chosen, rejected):
+        yield AnswerPair(group, prompt, better, worse, str(row.get("difficulty", "")), language)
+
+
+def _prompt(value: Any) -> str:
+    """A prompt: a text, or chat messages, joined as the service joins them."""
+    if isinstance(value, list):
+        return "\n\n".join(str(message["content"]) for message in value)
+    if not isinstance(value, str):
+        raise TypeError(f"a prompt is a text or messages, not {type(value).__name__}")
+    return value
+
+
+def _answers(value: Any) -> list[str]:
+    """The answers of one side: a text, several texts, or chat messages of which the last is the answer."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return [str(item) for item in value]
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return [str(value[-1]["content"])]
+    raise TypeError("an answer is a text, a list of texts, or messages")
 
 
 FORMS = {"rm-bench": _rm_bench, "reward-bench": _reward_bench, "pairs": _plain}
@@ -170,7 +199,7 @@ def pair_set_report(
     for field in ("difficulty", "language"):
         names = [getattr(pair, field) for pair in pairs]
         if len(set(names)) > 1:
-            slices += [(name, [at for at, own in enumerate(names) if own == name]) for name in sorted(set(names))]
+            slices += [(name, [at for at, own in enumerate(names) if own == name]) for name in sorted({*names} - {""})]
     form, _, place = entry.partition("=")
     name = Path(place).name if Path(place).exists() else place
     return {
@@ -197,3 +226,27 @@ def _slice(
 
 def _mean_of_all(groups: Sequence[Sequence[float]]) -> float:
     return mean([win for group in groups for win in group])
+
+
+def main() -> int:
+    """Print the accuracies of a checkpoint, or of a service's model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="folder or hub id of a checkpoint, or the URL of a running service")
+    parser.add_argument("sets", nargs="+", metavar="SET=FILE", help=f"SET is one of {', '.join(FORMS)}")
+    parser.add_argument("--whole", action="store_true", help="score whole answers, not their code")
+    arguments = parser.parse_args()
+    is_service = arguments.model.startswith(("http://", "https://"))
+    settings = config.EvaluateConfig(**{"service" if is_service else "checkpoint": arguments.model})
+    model = scorer_of(settings)
+    for entry in arguments.sets:
+        report = pair_set_report(model, entry, settings, seed=1, whole=arguments.whole)
+        for part in report["slices"]:
+            estimate = f"{part['value']:.3f} ({part['low']:.3f} to {part['high']:.3f})"
+            print(
+                f"{report['set']:40} {part['slice']:12} {estimate}  {part['pairs']} pairs of {part['prompts']} prompts"
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

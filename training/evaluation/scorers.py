@@ -46,8 +46,11 @@ class ProgramScorer(Protocol):
         ...
 
 
-def scorer_of(settings: config.EvaluateConfig, run: Run) -> ProgramScorer:
-    """The scorer that the recipe names. Raises `UsageError` for settings that do not go together."""
+def scorer_of(settings: config.EvaluateConfig, run: Run | None = None) -> ProgramScorer:
+    """The scorer that the recipe names; `run` has the checkpoint where they name none.
+
+    Raises `UsageError` for settings that do not go together.
+    """
     if settings.service:
         if settings.checkpoint:
             raise UsageError(
@@ -60,11 +63,14 @@ def scorer_of(settings: config.EvaluateConfig, run: Run) -> ProgramScorer:
 class CheckpointScorer:
     """A checkpoint in this process. Raises what `RewardModel.load` raises."""
 
-    def __init__(self, settings: config.EvaluateConfig, run: Run) -> None:
+    def __init__(self, settings: config.EvaluateConfig, run: Run | None) -> None:
         from service.scoring.reward_model import RewardModel
 
+        if run is None and not settings.checkpoint:
+            raise UsageError("evaluate.checkpoint and evaluate.service are empty: name a model to score with")
+        own = None if run is None else run.path("checkpoint/config.json").parent
         self._model = RewardModel.load(
-            settings.checkpoint or run.path("checkpoint/config.json").parent,
+            settings.checkpoint or own or "",
             dtype=settings.dtype,
             device=settings.device,
             threads=settings.threads,

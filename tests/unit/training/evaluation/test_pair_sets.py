@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from plaudit.errors import UsageError
+from training.evaluation import pair_sets
 from training.evaluation.pair_sets import code_text, pair_set_report, read_pairs
+from training.evaluation.scorers import scorer_of
 from training.pipeline.config import EvaluateConfig
 from training.pipeline.files import write_jsonl
 
@@ -105,6 +107,44 @@ def test_plain_pairs_may_say_their_difficulty_and_language(tmp_path: Path) -> No
     assert (second.difficulty, second.language) == ("", "rust")
 
 
+def test_sides_may_have_several_answers_or_be_messages(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "Write add."}]
+    rows = [
+        {**reward_bench_row(1, "hep-go", "go"), "chosen": ["a"], "rejected": ["b", "c", "d"]},
+        {
+            **reward_bench_row(2, "hep-rust", "rust"),
+            "prompt": said,
+            "chosen": [*said, {"role": "assistant", "content": "yes"}],
+            "rejected": [*said, {"role": "assistant", "content": "no"}],
+        },
+    ]
+    write_jsonl(tmp_path / "rb.jsonl", rows)
+    pairs = read_pairs(f"reward-bench={tmp_path / 'rb.jsonl'}")
+    assert [(pair.chosen, pair.rejected) for pair in pairs] == [("a", "b"), ("a", "c"), ("a", "d"), ("yes", "no")]
+    assert (pairs[-1].prompt, pairs[-1].language) == ("Write add.", "rust")
+
+
+def test_a_checkpoint_is_measured_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_jsonl(tmp_path / "rm.jsonl", [rm_bench_row(1), rm_bench_row(2)])
+    monkeypatch.setattr(pair_sets, "scorer_of", lambda settings: Judge(len))
+    monkeypatch.setattr("sys.argv", ["pair_sets", "some/model", f"rm-bench={tmp_path / 'rm.jsonl'}", "--whole"])
+    assert pair_sets.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1:3] for line in lines] == [
+        ["all", "0.500"],
+        ["easy", "1.000"],
+        ["hard", "0.000"],
+        ["normal", "0.500"],
+    ]
+
+
+def test_a_model_must_be_named() -> None:
+    with pytest.raises(UsageError, match="name a model"):
+        scorer_of(EvaluateConfig())
+
+
 def test_the_code_of_an_answer_is_what_counts() -> None:
     for answer in styled(BETTER):
         assert code_text(answer, "python").strip() == BETTER.strip()
@@ -118,6 +158,7 @@ def test_the_code_of_an_answer_is_what_counts() -> None:
         ("rm-bench", {"prompt": "p"}, "row 1"),
         ("reward-bench", {"prompt": "p", "chosen": "a", "rejected": "b", "subset": "chat", "id": 1}, "no pair of code"),
         ("pairs", {"prompt": "p", "chosen": "a"}, "rejected"),
+        ("pairs", {"prompt": "p", "chosen": 3, "rejected": "b"}, "a list of texts"),
         ("nothing", {}, "SET=FILE"),
     ],
 )
