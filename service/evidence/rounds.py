@@ -23,6 +23,7 @@ from service.evidence.behavior import VALUE, is_settled
 
 GROUP_BUDGET_S = 1.5  # of a group, and of each further `GROUP` programs
 GROUP = 32
+RUN_S = 0.006  # what a run costs beside its calls: its jail, its judge, a kill that comes a little late
 MIN_SHARE_S = 0.02  # of one program in a round, however many programs share the budget
 MAX_SHARE_S = 0.3
 STDIN_INPUTS = 4  # of a round
@@ -133,7 +134,7 @@ class ObservationRounds:
     def _round(self, programs: Iterable[int], calls: Iterable[int]) -> Round:
         chosen = tuple(program for program in programs if program not in self._failed)
         left_s = self.budget_cpu_s - self.spent_s
-        share_s = min(MAX_SHARE_S, max(MIN_SHARE_S, left_s / max(1, len(chosen))))
+        share_s = min(MAX_SHARE_S, max(MIN_SHARE_S, left_s / max(1, len(chosen)) - RUN_S))
         return Round(chosen, tuple(calls), round(share_s, 4))
 
     def _num_made(self) -> int:

@@ -11,7 +11,7 @@ import pytest
 from plaudit.grading import Verdict
 from sandbox.types import CompileReport, Report, TestReport
 from service.evidence.behavior import behavior
-from service.evidence.rounds import MIN_SHARE_S, ObservationRounds, Round, is_misread
+from service.evidence.rounds import MIN_SHARE_S, RUN_S, ObservationRounds, Round, is_misread
 
 Answer = Callable[[int, int], TestReport]  # of a program to a call
 PASSED = TestReport(Verdict.PASSED, outcome="v:right")
@@ -51,7 +51,7 @@ def test_functions_are_observed_on_everything_in_one_round() -> None:
     rounds = group(32, 2, 10)
     (only,) = rounds_of(rounds, lambda program, call: PASSED)
     assert (only.programs, only.calls) == (tuple(range(32)), tuple(range(12)))
-    assert only.share_s == pytest.approx(1.5 / 32, abs=1e-4)
+    assert only.share_s == pytest.approx(1.5 / 32 - RUN_S, abs=1e-4)
     assert rounds.settled
     assert rounds.num_cut == 0
 
@@ -64,11 +64,10 @@ def test_the_shares_of_all_rounds_stay_within_the_budget(num: int, is_stdio: boo
     current: Round | None = rounds.first()
     while current is not None:
         for program in current.programs:
-            rounds.add(
-                current, program, report_of([SLOW if program % 2 else PASSED for _ in current.calls], current.share_s)
-            )
+            tests = [SLOW if program % 2 else PASSED for _ in current.calls]
+            rounds.add(current, program, report_of(tests, current.share_s + RUN_S))
         current = rounds.next()
-    assert rounds.spent_s <= 1.5 + MIN_SHARE_S * num
+    assert rounds.spent_s <= 1.5 + (MIN_SHARE_S + RUN_S) * (num if is_stdio else 0) + 1e-3
 
 
 def test_programs_cut_short_are_tried_once_more_if_they_can_still_win() -> None:
