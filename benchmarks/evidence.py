@@ -436,9 +436,8 @@ def main() -> int:
     group_costs = sorted(problem.group_cpu_s for problem in observed)
     quantiles = {share: group_costs[int(share * (len(group_costs) - 1))] for share in (0.25, 0.5, 0.75, 0.9, 1.0)}
     print(f"{len(observed)} problems, {sum(p.num_examples > 0 for p in observed)} with examples; {len(SEEDS)} seeds")
-    print(
-        f"CPU-seconds of a group, of the N that filled the cache: {', '.join(f'{share:.0%}: {value:.2f}' for share, value in quantiles.items())}\n"
-    )
+    shown = ", ".join(f"{share:.0%}: {value:.2f}" for share, value in quantiles.items())
+    print(f"CPU-seconds of a group, of the N that filled the cache: {shown}\n")
     by_ranker = table(observed, arguments)
     chosen = held_out(observed, by_ranker, arguments) if arguments.choose_draws else None
     by_margin = margins(observed, arguments)
