@@ -241,9 +241,10 @@ def test_service_judges_as_the_sandbox_and_a_dead_one_makes_no_labels(
 ) -> None:
     here, there = to_verify(tmp_path / "here"), to_verify(tmp_path / "there")
     dead = verifying(tmp_path / "dead", f'service = "http://127.0.0.1:{free_port()}"', "timeout_s = 1.0")
-    assert verify_here(dead, there) == 1
+    assert verify_here(dead, there) == 3
+    assert "verify.service: nothing answers" in capsys.readouterr().err
     assert not there.path("verified.jsonl").exists()
-    assert there.path("verify/00000-of-00001.jsonl").read_bytes() == b""
+    assert not there.path("verify/00000-of-00001.jsonl").exists()
     assert there.record("verify") is None
 
     alive = verifying(tmp_path / "alive", f'service = "{stack.url}"', "group = 3")

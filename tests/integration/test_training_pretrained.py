@@ -214,6 +214,8 @@ def test_published_pairs_without_pass_rates_are_enough(tmp_path: Path, capsys: p
         str(tmp_path / "base"),
         "--hub.path",
         str(tmp_path / "pairs.jsonl"),
+        "--hub.evaluation",
+        "",  # the recipe's are on the hub
         "--fit.batch",
         "4",
         "--fit.max_length",

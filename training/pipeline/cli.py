@@ -16,6 +16,7 @@ from pathlib import Path
 
 from plaudit.errors import EXIT_FAILED, EXIT_HOST, EXIT_OK, PlauditError, UsageError, exit_code
 from training.pipeline.config import Recipe, field_lines, read_recipe
+from training.pipeline.needs import check_needs
 from training.pipeline.run import Run
 from training.pipeline.stages import STAGES, run_stage
 from training.pipeline.status import status_lines
@@ -91,7 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             stage == "fit" and recipe.fit.base and recipe.fit.loop == "pairs"
         ):
             raise UsageError("only `fit` with fit.base and fit.loop = pairs runs as several processes")
-        for name in _stages(recipe) if stage == "all" else (stage,):
+        names = _stages(recipe) if stage == "all" else (stage,)
+        if not rank:
+            check_needs(recipe, [name for name in names if run.record(name) is None], run.folder)
+        for name in names:
             run_stage(name, recipe, run, rank)
     except PlauditError as error:
         print(f"plaudit-train: {error}", file=sys.stderr)

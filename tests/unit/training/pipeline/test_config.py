@@ -228,3 +228,25 @@ def test_diff_names_what_differs_between_two_runs(tmp_path: Path, capsys: pytest
     assert "the same" in capsys.readouterr().out
     assert main(["diff", str(tmp_path), str(tmp_path / "left")]) == 2
     assert "is not a run folder" in capsys.readouterr().err
+
+
+def test_everything_that_is_missing_is_said_before_the_first_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        'stages = ["collect", "sample", "verify"]\ndata = "nowhere"\n'
+        '[sampler]\nurl = "http://127.0.0.1:9/v1"\nkey_file = "no.key"\n'
+        '[verify]\nservice = "http://127.0.0.1:9"\n'
+    )
+    recipe = write(tmp_path, text)
+    assert main(["all", str(recipe), "--run", str(tmp_path / "run")]) == 3
+    said = capsys.readouterr().err
+    for lack in (
+        "problems.python.jsonl.gz in nowhere",
+        "labels.jsonl.gz",
+        "sampler.key_file",
+        "sampler.url",
+        "verify.service",
+    ):
+        assert lack in said, lack
+    assert not (tmp_path / "run" / "problems.jsonl").exists()
