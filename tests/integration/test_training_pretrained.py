@@ -248,7 +248,7 @@ def test_published_pairs_without_pass_rates_are_enough(tmp_path: Path, capsys: p
     assert str(tmp_path) not in card
 
     assert main(["fit", *arguments, "--fit.margin", "1"]) == 2
-    assert "fit.margin needs pass rates" in capsys.readouterr().err
+    assert "fit.margin and fit.scale need pass rates" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("threads")
