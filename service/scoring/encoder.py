@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import logging
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 from plaudit.errors import Invalid, TooLong, UsageError
+from service.jobs import Completion, OnOverflow, TokenIds, Truncation, Turns
+from service.scoring.conversation import ChatForm, ChatMessage
 from service.scoring.packing import num_common
 from service.scoring.spec import CHAT_TEMPLATE, SPEC_FILE, RewardModelSpec
+from service.scoring.truncation import Frame, cut_completion, cut_text, first_tokens, frame_of
 
-Overflow = Literal["error", "truncate_left"]
+Overflow = OnOverflow
+MARK = "COMPLETION"
 log = logging.getLogger("plaudit.score")
-
-
-class ChatMessage(TypedDict):
-    role: str
-    content: str
 
 
 Prompt = str | list[ChatMessage]
@@ -33,7 +34,7 @@ class Encoded:
     Attributes:
         ids: of the whole text.
         prompt_tokens: how many leading ids depend on the prompt alone, so that all completions of a group share them.
-        truncated: whether the prompt was cut on the left.
+        truncated: whether tokens of the text were cut.
         steps: positions at which a process reward model scores it; empty for others, which score its last token.
     """
 
@@ -53,6 +54,7 @@ class Encoder:
         longest = longest_token(tokenizer)
         self._max_bytes = None if longest is None else longest * spec.max_length  # a longer text has too many tokens
         self._last_head: tuple[str | None, tuple[int, list[int], bool]] = (None, (0, [], False))
+        self._form = ChatForm(self._chat)
         self._step_id: int | None = None if spec.steps is None else token_id(tokenizer, spec.steps.token)
         if spec.template == CHAT_TEMPLATE:
             if not getattr(tokenizer, "chat_template", None):
@@ -94,7 +96,7 @@ class Encoder:
         )
         return encoder
 
-    def encode(self, prompt: Prompt, completion: str, on_overflow: Overflow = "error") -> Encoded:
+    def encode(self, prompt: Prompt, completion: Completion, on_overflow: Overflow = "error") -> Encoded:
         """`encode_group` for one completion; raises `TooLong`."""
         encoded = self.encode_group(prompt, [completion], on_overflow)[0]
         if isinstance(encoded, TooLong):
@@ -102,7 +104,7 @@ class Encoder:
         return encoded
 
     def encode_group(
-        self, prompt: Prompt | None, completions: Sequence[str], on_overflow: Overflow = "error"
+        self, prompt: Prompt | None, completions: Sequence[Completion], on_overflow: Overflow = "error"
     ) -> list[Encoded | TooLong]:
         """Every completion of one prompt as token ids; for one that is too long its `TooLong`, as a value.
 
@@ -111,14 +113,18 @@ class Encoder:
 
         Args:
             prompt: text or chat messages; None: the completions are whole texts, and the template adds nothing.
-            completions: texts.
-            on_overflow: "error", or "truncate_left" to cut the prompt on the left.
+            completions: texts, messages that follow the prompt, or without a prompt token ids.
+            on_overflow: "error", "truncate_left" to cut the prompt on the left, or a `Truncation`.
 
         Raises:
             Invalid: the text is empty, has no step, or the chat template rejects the conversation.
         """
         if prompt is None:
-            return [self._whole(self._opened(text), on_overflow) for text in completions]
+            return [self._whole(completion, on_overflow) for completion in completions]
+        cut_prompt = False
+        if isinstance(on_overflow, Truncation) and on_overflow.max_prompt_tokens and isinstance(prompt, str):
+            whole, prompt = prompt, first_tokens(self.tokenizer, prompt, on_overflow.max_prompt_tokens)
+            cut_prompt = prompt != whole
         head = self.head_text(prompt)
         if on_overflow == "error" and self._is_too_long(head):
             return [self._too_long(self.full_text(prompt, completion)) for completion in completions]
@@ -134,13 +140,35 @@ class Encoder:
             else:
                 ids = self._ids(text)
                 prompt_tokens = num_common(tuple(head_ids), tuple(ids))
-            group.append(self._fit(ids, prompt_tokens, on_overflow))
+            frame = functools.partial(self._frame, prompt, ids)
+            group.append(self._fit(ids, prompt_tokens, on_overflow, frame, truncated=cut_prompt))
         return group
 
-    def _whole(self, text: str, on_overflow: Overflow) -> Encoded | TooLong:
+    def _whole(self, completion: Completion, on_overflow: Overflow) -> Encoded | TooLong:
+        if isinstance(completion, TokenIds):
+            return self._fit(self._known(completion.ids), 0, on_overflow)
+        assert isinstance(completion, str)
+        text = self._opened(completion)
         if on_overflow == "error" and self._is_too_long(text):
             return self._too_long(text)
         return self._fit(self._ids(text), 0, on_overflow)
+
+    def _known(self, ids: Sequence[int]) -> list[int]:
+        """Ids that a client made. Raises Invalid for one that is not in the vocabulary."""
+        if unknown := next((at for at in ids if not 0 <= at < self._num_ids), None):
+            raise Invalid(f"token id {unknown} is not in the model's vocabulary, whose ids are below {self._num_ids}")
+        return list(ids)
+
+    @functools.cached_property
+    def _num_ids(self) -> int:
+        largest: int = max(self.tokenizer.get_vocab().values())
+        return largest + 1
+
+    @functools.cached_property
+    def tokenizer_digest(self) -> str:
+        """Of what token ids mean: SHA-256 of the vocabulary's sorted [token, id] pairs as compact ASCII JSON."""
+        pairs = json.dumps(sorted(self.tokenizer.get_vocab().items()), separators=(",", ":"))
+        return f"sha256:{hashlib.sha256(pairs.encode()).hexdigest()}"
 
     def _is_too_long(self, text: str) -> bool:
         """Whether a text has too many tokens, by its size alone. Most that have are found so; none that has not."""
@@ -175,33 +203,46 @@ class Encoder:
         self._last_head = head, answer  # in one assignment: two threads encode
         return answer
 
-    def full_text(self, prompt: Prompt, completion: str) -> str:
+    def full_text(self, prompt: Prompt, completion: Completion) -> str:
         """The whole text that is tokenised, with the closing and the marks of steps."""
-        if self.spec.steps is not None:
-            completion = self.spec.steps.marked(completion)
+        if isinstance(completion, TokenIds):
+            raise Invalid("token ids are whole sequences; they have no prompt")
+        if isinstance(completion, Turns):
+            turns: list[ChatMessage] = json.loads(completion.messages)
+        else:
+            turns = [{"role": "assistant", "content": completion}]
+        if self.spec.steps is not None and isinstance(turns[-1]["content"], str):
+            turns[-1]["content"] = self.spec.steps.marked(turns[-1]["content"])
         if self.spec.template == CHAT_TEMPLATE:
-            return self._chat([*self._messages(prompt), {"role": "assistant", "content": completion}])
-        return f"{self.head_text(prompt)}{completion}{self._after}"
+            return self._chat(self._form.messages([*self._messages(prompt), *turns]))
+        return f"{self.head_text(prompt)}{_joined(turns)}{self._after}"
 
     def head_text(self, prompt: Prompt) -> str:
         """The text before the completion. A text template joins the messages of a conversation by blank lines."""
         if self.spec.template == CHAT_TEMPLATE:
-            return self._chat(self._messages(prompt), opens_answer=True)
-        text = prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)
-        return f"{self._before}{text}{self._between}"
+            return self._chat(self._form.messages(self._messages(prompt)), opens_answer=True)
+        return f"{self._before}{prompt if isinstance(prompt, str) else _joined(prompt)}{self._between}"
+
+    def _frame(self, prompt: Prompt, ids: Sequence[int]) -> Frame:
+        """How many of the ids of a text stand before its completion, and how many behind it."""
+        if self.spec.template == CHAT_TEMPLATE:
+            before, _, behind = self.full_text(prompt, MARK).rpartition(MARK)
+        else:
+            before, behind = self.head_text(prompt), self._after
+        return frame_of(ids, self._ids(before), self._ids(behind))
 
     def _messages(self, prompt: Prompt) -> list[ChatMessage]:
-        messages = [ChatMessage(role="user", content=prompt)] if isinstance(prompt, str) else list(prompt)
-        if self.spec.system is not None and not (messages and messages[0]["role"] == "system"):
-            messages.insert(0, ChatMessage(role="system", content=self.spec.system))
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        if self.spec.system is not None and not (messages and messages[0]["role"] in ("system", "developer")):
+            messages.insert(0, {"role": "system", "content": self.spec.system})
         return messages
 
-    def _chat(self, messages: list[ChatMessage], *, opens_answer: bool = False) -> str:
+    def _chat(self, messages: Sequence[ChatMessage], *, opens_answer: bool = False) -> str:
         from jinja2 import TemplateError
 
         try:
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens_answer))
-        except TemplateError as error:
+        except (TemplateError, TypeError) as error:  # a filter that is given another type than it takes
             raise Invalid(f"the model's chat template rejects this conversation: {error}") from error
 
     def _opened(self, text: str) -> str:
@@ -214,10 +255,21 @@ class Encoder:
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
-    def _fit(self, ids: list[int], prompt_tokens: int, on_overflow: Overflow) -> Encoded | TooLong:
+    def _fit(
+        self,
+        ids: list[int],
+        prompt_tokens: int,
+        on_overflow: Overflow,
+        frame: Callable[[], Frame] = lambda: (0, 0),
+        *,
+        truncated: bool = False,
+    ) -> Encoded | TooLong:
+        """Ids within the limit, cut if that is asked for. `frame`: which of the ids are not the completion's."""
         limit = self.spec.max_length
         if not ids:
             raise Invalid("nothing to score: prompt and completion are empty, and the template adds no token")
+        if isinstance(on_overflow, Truncation):
+            return self._cut(ids, prompt_tokens, on_overflow, frame, truncated=truncated)
         if len(ids) <= limit:
             return Encoded(tuple(ids), prompt_tokens, False, self._steps(ids, prompt_tokens))
         if on_overflow == "error":
@@ -230,6 +282,20 @@ class Encoder:
         left, prompt_tokens = [*ids[:kept], *ids[kept + cut :]], max(kept, prompt_tokens - cut)
         return Encoded(tuple(left), prompt_tokens, True, self._steps(left, prompt_tokens))
 
+    def _cut(
+        self, ids: list[int], prompt_tokens: int, truncation: Truncation, frame: Callable[[], Frame], *, truncated: bool
+    ) -> Encoded | TooLong:
+        limit, removed = min(self.spec.max_length, truncation.max_tokens or self.spec.max_length), 0
+        if truncation.cut == "text":
+            left, removed = cut_text(ids, truncation, limit)
+        else:
+            try:
+                left = cut_completion(ids, truncation, limit, frame)
+            except TooLong as error:
+                return error
+        prompt_tokens = max(0, min(prompt_tokens - removed, len(left)))
+        return Encoded(tuple(left), prompt_tokens, truncated or len(left) < len(ids), self._steps(left, prompt_tokens))
+
     def _steps(self, ids: list[int], prompt_tokens: int) -> tuple[int, ...]:
         if self._step_id is None:
             return ()
@@ -237,6 +303,19 @@ class Encoder:
         if not steps:
             raise Invalid(f"no step to score: the text has no token {self.spec.steps and self.spec.steps.token!r}")
         return steps
+
+
+def _joined(messages: Sequence[ChatMessage]) -> str:
+    """The texts of messages, joined by blank lines, for a template that has no turns. Raises Invalid for tool calls."""
+    texts = []
+    for message in messages:
+        if message.get("tool_calls"):
+            raise Invalid(
+                "the model's template is plain text, which has no tool calls; a conversation with them has no score"
+            )
+        content = message.get("content") or ""
+        texts.append(content if isinstance(content, str) else "\n".join(part["text"] for part in content))
+    return "\n\n".join(texts)
 
 
 def token_id(tokenizer: Any, token: str) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from plaudit.errors import TooLong
+from service.jobs import Completion
 from service.scoring.encoder import Encoded, Overflow, Prompt
 from service.scoring.parity import Parity
 from service.scoring.prefix_cache import PromptCache
@@ -31,6 +32,7 @@ class Engine(Protocol):
         prefix_sharing_disabled_reason: why prompts are computed for every completion; None where they are shared.
         num_computed: tokens computed since the load.
         num_shared: tokens that sharing saved since the load.
+        tokenizer_digest: of the vocabulary (`Encoder.tokenizer_digest`).
         prompts: cached prompts, which are not computed when they come again.
         engine: what computes, with its version, for `GET /models`.
     """
@@ -41,6 +43,7 @@ class Engine(Protocol):
     dtype: str
     parameters: int
     max_length: int
+    tokenizer_digest: str
     prefix_sharing_disabled_reason: str | None
     num_computed: int
     num_shared: int
@@ -48,7 +51,7 @@ class Engine(Protocol):
     engine: str
 
     def encode_group(
-        self, prompt: Prompt | None, completions: Sequence[str], on_overflow: Overflow = "error"
+        self, prompt: Prompt | None, completions: Sequence[Completion], on_overflow: Overflow = "error"
     ) -> list[Encoded | TooLong]:
         """Token ids of every completion of one prompt. See `Encoder.encode_group`."""
 

@@ -35,10 +35,12 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from transformers import __version__ as transformers_version
 
 from plaudit.errors import TooLong, UsageError
+from service.jobs import Completion
 from service.scoring import checkpoint, decoder, heads
 from service.scoring.attention import packed
+from service.scoring.conversation import ChatMessage
 from service.scoring.device import device_of, to_device
-from service.scoring.encoder import ChatMessage, Encoded, Encoder, Overflow, Prompt, token_id
+from service.scoring.encoder import Encoded, Encoder, Overflow, Prompt, token_id
 from service.scoring.fault_isolation import out_of_memory
 from service.scoring.packing import Ids, pack, rows
 from service.scoring.parity import Parity, compare, read_golden
@@ -95,6 +97,7 @@ class RewardModel:
         self.dtype = dtype
         self.engine = f"transformers {transformers_version}"
         self.max_length = encoder.spec.max_length
+        self.tokenizer_digest = encoder.tokenizer_digest
         self.architecture: str = (backbone.config.architectures or [type(backbone).__name__])[0]
         self.parameters = parameters
         self.prefix_sharing_disabled_reason = prefix_sharing_disabled_reason
@@ -165,12 +168,12 @@ class RewardModel:
             prompts=prompts,
         )
 
-    def encode(self, prompt: Prompt, completion: str, on_overflow: Overflow = "error") -> Encoded:
+    def encode(self, prompt: Prompt, completion: Completion, on_overflow: Overflow = "error") -> Encoded:
         """Ids of one prompt and completion; raises `TooLong`. See `Encoder.encode`."""
         return self.encoder.encode(prompt, completion, on_overflow)
 
     def encode_group(
-        self, prompt: Prompt | None, completions: Sequence[str], on_overflow: Overflow = "error"
+        self, prompt: Prompt | None, completions: Sequence[Completion], on_overflow: Overflow = "error"
     ) -> list[Encoded | TooLong]:
         """Ids of every completion of one prompt. See `Encoder.encode_group`."""
         return self.encoder.encode_group(prompt, completions, on_overflow)

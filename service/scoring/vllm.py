@@ -25,6 +25,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from plaudit.errors import HostLacks, TooLong, UsageError
+from service.jobs import Completion
 from service.scoring import checkpoint
 from service.scoring.encoder import Encoded, Encoder, Overflow, Prompt
 from service.scoring.engine import EngineUnavailable
@@ -85,6 +86,7 @@ class VllmEngine:
         self.dtype = dtype
         self.parameters = checkpoint.Tensors(folder).num_parameters
         self.max_length = encoder.spec.max_length
+        self.tokenizer_digest = encoder.tokenizer_digest
         self.engine = "vllm"
         self.num_computed = 0
         self.num_shared = 0
@@ -194,7 +196,7 @@ class VllmEngine:
         self.engine = f"vllm {answer.get('version', '')}".strip() if isinstance(answer, dict) else "vllm"
 
     def encode_group(
-        self, prompt: Prompt | None, completions: Sequence[str], on_overflow: Overflow = "error"
+        self, prompt: Prompt | None, completions: Sequence[Completion], on_overflow: Overflow = "error"
     ) -> list[Encoded | TooLong]:
         """Ids of every completion of one prompt. See `Encoder.encode_group`."""
         return self.encoder.encode_group(prompt, completions, on_overflow)

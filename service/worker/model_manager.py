@@ -291,6 +291,7 @@ def _describe(name: str, engine: Engine, parity: Parity) -> dict[str, Any]:
         "dtype": engine.dtype,
         "parameters": engine.parameters,
         "max_length": engine.max_length,
+        "tokenizer_digest": engine.tokenizer_digest,
         "calibrated": engine.spec.calibration is not None,
         "prefix_sharing_disabled_reason": engine.prefix_sharing_disabled_reason,
         "engine": engine.engine,

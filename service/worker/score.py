@@ -12,7 +12,7 @@ from typing import Any
 
 from plaudit.errors import Invalid, RevisionMoved, TooLong
 from service import metrics
-from service.jobs import LANES, Failed, JobState, Kind, Lane, Scored, ScoreTask, encode, score_job_id
+from service.jobs import LANES, Completion, Failed, JobState, Kind, Lane, Scored, ScoreTask, encode, score_job_id
 from service.queue.cached_scores import CachedScore
 from service.queue.consumer import FinishedJob, Lease
 from service.queue.keys import queue_of_model
@@ -255,18 +255,18 @@ def _counters(loaded: LoadedModel) -> tuple[int, int, int, int]:
     return engine.num_computed, engine.num_shared, engine.prompts.hits, engine.prompts.misses
 
 
-def _scores_of_slice(pending: PendingGroup, piece: Slice[Encoded]) -> dict[str, CachedScore]:
+def _scores_of_slice(pending: PendingGroup, piece: Slice[Encoded]) -> dict[Completion, CachedScore]:
     """The scores of a slice by completion, as they are cached."""
-    texts = [
-        text
-        for text, sequence in zip(pending.task.completions, pending.encoded, strict=True)
+    completions = [
+        completion
+        for completion, sequence in zip(pending.task.completions, pending.encoded, strict=True)
         if isinstance(sequence, Encoded)
     ]
     scores = {}
     for index in range(piece.start, piece.stop):
         sequence, score = piece.group.sequences[index], piece.group.scores[index]
         if isinstance(score, float):
-            scores[texts[index]] = CachedScore(
+            scores[completions[index]] = CachedScore(
                 float(score),
                 len(sequence.ids),
                 sequence.truncated,

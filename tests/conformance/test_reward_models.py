@@ -203,7 +203,16 @@ def test_models(http: httpx.Client) -> None:
     assert (model["id"], model["max_model_len"]) == ("default", 256)
 
 
-ODD = [{"input": [1, 2]}, {"input": ""}, {"input": []}, {}, {"messages": [{"role": "user", "content": "x"}]}]
+ODD = [
+    {"input": [1, "a"]},
+    {"input": [[1], []]},
+    {"input": [-1]},
+    {"input": [[400]]},
+    {"input": ""},
+    {"input": []},
+    {},
+    {"messages": [{"role": "user", "content": "x"}]},
+]
 
 
 @pytest.mark.parametrize("body", ODD)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from plaudit import conversations
 from plaudit.errors import Invalid
 from plaudit.extract import answer, code_of, last_fence
 from plaudit.graders import Grader
@@ -14,8 +15,6 @@ from plaudit.integrations.chat_markup import is_rendered, messages_of
 from plaudit.integrations.config import BatcherConfig, Misconfigured, language_of
 from plaudit.labels import Tested, required_tests, tests_of
 from plaudit.schemas import ExecuteTerm, Message, RewardExtract, RewardItem
-
-_ROLES = {"system": "system", "developer": "system", "assistant": "assistant", "tool": "tool", "function": "tool"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ def item_of(config: BatcherConfig, index: int, row: TrainerRow) -> RowItem:
         language = language_of("label", tested.language or config.language)
         only_tests = all(isinstance(term, ExecuteTerm) for term in spec.terms)
         extract, completion = _program(config.extract, completion, language, only_tests=only_tests)
-    prompt = _prompt(row.prompt)
+    prompt = _prompt(index, row.prompt)
     if spec.scores and isinstance(prompt, str) and is_rendered(prompt):
         raise Misconfigured(
             f"row {index}: the prompt was rendered by a chat template that is not known here ({prompt[:80]!r}), and a "
@@ -129,17 +128,15 @@ def _plain(label: Any) -> Any:
     return label
 
 
-def _prompt(prompt: Any) -> str | list[Message]:
-    """Text, or messages in the contract's roles: of parts the text, of a rendered prompt the messages in it."""
+def _prompt(index: int, prompt: Any) -> str | list[Message]:
+    """Text, or messages in the contract's types: of a rendered prompt the messages in it.
+
+    Raises Invalid for a conversation that cannot be scored as it is.
+    """
     if isinstance(prompt, str):
         text = _encodable(prompt)
         return messages_of(text) or text
-    if prompt is None:
-        return ""
-    return [
-        Message(role=_ROLES.get(message["role"], "user"), content=_encodable(message_text(message)))  # type: ignore[arg-type]
-        for message in prompt
-    ]
+    return "" if prompt is None else conversations.messages_of(prompt, f"row {index}: prompt")
 
 
 def _fenced(program: str) -> str:

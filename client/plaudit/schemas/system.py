@@ -46,6 +46,9 @@ class ModelInfo(Answer):
         None, description="why prompts are computed for every completion; null: once"
     )
     engine: str = Field("", description="what computes the scores, with its version")
+    tokenizer_digest: str | None = Field(
+        None, description="of its vocabulary, for `token_ids`: SHA-256 of the sorted [token, id] pairs as compact JSON"
+    )
     parity: Annotated[
         dict[str, Any],
         Field(

@@ -17,8 +17,8 @@ from fastapi.responses import JSONResponse
 
 from plaudit.errors import NotFound
 from plaudit.schemas import ExecuteTerm, JobStatus, RewardItem, RewardRequest, RewardSpec, ScoreTerm
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
-from service.api.compat.chat import ChatTurn, to_messages
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
+from service.api.compat.chat import ChatTurns, to_messages
 from service.api.compat.grading import GradeOptions, tests_of
 from service.api.handlers.operations import REWARD
 from service.api.stores.durable_requests import START, request_id_of
@@ -31,7 +31,7 @@ WAIT_S = 1.5  # the worker asks every two seconds
 
 
 class RollTask(CompatRequest):
-    prompt: Text | FailFastList[ChatTurn]
+    prompt: Text | ChatTurns
     response: Text
     reward_info: Any = None
     data_id: Any = None
@@ -66,7 +66,7 @@ def _reward_request(call: CompatCall, task: RollTask, options: GradeOptions) -> 
         else ExecuteTerm(name="tests", type="execute", policy=options.policy)
     )
     item = RewardItem(
-        prompt=task.prompt if isinstance(task.prompt, str) else to_messages(task.prompt),
+        prompt=task.prompt if isinstance(task.prompt, str) else to_messages(task.prompt, "prompt"),
         completions=[task.response],
         extract="last_fence",
         tests=None if tests is None else tests.graded(language, options),
