@@ -7,7 +7,7 @@ same, or the conversation is rejected:
 | a message has | the template |
 |---|---|
 | parts of text | gets them as they are if it writes them like one text, else joined by line breaks, as vLLM does |
-| no content | gets None, as from Hugging Face, unless it prints that word; then an empty text |
+| no content | gets none, as from Hugging Face |
 | role developer | gets it if it writes such turns, else as the system's |
 | tool calls, role tool | has to write them |
 """
@@ -41,19 +41,20 @@ class ChatForm:
 
     def _message(self, message: ChatMessage) -> ChatMessage:
         role, content = message["role"], message.get("content")
-        if message.get("tool_calls") and not self._writes("tool_calls", _CALLED):
-            raise Invalid(
-                "the model's chat template does not write tool calls, so a conversation with them has no score"
-            )
         if role == "tool" and not self._writes("tool", _TOOL_TURN):
             raise Invalid("the model's chat template does not write turns of role 'tool'; they would be left out")
+        if message.get("tool_calls") and not self._writes_calls(beside_text=bool(content)):
+            beside = " beside content" if content else ""
+            raise Invalid(f"the model's chat template does not write tool calls{beside}; they would be left out")
         if role == "developer" and not self._writes("developer", _DEVELOPER_TURN):
             message = {**message, "role": "system"}
         if isinstance(content, list) and (role == "tool" or not self._reads_parts()):
             message = {**message, "content": "\n".join(part["text"] for part in content)}
-        if content is None and self._prints_none(message):
-            message = {**message, "content": ""}
         return message
+
+    def _writes_calls(self, *, beside_text: bool) -> bool:
+        calling = _CALLING | {"content": "b"} if beside_text else _CALLING
+        return self._writes("calls beside text" if beside_text else "calls", [_USER, calling])
 
     def _writes(self, name: str, conversation: Sequence[ChatMessage]) -> bool:
         """Whether the template writes the word in a conversation. One that rejects it is asked again with the real
@@ -78,29 +79,19 @@ class ChatForm:
                 self._tried["parts"] = False
         return self._tried["parts"]
 
-    def _prints_none(self, message: ChatMessage) -> bool:
-        """Whether a turn like this without content is written with the word None, or not at all."""
-        name = "none with calls" if message.get("tool_calls") else "none"
-        if name not in self._tried:
-            calls = {"tool_calls": _CALLS} if message.get("tool_calls") else {}
-            try:
-                none, empty = (
-                    self._render([_USER, {"role": "assistant", "content": content, **calls}]) for content in (None, "")
-                )
-                self._tried[name] = none.count("None") > empty.count("None")
-            except Invalid:
-                self._tried[name] = True
-        return self._tried[name]
-
 
 _USER: ChatMessage = {"role": "user", "content": "a"}
 _ASSISTANT: ChatMessage = {"role": "assistant", "content": "b"}
-_CALLS = [{"id": "call00000", "type": "function", "function": {"name": WORD, "arguments": {"x": 1}}}]
-_CALLED: list[ChatMessage] = [_USER, {"role": "assistant", "content": "", "tool_calls": _CALLS}]
-_CALL = [{"id": "call00000", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
+_CALLING: ChatMessage = {
+    "role": "assistant",
+    "tool_calls": [{"id": "call00000", "type": "function", "function": {"name": WORD, "arguments": {"x": 1}}}],
+}
 _TOOL_TURN: list[ChatMessage] = [
     _USER,
-    {"role": "assistant", "content": "", "tool_calls": _CALL},
+    {
+        "role": "assistant",
+        "tool_calls": [{"id": "call00000", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}}],
+    },
     {"role": "tool", "content": WORD, "tool_call_id": "call00000", "name": "f"},
     _ASSISTANT,
 ]

@@ -211,7 +211,7 @@ class Encoder:
             turns: list[ChatMessage] = json.loads(completion.messages)
         else:
             turns = [{"role": "assistant", "content": completion}]
-        if self.spec.steps is not None and isinstance(turns[-1]["content"], str):
+        if self.spec.steps is not None and isinstance(turns[-1].get("content"), str):
             turns[-1]["content"] = self.spec.steps.marked(turns[-1]["content"])
         if self.spec.template == CHAT_TEMPLATE:
             return self._chat(self._form.messages([*self._messages(prompt), *turns]))

@@ -84,11 +84,11 @@ class Message(Strict):
         return isinstance(self.content, str) and not self.fields().keys() - {"role", "content"}
 
     def fields(self) -> dict[str, Any]:
-        """The message as chat templates read it: without what is not given, but always with `content`."""
+        """The message as chat templates read it: without what is not given."""
         given = self.model_dump(mode="json", exclude_none=True)
         if not given.get("tool_calls", True):
             del given["tool_calls"]  # some templates take an empty list for a call
-        return {"role": self.role, "content": given.get("content"), **given}
+        return given
 
 
 Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
