@@ -78,7 +78,7 @@ class PoolingRequest(TruncatedRequest):
             ((name, value) for name in ("input", "text", "input_ids") if (value := getattr(self, name)) is not None),
             ("input", None),
         )
-        ids = _token_ids(given)
+        ids = None if field == "text" else _token_ids(given)
         if ids is not None:
             return ScoreItem(token_ids=ids)
         texts = [given] if isinstance(given, str) else given
