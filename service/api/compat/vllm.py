@@ -30,9 +30,11 @@ from service.api.compat.chat import ChatTurns, to_messages
 from service.api.compat.grading import sigmoid
 from service.api.compat.scoring_fields import UNSUPPORTED, PairRequest, TruncatedRequest, cut_mark, first_given
 from service.api.dispatch.tasks import SMALL_BYTES, in_thread
+from service.api.listening import path_below_root
 from service.api.state import state_of
 
 DIALECT = Dialect("vllm", "verl reward model (vLLM, SGLang), vLLM and SGLang clients", deadline_s=120, retry_status=503)
+SCORE = "/score"
 VLLM_SCORE_KEYS = ("text_1", "queries", "data_1")
 
 
@@ -226,7 +228,7 @@ class ScoreSwitch:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/score" or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["method"] != "POST" or path_below_root(scope) != SCORE:
             await self.app(scope, receive, send)
             return
         chunks: list[bytes] = []
@@ -245,7 +247,8 @@ class ScoreSwitch:
 
         is_large = len(body) > SMALL_BYTES
         if await in_thread(_is_vllm_score, body) if is_large else _is_vllm_score(body):
-            scope["path"], scope["raw_path"] = "/v1/score", b"/v1/score"
+            scope["path"] = scope["path"].removesuffix(SCORE) + f"/v1{SCORE}"
+            scope["raw_path"] = scope["path"].encode()
         await self.app(scope, receive_again, send)
 
 
