@@ -115,6 +115,7 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
     problems: list[str | None]  # null, or "code: detail"
     pass_probabilities: list[float | None]
     steps: list[list[float] | None] | None = None  # of a process reward model
+    cacheable: bool = True  # false: the scores depend on more than the model, the prompt and their own completion
 
 
 class Executed(msgspec.Struct, frozen=True, tag="executed"):

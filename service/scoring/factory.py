@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plaudit.errors import HostLacks
 from service.scoring.engine import Engine, EngineUnavailable
+from service.scoring.judge.spec import is_judge
 from service.scoring.parity import Parity
 
 if TYPE_CHECKING:
@@ -42,6 +44,10 @@ def open_engine(name: str, path: str, settings: Settings) -> tuple[Engine, Parit
 
 
 def _open(name: str, path: str, settings: Settings) -> Engine:
+    if is_judge(folder := Path(path)):
+        from service.scoring.judge.engine import JudgeEngine
+
+        return JudgeEngine.open(name, folder)
     if settings.engine == "vllm":
         from service.scoring.vllm import VllmEngine
 

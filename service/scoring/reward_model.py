@@ -78,6 +78,9 @@ class RewardModel:
         num_shared: tokens that sharing saved since the load.
     """
 
+    is_remote = False
+    depends_on_group = False
+
     def __init__(
         self,
         backbone: Any,

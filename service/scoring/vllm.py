@@ -67,6 +67,8 @@ class VllmEngine:
     `num_computed` counts every token that is sent: `/pooling` does not say which of them were in the prefix cache.
     """
 
+    is_remote = True
+    depends_on_group = False
     prefix_sharing_disabled_reason: str | None = None  # vLLM's prefix cache shares whole blocks of prompts
 
     def __init__(

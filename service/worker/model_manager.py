@@ -137,7 +137,7 @@ class ModelManager:
     def add(self, name: str, engine: Engine, parity: Parity) -> None:
         """Serve a loaded and checked model beside those of its name; the first of a name is the active one."""
         self._active.setdefault(name, ActiveRevision(engine.revision, "", engine.revision))
-        on_cpu = self._settings.engine == "transformers" and device_of(self._settings.device) == CPU
+        on_cpu = not engine.is_remote and device_of(self._settings.device) == CPU
         budget = BatchBudget(self._settings.max_batch_tokens, MAX_BATCH_S if on_cpu else None)
         loaded = LoadedModel(engine, self._new_scheduler(engine, budget), budget, _describe(name, engine, parity))
         self._loaded.setdefault(name, {})[engine.revision] = loaded

@@ -197,10 +197,11 @@ class ScorePlan:
             return self._result(group, await self._finished(group, reply.body), reply.body)
         assert isinstance(reply.body, Scored)
         computed = _computed(group.missing, reply.body)
-        self.cache.store(
-            group.shard,
-            {group.keys[one]: score for one, score in computed.items() if isinstance(score, CachedScore)},
-        )
+        if reply.body.cacheable:
+            self.cache.store(
+                group.shard,
+                {group.keys[one]: score for one, score in computed.items() if isinstance(score, CachedScore)},
+            )
         return self._result(group, computed, None)
 
     async def _finished(self, group: ScoreGroup, failed: Failed) -> Computed:
