@@ -160,6 +160,8 @@ class CompatCall:
             truncation, on_overflow = on_overflow, "error"
         if tokenizer_digest is None and any(item.token_ids is not None for item in items):
             tokenizer_digest = self.app_state.fleet.require_model(model).tokenizer_digest
+            if tokenizer_digest is None:
+                raise Invalid(f"model {model!r} takes no token ids: its texts are not tokenised here; send text")
         score_request = ScoreRequest(
             model=model, items=list(items), on_overflow=on_overflow, tokenizer_digest=tokenizer_digest
         )
