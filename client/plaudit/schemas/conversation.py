@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from plaudit.schemas.base import MAX_FIELDS, MAX_MESSAGES, Exact, Id, Strict, Text
+from plaudit.schemas.base import MAX_FIELDS, MAX_MESSAGES, Exact, Id, Strict, Text, is_none
 
 MAX_TOOL_CALLS = 1024  # of one message
 
@@ -54,10 +54,16 @@ class Message(Strict):
         Text | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)] | None,
         Field(description="text, or parts of text; an assistant's may be left out"),
     ] = None
-    name: Id | None = None
-    reasoning_content: Annotated[Text | None, Field(description="what an assistant thought before its content")] = None
-    tool_calls: Annotated[list[ToolCall] | None, Field(max_length=MAX_TOOL_CALLS, fail_fast=True)] = None
-    tool_call_id: Annotated[Id | None, Field(description="of a tool's turn: the call that it answers")] = None
+    name: Annotated[Id | None, Field(exclude_if=is_none)] = None
+    reasoning_content: Annotated[
+        Text | None, Field(exclude_if=is_none, description="what an assistant thought before its content")
+    ] = None
+    tool_calls: Annotated[
+        list[ToolCall] | None, Field(max_length=MAX_TOOL_CALLS, fail_fast=True, exclude_if=is_none)
+    ] = None
+    tool_call_id: Annotated[
+        Id | None, Field(exclude_if=is_none, description="of a tool's turn: the call that it answers")
+    ] = None
 
     @model_validator(mode="after")
     def _belongs_to_its_role(self) -> Message:
@@ -108,9 +114,11 @@ Prompt = Annotated[TextOrMessages, Field(description="text, or chat messages")]
 class PromptedItem(Strict):
     """An item with a prompt, which may be called `messages` where it is a conversation. It is read as `prompt`."""
 
+    id: Id | None = None
     prompt: Prompt = ""
     messages: Annotated[
-        Messages | None, Field(description="a conversation in place of `prompt`; is read as if it were `prompt`")
+        Messages | None,
+        Field(exclude_if=is_none, description="a conversation in place of `prompt`; is read as if it were `prompt`"),
     ] = None
 
     @model_validator(mode="before")

@@ -208,7 +208,6 @@ BY_EVIDENCE = RewardSpec.model_validate({"combine": "auto"})
 class RewardItem(PromptedItem):
     """One prompt with its completions; `language` and `tests` where a term executes."""
 
-    id: Id | None = None
     completions: Completions
     language: Annotated[str, Field(min_length=1, max_length=64)] = "python"
     tests: Tests | None = None

@@ -21,6 +21,7 @@ from plaudit.schemas.base import (
     Strict,
     Timing,
     TokenizerDigest,
+    is_none,
 )
 from plaudit.schemas.conversation import PromptedItem, TextOrMessages
 
@@ -33,7 +34,6 @@ TokenIdList = Annotated[
 class ScoreItem(PromptedItem):
     """A prompt with its completions, or whole sequences of token ids in their place."""
 
-    id: Id | None = None
     completions: Annotated[
         list[TextOrMessages],
         Field(
@@ -48,6 +48,7 @@ class ScoreItem(PromptedItem):
             min_length=1,
             max_length=MAX_COMPLETIONS,
             fail_fast=True,
+            exclude_if=is_none,
             description="whole sequences, special tokens included, in place of a prompt and completions",
         ),
     ] = None
@@ -76,7 +77,9 @@ class ScoreRequest(Strict):
     calibrated: bool = False
     tokenizer_digest: Annotated[
         TokenizerDigest | None,
-        Field(description="of the tokenizer that made `token_ids`; must be the one in `GET /models`"),
+        Field(
+            exclude_if=is_none, description="of the tokenizer that made `token_ids`; must be the one in `GET /models`"
+        ),
     ] = None
     priority: Priority = "normal"
     deadline_ms: DeadlineMs | None = None
