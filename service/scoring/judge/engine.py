@@ -17,6 +17,7 @@ import json
 import logging
 import math
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from service.scoring.spec import RewardModelSpec
 
 log = logging.getLogger(__name__)
 
+START_S, POLL_S = 60.0, 1.0
 BATCH_S = 480.0  # less than `ScoreRunner.stuck_after_s`
 
 
@@ -84,11 +86,17 @@ class JudgeEngine:
 
     @classmethod
     def open(cls, name: str, folder: Path) -> JudgeEngine:
-        """The judge of a folder, once it has judged an example. Raises `HostLacks` or `UsageError` if it cannot."""
+        """The judge of a folder, once it has judged an example; its server has `START_S` to come up.
+
+        Raises `HostLacks` or `UsageError` if it cannot.
+        """
         engine = cls(name, JudgeSpec.read(folder), checkpoint.revision_of(folder))
-        example = engine.encode_group("Is 1 + 1 = 2?", ["Yes.", "No."])
-        assert isinstance(example[0], Question)
-        (score,) = engine.score(example[:1])  # type: ignore[arg-type]
+        example = [one for one in engine.encode_group("Is 1 + 1 = 2?", ["Yes.", "No."]) if isinstance(one, Question)]
+        until = time.monotonic() + START_S
+        (score,) = engine.score(example[:1])
+        while isinstance(score, ScoreFailure) and score.code == "judge_unavailable" and time.monotonic() < until:
+            time.sleep(POLL_S)
+            (score,) = engine.score(example[:1])
         if isinstance(score, ScoreFailure):
             if score.is_server_error:
                 engine.close()

@@ -17,6 +17,7 @@ from service.jobs import TokenIds, Truncation
 from service.scoring.factory import open_engine
 from service.scoring.fault_isolation import score_apart
 from service.scoring.judge import client
+from service.scoring.judge import engine as judge_engine
 from service.scoring.judge.engine import JudgedScore, JudgeEngine, transcript
 from service.scoring.judge.spec import JudgeSpec, is_judge
 from service.scoring.scheduler import Score, ScoreFailure
@@ -31,6 +32,8 @@ TOKENS = {"type": "token_probability", "good": ["a", "e"], "bad": ["s", "t"]}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "MIN_PAUSE_S", 0.01)
+    monkeypatch.setattr(judge_engine, "POLL_S", 0.01)
+    monkeypatch.setattr(judge_engine, "START_S", 0.5)
 
 
 def scores(engine: JudgeEngine, completions: list[str], prompt: Any = PROMPT) -> list[Score]:
@@ -230,6 +233,11 @@ def test_a_failure_has_a_code(opened: Any, faults: Any, code: str, is_server_err
 def test_a_server_without_logprobs_is_refused_at_the_start(tmp_path: Path) -> None:
     with OpenAIServer(answer=lambda body: ["a"]) as server, pytest.raises(HostLacks, match="gives no logprobs"):
         open_engine("judge", str(judge(tmp_path, server.url, method=TOKENS)), Settings())
+
+
+def test_a_server_may_come_up_after_the_scorer(opened: Any) -> None:
+    with OpenAIServer(answer=grade_by_length, faults=((503, {}),) * 5) as server:
+        assert scores(opened(server), ["abc"]) == [3.0]
 
 
 def test_a_server_that_is_down_or_lets_nobody_in_is_refused_at_the_start(
