@@ -211,7 +211,10 @@ ODD = [
     {"input": ""},
     {"input": []},
     {},
+    {"messages": []},
     {"messages": [{"role": "user", "content": "x"}]},
+    {"input": "x", "text": "x"},
+    {"input": "x", "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]},
 ]
 
 

@@ -16,7 +16,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from plaudit.errors import NotFound
-from plaudit.schemas import ExecuteTerm, JobStatus, RewardItem, RewardRequest, RewardSpec, ScoreTerm
+from plaudit.schemas import ExecuteTerm, JobStatus, Prompt, RewardItem, RewardRequest, RewardSpec, ScoreTerm
 from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
 from service.api.compat.chat import ChatTurns, to_messages
 from service.api.compat.grading import GradeOptions, tests_of
@@ -65,8 +65,13 @@ def _reward_request(call: CompatCall, task: RollTask, options: GradeOptions) -> 
         if tests is None
         else ExecuteTerm(name="tests", type="execute", policy=options.policy)
     )
+    prompt: Prompt = (
+        task.prompt if isinstance(task.prompt, str) else ""
+    )  # a conversation that no model reads is not sent
+    if tests is None and not isinstance(task.prompt, str):
+        prompt = to_messages(task.prompt, "prompt")
     item = RewardItem(
-        prompt=task.prompt if isinstance(task.prompt, str) else to_messages(task.prompt, "prompt"),
+        prompt=prompt,
         completions=[task.response],
         extract="last_fence",
         tests=None if tests is None else tests.graded(language, options),

@@ -35,6 +35,7 @@ from service.api.state import state_of
 
 DIALECT = Dialect("vllm", "verl reward model (vLLM, SGLang), vLLM and SGLang clients", deadline_s=120, retry_status=503)
 SCORE = "/score"
+INPUTS = ("input", "messages", "text", "input_ids")
 VLLM_SCORE_KEYS = ("text_1", "queries", "data_1")
 
 
@@ -64,6 +65,9 @@ class PoolingRequest(TruncatedRequest):
 
     def item(self) -> ScoreItem:
         """What is to be scored: an assistant's message after the others, whole texts, or token ids. Raises Invalid."""
+        given_fields = [name for name in INPUTS if getattr(self, name) is not None]
+        if len(given_fields) > 1:
+            raise Invalid(f"{' and '.join(given_fields)}: a request has one of them")
         if self.messages:
             if self.add_special_tokens:
                 raise Invalid("add_special_tokens: the chat template places them all; leave it out")
@@ -76,10 +80,8 @@ class PoolingRequest(TruncatedRequest):
                 "add_special_tokens: false is not supported; a text that begins with the BOS gets no second one, so "
                 "leave it out, or send token ids"
             )
-        field, given = next(
-            ((name, value) for name in ("input", "text", "input_ids") if (value := getattr(self, name)) is not None),
-            ("input", None),
-        )
+        field = given_fields[0] if given_fields else "input"
+        given = getattr(self, field)
         ids = None if field == "text" else _token_ids(given)
         if ids is not None:
             return ScoreItem(token_ids=ids)

@@ -10,7 +10,7 @@ import pytest
 from plaudit.calls import Calls
 from plaudit.conversations import messages_of
 from plaudit.errors import Invalid
-from plaudit.integrations.config import BatcherConfig
+from plaudit.integrations.config import BatcherConfig, Misconfigured
 from plaudit.integrations.rows import TrainerRow, item_of
 from plaudit.retries import RetryPolicy
 from plaudit.schemas import Message, RankRequest, RewardItem, ScoreItem, ScoreRequest
@@ -126,5 +126,8 @@ def test_a_trainer_s_row_keeps_its_tool_calls_and_refuses_unknown_roles() -> Non
     item = item_of(config, 3, TrainerRow(AGENT, "3", None, "label")).item
     assert isinstance(item.prompt, list)
     assert item.prompt[2].tool_calls is not None
-    with pytest.raises(Invalid, match=r"row 3: prompt\.0\.role"):
-        item_of(config, 3, TrainerRow([{"role": "critic", "content": "x"}], "3", None, "label"))
+    critic = [{"role": "critic", "content": "x"}]
+    with pytest.raises(Misconfigured, match=r"row 3: prompt\.0\.role.*say reward=\"tests\""):
+        item_of(config, 3, TrainerRow(critic, "3", None, "label"))
+    tested = item_of(BatcherConfig.of({"reward": "tests"}), 3, TrainerRow(critic, "3", ["assert True"], "label")).item
+    assert tested.prompt == [Message(role="user", content="x")], "what no model reads is no reason to stop"
