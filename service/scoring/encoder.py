@@ -21,6 +21,7 @@ from service.scoring.truncation import Frame, cut_completion, cut_text, first_to
 
 Overflow = OnOverflow
 MARK = "COMPLETION"
+ENCODERS = "classifier"  # the head of cross-encoders (`heads.py`, which imports torch)
 log = logging.getLogger("plaudit.score")
 
 
@@ -146,12 +147,15 @@ class Encoder:
 
     def _whole(self, completion: Completion, on_overflow: Overflow) -> Encoded | TooLong:
         if isinstance(completion, TokenIds):
-            return self._fit(self._known(completion.ids), 0, on_overflow)
-        assert isinstance(completion, str)
-        text = self._opened(completion)
-        if on_overflow == "error" and self._is_too_long(text):
-            return self._too_long(text)
-        return self._fit(self._ids(text), 0, on_overflow)
+            ids = self._known(completion.ids)
+        else:
+            assert isinstance(completion, str)
+            text = self._opened(completion)
+            if on_overflow == "error" and self._is_too_long(text):
+                return self._too_long(text)
+            ids = self._ids(text)
+        # One text has no second part: to a cross-encoder, which tells two apart by token types, all of it is the first.
+        return self._fit(ids, len(ids) if self.spec.head == ENCODERS else 0, on_overflow)
 
     def _known(self, ids: Sequence[int]) -> list[int]:
         """Ids that a client made. Raises Invalid for one that is not in the vocabulary."""

@@ -120,6 +120,22 @@ def test_a_whole_text_keeps_its_last_or_first_tokens(decoder: RewardModel, side:
     assert encoded.prompt_tokens <= len(encoded.ids)
 
 
+@pytest.mark.parametrize("as_ids", [False, True])
+@pytest.mark.parametrize(
+    "truncation", [Truncation("nothing"), Truncation("text", "left", 9), Truncation("text", "right", 9)]
+)
+def test_one_text_is_one_part_to_a_cross_encoder(bert: Any, as_ids: bool, truncation: Truncation) -> None:
+    model, tokenizer, plain = bert
+    text = "[CLS]what is two[SEP]an egg[SEP]"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    encoded = encode(model, None, TokenIds(tuple(ids)) if as_ids else text, truncation)
+    assert isinstance(encoded, Encoded)
+    cut = torch.tensor([encoded.ids])
+    with torch.no_grad():
+        expected = plain(input_ids=cut, token_type_ids=torch.zeros_like(cut)).logits.item()
+    assert model.score([encoded])[0] == pytest.approx(expected, abs=1e-4)
+
+
 def test_token_ids_are_scored_as_they_are(decoder: RewardModel) -> None:
     text = decoder.encode("What is it?", "That.")
     encoded = decoder.encode_group(None, [TokenIds(text.ids)])[0]
