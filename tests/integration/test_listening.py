@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from plaudit import Client
+from plaudit import AsyncClient, Client
 from plaudit.errors import UsageError
 from plaudit.schemas import ScoreRequest
 from service.api import listening
@@ -58,6 +59,11 @@ def answers(client: httpx.Client) -> bool:
         return client.get("/health").is_success
     except httpx.TransportError:
         return False
+
+
+async def health(url: str) -> str:
+    async with AsyncClient(url) as client:
+        return (await client.health()).status
 
 
 def listens(path: Path) -> bool:
@@ -219,6 +225,9 @@ def test_it_listens_on_a_unix_socket_and_leaves_none_behind(model: Path, tmp_pat
         with httpx.Client(transport=transport, base_url="http://plaudit") as client:
             wait_for(lambda: listens(path), 60, "the API on the socket")
             assert client.get("/health").is_success
+            with Client(f"http+unix:{path}") as ours:
+                assert ours.health().status == "ok"
+            assert asyncio.run(health(f"http+unix:{path}")) == "ok"
             with pytest.raises(UsageError, match="another process listens on it"):
                 listening.bind_unix(str(path))
         assert process.stop() == 0
