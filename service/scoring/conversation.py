@@ -14,6 +14,7 @@ same, or the conversation is rejected:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,27 @@ from plaudit.errors import Invalid
 ChatMessage = dict[str, Any]
 Render = Callable[[Sequence[ChatMessage]], str]
 WORD = "qzplauditqz"  # in no template, and a part of no other word
+
+
+def with_arguments(message: ChatMessage) -> ChatMessage:
+    """A message whose tool calls have arguments as objects, as templates expect; text that is none stays as it is."""
+    if not message.get("tool_calls"):
+        return message
+    calls = [
+        {**call, "function": {**call["function"], "arguments": _arguments(call["function"].get("arguments"))}}
+        for call in message["tool_calls"]
+    ]
+    return {**message, "tool_calls": calls}
+
+
+def _arguments(given: Any) -> Any:
+    if not isinstance(given, str):
+        return {} if given is None else given
+    try:
+        parsed = json.loads(given)
+    except (ValueError, RecursionError):
+        return given
+    return parsed if isinstance(parsed, dict) else given
 
 
 class ChatForm:
@@ -37,7 +59,7 @@ class ChatForm:
 
     def messages(self, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
         """The conversation in this form. Raises Invalid for one of which the template would leave something out."""
-        return [self._message(message) for message in messages]
+        return [self._message(with_arguments(message)) for message in messages]
 
     def _message(self, message: ChatMessage) -> ChatMessage:
         role, content = message["role"], message.get("content")

@@ -291,7 +291,7 @@ def rendered(tokenizer: Any, conversation: list[dict[str, Any]]) -> list[int]:
 def test_tool_calls_are_scored(http: httpx.Client, chat: Any, path: str, length: int) -> None:
     tokenizer, logit = chat
     scores = []
-    for arguments in ('{"a": 1, "b": 2}', '{"a": 9, "b": 9}'):
+    for arguments in ('{"a": 1, "b": 2}', '{"a": 9, "b": 123456789012345678901234567890}'):
         conversation = agent(arguments)[:length]
         (score,), _ = pooled(http, path, messages=conversation)
         assert score == pytest.approx(logit(rendered(tokenizer, conversation)), abs=1e-4)

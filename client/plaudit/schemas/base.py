@@ -47,7 +47,7 @@ class Strict(BaseModel):
 MAX_NESTING = 100  # lists and objects within each other; parsers and serializers give up somewhere beyond
 
 
-def _exact(value: Any) -> Any:
+def survives_json(value: Any) -> Any:
     """A value that survives JSON: without NaN, infinity and half surrogate pairs, nested at most `MAX_NESTING` deep."""
     left = [(value, 0)]
     while left:
@@ -69,7 +69,7 @@ def _exact(value: Any) -> Any:
     return value
 
 
-Exact = Annotated[Any, AfterValidator(_exact)]
+Exact = Annotated[Any, AfterValidator(survives_json)]
 
 
 class Answer(BaseModel):

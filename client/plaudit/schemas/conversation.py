@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from plaudit.schemas.base import MAX_FIELDS, MAX_MESSAGES, Exact, Id, Strict, Text, is_none
+from plaudit.schemas.base import MAX_FIELDS, MAX_MESSAGES, Exact, Id, Strict, Text, is_none, survives_json
 
 MAX_TOOL_CALLS = 1024  # of one message
 
@@ -34,7 +34,7 @@ class FunctionCall(Strict):
         if not arguments.strip():
             return {}
         try:
-            parsed = json.loads(arguments)
+            parsed = survives_json(json.loads(arguments))
         except (ValueError, RecursionError):
             return arguments
         return parsed if isinstance(parsed, dict) else arguments

@@ -268,7 +268,16 @@ def prompt_shard(shards: Shards, prompt: Prompt) -> int:
 
 
 def _plain_prompt(prompt: Prompt) -> str | list[dict[str, Any]]:
-    return prompt if isinstance(prompt, str) else [message.fields() for message in prompt]
+    return prompt if isinstance(prompt, str) else [_fields(message) for message in prompt]
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    """A message as it travels: arguments of calls as JSON text, because msgpack has no integers beyond 64 bits."""
+    fields = message.fields()
+    for call in fields.get("tool_calls", ()):
+        if not isinstance(call["function"].get("arguments", ""), str):
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+    return fields
 
 
 def _completions(item: ScoreItem) -> list[Completion]:

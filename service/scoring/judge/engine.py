@@ -25,7 +25,7 @@ from pathlib import Path
 from plaudit.errors import HostLacks, Invalid, TooLong
 from service.jobs import Completion, TokenIds, Truncation, Turns
 from service.scoring import checkpoint
-from service.scoring.conversation import ChatMessage
+from service.scoring.conversation import ChatMessage, with_arguments
 from service.scoring.encoder import Encoded, Overflow, Prompt
 from service.scoring.judge.client import JudgeAnswer, JudgeClient, JudgeFailure, Messages
 from service.scoring.judge.spec import CHARS_PER_TOKEN, JudgeSpec, PairwiseVerdict, ParsedNumber, TokenProbability
@@ -254,7 +254,7 @@ def _completion_text(completion: Completion) -> str:
 
 def transcript(messages: Sequence[ChatMessage]) -> str:
     """A conversation as text: the role, a colon and the content of each turn, with its tool calls as JSON."""
-    return "\n\n".join(map(_turn, messages))
+    return "\n\n".join(_turn(with_arguments(message)) for message in messages)
 
 
 def _turn(message: ChatMessage) -> str:

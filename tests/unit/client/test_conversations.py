@@ -88,6 +88,9 @@ def test_a_turn_that_cannot_be_scored_is_named(turn: Any, words: str) -> None:
         ("{", "{"),
         ("[1]", "[1]"),
         ("f(1)", "f(1)"),
+        ('{"a": NaN}', '{"a": NaN}'),
+        ('{"a": 123456789012345678901234567890}', {"a": 123456789012345678901234567890}),
+        ('{"a": ' + "[" * 200 + "]" * 200 + "}", '{"a": ' + "[" * 200 + "]" * 200 + "}"),
     ],
 )
 def test_arguments_are_an_object_where_they_can_be(arguments: Any, kept: Any) -> None:

@@ -67,7 +67,7 @@ def expected(encoder: Encoder, conversation: list[dict[str, Any]]) -> tuple[int,
 
 
 @pytest.mark.parametrize("template", ["TOOLS", "PARTS", "KNOWN_ROLES", "THINKS", "ITEMS"])
-@pytest.mark.parametrize("arguments", ['{"a": 1, "b": 2}', {"a": 9, "b": [9, {"c": "ü"}]}, "{}", {}])
+@pytest.mark.parametrize("arguments", ['{"a": 1, "b": 2}', {"a": 9, "b": [9, {"c": "ü"}]}, "{}", {}, {"a": 10**30}])
 def test_tool_calls_and_results_go_through_the_template(folder: Path, template: str, arguments: Any) -> None:
     loaded = encoder(folder, getattr(chat_templates, template))
     conversation = agent(arguments)
