@@ -160,6 +160,14 @@ class Tensors:
                 count += sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118 - no mapping
         return count
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor, from the header."""
+        if name in self._pickled:
+            return tuple(self._pickled[name].shape)
+        file = self._files[name]
+        with readable(file), safe_open(file, framework="pt") as stored:
+            return tuple(stored.get_slice(name).get_shape())
+
     def row(self, name: str, index: int) -> torch.Tensor:
         """One row of a matrix, in float32, copied; the others are not read."""
         if name in self._pickled:
@@ -204,7 +212,12 @@ def quiet() -> Iterator[None]:
 
 
 def load(
-    kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = (), device: torch.device | None = CPU
+    kind: Any,
+    folder: Path,
+    dtype: torch.dtype,
+    used: tuple[str, ...] = (),
+    device: torch.device | None = CPU,
+    **options: Any,
 ) -> Any:
     """A model in eval mode, with every weight present, finite and used.
 
@@ -214,6 +227,7 @@ def load(
         dtype: of the weights in memory.
         used: names or prefixes of tensors that are read elsewhere.
         device: where it runs; None: its layers are split over all GPUs.
+        options: passed to `from_pretrained`.
 
     Raises:
         UsageError: the checkpoint is invalid.
@@ -230,6 +244,7 @@ def load(
                 local_files_only=True,
                 output_loading_info=True,
                 **({"device_map": "auto"} if device is None else {}),
+                **options,
             )
     except (OSError, ValueError, RuntimeError, StrictDataclassError) as error:
         raise UsageError(f"{folder}: not a loadable checkpoint: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import unicodedata
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from plaudit.errors import Invalid, TooLong, UsageError
+from service.scoring import chat_template
 from service.scoring.packing import num_common
 from service.scoring.spec import CHAT_TEMPLATE, SPEC_FILE, RewardModelSpec
 
@@ -34,7 +36,8 @@ class Encoded:
         ids: of the whole text.
         prompt_tokens: how many leading ids depend on the prompt alone, so that all completions of a group share them.
         truncated: whether the prompt was cut on the left.
-        steps: positions at which a process reward model scores it; empty for others, which score its last token.
+        steps: positions that are read: those at which a process reward model scores it, or for a gated head the one of
+            the network and the last; empty for others, which read the last token.
     """
 
     ids: tuple[int, ...]
@@ -53,10 +56,14 @@ class Encoder:
         longest = longest_token(tokenizer)
         self._max_bytes = None if longest is None else longest * spec.max_length  # a longer text has too many tokens
         self._last_head: tuple[str | None, tuple[int, list[int], bool]] = (None, (0, [], False))
-        self._step_id: int | None = None if spec.steps is None else token_id(tokenizer, spec.steps.token)
+        steps = spec.steps
+        self._step_id = token_id(tokenizer, steps.token) if steps is not None and steps.token is not None else None
+        self._separator_ids = self._text_ids("steps.separator", None if steps is None else steps.separator)
+        self._gating_ids = self._text_ids("gating.at", None if spec.gating is None else spec.gating.at)
+        self._pad_id = None if spec.pad is None else token_id(tokenizer, spec.pad)
+        self._template_values: dict[str, Any] = {}
         if spec.template == CHAT_TEMPLATE:
-            if not getattr(tokenizer, "chat_template", None):
-                raise UsageError(f"{SPEC_FILE} names the chat template, and the tokenizer has none")
+            self._template_values = chat_template.values(tokenizer, spec)
             self._before, self._between, self._after = "", "", ""
         else:
             self._before, rest = spec.template.split("{prompt}")
@@ -90,7 +97,7 @@ class Encoder:
             SPEC_FILE,
             encoder.spec.as_json(),
             encoder.full_text("PROMPT", "COMPLETION"),
-            "the token of its own classifier" if encoder.spec.head == CLASSIFIER else pooled,
+            "the token of its own class" if encoder.spec.head == CLASSIFIER else pooled,
         )
         return encoder
 
@@ -118,6 +125,8 @@ class Encoder:
             Invalid: the text is empty, has no step, or the chat template rejects the conversation.
         """
         if prompt is None:
+            if self._separator_ids:
+                raise Invalid("a whole text does not say where its steps begin; send prompt and completion")
             return [self._whole(self._opened(text), on_overflow) for text in completions]
         head = self.head_text(prompt)
         if on_overflow == "error" and self._is_too_long(head):
@@ -129,6 +138,9 @@ class Encoder:
             if on_overflow == "error" and self._is_too_long(text):
                 group.append(self._too_long(text))
                 continue
+            if self._separator_ids:
+                group.append(self._in_steps(text, completion, on_overflow))
+                continue
             if proven and text.startswith(head[:seam]):
                 ids, prompt_tokens = head_ids + self._ids(text[seam:]), len(head_ids)
             else:
@@ -136,6 +148,20 @@ class Encoder:
                 prompt_tokens = num_common(tuple(head_ids), tuple(ids))
             group.append(self._fit(ids, prompt_tokens, on_overflow))
         return group
+
+    def _in_steps(self, text: str, completion: str, on_overflow: Overflow) -> Encoded | TooLong:
+        """A text whose steps and separators are tokenised one by one; the last token of each separator is read."""
+        assert self.spec.steps is not None
+        marked = self.spec.steps.marked(completion)
+        at = text.rfind(marked)
+        if at < 0:
+            raise Invalid("the model's chat template changes the completion, so its steps cannot be found in the text")
+        ids, places = self._ids(text[:at]), []
+        prompt_tokens = len(ids)
+        for part in self.spec.steps.parts(completion):
+            ids += self._ids(part) + self._separator_ids
+            places.append(len(ids) - 1)
+        return self._fit(ids + self._ids(text[at + len(marked) :]), prompt_tokens, on_overflow, places)
 
     def _whole(self, text: str, on_overflow: Overflow) -> Encoded | TooLong:
         if on_overflow == "error" and self._is_too_long(text):
@@ -200,7 +226,11 @@ class Encoder:
         from jinja2 import TemplateError
 
         try:
-            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens_answer))
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=opens_answer, **self._template_values
+                )
+            )
         except TemplateError as error:
             raise Invalid(f"the model's chat template rejects this conversation: {error}") from error
 
@@ -214,29 +244,80 @@ class Encoder:
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
-    def _fit(self, ids: list[int], prompt_tokens: int, on_overflow: Overflow) -> Encoded | TooLong:
+    def _text_ids(self, field: str, text: str | None) -> list[int]:
+        """The ids of a text that the spec names; empty if it names none."""
+        ids = [] if text is None else self._ids(text)
+        if text is not None and not ids:
+            raise UsageError(f"{SPEC_FILE}: {field} {text!r} has no tokens")
+        return ids
+
+    def _fit(
+        self, ids: list[int], prompt_tokens: int, on_overflow: Overflow, places: Sequence[int] | None = None
+    ) -> Encoded | TooLong:
         limit = self.spec.max_length
         if not ids:
             raise Invalid("nothing to score: prompt and completion are empty, and the template adds no token")
-        if len(ids) <= limit:
-            return Encoded(tuple(ids), prompt_tokens, False, self._steps(ids, prompt_tokens))
-        if on_overflow == "error":
+        if len(ids) > limit and on_overflow == "error":
             return TooLong(tokens=len(ids), limit=limit)
         # The leading BOS or CLS (where there is one) and everything from the right stay: the prompt loses its left
         # first, and the closing token, which is the one that is pooled, is always there.
         opening = {getattr(self.tokenizer, name, None) for name in ("bos_token_id", "cls_token_id")}
         kept = 1 if limit > 1 and ids[0] in opening else 0
-        cut = len(ids) - limit
-        left, prompt_tokens = [*ids[:kept], *ids[kept + cut :]], max(kept, prompt_tokens - cut)
-        return Encoded(tuple(left), prompt_tokens, True, self._steps(left, prompt_tokens))
+        cut = max(0, len(ids) - limit)
+        if cut:
+            ids, prompt_tokens = [*ids[:kept], *ids[kept + cut :]], max(kept, prompt_tokens - cut)
+        ids = self._without_padding(ids)
+        prompt_tokens = min(prompt_tokens, len(ids))
+        if places is not None:
+            places = [place - cut for place in places if place - cut >= prompt_tokens]
+        return Encoded(tuple(ids), prompt_tokens, cut > 0, self._places(ids, prompt_tokens, places))
 
-    def _steps(self, ids: list[int], prompt_tokens: int) -> tuple[int, ...]:
-        if self._step_id is None:
+    def _without_padding(self, ids: list[int]) -> list[int]:
+        """Without the padding tokens at the end: no decoder's state depends on what follows it."""
+        end = len(ids)
+        while end > 1 and ids[end - 1] == self._pad_id:
+            end -= 1
+        return ids[:end]
+
+    def _places(self, ids: list[int], prompt_tokens: int, places: Sequence[int] | None) -> tuple[int, ...]:
+        """The positions that are read; empty: the last alone."""
+        if self.spec.gating is not None:
+            size = len(self._gating_ids)
+            starts = range(len(ids) - size, -1, -1)
+            found = next((at for at in starts if ids[at : at + size] == self._gating_ids), None)
+            if found is None:
+                raise Invalid(f"the text has no {self.spec.gating.at!r}, at which the model weighs its outputs")
+            return (found, len(ids) - 1)
+        if self.spec.steps is None:
             return ()
-        steps = tuple(position for position in range(prompt_tokens, len(ids)) if ids[position] == self._step_id)
-        if not steps:
-            raise Invalid(f"no step to score: the text has no token {self.spec.steps and self.spec.steps.token!r}")
-        return steps
+        if places is None:
+            places = [position for position in range(prompt_tokens, len(ids)) if ids[position] == self._step_id]
+        if not places:
+            raise Invalid(f"no step to score: the text has no {self.spec.steps.behind!r} behind its prompt")
+        return tuple(places)
+
+    def own_inputs(self, prompt: str, completion: str) -> dict[str, list[int]]:
+        """What the checkpoint's own class is given for a text: all its ids, and where its tokenizer joins two texts to
+        just these ids, what else that adds."""
+        encoded = self.encode(prompt, completion)
+        ids = list(encoded.ids) if self._separator_ids else self._ids(self.full_text(prompt, completion))
+        if not self.gives_token_types:
+            return {"input_ids": ids}
+        pair = dict(self.tokenizer(prompt, completion))
+        return (
+            pair if pair["input_ids"] == ids else {"input_ids": ids, "token_type_ids": self.token_types(encoded) or []}
+        )
+
+    @functools.cached_property
+    def gives_token_types(self) -> bool:
+        """Whether the tokenizer tells two texts apart by token types: 0 for the first, 1 for the second."""
+        return self.spec.head == "classifier" and 1 in self.tokenizer("a", "b").get("token_type_ids", ())
+
+    def token_types(self, encoded: Encoded) -> list[int] | None:
+        """The type of every token as its tokenizer gives it for two texts; None: it gives none."""
+        if not self.gives_token_types:
+            return None
+        return [int(position >= encoded.prompt_tokens) for position in range(len(encoded.ids))]
 
 
 def token_id(tokenizer: Any, token: str) -> int:

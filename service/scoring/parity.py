@@ -143,8 +143,14 @@ def _random_group(encoder: Encoder) -> list[Encoded]:
     prompt = tuple(rng.choices(ids, k=max_tokens // 2))
     lengths = (1, *(max_tokens * sixteenths // 16 or 1 for sixteenths in range(2, 9)))
     sequences = [(*prompt, *rng.choices(ids, k=length)) for length in lengths]
-    has_steps = encoder.spec.steps is not None
-    return [Encoded(tokens, len(prompt), False, (len(tokens) - 1,) if has_steps else ()) for tokens in sequences]
+    group = []
+    for tokens in sequences:
+        last = len(tokens) - 1
+        read = () if encoder.spec.steps is None else (last,)
+        group.append(
+            Encoded(tokens, len(prompt), False, read if encoder.spec.gating is None else (len(prompt) - 1, last))
+        )
+    return group
 
 
 def _max(errors: Sequence[float]) -> float:

@@ -1,0 +1,58 @@
+"""A tokenizer's chat template: which one it is, and what it is told beside the conversation.
+
+Templates of Llama 3.1 and later, Granite and others print today's date (`strftime_now`). A score would then change
+every day under one revision, and the golden set of yesterday would fail. So the date is part of the spec, and a
+template that asks for it is refused without.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plaudit.errors import UsageError
+from service.scoring.spec import SPEC_FILE, RewardModelSpec
+
+CLOCK = "strftime_now"  # the one function of transformers' templates that reads a clock
+DEFAULT = "default"
+
+
+def text(tokenizer: Any) -> str:
+    """The template that is used for scoring.
+
+    Raises:
+        UsageError: there is none, or there are several and none of them is the default.
+    """
+    template = getattr(tokenizer, "chat_template", None)
+    if not template:
+        raise UsageError(f"{SPEC_FILE} names the chat template, and the tokenizer has none")
+    if not isinstance(template, dict):
+        return str(template)
+    if DEFAULT not in template:
+        raise UsageError(
+            f"the tokenizer has {len(template)} chat templates ({', '.join(sorted(template))}) and none is named "
+            f"{DEFAULT!r}: rename the one that the model was trained with in tokenizer_config.json"
+        )
+    return str(template[DEFAULT])
+
+
+def asks_for_date(tokenizer: Any) -> bool:
+    """Whether the template reads the clock."""
+    return CLOCK in text(tokenizer)
+
+
+def values(tokenizer: Any, spec: RewardModelSpec) -> dict[str, Any]:
+    """What the template is given beside the conversation: the clock, stopped at the date of the spec.
+
+    Raises:
+        UsageError: it asks for the date, and the spec does not pin it.
+    """
+    if not asks_for_date(tokenizer):
+        return {}
+    clock = spec.clock()
+    if clock is None:
+        raise UsageError(
+            f"the chat template asks for today's date ({CLOCK}), so scores would change every day; pin the date that "
+            f'the model was trained with: "date": "YYYY-MM-DD" in {SPEC_FILE}, which without that is '
+            f"{spec.as_json()}"
+        )
+    return {CLOCK: clock.strftime}
