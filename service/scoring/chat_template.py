@@ -7,6 +7,7 @@ template that asks for it is refused without.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from plaudit.errors import UsageError
@@ -14,6 +15,14 @@ from service.scoring.spec import SPEC_FILE, RewardModelSpec
 
 CLOCK = "strftime_now"  # the one function of transformers' templates that reads a clock
 DEFAULT = "default"
+LETTERS = "aAwdbBmyYHIMSpfjUWcxXGuVeFTDRrhnt"  # of strftime's directives
+PERCENT = "\x1f"  # stands for a percent sign while directives are replaced
+MACRO = (
+    "{%- macro strftime_now(format) -%}{%- set text = namespace(value=format) -%}"
+    "{%- for directive, value in REPLACEMENTS.items() -%}"
+    "{%- set text.value = text.value | replace(directive, value) -%}"
+    "{%- endfor -%}{{- text.value -}}{%- endmacro %}\n"  # the line's end is not printed (`trim_blocks`)
+)
 
 
 def text(tokenizer: Any) -> str:
@@ -40,14 +49,17 @@ def asks_for_date(tokenizer: Any) -> bool:
     return CLOCK in text(tokenizer)
 
 
-def values(tokenizer: Any, spec: RewardModelSpec) -> dict[str, Any]:
-    """What the template is given beside the conversation: the clock, stopped at the date of the spec.
+def pinned(tokenizer: Any, spec: RewardModelSpec) -> str | None:
+    """The template with its clock stopped at the date of the spec; None: it has no clock, and is used as it is.
+
+    transformers gives templates its own `strftime_now` and turns everything that a caller passes into plain data. So
+    the template is put behind a macro of that name, which replaces every directive of a format.
 
     Raises:
         UsageError: it asks for the date, and the spec does not pin it.
     """
     if not asks_for_date(tokenizer):
-        return {}
+        return None
     clock = spec.clock()
     if clock is None:
         raise UsageError(
@@ -55,4 +67,6 @@ def values(tokenizer: Any, spec: RewardModelSpec) -> dict[str, Any]:
             f'the model was trained with: "date": "YYYY-MM-DD" in {SPEC_FILE}, which without that is '
             f"{spec.as_json()}"
         )
-    return {CLOCK: clock.strftime}
+    directives = {f"%{flag}{letter}": clock.strftime(f"%{flag}{letter}") for letter in LETTERS for flag in ("", "-")}
+    replacements = {"%%": PERCENT, **directives, PERCENT: "%"}
+    return MACRO.replace("REPLACEMENTS", json.dumps(replacements, ensure_ascii=False)) + text(tokenizer)

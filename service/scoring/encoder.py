@@ -61,9 +61,9 @@ class Encoder:
         self._separator_ids = self._text_ids("steps.separator", None if steps is None else steps.separator)
         self._gating_ids = self._text_ids("gating.at", None if spec.gating is None else spec.gating.at)
         self._pad_id = None if spec.pad is None else token_id(tokenizer, spec.pad)
-        self._template_values: dict[str, Any] = {}
+        self._chat_template: str | None = None  # where it is not the tokenizer's as it is
         if spec.template == CHAT_TEMPLATE:
-            self._template_values = chat_template.values(tokenizer, spec)
+            self._chat_template = chat_template.pinned(tokenizer, spec)
             self._before, self._between, self._after = "", "", ""
         else:
             self._before, rest = spec.template.split("{prompt}")
@@ -228,7 +228,10 @@ class Encoder:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=opens_answer, **self._template_values
+                    messages,
+                    chat_template=self._chat_template,
+                    tokenize=False,
+                    add_generation_prompt=opens_answer,
                 )
             )
         except TemplateError as error:
@@ -303,7 +306,7 @@ class Encoder:
         ids = list(encoded.ids) if self._separator_ids else self._ids(self.full_text(prompt, completion))
         if not self.gives_token_types:
             return {"input_ids": ids}
-        pair = dict(self.tokenizer(prompt, completion))
+        pair = {name: values[0] for name, values in self.tokenizer([prompt], [completion]).items()}
         return (
             pair if pair["input_ids"] == ids else {"input_ids": ids, "token_type_ids": self.token_types(encoded) or []}
         )

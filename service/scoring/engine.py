@@ -33,6 +33,8 @@ class Engine(Protocol):
         num_shared: tokens that sharing saved since the load.
         prompts: cached prompts, which are not computed when they come again.
         engine: what computes, with its version, for `GET /models`.
+        own_class_error: largest difference to what the checkpoint's own Hugging Face class scores a few examples; None:
+            not measured.
     """
 
     spec: RewardModelSpec
@@ -46,6 +48,7 @@ class Engine(Protocol):
     num_shared: int
     prompts: PromptCache
     engine: str
+    own_class_error: float | None
 
     def encode_group(
         self, prompt: Prompt | None, completions: Sequence[str], on_overflow: Overflow = "error"

@@ -329,10 +329,10 @@ def _read_weights(
     kind = own_class.auto_class(config, spec, list(tensors))
     head = None if spec.head == heads.CLASSIFIER else _read_head(tensors, config, encoder)
     options = {"num_labels": tensors.shape("score.weight")[0]} if kind in own_class.LABELLED and head else {}
-    used = [*heads.NAMES, spec.head]
+    used = [f"{name}." for name in (*heads.NAMES, spec.head)]
     if spec.gating is not None:
-        used += [name.split(".")[0] for name in (spec.gating.network, spec.gating.scale, spec.gating.transform) if name]
-    model = checkpoint.load(kind, folder, dtype, tuple(f"{name}." for name in used), device, **options)
+        used += [name for name in (f"{spec.gating.network}.", spec.gating.scale, spec.gating.transform) if name]
+    model = checkpoint.load(kind, folder, dtype, tuple(used), device, **options)
     if head is None and model.config.num_labels != len(spec.weights or (1.0,)):
         raise UsageError(
             f"{folder}: {model.config.num_labels} labels; a reward model has one, or `weights` in {SPEC_FILE} gives "

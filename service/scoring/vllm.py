@@ -66,6 +66,7 @@ class VllmEngine:
     `num_computed` counts every token that is sent: `/pooling` does not say which of them were in the prefix cache.
     """
 
+    own_class_error: float | None = None
     prefix_sharing_disabled_reason: str | None = None  # vLLM's prefix cache shares whole blocks of prompts
 
     def __init__(
@@ -115,6 +116,8 @@ class VllmEngine:
         encoder = Encoder.load(folder)
         if encoder.spec.steps is not None:
             raise UsageError(f"{folder}: a process reward model needs --engine transformers")
+        if encoder.spec.gating is not None:
+            raise UsageError(f"{folder}: a gating network needs --engine transformers")
         url, server = settings.vllm_url.get(name), None
         headers: dict[str, str] = {}
         transport: httpx.HTTPTransport | None = None

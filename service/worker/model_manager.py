@@ -292,6 +292,7 @@ def _describe(name: str, engine: Engine, parity: Parity) -> dict[str, Any]:
         "parameters": engine.parameters,
         "max_length": engine.max_length,
         "calibrated": engine.spec.calibration is not None,
+        "template_date": engine.spec.date,
         "prefix_sharing_disabled_reason": engine.prefix_sharing_disabled_reason,
         "engine": engine.engine,
         "parity": {
@@ -299,6 +300,7 @@ def _describe(name: str, engine: Engine, parity: Parity) -> dict[str, Any]:
             "n": parity.n,
             "tolerance": parity.tolerance,
             "max_batch_error": parity.max_batch_error,
+            "own_class_error": engine.own_class_error,
         },
     }
 

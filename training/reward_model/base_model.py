@@ -47,13 +47,14 @@ def encoder_of(recipe: Recipe, base: Path) -> Encoder:
             max_length=settings.max_length,
             architecture=family,
             system=settings.system or None,
+            date=settings.date or None,
             golden="golden.jsonl",
             provenance=f"fitted from {origin}",
             head=CLASSIFIER if is_encoder else "score",
         )
+        return Encoder(tokenizer, spec)
     except UsageError as error:
-        raise UsageError(f"fit.template and fit.system: {error}") from error
-    return Encoder(tokenizer, spec)
+        raise UsageError(f"fit.template, fit.system and fit.date: {error}") from error
 
 
 def _plain(tokenizer: Any) -> str:

@@ -29,6 +29,7 @@ class Model:
     revision, architecture, dtype, parameters, max_length = "sha256:0", "Letters", "float32", 0, 100
     spec = RewardModelSpec(template="{prompt}{completion}", max_length=100, architecture="Letters")
     prefix_sharing_disabled_reason: str | None = None
+    own_class_error: float | None = None
     engine = "letters"
 
     def __init__(self, room: int = 10**6) -> None:
