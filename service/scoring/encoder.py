@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import unicodedata
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from plaudit.errors import Invalid, TooLong, UsageError
 from service.scoring import chat_template
 from service.scoring.packing import num_common
 from service.scoring.spec import CHAT_TEMPLATE, SPEC_FILE, RewardModelSpec
+from service.scoring.tokenizer import load_tokenizer, longest_token, seams, token_id
 
 Overflow = Literal["error", "truncate_left"]
 log = logging.getLogger("plaudit.score")
@@ -52,7 +52,7 @@ class Encoder:
     def __init__(self, tokenizer: Any, spec: RewardModelSpec) -> None:
         self.spec = spec
         self.tokenizer = tokenizer
-        self._seams = _seams(tokenizer)
+        self._seams = seams(tokenizer)
         longest = longest_token(tokenizer)
         self._max_bytes = None if longest is None else longest * spec.max_length  # a longer text has too many tokens
         self._last_head: tuple[str | None, tuple[int, list[int], bool]] = (None, (0, [], False))
@@ -113,7 +113,7 @@ class Encoder:
     ) -> list[Encoded | TooLong]:
         """Every completion of one prompt as token ids; for one that is too long its `TooLong`, as a value.
 
-        The prompt is tokenised once if a special token separates it from what follows (see `_seams`). Otherwise every
+        The prompt is tokenised once if a special token separates it from what follows (see `seams`). Otherwise every
         full text is tokenised on its own, because merges may cross the seam. Both give the same ids.
 
         Args:
@@ -321,125 +321,3 @@ class Encoder:
         if not self.gives_token_types:
             return None
         return [int(position >= encoded.prompt_tokens) for position in range(len(encoded.ids))]
-
-
-def token_id(tokenizer: Any, token: str) -> int:
-    """The id of a vocabulary entry. Raises `UsageError` if there is no such entry."""
-    vocabulary: dict[str, int] = tokenizer.get_vocab()
-    if token not in vocabulary:
-        raise UsageError(f"{token!r} is not a token of this tokenizer")
-    return vocabulary[token]
-
-
-def longest_token(tokenizer: Any) -> int | None:
-    """How many bytes of a text one token can stand for at most; None if that is not known for this tokenizer.
-
-    It is known if every byte of the text, or of its NFC form, ends up in a token: byte-level tokens, and nothing before
-    them that removes characters.
-    """
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return None
-    pipeline = json.loads(backend.to_str())
-    steps = pipeline["pre_tokenizer"] or {}
-    kinds = [step["type"] for step in steps.get("pretokenizers") or [steps] if step]
-    added = pipeline["added_tokens"]
-    normalizer, model = pipeline["normalizer"], pipeline["model"]
-    if normalizer is not None and normalizer["type"] != "NFC":
-        return None
-    if "ByteLevel" not in kinds or not set(kinds) <= {"ByteLevel", "Split", "Digits"}:
-        return None
-    if any(step.get("behavior") == "Removed" for step in steps.get("pretokenizers") or [steps]):
-        return None
-    if any(token["lstrip"] or token["rstrip"] for token in added):
-        return None
-    if model["type"] != "BPE" or not set(ByteLevel.alphabet()) <= model["vocab"].keys():
-        return None
-    # A character of the vocabulary stands for one byte.
-    return max(*map(len, model["vocab"]), *(len(token["content"].encode()) for token in added))
-
-
-def _seams(tokenizer: Any) -> tuple[str, ...]:
-    """Special tokens at which a text may be cut so that ids(left) + ids(right) == ids(left + right), for any right.
-
-    True for a token that the tokenizer splits off the raw text first (not normalised, without neighbouring blanks, not
-    part of another added token), if every later step treats the pieces on their own: no step may add a prefix to the
-    first piece of a text. Tokens for which that is not known are not used.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return ()
-    pipeline = json.loads(backend.to_str())
-    if not (_piecewise(pipeline["normalizer"]) and _piecewise(pipeline["pre_tokenizer"])):
-        return ()
-    added = pipeline["added_tokens"]
-    plain = [
-        token["content"]
-        for token in added
-        if token["special"] and not (token["normalized"] or token["lstrip"] or token["rstrip"] or token["single_word"])
-    ]
-    return tuple(token for token in plain if sum(token in other["content"] for other in added) == 1)
-
-
-def _piecewise(step: dict[str, Any] | None) -> bool:
-    if step is None:
-        return True
-    if step["type"] == "Sequence":
-        return all(_piecewise(part) for part in step.get("normalizers") or step.get("pretokenizers") or [])
-    if step["type"] == "ByteLevel":
-        return not step.get("add_prefix_space")
-    return step["type"] in {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Split", "Digits", "Punctuation"}
-
-
-def load_tokenizer(folder: Path, **settings: Any) -> Any:
-    """The tokenizer in this folder, by its `tokenizer.json` if it has one. Training and serving both load it here.
-
-    For some model types (Qwen2 is one) transformers 5 takes only the vocabulary from that file, puts the family's own
-    normaliser and pre-tokenizer around it, and adds the family's special tokens. A checkpoint whose tokenizer was made
-    otherwise then silently gets other ids than it was trained on, or ids beyond its embeddings. If the two differ, the
-    file is used.
-
-    Args:
-        folder: of the checkpoint.
-        settings: passed to transformers.
-
-    Raises:
-        UsageError: the tokenizer cannot be read, or its vocabulary is empty.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    settings |= {"trust_remote_code": False, "local_files_only": True}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
-    except (OSError, ValueError, StrictDataclassError) as error:
-        raise UsageError(f"{folder}: no loadable tokenizer: {error}") from error
-    if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
-        raise UsageError(f"{folder}: no loadable tokenizer: its vocabulary is empty")
-    path = folder / "tokenizer.json"
-    backend = getattr(tokenizer, "backend_tokenizer", None)  # a tokenizer in Python has none
-    if backend is None or not path.is_file() or _shape(backend) == _shape(_without_vocabulary(path)):
-        return tokenizer
-    log.info("%s: the pipeline of tokenizer.json, not that of %s", folder.name, type(tokenizer).__name__)
-    return PreTrainedTokenizerFast.from_pretrained(folder, **settings)
-
-
-def _shape(backend: Any) -> tuple[Any, ...]:
-    """What decides ids beside the vocabulary: the steps before it, and the tokens that are split off before them."""
-    steps = (backend.normalizer, backend.pre_tokenizer)
-    added = {token.content for token in backend.get_added_tokens_decoder().values()}
-    return (*(b"" if step is None else step.__getstate__() for step in steps), added)
-
-
-def _without_vocabulary(path: Path) -> Any:
-    """A `tokenizer.json` with a minimal vocabulary: building the whole one takes long."""
-    from tokenizers import Tokenizer
-
-    whole: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    rest = dict.fromkeys(("truncation", "padding", "post_processor", "decoder"))
-    added = [token | {"id": index} for index, token in enumerate(whole.get("added_tokens") or [])]
-    minimal = {"type": "WordLevel", "vocab": {token["content"]: token["id"] for token in added}, "unk_token": ""}
-    kept = {name: whole.get(name) for name in ("version", "normalizer", "pre_tokenizer")}
-    return Tokenizer.from_str(json.dumps(kept | rest | {"added_tokens": added, "model": minimal}))

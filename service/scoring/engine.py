@@ -35,6 +35,7 @@ class Engine(Protocol):
         engine: what computes, with its version, for `GET /models`.
         own_class_error: largest difference to what the checkpoint's own Hugging Face class scores a few examples; None:
             not measured.
+        quantization: by which method the weights are quantised; None: they are not.
     """
 
     spec: RewardModelSpec
@@ -49,6 +50,7 @@ class Engine(Protocol):
     prompts: PromptCache
     engine: str
     own_class_error: float | None
+    quantization: str | None
 
     def encode_group(
         self, prompt: Prompt | None, completions: Sequence[str], on_overflow: Overflow = "error"

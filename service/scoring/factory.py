@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import TYPE_CHECKING
 
-from plaudit.errors import HostLacks
+from plaudit.errors import HostLacks, PlauditError, UsageError
 from service.scoring.engine import Engine, EngineUnavailable
+from service.scoring.fault_isolation import out_of_memory
+from service.scoring.foreign_errors import one_line
 from service.scoring.parity import Parity
 
 if TYPE_CHECKING:
     from service.settings import Settings
+
+log = logging.getLogger("plaudit.score")
 
 
 def open_engine(name: str, path: str, settings: Settings) -> tuple[Engine, Parity]:
@@ -42,6 +47,18 @@ def open_engine(name: str, path: str, settings: Settings) -> tuple[Engine, Parit
 
 
 def _open(name: str, path: str, settings: Settings) -> Engine:
+    try:
+        return _load(name, path, settings)
+    except (PlauditError, OSError):
+        raise
+    except Exception as error:  # the code of a checkpoint's class, of a tokenizer or of a quantiser
+        log.debug("model %r: %s cannot be loaded", name, path, exc_info=True)
+        if out_of_memory(error):
+            raise HostLacks(f"model {name!r}: {path} does not fit into memory: {one_line(error)}") from error
+        raise UsageError(f"model {name!r}: {path} cannot be loaded: {one_line(error)}") from error
+
+
+def _load(name: str, path: str, settings: Settings) -> Engine:
     if settings.engine == "vllm":
         from service.scoring.vllm import VllmEngine
 

@@ -32,13 +32,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModel
 from transformers import __version__ as transformers_version
 
 from plaudit.errors import Invalid, TooLong, UsageError
-from service.scoring import checkpoint, decoder, heads, own_class
+from service.scoring import adapters, checkpoint, decoder, heads, own_class, quantized
 from service.scoring.attention import packed
 from service.scoring.device import device_of, to_device
-from service.scoring.encoder import ChatMessage, Encoded, Encoder, Overflow, Prompt, token_id
+from service.scoring.encoder import ChatMessage, Encoded, Encoder, Overflow, Prompt
 from service.scoring.fault_isolation import out_of_memory
 from service.scoring.packing import Ids, pack, rows
 from service.scoring.parity import Parity, compare, read_golden
@@ -46,6 +47,7 @@ from service.scoring.prefix_cache import Layers, PromptCache
 from service.scoring.prefix_sharing import cache_bytes_per_token, why_not
 from service.scoring.process_rewards import StepScores
 from service.scoring.spec import SPEC_FILE, Calibration, RewardModelSpec
+from service.scoring.tokenizer import token_id
 
 __all__ = [
     "Calibration",
@@ -91,11 +93,13 @@ class RewardModel:
         parameters: int,
         prefix_sharing_disabled_reason: str | None,
         prompts: PromptCache,
+        quantization: str | None = None,
     ) -> None:
         self.encoder = encoder
         self.spec = encoder.spec
         self.revision = revision
         self.dtype = dtype
+        self.quantization = quantization
         self.engine = f"transformers {transformers_version}"
         self.max_length = encoder.spec.max_length
         self.architecture: str = (backbone.config.architectures or [type(backbone).__name__])[0]
@@ -141,6 +145,7 @@ class RewardModel:
         folder = checkpoint.locate(path)
         revision = checkpoint.revision_of(folder)
         config = checkpoint.read_config(folder)
+        quantization = quantized.method(folder, config)
         encoder = Encoder.load(folder)
         max_length = encoder.spec.max_length
         whole, head = _read_weights(folder, config, encoder, DTYPES[dtype], torch_device)
@@ -150,7 +155,8 @@ class RewardModel:
         backbone = whole if head is None else whole.base_model
         del whole
         parameters: int = sum(p.numel() for p in backbone.parameters()) + (head.parameters if head else 0)
-        decoder.speed_up(backbone)
+        if quantization is None:  # a package's own layers, or its hooks on torch's
+            decoder.speed_up(backbone)
         checkpoint.copy_mapped_weights(backbone)
         if checkpoint.revision_of(folder) != revision:
             raise UsageError(f"{folder}: the checkpoint was written to while it was loaded")
@@ -170,6 +176,7 @@ class RewardModel:
             parameters=parameters,
             prefix_sharing_disabled_reason=reason,
             prompts=prompts,
+            quantization=quantization,
         )
         model._compare_with_own_class(own_scores, derived=not (folder / SPEC_FILE).is_file())
         return model
@@ -326,13 +333,18 @@ def _read_weights(
     own class runs whole."""
     spec = encoder.spec
     tensors = checkpoint.Tensors(folder)
-    kind = own_class.auto_class(config, spec, list(tensors))
+    own = own_class.auto_class(config, spec, list(tensors))
     head = None if spec.head == heads.CLASSIFIER else _read_head(tensors, config, encoder)
-    options = {"num_labels": tensors.shape("score.weight")[0]} if kind in own_class.LABELLED and head else {}
     used = [f"{name}." for name in (*heads.NAMES, spec.head)]
     if spec.gating is not None:
         used += [name for name in (f"{spec.gating.network}.", spec.gating.scale, spec.gating.transform) if name]
-    model = checkpoint.load(kind, folder, dtype, tuple(used), device, **options)
+    kind = adapters.auto_class(folder) or own
+    options = {"num_labels": tensors.shape("score.weight")[0]} if kind in own_class.LABELLED and head else {}
+    model = checkpoint.load(kind, folder, dtype, tuple(used), device, tensors.saved, **options)
+    if adapters.auto_class(folder) is not None:
+        model = adapters.merge(model, folder)
+    if own is AutoModel:
+        model = model.base_model
     if head is None and model.config.num_labels != len(spec.weights or (1.0,)):
         raise UsageError(
             f"{folder}: {model.config.num_labels} labels; a reward model has one, or `weights` in {SPEC_FILE} gives "

@@ -67,6 +67,7 @@ class VllmEngine:
     """
 
     own_class_error: float | None = None
+    quantization: str | None = None
     prefix_sharing_disabled_reason: str | None = None  # vLLM's prefix cache shares whole blocks of prompts
 
     def __init__(
@@ -116,6 +117,8 @@ class VllmEngine:
         encoder = Encoder.load(folder)
         if encoder.spec.steps is not None:
             raise UsageError(f"{folder}: a process reward model needs --engine transformers")
+        if (folder / checkpoint.ADAPTER).is_dir():
+            raise UsageError(f"{path}: a base with an adapter needs --engine transformers, or merge it")
         if encoder.spec.gating is not None:
             raise UsageError(f"{folder}: a gating network needs --engine transformers")
         url, server = settings.vllm_url.get(name), None

@@ -289,6 +289,7 @@ def _describe(name: str, engine: Engine, parity: Parity) -> dict[str, Any]:
         "revision": engine.revision,
         "architecture": engine.architecture,
         "dtype": engine.dtype,
+        "quantization": engine.quantization,
         "parameters": engine.parameters,
         "max_length": engine.max_length,
         "calibrated": engine.spec.calibration is not None,

@@ -42,6 +42,7 @@ class Kind:
         own: the class that scores it in the test.
         make: writes a folder, and returns how its own class scores.
         spec: what `reward_model.json` says beside the template and the limit; None: the file is not needed.
+        path: what `--model` names.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Kind:
     own: str
     make: Callable[[Path], Scores]
     spec: str | None = None
+    path: str = "{folder}"
 
 
 def write_spec(folder: Path, **values: Any) -> None:
@@ -408,6 +410,42 @@ def shepherd(folder: Path) -> Scores:
     return score
 
 
+# --- a base with an adapter ------------------------------------------------------------------------------------------
+
+
+def adapter(task: str, **lora: Any) -> Callable[[Path], Scores]:
+    """A LoRA adapter of a language model, with its head, in `adapter` beside `base`; answers how peft scores."""
+
+    def make(folder: Path) -> Scores:
+        import peft
+
+        (folder / "base").mkdir()
+        base, own = folder / "base", folder / "adapter"
+        write_tokenizer(base)
+        causal("llama", **SHAPE).save_pretrained(base)
+        kind = AutoModelForSequenceClassification if task == "SEQ_CLS" else AutoModelForCausalLM
+        torch.manual_seed(11)
+        labels = {"num_labels": 1, "pad_token_id": 0} if task == "SEQ_CLS" else {}
+        model = kind.from_pretrained(base, **labels)
+        usual = {"r": 4, "lora_alpha": 16, "target_modules": "all-linear", "init_lora_weights": False}
+        adapted = peft.get_peft_model(model, peft.LoraConfig(task_type=task, **usual | lora)).eval()
+        adapted.save_pretrained(own)
+        ids = chat_ids(base)
+        if task == "SEQ_CLS":
+            return lambda prompt, completion: adapted(input_ids=ids(prompt, completion)).logits[0, 0].item()
+        weight, bias = drawn(1, HIDDEN), drawn(1, seed=4)
+        save_file({"v_head.summary.weight": weight, "v_head.summary.bias": bias}, own / "value_head.safetensors")
+
+        def score(prompt: str, completion: str) -> float:
+            answer = adapted(input_ids=ids(prompt, completion), output_hidden_states=True)
+            return (answer.hidden_states[-1][0, -1] @ weight[0] + bias[0]).item()
+
+        return score
+
+    return make
+
+
+JOINED = "{folder}/base+{folder}/adapter"
 GENERIC = "the family's `…ForSequenceClassification`"
 KINDS = [
     Kind("classifier of a decoder, one label", "TRL, Skywork-Reward, most of RewardBench", GENERIC, decoder("qwen2")),
@@ -529,5 +567,16 @@ KINDS = [
         "`LlamaForCausalLM`",
         shepherd,
         "`head`, `labels`, `pooled`, `steps`",
+    ),
+    Kind("LoRA adapter with a head, on its base", "TRL, PEFT", "peft's, unmerged", adapter("SEQ_CLS"), path=JOINED),
+    Kind(
+        "the same with a value head in a file", "LLaMA-Factory", "peft's, unmerged", adapter("CAUSAL_LM"), path=JOINED
+    ),
+    Kind(
+        "the same as DoRA, rank-stabilised",
+        "PEFT",
+        "peft's, unmerged",
+        adapter("SEQ_CLS", use_dora=True, use_rslora=True),
+        path=JOINED,
     ),
 ]

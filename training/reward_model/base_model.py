@@ -11,9 +11,10 @@ from typing import Any
 from plaudit.errors import UsageError
 from service.scoring.checkpoint import check_length, check_vocabulary, quiet, read_config
 from service.scoring.derive_spec import pair_template
-from service.scoring.encoder import Encoder, load_tokenizer
+from service.scoring.encoder import Encoder
 from service.scoring.heads import CLASSIFIER
 from service.scoring.spec import CHAT_TEMPLATE, RewardModelSpec
+from service.scoring.tokenizer import load_tokenizer
 from training.pipeline.config import Recipe
 from training.pipeline.files import write_text
 from training.pipeline.run import Run

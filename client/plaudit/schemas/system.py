@@ -39,6 +39,7 @@ class ModelInfo(Answer):
     revision: str
     architecture: str
     dtype: str
+    quantization: str | None = Field(None, description="by which method the weights are quantised; null: they are not")
     parameters: int
     max_length: int
     calibrated: bool

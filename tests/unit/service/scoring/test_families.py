@@ -18,8 +18,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from plaudit.errors import HostLacks, UsageError
 from service.scoring.derive_spec import derive
-from service.scoring.encoder import load_tokenizer
 from service.scoring.reward_model import RewardModel, RewardModelSpec
+from service.scoring.tokenizer import load_tokenizer
 from support.checkpoints import SPECIAL, TEMPLATE, checkpoint, write_family, write_model
 from support.decoders import FAMILIES, UNSHARED, classifier
 

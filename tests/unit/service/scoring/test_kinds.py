@@ -21,7 +21,7 @@ def test_a_checkpoint_scores_as_its_own_class(tmp_path: Path, kind: Kind, dtype:
     own = kind.make(tmp_path)
     assert (tmp_path / "reward_model.json").is_file() == (kind.spec is not None)
 
-    model = RewardModel.load(tmp_path, dtype=dtype)
+    model = RewardModel.load(kind.path.format(folder=tmp_path), dtype=dtype)
     scores = model.score([model.encode(PROMPT, completion) for completion in COMPLETIONS])
 
     with torch.inference_mode():
