@@ -10,9 +10,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import json
+import shutil
 import tempfile
 import threading
 from pathlib import Path
@@ -46,7 +48,7 @@ CLASSES: dict[str | None, tuple[Any, Any]] = {
 }
 
 _lock = threading.Lock()
-_folders: dict[tuple[Path, Path], tempfile.TemporaryDirectory[str]] = {}
+_folders: dict[tuple[Path, Path], Path] = {}
 
 
 def joined(base: Path, adapter: Path) -> Path:
@@ -59,8 +61,7 @@ def joined(base: Path, adapter: Path) -> Path:
     if importlib.util.find_spec("peft") is None:
         raise UsageError(f"{adapter}: is an adapter, which needs peft (pip install 'plaudit-server[adapters]')")
     with _lock:
-        kept = _folders.setdefault((base, adapter), tempfile.TemporaryDirectory(prefix=f"{base.name}+{adapter.name}-"))
-        folder = Path(kept.name)
+        folder = _folder_of(base, adapter)
         (folder / ADAPTER).mkdir(exist_ok=True)
         own_tokenizer = (adapter / "tokenizer_config.json").is_file()
         own_template = any(file for pattern in TEMPLATE for file in adapter.glob(pattern))
@@ -87,6 +88,15 @@ def joined(base: Path, adapter: Path) -> Path:
                 (folder / name).symlink_to(file.resolve())
         (folder / "config.json").write_text(json.dumps(_config(base_config, config, adapter, folder), sort_keys=True))
     return folder
+
+
+def _folder_of(base: Path, adapter: Path) -> Path:
+    """The folder for these two, which is removed when the process ends."""
+    if (base, adapter) not in _folders:
+        folder = Path(tempfile.mkdtemp(prefix=f"{base.name}+{adapter.name}-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        _folders[base, adapter] = folder
+    return _folders[base, adapter]
 
 
 def read_config(adapter: Path) -> dict[str, Any]:

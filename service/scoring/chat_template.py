@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from plaudit.errors import UsageError
+from service.scoring.foreign_errors import one_line
 from service.scoring.spec import SPEC_FILE, RewardModelSpec
 
 CLOCK = "strftime_now"  # the one function of transformers' templates that reads a clock
@@ -56,8 +57,9 @@ def pinned(tokenizer: Any, spec: RewardModelSpec) -> str | None:
     the template is put behind a macro of that name, which replaces every directive of a format.
 
     Raises:
-        UsageError: it asks for the date, and the spec does not pin it.
+        UsageError: it asks for the date, and the spec does not pin it; or it is not a template.
     """
+    _check_syntax(tokenizer)
     if not asks_for_date(tokenizer):
         return None
     clock = spec.clock()
@@ -70,3 +72,14 @@ def pinned(tokenizer: Any, spec: RewardModelSpec) -> str | None:
     directives = {f"%{flag}{letter}": clock.strftime(f"%{flag}{letter}") for letter in LETTERS for flag in ("", "-")}
     replacements = {"%%": PERCENT, **directives, PERCENT: "%"}
     return MACRO.replace("REPLACEMENTS", json.dumps(replacements, ensure_ascii=False)) + text(tokenizer)
+
+
+def _check_syntax(tokenizer: Any) -> None:
+    from jinja2 import TemplateError, TemplateSyntaxError
+
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "x"}], chat_template=text(tokenizer), tokenize=False)
+    except TemplateSyntaxError as error:
+        raise UsageError(f"the chat template is not a template: {one_line(error)}") from error
+    except TemplateError:  # it rejects this conversation, and may take others
+        return

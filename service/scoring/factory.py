@@ -49,13 +49,14 @@ def open_engine(name: str, path: str, settings: Settings) -> tuple[Engine, Parit
 def _open(name: str, path: str, settings: Settings) -> Engine:
     try:
         return _load(name, path, settings)
-    except (PlauditError, OSError):
+    except (HostLacks, UsageError, OSError):
         raise
     except Exception as error:  # the code of a checkpoint's class, of a tokenizer or of a quantiser
         log.debug("model %r: %s cannot be loaded", name, path, exc_info=True)
         if out_of_memory(error):
             raise HostLacks(f"model {name!r}: {path} does not fit into memory: {one_line(error)}") from error
-        raise UsageError(f"model {name!r}: {path} cannot be loaded: {one_line(error)}") from error
+        reason = error.detail if isinstance(error, PlauditError) else one_line(error)
+        raise UsageError(f"model {name!r}: {path} cannot be loaded: {reason}") from error
 
 
 def _load(name: str, path: str, settings: Settings) -> Engine:
