@@ -159,7 +159,7 @@ def merge(model: Any, folder: Path) -> Any:
 
     adapter = folder / ADAPTER
     named = (adapter / ADAPTER_CONFIG).resolve().parent
-    if getattr(model, "hf_quantizer", None) is not None:
+    if checkpoint.read_config(folder).get("quantization_config"):
         raise UsageError(f"{folder}: an adapter on quantised weights is not supported; take the base in bfloat16")
     try:
         config = PeftConfig.from_pretrained(str(adapter))

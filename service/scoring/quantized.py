@@ -11,6 +11,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from plaudit.errors import UsageError
 
 EXTRA = "pip install 'plaudit-server[quantized]'"
@@ -23,6 +25,7 @@ METHODS: dict[str, tuple[tuple[str, ...], str]] = {
     "gptq": (("gptqmodel", "optimum", "accelerate"), "pip install gptqmodel optimum accelerate"),
     "awq": (("gptqmodel", "accelerate"), "pip install gptqmodel accelerate"),
 }
+PLAIN = (torch.float32, torch.bfloat16, torch.float16)
 # Files that quantising tools write beside a config which says nothing.
 FILES = {
     "quantize_config.json": "AutoGPTQ",
@@ -61,3 +64,16 @@ def _refused(folder: Path, how: str) -> UsageError:
     return UsageError(
         f"{folder}: quantised {how}; supported are {', '.join(METHODS)}, and checkpoints that are not quantised"
     )
+
+
+@torch.no_grad()
+def finish(model: Any, dtype: torch.dtype) -> Any:
+    """The loaded model, after what its package leaves for the first forward, which must not be in inference mode.
+
+    Without a GPU for it, transformers turns float8 weights into plain ones of the dtype of their scales; they get the
+    model's own here.
+    """
+    if all(type(weight) is torch.nn.Parameter and weight.dtype in PLAIN for weight in model.parameters()):
+        model = model.to(dtype)
+    model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device))
+    return model

@@ -151,6 +151,8 @@ class RewardModel:
         whole, head = _read_weights(folder, config, encoder, DTYPES[dtype], torch_device)
         checkpoint.check_vocabulary(folder, encoder.tokenizer, whole.get_input_embeddings().num_embeddings)
         checkpoint.check_length(folder, whole, max_length)
+        if quantization is not None:
+            whole = quantized.finish(whole, DTYPES[dtype])
         own_scores = _own_scores(whole, encoder)
         backbone = whole if head is None else whole.base_model
         del whole
