@@ -51,6 +51,19 @@ _lock = threading.Lock()
 _folders: dict[tuple[Path, Path], Path] = {}
 
 
+def locate(path: str | Path) -> Path:
+    """The folder of a checkpoint: a folder, a hub id's snapshot, or for BASE+ADAPTER the folder of links to both.
+
+    Raises:
+        HostLacks: there is no such folder, and no such checkpoint on the hub.
+        UsageError: what stands behind the + is not an adapter.
+    """
+    if isinstance(path, Path) or "+" not in path or Path(path).is_dir():
+        return checkpoint.locate(path)
+    base, _, adapter = path.rpartition("+")
+    return joined(checkpoint.locate(base), checkpoint.locate(adapter))
+
+
 def joined(base: Path, adapter: Path) -> Path:
     """A folder of links to a base and to an adapter of it; the same one for the same two, until the process ends.
 

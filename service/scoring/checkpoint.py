@@ -59,21 +59,14 @@ UNUSED = ("lm_head.", "mean", "std", "rotary_emb.inv_freq")
 
 
 def locate(path: str | Path) -> Path:
-    """The folder of a checkpoint. For a hub id, the snapshot that the hub's client downloads or has cached. For
-    BASE+ADAPTER, a folder of links to both.
+    """The folder of one checkpoint (`adapters.locate` also takes a base with its adapter). For a hub id, the snapshot
+    that the hub's client downloads or has cached.
 
-    Raises:
-        HostLacks: there is no such folder, and no such checkpoint on the hub.
-        UsageError: what stands behind the + is not an adapter.
+    Raises `HostLacks` if there is neither.
     """
     folder = Path(path)
     if folder.is_dir():
         return folder
-    if isinstance(path, str) and "+" in path:
-        from service.scoring import adapters
-
-        base, _, adapter = path.rpartition("+")
-        return adapters.joined(locate(base), locate(adapter))
     if isinstance(path, Path) or path.startswith((".", "/", "~")) or path.count("/") != 1:
         raise HostLacks(f"no checkpoint folder at {path}")
     from huggingface_hub import snapshot_download

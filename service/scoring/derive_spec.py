@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import UsageError
-from service.scoring import heads
+from service.scoring import chat_template, heads
 from service.scoring.checkpoint import Tensors, read_config
-from service.scoring.encoder import Encoder
 from service.scoring.own_class import is_sequence_classifier
 from service.scoring.process_rewards import Steps
 from service.scoring.spec import CHAT_TEMPLATE, LAST_NON_PAD, SPEC_FILE, Gating, RewardModelSpec
@@ -80,7 +79,14 @@ def _derived_weights(folder: Path, config: dict[str, Any], tensors: Tensors, hea
 
 def _derived_gating(folder: Path, config: dict[str, Any], tokenizer: Any, spec: RewardModelSpec) -> Gating:
     """ArmoRM's gating network, which reads where the prompt ends: at the text between prompt and completion."""
-    head_text = Encoder(tokenizer, spec).head_text(PROBE)
+    head_text = str(
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": PROBE}],
+            chat_template=chat_template.pinned(tokenizer, spec),
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+    )
     between = head_text[head_text.rfind(PROBE) + len(PROBE) :] if PROBE in head_text else ""
     if not between:
         raise UsageError(f"{folder}: the chat template puts nothing between prompt and completion; write {SPEC_FILE}")

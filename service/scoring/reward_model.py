@@ -142,7 +142,7 @@ class RewardModel:
             raise UsageError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
         torch.set_num_threads(threads)
         torch_device = device_of(device)
-        folder = checkpoint.locate(path)
+        folder = adapters.locate(path)
         revision = checkpoint.revision_of(folder)
         config = checkpoint.read_config(folder)
         quantization = quantized.method(folder, config)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from plaudit.errors import HostLacks, UsageError
-from service.scoring import checkpoint
+from service.scoring import adapters
 from service.scoring.factory import open_engine
 from service.scoring.reward_model import RewardModel
 from service.settings import Settings
@@ -218,9 +218,9 @@ def test_vllm_is_not_given_a_base_without_its_adapter(folder: Path) -> None:
 
 def test_links_to_files_that_are_gone_are_not_left(folder: Path) -> None:
     (folder / "adapter" / "chat_template.jinja").write_text(CLOSED)
-    joined = checkpoint.locate(f"{folder}/base+{folder}/adapter")
+    joined = adapters.locate(f"{folder}/base+{folder}/adapter")
     assert (joined / "chat_template.jinja").read_text() == CLOSED
     (folder / "adapter" / "chat_template.jinja").unlink()
-    assert checkpoint.locate(f"{folder}/base+{folder}/adapter") == joined
+    assert adapters.locate(f"{folder}/base+{folder}/adapter") == joined
     assert (joined / "chat_template.jinja").read_text() == (folder / "base" / "chat_template.jinja").read_text()
     assert json.loads((joined / "config.json").read_text())["architectures"] == ["LlamaForSequenceClassification"]
