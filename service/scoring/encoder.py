@@ -260,20 +260,25 @@ class Encoder:
         limit = self.spec.max_length
         if not ids:
             raise Invalid("nothing to score: prompt and completion are empty, and the template adds no token")
-        if len(ids) > limit and on_overflow == "error":
+        if len(ids) <= limit:
+            return self._encoded(ids, prompt_tokens, False, places)
+        if on_overflow == "error":
             return TooLong(tokens=len(ids), limit=limit)
         # The leading BOS or CLS (where there is one) and everything from the right stay: the prompt loses its left
         # first, and the closing token, which is the one that is pooled, is always there.
         opening = {getattr(self.tokenizer, name, None) for name in ("bos_token_id", "cls_token_id")}
         kept = 1 if limit > 1 and ids[0] in opening else 0
-        cut = max(0, len(ids) - limit)
-        if cut:
-            ids, prompt_tokens = [*ids[:kept], *ids[kept + cut :]], max(kept, prompt_tokens - cut)
+        cut = len(ids) - limit
+        left, prompt_tokens = [*ids[:kept], *ids[kept + cut :]], max(kept, prompt_tokens - cut)
+        return self._encoded(left, prompt_tokens, True, None if places is None else [place - cut for place in places])
+
+    def _encoded(
+        self, ids: list[int], prompt_tokens: int, truncated: bool, places: Sequence[int] | None = None
+    ) -> Encoded:
+        """Ids that fit, without the padding at their end, and the positions that are read (`places`: of steps)."""
         ids = self._without_padding(ids)
         prompt_tokens = min(prompt_tokens, len(ids))
-        if places is not None:
-            places = [place - cut for place in places if place - cut >= prompt_tokens]
-        return Encoded(tuple(ids), prompt_tokens, cut > 0, self._places(ids, prompt_tokens, places))
+        return Encoded(tuple(ids), prompt_tokens, truncated, self._places(ids, prompt_tokens, places))
 
     def _without_padding(self, ids: list[int]) -> list[int]:
         """Without the padding tokens at the end: no decoder's state depends on what follows it."""
@@ -294,7 +299,8 @@ class Encoder:
         if self.spec.steps is None:
             return ()
         if places is None:
-            places = [position for position in range(prompt_tokens, len(ids)) if ids[position] == self._step_id]
+            places = [position for position in range(len(ids)) if ids[position] == self._step_id]
+        places = [place for place in places if place >= prompt_tokens]
         if not places:
             raise Invalid(f"no step to score: the text has no {self.spec.steps.behind!r} behind its prompt")
         return tuple(places)

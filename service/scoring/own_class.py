@@ -92,6 +92,7 @@ def scores(own: Any, texts: Sequence[dict[str, list[int]]], spec: RewardModelSpe
             own.set_output_embeddings(small)
         else:
             own.score = small
+    own.config.get_text_config().use_cache = False  # of keys and values, which nothing continues
     device = own.get_input_embeddings().weight.device
     answers = []
     for text in texts:

@@ -149,7 +149,7 @@ class RewardModel:
         encoder = Encoder.load(folder)
         max_length = encoder.spec.max_length
         whole, head = _read_weights(folder, config, encoder, DTYPES[dtype], torch_device)
-        checkpoint.check_vocabulary(folder, encoder.tokenizer, whole.get_input_embeddings().num_embeddings)
+        checkpoint.check_vocabulary(folder, encoder.tokenizer, whole.get_input_embeddings().weight.shape[0])
         checkpoint.check_length(folder, whole, max_length)
         if quantization is not None:
             whole = quantized.finish(whole, DTYPES[dtype])
