@@ -200,6 +200,12 @@ class Settings(BaseModel):
         metavar="DEVICE",
         pattern=r"^(auto|cpu|split|cuda(:\d+)?)$",
     )
+    share_bases: bool = setting(
+        False,
+        "adapters of one base (BASE+ADAPTER) share its weights in a scoring process, in place of a merged copy each: "
+        "less memory, but slower",
+        group="scoring",
+    )
     deterministic: bool = setting(
         False,
         "compute one sequence at a time: the same bits whatever else is in the batch, but slower",

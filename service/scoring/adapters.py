@@ -5,7 +5,8 @@
   every adapter on a base is a revision of its own.
 - The class that the adapter was trained on is named in the config, with the padding token of the adapter's tokenizer
   where the base has none, as trainers set it.
-- The adapter is merged into the weights when they are loaded (the package peft), so scoring costs what the base costs.
+- The adapter is merged into the weights when they are loaded (the package peft), so scoring costs what the base costs;
+  or it stays beside them, and several share one base (`shared_base.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import json
 import shutil
 import tempfile
 import threading
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,28 +171,81 @@ def merge(model: Any, folder: Path) -> Any:
     Raises:
         UsageError: peft cannot load or merge it, or it is not an adapter of this model.
     """
-    from peft import PeftConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
+    adapted = attach(model, folder, "default")
+    with _told(folder):
+        return adapted.merge_and_unload(safe_merge=True)
 
-    adapter = folder / ADAPTER
-    named = (adapter / ADAPTER_CONFIG).resolve().parent
+
+def attach(model: Any, folder: Path, name: str) -> Any:
+    """peft's model with the adapter in this folder beside the weights, under a name; it becomes the active one.
+
+    Args:
+        model: the class that the adapter was trained on, or peft's model of it with other adapters.
+        folder: of the base and the adapter.
+        name: of the adapter.
+
+    Raises:
+        UsageError: peft cannot load it, or it is not an adapter of this model.
+    """
+    from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+
     if checkpoint.read_config(folder).get("quantization_config"):
         raise UsageError(f"{folder}: an adapter on quantised weights is not supported; take the base in bfloat16")
+    with _told(folder):
+        config = PeftConfig.from_pretrained(str(folder / ADAPTER))
+        config.inference_mode = True
+        if isinstance(model, PeftModel):
+            adapted = model
+            config.base_model_name_or_path = adapted.get_base_model().name_or_path
+            adapted.add_adapter(name, config, autocast_adapter_dtype=False)
+        else:
+            config.base_model_name_or_path = model.name_or_path
+            adapted = get_peft_model(model, config, adapter_name=name, autocast_adapter_dtype=False)
+        try:
+            weights = load_peft_weights(str(folder / ADAPTER), device=str(adapted.device))
+            result = set_peft_model_state_dict(adapted, weights, adapter_name=name)
+            missing = [
+                key
+                for key in result.missing_keys
+                if name in key.split(".") and ("lora_" in key or "modules_to_save" in key)
+            ]
+            if result.unexpected_keys or missing:
+                raise UsageError(
+                    f"{_named(folder)}: is not an adapter of this base: it has weights for other layers, or lacks "
+                    f"some: {', '.join([*result.unexpected_keys, *missing][:3])}"
+                )
+            _check_finite(adapted, name, folder)
+            adapted.set_adapter(name, inference_mode=True)
+        except BaseException:
+            detach(adapted, name)
+            raise
+    return adapted
+
+
+def detach(adapted: Any, name: str) -> None:
+    """Remove an adapter from peft's model."""
+    with warnings.catch_warnings():  # peft tells which of the others is active now
+        warnings.simplefilter("ignore", UserWarning)
+        adapted.delete_adapter(name)
+
+
+def _check_finite(adapted: Any, name: str, folder: Path) -> None:
+    for key, weight in adapted.named_parameters():
+        if name in key.split(".") and not bool(torch.isfinite(weight).all()):
+            raise UsageError(f"{_named(folder)}: weights that are not finite: {key}")
+
+
+def _named(folder: Path) -> Path:
+    """The adapter's own folder, for messages."""
+    return (folder / ADAPTER / ADAPTER_CONFIG).resolve().parent
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Whatever peft raises for a method or a layer names the adapter."""
     try:
-        config = PeftConfig.from_pretrained(str(adapter))
-        config.inference_mode, config.base_model_name_or_path = True, model.name_or_path
-        adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
-        weights = load_peft_weights(str(adapter), device=str(model.device))
-        result = set_peft_model_state_dict(adapted, weights)
-        missing = [name for name in result.missing_keys if "lora_" in name or "modules_to_save" in name]
-        if result.unexpected_keys or missing:
-            raise UsageError(
-                f"{named}: is not an adapter of this base: it has weights for other layers, or lacks some: "
-                f"{', '.join([*result.unexpected_keys, *missing][:3])}"
-            )
-        return adapted.merge_and_unload(safe_merge=True)
-    except UsageError:
+        yield
+    except (UsageError, torch.OutOfMemoryError):
         raise
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever peft raises for a method or a layer
-        raise UsageError(f"{named}: the adapter cannot be merged: {one_line(error)}") from error
+    except Exception as error:
+        raise UsageError(f"{_named(folder)}: the adapter cannot be merged: {one_line(error)}") from error

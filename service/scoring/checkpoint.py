@@ -92,6 +92,16 @@ def revision_of(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over the config and the weights alone, without those of an adapter or a head in a file of its own."""
+    files = [folder / "config.json", *(file for file in weight_files(folder) if file.name != VALUE_HEAD)]
+    digest = hashlib.sha256()
+    for file in files:
+        stat = file.stat()
+        digest.update(_digest(file.resolve(), stat.st_ino, stat.st_size, stat.st_mtime_ns).encode())
+    return digest.hexdigest()
+
+
 @functools.lru_cache(maxsize=256)
 def _digest(file: Path, *_: int) -> str:
     """SHA-256 of a file that looks the same as when it was last read: many gigabytes are asked for more than once."""

@@ -73,4 +73,5 @@ def _load(name: str, path: str, settings: Settings) -> Engine:
         deterministic=settings.deterministic,
         max_prompt_bytes=settings.max_prompt_cache_bytes,
         device=settings.device,
+        share_base=settings.share_bases,
     )

@@ -7,7 +7,9 @@ scores a few examples, then only its backbone stays: the weights are in memory o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,8 +29,10 @@ EXAMPLES = (
     "Write a function that adds two numbers.",
     ["def add(a, b):\n    return a + b\n", "", "I do not know.", "def add(a, b):\n    return a - b"],
 )
-# Largest difference of a score, as a share of its size (at least 1), that rounding explains.
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
+# Largest difference of a score that rounding explains, as a share of the examples' largest. Twelve layers of random
+# weights, which amplify rounding, were 1e-4 apart in float32; another token is another score.
+TOLERANCE = {"float32": 5e-3, "bfloat16": 0.05}
+SMALLEST_SCALE = 1e-3
 SEQUENCES = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 TOKENS = modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
 LANGUAGE = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -85,29 +89,38 @@ def scores(own: Any, texts: Sequence[dict[str, list[int]]], spec: RewardModelSpe
     Returns:
         A number per text, or one per token for a class that scores tokens.
     """
-    head = own.get_output_embeddings() if labels else getattr(own, "score", None)
-    if isinstance(head, torch.nn.Linear):
-        small = _InFloat32(head, labels)
-        if labels:
-            own.set_output_embeddings(small)
-        else:
-            own.score = small
     own.config.get_text_config().use_cache = False  # of keys and values, which nothing continues
     device = own.get_input_embeddings().weight.device
     answers = []
-    for text in texts:
-        inputs = {name: to_device([values], device) for name, values in text.items()}  # (1, T) each
-        logits = own(**inputs).logits[0].float()  # (T, K), or (K) of a sequence classifier
-        weights = spec.weights or ((1.0,) if logits.shape[-1] == 1 else heads.LOG_ODDS)
-        if labels:
-            weights = (1.0, -1.0)[: len(labels)]
-        values = logits @ torch.tensor(weights, device=logits.device)
-        answers.append(values.tolist())
+    with _head_in_float32(own, labels):
+        for text in texts:
+            inputs = {name: to_device([values], device) for name, values in text.items()}  # (1, T) each
+            logits = own(**inputs).logits[0].float()  # (T, K), or (K) of a sequence classifier
+            weights = spec.weights or ((1.0,) if logits.shape[-1] == 1 else heads.LOG_ODDS)
+            if labels:
+                weights = (1.0, -1.0)[: len(labels)]
+            values = logits @ torch.tensor(weights, device=logits.device)
+            answers.append(values.tolist())
     return answers
 
 
+@contextlib.contextmanager
+def _head_in_float32(own: Any, rows: Sequence[int]) -> Iterator[None]:
+    """The head, or these rows of a language model's, in float32: otherwise a score is rounded more than the states."""
+    head = own.get_output_embeddings() if rows else getattr(own, "score", None)
+    if not isinstance(head, torch.nn.Linear):  # the class runs whole, or peft wraps it
+        yield
+        return
+    put = own.set_output_embeddings if rows else functools.partial(setattr, own, "score")
+    put(_InFloat32(head, rows))
+    try:
+        yield
+    finally:
+        put(head)
+
+
 class _InFloat32(torch.nn.Module):
-    """A linear layer, or a few of its rows, in float32: in bfloat16 a score would be rounded more than the states."""
+    """A linear layer, or a few of its rows."""
 
     def __init__(self, layer: torch.nn.Linear, rows: Sequence[int]) -> None:
         super().__init__()
@@ -119,6 +132,6 @@ class _InFloat32(torch.nn.Module):
         return torch.nn.functional.linear(given.float(), self.weight, self.bias)
 
 
-def differs(served: float, own: float, dtype: str) -> bool:
-    """Whether a served score is another one than the own class's."""
-    return not abs(served - own) <= TOLERANCE[dtype] * max(1.0, abs(own))
+def differs(served: float, own: float, scale: float, dtype: str) -> bool:
+    """Whether a served score is another one than the own class's. `scale`: the largest score of the examples."""
+    return not abs(served - own) <= TOLERANCE[dtype] * max(scale, SMALLEST_SCALE)

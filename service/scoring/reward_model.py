@@ -24,6 +24,8 @@ This module imports torch; only the scoring worker and training import it.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 import math
 from collections import Counter
@@ -46,6 +48,7 @@ from service.scoring.parity import Parity, compare, read_golden
 from service.scoring.prefix_cache import Layers, PromptCache
 from service.scoring.prefix_sharing import cache_bytes_per_token, why_not
 from service.scoring.process_rewards import StepScores
+from service.scoring.shared_base import Weights, open_shared
 from service.scoring.spec import SPEC_FILE, Calibration, RewardModelSpec
 from service.scoring.tokenizer import token_id
 
@@ -81,9 +84,11 @@ class RewardModel:
             transformers has none.
     """
 
+    _weights = Weights(None)
+
     def __init__(
         self,
-        backbone: Any,
+        weights: Weights,
         head: heads.RewardHead | heads.GatedHead | None,
         encoder: Encoder,
         folder: Path,
@@ -102,7 +107,7 @@ class RewardModel:
         self.quantization = quantization
         self.engine = f"transformers {transformers_version}"
         self.max_length = encoder.spec.max_length
-        self.architecture: str = (backbone.config.architectures or [type(backbone).__name__])[0]
+        self.architecture: str = (weights.whole.config.architectures or [type(weights.whole).__name__])[0]
         self.parameters = parameters
         self.prefix_sharing_disabled_reason = prefix_sharing_disabled_reason
         self.prompts = prompts
@@ -110,7 +115,8 @@ class RewardModel:
         self.num_shared = 0
         self.own_class_error: float | None = None
         self._folder = folder
-        self._backbone = backbone  # the whole classifier if there is no head
+        self._weights = weights
+        self._backbone = weights.whole  # the whole classifier if there is no head
         self._head = head
 
     @classmethod
@@ -123,6 +129,7 @@ class RewardModel:
         deterministic: bool = False,
         max_prompt_bytes: int = 0,
         device: str = "cpu",
+        share_base: bool = False,
     ) -> RewardModel:
         """The model of a checkpoint: safetensors only, no remote code, every weight accounted for.
 
@@ -133,6 +140,7 @@ class RewardModel:
             deterministic: score one sequence at a time, without sharing prompts.
             max_prompt_bytes: how much is cached of prompts for later batches, where prompts are shared at all.
             device: where the backbone runs (`device_of`); the head, a product of a few rows, runs on the CPU.
+            share_base: keep an adapter beside its base, which other adapters in this process share.
 
         Raises:
             UsageError: the checkpoint or the dtype is invalid.
@@ -148,39 +156,46 @@ class RewardModel:
         quantization = quantized.method(folder, config)
         encoder = Encoder.load(folder)
         max_length = encoder.spec.max_length
-        whole, head = _read_weights(folder, config, encoder, DTYPES[dtype], torch_device)
-        checkpoint.check_vocabulary(folder, encoder.tokenizer, whole.get_input_embeddings().weight.shape[0])
-        checkpoint.check_length(folder, whole, max_length)
-        if quantization is not None:
-            whole = quantized.finish(whole, DTYPES[dtype])
-        own_scores = _own_scores(whole, encoder)
-        backbone = whole if head is None else whole.base_model
-        del whole
-        parameters: int = sum(p.numel() for p in backbone.parameters()) + (head.parameters if head else 0)
-        if quantization is None:  # a package's own layers, or its hooks on torch's
-            decoder.speed_up(backbone)
-        checkpoint.copy_mapped_weights(backbone)
-        if checkpoint.revision_of(folder) != revision:
-            raise UsageError(f"{folder}: the checkpoint was written to while it was loaded")
-        reason = _why_prompts_are_not_shared(backbone, head, max_length, deterministic=deterministic)
-        if reason not in (None, DETERMINISTIC):
-            log.warning("%s: prompts are not shared: %s", path, reason)
-        prompts = PromptCache()
-        if reason is None and max_prompt_bytes:
-            prompts = PromptCache(max_prompt_bytes, cache_bytes_per_token(backbone, max_length))
-        model = cls(
-            backbone,
-            head,
-            encoder,
-            folder,
-            revision=revision,
-            dtype=dtype,
-            parameters=parameters,
-            prefix_sharing_disabled_reason=reason,
-            prompts=prompts,
-            quantization=quantization,
-        )
-        model._compare_with_own_class(own_scores, derived=not (folder / SPEC_FILE).is_file())
+        weights, head = _read_weights(folder, config, encoder, DTYPES[dtype], torch_device, share_base=share_base)
+        with contextlib.ExitStack() as undo:
+            undo.callback(weights.close)
+            with weights.active():
+                whole = weights.whole
+                checkpoint.check_vocabulary(folder, encoder.tokenizer, whole.get_input_embeddings().weight.shape[0])
+                checkpoint.check_length(folder, whole, max_length)
+                if quantization is not None:
+                    whole = quantized.finish(whole, DTYPES[dtype])
+                own_scores = _own_scores(whole, encoder)
+                backbone = whole if head is None else whole.base_model
+                del whole
+                weights = dataclasses.replace(weights, whole=backbone)
+                parameters = weights.num_parameters(backbone) + (head.parameters if head else 0)
+                if weights.base is None:
+                    if quantization is None:  # a package's own layers, or its hooks on torch's
+                        decoder.speed_up(backbone)
+                    checkpoint.copy_mapped_weights(backbone)
+                if checkpoint.revision_of(folder) != revision:
+                    raise UsageError(f"{folder}: the checkpoint was written to while it was loaded")
+                reason = _why_prompts_are_not_shared(backbone, head, max_length, deterministic=deterministic)
+                if reason not in (None, DETERMINISTIC):
+                    log.warning("%s: prompts are not shared: %s", path, reason)
+                prompts = PromptCache()
+                if reason is None and max_prompt_bytes:
+                    prompts = PromptCache(max_prompt_bytes, cache_bytes_per_token(backbone, max_length))
+                model = cls(
+                    weights,
+                    head,
+                    encoder,
+                    folder,
+                    revision=revision,
+                    dtype=dtype,
+                    parameters=parameters,
+                    prefix_sharing_disabled_reason=reason,
+                    prompts=prompts,
+                    quantization=quantization,
+                )
+                model._compare_with_own_class(own_scores, derived=not (folder / SPEC_FILE).is_file())
+            undo.pop_all()
         return model
 
     def encode(self, prompt: Prompt, completion: str, on_overflow: Overflow = "error") -> Encoded:
@@ -200,6 +215,10 @@ class RewardModel:
         What its sequences begin with in common is computed once, and cached prompts not at all. If memory runs out,
         the cache is emptied and the batch is tried again before the error is raised.
         """
+        with self._weights.active():
+            return self._score(batch)
+
+    def _score(self, batch: Sequence[Encoded]) -> list[float]:
         if self.prefix_sharing_disabled_reason is not None:
             return [self._score_alone(encoded) for encoded in batch]
         try:
@@ -285,20 +304,25 @@ class RewardModel:
     def _compare_with_own_class(self, own_scores: list[Any], *, derived: bool) -> None:
         """Score the examples and compare. Raises `UsageError` for a derived spec that gives other scores; a spec that
         was written wins, and the difference is logged."""
-        texts = example_texts(self.encoder)
-        for (prompt, completion), own in zip(texts, own_scores, strict=False):
+        compared: list[tuple[str, float, float]] = []  # completion, served, own
+        for (prompt, completion), own in zip(example_texts(self.encoder), own_scores, strict=False):
             encoded = self.encoder.encode(prompt, completion)
             score = self._score_alone(encoded)
-            pairs = [(float(score), own)]
             if isinstance(own, list):  # a number per token
                 steps = score.steps if isinstance(score, StepScores) else (score,)
-                pairs = [(step, own[at]) for step, at in zip(steps, encoded.steps or (-1,), strict=True)]
-            for served, right in pairs:
-                self.own_class_error = max(self.own_class_error or 0.0, abs(served - right))
-                if own_class.differs(served, right, self.dtype):
-                    self._tell_difference(completion, served, right, derived=derived)
-                    return
+                places = encoded.steps or (-1,)
+                compared += [(completion, step, own[at]) for step, at in zip(steps, places, strict=True)]
+            else:
+                compared.append((completion, float(score), own))
         self.num_computed = 0
+        if not compared:
+            return
+        scale = max(abs(own) for _, _, own in compared)
+        self.own_class_error = max(abs(served - own) for _, served, own in compared)
+        for completion, served, own in compared:
+            if own_class.differs(served, own, scale, self.dtype):
+                self._tell_difference(completion, served, own, derived=derived)
+                return
 
     def _tell_difference(self, completion: str, served: float, own: float, *, derived: bool) -> None:
         message = (
@@ -324,13 +348,21 @@ class RewardModel:
 
     def close(self) -> None:
         """Release the weights and the cached prompts."""
+        self._weights.close()
+        self._weights = RewardModel._weights
         self._backbone = self._head = None
         self.prompts.clear()
 
 
 def _read_weights(
-    folder: Path, config: dict[str, Any], encoder: Encoder, dtype: torch.dtype, device: torch.device | None
-) -> tuple[Any, heads.RewardHead | heads.GatedHead | None]:
+    folder: Path,
+    config: dict[str, Any],
+    encoder: Encoder,
+    dtype: torch.dtype,
+    device: torch.device | None,
+    *,
+    share_base: bool,
+) -> tuple[Weights, heads.RewardHead | heads.GatedHead | None]:
     """The checkpoint's own class, or its backbone if transformers has none, and the head that the spec names; None: the
     own class runs whole."""
     spec = encoder.spec
@@ -340,19 +372,32 @@ def _read_weights(
     used = [f"{name}." for name in (*heads.NAMES, spec.head)]
     if spec.gating is not None:
         used += [name for name in (f"{spec.gating.network}.", spec.gating.scale, spec.gating.transform) if name]
-    kind = adapters.auto_class(folder) or own
+    adapted = adapters.auto_class(folder)
+    kind = adapted or own
     options = {"num_labels": tensors.shape("score.weight")[0]} if kind in own_class.LABELLED and head else {}
-    model = checkpoint.load(kind, folder, dtype, tuple(used), device, tensors.saved, **options)
-    if adapters.auto_class(folder) is not None:
-        model = adapters.merge(model, folder)
+
+    def load() -> Any:
+        return checkpoint.load(kind, folder, dtype, tuple(used), device, tensors.saved, **options)
+
+    def load_base() -> Any:
+        model = load()
+        checkpoint.copy_mapped_weights(model)
+        return model
+
+    if adapted is not None and share_base:
+        key = (checkpoint.weights_digest(folder), kind, dtype, device, *options.values(), *sorted(tensors.saved))
+        weights = open_shared(key, load_base, folder)
+    else:
+        weights = Weights(load() if adapted is None else adapters.merge(load(), folder))
     if own is AutoModel:
-        model = model.base_model
-    if head is None and model.config.num_labels != len(spec.weights or (1.0,)):
+        weights = dataclasses.replace(weights, whole=weights.whole.base_model)
+    num_labels = weights.whole.config.num_labels
+    if head is None and num_labels != len(spec.weights or (1.0,)):
+        weights.close()
         raise UsageError(
-            f"{folder}: {model.config.num_labels} labels; a reward model has one, or `weights` in {SPEC_FILE} gives "
-            "each a weight"
+            f"{folder}: {num_labels} labels; a reward model has one, or `weights` in {SPEC_FILE} gives each a weight"
         )
-    return model, head
+    return weights, head
 
 
 def _own_scores(model: Any, encoder: Encoder) -> list[Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import shutil
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +107,108 @@ def test_the_padding_token_is_that_of_the_adapters_tokenizer(tmp_path: Path) -> 
     with torch.inference_mode():
         right = [adapted(input_ids=ids(PROMPT, completion)).logits.item() for completion in COMPLETIONS]
     assert scores(load(tmp_path)) == pytest.approx(right, abs=1e-4)
+
+
+# --- one base under several ------------------------------------------------------------------------------------------
+
+
+def shared(folder: Path, name: str = "adapter", **more: Any) -> RewardModel:
+    return RewardModel.load(f"{folder}/base+{folder}/{name}", share_base=True, **more)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_adapters_that_share_a_base_score_as_merged_ones(folder: Path, dtype: str, deterministic: bool) -> None:
+    another(folder, "other", -0.5)
+    names = ("adapter", "other")
+    merged = {name: scores(RewardModel.load(f"{folder}/base+{folder}/{name}", dtype=dtype)) for name in names}
+    models = {name: shared(folder, name, dtype=dtype, deterministic=deterministic) for name in names}
+
+    assert models["adapter"]._backbone is models["other"]._backbone
+    assert models["adapter"].revision != models["other"].revision
+    for name in ("adapter", "other", "adapter", "adapter", "other"):
+        bounds = {"abs": 1e-4} if dtype == "float32" else {"abs": 0.3, "rel": 0.1}
+        assert scores(models[name]) == pytest.approx(merged[name], **bounds)
+    for name in names:
+        assert models[name].own_class_error is not None
+        assert models[name].own_class_error < (1e-4 if dtype == "float32" else 0.1)
+        assert models[name].parameters > load(folder).parameters
+    assert models["adapter"].parameters == models["other"].parameters
+    if not deterministic:
+        assert models["other"].prefix_sharing_disabled_reason is None
+
+
+def test_prompts_cached_under_one_adapter_are_not_anothers(folder: Path) -> None:
+    another(folder, "other", -0.5)
+    models = [shared(folder, name, max_prompt_bytes=2**20) for name in ("adapter", "other")]
+    rounds = [[scores(model) for model in models] for _ in range(3)]
+    for later in rounds[1:]:
+        for first, again in zip(rounds[0], later, strict=True):
+            assert again == pytest.approx(first, abs=1e-5)
+    assert models[0].prompts.hits > 0
+
+
+def test_a_released_adapter_leaves_the_others_and_the_last_one_the_base(folder: Path) -> None:
+    another(folder, "other", -0.5)
+    first, second = shared(folder), shared(folder, "other")
+    before = scores(second)
+    base = weakref.ref(second._backbone)
+    names = {name for name, _ in second._backbone.named_parameters()}
+    first.close()
+    assert scores(second) == before
+    assert {name for name, _ in second._backbone.named_parameters()} < names
+    third = shared(folder)
+    assert third._backbone is second._backbone
+    second.close()
+    third.close()
+    del first, second, third
+    gc.collect()
+    assert base() is None
+
+
+def test_the_same_adapter_twice_is_released_once_each(folder: Path) -> None:
+    first, second = shared(folder), shared(folder)
+    before = scores(second)
+    first.close()
+    assert scores(second) == before
+
+
+def test_a_broken_adapter_leaves_the_shared_base_as_it_was(folder: Path) -> None:
+    model = shared(folder)
+    before = scores(model)
+    another(folder, "other", float("nan"))
+    with pytest.raises(UsageError, match="not finite"):
+        shared(folder, "other")
+    assert scores(model) == before
+    change(folder / "base", "config.json", rms_norm_eps=0.5)  # another model, though its weights are the same
+    assert shared(folder)._backbone is not model._backbone
+
+
+def test_a_base_is_scored_by_one_adapter_at_a_time(folder: Path) -> None:
+    another(folder, "other", -0.5)
+    models = [shared(folder, name) for name in ("adapter", "other")]
+    right = [scores(model) for model in models]
+    with ThreadPoolExecutor(4) as pool:
+        answers = [(at, pool.submit(scores, models[at])) for at in [0, 1] * 20]
+        more = pool.submit(shared, folder, "adapter")
+        for at, answer in answers:
+            assert answer.result() == pytest.approx(right[at], abs=1e-5)
+        assert scores(more.result()) == pytest.approx(right[0], abs=1e-5)
+
+
+def test_cross_encoders_share_a_base_with_a_head_each(tmp_path: Path) -> None:
+    encoder("Bert", types=True)(tmp_path / "base")
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query"], init_lora_weights=False)
+    for seed, name in enumerate(("adapter", "other")):
+        torch.manual_seed(seed)
+        base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+        torch.nn.init.normal_(base.classifier.weight)
+        peft.get_peft_model(base, config).save_pretrained(tmp_path / name)
+    merged = [scores(load(tmp_path, name)) for name in ("adapter", "other")]
+    models = [shared(tmp_path, name) for name in ("adapter", "other")]
+    assert models[0]._backbone is models[1]._backbone
+    for model, right in zip(models, merged, strict=True):
+        assert scores(model) == pytest.approx(right, abs=1e-4)
 
 
 def test_an_adapter_of_a_cross_encoder(tmp_path: Path) -> None:
