@@ -210,7 +210,8 @@ class Settings(BaseModel):
     scorers: int = setting(1, "number of scoring processes", group="scoring", ge=0, le=64)
     model: dict[str, str] = setting(
         {},
-        "name and checkpoint of each served model; none: plaudit-mini",
+        "name and checkpoint of each served model: a folder, a hub id, or a base and an adapter of it as BASE+ADAPTER; "
+        "none: plaudit-mini",
         group="scoring",
         metavar="NAME=PATH_OR_HUB_ID",
     )
@@ -231,6 +232,12 @@ class Settings(BaseModel):
         metavar="DEVICE",
         pattern=r"^(auto|cpu|split|cuda(:\d+)?)$",
     )
+    share_bases: bool = setting(
+        False,
+        "adapters of one base (BASE+ADAPTER) share its weights in a scoring process, in place of a merged copy each: "
+        "less memory, but slower",
+        group="scoring",
+    )
     deterministic: bool = setting(
         False,
         "compute one sequence at a time: the same bits whatever else is in the batch, but slower",
@@ -250,7 +257,7 @@ class Settings(BaseModel):
     vllm_python: Path | None = setting(
         None,
         "Python interpreter of an environment that has vLLM: the worker starts and stops a server for each model "
-        "without a URL",
+        "without a URL; empty: the worker's own, if it has vLLM",
         group="scoring",
         metavar="PATH",
     )

@@ -38,6 +38,9 @@ class Engine(Protocol):
         depends_on_group: whether a score depends on the other completions of its group.
         prompts: cached prompts, which are not computed when they come again.
         engine: what computes, with its version, for `GET /models`.
+        own_class_error: largest difference to what the checkpoint's own Hugging Face class scores a few examples; None:
+            not measured.
+        quantization: by which method the weights are quantised; None: they are not.
     """
 
     spec: RewardModelSpec
@@ -53,6 +56,8 @@ class Engine(Protocol):
     num_shared: int
     prompts: PromptCache
     engine: str
+    own_class_error: float | None
+    quantization: str | None
 
     @property
     def tokenizer_digest(self) -> str | None: ...

@@ -26,7 +26,7 @@ import torch
 from plaudit.errors import HostLacks, PlauditError
 from service import metrics
 from service.queue.activation import ActivationReport, ActivationRequest, ActiveRevision, ModelRegistry, ModelState
-from service.scoring import checkpoint
+from service.scoring import adapters, checkpoint
 from service.scoring.batch_budget import MAX_BATCH_S, BatchBudget
 from service.scoring.device import CPU, device_of
 from service.scoring.encoder import Encoded
@@ -85,7 +85,7 @@ def register_models(
     """
     revisions = {}
     for name, path in settings.models.items():
-        revision = checkpoint.revision_of(checkpoint.locate(path))
+        revision = checkpoint.revision_of(adapters.locate(path))
         configured = ActiveRevision(revision, path, revision)
         active: ActiveRevision = retry(lambda: registry.register(name, configured))  # noqa: B023 - called at once
         while revision not in (active.revision, active.base) and not stop.asked:
@@ -289,10 +289,12 @@ def _describe(name: str, engine: Engine, parity: Parity) -> dict[str, Any]:
         "revision": engine.revision,
         "architecture": engine.architecture,
         "dtype": engine.dtype,
+        "quantization": engine.quantization,
         "parameters": engine.parameters,
         "max_length": engine.max_length,
         "tokenizer_digest": engine.tokenizer_digest,
         "calibrated": engine.spec.calibration is not None,
+        "template_date": engine.spec.date,
         "prefix_sharing_disabled_reason": engine.prefix_sharing_disabled_reason,
         "engine": engine.engine,
         "parity": {
@@ -300,6 +302,7 @@ def _describe(name: str, engine: Engine, parity: Parity) -> dict[str, Any]:
             "n": parity.n,
             "tolerance": parity.tolerance,
             "max_batch_error": parity.max_batch_error,
+            "own_class_error": engine.own_class_error,
         },
     }
 

@@ -68,6 +68,8 @@ class JudgeEngine:
     prefix_sharing_disabled_reason: str | None = "a judge: another server computes"
     is_remote = True
     tokenizer_digest: str | None = None
+    own_class_error: float | None = None
+    quantization: str | None = None
     dtype = "remote"
     parameters = 0
     num_shared = 0
