@@ -46,9 +46,9 @@ import torch
 import transformers
 from peers.serving import PEERS, SIZES, Broken, Group, Server, install, interpreter, serving, told, versions
 
-from service.scoring.encoder import load_tokenizer
 from service.scoring.packing import pack
 from service.scoring.reward_model import Encoded, RewardModel, RewardModelSpec
+from service.scoring.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 MINI = ROOT / "models" / "plaudit-mini"

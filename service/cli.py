@@ -179,7 +179,7 @@ def _require_keys_beyond_loopback(settings: Settings) -> None:
     import ipaddress
     import socket
 
-    if settings.api_key or settings.admin_key or settings.accept_no_auth:
+    if settings.api_key or settings.admin_key or settings.accept_no_auth or settings.uds is not None:
         return
     try:
         addresses = {info[4][0] for info in socket.getaddrinfo(settings.host, None)}

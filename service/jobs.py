@@ -36,17 +36,54 @@ class JobState(StrEnum):
 FINAL_STATES = frozenset({JobState.DONE, JobState.TIMEOUT, JobState.FAILED, JobState.CANCELLED, JobState.INVALID})
 
 
+class Turns(msgspec.Struct, frozen=True, tag="turns"):
+    """A completion of several messages, or of one that is more than text: their list as JSON."""
+
+    messages: str
+
+
+class TokenIds(msgspec.Struct, frozen=True, tag="token_ids"):
+    """A whole sequence that the client tokenised, special tokens included."""
+
+    ids: tuple[int, ...]
+
+
+class Truncation(msgspec.Struct, frozen=True, tag="truncation"):
+    """How a text that is too long is cut, where a client says more than `on_overflow` does.
+
+    Attributes:
+        cut: what loses tokens: nothing (it is an error), the completion (the prompt and what the template puts behind
+            the completion stay, as with Hugging Face's `only_second`), or the whole text, wherever that is cut.
+        side: which end of it.
+        max_tokens: of the whole text; None: the model's own limit.
+        max_prompt_tokens: of the prompt's own text, whose first tokens are kept; None: no such limit.
+        max_completion_tokens: the same for the completion.
+    """
+
+    cut: Literal["nothing", "completion", "text"]
+    side: Literal["left", "right"] = "right"
+    max_tokens: int | None = None
+    max_prompt_tokens: int | None = None
+    max_completion_tokens: int | None = None
+
+
+OnOverflow = Literal["error", "truncate_left"] | Truncation
+Completion = str | Turns | TokenIds
+TaskPrompt = str | list[dict[str, Any]] | None
+
+
 class ScoreTask(msgspec.Struct, frozen=True, tag="score"):
-    """A prompt (text or chat messages) with the completions to score. Without a prompt the completions are whole texts.
+    """A prompt (text or chat messages) with the completions to score. Without a prompt the completions are whole texts
+    or token ids.
 
     `revision`: of the model; a worker that does not serve it scores nothing.
     """
 
     model: str
     revision: str
-    prompt: str | list[dict[str, str]] | None
-    completions: list[str]
-    on_overflow: Literal["error", "truncate_left"] = "error"
+    prompt: TaskPrompt
+    completions: list[Completion]
+    on_overflow: OnOverflow = "error"
 
 
 class ExecuteTask(msgspec.Struct, frozen=True, tag="execute"):
@@ -78,6 +115,7 @@ class Scored(msgspec.Struct, frozen=True, tag="scored"):
     problems: list[str | None]  # null, or "code: detail"
     pass_probabilities: list[float | None]
     steps: list[list[float] | None] | None = None  # of a process reward model
+    cacheable: bool = True  # false: the scores depend on more than the model, the prompt and their own completion
 
 
 class Executed(msgspec.Struct, frozen=True, tag="executed"):

@@ -66,6 +66,15 @@ score_value = Histogram(
     "plaudit_score_value", "Raw scores", ["model"], buckets=[-32, -16, -8, -4, -2, -1, 0, 1, 2, 4, 8, 16, 32]
 )
 
+judge_requests = Counter(
+    "plaudit_judge_requests_total", "Requests to the servers of judges, by outcome", ["model", "outcome"]
+)
+judge_tokens = Counter(
+    "plaudit_judge_tokens_total",
+    "Tokens of requests to judges and of their answers, as the servers count",
+    ["model", "kind"],
+)
+
 verdicts = Counter("plaudit_verdicts_total", "Verdicts of programs", ["language", "verdict"])
 module_unavailable = Counter(
     "plaudit_module_unavailable_total", "Programs that failed because the host lacks a module", ["module"]

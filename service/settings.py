@@ -25,6 +25,8 @@ PREFIX = "PLAUDIT_"
 # Read by tests, examples and training recipes, not by the service; allowed to be set beside it.
 FOREIGN = frozenset({"PLAUDIT_DATA", "PLAUDIT_URL"})
 
+LISTS = ("api_key", "admin_key", "dialects_off", "cors_origin", "forwarded_allow_ips")  # in a variable: by commas
+PAIRS = ("model", "vllm_url")  # the same, of NAME=VALUE
 URL_SECRETS = frozenset({"password", "sentinel_password"})  # parameters of a Redis URL
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,6 +69,36 @@ class Settings(BaseModel):
 
     host: str = setting("127.0.0.1", "address to listen on", group="address", metavar="ADDRESS")
     port: int = setting(8000, "port to listen on; 0 picks a free one", group="address", metavar="PORT", ge=0, le=65535)
+    uds: Path | None = setting(
+        None,
+        "Unix socket to listen on in place of host and port; who may connect is up to its folder's permissions",
+        group="address",
+        metavar="PATH",
+    )
+    root_path: str = setting(
+        "",
+        "path under which a proxy publishes the API, such as /plaudit, whether or not it removes it",
+        group="address",
+        metavar="PATH",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+    )
+    cors_origin: list[str] = setting(
+        [],
+        "origins whose pages may call the API from a browser, such as https://example.org; *: all",
+        group="address",
+        metavar="ORIGIN",
+    )
+    forwarded_allow_ips: list[str] = setting(
+        ["127.0.0.1", "::1"],
+        "addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; *: all",
+        group="address",
+        metavar="ADDRESS",
+    )
+    ssl_certfile: Path | None = setting(
+        None, "certificate chain for TLS, in PEM; needs a key", group="address", metavar="FILE"
+    )
+    ssl_keyfile: Path | None = setting(None, "private key of the certificate, in PEM", group="address", metavar="FILE")
+    ssl_keyfile_password: str | None = setting(None, "password of that key", metavar="PASSWORD", secret=True)
     apis: int = setting(
         1, "number of API processes that `plaudit up` starts on the port", group="processes", ge=1, le=64
     )
@@ -178,7 +210,8 @@ class Settings(BaseModel):
     scorers: int = setting(1, "number of scoring processes", group="scoring", ge=0, le=64)
     model: dict[str, str] = setting(
         {},
-        "name and checkpoint of each served model; none: plaudit-mini",
+        "name and checkpoint of each served model: a folder, a hub id, or a base and an adapter of it as BASE+ADAPTER; "
+        "none: plaudit-mini",
         group="scoring",
         metavar="NAME=PATH_OR_HUB_ID",
     )
@@ -199,6 +232,12 @@ class Settings(BaseModel):
         metavar="DEVICE",
         pattern=r"^(auto|cpu|split|cuda(:\d+)?)$",
     )
+    share_bases: bool = setting(
+        False,
+        "adapters of one base (BASE+ADAPTER) share its weights in a scoring process, in place of a merged copy each: "
+        "less memory, but slower",
+        group="scoring",
+    )
     deterministic: bool = setting(
         False,
         "compute one sequence at a time: the same bits whatever else is in the batch, but slower",
@@ -218,7 +257,7 @@ class Settings(BaseModel):
     vllm_python: Path | None = setting(
         None,
         "Python interpreter of an environment that has vLLM: the worker starts and stops a server for each model "
-        "without a URL",
+        "without a URL; empty: the worker's own, if it has vLLM",
         group="scoring",
         metavar="PATH",
     )
@@ -276,13 +315,28 @@ class Settings(BaseModel):
         """Several URLs are one text, separated by spaces: a comma may be part of a URL."""
         return " ".join(value) if isinstance(value, list) else value
 
-    @field_validator("api_key", "admin_key", "dialects_off", "model", "vllm_url", mode="before")
+    @field_validator(
+        "api_key", "admin_key", "dialects_off", "model", "vllm_url", "cors_origin", "forwarded_allow_ips", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any, info: ValidationInfo) -> Any:
         """A variable's text at its commas; then, for models and their servers, each NAME=VALUE at its first `=`."""
         name = str(info.field_name)
         words = [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value or []
-        return _pairs(name, words) if name in ("model", "vllm_url") and isinstance(words, list) else words
+        return _pairs(name, words) if name in PAIRS and isinstance(words, list) else words
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if origin != "*" and (
+                parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != origin
+            ):
+                raise PydanticCustomError(
+                    "origin", "expected scheme://host or scheme://host:port, without a path, or *"
+                )
+        return origins
 
     @property
     def redis_urls(self) -> list[str]:
@@ -297,7 +351,7 @@ class Settings(BaseModel):
     @property
     def loopback(self) -> bool:
         """Whether the API listens on this machine alone. Decided by the address as written; no name is resolved."""
-        return is_loopback(self.host)
+        return self.uds is not None or is_loopback(self.host)
 
     def require_loopback_without_isolation(self) -> None:
         """Level `none` is for one's own programs on one's own machine. Raises UsageError beyond it."""

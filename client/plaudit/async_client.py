@@ -23,7 +23,6 @@ from plaudit.calls import (
     ScoreOptions,
     StreamedItem,
 )
-from plaudit.client import http_options
 from plaudit.retries import Attempt, AttemptOutcome, CallSteps, RetryPolicy
 from plaudit.schemas import (
     ActivateAnswer,
@@ -53,6 +52,7 @@ from plaudit.schemas import (
     ScoreRequest,
     TestsetAnswer,
 )
+from plaudit.transport import http_options
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class AsyncClient:
         max_connections: int = 64,
     ) -> None:
         self.calls = Calls(RetryPolicy(timeout_s, max_tries))
-        self._http = httpx.AsyncClient(**http_options(url, api_key, max_connections))
+        self._http = httpx.AsyncClient(**http_options(url, api_key, max_connections, httpx.AsyncHTTPTransport))
         self._connections = asyncio.Semaphore(max_connections)
 
     async def run(self, steps: CallSteps[T]) -> T:

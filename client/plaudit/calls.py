@@ -87,6 +87,7 @@ class ScoreOptions(CallOptions, total=False):
     model: str
     on_overflow: Literal["error", "truncate_left"]
     calibrated: bool
+    tokenizer_digest: str
 
 
 class ExecuteOptions(CallOptions, total=False):

@@ -57,15 +57,9 @@ from plaudit.schemas import (
     ScoreRequest,
     TestsetAnswer,
 )
+from plaudit.transport import http_options
 
 T = TypeVar("T")
-
-
-def http_options(url: str, api_key: str | None, max_connections: int) -> dict[str, Any]:
-    """What both clients tell httpx."""
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-    return {"base_url": url, "headers": headers, "limits": limits}
 
 
 class Client:
@@ -74,7 +68,7 @@ class Client:
     Every call raises the class that the server's answer names, or Unreachable if no answer arrived in time.
 
     Args:
-        url: Where the service listens.
+        url: Where the service listens; `http+unix:/path/of/socket` for a Unix socket.
         api_key: Key of the service, where it asks for one.
         timeout_s: How long a call may take over all its attempts, in seconds; `deadline_ms` of a request goes before.
         max_tries: Failed attempts without a wait named by the server, after which a call raises.
@@ -95,7 +89,7 @@ class Client:
         max_connections: int = 64,
     ) -> None:
         self.calls = Calls(RetryPolicy(timeout_s, max_tries))
-        self._http = httpx.Client(**http_options(url, api_key, max_connections))
+        self._http = httpx.Client(**http_options(url, api_key, max_connections, httpx.HTTPTransport))
 
     def run(self, steps: CallSteps[T]) -> T:
         """Carry out a call's steps and return its answer."""

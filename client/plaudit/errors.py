@@ -39,8 +39,9 @@ class TooLong(Invalid):
 
     code, title = "too_long", "Input too long"
 
-    def __init__(self, tokens: int, limit: int, *, at_least: bool = False) -> None:
-        super().__init__(f"{'at least ' if at_least else ''}{tokens} tokens, and the model takes at most {limit}")
+    def __init__(self, tokens: int, limit: int, *, at_least: bool = False, part: str = "") -> None:
+        most = "the model takes at most" if not part else "there is room for at most"
+        super().__init__(f"{part}{'at least ' if at_least else ''}{tokens} tokens, and {most} {limit}")
         self.tokens = tokens
         self.limit = limit
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import metadata
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from plaudit.errors import UsageError
 from plaudit.schemas import ProblemDocument
@@ -30,6 +31,7 @@ from service.api.handlers.reward_service import RewardService
 from service.api.handlers.score_cache import ScoreCache
 from service.api.handlers.validation import RequestValidator
 from service.api.middleware import Drain, RequestMiddleware
+from service.api.response_forms import GzipAnswers, HeadAnswers
 from service.api.routes import native_router
 from service.api.state import AppState
 from service.api.stores.durable_requests import HEARTBEAT_S, DurableRequests, ShardedDurableRequests
@@ -40,6 +42,7 @@ from service.queue.producer import Queue
 from service.queue.shards import addresses as shards_of
 from service.settings import Settings
 
+EXPOSED_HEADERS = ["X-Request-Id", "Server-Timing", "Retry-After", "Location"]
 DESCRIPTION = "A reward service for code models: reward-model scores and sandboxed tests, audited."
 
 
@@ -110,13 +113,28 @@ def create_app(settings: Settings) -> FastAPI:
                 await client.aclose()
 
     app = FastAPI(
-        title="plaudit", version=metadata.version("plaudit"), description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+        title="plaudit",
+        version=metadata.version("plaudit"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        root_path=settings.root_path,
     )
     app.include_router(native_router())
     registry.install(app, settings.dialects_off)
     error_handlers.install(app)
     app.state.drain = Drain()
+    app.add_middleware(GzipAnswers)
+    app.add_middleware(HeadAnswers)
     app.add_middleware(RequestMiddleware, settings=settings, drain=app.state.drain)
+    if settings.cors_origin:  # outermost: a browser asks for permission without a key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origin,
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
     app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
     return app
 

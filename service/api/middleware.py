@@ -22,6 +22,7 @@ from service import metrics
 from service.api.content_encoding import coding_of, expanded
 from service.api.dispatch.request_context import new_request_id
 from service.api.error_handlers import HTTP_ERRORS, problem_document, respond
+from service.api.listening import path_below_root
 from service.settings import Settings
 
 log = logging.getLogger("plaudit.access")
@@ -87,7 +88,7 @@ class RequestMiddleware:
 
         task = self.drain.enter()
         try:
-            state["tenant"] = self._tenant(scope["path"], headers)
+            state["tenant"] = self._tenant(path_below_root(scope), headers)
             await self.app(scope, self._bounded(scope, headers, receive), send_with_headers)
         except asyncio.CancelledError:
             if not self.drain.ended or statuses:
@@ -172,6 +173,7 @@ class RequestMiddleware:
                     "queue_ms": round(state["queue_ms"], 1),
                     "compute_ms": round(state["compute_ms"], 1),
                     "tenant": state.get("tenant", ""),
+                    "client": (scope.get("client") or ("",))[0],
                 },
             )
 

@@ -8,39 +8,21 @@ import functools
 import json
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from typing import Any, cast
 
 import uvicorn
 
-from plaudit.errors import UsageError
 from service import descriptors
 from service.api.app import create_app
 from service.api.handlers.readiness import readiness
 from service.api.http_protocol import ConnectionLimits, TimedProtocol, max_connections
+from service.api.listening import listen, tls_options
 from service.api.state import AppState
 from service.queue.connections import greet_shards
 from service.settings import Settings
 
 SHUTDOWN_NOTICE_S = 1.0  # the end of the drain, when requests that are still open get 503
-
-
-def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A socket bound to this address; port 0 takes a free one. Raises UsageError when the address is not available.
-
-    `shared`: with other API processes of this user, among which the kernel divides the connections.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
-    try:
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}") from error
-    return sock
 
 
 class _Server(uvicorn.Server):
@@ -57,10 +39,9 @@ class _Server(uvicorn.Server):
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; then finish what is running, at most `drain_s`. Returns the exit code."""
     app = create_app(settings)
-    sock = bind(settings.host, settings.port, shared=settings.apis > 1)
+    tls = tls_options(settings)
+    sock, url = listen(settings)
     greet_shards(settings)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{sock.getsockname()[1]}"
     limits = ConnectionLimits(
         settings.header_timeout_s, settings.idle_timeout_s, max_connections(descriptors.raise_limit())
     )
@@ -72,6 +53,8 @@ def serve(settings: Settings) -> int:
         timeout_graceful_shutdown=int(settings.drain_s) or 1,
         backlog=4096,
         http=cast(Any, functools.partial(TimedProtocol, limits=limits)),
+        forwarded_allow_ips="*" if settings.uds is not None else settings.forwarded_allow_ips,
+        **tls,
         timeout_keep_alive=cast(Any, settings.idle_timeout_s),  # uvicorn's type is int, its timer takes any number
     )
     server = _Server(config)
@@ -105,4 +88,6 @@ def serve(settings: Settings) -> int:
             runner.run(main())
     finally:
         sock.close()
+        if settings.uds is not None:
+            settings.uds.unlink(missing_ok=True)
     return 0 if server.started else 1

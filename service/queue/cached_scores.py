@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from service.jobs import content_hash
+from service.jobs import Completion, OnOverflow, TaskPrompt, content_hash
 from service.queue.keys import Keys
 
 
@@ -25,8 +25,8 @@ class CachedScore(msgspec.Struct, frozen=True):
 
 
 def cached_score_keys(
-    keys: Keys, revision: str, prompt: str | list[dict[str, str]] | None, on_overflow: str, texts: Sequence[str]
+    keys: Keys, revision: str, prompt: TaskPrompt, on_overflow: OnOverflow, completions: Sequence[Completion]
 ) -> list[str]:
     """The key of each completion of a group."""
     prefix = content_hash("score", revision, prompt, on_overflow)
-    return [f"{keys.prefix}score:{content_hash(prefix, text)}" for text in texts]
+    return [f"{keys.prefix}score:{content_hash(prefix, completion)}" for completion in completions]

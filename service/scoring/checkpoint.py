@@ -13,19 +13,23 @@ import json
 import logging
 import math
 import pickle
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
 from plaudit.errors import HostLacks, UsageError
 from service.scoring.device import CPU
+from service.scoring.foreign_errors import one_line
 from service.scoring.spec import SPEC_FILE
 
+ADAPTED = "base_model.model."  # before every name in an adapter
+ADDED = re.compile(r"\.(lora_|hada_|lokr_|oft_|ia3_|vera_|boft_|randlora_|fourierft_|hra_|bone_)")  # of peft's methods
+ADAPTER = "plaudit_adapter"  # a folder in the folder of a base and its adapter (`adapters.py`)
 # The files that decide a score. Reports, golden sets and plots may change without changing the revision.
 IDENTITY = (
     "*.safetensors",
@@ -37,18 +41,26 @@ IDENTITY = (
     "added_tokens.json",
     "vocab.*",
     "merges.txt",
+    "*.model",  # SentencePiece: spm.model, spiece.model, sentencepiece.bpe.model, tokenizer.model
+    "*.spm",
+    "*.tiktoken",
+    f"{ADAPTER}/adapter_config.json",
+    f"{ADAPTER}/adapter_model.safetensors",
     "chat_template*",
     SPEC_FILE,
 )
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
 VALUE_HEAD, VALUE_HEAD_BIN = "value_head.safetensors", "value_head.bin"
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 # Tensors that a reward checkpoint may contain and that no score needs: the vocabulary's logits, OpenRLHF's statistics,
 # rotary frequencies of old exports.
 UNUSED = ("lm_head.", "mean", "std", "rotary_emb.inv_freq")
 
 
 def locate(path: str | Path) -> Path:
-    """The folder of a checkpoint. For a hub id, the snapshot that the hub's client downloads or has cached.
+    """The folder of one checkpoint (`adapters.locate` also takes a base with its adapter). For a hub id, the snapshot
+    that the hub's client downloads or has cached.
 
     Raises `HostLacks` if there is neither.
     """
@@ -62,7 +74,9 @@ def locate(path: str | Path) -> Path:
     try:
         # Without the weights in subfolders, which are other formats or copies.
         return Path(
-            snapshot_download(path, allow_patterns=[*IDENTITY, "golden*.jsonl"], ignore_patterns=["*/*.safetensors"])
+            snapshot_download(
+                path, allow_patterns=[*IDENTITY, ADAPTER_CONFIG, "golden*.jsonl"], ignore_patterns=["*/*.safetensors"]
+            )
         )
     except (OSError, ValueError) as error:
         raise HostLacks(f"{path} is neither a folder on this host nor a checkpoint on the hub: {error}") from error
@@ -78,6 +92,16 @@ def revision_of(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over the config and the weights alone, without those of an adapter or a head in a file of its own."""
+    files = [folder / "config.json", *(file for file in weight_files(folder) if file.name != VALUE_HEAD)]
+    digest = hashlib.sha256()
+    for file in files:
+        stat = file.stat()
+        digest.update(_digest(file.resolve(), stat.st_ino, stat.st_size, stat.st_mtime_ns).encode())
+    return digest.hexdigest()
+
+
 @functools.lru_cache(maxsize=256)
 def _digest(file: Path, *_: int) -> str:
     """SHA-256 of a file that looks the same as when it was last read: many gigabytes are asked for more than once."""
@@ -87,6 +111,7 @@ def _digest(file: Path, *_: int) -> str:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """`config.json`. Raises `UsageError` if it is missing or is not JSON."""
+    check_is_whole(folder)
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -94,11 +119,25 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def check_is_whole(folder: Path) -> None:
+    """Raises `UsageError` for the folder of an adapter, which holds only its own weights and the name of its base."""
+    file = folder / ADAPTER_CONFIG
+    if not file.is_file():
+        return
+    try:
+        base = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        base = None
+    raise UsageError(
+        f"{folder}: is an adapter of {base or 'a base model'} (PEFT); serve both as --model "
+        f"NAME={base or 'BASE'}+{folder}, or merge it (`merge_and_unload`)"
+    )
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files with the weights of the model and of a value head. Raises `UsageError` if they are not unambiguous."""
     single, index = folder / WEIGHTS, folder / INDEX
-    if (folder / "adapter_config.json").is_file():
-        raise UsageError(f"{folder}: is an adapter; merge it into its base model (peft's `merge_and_unload`)")
+    check_is_whole(folder)
     files = {single} if single.is_file() else set()
     if index.is_file():
         try:
@@ -112,10 +151,10 @@ def weight_files(folder: Path) -> list[Path]:
         files = shards
     if not files:
         pickles = any(folder.glob("*.bin")) or any(folder.glob("*.pt*"))
-        raise UsageError(
-            f"{folder}: neither {WEIGHTS} nor an index of shards"
-            + ("; pickled weights are not read, convert them to safetensors" if pickles else "")
-        )
+        hint = "; pickled weights are not read, convert them to safetensors" if pickles else ""
+        if any(folder.glob("*.gguf")):
+            hint = "; GGUF weights are quantised and are not read, take the checkpoint that they were made from"
+        raise UsageError(f"{folder}: neither {WEIGHTS} nor an index of shards{hint}")
     return sorted(files) + [head for head in (folder / VALUE_HEAD,) if head.is_file()]
 
 
@@ -128,6 +167,12 @@ class Tensors:
         for file in weight_files(folder):
             with readable(file), safe_open(file, framework="pt") as stored:
                 self._add(stored.keys(), file)
+        self.saved: dict[str, str] = {}  # what an adapter brings whole: names in the model, to names in its file
+        if (file := folder / ADAPTER / "adapter_model.safetensors").is_file():
+            with readable(file), safe_open(file, framework="pt") as stored:
+                names = [name for name in stored.keys() if not ADDED.search(name)]  # noqa: SIM118 - no mapping
+            self.saved = {name.removeprefix(ADAPTED): name for name in names}
+            self._files |= dict.fromkeys(self.saved, file)
         self._pickled: dict[str, torch.Tensor] = {}
         if (file := folder / VALUE_HEAD_BIN).is_file():
             try:
@@ -160,14 +205,21 @@ class Tensors:
                 count += sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118 - no mapping
         return count
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor, from the header."""
+        if name in self._pickled:
+            return tuple(self._pickled[name].shape)
+        file = self._files[name]
+        with readable(file), safe_open(file, framework="pt") as stored:
+            return tuple(stored.get_slice(self.saved.get(name, name)).get_shape())
+
     def row(self, name: str, index: int) -> torch.Tensor:
         """One row of a matrix, in float32, copied; the others are not read."""
         if name in self._pickled:
             return self._pickled[name][index].float()
         file = self._files[name]
         with readable(file), safe_open(file, framework="pt") as stored:
-            row: torch.Tensor = stored.get_slice(name)[index]
-            return row.to(torch.float32, copy=True)
+            return self._plain(name, stored.get_slice(self.saved.get(name, name))[index])
 
     def read(self, name: str) -> torch.Tensor:
         """A tensor in float32, copied."""
@@ -175,8 +227,14 @@ class Tensors:
             return self._pickled[name].float()
         file = self._files[name]
         with readable(file), safe_open(file, framework="pt") as stored:
-            tensor: torch.Tensor = stored.get_tensor(name)
-            return tensor.to(torch.float32, copy=True)
+            return self._plain(name, stored.get_tensor(self.saved.get(name, name)))
+
+    def _plain(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_floating_point() or tensor.itemsize == 1:
+            raise UsageError(
+                f"{self.folder}: {name}, of the head, is quantised ({tensor.dtype}), which is not supported"
+            )
+        return tensor.to(torch.float32, copy=True)
 
 
 @contextmanager
@@ -204,7 +262,13 @@ def quiet() -> Iterator[None]:
 
 
 def load(
-    kind: Any, folder: Path, dtype: torch.dtype, used: tuple[str, ...] = (), device: torch.device | None = CPU
+    kind: Any,
+    folder: Path,
+    dtype: torch.dtype,
+    used: tuple[str, ...] = (),
+    device: torch.device | None = CPU,
+    elsewhere: Collection[str] = (),
+    **options: Any,
 ) -> Any:
     """A model in eval mode, with every weight present, finite and used.
 
@@ -214,6 +278,8 @@ def load(
         dtype: of the weights in memory.
         used: names or prefixes of tensors that are read elsewhere.
         device: where it runs; None: its layers are split over all GPUs.
+        elsewhere: names of weights that the caller puts in (an adapter's head).
+        options: passed to `from_pretrained`.
 
     Raises:
         UsageError: the checkpoint is invalid.
@@ -230,17 +296,24 @@ def load(
                 local_files_only=True,
                 output_loading_info=True,
                 **({"device_map": "auto"} if device is None else {}),
+                **options,
             )
-    except (OSError, ValueError, RuntimeError, StrictDataclassError) as error:
-        raise UsageError(f"{folder}: not a loadable checkpoint: {error}") from error
-    if missing := sorted(loading["missing_keys"]):  # Hugging Face would fill them with random numbers
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise HostLacks(f"{folder}: does not fit into memory: {error}") from error
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a model's own code or a quantiser's package raises
+        raise UsageError(f"{folder}: not a loadable checkpoint: {one_line(error)}") from error
+    if missing := sorted(
+        set(loading["missing_keys"]) - set(elsewhere)
+    ):  # Hugging Face would fill them with random numbers
         raise UsageError(f"{folder}: weights are missing: {_first(missing)}")
     unused = sorted(name for name in loading["unexpected_keys"] if not _expected(name, used))
     if unused:
         raise UsageError(f"{folder}: weights that would not be used: {_first(unused)}")
     if {"cpu", "disk"} & {str(where) for where in getattr(model, "hf_device_map", {}).values()}:
         raise HostLacks(f"device split: {folder} is larger than all GPUs together")
-    broken = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
+    broken = [name for name, weight in model.named_parameters() if not _is_finite(weight)]
     if broken:
         raise UsageError(f"{folder}: weights that are not finite: {_first(broken)}")
     model = model.eval().requires_grad_(False)
@@ -248,6 +321,12 @@ def load(
         return model if device is None else model.to(device)
     except torch.OutOfMemoryError as error:
         raise HostLacks(f"device {device}: {folder} does not fit into its memory") from error
+
+
+def _is_finite(weight: torch.Tensor) -> bool:
+    """Whether every number is; those of a quantised weight, of integers or a type of its own, are."""
+    plain = type(weight) in (torch.Tensor, torch.nn.Parameter) and weight.dtype in FLOATS
+    return not plain or bool(torch.isfinite(weight).all())
 
 
 def copy_mapped_weights(model: Any) -> None:

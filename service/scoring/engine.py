@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from plaudit.errors import TooLong
+from service.jobs import Completion
 from service.scoring.encoder import Encoded, Overflow, Prompt
 from service.scoring.parity import Parity
 from service.scoring.prefix_cache import PromptCache
+from service.scoring.scheduler import Score
 from service.scoring.spec import RewardModelSpec
 
 
@@ -31,8 +33,14 @@ class Engine(Protocol):
         prefix_sharing_disabled_reason: why prompts are computed for every completion; None where they are shared.
         num_computed: tokens computed since the load.
         num_shared: tokens that sharing saved since the load.
+        tokenizer_digest: of the vocabulary (`Encoder.tokenizer_digest`); None where texts are not tokenised here.
+        is_remote: whether another server computes, so that this process's time says nothing about a batch's size.
+        depends_on_group: whether a score depends on the other completions of its group.
         prompts: cached prompts, which are not computed when they come again.
         engine: what computes, with its version, for `GET /models`.
+        own_class_error: largest difference to what the checkpoint's own Hugging Face class scores a few examples; None:
+            not measured.
+        quantization: by which method the weights are quantised; None: they are not.
     """
 
     spec: RewardModelSpec
@@ -41,19 +49,26 @@ class Engine(Protocol):
     dtype: str
     parameters: int
     max_length: int
+    is_remote: bool
+    depends_on_group: bool
     prefix_sharing_disabled_reason: str | None
     num_computed: int
     num_shared: int
     prompts: PromptCache
     engine: str
+    own_class_error: float | None
+    quantization: str | None
+
+    @property
+    def tokenizer_digest(self) -> str | None: ...
 
     def encode_group(
-        self, prompt: Prompt | None, completions: Sequence[str], on_overflow: Overflow = "error"
+        self, prompt: Prompt | None, completions: Sequence[Completion], on_overflow: Overflow = "error"
     ) -> list[Encoded | TooLong]:
         """Token ids of every completion of one prompt. See `Encoder.encode_group`."""
 
-    def score(self, batch: Sequence[Encoded]) -> list[float]:
-        """Raw logits, in the order of `batch`.
+    def score(self, batch: Sequence[Encoded]) -> Sequence[Score]:
+        """Raw logits, in the order of `batch`; a failure in place of one that has none.
 
         Raises:
             EngineUnavailable: the engine does not answer.

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plaudit.errors import HostLacks
+from plaudit.errors import HostLacks, PlauditError, UsageError
 from service.scoring.engine import Engine, EngineUnavailable
+from service.scoring.fault_isolation import out_of_memory
+from service.scoring.foreign_errors import one_line
+from service.scoring.judge.spec import is_judge
 from service.scoring.parity import Parity
 
 if TYPE_CHECKING:
     from service.settings import Settings
+
+log = logging.getLogger("plaudit.score")
 
 
 def open_engine(name: str, path: str, settings: Settings) -> tuple[Engine, Parity]:
@@ -42,6 +49,23 @@ def open_engine(name: str, path: str, settings: Settings) -> tuple[Engine, Parit
 
 
 def _open(name: str, path: str, settings: Settings) -> Engine:
+    try:
+        return _load(name, path, settings)
+    except (HostLacks, UsageError, OSError):
+        raise
+    except Exception as error:  # the code of a checkpoint's class, of a tokenizer or of a quantiser
+        log.debug("model %r: %s cannot be loaded", name, path, exc_info=True)
+        if out_of_memory(error):
+            raise HostLacks(f"model {name!r}: {path} does not fit into memory: {one_line(error)}") from error
+        reason = error.detail if isinstance(error, PlauditError) else one_line(error)
+        raise UsageError(f"model {name!r}: {path} cannot be loaded: {reason}") from error
+
+
+def _load(name: str, path: str, settings: Settings) -> Engine:
+    if is_judge(folder := Path(path)):
+        from service.scoring.judge.engine import JudgeEngine
+
+        return JudgeEngine.open(name, folder)
     if settings.engine == "vllm":
         from service.scoring.vllm import VllmEngine
 
@@ -55,4 +79,5 @@ def _open(name: str, path: str, settings: Settings) -> Engine:
         deterministic=settings.deterministic,
         max_prompt_bytes=settings.max_prompt_cache_bytes,
         device=settings.device,
+        share_base=settings.share_bases,
     )

@@ -25,9 +25,10 @@ log = logging.getLogger(__name__)
 # Texts of errors that mean "no memory": torch's allocator, C++'s, and oneDNN's, which makes a kernel and its memory in
 # one step and fails in no other way on the shapes of a loaded model.
 OUT_OF_MEMORY = ("can't allocate memory", "std::bad_alloc", "could not create a primitive", "could not create a memory")
+INVALID = "invalid"
 CANARY = Encoded((0,), 0, truncated=False)
 
-ScoreBatch = Callable[[Sequence[Encoded]], list[float]]
+ScoreBatch = Callable[[Sequence[Encoded]], Sequence[Score]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Outcome:
 def score_apart(score: ScoreBatch, batch: Sequence[Encoded]) -> Outcome:
     """A score or a failure for each sequence, in the order of `batch`; nothing that the model raises is raised here."""
     outcome = _score_or_halve(score, batch, 0)
-    num_invalid = sum(isinstance(end, ScoreFailure) and not end.is_server_error for end in outcome.scores)
+    num_invalid = sum(isinstance(end, ScoreFailure) and end.code == INVALID for end in outcome.scores)
     if num_invalid and num_invalid == len(batch) and not _scores_anything(score):
         broken = ScoreFailure("model_failed", "the model no longer scores any text", is_server_error=True)
         return Outcome([broken] * len(batch), outcome.halvings)
@@ -76,12 +77,12 @@ def _failure(error: Exception, num_tokens: int, *, starved: bool) -> ScoreFailur
     if starved:
         detail = f"{num_tokens} tokens need more memory than this worker has"
         return ScoreFailure("out_of_memory", detail, is_server_error=True)
-    return ScoreFailure("invalid", f"the model cannot score this text: {type(error).__name__}")
+    return ScoreFailure(INVALID, f"the model cannot score this text: {type(error).__name__}")
 
 
-def _finite(score: ScoreBatch, encoded: Encoded, value: float, batch_size: int) -> Score:
-    """The value; if it is not finite the score of the sequence alone; if that is not finite either, a failure."""
-    if math.isfinite(value):
+def _finite(score: ScoreBatch, encoded: Encoded, value: Score, batch_size: int) -> Score:
+    """The value, or the engine's failure; if it is not finite, the score of the sequence alone, or a failure."""
+    if isinstance(value, ScoreFailure) or math.isfinite(value):
         return value
     if batch_size > 1:
         return _score_or_halve(score, [encoded], 0).scores[0]

@@ -32,11 +32,17 @@ class OneDNNLinear(torch.nn.Module):
     def __init__(self, layer: Any) -> None:
         super().__init__()
         self._packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), None)
-        self._bias = None if layer.bias is None else layer.bias.detach().clone()
+        self.bias = None if layer.bias is None else layer.bias.detach().clone()
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight in torch's layout, made anew: for models that look at it beside calling the layer (T5)."""
+        dense: torch.Tensor = self._packed.to_dense()
+        return dense
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
         """(..., in) → (..., out)"""
-        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(given, self._packed, self._bias, "none", [], "")
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(given, self._packed, self.bias, "none", [], "")
         return out
 
 

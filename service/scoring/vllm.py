@@ -16,6 +16,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +27,8 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from plaudit.errors import HostLacks, TooLong, UsageError
-from service.scoring import checkpoint
+from service.jobs import Completion
+from service.scoring import adapters, checkpoint
 from service.scoring.encoder import Encoded, Encoder, Overflow, Prompt
 from service.scoring.engine import EngineUnavailable
 from service.scoring.parity import GOLDEN_TOLERANCE, Parity, compare, read_golden
@@ -66,6 +69,10 @@ class VllmEngine:
     `num_computed` counts every token that is sent: `/pooling` does not say which of them were in the prefix cache.
     """
 
+    is_remote = True
+    depends_on_group = False
+    own_class_error: float | None = None
+    quantization: str | None = None
     prefix_sharing_disabled_reason: str | None = None  # vLLM's prefix cache shares whole blocks of prompts
 
     def __init__(
@@ -85,6 +92,7 @@ class VllmEngine:
         self.dtype = dtype
         self.parameters = checkpoint.Tensors(folder).num_parameters
         self.max_length = encoder.spec.max_length
+        self.tokenizer_digest = encoder.tokenizer_digest
         self.engine = "vllm"
         self.num_computed = 0
         self.num_shared = 0
@@ -111,10 +119,14 @@ class VllmEngine:
         """
         if settings.deterministic:
             raise UsageError("--deterministic needs --engine transformers: vLLM chooses its own batches")
-        folder = checkpoint.locate(path)
+        folder = adapters.locate(path)
         encoder = Encoder.load(folder)
         if encoder.spec.steps is not None:
             raise UsageError(f"{folder}: a process reward model needs --engine transformers")
+        if (folder / checkpoint.ADAPTER).is_dir():
+            raise UsageError(f"{path}: a base with an adapter needs --engine transformers, or merge it")
+        if encoder.spec.gating is not None:
+            raise UsageError(f"{folder}: a gating network needs --engine transformers")
         url, server = settings.vllm_url.get(name), None
         headers: dict[str, str] = {}
         transport: httpx.HTTPTransport | None = None
@@ -122,11 +134,14 @@ class VllmEngine:
             if not url.startswith(("http://", "https://")):
                 raise UsageError(f"--vllm-url {name}={url}: not an http:// or https:// URL")
             headers = {"authorization": f"Bearer {settings.vllm_api_key}"} if settings.vllm_api_key else {}
-        elif settings.vllm_python is not None:
-            server = VllmServer(settings.vllm_python, folder, encoder.spec.max_length, settings)
+        elif (python := settings.vllm_python or _own_python()) is not None:
+            server = VllmServer(python, folder, encoder.spec.max_length, settings)
             url, transport = "http://vllm", httpx.HTTPTransport(uds=str(server.socket))
         else:
-            raise UsageError(f"--engine vllm needs --vllm-url {name}=URL, or --vllm-python to start a server for it")
+            raise UsageError(
+                f"--engine vllm needs --vllm-url {name}=URL, or a vLLM to start a server with: --vllm-python, or the "
+                "package here (pip install 'plaudit-server[vllm]')"
+            )
         limits = httpx.Limits(max_connections=1)
         client = httpx.Client(
             base_url=url,
@@ -194,7 +209,7 @@ class VllmEngine:
         self.engine = f"vllm {answer.get('version', '')}".strip() if isinstance(answer, dict) else "vllm"
 
     def encode_group(
-        self, prompt: Prompt | None, completions: Sequence[str], on_overflow: Overflow = "error"
+        self, prompt: Prompt | None, completions: Sequence[Completion], on_overflow: Overflow = "error"
     ) -> list[Encoded | TooLong]:
         """Ids of every completion of one prompt. See `Encoder.encode_group`."""
         return self.encoder.encode_group(prompt, completions, on_overflow)
@@ -269,3 +284,8 @@ class VllmEngine:
         self._client.close()
         if self._server is not None:
             self._server.stop()
+
+
+def _own_python() -> Path | None:
+    """This process's interpreter, if its environment has vLLM."""
+    return None if importlib.util.find_spec("vllm") is None else Path(sys.executable)

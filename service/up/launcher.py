@@ -34,7 +34,10 @@ BROKER, WORKERS, API = 0, 1, 2  # stages: started upwards, stopped downwards
 def up(settings: Settings) -> int:
     """Broker, API, scorers and executors until SIGTERM; returns the exit code."""
     with contextlib.ExitStack() as stack:
-        address = stack.enter_context(_reserved(settings.host, settings.port, shared=settings.apis > 1))
+        port = settings.port
+        if settings.uds is None:
+            address = stack.enter_context(_reserved(settings.host, settings.port, shared=settings.apis > 1))
+            port = address.getsockname()[1]
         run = stack.enter_context(_run_folder())
         locks = [stack.enter_context(_locked(settings.state_dir))] if settings.state_dir else []
         brokers: dict[str, Path] = {}
@@ -48,9 +51,8 @@ def up(settings: Settings) -> int:
         env = _environ(shared, run)
         children += _workers("score", settings.scorers, shared, env)
         children += _workers("execute", num_executors(settings), shared, env)
-        port = str(address.getsockname()[1])
         names = ["api"] if settings.apis == 1 else [f"api-{n}" for n in range(1, settings.apis + 1)]
-        api_env = {**env, "PLAUDIT_PORT": port}
+        api_env = {**env, "PLAUDIT_PORT": str(port)}
         children += [Child(name, command("serve"), api_env, API, announces=True, front=True) for name in names]
 
         def on_exit(child: Child, pid: int, code: int) -> None:

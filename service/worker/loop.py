@@ -25,7 +25,7 @@ from redis.exceptions import ClusterDownError, ReadOnlyError, RedisError, Respon
 
 from plaudit.errors import UsageError
 from service import metrics
-from service.jobs import Executed, Failed, JobState, Kind, Lane, Scored, ScoreTask, encode
+from service.jobs import Completion, Executed, Failed, JobState, Kind, Lane, Scored, ScoreTask, encode
 from service.queue.cached_scores import CachedScore, cached_score_keys
 from service.queue.consumer import Consumer, FinishedJob, Lease
 from service.queue.protocol import now_ms
@@ -140,12 +140,12 @@ class WorkerContext:
             log.warning("queue does not tell who waits: %s", error)
             return [lease.deadline_ms for lease in leases]
 
-    def cache_scores(self, lease: Lease, scores: Mapping[str, CachedScore]) -> None:
+    def cache_scores(self, lease: Lease, scores: Mapping[Completion, CachedScore]) -> None:
         """Store scores of a job by completion, for whoever asks for them next; what Redis rejects is lost."""
-        task, texts = lease.task, list(scores)
+        task, completions = lease.task, list(scores)
         assert isinstance(task, ScoreTask)
-        keys = cached_score_keys(self._consumer.keys, task.revision, task.prompt, task.on_overflow, texts)
-        frames = {key: encode(scores[text]) for key, text in zip(keys, texts, strict=True)}
+        keys = cached_score_keys(self._consumer.keys, task.revision, task.prompt, task.on_overflow, completions)
+        frames = {key: encode(scores[completion]) for key, completion in zip(keys, completions, strict=True)}
         try:
             self._consumer.remember(lease, frames)
         except (RedisError, OSError) as error:

@@ -26,7 +26,7 @@ import torch
 from plaudit.errors import HostLacks, PlauditError
 from service import metrics
 from service.queue.activation import ActivationReport, ActivationRequest, ActiveRevision, ModelRegistry, ModelState
-from service.scoring import checkpoint
+from service.scoring import adapters, checkpoint
 from service.scoring.batch_budget import MAX_BATCH_S, BatchBudget
 from service.scoring.device import CPU, device_of
 from service.scoring.encoder import Encoded
@@ -85,7 +85,7 @@ def register_models(
     """
     revisions = {}
     for name, path in settings.models.items():
-        revision = checkpoint.revision_of(checkpoint.locate(path))
+        revision = checkpoint.revision_of(adapters.locate(path))
         configured = ActiveRevision(revision, path, revision)
         active: ActiveRevision = retry(lambda: registry.register(name, configured))  # noqa: B023 - called at once
         while revision not in (active.revision, active.base) and not stop.asked:
@@ -137,7 +137,7 @@ class ModelManager:
     def add(self, name: str, engine: Engine, parity: Parity) -> None:
         """Serve a loaded and checked model beside those of its name; the first of a name is the active one."""
         self._active.setdefault(name, ActiveRevision(engine.revision, "", engine.revision))
-        on_cpu = self._settings.engine == "transformers" and device_of(self._settings.device) == CPU
+        on_cpu = not engine.is_remote and device_of(self._settings.device) == CPU
         budget = BatchBudget(self._settings.max_batch_tokens, MAX_BATCH_S if on_cpu else None)
         loaded = LoadedModel(engine, self._new_scheduler(engine, budget), budget, _describe(name, engine, parity))
         self._loaded.setdefault(name, {})[engine.revision] = loaded
@@ -289,9 +289,12 @@ def _describe(name: str, engine: Engine, parity: Parity) -> dict[str, Any]:
         "revision": engine.revision,
         "architecture": engine.architecture,
         "dtype": engine.dtype,
+        "quantization": engine.quantization,
         "parameters": engine.parameters,
         "max_length": engine.max_length,
+        "tokenizer_digest": engine.tokenizer_digest,
         "calibrated": engine.spec.calibration is not None,
+        "template_date": engine.spec.date,
         "prefix_sharing_disabled_reason": engine.prefix_sharing_disabled_reason,
         "engine": engine.engine,
         "parity": {
@@ -299,6 +302,7 @@ def _describe(name: str, engine: Engine, parity: Parity) -> dict[str, Any]:
             "n": parity.n,
             "tolerance": parity.tolerance,
             "max_batch_error": parity.max_batch_error,
+            "own_class_error": engine.own_class_error,
         },
     }
 

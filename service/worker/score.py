@@ -12,13 +12,14 @@ from typing import Any
 
 from plaudit.errors import Invalid, RevisionMoved, TooLong
 from service import metrics
-from service.jobs import LANES, Failed, JobState, Kind, Lane, Scored, ScoreTask, encode, score_job_id
+from service.jobs import LANES, Completion, Failed, JobState, Kind, Lane, Scored, ScoreTask, encode, score_job_id
 from service.queue.cached_scores import CachedScore
 from service.queue.consumer import FinishedJob, Lease
 from service.queue.keys import queue_of_model
 from service.queue.protocol import KEEP_REPLY_MS, now_ms
 from service.scoring.encoder import Encoded
 from service.scoring.fault_isolation import Outcome, score_apart
+from service.scoring.judge.engine import JudgedScore
 from service.scoring.process_rewards import StepScores
 from service.scoring.scheduler import ScheduledBatch, Score, ScoreFailure, SequenceGroup, Slice
 from service.worker.loop import WorkerContext, failure
@@ -223,7 +224,7 @@ class ScoreRunner:
         done = scheduler.finish(batch, outcome.scores)
         context.answer_all([_finished(self.pending.pop(group.key)) for group in done])
         for piece in batch.slices:
-            if not piece.group.done:
+            if not piece.group.done and not engine.depends_on_group:
                 pending = self.pending[piece.group.key]
                 context.cache_scores(pending.lease, _scores_of_slice(pending, piece))
         self._count(name, loaded, batch, outcome, before)  # after the answers, which clients wait for
@@ -255,25 +256,29 @@ def _counters(loaded: LoadedModel) -> tuple[int, int, int, int]:
     return engine.num_computed, engine.num_shared, engine.prompts.hits, engine.prompts.misses
 
 
-def _scores_of_slice(pending: PendingGroup, piece: Slice[Encoded]) -> dict[str, CachedScore]:
+def _scores_of_slice(pending: PendingGroup, piece: Slice[Encoded]) -> dict[Completion, CachedScore]:
     """The scores of a slice by completion, as they are cached."""
-    texts = [
-        text
-        for text, sequence in zip(pending.task.completions, pending.encoded, strict=True)
+    completions = [
+        completion
+        for completion, sequence in zip(pending.task.completions, pending.encoded, strict=True)
         if isinstance(sequence, Encoded)
     ]
     scores = {}
     for index in range(piece.start, piece.stop):
         sequence, score = piece.group.sequences[index], piece.group.scores[index]
         if isinstance(score, float):
-            scores[texts[index]] = CachedScore(
+            scores[completions[index]] = CachedScore(
                 float(score),
-                len(sequence.ids),
+                _tokens(sequence, score),
                 sequence.truncated,
                 pending.loaded.engine.pass_probability(float(score)),
                 _steps(score),
             )
     return scores
+
+
+def _tokens(sequence: Encoded, score: object) -> int:
+    return score.tokens if isinstance(score, JudgedScore) else len(sequence.ids)
 
 
 def _steps(score: object) -> list[float] | None:
@@ -297,15 +302,17 @@ def _finished(pending: PendingGroup) -> FinishedJob:
         revision=engine.revision,
         scores=values,
         tokens=[
-            sequence.tokens if isinstance(sequence, TooLong) else len(sequence.ids) for sequence in pending.encoded
+            sequence.tokens if isinstance(sequence, TooLong) else _tokens(sequence, end)
+            for sequence, end in zip(pending.encoded, ends, strict=True)
         ],
         truncated=[isinstance(sequence, Encoded) and sequence.truncated for sequence in pending.encoded],
         problems=[None if isinstance(end, float) else f"{end.code}: {end.detail}" for end in ends],
         pass_probabilities=[None if value is None else engine.pass_probability(value) for value in values],
         steps=[_steps(end) for end in ends],
+        cacheable=not engine.depends_on_group,
     )
     # A client that asks again before the API has cached these scores gets them from the queue.
-    complete = score_job_id(encode(pending.task)) == pending.lease.id and None not in values
+    complete = scored.cacheable and score_job_id(encode(pending.task)) == pending.lease.id and None not in values
     cache_ms = KEEP_REPLY_MS if complete else 0
     return FinishedJob(pending.lease, scored, cache_ms, pending.compute_ms, pending.started_ms)
 

@@ -84,7 +84,7 @@ def test_texts(http: httpx.Client, fits: Any, scores: list[float]) -> None:
 
 def test_a_cut_is_told(http: httpx.Client) -> None:
     answer = http.post("/v2/rerank", json={"query": QUERY, "documents": ["word " * 1000]}).json()
-    assert "lost their beginning" in answer["meta"]["warnings"][0]
+    assert "lost their end" in answer["meta"]["warnings"][0]
 
 
 def test_nothing_to_rank(http: httpx.Client) -> None:

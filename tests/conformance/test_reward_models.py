@@ -203,7 +203,19 @@ def test_models(http: httpx.Client) -> None:
     assert (model["id"], model["max_model_len"]) == ("default", 256)
 
 
-ODD = [{"input": [1, 2]}, {"input": ""}, {"input": []}, {}, {"messages": [{"role": "user", "content": "x"}]}]
+ODD = [
+    {"input": [1, "a"]},
+    {"input": [[1], []]},
+    {"input": [-1]},
+    {"input": [[400]]},
+    {"input": ""},
+    {"input": []},
+    {},
+    {"messages": []},
+    {"messages": [{"role": "user", "content": "x"}]},
+    {"input": "x", "text": "x"},
+    {"input": "x", "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]},
+]
 
 
 @pytest.mark.parametrize("body", ODD)

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from plaudit.errors import UsageError
-from service.scoring.encoder import load_tokenizer
 from service.scoring.reward_model import RewardModel
+from service.scoring.tokenizer import load_tokenizer
 from support.pretrained import write_base, write_run
 from training.pipeline.cli import main
 from training.pipeline.config import read_recipe

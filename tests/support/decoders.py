@@ -42,7 +42,7 @@ def causal(family: str, **changes: Any) -> Any:
     import transformers
 
     torch.manual_seed(7)
-    config, _ = FAMILIES[family](transformers)
+    config, _ = (FAMILIES | UNSHARED)[family](transformers)
     return transformers.AutoModelForCausalLM.from_config(config(**_SHAPE | _OF.get(family, {}) | changes)).eval()
 
 

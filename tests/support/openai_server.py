@@ -19,7 +19,7 @@ import torch
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from support.checkpoints import write_tokenizer
 from training.generation.sources.base import CompletionRequest
@@ -65,8 +65,10 @@ class OpenAIServer:
         self.answer, self.max_n, self.faults, self.key, self.least_s = answer, max_n, list(faults), key, least_s
         self.requests: list[dict[str, Any]] = []
         self.tokens = 0
+        self._causal: Any = None
         self.most = self._inside = 0
         self._lock = threading.Lock()
+        self._folder = model
         self._model = LocalSource(SourceConfig(kind="hf", path=str(model))).__enter__() if model else None
         app = FastAPI()
         app.add_api_route("/v1/chat/completions", self._serve, methods=["POST"], response_model=None)
@@ -103,7 +105,32 @@ class OpenAIServer:
             with self._lock:
                 self._inside -= 1
 
+    def _distribution(self, body: dict[str, Any]) -> dict[str, Any]:
+        """One token, with what the model gives the likeliest ones: the answer to a request for `logprobs`."""
+        assert self._folder is not None
+        with self._lock:
+            if self._causal is None:
+                tokenizer = AutoTokenizer.from_pretrained(self._folder)
+                self._causal = tokenizer, AutoModelForCausalLM.from_pretrained(self._folder).eval()
+            tokenizer, model = self._causal
+            text = tokenizer.apply_chat_template(body["messages"], tokenize=False, add_generation_prompt=True)
+            ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+            with torch.no_grad():
+                logprobs = model(input_ids=ids).logits[0, -1].log_softmax(-1)
+        values, tokens = logprobs.topk(body["top_logprobs"])
+        top = [
+            {"token": tokenizer.decode([token]), "logprob": value, "bytes": None}
+            for token, value in zip(tokens.tolist(), values.tolist(), strict=True)
+        ]
+        usage = {"prompt_tokens": ids.shape[1], "completion_tokens": 1, "total_tokens": ids.shape[1] + 1}
+        message = {"role": "assistant", "content": top[0]["token"]}
+        content = [top[0] | {"top_logprobs": top}]
+        choice = {"index": 0, "message": message, "finish_reason": "length", "logprobs": {"content": content}}
+        return {"id": "c", "choices": [choice], "usage": usage}
+
     def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
+        if body.get("logprobs") and self.answer is None:
+            return self._distribution(body)
         n = min(body.get("n", 1), self.max_n)
         prompt_tokens = tokens = 0
         if self.answer is not None:

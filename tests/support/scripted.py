@@ -125,7 +125,9 @@ class ScriptedService:
         ]
         return ExecuteAnswer(request_id="r", status="complete", results=results, timing=Timing())
 
-    async def score(self, request: ScoreRequest, context: RequestContext, *, whole_texts: bool = False) -> ScoreAnswer:
+    async def score(
+        self, request: ScoreRequest, context: RequestContext, *, whole_texts: bool = False, truncation: Any = None
+    ) -> ScoreAnswer:
         self.validator.check_score(request)
         word = await self._word(request, context)
         good = CompletionScore(status="ok", score=0.5, tokens=3, trainable=True)

@@ -234,10 +234,18 @@ def grading() -> str:
     return table(["what a test does", "a right program is", "`judge` of the report"], grading_rows())
 
 
+def kinds() -> str:
+    from support.kinds import KINDS
+
+    rows = [[kind.name, kind.known, kind.spec or "", kind.own] for kind in KINDS]
+    return table(["checkpoint", "known from", "`reward_model.json`", "compared with"], rows)
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "dialects": dialects,
     "languages": languages,
     "grading": grading,
+    "kinds": kinds,
     "endpoints": endpoints,
     "errors": error_codes,
     "verdicts": verdicts,

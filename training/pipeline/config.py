@@ -171,6 +171,7 @@ class FitConfig:
     pointwise: float = _doc("weight of the pass / fail cross-entropy beside the Bradley-Terry loss (group loop)", 0.5)
     template: str = _doc("{prompt} and {completion} in text (base); empty: the base's chat template, or BOS … EOS", "")
     system: str = _doc("system message of a conversation without one (base); empty: the chat template's own", "")
+    date: str = _doc("date that the chat template prints as today's, YYYY-MM-DD; empty: it prints none", "")
     batch: int = _doc("pairs in an optimiser step, over all processes (base)", 128, least=1)
     micro_batch: int = _doc("pairs in a forward of one process (base)", 4, least=1)
     precision: str = _doc("bfloat16 (autocast over float32 weights) or float32 (base)", "bfloat16")

@@ -11,9 +11,10 @@ from typing import Any
 from plaudit.errors import UsageError
 from service.scoring.checkpoint import check_length, check_vocabulary, quiet, read_config
 from service.scoring.derive_spec import pair_template
-from service.scoring.encoder import Encoder, load_tokenizer
+from service.scoring.encoder import Encoder
 from service.scoring.heads import CLASSIFIER
 from service.scoring.spec import CHAT_TEMPLATE, RewardModelSpec
+from service.scoring.tokenizer import load_tokenizer
 from training.pipeline.config import Recipe
 from training.pipeline.files import write_text
 from training.pipeline.run import Run
@@ -47,13 +48,14 @@ def encoder_of(recipe: Recipe, base: Path) -> Encoder:
             max_length=settings.max_length,
             architecture=family,
             system=settings.system or None,
+            date=settings.date or None,
             golden="golden.jsonl",
             provenance=f"fitted from {origin}",
             head=CLASSIFIER if is_encoder else "score",
         )
+        return Encoder(tokenizer, spec)
     except UsageError as error:
-        raise UsageError(f"fit.template and fit.system: {error}") from error
-    return Encoder(tokenizer, spec)
+        raise UsageError(f"fit.template, fit.system and fit.date: {error}") from error
 
 
 def _plain(tokenizer: Any) -> str:

@@ -11,7 +11,8 @@ from transformers.utils import logging as transformers_logging
 
 from plaudit.errors import UsageError
 from service.scoring.checkpoint import locate, revision_of
-from service.scoring.encoder import Encoder, load_tokenizer
+from service.scoring.encoder import Encoder
+from service.scoring.tokenizer import load_tokenizer
 from training.pipeline.config import Recipe
 from training.pipeline.run import Run
 from training.reward_model.base_model import check_base, encoder_of, load_base, pad_token, write_checkpoint

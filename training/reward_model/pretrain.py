@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from service.scoring.encoder import load_tokenizer
+from service.scoring.tokenizer import load_tokenizer
 from training.pipeline.config import Recipe
 from training.pipeline.digests import content_key
 from training.pipeline.files import read_jsonl

@@ -26,7 +26,7 @@ from typing import Any
 from plaudit.errors import UsageError
 from plaudit.integrations import trl
 from plaudit.schemas import RewardExtract
-from service.scoring.encoder import load_tokenizer
+from service.scoring.tokenizer import load_tokenizer
 from training.data.programs import opens_program
 from training.data.test_formats import label_of
 from training.pipeline.files import write_text

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from plaudit import conversations
 from plaudit.errors import Invalid
 from plaudit.extract import answer, code_of, last_fence
 from plaudit.graders import Grader
@@ -14,8 +15,6 @@ from plaudit.integrations.chat_markup import is_rendered, messages_of
 from plaudit.integrations.config import BatcherConfig, Misconfigured, language_of
 from plaudit.labels import Tested, required_tests, tests_of
 from plaudit.schemas import ExecuteTerm, Message, RewardExtract, RewardItem
-
-_ROLES = {"system": "system", "developer": "system", "assistant": "assistant", "tool": "tool", "function": "tool"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ def item_of(config: BatcherConfig, index: int, row: TrainerRow) -> RowItem:
         language = language_of("label", tested.language or config.language)
         only_tests = all(isinstance(term, ExecuteTerm) for term in spec.terms)
         extract, completion = _program(config.extract, completion, language, only_tests=only_tests)
-    prompt = _prompt(row.prompt)
+    prompt = _prompt(index, row.prompt, is_scored=spec.scores)
     if spec.scores and isinstance(prompt, str) and is_rendered(prompt):
         raise Misconfigured(
             f"row {index}: the prompt was rendered by a chat template that is not known here ({prompt[:80]!r}), and a "
@@ -129,17 +128,23 @@ def _plain(label: Any) -> Any:
     return label
 
 
-def _prompt(prompt: Any) -> str | list[Message]:
-    """Text, or messages in the contract's roles: of parts the text, of a rendered prompt the messages in it."""
+def _prompt(index: int, prompt: Any, *, is_scored: bool) -> str | list[Message]:
+    """Text, or messages in the contract's types: of a rendered prompt the messages in it.
+
+    Where no model scores it, only the texts of a conversation count. Raises Misconfigured for one that is to be scored
+    and cannot be as it is.
+    """
     if isinstance(prompt, str):
         text = _encodable(prompt)
         return messages_of(text) or text
     if prompt is None:
         return ""
-    return [
-        Message(role=_ROLES.get(message["role"], "user"), content=_encodable(message_text(message)))  # type: ignore[arg-type]
-        for message in prompt
-    ]
+    if is_scored:
+        try:
+            return conversations.messages_of(prompt, f"row {index}: prompt")
+        except Invalid as error:
+            raise Misconfigured(f'{error.detail}. To be rewarded by the tests alone, say reward="tests"') from None
+    return [Message(role="user", content=_encodable(message_text(message))) for message in prompt]
 
 
 def _fenced(program: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Status = Literal["ok", "timeout_queue", "infra_error", "cancelled", "invalid"]
 Completeness = Literal["complete", "partial"]
@@ -15,10 +16,18 @@ MAX_ITEMS = 16_384
 MAX_COMPLETIONS = 65_536
 MAX_TESTS = 100_000
 MAX_MESSAGES = 10_000
+MAX_TOKEN_IDS = 4_000_000  # of one sequence; a model takes far fewer
 MAX_FIELDS = 256  # of one object that has named fields
+
+
+def is_none(value: Any) -> bool:
+    """For `exclude_if`: a field that is newer than others is left out of stored bodies, which versions compare."""
+    return value is None
+
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(max_length=64 * 1024 * 1024)]  # a bare `str` would let half a surrogate pair in
+TokenizerDigest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 DeadlineMs = Annotated[int, Field(ge=1, le=86_400_000, description="budget from arrival, in milliseconds")]
 
 
@@ -35,19 +44,40 @@ class Strict(BaseModel):
         return given
 
 
+MAX_NESTING = 100  # lists and objects within each other; parsers and serializers give up somewhere beyond
+
+
+def survives_json(value: Any) -> Any:
+    """A value that survives JSON: without NaN, infinity and half surrogate pairs, nested at most `MAX_NESTING` deep."""
+    left = [(value, 0)]
+    while left:
+        part, depth = left.pop()
+        if depth > MAX_NESTING:
+            raise ValueError(f"more than {MAX_NESTING} lists and objects within each other")
+        match part:
+            case float(number) if not math.isfinite(number):
+                raise ValueError("NaN and infinity are not JSON numbers")
+            case str(text):
+                try:
+                    text.encode()
+                except UnicodeEncodeError:
+                    raise ValueError("half of a surrogate pair is not text") from None
+            case list(parts):
+                left += [(child, depth + 1) for child in parts]
+            case dict(fields):
+                left += [(child, depth + 1) for child in (*fields.keys(), *fields.values())]
+    return value
+
+
+Exact = Annotated[Any, AfterValidator(survives_json)]
+
+
 class Answer(BaseModel):
     """Answers tolerate fields of a newer server, so that an older client goes on."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class Message(Strict):
-    role: Literal["system", "user", "assistant", "tool"]
-    content: Text
-
-
-Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
-Prompt = Annotated[Text | Messages, Field(description="text, or chat messages")]
 Completions = Annotated[list[Text], Field(min_length=1, max_length=MAX_COMPLETIONS, fail_fast=True)]
 
 

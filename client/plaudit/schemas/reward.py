@@ -16,13 +16,13 @@ from plaudit.schemas.base import (
     Id,
     ModelRef,
     Priority,
-    Prompt,
     ResultError,
     Status,
     Strict,
     Text,
     Timing,
 )
+from plaudit.schemas.conversation import PromptedItem
 from plaudit.schemas.execute import LimitsSpec, RewardExtract, Stop
 from plaudit.schemas.tests import Tests
 
@@ -205,11 +205,9 @@ BY_MODEL = RewardSpec(terms=[ScoreTerm(name="rm", type="score")])
 BY_EVIDENCE = RewardSpec.model_validate({"combine": "auto"})
 
 
-class RewardItem(Strict):
+class RewardItem(PromptedItem):
     """One prompt with its completions; `language` and `tests` where a term executes."""
 
-    id: Id | None = None
-    prompt: Prompt
     completions: Completions
     language: Annotated[str, Field(min_length=1, max_length=64)] = "python"
     tests: Tests | None = None
@@ -223,6 +221,12 @@ class RewardItem(Strict):
     def _continuable(self) -> RewardItem:
         if self.extract == "continuation" and not isinstance(self.prompt, str):
             raise ValueError("extract 'continuation' takes a prompt that is a text, not messages")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_prompt(self) -> RewardItem:
+        if "prompt" not in self.model_fields_set:
+            raise ValueError("prompt (or messages): missing")
         return self
 
 

@@ -39,18 +39,26 @@ class ModelInfo(Answer):
     revision: str
     architecture: str
     dtype: str
+    quantization: str | None = Field(None, description="by which method the weights are quantised; null: they are not")
     parameters: int
     max_length: int
     calibrated: bool
+    template_date: str | None = Field(
+        None, description="the date that the chat template prints as today's; null: it prints none"
+    )
     prefix_sharing_disabled_reason: str | None = Field(
         None, description="why prompts are computed for every completion; null: once"
     )
     engine: str = Field("", description="what computes the scores, with its version")
+    tokenizer_digest: str | None = Field(
+        None, description="of its vocabulary, for `token_ids`: SHA-256 of the sorted [token, id] pairs as compact JSON"
+    )
     parity: Annotated[
         dict[str, Any],
         Field(
             description="measured at start: `max_abs_error` to the golden set's `n` scores (at most `tolerance`), and "
-            "`max_batch_error`, the largest difference between a score alone and among others"
+            "`max_batch_error`, the largest difference between a score alone and among others; `own_class_error`, to "
+            "the checkpoint's own Hugging Face class on a few examples, null where transformers has none"
         ),
     ]
     workers: int

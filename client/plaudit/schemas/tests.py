@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from keyword import iskeyword
 from typing import Annotated, Any, Literal
 
@@ -11,31 +10,7 @@ from pydantic import AfterValidator, Base64Encoder, BeforeValidator, EncodedByte
 from pydantic_core import PydanticCustomError
 
 from plaudit.grading import Compare, Position
-from plaudit.schemas.base import MAX_FIELDS, MAX_TESTS, Strict, Text
-
-MAX_NESTING = 100  # lists and objects within each other; parsers and serializers give up somewhere beyond
-
-
-def _exact(value: Any) -> Any:
-    """A value that survives JSON: without NaN, infinity and half surrogate pairs, nested at most `MAX_NESTING` deep."""
-    left = [(value, 0)]
-    while left:
-        part, depth = left.pop()
-        if depth > MAX_NESTING:
-            raise ValueError(f"more than {MAX_NESTING} lists and objects within each other")
-        match part:
-            case float(number) if not math.isfinite(number):
-                raise ValueError("NaN and infinity are not JSON numbers")
-            case str(text):
-                try:
-                    text.encode()
-                except UnicodeEncodeError:
-                    raise ValueError("half of a surrogate pair is not text") from None
-            case list(parts):
-                left += [(child, depth + 1) for child in parts]
-            case dict(fields):
-                left += [(child, depth + 1) for child in (*fields.keys(), *fields.values())]
-    return value
+from plaudit.schemas.base import MAX_FIELDS, MAX_TESTS, Exact, Strict, Text
 
 
 class TestsBase(Strict):
@@ -94,9 +69,6 @@ class AssertTests(TestsBase):
     ]
     setup: Text = ""
     entry_point: EntryPoint | None = None
-
-
-Exact = Annotated[Any, AfterValidator(_exact)]
 
 
 class FunctionCase(Strict):

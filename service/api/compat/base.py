@@ -38,6 +38,7 @@ from service.api.dispatch.tasks import cancel_on_disconnect
 from service.api.error_handlers import problem_document, respond
 from service.api.handlers.run import RunRequest
 from service.api.state import state_of
+from service.jobs import OnOverflow, Truncation
 
 Answered = TypeVar("Answered")
 
@@ -131,15 +132,22 @@ class CompatCall:
         return answer.results[0].programs[0]
 
     async def score(
-        self, model: str, items: Sequence[ScoreItem], *, truncate: bool, whole_texts: bool = False
+        self,
+        model: str,
+        items: Sequence[ScoreItem],
+        *,
+        on_overflow: OnOverflow,
+        whole_texts: bool = False,
+        tokenizer_digest: str | None = None,
     ) -> list[CompletionScore]:
         """Score all completions.
 
         Args:
             model: its name.
-            items: prompts with completions.
-            truncate: whether what is too long loses its beginning; otherwise it is an error.
+            items: prompts with completions, or token ids.
+            on_overflow: what happens to texts that are too long.
             whole_texts: whether completions are texts of the client's own template, scored without the prompts.
+            tokenizer_digest: of the token ids; None: they are taken for those of the model's own tokenizer.
 
         Returns:
             The scores in order.
@@ -147,11 +155,19 @@ class CompatCall:
         Raises:
             PlauditError: if one completion has no score, because these clients' answers have no gaps.
         """
-        service = self.app_state.reward_service
+        service, truncation = self.app_state.reward_service, None
+        if isinstance(on_overflow, Truncation):
+            truncation, on_overflow = on_overflow, "error"
+        if tokenizer_digest is None and any(item.token_ids is not None for item in items):
+            tokenizer_digest = self.app_state.fleet.require_model(model).tokenizer_digest
+            if tokenizer_digest is None:
+                raise Invalid(f"model {model!r} takes no token ids: its texts are not tokenised here; send text")
         score_request = ScoreRequest(
-            model=model, items=list(items), on_overflow="truncate_left" if truncate else "error"
+            model=model, items=list(items), on_overflow=on_overflow, tokenizer_digest=tokenizer_digest
         )
-        answer = await self._timed(lambda context: service.score(score_request, context, whole_texts=whole_texts))
+        answer = await self._timed(
+            lambda context: service.score(score_request, context, whole_texts=whole_texts, truncation=truncation)
+        )
         scores = [score for result in answer.results for score in result.completions]
         for score in scores:
             raise_for(score.status, score.error)

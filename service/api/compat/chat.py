@@ -1,26 +1,20 @@
-"""Chat messages as other protocols write them."""
+"""Chat messages as other protocols write them: read leniently, and never with a part of the text left out."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
+from plaudit.conversations import messages_of
+from plaudit.errors import Invalid
 from plaudit.schemas import Message
-from service.api.compat.base import CompatRequest, Text
+from service.api.compat.base import FailFastList
 
-ROLES: dict[str, Literal["system", "assistant", "tool"]] = {
-    "system": "system",
-    "developer": "system",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
+ChatTurn = dict[str, Any]
+ChatTurns = FailFastList[ChatTurn]
 
 
-class ChatTurn(CompatRequest):
-    role: str
-    content: Text | None = None
-
-
-def to_messages(turns: list[ChatTurn]) -> list[Message]:
-    """A conversation in the contract's roles; an unknown role is the user's."""
-    return [Message(role=ROLES.get(turn.role, "user"), content=turn.content or "") for turn in turns]
+def to_messages(turns: list[ChatTurn], field: str) -> list[Message]:
+    """A conversation in the contract's types. Raises Invalid, which names the field and the turn."""
+    if not turns:
+        raise Invalid(f"{field}: a conversation has at least one turn")
+    return messages_of(turns, field)

@@ -106,6 +106,6 @@ async def grade_by_model(call: CompatCall, prompt: Prompt | None, completion: st
     """Score a completion under its prompt, or a whole text. What is too long loses its beginning, and says so."""
     item = ScoreItem(prompt="" if prompt is None else prompt, completions=[completion])
     model = call.model_name(options.model)
-    (score,) = await call.score(model, [item], truncate=True, whole_texts=prompt is None)
+    (score,) = await call.score(model, [item], on_overflow="truncate_left", whole_texts=prompt is None)
     assert score.score is not None
     return Grade(score.score, sigmoid(score.score), rm=score.score, truncated=score.truncated)

@@ -10,12 +10,13 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from plaudit.schemas import ScoreItem
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
+from service.api.compat.base import CompatCall, Dialect, FailFastList, Text
+from service.api.compat.scoring_fields import ScoringRequest
 
 DIALECT = Dialect("llama_factory", "LLaMA-Factory `reward_model_type: api`", deadline_s=600, retry_status=None)
 
 
-class ScoreEvaluationRequest(CompatRequest):
+class ScoreEvaluationRequest(ScoringRequest):
     messages: FailFastList[Text]
     model: str | None = None
 
@@ -35,6 +36,6 @@ async def evaluation(request: Request, body: ScoreEvaluationRequest) -> JSONResp
 
 
 async def _scores(call: CompatCall, body: ScoreEvaluationRequest) -> list[float | None]:
-    item = ScoreItem(prompt="", completions=body.messages)
-    scores = await call.score(call.model_name(body.model), [item], truncate=True, whole_texts=True)
+    item = ScoreItem(prompt="", completions=[*body.messages])
+    scores = await call.score(call.model_name(body.model), [item], on_overflow="truncate_left", whole_texts=True)
     return [score.score for score in scores]

@@ -1,9 +1,10 @@
 """Rerankers: Cohere's, Jina's, Infinity's and vLLM's `{query, documents}`, and TEI's `{query, texts}`.
 
 - The query is the prompt and the documents are its completions. Relevance is the sigmoid of the score unless
-  `raw_scores`, because these clients expect [0, 1].
-- A document that is too long is an error in TEI's form unless `truncate`. In the others it loses its beginning, and
-  Cohere's `meta.warnings` says so.
+  `raw_scores` (or vLLM's `use_activation: false`), because these clients expect [0, 1].
+- A document that is too long loses its end, or under `truncation_direction: "left"` its beginning; the query stays.
+  In TEI's form it is an error unless `truncate`; in the others only where `truncate` (or `truncation`) is false. A
+  result whose document was cut says so in `truncated`, and Cohere's `meta.warnings` counts them.
 - Overload is 429 with Retry-After, which these clients honour.
 """
 
@@ -16,25 +17,34 @@ from fastapi.responses import JSONResponse
 
 from plaudit.errors import Invalid
 from plaudit.schemas import ScoreItem
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
+from service.api.compat.base import CompatCall, Dialect, FailFastList, Text
 from service.api.compat.grading import sigmoid
+from service.api.compat.scoring_fields import AtLeastZero, PairRequest, cut_mark, first_given
 
 DIALECT = Dialect(
     "rerank", "Cohere SDK, LiteLLM, Jina, Infinity, vLLM, text-embeddings-inference", deadline_s=55, retry_status=429
 )
 
 
-class RerankRequest(CompatRequest):
+class RerankRequest(PairRequest):
     query: Text
     documents: FailFastList[Text | dict[str, Any]] | None = None
     texts: FailFastList[Text] | None = None
     model: str | None = None
-    top_n: int | None = None
+    top_n: AtLeastZero | None = None
     rank_fields: FailFastList[str] | None = None
     return_documents: bool | None = None
     return_text: bool = False
     raw_scores: bool = False
+    use_activation: bool | None = None
+    activation: bool | None = None  # two older names of `use_activation`
+    softmax: bool | None = None
     truncate: bool | None = None
+    truncation: bool | None = None
+
+    @property
+    def activated(self) -> bool:
+        return first_given(self.use_activation, self.activation, self.softmax, default=not self.raw_scores)
 
     def document_texts(self) -> list[str]:
         """The documents as texts; an object's `rank_fields`, or its `text`, or all its fields."""
@@ -55,21 +65,24 @@ async def rerank(request: Request, body: RerankRequest) -> JSONResponse:
     documents = body.document_texts()
     is_tei = body.texts is not None
     results: list[dict[str, Any]] = []
-    num_tokens = num_truncated = 0
+    num_tokens = num_cut = 0
     model = body.model or "default"
     if documents:
         call = CompatCall(request, DIALECT.deadline_s)
         model = call.model_name(body.model)
-        item = ScoreItem(prompt=body.query, completions=documents)
-        truncate = not is_tei or bool(body.truncate)
-        scores = await call.while_connected(call.score(model, [item], truncate=truncate))
+        item = ScoreItem(prompt=body.query, completions=[*documents])
+        cuts = first_given(body.truncate, body.truncation, default=not is_tei)
+        on_overflow = body.pair_overflow(call, model, cuts=cuts)
+        scores = await call.while_connected(call.score(model, [item], on_overflow=on_overflow))
         num_tokens = sum(score.tokens or 0 for score in scores)
-        num_truncated = sum(score.truncated for score in scores)
+        num_cut = sum(score.truncated for score in scores)
         values = [score.score or 0.0 for score in scores]
         order = sorted(range(len(values)), key=lambda index: (-values[index], index))
         field = "score" if is_tei else "relevance_score"
         results = [
-            {"index": index, field: values[index] if body.raw_scores else sigmoid(values[index])} for index in order
+            {"index": index, field: sigmoid(values[index]) if body.activated else values[index]}
+            | cut_mark(truncated=scores[index].truncated)
+            for index in order
         ]
     if body.top_n:
         results = results[: body.top_n]
@@ -79,7 +92,8 @@ async def rerank(request: Request, body: RerankRequest) -> JSONResponse:
         return JSONResponse(results)
     if body.return_documents:
         results = [result | {"document": {"text": documents[result["index"]]}} for result in results]
-    warnings = [f"{num_truncated} documents were longer than the model takes and lost their beginning"]
+    lost = "end" if body.document_side == "right" else "beginning"
+    warnings = [f"{num_cut} of {len(documents)} documents (or their query) were too long and lost their {lost}"]
     return JSONResponse(
         {
             "id": request.state.request_id,
@@ -89,7 +103,7 @@ async def rerank(request: Request, body: RerankRequest) -> JSONResponse:
             "meta": {
                 "api_version": {"version": "2"},
                 "billed_units": {"search_units": 1},
-                "warnings": warnings if num_truncated else None,
+                "warnings": warnings if num_cut else None,
             },
             "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
         }

@@ -16,9 +16,9 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from plaudit.errors import NotFound
-from plaudit.schemas import ExecuteTerm, JobStatus, RewardItem, RewardRequest, RewardSpec, ScoreTerm
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
-from service.api.compat.chat import ChatTurn, to_messages
+from plaudit.schemas import ExecuteTerm, JobStatus, Prompt, RewardItem, RewardRequest, RewardSpec, ScoreTerm
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
+from service.api.compat.chat import ChatTurns, to_messages
 from service.api.compat.grading import GradeOptions, tests_of
 from service.api.handlers.operations import REWARD
 from service.api.stores.durable_requests import START, request_id_of
@@ -31,7 +31,7 @@ WAIT_S = 1.5  # the worker asks every two seconds
 
 
 class RollTask(CompatRequest):
-    prompt: Text | FailFastList[ChatTurn]
+    prompt: Text | ChatTurns
     response: Text
     reward_info: Any = None
     data_id: Any = None
@@ -65,8 +65,13 @@ def _reward_request(call: CompatCall, task: RollTask, options: GradeOptions) -> 
         if tests is None
         else ExecuteTerm(name="tests", type="execute", policy=options.policy)
     )
+    prompt: Prompt = (
+        task.prompt if isinstance(task.prompt, str) else ""
+    )  # a conversation that no model reads is not sent
+    if tests is None and not isinstance(task.prompt, str):
+        prompt = to_messages(task.prompt, "prompt")
     item = RewardItem(
-        prompt=task.prompt if isinstance(task.prompt, str) else to_messages(task.prompt),
+        prompt=prompt,
         completions=[task.response],
         extract="last_fence",
         tests=None if tests is None else tests.graded(language, options),

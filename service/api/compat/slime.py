@@ -10,15 +10,15 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
-from service.api.compat.chat import ChatTurn, to_messages
+from service.api.compat.base import CompatCall, CompatRequest, Dialect, Text
+from service.api.compat.chat import ChatTurns, to_messages
 from service.api.compat.grading import Grade, GradeOptions, grade_by_model, grade_by_tests, tests_of
 
 DIALECT = Dialect("slime", "slime, miles `--rm-type remote_rm --rm-url`", deadline_s=110, retry_status=503)
 
 
 class SlimeSample(CompatRequest):
-    prompt: Text | FailFastList[ChatTurn]
+    prompt: Text | ChatTurns
     response: Text
     label: Any = None
 
@@ -36,5 +36,5 @@ async def _grade(call: CompatCall, sample: SlimeSample, options: GradeOptions) -
     tests = tests_of(sample.label, options, "label")
     if tests is not None:
         return await grade_by_tests(call, sample.response, tests, options)
-    prompt = sample.prompt if isinstance(sample.prompt, str) else to_messages(sample.prompt)
+    prompt = sample.prompt if isinstance(sample.prompt, str) else to_messages(sample.prompt, "prompt")
     return await grade_by_model(call, prompt, sample.response, options)

@@ -1,7 +1,10 @@
 """vLLM's and SGLang's reward-model endpoints: `/classify`, `/pooling`, `/v1/embeddings`, `/score`, `/v1/models`.
 
-- `input` is a whole text, which the client wrote with the reward model's own chat template, so it is scored as it is.
-  `messages` go through the checkpoint's template here.
+- `input` is a whole text, which the client wrote with the reward model's own chat template, so it is scored as it is,
+  or token ids of the model's own tokenizer. `messages` go through the checkpoint's template here.
+- SGLang's own form of `/classify` has `text` or `input_ids` in place of `input`, and answers raw scores.
+- Texts that are too long are errors, unless `truncate_prompt_tokens` says what to keep (`scoring_fields`). A row whose
+  text was cut has `truncated: true`.
 - `use_activation: false` asks for the raw logit, as verl does. The default is what each endpoint does in vLLM: a
   sigmoid for `/classify` and `/score`, the logit elsewhere.
 - verl's loop retries after 5xx only, so the retry status is 503, never 429.
@@ -13,82 +16,141 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plaudit.errors import Invalid, TooLarge
-from plaudit.schemas import CompletionScore, ScoreItem
+from plaudit.schemas import CompletionScore, ScoreItem, TokenizerDigest
 from service.api import json_body
-from service.api.compat.base import CompatCall, CompatRequest, Dialect, FailFastList, Text
-from service.api.compat.chat import ChatTurn, to_messages
+from service.api.compat.base import CompatCall, Dialect, FailFastList, Text
+from service.api.compat.chat import ChatTurns, to_messages
 from service.api.compat.grading import sigmoid
+from service.api.compat.scoring_fields import UNSUPPORTED, PairRequest, TruncatedRequest, cut_mark, first_given
 from service.api.dispatch.tasks import SMALL_BYTES, in_thread
+from service.api.listening import path_below_root
 from service.api.state import state_of
 
 DIALECT = Dialect("vllm", "verl reward model (vLLM, SGLang), vLLM and SGLang clients", deadline_s=120, retry_status=503)
-Value = TypeVar("Value")
+SCORE = "/score"
+INPUTS = ("input", "messages", "text", "input_ids")
 VLLM_SCORE_KEYS = ("text_1", "queries", "data_1")
 
 
-class PoolingRequest(CompatRequest):
+class PoolingRequest(TruncatedRequest):
     """What `/classify`, `/pooling` and `/v1/embeddings` have in common."""
 
     model: str | None = None
     input: Text | FailFastList[Any] | None = None
-    messages: FailFastList[ChatTurn] | None = None
+    messages: ChatTurns | None = None
+    text: Text | FailFastList[Any] | None = None  # SGLang's two
+    input_ids: FailFastList[Any] | None = None
     use_activation: bool | None = None
     activation: bool | None = None  # two older names of `use_activation`
     softmax: bool | None = None
-    truncate_prompt_tokens: int | None = None
+    raw_scores: bool | None = None  # Infinity's opposite of them
+    add_special_tokens: bool | None = None
+    tokenizer_digest: TokenizerDigest | None = None
+    task: Literal["classify", "score", "reward", "embed"] | None = None
+
+    @property
+    def is_sglang(self) -> bool:
+        return self.text is not None or self.input_ids is not None
 
     def activated(self, default: bool) -> bool:
-        return _first((self.use_activation, self.activation, self.softmax), default)
+        raw = None if self.raw_scores is None else not self.raw_scores
+        return first_given(self.use_activation, self.activation, self.softmax, raw, default=default)
 
     def item(self) -> ScoreItem:
-        """What is to be scored: an assistant's message after the others, or whole texts. Raises Invalid."""
+        """What is to be scored: an assistant's message after the others, whole texts, or token ids. Raises Invalid."""
+        given_fields = [name for name in INPUTS if getattr(self, name) is not None]
+        if len(given_fields) > 1:
+            raise Invalid(f"{' and '.join(given_fields)}: a request has one of them")
         if self.messages:
-            *prompt, last = to_messages(self.messages)
+            if self.add_special_tokens:
+                raise Invalid("add_special_tokens: the chat template places them all; leave it out")
+            *prompt, last = to_messages(self.messages, "messages")
             if not prompt or last.role != "assistant":
                 raise Invalid("messages: the last one must be the assistant's, after at least one other")
-            return ScoreItem(prompt=prompt, completions=[last.content])
-        texts = [self.input] if isinstance(self.input, str) else self.input
-        if not texts or not all(isinstance(text, str) and text for text in texts):
-            raise Invalid("input: takes a text or a list of texts, none of them empty; token ids are not taken")
-        return ScoreItem(prompt="", completions=list(texts))
+            return ScoreItem(prompt=prompt, completions=[[last]])
+        if self.add_special_tokens is False:
+            raise Invalid(
+                "add_special_tokens: false is not supported; a text that begins with the BOS gets no second one, so "
+                "leave it out, or send token ids"
+            )
+        field = given_fields[0] if given_fields else "input"
+        given = getattr(self, field)
+        ids = None if field == "text" else _token_ids(given)
+        if ids is not None:
+            return ScoreItem(token_ids=ids)
+        texts = [given] if isinstance(given, str) else given
+        if not texts or field == "input_ids" or not all(isinstance(text, str) and text for text in texts):
+            raise Invalid(f"{field}: takes a text, a list of texts, token ids or a list of them, none of them empty")
+        return ScoreItem(prompt="", completions=[*texts])
+
+
+class EmbeddingsRequest(PoolingRequest):
+    """`/v1/embeddings` answers raw scores, as SGLang does for reward models; nothing can be applied to them."""
+
+    unsupported = UNSUPPORTED | dict.fromkeys(("use_activation", "activation", "softmax"), (False,))
+
+
+def _token_ids(given: Any) -> list[list[int]] | None:
+    """Sequences of token ids; None for what holds none. Raises Invalid for one that is empty or has other values."""
+    if not isinstance(given, list) or not given:
+        return None
+    is_one = isinstance(given[0], int)
+    if not is_one and not isinstance(given[0], list):
+        return None
+    sequences = [given] if is_one else given
+    for index, ids in enumerate(sequences):
+        where = "token ids" if is_one else f"token ids, sequence {index}"
+        if not isinstance(ids, list) or not ids:
+            raise Invalid(f"{where}: takes a list of at least one id")
+        if wrong := [at for at in ids if type(at) is not int or not 0 <= at < 2**31]:
+            raise Invalid(f"{where}: {wrong[0]!r:.40} is not a token id")
+    return sequences
 
 
 @DIALECT.router.post("/classify")
 @DIALECT.router.post("/v1/classify")
 async def classify(request: Request, body: PoolingRequest) -> JSONResponse:
     scores, model = await _pooled(request, body)
-    data = [
-        {"index": index, "label": "LABEL_0", "probs": [_value(score, body.activated(True))], "num_classes": 1}
-        for index, score in enumerate(scores)
-    ]
+    if body.is_sglang:
+        return _sglang_answer(request, body, scores)
+    data = [{"label": "LABEL_0", "probs": [_value(score, body.activated(True))], "num_classes": 1} for score in scores]
     return _answer(request, "classify", model, data, scores)
+
+
+def _sglang_answer(request: Request, body: PoolingRequest, scores: Sequence[CompletionScore]) -> JSONResponse:
+    """SGLang's: an object with the raw score in `embedding` for a text alone, else a list of them."""
+    rows = [
+        {
+            "embedding": [_value(score, body.activated(False))],
+            "meta_info": {"id": request.state.request_id, "prompt_tokens": score.tokens},
+            **cut_mark(truncated=score.truncated),
+        }
+        for score in scores
+    ]
+    given = body.text if body.text is not None else body.input_ids
+    is_one = isinstance(given, str) or (isinstance(given, list) and isinstance(given[0], int))
+    return JSONResponse(rows[0] if is_one else rows)
 
 
 @DIALECT.router.post("/pooling")
 @DIALECT.router.post("/v1/pooling")
 async def pooling(request: Request, body: PoolingRequest) -> JSONResponse:
     scores, model = await _pooled(request, body)
-    data = [
-        {"index": index, "object": "pooling", "data": [_value(score, body.activated(False))]}
-        for index, score in enumerate(scores)
-    ]
+    data = [{"object": "pooling", "data": [_value(score, body.activated(False))]} for score in scores]
     return _answer(request, "pool", model, data, scores)
 
 
 @DIALECT.router.post("/v1/embeddings")
-async def embeddings(request: Request, body: PoolingRequest) -> JSONResponse:
+async def embeddings(request: Request, body: EmbeddingsRequest) -> JSONResponse:
     scores, model = await _pooled(request, body)
-    data = [
-        {"index": index, "object": "embedding", "embedding": [_value(score, False)]}
-        for index, score in enumerate(scores)
-    ]
+    data = [{"object": "embedding", "embedding": [_value(score, False)]} for score in scores]
     return _answer(request, "embd", model, data, scores)
 
 
@@ -113,7 +175,7 @@ async def models(request: Request) -> JSONResponse:
 # --- /score ----------------------------------------------------------------------------------------------------------
 
 
-class ScorePairsRequest(CompatRequest):
+class ScorePairsRequest(PairRequest):
     """One query and its texts, or as many queries as texts."""
 
     model: str | None = None
@@ -126,12 +188,12 @@ class ScorePairsRequest(CompatRequest):
     data_2: Any = None
     use_activation: bool | None = None
     activation: bool | None = None
-    truncate_prompt_tokens: int | None = None
+    softmax: bool | None = None
 
     def score_items(self) -> list[ScoreItem]:
         """One item per pair. Raises Invalid."""
-        queries = _texts(_first((self.text_1, self.queries, self.data_1), None))
-        texts = _texts(_first((self.text_2, self.documents, self.items, self.data_2), None))
+        queries = _texts(_first_of(self.text_1, self.queries, self.data_1))
+        texts = _texts(_first_of(self.text_2, self.documents, self.items, self.data_2))
         if len(queries) == 1:
             queries = queries * len(texts)
         if len(queries) != len(texts):
@@ -142,13 +204,16 @@ class ScorePairsRequest(CompatRequest):
 @DIALECT.router.post("/v1/score")
 async def score_pairs(request: Request, body: ScorePairsRequest) -> JSONResponse:
     call = CompatCall(request, DIALECT.deadline_s)
-    model, truncate = call.model_name(body.model), body.truncate_prompt_tokens is not None
-    scores = await call.while_connected(call.score(model, body.score_items(), truncate=truncate))
-    activated = _first((body.use_activation, body.activation), True)
-    data = [
-        {"index": index, "object": "score", "score": _value(score, activated)} for index, score in enumerate(scores)
-    ]
+    model = call.model_name(body.model)
+    on_overflow = body.pair_overflow(call, model, cuts=False)
+    scores = await call.while_connected(call.score(model, body.score_items(), on_overflow=on_overflow))
+    activated = first_given(body.use_activation, body.activation, body.softmax, default=True)
+    data = [{"object": "score", "score": _value(score, activated)} for score in scores]
     return _answer(request, "score", model, data, scores)
+
+
+def _first_of(*names: Any) -> Any:
+    return next((given for given in names if given is not None), None)
 
 
 def _texts(given: Any) -> list[str]:
@@ -165,7 +230,7 @@ class ScoreSwitch:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/score" or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["method"] != "POST" or path_below_root(scope) != SCORE:
             await self.app(scope, receive, send)
             return
         chunks: list[bytes] = []
@@ -184,7 +249,8 @@ class ScoreSwitch:
 
         is_large = len(body) > SMALL_BYTES
         if await in_thread(_is_vllm_score, body) if is_large else _is_vllm_score(body):
-            scope["path"], scope["raw_path"] = "/v1/score", b"/v1/score"
+            scope["path"] = scope["path"].removesuffix(SCORE) + f"/v1{SCORE}"
+            scope["raw_path"] = scope["path"].encode()
         await self.app(scope, receive_again, send)
 
 
@@ -206,14 +272,15 @@ async def _pooled(request: Request, body: PoolingRequest) -> tuple[list[Completi
     """The scores and the model's name."""
     item = body.item()
     call = CompatCall(request, DIALECT.deadline_s)
-    model, truncate = call.model_name(body.model), body.truncate_prompt_tokens is not None
-    work = call.score(model, [item], truncate=truncate, whole_texts=not body.messages)
+    model = call.model_name(body.model)
+    work = call.score(
+        model,
+        [item],
+        on_overflow=body.text_overflow(call, model),
+        whole_texts=not body.messages,
+        tokenizer_digest=body.tokenizer_digest,
+    )
     return await call.while_connected(work), model
-
-
-def _first(values: Sequence[Value | None], default: Value) -> Value:
-    """The first value that is given."""
-    return next((value for value in values if value is not None), default)
 
 
 def _value(score: CompletionScore, activated: bool) -> float:
@@ -231,7 +298,10 @@ def _answer(
             "object": "list",
             "created": int(time.time()),
             "model": model,
-            "data": data,
+            "data": [
+                {"index": index, **row, **cut_mark(truncated=score.truncated)}
+                for index, (row, score) in enumerate(zip(data, scores, strict=True))
+            ],
             "usage": {
                 "prompt_tokens": num_tokens,
                 "total_tokens": num_tokens,

@@ -225,7 +225,7 @@ def prompt_text(item: RewardItem) -> str:
     """The prompt as one text; positions of examples are positions in it."""
     if isinstance(item.prompt, str):
         return item.prompt
-    return "\n\n".join(message.content for message in item.prompt)
+    return "\n\n".join(message.text for message in item.prompt)
 
 
 def whole_program(prompt: str, source: str, entry_point: str | None) -> str:

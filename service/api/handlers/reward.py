@@ -130,7 +130,7 @@ class RewardPlan(Generic[Shaped]):
             if term.model in unavailable:
                 self.unavailable[term.name] = unavailable[term.model]
                 continue
-            score_items = [ScoreItem(prompt=item.prompt, completions=item.completions) for item in self.items]
+            score_items = [ScoreItem(prompt=item.prompt, completions=[*item.completions]) for item in self.items]
             score_plan = await off_loop(ScorePlan, models[term.model], score_items, term.on_overflow, context, cache)
             await score_plan.look_up()
             self.score_plans[term.name] = score_plan

@@ -15,7 +15,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from plaudit.errors import ActivationRunning, CheckpointRefused, PlauditError, RevisionMoved, RevisionUnknown
+from plaudit.errors import (
+    ActivationRunning,
+    CheckpointRefused,
+    Invalid,
+    PlauditError,
+    RevisionMoved,
+    RevisionUnknown,
+)
 from plaudit.schemas import (
     ActivateAnswer,
     ActivateRequest,
@@ -26,6 +33,7 @@ from plaudit.schemas import (
     ExecuteItem,
     ExecuteRequest,
     ExecuteResult,
+    ModelInfo,
     ModelRef,
     RankAnswer,
     RankRequest,
@@ -50,6 +58,7 @@ from service.api.handlers.score import ScorePlan
 from service.api.handlers.score_cache import ScoreCache
 from service.api.handlers.validation import RequestValidator
 from service.api.stores.sample_log import SampleLog
+from service.jobs import Truncation
 from service.queue.protocol import now_ms
 
 log = logging.getLogger("plaudit.reward_service")
@@ -68,18 +77,33 @@ class RewardService:
     replays: Replays
     sample_log: SampleLog
 
-    async def score(self, request: ScoreRequest, context: RequestContext, *, whole_texts: bool = False) -> ScoreAnswer:
-        """Score completions. `whole_texts`: they are texts of a client's own template, scored without the prompts."""
+    async def score(
+        self,
+        request: ScoreRequest,
+        context: RequestContext,
+        *,
+        whole_texts: bool = False,
+        truncation: Truncation | None = None,
+    ) -> ScoreAnswer:
+        """Score completions.
+
+        Args:
+            request: what to score.
+            context: deadline, tenant, … of the request.
+            whole_texts: whether completions are texts of a client's own template, scored without the prompts.
+            truncation: what a dialect says about texts that are too long, in place of the request's `on_overflow`.
+        """
         await off_loop(self.validator.check_score, request)
 
         async def attempt() -> ScoreAnswer:
-            revision = self.dispatcher.fleet.require_model(request.model).revision
-            model = ModelRef(name=request.model, revision=revision)
+            served = self.dispatcher.fleet.require_model(request.model)
+            _check_tokenizer(request, served)
+            model = ModelRef(name=request.model, revision=served.revision)
             plan = await off_loop(
                 ScorePlan,
                 model,
                 request.items,
-                request.on_overflow,
+                truncation or request.on_overflow,
                 context,
                 self.score_cache,
                 calibrated=request.calibrated,
@@ -244,6 +268,16 @@ class RewardService:
             previous=before.revision,
             workers=num_workers,
             took_ms=round((time.perf_counter() - started) * 1000, 1),
+        )
+
+
+def _check_tokenizer(request: ScoreRequest, served: ModelInfo) -> None:
+    """Raises Invalid for token ids of another tokenizer than the served model's."""
+    digest = request.tokenizer_digest
+    if digest is not None and digest != served.tokenizer_digest:
+        raise Invalid(
+            f"tokenizer_digest: {digest} is not the tokenizer of model {served.name!r}, which is "
+            f"{served.tokenizer_digest or 'unknown'}; encode with that model's tokenizer, or send text"
         )
 
 

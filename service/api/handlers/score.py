@@ -9,25 +9,38 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 from plaudit.errors import BrokerUnavailable, RevisionMoved
-from plaudit.schemas import CompletionScore, ModelRef, Prompt, ResultError, ScoreItem, ScoreResult, Status
+from plaudit.schemas import CompletionScore, Message, ModelRef, Prompt, ResultError, ScoreItem, ScoreResult, Status
 from service.api.dispatch.request_context import RequestContext
 from service.api.dispatch.shards import Shards
 from service.api.dispatch.submission import Submission
 from service.api.dispatch.tasks import gather_or_cancel, off_loop
 from service.api.handlers.plan import best_index, problem_of
 from service.api.handlers.score_cache import ScoreCache
-from service.jobs import Failed, Job, JobState, Scored, ScoreTask, encode, score_job_id
+from service.jobs import (
+    Completion,
+    Failed,
+    Job,
+    JobState,
+    OnOverflow,
+    Scored,
+    ScoreTask,
+    TokenIds,
+    Turns,
+    encode,
+    score_job_id,
+)
 from service.queue.cached_scores import CachedScore
 from service.queue.keys import queue_of_model
 
 BYTES_PER_TOKEN = 3  # for the estimate at admission; the worker counts
 MAX_KEYS_AT_ADMISSION = 64  # looked up in the step that admits the jobs, during which Redis serves nobody else
 
-OnOverflow = Literal["error", "truncate_left"]
+Computed = dict[Completion, CachedScore | ResultError]
 
 
 class ScoreGroup:
@@ -35,7 +48,8 @@ class ScoreGroup:
 
     Args:
         item: as the request has it.
-        whole_texts: whether the completions are whole texts, which are scored without the item's prompt.
+        whole_texts: whether the completions are whole texts, which are scored without the item's prompt. Token ids
+            always are.
     """
 
     def __init__(
@@ -51,28 +65,29 @@ class ScoreGroup:
         self.item = item
         self.model = model
         self.revision = revision
-        self.on_overflow: OnOverflow = on_overflow
-        self.prompt = None if whole_texts else _plain_prompt(item.prompt)
+        self.on_overflow = on_overflow
+        self.completions = _completions(item)
+        self.prompt = None if whole_texts or item.token_ids is not None else _plain_prompt(item.prompt)
         # Groups of one prompt are on one shard, where the scores of their completions are cached.
-        if whole_texts:
-            self.shard = cache.shards.place("texts", item.completions)
+        if self.prompt is None:
+            self.shard = cache.shards.place("texts", self.completions)
         else:
             self.shard = prompt_shard(cache.shards, item.prompt)
-        unique_texts = list(dict.fromkeys(item.completions))
-        self.keys = dict(zip(unique_texts, cache.keys(revision, self.prompt, on_overflow, unique_texts), strict=True))
-        self.cached: dict[str, CachedScore] = {}
+        unique = list(dict.fromkeys(self.completions))
+        self.keys = dict(zip(unique, cache.keys(revision, self.prompt, on_overflow, unique), strict=True))
+        self.cached: dict[Completion, CachedScore] = {}
         self.job: Job | None = None
 
     @property
-    def missing(self) -> list[str]:
-        return [text for text in self.keys if text not in self.cached]
+    def missing(self) -> list[Completion]:
+        return [completion for completion in self.keys if completion not in self.cached]
 
     def make_job(self, context: RequestContext) -> Job | None:
         """The job for what is missing; None where nothing is."""
         self.job = None
         if missing := self.missing:
             task = encode(ScoreTask(self.model, self.revision, self.prompt, missing, self.on_overflow))
-            num_bytes = len(encode(self.prompt)) * len(missing) + sum(len(text.encode()) for text in missing)
+            num_bytes = len(encode(self.prompt)) * len(missing) + sum(map(_num_bytes, missing))
             self.job = Job(
                 score_job_id(task),
                 "score",
@@ -163,10 +178,10 @@ class ScorePlan:
     @staticmethod
     def _use(groups: Sequence[ScoreGroup], scores: Sequence[CachedScore | None]) -> None:
         """Take the cached score of each of their `_keys`."""
-        wanted = [(group, text) for group in groups for text in group.keys]
-        for (group, text), score in zip(wanted, scores, strict=True):
+        wanted = [(group, completion) for group in groups for completion in group.keys]
+        for (group, completion), score in zip(wanted, scores, strict=True):
             if score is not None:
-                group.cached[text] = score
+                group.cached[completion] = score
 
     def jobs(self) -> list[Job]:
         return [job for group in self.groups if (job := group.make_job(self.context))]
@@ -182,28 +197,27 @@ class ScorePlan:
             return self._result(group, await self._finished(group, reply.body), reply.body)
         assert isinstance(reply.body, Scored)
         computed = _computed(group.missing, reply.body)
-        self.cache.store(
-            group.shard,
-            {group.keys[text]: score for text, score in computed.items() if isinstance(score, CachedScore)},
-        )
+        if reply.body.cacheable:
+            self.cache.store(
+                group.shard,
+                {group.keys[one]: score for one, score in computed.items() if isinstance(score, CachedScore)},
+            )
         return self._result(group, computed, None)
 
-    async def _finished(self, group: ScoreGroup, failed: Failed) -> dict[str, CachedScore | ResultError]:
+    async def _finished(self, group: ScoreGroup, failed: Failed) -> Computed:
         """What a scorer has finished of a late group: the slices before the one that it was at."""
         missing = group.missing
         if failed.state is not JobState.TIMEOUT or len(missing) == 1:
             return {}
-        scores = await self.cache.look_up_late(group.shard, [group.keys[text] for text in missing])
-        return {text: score for text, score in zip(missing, scores, strict=True) if score is not None}
+        scores = await self.cache.look_up_late(group.shard, [group.keys[completion] for completion in missing])
+        return {completion: score for completion, score in zip(missing, scores, strict=True) if score is not None}
 
-    def _result(
-        self, group: ScoreGroup, computed: dict[str, CachedScore | ResultError], failed: Failed | None
-    ) -> ScoreResult:
+    def _result(self, group: ScoreGroup, computed: Computed, failed: Failed | None) -> ScoreResult:
         completions = []
-        for text in group.item.completions:
-            score = group.cached.get(text) or computed.get(text)
+        for completion in group.completions:
+            score = group.cached.get(completion) or computed.get(completion)
             if isinstance(score, CachedScore):
-                completions.append(self._completion_score(score, cached=text in group.cached))
+                completions.append(self._completion_score(score, cached=completion in group.cached))
             elif isinstance(score, ResultError):
                 completions.append(no_score("invalid", score))
             else:
@@ -225,16 +239,16 @@ class ScorePlan:
         )
 
 
-def _computed(texts: Sequence[str], scored: Scored) -> dict[str, CachedScore | ResultError]:
-    """What a job found out about each of its texts."""
-    computed: dict[str, CachedScore | ResultError] = {}
-    for index, text in enumerate(texts):
+def _computed(completions: Sequence[Completion], scored: Scored) -> Computed:
+    """What a job found out about each of its completions."""
+    computed: Computed = {}
+    for index, completion in enumerate(completions):
         score = scored.scores[index]
         if score is None:
             code, _, detail = (scored.problems[index] or "invalid: no score").partition(": ")
-            computed[text] = ResultError(code=code, detail=detail)
+            computed[completion] = ResultError(code=code, detail=detail)
         else:
-            computed[text] = CachedScore(
+            computed[completion] = CachedScore(
                 score,
                 scored.tokens[index],
                 scored.truncated[index],
@@ -253,7 +267,34 @@ def prompt_shard(shards: Shards, prompt: Prompt) -> int:
     return 0 if len(shards) == 1 else shards.place("prompt", _plain_prompt(prompt))
 
 
-def _plain_prompt(prompt: Prompt) -> str | list[dict[str, str]]:
-    if isinstance(prompt, str):
-        return prompt
-    return [{"role": message.role, "content": message.content} for message in prompt]
+def _plain_prompt(prompt: Prompt) -> str | list[dict[str, Any]]:
+    return prompt if isinstance(prompt, str) else [_fields(message) for message in prompt]
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    """A message as it travels: arguments of calls as JSON text, because msgpack has no integers beyond 64 bits."""
+    fields = message.fields()
+    for call in fields.get("tool_calls", ()):
+        if not isinstance(call["function"].get("arguments", ""), str):
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+    return fields
+
+
+def _completions(item: ScoreItem) -> list[Completion]:
+    if item.token_ids is not None:
+        return [TokenIds(tuple(ids)) for ids in item.token_ids]
+    return [text if isinstance(text, str) else _turns(text) for text in item.completions]
+
+
+def _turns(messages: Sequence[Message]) -> Completion:
+    """Messages that follow the prompt. One of an assistant that is only text is that text."""
+    first, *more = messages
+    if not more and first.role == "assistant" and first.is_plain:
+        return first.text
+    return Turns(json.dumps([message.fields() for message in messages], ensure_ascii=False, separators=(",", ":")))
+
+
+def _num_bytes(completion: Completion) -> int:
+    if isinstance(completion, TokenIds):
+        return len(completion.ids) * BYTES_PER_TOKEN
+    return len((completion if isinstance(completion, str) else completion.messages).encode())

@@ -17,7 +17,7 @@ import msgspec
 from plaudit.errors import BrokerUnavailable
 from service import metrics
 from service.api.dispatch.shards import Shards
-from service.jobs import encode
+from service.jobs import Completion, OnOverflow, TaskPrompt, encode
 from service.queue.cached_scores import CachedScore, cached_score_keys
 from service.queue.keys import queue_of_model
 
@@ -36,10 +36,10 @@ class ScoreCache:
         self.keep_s = keep_s
 
     def keys(
-        self, revision: str, prompt: str | list[dict[str, str]] | None, on_overflow: str, texts: Sequence[str]
+        self, revision: str, prompt: TaskPrompt, on_overflow: OnOverflow, completions: Sequence[Completion]
     ) -> list[str]:
         """The key of each completion of a group."""
-        return cached_score_keys(self.shards.queues[0].keys, revision, prompt, on_overflow, texts)
+        return cached_score_keys(self.shards.queues[0].keys, revision, prompt, on_overflow, completions)
 
     def is_storing(self, shard: int, keys: Sequence[str]) -> bool:
         """Whether one of these is about to be stored, so that only `look_up` can see it."""

@@ -14,6 +14,7 @@ from plaudit.schemas import (
     AuditRequest,
     ExecuteRequest,
     LimitsSpec,
+    Prompt,
     PytestTests,
     RefTests,
     RewardItem,
@@ -49,11 +50,11 @@ class RequestValidator:
     settings: Settings
 
     def check_score(self, request: ScoreRequest) -> None:
-        self._check_counts([item.completions for item in request.items], "completions")
+        self._check_counts([item.num_scores for item in request.items], "completions")
         self._check_texts(request.items)
 
     def check_execute(self, request: ExecuteRequest) -> None:
-        self._check_counts([item.programs for item in request.items], "programs")
+        self._check_counts([len(item.programs) for item in request.items], "programs")
         for index, item in enumerate(request.items):
             self._check_code(f"items.{index}.programs", item.programs)
             self._check_limits(f"items.{index}.limits", item.limits)
@@ -63,7 +64,7 @@ class RequestValidator:
         """Check all but the suites: one that can assert nothing is a finding."""
         references = [[] if item.reference is None else [item.reference] for item in request.items]
         given = [[program.source for program in item.programs] for item in request.items]
-        self._check_counts(given, "programs")
+        self._check_counts(list(map(len, given)), "programs")
         for index, item in enumerate(request.items):
             self._check_code(f"items.{index}.reference", references[index])
             self._check_code(f"items.{index}.programs", given[index])
@@ -82,7 +83,7 @@ class RequestValidator:
             _at_most(f"programs.{index}: stdin, args and files", num_bytes, settings.max_stdin_bytes, "max_stdin_bytes")
 
     def check_reward(self, request: RewardRequest) -> None:
-        self._check_counts([item.completions for item in request.items], "completions")
+        self._check_counts([len(item.completions) for item in request.items], "completions")
         self._check_texts(request.items)
         for index, item in enumerate(request.items):
             self._check_limits(f"items.{index}.limits", item.limits)
@@ -133,22 +134,21 @@ class RequestValidator:
         except InvalidSuite as error:
             raise InvalidTests(f"{field}.{error}") from None
 
-    def _check_counts(self, groups: Sequence[Sequence[str]], name: str) -> None:
+    def _check_counts(self, counts: Sequence[int], name: str) -> None:
         settings = self.settings
-        _at_most("items", len(groups), settings.max_items, "max_items")
-        for index, group in enumerate(groups):
-            _at_most(f"items.{index}.{name}", len(group), settings.max_completions, "max_completions")
-        total = sum(map(len, groups))
-        _at_most(f"items.*.{name}", total, settings.max_total_completions, "max_total_completions")
+        _at_most("items", len(counts), settings.max_items, "max_items")
+        for index, count in enumerate(counts):
+            _at_most(f"items.{index}.{name}", count, settings.max_completions, "max_completions")
+        _at_most(f"items.*.{name}", sum(counts), settings.max_total_completions, "max_total_completions")
 
     def _check_texts(self, items: Sequence[ScoreItem | RewardItem]) -> None:
         limit = self.settings.max_text_bytes
         for index, item in enumerate(items):
-            texts = [item.prompt] if isinstance(item.prompt, str) else [message.content for message in item.prompt]
-            _at_most(f"items.{index}.prompt", sum(len(text.encode()) for text in texts), limit, "max_text_bytes")
+            _at_most(f"items.{index}.prompt", _text_bytes(item.prompt), limit, "max_text_bytes")
             for number, completion in enumerate(item.completions):
-                field = f"items.{index}.completions.{number}"
-                _at_most(field, len(completion.encode()), limit, "max_text_bytes")
+                _at_most(f"items.{index}.completions.{number}", _text_bytes(completion), limit, "max_text_bytes")
+            for number, ids in enumerate((isinstance(item, ScoreItem) and item.token_ids) or []):
+                _at_most(f"items.{index}.token_ids.{number}: tokens", len(ids), limit, "max_text_bytes")
 
     def _check_code(self, field: str, programs: Sequence[str]) -> None:
         for index, program in enumerate(programs):
@@ -161,8 +161,13 @@ class RequestValidator:
                 raise Invalid(f"{field}.{name}: {value:g} is more than {ceiling:g} (max_{name})")
 
 
+def _text_bytes(text: Prompt) -> int:
+    """The size of a text, or of all that the messages of a conversation say."""
+    return len(text.encode()) if isinstance(text, str) else sum(_num_bytes(message) for message in text)
+
+
 def _num_bytes(tests: Any) -> int:
-    """The size of the texts and files of a suite."""
+    """The size of the texts and files of a suite, or of the texts of a message."""
     num_bytes, left = 0, [tests]
     while left:
         part = left.pop()

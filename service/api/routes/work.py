@@ -106,7 +106,7 @@ async def _answer(
         return await _answer_now(request, operation, body, deadline_ms)
     job_id = await _start_durable(request, operation, body, deadline_ms, headers)
     if headers.prefers_async:
-        return _accepted(job_id, settings.keep_results_s, deadline_ms)
+        return _accepted(job_id, request.scope.get("root_path", ""), settings.keep_results_s, deadline_ms)
     return await _answer_durable(request, app_state, job_id)
 
 
@@ -159,12 +159,12 @@ async def _answer_durable(request: Request, app_state: AppState, job_id: str) ->
     return JSONResponse(durable.answer)
 
 
-def _accepted(job_id: str, keep_s: int, deadline_ms: int) -> Response:
+def _accepted(job_id: str, root_path: str, keep_s: int, deadline_ms: int) -> Response:
     expires_at = datetime.fromtimestamp(deadline_ms / 1000, UTC) + timedelta(seconds=keep_s)
     accepted = JobAccepted(
         job_id=job_id,
-        status_url=f"/jobs/{job_id}",
-        events_url=f"/jobs/{job_id}/events",
+        status_url=f"{root_path}/jobs/{job_id}",
+        events_url=f"{root_path}/jobs/{job_id}/events",
         expires_at=expires_at.isoformat(timespec="seconds"),
     )
     headers = {"Location": accepted.status_url, "Preference-Applied": "respond-async"}

@@ -106,9 +106,7 @@ def sample_lines(
     if not scores or item.tests is None:
         return []
     term, result = next(iter(scores.items()))
-    prompt = (
-        item.prompt if isinstance(item.prompt, str) else [message.model_dump(mode="json") for message in item.prompt]
-    )
+    prompt = item.prompt if isinstance(item.prompt, str) else [message.fields() for message in item.prompt]
     tests = item.tests.model_dump(mode="json", exclude_defaults=False)
     return [
         {

@@ -72,7 +72,7 @@ async def test_a_bad_line_costs_one_line_and_says_which() -> None:
     assert [one.get("id") for one in answers] == ["0", None, "2", "4", None]
     assert [one["line"] for one in answers if "error" in one] == [2, 3, 6]
     assert answers[2]["error"] == {"code": "invalid", "detail": "cannot be", "retryable": False}
-    assert "prompt: Field required" in answers[4]["error"]["detail"]
+    assert "prompt (or messages): missing" in answers[4]["error"]["detail"]
     assert (tally.rejected, tally.exit_code) == (3, 2)
 
 

@@ -45,8 +45,8 @@ def locations(kind: type[BaseModel], value: Any) -> list[str]:
         (ScoreRequest, {"items": [SCORE["items"][0] | {"completion": "c"}]}, "items.0.completion"),
         (
             ScoreRequest,
-            {"items": [{"prompt": [{"role": "user", "content": "p", "name": "x"}], "completions": ["c"]}]},
-            "items.0.prompt.list[Message].0.name",
+            {"items": [{"prompt": [{"role": "user", "content": "p", "nick": "x"}], "completions": ["c"]}]},
+            "items.0.prompt.list[Message].0.nick",
         ),
         (ExecuteRequest, {"items": [EXECUTE["items"][0] | {"limits": {"cpu": 1}}]}, "items.0.limits.cpu"),
         (ExecuteRequest, {"items": [EXECUTE["items"][0] | {"tests": ASSERT | {"x": 1}}]}, "items.0.tests.assert.x"),

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from plaudit.errors import Invalid
 from service.scoring.checkpoint import locate
-from service.scoring.encoder import load_tokenizer
+from service.scoring.tokenizer import load_tokenizer
 from training.generation.sources.base import CompletionReply, CompletionRequest
 from training.pipeline import config
 

@@ -18,8 +18,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from plaudit.errors import HostLacks, UsageError
 from service.scoring.derive_spec import derive
-from service.scoring.encoder import load_tokenizer
 from service.scoring.reward_model import RewardModel, RewardModelSpec
+from service.scoring.tokenizer import load_tokenizer
 from support.checkpoints import SPECIAL, TEMPLATE, checkpoint, write_family, write_model
 from support.decoders import FAMILIES, UNSHARED, classifier
 
@@ -443,7 +443,7 @@ def write(name: str, text: str) -> Any:
         (lambda folder: edit(folder / "config.json", hidden_size="wide"), "Field 'hidden_size' expected int"),
         (lambda folder: edit(folder / "reward_model.json", max_length="long"), "reward_model.json"),
         (lambda folder: edit(folder / "reward_model.json", template=7), "reward_model.json"),
-        (write("adapter_config.json", "{}"), "is an adapter; merge it"),
+        (write("adapter_config.json", "{}"), "is an adapter of a base model"),
         (write("tokenizer.json", "{"), "no loadable tokenizer"),
         (write("config.json", "{"), "no readable config.json"),
         (write("reward_model.json", "{"), "not JSON"),

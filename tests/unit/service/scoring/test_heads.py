@@ -18,6 +18,7 @@ from service.scoring.checkpoint import Tensors
 from service.scoring.encoder import Encoded
 from service.scoring.reward_model import RewardModel
 from support.checkpoints import checkpoint
+from support.rerankers import cross_encoder
 
 PROMPT, COMPLETIONS = "def add(a, b):\n", ["    return a + b\n", "    pass\n"]
 HIDDEN = 32
@@ -153,41 +154,6 @@ def test_two_linear_layers_with_a_relu_between(tmp_path: Path) -> None:
     assert scores(folder) == pytest.approx(expected(folder, apply), abs=1e-5)
 
 
-def cross_encoder(folder: Path, **spec: Any) -> Any:
-    """A BERT cross-encoder with the WordPiece tokenizer that comes with it; answers the plain model."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    words = [*special, *"abcdefghijklmnopqrstuvwxyz", *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")]
-    tokenizer = Tokenizer(models.WordPiece({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    usual = {"head": "classifier", "template": "[CLS]{prompt}[SEP]{completion}[SEP]", "max_length": 64}
-    checkpoint(folder, **usual | spec)
-    for file in (*folder.glob("tokenizer*"), *folder.glob("chat_template*")):
-        file.unlink()
-    BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=64).save_pretrained(folder)
-    torch.manual_seed(7)
-    model = BertForSequenceClassification(
-        BertConfig(
-            vocab_size=len(words),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_labels=1,
-            max_position_embeddings=64,
-            initializer_range=0.3,
-        )
-    ).eval()
-    model.save_pretrained(folder)
-    return model
-
-
 @pytest.mark.parametrize("content", [[1, 2], {"v_head.summary.weight": 3}])
 def test_a_value_head_that_is_no_tensors_by_name_is_refused(tmp_path: Path, content: Any) -> None:
     folder = rewrite(checkpoint(tmp_path, head="v_head.summary"), without_head)
@@ -249,7 +215,7 @@ def test_a_weight_that_is_no_number_is_refused_by_name(tmp_path: Path, name: str
         weights[name].view(-1)[3] = value
         return weights
 
-    with pytest.raises(UsageError, match=rf"not finite: {name.removeprefix('model.').removesuffix('.weight')}"):
+    with pytest.raises(UsageError, match=rf"not finite: {name.removesuffix('.weight')}"):
         RewardModel.load(rewrite(checkpoint(tmp_path), spoil))
 
 

@@ -184,7 +184,8 @@ def test_truncation_keeps_the_last_steps(tmp_path: Path) -> None:
         ({"steps": {"token": STEP, "mark": "#"}}, "does not contain the token"),
         ({"steps": {"tokens": STEP}}, "tokens"),
         ({"head": "lm_head"}, "needs `labels`"),
-        ({"labels": ["+"]}, "unpack"),
+        ({"labels": ["+"]}, "the head is 'score'"),
+        ({"head": "lm_head", "labels": ["+", "-", "a"]}, "labels names 3 tokens"),
     ],
 )
 def test_a_spec_that_cannot_be_is_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

@@ -204,7 +204,9 @@ def test_a_checkpoint_without_our_file_uses_its_chat_template_and_says_so(
     model = RewardModel.load(tmp_path)
 
     assert "no reward_model.json" in caplog.text
-    assert model.spec == RewardModelSpec("chat_template", 256, "Qwen2ForSequenceClassification")
+    assert model.spec == RewardModelSpec(
+        "chat_template", 256, "Qwen2ForSequenceClassification", pooled="last_non_pad", pad="<|pad|>"
+    )
     assert model.pass_probability(0.3) is None
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from plaudit.errors import TooLong
-from service.scoring.encoder import Encoder, longest_token
+from service.scoring.encoder import Encoder
+from service.scoring.tokenizer import longest_token
 from service.settings import bundled_checkpoint
 from support.checkpoints import checkpoint
 

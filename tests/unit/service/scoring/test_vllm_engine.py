@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import math
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -308,3 +310,23 @@ def test_the_golden_row_that_proves_a_server_is_the_shortest(
     engine.score(encoded(engine))
     assert len(server.asked[-1]["input"][0]) == min(row["tokens"] for row in rows)
     assert isinstance(engine.encoder, Encoder)
+
+
+def test_a_vllm_in_this_environment_needs_no_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_golden(checkpoint(tmp_path, golden="golden.jsonl"))
+    with pytest.raises(UsageError, match=r"--vllm-url default=URL, or a vLLM .*--vllm-python, or the package here"):
+        VllmEngine.open("default", str(folder), Settings(engine="vllm"))
+
+    class Started(Exception):
+        """Carries the interpreter that a server would be started with."""
+
+    def start(python: Path, *_: Any) -> None:
+        raise Started(python)
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: name == "vllm" or find(name, *more))
+    monkeypatch.setattr("service.scoring.vllm.VllmServer", start)
+    for given, python in ((None, Path(sys.executable)), (Path("/other/python"), Path("/other/python"))):
+        with pytest.raises(Started) as told:
+            VllmEngine.open("default", str(folder), Settings(engine="vllm", vllm_python=given))
+        assert told.value.args == (python,)

@@ -27,8 +27,11 @@ class Model:
     """A letter is a token; the score is the number of letters; "?" is poison, and memory holds `room` tokens."""
 
     revision, architecture, dtype, parameters, max_length = "sha256:0", "Letters", "float32", 0, 100
+    tokenizer_digest, is_remote, depends_on_group = "sha256:1", False, False
     spec = RewardModelSpec(template="{prompt}{completion}", max_length=100, architecture="Letters")
     prefix_sharing_disabled_reason: str | None = None
+    own_class_error: float | None = None
+    quantization: str | None = None
     engine = "letters"
 
     def __init__(self, room: int = 10**6) -> None:
