@@ -447,7 +447,7 @@ def _why_prompts_are_not_shared(
     backbone: Any, head: heads.RewardHead | heads.GatedHead | None, max_length: int, *, deterministic: bool
 ) -> str | None:
     if head is None:
-        return "an encoder reads both sides of every token: no beginning is independent of the rest"
+        return "its own class runs whole: no beginning is known to be independent of the rest, as in an encoder"
     if deterministic:
         return DETERMINISTIC
     return why_not(backbone, max_length)

@@ -26,6 +26,9 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "vocab.*",
     "merges.txt",
+    "*.model",
+    "*.spm",
+    "*.tiktoken",
     "chat_template*",
 )
 

@@ -181,7 +181,7 @@ def test_an_encoder_scores_pairs_with_their_sides_and_shares_nothing(
         with torch.no_grad():
             assert score == pytest.approx(plain(**pair).logits.item(), abs=1e-5)
     assert model.num_shared == 0
-    assert "prompts are not shared: an encoder reads both sides" in caplog.text
+    assert "prompts are not shared: its own class runs whole" in caplog.text
     if derived:
         assert model.spec.template == "[CLS]{prompt}[SEP]{completion}[SEP]"
         assert model.spec.max_length == 64
