@@ -16,9 +16,9 @@
 | `classifier`                     | the checkpoint's own class runs whole: encoders, and decoders     |
 |                                  | whose head is more than linear layers                             |
 
-The backbone is loaded without its own head, so logits over the vocabulary are never computed. The head runs in float32
-on pooled positions only. Two labels become one number: the log-odds of the good one, whose sigmoid is the softmax that
-its authors print.
+Only the backbone is kept of a checkpoint's class, so logits over the vocabulary are never computed. The head runs in
+float32 on pooled positions only. Two labels become one number: the log-odds of the good one, whose sigmoid is the
+softmax that its authors print.
 """
 
 from __future__ import annotations

@@ -118,6 +118,8 @@ class RewardModelSpec:
             raise UsageError(f"{SPEC_FILE}: weights is empty or has a number that is not finite; one per output")
         if self.gating is not None and (self.weights is not None or self.steps is not None):
             raise UsageError(f"{SPEC_FILE}: gating stands for `weights` and takes no `steps`")
+        if self.normalize not in (None, True, False):
+            raise UsageError(f"{SPEC_FILE}: normalize {self.normalize!r} is not true or false")
         if self.date is not None:
             self.clock()
         if self.max_length < 1:

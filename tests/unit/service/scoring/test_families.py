@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -383,6 +384,30 @@ def test_a_hub_id_is_downloaded_once_and_scores_as_the_folder_it_was_made_of(
 def test_a_hub_id_that_the_hub_does_not_have_is_named(hub: Hub) -> None:
     with pytest.raises(HostLacks, match="acme/nothing is neither a folder on this host nor a checkpoint on the hub"):
         RewardModel.load("acme/nothing")
+
+
+@pytest.mark.parametrize("file", ["spm.model", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"])
+def test_a_sentencepiece_model_is_downloaded(hub: Hub, tmp_path: Path, file: str) -> None:
+    (tmp_path / "origin" / file).write_bytes(b"a")
+    assert RewardModel.load("acme/judge").revision == RewardModel.load(tmp_path / "origin").revision
+    assert file in hub.asked
+
+
+def test_an_adapter_on_the_hub_is_served_on_a_local_base(hub: Hub, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    from support.kinds import adapter
+
+    (tmp_path / "made").mkdir()
+    adapter("SEQ_CLS")(tmp_path / "made")
+    base, own = tmp_path / "made" / "base", tmp_path / "made" / "adapter"
+    shutil.rmtree(tmp_path / "origin")
+    shutil.copytree(own, tmp_path / "origin")
+    with pytest.raises(UsageError, match=r"is an adapter of .*/base \(PEFT\); serve both as"):
+        RewardModel.load("acme/judge")
+    local, fetched = RewardModel.load(f"{base}+{own}"), RewardModel.load(f"{base}+acme/judge")
+    batch = [local.encode(PROMPT, completion) for completion in COMPLETIONS]
+    assert fetched.score(batch) == local.score(batch)
+    assert fetched.revision == local.revision
 
 
 # --- what is no checkpoint -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from plaudit.errors import UsageError
+from plaudit.errors import Invalid, UsageError
 from service.scoring import heads
 from service.scoring.checkpoint import Tensors
 from service.scoring.encoder import Encoded
@@ -300,3 +300,74 @@ def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     shutil.move(folder / "config.json", folder / "elsewhere")
     with pytest.raises(UsageError, match="config"):
         RewardModel.load(folder)
+
+
+def gated(weights: Weights, **parts: torch.Tensor | None) -> Weights:
+    """ArmoRM's parts, some of them others or missing."""
+    made: dict[str, torch.Tensor | None] = {
+        "regression_layer.weight": torch.ones(3, HIDDEN),
+        "gating.layers.0.weight": torch.ones(3, HIDDEN),
+        "gating.logit_scale": torch.ones(1),
+        "reward_transform_matrix": torch.eye(3),
+    }
+    kept = {name: weight for name, weight in (made | parts).items() if weight is not None}
+    return without_head(weights) | kept
+
+
+@pytest.mark.parametrize(
+    ("spec", "change", "words"),
+    [
+        ({"head": "regression_head"}, lambda w: w, r"weights are missing: regression_head\.weight"),
+        ({"head": "model.norm"}, lambda w: w, r"model\.norm, the head, is not made of linear layers"),
+        ({"weights": [0.5, 0.5]}, lambda w: w, "weights has 2 numbers and the head score 1 outputs"),
+        ({"normalize": True}, lambda w: w, "weights are missing: mean"),
+        (
+            {"normalize": True},
+            lambda w: w | {"mean": torch.zeros(1), "std": torch.zeros(1)},
+            "mean 0 and std 0 cannot normalise",
+        ),
+        (
+            {"head": "lm_head", "labels": ["a"]},
+            lambda w: {name: weight for name, weight in w.items() if "embed" not in name},
+            r"missing: lm_head\.weight",
+        ),
+        ({"gating": {"at": "x"}, "head": "regression_layer"}, without_head, r"missing: regression_layer\.weight"),
+        (
+            {"gating": {"at": "x"}, "head": "regression_layer"},
+            lambda w: gated(w, **{"gating.layers.0.weight": torch.ones(4, HIDDEN)}),
+            "weighs 4 outputs and regression_layer has 3",
+        ),
+        (
+            {"gating": {"at": "x"}, "head": "regression_layer"},
+            lambda w: gated(w, reward_transform_matrix=torch.eye(4)),
+            "is not a matrix of 3 by 3",
+        ),
+        (
+            {"gating": {"at": "x"}, "head": "regression_layer"},
+            lambda w: gated(w, **{"gating.logit_scale": None}),
+            r"missing: gating\.logit_scale",
+        ),
+    ],
+)
+def test_a_head_that_does_not_fit_its_spec_is_refused(
+    tmp_path: Path, spec: dict[str, Any], change: Callable[[Weights], Weights], words: str
+) -> None:
+    folder = rewrite(checkpoint(tmp_path), change)
+    path = folder / "reward_model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | spec))
+    with pytest.raises(UsageError, match=words):
+        RewardModel.load(folder)
+
+
+def test_a_gated_text_without_its_mark_is_invalid(tmp_path: Path) -> None:
+    folder = rewrite(checkpoint(tmp_path), gated)
+    configure(folder, architectures=["LlamaForRewardModelWithGating"])
+    path = folder / "reward_model.json"
+    gating = {"at": "<|completion|>"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"head": "regression_layer", "gating": gating}))
+    model = RewardModel.load(folder)
+    assert len(model.encode(PROMPT, "x").steps) == 2
+    encoded = model.encoder.encode_group(None, ["<|prompt|>a<|completion|>b"])[0]
+    assert isinstance(encoded, Encoded)
+    with pytest.raises(Invalid, match=r"the text has no '<\|completion\|>'"):
+        model.encoder.encode_group(None, ["no mark"])
