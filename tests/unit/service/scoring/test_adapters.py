@@ -23,7 +23,7 @@ from service.scoring.reward_model import RewardModel
 from service.settings import Settings
 from support.checkpoints import write_tokenizer
 from support.decoders import causal
-from support.kinds import CLOSED, COMPLETIONS, PROMPT, SHAPE, adapter, change, chat_ids, encoder, write_spec
+from support.kind_makers import CLOSED, COMPLETIONS, PROMPT, SHAPE, adapter, change, chat_ids, encoder, write_spec
 
 peft = pytest.importorskip("peft")
 

@@ -16,7 +16,7 @@ from service.scoring.reward_model import RewardModel
 from service.settings import Settings
 from service.worker.model_manager import _describe
 from support.checkpoints import CHAT, write_family
-from support.kinds import write_spec
+from support.kind_makers import write_spec
 
 LLAMA = (
     "{% if not date_string is defined %}{% if strftime_now is defined %}"

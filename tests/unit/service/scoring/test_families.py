@@ -395,7 +395,7 @@ def test_a_sentencepiece_model_is_downloaded(hub: Hub, tmp_path: Path, file: str
 
 def test_an_adapter_on_the_hub_is_served_on_a_local_base(hub: Hub, tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    from support.kinds import adapter
+    from support.kind_makers import adapter
 
     (tmp_path / "made").mkdir()
     adapter("SEQ_CLS")(tmp_path / "made")

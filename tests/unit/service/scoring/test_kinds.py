@@ -10,7 +10,8 @@ import torch
 
 from service.scoring.process_rewards import StepScores
 from service.scoring.reward_model import RewardModel
-from support.kinds import COMPLETIONS, KINDS, PROMPT, Kind
+from support.kind_makers import COMPLETIONS, PROMPT
+from support.kinds import KINDS, Kind
 
 TOLERANCE = {"float32": {"abs": 1e-4}, "bfloat16": {"abs": 0.3, "rel": 0.1}}
 

@@ -15,7 +15,7 @@ from service.scoring import checkpoint as checkpoints
 from service.scoring import derive_spec, heads, own_class
 from service.scoring.reward_model import RewardModel
 from support.checkpoints import SPECIAL, write_family
-from support.kinds import CLOSED, change, chat_ids, write_spec
+from support.kind_makers import CLOSED, change, chat_ids, write_spec
 
 PROMPT = "def add(a, b):\n"
 END = SPECIAL.index("<|end|>")
@@ -126,7 +126,7 @@ def test_the_weights_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_language_models_vocabulary_is_not_kept(tmp_path: Path) -> None:
-    from support.kinds import language_model
+    from support.kind_makers import language_model
 
     language_model("llama", ["a", "b"])(tmp_path)
     model = RewardModel.load(tmp_path)
@@ -135,7 +135,7 @@ def test_a_language_models_vocabulary_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_without_a_class_in_transformers_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
-    from support.kinds import value_head
+    from support.kind_makers import value_head
 
     value_head("v_head.summary")(tmp_path)
     assert RewardModel.load(tmp_path).own_class_error is None
@@ -143,7 +143,7 @@ def test_without_a_class_in_transformers_there_is_nothing_to_compare_with(tmp_pa
 
 def test_token_types_are_the_tokenizers(tmp_path: Path) -> None:
     """A model with types under a tokenizer that gives none: transformers takes zeros."""
-    from support.kinds import encoder
+    from support.kind_makers import encoder
 
     for types in (True, False):
         folder = tmp_path / str(types)
@@ -156,7 +156,7 @@ def test_token_types_are_the_tokenizers(tmp_path: Path) -> None:
 def test_token_types_that_are_not_first_and_second_are_refused(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, processors
 
-    from support.kinds import encoder
+    from support.kind_makers import encoder
 
     encoder("Bert", types=True)(tmp_path)
     path = tmp_path / "tokenizer.json"
@@ -171,7 +171,7 @@ def test_token_types_that_are_not_first_and_second_are_refused(tmp_path: Path) -
 
 @pytest.mark.parametrize("names", [["cat", "dog"], ["LABEL_0", "LABEL_1", "LABEL_2"]])
 def test_labels_of_which_none_is_known_to_be_good_are_refused_by_name(tmp_path: Path, names: list[str]) -> None:
-    from support.kinds import decoder
+    from support.kind_makers import decoder
 
     decoder("llama", num_labels=len(names), id2label=dict(enumerate(names)))(tmp_path)
     with pytest.raises(UsageError, match=rf"{len(names)} labels \({names[0]}, .* write `weights`"):

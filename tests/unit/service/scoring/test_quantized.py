@@ -19,7 +19,7 @@ from service.scoring.reward_model import RewardModel
 from service.settings import Settings
 from service.worker.model_manager import _describe
 from support.checkpoints import write_family, write_tokenizer
-from support.kinds import COMPLETIONS, PROMPT, change, chat_ids, write_spec
+from support.kind_makers import COMPLETIONS, PROMPT, change, chat_ids, write_spec
 
 SHAPE = {"hidden_size": 64, "intermediate_size": 128}
 
@@ -167,7 +167,7 @@ def test_the_golden_set_proves_a_quantised_checkpoint(made: tuple[Path, str]) ->
 
 def test_an_adapter_on_quantised_weights_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    from support.kinds import adapter
+    from support.kind_makers import adapter
 
     adapter("SEQ_CLS")(tmp_path)
     source = (tmp_path / "base").rename(tmp_path / "source")

@@ -21,7 +21,7 @@ from service.scoring import quantized
 from service.scoring.factory import open_engine
 from service.settings import Settings
 from support.checkpoints import checkpoint, write_family
-from support.kinds import change, write_pair_tokenizer
+from support.kind_makers import change, write_pair_tokenizer
 
 BITS = {"quant_method": "bitsandbytes", "load_in_4bit": True, "_load_in_4bit": True}
 QUANTISED: dict[str, Any] = {
