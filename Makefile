@@ -6,6 +6,7 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt tor
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
+MINI_DATA := $(or $(PLAUDIT_DATA),../shared/data)
 
 .PHONY: help run up test quick check format clean bench reproduce-mini toolchains
 .DELETE_ON_ERROR:
@@ -43,9 +44,17 @@ clean:  ## remove what was built and cached here; the environment and the toolch
 bench: .make/test  ## every benchmark, each printing its table; the studies (hours) are run one at a time
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
-reproduce-mini: .make/test  ## train models/plaudit-mini again from ../shared/data (half an hour) and compare
-	nice $(BIN)/plaudit-train all training/recipes/mini.toml --run runs/mini --publish runs/mini/published
-	$(BIN)/python -m training.evaluation.reproduce models/plaudit-mini runs/mini/published
+reproduce-mini: .make/test  ## train models/plaudit-mini again (half an hour) and compare; without ../shared/data from packages
+	@if [ -e "$(MINI_DATA)/samples.python.jsonl.gz" ]; then \
+	  echo 'data: $(MINI_DATA), what models/plaudit-mini was trained on'; \
+	  nice $(BIN)/plaudit-train all training/recipes/mini.toml --run runs/mini --publish runs/mini/published \
+	    && $(BIN)/python -m training.evaluation.reproduce models/plaudit-mini runs/mini/published; \
+	else \
+	  echo 'data: $(MINI_DATA) is not there, so packages (reasoning-gym by pip, and the standard library): a checkpoint'; \
+	  echo 'of the same recipe without sampled programs, in runs/mini-packages/checkpoint; there is nothing to compare'; \
+	  $(BIN)/python -m training.data.fetch runs/mini-packages/data && PLAUDIT_DATA=runs/mini-packages/data \
+	    nice $(BIN)/plaudit-train all training/recipes/mini-packages.toml --run runs/mini-packages; \
+	fi
 
 toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's languages; quick when they are there
 	@PYTHON=$(BIN)/python .ci/toolchains

@@ -36,8 +36,13 @@ def assign_folds(problems: Sequence[Problem], split: config.SplitConfig, seed: i
     names = {number: min(p.base_id for p in group) for number, group in members.items()}
     order = sorted(members, key=lambda number: hashlib.sha256(f"{seed}:{names[number]}".encode()).digest())
     fold: dict[int, Fold] = {}
+    if split.parts:
+        for number, part in parts_of(members, order, split.parts, "HumanEval/").items():
+            if part == split.part:
+                fold[number] = "test"
+        order = [number for number in order if number not in fold]
     quotas: tuple[tuple[Fold, str, int], ...] = (
-        ("test", "HumanEval/", split.test),
+        ("test", "HumanEval/", 0 if split.parts else split.test),
         ("validation", "HumanEval/", split.validation),
         ("validation", "MBPP/", split.validation_other),
     )
@@ -57,6 +62,18 @@ def assign_folds(problems: Sequence[Problem], split: config.SplitConfig, seed: i
                 fold[number] = name
                 room -= len(members[number])
     return [dataclasses.replace(p, fold=fold.get(clusters[p.task_id], "train")) for p in problems]
+
+
+def parts_of(members: dict[int, list[Problem]], order: Sequence[int], count: int, family: str) -> dict[int, int]:
+    """cluster → part, for the clusters that hold problems of this family; parts hold nearly the same number of them."""
+    sizes = [0] * count
+    part: dict[int, int] = {}
+    for number in order:
+        size = sum(p.base_id.startswith(family) for p in members[number])
+        if size:
+            part[number] = sizes.index(min(sizes))
+            sizes[part[number]] += size
+    return part
 
 
 def cluster(problems: Sequence[Problem], threshold: float) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from plaudit.errors import HostLacks
 from training.data.programs import program_of
 from training.pipeline.files import read_jsonl
 from training.pipeline.records import Problem, ProgramRecord
+
+MAX_EXTRA = 6  # of EvalPlus's tests that a problem gets
 
 
 def data_file(data: str, name: str) -> Path:
@@ -67,6 +70,39 @@ def public_programs(data: str, problems: dict[str, Problem]) -> Iterator[Program
             )
             merged.setdefault(program.program_id, program)
     yield from merged.values()
+
+
+def with_extra_tests(
+    data: str, problems: Sequence[Problem], programs: Sequence[ProgramRecord]
+) -> tuple[list[Problem], list[ProgramRecord]]:
+    """MBPP's problems with some of the tests that EvalPlus made for them, and the samples' rates on all of these.
+
+    MBPP's own three asserts are a weak judge: 18 to 28 % of the programs that pass them fail one of EvalPlus's. A
+    sample whose shipped label does not cover these loses its rate, and `verify` runs it on the problem's tests, as it
+    does mutants: `MAX_EXTRA` of EvalPlus's, because a mutant that never ends costs its time limit under every test.
+    """
+    rows = read_jsonl(data_file(data, "plus_tests.jsonl.gz"))
+    extra = {r["task_id"]: tuple(r["tests"]) for r in rows if r["task_id"].startswith("MBPP/")}
+    shipped = {r["sample_id"]: r for r in read_jsonl(data_file(data, "labels.jsonl.gz"))}
+    num_own = {problem.task_id: len(problem.tests) for problem in problems}
+    longer = []
+    for problem in problems:
+        tests = extra.get(problem.task_id, ())
+        step = max(1, len(tests) // MAX_EXTRA)
+        longer.append(dataclasses.replace(problem, tests=(*problem.tests, *tests[::step][:MAX_EXTRA])))
+    rated = []
+    for program in programs:
+        tests = extra.get(program.task_id, ())
+        if tests and program.origin == "sample" and program.pass_rate is not None:
+            label = shipped.get(program.sample_ids[0], {})
+            if label.get("n_plus") == len(tests):
+                own = num_own[program.task_id]
+                rate = (program.pass_rate * own + label["plus_passed"]) / (own + len(tests))
+                program = dataclasses.replace(program, pass_rate=rate, label="combined")
+            else:
+                program = dataclasses.replace(program, pass_rate=None, label="none")
+        rated.append(program)
+    return longer, rated
 
 
 def _merge(first: ProgramRecord, again: ProgramRecord) -> ProgramRecord:

@@ -1,8 +1,8 @@
 """`verify`: every program gets a pass rate by running its problem's tests.
 
 - Programs without a label (mutants, fresh samples) are all run.
-- Public samples have a shipped pass rate. A seeded slice of them is run again; the summary says how often the sandbox
-  agrees, and `verify.disagreements.jsonl` holds every case where it does not.
+- Public samples have a shipped pass rate. A seeded slice of those in Python is run again; the summary says how often
+  the sandbox agrees, and `verify.disagreements.jsonl` holds every case where it does not.
 - Programs that could not be judged have no row. Past a share of `max_infra_errors` the stage fails.
 - Neither have programs whose tests no judge can use (a syntax error, no entry point); such suites are counted.
 - Samples are verified shard by shard, as they were sampled; memory holds one shard.
@@ -30,7 +30,7 @@ def verify_programs(recipe: Recipe, run: Run) -> dict[str, object]:
     problems = read_problems(run.path("problems.jsonl"))
     known = read_programs(run.path("programs.jsonl")) if "collect" in recipe.stages else []
     known += read_programs(run.path("mutants.jsonl")) if "mutate" in recipe.stages else []
-    shipped = [program for program in known if program.pass_rate is not None]
+    shipped = [p for p in known if p.label == "shipped" and problems[p.task_id].language == "python"]
     checked = random.Random(recipe.seed).sample(shipped, min(recipe.verify.check, len(shipped)))
     verification = _Verification(recipe, run, problems, frozenset(program.program_id for program in checked))
     place = {task_id: at for at, task_id in enumerate(problems)}

@@ -26,7 +26,16 @@ from training.pipeline.run import Run
 if TYPE_CHECKING:
     from service.scoring.reward_model import RewardModel
 
-DATA = ("corpus.python.jsonl.gz", "problems.python.jsonl.gz", "samples.python.jsonl.gz", "labels.jsonl.gz")
+DATA = (
+    "corpus.python.jsonl.gz",
+    "problems.python.jsonl.gz",
+    "samples.python.jsonl.gz",
+    "labels.jsonl.gz",
+    "plus_tests.jsonl.gz",
+    "problems.codeio.jsonl.gz",
+    "problems.multilang.jsonl.gz",
+    "samples.multilang.jsonl.gz",
+)
 REPORT = ("report.md", "report.json", *PLOTS)
 
 
@@ -150,13 +159,14 @@ problems:
 - best of {last["n"]}: {start} to {end}, a gain of {gain} points; the oracle has {most}.
 
 It throws out broken programs better than it orders good-looking ones. A score compares completions of one prompt;
-across prompts use the calibrated probability, and that with care. It has seen short Python functions only.
+across prompts use the calibrated probability, and that with care. It has seen short Python functions, and a few
+hundred in C++, Java and JavaScript.
 `report.md` has the whole picture.
 
 ## Text
 
 `reward_model.json` holds the one template. A signature with its docstring as prompt and the body as completion is the
-form it knows best; a whole function, bare or fenced, the second best.
+form it knows best; a whole function, bare, fenced or in an assistant's prose, the second best.
 
 ## Made by
 
@@ -166,7 +176,8 @@ plaudit-train all training/recipes/mini.toml --run runs/mini
 
 Folds by problem: {split}. Tokenizer, text, mutants and pairs come from training
 problems and from corpus functions without overlap with held-out ones. Pass rates of samples are the data's own labels;
-mutants were judged in plaudit's sandbox, and a slice of the samples again (`report.md`, row verify).
+mutants were judged in plaudit's sandbox, and a slice of the samples again (`report.md`, row verify). Where a problem
+has an input generator instead of tests, the sandbox made its tests from the reference solution.
 
 | data file | sha256, first half |
 |---|---|

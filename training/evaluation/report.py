@@ -238,7 +238,7 @@ def _labels(record: dict[str, Any] | None) -> list[str]:
     checked, mutants = summary["checked"], summary["mutants"]
     lines = ["## Where the labels come from", ""]
     if summary.get("samples"):
-        lines.append(f"{summary['samples']} programs were sampled and run with their problems' tests.")
+        lines.append(f"{summary['samples']} samples came without a pass rate and were run with their problems' tests.")
     if checked:
         lines += [
             f"Samples carry the pass rates that the data ships. A drawn slice of {checked} was run here too:",

@@ -35,12 +35,25 @@ class SplitConfig:
     validation_share: float = _doc(
         "share of the remaining problems held out for choosing and calibrating", 0.0, most=1.0
     )
+    parts: int = _doc("cut the sampled problems into this many parts, one of which is the test fold; 0: by `test`", 0)
+    part: int = _doc("which of the parts, from 0, is the test fold", 0)
     ngram: int = _doc("corpus functions sharing this many tokens in a row with a held-out problem are dropped", 13)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectConfig:
+    generated: int = _doc("most problems of the public data whose tests the sandbox makes by input generators", 0)
+    extra_tests: bool = _doc("judge MBPP's programs by EvalPlus's tests, too", False)
+    languages: tuple[str, ...] = _doc(
+        "other languages whose labelled samples are learnt from: cpp, java, javascript", ()
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizeConfig:
     vocab_size: int = _doc("byte-level BPE entries, special tokens included", 4096, least=1)
+    without_sampled: bool = _doc("leave problems with independent samples out, as crossval needs it", False)
+    flawed: bool = _doc("a flawed copy beside each document, and what there is to learn about both", False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,8 @@ class PretrainConfig:
     batch_tokens: int = _doc("tokens in an optimiser step", 4096)
     lr: float = _doc("peak learning rate", 2e-3)
     warmup: float = _doc("share of the steps that warms up", 0.04, most=1.0)
+    passes: float = _doc("passes over the text, instead of `max_tokens`; 0: by `max_tokens`", 0.0)
+    summary: float = _doc("weight of telling flaws and surface at the last token, and undefined names at theirs", 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +137,8 @@ class SampleConfig:
 @dataclass(frozen=True, slots=True)
 class MutateConfig:
     per_problem: int = _doc("mutants made from each training problem's reference solution", 4)
+    rewrites: int = _doc("copies of it with other local names", 0)
+    strangers: int = _doc("reference solutions of other problems shown under its signature", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +168,7 @@ class PairConfig:
 @dataclass(frozen=True, slots=True)
 class FitConfig:
     base: str = _doc("pretrained checkpoint (hub id or folder) to fit; empty: this run's own, by the group loop", "")
-    loop: str = _doc("pairs (TRL's trainer, many processes), or groups (one CPU, prompts once) (base)", "pairs")
+    loop: str = _doc("pairs (TRL's trainer), groups (one CPU, prompts once), or head (states once)", "pairs")
     epochs: int = _doc("passes over the groups or the pairs", 2, least=1)
     lr: float = _doc("peak learning rate", 5e-4)
     weight_decay: float = _doc("AdamW weight decay", 0.05)
@@ -161,14 +178,19 @@ class FitConfig:
         "weight of a pair beside its own: this times the gap of its pass rates (ScaleBT: 3); 0: none", 0.0
     )
     centre: float = _doc("weight of (chosen + rejected)², which draws scores to zero; 0.01 is usual", 0.0)
-    presentation: float = _doc("share of groups or pairs shown as a whole function, half of them fenced", 0.2, most=1.0)
+    forms: tuple[str, ...] = _doc("how the rest is shown: program, fenced, chat (in an answer)", ("program", "fenced"))
+    longest: int = _doc("longest program in tokens, prompt included; others are left out (group loop)", 640, least=1)
+    presentation: float = _doc("share of groups or pairs shown in another form than the data has", 0.2, most=1.0)
     max_length: int = _doc(
         "longest sequence that the checkpoint scores; pairs with a longer one are dropped", 1024, least=1
     )
     group_size: int = _doc("completions under one prompt in a forward (group loop)", 12, least=1)
     max_groups: int = _doc("groups of one problem in an epoch (group loop)", 8)
+    singles: float = _doc("share of the problems with a single group that an epoch visits (group loop)", 1.0, most=1.0)
     groups_per_step: int = _doc("groups in an optimiser step (group loop)", 8)
     pointwise: float = _doc("weight of the pass / fail cross-entropy beside the Bradley-Terry loss (group loop)", 0.5)
+    head_steps: int = _doc("optimiser steps (head loop)", 400, least=1)
+    head_lr: float = _doc("first learning rate (head loop)", 3e-3)
     template: str = _doc("{prompt} and {completion} in text (base); empty: the base's chat template, or BOS … EOS", "")
     system: str = _doc("system message of a conversation without one (base); empty: the chat template's own", "")
     date: str = _doc("date that the chat template prints as today's, YYYY-MM-DD; empty: it prints none", "")
@@ -201,6 +223,12 @@ class EvaluateConfig:
     generated_tests: int = _doc("model-written tests of a problem that `agreement` runs; 0 leaves the row out", 20)
     evidence_inputs: int = _doc("inputs on which samples are compared, beside the prompt's examples; 0: neither", 0)
     pairs: tuple[str, ...] = _doc("pair sets: rm-bench=FILE, reward-bench=FILE or pairs=FILE, or a name at the hub", ())
+
+
+@dataclass(frozen=True, slots=True)
+class CrossvalConfig:
+    parts: int = _doc("parts of the sampled problems, each held out once", 5, least=2)
+    seeds: tuple[int, ...] = _doc("seeds of the fits, each over all parts", (1, 2, 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +291,7 @@ class Recipe:
     )
     shard: str = _doc("`3/16`: only this shard of a stage; the command without it ends the stage", "")
     split: SplitConfig = SplitConfig()
+    collect: CollectConfig = CollectConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
     pretrain: PretrainConfig = PretrainConfig()
     hub: HubConfig = HubConfig()
@@ -276,6 +305,7 @@ class Recipe:
     pair: PairConfig = PairConfig()
     fit: FitConfig = FitConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    crossval: CrossvalConfig = CrossvalConfig()
     world: WorldConfig = WorldConfig()
     ppo: PPOConfig = PPOConfig()
     iterate: IterateConfig = IterateConfig()

@@ -41,6 +41,7 @@ FILES = {
     "fit.jsonl": "losses and accuracies of the fit, step by step",
     "tensorboard": "fit.jsonl for TensorBoard",
     "report.md": "the evaluation, with plots",
+    "crossval.md": "the cross-validation over all sampled problems",
     "recipe.json": "the recipe as it was resolved",
     "environment.json": "versions and machine",
     "inputs.json": "SHA-256 of every file that was read from outside",

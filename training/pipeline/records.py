@@ -37,7 +37,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class ProgramRecord:
-    """A program of a problem. `program_id` names both: equal programs are one row, and `copies` says how many."""
+    """A program of a problem. `program_id` names both: equal programs are one row, and `copies` says how many.
+
+    `label`: where the pass rate comes from; `combined` is a shipped one over the problem's tests and further ones.
+    """
 
     program_id: str
     task_id: str
@@ -50,7 +53,7 @@ class ProgramRecord:
     copies: int = 1
     iid_copies: int = 0
     pass_rate: float | None = None
-    label: Literal["shipped", "sandbox", "none"] = "none"
+    label: Literal["shipped", "combined", "sandbox", "none"] = "none"
 
 
 def as_row(value: Problem | ProgramRecord) -> dict[str, Any]:

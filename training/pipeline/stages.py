@@ -49,7 +49,7 @@ def stage(*sections: str, after: tuple[str, ...] = ()) -> Callable[[StageFunctio
     return enter
 
 
-@stage("split", "hub")
+@stage("split", "collect", "hub")
 def collect(recipe: Recipe, run: Run) -> dict[str, object]:
     """problems and programs from the data, in folds"""
     from training.data.collect import collect_problems
@@ -127,6 +127,14 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
     from training.evaluation import evaluate
 
     return evaluate.evaluate(recipe, run)
+
+
+@stage("crossval", "split", "pair", "fit", "evaluate", after=("collect", "pretrain", "verify"))
+def crossval(recipe: Recipe, run: Run) -> dict[str, object]:
+    """the fit on unseen parts of the sampled problems, several seeds"""
+    from training.evaluation import crossval
+
+    return crossval.cross_validate(recipe, run)
 
 
 @stage(after=("fit", "evaluate"))

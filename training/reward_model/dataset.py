@@ -22,7 +22,7 @@ from training.pipeline.run import Run
 from training.reward_model.base_model import encoder_of
 from training.reward_model.finalize import calibration_samples
 from training.reward_model.loss import gaps_of
-from training.reward_model.template import FORMS, presented
+from training.reward_model.template import presented
 
 FOLDS = ("train", "validation")
 KnownIds = dict[tuple[str, str], tuple[int, ...] | None]  # (program id, form) → ids; None: too long
@@ -144,8 +144,9 @@ def pair_rows(recipe: Recipe, run: Run, encoder: Encoder, fold: str) -> Iterator
 
 def _form(recipe: Recipe, pair: dict[str, Any], problem: Problem) -> str:
     rng = random.Random(f"{recipe.seed}:{pair['chosen']}:{pair['rejected']}")
-    whole = problem.entry_point and pair["fold"] == "train" and rng.random() < recipe.fit.presentation
-    return rng.choice(FORMS) if whole else "body"
+    has_function = problem.entry_point or problem.language != "python"
+    whole = has_function and pair["fold"] == "train" and rng.random() < recipe.fit.presentation
+    return rng.choice(recipe.fit.forms) if whole else "body"
 
 
 def _ids(
@@ -154,7 +155,7 @@ def _ids(
     """The program's ids, or None if it is too long; remembered in `known_ids`."""
     key = program.program_id, form
     if key not in known_ids:
-        prompt, completion = presented(program, problem.prompt, problem.entry_point, form)
+        prompt, completion = presented(program, problem.prompt, problem.entry_point, form, problem.language)
         result = encoder.encode_group(prompt, [completion])[0]
         known_ids[key] = None if isinstance(result, TooLong) else result.ids
     return known_ids[key]

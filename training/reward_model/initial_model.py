@@ -14,6 +14,7 @@ from service.scoring.checkpoint import locate, revision_of
 from service.scoring.encoder import Encoder
 from service.scoring.tokenizer import load_tokenizer
 from training.pipeline.config import Recipe
+from training.pipeline.digests import file_digest
 from training.pipeline.run import Run
 from training.reward_model.base_model import check_base, encoder_of, load_base, pad_token, write_checkpoint
 from training.reward_model.template import load_encoder, spec
@@ -42,17 +43,16 @@ def initial_model(recipe: Recipe, run: Run) -> InitialModel:
     if not recipe.fit.base:
         return OwnBackbone(recipe, run)
     if recipe.fit.lora_rank:
-        raise UsageError("fit.lora_rank: fit.loop groups trains every weight; LoRA is for fit.loop pairs")
+        raise UsageError("fit.lora_rank: LoRA is for fit.loop pairs; the other loops train every weight, or the head")
     return PretrainedBase(recipe, run)
 
 
 class OwnBackbone:
     """The backbone that `pretrain` wrote, under a new head, with the recipe's own template."""
 
-    identity: tuple[str, ...] = ()
-
     def __init__(self, recipe: Recipe, run: Run) -> None:
         self._recipe, self._run = recipe, run
+        self.identity: tuple[str, ...] = (file_digest(run.path("pretrained/model.safetensors")),)
         self.encoder = load_encoder(recipe, run.path("tokenizer"))
 
     def load(self) -> Any:

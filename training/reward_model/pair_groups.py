@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from plaudit.errors import TooLong
 from service.scoring.encoder import Encoder
-from training.pipeline.config import Recipe
+from training.pipeline.config import FitConfig, Recipe
 from training.pipeline.files import read_jsonl
 from training.pipeline.records import Problem, ProgramRecord
 from training.pipeline.run import Run
-from training.reward_model.template import FORMS, presented
+from training.reward_model.template import presented
 
-LONGEST = 640  # tokens; a longer training program is left out, because it would cost as much as ten others
 PACK = 6144  # tokens of a forward
 
 Ids = tuple[int, ...]
-Encodings = dict[tuple[str, str], tuple[Ids, Ids]]  # (program id, form) → ids of the prompt, ids of the completion
 Preferences = dict[str, set[tuple[str, str]]]  # task id → program ids (chosen, rejected)
 
 
@@ -48,24 +46,59 @@ def read_preferences(run: Run) -> tuple[Preferences, set[str]]:
     return dict(preferences), validation_tasks
 
 
-def encode_programs(encoder: Encoder, problems: dict[str, Problem], programs: Sequence[ProgramRecord]) -> Encodings:
-    """Ids of every program in every form, without those that are longer than the encoder or `LONGEST` allows."""
-    encodings: Encodings = {}
-    for program in programs:
-        problem = problems[program.task_id]
-        for form in ("body", *FORMS):
-            prompt, completion = presented(program, problem.prompt, problem.entry_point, form)
-            encoded = encoder.encode_group(prompt, [completion])[0]
-            if not isinstance(encoded, TooLong) and len(encoded.ids) <= LONGEST:
-                cut = encoded.prompt_tokens
-                encodings[program.program_id, form] = encoded.ids[:cut], encoded.ids[cut:]
-    return encodings
+class Encodings:
+    """Ids of prompt and completion of every program in every form, made when they are first asked for.
+
+    A program has none in a form in which it is longer than the encoder or `longest` allows.
+
+    Args:
+        encoder: of the checkpoint.
+        problems: by task id.
+        programs: by their names.
+        longest: tokens of a program with its prompt.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        problems: dict[str, Problem],
+        programs: Mapping[str, ProgramRecord],
+        longest: int = FitConfig().longest,
+    ) -> None:
+        self._encoder, self._problems, self._programs, self._longest = encoder, problems, programs, longest
+        self._made: dict[tuple[str, str], tuple[Ids, Ids] | None] = {}
+
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        return self._ids(key) is not None
+
+    def __getitem__(self, key: tuple[str, str]) -> tuple[Ids, Ids]:
+        ids = self._ids(key)
+        if ids is None:
+            raise KeyError(key)
+        return ids
+
+    def last_ids(self) -> set[int]:
+        """The last token ids of all that was asked for."""
+        return {ids[1][-1] for ids in self._made.values() if ids is not None}
+
+    def _ids(self, key: tuple[str, str]) -> tuple[Ids, Ids] | None:
+        if key not in self._made:
+            program, form = self._programs[key[0]], key[1]
+            problem = self._problems[program.task_id]
+            prompt, completion = presented(program, problem.prompt, problem.entry_point, form, problem.language)
+            encoded = self._encoder.encode_group(prompt, [completion])[0]
+            fits = not isinstance(encoded, TooLong) and len(encoded.ids) <= self._longest
+            cut = 0 if isinstance(encoded, TooLong) else encoded.prompt_tokens
+            self._made[key] = (encoded.ids[:cut], encoded.ids[cut:]) if fits else None  # type: ignore[union-attr]
+        return self._made[key]
 
 
 def epoch_groups(preferences: Preferences, encodings: Encodings, recipe: Recipe, epoch: int) -> list[PairGroup]:
     """The groups of one epoch in their order: each problem's programs dealt into at most `max_groups` groups.
 
-    A third of a group is chosen programs (fewer where there are fewer), and every group holds both kinds.
+    A third of a group is chosen programs (fewer where there are fewer), and every group holds both kinds. Of the
+    problems with a single group, an epoch visits the share `singles`: there are many, and several groups of one problem
+    say more about what tells its samples apart.
     """
     settings = recipe.fit
     rng = random.Random(f"{recipe.seed}:{epoch}")
@@ -79,10 +112,12 @@ def epoch_groups(preferences: Preferences, encodings: Encodings, recipe: Recipe,
         num_chosen = min(len(chosen), max(settings.group_size // 3, settings.group_size - len(rejected)))
         num_rejected = settings.group_size - num_chosen
         num_groups = min(settings.max_groups, -(-len(rejected) // num_rejected))
+        if num_groups == 1 and settings.singles < 1.0 and rng.random() >= settings.singles:
+            continue
         for number in range(num_groups):
             low = rejected[number::num_groups][:num_rejected]
             high = [chosen[(number * num_chosen + at) % len(chosen)] for at in range(num_chosen)]
-            form = rng.choice(FORMS) if rng.random() < settings.presentation else "body"
+            form = rng.choice(settings.forms) if rng.random() < settings.presentation else "body"
             names = tuple(name for name in dict.fromkeys([*high, *low]) if (name, form) in encodings)
             if any((better, worse) in pairs for better in names for worse in names):
                 groups.append(PairGroup(task_id, names, form))

@@ -1,17 +1,17 @@
 """`pretrain`: a small Qwen2 language model from scratch, on functions in the reward model's form.
 
 - One thread, bfloat16 products under float32 weights, batches of similar length so that little is padded.
-- Right padding needs no mask: attention is causal, and padded targets are left out of the loss.
+- Beside the next token it learns what `objectives` names, where the text has targets for that.
 - The state is saved every few minutes; a killed run resumes there, with the same order of batches.
 """
 
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from typing import Any
 
 import torch
-from torch.nn import functional
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from service.scoring.tokenizer import load_tokenizer
@@ -21,15 +21,14 @@ from training.pipeline.files import read_jsonl
 from training.pipeline.progress import StageProgress
 from training.pipeline.run import Run
 from training.reward_model.checkpointing import TrainingState
+from training.reward_model.objectives import Objectives, SummaryHead
 from training.reward_model.optimization import cosine_schedule, keep_freed_memory, set_learning_rate
-
-IGNORED = -100
 
 SOLUTION_PASSES = 2  # how often the training problems' passing programs are repeated in a pass
 
 
 def pretrain(recipe: Recipe, run: Run) -> dict[str, object]:
-    """Write `pretrained/`: weights and tokenizer of the language model. `final_loss` is that of the last twentieth."""
+    """Write `pretrained/`: weights and tokenizer of the language model. `final_*`: means over the last twentieth."""
     torch.set_num_threads(1)
     keep_freed_memory()
     settings = recipe.pretrain
@@ -38,18 +37,25 @@ def pretrain(recipe: Recipe, run: Run) -> dict[str, object]:
     plan = batches(rows, recipe)
     torch.manual_seed(recipe.seed)
     model = new_model(recipe, len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    state = TrainingState(run.path("pretrain.state.pt"), model, optimiser)
+    told = settings.summary and any("flaw" in row for row in rows)
+    summary = SummaryHead(settings.hidden_size, rows) if told else None
+    objectives = Objectives(model, summary, settings.summary)
+    optimiser = torch.optim.AdamW(
+        objectives.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+    )
+    state = TrainingState(run.path("pretrain.state.pt"), objectives, optimiser)
     first = state.load() if run.resumable_key("pretrain", content_key(settings, recipe.seed, len(rows))) else 0
     progress = StageProgress(run, "pretrain", sum(map(len, plan)))
-    num_sequences, tail, tail_losses = sum(map(len, plan[:first])), max(1, len(plan) // 20), list[float]()
+    num_sequences, tail = sum(map(len, plan[:first])), max(1, len(plan) // 20)
+    final: dict[str, list[float]] = defaultdict(list)
     for step, batch in enumerate(plan[first:], start=first + 1):
         set_learning_rate(optimiser, settings.lr * cosine_schedule((step - 1) / len(plan), settings.warmup))
-        loss = train_step(model, optimiser, [rows[at]["ids"] for at in batch], settings.sequence_tokens)
+        losses = train_step(objectives, optimiser, [rows[at] for at in batch], settings.sequence_tokens)
         num_sequences += len(batch)
         if step > len(plan) - tail:
-            tail_losses.append(loss)
-        progress.at(num_sequences, f"loss {loss:.3f}")
+            for name, value in losses.items():
+                final[f"final_{name}"].append(value)
+        progress.at(num_sequences, ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
         state.save_if_due(step)
     model.save_pretrained(run.path("pretrained"))
     tokenizer.save_pretrained(run.path("pretrained"))
@@ -59,7 +65,7 @@ def pretrain(recipe: Recipe, run: Run) -> dict[str, object]:
         "steps": len(plan),
         "sequences": num_sequences,
         "tokens": sum(min(len(rows[at]["ids"]), settings.sequence_tokens) for batch in plan for at in batch),
-        "final_loss": round(sum(tail_losses) / max(len(tail_losses), 1), 4),
+        **{name: round(sum(values) / len(values), 4) for name, values in final.items()},
     }
 
 
@@ -96,7 +102,7 @@ def batches(rows: list[dict[str, Any]], recipe: Recipe) -> list[list[int]]:
     corpus = [at for at, row in enumerate(rows) if row["kind"] != "solution"]
     solutions = [at for at, row in enumerate(rows) if row["kind"] == "solution"]
     plan: list[list[int]] = []
-    budget = settings.max_tokens
+    budget = int(sum(lengths) * settings.passes) or settings.max_tokens
     while budget > 0 and rows:
         order = corpus + solutions * SOLUTION_PASSES
         rng.shuffle(order)
@@ -129,22 +135,11 @@ def pack(order: list[int], lengths: list[int], settings: Any) -> list[list[int]]
     return [batch for batch in packed if batch]
 
 
-def train_step(model: Any, optimiser: Any, sequences: list[list[int]], limit: int) -> float:
-    """One optimiser step on sequences of token ids, each cut at `limit` tokens. Returns the mean next-token loss."""
-    longest = min(limit, max(map(len, sequences)))
-    ids = torch.zeros(len(sequences), longest, dtype=torch.long)  # (B, T)
-    targets = torch.full((len(sequences), longest), IGNORED)  # (B, T)
-    for row, sequence in enumerate(sequences):
-        cut = torch.tensor(sequence[:longest])
-        ids[row, : len(cut)] = cut
-        targets[row, : len(cut)] = cut
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state  # (B, T, H)
-        is_target = targets[:, 1:] != IGNORED  # (B, T - 1)
-        logits = model.lm_head(hidden[:, :-1][is_target])  # (K, V), K targets
-    loss = functional.cross_entropy(logits.float(), targets[:, 1:][is_target])
-    torch.autograd.backward(loss)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+def train_step(objectives: Objectives, optimiser: Any, rows: list[dict[str, Any]], limit: int) -> dict[str, float]:
+    """One optimiser step on rows of the text, each cut at `limit` tokens. Returns the mean losses by name."""
+    losses = objectives(rows, limit)
+    torch.autograd.backward(losses.pop("total"))
+    torch.nn.utils.clip_grad_norm_(objectives.parameters(), 1.0)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    return float(loss.detach())
+    return {name: float(loss.detach()) for name, loss in losses.items()}

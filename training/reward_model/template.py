@@ -6,6 +6,7 @@ send completions as bodies, as whole functions and in Markdown fences, so traini
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 from service.scoring.reward_model import Encoder, RewardModelSpec
@@ -26,7 +27,28 @@ CHAT_TEMPLATE = (
     + "{% else %}{{ '\\n\\n' }}{% endif %}{{ message['content'] }}"
     "{% endif %}{% endfor %}{% if add_generation_prompt %}" + COMPLETION + "{% endif %}"
 )
-FORMS = ("program", "fenced")  # beside "body", the form that the data has
+FORMS = ("program", "fenced", "chat")  # beside "body", the form that the data has
+NAMES = {"cpp": "C++", "java": "Java", "javascript": "JavaScript", "python": "Python"}
+# What people and assistants write around code. They are drawn without a look at the program, so they say nothing of it.
+REQUESTS = (
+    "Complete this {language} function:\n\n```{fence}\n{prompt}\n```",
+    "Write the following function in {language}.\n\n{prompt}",
+    "Please finish the code below.\n\n```\n{prompt}\n```\n\nAnswer with the whole function.",
+    "{prompt}",
+)
+OPENINGS = (
+    "",
+    "Here is the function:\n\n",
+    "Sure! Here's one way to do it in {language}:\n\n",
+    "The task can be solved like this.\n\n",
+    "To solve this, we go through the input step by step:\n\n",
+)
+CLOSINGS = (
+    "",
+    "\nThis returns the expected result for the examples.\n",
+    "\nExplanation: the function follows the description above.\n",
+    "\nLet me know if you have any questions!\n",
+)
 
 
 def spec(recipe: Recipe) -> RewardModelSpec:
@@ -51,22 +73,39 @@ def load_encoder(recipe: Recipe, folder: Path) -> Encoder:
     return Encoder.load(folder, spec(recipe))
 
 
-def presented(program: ProgramRecord, prompt: str, entry_point: str, form: str) -> tuple[str, str]:
+def presented(
+    program: ProgramRecord, prompt: str, entry_point: str, form: str, language: str = "python"
+) -> tuple[str, str]:
     """The same program as other clients would send it.
 
     Args:
         program: its completion continues `prompt`.
         prompt: imports, signature and docstring of the problem.
         entry_point: the function's name, whose stub in the prompt is moved into the completion.
-        form: `body` (as it is), `program` (the whole function, without its docstring) or `fenced` (that in Markdown).
+        form: `body` (as it is), `program` (the whole function, without its docstring), `fenced` (that in Markdown), or
+            `chat` (that in an assistant's answer to a request in words).
+        language: of the program; of another than Python the prompt is moved as a whole.
 
     Returns:
         prompt and completion.
     """
     if form == "body":
         return prompt, program.completion
-    start = prompt.rfind(f"def {entry_point}")
-    stub = prompt[start if start >= 0 else 0 :]
-    header_end = next((at for at in (stub.find('"""'), stub.find("'''")) if at >= 0), len(stub))
-    whole = prompt[: max(start, 0)] + stub[:header_end].rstrip() + "\n" + program.completion.strip("\n") + "\n"
-    return prompt, f"```python\n{whole.strip()}\n```\n" if form == "fenced" else whole
+    if language == "python":
+        start = prompt.rfind(f"def {entry_point}")
+        stub = prompt[start if start >= 0 else 0 :]
+        header_end = next((at for at in (stub.find('"""'), stub.find("'''")) if at >= 0), len(stub))
+        header = prompt[: max(start, 0)] + stub[:header_end].rstrip()
+        whole = header + "\n" + program.completion.strip("\n") + "\n"
+    else:
+        whole = prompt.rstrip("\n") + "\n" + program.completion.strip("\n") + "\n"
+    if form == "program":
+        return prompt, whole
+    fenced = f"```{language}\n{whole.strip()}\n```\n"
+    if form == "fenced":
+        return prompt, fenced
+    words = {"language": NAMES.get(language, language), "fence": language}
+    request = random.Random(program.task_id).choice(REQUESTS)  # one for all programs of a problem
+    draw = random.Random(program.program_id)
+    opening, closing = draw.choice(OPENINGS).format(**words), draw.choice(CLOSINGS)
+    return request.format(prompt=prompt.rstrip(), **words), opening + fenced + closing

@@ -6,46 +6,44 @@ language-model head a third of the pretraining's compute.
 
 from __future__ import annotations
 
-import random
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from service.scoring.reward_model import Encoder
-from training.data.corpus import corpus_functions
-from training.data.decontaminate import HeldOut
 from training.pipeline.config import Recipe
 from training.pipeline.files import write_jsonl
 from training.pipeline.records import read_problems, read_programs
 from training.pipeline.run import Run
+from training.reward_model.documents import documents_of, rows_of
 from training.reward_model.template import CHAT_TEMPLATE, COMPLETION, END, PAD, PROMPT, spec
 
 
 def tokenize(recipe: Recipe, run: Run) -> dict[str, object]:
-    """Write `tokenizer/` and `text.jsonl` (ids of every language-model document, prompt and completion apart)."""
+    """Write `tokenizer/` and `text.jsonl`, the rows of `documents.rows_of`."""
     problems = read_problems(run.path("problems.jsonl"))
-    held_out = HeldOut(problems.values(), recipe.split.ngram)
-    functions, dropped = corpus_functions(recipe.data, held_out)
-    train = [p for p in read_programs(run.path("programs.jsonl")) if problems[p.task_id].fold == "train"]
-    passing = [p for p in train if p.pass_rate == 1.0]
-    run.say(f"tokenize: {len(functions)} functions ({dropped} dropped), {len(passing)} passing programs")
-
-    documents = [(f.prompt, f.completion, "corpus") for f in functions]
-    documents += [(problems[p.task_id].prompt, p.completion, "solution") for p in passing]
-    random.Random(recipe.seed).shuffle(documents)
-    tokenizer = train_tokenizer([prompt + completion for prompt, completion, _ in documents], recipe)
+    documents, dropped = documents_of(recipe, problems, read_programs(run.path("programs.jsonl")))
+    kinds = Counter(document.kind for document in documents)
+    run.say(f"tokenize: {kinds['corpus']} functions ({dropped} dropped), {kinds['solution']} passing programs")
+    tokenizer = train_tokenizer([document.prompt + document.completion for document in documents], recipe)
     tokenizer.save_pretrained(run.path("tokenizer"))
-    encoder = Encoder(tokenizer, spec(recipe))
-    rows: list[dict[str, Any]] = []
-    for prompt, completion, kind in documents:
-        ids = encoder.encode(prompt, completion, "truncate_left").ids
-        rows.append({"kind": kind, "ids": list(ids)})
-    write_jsonl(run.path("text.jsonl"), rows)
-    characters = sum(len(prompt) + len(completion) for prompt, completion, _ in documents)
+    num_tokens = 0
+
+    def counted(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        nonlocal num_tokens
+        for row in rows:
+            num_tokens += len(row["ids"])
+            yield row
+
+    rows = write_jsonl(run.path("text.jsonl"), counted(rows_of(documents, Encoder(tokenizer, spec(recipe)), recipe)))
     return {
-        "functions": len(functions),
+        "functions": kinds["corpus"],
         "dropped_for_held_out": dropped,
-        "solutions": len(passing),
-        "tokens": sum(len(r["ids"]) for r in rows),
-        "characters": characters,
+        "solutions": kinds["solution"],
+        "generated": kinds["generated"],
+        "rows": rows,
+        "tokens": num_tokens,
+        "characters": sum(len(document.prompt) + len(document.completion) for document in documents),
     }
 
 

@@ -35,7 +35,6 @@ from training.reward_model.pair_groups import (
     Ids,
     PairGroup,
     Preferences,
-    encode_programs,
     epoch_groups,
     ids_of,
     packs,
@@ -54,8 +53,7 @@ def fit(recipe: Recipe, run: Run) -> FittedModel:
     programs = {program.program_id: program for program in read_programs(run.path("verified.jsonl"))}
     preferences, validation_tasks = read_preferences(run)
     start = initial_model(recipe, run)
-    names = sorted({name for pairs in preferences.values() for pair in pairs for name in pair})
-    encodings = encode_programs(start.encoder, problems, [programs[name] for name in names])
+    encodings = Encodings(start.encoder, problems, programs, settings.longest)
     plan = [group for epoch in range(settings.epochs) for group in epoch_groups(preferences, encodings, recipe, epoch)]
     steps = [plan[at : at + settings.groups_per_step] for at in range(0, len(plan), settings.groups_per_step)]
 
@@ -81,8 +79,9 @@ def fit(recipe: Recipe, run: Run) -> FittedModel:
                 metrics.add({"step": step, "loss": round(loss, 4), **areas})
                 run.say(f"fit: {metrics.rows[-1]}")
             state.save_if_due(step)
-    start.write(model, {completion[-1] for _, completion in encodings.values()})
-    summary = {"groups": len(plan), "steps": len(steps), "programs": len(encodings), **metrics.rows[-1]}
+    start.write(model, encodings.last_ids())
+    shown = {name for group in plan for name in group.programs}
+    summary = {"groups": len(plan), "steps": len(steps), "programs": len(shown), **metrics.rows[-1]}
     return FittedModel(summary, state.remove)
 
 
@@ -154,7 +153,7 @@ def validation_auc(
         sampled = any(program.iid_copies for program in members)
         if sampled:
             members = [program for program in members if program.iid_copies]
-        encodings = encode_programs(encoder, problems, members)
+        encodings = Encodings(encoder, problems, {program.program_id: program for program in members})
         members = [program for program in members if (program.program_id, "body") in encodings]
         scores = _scores(model, [encodings[program.program_id, "body"] for program in members])
         area = auc(scores, [program.pass_rate == 1.0 for program in members])

@@ -25,6 +25,7 @@ from training.pipeline.progress import StageProgress
 from training.pipeline.records import Problem
 from training.pipeline.run import Run
 from training.reward_model.checkpointing import TrainingState
+from training.reward_model.objectives import Objectives
 from training.reward_model.optimization import cosine_schedule, keep_freed_memory, set_learning_rate
 from training.reward_model.pretrain import pack, train_step
 from training.rewardranker.ppo import ActorCritic, PPOTrainer, generate
@@ -103,17 +104,19 @@ def fine_tune(recipe: Recipe, run: Run, encoder: Encoder, documents: Sequence[tu
     """SFT of `pretrained/` on (prompt, completion) pairs by the next-token loss; writes `iterate/sft/`."""
     settings = recipe.iterate
     model = load_generator(run.path("pretrained")).train()
-    rows = [list(encoder.encode(prompt, completion).ids) for prompt, completion in documents]
+    rows = [{"ids": list(encoder.encode(prompt, completion).ids)} for prompt, completion in documents]
     rng, order = random.Random(recipe.seed), list(range(len(rows)))
     plan: list[list[int]] = []
     for _ in range(settings.sft_epochs):
         rng.shuffle(order)
-        plan += pack(order, [len(row) for row in rows], recipe.pretrain)
+        plan += pack(order, [len(row["ids"]) for row in rows], recipe.pretrain)
     optimiser = torch.optim.AdamW(model.parameters(), lr=SFT_LR, betas=(0.9, 0.95), weight_decay=0.0)
-    progress, loss = StageProgress(run, "sft", len(plan)), 0.0
+    objectives, loss = Objectives(model), 0.0
+    progress = StageProgress(run, "sft", len(plan))
     for step, batch in enumerate(plan):
         set_learning_rate(optimiser, SFT_LR * cosine_schedule(step / len(plan), 0.05))
-        loss = train_step(model, optimiser, [rows[at] for at in batch], recipe.pretrain.sequence_tokens)
+        batch_rows = [rows[at] for at in batch]
+        loss = train_step(objectives, optimiser, batch_rows, recipe.pretrain.sequence_tokens)["loss"]
         progress.at(step + 1, f"loss {loss:.3f}")
     save_generator(model, encoder.tokenizer, run.path("iterate/sft/config.json").parent)
     return {"documents": len(rows), "steps": len(plan), "loss": round(loss, 4)}

@@ -20,9 +20,9 @@ from training.reward_model.finalize import write_golden
 from training.reward_model.loss import bradley_terry
 from training.reward_model.optimization import cosine_schedule
 from training.reward_model.packed_forward import group_scores
-from training.reward_model.pair_groups import encode_programs, epoch_groups
+from training.reward_model.pair_groups import Encodings, epoch_groups
 from training.reward_model.pretrain import batches
-from training.reward_model.template import COMPLETION, END, PROMPT, presented, spec
+from training.reward_model.template import COMPLETION, END, FORMS, PROMPT, presented, spec
 from training.reward_model.tokenizer import train_tokenizer
 
 PROBLEM = Problem(
@@ -99,7 +99,7 @@ def test_packing_groups_under_shared_prompts_changes_no_gradient(encoder: Encode
 
 def test_training_encodes_and_pools_exactly_what_serving_does(encoder: Encoder) -> None:
     programs = [program_of(PROBLEM, PROBLEM.prompt + body, "sample", "own", "Apache-2.0") for body in BODIES]
-    made = encode_programs(encoder, {PROBLEM.task_id: PROBLEM}, programs)
+    made = Encodings(encoder, {PROBLEM.task_id: PROBLEM}, {program.program_id: program for program in programs})
     for program in programs:
         head, own = made[program.program_id, "body"]
         served = encoder.encode(PROBLEM.prompt, program.completion)
@@ -139,7 +139,7 @@ def test_a_whole_function_has_its_signature_once_and_no_docstring() -> None:
 def test_groups_hold_both_kinds_and_every_epoch_deals_anew() -> None:
     chosen, rejected = [f"g{i}" for i in range(5)], [f"b{i}" for i in range(30)]
     better = {"T/1": {(a, b) for a in chosen for b in rejected}}
-    encoded: Any = {(name, form): ((1,), (2,)) for name in chosen + rejected for form in ("body", "program", "fenced")}
+    encoded: Any = {(name, form): ((1,), (2,)) for name in chosen + rejected for form in ("body", *FORMS)}
     recipe = dataclasses.replace(TINY, fit=FitConfig(group_size=12, max_groups=3))
 
     groups = epoch_groups(better, encoded, recipe, epoch=0)
