@@ -30,7 +30,8 @@ def verify_programs(recipe: Recipe, run: Run) -> dict[str, object]:
     problems = read_problems(run.path("problems.jsonl"))
     known = read_programs(run.path("programs.jsonl")) if "collect" in recipe.stages else []
     known += read_programs(run.path("mutants.jsonl")) if "mutate" in recipe.stages else []
-    shipped = [p for p in known if p.label == "shipped" and problems[p.task_id].language == "python"]
+    rated = [p for p in known if p.pass_rate is not None and p.label != "combined"]
+    shipped = [p for p in rated if problems[p.task_id].language == "python"]
     checked = random.Random(recipe.seed).sample(shipped, min(recipe.verify.check, len(shipped)))
     verification = _Verification(recipe, run, problems, frozenset(program.program_id for program in checked))
     place = {task_id: at for at, task_id in enumerate(problems)}

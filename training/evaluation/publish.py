@@ -26,16 +26,7 @@ from training.pipeline.run import Run
 if TYPE_CHECKING:
     from service.scoring.reward_model import RewardModel
 
-DATA = (
-    "corpus.python.jsonl.gz",
-    "problems.python.jsonl.gz",
-    "samples.python.jsonl.gz",
-    "labels.jsonl.gz",
-    "plus_tests.jsonl.gz",
-    "problems.codeio.jsonl.gz",
-    "problems.multilang.jsonl.gz",
-    "samples.multilang.jsonl.gz",
-)
+DATA = ("corpus.python.jsonl.gz", "problems.python.jsonl.gz", "samples.python.jsonl.gz", "labels.jsonl.gz")
 REPORT = ("report.md", "report.json", *PLOTS)
 
 
@@ -140,7 +131,8 @@ def model_card_with_report(recipe: Recipe, run: Run, report: dict[str, Any], rev
     )
     split = ", ".join(f"{count} {fold}" for fold, count in folds.items())
     sources = [f"| {source} | {license_} | {count} |" for (source, license_), count in sorted(learnt.items())]
-    digests = [f"| {name} | `{_sha256(data_file(recipe.data, name))[:32]}` |" for name in DATA]
+    digests = [f"| {name} | `{_sha256(data_file(recipe.data, name))[:32]}` |" for name in data_names(recipe)]
+    seen = "functions, most of them in Python" if recipe.collect.languages else "Python functions only"
     return f"""# {recipe.name}
 
 A small reward model for Python functions: {size} parameters, Qwen2 architecture, one score a completion. Trained from
@@ -159,14 +151,13 @@ problems:
 - best of {last["n"]}: {start} to {end}, a gain of {gain} points; the oracle has {most}.
 
 It throws out broken programs better than it orders good-looking ones. A score compares completions of one prompt;
-across prompts use the calibrated probability, and that with care. It has seen short Python functions, and a few
-hundred in C++, Java and JavaScript.
+across prompts use the calibrated probability, and that with care. It has seen short {seen}.
 `report.md` has the whole picture.
 
 ## Text
 
 `reward_model.json` holds the one template. A signature with its docstring as prompt and the body as completion is the
-form it knows best; a whole function, bare, fenced or in an assistant's prose, the second best.
+form it knows best; a whole function, bare or fenced, the second best.
 
 ## Made by
 
@@ -176,8 +167,7 @@ plaudit-train all training/recipes/mini.toml --run runs/mini
 
 Folds by problem: {split}. Tokenizer, text, mutants and pairs come from training
 problems and from corpus functions without overlap with held-out ones. Pass rates of samples are the data's own labels;
-mutants were judged in plaudit's sandbox, and a slice of the samples again (`report.md`, row verify). Where a problem
-has an input generator instead of tests, the sandbox made its tests from the reference solution.
+mutants were judged in plaudit's sandbox, and a slice of the samples again (`report.md`, row verify).
 
 | data file | sha256, first half |
 |---|---|
@@ -192,6 +182,15 @@ has an input generator instead of tests, the sandbox made its tests from the ref
 MBPP: Austin et al. 2021, "Program Synthesis with Large Language Models", CC-BY-4.0. The samples were written by the
 models that their sources name. Weights and files here: Apache-2.0.
 """
+
+
+def data_names(recipe: Recipe) -> list[str]:
+    """The files of the public data that the recipe reads for its checkpoint."""
+    settings = recipe.collect
+    more = ["plus_tests.jsonl.gz"] if settings.extra_tests else []
+    more += ["problems.codeio.jsonl.gz"] if settings.generated else []
+    more += ["problems.multilang.jsonl.gz", "samples.multilang.jsonl.gz"] if settings.languages else []
+    return [*DATA, *more]
 
 
 def _source(name: str) -> str:
