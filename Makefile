@@ -51,7 +51,7 @@ reproduce-mini: .make/test  ## train models/plaudit-mini again (half an hour) an
 	    && $(BIN)/python -m training.evaluation.reproduce models/plaudit-mini runs/mini/published; \
 	else \
 	  echo 'data: $(MINI_DATA) is not there, so packages (reasoning-gym by pip, and the standard library): a checkpoint'; \
-	  echo 'of the same recipe without sampled programs, in runs/mini-packages/checkpoint; there is nothing to compare'; \
+	  echo 'of training/recipes/mini-packages.toml, in runs/mini-packages/checkpoint, without sampled programs and a report'; \
 	  $(BIN)/python -m training.data.fetch runs/mini-packages/data && PLAUDIT_DATA=runs/mini-packages/data \
 	    nice $(BIN)/plaudit-train all training/recipes/mini-packages.toml --run runs/mini-packages; \
 	fi
