@@ -15,6 +15,7 @@ from service.scoring.process_rewards import Steps
 SPEC_FILE = "reward_model.json"
 SPEC_FORMAT = 1
 CHAT_TEMPLATE = "chat_template"
+NEWER = frozenset({"pad", "weights", "gating", "normalize", "date"})
 LAST_NON_PAD = "last_non_pad"
 POOLED = ("last", LAST_NON_PAD, "steps")
 
@@ -171,4 +172,11 @@ class RewardModelSpec:
         path.write_text(self.as_json(indent=2) + "\n", encoding="utf-8")
 
     def as_json(self, indent: int | None = None) -> str:
-        return json.dumps(asdict(self), indent=indent, ensure_ascii=False)
+        """The file's text. Keys that are newer than the first version, which refuses what it does not know, stand there
+        only if they say something: a checkpoint that does not use them is served by every version, under one digest.
+        """
+        values = asdict(self)
+        if values["steps"] is not None and values["steps"]["separator"] is None:
+            del values["steps"]["separator"]
+        kept = {name: value for name, value in values.items() if value is not None or name not in NEWER}
+        return json.dumps(kept, indent=indent, ensure_ascii=False)
