@@ -88,7 +88,8 @@ def test_every_route_is_below_the_root_path(http: httpx.Client, prefix: str) -> 
     accepted = http.post(f"{prefix}/score", json={"items": [ITEM]}, headers={"Prefer": "respond-async"})
     assert accepted.headers["location"] == accepted.json()["status_url"]
     assert accepted.json()["status_url"].startswith("/rm/jobs/")
-    assert http.get(accepted.headers["location"] + "?wait_ms=10000").json()["state"] == "done"
+    status = accepted.headers["location"] + "?wait_ms=10000"  # it answers at the first news
+    wait_for(lambda: http.get(status).json()["state"] == "done", what="the end of the request")
 
 
 @pytest.mark.parametrize("prefix", ["", "/rm"])
