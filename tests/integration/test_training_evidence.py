@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from plaudit.errors import HostLacks
 from sandbox.capabilities import HostCapabilities
-from training.evaluation.evaluate import add_evidence
+from training.evaluation.evaluate import add_evidence, has_generated_tests
 from training.evaluation.rankers import SampledProblem, best_of_n_curves
-from training.pipeline.config import EvaluateConfig
+from training.pipeline.config import EvaluateConfig, HubConfig, Recipe
 from training.pipeline.records import Problem
+from training.pipeline.run import Run
 
 PROMPT = 'def double(n: int) -> int:\n    """Return n times two.\n    >>> double(2)\n    4\n    """\n'
 BODIES = ["    return n + 2\n", "    return 4\n", "    return n * 2\n", "    return n + n\n"]
@@ -37,3 +41,14 @@ def test_without_evidence_its_rows_are_left_out() -> None:
     sample = SampledProblem("t", completions=["a", "b"], rates=[0.0, 1.0], scores=[0.0, 1.0], programs=["a", "b"])
     rows = best_of_n_curves([sample], EvaluateConfig(num_candidates=(2,), resamples=10, draws=5), seed=1)
     assert not any("examples" in row["ranker"] for row in rows)
+
+
+def test_a_set_without_generated_tests_is_reported_without_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path)
+    recipe = Recipe(data=str(tmp_path), hub=HubConfig(adapter="mbpp"))
+    assert not has_generated_tests(recipe, run)
+    assert "no rows of generated tests" in capsys.readouterr().err
+    with pytest.raises(HostLacks, match="generated_tests"):  # the public data has them
+        has_generated_tests(Recipe(data=str(tmp_path)), run)

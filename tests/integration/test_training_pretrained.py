@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -36,6 +37,7 @@ RECIPES = ROOT / "training" / "recipes"
 CASES = {
     "llama, whose padding is the token that ends a text": ("llama", {"pad": "<|end|>", "chat": False}, ()),
     "llama, in bfloat16": ("llama", {}, ("--fit.precision", "bfloat16")),
+    "qwen2, saved in bfloat16": ("qwen2", {}, ("--fit.save_dtype", "bfloat16")),
     "qwen2, by LoRA": ("qwen2", {}, ("--fit.lora_rank", "4", "--fit.gradient_checkpointing", "true")),
     "gemma, with margin and centring": (
         "gemma",
@@ -105,6 +107,9 @@ def test_what_was_trained_is_what_is_served(case: str, tmp_path: Path, monkeypat
     assert len(closing) == 1
     assert served.check_golden().ok
     assert served.spec.calibration is not None
+    with safe_open(folder / "checkpoint" / "model.safetensors", framework="pt") as weights:
+        types = {str(weights.get_tensor(name).dtype) for name in weights.keys()}  # noqa: SIM118  # it is no mapping
+    assert types == {"torch.bfloat16" if "saved" in case else "torch.float32"}
     if "bfloat16" not in case:
         rows = list(read_jsonl(folder / "fit.jsonl"))
         assert rows[0]["loss"] > rows[-2]["loss"]

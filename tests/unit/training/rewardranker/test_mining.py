@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from plaudit.errors import UsageError
+from training.data.judge_task import JudgeTask
 from training.data.programs import program_of
-from training.pipeline.config import IterateConfig, Recipe, WorldConfig
+from training.pipeline.config import IterateConfig, Recipe, VerifyConfig, WorldConfig
 from training.pipeline.records import Problem, ProgramRecord
+from training.pipeline.run import Run
 from training.rewardranker.microworld import draw_tasks, microworld_problem, write_with_slips
-from training.rewardranker.mining import merge_programs, mine, quantile, recorded_completions
+from training.rewardranker.mining import execute_completions, merge_programs, mine, quantile, recorded_completions
 
 PROBLEM = Problem(
     task_id="T/1",
@@ -58,6 +63,21 @@ def test_the_modes_add_failures_alone_or_positives_too() -> None:
 def test_a_program_that_is_known_already_counts_again_and_stays_one_row() -> None:
     found = merge_programs([program("a", 1.0, copies=2)], [program("a", 1.0, copies=3), program("b", 0.0)])
     assert [(p.program_id, p.copies) for p in found] == [("a", 5), ("b", 1)]
+
+
+def test_completions_are_judged_where_the_recipe_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def judged(tasks: Sequence[JudgeTask], settings: VerifyConfig) -> Iterator[dict[str, Any]]:
+        asked.append(settings.service)
+        for task in tasks:
+            yield {"key": task.key, "program_id": task.program_id, "status": "ok", "pass_rate": 1.0}
+
+    monkeypatch.setattr("training.data.judging.judge_remotely", judged)
+    recipe = dataclasses.replace(RECIPE, verify=VerifyConfig(service="http://127.0.0.1:9"))
+    found = execute_completions(recipe, Run(tmp_path, quiet=True), {"T/1": PROBLEM}, {"T/1": ["    return 1\n"]})
+    assert asked == ["http://127.0.0.1:9"]
+    assert [program.pass_rate for program in found["T/1"]] == [1.0]
 
 
 def test_the_quantile_by_hand() -> None:
