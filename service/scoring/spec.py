@@ -176,7 +176,7 @@ class RewardModelSpec:
         only if they say something: a checkpoint that does not use them is served by every version, under one digest.
         """
         values = asdict(self)
-        if values["steps"] is not None and values["steps"]["separator"] is None:
-            del values["steps"]["separator"]
+        if values["steps"] is not None and values["steps"].get("separator") is None:
+            values["steps"].pop("separator", None)
         kept = {name: value for name, value in values.items() if value is not None or name not in NEWER}
         return json.dumps(kept, indent=indent, ensure_ascii=False)
