@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plaudit.errors import UsageError
+from service.api.listening import bind
 from service.queue.shards import served_shards
 from service.settings import Settings
 from service.up import broker
@@ -165,24 +166,12 @@ def _reserved(host: str, port: int, *, shared: bool) -> Iterator[socket.socket]:
     APIs, which need SO_REUSEPORT on this one, too. It is set when the port is known to be nobody else's.
     """
     with contextlib.ExitStack() as stack:
-        reserved = stack.enter_context(_bound(host, port, reuse_port=False))
+        reserved = stack.enter_context(bind(host, port))
         if shared:
             port = reserved.getsockname()[1]
             reserved.close()
-            reserved = stack.enter_context(_bound(host, port, reuse_port=True))
+            reserved = stack.enter_context(bind(host, port, shared=True))
         yield reserved
-
-
-def _bound(host: str, port: int, *, reuse_port: bool) -> socket.socket:
-    reserved = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuse_port))
-    try:
-        reserved.bind((host, port))
-    except OSError as error:
-        reserved.close()
-        raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}") from error
-    return reserved
 
 
 @contextlib.contextmanager

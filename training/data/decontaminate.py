@@ -68,6 +68,8 @@ class ContaminationIndex:
 
     def hit(self, text: str) -> ContaminationHit | None:
         """The first reason to drop this text, None where there is none."""
+        if not self.size:
+            return None
         task_id = self._whole.get(words_of(text))
         if task_id is not None:
             return ContaminationHit(task_id, "exact", text[:80])

@@ -90,7 +90,6 @@ def generated_problems(recipe: config.Recipe, run: Run, beside: Sequence[Problem
             if num_made >= recipe.collect.generated:
                 break
             progress.at(at)
-            problem = problem_of(row, ())
             if index.hit(row["description"]) or index.hit(row["reference"]):
                 continue
             try:
@@ -102,7 +101,7 @@ def generated_problems(recipe: config.Recipe, run: Run, beside: Sequence[Problem
                 continue
             if tests:
                 num_made += 1
-                yield problem_of(row, tests) if problem.prompt else problem
+                yield problem_of(row, tests)
 
 
 def is_usable(row: dict[str, Any]) -> bool:

@@ -102,7 +102,7 @@ MARKUPS = (
 )
 
 
-def messages_of(text: str) -> list[Message] | None:
+def rendered_messages(text: str) -> list[Message] | None:
     """The messages of a rendered prompt; None for a text that is not turns of one markup from end to end."""
     for markup in MARKUPS:
         if markup.marks in text and (messages := markup.read(text)) is not None:

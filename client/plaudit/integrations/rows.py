@@ -11,7 +11,7 @@ from plaudit import conversations
 from plaudit.errors import Invalid
 from plaudit.extract import answer, code_of, last_fence
 from plaudit.graders import Grader
-from plaudit.integrations.chat_markup import is_rendered, messages_of
+from plaudit.integrations.chat_markup import is_rendered, rendered_messages
 from plaudit.integrations.config import BatcherConfig, Misconfigured, language_of
 from plaudit.labels import Tested, required_tests, tests_of
 from plaudit.schemas import ExecuteTerm, Message, RewardExtract, RewardItem
@@ -136,7 +136,7 @@ def _prompt(index: int, prompt: Any, *, is_scored: bool) -> str | list[Message]:
     """
     if isinstance(prompt, str):
         text = _encodable(prompt)
-        return messages_of(text) or text
+        return rendered_messages(text) or text
     if prompt is None:
         return ""
     if is_scored:

@@ -65,10 +65,10 @@ def _reward_request(call: CompatCall, task: RollTask, options: GradeOptions) -> 
         if tests is None
         else ExecuteTerm(name="tests", type="execute", policy=options.policy)
     )
-    prompt: Prompt = (
-        task.prompt if isinstance(task.prompt, str) else ""
-    )  # a conversation that no model reads is not sent
-    if tests is None and not isinstance(task.prompt, str):
+    prompt: Prompt = ""  # a conversation that no model reads is not sent
+    if isinstance(task.prompt, str):
+        prompt = task.prompt
+    elif tests is None:
         prompt = to_messages(task.prompt, "prompt")
     item = RewardItem(
         prompt=prompt,

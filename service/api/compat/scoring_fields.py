@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -19,6 +19,7 @@ from plaudit.errors import Invalid
 from service.api.compat.base import CompatCall, CompatRequest
 from service.jobs import OnOverflow, Truncation
 
+Value = TypeVar("Value")
 NOTHING: tuple[Any, ...] = ()
 # The values of each field that change nothing; None never does.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -127,8 +128,8 @@ class PairRequest(TruncatedRequest):
         )
 
 
-def first_given(*values: bool | None, default: bool) -> bool:
-    """The first of several names of an option that is given."""
+def first_given(*values: Value | None, default: Value) -> Value:
+    """The first of several names of a field that is given."""
     return next((value for value in values if value is not None), default)
 
 

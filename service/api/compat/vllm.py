@@ -192,8 +192,8 @@ class ScorePairsRequest(PairRequest):
 
     def score_items(self) -> list[ScoreItem]:
         """One item per pair. Raises Invalid."""
-        queries = _texts(_first_of(self.text_1, self.queries, self.data_1))
-        texts = _texts(_first_of(self.text_2, self.documents, self.items, self.data_2))
+        queries = _texts(first_given(self.text_1, self.queries, self.data_1, default=None))
+        texts = _texts(first_given(self.text_2, self.documents, self.items, self.data_2, default=None))
         if len(queries) == 1:
             queries = queries * len(texts)
         if len(queries) != len(texts):
@@ -210,10 +210,6 @@ async def score_pairs(request: Request, body: ScorePairsRequest) -> JSONResponse
     activated = first_given(body.use_activation, body.activation, body.softmax, default=True)
     data = [{"object": "score", "score": _value(score, activated)} for score in scores]
     return _answer(request, "score", model, data, scores)
-
-
-def _first_of(*names: Any) -> Any:
-    return next((given for given in names if given is not None), None)
 
 
 def _texts(given: Any) -> list[str]:

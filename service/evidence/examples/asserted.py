@@ -47,6 +47,7 @@ _PARENTHESIS = re.compile(r"\s{0,40}\)")
 _ROUND = re.compile(r"\bround[ \t]?\([ \t]{0,9}\Z")
 _DIGITS = re.compile(r"[ \t]{0,9},[ \t]{0,9}(?:ndigits[ \t]?=[ \t]?)?(\d{1,2})[ \t]{0,9}\)")
 _ABSOLUTE = re.compile(r"(?P<outer>(?:assert|(?:self\.)?assertTrue\()?[ \t]{0,9})(?:math\.)?f?abs[ \t]?\([ \t]{0,9}\Z")
+_MINUS = re.compile(r"[ \t]{0,9}-[ \t]{0,9}")
 _LESS = re.compile(r"[ \t]{0,9}\)[ \t]{0,9}<=?[ \t]{0,9}")
 _OPTION = re.compile(r"(?:(?P<name>rel_tol|abs_tol|rel|abs|atol|rtol|delta|places)[ \t]?=[ \t]?)?")
 _YES_NO = re.compile(r"(?:is|has|can|are|contains|should|will)(?:_|[A-Z])")
@@ -160,7 +161,7 @@ def _tolerance(source: Source, end: int, expected: str, default: float | None) -
 
 def _absolute(source: Source, call: ShownCall) -> Example:
     """`abs(f(1) - 2.5) < 0.1`."""
-    minus = re.compile(r"[ \t]{0,9}-[ \t]{0,9}").match(source.text, call.end)
+    minus = _MINUS.match(source.text, call.end)
     if minus is None or source.denied(call.start):
         raise NotLiteral
     expected, end = source.value(minus.end())
