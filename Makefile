@@ -8,7 +8,7 @@ TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
 MINI_DATA := $(or $(PLAUDIT_DATA),../shared/data)
 
-.PHONY: help run up test quick check format clean bench reproduce-mini toolchains
+.PHONY: help run up test extended quick check format clean bench reproduce-mini toolchains
 .DELETE_ON_ERROR:
 
 help:  ## this text
@@ -21,11 +21,14 @@ run: .make/run  ## start everything on a free port, rank eight programs, serve u
 up: .make/run  ## start everything on port 8000, and nothing else
 	@exec $(BIN)/plaudit up $(FLAGS)
 
-test: .make/test .make/toolchains check  ## lint, format, types, import laws and every test
-	$(PYTEST) $(ARGS)
+test: .make/test .make/toolchains check  ## lint, format, types, import laws and every test but the extended ones
+	$(PYTEST) -m 'not extended' $(ARGS)
+
+extended: .make/test .make/toolchains  ## the tests that take minutes each: clusters, containers, virtual machines
+	$(PYTEST) -m extended $(ARGS)
 
 quick: check  ## the same without the tests that take minutes
-	$(PYTEST) -m 'not slow' $(ARGS)
+	$(PYTEST) -m 'not slow and not extended' $(ARGS)
 
 check: .make/test  ## lint, format, types, import laws
 	$(BIN)/ruff check .
