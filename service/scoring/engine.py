@@ -41,6 +41,7 @@ class Engine(Protocol):
         own_class_error: largest difference to what the checkpoint's own Hugging Face class scores a few examples; None:
             not measured.
         quantization: by which method the weights are quantised; None: they are not.
+        good_label: of two labels whose log-odds are the score, the place of the good one; None: another head.
     """
 
     spec: RewardModelSpec
@@ -58,6 +59,7 @@ class Engine(Protocol):
     engine: str
     own_class_error: float | None
     quantization: str | None
+    good_label: int | None
 
     @property
     def tokenizer_digest(self) -> str | None: ...

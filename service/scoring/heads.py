@@ -80,6 +80,12 @@ class RewardHead:
     def parameters(self) -> int:
         return _num_elements(self.layers)
 
+    @property
+    def good_label(self) -> int | None:
+        """Of two labels whose log-odds the head computes, the place of the good one; None: it computes something else."""
+        weights = [] if self.weights is None else self.weights.tolist()
+        return weights.index(1.0) if sorted(weights) == [-1.0, 1.0] else None
+
     def __call__(self, pooled: torch.Tensor) -> torch.Tensor:
         """(N, H) → (N, 1)"""
         outputs = _stack(self.layers, pooled) * self.multiplier  # (N, K)

@@ -119,6 +119,7 @@ class RewardModel:
         self.num_computed = 0
         self.num_shared = 0
         self.own_class_error: float | None = None
+        self.good_label = head.good_label if isinstance(head, heads.RewardHead) else None
         self._folder = folder
         self._weights = weights
         self._backbone = weights.whole  # the whole classifier if there is no head

@@ -72,6 +72,7 @@ class VllmEngine:
     is_remote = True
     depends_on_group = False
     own_class_error: float | None = None
+    good_label: int | None = None
     quantization: str | None = None
     prefix_sharing_disabled_reason: str | None = None  # vLLM's prefix cache shares whole blocks of prompts
 

@@ -294,6 +294,7 @@ def _describe(name: str, engine: Engine, parity: Parity) -> dict[str, Any]:
         "max_length": engine.max_length,
         "tokenizer_digest": engine.tokenizer_digest,
         "calibrated": engine.spec.calibration is not None,
+        "good_label": engine.good_label,
         "template_date": engine.spec.date,
         "prefix_sharing_disabled_reason": engine.prefix_sharing_disabled_reason,
         "engine": engine.engine,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,11 +14,14 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
+from transformers import AutoConfig, Qwen2ForTokenClassification
 
 from service.queue.activation import ModelRegistry
 from service.queue.connections import connect
 from service.queue.keys import Keys
 from service.queue.protocol import now_ms
+from service.scoring.encoder import Encoded
 from service.scoring.process_rewards import Steps
 from service.scoring.reward_model import RewardModel
 from service.settings import Settings
@@ -223,6 +227,39 @@ def test_a_process_reward_model_answers_with_its_steps(whole: Stack, tmp_path: P
             },
         ).json()
     assert [one["reward"] for one in rerank["results"][0]["completions"]] == pytest.approx(list(want), abs=1e-4)
+    assert activate(whole, revision=before).status_code == 200
+
+
+def test_pooling_lists_the_steps_of_a_process_reward_model(whole: Stack, tmp_path: Path) -> None:
+    """One label: the logit or its sigmoid. Two labels: their probabilities, which are joined where they are computed."""
+    before = served(whole)["revision"]
+    text = "Add.<|user|>return a + b<|user|>"
+    one = checkpoint(tmp_path / "one", seed=4, pooled="steps", steps=Steps("<|user|>"))
+    two = checkpoint(tmp_path / "two", seed=4, pooled="steps", steps=Steps("<|user|>"))
+    classifier = Qwen2ForTokenClassification(AutoConfig.from_pretrained(two, id2label={0: "bad", 1: "good"})).eval()
+    classifier.save_pretrained(two)
+    scores: Any
+    with whole.client() as http:
+        assert activate(whole, path=str(one)).status_code == 200
+        model = RewardModel.load(one)
+        (scores,) = model.score(model.encode_group(None, [text]))
+        answer = http.post("/pooling", json={"input": text, "use_activation": False})
+        assert answer.status_code == 200, answer.text
+        raw = answer.json()["data"][0]["data"]
+        assert raw == [[pytest.approx(step, abs=1e-4)] for step in scores.steps]
+        ((first,), (second,)) = http.post("/pooling", json={"input": text}).json()["data"][0]["data"]
+        assert (first, second) == pytest.approx([1 / (1 + math.exp(-step)) for step in scores.steps], abs=1e-4)
+
+        assert activate(whole, path=str(two)).status_code == 200
+        (encoded,) = RewardModel.load(two).encode_group(None, [text])
+        assert isinstance(encoded, Encoded)
+        with torch.no_grad():
+            want = classifier(torch.tensor([encoded.ids])).logits[0].softmax(-1)[list(encoded.steps)]
+        both = http.post("/pooling", json={"input": [text]}).json()["data"][0]["data"]
+        assert both == [pytest.approx(row, abs=1e-4) for row in want.tolist()]
+        refused = http.post("/pooling", json={"input": text, "use_activation": False})
+        assert refused.status_code == 422
+        assert "log-odds of two labels" in refused.text
     assert activate(whole, revision=before).status_code == 200
 
 

@@ -43,6 +43,9 @@ class ModelInfo(Answer):
     parameters: int
     max_length: int
     calibrated: bool
+    good_label: int | None = Field(
+        None, description="of two labels whose log-odds are the score, the place of the good one; null: another head"
+    )
     template_date: str | None = Field(
         None, description="the date that the chat template prints as today's; null: it prints none"
     )

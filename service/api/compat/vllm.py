@@ -6,7 +6,8 @@
 - Texts that are too long are errors, unless `truncate_prompt_tokens` says what to keep (`scoring_fields`). A row whose
   text was cut has `truncated: true`.
 - `use_activation: false` asks for the raw logit, as verl does. The default is what each endpoint does in vLLM: a
-  sigmoid for `/classify` and `/score`, the logit elsewhere.
+  sigmoid for `/classify` and `/score`, the logit elsewhere. A process reward model's `/pooling` has a list per step, of
+  probabilities by default.
 - verl's loop retries after 5xx only, so the retry status is 503, never 429.
 - `/score` is plaudit's own route, too. `ScoreSwitch` recognises vLLM's form by its keys (`text_1`, `queries`, `data_1`)
   before routing.
@@ -143,8 +144,26 @@ def _sglang_answer(request: Request, body: PoolingRequest, scores: Sequence[Comp
 @DIALECT.router.post("/v1/pooling")
 async def pooling(request: Request, body: PoolingRequest) -> JSONResponse:
     scores, model = await _pooled(request, body)
-    data = [{"object": "pooling", "data": [_value(score, body.activated(False))]} for score in scores]
+    data = [{"object": "pooling", "data": _pooled_value(request, body, model, score)} for score in scores]
     return _answer(request, "pool", model, data, scores)
+
+
+def _pooled_value(request: Request, body: PoolingRequest, model: str, score: CompletionScore) -> list[Any]:
+    """A score; from a process reward model a list per step, as vLLM's pooler of steps answers: the probability of each
+    label. Raises Invalid if raw values are asked for and two labels have been joined."""
+    if score.steps is None:
+        return [_value(score, body.activated(False))]
+    is_activated = body.activated(True)
+    good_label = state_of(request).fleet.models[model].good_label
+    if good_label is None:
+        return [[sigmoid(step) if is_activated else step] for step in score.steps]
+    if not is_activated:
+        raise Invalid(
+            f"use_activation: false has no meaning for {model}, whose steps are log-odds of two labels; leave it out for "
+            "probabilities, or read the log-odds as `steps` in the answer of POST /score"
+        )
+    signs = (1, -1) if good_label == 0 else (-1, 1)
+    return [[sigmoid(sign * step) for sign in signs] for step in score.steps]
 
 
 @DIALECT.router.post("/v1/embeddings")

@@ -69,6 +69,7 @@ class JudgeEngine:
     is_remote = True
     tokenizer_digest: str | None = None
     own_class_error: float | None = None
+    good_label: int | None = None
     quantization: str | None = None
     dtype = "remote"
     parameters = 0

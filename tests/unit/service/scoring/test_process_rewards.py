@@ -129,6 +129,13 @@ def test_a_step_that_completions_share_has_the_same_bits_in_each(tmp_path: Path)
     assert first.steps[2] != second.steps[2]
 
 
+@pytest.mark.parametrize(("make", "place"), [(token_classifier, 1), (math_shepherd, 0), (two_layers, 1)])
+def test_a_model_of_two_labels_says_which_one_is_good(tmp_path: Path, make: Any, place: int) -> None:
+    write_tokenizer(tmp_path)
+    make(tmp_path)
+    assert RewardModel.load(tmp_path).good_label == place
+
+
 @pytest.mark.parametrize(
     ("aggregate", "want"),
     [

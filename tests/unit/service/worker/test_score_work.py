@@ -31,6 +31,7 @@ class Model:
     spec = RewardModelSpec(template="{prompt}{completion}", max_length=100, architecture="Letters")
     prefix_sharing_disabled_reason: str | None = None
     own_class_error: float | None = None
+    good_label: int | None = None
     quantization: str | None = None
     engine = "letters"
 
