@@ -82,7 +82,7 @@ class RewardHead:
 
     @property
     def good_label(self) -> int | None:
-        """Of two labels whose log-odds the head computes, the place of the good one; None: it computes something else."""
+        """Of two labels whose log-odds the head computes, the place of the good one; None: another head."""
         weights = [] if self.weights is None else self.weights.tolist()
         return weights.index(1.0) if sorted(weights) == [-1.0, 1.0] else None
 

@@ -231,7 +231,7 @@ def test_a_process_reward_model_answers_with_its_steps(whole: Stack, tmp_path: P
 
 
 def test_pooling_lists_the_steps_of_a_process_reward_model(whole: Stack, tmp_path: Path) -> None:
-    """One label: the logit or its sigmoid. Two labels: their probabilities, which are joined where they are computed."""
+    """One label: the logit or its sigmoid. Two labels: their probabilities; their two logits are nowhere."""
     before = served(whole)["revision"]
     text = "Add.<|user|>return a + b<|user|>"
     one = checkpoint(tmp_path / "one", seed=4, pooled="steps", steps=Steps("<|user|>"))

@@ -159,8 +159,8 @@ def _pooled_value(request: Request, body: PoolingRequest, model: str, score: Com
         return [[sigmoid(step) if is_activated else step] for step in score.steps]
     if not is_activated:
         raise Invalid(
-            f"use_activation: false has no meaning for {model}, whose steps are log-odds of two labels; leave it out for "
-            "probabilities, or read the log-odds as `steps` in the answer of POST /score"
+            f"use_activation: false has no meaning for {model}, whose steps are log-odds of two labels; leave it out "
+            "for probabilities, or read the log-odds as `steps` in the answer of POST /score"
         )
     signs = (1, -1) if good_label == 0 else (-1, 1)
     return [[sigmoid(sign * step) for sign in signs] for step in score.steps]
