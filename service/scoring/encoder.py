@@ -18,6 +18,7 @@ from service.scoring import chat_template
 from service.scoring.conversation import ChatForm, ChatMessage
 from service.scoring.packing import num_common
 from service.scoring.spec import CHAT_TEMPLATE, SPEC_FILE, RewardModelSpec
+from service.scoring.surface import SurfaceHead
 from service.scoring.tokenizer import load_tokenizer, longest_token, seams, token_id
 from service.scoring.truncation import Frame, cut_completion, cut_text, first_tokens, frame_of
 
@@ -71,6 +72,7 @@ class Encoder:
         else:
             self._before, rest = spec.template.split("{prompt}")
             self._between, self._after = rest.split("{completion}")
+        self._surface = None if spec.surface is None else SurfaceHead(tokenizer, spec.template, spec.surface)
 
     @classmethod
     def load(cls, folder: Path, spec: RewardModelSpec | None = None) -> Encoder:
@@ -103,6 +105,10 @@ class Encoder:
             "the token of its own class" if encoder.spec.head == CLASSIFIER else pooled,
         )
         return encoder
+
+    def surface_score(self, encoded: Encoded) -> float:
+        """What the text's surface adds to the score of the model's own head; 0 if the spec has no `surface`."""
+        return 0.0 if self._surface is None else self._surface(encoded.ids)
 
     def encode(self, prompt: Prompt, completion: Completion, on_overflow: Overflow = "error") -> Encoded:
         """`encode_group` for one completion; raises `TooLong`."""

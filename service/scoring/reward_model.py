@@ -222,7 +222,10 @@ class RewardModel:
         the cache is emptied and the batch is tried again before the error is raised.
         """
         with self._weights.active():
-            return self._score(batch)
+            scores = self._score(batch)
+        if self.spec.surface is None:
+            return scores
+        return [score + self.encoder.surface_score(encoded) for score, encoded in zip(scores, batch, strict=True)]
 
     def _score(self, batch: Sequence[Encoded]) -> list[float]:
         if self.prefix_sharing_disabled_reason is not None:

@@ -11,11 +11,12 @@ from typing import Any
 
 from plaudit.errors import UsageError
 from service.scoring.process_rewards import Steps
+from service.scoring.surface import SurfaceWeight
 
 SPEC_FILE = "reward_model.json"
 SPEC_FORMAT = 1
 CHAT_TEMPLATE = "chat_template"
-NEWER = frozenset({"pad", "weights", "gating", "normalize", "date"})
+NEWER = frozenset({"pad", "weights", "gating", "normalize", "date", "surface"})
 LAST_NON_PAD = "last_non_pad"
 POOLED = ("last", LAST_NON_PAD, "steps")
 
@@ -77,6 +78,7 @@ class RewardModelSpec:
         normalize: whether the checkpoint's `mean` and `std` are applied; None: if `normalize_reward` in its config says
             so (OpenRLHF).
         date: the date that the chat template prints as today's, YYYY-MM-DD or with a time.
+        surface: what numbers of the text's surface add to the score (`surface.py`).
         golden: file name of the golden set.
     """
 
@@ -97,6 +99,7 @@ class RewardModelSpec:
     gating: Gating | None = None
     normalize: bool | None = None
     date: str | None = None
+    surface: tuple[SurfaceWeight, ...] | None = None
     format: int = SPEC_FORMAT
 
     def __post_init__(self) -> None:
@@ -119,6 +122,8 @@ class RewardModelSpec:
             raise UsageError(f"{SPEC_FILE}: weights is empty or has a number that is not finite; one per output")
         if self.gating is not None and (self.weights is not None or self.steps is not None):
             raise UsageError(f"{SPEC_FILE}: gating stands for `weights` and takes no `steps`")
+        if self.surface is not None and (self.steps is not None or self.template == CHAT_TEMPLATE):
+            raise UsageError(f"{SPEC_FILE}: surface needs a text template, and takes no `steps`")
         if self.normalize not in (None, True, False):
             raise UsageError(f"{SPEC_FILE}: normalize {self.normalize!r} is not true or false")
         if self.date is not None:
@@ -160,6 +165,8 @@ class RewardModelSpec:
                 values["steps"] = Steps(**values["steps"])
             if values.get("gating") is not None:
                 values["gating"] = Gating(**values["gating"])
+            if values.get("surface") is not None:
+                values["surface"] = tuple(SurfaceWeight(**weight) for weight in values["surface"])
             if values.get("labels") is not None:
                 values["labels"] = tuple(map(str, values["labels"]))
             if values.get("weights") is not None:

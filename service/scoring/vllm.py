@@ -247,7 +247,7 @@ class VllmEngine:
         if [row.index for row in rows] != list(range(len(batch))) or any(len(row.data) != 1 for row in rows):
             raise EngineUnavailable("/pooling does not answer one number per sequence: the model has no reward head")
         self.num_computed += sum(map(len, ids))
-        return [row.data[0] for row in rows]
+        return [row.data[0] + self.encoder.surface_score(encoded) for row, encoded in zip(rows, batch, strict=True)]
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         """One exchange: the answer's JSON, None where it has none."""

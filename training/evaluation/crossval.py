@@ -94,7 +94,7 @@ def _part(
     trained = trainer_of(changed)(changed, own)
     if trained is None:
         raise UsageError("crossval runs as one process")
-    finish_checkpoint(own, cut, programs)
+    finish_checkpoint(own, cut, programs, recipe=changed)
     model = RewardModel.load(own.path("checkpoint/config.json").parent)
     held = [p for p in programs if p.iid_copies and p.pass_rate is not None and cut[p.task_id].fold == "test"]
     scores = score_programs(model, cut, held)

@@ -189,6 +189,9 @@ class FitConfig:
     singles: float = _doc("share of the problems with a single group that an epoch visits (group loop)", 1.0, most=1.0)
     groups_per_step: int = _doc("groups in an optimiser step (group loop)", 8)
     pointwise: float = _doc("weight of the pass / fail cross-entropy beside the Bradley-Terry loss (group loop)", 0.5)
+    surface: float = _doc(
+        "weight of a linear head on numbers of the text's surface, beside the model's own score; 0: none", 0.0
+    )
     head_steps: int = _doc("optimiser steps (head loop)", 400, least=1)
     head_lr: float = _doc("first learning rate (head loop)", 3e-3)
     template: str = _doc("{prompt} and {completion} in text (base); empty: the base's chat template, or BOS … EOS", "")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.scoring.reward_model import Encoder
+from service.scoring.surface import parsed, surface_of, undefined_names
 from training.data.corpus import corpus_functions
 from training.data.decontaminate import HeldOut
 from training.data.other_languages import references
@@ -25,7 +26,6 @@ from training.data.programs import completion_of
 from training.pipeline.config import Recipe
 from training.pipeline.records import Problem, ProgramRecord
 from training.reward_model.flaws import flawed
-from training.reward_model.surface import parsed, surface_of, undefined_names
 
 UNMARKED, DEFINED, UNDEFINED = -1, 0, 1  # what a token ends: no name, a name that is defined, one that is not
 

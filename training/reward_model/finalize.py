@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plaudit.errors import TooLong, UsageError
+from training.pipeline.config import Recipe
 from training.pipeline.files import read_jsonl, write_jsonl
 from training.pipeline.metrics import platt
 from training.pipeline.records import Problem, ProgramRecord
@@ -37,30 +38,36 @@ class FittedModel:
 def finish_checkpoint(
     run: Run,
     problems: dict[str, Problem],
-    programs: Iterable[ProgramRecord],
+    programs: Sequence[ProgramRecord],
     *,
+    recipe: Recipe,
     scores: Sequence[float] | None = None,
     threads: int = 1,
 ) -> dict[str, float]:
-    """Calibrate `checkpoint/` and write its golden set.
+    """Add the surface's head to `checkpoint/` if the recipe has one, calibrate it and write its golden set.
 
     Args:
         run: the run folder.
         problems: by task id.
         programs: all verified programs.
-        scores: of `calibration_samples`, in their order; None: the checkpoint is asked.
+        recipe: says how much the surface counts.
+        scores: of `calibration_samples`, in their order and without the surface; None: the checkpoint is asked.
         threads: torch's, for scoring.
 
     Returns:
         a and b of Platt's scaling; nothing, and no calibration, without a held-out program.
 
     Raises:
-        UsageError: no example of the golden set fits into the length limit.
+        UsageError: no example of the golden set fits into the length limit, or the surface has no pair to learn from.
     """
     from service.scoring.reward_model import RewardModel
 
     folder = run.path("checkpoint/config.json").parent
     model = RewardModel.load(folder, threads=threads)
+    if recipe.fit.surface:
+        from training.reward_model.surface_fit import add_surface
+
+        model, scores = add_surface(model, folder, problems, programs, recipe.pair, recipe.fit.surface), None
     samples, platt_ab = calibration_samples(problems, programs), dict[str, float]()
     if samples:
         platt_ab = calibrate(model, folder, samples, scores or score_programs(model, problems, samples))

@@ -36,7 +36,7 @@ def fit(recipe: Recipe, run: Run) -> dict[str, object]:
         return {}
     problems, programs = read_problems(run.path("problems.jsonl")), read_programs(run.path("verified.jsonl"))
     calibration = finish_checkpoint(
-        run, problems, programs, scores=trained.calibration_scores, threads=torch.get_num_threads()
+        run, problems, programs, recipe=recipe, scores=trained.calibration_scores, threads=torch.get_num_threads()
     )
     trained.remove_state()
     return {**trained.summary, **calibration}

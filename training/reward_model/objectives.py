@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from service.scoring.surface import CLAMP, NUM_NUMBERS
 from training.reward_model.documents import UNMARKED
 from training.reward_model.flaws import NUM_KINDS
-from training.reward_model.surface import NUM_NUMBERS
 
 IGNORED = -100
-CLAMP = 4.0  # standard deviations from which a number of the surface counts no further
 
 
 class SummaryHead(torch.nn.Module):

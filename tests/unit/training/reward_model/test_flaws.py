@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from service.scoring.reward_model import Encoder
+from service.scoring.surface import NUM_NUMBERS, parsed, surface_of, undefined_names
 from training.pipeline.config import PretrainConfig, Recipe, TokenizeConfig
 from training.reward_model.documents import DEFINED, UNDEFINED, UNMARKED, Document, name_marks, rows_of
 from training.reward_model.flaws import FLAWS, FOREIGN, NUM_KINDS, flawed
 from training.reward_model.objectives import Objectives, SummaryHead
 from training.reward_model.pretrain import new_model
-from training.reward_model.surface import NUM_NUMBERS, parsed, surface_of, undefined_names
 from training.reward_model.template import spec
 from training.reward_model.tokenizer import train_tokenizer
 

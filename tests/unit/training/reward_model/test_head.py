@@ -84,7 +84,7 @@ def served_margins(run: Run) -> list[float]:
 
 def test_the_written_classifier_orders_what_the_head_has_learnt(run: Run) -> None:
     fitted = head.fit(RECIPE, run)
-    finish_checkpoint(run, {}, [])
+    finish_checkpoint(run, {}, [], recipe=RECIPE)
     assert fitted.summary["problems"] == 12
     assert fitted.summary["loss"] < 0.3
     assert min(served_margins(run)) > 0
