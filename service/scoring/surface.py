@@ -121,7 +121,7 @@ def _tree_numbers(module: ast.Module | None) -> list[float]:
     loaded = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     first = functions[0]
     return [
-        math.log1p(len(undefined_names(module))),
+        math.log1p(len(_undefined(nodes))),
         math.log1p(len(stored - loaded)),
         math.log1p(len(nodes)) / 2,
         math.log1p(sum(isinstance(node, ast.Name) for node in nodes)) / 2,
@@ -135,10 +135,15 @@ def _tree_numbers(module: ast.Module | None) -> list[float]:
 
 def undefined_names(module: ast.Module) -> list[ast.Name]:
     """Every use of a name that the module neither binds anywhere nor finds among Python's own."""
+    return _undefined(list(ast.walk(module)))
+
+
+def _undefined(nodes: Sequence[ast.AST]) -> list[ast.Name]:
     bound: set[str] = set(BUILTINS)
-    for node in ast.walk(module):
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            bound.add(node.id)
+    for node in nodes:
+        if isinstance(node, ast.Name):
+            if not isinstance(node.ctx, ast.Load):
+                bound.add(node.id)
         elif isinstance(node, ast.arg):
             bound.add(node.arg)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -147,7 +152,7 @@ def undefined_names(module: ast.Module) -> list[ast.Name]:
             bound.add((node.asname or node.name).split(".")[0])
         elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
             bound.add(node.name)
-    return [node for node in ast.walk(module) if isinstance(node, ast.Name) and node.id not in bound]
+    return [node for node in nodes if isinstance(node, ast.Name) and node.id not in bound]
 
 
 def _depth(node: ast.AST) -> int:
