@@ -64,10 +64,11 @@ class TreeActor:
             reader.start()
 
     def _read(self, pipe: IO[bytes], keep: Any) -> None:
-        for raw in pipe:
-            line = raw.decode(errors="replace").rstrip("\n")
-            keep(line)
-            print(line, file=sys.stderr, flush=True)
+        with pipe:
+            for raw in pipe:
+                line = raw.decode(errors="replace").rstrip("\n")
+                keep(line)
+                print(line, file=sys.stderr, flush=True)
 
     def _read_event(self, line: str) -> None:
         try:

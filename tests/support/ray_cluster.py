@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from plaudit.ray_address import NAMESPACE
+from service.up.broker import find_server
+from support.stack import free_port
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
 
@@ -61,3 +65,21 @@ class LocalRay:
     def __exit__(self, *_: object) -> None:
         ray.shutdown()
         self.cluster.shutdown()
+
+
+class RedisServer:
+    """A context manager: a Redis on loopback that is not part of the cluster."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> RedisServer:
+        program = shutil.which("redis-server") or find_server()
+        options = ("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
+        self.process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(30)
