@@ -110,7 +110,8 @@ def up(
                 "processes in the environment of every node, or describe one by --runtime-env"
             ) from error
         time.sleep(POLL_S)
-    waits_for = "; ".join(state.get("problems", ())) or lack or "its processes are starting"
+    silent = "its controller has not begun: Ray prepares its environment, or has no place for it"
+    waits_for = "; ".join(state.get("problems", ())) or lack or ("its processes are starting" if state else silent)
     raise Unreachable(
         f"ray://{options.name} is not ready after {wait_s:g} s: {waits_for}. It goes on starting; `plaudit ray status` "
         "shows it, `plaudit ray down` ends it"
