@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 from urllib.parse import quote
 
+import httpx
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
@@ -32,7 +33,7 @@ from service.on_ray.reconcile import (
     Rules,
     TreeReport,
     decide,
-    note_announcements,
+    note_work,
 )
 from service.on_ray.scaling import ExecutorScaling
 from service.on_ray.tree_actor import TreeActor
@@ -43,6 +44,7 @@ log = logging.getLogger("plaudit.ray")
 ANSWER_S = 0.5  # how long a look waits for the actors' answers; later ones are read at the next look
 DRAIN_ORDER: tuple[tuple[Role, ...], ...] = (("api",), ("scorer", "executor"), ("broker",))
 MAX_EVENTS = 50
+HEALTH_S = 1.0
 FATAL_FAILURES = 2  # of a kind of which none was ever ready, by what its node lacks: others may have other nodes
 
 
@@ -155,7 +157,7 @@ class Controller:
         self._follow_broker()
         view = QueueView() if self._reader is None else self._reader.read()
         members = [handled.member for handled in self._handled]
-        note_announcements(members, view.announced, now)
+        note_work(members, view.announced, _api_answers, now)
         wanted = placements(self.options, self.settings, self._nodes)
         if self._draining.is_set():
             self._drain_step(now)
@@ -304,7 +306,7 @@ class Controller:
                 actor = ray.get_actor(named["name"], namespace=NAMESPACE)
             except ValueError:  # it has ended meanwhile
                 continue
-            member = Member(cast(Role, role), int(number), now, answered=now, announced=now)
+            member = Member(cast(Role, role), int(number), now, answered=now, at_work=now)
             self._numbers[member.role] = max(self._numbers.get(member.role, 0), member.number)
             found.append(Handled(member, actor))
         return found
@@ -356,6 +358,16 @@ class Controller:
             queue=None if view.demand is None else {"depth": view.demand.depth, "oldest_s": view.demand.oldest_s},
             isolation=sorted(view.isolation),
         )
+
+
+def _api_answers(member: Member) -> bool:
+    """Whether its process lives; what it can do is another question. The certificate is not this one's to judge."""
+    assert member.report is not None
+    url = member.report.event.get("url", "")
+    try:
+        return httpx.get(f"{url}/health", timeout=HEALTH_S, verify=False, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def _shown(member: Member) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """What the controller does next: which actors are started, drained and removed. A function of values.
 
 - An actor that is gone is replaced at once. One whose tree ended by itself is replaced after a pause that doubles.
-- An actor that was placed and says nothing for `silent_s`, or none of whose workers is announced in the queue for so
-  long, is removed and replaced.
+- An actor that was placed and says nothing for `silent_s`, none of whose workers is announced in the queue for so long,
+  or whose API does not answer for so long, is removed and replaced.
 - What still works on another queue than the current one (the broker was replaced) is removed and replaced.
 - An actor that was never placed waits: Ray has no place for it yet, and an autoscaler of the cluster may make one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -52,7 +52,7 @@ class Member:
     began: float
     report: TreeReport | None = None
     answered: float = 0.0  # when it was last heard
-    announced: float = 0.0  # when a worker of it was last seen in the queue, or when it became ready
+    at_work: float = 0.0  # when a worker of it was last announced in the queue, or its API answered; or it became ready
     draining: float | None = None  # since when
     gone: bool = False  # Ray says that the actor, or its node, has ended
 
@@ -150,9 +150,9 @@ def _removal(member: Member, rules: Rules, now: float) -> Action | None:
         return Action("remove", member.role, member, f"silent for {rules.silent_s:g} s")
     if member.role != "broker" and rules.redis_url is not None and report.redis_url != rules.redis_url:
         return Action("remove", member.role, member, "the queue moved to another broker")
-    works = member.role in ("scorer", "executor") and report.phase == "ready"
-    if works and now - member.announced > rules.silent_s:
-        return Action("remove", member.role, member, f"no worker of it was announced for {rules.silent_s:g} s")
+    if report.phase == "ready" and now - member.at_work > rules.silent_s:
+        what = "its API did not answer" if member.role == "api" else "no worker of it was announced"
+        return Action("remove", member.role, member, f"{what} for {rules.silent_s:g} s")
     return None
 
 
@@ -162,11 +162,25 @@ def _least_useful(member: Member) -> tuple[int, int]:
     return stage, -member.number
 
 
-def note_announcements(members: Sequence[Member], announced: Announced | None, now: float) -> None:
-    """Take in which workers are announced. None: the queue does not answer, and that is not a worker's fault."""
+def note_work(
+    members: Sequence[Member], announced: Announced | None, answering: Callable[[Member], bool], now: float
+) -> None:
+    """Take in who is at work.
+
+    Args:
+        members: whose `at_work` is brought up to date.
+        announced: the workers in the queue; None: the queue does not answer, and that is not a worker's fault.
+        answering: whether the API of an actor answers.
+        now: monotonic seconds.
+    """
     for member in members:
         if member.report is None:
             continue
-        own = {(member.report.host, pid) for pid in member.report.pids}
-        if announced is None or not member.ready or own & set(announced):
-            member.announced = now
+        if not member.ready or member.role == "broker":  # a broker that is slow keeps the queue; a new one would not
+            seen = True
+        elif member.role == "api":
+            seen = answering(member)
+        else:
+            seen = announced is None or any((member.report.host, pid) in announced for pid in member.report.pids)
+        if seen:
+            member.at_work = now

@@ -9,9 +9,16 @@ from typing import Any
 import pytest
 
 from plaudit.errors import UsageError
-from service import cli, on_ray
+from service import cli, logs, on_ray
 from service.on_ray import commands
 from service.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def own_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands send the logs of their process to stderr; this process keeps its own."""
+    monkeypatch.setattr(logs, "configure", lambda level: None)
+
 
 STATE: dict[str, Any] = {
     "name": "plaudit",

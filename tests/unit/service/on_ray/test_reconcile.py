@@ -14,7 +14,7 @@ from service.on_ray.reconcile import (
     Rules,
     TreeReport,
     decide,
-    note_announcements,
+    note_work,
 )
 
 URL = "redis://:secret@10.0.0.1:7000"
@@ -27,7 +27,7 @@ def rules(redis_url: str | None = URL, **targets: int) -> Rules:
 
 def member(role: Role = "executor", number: int = 1, phase: Any = "ready", **fields: Any) -> Member:
     report = TreeReport(phase, redis_url="" if role == "broker" else URL, host="h", pids=(10 * number, 10 * number + 1))
-    return Member(role, number, 0.0, **{"report": report, "answered": NOW, "announced": NOW} | fields)
+    return Member(role, number, 0.0, **{"report": report, "answered": NOW, "at_work": NOW} | fields)
 
 
 def steps(members: list[Member], wanted: Rules, pauses: RestartPauses | None = None, now: float = NOW) -> list[str]:
@@ -82,7 +82,7 @@ def test_an_actor_that_never_had_a_place_waits() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "reason"),
-    [({"answered": NOW - 16}, "silent for 15 s"), ({"announced": NOW - 16}, "no worker of it was announced for 15 s")],
+    [({"answered": NOW - 16}, "silent for 15 s"), ({"at_work": NOW - 16}, "no worker of it was announced for 15 s")],
 )
 def test_silence_is_not_endured(fields: dict[str, Any], reason: str) -> None:
     [removal, start] = decide([member(**fields)], rules(executor=1), RestartPauses(), NOW)
@@ -115,19 +115,34 @@ def test_a_draining_actor_counts_no_more_and_ends_in_time() -> None:
     assert (action.reason, action.failed) == ("drained", False)
 
 
+def test_an_api_that_does_not_answer_is_replaced() -> None:
+    [removal, start] = decide([member("api", at_work=NOW - 16)], rules(api=1), RestartPauses(), NOW)
+    assert (removal.reason, start.verb) == ("its API did not answer for 15 s", "start")
+
+
 def test_a_worker_is_seen_by_its_host_and_pid() -> None:
-    here = [member(number=1, announced=0.0), member(number=2, announced=0.0)]
-    note_announcements(here, {("h", 11), ("other", 20)}, NOW)
-    assert [each.announced for each in here] == [NOW, 0.0]
+    here = [member(number=1, at_work=0.0), member(number=2, at_work=0.0)]
+    note_work(here, {("h", 11), ("other", 20)}, never, NOW)
+    assert [each.at_work for each in here] == [NOW, 0.0]
 
 
-def test_a_queue_that_is_away_is_not_the_workers_fault() -> None:
-    here = [member(announced=0.0), member(number=2, phase="starting", announced=0.0)]
-    note_announcements(here, None, NOW)
-    assert [each.announced for each in here] == [NOW, NOW]
+def test_an_api_is_seen_by_its_answer() -> None:
+    here = [member("api", number=1, at_work=0.0), member("api", number=2, at_work=0.0)]
+    note_work(here, set(), lambda each: each.number == 1, NOW)
+    assert [each.at_work for each in here] == [NOW, 0.0]
+
+
+def test_a_queue_that_is_away_is_nobodys_fault() -> None:
+    here = [member(at_work=0.0), member(number=2, phase="starting", at_work=0.0), member("broker", at_work=0.0)]
+    note_work(here, None, never, NOW)
+    assert [each.at_work for each in here] == [NOW, NOW, NOW]
 
 
 def test_the_time_of_starting_is_not_silence() -> None:
-    starting = member(phase="starting", announced=0.0)
-    note_announcements([starting], set(), NOW)
-    assert starting.announced == NOW
+    starting = [member(phase="starting", at_work=0.0), member("api", phase="starting", at_work=0.0)]
+    note_work(starting, set(), never, NOW)
+    assert [each.at_work for each in starting] == [NOW, NOW]
+
+
+def never(member: Member) -> bool:
+    return False
