@@ -12,19 +12,22 @@ import argparse
 import asyncio
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from chaos import failure_code
 from overhead import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
 import plaudit  # noqa: E402
-from plaudit.errors import PlauditError  # noqa: E402
+from plaudit.errors import HostLacks, PlauditError, Unreachable  # noqa: E402
 from service import on_ray  # noqa: E402
 from service.on_ray import DeploymentOptions  # noqa: E402
 from service.scoring.reward_model import RewardModel  # noqa: E402
@@ -33,7 +36,7 @@ from support.asks import Ask, Asks  # noqa: E402
 from support.checkpoints import checkpoint  # noqa: E402
 from support.history import Attempt, Fault, Request, violations  # noqa: E402
 
-CALL_S, RECOVERY_S = 25.0, 60.0
+CALL_S, CALM_S, RECOVERY_S = 25.0, 10.0, 60.0
 EXECUTORS = 3
 HEAD = ("killed", "answers right / put off", "longest answer, s", "no answer for, s", "whole again after, s")
 Row = tuple[str, ...]
@@ -45,8 +48,13 @@ class Callers:
 
     asks: Asks
     clock: Callable[[], float]
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    over: threading.Event = field(default_factory=threading.Event)
     requests: list[Request] = field(default_factory=list)
+
+    async def call_all(self, count: int) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(count):
+                group.create_task(self.call())
 
     async def call(self) -> None:
         async with plaudit.AsyncClient("ray://plaudit", timeout_s=CALL_S, max_tries=10_000) as client:
@@ -64,18 +72,20 @@ class Callers:
 
 
 async def outcome_of(client: plaudit.AsyncClient, ask: Ask) -> str:
-    """`right`, `wrong: …`, or the code of a typed failure."""
+    """`right`, `wrong: …`, or the code of a typed failure; `reset`: no connection until the call's end."""
     method = getattr(client, ask.path.strip("/"))
     options = {name: value for name, value in ask.body.items() if name != "items"}
     try:
-        answer: Any = await method(ask.body["items"], **options)
+        answer = (await method(ask.body["items"], **options)).model_dump(mode="json")
+        if ask.judge_answer(answer) == "right":
+            return "right"
+    except Unreachable:
+        return "reset"
     except PlauditError as error:
         return error.code if error.retryable else f"wrong: {error.code}: {error.detail}"
-    try:
-        outcome = ask.judge_answer(answer.model_dump(mode="json"))
     except AssertionError as error:
         return f"wrong: {str(error)[:300]}"
-    return "right" if outcome == "right" else "infra_error"
+    return next(code for part in ask.statuses(answer) if (code := failure_code(part)) is not None)
 
 
 def whole() -> bool:
@@ -89,13 +99,13 @@ def whole() -> bool:
 
 
 class Killer:
-    """Kills one node after the other. Its methods block; they run in a thread."""
+    """Kills one node after the other, and adds another for it."""
 
     def __init__(self, cluster: Any, callers: Callers) -> None:
         self.cluster = cluster
         self.callers = callers
         self.faults: list[Fault] = []
-        self.rows: list[Row] = [HEAD]
+        self.rows: list[Row] = []
         self.nodes = [self.with_cpus(), self.with_cpus()]
         self.fronts = [self.front(), self.front()]
 
@@ -146,42 +156,45 @@ class Killer:
         )
 
 
-async def measure(cluster: Any, asks: Asks, num_callers: int, settings: Settings) -> tuple[list[Row], list[str]]:
-    """The table, and what broke a promise."""
+def measure(cluster: Any, asks: Asks, num_callers: int, settings: Settings) -> tuple[list[Row], list[str]]:
+    """The table, and what broke a promise. Callers have a thread of their own; Ray adds nodes in the main one."""
     origin = time.monotonic()
     callers = Callers(asks, lambda: time.monotonic() - origin)
-    killer = await asyncio.to_thread(Killer, cluster, callers)
+    killer = Killer(cluster, callers)
     options = DeploymentOptions(
         actor_cpus=1, min_executors=EXECUTORS, max_executors=EXECUTORS, front_resources={"front": 0.01}
     )
     began = callers.clock()
-    await asyncio.to_thread(on_ray.up, options, settings)
-    while not await asyncio.to_thread(whole):  # noqa: ASYNC110
-        await asyncio.sleep(0.25)
+    on_ray.up(options, settings)
+    while not whole():
+        time.sleep(0.25)
     started_s = callers.clock() - began
-    calling = [asyncio.create_task(callers.call()) for _ in range(num_callers)]
-    await asyncio.sleep(5)
-    before = callers.attempts(0.0, callers.clock())
-    for what, kind, role in (
-        ("node with executors", "worker", "executor"),
-        ("node with the scorer", "worker", "scorer"),
-        ("node with API and controller", "api", "api"),
-    ):
-        await asyncio.to_thread(killer.kill, what, kind, role)
-        print(f"{callers.clock():7.1f} s  {what}, {len(callers.requests)} calls so far", flush=True)
-    callers.over.set()
-    await asyncio.gather(*calling)
-    await asyncio.to_thread(on_ray.down)
-    longest = max(one.ended - one.began for one in before)
-    calm = ("nothing, for 5 s", f"{len(before)} / 0", f"{longest:.1f}", "", f"start: {started_s:.1f}")
-    return [killer.rows[0], calm, *killer.rows[1:]], violations(callers.requests, killer.faults, RECOVERY_S)
+    calling = threading.Thread(target=asyncio.run, args=(callers.call_all(num_callers),))
+    calling.start()
+    try:
+        time.sleep(CALM_S)
+        before = callers.attempts(0.0, callers.clock())
+        for what, kind, role in (
+            ("node with executors", "worker", "executor"),
+            ("node with the scorer", "worker", "scorer"),
+            ("node with API and controller", "api", "api"),
+        ):
+            killer.kill(what, kind, role)
+            print(f"{callers.clock():7.1f} s  {what}, {len(callers.requests)} calls so far", flush=True)
+    finally:
+        callers.over.set()
+        calling.join()
+        on_ray.down()
+    longest, right = max(one.ended - one.began for one in before), sum(one.outcome == "right" for one in before)
+    counts = f"{right} / {len(before) - right}"
+    calm = (f"nothing, for {CALM_S:g} s", counts, f"{longest:.1f}", "", f"start: {started_s:.1f}")
+    return [HEAD, calm, *killer.rows], violations(callers.requests, killer.faults, RECOVERY_S)
 
 
 def run(num_callers: int = 6) -> tuple[list[Row], list[str]]:
-    """The table with its head first, and what broke a promise, a line each.
-
-    Raises ModuleNotFoundError where Ray is not installed.
-    """
+    """The table with its head first, and what broke a promise, a line each. Raises HostLacks without Ray."""
+    if find_spec("ray") is None:
+        raise HostLacks("not run: the package 'ray' is not installed; pip install 'plaudit-server[ray]'")
     from support.ray_cluster import LocalRay, RedisServer
 
     with tempfile.TemporaryDirectory() as folder, RedisServer() as server, LocalRay() as cluster:
@@ -194,13 +207,18 @@ def run(num_callers: int = 6) -> tuple[list[Row], list[str]]:
             log_level="warning",
         )
         asks = Asks(RewardModel.load(str(model), dtype="float32", threads=1))
-        return asyncio.run(measure(cluster, asks, num_callers, settings))
+        return measure(cluster, asks, num_callers, settings)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--callers", type=int, default=6)
-    rows, broken = run(parser.parse_args().callers)
+    arguments = parser.parse_args()
+    try:
+        rows, broken = run(arguments.callers)
+    except HostLacks as error:
+        print(error.detail)
+        return 0
     print(f"\n{machine()}\n")
     for row in (rows[0], tuple("---" for _ in rows[0]), *rows[1:]):
         print("| " + " | ".join(row) + " |")

@@ -5,6 +5,9 @@ Needs the extra `ray`. A cluster takes half a minute to start and each node some
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -237,6 +240,38 @@ def test_the_front_moves_to_another_node_and_callers_follow(
     for each in fronts:
         if each.node_id != node:
             cluster.cluster.remove_node(each)
+
+
+def test_the_command_line_starts_shows_and_ends_a_deployment(cluster: LocalRay, tiny_model: Path) -> None:
+    gpu = cluster.add_node(num_cpus=4, num_gpus=1)  # counted by Ray, whatever the machine has
+    address = ["--ray-address", cluster.cluster.address, "--name", "second"]
+
+    def plaudit_ray(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "service.cli", "ray", *words, *address]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=300)
+
+    numbers = ["--actor-cpus", "1", "--min-executors", "2", "--max-executors", "2", "--scorer-gpus", "1"]
+    model = ["--model", f"default={tiny_model}", "--device", "cpu", "--isolation-accept", "userns"]
+    started = plaudit_ray("up", *numbers, *model, "--api-key", "the-key", "--wait-s", "200")
+    try:
+        assert started.returncode == 0, started.stderr
+        ready = json.loads(started.stdout.splitlines()[-1])
+        shown = plaudit_ray("status", "--json", "--key")
+        state = json.loads(shown.stdout)
+        assert (state["url"], state["api_key"], state["phase"]) == (ready["url"], "the-key", "ready")
+        nodes = {actor["actor"].rpartition("-")[0]: actor["node"] for actor in state["actors"]}
+        assert nodes["scorer"] == gpu.node_id
+        assert nodes["executor"] != gpu.node_id  # Ray leaves it to who asks for a GPU
+        assert f"ray://second  ready  {ready['url']}" in plaudit_ray("status").stdout
+        with plaudit.Client("ray://second") as client:
+            assert client.health().status == "ok"
+        again = plaudit_ray("up")
+        assert (again.returncode, "this cluster has a deployment of that name" in again.stderr) == (2, True)
+    finally:
+        ended = plaudit_ray("down")
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert plaudit_ray("status").returncode == 1
+    cluster.cluster.remove_node(gpu)
 
 
 def test_what_the_cluster_lacks_is_named(up: Callable[..., dict[str, Any]]) -> None:
