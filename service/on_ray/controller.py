@@ -106,6 +106,7 @@ class Controller:
         self._draining = threading.Event()
         self._stopped = False
         self._nodes: list[ClusterNode] = []
+        self._numbers: dict[Role, int] = {}  # of the youngest actor of each kind: names are not used twice
         self._handled = self._find()
         self._state = DeploymentState()
         self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
@@ -249,9 +250,7 @@ class Controller:
             self._handled.remove(handled)
 
     def _start(self, role: Role, placement: Placement, now: float) -> None:
-        numbers = [handled.member.number for handled in self._handled if handled.member.role == role]
-        number = max([*numbers, self._last_number(role)]) + 1
-        self._numbers[role] = number
+        number = self._numbers[role] = self._numbers.get(role, 0) + 1
         environ = dict(self._environ)
         if role != "broker":
             assert self._redis_url is not None
@@ -295,7 +294,6 @@ class Controller:
 
     def _find(self) -> list[Handled]:
         """The actors of this deployment that a controller before this one has started."""
-        self._numbers: dict[Role, int] = {}
         found, now = [], time.monotonic()
         for named in ray.util.list_named_actors(all_namespaces=True):
             name, _, label = named["name"].rpartition("/")
@@ -310,9 +308,6 @@ class Controller:
             self._numbers[member.role] = max(self._numbers.get(member.role, 0), member.number)
             found.append(Handled(member, actor))
         return found
-
-    def _last_number(self, role: Role) -> int:
-        return self._numbers.get(role, 0)
 
     def _note(self, text: str) -> None:
         log.info("%s", text)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
+import socket
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -19,6 +21,7 @@ from service.settings import Settings
 from service.up.process import environ_of
 
 POLL_S = 0.5
+KNOCK_S = 5.0
 ANSWER_S = 15.0
 KEEP_TRYING_S = 60.0  # while the controller is started on another node
 
@@ -184,11 +187,23 @@ def connect(address: str) -> Any:
     import ray
 
     if not ray.is_initialized():
+        _knock(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
         try:
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise HostLacks(f"--ray-address {address}: no Ray cluster answers: {error}") from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raises HostLacks at once where nothing listens at HOST:PORT; Ray itself tries for many minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+    except OSError as error:
+        raise HostLacks(f"--ray-address {address}: no Ray cluster answers: {error}") from error
 
 
 def _ask(ray: Any, name: str, method: str) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from plaudit.errors import UsageError
+from plaudit.errors import HostLacks, UsageError
 from service import cli, logs, on_ray
-from service.on_ray import commands
+from service.on_ray import commands, deployment
 from service.settings import Settings
 
 
@@ -88,8 +88,6 @@ def test_a_runtime_environment_is_an_object(tmp_path: Path) -> None:
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from service.on_ray import deployment
-
     monkeypatch.setattr(deployment, "find_spec", lambda name: None)
     for words in (["up"], ["status"], ["down"]):
         assert cli.main(["ray", *words]) == 3
@@ -99,3 +97,10 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_several_embedded_brokers_are_rejected() -> None:
     with pytest.raises(UsageError, match="--shards 2: a deployment starts one broker"):
         on_ray.up(settings=Settings(shards=2))
+
+
+def test_an_address_where_nothing_listens_is_named_at_once() -> None:
+    with pytest.raises(HostLacks, match=r"--ray-address 127.0.0.1:1: no Ray cluster answers: .*refused"):
+        deployment._knock("127.0.0.1:1")
+    for address in ("auto", "local"):  # Ray's own words
+        deployment._knock(address)
