@@ -33,7 +33,7 @@ from support.stack import wait_for
 
 pytestmark = [
     pytest.mark.extended,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -66,7 +66,7 @@ def up(cluster: LocalRay, settings: Callable[..., Settings]) -> Iterator[Callabl
     """Starts the deployment `plaudit` on the cluster; it is ended behind the test, and nothing of it is left."""
 
     def start(options: DeploymentOptions, **fields: Any) -> dict[str, Any]:
-        on_ray.up(options, settings(**fields), wait_s=180)
+        on_ray.up(options, settings(**fields), wait_s=400)
         return on_ray.status(key=True)
 
     yield start
@@ -121,10 +121,10 @@ def test_programs_of_the_cluster_need_no_url(up: Callable[..., dict[str, Any]]) 
     state = up(DeploymentOptions(actor_cpus=1, min_executors=2, max_executors=2))
     assert state["isolation"] in (["strong"], ["userns"])
     trainer = Trainer.remote()
-    assert ray.get(trainer.verl.remote(RIGHT), timeout=120) == 1.0
-    assert ray.get(trainer.verl.remote(WRONG), timeout=120) == 0.0
-    assert ray.get(trainer.openrlhf.remote([WRONG, RIGHT]), timeout=120) == [0.0, 1.0]
-    assert ray.get(trainer.awaited.remote(RIGHT), timeout=120) == 1.0
+    assert ray.get(trainer.verl.remote(RIGHT), timeout=240) == 1.0
+    assert ray.get(trainer.verl.remote(WRONG), timeout=240) == 0.0
+    assert ray.get(trainer.openrlhf.remote([WRONG, RIGHT]), timeout=240) == [0.0, 1.0]
+    assert ray.get(trainer.awaited.remote(RIGHT), timeout=240) == 1.0
     ray.kill(trainer)
     for block in blocks(ROOT / "docs" / "ray.md"):
         if block.info == "python ray":
@@ -142,7 +142,7 @@ async def test_a_node_killed_under_load_loses_nothing(
     state = up(
         DeploymentOptions(actor_cpus=1, min_executors=4, max_executors=4, scorer_resources={"doomed": 0.1}), scorers=1
     )
-    wait_for(lambda: executors_ready() == 4, 120.0, "four executors")
+    wait_for(lambda: executors_ready() == 4, 240.0, "four executors")
     node_id = doomed.node_id
     lost = [actor["actor"] for actor in on_ray.status()["actors"] if actor["node"] == node_id]
     assert any(name.startswith("scorer") for name in lost)
@@ -150,9 +150,9 @@ async def test_a_node_killed_under_load_loses_nothing(
     mix = asks.mix(scores=40, executes=60, ranks=20)
     async with async_client(state) as client:
         await crowd(client, mix, disturb=lambda: time.sleep(0.5) or cluster.kill_node(doomed))  # type: ignore[func-returns-value]
-        await insist(client, mix, 120.0)
+        await insist(client, mix, 240.0)
     assert all(ask.outcomes[-1] == "right" for ask in mix)
-    wait_for(lambda: executors_ready() == 4, 120.0, "four executors again")
+    wait_for(lambda: executors_ready() == 4, 240.0, "four executors again")
     now = {actor["actor"] for actor in on_ray.status()["actors"]}
     assert not now & set(lost)
     on_ray.down()
@@ -175,11 +175,11 @@ def test_executors_come_with_a_burst_and_are_drained_behind_it(up: Callable[...,
 
     sender = threading.Thread(target=send)
     sender.start()
-    wait_for(lambda: executors_ready() == 4, 120.0, "four executors")
-    wait_for(lambda: executors_ready() < 4 or not sender.is_alive(), 120.0, "the end of the burst")
+    wait_for(lambda: executors_ready() == 4, 240.0, "four executors")
+    wait_for(lambda: executors_ready() < 4 or not sender.is_alive(), 240.0, "the end of the burst")
     sender.join(300)
     assert [program.verdict for program in answers[0].results[0].programs] == ["passed"] * 60
-    wait_for(lambda: on_ray.status()["executors"]["actors"] == 1, 120.0, "one executor")
+    wait_for(lambda: on_ray.status()["executors"]["actors"] == 1, 240.0, "one executor")
     events = on_ray.status()["events"]
     assert sum("drain, fewer are enough" in event for event in events) >= 3
     assert sum("remove, drained" in event for event in events) >= 3
@@ -197,7 +197,7 @@ def test_the_front_moves_to_another_node_and_callers_follow(
             actor_cpus=1, min_executors=2, max_executors=2, front_resources={"front": 0.01}, idle_s=600
         )
         before = up(options, **({"redis_url": server.url} if own_redis else {}))
-        wait_for(lambda: executors_ready() == 2, 120.0, "two executors")
+        wait_for(lambda: executors_ready() == 2, 240.0, "two executors")
         pids = {
             pid for actor in on_ray.status()["actors"] if actor["actor"].startswith("exec") for pid in actor["pids"]
         }
@@ -206,12 +206,12 @@ def test_the_front_moves_to_another_node_and_callers_follow(
 
         def call(caller: int) -> None:
             number = 0
-            with plaudit.Client("ray://plaudit", timeout_s=240, max_tries=10_000) as client:
+            with plaudit.Client("ray://plaudit", timeout_s=420, max_tries=10_000) as client:
                 while not stop.is_set():
                     ask = asks.execute(1000 * caller + number)
                     number += 1
                     try:
-                        answer = client.execute(ask.body["items"], deadline_ms=200_000)
+                        answer = client.execute(ask.body["items"], deadline_ms=400_000)
                         outcomes.append(ask.judge_answer(answer.model_dump(mode="json")))
                     except BaseException as error:
                         errors.append(error)
@@ -220,14 +220,14 @@ def test_the_front_moves_to_another_node_and_callers_follow(
         callers = [threading.Thread(target=call, args=(caller,)) for caller in range(4)]
         for caller in callers:
             caller.start()
-        wait_for(lambda: len(outcomes) > 20 or errors, 120.0, "answers")
+        wait_for(lambda: len(outcomes) > 20 or errors, 240.0, "answers")
         killed = [each for each in fronts if each.node_id == node]
         cluster.kill_node(killed[0])
         seen = len(outcomes)
-        wait_for(lambda: len(outcomes) > seen + 50 or errors, 240.0, "answers from the new front")
+        wait_for(lambda: len(outcomes) > seen + 50 or errors, 420.0, "answers from the new front")
         stop.set()
         for caller in callers:
-            caller.join(240)
+            caller.join(430)
         assert errors == []
         assert outcomes.count("right") + outcomes.count("put off") == len(outcomes)
         assert not own_redis or "put off" not in outcomes  # what was accepted is still there
@@ -248,11 +248,11 @@ def test_the_command_line_starts_shows_and_ends_a_deployment(cluster: LocalRay, 
 
     def plaudit_ray(*words: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "service.cli", "ray", *words, *address]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=300)
+        return subprocess.run(argv, capture_output=True, text=True, timeout=500)
 
     numbers = ["--actor-cpus", "1", "--min-executors", "2", "--max-executors", "2", "--scorer-gpus", "1"]
     model = ["--model", f"default={tiny_model}", "--device", "cpu", "--isolation-accept", "userns"]
-    started = plaudit_ray("up", *numbers, *model, "--api-key", "the-key", "--wait-s", "200")
+    started = plaudit_ray("up", *numbers, *model, "--api-key", "the-key", "--wait-s", "400")
     try:
         assert started.returncode == 0, started.stderr
         ready = json.loads(started.stdout.splitlines()[-1])
@@ -293,6 +293,6 @@ def test_a_node_without_the_isolation_that_is_asked_for_refuses(
     runtime_env = {"env_vars": {"PATH": str(tmp_path)}}
     options = DeploymentOptions(actor_cpus=1, min_executors=1, max_executors=1)
     with pytest.raises(HostLacks, match=r"the deployment cannot start: ended with exit code 3: .*bubblewrap"):
-        on_ray.up(options, settings(isolation_accept="strong"), runtime_env=runtime_env, wait_s=180)
+        on_ray.up(options, settings(isolation_accept="strong"), runtime_env=runtime_env, wait_s=400)
     with pytest.raises(NotFound):
         on_ray.status()
