@@ -80,7 +80,7 @@ def up(cluster: LocalRay, settings: Callable[..., Settings]) -> Iterator[Callabl
 def async_client(state: dict[str, Any]) -> httpx.AsyncClient:
     headers = {"Authorization": f"Bearer {state['api_key']}"}
     limits = httpx.Limits(max_connections=256, max_keepalive_connections=0)
-    return httpx.AsyncClient(base_url=state["url"], headers=headers, timeout=60, trust_env=False, limits=limits)
+    return httpx.AsyncClient(base_url=state["url"], headers=headers, timeout=200, trust_env=False, limits=limits)
 
 
 def executors_ready() -> int:
