@@ -24,7 +24,7 @@ up: .make/run  ## start everything on port 8000, and nothing else
 test: .make/test .make/toolchains check  ## lint, format, types, import laws and every test but the extended ones
 	$(PYTEST) -m 'not extended' $(ARGS)
 
-extended: .make/test .make/toolchains  ## the tests that take minutes each: clusters, containers, virtual machines
+extended: .make/extended .make/toolchains  ## the tests that take minutes each: clusters, containers, virtual machines
 	$(PYTEST) -m extended $(ARGS)
 
 quick: check  ## the same without the tests that take minutes
@@ -75,6 +75,11 @@ toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's lan
 	@.ci/extract
 	@echo 'installing into .venv: plaudit and plaudit-server[dev], torch included (some minutes the first time)'
 	@$(PIP) -e client -e '.[dev]'
+	@mkdir -p .make && touch $@
+
+.make/extended: .make/test
+	@echo 'installing into .venv: plaudit-server[ray], 240 MB more'
+	@$(PIP) -e '.[ray]'
 	@mkdir -p .make && touch $@
 
 .make/toolchains: .venv/bin/python sandbox/language_specs.py .ci/need .ci/toolchains .ci/science.txt

@@ -1,4 +1,4 @@
-"""The commands that `plaudit-server` adds to the command line `plaudit`: up, serve, worker and check.
+"""The commands that `plaudit-server` adds to the command line `plaudit`: up, serve, worker, ray, check.
 
 `plaudit.cli` has the client's commands and calls `add_commands`. Answers `--help` without loading anything heavy:
 torch, FastAPI and Redis are imported by the command that needs them.
@@ -15,6 +15,7 @@ from typing import Any
 
 from plaudit import cli
 from plaudit.errors import HostLacks, UsageError
+from service.on_ray import commands as on_ray
 from service.settings import Settings, load, metadata
 
 EPILOG = """\
@@ -40,9 +41,14 @@ def add_commands(commands: cli.Subparsers) -> None:
     """Register the server's commands."""
 
     def command(
-        place: cli.Subparsers, name: str, function: Callable[[argparse.Namespace], int], text: str, *groups: str
+        place: cli.Subparsers,
+        name: str,
+        function: Callable[[argparse.Namespace], int],
+        text: str,
+        *groups: str,
+        epilog: str = EPILOG,
     ) -> argparse.ArgumentParser:
-        added = cli.add_command(place, name, function, text, EPILOG)
+        added = cli.add_command(place, name, function, text, epilog)
         for group in groups:
             _add_settings(added, group)
         return added
@@ -61,6 +67,7 @@ def add_commands(commands: cli.Subparsers) -> None:
     worker_groups = ("shard", "metrics", *PROCESS)
     command(kinds, "score", _worker_score, "start scoring workers", "broker", "scoring", *worker_groups)
     command(kinds, "execute", _worker_execute, "start executing workers", "broker", "executing", *worker_groups)
+    on_ray.register(commands, command, _service)
     check = command(commands, "check", _check, "show what this host, installation and configuration can do", *HOST)
     check.add_argument("--json", action="store_true", default=False, help="one JSON document instead of text")
 

@@ -1,8 +1,8 @@
 """The command line `plaudit`.
 
 - The client's commands are here: score, execute, rank, activate. They talk to a running service.
-- `plaudit-server`, where it is installed, adds up, serve, worker and check (`service.cli.add_commands`). Where it is
-  not, these commands exit with 3 and name the distribution to install.
+- `plaudit-server`, where it is installed, adds up, serve, worker, ray and check (`service.cli.add_commands`). Where it
+  is not, these commands exit with 3 and name the distribution to install.
 - `--help` imports nothing heavy: a command imports what it needs when it runs.
 """
 
@@ -21,7 +21,7 @@ from plaudit.errors import EXIT_FAILED, EXIT_HOST, EXIT_OK, PlauditError, UsageE
 
 PREFIX = "PLAUDIT_"
 SERVER = "plaudit-server"
-SERVER_COMMANDS = ("up", "serve", "worker", "check")
+SERVER_COMMANDS = ("up", "serve", "worker", "ray", "check")
 
 DESCRIPTION = "A reward service for code models: scores from a reward model, verdicts from a sandbox."
 EPILOG = """\

@@ -68,7 +68,8 @@ class Client:
     Every call raises the class that the server's answer names, or Unreachable if no answer arrived in time.
 
     Args:
-        url: Where the service listens; `http+unix:/path/of/socket` for a Unix socket.
+        url: Where the service listens; `http+unix:/path/of/socket` for a Unix socket, `ray://NAME` for a deployment in
+            the Ray cluster of this process.
         api_key: Key of the service, where it asks for one.
         timeout_s: How long a call may take over all its attempts, in seconds; `deadline_ms` of a request goes before.
         max_tries: Failed attempts without a wait named by the server, after which a call raises.

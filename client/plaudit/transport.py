@@ -1,10 +1,12 @@
-"""How the clients reach a service: by its URL, or through a Unix socket."""
+"""How the clients reach a service: by its URL, through a Unix socket, or by its name in a Ray cluster."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import httpx
+
+from plaudit.ray_address import SCHEME, AsyncRayTransport, RayAddress, RayTransport
 
 UNIX = ("http+unix:", "unix:")  # before the socket's path
 
@@ -19,4 +21,12 @@ def http_options(
         if url.startswith(scheme):
             through = transport(uds=url.removeprefix(scheme), limits=limits)
             return {"base_url": "http://plaudit", "headers": headers, "transport": through}
+    if url.startswith(SCHEME):
+        address, inner = RayAddress(url, api_key), transport(limits=limits)
+        to_ray = (
+            RayTransport(address, inner)
+            if isinstance(inner, httpx.HTTPTransport)
+            else AsyncRayTransport(address, inner)
+        )
+        return {"base_url": "http://plaudit", "headers": headers, "transport": to_ray}
     return {"base_url": url, "headers": headers, "limits": limits}

@@ -63,12 +63,16 @@ def argv(server: str, unix_socket: Path, data: Path) -> tuple[str, ...]:
     )
 
 
-def ping(unix_socket: Path) -> str | None:
+def ping(unix_socket: Path, password: str = "") -> str | None:
     """None if the broker answers, else why it does not. Needs no client library."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(1.0)
             connection.connect(str(unix_socket))
+            if password:
+                connection.sendall(f"AUTH {password}\r\n".encode())
+                if (answer := connection.recv(64)) != b"+OK\r\n":
+                    return answer.decode(errors="replace").strip()
             connection.sendall(b"PING\r\n")
             answer = connection.recv(64)
     except OSError as error:

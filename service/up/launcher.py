@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -37,10 +37,10 @@ def up(settings: Settings) -> int:
     with contextlib.ExitStack() as stack:
         port = settings.port
         if settings.uds is None:
-            address = stack.enter_context(_reserved(settings.host, settings.port, shared=settings.apis > 1))
+            address = stack.enter_context(reserved(settings.host, settings.port, shared=settings.apis > 1))
             port = address.getsockname()[1]
-        run = stack.enter_context(_run_folder())
-        locks = [stack.enter_context(_locked(settings.state_dir))] if settings.state_dir else []
+        run = stack.enter_context(run_folder())
+        locks = [stack.enter_context(locked(settings.state_dir))] if settings.state_dir else []
         brokers: dict[str, Path] = {}
         children: list[Child] = []
         redis_url = settings.redis_url
@@ -52,9 +52,7 @@ def up(settings: Settings) -> int:
         env = _environ(shared, run)
         children += _workers("score", settings.scorers, shared, env)
         children += _workers("execute", num_executors(settings), shared, env)
-        names = ["api"] if settings.apis == 1 else [f"api-{n}" for n in range(1, settings.apis + 1)]
-        api_env = {**env, "PLAUDIT_PORT": str(port)}
-        children += [Child(name, command("serve"), api_env, API, announces=True, front=True) for name in names]
+        children += _apis(settings.apis, env, port)
 
         def on_exit(child: Child, pid: int, code: int) -> None:
             _remove_gauges(run, pid)
@@ -70,6 +68,27 @@ def up(settings: Settings) -> int:
             on_exit=on_exit,
         )
         return supervisor.run()
+
+
+def apis(settings: Settings, on_ready: Callable[[dict[str, Any]], None]) -> int:
+    """The API alone, on a Redis that is given, until SIGTERM. Returns the exit code."""
+    _greet(settings)
+    with reserved(settings.host, settings.port, shared=settings.apis > 1) as address, run_folder() as run:
+        env = _environ(settings.model_copy(update={"metrics_port": 0}), run)
+        supervisor = Supervisor(
+            _apis(settings.apis, env, address.getsockname()[1]),
+            drain_s=settings.drain_s + 2,
+            folders=[run],
+            on_ready=on_ready,
+            on_exit=lambda _, pid, code: _remove_gauges(run, pid),
+        )
+        return supervisor.run()
+
+
+def _apis(count: int, env: dict[str, str], port: int) -> list[Child]:
+    names = ["api"] if count == 1 else [f"api-{number}" for number in range(1, count + 1)]
+    api_env = {**env, "PLAUDIT_PORT": str(port)}
+    return [Child(name, command("serve"), api_env, API, announces=True, front=True) for name in names]
 
 
 def _brokers(settings: Settings, run: Path) -> tuple[list[Child], str, dict[str, Path]]:
@@ -102,18 +121,28 @@ def _greet(settings: Settings) -> None:
     greet_shards(settings)
 
 
-def workers(settings: Settings, kind: Literal["score", "execute"], count: int) -> int:
-    """Several workers of one kind on this host; the first one serves the metrics of all. Returns the exit code."""
+def workers(
+    settings: Settings,
+    kind: Literal["score", "execute"],
+    count: int,
+    on_ready: Callable[[dict[str, Any]], None] | None = None,
+) -> int:
+    """Several workers of one kind on this host; the first one serves the metrics of all. Returns the exit code.
+
+    `on_ready`: called once, when the first of them is ready.
+    """
     _greet(settings)
-    with _run_folder() as run:
+    with run_folder() as run:
         env = _environ(settings.model_copy(update={"metrics_port": 0}), run)
         first, *others = _workers(kind, count, settings, env)
         if settings.metrics_port:
             first = replace(first, env={**first.env, "PLAUDIT_METRICS_PORT": str(settings.metrics_port)})
+        children = [first, *others] if on_ready is None else [replace(child, front=True) for child in (first, *others)]
         supervisor = Supervisor(
-            [first, *others],
+            children,
             drain_s=settings.drain_s + 2,
             folders=[run],
+            on_ready=on_ready,
             on_exit=lambda _, pid, code: _remove_gauges(run, pid),
         )
         return supervisor.run()
@@ -149,7 +178,7 @@ def _environ(settings: Settings, run: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _run_folder() -> Iterator[Path]:
+def run_folder() -> Iterator[Path]:
     """A private temporary folder whose path is short enough for a socket in it; the reaper removes it, too."""
     base = tempfile.gettempdir()
     if len(os.fsencode(base)) + len("/plaudit-12345678/s") > MAX_SOCKET_PATH:
@@ -159,7 +188,7 @@ def _run_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _reserved(host: str, port: int, *, shared: bool) -> Iterator[socket.socket]:
+def reserved(host: str, port: int, *, shared: bool = False) -> Iterator[socket.socket]:
     """A bound socket that never listens: it reserves the port while the API restarts, and finds a free one for port 0.
 
     Linux lets the API bind beside it because both set SO_REUSEADDR and this one does not listen. `shared`: by several
@@ -175,7 +204,7 @@ def _reserved(host: str, port: int, *, shared: bool) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[int]:
+def locked(folder: Path) -> Iterator[int]:
     """A lock on a state folder; the reaper inherits it, so it is held until the last process of the tree has ended."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -46,20 +47,21 @@ def spawn(child: Child, stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
 
     The kernel ties that signal to the *thread* that forked: a child started from a thread that ends is ended with it.
     """
-    parent = os.getpid()
-
-    def exit_with_parent() -> None:
-        if _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) or os.getppid() != parent:
-            os._exit(1)  # the parent has ended already: do not become an orphan
-
+    exit_with_this_one = functools.partial(end_with_parent, os.getpid())
     return subprocess.Popen(
         child.argv,
         env=child.env,
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         process_group=0,
-        preexec_fn=exit_with_parent,  # noqa: PLW1509 - unsafe with other threads, and there are none
+        preexec_fn=exit_with_this_one,  # noqa: PLW1509 - unsafe with other threads, and there are none
     )
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel send this process SIGTERM when the thread that started it ends; at once if it has ended."""
+    if _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) or os.getppid() != parent:
+        os._exit(1)
 
 
 def environ_of(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:

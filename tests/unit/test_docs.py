@@ -5,6 +5,7 @@ Tables between `<!-- generated: NAME -->` and `<!-- end -->` are made here and w
   python          run, one namespace a page                  json NAME       a valid plaudit.schemas.NAME
   bash service    }  run by the integration tests            sh              for the reader's host; syntax checked
   python service  }  against a real service                  text, mermaid   read by people
+  python ray      run by an extended test on a Ray cluster
   python trainer, bash trainer, text answer, yaml NAME       pages of trainers, run by the conformance tests
   python file PATH, diff PATH, sh contributor, bash contributor    docs/contributing, run by tests/e2e
 """
@@ -32,6 +33,7 @@ KINDS = {
     "python",
     "python checker",
     "python service",
+    "python ray",
     "bash service",
     "sh",
     "text",
@@ -73,7 +75,7 @@ def test_python_blocks_run(page: Path) -> None:
             exec(compile("\n" * block.line + block.code, str(page), "exec"), namespace)
 
 
-@pytest.mark.parametrize("block", of("python service", "python checker"))
+@pytest.mark.parametrize("block", of("python service", "python checker", "python ray"))
 def test_python_blocks_for_a_service_compile(block: Block) -> None:
     compile(block.code, block.name, "exec")
 

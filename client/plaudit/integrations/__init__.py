@@ -21,6 +21,7 @@ Promises of all of them:
 - No number is made up.
 - A wrong configuration is raised at once, with or without a `fallback`: an option that does not exist, a value out of
   its range, a row whose tests cannot be read.
+- Without a URL a function asks `ray://plaudit`, the deployment in the Ray cluster of its process (docs/ray.md).
 - All options of `plaudit.integrations.config.BatcherOptions` are taken: reward, spec, language, extract, limits, …
 - By default the tests come first, and the reward model, where there is one, breaks ties: 1.0 and a little for a program
   that passes everything, less than 1.0 for every other one. `reward="tests"` is the pass rate and nothing else,

@@ -9,17 +9,18 @@ from typing import Any, Unpack
 from plaudit.integrations.batcher import RewardBatcher, batcher_for
 from plaudit.integrations.config import BatcherOptions
 from plaudit.integrations.rows import TrainerRow
+from plaudit.ray_address import RAY_URL
 
 TIMEOUT_S = 13.0  # AReaL gives an attempt 15 s, and after four of them says 0
 
 
 def reward_fn(
-    url: str, api_key: str | None = None, *, column: str = "tests", **options: Unpack[BatcherOptions]
+    url: str = RAY_URL, api_key: str | None = None, *, column: str = "tests", **options: Unpack[BatcherOptions]
 ) -> Callable[..., float]:
     """A plain, picklable function that finishes before AReaL's own timeout does.
 
     Args:
-        url: Where the service listens.
+        url: Where the service listens; by default `ray://plaudit`, in the Ray cluster of this process.
         api_key: Key of the service, where it asks for one.
         column: Column of the data set that holds the tests.
         **options: `BatcherOptions`: reward, spec, language, … `timeout_s` is 13 by default.

@@ -23,9 +23,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Unpack
 
+from plaudit import ray_address
 from plaudit.async_client import AsyncClient
 from plaudit.client import Client
-from plaudit.errors import PlauditError
+from plaudit.errors import PlauditError, UsageError
 from plaudit.integrations.config import BatcherConfig, BatcherOptions, Misconfigured
 from plaudit.integrations.row_rewards import RowReward, raise_misconfigured, rewards_of
 from plaudit.integrations.rows import TrainerRow
@@ -41,7 +42,7 @@ class RewardBatcher:
     """Rewards rows by a running service.
 
     Args:
-        url: Where the service listens.
+        url: Where the service listens: http://, https://, or ray://NAME in the Ray cluster of this process.
         api_key: Key of the service, where it asks for one.
         **options: `BatcherOptions`.
 
@@ -57,8 +58,7 @@ class RewardBatcher:
 
     def __init__(self, url: str, api_key: str | None = None, **options: Unpack[BatcherOptions]) -> None:
         self.config = BatcherConfig.of(options)
-        if not isinstance(url, str) or not url.startswith(("http://", "https://")):
-            raise Misconfigured(f"url: {url!r} does not begin with http:// or https://")
+        _check_url(url)
         self._arguments = (url, api_key, options)
         self._connection: dict[str, Any] = {
             "url": url,
@@ -216,6 +216,17 @@ class _LoopState:
         self.client = client
         self.waiting: list[tuple[TrainerRow, asyncio.Future[RowReward]]] = []
         self.tasks: set[asyncio.Task[None]] = set()
+
+
+def _check_url(url: Any) -> None:
+    """Raises Misconfigured."""
+    if isinstance(url, str) and url.startswith(ray_address.SCHEME):
+        try:
+            ray_address.check(url)
+        except UsageError as error:
+            raise Misconfigured(error.detail) from None
+    elif not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        raise Misconfigured(f"url: {url!r} does not begin with http://, https:// or ray://")
 
 
 def _from_arguments(url: str, api_key: str | None, options: BatcherOptions) -> RewardBatcher:

@@ -9,15 +9,16 @@ from typing import Any, Unpack
 from plaudit.integrations.batcher import LONG_TIMEOUT_S, RewardBatcher, batcher_for, log_missing
 from plaudit.integrations.config import BatcherOptions
 from plaudit.integrations.rows import TrainerRow
+from plaudit.ray_address import RAY_URL
 
 
 def reward_func(
-    url: str, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[BatcherOptions]
+    url: str = RAY_URL, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[BatcherOptions]
 ) -> Callable[..., dict[str, Any]]:
     """`reward_func` in the file that `--reward.remote_url` names.
 
     Args:
-        url: Where the service listens.
+        url: Where the service listens; by default `ray://plaudit`, in the Ray cluster of this process.
         api_key: Key of the service, where it asks for one.
         fallback: The number of a row without a reward, beside `reward_ok` 0. None: the call raises, which ends the
             run; so set it for long runs.
@@ -39,7 +40,7 @@ def reward_func(
 
 
 def agent_step(
-    url: str, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[BatcherOptions]
+    url: str = RAY_URL, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[BatcherOptions]
 ) -> Callable[..., Awaitable[dict[str, Any]]]:
     """`step` of an agent (`--train.agent_func_path`): one turn, then the reward.
 

@@ -8,13 +8,14 @@ from typing import Any, Unpack
 from plaudit.integrations.batcher import LONG_TIMEOUT_S, batcher_for
 from plaudit.integrations.config import BatcherOptions
 from plaudit.integrations.rows import TrainerRow, prompt_messages
+from plaudit.ray_address import RAY_URL
 
 
-def env_mixin(url: str, api_key: str | None = None, **options: Unpack[BatcherOptions]) -> type[Any]:
+def env_mixin(url: str = RAY_URL, api_key: str | None = None, **options: Unpack[BatcherOptions]) -> type[Any]:
     """A class to inherit from beside `BaseTextEnv`; the tests are in `extras["reward_spec"]["ground_truth"]`.
 
     Args:
-        url: Where the service listens.
+        url: Where the service listens; by default `ray://plaudit`, in the Ray cluster of this process.
         api_key: Key of the service, where it asks for one.
         **options: `BatcherOptions`: reward, spec, language, … `timeout_s` is 600 by default.
 

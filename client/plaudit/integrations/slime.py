@@ -9,15 +9,16 @@ from typing import Any, Unpack
 from plaudit.integrations.batcher import LONG_TIMEOUT_S, RewardBatcher, batcher_for, log_missing
 from plaudit.integrations.config import BatcherOptions
 from plaudit.integrations.rows import TrainerRow
+from plaudit.ray_address import RAY_URL
 
 
 def custom_rm(
-    url: str, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[BatcherOptions]
+    url: str = RAY_URL, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[BatcherOptions]
 ) -> Callable[..., Awaitable[Any]]:
     """A function for `--custom-rm-path`.
 
     Args:
-        url: Where the service listens.
+        url: Where the service listens; by default `ray://plaudit`, in the Ray cluster of this process.
         api_key: Key of the service, where it asks for one.
         fallback: The number of a sample without a reward, which is then also taken out of the loss
             (`remove_sample`). None: the call raises, which fails the rollout.

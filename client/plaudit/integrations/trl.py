@@ -9,10 +9,11 @@ from typing import Any, Unpack
 from plaudit.integrations.batcher import RewardBatcher, batcher_for, log_missing
 from plaudit.integrations.config import BatcherOptions, Misconfigured
 from plaudit.integrations.rows import TrainerRow, completion_text
+from plaudit.ray_address import RAY_URL
 
 
 def reward_function(
-    url: str,
+    url: str = RAY_URL,
     api_key: str | None = None,
     *,
     column: str = "tests",
@@ -22,7 +23,7 @@ def reward_function(
     """A reward function for `reward_funcs`: one request per batch.
 
     Args:
-        url: Where the service listens.
+        url: Where the service listens; by default `ray://plaudit`, in the Ray cluster of this process.
         api_key: Key of the service, where it asks for one.
         column: Column of the data set that holds the tests.
         name: What TRL logs the rewards under.

@@ -11,15 +11,16 @@ from plaudit.errors import PlauditError
 from plaudit.integrations.batcher import LONG_TIMEOUT_S, RewardBatcher, batcher_for, log_missing
 from plaudit.integrations.config import BatcherOptions
 from plaudit.integrations.rows import TrainerRow, completion_text, has_tests, prompt_messages
+from plaudit.ray_address import RAY_URL
 
 
 def reward_func(
-    url: str, api_key: str | None = None, *, name: str = "plaudit", **options: Unpack[BatcherOptions]
+    url: str = RAY_URL, api_key: str | None = None, *, name: str = "plaudit", **options: Unpack[BatcherOptions]
 ) -> Callable[..., Awaitable[float]]:
     """A reward function; the tests are in `info`, else in `answer`.
 
     Args:
-        url: Where the service listens.
+        url: Where the service listens; by default `ray://plaudit`, in the Ray cluster of this process.
         api_key: Key of the service, where it asks for one.
         name: What verifiers logs the rewards under.
         **options: `BatcherOptions`: reward, spec, language, … `timeout_s` is 600 by default.

@@ -9,17 +9,18 @@ from typing import Any, Unpack
 from plaudit.integrations.batcher import LONG_TIMEOUT_S, RewardBatcher, batcher_for, log_missing
 from plaudit.integrations.config import BatcherOptions
 from plaudit.integrations.rows import TrainerRow, prompt_messages
+from plaudit.ray_address import RAY_URL
 
 Metrics = dict[str, float]
 
 
 def compute_score(
-    url: str, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[BatcherOptions]
+    url: str = RAY_URL, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[BatcherOptions]
 ) -> Callable[..., Awaitable[Metrics]]:
     """An awaited `compute_score` (`naive`, `dapo`): samples in flight share requests.
 
     Args:
-        url: Where the service listens.
+        url: Where the service listens; by default `ray://plaudit`, in the Ray cluster of this process.
         api_key: Key of the service, where it asks for one.
         fallback: The number of a row without a reward, beside `reward_ok` 0. None: the row raises, which ends the step.
         **options: `BatcherOptions`: reward, spec, language, … `timeout_s` is 600 by default.
@@ -41,7 +42,7 @@ def compute_score(
 
 
 def compute_score_blocking(
-    url: str, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[BatcherOptions]
+    url: str = RAY_URL, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[BatcherOptions]
 ) -> Callable[..., Metrics]:
     """`compute_score` for managers that call plain functions (`remote`, the legacy `naive`, `prime` and `dapo`).
 
@@ -57,7 +58,7 @@ def compute_score_blocking(
 
 
 def compute_score_batch(
-    url: str, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[BatcherOptions]
+    url: str = RAY_URL, api_key: str | None = None, *, fallback: float | None = None, **options: Unpack[BatcherOptions]
 ) -> Callable[..., list[Metrics]]:
     """`compute_score` for the `batch` manager: one request per batch.
 
