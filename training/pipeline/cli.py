@@ -113,10 +113,10 @@ def stage_usage(name: str) -> str:
     """Help of one stage, or of all."""
     if name == "status":
         return "usage: plaudit-train status RUN\n\nhow far a run is: stages done, running, stopped and to do"
-    sections = tuple(dict.fromkeys(s for stage in STAGES.values() for s in stage.sections))
+    sections = tuple(dict.fromkeys(s for stage in STAGES.values() for s in (*stage.sections, *stage.uses)))
     title = "the stages that the recipe names"
     if name != "all":
-        sections, title = STAGES[name].sections, STAGES[name].help
+        sections, title = (*STAGES[name].sections, *STAGES[name].uses), STAGES[name].help
     lines = "\n".join(field_lines(sections))
     return f"usage: plaudit-train {name} RECIPE.toml [--run DIR] [--field value ...]\n\n{title}\n\n{lines}"
 

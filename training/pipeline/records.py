@@ -6,6 +6,7 @@ prompt, with the text that runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,4 +70,10 @@ def read_problems(path: Path) -> dict[str, Problem]:
 
 def read_programs(path: Path) -> list[ProgramRecord]:
     """The programs of a file, in its order."""
-    return [ProgramRecord(**(r | {"sample_ids": tuple(r["sample_ids"])})) for r in read_jsonl(path)]
+    return list(each_program(path))
+
+
+def each_program(path: Path) -> Iterator[ProgramRecord]:
+    """The programs of a file one by one, in its order."""
+    for row in read_jsonl(path):
+        yield ProgramRecord(**(row | {"sample_ids": tuple(row["sample_ids"])}))
