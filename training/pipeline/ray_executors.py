@@ -238,7 +238,7 @@ class _Executors:
             self._opening.remove(executor)
             self._num_failed_to_open += 1
             if self._num_failed_to_open >= self._settings.max_tries * 4:
-                raise InfraError(f"executors end while they start; the last: {_first_line(error)}") from error
+                raise InfraError(f"executors end while they start; the last: {_short(error)}") from error
             return
         self._ready.remove(executor)
         for at, (_, chunk) in enumerate(executor.refs):
@@ -247,7 +247,7 @@ class _Executors:
             if chunk.ended >= self._settings.max_tries:
                 raise InfraError(
                     f"{chunk.ended} executors ended while they worked on the same {len(chunk.items)} items "
-                    f"(ray.max_tries); the last: {_first_line(error)}"
+                    f"(ray.max_tries); the last: {_short(error)}"
                 ) from error
             again.append(chunk)
 
@@ -300,8 +300,10 @@ def connect(settings: config.RayConfig) -> None:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise HostLacks(f"ray.address: no cluster at {settings.address!r}: {_first_line(error)}") from error
+        raise HostLacks(f"ray.address: no cluster at {settings.address!r}: {_short(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _short(error: Exception) -> str:
+    """The first and the last line of Ray's often long messages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} … {lines[-1]}"
