@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -70,7 +69,7 @@ def complete_all(
         for request in requests:
             if request.key in names:
                 continue
-            names[request.key] = content_key(source_identity(settings), dataclasses.astuple(request))
+            names[request.key] = content_key(source_identity(settings), request.identity)
             row = journal.get(request.key)
             if row is None or row["ask"] != names[request.key]:
                 yield request

@@ -51,6 +51,11 @@ def sample_programs(recipe: Recipe, run: Run) -> dict[str, object]:
     }
 
 
+def before_stop(text: str, stops: Sequence[str]) -> str:
+    """The text up to the first of these that stands in it."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+
+
 def _programs(
     problems: Sequence[Problem],
     sampler: config.SourceConfig,
@@ -71,7 +76,7 @@ def sampling_request(problem: Problem, recipe: Recipe) -> CompletionRequest:
     """What the sampler is sent for a problem."""
     seed = request_seed(recipe.seed, problem.task_id)
     if not recipe.sampler.chat:
-        return CompletionRequest(problem.task_id, problem.prompt, recipe.sample.n, seed)
+        return CompletionRequest(problem.task_id, problem.prompt, recipe.sample.n, seed, problem.stop)
     return CompletionRequest(problem.task_id, (("user", chat_question(problem)),), recipe.sample.n, seed)
 
 
@@ -98,6 +103,8 @@ def programs_of(
     texts = [(f"{problem.task_id}#{at}", text) for at, text in enumerate(reply.texts)]
     if greedy is not None:
         texts.append((problem.task_id + GREEDY, greedy.texts[0]))
+    if not sampler.chat:  # recorded completions may go on behind the end of the program
+        texts = [(name, before_stop(text, problem.stop)) for name, text in texts]
     samples = [
         SampledText(
             solution=solution_of(problem, text, sampler.chat),

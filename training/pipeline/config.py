@@ -76,6 +76,10 @@ class HubConfig:
     adapter: str = _doc("schema of the hub data set that `collect` reads instead of `data`", "")
     path: str = _doc("name at the hub, or a local file of the same schema", "")
     name: str = _doc("configuration of the data set, as humaneval-cpp of MultiPL-E", "")
+    languages: tuple[str, ...] = _doc(
+        "MultiPL-E: several languages in one run, or `all`; name is then humaneval or mbpp", ()
+    )
+    sources: str = _doc("EvoCodeBench: folder of the repositories that its rows name", "")
     split: str = _doc("split of the data set", "train")
     files: tuple[str, ...] = _doc("files of the data set to read, in this order; without: all of its split", ())
     version: str = _doc("LiveCodeBench's release, as release_v4: its first four files", "")

@@ -20,7 +20,10 @@ Origin = Literal["sample", "canonical", "mutant"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """`tests` in the form of their kind (`data/test_formats.py`): asserts, or JSON of a case, or one program."""
+    """`tests` in the form of their kind (`data/test_formats.py`): asserts, or JSON of a case, or one program.
+
+    `stop`: texts that end a completion which continues the prompt, beside those of the sampler.
+    """
 
     task_id: str
     base_id: str
@@ -34,6 +37,7 @@ class Problem:
     fold: Fold = "train"
     language: str = "python"
     kind: TestKind = "assert"
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +62,16 @@ class ProgramRecord:
 
 
 def as_row(value: Problem | ProgramRecord) -> dict[str, Any]:
-    """As a JSON object of a file."""
-    return asdict(value)
+    """As a JSON object of a file; `stop` only where there is one."""
+    row = asdict(value)
+    if not row.get("stop", True):
+        del row["stop"]
+    return row
 
 
 def read_problems(path: Path) -> dict[str, Problem]:
     """The problems of a file by `task_id`, in its order."""
-    rows = (Problem(**(r | {"tests": tuple(r["tests"])})) for r in read_jsonl(path))
+    rows = (Problem(**(r | {"tests": tuple(r["tests"]), "stop": tuple(r.get("stop", ()))})) for r in read_jsonl(path))
     return {problem.task_id: problem for problem in rows}
 
 
