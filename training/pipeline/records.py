@@ -7,7 +7,7 @@ prompt, with the text that runs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +63,7 @@ class ProgramRecord:
 
 def as_row(value: Problem | ProgramRecord) -> dict[str, Any]:
     """As a JSON object of a file; `stop` only where there is one."""
-    row = asdict(value)
+    row = {field.name: getattr(value, field.name) for field in fields(value)}
     if not row.get("stop", True):
         del row["stop"]
     return row
