@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-EXACT = 10_000
+EXACT = 5_000
 MISSED = 1e-3
 NUM_HASHES, SEED = 256, 1
 BLOCK = 2048  # texts whose words are held as texts

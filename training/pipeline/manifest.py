@@ -23,7 +23,19 @@ from training.pipeline.digests import file_digest
 from training.pipeline.files import write_text
 from training.pipeline.run import Run
 
-PACKAGES = ("plaudit", "torch", "transformers", "tokenizers", "trl", "accelerate", "peft", "datasets", "numpy", "ray", "rensa")
+PACKAGES = (
+    "plaudit",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "trl",
+    "accelerate",
+    "peft",
+    "datasets",
+    "numpy",
+    "ray",
+    "rensa",
+)
 FILES = {
     "problems.jsonl": "problems with their tests and folds",
     "programs.jsonl": "distinct programs that the data brought",

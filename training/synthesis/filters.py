@@ -79,7 +79,8 @@ def filter_tests(recipe: Recipe, run: Run, drafts: Sequence[ProblemDraft], log: 
         count = "tests_failed_by_oracle" if turn == 1 else "tests_flaky"
         programs = [(draft, draft.program) for draft in kept]
         journal = f"synthesis/oracle-{turn}.jsonl"
-        passes = passed_tests(recipe, run, programs.__iter__, journal, recipe.synthesize.cpu_s, hash_seed=seed)
+        cpu_s = recipe.synthesize.cpu_s
+        passes = passed_tests(recipe, run, programs.__iter__, journal, cpu_s, hash_seed=seed, total=len(programs))
         results = [passed for _, _, passed in passes]
         for draft, passed in zip(kept, results, strict=True):
             if passed is not None:
@@ -97,7 +98,8 @@ def measure_suites(recipe: Recipe, run: Run, drafts: Sequence[ProblemDraft], log
             mutants, stub = wrong_programs(draft.problem(), recipe.synthesize.mutants, recipe.seed)
             yield from ((draft, program) for program in (*mutants, stub))
 
-    passes = passed_tests(recipe, run, wrong, "synthesis/wrong.jsonl", MUTANT_CPU_S)
+    most = len(drafts) * (recipe.synthesize.mutants + 1)
+    passes = passed_tests(recipe, run, wrong, "synthesis/wrong.jsonl", MUTANT_CPU_S, total=most)
     for _, of_draft in itertools.groupby(passes, key=lambda row: id(row[0])):
         *mutants, (draft, _, stub) = of_draft
         draft.strength = suite_strength({program: passed for _, program, passed in mutants}, stub)
@@ -146,6 +148,7 @@ def passed_tests(
     cpu_s: float,
     *,
     hash_seed: int | None = None,
+    total: int = 0,
 ) -> Iterator[tuple[ProblemDraft, str, tuple[bool, ...] | None]]:
     """Which tests of its draft each program passes.
 
@@ -156,6 +159,7 @@ def passed_tests(
         journal: file of the run in which the results are kept.
         cpu_s: limit of one test.
         hash_seed: PYTHONHASHSEED of the programs; None: 0, as everywhere.
+        total: how many programs there are, for the progress.
 
     Returns:
         Draft, program and a verdict per test, in the programs' order; None where the program could not be judged.
@@ -180,7 +184,7 @@ def passed_tests(
         )
 
     tasks = (task for draft, program in programs() if (task := task_of_draft(draft, program)))
-    results = judge_all(tasks, run, judge_of(recipe), name=journal)
+    results = judge_all(tasks, run, judge_of(recipe), name=journal, total=total)
     failed = results.not_judged
     if len(failed) > recipe.synthesize.max_infra_errors * max(1, results.num_tasks):
         raise InfraError(

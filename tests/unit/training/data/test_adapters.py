@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from plaudit.errors import HostLacks, Invalid, UsageError
+from sandbox.language_specs import LANGUAGE_SPECS
 from support.hub_rows import (
     ACECODE,
     ADD,
@@ -33,6 +34,7 @@ from training.data.adapters import ADAPTERS, entries, evaluation_texts
 from training.data.adapters.base import DatasetEntry
 from training.data.adapters.livecodebench import cases_of
 from training.data.adapters.mbpp_plus import check_of
+from training.data.adapters.multipl_e import CODES
 from training.data.collect import collect_problems
 from training.data.test_formats import sandbox_suite, wire_suite
 from training.generation.sample import before_stop, programs_of, sampling_request
@@ -138,6 +140,11 @@ def test_several_languages_are_one_run(tmp_path: Path) -> None:
     assert len({entry.problem.base_id for entry in found}) == 1  # so one fold
     every = list(entries(dataclasses.replace(hub, languages=("all",))))
     assert sorted(entry.problem.language for entry in every) == ["cpp", "go_test", "javascript"]
+
+
+def test_the_languages_of_multipl_e_are_those_of_the_sandbox() -> None:
+    assert set(CODES) <= {name for spec in LANGUAGE_SPECS for name in (spec.name, spec.test_name)}
+    assert {spec.name for spec in LANGUAGE_SPECS} - set(CODES) == {"c", "go"}  # Go's are test files; C it does not have
 
 
 @pytest.mark.parametrize(
