@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from overhead import ROOT, machine, service
@@ -26,6 +27,7 @@ from training.data.judge_local import judge_tasks
 from training.data.judge_task import JudgeTask
 from training.data.judging import judge_all
 from training.data.test_formats import sandbox_suite
+from training.data.verify_remote import judge_remotely
 from training.pipeline import config
 from training.pipeline.digests import content_key
 from training.pipeline.run import Run
@@ -77,22 +79,18 @@ def main() -> None:
         open_sandbox(accept="userns") as sandbox,
     ):
         run = Run(Path(name), quiet=True)
-        remote = config.VerifyConfig(service=url, in_flight=4, group=NUM_PROGRAMS)
+        remote = config.VerifyConfig(in_flight=4, group=NUM_PROGRAMS)
 
         def staged(turn: int) -> list[float]:
-            found = judge_all(
-                tasks(flags.groups, f"stage {turn} {time.time_ns()}"),
-                run,
-                1,
-                name=f"{turn}-local.jsonl",
-                judged=lambda left: judge_tasks(left, sandbox),
-            )
-            return [one["pass_rate"] for one in found.values()]
+            wanted = tasks(flags.groups, f"stage {turn} {time.time_ns()}")
+            found = judge_all(wanted, run, partial(judge_tasks, sandbox=sandbox), name=f"{turn}-local.jsonl")
+            return [found[task.key]["pass_rate"] for task in wanted]
 
         def served(turn: int) -> list[float]:
             wanted = tasks(flags.groups, f"service {turn} {time.time_ns()}")
-            found = judge_all(wanted, run, 1, name=f"{turn}-remote.jsonl", settings=remote)
-            return [one["pass_rate"] for one in found.values()]
+            judge = partial(judge_remotely, settings=remote, url=url)
+            found = judge_all(wanted, run, judge, name=f"{turn}-remote.jsonl")
+            return [found[task.key]["pass_rate"] for task in wanted]
 
         ratios: dict[str, list[float]] = {"stage": [], "service": []}
         rates: dict[str, list[float]] = {"engine": [], "stage": [], "service": []}

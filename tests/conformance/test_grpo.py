@@ -50,8 +50,12 @@ def test_a_reward_pays_what_its_name_says(stack: Stack, world: tuple[Path, list[
     assert right is not None
     assert wrong is not None
     match kind:
-        case "rule":
+        case "rule" | "pass_rate":
             assert (right, wrong) == (1.0, 0.0)
+        case "bonus":
+            assert (right, wrong) == (1.5, 0.0)
+        case "plus_minus_one":
+            assert (right, wrong) == (1.0, -1.0)
         case "rm":
             assert 0 < right < 1
             assert right != wrong

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from support.hub_rows import SOLVED
 from support.openai_server import OpenAIServer, causal_model
 from support.stack import Stack, free_port, wait_for
 from training.data.adapters import entries
+from training.data.judge_local import judge_locally
 from training.data.judge_task import task_of
 from training.data.judging import judge_all
 from training.data.programs import program_of
@@ -330,7 +332,7 @@ def test_every_data_sets_tests_tell_a_right_program_from_a_wrong_one(tmp_path: P
         write_jsonl(path, [hub_row])
         (entry,) = entries(HubConfig(adapter=adapter, path=str(path)))
         tasks += [task_of(entry.problem, program_of(entry.problem, text, "sample", "", ""), 5.0) for text in programs]
-    results = judge_all(tasks, Run(tmp_path / "run", quiet=True), 1)
+    results = judge_all(tasks, Run(tmp_path / "run", quiet=True), partial(judge_locally, processes=1))
     rates = [results[task.key]["pass_rate"] for task in tasks]
     assert rates[::2] == [1.0] * len(SOLVED), [results[task.key] for task in tasks]
     assert max(rates[1::2]) < 1.0
@@ -345,7 +347,7 @@ def test_tests_that_no_judge_can_use_are_counted_and_end_nothing(tmp_path: Path,
         for problem in (toy(0), broken)
     ]
     run = Run(tmp_path, quiet=True)
-    results = judge_all(tasks, run, processes)
+    results = judge_all(tasks, run, partial(judge_locally, processes=processes))
     assert [results[task.key]["status"] for task in tasks] == ["ok", "invalid"]
     assert "line 1" in results[tasks[1].key]["detail"] or "syntax" in results[tasks[1].key]["detail"].lower()
 

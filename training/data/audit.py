@@ -64,7 +64,7 @@ def audit_command(arguments: Sequence[str]) -> None:
     unfinished: dict[str, AuditReport] = {}
     options.out.mkdir(parents=True, exist_ok=True)
     with Journal(options.out / "reports.jsonl") as journal:
-        left = {key: item for key, item in items.items() if key not in journal.rows}
+        left = {key: item for key, item in items.items() if key not in journal}
         print(f"audit: {len(items)} suites, {len(items) - len(left)} audited before", file=sys.stderr)
         if left:
             with _by_service(options.url) if options.url else _by_sandbox() as audit:
@@ -75,7 +75,7 @@ def audit_command(arguments: Sequence[str]) -> None:
                     else:
                         journal.add({"key": key, **report.model_dump(mode="json")})
                     print(f"audit: {at} of {len(left)}: {item.id}: {report.verdict}", file=sys.stderr)
-        reports = [unfinished.get(key) or AuditReport.model_validate(journal.rows[key]) for key in items]
+        reports = [unfinished.get(key) or AuditReport.model_validate(journal[key]) for key in items]
     write_text(options.out / "summary.json", json.dumps(summary_of(reports), indent=1) + "\n")
     write_text(options.out / "report.html", page_of(reports))
     if unfinished:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 
+from training.data.near_duplicates import near_duplicates
 from training.data.tokens import CODE, WORD
 from training.pipeline import config
 from training.pipeline.records import Fold, Problem
@@ -86,7 +87,6 @@ def cluster(problems: Sequence[Problem], threshold: float) -> dict[str, int]:
             at = parent[at]
         return at
 
-    words = [frozenset(_words(problem)) for problem in problems]
     keys: dict[str, int] = {}
     for at, problem in enumerate(problems):
         for key in (problem.base_id, problem.entry_point.lower(), _canonical_key(problem)):
@@ -94,27 +94,9 @@ def cluster(problems: Sequence[Problem], threshold: float) -> dict[str, int]:
                 parent[root(at)] = root(keys[key])
             elif key:
                 keys[key] = at
-    for left, right in near_duplicates(words, threshold):
+    for left, right in near_duplicates((frozenset(_words(problem)) for problem in problems), threshold):
         parent[root(right)] = root(left)
     return {problem.task_id: root(at) for at, problem in enumerate(problems)}
-
-
-def near_duplicates(sets: Sequence[frozenset[str]], threshold: float) -> Iterator[tuple[int, int]]:
-    """Every pair of places (earlier, later) whose sets overlap by at least this Jaccard index.
-
-    Exact, by prefix filtering (Bayardo et al. 2007): with the words of every set in order of rarity, two sets of such
-    an overlap share a word within the first |s| - ceil(threshold * |s|) + 1 of each, so only those are looked up.
-    """
-    counts = Counter(word for words in sets for word in words)
-    holders: dict[str, list[int]] = defaultdict(list)
-    for at, words in enumerate(sets):
-        ordered = sorted(words, key=lambda word: (counts[word], word))
-        prefix = ordered[: len(ordered) - math.ceil(threshold * len(ordered) - 1e-9) + 1]
-        for other in sorted({other for word in prefix for other in holders[word]}):
-            if _jaccard(sets[other], words) >= threshold:
-                yield other, at
-        for word in prefix:
-            holders[word].append(at)
 
 
 def _words(problem: Problem) -> list[str]:
@@ -129,7 +111,3 @@ def _canonical_key(problem: Problem) -> str:
     body = problem.canonical.removeprefix(problem.prompt).replace(problem.entry_point, "f")
     tokens = CODE.findall(body)
     return " ".join(tokens) if len(tokens) > 12 else ""
-
-
-def _jaccard(left: frozenset[str], right: frozenset[str]) -> float:
-    return len(left & right) / len(left | right) if left and right else 0.0

@@ -7,6 +7,7 @@ import os
 import queue
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -20,29 +21,40 @@ from training.data.test_formats import sandbox_suite
 if TYPE_CHECKING:
     from sandbox.sandbox import Sandbox
 
+AHEAD = 8  # tasks per process that are handed over before their results come
 
-def judge_locally(tasks: Sequence[JudgeTask], processes: int) -> Iterator[dict[str, Any]]:
+
+def judge_locally(tasks: Iterable[JudgeTask], processes: int) -> Iterator[dict[str, Any]]:
     """Results as they come. Raises `HostLacks` where there is no sandbox, `InfraError` if the processes end early."""
     if processes == 1:
         yield from judge_shard(tasks)
+        return
+    left = iter(tasks)
+    first = list(islice(left, processes * AHEAD))
+    if not first:
         return
     context = multiprocessing.get_context("spawn")
     to_judge: Any = context.Queue()  # and not an argument: a child that dies while it starts would block its parent
     results: Any = context.Queue()
     workers = [
         context.Process(target=_judge_in_child, args=(to_judge, results, os.getpid()))
-        for _ in range(min(processes, len(tasks)))
+        for _ in range(min(processes, len(first)))
     ]
-    for task in (*tasks, *[None] * len(workers)):
+    for task in first:
         to_judge.put(task)
     for worker in workers:
         worker.start()
     try:
-        for _ in tasks:
+        num_in_flight = len(first)
+        while num_in_flight:
             result = _next_result(results, workers)
             if isinstance(result, Exception):
                 raise result
             yield result
+            num_in_flight -= 1
+            for task in islice(left, 1):
+                to_judge.put(task)
+                num_in_flight += 1
     finally:
         for worker in workers:
             worker.terminate()

@@ -1,69 +1,98 @@
-"""Judging many programs once: by sandboxes of our own, or by a running service (`verify.service`).
+"""Judging many programs once: by sandboxes of our own, by a running service, or over a Ray cluster.
 
 - A program is judged once, by the hash of its text, its tests and its limits, whichever stage asks.
 - Each result is in a journal before the next is waited for; a killed run loses only what was in flight.
 - What could not be judged is an `infra_error`: it has no pass rate, and the next run tries it again.
 - Tests that no judge can use are `invalid`: their programs have no pass rate, and are not tried again.
 - A service that does not answer raises.
+- Tasks are taken as the judge has room for them. Memory holds the keys, and the tasks in flight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from training.data.judge_local import judge_locally
+from training.data.judge_ray import judge_on_ray
 from training.data.judge_task import JudgeTask
 from training.data.verify_remote import judge_remotely
-from training.pipeline import config
+from training.pipeline.config import Recipe
+from training.pipeline.engines import judging_engine
 from training.pipeline.journal import Journal
 from training.pipeline.progress import StageProgress
 from training.pipeline.run import Run
 
 JUDGED = ("ok", "invalid")
+Judge = Callable[[Iterable[JudgeTask]], Iterator[dict[str, Any]]]  # a result per task, as they come
 
 
-def not_judged(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The results that another try may improve."""
-    return [result for result in results if result["status"] not in JUDGED]
+class JudgedPrograms:
+    """Results by task key: rows with a pass rate, or with status `infra_error` or `invalid` and without one.
+
+    `num_tasks`: tasks that were given, equal ones too. `not_judged`: results that another try may improve.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.num_tasks = 0
+        self.not_judged: list[dict[str, Any]] = []
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        return self._journal[key]
+
+
+def judge_of(recipe: Recipe) -> Judge:
+    """Who judges for this recipe. Raises `UsageError` for an engine that lacks a setting."""
+    engine = judging_engine(recipe)
+    if engine.name == "ray":
+        return partial(judge_on_ray, settings=recipe.ray)
+    if engine.name == "service":
+        return partial(judge_remotely, settings=recipe.verify, url=engine.url)
+    return partial(judge_locally, processes=recipe.verify.processes)
 
 
 def judge_all(
-    tasks: Sequence[JudgeTask],
-    run: Run,
-    processes: int,
-    *,
-    name: str = "verify.jsonl",
-    settings: config.VerifyConfig | None = None,
-    judged: Callable[[Sequence[JudgeTask]], Iterable[dict[str, Any]]] | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Results by task key: rows with a pass rate, or with status `infra_error` or `invalid` and without one.
+    tasks: Iterable[JudgeTask], run: Run, judge: Judge, *, name: str = "verify.jsonl", total: int = 0
+) -> JudgedPrograms:
+    """Judge every task, and record the results.
 
     Args:
         tasks: what to judge; a key is judged once.
         run: holds the journal.
-        processes: local sandboxes at once.
+        judge: yields the results.
         name: the journal's file. What it holds is not judged again, infra errors excepted.
-        settings: a service that they name judges instead of local sandboxes.
-        judged: yields the results instead of both.
+        total: how many tasks there are, for the progress; 0: not known.
 
     Raises:
-        HostLacks: where this host cannot run a sandbox.
+        HostLacks: where this host, or a node of the cluster, cannot run a sandbox.
         PlauditError: what the client raises for a service that does not answer.
     """
-    if judged is None and settings is not None and settings.service:
-        judged = partial(judge_remotely, settings=settings)
-    judged = judged or partial(judge_locally, processes=processes)
-    by_key = {task.key: task for task in tasks}
     with Journal(run.path(name)) as journal:
-        results = {key: row for key, row in journal.rows.items() if key in by_key}
-        to_judge = [task for key, task in by_key.items() if results.get(key, {}).get("status") not in JUDGED]
-        num_before = len(by_key) - len(to_judge)
-        run.say(f"verify: {len(by_key)} programs, {num_before} judged before")
-        progress = StageProgress(run, "verify", len(by_key))
-        for at, result in enumerate(judged(to_judge), start=num_before + 1):
-            results[result["key"]] = result
+        judged, asked = JudgedPrograms(journal), set[str]()
+        progress = StageProgress(run, "verify", total)
+        num_before = num_done = 0
+
+        def to_judge() -> Iterator[JudgeTask]:
+            nonlocal num_before, num_done
+            for task in tasks:
+                judged.num_tasks += 1
+                if task.key in asked:
+                    num_done += 1
+                elif task.key in journal and journal[task.key]["status"] in JUDGED:
+                    num_before, num_done = num_before + 1, num_done + 1
+                else:
+                    asked.add(task.key)
+                    yield task
+
+        for result in judge(to_judge()):
             journal.add(result)
-            progress.at(at)
-    return results
+            if result["status"] in JUDGED:
+                asked.discard(result["key"])  # it is in the journal now
+            else:
+                judged.not_judged.append(result)
+            num_done += 1
+            progress.at(num_done)
+    run.say(f"verify: {judged.num_tasks} programs, {num_before} judged before")
+    return judged

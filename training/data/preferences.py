@@ -16,10 +16,12 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,10 +29,13 @@ from plaudit.errors import Invalid
 from training.data.dataset_stats import DatasetStats, stats_markdown
 from training.pipeline import config
 from training.pipeline.config import Recipe
+from training.pipeline.engines import pairing_engine
 from training.pipeline.files import write_jsonl, write_text
 from training.pipeline.progress import StageProgress
+from training.pipeline.ray_executors import chunked, ordered_on_ray
 from training.pipeline.run import Run
 
+PROBLEMS_AT_ONCE = 256  # that an executor of a cluster gets
 TOLERANCE = 1e-9  # tolerance of the thresholds: 1.0 - 0.6 is less than 0.4
 
 
@@ -86,10 +91,12 @@ def _rows(
     recipe: Recipe, run: Run, problems: dict[str, tuple[str, str, int]], stats: DatasetStats, used: Counter[str]
 ) -> Iterator[dict[str, Any]]:
     progress = StageProgress(run, "pair", len(problems))
-    for at, (task_id, programs) in enumerate(by_problem(run.path("verified.jsonl"))):
+    rated = (
+        _RatedProblem(task_id, problems[task_id][0], programs)
+        for task_id, programs in by_problem(run.path("verified.jsonl"))
+    )
+    for at, (task_id, programs, pairs) in enumerate(_paired(recipe, rated)):
         fold, source, num_tests = problems[task_id]
-        rated = [(program.program_id, program.pass_rate) for program in programs if program.pass_rate is not None]
-        pairs = [] if fold == "test" else preferences(task_id, rated, recipe.pair, recipe.seed)
         if pairs:
             used[fold] += 1
         sampled = [(p.pass_rate, p.iid_copies) for p in programs if p.iid_copies and p.pass_rate is not None]
@@ -103,6 +110,39 @@ def _rows(
                 "weight": preference.weight,
             }
         progress.at(at + 1)
+
+
+class _RatedProblem(NamedTuple):
+    """A problem's programs."""
+
+    task_id: str
+    fold: str
+    programs: list[RatedProgram]
+
+
+_Paired = tuple[str, list[RatedProgram], list[Preference]]
+
+
+def _paired(recipe: Recipe, rated: Iterable[_RatedProblem]) -> Iterator[_Paired]:
+    """The pairs of each problem in turn, made here or by the executors of a cluster."""
+    if pairing_engine(recipe).name == "ray":
+        chunks = chunked(rated, PROBLEMS_AT_ONCE)
+        for paired in ordered_on_ray(partial(_pairing, recipe.pair, recipe.seed), chunks, recipe.ray):
+            yield from paired
+        return
+    with _pairing(recipe.pair, recipe.seed) as pair:
+        for problem in rated:
+            yield from pair([problem])
+
+
+@contextmanager
+def _pairing(rule: config.PairConfig, seed: int) -> Iterator[Callable[[list[_RatedProblem]], list[_Paired]]]:
+    def pair(problem: _RatedProblem) -> _Paired:
+        task_id, fold, programs = problem
+        rated = [(program.program_id, program.pass_rate) for program in programs if program.pass_rate is not None]
+        return task_id, programs, [] if fold == "test" else preferences(task_id, rated, rule, seed)
+
+    yield lambda problems: list(map(pair, problems))
 
 
 def by_problem(path: Path) -> Iterator[tuple[str, list[RatedProgram]]]:

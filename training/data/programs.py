@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from plaudit.extract import closed, code_of
@@ -124,6 +125,7 @@ def opens_program(problem: Problem) -> bool:
     return False
 
 
+@lru_cache(maxsize=64)  # all programs of a problem have one prompt
 def imports_of(prompt: str) -> str:
     """The import lines of a prompt that is code; models often answer without repeating them."""
     try:

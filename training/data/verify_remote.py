@@ -7,10 +7,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,19 @@ from training.data.test_formats import wire_suite
 from training.pipeline import config
 
 
-def judge_remotely(tasks: Sequence[JudgeTask], settings: config.VerifyConfig) -> Iterator[dict[str, Any]]:
-    """Results as they come, rows like those of the local sandbox. Raises what the client raises."""
+def judge_remotely(tasks: Iterable[JudgeTask], settings: config.VerifyConfig, url: str) -> Iterator[dict[str, Any]]:
+    """Results as they come, rows like those of the local sandbox. Raises what the client raises.
+
+    Args:
+        tasks: those under one suite should stand together; they are one request.
+        settings: how many requests are in flight, of how many programs.
+        url: of the service.
+    """
     key = Path(settings.key_file).read_text(encoding="utf-8").strip() if settings.key_file else None
-    groups = iter(_groups(tasks, settings.group))
+    groups = _groups(tasks, settings.group)
     running: set[Future[list[dict[str, Any]]]] = set()
     with (
-        Client(settings.service, key, timeout_s=settings.timeout_s, max_connections=settings.in_flight) as client,
+        Client(url, key, timeout_s=settings.timeout_s, max_connections=settings.in_flight) as client,
         ThreadPoolExecutor(settings.in_flight) as threads,
     ):
         try:
@@ -44,13 +49,15 @@ def judge_remotely(tasks: Sequence[JudgeTask], settings: config.VerifyConfig) ->
                 future.cancel()
 
 
-def _groups(tasks: Sequence[JudgeTask], size: int) -> list[list[JudgeTask]]:
-    by_suite: dict[object, list[JudgeTask]] = defaultdict(list)
-    for task in tasks:
-        by_suite[task.language, task.kind, task.tests, task.setup, task.entry_point, task.cpu_s, task.hash_seed].append(
-            task
-        )
-    return [group[at : at + size] for group in by_suite.values() for at in range(0, len(group), size)]
+def _groups(tasks: Iterable[JudgeTask], size: int) -> Iterator[list[JudgeTask]]:
+    """Neighbours under one suite, at most `size` of them."""
+    for _, under_one in groupby(tasks, key=_suite_of):
+        while group := list(islice(under_one, size)):
+            yield group
+
+
+def _suite_of(task: JudgeTask) -> tuple[object, ...]:
+    return task.language, task.kind, task.tests, task.setup, task.entry_point, task.cpu_s, task.hash_seed
 
 
 def _execute(client: Client, group: list[JudgeTask]) -> list[dict[str, Any]]:

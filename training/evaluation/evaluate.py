@@ -10,25 +10,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from plaudit.errors import HostLacks, UsageError
-from training.data.judge_local import local_sandbox
 from training.data.judge_task import MUTANT_CPU_S, JudgeTask, task_of
-from training.data.judging import judge_all
+from training.data.judging import judge_all, judge_of
 from training.data.programs import GREEDY
 from training.data.public_data import data_file
 from training.evaluation.diagnostics import agreement_with_tests, by_language, calibration, discrimination, length_bias
-from training.evaluation.evidence import PromptEvidence
+from training.evaluation.evidence import EvidenceRequest, evidence_sandbox
 from training.evaluation.pair_sets import pair_set_report
 from training.evaluation.rankers import SampledProblem, best_of_n_curves
 from training.evaluation.report import write_report
-from training.evaluation.scorers import scorer_of
+from training.evaluation.scorers import recipe_scorer
+from training.pipeline import config
 from training.pipeline.config import Recipe
 from training.pipeline.files import read_jsonl, write_text
 from training.pipeline.metrics import mean
-from training.pipeline.records import Problem, ProgramRecord, read_problems, read_programs
+from training.pipeline.ray_executors import chunked, ordered_on_ray
+from training.pipeline.records import Problem, ProgramRecord, each_program, read_problems
 from training.pipeline.run import Run
 
 GENERATED_TESTS = "generated_tests.jsonl.gz"
@@ -41,13 +43,13 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
     Raises `UsageError` without independent samples of test problems.
     """
     settings, rule, seed = recipe.evaluate, recipe.pair, recipe.seed
+    model = recipe_scorer(recipe, run)
     problems = read_problems(run.path("problems.jsonl"))
     held = [
         p
-        for p in read_programs(run.path("verified.jsonl"))
+        for p in each_program(run.path("verified.jsonl"))
         if problems[p.task_id].fold == "test" and p.origin == "sample" and p.pass_rate is not None
     ]
-    model = scorer_of(settings, run)
     scores = dict(zip([p.program_id for p in held], model.score(problems, held), strict=True))
     sampled = samples_by_problem([p for p in held if p.iid_copies], scores)
     if not sampled:
@@ -61,7 +63,13 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
     if settings.generated_tests and has_generated_tests(recipe, run):
         add_generated_tests(recipe, run, problems, held, sampled)
     if settings.evidence_inputs:
-        add_evidence(sampled, problems, {p.program_id: p.solution for p in held}, settings.evidence_inputs)
+        add_evidence(
+            sampled,
+            problems,
+            {p.program_id: p.solution for p in held},
+            num_inputs=settings.evidence_inputs,
+            cluster=recipe.ray if recipe.engine == "ray" else None,
+        )
 
     report: dict[str, Any] = {
         "name": recipe.name,
@@ -139,24 +147,41 @@ def add_greedy(sampled: Sequence[SampledProblem], held: Sequence[ProgramRecord])
 
 
 def add_evidence(
-    sampled: Sequence[SampledProblem], problems: dict[str, Problem], solutions: dict[str, str], num_inputs: int
+    sampled: Sequence[SampledProblem],
+    problems: dict[str, Problem],
+    solutions: dict[str, str],
+    *,
+    num_inputs: int,
+    cluster: config.RayConfig | None = None,
 ) -> None:
     """Observe the samples on their prompt's examples and on further inputs, in a sandbox of this process.
 
     Sets `example_rates` and `answers` of problems that are Python functions. If there are others, the report leaves out
-    the rows of evidence. Raises `HostLacks` where there is no sandbox.
+    the rows of evidence. With `cluster` the sandboxes are those of its executors. Raises `HostLacks` where there is
+    none.
     """
-    with local_sandbox() as sandbox:
-        for sample in sampled:
-            problem = problems[sample.task_id]
-            if problem.language != "python" or not problem.entry_point:
-                continue
-            evidence = PromptEvidence.of(problem.prompt, problem.entry_point, sample.completions, num_inputs=num_inputs)
-            texts = [solutions[name] for name in sample.programs]
-            observed = evidence.observe(texts, sandbox)
-            sample.example_rates = [observed[text].example_rate for text in texts]
-            sample.answers = [observed[text].answers for text in texts]
-            sample.evidence_cpu_s = [one.cpu_ms / 1000 for one in observed.values()]
+    functions = [
+        (sample, problem)
+        for sample in sampled
+        if (problem := problems[sample.task_id]).language == "python" and problem.entry_point
+    ]
+    requests = [
+        EvidenceRequest(
+            problem.prompt,
+            problem.entry_point,
+            tuple(sample.completions),
+            tuple(solutions[name] for name in sample.programs),
+        )
+        for sample, problem in functions
+    ]
+    opened = partial(evidence_sandbox, num_inputs)
+    if cluster is not None:
+        observed = [row for rows in ordered_on_ray(opened, chunked(requests, 1), cluster) for row in rows]
+    else:
+        with opened() as observe:
+            observed = observe(requests)
+    for (sample, _), samples in zip(functions, observed, strict=True):
+        sample.example_rates, sample.answers, sample.evidence_cpu_s = samples
 
 
 def has_generated_tests(recipe: Recipe, run: Run) -> bool:
@@ -192,16 +217,16 @@ def add_generated_tests(
     wanted = recipe.evaluate.generated_tests
     rows = {r["task_id"]: r for r in read_jsonl(data_file(recipe.data, GENERATED_TESTS))}
     tests = {task_id: tuple(r["tests"][:wanted]) for task_id, r in rows.items()}
-    tasks: list[JudgeTask] = [
-        task_of(problems[p.task_id], p, MUTANT_CPU_S, tests[p.task_id])
+    tasks: dict[str, JudgeTask] = {
+        p.program_id: task_of(problems[p.task_id], p, MUTANT_CPU_S, tests[p.task_id])
         for p in held
         if p.iid_copies and tests.get(p.task_id)
-    ]
-    results = judge_all(tasks, run, recipe.verify.processes, settings=recipe.verify)
+    }
+    results = judge_all(tasks.values(), run, judge_of(recipe), total=len(tasks))
     judged = {
-        r["program_id"]: tuple(verdict == "passed" for verdict in r["verdicts"])
-        for r in results.values()
-        if r["status"] == "ok"
+        program_id: tuple(verdict == "passed" for verdict in result["verdicts"])
+        for program_id, task in tasks.items()
+        if (result := results[task.key])["status"] == "ok"
     }
     for problem in sampled:
         num_tests = len(tests.get(problem.task_id, ()))

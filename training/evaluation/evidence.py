@@ -6,15 +6,17 @@ observed once, and every drawn subset of them is ranked on its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from plaudit.grading import Verdict
 from sandbox.types import Limits, ObservedCall, ObserveSuite, Program, Stop
 from service.evidence.examples import Reading, read_examples
 from service.evidence.inputs import mutated_inputs
 from service.evidence.rounds import ObservationRounds, Round, default_budget_s
+from training.data.judge_local import local_sandbox
 
 if TYPE_CHECKING:
     from sandbox.sandbox import Sandbox
@@ -96,3 +98,40 @@ class PromptEvidence:
             observations[solution].example_rate = sum(passed) / len(passed) if passed else 0.0
             observations[solution].answers = [test.outcome for test in tests[len(examples) :]]
         return observations
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceRequest:
+    """A problem's samples to observe: `solutions[i]` is the program of `completions[i]`."""
+
+    prompt: str
+    entry_point: str
+    completions: tuple[str, ...]
+    solutions: tuple[str, ...]
+
+
+class ObservedSamples(NamedTuple):
+    """Of each sample its share of the examples and its answers; of each different program what it cost."""
+
+    example_rates: list[float]
+    answers: list[list[str]]
+    cpu_s: list[float]
+
+
+@contextmanager
+def evidence_sandbox(num_inputs: int) -> Iterator[Callable[[Sequence[EvidenceRequest]], list[ObservedSamples]]]:
+    """A sandbox of this process in which samples are observed. Raises `HostLacks` where there is none."""
+    with local_sandbox() as sandbox:
+
+        def observe(request: EvidenceRequest) -> ObservedSamples:
+            evidence = PromptEvidence.of(
+                request.prompt, request.entry_point, request.completions, num_inputs=num_inputs
+            )
+            observed = evidence.observe(request.solutions, sandbox)
+            return ObservedSamples(
+                [observed[text].example_rate for text in request.solutions],
+                [observed[text].answers for text in request.solutions],
+                [program.cpu_ms / 1000 for program in observed.values()],
+            )
+
+        yield lambda requests: list(map(observe, requests))

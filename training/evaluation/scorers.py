@@ -1,4 +1,5 @@
-"""Who scores in `evaluate`: a checkpoint in this process, on any device, or the model of a running service.
+"""Who scores in `evaluate`: a checkpoint in this process, on any device, the model of a running service, or a
+checkpoint in each executor of a Ray cluster.
 
 A checkpoint is the run's own, a folder, or a hub id (`evaluate.checkpoint`); the service is asked under the same
 prompts. Both truncate a prompt that does not fit on the left, as the golden set's examples are.
@@ -6,7 +7,11 @@ prompts. Both truncate a prompt that does not fit on the left, as the golden set
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,9 +19,10 @@ from plaudit.client import Client
 from plaudit.errors import InfraError, TooLong, UsageError
 from plaudit.schemas import ScoreResult
 from training.pipeline import config
+from training.pipeline.engines import scoring_engine
+from training.pipeline.ray_executors import chunked, ordered_on_ray
 from training.pipeline.records import Problem, ProgramRecord
 from training.pipeline.run import Run
-from training.reward_model.finalize import score_programs
 
 ITEMS = 64  # problems in a request to the service
 
@@ -44,6 +50,13 @@ class ProgramScorer(Protocol):
     def probability(self, score: float) -> float | None:
         """The calibrated chance of passing; None without a calibration."""
         ...
+
+
+def recipe_scorer(recipe: config.Recipe, run: Run) -> ProgramScorer:
+    """Who scores in this recipe's `evaluate`, by its engine. Raises `UsageError` for settings that do not agree."""
+    if scoring_engine(recipe).name == "ray":
+        return RayScorer(recipe.evaluate, recipe.ray, run)
+    return scorer_of(recipe.evaluate, run)
 
 
 def scorer_of(settings: config.EvaluateConfig, run: Run | None = None) -> ProgramScorer:
@@ -85,7 +98,12 @@ class CheckpointScorer:
         return self._model.parameters
 
     def score(self, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord]) -> list[float]:
-        return score_programs(self._model, problems, programs)
+        return _in_groups(problems, programs, lambda groups: list(map(self.score_group, groups)))
+
+    def score_group(self, group: AnswerGroup) -> list[float]:
+        """The scores of one prompt's completions, which are a batch of their own: the same on every engine."""
+        prompt, completions = group
+        return self._model.score([self._model.encode(prompt, text, "truncate_left") for text in completions])
 
     def score_answers(self, groups: Sequence[AnswerGroup]) -> list[list[float]]:
         """Raises `UsageError` for an answer that does not fit, however much of its prompt is cut."""
@@ -100,6 +118,94 @@ class CheckpointScorer:
 
     def probability(self, score: float) -> float | None:
         return self._model.pass_probability(score)
+
+
+def _in_groups(
+    problems: Mapping[str, Problem],
+    programs: Sequence[ProgramRecord],
+    score: Callable[[Sequence[AnswerGroup]], list[list[float]]],
+) -> list[float]:
+    """Scores in the programs' order, asked for by problem."""
+    by_task: dict[str, list[ProgramRecord]] = {}
+    for program in programs:
+        by_task.setdefault(program.task_id, []).append(program)
+    groups = [(problems[name].prompt, [p.completion for p in group]) for name, group in by_task.items()]
+    scores = {
+        program.program_id: value
+        for group, values in zip(by_task.values(), score(groups), strict=True)
+        for program, value in zip(group, values, strict=True)
+    }
+    return [scores[program.program_id] for program in programs]
+
+
+class RayScorer:
+    """A checkpoint per executor of a Ray cluster; each gets a chunk of problems at a time.
+
+    Every node reads the checkpoint from the same path, or from the hub.
+    """
+
+    def __init__(self, settings: config.EvaluateConfig, cluster: config.RayConfig, run: Run) -> None:
+        own = str(run.path("checkpoint/config.json").parent.absolute())
+        self._settings = dataclasses.replace(settings, checkpoint=settings.checkpoint or own)
+        self._cluster = cluster
+        self._probabilities: dict[float, float | None] = {}
+        self._revision = ""
+        self._parameters: int | None = None
+
+    @property
+    def revision(self) -> str:
+        return self._revision
+
+    @property
+    def parameters(self) -> int | None:
+        return self._parameters
+
+    def score(self, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord]) -> list[float]:
+        return _in_groups(problems, programs, lambda groups: self._ask(groups, answers=False))
+
+    def score_answers(self, groups: Sequence[AnswerGroup]) -> list[list[float]]:
+        """Raises `UsageError` for an answer that does not fit, however much of its prompt is cut."""
+        return self._ask(groups, answers=True)
+
+    def probability(self, score: float) -> float | None:
+        return self._probabilities[score]
+
+    def _ask(self, groups: Sequence[AnswerGroup], *, answers: bool) -> list[list[float]]:
+        chunks = chunked(groups, self._cluster.chunk)
+        opened = partial(_checkpoint, self._settings, answers)
+        scores = []
+        for rows in ordered_on_ray(opened, chunks, self._cluster, gpus=self._cluster.gpus):
+            for scored in rows:
+                self._revision, self._parameters = scored.revision, scored.parameters
+                self._probabilities |= scored.probabilities
+                scores.append(scored.scores)
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredGroup:
+    """The scores of a group's completions, and by whom."""
+
+    scores: list[float]
+    probabilities: dict[float, float | None]
+    revision: str
+    parameters: int | None
+
+
+@contextmanager
+def _checkpoint(
+    settings: config.EvaluateConfig, answers: bool
+) -> Iterator[Callable[[list[AnswerGroup]], list[ScoredGroup]]]:
+    scorer = CheckpointScorer(settings, None)
+
+    def score(groups: list[AnswerGroup]) -> list[ScoredGroup]:
+        scored = scorer.score_answers(groups) if answers else [scorer.score_group(group) for group in groups]
+        return [
+            ScoredGroup(scores, {one: scorer.probability(one) for one in scores}, scorer.revision, scorer.parameters)
+            for scores in scored
+        ]
+
+    yield score
 
 
 class ServiceScorer:
@@ -120,15 +226,7 @@ class ServiceScorer:
 
     def score(self, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord]) -> list[float]:
         """Raises `InfraError` for a program without a score, and what the client raises."""
-        by_task: dict[str, list[ProgramRecord]] = {}
-        for program in programs:
-            by_task.setdefault(program.task_id, []).append(program)
-        groups = [(problems[name].prompt, [p.completion for p in group]) for name, group in by_task.items()]
-        scored = zip(by_task.values(), self.score_answers(groups), strict=True)
-        scores = {
-            program.program_id: score for group, values in scored for program, score in zip(group, values, strict=True)
-        }
-        return [scores[program.program_id] for program in programs]
+        return _in_groups(problems, programs, self.score_answers)
 
     def score_answers(self, groups: Sequence[AnswerGroup]) -> list[list[float]]:
         """Raises `InfraError` for an answer without a score, and what the client raises."""

@@ -13,7 +13,7 @@ Train a reward model on what its own backbone samples: AceCoder does, and finds 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from plaudit.extract import answer, closed
 from training.data.programs import GREEDY, SampledText, chat_question, distinct_programs, solution_of
@@ -35,16 +35,10 @@ def sample_programs(recipe: Recipe, run: Run) -> dict[str, object]:
     for number in numbers:
         in_shard = [p for p in problems if shard_of(p.task_id, recipe.sample.shards) == number]
         journal = f"samples/{shard_name(number, recipe)}.replies.jsonl"
-        requests = [sampling_request(problem, recipe) for problem in in_shard]
-        replies = complete_all(run, journal, recipe.sampler, requests, usage)
+        requests = (sampling_request(problem, recipe) for problem in in_shard)
+        replies = complete_all(recipe, run, journal, recipe.sampler, requests, usage, total=len(in_shard))
         greedy = greedy_replies(recipe, run, journal, in_shard, usage)
-        programs = []
-        for problem in in_shard:
-            sampled = programs_of(problem, replies[problem.task_id], recipe.sampler, greedy.get(problem.task_id))
-            programs += sampled
-            counts["candidates"] += sum(program.iid_copies for program in sampled)
-            counts["no_code"] += sum(program.iid_copies for program in sampled if not program.solution)
-        counts["distinct"] += len(programs)
+        programs = _programs(in_shard, recipe.sampler, replies, greedy, counts)
         write_jsonl(shard_path(run, "samples", number, recipe), map(as_row, programs))
     return {
         "problems": len(problems),
@@ -57,23 +51,45 @@ def sample_programs(recipe: Recipe, run: Run) -> dict[str, object]:
     }
 
 
+def before_stop(text: str, stops: Sequence[str]) -> str:
+    """The text up to the first of these that stands in it."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
+
+
+def _programs(
+    problems: Sequence[Problem],
+    sampler: config.SourceConfig,
+    replies: Mapping[str, CompletionReply],
+    greedy: Mapping[str, CompletionReply],
+    counts: dict[str, int],
+) -> Iterator[ProgramRecord]:
+    """The distinct programs of each problem in turn, counted."""
+    for problem in problems:
+        sampled = programs_of(problem, replies[problem.task_id], sampler, greedy.get(problem.task_id))
+        counts["candidates"] += sum(program.iid_copies for program in sampled)
+        counts["no_code"] += sum(program.iid_copies for program in sampled if not program.solution)
+        counts["distinct"] += len(sampled)
+        yield from sampled
+
+
 def sampling_request(problem: Problem, recipe: Recipe) -> CompletionRequest:
     """What the sampler is sent for a problem."""
     seed = request_seed(recipe.seed, problem.task_id)
     if not recipe.sampler.chat:
-        return CompletionRequest(problem.task_id, problem.prompt, recipe.sample.n, seed)
+        return CompletionRequest(problem.task_id, problem.prompt, recipe.sample.n, seed, problem.stop)
     return CompletionRequest(problem.task_id, (("user", chat_question(problem)),), recipe.sample.n, seed)
 
 
 def greedy_replies(
     recipe: Recipe, run: Run, journal: str, problems: Sequence[Problem], usage: TokenUsage
-) -> dict[str, CompletionReply]:
+) -> Mapping[str, CompletionReply]:
     """The one greedy completion of each problem, if the recipe wants it."""
     if not recipe.sample.greedy:
         return {}
     settings = dataclasses.replace(recipe.sampler, temperature=0.0, top_p=1.0)
-    requests = [dataclasses.replace(sampling_request(problem, recipe), n=1) for problem in problems]
-    return complete_all(run, journal.replace(".replies.", ".greedy."), settings, requests, usage)
+    requests = (dataclasses.replace(sampling_request(problem, recipe), n=1) for problem in problems)
+    name = journal.replace(".replies.", ".greedy.")
+    return complete_all(recipe, run, name, settings, requests, usage, total=len(problems))
 
 
 def programs_of(
@@ -87,6 +103,8 @@ def programs_of(
     texts = [(f"{problem.task_id}#{at}", text) for at, text in enumerate(reply.texts)]
     if greedy is not None:
         texts.append((problem.task_id + GREEDY, greedy.texts[0]))
+    if not sampler.chat:  # recorded completions may go on behind the end of the program
+        texts = [(name, before_stop(text, problem.stop)) for name, text in texts]
     samples = [
         SampledText(
             solution=solution_of(problem, text, sampler.chat),

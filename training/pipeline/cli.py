@@ -27,6 +27,7 @@ COMMANDS = {
     "audit": ("training.data.audit", "audit_command"),
     "seeds": ("training.synthesis.seeds", "seeds_command"),
     "export": ("training.data.export", "export_command"),
+    "sheet": ("training.synthesis.sheet", "sheet_command"),
     "table": ("training.evaluation.tables", "table_command"),
     "diff": ("training.pipeline.compare", "diff_command"),
 }
@@ -101,6 +102,7 @@ def usage() -> str:
         "       plaudit-train audit FILE.jsonl --out FOLDER   what test suites are worth, before a run\n"
         "       plaudit-train seeds FORM FILE --out FILE      seed programs for synthesize, from code data\n"
         "       plaudit-train export RUN FORMAT --out FILE    a trainer's own file of pairs or problems\n"
+        "       plaudit-train sheet RUN [--read FILE]         tests of a run to check by hand, and how many are right\n"
         "       plaudit-train table RUN... --out FOLDER       the papers' tables, from several runs' reports\n"
         "       plaudit-train diff RUN RUN                    where two runs differ (exit code 1 if they do)\n\n"
         f"{stages}\n  {'all':<10} the stages that the recipe names\n\n"
@@ -113,10 +115,10 @@ def stage_usage(name: str) -> str:
     """Help of one stage, or of all."""
     if name == "status":
         return "usage: plaudit-train status RUN\n\nhow far a run is: stages done, running, stopped and to do"
-    sections = tuple(dict.fromkeys(s for stage in STAGES.values() for s in stage.sections))
+    sections = tuple(dict.fromkeys(s for stage in STAGES.values() for s in (*stage.sections, *stage.uses)))
     title = "the stages that the recipe names"
     if name != "all":
-        sections, title = STAGES[name].sections, STAGES[name].help
+        sections, title = (*STAGES[name].sections, *STAGES[name].uses), STAGES[name].help
     lines = "\n".join(field_lines(sections))
     return f"usage: plaudit-train {name} RECIPE.toml [--run DIR] [--field value ...]\n\n{title}\n\n{lines}"
 

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from plaudit.errors import UsageError
 
@@ -76,6 +76,10 @@ class HubConfig:
     adapter: str = _doc("schema of the hub data set that `collect` reads instead of `data`", "")
     path: str = _doc("name at the hub, or a local file of the same schema", "")
     name: str = _doc("configuration of the data set, as humaneval-cpp of MultiPL-E", "")
+    languages: tuple[str, ...] = _doc(
+        "MultiPL-E: several languages in one run, or `all`; name is then humaneval or mbpp", ()
+    )
+    sources: str = _doc("EvoCodeBench: folder of the repositories that its rows name", "")
     split: str = _doc("split of the data set", "train")
     files: tuple[str, ...] = _doc("files of the data set to read, in this order; without: all of its split", ())
     version: str = _doc("LiveCodeBench's release, as release_v4: its first four files", "")
@@ -283,6 +287,16 @@ class IterateConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RayConfig:
+    address: str = _doc("of a running cluster, or auto; empty: one on this host, for as long as the command runs", "")
+    executors: int = _doc("executors at most; 0: as many as the cluster has room for, also as nodes come and go", 0)
+    cpus: float = _doc("CPUs of an executor", 1.0, least=0.01)
+    gpus: float = _doc("GPUs of an executor that holds a model (evaluate, sample with kind hf)", 0.0)
+    chunk: int = _doc("programs, questions or problems that an executor gets at once", 16, least=1)
+    max_tries: int = _doc("executors that may end on one chunk before the stage fails", 3, least=1)
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     name: str = _doc("name of the checkpoint", "mini")
     seed: int = _doc("seed of every draw", 1)
@@ -293,6 +307,9 @@ class Recipe:
         ("collect", "tokenize", "pretrain", "mutate", "verify", "pair", "fit", "evaluate", "publish"),
     )
     shard: str = _doc("`3/16`: only this shard of a stage; the command without it ends the stage", "")
+    engine: Literal["", "local", "service", "ray"] = _doc(
+        "who does the work: local, service (what the recipe names) or ray; empty: a service where one is named", ""
+    )
     split: SplitConfig = SplitConfig()
     collect: CollectConfig = CollectConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
@@ -312,6 +329,7 @@ class Recipe:
     world: WorldConfig = WorldConfig()
     ppo: PPOConfig = PPOConfig()
     iterate: IterateConfig = IterateConfig()
+    ray: RayConfig = RayConfig()
 
 
 def read_recipe(path: Path, flags: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Recipe:

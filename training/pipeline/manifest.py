@@ -23,13 +23,26 @@ from training.pipeline.digests import file_digest
 from training.pipeline.files import write_text
 from training.pipeline.run import Run
 
-PACKAGES = ("plaudit", "torch", "transformers", "tokenizers", "trl", "accelerate", "peft", "datasets", "numpy")
+PACKAGES = (
+    "plaudit",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "trl",
+    "accelerate",
+    "peft",
+    "datasets",
+    "numpy",
+    "ray",
+    "rensa",
+)
 FILES = {
     "problems.jsonl": "problems with their tests and folds",
     "programs.jsonl": "distinct programs that the data brought",
     "samples": "programs that the sampler wrote, by shard, and its replies",
     "synthesis": "replies, runs, what was dropped and why, and `report.md` of the synthesis",
     "suites.jsonl": "strength of every synthesized suite",
+    "sheet.html": "a sample of the tests, to be checked by hand",
     "mutants.jsonl": "near misses of reference solutions",
     "verified.jsonl": "programs with their pass rates",
     "verify.disagreements.jsonl": "where shipped labels and the sandbox differ",

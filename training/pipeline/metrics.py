@@ -83,6 +83,17 @@ def bootstrap(
     return low, high
 
 
+def wilson(successes: int, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share; (0, 1) where nothing was counted."""
+    if not total:
+        return 0.0, 1.0
+    z, share = 1.959964, successes / total
+    middle = share + z * z / (2 * total)
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
 def calibration_error(probabilities: Sequence[float], passed: Sequence[bool], bins: int = 10) -> float:
     """Expected calibration error over equal-width bins: mean |share passing - mean probability|, by bin size."""
     by_bin: dict[int, list[tuple[float, bool]]] = {}

@@ -14,6 +14,7 @@ from pathlib import Path
 from plaudit.errors import HostLacks
 from training.pipeline import config
 from training.pipeline.config import Recipe
+from training.pipeline.engines import judging_engine, scoring_engine, source_engine
 
 CHECK_S = 5.0  # for a server to answer
 FREE_BYTES = 1 << 30  # of the run folder's disk
@@ -102,21 +103,38 @@ def _synthesize(recipe: Recipe) -> Iterator[str]:
     if not Path(recipe.synthesize.seeds).is_file():
         yield f"synthesize.seeds: no file {recipe.synthesize.seeds!r}; plaudit-train seeds makes one from code data"
     yield from _evaluation_sets("synthesize.evaluation", recipe.synthesize.evaluation)
+    for source in (recipe.writer, recipe.oracle):
+        source_engine(recipe, source)  # says what does not go together
     yield from _source("writer", recipe.writer)
     yield from _source("oracle", recipe.oracle)
     yield from _verify(recipe)
 
 
 def _sample(recipe: Recipe) -> Iterator[str]:
+    source_engine(recipe, recipe.sampler)  # says what does not go together
+    yield from _ray(recipe)
     yield from _source("sampler", recipe.sampler)
+
+
+def _ray(recipe: Recipe) -> Iterator[str]:
+    if recipe.engine == "ray" and importlib.util.find_spec("ray") is None:
+        yield "the package ray is not installed: pip install 'plaudit-server[ray]'"
+
+
+def _pair(recipe: Recipe) -> Iterator[str]:
+    yield from _ray(recipe)
 
 
 def _verify(recipe: Recipe) -> Iterator[str]:
     if recipe.verify.key_file and not Path(recipe.verify.key_file).is_file():
         yield f"verify.key_file: no file {recipe.verify.key_file}"
-    if recipe.verify.service:
-        yield from _answers("verify.service", f"{recipe.verify.service.rstrip('/')}/health")
+    engine = judging_engine(recipe)
+    if engine.name == "service":
+        yield from _answers("verify.service", f"{engine.url.rstrip('/')}/health")
         return
+    if engine.name == "ray":
+        yield from _ray(recipe)
+        return  # the nodes say themselves what they lack
     from sandbox.capabilities import HostCapabilities
 
     host = HostCapabilities.probe()
@@ -135,8 +153,10 @@ def _fit(recipe: Recipe) -> Iterator[str]:
 
 def _evaluate(recipe: Recipe) -> Iterator[str]:
     yield from _packages(*LANGUAGE_MODEL, "matplotlib")
-    if recipe.evaluate.service:
-        yield from _answers("evaluate.service", f"{recipe.evaluate.service.rstrip('/')}/health")
+    engine = scoring_engine(recipe)
+    if engine.name == "service":
+        yield from _answers("evaluate.service", f"{engine.url.rstrip('/')}/health")
+    yield from _ray(recipe)
 
 
 def _language_model(recipe: Recipe) -> Iterator[str]:
@@ -155,6 +175,7 @@ NEEDS: dict[str, Callable[[Recipe], Iterator[str]]] = {
     "synthesize": _synthesize,
     "sample": _sample,
     "verify": _verify,
+    "pair": _pair,
     "fit": _fit,
     "evaluate": _evaluate,
     "iterate": _iterate,

@@ -6,7 +6,8 @@ prompt, with the text that runs.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,10 @@ Origin = Literal["sample", "canonical", "mutant"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """`tests` in the form of their kind (`data/test_formats.py`): asserts, or JSON of a case, or one program."""
+    """`tests` in the form of their kind (`data/test_formats.py`): asserts, or JSON of a case, or one program.
+
+    `stop`: texts that end a completion which continues the prompt, beside those of the sampler.
+    """
 
     task_id: str
     base_id: str
@@ -33,6 +37,7 @@ class Problem:
     fold: Fold = "train"
     language: str = "python"
     kind: TestKind = "assert"
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +62,25 @@ class ProgramRecord:
 
 
 def as_row(value: Problem | ProgramRecord) -> dict[str, Any]:
-    """As a JSON object of a file."""
-    return asdict(value)
+    """As a JSON object of a file; `stop` only where there is one."""
+    row = {field.name: getattr(value, field.name) for field in fields(value)}
+    if not row.get("stop", True):
+        del row["stop"]
+    return row
 
 
 def read_problems(path: Path) -> dict[str, Problem]:
     """The problems of a file by `task_id`, in its order."""
-    rows = (Problem(**(r | {"tests": tuple(r["tests"])})) for r in read_jsonl(path))
+    rows = (Problem(**(r | {"tests": tuple(r["tests"]), "stop": tuple(r.get("stop", ()))})) for r in read_jsonl(path))
     return {problem.task_id: problem for problem in rows}
 
 
 def read_programs(path: Path) -> list[ProgramRecord]:
     """The programs of a file, in its order."""
-    return [ProgramRecord(**(r | {"sample_ids": tuple(r["sample_ids"])})) for r in read_jsonl(path)]
+    return list(each_program(path))
+
+
+def each_program(path: Path) -> Iterator[ProgramRecord]:
+    """The programs of a file one by one, in its order."""
+    for row in read_jsonl(path):
+        yield ProgramRecord(**(row | {"sample_ids": tuple(row["sample_ids"])}))

@@ -24,11 +24,15 @@ StageFunction = Callable[[Recipe, Run], dict[str, object]]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage's function, the recipe's sections that it reads, and the stages whose files it reads."""
+    """A stage's function, the recipe's sections on which its result depends, and the stages whose files it reads.
+
+    `uses`: sections that only say how the work is done.
+    """
 
     function: StageFunction
     sections: tuple[str, ...]
     after: tuple[str, ...]
+    uses: tuple[str, ...] = ()
 
     @property
     def help(self) -> str:
@@ -39,11 +43,13 @@ class Stage:
 STAGES: dict[str, Stage] = {}
 
 
-def stage(*sections: str, after: tuple[str, ...] = ()) -> Callable[[StageFunction], StageFunction]:
+def stage(
+    *sections: str, after: tuple[str, ...] = (), uses: tuple[str, ...] = ()
+) -> Callable[[StageFunction], StageFunction]:
     """Enter a function into `STAGES` under its name."""
 
     def enter(function: StageFunction) -> StageFunction:
-        STAGES[function.__name__] = Stage(function, sections, after)
+        STAGES[function.__name__] = Stage(function, sections, after, uses)
         return function
 
     return enter
@@ -73,7 +79,7 @@ def pretrain(recipe: Recipe, run: Run) -> dict[str, object]:
     return pretrain.pretrain(recipe, run)
 
 
-@stage("synthesize", "writer", "oracle", "split")
+@stage("synthesize", "writer", "oracle", "split", uses=("verify", "ray"))
 def synthesize(recipe: Recipe, run: Run) -> dict[str, object]:
     """problems from seed programs"""
     from training.synthesis.synthesize import synthesize_problems
@@ -81,7 +87,7 @@ def synthesize(recipe: Recipe, run: Run) -> dict[str, object]:
     return synthesize_problems(recipe, run)
 
 
-@stage("sample", "sampler", after=("collect", "synthesize"))
+@stage("sample", "sampler", uses=("ray",), after=("collect", "synthesize"))
 def sample(recipe: Recipe, run: Run) -> dict[str, object]:
     """a model's programs"""
     from training.generation.sample import sample_programs
@@ -97,7 +103,7 @@ def mutate(recipe: Recipe, run: Run) -> dict[str, object]:
     return mutate_solutions(recipe, run)
 
 
-@stage("verify", after=("collect", "mutate", "sample"))
+@stage("verify", uses=("ray",), after=("collect", "mutate", "sample"))
 def verify(recipe: Recipe, run: Run) -> dict[str, object]:
     """programs × tests, judged"""
     from training.data.verify import verify_programs
@@ -105,7 +111,7 @@ def verify(recipe: Recipe, run: Run) -> dict[str, object]:
     return verify_programs(recipe, run)
 
 
-@stage("pair", after=("verify",))
+@stage("pair", uses=("ray",), after=("verify",))
 def pair(recipe: Recipe, run: Run) -> dict[str, object]:
     """which program is better than which"""
     from training.data.preferences import build_pairs
@@ -121,7 +127,7 @@ def fit(recipe: Recipe, run: Run) -> dict[str, object]:
     return fit.fit(recipe, run)
 
 
-@stage("evaluate", "pair", after=("fit",))
+@stage("evaluate", "pair", uses=("verify", "ray"), after=("fit",))
 def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
     """the report on unseen problems"""
     from training.evaluation import evaluate

@@ -20,7 +20,7 @@ from typing import Any
 
 from plaudit.errors import InfraError, UsageError
 from training.data.judge_task import task_of
-from training.data.judging import judge_all, not_judged
+from training.data.judging import judge_all, judge_of
 from training.data.programs import program_of
 from training.pipeline.config import Recipe
 from training.pipeline.files import read_jsonl
@@ -85,8 +85,8 @@ def execute_completions(
             )
             programs[program.program_id] = dataclasses.replace(program, copies=copies, iid_copies=copies)
     tasks = [task_of(problems[p.task_id], p, recipe.verify.cpu_s) for p in programs.values()]
-    results = judge_all(tasks, run, recipe.verify.processes, settings=recipe.verify)
-    failed = not_judged(results.values())
+    results = judge_all(tasks, run, judge_of(recipe), total=len(tasks))
+    failed = results.not_judged
     if len(failed) > recipe.verify.max_infra_errors * max(1, len(tasks)):
         raise InfraError(f"{len(failed)} of {len(tasks)} programs could not be judged; first: {failed[0]['detail']}")
     judged: dict[str, list[ProgramRecord]] = defaultdict(list)

@@ -4,11 +4,14 @@
         --url http://127.0.0.1:8000 --reward combined --output runs/grpo
 
 The problems are the rows of `collect` or `microworld` (training fold). Where prompts are code that has begun, a prompt
-and a completion together are the program that runs; if they are questions in words, the completion is. Three rewards:
+and a completion together are the program that runs; if they are questions in words, the completion is. The rewards:
 
-  rule      1 if every test passes, else 0
-  rm        the reward model's score, as a sigmoid
-  combined  the service's `tests_first`: the model breaks ties among programs that pass the same tests
+  rule            1 if every test passes, else 0
+  pass_rate       the share of the tests that pass
+  bonus           the same, and 0.5 more if every test passes
+  plus_minus_one  1 if every test passes, else -1
+  rm              the reward model's score, as a sigmoid
+  combined        the service's `tests_first`: the model breaks ties among programs that pass the same tests
 
 TRL subtracts the group's mean and divides by its standard deviation, so the scale of a reward does not matter. A
 completion that the service could not judge gets `None`, which TRL masks.
@@ -34,6 +37,14 @@ from training.pipeline.records import Problem, read_problems
 
 REWARDS: dict[str, dict[str, Any]] = {
     "rule": {"terms": [{"name": "tests", "type": "execute", "policy": "all_or_nothing"}]},
+    "pass_rate": {"terms": [{"name": "tests", "type": "execute"}]},
+    "bonus": {
+        "terms": [
+            {"name": "tests", "type": "execute"},
+            {"name": "all", "type": "execute", "policy": "all_or_nothing", "weight": 0.5},
+        ]
+    },
+    "plus_minus_one": {"terms": [{"name": "tests", "type": "execute", "policy": "plus_minus_one"}]},
     "rm": {"terms": [{"name": "rm", "type": "score", "transform": "sigmoid", "on_overflow": "truncate_left"}]},
     "combined": {
         "terms": [

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from plaudit.errors import InfraError
 from training.data.judge_task import MUTANT_CPU_S, JudgeTask
-from training.data.judging import judge_all, not_judged
+from training.data.judging import judge_all, judge_of
 from training.data.programs import example_prompt
 from training.generation.batch import complete_all
 from training.generation.sources.base import CompletionRequest, TokenUsage, request_seed
@@ -78,7 +79,9 @@ def filter_tests(recipe: Recipe, run: Run, drafts: Sequence[ProblemDraft], log: 
         count = "tests_failed_by_oracle" if turn == 1 else "tests_flaky"
         programs = [(draft, draft.program) for draft in kept]
         journal = f"synthesis/oracle-{turn}.jsonl"
-        results = passed_tests(recipe, run, programs, journal, recipe.synthesize.cpu_s, hash_seed=seed)
+        cpu_s = recipe.synthesize.cpu_s
+        passes = passed_tests(recipe, run, programs.__iter__, journal, cpu_s, hash_seed=seed, total=len(programs))
+        results = [passed for _, _, passed in passes]
         for draft, passed in zip(kept, results, strict=True):
             if passed is not None:
                 log.counts[count] += passed.count(False)
@@ -89,16 +92,17 @@ def filter_tests(recipe: Recipe, run: Run, drafts: Sequence[ProblemDraft], log: 
 
 def measure_suites(recipe: Recipe, run: Run, drafts: Sequence[ProblemDraft], log: SynthesisLog) -> None:
     """Set the strength of each draft's suite, and remove the tests that no wrong program fails."""
-    programs: list[tuple[ProblemDraft, str]] = []
-    mutants_of = []
-    for draft in drafts:
-        mutants, stub = wrong_programs(draft.problem(), recipe.synthesize.mutants, recipe.seed)
-        mutants_of.append(mutants)
-        programs += [(draft, program) for program in (*mutants, stub)]
-    results = iter(passed_tests(recipe, run, programs, "synthesis/wrong.jsonl", MUTANT_CPU_S))
-    for draft, mutants in zip(drafts, mutants_of, strict=True):
-        by_mutant = {program: next(results) for program in mutants}
-        draft.strength = suite_strength(by_mutant, next(results))
+
+    def wrong() -> Iterator[tuple[ProblemDraft, str]]:  # made twice: 1.6 million mutants are not kept in memory
+        for draft in drafts:
+            mutants, stub = wrong_programs(draft.problem(), recipe.synthesize.mutants, recipe.seed)
+            yield from ((draft, program) for program in (*mutants, stub))
+
+    most = len(drafts) * (recipe.synthesize.mutants + 1)
+    passes = passed_tests(recipe, run, wrong, "synthesis/wrong.jsonl", MUTANT_CPU_S, total=most)
+    for _, of_draft in itertools.groupby(passes, key=lambda row: id(row[0])):
+        *mutants, (draft, _, stub) = of_draft
+        draft.strength = suite_strength({program: passed for _, program, passed in mutants}, stub)
         log.counts["tests_nothing_fails"] += len(draft.tests) - len(draft.strength.useful)
         draft.tests = [draft.tests[at] for at in draft.strength.useful]
 
@@ -117,7 +121,7 @@ def extend_weak_suites(
         )
         for key, draft in weak.items()
     ]
-    replies = complete_all(run, "synthesis/extended.jsonl", recipe.writer, requests, usage)
+    replies = complete_all(recipe, run, "synthesis/extended.jsonl", recipe.writer, requests, usage)
     grown = []
     for key, draft in weak.items():
         reply = parse_writer_reply(replies[key].texts[0], question=draft.question)
@@ -139,33 +143,37 @@ def extend_weak_suites(
 def passed_tests(
     recipe: Recipe,
     run: Run,
-    programs: Sequence[tuple[ProblemDraft, str]],
+    programs: Callable[[], Iterable[tuple[ProblemDraft, str]]],
     journal: str,
     cpu_s: float,
     *,
     hash_seed: int | None = None,
-) -> list[tuple[bool, ...] | None]:
+    total: int = 0,
+) -> Iterator[tuple[ProblemDraft, str, tuple[bool, ...] | None]]:
     """Which tests of its draft each program passes.
 
     Args:
-        recipe: its `verify` section says where programs run.
+        recipe: its engine and its `verify` section say where programs run.
         run: holds the journal.
-        programs: a draft and a program that answers it.
+        programs: makes a draft and a program that answers it, each in its turn; it is called twice.
         journal: file of the run in which the results are kept.
         cpu_s: limit of one test.
         hash_seed: PYTHONHASHSEED of the programs; None: 0, as everywhere.
+        total: how many programs there are, for the progress.
 
     Returns:
-        One tuple per program, in the tests' order; None where the program could not be judged.
+        Draft, program and a verdict per test, in the programs' order; None where the program could not be judged.
 
     Raises:
         InfraError: where more than `synthesize.max_infra_errors` of the programs could not be judged.
     """
-    tasks = [
-        JudgeTask(
-            key=content_key(
-                program, draft.tests, draft.entry_point, cpu_s, *(() if hash_seed is None else (hash_seed,))
-            ),
+
+    def task_of_draft(draft: ProblemDraft, program: str) -> JudgeTask | None:
+        if not draft.tests:
+            return None
+        seeded = () if hash_seed is None else (hash_seed,)
+        return JudgeTask(
+            key=content_key(program, draft.tests, draft.entry_point, cpu_s, *seeded),
             program_id=draft.task_id,
             solution=program,
             setup="",
@@ -174,19 +182,18 @@ def passed_tests(
             cpu_s=cpu_s,
             hash_seed=hash_seed,
         )
-        if draft.tests
-        else None
-        for draft, program in programs
-    ]
-    with_tests = [task for task in tasks if task is not None]
-    results = judge_all(with_tests, run, recipe.verify.processes, name=journal, settings=recipe.verify)
-    failed = not_judged(results.values())
-    if len(failed) > recipe.synthesize.max_infra_errors * max(1, len(results)):
+
+    tasks = (task for draft, program in programs() if (task := task_of_draft(draft, program)))
+    results = judge_all(tasks, run, judge_of(recipe), name=journal, total=total)
+    failed = results.not_judged
+    if len(failed) > recipe.synthesize.max_infra_errors * max(1, results.num_tasks):
         raise InfraError(
-            f"{len(failed)} of {len(results)} programs could not be judged, more than synthesize.max_infra_errors "
-            f"allows; the first: {failed[0]['detail']}"
+            f"{len(failed)} of {results.num_tasks} programs could not be judged, more than "
+            f"synthesize.max_infra_errors allows; the first: {failed[0]['detail']}"
         )
-    return [() if task is None else _passed(results[task.key], len(task.tests)) for task in tasks]
+    for draft, program in programs():
+        task = task_of_draft(draft, program)
+        yield draft, program, () if task is None else _passed(results[task.key], len(task.tests))
 
 
 def is_weak(draft: ProblemDraft, recipe: Recipe) -> bool:

@@ -19,14 +19,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from plaudit.errors import HostLacks
 from training.data.adapters import evaluation_texts
 from training.data.decontaminate import ContaminationIndex
-from training.data.folds import assign_folds, near_duplicates
+from training.data.folds import assign_folds
+from training.data.near_duplicates import near_duplicates
 from training.data.test_formats import entry_point_of
 from training.data.tokens import words_of
 from training.generation.batch import complete_all
@@ -88,14 +89,13 @@ def synthesize_problems(recipe: Recipe, run: Run) -> dict[str, object]:
 
 def write_drafts(recipe: Recipe, run: Run, log: SynthesisLog, usage: TokenUsage) -> list[ProblemDraft]:
     """A draft for every seed whose reply holds a question and tests."""
-    seeds = {str(seed["id"]): seed for seed in read_seeds(recipe.synthesize.seeds)}
-    requests = [
+    requests = (
         CompletionRequest(key, seed_messages(seed, recipe.synthesize.tests), 1, request_seed(recipe.seed, key))
-        for key, seed in seeds.items()
-    ]
-    replies = complete_all(run, "synthesis/written.jsonl", recipe.writer, requests, usage)
+        for key, seed in read_seeds(recipe.synthesize.seeds)
+    )
+    replies = complete_all(recipe, run, "synthesis/written.jsonl", recipe.writer, requests, usage)
     drafts = []
-    for key, seed in seeds.items():
+    for key, seed in read_seeds(recipe.synthesize.seeds):
         log.counts["seeds"] += 1
         reply = parse_writer_reply(replies[key].texts[0])
         if reply is None:
@@ -115,11 +115,16 @@ def write_drafts(recipe: Recipe, run: Run, log: SynthesisLog, usage: TokenUsage)
     return drafts
 
 
-def read_seeds(path: str) -> list[dict[str, Any]]:
-    """The seed programs; a row without an id is named by its program."""
+def read_seeds(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The seed programs by id, of equal ids the first; a row without an id is named by its program."""
     if not path or not Path(path).is_file():
         raise HostLacks(f"no seed programs at {path!r}: set synthesize.seeds to a JSONL file of them")
-    return [{"id": f"seed-{content_key(seed['program'])}", **seed} for seed in read_jsonl(Path(path))]
+    seen = set[str]()
+    for seed in read_jsonl(Path(path)):
+        key = str(seed["id"]) if "id" in seed else f"seed-{content_key(seed['program'])}"
+        if key not in seen:
+            seen.add(key)
+            yield key, seed
 
 
 def drop_contaminated(recipe: Recipe, drafts: Sequence[ProblemDraft], log: SynthesisLog) -> list[ProblemDraft]:
@@ -142,7 +147,7 @@ def solve_drafts(
     recipe: Recipe, run: Run, drafts: Sequence[ProblemDraft], log: SynthesisLog, usage: TokenUsage
 ) -> list[ProblemDraft]:
     """The drafts with the oracle's program, those without one dropped."""
-    requests = [
+    requests = (
         CompletionRequest(
             draft.task_id,
             oracle_messages(draft.question, tuple(draft.tests)),
@@ -150,8 +155,8 @@ def solve_drafts(
             request_seed(recipe.seed, draft.task_id),
         )
         for draft in drafts
-    ]
-    replies = complete_all(run, "synthesis/solved.jsonl", recipe.oracle, requests, usage)
+    )
+    replies = complete_all(recipe, run, "synthesis/solved.jsonl", recipe.oracle, requests, usage, total=len(drafts))
     kept = []
     for draft in drafts:
         draft.program = oracle_program(replies[draft.task_id].texts[0]) or ""
@@ -175,7 +180,7 @@ def drop_small_suites(recipe: Recipe, drafts: Sequence[ProblemDraft], log: Synth
 
 def drop_duplicates(recipe: Recipe, drafts: Sequence[ProblemDraft], log: SynthesisLog) -> list[ProblemDraft]:
     """The first of several questions that are the same, word for word or nearly."""
-    words = [frozenset(words_of(draft.question)) for draft in drafts]
+    words = (frozenset(words_of(draft.question)) for draft in drafts)
     dropped: set[int] = set()
     for earlier, later in near_duplicates(words, recipe.synthesize.near_duplicate):
         if earlier not in dropped and later not in dropped:

@@ -139,7 +139,7 @@ def _request(config: BatcherConfig, groups: Sequence[Sequence[RowItem]], until: 
 def _row_reward(spec: RewardSpec, completion: CompletionReward) -> RowReward:
     components = completion.components
     terms = [term for term in spec.terms if term.name in components]
-    pass_rates = [components[term.name].value for term in terms if isinstance(term, ExecuteTerm)]
+    pass_rates = [_share(term, components[term.name].value) for term in terms if isinstance(term, ExecuteTerm)]
     scores = [components[term.name].value for term in terms if isinstance(term, ScoreTerm)]
     if completion.trainable and completion.reward is not None:
         return RowReward(completion.reward, pass_rates[0] if pass_rates else None, scores[0] if scores else None)
@@ -152,3 +152,8 @@ def _row_reward(spec: RewardSpec, completion: CompletionReward) -> RowReward:
     if completion.status == "infra_error" and not all(problem.retryable for problem in problems):
         return RowReward(None, error=Poisoned(detail))
     return RowReward(None, error=InfraError(detail), retryable=True)
+
+
+def _share(term: ExecuteTerm, value: float | None) -> float | None:
+    """The value as a share of 1: of every test under `pass_rate`, else whether all passed."""
+    return (value + 1.0) / 2.0 if value is not None and term.policy == "plus_minus_one" else value

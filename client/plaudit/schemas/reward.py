@@ -37,7 +37,10 @@ class TermBase(Strict):
 
 class ExecuteTerm(TermBase):
     type: Literal["execute"]
-    policy: Literal["pass_rate", "all_or_nothing"] = "pass_rate"
+    policy: Annotated[
+        Literal["pass_rate", "all_or_nothing", "plus_minus_one"],
+        Field(description="the value: the pass rate; 1 for every test and else 0; 1 for every test and else -1"),
+    ] = "pass_rate"
 
 
 class ScoreTerm(TermBase):
@@ -177,6 +180,11 @@ class RewardSpec(Strict):
             executing = [term for term in self.terms if isinstance(term, ExecuteTerm)]
             if len(executing) != 1:
                 raise ValueError(f"combine 'tests_first' takes one execute term, and there are {len(executing)}")
+            if executing[0].policy == "plus_minus_one":
+                raise ValueError(
+                    f"term {executing[0].name!r}: policy 'plus_minus_one' goes with combine 'weighted_sum' or 'gated'; "
+                    "combine 'tests_first' takes 'pass_rate' or 'all_or_nothing'"
+                )
             if executing[0].weight < MIN_TESTS_WEIGHT:
                 raise ValueError(
                     f"term {executing[0].name!r}: its weight under combine 'tests_first' is at least "

@@ -191,6 +191,8 @@ def _execute_value(term: ExecuteTerm, program: ProgramResult) -> Component:
         problem = ResultError(code="unjudgeable", detail="none of the tests can be judged, so there is no pass rate")
         return Component(status="invalid", verdict=program.verdict, error=problem)
     value = program.pass_rate if term.policy == "pass_rate" else float(program.passed == program.total)
+    if term.policy == "plus_minus_one":
+        value = 2.0 * value - 1.0
     return Component(status="ok", value=value, verdict=program.verdict)
 
 

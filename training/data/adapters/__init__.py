@@ -7,12 +7,14 @@ rate is used only if the recipe says so; otherwise `verify` runs the tests.
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from plaudit.errors import HostLacks, UsageError
+from training.data.adapters import multipl_e
 from training.data.adapters.base import DatasetEntry
 from training.data.public_data import data_file
 from training.pipeline import config
@@ -28,6 +30,7 @@ ADAPTERS = {
     "multipl-e": "multipl_e",
     "livecodebench": "livecodebench",
     **dict.fromkeys(("apps", "taco", "codecontests", "codeforces", "deepcoder", "prime", "synthetic-1"), "contests"),
+    "evocodebench": "evocodebench",
     **dict.fromkeys(("bigcodebench", "bigcodebench-instruct", "kodcode", "leetcode", "classeval"), "functions"),
 }
 
@@ -43,6 +46,14 @@ def entries(hub: config.HubConfig) -> Iterator[DatasetEntry]:
 
 def rows(hub: config.HubConfig) -> Iterable[dict[str, Any]]:
     """The raw rows, streamed. Raises `HostLacks` for a data set that cannot be loaded."""
+    if hub.languages and hub.adapter != "multipl-e":
+        raise UsageError(f"hub.languages: only the adapter multipl-e has languages, and hub.adapter is {hub.adapter!r}")
+    if hub.languages:
+        return itertools.chain.from_iterable(map(_rows, multipl_e.configurations(hub)))
+    return _rows(hub)
+
+
+def _rows(hub: config.HubConfig) -> Iterable[dict[str, Any]]:
     import datasets
 
     path, files = Path(hub.path), _files(hub)

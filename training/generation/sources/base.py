@@ -16,12 +16,21 @@ from training.pipeline import config
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """`n` independent completions of one prompt: chat messages (role, content), or plain text to be continued."""
+    """`n` independent completions of one prompt: chat messages (role, content), or plain text to be continued.
+
+    `stop`: texts that end a completion, beside those of the source.
+    """
 
     key: str
     prompt: str | tuple[tuple[str, str], ...]
     n: int
     seed: int
+    stop: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What the answer depends on."""
+        return (self.key, self.prompt, self.n, self.seed, *((self.stop,) if self.stop else ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,9 @@ class LocalSource:
         options: dict[str, Any] = {}
         if do_sample:
             options = {"temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
-        if settings.stop:
-            options |= {"stop_strings": list(settings.stop), "tokenizer": self._tokenizer}
+        stops = (*settings.stop, *request.stop)
+        if stops:
+            options |= {"stop_strings": list(stops), "tokenizer": self._tokenizer}
         torch.manual_seed(request.seed)
         with torch.no_grad():
             generated = self._model.generate(
@@ -77,7 +78,7 @@ class LocalSource:
         for ids in generated.tolist():
             end = next((at for at, token in enumerate(ids) if token in self._ends()), len(ids))
             text = self._tokenizer.decode(ids[:end], skip_special_tokens=True)
-            cut = min((at for stop in settings.stop if (at := text.find(stop)) >= 0), default=len(text))
+            cut = min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))
             texts.append(text[:cut])
             endings.append("stop" if end < len(ids) or cut < len(text) else "length")
             tokens += min(end + 1, len(ids))

@@ -86,8 +86,8 @@ class OpenAISource:
             "top_p": settings.top_p,
             "max_tokens": settings.max_tokens,
         }
-        if settings.stop:
-            body["stop"] = list(settings.stop)
+        if stop := (*settings.stop, *request.stop):
+            body["stop"] = list(stop)
         if isinstance(request.prompt, str):
             return body | {"prompt": request.prompt}
         messages = [{"role": role, "content": content} for role, content in request.prompt]

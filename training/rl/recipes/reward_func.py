@@ -1,6 +1,7 @@
 """The reward of both launch files: `compute_score` for verl, `reward_func` for OpenRLHF; the service is at PLAUDIT_URL.
 
-Tests first, and the reward model breaks ties, as in `training/rl/grpo.py`'s `combined`. On every node, `plaudit` is
+REWARD names one of the rewards of `training/rl/grpo.py`: by default `combined`, tests first, and the reward model
+breaks ties; AceCoder's are `rule`, `pass_rate`, `bonus`, `plus_minus_one` and `rm`. On every node, `plaudit` is
 installed and PLAUDIT_URL set, before Ray starts.
 """
 

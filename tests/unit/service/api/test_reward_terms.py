@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from plaudit.errors import Invalid
 from plaudit.grading import Verdict
@@ -106,6 +107,24 @@ def test_without_clip_the_reward_is_exactly_the_sum_of_the_contributions() -> No
 def test_all_or_nothing_pays_only_for_every_test() -> None:
     result = join(spec(TESTS | {"policy": "all_or_nothing"}), item("a", "b"), {}, ran("++-", "+++"))
     assert values(result, "tests") == [0.0, 1.0]
+
+
+def test_plus_minus_one_punishes_a_program_that_fails_a_test() -> None:
+    result = join(spec(TESTS | {"policy": "plus_minus_one"}), item("a", "b"), {}, ran("++-", "+++"))
+    assert values(result, "tests") == [-1.0, 1.0]
+    assert [one.reward for one in result.completions] == [-0.7, 0.7]
+
+
+def test_a_bonus_for_every_test_is_a_second_term() -> None:
+    bonus = {"name": "all", "type": "execute", "policy": "all_or_nothing", "weight": 0.5}
+    result = join(spec(TESTS | {"weight": 1.0}, bonus), item("a", "b"), {}, ran("++--", "++++"))
+    assert [one.reward for one in result.completions] == [0.5, 1.5]
+
+
+def test_tests_first_takes_no_reward_below_zero() -> None:
+    terms = [TESTS | {"policy": "plus_minus_one"}]
+    with pytest.raises(ValidationError, match=r"plus_minus_one.*weighted_sum"):
+        RewardSpec.model_validate({"terms": terms, "combine": "tests_first"})
 
 
 @pytest.mark.parametrize(

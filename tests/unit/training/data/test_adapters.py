@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from plaudit.errors import Invalid, UsageError
+from plaudit.errors import HostLacks, Invalid, UsageError
+from sandbox.language_specs import LANGUAGE_SPECS
 from support.hub_rows import (
     ACECODE,
     ADD,
@@ -33,11 +34,14 @@ from training.data.adapters import ADAPTERS, entries, evaluation_texts
 from training.data.adapters.base import DatasetEntry
 from training.data.adapters.livecodebench import cases_of
 from training.data.adapters.mbpp_plus import check_of
+from training.data.adapters.multipl_e import CODES
 from training.data.collect import collect_problems
 from training.data.test_formats import sandbox_suite, wire_suite
-from training.pipeline.config import HubConfig, Recipe, SplitConfig
+from training.generation.sample import before_stop, programs_of, sampling_request
+from training.generation.sources.base import CompletionReply
+from training.pipeline.config import HubConfig, Recipe, SourceConfig, SplitConfig
 from training.pipeline.files import read_jsonl, write_jsonl
-from training.pipeline.records import read_problems, read_programs
+from training.pipeline.records import Problem, read_problems, read_programs
 from training.pipeline.run import Run
 
 
@@ -116,6 +120,69 @@ def test_mbpp_has_its_imports_and_multipl_e_the_engines_language(tmp_path: Path)
     assert read(tmp_path, "mbpp", MBPP)[0].problem.test_setup == "import math"
     problem = read(tmp_path, "multipl-e", MULTIPL_E)[0].problem
     assert (problem.language, problem.base_id, problem.entry_point) == ("cpp", "HumanEval/900", "double")
+
+
+def by_language(folder: Path, *codes: str) -> Path:
+    """A folder with a file of one row per MultiPL-E language."""
+    for code in codes:
+        language = "go_test.go" if code == "go" else code
+        write_jsonl(
+            folder / f"humaneval-{code}.jsonl", [MULTIPL_E | {"language": language, "stop_tokens": [f"\n{code}"]}]
+        )
+    return folder
+
+
+def test_several_languages_are_one_run(tmp_path: Path) -> None:
+    hub = HubConfig(adapter="multipl-e", path=str(by_language(tmp_path, "cpp", "go", "js", "zz")), name="humaneval")
+    found = list(entries(dataclasses.replace(hub, languages=("javascript", "c++", "go"))))
+    assert [entry.problem.language for entry in found] == ["javascript", "cpp", "go_test"]
+    assert [entry.problem.stop for entry in found] == [("\njs",), ("\ncpp",), ("\ngo",)]
+    assert len({entry.problem.base_id for entry in found}) == 1  # so one fold
+    every = list(entries(dataclasses.replace(hub, languages=("all",))))
+    assert sorted(entry.problem.language for entry in every) == ["cpp", "go_test", "javascript"]
+
+
+def test_the_languages_of_multipl_e_are_those_of_the_sandbox() -> None:
+    assert set(CODES) <= {name for spec in LANGUAGE_SPECS for name in (spec.name, spec.test_name)}
+    assert {spec.name for spec in LANGUAGE_SPECS} - set(CODES) == {"c", "go"}  # Go's are test files; C it does not have
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "said"),
+    [
+        ({"languages": ("klingon",)}, UsageError, "hub.languages: language 'klingon'"),
+        ({"languages": ("c",)}, UsageError, "MultiPL-E has no c"),
+        ({"languages": ("rust",)}, HostLacks, "no file humaneval-rs.jsonl"),
+        ({"languages": ("cpp",), "name": "humaneval-cpp"}, UsageError, "hub.name"),
+        ({"languages": ("cpp",), "adapter": "mbpp"}, UsageError, "only the adapter multipl-e"),
+    ],
+)
+def test_a_language_that_is_not_there_is_named(
+    tmp_path: Path, changed: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    hub = HubConfig(adapter="multipl-e", path=str(by_language(tmp_path, "cpp")), name="humaneval")
+    with pytest.raises(error, match=said):
+        list(entries(dataclasses.replace(hub, **changed)))
+
+
+def test_a_language_that_plaudit_does_not_have_is_unusable(tmp_path: Path) -> None:
+    (entry,) = read(tmp_path, "multipl-e", MULTIPL_E | {"language": "jl"})
+    assert "language 'jl'" in entry.unusable
+
+
+def test_a_completion_ends_before_its_languages_stop_tokens() -> None:
+    stops = ("\n}", "\nint")
+    assert before_stop("  return 1;\n}\nint main", stops) == "  return 1;"
+    assert before_stop("  return 1;\nint x;\n}", stops) == "  return 1;"
+    assert before_stop("  return 1;", stops) == "  return 1;"
+    assert before_stop("}", ()) == "}"
+    problem = Problem("T", "T", "long f() {", "f", None, "", (), "", "", language="cpp", kind="script", stop=stops)
+    reply = CompletionReply("T", ("  return 1;\n}\nint g() {", "  return 1;"), ("stop", "stop"))
+    (program,) = programs_of(problem, reply, SourceConfig(chat=False))
+    assert program.copies == 2
+    assert "int g" not in program.solution
+    asked = sampling_request(problem, Recipe(sampler=SourceConfig(chat=False)))
+    assert asked.stop == stops
 
 
 def suite(entry: DatasetEntry) -> Any:
@@ -279,4 +346,4 @@ def test_a_share_of_a_hub_set_is_held_out_and_an_unknown_set_is_refused(tmp_path
     assert collect_problems(bare, run)["programs"] == 0
     with pytest.raises(UsageError, match="acecode-87k"):
         list(entries(HubConfig(adapter="humaneval++")))
-    assert {row[0] for row in SOLVED} | {"acecodepair-300k", "humaneval+"} == set(ADAPTERS)
+    assert {row[0] for row in SOLVED} | {"acecodepair-300k", "humaneval+", "evocodebench"} == set(ADAPTERS)

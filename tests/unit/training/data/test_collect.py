@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from training.data.collect import collect_problems
 from training.data.corpus import functions_of
 from training.data.decontaminate import HeldOut
-from training.data.folds import assign_folds, cluster, near_duplicates
+from training.data.folds import assign_folds, cluster
+from training.data.near_duplicates import near_duplicates
 from training.data.programs import completion_of, program_of
 from training.data.public_data import data_file
 from training.pipeline import config

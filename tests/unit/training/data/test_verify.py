@@ -6,12 +6,14 @@ import ast
 import dataclasses
 import random
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from plaudit.errors import InfraError
+from training.data.judge_local import judge_locally
 from training.data.judge_task import JudgeTask, task_of
 from training.data.judging import judge_all
 from training.data.mutate import mutants
@@ -66,15 +68,16 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     run = Run(tmp_path, quiet=True)
     use(monkeypatch, FakeSandbox(stop_after=4))
     with pytest.raises(KeyboardInterrupt):
-        judge_all(tasks, run, 1)
+        judge_all(tasks, run, partial(judge_locally, processes=1))
     text = (tmp_path / "verify.jsonl").read_text()
     (tmp_path / "verify.jsonl").write_text(text[:-5])  # the kill came in the middle of a line
 
     second = use(monkeypatch, FakeSandbox())
-    results = judge_all(tasks, run, 1)
+    results = judge_all(tasks, run, partial(judge_locally, processes=1))
 
     assert second.judged == [program.program_id for program in PROGRAMS[3:]]
-    assert len(results) == 6
+    assert results.num_tasks == 6
+    assert [results[task.key]["status"] for task in tasks] == ["ok"] * 6
     assert len(list(read_jsonl(tmp_path / "verify.jsonl"))) == 6
     assert use(monkeypatch, FakeSandbox()).judged == []
 
@@ -82,10 +85,11 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
 def test_the_same_program_is_judged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = use(monkeypatch, FakeSandbox())
     task = task_of(PROBLEM, PROGRAMS[0], 1.0)
-    judge_all([task, task], Run(tmp_path, quiet=True), 1)
-    judge_all([task], Run(tmp_path, quiet=True), 1)
+    judge = partial(judge_locally, processes=1)
+    judge_all([task, task], Run(tmp_path, quiet=True), judge)
+    judge_all([task], Run(tmp_path, quiet=True), judge)
     assert len(sandbox.judged) == 1
-    judge_all([dataclasses.replace(task, key="other limits")], Run(tmp_path, quiet=True), 1)
+    judge_all([dataclasses.replace(task, key="other limits")], Run(tmp_path, quiet=True), judge)
     assert len(sandbox.judged) == 2
 
 

@@ -163,6 +163,6 @@ def test_a_journal_keeps_what_was_flushed_and_drops_half_a_line(tmp_path: Path) 
     with (tmp_path / "j").open("a") as out:
         out.write('{"key": "c", "v"')
     with Journal(tmp_path / "j") as journal:
-        assert journal.rows == {"a": {"key": "a", "v": 2}, "b": {"key": "b", "v": 1}}
+        assert dict(journal) == {"a": {"key": "a", "v": 2}, "b": {"key": "b", "v": 1}}
         journal.add({"key": "c", "v": 3})
-    assert set(Journal(tmp_path / "j").rows) == {"a", "b", "c"}
+    assert set(Journal(tmp_path / "j")) == {"a", "b", "c"}

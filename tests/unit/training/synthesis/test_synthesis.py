@@ -173,7 +173,7 @@ def test_tests_that_could_not_be_run_are_never_kept(tmp_path: Path, monkeypatch:
     more = json.dumps({"tests": ["assert f(2) == 99"]})
 
     def asked(
-        run: Run, name: str, settings: object, asks: list[CompletionRequest], usage: TokenUsage
+        recipe: Recipe, run: Run, name: str, settings: object, asks: list[CompletionRequest], usage: TokenUsage
     ) -> dict[str, CompletionReply]:
         return {ask.key: CompletionReply(ask.key, (more,), ("stop",)) for ask in asks}
 
