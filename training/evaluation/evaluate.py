@@ -28,6 +28,7 @@ from training.evaluation.scorers import scorer_of
 from training.pipeline.config import Recipe
 from training.pipeline.files import read_jsonl, write_text
 from training.pipeline.metrics import mean
+from training.pipeline.progress import StageProgress
 from training.pipeline.records import Problem, ProgramRecord, read_problems, read_programs
 from training.pipeline.run import Run
 
@@ -61,7 +62,7 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
     if settings.generated_tests and has_generated_tests(recipe, run):
         add_generated_tests(recipe, run, problems, held, sampled)
     if settings.evidence_inputs:
-        add_evidence(sampled, problems, {p.program_id: p.solution for p in held}, settings.evidence_inputs)
+        add_evidence(run, sampled, problems, {p.program_id: p.solution for p in held}, settings.evidence_inputs)
 
     report: dict[str, Any] = {
         "name": recipe.name,
@@ -139,15 +140,21 @@ def add_greedy(sampled: Sequence[SampledProblem], held: Sequence[ProgramRecord])
 
 
 def add_evidence(
-    sampled: Sequence[SampledProblem], problems: dict[str, Problem], solutions: dict[str, str], num_inputs: int
+    run: Run,
+    sampled: Sequence[SampledProblem],
+    problems: dict[str, Problem],
+    solutions: dict[str, str],
+    num_inputs: int,
 ) -> None:
     """Observe the samples on their prompt's examples and on further inputs, in a sandbox of this process.
 
     Sets `example_rates` and `answers` of problems that are Python functions. If there are others, the report leaves out
     the rows of evidence. Raises `HostLacks` where there is no sandbox.
     """
+    progress = StageProgress(run, "evaluate: evidence", len(sampled))
     with local_sandbox() as sandbox:
-        for sample in sampled:
+        for at, sample in enumerate(sampled):
+            progress.at(at)
             problem = problems[sample.task_id]
             if problem.language != "python" or not problem.entry_point:
                 continue

@@ -14,6 +14,7 @@ from plaudit.client import Client
 from plaudit.errors import InfraError, TooLong, UsageError
 from plaudit.schemas import ScoreResult
 from training.pipeline import config
+from training.pipeline.progress import StageProgress
 from training.pipeline.records import Problem, ProgramRecord
 from training.pipeline.run import Run
 from training.reward_model.finalize import score_programs
@@ -56,7 +57,7 @@ def scorer_of(settings: config.EvaluateConfig, run: Run | None = None) -> Progra
             raise UsageError(
                 "evaluate.checkpoint and evaluate.service: name one of them; the service has its own models"
             )
-        return ServiceScorer(settings)
+        return ServiceScorer(settings, run)
     return CheckpointScorer(settings, run)
 
 
@@ -68,6 +69,7 @@ class CheckpointScorer:
 
         if run is None and not settings.checkpoint:
             raise UsageError("evaluate.checkpoint and evaluate.service are empty: name a model to score with")
+        self._run = run
         own = None if run is None else run.path("checkpoint/config.json").parent
         self._model = RewardModel.load(
             settings.checkpoint or own or "",
@@ -85,7 +87,7 @@ class CheckpointScorer:
         return self._model.parameters
 
     def score(self, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord]) -> list[float]:
-        return score_programs(self._model, problems, programs)
+        return score_programs(self._model, problems, programs, self._run, "evaluate: scores")
 
     def score_answers(self, groups: Sequence[AnswerGroup]) -> list[list[float]]:
         """Raises `UsageError` for an answer that does not fit, however much of its prompt is cut."""
@@ -105,8 +107,8 @@ class CheckpointScorer:
 class ServiceScorer:
     """The model `evaluate.model` of a running service."""
 
-    def __init__(self, settings: config.EvaluateConfig) -> None:
-        self._settings = settings
+    def __init__(self, settings: config.EvaluateConfig, run: Run | None = None) -> None:
+        self._settings, self._run = settings, run
         self._probabilities: dict[float, float | None] = {}
         self._revision = ""
 
@@ -134,6 +136,7 @@ class ServiceScorer:
         """Raises `InfraError` for an answer without a score, and what the client raises."""
         settings, scores = self._settings, list[list[float]]()
         key = Path(settings.key_file).read_text(encoding="utf-8").strip() if settings.key_file else None
+        progress = StageProgress(self._run, "evaluate: scores", len(groups)) if self._run is not None else None
         with Client(settings.service, key, timeout_s=settings.timeout_s) as client:
             for at in range(0, len(groups), ITEMS):
                 part = groups[at : at + ITEMS]
@@ -144,6 +147,8 @@ class ServiceScorer:
                     raise InfraError(f"{settings.model}: another revision was activated while the programs were scored")
                 self._revision = revision
                 scores += [self._read(prompt, result) for (prompt, _), result in zip(part, answer.results, strict=True)]
+                if progress is not None:
+                    progress.at(len(scores))
         return scores
 
     def _read(self, prompt: str, result: ScoreResult) -> list[float]:

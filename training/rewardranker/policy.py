@@ -18,13 +18,13 @@ from transformers import Qwen2ForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from service.scoring.reward_model import Encoder, RewardModel
-from training.pipeline.config import Recipe
+from training.pipeline.config import Recipe, result_fields
 from training.pipeline.digests import content_key
-from training.pipeline.files import read_jsonl, write_jsonl
 from training.pipeline.progress import StageProgress
 from training.pipeline.records import Problem
 from training.pipeline.run import Run
 from training.reward_model.checkpointing import TrainingState
+from training.reward_model.metrics_log import MetricsLog
 from training.reward_model.objectives import Objectives
 from training.reward_model.optimization import cosine_schedule, keep_freed_memory, set_learning_rate
 from training.reward_model.pretrain import pack, train_step
@@ -155,29 +155,28 @@ def train_ppo(
     state = TrainingState(run.path("ppo.state.pt"), policy, trainer.optimiser)
     key = content_key(settings, recipe.iterate, recipe.seed, reranker.revision)
     first = state.load() if run.resumable_key("ppo", key) else 0
-    log = [line for line in read_jsonl(run.path("ppo.jsonl")) if line["iteration"] <= first] if first else []
     ids = [prompt_ids(encoder, problem.prompt) for problem in problems]
     progress = StageProgress(run, "ppo", settings.iterations)
-    for number in range(first, settings.iterations):
-        seed = seed_of(recipe.seed, "ppo", reranker.revision, number)
-        picks = random.Random(seed).sample(range(len(problems)), min(settings.prompts, len(problems)))
-        picks = [at for at in picks for _ in range(settings.samples)]
-        completions = generate(policy.model, [ids[at] for at in picks], recipe.iterate, end, seed)
-        texts = [completion_text(encoder, tokens) for tokens in completions]
-        scores = []
-        for at in range(0, len(picks), settings.samples):
-            prompt = problems[picks[at]].prompt
-            scores += score_completions(reranker, prompt, texts[at : at + settings.samples])
-        metrics = trainer.step([ids[at] for at in picks], completions, scores, torch.Generator().manual_seed(seed))
-        log.append({"iteration": number + 1, **{name: round(value, 5) for name, value in metrics.items()}})
-        write_jsonl(run.path("ppo.jsonl"), log)
-        progress.at(number + 1, json.dumps(log[-1]))
-        state.save_if_due(number + 1)
+    with MetricsLog(run, "ppo", first, settings.trackers, result_fields(settings), count="iteration") as log:
+        for number in range(first, settings.iterations):
+            seed = seed_of(recipe.seed, "ppo", reranker.revision, number)
+            picks = random.Random(seed).sample(range(len(problems)), min(settings.prompts, len(problems)))
+            picks = [at for at in picks for _ in range(settings.samples)]
+            completions = generate(policy.model, [ids[at] for at in picks], recipe.iterate, end, seed)
+            texts = [completion_text(encoder, tokens) for tokens in completions]
+            scores = []
+            for at in range(0, len(picks), settings.samples):
+                prompt = problems[picks[at]].prompt
+                scores += score_completions(reranker, prompt, texts[at : at + settings.samples])
+            metrics = trainer.step([ids[at] for at in picks], completions, scores, torch.Generator().manual_seed(seed))
+            log.add({"iteration": number + 1, **{name: round(value, 5) for name, value in metrics.items()}})
+            progress.at(number + 1, json.dumps(log.rows[-1]))
+            state.save_if_due(number + 1)
     save_generator(policy.model, encoder.tokenizer, run.path("ppo/config.json").parent)
     state.remove()
     return {
-        "iterations": len(log),
-        "first_score": log[0]["score"],
-        "last_score": log[-1]["score"],
-        "last_kl": log[-1]["kl"],
+        "iterations": len(log.rows),
+        "first_score": log.rows[0]["score"],
+        "last_score": log.rows[-1]["score"],
+        "last_kl": log.rows[-1]["kl"],
     }

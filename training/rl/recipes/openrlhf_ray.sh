@@ -3,7 +3,11 @@
 #   PLAUDIT_URL=http://plaudit:8000 MODEL=Qwen/Qwen2.5-Coder-7B-Instruct TRAIN=train.jsonl sh openrlhf_ray.sh
 # The data's `prompt` column holds the question, `tests` the tests. Every flag is checked by the tests against OpenRLHF's
 # own argument parser; no GPU has run it.
+# REWARD=rm sets --reward.normalize_enable as AceCoder's run did. OpenRLHF normalises the reward model that it loads itself and
+# passes remote rewards through, so of a service's scores the sigmoid bounds the scale (reward_func.py), and REINFORCE
+# whitens the advantages of a batch.
 set -eu
+[ "${REWARD:-combined}" = rm ] && set -- --reward.normalize_enable "$@"
 exec python -m openrlhf.cli.train_ppo_ray \
     --actor.model_name_or_path "${MODEL:?a model}" \
     --reward.remote_url "${REWARD_FILE:-training/rl/recipes/reward_func.py}" \
@@ -35,4 +39,5 @@ exec python -m openrlhf.cli.train_ppo_ray \
     --train.num_episodes 1 \
     --ckpt.output_dir "${OUTPUT:-runs/openrlhf}" \
     --ckpt.save_steps 50 \
-    --actor.gradient_checkpointing_enable
+    --actor.gradient_checkpointing_enable \
+    "$@"

@@ -34,4 +34,5 @@ exec python -m verl.trainer.main_ppo \
     trainer.test_freq=25 \
     trainer.logger="${LOGGER:-[console,tensorboard]}" \
     trainer.project_name=plaudit \
-    trainer.experiment_name=reinforce_pp
+    trainer.experiment_name=reinforce_pp \
+    "$@"
