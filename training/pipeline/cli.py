@@ -29,6 +29,7 @@ COMMANDS = {
     "export": ("training.data.export", "export_command"),
     "table": ("training.evaluation.tables", "table_command"),
     "diff": ("training.pipeline.compare", "diff_command"),
+    "push": ("training.evaluation.push", "push_command"),
 }
 
 
@@ -102,7 +103,8 @@ def usage() -> str:
         "       plaudit-train seeds FORM FILE --out FILE      seed programs for synthesize, from code data\n"
         "       plaudit-train export RUN FORMAT --out FILE    a trainer's own file of pairs or problems\n"
         "       plaudit-train table RUN... --out FOLDER       the papers' tables, from several runs' reports\n"
-        "       plaudit-train diff RUN RUN                    where two runs differ (exit code 1 if they do)\n\n"
+        "       plaudit-train diff RUN RUN                    where two runs differ (exit code 1 if they do)\n"
+        "       plaudit-train push RUN --to hub:ORG/NAME      a model or its pairs, with a card (or --to FOLDER)\n\n"
         f"{stages}\n  {'all':<10} the stages that the recipe names\n\n"
         "  --run DIR    the run folder (default runs/NAME); finished stages are not run again, killed ones go on\n"
         "  plaudit-train STAGE --help lists the fields of a stage"

@@ -269,6 +269,8 @@ class IterateConfig:
     rounds: int = _doc("rounds of reranker and PPO, at most: one that mines nothing is the last", 2)
     shared_process: bool = _doc("train on problems whose tests run in the program's process (MultiPL-E), too", False)
     seed: int = _doc("seed of rerankers, PPO and mining, over the same data; 0: the recipe's", 0)
+    generator: str = _doc("causal language model to start from, a hub id or a folder; empty: the run's own", "")
+    sft: tuple[str, ...] = _doc("further sets whose right solutions are fine-tuned on: adapter=FILE, or a hub name", ())
     sft_epochs: int = _doc("passes over passing solutions of training problems before the first sample", 1)
     problems: int = _doc("training problems whose completions are executed", 1200)
     samples: int = _doc("completions of each before the first round", 6)
@@ -284,6 +286,12 @@ class IterateConfig:
     candidates: int = _doc("completions of each of them", 16)
     max_new_tokens: int = _doc("longest completion", 72)
     temperature: float = _doc("sampling temperature everywhere", 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class CardConfig:
+    license: str = _doc("the checkpoint's licence by its id at the hub, as apache-2.0; empty: other", "")
+    tags: tuple[str, ...] = _doc("further tags of the card", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +324,7 @@ class Recipe:
     world: WorldConfig = WorldConfig()
     ppo: PPOConfig = PPOConfig()
     iterate: IterateConfig = IterateConfig()
+    card: CardConfig = CardConfig()
 
 
 def read_recipe(path: Path, flags: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Recipe:

@@ -149,6 +149,7 @@ def _iterate(recipe: Recipe) -> Iterator[str]:
     yield from _packages(*LANGUAGE_MODEL)
     yield from missing_packages("fit.trackers", recipe.fit.trackers)
     yield from missing_packages("ppo.trackers", recipe.ppo.trackers)
+    yield from _evaluation_sets("iterate.sft", recipe.iterate.sft)
     yield from _verify(recipe)
 
 

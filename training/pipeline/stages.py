@@ -136,7 +136,7 @@ def crossval(recipe: Recipe, run: Run) -> dict[str, object]:
     return crossval.cross_validate(recipe, run)
 
 
-@stage(after=("fit", "evaluate"))
+@stage("card", after=("fit", "evaluate"))
 def publish(recipe: Recipe, run: Run) -> dict[str, object]:
     """the checkpoint folder that is served"""
     from training.evaluation import publish
