@@ -118,9 +118,10 @@ def eval_results(report: Mapping[str, Any]) -> Iterable[Any]:
         value = report["discrimination"][key]["value"]
         if value is not None:
             yield EvalResult(**where, metric_type=metric, metric_name=label, metric_value=round(value, 4))
-    points = next((row["points"] for row in report["best_of_n"] if row["ranker"] == "reward model"), [])
-    if points:
-        last = points[-1]
+    for row in report["best_of_n"]:
+        if row["ranker"] != "reward model" or not row["points"]:
+            continue
+        last = row["points"][-1]
         label = f"problems solved by best of {last['n']}"
         yield EvalResult(**where, metric_type="pass@1", metric_name=label, metric_value=round(last["value"], 4))
 

@@ -2,8 +2,8 @@
 
 - The run's own: of training problems, the reference first.
 - `iterate.sft = ["codecontests=FILE", "codeforces=open-r1/codeforces"]`: any adapter of `collect`, for the sets that
-  RewardRanker's generators learn from. A problem that shares text with a held-out one of this run is left out, and so is
-  one that the run has already.
+  RewardRanker's generators learn from. A problem that shares text with a held-out one of this run is left out, and so
+  is one that the run has already.
 """
 
 from __future__ import annotations
