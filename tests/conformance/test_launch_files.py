@@ -19,11 +19,13 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("wheels")
 
 
-def test_verl_knows_every_key_and_takes_every_value(tmp_path: Path, wheels: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
+def test_verl_knows_every_key_and_takes_every_value(algorithm: str, tmp_path: Path, wheels: Path) -> None:
     package = unpacked("verl", wheels) / "verl"
     config = yaml.safe_load((package / "trainer" / "config" / "_generated_ppo_trainer.yaml").read_text())
-    module, name, *overrides = launched("verl_ray.sh", tmp_path)
+    module, name, *overrides = launched("verl_ray.sh", tmp_path, ALGORITHM=algorithm)
     assert (module, name) == ("-m", "verl.trainer.main_ppo")
+    assert ("critic.model.path=a/model" in overrides) == (algorithm == "ppo")
     assert (package / "trainer" / "main_ppo.py").is_file()
     for override in overrides:
         key, _, text = override.partition("=")
@@ -37,7 +39,8 @@ def test_verl_knows_every_key_and_takes_every_value(tmp_path: Path, wheels: Path
         elif known is not None and known != "???":
             assert type(given) is type(known), key
     estimators = (package / "trainer" / "ppo" / "core_algos.py").read_text()
-    assert '"reinforce_plus_plus"' in estimators
+    estimator = next(text for key, _, text in (item.partition("=") for item in overrides) if key.endswith("estimator"))
+    assert f'= "{estimator}"' in estimators
 
 
 def test_openrlhf_takes_every_flag(tmp_path: Path, wheels: Path) -> None:
@@ -60,6 +63,10 @@ def test_openrlhf_takes_every_flag(tmp_path: Path, wheels: Path) -> None:
     assert vars(args)["rollout.n_samples_per_prompt"] == 8
     assert vars(args)["actor.adam.lr"] == 5e-7
     assert vars(args)["reward.normalize_enable"] is True
+    module, name, *flags = launched("openrlhf_ray.sh", tmp_path, REWARD="rm", ALGORITHM="ppo")
+    args = namespace["parser"].parse_args(flags)
+    assert vars(args)["algo.advantage.estimator"] == "gae"
+    assert vars(args)["critic.model_name_or_path"] == vars(args)["actor.model_name_or_path"]
 
 
 def test_openrlhf_normalises_only_a_reward_model_that_it_loads(wheels: Path) -> None:
