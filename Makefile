@@ -8,7 +8,7 @@ TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
 MINI_DATA := $(or $(PLAUDIT_DATA),../shared/data)
 
-.PHONY: help run up test extended quick check format clean bench reproduce-mini toolchains
+.PHONY: help run up test extended quick check format clean bench reproduce-mini tables toolchains
 .DELETE_ON_ERROR:
 
 help:  ## this text
@@ -58,6 +58,16 @@ reproduce-mini: .make/test  ## train models/plaudit-mini again (half an hour) an
 	  $(BIN)/python -m training.data.fetch runs/mini-packages/data && PLAUDIT_DATA=runs/mini-packages/data \
 	    nice $(BIN)/plaudit-train all training/recipes/mini-packages.toml --run runs/mini-packages; \
 	fi
+
+tables: .make/test  ## both papers' tables in form, from the small models of this repository (docs/training.md)
+	nice $(BIN)/plaudit-train iterate training/recipes/papers-loop.toml --run runs/papers/loop
+	@if [ -e "$(MINI_DATA)/samples.python.jsonl.gz" ]; then \
+	  nice $(BIN)/plaudit-train all training/recipes/papers-mini.toml --run runs/papers/mini --data "$(MINI_DATA)" \
+	    && $(BIN)/plaudit-train table runs/papers/mini --out runs/papers/best-of-n; \
+	else echo 'data: $(MINI_DATA) is not there: no table of the shipped checkpoint' >&2; fi
+	$(BIN)/plaudit-train table runs/papers/loop --out runs/papers/policies
+	@cat runs/papers/loop/iterate/seed-1/self_training/report.md
+	$(BIN)/plaudit-train cost runs/papers/loop
 
 toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's languages; quick when they are there
 	@PYTHON=$(BIN)/python .ci/toolchains

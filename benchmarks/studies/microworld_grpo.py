@@ -68,7 +68,7 @@ def main() -> None:
             )
             model = policy.load_generator(output)
             samples = policy.sample_completions(
-                model, loop.encoder, loop.test_problems, recipe.iterate.candidates, recipe, run, f"grpo:{kind}"
+                model, loop.text, loop.test_problems, recipe.iterate.candidates, recipe, run, f"grpo:{kind}"
             )
             completions = {problem.task_id: texts for problem, texts in zip(loop.test_problems, samples, strict=True)}
             table.append(

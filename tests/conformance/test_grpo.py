@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from plaudit.errors import UsageError
 from support.stack import Stack
 from training.pipeline.config import PretrainConfig, Recipe, TokenizeConfig, WorldConfig
+from training.pipeline.files import read_jsonl
 from training.pipeline.records import Problem, read_problems
 from training.pipeline.run import Run
 from training.reward_model.pretrain import new_model
@@ -133,23 +135,46 @@ def test_problems_of_both_forms_are_refused_by_name() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # TRL's and its libraries' own
-def test_a_step_of_grpo_goes_over_http_and_saves_the_generator(
+def test_steps_of_grpo_go_over_http_and_go_on_after_a_kill(
     stack: Stack, world: tuple[Path, list[Problem]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("trl")
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     folder, problems = world
-    log = grpo.train(
-        folder,
-        problems,
-        grpo.reward_of("combined", stack.url),
-        tmp_path / "out",
-        steps=1,
-        prompts=2,
-        samples=2,
-        max_new_tokens=6,
-        use_cpu=True,
-    )
-    assert [entry["plaudit/reward_ok"] for entry in log] == [1.0]
-    assert 0 < log[0]["reward"] < 1.2
+    paid, calls = grpo.reward_of("combined", stack.url), []
+
+    def reward(*arguments: Any, **columns: Any) -> list[float | None]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt  # as a kill: after the first step's state
+        return paid(*arguments, **columns)
+
+    reward.__name__ = "combined"
+
+    def trained() -> list[dict[str, Any]]:
+        return grpo.train(
+            folder,
+            problems,
+            reward,
+            tmp_path / "out",
+            steps=2,
+            prompts=2,
+            samples=2,
+            max_new_tokens=6,
+            use_cpu=True,
+            trackers=("tensorboard",),
+            save_steps=1,
+            quiet=True,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        trained()
+    log = trained()
+    assert len(calls) == 3  # the first step was not taken again
+    assert [row["step"] for row in log] == [1, 2]
+    assert [row["plaudit/reward_ok"] for row in log] == [1.0, 1.0]
+    assert all(0 < row["reward"] < 1.2 for row in log)
+    assert list(read_jsonl(tmp_path / "out" / "grpo.jsonl")) == log
+    assert list((tmp_path / "out" / "tensorboard" / "grpo").iterdir())
     assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert not (tmp_path / "out" / "states").exists()

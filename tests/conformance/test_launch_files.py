@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,7 @@ import pytest
 import yaml
 
 from support.clients import unpacked
-
-RECIPES = Path(__file__).parents[2] / "training" / "rl" / "recipes"
+from support.launch_files import RECIPES, launched
 
 
 @pytest.fixture(scope="module")
@@ -22,22 +19,13 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("wheels")
 
 
-def launched(script: str, folder: Path) -> list[str]:
-    """What the script would start: the arguments that its `python` is given."""
-    fake = folder / "python"
-    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    fake.chmod(0o755)
-    environ = {"PATH": f"{folder}:{os.environ['PATH']}", "MODEL": "a/model", "TRAIN": "t", "VAL": "v"}
-    done = subprocess.run(["sh", str(RECIPES / script)], env=environ, capture_output=True, text=True, timeout=20)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def test_verl_knows_every_key_and_takes_every_value(tmp_path: Path, wheels: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
+def test_verl_knows_every_key_and_takes_every_value(algorithm: str, tmp_path: Path, wheels: Path) -> None:
     package = unpacked("verl", wheels) / "verl"
     config = yaml.safe_load((package / "trainer" / "config" / "_generated_ppo_trainer.yaml").read_text())
-    module, name, *overrides = launched("verl_ray.sh", tmp_path)
+    module, name, *overrides = launched("verl_ray.sh", tmp_path, ALGORITHM=algorithm)
     assert (module, name) == ("-m", "verl.trainer.main_ppo")
+    assert ("critic.model.path=a/model" in overrides) == (algorithm == "ppo")
     assert (package / "trainer" / "main_ppo.py").is_file()
     for override in overrides:
         key, _, text = override.partition("=")
@@ -51,12 +39,15 @@ def test_verl_knows_every_key_and_takes_every_value(tmp_path: Path, wheels: Path
         elif known is not None and known != "???":
             assert type(given) is type(known), key
     estimators = (package / "trainer" / "ppo" / "core_algos.py").read_text()
-    assert '"reinforce_plus_plus"' in estimators
+    estimator = next(text for key, _, text in (item.partition("=") for item in overrides) if key.endswith("estimator"))
+    assert f'= "{estimator}"' in estimators
 
 
 def test_openrlhf_takes_every_flag(tmp_path: Path, wheels: Path) -> None:
     (source,) = unpacked("openrlhf", wheels).rglob("train_ppo_ray.py")
     module, name, *flags = launched("openrlhf_ray.sh", tmp_path)
+    assert "--reward.normalize_enable" not in flags
+    module, name, *flags = launched("openrlhf_ray.sh", tmp_path, REWARD="rm")
     assert (module, name) == ("-m", "openrlhf.cli.train_ppo_ray")
     (block,) = (
         node
@@ -71,6 +62,22 @@ def test_openrlhf_takes_every_flag(tmp_path: Path, wheels: Path) -> None:
     args = namespace["parser"].parse_args(flags)
     assert vars(args)["rollout.n_samples_per_prompt"] == 8
     assert vars(args)["actor.adam.lr"] == 5e-7
+    assert vars(args)["reward.normalize_enable"] is True
+    module, name, *flags = launched("openrlhf_ray.sh", tmp_path, REWARD="rm", ALGORITHM="ppo")
+    args = namespace["parser"].parse_args(flags)
+    assert vars(args)["algo.advantage.estimator"] == "gae"
+    assert vars(args)["critic.model_name_or_path"] == vars(args)["actor.model_name_or_path"]
+
+
+def test_openrlhf_normalises_only_a_reward_model_that_it_loads(wheels: Path) -> None:
+    """What the launch file's header says of `--reward.normalize_enable`."""
+    (package,) = unpacked("openrlhf", wheels).rglob("purelib/openrlhf")
+    readers = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if "args.reward.normalize_enable" in path.read_text()
+    }
+    assert readers == {"trainer/ray/launcher.py", "trainer/ray/ppo_critic.py", "cli/serve_rm.py"}
 
 
 @pytest.mark.parametrize("script", ["verl_ray.sh", "openrlhf_ray.sh"])

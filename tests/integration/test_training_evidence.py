@@ -18,7 +18,7 @@ PROMPT = 'def double(n: int) -> int:\n    """Return n times two.\n    >>> double
 BODIES = ["    return n + 2\n", "    return 4\n", "    return n * 2\n", "    return n + n\n"]
 
 
-def test_evidence_of_the_prompt_chooses_among_samples() -> None:
+def test_evidence_of_the_prompt_chooses_among_samples(tmp_path: Path) -> None:
     """All four pass the example; the two right ones agree on other inputs, and the model prefers a wrong one."""
     if HostCapabilities.probe().level not in ("strong", "userns"):
         pytest.skip("programs cannot run here")
@@ -27,7 +27,7 @@ def test_evidence_of_the_prompt_chooses_among_samples() -> None:
         "t", completions=list(BODIES), rates=[0.0, 0.0, 1.0, 1.0], scores=[3.0, 2.0, 1.0, 0.0], programs=list("abcd")
     )
     solutions = {name: PROMPT + body for name, body in zip(sample.programs, BODIES, strict=True)}
-    add_evidence([sample], {"t": problem}, solutions, num_inputs=12)
+    add_evidence(Run(tmp_path, quiet=True), [sample], {"t": problem}, solutions, num_inputs=12)
     assert sample.example_rates == [1.0] * 4
 
     rows = best_of_n_curves([sample], EvaluateConfig(num_candidates=(4,), resamples=10, draws=5), seed=1)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from plaudit.errors import UsageError
+from training.pipeline.cli import main
 from training.pipeline.config import (
     FitConfig,
     IterateConfig,
@@ -23,6 +24,7 @@ from training.pipeline.config import (
 from training.pipeline.files import read_jsonl
 from training.pipeline.run import Run
 from training.reward_model import checkpointing
+from training.rewardranker.cost import Cost, computed
 from training.rewardranker.iterate import iterate
 from training.rewardranker.ppo import PPOTrainer
 
@@ -138,6 +140,45 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(
     iterate(recipe, run)
     for name in LATE:
         assert run.path(name).read_bytes() == whole.path(name).read_bytes(), name
+
+
+def test_its_generators_make_a_table_of_best_of_n(
+    whole: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = json.loads(whole.path(LATE[0]).read_text())
+    by_row = {row["row"]: row for row in report["rows"]}
+    assert main(["table", str(whole.folder), "--out", str(tmp_path / "table")]) == 0
+    text = capsys.readouterr().out
+    assert "## generator (SFT)" in text
+    assert "## PPO generator of round 2" in text
+    best = next(line for line in text.splitlines() if line.startswith("| reranker of round 1, best of 3 |"))
+    columns = [name for name in report["rows"][0] if name not in ("row", "all", "low", "high")]
+    cells = [float(cell) for cell in best.split("|")[2 : 2 + len(columns)]]
+    assert cells == [pytest.approx(by_row["RewardRanker: SFT candidates"][name], abs=0.06) for name in columns]
+
+
+def test_what_a_solved_problem_costs(whole: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    (whole.folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(TINY)))
+    assert main(["cost", str(whole.folder), "--problems", "2"]) == 0
+    text = capsys.readouterr().out
+    folder = whole.path(LATE[0]).parent
+    assert (folder / "cost.md").read_text() == text
+    costs = [Cost(**row) for row in json.loads((folder / "cost.json").read_text())]
+    assert [cost.way for cost in costs] == ["greedy", "one sample", "best of 2", "best of 3"]
+    assert all(cost.generating_cpu_s > 0 for cost in costs)
+    assert [cost.scoring_cpu_s > 0 for cost in costs] == [False, False, True, True]
+    assert costs[3].written_tokens > costs[1].written_tokens
+    assert main(["cost", str(whole.folder / "iterate")]) == 2
+    assert "run plaudit-train iterate first" in capsys.readouterr().err
+
+
+def test_computed_costs_are_those_of_a_hand_calculation() -> None:
+    alone = Cost("greedy", 1, 0.5, 100.0, 50.0, 1.0, 0.0)
+    four = Cost("best of 4", 4, 0.8, 100.0, 200.0, 3.0, 1.0)
+    assert computed(alone, 33.0, 0.0) == (2 * 33.0 * 150.0, 33.0 * 50.0)
+    assert computed(four, 6.7, 6.7) == (pytest.approx(2 * 13.4 * 300.0), pytest.approx(6.7 * 50.0 + 6.7))
+    assert four.per_solved(four.cpu_s) == pytest.approx(5.0)
+    assert Cost("none", 1, 0.0, 1.0, 1.0, 1.0, 0.0).per_solved(1.0) is None
 
 
 def test_a_mode_that_does_not_exist_is_said_at_once(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import ast
 import asyncio
 import importlib.util
 import logging
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -50,6 +51,37 @@ def unpacked(name: str, folder: Path) -> Path:
         pytest.skip(f"{WHEELS[name]} is not to be had here: {done.stderr.strip()[-200:]}")
     with zipfile.ZipFile(wheels[0]) as wheel:
         wheel.extractall(place)
+    return place
+
+
+# verl and OpenRLHF with what their reward managers and batch types import, beside what is installed here.
+TRAINERS = {
+    "verl": (
+        "verl==0.9.1",
+        "tensordict==0.10.0",
+        "pyvers==0.1.0",
+        "hydra-core==1.3.8",
+        "omegaconf==2.3.0",
+        "antlr4-python3-runtime==4.9.3",
+        "codetiming==1.4.0",
+        "dill==0.4.1",
+        "cloudpickle==3.1.3",
+        "orjson==3.13.0",
+    ),
+    "openrlhf": ("openrlhf==0.11.2",),
+}
+
+
+@cache
+def trainer_path(name: str, folder: Path) -> Path:
+    """A folder for the path of a process that runs a trainer's own code; its packages without their dependencies."""
+    place = folder / f"{name}-path"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place), *TRAINERS[name]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        pytest.skip(f"{' '.join(TRAINERS[name])} are not to be had here: {done.stderr.strip()[-200:]}")
+    for folder_of_ours in ("tests", "scripts"):  # top-level packages of both wheels, named like ours
+        shutil.rmtree(place / folder_of_ours, ignore_errors=True)
     return place
 
 

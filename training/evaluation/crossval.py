@@ -29,6 +29,7 @@ from training.pipeline.config import Recipe
 from training.pipeline.digests import content_key
 from training.pipeline.files import write_jsonl, write_text
 from training.pipeline.metrics import best_of_n, bootstrap, mean
+from training.pipeline.progress import StageProgress
 from training.pipeline.records import Problem, ProgramRecord, as_row, read_problems, read_programs
 from training.pipeline.run import Run
 
@@ -53,9 +54,12 @@ def cross_validate(recipe: Recipe, run: Run) -> dict[str, object]:
     if not any(program.iid_copies for program in programs):
         raise UsageError("no problem has independent samples: there is nothing to cross-validate on")
     found: dict[int, list[Numbers]] = defaultdict(list)
+    progress = StageProgress(run, "crossval: fits", len(settings.seeds) * settings.parts, every_s=0.0)
+    progress.at(0)
     for seed in settings.seeds:
         for part in range(settings.parts):
             found[seed].append(_part(recipe, run, problems, programs, part, seed))
+            progress.at(sum(map(len, found.values())))
     report = summarize({seed: _joined(parts) for seed, parts in found.items()}, recipe)
     write_text(run.path("crossval.json"), json.dumps(report, indent=1) + "\n")
     write_text(run.path("crossval.md"), crossval_markdown(report))

@@ -29,6 +29,7 @@ from training.pipeline import config
 from training.pipeline.config import Recipe
 from training.pipeline.files import read_jsonl, write_text
 from training.pipeline.metrics import mean
+from training.pipeline.progress import StageProgress
 from training.pipeline.ray_executors import chunked, ordered_on_ray
 from training.pipeline.records import Problem, ProgramRecord, each_program, read_problems
 from training.pipeline.run import Run
@@ -64,6 +65,7 @@ def evaluate(recipe: Recipe, run: Run) -> dict[str, object]:
         add_generated_tests(recipe, run, problems, held, sampled)
     if settings.evidence_inputs:
         add_evidence(
+            run,
             sampled,
             problems,
             {p.program_id: p.solution for p in held},
@@ -147,6 +149,7 @@ def add_greedy(sampled: Sequence[SampledProblem], held: Sequence[ProgramRecord])
 
 
 def add_evidence(
+    run: Run,
     sampled: Sequence[SampledProblem],
     problems: dict[str, Problem],
     solutions: dict[str, str],
@@ -178,8 +181,11 @@ def add_evidence(
     if cluster is not None:
         observed = [row for rows in ordered_on_ray(opened, chunked(requests, 1), cluster) for row in rows]
     else:
+        progress, observed = StageProgress(run, "evaluate: evidence", len(requests)), []
         with opened() as observe:
-            observed = observe(requests)
+            for at, request in enumerate(requests):
+                progress.at(at)
+                observed += observe([request])
     for (sample, _), samples in zip(functions, observed, strict=True):
         sample.example_rates, sample.answers, sample.evidence_cpu_s = samples
 

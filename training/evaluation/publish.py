@@ -1,6 +1,7 @@
 """`publish`: the folder that is served: the checkpoint, the report where there is one, and a model card.
 
-The card names the recipe, the digests of the data, and the licences of everything that was learnt from.
+The card names the recipe, the digests of the data, and the licences of everything that was learnt from. Its front
+matter is for the hub (`cards`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from plaudit.errors import UsageError
 from service.scoring.checkpoint import IDENTITY
 from training.data.public_data import data_file
+from training.evaluation.cards import model_data, sources_in, with_front_matter
 from training.evaluation.plots import FILES as PLOTS
 from training.evaluation.report import format_interval
 from training.pipeline.config import Recipe
@@ -35,11 +37,11 @@ def publish(recipe: Recipe, run: Run) -> dict[str, object]:
 
     Raises `UsageError` if this run has no complete checkpoint, or if the copy does not reproduce it.
     """
-    from service.scoring.reward_model import RewardModel
-
     folder, checkpoint = Path(recipe.publish or f"models/{recipe.name}"), run.folder / "checkpoint"
     if not (checkpoint / "golden.jsonl").is_file():  # the last file that `fit` writes
         raise UsageError(f"{checkpoint} is missing or incomplete: run plaudit-train fit first")
+    from service.scoring.reward_model import RewardModel
+
     folder.mkdir(parents=True, exist_ok=True)
     for old in {file for pattern in (*IDENTITY, *REPORT) for file in folder.glob(pattern)}:  # of another model
         old.unlink()
@@ -54,11 +56,11 @@ def publish(recipe: Recipe, run: Run) -> dict[str, object]:
             f"{run.folder}/report.json is of another checkpoint (evaluate.checkpoint, evaluate.service): run evaluate "
             "again on this run's own, or publish without it"
         )
-    if recipe.fit.base or report is None:
+    if recipe.fit.base or report is None or recipe.hub.adapter:
         text = model_card(recipe, run, model)
     else:
         text = model_card_with_report(recipe, run, report, model.revision)
-    write_text(folder / "README.md", text)
+    write_text(folder / "README.md", with_front_matter(model_data(recipe, report, sources_in(text)), text))
     parity = model.check_golden()
     if not parity.ok:
         raise UsageError(

@@ -20,6 +20,7 @@ from plaudit.errors import InfraError, TooLong, UsageError
 from plaudit.schemas import ScoreResult
 from training.pipeline import config
 from training.pipeline.engines import scoring_engine
+from training.pipeline.progress import StageProgress
 from training.pipeline.ray_executors import chunked, ordered_on_ray
 from training.pipeline.records import Problem, ProgramRecord
 from training.pipeline.run import Run
@@ -69,7 +70,7 @@ def scorer_of(settings: config.EvaluateConfig, run: Run | None = None) -> Progra
             raise UsageError(
                 "evaluate.checkpoint and evaluate.service: name one of them; the service has its own models"
             )
-        return ServiceScorer(settings)
+        return ServiceScorer(settings, run)
     return CheckpointScorer(settings, run)
 
 
@@ -81,6 +82,7 @@ class CheckpointScorer:
 
         if run is None and not settings.checkpoint:
             raise UsageError("evaluate.checkpoint and evaluate.service are empty: name a model to score with")
+        self._run = run
         own = None if run is None else run.path("checkpoint/config.json").parent
         self._model = RewardModel.load(
             settings.checkpoint or own or "",
@@ -98,7 +100,18 @@ class CheckpointScorer:
         return self._model.parameters
 
     def score(self, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord]) -> list[float]:
-        return _in_groups(problems, programs, lambda groups: list(map(self.score_group, groups)))
+        progress = None if self._run is None else StageProgress(self._run, "evaluate: scores", len(programs))
+
+        def scored(groups: Sequence[AnswerGroup]) -> list[list[float]]:
+            rows, done = [], 0
+            for group in groups:
+                rows.append(self.score_group(group))
+                done += len(rows[-1])
+                if progress is not None:
+                    progress.at(done)
+            return rows
+
+        return _in_groups(problems, programs, scored)
 
     def score_group(self, group: AnswerGroup) -> list[float]:
         """The scores of one prompt's completions, which are a batch of their own: the same on every engine."""
@@ -211,8 +224,8 @@ def _checkpoint(
 class ServiceScorer:
     """The model `evaluate.model` of a running service."""
 
-    def __init__(self, settings: config.EvaluateConfig) -> None:
-        self._settings = settings
+    def __init__(self, settings: config.EvaluateConfig, run: Run | None = None) -> None:
+        self._settings, self._run = settings, run
         self._probabilities: dict[float, float | None] = {}
         self._revision = ""
 
@@ -232,6 +245,7 @@ class ServiceScorer:
         """Raises `InfraError` for an answer without a score, and what the client raises."""
         settings, scores = self._settings, list[list[float]]()
         key = Path(settings.key_file).read_text(encoding="utf-8").strip() if settings.key_file else None
+        progress = StageProgress(self._run, "evaluate: scores", len(groups)) if self._run is not None else None
         with Client(settings.service, key, timeout_s=settings.timeout_s) as client:
             for at in range(0, len(groups), ITEMS):
                 part = groups[at : at + ITEMS]
@@ -242,6 +256,8 @@ class ServiceScorer:
                     raise InfraError(f"{settings.model}: another revision was activated while the programs were scored")
                 self._revision = revision
                 scores += [self._read(prompt, result) for (prompt, _), result in zip(part, answer.results, strict=True)]
+                if progress is not None:
+                    progress.at(len(scores))
         return scores
 
     def _read(self, prompt: str, result: ScoreResult) -> list[float]:

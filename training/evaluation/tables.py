@@ -1,6 +1,7 @@
 """`plaudit-train table RUN... --out FOLDER`: the papers' best-of-N tables from the reports of several runs.
 
-- A run after `evaluate` is one policy on one data set under one reward model. Runs of one policy make a block. Its rows
+- A run after `evaluate` is one policy on one data set under one reward model; a run after `iterate` is several: its
+  generators under the reranker of each round. Runs of one policy make a block. Its rows
   are greedy, the mean, the oracle, and each reward model at each N; its columns the data sets, or the languages of a
   data set that has several.
 - Below them stands what the best row of a reward model gains over greedy (AceCoder calls a reward model effective only
@@ -54,7 +55,7 @@ def table_command(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="plaudit-train table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders after `evaluate`")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders after `evaluate` or `iterate`")
     parser.add_argument("--out", type=Path, required=True, help="folder of table.md, table.tex and table.svg")
     options = parser.parse_args(arguments)
     blocks = read_blocks(options.runs)
@@ -70,14 +71,28 @@ def read_blocks(runs: Sequence[Path]) -> list[PolicyBlock]:
     """The blocks of these runs' reports, policies in the order in which they come."""
     blocks: dict[str, PolicyBlock] = {}
     for run in runs:
-        if not (run / "report.json").is_file():
-            raise UsageError(f"{run} has no report.json: run plaudit-train evaluate first")
+        for report in _reports(run):
+            policy = ", ".join(name or "unnamed" for name in report["samplers"]) or "unnamed"
+            _add(blocks.setdefault(policy, PolicyBlock(policy)), report, run)
+    return list(blocks.values())
+
+
+def _reports(run: Path) -> list[dict[str, Any]]:
+    """The run's reports; of several modes and seeds of `iterate`, the folder of one has to be named."""
+    if (run / "report.json").is_file() and not (run / "blocks.json").is_file():
         report = json.loads((run / "report.json").read_text(encoding="utf-8"))
         if "set" not in report:
             raise UsageError(f"{run}/report.json is of an older version: run plaudit-train evaluate again")
-        policy = ", ".join(name or "unnamed" for name in report["samplers"]) or "unnamed"
-        _add(blocks.setdefault(policy, PolicyBlock(policy)), report, run)
-    return list(blocks.values())
+        return [report]
+    found = (
+        [run / "blocks.json"] if (run / "blocks.json").is_file() else sorted(run.glob("iterate/seed-*/*/blocks.json"))
+    )
+    if not found:
+        raise UsageError(f"{run} has no report.json: run plaudit-train evaluate first, or iterate")
+    if len(found) > 1:
+        folders = ", ".join(str(path.parent) for path in found)
+        raise UsageError(f"{run} has several reports of iterate: name the folder of one of them ({folders})")
+    return list(json.loads(found[0].read_text(encoding="utf-8")))
 
 
 def _add(block: PolicyBlock, report: dict[str, Any], run: Path) -> None:
@@ -88,7 +103,7 @@ def _add(block: PolicyBlock, report: dict[str, Any], run: Path) -> None:
             column = f"{report['set']} {language}" if split else report["set"]
             way, _, number = row["way"].partition(", best of ")
             if way in PLAIN or way.startswith("oracle"):
-                block.plain["oracle" if way.startswith("oracle") else way][column] = value
+                block.plain["oracle" if way.startswith("oracle") else way].setdefault(column, value)
                 continue
             cells = block.ranked[report["reward_model"], int(number)]
             if column in cells:

@@ -30,6 +30,8 @@ COMMANDS = {
     "sheet": ("training.synthesis.sheet", "sheet_command"),
     "table": ("training.evaluation.tables", "table_command"),
     "diff": ("training.pipeline.compare", "diff_command"),
+    "push": ("training.evaluation.push", "push_command"),
+    "cost": ("training.rewardranker.cost", "cost_command"),
 }
 
 
@@ -104,7 +106,9 @@ def usage() -> str:
         "       plaudit-train export RUN FORMAT --out FILE    a trainer's own file of pairs or problems\n"
         "       plaudit-train sheet RUN [--read FILE]         tests of a run to check by hand, and how many are right\n"
         "       plaudit-train table RUN... --out FOLDER       the papers' tables, from several runs' reports\n"
-        "       plaudit-train diff RUN RUN                    where two runs differ (exit code 1 if they do)\n\n"
+        "       plaudit-train diff RUN RUN                    where two runs differ (exit code 1 if they do)\n"
+        "       plaudit-train push RUN --to hub:ORG/NAME      a model or its pairs, with a card (or --to FOLDER)\n"
+        "       plaudit-train cost RUN                        what a solved problem costs, after iterate\n\n"
         f"{stages}\n  {'all':<10} the stages that the recipe names\n\n"
         "  --run DIR    the run folder (default runs/NAME); finished stages are not run again, killed ones go on\n"
         "  plaudit-train STAGE --help lists the fields of a stage"

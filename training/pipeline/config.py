@@ -3,6 +3,8 @@
 - A flag `--fit.epochs 3` (or `--seed 7` for a key outside of the sections) overrides the file.
 - `PLAUDIT_DATA` overrides the data folder that the file names; nothing else reads the environment.
 - Unknown keys and flags fail, and the nearest name is suggested; so do values of the wrong type.
+- Fields that change what is shown and nothing that is written into a result, as `trackers`, are left out of `repr` and
+  so of every key: a run goes on under another value.
 """
 
 from __future__ import annotations
@@ -20,9 +22,12 @@ from typing import Any, Literal
 from plaudit.errors import UsageError
 
 
-def _doc(text: str, default: Any, *, least: float = 0.0, most: float = math.inf) -> Any:
-    """A field with its help, and the least and the most that a number may be."""
-    return field(default=default, metadata={"doc": text, "least": least, "most": most})
+def _doc(text: str, default: Any, *, least: float = 0.0, most: float = math.inf, shown: bool = False) -> Any:
+    """A field with its help, and the least and the most that a number may be. `shown`: it changes no result."""
+    return field(default=default, repr=not shown, metadata={"doc": text, "least": least, "most": most})
+
+
+TRACKERS = "where the curves are shown, too: tensorboard, wandb (offline), trackio, mlflow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +217,7 @@ class FitConfig:
     log_steps: int = _doc("steps from one row of fit.jsonl to the next (base)", 10)
     eval_steps: int = _doc("steps from one look at the validation pairs to the next (base)", 200)
     save_steps: int = _doc("steps from one resumable state to the next (base)", 200)
+    trackers: tuple[str, ...] = _doc(TRACKERS, ("tensorboard",), shown=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +267,7 @@ class PPOConfig:
     clip: float = _doc("how far the ratio of new to old probability counts", 0.2)
     gamma: float = _doc("discount", 1.0, most=1.0)
     lam: float = _doc("GAE's lambda", 0.95, most=1.0)
+    trackers: tuple[str, ...] = _doc(TRACKERS, ("tensorboard",), shown=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +276,8 @@ class IterateConfig:
     rounds: int = _doc("rounds of reranker and PPO, at most: one that mines nothing is the last", 2)
     shared_process: bool = _doc("train on problems whose tests run in the program's process (MultiPL-E), too", False)
     seed: int = _doc("seed of rerankers, PPO and mining, over the same data; 0: the recipe's", 0)
+    generator: str = _doc("causal language model to start from, a hub id or a folder; empty: the run's own", "")
+    sft: tuple[str, ...] = _doc("further sets whose right solutions are fine-tuned on: adapter=FILE, or a hub name", ())
     sft_epochs: int = _doc("passes over passing solutions of training problems before the first sample", 1)
     problems: int = _doc("training problems whose completions are executed", 1200)
     samples: int = _doc("completions of each before the first round", 6)
@@ -294,6 +303,12 @@ class RayConfig:
     gpus: float = _doc("GPUs of an executor that holds a model (evaluate, sample with kind hf)", 0.0)
     chunk: int = _doc("programs, questions or problems that an executor gets at once", 16, least=1)
     max_tries: int = _doc("executors that may end on one chunk before the stage fails", 3, least=1)
+
+
+@dataclass(frozen=True, slots=True)
+class CardConfig:
+    license: str = _doc("the checkpoint's licence by its id at the hub, as apache-2.0; empty: other", "")
+    tags: tuple[str, ...] = _doc("further tags of the card", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +345,7 @@ class Recipe:
     ppo: PPOConfig = PPOConfig()
     iterate: IterateConfig = IterateConfig()
     ray: RayConfig = RayConfig()
+    card: CardConfig = CardConfig()
 
 
 def read_recipe(path: Path, flags: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Recipe:
@@ -372,6 +388,11 @@ def override(recipe: Recipe, flags: Sequence[str]) -> Recipe:
         changed = dataclasses.replace(owner, **{field_name: _convert(value, owner, field_name, flag, strict=False)})
         recipe = dataclasses.replace(recipe, **{section: changed}) if section else changed
     return recipe
+
+
+def result_fields(section: Any) -> dict[str, Any]:
+    """The values of a section that a result depends on."""
+    return {field.name: getattr(section, field.name) for field in dataclasses.fields(section) if field.repr}
 
 
 def field_lines(sections: Sequence[str]) -> list[str]:

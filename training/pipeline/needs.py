@@ -15,6 +15,7 @@ from plaudit.errors import HostLacks
 from training.pipeline import config
 from training.pipeline.config import Recipe
 from training.pipeline.engines import judging_engine, scoring_engine, source_engine
+from training.pipeline.trackers import missing_packages
 
 CHECK_S = 5.0  # for a server to answer
 FREE_BYTES = 1 << 30  # of the run folder's disk
@@ -149,6 +150,7 @@ def _fit(recipe: Recipe) -> Iterator[str]:
         yield from _packages("trl", "datasets", "accelerate")
     if recipe.fit.lora_rank:
         yield from _packages("peft")
+    yield from missing_packages("fit.trackers", recipe.fit.trackers)
 
 
 def _evaluate(recipe: Recipe) -> Iterator[str]:
@@ -165,6 +167,9 @@ def _language_model(recipe: Recipe) -> Iterator[str]:
 
 def _iterate(recipe: Recipe) -> Iterator[str]:
     yield from _packages(*LANGUAGE_MODEL)
+    yield from missing_packages("fit.trackers", recipe.fit.trackers)
+    yield from missing_packages("ppo.trackers", recipe.ppo.trackers)
+    yield from _evaluation_sets("iterate.sft", recipe.iterate.sft)
     yield from _verify(recipe)
 
 

@@ -174,7 +174,7 @@ class _Executors:
         if time.monotonic() - self._resized_s < RESIZE_S:
             return
         self._resized_s = time.monotonic()
-        room: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        room: dict[str, float] = ray.cluster_resources()
         slots = int(room.get("CPU", 0.0) // self._settings.cpus)
         if self._gpus:
             slots = min(slots, int(room.get("GPU", 0.0) // self._gpus))

@@ -6,7 +6,6 @@ is its line of help.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import time
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from plaudit.errors import UsageError
-from training.pipeline.config import Recipe
+from training.pipeline.config import Recipe, result_fields
 from training.pipeline.digests import content_key
 from training.pipeline.manifest import record_inputs, write_readme
 from training.pipeline.run import Run
@@ -143,7 +142,7 @@ def crossval(recipe: Recipe, run: Run) -> dict[str, object]:
     return crossval.cross_validate(recipe, run)
 
 
-@stage(after=("fit", "evaluate"))
+@stage("card", after=("fit", "evaluate"))
 def publish(recipe: Recipe, run: Run) -> dict[str, object]:
     """the checkpoint folder that is served"""
     from training.evaluation import publish
@@ -208,7 +207,7 @@ def _key(name: str, recipe: Recipe, run: Run) -> str:
         if record is None:
             raise UsageError(f"{name} needs the files of {earlier}: run plaudit-train {earlier} first")
         before[earlier] = record["key"]
-    sections = {section: dataclasses.asdict(getattr(recipe, section)) for section in stage.sections}
+    sections = {section: result_fields(getattr(recipe, section)) for section in stage.sections}
     target = [recipe.publish] if name == "publish" else []
     return content_key(name, recipe.name, recipe.seed, sections, before, *target)
 

@@ -12,6 +12,7 @@ from plaudit.errors import TooLong, UsageError
 from training.pipeline.config import Recipe
 from training.pipeline.files import read_jsonl, write_jsonl
 from training.pipeline.metrics import platt
+from training.pipeline.progress import StageProgress
 from training.pipeline.records import Problem, ProgramRecord
 from training.pipeline.run import Run
 
@@ -70,7 +71,9 @@ def finish_checkpoint(
         model, scores = add_surface(model, folder, problems, programs, recipe.pair, recipe.fit.surface), None
     samples, platt_ab = calibration_samples(problems, programs), dict[str, float]()
     if samples:
-        platt_ab = calibrate(model, folder, samples, scores or score_programs(model, problems, samples))
+        platt_ab = calibrate(
+            model, folder, samples, scores or score_programs(model, problems, samples, run, "fit: calibration")
+        )
         if platt_ab["platt_a"] <= 0:
             run.say(
                 "fit: on the validation problems, programs with higher scores pass no more often: the calibration "
@@ -138,7 +141,25 @@ def golden_examples(encoder: Encoder) -> list[tuple[dict[str, Any], Encoded]]:
 
 
 def score_programs(
-    model: RewardModel, problems: Mapping[str, Problem], programs: Sequence[ProgramRecord]
+    model: RewardModel,
+    problems: Mapping[str, Problem],
+    programs: Sequence[ProgramRecord],
+    run: Run | None = None,
+    part: str = "",
 ) -> list[float]:
-    """The served scores of these programs, in their order. A prompt that does not fit is truncated on the left."""
-    return model.score([model.encode(problems[p.task_id].prompt, p.completion, "truncate_left") for p in programs])
+    """The served scores of these programs, in their order. A prompt that does not fit is truncated on the left.
+
+    `run` and `part`: where the progress is told, and under which name.
+    """
+    by_task: dict[str, list[int]] = defaultdict(list)
+    for at, program in enumerate(programs):
+        by_task[program.task_id].append(at)
+    progress = StageProgress(run, part, len(programs)) if run is not None else None
+    scores: dict[int, float] = {}
+    for task_id, places in by_task.items():  # whole problems, because what begins alike is computed once
+        prompt = problems[task_id].prompt
+        encoded = [model.encode(prompt, programs[at].completion, "truncate_left") for at in places]
+        scores |= zip(places, model.score(encoded), strict=True)
+        if progress is not None:
+            progress.at(len(scores))
+    return [scores[at] for at in range(len(programs))]

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.pipeline.config import Recipe
+from training.pipeline.config import Recipe, result_fields
 from training.pipeline.digests import content_key
 from training.pipeline.progress import StageProgress
 from training.pipeline.records import read_problems, read_programs
@@ -69,7 +69,7 @@ def fit(recipe: Recipe, run: Run) -> FittedModel:
     weight, loss = head_of(states, [own for own in pairs if own], settings.head_steps, settings.head_lr, recipe.seed)
     with torch.no_grad():
         model.score.weight.copy_(weight[None])
-    with MetricsLog(run, "fit", 0) as metrics:
+    with MetricsLog(run, "fit", 0, settings.trackers, result_fields(settings)) as metrics:
         areas = validation_auc(model, start.encoder, problems, programs.values(), validation_tasks)
         metrics.add({"step": settings.head_steps, "loss": round(loss, 4), **areas})
         row = metrics.rows[-1]

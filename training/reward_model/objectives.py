@@ -55,7 +55,7 @@ class Objectives(torch.nn.Module):
     """The language model with its heads.
 
     Args:
-        model: a Qwen2 causal language model.
+        model: a causal language model.
         summary: the heads beside the next token, None for the next token alone.
         weight: of the losses of flaw and surface.
     """
@@ -78,9 +78,9 @@ class Objectives(torch.nn.Module):
             if "names" in row:
                 names[at, : len(cut)] = torch.tensor(row["names"][:longest])
         with torch.autocast("cpu", torch.bfloat16):
-            hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state  # (B, T, H)
+            hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state  # (B, T, H)
             is_target = targets[:, 1:] != IGNORED  # (B, T - 1)
-            logits = self.model.lm_head(hidden[:, :-1][is_target])  # (K, V), K targets
+            logits = self.model.get_output_embeddings()(hidden[:, :-1][is_target])  # (K, V), K targets
         losses = {}
         total = torch.zeros(())
         if len(logits):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from service.scoring.encoder import Encoder
-from training.pipeline.config import Recipe
+from training.pipeline.config import Recipe, result_fields
 from training.pipeline.digests import content_key, file_digest
 from training.pipeline.metrics import auc, mean
 from training.pipeline.progress import StageProgress
@@ -69,7 +69,7 @@ def fit(recipe: Recipe, run: Run) -> FittedModel:
     if not first:
         run.path("fit.jsonl").unlink(missing_ok=True)  # rows of another fit
     progress, steps_per_epoch = StageProgress(run, "fit", len(steps)), max(1, len(steps) // settings.epochs)
-    with MetricsLog(run, "fit", first) as metrics:
+    with MetricsLog(run, "fit", first, settings.trackers, result_fields(settings)) as metrics:
         for step, groups in enumerate(steps[first:], start=first + 1):
             set_learning_rate(optimiser, settings.lr * cosine_schedule((step - 1) / len(steps), settings.warmup))
             loss = train_step(model, optimiser, groups, encodings, programs, preferences, recipe)

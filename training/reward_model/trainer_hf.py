@@ -28,7 +28,7 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from plaudit.errors import UsageError
 from service.scoring.checkpoint import locate, revision_of
-from training.pipeline.config import FitConfig, Recipe
+from training.pipeline.config import FitConfig, Recipe, result_fields
 from training.pipeline.digests import content_key, file_digest
 from training.pipeline.progress import StageProgress
 from training.pipeline.run import Run
@@ -45,7 +45,7 @@ WAIT_S = 6 * 3600  # ranks wait for rank 0's encoding
 
 
 def fit(recipe: Recipe, run: Run) -> FittedModel | None:
-    """Train by pairs from `fit.base`; writes `checkpoint/`, `fit.jsonl` and TensorBoard events.
+    """Train by pairs from `fit.base`; writes `checkpoint/` and `fit.jsonl`.
 
     Returns None on ranks other than 0.
     Raises `UsageError` for settings that do not go together, `HostLacks` for a base that is not there.
@@ -65,7 +65,7 @@ def fit(recipe: Recipe, run: Run) -> FittedModel | None:
     pairs.encoder.tokenizer.pad_token = pad
     state = last_state(states)
     first = json.loads((state / "trainer_state.json").read_text(encoding="utf-8"))["global_step"] if state else 0
-    with MetricsLog(run, "fit", first) as metrics:
+    with MetricsLog(run, "fit", first, recipe.fit.trackers, result_fields(recipe.fit)) as metrics:
         trainer = pair_trainer(recipe, model, args, pairs, FitCallback(run, metrics))
         trainer.train(resume_from_checkpoint=str(state) if state else None)
     scores = gathered_scores(trainer, pairs.calibration["ids"])

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import UsageError
+from service.scoring.checkpoint import locate
 from training.data.programs import completion_of
 from training.pipeline.config import Recipe
 from training.pipeline.digests import content_key
@@ -33,6 +34,7 @@ from training.pipeline.run import Run
 from training.reward_model.template import load_encoder
 from training.rewardranker import policy
 from training.rewardranker.from_service_log import LoggedGroups, read_logged_groups
+from training.rewardranker.generator_text import GeneratorText, OwnText, PretrainedText
 from training.rewardranker.iterate_report import write_report
 from training.rewardranker.mining import (
     MODES,
@@ -42,13 +44,14 @@ from training.rewardranker.mining import (
     mine,
     recorded_completions,
 )
+from training.rewardranker.sft_data import generator_digest, right_solutions, sft_sets_key, sft_solutions
 
 
 class RewardRankerLoop:
     """The steps of one recipe in one run folder, and where each writes.
 
     `prepare` first, then `round` for 1, 2, …. After `prepare`: `problems` by task id, `train_problems` to sample from,
-    `test_problems` of the report, `encoder`, and `logged` groups of the service.
+    `test_problems` of the report, `text` of the generator, and `logged` groups of the service.
     """
 
     def __init__(self, recipe: Recipe, run: Run) -> None:
@@ -61,11 +64,13 @@ class RewardRankerLoop:
 
     def prepare(self) -> None:
         """Problems, tokenizer, backbone, the SFT model, and its executed samples."""
+        settings, own = self.recipe.iterate, not (self.recipe.iterate.generator and self.recipe.fit.base)
         if self.recipe.world.problems:
             self._microworld()
-        elif self.run.record("pretrain") is None:
-            raise UsageError("iterate needs pretrain first, or a recipe with world.problems")
-        settings = self.recipe.iterate
+        elif own and self.run.record("pretrain") is None:
+            raise UsageError(
+                "iterate needs pretrain first, or a recipe with world.problems, or both iterate.generator and fit.base"
+            )
         self.problems = read_problems(self.run.path("problems.jsonl"))
         self.logged = LoggedGroups({}, {}, 0)
         if settings.seen:
@@ -75,12 +80,23 @@ class RewardRankerLoop:
                 )
             self.logged = read_logged_groups(settings.seen, self.problems.values(), self.recipe.split.ngram)
             self.problems |= self.logged.problems
-        self.encoder = load_encoder(self.recipe, self.run.path("tokenizer"))
+        self.start = locate(settings.generator) if settings.generator else self.run.path("pretrained")
+        self.text: GeneratorText = (
+            PretrainedText(self.start)
+            if settings.generator
+            else OwnText(load_encoder(self.recipe, self.run.path("tokenizer")))
+        )
         self.train_problems = self._unforgeable(self._fold("train", settings.problems))
         self.test_problems = self._fold("test", settings.held_out)
-        backbone_key = (self.run.record("pretrain") or {})["key"]
+        backbone_key = (
+            content_key(generator_digest(self.start))
+            if settings.generator
+            else (self.run.record("pretrain") or {})["key"]
+        )
         sampling = (settings.temperature, settings.max_new_tokens, self.recipe.seed)
-        sft_key = content_key(backbone_key, settings.sft_epochs, policy.SFT_LR, self.recipe.seed)
+        sft_key = content_key(
+            backbone_key, settings.sft_epochs, policy.SFT_LR, self.recipe.seed, *sft_sets_key(settings.sft)
+        )
         self.step(self.shared, "sft", sft_key, self._sft)
         self.data_key = content_key(sft_key, sampling, settings.problems, settings.samples, self.recipe.verify.cpu_s)
         self.step(self.shared, "samples", self.data_key, self._samples)
@@ -108,7 +124,7 @@ class RewardRankerLoop:
             folder,
             "ppo",
             key,
-            lambda: policy.train_ppo(recipe, folder, self.encoder, self.train_problems, sft, reranker),
+            lambda: policy.train_ppo(recipe, folder, self.text, self.train_problems, sft, reranker),
         )
         generator = folder.path("ppo/config.json").parent
         self.step(folder, "held_out", content_key(key, self.report_key), lambda: self._held_out(folder, generator))
@@ -167,18 +183,18 @@ class RewardRankerLoop:
         return kept
 
     def _sft(self) -> dict[str, Any]:
-        """Fine-tune on one passing solution per problem, the reference first."""
-        chosen: dict[str, ProgramRecord] = {}
-        for program in read_programs(self.run.path("programs.jsonl")):
-            if self.problems[program.task_id].fold != "train" or program.pass_rate != 1.0:
-                continue
-            if program.task_id not in chosen or program.origin == "canonical":
-                chosen[program.task_id] = program
-        documents = [(self.problems[task_id].prompt, program.completion) for task_id, program in chosen.items()]
+        """Fine-tune on one passing solution per problem, the reference first, and on those of `iterate.sft`."""
         if not self.recipe.iterate.sft_epochs:  # the pretraining text already is prompts with programs
-            shutil.copytree(self.run.path("pretrained"), self.run.path("iterate/sft"), dirs_exist_ok=True)
+            if self.recipe.iterate.sft:
+                raise UsageError("iterate.sft names sets to fine-tune on, and iterate.sft_epochs is 0: set it to 1")
+            shutil.copytree(self.start, self.run.path("iterate/sft"), dirs_exist_ok=True)
             return {"documents": 0}
-        return policy.fine_tune(self.recipe, self.run, self.encoder, documents)
+        verified = self.run.folder / "verified.jsonl"
+        programs = read_programs(verified if verified.is_file() else self.run.path("programs.jsonl"))
+        own = right_solutions(programs, self.problems)
+        more = sft_solutions(self.recipe.iterate.sft, self.problems.values(), self.recipe.split.ngram)
+        self.run.say(f"sft: {len(own)} solutions of this run, {len(more)} of iterate.sft")
+        return policy.fine_tune(self.recipe, self.run, self.text, self.start, [*own, *more])
 
     def _samples(self) -> dict[str, Any]:
         """Executed samples of training problems and their references; of validation problems for the calibration."""
@@ -207,7 +223,7 @@ class RewardRankerLoop:
         """Sample completions of these problems, add the recorded ones, and execute all; programs by task id."""
         recipe = self.recipe if folder is self.shared else self.round_recipe
         model, step = policy.load_generator(generator), f"{folder.folder.name}:{name}"
-        samples = policy.sample_completions(model, self.encoder, problems, num_samples, recipe, folder, step)
+        samples = policy.sample_completions(model, self.text, problems, num_samples, recipe, folder, step)
         completions = {problem.task_id: texts for problem, texts in zip(problems, samples, strict=True)}
         for task_id, texts in (recorded or {}).items():
             completions[task_id] = [*completions.get(task_id, []), *texts]
@@ -218,7 +234,7 @@ class RewardRankerLoop:
         from training.data.preferences import build_pairs
         from training.reward_model.fit import fit
 
-        for name in ("tokenizer", "pretrained"):
+        for name in () if self.recipe.fit.base else ("tokenizer", "pretrained"):
             shutil.copytree(self.run.path(name), folder.path(name), dirs_exist_ok=True)
         mined_file = f"mined.{self.recipe.iterate.mode}.jsonl"
         programs = list(read_programs(self.shared.path("data.jsonl")))
@@ -244,7 +260,7 @@ class RewardRankerLoop:
         """`greedy.jsonl`: the SFT model's executed greedy completions of the test problems."""
         model = policy.load_generator(self.run.path("iterate/sft"))
         samples = policy.sample_completions(
-            model, self.encoder, self.test_problems, 1, self.recipe, self.shared, "greedy", greedy=True
+            model, self.text, self.test_problems, 1, self.recipe, self.shared, "greedy", greedy=True
         )
         completions = {problem.task_id: texts for problem, texts in zip(self.test_problems, samples, strict=True)}
         groups = execute_completions(self.recipe, self.shared, self.problems, completions)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from training.evaluation.diagnostics import ORDER as LANGUAGES
 from training.pipeline.config import Recipe
 from training.pipeline.files import read_jsonl, write_text
 from training.pipeline.metrics import best_of_n, bootstrap, mean
@@ -35,7 +36,7 @@ class ReportRow:
 def write_report(
     recipe: Recipe, run: Run, shared: Run, rounds: Sequence[Run], problems: Sequence[Problem]
 ) -> dict[str, object]:
-    """Write `iterate/seed-N/MODE/report.{json,md}`.
+    """Write `iterate/seed-N/MODE/report.{json,md}`, and `blocks.json` beside them for `plaudit-train table`.
 
     Args:
         recipe: of the rounds; its seed names the folder.
@@ -76,6 +77,8 @@ def write_report(
     folder_name = f"iterate/seed-{seed}/{settings.mode}"
     write_text(run.path(f"{folder_name}/report.json"), json.dumps(report, indent=2) + "\n")
     write_text(run.path(f"{folder_name}/report.md"), markdown(report))
+    blocks = best_of_n_blocks(recipe, shared, rounds, problems)
+    write_text(run.path(f"{folder_name}/blocks.json"), json.dumps(blocks, indent=1) + "\n")
     last = gaps[-2]
     return {
         "mode": settings.mode,
@@ -134,16 +137,76 @@ def gap_closed(pool: Pool, seed: int, resamples: int = 1000) -> tuple[float, flo
 
 
 def table_columns(problems: Sequence[Problem]) -> dict[str, Callable[[str], bool]]:
-    """Columns of the table, as predicates of task ids: chain lengths in the micro-world, sources elsewhere."""
-    sources = {problem.task_id: problem.source for problem in problems}
-    if set(sources.values()) == {"microworld"}:
-        lengths = {task_id: task_id.split("/")[1] for task_id in sources}
-        names = {length: f"{length} step{'s' if length != '1' else ''}" for length in sorted(set(lengths.values()))}
-        return {name: lambda task_id, length=length: lengths.get(task_id) == length for length, name in names.items()}  # type: ignore[misc]
+    """Columns of the table, as predicates of task ids: languages where there are several, as in the paper's Table 1;
+    else chain lengths in the micro-world, and sources elsewhere."""
+    names = column_names(problems)
     return {
-        name: lambda task_id, name=name: sources.get(task_id) == name  # type: ignore[misc]
-        for name in sorted(set(sources.values()))
+        name: lambda task_id, name=name: names.get(task_id) == name  # type: ignore[misc]
+        for name in sorted(set(names.values()), key=_place)
     }
+
+
+def column_names(problems: Sequence[Problem]) -> dict[str, str]:
+    """The column of every problem, by task id."""
+    if len({problem.language for problem in problems}) > 1:
+        return {problem.task_id: problem.language for problem in problems}
+    if {problem.source for problem in problems} == {"microworld"}:
+        lengths = {problem.task_id: problem.task_id.split("/")[1] for problem in problems}
+        return {name: f"{length} step{'s' if length != '1' else ''}" for name, length in lengths.items()}
+    return {problem.task_id: problem.source for problem in problems}
+
+
+def _place(name: str) -> tuple[int, str]:
+    """The paper's languages first and in its order."""
+    return (LANGUAGES.index(name) if name in LANGUAGES else len(LANGUAGES)), name
+
+
+def best_of_n_blocks(
+    recipe: Recipe, shared: Run, rounds: Sequence[Run], problems: Sequence[Problem]
+) -> list[dict[str, Any]]:
+    """What `plaudit-train table` reads: each generator's candidates under the reranker of each round.
+
+    A policy is the fine-tuned generator or a round's PPO generator, a reward model a round's reranker, and a column one
+    of `table_columns`. The numbers of candidates are powers of two up to all of them.
+    """
+    columns = table_columns(problems)
+    greedy = _solved(by_task(read_programs(shared.path("greedy.jsonl"))))
+
+    def row(way: str, values: Values) -> dict[str, Any]:
+        cells = {
+            name: mean(own)
+            for name, belongs in columns.items()
+            if (own := [value for task_id, value in values.items() if belongs(task_id)])
+        }
+        return {"way": way, "languages": cells}
+
+    blocks = []
+    for number, folder in enumerate(rounds, start=1):
+        for pool, policy in (("sft", "generator (SFT)"), ("ppo", f"PPO generator of round {number}")):
+            scores = read_scores(folder, pool)
+            if not scores:
+                continue
+            most = min(map(len, scores.values()))
+            sizes = [2**power for power in range(1, most.bit_length()) if 2**power < most] + [most] * (most > 1)
+            passed = {task_id: [float(ok) for _, ok in group] for task_id, group in scores.items()}
+            rows = [row("greedy", greedy)] if pool == "sft" else []
+            rows.append(row("mean of the samples", {task_id: mean(values) for task_id, values in passed.items()}))
+            for size in sizes:
+                best = {
+                    task_id: best_of_n([score for score, _ in group], [ok for _, ok in group], size)
+                    for task_id, group in scores.items()
+                }
+                rows.append(row(f"reward model, best of {size}", best))
+            rows.append(row(f"oracle, pass@{most}", {task_id: float(any(own)) for task_id, own in passed.items()}))
+            blocks.append(
+                {
+                    "samplers": [policy],
+                    "set": recipe.name,
+                    "reward_model": f"reranker of round {number}",
+                    "languages": rows,
+                }
+            )
+    return blocks
 
 
 def table_row(row: ReportRow, columns: Mapping[str, Callable[[str], bool]], seed: int) -> dict[str, Any]:

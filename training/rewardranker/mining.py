@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from plaudit.errors import InfraError, UsageError
+from plaudit.extract import code_of
 from training.data.judge_task import task_of
 from training.data.judging import judge_all, judge_of
-from training.data.programs import program_of
+from training.data.programs import opens_program, program_of
 from training.pipeline.config import Recipe
 from training.pipeline.files import read_jsonl
 from training.pipeline.records import Problem, ProgramRecord
@@ -81,7 +82,7 @@ def execute_completions(
         problem = problems[task_id]
         for text, copies in Counter(texts).items():
             program = program_of(
-                problem, problem.prompt + text, "sample", problem.source, problem.license, completion=text
+                problem, program_text(problem, text), "sample", problem.source, problem.license, completion=text
             )
             programs[program.program_id] = dataclasses.replace(program, copies=copies, iid_copies=copies)
     tasks = [task_of(problems[p.task_id], p, recipe.verify.cpu_s) for p in programs.values()]
@@ -96,6 +97,14 @@ def execute_completions(
             rate = float(result["pass_rate"])
             judged[program.task_id].append(dataclasses.replace(program, pass_rate=rate, label="sandbox"))
     return dict(judged)
+
+
+def program_text(problem: Problem, completion: str) -> str:
+    """The program: code that has begun with its completion; for a question in words what the completion answers."""
+    if opens_program(problem):
+        return problem.prompt + completion
+    code = code_of(completion, problem.language)
+    return completion if code is None else code.text
 
 
 def mean_pass_rate(programs: Sequence[ProgramRecord]) -> float:

@@ -1,7 +1,7 @@
 """Generators of `iterate`: loading, sampling, supervised fine-tuning (SFT), and PPO against a reranker.
 
-- A generator uses the reranker's own template: a prompt's ids are the same in both, and a completion is everything up
-  to the template's closing token.
+- A generator is the run's own language model, or any causal language model of transformers (`iterate.generator`);
+  `generator_text` makes its token ids.
 - Every sample is a function of its seed alone: a step that was killed and is run again samples the same completions.
 """
 
@@ -14,20 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from service.scoring.reward_model import Encoder, RewardModel
-from training.pipeline.config import Recipe
+from service.scoring.reward_model import RewardModel
+from training.pipeline.config import Recipe, result_fields
 from training.pipeline.digests import content_key
-from training.pipeline.files import read_jsonl, write_jsonl
 from training.pipeline.progress import StageProgress
 from training.pipeline.records import Problem
 from training.pipeline.run import Run
 from training.reward_model.checkpointing import TrainingState
+from training.reward_model.metrics_log import MetricsLog
 from training.reward_model.objectives import Objectives
 from training.reward_model.optimization import cosine_schedule, keep_freed_memory, set_learning_rate
 from training.reward_model.pretrain import pack, train_step
+from training.rewardranker.generator_text import GeneratorText, completion_text
 from training.rewardranker.ppo import ActorCritic, PPOTrainer, generate
 
 SFT_LR = 3e-4  # peak learning rate of the supervised fine-tuning
@@ -44,7 +45,7 @@ def load_generator(folder: Path) -> Any:
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(1)
     keep_freed_memory()
-    return Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
 
 
 def save_generator(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -53,19 +54,9 @@ def save_generator(model: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def prompt_ids(encoder: Encoder, prompt: str) -> list[int]:
-    """The token ids that a completion follows."""
-    return list(encoder.tokenizer.encode(encoder.head_text(prompt), add_special_tokens=False))
-
-
-def completion_text(encoder: Encoder, ids: Sequence[int]) -> str:
-    """The completion's text, without its end token."""
-    return str(encoder.tokenizer.decode(ids, skip_special_tokens=True))
-
-
 def sample_completions(
     model: Any,
-    encoder: Encoder,
+    text: GeneratorText,
     problems: Sequence[Problem],
     num_samples: int,
     recipe: Recipe,
@@ -78,7 +69,7 @@ def sample_completions(
 
     Args:
         model: the generator.
-        encoder: of its template.
+        text: makes its token ids.
         problems: their prompts are continued.
         num_samples: completions per problem.
         recipe: temperature, `iterate.max_new_tokens`, seed.
@@ -89,22 +80,23 @@ def sample_completions(
     Returns:
         texts of the completions of every problem, in the order of `problems`.
     """
-    end = encoder.tokenizer.eos_token_id
-    prompts = [prompt_ids(encoder, problem.prompt) for problem in problems for _ in range(num_samples)]
+    prompts = [text.prompt_ids(problem) for problem in problems for _ in range(num_samples)]
     progress, texts = StageProgress(run, name, len(prompts)), list[str]()
     for start in range(0, len(prompts), BATCH):
         seed = seed_of(recipe.seed, name, start)
-        completions = generate(model, prompts[start : start + BATCH], recipe.iterate, end, seed, greedy=greedy)
-        texts += [completion_text(encoder, ids) for ids in completions]
+        completions = generate(model, prompts[start : start + BATCH], recipe.iterate, text.end, seed, greedy=greedy)
+        texts += [completion_text(text, ids) for ids in completions]
         progress.at(len(texts))
     return [texts[at : at + num_samples] for at in range(0, len(texts), num_samples)]
 
 
-def fine_tune(recipe: Recipe, run: Run, encoder: Encoder, documents: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """SFT of `pretrained/` on (prompt, completion) pairs by the next-token loss; writes `iterate/sft/`."""
+def fine_tune(
+    recipe: Recipe, run: Run, text: GeneratorText, start: Path, documents: Sequence[tuple[Problem, str]]
+) -> dict[str, Any]:
+    """SFT of the generator in `start` on (problem, completion) pairs by the next-token loss; writes `iterate/sft/`."""
     settings = recipe.iterate
-    model = load_generator(run.path("pretrained")).train()
-    rows = [{"ids": list(encoder.encode(prompt, completion).ids)} for prompt, completion in documents]
+    model = load_generator(start).train()
+    rows = [{"ids": text.document_ids(problem, completion)} for problem, completion in documents]
     rng, order = random.Random(recipe.seed), list(range(len(rows)))
     plan: list[list[int]] = []
     for _ in range(settings.sft_epochs):
@@ -118,7 +110,7 @@ def fine_tune(recipe: Recipe, run: Run, encoder: Encoder, documents: Sequence[tu
         batch_rows = [rows[at] for at in batch]
         loss = train_step(objectives, optimiser, batch_rows, recipe.pretrain.sequence_tokens)["loss"]
         progress.at(step + 1, f"loss {loss:.3f}")
-    save_generator(model, encoder.tokenizer, run.path("iterate/sft/config.json").parent)
+    save_generator(model, text.tokenizer, run.path("iterate/sft/config.json").parent)
     return {"documents": len(rows), "steps": len(plan), "loss": round(loss, 4)}
 
 
@@ -133,7 +125,7 @@ def score_completions(reranker: RewardModel, prompt: str, completions: Sequence[
 def train_ppo(
     recipe: Recipe,
     run: Run,
-    encoder: Encoder,
+    text: GeneratorText,
     problems: Sequence[Problem],
     start: Path,
     reranker: RewardModel,
@@ -143,41 +135,40 @@ def train_ppo(
     Args:
         recipe: the sections `ppo` and `iterate`.
         run: the round's folder.
-        encoder: of the generator's template.
+        text: makes the generator's token ids.
         problems: prompts are drawn from them.
         start: folder of the generator to start from, which is also the reference of the KL penalty.
         reranker: the reward model.
     """
     settings = recipe.ppo
     policy = ActorCritic(load_generator(start), recipe.iterate.temperature)
-    reference, end = load_generator(start), encoder.tokenizer.eos_token_id
+    reference, end = load_generator(start), text.end
     trainer = PPOTrainer(policy, reference, settings, end, bfloat16=True)
     state = TrainingState(run.path("ppo.state.pt"), policy, trainer.optimiser)
     key = content_key(settings, recipe.iterate, recipe.seed, reranker.revision)
     first = state.load() if run.resumable_key("ppo", key) else 0
-    log = [line for line in read_jsonl(run.path("ppo.jsonl")) if line["iteration"] <= first] if first else []
-    ids = [prompt_ids(encoder, problem.prompt) for problem in problems]
+    ids = [text.prompt_ids(problem) for problem in problems]
     progress = StageProgress(run, "ppo", settings.iterations)
-    for number in range(first, settings.iterations):
-        seed = seed_of(recipe.seed, "ppo", reranker.revision, number)
-        picks = random.Random(seed).sample(range(len(problems)), min(settings.prompts, len(problems)))
-        picks = [at for at in picks for _ in range(settings.samples)]
-        completions = generate(policy.model, [ids[at] for at in picks], recipe.iterate, end, seed)
-        texts = [completion_text(encoder, tokens) for tokens in completions]
-        scores = []
-        for at in range(0, len(picks), settings.samples):
-            prompt = problems[picks[at]].prompt
-            scores += score_completions(reranker, prompt, texts[at : at + settings.samples])
-        metrics = trainer.step([ids[at] for at in picks], completions, scores, torch.Generator().manual_seed(seed))
-        log.append({"iteration": number + 1, **{name: round(value, 5) for name, value in metrics.items()}})
-        write_jsonl(run.path("ppo.jsonl"), log)
-        progress.at(number + 1, json.dumps(log[-1]))
-        state.save_if_due(number + 1)
-    save_generator(policy.model, encoder.tokenizer, run.path("ppo/config.json").parent)
+    with MetricsLog(run, "ppo", first, settings.trackers, result_fields(settings), count="iteration") as log:
+        for number in range(first, settings.iterations):
+            seed = seed_of(recipe.seed, "ppo", reranker.revision, number)
+            picks = random.Random(seed).sample(range(len(problems)), min(settings.prompts, len(problems)))
+            picks = [at for at in picks for _ in range(settings.samples)]
+            completions = generate(policy.model, [ids[at] for at in picks], recipe.iterate, end, seed)
+            texts = [completion_text(text, tokens) for tokens in completions]
+            scores = []
+            for at in range(0, len(picks), settings.samples):
+                prompt = problems[picks[at]].prompt
+                scores += score_completions(reranker, prompt, texts[at : at + settings.samples])
+            metrics = trainer.step([ids[at] for at in picks], completions, scores, torch.Generator().manual_seed(seed))
+            log.add({"iteration": number + 1, **{name: round(value, 5) for name, value in metrics.items()}})
+            progress.at(number + 1, json.dumps(log.rows[-1]))
+            state.save_if_due(number + 1)
+    save_generator(policy.model, text.tokenizer, run.path("ppo/config.json").parent)
     state.remove()
     return {
-        "iterations": len(log),
-        "first_score": log[0]["score"],
-        "last_score": log[-1]["score"],
-        "last_kl": log[-1]["kl"],
+        "iterations": len(log.rows),
+        "first_score": log.rows[0]["score"],
+        "last_score": log.rows[-1]["score"],
+        "last_kl": log.rows[-1]["kl"],
     }

@@ -90,7 +90,7 @@ def left_padded(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence
 def hidden_states(model: Any, rollout: Rollout) -> Tensor:
     """The last hidden state at the token before each action, (B, A, H)."""
     positions = (rollout.attention_mask.cumsum(1) - 1).clamp(min=0)  # (B, P + A)
-    output = model.model(
+    output = model.base_model(
         input_ids=rollout.ids, attention_mask=rollout.attention_mask, position_ids=positions, use_cache=False
     )
     hidden: Tensor = output.last_hidden_state[:, rollout.prompt_width - 1 : -1]
@@ -99,7 +99,7 @@ def hidden_states(model: Any, rollout: Rollout) -> Tensor:
 
 def log_probabilities(model: Any, hidden: Tensor, rollout: Rollout, temperature: float = 1.0) -> Tensor:
     """Log-probability of each action when sampling at this temperature, (B, A), 0 where there is none."""
-    logits = model.lm_head(hidden).float() / temperature  # (B, A, V)
+    logits = model.get_output_embeddings()(hidden).float() / temperature  # (B, A, V)
     actions = rollout.ids[:, rollout.prompt_width :, None]  # (B, A, 1)
     log_probs: Tensor = logits.log_softmax(-1).gather(-1, actions)[..., 0] * rollout.mask
     return log_probs

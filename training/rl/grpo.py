@@ -13,6 +13,9 @@ and a completion together are the program that runs; if they are questions in wo
   rm              the reward model's score, as a sigmoid
   combined        the service's `tests_first`: the model breaks ties among programs that pass the same tests
 
+The output folder has the rows of every step in `grpo.jsonl`, the trackers that `--trackers` names, and states every
+`--save-steps` steps, from which the same command goes on after a kill.
+
 TRL subtracts the group's mean and divides by its standard deviation, so the scale of a reward does not matter. A
 completion that the service could not judge gets `None`, which TRL masks.
 """
@@ -20,8 +23,8 @@ completion that the service could not judge gets `None`, which TRL masks.
 from __future__ import annotations
 
 import argparse
-import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,8 +35,11 @@ from plaudit.schemas import RewardExtract
 from service.scoring.tokenizer import load_tokenizer
 from training.data.programs import opens_program
 from training.data.test_formats import label_of
-from training.pipeline.files import write_text
+from training.pipeline.digests import content_key
+from training.pipeline.progress import StageProgress
 from training.pipeline.records import Problem, read_problems
+from training.pipeline.run import Run
+from training.pipeline.trackers import PACKAGES, missing_packages
 
 REWARDS: dict[str, dict[str, Any]] = {
     "rule": {"terms": [{"name": "tests", "type": "execute", "policy": "all_or_nothing"}]},
@@ -121,6 +127,9 @@ def train(
     max_new_tokens: int = 72,
     seed: int = 1,
     use_cpu: bool | None = None,
+    trackers: Sequence[str] = (),
+    save_steps: int = 0,
+    quiet: bool = False,
 ) -> list[dict[str, Any]]:
     """Train by GRPO and write `output/`.
 
@@ -137,6 +146,9 @@ def train(
         max_new_tokens: longest completion.
         seed: of the order and of TRL.
         use_cpu: None: where there is no GPU.
+        trackers: names of `training.pipeline.trackers`, which show the rows as curves.
+        save_steps: steps between two states to go on from; 0: none.
+        quiet: tell no progress.
 
     Returns:
         TRL's log, one entry per step.
@@ -145,8 +157,17 @@ def train(
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
+    from training.reward_model.metrics_log import MetricsLog
     from training.reward_model.template import TEMPLATE
 
+    run = Run(output, quiet=quiet)
+    states = output / "states"
+    settings = {"model": model.name, "steps": steps, "prompts": prompts, "samples": samples, "lr": lr, "beta": beta}
+    key = content_key(settings, seed, max_new_tokens, [problem.task_id for problem in problems])
+    if not run.resumable_key("grpo", key):
+        shutil.rmtree(states, ignore_errors=True)
+    state = max(states.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    first = int(state.name.rpartition("-")[2]) if state is not None else 0
     cpu = not torch.cuda.is_available() if use_cpu is None else use_cpu
     tokenizer = load_tokenizer(model, padding_side="left")
     opening = TEMPLATE.split("{completion}")[0]
@@ -158,7 +179,7 @@ def train(
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(dataset_rows(shuffled, lambda prompt: opening.format(prompt=prompt))),
         args=GRPOConfig(
-            output_dir=str(output),
+            output_dir=str(states),
             max_steps=steps,
             per_device_train_batch_size=prompts * samples,
             num_generations=samples,
@@ -169,7 +190,9 @@ def train(
             learning_rate=lr,
             lr_scheduler_type="constant",
             logging_steps=1,
-            save_strategy="no",
+            save_strategy="steps" if save_steps else "no",
+            save_steps=save_steps or steps,
+            save_total_limit=1,
             report_to=[],
             seed=seed,
             use_cpu=cpu,
@@ -178,10 +201,26 @@ def train(
             disable_tqdm=True,
         ),
     )
-    trainer.train()
+    with MetricsLog(run, "grpo", first, trackers, settings) as log:
+        trainer.add_callback(_rows(log, StageProgress(run, "grpo", steps)))
+        trainer.train(resume_from_checkpoint=str(state) if state is not None else None)
     trainer.save_model(str(output))
-    log: list[dict[str, Any]] = [entry for entry in trainer.state.log_history if "reward" in entry]
-    return log
+    shutil.rmtree(states, ignore_errors=True)
+    return log.rows
+
+
+def _rows(log: Any, progress: StageProgress) -> Any:
+    """A callback that keeps the rows of TRL's log that have a reward, and tells the progress."""
+    from transformers import TrainerCallback
+
+    class Rows(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+            row = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
+            if "reward" in row:
+                log.add({"step": state.global_step, **row})
+                progress.at(state.global_step, f"reward {row['reward']:.3f}")
+
+    return Rows()
 
 
 def main() -> None:
@@ -201,9 +240,14 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--beta", type=float, default=0.02, help="weight of the KL to the start")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--trackers", default="", help=f"curves, too, by {', '.join(PACKAGES)}; several with commas")
+    parser.add_argument("--save-steps", type=int, default=20, help="steps between two states to go on from; 0: none")
     options = parser.parse_args()
+    trackers = [name for name in options.trackers.split(",") if name]
+    if lacks := list(missing_packages("--trackers", trackers)):
+        parser.error("; ".join(lacks))
     problems = [problem for problem in read_problems(options.problems).values() if problem.fold == "train"]
-    log = train(
+    train(
         options.model,
         problems,
         reward_of(options.reward, options.url, options.api_key, continues=continue_code(problems)),
@@ -214,8 +258,9 @@ def main() -> None:
         lr=options.lr,
         beta=options.beta,
         seed=options.seed,
+        trackers=trackers,
+        save_steps=options.save_steps,
     )
-    write_text(options.output / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in log))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,18 @@
 # REINFORCE++ of a 7B coder with verl 0.9.1 on a Ray cluster of two nodes with eight GPUs each; the service judges.
 #   PLAUDIT_URL=http://plaudit:8000 MODEL=Qwen/Qwen2.5-Coder-7B-Instruct TRAIN=train.parquet VAL=val.parquet sh verl_ray.sh
 # Columns of the data: prompt (chat messages), data_source, reward_model.ground_truth (the tests), extra_info.prompt.
-# LOGGER=[console,wandb] needs a key of its own. Prompts, samples, lengths, batch, learning rate and KL are AceCoder's (arXiv 2502.01718); the rest is chosen. Every key is checked
-# against verl's own configuration by the tests; no GPU has run it.
+# LOGGER=[console,wandb] needs a key of its own. Prompts, samples, lengths, batch, learning rate and KL are AceCoder's
+# (arXiv 2502.01718); the rest is chosen. ALGORITHM=ppo REWARD=rm is PPO with a critic against the served reranker, as in
+# RewardRanker's loop (arXiv 2504.09643). Every key is checked against verl's own configuration by the tests; no GPU has
+# run it.
 set -eu
+estimator=reinforce_plus_plus
+if [ "${ALGORITHM:-reinforce}" = ppo ]; then
+    estimator=gae
+    set -- algorithm.lam=0.95 critic.model.path="${MODEL:?a model}" critic.optim.lr=1e-5 "$@"
+fi
 exec python -m verl.trainer.main_ppo \
-    algorithm.adv_estimator=reinforce_plus_plus \
+    algorithm.adv_estimator="$estimator" \
     algorithm.use_kl_in_reward=True \
     algorithm.kl_ctrl.kl_coef=0.01 \
     data.train_files="${TRAIN:?a parquet file}" \
@@ -34,4 +41,5 @@ exec python -m verl.trainer.main_ppo \
     trainer.test_freq=25 \
     trainer.logger="${LOGGER:-[console,tensorboard]}" \
     trainer.project_name=plaudit \
-    trainer.experiment_name=reinforce_pp
+    trainer.experiment_name=reinforce_pp \
+    "$@"

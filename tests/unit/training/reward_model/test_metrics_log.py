@@ -14,7 +14,7 @@ from training.reward_model.metrics_log import MetricsLog
 def test_a_resumed_fit_goes_on_from_the_rows_of_its_step(tmp_path: Path) -> None:
     run = Run(tmp_path, quiet=True)
     for first, steps in ((0, (1, 2, 3)), (2, (3, 4))):
-        with MetricsLog(run, "fit", first) as metrics:
+        with MetricsLog(run, "fit", first, ("tensorboard",)) as metrics:
             for step in steps:
                 metrics.add({"step": step, "loss": first + 1 / step})
     expected = [(1, 1.0), (2, 0.5), (3, 2 + 1 / 3), (4, 2.25)]
