@@ -120,7 +120,7 @@ def _isolation(settings: Settings, missing: list[str]) -> dict[str, Any]:
     from sandbox.errors import IsolationUnavailable
 
     settings.require_loopback_without_isolation()
-    host = HostCapabilities.probe()
+    host = HostCapabilities.probe(settings.vm_config())
     try:
         host.require(settings.isolation_accept)
     except IsolationUnavailable as error:
