@@ -292,7 +292,7 @@ def test_without_kvm_level_vm_is_refused_by_name(tmp_path: Path, monkeypatch: py
     config = VmConfig(image(tmp_path / "image"))
     assert [lack for lack in vm_lacks(config) if "no-kvm (No such file or directory" in lack]
     assert vm_lacks(replace(config, emulation=True)) == []
-    with pytest.raises(IsolationUnavailable, match="isolation level 'vm' is not available here, missing: .*no-kvm"):
+    with pytest.raises(IsolationUnavailable, match=r"isolation level 'vm' is not available here, missing: .*no-kvm"):
         open_vm_sandbox(config)
 
 
