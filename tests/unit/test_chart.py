@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from service.settings import FOREIGN, PREFIX, Settings, load
+from support.pages import blocks
 
 helm_python = pytest.importorskip("helm_python", reason="needs helm-python-sdk (extra `dev`)", exc_type=ImportError)
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate (extra `dev`)")
@@ -58,7 +59,11 @@ EVERYTHING: dict[str, Any] = {
     "resourceQuota": {"requests.cpu": "64", "pods": "40"},
     "monitoring": {"podMonitors": True, "rules": True, "labels": {"release": "p"}, "alertmanager": {"enabled": True}},
 }
-CASES = {"defaults": "{}", "everything": json.dumps(EVERYTHING)}
+PAGE = ROOT / "docs" / "kubernetes.md"
+IN_DOCS = {f"docs, line {block.line}": block.code for block in blocks(PAGE) if block.info == "yaml values"}
+CASES = {"defaults": "{}", "everything": json.dumps(EVERYTHING)} | {
+    name: json.dumps(yaml.safe_load(text)) for name, text in IN_DOCS.items()
+}
 
 
 @cache
@@ -175,7 +180,7 @@ def test_every_root_is_read_only_and_every_image_has_a_tag(objects: tuple[dict[s
 
 def test_only_the_executors_that_ask_for_it_are_privileged(objects: tuple[dict[str, Any], ...]) -> None:
     privileged = {name for name, _, container in pods(objects) if container["securityContext"].get("privileged")}
-    assert privileged in ({"rl-executor-default"}, {"rl-executor-strong"})
+    assert privileged in ({"rl-executor-default"}, {"rl-executor-strong"}, {"rl-executor-metal"})
     for name, pod, container in pods(objects):
         if name in privileged:
             continue
