@@ -109,6 +109,8 @@ def build_image(
     """
     names = tuple(dict.fromkeys(("python", *(resolve(language) for language in languages))))
     require_tools()
+    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SandboxError(f"{folder} is there and is no image: name another folder, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
         root, image = Path(work, "root"), Path(work, "image")
@@ -136,10 +138,7 @@ def build_image(
         (image / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         for place in (image, *image.iterdir()):
             place.chmod(0o755 if place.is_dir() else 0o644)
-        if folder.exists():
-            if not (folder / MANIFEST).is_file() and any(folder.iterdir()):
-                raise SandboxError(f"{folder} holds something that is no image: name another folder, or empty it")
-            shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         image.rename(folder)
     say(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir()) // (1 << 20)} MB")
 

@@ -22,7 +22,14 @@ from plaudit.grading import Verdict
 from plaudit.languages import UnsupportedLanguage
 from sandbox import vm_image
 from sandbox.capabilities import HostCapabilities
-from sandbox.errors import Interrupted, InvalidOptions, InvalidSuite, IsolationUnavailable, ModuleUnavailable
+from sandbox.errors import (
+    Interrupted,
+    InvalidOptions,
+    InvalidSuite,
+    IsolationUnavailable,
+    ModuleUnavailable,
+    SandboxError,
+)
 from sandbox.harness import code_digest
 from sandbox.owners import state_directory
 from sandbox.types import (
@@ -39,11 +46,12 @@ from sandbox.types import (
     Stop,
     TestReport,
 )
-from sandbox.vm import messages
+from sandbox.vm import build, guest, messages
 from sandbox.vm.machine import Guest, GuestLost, dropped_privileges, kvm_groups, qemu_command
 from sandbox.vm.messages import Judged, Judgement, NotReady, Ready, Refused, Reply, Working
 from sandbox.vm.vm_sandbox import VmSandbox, open_vm_sandbox
 from sandbox.vm_image import FORMAT, INITRD, KERNEL, MANIFEST, ROOT, VmConfig, vm_lacks
+from service import cli
 from service.settings import Settings, load
 
 CONFIG = VmConfig(Path("/nowhere"), memory_mb=2048, answer_s=60.0)
@@ -156,14 +164,6 @@ def test_a_killed_guest_is_a_typed_error_and_then_a_fresh_one(vm: VmSandbox) -> 
     assert vm.num_started == started + 1
 
 
-@needs_strong
-def test_a_guest_is_replaced_after_its_jobs(vm: VmSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vm, "config", replace(CONFIG, max_jobs=1))
-    started = vm.num_started
-    assert vm.judge(Program("python", RIGHT), ADD, Limits(), Stop()).passed == 2
-    assert vm.num_started == started + 1
-
-
 # --- a guest whose kernel was broken ----------------------------------------------------------------------------------
 
 READY = Ready(FORMAT, code_digest().hex(), "strong", "sha256:0", ())
@@ -209,6 +209,21 @@ def test_a_broken_guest_is_lost_and_pays_nothing(says: bytes | Reply, message: s
         with pytest.raises(GuestLost, match=message):
             vm.judge(Program("python", WRONG), ADD, Limits(), Stop())
         assert vm.guest is None
+
+
+def test_a_guest_is_replaced_after_its_jobs() -> None:
+    guests = iter([scripted(READY, Judged(1, HONEST)), scripted(READY, Judged(2, HONEST))])
+    ended: list[Guest] = []
+
+    def start(config: VmConfig, name: str, uid: int | None) -> Guest:
+        ended.append(next(guests)(config, name, uid))
+        return ended[-1]
+
+    with VmSandbox(replace(CONFIG, max_jobs=1), state_directory(), start) as vm:
+        for _ in range(2):
+            assert vm.judge(Program("python", WRONG), ADD, Limits(), Stop()) == replace(HONEST, isolation="vm")
+        assert vm.num_started == 2
+        assert ended[0].process.poll() is not None  # the first one has ended
 
 
 def test_a_guest_that_only_says_it_works_is_lost_at_the_end() -> None:
@@ -320,3 +335,44 @@ def test_settings_say_how_guests_are_started(tmp_path: Path) -> None:
     config = load(environ=environ).vm_config()
     assert config is not None
     assert (config.image, config.memory_mb, config.emulation) == (tmp_path, 4096, True)
+
+
+# --- plaudit vm build -------------------------------------------------------------------------------------------------
+
+
+def test_a_host_without_the_tools_is_told_which_packages_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    assert cli.main(["vm", "build", str(tmp_path / "image")]) == 3
+    assert "mmdebstrap squashfs-tools" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_of_an_unknown_language_is_a_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["vm", "build", str(tmp_path / "image"), "--languages", "klingon"]) == 2
+    assert "--languages" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_image_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "require_tools", lambda: None)
+    (tmp_path / "letters").write_text("dear")
+    with pytest.raises(SandboxError, match="is no image"):
+        build.build_image(tmp_path)
+    assert (tmp_path / "letters").read_text() == "dear"
+
+
+def test_the_packages_of_languages_are_those_of_the_table() -> None:
+    assert build.toolchain_packages(["python", "cpp", "c"])[:2] == ["g++", "gcc"]
+    assert build.toolchain_packages(["python"]) == []
+
+
+def test_a_guest_has_nothing_of_the_service() -> None:
+    assert not {"redis", "fastapi", "httpx", "torch", "service"} & set(build.OWN_PACKAGES)
+
+
+def test_the_kernels_command_line_says_how_slow_a_guest_is(tmp_path: Path) -> None:
+    (tmp_path / "cmdline").write_text("console=ttyS0 quiet plaudit.slowness=20\n")
+    assert guest.slowness(tmp_path / "cmdline") == 20
+    (tmp_path / "cmdline").write_text("console=ttyS0 quiet\n")
+    assert guest.slowness(tmp_path / "cmdline") == 1
