@@ -105,7 +105,7 @@ class HostCapabilities:
         best = "no level at all" if lacks else f"level {self.level!r}"
         raise IsolationUnavailable(
             f"isolation level {accept!r} is not available here, missing: {missing}. What this host gives is {best}. "
-            f"{self.advice}"
+            f"{self.advice if accept != 'vm' else ''}".rstrip()
         )
 
 

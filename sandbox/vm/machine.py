@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import shutil
 import socket
@@ -170,8 +171,13 @@ def qemu_command(config: VmConfig, name: str, wire: int, files: dict[str, int]) 
 
 
 def dropped_privileges(uid: int | None, config: VmConfig) -> list[str]:
-    """A `setpriv` line: no capability, none to gain, an end with the executor's, and a uid of its own if possible."""
-    line = ["setpriv", "--pdeathsig", "KILL", "--no-new-privs"]
+    """What stands before QEMU: no capability, none to gain, an end with the executor's, a uid of its own if possible.
+
+    The executor's own memory limit (`executor_memory_mb`) would be inherited: QEMU gets the hard one, as jails do.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    data = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
+    line = ["prlimit", f"--data={data}:", "--core=0:", "setpriv", "--pdeathsig", "KILL", "--no-new-privs"]
     if uid is None:
         return [*line, "--"]
     line += ["--bounding-set=-all", "--inh-caps=-all"]

@@ -51,7 +51,7 @@ from sandbox.vm.machine import Guest, GuestLost, dropped_privileges, kvm_groups,
 from sandbox.vm.messages import Judged, Judgement, NotReady, Ready, Refused, Reply, Working
 from sandbox.vm.vm_sandbox import VmSandbox, open_vm_sandbox
 from sandbox.vm_image import FORMAT, INITRD, KERNEL, MANIFEST, ROOT, VmConfig, vm_lacks
-from service import cli
+from service import check, cli
 from service.settings import Settings, load
 
 CONFIG = VmConfig(Path("/nowhere"), memory_mb=2048, answer_s=60.0)
@@ -280,8 +280,21 @@ def test_a_guest_has_no_network_no_monitor_and_a_disk_it_cannot_write(emulation:
 
 def test_qemu_gets_no_capability_and_ends_with_its_executor() -> None:
     line = dropped_privileges(20_000, replace(CONFIG, emulation=True))
-    assert line[1:3] == ["--pdeathsig", "KILL"]
+    at = line.index("--pdeathsig")
+    assert (line[at - 1], line[at + 1]) == ("setpriv", "KILL")
     assert {"--no-new-privs", "--bounding-set=-all", "--reuid=20000", "--regid=20000", "--clear-groups"} <= set(line)
+
+
+def test_an_executors_memory_limit_is_not_qemus() -> None:
+    script = (
+        "import os, resource, sys; from pathlib import Path; from sandbox.vm.machine import dropped_privileges\n"
+        "from sandbox.vm_image import VmConfig\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, resource.getrlimit(resource.RLIMIT_DATA)[1]))\n"
+        "line = [*dropped_privileges(None, VmConfig(Path('/x'), emulation=True)), 'sh', '-c', 'ulimit -d']\n"
+        "os.execvp(line[0], line)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() != str(1 << 20)  # ulimit counts in KiB
 
 
 @pytest.mark.parametrize(("mode", "groups"), [(0o666, []), (0o660, [77]), (0o600, None)])
@@ -327,6 +340,18 @@ def test_level_vm_needs_an_image_to_be_chosen() -> None:
     assert host.level != "vm"
     with pytest.raises(IsolationUnavailable, match="plaudit vm build FOLDER"):
         host.require("vm")
+
+
+def test_check_names_what_an_image_needs_whatever_level_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vm_image, "KVM", tmp_path / "no-kvm")
+    missing: list[str] = []
+    shown = check._isolation(Settings(vm_image=image(tmp_path / "image"), isolation_accept="none"), missing)
+    assert shown["lacking"]["vm"]
+    assert len(missing) == 1
+    assert "no-kvm" in missing[0]
+    assert "Docker: --user root" not in missing[0]
 
 
 def test_settings_say_how_guests_are_started(tmp_path: Path) -> None:
