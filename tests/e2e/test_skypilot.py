@@ -20,7 +20,7 @@ from sky import Task
 task = Task.from_yaml(sys.argv[1])
 task.update_secrets({"PLAUDIT_REDIS_URL": "rediss://executor:hidden@h:6380/0"})
 resources = [str(one) for one in task.resources]
-shown = json.dumps(task.to_yaml_config(use_user_specified_yaml=False, redact_secrets=True))
+shown = json.dumps(task.to_yaml_config(use_user_specified_yaml=True))
 print(json.dumps({"nodes": task.num_nodes, "resources": resources, "leaks": "hidden" in shown, "run": task.run}))
 """
 

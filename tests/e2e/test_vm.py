@@ -39,8 +39,11 @@ from sandbox.types import Case as FunctionCase
 from sandbox.vm.machine import GuestLost
 from sandbox.vm.vm_sandbox import VmSandbox, open_vm_sandbox
 from sandbox.vm_image import VmConfig
+from service.settings import bundled_checkpoint
+from support.broker import Broker
 from support.exploits import FAMILIES, OURS, completion
 from support.guest_image import guest_image  # noqa: F401  the fixture
+from support.stack import Stack, wait_for
 
 NO_STRONG = bool(HostCapabilities.probe().lacks["strong"])
 pytestmark = [
@@ -218,6 +221,26 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except OSError:
         return False
+
+
+def test_a_service_answers_from_a_guest(guest_image: Path) -> None:  # noqa: F811
+    item = {
+        "language": "python",
+        "programs": [RIGHT, "def add(a, b):\n    return a - b\n"],
+        "tests": {"kind": "assert", "asserts": list(ADD.asserts)},
+        "limits": {"cpu_s": 20},
+    }
+    flags = ["--isolation-accept", "vm", "--vm-image", str(guest_image), "--vm-emulation"]
+    with Broker() as broker, Stack(broker, bundled_checkpoint(), scorers=0, executors=0) as stack:
+        executor = stack.start_executor(*flags)
+        with stack.client() as client:
+            wait_for(lambda: client.get("/info").json()["workers"]["execute"], 900, "an executor with a guest")
+            assert client.get("/info").json()["isolation"] == "vm"
+            answer = client.post("/execute", json={"items": [item], "deadline_ms": 600_000}, timeout=600).json()
+        programs = answer["results"][0]["programs"]
+        assert [program["verdict"] for program in programs] == ["passed", "wrong_answer"]
+        assert {program["isolation"] for program in programs} == {"vm"}
+        assert executor.stop() == 0
 
 
 def test_check_says_that_this_host_has_level_vm(guest_image: Path) -> None:  # noqa: F811
