@@ -21,8 +21,9 @@ from sandbox.cgroup import CgroupTrees
 from sandbox.errors import IsolationUnavailable, SandboxError
 from sandbox.no_namespace import unreachable
 from sandbox.seccomp import build_filter
+from sandbox.vm_image import VmConfig, vm_lacks
 
-LEVELS: tuple[Level, ...] = ("strong", "userns", "landlock", "none")
+LEVELS: tuple[Level, ...] = ("vm", "strong", "userns", "landlock", "none")
 MIN_LANDLOCK_ABI = 4  # the first that knows TCP; signals and abstract sockets (6) are closed by uid and seccomp as well
 CAPABILITIES = {"DAC_OVERRIDE": 1, "FOWNER": 3, "KILL": 5, "SETGID": 6, "SETUID": 7, "NET_ADMIN": 12, "SYS_ADMIN": 21}
 FOR_NAMESPACES = ("SYS_ADMIN", "NET_ADMIN", "SETUID", "SETGID", "KILL")
@@ -76,12 +77,17 @@ class HostCapabilities:
     lacks: Mapping[Level, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def probe(cls) -> HostCapabilities:
-        """Look for the parts of every level. Cheap, leaves nothing behind, proves nothing (`open_sandbox` does)."""
+    def probe(cls, vm: VmConfig | None = None) -> HostCapabilities:
+        """Look for the parts of every level. Cheap, leaves nothing behind, proves nothing (`open_sandbox` does).
+
+        Args:
+            vm: how guests would be started; without it there is no level `vm`.
+        """
         filters = filter_lacks()
         namespaces = namespace_lacks()
         no_namespace = no_namespace_lacks()
         lacks: dict[Level, tuple[str, ...]] = {
+            "vm": tuple(vm_lacks(vm)),
             "strong": (*namespaces, *filters, *cgroup_lacks()),
             "userns": (*namespaces, *filters),
             "landlock": (*filters, *landlock_lacks(), *no_namespace),
@@ -99,7 +105,7 @@ class HostCapabilities:
         best = "no level at all" if lacks else f"level {self.level!r}"
         raise IsolationUnavailable(
             f"isolation level {accept!r} is not available here, missing: {missing}. What this host gives is {best}. "
-            f"{self.advice}"
+            f"{self.advice if accept != 'vm' else ''}".rstrip()
         )
 
 

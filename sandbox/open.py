@@ -12,11 +12,12 @@ from sandbox.sandbox import Sandbox
 from sandbox.selftest import prove
 
 
-def open_sandbox(accept: Level = "strong") -> Sandbox:
+def open_sandbox(accept: Level = "strong", *, slowness: float = 1.0) -> Sandbox:
     """Open a sandbox of the best isolation level of this host, and prove that it holds. The caller closes it.
 
     Args:
         accept: the weakest level that is acceptable.
+        slowness: what the CPU limits of the self-test are multiplied by, for an emulated processor.
 
     Returns:
         The open sandbox, a context manager. It belongs to this process: open it after a fork, not before.
@@ -31,7 +32,7 @@ def open_sandbox(accept: Level = "strong") -> Sandbox:
     sweep(state)
     sandbox = Sandbox(capabilities, state)
     try:
-        prove(sandbox)
+        prove(sandbox, slowness)
     except BaseException:
         sandbox.close()
         raise

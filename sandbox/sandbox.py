@@ -28,7 +28,7 @@ from typing import Protocol, TypeVar, cast, get_args
 
 from plaudit.grading import Level
 from plaudit.languages import UnsupportedLanguage
-from sandbox import languages, no_namespace
+from sandbox import languages, no_namespace, packages
 from sandbox.bubblewrap import kill_bwrap
 from sandbox.capabilities import HostCapabilities
 from sandbox.cgroup import CgroupTrees
@@ -214,6 +214,10 @@ class Sandbox:
     def languages(self) -> list[Language]:
         """The languages whose toolchain is installed on this host."""
         return languages.installed()
+
+    def packages(self, language: str) -> tuple[tuple[str, str], ...]:
+        """Name and version of each package that programs of the language can import."""
+        return packages.packages(language)
 
     def require(self, language: str) -> None:
         """Raises UnsupportedLanguage for a language whose toolchain is not installed on this host."""

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from plaudit.grading import Level, Verdict
@@ -197,7 +197,7 @@ def trials(names: Mapping[str, object]) -> list[Trial]:
             DAEMON,
             silent("done"),
             Limits(cpu_s=2),
-            lambda report: report.verdict is Verdict.PASSED and report.tests[0].wall_ms < 2000,
+            lambda report: report.verdict is Verdict.PASSED and report.tests[0].wall_ms < 30_000,
         ),
         Trial(
             "the verdict",
@@ -209,8 +209,8 @@ def trials(names: Mapping[str, object]) -> list[Trial]:
     ]
 
 
-def prove(sandbox: Sandbox) -> None:
-    """Raises IsolationUnavailable for the first promise that does not hold."""
+def prove(sandbox: Sandbox, slowness: float = 1.0) -> None:
+    """Raises IsolationUnavailable for the first promise that does not hold. `slowness`: as in `open_sandbox`."""
     beacon = f"{sandbox.name}-{os.urandom(4).hex()}"
     named_socket = str(sandbox.home / "socket")
     names = {
@@ -238,7 +238,8 @@ def prove(sandbox: Sandbox) -> None:
         for trial in trials(names):
             if sandbox.level not in trial.levels:
                 continue
-            report = judge(Program("python", trial.source), trial.suite, trial.limits, Stop(), sandbox)
+            limits = replace(trial.limits, cpu_s=trial.limits.cpu_s * slowness)
+            report = judge(Program("python", trial.source), trial.suite, limits, Stop(), sandbox)
             if not trial.holds(report):
                 outcomes = "; ".join(f"{test.verdict}: {test.stdout or test.detail}" for test in report.tests)
                 raise IsolationUnavailable(

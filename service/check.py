@@ -120,9 +120,10 @@ def _isolation(settings: Settings, missing: list[str]) -> dict[str, Any]:
     from sandbox.errors import IsolationUnavailable
 
     settings.require_loopback_without_isolation()
-    host = HostCapabilities.probe()
+    vm = settings.vm_config()
+    host = HostCapabilities.probe(vm)
     try:
-        host.require(settings.isolation_accept)
+        host.require(settings.isolation_accept if vm is None else "vm")  # with an image no program runs outside a guest
     except IsolationUnavailable as error:
         missing.append(str(error))
     return {

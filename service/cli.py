@@ -1,4 +1,4 @@
-"""The commands that `plaudit-server` adds to the command line `plaudit`: up, serve, worker, ray, check.
+"""The commands that `plaudit-server` adds to the command line `plaudit`: up, serve, worker, ray, check and vm.
 
 `plaudit.cli` has the client's commands and calls `add_commands`. Answers `--help` without loading anything heavy:
 torch, FastAPI and Redis are imported by the command that needs them.
@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from plaudit import cli
@@ -70,6 +71,23 @@ def add_commands(commands: cli.Subparsers) -> None:
     on_ray.register(commands, command, _service)
     check = command(commands, "check", _check, "show what this host, installation and configuration can do", *HOST)
     check.add_argument("--json", action="store_true", default=False, help="one JSON document instead of text")
+    machine = commands.add_parser("vm", help="virtual machines for executors")
+    actions = machine.add_subparsers(title="actions", metavar="ACTION", required=True)
+    build = cli.add_command(actions, "build", _vm_build, "build the image of a virtual machine (docs/sandbox.md)", "")
+    build.add_argument("folder", metavar="FOLDER", type=Path, help="where to; an image that is there is replaced")
+    build.add_argument(
+        "--languages", nargs="+", default=["python"], metavar="NAME", help="whose toolchains it gets (default: python)"
+    )
+    build.add_argument("--suite", default="bookworm", metavar="NAME", help="release of Debian (default: bookworm)")
+    build.add_argument(
+        "--sources", default=None, metavar="URL|FILE", help="mirror, or file of apt sources (default: this host's)"
+    )
+    build.add_argument(
+        "--extras",
+        action="store_true",
+        default=False,
+        help="copy this host's /usr/local/lib/plaudit: what `make toolchains` made",
+    )
 
 
 def _add_settings(parser: argparse.ArgumentParser, group: str) -> None:
@@ -197,6 +215,30 @@ def _require_keys_beyond_loopback(settings: Settings) -> None:
             f"--host {settings.host} is open to other machines and no --api-key is set; set one, or pass "
             "--accept-no-auth if a proxy in front of plaudit checks keys"
         )
+
+
+def _vm_build(flags: argparse.Namespace) -> int:
+    from plaudit.languages import UnsupportedLanguage
+    from sandbox.errors import SandboxError
+    from sandbox.vm.build import build_image
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    try:
+        build_image(
+            flags.folder.resolve(),
+            flags.languages,
+            suite=flags.suite,
+            sources=flags.sources,
+            extras=flags.extras,
+            say=say,
+        )
+    except UnsupportedLanguage as error:
+        raise UsageError(f"--languages: {error}") from error
+    except SandboxError as error:
+        raise HostLacks(str(error)) from error
+    return 0
 
 
 def _check(flags: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -20,6 +20,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from plaudit.errors import UsageError
 from plaudit.schemas import MAX_COMPLETIONS, MAX_ITEMS, MAX_TESTS
+
+if TYPE_CHECKING:
+    from sandbox.vm_image import VmConfig
 
 PREFIX = "PLAUDIT_"
 # Read by tests, examples and training recipes, not by the service; allowed to be set beside it.
@@ -274,12 +277,30 @@ class Settings(BaseModel):
     executors: int | None = setting(
         None, "number of executing processes; empty: one per CPU core", group="executing", ge=0, le=1024
     )
-    isolation_accept: Literal["strong", "userns", "landlock", "none"] = setting(
+    isolation_accept: Literal["vm", "strong", "userns", "landlock", "none"] = setting(
         "strong",
-        "lowest isolation level that executors accept: strong, userns, landlock or none (docs/sandbox.md). Executors "
-        "with less do not start; none is for loopback only",
+        "lowest isolation level that executors accept: vm, strong, userns, landlock or none (docs/sandbox.md). "
+        "Executors with less do not start; none is for loopback only",
         group="executing",
         metavar="LEVEL",
+    )
+    vm_image: Path | None = setting(
+        None,
+        "folder that `plaudit vm build` made: each executor runs its programs in a virtual machine of this image, or "
+        "does not start; empty: no virtual machines",
+        group="executing",
+        metavar="FOLDER",
+    )
+    vm_memory_mb: int = setting(
+        2048, "memory of an executor's virtual machine", group="executing", metavar="MB", ge=1024, le=65536
+    )
+    vm_max_jobs: int = setting(
+        1000, "programs after which a virtual machine is replaced by a fresh one", group="executing", metavar="N", ge=1
+    )
+    vm_emulation: bool = setting(
+        False,
+        "run virtual machines without /dev/kvm, by QEMU's software emulation: for tests, many times slower",
+        group="executing",
     )
     executor_memory_mb: int | None = setting(
         2048,
@@ -347,6 +368,16 @@ class Settings(BaseModel):
     def models(self) -> dict[str, str]:
         """The served models by name: `model`, or the checkpoint that ships with plaudit."""
         return self.model or {"default": str(bundled_checkpoint())}
+
+    def vm_config(self) -> VmConfig | None:
+        """How executors start virtual machines; None: they do not."""
+        from sandbox.vm_image import VmConfig
+
+        if self.vm_image is None:
+            return None
+        return VmConfig(
+            self.vm_image, self.vm_memory_mb, self.vm_emulation, self.vm_max_jobs, self.max_deadline_ms / 1000
+        )
 
     @property
     def loopback(self) -> bool:

@@ -47,6 +47,6 @@ TIMING_VERDICTS = frozenset({Verdict.TIME_LIMIT})
 Judge = Literal["split", "bytes", "shared_process", "program_methods"]
 Grading = Literal["split", "together", "auto"]
 MissingModules = Literal["failure", "invalid"]
-Level = Literal["strong", "userns", "landlock", "none"]
+Level = Literal["vm", "strong", "userns", "landlock", "none"]
 Compare = Literal["exact", "rstrip", "tokens", "float", "lines"]
 Position = Literal["append", "replace"]

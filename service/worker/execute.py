@@ -16,9 +16,9 @@ from sandbox.errors import Interrupted, InvalidOptions, InvalidSuite, ModuleUnav
 from sandbox.judge import judge
 from sandbox.judge.missing_modules import FLAG
 from sandbox.judge.observe import BUDGET_SPENT
-from sandbox.packages import packages
 from sandbox.sandbox import Sandbox
 from sandbox.types import Program, Report, Stop, Suite
+from sandbox.vm.vm_sandbox import VmSandbox
 from service import metrics
 from service.jobs import (
     SUITE_KINDS,
@@ -54,7 +54,7 @@ class ExecuteRunner:
     kind: Kind = "execute"
     takes_share = True
 
-    def __init__(self, settings: Settings, sandbox: Sandbox) -> None:
+    def __init__(self, settings: Settings, sandbox: Sandbox | VmSandbox) -> None:
         self.queues = [EXECUTE_QUEUE]
         self.stuck_after_s = settings.max_deadline_ms / 1000  # a long suite of slow tests is one step
         self.sandbox = sandbox
@@ -75,7 +75,9 @@ class ExecuteRunner:
                     "aliases": list(language.aliases),
                     "kinds": list(language.kinds),
                     "variants": {name: list(spellings) for name, spellings in language.variants.items()},
-                    "packages": [{"name": name, "version": version} for name, version in packages(language.name)],
+                    "packages": [
+                        {"name": name, "version": version} for name, version in sandbox.packages(language.name)
+                    ],
                 }
                 for language in sandbox.languages()
             ],
@@ -174,14 +176,19 @@ class ExecuteRunner:
 
     def _judge(self, task: ExecuteTask, suite: Suite) -> Report:
         """One judgement; a sandbox error is retried once before it becomes the answer."""
-        program, stop = Program(task.language, task.source), Stop(task.stop_after)
         try:
-            return judge(program, suite, task.limits, stop, self.sandbox, task.options)
+            return self._judge_once(task, suite)
         except (InvalidSuite, UnsupportedLanguage, Interrupted):
             raise
         except SandboxError:
             log.warning("sandbox failed; trying once more", exc_info=True)
-            return judge(program, suite, task.limits, stop, self.sandbox, task.options)
+            return self._judge_once(task, suite)
+
+    def _judge_once(self, task: ExecuteTask, suite: Suite) -> Report:
+        program, stop = Program(task.language, task.source), Stop(task.stop_after)
+        if isinstance(self.sandbox, VmSandbox):
+            return self.sandbox.judge(program, suite, task.limits, stop, task.options)
+        return judge(program, suite, task.limits, stop, self.sandbox, task.options)
 
     def _suite(self, sha256: str, context: WorkerContext) -> Suite | None:
         if sha256 in self.suites:

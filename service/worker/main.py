@@ -42,13 +42,15 @@ def run_execute(settings: Settings) -> int:
     """
     from sandbox.errors import IsolationUnavailable
     from sandbox.open import open_sandbox
+    from sandbox.vm.vm_sandbox import open_vm_sandbox
     from service.worker.execute import ExecuteRunner
 
     _greet(settings)
     stop = StopSignal()
     stop.install()
     try:
-        with open_sandbox(accept=settings.isolation_accept) as sandbox:
+        vm = settings.vm_config()
+        with open_sandbox(accept=settings.isolation_accept) if vm is None else open_vm_sandbox(vm) as sandbox:
             if settings.executor_memory_mb is not None:
                 limit_memory(settings.executor_memory_mb)
             run(ExecuteRunner(settings, sandbox), settings, stop)

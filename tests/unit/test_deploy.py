@@ -26,6 +26,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
 TOOLS = f"{ROOT / '.make' / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 DOCKER_COMPOSE, PROMTOOL = shutil.which("docker-compose", path=TOOLS), shutil.which("promtool", path=TOOLS)
+ALERT_URLS = ("ALERT_PAGE_URL", "ALERT_TICKET_URL")
 KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 
 
@@ -199,10 +200,10 @@ def test_mounted_files_exist() -> None:
 
 
 @pytest.mark.skipif(DOCKER_COMPOSE is None, reason="needs docker-compose; run .ci/extract")
-@pytest.mark.parametrize("overlay", [[], ["deploy/compose.gpu.yml"]])
+@pytest.mark.parametrize("overlay", [[], ["deploy/compose.gpu.yml"], ["deploy/compose.alerts.yml"]])
 def test_docker_compose_accepts_the_file(overlay: list[str]) -> None:
     files = [word for name in ("docker-compose.yml", *overlay) for word in ("-f", name)]
-    chosen = ("PLAUDIT_API_KEY", "GRAFANA_PASSWORD", "REDIS_PASSWORD", "REDIS_EXECUTOR_PASSWORD")
+    chosen = ("PLAUDIT_API_KEY", "GRAFANA_PASSWORD", "REDIS_PASSWORD", "REDIS_EXECUTOR_PASSWORD", *ALERT_URLS)
     environ = {"PATH": "/usr/local/bin:/usr/bin:/bin"} | dict.fromkeys(chosen, "chosen")
     done = subprocess.run(
         [str(DOCKER_COMPOSE), *files, "config", "--quiet"],

@@ -22,7 +22,7 @@ from service.queue.producer import Worker
 from service.settings import Settings
 
 REFRESH_S = 1.0
-ISOLATION_LEVELS = ("none", "landlock", "userns", "strong")  # the weakest first
+ISOLATION_LEVELS = ("none", "landlock", "userns", "strong", "vm")  # the weakest first
 
 
 class Fleet:

@@ -79,7 +79,8 @@ def test_a_flag_that_a_page_names_is_there(page: str) -> None:
     text = (Path(__file__).parents[3] / "docs" / f"{page}.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(--[a-z][a-z-]*)", text))
     assert named
-    helps = plaudit("up", "--help").stdout + plaudit("worker", "execute", "--help").stdout
+    commands = (("up",), ("worker", "execute"), ("vm", "build"))
+    helps = "".join(plaudit(*command, "--help").stdout for command in commands)
     assert named <= set(re.findall(r"--[a-z][a-z-]*", helps))
 
 
