@@ -47,7 +47,7 @@ def kind_of(one: str, other: str) -> str:
     """What is broken for a caller when two hosts cannot reach each other."""
     hosts = {one, other}
     if HERE in hosts:
-        return "api"
+        return "api" if hosts & set(APIS) else "none"
     if hosts & set(REDIS):
         return "worker" if hosts & set(WORKERS) else "redis"
     return "none"  # they have nothing to say to each other
