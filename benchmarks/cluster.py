@@ -1,8 +1,8 @@
 """How plaudit behaves on several hosts, and how far it goes; the tables of results/cluster.md.
 
 - Partitions: what `partitions.py` does, with the time until everything works again.
-- Simulator against measurement: `plaudit plan --measure` of this host, then bursts that the measurement did not have, run
-  by a service with two executors and predicted by the simulator for the cores that other work left. Exits with 1 if a
+- Simulator against measurement: `plaudit plan --measure` of this host, then bursts that the measurement did not have, on
+  a service with two executors, and as the simulator predicts them for the cores that other work left. Exits with 1 if a
   prediction is off by more than 15 %.
 - Far: the simulator up to 1,024 executors and 8 shards with bursts of 5,120 rollouts, and two tenants at once.
 - Shards: the rate of admission with 1, 2 and 4 Redis (`shards.py`).
@@ -23,7 +23,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent))  # and takes this folder off the path
+sys.path.append(str(Path(__file__).parent))  # last: one of its modules has the name of the package `sandbox`
+sys.path.remove(str(Path(__file__).parent))
 
 import partitions
 import shards
@@ -146,9 +147,9 @@ def print_far(costs: Costs, redis_url: str, *, quick: bool) -> None:
     alone = Simulation(deployment, small, costs, redis_url).run([Arrival("small", 128)])
     both = Simulation(deployment, small, costs, redis_url).run([Arrival("large", 1024), Arrival("small", 128, 1.0)])
     print(
-        f"\nFairness, simulated: 128 rollouts on 64 executors are done after {alone.makespan_s:.1f} s if they are alone. "
-        f"If they come 1 s after another tenant's 1,024, they are done {both.ended_s['small'] - 1.0:.1f} s later; those "
-        f"1,024 after {both.ended_s['large']:.1f} s."
+        f"\nFairness, simulated: 128 rollouts on 64 executors take {alone.makespan_s:.1f} s if they are alone. "
+        f"If they come 1 s after another tenant's 1,024, they take {both.ended_s['small'] - 1.0:.1f} s, and those "
+        f"1,024 take {both.ended_s['large']:.1f} s."
     )
 
 

@@ -178,7 +178,9 @@ def plan(workload: Workload, costs: Costs, *, max_utilisation: float = 0.7) -> C
     room_s = max_utilisation * workload.step_s
     cpu_s = num * program.cpu_ms(round(workload.runs_per_program), workload.extra_test_ms) / 1000
     executing_s = cpu_s + num * program.wait_ms(round(workload.runs_per_program)) / 1000
-    executors = max(1, math.ceil(executing_s / room_s))
+    executors = max(
+        1, math.ceil(executing_s / (room_s - queue.idle_cpu_ms.get("execute", 0.0) / 1000 * workload.step_s))
+    )
     api_s = (num * queue.api_program_cpu_ms + workload.groups * queue.api_request_cpu_ms) / 1000
     redis_s = (num * queue.redis_program_cpu_ms + workload.groups * queue.redis_request_cpu_ms) / 1000
     device_s, scorers = 0.0, 0
@@ -189,17 +191,19 @@ def plan(workload: Workload, costs: Costs, *, max_utilisation: float = 0.7) -> C
         redis_s += workload.groups * costs.score.redis_group_cpu_ms / 1000
         scorers = max(1, math.ceil(device_s / room_s))
     workers = executors + scorers
-    api_share = workers * queue.api_worker_cpu_ms / 1000  # every API process reads every announcement
+    idle = queue.idle_cpu_ms
+    # Every API process reads every announcement.
+    api_share = (idle.get("api", 0.0) + workers * queue.api_worker_cpu_ms) / 1000
     if api_share >= max_utilisation:
         raise UsageError(
             f"{workers} workers are more than one API process can watch ({100 * api_share:.0f} % of a core); split the "
             "load over several deployments"
         )
     apis = max(1, math.ceil(api_s / (room_s - api_share * workload.step_s)))
-    idle_s = workers * queue.redis_worker_cpu_ms / 1000 * workload.step_s
+    idle_s = (idle.get("redis", 0.0) + workers * queue.redis_worker_cpu_ms) / 1000 * workload.step_s
     shards = max(1, math.ceil((redis_s + idle_s) / room_s))
     parts = [
-        Part("executors", executing_s, 0.0, executors, "core", workload.step_s),
+        Part("executors", executing_s, idle.get("execute", 0.0) / 1000, executors, "core", workload.step_s),
         Part("apis", api_s, api_share, apis, "core", workload.step_s),
         Part("shards", redis_s, idle_s / workload.step_s / shards, shards, "core", workload.step_s),
     ]

@@ -65,6 +65,7 @@ class QueueCost(msgspec.Struct, frozen=True):
         bytes_kept: in Redis per finished program, while its result is cached.
         api_worker_cpu_ms: of an API process, per announced worker and second.
         redis_worker_cpu_ms: of Redis, per idle worker and second.
+        idle_cpu_ms: per second of each process without work: `api`, `execute`, `score`, `redis`.
     """
 
     api_request_cpu_ms: float
@@ -79,6 +80,7 @@ class QueueCost(msgspec.Struct, frozen=True):
     bytes_kept: float
     api_worker_cpu_ms: float
     redis_worker_cpu_ms: float
+    idle_cpu_ms: dict[str, float]
 
 
 class Costs(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import redis
 
 from plaudit.errors import HostLacks
@@ -284,13 +285,17 @@ def _queue_cost(service: MeasuredService) -> QueueCost:
         return max(0.0, of_one - per_program), per_program
 
     num = grouped * size
-    values = (
-        *(value for role in ("api", "redis", "client") for value in split(role)),
-        *(many.redis[name] / num for name in ("commands", "bytes_in", "bytes_out", "bytes_kept")),
-        _announced_worker_ms(service),
-        _idle_worker_ms(service),
-    )
-    return QueueCost(*(round(value, 4) for value in values))
+    values: dict[str, Any] = {"idle_cpu_ms": {}}
+    for role in ("api", "redis", "client"):
+        values[f"{role}_request_cpu_ms"], values[f"{role}_program_cpu_ms"] = split(role)
+        values["idle_cpu_ms"][role] = round(1000 * service.idle[role], 2)
+    for role in ("execute", "score"):
+        values["idle_cpu_ms"][role] = round(1000 * service.idle[role], 2)
+    values |= {name: many.redis[name] / num for name in ("commands", "bytes_in", "bytes_out", "bytes_kept")}
+    values["api_worker_cpu_ms"] = _announced_worker_ms(service)
+    values["redis_worker_cpu_ms"] = _idle_worker_ms(service)
+    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+    return msgspec.convert(rounded, QueueCost)
 
 
 def _announced_worker_ms(service: MeasuredService) -> float:

@@ -69,8 +69,8 @@ def _measure(settings: Settings, path: Path | None) -> int:
         print(f"the costs of this host are in {path}; plan with --costs {path}")
     if costs.cores_busy > 0.2:
         print(
-            f"other work kept {costs.cores_busy:.1f} cores busy meanwhile, which makes everything dearer: measure again "
-            "on a quiet host",
+            f"other work kept {costs.cores_busy:.1f} cores busy meanwhile, which makes everything dearer: measure "
+            "again on a quiet host",
             file=sys.stderr,
         )
     return EXIT_OK

@@ -129,7 +129,7 @@ class Simulation:
 
     def __post_init__(self) -> None:
         deployment, self.namespace = self.deployment, f"plan-{uuid.uuid4().hex[:12]}"
-        one_host = None if deployment.cores is None else HostCpu(self.events, deployment.cores)
+        one_host = None if deployment.cores is None else HostCpu(self.events, self._cores_for_work(deployment.cores))
 
         def host() -> HostCpu:
             return one_host or HostCpu(self.events, 1.0)
@@ -159,6 +159,13 @@ class Simulation:
             SimulatedScorer(self, self._consumers("score", index, served), host())
             for index, served in enumerate(deal(deployment.shards, deployment.scorers))
         ]
+
+    def _cores_for_work(self, cores: float) -> float:
+        """What the processes of one host leave of its cores, which they use without any work, too."""
+        idle, deployment = self.costs.queue.idle_cpu_ms, self.deployment
+        counts = {"api": deployment.apis, "execute": deployment.executors, "score": deployment.scorers}
+        counts["redis"] = deployment.shards
+        return max(0.05, cores - sum(count * idle.get(role, 0.0) for role, count in counts.items()) / 1000)
 
     def namespace_of(self, shard: int) -> str:
         return f"{self.namespace}-{shard}"

@@ -640,6 +640,35 @@ async def test_a_request_that_breaks_our_own_code_ends_and_says_so(make_requests
     assert (entry.problem.code, entry.problem.status) == ("internal", 500)
 
 
+async def test_an_ending_that_redis_forgot_is_made_again_by_its_owner(
+    make_requests: MakeRequests, broker: Broker
+) -> None:
+    """As after a failover to a replica that had missed it: the request runs, and its owner lives."""
+    runs = 0
+
+    async def work(*_: Any) -> dict[str, Any]:
+        nonlocal runs
+        runs += 1
+        return {"runs": runs}
+
+    owner, other = make_requests("a", work), make_requests("b", work)
+    await owner.start("r1", "/score", b"{}", "tenant", now_ms() + 10_000, 1)
+    assert (await asyncio.wait_for(owner.wait("r1", "tenant"), 5)).answer == {"runs": 1}
+
+    def forget(**fields: Any) -> None:
+        with broker.client() as client:
+            client.hdel("plaudit:request:r1", "answer", "again", "end", "order")
+            client.hset("plaudit:request:r1", mapping={"state": "running", "body": b"{}", **fields})
+
+    forget()
+    assert (await asyncio.wait_for(owner.wait("r1", "tenant"), 5)).answer == {"runs": 2}
+    forget()  # another process leaves it to the owner, which lives, until its deadline is long past
+    await owner.heartbeat()
+    assert (await other.status("r1", "tenant", "0-0", 0.3)).state == "running"
+    forget(deadline=now_ms() - 11_000)
+    assert (await asyncio.wait_for(other.wait("r1", "tenant"), 5)).answer == {"runs": 3}
+
+
 async def test_a_dead_owners_request_is_taken_up_by_whoever_asks(make_requests: MakeRequests) -> None:
     gate = asyncio.Event()
 
