@@ -1,9 +1,9 @@
 """How plaudit behaves on several hosts, and how far it goes; the tables of results/cluster.md.
 
 - Partitions: what `partitions.py` does, with the time until everything works again.
-- Simulator against measurement: `plaudit plan --measure` of this host, then bursts that the measurement did not have, on
-  a service with two executors, and as the simulator predicts them for the cores that other work left. Exits with 1 if a
-  prediction is off by more than 15 %.
+- Simulator against measurement: `plaudit plan --measure` of this host, then bursts that the measurement did not have,
+  by a service with two executors, and as the simulator predicts them for the cores that other work left. Exits with 1
+  if a prediction is off by more than 15 %.
 - Far: the simulator up to 1,024 executors and 8 shards with bursts of 5,120 rollouts, and two tenants at once.
 - Shards: the rate of admission with 1, 2 and 4 Redis (`shards.py`).
 - Ray: a local cluster with a node killed (`cluster_ray.py`).
@@ -33,7 +33,7 @@ from overhead import machine
 
 from service.plan.capacity import Workload, plan
 from service.plan.costs import Costs, read_costs
-from service.plan.measure import cores_busy, host_name, measure, open_service, tree_cpu_s
+from service.plan.measure import host_name, measure, open_service, others_busy, tree_cpu_s
 from service.plan.run import private_broker
 from service.plan.simulator import Arrival, Deployment, Simulated, Simulation
 from service.settings import Settings
@@ -84,11 +84,10 @@ def compare(costs: Costs, redis_url: str, bursts: tuple[Burst, ...] = BURSTS) ->
             service.execute(burst.kind, 2, 4, burst.tests)
             time.sleep(1.0)
             tell(f"{burst}")
-            own_before_s, busy, began = tree_cpu_s([os.getpid()]), cores_busy(), time.monotonic()
+            own_before_s, others = tree_cpu_s([os.getpid()]), others_busy()
             measured_s = max(service.burst(burst.kind, burst.requests, burst.group, burst.tests))
             own_s = tree_cpu_s([os.getpid()]) - own_before_s
-            others = max(0.0, busy() - own_s / (time.monotonic() - began))
-            cores = max(0.1, len(os.sched_getaffinity(0)) - others)
+            cores = max(0.1, len(os.sched_getaffinity(0)) - others())
             deployment = Deployment(EXECUTORS, cores=cores, clients=1)
             simulated = Simulation(deployment, burst.workload, costs, redis_url).run(
                 [Arrival("trainer", burst.workload.rollouts)]

@@ -97,7 +97,9 @@ def _add_settings(parser: argparse.ArgumentParser, group: str) -> None:
 def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
     """The workload of `plaudit plan`; `service.plan.capacity.Workload` says what each number is."""
     load = parser.add_argument_group("load")
-    load.add_argument("--rollouts", type=int, metavar="COUNT", help="programs per training step; needed to plan")
+    load.add_argument(
+        "--rollouts", type=int, default=None, metavar="COUNT", help="programs per training step; needed to plan"
+    )
     load.add_argument("--group", type=int, default=8, metavar="COUNT", help="rollouts per prompt (default: 8)")
     load.add_argument("--tests", type=int, default=20, metavar="COUNT", help="tests per program (default: 20)")
     load.add_argument(
@@ -136,10 +138,15 @@ def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
     costs = parser.add_argument_group("costs")
     costs.add_argument("--measure", action="store_true", default=False, help="measure this host: a minute or two")
     costs.add_argument(
-        "--costs", metavar="FILE", help="costs that were measured, or are to be; default: those that plaudit comes with"
+        "--costs",
+        default=None,
+        metavar="FILE",
+        help="costs that were measured, or are to be; default: those that plaudit comes with",
     )
-    costs.add_argument("--core-hour", type=float, metavar="PRICE", help="of one CPU core, in any currency")
-    costs.add_argument("--device-hour", type=float, metavar="PRICE", help="of one device of a scorer")
+    costs.add_argument(
+        "--core-hour", type=float, default=None, metavar="PRICE", help="of one CPU core, in any currency"
+    )
+    costs.add_argument("--device-hour", type=float, default=None, metavar="PRICE", help="of one device of a scorer")
     answer = parser.add_argument_group("answer")
     answer.add_argument("--simulate", action="store_true", default=False, help="simulate a step of it, too")
     answer.add_argument("--json", action="store_true", default=False, help="one JSON document instead of text")

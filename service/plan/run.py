@@ -59,7 +59,7 @@ def run(flags: argparse.Namespace, settings: Settings) -> int:
 
 
 def _measure(settings: Settings, path: Path | None) -> int:
-    from service.plan.measure import measure
+    from service.plan.measure import QUIET_CORES, measure
 
     costs = measure(settings, lambda text: print(f"measuring: {text}", file=sys.stderr, flush=True))
     if path is None:
@@ -67,10 +67,10 @@ def _measure(settings: Settings, path: Path | None) -> int:
     else:
         path.write_text(costs.as_json())
         print(f"the costs of this host are in {path}; plan with --costs {path}")
-    if costs.cores_busy > 0.2:
+    if costs.cores_busy > QUIET_CORES:
         print(
-            f"other work kept {costs.cores_busy:.1f} cores busy meanwhile, which makes everything dearer: measure "
-            "again on a quiet host",
+            f"other work kept {costs.cores_busy:.1f} cores busy meanwhile: all looks dearer than it is, and what "
+            "executors wait for could not be told. Measure again on a quiet host",
             file=sys.stderr,
         )
     return EXIT_OK

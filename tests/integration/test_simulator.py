@@ -7,17 +7,17 @@ from dataclasses import replace
 import pytest
 
 from service.plan.capacity import Workload
-from service.plan.costs import read_costs
 from service.plan.simulator import Arrival, Deployment, Simulation
 from support.broker import Broker
+from support.costs import COSTS
 
-COSTS = read_costs(None)
 LOAD = Workload(256, group=8, tests=10, extra_test_ms=10.0)
 
 
-def cpu_s(load: Workload) -> float:
-    """Of all programs, without the queue."""
-    return load.rollouts * COSTS.program(load.kind).cpu_ms(load.tests, load.extra_test_ms) / 1000
+def work_s(load: Workload) -> float:
+    """Of all programs on an executor, without the queue."""
+    program = COSTS.program(load.kind)
+    return load.rollouts * (program.cpu_ms(load.tests, load.extra_test_ms) + program.wait_ms(load.tests)) / 1000
 
 
 def test_a_burst_takes_what_its_programs_take_divided_by_the_executors(broker: Broker) -> None:
@@ -26,7 +26,7 @@ def test_a_burst_takes_what_its_programs_take_divided_by_the_executors(broker: B
             [Arrival("one", LOAD.rollouts)]
         )
         assert told.num_jobs == LOAD.rollouts
-        least_s = cpu_s(LOAD) / executors
+        least_s = work_s(LOAD) / executors
         assert least_s <= told.makespan_s <= 1.6 * least_s + 0.5
         assert 0.5 < told.busy["executors"] <= 1.0
     with broker.client() as client:

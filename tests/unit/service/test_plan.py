@@ -13,32 +13,11 @@ import pytest
 from plaudit.errors import UsageError
 from service.cli import main
 from service.plan.capacity import Workload, plan
-from service.plan.costs import Costs, ProgramCost, QueueCost, ScoreCost, read_costs
+from service.plan.costs import read_costs
 from service.plan.host_cpu import Events, HostCpu, Server
 from service.queue.shards import deal
+from support.costs import COSTS
 
-COSTS = Costs(
-    host="a host",
-    date="2026-01-01",
-    cores_busy=0.0,
-    programs={"python-stdio": ProgramCost(5.0, 1.0, 10.0, 0.0)},
-    queue=QueueCost(
-        api_request_cpu_ms=4.0,
-        api_program_cpu_ms=0.5,
-        redis_request_cpu_ms=0.8,
-        redis_program_cpu_ms=0.2,
-        client_request_cpu_ms=1.0,
-        client_program_cpu_ms=0.1,
-        commands=20.0,
-        bytes_in=1000.0,
-        bytes_out=500.0,
-        bytes_kept=900.0,
-        api_worker_cpu_ms=0.2,
-        redis_worker_cpu_ms=0.1,
-        idle_cpu_ms={},
-    ),
-    score=ScoreCost("default", "CPU", 10_000.0, 1.0, 0.5),
-)
 LOAD = Workload(1000, group=10, tests=20, extra_test_ms=9.0, step_s=10.0)
 
 
@@ -74,7 +53,7 @@ def test_the_next_bottleneck_is_what_is_too_busy_first() -> None:
     assert part.name == "executors"
     busy = {one.name: one.rollouts_at(0.7, LOAD.rollouts) for one in answer.parts}
     assert rollouts == min(busy.values())
-    slow_redis = msgspec.structs.replace(COSTS.queue, redis_program_cpu_ms=7.0)
+    slow_redis = msgspec.structs.replace(COSTS.queue, redis_program_cpu_ms=6.85)
     part, _ = plan(LOAD, msgspec.structs.replace(COSTS, queue=slow_redis)).next_bottleneck
     assert part.name == "shards"
 
