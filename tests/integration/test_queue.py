@@ -640,6 +640,25 @@ async def test_a_request_that_breaks_our_own_code_ends_and_says_so(make_requests
     assert (entry.problem.code, entry.problem.status) == ("internal", 500)
 
 
+async def test_without_its_replica_a_redis_acknowledges_no_request_and_no_cancellation(
+    make_requests: MakeRequests,
+) -> None:
+    async def hang(*_: Any) -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    requests = make_requests("api", hang)
+    requests.queue.num_replicas = 1
+    deadline_ms = now_ms() + 10_000
+    await requests.start("waited for", "/score", b"{}", "tenant", deadline_ms, 1, brief=True)
+    with pytest.raises(BrokerUnavailable, match="redis_replicas"):
+        await requests.start("asynchronous", "/score", b"{}", "tenant", deadline_ms, 1)
+    with pytest.raises(BrokerUnavailable, match="redis_replicas"):
+        await requests.cancel("asynchronous", "tenant")
+    assert (await requests.status("asynchronous", "tenant", "0-0", 0.0)).state == "cancelled"
+    await requests.close()
+
+
 async def test_an_ending_that_redis_forgot_is_made_again_by_its_owner(
     make_requests: MakeRequests, broker: Broker
 ) -> None:
