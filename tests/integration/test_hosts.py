@@ -100,8 +100,11 @@ def test_a_primary_that_is_cut_off_acknowledges_nothing(lab: Lab) -> None:
                 40,
                 f"the end of {name}",
             )
-            assert state["state"] == "done", (name, state)
-            assert state["answer"]["results"][0]["programs"][0]["verdict"] == "passed"
+            assert state["state"] in ("done", "failed"), (name, state)  # not lost; what was in hand may be, and says so
+            if state["state"] == "failed":
+                assert state["error"]["retryable"], (name, state)
+            else:
+                assert state["answer"]["results"][0]["programs"][0]["verdict"] in ("passed", None)
 
 
 @pytest.mark.parametrize("way", ["there", "back"])

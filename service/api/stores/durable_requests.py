@@ -342,11 +342,12 @@ class DurableRequests:
     async def _take_over(self, request_id: str, num_items: int) -> None:
         """Start a request from its record, unless that has expired."""
         with broker_errors():
-            names = ("route", "body", "tenant", "deadline")
-            route, body, tenant, deadline = await self.queue.client.hmget(self._key(request_id), names)
+            names = ("route", "body", "tenant", "deadline", "least")
+            route, body, tenant, deadline, least = await self.queue.client.hmget(self._key(request_id), names)
         if route is not None and body is not None:
             deadline_ms = self.queue.clock.of_process(int(deadline))
-            await self.start(request_id, route.decode(), body, tenant.decode(), deadline_ms, num_items)
+            is_brief = least is not None
+            await self.start(request_id, route.decode(), body, tenant.decode(), deadline_ms, num_items, brief=is_brief)
 
     async def run_again(self, request_id: str, tenant: str) -> bool:
         """Run an ended request again whose answer a retry could improve. False if its deadline has passed."""

@@ -40,6 +40,8 @@ if not known[1] then
   if ARGV[11] ~= '' then
     redis.call('HSET', KEYS[1], 'least', ARGV[11])
   end
+elseif ARGV[11] == '' then
+  redis.call('HDEL', KEYS[1], 'least')
 end
 redis.call('HSET', KEYS[1], 'owner', ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
