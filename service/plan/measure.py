@@ -257,7 +257,7 @@ def measure(settings: Settings, tell: Callable[[str], None]) -> Costs:
 
 def _program_cost(service: MeasuredService, kind: str) -> ProgramCost:
     compiled = KINDS[kind][0] != "python"
-    num_few, num_many, singly = (2, 1, 4) if compiled else (6, 3, 12)
+    num_few, num_many, singly = (2, 1, 4) if compiled else (12, 5, 12)
     few = service.used(lambda: service.execute(kind, num_few, GROUP, FEW_TESTS)).cpu_s["execute"] / (num_few * GROUP)
     many = service.used(lambda: service.execute(kind, num_many, GROUP, MANY_TESTS)).cpu_s["execute"] / (
         num_many * GROUP

@@ -25,7 +25,6 @@ from typing import Any
 import redis
 
 from support.stack import Process, Stack, wait_for
-from support.wire import ADDRESS
 
 WIRE = Path(__file__).with_name("wire.py")
 HERE = "client"  # the namespace in which the tests run
@@ -65,11 +64,12 @@ class Network:
 
     def __init__(self, *names: str) -> None:
         self.tag = f"p{os.getpid() % 100_000}"
+        self.subnet = f"10.213.{os.getpid() % 250 + 1}"  # another network of this host may be there at the same time
         self.names = [HERE, *names]
         self._wire: subprocess.Popen[bytes] | None = None
 
     def address(self, name: str) -> str:
-        return f"{ADDRESS}.{self.names.index(name) + 1}"
+        return f"{self.subnet}.{self.names.index(name) + 1}"
 
     def namespace(self, name: str) -> str:
         return "-" if name == HERE else f"{self.tag}-{name}"
@@ -126,7 +126,7 @@ class Network:
         try:
             for name in self.names[1:]:
                 subprocess.run(["ip", "netns", "add", self.namespace(name)], check=True)
-            command = [sys.executable, str(WIRE), f"{self.tag}w", *map(self.namespace, self.names)]
+            command = [sys.executable, str(WIRE), f"{self.tag}w", self.subnet, *map(self.namespace, self.names)]
             self._wire = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             self._told()
         except BaseException:

@@ -1,7 +1,8 @@
 """An Ethernet between network namespaces that may be slow, lossy or cut, each direction of each pair by itself.
 
-A program: wire.py NAMESPACE… makes a TAP device in each namespace and carries frames between them until its standard
-input ends. The namespace number N (from 1) has the address `ADDRESS.N`; the namespace `-` is the one in which it runs.
+A program: wire.py PREFIX SUBNET NAMESPACE… makes a TAP device in each namespace and carries frames between them until
+its standard input ends. The namespace number N (from 1) has the address SUBNET.N on the device PREFIX and N; the
+namespace `-` is the one in which it runs.
 Lines on its standard input are JSON: {"from": "a", "to": "b", "delay_s": 0.1, "loss": 0.05, "cut": false}. It answers
 each with the number of frames that it has carried so far. Frames that are lost or cut vanish, as on a real network: a
 sender learns nothing. It needs no module of the kernel but `tun`.
@@ -22,7 +23,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-ADDRESS = "10.213.77"
 MTU = 9000
 MAX_IN_FLIGHT = 100_000  # delayed frames; more are dropped, as by a switch whose buffers are full
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
@@ -46,7 +46,7 @@ def _ip(namespace: str, *words: str) -> None:
     subprocess.run([*enter, "ip", *words], check=True)
 
 
-def plug(namespaces: list[str], prefix: str) -> list[int]:
+def plug(namespaces: list[str], prefix: str, subnet: str) -> list[int]:
     """A TAP device in each namespace, with its address and the addresses of all others; their descriptors."""
     descriptors = []
     for number, namespace in enumerate(namespaces, 1):
@@ -57,10 +57,10 @@ def plug(namespaces: list[str], prefix: str) -> list[int]:
             _ip("-", "link", "set", device, "netns", namespace)
             _ip(namespace, "link", "set", "lo", "up")
         _ip(namespace, "link", "set", device, "address", _mac(number), "mtu", str(MTU), "up")
-        _ip(namespace, "addr", "add", f"{ADDRESS}.{number}/24", "dev", device)
+        _ip(namespace, "addr", "add", f"{subnet}.{number}/24", "dev", device)
         for other in range(1, len(namespaces) + 1):
             if other != number:
-                neighbour = ("neigh", "replace", f"{ADDRESS}.{other}", "lladdr", _mac(other), "dev", device)
+                neighbour = ("neigh", "replace", f"{subnet}.{other}", "lladdr", _mac(other), "dev", device)
                 _ip(namespace, *neighbour, "nud", "permanent")
         descriptors.append(descriptor)
     return descriptors
@@ -119,8 +119,8 @@ class Wire:
 
 
 def main() -> None:
-    prefix, *namespaces = sys.argv[1:]
-    wire = Wire(namespaces, plug(namespaces, prefix))
+    prefix, subnet, *namespaces = sys.argv[1:]
+    wire = Wire(namespaces, plug(namespaces, prefix, subnet))
     with selectors.DefaultSelector() as selector:
         for number, descriptor in enumerate(wire.descriptors):
             selector.register(descriptor, selectors.EVENT_READ, number)
