@@ -213,7 +213,7 @@ def plan(workload: Workload, costs: Costs, *, max_utilisation: float = 0.7) -> C
     return CapacityPlan(
         workload,
         tuple(parts),
-        executors + apis + shards,
+        executors + apis + shards + scorers,  # a scorer keeps a core busy, whatever its device
         cpu_s + api_s + redis_s + idle_s + api_share * apis * workload.step_s,
         device_s,
         HEADROOM_BYTES * kept,
