@@ -130,6 +130,7 @@ class MeasuredService:
         self.redis: Any = client
         self.settings = settings
         self.idle: dict[str, float] = {}  # CPU seconds per second without work, by role
+        self.idle_redis: dict[str, float] = {}  # commands and bytes per second without work
 
     def _counts(self) -> tuple[dict[str, float], dict[str, float]]:
         cpu_s = {role: tree_cpu_s(pids) for role, pids in self.pids.items()}
@@ -152,7 +153,10 @@ class MeasuredService:
         seconds = time.monotonic() - began
         cpu_after, redis_after = self._counts()
         cpu_s = {role: cpu_after[role] - cpu_before[role] - self.idle.get(role, 0.0) * seconds for role in cpu_after}
-        counts = {name: redis_after[name] - redis_before[name] for name in redis_after}
+        counts = {
+            name: redis_after[name] - redis_before[name] - self.idle_redis.get(name, 0.0) * seconds
+            for name in redis_after
+        }
         return Usage(seconds, cpu_s, counts, compute_ms)
 
     def rest(self, seconds: float = IDLE_S) -> Usage:
@@ -240,6 +244,9 @@ def measure(settings: Settings, tell: Callable[[str], None]) -> Costs:
         tell("the service without work")
         rested = service.rest()
         service.idle = {role: cpu_s / rested.seconds for role, cpu_s in rested.cpu_s.items()}
+        service.idle_redis = {
+            name: rested.redis[name] / rested.seconds for name in ("commands", "bytes_in", "bytes_out")
+        }
         programs = {}
         for kind, (language, _) in KINDS.items():
             if language in service.languages():
@@ -297,7 +304,7 @@ def _queue_cost(service: MeasuredService) -> QueueCost:
         values["idle_cpu_ms"][role] = round(1000 * service.idle[role], 2)
     for role in ("execute", "score"):
         values["idle_cpu_ms"][role] = round(1000 * service.idle[role], 2)
-    values |= {name: many.redis[name] / num for name in ("commands", "bytes_in", "bytes_out", "bytes_kept")}
+    values |= {name: max(0.0, many.redis[name] / num) for name in ("commands", "bytes_in", "bytes_out", "bytes_kept")}
     values["api_worker_cpu_ms"] = _announced_worker_ms(service)
     values["redis_worker_cpu_ms"] = _idle_worker_ms(service)
     rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
@@ -369,8 +376,7 @@ def _score_cost(service: MeasuredService) -> ScoreCost:
         model["name"],
         f"CPU, {settings.torch_threads} threads" if on_cpu else settings.device,
         round(tokens / max(1e-3, seconds), 1),
-        round(1000 * used.cpu_s["api"] / (num_requests * num_groups), 3),
-        round(1000 * used.cpu_s["redis"] / (num_requests * num_groups), 3),
+        *(round(max(0.0, 1000 * used.cpu_s[role] / (num_requests * num_groups)), 3) for role in ("api", "redis")),
     )
 
 
