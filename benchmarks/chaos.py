@@ -247,6 +247,7 @@ class Load:
     async def asynchronous(self, client: httpx.AsyncClient, ask: Ask, request: Request) -> None:
         """Accepted, and then asked about until it has ended."""
         status_path = await self.accepted(client, ask, request)
+        request.accepted = bool(status_path)
         until = self.clock() + PERSIST_S
         while status_path and self.clock() < until:
             await self.attempt(request, lambda: client.get(self.url() + status_path, params={"wait_ms": 3000}), ask)

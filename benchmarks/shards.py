@@ -143,6 +143,16 @@ def row(count: int, rounds: list[Round]) -> str:
     )
 
 
+def print_table(rounds: dict[int, list[Round]]) -> None:
+    print(
+        "| shards | jobs | jobs per second by the clock | Redis CPU per job | of it each shard's, last round, ms | "
+        "jobs per CPU second of the busiest shard |"
+    )
+    print("|--:|--:|--:|--:|:--|--:|")
+    for count, of_count in rounds.items():
+        print(row(count, of_count))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=300, help="groups per round")
@@ -153,13 +163,7 @@ def main() -> None:
         for count in COUNTS if number % 2 == 0 else COUNTS[::-1]:
             with brokers(count) as urls:
                 rounds[count].append(asyncio.run(measure(urls, given.groups)))
-    print(
-        "| shards | jobs | jobs per second by the clock | Redis CPU per job | of it each shard's, last round, ms | "
-        "jobs per CPU second of the busiest shard |"
-    )
-    print("|--:|--:|--:|--:|:--|--:|")
-    for count in COUNTS:
-        print(row(count, rounds[count]))
+    print_table(rounds)
     print(f"\n{datetime.now(UTC):%Y-%m-%d}, {machine()}; {given.rounds} rounds of {given.groups} groups of {GROUP}")
 
 

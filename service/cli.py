@@ -1,4 +1,4 @@
-"""The commands that `plaudit-server` adds to the command line `plaudit`: up, serve, worker, ray, check and vm.
+"""The commands that `plaudit-server` adds to the command line `plaudit`: up, serve, worker, ray, check, plan and vm.
 
 `plaudit.cli` has the client's commands and calls `add_commands`. Answers `--help` without loading anything heavy:
 torch, FastAPI and Redis are imported by the command that needs them.
@@ -88,6 +88,15 @@ def add_commands(commands: cli.Subparsers) -> None:
         default=False,
         help="copy this host's /usr/local/lib/plaudit: what `make toolchains` made",
     )
+    plan = command(
+        commands,
+        "plan",
+        _plan,
+        "say what to start for a load, what it costs, and what will be held up next; or measure this host's costs",
+        "scoring",
+        "executing",
+    )
+    _add_plan_flags(plan)
 
 
 def _add_settings(parser: argparse.ArgumentParser, group: str) -> None:
@@ -108,6 +117,64 @@ def _add_settings(parser: argparse.ArgumentParser, group: str) -> None:
         else:
             options |= {"metavar": meta["metavar"]}
         flags.add_argument(f"--{name.replace('_', '-')}", **options)
+
+
+def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
+    """The workload of `plaudit plan`; `service.plan.capacity.Workload` says what each number is."""
+    load = parser.add_argument_group("load")
+    load.add_argument(
+        "--rollouts", type=int, default=None, metavar="COUNT", help="programs per training step; needed to plan"
+    )
+    load.add_argument("--group", type=int, default=8, metavar="COUNT", help="rollouts per prompt (default: 8)")
+    load.add_argument("--tests", type=int, default=20, metavar="COUNT", help="tests per program (default: 20)")
+    load.add_argument(
+        "--kind",
+        default="python-stdio",
+        metavar="KIND",
+        help="kind of program that was measured (default: python-stdio)",
+    )
+    load.add_argument(
+        "--extra-test-ms",
+        type=float,
+        default=10.0,
+        metavar="MS",
+        help="CPU time of a program's own work per test, beyond an empty one's (default: 10)",
+    )
+    load.add_argument(
+        "--passing",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="share of programs that run all their tests (default: 1)",
+    )
+    load.add_argument("--prompt-tokens", type=int, default=0, metavar="COUNT", help="tokens of a prompt (default: 0)")
+    load.add_argument(
+        "--completion-tokens", type=int, default=0, metavar="COUNT", help="tokens of a rollout; 0: nothing is scored"
+    )
+    load.add_argument(
+        "--step-s", type=float, default=60.0, metavar="SECONDS", help="time for the rewards of a step (default: 60)"
+    )
+    load.add_argument(
+        "--cache-s", type=float, default=3600.0, metavar="SECONDS", help="how long results are cached (default: 3600)"
+    )
+    load.add_argument(
+        "--max-utilisation", type=float, default=0.7, metavar="SHARE", help="how busy a part may be (default: 0.7)"
+    )
+    costs = parser.add_argument_group("costs")
+    costs.add_argument("--measure", action="store_true", default=False, help="measure this host: a minute or two")
+    costs.add_argument(
+        "--costs",
+        default=None,
+        metavar="FILE",
+        help="costs that were measured, or are to be; default: those that plaudit comes with",
+    )
+    costs.add_argument(
+        "--core-hour", type=float, default=None, metavar="PRICE", help="of one CPU core, in any currency"
+    )
+    costs.add_argument("--device-hour", type=float, default=None, metavar="PRICE", help="of one device of a scorer")
+    answer = parser.add_argument_group("answer")
+    answer.add_argument("--simulate", action="store_true", default=False, help="simulate a step of it, too")
+    answer.add_argument("--json", action="store_true", default=False, help="one JSON document instead of text")
 
 
 def _settings(flags: argparse.Namespace) -> Settings:
@@ -239,6 +306,12 @@ def _vm_build(flags: argparse.Namespace) -> int:
     except SandboxError as error:
         raise HostLacks(str(error)) from error
     return 0
+
+
+def _plan(flags: argparse.Namespace) -> int:
+    from service.plan.run import run
+
+    return run(flags, _settings(flags))
 
 
 def _check(flags: argparse.Namespace) -> int:

@@ -124,6 +124,15 @@ class Settings(BaseModel):
         group="shard",
         metavar="NAME",
     )
+    redis_replicas: int = setting(
+        0,
+        "how many replicas of Redis must have an asynchronous request, a cancellation or a stored test suite before it "
+        "is acknowledged; what fewer of them have after a second is 503",
+        group="broker",
+        metavar="COUNT",
+        ge=0,
+        le=16,
+    )
     redis_wait_s: float = setting(
         30.0, "how long to wait at the start for a Redis that does not answer", group="broker", metavar="SECONDS", ge=0
     )

@@ -39,6 +39,7 @@ from service.api.stores.event_reader import CHECK_S, EventReader
 from service.api.stores.sample_log import SampleLog
 from service.queue.connections import SHARD_TIMEOUT_S, SOCKET_TIMEOUT_S, connect_async
 from service.queue.producer import Queue
+from service.queue.protocol import shard_clock
 from service.queue.shards import addresses as shards_of
 from service.settings import Settings
 
@@ -62,7 +63,10 @@ def create_app(settings: Settings) -> FastAPI:
         addresses = shards_of(settings.redis_urls)
         timeout_s = SOCKET_TIMEOUT_S if len(addresses) == 1 else SHARD_TIMEOUT_S
         clients = [connect_async(address.url, socket_timeout_s=timeout_s) for address in addresses]
-        queues = [Queue(client, settings.namespace, name) for client in clients]
+        queues = [
+            Queue(client, settings.namespace, name, shard_clock(len(clients)), num_replicas=settings.redis_replicas)
+            for client in clients
+        ]
         shards = Shards({address.name: queue for address, queue in zip(addresses, queues, strict=True)})
         listed = addresses if len(addresses) > 1 else []
         monitors = [ShardMonitor(queue, settings, listed, index) for index, queue in enumerate(queues)]

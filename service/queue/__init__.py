@@ -54,6 +54,7 @@ Keys, all under one prefix `{namespace}:`
   score:{key}             cached scores (service.queue.cached_scores)
   replay:{…} replays…     what reproduces verdicts, and its sizes (service.api.handlers.replays)
   shards                  the names of all shards, if there are several (service.queue.shards)
+  written                 written before replicas are waited for
   budgets                 hash of the most bytes per family of keys (service.queue.memory)
   bytes:{family}          hash of the bytes of a family, by when they expire
 """

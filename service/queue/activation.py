@@ -35,7 +35,7 @@ import msgspec
 from plaudit.errors import ActivationRunning, BrokerUnavailable, CheckpointRefused, NoWorker
 from service.queue.keys import Keys, queue_of_model, script
 from service.queue.producer import Queue
-from service.queue.protocol import broker_errors, now_ms, read_clock
+from service.queue.protocol import Clock, broker_errors, clock
 
 log = logging.getLogger("plaudit.queue")
 
@@ -85,8 +85,9 @@ class ModelState:
 class ModelRegistry:
     """A worker's side; synchronous. Raises Redis' own errors."""
 
-    def __init__(self, client: Any, namespace: str, worker: str) -> None:
+    def __init__(self, client: Any, namespace: str, worker: str, clock: Clock = clock) -> None:
         self._client = client
+        self._clock = clock  # of this Redis
         self._keys = Keys(namespace)
         self._worker = worker
         self._register = client.register_script(script("register"))
@@ -97,7 +98,7 @@ class ModelRegistry:
         The configured one becomes active if none is, or if the active revision is `replaces`.
         """
         keys = [self._keys.active(queue_of_model(model)), self._keys.sources]
-        args = [configured.revision, configured.path, configured.base, now_ms(), replaces, configured.epoch]
+        args = [configured.revision, configured.path, configured.base, self._clock.now_ms(), replaces, configured.epoch]
         active = _read_active(self._register(keys=keys, args=args))
         assert active is not None
         return active
@@ -131,8 +132,8 @@ class ModelRegistry:
 
     def served(self, model: str) -> set[str]:
         """Revisions of a model that live workers announce."""
-        read_clock(self._client)
-        names = self._client.zrangebyscore(self._keys.workers, now_ms(), "+inf")
+        self._clock.read(self._client)
+        names = self._client.zrangebyscore(self._keys.workers, self._clock.now_ms(), "+inf")
         infos = self._client.hmget(self._keys.workers_info, names) if names else []
         served = [served for info in infos if info for served in msgspec.json.decode(info).get("models", ())]
         return {info["revision"] for info in served if info["name"] == model}
@@ -163,7 +164,7 @@ async def read_active(queue: Queue, models: Sequence[str]) -> dict[str, ActiveRe
 async def adopt(queue: Queue, model: str, record: ActiveRevision) -> None:
     """Give one Redis the record of another one that is newer."""
     keys = [queue.keys.active(queue_of_model(model)), queue.keys.sources]
-    args = [record.revision, record.path, record.base, now_ms(), record.epoch]
+    args = [record.revision, record.path, record.base, queue.clock.now_ms(), record.epoch]
     with broker_errors():
         if await queue.client.register_script(script("adopt"))(keys=keys, args=args):
             log.info("a shard that lagged behind has the active revision", extra={"model": model})
@@ -235,12 +236,12 @@ class Activations:
         """Change the records of all shards at the same moment. One that does not answer just now is reconciled."""
         records = [(await read_active(queue, [model])).get(model) for queue in queues]
         epoch = 1 + max(record.epoch if record else 0 for record in records)
-        name, args = queue_of_model(model), [frame, revision, path, now_ms(), epoch]
+        name = queue_of_model(model)
         outcomes = await asyncio.gather(
             *(
                 self._commit(
                     keys=[queue.keys.activation_request(name), queue.keys.active(name), queue.keys.sources],
-                    args=args,
+                    args=[frame, revision, path, queue.clock.now_ms(), epoch],
                     client=queue.client,
                 )
                 for queue in queues

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from service.jobs import LANES, Failed, JobState, Kind, Lane, Reply, Task, decode_task, encode
 from service.queue.keys import BLOCK_S, GROUP, Keys, kind_of_queue, script
-from service.queue.protocol import KEEP_REPLY_MS, count_finished_job, now_ms
+from service.queue.protocol import KEEP_REPLY_MS, Clock, clock, count_finished_job, now_ms
 
 log = logging.getLogger("plaudit.queue")
 
@@ -32,9 +32,9 @@ class Lease:
         id: of the job.
         entry: of the stream; the lease is on it.
         task: None if it cannot be read; such a job ends before it reaches the worker.
-        deadline_ms: Unix time of Redis, as `now_ms` tells it.
+        deadline_ms: Unix time by the clock of this process, as are the other moments (`now_ms`).
         deliveries: how often the job was handed to a worker, this one included.
-        queued_ms: Unix time at which it was admitted.
+        queued_ms: when it was admitted.
         reclaimed: whether it was taken over from a worker that crashed or stalled.
     """
 
@@ -111,7 +111,9 @@ class Consumer:
         *,
         lease_s: float,
         max_deliveries: int,
+        clock: Clock = clock,
     ) -> None:
+        self.clock = clock  # of this Redis
         self.client: Any = client  # redis-py types every reply as a union of all replies
         self.keys = Keys(namespace)
         self.name = name
@@ -259,9 +261,9 @@ class Consumer:
                 self._line_of[stream][0],
                 stream,
                 _readable(task),
-                int(deadline),
+                self.clock.of_process(int(deadline)),
                 int(deliveries),
-                int(queued),
+                self.clock.of_process(int(queued)),
                 reclaimed,
             )
             if lease.task is None:
@@ -345,9 +347,10 @@ class Consumer:
         ]
 
     def deadlines(self, leases: Sequence[Lease]) -> list[int | None]:
-        """The deadline of each job in Unix time, which a later waiter may have moved; None: the job has ended."""
+        """The deadline of each job (see `now_ms`), which a later waiter may have moved; None: the job has ended."""
         words = [word for lease in leases for word in (lease.id, lease.entry)]
-        return [deadline or None for deadline in self._held(keys=[], args=[self.keys.prefix, *words])]
+        deadlines = self._held(keys=[], args=[self.keys.prefix, *words])
+        return [self.clock.of_process(deadline) if deadline else None for deadline in deadlines]
 
     def remember(self, lease: Lease, frames: Mapping[str, bytes]) -> None:
         """Store a job's cached scores under their keys for as long as a reply, where their family has room."""

@@ -20,7 +20,6 @@ from redis.exceptions import RedisError
 from service import metrics
 from service.queue.consumer import Consumer, Lease
 from service.queue.keys import script
-from service.queue.protocol import now_ms, read_clock
 
 log = logging.getLogger("plaudit.queue")
 
@@ -72,11 +71,11 @@ class Heartbeat:
         if time.monotonic() - self._progress > self.stuck_after_s:
             log.error("worker makes no progress; its announcement and its leases expire")
             return
-        read_clock(client)
+        self.consumer.clock.read(client)
         arguments = [self.consumer.name, int(self.every_s * 3000), json.dumps(self.info)]
         self._announce(keys=[keys.workers, keys.workers_info], args=arguments)
         kind = self.info["kind"]
-        alive = client.zrangebyscore(keys.workers, now_ms(), "+inf")
+        alive = client.zrangebyscore(keys.workers, self.consumer.clock.now_ms(), "+inf")
         self.consumer.num_workers = max(1, sum(name.startswith(f"{kind}-".encode()) for name in alive))
         if time.monotonic() >= self._sweep_at:
             self._sweep_at = time.monotonic() + SWEEP_S

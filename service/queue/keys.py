@@ -79,6 +79,10 @@ class Keys:
         return f"{self.prefix}shards"
 
     @property
+    def written(self) -> str:
+        return f"{self.prefix}written"
+
+    @property
     def budgets(self) -> str:
         return f"{self.prefix}budgets"
 

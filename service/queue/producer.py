@@ -21,6 +21,7 @@ from service.jobs import Failed, Job, JobState, Reply, decode_reply, encode, rea
 from service.queue.keys import GROUP, Keys, kind_of_queue, script
 from service.queue.protocol import (
     KEEP_REPLY_MS,
+    Clock,
     broker_errors,
     clock,
     count_finished_job,
@@ -31,6 +32,7 @@ from service.queue.protocol import (
 
 log = logging.getLogger("plaudit.queue")
 
+WAIT_FOR_REPLICAS_MS = 1000
 REMEMBER_S = 0.002  # what is to be remembered waits so long for more of it, and lets the answer go first
 MAX_REMEMBERED = 1000  # what one script stores
 KEEP_SCORE_MS = 60_000  # for so long at least a score is remembered, unless there is no room at all
@@ -119,10 +121,28 @@ class Remembered(Exception):
 
 
 class Queue:
-    """One per API process. Raises BrokerUnavailable whenever Redis does not answer; it reconnects by itself."""
+    """One per API process and shard. Raises BrokerUnavailable if Redis does not answer; it reconnects by itself.
 
-    def __init__(self, client: redis.asyncio.Redis, namespace: str, channel: str) -> None:
+    Args:
+        client: of the shard.
+        namespace: of all keys.
+        channel: this process's name.
+        clock: the shard's.
+        num_replicas: that have what is acknowledged.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        namespace: str,
+        channel: str,
+        clock: Clock = clock,
+        *,
+        num_replicas: int = 0,
+    ) -> None:
         self.client: Any = client  # redis-py types every reply as a union of all replies
+        self.clock = clock
+        self.num_replicas = num_replicas
         self.keys = Keys(namespace)
         self.channel = self.keys.reply(channel)
         self._submit = client.register_script(script("submit"))
@@ -134,6 +154,29 @@ class Queue:
         self._fresh: dict[str, tuple[bytes, int]] = {}  # to be remembered: frame, for how long
         self._storing: asyncio.Task[None] | None = None
         self._strangers: set[bytes] = set()  # workers whose announcement cannot be read, and who were told of
+
+    async def replicated(self, script: Any, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, bool]:
+        """What a script answers, and whether enough replicas have what it wrote, and all that was written before it.
+
+        Raises Redis' own errors.
+        """
+        if not self.num_replicas:
+            return await script(keys=keys, args=arguments), True
+        async with self.client.pipeline(transaction=False) as pipe:
+            await script(keys=keys, args=arguments, client=pipe)
+            # WAIT is about what its connection wrote last; the script may write nothing, as when it is sent again.
+            pipe.set(self.keys.written, "1", px=KEEP_REPLY_MS)
+            pipe.wait(self.num_replicas, WAIT_FOR_REPLICAS_MS)
+            answer, _, num_replicas = await pipe.execute()
+        return answer, int(num_replicas) >= self.num_replicas
+
+    def too_few_replicas(self, what: str) -> BrokerUnavailable:
+        """The error for something that was written, but might be lost."""
+        return BrokerUnavailable(
+            f"{what} is stored, but fewer than {self.num_replicas} replicas of Redis have it (redis_replicas); "
+            "send it again",
+            retry_after_s=1.0,
+        )
 
     async def submit(
         self, jobs: Mapping[str, Job], bound: Bound, *, use_cache: bool = True, unless: Sequence[str] = ()
@@ -165,7 +208,8 @@ class Queue:
         ]
         for token, job in jobs.items():
             line = f"{queue}:{job.lane}"
-            arguments += [job.id, line, job.task, job.cost, job.deadline_ms, "1" if use_cache else "0", token]
+            deadline_ms = self.clock.here(job.deadline_ms)
+            arguments += [job.id, line, job.task, job.cost, deadline_ms, "1" if use_cache else "0", token]
         keep_ms = max(job.deadline_ms for job in jobs.values()) - now_ms() + KEEP_SUITE_MS
         for sha256, frame in dict(job.suite for job in jobs.values() if job.suite is not None).items():
             arguments += [sha256, frame, max(keep_ms, KEEP_SUITE_MS)]
@@ -239,7 +283,7 @@ class Queue:
         """End jobs whose deadline has passed and that no worker has ended, as `timeout_queue`. Answers how many."""
         keys = self.keys.accounting(queue)
         with broker_errors():
-            late = await self.client.zrangebyscore(keys[1], "-inf", now_ms() - grace_ms, start=0, num=512)
+            late = await self.client.zrangebyscore(keys[1], "-inf", self.clock.now_ms() - grace_ms, start=0, num=512)
             if not late:
                 return 0
             body = Failed(JobState.TIMEOUT, "deadline", "the deadline passed in the queue", True)
@@ -273,7 +317,7 @@ class Queue:
             if name.startswith(b"cost:")
         }
         oldest = min((int(head[0][0].split(b"-")[0]) for head in heads if head), default=None)
-        oldest_ms = max(0.0, now_ms() - oldest) if oldest else 0.0
+        oldest_ms = max(0.0, self.clock.now_ms() - oldest) if oldest else 0.0
         return Load(depth, float(cost or 0), float(drained or 0), oldest_ms, cost_by_tenant)
 
     async def read_clock(self) -> None:
@@ -281,12 +325,12 @@ class Queue:
         asked_ms = monotonic_ms()
         with broker_errors():
             time = await self.client.time()
-        clock.measured(time, asked_ms, monotonic_ms())
+        self.clock.measured(time, asked_ms, monotonic_ms())
 
     async def workers(self) -> list[Worker]:
         """The workers whose announcement has not run out. One that cannot be read is as good as none."""
         with broker_errors():
-            names = await self.client.zrangebyscore(self.keys.workers, now_ms(), "+inf")
+            names = await self.client.zrangebyscore(self.keys.workers, self.clock.now_ms(), "+inf")
             infos = await self.client.hmget(self.keys.workers_info, names) if names else []
         live = []
         for name, info in zip(names, infos, strict=True):
@@ -305,14 +349,20 @@ class Queue:
     async def put_suites(self, frames: Mapping[str, bytes], keep_s: int, *, bounded: bool = True) -> None:
         """Have suites stored, by digest, for at least so long.
 
-        Raises Overloaded if all suites together would exceed their budget, unless not `bounded`.
+        Raises Overloaded if all suites together would exceed their budget, unless not `bounded`; BrokerUnavailable also
+        if too few replicas have them.
         """
         with broker_errors():
             keys = [self.keys.suite(sha256) for sha256 in frames]
             arguments = [self.keys.prefix, keep_s * 1000, "1" if bounded else "0", *frames.values()]
-            outcome = await self._put_suites(keys=keys, args=arguments)
+            if bounded:
+                outcome, is_replicated = await self.replicated(self._put_suites, keys, arguments)
+            else:  # a probe's
+                outcome, is_replicated = await self._put_suites(keys=keys, args=arguments), True
         if outcome[0] == b"no_room":
             raise no_room(outcome)
+        if not is_replicated:
+            raise self.too_few_replicas("the test suite")
 
     async def get_suite(self, sha256: str) -> bytes | None:
         with broker_errors():

@@ -3,6 +3,9 @@
 The clock is Redis' own, because the clocks of hosts differ. Scripts read it themselves. A process measures once per
 second, or per heartbeat, how far it is from its own monotonic clock; so a wall clock that is wrong, or that is put
 right, changes nothing.
+
+Several Redis are on several hosts, whose clocks differ, too. So a process has a `Clock` per shard, and its own
+(`now_ms`), which then is no shard's. A moment is translated where it crosses: what stands in a Redis is of its clock.
 """
 
 from __future__ import annotations
@@ -45,25 +48,40 @@ class Clock:
         both = max(old[0], new[0]), min(old[1], new[1])
         self._range_ms = both if both[0] <= both[1] else new
 
+    @property
+    def _ahead_ms(self) -> float:
+        return self._own_ms if self._range_ms is None else sum(self._range_ms) / 2
+
     def now_ms(self) -> int:
         """Unix time in milliseconds."""
-        ahead_ms = self._own_ms if self._range_ms is None else sum(self._range_ms) / 2
-        return int(monotonic_ms() + ahead_ms)
+        return int(monotonic_ms() + self._ahead_ms)
+
+    def here(self, process_ms: int) -> int:
+        """A moment of this process's clock, as this clock has it."""
+        return process_ms + round(self._ahead_ms - clock._ahead_ms)
+
+    def of_process(self, ms: int) -> int:
+        """A moment of this clock, as this process's clock has it."""
+        return ms - round(self._ahead_ms - clock._ahead_ms)
+
+    def read(self, client: Any) -> None:
+        """Measure it. Raises Redis' own errors."""
+        asked_ms = monotonic_ms()
+        answer = client.time()
+        self.measured(answer, asked_ms, monotonic_ms())
 
 
-clock = Clock()  # a process has one Redis
+clock = Clock()  # of this process: its Redis' clock if it has one Redis, else the host's, as it was at the start
+
+
+def shard_clock(num_shards: int) -> Clock:
+    """The clock of one Redis of so many: of a single one it is the process's."""
+    return clock if num_shards == 1 else Clock()
 
 
 def now_ms() -> int:
-    """Unix time of Redis, in milliseconds."""
+    """Unix time by the clock of this process, in milliseconds."""
     return clock.now_ms()
-
-
-def read_clock(client: Any) -> None:
-    """Measure Redis' clock. Raises Redis' own errors."""
-    asked_ms = monotonic_ms()
-    answer = client.time()
-    clock.measured(answer, asked_ms, monotonic_ms())
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from service.jobs import Lane
 from service.queue.connections import SHARD_TIMEOUT_S, SOCKET_TIMEOUT_S, connect
 from service.queue.consumer import Consumer, FinishedJob, Lease
 from service.queue.heartbeat import Heartbeat
+from service.queue.protocol import shard_clock
 from service.queue.shards import ShardAddress, addresses, list_of, served_shards
 from service.settings import Settings
 
@@ -269,6 +270,7 @@ def open_consumer(settings: Settings, name: str, queues: Sequence[str]) -> Consu
             queues,
             lease_s=settings.lease_s,
             max_deliveries=settings.max_deliveries,
+            clock=shard_clock(len(shards)),
         )
         for shard in shards
     ]

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from service.queue.activation import ActivationReport, ActivationRequest, ActiveRevision, ModelRegistry, ModelState
 from service.queue.connections import SHARD_TIMEOUT_S, SOCKET_TIMEOUT_S, connect
+from service.queue.protocol import shard_clock
 from service.queue.sharded_consumer import dead_shards
 from service.queue.shards import ShardAddress, served_shards
 from service.settings import Settings
@@ -90,5 +91,5 @@ def open_registry(settings: Settings, worker: str) -> ModelRegistry:
     shards = served_shards(settings)
     timeout_s = SOCKET_TIMEOUT_S if len(shards) == 1 else SHARD_TIMEOUT_S
     clients = [connect(shard.url, socket_timeout_s=timeout_s) for shard in shards]
-    registries = [ModelRegistry(client, settings.namespace, worker) for client in clients]
+    registries = [ModelRegistry(client, settings.namespace, worker, shard_clock(len(shards))) for client in clients]
     return registries[0] if len(registries) == 1 else ShardedRegistry(shards, registries)

@@ -71,6 +71,13 @@ def rank(names: Sequence[str], key: str) -> list[int]:
     return sorted(range(len(names)), key=lambda index: weights[index], reverse=True)
 
 
+def deal(num_shards: int, num_workers: int) -> list[range]:
+    """The indices of the shards that each of so many workers serves: one in turn if there are enough, else all."""
+    if num_workers < num_shards:
+        return [range(num_shards)] * num_workers
+    return [range(index % num_shards, index % num_shards + 1) for index in range(num_workers)]
+
+
 def list_of(shards: Sequence[ShardAddress]) -> str:
     """The names of these shards in one order, as each shard keeps them; "" for a Redis that is alone."""
     return " ".join(sorted(shard.name for shard in shards)) if len(shards) > 1 else ""

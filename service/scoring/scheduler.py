@@ -20,6 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+MAX_HELD_BATCHES = 2  # how many batches of a lane a worker encodes ahead; no other worker can take what it holds
+MAX_ENCODING = 64  # jobs that it encodes at once
+
 
 class TokenSequence(Protocol):
     """What the scheduler needs of an encoded sequence: its tokens, and how many of them are its prompt's."""

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from plaudit.errors import UsageError
 from service.api.listening import bind
-from service.queue.shards import served_shards
+from service.queue.shards import deal, served_shards
 from service.settings import Settings
 from service.up import broker
 from service.up.process import Child, command, environ_of
@@ -155,12 +155,11 @@ def _workers(kind: Literal["score", "execute"], count: int, settings: Settings, 
     """
     setting, role = ("PLAUDIT_SCORERS", "scorer") if kind == "score" else ("PLAUDIT_EXECUTORS", "executor")
     shards = served_shards(settings)
-    dealt = len(shards) > 1 and count >= len(shards)
     children = []
-    for index in range(count):
+    for index, served in enumerate(deal(len(shards), count)):
         single = {**env, setting: "1"}
-        if dealt:
-            single["PLAUDIT_SERVE_SHARD"] = shards[index % len(shards)].name
+        if len(served) < len(shards):
+            single["PLAUDIT_SERVE_SHARD"] = shards[served[0]].name
         children.append(Child(f"{role}-{index + 1}", command("worker", kind), single, WORKERS, announces=True))
     return children
 

@@ -46,6 +46,21 @@ class JobEnder(Protocol):
     def drop(self, lease: Lease) -> None: ...
 
 
+class JobPace:
+    """How long an executor's jobs take, and so how many it takes in hand. Plain values, no clock of its own."""
+
+    def __init__(self) -> None:
+        self.mean_s = HAND_BACK_AFTER_S
+
+    def capacity(self) -> int:
+        """As many jobs as are done, by the mean of the latest, before they would be handed back."""
+        return max(1, min(MAX_IN_HAND, int(HAND_BACK_AFTER_S / self.mean_s)))
+
+    def took(self, seconds: float) -> None:
+        """One more job has ended."""
+        self.mean_s += WEIGHT * (min(MAX_TAKEN_S, seconds) - self.mean_s)
+
+
 class JobBatch:
     """One per executor; it is empty between two steps."""
 
@@ -59,13 +74,12 @@ class JobBatch:
         self._finished_at = self._began_at = 0.0
         self._handed_back = False  # whether it was tried since the running job began
         self._context: JobEnder | None = None
-        self._mean_s = HAND_BACK_AFTER_S
+        self._pace = JobPace()
         self._watched = threading.Event()
         self._watcher: threading.Thread | None = None
 
     def capacity(self) -> int:
-        """As many jobs as are done, by the mean of the latest, before they would be handed back."""
-        return max(1, min(MAX_IN_HAND, int(HAND_BACK_AFTER_S / self._mean_s)))
+        return self._pace.capacity()
 
     @property
     def num_waiting(self) -> int:
@@ -101,7 +115,7 @@ class JobBatch:
         """The running job has ended; None: it needs no answer."""
         with self._lock:
             now = time.monotonic()
-            self._mean_s += WEIGHT * (min(MAX_TAKEN_S, now - self._began_at) - self._mean_s)
+            self._pace.took(now - self._began_at)
             self._running = None
             if job is not None:
                 self._finished_at = self._finished_at if self._finished else now

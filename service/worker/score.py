@@ -21,15 +21,19 @@ from service.scoring.encoder import Encoded
 from service.scoring.fault_isolation import Outcome, score_apart
 from service.scoring.judge.engine import JudgedScore
 from service.scoring.process_rewards import StepScores
-from service.scoring.scheduler import ScheduledBatch, Score, ScoreFailure, SequenceGroup, Slice
+from service.scoring.scheduler import (
+    MAX_ENCODING,
+    MAX_HELD_BATCHES,
+    ScheduledBatch,
+    Score,
+    ScoreFailure,
+    SequenceGroup,
+    Slice,
+)
 from service.worker.loop import WorkerContext, failure
 from service.worker.model_manager import LoadedModel, ModelManager
 
 log = logging.getLogger("plaudit.score")
-
-MAX_HELD_BATCHES = 2  # how many batches of a lane are encoded ahead; no other worker can take what is held here
-MAX_ENCODING = 64  # jobs that are being encoded
-
 
 EncodedGroup = list[Encoded | TooLong]
 

@@ -640,6 +640,54 @@ async def test_a_request_that_breaks_our_own_code_ends_and_says_so(make_requests
     assert (entry.problem.code, entry.problem.status) == ("internal", 500)
 
 
+async def test_without_its_replica_a_redis_acknowledges_no_request_and_no_cancellation(
+    make_requests: MakeRequests,
+) -> None:
+    async def hang(*_: Any) -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    requests = make_requests("api", hang)
+    requests.queue.num_replicas = 1
+    deadline_ms = now_ms() + 10_000
+    await requests.start("waited for", "/score", b"{}", "tenant", deadline_ms, 1, brief=True)
+    with pytest.raises(BrokerUnavailable, match="redis_replicas"):
+        await requests.start("asynchronous", "/score", b"{}", "tenant", deadline_ms, 1)
+    with pytest.raises(BrokerUnavailable, match="redis_replicas"):
+        await requests.cancel("asynchronous", "tenant")
+    assert (await requests.status("asynchronous", "tenant", "0-0", 0.0)).state == "cancelled"
+    await requests.close()
+
+
+async def test_an_ending_that_redis_forgot_is_made_again_by_its_owner(
+    make_requests: MakeRequests, broker: Broker
+) -> None:
+    """As after a failover to a replica that had missed it: the request runs, and its owner lives."""
+    runs = 0
+
+    async def work(*_: Any) -> dict[str, Any]:
+        nonlocal runs
+        runs += 1
+        return {"runs": runs}
+
+    owner, other = make_requests("a", work), make_requests("b", work)
+    await owner.start("r1", "/score", b"{}", "tenant", now_ms() + 10_000, 1)
+    assert (await asyncio.wait_for(owner.wait("r1", "tenant"), 5)).answer == {"runs": 1}
+
+    def forget(**fields: Any) -> None:
+        with broker.client() as client:
+            client.hdel("plaudit:request:r1", "answer", "again", "end", "order")
+            client.hset("plaudit:request:r1", mapping={"state": "running", "body": b"{}", **fields})
+
+    forget()
+    assert (await asyncio.wait_for(owner.wait("r1", "tenant"), 5)).answer == {"runs": 2}
+    forget()  # another process leaves it to the owner, which lives, until its deadline is long past
+    await owner.heartbeat()
+    assert (await other.status("r1", "tenant", "0-0", 0.3)).state == "running"
+    forget(deadline=now_ms() - 11_000)
+    assert (await asyncio.wait_for(other.wait("r1", "tenant"), 5)).answer == {"runs": 3}
+
+
 async def test_a_dead_owners_request_is_taken_up_by_whoever_asks(make_requests: MakeRequests) -> None:
     gate = asyncio.Event()
 

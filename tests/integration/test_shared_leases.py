@@ -17,7 +17,7 @@ from service.queue.consumer import Consumer, FinishedJob, Lease
 from service.queue.keys import EXECUTE_QUEUE
 from service.queue.producer import Bound, Queue
 from service.queue.protocol import now_ms
-from service.worker.batch import HAND_BACK_AFTER_S, JobBatch
+from service.worker.batch import HAND_BACK_AFTER_S, JobBatch, JobPace
 from service.worker.loop import StopSignal, WorkerContext
 from support.broker import Broker
 from support.stack import wait_for
@@ -283,12 +283,15 @@ async def test_a_cancelled_job_in_hand_is_not_begun(queue: Queue, make_worker: M
 
 
 def test_a_batch_is_as_large_as_its_jobs_are_quick() -> None:
-    batch = JobBatch()
-    assert batch.capacity() == 1  # nothing is known yet
-    batch._mean_s = HAND_BACK_AFTER_S / 8.5
-    assert batch.capacity() == 8
-    batch._mean_s = 1e-6
-    assert batch.capacity() == 16
+    pace = JobPace()
+    assert pace.capacity() == JobBatch().capacity() == 1  # nothing is known yet
+    pace.mean_s = HAND_BACK_AFTER_S / 8.5
+    assert pace.capacity() == 8
+    pace.mean_s = 1e-6
+    assert pace.capacity() == 16
+    for _ in range(20):
+        pace.took(10.0)
+    assert pace.capacity() == 1
 
 
 async def test_a_full_memory_fails_only_the_large_answers_of_a_batch(

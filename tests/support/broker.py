@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -16,9 +17,15 @@ START_S = 10.0
 
 
 class Broker:
-    """A context manager: the server lives inside it, its folder too. `append_only` keeps data over a death."""
+    """A context manager: the server lives inside it, its folder too.
 
-    def __init__(self, *, append_only: bool = False, options: tuple[str, ...] = ()) -> None:
+    `append_only` keeps data over a death; `environ` is added to the environment of the server.
+    """
+
+    def __init__(
+        self, *, append_only: bool = False, options: tuple[str, ...] = (), environ: dict[str, str] | None = None
+    ) -> None:
+        self.environ = os.environ | (environ or {})
         # Unix socket paths are at most 107 bytes long, and pytest's folders are deep.
         self.folder = Path(tempfile.mkdtemp(prefix="plaudit-broker-"))
         self.socket = self.folder / "s"
@@ -43,7 +50,9 @@ class Broker:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        self.process = subprocess.Popen(self.argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            self.argv, env=self.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         until = time.monotonic() + START_S
         while (why := ping(self.socket)) is not None:
             assert self.process.poll() is None, (self.folder / "log").read_text()

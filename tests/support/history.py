@@ -55,23 +55,31 @@ class Request:
     Attributes:
         must_succeed: its caller went on until it was answered.
         ended: the service has said how it ended, so that its caller asks no more.
+        accepted: its caller was told that it will be done, and asked until it ended or for longer than its deadline.
     """
 
     name: str
     attempts: list[Attempt] = field(default_factory=list)
     must_succeed: bool = False
     ended: bool = False
+    accepted: bool = False
 
 
-def violations(requests: Iterable[Request], faults: Sequence[Fault], recovery_s: float) -> list[str]:
+def violations(
+    requests: Iterable[Request], faults: Sequence[Fault], recovery_s: float, *, may_lose: bool = True
+) -> list[str]:
     """What breaks a promise, a line each.
 
     Args:
         requests: whose attempts have ended.
         faults: that were made meanwhile.
         recovery_s: for how long after a fault its consequences are true.
+        may_lose: whether a Redis may lose a request that was accepted, as replicas do that are not waited for.
     """
-    return [f"{request.name}: {why}" for request in requests for why in _violations(request, faults, recovery_s)]
+    broken = [f"{request.name}: {why}" for request in requests for why in _violations(request, faults, recovery_s)]
+    if not may_lose:
+        broken += [f"{each.name}: lost" for each in requests if any(one.outcome == "lost" for one in each.attempts)]
+    return broken
 
 
 def _violations(request: Request, faults: Sequence[Fault], recovery_s: float) -> Iterable[str]:
@@ -98,5 +106,7 @@ def _violations(request: Request, faults: Sequence[Fault], recovery_s: float) ->
                 for fault in faults
             ):
                 yield f"{outcome} at {attempt.ended:.1f} s, and nothing of that kind was broken"
+    if request.accepted and not request.ended:
+        yield "accepted, and it never ended"
     if request.must_succeed and (not request.attempts or request.attempts[-1].outcome != "right"):
         yield "no right answer in the end"

@@ -49,9 +49,12 @@ class Process:
         self.log = log
         program = [str(WRONG_CLOCK), str(clock_s)] if clock_s else ["-m", "service.cli"]
         with log.open("ab") as stderr:
-            self.popen = subprocess.Popen(
-                [sys.executable, *program, *argv], stdout=subprocess.PIPE, stderr=stderr, env=environ
-            )
+            command = self._command([sys.executable, *program, *argv])
+            self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=environ)
+
+    def _command(self, argv: list[str]) -> list[str]:
+        """What is executed to run this."""
+        return argv
 
     @property
     def pid(self) -> int:

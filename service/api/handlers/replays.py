@@ -94,7 +94,7 @@ class Replays:
         prefix = queue.keys.prefix
         keys = [key, f"{prefix}replays", f"{prefix}replays:sizes", f"{prefix}replays:bytes", queue.keys.budgets]
         with contextlib.suppress(BrokerUnavailable, Overloaded), broker_errors():
-            arguments = [frame, self.keep_s * 1000, now_ms(), self.max_bytes]
+            arguments = [frame, self.keep_s * 1000, queue.clock.now_ms(), self.max_bytes]
             await self._keep(keys=keys, args=arguments, client=queue.client)
 
     async def of(self, request_id: str, tenant: str) -> ReplayAnswer:

@@ -46,6 +46,8 @@ EVENTS_PER_READ = 1000
 KEEP_BRIEF_MS = 120_000  # longer than any client goes on retrying
 MAX_INLINE_BYTES = 256 * 1024  # of an answer that is compressed in the event loop; larger ones go to a thread
 START = "0-0"  # the cursor before the first item
+CONFIRM_S = 60.0  # how long an ending that replicas do not have is written again
+OVERDUE_MS = 10_000  # as in claim.lua
 LONGEST_WAIT_S = 30.0  # after so long a waiter looks at its request, whatever the reader says
 
 Perform = Callable[[str, bytes, RequestContext], Awaitable[dict[str, Any]]]
@@ -60,6 +62,7 @@ class DurableRequest:
     owner: str
     answer: dict[str, Any] | None
     problem: ProblemDocument | None
+    deadline_ms: int = 0  # by the clock of its Redis
     order: str = ""  # of the items of an ended request: `event:index` each
     end: str = ""  # the event that ended it
 
@@ -173,13 +176,14 @@ class DurableRequests:
             route: of the operation.
             body: of the request, as JSON.
             tenant: whose request it is.
-            deadline_ms: Unix time in milliseconds.
+            deadline_ms: by the clock of this process (`now_ms`).
             num_items: how many results it will have.
             brief: whether its caller waits for the answer, so that it may be kept for less than `keep_s`.
 
         Raises:
             Conflict: when the id stands for another body or route.
             Overloaded: when the memory for answers is full.
+            BrokerUnavailable: also when a replica that takes over may not know a request that is not `brief`.
         """
         with broker_errors():
             await self._announce(keys=[self._alive_key(self.owner)], args=[ALIVE_MS])
@@ -189,15 +193,18 @@ class DurableRequests:
                 body_hash,
                 route,
                 body,
-                now_ms(),
+                self.queue.clock.now_ms(),
                 self.keep_ms + max(0, deadline_ms - now_ms()),
                 tenant,
-                deadline_ms,
+                self.queue.clock.here(deadline_ms),
                 self.queue.keys.prefix,
                 num_items,
                 min(self.keep_ms, KEEP_BRIEF_MS) if brief else "",
             ]
-            claim = await self._claim(keys=[self._key(request_id)], args=arguments)
+            if brief:  # nothing is acknowledged before the answer
+                claim, is_replicated = await self._claim(keys=[self._key(request_id)], args=arguments), True
+            else:
+                claim, is_replicated = await self.queue.replicated(self._claim, [self._key(request_id)], arguments)
         if isinstance(claim, list):
             metrics.rejected.labels("memory").inc()
             raise no_room(claim)
@@ -215,6 +222,8 @@ class DurableRequests:
                 "owner": self.owner,
             }
             task.add_done_callback(functools.partial(self._ended, request_id))
+        if not is_replicated:
+            raise self.queue.too_few_replicas("the request")
 
     def _ended(self, request_id: str, task: asyncio.Task[None]) -> None:
         """End a request whose work raised something unexpected; otherwise its callers would wait without end."""
@@ -268,22 +277,37 @@ class DurableRequests:
         """
         fields = {**self._records.get(request_id, {}), **fields}
         pairs = [name_or_value for pair in fields.items() for name_or_value in pair]
+        keys = [self._key(request_id), self._events(request_id)]
+        arguments = [state, self.keep_ms, self.queue.keys.prefix, *pairs]
         while True:
             try:
                 with broker_errors():
-                    keys = [self._key(request_id), self._events(request_id)]
-                    await self._end_once(keys=keys, args=[state, self.keep_ms, self.queue.keys.prefix, *pairs])
+                    await self._end_once(keys=keys, args=arguments)
+                if self.queue.num_replicas and fields.get("again") != "1":  # the next run may have begun
+                    confirming = asyncio.ensure_future(self._confirm(keys, arguments))
+                    self._settling.add(confirming)
+                    confirming.add_done_callback(self._settling.discard)
                 return
             except (BrokerUnavailable, Overloaded) as error:
                 log.warning("the answer of request %s waits for the queue: %s", request_id, error.detail)
                 await asyncio.sleep(0.25)
 
+    async def _confirm(self, keys: Sequence[str], arguments: Sequence[Any]) -> None:
+        """Write an ending until enough replicas have it, so that the request ends in one that takes over, too."""
+        until = asyncio.get_running_loop().time() + CONFIRM_S
+        while asyncio.get_running_loop().time() < until:
+            with contextlib.suppress(BrokerUnavailable, Overloaded), broker_errors():
+                if (await self.queue.replicated(self._end_once, keys, arguments))[1]:
+                    return
+            await asyncio.sleep(0.25)
+        log.warning("too few replicas have the ending of a request: %s", keys[0])
+
     async def read(self, request_id: str, tenant: str) -> DurableRequest:
         """Raises NotFound for a request that is unknown, expired or another caller's."""
-        names = ("tenant", "state", "items", "owner", "answer", "problem", "order", "end")
+        names = ("tenant", "state", "items", "owner", "answer", "problem", "deadline", "order", "end")
         with broker_errors():
             values = await self.queue.client.hmget(self._key(request_id), names)
-        stored_tenant, state, num_items, owner, answer, problem, order, end = values
+        stored_tenant, state, num_items, owner, answer, problem, deadline, order, end = values
         record = self._records.get(request_id)
         if stored_tenant is None and record is not None and record["tenant"] == tenant:  # Redis restarted empty
             return DurableRequest("running", record["items"], self.owner, None, None)
@@ -295,33 +319,42 @@ class DurableRequests:
             owner.decode(),
             _unpack(answer) if answer else None,
             ProblemDocument.model_validate_json(problem) if problem else None,
+            int(deadline or 0),
             order.decode() if order else "",
             end.decode() if end else "",
         )
 
     async def _adopt(self, request_id: str, durable: DurableRequest) -> None:
-        """Take over a running request whose owner is dead."""
+        """Take over a running request whose owner is dead, or does not know that it runs.
+
+        A replica that takes over for its primary may have missed an ending: its owner, which has forgotten the
+        request, runs it again when it is asked about it; any other process does so once its deadline is long past.
+        """
         if durable.owner == self.owner:
-            return
-        with broker_errors():
-            if await self.queue.client.exists(self._alive_key(durable.owner)):
+            if request_id in self._tasks:
                 return
+        elif self.queue.clock.now_ms() < durable.deadline_ms + OVERDUE_MS:
+            with broker_errors():
+                if await self.queue.client.exists(self._alive_key(durable.owner)):
+                    return
         await self._take_over(request_id, durable.num_items)
 
     async def _take_over(self, request_id: str, num_items: int) -> None:
         """Start a request from its record, unless that has expired."""
         with broker_errors():
-            names = ("route", "body", "tenant", "deadline")
-            route, body, tenant, deadline = await self.queue.client.hmget(self._key(request_id), names)
+            names = ("route", "body", "tenant", "deadline", "least")
+            route, body, tenant, deadline, least = await self.queue.client.hmget(self._key(request_id), names)
         if route is not None and body is not None:
-            await self.start(request_id, route.decode(), body, tenant.decode(), int(deadline), num_items)
+            deadline_ms = self.queue.clock.of_process(int(deadline))
+            is_brief = least is not None
+            await self.start(request_id, route.decode(), body, tenant.decode(), deadline_ms, num_items, brief=is_brief)
 
     async def run_again(self, request_id: str, tenant: str) -> bool:
         """Run an ended request again whose answer a retry could improve. False if its deadline has passed."""
         durable = await self.read(request_id, tenant)
         with broker_errors():
             deadline = await self.queue.client.hget(self._key(request_id), "deadline")
-        if deadline is None or int(deadline) <= now_ms():
+        if deadline is None or int(deadline) <= self.queue.clock.now_ms():
             return False
         await self._take_over(request_id, durable.num_items)
         return True
@@ -390,6 +423,12 @@ class DurableRequests:
             await self._settle(request_id, "cancelled")
             if task := self._tasks.get(request_id):
                 task.cancel()
+        if self.queue.num_replicas and durable.state in ("running", "cancelled"):
+            with broker_errors():
+                keys = [self._key(request_id), self._events(request_id)]
+                arguments = ["cancelled", self.keep_ms, self.queue.keys.prefix]
+                if not (await self.queue.replicated(self._end_once, keys, arguments))[1]:
+                    raise self.queue.too_few_replicas("the cancellation")
         return await self.status(request_id, tenant, START, 0.0)
 
     async def _await_events(self, request_id: str, owner: str, cursor: str, timeout_s: float) -> None:

@@ -27,6 +27,7 @@ COMMANDS = [
     ["execute"],
     ["rank"],
     ["check"],
+    ["plan"],
 ]
 HEAVY = ("torch", "transformers", "fastapi", "uvicorn", "redis", "httpx", "numpy")
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from service.queue.protocol import Clock, monotonic_ms
+from service.queue.protocol import Clock, clock, monotonic_ms, now_ms, shard_clock
 
 HOUR_MS = 3_600_000.0
 
@@ -53,3 +53,20 @@ def test_another_redis_is_believed_at_once() -> None:
     for ahead_ms in (HOUR_MS, -HOUR_MS, 2 * HOUR_MS):
         measure(clock, ahead_ms)
         assert error_ms(clock, ahead_ms) == pytest.approx(0.0, abs=3)
+
+
+def test_a_moment_is_translated_between_a_shards_clock_and_the_processs() -> None:
+    ahead, behind = Clock(), Clock()
+    own_ahead_ms = now_ms() - monotonic_ms()
+    measure(ahead, own_ahead_ms + 200_000)
+    measure(behind, own_ahead_ms - 200_000)
+    deadline_ms = now_ms() + 5000
+    assert ahead.here(deadline_ms) - ahead.now_ms() == pytest.approx(5000, abs=50)
+    assert ahead.here(deadline_ms) - behind.here(deadline_ms) == pytest.approx(400_000, abs=50)
+    assert ahead.of_process(ahead.here(deadline_ms)) == deadline_ms
+
+
+def test_a_process_of_one_redis_has_its_clock_and_one_of_several_its_own() -> None:
+    assert shard_clock(1) is clock
+    assert shard_clock(2) is not clock
+    assert shard_clock(1).here(12345) == shard_clock(1).of_process(12345) == 12345
