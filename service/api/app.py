@@ -14,7 +14,6 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from plaudit.errors import UsageError
-from plaudit.schemas import ProblemDocument
 from service import metrics
 from service.api import error_handlers
 from service.api.compat import registry
@@ -31,6 +30,7 @@ from service.api.handlers.reward_service import RewardService
 from service.api.handlers.score_cache import ScoreCache
 from service.api.handlers.validation import RequestValidator
 from service.api.middleware import Drain, RequestMiddleware
+from service.api.openapi_document import openapi_document
 from service.api.response_forms import GzipAnswers, HeadAnswers
 from service.api.routes import native_router
 from service.api.state import AppState
@@ -117,6 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=metadata.version("plaudit"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # service/api/routes/reference.py
         redoc_url=None,
         root_path=settings.root_path,
     )
@@ -135,17 +136,5 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
-    app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
+    app.openapi = functools.partial(openapi_document, app, settings)  # type: ignore[method-assign]
     return app
-
-
-def _openapi(app: FastAPI) -> dict[str, object]:
-    """The framework's document, with plaudit's problem type in place of the framework's validation error."""
-    if app.openapi_schema is None:
-        document = FastAPI.openapi(app)
-        schemas = document["components"]["schemas"]
-        schemas["ProblemDocument"] = ProblemDocument.model_json_schema()
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
-        app.openapi_schema = document
-    return app.openapi_schema

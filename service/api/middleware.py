@@ -32,6 +32,11 @@ ADMIN = re.compile(r"^/models/[^/]+/activate$")
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 
 
+def is_public(path: str) -> bool:
+    """Whether this path answers without a key."""
+    return path in PUBLIC or path.startswith("/docs/")
+
+
 class Drain:
     """The requests that are being answered. What the drain does not finish gets a 503, not a broken connection."""
 
@@ -125,7 +130,7 @@ class RequestMiddleware:
             raise _too_large(int(length), self.settings.max_body_bytes)
         keys, admins = self.settings.api_key, self.settings.admin_key
         needs_admin = ADMIN.match(path) is not None
-        if path in PUBLIC or not (keys or admins):
+        if is_public(path) or not (keys or admins):
             return ""
         given_key = _key_of(headers.get(b"authorization", b"").decode("latin-1"))
         matches = [key for key in (*keys, *admins) if hmac.compare_digest(key.encode(), given_key.encode())]

@@ -115,7 +115,7 @@ def test_without_a_key_there_is_nothing_to_see(door: Stack, method: str, path: s
             assert response.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("path", ["/", "/health", "/metrics", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/", "/health", "/metrics", "/docs", "/docs/start.js", "/openapi.json"])
 def test_what_is_public_needs_no_key(door: Stack, path: str) -> None:
     with door.client() as http:
         assert http.get(path).status_code == 200

@@ -115,26 +115,15 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
 
 def endpoints() -> str:
     from service.api.app import create_app
+    from service.api.compat.registry import DIALECTS
 
     document = create_app(Settings(redis_url="unix:///nowhere")).openapi()
-    what = {
-        "/jobs/{job_id}": {"get": "A durable request: wait for news of it", "delete": "Cancel it"},
-        "/jobs/{job_id}/events": {"get": "The same as server-sent events"},
-        "/requests/{request_id}/replay": {"get": "What it takes to reproduce its verdicts"},
-        "/testsets/{sha256}": {"put": "Store a test suite, to be named by its digest"},
-        "/models": {"get": "What is served: revision, limits, parity"},
-        "/models/{name}/activate": {"post": "Swap in another revision (admin key)"},
-        "/languages": {"get": "What the executors run, with toolchain versions"},
-        "/info": {"get": "Versions, limits, isolation level, models, queues"},
-        "/health": {"get": "The process lives"},
-        "/ready": {"get": "A worker of each configured kind has done a job; 503 until then"},
-        "/metrics": {"get": "Prometheus"},
-    }
     rows = []
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            text = what.get(path, {}).get(method) or operation.get("summary", "")
-            rows.append([f"`{method.upper()} {path.replace('job_id', 'id').replace('request_id', 'id')}`", text])
+            if operation["tags"][0] not in DIALECTS:
+                name = path.replace("job_id", "id").replace("request_id", "id")
+                rows.append([f"`{method.upper()} {name}`", operation["summary"]])
     rows.append(["`GET /`, `/docs`, `/openapi.json`", "The dashboard, the interactive reference, the schema"])
     return table(["endpoint", "what it does"], rows)
 

@@ -18,6 +18,7 @@ PROBLEMS = {
     429: "Queue full; see Retry-After",
     500: "Internal error",
     503: "Not possible now; retryable",
+    504: "Not possible now; retryable",
 }
 
 Responses = dict[int | str, dict[str, Any]]

@@ -43,7 +43,7 @@ WORK_PROBLEMS: Responses = problems(400, 401, 404, 409, 413, 422, 429, 500, 503)
     202: {"model": JobAccepted, "description": "Accepted"}
 }
 
-router = APIRouter(route_class=BodyRoute)
+router = APIRouter(route_class=BodyRoute, tags=["rewards"])
 
 
 @dataclass(frozen=True, slots=True)
