@@ -8,7 +8,7 @@ TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
 MINI_DATA := $(or $(PLAUDIT_DATA),../shared/data)
 
-.PHONY: help run up test extended quick check format clean bench reproduce-mini toolchains
+.PHONY: help run up test extended quick check coverage docs format clean bench reproduce-mini toolchains
 .DELETE_ON_ERROR:
 
 help:  ## this text
@@ -37,11 +37,20 @@ check: .make/test  ## lint, format, types, import laws
 	$(BIN)/mypy examples/*.py
 	$(BIN)/lint-imports
 
+coverage: .make/test  ## which lines the unit tests run, as a table and in build/coverage; ARGS for other tests
+	$(BIN)/coverage run -m pytest -q -m 'not extended' $(or $(ARGS),tests/unit)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage html -q && $(BIN)/coverage report --skip-covered --sort cover
+
+docs: .make/test  ## the documentation as a site, in build/docs; every link in it is checked
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo 'build/docs is the site; to read it: $(BIN)/python -m http.server -d build/docs 8001'
+
 format: .make/test  ## the code as ruff formats it
 	$(BIN)/ruff format .
 
 clean:  ## remove what was built and cached here; the environment and the toolchains stay
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build .coverage*
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 bench: .make/test  ## every benchmark, each printing its table; the studies (hours) are run one at a time

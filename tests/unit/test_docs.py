@@ -11,11 +11,12 @@ Tables between `<!-- generated: NAME -->` and `<!-- end -->` are made here and w
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,30 @@ def kinds() -> str:
     return table(["checkpoint", "known from", "`reward_model.json`", "compared with"], rows)
 
 
+def commands() -> str:
+    """Every command with its flags; not argparse's own text, whose form is another in every version of Python."""
+    from plaudit import cli
+    from service.cli import add_commands
+
+    return "\n\n".join(_command("plaudit", cli.parser({}, add_commands)))
+
+
+def _command(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
+    rows = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, child in action.choices.items():
+                yield from _command(f"{name} {word}", child)
+        elif action.dest != "help" and name != "plaudit":
+            value = action.metavar or ("" if action.nargs == 0 else "|".join(map(str, action.choices or ["VALUE"])))
+            shown = " ".join([*action.option_strings[-1:], value] if action.option_strings else [str(action.metavar)])
+            rows.append([f"`{shown.strip()}`", (action.help or "") % {"default": action.default}])
+    if rows:
+        yield f"## {name}"
+        yield str(parser.description)
+        yield table(["argument", "what"], rows)
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "dialects": dialects,
     "languages": languages,
@@ -237,6 +262,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "kinds": kinds,
     "endpoints": endpoints,
     "errors": error_codes,
+    "commands": commands,
     "verdicts": verdicts,
     "settings": settings,
     "metrics": families,
