@@ -1,8 +1,12 @@
 # plaudit: two commands are enough, `make run` and `make test`; each prints what it installs before it does.
 
+SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-PIP := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt torch==2.13.0
+PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt torch==2.13.0
+# What is being downloaded and how large it is, a line each; all of it where pip fails.
+SHOWN := 2>&1 | tee .make/pip.log | sed -un 's/^ *Downloading \(.*\)/  downloading \1/p; s/^ *Using cached \(.*\)/  from the cache: \1/p; s/^\(Installing collected packages\).*/  \1 .../p'; \
+	[ "$${PIPESTATUS[0]}" -eq 0 ] || { tail -20 .make/pip.log >&2; exit 1; }
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 TO_RUN := bubblewrap libseccomp2 g++
 TO_TEST := redis-server
@@ -76,15 +80,17 @@ toolchains: .venv/bin/python  ## compilers and interpreters of the sandbox's lan
 .make/run: .venv/bin/python pyproject.toml client/pyproject.toml constraints.txt .ci/need Makefile
 	@.ci/need $(TO_RUN)
 	@echo 'installing into .venv: plaudit and plaudit-server[api,scorer,executor], torch included (some minutes the first time)'
-	@$(PIP) -e client -e '.[api,scorer,executor]'
-	@mkdir -p .make && touch $@
+	@mkdir -p .make
+	@$(PIP) -e client -e '.[api,scorer,executor]' $(SHOWN)
+	@touch $@
 
 .make/test: .venv/bin/python pyproject.toml client/pyproject.toml constraints.txt .ci/need .ci/extract Makefile
 	@.ci/need $(TO_RUN) $(TO_TEST)
 	@.ci/extract
 	@echo 'installing into .venv: plaudit and plaudit-server[dev], torch included (some minutes the first time)'
-	@$(PIP) -e client -e '.[dev]'
-	@mkdir -p .make && touch $@
+	@mkdir -p .make
+	@$(PIP) -e client -e '.[dev]' $(SHOWN)
+	@touch $@
 
 .make/toolchains: .venv/bin/python sandbox/language_specs.py .ci/need .ci/toolchains .ci/science.txt
 	@PYTHON=$(BIN)/python .ci/toolchains || [ "$$(id -u)" -ne 0 ]  # who cannot install skips those tests

@@ -22,6 +22,22 @@ Every flag is also PLAUDIT_<NAME> in the environment (lists separated by commas)
 settings in force, including those without a flag. Logs go to stderr.
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 this host lacks what the message names."""
 
+EXAMPLES = {
+    "up": """
+  plaudit up                                    everything, on 127.0.0.1:8000
+  plaudit up --model default=runs/mini/checkpoint --executors 8
+  plaudit up --host 0.0.0.0 --api-key KEY --state-dir /var/lib/plaudit""",
+    "serve": """
+  plaudit serve --redis-url redis://host:6379 --api-key KEY""",
+    "score": """
+  plaudit worker score --redis-url redis://host:6379 --model default=FOLDER""",
+    "execute": """
+  plaudit worker execute --redis-url redis://host:6379 --executors 8""",
+    "check": """
+  plaudit check                                 what `plaudit up` would lack here
+  plaudit check --json --model default=FOLDER""",
+}
+
 # Groups of settings that a command takes as flags; service/settings.py says which setting is in which group.
 SERVER = ("address", "broker", "keys")
 HOST = (*SERVER, "processes", "scoring", "executing", "state")
@@ -42,7 +58,7 @@ def add_commands(commands: cli.Subparsers) -> None:
     def command(
         place: cli.Subparsers, name: str, function: Callable[[argparse.Namespace], int], text: str, *groups: str
     ) -> argparse.ArgumentParser:
-        added = cli.add_command(place, name, function, text, EPILOG)
+        added = cli.add_command(place, name, function, text, EPILOG, EXAMPLES[name])
         for group in groups:
             _add_settings(added, group)
         return added
@@ -152,7 +168,7 @@ def _service(flags: argparse.Namespace, *, needs_redis: bool = False) -> Setting
     settings = _settings(flags)
     if needs_redis and settings.redis_url is None:
         raise UsageError("--redis-url is missing (or PLAUDIT_REDIS_URL); only `plaudit up` starts a broker of its own")
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     if settings.redis_url is not None:
         from service.queue.connections import checked
         from service.queue.shards import served_shards

@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plaudit.errors import BadRequest, ClientClosed, Forbidden, PlauditError, ShuttingDown, TooLarge, Unauthorized
@@ -83,7 +84,9 @@ class RequestMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 statuses.append(message["status"])
-                timing = f"queue;dur={state['queue_ms']:.1f}, compute;dur={state['compute_ms']:.1f}"
+                total_ms = (time.perf_counter() - started_at) * 1000
+                times = {"queue": state["queue_ms"], "compute": state["compute_ms"], "total": total_ms}
+                timing = ", ".join(f"{name};dur={ms:.1f}" for name, ms in times.items())
                 message["headers"] = [
                     *message.get("headers", []),
                     (b"x-request-id", state["request_id"].encode()),
@@ -91,6 +94,8 @@ class RequestMiddleware:
                 ]
             await send(message)
 
+        if scope["method"] not in ("GET", "HEAD") and len(scope["path"]) > 1:
+            scope["path"] = scope["path"].rstrip("/") or "/"  # what a redirect would ask a client to send again
         task = self.drain.enter()
         try:
             state["tenant"] = self._tenant(path_below_root(scope), headers)
@@ -102,6 +107,7 @@ class RequestMiddleware:
             shutdown = ShuttingDown("the server is shutting down and did not finish this request", retry_after_s=1.0)
             await respond(problem_document(shutdown, state["request_id"]))(scope, receive, send_with_headers)
         except PlauditError as error:
+            metrics.rejected.labels(error.code).inc()  # what comes here was turned away before its route
             await respond(problem_document(error, state["request_id"]))(scope, receive, send_with_headers)
         except HTTPException as error:  # a body that outgrew its limit, or is broken, while a middleware read it
             problem = problem_document(
@@ -135,7 +141,8 @@ class RequestMiddleware:
         given_key = _key_of(headers.get(b"authorization", b"").decode("latin-1"))
         matches = [key for key in (*keys, *admins) if hmac.compare_digest(key.encode(), given_key.encode())]
         if not matches:
-            raise Unauthorized("send `Authorization: Bearer <key>`, or put the key into the URL as `user:<key>@host`")
+            how = "send `Authorization: Bearer <key>`, or put the key into the URL as `user:<key>@host`"
+            raise Unauthorized("this key is not one of the service's" if given_key else f"no key was given: {how}")
         if needs_admin and not any(hmac.compare_digest(key.encode(), given_key.encode()) for key in admins):
             raise Forbidden("this call needs an admin key")
         return hashlib.sha256(given_key.encode()).hexdigest()[:16]
@@ -163,7 +170,7 @@ class RequestMiddleware:
 
     @staticmethod
     def _record(scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = getattr(scope.get("route") or _route_of(scope), "path", "unmatched")
         metrics.http_requests.labels(route, scope["method"], str(status)).inc()
         metrics.http_seconds.labels(route).observe(seconds)
         if route not in ("/health", "/ready", "/metrics"):
@@ -181,6 +188,12 @@ class RequestMiddleware:
                     "client": (scope.get("client") or ("",))[0],
                 },
             )
+
+
+def _route_of(scope: Scope) -> BaseRoute | None:
+    """The route that a request was meant for which was turned away before: its metrics are that route's."""
+    routes: list[BaseRoute] = scope["app"].router.routes
+    return next((route for route in routes if route.matches(scope)[0] is Match.FULL), None)
 
 
 def _key_of(authorization: str) -> str:

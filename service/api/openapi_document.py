@@ -64,7 +64,7 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
         operation["security"] = []
     if dialect := registry.DIALECTS.get(operation["tags"][0]):
         retried = () if dialect.retry_status is None else (dialect.retry_status,)
-        added = problems(*sorted({400, 401, 413, 422, 500, *retried}))
+        added = problems(*sorted({400, 401, 413, 415, 422, 500, *retried}))
         operation["responses"] |= {str(status): response for status, response in added.items()}
     if examples := EXAMPLES.get(path):
         for content in operation.get("requestBody", {}).get("content", {}).values():

@@ -31,7 +31,7 @@ async def models(request: Request) -> ModelsAnswer:
 @router.post(
     "/models/{name}/activate",
     response_model=ActivateAnswer,
-    responses=READ_PROBLEMS | problems(400, 403, 404, 409),
+    responses=READ_PROBLEMS | problems(400, 403, 404, 409, 415),
     summary="Swap in another revision (admin key)",
 )
 async def activate(

@@ -24,7 +24,7 @@ router = APIRouter(route_class=BodyRoute, tags=["test suites"])
 @router.put(
     "/testsets/{sha256}",
     response_model=TestsetAnswer,
-    responses=READ_PROBLEMS | problems(400, 413, 429),
+    responses=READ_PROBLEMS | problems(400, 413, 415, 429),
     summary="Store a test suite, to be named by its digest",
 )
 async def put_testset(
